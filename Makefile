@@ -1,0 +1,71 @@
+# The tasks of everyday work. `make help` lists them.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+# The first that is new enough, really runs (a shim may only pretend to) and can make a virtual environment. 3.12 and 3.11 come
+# before newer ones because the Redis that comes along, for machines without one, is built for them.
+PYTHON ?= $(shell for candidate in python3.12 python3.11 python3 python3.13 python3.14 python; do \
+	if "$$candidate" -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; \
+	then echo "$$candidate"; break; fi; done)
+
+VENV := .venv
+RUN := $(VENV)/bin/python
+PIP := $(RUN) -m pip install --disable-pip-version-check
+PYTEST ?=
+PROVE_DIRECTORY := var/prove
+PROVE_SEEDS := 1-20000
+PROVE_SLICE := 500
+
+.PHONY: help up setup test check prove bench fmt tools
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+up: $(VENV)/.runtime ## set up what is missing and run Conclave; Ctrl-C stops it
+	@exec $(RUN) manage.py up
+
+setup: $(VENV)/.development ## the virtual environment, with all that working on Conclave needs
+
+test: $(VENV)/.development tools ## every test, on real processes and in a real browser
+	@exec $(RUN) -m pytest $(PYTEST)
+
+check: $(VENV)/.development ## what every change must pass: format, lint, types, import contracts, unit tests
+	$(RUN) -m ruff format --check .
+	$(RUN) -m ruff check .
+	$(RUN) -m mypy
+	$(VENV)/bin/lint-imports --no-logo
+	$(RUN) -m pytest tests/unit -m "not slow" $(PYTEST)
+
+prove: $(VENV)/.development ## the long proofs; goes on where it was stopped
+	@exec tests/prove.sh $(RUN) $(PROVE_DIRECTORY) $(PROVE_SEEDS) $(PROVE_SLICE)
+
+bench: $(VENV)/.development ## the benchmarks that there are
+	@set -- bench/*.py; if [ ! -e "$$1" ]; then echo "there is no benchmark in bench/ yet"; exit 0; fi; \
+	for program in "$$@"; do name=$$(basename "$$program" .py); \
+	case "$$name" in _*) continue;; esac; echo "== bench.$$name"; $(RUN) -m "bench.$$name"; done
+
+fmt: $(VENV)/.development ## format the code, and mend what can be mended by itself
+	$(RUN) -m ruff check --fix-only .
+	$(RUN) -m ruff format .
+
+tools:
+	@tests/tools.sh
+
+$(VENV)/bin/python:
+	@if [ -z "$(PYTHON)" ]; then \
+	echo "Conclave needs Python 3.11 or newer with its venv module (Debian and Ubuntu: apt-get install python3 python3-venv)." >&2; \
+	echo "If you have one under another name: make PYTHON=/path/to/python ..." >&2; exit 1; fi
+	@echo "making $(VENV) with $$("$(PYTHON)" --version)"
+	@"$(PYTHON)" -m venv --clear $(VENV)
+
+$(VENV)/.runtime: requirements.txt | $(VENV)/bin/python
+	@echo "installing what Conclave runs on ($$(grep -c == $<) packages)"
+	@$(PIP) -r $<
+	@touch $@
+
+$(VENV)/.development: requirements-dev.txt requirements.txt | $(VENV)/bin/python
+	@echo "installing what working on Conclave needs ($$(cat $^ | grep -c ==) packages)"
+	@$(PIP) -r $<
+	@touch $@ $(VENV)/.runtime

@@ -1,0 +1,279 @@
+"""The web process's way into clusters: its clients, and on whose behalf it uses them.
+
+The web process is principal `web`, which may act for others. Whatever a person asks for is done as principal `user:NAME`,
+whose rights in the log are made to follow the permissions that Django has for them now; whatever a bearer
+token asks for is done as the principal that the log has for the token. The log decides every right (rule 9): this module only
+says who is asking. Nothing here needs the database for a bearer token, nor a leader for a person.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import logging
+import re
+import time
+import weakref
+from collections.abc import Coroutine
+from typing import Any, Final, NamedTuple
+
+from asgiref.sync import sync_to_async
+from django.conf import settings
+from django.contrib.auth import get_user_model
+
+from coordinator import wire
+from coordinator.client import AsyncClient, errors
+from coordinator.statemachine import commands
+
+log = logging.getLogger(__name__)
+
+DEFAULT_CLUSTER: Final = "default"
+ANSWER_TIMEOUT_S: Final = 5.0
+"""How long a call of the API waits for a leader: longer than an election, shorter than most callers' patience."""
+QUICK_TIMEOUT_S: Final = 0.5
+TOKEN_FRESH_S: Final = 2.0
+"""A verified token is asked for again after this; so long may a revoked one still be taken for its principal here."""
+TOKENS_MAX: Final = 4_096
+PRINCIPAL_FRESH_S: Final = 30.0
+"""A person's principal is looked at again in the log after this, even when Django's permissions did not change."""
+PRINCIPALS_MAX: Final = 4_096
+DIRECTORY_FRESH_S: Final = 2.0
+CLUSTER_NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+
+RIGHT_OF_PERMISSION: Final = {
+    "conclave.read_state": commands.READ,
+    "conclave.write_keys": commands.WRITE,
+    "conclave.use_locks": commands.LOCK,
+    "conclave.administer": commands.ADMINISTER,
+}
+
+
+class UnknownCluster(errors.NotFound):
+    """There is no cluster of that name."""
+
+
+class BadToken(errors.Forbidden):
+    """A bearer token that is malformed, unknown or revoked. The message never repeats it."""
+
+
+class Person(NamedTuple):
+    """A Django user as read from the database just now."""
+
+    username: str
+    rights: tuple[str, ...]
+
+
+# --- clients: one for each cluster and event loop -------------------------------------------------
+
+_clients: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, AsyncClient]] = weakref.WeakKeyDictionary()
+
+
+def make_client(cluster: str) -> AsyncClient:
+    return AsyncClient(
+        settings.DATA.client_redis_url(settings.CONCLAVE),
+        str(settings.DATA.web_token()),
+        cluster=cluster,
+        timeout=ANSWER_TIMEOUT_S,
+    )
+
+
+def client(cluster: str = DEFAULT_CLUSTER) -> AsyncClient:
+    """This event loop's client of a cluster, as principal `web`. It connects when it is first used."""
+    of_loop = _clients.setdefault(asyncio.get_running_loop(), {})
+    if cluster not in of_loop:
+        of_loop[cluster] = make_client(cluster)
+    return of_loop[cluster]
+
+
+async def close() -> None:
+    """Close this event loop's clients and end what still runs in the background."""
+    loop = asyncio.get_running_loop()
+    tasks = [task for task in _background if task.get_loop() is loop]
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    for each in _clients.pop(loop, {}).values():
+        await each.aclose()
+
+
+_background: set[asyncio.Task[Any]] = set()
+
+
+def spawn(work: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
+    """Run on past the end of the request. A failure that nobody awaits is logged, not lost."""
+    task = asyncio.get_running_loop().create_task(work, name=name)
+    _background.add(task)
+    task.add_done_callback(_ended)
+    return task
+
+
+def _ended(task: asyncio.Task[Any]) -> None:
+    _background.discard(task)
+    if task.cancelled() or (error := task.exception()) is None:
+        return
+    if isinstance(error, errors.ConclaveError):
+        log.info("%s: %s", task.get_name(), error)
+    else:
+        log.error("%s", task.get_name(), exc_info=error)
+
+
+# --- clusters -------------------------------------------------------------------------------------
+
+_directory: tuple[float, frozenset[str]] = (float("-inf"), frozenset())
+
+
+async def known_cluster(name: str) -> str:
+    """`name`, where such a cluster exists. Raises UnknownCluster, and Unavailable where no node can be asked."""
+    global _directory
+    if name == DEFAULT_CLUSTER:
+        return name
+    if not CLUSTER_NAME.fullmatch(name):
+        raise UnknownCluster(f"there is no cluster {name[:63]!r}")
+    if time.monotonic() - _directory[0] > DIRECTORY_FRESH_S:
+        directory = await client().directory()
+        _directory = (time.monotonic(), frozenset(entry.name for entry in directory.clusters))
+    if name not in _directory[1]:
+        raise UnknownCluster(f"there is no cluster {name!r}")
+    return name
+
+
+# --- people ---------------------------------------------------------------------------------------
+
+_ensured: dict[tuple[str, str], tuple[float, tuple[str, ...]]] = {}
+
+
+def principal_name_problem(username: str) -> str | None:
+    """Why a user of this name cannot act in a cluster; None where they can."""
+    if commands.PRINCIPAL_NAME.fullmatch(f"user:{username}"):
+        return None
+    return (
+        f"the user name {username!r} cannot be a principal: expected 1 to 150 characters that begin with an unaccented "
+        "letter or a digit and hold those and . _ @ + - only"
+    )
+
+
+def _read_person(user_id: Any) -> Person:
+    model = get_user_model()
+    try:
+        user = model._default_manager.get(pk=user_id, is_active=True)
+    except model.DoesNotExist:
+        raise errors.Forbidden("this user is not there any more, or not active") from None
+    if problem := principal_name_problem(user.get_username()):
+        raise errors.Forbidden(problem)
+    if user.is_superuser:
+        return Person(user.get_username(), commands.RIGHTS)
+    permissions = user.get_all_permissions()  # type: ignore[attr-defined]
+    return Person(
+        user.get_username(), tuple(right for name, right in RIGHT_OF_PERMISSION.items() if name in permissions)
+    )
+
+
+async def act_as_user(user_id: Any, cluster: str = DEFAULT_CLUSTER) -> str:
+    """The principal of a user, ready to be acted for: its rights in the log are what Django allows the user now.
+
+    Raises Forbidden (gone, inactive, or of a name that cannot be a principal), Unavailable, OutcomeUnknown.
+    """
+    person = await sync_to_async(_read_person)(user_id)
+    name = f"user:{person.username}"
+    at, rights = _ensured.get((cluster, name), (float("-inf"), ()))
+    if rights != person.rights or time.monotonic() - at > PRINCIPAL_FRESH_S:
+        await _make_rights_follow(cluster, name, person.rights)
+    return name
+
+
+def forget_user(principal: str, cluster: str = DEFAULT_CLUSTER) -> None:
+    """Look at the principal in the log again before it is next acted for: the cluster has just refused it something."""
+    _ensured.pop((cluster, principal), None)
+
+
+async def _make_rights_follow(cluster: str, name: str, rights: tuple[str, ...]) -> None:
+    web = client(cluster)
+    try:
+        view = await web.query(commands.GetPrincipal(name))
+        current = isinstance(view, commands.PrincipalView) and set(view.rights) == set(rights)
+    except errors.NotFound:
+        current = False
+    if not current:
+        await web.command(commands.SetPrincipal(name, rights))
+    if len(_ensured) >= PRINCIPALS_MAX:
+        _ensured.clear()
+    _ensured[cluster, name] = (time.monotonic(), rights)
+
+
+# --- bearer tokens --------------------------------------------------------------------------------
+
+
+class _Verified(NamedTuple):
+    at: float
+    principal: str
+    key: bytes
+
+
+_tokens: dict[tuple[str, str], _Verified] = {}
+
+
+async def principal_of_token(text: str, cluster: str = DEFAULT_CLUSTER) -> str:
+    """The principal that a bearer token speaks for. Raises BadToken; Unavailable where no leader can be asked."""
+    token = _parse(text)
+    known = _tokens.get((cluster, token.token_id))
+    if known is None or time.monotonic() - known.at > TOKEN_FRESH_S:
+        known = await _ask_for_token(cluster, token.token_id)
+    return _checked(known, token)
+
+
+async def reader_of_token(text: str, cluster: str = DEFAULT_CLUSTER) -> str:
+    """Like `principal_of_token`, for what must be told while there is no leader: a cluster's own status.
+
+    Where the leader does not answer at once, it is enough that the token was good when a leader was last asked, or
+    that any node still knows it. Raises BadToken; Unavailable where no node can be asked at all.
+    """
+    token = _parse(text)
+    known = _tokens.get((cluster, token.token_id))
+    if known is not None and time.monotonic() - known.at <= TOKEN_FRESH_S:
+        return _checked(known, token)
+    try:
+        return _checked(await _ask_for_token(cluster, token.token_id, timeout=QUICK_TIMEOUT_S), token)
+    except errors.Unavailable:
+        if known is not None:
+            return _checked(known, token)
+    return await _ask_any_node(token, cluster)
+
+
+def _parse(text: str) -> wire.Token:
+    try:
+        return wire.Token.parse(text)
+    except ValueError as error:
+        raise BadToken(str(error)) from None
+
+
+def _checked(known: _Verified, token: wire.Token) -> str:
+    if not hmac.compare_digest(known.key, token.key):
+        raise BadToken("this token is not known, or was revoked")
+    return known.principal
+
+
+async def _ask_for_token(cluster: str, token_id: str, timeout: float | None = None) -> _Verified:
+    try:
+        view = await client(cluster).query(commands.GetToken(token_id), timeout=timeout)
+    except errors.NotFound:
+        _tokens.pop((cluster, token_id), None)
+        raise BadToken("this token is not known, or was revoked") from None
+    assert isinstance(view, commands.TokenView), view
+    if len(_tokens) >= TOKENS_MAX:
+        _tokens.clear()
+    known = _tokens[cluster, token_id] = _Verified(time.monotonic(), view.principal, view.key)
+    return known
+
+
+async def _ask_any_node(token: wire.Token, cluster: str) -> str:
+    """A node answers only what is signed with a key that its own copy of the log knows."""
+    async with AsyncClient(
+        settings.DATA.client_redis_url(settings.CONCLAVE), str(token), cluster=cluster, timeout=QUICK_TIMEOUT_S
+    ) as theirs:
+        try:
+            reports = await theirs.status()
+        except errors.Forbidden:
+            raise BadToken("this token is not known, or was revoked") from None
+    if not any(reports.values()):
+        raise errors.Unavailable("no leader answers, and no node that does could check this token")
+    return f"token:{token.token_id}"

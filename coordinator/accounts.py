@@ -1,0 +1,44 @@
+"""Signing in and out. Conclave's users are Django's; what each may do in a cluster follows from its permissions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib.auth import REDIRECT_FIELD_NAME
+from django.contrib.auth.decorators import login_not_required
+from django.contrib.auth.forms import AuthenticationForm
+from django.contrib.auth.views import LoginView, LogoutView, redirect_to_login
+from django.http import HttpRequest, HttpResponse
+from django.utils.decorators import method_decorator
+from django.views.decorators.http import require_safe
+
+from coordinator import audit
+
+
+class SignIn(LoginView):
+    template_name = "conclave/login.html"
+    form_class = AuthenticationForm
+
+    def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
+        context: dict[str, Any] = super().get_context_data(**kwargs)
+        user = self.request.user
+        # Somebody who is signed in already was sent here because a page refused them: say so rather than ask in silence.
+        context["refused_as"] = user.get_username() if user.is_authenticated else ""
+        return context
+
+    def form_valid(self, form: AuthenticationForm) -> HttpResponse:
+        response = super().form_valid(form)
+        audit.record(actor=form.get_user().get_username(), action=audit.SIGNED_IN)
+        return response
+
+
+@method_decorator(login_not_required, name="dispatch")
+class SignOut(LogoutView):
+    """Takes POST alone, so that no foreign page can sign anybody out."""
+
+
+@login_not_required
+@require_safe
+def admin_sign_in(request: HttpRequest) -> HttpResponse:
+    """The admin's own sign-in page is ours: one form, one look, one place to guard."""
+    return redirect_to_login(request.GET.get(REDIRECT_FIELD_NAME, "/admin/"))

@@ -1,0 +1,172 @@
+"""The admin: the record of what the log says, the audit, and the people who may sign in."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from django import forms
+from django.contrib import admin
+from django.contrib.auth.admin import GroupAdmin as DjangoGroupAdmin
+from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
+from django.contrib.auth.models import Group, User
+from django.db.models import Count, QuerySet
+from django.http import HttpRequest
+from unfold.admin import ModelAdmin, TabularInline
+from unfold.decorators import display
+from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
+
+from coordinator.access import principal_name_problem
+from coordinator.models import AuditEntry, Cluster, Node, Replica
+
+WHERE_MEMBERSHIP_LIVES = (
+    "This is a record. Which clusters, nodes and replicas there are is held by the log of each cluster; rows here follow it, and "
+    "are made again from it. So nothing can be added or deleted here: that would change the record, not the cluster."
+)
+
+_LABEL_OF_ROLE = {
+    "leader": "warning",
+    "follower": "success",
+    "learner": "info",
+    "witness": "info",
+    "waiting": "danger",
+    "candidate": "primary",
+    "pre-candidate": "primary",
+}
+
+
+class ReadOnlyAdmin(ModelAdmin):
+    """What may be looked at and not touched."""
+
+    list_fullwidth = True
+    list_per_page = 50
+
+    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+
+class ReplicaInline(TabularInline):
+    model = Replica
+    fields = ("node", "cluster", "replica_id", "role", "term", "applied_index", "updated_at")
+    readonly_fields = fields
+    extra = 0
+    can_delete = False
+    tab = True
+
+    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+
+class RecordAdmin(ReadOnlyAdmin):
+    """Rows that follow the log."""
+
+    def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
+        return [(None, {"fields": self.get_fields(request, obj), "description": WHERE_MEMBERSHIP_LIVES})]
+
+
+@admin.register(Cluster)
+class ClusterAdmin(RecordAdmin):
+    list_display = ("name", "cluster_id", "show_replicas", "created_at")
+    search_fields = ("name", "cluster_id")
+    fields = ("name", "cluster_id", "created_at")
+    inlines: ClassVar[list[Any]] = [ReplicaInline]
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Cluster]:
+        queryset: QuerySet[Cluster] = super().get_queryset(request)
+        return queryset.annotate(replica_count=Count("replicas"))
+
+    @display(description="replicas on record", ordering="replica_count")
+    def show_replicas(self, cluster: Any) -> int:
+        return int(cluster.replica_count)
+
+
+@admin.register(Node)
+class NodeAdmin(RecordAdmin):
+    list_display = ("name", "show_address", "first_seen", "last_seen")
+    search_fields = ("name", "address")
+    fields = ("name", "address", "first_seen", "last_seen")
+    inlines: ClassVar[list[Any]] = [ReplicaInline]
+
+    @display(description="mailbox", ordering="address")
+    def show_address(self, node: Node) -> str:
+        return node.address or "on the Redis that all share"
+
+
+@admin.register(Replica)
+class ReplicaAdmin(RecordAdmin):
+    list_display = ("show_name", "replica_id", "show_role", "term", "applied_index", "updated_at")
+    list_filter = ("cluster", "node", "role")
+    list_select_related = ("cluster", "node")
+    search_fields = ("replica_id", "node__name", "cluster__name")
+    fields = ("cluster", "node", "replica_id", "role", "term", "applied_index", "created_at", "updated_at")
+
+    @display(description="replica", ordering="node__name")
+    def show_name(self, replica: Replica) -> str:
+        return str(replica)
+
+    @display(description="role when last heard", ordering="role", label=_LABEL_OF_ROLE)
+    def show_role(self, replica: Replica) -> str:
+        return replica.role or "unknown"
+
+
+@admin.register(AuditEntry)
+class AuditEntryAdmin(ReadOnlyAdmin):
+    list_display = ("at", "actor", "action", "target", "reason", "show_outcome")
+    list_filter = ("action", "outcome")
+    search_fields = ("actor", "principal", "target", "reason")
+    date_hierarchy = "at"
+    fields = ("at", "actor", "principal", "action", "target", "reason", "outcome", "details")
+
+    @display(
+        description="outcome",
+        ordering="outcome",
+        label={"done": "success", "refused": "warning", "failed": "danger", "outcome unknown": "danger"},
+    )
+    def show_outcome(self, entry: AuditEntry) -> str:
+        return AuditEntry.Outcome(entry.outcome).label
+
+
+# --- people ---------------------------------------------------------------------------------------
+
+
+class _PrincipalName(forms.ModelForm):
+    """A user's name is also that of a principal in the log, which takes fewer characters than Django does."""
+
+    def clean_username(self) -> str:
+        parent = getattr(super(), "clean_username", None)
+        name: str = parent() if parent else self.cleaned_data["username"]
+        if problem := principal_name_problem(name):
+            raise forms.ValidationError(problem)
+        return name
+
+
+class NewUserForm(_PrincipalName, UserCreationForm):
+    pass
+
+
+class ChangedUserForm(_PrincipalName, UserChangeForm):
+    pass
+
+
+admin.site.unregister(User)
+admin.site.unregister(Group)
+
+
+@admin.register(User)
+class UserAdmin(DjangoUserAdmin, ModelAdmin):
+    form = ChangedUserForm
+    add_form = NewUserForm
+    change_password_form = AdminPasswordChangeForm
+
+
+@admin.register(Group)
+class GroupAdmin(DjangoGroupAdmin, ModelAdmin):
+    pass

@@ -1,0 +1,78 @@
+"""The HTTP API: `/api/v1/`, and its documents at `/api/docs`. One module for each kind of thing; what all share is in
+`auth`, `errors` and `schemas`."""
+
+from __future__ import annotations
+
+import json
+from json import JSONDecodeError
+from typing import Any
+
+from django.http import HttpRequest, HttpResponse
+from ninja import NinjaAPI, Router
+from ninja.openapi.docs import Swagger
+from ninja.parser import Parser
+
+from coordinator.api import errors, faults, keys, locks, sessions, status
+from coordinator.api.auth import BearerToken, SignedIn
+
+_DESCRIPTION = """\
+Locks, sessions and keys of Conclave's clusters. Every grant and every value is decided by a quorum.
+
+* **Credentials**: `Authorization: Bearer …` with a token of `manage.py token NAME`, or the cookie of a signed-in session
+  (with `X-CSRFToken` where something changes).
+* **Refusals** carry `{"error": code, "detail": sentence}`. 503 says that no leader answered; `outcome-unknown` among them that
+  a change may have been applied all the same. 410 says that the session is gone, and everything that it held with it.
+* **Names** of locks and keys may hold slashes; percent-encode them in addresses.
+"""
+
+
+class _Parser(Parser):
+    def parse_body(self, request: HttpRequest) -> Any:
+        """Raises JSONDecodeError for what is no JSON, or nests too deep to be any of ours."""
+        try:
+            return json.loads(request.body)
+        except RecursionError:
+            raise JSONDecodeError("nested too deep", "", 0) from None
+
+
+_docs = Swagger(settings={"docExpansion": "list", "validatorUrl": None, "persistAuthorization": False})
+
+api = NinjaAPI(
+    title="Conclave",
+    version="1",
+    description=_DESCRIPTION,
+    urls_namespace="api-1",
+    docs=_docs,
+    docs_url=None,
+    openapi_url=None,
+    auth=[BearerToken(), SignedIn()],
+    parser=_Parser(),
+)
+errors.install(api)
+api.add_router("/clusters/{cluster}", status.router)
+api.add_router("/clusters/{cluster}/locks", locks.router)
+api.add_router("/clusters/{cluster}/sessions", sessions.router)
+api.add_router("/clusters/{cluster}/keys", keys.router)
+api.add_router("/clusters/{cluster}/nodes", faults.router)
+
+
+@api.get("/openapi.json", include_in_schema=False, url_name="openapi-json")
+async def openapi(request: HttpRequest) -> HttpResponse:
+    return HttpResponse(json.dumps(api.get_openapi_schema(), indent=1), content_type="application/json")
+
+
+_rest = Router()
+
+
+@_rest.api_operation(["GET", "POST", "PUT", "PATCH", "DELETE"], "/{path:rest}", include_in_schema=False)
+async def no_such_route(request: HttpRequest, rest: str) -> HttpResponse:
+    """Behind the same credentials as what is there: a stranger learns nothing from a guess."""
+    return errors.answer(404, "not-found", "there is nothing at this address; /api/docs lists what there is")
+
+
+api.add_router("", _rest)
+
+
+def docs(request: HttpRequest) -> HttpResponse:
+    """The documents, for whoever is signed in."""
+    return _docs.render_page(request, api)

@@ -1,0 +1,274 @@
+"""One HTTP call's attempt at a lock: open a session if need be, ask, wait in line, and leave no trace when it fails.
+
+The attempt runs as a task of its own, so that no command is ever cut off half-way: a caller that goes away sets
+`abandoned`, and the attempt itself then takes back what it asked for, in order (histories 9 and 12). What it takes back:
+the whole session where this call opened it, since nobody else knows it; otherwise the place in line, or the grant that
+came of it, unless another call waits for the same. A lock that a named session got, or already had, without waiting stays:
+the caller knows the session and can ask again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import time
+from collections import Counter
+from typing import Final
+
+from coordinator import access
+from coordinator.api.errors import Refused
+from coordinator.api.schemas import TTL_MS_DEFAULT, Acquired, HolderOut, session_name
+from coordinator.client import AsyncClient, errors
+from coordinator.client.session import DRIFT_SHARE, DRIFT_US
+from coordinator.statemachine import commands
+
+log = logging.getLogger(__name__)
+
+ACQUISITION: Final = 0
+"""Over HTTP a session has one acquisition a name: asking again finds the first."""
+KEEP_ALIVES_PER_TTL: Final = 3
+RETRY_S: Final = 0.2
+"""Between two tries of something that a cluster without a leader cannot answer, while the caller still waits."""
+HOLDER_TIMEOUT_S: Final = 1.0
+TAKE_BACK_TIMEOUT_S: Final = 30.0
+TAKE_BACK_BEFORE_ANSWER_S: Final = 1.0
+"""A caller that waited in vain is answered after this, though taking back goes on."""
+WAITING_MAX: Final = 2_000
+"""Calls of this process that may wait in line at once; the next one is refused."""
+
+_waiting: Counter[tuple[str, int, str]] = Counter()
+"""Calls of this process that wait in line, by cluster, session and name."""
+_live: set[Attempt] = set()
+
+
+def lease_left_ms(ttl_ms: int, until: float) -> int:
+    """What can be proven of a lease that ends at the monotonic time `until`: less a margin for clocks that drift."""
+    return max(0, int((until - time.monotonic()) * 1000 - ttl_ms / DRIFT_SHARE - DRIFT_US / 1000))
+
+
+async def abandon_all() -> None:
+    """Take back every attempt that still runs: this process ends."""
+    attempts = list(_live)
+    for attempt in attempts:
+        attempt.abandon()
+    await asyncio.gather(*(attempt.finished.wait() for attempt in attempts))
+
+
+class Attempt:
+    """Use: `run()` once, as a task. `abandon()` at any time, also after `run` has answered."""
+
+    def __init__(self, client: AsyncClient, cluster: str, principal: str, name: str) -> None:
+        self._client = client
+        self._cluster = cluster
+        self._principal = principal
+        self._name = name
+        self._session = 0
+        self._ttl_ms = 0
+        self._opened_here = False
+        self._was_queued = False
+        self._lease_until = 0.0
+        """Monotonic time until which the lease holds by the log's reckoning: counted from when the last renewal was sent."""
+        self._abandoned = asyncio.Event()
+        self.finished = asyncio.Event()
+        """Set when `run` is over and, where it failed or was abandoned, everything has been taken back."""
+
+    def abandon(self) -> None:
+        """Nobody wants the lock any more. Returns at once; what was asked for is taken back in the background."""
+        if self._abandoned.is_set():
+            return
+        self._abandoned.set()
+        if self.finished.is_set():
+            access.spawn(self._take_back(), f"take back lock {self._name!r}")
+
+    async def run(self, session: int | None, ttl_ms: int | None, wait_ms: int) -> Acquired:
+        """The grant. Raises Refused (409 and others) and what the client raises; nothing is left behind then."""
+        _live.add(self)
+        try:
+            acquired = await self._run(session, ttl_ms, wait_ms)
+            if self._abandoned.is_set():
+                await self._take_back()
+            return acquired
+        except BaseException:
+            await self._take_back_soon()
+            raise
+        finally:
+            self.finished.set()
+            _live.discard(self)
+
+    async def _run(self, session: int | None, ttl_ms: int | None, wait_ms: int) -> Acquired:
+        deadline = time.monotonic() + wait_ms / 1000
+        if session is None:
+            await self._open_session(TTL_MS_DEFAULT if ttl_ms is None else ttl_ms)
+        else:
+            await self._use_session(session, ttl_ms)
+        self._stop_if_abandoned()
+        wants_to_wait = wait_ms > 0
+        if wants_to_wait and _waiting.total() >= WAITING_MAX:
+            raise errors.Busy(f"this server has its {WAITING_MAX} waiting calls; ask again later, or with wait_ms 0")
+        answer = await self._client.command(
+            commands.AcquireLock(self._name, ACQUISITION, wants_to_wait, self._session), act_for=self._principal
+        )
+        match answer:
+            case commands.Granted():
+                return await self._acquired(answer.token)
+            case commands.Queued() if wants_to_wait:
+                return await self._wait_in_line(deadline)
+            case commands.Held():
+                raise await self._not_acquired(answer)
+        raise await self._not_acquired()
+
+    # --- the session ------------------------------------------------------------------------------
+
+    async def _open_session(self, ttl_ms: int) -> None:
+        sent = time.monotonic()
+        opened = await self._client.command(
+            commands.OpenSession(ttl_ms, secrets.token_bytes(16)), act_for=self._principal
+        )
+        assert isinstance(opened, commands.SessionOpened), opened
+        self._session, self._ttl_ms, self._opened_here = opened.session, opened.ttl_ms, True
+        self._lease_until = sent + opened.ttl_ms / 1000
+
+    async def _use_session(self, session: int, ttl_ms: int | None) -> None:
+        sent = time.monotonic()
+        view = await self._client.query(commands.GetSession(session), act_for=self._principal)
+        assert isinstance(view, commands.SessionView), view
+        if ttl_ms is not None and ttl_ms != view.ttl_ms:
+            raise Refused(
+                422,
+                "ttl-mismatch",
+                f"ttl_ms: session {session_name(session)} lives {view.ttl_ms} ms; leave ttl_ms out, or open another session; "
+                f"came {ttl_ms}",
+                {"ttl_ms": view.ttl_ms},
+            )
+        self._session, self._ttl_ms = session, view.ttl_ms
+        self._lease_until = sent + view.expires_in_ms / 1000
+
+    async def _keep_alive(self) -> None:
+        sent = time.monotonic()
+        kept = await self._client.keep_alive(self._session, act_for=self._principal)
+        self._lease_until = sent + kept.ttl_ms / 1000
+
+    async def _keep_alive_while_waiting(self) -> None:
+        """Ends only with SessionGone (or a refusal): without a leader it tries on, since leases do not run out then."""
+        while True:
+            due = self._lease_until - self._ttl_ms / 1000 * (1 - 1 / KEEP_ALIVES_PER_TTL)
+            await asyncio.sleep(max(0.0, due - time.monotonic()))
+            try:
+                await self._keep_alive()
+            except (errors.Unavailable, errors.Busy):
+                await asyncio.sleep(RETRY_S)
+
+    # --- the line ---------------------------------------------------------------------------------
+
+    async def _wait_in_line(self, deadline: float) -> Acquired:
+        self._was_queued = True
+        key = (self._cluster, self._session, self._name)
+        _waiting[key] += 1
+        parts = [
+            asyncio.ensure_future(self._granted(deadline)),
+            asyncio.ensure_future(self._keep_alive_while_waiting()),
+            asyncio.ensure_future(self._abandoned.wait()),
+        ]
+        grant, keep_alive, _ = parts
+        try:
+            await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
+            self._stop_if_abandoned()
+            if grant.done() and (token := grant.result()) is not None:
+                return await self._acquired(int(token))
+            if keep_alive.done():
+                keep_alive.result()
+            raise await self._not_acquired()
+        finally:
+            for part in parts:
+                part.cancel()
+            await asyncio.gather(*parts, return_exceptions=True)
+            _waiting[key] -= 1
+            if _waiting[key] <= 0:
+                del _waiting[key]
+
+    async def _granted(self, deadline: float) -> int | None:
+        """The token once the lock is ours; None when the time is over. Raises what ends the wait early."""
+        trouble: errors.Unavailable | None = None
+        while (left := deadline - time.monotonic()) > 0:
+            try:
+                granted = await self._client.wait_for_grant(
+                    self._name, self._session, ACQUISITION, wait=left, act_for=self._principal
+                )
+            except errors.Unavailable as error:
+                trouble = error
+                await asyncio.sleep(min(RETRY_S, max(0.0, deadline - time.monotonic())))
+                continue
+            return None if granted is None else granted.token
+        if trouble is not None:
+            raise trouble
+        return None
+
+    def _stop_if_abandoned(self) -> None:
+        if self._abandoned.is_set():
+            raise errors.RequestCancelled("the caller went away")
+
+    # --- how it ends ------------------------------------------------------------------------------
+
+    async def _acquired(self, token: int) -> Acquired:
+        if self._was_queued and self._left_ms() < self._ttl_ms / KEEP_ALIVES_PER_TTL:
+            try:
+                await self._keep_alive()
+            except (errors.Unavailable, errors.Busy):
+                if not self._left_ms():
+                    raise
+        return Acquired(
+            session=session_name(self._session),
+            token=token,
+            name=self._name,
+            ttl_ms=self._ttl_ms,
+            expires_in_ms=self._left_ms(),
+            principal=self._principal,
+        )
+
+    def _left_ms(self) -> int:
+        return lease_left_ms(self._ttl_ms, self._lease_until)
+
+    async def _not_acquired(self, held: commands.Held | None = None) -> Refused:
+        """Names the holder. Whoever is refused a lock is told who has it, whether or not they may read others."""
+        holder, token, expires_in_ms = (held.holder, held.token, None) if held else (None, None, None)
+        try:
+            view = await self._client.query(commands.GetLock(self._name), timeout=HOLDER_TIMEOUT_S)
+        except (errors.Unavailable, errors.Busy):
+            view = None
+        if isinstance(view, commands.LockView) and view.holder is not None and token in (None, view.token):
+            holder, token, expires_in_ms = view.holder, view.token, view.expires_in_ms
+        who = f"held by {holder.principal} (session {session_name(holder.session)})" if holder else "its holder is not known"
+        return Refused(
+            409,
+            "not-acquired",
+            f"lock {self._name!r} was not acquired in time; {who}",
+            {
+                "name": self._name,
+                "holder": HolderOut.of(holder).dict() if holder is not None else None,
+                "token": token,
+                "expires_in_ms": expires_in_ms,
+            },
+        )
+
+    async def _take_back_soon(self) -> None:
+        """Before a refusal is answered, the place in line is gone; but no caller waits long for that."""
+        work = access.spawn(self._take_back(), f"take back lock {self._name!r}")
+        await asyncio.wait([work], timeout=TAKE_BACK_BEFORE_ANSWER_S)
+
+    async def _take_back(self) -> None:
+        try:
+            if self._opened_here:
+                await self._client.command(
+                    commands.CloseSession(self._session), act_for=self._principal, timeout=TAKE_BACK_TIMEOUT_S
+                )
+            elif self._was_queued and not _waiting[self._cluster, self._session, self._name]:
+                await self._client.command(
+                    commands.ReleaseLock(self._name, ACQUISITION, self._session),
+                    act_for=self._principal,
+                    timeout=TAKE_BACK_TIMEOUT_S,
+                )
+        except errors.SessionGone:
+            pass
+        except errors.ConclaveError as error:
+            log.warning("lock %r of session %d stays until its lease ends: %s", self._name, self._session, error)

@@ -1,0 +1,242 @@
+"""The shapes of the API: what may come in, strictly, and what goes out. Names and meanings are those of the documents.
+
+Sessions are strings here: an `s` and the session's number. Times are in milliseconds.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Final
+
+from ninja import Path, Schema
+from pydantic import AfterValidator, ConfigDict, Field
+
+from coordinator.api.errors import Refused
+from coordinator.statemachine import commands
+from coordinator.statemachine.commands import TTL_MS_MAX, TTL_MS_MIN, WAIT_MS_MAX
+
+TTL_MS_DEFAULT: Final = 15_000
+_SESSION: Final = re.compile(r"s([1-9][0-9]{0,15})")
+
+
+# --- names ----------------------------------------------------------------------------------------
+
+
+def _well_formed_session(text: str) -> str:
+    if not _SESSION.fullmatch(text):
+        raise ValueError("expected a session as acquire answered it, such as s42")
+    return text
+
+
+ClusterName = Annotated[str, Path(description="Which cluster; `default` is the first.", examples=["default"])]
+
+SessionName = Annotated[
+    str,
+    AfterValidator(_well_formed_session),
+    Field(max_length=17, description="A session, as acquire answered it.", examples=["s42"]),
+]
+
+
+def session_number(name: str) -> int:
+    """The number of a well-formed session name."""
+    match = _SESSION.fullmatch(name)
+    assert match is not None, name
+    return int(match[1])
+
+
+def session_in_path(name: str) -> int:
+    """The number of the session that an address names. Raises Refused (404): no session has such a name."""
+    match = _SESSION.fullmatch(name)
+    if match is None:
+        raise Refused(404, "not-found", "there is no such session; a session reads like s42, as acquire answered it")
+    return int(match[1])
+
+
+def session_name(number: int) -> str:
+    return f"s{number}"
+
+
+def name_in_path(name: str) -> str:
+    """A lock's or key's name in an address, as the cluster keeps it. Raises Refused (422)."""
+    if "\N{REPLACEMENT CHARACTER}" in name:
+        raise Refused(422, "invalid", "a name in an address is percent-encoded UTF-8")
+    try:
+        return commands.canonical_name(name)
+    except ValueError as error:
+        raise Refused(422, "invalid", str(error)) from None
+
+
+# --- in -------------------------------------------------------------------------------------------
+
+
+class _In(Schema):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class AcquireIn(_In):
+    session: SessionName | None = Field(
+        None, description="The session to hold the lock with. Without it one is opened for this call."
+    )
+    ttl_ms: int | None = Field(
+        None,
+        ge=TTL_MS_MIN,
+        le=TTL_MS_MAX,
+        description=f"The time to live of the session, without a keep-alive. {TTL_MS_DEFAULT} where a session is opened "
+        "and none is given. One that differs from the named session's is refused.",
+        examples=[TTL_MS_DEFAULT],
+    )
+    wait_ms: int = Field(
+        0,
+        ge=0,
+        le=WAIT_MS_MAX,
+        description="How long to wait in line. The session is kept alive meanwhile. Closing the connection leaves the line.",
+    )
+
+
+class ReleaseIn(_In):
+    session: SessionName
+
+
+class OpenSessionIn(_In):
+    ttl_ms: int = Field(TTL_MS_DEFAULT, ge=TTL_MS_MIN, le=TTL_MS_MAX, description="Its time to live without a keep-alive.")
+
+
+class CrashIn(_In):
+    reason: str = Field("", max_length=2_000, description="Why, in your own words, for the audit.")
+
+
+# --- out ------------------------------------------------------------------------------------------
+
+
+class Problem(Schema):
+    """What every refusal answers."""
+
+    error: str = Field(description="A short code that programs can tell apart.", examples=["session-gone"])
+    detail: str = Field(description="A sentence for people: what was expected and what came.")
+
+
+class HolderOut(Schema):
+    """A session and an acquisition, and whose they are."""
+
+    session: str = Field(examples=["s42"])
+    principal: str = Field(description="Whose session it is.", examples=["user:admin"])
+    acquisition: int = Field(description="0 for what is held over this API.")
+
+    @classmethod
+    def of(cls, holder: commands.Holder) -> HolderOut:
+        return cls(session=session_name(holder.session), principal=holder.principal, acquisition=holder.acquisition)
+
+
+class Acquired(Schema):
+    session: str = Field(description="Keep it alive, release with it, ask again with it.", examples=["s42"])
+    token: int = Field(description="The fencing token: it only ever grows for this name. Hand it to what the lock guards.")
+    name: str
+    ttl_ms: int = Field(description="The time to live of the session.")
+    expires_in_ms: int = Field(description="What is left of the lease at least, without a keep-alive.")
+    principal: str = Field(description="Who holds the lock now: you.")
+
+
+class NotAcquired(Problem):
+    name: str
+    holder: HolderOut | None = Field(description="Who has it; null where it was let go just now, or cannot be asked.")
+    token: int | None = Field(description="The holder's fencing token.")
+    expires_in_ms: int | None = Field(description="What is left of the holder's lease.")
+
+
+class Released(Schema):
+    name: str
+    session: str
+    released: bool = True
+
+
+class LockOut(Schema):
+    name: str
+    holder: HolderOut | None = Field(description="null when free.")
+    token: int | None = Field(description="The holder's fencing token; null when free.")
+    waiters: list[HolderOut] = Field(description="Who waits, the next in line first.")
+    expires_in_ms: int | None = Field(description="What is left of the holder's lease; null when free.")
+    ttl_ms: int | None = Field(description="The time to live of the holder's session; null when free.")
+
+    @classmethod
+    def of(cls, view: commands.LockView) -> LockOut:
+        is_held = view.holder is not None
+        return cls(
+            name=view.name,
+            holder=HolderOut.of(view.holder) if view.holder is not None else None,
+            token=view.token if is_held else None,
+            waiters=[HolderOut.of(waiter) for waiter in view.waiters],
+            expires_in_ms=view.expires_in_ms if is_held else None,
+            ttl_ms=view.ttl_ms if is_held else None,
+        )
+
+
+class LocksOut(Schema):
+    locks: list[LockOut] = Field(description="Locks that are held, by name.")
+    held: int = Field(description="How many are held in all.")
+    waiting: int = Field(description="How many waiters there are in all.")
+    next: str | None = Field(description="Give it as `after` for the next page; null on the last one.")
+
+
+class KeptAliveOut(Schema):
+    session: str
+    ttl_ms: int
+    expires_in_ms: int = Field(description="What is left of the lease at least, counted from when this process asked.")
+
+
+class SessionOut(Schema):
+    session: str
+    principal: str
+    ttl_ms: int
+    expires_in_ms: int
+    locks: list[str] = Field(description="Names of the locks that it holds.")
+
+
+class ClosedOut(Schema):
+    session: str
+    closed: bool = True
+
+
+class KeyWritten(Schema):
+    key: str
+    revision: int = Field(description="The log index that wrote it.")
+    existed: bool = Field(description="Whether there was such a key before.")
+
+
+class KeyDeleted(Schema):
+    key: str
+    deleted: bool = Field(description="Whether there was anything to delete.")
+    revision: int = Field(description="The log index that deleted it.")
+
+
+class ReplicaOut(Schema):
+    node: str = Field(examples=["node2"])
+    role: str = Field(
+        description="leader, follower, candidate, pre-candidate, learner, witness, waiting or unreachable. "
+        "Of an unreachable one nothing else is known: numbers are 0, the process is null."
+    )
+    term: int
+    last_index: int
+    commit_index: int
+    applied_index: int
+    pid: int | None
+    replica_id: str | None = Field(description="The replica's identity in hex; null where it has none or is unreachable.")
+    vote: str | None = Field(description="Whom it voted for in its term; null for nobody.")
+    leader: str | None = Field(description="Who leads, as this replica sees it.")
+    digest: str | None = Field(description="A hash of its state: equal on replicas that have applied the same index.")
+    waiting_for: str | None = Field(description="What a replica in role waiting waits for.")
+    drops: dict[str, int] = Field(description="Messages that its node dropped, by reason.")
+
+
+class StatusOut(Schema):
+    cluster: str
+    cluster_id: str | None = Field(description="The cluster's identity in hex; null where no replica answers.")
+    leader: str | None = Field(description="The node that says it leads, in the highest term; null where none does.")
+    term: int = Field(description="The highest term that any replica knows.")
+    voters: list[str]
+    faults_allowed: bool = Field(description="Whether a node may be crashed over this API.")
+    replicas: list[ReplicaOut]
+
+
+class CrashedOut(Schema):
+    node: str
+    crashed: bool = True

@@ -1,0 +1,197 @@
+"""The web process: HTTP goes to Django, WebSockets to the live pages, start and end to whoever must know.
+
+Two things are seen here and nowhere else: how large a body is before it is stored, and whether a caller was gone
+before it had its whole answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any, Final
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "coordinator.settings")
+
+from django.core.asgi import get_asgi_application
+
+django_application = get_asgi_application()
+
+from channels.auth import AuthMiddlewareStack
+from channels.routing import ProtocolTypeRouter, URLRouter
+from django.conf import settings
+from django.http.request import split_domain_port, validate_host
+
+from coordinator import access, record
+from coordinator.api.attempt import abandon_all
+from dashboard import feed_reader
+from dashboard.routing import websocket_urlpatterns
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Application = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+log = logging.getLogger(__name__)
+
+BODY_BYTES_MAX: Final = settings.DATA_UPLOAD_MAX_MEMORY_SIZE
+TAKE_BACK_S_MAX: Final = 2.0
+"""At the end of the process, how long waiting calls may take to leave their lines."""
+
+
+# --- HTTP -----------------------------------------------------------------------------------------
+
+
+class _TooLarge(Exception):
+    pass
+
+
+class Http:
+    """Refuses bodies above BODY_BYTES_MAX before Django spools them, and undoes what nobody is there to hear of.
+
+    A view leaves in `scope["conclave.undo"]` what to call when its caller is gone before the last byte of the answer.
+    """
+
+    def __init__(self, application: Application) -> None:
+        self._application = application
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        undo: list[Callable[[], None]] = []
+        scope["conclave.undo"] = undo
+        received = 0
+        is_answered = is_gone = has_begun = False
+
+        async def counting_receive() -> Message:
+            nonlocal received, is_gone
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                is_gone = is_gone or not is_answered
+            else:
+                received += len(message.get("body", b""))
+                if received > BODY_BYTES_MAX:
+                    raise _TooLarge
+            return message
+
+        async def watching_send(message: Message) -> None:
+            nonlocal is_answered, has_begun
+            has_begun = True
+            await send(message)
+            is_answered = message["type"] == "http.response.body" and not message.get("more_body", False)
+
+        try:
+            if _announced_bytes(scope) > BODY_BYTES_MAX:
+                raise _TooLarge
+            await self._application(scope, counting_receive, watching_send)
+        except _TooLarge:
+            if not has_begun:
+                await _refuse_body(watching_send)
+        finally:
+            if is_gone or not is_answered:
+                for each in undo:
+                    each()
+
+
+def _announced_bytes(scope: Scope) -> int:
+    for name, value in scope["headers"]:
+        if name == b"content-length" and value.isdigit():
+            return int(value)
+    return 0
+
+
+async def _refuse_body(send: Send) -> None:
+    detail = f"a body has at most {BODY_BYTES_MAX} bytes"
+    body = f'{{"error": "too-large", "detail": "{detail}"}}'.encode()
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"content-length", str(len(body)).encode()),
+        (b"connection", b"close"),
+    ]
+    await send({"type": "http.response.start", "status": 413, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+# --- WebSockets -----------------------------------------------------------------------------------
+
+
+class OwnOriginOnly:
+    """Lets a WebSocket in only from a page of our own: the browser's Origin is the very scheme, host and port that it
+    connects to, or an origin that the operator named. Without an Origin nobody comes in."""
+
+    def __init__(self, application: Application) -> None:
+        self._application = application
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if is_own_origin(scope):
+            await self._application(scope, receive, send)
+            return
+        message = await receive()
+        assert message["type"] == "websocket.connect", message["type"]
+        await send({"type": "websocket.close", "code": 4403})
+
+
+def is_own_origin(scope: Scope) -> bool:
+    """Whether the Origin of a WebSocket's handshake is one of ours."""
+    headers = {name: value.decode("latin-1").lower() for name, value in scope["headers"] if name in (b"origin", b"host")}
+    origin, host = headers.get(b"origin", ""), headers.get(b"host", "")
+    if not origin or not validate_host(split_domain_port(host)[0], settings.ALLOWED_HOSTS):
+        return False
+    scheme = "https" if scope.get("scheme") in ("wss", "https") else "http"
+    return origin == f"{scheme}://{host}" or _is_trusted(origin)
+
+
+def _is_trusted(origin: str) -> bool:
+    scheme, _, host = origin.partition("://")
+    for trusted in settings.CSRF_TRUSTED_ORIGINS:
+        trusted_scheme, _, pattern = trusted.lower().partition("://")
+        if scheme == trusted_scheme and (host == pattern or (pattern[:2] == "*." and host.endswith(pattern[1:]))):
+            return True
+    return False
+
+
+# --- start and end --------------------------------------------------------------------------------
+
+
+async def _start() -> None:
+    await feed_reader.start()
+    access.spawn(record.make_from_log(), "make the record from the log")
+
+
+async def _stop() -> None:
+    try:
+        await asyncio.wait_for(abandon_all(), TAKE_BACK_S_MAX)
+    except TimeoutError:
+        log.warning("some waiting calls could not leave their lines; their leases end by themselves")
+    await feed_reader.stop()
+    await access.close()
+
+
+async def lifespan(scope: Scope, receive: Receive, send: Send) -> None:
+    """Start and end of the web process, as the server tells them."""
+    while True:
+        message = await receive()
+        if message["type"] == "lifespan.startup":
+            try:
+                await _start()
+            except Exception as error:
+                log.exception("the web process could not start")
+                await send({"type": "lifespan.startup.failed", "message": str(error)})
+            else:
+                await send({"type": "lifespan.startup.complete"})
+        elif message["type"] == "lifespan.shutdown":
+            try:
+                await _stop()
+            except Exception:
+                log.exception("the web process did not end cleanly")
+            await send({"type": "lifespan.shutdown.complete"})
+            return
+
+
+application = ProtocolTypeRouter(
+    {
+        "http": Http(django_application),
+        "websocket": OwnOriginOnly(AuthMiddlewareStack(URLRouter(websocket_urlpatterns))),
+        "lifespan": lifespan,
+    }
+)

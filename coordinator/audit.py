@@ -1,0 +1,46 @@
+"""The one way into the audit: who, what, to what, why, and how it ended."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from asgiref.sync import sync_to_async
+
+from coordinator.models import AuditEntry
+
+OPERATOR: Final = "operator (shell)"
+"""The actor of management commands: whoever may run them may do anything here."""
+
+TOKEN_CREATED: Final = "token.created"
+PRINCIPAL_REMOVED: Final = "principal.removed"
+NODE_CRASHED: Final = "node.crashed"
+SIGNED_IN: Final = "signed-in"
+
+REASON_CHARACTERS_MAX: Final = 2_000
+
+
+def record(
+    *,
+    actor: str,
+    action: str,
+    target: str = "",
+    principal: str = "",
+    reason: str = "",
+    details: Mapping[str, Any] | None = None,
+    outcome: str = AuditEntry.Outcome.DONE,
+) -> AuditEntry:
+    """Add an entry. Details hold what JSON can, and never a secret."""
+    return AuditEntry.objects.create(
+        actor=actor[:200],
+        principal=principal[:200],
+        action=action,
+        target=target[:600],
+        reason=reason[:REASON_CHARACTERS_MAX],
+        details=dict(details or {}),
+        outcome=outcome,
+    )
+
+
+arecord = sync_to_async(record)
+"""`record` for the event loop."""

@@ -1,0 +1,211 @@
+"""One connection to a Redis, for publishing and listening at once (RESP3), without blocking.
+
+Nodes and clients share it: each message costs about what hiredis takes to parse it. It knows Redis and nothing of
+Conclave. It never reconnects by itself: a lost connection is news to its owner, because messages may be lost with it.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from collections import deque
+from collections.abc import Iterable
+from typing import Any, Final, NamedTuple
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import hiredis
+
+CONNECT_TIMEOUT_S: Final = 1.0
+UNSENT_BYTES_MAX: Final = 64 * 1024 * 1024
+"""A Redis that stops reading is given up above this; nothing is queued without bound."""
+_READ_BYTES: Final = 1 << 18
+_READS_MAX: Final = 64
+"""Reads of one `receive`, so that a flood can not hold the loop: 16 MiB."""
+
+
+class ChannelError(Exception):
+    """The connection could not be made or is lost."""
+
+
+class Endpoint(NamedTuple):
+    """Where a Redis is and who we are there, as its URL says."""
+
+    host: str
+    port: int
+    username: str
+    password: str
+    tls: bool
+    verify: bool
+
+    @classmethod
+    def parse(cls, url: str) -> Endpoint:
+        """Parse `redis://` or `rediss://`. Raises ValueError; the message never repeats a password.
+
+        Publish and subscribe know no database numbers, so that a path is accepted and means nothing.
+        """
+        try:
+            parts = urlsplit(url)
+            port = parts.port or 6379
+        except ValueError:
+            raise ValueError("expected redis://[user:password@]host[:port], got a URL that can not be parsed") from None
+        if parts.scheme not in ("redis", "rediss") or not parts.hostname:
+            raise ValueError(f"expected redis:// or rediss:// and a host, got scheme {parts.scheme!r}")
+        verify = parse_qs(parts.query).get("ssl_cert_reqs", ["required"])[-1] != "none"
+        return cls(
+            parts.hostname, port, unquote(parts.username or ""), unquote(parts.password or ""), parts.scheme == "rediss", verify
+        )
+
+
+class Message(NamedTuple):
+    channel: bytes
+    data: bytes
+
+
+class Received(NamedTuple):
+    """`replies`: the tag that a command was sent with, and what Redis answered."""
+
+    messages: list[Message]
+    replies: list[tuple[Any, Any]]
+
+
+class Channel:
+    """`connect` blocks for CONNECT_TIMEOUT_S at the most; nothing else blocks."""
+
+    def __init__(self, url: str) -> None:
+        self._endpoint = Endpoint.parse(url)
+        self._socket: socket.socket | None = None
+        self._reader = hiredis.Reader()
+        self._unsent = bytearray()
+        self._tags: deque[Any] = deque()
+
+    @property
+    def connected(self) -> bool:
+        return self._socket is not None
+
+    @property
+    def wants_write(self) -> bool:
+        return bool(self._unsent)
+
+    def fileno(self) -> int:
+        if self._socket is None:
+            raise ChannelError("not connected")
+        return self._socket.fileno()
+
+    def connect(self, channels: Iterable[str]) -> None:
+        """Connect, say who we are, and listen to `channels`; they are heard when this returns.
+
+        Raises ChannelError with what went wrong.
+        """
+        self.close()
+        endpoint = self._endpoint
+        try:
+            plain = socket.create_connection((endpoint.host, endpoint.port), timeout=CONNECT_TIMEOUT_S)
+            plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            connection = self._wrap_tls(plain) if endpoint.tls else plain
+        except OSError as error:
+            raise ChannelError(f"Redis at {endpoint.host}:{endpoint.port}: {error}") from error
+        try:
+            self._handshake(connection, [*channels])
+        except (OSError, hiredis.HiredisError) as error:
+            connection.close()
+            raise ChannelError(f"Redis at {endpoint.host}:{endpoint.port}: {error}") from error
+        connection.setblocking(False)
+        self._socket = connection
+
+    def _wrap_tls(self, plain: socket.socket) -> socket.socket:
+        context = ssl.create_default_context()
+        if not self._endpoint.verify:
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+        return context.wrap_socket(plain, server_hostname=self._endpoint.host)
+
+    def _handshake(self, connection: socket.socket, channels: list[str]) -> None:
+        self._reader = hiredis.Reader()
+        self._unsent.clear()
+        self._tags.clear()
+        hello: list[str] = ["HELLO", "3"]
+        if self._endpoint.password:
+            hello += ["AUTH", self._endpoint.username or "default", self._endpoint.password]
+        connection.sendall(hiredis.pack_command(tuple(hello)))
+        self._expect(connection, 1)
+        if channels:
+            connection.sendall(hiredis.pack_command(("SUBSCRIBE", *channels)))
+            self._expect(connection, len(channels))
+
+    def _expect(self, connection: socket.socket, count: int) -> None:
+        """Read `count` replies of the handshake; messages that come between them are lost, as they were before it."""
+        while count:
+            reply = self._reader.gets()
+            if reply is False:
+                data = connection.recv(_READ_BYTES)
+                if not data:
+                    raise OSError("closed while connecting")
+                self._reader.feed(data)
+            elif isinstance(reply, hiredis.ReplyError):
+                raise OSError(str(reply))
+            elif not isinstance(reply, hiredis.PushNotification) or reply[0] == b"subscribe":
+                count -= 1
+
+    def send(self, commands: Iterable[tuple[Any, tuple[Any, ...]]]) -> None:
+        """Send (tag, command) pairs in one write. What the socket does not take now goes with `flush`.
+
+        Raises ChannelError where the connection is lost, or takes nothing any more.
+        """
+        if self._socket is None:
+            raise ChannelError("not connected")
+        for tag, command in commands:
+            self._tags.append(tag)
+            self._unsent += hiredis.pack_command(command)
+        self.flush()
+        if len(self._unsent) > UNSENT_BYTES_MAX:
+            self.close()
+            raise ChannelError(f"Redis took nothing while {UNSENT_BYTES_MAX} bytes waited")
+
+    def flush(self) -> None:
+        if self._socket is None:
+            raise ChannelError("not connected")
+        try:
+            while self._unsent:
+                sent = self._socket.send(self._unsent)
+                del self._unsent[:sent]
+        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            pass
+        except OSError as error:
+            self.close()
+            raise ChannelError(str(error)) from error
+
+    def receive(self) -> Received:
+        """Everything that has come, without waiting. Raises ChannelError where the connection is lost."""
+        if self._socket is None:
+            raise ChannelError("not connected")
+        messages: list[Message] = []
+        replies: list[tuple[Any, Any]] = []
+        try:
+            for _ in range(_READS_MAX):
+                data = self._socket.recv(_READ_BYTES)
+                if not data:
+                    raise OSError("closed by Redis")
+                self._reader.feed(data)
+                self._parse(messages, replies)
+        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            pass
+        except (OSError, hiredis.HiredisError) as error:
+            self.close()
+            if messages or replies:
+                return Received(messages, replies)  # What came before the end is good; the loss shows next time.
+            raise ChannelError(str(error)) from error
+        return Received(messages, replies)
+
+    def _parse(self, messages: list[Message], replies: list[tuple[Any, Any]]) -> None:
+        gets = self._reader.gets
+        while (reply := gets()) is not False:
+            if isinstance(reply, hiredis.PushNotification):
+                if reply[0] == b"message":
+                    messages.append(Message(reply[1], reply[2]))
+            elif self._tags:
+                replies.append((self._tags.popleft(), reply))
+
+    def close(self) -> None:
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None

@@ -1,0 +1,338 @@
+"""The client for asyncio. It lives in the event loop that first uses it, and any number of its tasks share it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import AsyncIterator, Callable
+from random import SystemRandom
+from typing import Any, Final
+
+from coordinator import wire
+from coordinator.client import flows, options
+from coordinator.client.calls import Call
+from coordinator.client.core import Core
+from coordinator.client.errors import ConclaveError, NotFound, Unavailable
+from coordinator.client.flows import Flow, Grant
+from coordinator.client.lease import LeaseState
+from coordinator.client.links import Link, Links
+from coordinator.statemachine import commands
+
+CLOSE_US: Final = 2_000_000
+
+logger = logging.getLogger(__name__)
+
+
+def _now_us() -> int:
+    return time.monotonic_ns() // 1_000
+
+
+class AsyncLease:
+    """A lock that this client holds. `token` is the fencing token to send along with every write it guards."""
+
+    def __init__(self, client: AsyncClient, grant: Grant) -> None:
+        self._client = client
+        self._state = LeaseState(grant, _now_us)
+        self.name = grant.name
+        self.token = grant.token
+        self.session = grant.session.session
+        self.acquisition = grant.acquisition
+
+    @property
+    def held(self) -> bool:
+        """Can it be proven held now?"""
+        return self._state.held
+
+    @property
+    def expires_in(self) -> float:
+        """Seconds for which it can be proven held if no leader confirms it again."""
+        return self._state.expires_in
+
+    def check(self) -> None:
+        """Raises LeaseLost unless it can be proven held at this moment. Costs no round trip."""
+        self._state.check()
+
+    async def release(self, *, timeout: float | None = None) -> bool:
+        """Let go. True where it was still held. Raises OutcomeUnknown, and goes on trying in the background."""
+        self._state.released = True
+        return bool(await self._client._release(self._state.grant, timeout))
+
+    def __repr__(self) -> str:
+        return f"<AsyncLease {self.name!r} token={self.token}{'' if self.held else ' not held'}>"
+
+
+class _Pump:
+    """The connections, on one event loop: sends once an iteration, whatever was asked in it."""
+
+    def __init__(self, settings: options.Options, loop: asyncio.AbstractEventLoop) -> None:
+        random = SystemRandom()
+        self.core = Core(settings.token, settings.cluster, random)
+        self.loop = loop
+        self._links = Links(self.core, settings.url, random)
+        self._timer: asyncio.TimerHandle | None = None
+        self._soon = False
+        self._connecting: dict[Link, asyncio.Task[None]] = {}
+        self._watched: dict[Link, int] = {}
+        self.closed = False
+
+    def wake(self) -> None:
+        """Send what is due at the end of this iteration."""
+        if not self._soon and not self.closed:
+            self._soon = True
+            self.loop.call_soon(self._turn)
+
+    def _turn(self) -> None:
+        self._soon = False
+        if self.closed:
+            return
+        now_us = _now_us()
+        try:
+            for link in self._links.to_connect(now_us):
+                if link not in self._connecting:
+                    self._unwatch(link)
+                    self._connecting[link] = self.loop.create_task(self._connect(link))
+            self._links.send(now_us)
+            for link in self._links.links.values():
+                self._watch(link)
+        except Exception as error:
+            logger.exception("a defect in the client's loop; everything asked fails, and it goes on")
+            self.core.fail_all(Unavailable(f"a defect in the client: {error!r}"))
+        if self._timer is not None:
+            self._timer.cancel()
+        wait_us = self._links.due_us(_now_us()) - _now_us()
+        self._timer = self.loop.call_later(min(max(wait_us, 1_000), 1_000_000) / 1e6, self.wake)
+
+    async def _connect(self, link: Link) -> None:
+        try:
+            error = await asyncio.to_thread(self._links.connect, link)
+            self._links.connected(link, error, _now_us())
+        finally:
+            del self._connecting[link]
+        self.wake()
+
+    def _watch(self, link: Link) -> None:
+        """Follow the link's socket, which is another one after each connection."""
+        if not link.channel.connected or link in self._connecting:
+            self._unwatch(link)
+            return
+        descriptor = link.channel.fileno()
+        if self._watched.get(link) != descriptor:
+            self._unwatch(link)
+            self._watched[link] = descriptor
+            self.loop.add_reader(descriptor, self._readable, link)
+        if link.channel.wants_write:
+            self.loop.add_writer(descriptor, self._readable, link)
+        else:
+            self.loop.remove_writer(descriptor)
+
+    def _unwatch(self, link: Link) -> None:
+        descriptor = self._watched.pop(link, None)
+        if descriptor is not None:
+            self.loop.remove_reader(descriptor)
+            self.loop.remove_writer(descriptor)
+
+    def _readable(self, link: Link) -> None:
+        if not link.channel.connected:
+            self._unwatch(link)
+            return
+        descriptor = link.channel.fileno()
+        self._links.receive(link, _now_us())
+        if not link.channel.connected:
+            self._watched.pop(link, None)
+            self.loop.remove_reader(descriptor)
+            self.loop.remove_writer(descriptor)
+        self.wake()
+
+    async def close(self) -> None:
+        self.closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+        self.core.fail_all(Unavailable("the client was closed"))
+        for link in [*self._watched]:
+            self._unwatch(link)
+        if self._connecting:
+            await asyncio.wait([*self._connecting.values()])
+        self._links.close()
+
+
+class AsyncClient:
+    """Locks and keys of one cluster, for asyncio.
+
+        async with AsyncClient() as client, client.lock("deploy", ttl=15, wait=30) as lease:
+            await write(..., fence=lease.token)
+    """
+
+    def __init__(
+        self, url: str | None = None, token: str | None = None, *, cluster: str = "default", timeout: float = options.DEFAULT_TIMEOUT_S
+    ) -> None:
+        """`url` and `token` default to CONCLAVE_URL and CONCLAVE_TOKEN; `timeout` is how many seconds a question may take.
+        Connects at the first question. Raises InvalidRequest."""
+        self._options = options.resolve(url, token, cluster, timeout)
+        self._pump: _Pump | None = None
+        self._closed = False
+
+    # --- locks ------------------------------------------------------------------------------------
+
+    async def acquire(self, name: str, *, ttl: float = options.DEFAULT_TTL_S, wait: float | None = None) -> AsyncLease:
+        """Take the lock `name`. `ttl` seconds after this process dies it is free; until then it is renewed.
+
+        `wait` seconds in line at the most: 0 does not wait, None waits as long as it takes. A task that is cancelled leaves
+        the queue. Raises LockNotAcquired, Unavailable, Forbidden, InvalidRequest.
+        """
+        name, ttl_ms, wait_us = options.name(name), options.ttl_ms(ttl), options.wait_us(wait)
+        timeout_us = self._options.timeout_us
+        grant = await self._run(lambda core: flows.acquire(core, _now_us, name, ttl_ms, wait_us, timeout_us))
+        return AsyncLease(self, grant)
+
+    @contextlib.asynccontextmanager
+    async def lock(
+        self, name: str, *, ttl: float = options.DEFAULT_TTL_S, wait: float | None = None
+    ) -> AsyncIterator[AsyncLease]:
+        """Hold the lock `name` for the length of an `async with`; see `acquire`."""
+        lease = await self.acquire(name, ttl=ttl, wait=wait)
+        try:
+            yield lease
+        finally:
+            if not lease._state.released:
+                try:
+                    await lease.release()
+                except ConclaveError as error:
+                    logger.warning("lock %r is still being released: %s", lease.name, error)
+
+    async def _release(self, grant: Grant, timeout: float | None) -> Any:
+        return await self._run(lambda core: flows.release(core, _now_us, grant, self._deadline_us(timeout)))
+
+    # --- keys -------------------------------------------------------------------------------------
+
+    async def put(self, key: str, value: bytes) -> int:
+        """Write a key; its new revision. Applied once, however often it is sent. Raises OutcomeUnknown, Unavailable."""
+        op = commands.PutKey(options.name(key), options.key_value(value))
+        return int((await self.command(op)).index)
+
+    async def get(self, key: str) -> bytes | None:
+        """The value of a key, None where there is none. Linearizable: never older than what any client was told."""
+        value: bytes | None = (await self.query(commands.GetKey(options.name(key)))).value
+        return value
+
+    async def delete(self, key: str) -> bool:
+        """Delete a key. True where there was one."""
+        return bool((await self.command(commands.DeleteKey(options.name(key)))).existed)
+
+    # --- below the surface ------------------------------------------------------------------------
+
+    async def command(self, op: commands.ClientOp, *, act_for: str = "", timeout: float | None = None) -> Any:
+        """Apply a command exactly once; its result. Refusals are raised (`errors.py`)."""
+        deadline_us = self._deadline_us(timeout)
+        ttl_ms = options.ttl_ms(options.DEFAULT_TTL_S)
+        return await self._run(lambda core: flows.command(core, _now_us, op, ttl_ms, deadline_us, act_for))
+
+    async def query(self, query: commands.Query, *, act_for: str = "", timeout: float | None = None) -> Any:
+        """A linearizable read."""
+        return await self._ask(lambda core: core.query(query, _now_us(), self._deadline_us(timeout), act_for))
+
+    async def keep_alive(self, session: int, *, act_for: str = "", timeout: float | None = None) -> wire.KeptAlive:
+        """Give a session its full time to live again. Sessions of this client are kept alive by themselves."""
+        kept: wire.KeptAlive = await self._ask(
+            lambda core: core.keep_alive(session, _now_us(), self._deadline_us(timeout), act_for)
+        )
+        return kept
+
+    async def wait_for_grant(
+        self, name: str, owner: int, acquisition: int, *, wait: float, act_for: str = ""
+    ) -> commands.Granted | None:
+        """Wait for the grant of a queued acquisition. None where it still waits after `wait` seconds."""
+        until_us = _now_us() + options.seconds("wait", wait, 0, options.WAIT_S_MAX)
+        name = options.name(name)
+        granted: commands.Granted | None = await self._run(
+            lambda core: flows.wait_for_grant(core, _now_us, name, owner, acquisition, until_us, act_for)
+        )
+        return granted
+
+    async def directory(self) -> wire.Directory:
+        """Who is there, as the node that answers first says."""
+        found: wire.Directory = await self._ask(lambda core: core.directory(_now_us(), self._deadline_us(None)))
+        return found
+
+    async def status(self) -> dict[str, wire.ReplicaReport | None]:
+        """Each node's own word on its replica; None where it did not answer within half a second."""
+        reports: dict[str, wire.ReplicaReport | None] = await self._run(lambda core: flows.status(core, _now_us))
+        return reports
+
+    async def confirm(self, *, timeout: float | None = None) -> tuple[str, int]:
+        """The leader's node and term, while a majority confirms it now. Raises Unavailable, saying why."""
+        leader: tuple[str, int] = await self._ask(lambda core: core.confirm(_now_us(), self._deadline_us(timeout)))
+        return leader
+
+    async def crash(self, node: str, *, act_for: str = "") -> None:
+        """Fault injection: end the process of a node. Raises Forbidden, NotFound."""
+        if node not in await self.status():
+            raise NotFound(f"no node {node!r} here")
+        await self._run(lambda core: flows.crash(core, _now_us, node, self._deadline_us(None), act_for))
+
+    async def aclose(self) -> None:
+        """End this client's sessions, and with them what they hold."""
+        pump, self._pump, self._closed = self._pump, None, True
+        if pump is None:
+            return
+        try:
+            if pump.core.sessions:
+                await self._drive(pump, flows.close(pump.core, _now_us, CLOSE_US))
+        finally:
+            await pump.close()
+
+    async def __aenter__(self) -> AsyncClient:
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self.aclose()
+
+    # --- the shell --------------------------------------------------------------------------------
+
+    def _deadline_us(self, timeout: float | None) -> int:
+        timeout_us = self._options.timeout_us
+        if timeout is not None:
+            timeout_us = options.seconds("timeout", timeout, 0.01, options.TIMEOUT_S_MAX)
+        return _now_us() + timeout_us
+
+    def _started(self) -> _Pump:
+        if self._closed:
+            raise Unavailable("the client was closed")
+        loop = asyncio.get_running_loop()
+        if self._pump is None:
+            self._pump = _Pump(self._options, loop)
+        elif self._pump.loop is not loop:
+            raise RuntimeError("an AsyncClient belongs to the event loop that first used it")
+        return self._pump
+
+    async def _ask(self, ask: Callable[[Core], Call]) -> Any:
+        def flow(core: Core) -> Flow:
+            return (yield ask(core))
+
+        return await self._run(flow)
+
+    async def _run(self, flow: Callable[[Core], Flow]) -> Any:
+        pump = self._started()
+        return await self._drive(pump, flow(pump.core))
+
+    @staticmethod
+    async def _drive(pump: _Pump, flow: Flow) -> Any:
+        """Run a flow: each of its calls is awaited."""
+        throw: BaseException | None = None
+        value: Any = None
+        while True:
+            try:
+                call = flow.throw(throw) if throw is not None else flow.send(value)
+            except StopIteration as end:
+                return end.value
+            finally:
+                pump.wake()
+            throw, value = None, None
+            future: asyncio.Future[None] = pump.loop.create_future()
+            call.when_done(lambda _, future=future: future.done() or future.set_result(None))
+            try:
+                await future
+                value = call.result()
+            except BaseException as error:
+                throw = error

@@ -1,0 +1,119 @@
+"""A question on its way: who is to answer it, when it is sent again, when its asker gives up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import Enum
+from random import Random
+from typing import Any, Final
+
+from coordinator import wire
+from coordinator.client.errors import ConclaveError
+
+RESEND_US_MIN: Final = 120_000
+RESEND_US_MAX: Final = 1_000_000
+"""Between two sends of one question, doubled each time and jittered. A retry is harmless, an answer takes a millisecond."""
+REDIRECT_US_MIN: Final = 4_000
+"""Two nodes that name each other as leader must not make a client spin."""
+
+
+class Target(Enum):
+    LEADER = "leader"
+    NODE = "node"
+
+
+class Call:
+    """One question. `build` makes the request anew for each send, so that it carries what is true then.
+
+    Resolved exactly once, with an outcome: a value, or a ConclaveError to raise.
+    """
+
+    __slots__ = (
+        "_callbacks",
+        "build",
+        "deadline_us",
+        "done",
+        "due_us",
+        "first_sent_us",
+        "node",
+        "number",
+        "outcome",
+        "request_id",
+        "sends",
+        "sent_to",
+        "target",
+        "timed_out",
+    )
+
+    def __init__(
+        self,
+        build: Callable[[int], wire.Request],
+        *,
+        target: Target = Target.LEADER,
+        node: str = "",
+        deadline_us: int | None,
+        timed_out: Callable[[Call], ConclaveError],
+    ) -> None:
+        self.build = build
+        self.target = target
+        self.node = node
+        self.deadline_us = deadline_us
+        self.timed_out = timed_out
+        """What the asker is told at the deadline."""
+        self.request_id = 0
+        self.number = 0
+        """Of a command: its number in its session."""
+        self.due_us = 0
+        self.first_sent_us: int | None = None
+        self.sent_to = ""
+        self.sends = 0
+        self.done = False
+        self.outcome: Any = None
+        self._callbacks: list[Callable[[Call], None]] = []
+
+    def sent(self, node: str, now_us: int, random: Random) -> None:
+        if self.first_sent_us is None:
+            self.first_sent_us = now_us
+        self.sent_to = node
+        delay_us = min(RESEND_US_MIN << min(self.sends, 4), RESEND_US_MAX)
+        self.due_us = now_us + delay_us + random.randrange(delay_us // 4)
+        self.sends += 1
+
+    def resolve(self, outcome: Any) -> None:
+        """Idempotent: the first outcome holds."""
+        if self.done:
+            return
+        self.done = True
+        self.outcome = outcome
+        callbacks, self._callbacks = self._callbacks, []
+        for callback in callbacks:
+            callback(self)
+
+    def when_done(self, callback: Callable[[Call], None]) -> None:
+        """Call back once it is resolved; at once where it is."""
+        if self.done:
+            callback(self)
+        else:
+            self._callbacks.append(callback)
+
+    def result(self) -> Any:
+        """The value, or raise what it was refused with."""
+        assert self.done, "a result is asked for once the call is done"
+        if isinstance(self.outcome, BaseException):
+            raise self.outcome
+        return self.outcome
+
+
+def resolved(value: Any) -> Call:
+    """A call that needs no question."""
+    call = Call(_never, deadline_us=None, timed_out=_unreachable)
+    call.resolve(value)
+    return call
+
+
+def _never(request_id: int) -> wire.Request:
+    raise AssertionError("a call that was resolved at birth is never sent")
+
+
+def _unreachable(call: Call) -> ConclaveError:
+    raise AssertionError("a call that was resolved at birth never times out")

@@ -1,0 +1,523 @@
+"""The client without input, output or clock: questions in, packets out; packets in, answers out.
+
+It finds the leader, sends again what was not answered, keeps sessions alive, and knows until when they can be proven alive.
+The shells (`sync.py`, `aio.py`) own the connections and the waiting; what takes several questions is in `flows.py`.
+Times are integer microseconds of one monotonic clock, handed in. Calls are made by one thread at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from random import Random
+from typing import Final, NamedTuple
+
+import msgspec
+
+from coordinator import wire
+from coordinator.client.calls import Call, Target, resolved
+from coordinator.client.errors import ConclaveError, OutcomeUnknown, SessionGone, Unavailable, from_failure
+from coordinator.client.routing import Routing
+from coordinator.client.session import Session
+from coordinator.statemachine import commands
+from coordinator.statemachine.commands import Command
+from coordinator.wire import Channels, Token, WireError
+
+ASK_US: Final = 1_000_000
+"""How often a waiter asks where it stands, besides being told (history 8)."""
+KEEP_ALIVE_RESEND_US: Final = 200_000
+BATCH_MAX: Final = 256
+"""Requests of one packet."""
+EARLY_GRANTS_MAX: Final = 1_024
+WITHDRAW_US_MAX: Final = 3_600_000_000
+"""How long the client goes on trying to give back what it no longer wants; its session's end does it too."""
+
+
+class Packet(NamedTuple):
+    """`node` "": the discovery channel. `ids` of the requests in it, for `undelivered`."""
+
+    address: str
+    node: str
+    channel: str
+    data: bytes
+    ids: tuple[int, ...]
+
+
+class _Grant(NamedTuple):
+    session: int
+    name: str
+    acquisition: int
+
+
+class _Wait:
+    """A waiter for a grant: resolved by the push, by an answer to what it asks, or by its deadline."""
+
+    __slots__ = ("act_for", "ask_due_us", "asking", "call", "changes")
+
+    def __init__(self, call: Call, act_for: str, ask_due_us: int, changes: int) -> None:
+        self.call = call
+        self.act_for = act_for
+        self.ask_due_us = ask_due_us
+        self.asking: Call | None = None
+        self.changes = changes
+
+
+class Core:
+    def __init__(self, token: Token, cluster_name: str, random: Random) -> None:
+        self.channels = Channels(token.realm)
+        self.reply_channel = self.channels.reply()
+        self.cluster_name = cluster_name
+        self.routing = Routing(cluster_name)
+        self.sessions: dict[int, Session] = {}
+        """By time to live in milliseconds: one each, opened once."""
+        self.trouble = ""
+        """What last went wrong on the way, for the message of a time-out."""
+        self._token_id = token.token_id
+        self._key = token.key
+        self._random = random
+        self._next_id = random.getrandbits(48)
+        self._calls: dict[int, Call] = {}
+        self._opening: dict[int, Call] = {}
+        self._revivals: dict[int, list[Call]] = {}
+        self._keep_alives: dict[int, tuple[Session, int]] = {}
+        self._probes: dict[int, None] = {}
+        self._grants: dict[_Grant, _Wait] = {}
+        self._early_grants: dict[_Grant, int] = {}
+        self._down: set[str] = set()
+
+    # --- questions --------------------------------------------------------------------------------
+
+    def submit(self, call: Call, now_us: int) -> Call:
+        """Send the call's request, again and again, until it is answered or its deadline has come."""
+        self._next_id += 1
+        call.request_id = self._next_id
+        call.due_us = now_us
+        self._calls[call.request_id] = call
+        return call
+
+    def command(self, session: Session, op: commands.ClientOp, now_us: int, deadline_us: int | None, act_for: str = "") -> Call:
+        """Apply `op` once, under the next number of `session`."""
+        number = session.next_number()
+
+        def build(request_id: int) -> wire.Request:
+            command = Command(session.session, number, session.acked, op)
+            return wire.CommandRequest(request_id, self.routing.cluster, act_for, msgspec.Raw(wire.encode(command)))
+
+        call = Call(build, deadline_us=deadline_us, timed_out=self._command_timed_out)
+        call.number = number
+        call.when_done(lambda _: session.answered(number))
+        return self.submit(call, now_us)
+
+    def query(self, query: commands.Query, now_us: int, deadline_us: int, act_for: str = "") -> Call:
+        def build(request_id: int) -> wire.Request:
+            return wire.QueryRequest(request_id, self.routing.cluster, act_for, query)
+
+        return self.submit(Call(build, deadline_us=deadline_us, timed_out=self._timed_out), now_us)
+
+    def keep_alive(self, session: int, now_us: int, deadline_us: int, act_for: str = "") -> Call:
+        """Keep a session alive that this client does not count the lease of."""
+
+        def build(request_id: int) -> wire.Request:
+            return wire.KeepAliveRequest(request_id, self.routing.cluster, act_for, session)
+
+        return self.submit(Call(build, deadline_us=deadline_us, timed_out=self._timed_out), now_us)
+
+    def confirm(self, now_us: int, deadline_us: int) -> Call:
+        def build(request_id: int) -> wire.Request:
+            return wire.ConfirmRequest(request_id, self.routing.cluster)
+
+        return self.submit(Call(build, deadline_us=deadline_us, timed_out=self._timed_out), now_us)
+
+    def ask_node(self, node: str, build: Callable[[int], wire.Request], now_us: int, deadline_us: int) -> Call:
+        """Ask one node and nobody else."""
+        call = Call(build, target=Target.NODE, node=node, deadline_us=deadline_us, timed_out=self._timed_out)
+        return self.submit(call, now_us)
+
+    def directory(self, now_us: int, deadline_us: int) -> Call:
+        """Whoever answers first says who is there."""
+        call = Call(wire.DirectoryRequest, target=Target.NODE, deadline_us=deadline_us, timed_out=self._timed_out)
+        return self.submit(call, now_us)
+
+    # --- sessions ---------------------------------------------------------------------------------
+
+    def session(self, ttl_ms: int, now_us: int, deadline_us: int) -> Call:
+        """The session for this time to live, opened where there is none. Resolves to a Session that was alive a moment
+        ago, or to None where it turned out to be gone: then ask again."""
+        session = self.sessions.get(ttl_ms)
+        if session is not None and not session.gone:
+            if session.valid(now_us):
+                return resolved(session)
+            return self._revival(session, deadline_us)
+        opening = self._opening.get(ttl_ms)
+        if opening is None:
+            opening = self._opening[ttl_ms] = self._open_session(ttl_ms, now_us)
+        return self._follow(opening, deadline_us)
+
+    def _follow(self, other: Call, deadline_us: int) -> Call:
+        """A call that ends with another one, or at its own deadline."""
+        call = Call(_not_sent, target=Target.NODE, deadline_us=deadline_us, timed_out=self._timed_out)
+        self._next_id += 1
+        call.request_id = self._next_id
+        call.due_us = _NEVER_US
+        self._calls[call.request_id] = call
+        other.when_done(lambda done: self._finish(call, done.outcome))
+        return call
+
+    def _open_session(self, ttl_ms: int, now_us: int) -> Call:
+        nonce = self._random.randbytes(16)
+
+        def build(request_id: int) -> wire.Request:
+            command = Command(0, 0, 0, commands.OpenSession(ttl_ms, nonce))
+            return wire.CommandRequest(request_id, self.routing.cluster, "", msgspec.Raw(wire.encode(command)))
+
+        question = Call(build, deadline_us=None, timed_out=self._timed_out)
+        opened = Call(_not_sent, deadline_us=None, timed_out=self._timed_out)
+
+        def done(answered: Call) -> None:
+            del self._opening[ttl_ms]
+            outcome = answered.outcome
+            if isinstance(outcome, commands.SessionOpened):
+                assert answered.first_sent_us is not None
+                outcome = self.sessions[ttl_ms] = Session(outcome.session, ttl_ms, answered.first_sent_us)
+            opened.resolve(outcome)
+
+        question.when_done(done)
+        self.submit(question, now_us)
+        return opened
+
+    def _revival(self, session: Session, deadline_us: int) -> Call:
+        revived = Call(_not_sent, deadline_us=None, timed_out=self._timed_out)
+        self._revivals.setdefault(session.session, []).append(revived)
+        return self._follow(revived, deadline_us)
+
+    def lose_session(self, session: Session) -> None:
+        """The cluster says that the session is gone."""
+        session.gone = True
+        for call in self._revivals.pop(session.session, []):
+            call.resolve(None)
+
+    def _send_keep_alives(self, now_us: int) -> list[wire.Request]:
+        requests: list[wire.Request] = []
+        if not (self.routing.leader and self.routing.cluster):
+            return requests
+        for session in self.sessions.values():
+            if session.gone or now_us < session.renew_due_us:
+                continue
+            self._next_id += 1
+            # Each send is a question of its own: a lease counts from the very send that was answered.
+            self._keep_alives[self._next_id] = (session, now_us)
+            requests.append(wire.KeepAliveRequest(self._next_id, self.routing.cluster, "", session.session))
+            session.renew_due_us = now_us + KEEP_ALIVE_RESEND_US
+        return requests
+
+    # --- grants -----------------------------------------------------------------------------------
+
+    def grant(
+        self, session: int, name: str, acquisition: int, now_us: int, deadline_us: int | None, act_for: str = "", *, ask: bool = False
+    ) -> Call:
+        """Resolves to Granted, to NotHeld where the cluster knows of no such waiter, or to None at the deadline.
+
+        `ask`: ask at once, since it is not known whether this client was ever put in the queue.
+        """
+        key = _Grant(session, name, acquisition)
+        token = self._early_grants.pop(key, None)
+        if token is not None:
+            return resolved(commands.Granted(token))
+        call = Call(_not_sent, target=Target.NODE, deadline_us=deadline_us, timed_out=_nothing)
+        self._next_id += 1
+        call.request_id = self._next_id
+        call.due_us = _NEVER_US
+        self._calls[call.request_id] = call
+        ask_due_us = now_us if ask else now_us + ASK_US
+        wait = self._grants[key] = _Wait(call, act_for, ask_due_us, self.routing.changes)
+        call.when_done(lambda _: self._end_wait(key, wait))
+        return call
+
+    def _end_wait(self, key: _Grant, wait: _Wait) -> None:
+        if self._grants.get(key) is wait:
+            del self._grants[key]
+        if wait.asking is not None:
+            self._finish(wait.asking, None)
+
+    def _ask_for_grants(self, now_us: int) -> None:
+        for key, wait in [*self._grants.items()]:
+            moved = wait.changes != self.routing.changes
+            if wait.asking is not None or not (moved or now_us >= wait.ask_due_us):
+                continue
+            wait.changes = self.routing.changes
+            wait.ask_due_us = now_us + ASK_US + self._random.randrange(ASK_US // 4)
+            query = commands.AwaitGrant(key.name, key.acquisition, key.session)
+            wait.asking = self.query(query, now_us, now_us + 10 * ASK_US, wait.act_for)
+            wait.asking.when_done(lambda asked, wait=wait: self._grant_answered(wait, asked))  # type: ignore[misc]
+
+    def _grant_answered(self, wait: _Wait, asked: Call) -> None:
+        wait.asking = None
+        outcome = asked.outcome
+        if isinstance(outcome, (commands.Granted, commands.NotHeld)) or (
+            isinstance(outcome, ConclaveError) and not isinstance(outcome, Unavailable)
+        ):
+            self._finish(wait.call, outcome)
+
+    def withdraw(self, session: Session, name: str, acquisition: int, number: int, now_us: int) -> None:
+        """Give back, or leave the queue of, what was asked for by request `number`, in the background (history 9)."""
+        self._early_grants.pop(_Grant(session.session, name, acquisition), None)
+        if not session.gone:
+            op = commands.CancelAcquire(name, acquisition, number)
+            self.command(session, op, now_us, now_us + WITHDRAW_US_MAX)
+
+    def abandon(self, call: Call) -> None:
+        """Nobody waits for this call any more."""
+        self._finish(call, Unavailable("abandoned"))
+
+    # --- what goes out ----------------------------------------------------------------------------
+
+    def take_packets(self, now_us: int) -> list[Packet]:
+        """Everything that is to be sent now."""
+        self.give_up(now_us)
+        self._ask_for_grants(now_us)
+        by_node: dict[str, list[wire.Request]] = {}
+        leader = self.routing.leader if self.routing.cluster else ""
+        waiting = False
+        for call in [*self._calls.values()]:
+            if call.due_us > now_us:
+                continue
+            if call.target is Target.NODE:
+                node = call.node or "*"
+            elif leader:
+                node = leader
+            else:
+                waiting = True
+                continue
+            if call.sends and call.target is Target.LEADER and call.sent_to == node:
+                waiting = True  # No answer from the one believed to lead: others may know better.
+            by_node.setdefault(node, []).append(call.build(call.request_id))
+            call.sent(node, now_us, self._random)
+        if keep_alives := self._send_keep_alives(now_us):
+            by_node.setdefault(leader, []).extend(keep_alives)
+        if self.routing.wants_probe(now_us) and (waiting or not leader and self.sessions):
+            self._probe(by_node, now_us)
+        elif waiting and leader and now_us >= self.routing.probe_due_us:
+            self._probe(by_node, now_us)
+        return [self._packet(node, requests[i : i + BATCH_MAX]) for node, requests in by_node.items() for i in range(0, len(requests), BATCH_MAX)]
+
+    def _probe(self, by_node: dict[str, list[wire.Request]], now_us: int) -> None:
+        self._next_id += 1
+        self._probes[self._next_id] = None
+        while len(self._probes) > 64:
+            del self._probes[next(iter(self._probes))]
+        by_node.setdefault("*", []).append(wire.DirectoryRequest(self._next_id))
+        self.routing.probed(now_us)
+
+    def _packet(self, node: str, requests: list[wire.Request]) -> Packet:
+        data = wire.seal(self._key, wire.REQUEST, self._token_id, node, wire.RequestBatch(self.reply_channel, requests))
+        ids = tuple(request.id for request in requests)
+        if node == "*":
+            return Packet("", "", self.channels.discovery, data, ids)
+        return Packet(self.routing.addresses.get(node, ""), node, self.channels.client(node), data, ids)
+
+    def give_up(self, now_us: int) -> None:
+        """End the calls whose deadline has come."""
+        late = [call for call in self._calls.values() if call.deadline_us is not None and call.deadline_us <= now_us]
+        for call in late:
+            self._finish(call, call.timed_out(call))
+        for request_id, (_, sent_us) in [*self._keep_alives.items()]:
+            if now_us - sent_us > 60_000_000:
+                del self._keep_alives[request_id]
+
+    def deadline_us(self, now_us: int) -> int:
+        """When the next call is to be given up."""
+        deadlines = [call.deadline_us for call in self._calls.values() if call.deadline_us is not None]
+        return min(deadlines, default=now_us + 1_000_000)
+
+    def due_us(self, now_us: int) -> int:
+        """When `take_packets` has something to do next if nothing comes before."""
+        leader = self.routing.leader and self.routing.cluster
+        times = [now_us + 1_000_000]
+        for call in self._calls.values():
+            if call.deadline_us is not None:
+                times.append(call.deadline_us)
+            if call.target is Target.NODE or leader:
+                times.append(call.due_us)
+            else:
+                times.append(max(call.due_us, self.routing.probe_due_us))
+        if leader:
+            times += [s.renew_due_us for s in self.sessions.values() if not s.gone]
+        elif any(not s.gone for s in self.sessions.values()):
+            times.append(self.routing.probe_due_us)
+        times += [wait.ask_due_us for wait in self._grants.values() if wait.asking is None]
+        return min(times)
+
+    # --- what comes in ----------------------------------------------------------------------------
+
+    def receive(self, packet: bytes, now_us: int) -> None:
+        """Take a packet from the client's own channel. What is not signed with this client's key decides nothing."""
+        try:
+            envelope = wire.open_envelope(packet, wire.REPLY)
+        except WireError:
+            self._receive_refusal(packet)
+            return
+        try:
+            if envelope.receiver != self.reply_channel:
+                raise WireError("receiver")
+            wire.verify(envelope, self._key)
+            replies = wire.decode_replies(envelope.body)
+        except WireError as error:
+            self.trouble = f"an answer that claims to come from {envelope.sender!r} was dropped ({error.reason})"
+            return
+        for reply in replies:
+            self._take(envelope.sender, reply, now_us)
+
+    def _receive_refusal(self, packet: bytes) -> None:
+        try:
+            envelope = wire.open_envelope(packet, wire.REFUSAL)
+            refusal = wire.decode_refusal(envelope.body)
+        except WireError as error:
+            self.trouble = f"an answer did not parse ({error.reason})"
+            return
+        self.trouble = f"{envelope.sender}: {refusal.message}"
+        if refusal.code == wire.REFUSED_WAITING:
+            for call in [*self._calls.values()]:
+                if call.target is Target.NODE and call.node == envelope.sender:
+                    self._finish(call, refusal)
+
+    def _take(self, node: str, reply: wire.Reply, now_us: int) -> None:
+        match reply:
+            case wire.GrantPushed(_, session, name, acquisition, token):
+                self._granted(_Grant(session, name, acquisition), token)
+            case wire.Directory():
+                self.routing.learn(reply, now_us)
+                self._probes.pop(reply.id, None)
+                self._resolve(reply.id, reply)
+            case wire.NotLeader(request_id, leader):
+                self._redirected(node, request_id, leader, now_us)
+            case wire.KeptAlive(request_id, session, _):
+                self._kept_alive(request_id, session, reply)
+            case wire.StatusAnswer(request_id, report):
+                self._resolve(request_id, report)
+            case wire.Confirmed(request_id, term):
+                self.routing.believe(node, term, now_us)
+                self._resolve(request_id, (node, term))
+            case wire.Answer(request_id, result):
+                self._answered(request_id, result, now_us)
+
+    def _answered(self, request_id: int, result: commands.Result, now_us: int) -> None:
+        if not isinstance(result, commands.Failure):
+            self._resolve(request_id, result)
+            return
+        kept = self._keep_alives.pop(request_id, None)
+        if kept is not None:
+            if result.code == commands.SESSION_GONE:
+                self.lose_session(kept[0])
+            return
+        call = self._calls.get(request_id)
+        if call is None:
+            return
+        if result.code == commands.BUSY and (call.deadline_us is None or call.due_us < call.deadline_us):
+            self.trouble = result.message
+            return  # Nothing was applied; it is sent again when it is due, or given up at its deadline.
+        self._finish(call, from_failure(result))
+
+    def _kept_alive(self, request_id: int, session: int, reply: wire.KeptAlive) -> None:
+        kept = self._keep_alives.pop(request_id, None)
+        if kept is None:
+            self._resolve(request_id, reply)
+            return
+        own, sent_us = kept
+        if own.session == session and not own.gone:
+            own.confirmed(sent_us)
+            for call in self._revivals.pop(session, []):
+                call.resolve(own)
+
+    def _redirected(self, node: str, request_id: int, leader: str, now_us: int) -> None:
+        self.routing.redirected(node, leader, now_us)
+        kept = self._keep_alives.pop(request_id, None)
+        if kept is not None:
+            kept[0].renew_due_us = min(kept[0].renew_due_us, now_us + _REDIRECT_US)
+        call = self._calls.get(request_id)
+        if call is not None:
+            self.trouble = f"{node} does not lead" + (f", it names {leader}" if leader else " and knows of no leader")
+            call.due_us = min(call.due_us, now_us + _REDIRECT_US)
+
+    def _granted(self, key: _Grant, token: int) -> None:
+        wait = self._grants.get(key)
+        if wait is not None:
+            self._finish(wait.call, commands.Granted(token))
+            return
+        self._early_grants[key] = token
+        while len(self._early_grants) > EARLY_GRANTS_MAX:
+            del self._early_grants[next(iter(self._early_grants))]
+
+    def undelivered(self, packet: Packet, now_us: int) -> None:
+        """Redis said that nobody listens to the channel of `packet`."""
+        if not packet.node:
+            self.trouble = "no node listens on this Redis"
+            return
+        self.trouble = f"nobody listens to the mailbox of {packet.node}"
+        self.routing.doubt(packet.node, now_us)
+        for request_id in packet.ids:
+            kept = self._keep_alives.pop(request_id, None)
+            if kept is not None:
+                kept[0].renew_due_us = now_us
+            call = self._calls.get(request_id)
+            if call is not None and call.target is Target.NODE:
+                self._finish(call, Unavailable(self.trouble))
+            elif call is not None:
+                call.due_us = now_us
+
+    def link_lost(self, error: str, now_us: int) -> None:
+        """The connection to Redis is lost; what was on its way may be too."""
+        self.trouble = error
+
+    def link_up(self, now_us: int) -> None:
+        """Connected (again): everything open is asked again, since answers may have been missed."""
+        self.routing.probe_soon(now_us)
+        for call in self._calls.values():
+            if call.due_us != _NEVER_US:
+                call.due_us = now_us
+        for session in self.sessions.values():
+            session.renew_due_us = now_us
+
+    # --- ends -------------------------------------------------------------------------------------
+
+    def _resolve(self, request_id: int, outcome: object) -> None:
+        call = self._calls.get(request_id)
+        if call is not None:
+            self._finish(call, outcome)
+
+    def _finish(self, call: Call, outcome: object) -> None:
+        self._calls.pop(call.request_id, None)
+        call.resolve(outcome)
+
+    def fail_all(self, error: ConclaveError) -> None:
+        """The client is closed."""
+        for call in [*self._calls.values(), *self._opening.values()]:
+            self._finish(call, error)
+
+    def _timed_out(self, call: Call) -> Unavailable:
+        return Unavailable(self._why())
+
+    def _command_timed_out(self, call: Call) -> Unavailable:
+        if call.first_sent_us is None:
+            return Unavailable(self._why())
+        return OutcomeUnknown(f"sent, and no answer came in time: it may have been applied, or may yet be. {self._why()}")
+
+    def _why(self) -> str:
+        if self.routing.known_absent:
+            return f"no node here knows a cluster named {self.cluster_name!r}"
+        leader = f"{self.routing.leader} is thought to lead" if self.routing.leader else "no leader is known"
+        return f"{leader}; last trouble: {self.trouble}" if self.trouble else f"no answer in time; {leader}"
+
+
+_NEVER_US: Final = 1 << 62
+_REDIRECT_US: Final = 8_000
+
+
+def _not_sent(request_id: int) -> wire.Request:
+    raise AssertionError("this call only waits for others and is never sent")
+
+
+def _nothing(call: Call) -> None:
+    """A waiter for a grant that waited long enough is not an error yet."""
+    return
+
+
+__all__ = ["Core", "Packet", "SessionGone"]

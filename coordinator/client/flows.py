@@ -1,0 +1,214 @@
+"""What takes several questions: taking a lock, changing a key, asking every node. Written once for both shells.
+
+A flow is a generator. It yields a `Call` and is sent the call's value, or has its error thrown in; its return value is
+the answer. The sync shell blocks on each call, the async shell awaits it. Flows know no thread and no loop.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Generator
+from typing import Any, Final, NamedTuple
+
+from coordinator import wire
+from coordinator.client.calls import Call
+from coordinator.client.core import Core
+from coordinator.client.errors import (
+    ConclaveError,
+    LockNotAcquired,
+    NotFound,
+    OutcomeUnknown,
+    SessionGone,
+    Unavailable,
+)
+from coordinator.client.session import Session
+from coordinator.statemachine import commands
+from coordinator.statemachine.commands import Holder
+
+STATUS_US: Final = 500_000
+"""How long a node has to say how it is."""
+HOLDER_US: Final = 500_000
+"""How long to ask who holds a lock that was not had in time; only the error's text is lost without."""
+
+Flow = Generator[Call, Any, Any]
+Clock = Callable[[], int]
+
+logger = logging.getLogger(__name__)
+
+
+class Grant(NamedTuple):
+    """A lock that this client's session holds."""
+
+    session: Session
+    name: str
+    acquisition: int
+    token: int
+
+
+def session(core: Core, clock: Clock, ttl_ms: int, deadline_us: int) -> Flow:
+    """A session that was alive a moment ago."""
+    while True:
+        found: Session | None = yield core.session(ttl_ms, clock(), deadline_us)
+        if found is not None:
+            return found
+
+
+def command(core: Core, clock: Clock, op: commands.ClientOp, ttl_ms: int, deadline_us: int, act_for: str) -> Flow:
+    """Apply `op` exactly once, under the numbers of the session for `ttl_ms`."""
+    own = yield from session(core, clock, ttl_ms, deadline_us)
+    try:
+        return (yield core.command(own, op, clock(), deadline_us, act_for))
+    except OutcomeUnknown as error:
+        _note_gone(core, own, error)
+        raise
+
+
+def _note_gone(core: Core, own: Session, error: OutcomeUnknown) -> None:
+    """An answer (not a time-out) that says "unknown" means that the session of the request's number is gone."""
+    if error.session_gone:
+        core.lose_session(own)
+
+
+def acquire(core: Core, clock: Clock, name: str, ttl_ms: int, wait_us: int | None, timeout_us: int) -> Flow:
+    """Take the lock `name`, waiting in line for `wait_us` (None: as long as it takes). A Grant, or LockNotAcquired."""
+    since_us = clock()
+    until_us = None if wait_us is None else since_us + wait_us
+    while True:
+        answer_us = max(clock() + timeout_us, until_us or 0)
+        own = yield from session(core, clock, ttl_ms, answer_us)
+        acquisition = own.next_acquisition()
+        asked = core.command(own, commands.AcquireLock(name, acquisition, wait_us != 0), clock(), answer_us)
+        try:
+            result = yield asked
+            if isinstance(result, commands.Held):
+                raise LockNotAcquired(name, result.holder)
+            if isinstance(result, commands.Queued):
+                result = yield core.grant(own.session, name, acquisition, clock(), until_us)
+            if isinstance(result, commands.Granted):
+                return Grant(own, name, acquisition, result.token)
+            if result is None:
+                raise LockNotAcquired(name, None)
+            continue  # The queue was cleared (NotHeld): stand in line again.
+        except (SessionGone, OutcomeUnknown) as error:
+            # With the session went everything that this may have done: asking under a new one is no repetition.
+            if isinstance(error, OutcomeUnknown) and not error.session_gone:
+                core.withdraw(own, name, acquisition, asked.number, clock())
+                raise
+            core.lose_session(own)
+            if until_us is not None and clock() >= until_us:
+                raise LockNotAcquired(name, None) from error
+        except LockNotAcquired as error:
+            if error.holder is None:
+                core.withdraw(own, name, acquisition, asked.number, clock())
+                raise LockNotAcquired(name, (yield from _holder(core, clock, name))) from None
+            raise
+        except BaseException:
+            # The caller left (cancelled, interrupted, refused): so does its waiter, and a grant under way goes back.
+            core.abandon(asked)
+            core.withdraw(own, name, acquisition, asked.number, clock())
+            raise
+
+
+def _holder(core: Core, clock: Clock, name: str) -> Flow:
+    try:
+        view = yield core.query(commands.GetLock(name), clock(), clock() + HOLDER_US)
+    except ConclaveError:
+        return None
+    holder: Holder | None = view.holder
+    return holder
+
+
+def release(core: Core, clock: Clock, grant: Grant, deadline_us: int) -> Flow:
+    """Let go of a lock. True where it was still held. What is not answered in time goes on in the background."""
+    if grant.session.gone:
+        return False
+    op = commands.ReleaseLock(grant.name, grant.acquisition)
+    asked = core.command(grant.session, op, clock(), deadline_us)
+    try:
+        result = yield asked
+    except (SessionGone, OutcomeUnknown) as error:
+        if isinstance(error, OutcomeUnknown) and not error.session_gone:
+            core.withdraw(grant.session, grant.name, grant.acquisition, asked.number, clock())
+            raise
+        core.lose_session(grant.session)
+        return False
+    except BaseException:
+        core.withdraw(grant.session, grant.name, grant.acquisition, asked.number, clock())
+        raise
+    return isinstance(result, commands.Done)
+
+
+def wait_for_grant(core: Core, clock: Clock, name: str, owner: int, acquisition: int, until_us: int, act_for: str) -> Flow:
+    """Wait for the grant of an acquisition of any session that one may act for. Granted, or None while it still waits."""
+    result = yield core.grant(owner, name, acquisition, clock(), until_us, act_for, ask=True)
+    if isinstance(result, commands.NotHeld):
+        raise NotFound(f"acquisition {acquisition} of session {owner} neither holds {name!r} nor waits for it")
+    return result
+
+
+def status(core: Core, clock: Clock) -> Flow:
+    """Every node's word on its replica of the cluster: node to ReplicaReport, or to None where it did not answer."""
+    until_us = clock() + STATUS_US
+    if not core.routing.addresses:
+        yield core.directory(clock(), until_us)
+    asked: dict[str, Call] = {}
+    for node in sorted(core.routing.addresses):
+        asked[node] = core.ask_node(node, lambda i: wire.StatusRequest(i, core.cluster_name), clock(), until_us)
+    reports: dict[str, wire.ReplicaReport | None] = {}
+    for node, call in asked.items():
+        try:
+            answer = yield call
+        except Unavailable:
+            reports[node] = None
+            continue
+        reports[node] = _waiting(core, node, answer) if isinstance(answer, wire.Refusal) else answer
+    return reports
+
+
+def _waiting(core: Core, node: str, refusal: wire.Refusal) -> wire.ReplicaReport:
+    """The report of a node without replicas, which can verify nobody and so signs nothing."""
+    return wire.ReplicaReport(
+        node=node,
+        cluster=core.routing.cluster,
+        cluster_name=core.cluster_name,
+        replica=0,
+        pid=refusal.pid,
+        role="waiting",
+        leader="",
+        term=0,
+        vote="",
+        last_index=0,
+        commit_index=0,
+        applied_index=0,
+        digest="",
+        waiting_for=refusal.message,
+        voters=(),
+        drops={},
+        faults_allowed=False,
+    )
+
+
+def crash(core: Core, clock: Clock, node: str, deadline_us: int, act_for: str) -> Flow:
+    """End the process of `node`. The answer may be lost with it: silence after the sending is success."""
+    if not core.routing.cluster:
+        yield core.directory(clock(), deadline_us)
+    until_us = min(deadline_us, clock() + STATUS_US)
+    asked = core.ask_node(node, lambda i: wire.CrashRequest(i, core.routing.cluster, act_for), clock(), until_us)
+    try:
+        yield asked
+    except Unavailable:
+        if asked.first_sent_us is None:
+            raise
+
+
+def close(core: Core, clock: Clock, timeout_us: int) -> Flow:
+    """End this client's sessions, so that what they hold is free at once."""
+    until_us = clock() + timeout_us
+    closing = [
+        core.command(own, commands.CloseSession(), clock(), until_us) for own in core.sessions.values() if not own.gone
+    ]
+    for call in closing:
+        try:
+            yield call
+        except ConclaveError as error:
+            logger.debug("a session was left to expire: %s", error)

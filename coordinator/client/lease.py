@@ -1,0 +1,36 @@
+"""What holds of a lock that was taken, for both shells: its token, and whether it can still be proven held."""
+
+from __future__ import annotations
+
+from coordinator.client.errors import LeaseLost
+from coordinator.client.flows import Clock, Grant
+
+
+class LeaseState:
+    """Reads only; safe from any thread."""
+
+    def __init__(self, grant: Grant, clock: Clock) -> None:
+        self.grant = grant
+        self.released = False
+        self._clock = clock
+
+    @property
+    def held(self) -> bool:
+        return not self.released and self.grant.session.valid(self._clock())
+
+    @property
+    def expires_in(self) -> float:
+        """Seconds for which the lease can be proven held if no leader confirms it again; 0.0 where it can not."""
+        if self.released or self.grant.session.gone:
+            return 0.0
+        return max(0, self.grant.session.valid_until_us - self._clock()) / 1e6
+
+    def check(self) -> None:
+        """Raises LeaseLost unless the lease can be proven held at this moment."""
+        name = self.grant.name
+        if self.released:
+            raise LeaseLost(f"lock {name!r} was released")
+        if self.grant.session.gone:
+            raise LeaseLost(f"lock {name!r}: the session is gone, and another may hold it now")
+        if not self.grant.session.valid(self._clock()):
+            raise LeaseLost(f"lock {name!r}: no leader has confirmed the lease for its time to live")

@@ -1,0 +1,127 @@
+"""The connections of one client: to the Redis of its URL, and to those that the nodes' addresses name.
+
+They move packets between the core and Redis, and tell the core what became of them. Who waits for the sockets is the
+shell's affair.
+"""
+
+from __future__ import annotations
+
+from random import Random
+from typing import Final
+
+from coordinator.channel import Channel, ChannelError
+from coordinator.client.core import Core, Packet
+
+BACK_OFF_US_MIN: Final = 20_000
+BACK_OFF_US_MAX: Final = 500_000
+IDLE_PING_US: Final = 10_000_000
+"""A connection that was silent for so long is asked whether it still stands."""
+PONG_US_MAX: Final = 3_000_000
+HOME: Final = ""
+"""The address of the Redis in the client's URL."""
+
+
+class Link:
+    """One connection, with its back-off."""
+
+    def __init__(self, url: str) -> None:
+        self.channel = Channel(url)
+        self.retry_us = 0
+        self.back_off_us = BACK_OFF_US_MIN
+        self.heard_us = 0
+        self.pinged_us = 0
+
+
+class Links:
+    def __init__(self, core: Core, url: str, random: Random) -> None:
+        self._core = core
+        self._random = random
+        self.links: dict[str, Link] = {HOME: Link(url)}
+
+    def to_connect(self, now_us: int) -> list[Link]:
+        """Links that are down and whose back-off is over. Connecting blocks: the shell decides where."""
+        return [link for link in self.links.values() if not link.channel.connected and now_us >= link.retry_us]
+
+    def connect(self, link: Link) -> ChannelError | None:
+        """Try it; the error, for `connected`. May run on another thread than the core's."""
+        try:
+            link.channel.connect([self._core.reply_channel])
+        except ChannelError as error:
+            return error
+        return None
+
+    def connected(self, link: Link, error: ChannelError | None, now_us: int) -> None:
+        """Take in what `connect` came to."""
+        if error is None:
+            link.back_off_us = BACK_OFF_US_MIN
+            link.heard_us = link.pinged_us = now_us
+            self._core.link_up(now_us)
+            return
+        link.retry_us = now_us + link.back_off_us // 2 + self._random.randrange(link.back_off_us)
+        link.back_off_us = min(2 * link.back_off_us, BACK_OFF_US_MAX)
+        self._core.link_lost(str(error), now_us)
+
+    def send(self, now_us: int) -> None:
+        """Send what is due."""
+        if not any(link.channel.connected for link in self.links.values()):
+            self._core.give_up(now_us)
+            return
+        by_address: dict[str, list[tuple[Packet | None, tuple[str | bytes, ...]]]] = {}
+        for packet in self._core.take_packets(now_us):
+            by_address.setdefault(packet.address, []).append((packet, ("PUBLISH", packet.channel, packet.data)))
+        for address, link in self.links.items():
+            if link.channel.connected and self._is_quiet(link, now_us):
+                by_address.setdefault(address, []).append((None, ("PING",)))
+        for address, commands in by_address.items():
+            link = self.links.get(address) or self.links.setdefault(address, Link(address))
+            if link.channel.connected:
+                try:
+                    link.channel.send(commands)
+                except ChannelError as error:
+                    self._core.link_lost(str(error), now_us)
+
+    def _is_quiet(self, link: Link, now_us: int) -> bool:
+        """Is it time to ask whether the connection still stands? One that did not answer that is given up."""
+        if link.pinged_us > link.heard_us:
+            if now_us - link.pinged_us > PONG_US_MAX:
+                link.channel.close()
+                self._core.link_lost("Redis answers nothing", now_us)
+            return False
+        if now_us - link.heard_us <= IDLE_PING_US:
+            return False
+        link.pinged_us = now_us
+        return True
+
+    def receive(self, link: Link, now_us: int) -> None:
+        """Take in everything that came on `link`."""
+        try:
+            if link.channel.wants_write:
+                link.channel.flush()
+            received = link.channel.receive()
+        except ChannelError as error:
+            link.channel.close()
+            self._core.link_lost(str(error), now_us)
+            return
+        link.heard_us = now_us
+        for message in received.messages:
+            self._core.receive(message.data, now_us)
+        for packet, reply in received.replies:
+            if packet is None:
+                continue
+            if isinstance(reply, Exception):
+                self._core.trouble = f"Redis refused to publish: {reply}"
+            elif reply == 0:
+                self._core.undelivered(packet, now_us)
+
+    def due_us(self, now_us: int) -> int:
+        """When `send` or `to_connect` has something to do next."""
+        up = any(link.channel.connected for link in self.links.values())
+        due = self._core.due_us(now_us) if up else self._core.deadline_us(now_us)
+        for link in self.links.values():
+            if not link.channel.connected:
+                due = min(due, link.retry_us)
+        return due
+
+    def close(self) -> None:
+        for link in self.links.values():
+            link.channel.close()

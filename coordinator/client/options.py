@@ -1,0 +1,73 @@
+"""What a caller may choose, checked: every message says what was expected and what came."""
+
+from __future__ import annotations
+
+import os
+from typing import Final, NamedTuple
+
+from coordinator.channel import Endpoint
+from coordinator.client.errors import InvalidRequest
+from coordinator.statemachine import commands
+from coordinator.wire import Token
+
+DEFAULT_TTL_S: Final = 15.0
+DEFAULT_TIMEOUT_S: Final = 10.0
+TIMEOUT_S_MAX: Final = 3_600.0
+WAIT_S_MAX: Final = 30 * 86_400.0
+
+
+class Options(NamedTuple):
+    url: str
+    token: Token
+    cluster: str
+    timeout_us: int
+
+
+def resolve(url: str | None, token: str | None, cluster: str, timeout: float) -> Options:
+    """Fill in CONCLAVE_URL and CONCLAVE_TOKEN. Raises InvalidRequest."""
+    url = url if url is not None else os.environ.get("CONCLAVE_URL")
+    text = token if token is not None else os.environ.get("CONCLAVE_TOKEN")
+    if not url:
+        raise InvalidRequest("no url: give one, or set CONCLAVE_URL (`manage.py token NAME` prints it)")
+    if not text:
+        raise InvalidRequest("no token: give one, or set CONCLAVE_TOKEN (`manage.py token NAME` prints it)")
+    try:
+        Endpoint.parse(url)
+    except ValueError as error:
+        raise InvalidRequest(f"url: {error}") from None
+    try:
+        parsed = Token.parse(text)
+    except ValueError as error:
+        raise InvalidRequest(f"token: {error}") from None
+    return Options(url, parsed, cluster, seconds("timeout", timeout, 0.01, TIMEOUT_S_MAX))
+
+
+def seconds(what: str, value: float, least: float, most: float) -> int:
+    """A time in microseconds."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value <= most:
+        raise InvalidRequest(f"{what} is a number of seconds from {least:g} to {most:g}, got {value!r}")
+    return int(value * 1_000_000)
+
+
+def ttl_ms(value: float) -> int:
+    least, most = commands.TTL_MS_MIN / 1_000, commands.TTL_MS_MAX / 1_000
+    return seconds("ttl", value, least, most) // 1_000
+
+
+def wait_us(value: float | None) -> int | None:
+    return None if value is None else seconds("wait", value, 0, WAIT_S_MAX)
+
+
+def name(value: str) -> str:
+    try:
+        return commands.canonical_name(value)
+    except ValueError as error:
+        raise InvalidRequest(str(error)) from None
+
+
+def key_value(value: bytes) -> bytes:
+    if not isinstance(value, (bytes, bytearray, memoryview)):
+        raise InvalidRequest(f"a value is bytes, got {type(value).__name__}")
+    if len(value) > commands.VALUE_BYTES_MAX:
+        raise InvalidRequest(f"a value has at most {commands.VALUE_BYTES_MAX} bytes, got {len(value)}")
+    return bytes(value)

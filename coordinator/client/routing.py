@@ -1,0 +1,87 @@
+"""Whom to ask: the nodes, the cluster's identity, and who leads it, as far as this client has heard.
+
+What it holds is a guess that saves time. A wrong one costs a redirect; the cluster alone decides.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from coordinator import wire
+
+PROBE_US_MIN: Final = 15_000
+PROBE_US_MAX: Final = 300_000
+"""Between two questions for the leader; a quarter longer each time while nobody knows one, so that an election of 60 ms
+is noticed within 80 and one that fails is not stormed."""
+DOUBT_US: Final = 400_000
+"""How long a leader whose mailbox nobody listens to is not believed in, though others still name it."""
+
+
+class Routing:
+    def __init__(self, cluster_name: str) -> None:
+        self._cluster_name = cluster_name
+        self.cluster = 0
+        """Identity of the cluster; 0 until a node has told it."""
+        self.leader = ""
+        self.term = 0
+        self.addresses: dict[str, str] = {}
+        self.changes = 0
+        """How often another leader was heard of: whoever waits for a push asks again when this moves."""
+        self._doubted: tuple[str, int, int] = ("", 0, 0)
+        self._probe_due_us = 0
+        self._probe_us = PROBE_US_MIN
+        self.known_absent = False
+        """A node answered, and knows no cluster of this name."""
+
+    def learn(self, directory: wire.Directory, now_us: int) -> None:
+        """Take what a node says of the cluster."""
+        self.addresses.update(directory.nodes)
+        entry = next((entry for entry in directory.clusters if entry.name == self._cluster_name), None)
+        if entry is None:
+            self.known_absent = self.cluster == 0
+            return
+        self.known_absent = False
+        if entry.cluster != self.cluster:
+            self.cluster, self.leader, self.term = entry.cluster, "", 0
+        if entry.term >= self.term and entry.leader:
+            self.believe(entry.leader, entry.term, now_us)
+
+    def believe(self, leader: str, term: int, now_us: int) -> None:
+        node, doubted_term, until_us = self._doubted
+        if leader == node and term <= doubted_term and now_us < until_us:
+            return
+        self.term = max(term, self.term)
+        if leader != self.leader:
+            self.leader = leader
+            self.changes += 1
+
+    def doubt(self, node: str, now_us: int) -> None:
+        """Nobody listens to the mailbox of `node`: it is dead, or deaf."""
+        if node == self.leader:
+            self._doubted = (node, self.term, now_us + DOUBT_US)
+            self.leader = ""
+            self.probe_soon(now_us)
+
+    def redirected(self, sent_to: str, leader: str, now_us: int) -> None:
+        """`sent_to` says that it does not lead, and that `leader` does ("": it knows of none)."""
+        if sent_to == self.leader or not self.leader:
+            self.leader = ""
+            self.probe_soon(now_us)
+            if leader and leader != sent_to:
+                self.believe(leader, self.term, now_us)
+
+    def wants_probe(self, now_us: int) -> bool:
+        return not (self.leader and self.cluster) and now_us >= self._probe_due_us
+
+    def probed(self, now_us: int) -> None:
+        self._probe_due_us = now_us + self._probe_us
+        self._probe_us = min(self._probe_us + self._probe_us // 4, PROBE_US_MAX)
+
+    def probe_soon(self, now_us: int) -> None:
+        """Begin to ask who leads, often at first."""
+        self._probe_us = PROBE_US_MIN
+        self._probe_due_us = now_us
+
+    @property
+    def probe_due_us(self) -> int:
+        return self._probe_due_us

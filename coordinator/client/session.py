@@ -1,0 +1,62 @@
+"""A session as its client sees it: its numbers, and until when it can be proven alive.
+
+A lease counts from the *sending* of what was answered, on a monotonic clock, less a margin for clocks that drift
+(history 1). Past that the session is in jeopardy: the cluster may still keep it, and a later answer restores it.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+DRIFT_SHARE: Final = 100
+"""Margin: one part in this many of the time to live. Clocks of one make drift by less than a thousandth."""
+DRIFT_US: Final = 5_000
+RENEWALS: Final = 3
+"""Keep-alives are sent so many times within a time to live."""
+
+
+class Session:
+    def __init__(self, session: int, ttl_ms: int, sent_us: int) -> None:
+        self.session = session
+        self.ttl_ms = ttl_ms
+        self.valid_until_us = 0
+        self.gone = False
+        """The cluster said so; final."""
+        self.renew_due_us = 0
+        self._next_number = 1
+        self._open: dict[int, None] = {}
+        """Numbers not answered yet, ascending (a dict for its order)."""
+        self._next_acquisition = 1
+        self.confirmed(sent_us)
+
+    def confirmed(self, sent_us: int) -> None:
+        """A leader answered what was sent at `sent_us`, and it gave a full lease then or later."""
+        ttl_us = self.ttl_ms * 1_000
+        until_us = sent_us + ttl_us - ttl_us // DRIFT_SHARE - DRIFT_US
+        if until_us > self.valid_until_us:
+            self.valid_until_us = until_us
+            self.renew_due_us = sent_us + ttl_us // RENEWALS
+
+    def valid(self, now_us: int) -> bool:
+        """Can it be proven alive?"""
+        return not self.gone and now_us < self.valid_until_us
+
+    def next_number(self) -> int:
+        number = self._next_number
+        self._next_number += 1
+        self._open[number] = None
+        return number
+
+    def answered(self, number: int) -> None:
+        """The request is over for this client, answered or given up: the cluster may forget its result."""
+        self._open.pop(number, None)
+
+    @property
+    def acked(self) -> int:
+        """Every number below is over."""
+        return next(iter(self._open), self._next_number)
+
+    def next_acquisition(self) -> int:
+        acquisition = self._next_acquisition
+        self._next_acquisition += 1
+        return acquisition

@@ -1,0 +1,327 @@
+"""The client for threads. One thread of its own keeps the connections and the leases; callers wait for it.
+
+A `Client` is shared by any number of threads, and what they ask at the same time leaves in one message. In a forked child
+it begins anew, with sessions of its own: a lease belongs to the process that took it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import select
+import threading
+import time
+from collections.abc import Callable, Iterator
+from random import SystemRandom
+from typing import Any, Final
+
+from coordinator import wire
+from coordinator.client import flows, options
+from coordinator.client.calls import Call
+from coordinator.client.core import Core
+from coordinator.client.errors import ConclaveError, NotFound, Unavailable
+from coordinator.client.flows import Flow, Grant
+from coordinator.client.lease import LeaseState
+from coordinator.client.links import Links
+from coordinator.statemachine import commands
+
+CLOSE_US: Final = 2_000_000
+TURN_US_MAX: Final = 1_000_000
+
+logger = logging.getLogger(__name__)
+
+
+def _now_us() -> int:
+    return time.monotonic_ns() // 1_000
+
+
+class Lease:
+    """A lock that this client holds. `token` is the fencing token to send along with every write it guards."""
+
+    def __init__(self, client: Client, grant: Grant) -> None:
+        self._client = client
+        self._state = LeaseState(grant, _now_us)
+        self.name = grant.name
+        self.token = grant.token
+        self.session = grant.session.session
+        self.acquisition = grant.acquisition
+
+    @property
+    def held(self) -> bool:
+        """Can it be proven held now?"""
+        return self._state.held
+
+    @property
+    def expires_in(self) -> float:
+        """Seconds for which it can be proven held if no leader confirms it again."""
+        return self._state.expires_in
+
+    def check(self) -> None:
+        """Raises LeaseLost unless it can be proven held at this moment. Costs no round trip."""
+        self._state.check()
+
+    def release(self, *, timeout: float | None = None) -> bool:
+        """Let go. True where it was still held. Raises OutcomeUnknown, and goes on trying in the background."""
+        self._state.released = True
+        return bool(self._client._release(self._state.grant, timeout))
+
+    def __repr__(self) -> str:
+        return f"<Lease {self.name!r} token={self.token}{'' if self.held else ' not held'}>"
+
+
+class _Loop(threading.Thread):
+    """The connections' thread. Owns the core; everything that touches it holds `lock`."""
+
+    def __init__(self, settings: options.Options) -> None:
+        super().__init__(name="conclave-client", daemon=True)
+        random = SystemRandom()
+        self.core = Core(settings.token, settings.cluster, random)
+        self.lock = threading.Lock()
+        self._links = Links(self.core, settings.url, random)
+        self._wake_reader, self._wake_writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._asleep = False
+        self.closing = False
+
+    def wake(self) -> None:
+        if self._asleep:
+            self._asleep = False
+            with contextlib.suppress(BlockingIOError):
+                os.write(self._wake_writer, b"\0")
+
+    def run(self) -> None:
+        while not self.closing:
+            try:
+                self._turn()
+            except Exception as error:
+                logger.exception("a defect in the client's loop; everything asked fails, and it goes on")
+                with self.lock:
+                    self._links.close()
+                    self.core.fail_all(Unavailable(f"a defect in the client: {error!r}"))
+        self._links.close()
+        os.close(self._wake_reader)
+        os.close(self._wake_writer)
+
+    def _turn(self) -> None:
+        with self.lock:
+            for link in self._links.to_connect(_now_us()):
+                self.lock.release()
+                try:
+                    error = self._links.connect(link)
+                finally:
+                    self.lock.acquire()
+                self._links.connected(link, error, _now_us())
+            self._links.send(_now_us())
+            now_us = _now_us()
+            timeout_us = min(self._links.due_us(now_us) - now_us, TURN_US_MAX)
+            poll = select.poll()
+            poll.register(self._wake_reader, select.POLLIN)
+            by_descriptor = {}
+            for link in self._links.links.values():
+                if link.channel.connected:
+                    by_descriptor[link.channel.fileno()] = link
+                    events = select.POLLIN | (select.POLLOUT if link.channel.wants_write else 0)
+                    poll.register(link.channel.fileno(), events)
+            self._asleep = True
+        ready = poll.poll(max(0, timeout_us) / 1_000)
+        with self.lock:
+            self._asleep = False
+            for descriptor, _ in ready:
+                if descriptor == self._wake_reader:
+                    os.read(self._wake_reader, 4_096)
+                elif descriptor in by_descriptor:
+                    self._links.receive(by_descriptor[descriptor], _now_us())
+
+
+class Client:
+    """Locks and keys of one cluster, for threads.
+
+        with Client() as client, client.lock("deploy", ttl=15, wait=30) as lease:
+            write(..., fence=lease.token)
+    """
+
+    def __init__(
+        self, url: str | None = None, token: str | None = None, *, cluster: str = "default", timeout: float = options.DEFAULT_TIMEOUT_S
+    ) -> None:
+        """`url` and `token` default to CONCLAVE_URL and CONCLAVE_TOKEN; `timeout` is how many seconds a question may take.
+        Connects at the first question. Raises InvalidRequest."""
+        self._options = options.resolve(url, token, cluster, timeout)
+        self._starting = threading.Lock()
+        self._loop: _Loop | None = None
+        self._pid = 0
+        self._closed = False
+
+    # --- locks ------------------------------------------------------------------------------------
+
+    def acquire(self, name: str, *, ttl: float = options.DEFAULT_TTL_S, wait: float | None = None) -> Lease:
+        """Take the lock `name`. `ttl` seconds after this process dies it is free; until then it is renewed.
+
+        `wait` seconds in line at the most: 0 does not wait, None waits as long as it takes. Raises LockNotAcquired,
+        Unavailable, Forbidden, InvalidRequest.
+        """
+        name, ttl_ms, wait_us = options.name(name), options.ttl_ms(ttl), options.wait_us(wait)
+        timeout_us = self._options.timeout_us
+        grant = self._run(lambda core: flows.acquire(core, _now_us, name, ttl_ms, wait_us, timeout_us))
+        return Lease(self, grant)
+
+    @contextlib.contextmanager
+    def lock(self, name: str, *, ttl: float = options.DEFAULT_TTL_S, wait: float | None = None) -> Iterator[Lease]:
+        """Hold the lock `name` for the length of a `with`; see `acquire`."""
+        lease = self.acquire(name, ttl=ttl, wait=wait)
+        try:
+            yield lease
+        finally:
+            if not lease._state.released:
+                try:
+                    lease.release()
+                except ConclaveError as error:
+                    logger.warning("lock %r is still being released: %s", lease.name, error)
+
+    def _release(self, grant: Grant, timeout: float | None) -> Any:
+        return self._run(lambda core: flows.release(core, _now_us, grant, self._deadline_us(timeout)))
+
+    # --- keys -------------------------------------------------------------------------------------
+
+    def put(self, key: str, value: bytes) -> int:
+        """Write a key; its new revision. Applied once, however often it is sent. Raises OutcomeUnknown, Unavailable."""
+        op = commands.PutKey(options.name(key), options.key_value(value))
+        return int(self.command(op).index)
+
+    def get(self, key: str) -> bytes | None:
+        """The value of a key, None where there is none. Linearizable: never older than what any client was told."""
+        value: bytes | None = self.query(commands.GetKey(options.name(key))).value
+        return value
+
+    def delete(self, key: str) -> bool:
+        """Delete a key. True where there was one."""
+        return bool(self.command(commands.DeleteKey(options.name(key))).existed)
+
+    # --- below the surface ------------------------------------------------------------------------
+
+    def command(self, op: commands.ClientOp, *, act_for: str = "", timeout: float | None = None) -> Any:
+        """Apply a command exactly once; its result. Refusals are raised (`errors.py`)."""
+        deadline_us = self._deadline_us(timeout)
+        ttl_ms = options.ttl_ms(options.DEFAULT_TTL_S)
+        return self._run(lambda core: flows.command(core, _now_us, op, ttl_ms, deadline_us, act_for))
+
+    def query(self, query: commands.Query, *, act_for: str = "", timeout: float | None = None) -> Any:
+        """A linearizable read."""
+        return self._ask(lambda core: core.query(query, _now_us(), self._deadline_us(timeout), act_for))
+
+    def keep_alive(self, session: int, *, act_for: str = "", timeout: float | None = None) -> wire.KeptAlive:
+        """Give a session its full time to live again. Sessions of this client are kept alive by themselves."""
+        kept: wire.KeptAlive = self._ask(
+            lambda core: core.keep_alive(session, _now_us(), self._deadline_us(timeout), act_for)
+        )
+        return kept
+
+    def wait_for_grant(
+        self, name: str, owner: int, acquisition: int, *, wait: float, act_for: str = ""
+    ) -> commands.Granted | None:
+        """Wait for the grant of a queued acquisition. None where it still waits after `wait` seconds."""
+        until_us = _now_us() + options.seconds("wait", wait, 0, options.WAIT_S_MAX)
+        name = options.name(name)
+        granted: commands.Granted | None = self._run(
+            lambda core: flows.wait_for_grant(core, _now_us, name, owner, acquisition, until_us, act_for)
+        )
+        return granted
+
+    def directory(self) -> wire.Directory:
+        """Who is there, as the node that answers first says."""
+        found: wire.Directory = self._ask(lambda core: core.directory(_now_us(), self._deadline_us(None)))
+        return found
+
+    def status(self) -> dict[str, wire.ReplicaReport | None]:
+        """Each node's own word on its replica; None where it did not answer within half a second."""
+        reports: dict[str, wire.ReplicaReport | None] = self._run(lambda core: flows.status(core, _now_us))
+        return reports
+
+    def confirm(self, *, timeout: float | None = None) -> tuple[str, int]:
+        """The leader's node and term, while a majority confirms it now. Raises Unavailable, saying why."""
+        leader: tuple[str, int] = self._ask(lambda core: core.confirm(_now_us(), self._deadline_us(timeout)))
+        return leader
+
+    def crash(self, node: str, *, act_for: str = "") -> None:
+        """Fault injection: end the process of a node. Raises Forbidden, NotFound."""
+        if node not in self.status():
+            raise NotFound(f"no node {node!r} here")
+        self._run(lambda core: flows.crash(core, _now_us, node, self._deadline_us(None), act_for))
+
+    def close(self) -> None:
+        """End this client's sessions, and with them what they hold."""
+        with self._starting:
+            loop, self._loop, self._closed = self._loop, None, True
+        if loop is None or self._pid != os.getpid():
+            return
+        try:
+            if loop.core.sessions:
+                self._drive(loop, flows.close(loop.core, _now_us, CLOSE_US))
+        finally:
+            with loop.lock:
+                loop.closing = True
+                loop.core.fail_all(Unavailable("the client was closed"))
+                loop.wake()
+            loop.join(CLOSE_US / 1e6)
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    # --- the shell --------------------------------------------------------------------------------
+
+    def _deadline_us(self, timeout: float | None) -> int:
+        timeout_us = self._options.timeout_us
+        if timeout is not None:
+            timeout_us = options.seconds("timeout", timeout, 0.01, options.TIMEOUT_S_MAX)
+        return _now_us() + timeout_us
+
+    def _started(self) -> _Loop:
+        loop = self._loop
+        if loop is not None and self._pid == os.getpid():
+            return loop
+        with self._starting:
+            if self._closed:
+                raise Unavailable("the client was closed")
+            if self._loop is None or self._pid != os.getpid():
+                self._loop = _Loop(self._options)
+                self._pid = os.getpid()
+                self._loop.start()
+            return self._loop
+
+    def _ask(self, ask: Callable[[Core], Call]) -> Any:
+        def flow(core: Core) -> Flow:
+            return (yield ask(core))
+
+        return self._run(flow)
+
+    def _run(self, flow: Callable[[Core], Flow]) -> Any:
+        loop = self._started()
+        return self._drive(loop, flow(loop.core))
+
+    @staticmethod
+    def _drive(loop: _Loop, flow: Flow) -> Any:
+        """Run a flow: each of its calls is waited for on this thread, outside the lock."""
+        throw: BaseException | None = None
+        value: Any = None
+        while True:
+            with loop.lock:
+                try:
+                    call = flow.throw(throw) if throw is not None else flow.send(value)
+                except StopIteration as end:
+                    loop.wake()
+                    return end.value
+                except BaseException:
+                    loop.wake()
+                    raise
+                done = threading.Event()
+                call.when_done(lambda _, done=done: done.set())
+                if not call.done:
+                    loop.wake()
+            throw, value = None, None
+            try:
+                done.wait()
+                value = call.result()
+            except BaseException as error:
+                throw = error

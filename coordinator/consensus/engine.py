@@ -1,0 +1,117 @@
+"""What every consensus engine offers to its host, and the contract of order between the two.
+
+The host of a replica does, in every turn and in this order:
+
+1. `step` each message, `tick` once, `propose` and `read` what clients ask;
+2. `ready`: take what is to be done;
+3. publish `ready.early` (these messages promise nothing of this turn's disk);
+4. write `ready.hard_state` and the entries from `ready.first_index` on to the journal, in one commit that is on
+   disk when it returns, replacing whatever the journal held from that index on;
+5. `persisted`, then apply `take_committed` and answer `take_reads`;
+6. publish `ready.late`.
+
+Nothing of `late` may leave before step 4 is done: votes and acknowledgements are promises (DESIGN.md, rule 3).
+Between `ready` and `persisted` no other method is called.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import NamedTuple, Protocol
+
+from coordinator.consensus.membership import Configuration
+
+
+class Role(Enum):
+    """As the Raft papers name them; a witness or learner joins them with membership changes."""
+
+    FOLLOWER = "follower"
+    PRE_CANDIDATE = "pre-candidate"
+    CANDIDATE = "candidate"
+    LEADER = "leader"
+
+
+class HardState(NamedTuple):
+    """What a replica must never forget (Raft, figure 2). `vote` 0: none in this term. `commit` may lag: it is
+    only a lower bound that saves time after a restart."""
+
+    term: int
+    vote: int
+    commit: int
+
+
+class Outgoing(NamedTuple):
+    receiver: int
+    message: tuple[object, ...]
+
+
+class Ready(NamedTuple):
+    """See the module. `hard_state` None and no `entries`: nothing to write."""
+
+    early: list[Outgoing]
+    late: list[Outgoing]
+    hard_state: HardState | None
+    first_index: int
+    terms: list[int]
+    entries: list[bytes]
+
+
+class Committed(NamedTuple):
+    """Entries to apply, the first of them at `first_index`."""
+
+    first_index: int
+    terms: list[int]
+    entries: list[bytes]
+
+
+class ConfirmedRead(NamedTuple):
+    """The read `ticket` may be answered from a state that has applied `index`."""
+
+    ticket: int
+    index: int
+
+
+class Engine(Protocol):
+    """A replica of one log. Times are integer microseconds of one monotonic clock, handed in; they never go back."""
+
+    @property
+    def role(self) -> Role: ...
+    @property
+    def term(self) -> int: ...
+    @property
+    def vote(self) -> int: ...
+    @property
+    def leader(self) -> int: ...
+    @property
+    def last_index(self) -> int: ...
+    @property
+    def first_index(self) -> int: ...
+    @property
+    def commit_index(self) -> int: ...
+    @property
+    def configuration(self) -> Configuration: ...
+    @property
+    def confirmed_at_us(self) -> int: ...
+    @property
+    def deadline_us(self) -> int: ...
+    @property
+    def applied_index(self) -> int: ...
+    @property
+    def heard_at_us(self) -> int | None: ...
+    @property
+    def applied_own_term(self) -> bool: ...
+    @property
+    def campaign_reason(self) -> str: ...
+    @property
+    def votes_granted(self) -> int: ...
+
+    def step(self, sender: int, message: tuple[object, ...], now_us: int) -> None: ...
+    def tick(self, now_us: int) -> None: ...
+    def suspect(self, leader: int, now_us: int) -> None: ...
+    def propose(self, entries: list[bytes]) -> int | None: ...
+    def read(self) -> int | None: ...
+    def ready(self, now_us: int) -> Ready: ...
+    def persisted(self, ready: Ready) -> None: ...
+    def take_committed(self, bytes_max: int) -> Committed: ...
+    def tail(self, count: int) -> Committed: ...
+    def take_reads(self) -> list[ConfirmedRead]: ...

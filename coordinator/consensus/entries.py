@@ -1,0 +1,19 @@
+"""What a log entry is: opaque bytes, the first of which says for whom they are.
+
+The core reads that first byte and, of configurations alone, the rest. Everything else stays bytes from the client that
+encoded it to the state machine that applies it.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+NOOP: Final = 0
+COMMAND: Final = 1
+CONFIGURATION: Final = 2
+
+NOOP_ENTRY: Final = bytes([NOOP])
+"""What a new leader commits first, so that entries of older terms commit with it (Raft, section 5.4.2 and 8)."""
+
+COMMAND_PREFIX: Final = bytes([COMMAND])
+CONFIGURATION_PREFIX: Final = bytes([CONFIGURATION])

@@ -1,0 +1,42 @@
+"""Majorities: how far a majority of voters has come, and whether it has said yes.
+
+A quorum that no voter makes up (an empty set) is never reached here: nothing commits in a cluster without voters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from enum import Enum
+
+
+class Tally(Enum):
+    """Where an election stands (as etcd names it)."""
+
+    WON = "won"
+    LOST = "lost"
+    PENDING = "pending"
+
+
+def majority(size: int) -> int:
+    """How many of `size` voters make a majority."""
+    return size // 2 + 1
+
+
+def reached_by_majority(voters: Collection[int], value_of: Callable[[int], int]) -> int:
+    """The largest value that at least a majority of the voters has reached; -1 without voters."""
+    if not voters:
+        return -1
+    values = sorted((value_of(voter) for voter in voters), reverse=True)
+    return values[majority(len(values)) - 1]
+
+
+def tally(voters: Collection[int], votes: dict[int, bool]) -> Tally:
+    """Count `votes` (voter to granted); votes of others than `voters` count for nothing."""
+    needed = majority(len(voters))
+    granted = sum(1 for voter in voters if votes.get(voter) is True)
+    refused = sum(1 for voter in voters if votes.get(voter) is False)
+    if voters and granted >= needed:
+        return Tally.WON
+    if not voters or refused > len(voters) - needed:
+        return Tally.LOST
+    return Tally.PENDING

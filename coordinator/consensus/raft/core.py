@@ -1,0 +1,228 @@
+"""One replica's Raft: its state, who handles what comes in, and what is handed to the host.
+
+The rules themselves are in the files beside this one, one for each part of the paper: `elections.py`,
+`replication.py`, `reads.py`. They are functions over the `Raft` that they are given; nobody else writes its state.
+The order in which a host must call is written in `coordinator/consensus/engine.py`.
+"""
+
+from __future__ import annotations
+
+from random import Random
+
+from coordinator.consensus.engine import Committed, ConfirmedRead, HardState, Outgoing, Ready, Role
+from coordinator.consensus.entries import CONFIGURATION
+from coordinator.consensus.membership import Configuration, decode_configuration
+from coordinator.consensus.raft import elections, replication
+from coordinator.consensus.raft.log import Log
+from coordinator.consensus.raft.messages import AppendEntries, AppendResponse, Message, VoteRequest, VoteResponse
+from coordinator.consensus.raft.options import Options, check
+from coordinator.consensus.raft.progress import Progress
+from coordinator.consensus.raft.reads import Reads
+from coordinator.consensus.raft.rounds import Rounds
+
+NOBODY = 0
+"""No replica has this identity."""
+
+
+class Raft:
+    """See `coordinator.consensus.engine.Engine`. All state is public to the modules of this package."""
+
+    def __init__(self, replica: int, hard_state: HardState, log: Log, *, options: Options, random: Random, now_us: int) -> None:
+        """Restart from what the journal held. `random` is seeded by the host; `log` is owned from here on."""
+        check(options)
+        if replica <= NOBODY:
+            raise ValueError(f"a replica's identity is a positive integer, got {replica}")
+        self.replica = replica
+        self.options = options
+        self.random = random
+        self.log = log
+        self.term = hard_state.term
+        self.vote = hard_state.vote
+        self.on_disk = hard_state
+        self.role = Role.FOLLOWER
+        self.leader = NOBODY
+        self.heard_at_us: int | None = None
+        """When this follower last heard the leader of its term; None: it owes no loyalty to anyone."""
+        self.election_due_us = 0
+        self.campaign = 0
+        self.campaign_reason = ""
+        self.votes: dict[int, bool] = {}
+        self.progress: dict[int, Progress] = {}
+        self.rounds = Rounds(now_us)
+        self.reads = Reads()
+        self.term_start_index = 0
+        """A leader's first entry of its own term."""
+        self.uncommitted_bytes = 0
+        self.applied = log.offset
+        self.configurations: list[tuple[int, Configuration]] = [(log.offset, Configuration(()))]
+        self.early: list[Outgoing] = []
+        self.late: list[Outgoing] = []
+        self._confirmed_reads: list[ConfirmedRead] = []
+        self.note_configurations(log.offset + 1)
+        elections.reset_timer(self, now_us)
+
+    # --- what the host may look at ----------------------------------------------------------------
+
+    @property
+    def last_index(self) -> int:
+        return self.log.last_index
+
+    @property
+    def first_index(self) -> int:
+        return self.log.offset + 1
+
+    @property
+    def commit_index(self) -> int:
+        return self.log.commit
+
+    @property
+    def applied_index(self) -> int:
+        """The last index that `take_committed` has handed out."""
+        return self.applied
+
+    @property
+    def configuration(self) -> Configuration:
+        return self.configurations[-1][1]
+
+    @property
+    def confirmed_at_us(self) -> int:
+        """When the last round that a majority has answered was sent. Of a leader only."""
+        return self.rounds.confirmed_at_us
+
+    @property
+    def may_answer(self) -> bool:
+        """Does this leader's commit index speak for all terms before its own? (Raft, section 8)"""
+        return self.role is Role.LEADER and self.log.commit >= self.term_start_index
+
+    @property
+    def applied_own_term(self) -> bool:
+        """Is this a leader that has applied the first entry of its own term, and so everything of the terms before?"""
+        return self.role is Role.LEADER and self.applied >= self.term_start_index
+
+    @property
+    def votes_granted(self) -> int:
+        """Votes of the last campaign that came in before it was decided."""
+        return sum(self.votes.values())
+
+    @property
+    def deadline_us(self) -> int:
+        """When `tick` has something to do next."""
+        if self.role is Role.LEADER:
+            return self.rounds.all_sent_us + self.options.heartbeat_us
+        return self.election_due_us
+
+    # --- what comes in ----------------------------------------------------------------------------
+
+    def step(self, sender: int, message: Message, now_us: int) -> None:
+        """Take one message. Messages of replicas that are no members are ignored: identities are never reused."""
+        if sender not in self.configuration.voter_ids or sender == self.replica:
+            return
+        match message:
+            case AppendEntries():
+                replication.on_append_entries(self, sender, message, now_us)
+            case AppendResponse():
+                replication.on_append_response(self, sender, message, now_us)
+            case VoteRequest():
+                elections.on_vote_request(self, sender, message, now_us)
+            case VoteResponse():
+                elections.on_vote_response(self, sender, message, now_us)
+
+    def tick(self, now_us: int) -> None:
+        """Let time pass: call at least whenever `deadline_us` has come."""
+        elections.tick(self, now_us)
+
+    def suspect(self, leader: int, now_us: int) -> None:
+        """The host itself saw the channel of `leader` fall silent (the crash hint)."""
+        elections.suspect(self, leader, now_us)
+
+    def propose(self, entries: list[bytes]) -> int | None:
+        """Append to the leader's log; the index of the first, or None where this is no leader or its uncommitted
+        entries are at their bound."""
+        if self.role is not Role.LEADER:
+            return None
+        size = sum(map(len, entries))
+        if self.uncommitted_bytes and self.uncommitted_bytes + size > self.options.uncommitted_bytes_max:
+            return None
+        self.uncommitted_bytes += size
+        first_index = self.log.last_index + 1
+        self.append(first_index, [self.term] * len(entries), entries)
+        return first_index
+
+    def read(self) -> int | None:
+        """Ask for a linearizable read; its ticket, or None where this is no leader."""
+        if self.role is not Role.LEADER:
+            return None
+        return self.reads.add(self.rounds.current)
+
+    # --- what goes out ----------------------------------------------------------------------------
+
+    def ready(self, now_us: int) -> Ready:
+        """What is to be done now; see the module of the engine for the order."""
+        if self.role is Role.LEADER:
+            replication.replicate(self, now_us)
+        hard_state = HardState(self.term, self.vote, self.log.commit)
+        must_write = hard_state[:2] != self.on_disk[:2] or self.log.unwritten <= self.log.last_index
+        first_index = self.log.unwritten
+        terms, entries = self.log.slice(first_index, self.log.last_index, bytes_max=1 << 62)
+        early, late = self.early, self.late
+        self.early, self.late = [], []
+        if hard_state.term != self.on_disk.term:
+            early, late = [], early + late
+        return Ready(early, late, hard_state if must_write else None, first_index, terms, entries)
+
+    def persisted(self, ready: Ready) -> None:
+        """What `ready` asked to write is on disk."""
+        if ready.hard_state is not None:
+            self.on_disk = ready.hard_state
+        self.log.unwritten = ready.first_index + len(ready.entries)
+        if self.role is Role.LEADER:
+            replication.advance_commit(self)
+            self.rounds.confirm(replication.confirmed_round(self))
+            if self.may_answer:
+                self._confirmed_reads += self.reads.take(self.rounds.confirmed, self.log.commit)
+
+    def take_committed(self, bytes_max: int) -> Committed:
+        """The next entries to apply, about `bytes_max` of them at most. The host has applied them when it asks again."""
+        first_index = self.applied + 1
+        terms, entries = self.log.slice(first_index, self.log.commit, bytes_max)
+        self.applied += len(entries)
+        return Committed(first_index, terms, entries)
+
+    def tail(self, count: int) -> Committed:
+        """The last `count` entries, committed or not; for people to look at."""
+        first_index = max(self.log.offset, self.log.last_index - count) + 1
+        return Committed(first_index, *self.log.slice(first_index, self.log.last_index, bytes_max=1 << 62))
+
+    def take_reads(self) -> list[ConfirmedRead]:
+        """Reads that may be answered; each names the index that must be applied first."""
+        taken, self._confirmed_reads = self._confirmed_reads, []
+        return taken
+
+    # --- for the modules of this package ----------------------------------------------------------
+
+    def append(self, first_index: int, terms: list[int], entries: list[bytes]) -> None:
+        """Add entries behind the last one."""
+        assert first_index == self.log.last_index + 1, f"entries for {first_index} behind {self.log.last_index}"
+        self.log.append(terms, entries)
+        self.note_configurations(first_index)
+
+    def truncate(self, first_index: int) -> None:
+        """Forget a conflicting tail, and the configurations in it."""
+        self.log.truncate(first_index)
+        while self.configurations[-1][0] >= first_index:
+            self.configurations.pop()
+
+    def note_configurations(self, first_index: int) -> None:
+        """Take on configurations from `first_index` on as soon as they are in the log (Raft, section 6)."""
+        log = self.log
+        for position in range(first_index - log.offset - 1, len(log.entries)):
+            entry = log.entries[position]
+            if entry[0] == CONFIGURATION:
+                self.configurations.append((log.offset + 1 + position, decode_configuration(entry)))
+
+    def drop_leadership(self) -> None:
+        """Forget what only a leader knows."""
+        self.progress = {}
+        self.reads.drop()
+        self._confirmed_reads = []
+        self.uncommitted_bytes = 0

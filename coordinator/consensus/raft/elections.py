@@ -1,0 +1,176 @@
+"""Elections: Raft, sections 5.2 and 5.4.1; pre-vote and stickiness, thesis, sections 9.6 and 4.2.3; the crash hint.
+
+    follower ──election time-out, or the crash hint──▶ pre-candidate ──majority would vote──▶ candidate
+    candidate ──majority voted──▶ leader          any ──a higher term, or the term's leader speaks──▶ follower
+    leader ──no majority has answered for an election time-out (check-quorum)──▶ follower
+
+A pre-vote changes nothing at the voter and promises nothing. A vote is a promise: it leaves after the journal.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from coordinator.consensus.engine import Outgoing, Role
+from coordinator.consensus.entries import NOOP_ENTRY
+from coordinator.consensus.quorum import Tally, tally
+from coordinator.consensus.raft.messages import VoteRequest, VoteResponse
+from coordinator.consensus.raft.progress import Progress
+from coordinator.consensus.raft.reads import Reads
+from coordinator.consensus.raft.rounds import Rounds
+
+if TYPE_CHECKING:
+    from coordinator.consensus.raft.core import Raft
+
+_NOBODY = 0
+
+REASON_TIMEOUT = "election time-out"
+REASON_SUSPICION = "channel fell silent"
+
+
+def reset_timer(raft: Raft, now_us: int) -> None:
+    """The next election time-out, drawn anew each time (Raft, section 5.2)."""
+    options = raft.options
+    raft.election_due_us = now_us + raft.random.randrange(options.election_timeout_us_min, options.election_timeout_us_max)
+
+
+def tick(raft: Raft, now_us: int) -> None:
+    if raft.role is Role.LEADER:
+        _check_quorum(raft, now_us)
+    elif now_us >= raft.election_due_us:
+        if raft.replica in raft.configuration.voter_ids:
+            _campaign(raft, now_us, pre=True)
+        else:
+            reset_timer(raft, now_us)
+
+
+def _check_quorum(raft: Raft, now_us: int) -> None:
+    """A leader that no majority answers steps down (thesis, section 6.2; history 13): it may be deaf."""
+    alone = len(raft.configuration.voters) == 1
+    if not alone and now_us - raft.rounds.confirmed_at_us > raft.options.election_timeout_us_min:
+        become_follower(raft, raft.term, _NOBODY, now_us)
+
+
+def suspect(raft: Raft, leader: int, now_us: int) -> None:
+    """This replica itself saw the leader's channel fall silent, so it owes it no loyalty (history 2).
+
+    Followers start one after the other, so that they do not split the vote.
+    """
+    if raft.role is not Role.FOLLOWER or leader != raft.leader or leader == _NOBODY:
+        return
+    raft.heard_at_us = None
+    raft.campaign_reason = REASON_SUSPICION
+    others = sorted(voter for voter in raft.configuration.voter_ids if voter != leader)
+    rank = others.index(raft.replica) if raft.replica in others else len(others)
+    raft.election_due_us = min(raft.election_due_us, now_us + rank * raft.options.suspicion_step_us)
+
+
+def become_follower(raft: Raft, term: int, leader: int, now_us: int) -> None:
+    """Follow `leader` (0: not known yet) in `term`, which is never below the own one."""
+    assert term >= raft.term, f"term may not fall from {raft.term} to {term}"
+    if term > raft.term:
+        raft.term = term
+        raft.vote = _NOBODY
+    if raft.role is Role.LEADER:
+        raft.drop_leadership()
+    raft.role = Role.FOLLOWER
+    raft.leader = leader
+    raft.votes = {}
+    raft.heard_at_us = now_us if leader != _NOBODY else None
+    raft.campaign_reason = ""
+    reset_timer(raft, now_us)
+
+
+def _campaign(raft: Raft, now_us: int, *, pre: bool) -> None:
+    """Ask for votes, or ask whether votes would be had. Only the former raises the term."""
+    raft.campaign += 1
+    raft.campaign_reason = raft.campaign_reason or REASON_TIMEOUT
+    raft.leader = _NOBODY
+    raft.heard_at_us = None
+    if pre:
+        raft.role = Role.PRE_CANDIDATE
+    else:
+        raft.role = Role.CANDIDATE
+        raft.term += 1
+        raft.vote = raft.replica
+    raft.votes = {raft.replica: True}
+    options = raft.options
+    raft.election_due_us = now_us + raft.random.randrange(options.campaign_us_min, options.campaign_us_max)
+    if _count(raft, now_us):
+        return
+    term = raft.term + 1 if pre else raft.term
+    request = VoteRequest(term, raft.log.last_index, raft.log.last_term, pre, raft.campaign)
+    raft.late += [Outgoing(voter, request) for voter in raft.configuration.voter_ids if voter != raft.replica]
+
+
+def _count(raft: Raft, now_us: int) -> bool:
+    """Go on where a majority said yes. A lost campaign waits for its time-out: another may be winning."""
+    if tally(raft.configuration.voter_ids, raft.votes) is not Tally.WON:
+        return False
+    if raft.role is Role.PRE_CANDIDATE:
+        _campaign(raft, now_us, pre=False)
+    else:
+        _become_leader(raft, now_us)
+    return True
+
+
+def _become_leader(raft: Raft, now_us: int) -> None:
+    raft.role = Role.LEADER
+    raft.leader = raft.replica
+    raft.heard_at_us = None
+    raft.rounds = Rounds(now_us)
+    raft.reads = Reads()
+    raft.uncommitted_bytes = 0
+    next_index = raft.log.last_index + 1
+    raft.progress = {voter: Progress(next_index) for voter in raft.configuration.voter_ids if voter != raft.replica}
+    raft.term_start_index = next_index
+    raft.append(next_index, [raft.term], [NOOP_ENTRY])
+
+
+def _is_loyal(raft: Raft, now_us: int) -> bool:
+    """Does this replica have a leader that it must not help to depose? (thesis, section 4.2.3)"""
+    if raft.role is Role.LEADER:
+        return True
+    return raft.heard_at_us is not None and now_us - raft.heard_at_us < raft.options.election_timeout_us_min
+
+
+def on_vote_request(raft: Raft, sender: int, request: VoteRequest, now_us: int) -> None:
+    if request.term < raft.term:
+        # Answered with the higher term, without which a pre-candidate that fell behind never learns of it
+        # (etcd#8501, etcd#8243).
+        _answer(raft, sender, request, granted=False)
+        return
+    if _is_loyal(raft, now_us):
+        return
+    if request.pre:
+        free = request.term > raft.term or raft.vote in (_NOBODY, sender)
+        _answer(raft, sender, request, granted=free and raft.log.up_to_date(request.last_index, request.last_term))
+        return
+    if request.term > raft.term:
+        reason = raft.campaign_reason
+        due_us = raft.election_due_us
+        become_follower(raft, request.term, _NOBODY, now_us)
+        # Only a vote that is granted buys the candidate time: one that cannot win must not hold back one that can.
+        raft.campaign_reason, raft.election_due_us = reason, max(due_us, now_us)
+    granted = raft.vote in (_NOBODY, sender) and raft.log.up_to_date(request.last_index, request.last_term)
+    if granted:
+        raft.vote = sender
+        raft.campaign_reason = ""
+        reset_timer(raft, now_us)
+    _answer(raft, sender, request, granted=granted)
+
+
+def _answer(raft: Raft, sender: int, request: VoteRequest, *, granted: bool) -> None:
+    term = request.term if granted else raft.term
+    raft.late.append(Outgoing(sender, VoteResponse(term, granted, request.pre, request.campaign)))
+
+
+def on_vote_response(raft: Raft, sender: int, response: VoteResponse, now_us: int) -> None:
+    if response.term > raft.term and not (response.pre and response.granted):
+        become_follower(raft, response.term, _NOBODY, now_us)
+        return
+    asked = Role.PRE_CANDIDATE if response.pre else Role.CANDIDATE
+    if raft.role is not asked or response.campaign != raft.campaign:
+        return
+    raft.votes[sender] = response.granted
+    _count(raft, now_us)

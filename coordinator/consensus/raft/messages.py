@@ -1,0 +1,65 @@
+"""The messages of Raft. Sender, receiver and cluster are the envelope's business.
+
+`round` numbers what a leader sends within its term, one number a turn. A follower echoes it, and so says "I took you
+for the leader after you sent that": one mechanism confirms reads, keep-alives and the leader's own right to lead. A pair
+(term, round) never repeats, not even over a restart, because a replica leads a term at most once (history 5).
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+
+class AppendEntries(NamedTuple):
+    """Raft, figure 2, "AppendEntries RPC"; without entries it is the heartbeat. `terms` and `entries` run parallel."""
+
+    term: int
+    prev_index: int
+    prev_term: int
+    commit: int
+    round: int
+    terms: list[int]
+    entries: list[bytes]
+
+
+class AppendResponse(NamedTuple):
+    """`success`: everything up to `match` equals the leader's log and is on this replica's disk.
+
+    Else `match` is the `prev_index` that was refused, and the largest index at which the leader may still agree is
+    `hint_index`, of term `hint_term` (Raft, section 5.3, the optimisation at its end).
+    """
+
+    term: int
+    round: int
+    success: bool
+    match: int
+    hint_index: int
+    hint_term: int
+
+
+class VoteRequest(NamedTuple):
+    """Raft, figure 2, "RequestVote RPC". `pre`: only asking (thesis, section 9.6); `term` is then the term to come.
+
+    `campaign` tells the answers to one attempt from those to an earlier one.
+    """
+
+    term: int
+    last_index: int
+    last_term: int
+    pre: bool
+    campaign: int
+
+
+class VoteResponse(NamedTuple):
+    """`term`: the term that was asked for where `granted`, else the voter's own."""
+
+    term: int
+    granted: bool
+    pre: bool
+    campaign: int
+
+
+Message = AppendEntries | AppendResponse | VoteRequest | VoteResponse
+
+KINDS: Final = (AppendEntries, AppendResponse, VoteRequest, VoteResponse)
+"""Their order is the wire's: only ever add at the end."""

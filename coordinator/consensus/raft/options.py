@@ -1,0 +1,38 @@
+"""The times and bounds of a Raft engine, each with its unit and the reason for its default."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Options(NamedTuple):
+    heartbeat_us: int = 60_000
+    """A tenth of the shortest election time-out: nine may be lost."""
+    election_timeout_us_min: int = 600_000
+    """Also how long stickiness and check-quorum last. A Python process on a busy machine is silent for 300 ms
+    now and then; twice that is no reason to lose a leader."""
+    election_timeout_us_max: int = 1_000_000
+    """With the vote itself a silent death costs at most about 1.1 s."""
+    campaign_us_min: int = 150_000
+    campaign_us_max: int = 300_000
+    """How long a candidate waits for votes before it tries again; a vote is two hops and one fsync."""
+    suspicion_step_us: int = 25_000
+    """Followers that saw the leader's channel fall silent start one after the other, in this step, so that
+    they do not split the vote. Above the interval at which the channel is looked at (20 ms)."""
+    message_bytes_max: int = 512 * 1024
+    """Entries of one AppendEntries; a single larger entry still goes alone."""
+    inflight_bytes_max: int = 4 * 1024 * 1024
+    inflight_messages_max: int = 64
+    """Sent to one follower and not yet acknowledged. Far below the 32 MB at which Redis cuts a subscriber."""
+    uncommitted_bytes_max: int = 16 * 1024 * 1024
+    """Proposals are refused above this; an empty one never is."""
+
+
+def check(options: Options) -> None:
+    """Raises ValueError for times that would break the algorithm's assumptions."""
+    if not 0 < options.heartbeat_us * 2 <= options.election_timeout_us_min:
+        raise ValueError(f"heartbeat_us must be at most half of election_timeout_us_min, got {options}")
+    if not options.election_timeout_us_min < options.election_timeout_us_max:
+        raise ValueError(f"election_timeout_us_min must be below election_timeout_us_max, got {options}")
+    if not 0 < options.campaign_us_min < options.campaign_us_max:
+        raise ValueError(f"campaign_us_min must be below campaign_us_max, got {options}")

@@ -1,0 +1,73 @@
+"""What a leader knows of one follower's log (etcd's "progress"), and how much it has under way to it.
+
+Invariant: `match < next`. In PROBE the leader does not know where the logs agree and has one message under way; in
+REPLICATE it sends ahead of the acknowledgements, up to the window.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from enum import Enum
+
+
+class ProgressState(Enum):
+    PROBE = "probe"
+    REPLICATE = "replicate"
+
+
+class Progress:
+    __slots__ = ("acked_round", "inflight", "inflight_bytes", "match", "next", "probe_sent", "state")
+
+    def __init__(self, next_index: int) -> None:
+        self.match = 0
+        self.next = next_index
+        self.acked_round = 0
+        self.state = ProgressState.PROBE
+        self.probe_sent = False
+        self.inflight: deque[tuple[int, int]] = deque()
+        self.inflight_bytes = 0
+
+    def may_send(self, messages_max: int, bytes_max: int) -> bool:
+        """May entries be sent now? Heartbeats may always."""
+        if self.state is ProgressState.PROBE:
+            return not self.probe_sent
+        return len(self.inflight) < messages_max and self.inflight_bytes < bytes_max
+
+    def sent(self, last_index: int, size: int) -> None:
+        """Entries up to `last_index`, `size` bytes of them, were sent."""
+        if self.state is ProgressState.PROBE:
+            self.probe_sent = True
+            return
+        self.next = last_index + 1
+        self.inflight.append((last_index, size))
+        self.inflight_bytes += size
+
+    def acknowledged(self, match: int) -> bool:
+        """The follower has everything up to `match` on disk. True where that is news."""
+        while self.inflight and self.inflight[0][0] <= match:
+            self.inflight_bytes -= self.inflight.popleft()[1]
+        if match < self.match:
+            return False
+        news = match > self.match
+        self.match = match
+        self.next = max(self.next, match + 1)
+        if self.state is ProgressState.PROBE:
+            self.state = ProgressState.REPLICATE
+            self.next = match + 1
+        self.probe_sent = False
+        return news
+
+    def refused(self, prev_index: int, agree_index: int) -> None:
+        """The follower does not have the entry at `prev_index`; the logs may agree at `agree_index`."""
+        if prev_index <= self.match:
+            return  # Older than what it acknowledged since: out of order on the way.
+        if self.state is ProgressState.PROBE and prev_index != self.next - 1:
+            return  # The answer to an earlier probe.
+        self.next = max(self.match + 1, min(agree_index + 1, prev_index))
+        self.probe()
+
+    def probe(self) -> None:
+        self.state = ProgressState.PROBE
+        self.probe_sent = False
+        self.inflight.clear()
+        self.inflight_bytes = 0

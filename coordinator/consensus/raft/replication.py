@@ -1,0 +1,140 @@
+"""Log replication and commitment: Raft, sections 5.3, 5.4.2; sending ahead of the leader's own disk, thesis, section 10.2.1.
+
+The leader sends entries and heartbeats in rounds, one a turn at the most. It counts itself only for what is in its own journal.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from coordinator.consensus.engine import Outgoing, Role
+from coordinator.consensus.quorum import reached_by_majority
+from coordinator.consensus.raft import elections
+from coordinator.consensus.raft.messages import AppendEntries, AppendResponse
+from coordinator.consensus.raft.progress import Progress
+
+if TYPE_CHECKING:
+    from coordinator.consensus.raft.core import Raft
+
+
+# --- the leader -----------------------------------------------------------------------------------
+
+
+def replicate(raft: Raft, now_us: int) -> None:
+    """Send each follower what it lacks; to all of them where a heartbeat is due or a read waits for a round."""
+    to_all = (
+        raft.rounds.current == 0
+        or now_us - raft.rounds.all_sent_us >= raft.options.heartbeat_us
+        or raft.reads.needs_round(raft.rounds.current)
+    )
+    targets = [(voter, progress) for voter, progress in raft.progress.items() if to_all or _may_send(raft, progress)]
+    if not targets and not to_all:
+        return
+    number = raft.rounds.begin(now_us, to_all=len(targets) == len(raft.progress))
+    for voter, progress in targets:
+        _send(raft, voter, progress, number)
+        while progress.next <= raft.log.last_index and _may_send(raft, progress):
+            _send(raft, voter, progress, number)
+
+
+def _may_send(raft: Raft, progress: Progress) -> bool:
+    options = raft.options
+    return progress.next <= raft.log.last_index and progress.may_send(
+        options.inflight_messages_max, options.inflight_bytes_max
+    )
+
+
+def _send(raft: Raft, voter: int, progress: Progress, number: int) -> None:
+    log = raft.log
+    terms: list[int] = []
+    entries: list[bytes] = []
+    prev_index = progress.next - 1
+    prev_term = log.term_at(prev_index)
+    assert prev_term is not None, f"the log no longer holds {prev_index}, which {voter} needs"
+    if _may_send(raft, progress):
+        terms, entries = log.slice(progress.next, log.last_index, raft.options.message_bytes_max)
+        progress.sent(prev_index + len(entries), sum(map(len, entries)))
+    message = AppendEntries(raft.term, prev_index, prev_term, log.commit, number, terms, entries)
+    raft.early.append(Outgoing(voter, message))
+
+
+def on_append_response(raft: Raft, sender: int, response: AppendResponse, now_us: int) -> None:
+    if response.term > raft.term:
+        elections.become_follower(raft, response.term, 0, now_us)
+        return
+    if response.term < raft.term or raft.role is not Role.LEADER:
+        return
+    progress = raft.progress.get(sender)
+    if progress is None:
+        return
+    progress.acked_round = max(progress.acked_round, response.round)
+    if not response.success:
+        agree_index, _ = raft.log.conflict_hint(response.hint_index, response.hint_term)
+        progress.refused(response.match, agree_index)
+    elif progress.acknowledged(response.match):
+        advance_commit(raft)
+    raft.rounds.confirm(confirmed_round(raft))
+
+
+def confirmed_round(raft: Raft) -> int:
+    """The last round that a majority, the leader included, has answered."""
+
+    def answered(voter: int) -> int:
+        return raft.rounds.current if voter == raft.replica else raft.progress[voter].acked_round
+
+    return reached_by_majority(raft.configuration.voter_ids, answered)
+
+
+def advance_commit(raft: Raft) -> None:
+    """Commit what a majority has on disk, by counting entries of the own term alone (Raft, section 5.4.2, figure 8)."""
+    log = raft.log
+
+    def on_disk(voter: int) -> int:
+        return log.unwritten - 1 if voter == raft.replica else raft.progress[voter].match
+
+    index = reached_by_majority(raft.configuration.voter_ids, on_disk)
+    if index > log.commit and log.term_at(index) == raft.term:
+        start = log.commit - log.offset
+        raft.uncommitted_bytes = max(0, raft.uncommitted_bytes - sum(map(len, log.entries[start : index - log.offset])))
+        log.commit = index
+
+
+# --- the follower ---------------------------------------------------------------------------------
+
+
+def on_append_entries(raft: Raft, sender: int, message: AppendEntries, now_us: int) -> None:
+    log = raft.log
+    if message.term < raft.term:
+        # The answer deposes a leader of the past, and frees one whose followers went on to a higher term.
+        raft.late.append(Outgoing(sender, AppendResponse(raft.term, 0, False, message.prev_index, 0, 0)))
+        return
+    assert raft.role is not Role.LEADER or message.term > raft.term, f"two leaders in term {raft.term}"
+    if message.term > raft.term or raft.role is not Role.FOLLOWER or raft.leader != sender:
+        elections.become_follower(raft, message.term, sender, now_us)
+    else:
+        raft.heard_at_us = now_us
+        raft.campaign_reason = ""
+        elections.reset_timer(raft, now_us)
+
+    if message.prev_index < log.offset or not log.matches(message.prev_index, message.prev_term):
+        hint = log.conflict_hint(message.prev_index, message.prev_term)
+        raft.late.append(Outgoing(sender, AppendResponse(raft.term, message.round, False, message.prev_index, *hint)))
+        return
+    match = message.prev_index + len(message.entries)
+    _take_entries(raft, message)
+    log.commit = max(log.commit, min(message.commit, match))
+    raft.late.append(Outgoing(sender, AppendResponse(raft.term, message.round, True, match, 0, 0)))
+
+
+def _take_entries(raft: Raft, message: AppendEntries) -> None:
+    """Add what is new. A tail is cut off only where it conflicts: an old message must not undo a newer one."""
+    log = raft.log
+    index = message.prev_index + 1
+    for position, term in enumerate(message.terms):
+        held = log.term_at(index + position)
+        if held == term:
+            continue
+        if held is not None:
+            raft.truncate(index + position)
+        raft.append(index + position, message.terms[position:], message.entries[position:])
+        return

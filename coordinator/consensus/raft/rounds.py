@@ -1,0 +1,35 @@
+"""The rounds of a leader: when each was sent, and which of them a majority has answered.
+
+"A majority took me for the leader after I sent round r" is what a linearizable read, a keep-alive and check-quorum
+all need (thesis, sections 6.2 and 6.4). Times count from the *sending* (DESIGN.md, "A deaf leader steps down").
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+
+class Rounds:
+    def __init__(self, now_us: int) -> None:
+        """Being elected is itself the word of a majority, given after the votes were asked for."""
+        self.current = 0
+        self.confirmed = 0
+        self.confirmed_at_us = now_us
+        self.all_sent_us = now_us
+        self._sent: deque[tuple[int, int]] = deque()
+
+    def begin(self, now_us: int, *, to_all: bool) -> int:
+        """Number the round that is about to be sent. Only one that goes to every follower is a heartbeat."""
+        self.current += 1
+        if to_all:
+            self.all_sent_us = now_us
+        self._sent.append((self.current, now_us))
+        return self.current
+
+    def confirm(self, number: int) -> None:
+        """A majority has answered round `number` or a later one."""
+        if number <= self.confirmed:
+            return
+        self.confirmed = number
+        while self._sent and self._sent[0][0] <= number:
+            self.confirmed_at_us = self._sent.popleft()[1]

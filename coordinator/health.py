@@ -1,0 +1,179 @@
+"""Health, for machines: this process lives; it can serve pages; a cluster has a leader that a majority confirms now.
+
+None of them needs a login. Without one a reason names no node and no address.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from http import HTTPStatus
+from typing import Any, Final
+
+from asgiref.sync import sync_to_async
+from django.contrib.auth.decorators import login_not_required
+from django.contrib.staticfiles.storage import staticfiles_storage
+from django.db import DEFAULT_DB_ALIAS, DatabaseError, connections
+from django.db.migrations.executor import MigrationExecutor
+from django.http import HttpRequest, HttpResponse, JsonResponse
+
+from coordinator import access, record
+from coordinator.api.auth import bearer_text
+from coordinator.api.errors import Refused
+from coordinator.api.status import reports_of, summarize
+from coordinator.client import errors
+from coordinator.wire import ReplicaReport
+
+log = logging.getLogger(__name__)
+
+PAGES_TIMEOUT_S: Final = 1.5
+CONFIRM_TIMEOUT_S: Final = 1.0
+LOGIN_TIMEOUT_S: Final = 1.0
+"""How long a credential may take to check, before the caller counts as a stranger."""
+
+
+def _answer(status: HTTPStatus, **body: Any) -> JsonResponse:
+    response = JsonResponse(body, status=status)
+    response["Cache-Control"] = "no-store"
+    if status == HTTPStatus.SERVICE_UNAVAILABLE:
+        response["Retry-After"] = "1"
+    return response
+
+
+def _safe_only(request: HttpRequest) -> HttpResponse | None:
+    if request.method in ("GET", "HEAD"):
+        return None
+    response = _answer(HTTPStatus.METHOD_NOT_ALLOWED, error="method-not-allowed", detail="expected GET or HEAD")
+    response["Allow"] = "GET, HEAD"
+    return response
+
+
+# --- this process ---------------------------------------------------------------------------------
+
+
+@login_not_required
+async def healthz(request: HttpRequest) -> HttpResponse:
+    return _safe_only(request) or _answer(HTTPStatus.OK, status="alive")
+
+
+_is_migrated = False
+
+
+def _problem_with_pages() -> str | None:
+    """Why this process could not serve pages; None where it could. Blocks."""
+    global _is_migrated
+    connection = connections[DEFAULT_DB_ALIAS]
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT 1")
+        if not _is_migrated:
+            executor = MigrationExecutor(connection)
+            if executor.migration_plan(executor.loader.graph.leaf_nodes()):
+                return "the database lacks migrations"
+            _is_migrated = True
+    except DatabaseError as error:
+        log.warning("the database does not answer: %s", error)
+        return "the database does not answer"
+    if not getattr(staticfiles_storage, "hashed_files", True):
+        return "the static files were not collected"
+    return None
+
+
+@login_not_required
+async def readyz(request: HttpRequest) -> HttpResponse:
+    if refused := _safe_only(request):
+        return refused
+    try:
+        problem = await asyncio.wait_for(sync_to_async(_problem_with_pages)(), PAGES_TIMEOUT_S)
+    except TimeoutError:
+        problem = "the database does not answer in time"
+    if problem:
+        return _answer(HTTPStatus.SERVICE_UNAVAILABLE, error="not-ready", detail=problem)
+    return _answer(HTTPStatus.OK, status="ready")
+
+
+# --- a cluster ------------------------------------------------------------------------------------
+
+
+@login_not_required
+async def readyz_cluster(request: HttpRequest, cluster: str) -> HttpResponse:
+    if refused := _safe_only(request):
+        return refused
+    try:
+        if not await _exists(cluster):
+            return _answer(HTTPStatus.NOT_FOUND, error="not-found", detail="there is no such cluster")
+        confirmed, reports, may_know = await asyncio.gather(
+            _confirm(cluster), reports_of(cluster), _may_know_names(request, cluster)
+        )
+    except errors.Unavailable:
+        confirmed, reports, may_know = errors.Unavailable("no node answers"), {}, False
+    if isinstance(confirmed, errors.ConclaveError):
+        detail = why_not_ready(reports)
+        body: dict[str, Any] = {"error": "no-leader", "detail": detail}
+        if may_know:
+            body |= {"reason": str(confirmed), "nodes": _by_node(cluster, reports)}
+        return _answer(HTTPStatus.SERVICE_UNAVAILABLE, **body)
+    body = {"status": "ready", "term": confirmed[1], "detail": summary(reports)}
+    if may_know:
+        body |= {"leader": confirmed[0], "nodes": _by_node(cluster, reports)}
+    return _answer(HTTPStatus.OK, **body)
+
+
+async def _exists(cluster: str) -> bool:
+    try:
+        return bool(await access.known_cluster(cluster))
+    except access.UnknownCluster:
+        return False
+    except errors.Unavailable:
+        # Nobody can be asked. Where the record has heard of it, it is not ready; where it has not, it is not there.
+        try:
+            return await sync_to_async(record.is_recorded)(cluster)
+        except DatabaseError:
+            return True
+
+
+async def _confirm(cluster: str) -> tuple[str, int] | errors.ConclaveError:
+    try:
+        return await access.client(cluster).confirm(timeout=CONFIRM_TIMEOUT_S)
+    except errors.ConclaveError as error:
+        return error
+
+
+async def _may_know_names(request: HttpRequest, cluster: str) -> bool:
+    try:
+        async with asyncio.timeout(LOGIN_TIMEOUT_S):
+            text = bearer_text(request)
+            if text is not None:
+                return bool(await access.reader_of_token(text, cluster))
+            return (await request.auser()).is_authenticated
+    except (TimeoutError, Refused, errors.ConclaveError, DatabaseError):
+        return False
+
+
+def _by_node(cluster: str, reports: dict[str, ReplicaReport | None]) -> list[dict[str, Any]]:
+    return [
+        {"node": replica.node, "role": replica.role, "term": replica.term, "waiting_for": replica.waiting_for}
+        for replica in summarize(cluster, reports).replicas
+    ]
+
+
+def summary(reports: dict[str, ReplicaReport | None]) -> str:
+    """How many replicas answer and what the rest do, without a name."""
+    answering = [report for report in reports.values() if report is not None]
+    waiting = sum(report.role == "waiting" for report in answering)
+    sentence = f"{len(answering)} of {len(reports)} replicas answer"
+    if waiting:
+        sentence += f"; {waiting} of them {'waits' if waiting == 1 else 'wait'}: the journal there is empty, and a replica that "
+        sentence += "lost its disk does not come back under its old identity"
+    return sentence
+
+
+def why_not_ready(reports: dict[str, ReplicaReport | None]) -> str:
+    """Why no leader is confirmed, in words that name no node."""
+    if not any(reports.values()):
+        return "no node answers"
+    serving = sum(report is not None and report.role != "waiting" for report in reports.values())
+    voters = max((len(report.voters) for report in reports.values() if report is not None), default=0) or len(reports)
+    if serving <= voters // 2:
+        return f"no majority: {summary(reports)}, and {voters // 2 + 1} of {voters} are needed"
+    return f"no leader is confirmed by a majority now; {summary(reports)}"

@@ -1,0 +1,111 @@
+"""`python manage.py up`: set an installation up where that has not been done, then become its supervisor.
+
+Each step can be cut off at any moment and is found done or undone by the next `up`. The steps are `coordinator.setting_up`'s;
+this file has their order, what the person at the terminal reads, and which parts there are.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+
+from coordinator import embedded_redis, setting_up, supervision
+from coordinator.config import PROJECT, Config, ConfigError, DataDirectory, load_config, port_is_free
+
+WEB_STOP_S_MAX = 2
+NODE_STOP_S_MAX = 4
+REDIS_STOP_S_MAX = 1
+"""Together below the 10 s within which everything has to have stopped."""
+WEB_GOODBYE_S = 1
+"""How long the web server lets open requests finish."""
+SOCKET_MESSAGE_BYTES_MAX = 64 * 1024
+"""What a browser sends over a WebSocket is small."""
+
+
+class Command(BaseCommand):
+    help = "Start Conclave: set up what is missing, then run and watch Redis, the nodes and the web server."
+    requires_system_checks: list[str] = []  # noqa: RUF012  # Django's own type for it
+    requires_migrations_checks = False
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        started = time.monotonic()
+        try:
+            self._up(started)
+        except (ConfigError, setting_up.SetUpError) as error:
+            raise CommandError(str(error)) from None
+        except KeyboardInterrupt:
+            raise CommandError("stopped before anything was started", returncode=130) from None
+
+    def _up(self, started: float) -> None:
+        os.umask(0o077)
+        config = load_config()
+        data = DataDirectory(config.data)
+        setting_up.hold(data)
+        self._say(f"Conclave keeps everything in {data.path}")
+        if not port_is_free(config.bind, config.port):
+            raise ConfigError(f"CONCLAVE_PORT: expected a free port; another program listens on {config.bind}:{config.port}")
+        redis = self._redis(config, data)
+
+        births = setting_up.Births.begin(config, data)
+        for line in setting_up.about_nodes(config, data):
+            self._say(line)
+        setting_up.migrate()
+        setting_up.collect_static_files(data)
+        if births is not None:
+            self._say(f"made the cluster default, {births.finish()}, with {', '.join(config.node_names)}")
+        setting_up.make_administrator(config, self._say)
+
+        parts = [*redis, *(self._node(name) for name in config.node_names), self._web(config)]
+        settings = data.run / "supervisor.conf"
+        supervision.write_settings(settings, parts, supervisor_pid=os.getpid(), directory=PROJECT)
+        self._say(f"starting {', '.join(part.name for part in parts)}, each with its log in {data.log}; Ctrl-C stops them all")
+        _set_environment_of_parts(data)
+        supervision.become_supervisor(settings, data.path, _announcement(config, started))
+
+    def _redis(self, config: Config, data: DataDirectory) -> list[supervision.Part]:
+        if config.redis_url is not None:
+            return []
+        server = embedded_redis.find_server()
+        command = embedded_redis.prepare(data, server)
+        version = ".".join(map(str, server.version))
+        self._say(f"Redis {version} ({server.program}) on 127.0.0.1:{data.redis_state().port}, saving nothing")
+        return [supervision.Part("redis", command, rank=10, stop_s_max=REDIS_STOP_S_MAX)]
+
+    def _node(self, name: str) -> supervision.Part:
+        command = [sys.executable, "-m", "celery", "-A", "coordinator", "worker", "--pool", "solo", "--loglevel", "INFO"]
+        command += ["--without-gossip", "--without-mingle", "-n", f"{name}@conclave", "-Q", f"conclave.node.{name}"]
+        return supervision.Part(
+            name, command, rank=20, stop_s_max=NODE_STOP_S_MAX, group="nodes", environment={"CONCLAVE_NODE": name}
+        )
+
+    def _web(self, config: Config) -> supervision.Part:
+        command = [sys.executable, "-m", "uvicorn", "coordinator.asgi:application", "--no-access-log", "--no-server-header"]
+        command += ["--host", config.bind, "--port", str(config.port)]
+        command += ["--timeout-graceful-shutdown", str(WEB_GOODBYE_S), "--ws-max-size", str(SOCKET_MESSAGE_BYTES_MAX)]
+        if config.proxy_headers:
+            command += ["--proxy-headers", "--forwarded-allow-ips", ",".join(config.proxies)]
+        else:
+            command += ["--no-proxy-headers"]
+        return supervision.Part("web", command, rank=30, stop_s_max=WEB_STOP_S_MAX)
+
+    def _say(self, line: str) -> None:
+        self.stdout.write(line)
+        self.stdout.flush()
+
+
+def _set_environment_of_parts(data: DataDirectory) -> None:
+    os.environ["DJANGO_SETTINGS_MODULE"] = "coordinator.settings"
+    os.environ["CONCLAVE_DATA"] = str(data.path)
+    os.environ["PYTHONUNBUFFERED"] = "1"
+    os.environ.pop("CONCLAVE_ADMIN_PASSWORD", None)
+    os.environ.pop("CONCLAVE_NODE", None)
+
+
+def _announcement(config: Config, started: float) -> list[str]:
+    address = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(config.bind, config.bind)  # noqa: S104
+    command = [sys.executable, "-m", "coordinator.announce", address, str(config.port), config.page_host, str(started)]
+    return command

@@ -1,0 +1,119 @@
+"""What holds for every response: the Content-Security-Policy, secure cookies, and errors of the API as JSON; and what
+holds for every request: it is behind a login unless its view says otherwise.
+
+All of it is async-capable from end to end (see MIDDLEWARE in the settings).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from http import HTTPStatus
+from typing import Any, Final
+
+from asgiref.sync import iscoroutinefunction
+from django.contrib.auth.middleware import LoginRequiredMiddleware
+from django.http import HttpRequest, JsonResponse
+from django.http.response import HttpResponseBase
+from django.utils.decorators import sync_and_async_middleware
+
+GetResponse = Callable[[HttpRequest], Any]
+
+API_PREFIX: Final = "/api/v1/"
+DOCS_PREFIX: Final = "/api/docs"
+ADMIN_PREFIX: Final = "/admin/"
+
+
+def _policy(**directives: str) -> str:
+    everything = {
+        "default-src": "'none'",
+        "script-src": "'self'",
+        "style-src": "'self'",
+        "img-src": "'self' data:",
+        "font-src": "'self'",
+        "connect-src": "'self'",
+        "manifest-src": "'self'",
+        "form-action": "'self'",
+        "frame-ancestors": "'none'",
+        "base-uri": "'none'",
+    } | {name.replace("_", "-"): sources for name, sources in directives.items()}
+    return "; ".join(f"{name} {sources}" for name, sources in everything.items())
+
+
+OWN_POLICY: Final = _policy()
+ADMIN_POLICY: Final = _policy(script_src="'self' 'unsafe-eval'", style_src="'self' 'unsafe-inline'")
+"""Unfold's Alpine compiles expressions from attributes, and writes its theme into a style element."""
+DOCS_POLICY: Final = _policy(style_src="'self' 'unsafe-inline'")
+"""Swagger UI sets style attributes."""
+DATA_POLICY: Final = "default-src 'none'; frame-ancestors 'none'; sandbox"
+"""For what is no page: JSON, and the bytes of keys, which anybody with the right may have written."""
+
+
+def policy_for(path: str) -> str:
+    """The Content-Security-Policy of whatever answers at `path`."""
+    if path.startswith(API_PREFIX):
+        return DATA_POLICY
+    if path.startswith(ADMIN_PREFIX):
+        return ADMIN_POLICY
+    if path.startswith(DOCS_PREFIX):
+        return DOCS_POLICY
+    return OWN_POLICY
+
+
+def _sync_or_async(finish: Callable[[HttpRequest, HttpResponseBase], HttpResponseBase]) -> Callable[[GetResponse], Any]:
+    """A middleware that only looks at the finished response; `finish` does no I/O."""
+
+    @sync_and_async_middleware
+    def middleware(get_response: GetResponse) -> Any:
+        if iscoroutinefunction(get_response):
+
+            async def on_loop(request: HttpRequest) -> HttpResponseBase:
+                answer: Awaitable[HttpResponseBase] = get_response(request)
+                return finish(request, await answer)
+
+            return on_loop
+
+        def in_thread(request: HttpRequest) -> HttpResponseBase:
+            return finish(request, get_response(request))
+
+        return in_thread
+
+    return middleware
+
+
+def _finish_policy(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
+    response.headers.setdefault("Content-Security-Policy", policy_for(request.path_info))
+    if request.is_secure():
+        for cookie in response.cookies.values():
+            cookie["secure"] = True
+    return response
+
+
+def _finish_api_error(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
+    """Errors that never reached the API's own code (no such route, wrong method, bad host, a bug) get its shape too."""
+    if (
+        response.status_code < HTTPStatus.BAD_REQUEST
+        or not request.path_info.startswith(API_PREFIX)
+        or response.headers.get("Content-Type", "").startswith("application/json")
+    ):
+        return response
+    status = HTTPStatus(response.status_code)
+    body = {"error": status.phrase.lower().replace(" ", "-"), "detail": f"{status.phrase}: {status.description}".rstrip(": ")}
+    replacement = JsonResponse(body, status=status)
+    for name in ("Allow", "Retry-After", "WWW-Authenticate"):
+        if name in response.headers:
+            replacement[name] = response.headers[name]
+    return replacement
+
+
+content_security_policy = _sync_or_async(_finish_policy)
+api_errors_are_json = _sync_or_async(_finish_api_error)
+
+
+class LoginRequired(LoginRequiredMiddleware):
+    """Every view is behind a login unless it says otherwise. The API has credentials of its own: session or token."""
+
+    def process_view(self, request: HttpRequest, view_func: Any, view_args: Any, view_kwargs: Any) -> Any:
+        # Asked before the user is: who may come without a login must be answered without the database too.
+        if request.path_info.startswith(API_PREFIX) or not getattr(view_func, "login_required", True):
+            return None
+        return super().process_view(request, view_func, view_args, view_kwargs)

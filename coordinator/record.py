@@ -1,0 +1,114 @@
+"""Keeps the rows of clusters, nodes and replicas true to what the log and the nodes say. It creates and updates; it never
+deletes (rule 10), and nothing waits for it: the database may be slow, or gone, or new and empty.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable
+from typing import Final
+
+from asgiref.sync import sync_to_async
+from django.db import DatabaseError, transaction
+from django.utils import timezone
+
+from coordinator import access, wire
+from coordinator.client import errors
+from coordinator.models import Cluster, Node, Replica
+
+log = logging.getLogger(__name__)
+
+RETRY_S: Final = 2.0
+"""Between two tries to make the record at the start, where nobody answers yet."""
+
+
+def identity(number: int) -> str:
+    """A cluster's or replica's identity as people and the record see it: 16 hex digits."""
+    return f"{number:016x}"
+
+
+def record_birth(name: str, cluster_id: str, nodes: Iterable[str]) -> Cluster:
+    """A cluster was just born on these nodes. Harmless where it is recorded already. Raises DatabaseError."""
+    with transaction.atomic():
+        cluster = _cluster(name, int(cluster_id, 16))
+        for node in nodes:
+            Node.objects.get_or_create(name=node)
+    return cluster
+
+
+def note(report: wire.ReplicaReport) -> None:
+    """Take in what a node reports of its replica. Raises DatabaseError. A node that waits has no replica to record."""
+    now = timezone.now()
+    with transaction.atomic():
+        node, is_new = Node.objects.get_or_create(name=report.node)
+        if not is_new:
+            node.last_seen = now
+            node.save(update_fields=["last_seen"])
+        if not report.cluster or not report.replica:
+            return
+        Replica.objects.update_or_create(
+            cluster=_cluster(report.cluster_name, report.cluster),
+            replica_id=identity(report.replica),
+            defaults={
+                "node": node,
+                "role": report.role,
+                "term": report.term,
+                "applied_index": report.applied_index,
+                "updated_at": now,
+            },
+        )
+
+
+async def record_report(report: wire.ReplicaReport) -> None:
+    """`note` for the event loop."""
+    await sync_to_async(note)(report)
+
+
+def _cluster(name: str, number: int) -> Cluster:
+    cluster, _ = Cluster.objects.get_or_create(cluster_id=identity(number), defaults={"name": name})
+    return cluster
+
+
+def note_directory(directory: wire.Directory) -> None:
+    """Take in who there is. Raises DatabaseError."""
+    with transaction.atomic():
+        for name, address in directory.nodes:
+            node, _ = Node.objects.get_or_create(name=name, defaults={"address": address})
+            if node.address != address:
+                node.address = address
+                node.save(update_fields=["address"])
+        for entry in directory.clusters:
+            if entry.cluster:
+                _cluster(entry.name, entry.cluster)
+
+
+def nodes_of(cluster: str) -> list[str]:
+    """Nodes that are known to have had a replica of the cluster that had this name last."""
+    latest = Cluster.objects.filter(name=cluster).order_by("-created_at").first()
+    if latest is None:
+        return []
+    return sorted(set(Node.objects.filter(replicas__cluster=latest).values_list("name", flat=True)))
+
+
+def is_recorded(cluster: str) -> bool:
+    """Whether there ever was a cluster of this name, as far as the record knows."""
+    return Cluster.objects.filter(name=cluster).exists()
+
+
+async def make_from_log() -> None:
+    """Make the record again from what the nodes say, once, as soon as any of them answers."""
+    while True:
+        try:
+            directory = await access.client().directory()
+            await sync_to_async(note_directory)(directory)
+            for entry in directory.clusters:
+                for report in (await access.client(entry.name).status()).values():
+                    if report is not None:
+                        await record_report(report)
+            return
+        except errors.ConclaveError as error:
+            log.info("the record waits for a node that answers: %s", error)
+        except DatabaseError as error:
+            log.warning("the record could not be written: %s", error)
+        await asyncio.sleep(RETRY_S)

@@ -1,0 +1,103 @@
+"""Births: the first journals of all nodes of a new cluster, put in place at once (DESIGN.md, rule 4).
+
+Only this makes a replica with an identity out of nothing, and only where there are no nodes yet. All journals are written beside
+the nodes' directory, and one rename puts them there: killed at any moment there are all of them or none. Every
+journal begins with the same two committed entries, the configuration and the genesis, in term 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import secrets
+import shutil
+import sys
+from pathlib import Path
+
+from coordinator import wire
+from coordinator.consensus.engine import HardState
+from coordinator.consensus.entries import COMMAND_PREFIX
+from coordinator.consensus.membership import Configuration, Member, encode_configuration
+from coordinator.replica.journal import FILE_NAME, SqliteJournal, StoredLog, StoredReplica
+from coordinator.statemachine.commands import RIGHTS, AddToken, Genesis, SetPrincipal
+from coordinator.statemachine.machine import encode_node_entry
+
+WEB_PRINCIPAL = "web"
+FIRST_TERM = 1
+FIRST_EPOCH = 1
+
+
+class AlreadyBorn(Exception):
+    """There are nodes here already; nothing forms anew beside them."""
+
+
+def first_log(cluster: int, cluster_name: str, epoch: int, members: list[Member], web_token: wire.Token) -> StoredLog:
+    """What every journal of a new cluster holds."""
+    genesis = Genesis(
+        cluster,
+        cluster_name,
+        epoch,
+        (SetPrincipal(WEB_PRINCIPAL, RIGHTS, act_for=True),),
+        (AddToken(web_token.token_id, WEB_PRINCIPAL, web_token.key),),
+    )
+    entries = [encode_configuration(Configuration(tuple(members))), COMMAND_PREFIX + encode_node_entry(genesis)]
+    return StoredLog(HardState(FIRST_TERM, 0, len(entries)), [FIRST_TERM] * len(entries), entries)
+
+
+def create(nodes_directory: Path, nodes: list[str], cluster_name: str, web_token: wire.Token) -> int:
+    """Make the cluster's first journals; its identity. Raises AlreadyBorn, ValueError, OSError."""
+    for node in nodes:
+        if not wire.NODE_NAME.fullmatch(node):
+            raise ValueError(f"a node's name matches {wire.NODE_NAME.pattern}, got {node!r}")
+    if nodes_directory.exists():
+        raise AlreadyBorn(f"{nodes_directory} exists")
+    cluster = _identity()
+    members = [Member(_identity(), node) for node in nodes]
+    log = first_log(cluster, cluster_name, FIRST_EPOCH, members, web_token)
+    unborn = nodes_directory.with_name(f"{nodes_directory.name}.unborn")
+    shutil.rmtree(unborn, ignore_errors=True)  # Of a birth that was killed before its rename: nobody ever saw it.
+    for member in members:
+        directory = unborn / member.node
+        directory.mkdir(mode=0o700, parents=True)
+        journal = SqliteJournal(directory)
+        journal.admit(StoredReplica(member.replica, cluster, cluster_name), FIRST_EPOCH, log)
+        journal.close()
+        _sync(directory / FILE_NAME)
+        _sync(directory)
+    _sync(unborn)
+    os.rename(unborn, nodes_directory)
+    _sync(nodes_directory.parent)
+    return cluster
+
+
+def _identity() -> int:
+    """A random number that nobody has had and nobody will have."""
+    return secrets.randbits(63) or 1
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Make the first journals of a new cluster; the web token on stdin.")
+    parser.add_argument("--nodes-directory", type=Path, required=True)
+    parser.add_argument("--nodes", required=True, help="names, separated by commas")
+    parser.add_argument("--cluster", required=True)
+    arguments = parser.parse_args()
+    try:
+        token = wire.Token.parse(sys.stdin.read())
+        cluster = create(arguments.nodes_directory, arguments.nodes.split(","), arguments.cluster, token)
+    except (AlreadyBorn, ValueError, OSError) as error:
+        print(f"no cluster was made: {error}", file=sys.stderr)
+        return 1
+    print(f"{cluster:x}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,47 @@
+"""The bootstep that makes a Celery worker a node: thin, over `Host`.
+
+It is a step of the worker itself, not of its consumer, so that the node outlives the loss of the broker.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from celery import bootsteps
+
+from coordinator.replica.directory import DirectoryHeld
+from coordinator.replica.host import Host, HostSettings, JournalDamaged
+
+logger = logging.getLogger(__name__)
+
+
+class NodeStep(bootsteps.StartStopStep):  # type: ignore[misc]
+    """Hosts a node in this worker. Refuses under any pool but `solo`: a forked child would inherit the socket and
+    keep the mailbox of a dead node looking alive."""
+
+    requires = ("celery.worker.components:Pool",)
+    settings: Callable[[], HostSettings]
+
+    def __init__(self, worker: Any, **options: Any) -> None:
+        super().__init__(worker, **options)
+        self._host: Host | None = None
+
+    def create(self, worker: Any) -> None:
+        if worker.pool_cls.__module__.rpartition(".")[2] != "solo":
+            raise SystemExit(f"a worker that hosts a node takes --pool solo, got {worker.pool_cls.__module__}")
+        try:
+            self._host = Host(type(self).settings())
+        except (DirectoryHeld, JournalDamaged, OSError) as error:
+            raise SystemExit(f"this worker can not host its node: {error}") from error
+
+    def start(self, worker: Any) -> None:
+        assert self._host is not None, "create comes before start"
+        self._host.start()
+
+    def stop(self, worker: Any) -> None:
+        if self._host is not None:
+            self._host.stop()
+
+    terminate = stop

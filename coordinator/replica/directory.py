@@ -1,0 +1,39 @@
+"""A node's directory: held by one process at a time, with the node's journal in it."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+from typing import Final
+
+LOCK_NAME: Final = "lock"
+
+
+class DirectoryHeld(Exception):
+    """Another process hosts this node."""
+
+
+class NodeDirectory:
+    """Holds `path` from construction until `release`, or the end of the process.
+
+    The lock is the kernel's (flock): it goes with the process, however that ends, and is not inherited by what it execs.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Raises DirectoryHeld; OSError where the directory can not be made or written."""
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.path = path
+        self._descriptor = os.open(path / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(self._descriptor, 32, 0).decode(errors="replace").strip()
+            os.close(self._descriptor)
+            who = f" (process {holder})" if holder else ""
+            raise DirectoryHeld(f"{path} is held by another process{who}; a node runs once") from None
+        os.ftruncate(self._descriptor, 0)
+        os.pwrite(self._descriptor, str(os.getpid()).encode(), 0)
+
+    def release(self) -> None:
+        os.close(self._descriptor)

@@ -1,0 +1,191 @@
+"""The journal of a node: what its replicas must not forget, in one SQLite file.
+
+One commit a turn for all replicas; when it returns, it is on disk (write-ahead log, `synchronous=FULL`). A batch of entries is
+one row, with a checksum over where it belongs and what it holds. A row that does not check is named and never
+served. The format is described in `docs/journal.md`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import sqlite3
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from coordinator.consensus.engine import HardState
+from coordinator.replica.ports import JournalFailed, Write
+
+FORMAT: Final = 1
+FILE_NAME: Final = "journal.sqlite3"
+
+_SCHEMA: Final = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE replicas (replica INTEGER PRIMARY KEY, cluster INTEGER NOT NULL, cluster_name TEXT NOT NULL);
+CREATE TABLE hard_states (
+    replica INTEGER PRIMARY KEY, term INTEGER NOT NULL, vote INTEGER NOT NULL, commit_index INTEGER NOT NULL,
+    checksum BLOB NOT NULL
+);
+CREATE TABLE batches (
+    replica INTEGER NOT NULL, first_index INTEGER NOT NULL, last_index INTEGER NOT NULL,
+    body BLOB NOT NULL, checksum BLOB NOT NULL, PRIMARY KEY (replica, first_index)
+) WITHOUT ROWID;
+CREATE TABLE epochs (cluster_name TEXT PRIMARY KEY, epoch INTEGER NOT NULL) WITHOUT ROWID;
+"""
+
+_encode = msgspec.msgpack.Encoder().encode
+_bodies = msgspec.msgpack.Decoder(tuple[list[int], list[bytes]])
+
+
+class JournalDamaged(Exception):
+    """The journal holds something that its checksum denies, or lacks something. Names the row."""
+
+
+class StoredReplica(NamedTuple):
+    replica: int
+    cluster: int
+    cluster_name: str
+
+
+class StoredLog(NamedTuple):
+    hard_state: HardState
+    terms: list[int]
+    entries: list[bytes]
+
+
+class SqliteJournal:
+    """Use by one thread of one process, which holds the node directory's lock."""
+
+    def __init__(self, directory: Path) -> None:
+        """Open the journal in `directory`, made empty where there is none: an empty one holds no replica, and a node
+        without replicas waits (DESIGN.md, rule 4). Raises JournalDamaged, sqlite3.Error."""
+        self._path = directory / FILE_NAME
+        self._db = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
+        try:
+            self._db.execute("PRAGMA locking_mode=EXCLUSIVE")
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute("PRAGMA synchronous=FULL")
+            self._create_or_check()
+        except sqlite3.DatabaseError as error:
+            raise JournalDamaged(f"{self._path}: {error}") from error
+        self._last_index: dict[int, int] = {}
+
+    def _create_or_check(self) -> None:
+        if not self._db.execute("SELECT 1 FROM sqlite_master WHERE name = 'meta'").fetchone():
+            self._db.execute("BEGIN IMMEDIATE")
+            for statement in _SCHEMA.strip().split(";\n"):
+                self._db.execute(statement)
+            node = str(secrets.randbits(63) or 1)
+            self._db.executemany("INSERT INTO meta VALUES (?, ?)", [("format", str(FORMAT)), ("node", node)])
+            self._db.execute("COMMIT")
+        stored = dict(self._db.execute("SELECT key, value FROM meta"))
+        if stored.get("format") != str(FORMAT):
+            raise JournalDamaged(f"{self._path}: expected format {FORMAT}, got {stored.get('format')}")
+        self.node_identity = int(stored["node"])
+        """Random, made with the journal: a new disk is a new node, whatever its name."""
+
+    def close(self) -> None:
+        self._db.close()
+
+    # --- reading ----------------------------------------------------------------------------------
+
+    def replicas(self) -> list[StoredReplica]:
+        rows = self._db.execute("SELECT replica, cluster, cluster_name FROM replicas ORDER BY replica")
+        return [StoredReplica(*row) for row in rows]
+
+    def load(self, replica: int) -> StoredLog:
+        """Everything of one replica, checked. Raises JournalDamaged."""
+        row = self._db.execute(
+            "SELECT term, vote, commit_index, checksum FROM hard_states WHERE replica = ?", (replica,)
+        ).fetchone()
+        if row is None or row[3] != _checksum(replica, *row[:3]):
+            raise JournalDamaged(f"{self._path}: the hard state of replica {replica:x} is missing or damaged")
+        terms: list[int] = []
+        entries: list[bytes] = []
+        rows = self._db.execute(
+            "SELECT first_index, last_index, body, checksum FROM batches WHERE replica = ? ORDER BY first_index", (replica,)
+        )
+        for first_index, last_index, body, checksum in rows:
+            where = f"{self._path}: entries {first_index} to {last_index} of replica {replica:x}"
+            if checksum != _checksum(replica, first_index, last_index, body):
+                raise JournalDamaged(f"{where} do not match their checksum")
+            if first_index != len(entries) + 1:
+                raise JournalDamaged(f"{where} follow index {len(entries)}")
+            batch_terms, batch_entries = _bodies.decode(body)
+            terms += batch_terms
+            entries += batch_entries
+        if len(entries) < row[2]:
+            raise JournalDamaged(f"{self._path}: replica {replica:x} lacks entries up to its commit index {row[2]}")
+        self._last_index[replica] = len(entries)
+        return StoredLog(HardState(*row[:3]), terms, entries)
+
+    def highest_epoch(self, cluster_name: str) -> int:
+        """The highest restore epoch that a cluster of this name ever had on this node; 0 where it had none."""
+        row = self._db.execute("SELECT epoch FROM epochs WHERE cluster_name = ?", (cluster_name,)).fetchone()
+        return row[0] if row else 0
+
+    # --- writing ----------------------------------------------------------------------------------
+
+    def commit(self, writes: list[Write]) -> None:
+        """See `ports.Journal`."""
+        try:
+            execute = self._db.execute
+            execute("BEGIN IMMEDIATE")
+            for write in writes:
+                if write.entries:
+                    self._put_entries(write)
+                self._put_hard_state(write.replica, write.hard_state)
+            execute("COMMIT")
+        except sqlite3.Error as error:
+            raise JournalFailed(f"{self._path}: {error}") from error
+
+    def _put_hard_state(self, replica: int, state: HardState) -> None:
+        self._db.execute(
+            "INSERT OR REPLACE INTO hard_states VALUES (?, ?, ?, ?, ?)", (replica, *state, _checksum(replica, *state))
+        )
+
+    def _put_entries(self, write: Write) -> None:
+        replica, first_index = write.replica, write.first_index
+        if first_index <= self._last_index.get(replica, 0):
+            self._truncate(replica, first_index)
+        self._insert(replica, first_index, write.terms, write.entries)
+        self._last_index[replica] = first_index + len(write.entries) - 1
+
+    def _insert(self, replica: int, first_index: int, terms: list[int], entries: list[bytes]) -> None:
+        last_index = first_index + len(entries) - 1
+        body = _encode((terms, entries))
+        self._db.execute(
+            "INSERT INTO batches VALUES (?, ?, ?, ?, ?)",
+            (replica, first_index, last_index, body, _checksum(replica, first_index, last_index, body)),
+        )
+
+    def _truncate(self, replica: int, first_index: int) -> None:
+        """Drop entries from `first_index` on; the batch that it cuts through is written again, shorter."""
+        execute = self._db.execute
+        cut = execute(
+            "SELECT first_index, body FROM batches WHERE replica = ? AND first_index < ? AND last_index >= ?",
+            (replica, first_index, first_index),
+        ).fetchone()
+        execute("DELETE FROM batches WHERE replica = ? AND last_index >= ?", (replica, first_index))
+        if cut is not None:
+            terms, entries = _bodies.decode(cut[1])
+            keep = first_index - cut[0]
+            self._insert(replica, cut[0], terms[:keep], entries[:keep])
+
+    def admit(self, replica: StoredReplica, epoch: int, log: StoredLog) -> None:
+        """Write the first state of a new replica, at its birth."""
+        self._db.execute("BEGIN IMMEDIATE")
+        self._db.execute("INSERT INTO replicas VALUES (?, ?, ?)", replica)
+        self._db.execute(
+            "INSERT INTO epochs VALUES (?, ?) ON CONFLICT (cluster_name) DO UPDATE SET epoch = max(epoch, excluded.epoch)",
+            (replica.cluster_name, epoch),
+        )
+        self._insert(replica.replica, 1, log.terms, log.entries)
+        self._put_hard_state(replica.replica, log.hard_state)
+        self._db.execute("COMMIT")
+
+
+def _checksum(*fields: Any) -> bytes:
+    return hashlib.blake2b(_encode(fields), digest_size=8).digest()

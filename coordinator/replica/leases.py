@@ -1,0 +1,87 @@
+"""The leases of sessions, as the leader counts them. Pure; a leader's memory alone, never in the log.
+
+A lease runs on lease time, which stands still in a stall: while the node is deaf, and for what a turn came too late (a
+paused process, a suspended machine, a stalled disk). So keep-alives that waited unread are drained before anything is
+counted against them (history 3). A new leader begins with full leases (Chubby, section 2.8).
+
+An expiry is proposed only by a leader that a majority has confirmed since the lease ran out, and from the proposal on
+the session's keep-alives are not answered (history 11).
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable
+from typing import Final
+
+STEP_US_MAX: Final = 100_000
+"""A turn that comes later than this after the last one was a stall. Turns are 20 ms apart at the most."""
+_OVERDUE_US: Final = 10_000
+"""How soon to look again at a lease that ran out and waits for a majority to confirm its leader."""
+
+
+class Leases:
+    def __init__(self, now_us: int) -> None:
+        self._seen_us = now_us
+        self._lease_us = 0
+        self._deadlines: dict[int, int] = {}
+        self._heap: list[tuple[int, int]] = []
+        self._overdue: dict[int, int] = {}
+        """Session to when, on the real clock, its lease was first seen to have run out."""
+        self._expiring: set[int] = set()
+
+    def advance(self, now_us: int, *, connected: bool) -> None:
+        """Let lease time pass, once a turn, after the mailboxes were drained."""
+        step = now_us - self._seen_us
+        self._seen_us = now_us
+        if connected:
+            self._lease_us += min(step, STEP_US_MAX)
+
+    def renew(self, session: int, ttl_ms: int) -> bool:
+        """Give `session` its full lease. False, and nothing done, where its expiry is already proposed."""
+        if session in self._expiring:
+            return False
+        deadline = self._lease_us + ttl_ms * 1_000
+        self._deadlines[session] = deadline
+        self._overdue.pop(session, None)
+        heapq.heappush(self._heap, (deadline, session))
+        if len(self._heap) > 64 + 4 * len(self._deadlines):
+            self._heap = [(deadline, session) for session, deadline in self._deadlines.items()]
+            heapq.heapify(self._heap)
+        return True
+
+    def forget(self, session: int) -> None:
+        """The session has ended."""
+        self._deadlines.pop(session, None)
+        self._overdue.pop(session, None)
+        self._expiring.discard(session)
+
+    def remaining_ms(self, session: int) -> int:
+        """What is left of the lease, 0 where it ran out or there is none."""
+        deadline = self._deadlines.get(session, 0)
+        return max(0, (deadline - self._lease_us) // 1_000)
+
+    def take_expired(self, confirmed_at_us: int) -> list[int]:
+        """Sessions to propose the expiry of. From here on their keep-alives are not answered."""
+        while self._heap and self._heap[0][0] <= self._lease_us:
+            deadline, session = heapq.heappop(self._heap)
+            if self._deadlines.get(session) == deadline and session not in self._expiring:
+                self._overdue.setdefault(session, self._seen_us)
+        expired = sorted(session for session, since_us in self._overdue.items() if confirmed_at_us >= since_us)
+        for session in expired:
+            del self._overdue[session]
+            self._expiring.add(session)
+        return expired
+
+    def proposal_refused(self, sessions: Iterable[int]) -> None:
+        """The proposal of these expiries was not taken; try again."""
+        for session in sessions:
+            self._expiring.discard(session)
+            self._overdue[session] = self._seen_us
+
+    @property
+    def deadline_in_us(self) -> int | None:
+        """How long until the next lease runs out, in lease time; None where none does."""
+        if self._overdue:
+            return _OVERDUE_US
+        return max(0, self._heap[0][0] - self._lease_us) if self._heap else None

@@ -1,0 +1,178 @@
+"""A node's mailboxes on Redis: the `Bus` of a worker.
+
+One connection listens and publishes. Nothing is queued in Redis, and nothing here waits for it: what can not be sent is
+lost, as on any network, and counted. On the same connection the node looks at its leader's mailbox every 20 ms: when that
+loses its only subscriber, the leader's process is dead or deaf (DESIGN.md, "A crash is seen through the channel").
+"""
+
+from __future__ import annotations
+
+import logging
+import select
+from collections import Counter
+from collections.abc import Callable
+from random import Random
+from typing import Final
+
+from coordinator.channel import Channel, ChannelError
+from coordinator.replica.ports import Inbound, Outbound
+from coordinator.wire import Channels
+
+LOOK_US: Final = 20_000
+"""How often the watched mailboxes are looked at."""
+BACK_OFF_US_MIN: Final = 20_000
+BACK_OFF_US_MAX: Final = 500_000
+"""Between two tries to connect, doubled each time and jittered."""
+SILENCE_US_MAX: Final = 5_000_000
+"""A Redis that answers nothing for so long is given up, though its connection stands."""
+
+logger = logging.getLogger(__name__)
+
+
+class RedisBus:
+    def __init__(
+        self,
+        node: str,
+        url: str,
+        channels: Channels,
+        random: Random,
+        *,
+        greet: Callable[[], None],
+        drops: Counter[str],
+    ) -> None:
+        """`greet` is called before each connection is made (it may see to the clients' user on a Redis that
+        forgot it)."""
+        self._node = node
+        self._channels = channels
+        self._channel = Channel(url)
+        self._random = random
+        self._greet = greet
+        self._own = channels.peer(node)
+        self._peer_channel = self._own.encode()
+        self._watched: frozenset[str] = frozenset()
+        self._seen: dict[str, int] = {}
+        self._silent: list[str] = []
+        self._looked_us = 0
+        self._answered_us = 0
+        self._looks_open = 0
+        self._retry_us = 0
+        self._back_off_us = BACK_OFF_US_MIN
+        self._was_lost = False
+        self.drops = drops
+
+    # --- the connection ---------------------------------------------------------------------------
+
+    @property
+    def connected(self) -> bool:
+        return self._channel.connected
+
+    def keep(self, now_us: int) -> None:
+        """Reconnect where the connection is lost and the back-off is over; look at the watched mailboxes where due."""
+        if not self._channel.connected:
+            if now_us >= self._retry_us:
+                self._connect(now_us)
+            return
+        if now_us - self._looked_us >= LOOK_US:
+            self._looked_us = now_us
+            if self._looks_open and now_us - self._answered_us > SILENCE_US_MAX:
+                self._lose(ChannelError(f"no answer for {SILENCE_US_MAX / 1e6:.0f} s"))
+                return
+            names = [self._channels.peer(node) for node in sorted(self._watched)]
+            self._send([("look", ("PUBSUB", "NUMSUB", self._own, *names))])
+            self._looks_open += 1
+
+    def _connect(self, now_us: int) -> None:
+        try:
+            self._greet()
+            mailboxes = (self._own, self._channels.client(self._node), self._channels.discovery)
+            self._channel.connect(mailboxes)
+        except ChannelError as error:
+            delay_us = self._back_off_us // 2 + self._random.randrange(self._back_off_us)
+            self._retry_us = now_us + delay_us
+            self._back_off_us = min(2 * self._back_off_us, BACK_OFF_US_MAX)
+            if not self._was_lost:
+                self._was_lost = True
+                logger.warning("%s is deaf: %s", self._node, error)
+            return
+        if self._was_lost:
+            logger.warning("%s hears again", self._node)
+        self._was_lost = False
+        self._back_off_us = BACK_OFF_US_MIN
+        self._seen = {}
+        self._looks_open = 0
+        self._answered_us = now_us
+
+    def _lose(self, error: ChannelError) -> None:
+        """A count that falls because the connection did says nothing: what was seen on it is forgotten."""
+        self._channel.close()
+        self._was_lost = True
+        self._seen = {}
+        self._silent = []
+        logger.warning("%s is deaf: %s", self._node, error)
+
+    def wait(self, wake: int, timeout_us: int) -> None:
+        """Sleep until something comes, `wake` is readable, or the time is up."""
+        poll = select.poll()
+        poll.register(wake, select.POLLIN)
+        if self._channel.connected:
+            events = select.POLLIN | (select.POLLOUT if self._channel.wants_write else 0)
+            poll.register(self._channel.fileno(), events)
+        poll.poll(max(0, min(timeout_us, LOOK_US)) / 1_000)
+
+    # --- ports.Bus --------------------------------------------------------------------------------
+
+    def drain(self) -> list[Inbound]:
+        if not self._channel.connected:
+            return []
+        try:
+            if self._channel.wants_write:
+                self._channel.flush()
+            received = self._channel.receive()
+        except ChannelError as error:
+            self._lose(error)
+            return []
+        for tag, reply in received.replies:
+            if tag == "look":
+                self._note_counts(reply)
+        return [Inbound(channel == self._peer_channel, data) for channel, data in received.messages]
+
+    def publish(self, packets: list[Outbound]) -> None:
+        self._send([(None, ("PUBLISH", packet.channel, packet.data)) for packet in packets])
+
+    def _send(self, commands: list[tuple[str | None, tuple[str | bytes, ...]]]) -> None:
+        if not self._channel.connected:
+            self.drops["not-connected"] += len(commands)
+            return
+        try:
+            self._channel.send(commands)
+        except ChannelError as error:
+            self.drops["not-connected"] += len(commands)
+            self._lose(error)
+
+    def watch(self, nodes: frozenset[str]) -> None:
+        if nodes != self._watched:
+            self._watched = nodes
+            self._seen = {node: count for node, count in self._seen.items() if node in nodes}
+            self._looked_us = 0  # Look at once: a leader that dies before it was seen alive leaves no hint.
+
+    def take_silent(self) -> list[str]:
+        silent, self._silent = self._silent, []
+        return silent
+
+    def _note_counts(self, reply: object) -> None:
+        """Take an answer of NUMSUB: channel, count, channel, count, … our own mailbox first."""
+        self._looks_open = 0
+        self._answered_us = self._looked_us
+        if not isinstance(reply, list) or len(reply) < 2:
+            return
+        counts = dict(zip(reply[::2], reply[1::2], strict=False))
+        if counts.pop(self._peer_channel, 1) > 1:
+            self.drops["second-subscriber"] += 1
+            if self.drops["second-subscriber"] == 1:
+                logger.error("more than one process listens to the mailbox of %s", self._node)
+        for node in self._watched:
+            count = counts.get(self._channels.peer(node).encode(), 0)
+            before = self._seen.get(node, 0)
+            self._seen[node] = count
+            if count == 0 and before == 1:
+                self._silent.append(node)

@@ -1,0 +1,76 @@
+"""What one turn needs of the world, so that a worker and the simulator can each hand in their own.
+
+A worker's are SQLite (`journal.py`), Redis (`mailbox.py`) and the monotonic clock; the simulator's are its own.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+from coordinator.consensus.engine import HardState
+
+
+class JournalFailed(Exception):
+    """A write may or may not be on disk, and nobody can know. The process must end (DESIGN.md, rule 3)."""
+
+
+class Write(NamedTuple):
+    """What one replica wants on disk: its hard state, and its log from `first_index` on."""
+
+    replica: int
+    hard_state: HardState
+    first_index: int
+    terms: list[int]
+    entries: list[bytes]
+
+
+class Journal(Protocol):
+    def commit(self, writes: list[Write]) -> None:
+        """Put all of it on disk, at once or not at all; it is there when this returns. Raises JournalFailed."""
+        ...
+
+
+class Inbound(NamedTuple):
+    """A packet from a mailbox: `from_peers` says which of the node's two it was."""
+
+    from_peers: bool
+    data: bytes
+
+
+class Outbound(NamedTuple):
+    """`address`: the Redis to publish on; "" the node's own."""
+
+    address: str
+    channel: str
+    data: bytes
+
+
+class Bus(Protocol):
+    """A lossy, reordering, duplicating network (DESIGN.md, rule 1). Nothing here blocks or raises."""
+
+    @property
+    def connected(self) -> bool:
+        """Is the node's mailbox being listened to? While it is not, time is a stall."""
+        ...
+
+    def drain(self) -> list[Inbound]: ...
+
+    def publish(self, packets: list[Outbound]) -> None: ...
+
+    def watch(self, nodes: frozenset[str]) -> None:
+        """Look out for these nodes' mailboxes falling silent."""
+        ...
+
+    def take_silent(self) -> list[str]:
+        """Watched nodes whose mailbox lost its only subscriber, seen on one unbroken connection (the crash hint)."""
+        ...
+
+
+class Clock(Protocol):
+    def now_us(self) -> int:
+        """Monotonic microseconds."""
+        ...
+
+    def wall_ms(self) -> int:
+        """Milliseconds since 1970, for people; nothing is decided by it."""
+        ...

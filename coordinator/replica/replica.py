@@ -1,0 +1,260 @@
+"""One replica as its node hosts it: the engine, the state machine, and the callers that wait for either.
+
+Commands become entries, stamped with who a node verified that they come from; their results go back when the entry is
+applied. Reads, keep-alives and confirmations share one confirmation of leadership a turn. Everything here is called by
+the one turn (`turn.py`); nothing here does input or output.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Final, NamedTuple
+
+from coordinator import wire
+from coordinator.consensus.engine import Engine, Ready, Role
+from coordinator.consensus.entries import COMMAND, COMMAND_PREFIX
+from coordinator.consensus.membership import Configuration
+from coordinator.replica.callers import Answers, Caller
+from coordinator.replica.history import History
+from coordinator.replica.leases import Leases
+from coordinator.replica.meters import Meters
+from coordinator.statemachine import commands
+from coordinator.statemachine.machine import (
+    GrantMade,
+    Machine,
+    SessionBegan,
+    SessionEnded,
+    encode_entry,
+    encode_node_entry,
+)
+
+APPLY_BYTES_MAX: Final = 2 * 1024 * 1024
+"""Entries applied in one turn; the rest waits for the next, so that a long log does not hold the loop."""
+COMMAND_BYTES_MAX: Final = commands.VALUE_BYTES_MAX + 8 * 1024
+WATCHERS_MAX: Final = 200_000
+"""Acquisitions whose grant is pushed. Past it grants are not pushed, and waiters find out by asking."""
+
+
+class _Proposal(NamedTuple):
+    caller: Caller
+    request_id: int
+    op: commands.ClientOp
+    session: int
+    term: int
+    since_us: int
+
+
+_ReadRequest = wire.QueryRequest | wire.KeepAliveRequest | wire.ConfirmRequest
+
+
+class _Read(NamedTuple):
+    caller: Caller
+    request: _ReadRequest
+    principal: str
+
+
+class Replica:
+    def __init__(self, cluster: int, cluster_name: str, replica: int, engine: Engine, machine: Machine, now_us: int) -> None:
+        self.cluster = cluster
+        self.cluster_name = cluster_name
+        self.replica = replica
+        self.engine = engine
+        self.machine = machine
+        self.leases: Leases | None = None
+        """Of a leader that has applied the first entry of its own term; None elsewhere."""
+        self.history = History(now_us)
+        self.meters = Meters()
+        self._commands: list[tuple[_Proposal, bytes]] = []
+        self._proposals: dict[int, _Proposal] = {}
+        self._reads: list[_Read] = []
+        self._reads_by_ticket: dict[int, list[_Read]] = {}
+        self._confirmed: deque[tuple[int, list[_Read]]] = deque()
+        self._watchers: dict[int, dict[tuple[str, int], Caller]] = {}
+
+    @property
+    def configuration(self) -> Configuration:
+        return self.engine.configuration
+
+    @property
+    def leader_node(self) -> str:
+        """The node of the leader, "" where this replica knows of none."""
+        return self.configuration.node_of(self.engine.leader)
+
+    # --- what comes in ----------------------------------------------------------------------------
+
+    def principal_of(self, caller: Caller) -> str | None:
+        """The principal that the caller's token speaks for in this cluster."""
+        known = self.machine.key_of(caller.token_id)
+        return known[0] if known is not None and known[1] == caller.key else None
+
+    def ask(self, caller: Caller, request: wire.CommandRequest | _ReadRequest, answers: Answers, now_us: int) -> None:
+        """Take a client's request; it is answered in this turn or a later one, or lost with the leadership."""
+        signer = self.principal_of(caller)
+        if signer is None:
+            return self._refuse(caller, request.id, answers, commands.FORBIDDEN, "no such token in this cluster")
+        if self.engine.role is not Role.LEADER:
+            return answers.add(caller, wire.NotLeader(request.id, self.leader_node))
+        act_for = "" if isinstance(request, wire.ConfirmRequest) else request.act_for
+        if act_for and not self.machine.principals[signer].act_for:
+            return self._refuse(caller, request.id, answers, commands.FORBIDDEN, f"{signer!r} may not act for others")
+        principal, actor = (act_for, signer) if act_for else (signer, "")
+        if not isinstance(request, wire.CommandRequest):
+            self._reads.append(_Read(caller, request, principal))
+            return None
+        if len(request.command) > COMMAND_BYTES_MAX:
+            message = f"a command has at most {COMMAND_BYTES_MAX} bytes, got {len(request.command)}"
+            return self._refuse(caller, request.id, answers, commands.INVALID, message)
+        command = wire.decode_command(request.command)
+        proposal = _Proposal(caller, request.id, command.op, command.session, self.engine.term, now_us)
+        entry = COMMAND_PREFIX + encode_entry(principal, actor, bytes(request.command))
+        self._commands.append((proposal, entry))
+        return None
+
+    @staticmethod
+    def _refuse(caller: Caller, request_id: int, answers: Answers, code: str, message: str) -> None:
+        answers.add(caller, wire.Answer(request_id, commands.Failure(code, message)))
+
+    def tick(self, now_us: int, *, connected: bool) -> None:
+        """Let time pass for the engine and, on a leader, for the leases. After everything that came was taken in."""
+        self.engine.tick(now_us)
+        if self.leases is None or self.engine.role is not Role.LEADER:
+            return
+        self.leases.advance(now_us, connected=connected)
+        expired = self.leases.take_expired(self.engine.confirmed_at_us)
+        if expired:
+            entry = COMMAND_PREFIX + encode_node_entry(commands.ExpireSessions(tuple(expired)))
+            if self.engine.propose([entry]) is None:
+                self.leases.proposal_refused(expired)
+
+    # --- the turn's middle ------------------------------------------------------------------------
+
+    def prepare(self, answers: Answers, now_us: int) -> Ready:
+        """Propose what was asked and say what is to be written and sent."""
+        if self._commands:
+            self._propose(answers)
+        if self._reads:
+            ticket = self.engine.read()
+            if ticket is None:
+                self._turn_away(self._reads, answers)
+            else:
+                self._reads_by_ticket[ticket] = self._reads
+            self._reads = []
+        return self.engine.ready(now_us)
+
+    def _propose(self, answers: Answers) -> None:
+        taken, self._commands = self._commands, []
+        first_index = self.engine.propose([entry for _, entry in taken])
+        if first_index is not None:
+            for index, (proposal, _) in enumerate(taken, first_index):
+                self._proposals[index] = proposal._replace(term=self.engine.term)
+            return
+        for proposal, _ in taken:
+            if self.engine.role is Role.LEADER:
+                message = "the leader has its bound of uncommitted bytes; ask again"
+                self._refuse(proposal.caller, proposal.request_id, answers, commands.BUSY, message)
+            else:
+                answers.add(proposal.caller, wire.NotLeader(proposal.request_id, self.leader_node))
+
+    def _turn_away(self, reads: list[_Read], answers: Answers) -> None:
+        for read in reads:
+            answers.add(read.caller, wire.NotLeader(read.request.id, self.leader_node))
+
+    def finish(self, ready: Ready, answers: Answers, now_us: int) -> None:
+        """The journal has what `ready` asked for: apply what is committed and answer whom that answers."""
+        engine = self.engine
+        engine.persisted(ready)
+        self._apply(answers, now_us)
+        for read in engine.take_reads():
+            waiting = self._reads_by_ticket.pop(read.ticket, None)
+            if waiting is not None:
+                self._confirmed.append((read.index, waiting))
+        if engine.role is not Role.LEADER:
+            self._abdicate(answers)
+        elif self.leases is None and engine.applied_own_term:
+            self.leases = Leases(now_us)
+            for session in self.machine.sessions.values():
+                self.leases.renew(session.session, session.ttl_ms)
+        while self._confirmed and self._confirmed[0][0] <= engine.applied_index:
+            for confirmed in self._confirmed.popleft()[1]:
+                self._answer_read(confirmed, answers)
+        self.history.observe(self, now_us)
+
+    def _abdicate(self, answers: Answers) -> None:
+        """Whoever waits for this leader asks the next one; a retry is harmless. (Raft, section 8)"""
+        self.leases = None
+        self._watchers = {}
+        for reads in self._reads_by_ticket.values():
+            self._turn_away(reads, answers)
+        self._reads_by_ticket = {}
+        for _, reads in self._confirmed:
+            self._turn_away(reads, answers)
+        self._confirmed.clear()
+        for proposal in self._proposals.values():
+            answers.add(proposal.caller, wire.NotLeader(proposal.request_id, self.leader_node))
+        self._proposals = {}
+
+    # --- apply ------------------------------------------------------------------------------------
+
+    def _apply(self, answers: Answers, now_us: int) -> None:
+        committed = self.engine.take_committed(APPLY_BYTES_MAX)
+        for index, (term, entry) in enumerate(
+            zip(committed.terms, committed.entries, strict=True), committed.first_index
+        ):
+            if entry[0] != COMMAND:
+                continue
+            result = self.machine.apply(index, memoryview(entry)[1:])
+            proposal = self._proposals.pop(index, None)
+            if proposal is not None and proposal.term == term:
+                answers.add(proposal.caller, wire.Answer(proposal.request_id, result))
+                self.meters.committed(now_us, now_us - proposal.since_us)
+                if isinstance(result, commands.Queued) and isinstance(proposal.op, commands.AcquireLock):
+                    op = proposal.op
+                    self._watch(op.owner or proposal.session, op.name, op.acquisition, proposal.caller)
+            if self.machine.events:
+                self._tell(answers)
+
+    def _watch(self, session: int, name: str, acquisition: int, caller: Caller) -> None:
+        if len(self._watchers) < WATCHERS_MAX:
+            self._watchers.setdefault(session, {})[name, acquisition] = caller
+
+    def _tell(self, answers: Answers) -> None:
+        events, self.machine.events = self.machine.events, []
+        for event in events:
+            match event:
+                case SessionBegan(session, ttl_ms):
+                    if self.leases is not None:
+                        self.leases.renew(session, ttl_ms)
+                case SessionEnded(session):
+                    self._watchers.pop(session, None)
+                    if self.leases is not None:
+                        self.leases.forget(session)
+                case GrantMade(session, name, acquisition, token):
+                    caller = self._watchers.get(session, {}).pop((name, acquisition), None)
+                    if caller is not None:
+                        answers.add(caller, wire.GrantPushed(self.cluster, session, name, acquisition, token))
+
+    # --- reads ------------------------------------------------------------------------------------
+
+    def _answer_read(self, read: _Read, answers: Answers) -> None:
+        assert self.leases is not None, "a confirmed read is answered by a leader that has applied its own term"
+        match read.request:
+            case wire.ConfirmRequest(request_id):
+                answers.add(read.caller, wire.Confirmed(request_id, self.engine.term))
+            case wire.KeepAliveRequest(request_id, session=session):
+                self._keep_alive(read, request_id, session, answers)
+            case wire.QueryRequest(request_id, query=query):
+                result = self.machine.query(query, read.principal, self.leases.remaining_ms)
+                if isinstance(query, commands.AwaitGrant) and isinstance(result, commands.Queued):
+                    self._watch(query.owner, query.name, query.acquisition, read.caller)
+                answers.add(read.caller, wire.Answer(request_id, result))
+
+    def _keep_alive(self, read: _Read, request_id: int, number: int, answers: Answers) -> None:
+        session = self.machine.sessions.get(number)
+        if session is None or session.principal != read.principal:
+            message = f"session {number} is gone, or another's"
+            return self._refuse(read.caller, request_id, answers, commands.SESSION_GONE, message)
+        assert self.leases is not None
+        if self.leases.renew(number, session.ttl_ms):
+            answers.add(read.caller, wire.KeptAlive(request_id, number, session.ttl_ms))
+        # Else its expiry is proposed and not yet applied: no answer now; the caller asks again (history 11).
+        return None

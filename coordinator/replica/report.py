@@ -1,0 +1,124 @@
+"""What a node says of its replicas: for status, for the directory, and for the feed that dashboards read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Final, NamedTuple
+
+import msgspec
+
+from coordinator import wire
+from coordinator.consensus.entries import COMMAND, CONFIGURATION
+from coordinator.replica.replica import Replica
+from coordinator.statemachine.commands import Entry, ExpireSessions
+
+WAITING: Final = "waiting"
+DIGEST_SIZE_MAX: Final = 2_000
+"""Sessions, locks and keys above which a status does not hash the state: it must not hold the turn."""
+
+_entries = msgspec.msgpack.Decoder(Entry)
+
+
+class Identity(NamedTuple):
+    """What is the same in every report of a node's process."""
+
+    node: str
+    pid: int
+    boot: int
+    faults_allowed: bool
+    waiting_for: str
+
+
+def replica_report(identity: Identity, replica: Replica, drops: Mapping[str, int], *, digest: bool) -> wire.ReplicaReport:
+    engine = replica.engine
+    machine = replica.machine
+    size = len(machine.sessions) + len(machine.locks) + len(machine.keys)
+    return wire.ReplicaReport(
+        node=identity.node,
+        cluster=replica.cluster,
+        cluster_name=replica.cluster_name,
+        replica=replica.replica,
+        pid=identity.pid,
+        role=engine.role.value,
+        leader=replica.leader_node,
+        term=engine.term,
+        vote=replica.configuration.node_of(engine.vote),
+        last_index=engine.last_index,
+        commit_index=engine.commit_index,
+        applied_index=engine.applied_index,
+        digest=machine.digest() if digest and size <= DIGEST_SIZE_MAX else "",
+        waiting_for="",
+        voters=tuple(member.node for member in replica.configuration.voters),
+        drops=dict(drops),
+        faults_allowed=identity.faults_allowed,
+    )
+
+
+def waiting_report(identity: Identity, cluster_name: str, drops: Mapping[str, int]) -> wire.ReplicaReport:
+    """Of a node that hosts no replica of the cluster."""
+    return wire.ReplicaReport(
+        node=identity.node,
+        cluster=0,
+        cluster_name=cluster_name,
+        replica=0,
+        pid=identity.pid,
+        role=WAITING,
+        leader="",
+        term=0,
+        vote="",
+        last_index=0,
+        commit_index=0,
+        applied_index=0,
+        digest="",
+        waiting_for=identity.waiting_for,
+        voters=(),
+        drops=dict(drops),
+        faults_allowed=identity.faults_allowed,
+    )
+
+
+def directory(request_id: int, node: str, replicas: Iterable[Replica]) -> wire.Directory:
+    """Who is there, as this node's logs say; answered without asking anyone, so it may be old."""
+    addresses = {node: ""}
+    clusters = []
+    for replica in replicas:
+        members = replica.configuration.voters
+        addresses.update((member.node, member.address) for member in members)
+        clusters.append(
+            wire.ClusterEntry(
+                replica.cluster_name,
+                replica.cluster,
+                replica.leader_node,
+                replica.engine.term,
+                tuple(member.node for member in members),
+            )
+        )
+    return wire.Directory(request_id, node, tuple(addresses.items()), tuple(clusters))
+
+
+def log_cells(replica: Replica) -> tuple[int, tuple[wire.LogCell, ...]]:
+    """The first index of the log, and its last few entries in words."""
+    engine = replica.engine
+    first_index, terms, entries = engine.tail(wire.FEED_LOG_CELLS)
+    cells = [
+        wire.LogCell(index, term, _describe(entry))
+        for index, (term, entry) in enumerate(zip(terms, entries, strict=True), first_index)
+    ]
+    return engine.first_index, tuple(cells)
+
+
+def _describe(entry: bytes) -> str:
+    """An entry in a few words; names only, never values."""
+    if entry[0] == CONFIGURATION:
+        return "configuration"
+    if entry[0] != COMMAND:
+        return "new term"
+    try:
+        op = _entries.decode(memoryview(entry)[1:]).command.op
+    except msgspec.MsgspecError:
+        return "unreadable"
+    words = "".join(f" {letter.lower()}" if letter.isupper() else letter for letter in type(op).__name__).strip()
+    if isinstance(op, ExpireSessions):
+        return f"{words} ({len(op.sessions)})"
+    name = getattr(op, "name", None) or getattr(op, "key", None)
+    return f"{words} {name}" if isinstance(name, str) else words

@@ -1,0 +1,232 @@
+"""One turn of a node, the only way that anything happens on it:
+
+    drain the mailboxes → step and tick → publish what promises nothing of this turn's disk
+    → journal once → apply → publish the rest
+
+Two publishes and one commit of the journal at the most, whatever came in: load makes turns larger, not more. Journal,
+bus, clock and randomness are handed in; the simulator runs this very code (DESIGN.md, "One turn is one piece of code").
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from typing import Final, NamedTuple
+
+from coordinator import wire
+from coordinator.consensus.engine import Outgoing, Ready, Role
+from coordinator.replica.callers import Answers, Caller
+from coordinator.replica.feed import Feed
+from coordinator.replica.ingress import Asked, Ingress, Refused
+from coordinator.replica.ports import Bus, Clock, Journal, Outbound, Write
+from coordinator.replica.replica import Replica
+from coordinator.replica.report import Identity, directory, replica_report, waiting_report
+from coordinator.statemachine.commands import ADMINISTER, FORBIDDEN, INVALID, Done, Failure
+from coordinator.wire import Channels, PeerMessage, Refusal, WireError
+
+PACKET_BYTES_TARGET: Final = 2 * 1024 * 1024
+"""A packet for a node is closed above this; far below what a reader takes (wire.PACKET_BYTES_MAX)."""
+REFUSALS_MAX: Final = 32
+"""Unsigned refusals of one turn: nobody's garbage makes the node talk without end."""
+FSYNC_SAMPLES_MAX: Final = 256
+
+
+class Outcome(NamedTuple):
+    """`deadline_us`: when the next turn is due if nothing comes before. `crash`: an operator asked for the
+    process to die (fault injection)."""
+
+    deadline_us: int
+    crash: bool
+
+
+class Turn:
+    """A node: its replicas on one loop, one journal and one mailbox."""
+
+    def __init__(
+        self,
+        identity: Identity,
+        channels: Channels,
+        peer_key: bytes,
+        replicas: list[Replica],
+        *,
+        journal: Journal,
+        bus: Bus,
+        clock: Clock,
+        drops: Counter[str],
+    ) -> None:
+        """`drops` counts packets and messages that are dropped, by reason; the bus may count into it too."""
+        self.identity = identity
+        self.replicas = {replica.cluster: replica for replica in replicas}
+        self._channels = channels
+        self._peer_key = peer_key
+        self._journal = journal
+        self._bus = bus
+        self._clock = clock
+        self._ingress = Ingress(identity.node, channels, peer_key, drops)
+        self.drops = drops
+        self._answers = Answers(identity.node)
+        self._feed = Feed(identity, channels, peer_key)
+        self._fsyncs_us: deque[int] = deque(maxlen=FSYNC_SAMPLES_MAX)
+        self._refused: list[Refused] = []
+        self._crash = False
+
+    def run(self) -> Outcome:
+        """Do one turn. Raises JournalFailed: then the process must end."""
+        now_us = self._clock.now_us()
+        self._take_in(now_us)
+        replicas = [*self.replicas.values()]
+        for replica in replicas:
+            replica.tick(now_us, connected=self._bus.connected)
+        readies = [(replica, replica.prepare(self._answers, now_us)) for replica in replicas]
+
+        self._publish([(replica, ready.early) for replica, ready in readies], [])
+        self._write(readies)
+        for replica, ready in readies:
+            replica.finish(ready, self._answers, now_us)
+            if replica.history.pending:
+                replica.history.stamp(self._clock.wall_ms())
+        rest = self._answers.take() + self._refusals()
+        rest += self._feed.packets(replicas, self.drops, self._fsyncs_us, now_us)
+        self._publish([(replica, ready.late) for replica, ready in readies], rest)
+        self._bus.watch(frozenset(replica.leader_node for replica in replicas if replica.engine.role is Role.FOLLOWER) - {""})
+        return Outcome(self._next_us(now_us), self._crash)
+
+    # --- in ---------------------------------------------------------------------------------------
+
+    def _take_in(self, now_us: int) -> None:
+        for packet in self._bus.drain():
+            if packet.from_peers:
+                for message in self._ingress.peers(packet.data):
+                    self._step(message, now_us)
+            else:
+                self._take_requests(packet.data, now_us)
+        for node in self._bus.take_silent():
+            for replica in self.replicas.values():
+                if replica.leader_node == node:
+                    replica.engine.suspect(replica.engine.leader, now_us)
+
+    def _step(self, message: PeerMessage, now_us: int) -> None:
+        replica = self.replicas.get(message.cluster)
+        if replica is None or replica.replica != message.receiver:
+            self.drops["peer-identity"] += 1  # For a replica that is gone, or a cluster of an earlier life.
+            return
+        replica.engine.step(message.sender, message.message, now_us)
+
+    def _take_requests(self, data: bytes, now_us: int) -> None:
+        taken = self._ingress.clients(data, self._key_of, self._why_unknown)
+        match taken:
+            case Asked(caller, requests):
+                for request in requests:
+                    try:
+                        self._ask(caller, request, now_us)
+                    except WireError as error:
+                        self.drops[f"client-{error.reason}"] += 1
+                        failure = Failure(INVALID, "the command does not parse; is the client of another version?")
+                        self._answers.add(caller, wire.Answer(request.id, failure))
+            case Refused():
+                if len(self._refused) < REFUSALS_MAX:
+                    self._refused.append(taken)
+
+    def _key_of(self, token_id: str) -> bytes | None:
+        for replica in self.replicas.values():
+            known = replica.machine.key_of(token_id)
+            if known is not None:
+                return known[1]
+        return None
+
+    def _why_unknown(self) -> Refusal:
+        if not self.replicas:
+            return Refusal(wire.REFUSED_WAITING, self.identity.waiting_for, self.identity.pid)
+        return Refusal(wire.REFUSED_TOKEN, f"{self.identity.node} knows no such token (yet)", self.identity.pid)
+
+    def _ask(self, caller: Caller, request: wire.Request, now_us: int) -> None:
+        answers = self._answers
+        match request:
+            case wire.DirectoryRequest(request_id):
+                answers.add(caller, directory(request_id, self.identity.node, self.replicas.values()))
+            case wire.StatusRequest(request_id, cluster_name):
+                answers.add(caller, wire.StatusAnswer(request_id, self._status(cluster_name)))
+            case _:
+                replica = self.replicas.get(request.cluster)
+                if replica is None:
+                    answers.add(caller, wire.NotLeader(request.id, ""))
+                elif isinstance(request, wire.CrashRequest):
+                    answers.add(caller, wire.Answer(request.id, self._may_crash(replica, caller, request)))
+                else:
+                    replica.ask(caller, request, answers, now_us)
+
+    def _status(self, cluster_name: str) -> wire.ReplicaReport:
+        for replica in self.replicas.values():
+            if replica.cluster_name == cluster_name:
+                return replica_report(self.identity, replica, self.drops, digest=True)
+        return waiting_report(self.identity, cluster_name, self.drops)
+
+    def _may_crash(self, replica: Replica, caller: Caller, request: wire.CrashRequest) -> Done | Failure:
+        if not self.identity.faults_allowed:
+            return Failure(FORBIDDEN, "fault injection is off here (CONCLAVE_FAULTS)")
+        principals = replica.machine.principals
+        signer = principals.get(replica.principal_of(caller) or "")
+        principal = principals.get(request.act_for) if request.act_for else signer
+        if signer is None or principal is None or (request.act_for and not signer.act_for) or not principal.may(ADMINISTER):
+            return Failure(FORBIDDEN, "ending a node's process takes the right to administer")
+        self._crash = True
+        return Done(replica.engine.applied_index)
+
+    # --- the middle -------------------------------------------------------------------------------
+
+    def _write(self, readies: list[tuple[Replica, Ready]]) -> None:
+        writes = [
+            Write(replica.replica, ready.hard_state, ready.first_index, ready.terms, ready.entries)
+            for replica, ready in readies
+            if ready.hard_state is not None
+        ]
+        if writes:
+            before_us = self._clock.now_us()
+            self._journal.commit(writes)
+            self._fsyncs_us.append(self._clock.now_us() - before_us)
+
+    # --- out --------------------------------------------------------------------------------------
+
+    def _publish(self, batches: list[tuple[Replica, list[Outgoing]]], rest: list[Outbound]) -> None:
+        by_node: dict[tuple[str, str], list[PeerMessage]] = {}
+        for replica, outgoing in batches:
+            for receiver, message in outgoing:
+                member = replica.configuration.member(receiver)
+                if member is not None:
+                    route = (member.node, member.address)
+                    by_node.setdefault(route, []).append(PeerMessage(replica.cluster, replica.replica, receiver, message))
+        packets = [
+            Outbound(address, self._channels.peer(node), self._seal(node, part))
+            for (node, address), messages in by_node.items()
+            for part in _parts(messages)
+        ]
+        if packets or rest:
+            self._bus.publish(packets + rest)
+
+    def _seal(self, node: str, messages: list[PeerMessage]) -> bytes:
+        return wire.seal(self._peer_key, wire.PEER, self.identity.node, node, wire.encode_peer(messages))
+
+    def _refusals(self) -> list[Outbound]:
+        refused, self._refused = self._refused, []
+        return [Outbound("", r.channel, wire.seal_refusal(self.identity.node, r.channel, r.refusal)) for r in refused]
+
+    def _next_us(self, now_us: int) -> int:
+        deadlines = [self._feed.due_us(now_us)]
+        for replica in self.replicas.values():
+            engine = replica.engine
+            deadlines.append(now_us if engine.applied_index < engine.commit_index else engine.deadline_us)
+            if replica.leases is not None and (left_us := replica.leases.deadline_in_us) is not None:
+                deadlines.append(now_us + left_us)
+        return min(deadlines)
+
+
+def _parts(messages: list[PeerMessage]) -> list[list[PeerMessage]]:
+    """Messages of one packet each, closed above PACKET_BYTES_TARGET."""
+    parts: list[list[PeerMessage]] = [[]]
+    size = 0
+    for message in messages:
+        if size > PACKET_BYTES_TARGET:
+            parts.append([])
+            size = 0
+        parts[-1].append(message)
+        size += sum(map(len, getattr(message.message, "entries", ()))) + 64
+    return parts

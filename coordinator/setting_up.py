@@ -1,0 +1,214 @@
+"""The steps that make an installation out of an empty data directory, each of which may be cut off and run again.
+
+Belongs here: taking hold of the data directory, the first births, the database, static files, the administrator. Does
+not belong here: keeping anything running (`coordinator.supervision`), and any decision about a cluster that exists: that
+is the log's alone.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import re
+import secrets
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import IO, Final, Self
+
+import django
+from django.contrib.auth import get_user_model
+from django.contrib.staticfiles.finders import get_finders
+from django.core.management import call_command
+from django.db import DatabaseError, connection, transaction
+
+from coordinator.config import PROJECT, Config, DataDirectory
+from coordinator.models import Cluster
+from coordinator.supervision import launched
+
+CLUSTER: Final = "default"
+ADMINISTRATOR: Final = "admin"
+BIRTHS_S_MAX: Final = 60.0
+PASSWORD_BYTES: Final = 12
+
+
+class SetUpError(Exception):
+    """A step could not be done; the message says which and why."""
+
+
+# --- one `up` for each data directory -------------------------------------------------------------
+
+
+def hold(data: DataDirectory) -> None:
+    """Lock the data directory for as long as this process lives, whatever program it becomes. Raises SetUpError where
+    another holds it."""
+    handle = os.open(data.run / "up.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = os.read(handle, 20).decode("ascii", "replace").strip()
+        raise SetUpError(
+            f"Conclave already runs on {data.path} (process {holder}). Stop that one first, or give this one another "
+            "CONCLAVE_DATA and CONCLAVE_PORT"
+        ) from None
+    os.ftruncate(handle, 0)
+    os.write(handle, f"{os.getpid()}\n".encode())
+    os.set_inheritable(handle, True)
+
+
+# --- nodes and their first cluster ----------------------------------------------------------------
+
+
+def _nodes_on_disk(data: DataDirectory) -> list[str]:
+    return sorted(entry.name for entry in data.nodes.iterdir() if entry.is_dir()) if data.nodes.is_dir() else []
+
+
+def _has_record() -> bool:
+    try:
+        tables = connection.introspection.table_names()
+        return Cluster._meta.db_table in tables and Cluster.objects.filter(name=CLUSTER).exists()
+    except DatabaseError as error:
+        raise _no_database(error) from None
+    finally:
+        connection.close()
+
+
+class Births:
+    """The first journals of all nodes, made by a process of its own while the database is prepared."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
+
+    @classmethod
+    def begin(cls, config: Config, data: DataDirectory) -> Self | None:
+        """None where anything says that the cluster exists or existed: a node's directory, or a record of it. Then its
+        workers start with what they have, and wait where they have nothing; no `up` ever makes it a second time."""
+        if _nodes_on_disk(data) or _has_record():
+            _require_keys(data)
+            return None
+        if data.nodes.is_dir():
+            data.nodes.rmdir()
+        command = [sys.executable, "-m", "coordinator.replica.births", "--nodes-directory", str(data.nodes)]
+        command += ["--nodes", ",".join(config.node_names), "--cluster", CLUSTER]
+        process = subprocess.Popen(
+            launched(command, parent=os.getpid(), directory=PROJECT),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        stdin: IO[str] | None = process.stdin
+        assert stdin is not None
+        stdin.write(f"{data.web_token()}\n")
+        stdin.close()
+        process.stdin = None
+        return cls(process)
+
+    def finish(self) -> str:
+        """Wait for the journals, then write the record; returns the cluster's identity. Raises SetUpError."""
+        try:
+            answer, complaint = self.process.communicate(timeout=BIRTHS_S_MAX)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            raise SetUpError(f"making the first journals took longer than {BIRTHS_S_MAX:.0f} s") from None
+        identity = answer.strip()
+        if self.process.returncode != 0 or not re.fullmatch(r"[0-9a-f]{1,16}", identity):
+            last = (complaint.strip().splitlines() or ["no reason given"])[-1]
+            raise SetUpError(f"the first journals could not be made: {last}")
+        try:
+            Cluster.objects.get_or_create(cluster_id=identity, defaults={"name": CLUSTER})
+        except DatabaseError as error:
+            raise _no_database(error) from None
+        return identity
+
+
+def _require_keys(data: DataDirectory) -> None:
+    missing = [name for name in ("peer_key", "realm", "web_token") if not (data.keys / name).exists()]
+    if missing and _nodes_on_disk(data):
+        raise SetUpError(
+            f"{data.keys} lacks {' and '.join(missing)}, by which the nodes in {data.nodes} know one another and this "
+            "installation: put the files back from a copy of the data directory"
+        )
+
+
+def about_nodes(config: Config, data: DataDirectory) -> list[str]:
+    """What it means that the nodes on disk are not those that CONCLAVE_NODES asks for. Empty before the first births."""
+    present, wanted = _nodes_on_disk(data), config.node_names
+    if not present:
+        return ["the record knows the cluster, and no node has a journal: the nodes start and wait"] if _has_record() else []
+    lines = []
+    without = [name for name in wanted if name not in present]
+    if without:
+        lines.append(
+            f"{', '.join(without)}: no directory under {data.nodes}, so no journal. Starts and waits: CONCLAVE_NODES is how "
+            "many workers run here, and adds nobody to a cluster; a node that lost its disk never comes back as itself"
+        )
+    left_out = [name for name in present if name not in wanted]
+    if left_out:
+        lines.append(
+            f"{', '.join(left_out)}: has a directory and is not started, because CONCLAVE_NODES is {config.nodes}. It is "
+            "still a member of its clusters, which count it as one that is down"
+        )
+    return lines
+
+
+# --- the web tier ---------------------------------------------------------------------------------
+
+
+def migrate() -> None:
+    """Bring the database's tables up to date. Raises SetUpError."""
+    try:
+        call_command("migrate", interactive=False, verbosity=0)
+    except DatabaseError as error:
+        raise _no_database(error) from None
+
+
+def _no_database(error: Exception) -> SetUpError:
+    return SetUpError(f"the database (DATABASE_URL, or db.sqlite3 in the data directory) cannot be used: {error}")
+
+
+def collect_static_files(data: DataDirectory) -> None:
+    """Gather the pages' files, unless none has changed since they were last gathered: that takes seconds."""
+    from django.conf import settings
+
+    stamp = data.run / "static.stamp"
+    fingerprint = _fingerprint_of_static_files()
+    manifest = os.path.join(settings.STATIC_ROOT, "staticfiles.json")
+    if os.path.exists(manifest) and stamp.exists() and stamp.read_text() == fingerprint:
+        return
+    stamp.unlink(missing_ok=True)
+    call_command("collectstatic", interactive=False, verbosity=0)
+    stamp.write_text(fingerprint)
+
+
+def _fingerprint_of_static_files() -> str:
+    digest = hashlib.blake2b(django.__version__.encode(), digest_size=16)
+    for finder in get_finders():
+        for name, storage in finder.list([]):
+            status = os.stat(storage.path(name))
+            digest.update(f"{name}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
+
+
+def make_administrator(config: Config, say: Callable[[str], None]) -> None:
+    """The first administrator, where there is none yet. A generated password is said once, before the account is
+    committed: cut off between the two, the next `up` makes another."""
+    User = get_user_model()
+    try:
+        if User.objects.filter(is_superuser=True).exists():
+            return
+        if User.objects.filter(username=ADMINISTRATOR).exists():
+            say(f"nobody is an administrator, and {ADMINISTRATOR} is somebody's name: run manage.py createsuperuser")
+            return
+        with transaction.atomic():
+            password = config.admin_password or secrets.token_urlsafe(PASSWORD_BYTES)
+            User.objects.create_superuser(ADMINISTRATOR, "", password)
+            if config.admin_password:
+                say(f"made the administrator {ADMINISTRATOR}, with the password from CONCLAVE_ADMIN_PASSWORD")
+            else:
+                say(f"made the administrator {ADMINISTRATOR}, password {password} (said this once)")
+    except DatabaseError as error:
+        raise _no_database(error) from None
+    finally:
+        connection.close()

@@ -1,0 +1,276 @@
+"""Django's settings, and Celery's under the prefix CELERY_.
+
+Everything that differs between two installations comes from the environment and the data directory, by way of
+`coordinator.config`; this file only says what Django makes of it. It opens no connection and writes nothing but what the
+data directory creates on first use.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import dj_database_url
+from django.templatetags.static import static
+from django.urls import reverse_lazy
+
+from coordinator.config import Config, DataDirectory, load_config
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+
+CONCLAVE: Config = load_config()
+DATA = DataDirectory(CONCLAVE.data)
+
+# --- what answers, and to whom --------------------------------------------------------------------
+
+DEBUG = False
+SECRET_KEY = DATA.secret_key()
+
+ALLOWED_HOSTS = ["localhost", "127.0.0.1", "[::1]", *(re.sub(r":\d+$", "", host) for host in CONCLAVE.hosts)]
+CSRF_TRUSTED_ORIGINS = [
+    f"{scheme}://{re.sub(r'^[.]', '*.', host)}" for host in CONCLAVE.hosts for scheme in ("https", "http")
+]
+"""Beside the origin that a request was itself made to, which always counts. Scheme and client address that a trusted
+proxy tells are put into the request by the web server, so nothing here reads a proxy's headers."""
+
+SECURE_CONTENT_TYPE_NOSNIFF = True
+SECURE_REFERRER_POLICY = "same-origin"
+SECURE_CROSS_ORIGIN_OPENER_POLICY = "same-origin"
+X_FRAME_OPTIONS = "DENY"
+
+# Cookies know no ports: without the port in its name, signing in to one copy would sign out of the one beside it.
+SESSION_COOKIE_NAME = f"conclave_session_{CONCLAVE.port}"
+SESSION_COOKIE_AGE = 7 * 24 * 3600
+SESSION_COOKIE_HTTPONLY = True
+SESSION_COOKIE_SAMESITE = "Lax"
+CSRF_COOKIE_HTTPONLY = True
+CSRF_COOKIE_SAMESITE = "Lax"
+
+DATA_UPLOAD_MAX_MEMORY_SIZE = 2 * 1024 * 1024
+"""Twice the largest value that a key may have; `coordinator.asgi` refuses more before it is spooled."""
+
+LOGIN_URL = "/accounts/login/"
+LOGIN_REDIRECT_URL = "/"
+LOGOUT_REDIRECT_URL = LOGIN_URL
+
+# --- the parts ------------------------------------------------------------------------------------
+
+INSTALLED_APPS = [
+    "coordinator.apps.ConclaveConfig",
+    "dashboard.apps.DashboardConfig",
+    "unfold",
+    "unfold.contrib.filters",
+    "unfold.contrib.forms",
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "servestatic",
+    "django.contrib.staticfiles",
+    "channels",
+    "ninja",
+]
+
+# Each of them is async-capable: one that is not would put the rest of the request into a thread, where the
+# departure of an HTTP client no longer cancels the view that waits for its lock.
+MIDDLEWARE = [
+    "coordinator.middleware.content_security_policy",
+    "coordinator.middleware.api_errors_are_json",
+    "django.middleware.security.SecurityMiddleware",
+    "servestatic.middleware.ServeStaticMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "coordinator.middleware.LoginRequired",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+
+ROOT_URLCONF = "coordinator.urls"
+ASGI_APPLICATION = "coordinator.asgi.application"
+
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ]
+        },
+    }
+]
+
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": f"django.contrib.auth.password_validation.{name}"}
+    for name in (
+        "UserAttributeSimilarityValidator",
+        "MinimumLengthValidator",
+        "CommonPasswordValidator",
+        "NumericPasswordValidator",
+    )
+]
+
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+LANGUAGE_CODE = "en-gb"
+TIME_ZONE = "UTC"
+USE_TZ = True
+USE_I18N = False
+
+# --- the database: a record, never a decision (rule 1) --------------------------------------------
+
+DATABASE_BUSY_S_MAX = 5
+
+DATABASES: dict[str, Any] = {
+    "default": dj_database_url.parse(CONCLAVE.database_url)
+    if CONCLAVE.database_url
+    else {
+        "ENGINE": "django.db.backends.sqlite3",
+        "NAME": DATA.database,
+        "OPTIONS": {
+            "timeout": DATABASE_BUSY_S_MAX,
+            "transaction_mode": "IMMEDIATE",
+            "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
+        },
+    }
+}
+
+# --- static files ---------------------------------------------------------------------------------
+
+STATIC_URL = "/static/"
+STATIC_ROOT = DATA.path / "static"
+"""In the data directory: two copies that run from one checkout do not rewrite each other's files."""
+STATICFILES_DIRS = [BASE_DIR / "static"]
+STORAGES = {
+    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+    "staticfiles": {"BACKEND": "coordinator.static_storage.StaticStorage"},
+}
+SERVESTATIC_ALLOW_ALL_ORIGINS = False
+
+# --- Celery ---------------------------------------------------------------------------------------
+
+_celery_prefix = {"global_keyprefix": f"conclave:{DATA.realm()}:celery:"}
+
+CELERY_BROKER_URL = DATA.node_redis_url(CONCLAVE)
+CELERY_RESULT_BACKEND = CELERY_BROKER_URL
+CELERY_BROKER_TRANSPORT_OPTIONS = _celery_prefix
+CELERY_RESULT_BACKEND_TRANSPORT_OPTIONS = _celery_prefix
+CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+CELERY_BROKER_CONNECTION_MAX_RETRIES = None
+"""For ever: with the default of 100 a worker, and the replica on it, would end after some 45 minutes without a broker."""
+CELERY_ACCEPT_CONTENT = ["json"]
+CELERY_TASK_SERIALIZER = "json"
+CELERY_RESULT_SERIALIZER = "json"
+CELERY_RESULT_EXPIRES = 3600
+CELERY_TASK_DEFAULT_QUEUE = "conclave"
+CELERY_TIMEZONE = "UTC"
+CELERY_WORKER_PREFETCH_MULTIPLIER = 1
+CELERY_WORKER_SEND_TASK_EVENTS = False
+
+# --- logging: to standard error, which the supervisor keeps -----------------------------------------
+
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"line": {"format": "{asctime} {levelname} {name}: {message}", "style": "{"}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "root": {"handlers": ["stderr"], "level": "INFO"},
+    "loggers": {
+        "django": {"handlers": ["stderr"], "level": "INFO", "propagate": False},
+        "django.request": {"level": "ERROR"},
+        "httpx": {"level": "WARNING"},
+    },
+}
+
+# --- the admin's look -----------------------------------------------------------------------------
+
+
+def _item(title: str, icon: str, link: Any, permission: str | None = None) -> dict[str, Any]:
+    item: dict[str, Any] = {"title": title, "icon": icon, "link": link}
+    if permission:
+        item["permission"] = lambda request: request.user.has_perm(permission)
+    return item
+
+
+UNFOLD = {
+    "SITE_TITLE": "Conclave",
+    "SITE_HEADER": "Conclave",
+    "SITE_SUBHEADER": "the record of what the log says",
+    "SITE_URL": "/",
+    "SITE_SYMBOL": "hub",
+    "SITE_FAVICONS": [{"rel": "icon", "type": "image/svg+xml", "href": lambda request: static("conclave/mark.svg")}],
+    "SHOW_HISTORY": False,
+    "SHOW_VIEW_ON_SITE": False,
+    "BORDER_RADIUS": "7px",
+    "COLORS": {
+        "base": {
+            "50": "#f7f6f2",
+            "100": "#efede7",
+            "200": "#e4e1d9",
+            "300": "#cfcbc1",
+            "400": "#a6afbb",
+            "500": "#727a86",
+            "600": "#59606b",
+            "700": "#3a424d",
+            "800": "#2a313b",
+            "900": "#181d24",
+            "950": "#11151a",
+        },
+        "primary": {
+            "50": "#e9f6f3",
+            "100": "#d3ece7",
+            "200": "#a8dad1",
+            "300": "#78c8bb",
+            "400": "#4cc2b1",
+            "500": "#1f8d7f",
+            "600": "#0b6e63",
+            "700": "#095a51",
+            "800": "#084842",
+            "900": "#073b36",
+            "950": "#042421",
+        },
+    },
+    "SIDEBAR": {
+        "show_search": False,
+        "show_all_applications": False,
+        "navigation": [
+            {
+                "title": "Watch",
+                "items": [
+                    _item("Live page", "monitoring", "/"),
+                    _item("API", "api", reverse_lazy("api-docs")),
+                ],
+            },
+            {
+                "title": "The record",
+                "separator": True,
+                "items": [
+                    _item("Clusters", "hub", reverse_lazy("admin:conclave_cluster_changelist"), "conclave.view_cluster"),
+                    _item("Nodes", "dns", reverse_lazy("admin:conclave_node_changelist"), "conclave.view_node"),
+                    _item(
+                        "Replicas", "account_tree", reverse_lazy("admin:conclave_replica_changelist"),
+                        "conclave.view_replica",
+                    ),
+                    _item(
+                        "Audit", "history", reverse_lazy("admin:conclave_auditentry_changelist"),
+                        "conclave.view_auditentry",
+                    ),
+                ],
+            },
+            {
+                "title": "People",
+                "separator": True,
+                "items": [
+                    _item("Users", "person", reverse_lazy("admin:auth_user_changelist"), "auth.view_user"),
+                    _item("Groups", "group", reverse_lazy("admin:auth_group_changelist"), "auth.view_group"),
+                ],
+            },
+        ],
+    },
+}

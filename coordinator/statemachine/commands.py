@@ -1,0 +1,405 @@
+"""What may be asked of a cluster, and what it answers: commands, queries and results.
+
+Commands change the state and go through the log; queries read it; results answer both. All of them are
+frozen msgspec structs, encoded as arrays with an integer tag, so that a command costs about a microsecond
+each way. This module holds names and limits only: what a command *does* is written in `machine.py`.
+
+Words: a *session* is a client's life as the log sees it; a *holder* is a session and an acquisition; an
+*acquisition* is one attempt of a session to hold a name, numbered by the client.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+import msgspec
+
+ENTRY_VERSION: Final = 1
+
+TTL_MS_MIN: Final = 500
+TTL_MS_MAX: Final = 86_400_000
+WAIT_MS_MAX: Final = 3_600_000
+NAME_BYTES_MAX: Final = 512
+VALUE_BYTES_MAX: Final = 1_048_576
+LIST_LIMIT_MAX: Final = 1_000
+
+READ: Final = "read"
+WRITE: Final = "write"
+LOCK: Final = "lock"
+ADMINISTER: Final = "administer"
+RIGHTS: Final = (READ, WRITE, LOCK, ADMINISTER)
+
+PRINCIPAL_NAME: Final = re.compile(r"(user:)?[A-Za-z0-9][A-Za-z0-9._@+-]{0,149}")
+"""What `manage.py token NAME` may create. Names that begin with `user:` are the web tier's own: one for
+each Django user (whose own rules allow exactly the characters above)."""
+
+
+class _Struct(msgspec.Struct, frozen=True, array_like=True, gc=False, forbid_unknown_fields=True):
+    pass
+
+
+# --- commands -------------------------------------------------------------------------------------
+
+
+class OpenSession(_Struct, tag=1):
+    """Open a session that lives `ttl_ms` without a keep-alive. `nonce` makes a retry find the first one."""
+
+    ttl_ms: int
+    nonce: bytes
+
+
+class CloseSession(_Struct, tag=2):
+    """End a session: its locks are let go and its waiters leave their queues. `owner` 0: the request's own."""
+
+    owner: int = 0
+
+
+class AcquireLock(_Struct, tag=3):
+    """Take `name` for the holder (`owner`, `acquisition`), or queue for it where `wait` is set.
+
+    Asked again by the same holder it answers with the grant, or the place in the queue, that it already has.
+    """
+
+    name: str
+    acquisition: int
+    wait: bool
+    owner: int = 0
+
+
+class ReleaseLock(_Struct, tag=4):
+    """Let go of `name`, or leave its queue. The next in line is granted by the same entry."""
+
+    name: str
+    acquisition: int
+    owner: int = 0
+
+
+class CancelAcquire(_Struct, tag=5):
+    """Undo the request `number` (an `AcquireLock`), whether it was applied, is queued, or has yet to come.
+
+    Where it has yet to come, a mark is left and the request is refused when it arrives (history 12).
+    """
+
+    name: str
+    acquisition: int
+    number: int
+    owner: int = 0
+
+
+class PutKey(_Struct, tag=6):
+    key: str
+    value: bytes
+
+
+class DeleteKey(_Struct, tag=7):
+    key: str
+
+
+class SetPrincipal(_Struct, tag=8):
+    """Create a principal or replace its rights. `prefixes` narrows them to names that begin with one of them
+    (empty: everything); `act_for` lets it act for others (the web tier alone has it)."""
+
+    name: str
+    rights: tuple[str, ...]
+    prefixes: tuple[str, ...] = ()
+    act_for: bool = False
+
+
+class RemovePrincipal(_Struct, tag=9):
+    """Remove a principal with its tokens; its sessions end."""
+
+    name: str
+
+
+class AddToken(_Struct, tag=10):
+    """Let requests signed with `key` speak for `principal`. `key` is derived from the token, one way."""
+
+    token_id: str
+    principal: str
+    key: bytes
+
+
+class RemoveToken(_Struct, tag=11):
+    token_id: str
+
+
+ClientOp = (
+    OpenSession
+    | CloseSession
+    | AcquireLock
+    | ReleaseLock
+    | CancelAcquire
+    | PutKey
+    | DeleteKey
+    | SetPrincipal
+    | RemovePrincipal
+    | AddToken
+    | RemoveToken
+)
+
+
+class Genesis(_Struct, tag=100):
+    """The first command of every log: who this cluster is, and the principal that may edit the others."""
+
+    cluster_id: int
+    name: str
+    epoch: int
+    principals: tuple[SetPrincipal, ...]
+    tokens: tuple[AddToken, ...]
+
+
+class ExpireSessions(_Struct, tag=101):
+    """Sessions whose lease ran out, proposed by the leader alone. All of them go before anything is granted."""
+
+    sessions: tuple[int, ...]
+
+
+NodeOp = Genesis | ExpireSessions
+Op = ClientOp | NodeOp
+
+
+class Command(_Struct):
+    """One request of a client: exactly once by (`session`, `number`).
+
+    `session` is the session whose numbers these are (0 only for `OpenSession`). Every number below `acked` has been
+    answered as far as the client is concerned, and its result may be forgotten.
+    """
+
+    session: int
+    number: int
+    acked: int
+    op: ClientOp
+
+
+class NodeCommand(_Struct):
+    session: int
+    number: int
+    acked: int
+    op: Op
+
+
+class Entry(_Struct):
+    """What a log entry of kind COMMAND holds: the command, and who a node verified that it came from.
+
+    `principal` is whose rights apply; `actor` is who signed, where that is another (rule 9). Both are stamped
+    by the node; both are empty where the leader itself speaks.
+    """
+
+    version: int
+    principal: str
+    actor: str
+    command: NodeCommand
+
+
+# --- queries --------------------------------------------------------------------------------------
+
+
+class GetKey(_Struct, tag=1):
+    key: str
+
+
+class GetLock(_Struct, tag=2):
+    name: str
+
+
+class ListLocks(_Struct, tag=3):
+    """Locks that are held, by name, from the first after `after`."""
+
+    after: str = ""
+    limit: int = 100
+
+
+class AwaitGrant(_Struct, tag=4):
+    """Where the acquisition stands now. The leader also pushes the grant to whoever asked last (history 8)."""
+
+    name: str
+    acquisition: int
+    owner: int
+
+
+class GetSession(_Struct, tag=5):
+    session: int
+
+
+class GetToken(_Struct, tag=6):
+    """The key and the principal of a token. Only a principal that may act for others may ask."""
+
+    token_id: str
+
+
+class GetPrincipal(_Struct, tag=7):
+    name: str
+
+
+class ListPrincipals(_Struct, tag=8):
+    after: str = ""
+    limit: int = 100
+
+
+Query = GetKey | GetLock | ListLocks | AwaitGrant | GetSession | GetToken | GetPrincipal | ListPrincipals
+
+
+# --- results --------------------------------------------------------------------------------------
+
+
+class Holder(_Struct):
+    session: int
+    acquisition: int
+    principal: str
+
+
+class SessionOpened(_Struct, tag=1):
+    session: int
+    ttl_ms: int
+
+
+class Granted(_Struct, tag=2):
+    token: int
+
+
+class Queued(_Struct, tag=3):
+    """Waiting; `position` 1 is the next in line."""
+
+    position: int
+
+
+class Held(_Struct, tag=4):
+    """Refused: somebody else holds it and the caller did not want to wait."""
+
+    holder: Holder
+    token: int
+
+
+class NotHeld(_Struct, tag=5):
+    """The holder that was named neither holds the lock nor waits for it."""
+
+
+class Done(_Struct, tag=6):
+    """Applied at this log index (a key's new revision, where a key was changed). `existed` says if there was
+    something to change or delete."""
+
+    index: int
+    existed: bool = False
+
+
+class KeyValue(_Struct, tag=7):
+    """`value` None: no such key. `revision` is the index that wrote it last, `version` counts its writes."""
+
+    value: bytes | None
+    revision: int = 0
+    version: int = 0
+
+
+class LockView(_Struct, tag=8):
+    """`holder` None: free. `expires_in_ms` is what is left of the holder's lease as the leader counts it."""
+
+    name: str
+    holder: Holder | None
+    token: int
+    waiters: tuple[Holder, ...]
+    expires_in_ms: int
+    ttl_ms: int
+
+
+class LockList(_Struct, tag=9):
+    locks: tuple[LockView, ...]
+    held: int
+    waiting: int
+
+
+class SessionView(_Struct, tag=10):
+    session: int
+    principal: str
+    ttl_ms: int
+    expires_in_ms: int
+    locks: tuple[str, ...]
+
+
+class TokenView(_Struct, tag=11):
+    token_id: str
+    principal: str
+    key: bytes
+
+
+class PrincipalView(_Struct, tag=12):
+    name: str
+    rights: tuple[str, ...]
+    prefixes: tuple[str, ...]
+    act_for: bool
+    tokens: tuple[str, ...]
+
+
+class PrincipalList(_Struct, tag=13):
+    principals: tuple[PrincipalView, ...]
+
+
+class Failure(_Struct, tag=14):
+    """Refused. `code` is one of the FAILURE_ constants, `message` says what was expected and what came."""
+
+    code: str
+    message: str
+
+
+Result = (
+    SessionOpened
+    | Granted
+    | Queued
+    | Held
+    | NotHeld
+    | Done
+    | KeyValue
+    | LockView
+    | LockList
+    | SessionView
+    | TokenView
+    | PrincipalView
+    | PrincipalList
+    | Failure
+)
+
+SESSION_GONE: Final = "session-gone"
+"""No such session (any more), or it is another principal's. Nothing was applied by this request."""
+OUTCOME_UNKNOWN: Final = "outcome-unknown"
+"""A retry whose session is gone: the first try may have been applied (history 4)."""
+FORBIDDEN: Final = "forbidden"
+INVALID: Final = "invalid"
+NOT_FOUND: Final = "not-found"
+BUSY: Final = "busy"
+"""Refused before anything was applied; ask again."""
+CANCELLED: Final = "cancelled"
+"""The request's own cancel came first (history 12)."""
+ACKNOWLEDGED: Final = "acknowledged"
+"""The client said that this number was answered; its result is forgotten."""
+
+
+# --- names ----------------------------------------------------------------------------------------
+
+
+def canonical_name(name: str) -> str:
+    """A key's or lock's name as the cluster keeps it: without one leading slash.
+
+    Raises ValueError, saying what was expected and what came.
+    """
+    if not isinstance(name, str):
+        raise ValueError(f"a name is a str of 1 to {NAME_BYTES_MAX} bytes, not {type(name).__name__}")
+    bare = name[1:] if name.startswith("/") else name
+    problem = name_problem(bare)
+    if problem:
+        raise ValueError(problem)
+    return bare
+
+
+def name_problem(name: str) -> str | None:
+    """Why `name` is not a canonical name; None where it is one."""
+    try:
+        size = len(name.encode())
+    except UnicodeEncodeError:
+        return "a name is valid Unicode; this one holds a lone surrogate"
+    if not 1 <= size <= NAME_BYTES_MAX:
+        return f"a name has 1 to {NAME_BYTES_MAX} bytes, this one has {size}"
+    if name.startswith("/"):
+        return "a name does not begin with two slashes"
+    if not name.isprintable():
+        return "a name holds printable characters only"
+    return None

@@ -1,0 +1,62 @@
+"""Principals, their rights and the tokens that speak for them, as the log holds them.
+
+Rights are checked at apply, so that a change of rights takes effect at one point of the log.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from coordinator.statemachine import commands
+from coordinator.statemachine.commands import ADMINISTER, LOCK, READ, WRITE, PrincipalView, SetPrincipal
+
+TOKENS_MAX: Final = 10_000
+PRINCIPALS_MAX: Final = 10_000
+PREFIXES_MAX: Final = 64
+
+RIGHT_OF: Final[dict[type, str]] = {
+    commands.OpenSession: "",
+    commands.CloseSession: "",
+    commands.AcquireLock: LOCK,
+    commands.ReleaseLock: "",
+    commands.CancelAcquire: "",
+    commands.PutKey: WRITE,
+    commands.DeleteKey: WRITE,
+    commands.SetPrincipal: ADMINISTER,
+    commands.RemovePrincipal: ADMINISTER,
+    commands.AddToken: ADMINISTER,
+    commands.RemoveToken: ADMINISTER,
+    commands.GetKey: READ,
+    commands.GetLock: READ,
+    commands.ListLocks: READ,
+    commands.AwaitGrant: "",
+    commands.GetSession: "",
+    commands.GetToken: ADMINISTER,
+    commands.GetPrincipal: ADMINISTER,
+    commands.ListPrincipals: ADMINISTER,
+}
+"""The right that each command and query takes; "": every principal's, since it only touches sessions of its own.
+Letting go takes no right: whoever lost the right to lock must still be able to release."""
+
+
+class Principal:
+    __slots__ = ("act_for", "name", "prefixes", "rights", "tokens")
+
+    def __init__(self, set_principal: SetPrincipal) -> None:
+        self.name = set_principal.name
+        self.tokens: dict[str, bytes] = {}
+        self.change(set_principal)
+
+    def change(self, set_principal: SetPrincipal) -> None:
+        self.rights = set_principal.rights
+        self.prefixes = set_principal.prefixes
+        self.act_for = set_principal.act_for
+
+    def may(self, right: str, name: str | None = None) -> bool:
+        """Has it `right`, and on `name` (where the right is on a name)?"""
+        if right and right not in self.rights:
+            return False
+        return name is None or not self.prefixes or name.startswith(self.prefixes)
+
+    def view(self) -> PrincipalView:
+        return PrincipalView(self.name, self.rights, self.prefixes, self.act_for, tuple(sorted(self.tokens)))

@@ -1,0 +1,463 @@
+"""The messages on the Redis channels: envelope, version and signature, and the bodies they carry.
+
+Every packet is one envelope: version, kind, sender, receiver, body, and a keyed BLAKE2b over all of them. A packet
+that fails a check is dropped by the reader, which counts the reason; nothing here decides what a message means.
+
+Keys: nodes share the peer key. A client signs with a key derived one way from its token, which the
+log keeps; answers to it are signed with the same key. Duplicates of any age are part of the network model (rule 1,
+history 7), so nothing here tries to tell an old packet from a new one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+import secrets
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from coordinator.consensus.raft import messages
+from coordinator.statemachine.commands import Command, LockList, Query, Result
+
+VERSION: Final = 1
+PACKET_BYTES_MAX: Final = 8 * 1024 * 1024
+"""Packets above this are dropped unread. The largest honest one carries a few entries of 1 MiB."""
+
+PEER: Final = 1
+REQUEST: Final = 2
+REPLY: Final = 3
+FEED: Final = 4
+REFUSAL: Final = 5
+"""Unsigned: a node tells a caller whose token it does not know why it will not answer. Never decides anything."""
+
+_MAC_BYTES: Final = 16
+NODE_NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+REALM: Final = re.compile(r"[0-9a-f]{8}")
+
+
+class WireError(Exception):
+    """A packet that is not one of ours. `reason` is a short word for a counter."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+# --- channels -------------------------------------------------------------------------------------
+
+
+class Channels(NamedTuple):
+    """Channel names of one installation (`realm`), so that several can share a Redis."""
+
+    realm: str
+
+    def peer(self, node: str) -> str:
+        """A node's mailbox for other nodes."""
+        return f"conclave:{self.realm}:p:{node}"
+
+    def client(self, node: str) -> str:
+        """A node's mailbox for clients."""
+        return f"conclave:{self.realm}:c:{node}"
+
+    @property
+    def discovery(self) -> str:
+        """Where a client that knows no node yet asks; every node on this Redis listens."""
+        return f"conclave:{self.realm}:c:_any"
+
+    def feed(self, node: str) -> str:
+        """What a node tells dashboards."""
+        return f"conclave:{self.realm}:f:{node}"
+
+    @property
+    def reply_prefix(self) -> str:
+        return f"conclave:{self.realm}:r:"
+
+    def reply(self) -> str:
+        """A fresh channel of a client's own, with a name that nobody can guess."""
+        return self.reply_prefix + secrets.token_hex(16)
+
+
+# --- keys -----------------------------------------------------------------------------------------
+
+
+class Token(NamedTuple):
+    """A client's credential: `conclave_REALM_ID_SECRET`. Only what is derived from the secret is kept."""
+
+    realm: str
+    token_id: str
+    secret: str
+
+    @classmethod
+    def new(cls, realm: str) -> Token:
+        return cls(realm, secrets.token_hex(8), secrets.token_hex(32))
+
+    @classmethod
+    def parse(cls, text: str) -> Token:
+        """Raises ValueError; the message never repeats the secret."""
+        match = re.fullmatch(r"conclave_([0-9a-f]{8})_([0-9a-f]{16})_([0-9a-f]{64})", text.strip())
+        if match is None:
+            raise ValueError("a token reads conclave_REALM_ID_SECRET, as `manage.py token NAME` printed it")
+        return cls(*match.groups())
+
+    def __str__(self) -> str:
+        return f"conclave_{self.realm}_{self.token_id}_{self.secret}"
+
+    @property
+    def key(self) -> bytes:
+        """The key that signs requests and answers; the log keeps it, the secret cannot be had from it."""
+        return hashlib.blake2b(
+            bytes.fromhex(self.secret), digest_size=32, person=b"conclave-sign", salt=bytes.fromhex(self.token_id)
+        ).digest()
+
+
+# --- envelope -------------------------------------------------------------------------------------
+
+
+class Envelope(msgspec.Struct, frozen=True, array_like=True, gc=False, forbid_unknown_fields=True):
+    """`sender` and `receiver`: node names for PEER; token id and node name (or "*") for REQUEST; node name
+    and reply channel for REPLY and REFUSAL; node name and "" for FEED."""
+
+    version: int
+    kind: int
+    sender: str
+    receiver: str
+    mac: bytes
+    body: bytes
+
+
+_envelopes = msgspec.msgpack.Decoder(Envelope)
+_encoder = msgspec.msgpack.Encoder()
+encode = _encoder.encode
+
+
+def _mac(key: bytes, kind: int, sender: str, receiver: str, body: bytes) -> bytes:
+    head = f"{VERSION}\n{kind}\n{sender}\n{receiver}\n".encode()
+    digest = hashlib.blake2b(head, digest_size=_MAC_BYTES, key=key)
+    digest.update(body)
+    return digest.digest()
+
+
+def seal(key: bytes, kind: int, sender: str, receiver: str, body: Any) -> bytes:
+    """Encode `body` and sign it. Names hold no newline (their patterns say so), so the head is unambiguous."""
+    payload = body if isinstance(body, bytes) else encode(body)
+    return encode(Envelope(VERSION, kind, sender, receiver, _mac(key, kind, sender, receiver, payload), payload))
+
+
+class Refusal(msgspec.Struct, frozen=True, array_like=True, gc=False, forbid_unknown_fields=True):
+    """`code`: REFUSED_WAITING or REFUSED_TOKEN; `message` says it in words; `pid` is the node's process."""
+
+    code: str
+    message: str
+    pid: int
+
+
+REFUSED_WAITING: Final = "waiting"
+REFUSED_TOKEN: Final = "unknown-token"
+
+
+def seal_refusal(sender: str, receiver: str, refusal: Refusal) -> bytes:
+    return encode(Envelope(VERSION, REFUSAL, sender, receiver, b"", encode(refusal)))
+
+
+def open_envelope(packet: bytes, kind: int) -> Envelope:
+    """Parse a packet, not yet verified. Raises WireError: oversize, malformed, version, kind."""
+    if len(packet) > PACKET_BYTES_MAX:
+        raise WireError("oversize")
+    try:
+        envelope = _envelopes.decode(packet)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        raise WireError("malformed") from None
+    if envelope.version != VERSION:
+        raise WireError("version")
+    if envelope.kind != kind:
+        raise WireError("kind")
+    return envelope
+
+
+def verify(envelope: Envelope, key: bytes) -> None:
+    """Raises WireError("signature") unless the envelope was signed with `key`."""
+    mac = _mac(key, envelope.kind, envelope.sender, envelope.receiver, envelope.body)
+    if not hmac.compare_digest(mac, envelope.mac):
+        raise WireError("signature")
+
+
+# --- between nodes --------------------------------------------------------------------------------
+
+Routed = tuple[int, int, int, int, msgspec.Raw]
+"""Cluster, sending replica, receiving replica, the message's kind (`messages.KINDS`), the message."""
+
+_routed = msgspec.msgpack.Decoder(list[Routed])
+_message_decoders: Final = tuple(msgspec.msgpack.Decoder(kind) for kind in messages.KINDS)
+_message_kinds: Final = {kind: number for number, kind in enumerate(messages.KINDS)}
+
+
+class PeerMessage(NamedTuple):
+    cluster: int
+    sender: int
+    receiver: int
+    message: messages.Message
+
+
+def encode_peer(batch: list[PeerMessage]) -> bytes:
+    return encode([(m.cluster, m.sender, m.receiver, _message_kinds[type(m.message)], m.message) for m in batch])
+
+
+def decode_peer(body: bytes) -> list[PeerMessage]:
+    """Raises WireError("malformed")."""
+    try:
+        return [
+            PeerMessage(cluster, sender, receiver, _message_decoders[kind].decode(raw))
+            for cluster, sender, receiver, kind, raw in _routed.decode(body)
+        ]
+    except (msgspec.MsgspecError, IndexError, UnicodeDecodeError, RecursionError):
+        raise WireError("malformed") from None
+
+
+# --- clients --------------------------------------------------------------------------------------
+
+
+class _Struct(msgspec.Struct, frozen=True, array_like=True, gc=False, forbid_unknown_fields=True):
+    pass
+
+
+class CommandRequest(_Struct, tag=1):
+    """Apply `command` once. `command` stays encoded: the node checks it and appends the bytes as they are."""
+
+    id: int
+    cluster: int
+    act_for: str
+    command: msgspec.Raw
+
+
+class QueryRequest(_Struct, tag=2):
+    """A linearizable read: answered by a leader that a majority confirmed after the request came."""
+
+    id: int
+    cluster: int
+    act_for: str
+    query: Query
+
+
+class KeepAliveRequest(_Struct, tag=3):
+    """Give `session` its full time to live again. Answered like a read (history 1)."""
+
+    id: int
+    cluster: int
+    act_for: str
+    session: int
+
+
+class DirectoryRequest(_Struct, tag=4):
+    """Who is there: any node answers at once from what it knows."""
+
+    id: int
+
+
+class StatusRequest(_Struct, tag=5):
+    """What this node's replica of the named cluster looks like from inside, now."""
+
+    id: int
+    cluster_name: str
+
+
+class ConfirmRequest(_Struct, tag=6):
+    """Is this node a leader that a majority confirms now? For readiness."""
+
+    id: int
+    cluster: int
+
+
+class CrashRequest(_Struct, tag=7):
+    """Fault injection: end this node's process at once, as `kill -9` would."""
+
+    id: int
+    cluster: int
+    act_for: str
+
+
+Request = (
+    CommandRequest
+    | QueryRequest
+    | KeepAliveRequest
+    | DirectoryRequest
+    | StatusRequest
+    | ConfirmRequest
+    | CrashRequest
+)
+
+
+class RequestBatch(_Struct):
+    """`reply` is the client's own channel; it must carry the clients' prefix."""
+
+    reply: str
+    requests: list[Request]
+
+
+class Answer(_Struct, tag=1):
+    """The result of a command or a query."""
+
+    id: int
+    result: Result
+
+
+class KeptAlive(_Struct, tag=2):
+    id: int
+    session: int
+    ttl_ms: int
+
+
+class NotLeader(_Struct, tag=3):
+    """Ask `leader` instead ("" where this node knows of none)."""
+
+    id: int
+    leader: str
+
+
+class ClusterEntry(_Struct):
+    name: str
+    cluster: int
+    leader: str
+    term: int
+    nodes: tuple[str, ...]
+
+
+class Directory(_Struct, tag=4):
+    """`nodes`: each node's name and the address of its mailbox ("": the Redis on which this was asked)."""
+
+    id: int
+    node: str
+    nodes: tuple[tuple[str, str], ...]
+    clusters: tuple[ClusterEntry, ...]
+
+
+class ReplicaReport(_Struct):
+    """One replica as its node sees it. `role`: leader, follower, candidate, pre-candidate, learner, witness, waiting.
+    `waiting_for` says, in words, what a replica in role waiting waits for."""
+
+    node: str
+    cluster: int
+    cluster_name: str
+    replica: int
+    pid: int
+    role: str
+    leader: str
+    term: int
+    vote: str
+    last_index: int
+    commit_index: int
+    applied_index: int
+    digest: str
+    waiting_for: str
+    voters: tuple[str, ...]
+    drops: dict[str, int]
+    faults_allowed: bool
+
+
+class StatusAnswer(_Struct, tag=5):
+    id: int
+    report: ReplicaReport
+
+
+class Confirmed(_Struct, tag=6):
+    id: int
+    term: int
+
+
+class GrantPushed(_Struct, tag=7):
+    """Not an answer: a queued acquisition was granted. May be lost, so the waiter also asks (history 8)."""
+
+    cluster: int
+    session: int
+    name: str
+    acquisition: int
+    token: int
+
+
+Reply = Answer | KeptAlive | NotLeader | Directory | StatusAnswer | Confirmed | GrantPushed
+
+
+# --- feed -----------------------------------------------------------------------------------------
+
+
+class Election(_Struct):
+    """One election this node saw end. `reason` says in words how it began; `votes` and `voters` are known to the
+    winner alone (0 elsewhere). `at_ms` is wall-clock time, for people only. `waited_ms`: how long the
+    cluster had no leader, as the winner counted it."""
+
+    term: int
+    leader: str
+    reason: str
+    votes: int
+    voters: int
+    at_ms: int
+    waited_ms: int
+
+
+class LogCell(_Struct):
+    index: int
+    term: int
+    what: str
+
+
+class Feed(_Struct):
+    """One report of a node about one cluster. `boot` and `number` order them: numbers of one boot have no gap
+    unless a message was lost; each report is whole, so that a loss heals with the next one.
+
+    `locks` is there from the leader alone, at most LOCKS_MAX of them with the true counts beside them.
+    """
+
+    boot: int
+    number: int
+    report: ReplicaReport
+    elections: tuple[Election, ...]
+    log: tuple[LogCell, ...]
+    first_index: int
+    locks: LockList | None
+    commits_per_s: float
+    commit_ms_p50: float
+    commit_ms_p99: float
+    fsync_ms_p50: float
+
+
+FEED_LOCKS_MAX: Final = 200
+FEED_LOG_CELLS: Final = 24
+
+_requests = msgspec.msgpack.Decoder(RequestBatch)
+_replies = msgspec.msgpack.Decoder(list[Reply])
+_commands = msgspec.msgpack.Decoder(Command)
+_refusals = msgspec.msgpack.Decoder(Refusal)
+_feeds = msgspec.msgpack.Decoder(Feed)
+
+
+def decode_requests(body: bytes) -> RequestBatch:
+    """Raises WireError("malformed")."""
+    return _decode(_requests, body)
+
+
+def decode_command(raw: bytes | msgspec.Raw) -> Command:
+    """Raises WireError("malformed")."""
+    return _decode(_commands, raw)
+
+
+def decode_replies(body: bytes) -> list[Reply]:
+    """Raises WireError("malformed")."""
+    return _decode(_replies, body)
+
+
+def decode_refusal(body: bytes) -> Refusal:
+    """Raises WireError("malformed")."""
+    return _decode(_refusals, body)
+
+
+def decode_feed(body: bytes) -> Feed:
+    """Raises WireError("malformed")."""
+    return _decode(_feeds, body)
+
+
+def _decode(decoder: Any, body: Any) -> Any:
+    try:
+        return decoder.decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        raise WireError("malformed") from None

@@ -1,0 +1,267 @@
+"""Listens to what the nodes tell dashboards: one reader a web process, one subscription for all its browsers.
+
+Every packet is checked as the nodes check theirs: envelope, signature, sender, body. What fails is dropped and counted.
+Reports go into the pure model; its views go to the browsers through `broadcast`. The database hears of the reports
+that matter, on the side: a slow one is left behind, never waited for.
+
+The reader decides nothing, and answers nobody: losing it costs the picture.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+import time
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+
+import msgspec
+import redis.asyncio
+from redis.asyncio.client import PubSub
+from redis.exceptions import RedisError
+
+from coordinator import wire
+from dashboard.broadcast import Broadcast
+from dashboard.model import NODES_MAX, ClusterModel
+from dashboard.noting import Noting
+from dashboard.order import FeedOrder
+
+TURN_MS: Final = 100
+"""Views are published at most this often."""
+SILENCE_MS_MAX: Final = 5_000
+"""A connection that brings nothing for this long, not even a pong, is given up."""
+BACKOFF_MS_MIN: Final = 100
+BACKOFF_MS_MAX: Final = 3_000
+CLUSTERS_MAX: Final = 128
+
+log = logging.getLogger(__name__)
+_feeds = msgspec.msgpack.Decoder(wire.Feed)
+
+
+def clock_ms() -> int:
+    """The monotonic clock that every time of a view is a reading of."""
+    return time.monotonic_ns() // 1_000_000
+
+
+def _wall_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def decode_feed(packet: bytes, node: str, peer_key: bytes) -> wire.Feed:
+    """The report in a packet that came on `node`'s channel. Raises WireError with a word for a counter."""
+    envelope = wire.open_envelope(packet, wire.FEED)
+    wire.verify(envelope, peer_key)
+    if envelope.sender != node or envelope.receiver:
+        raise wire.WireError("sender")
+    try:
+        feed = _feeds.decode(envelope.body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        raise wire.WireError("malformed") from None
+    if feed.report.node != node:
+        raise wire.WireError("sender")
+    return feed
+
+
+class FeedReader:
+    """Reads the feeds of an installation's nodes. Used on one event loop."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        realm: str,
+        peer_key: bytes,
+        nodes: Iterable[str],
+        clusters: Iterable[str] = ("default",),
+        noting: Noting | None = None,
+        clock: Callable[[], int] = clock_ms,
+    ) -> None:
+        self._url = url
+        self._channels = wire.Channels(realm)
+        self._peer_key = peer_key
+        self._nodes = tuple(nodes)
+        self._clock = clock
+        self._noting = noting
+        self._subscribed: dict[bytes, str] = {}
+        self._orders: dict[str, FeedOrder] = {}
+        self._is_connected = False
+        self._tasks: list[asyncio.Task[None]] = []
+        self.clusters: dict[str, Broadcast] = {}
+        for name in clusters:
+            self._add_cluster(name)
+
+    # --- life -----------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Begin to listen. The connection is made, and made again, in the background."""
+        if self._tasks:
+            return
+        self._tasks = [asyncio.create_task(self._listen(), name="conclave-feed")]
+        self._tasks.append(asyncio.create_task(self._publish(), name="conclave-views"))
+        if self._noting is not None:
+            self._tasks.append(asyncio.create_task(self._noting.run(), name="conclave-noting"))
+
+    async def stop(self) -> None:
+        tasks, self._tasks = self._tasks, []
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def broadcast(self, cluster: str) -> Broadcast | None:
+        """Where to listen to `cluster`; None where no node has spoken of it and nobody expects it."""
+        return self.clusters.get(cluster)
+
+    def _add_cluster(self, name: str) -> Broadcast:
+        broadcast = Broadcast(ClusterModel(name, self._nodes, self._clock()), self._clock)
+        self.clusters[name] = broadcast
+        return broadcast
+
+    # --- the two tasks --------------------------------------------------------------------------
+
+    async def _publish(self) -> None:
+        while True:
+            await asyncio.sleep(TURN_MS / 1000)
+            now_ms = self._clock()
+            for broadcast in self.clusters.values():
+                try:
+                    if not broadcast.subscribers:
+                        broadcast.model.tick(now_ms)
+                    broadcast.turn(now_ms)
+                except Exception:
+                    log.exception("a view of cluster %s could not be made", broadcast.model.name)
+
+    async def _listen(self) -> None:
+        backoff_ms = BACKOFF_MS_MIN
+        while True:
+            try:
+                await self._listen_once()
+            except (RedisError, OSError, TimeoutError, asyncio.IncompleteReadError) as problem:
+                if self._is_connected:
+                    log.warning("the feed's Redis is gone: %s", problem)
+                    backoff_ms = BACKOFF_MS_MIN
+            except Exception:
+                log.exception("the feed reader begins again")
+            self._is_connected = False
+            self._set_blind(is_blind=True)
+            await asyncio.sleep(random.uniform(0.5, 1.0) * backoff_ms / 1000)  # noqa: S311 - no secret
+            backoff_ms = min(2 * backoff_ms, BACKOFF_MS_MAX)
+
+    async def _listen_once(self) -> None:
+        client = redis.asyncio.Redis.from_url(
+            self._url, socket_connect_timeout=2.0, socket_timeout=2.0, health_check_interval=0, retry=None
+        )
+        pubsub = client.pubsub()
+        try:
+            self._subscribed = {}
+            await self._subscribe(pubsub, self._wanted())
+            self._is_connected = True
+            self._set_blind(is_blind=False)
+            await self._read(pubsub)
+        finally:
+            with contextlib.suppress(Exception):
+                await pubsub.aclose()
+            with contextlib.suppress(Exception):
+                await client.aclose()
+
+    async def _read(self, pubsub: PubSub) -> None:
+        """Until the connection breaks. A quiet connection is asked whether it lives."""
+        heard_ms = self._clock()
+        while True:
+            message = await pubsub.get_message(timeout=1.0)
+            now_ms = self._clock()
+            if message is None:
+                if now_ms - heard_ms > SILENCE_MS_MAX:
+                    raise TimeoutError(f"nothing heard for {SILENCE_MS_MAX} ms")
+                await pubsub.ping()
+                continue
+            heard_ms = now_ms
+            if message["type"] == "message":
+                self._take(message["channel"], message["data"], now_ms)
+                missing = self._wanted() - set(self._subscribed.values())
+                if missing:
+                    await self._subscribe(pubsub, missing)
+
+    # --- packets --------------------------------------------------------------------------------
+
+    def _take(self, channel: bytes, packet: bytes, now_ms: int) -> None:
+        node = self._subscribed.get(channel)
+        if node is None:
+            return
+        try:
+            feed = decode_feed(packet, node, self._peer_key)
+        except wire.WireError as problem:
+            self._count(problem.reason)
+            return
+        order = self._orders.setdefault(node, FeedOrder())
+        if not order.is_news(feed.boot, feed.number):
+            self._count("old")
+            return
+        taken = [broadcast for broadcast in self._about(feed.report) if broadcast.model.apply(feed, now_ms, _wall_ms())]
+        lost = sum(order.lost for order in self._orders.values())
+        for broadcast in taken:
+            broadcast.model.lost = lost
+            broadcast.dirty = True
+        if taken and self._noting is not None:
+            self._noting.offer(feed.report, now_ms)
+
+    def _about(self, report: wire.ReplicaReport) -> list[Broadcast]:
+        """The clusters that a report is about: the one that it names; of a node that hosts none, all that expect it."""
+        if not report.cluster_name:
+            return [each for each in self.clusters.values() if report.node in each.model.nodes()]
+        known = self.clusters.get(report.cluster_name)
+        if known is None and len(self.clusters) < CLUSTERS_MAX:
+            known = self._add_cluster(report.cluster_name)
+        return [] if known is None else [known]
+
+    def _count(self, reason: str) -> None:
+        for broadcast in self.clusters.values():
+            broadcast.model.drop(reason)
+
+    def _wanted(self) -> set[str]:
+        named = set(self._nodes).union(*(broadcast.model.nodes() for broadcast in self.clusters.values()))
+        valid = sorted(node for node in named if wire.NODE_NAME.fullmatch(node))
+        return set(valid[:NODES_MAX])
+
+    async def _subscribe(self, pubsub: PubSub, nodes: set[str]) -> None:
+        channels = {self._channels.feed(node).encode(): node for node in nodes}
+        if channels:
+            await pubsub.subscribe(*channels)
+            self._subscribed |= channels
+
+    def _set_blind(self, *, is_blind: bool) -> None:
+        now_ms = self._clock()
+        for broadcast in self.clusters.values():
+            broadcast.model.blind(now_ms) if is_blind else broadcast.model.sighted(now_ms)
+            broadcast.dirty = True
+
+
+# --- the one of this process -----------------------------------------------------------------------
+
+_readers: list[FeedReader] = []
+"""At most one."""
+
+
+async def start(**overrides: Any) -> FeedReader:
+    """Start this process's reader, once; called when the web process starts, and by the first browser otherwise."""
+    if not _readers:
+        from coordinator.config import DataDirectory, load_config
+
+        config = load_config()
+        data = DataDirectory(config.data)
+        options: dict[str, Any] = {
+            "realm": data.realm(),
+            "peer_key": data.peer_key(),
+            "nodes": config.node_names,
+            "noting": Noting(),
+        }
+        _readers.append(FeedReader(data.node_redis_url(config), **(options | overrides)))
+        await _readers[0].start()
+    return _readers[0]
+
+
+async def stop() -> None:
+    """Stop this process's reader."""
+    while _readers:
+        await _readers.pop().stop()

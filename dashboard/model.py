@@ -1,0 +1,366 @@
+"""What the live page knows of one cluster, made from the reports of its nodes. Pure: no clock, no I/O, no Django.
+
+A view is a dictionary of sections, each a dictionary of JSON values: {section: {key: value}}. Two views differ by
+`changes`, which names the keys that were set and those that are gone; a browser that applies them to the old view
+has the new one. Times in a view that end in `_ms` without "in" or "for" are readings of the feed reader's monotonic
+clock; a message carries that clock, so that a browser counts down without either side's wall clock.
+
+Nothing here is invented: what no report says is null, and the page leaves it out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from coordinator import wire
+from dashboard.history import History
+from dashboard.sentence import Standing, sentence
+
+UNREACHABLE_MS: Final = 1_500
+"""A node whose last report is older than this is unreachable."""
+FORGET_MS: Final = 60_000
+"""A node that no voter list names any more leaves the page this long after its last report."""
+ELECTIONS_MAX: Final = 64
+NODES_MAX: Final = 64
+LEASE_JITTER_MS: Final = 150
+"""A lease whose end moved by less than this between two reports did not move: the reports were late."""
+
+View = dict[str, dict[str, Any]]
+
+
+@dataclass(slots=True)
+class _Heard:
+    feed: wire.Feed
+    at_ms: int
+
+
+class ClusterModel:
+    """The state of one cluster, fed by one reader. `nodes` are expected from the start, heard or not."""
+
+    def __init__(self, name: str, nodes: Iterable[str], now_ms: int) -> None:
+        self.name = name
+        self._expected: dict[str, int] = dict.fromkeys(nodes, now_ms)
+        self._configured = frozenset(self._expected)
+        self._heard: dict[str, _Heard] = {}
+        self._elections: dict[int, wire.Election] = {}
+        self._lease_ends: dict[str, tuple[int, int, int]] = {}
+        self._locks: wire.LockList | None = None
+        self._history = History()
+        self._leader = ""
+        self._term = 0
+        self._term_since_ms: int | None = None
+        self._leaderless_since_ms = now_ms
+        self._blind_since_ms: int | None = None
+        self._begun_ms = now_ms
+        self.lost = 0
+        self.dropped: dict[str, int] = {}
+
+    # --- in -------------------------------------------------------------------------------------
+
+    def apply(self, feed: wire.Feed, now_ms: int, wall_ms: int | None = None) -> bool:
+        """Take in one report, newer than those before it (`dashboard.order` sees to that). False: it is of one node too
+        many, and changed nothing. A report that names no cluster is of a node that hosts no replica.
+
+        `wall_ms` is wall-clock time, used only to say how long a term that began before this process has lasted.
+        """
+        node = feed.report.node
+        if node not in self._heard and node not in self._configured and len(self._heard) >= NODES_MAX:
+            self.drop("too many nodes")
+            return False
+        self._heard[node] = _Heard(feed, now_ms)
+        self._expected.setdefault(node, now_ms)
+        for election in feed.elections:
+            self._learn(election)
+        self.tick(now_ms, wall_ms)
+        if node == self._leader:
+            if feed.locks is not None:
+                self._take_locks(feed.locks, now_ms)
+            self._history.note(now_ms, feed.commits_per_s, leaderless=False)
+        return True
+
+    def tick(self, now_ms: int, wall_ms: int | None = None) -> None:
+        """Time has passed: see who still leads."""
+        leader, term = self._find_leader(now_ms)
+        if term != self._term or (leader and self._term_since_ms is None):
+            self._term = term
+            self._term_since_ms = self._term_began(now_ms, wall_ms) if leader else None
+        if leader != self._leader:
+            if not leader:
+                self._leaderless_since_ms = now_ms
+            self._leader = leader
+        known = self._blind_since_ms is None and now_ms - self._begun_ms > UNREACHABLE_MS
+        self._history.note(now_ms, None, leaderless=known and not leader)
+
+    def blind(self, now_ms: int) -> None:
+        """The feed's Redis does not answer: nothing can be said of any node."""
+        if self._blind_since_ms is None:
+            self._blind_since_ms = now_ms
+
+    def sighted(self, now_ms: int) -> None:
+        """The feed's Redis answers again. Silence is counted from here: it was not the nodes that fell silent."""
+        if self._blind_since_ms is not None:
+            self._blind_since_ms = None
+            self._begun_ms = now_ms
+            self._leaderless_since_ms = max(self._leaderless_since_ms, now_ms)
+
+    def drop(self, reason: str) -> None:
+        self.dropped[reason] = self.dropped.get(reason, 0) + 1
+
+    def _learn(self, election: wire.Election) -> None:
+        """The winner's account of an election wins over what others saw of it; nobody else knows how it began."""
+        known = self._elections.get(election.term)
+        if known is None or (known.votes == 0 and election.votes > 0):
+            self._elections[election.term] = election
+            if len(self._elections) > ELECTIONS_MAX:
+                del self._elections[min(self._elections)]
+
+    def _take_locks(self, locks: wire.LockList, now_ms: int) -> None:
+        ends: dict[str, tuple[int, int, int]] = {}
+        for lock in locks.locks:
+            if lock.holder is None:
+                continue
+            end = now_ms + lock.expires_in_ms
+            known = self._lease_ends.get(lock.name)
+            same = known is not None and known[:2] == (lock.holder.session, lock.token)
+            if known is not None and same and abs(known[2] - end) < LEASE_JITTER_MS:
+                end = known[2]
+            ends[lock.name] = (lock.holder.session, lock.token, end)
+        self._lease_ends = ends
+        self._locks = locks
+
+    # --- who leads ------------------------------------------------------------------------------
+
+    def _fresh(self, now_ms: int) -> dict[str, wire.ReplicaReport]:
+        return {
+            node: heard.feed.report for node, heard in self._heard.items() if now_ms - heard.at_ms <= UNREACHABLE_MS
+        }
+
+    def _find_leader(self, now_ms: int) -> tuple[str, int]:
+        """A replica leads, for this page, while it says so, nobody has seen a higher term, and a majority of the voters
+        (itself among them) names it in that term."""
+        reports = self._fresh(now_ms)
+        term = max((report.term for report in reports.values()), default=self._term)
+        in_term = {node: report for node, report in reports.items() if report.term == term}
+        for node, report in in_term.items():
+            if report.role != "leader":
+                continue
+            voters = report.voters or tuple(self._voters())
+            following = [name for name in voters if name in in_term and in_term[name].leader == node]
+            if len({node, *following}) > len(voters) // 2:
+                return node, term
+        return "", term
+
+    def _term_began(self, now_ms: int, wall_ms: int | None) -> int:
+        election = self._elections.get(self._term)
+        if election is None or wall_ms is None or not election.at_ms:
+            return now_ms
+        return now_ms - max(0, wall_ms - election.at_ms)
+
+    def _voters(self) -> list[str]:
+        """As the newest term's report names them; before any report, the nodes that were configured."""
+        named = [heard.feed.report for heard in self._heard.values() if heard.feed.report.voters]
+        if not named:
+            return sorted(self._configured)
+        return sorted(max(named, key=lambda report: (report.term, report.commit_index)).voters)
+
+    def nodes(self) -> set[str]:
+        """Every node that a report or the configuration names: whose feed to listen to."""
+        return set(self._expected) | set(self._voters())
+
+    # --- out ------------------------------------------------------------------------------------
+
+    def view(self, now_ms: int) -> View:
+        """Everything the page shows, as JSON values."""
+        self.tick(now_ms)
+        voters = self._voters()
+        self._forget(voters, now_ms)
+        for node in voters:
+            self._expected.setdefault(node, now_ms)
+        replicas = {node: self._replica(node, node in voters, now_ms) for node in sorted(self._expected)}
+        return {
+            "cluster": {
+                "name": self.name,
+                "leader": self._leader,
+                "term": self._term,
+                "voters": voters,
+                "commit_index": max((row["commit"] or 0 for row in replicas.values()), default=0),
+                "leaderless_since_ms": None if self._leader else self._leaderless_since_ms,
+            },
+            "sentence": self._sentence(voters, replicas, now_ms),
+            "replicas": replicas,
+            "log": {node: _log_row(heard.feed) for node, heard in self._heard.items()},
+            "elections": {str(term): _election(election) for term, election in self._elections.items()},
+            "locks": self._lock_rows(),
+            "lock_totals": self._lock_totals(),
+            "figures": self._figures(),
+            "history": self._history.view(),
+            "feed": {"lost": self.lost, "dropped": dict(self.dropped)},
+        }
+
+    def _forget(self, voters: list[str], now_ms: int) -> None:
+        for node in set(self._expected) - self._configured - set(voters):
+            heard = self._heard.get(node)
+            if heard is None or now_ms - heard.at_ms > FORGET_MS:
+                del self._expected[node]
+                self._heard.pop(node, None)
+
+    def _replica(self, node: str, is_voter: bool, now_ms: int) -> dict[str, Any]:
+        heard = self._heard.get(node)
+        silent_since = self._silent_since(node, now_ms)
+        if heard is None:
+            return _NEVER_HEARD | {"voter": is_voter, "silent_since_ms": silent_since}
+        report = heard.feed.report
+        return {
+            "role": report.role if silent_since is None else "unreachable",
+            "leads": node == self._leader,
+            "voter": is_voter,
+            "term": report.term,
+            "vote": report.vote,
+            "leader": report.leader,
+            "last": report.last_index,
+            "commit": report.commit_index,
+            "applied": report.applied_index,
+            "pid": report.pid,
+            "waiting_for": report.waiting_for,
+            "drops": dict(report.drops),
+            "crashable": report.faults_allowed and silent_since is None,
+            "silent_since_ms": silent_since,
+        }
+
+    def _silent_since(self, node: str, now_ms: int) -> int | None:
+        """Since when `node` has not been heard, None while it is; never before this process could hear it."""
+        heard = self._heard.get(node)
+        if heard is not None and now_ms - heard.at_ms <= UNREACHABLE_MS:
+            return None
+        return max(self._begun_ms, heard.at_ms if heard else self._expected[node])
+
+    def _sentence(self, voters: list[str], replicas: Mapping[str, dict[str, Any]], now_ms: int) -> dict[str, Any]:
+        waiting = {node: row["waiting_for"] for node, row in replicas.items() if row["role"] == "waiting"}
+        silent = {
+            node: now_ms - row["silent_since_ms"]
+            for node, row in replicas.items()
+            if node in voters and row["silent_since_ms"] is not None
+        }
+        said = sentence(
+            Standing(
+                voters=voters,
+                leader=self._leader,
+                term=self._term,
+                term_ms=None if self._term_since_ms is None or not self._leader else now_ms - self._term_since_ms,
+                silent_ms=silent,
+                waiting=waiting,
+                leaderless_ms=None if self._leader else now_ms - self._leaderless_since_ms,
+                blind_ms=None if self._blind_since_ms is None else now_ms - self._blind_since_ms,
+                looking=bool(silent) and now_ms - self._begun_ms <= UNREACHABLE_MS,
+            )
+        )
+        return {
+            "state": said.state,
+            "words": [list(pair) for pair in said.words],
+            "detail": [list(pair) for pair in said.detail],
+            "notes": list(said.notes),
+        }
+
+    def _lock_rows(self) -> dict[str, Any]:
+        if self._locks is None:
+            return {}
+        return {
+            lock.name: {
+                "holder": _holder(lock.holder),
+                "token": lock.token,
+                "waiters": [_holder(waiter) for waiter in lock.waiters],
+                "ttl_ms": lock.ttl_ms,
+                "ends_at_ms": self._lease_ends[lock.name][2],
+            }
+            for lock in self._locks.locks
+            if lock.holder is not None
+        }
+
+    def _lock_totals(self) -> dict[str, Any]:
+        locks = self._locks
+        return {
+            "known": locks is not None,
+            "counting": bool(self._leader) and self._blind_since_ms is None,
+            "held": locks.held if locks else 0,
+            "waiting": locks.waiting if locks else 0,
+        }
+
+    def _figures(self) -> dict[str, Any]:
+        heard = self._heard.get(self._leader)
+        if heard is None:
+            return {}
+        feed = heard.feed
+        return {
+            "commits_per_s": round(feed.commits_per_s, 1),
+            "commit_ms_p50": round(feed.commit_ms_p50, 2),
+            "commit_ms_p99": round(feed.commit_ms_p99, 2),
+            "fsync_ms_p50": round(feed.fsync_ms_p50, 2),
+        }
+
+
+_NEVER_HEARD: Final[dict[str, Any]] = {
+    "role": "unreachable",
+    "leads": False,
+    "term": None,
+    "vote": "",
+    "leader": "",
+    "last": None,
+    "commit": None,
+    "applied": None,
+    "pid": None,
+    "waiting_for": "",
+    "drops": {},
+    "crashable": False,
+}
+
+
+def _holder(holder: wire.Holder | None) -> dict[str, Any] | None:
+    """Sessions are named as the API names them."""
+    return None if holder is None else {"session": f"s{holder.session}", "principal": holder.principal}
+
+
+def _log_row(feed: wire.Feed) -> dict[str, Any]:
+    return {"first": feed.first_index, "cells": [[cell.index, cell.term, cell.what] for cell in feed.log]}
+
+
+def _election(election: wire.Election) -> dict[str, Any]:
+    return {
+        "term": election.term,
+        "leader": election.leader,
+        "reason": election.reason,
+        "votes": election.votes,
+        "voters": election.voters,
+        "at_ms": election.at_ms,
+        "waited_ms": election.waited_ms,
+    }
+
+
+# --- changes ------------------------------------------------------------------------------------
+
+
+def changes(old: View, new: View) -> dict[str, dict[str, Any]]:
+    """What turns `old` into `new`: {"set": {section: {key: value}}, "gone": {section: [key]}}, empty parts left out."""
+    change_set: dict[str, Any] = {}
+    gone: dict[str, Any] = {}
+    for section, rows in new.items():
+        before = old.get(section, {})
+        put = {key: value for key, value in rows.items() if key not in before or before[key] != value}
+        if put or section not in old:
+            change_set[section] = put
+        left = [key for key in before if key not in rows]
+        if left:
+            gone[section] = left
+    return {"set": change_set, "gone": gone}
+
+
+def with_changes(view: View, delta: Mapping[str, Mapping[str, Any]]) -> View:
+    """`view` with a delta of `changes` applied, as every browser does it."""
+    result = {section: dict(rows) for section, rows in view.items()}
+    for section, keys in delta["gone"].items():
+        for key in keys:
+            del result[section][key]
+    for section, rows in delta["set"].items():
+        result.setdefault(section, {}).update(rows)
+    return result

@@ -1,0 +1,23 @@
+#!/usr/bin/env python
+"""Django's command line; `python manage.py up` starts everything."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from django.core.management import execute_from_command_line
+
+from coordinator.config import ConfigError
+
+
+def main() -> None:
+    os.environ["DJANGO_SETTINGS_MODULE"] = "coordinator.settings"
+    try:
+        execute_from_command_line(sys.argv)
+    except ConfigError as error:
+        sys.exit(f"This cannot be used:\n  {str(error).replace(chr(10), chr(10) + '  ')}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,131 @@
+// The table of locks: what, held by whom, token, queue, what is left of the lease; and the one act that fits each.
+
+import { KeyedList, byId, el, setAttribute, setClass, setText } from "./dom.js";
+import { number, ordinal, person, plural } from "./format.js";
+import { notice } from "./notices.js";
+
+const WAIT_TTL_MS = 30_000;
+
+export class Locks {
+  constructor(mine, { user, mayLock }) {
+    this.mine = mine;
+    this.principal = `user:${user}`;
+    this.mayLock = mayLock;
+    this.list = new KeyedList(byId("locks"), ({ name }) => this.makeRow(name));
+  }
+
+  makeRow(name) {
+    const part = {
+      holder: el("span", { "data-testid": "lock-holder" }),
+      trouble: el("span", { class: "sub bad" }),
+      token: el("td", { class: "number token", "data-testid": "lock-token" }),
+      queue: el("span"),
+      bar: el("span", { class: "fill" }),
+      left: el("span", { class: "left", "data-testid": "lock-lease" }),
+      busy: false,
+    };
+    part.buttons = {
+      renew: this.button("Renew", "renew", part, () => this.renew(name)),
+      release: this.button("Release", "release", part, () => this.mine.release(name), "primary"),
+      wait: this.button("Wait in line", "wait", part, () => this.mine.take(name, WAIT_TTL_MS, true)),
+      leave: this.button("Leave the line", "leave", part, async () => this.mine.leave(name)),
+    };
+    part.lease = el("div", { class: "lease" }, el("span", { class: "track", "aria-hidden": "true" }, part.bar), part.left);
+    part.node = el("tr", { "data-testid": `lock-row-${name}` },
+      el("th", { scope: "row", class: "lock-name" }, el("strong", {}, name), el("span", { class: "sub" }, "exclusive")),
+      el("td", { class: "holder" }, part.holder, part.trouble),
+      part.token,
+      el("td", { class: "queue" }, part.queue),
+      el("td", { class: "lease-cell" }, part.lease),
+      el("td", { class: "acts" }, el("div", {}, ...Object.values(part.buttons))),
+    ); // prettier-ignore
+    return part;
+  }
+
+  button(text, id, part, act, cls = "") {
+    const node = el("button", { type: "button", class: `button small ${cls}`, "data-testid": id, hidden: true }, text);
+    node.addEventListener("click", async () => {
+      if (part.busy) return;
+      part.busy = true;
+      node.disabled = true;
+      try {
+        await act();
+      } catch (error) {
+        notice(error.message, true);
+      } finally {
+        part.busy = false;
+        node.disabled = false;
+      }
+    });
+    return node;
+  }
+
+  async renew(name) {
+    if (await this.mine.renew(name)) notice(`${name} has its full lease again.`);
+  }
+
+  render(view, clockMs) {
+    const rows = this.rows(view);
+    this.list.render(rows, ({ name }) => name, (part, row) => this.update(part, row));
+    this.current = rows;
+    const { known, held, waiting } = view.lock_totals;
+    byId("locks-table").hidden = rows.length === 0;
+    byId("locks-empty").hidden = rows.length > 0;
+    setText(byId("locks-empty"), known ? "Nobody holds a lock. Take one and watch its lease run down." : "Waiting for the leader's first report.");
+    const queue = waiting ? `, ${number(waiting)} waiting in line` : "";
+    const part = held > rows.length ? `, the first ${number(rows.length)} shown` : "";
+    setText(byId("locks-hint"), known && held ? `${number(held)} held${queue}${part}` : "");
+    this.tick(view, clockMs);
+  }
+
+  // Mine first, then by name. What the leader has not reported yet, or does not list, is still shown as mine.
+  rows(view) {
+    const rows = Object.entries(view.locks).map(([name, lock]) => ({ name, ...lock }));
+    for (const [name, { session, token }] of this.mine.held) {
+      if (!(name in view.locks)) {
+        rows.push({ name, holder: { session, principal: this.principal }, token, waiters: [], ttl_ms: 0, ends_at_ms: null });
+      }
+    }
+    for (const row of rows) row.isMine = this.mine.isMine(row.holder);
+    return rows.sort((a, b) => b.isMine - a.isMine || (a.name < b.name ? -1 : 1));
+  }
+
+  update(part, row) {
+    part.row = row;
+    setClass(part.node, "is-mine", row.isMine);
+    setText(part.holder, this.who(row.holder));
+    setText(part.token, number(row.token));
+    const place = row.waiters.findIndex((waiter) => this.mine.isMine(waiter)) + 1;
+    const isInLine = place > 0 || this.mine.waits.has(row.name);
+    const count = row.waiters.length;
+    setText(part.queue, place ? `you are ${ordinal(place)} of ${count}` : count ? `${number(count)} waiting` : "nobody");
+    setClass(part.queue, "chip", count > 0);
+    setClass(part.queue, "is-empty", count === 0);
+    setAttribute(part.queue, "title", count ? row.waiters.map((waiter) => this.who(waiter)).join(", ") : null);
+    part.buttons.renew.hidden = !row.isMine;
+    part.buttons.release.hidden = !row.isMine;
+    part.buttons.wait.hidden = row.isMine || isInLine || !this.mayLock;
+    part.buttons.leave.hidden = row.isMine || !this.mine.waits.has(row.name);
+  }
+
+  who(holder) {
+    if (this.mine.isMine(holder)) return "you (this page)";
+    return holder.principal === this.principal ? "you (another page or program)" : person(holder.principal);
+  }
+
+  // What moves with time alone: the leases.
+  tick(view, clockMs) {
+    const nowMs = performance.now();
+    for (const { row, bar, left, lease, trouble } of this.list.parts.values()) {
+      const isCounting = view.lock_totals.counting && row.ends_at_ms !== null;
+      const leftMs = isCounting ? Math.max(0, row.ends_at_ms - clockMs) : null;
+      const share = isCounting ? Math.min(1, leftMs / row.ttl_ms) : 1;
+      bar.style.transform = `scaleX(${share.toFixed(4)})`;
+      setClass(lease, "is-low", isCounting && share < 0.25);
+      setClass(lease, "is-kept", !isCounting);
+      setText(left, isCounting ? `${(leftMs / 1000).toFixed(1)} s` : "kept");
+      setAttribute(left, "title", isCounting ? `of ${plural(row.ttl_ms / 1000, "second")}` : "no leader counts it down now");
+      setText(trouble, row.isMine ? this.mine.sessions.trouble(row.holder.session, nowMs) : "");
+    }
+  }
+}

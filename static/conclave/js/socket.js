@@ -1,0 +1,81 @@
+// The one WebSocket of the page: reconnects with back-off, notices silence, and says in which of three states it is.
+
+const BACKOFF_MS_MIN = 250;
+const BACKOFF_MS_MAX = 5_000;
+const STALE_MS = 2_500; // The server says something at least once a second.
+const DEAD_MS = 15_000;
+
+const FINAL = {
+  4401: "signed-out",
+  4403: "forbidden",
+  4404: "no-cluster",
+};
+
+export class Socket {
+  // `onMessage(message)`, `onOpen()`, `onFinal(reason)`: reason is one of the words above, and nothing follows it.
+  constructor(path, { onMessage, onOpen, onFinal }) {
+    this.url = `${location.protocol === "https:" ? "wss" : "ws"}://${location.host}${path}`;
+    this.handlers = { onMessage, onOpen, onFinal };
+    this.backoffMs = BACKOFF_MS_MIN;
+    this.heardMs = null;
+    this.socket = null;
+    this.retryMs = null;
+    this.timer = null;
+    this.final = null;
+    window.addEventListener("online", () => this.retryNow());
+    document.addEventListener("visibilitychange", () => document.hidden || this.retryNow());
+  }
+
+  connect() {
+    this.timer = null;
+    this.retryMs = null;
+    const socket = new WebSocket(this.url);
+    this.socket = socket;
+    this.openedMs = performance.now();
+    socket.addEventListener("open", () => this.handlers.onOpen());
+    socket.addEventListener("message", (event) => {
+      if (socket !== this.socket) return;
+      this.heardMs = performance.now();
+      this.openedMs = this.heardMs;
+      this.backoffMs = BACKOFF_MS_MIN;
+      this.handlers.onMessage(JSON.parse(event.data));
+    });
+    socket.addEventListener("close", (event) => socket === this.socket && this.closed(event.code));
+  }
+
+  closed(code) {
+    this.socket = null;
+    if (code in FINAL) {
+      this.final = FINAL[code];
+      this.handlers.onFinal(this.final);
+      return;
+    }
+    const waitMs = this.backoffMs * (0.5 + Math.random() / 2);
+    this.backoffMs = Math.min(2 * this.backoffMs, BACKOFF_MS_MAX);
+    this.retryMs = performance.now() + waitMs;
+    this.timer = setTimeout(() => this.connect(), waitMs);
+  }
+
+  retryNow() {
+    if (this.timer === null) return;
+    clearTimeout(this.timer);
+    this.connect();
+  }
+
+  send(message) {
+    if (this.socket?.readyState === WebSocket.OPEN) this.socket.send(JSON.stringify(message));
+  }
+
+  // live, stale (connected, and nothing comes), or disconnected. Gives up a connection that has been silent for long.
+  state(nowMs) {
+    if (this.socket?.readyState !== WebSocket.OPEN) return "disconnected";
+    const silentMs = nowMs - this.openedMs;
+    if (silentMs > DEAD_MS) {
+      const dead = this.socket;
+      this.closed(1006);
+      dead.close();
+      return "disconnected";
+    }
+    return this.heardMs === null || silentMs > STALE_MS ? "stale" : "live";
+  }
+}

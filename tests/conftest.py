@@ -1,0 +1,47 @@
+"""What all tests share: marks by directory, tools that may be missing, and a private Redis."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.integration.private_redis import PrivateRedis
+
+TESTS = Path(__file__).parent
+CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        room = item.path.relative_to(TESTS).parts[0] if item.path.is_relative_to(TESTS) else ""
+        if room in {"integration", "browser"}:
+            item.add_marker(room)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("browser") is not None and chromium() is None:
+        without("Chromium")
+
+
+def without(tool: str) -> None:
+    """Skip the test because a tool is not installed; where CI=true that is a failure instead."""
+    reason = f"{tool} is not installed; tests/tools.sh installs it where that is allowed"
+    if os.environ.get("CI") == "true":
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+def chromium() -> str | None:
+    """The path of the browser."""
+    return next((path for name in CHROMIUM_NAMES if (path := shutil.which(name)) is not None), None)
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrivateRedis]:
+    """A real Redis of this test run, with `.url` for nodes and `.client_url` for clients, as `manage.py up` runs it."""
+    with PrivateRedis(tmp_path_factory.mktemp("redis")) as server:
+        yield server

@@ -1,0 +1,31 @@
+"""Fixtures of the integration tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.integration.installation import Installation
+
+
+@pytest.fixture(scope="module")
+def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
+    """One that is ready, shared by the tests of a module: leave it as it was found."""
+    with Installation(tmp_path_factory.mktemp("installation") / "data") as running:
+        yield running
+
+
+@pytest.fixture
+def new_installation(tmp_path: Path) -> Iterator[Callable[..., Installation]]:
+    """Makes installations that are not started yet, each on its own directory; ends what still runs."""
+    made: list[Installation] = []
+
+    def make(name: str = "data", **options: object) -> Installation:
+        made.append(Installation(tmp_path / name, **options))  # type: ignore[arg-type]
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.__exit__(None, None, None)

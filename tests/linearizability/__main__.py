@@ -1,0 +1,112 @@
+"""Judges recorded histories: python -m tests.linearizability --model register|kv FILE… [--picture DIR]"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from tests.linearizability import jepsen, porcupine_kv
+from tests.linearizability.checker import Verdict, check
+from tests.linearizability.models import KeyValueModel, Model, RegisterModel
+from tests.linearizability.picture import draw
+from tests.linearizability.source import SourceError, numbered_lines
+
+ALL_LINEARIZABLE: Final = 0
+SOME_NOT_LINEARIZABLE: Final = 1
+BAD_INPUT: Final = 2
+SOME_UNKNOWN: Final = 3
+
+_STATUSES: Final = """\
+For each file one line is printed, in the order given: FILE linearizable, or FILE not linearizable (with a time limit
+also FILE unknown). What is wrong with a file that can not be judged goes to standard error; the others are still judged.
+
+exit status:
+  0  every file was judged, and is linearizable
+  1  every file was judged, and at least one is not linearizable
+  2  a file could not be read as a history of this model, a picture could not be written, or the arguments are wrong
+  3  every file could be read, but for at least one the time limit came first
+"""
+
+FORMATS: Final = {
+    "register": (RegisterModel, jepsen.parse),
+    "kv": (KeyValueModel, porcupine_kv.parse),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Judges the files named in the arguments and returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.linearizability",
+        description="Judges whether recorded histories are linearizable.",
+        epilog=_STATUSES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--model",
+        required=True,
+        choices=sorted(FORMATS),
+        help="register: files as Jepsen logged them from etcd; kv: files in the format of Porcupine's test data",
+    )
+    parser.add_argument(
+        "--picture",
+        metavar="DIR",
+        type=Path,
+        help="for each file that is not linearizable, write DIR/NAME.svg: the window that can not be ordered",
+    )
+    parser.add_argument(
+        "--time-limit-s", metavar="SECONDS", type=_seconds, help="give up on a file after so long (default: never)"
+    )
+    parser.add_argument("files", metavar="FILE", nargs="+")
+    options = parser.parse_args(arguments)
+    # Millions of small tuples live long here, and none of them forms a cycle.
+    gc.disable()
+    status = ALL_LINEARIZABLE
+    for name in options.files:
+        status = max(status, _judge(name, options.model, options.picture, options.time_limit_s), key=_rank)
+    return status
+
+
+def _judge(name: str, model_name: str, pictures: Path | None, time_limit_s: float | None) -> int:
+    model_class, parse = FORMATS[model_name]
+    model: Model = model_class()
+    try:
+        operations = parse(numbered_lines(name), name)
+    except SourceError as error:
+        print(error, file=sys.stderr, flush=True)
+        return BAD_INPUT
+    outcome = check(model, operations, time_limit_s=time_limit_s)
+    print(f"{name} {outcome.verdict.value}", flush=True)
+    if outcome.verdict is Verdict.UNKNOWN:
+        return SOME_UNKNOWN
+    if outcome.verdict is Verdict.LINEARIZABLE:
+        return ALL_LINEARIZABLE
+    if pictures is not None:
+        assert outcome.window is not None
+        path = pictures / (Path(name).name + ".svg")
+        try:
+            pictures.mkdir(parents=True, exist_ok=True)
+            path.write_text(draw(outcome.window, title=Path(name).name), encoding="utf-8")
+        except OSError as error:
+            print(f"{path}: {error.strerror or error}", file=sys.stderr, flush=True)
+            return BAD_INPUT
+    return SOME_NOT_LINEARIZABLE
+
+
+def _rank(status: int) -> int:
+    """Which status stands for a whole run: the worst that happened to any file."""
+    return (ALL_LINEARIZABLE, SOME_NOT_LINEARIZABLE, SOME_UNKNOWN, BAD_INPUT).index(status)
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not value > 0:
+        raise argparse.ArgumentTypeError(f"expected more than 0 seconds, got {text}")
+    return value
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,245 @@
+"""What the objects do: a register, a key-value store, a lock; and what the search may know about their operations.
+
+A model is a small interface. `initial` and `step` are the whole meaning: a state is any hashable value, and
+`step(state, operation)` says whether the operation, with the result that it gave, may take effect in that state, and
+which state it leaves. An operation whose outcome is unknown is asked whether it may take effect *now*: its result
+then constrains nothing.
+
+`traits` and `lens` only make the search shorter. Claiming less than what is true costs time; claiming more breaks the
+verdict, so tests compare each model with a search that ignores both.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left, bisect_right
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from tests.linearizability.history import Operation
+
+State = Hashable
+
+
+class _Marker:
+    """A value that equals nothing else and says in a debugger what it stands for."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __repr__(self) -> str:
+        return self._name
+
+
+INDISTINCT: Final = _Marker("a state that no later operation can tell from others")
+ANY_STATE: Final = _Marker("no single state")
+
+
+@dataclass(frozen=True, slots=True)
+class Traits:
+    """What holds of an operation in every state."""
+
+    kind: Hashable
+    """Operations of one kind step alike in every state, so that one may stand for the other."""
+    is_read_only: bool = False
+    """It never changes the state where it is legal."""
+    is_total: bool = False
+    """It is legal in every state."""
+    is_blind: bool = False
+    """It is total, and leaves the same state whatever the state before."""
+    guard: State = ANY_STATE
+    """The only state in which it is legal, where there is a single one."""
+
+
+class Lens(Protocol):
+    """Which states the operations of one history can tell apart, from some position on."""
+
+    indistinct_wanted_until: float
+    """Past this position, nothing is gained by an operation of unknown outcome that leaves INDISTINCT."""
+
+    def told_apart_until(self, state: State) -> float:
+        """The last position at which a return may depend on this very state; past it, it is as good as INDISTINCT.
+
+        All states past this position must step alike, and `step` must know INDISTINCT as one of them.
+        """
+
+
+class Model(Protocol):
+    """The sequential specification of one object."""
+
+    @property
+    def initial(self) -> State:
+        """The state before the first operation."""
+
+    def step(self, state: State, operation: Operation) -> tuple[bool, State]:
+        """Whether the operation may take effect in this state, and the state after it (or the same if it may not)."""
+
+    def traits(self, operation: Operation) -> Traits:
+        """What the search may rely on for this operation."""
+
+    def lens(self, operations: Sequence[Operation]) -> Lens:
+        """How the operations of one key tell states apart."""
+
+
+class SharpLens:
+    """Tells every state from every other, at all times: always right, never a help."""
+
+    indistinct_wanted_until = math.inf
+
+    def told_apart_until(self, state: State) -> float:
+        return math.inf
+
+
+class _RegisterLens:
+    def __init__(self, operations: Sequence[Operation]) -> None:
+        self._until: dict[State, float] = {}
+        self.indistinct_wanted_until = -math.inf
+        for operation in operations:
+            position = math.inf if operation.returned is None else operation.returned
+            if operation.action == "read":
+                seen = operation.result
+            elif operation.action == "cas":
+                assert isinstance(operation.argument, tuple)
+                seen = operation.argument[0]
+                if operation.result is False:
+                    self.indistinct_wanted_until = max(self.indistinct_wanted_until, position)
+            else:
+                continue
+            self._until[seen] = max(self._until.get(seen, -math.inf), position)
+
+    def told_apart_until(self, state: State) -> float:
+        return math.inf if state is INDISTINCT else self._until.get(state, -math.inf)
+
+
+class RegisterModel:
+    """A register, empty (None) at first: `read` gives its value, `write` sets it, `cas` with (old, new) compares and
+    sets, giving True, or False where the register did not hold `old`."""
+
+    initial: State = None
+
+    def step(self, state: State, operation: Operation) -> tuple[bool, State]:
+        if operation.action == "read":
+            return operation.outcome_is_unknown or state == operation.result, state
+        if operation.action == "write":
+            return True, operation.argument
+        assert operation.action == "cas" and isinstance(operation.argument, tuple), operation
+        old, new = operation.argument
+        if operation.result is False:
+            return state != old, state
+        return (True, new) if state == old else (False, state)
+
+    def traits(self, operation: Operation) -> Traits:
+        if operation.action == "read":
+            if operation.outcome_is_unknown:
+                return Traits(("look",), is_read_only=True, is_total=True)
+            return Traits(("read", operation.result), is_read_only=True, guard=operation.result)
+        if operation.action == "write":
+            return Traits(("write", operation.argument), is_total=True, is_blind=True)
+        assert isinstance(operation.argument, tuple), operation
+        old, new = operation.argument
+        if operation.result is False:
+            return Traits(("mismatch", old), is_read_only=True)
+        return Traits(("cas", old, new), is_read_only=old == new, guard=old)
+
+    def lens(self, operations: Sequence[Operation]) -> Lens:
+        return _RegisterLens(operations)
+
+
+class _KeyValueLens:
+    """A value matters while a get that has yet to return gives it, or something longer that begins with it."""
+
+    indistinct_wanted_until = -math.inf
+
+    def __init__(self, operations: Sequence[Operation]) -> None:
+        last_return: dict[str, int] = {}
+        for operation in operations:
+            if operation.action == "get" and operation.returned is not None:
+                assert isinstance(operation.result, str)
+                last_return[operation.result] = max(last_return.get(operation.result, -1), operation.returned)
+        self._results = sorted(last_return)
+        self._last_returns = [last_return[result] for result in self._results]
+
+    def told_apart_until(self, state: State) -> float:
+        if state is INDISTINCT:
+            return math.inf
+        assert isinstance(state, str)
+        size = len(state)
+        first = bisect_left(self._results, state)
+        end = bisect_right(self._results, state, lo=first, key=lambda result: result[:size])
+        return max(self._last_returns[first:end], default=-math.inf)
+
+
+class KeyValueModel:
+    """One key of a key-value store, the empty string at first: `get` gives the value, `put` sets it, `append` adds to
+    its end."""
+
+    initial: State = ""
+
+    def step(self, state: State, operation: Operation) -> tuple[bool, State]:
+        if operation.action == "get":
+            return operation.outcome_is_unknown or state == operation.result, state
+        if operation.action == "put":
+            return True, operation.argument
+        assert operation.action == "append" and isinstance(operation.argument, str), operation
+        if state is INDISTINCT:
+            return True, state
+        assert isinstance(state, str)
+        return True, state + operation.argument
+
+    def traits(self, operation: Operation) -> Traits:
+        if operation.action == "get":
+            if operation.outcome_is_unknown:
+                return Traits(("look",), is_read_only=True, is_total=True)
+            return Traits(("get", operation.result), is_read_only=True, guard=operation.result)
+        if operation.action == "put":
+            return Traits(("put", operation.argument), is_total=True, is_blind=True)
+        return Traits(("append", operation.argument), is_read_only=operation.argument == "", is_total=True)
+
+    def lens(self, operations: Sequence[Operation]) -> Lens:
+        return _KeyValueLens(operations)
+
+
+@dataclass(frozen=True, slots=True)
+class _LockState:
+    holder: Hashable
+    """The owner that holds the lock; None if it is free."""
+    token: int
+    """The lowest that the highest token granted so far can be."""
+
+
+class LockModel:
+    """An exclusive lock with fencing tokens. The argument of every operation is the owner.
+
+    - `acquire` gives a token, an integer above every token before; or None where another owner held the lock.
+    - `release` gives True if the owner held the lock and let it go, False if it did not hold it.
+    - `expire` is what the cluster did by itself when a session ended: it is `release` of whoever is named.
+    """
+
+    initial: State = _LockState(None, 0)
+
+    def step(self, state: State, operation: Operation) -> tuple[bool, State]:
+        assert isinstance(state, _LockState) and operation.argument is not None, operation
+        is_free = state.holder is None
+        if operation.action == "acquire":
+            if operation.outcome_is_unknown:
+                return (True, _LockState(operation.argument, state.token + 1)) if is_free else (False, state)
+            if operation.result is None:
+                return not is_free and state.holder != operation.argument, state
+            assert isinstance(operation.result, int)
+            if is_free and operation.result > state.token:
+                return True, _LockState(operation.argument, operation.result)
+            return False, state
+        assert operation.action in ("release", "expire"), operation
+        holds = state.holder == operation.argument
+        if operation.result is False:
+            return not holds, state
+        return (True, _LockState(None, state.token)) if holds else (False, state)
+
+    def traits(self, operation: Operation) -> Traits:
+        kind = (operation.action, operation.argument, operation.result, operation.outcome_is_unknown)
+        refused = operation.result is (None if operation.action == "acquire" else False)
+        return Traits(kind, is_read_only=refused and not operation.outcome_is_unknown)
+
+    def lens(self, operations: Sequence[Operation]) -> Lens:
+        return SharpLens()

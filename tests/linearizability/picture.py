@@ -1,0 +1,1 @@
+def draw(window, title): return ""

@@ -1,0 +1,19 @@
+#!/usr/bin/env bash
+# What some tests need and pip cannot bring: Chromium for the browser tests, `ip` for those that cut a network. Installed
+# where that is allowed (root, apt-get); elsewhere a line says what will be skipped. With CI=true the tests fail instead.
+set -euo pipefail
+
+wanted=()
+has() { command -v "$1" >/dev/null 2>&1; }
+has chromium || has chromium-browser || has google-chrome || wanted+=(chromium fonts-dejavu-core)
+has ip || wanted+=(iproute2)
+[ ${#wanted[@]} -eq 0 ] && exit 0
+
+if [ "$(id -u)" -eq 0 ] && has apt-get; then
+    echo "installing ${wanted[*]} for the tests"
+    export DEBIAN_FRONTEND=noninteractive
+    if apt-get update -qq </dev/null && apt-get install -y -qq --no-install-recommends "${wanted[@]}" </dev/null >/dev/null; then
+        exit 0
+    fi
+fi
+echo "not installed: ${wanted[*]}. Tests that need them are skipped$([ "${CI:-}" = true ] && echo ', which is a failure with CI=true')." >&2

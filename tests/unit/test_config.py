@@ -1,0 +1,314 @@
+"""Settings are refused by name, with what was expected and what came; secrets come into being once."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import re
+import socket
+import stat
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from coordinator import wire
+from coordinator.config import (
+    PROJECT,
+    Config,
+    ConfigError,
+    DataDirectory,
+    free_port,
+    load_config,
+    port_is_free,
+)
+
+NAMES = (
+    "CONCLAVE_DATA",
+    "CONCLAVE_PORT",
+    "CONCLAVE_BIND",
+    "CONCLAVE_HOSTS",
+    "CONCLAVE_PROXIES",
+    "CONCLAVE_NODES",
+    "CONCLAVE_ADMIN_PASSWORD",
+    "CONCLAVE_FAULTS",
+    "CONCLAVE_NODE",
+    "REDIS_URL",
+    "DATABASE_URL",
+)
+
+
+@pytest.fixture(autouse=True)
+def _nothing_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in NAMES:
+        monkeypatch.delenv(name, raising=False)
+
+
+def _load(monkeypatch: pytest.MonkeyPatch, **variables: str) -> Config:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    return load_config()
+
+
+def _refusal(monkeypatch: pytest.MonkeyPatch, **variables: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        _load(monkeypatch, **variables)
+    return str(caught.value)
+
+
+# --- settings -------------------------------------------------------------------------------------
+
+
+def test_without_settings_it_is_three_nodes_on_loopback() -> None:
+    config = load_config()
+    assert config.data == PROJECT / "var"
+    assert (config.port, config.bind, config.hosts) == (8000, "127.0.0.1", [])
+    assert config.node_names == ["node1", "node2", "node3"]
+    assert config.is_loopback
+    assert config.faults
+    assert not config.proxy_headers
+    assert config.redis_url is config.database_url is config.admin_password is config.node is None
+
+
+def test_an_empty_variable_counts_as_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert _load(monkeypatch, CONCLAVE_PORT="", REDIS_URL="", CONCLAVE_FAULTS="").port == 8000
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("CONCLAVE_PORT", "eighty", "a port number from 1 to 65535"),
+        ("CONCLAVE_PORT", "0", "a port number from 1 to 65535"),
+        ("CONCLAVE_PORT", "65536", "a port number from 1 to 65535"),
+        ("CONCLAVE_PORT", "80.0", "a port number from 1 to 65535"),
+        ("CONCLAVE_PORT", "-1", "a port number from 1 to 65535"),
+        ("CONCLAVE_PORT", "٨٠", "a port number from 1 to 65535"),
+        ("CONCLAVE_BIND", "example.org", "an IP address to listen on"),
+        ("CONCLAVE_BIND", "127.0.0.1:80", "an IP address to listen on"),
+        ("CONCLAVE_NODES", "0", "a whole number from 1 to 9"),
+        ("CONCLAVE_NODES", "10", "a whole number from 1 to 9"),
+        ("CONCLAVE_HOSTS", "https://example.org", "host names separated by commas"),
+        ("CONCLAVE_HOSTS", "a.org,*", "host names separated by commas"),
+        ("CONCLAVE_HOSTS", "a.org/path", "host names separated by commas"),
+        ("CONCLAVE_PROXIES", "proxy.example.org", "addresses or networks"),
+        ("CONCLAVE_FAULTS", "perhaps", "1 or 0"),
+        ("CONCLAVE_NODE", "Node 1", "a node's name"),
+        ("CONCLAVE_NODE", "../node1", "a node's name"),
+        ("REDIS_URL", "http://127.0.0.1", "redis://"),
+        ("REDIS_URL", "redis://", "redis://"),
+        ("REDIS_URL", "redis://host:port", "redis://"),
+        ("DATABASE_URL", "postgres", "a database address"),
+        ("DATABASE_URL", "mongodb://host/name", "a database address"),
+        ("CONCLAVE_DATA", "/tmp/a\nb", "a path without line breaks"),
+    ],
+)
+def test_a_bad_setting_is_refused_by_name_with_what_was_expected_and_what_came(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, expected: str
+) -> None:
+    line = _refusal(monkeypatch, **{name: value})
+    assert line.startswith(f"{name}: expected ")
+    assert expected in line
+    assert f"came {value!r}" in line
+    assert "\n" not in line
+
+
+def test_every_bad_setting_gets_its_own_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = _refusal(monkeypatch, CONCLAVE_PORT="x", CONCLAVE_NODES="x", CONCLAVE_BIND="x").splitlines()
+    assert sorted(line.partition(":")[0] for line in lines) == ["CONCLAVE_BIND", "CONCLAVE_NODES", "CONCLAVE_PORT"]
+
+
+@pytest.mark.parametrize("url", ["redis://user:s3cret@host:99999", "http://user:s3cret@host/0"])
+def test_a_refusal_repeats_no_password(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    assert "s3cret" not in _refusal(monkeypatch, REDIS_URL=url)
+    assert "s3cret" not in _refusal(monkeypatch, DATABASE_URL=url.replace("http", "ftp"))
+
+
+def test_a_printed_config_repeats_no_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = _load(
+        monkeypatch,
+        REDIS_URL="redis://u:s3cret@host",
+        DATABASE_URL="postgres://u:s3cret@host/name",
+        CONCLAVE_ADMIN_PASSWORD="s3cret",
+    )
+    assert config.admin_password == "s3cret"
+    assert "s3cret" not in repr(config)
+
+
+@given(st.text(st.characters(blacklist_categories=["Cs"], blacklist_characters="\0"), max_size=40))
+def test_whatever_comes_is_read_or_refused_in_words(text: str) -> None:
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        for name in NAMES:
+            monkeypatch.setenv(name, text)
+        try:
+            config = load_config()
+        except ConfigError as error:
+            assert all(re.match(r"(CONCLAVE_|REDIS_|DATABASE_)[A-Z]+: expected ", line) for line in str(error).splitlines())
+        else:
+            assert 1 <= config.port <= 65_535
+
+
+def test_a_data_directory_is_absolute_wherever_it_was_named_from(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert _load(monkeypatch, CONCLAVE_DATA="here/../there").data == tmp_path / "there"
+
+
+def test_a_data_directory_that_is_a_file_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("")
+    assert _refusal(monkeypatch, CONCLAVE_DATA=str(file)).startswith("CONCLAVE_DATA: expected a directory")
+
+
+def test_listening_to_the_world_needs_the_names_by_which_it_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    line = _refusal(monkeypatch, CONCLAVE_BIND="0.0.0.0")
+    assert line.startswith("CONCLAVE_HOSTS: expected ")
+    assert "CONCLAVE_BIND is 0.0.0.0" in line
+
+
+def test_beyond_loopback_no_faults_are_injected_unless_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = _load(monkeypatch, CONCLAVE_BIND="0.0.0.0", CONCLAVE_HOSTS="a.example.org, b.example.org:8443")
+    assert not config.is_loopback
+    assert not config.faults
+    assert config.hosts == ["a.example.org", "b.example.org:8443"]
+    assert _load(monkeypatch, CONCLAVE_FAULTS="1").faults
+
+
+def test_an_address_of_its_own_is_a_host_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert _load(monkeypatch, CONCLAVE_BIND="10.1.2.3").hosts == ["10.1.2.3"]
+    assert _load(monkeypatch, CONCLAVE_BIND="fd00::1").hosts == ["[fd00::1]"]
+
+
+@pytest.mark.parametrize(
+    ("variables", "page_host"),
+    [
+        ({}, "127.0.0.1:8000"),
+        ({"CONCLAVE_BIND": "localhost", "CONCLAVE_PORT": "81"}, "127.0.0.1:81"),
+        ({"CONCLAVE_BIND": "::1"}, "[::1]:8000"),
+        ({"CONCLAVE_BIND": "0.0.0.0", "CONCLAVE_HOSTS": "a.example.org"}, "a.example.org:8000"),
+        ({"CONCLAVE_BIND": "0.0.0.0", "CONCLAVE_HOSTS": "a.example.org:443"}, "a.example.org:443"),
+    ],
+)
+def test_the_page_is_found_under_the_first_host(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], page_host: str
+) -> None:
+    assert _load(monkeypatch, **variables).page_host == page_host
+
+
+def test_headers_are_believed_of_named_proxies_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = _load(monkeypatch, CONCLAVE_PROXIES="10.0.0.1,10.1.0.0/16")
+    assert config.proxy_headers
+    assert config.proxies == ["10.0.0.1", "10.1.0.0/16"]
+
+
+# --- the data directory ---------------------------------------------------------------------------
+
+
+def test_secrets_are_kept_over_restarts_and_nobody_else_reads_them(tmp_path: Path) -> None:
+    first, second = DataDirectory(tmp_path / "new" / "data"), DataDirectory(tmp_path / "new" / "data")
+    assert first.secret_key() == second.secret_key()
+    assert first.peer_key() == second.peer_key()
+    assert len(first.peer_key()) == 32
+    assert first.realm() == second.realm()
+    assert wire.REALM.fullmatch(first.realm())
+    assert first.web_token() == second.web_token()
+    assert first.web_token().realm == first.realm()
+    assert first.redis_state() == second.redis_state()
+    for path in first.path.rglob("*"):
+        assert stat.S_IMODE(path.stat().st_mode) == (0o700 if path.is_dir() else 0o600), path
+    assert stat.S_IMODE(first.path.stat().st_mode) == 0o700
+    assert not list(first.keys.glob(".*")), "nothing is left aside"
+
+
+def _read_all(path: str) -> tuple[object, ...]:
+    data = DataDirectory(Path(path))
+    return data.secret_key(), data.peer_key(), data.realm(), str(data.web_token()), data.redis_state()
+
+
+def test_processes_that_race_for_secrets_get_the_same_ones(tmp_path: Path) -> None:
+    with multiprocessing.get_context("spawn").Pool(4) as pool:
+        for round_number in range(5):
+            answers = pool.map(_read_all, [str(tmp_path / str(round_number))] * 8, chunksize=1)
+            assert len(set(answers)) == 1
+
+
+@pytest.mark.parametrize("name", ["secret_key", "peer_key", "realm", "web_token"])
+@pytest.mark.parametrize("content", [b"", b"short", b"\xff\xfe", b"conclave_1_2_3\n"])
+def test_a_damaged_secret_is_refused_and_never_made_anew(tmp_path: Path, name: str, content: bytes) -> None:
+    data = DataDirectory(tmp_path)
+    getattr(data, name)()
+    (data.keys / name).write_bytes(content)
+    with pytest.raises(ConfigError, match=re.escape(str(data.keys / name))):
+        getattr(data, name)()
+    assert (data.keys / name).read_bytes() == content
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"port": "x", "node_password": "", "client_password": ""}', "null"])
+def test_a_damaged_state_of_redis_is_refused(tmp_path: Path, content: str) -> None:
+    data = DataDirectory(tmp_path)
+    (data.redis / "state.json").write_text(content)
+    with pytest.raises(ConfigError, match=r"state\.json: expected an object with port"):
+        data.redis_state()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_directory_that_cannot_be_written_is_refused_by_name(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(ConfigError, match="CONCLAVE_DATA: expected a directory that this user can write"):
+        DataDirectory(tmp_path / "data").secret_key()
+
+
+def test_a_place_where_no_directory_can_be_is_refused_by_name(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="CONCLAVE_DATA: expected a directory that this user can write"):
+        DataDirectory(tmp_path / "file" / "data").secret_key()
+
+
+def test_nodes_and_clients_are_different_users_of_the_embedded_redis(tmp_path: Path) -> None:
+    data, config = DataDirectory(tmp_path), load_config()
+    state = json.loads((data.redis / "state.json").read_text()) if (data.redis / "state.json").exists() else None
+    assert state is None, "made on first use"
+    node, client = data.node_redis_url(config), data.client_redis_url(config)
+    state = json.loads((data.redis / "state.json").read_text())
+    assert node == f"redis://conclave-node:{state['node_password']}@127.0.0.1:{state['port']}/0"
+    assert client == f"redis://conclave-client:{state['client_password']}@127.0.0.1:{state['port']}/0"
+    assert data.client_password() == state["client_password"] != state["node_password"]
+
+
+@pytest.mark.parametrize(
+    ("url", "rest"),
+    [
+        ("redis://host:6380/2", "@host:6380/2"),
+        ("rediss://root:pw%40x@host/0?ssl_cert_reqs=none", "@host/0?ssl_cert_reqs=none"),
+        ("redis://:pw@[::1]:6379", "@[::1]:6379"),
+    ],
+)
+def test_on_the_operators_redis_clients_have_a_user_of_this_installation(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, url: str, rest: str
+) -> None:
+    data, config = DataDirectory(tmp_path), _load(monkeypatch, REDIS_URL=url)
+    assert data.node_redis_url(config) == url
+    scheme = url.partition("://")[0]
+    expected = f"{scheme}://conclave-client-{data.realm()}:{data.client_password()}{rest}"
+    assert data.client_redis_url(config) == expected
+
+
+# --- ports ----------------------------------------------------------------------------------------
+
+
+def test_a_port_on_which_somebody_listens_is_not_free() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        assert not port_is_free("127.0.0.1", port)
+    assert port_is_free("127.0.0.1", port)
+
+
+def test_a_kept_port_lies_where_outgoing_connections_do_not_take_it() -> None:
+    assert 20_000 <= free_port() < 30_000
+
+
+def test_an_address_of_another_machine_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"192\.0\.2\.1: expected an address of this machine"):
+        port_is_free("192.0.2.1", 8000)

@@ -1,0 +1,96 @@
+"""The web tier over a cluster in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import Permission, User
+from django.test import AsyncClient as DjangoAsyncClient
+from django.test import Client as DjangoClient
+
+from coordinator import access, wire
+from tests.unit.web.fake_cluster import FakeClient, FakeCluster
+from tests.unit.web.helpers import PASSWORD, Bearer, new_token
+
+
+@pytest.fixture(autouse=True)
+def plain_static_files(settings: Any) -> None:
+    """Pages are rendered without having been collected."""
+    settings.STORAGES = settings.STORAGES | {
+        "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}
+    }
+    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+
+
+@pytest.fixture
+def cluster(settings: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeCluster]:
+    fake = FakeCluster(settings.DATA.web_token())
+
+    def make_reader(url: str, token: str, *, cluster: str, timeout: float) -> FakeClient:
+        """A client that a token's owner would open: nodes answer it where the log knows the token."""
+        parsed = wire.Token.parse(token)
+        known = fake.machine.key_of(parsed.token_id)
+        if known is None or known[1] != parsed.key:
+            fake_without_answers = FakeCluster(settings.DATA.web_token())
+            fake_without_answers.silent_nodes = set(fake_without_answers.nodes)
+            return FakeClient(fake_without_answers)
+        return FakeClient(fake, known[0])
+
+    monkeypatch.setattr(access, "make_client", lambda cluster: FakeClient(fake))
+    monkeypatch.setattr(access, "AsyncClient", make_reader)
+    forget_everything()
+    yield fake
+    forget_everything()
+
+
+def forget_everything() -> None:
+    access._clients.clear()
+    access._ensured.clear()
+    access._tokens.clear()
+    access._directory = (float("-inf"), frozenset())
+
+
+@pytest.fixture
+def admin(transactional_db: None) -> User:
+    return User.objects.create_superuser("admin", password=PASSWORD)
+
+
+@pytest.fixture
+def reader(transactional_db: None) -> User:
+    """May read, and nothing else."""
+    user = User.objects.create_user("reader", password=PASSWORD)
+    user.user_permissions.add(Permission.objects.get(codename="read_state"))
+    return user
+
+
+@pytest.fixture
+def as_admin(admin: User, cluster: FakeCluster) -> DjangoAsyncClient:
+    client = DjangoAsyncClient()
+    client.force_login(admin)
+    return client
+
+
+@pytest.fixture
+def as_reader(reader: User, cluster: FakeCluster) -> DjangoAsyncClient:
+    client = DjangoAsyncClient()
+    client.force_login(reader)
+    return client
+
+
+@pytest.fixture
+def pages(admin: User, cluster: FakeCluster) -> DjangoClient:
+    client = DjangoClient()
+    client.force_login(admin)
+    return client
+
+
+@pytest.fixture
+def worker(cluster: FakeCluster) -> Bearer:
+    return Bearer(str(new_token(cluster, "worker")))
+
+
+@pytest.fixture
+def other(cluster: FakeCluster) -> Bearer:
+    return Bearer(str(new_token(cluster, "other")))

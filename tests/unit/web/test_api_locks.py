@@ -1,0 +1,533 @@
+"""Locks over HTTP: what is granted, what is refused, what waits, and what a caller that goes away leaves behind: nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from coordinator import access
+from coordinator.api import attempt
+from coordinator.statemachine import commands
+from tests.unit.web.fake_cluster import FakeCluster
+from tests.unit.web.helpers import API, Bearer, new_token
+
+pytestmark = pytest.mark.asyncio
+
+ACQUIRE = f"{API}/locks/deploy/acquire"
+RELEASE = f"{API}/locks/deploy/release"
+LOCK = f"{API}/locks/deploy"
+
+
+async def until(holds: Callable[[], Any]) -> None:
+    """Let everything else run until a condition holds; bounded by the test's own time-out."""
+    while not holds():
+        await asyncio.sleep(0)
+
+
+async def settled() -> None:
+    """Until nothing runs in the background any more."""
+    while access._background:
+        await asyncio.gather(*access._background, return_exceptions=True)
+
+
+# --- acquire --------------------------------------------------------------------------------------
+
+
+async def test_acquiring_a_free_lock_opens_a_session_and_answers_with_its_fencing_token(worker: Bearer) -> None:
+    response = await worker.post(ACQUIRE, {"ttl_ms": 15000, "wait_ms": 0})
+    assert response.status_code == 200
+    body = response.json()
+    assert body["session"].startswith("s")
+    assert isinstance(body["token"], int)
+    assert body["name"] == "deploy"
+    assert body["principal"] == "worker"
+    assert body["ttl_ms"] == 15000
+    assert 14_000 < body["expires_in_ms"] <= 15_000
+
+
+async def test_no_body_at_all_means_the_defaults(worker: Bearer) -> None:
+    response = await worker.post(ACQUIRE)
+    assert response.status_code == 200
+    assert response.json()["ttl_ms"] == 15_000
+
+
+async def test_asking_again_with_the_holding_session_answers_the_same_token(worker: Bearer) -> None:
+    first = (await worker.post(ACQUIRE, {"ttl_ms": 15000, "wait_ms": 0})).json()
+    again = await worker.post(ACQUIRE, {"session": first["session"], "wait_ms": 0})
+    assert again.status_code == 200
+    assert (again.json()["token"], again.json()["session"]) == (first["token"], first["session"])
+    with_equal_ttl = await worker.post(ACQUIRE, {"session": first["session"], "ttl_ms": 15000})
+    assert with_equal_ttl.json()["token"] == first["token"]
+
+
+async def test_a_ttl_that_differs_from_the_named_sessions_is_refused(worker: Bearer) -> None:
+    first = (await worker.post(ACQUIRE, {"ttl_ms": 15000})).json()
+    response = await worker.post(ACQUIRE, {"session": first["session"], "ttl_ms": 20000})
+    assert response.status_code == 422
+    assert response.json()["error"] == "ttl-mismatch"
+    assert "15000" in response.json()["detail"]
+
+
+async def test_a_held_lock_is_refused_naming_the_holder(
+    worker: Bearer, other: Bearer, cluster: FakeCluster
+) -> None:
+    held = (await worker.post(ACQUIRE, {"ttl_ms": 15000})).json()
+    response = await other.post(ACQUIRE, {"ttl_ms": 15000, "wait_ms": 0})
+    assert response.status_code == 409
+    body = response.json()
+    assert body["error"] == "not-acquired"
+    assert body["holder"] == {"session": held["session"], "principal": "worker", "acquisition": 0}
+    assert body["token"] == held["token"]
+    assert 0 < body["expires_in_ms"] <= 15_000
+    assert body["name"] == "deploy"
+
+
+async def test_a_refused_call_closes_the_session_that_it_opened(
+    worker: Bearer, other: Bearer, cluster: FakeCluster
+) -> None:
+    await worker.post(ACQUIRE)
+    before = set(cluster.machine.sessions)
+    await other.post(ACQUIRE)
+    await settled()
+    assert set(cluster.machine.sessions) == before
+
+
+async def test_a_refused_call_leaves_a_session_that_it_was_given(
+    worker: Bearer, other: Bearer, cluster: FakeCluster
+) -> None:
+    await worker.post(ACQUIRE)
+    session = (await other.post(f"{API}/sessions", {"ttl_ms": 9000})).json()["session"]
+    assert (await other.post(ACQUIRE, {"session": session})).status_code == 409
+    assert (await other.get(f"{API}/sessions/{session}")).status_code == 200
+
+
+async def test_two_names_can_be_held_with_one_session(worker: Bearer) -> None:
+    session = (await worker.post(ACQUIRE)).json()["session"]
+    second = await worker.post(f"{API}/locks/reindex/acquire", {"session": session})
+    assert second.status_code == 200
+    assert (await worker.get(f"{API}/sessions/{session}")).json()["locks"] == ["deploy", "reindex"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"ttl_ms": 499},
+        {"ttl_ms": 86_400_001},
+        {"ttl_ms": -1},
+        {"ttl_ms": "15000"},
+        {"ttl_ms": 15000.0},
+        {"ttl_ms": True},
+        {"wait_ms": -1},
+        {"wait_ms": 3_600_001},
+        {"wait_ms": "0"},
+        {"wait_ms": 0.5},
+        {"wait_ms": False},
+        {"wait_ms": None},
+        {"session": 17},
+        {"session": "17"},
+        {"session": "s"},
+        {"session": "s0"},
+        {"session": "s-1"},
+        {"session": "s1 "},
+        {"session": "s\N{ARABIC-INDIC DIGIT ONE}"},
+        {"session": "s" + "9" * 17},
+        {"surprise": 1},
+        [],
+        "text",
+        7,
+    ],
+)
+async def test_what_is_out_of_range_or_of_the_wrong_kind_is_refused(
+    worker: Bearer, cluster: FakeCluster, body: Any
+) -> None:
+    before = len(cluster.commands)
+    response = await worker.post(ACQUIRE, body)
+    assert response.status_code == 422
+    assert set(response.json()) == {"error", "detail"}
+    assert response.json()["error"] == "invalid"
+    assert len(cluster.commands) == before
+
+
+@pytest.mark.parametrize("body", [{"ttl_ms": 500}, {"ttl_ms": 86_400_000}, {"wait_ms": 3_600_000}])
+async def test_the_ends_of_the_ranges_are_accepted(worker: Bearer, body: dict[str, int]) -> None:
+    assert (await worker.post(ACQUIRE, body)).status_code == 200
+
+
+async def test_a_body_that_is_no_json_is_refused(worker: Bearer) -> None:
+    for text in (b"{", b"\xff", b"[" * 100_000, b"{'ttl_ms': 1}"):
+        response = await worker._client.post(
+            ACQUIRE, text, content_type="application/json", headers=worker.headers
+        )
+        assert response.status_code == 400, text[:20]
+        assert response.json() == {"error": "bad-json", "detail": "the body is not valid JSON"}
+
+
+async def test_a_session_that_is_gone_or_anothers_answers_410(
+    worker: Bearer, other: Bearer, cluster: FakeCluster
+) -> None:
+    mine = (await worker.post(ACQUIRE, {"ttl_ms": 15000})).json()["session"]
+    for session in (mine, "s999999999"):
+        response = await other.post(f"{API}/locks/free/acquire", {"session": session})
+        assert response.status_code == 410
+        assert response.json()["error"] == "session-gone"
+    cluster.pass_time(15_001)
+    assert (await worker.post(ACQUIRE, {"session": mine})).status_code == 410
+
+
+async def test_a_token_without_the_right_to_lock_is_refused_and_leaves_no_session(cluster: FakeCluster) -> None:
+    reader = Bearer(str(new_token(cluster, "reader", ("read",))))
+    before = set(cluster.machine.sessions)
+    response = await reader.post(ACQUIRE)
+    assert response.status_code == 403
+    assert response.json()["error"] == "forbidden"
+    await settled()
+    assert set(cluster.machine.sessions) - before <= {access.client()._session}
+
+
+async def test_a_token_narrowed_to_a_prefix_locks_there_and_nowhere_else(cluster: FakeCluster) -> None:
+    narrow = Bearer(str(new_token(cluster, "billing", prefixes=("billing/",))))
+    assert (await narrow.post(f"{API}/locks/billing/month-end/acquire")).status_code == 200
+    assert (await narrow.post(ACQUIRE)).status_code == 403
+
+
+async def test_without_a_leader_the_answer_is_503_at_once_and_says_when_to_ask_again(
+    worker: Bearer, cluster: FakeCluster
+) -> None:
+    await worker.post(ACQUIRE)
+    cluster.has_leader = False
+    for response in (await worker.post(ACQUIRE), await worker.get(LOCK), await worker.get(f"{API}/locks")):
+        assert response.status_code == 503
+        assert response.json()["error"] == "unavailable"
+        assert response["Retry-After"] == "1"
+
+
+# --- names ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("address", "name"),
+    [
+        ("billing/month-end", "billing/month-end"),
+        ("billing%2Fmonth-end", "billing/month-end"),
+        ("%2Fdeploy", "deploy"),
+        ("a%20b", "a b"),
+        ("50%25", "50%"),
+        ("caf%C3%A9", "café"),
+        ("a/acquire", "a/acquire"),
+        ("a/release", "a/release"),
+        ("locks", "locks"),
+        ("what%3F%23", "what?#"),
+    ],
+)
+async def test_names_may_hold_slashes_and_be_percent_encoded(worker: Bearer, address: str, name: str) -> None:
+    acquired = await worker.post(f"{API}/locks/{address}/acquire")
+    assert acquired.json()["name"] == name
+    seen = await worker.get(f"{API}/locks/{address}")
+    assert seen.json()["name"] == name
+    assert seen.json()["holder"] is not None
+    released = await worker.post(f"{API}/locks/{address}/release", {"session": acquired.json()["session"]})
+    assert released.status_code == 200
+
+
+@pytest.mark.parametrize("address", ["%2F%2Fa", "a%0Ab", "a" * 513, "%FF", "%7F", "%ED%A0%80"])
+async def test_names_that_are_none_are_refused(worker: Bearer, address: str) -> None:
+    response = await worker.post(f"{API}/locks/{address}/acquire")
+    assert response.status_code == 422, response.content
+    assert response.json()["error"] == "invalid"
+
+
+# --- look and list --------------------------------------------------------------------------------
+
+
+async def test_a_held_lock_shows_holder_token_waiters_and_what_is_left(worker: Bearer, other: Bearer) -> None:
+    held = (await worker.post(ACQUIRE, {"ttl_ms": 15000})).json()
+    waiting = asyncio.ensure_future(other.post(ACQUIRE, {"ttl_ms": 15000, "wait_ms": 60_000}))
+    while not (lock := (await worker.get(LOCK)).json())["waiters"]:
+        await asyncio.sleep(0)
+    assert lock["name"] == "deploy"
+    assert lock["holder"] == {"session": held["session"], "principal": "worker", "acquisition": 0}
+    assert lock["token"] == held["token"]
+    assert [waiter["principal"] for waiter in lock["waiters"]] == ["other"]
+    assert 0 < lock["expires_in_ms"] <= 15_000
+    await worker.post(RELEASE, {"session": held["session"]})
+    assert (await waiting).status_code == 200
+
+
+async def test_a_free_lock_has_no_holder(worker: Bearer) -> None:
+    body = (await worker.get(LOCK)).json()
+    assert body == {
+        "name": "deploy", "holder": None, "token": None, "waiters": [], "expires_in_ms": None, "ttl_ms": None
+    }
+
+
+async def test_the_list_pages_through_held_locks_by_name(worker: Bearer) -> None:
+    for name in ("c", "a", "b"):
+        await worker.post(f"{API}/locks/{name}/acquire")
+    first = (await worker.get(f"{API}/locks", limit=2)).json()
+    assert [lock["name"] for lock in first["locks"]] == ["a", "b"]
+    assert (first["held"], first["waiting"], first["next"]) == (3, 0, "b")
+    rest = (await worker.get(f"{API}/locks", limit=2, after=first["next"])).json()
+    assert [lock["name"] for lock in rest["locks"]] == ["c"]
+    assert rest["next"] is None
+    for limit in ("0", "1001", "x"):
+        assert (await worker.get(f"{API}/locks", limit=limit)).status_code == 422
+
+
+# --- release --------------------------------------------------------------------------------------
+
+
+async def test_releasing_frees_the_lock_and_keeps_the_session(worker: Bearer) -> None:
+    session = (await worker.post(ACQUIRE)).json()["session"]
+    response = await worker.post(RELEASE, {"session": session})
+    assert response.status_code == 200
+    assert response.json() == {"name": "deploy", "session": session, "released": True}
+    assert (await worker.get(LOCK)).json()["holder"] is None
+    assert (await worker.get(f"{API}/sessions/{session}")).status_code == 200
+
+
+async def test_releasing_what_the_session_does_not_hold_is_a_conflict(worker: Bearer) -> None:
+    session = (await worker.post(ACQUIRE)).json()["session"]
+    for lock in ("free", "deploy"):
+        response = await worker.post(f"{API}/locks/{lock}/release", {"session": session})
+    response = await worker.post(RELEASE, {"session": session})
+    assert response.status_code == 409
+    assert response.json()["error"] == "not-held"
+
+
+async def test_releasing_with_anothers_session_or_none_is_refused(worker: Bearer, other: Bearer) -> None:
+    session = (await worker.post(ACQUIRE)).json()["session"]
+    assert (await other.post(RELEASE, {"session": session})).status_code == 410
+    assert (await worker.post(RELEASE, {})).status_code == 422
+    assert (await worker.post(RELEASE)).status_code == 422
+    assert (await worker.get(LOCK)).json()["holder"]["session"] == session
+
+
+async def test_a_token_grows_with_every_grant(worker: Bearer) -> None:
+    tokens = []
+    for _ in range(3):
+        body = (await worker.post(ACQUIRE)).json()
+        tokens.append(body["token"])
+        await worker.post(RELEASE, {"session": body["session"]})
+    assert tokens == sorted(set(tokens))
+
+
+# --- waiting --------------------------------------------------------------------------------------
+
+
+async def _hold(who: Bearer) -> str:
+    return str((await who.post(ACQUIRE, {"ttl_ms": 15000})).json()["session"])
+
+
+async def _waiting_call(
+    cluster: FakeCluster, who: Bearer, **body: Any
+) -> tuple[asyncio.Future[Any], Callable[[], Awaitable[None]]]:
+    before = cluster.machine.waiting
+    call = asyncio.ensure_future(who.post(ACQUIRE, {"ttl_ms": 15000, "wait_ms": 60_000} | body))
+    await until(lambda: cluster.machine.waiting > before)
+
+    async def hang_up() -> None:
+        call.cancel()
+        await asyncio.gather(call, return_exceptions=True)
+
+    return call, hang_up
+
+
+async def test_a_waiter_is_granted_when_the_holder_lets_go(
+    worker: Bearer, other: Bearer, cluster: FakeCluster
+) -> None:
+    session = await _hold(worker)
+    call, _ = await _waiting_call(cluster, other)
+    await worker.post(RELEASE, {"session": session})
+    response = await call
+    assert response.status_code == 200
+    assert response.json()["principal"] == "other"
+    assert (await worker.get(LOCK)).json()["holder"]["session"] == response.json()["session"]
+
+
+async def test_a_wait_that_is_over_answers_409_and_leaves_neither_place_nor_session(
+    worker: Bearer, other: Bearer, cluster: FakeCluster
+) -> None:
+    held = await _hold(worker)
+    before = set(cluster.machine.sessions)
+    response = await other.post(ACQUIRE, {"ttl_ms": 15000, "wait_ms": 30})
+    assert response.status_code == 409
+    assert response.json()["holder"]["session"] == held
+    assert cluster.machine.waiting == 0
+    await settled()
+    assert set(cluster.machine.sessions) == before
+
+
+async def test_a_wait_with_a_named_session_that_is_over_leaves_the_line_and_keeps_the_session(
+    worker: Bearer, other: Bearer, cluster: FakeCluster
+) -> None:
+    await _hold(worker)
+    session = (await other.post(f"{API}/sessions", {"ttl_ms": 9000})).json()["session"]
+    assert (await other.post(ACQUIRE, {"session": session, "wait_ms": 30})).status_code == 409
+    assert cluster.machine.waiting == 0
+    assert (await other.get(f"{API}/sessions/{session}")).status_code == 200
+
+
+async def test_a_waiters_session_is_kept_alive_while_it_waits(
+    worker: Bearer, other: Bearer, cluster: FakeCluster
+) -> None:
+    await _hold(worker)
+    call, hang_up = await _waiting_call(cluster, other, ttl_ms=500)
+    await until(lambda: len(cluster.kept_alive) >= 2)
+    assert len(set(cluster.kept_alive)) == 1
+    await hang_up()
+
+
+async def test_a_waiter_whose_session_is_gone_is_told_so(
+    worker: Bearer, other: Bearer, cluster: FakeCluster
+) -> None:
+    await _hold(worker)
+    session = (await other.post(f"{API}/sessions", {"ttl_ms": 9000})).json()["session"]
+    call, _ = await _waiting_call(cluster, other, session=session, ttl_ms=9000)
+    await other.delete(f"{API}/sessions/{session}")
+    assert (await call).status_code == 410
+
+
+async def test_a_waiter_that_hangs_up_leaves_the_line_at_once(
+    worker: Bearer, other: Bearer, cluster: FakeCluster
+) -> None:
+    held = await _hold(worker)
+    before = set(cluster.machine.sessions)
+    _, hang_up = await _waiting_call(cluster, other)
+    await hang_up()
+    await settled()
+    assert cluster.machine.waiting == 0
+    assert set(cluster.machine.sessions) == before
+    assert (await worker.get(LOCK)).json()["holder"]["session"] == held
+
+
+async def test_the_next_in_line_is_granted_when_the_one_before_it_hung_up(
+    worker: Bearer, other: Bearer, cluster: FakeCluster
+) -> None:
+    held = await _hold(worker)
+    _, hang_up = await _waiting_call(cluster, other)
+    third = Bearer(str(new_token(cluster, "third")))
+    call, _ = await _waiting_call(cluster, third)
+    await hang_up()
+    await worker.post(RELEASE, {"session": held})
+    assert (await call).json()["principal"] == "third"
+
+
+async def test_a_grant_to_a_waiter_that_hung_up_is_given_back(
+    worker: Bearer, other: Bearer, cluster: FakeCluster
+) -> None:
+    """History 9: the grant and the hanging up cross."""
+    held = await _hold(worker)
+    session = (await other.post(f"{API}/sessions", {"ttl_ms": 9000})).json()["session"]
+    call, _ = await _waiting_call(cluster, other, session=session, ttl_ms=9000)
+    call.cancel()
+    await worker.post(RELEASE, {"session": held})
+    await asyncio.gather(call, return_exceptions=True)
+    await settled()
+    assert (await worker.get(LOCK)).json()["holder"] is None
+
+
+async def test_hanging_up_while_the_request_is_under_way_leaves_nothing_once_it_has_arrived(
+    worker: Bearer, other: Bearer, cluster: FakeCluster
+) -> None:
+    """History 12: the cancel must not overtake what it cancels."""
+    held = await _hold(worker)
+    await access.client().query(commands.GetLock("deploy"))
+    before = set(cluster.machine.sessions)
+    cluster.gate.clear()
+    call = asyncio.ensure_future(other.post(ACQUIRE, {"wait_ms": 60_000}))
+    await until(lambda: attempt._live)
+    call.cancel()
+    await asyncio.gather(call, return_exceptions=True)
+    cluster.gate.set()
+    await settled()
+    assert cluster.machine.waiting == 0
+    assert set(cluster.machine.sessions) == before
+    assert (await worker.get(LOCK)).json()["holder"]["session"] == held
+
+
+async def test_hanging_up_does_not_take_a_lock_away_that_the_session_had_before(
+    worker: Bearer, cluster: FakeCluster
+) -> None:
+    held = await _hold(worker)
+    undo = attempt.Attempt(access.client(), "default", "worker", "deploy")
+    acquired = await undo.run(int(held[1:]), None, 0)
+    undo.abandon()
+    await settled()
+    assert (await worker.get(LOCK)).json()["token"] == acquired.token
+
+
+async def test_of_two_calls_that_wait_with_one_session_the_last_to_leave_gives_up_the_place(
+    worker: Bearer, other: Bearer, cluster: FakeCluster
+) -> None:
+    await _hold(worker)
+    session = (await other.post(f"{API}/sessions", {"ttl_ms": 9000})).json()["session"]
+    _, hang_up = await _waiting_call(cluster, other, session=session, ttl_ms=9000)
+    retry = asyncio.ensure_future(other.post(ACQUIRE, {"session": session, "wait_ms": 60_000}))
+    await until(lambda: attempt._waiting.total() == 2)
+    await hang_up()
+    await settled_but_for(retry)
+    assert cluster.machine.waiting == 1
+    retry.cancel()
+    await asyncio.gather(retry, return_exceptions=True)
+    await settled()
+    assert cluster.machine.waiting == 0
+
+
+async def settled_but_for(call: asyncio.Future[Any]) -> None:
+    await until(lambda: len(attempt._live) == 1)
+    for _ in range(50):
+        await asyncio.sleep(0)
+    assert not call.done()
+
+
+async def test_a_waiter_survives_a_time_without_a_leader(
+    worker: Bearer, other: Bearer, cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attempt, "RETRY_S", 0.001)
+    held = await _hold(worker)
+    call, _ = await _waiting_call(cluster, other)
+    cluster.has_leader = False
+    cluster.changed.set()
+    for _ in range(50):
+        await asyncio.sleep(0.001)
+    assert not call.done()
+    cluster.has_leader = True
+    await worker.post(RELEASE, {"session": held})
+    assert (await call).status_code == 200
+
+
+async def test_a_wait_that_ends_without_a_leader_says_so(
+    worker: Bearer, other: Bearer, cluster: FakeCluster
+) -> None:
+    await _hold(worker)
+    call, _ = await _waiting_call(cluster, other, wait_ms=300)
+    cluster.has_leader = False
+    cluster.changed.set()
+    cluster.changed = asyncio.Event()
+    assert (await call).status_code == 503
+
+
+async def test_more_waiting_calls_than_the_bound_are_refused(
+    worker: Bearer, other: Bearer, cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attempt, "WAITING_MAX", 1)
+    await _hold(worker)
+    _, hang_up = await _waiting_call(cluster, other)
+    response = await other.post(ACQUIRE, {"wait_ms": 1000})
+    assert response.status_code == 429
+    assert response.json()["error"] == "busy"
+    assert response["Retry-After"] == "1"
+    await hang_up()
+
+
+async def test_when_the_process_ends_its_waiters_leave_their_lines(
+    worker: Bearer, other: Bearer, cluster: FakeCluster
+) -> None:
+    await _hold(worker)
+    call, _ = await _waiting_call(cluster, other)
+    await attempt.abandon_all()
+    assert cluster.machine.waiting == 0
+    assert (await call).status_code == 409
