@@ -27,6 +27,9 @@ ASK_US: Final = 1_000_000
 KEEP_ALIVE_RESEND_US: Final = 200_000
 BATCH_MAX: Final = 256
 """Requests of one packet."""
+KNOCK_US: Final = 25_000
+"""A leader that owes an answer and was silent for so long is asked whether anyone listens there: the kill of a process loses
+what was published in its last millisecond, and Redis says at once when nobody listens any more."""
 EARLY_GRANTS_MAX: Final = 1_024
 WITHDRAW_US_MAX: Final = 3_600_000_000
 """How long the client goes on trying to give back what it no longer wants; its session's end does it too."""
@@ -82,7 +85,8 @@ class Core:
         self._probes: dict[int, None] = {}
         self._grants: dict[_Grant, _Wait] = {}
         self._early_grants: dict[_Grant, int] = {}
-        self._down: set[str] = set()
+        self._knock_due_us = _NEVER_US
+        self._leaders_seen = 0
 
     # --- questions --------------------------------------------------------------------------------
 
@@ -291,6 +295,9 @@ class Core:
                 waiting = True  # No answer from the one believed to lead: others may know better.
             by_node.setdefault(node, []).append(call.build(call.request_id))
             call.sent(node, now_us, self._random)
+            if node == leader:
+                self._knock_due_us = min(self._knock_due_us, now_us + KNOCK_US)
+        self._knock(leader, by_node, now_us)
         if keep_alives := self._send_keep_alives(now_us):
             by_node.setdefault(leader, []).extend(keep_alives)
         if self.routing.wants_probe(now_us) and (waiting or not leader and self.sessions):
@@ -306,6 +313,16 @@ class Core:
             del self._probes[next(iter(self._probes))]
         by_node.setdefault("*", []).append(wire.DirectoryRequest(self._next_id))
         self.routing.probed(now_us)
+
+    def _knock(self, leader: str, by_node: dict[str, list[wire.Request]], now_us: int) -> None:
+        """Is anyone there? Only Redis' count of listeners matters; the answer is a bonus."""
+        if now_us < self._knock_due_us:
+            return
+        owes = leader and any(call.sent_to == leader and not call.done for call in self._calls.values())
+        if owes and leader not in by_node:
+            self._next_id += 1
+            by_node[leader] = [wire.DirectoryRequest(self._next_id)]
+        self._knock_due_us = now_us + KNOCK_US if owes else _NEVER_US
 
     def _packet(self, node: str, requests: list[wire.Request]) -> Packet:
         data = wire.seal(self._key, wire.REQUEST, self._token_id, node, wire.RequestBatch(self.reply_channel, requests))
@@ -331,7 +348,7 @@ class Core:
     def due_us(self, now_us: int) -> int:
         """When `take_packets` has something to do next if nothing comes before."""
         leader = self.routing.leader and self.routing.cluster
-        times = [now_us + 1_000_000]
+        times = [now_us + 1_000_000, self._knock_due_us]
         for call in self._calls.values():
             if call.deadline_us is not None:
                 times.append(call.deadline_us)
@@ -363,8 +380,19 @@ class Core:
         except WireError as error:
             self.trouble = f"an answer that claims to come from {envelope.sender!r} was dropped ({error.reason})"
             return
+        if envelope.sender == self.routing.leader and self._knock_due_us != _NEVER_US:
+            self._knock_due_us = now_us + KNOCK_US
         for reply in replies:
             self._take(envelope.sender, reply, now_us)
+        if self.routing.changes != self._leaders_seen:
+            self._leaders_seen = self.routing.changes
+            self._turn_to(self.routing.leader, now_us)
+
+    def _turn_to(self, leader: str, now_us: int) -> None:
+        """Another leader was heard of: ask it at once what others were asked and have not answered."""
+        for call in self._calls.values():
+            if call.target is Target.LEADER and call.sent_to != leader:
+                call.due_us = min(call.due_us, now_us)
 
     def _receive_refusal(self, packet: bytes) -> None:
         try:

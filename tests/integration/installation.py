@@ -96,7 +96,7 @@ class Installation:
         )
         took = time.monotonic() - began
         eventually(
-            lambda: not any(_lives(process) for process in family),
+            lambda: not any(lives(process) for process in family),
             timeout_s=max(1.0, STOPPED_S_MAX - took),
             what=f"no process is left of {family}",
         )
@@ -109,7 +109,7 @@ class Installation:
             _kill(process)
         assert self._process is not None
         self._process.wait(STOPPED_S_MAX)
-        eventually(lambda: not any(_lives(p) for p in family), timeout_s=STOPPED_S_MAX, what="all are dead")
+        eventually(lambda: not any(lives(p) for p in family), timeout_s=STOPPED_S_MAX, what="all are dead")
 
     def __enter__(self) -> Self:
         self.start()
@@ -152,7 +152,7 @@ class Installation:
                 name = process.environ().get("SUPERVISOR_PROCESS_NAME")
             except psutil.Error:
                 continue
-            if name and _lives(process):
+            if name and lives(process):
                 found[name] = process
         return found
 
@@ -164,7 +164,7 @@ class Installation:
         """`kill -9` of one part; returns the number of the process that died."""
         process = self.part(name)
         _kill(process)
-        eventually(lambda: not _lives(process), timeout_s=STOPPED_S_MAX, what=f"{name} is dead")
+        eventually(lambda: not lives(process), timeout_s=STOPPED_S_MAX, what=f"{name} is dead")
         return process.pid
 
     # --- what it says ---
@@ -210,7 +210,8 @@ class Installation:
         return found["CONCLAVE_URL"], found["CONCLAVE_TOKEN"]
 
 
-def _lives(process: psutil.Process) -> bool:
+def lives(process: psutil.Process) -> bool:
+    """False for one that is dead and not yet reaped, too."""
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:

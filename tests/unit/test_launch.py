@@ -13,6 +13,7 @@ import pytest
 
 from coordinator import launch
 from coordinator.supervision import launched
+from tests.integration.installation import lives
 from tests.integration.waiting import eventually
 
 LAUNCHER = launch.__file__
@@ -66,7 +67,7 @@ def test_kill_9_of_the_parent_takes_the_program_along(tmp_path: Path) -> None:
         eventually(lambda: child.name() == "sleep", timeout_s=10, what="the launcher became the program")
         parent.send_signal(signal.SIGKILL)
         parent.wait(10)
-    eventually(lambda: not child.is_running(), timeout_s=5, what="the program died with its parent")
+    eventually(lambda: not lives(child), timeout_s=5, what="the program died with its parent")
 
 
 def test_it_loads_the_standard_library_alone_and_little_of_it() -> None:

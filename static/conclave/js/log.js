@@ -118,6 +118,7 @@ function drawCell(cell, index, entries, firstKept, replica, committed) {
 function stateText(replica, view) {
   if (replica.silent_since_ms !== null) return replica.last === null ? "not heard" : "as last heard";
   if (replica.leads) return "leader";
+  if (replica.role === "leader") return "not confirmed";
   if (replica.role !== "follower") return replica.role;
   const leader = view.replicas[view.cluster.leader];
   const behind = leader ? leader.last - replica.last : 0;

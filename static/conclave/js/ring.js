@@ -42,8 +42,8 @@ export class Ring {
       const angle = (Math.PI / 180) * (-90 + (place - (count - 1) / 2) * (360 / count));
       this.parts.set(node, this.makeNode(node, CENTRE.x + radius * Math.cos(angle), CENTRE.y + radius * Math.sin(angle)));
     });
-    const bottom = CENTRE.y + (count === 3 ? radius : radius + this.size) + 8;
-    this.svg.setAttribute("viewBox", `0 0 ${WIDTH} ${count === 1 ? CENTRE.y + this.size + 8 : bottom}`);
+    const bottom = Math.max(CENTRE.y + radius, ...[...this.parts.values()].map(({ y }) => y + this.size));
+    this.svg.setAttribute("viewBox", `0 0 ${WIDTH} ${bottom + 8}`);
     this.termWord.toggleAttribute("hidden", count === 1);
     this.term.toggleAttribute("hidden", count === 1);
   }
@@ -137,8 +137,10 @@ export class Ring {
     const length = Math.hypot(to.x - from.x, to.y - from.y) || 1;
     const inset = (this.size + 9) / length;
     const at = (share) => `translate(${from.x + (to.x - from.x) * share}px, ${from.y + (to.y - from.y) * share}px)`;
-    const isLeft = (from.x + to.x) / 2 < CENTRE.x - 1;
-    const text = svg("text", { x: isLeft ? -11 : 11, y: 4, "text-anchor": isLeft ? "end" : "start" }, label);
+    const isFlat = Math.abs(to.y - from.y) < this.size;
+    const isLeft = (from.x + to.x) / 2 < CENTRE.x;
+    const beside = { x: isLeft ? -11 : 11, y: 4, "text-anchor": isLeft ? "end" : "start" };
+    const text = svg("text", isFlat ? { x: 0, y: -11, "text-anchor": "middle" } : beside, label);
     const dot = svg("g", { class: cls }, svg("circle", { r: 6 }), text);
     this.dots.append(dot);
     const frame = (share, opacity) => ({ transform: at(inset + (1 - 2 * inset) * share), opacity, offset: share });

@@ -1,0 +1,131 @@
+"""What the two users of the embedded Redis may and may not do, asked of a real server."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import redis
+from redis.connection import Connection
+
+from coordinator.embedded_redis import SELECTORS_SINCE, ensure_client_user
+from tests.integration.private_redis import PrivateRedis
+
+ANSWER_S_MAX = 5
+
+
+def _connect(url: str) -> Connection:
+    connection = redis.ConnectionPool.from_url(url, socket_timeout=ANSWER_S_MAX, protocol=2).get_connection()
+    assert isinstance(connection, Connection)
+    return connection
+
+
+@pytest.fixture
+def client(redis_server: PrivateRedis) -> Iterator[Connection]:
+    connection = _connect(redis_server.client_url)
+    yield connection
+    connection.disconnect()
+
+
+@pytest.fixture
+def administrator(redis_server: PrivateRedis) -> Iterator[redis.Redis]:
+    with redis.Redis.from_url(redis_server.url, decode_responses=True) as connection:
+        yield connection
+
+
+def _ask(connection: Connection, *command: object) -> object:
+    connection.send_command(*command)
+    return connection.read_response()
+
+
+def _may(connection: Connection, *command: object) -> bool:
+    try:
+        _ask(connection, *command)
+    except redis.exceptions.NoPermissionError:
+        return False
+    return True
+
+
+def test_nobody_gets_in_without_a_password(redis_server: PrivateRedis) -> None:
+    with pytest.raises(redis.exceptions.AuthenticationError):
+        _ask(_connect(f"redis://127.0.0.1:{redis_server.port}"), "PUBLISH", "anything", "x")
+
+
+def test_a_node_may_do_everything(administrator: redis.Redis) -> None:
+    assert administrator.execute_command("ACL", "WHOAMI") == "conclave-node"
+    assert administrator.publish("anything", "x") == 0
+    assert administrator.set("key", "value")
+    assert administrator.delete("key") == 1
+
+
+def test_a_client_sends_requests_and_hears_its_answers(redis_server: PrivateRedis, client: Connection) -> None:
+    assert _ask(client, "PING") == b"PONG"
+    assert _ask(client, "PUBLISH", f"conclave:{redis_server.realm}:c:node1", "a request") == 0
+    assert _may(client, "SUBSCRIBE", f"conclave:{redis_server.realm}:r:0123")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("PUBLISH", "conclave:{realm}:p:node1", "x"),
+        ("PUBLISH", "conclave:{realm}:f:node1", "x"),
+        ("PUBLISH", "conclave:00000000:c:node1", "x"),
+        ("SUBSCRIBE", "conclave:{realm}:p:node1"),
+        ("SUBSCRIBE", "conclave:{realm}:f:node1"),
+        ("PSUBSCRIBE", "conclave:{realm}:r:*"),
+        ("PSUBSCRIBE", "*"),
+        ("PUBSUB", "CHANNELS"),
+        ("PUBSUB", "NUMSUB", "conclave:{realm}:c:node1"),
+        ("GET", "key"),
+        ("SET", "key", "value"),
+        ("KEYS", "*"),
+        ("EVAL", "return 1", "0"),
+        ("CLIENT", "LIST"),
+        ("CLIENT", "KILL", "TYPE", "pubsub"),
+        ("CONFIG", "GET", "*"),
+        ("ACL", "LIST"),
+        ("INFO",),
+        ("MONITOR",),
+        ("SHUTDOWN", "NOSAVE"),
+        ("FLUSHALL",),
+    ],
+)
+def test_a_client_may_do_nothing_else(redis_server: PrivateRedis, client: Connection, command: tuple[str, ...]) -> None:
+    assert not _may(client, *(word.format(realm=redis_server.realm) for word in command))
+
+
+def test_a_client_overhears_others_only_where_the_server_cannot_prevent_it(
+    redis_server: PrivateRedis, client: Connection
+) -> None:
+    """6.2 has one list of channels for publishing and subscribing; SECURITY.md says so."""
+    can_tell = redis_server.server.version >= SELECTORS_SINCE
+    assert _may(client, "PUBLISH", f"conclave:{redis_server.realm}:r:0123", "x") is not can_tell
+    assert _may(client, "SUBSCRIBE", f"conclave:{redis_server.realm}:c:node1") is not can_tell
+
+
+def test_on_the_operators_redis_a_node_makes_the_clients_user(
+    redis_server: PrivateRedis, administrator: redis.Redis
+) -> None:
+    administrator.acl_setuser("operator", enabled=True, passwords=["+pw"], commands=["+@all"], keys=["*"], channels=["*"])
+    url = f"redis://operator:pw@127.0.0.1:{redis_server.port}/0"
+    assert ensure_client_user(url, redis_server.realm, "a password") == "set"
+    client = _connect(f"redis://conclave-client-{redis_server.realm}:a password@127.0.0.1:{redis_server.port}/0")
+    answers = f"conclave:{redis_server.realm}:r:0123"
+    assert _ask(client, "SUBSCRIBE", answers) == [b"subscribe", answers.encode(), 1]
+
+    # A node does so at each of its connections: those who listen are not cut off by it.
+    assert ensure_client_user(url, redis_server.realm, "a password") == "set"
+    administrator.publish(answers, "an answer")
+    assert client.read_response() == [b"message", answers.encode(), b"an answer"]
+    client.disconnect()
+
+
+def test_where_it_may_not_it_says_so(redis_server: PrivateRedis, administrator: redis.Redis) -> None:
+    administrator.acl_setuser("tenant", enabled=True, passwords=["+pw"], commands=["+info", "+publish"])
+    url = f"redis://tenant:pw@127.0.0.1:{redis_server.port}/0"
+    assert ensure_client_user(url, redis_server.realm, "a password") == "denied"
+
+
+def test_a_wrong_password_is_no_crash(redis_server: PrivateRedis) -> None:
+    url = f"redis://operator:wrong@127.0.0.1:{redis_server.port}/0"
+    assert ensure_client_user(url, redis_server.realm, "a password") in {"unreachable", "denied"}
