@@ -7,6 +7,7 @@ the standard library alone, so that it costs the start next to nothing.
 from __future__ import annotations
 
 import http.client
+import json
 import sys
 import threading
 import time
@@ -14,6 +15,7 @@ from typing import Final
 
 ASK_EVERY_S: Final = 0.1
 ANSWER_S_MAX: Final = 3.0
+BODY_BYTES_MAX: Final = 10_000
 PATIENCE_S: Final = 15.0
 """After this long without being ready, and then each time again, say what is missing."""
 ASK_S_MAX: Final = 600.0
@@ -34,12 +36,17 @@ def what_is_missing(address: str, port: int, host: str) -> str:
     try:
         connection.request("GET", "/readyz/default", headers={"Host": host})
         answer = connection.getresponse()
-        body = answer.read(400).decode("utf-8", "replace").strip()
+        body = answer.read(BODY_BYTES_MAX)
     except (OSError, http.client.HTTPException):
         return "the web server does not answer yet (log/web.log)"
     finally:
         connection.close()
-    return "" if answer.status == 200 else f"/readyz/default says {answer.status}: {body}"
+    if answer.status == 200:
+        return ""
+    try:
+        return str(json.loads(body)["detail"])
+    except (ValueError, KeyError, TypeError):
+        return f"/readyz/default answers {answer.status} (log/web.log)"
 
 
 def main(address: str, port: int, host: str, started: float) -> None:

@@ -14,7 +14,7 @@ import hashlib
 import hmac
 import re
 import secrets
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar, cast
 
 import msgspec
 
@@ -128,6 +128,7 @@ class Envelope(msgspec.Struct, frozen=True, array_like=True, gc=False, forbid_un
 
 
 _envelopes = msgspec.msgpack.Decoder(Envelope)
+_T = TypeVar("_T")
 _encoder = msgspec.msgpack.Encoder()
 encode = _encoder.encode
 
@@ -154,7 +155,7 @@ class Refusal(msgspec.Struct, frozen=True, array_like=True, gc=False, forbid_unk
 
 
 REFUSED_WAITING: Final = "waiting"
-REFUSED_TOKEN: Final = "unknown-token"
+REFUSED_TOKEN: Final = "unknown-token"  # noqa: S105 - a word, not a secret
 
 
 def seal_refusal(sender: str, receiver: str, refusal: Refusal) -> bytes:
@@ -208,7 +209,7 @@ def decode_peer(body: bytes) -> list[PeerMessage]:
     """Raises WireError("malformed")."""
     try:
         return [
-            PeerMessage(cluster, sender, receiver, _message_decoders[kind].decode(raw))
+            PeerMessage(cluster, sender, receiver, cast(messages.Message, _message_decoders[kind].decode(raw)))
             for cluster, sender, receiver, kind, raw in _routed.decode(body)
         ]
     except (msgspec.MsgspecError, IndexError, UnicodeDecodeError, RecursionError):
@@ -222,7 +223,7 @@ class _Struct(msgspec.Struct, frozen=True, array_like=True, gc=False, forbid_unk
     pass
 
 
-class CommandRequest(_Struct, tag=1):
+class CommandRequest(_Struct, tag=1, frozen=True):
     """Apply `command` once. `command` stays encoded: the node checks it and appends the bytes as they are."""
 
     id: int
@@ -231,7 +232,7 @@ class CommandRequest(_Struct, tag=1):
     command: msgspec.Raw
 
 
-class QueryRequest(_Struct, tag=2):
+class QueryRequest(_Struct, tag=2, frozen=True):
     """A linearizable read: answered by a leader that a majority confirmed after the request came."""
 
     id: int
@@ -240,7 +241,7 @@ class QueryRequest(_Struct, tag=2):
     query: Query
 
 
-class KeepAliveRequest(_Struct, tag=3):
+class KeepAliveRequest(_Struct, tag=3, frozen=True):
     """Give `session` its full time to live again. Answered like a read (history 1)."""
 
     id: int
@@ -249,27 +250,27 @@ class KeepAliveRequest(_Struct, tag=3):
     session: int
 
 
-class DirectoryRequest(_Struct, tag=4):
+class DirectoryRequest(_Struct, tag=4, frozen=True):
     """Who is there: any node answers at once from what it knows."""
 
     id: int
 
 
-class StatusRequest(_Struct, tag=5):
+class StatusRequest(_Struct, tag=5, frozen=True):
     """What this node's replica of the named cluster looks like from inside, now."""
 
     id: int
     cluster_name: str
 
 
-class ConfirmRequest(_Struct, tag=6):
+class ConfirmRequest(_Struct, tag=6, frozen=True):
     """Is this node a leader that a majority confirms now? For readiness."""
 
     id: int
     cluster: int
 
 
-class CrashRequest(_Struct, tag=7):
+class CrashRequest(_Struct, tag=7, frozen=True):
     """Fault injection: end this node's process at once, as `kill -9` would."""
 
     id: int
@@ -278,44 +279,38 @@ class CrashRequest(_Struct, tag=7):
 
 
 Request = (
-    CommandRequest
-    | QueryRequest
-    | KeepAliveRequest
-    | DirectoryRequest
-    | StatusRequest
-    | ConfirmRequest
-    | CrashRequest
+    CommandRequest | QueryRequest | KeepAliveRequest | DirectoryRequest | StatusRequest | ConfirmRequest | CrashRequest
 )
 
 
-class RequestBatch(_Struct):
+class RequestBatch(_Struct, frozen=True):
     """`reply` is the client's own channel; it must carry the clients' prefix."""
 
     reply: str
     requests: list[Request]
 
 
-class Answer(_Struct, tag=1):
+class Answer(_Struct, tag=1, frozen=True):
     """The result of a command or a query."""
 
     id: int
     result: Result
 
 
-class KeptAlive(_Struct, tag=2):
+class KeptAlive(_Struct, tag=2, frozen=True):
     id: int
     session: int
     ttl_ms: int
 
 
-class NotLeader(_Struct, tag=3):
+class NotLeader(_Struct, tag=3, frozen=True):
     """Ask `leader` instead ("" where this node knows of none)."""
 
     id: int
     leader: str
 
 
-class ClusterEntry(_Struct):
+class ClusterEntry(_Struct, frozen=True):
     name: str
     cluster: int
     leader: str
@@ -323,7 +318,7 @@ class ClusterEntry(_Struct):
     nodes: tuple[str, ...]
 
 
-class Directory(_Struct, tag=4):
+class Directory(_Struct, tag=4, frozen=True):
     """`nodes`: each node's name and the address of its mailbox ("": the Redis on which this was asked)."""
 
     id: int
@@ -332,7 +327,7 @@ class Directory(_Struct, tag=4):
     clusters: tuple[ClusterEntry, ...]
 
 
-class ReplicaReport(_Struct):
+class ReplicaReport(_Struct, frozen=True):
     """One replica as its node sees it. `role`: leader, follower, candidate, pre-candidate, learner, witness, waiting.
     `waiting_for` says, in words, what a replica in role waiting waits for."""
 
@@ -355,17 +350,17 @@ class ReplicaReport(_Struct):
     faults_allowed: bool
 
 
-class StatusAnswer(_Struct, tag=5):
+class StatusAnswer(_Struct, tag=5, frozen=True):
     id: int
     report: ReplicaReport
 
 
-class Confirmed(_Struct, tag=6):
+class Confirmed(_Struct, tag=6, frozen=True):
     id: int
     term: int
 
 
-class GrantPushed(_Struct, tag=7):
+class GrantPushed(_Struct, tag=7, frozen=True):
     """Not an answer: a queued acquisition was granted. May be lost, so the waiter also asks (history 8)."""
 
     cluster: int
@@ -381,7 +376,7 @@ Reply = Answer | KeptAlive | NotLeader | Directory | StatusAnswer | Confirmed | 
 # --- feed -----------------------------------------------------------------------------------------
 
 
-class Election(_Struct):
+class Election(_Struct, frozen=True):
     """One election this node saw end. `reason` says in words how it began; `votes` and `voters` are known to the
     winner alone (0 elsewhere). `at_ms` is wall-clock time, for people only. `waited_ms`: how long the
     cluster had no leader, as the winner counted it."""
@@ -395,13 +390,13 @@ class Election(_Struct):
     waited_ms: int
 
 
-class LogCell(_Struct):
+class LogCell(_Struct, frozen=True):
     index: int
     term: int
     what: str
 
 
-class Feed(_Struct):
+class Feed(_Struct, frozen=True):
     """One report of a node about one cluster. `boot` and `number` order them: numbers of one boot have no gap
     unless a message was lost; each report is whole, so that a loss heals with the next one.
 
@@ -456,7 +451,7 @@ def decode_feed(body: bytes) -> Feed:
     return _decode(_feeds, body)
 
 
-def _decode(decoder: Any, body: Any) -> Any:
+def _decode(decoder: msgspec.msgpack.Decoder[_T], body: bytes | msgspec.Raw) -> _T:
     try:
         return decoder.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):

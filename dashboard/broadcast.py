@@ -21,7 +21,7 @@ SUBSCRIBERS_MAX: Final = 1_000
 VIEW_MS: Final = 250
 """A view is made again after this long though nothing was heard: durations in it grow."""
 PULSE_MS: Final = 1_000
-"""A change is published at least this often, empty if need be, so that a browser can tell silence from calm."""
+"""A change is published this often, give or take VIEW_MS, empty if need be: a browser can tell silence from calm."""
 
 
 class TooManySubscribersError(Exception):

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from coordinator import wire
+from coordinator.statemachine.commands import Holder, LockList
 from dashboard.history import History
 from dashboard.sentence import Standing, sentence
 
@@ -46,7 +47,7 @@ class ClusterModel:
         self._heard: dict[str, _Heard] = {}
         self._elections: dict[int, wire.Election] = {}
         self._lease_ends: dict[str, tuple[int, int, int]] = {}
-        self._locks: wire.LockList | None = None
+        self._locks: LockList | None = None
         self._history = History()
         self._leader = ""
         self._term = 0
@@ -74,9 +75,8 @@ class ClusterModel:
         for election in feed.elections:
             self._learn(election)
         self.tick(now_ms, wall_ms)
+        self._take_locks()
         if node == self._leader:
-            if feed.locks is not None:
-                self._take_locks(feed.locks, now_ms)
             self._history.note(now_ms, feed.commits_per_s, leaderless=False)
         return True
 
@@ -116,19 +116,23 @@ class ClusterModel:
             if len(self._elections) > ELECTIONS_MAX:
                 del self._elections[min(self._elections)]
 
-    def _take_locks(self, locks: wire.LockList, now_ms: int) -> None:
+    def _take_locks(self) -> None:
+        """The locks are what the leader last reported, which may have been before anybody confirmed that it leads."""
+        heard = self._heard.get(self._leader)
+        if heard is None or heard.feed.locks is None or heard.feed.locks is self._locks:
+            return
         ends: dict[str, tuple[int, int, int]] = {}
-        for lock in locks.locks:
+        for lock in heard.feed.locks.locks:
             if lock.holder is None:
                 continue
-            end = now_ms + lock.expires_in_ms
+            end = heard.at_ms + lock.expires_in_ms
             known = self._lease_ends.get(lock.name)
             same = known is not None and known[:2] == (lock.holder.session, lock.token)
             if known is not None and same and abs(known[2] - end) < LEASE_JITTER_MS:
                 end = known[2]
             ends[lock.name] = (lock.holder.session, lock.token, end)
         self._lease_ends = ends
-        self._locks = locks
+        self._locks = heard.feed.locks
 
     # --- who leads ------------------------------------------------------------------------------
 
@@ -316,7 +320,7 @@ _NEVER_HEARD: Final[dict[str, Any]] = {
 }
 
 
-def _holder(holder: wire.Holder | None) -> dict[str, Any] | None:
+def _holder(holder: Holder | None) -> dict[str, Any] | None:
     """Sessions are named as the API names them."""
     return None if holder is None else {"session": f"s{holder.session}", "principal": holder.principal}
 

@@ -7,8 +7,9 @@ import contextlib
 import logging
 import time
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from random import SystemRandom
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from coordinator import wire
 from coordinator.client import flows, options
@@ -27,6 +28,11 @@ logger = logging.getLogger(__name__)
 
 def _now_us() -> int:
     return time.monotonic_ns() // 1_000
+
+
+def _set(future: asyncio.Future[None], call: Call) -> None:
+    if not future.done():
+        future.set_result(None)
 
 
 class AsyncLease:
@@ -73,6 +79,7 @@ class _Pump:
         self._links = Links(self.core, settings.url, random)
         self._timer: asyncio.TimerHandle | None = None
         self._soon = False
+        self._turning: asyncio.Handle | None = None
         self._connecting: dict[Link, asyncio.Task[None]] = {}
         self._watched: dict[Link, int] = {}
         self.closed = False
@@ -81,12 +88,10 @@ class _Pump:
         """Send what is due at the end of this iteration."""
         if not self._soon and not self.closed:
             self._soon = True
-            self.loop.call_soon(self._turn)
+            self._turning = self.loop.call_soon(self._turn)
 
     def _turn(self) -> None:
         self._soon = False
-        if self.closed:
-            return
         now_us = _now_us()
         try:
             for link in self._links.to_connect(now_us):
@@ -134,19 +139,15 @@ class _Pump:
             self.loop.remove_writer(descriptor)
 
     def _readable(self, link: Link) -> None:
-        if not link.channel.connected:
-            self._unwatch(link)
-            return
-        descriptor = link.channel.fileno()
-        self._links.receive(link, _now_us())
-        if not link.channel.connected:
-            self._watched.pop(link, None)
-            self.loop.remove_reader(descriptor)
-            self.loop.remove_writer(descriptor)
+        if link.channel.connected:
+            self._links.receive(link, _now_us())
+        self._watch(link)
         self.wake()
 
     async def close(self) -> None:
         self.closed = True
+        if self._turning is not None:
+            self._turning.cancel()
         if self._timer is not None:
             self._timer.cancel()
         self.core.fail_all(Unavailable("the client was closed"))
@@ -160,14 +161,19 @@ class _Pump:
 class AsyncClient:
     """Locks and keys of one cluster, for asyncio.
 
-        async with AsyncClient() as client, client.lock("deploy", ttl=15, wait=30) as lease:
-            await write(..., fence=lease.token)
+    async with AsyncClient() as client, client.lock("deploy", ttl=15, wait=30) as lease:
+        await write(..., fence=lease.token)
     """
 
     def __init__(
-        self, url: str | None = None, token: str | None = None, *, cluster: str = "default", timeout: float = options.DEFAULT_TIMEOUT_S
+        self,
+        url: str | None = None,
+        token: str | None = None,
+        *,
+        cluster: str = "default",
+        timeout: float = options.DEFAULT_TIMEOUT_S,
     ) -> None:
-        """`url` and `token` default to CONCLAVE_URL and CONCLAVE_TOKEN; `timeout` is how many seconds a question may take.
+        """`url` and `token` default to CONCLAVE_URL and CONCLAVE_TOKEN; a question may take `timeout` seconds.
         Connects at the first question. Raises InvalidRequest."""
         self._options = options.resolve(url, token, cluster, timeout)
         self._pump: _Pump | None = None
@@ -178,8 +184,8 @@ class AsyncClient:
     async def acquire(self, name: str, *, ttl: float = options.DEFAULT_TTL_S, wait: float | None = None) -> AsyncLease:
         """Take the lock `name`. `ttl` seconds after this process dies it is free; until then it is renewed.
 
-        `wait` seconds in line at the most: 0 does not wait, None waits as long as it takes. A task that is cancelled leaves
-        the queue. Raises LockNotAcquired, Unavailable, Forbidden, InvalidRequest.
+        `wait` seconds in line at the most: 0 does not wait, None waits as long as it takes. A cancelled task leaves the
+        queue. Raises LockNotAcquired, Unavailable, Forbidden, InvalidRequest.
         """
         name, ttl_ms, wait_us = options.name(name), options.ttl_ms(ttl), options.wait_us(wait)
         timeout_us = self._options.timeout_us
@@ -282,7 +288,7 @@ class AsyncClient:
         finally:
             await pump.close()
 
-    async def __aenter__(self) -> AsyncClient:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *error: object) -> None:
@@ -330,9 +336,9 @@ class AsyncClient:
                 pump.wake()
             throw, value = None, None
             future: asyncio.Future[None] = pump.loop.create_future()
-            call.when_done(lambda _, future=future: future.done() or future.set_result(None))
+            call.when_done(partial(_set, future))
             try:
                 await future
                 value = call.result()
-            except BaseException as error:
+            except BaseException as error:  # noqa: BLE001 - a flow cleans up after all of them, and raises them again
                 throw = error

@@ -12,7 +12,7 @@ from coordinator.client.errors import ConclaveError
 
 RESEND_US_MIN: Final = 120_000
 RESEND_US_MAX: Final = 1_000_000
-"""Between two sends of one question, doubled each time and jittered. A retry is harmless, an answer takes a millisecond."""
+"""Between two sends of one question, doubled each time and jittered. A retry is harmless."""
 REDIRECT_US_MIN: Final = 4_000
 """Two nodes that name each other as leader must not make a client spin."""
 
@@ -52,7 +52,7 @@ class Call:
         target: Target = Target.LEADER,
         node: str = "",
         deadline_us: int | None,
-        timed_out: Callable[[Call], ConclaveError],
+        timed_out: Callable[[Call], ConclaveError | None],
     ) -> None:
         self.build = build
         self.target = target

@@ -1,6 +1,6 @@
 """The client without input, output or clock: questions in, packets out; packets in, answers out.
 
-It finds the leader, sends again what was not answered, keeps sessions alive, and knows until when they can be proven alive.
+It finds the leader, sends again what was not answered, keeps sessions alive, and knows until when that can be proven.
 The shells (`sync.py`, `aio.py`) own the connections and the waiting; what takes several questions is in `flows.py`.
 Times are integer microseconds of one monotonic clock, handed in. Calls are made by one thread at a time.
 """
@@ -28,8 +28,8 @@ KEEP_ALIVE_RESEND_US: Final = 200_000
 BATCH_MAX: Final = 256
 """Requests of one packet."""
 KNOCK_US: Final = 25_000
-"""A leader that owes an answer and was silent for so long is asked whether anyone listens there: the kill of a process loses
-what was published in its last millisecond, and Redis says at once when nobody listens any more."""
+"""A leader that owes an answer and was silent for so long is asked whether anyone listens there: the kill of a process
+loses what was published in its last millisecond, and Redis says at once when nobody listens any more."""
 EARLY_GRANTS_MAX: Final = 1_024
 WITHDRAW_US_MAX: Final = 3_600_000_000
 """How long the client goes on trying to give back what it no longer wants; its session's end does it too."""
@@ -98,7 +98,9 @@ class Core:
         self._calls[call.request_id] = call
         return call
 
-    def command(self, session: Session, op: commands.ClientOp, now_us: int, deadline_us: int | None, act_for: str = "") -> Call:
+    def command(
+        self, session: Session, op: commands.ClientOp, now_us: int, deadline_us: int | None, act_for: str = ""
+    ) -> Call:
         """Apply `op` once, under the next number of `session`."""
         number = session.next_number()
 
@@ -216,7 +218,15 @@ class Core:
     # --- grants -----------------------------------------------------------------------------------
 
     def grant(
-        self, session: int, name: str, acquisition: int, now_us: int, deadline_us: int | None, act_for: str = "", *, ask: bool = False
+        self,
+        session: int,
+        name: str,
+        acquisition: int,
+        now_us: int,
+        deadline_us: int | None,
+        act_for: str = "",
+        *,
+        ask: bool = False,
     ) -> Call:
         """Resolves to Granted, to NotHeld where the cluster knows of no such waiter, or to None at the deadline.
 
@@ -256,9 +266,8 @@ class Core:
     def _grant_answered(self, wait: _Wait, asked: Call) -> None:
         wait.asking = None
         outcome = asked.outcome
-        if isinstance(outcome, (commands.Granted, commands.NotHeld)) or (
-            isinstance(outcome, ConclaveError) and not isinstance(outcome, Unavailable)
-        ):
+        refused = isinstance(outcome, ConclaveError) and not isinstance(outcome, Unavailable)
+        if refused or isinstance(outcome, (commands.Granted, commands.NotHeld)):
             self._finish(wait.call, outcome)
 
     def withdraw(self, session: Session, name: str, acquisition: int, number: int, now_us: int) -> None:
@@ -300,11 +309,15 @@ class Core:
         self._knock(leader, by_node, now_us)
         if keep_alives := self._send_keep_alives(now_us):
             by_node.setdefault(leader, []).extend(keep_alives)
-        if self.routing.wants_probe(now_us) and (waiting or not leader and self.sessions):
+        lost = self.routing.wants_probe(now_us) and (waiting or (not leader and self.sessions))
+        doubtful = waiting and leader and now_us >= self.routing.probe_due_us
+        if lost or doubtful:
             self._probe(by_node, now_us)
-        elif waiting and leader and now_us >= self.routing.probe_due_us:
-            self._probe(by_node, now_us)
-        return [self._packet(node, requests[i : i + BATCH_MAX]) for node, requests in by_node.items() for i in range(0, len(requests), BATCH_MAX)]
+        return [
+            self._packet(node, requests[i : i + BATCH_MAX])
+            for node, requests in by_node.items()
+            for i in range(0, len(requests), BATCH_MAX)
+        ]
 
     def _probe(self, by_node: dict[str, list[wire.Request]], now_us: int) -> None:
         self._next_id += 1
@@ -526,7 +539,9 @@ class Core:
     def _command_timed_out(self, call: Call) -> Unavailable:
         if call.first_sent_us is None:
             return Unavailable(self._why())
-        return OutcomeUnknown(f"sent, and no answer came in time: it may have been applied, or may yet be. {self._why()}")
+        return OutcomeUnknown(
+            f"sent, and no answer came in time: it may have been applied, or may yet be. {self._why()}"
+        )
 
     def _why(self) -> str:
         if self.routing.known_absent:

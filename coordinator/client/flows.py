@@ -138,8 +138,10 @@ def release(core: Core, clock: Clock, grant: Grant, deadline_us: int) -> Flow:
     return isinstance(result, commands.Done)
 
 
-def wait_for_grant(core: Core, clock: Clock, name: str, owner: int, acquisition: int, until_us: int, act_for: str) -> Flow:
-    """Wait for the grant of an acquisition of any session that one may act for. Granted, or None while it still waits."""
+def wait_for_grant(
+    core: Core, clock: Clock, name: str, owner: int, acquisition: int, until_us: int, act_for: str
+) -> Flow:
+    """Wait for the grant of an acquisition of any session that one may act for. None: it still waits."""
     result = yield core.grant(owner, name, acquisition, clock(), until_us, act_for, ask=True)
     if isinstance(result, commands.NotHeld):
         raise NotFound(f"acquisition {acquisition} of session {owner} neither holds {name!r} nor waits for it")

@@ -1,7 +1,7 @@
 """The client for threads. One thread of its own keeps the connections and the leases; callers wait for it.
 
-A `Client` is shared by any number of threads, and what they ask at the same time leaves in one message. In a forked child
-it begins anew, with sessions of its own: a lease belongs to the process that took it.
+A `Client` is shared by any number of threads, and what they ask at the same time leaves in one message. In a forked
+child it begins anew, with sessions of its own: a lease belongs to the process that took it.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ import select
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from random import SystemRandom
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from coordinator import wire
 from coordinator.client import flows, options
@@ -34,6 +35,10 @@ logger = logging.getLogger(__name__)
 
 def _now_us() -> int:
     return time.monotonic_ns() // 1_000
+
+
+def _set(done: threading.Event, call: Call) -> None:
+    done.set()
 
 
 class Lease:
@@ -136,14 +141,19 @@ class _Loop(threading.Thread):
 class Client:
     """Locks and keys of one cluster, for threads.
 
-        with Client() as client, client.lock("deploy", ttl=15, wait=30) as lease:
-            write(..., fence=lease.token)
+    with Client() as client, client.lock("deploy", ttl=15, wait=30) as lease:
+        write(..., fence=lease.token)
     """
 
     def __init__(
-        self, url: str | None = None, token: str | None = None, *, cluster: str = "default", timeout: float = options.DEFAULT_TIMEOUT_S
+        self,
+        url: str | None = None,
+        token: str | None = None,
+        *,
+        cluster: str = "default",
+        timeout: float = options.DEFAULT_TIMEOUT_S,
     ) -> None:
-        """`url` and `token` default to CONCLAVE_URL and CONCLAVE_TOKEN; `timeout` is how many seconds a question may take.
+        """`url` and `token` default to CONCLAVE_URL and CONCLAVE_TOKEN; a question may take `timeout` seconds.
         Connects at the first question. Raises InvalidRequest."""
         self._options = options.resolve(url, token, cluster, timeout)
         self._starting = threading.Lock()
@@ -263,7 +273,7 @@ class Client:
                 loop.wake()
             loop.join(CLOSE_US / 1e6)
 
-    def __enter__(self) -> Client:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -316,12 +326,12 @@ class Client:
                     loop.wake()
                     raise
                 done = threading.Event()
-                call.when_done(lambda _, done=done: done.set())
+                call.when_done(partial(_set, done))
                 if not call.done:
                     loop.wake()
             throw, value = None, None
             try:
                 done.wait()
                 value = call.result()
-            except BaseException as error:
+            except BaseException as error:  # noqa: BLE001 - a flow cleans up after all of them, and raises them again
                 throw = error

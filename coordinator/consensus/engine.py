@@ -17,7 +17,7 @@ Between `ready` and `persisted` no other method is called.
 from __future__ import annotations
 
 from enum import Enum
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from coordinator.consensus.membership import Configuration
 
@@ -42,7 +42,8 @@ class HardState(NamedTuple):
 
 class Outgoing(NamedTuple):
     receiver: int
-    message: tuple[object, ...]
+    message: Any
+    """One of the engine's own messages."""
 
 
 class Ready(NamedTuple):
@@ -65,10 +66,10 @@ class Committed(NamedTuple):
 
 
 class ConfirmedRead(NamedTuple):
-    """The read `ticket` may be answered from a state that has applied `index`."""
+    """The read `ticket` may be answered from a state that has applied `read_index`."""
 
     ticket: int
-    index: int
+    read_index: int
 
 
 class Engine(Protocol):
@@ -105,7 +106,7 @@ class Engine(Protocol):
     @property
     def votes_granted(self) -> int: ...
 
-    def step(self, sender: int, message: tuple[object, ...], now_us: int) -> None: ...
+    def step(self, sender: int, message: Any, now_us: int) -> None: ...
     def tick(self, now_us: int) -> None: ...
     def suspect(self, leader: int, now_us: int) -> None: ...
     def propose(self, entries: list[bytes]) -> int | None: ...

@@ -48,4 +48,6 @@ def decode_configuration(entry: bytes) -> Configuration:
     if not entry or entry[0] != CONFIGURATION:
         raise ValueError(f"expected an entry of kind {CONFIGURATION}, got {entry[:1]!r}")
     body = json.loads(entry[1:])
-    return Configuration(tuple(Member(int(replica), str(node), str(address)) for replica, node, address in body["voters"]))
+    return Configuration(
+        tuple(Member(int(replica), str(node), str(address)) for replica, node, address in body["voters"])
+    )

@@ -1,8 +1,8 @@
 """Births: the first journals of all nodes of a new cluster, put in place at once (DESIGN.md, rule 4).
 
-Only this makes a replica with an identity out of nothing, and only where there are no nodes yet. All journals are written beside
-the nodes' directory, and one rename puts them there: killed at any moment there are all of them or none. Every
-journal begins with the same two committed entries, the configuration and the genesis, in term 1.
+Only this makes a replica with an identity out of nothing, and only where there are no nodes yet. All journals are
+written beside the nodes' directory, and one rename puts them there: killed at any moment there are all of them or none.
+Every journal begins with the same two committed entries, the configuration and the genesis, in term 1.
 """
 
 from __future__ import annotations

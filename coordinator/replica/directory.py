@@ -17,7 +17,7 @@ class DirectoryHeld(Exception):
 class NodeDirectory:
     """Holds `path` from construction until `release`, or the end of the process.
 
-    The lock is the kernel's (flock): it goes with the process, however that ends, and is not inherited by what it execs.
+    The lock is the kernel's (flock): it goes with the process, however that ends, and what it execs does not get it.
     """
 
     def __init__(self, path: Path) -> None:

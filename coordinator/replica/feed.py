@@ -51,13 +51,25 @@ class Feed:
         self._sent_us = now_us
         self._glance = glance
         if not hosted:
-            return [self._packet(wire.Feed(*self._order(), waiting_report(self._identity, "", drops), (), (), 1, None, 0, 0, 0, 0))]
+            return [
+                self._packet(
+                    wire.Feed(*self._order(), waiting_report(self._identity, "", drops), (), (), 1, None, 0, 0, 0, 0)
+                )
+            ]
         return [self._packet(self._report(replica, drops, fsyncs_us, now_us)) for replica in hosted]
 
     @staticmethod
     def _look(replica: Replica) -> _Glance:
         engine = replica.engine
-        return (engine.role, engine.term, engine.vote, engine.leader, engine.last_index, engine.commit_index, engine.applied_index)
+        return (
+            engine.role,
+            engine.term,
+            engine.vote,
+            engine.leader,
+            engine.last_index,
+            engine.commit_index,
+            engine.applied_index,
+        )
 
     def _order(self) -> tuple[int, int]:
         self._number += 1

@@ -45,7 +45,7 @@ class History:
         elif engine.campaign_reason == "election time-out":
             reason = f"election time-out: nothing heard from {self._leader} for {waited_ms / 1_000:.1f} s"
         else:
-            reason = f"{self._leader}’s channel fell silent"
+            reason = f"the channel of {self._leader} fell silent"
         voters = len(replica.configuration.voters)
         return wire.Election(engine.term, leader, reason, engine.votes_granted, voters, 0, waited_ms)
 

@@ -1,7 +1,7 @@
 """The mailboxes' door: packets in, verified messages out. Whatever fails a check is dropped and counted by reason.
 
-Every byte that comes in is hostile until it has passed here: too large, not ours, another version, another kind, not for this
-node, not signed with the right key, a body that does not parse.
+Every byte that comes in is hostile until it has passed here: too large, not ours, another version, another kind, not
+for this node, not signed with the right key, a body that does not parse.
 """
 
 from __future__ import annotations

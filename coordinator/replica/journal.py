@@ -1,8 +1,8 @@
 """The journal of a node: what its replicas must not forget, in one SQLite file.
 
-One commit a turn for all replicas; when it returns, it is on disk (write-ahead log, `synchronous=FULL`). A batch of entries is
-one row, with a checksum over where it belongs and what it holds. A row that does not check is named and never
-served. The format is described in `docs/journal.md`.
+One commit a turn for all replicas; when it returns, it is on disk (write-ahead log, `synchronous=FULL`). A batch of
+entries is one row, with a checksum over where it belongs and what it holds. A row that does not check is named and
+never served. The format is described in `docs/journal.md`.
 """
 
 from __future__ import annotations
@@ -105,7 +105,8 @@ class SqliteJournal:
         terms: list[int] = []
         entries: list[bytes] = []
         rows = self._db.execute(
-            "SELECT first_index, last_index, body, checksum FROM batches WHERE replica = ? ORDER BY first_index", (replica,)
+            "SELECT first_index, last_index, body, checksum FROM batches WHERE replica = ? ORDER BY first_index",
+            (replica,),
         )
         for first_index, last_index, body, checksum in rows:
             where = f"{self._path}: entries {first_index} to {last_index} of replica {replica:x}"
@@ -179,7 +180,8 @@ class SqliteJournal:
         self._db.execute("BEGIN IMMEDIATE")
         self._db.execute("INSERT INTO replicas VALUES (?, ?, ?)", replica)
         self._db.execute(
-            "INSERT INTO epochs VALUES (?, ?) ON CONFLICT (cluster_name) DO UPDATE SET epoch = max(epoch, excluded.epoch)",
+            "INSERT INTO epochs VALUES (?, ?) "
+            "ON CONFLICT (cluster_name) DO UPDATE SET epoch = max(epoch, excluded.epoch)",
             (replica.cluster_name, epoch),
         )
         self._insert(replica.replica, 1, log.terms, log.entries)

@@ -1,8 +1,8 @@
 """A node's mailboxes on Redis: the `Bus` of a worker.
 
 One connection listens and publishes. Nothing is queued in Redis, and nothing here waits for it: what can not be sent is
-lost, as on any network, and counted. On the same connection the node looks at its leader's mailbox every 20 ms: when that
-loses its only subscriber, the leader's process is dead or deaf (DESIGN.md, "A crash is seen through the channel").
+lost, as on any network, and counted. On the same connection the node looks at its leader's mailbox every 20 ms: when
+that loses its only subscriber, the leader's process is dead or deaf (DESIGN.md, "A crash is seen through the channel").
 """
 
 from __future__ import annotations

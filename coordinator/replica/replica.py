@@ -54,7 +54,9 @@ class _Read(NamedTuple):
 
 
 class Replica:
-    def __init__(self, cluster: int, cluster_name: str, replica: int, engine: Engine, machine: Machine, now_us: int) -> None:
+    def __init__(
+        self, cluster: int, cluster_name: str, replica: int, engine: Engine, machine: Machine, now_us: int
+    ) -> None:
         self.cluster = cluster
         self.cluster_name = cluster_name
         self.replica = replica
@@ -167,7 +169,7 @@ class Replica:
         for read in engine.take_reads():
             waiting = self._reads_by_ticket.pop(read.ticket, None)
             if waiting is not None:
-                self._confirmed.append((read.index, waiting))
+                self._confirmed.append((read.read_index, waiting))
         if engine.role is not Role.LEADER:
             self._abdicate(answers)
         elif self.leases is None and engine.applied_own_term:

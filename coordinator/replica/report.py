@@ -29,7 +29,9 @@ class Identity(NamedTuple):
     waiting_for: str
 
 
-def replica_report(identity: Identity, replica: Replica, drops: Mapping[str, int], *, digest: bool) -> wire.ReplicaReport:
+def replica_report(
+    identity: Identity, replica: Replica, drops: Mapping[str, int], *, digest: bool
+) -> wire.ReplicaReport:
     engine = replica.engine
     machine = replica.machine
     size = len(machine.sessions) + len(machine.locks) + len(machine.keys)

@@ -87,7 +87,9 @@ class Turn:
         rest = self._answers.take() + self._refusals()
         rest += self._feed.packets(replicas, self.drops, self._fsyncs_us, now_us)
         self._publish([(replica, ready.late) for replica, ready in readies], rest)
-        self._bus.watch(frozenset(replica.leader_node for replica in replicas if replica.engine.role is Role.FOLLOWER) - {""})
+        self._bus.watch(
+            frozenset(replica.leader_node for replica in replicas if replica.engine.role is Role.FOLLOWER) - {""}
+        )
         return Outcome(self._next_us(now_us), self._crash)
 
     # --- in ---------------------------------------------------------------------------------------
@@ -166,7 +168,12 @@ class Turn:
         principals = replica.machine.principals
         signer = principals.get(replica.principal_of(caller) or "")
         principal = principals.get(request.act_for) if request.act_for else signer
-        if signer is None or principal is None or (request.act_for and not signer.act_for) or not principal.may(ADMINISTER):
+        if (
+            signer is None
+            or principal is None
+            or (request.act_for and not signer.act_for)
+            or not principal.may(ADMINISTER)
+        ):
             return Failure(FORBIDDEN, "ending a node's process takes the right to administer")
         self._crash = True
         return Done(replica.engine.applied_index)
@@ -193,7 +200,9 @@ class Turn:
                 member = replica.configuration.member(receiver)
                 if member is not None:
                     route = (member.node, member.address)
-                    by_node.setdefault(route, []).append(PeerMessage(replica.cluster, replica.replica, receiver, message))
+                    by_node.setdefault(route, []).append(
+                        PeerMessage(replica.cluster, replica.replica, receiver, message)
+                    )
         packets = [
             Outbound(address, self._channels.peer(node), self._seal(node, part))
             for (node, address), messages in by_node.items()

@@ -42,20 +42,20 @@ class _Struct(msgspec.Struct, frozen=True, array_like=True, gc=False, forbid_unk
 # --- commands -------------------------------------------------------------------------------------
 
 
-class OpenSession(_Struct, tag=1):
+class OpenSession(_Struct, tag=1, frozen=True):
     """Open a session that lives `ttl_ms` without a keep-alive. `nonce` makes a retry find the first one."""
 
     ttl_ms: int
     nonce: bytes
 
 
-class CloseSession(_Struct, tag=2):
+class CloseSession(_Struct, tag=2, frozen=True):
     """End a session: its locks are let go and its waiters leave their queues. `owner` 0: the request's own."""
 
     owner: int = 0
 
 
-class AcquireLock(_Struct, tag=3):
+class AcquireLock(_Struct, tag=3, frozen=True):
     """Take `name` for the holder (`owner`, `acquisition`), or queue for it where `wait` is set.
 
     Asked again by the same holder it answers with the grant, or the place in the queue, that it already has.
@@ -67,7 +67,7 @@ class AcquireLock(_Struct, tag=3):
     owner: int = 0
 
 
-class ReleaseLock(_Struct, tag=4):
+class ReleaseLock(_Struct, tag=4, frozen=True):
     """Let go of `name`, or leave its queue. The next in line is granted by the same entry."""
 
     name: str
@@ -75,7 +75,7 @@ class ReleaseLock(_Struct, tag=4):
     owner: int = 0
 
 
-class CancelAcquire(_Struct, tag=5):
+class CancelAcquire(_Struct, tag=5, frozen=True):
     """Undo the request `number` (an `AcquireLock`), whether it was applied, is queued, or has yet to come.
 
     Where it has yet to come, a mark is left and the request is refused when it arrives (history 12).
@@ -87,16 +87,16 @@ class CancelAcquire(_Struct, tag=5):
     owner: int = 0
 
 
-class PutKey(_Struct, tag=6):
+class PutKey(_Struct, tag=6, frozen=True):
     key: str
     value: bytes
 
 
-class DeleteKey(_Struct, tag=7):
+class DeleteKey(_Struct, tag=7, frozen=True):
     key: str
 
 
-class SetPrincipal(_Struct, tag=8):
+class SetPrincipal(_Struct, tag=8, frozen=True):
     """Create a principal or replace its rights. `prefixes` narrows them to names that begin with one of them
     (empty: everything); `act_for` lets it act for others (the web tier alone has it)."""
 
@@ -106,13 +106,13 @@ class SetPrincipal(_Struct, tag=8):
     act_for: bool = False
 
 
-class RemovePrincipal(_Struct, tag=9):
+class RemovePrincipal(_Struct, tag=9, frozen=True):
     """Remove a principal with its tokens; its sessions end."""
 
     name: str
 
 
-class AddToken(_Struct, tag=10):
+class AddToken(_Struct, tag=10, frozen=True):
     """Let requests signed with `key` speak for `principal`. `key` is derived from the token, one way."""
 
     token_id: str
@@ -120,7 +120,7 @@ class AddToken(_Struct, tag=10):
     key: bytes
 
 
-class RemoveToken(_Struct, tag=11):
+class RemoveToken(_Struct, tag=11, frozen=True):
     token_id: str
 
 
@@ -139,7 +139,7 @@ ClientOp = (
 )
 
 
-class Genesis(_Struct, tag=100):
+class Genesis(_Struct, tag=100, frozen=True):
     """The first command of every log: who this cluster is, and the principal that may edit the others."""
 
     cluster_id: int
@@ -149,7 +149,7 @@ class Genesis(_Struct, tag=100):
     tokens: tuple[AddToken, ...]
 
 
-class ExpireSessions(_Struct, tag=101):
+class ExpireSessions(_Struct, tag=101, frozen=True):
     """Sessions whose lease ran out, proposed by the leader alone. All of them go before anything is granted."""
 
     sessions: tuple[int, ...]
@@ -159,7 +159,7 @@ NodeOp = Genesis | ExpireSessions
 Op = ClientOp | NodeOp
 
 
-class Command(_Struct):
+class Command(_Struct, frozen=True):
     """One request of a client: exactly once by (`session`, `number`).
 
     `session` is the session whose numbers these are (0 only for `OpenSession`). Every number below `acked` has been
@@ -172,14 +172,14 @@ class Command(_Struct):
     op: ClientOp
 
 
-class NodeCommand(_Struct):
+class NodeCommand(_Struct, frozen=True):
     session: int
     number: int
     acked: int
     op: Op
 
 
-class Entry(_Struct):
+class Entry(_Struct, frozen=True):
     """What a log entry of kind COMMAND holds: the command, and who a node verified that it came from.
 
     `principal` is whose rights apply; `actor` is who signed, where that is another (rule 9). Both are stamped
@@ -195,22 +195,22 @@ class Entry(_Struct):
 # --- queries --------------------------------------------------------------------------------------
 
 
-class GetKey(_Struct, tag=1):
+class GetKey(_Struct, tag=1, frozen=True):
     key: str
 
 
-class GetLock(_Struct, tag=2):
+class GetLock(_Struct, tag=2, frozen=True):
     name: str
 
 
-class ListLocks(_Struct, tag=3):
+class ListLocks(_Struct, tag=3, frozen=True):
     """Locks that are held, by name, from the first after `after`."""
 
     after: str = ""
     limit: int = 100
 
 
-class AwaitGrant(_Struct, tag=4):
+class AwaitGrant(_Struct, tag=4, frozen=True):
     """Where the acquisition stands now. The leader also pushes the grant to whoever asked last (history 8)."""
 
     name: str
@@ -218,21 +218,21 @@ class AwaitGrant(_Struct, tag=4):
     owner: int
 
 
-class GetSession(_Struct, tag=5):
+class GetSession(_Struct, tag=5, frozen=True):
     session: int
 
 
-class GetToken(_Struct, tag=6):
+class GetToken(_Struct, tag=6, frozen=True):
     """The key and the principal of a token. Only a principal that may act for others may ask."""
 
     token_id: str
 
 
-class GetPrincipal(_Struct, tag=7):
+class GetPrincipal(_Struct, tag=7, frozen=True):
     name: str
 
 
-class ListPrincipals(_Struct, tag=8):
+class ListPrincipals(_Struct, tag=8, frozen=True):
     after: str = ""
     limit: int = 100
 
@@ -243,39 +243,39 @@ Query = GetKey | GetLock | ListLocks | AwaitGrant | GetSession | GetToken | GetP
 # --- results --------------------------------------------------------------------------------------
 
 
-class Holder(_Struct):
+class Holder(_Struct, frozen=True):
     session: int
     acquisition: int
     principal: str
 
 
-class SessionOpened(_Struct, tag=1):
+class SessionOpened(_Struct, tag=1, frozen=True):
     session: int
     ttl_ms: int
 
 
-class Granted(_Struct, tag=2):
+class Granted(_Struct, tag=2, frozen=True):
     token: int
 
 
-class Queued(_Struct, tag=3):
+class Queued(_Struct, tag=3, frozen=True):
     """Waiting; `position` 1 is the next in line."""
 
     position: int
 
 
-class Held(_Struct, tag=4):
+class Held(_Struct, tag=4, frozen=True):
     """Refused: somebody else holds it and the caller did not want to wait."""
 
     holder: Holder
     token: int
 
 
-class NotHeld(_Struct, tag=5):
+class NotHeld(_Struct, tag=5, frozen=True):
     """The holder that was named neither holds the lock nor waits for it."""
 
 
-class Done(_Struct, tag=6):
+class Done(_Struct, tag=6, frozen=True):
     """Applied at this log index (a key's new revision, where a key was changed). `existed` says if there was
     something to change or delete."""
 
@@ -283,7 +283,7 @@ class Done(_Struct, tag=6):
     existed: bool = False
 
 
-class KeyValue(_Struct, tag=7):
+class KeyValue(_Struct, tag=7, frozen=True):
     """`value` None: no such key. `revision` is the index that wrote it last, `version` counts its writes."""
 
     value: bytes | None
@@ -291,7 +291,7 @@ class KeyValue(_Struct, tag=7):
     version: int = 0
 
 
-class LockView(_Struct, tag=8):
+class LockView(_Struct, tag=8, frozen=True):
     """`holder` None: free. `expires_in_ms` is what is left of the holder's lease as the leader counts it."""
 
     name: str
@@ -302,13 +302,13 @@ class LockView(_Struct, tag=8):
     ttl_ms: int
 
 
-class LockList(_Struct, tag=9):
+class LockList(_Struct, tag=9, frozen=True):
     locks: tuple[LockView, ...]
     held: int
     waiting: int
 
 
-class SessionView(_Struct, tag=10):
+class SessionView(_Struct, tag=10, frozen=True):
     session: int
     principal: str
     ttl_ms: int
@@ -316,13 +316,13 @@ class SessionView(_Struct, tag=10):
     locks: tuple[str, ...]
 
 
-class TokenView(_Struct, tag=11):
+class TokenView(_Struct, tag=11, frozen=True):
     token_id: str
     principal: str
     key: bytes
 
 
-class PrincipalView(_Struct, tag=12):
+class PrincipalView(_Struct, tag=12, frozen=True):
     name: str
     rights: tuple[str, ...]
     prefixes: tuple[str, ...]
@@ -330,11 +330,11 @@ class PrincipalView(_Struct, tag=12):
     tokens: tuple[str, ...]
 
 
-class PrincipalList(_Struct, tag=13):
+class PrincipalList(_Struct, tag=13, frozen=True):
     principals: tuple[PrincipalView, ...]
 
 
-class Failure(_Struct, tag=14):
+class Failure(_Struct, tag=14, frozen=True):
     """Refused. `code` is one of the FAILURE_ constants, `message` says what was expected and what came."""
 
     code: str
@@ -383,7 +383,7 @@ def canonical_name(name: str) -> str:
     """
     if not isinstance(name, str):
         raise ValueError(f"a name is a str of 1 to {NAME_BYTES_MAX} bytes, not {type(name).__name__}")
-    bare = name[1:] if name.startswith("/") else name
+    bare = name.removeprefix("/")
     problem = name_problem(bare)
     if problem:
         raise ValueError(problem)

@@ -1,7 +1,7 @@
 """Exclusive locks with a first-in-first-out queue, and their fencing tokens.
 
-A token is (restore epoch, log index) in one integer below 2**53, so that it is exact in every language: the index of the
-entry that granted, and above it an epoch that a restore raises. It only ever grows for a name, because indices
+A token is (restore epoch, log index) in one integer below 2**53, so that it is exact in every language: the index of
+the entry that granted, and above it an epoch that a restore raises. It only ever grows for a name, because indices
 do; a lock that was deleted and comes again is granted at a higher index.
 
 One entry grants a name at most once: grants are made only when the whole entry has been taken in.

@@ -5,7 +5,8 @@ time, the network or who leads. What the host must tell others (grants, sessions
 in `events`, in order, for it to take.
 
 A request is applied once by (session, number): its result is kept until the client says that it has it. Checks come in
-this order: who asks, is the session there, was the number answered before, has the principal the right, then the command.
+this order: who asks, is the session there, was the number answered before, has the principal the right; then the
+command.
 """
 
 from __future__ import annotations
@@ -106,7 +107,7 @@ class Machine:
     # --- apply ------------------------------------------------------------------------------------
 
     def apply(self, index: int, entry: bytes | memoryview) -> Result:
-        """Apply the entry at `index` (without its kind). Bytes that are no entry change nothing, on every replica alike."""
+        """Apply the entry at `index` (without its kind). Bytes that are no entry change nothing, on any replica."""
         assert index > self.applied, f"entry {index} comes after {self.applied}"
         self.applied = index
         try:
@@ -191,22 +192,13 @@ class Machine:
                     return _session_gone(owner)
                 self._end_sessions(index, (owner,))
                 return Done(index, existed=True)
-            case commands.SetPrincipal():
-                return self._set_principal(index, principal, op)
-            case commands.RemovePrincipal():
-                return self._remove_principal(index, op)
-            case commands.AddToken():
-                return self._add_token(index, op)
-            case commands.RemoveToken():
-                name = self.tokens.pop(op.token_id, None)
-                if name is not None:
-                    del self.principals[name].tokens[op.token_id]
-                return Done(index, name is not None)
-        return Failure(commands.INVALID, f"{type(op).__name__} is not a client's command")
+        return self._administer(index, principal, op)
 
     def _refuse(self, principal: Principal, op: Any) -> Failure | None:
         """Names that are none, and rights that are lacking."""
-        name = getattr(op, "key", None) if isinstance(op, (commands.PutKey, commands.DeleteKey, commands.GetKey)) else None
+        name = (
+            getattr(op, "key", None) if isinstance(op, (commands.PutKey, commands.DeleteKey, commands.GetKey)) else None
+        )
         if isinstance(op, (commands.AcquireLock, commands.ReleaseLock, commands.CancelAcquire, commands.GetLock)):
             name = op.name
         if name is not None:
@@ -340,9 +332,26 @@ class Machine:
         self.keys[op.key] = Item(op.value, index, known.version + 1 if known else 1)
         return Done(index, known is not None)
 
+    def _administer(self, index: int, asker: Principal, op: commands.Op) -> Result:
+        match op:
+            case commands.SetPrincipal():
+                return self._set_principal(index, asker, op)
+            case commands.RemovePrincipal():
+                return self._remove_principal(index, op)
+            case commands.AddToken():
+                return self._add_token(index, op)
+            case commands.RemoveToken():
+                name = self.tokens.pop(op.token_id, None)
+                if name is not None:
+                    del self.principals[name].tokens[op.token_id]
+                return Done(index, name is not None)
+        return Failure(commands.INVALID, f"{type(op).__name__} is not a client's command")
+
     def _set_principal(self, index: int, asker: Principal, op: commands.SetPrincipal) -> Result:
         if not commands.PRINCIPAL_NAME.fullmatch(op.name):
-            return Failure(commands.INVALID, f"a principal's name matches {commands.PRINCIPAL_NAME.pattern}, got {op.name!r}")
+            return Failure(
+                commands.INVALID, f"a principal's name matches {commands.PRINCIPAL_NAME.pattern}, got {op.name!r}"
+            )
         unknown = [right for right in op.rights if right not in commands.RIGHTS]
         if unknown:
             return Failure(commands.INVALID, f"rights are {', '.join(commands.RIGHTS)}; got {', '.join(unknown)}")
@@ -393,7 +402,7 @@ class Machine:
         return None if name is None else (name, self.principals[name].tokens[token_id])
 
     def query(self, query: commands.Query, principal_name: str, remaining_ms: Callable[[int], int]) -> Result:
-        """Read the state as `principal_name`. `remaining_ms` is what is left of a session's lease, as the leader counts."""
+        """Read the state as `principal_name`. `remaining_ms`: what is left of a session's lease, by the leader."""
         principal = self.principals.get(principal_name)
         if principal is None:
             return Failure(commands.FORBIDDEN, f"no principal {principal_name!r} in this cluster")
@@ -411,16 +420,21 @@ class Machine:
             case commands.AwaitGrant():
                 return self._await_grant(principal, query)
             case commands.GetSession():
-                session = self._own(principal, query.session)
-                if session is None:
-                    return _session_gone(query.session)
-                return commands.SessionView(
-                    session.session,
-                    session.principal,
-                    session.ttl_ms,
-                    remaining_ms(session.session),
-                    tuple(session.locks),
-                )
+                return self._view_session(principal, query.session, remaining_ms)
+            case commands.GetToken() | commands.GetPrincipal() | commands.ListPrincipals():
+                return self._view_rights(principal, query)
+
+    def _view_session(self, principal: Principal, number: int, remaining_ms: Callable[[int], int]) -> Result:
+        session = self._own(principal, number)
+        if session is None:
+            return _session_gone(number)
+        locks = tuple(session.locks)
+        return commands.SessionView(number, session.principal, session.ttl_ms, remaining_ms(number), locks)
+
+    def _view_rights(
+        self, principal: Principal, query: commands.GetToken | commands.GetPrincipal | commands.ListPrincipals
+    ) -> Result:
+        match query:
             case commands.GetToken():
                 token = self.key_of(query.token_id)
                 if not principal.act_for:
@@ -473,7 +487,16 @@ class Machine:
         state = (
             (self.cluster_id, self.cluster_name, self.epoch, self.applied, self.waiting),
             [
-                (s.session, s.principal, s.ttl_ms, s.nonce, s.acked, sorted(s.results.items()), [*s.locks], [*s.waiting])
+                (
+                    s.session,
+                    s.principal,
+                    s.ttl_ms,
+                    s.nonce,
+                    s.acked,
+                    sorted(s.results.items()),
+                    [*s.locks],
+                    [*s.waiting],
+                )
                 for s in self.sessions.values()
             ],
             [(k.name, k.holder, k.token, [*k.queue.values()]) for _, k in sorted(self.locks.items())],

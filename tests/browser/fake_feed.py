@@ -24,7 +24,13 @@ TICK_MS: Final = 100
 ELECTION_MS: Final = 400
 DOWN_MS: Final = 6_000
 CLUSTER_ID: Final = 0x5EED
-_WORK: Final = ("acquire lock deploy", "put key config/limits", "release lock beat", "open session", "acquire lock beat")
+_WORK: Final = (
+    "acquire lock deploy",
+    "put key config/limits",
+    "release lock beat",
+    "open session",
+    "acquire lock beat",
+)
 
 
 @dataclass
@@ -59,16 +65,18 @@ class InventedCluster:
         self.boots = {node: self.random.randint(1, 2**31) for node in self.nodes}
         self.numbers = dict.fromkeys(self.nodes, 0)
         wall_ms = int(time.time() * 1000)
+        silence = "election time-out: nothing heard from node2 for 1.4 s"
         self.elections = [
-            self._election(term - 2, self.nodes[0], "election time-out: nothing heard from node2 for 1.4 s", 900, wall_ms - 17_400_000),
-            self._election(term - 1, self.nodes[-1], "node1’s channel fell silent", 38, wall_ms - 1_280_000),
-            self._election(term, self.leader, "node3’s channel fell silent", 41, wall_ms - 192_000),
-        ]  # fmt: skip
+            self._election(term - 2, self.nodes[0], silence, 900, wall_ms - 17_400_000),
+            self._election(term - 1, self.nodes[-1], "node1's channel fell silent", 38, wall_ms - 1_280_000),
+            self._election(term, self.leader, "node3's channel fell silent", 41, wall_ms - 192_000),
+        ]
+        in_line = [(32, "user:bob"), (33, "invoices")]
         self.locks = {
-            "billing/month-end": InventedLock("invoices", 31, 18_377, 10_000, now_ms - 1_800, waiters=[(32, "user:bob"), (33, "invoices")]),
+            "billing/month-end": InventedLock("invoices", 31, 18_377, 10_000, now_ms - 1_800, waiters=in_line),
             "search/reindex": InventedLock("search", 41, 18_402, 15_000, now_ms - 4_900, waiters=[(42, "search")]),
             "beat": InventedLock("beat", 51, 12_007, 12_000, now_ms - 9_300, renews=False),
-        }  # fmt: skip
+        }
 
     def _election(self, term: int, leader: str, reason: str, waited_ms: int, at_ms: int) -> wire.Election:
         voters = len(self.nodes)
@@ -81,7 +89,7 @@ class InventedCluster:
         if node == self.leader:
             self.leader = ""
             self.vacant_ms = now_ms
-            self.why = f"{node}’s channel fell silent"
+            self.why = f"{node}'s channel fell silent"
 
     def advance(self, now_ms: int) -> None:
         """Once a tick."""
@@ -91,9 +99,9 @@ class InventedCluster:
                 self.boots[node] += 1
                 self.numbers[node] = 0
         up = [node for node in self.nodes if node not in self.down and node not in self.waiting]
-        if not self.leader and self.vacant_ms is not None and now_ms - self.vacant_ms >= ELECTION_MS:
-            if len(up) > len(self.nodes) // 2:
-                self._elect(up, now_ms)
+        is_due = not self.leader and self.vacant_ms is not None and now_ms - self.vacant_ms >= ELECTION_MS
+        if is_due and len(up) > len(self.nodes) // 2:
+            self._elect(up, now_ms)
         if self.leader:
             for _ in range(self._poisson(self.rate * TICK_MS / 1000)):
                 self.log.append((self.term, self.random.choice(_WORK)))
@@ -139,39 +147,55 @@ class InventedCluster:
         held = self.log[: len(self.log) - self.behind[node]]
         last = self.base + len(held)
         commit = min(last, self.base + len(self.log) - (1 if self.leader else 0))
-        cells = tuple(
-            wire.LogCell(last - len(held[-24:]) + place + 1, term, what) for place, (term, what) in enumerate(held[-24:])
-        )
+        tail = held[-wire.FEED_LOG_CELLS :]
+        cells = tuple(wire.LogCell(index, *entry) for index, entry in enumerate(tail, last - len(tail) + 1))
         if node in self.waiting:
             role, cells, last, commit = "waiting", (), 0, 0
         else:
             role = "leader" if node == self.leader else "follower" if self.leader else "pre-candidate"
+        place = self.nodes.index(node)
+        report = wire.ReplicaReport(
+            node=node,
+            cluster=CLUSTER_ID,
+            cluster_name="default",
+            replica=place + 1,
+            pid=4_000 + place,
+            role=role,
+            leader=self.leader,
+            term=self.term,
+            vote=self.leader,
+            last_index=last,
+            commit_index=commit,
+            applied_index=commit,
+            digest="",
+            waiting_for=self.waiting.get(node, ""),
+            voters=tuple(self.nodes),
+            drops={},
+            faults_allowed=True,
+        )
         return wire.Feed(
             self.boots[node],
             self.numbers[node],
-            wire.ReplicaReport(
-                node=node, cluster=CLUSTER_ID, cluster_name="default", replica=hash(node) & 0xFFFF, pid=4_000 + self.nodes.index(node),
-                role=role, leader=self.leader, term=self.term, vote=self.leader, last_index=last, commit_index=commit,
-                applied_index=commit, digest="", waiting_for=self.waiting.get(node, ""), voters=tuple(self.nodes), drops={},
-                faults_allowed=True,
-            ),
+            report,
             tuple(self.elections),
             cells,
             self.base + 1,
             self._lock_list(now_ms) if role == "leader" else None,
-            self.random.gauss(1_284, 30), 0.8, 1.9, 0.21,
-        )  # fmt: skip
+            commits_per_s=self.random.gauss(1_284, 30),
+            commit_ms_p50=0.8,
+            commit_ms_p99=1.9,
+            fsync_ms_p50=0.21,
+        )
 
     def _lock_list(self, now_ms: int) -> LockList:
-        views = [
-            LockView(
-                name, Holder(lock.session, 0, lock.principal), lock.token,
-                tuple(Holder(session, 0, principal) for session, principal in lock.waiters),
-                max(0, lock.ttl_ms - (now_ms - lock.renewed_ms)), lock.ttl_ms,
-            )
-            for name, lock in sorted(self.locks.items())
-        ]  # fmt: skip
-        return LockList(tuple(views), len(views), sum(len(view.waiters) for view in views))
+        views = tuple(self._lock_view(name, lock, now_ms) for name, lock in sorted(self.locks.items()))
+        return LockList(views, len(views), sum(len(view.waiters) for view in views))
+
+    @staticmethod
+    def _lock_view(name: str, lock: InventedLock, now_ms: int) -> LockView:
+        waiters = tuple(Holder(session, 0, principal) for session, principal in lock.waiters)
+        left_ms = max(0, lock.ttl_ms - (now_ms - lock.renewed_ms))
+        return LockView(name, Holder(lock.session, 0, lock.principal), lock.token, waiters, left_ms, lock.ttl_ms)
 
 
 async def publish(cluster: InventedCluster, url: str, realm: str, peer_key: bytes) -> None:

@@ -78,8 +78,14 @@ class Installation:
             assert self.is_running, f"`up` ended:\n{self.terminal}"
             return self.get("/readyz/default").status == 200
 
-        eventually(is_ready, timeout_s=timeout_s, what=f"/readyz/default answers 200; the terminal says:\n{self.terminal}")
+        eventually(is_ready, timeout_s=timeout_s, what=self._not_ready)
         return time.monotonic() - began
+
+    def _not_ready(self) -> str:
+        return (
+            f"/readyz/default answers 200; it says {self.get('/readyz/default')}; the terminal says:\n{self.terminal}\n"
+            f"log/web.log ends:\n{self.log('web')[-2000:]}"
+        )
 
     def stop(self, how: signal.Signals = signal.SIGINT) -> float:
         """Ask it to end, and wait. Returns the seconds that took. Raises AssertionError where something is left behind
@@ -92,7 +98,7 @@ class Installation:
         eventually(
             lambda: self._process is None or self._process.poll() is not None,
             timeout_s=STOPPED_S_MAX,
-            what=f"`up` ends after {how.name}; the terminal says:\n{self.terminal}",
+            what=lambda: f"`up` ends after {how.name}; the terminal says:\n{self.terminal}",
         )
         took = time.monotonic() - began
         eventually(

@@ -12,8 +12,8 @@ LOOK_EVERY_S: Final = 0.02
 T = TypeVar("T")
 
 
-def eventually(condition: Callable[[], T], *, timeout_s: float, what: str) -> T:
-    """The first true value of `condition`. Raises AssertionError, which names `what`, when there was none in time."""
+def eventually(condition: Callable[[], T], *, timeout_s: float, what: str | Callable[[], str]) -> T:
+    """The first true value of `condition`. Raises AssertionError, which says `what` was waited for, when there was none in time."""
     pause = threading.Event()
     deadline = time.monotonic() + timeout_s
     while True:
@@ -21,5 +21,5 @@ def eventually(condition: Callable[[], T], *, timeout_s: float, what: str) -> T:
         if value:
             return value
         if time.monotonic() >= deadline:
-            raise AssertionError(f"not within {timeout_s:g} s: {what}")
+            raise AssertionError(f"not within {timeout_s:g} s: {what if isinstance(what, str) else what()}")
         pause.wait(LOOK_EVERY_S)

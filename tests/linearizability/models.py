@@ -55,6 +55,8 @@ class Traits:
 class Lens(Protocol):
     """Which states the operations of one history can tell apart, from some position on."""
 
+    states_are_bounded: bool
+    """Finitely many told-apart states can be reached, even by operations that take effect over and over again."""
     indistinct_wanted_until: float
     """Past this position, nothing is gained by an operation of unknown outcome that leaves INDISTINCT."""
 
@@ -85,6 +87,7 @@ class Model(Protocol):
 class SharpLens:
     """Tells every state from every other, at all times: always right, never a help."""
 
+    states_are_bounded = False
     indistinct_wanted_until = math.inf
 
     def told_apart_until(self, state: State) -> float:
@@ -92,6 +95,10 @@ class SharpLens:
 
 
 class _RegisterLens:
+    """A value matters while a read that has yet to return gives it, or a compare-and-set compares with it."""
+
+    states_are_bounded = True
+
     def __init__(self, operations: Sequence[Operation]) -> None:
         self._until: dict[State, float] = {}
         self.indistinct_wanted_until = -math.inf
@@ -149,6 +156,7 @@ class RegisterModel:
 class _KeyValueLens:
     """A value matters while a get that has yet to return gives it, or something longer that begins with it."""
 
+    states_are_bounded = True
     indistinct_wanted_until = -math.inf
 
     def __init__(self, operations: Sequence[Operation]) -> None:

@@ -72,7 +72,7 @@ class Search:
         self.linearization: tuple[Operation, ...] | None = None
         """Once found: every operation that took effect, in an order that explains what the clients saw."""
         self.answer: bool | None = None
-        self._counted = 0
+        self._counted = 0 if self._timeline.states_are_bounded else self._timeline.lost_bits
         self._limit = 0
         self._restart()
         self._run = self._search()
@@ -148,14 +148,15 @@ class Search:
             if not must & target:
                 self.steps += 1
                 _keep(after, (state, must, may & not_target), trace, cost)
-                continue
+                if not may & target:
+                    continue
             stack = [(state, must, may, trace, cost, _NOWHERE, False)]
             while stack:
                 state, must, may, trace, cost, without, was_total = stack.pop()
                 self.steps += 1
                 if self.steps >= self._limit:
                     yield
-                for kind, new, bits, mask, lost, is_worth in timeline.moves(compiled, position, state):
+                for kind, new, bits, mask, lost, is_worth, is_worth_last in timeline.moves(compiled, position, state):
                     is_blind = kind.traits.is_blind
                     if was_total and is_blind:
                         continue
@@ -170,16 +171,17 @@ class Search:
                             if must & bit:
                                 choices.append((bit, True))
                                 break
-                            if free & bit and is_worth and not choices:
+                            if free & bit and not choices and (is_worth_last if bit == target else is_worth):
                                 choices.append((bit, False))
-                    elif is_worth:
+                    else:
                         free = may & mask
                         if free:
                             for _, bit in bits:
                                 if free & bit:
-                                    choices.append((bit, False))
+                                    if is_worth_last if bit == target else is_worth:
+                                        choices.append((bit, False))
                                     break
-                        else:
+                        elif is_worth:
                             free = may & lost
                             if free:
                                 choices.append((free & -free, False))
@@ -191,15 +193,21 @@ class Search:
                             buried = new_must & total
                             new_must ^= buried
                             new_may |= buried
+                            if not buried and new == state:
+                                continue
                         settled = new_must and timeline.settled(compiled, position, new) & new_must
                         if settled:
                             new_must ^= settled
                             new_may |= settled & changing
                         new_cost = cost + 1 if bit & lost_bits else cost
                         new_trace = (trace, index, bit, buried, settled)
-                        if not new_must & target:
+                        if bit == target:
                             _keep(after, (new, new_must, new_may & not_target), new_trace, new_cost)
                             continue
+                        if settled & target:
+                            _keep(after, (new, new_must, new_may & not_target), new_trace, new_cost)
+                            if not new_may & target:
+                                continue
                         if is_duty:
                             new_without: object = _NOWHERE
                             new_was_total = kind.traits.is_total and not settled

@@ -50,7 +50,7 @@ class Group(NamedTuple):
 
 
 class Move(NamedTuple):
-    """An operation that is legal in some state of some layer and leaves another state."""
+    """Operations of one kind that are legal in some state of some layer, and leave another state or are blind."""
 
     kind: Kind
     state: State
@@ -61,7 +61,9 @@ class Move(NamedTuple):
     lost: int
     """The bits of the operations of this kind whose outcome is unknown."""
     is_worth_volunteering: bool
-    """False where taking this step without having to can not help anyone."""
+    """False where taking this step without having to, with others after it, can not help any of them."""
+    is_worth_volunteering_last: bool
+    """False where taking it without having to, at the last moment before it returns, can not help anyone."""
 
 
 class Layer:
@@ -205,6 +207,10 @@ class Timeline:
         return layers
 
     @property
+    def states_are_bounded(self) -> bool:
+        return self._lens.states_are_bounded
+
+    @property
     def initial(self) -> State:
         return self._model.initial
 
@@ -251,7 +257,7 @@ class Timeline:
         return mask
 
     def moves(self, compiled: Compiled, position: int, state: State) -> list[Move]:
-        """The operations, one entry a kind, that are legal in this state of this layer and change it."""
+        """What can be done in this state of this layer, one entry a kind."""
         moves = compiled.moves.get(state)
         if moves is not None:
             return moves
@@ -288,17 +294,16 @@ class Timeline:
         if until < position:
             after = INDISTINCT
         if after == state:
+            # It can still bury others, and then it is worth it.
+            if kind.traits.is_blind:
+                moves.append(Move(kind, after, bits, mask, lost, True, True))
             return
-        if after is INDISTINCT:
-            worth = position <= self._lens.indistinct_wanted_until
-        else:
-            worth = True
-        if worth:
-            worth = (
-                compiled.someone_always_observes
-                or self._lost_observes
-                or after in compiled.observers_wait_for
-                or after in self._lost_by_guard
-            )
-        if worth or mask:
-            moves.append(Move(kind, after, bits, mask, lost, worth))
+        is_worth_last = after is not INDISTINCT or position <= self._lens.indistinct_wanted_until
+        is_worth = is_worth_last and (
+            compiled.someone_always_observes
+            or self._lost_observes
+            or after in compiled.observers_wait_for
+            or after in self._lost_by_guard
+        )
+        if is_worth or mask:
+            moves.append(Move(kind, after, bits, mask, lost, is_worth, is_worth_last))

@@ -27,7 +27,9 @@ NOBODY = 0
 class Raft:
     """See `coordinator.consensus.engine.Engine`. All state is public to the modules of this package."""
 
-    def __init__(self, replica: int, hard_state: HardState, log: Log, *, options: Options, random: Random, now_us: int) -> None:
+    def __init__(
+        self, replica: int, hard_state: HardState, log: Log, *, options: Options, random: Random, now_us: int
+    ) -> None:
         """Restart from what the journal held. `random` is seeded by the host; `log` is owned from here on."""
         check(options)
         if replica <= NOBODY:
@@ -182,7 +184,7 @@ class Raft:
                 self._confirmed_reads += self.reads.take(self.rounds.confirmed, self.log.commit)
 
     def take_committed(self, bytes_max: int) -> Committed:
-        """The next entries to apply, about `bytes_max` of them at most. The host has applied them when it asks again."""
+        """The next entries to apply, cut at `bytes_max`. The host has applied them when it asks again."""
         first_index = self.applied + 1
         terms, entries = self.log.slice(first_index, self.log.commit, bytes_max)
         self.applied += len(entries)

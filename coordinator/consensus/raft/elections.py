@@ -31,7 +31,9 @@ REASON_SUSPICION = "channel fell silent"
 def reset_timer(raft: Raft, now_us: int) -> None:
     """The next election time-out, drawn anew each time (Raft, section 5.2)."""
     options = raft.options
-    raft.election_due_us = now_us + raft.random.randrange(options.election_timeout_us_min, options.election_timeout_us_max)
+    raft.election_due_us = now_us + raft.random.randrange(
+        options.election_timeout_us_min, options.election_timeout_us_max
+    )
 
 
 def tick(raft: Raft, now_us: int) -> None:

@@ -1,7 +1,7 @@
 """The replicated log of one replica, as memory holds it, and where its tail is not on disk yet.
 
-Invariants: `commit <= last_index`; everything up to `commit` is never changed; entries from `unwritten` on are not yet in
-the journal (`unwritten <= last_index + 1`). Terms and entries are two parallel lists, so that a million
+Invariants: `commit <= last_index`; everything up to `commit` is never changed; entries from `unwritten` on are not
+yet in the journal (`unwritten <= last_index + 1`). Terms and entries are two parallel lists, so that a million
 entries cost the collector nothing.
 """
 
@@ -9,7 +9,9 @@ from __future__ import annotations
 
 
 class Log:
-    def __init__(self, terms: list[int], entries: list[bytes], commit: int, offset: int = 0, offset_term: int = 0) -> None:
+    def __init__(
+        self, terms: list[int], entries: list[bytes], commit: int, offset: int = 0, offset_term: int = 0
+    ) -> None:
         """Entries as the journal held them, the first at `offset + 1`."""
         if len(terms) != len(entries):
             raise ValueError(f"{len(terms)} terms for {len(entries)} entries")
@@ -51,7 +53,9 @@ class Log:
 
     def truncate(self, first_index: int) -> None:
         """Forget everything from `first_index` on, which conflicts with the leader's log."""
-        assert first_index > self.commit, f"asked to truncate committed entries from {first_index}, commit {self.commit}"
+        assert first_index > self.commit, (
+            f"asked to truncate committed entries from {first_index}, commit {self.commit}"
+        )
         position = first_index - self.offset - 1
         del self.terms[position:]
         del self.entries[position:]
@@ -72,7 +76,7 @@ class Log:
         return self.terms[start : start + len(entries)], entries
 
     def conflict_hint(self, index: int, term: int) -> tuple[int, int]:
-        """The largest index up to `index` whose term is at most `term`, and its term: where two logs may still agree."""
+        """The largest index up to `index` whose term is at most `term`, with its term: logs may agree there."""
         index = min(index, self.last_index)
         while index > self.offset and self.terms[index - self.offset - 1] > term:
             index -= 1

@@ -1,6 +1,7 @@
-"""Log replication and commitment: Raft, sections 5.3, 5.4.2; sending ahead of the leader's own disk, thesis, section 10.2.1.
+"""Log replication and commitment: Raft, sections 5.3 and 5.4.2.
 
-The leader sends entries and heartbeats in rounds, one a turn at the most. It counts itself only for what is in its own journal.
+The leader sends entries and heartbeats in rounds, one a turn at the most, and does not wait for its own disk with
+them (thesis, section 10.2.1). It counts itself only for what is in its own journal.
 """
 
 from __future__ import annotations
@@ -106,7 +107,7 @@ def on_append_entries(raft: Raft, sender: int, message: AppendEntries, now_us: i
     log = raft.log
     if message.term < raft.term:
         # The answer deposes a leader of the past, and frees one whose followers went on to a higher term.
-        raft.late.append(Outgoing(sender, AppendResponse(raft.term, 0, False, message.prev_index, 0, 0)))
+        raft.late.append(Outgoing(sender, _refusal(raft, message, round_number=0)))
         return
     assert raft.role is not Role.LEADER or message.term > raft.term, f"two leaders in term {raft.term}"
     if message.term > raft.term or raft.role is not Role.FOLLOWER or raft.leader != sender:
@@ -118,12 +119,22 @@ def on_append_entries(raft: Raft, sender: int, message: AppendEntries, now_us: i
 
     if message.prev_index < log.offset or not log.matches(message.prev_index, message.prev_term):
         hint = log.conflict_hint(message.prev_index, message.prev_term)
-        raft.late.append(Outgoing(sender, AppendResponse(raft.term, message.round, False, message.prev_index, *hint)))
+        raft.late.append(Outgoing(sender, _refusal(raft, message, round_number=message.round, hint=hint)))
         return
     match = message.prev_index + len(message.entries)
     _take_entries(raft, message)
     log.commit = max(log.commit, min(message.commit, match))
-    raft.late.append(Outgoing(sender, AppendResponse(raft.term, message.round, True, match, 0, 0)))
+    raft.late.append(
+        Outgoing(sender, AppendResponse(raft.term, message.round, success=True, match=match, hint_index=0, hint_term=0))
+    )
+
+
+def _refusal(
+    raft: Raft, message: AppendEntries, *, round_number: int, hint: tuple[int, int] = (0, 0)
+) -> AppendResponse:
+    return AppendResponse(
+        raft.term, round_number, success=False, match=message.prev_index, hint_index=hint[0], hint_term=hint[1]
+    )
 
 
 def _take_entries(raft: Raft, message: AppendEntries) -> None:

@@ -1,0 +1,155 @@
+"""A play of Raft: a few replicas, a network whose every message the test can see, and a script.
+
+Each replica's turn is the contract of `coordinator/consensus/engine.py`: early messages leave, the journal takes what is to be
+written, then committed entries are applied and late messages leave. A crash keeps what the journal took and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from random import Random
+from typing import NamedTuple
+
+from coordinator.consensus.engine import HardState, Role
+from coordinator.consensus.entries import COMMAND_PREFIX
+from coordinator.consensus.membership import Configuration, Member, encode_configuration
+from coordinator.consensus.raft.core import Raft
+from coordinator.consensus.raft.log import Log
+from coordinator.consensus.raft.messages import Message
+from coordinator.consensus.raft.options import Options
+
+OPTIONS = Options()
+
+
+class Letter(NamedTuple):
+    sender: int
+    receiver: int
+    message: Message
+
+
+@dataclass
+class Disk:
+    """What a crash leaves."""
+
+    hard_state: HardState
+    terms: list[int]
+    entries: list[bytes]
+
+
+@dataclass
+class Play:
+    """Replicas 1 to `size`, with the same first entry: the configuration."""
+
+    size: int = 3
+    options: Options = OPTIONS
+    now_us: int = 0
+    replicas: dict[int, Raft] = field(default_factory=dict)
+    disks: dict[int, Disk] = field(default_factory=dict)
+    applied: dict[int, list[bytes]] = field(default_factory=dict)
+    reads: dict[int, list[int]] = field(default_factory=dict)
+    post: list[Letter] = field(default_factory=list)
+    lost: Callable[[Letter], bool] = lambda letter: False
+
+    def __post_init__(self) -> None:
+        members = tuple(Member(replica, f"node{replica}") for replica in range(1, self.size + 1))
+        first = encode_configuration(Configuration(members))
+        for replica in range(1, self.size + 1):
+            self.disks[replica] = Disk(HardState(1, 0, 1), [1], [first])
+            self.start(replica)
+
+    def start(self, replica: int) -> Raft:
+        disk = self.disks[replica]
+        log = Log([*disk.terms], [*disk.entries], disk.hard_state.commit)
+        self.applied[replica] = []
+        self.reads[replica] = []
+        raft = Raft(
+            replica, disk.hard_state, log, options=self.options, random=Random(replica), now_us=self.now_us
+        )
+        self.replicas[replica] = raft
+        return raft
+
+    def crash(self, replica: int) -> None:
+        del self.replicas[replica]
+        self.post = [letter for letter in self.post if letter.receiver != replica]
+
+    def isolate(self, *replicas: int) -> None:
+        """Nothing passes between these and the others."""
+        self.lost = lambda letter: (letter.sender in replicas) != (letter.receiver in replicas)
+
+    def heal(self) -> None:
+        self.lost = lambda letter: False
+
+    def turn(self, replica: int, *, write: bool = True) -> None:
+        """One turn. `write=False`: the process dies between its early messages and its journal."""
+        raft = self.replicas[replica]
+        raft.tick(self.now_us)
+        ready = raft.ready(self.now_us)
+        self._send(replica, ready.early)
+        if not write:
+            self.crash(replica)
+            return
+        disk = self.disks[replica]
+        if ready.hard_state is not None:
+            disk.hard_state = ready.hard_state
+            keep = ready.first_index - 1
+            disk.terms[keep:] = ready.terms
+            disk.entries[keep:] = ready.entries
+        raft.persisted(ready)
+        self.applied[replica] += raft.take_committed(1 << 30).entries
+        self.reads[replica] += [read.ticket for read in raft.take_reads()]
+        self._send(replica, ready.late)
+
+    def _send(self, sender: int, outgoing: list) -> None:
+        for receiver, message in outgoing:
+            letter = Letter(sender, receiver, message)
+            if receiver in self.replicas and not self.lost(letter):
+                self.post.append(letter)
+
+    def deliver(self, *, only: Callable[[Letter], bool] = lambda letter: True) -> list[Letter]:
+        """Hand over what is in the post, then give everyone a turn."""
+        now, self.post = [x for x in self.post if only(x)], [x for x in self.post if not only(x)]
+        for letter in now:
+            if letter.receiver in self.replicas:
+                self.replicas[letter.receiver].step(letter.sender, letter.message, self.now_us)
+        for replica in [*self.replicas]:
+            self.turn(replica)
+        return now
+
+    def settle(self) -> None:
+        """Deliver until nothing is under way."""
+        for replica in [*self.replicas]:
+            self.turn(replica)
+        for _ in range(200):
+            if not self.post:
+                return
+            self.deliver()
+        raise AssertionError("the replicas never fall quiet")
+
+    def pass_time(self, us: int, *, step_us: int = 10_000) -> None:
+        for _ in range(us // step_us):
+            self.now_us += step_us
+            self.settle()
+
+    def elect(self, replica: int) -> Raft:
+        """Make `replica` the leader, by letting its timer run out first."""
+        raft = self.replicas[replica]
+        for other in self.replicas.values():
+            other.heard_at_us = None
+            other.election_due_us = self.now_us + 10_000_000
+        raft.election_due_us = self.now_us
+        self.settle()
+        assert raft.role is Role.LEADER, f"{replica} is {raft.role}"
+        return raft
+
+    @property
+    def leader(self) -> Raft | None:
+        leaders = [raft for raft in self.replicas.values() if raft.role is Role.LEADER]
+        return max(leaders, key=lambda raft: raft.term, default=None)
+
+    def propose(self, replica: int, *words: str) -> int | None:
+        return self.replicas[replica].propose([COMMAND_PREFIX + word.encode() for word in words])
+
+    def words(self, replica: int) -> list[str]:
+        """Commands that `replica` has applied since it started."""
+        return [entry[1:].decode() for entry in self.applied[replica] if entry[:1] == COMMAND_PREFIX]

@@ -1,0 +1,227 @@
+"""Raft, sections 5.1, 5.2 and 5.4.1; thesis, sections 4.2.3, 6.2 and 9.6; the crash hint."""
+
+from __future__ import annotations
+
+from coordinator.consensus.engine import Role
+from coordinator.consensus.raft.messages import AppendEntries, VoteRequest, VoteResponse
+from tests.unit.consensus.play import OPTIONS, Letter, Play
+
+
+def is_vote(letter: Letter) -> bool:
+    return isinstance(letter.message, VoteRequest) and not letter.message.pre
+
+
+def test_a_majority_elects_one_leader_and_everyone_follows_it():
+    play = Play()
+    leader = play.elect(2)
+    assert [raft.leader for raft in play.replicas.values()] == [2, 2, 2]
+    assert {raft.term for raft in play.replicas.values()} == {leader.term} == {2}
+
+
+def test_a_lone_voter_elects_itself():
+    play = Play(size=1)
+    play.pass_time(1_100_000)
+    assert play.replicas[1].role is Role.LEADER
+    play.propose(1, "a")
+    play.settle()
+    assert play.words(1) == ["a"]
+
+
+def test_silence_ends_in_an_election_within_the_time_out():
+    play = Play()
+    play.elect(1)
+    play.crash(1)
+    play.pass_time(OPTIONS.election_timeout_us_max + 2 * OPTIONS.campaign_us_max)
+    assert play.leader is not None
+    assert play.leader.replica in {2, 3}
+
+
+def test_a_vote_is_given_once_a_term_and_survives_a_restart():
+    play = Play()
+    voter = play.replicas[3]
+    voter.step(1, VoteRequest(5, 1, 1, pre=False, campaign=1), 0)
+    play.turn(3)
+    play.crash(3)
+    voter = play.start(3)
+    assert (voter.term, voter.vote) == (5, 1)
+    voter.step(2, VoteRequest(5, 1, 1, pre=False, campaign=1), 0)
+    play.turn(3)
+    assert play.post[-1] == Letter(3, 2, VoteResponse(5, granted=False, pre=False, campaign=1))
+
+
+def test_a_vote_leaves_only_after_the_journal():
+    play = Play()
+    play.replicas[3].step(1, VoteRequest(5, 1, 1, pre=False, campaign=1), 0)
+    play.turn(3, write=False)
+    assert play.post == []
+    assert play.disks[3].hard_state.term == 1
+
+
+def test_a_candidate_with_an_older_log_gets_no_vote():
+    """Raft, section 5.4.1."""
+    play = Play()
+    play.elect(1)
+    play.isolate(3)
+    play.propose(1, "a")
+    play.settle()
+    play.heal()
+    play.crash(1)
+    play.replicas[2].heard_at_us = None
+    play.replicas[2].election_due_us = 1 << 60
+    stale = play.replicas[3]
+    stale.election_due_us = play.now_us
+    play.settle()
+    assert stale.role is not Role.LEADER
+    assert stale.term == play.replicas[2].term, "a pre-vote that fails raises no term"
+
+
+def test_a_pre_vote_changes_nothing_at_the_voter():
+    """Thesis, section 9.6."""
+    play = Play()
+    voter = play.replicas[3]
+    voter.step(1, VoteRequest(9, 1, 1, pre=True, campaign=1), 0)
+    play.turn(3)
+    assert (voter.term, voter.vote) == (1, 0)
+    assert play.post[-1].message == VoteResponse(9, granted=True, pre=True, campaign=1)
+
+
+def test_a_voter_that_hears_its_leader_helps_nobody_depose_it():
+    """Thesis, section 4.2.3."""
+    play = Play()
+    play.elect(1)
+    play.replicas[2].step(3, VoteRequest(7, 99, 9, pre=False, campaign=1), play.now_us)
+    play.turn(2)
+    assert play.replicas[2].term == 2
+    assert not [letter for letter in play.post if isinstance(letter.message, VoteResponse)]
+
+
+def test_a_replica_that_was_cut_off_comes_back_without_deposing_the_leader():
+    play = Play()
+    leader = play.elect(1)
+    play.isolate(3)
+    play.pass_time(5_000_000)
+    play.heal()
+    play.pass_time(1_000_000)
+    assert leader.role is Role.LEADER
+    assert {raft.term for raft in play.replicas.values()} == {leader.term}
+
+
+def test_a_pre_candidate_that_fell_behind_learns_the_higher_term():
+    """etcd#8501 and etcd#8243: with pre-vote a replica with a higher term and an older log must not block for ever."""
+    play = Play()
+    play.elect(1)
+    play.isolate(3)
+    play.propose(1, "a")
+    play.settle()
+    play.heal()
+    high = play.replicas[3]
+    high.term, high.vote, high.role, high.leader = 9, 3, Role.CANDIDATE, 0  # As after elections that it lost.
+    play.crash(1)
+    play.pass_time(6_000_000)
+    assert play.leader is not None
+    assert play.leader.replica == 2
+    assert play.leader.term > 9
+
+
+def test_a_leader_that_nobody_answers_steps_down():
+    """Check-quorum; history 13."""
+    play = Play()
+    leader = play.elect(1)
+    play.lost = lambda letter: letter.receiver == 1  # Deaf: it still speaks, and keeps the others quiet.
+    play.pass_time(OPTIONS.election_timeout_us_min + 100_000)
+    assert leader.role is not Role.LEADER
+    play.pass_time(3_000_000)
+    assert play.leader is not None
+    assert play.leader.replica != 1
+
+
+def test_check_quorum_counts_from_the_sending_of_the_round():
+    play = Play()
+    leader = play.elect(1)
+    play.pass_time(100_000)
+    sent_us = leader.rounds.all_sent_us
+    play.lost = lambda letter: letter.receiver == 1
+    held = [letter for letter in play.post]
+    assert held == []
+    assert leader.confirmed_at_us <= sent_us
+    play.pass_time(OPTIONS.election_timeout_us_min)
+    assert play.now_us - leader.confirmed_at_us >= OPTIONS.election_timeout_us_min
+
+
+def test_the_hint_starts_an_election_at_once():
+    play = Play()
+    play.elect(3)
+    play.crash(3)
+    for replica in (1, 2):
+        play.replicas[replica].suspect(3, play.now_us)
+    play.pass_time(50_000, step_us=1_000)
+    assert play.leader is not None
+    assert play.leader.replica == 1, "the first in rank starts first"
+    assert play.leader.campaign_reason == "channel fell silent"
+
+
+def test_the_hint_of_one_does_not_free_another_from_its_loyalty():
+    """History 2: a voter lets stickiness go only on what it saw itself."""
+    play = Play()
+    play.elect(3)
+    play.replicas[1].suspect(3, play.now_us)
+    play.replicas[1].tick(play.now_us)
+    play.settle()
+    assert play.leader is play.replicas[3]
+    assert play.replicas[2].role is Role.FOLLOWER
+    assert play.replicas[2].leader == 3
+
+
+def test_a_false_hint_is_forgotten_when_the_leader_speaks():
+    play = Play()
+    leader = play.elect(1)
+    follower = play.replicas[3]
+    follower.suspect(1, play.now_us)
+    assert follower.heard_at_us is None
+    beat = AppendEntries(leader.term, leader.last_index, leader.term, leader.commit_index, 99, [], [])
+    follower.step(1, beat, play.now_us)
+    assert follower.heard_at_us == play.now_us
+    assert follower.election_due_us > play.now_us + OPTIONS.election_timeout_us_min - 1
+
+
+def test_a_hint_about_somebody_else_means_nothing():
+    play = Play()
+    play.elect(1)
+    follower = play.replicas[3]
+    due_us = follower.election_due_us
+    follower.suspect(2, play.now_us)
+    assert (follower.election_due_us, follower.leader) == (due_us, 1)
+
+
+def test_a_vote_that_is_refused_does_not_postpone_the_voters_own_election():
+    play = Play()
+    play.elect(1)
+    play.isolate(3)
+    play.propose(1, "a")
+    play.settle()
+    play.crash(1)
+    play.heal()
+    voter = play.replicas[2]
+    voter.heard_at_us = None
+    voter.election_due_us = play.now_us + 5_000
+    voter.step(3, VoteRequest(8, 1, 1, pre=False, campaign=4), play.now_us)
+    assert voter.term == 8
+    assert voter.election_due_us == play.now_us + 5_000
+
+
+def test_answers_to_an_earlier_campaign_do_not_count():
+    play = Play(size=5)
+    candidate = play.replicas[1]
+    candidate.election_due_us = 0
+    candidate.tick(0)
+    candidate.step(2, VoteResponse(2, granted=True, pre=True, campaign=candidate.campaign - 1), 0)
+    candidate.step(3, VoteResponse(2, granted=True, pre=True, campaign=candidate.campaign - 1), 0)
+    assert candidate.role is Role.PRE_CANDIDATE
+
+
+def test_messages_of_strangers_are_ignored():
+    play = Play()
+    play.replicas[1].step(77, VoteRequest(9, 99, 9, pre=False, campaign=1), 0)
+    play.turn(1)
+    assert play.replicas[1].term == 1
+    assert play.post == []

@@ -1,0 +1,142 @@
+"""Quorums, the log, progress and rounds: each against its own rule, and against a simple model."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from coordinator.consensus.membership import Configuration, Member, decode_configuration, encode_configuration
+from coordinator.consensus.quorum import Tally, majority, reached_by_majority, tally
+from coordinator.consensus.raft.log import Log
+from coordinator.consensus.raft.options import Options, check
+from coordinator.consensus.raft.progress import Progress, ProgressState
+from coordinator.consensus.raft.rounds import Rounds
+
+
+@given(st.dictionaries(st.integers(1, 9), st.integers(0, 50), min_size=1, max_size=9))
+def test_what_a_majority_reached_is_the_largest_value_that_a_majority_reached(values):
+    reached = reached_by_majority(tuple(values), values.__getitem__)
+    assert sum(value >= reached for value in values.values()) >= majority(len(values))
+    assert sum(value > reached for value in values.values()) < majority(len(values))
+
+
+def test_a_cluster_without_voters_decides_nothing():
+    assert reached_by_majority((), lambda voter: 99) == -1
+    assert tally((), {1: True}) is Tally.LOST
+
+
+@given(st.integers(1, 9), st.dictionaries(st.integers(1, 12), st.booleans()))
+def test_an_election_is_won_lost_or_pending(size, votes):
+    voters = tuple(range(1, size + 1))
+    yes = sum(votes.get(voter) is True for voter in voters)
+    no = sum(votes.get(voter) is False for voter in voters)
+    outcome = tally(voters, votes)
+    assert (outcome is Tally.WON) == (yes >= majority(size))
+    assert (outcome is Tally.LOST) == (no > size - majority(size))
+
+
+def test_a_configuration_survives_its_entry():
+    configuration = Configuration((Member(7, "node1"), Member(2**62, "node2", "redis://10.0.0.2")))
+    assert decode_configuration(encode_configuration(configuration)) == configuration
+    assert configuration.node_of(7) == "node1"
+    assert configuration.node_of(8) == ""
+    with pytest.raises(ValueError, match="kind"):
+        decode_configuration(b"\x01x")
+
+
+def log(*terms: int, commit: int = 0) -> Log:
+    return Log([*terms], [bytes([1, term]) for term in terms], commit)
+
+
+def test_a_log_finds_terms_and_matches():
+    held = log(1, 1, 2)
+    assert [held.term_at(index) for index in range(5)] == [0, 1, 1, 2, None]
+    assert held.matches(3, 2)
+    assert not held.matches(3, 1)
+    assert not held.matches(4, 2)
+
+
+def test_committed_entries_are_never_cut_off():
+    held = log(1, 1, 2, commit=2)
+    with pytest.raises(AssertionError, match="committed"):
+        held.truncate(2)
+    held.truncate(3)
+    assert held.last_index == 2
+    assert held.unwritten == 3
+
+
+@pytest.mark.parametrize("commit", [-1, 4])
+def test_a_log_whose_commit_index_lies_outside_is_refused(commit):
+    with pytest.raises(ValueError, match="outside"):
+        log(1, 1, 2, commit=commit)
+
+
+@given(st.lists(st.integers(1, 9), max_size=20).map(sorted), st.integers(0, 25), st.integers(0, 10))
+def test_a_hint_is_the_last_place_where_logs_may_agree(terms, index, term):
+    held = log(*terms)
+    hint, hint_term = held.conflict_hint(index, term)
+    places = [i for i in range(min(index, len(terms)) + 1) if (held.term_at(i) or 0) <= term]
+    assert hint == max(places)
+    assert hint_term == (held.term_at(hint) or 0)
+
+
+@given(st.lists(st.binary(min_size=1, max_size=30), min_size=1, max_size=20), st.integers(0, 200))
+def test_a_slice_holds_its_bytes_and_at_least_one_entry(entries, bytes_max):
+    held = Log([1] * len(entries), entries, 0)
+    terms, taken = held.slice(1, len(entries), bytes_max)
+    assert len(terms) == len(taken) >= 1
+    assert taken == entries[: len(taken)]
+    assert len(taken) == 1 or sum(map(len, taken)) <= bytes_max
+    assert len(taken) == len(entries) or sum(map(len, entries[: len(taken) + 1])) > bytes_max
+
+
+@given(st.lists(st.tuples(st.sampled_from(["send", "ack", "refuse", "beat"]), st.integers(0, 30)), max_size=60))
+def test_progress_keeps_match_below_next_and_never_takes_match_back(steps):
+    progress = Progress(1)
+    last, match = 0, 0
+    for step, number in steps:
+        if step == "send" and progress.may_send(4, 1_000):
+            last = max(last, progress.next + number % 3)
+            progress.sent(progress.next + number % 3, 10)
+        elif step == "ack":
+            progress.acknowledged(min(number, last))
+        elif step == "refuse":
+            progress.refused(number, max(0, number - 3))
+        assert progress.match < progress.next
+        assert progress.match >= match
+        assert progress.inflight_bytes == sum(size for _, size in progress.inflight)
+        match = progress.match
+
+
+def test_probing_sends_one_message_and_waits():
+    progress = Progress(5)
+    assert progress.may_send(4, 1_000)
+    progress.sent(9, 100)
+    assert not progress.may_send(4, 1_000)
+    progress.acknowledged(9)
+    assert progress.state is ProgressState.REPLICATE
+    assert progress.next == 10
+
+
+def test_rounds_tell_when_the_confirmed_one_was_sent():
+    rounds = Rounds(100)
+    numbers = [rounds.begin(200 + 10 * i, to_all=True) for i in range(3)]
+    rounds.confirm(numbers[1])
+    assert rounds.confirmed_at_us == 210
+    rounds.confirm(numbers[0])
+    assert rounds.confirmed_at_us == 210
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        Options(heartbeat_us=400_000),
+        Options(heartbeat_us=0),
+        Options(election_timeout_us_min=1_000_000),
+        Options(campaign_us_min=400_000),
+    ],
+)
+def test_times_that_break_the_algorithm_are_refused(options):
+    with pytest.raises(ValueError, match="must be"):
+        check(options)

@@ -1,0 +1,260 @@
+"""Raft, sections 5.3 and 5.4.2; thesis, section 10.2.1."""
+
+from __future__ import annotations
+
+from coordinator.consensus.engine import HardState, Role
+from coordinator.consensus.raft.messages import AppendEntries, AppendResponse
+from coordinator.consensus.raft.options import Options
+from tests.unit.consensus.play import Disk, Letter, Play
+
+
+def is_append(letter: Letter) -> bool:
+    return isinstance(letter.message, AppendEntries)
+
+
+def test_what_a_majority_has_on_disk_is_committed_and_applied_everywhere():
+    play = Play()
+    play.elect(1)
+    play.propose(1, "a", "b")
+    play.settle()
+    play.pass_time(100_000)
+    assert [play.words(replica) for replica in (1, 2, 3)] == [["a", "b"]] * 3
+
+
+def test_the_leader_sends_before_its_own_disk_and_counts_itself_after():
+    play = Play()
+    leader = play.elect(1)
+    committed = leader.commit_index
+    play.propose(1, "a")
+    ready = leader.ready(play.now_us)
+    assert any(isinstance(message, AppendEntries) and message.entries for _, message in ready.early)
+    for follower in (2, 3):
+        append = next(message for receiver, message in ready.early if receiver == follower)
+        play.replicas[follower].step(1, append, play.now_us)
+        play.turn(follower)
+    one = next(letter for letter in play.post if letter.receiver == 1)
+    leader.step(one.sender, one.message, play.now_us)
+    assert leader.commit_index == committed, "one follower and a leader whose disk still writes are no majority"
+    leader.persisted(ready)
+    assert leader.commit_index == committed + 1
+
+
+def test_two_followers_commit_without_the_leaders_disk():
+    play = Play()
+    leader = play.elect(1)
+    play.propose(1, "a")
+    ready = leader.ready(play.now_us)
+    for receiver, message in ready.early:
+        play.replicas[receiver].step(1, message, play.now_us)
+        play.turn(receiver)
+    for letter in play.post:
+        leader.step(letter.sender, letter.message, play.now_us)
+    assert leader.commit_index == leader.last_index
+
+
+def test_nothing_of_a_new_term_leaves_before_the_term_is_on_disk():
+    play = Play(size=1)
+    lone = play.replicas[1]
+    lone.election_due_us = 0
+    lone.tick(0)
+    ready = lone.ready(0)
+    assert lone.role is Role.LEADER
+    assert ready.early == []
+    assert ready.hard_state == HardState(2, 1, 1)
+
+
+def test_an_acknowledgement_leaves_only_after_the_journal():
+    play = Play()
+    play.elect(1)
+    play.propose(1, "a")
+    play.turn(1)
+    append = next(letter for letter in play.post if letter.receiver == 2)
+    play.post = []
+    play.replicas[2].step(1, append.message, play.now_us)
+    play.turn(2, write=False)
+    assert play.post == []
+    assert len(play.disks[2].entries) == 2, "the configuration and the leader's first entry"
+
+
+def test_a_conflicting_tail_is_replaced():
+    play = Play()
+    play.elect(1)
+    play.isolate(1)
+    play.propose(1, "lost")
+    play.settle()
+    play.elect(2)
+    play.propose(2, "kept")
+    play.settle()
+    play.heal()
+    play.pass_time(300_000)
+    assert [play.words(replica) for replica in (1, 2, 3)] == [["kept"]] * 3
+    assert play.disks[1].entries == play.disks[2].entries
+
+
+def test_an_old_message_does_not_undo_a_newer_one():
+    """Raft, section 5.3: a tail is cut off only where it conflicts."""
+    play = Play()
+    leader = play.elect(1)
+    play.propose(1, "a", "b")
+    play.settle()
+    follower = play.replicas[2]
+    old = AppendEntries(leader.term, 1, 1, 2, 1, [leader.term], [leader.log.entries[1]])
+    follower.step(1, old, play.now_us)
+    play.turn(2)
+    assert follower.last_index == leader.last_index
+    assert play.disks[2].entries == play.disks[1].entries
+
+
+def test_the_commit_index_never_passes_what_the_message_showed_to_match():
+    play = Play()
+    leader = play.elect(1)
+    play.propose(1, "a", "b")
+    play.settle()
+    follower = play.replicas[2]
+    tail = AppendEntries(leader.term, 1, 1, 99, 1, [], [])
+    before = follower.commit_index
+    follower.step(1, tail, play.now_us)
+    assert follower.commit_index == before
+
+
+def figure_8() -> Play:
+    """Raft, figure 8 (c): the leader of term 4 has brought an entry of term 2 to a majority."""
+    play = Play(size=5)
+    config = play.disks[1].entries[0]
+    for replica, tail in {1: [(2, b"\x01x")], 2: [(2, b"\x01x")], 3: [], 4: [], 5: [(3, b"\x01y")]}.items():
+        terms = [1] + [term for term, _ in tail]
+        play.disks[replica] = Disk(HardState(3, 0, 1), terms, [config] + [entry for _, entry in tail])
+        play.start(replica)
+    return play
+
+
+def test_an_entry_of_an_older_term_is_not_committed_by_counting():
+    """Raft, section 5.4.2, figure 8; PySyncObj#110 and PySyncObj#169."""
+    play = figure_8()
+    play.isolate(1, 2, 3)
+    leader = play.replicas[1]
+    for other in play.replicas.values():
+        other.election_due_us = 1 << 60
+    leader.election_due_us = 0
+    play.turn(1)
+    while leader.role is not Role.LEADER:
+        play.deliver()
+    own = leader.term_start_index
+    # Only the old entry reaches the others: the new term's own is lost on the way.
+    play.post = []
+    for replica in (2, 3):
+        leader.step(replica, AppendResponse(leader.term, 1, success=True, match=own - 1, hint_index=0, hint_term=0), 0)
+    play.turn(1)
+    assert leader.commit_index == 1
+    for replica in (2, 3):
+        leader.step(replica, AppendResponse(leader.term, 1, success=True, match=own, hint_index=0, hint_term=0), 0)
+    assert leader.commit_index == own
+
+
+def test_a_long_divergence_is_found_in_few_messages():
+    """Conflict hints by term (Raft, section 5.3, at its end)."""
+    play = Play()
+    play.elect(1)
+    play.isolate(1)
+    play.propose(1, *[f"lost{i}" for i in range(500)])
+    play.settle()
+    play.elect(2)
+    play.propose(2, *[f"kept{i}" for i in range(500)])
+    play.settle()
+    play.heal()
+    refusals = 0
+    for _ in range(60):
+        play.now_us += 10_000
+        for letter in play.deliver():
+            refusals += isinstance(letter.message, AppendResponse) and not letter.message.success
+    assert play.words(1) == [f"kept{i}" for i in range(500)]
+    assert refusals <= 4
+
+
+def test_a_lost_message_is_made_up_for():
+    play = Play()
+    play.elect(1)
+    play.pass_time(100_000)
+    play.lost = lambda letter: is_append(letter) and letter.receiver == 3
+    play.propose(1, "a")
+    play.settle()
+    play.heal()
+    play.propose(1, "b")
+    play.settle()
+    play.pass_time(200_000)
+    assert play.words(3) == ["a", "b"]
+
+
+def test_a_follower_that_catches_up_does_not_starve_the_other_of_heartbeats():
+    play = Play(options=Options(message_bytes_max=64, inflight_messages_max=1))
+    leader = play.elect(1)
+    play.pass_time(100_000)
+    play.lost = lambda letter: letter.receiver == 3
+    play.propose(1, *["x" * 40] * 50)
+    play.settle()
+    play.heal()
+    heard = []
+    for _ in range(40):
+        play.now_us += 10_000
+        heard += [letter.receiver for letter in play.deliver() if is_append(letter)]
+    assert heard.count(2) >= 5
+    assert leader.role is Role.LEADER
+
+
+def test_the_window_bounds_what_is_under_way():
+    play = Play(options=Options(message_bytes_max=100, inflight_messages_max=3))
+    play.elect(1)
+    play.pass_time(100_000)
+    play.post = []
+    play.lost = lambda letter: letter.receiver == 1
+    for number in range(50):
+        play.propose(1, f"{number:090}")
+    play.turn(1)
+    assert sum(1 for letter in play.post if letter.receiver == 2 and letter.message.entries) == 3
+
+
+def test_proposals_past_the_bound_are_refused_and_an_empty_log_never_refuses():
+    play = Play(options=Options(uncommitted_bytes_max=1_000))
+    play.elect(1)
+    play.isolate(1)
+    assert play.propose(1, "x" * 5_000) is not None
+    assert play.propose(1, "y") is None
+    play.heal()
+    play.pass_time(200_000)
+    assert play.propose(1, "z") is not None
+
+
+def test_a_follower_takes_no_proposals():
+    play = Play()
+    play.elect(1)
+    assert play.propose(2, "a") is None
+
+
+def test_entries_of_former_terms_commit_with_the_leaders_first():
+    play = Play()
+    play.elect(1)
+    play.lost = lambda letter: isinstance(letter.message, AppendResponse)
+    play.propose(1, "a")
+    play.settle()
+    assert play.words(1) == []
+    play.heal()
+    play.crash(1)
+    play.elect(2)
+    assert play.words(2) == ["a"]
+
+
+def test_a_restart_goes_on_with_what_the_journal_has():
+    """PySyncObj#84 and PySyncObj#202: term, vote and log outlive the process."""
+    play = Play()
+    play.elect(1)
+    play.propose(1, "a")
+    play.settle()
+    play.pass_time(100_000)
+    for replica in (1, 2, 3):
+        play.crash(replica)
+    for replica in (1, 2, 3):
+        play.start(replica)
+    play.elect(3)
+    play.pass_time(100_000)
+    assert play.replicas[3].term == 3
+    assert [play.words(replica) for replica in (1, 2, 3)] == [["a"]] * 3

@@ -1,0 +1,269 @@
+"""What the live page knows of a cluster, from the reports of its nodes."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from coordinator import wire
+from coordinator.statemachine.commands import Holder
+from dashboard.model import ELECTIONS_MAX, FORGET_MS, NODES_MAX, UNREACHABLE_MS, ClusterModel, changes, with_changes
+from tests.unit.dashboard.reports import NODES, election, feed, lock, locks, quorum
+
+START = 10_000
+
+
+def model_of(*feeds: wire.Feed, now_ms: int = START) -> ClusterModel:
+    model = ClusterModel("default", NODES, now_ms)
+    for each in feeds:
+        assert model.apply(each, now_ms)
+    return model
+
+
+# --- who leads ----------------------------------------------------------------------------------
+
+
+def test_a_leader_that_a_majority_names_leads() -> None:
+    view = model_of(*quorum()).view(START)
+    assert view["cluster"]["leader"] == "node2"
+    assert view["replicas"]["node2"]["leads"]
+    assert view["sentence"]["state"] == "healthy"
+
+
+def test_a_leader_that_only_itself_names_does_not_lead() -> None:
+    model = model_of(feed("node2", role="leader"), feed("node1", leader=""), feed("node3", leader=""))
+    view = model.view(START)
+    assert view["cluster"]["leader"] == ""
+    assert view["replicas"]["node2"] | {"role": "leader", "leads": False} == view["replicas"]["node2"]
+
+
+def test_a_leader_of_an_old_term_does_not_lead() -> None:
+    model = model_of(*quorum("node2", term=3))
+    for each in quorum("node3", term=4, nodes=("node1", "node3")):
+        model.apply(each, START + 200)
+    view = model.view(START + 200)
+    assert (view["cluster"]["leader"], view["cluster"]["term"]) == ("node3", 4)
+    assert [node for node, row in view["replicas"].items() if row["leads"]] == ["node3"]
+
+
+def test_followers_that_lost_their_leader_are_believed_at_once() -> None:
+    model = model_of(*quorum())
+    model.apply(feed("node1", role="pre-candidate", leader=""), START + 50)
+    model.apply(feed("node3", role="pre-candidate", leader=""), START + 60)
+    view = model.view(START + 860)
+    assert view["cluster"]["leader"] == ""
+    assert view["sentence"]["words"] == [["No leader for 0.8 s. Locks are kept; nobody new is let in.", ""]]
+
+
+def test_a_cluster_of_one_leads_itself() -> None:
+    model = ClusterModel("default", ["node1"], START)
+    model.apply(feed("node1", role="leader", leader="node1", voters=("node1",)), START)
+    assert model.view(START)["cluster"]["leader"] == "node1"
+
+
+# --- who answers --------------------------------------------------------------------------------
+
+
+def test_a_node_is_unreachable_once_its_last_report_is_older_than_the_bound() -> None:
+    model = model_of(*quorum())
+    later = START + UNREACHABLE_MS
+    for each in quorum(nodes=("node2", "node3")):
+        model.apply(each, later)
+    assert model.view(later)["replicas"]["node1"]["role"] == "follower"
+    row = model.view(later + 1)["replicas"]["node1"]
+    assert (row["role"], row["silent_since_ms"], row["last"]) == ("unreachable", START, 20)
+
+
+def test_a_node_never_heard_has_no_numbers() -> None:
+    row = model_of(*quorum(nodes=("node2", "node3"))).view(START + 5_000)["replicas"]["node1"]
+    assert (row["role"], row["term"], row["last"], row["silent_since_ms"]) == ("unreachable", None, None, START)
+
+
+def test_silence_is_not_held_against_anybody_in_the_first_moment() -> None:
+    model = model_of(feed("node1"))
+    assert model.view(START + 100)["sentence"]["state"] == "looking"
+    assert model.view(START + UNREACHABLE_MS + 1)["sentence"]["state"] == "leaderless"
+
+
+def test_a_node_that_hosts_nothing_waits_and_says_for_what() -> None:
+    model = model_of(*quorum(nodes=("node2", "node3")))
+    model.apply(feed("node1", role="waiting", waiting_for="its journal is empty", cluster_name="", voters=()), START)
+    view = model.view(START)
+    assert view["replicas"]["node1"]["waiting_for"] == "its journal is empty"
+    assert view["sentence"]["notes"] == ["node1 waits: its journal is empty"]
+    assert view["sentence"]["state"] == "degraded"
+
+
+def test_losing_sight_is_not_the_nodes_silence() -> None:
+    model = model_of(*quorum())
+    model.blind(START + 100)
+    assert model.view(START + 9_000)["sentence"]["state"] == "blind"
+    model.sighted(START + 20_000)
+    view = model.view(START + 20_100)
+    assert view["sentence"]["state"] == "looking"
+    assert view["replicas"]["node1"]["silent_since_ms"] == START + 20_000
+
+
+def test_voters_of_the_reports_are_expected_too_and_forgotten_when_no_longer_named() -> None:
+    four = (*NODES, "extra")
+    model = model_of(*(feed(node, role="leader" if node == "node2" else "follower", voters=four) for node in NODES))
+    assert "extra" in model.nodes()
+    model.apply(feed("extra", voters=four), START)
+    for each in quorum(term=4):
+        model.apply(each, START + 10)
+    assert "extra" in model.view(START + 10)["replicas"]
+    assert "extra" not in model.view(START + FORGET_MS + 20)["replicas"]
+
+
+def test_no_more_nodes_are_kept_than_the_bound() -> None:
+    model = ClusterModel("default", ["node1"], START)
+    taken = [model.apply(feed(f"n{number}", voters=("node1",)), START) for number in range(NODES_MAX + 5)]
+    assert taken.count(False) == 5
+    assert model.view(START)["feed"]["dropped"] == {"too many nodes": 5}
+
+
+# --- elections ----------------------------------------------------------------------------------
+
+
+def test_the_winners_account_of_an_election_is_kept() -> None:
+    told = election(3, reason="node1's channel fell silent", votes=2, voters=3, waited_ms=41)
+    model = model_of(feed("node1", elections=(election(3),)), feed("node2", elections=(told,)))
+    model.apply(feed("node3", elections=(election(3),)), START)
+    assert model.view(START)["elections"]["3"]["reason"] == "node1's channel fell silent"
+
+
+def test_only_the_latest_elections_are_kept() -> None:
+    model = model_of()
+    for term in range(1, ELECTIONS_MAX + 10):
+        model.apply(feed("node1", elections=(election(term),)), START)
+    kept = [int(term) for term in model.view(START)["elections"]]
+    assert (len(kept), min(kept)) == (ELECTIONS_MAX, 10)
+
+
+def test_a_term_that_began_before_this_process_has_its_whole_length() -> None:
+    model = ClusterModel("default", NODES, START)
+    for each in quorum(elections=(election(3, at_ms=1_000_000),)):
+        model.apply(each, START, wall_ms=1_192_000)
+    assert model.view(START)["sentence"]["detail"][-1][0].endswith("term 3 for 3 min 12 s")
+
+
+# --- locks --------------------------------------------------------------------------------------
+
+
+def test_a_lease_is_a_reading_of_the_readers_clock() -> None:
+    model = model_of(*quorum(locks=locks(lock(expires_in_ms=9_000))))
+    row = model.view(START + 100)["locks"]["deploy"]
+    assert row["ends_at_ms"] == START + 9_000
+    assert row["holder"] == {"session": "s5", "principal": "user:ann"}
+
+
+def test_locks_that_came_before_their_leader_was_confirmed_count_from_when_they_came() -> None:
+    model = model_of(feed("node2", role="leader", locks=locks(lock(expires_in_ms=9_000))))
+    assert model.view(START)["locks"] == {}
+    model.apply(feed("node1"), START + 70)
+    assert model.view(START + 70)["locks"]["deploy"]["ends_at_ms"] == START + 9_000
+
+
+def leased(model: ClusterModel, now_ms: int, **changed: Any) -> dict[str, Any]:
+    model.apply(feed("node2", role="leader", locks=locks(lock(**changed))), now_ms)
+    rows: dict[str, dict[str, Any]] = model.view(now_ms)["locks"]
+    return rows["deploy"]
+
+
+def test_late_reports_do_not_shake_a_lease_and_a_keep_alive_moves_it() -> None:
+    model = model_of(*quorum())
+    end = leased(model, START, expires_in_ms=9_000)["ends_at_ms"]
+    assert leased(model, START + 130, expires_in_ms=8_900)["ends_at_ms"] == end
+    assert leased(model, START + 1_000, expires_in_ms=10_000)["ends_at_ms"] == START + 11_000
+
+
+def test_another_holder_has_a_lease_of_its_own() -> None:
+    model = model_of(*quorum())
+    leased(model, START, expires_in_ms=9_000)
+    row = leased(model, START + 10, expires_in_ms=9_000, session=6, token=18)
+    assert (row["ends_at_ms"], row["token"]) == (START + 9_010, 18)
+
+
+def test_locks_stay_while_nobody_leads_and_are_not_counted_down() -> None:
+    model = model_of(*quorum())
+    leased(model, START, waiters=(Holder(9, 0, "bob"),))
+    for node in ("node1", "node3"):
+        model.apply(feed(node, role="pre-candidate", leader=""), START + 50)
+    view = model.view(START + 60)
+    assert "deploy" in view["locks"]
+    assert view["lock_totals"] == {"known": True, "counting": False, "held": 1, "waiting": 1}
+
+
+def test_a_lock_that_is_free_is_gone_from_the_view() -> None:
+    model = model_of(*quorum())
+    leased(model, START)
+    model.apply(feed("node2", role="leader", locks=locks()), START + 10)
+    assert model.view(START + 10)["locks"] == {}
+
+
+# --- changes ------------------------------------------------------------------------------------
+
+_nodes = st.sampled_from(NODES)
+_feeds = st.builds(
+    lambda node, role, leader, term, last, held, told: feed(
+        node,
+        role=role,
+        leader=leader,
+        term=term,
+        last_index=last,
+        log=tuple(wire.LogCell(index, term, "x") for index in range(max(1, last - 3), last + 1)),
+        locks=locks(*(lock(name, session=last, expires_in_ms=left) for name, left in held.items())),
+        elections=(election(term, leader, votes=told),),
+    ),
+    _nodes,
+    st.sampled_from(["leader", "follower", "pre-candidate", "candidate", "waiting"]),
+    st.sampled_from(["", *NODES]),
+    st.integers(1, 4),
+    st.integers(0, 30),
+    st.dictionaries(st.sampled_from(["a", "b", "c"]), st.integers(0, 10_000), max_size=3),
+    st.integers(0, 2),
+)
+_steps = st.lists(
+    st.tuples(st.integers(0, 3_000), st.one_of(_feeds, st.sampled_from(["blind", "sighted", "quiet"]))), max_size=25
+)
+
+
+@given(_steps, st.integers(1, 4))
+def test_an_old_view_with_the_changes_applied_is_the_new_view(
+    steps: list[tuple[int, wire.Feed | str]], every: int
+) -> None:
+    """Zulip's event test, for any history of reports, however many of them lie between two looks."""
+    model = ClusterModel("default", NODES, START)
+    now_ms = START
+    browser = json.loads(json.dumps(model.view(now_ms)))
+    last = browser
+    for place, (passed_ms, step) in enumerate(steps):
+        now_ms += passed_ms
+        if isinstance(step, wire.Feed):
+            model.apply(step, now_ms)
+        elif step == "blind":
+            model.blind(now_ms)
+        elif step == "sighted":
+            model.sighted(now_ms)
+        if place % every:
+            continue
+        fresh = model.view(now_ms)
+        delta = json.loads(json.dumps(changes(last, fresh)))
+        browser = with_changes(browser, delta)
+        last = fresh
+        assert browser == json.loads(json.dumps(fresh))
+
+
+def test_nothing_changed_is_an_empty_delta() -> None:
+    model = model_of(*quorum())
+    assert changes(model.view(START), model.view(START)) == {"set": {}, "gone": {}}
+
+
+@pytest.mark.parametrize("section", ["replicas", "locks", "elections", "log"])
+def test_a_view_is_json(section: str) -> None:
+    view = model_of(*quorum(elections=(election(),))).view(START)
+    assert json.loads(json.dumps(view[section])) == view[section]
