@@ -266,7 +266,8 @@ async def _ask_for_token(cluster: str, token_id: str, timeout: float | None = No
 
 
 async def _ask_any_node(token: wire.Token, cluster: str) -> str:
-    """A node answers only what is signed with a key that its own copy of the log knows."""
+    """A node that has a replica answers only what is signed with a key that its own copy of the log knows. One that has
+    none can verify nobody: what it says is unsigned, and proves nothing."""
     async with AsyncClient(
         settings.DATA.client_redis_url(settings.CONCLAVE), str(token), cluster=cluster, timeout=QUICK_TIMEOUT_S
     ) as theirs:
@@ -274,6 +275,6 @@ async def _ask_any_node(token: wire.Token, cluster: str) -> str:
             reports = await theirs.status()
         except errors.Forbidden:
             raise BadToken("this token is not known, or was revoked") from None
-    if not any(reports.values()):
+    if not any(report is not None and report.replica for report in reports.values()):
         raise errors.Unavailable("no leader answers, and no node that does could check this token")
     return f"token:{token.token_id}"

@@ -24,8 +24,8 @@ RETRY_S: Final = 2.0
 
 
 def identity(number: int) -> str:
-    """A cluster's or replica's identity as people and the record see it: 16 hex digits."""
-    return f"{number:016x}"
+    """A cluster's or replica's identity as people and the record see it: in hex, without leading zeros."""
+    return f"{number:x}"
 
 
 def record_birth(name: str, cluster_id: str, nodes: Iterable[str]) -> Cluster:

@@ -195,6 +195,8 @@ class Attempt:
                 granted = await self._client.wait_for_grant(
                     self._name, self._session, ACQUISITION, wait=left, act_for=self._principal
                 )
+            except errors.NotFound:
+                return None  # Somebody let go of our place in line, with our own session.
             except errors.Unavailable as error:
                 trouble = error
                 await asyncio.sleep(min(RETRY_S, max(0.0, deadline - time.monotonic())))

@@ -1,0 +1,172 @@
+"""Requests are applied once, whatever the network does (rule 7; histories 4 and 12), and only with the right to."""
+
+from __future__ import annotations
+
+from coordinator.statemachine import commands
+from coordinator.statemachine.commands import (
+    AddToken,
+    CloseSession,
+    DeleteKey,
+    Done,
+    ExpireSessions,
+    GetKey,
+    GetPrincipal,
+    GetToken,
+    KeyValue,
+    OpenSession,
+    PutKey,
+    RemovePrincipal,
+    RemoveToken,
+    SessionOpened,
+    SetPrincipal,
+)
+from coordinator.statemachine.sessions import RESULTS_MAX
+from tests.unit.statemachine.asking import Asking
+
+
+def test_a_retry_is_answered_with_the_first_result():
+    asking = Asking()
+    session = asking.open()
+    first = asking.send(session, 1, PutKey("a", b"1"))
+    asking.send(session, 2, PutKey("a", b"2"))
+    assert asking.send(session, 1, PutKey("a", b"1")) == first
+    assert asking.query(GetKey("a")).value == b"2"
+    assert asking.query(GetKey("a")).version == 2
+
+
+def test_numbers_may_come_out_of_order_and_with_gaps():
+    asking = Asking()
+    session = asking.open()
+    for number in (5, 3, 9, 4):
+        assert isinstance(asking.send(session, number, PutKey(f"k{number}", b"x")), Done)
+    assert asking.query(GetKey("k3")).version == 1
+
+
+def test_what_is_acknowledged_is_forgotten_and_never_applied_again():
+    asking = Asking()
+    session = asking.open()
+    asking.send(session, 1, PutKey("a", b"1"))
+    asking.send(session, 2, PutKey("b", b"1"), acked=2)
+    assert list(asking.machine.sessions[session].results) == [2]
+    late = asking.send(session, 1, PutKey("a", b"0"))
+    assert late.code == commands.ACKNOWLEDGED
+    assert asking.query(GetKey("a")).value == b"1"
+
+
+def test_a_request_can_not_acknowledge_itself_away():
+    asking = Asking()
+    session = asking.open()
+    assert isinstance(asking.send(session, 1, PutKey("a", b"1"), acked=99), Done)
+
+
+def test_at_the_bound_new_requests_are_refused_and_results_kept():
+    """History 12."""
+    asking = Asking()
+    session = asking.open()
+    for number in range(1, RESULTS_MAX + 1):
+        asking.send(session, number, PutKey("a", b"1"))
+    full = asking.send(session, RESULTS_MAX + 1, PutKey("b", b"1"))
+    assert full.code == commands.BUSY
+    assert asking.query(GetKey("b")) == KeyValue(None)
+    assert isinstance(asking.send(session, 1, PutKey("a", b"1")), Done)
+    assert isinstance(asking.send(session, RESULTS_MAX + 1, PutKey("b", b"1"), acked=RESULTS_MAX), Done)
+
+
+def test_a_retry_whose_session_is_gone_has_an_unknown_outcome():
+    """History 4."""
+    asking = Asking()
+    session = asking.open()
+    asking.send(session, 1, PutKey("a", b"1"))
+    asking.node(ExpireSessions((session,)))
+    again = asking.send(session, 1, PutKey("a", b"1"))
+    assert again.code == commands.OUTCOME_UNKNOWN
+    assert asking.query(GetKey("a")).version == 1
+
+
+def test_a_copy_of_old_traffic_speaks_to_a_session_that_is_gone():
+    """History 7: sessions are named by the index that opened them, so no copy reaches a later one."""
+    asking = Asking()
+    session = asking.open()
+    asking.acquire(session)
+    asking.ask(session, CloseSession())
+    copies = list(asking.log[1:])
+    for entry in copies:
+        asking.apply(entry)
+    assert asking.holder() is None
+    assert session not in asking.machine.sessions
+
+
+def test_opening_again_under_the_same_nonce_finds_the_session():
+    asking = Asking()
+    first = asking.send(0, 0, OpenSession(5_000, b"n"))
+    assert asking.send(0, 0, OpenSession(5_000, b"n")) == first
+    other = asking.send(0, 0, OpenSession(5_000, b"n"), "narrow")
+    assert isinstance(other, SessionOpened)
+    assert other.session != first.session, "another principal's nonce is another's"
+    asking.node(ExpireSessions((first.session,)))
+    assert asking.send(0, 0, OpenSession(5_000, b"n")).session > first.session
+
+
+def test_a_time_to_live_outside_its_bounds_is_refused():
+    asking = Asking()
+    for ttl_ms in (0, 499, 86_400_001, -1):
+        assert asking.send(0, 0, OpenSession(ttl_ms, b"")).code == commands.INVALID
+
+
+def test_a_session_serves_its_own_principal_alone():
+    asking = Asking()
+    session = asking.open("ci")
+    assert asking.send(session, 1, PutKey("a", b"1"), "narrow").code == commands.OUTCOME_UNKNOWN
+    assert asking.send(session, 1, PutKey("a", b"1"), "ci", "narrow").code == commands.FORBIDDEN
+
+
+def test_rights_are_checked_at_apply():
+    asking = Asking()
+    web, narrow = asking.open("web"), asking.open("narrow")
+    assert asking.ask(narrow, PutKey("other", b"1"), "narrow").code == commands.FORBIDDEN
+    assert isinstance(asking.ask(narrow, PutKey("build/x", b"1"), "narrow"), Done)
+    assert asking.query(GetKey("other"), "narrow").code == commands.FORBIDDEN
+    asking.ask(web, SetPrincipal("narrow", ("read",), ("build/",)), "web")
+    assert asking.ask(narrow, DeleteKey("build/x"), "narrow").code == commands.FORBIDDEN
+    assert asking.query(GetKey("build/x"), "narrow").value == b"1"
+
+
+def test_only_an_administrator_edits_principals_and_nobody_becomes_the_web_tier():
+    asking = Asking()
+    web, ci = asking.open("web"), asking.open("ci")
+    assert asking.ask(ci, SetPrincipal("ci", commands.RIGHTS)).code == commands.FORBIDDEN
+    asking.ask(web, SetPrincipal("boss", commands.RIGHTS), "web")
+    boss = asking.open("boss")
+    assert asking.ask(boss, SetPrincipal("boss", commands.RIGHTS, act_for=True), "boss").code == commands.FORBIDDEN
+    assert asking.ask(boss, SetPrincipal("web", ("read",)), "boss").code == commands.FORBIDDEN
+    assert asking.ask(boss, RemovePrincipal("web"), "boss").code == commands.INVALID
+    assert asking.query(GetToken("aa"), "boss").code == commands.FORBIDDEN
+    assert asking.ask(web, SetPrincipal("web", ("read",), act_for=True), "web").code == commands.INVALID
+
+
+def test_tokens_speak_for_their_principal_until_they_are_removed():
+    asking = Asking()
+    web = asking.open("web")
+    asking.ask(web, AddToken("cc", "ci", b"k" * 32), "web")
+    assert asking.machine.key_of("cc") == ("ci", b"k" * 32)
+    assert asking.query(GetPrincipal("ci"), "web").tokens == ("bb", "cc")
+    assert asking.ask(web, AddToken("cc", "narrow", b"x" * 32), "web").code == commands.INVALID
+    asking.ask(web, RemoveToken("cc"), "web")
+    assert asking.machine.key_of("cc") is None
+
+
+def test_with_a_principal_go_its_tokens_and_its_sessions():
+    asking = Asking()
+    web, session = asking.open("web"), asking.open("ci")
+    asking.acquire(session)
+    asking.ask(web, RemovePrincipal("ci"), "web")
+    assert asking.query(commands.GetLock("deploy"), "web").holder is None
+    assert asking.machine.key_of("bb") is None
+    assert asking.send(session, 9, PutKey("a", b"1")).code == commands.FORBIDDEN
+
+
+def test_the_genesis_comes_once():
+    asking = Asking()
+    again = asking.node(commands.Genesis(9, "other", 5, (), ()))
+    assert again.code == commands.INVALID
+    assert (asking.machine.cluster_id, asking.machine.epoch) == (7, 1)
