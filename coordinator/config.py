@@ -308,6 +308,13 @@ class DataDirectory:
         except ValueError:
             raise ConfigError(f"{path}: expected a token of the form conclave_REALM_ID_SECRET; it holds something else") from None
 
+    def make_secrets(self) -> None:
+        """All of them, before anything is made that knows them: what was cut off then never lacks one later."""
+        self.secret_key()
+        self.peer_key()
+        self.web_token()
+        self.redis_state()
+
     def redis_state(self) -> RedisState:
         path = self.redis / "state.json"
         text = _kept(path, _new_redis_state)

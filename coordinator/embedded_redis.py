@@ -184,6 +184,7 @@ bind 127.0.0.1
 port {port}
 protected-mode yes
 daemonize no
+set-proc-title no
 dir {_quoted(directory)}
 aclfile {_quoted(users)}
 logfile ""

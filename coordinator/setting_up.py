@@ -86,7 +86,9 @@ class Births:
         workers start with what they have, and wait where they have nothing; no `up` ever makes it a second time."""
         if _nodes_on_disk(data) or _has_record():
             _require_keys(data)
+            data.make_secrets()
             return None
+        data.make_secrets()
         if data.nodes.is_dir():
             data.nodes.rmdir()
         command = [sys.executable, "-m", "coordinator.replica.births", "--nodes-directory", str(data.nodes)]

@@ -77,7 +77,8 @@ def test_each_part_writes_a_log_of_its_own(installation: Installation) -> None:
 
 def test_what_it_keeps_is_for_nobody_else(installation: Installation) -> None:
     for path in installation.data.path.rglob("*"):
-        assert not path.is_symlink()
+        if path.is_relative_to(installation.data.path / "static"):
+            continue  # no secret, and below a directory that nobody else may enter
         assert path.stat().st_mode & 0o077 == 0, path
 
 

@@ -29,7 +29,9 @@ export class Figures {
   render(view) {
     NAMES.forEach(([name, , unit], place) => {
       const value = view.figures[name];
-      setText(this.values[place], value === undefined ? "–" : `${reading(value)}${unit}`);
+      // No time at all was measured where nothing was committed.
+      const isKnown = value !== undefined && (value > 0 || unit === "");
+      setText(this.values[place], isKnown ? `${reading(value)}${unit}` : "–");
     });
     const { bars, leaderless } = view.history;
     if (this.drawn === bars && this.gapsDrawn === leaderless) return;

@@ -6,6 +6,7 @@ export const number = (value) => (value === null || value === undefined ? "–" 
 
 // A reading with as many digits as say something: 1,284 · 12.3 · 0.21.
 export function reading(value) {
+  if (value === 0) return "0";
   if (value >= 100) return whole.format(value);
   return value >= 10 ? value.toFixed(1) : value.toFixed(2).replace(/0$/, "");
 }

@@ -1,0 +1,268 @@
+"""What a person can do: sign in, see the quorum, take a lock, kill the leader, and still hold it."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import WebSocketRoute, expect
+
+from tests.browser.conftest import PATIENCE_MS, PHONE, SHOTS, OpenPage
+from tests.browser.live_page import LivePage
+from tests.integration.installation import Installation
+
+pytestmark = pytest.mark.timeout(180)
+
+NODES = ("node1", "node2", "node3")
+PICTURE = Path(__file__).parents[2] / "docs" / "images" / "live.png"
+
+
+def test_the_whole_of_what_a_person_can_do(installation: Installation, open_page: OpenPage) -> None:
+    live = open_page()
+    sees_three_replicas_with_one_leader(live)
+    token = takes_the_lock_and_sees_it_run_down(live)
+    kills_the_leader_and_still_holds_it(live, token)
+    restarts_the_web_process_and_still_holds_it(installation, live, token)
+    live.shoot(SHOTS / "live.png")
+    if os.environ.get("CONCLAVE_PICTURES") == "1":
+        live.page.mouse.move(0, 0)
+        live.shoot(PICTURE)
+    live.release("deploy")
+    expect(live.page.get_by_text("Nobody holds a lock.")).to_be_visible()
+    finds_the_crash_in_the_audit(live)
+
+
+def sees_three_replicas_with_one_leader(live: LivePage) -> None:
+    live.expect_state("healthy")
+    expect(live.find("sentence")).to_have_text(re.compile(r"^Healthy\. node[123] leads; one more node can be lost\.$"))
+    expect(live.page.locator("[data-testid^=replica-]")).to_have_count(3)
+    expect(live.page.locator("[data-testid^=replica-][data-role=leader]")).to_have_count(1)
+    expect(live.page.locator("[data-testid^=replica-][data-role=follower]")).to_have_count(2)
+    expect(live.find(f"replica-{live.leader}")).to_have_attribute("data-role", "leader")
+    for node in NODES:
+        cells = live.find(f"replica-{node}").get_by_role("cell").all_inner_texts()
+        term, vote, last, commit, applied = cells
+        assert int(term) == live.term, cells
+        assert vote in {*NODES, "\N{EN DASH}"}, cells
+        assert int(last.replace(",", "")) >= int(commit.replace(",", "")) >= int(applied.replace(",", "")) > 0, cells
+        expect(live.find(f"log-{node}").locator(".is-committed")).not_to_have_count(0)
+    expect(live.find(f"election-{live.term}")).to_contain_text(f"{live.leader} won term {live.term}")
+    live.expect_connection("live")
+
+
+def takes_the_lock_and_sees_it_run_down(live: LivePage) -> int:
+    live.take_lock("deploy")
+    row = live.lock("deploy")
+    expect(row.get_by_test_id("lock-holder")).to_have_text("you (this page)")
+    token = live.token("deploy")
+    assert token > 0
+    lease_s = live.lease_s("deploy")
+    assert 0 < lease_s <= 30
+    expect(row.get_by_test_id("lock-lease")).not_to_have_text(f"{lease_s:.1f} s")
+    assert live.lease_s("deploy") < lease_s
+    return token
+
+
+def kills_the_leader_and_still_holds_it(live: LivePage, token: int) -> None:
+    leader, term = live.leader, live.term
+    live.find("lose-leader").click()
+    expect(live.page.get_by_role("heading", name=f"Crash {leader}?")).to_be_visible()
+    live.shoot(SHOTS / "crash.png")
+    live.find("confirm-crash").click()
+    election = live.page.locator("[data-testid^=election-]").filter(has_text=re.compile(r"won term (\d+)"))
+    expect(election.first).not_to_contain_text(f"won term {term}")
+    expect(live.find("leader-name")).not_to_have_text(leader)
+    winner, new_term = live.leader, live.term
+    assert new_term > term
+    told = live.find(f"election-{new_term}")
+    expect(told).to_contain_text(f"{winner} won term {new_term}")
+    expect(told).to_contain_text(leader)
+    expect(told).to_contain_text("2 of 3 votes")
+    live.expect_mine("deploy", token)
+    live.shoot(SHOTS / "elected.png")
+    live.expect_state("healthy")
+    live.expect_mine("deploy", token)
+
+
+def restarts_the_web_process_and_still_holds_it(installation: Installation, live: LivePage, token: int) -> None:
+    installation.kill("web")
+    live.expect_connection("disconnected")
+    expect(live.page.locator("#banner")).to_contain_text("Stale")
+    live.shoot(SHOTS / "disconnected.png")
+    live.expect_connection("live")
+    live.expect_state("healthy")
+    live.expect_mine("deploy", token)
+    live.lock("deploy").get_by_test_id("renew").click()
+    expect(live.page.get_by_text("deploy has its full lease again.")).to_be_visible()
+    answer = live.page.request.get(f"{live.url}/api/v1/clusters/default/locks/deploy").json()
+    assert answer["token"] == token
+    assert answer["holder"]["principal"] == "user:admin"
+
+
+def finds_the_crash_in_the_audit(live: LivePage) -> None:
+    live.page.get_by_role("link", name="Audit").click()
+    entry = live.find("audit-entry").filter(has_text="node.crashed").first
+    expect(entry).to_contain_text("admin")
+    expect(entry).to_contain_text("default/node")
+    live.shoot(SHOTS / "audit.png")
+
+
+def test_at_phone_width_it_is_one_column_and_nothing_scrolls_sideways(open_page: OpenPage) -> None:
+    live = open_page(viewport=PHONE, has_touch=True, is_mobile=True)
+    live.expect_state("healthy")
+    live.take_lock("a/rather-long-name/of-a-lock/that-somebody-gave-without-thinking-of-phones")
+    name = "a/rather-long-name/of-a-lock/that-somebody-gave-without-thinking-of-phones"
+    expect(live.lock(name).get_by_test_id("release")).to_be_visible()
+    assert live.sideways_px <= 0
+    lefts = {panel.bounding_box()["x"] for panel in live.page.locator(".panel").all()}  # type: ignore[index]
+    assert len(lefts) == 1, "one column"
+    live.shoot(SHOTS / "phone.png", whole=True)
+    live.page.get_by_role("button", name="Menu").click()
+    expect(live.page.get_by_role("link", name="Audit")).to_be_visible()
+    live.release(name)
+
+
+def test_in_the_dark_and_without_motion_it_is_the_same_page(open_page: OpenPage) -> None:
+    live = open_page(color_scheme="dark", reduced_motion="reduce")
+    live.expect_state("healthy")
+    live.shoot(SHOTS / "dark.png")
+    background = live.page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert background == "rgb(17, 21, 26)"
+    expect(live.page.locator("#replicas-hint")).to_have_text("")
+
+
+def test_a_lock_outlives_a_reload_of_the_page(open_page: OpenPage) -> None:
+    live = open_page()
+    live.take_lock("reload")
+    expect(live.lock("reload").get_by_test_id("release")).to_be_visible()
+    token = live.token("reload")
+    live.page.reload()
+    live.expect_mine("reload", token)
+    live.release("reload")
+
+
+def test_who_waits_in_line_gets_the_lock_with_a_higher_token(open_page: OpenPage) -> None:
+    first, second = open_page(), open_page()
+    first.take_lock("line")
+    expect(first.lock("line").get_by_test_id("release")).to_be_visible()
+    token = first.token("line")
+
+    second.take_lock("line")
+    expect(second.find("lock-error")).to_contain_text("line is held by you, in another page or program")
+    second.page.keyboard.press("Escape")
+    expect(second.lock("line").get_by_test_id("lock-holder")).to_have_text("you (another page or program)")
+    second.lock("line").get_by_test_id("wait").click()
+    expect(second.lock("line").get_by_test_id("leave")).to_be_visible()
+    expect(second.lock("line")).to_contain_text("you are 1st of 1")
+    expect(first.lock("line")).to_contain_text("1 waiting")
+
+    first.lock("line").get_by_test_id("release").click()
+    expect(second.lock("line").get_by_test_id("lock-holder")).to_have_text("you (this page)")
+    expect(first.lock("line").get_by_test_id("lock-holder")).to_have_text("you (another page or program)")
+    assert second.token("line") > token
+    second.release("line")
+
+
+def test_who_leaves_the_line_is_gone_from_it(open_page: OpenPage) -> None:
+    first, second = open_page(), open_page()
+    first.take_lock("leave")
+    second.lock("leave").get_by_test_id("wait").click()
+    expect(first.lock("leave")).to_contain_text("1 waiting")
+    second.lock("leave").get_by_test_id("leave").click()
+    expect(first.lock("leave")).to_contain_text("nobody")
+    first.release("leave")
+
+
+def test_a_lost_message_is_healed_by_a_fresh_snapshot(open_page: OpenPage) -> None:
+    live = open_page()
+    live.expect_state("healthy")
+    asked: list[str] = []
+    passed: list[str] = []
+
+    def lossy(browser_side: WebSocketRoute) -> None:
+        server_side = browser_side.connect_to_server()
+
+        def from_server(message: str | bytes) -> None:
+            passed.append(str(message)[:40])
+            if len(passed) != 3:
+                browser_side.send(message)
+
+        def from_browser(message: str | bytes) -> None:
+            asked.append(str(message))
+            server_side.send(message)
+
+        server_side.on_message(from_server)
+        browser_side.on_message(from_browser)
+
+    live.page.route_web_socket(re.compile(r"/ws/live/default/$"), lossy)
+    live.page.reload()
+    live.expect_state("healthy")
+    live.take_lock("gap")
+    expect(live.lock("gap").get_by_test_id("release")).to_be_visible()
+    assert asked == ['{"type":"snapshot"}']
+    assert sum("snapshot" in message for message in passed) == 2
+    live.release("gap")
+
+
+def test_a_lost_redis_is_said_and_the_lock_is_still_there_when_it_is_back(
+    installation: Installation, open_page: OpenPage
+) -> None:
+    live = open_page()
+    live.take_lock("redis")
+    expect(live.lock("redis").get_by_test_id("release")).to_be_visible()
+    token = live.token("redis")
+    installation.part("redis").suspend()
+    try:
+        live.expect_state("blind")
+        live.shoot(SHOTS / "blind.png")
+    finally:
+        installation.part("redis").resume()
+    live.expect_state("healthy")
+    live.expect_mine("redis", token)
+    live.release("redis")
+
+
+def test_a_reader_watches_and_a_stranger_does_not(installation: Installation, open_page: OpenPage) -> None:
+    make = (
+        "from django.contrib.auth.models import Permission, User;"
+        "ann = User.objects.create_user('ann', password='pw');"
+        "ann.user_permissions.add(Permission.objects.get(codename='read_state'));"
+        "User.objects.create_user('eve', password='pw')"
+    )
+    installation.manage("shell", "-c", make)
+    reader = open_page("ann", "pw")
+    reader.expect_state("healthy")
+    expect(reader.find("take-lock")).to_have_count(0)
+    expect(reader.find("lose-leader")).to_be_hidden()
+    stranger = open_page("eve", "pw")
+    expect(stranger.page.get_by_role("heading", name="You may not see this.")).to_be_visible()
+
+
+def test_signing_out_elsewhere_ends_the_page(open_page: OpenPage) -> None:
+    live = open_page()
+    live.expect_state("healthy")
+    other = live.page.context.new_page()
+    other.goto(live.url)
+    other.get_by_role("button", name="Sign out").click()
+    expect(live.page.locator("#banner")).to_contain_text("You are signed out.", timeout=2 * PATIENCE_MS)
+    expect(live.page.get_by_role("link", name="Sign in again")).to_be_visible()
+
+
+def test_the_keyboard_is_enough(open_page: OpenPage) -> None:
+    live = open_page()
+    live.expect_state("healthy")
+    live.find("take-lock").focus()
+    live.page.keyboard.press("Enter")
+    expect(live.find("lock-name")).to_be_focused()
+    live.page.keyboard.type("keys")
+    live.page.keyboard.press("Enter")
+    expect(live.lock("keys").get_by_test_id("release")).to_be_visible()
+    ring = live.page.get_by_role("button", name=re.compile(f"^{live.leader}, leader"))
+    ring.focus()
+    live.page.keyboard.press("Enter")
+    expect(live.page.get_by_role("heading", name=f"Crash {live.leader}?")).to_be_visible()
+    live.page.keyboard.press("Escape")
+    expect(live.page.get_by_role("heading", name=f"Crash {live.leader}?")).to_be_hidden()
+    live.release("keys")

@@ -1,0 +1,112 @@
+"""Disks, and the journals that node processes keep on them: what `commit` promised stays, whatever happens next.
+
+A disk outlives its processes. A journal (`ports.Journal`) is one process's handle on it; it can be told to die before,
+within or after the next commit, to fail it, or to take long over it. A commit is all or nothing, as SQLite's is: of one
+that was torn by a crash either everything is there or nothing, and nobody was told which.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from random import Random
+from typing import Final, NamedTuple
+
+from coordinator.consensus.engine import HardState
+from coordinator.replica.ports import JournalFailed, Write
+
+FSYNC_US_MIN: Final = 120
+FSYNC_US_MAX: Final = 400
+
+
+class ProcessDied(BaseException):
+    """The process ends here, as `kill -9` or the loss of power ends it: nothing after this point happens."""
+
+
+class DiskDamaged(Exception):
+    """What the disk holds is not what was written, and its checksum says so."""
+
+
+class Stored(NamedTuple):
+    """What a process finds when it starts."""
+
+    replica: int
+    hard_state: HardState
+    terms: list[int]
+    entries: list[bytes]
+
+
+class Disk:
+    """One replica's durable state; `replica` 0: empty, as a new disk is."""
+
+    def __init__(self, stored: Stored) -> None:
+        self.replica = stored.replica
+        self.hard_state = stored.hard_state
+        self.terms = [*stored.terms]
+        self.entries = [*stored.entries]
+        self.damaged = False
+        self.full = False
+
+    @property
+    def last_index(self) -> int:
+        return len(self.terms)
+
+    def wipe(self) -> None:
+        """Lose everything. What comes back is a new disk (DESIGN.md, rule 4)."""
+        self.__init__(Stored(0, HardState(0, 0, 0), [], []))  # type: ignore[misc]
+
+    def load(self) -> Stored | None:
+        """What is there; None on an empty disk. Raises DiskDamaged."""
+        if self.damaged:
+            raise DiskDamaged("a bit has flipped")
+        if self.replica == 0:
+            return None
+        return Stored(self.replica, self.hard_state, [*self.terms], [*self.entries])
+
+    def write(self, write: Write) -> None:
+        assert write.replica == self.replica, f"{write.replica} writes to the disk of {self.replica}"
+        if write.entries:
+            keep = write.first_index - 1
+            assert 0 <= keep <= len(self.terms), f"a gap: entries from {write.first_index} behind {len(self.terms)}"
+            self.terms[keep:] = write.terms
+            self.entries[keep:] = write.entries
+        self.hard_state = write.hard_state
+
+
+class Journal:
+    """A process's handle on its disk (`ports.Journal`)."""
+
+    def __init__(
+        self, disk: Disk, random: Random, *, passes: Callable[[int], None], journaled: Callable[[Write], None]
+    ) -> None:
+        """`passes` lets time pass within the turn, in microseconds; `journaled` is told what is on disk now."""
+        self._disk = disk
+        self._random = random
+        self._passes = passes
+        self._journaled = journaled
+        self.fate = ""
+        """What befalls the next commit: "before", "within" or "after" (the process dies there), "fail" (the fsync
+        fails, and nobody knows what is on disk); "" nothing."""
+        self.slow_us = 0
+        """How much longer a commit takes than it should."""
+        self.commits = 0
+
+    def commit(self, writes: list[Write]) -> None:
+        self.commits += 1
+        fate, self.fate = self.fate, ""
+        if fate == "before":
+            raise ProcessDied("before the journal's commit")
+        if self._disk.full:
+            raise JournalFailed("no space left on the disk")
+        self._passes(FSYNC_US_MIN + int(self._random.random() * (FSYNC_US_MAX - FSYNC_US_MIN)) + self.slow_us)
+        if fate in ("within", "fail") and self._random.random() < 0.5:
+            self._end(fate)
+        for write in writes:
+            self._disk.write(write)
+            self._journaled(write)
+        if fate:
+            self._end(fate)
+
+    def _end(self, fate: str) -> None:
+        if fate == "fail":
+            raise JournalFailed("the fsync failed")
+        raise ProcessDied(f"{fate} the journal's commit")

@@ -1,0 +1,163 @@
+"""The journal: what was committed is there after a restart, and damage is named, never served."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from coordinator.consensus.engine import HardState
+from coordinator.replica.births import AlreadyBorn, create
+from coordinator.replica.directory import DirectoryHeld, NodeDirectory
+from coordinator.replica.journal import FILE_NAME, JournalDamaged, SqliteJournal, StoredLog, StoredReplica
+from coordinator.replica.ports import JournalFailed, Write
+from coordinator.wire import Token
+
+REPLICA = StoredReplica(2**62 + 1, 9, "default")
+
+
+def born(path) -> SqliteJournal:
+    journal = SqliteJournal(path)
+    journal.admit(REPLICA, 1, StoredLog(HardState(1, 0, 1), [1], [b"\x02first"]))
+    journal.load(REPLICA.replica)
+    return journal
+
+
+def write(first_index: int, *entries: bytes, term: int = 2, vote: int = 0, commit: int = 0) -> Write:
+    return Write(REPLICA.replica, HardState(term, vote, commit), first_index, [term] * len(entries), list(entries))
+
+
+def reopened(journal: SqliteJournal, path) -> StoredLog:
+    journal.close()
+    again = SqliteJournal(path)
+    try:
+        return again.load(REPLICA.replica)
+    finally:
+        again.close()
+
+
+def test_an_empty_journal_holds_no_replica_and_has_an_identity_of_its_own(tmp_path):
+    one, two = tmp_path / "one", tmp_path / "two"
+    one.mkdir()
+    two.mkdir()
+    first, second = SqliteJournal(one), SqliteJournal(two)
+    assert first.replicas() == []
+    assert first.node_identity != second.node_identity
+    first.close()
+    assert SqliteJournal(one).node_identity == first.node_identity
+
+
+def test_term_vote_and_log_survive(tmp_path):
+    journal = born(tmp_path)
+    journal.commit([write(2, b"\x01a", b"\x01b", term=3, vote=77, commit=2)])
+    stored = reopened(journal, tmp_path)
+    assert stored == StoredLog(HardState(3, 77, 2), [1, 3, 3], [b"\x02first", b"\x01a", b"\x01b"])
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 6), st.lists(st.binary(min_size=1, max_size=5), min_size=1, max_size=4)), max_size=12)
+)
+@settings(max_examples=12, deadline=None)
+def test_a_tail_is_replaced_wherever_it_is_cut(tmp_path_factory, steps):
+    path = tmp_path_factory.mktemp("journal")
+    journal = born(path)
+    model = [b"\x02first"]
+    for back, entries in steps:
+        first_index = max(2, len(model) + 1 - back)
+        journal.commit([write(first_index, *entries)])
+        model[first_index - 1 :] = entries
+    assert reopened(journal, path).entries == model
+
+
+@pytest.mark.parametrize(
+    ("statement", "complaint"),
+    [
+        ("UPDATE batches SET body = x'9292cd03e792c40161' WHERE first_index = 2", "entries 2 to 3"),
+        ("UPDATE batches SET last_index = 4 WHERE first_index = 2", "checksum"),
+        ("UPDATE hard_states SET vote = 5", "hard state"),
+        ("DELETE FROM hard_states", "hard state"),
+        ("DELETE FROM batches WHERE first_index = 2", "lacks entries"),
+        ("DELETE FROM batches WHERE first_index = 1", "follow index 0"),
+        ("UPDATE meta SET value = '99' WHERE key = 'format'", "expected format"),
+    ],
+)
+def test_a_damaged_row_is_named_and_not_served(tmp_path, statement, complaint):
+    journal = born(tmp_path)
+    journal.commit([write(2, b"\x01a", b"\x01b", commit=3)])
+    journal.close()
+    with closing(sqlite3.connect(tmp_path / FILE_NAME)) as db:
+        db.execute(statement)
+        db.commit()
+    with pytest.raises(JournalDamaged, match=complaint), closing(SqliteJournal(tmp_path)) as again:
+        again.load(REPLICA.replica)
+
+
+def test_a_file_that_is_no_journal_is_refused(tmp_path):
+    (tmp_path / FILE_NAME).write_bytes(b"not a database, whatever its name says" * 50)
+    with pytest.raises(JournalDamaged):
+        SqliteJournal(tmp_path)
+
+
+def test_a_failed_write_is_final(tmp_path):
+    journal = born(tmp_path)
+    journal._db.execute("PRAGMA query_only = 1")  # As a disk that takes no more writes.
+    with pytest.raises(JournalFailed):
+        journal.commit([write(2, b"\x01a")])
+
+
+def test_a_nodes_directory_has_one_holder(tmp_path):
+    held = NodeDirectory(tmp_path / "node1")
+    with pytest.raises(DirectoryHeld, match="runs once"):
+        NodeDirectory(tmp_path / "node1")
+    held.release()
+    NodeDirectory(tmp_path / "node1").release()
+
+
+def hosted(path) -> list[StoredReplica]:
+    with closing(SqliteJournal(path)) as journal:
+        return journal.replicas()
+
+
+TOKEN = Token.new("0123abcd")
+
+
+def test_births_give_every_node_the_same_log_and_an_identity_of_its_own(tmp_path):
+    cluster = create(tmp_path / "nodes", ["node1", "node2"], "default", TOKEN)
+    logs, replicas = [], []
+    for node in ("node1", "node2"):
+        journal = SqliteJournal(tmp_path / "nodes" / node)
+        (stored,) = journal.replicas()
+        assert (stored.cluster, stored.cluster_name) == (cluster, "default")
+        assert journal.highest_epoch("default") == 1
+        logs.append(journal.load(stored.replica))
+        replicas.append(stored.replica)
+    assert logs[0] == logs[1]
+    assert logs[0].hard_state == HardState(1, 0, 2)
+    assert len(set(replicas)) == 2
+
+
+def test_nothing_is_born_where_nodes_are(tmp_path):
+    create(tmp_path / "nodes", ["node1"], "default", TOKEN)
+    before = hosted(tmp_path / "nodes" / "node1")
+    with pytest.raises(AlreadyBorn):
+        create(tmp_path / "nodes", ["node1"], "default", TOKEN)
+    assert hosted(tmp_path / "nodes" / "node1") == before
+
+
+def test_a_birth_that_was_killed_before_its_rename_leaves_nothing(tmp_path):
+    half = tmp_path / "nodes.unborn" / "node1"
+    half.mkdir(parents=True)
+    (half / FILE_NAME).write_bytes(b"half")
+    create(tmp_path / "nodes", ["node1"], "default", TOKEN)
+    assert not (tmp_path / "nodes.unborn").exists()
+    assert hosted(tmp_path / "nodes" / "node1")
+
+
+@pytest.mark.parametrize("node", ["", "Node", "a/b", "../x", "_any"])
+def test_a_node_name_that_is_none_is_refused(tmp_path, node):
+    with pytest.raises(ValueError, match="name"):
+        create(tmp_path / "nodes", [node], "default", TOKEN)
+    assert not (tmp_path / "nodes").exists()
