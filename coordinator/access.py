@@ -100,7 +100,7 @@ _background: set[asyncio.Task[Any]] = set()
 
 
 def spawn(work: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
-    """Run on past the end of the request. A failure that nobody awaits is logged, not lost."""
+    """Run on past the end of the request. A defect is logged even when nobody awaits the task any more."""
     task = asyncio.get_running_loop().create_task(work, name=name)
     _background.add(task)
     task.add_done_callback(_ended)
@@ -112,7 +112,7 @@ def _ended(task: asyncio.Task[Any]) -> None:
     if task.cancelled() or (error := task.exception()) is None:
         return
     if isinstance(error, errors.ConclaveError):
-        log.info("%s: %s", task.get_name(), error)
+        log.debug("%s: %s", task.get_name(), error)
     else:
         log.error("%s", task.get_name(), exc_info=error)
 

@@ -32,10 +32,10 @@ LOGIN_TIMEOUT_S: Final = 1.0
 """How long a credential may take to check, before the caller counts as a stranger."""
 
 
-def _answer(status: HTTPStatus, **body: Any) -> JsonResponse:
-    response = JsonResponse(body, status=status)
+def _answer(code: HTTPStatus, **body: Any) -> JsonResponse:
+    response = JsonResponse(body, status=code)
     response["Cache-Control"] = "no-store"
-    if status == HTTPStatus.SERVICE_UNAVAILABLE:
+    if code == HTTPStatus.SERVICE_UNAVAILABLE:
         response["Retry-After"] = "1"
     return response
 

@@ -82,6 +82,8 @@ def _sync_or_async(finish: Callable[[HttpRequest, HttpResponseBase], HttpRespons
 
 def _finish_policy(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
     response.headers.setdefault("Content-Security-Policy", policy_for(request.path_info))
+    if request.path_info.startswith(API_PREFIX):
+        response.headers.setdefault("Cache-Control", "no-store")
     if request.is_secure():
         for cookie in response.cookies.values():
             cookie["secure"] = True

@@ -30,7 +30,7 @@ from dashboard.order import FeedOrder
 
 TURN_MS: Final = 100
 """Views are published at most this often."""
-SILENCE_MS_MAX: Final = 5_000
+SILENCE_MS_MAX: Final = 3_000
 """A connection that brings nothing for this long, not even a pong, is given up."""
 BACKOFF_MS_MIN: Final = 100
 BACKOFF_MS_MAX: Final = 3_000

@@ -94,9 +94,9 @@ class ClusterModel:
         self._history.note(now_ms, None, leaderless=known and not leader)
 
     def blind(self, now_ms: int) -> None:
-        """The feed's Redis does not answer: nothing can be said of any node."""
+        """The feed's Redis does not answer, and has not since a report was last heard: nobody is in sight."""
         if self._blind_since_ms is None:
-            self._blind_since_ms = now_ms
+            self._blind_since_ms = max((heard.at_ms for heard in self._heard.values()), default=now_ms)
 
     def sighted(self, now_ms: int) -> None:
         """The feed's Redis answers again. Silence is counted from here: it was not the nodes that fell silent."""
@@ -287,6 +287,7 @@ class ClusterModel:
         return {
             "known": locks is not None,
             "counting": bool(self._leader) and self._blind_since_ms is None,
+            "in_sight": self._blind_since_ms is None,
             "held": locks.held if locks else 0,
             "waiting": locks.waiting if locks else 0,
         }

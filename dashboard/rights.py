@@ -11,6 +11,10 @@ ADMINISTER: Final = "conclave.administer"
 VIEW_AUDIT: Final = "conclave.view_auditentry"
 
 
+def may_see_audit(user: Any) -> bool:
+    return bool(user.is_staff and user.has_perm(VIEW_AUDIT))
+
+
 def standing(user: Any) -> str:
     """A word for the sidebar: what this person is here."""
     if user.has_perm(ADMINISTER):

@@ -86,8 +86,8 @@ def _no_leader(standing: Standing) -> str:
     for_ms = "" if standing.leaderless_ms is None else f" for {duration(standing.leaderless_ms)}"
     if standing.answering >= standing.majority:
         return f"No leader{for_ms}. Locks are kept; nobody new is let in."
-    answer = f"{standing.answering} of {len(standing.voters)} {plural('replica', len(standing.voters))}"
-    verb = "answers" if standing.answering == 1 else "answer"
+    answer = f"{standing.answering or 'none'} of {len(standing.voters)} {plural('replica', len(standing.voters))}"
+    verb = "answers" if standing.answering <= 1 else "answer"
     need = f"{standing.majority} {'is' if standing.majority == 1 else 'are'} needed"
     return f"No leader{for_ms}: {answer} {verb}, {need}. Locks are kept; nobody new is let in."
 

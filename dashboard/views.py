@@ -48,7 +48,7 @@ def live(request: HttpRequest, cluster: str) -> HttpResponse:
 @require_safe
 def audit(request: HttpRequest) -> HttpResponse:
     """Who did what through the web tier, newest first."""
-    if not (request.user.is_staff and request.user.has_perm(rights.VIEW_AUDIT)):
+    if not rights.may_see_audit(request.user):
         return _forbidden(request, "Can view audit entry")
     page = Paginator(AuditEntry.objects.all(), AUDIT_PAGE).get_page(request.GET.get("page"))
     context = _frame(request, "audit", known_clusters()) | {
@@ -70,6 +70,7 @@ def _frame(request: HttpRequest, page: str, clusters: list[str]) -> dict[str, An
         "page": page,
         "clusters": clusters,
         "standing": rights.standing(request.user),
+        "may_see_audit": rights.may_see_audit(request.user),
         "admin_url": _address("admin:index"),
         "api_url": _address("api-docs"),
     }

@@ -62,12 +62,18 @@ async def openapi(request: HttpRequest) -> HttpResponse:
 
 
 _rest = Router()
+_METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
 
 
-@_rest.api_operation(["GET", "POST", "PUT", "PATCH", "DELETE"], "/{path:rest}", include_in_schema=False)
+@_rest.api_operation(_METHODS, "/{path:rest}", include_in_schema=False)
 async def no_such_route(request: HttpRequest, rest: str) -> HttpResponse:
     """Behind the same credentials as what is there: a stranger learns nothing from a guess."""
     return errors.answer(404, "not-found", "there is nothing at this address; /api/docs lists what there is")
+
+
+@_rest.api_operation(_METHODS, "/", include_in_schema=False)
+async def no_route(request: HttpRequest) -> HttpResponse:
+    return await no_such_route(request, "")
 
 
 api.add_router("", _rest)

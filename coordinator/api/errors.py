@@ -15,7 +15,7 @@ from coordinator.client import errors
 RETRY_AFTER_S: Final = "1"
 
 
-class Refused(Exception):
+class Refused(errors.ConclaveError):
     """A refusal that is the API's own. `extra` goes into the body beside code and sentence."""
 
     def __init__(self, status: int, code: str, detail: str, extra: Mapping[str, Any] | None = None) -> None:

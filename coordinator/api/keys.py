@@ -49,7 +49,6 @@ async def read(request: HttpRequest, cluster: ClusterName, key: str) -> HttpResp
     response["Conclave-Revision"] = str(item.revision)
     response["Conclave-Version"] = str(item.version)
     response["Content-Disposition"] = "attachment"
-    response["Cache-Control"] = "no-store"
     return response
 
 

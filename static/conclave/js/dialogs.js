@@ -27,7 +27,10 @@ export class LockDialog {
       event.preventDefault();
       this.take();
     });
-    byId("take-lock")?.addEventListener("click", () => this.open());
+    const button = byId("take-lock"); // Sent disabled: it does nothing before this runs.
+    if (!button) return;
+    button.addEventListener("click", () => this.open());
+    button.disabled = false;
   }
 
   open() {

@@ -42,6 +42,7 @@ const locks = new Locks(mine, { user: page.user, mayLock });
 let isDirty = false;
 let heardAtWallMs = null;
 let spokenState = "";
+let spokenOld = false;
 
 const socket = new Socket(page.socket, {
   onOpen: () => state.forgetNumber(),
@@ -104,9 +105,13 @@ function drawConnection(nowMs) {
   setAttribute(byId("connection"), "data-state", connection);
   setText(byId("connection-text"), connection === "disconnected" && !state.view && !socket.final ? "connecting" : connection);
   const isOld = connection !== "live" && state.view !== null;
-  setClass(byId("panels"), "is-stale", isOld);
+  setClass(byId("panels"), "is-stale", isOld || state.view?.sentence.state === "blind");
   setClass(byId("sentence"), "is-stale", isOld);
   if (socket.final) return;
+  if (isOld !== spokenOld) {
+    spokenOld = isOld;
+    setText(byId("spoken"), isOld ? "Stale: the page is not connected." : "Connected again.");
+  }
   const banner = byId("banner");
   banner.hidden = !isOld;
   if (!isOld) return;

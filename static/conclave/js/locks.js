@@ -38,7 +38,7 @@ export class Locks {
       el("td", { class: "queue" }, part.queue),
       el("td", { class: "lease-cell" }, part.lease),
       el("td", { class: "acts" }, el("div", {}, ...Object.values(part.buttons))),
-    ); // prettier-ignore
+    );
     return part;
   }
 
@@ -123,8 +123,9 @@ export class Locks {
       bar.style.transform = `scaleX(${share.toFixed(4)})`;
       setClass(lease, "is-low", isCounting && share < 0.25);
       setClass(lease, "is-kept", !isCounting);
-      setText(left, isCounting ? `${(leftMs / 1000).toFixed(1)} s` : "kept");
-      setAttribute(left, "title", isCounting ? `of ${plural(row.ttl_ms / 1000, "second")}` : "no leader counts it down now");
+      const idle = view.lock_totals.in_sight ? "kept" : "not known";
+      setText(left, isCounting ? `${(leftMs / 1000).toFixed(1)} s` : idle);
+      setAttribute(left, "title", isCounting ? `of ${plural(row.ttl_ms / 1000, "second")}` : "no leader is seen to count it down");
       setText(trouble, row.isMine ? this.mine.sessions.trouble(row.holder.session, nowMs) : "");
     }
   }

@@ -3,6 +3,7 @@
 
 import { byId, el, setAttribute, setClass, setText } from "./dom.js";
 import { number, plural, termClass } from "./format.js";
+import { inWords, isSilent } from "./roles.js";
 
 const WIDE = { cell: 30, head: 104 };
 const NARROW = { cell: 23, head: 72 };
@@ -40,7 +41,7 @@ export class LogGrid {
     this.latest = view;
     if (this.paused) return;
     // Only what the grid shows is kept, as it was: the sections are replaced row by row.
-    this.view = { cluster: { ...view.cluster }, replicas: { ...view.replicas }, log: { ...view.log } };
+    this.view = { ...view, cluster: { ...view.cluster }, replicas: { ...view.replicas }, log: { ...view.log } };
     this.draw(this.view);
   }
 
@@ -89,8 +90,8 @@ export class LogGrid {
     const entries = new Map(log.cells.map(([index, term, what]) => [index, { term, what }]));
     row.cells.forEach((cell, place) => drawCell(cell, first + place, entries, log.first, replica, committed));
     setText(row.state, stateText(replica, view));
-    setClass(row.holds, "is-stale", replica.silent_since_ms !== null);
-    setAttribute(row.holds, "aria-label", inWords(node, replica, log.cells));
+    setClass(row.holds, "is-stale", isSilent(replica));
+    setAttribute(row.holds, "aria-label", told(node, replica, log.cells));
   }
 }
 
@@ -116,16 +117,14 @@ function drawCell(cell, index, entries, firstKept, replica, committed) {
 }
 
 function stateText(replica, view) {
-  if (replica.silent_since_ms !== null) return replica.last === null ? "not heard" : "as last heard";
-  if (replica.leads) return "leader";
-  if (replica.role === "leader") return "not confirmed";
-  if (replica.role !== "follower") return replica.role;
+  if (isSilent(replica)) return replica.last === null ? "not heard" : "as last heard";
+  if (replica.role !== "follower") return inWords(replica, view, 0);
   const leader = view.replicas[view.cluster.leader];
   const behind = leader ? leader.last - replica.last : 0;
   return behind > 0 ? `${number(behind)} behind` : "in step";
 }
 
-function inWords(node, replica, cells) {
+function told(node, replica, cells) {
   if (replica.last === null) return `${node}: not heard yet`;
   const runs = [];
   for (const [, term] of cells) {

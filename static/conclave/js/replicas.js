@@ -1,7 +1,8 @@
 // The table of replicas: the numbers of the algorithm, each as its node reports it. Also what was dropped, where it was.
 
 import { KeyedList, byId, el, setAttribute, setClass, setText } from "./dom.js";
-import { duration, number, plural } from "./format.js";
+import { number, plural } from "./format.js";
+import { inWords, isSilent, kindOf } from "./roles.js";
 
 function makeRow(node) {
   const cells = {
@@ -17,12 +18,6 @@ function makeRow(node) {
   return { node: row, cells };
 }
 
-function roleText(replica, clockMs) {
-  if (replica.silent_since_ms !== null) return `silent for ${duration(clockMs - replica.silent_since_ms, { tenthsBelow: 0 })}`;
-  if (replica.role === "leader" && !replica.leads) return "leader, not confirmed";
-  return replica.role;
-}
-
 export class Replicas {
   constructor() {
     this.list = new KeyedList(byId("members"), ([node]) => makeRow(node));
@@ -32,10 +27,10 @@ export class Replicas {
   render(view, clockMs) {
     const rows = Object.entries(view.replicas).sort(([a], [b]) => (a < b ? -1 : 1));
     this.list.render(rows, ([node]) => node, (part, [node, replica]) => {
-      setAttribute(part.node, "data-role", replica.role === "leader" && !replica.leads ? "unconfirmed" : replica.role);
+      setAttribute(part.node, "data-role", kindOf(replica));
       setAttribute(part.node, "data-term", replica.term ?? "");
-      setClass(part.node, "is-stale", replica.silent_since_ms !== null);
-      setText(part.cells.role, roleText(replica, clockMs));
+      setClass(part.node, "is-stale", isSilent(replica));
+      setText(part.cells.role, inWords(replica, view, clockMs));
       setText(part.cells.term, number(replica.term));
       setText(part.cells.vote, replica.vote || "–");
       for (const name of ["last", "commit", "applied"]) setText(part.cells[name], number(replica[name]));

@@ -2,13 +2,12 @@
 // arrived. What no report says is not drawn. The table below the ring says the same in words.
 
 import { motionAllowed, setAttribute, setClass, setText, svg } from "./dom.js";
-import { duration, number, plural } from "./format.js";
+import { number, plural } from "./format.js";
+import { inWords, kindOf } from "./roles.js";
 
 const WIDTH = 340;
 const CENTRE = { x: 170, y: 152 };
 const FLIGHT_MS = 1_100;
-
-const ROLE_WORDS = { "pre-candidate": "asks to stand", candidate: "candidate" };
 
 export class Ring {
   // `onCrash(node)` is called where the person picks a replica that may be crashed.
@@ -84,10 +83,10 @@ export class Ring {
   renderNode(node, view, clockMs) {
     const part = this.parts.get(node);
     const replica = view.replicas[node];
-    const kind = replica.role === "leader" && !replica.leads ? "unconfirmed" : replica.role;
+    const kind = kindOf(replica);
+    const role = inWords(replica, view, clockMs);
     setAttribute(part.group, "data-kind", kind);
-    const silent = replica.silent_since_ms === null ? "" : `silent ${duration(clockMs - replica.silent_since_ms, { tenthsBelow: 0 })}`;
-    setText(part.role, silent || (ROLE_WORDS[kind] ?? kind));
+    setText(part.role, role);
     setText(part.index, number(replica.last));
     const target = this.parts.get(view.cluster.leader);
     const isFollowing = Boolean(target) && target !== part && replica.leader === view.cluster.leader && kind === "follower";
@@ -99,7 +98,7 @@ export class Ring {
     const isPickable = this.mayCrash && replica.crashable;
     setAttribute(part.group, "tabindex", isPickable ? 0 : null);
     setAttribute(part.group, "role", isPickable ? "button" : "img");
-    const what = `${node}, ${silent || kind}, last index ${number(replica.last)}`;
+    const what = `${node}, ${role}, last index ${number(replica.last)}`;
     setAttribute(part.group, "aria-label", isPickable ? `${what}. Crash its process…` : what);
   }
 

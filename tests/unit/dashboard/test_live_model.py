@@ -100,8 +100,10 @@ def test_a_node_that_hosts_nothing_waits_and_says_for_what() -> None:
 
 def test_losing_sight_is_not_the_nodes_silence() -> None:
     model = model_of(*quorum())
-    model.blind(START + 100)
-    assert model.view(START + 9_000)["sentence"]["state"] == "blind"
+    model.blind(START + 3_000)
+    said = model.view(START + 9_000)["sentence"]
+    assert said["state"] == "blind"
+    assert "for 9.0 s" in said["words"][0][0], "counted from what was heard last"
     model.sighted(START + 20_000)
     view = model.view(START + 20_100)
     assert view["sentence"]["state"] == "looking"
@@ -195,7 +197,7 @@ def test_locks_stay_while_nobody_leads_and_are_not_counted_down() -> None:
         model.apply(feed(node, role="pre-candidate", leader=""), START + 50)
     view = model.view(START + 60)
     assert "deploy" in view["locks"]
-    assert view["lock_totals"] == {"known": True, "counting": False, "held": 1, "waiting": 1}
+    assert view["lock_totals"] == {"known": True, "counting": False, "in_sight": True, "held": 1, "waiting": 1}
 
 
 def test_a_lock_that_is_free_is_gone_from_the_view() -> None:

@@ -89,6 +89,11 @@ def test_no_leader_because_too_few_answer() -> None:
     assert words == "No leader for 31 s: 1 of 3 replicas answers, 2 are needed. Locks are kept; nobody new is let in."
 
 
+def test_no_leader_because_nobody_answers() -> None:
+    silent = dict.fromkeys(THREE, 4_000)
+    assert "none of 3 replicas answers, 2 are needed" in said(leader="", leaderless_ms=4_000, silent_ms=silent)[1]
+
+
 def test_silence_means_nothing_before_anybody_could_have_spoken() -> None:
     state, words, detail = said(leader="", looking=True)
     assert (state, detail) == (LOOKING, "")

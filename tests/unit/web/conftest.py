@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from django.conf import settings as django_settings
 from django.contrib.auth.models import Permission, User
 from django.test import AsyncClient as DjangoAsyncClient
 from django.test import Client as DjangoClient
@@ -15,13 +16,9 @@ from tests.unit.web.fake_cluster import FakeClient, FakeCluster
 from tests.unit.web.helpers import PASSWORD, Bearer, new_token
 
 
-@pytest.fixture(autouse=True)
-def plain_static_files(settings: Any) -> None:
-    """Pages are rendered without having been collected."""
-    settings.STORAGES = settings.STORAGES | {
-        "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}
-    }
-    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+@pytest.fixture(autouse=True, scope="session")
+def static_root() -> None:
+    django_settings.STATIC_ROOT.mkdir(exist_ok=True)
 
 
 @pytest.fixture

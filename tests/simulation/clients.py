@@ -1,0 +1,219 @@
+"""A client's process: the real `Core`, `flows` and `Links` of `coordinator/client`, driven by the scheduler.
+
+What the two shells (`aio.py`, `sync.py`) do with an event loop or threads is done here with events: run a flow, and go on
+with it when its call is answered; send what is due; take in what came. What the workers ask is in `workload.py`.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Generator
+from random import Random
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from coordinator.client.calls import Call
+from coordinator.client.core import Core
+from coordinator.client.flows import Grant
+from coordinator.client.lease import LeaseState
+from coordinator.client.links import HOME, Links
+from tests.simulation.clocks import Clock
+from tests.simulation.watch import Violation
+from tests.simulation.wires import SimulatedChannel
+
+if TYPE_CHECKING:
+    from tests.simulation.world import World
+
+STEP_US_MIN: Final = 1_000
+"""A client looks at its timers at most this often, as its shells do."""
+
+
+class Sleep(NamedTuple):
+    """What a worker yields to let time pass, by its machine's clock."""
+
+    us: int
+
+
+Script = Generator[Call | Sleep, Any, None]
+
+
+class HeldLease:
+    """A lock that a client holds, or held: what an application has in its hand."""
+
+    def __init__(self, client: Client, grant: Grant) -> None:
+        self.client = client
+        self.state = LeaseState(grant, client.clock.now_us)
+        self.name = grant.name
+        self.token = grant.token
+        self.session = grant.session
+        self.taken_us = client.world.scheduler.now_us
+
+    @property
+    def held(self) -> bool:
+        """Would `check()` pass at this moment?"""
+        return self.client.is_up and self.state.held
+
+    def __repr__(self) -> str:
+        return f"{self.name!r} of {self.client.name} (session {self.session.session}, token {self.token})"
+
+
+class Client:
+    def __init__(self, world: World, name: str, random: Random) -> None:
+        self.world = world
+        self.name = name
+        self.clock = Clock(world.scheduler, random, world.settings.drift_ppm_max)
+        self.random = random
+        self.core: Core
+        self.links: Links
+        self.channel: SimulatedChannel
+        self.is_up = False
+        self.paused = False
+        self.leases: list[HeldLease] = []
+        self.lives = 0
+        self._ready: deque[tuple[Script, Call | None]] = deque()
+        self._due_us: int | None = None
+        self._valid_until: dict[int, int] = {}
+
+    # --- the process ------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin a process: a new client, which knows nothing of the one before."""
+        if self.is_up:
+            return
+        world = self.world
+        self.lives += 1
+        self.is_up = True
+        self.leases = []
+        self._valid_until = {}
+        self.core = Core(world.token, world.settings.cluster_name, self.random)
+        # A channel's name is drawn from the system's randomness, which a simulation must not depend on.
+        self.core.reply_channel = f"{self.core.channels.reply_prefix}{self.random.getrandbits(128):032x}"
+        self.links = Links(self.core, "redis://simulated", self.random)
+        self.channel = SimulatedChannel(self.name, world.network, world.scheduler, self._something_came)
+        self.links.links[HOME].channel = self.channel  # type: ignore[assignment]
+        for script in world.workload.scripts(self):
+            self._ready.append((script, None))
+        self._wake_at(world.scheduler.now_us)
+
+    def die(self) -> None:
+        """The process ends at once; what it held stays held until its sessions expire."""
+        if not self.is_up:
+            return
+        self.is_up = False
+        self.paused = False
+        self.clock.thaw()
+        self.lives += 1
+        self._ready.clear()
+        self._due_us = None
+        for lease in self.leases:
+            lease.state.released = True
+        self.leases = []
+        self.channel.close()
+        self.world.workload.gone(self)
+
+    def pause(self) -> None:
+        self.paused = True
+        self._due_us = None
+
+    def resume(self) -> None:
+        if self.paused:
+            self.paused = False
+            self._wake_at(self.world.scheduler.now_us)
+
+    # --- its loop ---------------------------------------------------------------------------------
+
+    def _something_came(self) -> None:
+        if self.is_up and not self.paused:
+            self._turn()
+
+    def _wake_at(self, time_us: int) -> None:
+        if self._due_us is None or time_us < self._due_us:
+            self._due_us = time_us
+            self.world.scheduler.at(time_us, self._wake, time_us, self.lives)
+
+    def _wake(self, due_us: int, life: int) -> None:
+        if due_us != self._due_us or life != self.lives or self.paused or not self.is_up:
+            self.world.scheduler.nothing_happened()
+            return
+        self._due_us = None
+        self._turn()
+
+    def _turn(self) -> None:
+        try:
+            self._do_turn()
+        except Violation:
+            raise
+        except Exception as defect:
+            raise Violation("no-defect", f"{self.name}: {defect!r}") from defect
+
+    def _do_turn(self) -> None:
+        """What a shell does in one iteration of its loop."""
+        now_us = self.clock.now_us()
+        links = self.links
+        for link in links.to_connect(now_us):
+            links.connected(link, links.connect(link), now_us)
+        if self.channel.waiting and self.channel.connected:
+            links.receive(links.links[HOME], now_us)
+            self._note_renewals()
+        self._run_scripts()
+        links.send(now_us)
+        if self._ready:
+            self._run_scripts()
+            links.send(now_us)
+        due_us = self.clock.true_us(links.due_us(now_us))
+        self._due_us = None
+        self._wake_at(max(due_us, self.world.scheduler.now_us + STEP_US_MIN))
+
+    def _note_renewals(self) -> None:
+        """Tell when a lease reaches further than before: what had run out may be held again."""
+        news = False
+        for ttl_ms, session in self.core.sessions.items():
+            if self._valid_until.get(ttl_ms) != session.valid_until_us:
+                self._valid_until[ttl_ms] = session.valid_until_us
+                news = True
+        if news:
+            self.world.watch.tell("lease_renewed", self)
+            self.world.injector.moment("kept-alive", self)
+
+    # --- its workers ------------------------------------------------------------------------------
+
+    def _run_scripts(self) -> None:
+        while self._ready:
+            script, call = self._ready.popleft()
+            self._go_on(script, call)
+
+    def _go_on(self, script: Script, call: Call | None) -> None:
+        try:
+            if call is None:
+                waits_for = next(script)
+            elif isinstance(call.outcome, BaseException):
+                waits_for = script.throw(call.outcome)
+            else:
+                waits_for = script.send(call.outcome)
+        except StopIteration:
+            return
+        if isinstance(waits_for, Sleep):
+            time_us = self.clock.true_us(self.clock.now_us() + waits_for.us)
+            self.world.scheduler.at(time_us, self._slept, script, self.lives)
+        else:
+            waits_for.when_done(lambda done, script=script: self._ready.append((script, done)))  # type: ignore[misc]
+
+    def _slept(self, script: Script, life: int) -> None:
+        if life != self.lives or not self.is_up:
+            self.world.scheduler.nothing_happened()
+            return
+        self._ready.append((script, None))
+        self._something_came()
+
+    # --- what it holds ----------------------------------------------------------------------------
+
+    def took(self, grant: Grant) -> HeldLease:
+        lease = HeldLease(self, grant)
+        self.leases.append(lease)
+        self.world.watch.tell("lease_taken", lease)
+        return lease
+
+    def let_go(self, lease: HeldLease) -> None:
+        """From here on the application does not touch what the lock guards."""
+        lease.state.released = True
+        if lease in self.leases:
+            self.leases.remove(lease)

@@ -1,0 +1,43 @@
+"""The engines that can be put to the proof, by the name that `--engine` takes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from random import Random
+from typing import Final, NamedTuple
+
+from coordinator.consensus.engine import Engine
+from coordinator.consensus.raft.core import Raft
+from coordinator.consensus.raft.log import Log
+from coordinator.consensus.raft.options import Options
+from tests.simulation.disk import Stored
+
+
+class EngineKind(NamedTuple):
+    """`build` makes an engine from what a journal held, as `coordinator/replica/host.py` does; `options` draws bounds
+    for one seed: small ones are reached in a short run."""
+
+    name: str
+    build: Callable[[Stored, Options, Random, int], Engine]
+    options: Callable[[Random], Options]
+
+
+def _build_raft(stored: Stored, options: Options, random: Random, now_us: int) -> Engine:
+    log = Log(stored.terms, stored.entries, stored.hard_state.commit)
+    return Raft(stored.replica, stored.hard_state, log, options=options, random=random, now_us=now_us)
+
+
+def _raft_options(random: Random) -> Options:
+    options = Options()
+    if random.random() < 0.5:
+        options = options._replace(
+            message_bytes_max=random.choice((1, 200, 600)),
+            inflight_messages_max=random.choice((1, 2, 5)),
+            inflight_bytes_max=random.choice((1, 500, 4_000)),
+        )
+    if random.random() < 0.15:
+        options = options._replace(uncommitted_bytes_max=random.choice((1, 300)))
+    return options
+
+
+ENGINES: Final = {"raft": EngineKind("raft", _build_raft, _raft_options)}

@@ -1,0 +1,122 @@
+"""Which faults befall one seed's cluster, and when: drawn before the run begins, so that a run can be cut down.
+
+Swarm testing (Groce et al. 2012): each seed draws a few kinds of fault and how often each comes. A seed with crashes
+alone reaches states that one with everything never does. What a fault does is in `injector.py`.
+"""
+
+from __future__ import annotations
+
+from random import Random
+from typing import Final, NamedTuple
+
+HORIZON_US: Final = 60_000_000
+"""Faults are drawn so far ahead; most runs end long before."""
+
+
+class Fault(NamedTuple):
+    """`who`: "leader", "follower", "any" or "all", resolved when it happens, with `salt` to choose among several.
+
+    `moment` "": it happens at `at_us`; else it is armed then, and happens at the first such moment:
+    "early" (a node has sent what promises nothing of this turn's disk, and has not written yet), "elected",
+    "kept-alive" (a client was answered a keep-alive), "locked" (a client was granted a lock), "voted" (a vote was
+    written and sent).
+    """
+
+    at_us: int
+    kind: str
+    who: str
+    duration_us: int
+    level: float
+    moment: str
+    salt: int
+
+    def __str__(self) -> str:
+        when = f" at the next {self.moment!r}" if self.moment else ""
+        return f"{self.at_us / 1e6:9.6f}s {self.kind} of {self.who}{when}, {self.duration_us / 1e3:.0f} ms, {self.level:.2f}"
+
+
+class Kind(NamedTuple):
+    """How a kind of fault is drawn. `weight`: how often it comes beside others; durations in milliseconds."""
+
+    name: str
+    weight: float
+    who: tuple[str, ...]
+    duration_ms: tuple[int, int]
+    moments: tuple[str, ...] = ("",)
+    draws: float = 0.35
+    """In which share of the seeds it is there at all."""
+
+
+ANYONE: Final = ("leader", "follower", "any")
+MOSTLY_LEADER: Final = ("leader", "leader", "any")
+
+KINDS: Final = (
+    # --- messages
+    Kind("loss", 1.0, ("any", "all", "all"), (50, 1_500)),
+    Kind("duplication", 1.0, ("any", "all"), (50, 3_000)),
+    Kind("reordering", 1.0, ("any", "all"), (50, 2_000)),
+    Kind("delay", 1.0, ("any", "all", "leader"), (50, 1_500)),
+    Kind("slow-link", 0.6, ANYONE, (100, 3_000)),
+    # --- the network
+    Kind("partition", 1.0, ("any", "any", "leader"), (100, 2_500), ("", "", "kept-alive", "elected")),
+    Kind("one-way-partition", 0.8, ANYONE, (100, 2_500)),
+    Kind("isolated-leader", 1.0, ("leader",), (100, 2_500), ("", "kept-alive", "locked", "elected")),
+    Kind("redis-restart", 0.4, ("all",), (5, 400)),
+    Kind("lost-connection", 0.7, ANYONE, (1, 50)),
+    Kind("deaf", 0.6, MOSTLY_LEADER, (50, 3_000)),
+    # --- processes
+    Kind("crash", 1.2, ANYONE, (20, 1_500), ("", "", "elected", "kept-alive", "locked")),
+    Kind("crash-before-commit", 1.0, ANYONE, (20, 1_200)),
+    Kind("crash-after-early-send", 1.0, ("leader",), (20, 1_500)),
+    Kind("crash-within-commit", 0.8, ANYONE, (20, 1_200)),
+    Kind("crash-after-commit", 0.8, ANYONE, (20, 1_200), ("", "elected")),
+    Kind("crash-while-sending", 0.8, ANYONE, (20, 1_200)),
+    Kind("silent-death", 0.5, ANYONE, (100, 2_500)),
+    Kind("power-loss", 0.3, ("all",), (20, 800)),
+    Kind("pause", 1.0, MOSTLY_LEADER, (20, 2_500), ("", "", "elected", "kept-alive")),
+    Kind("suspend", 0.5, MOSTLY_LEADER, (50, 3_000)),
+    # --- disks
+    Kind("failed-fsync", 0.6, ANYONE, (50, 1_500)),
+    Kind("full-disk", 0.3, ANYONE, (100, 2_000)),
+    Kind("slow-disk", 0.7, MOSTLY_LEADER, (50, 1_500)),
+    Kind("lost-disk", 0.25, ANYONE, (50, 1_000), draws=0.25),
+    Kind("bit-flip", 0.15, ANYONE, (50, 1_000), draws=0.2),
+    # --- clocks
+    Kind("clock-jump", 0.7, MOSTLY_LEADER, (50, 5_000)),
+    # --- clients
+    Kind("client-crash", 0.5, ("any",), (20, 1_000), ("", "locked")),
+    Kind("client-pause", 0.8, ("any",), (50, 3_000), ("", "locked", "kept-alive")),
+    Kind("client-clock-jump", 0.3, ("any",), (50, 2_000)),
+    Kind("client-lost-connection", 0.5, ("any",), (5, 500)),
+)
+
+KIND_NAMES: Final = tuple(kind.name for kind in KINDS)
+
+
+def draw(random: Random) -> list[Fault]:
+    """The faults of one seed, by time."""
+    chosen = [kind for kind in KINDS if random.random() < kind.draws]
+    if not chosen:
+        chosen = [random.choice(KINDS)]
+    weights = [kind.weight * random.choice((0.3, 1.0, 3.0)) for kind in chosen]
+    mean_us = random.choice((120_000, 300_000, 700_000))
+    faults: list[Fault] = []
+    at_us = 0
+    while True:
+        at_us += int(random.expovariate(1 / mean_us))
+        if at_us > HORIZON_US:
+            return faults
+        kind = random.choices(chosen, weights)[0]
+        low, high = kind.duration_ms
+        duration_us = int(1_000 * low * (high / low) ** random.random())
+        faults.append(
+            Fault(
+                at_us,
+                kind.name,
+                random.choice(kind.who),
+                duration_us,
+                random.random(),
+                random.choice(kind.moments),
+                random.getrandbits(16),
+            )
+        )

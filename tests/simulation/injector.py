@@ -1,0 +1,401 @@
+"""What each kind of fault does to a running cluster, and how it is undone.
+
+A fault names its victim by what it is at that moment ("leader"), since who that will be is not known when it is drawn.
+Every fault that took effect is counted by its kind.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from random import Random
+from typing import TYPE_CHECKING, Final
+
+from tests.simulation.clients import Client
+from tests.simulation.faults import Fault
+from tests.simulation.network import Weather
+from tests.simulation.node import Node
+
+if TYPE_CHECKING:
+    from tests.simulation.world import World
+
+RESTART_US_MIN: Final = 30_000
+RESTART_US_MAX: Final = 700_000
+
+
+class Injector:
+    def __init__(self, world: World, random: Random, plan: list[Fault], faults: Counter[str]) -> None:
+        self.world = world
+        self.plan = plan
+        self.happened: list[Fault] = []
+        """Those of the plan that were begun so far."""
+        self._random = random
+        self._faults = faults
+        self._armed: dict[str, list[Fault]] = {}
+        self._undo: dict[int, Callable[[], None]] = {}
+        self._undo_number = 0
+        self._stopped = False
+        self._disks_lost = 0
+
+    def begin(self) -> None:
+        for fault in self.plan:
+            self.world.scheduler.at(fault.at_us, self._due, fault)
+
+    def _due(self, fault: Fault) -> None:
+        if self._stopped:
+            self.world.scheduler.nothing_happened()
+        elif fault.moment:
+            self._armed.setdefault(fault.moment, []).append(fault)
+        else:
+            self._inject(fault)
+
+    def moment(self, name: str, whose: Node | Client) -> None:
+        """Something happened that faults may wait for."""
+        if self._armed and self._armed.get(name):
+            armed = self._armed.pop(name)
+            for fault in armed:
+                # Not within what is happening now, but right behind it.
+                self.world.scheduler.after(0, self._inject, fault)
+
+    def _inject(self, fault: Fault) -> None:
+        if self._stopped:
+            return
+        self.happened.append(fault)
+        do: Callable[[Fault], bool] = getattr(self, "_" + fault.kind.replace("-", "_"))
+        if do(fault):
+            self._faults[fault.kind] += 1
+            self.world.note("fault", str(fault))
+
+    # --- undoing ----------------------------------------------------------------------------------
+
+    def _later(self, fault: Fault, undo: Callable[[], None]) -> None:
+        """Undo it when its time is over, or when all is healed, whichever comes first."""
+        self._undo_number += 1
+        number = self._undo_number
+        self._undo[number] = undo
+        self.world.scheduler.after(fault.duration_us, self._undo_now, number)
+
+    def _undo_now(self, number: int) -> None:
+        undo = self._undo.pop(number, None)
+        if undo is not None:
+            undo()
+
+    def restart_later(self, node: Node) -> None:
+        """A process that ended by itself is started again by whoever looks after it."""
+        self.world.scheduler.after(self._random.randrange(RESTART_US_MIN, RESTART_US_MAX), node.start)
+
+    def heal(self) -> None:
+        """No more faults; everything that can be mended is."""
+        self._stopped = True
+        self._armed = {}
+        for number in [*self._undo]:
+            self._undo_now(number)
+        world = self.world
+        world.network.weather = []
+        world.network.cuts.clear()
+        for node in world.nodes:
+            node.disk.full = False
+            if node.is_up:
+                node.resume()
+                node.journal.fate = ""
+                node.journal.slow_us = 0
+                node.bus.sends_left = None
+                if node.bus.connected and not node.bus.hears:
+                    node.bus.notice_loss()
+            else:
+                node.start()
+        for client in world.clients:
+            client.resume()
+            client.start()
+
+    # --- whom it hits -----------------------------------------------------------------------------
+
+    def _node(self, fault: Fault) -> Node | None:
+        """The victim; None where there is none of the kind now."""
+        up = [node for node in self.world.nodes if node.is_up]
+        leaders = [node for node in up if node.leads]
+        if fault.who == "leader":
+            up = leaders
+        elif fault.who == "follower":
+            up = [node for node in up if node not in leaders]
+        return up[fault.salt % len(up)] if up else None
+
+    def _client(self, fault: Fault) -> Client | None:
+        up = [client for client in self.world.clients if client.is_up]
+        holding = [client for client in up if client.leases]
+        if fault.level < 0.6 and holding:
+            up = holding
+        return up[fault.salt % len(up)] if up else None
+
+    # --- messages ---------------------------------------------------------------------------------
+
+    def _weather(self, fault: Fault, kind: str, share: float, delay_us: int) -> bool:
+        places: frozenset[str] = frozenset()
+        if fault.who != "all":
+            node = self._node(fault)
+            if node is None:
+                return False
+            places = frozenset((node.name,))
+        weather = Weather(kind, share, delay_us, places)
+        network = self.world.network
+        network.weather.append(weather)
+
+        def clear() -> None:
+            if weather in network.weather:
+                network.weather.remove(weather)
+
+        self._later(fault, clear)
+        return True
+
+    def _loss(self, fault: Fault) -> bool:
+        return self._weather(fault, "loss", 0.02 + 0.6 * fault.level**2, 0)
+
+    def _duplication(self, fault: Fault) -> bool:
+        """Copies come at once, or when everybody has forgotten the first."""
+        late_us = (2_000, 50_000, 500_000, 4_000_000)[fault.salt % 4]
+        return self._weather(fault, "duplication", 0.05 + 0.4 * fault.level, late_us)
+
+    def _reordering(self, fault: Fault) -> bool:
+        return self._weather(fault, "reordering", 0.1 + 0.6 * fault.level, (3_000, 30_000)[fault.salt % 2])
+
+    def _delay(self, fault: Fault) -> bool:
+        return self._weather(fault, "delay", 0.05 + 0.5 * fault.level, (20_000, 200_000, 1_500_000)[fault.salt % 3])
+
+    def _slow_link(self, fault: Fault) -> bool:
+        return self._weather(fault, "slow-link", 1.0, (5_000, 40_000, 150_000)[fault.salt % 3])
+
+    # --- the network ------------------------------------------------------------------------------
+
+    def _cut(self, fault: Fault, ways: list[tuple[str, str]]) -> bool:
+        network = self.world.network
+        network.cut(ways)
+        self._later(fault, lambda: network.mend(ways) if network.cuts else None)
+        return True
+
+    def _sides(self, fault: Fault, one: list[str], other: list[str]) -> list[tuple[str, str]]:
+        """Both ways between two sides. Clients are on one of them, or see both."""
+        random = Random(fault.salt)
+        ways = [(a, b) for a in one for b in other] + [(b, a) for a in one for b in other]
+        for client in self.world.clients:
+            side = random.choice((one, other, None, None))
+            if side is not None:
+                ways += [(client.name, name) for name in side] + [(name, client.name) for name in side]
+        return ways
+
+    def _partition(self, fault: Fault) -> bool:
+        """Two sides, drawn; of the leader: a minority with it in."""
+        random = Random(fault.salt)
+        names = [node.name for node in self.world.nodes]
+        random.shuffle(names)
+        size = random.randint(1, max(1, len(names) // 2))
+        leader = self._node(fault) if fault.who == "leader" else None
+        if leader is not None:
+            names.remove(leader.name)
+            names.insert(0, leader.name)
+            size = random.randint(1, max(1, (len(names) - 1) // 2))
+        return self._cut(fault, self._sides(fault, names[:size], names[size:]))
+
+    def _one_way_partition(self, fault: Fault) -> bool:
+        node = self._node(fault)
+        if node is None:
+            return False
+        others = [other.name for other in self.world.nodes if other is not node]
+        if fault.level < 0.5:
+            others = others[: 1 + fault.salt % len(others)]
+        if fault.salt & 1:
+            return self._cut(fault, [(node.name, other) for other in others])
+        return self._cut(fault, [(other, node.name) for other in others])
+
+    def _isolated_leader(self, fault: Fault) -> bool:
+        """From its peers; clients still reach it, or some of them do."""
+        node = self._node(fault)
+        if node is None:
+            return False
+        others = [other.name for other in self.world.nodes if other is not node]
+        return self._cut(fault, self._sides(fault, [node.name], others))
+
+    def _redis_restart(self, fault: Fault) -> bool:
+        world = self.world
+        if not world.network.up:
+            return False
+        world.network.go_down()
+        for node in world.nodes:
+            if node.is_up:
+                node.bus.notice_loss()
+        for client in world.clients:
+            client.channel.lose()
+        self._later(fault, world.network.come_up)
+        return True
+
+    def _lost_connection(self, fault: Fault) -> bool:
+        node = self._node(fault)
+        if node is None or not node.bus.connected:
+            return False
+        node.bus.notice_loss()
+        return True
+
+    def _deaf(self, fault: Fault) -> bool:
+        """Redis dropped the node's subscription, and the node does not know it."""
+        node = self._node(fault)
+        if node is None or not node.bus.hears:
+            return False
+        bus = node.bus
+        bus.lose_subscription()
+        self._later(fault, bus.notice_loss)
+        return True
+
+    # --- processes --------------------------------------------------------------------------------
+
+    def _end(self, fault: Fault, node: Node, why: str, *, silently: bool = False) -> bool:
+        node.die(why, silently=silently)
+        self._later(fault, node.start)
+        return True
+
+    def _crash(self, fault: Fault) -> bool:
+        node = self._node(fault)
+        return node is not None and self._end(fault, node, "between two turns")
+
+    def _silent_death(self, fault: Fault) -> bool:
+        node = self._node(fault)
+        return node is not None and self._end(fault, node, "with its machine", silently=True)
+
+    def _power_loss(self, fault: Fault) -> bool:
+        victims = [node for node in self.world.nodes if node.is_up]
+        if fault.level < 0.5:
+            victims = victims[: len(self.world.nodes) // 2 + 1]
+        for node in victims:
+            self._end(fault, node, "as the power fails")
+        return bool(victims)
+
+    def _crash_at_commit(self, fault: Fault, fate: str) -> bool:
+        node = self._node(fault)
+        if node is None:
+            return False
+        node.journal.fate = fate
+        return True
+
+    def _crash_before_commit(self, fault: Fault) -> bool:
+        return self._crash_at_commit(fault, "before")
+
+    def _crash_after_early_send(self, fault: Fault) -> bool:
+        """Of a leader: its followers have what it is about to write."""
+        return self._crash_at_commit(fault, "before")
+
+    def _crash_within_commit(self, fault: Fault) -> bool:
+        return self._crash_at_commit(fault, "within")
+
+    def _crash_after_commit(self, fault: Fault) -> bool:
+        return self._crash_at_commit(fault, "after")
+
+    def _crash_while_sending(self, fault: Fault) -> bool:
+        node = self._node(fault)
+        if node is None:
+            return False
+        node.die_while_sending(fault.salt % 6)
+        return True
+
+    def _pause(self, fault: Fault) -> bool:
+        return self._stop(fault, clock_stops=False)
+
+    def _suspend(self, fault: Fault) -> bool:
+        return self._stop(fault, clock_stops=True)
+
+    def _stop(self, fault: Fault, *, clock_stops: bool) -> bool:
+        node = self._node(fault)
+        if node is None or node.paused:
+            return False
+        node.pause(clock_stops=clock_stops)
+        self.world.note(node.name, "stands still")
+        self._later(fault, node.resume)
+        return True
+
+    # --- disks ------------------------------------------------------------------------------------
+
+    def _failed_fsync(self, fault: Fault) -> bool:
+        return self._crash_at_commit(fault, "fail")
+
+    def _full_disk(self, fault: Fault) -> bool:
+        node = self._node(fault)
+        if node is None:
+            return False
+        disk = node.disk
+        disk.full = True
+        self._later(fault, lambda: setattr(disk, "full", False))
+        return True
+
+    def _slow_disk(self, fault: Fault) -> bool:
+        node = self._node(fault)
+        if node is None:
+            return False
+        journal = node.journal
+        journal.slow_us = (2_000, 20_000, 150_000, 800_000)[fault.salt % 4]
+        self._later(fault, lambda: setattr(journal, "slow_us", 0))
+        return True
+
+    def _may_lose_disk(self) -> bool:
+        """A cluster of 2f + 1 survives the loss of f disks for good; more than that nobody survives."""
+        return self._disks_lost < (len(self.world.nodes) - 1) // 2
+
+    def _lost_disk(self, fault: Fault) -> bool:
+        node = self._node(fault)
+        if node is None or not self._may_lose_disk():
+            return False
+        self._disks_lost += 1
+        node.die("and its disk is lost")
+        node.disk.wipe()
+        self._later(fault, node.start)
+        return True
+
+    def _bit_flip(self, fault: Fault) -> bool:
+        node = self._node(fault)
+        if node is None or not self._may_lose_disk():
+            return False
+        self._disks_lost += 1
+        node.die("and a bit of its journal has flipped")
+        node.disk.damaged = True
+        self._later(fault, node.start)
+        return True
+
+    # --- clocks -----------------------------------------------------------------------------------
+
+    def _clock_jump(self, fault: Fault) -> bool:
+        node = self._node(fault)
+        if node is None:
+            return False
+        node.jump_clock(fault.duration_us)
+        return True
+
+    # --- clients ----------------------------------------------------------------------------------
+
+    def _client_crash(self, fault: Fault) -> bool:
+        client = self._client(fault)
+        if client is None:
+            return False
+        client.die()
+        self.world.note(client.name, "dies")
+        self._later(fault, client.start)
+        return True
+
+    def _client_pause(self, fault: Fault) -> bool:
+        client = self._client(fault)
+        if client is None or client.paused:
+            return False
+        client.pause()
+        self._later(fault, client.resume)
+        return True
+
+    def _client_clock_jump(self, fault: Fault) -> bool:
+        client = self._client(fault)
+        if client is None:
+            return False
+        client.clock.jump(fault.duration_us)
+        return True
+
+    def _client_lost_connection(self, fault: Fault) -> bool:
+        client = self._client(fault)
+        if client is None or not client.channel.connected:
+            return False
+        client.channel.lose()
+        return True
+
+

@@ -1,0 +1,143 @@
+"""The network: a Redis with its channels, and the ways to it and from it, which may lose, double, delay and cut.
+
+Pub/sub as the real one gives it: a message goes to whoever subscribes to its channel when it arrives there, a publisher
+is told how many those are, nothing is kept, and all subscriptions are gone when the Redis is. A message carries the
+places between which it goes, so that the way from one node to another can be bad while all others are good: that is how
+several machines look, each with a Redis of its own.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from random import Random
+from typing import Final, NamedTuple, Protocol
+
+from coordinator.wire import Channels
+from tests.simulation.scheduler import Scheduler
+
+HOP_US_MIN: Final = 60
+HOP_US_MAX: Final = 260
+"""From a publisher through Redis to a subscriber, where nothing is wrong."""
+
+
+class Subscriber(Protocol):
+    """One connection that listens. `place` is the machine it is on."""
+
+    place: str
+
+    def take(self, channel: str, data: bytes) -> None: ...
+
+
+class Weather(NamedTuple):
+    """Something that befalls messages for a while. `places`: only messages from or to one of them; empty: all.
+
+    `share` of the messages are lost, doubled or late (each late one by `delay_us` at the most).
+    """
+
+    kind: str
+    share: float
+    delay_us: int
+    places: frozenset[str]
+
+
+class Network:
+    def __init__(self, scheduler: Scheduler, random: Random, channels: Channels, faults: Counter[str]) -> None:
+        """`faults` counts what befell messages, by kind."""
+        self._scheduler = scheduler
+        self._random = random
+        self._subscribers: dict[str, list[Subscriber]] = {}
+        self._place_of: dict[str, str] = {}
+        self._channels = channels
+        self._faults = faults
+        self.up = True
+        self.weather: list[Weather] = []
+        self.cuts: Counter[tuple[str, str]] = Counter()
+        """Ways that nothing passes, (from, to); counted, since partitions may lie over one another."""
+        self.delivered: Callable[[str, str, str, bytes], None] | None = None
+        """Told of each message that arrives: from, to, channel, data."""
+
+    # --- subscriptions ----------------------------------------------------------------------------
+
+    def name_place(self, channel: str, place: str) -> None:
+        """Messages to `channel` go to `place`, whether or not anyone listens there."""
+        self._place_of[channel] = place
+
+    def subscribe(self, channel: str, subscriber: Subscriber) -> None:
+        self._subscribers.setdefault(channel, []).append(subscriber)
+
+    def unsubscribe(self, channel: str, subscriber: Subscriber) -> None:
+        listening = self._subscribers.get(channel, [])
+        if subscriber in listening:
+            listening.remove(subscriber)
+
+    def count(self, channel: str) -> int:
+        """PUBSUB NUMSUB."""
+        return len(self._subscribers.get(channel, ()))
+
+    # --- messages ---------------------------------------------------------------------------------
+
+    def publish(
+        self,
+        sender: str,
+        channel: str,
+        data: bytes,
+        ahead_us: int = 0,
+        nobody_listens: Callable[[], None] | None = None,
+    ) -> None:
+        """Send off a message, `ahead_us` from now. `nobody_listens` is called back if so."""
+        if not self.up:
+            return
+        random = self._random.random
+        delay_us = ahead_us + HOP_US_MIN + int(random() * (HOP_US_MAX - HOP_US_MIN))
+        if self.weather:
+            receiver = self._place_of.get(channel, "")
+            for kind, share, extra_us, places in self.weather:
+                if (places and sender not in places and receiver not in places) or random() >= share:
+                    continue
+                self._faults[kind] += 1
+                if kind == "loss":
+                    return
+                late_us = int(random() * extra_us)
+                if kind == "duplication":
+                    self._scheduler.after(delay_us + late_us, self._arrive, sender, channel, data, None)
+                else:
+                    delay_us += late_us
+        self._scheduler.after(delay_us, self._arrive, sender, channel, data, nobody_listens)
+
+    def _arrive(
+        self, sender: str, channel: str, data: bytes, nobody_listens: Callable[[], None] | None
+    ) -> None:
+        listening = self._subscribers.get(channel)
+        if not listening or not self.up:
+            self._scheduler.nothing_happened()
+            if nobody_listens is not None and self.up:
+                self._scheduler.after(HOP_US_MIN, nobody_listens)
+            return
+        for subscriber in [*listening]:
+            if self.cuts and self.cuts[sender, subscriber.place]:
+                self._faults["cut-off-message"] += 1
+                continue
+            if self.delivered is not None:
+                self.delivered(sender, subscriber.place, channel, data)
+            subscriber.take(channel, data)
+
+    # --- what befalls it --------------------------------------------------------------------------
+
+    def cut(self, ways: list[tuple[str, str]]) -> None:
+        for way in ways:
+            self.cuts[way] += 1
+
+    def mend(self, ways: list[tuple[str, str]]) -> None:
+        for way in ways:
+            self.cuts[way] -= 1
+            if not self.cuts[way]:
+                del self.cuts[way]
+
+    def go_down(self) -> None:
+        """Redis ends: all subscriptions are gone, and so is what is under way."""
+        self.up = False
+        self._subscribers = {}
+
+    def come_up(self) -> None:
+        self.up = True

@@ -1,0 +1,276 @@
+"""A node: a machine with a disk and a clock, and the process on it, built as `coordinator/replica/host.py` builds it.
+
+The process runs the host's own `Turn` over the unchanged replica, engine and state machine. Around them is only what the
+host's loop does: run a turn when something came or when it is due, and end when the journal fails.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from random import Random
+from typing import TYPE_CHECKING, Any, Final
+
+from coordinator.consensus.engine import Outgoing, Role
+from coordinator.replica.host import WAITING_FOR
+from coordinator.replica.ports import JournalFailed, Outbound, Write
+from coordinator.replica.replica import Replica
+from coordinator.replica.report import Identity
+from coordinator.replica.turn import Turn
+from coordinator.statemachine.commands import Result
+from coordinator.statemachine.machine import Machine
+from tests.simulation.bus import Bus
+from tests.simulation.clocks import Clock
+from tests.simulation.disk import Disk, DiskDamaged, Journal, ProcessDied, Stored
+from tests.simulation.watch import Violation
+
+if TYPE_CHECKING:
+    from tests.simulation.watch import View
+    from tests.simulation.world import World
+
+TURN_US: Final = 60
+"""What a turn costs besides its fsync."""
+START_US_MIN: Final = 1_000
+START_US_MAX: Final = 60_000
+
+
+class _SeenMachine(Machine):
+    """The state machine, seen."""
+
+    def __init__(self, see: Callable[[int, bytes, Result, list[Any]], None]) -> None:
+        super().__init__()
+        self._see = see
+
+    def apply(self, index: int, entry: bytes | memoryview) -> Result:
+        known = len(self.events)
+        result = super().apply(index, entry)
+        self._see(index, bytes(entry), result, self.events[known:])
+        return result
+
+
+class _SeenTurn(Turn):
+    """The turn, seen where it publishes: the first time before its journal's commit, the second time after it."""
+
+    see_early: Callable[[list[Outgoing]], None]
+    see_late: Callable[[list[Outgoing]], None]
+    is_early = True
+
+    def _publish(self, batches: list[tuple[Replica, list[Outgoing]]], rest: list[Outbound]) -> None:
+        see = self.see_early if self.is_early else self.see_late
+        self.is_early = not self.is_early
+        for _, outgoing in batches:
+            see(outgoing)
+        super()._publish(batches, rest)
+
+
+class Node:
+    def __init__(self, world: World, name: str, stored: Stored, random: Random) -> None:
+        self.world = world
+        self.name = name
+        self.disk = Disk(stored)
+        self.clock = Clock(world.scheduler, random, world.settings.drift_ppm_max)
+        self.random = random
+        self.boots = 0
+        self.turn: _SeenTurn | None = None
+        """The process; None while there is none."""
+        self.replica: Replica | None = None
+        self.engine: Any = None
+        self.view: View
+        self.paused = False
+        self.cannot_start = ""
+        """Why no process will ever run here again."""
+        self._busy_until_us = 0
+        self._due_us: int | None = None
+        self._life = 0
+
+    # --- the process ------------------------------------------------------------------------------
+
+    @property
+    def is_up(self) -> bool:
+        return self.turn is not None
+
+    @property
+    def leads(self) -> bool:
+        return self.turn is not None and self.engine is not None and self.engine.role is Role.LEADER
+
+    def start(self) -> None:
+        """Begin a process, with what the disk holds."""
+        if self.is_up or self.cannot_start:
+            return
+        try:
+            stored = self.disk.load()
+        except DiskDamaged as damage:
+            self.cannot_start = str(damage)
+            return
+        world = self.world
+        self._life += 1
+        self.boots += 1
+        now_us = self.clock.now_us()
+        self.replica = self._host(stored, now_us) if stored is not None else None
+        self.engine = self.replica.engine if self.replica is not None else None
+        self.bus = Bus(
+            self.name,
+            world.network,
+            world.scheduler,
+            self.random,
+            world.channels,
+            wake=self._something_came,
+            ahead_us=lambda: self.clock.ahead_us,
+            listens=world.listeners_changed,
+        )
+        self.journal = Journal(self.disk, self.random, passes=self._time_passes, journaled=self._journaled)
+        drops: Counter[str] = Counter()
+        self.turn = _SeenTurn(
+            Identity(self.name, 1_000 + self.boots, self.boots, True, "" if self.replica else WAITING_FOR),
+            world.channels,
+            world.peer_key,
+            [self.replica] if self.replica is not None else [],
+            journal=self.journal,
+            bus=self.bus,
+            clock=self.clock,
+            drops=drops,
+        )
+        self.turn.see_early = self._see_early
+        self.turn.see_late = self._see_late
+        if not world.settings.with_feed:
+            self.turn._feed = _NoFeed()  # type: ignore[assignment]
+        self._busy_until_us = 0
+        self._due_us = None
+        world.watch.started(self)
+        world.scheduler.after(self.random.randrange(START_US_MIN, START_US_MAX), self._connect, self._life)
+        self._wake_at(world.scheduler.now_us)
+
+    def _host(self, stored: Stored, now_us: int) -> Replica:
+        world = self.world
+        engine = world.engine_kind.build(stored, world.settings.options, Random(self.random.getrandbits(64)), now_us)
+        machine = _SeenMachine(self._applied)
+        return Replica(world.cluster, world.settings.cluster_name, stored.replica, engine, machine, now_us)
+
+    def _connect(self, life: int) -> None:
+        if life == self._life and self.is_up:
+            self.bus.connect()
+
+    def die(self, why: str, *, silently: bool = False) -> None:
+        """The process ends as `kill -9` ends it. `silently`: its machine with it."""
+        if self.turn is None:
+            return
+        self.world.note(self.name, f"dies {why}")
+        self.turn = None
+        self.replica = None
+        self.engine = None
+        self._life += 1
+        self.paused = False
+        self.clock.thaw()
+        self.clock.ahead_us = 0
+        self.bus.die(silently=silently)
+
+    # --- its loop ---------------------------------------------------------------------------------
+
+    def _something_came(self) -> None:
+        if self.paused or self.turn is None:
+            return
+        now_us = self.world.scheduler.now_us
+        if now_us >= self._busy_until_us:
+            self._busy_until_us = now_us + TURN_US  # What else comes within it, the same turn drains.
+        self._wake_at(self._busy_until_us)
+
+    def _wake_at(self, time_us: int) -> None:
+        """Let there be a turn at `time_us` at the latest."""
+        if self._due_us is None or time_us < self._due_us:
+            self._due_us = time_us
+            self.world.scheduler.at(time_us, self._wake, time_us, self._life)
+
+    def _wake(self, due_us: int, life: int) -> None:
+        if due_us != self._due_us or life != self._life or self.paused:
+            self.world.scheduler.nothing_happened()
+            return
+        self._due_us = None
+        self._run_turn()
+
+    def _run_turn(self) -> None:
+        world = self.world
+        turn = self.turn
+        assert turn is not None
+        self.clock.ahead_us = 0
+        turn.is_early = True
+        try:
+            outcome = turn.run()
+        except ProcessDied as death:
+            self._ended(str(death))
+            return
+        except JournalFailed as failure:
+            self._ended(f"as its journal failed: {failure}")
+            return
+        except Violation:
+            raise
+        except Exception as defect:
+            raise Violation("no-defect", f"{self.name}: {defect!r}") from defect
+        ahead_us = self.clock.ahead_us + TURN_US
+        self.clock.ahead_us = 0
+        self._busy_until_us = world.scheduler.now_us + ahead_us
+        if self.engine is not None:
+            world.watch.turn_ended(self)
+        if outcome.crash:
+            self._ended("at an operator's word")
+            return
+        due_us = max(self.clock.true_us(outcome.deadline_us), self._busy_until_us)
+        self._wake_at(self._busy_until_us if self.bus.waiting else due_us)
+
+    def _ended(self, why: str) -> None:
+        """The process is over, and whoever looks after it starts it again."""
+        self.die(why)
+        self.world.injector.restart_later(self)
+
+    # --- what is seen of it -----------------------------------------------------------------------
+
+    def _time_passes(self, us: int) -> None:
+        self.clock.ahead_us += us
+
+    def _journaled(self, write: Write) -> None:
+        self.world.watch.journaled(self, write)
+
+    def _applied(self, index: int, entry: bytes, result: Result, events: list[Any]) -> None:
+        self.world.watch.applied(self, index, entry, result, events)
+
+    def _see_early(self, outgoing: list[Outgoing]) -> None:
+        self.world.watch.publishing(self, True, outgoing)
+        self.world.injector.moment("early", self)
+
+    def _see_late(self, outgoing: list[Outgoing]) -> None:
+        self.world.watch.publishing(self, False, outgoing)
+
+    # --- what befalls it --------------------------------------------------------------------------
+
+    def die_while_sending(self, packets: int) -> None:
+        """Die when so many more packets have left."""
+        self.bus.sends_left = packets
+
+    def pause(self, *, clock_stops: bool) -> None:
+        """SIGSTOP, or a suspended machine, whose clock may stand still with it."""
+        self.paused = True
+        self._due_us = None
+        if clock_stops:
+            self.clock.freeze()
+
+    def resume(self) -> None:
+        self.clock.thaw()
+        if self.paused:
+            self.paused = False
+            if self.turn is not None:
+                self._wake_at(self.world.scheduler.now_us)
+
+    def jump_clock(self, forward_us: int) -> None:
+        self.clock.jump(forward_us)
+        if self.turn is not None and not self.paused:
+            self._due_us = None
+            self._wake_at(max(self.world.scheduler.now_us, self._busy_until_us))
+
+
+class _NoFeed:
+    """In place of the feed, which decides nothing and costs as much as all else, in most seeds."""
+
+    def due_us(self, now_us: int) -> int:
+        return now_us + 10_000_000
+
+    def packets(self, *_: Any) -> list[Outbound]:
+        return []

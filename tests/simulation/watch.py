@@ -1,0 +1,201 @@
+"""What there is to see of a run, and who looks: checkers say what they want to be told by having a method of that name.
+
+This module also keeps what is true of the cluster as a whole, learned from the first replica that showed it: which
+entries are committed, and what came of each when it was applied.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from coordinator.consensus.engine import Outgoing, Role
+from coordinator.consensus.entries import COMMAND
+from coordinator.replica.ports import Write
+from coordinator.statemachine.commands import Result
+from coordinator.statemachine.machine import Event
+
+if TYPE_CHECKING:
+    from tests.simulation.clients import Client, HeldLease
+    from tests.simulation.history import Operation
+    from tests.simulation.node import Node
+    from tests.simulation.world import World
+
+
+class Violation(Exception):
+    """A property does not hold. `checker` is the property's name."""
+
+    def __init__(self, checker: str, message: str) -> None:
+        super().__init__(message)
+        self.checker = checker
+
+
+class View(NamedTuple):
+    """What the outside can tell of a replica between two turns."""
+
+    term: int
+    role: Role
+    commit: int
+    last_index: int
+    last_term: int
+
+
+class Checker:
+    """One property. A subclass has those of these methods that it wants to be called; each is empty here.
+
+    `name` is what a violation is reported under; `checks` counts comparisons that could have failed.
+    """
+
+    name = ""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.checks = 0
+
+    def violated(self, message: str) -> None:
+        raise Violation(self.name, message)
+
+    def started(self, node: Node) -> None:
+        """A process of `node` has begun, with what its disk held."""
+
+    def changed(self, node: Node, before: View, after: View) -> None:
+        """A turn of `node` changed what is seen of it."""
+
+    def elected(self, node: Node) -> None:
+        """`node` has become the leader of its term."""
+
+    def journaled(self, node: Node, write: Write) -> None:
+        """`write` is on the disk of `node` now."""
+
+    def committed(self, node: Node, index: int, term: int, entry: bytes, is_first: bool) -> None:
+        """`node` takes `index` for committed; `is_first`: nobody did before it."""
+
+    def applied(self, node: Node, index: int, entry: bytes, result: Result, events: list[Event], is_first: bool) -> None:
+        """The state machine of `node` applied a command."""
+
+    def publishing(self, node: Node, is_early: bool, outgoing: Sequence[Outgoing]) -> None:
+        """`node` sends messages to its peers; `is_early`: before its journal's commit."""
+
+    def invoked(self, operation: Operation) -> None:
+        """A client began an operation."""
+
+    def returned(self, operation: Operation) -> None:
+        """An operation came back, or was given up."""
+
+    def lease_taken(self, lease: HeldLease) -> None:
+        """A client was granted a lock."""
+
+    def lease_renewed(self, client: Client) -> None:
+        """A session of `client` was confirmed."""
+
+    def finished(self) -> None:
+        """The run is over, the faults are healed, the cluster is quiet."""
+
+
+HOOKS: Final = (
+    "started",
+    "changed",
+    "elected",
+    "journaled",
+    "committed",
+    "applied",
+    "publishing",
+    "invoked",
+    "returned",
+    "lease_taken",
+    "lease_renewed",
+    "finished",
+)
+
+
+class Watch:
+    """Tells each checker what it wants to know, and keeps the truth."""
+
+    def __init__(self, checkers: list[Checker]) -> None:
+        self.checkers = checkers
+        wanted: dict[str, list[Any]] = {}
+        for hook in HOOKS:
+            base = getattr(Checker, hook)
+            wanted[hook] = [getattr(c, hook) for c in checkers if getattr(type(c), hook) is not base]
+        self._wanted = wanted
+        self._changed = wanted["changed"]
+        self._committed = wanted["committed"]
+        self._applied = wanted["applied"]
+        self._publishing = wanted["publishing"]
+        self._journaled = wanted["journaled"]
+        self.committed_terms: list[int] = []
+        self.committed_entries: list[bytes] = []
+        """By index, from 1: what some replica took for committed first."""
+        self.results: dict[int, tuple[bytes, Result, list[Event]]] = {}
+        """What the first replica to apply an index got: the entry, its result, its events."""
+        self.elections = 0
+        self.leader: Node | None = None
+        """Whoever was elected last."""
+
+    def tell(self, hook: str, *arguments: Any) -> None:
+        for listener in self._wanted[hook]:
+            listener(*arguments)
+
+    # --- what nodes show --------------------------------------------------------------------------
+
+    def started(self, node: Node) -> None:
+        if node.replica is not None:
+            node.view = self._look(node)
+            self.tell("started", node)
+
+    def turn_ended(self, node: Node) -> None:
+        before = node.view
+        engine = node.engine
+        if (
+            engine.log.last_index == before.last_index
+            and engine.term == before.term
+            and engine.log.commit == before.commit
+            and engine.role is before.role
+            and engine.log.last_term == before.last_term
+        ):
+            return
+        after = node.view = self._look(node)
+        for listener in self._changed:
+            listener(node, before, after)
+        if after.role is Role.LEADER and (before.role is not Role.LEADER or before.term != after.term):
+            self.elections += 1
+            self.leader = node
+            self.tell("elected", node)
+        if after.commit > before.commit:
+            self._note_commits(node, before.commit, after.commit)
+
+    @staticmethod
+    def _look(node: Node) -> View:
+        engine = node.engine
+        return View(engine.term, engine.role, engine.log.commit, engine.log.last_index, engine.log.last_term)
+
+    def _note_commits(self, node: Node, after_index: int, last_index: int) -> None:
+        log = node.engine.log
+        for index in range(after_index + 1, last_index + 1):
+            position = index - log.offset - 1
+            term, entry = log.terms[position], log.entries[position]
+            is_first = index == len(self.committed_terms) + 1
+            if is_first:
+                self.committed_terms.append(term)
+                self.committed_entries.append(entry)
+            for listener in self._committed:
+                listener(node, index, term, entry, is_first)
+
+    def applied(self, node: Node, index: int, entry: bytes, result: Result, events: list[Event]) -> None:
+        is_first = index not in self.results
+        if is_first:
+            self.results[index] = (entry, result, events)
+        for listener in self._applied:
+            listener(node, index, entry, result, events, is_first)
+
+    def publishing(self, node: Node, is_early: bool, outgoing: Sequence[Outgoing]) -> None:
+        for listener in self._publishing:
+            listener(node, is_early, outgoing)
+
+    def journaled(self, node: Node, write: Write) -> None:
+        for listener in self._journaled:
+            listener(node, write)
+
+    @property
+    def committed_commands(self) -> int:
+        return sum(1 for entry in self.committed_entries if entry[0] == COMMAND)

@@ -1,0 +1,126 @@
+"""One simulated installation: nodes, clients, network, faults and whoever watches, all from one seed."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from random import Random
+from typing import Final, NamedTuple
+
+from coordinator.consensus.membership import Member
+from coordinator.consensus.raft.options import Options
+from coordinator.replica.births import FIRST_EPOCH, first_log
+from coordinator.wire import Channels, Token
+from tests.simulation import faults
+from tests.simulation.checkers import CHECKERS
+from tests.simulation.clients import Client
+from tests.simulation.clocks import DRIFT_PPM_MAX
+from tests.simulation.disk import Stored
+from tests.simulation.engines import ENGINES
+from tests.simulation.faults import Fault
+from tests.simulation.injector import Injector
+from tests.simulation.network import Network
+from tests.simulation.node import Node
+from tests.simulation.scheduler import Scheduler
+from tests.simulation.watch import Watch
+from tests.simulation.workload import Mix, Workload
+
+REALM: Final = "51a1ab1e"
+
+
+class Settings(NamedTuple):
+    """What a seed draws besides its faults."""
+
+    engine: str
+    nodes: int
+    clients: int
+    options: Options
+    mix: Mix
+    drift_ppm_max: int
+    with_feed: bool
+    cluster_name: str = "default"
+
+    @classmethod
+    def draw(cls, engine: str, nodes: int, random: Random) -> Settings:
+        return cls(
+            engine=engine,
+            nodes=nodes,
+            clients=random.choice((2, 3, 3, 4)),
+            options=ENGINES[engine].options(random),
+            mix=Mix.draw(random),
+            drift_ppm_max=random.choice((0, 500, DRIFT_PPM_MAX)),
+            with_feed=random.random() < 0.03,
+        )
+
+
+class World:
+    def __init__(
+        self, seed: int, settings: Settings, plan: list[Fault], trace: Callable[[int, str, str], None] | None = None
+    ) -> None:
+        """`trace` is told each thing that happens: when (true time), to whom, what."""
+        self.seed = seed
+        self.settings = settings
+        self.engine_kind = ENGINES[settings.engine]
+        self.trace = trace
+        self.scheduler = Scheduler()
+        self.faults: Counter[str] = Counter()
+        self.channels = Channels(REALM)
+        random = Random(f"{seed}:world")
+        self.peer_key = random.randbytes(32)
+        self.token = Token(REALM, f"{random.getrandbits(64):016x}", f"{random.getrandbits(256):064x}")
+        self.cluster = random.getrandbits(63) | 1
+        self.network = Network(self.scheduler, Random(f"{seed}:network"), self.channels, self.faults)
+        self.workload = Workload(self, settings.mix)
+        self.injector = Injector(self, Random(f"{seed}:injector"), plan, self.faults)
+        self.nodes = self._birth(random)
+        self.node_by_replica = {node.disk.replica: node for node in self.nodes}
+        self.clients = [Client(self, f"c{n}", Random(f"{seed}:c{n}")) for n in range(1, settings.clients + 1)]
+        self.watch = Watch([checker(self) for checker in CHECKERS])
+        if trace is not None:
+            self.network.delivered = self._delivered
+
+    def _birth(self, random: Random) -> list[Node]:
+        """The first journals, as `coordinator/replica/births.py` makes them."""
+        names = [f"node{number}" for number in range(1, self.settings.nodes + 1)]
+        members = [Member(random.getrandbits(63) | 1, name) for name in names]
+        log = first_log(self.cluster, self.settings.cluster_name, FIRST_EPOCH, members, self.token)
+        nodes = []
+        for member in members:
+            self.network.name_place(self.channels.peer(member.node), member.node)
+            self.network.name_place(self.channels.client(member.node), member.node)
+            stored = Stored(member.replica, log.hard_state, log.terms, log.entries)
+            nodes.append(Node(self, member.node, stored, Random(f"{self.seed}:{member.node}")))
+        return nodes
+
+    def begin(self) -> None:
+        for node in self.nodes:
+            node.start()
+        for client in self.clients:
+            client.start()
+        self.injector.begin()
+
+    @property
+    def majority(self) -> int:
+        return len(self.nodes) // 2 + 1
+
+    def listeners_changed(self, name: str) -> None:
+        """The mailbox of node `name` has another number of listeners."""
+        for node in self.nodes:
+            if node.is_up and node.name != name:
+                node.bus.counts_changed(name)
+
+    # --- the trace --------------------------------------------------------------------------------
+
+    def note(self, who: str, what: str) -> None:
+        if self.trace is not None:
+            self.trace(self.scheduler.now_us, who, what)
+
+    def _delivered(self, sender: str, receiver: str, channel: str, data: bytes) -> None:
+        assert self.trace is not None
+        from tests.simulation.trace import describe
+
+        self.trace(self.scheduler.now_us, receiver, f"<- {sender}: {describe(data)}")
+
+
+def draw_plan(seed: int) -> list[Fault]:
+    return faults.draw(Random(f"{seed}:faults"))

@@ -1,0 +1,255 @@
+"""What holds for every page: behind a login, under a strict policy, with no address of anybody else's; and the admin."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import Permission, User
+from django.core.exceptions import PermissionDenied
+from django.test import AsyncClient as DjangoAsyncClient
+from django.test import Client as DjangoClient
+from django.urls import URLPattern, URLResolver, get_resolver
+
+from coordinator import audit
+from coordinator.middleware import ADMIN_POLICY, DOCS_POLICY, OWN_POLICY, policy_for
+from coordinator.models import AuditEntry, Cluster, Node, Replica
+from tests.unit.web.helpers import PASSWORD
+
+OPEN = {"/healthz", "/readyz", "/readyz/default", "/accounts/login/", "/accounts/logout/", "/admin/login/", "/admin/logout/"}
+FOREIGN = re.compile(r"""(?:src|href|action)\s*=\s*["'](?:https?:)?//""", re.IGNORECASE)
+
+ADMIN_PAGES = [
+    "/admin/",
+    "/admin/conclave/cluster/",
+    "/admin/conclave/node/",
+    "/admin/conclave/replica/",
+    "/admin/conclave/auditentry/",
+    "/admin/auth/user/",
+    "/admin/auth/user/add/",
+    "/admin/auth/group/",
+    "/admin/auth/group/add/",
+    "/admin/password_change/",
+]
+
+
+@pytest.fixture
+def record(transactional_db: None) -> dict[str, Any]:
+    cluster = Cluster.objects.create(name="default", cluster_id="c0ffee")
+    node = Node.objects.create(name="node1")
+    replica = Replica.objects.create(cluster=cluster, node=node, replica_id="a0", role="leader", term=4, applied_index=17)
+    entry = audit.record(actor="admin", action=audit.NODE_CRASHED, target="default/node1", reason="to see it")
+    return {"cluster": cluster, "node": node, "replica": replica, "auditentry": entry}
+
+
+# --- behind a login -------------------------------------------------------------------------------
+
+
+def _addresses(patterns: Any, prefix: str = "/") -> list[str]:
+    found = []
+    for pattern in patterns:
+        part = str(pattern.pattern)
+        if isinstance(pattern, URLResolver):
+            found += _addresses(pattern.url_patterns, prefix + part)
+        elif isinstance(pattern, URLPattern) and not part.startswith(("^", "(")):
+            found.append(prefix + re.sub(r"<(?:\w+:)?\w+>", "1", part))
+    return found
+
+
+def test_every_address_but_the_open_ones_is_behind_a_login(db: None) -> None:
+    client = DjangoClient()
+    addresses = [address for address in _addresses(get_resolver().url_patterns) if not address.startswith("/api/v1/")]
+    assert len(addresses) > 20
+    for address in addresses:
+        address = address.replace("/readyz/1", "/readyz/default")
+        if address in OPEN:
+            continue
+        response = client.get(address)
+        assert response.status_code in (302, 404), (address, response.status_code)
+        if response.status_code == 302:
+            assert response["Location"].startswith(("/accounts/login/", "/admin/login/")), address
+
+
+def test_signing_in_leads_back_and_lands_in_the_audit(admin: User) -> None:
+    client = DjangoClient(enforce_csrf_checks=True)
+    page = client.get("/accounts/login/?next=/admin/")
+    assert page.status_code == 200
+    form = {"username": "admin", "password": PASSWORD, "next": "/admin/"}
+    assert client.post("/accounts/login/", form).status_code == 403
+    response = client.post(
+        "/accounts/login/", form | {"csrfmiddlewaretoken": client.cookies["csrftoken"].value}
+    )
+    assert response.status_code == 302
+    assert response["Location"] == "/admin/"
+    assert AuditEntry.objects.get().action == audit.SIGNED_IN
+    cookie = next(value for name, value in client.cookies.items() if name.startswith("conclave_session_"))
+    assert cookie["httponly"]
+    assert cookie["samesite"] == "Lax"
+    assert not cookie["secure"]
+
+
+def test_a_wrong_password_signs_nobody_in(admin: User) -> None:
+    client = DjangoClient()
+    response = client.post("/accounts/login/", {"username": "admin", "password": "wrong"})
+    assert response.status_code == 200
+    assert client.get("/admin/").status_code == 302
+    assert not AuditEntry.objects.exists()
+
+
+def test_over_https_every_cookie_is_secure(admin: User) -> None:
+    client = DjangoClient()
+    response = client.post("/accounts/login/", {"username": "admin", "password": PASSWORD}, secure=True)
+    assert response.status_code == 302
+    assert len(client.cookies) == 2
+    assert all(cookie["secure"] for cookie in client.cookies.values())
+
+
+def test_signing_out_takes_a_post(pages: DjangoClient) -> None:
+    assert pages.get("/accounts/logout/").status_code == 405
+    assert pages.post("/accounts/logout/").status_code == 302
+    assert pages.get("/admin/").status_code == 302
+
+
+def test_the_admin_signs_in_where_everybody_does(db: None) -> None:
+    response = DjangoClient().get("/admin/", follow=True)
+    assert response.redirect_chain[-1][0] == "/accounts/login/?next=/admin/"
+
+
+def test_leading_back_never_leads_away(admin: User) -> None:
+    form = {"username": "admin", "password": PASSWORD, "next": "https://evil.example/"}
+    assert DjangoClient().post("/accounts/login/", form)["Location"] == "/"
+
+
+# --- policies -------------------------------------------------------------------------------------
+
+
+def test_each_part_has_its_own_policy() -> None:
+    assert policy_for("/") == policy_for("/live/default") == policy_for("/accounts/login/") == OWN_POLICY
+    assert policy_for("/admin/auth/user/") == ADMIN_POLICY
+    assert policy_for("/api/docs") == DOCS_POLICY
+    assert "unsafe" not in OWN_POLICY
+    assert "default-src 'none'" in OWN_POLICY
+    assert "frame-ancestors 'none'" in OWN_POLICY
+    assert "'unsafe-inline'" not in ADMIN_POLICY.split("style-src")[0]
+    for policy in (OWN_POLICY, ADMIN_POLICY, DOCS_POLICY):
+        assert "http:" not in policy
+        assert "https:" not in policy
+        assert "*" not in policy
+
+
+def test_every_answer_carries_the_policy_and_its_companions(pages: DjangoClient) -> None:
+    for path in ("/accounts/login/", "/admin/", "/api/docs", "/nothing/here", "/healthz"):
+        response = pages.get(path)
+        assert response["Content-Security-Policy"] == policy_for(path), path
+        assert response["X-Content-Type-Options"] == "nosniff"
+        assert response["X-Frame-Options"] == "DENY"
+        assert response["Referrer-Policy"] == "same-origin"
+
+
+def test_our_own_pages_hold_no_inline_script_or_style(pages: DjangoClient) -> None:
+    for path in ("/accounts/login/", "/live/default", "/nothing/here"):
+        text = pages.get(path).content.decode()
+        assert not re.search(r"<script(?![^>]*\bsrc=)(?![^>]*application/json)", text), path
+        assert "<style" not in text, path
+        assert not re.search(r"\s(?:style|on\w+)=", text), path
+
+
+def test_the_documents_of_the_api_need_a_login_and_nobody_elses_server(pages: DjangoClient) -> None:
+    assert DjangoClient().get("/api/docs").status_code == 302
+    page = pages.get("/api/docs")
+    assert page.status_code == 200
+    assert "swagger-ui" in page.content.decode()
+    assert '"url": "/api/v1/openapi.json"' in page.content.decode()
+    assert not FOREIGN.search(page.content.decode())
+    described = pages.get("/api/v1/openapi.json")
+    assert described.status_code == 200
+    assert described.json()["info"]["title"] == "Conclave"
+
+
+# --- the admin ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", ADMIN_PAGES)
+def test_the_admins_pages_render_with_no_address_of_anybody_elses(
+    pages: DjangoClient, record: dict[str, Any], path: str
+) -> None:
+    response = pages.get(path)
+    assert response.status_code == 200
+    text = response.content.decode()
+    assert "Conclave" in text
+    assert not FOREIGN.search(text)
+
+
+def test_each_row_of_the_record_can_be_looked_at_and_not_touched(pages: DjangoClient, record: dict[str, Any]) -> None:
+    for model, row in record.items():
+        address = f"/admin/conclave/{model}/{row.pk}/change/"
+        page = pages.get(address)
+        assert page.status_code == 200, model
+        assert 'name="_save"' not in page.content.decode(), model
+        assert pages.post(address, {"name": "changed", "actor": "changed"}).status_code == 403, model
+        assert pages.get(f"/admin/conclave/{model}/add/").status_code == 403, model
+        assert pages.post(f"/admin/conclave/{model}/{row.pk}/delete/", {"post": "yes"}).status_code == 403, model
+    assert "held by the log" in pages.get(f"/admin/conclave/cluster/{record['cluster'].pk}/change/").content.decode()
+
+
+def test_searches_and_filters_of_the_record_work(pages: DjangoClient, record: dict[str, Any]) -> None:
+    for path in (
+        "/admin/conclave/replica/?q=node1",
+        "/admin/conclave/replica/?role=leader",
+        "/admin/conclave/auditentry/?q=node1&outcome__exact=done",
+        "/admin/conclave/node/?q=x",
+    ):
+        assert pages.get(path).status_code == 200, path
+
+
+def test_a_user_whose_name_cannot_be_a_principal_is_not_made(pages: DjangoClient) -> None:
+    form = {"password1": PASSWORD, "password2": PASSWORD, "usable_password": "true"}
+    refused = pages.post("/admin/auth/user/add/", form | {"username": "jürgen"})
+    assert refused.status_code == 200
+    assert "cannot be a principal" in refused.content.decode()
+    assert pages.post("/admin/auth/user/add/", form | {"username": "juergen"}).status_code == 302
+    assert set(User.objects.values_list("username", flat=True)) == {"admin", "juergen"}
+
+
+def test_rights_are_given_as_permissions(db: None) -> None:
+    names = set(Permission.objects.filter(content_type__app_label="conclave").values_list("codename", flat=True))
+    assert {"read_state", "write_keys", "use_locks", "administer"} <= names
+
+
+def test_an_audit_entry_is_never_changed_nor_deleted(record: dict[str, Any]) -> None:
+    entry = AuditEntry.objects.get()
+    entry.actor = "somebody else"
+    with pytest.raises(PermissionDenied):
+        entry.save()
+    with pytest.raises(PermissionDenied):
+        entry.delete()
+
+
+# --- async from end to end ------------------------------------------------------------------------
+
+
+def test_every_middleware_is_async_capable(settings: Any) -> None:
+    from django.utils.module_loading import import_string
+
+    for path in settings.MIDDLEWARE:
+        assert getattr(import_string(path), "async_capable", False), path
+
+
+async def test_an_async_view_runs_on_the_event_loop(async_client: DjangoAsyncClient) -> None:
+    import threading
+
+    from coordinator import health
+
+    where: list[int] = []
+
+    def look(request: Any) -> None:
+        where.append(threading.get_ident())
+
+    original = health._safe_only
+    try:
+        health._safe_only = look
+        await async_client.get("/healthz")
+    finally:
+        health._safe_only = original
+    assert where == [threading.get_ident()]

@@ -1,0 +1,221 @@
+"""What the web process does around Django: bodies, callers that are gone, origins of sockets, start and end."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+from urllib.parse import unquote
+
+import pytest
+
+from coordinator import access, asgi
+from coordinator.api import attempt
+from tests.unit.web.fake_cluster import FakeCluster
+from tests.unit.web.helpers import API, Bearer
+
+
+def scope(method: str, path: str, headers: dict[str, str] | None = None) -> dict[str, Any]:
+    """As the web server hands it in: the address decoded as UTF-8, beside its raw form."""
+    return {
+        "type": "http",
+        "asgi": {"version": "3.0"},
+        "http_version": "1.1",
+        "method": method,
+        "scheme": "http",
+        "path": unquote(path),
+        "raw_path": path.encode("ascii"),
+        "query_string": b"",
+        "root_path": "",
+        "headers": [
+            (name.lower().encode(), value.encode()) for name, value in ({"Host": "127.0.0.1:8000"} | (headers or {})).items()
+        ],
+        "client": ("127.0.0.1", 1),
+        "server": ("127.0.0.1", 8000),
+    }
+
+
+class Exchange:
+    """One HTTP exchange with the whole application. `hang_up()` is what a web server says when the connection closes."""
+
+    def __init__(self, method: str, path: str, headers: dict[str, str], body: bytes = b"", chunks: int = 1) -> None:
+        self._incoming: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        for number in range(chunks):
+            self._incoming.put_nowait({"type": "http.request", "body": body, "more_body": number < chunks - 1})
+        self.status = 0
+        self.body = b""
+        self.reading = asyncio.Event()
+        self.reading.set()
+        self._scope = scope(method, path, headers)
+
+    async def _send(self, message: dict[str, Any]) -> None:
+        await self.reading.wait()
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+        else:
+            self.body += message.get("body", b"")
+
+    def hang_up(self) -> None:
+        self._incoming.put_nowait({"type": "http.disconnect"})
+
+    async def run(self) -> Exchange:
+        await asgi.application(self._scope, self._incoming.get, self._send)
+        return self
+
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+async def settled() -> None:
+    while access._background:
+        await asyncio.gather(*access._background, return_exceptions=True)
+
+
+@pytest.mark.parametrize(
+    ("address", "name"), [("caf%C3%A9", "café"), ("%F0%9F%94%92", "🔒"), ("billing%2Fmonth-end", "billing/month-end")]
+)
+async def test_names_are_percent_encoded_utf8(worker: Bearer, address: str, name: str) -> None:
+    exchange = await Exchange("POST", f"{API}/locks/{address}/acquire", worker.headers, b"{}").run()
+    assert exchange.status == 200
+    assert exchange.json()["name"] == name
+
+
+@pytest.mark.parametrize("address", ["%FF", "%ED%A0%80", "a%C3"])
+async def test_names_that_are_no_utf8_are_refused(worker: Bearer, address: str) -> None:
+    exchange = await Exchange("POST", f"{API}/locks/{address}/acquire", worker.headers, b"{}").run()
+    assert exchange.status == 422
+
+
+# --- bodies ---------------------------------------------------------------------------------------
+
+
+async def test_a_body_that_announces_itself_too_large_is_refused_unread(worker: Bearer) -> None:
+    headers = worker.headers | {"Content-Length": str(asgi.BODY_BYTES_MAX + 1)}
+    exchange = await Exchange("PUT", f"{API}/keys/a", headers).run()
+    assert exchange.status == 413
+    assert exchange.json()["error"] == "too-large"
+
+
+async def test_a_body_that_grows_too_large_is_cut_off(worker: Bearer) -> None:
+    exchange = await Exchange("PUT", f"{API}/keys/a", worker.headers, b"x" * 65_536, chunks=10_000).run()
+    assert exchange.status == 413
+
+
+# --- callers that are gone ------------------------------------------------------------------------
+
+
+async def test_a_waiter_whose_connection_closes_leaves_the_line(
+    worker: Bearer, other: Bearer, cluster: FakeCluster
+) -> None:
+    await worker.post(f"{API}/locks/deploy/acquire")
+    before = set(cluster.machine.sessions)
+    exchange = Exchange("POST", f"{API}/locks/deploy/acquire", other.headers, b'{"wait_ms": 60000}')
+    running = asyncio.ensure_future(exchange.run())
+    while not cluster.machine.waiting:
+        await asyncio.sleep(0)
+    exchange.hang_up()
+    await running
+    await settled()
+    assert cluster.machine.waiting == 0
+    assert set(cluster.machine.sessions) == before
+    assert not attempt._live
+
+
+async def test_a_grant_whose_answer_nobody_takes_is_given_back(worker: Bearer, cluster: FakeCluster) -> None:
+    """The connection closes after the view has answered and before the answer is out."""
+    exchange = Exchange("POST", f"{API}/locks/deploy/acquire", worker.headers, b"{}")
+    exchange.reading.clear()
+    running = asyncio.ensure_future(exchange.run())
+    while "deploy" not in cluster.machine.locks or attempt._live:
+        await asyncio.sleep(0)
+    exchange.hang_up()
+    await asyncio.sleep(0.01)
+    exchange.reading.set()
+    await running
+    await settled()
+    assert "deploy" not in cluster.machine.locks
+
+
+async def test_a_grant_whose_answer_was_taken_stays(worker: Bearer, cluster: FakeCluster) -> None:
+    exchange = Exchange("POST", f"{API}/locks/deploy/acquire", worker.headers, b"{}")
+    await exchange.run()
+    exchange.hang_up()
+    await settled()
+    assert cluster.machine.locks["deploy"].token == exchange.json()["token"]
+
+
+# --- sockets --------------------------------------------------------------------------------------
+
+
+def _socket(origin: str | None, host: str = "127.0.0.1:8000", scheme: str = "ws") -> dict[str, Any]:
+    headers = [(b"host", host.encode())] + ([(b"origin", origin.encode())] if origin is not None else [])
+    return {"type": "websocket", "scheme": scheme, "path": "/ws/live/default/", "headers": headers}
+
+
+def test_a_socket_is_let_in_from_our_own_pages_alone(settings: Any) -> None:
+    own = asgi.is_own_origin
+    assert own(_socket("http://127.0.0.1:8000"))
+    assert own(_socket("http://localhost:8000", "localhost:8000"))
+    assert own(_socket("http://[::1]:8000", "[::1]:8000"))
+    assert own(_socket("https://127.0.0.1:8000", scheme="wss"))
+    assert not own(_socket(None))
+    assert not own(_socket(""))
+    assert not own(_socket("null"))
+    assert not own(_socket("http://evil.example"))
+    assert not own(_socket("http://127.0.0.1:9000"))
+    assert not own(_socket("https://127.0.0.1:8000"))
+    assert not own(_socket("http://localhost:8000"))
+    assert not own(_socket("http://evil.example", "evil.example"))
+    assert not own(_socket("http://127.0.0.1:8000.evil.example"))
+
+
+def test_a_socket_is_let_in_from_origins_that_the_operator_named(settings: Any) -> None:
+    settings.ALLOWED_HOSTS = ["conclave.example", ".example.org"]
+    settings.CSRF_TRUSTED_ORIGINS = ["https://conclave.example", "https://*.example.org"]
+    own = asgi.is_own_origin
+    assert own(_socket("https://conclave.example", "conclave.example"))
+    assert own(_socket("https://a.example.org", "a.example.org"))
+    assert not own(_socket("https://aexample.org", "conclave.example"))
+    assert not own(_socket("https://evil.example", "conclave.example"))
+
+
+async def test_a_foreign_socket_is_refused_before_anything_else_sees_it() -> None:
+    sent: list[Any] = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "websocket.connect"}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    await asgi.application(_socket("http://evil.example"), receive, send)
+    assert sent == [{"type": "websocket.close", "code": 4403}]
+
+
+# --- start and end --------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("transactional_db")
+async def test_start_and_end_reach_whoever_must_know(cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    happened: list[str] = []
+
+    async def start() -> None:
+        happened.append("reader started")
+
+    async def stop() -> None:
+        happened.append("reader stopped")
+
+    monkeypatch.setattr(asgi.feed_reader, "start", start)
+    monkeypatch.setattr(asgi.feed_reader, "stop", stop)
+    incoming: asyncio.Queue[dict[str, str]] = asyncio.Queue()
+    sent: asyncio.Queue[Any] = asyncio.Queue()
+    running = asyncio.ensure_future(asgi.application({"type": "lifespan"}, incoming.get, sent.put))
+    incoming.put_nowait({"type": "lifespan.startup"})
+    assert await sent.get() == {"type": "lifespan.startup.complete"}
+    await settled()
+    client = access.client()
+    incoming.put_nowait({"type": "lifespan.shutdown"})
+    assert await sent.get() == {"type": "lifespan.shutdown.complete"}
+    await running
+    assert happened == ["reader started", "reader stopped"]
+    assert client.is_closed  # type: ignore[attr-defined]
