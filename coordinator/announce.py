@@ -1,5 +1,6 @@
-"""Says at the terminal when the page can be opened, or what it still waits for. Started beside the parts by `manage.py up`;
-the standard library alone, so that it costs the start next to nothing.
+"""Says at the terminal when the page can be opened, or what it still waits for.
+
+Started beside the parts by `manage.py up`; the standard library alone, so that it costs the start next to nothing.
 
     python -m coordinator.announce CONNECT_ADDRESS PORT HOST_HEADER STARTED_MONOTONIC
 """

@@ -144,7 +144,9 @@ class Config(BaseSettings):
             for network in networks:
                 ipaddress.ip_network(network)
         except ValueError:
-            raise ValueError("addresses or networks of proxies separated by commas, such as 10.0.0.1,10.1.0.0/16") from None
+            raise ValueError(
+                "addresses or networks of proxies separated by commas, such as 10.0.0.1,10.1.0.0/16"
+            ) from None
         return networks
 
     @field_validator("redis_url", mode="before")
@@ -306,7 +308,9 @@ class DataDirectory:
         try:
             return wire.Token.parse(text)
         except ValueError:
-            raise ConfigError(f"{path}: expected a token of the form conclave_REALM_ID_SECRET; it holds something else") from None
+            raise ConfigError(
+                f"{path}: expected a token of the form conclave_REALM_ID_SECRET; it holds something else"
+            ) from None
 
     def make_secrets(self) -> None:
         """All of them, before anything is made that knows them: what was cut off then never lacks one later."""
@@ -372,7 +376,8 @@ def external_client_user(realm: str) -> str:
 
 def _new_redis_state() -> str:
     return json.dumps(
-        {"port": free_port(), "node_password": secrets.token_hex(24), "client_password": secrets.token_hex(24)}, indent=2
+        {"port": free_port(), "node_password": secrets.token_hex(24), "client_password": secrets.token_hex(24)},
+        indent=2,
     )
 
 
@@ -382,7 +387,9 @@ def free_port() -> int:
         port = secrets.choice(_PORTS_OF_OUR_OWN)
         if port_is_free("127.0.0.1", port):
             return port
-    raise ConfigError(f"no free port found on 127.0.0.1 in {PORT_CHOICES_MAX} tries; set REDIS_URL to a Redis that runs")
+    raise ConfigError(
+        f"no free port found on 127.0.0.1 in {PORT_CHOICES_MAX} tries; set REDIS_URL to a Redis that runs"
+    )
 
 
 def port_is_free(address: str, port: int) -> bool:
@@ -394,7 +401,9 @@ def port_is_free(address: str, port: int) -> bool:
             probe.bind((address, port))
             probe.listen(1)
         except PermissionError:
-            raise ConfigError(f"port {port} on {address}: this user may not listen there; take a port above 1023") from None
+            raise ConfigError(
+                f"port {port} on {address}: this user may not listen there; take a port above 1023"
+            ) from None
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
                 return False

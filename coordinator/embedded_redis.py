@@ -99,9 +99,25 @@ def client_acl_rules(realm: str, password: str, server_version: tuple[int, ...])
     QUIT is not named: every version allows it to everyone, and 6.2 knows no such word in an ACL.
     """
     mailboxes, answers = f"&conclave:{realm}:c:*", f"&conclave:{realm}:r:*"
-    start = ["reset", "on", _hashed(password), "resetkeys", "resetchannels", "-@all", "+ping", "+hello", "+auth", "+reset"]
+    start = [
+        "reset",
+        "on",
+        _hashed(password),
+        "resetkeys",
+        "resetchannels",
+        "-@all",
+        "+ping",
+        "+hello",
+        "+auth",
+        "+reset",
+    ]
     if server_version >= SELECTORS_SINCE:
-        return [*start, "+unsubscribe", f"(+publish resetchannels {mailboxes})", f"(+subscribe resetchannels {answers})"]
+        return [
+            *start,
+            "+unsubscribe",
+            f"(+publish resetchannels {mailboxes})",
+            f"(+subscribe resetchannels {answers})",
+        ]
     return [*start, "+publish", "+subscribe", "+unsubscribe", mailboxes, answers]
 
 
@@ -205,7 +221,9 @@ def _replace(path: Path, text: str) -> None:
     """Readers see the old file or the new one, never half of one."""
     aside = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
-        with open(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "w", encoding="utf-8") as file:
+        with open(
+            os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "w", encoding="utf-8"
+        ) as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())

@@ -138,7 +138,11 @@ def about_nodes(config: Config, data: DataDirectory) -> list[str]:
     """What it means that the nodes on disk are not those that CONCLAVE_NODES asks for. Empty before the first births."""
     present, wanted = _nodes_on_disk(data), config.node_names
     if not present:
-        return ["the record knows the cluster, and no node has a journal: the nodes start and wait"] if _has_record() else []
+        return (
+            ["the record knows the cluster, and no node has a journal: the nodes start and wait"]
+            if _has_record()
+            else []
+        )
     lines = []
     without = [name for name in wanted if name not in present]
     if without:

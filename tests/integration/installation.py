@@ -52,7 +52,11 @@ class Installation:
 
     @property
     def environment(self) -> dict[str, str]:
-        own = {"CONCLAVE_DATA": str(self.data.path), "CONCLAVE_PORT": str(self.port), "CONCLAVE_ADMIN_PASSWORD": ADMIN_PASSWORD}
+        own = {
+            "CONCLAVE_DATA": str(self.data.path),
+            "CONCLAVE_PORT": str(self.port),
+            "CONCLAVE_ADMIN_PASSWORD": ADMIN_PASSWORD,
+        }
         ours = ("CONCLAVE_", "REDIS_URL", "DATABASE_URL", "DJANGO_SETTINGS_MODULE")
         kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
         return kept | own | self.settings
@@ -126,7 +130,9 @@ class Installation:
             raise
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._end()
 
     def _end(self) -> None:

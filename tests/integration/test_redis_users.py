@@ -106,7 +106,9 @@ def test_a_client_overhears_others_only_where_the_server_cannot_prevent_it(
 def test_on_the_operators_redis_a_node_makes_the_clients_user(
     redis_server: PrivateRedis, administrator: redis.Redis
 ) -> None:
-    administrator.acl_setuser("operator", enabled=True, passwords=["+pw"], commands=["+@all"], keys=["*"], channels=["*"])
+    administrator.acl_setuser(
+        "operator", enabled=True, passwords=["+pw"], commands=["+@all"], keys=["*"], channels=["*"]
+    )
     url = f"redis://operator:pw@127.0.0.1:{redis_server.port}/0"
     assert ensure_client_user(url, redis_server.realm, "a password") == "set"
     client = _connect(f"redis://conclave-client-{redis_server.realm}:a password@127.0.0.1:{redis_server.port}/0")

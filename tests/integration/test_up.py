@@ -51,7 +51,9 @@ def test_an_empty_directory_becomes_a_cluster_with_a_leader(new_installation: Ne
     assert set(installation.parts()) == ALL_PARTS
     assert [name for name, _ in _clusters(installation)] == ["default"]
     eventually(
-        lambda: f"open {installation.url}/" in installation.terminal, timeout_s=5, what="the address is said once it serves"
+        lambda: f"open {installation.url}/" in installation.terminal,
+        timeout_s=5,
+        what="the address is said once it serves",
     )
     passwords = re.findall(r"administrator admin, password (\S+)", installation.terminal)
     assert len(passwords) == 1
@@ -172,7 +174,9 @@ def test_one_that_dies_again_and_again_still_comes_back_soon(installation: Insta
     for _ in range(6):
         installation.kill("node2")
         began = time.monotonic()
-        eventually(lambda: "node2" in installation.parts(), timeout_s=BACK_AGAIN_S_MAX, what="node2 has a process again")
+        eventually(
+            lambda: "node2" in installation.parts(), timeout_s=BACK_AGAIN_S_MAX, what="node2 has a process again"
+        )
         assert time.monotonic() - began < BACK_AGAIN_S_MAX
     installation.wait_until_ready()
 
@@ -240,7 +244,9 @@ def test_journals_without_the_record_are_enough(new_installation: New) -> None:
 
         installation.start()
         installation.wait_until_ready()
-        eventually(lambda: _clusters(installation) == before, timeout_s=10, what="the record is made again from the log")
+        eventually(
+            lambda: _clusters(installation) == before, timeout_s=10, what="the record is made again from the log"
+        )
 
 
 def test_keys_that_are_gone_are_not_made_anew_beside_a_cluster(new_installation: New) -> None:

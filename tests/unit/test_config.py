@@ -143,7 +143,9 @@ def test_whatever_comes_is_read_or_refused_in_words(text: str) -> None:
         try:
             config = load_config()
         except ConfigError as error:
-            assert all(re.match(r"(CONCLAVE_|REDIS_|DATABASE_)[A-Z]+: expected ", line) for line in str(error).splitlines())
+            assert all(
+                re.match(r"(CONCLAVE_|REDIS_|DATABASE_)[A-Z]+: expected ", line) for line in str(error).splitlines()
+            )
         else:
             assert 1 <= config.port <= 65_535
 
@@ -244,7 +246,9 @@ def test_a_damaged_secret_is_refused_and_never_made_anew(tmp_path: Path, name: s
     assert (data.keys / name).read_bytes() == content
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{}", '{"port": "x", "node_password": "", "client_password": ""}', "null"])
+@pytest.mark.parametrize(
+    "content", ["", "[]", "{}", '{"port": "x", "node_password": "", "client_password": ""}', "null"]
+)
 def test_a_damaged_state_of_redis_is_refused(tmp_path: Path, content: str) -> None:
     data = DataDirectory(tmp_path)
     (data.redis / "state.json").write_text(content)

@@ -49,7 +49,9 @@ def _no_wheel(monkeypatch: pytest.MonkeyPatch) -> None:
         ("valkey-server", "Valkey server v=8.0.1 sha=00000000:0 malloc=jemalloc-5.3.0 bits=64 build=a", (8, 0, 1)),
     ],
 )
-def test_a_server_on_the_path_is_taken(path_of_programs: Path, name: str, says: str, version: tuple[int, int, int]) -> None:
+def test_a_server_on_the_path_is_taken(
+    path_of_programs: Path, name: str, says: str, version: tuple[int, int, int]
+) -> None:
     program = _program(path_of_programs, name, says)
     assert find_server() == Server(program, version)
 

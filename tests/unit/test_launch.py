@@ -61,7 +61,9 @@ def test_kill_9_of_the_parent_takes_the_program_along(tmp_path: Path) -> None:
         "child.wait()\n"
     )
     root = Path(LAUNCHER).parent.parent
-    with subprocess.Popen([sys.executable, "-c", parent_program], cwd=root, stdout=subprocess.PIPE, text=True) as parent:
+    with subprocess.Popen(
+        [sys.executable, "-c", parent_program], cwd=root, stdout=subprocess.PIPE, text=True
+    ) as parent:
         assert parent.stdout is not None
         child = psutil.Process(int(parent.stdout.readline()))
         eventually(lambda: child.name() == "sleep", timeout_s=10, what="the launcher became the program")

@@ -31,7 +31,9 @@ def a_name(text: str) -> str:
 def some_rights(text: str) -> tuple[str, ...]:
     given = [part.strip() for part in text.split(",") if part.strip()]
     if not given or any(right not in commands.RIGHTS for right in given):
-        raise argparse.ArgumentTypeError(f"expected some of {', '.join(commands.RIGHTS)}, separated by commas; came {text!r}")
+        raise argparse.ArgumentTypeError(
+            f"expected some of {', '.join(commands.RIGHTS)}, separated by commas; came {text!r}"
+        )
     return tuple(right for right in commands.RIGHTS if right in given)
 
 
@@ -51,7 +53,9 @@ class Command(BaseCommand):
     requires_system_checks: list[str] = []  # type: ignore[assignment]  # noqa: RUF012
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("name", type=a_name, metavar="NAME", help="whom the token speaks for, such as billing-worker")
+        parser.add_argument(
+            "name", type=a_name, metavar="NAME", help="whom the token speaks for, such as billing-worker"
+        )
         parser.add_argument(
             "--rights",
             type=some_rights,

@@ -47,7 +47,9 @@ class Command(BaseCommand):
         setting_up.hold(data)
         self._say(f"Conclave keeps everything in {data.path}")
         if not port_is_free(config.bind, config.port):
-            raise ConfigError(f"CONCLAVE_PORT: expected a free port; another program listens on {config.bind}:{config.port}")
+            raise ConfigError(
+                f"CONCLAVE_PORT: expected a free port; another program listens on {config.bind}:{config.port}"
+            )
         redis = self._redis(config, data)
 
         births = setting_up.Births.begin(config, data)
@@ -62,7 +64,9 @@ class Command(BaseCommand):
         parts = [*redis, *(self._node(name) for name in config.node_names), self._web(config)]
         settings = data.run / "supervisor.conf"
         supervision.write_settings(settings, parts, supervisor_pid=os.getpid(), directory=PROJECT)
-        self._say(f"starting {', '.join(part.name for part in parts)}, each with its log in {data.log}; Ctrl-C stops them all")
+        self._say(
+            f"starting {', '.join(part.name for part in parts)}, each with its log in {data.log}; Ctrl-C stops them all"
+        )
         _set_environment_of_parts(data)
         supervision.become_supervisor(settings, data.path, _announcement(config, started))
 
@@ -76,14 +80,32 @@ class Command(BaseCommand):
         return [supervision.Part("redis", command, rank=10, stop_s_max=REDIS_STOP_S_MAX)]
 
     def _node(self, name: str) -> supervision.Part:
-        command = [sys.executable, "-m", "celery", "-A", "coordinator", "worker", "--pool", "solo", "--loglevel", "INFO"]
+        command = [
+            sys.executable,
+            "-m",
+            "celery",
+            "-A",
+            "coordinator",
+            "worker",
+            "--pool",
+            "solo",
+            "--loglevel",
+            "INFO",
+        ]
         command += ["--without-gossip", "--without-mingle", "-n", f"{name}@conclave", "-Q", f"conclave.node.{name}"]
         return supervision.Part(
             name, command, rank=20, stop_s_max=NODE_STOP_S_MAX, group="nodes", environment={"CONCLAVE_NODE": name}
         )
 
     def _web(self, config: Config) -> supervision.Part:
-        command = [sys.executable, "-m", "uvicorn", "coordinator.asgi:application", "--no-access-log", "--no-server-header"]
+        command = [
+            sys.executable,
+            "-m",
+            "uvicorn",
+            "coordinator.asgi:application",
+            "--no-access-log",
+            "--no-server-header",
+        ]
         command += ["--host", config.bind, "--port", str(config.port)]
         command += ["--timeout-graceful-shutdown", str(WEB_GOODBYE_S), "--ws-max-size", str(SOCKET_MESSAGE_BYTES_MAX)]
         if config.proxy_headers:
