@@ -32,7 +32,7 @@ PORT_CHOICES_MAX: Final = 200
 """How many ports are tried before giving up on finding a free one."""
 
 _PORTS_OF_OUR_OWN: Final = range(20_000, 30_000)
-"""Below the range from which Linux takes ports of outgoing connections, so that a port kept over restarts stays free."""
+"""Below those that Linux takes for outgoing connections, so that a port kept over restarts stays free."""
 
 _HOST: Final = re.compile(r"\.?[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?(:\d{1,5})?|\[[0-9a-fA-F:]+\](:\d{1,5})?")
 _TRUE: Final = frozenset({"1", "true", "yes", "on"})
@@ -65,7 +65,7 @@ class Config(BaseSettings):
     redis_url: str | None = Field(None, validation_alias="REDIS_URL", repr=False)
     database_url: str | None = Field(None, validation_alias="DATABASE_URL", repr=False)
     admin_password: str | None = Field(None, validation_alias="CONCLAVE_ADMIN_PASSWORD", repr=False)
-    faults: bool = Field(False, validation_alias="CONCLAVE_FAULTS")
+    faults: bool = Field(default=False, validation_alias="CONCLAVE_FAULTS")
     """Whether a person may crash a node from the page. Where it is not set: on loopback alone."""
     node: str | None = Field(None, validation_alias="CONCLAVE_NODE")
     """The node that this worker hosts; None in every other process."""
@@ -132,7 +132,7 @@ class Config(BaseSettings):
         for host in hosts:
             if not _HOST.fullmatch(host):
                 raise ValueError(
-                    "host names separated by commas, such as conclave.example.org,10.0.0.5:8000; no scheme, no path, no *"
+                    "host names separated by commas, such as conclave.example.org,10.0.0.5:8000; no scheme, path or *"
                 )
         return hosts
 

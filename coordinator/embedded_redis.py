@@ -1,8 +1,8 @@
 """The Redis that `manage.py up` brings along: which server to run, how it is set, and who may do what on it.
 
-Nothing that a lock depends on is kept there, so nothing is saved: it only carries messages. Two users: `conclave-node` may do
-everything; `conclave-client` may send requests to the clients' mailboxes and hear answers, no more. The same
-client user can be made on a Redis that somebody else runs (`ensure_client_user`).
+Nothing that a lock depends on is kept there, so nothing is saved: it only carries messages. Two users:
+`conclave-node` may do everything; `conclave-client` may send requests to the clients' mailboxes and hear answers, no
+more. The same client user can be made on a Redis that somebody else runs (`ensure_client_user`).
 """
 
 from __future__ import annotations
@@ -135,7 +135,7 @@ def ensure_client_user(redis_url: str, realm: str, password: str) -> str:
         if unquote(urlsplit(redis_url).username or "") == NODE_USER:
             return "embedded"
         return _set_client_user(redis_url, realm, password)
-    except Exception:  # a node calls this at each connection; whatever goes wrong here must not end it
+    except Exception:  # noqa: BLE001  # a node calls this at each connection; whatever goes wrong must not end it
         return "unreachable"
 
 
@@ -173,8 +173,8 @@ def prepare(data: DataDirectory, server: Server) -> list[str]:
     state = data.redis_state()
     if not port_is_free("127.0.0.1", state.port):
         raise ConfigError(
-            f"the embedded Redis keeps port {state.port} on 127.0.0.1 ({data.redis / 'state.json'}), and another process "
-            "listens there: stop that process, or write a free port into that file (the CONCLAVE_URL of clients then changes)"
+            f"the embedded Redis keeps port {state.port} on 127.0.0.1 ({data.redis / 'state.json'}), and another "
+            "process listens there: stop it, or write a free port into the file (clients' CONCLAVE_URL changes with it)"
         )
     users, settings = data.redis / "users.acl", data.redis / "redis.conf"
     _replace(users, _users(data.realm(), state.node_password, state.client_password, server.version))

@@ -1,8 +1,8 @@
 """The steps that make an installation out of an empty data directory, each of which may be cut off and run again.
 
 Belongs here: taking hold of the data directory, the first births, the database, static files, the administrator. Does
-not belong here: keeping anything running (`coordinator.supervision`), and any decision about a cluster that exists: that
-is the log's alone.
+not belong here: keeping anything running (`coordinator.supervision`), and any decision about a cluster that exists:
+that is the log's alone.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def hold(data: DataDirectory) -> None:
         ) from None
     os.ftruncate(handle, 0)
     os.write(handle, f"{os.getpid()}\n".encode())
-    os.set_inheritable(handle, True)
+    os.set_inheritable(handle, True)  # noqa: FBT003
 
 
 # --- nodes and their first cluster ----------------------------------------------------------------
@@ -135,7 +135,7 @@ def _require_keys(data: DataDirectory) -> None:
 
 
 def about_nodes(config: Config, data: DataDirectory) -> list[str]:
-    """What it means that the nodes on disk are not those that CONCLAVE_NODES asks for. Empty before the first births."""
+    """What it means that the nodes on disk are not those that CONCLAVE_NODES asks for. Empty before first births."""
     present, wanted = _nodes_on_disk(data), config.node_names
     if not present:
         return (
@@ -147,14 +147,15 @@ def about_nodes(config: Config, data: DataDirectory) -> list[str]:
     without = [name for name in wanted if name not in present]
     if without:
         lines.append(
-            f"{', '.join(without)}: no directory under {data.nodes}, so no journal. Starts and waits: CONCLAVE_NODES is how "
-            "many workers run here, and adds nobody to a cluster; a node that lost its disk never comes back as itself"
+            f"{', '.join(without)}: no directory under {data.nodes}, so no journal. Starts and waits: CONCLAVE_NODES "
+            "is how many workers run here, and adds nobody to a cluster; and a node that lost its disk never is itself "
+            "again"
         )
     left_out = [name for name in present if name not in wanted]
     if left_out:
         lines.append(
-            f"{', '.join(left_out)}: has a directory and is not started, because CONCLAVE_NODES is {config.nodes}. It is "
-            "still a member of its clusters, which count it as one that is down"
+            f"{', '.join(left_out)}: has a directory and is not started, because CONCLAVE_NODES is {config.nodes}. "
+            "It is still a member of its clusters, which count it as one that is down"
         )
     return lines
 
@@ -200,16 +201,16 @@ def _fingerprint_of_static_files() -> str:
 def make_administrator(config: Config, say: Callable[[str], None]) -> None:
     """The first administrator, where there is none yet. A generated password is said once, before the account is
     committed: cut off between the two, the next `up` makes another."""
-    User = get_user_model()
+    people = get_user_model().objects
     try:
-        if User.objects.filter(is_superuser=True).exists():
+        if people.filter(is_superuser=True).exists():
             return
-        if User.objects.filter(username=ADMINISTRATOR).exists():
+        if people.filter(username=ADMINISTRATOR).exists():
             say(f"nobody is an administrator, and {ADMINISTRATOR} is somebody's name: run manage.py createsuperuser")
             return
         with transaction.atomic():
             password = config.admin_password or secrets.token_urlsafe(PASSWORD_BYTES)
-            User.objects.create_superuser(ADMINISTRATOR, "", password)
+            people.create_superuser(ADMINISTRATOR, "", password)
             if config.admin_password:
                 say(f"made the administrator {ADMINISTRATOR}, with the password from CONCLAVE_ADMIN_PASSWORD")
             else:

@@ -1,12 +1,12 @@
 """Keeps the parts of an installation running: Redis, one worker for each node, the web server.
 
-`Part` says what a part is, `write_settings` turns parts into supervisor's own file, and `become_supervisor` runs supervisor
-over it, with three manners of our own: the back-off is bounded, what happens is said in one short line, and a hang-up
-of the terminal ends everything as Ctrl-C does. No Django here: this process lives as long as all the others and does
-nothing but watch them.
+`Part` says what a part is, `write_settings` turns parts into supervisor's own file, and `become_supervisor` runs
+supervisor over it, with three manners of our own: the back-off is bounded, what happens is said in one short line, and
+a hang-up of the terminal ends everything as Ctrl-C does. No Django here: this process lives as long as all the others
+and does nothing but watch them.
 
-How often a part is restarted: at once where it had run for `HEALTHY_S`; else after 1, 2 and then always `RESTART_DELAY_S_MAX`
-seconds, until it has run for `HEALTHY_S` again.
+How soon a part is restarted: at once where it had run for `HEALTHY_S`; else after 1, 2 and then always
+`RESTART_DELAY_S_MAX` seconds, until it has run for `HEALTHY_S` again.
 """
 
 from __future__ import annotations
@@ -45,10 +45,23 @@ LAUNCHER: Final = Path(__file__).resolve().with_name("launch.py")
 PROJECT: Final = LAUNCHER.parent.parent
 
 
+_OWN_SECTION: Final = f"""\
+; Written by `manage.py up` at each start; changes here are lost.
+[supervisord]
+nodaemon=true
+silent=true
+nocleanup=true
+logfile=log/supervisor.log
+logfile_maxbytes={LOG_BYTES_MAX}
+logfile_backups={LOG_BACKUPS}
+pidfile=run/supervisor.pid
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One program to keep running. `rank`: parts are started in rising and stopped in falling order, those of one `group`
-    together; `stop_s_max`: what it gets for an orderly end before it is killed."""
+    """One program to keep running. `rank`: parts are started in rising and stopped in falling order, those of one
+    `group` together; `stop_s_max`: what it gets for an orderly end before it is killed."""
 
     name: str
     command: list[str]
@@ -66,17 +79,7 @@ def write_settings(path: Path, parts: Iterable[Part], *, supervisor_pid: int, di
 
     `supervisor_pid`: every part dies with the process of that number. `directory`: where the parts run."""
     parts = list(parts)
-    sections = [
-        "; Written by `manage.py up` at each start; changes here are lost.\n"
-        "[supervisord]\n"
-        "nodaemon=true\n"
-        "silent=true\n"
-        "nocleanup=true\n"
-        "logfile=log/supervisor.log\n"
-        f"logfile_maxbytes={LOG_BYTES_MAX}\n"
-        f"logfile_backups={LOG_BACKUPS}\n"
-        "pidfile=run/supervisor.pid\n"
-    ]
+    sections = [_OWN_SECTION]
     for group in dict.fromkeys(part.group for part in parts if part.group):
         members = [part for part in parts if part.group == group]
         names = ",".join(part.name for part in members)
@@ -86,7 +89,7 @@ def write_settings(path: Path, parts: Iterable[Part], *, supervisor_pid: int, di
 
 
 def launched(command: list[str], *, parent: int, directory: Path) -> list[str]:
-    """The same command, run in `directory` and bound to die with the process `parent`, which must be the one to start it."""
+    """The same command, run in `directory` and bound to die with the process `parent`, which must be who starts it."""
     return [sys.executable, "-I", "-S", str(LAUNCHER), str(parent), str(directory), *command]
 
 
@@ -113,8 +116,8 @@ def _program(part: Part, supervisor_pid: int, directory: Path) -> str:
 
 
 def _quoted(word: str) -> str:
-    """A word for supervisor's file, where the shell's quotes hold, `%` starts an expansion, and `;` or `#` after a blank
-    starts a comment even within quotes."""
+    """A word for supervisor's file, where the shell's quotes hold, `%` starts an expansion, and `;` or `#` after a
+    blank starts a comment even within quotes."""
     quoted = shlex.quote(word).replace("%", "%%")
     for mark in ";#":
         quoted = quoted.replace(f" {mark}", f" ''{mark}")

@@ -1,5 +1,7 @@
-"""Django's settings for tests: those of an installation of its own, in a directory that goes when the tests end. Nothing
-that the environment says about a real installation gets through."""
+"""Django's settings for tests: those of an installation of its own, in a directory that goes when the tests end.
+
+Nothing that the environment says about a real installation gets through.
+"""
 
 import atexit
 import os

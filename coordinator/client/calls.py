@@ -13,8 +13,8 @@ from coordinator.client.errors import ConclaveError
 RESEND_US_MIN: Final = 120_000
 RESEND_US_MAX: Final = 1_000_000
 """Between two sends of one question, doubled each time and jittered. A retry is harmless."""
-REDIRECT_US_MIN: Final = 4_000
-"""Two nodes that name each other as leader must not make a client spin."""
+REDIRECT_US_MIN: Final = 8_000
+"""Between two sends of one question, whatever is heard of leaders: nodes that name each other must not make it spin."""
 
 
 class Target(Enum):
@@ -35,6 +35,7 @@ class Call:
         "done",
         "due_us",
         "first_sent_us",
+        "last_sent_us",
         "node",
         "number",
         "outcome",
@@ -65,6 +66,7 @@ class Call:
         """Of a command: its number in its session."""
         self.due_us = 0
         self.first_sent_us: int | None = None
+        self.last_sent_us = 0
         self.sent_to = ""
         self.sends = 0
         self.done = False
@@ -74,10 +76,15 @@ class Call:
     def sent(self, node: str, now_us: int, random: Random) -> None:
         if self.first_sent_us is None:
             self.first_sent_us = now_us
+        self.last_sent_us = now_us
         self.sent_to = node
         delay_us = min(RESEND_US_MIN << min(self.sends, 4), RESEND_US_MAX)
         self.due_us = now_us + delay_us + random.randrange(delay_us // 4)
         self.sends += 1
+
+    def hurry(self, now_us: int) -> None:
+        """Send it again soon: there is somebody new to ask."""
+        self.due_us = min(self.due_us, max(now_us, self.last_sent_us + REDIRECT_US_MIN))
 
     def resolve(self, outcome: Any) -> None:
         """Idempotent: the first outcome holds."""

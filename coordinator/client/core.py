@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from coordinator import wire
-from coordinator.client.calls import Call, Target, resolved
+from coordinator.client.calls import REDIRECT_US_MIN, Call, Target, resolved
 from coordinator.client.errors import ConclaveError, OutcomeUnknown, SessionGone, Unavailable, from_failure
 from coordinator.client.routing import Routing
 from coordinator.client.session import Session
@@ -405,7 +405,7 @@ class Core:
         """Another leader was heard of: ask it at once what others were asked and have not answered."""
         for call in self._calls.values():
             if call.target is Target.LEADER and call.sent_to != leader:
-                call.due_us = min(call.due_us, now_us)
+                call.hurry(now_us)
 
     def _receive_refusal(self, packet: bytes) -> None:
         try:
@@ -472,11 +472,11 @@ class Core:
         self.routing.redirected(node, leader, now_us)
         kept = self._keep_alives.pop(request_id, None)
         if kept is not None:
-            kept[0].renew_due_us = min(kept[0].renew_due_us, now_us + _REDIRECT_US)
+            kept[0].renew_due_us = min(kept[0].renew_due_us, now_us + REDIRECT_US_MIN)
         call = self._calls.get(request_id)
         if call is not None:
             self.trouble = f"{node} does not lead" + (f", it names {leader}" if leader else " and knows of no leader")
-            call.due_us = min(call.due_us, now_us + _REDIRECT_US)
+            call.hurry(now_us)
 
     def _granted(self, key: _Grant, token: int) -> None:
         wait = self._grants.get(key)
@@ -551,7 +551,6 @@ class Core:
 
 
 _NEVER_US: Final = 1 << 62
-_REDIRECT_US: Final = 8_000
 
 
 def _not_sent(request_id: int) -> wire.Request:

@@ -75,7 +75,7 @@ class Installation:
             )
 
     def wait_until_ready(self, timeout_s: float = READY_S_MAX) -> float:
-        """Until the page is served and `default` has a leader that a majority confirms. Returns the seconds that took."""
+        """Until the page is served and a majority confirms a leader of `default`. Returns the seconds that took."""
         began = time.monotonic()
 
         def is_ready() -> bool:

@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 def eventually(condition: Callable[[], T], *, timeout_s: float, what: str | Callable[[], str]) -> T:
-    """The first true value of `condition`. Raises AssertionError, which says `what` was waited for, when there was none in time."""
+    """The first true value of `condition`. Raises AssertionError, saying `what` was waited for, after `timeout_s`."""
     pause = threading.Event()
     deadline = time.monotonic() + timeout_s
     while True:

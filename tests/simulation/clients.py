@@ -176,6 +176,10 @@ class Client:
 
     # --- its workers ------------------------------------------------------------------------------
 
+    def add_script(self, script: Script) -> None:
+        self._ready.append((script, None))
+        self._wake_at(self.world.scheduler.now_us)
+
     def _run_scripts(self) -> None:
         while self._ready:
             script, call = self._ready.popleft()
@@ -210,6 +214,7 @@ class Client:
         lease = HeldLease(self, grant)
         self.leases.append(lease)
         self.world.watch.tell("lease_taken", lease)
+        self.world.injector.moment("locked", self)
         return lease
 
     def let_go(self, lease: HeldLease) -> None:

@@ -16,10 +16,8 @@ HORIZON_US: Final = 60_000_000
 class Fault(NamedTuple):
     """`who`: "leader", "follower", "any" or "all", resolved when it happens, with `salt` to choose among several.
 
-    `moment` "": it happens at `at_us`; else it is armed then, and happens at the first such moment:
-    "early" (a node has sent what promises nothing of this turn's disk, and has not written yet), "elected",
-    "kept-alive" (a client was answered a keep-alive), "locked" (a client was granted a lock), "voted" (a vote was
-    written and sent).
+    `moment` "": it happens at `at_us`; else it is armed then, and happens right behind the first such moment: "elected"
+    (a node became leader), "kept-alive" (a client was answered a keep-alive), "locked" (a client took a lock).
     """
 
     at_us: int

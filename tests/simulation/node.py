@@ -11,7 +11,9 @@ from collections.abc import Callable
 from random import Random
 from typing import TYPE_CHECKING, Any, Final
 
+from coordinator import wire
 from coordinator.consensus.engine import Outgoing, Role
+from coordinator.replica.callers import Answers, Caller
 from coordinator.replica.host import WAITING_FOR
 from coordinator.replica.ports import JournalFailed, Outbound, Write
 from coordinator.replica.replica import Replica
@@ -48,6 +50,17 @@ class _SeenMachine(Machine):
         return result
 
 
+class _SeenReplica(Replica):
+    """The replica, seen where a client asks it."""
+
+    see_keep_alive: Callable[[int], None]
+
+    def ask(self, caller: Caller, request: Any, answers: Answers, now_us: int) -> None:
+        if type(request) is wire.KeepAliveRequest:
+            self.see_keep_alive(request.session)
+        super().ask(caller, request, answers, now_us)
+
+
 class _SeenTurn(Turn):
     """The turn, seen where it publishes: the first time before its journal's commit, the second time after it."""
 
@@ -77,6 +90,10 @@ class Node:
         self.engine: Any = None
         self.view: View
         self.paused = False
+        self.kept_alive: dict[int, int] = {}
+        """Session to when this process last took in a keep-alive of it, in waking time."""
+        self._asleep_us = 0
+        self._asleep_since_us: int | None = None
         self.cannot_start = ""
         """Why no process will ever run here again."""
         self._busy_until_us = 0
@@ -105,6 +122,9 @@ class Node:
         world = self.world
         self._life += 1
         self.boots += 1
+        self.kept_alive = {}
+        self._asleep_us = 0
+        self._asleep_since_us = None
         now_us = self.clock.now_us()
         self.replica = self._host(stored, now_us) if stored is not None else None
         self.engine = self.replica.engine if self.replica is not None else None
@@ -144,7 +164,9 @@ class Node:
         world = self.world
         engine = world.engine_kind.build(stored, world.settings.options, Random(self.random.getrandbits(64)), now_us)
         machine = _SeenMachine(self._applied)
-        return Replica(world.cluster, world.settings.cluster_name, stored.replica, engine, machine, now_us)
+        replica = _SeenReplica(world.cluster, world.settings.cluster_name, stored.replica, engine, machine, now_us)
+        replica.see_keep_alive = self._kept_alive
+        return replica
 
     def _connect(self, life: int) -> None:
         if life == self._life and self.is_up:
@@ -234,10 +256,29 @@ class Node:
 
     def _see_early(self, outgoing: list[Outgoing]) -> None:
         self.world.watch.publishing(self, True, outgoing)
-        self.world.injector.moment("early", self)
 
     def _see_late(self, outgoing: list[Outgoing]) -> None:
         self.world.watch.publishing(self, False, outgoing)
+
+    def _kept_alive(self, session: int) -> None:
+        self.kept_alive[session] = self.awake_us()
+
+    def awake_us(self) -> int:
+        """How long its processes have been awake and heard what came, in true time."""
+        now_us = self.world.scheduler.now_us + self.clock.ahead_us
+        asleep_us = self._asleep_us
+        if self._asleep_since_us is not None:
+            asleep_us += now_us - self._asleep_since_us
+        return now_us - asleep_us
+
+    def _falls_asleep(self) -> None:
+        if self._asleep_since_us is None:
+            self._asleep_since_us = self.world.scheduler.now_us
+
+    def _wakes(self) -> None:
+        if self._asleep_since_us is not None:
+            self._asleep_us += self.world.scheduler.now_us - self._asleep_since_us
+            self._asleep_since_us = None
 
     # --- what befalls it --------------------------------------------------------------------------
 
@@ -248,6 +289,7 @@ class Node:
     def pause(self, *, clock_stops: bool) -> None:
         """SIGSTOP, or a suspended machine, whose clock may stand still with it."""
         self.paused = True
+        self._falls_asleep()
         self._due_us = None
         if clock_stops:
             self.clock.freeze()
@@ -256,6 +298,7 @@ class Node:
         self.clock.thaw()
         if self.paused:
             self.paused = False
+            self._wakes()
             if self.turn is not None:
                 self._wake_at(self.world.scheduler.now_us)
 

@@ -17,6 +17,7 @@ from coordinator.statemachine.machine import Event
 
 if TYPE_CHECKING:
     from tests.simulation.clients import Client, HeldLease
+    from tests.simulation.disk import Stored
     from tests.simulation.history import Operation
     from tests.simulation.node import Node
     from tests.simulation.world import World
@@ -111,7 +112,8 @@ HOOKS: Final = (
 class Watch:
     """Tells each checker what it wants to know, and keeps the truth."""
 
-    def __init__(self, checkers: list[Checker]) -> None:
+    def __init__(self, checkers: list[Checker], born: Stored) -> None:
+        """`born`: what every journal begins with, committed."""
         self.checkers = checkers
         wanted: dict[str, list[Any]] = {}
         for hook in HOOKS:
@@ -123,8 +125,8 @@ class Watch:
         self._applied = wanted["applied"]
         self._publishing = wanted["publishing"]
         self._journaled = wanted["journaled"]
-        self.committed_terms: list[int] = []
-        self.committed_entries: list[bytes] = []
+        self.committed_terms = [*born.terms]
+        self.committed_entries = [*born.entries]
         """By index, from 1: what some replica took for committed first."""
         self.results: dict[int, tuple[bytes, Result, list[Event]]] = {}
         """What the first replica to apply an index got: the entry, its result, its events."""
@@ -161,6 +163,7 @@ class Watch:
             self.elections += 1
             self.leader = node
             self.tell("elected", node)
+            node.world.injector.moment("elected", node)
         if after.commit > before.commit:
             self._note_commits(node, before.commit, after.commit)
 

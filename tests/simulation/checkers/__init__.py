@@ -1,0 +1,51 @@
+"""What must hold of every run: one property a file, under the name that the papers give it.
+
+A checker compares what is new with what was known, so that a run costs little more than itself. Each counts its
+comparisons: a checker that never compared anything proves nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tests.simulation.checkers.commit_durability import CommitDurability
+from tests.simulation.checkers.configuration_safety import ConfigurationSafety
+from tests.simulation.checkers.digests_equal import DigestsEqual
+from tests.simulation.checkers.election_safety import ElectionSafety
+from tests.simulation.checkers.exactly_once import ExactlyOnce
+from tests.simulation.checkers.fencing_tokens import FencingTokens
+from tests.simulation.checkers.leader_append_only import LeaderAppendOnly
+from tests.simulation.checkers.leader_completeness import LeaderCompleteness
+from tests.simulation.checkers.lease_exclusion import LeaseExclusion
+from tests.simulation.checkers.linearizability import Linearizability
+from tests.simulation.checkers.log_matching import LogMatching
+from tests.simulation.checkers.no_lost_write import NoLostWrite
+from tests.simulation.checkers.persistence_order import PersistenceOrder
+from tests.simulation.checkers.reads_never_stale import ReadsNeverStale
+from tests.simulation.checkers.state_machine_safety import StateMachineSafety
+from tests.simulation.checkers.stalls_spare_sessions import StallsSpareSessions
+from tests.simulation.checkers.terms_and_votes import TermsAndVotes
+from tests.simulation.watch import Checker
+
+CHECKERS: Final[tuple[type[Checker], ...]] = (
+    ElectionSafety,
+    TermsAndVotes,
+    LeaderAppendOnly,
+    LogMatching,
+    LeaderCompleteness,
+    StateMachineSafety,
+    CommitDurability,
+    PersistenceOrder,
+    ConfigurationSafety,
+    NoLostWrite,
+    ExactlyOnce,
+    ReadsNeverStale,
+    Linearizability,
+    LeaseExclusion,
+    FencingTokens,
+    StallsSpareSessions,
+    DigestsEqual,
+)
+
+OUTSIDE: Final = ("no-defect", "liveness")
+"""Properties that the run itself checks: nothing raises, and the healed cluster serves."""

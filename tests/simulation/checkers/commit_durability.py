@@ -1,0 +1,46 @@
+"""Nothing is committed before a majority has it on disk (Raft, sections 5.3 and 5.4.2; DESIGN.md, rule 3).
+
+When the first replica takes an entry for committed, a majority of the voters' disks must hold it, in that term. Disks that
+were lost for good count where they held it: what they acknowledged, they had.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from coordinator.replica.ports import Write
+from tests.simulation.watch import Checker
+
+if TYPE_CHECKING:
+    from tests.simulation.node import Node
+    from tests.simulation.world import World
+
+
+class CommitDurability(Checker):
+    name = "commit-durability"
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world)
+        self._logs: dict[int, list[int]] = {}
+        """Replica to the terms of its log, as its disk holds them or held them when it was lost."""
+        for node in world.nodes:
+            self._logs[node.disk.replica] = [*node.disk.terms]
+
+    def journaled(self, node: Node, write: Write) -> None:
+        if write.entries:
+            self._logs[write.replica][write.first_index - 1 :] = write.terms
+
+    def committed(self, node: Node, index: int, term: int, entry: bytes, is_first: bool) -> None:
+        if not is_first:
+            return
+        self.checks += 1
+        voters = node.engine.configuration.voter_ids
+        holders = 0
+        for voter in voters:
+            terms = self._logs[voter]
+            if len(terms) >= index and terms[index - 1] == term:
+                holders += 1
+        if holders < len(voters) // 2 + 1:
+            self.violated(
+                f"{node.name} takes entry {index} of term {term} for committed; {holders} of {len(voters)} disks hold it"
+            )

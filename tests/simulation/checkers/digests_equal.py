@@ -1,0 +1,42 @@
+"""Digests equal: replicas that have applied the same index have the same state, byte for byte (DESIGN.md, rule 5)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from coordinator.statemachine.commands import Result
+from coordinator.statemachine.machine import Event
+from tests.simulation.watch import Checker
+
+if TYPE_CHECKING:
+    from tests.simulation.node import Node
+    from tests.simulation.world import World
+
+EVERY: Final = 16
+"""A digest covers all of the state, so not each index has one."""
+
+
+class DigestsEqual(Checker):
+    name = "digests-equal"
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world)
+        self._digests: dict[int, str] = {}
+
+    def applied(self, node: Node, index: int, entry: bytes, result: Result, events: list[Event], is_first: bool) -> None:
+        if index % EVERY == 0:
+            self._compare(node)
+
+    def finished(self) -> None:
+        for node in self.world.nodes:
+            if node.replica is not None:
+                self._compare(node)
+
+    def _compare(self, node: Node) -> None:
+        assert node.replica is not None
+        machine = node.replica.machine
+        self.checks += 1
+        digest = machine.digest()
+        known = self._digests.setdefault(machine.applied, digest)
+        if known != digest:
+            self.violated(f"{node.name} has another state at {machine.applied} than the first replica there")

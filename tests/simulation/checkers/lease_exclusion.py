@@ -1,0 +1,73 @@
+"""Leases are never doubly held: while a client's `check()` passes, the log gives its lock to nobody else.
+
+Held is what the client can prove by its own clock at a moment of true time. It is compared with other clients' leases when
+one is taken or renewed, and with the log when an entry ends a session or grants a lock: that is earlier than the day
+on which two holders meet.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from coordinator.statemachine import commands
+from coordinator.statemachine.commands import Result
+from coordinator.statemachine.machine import Event, GrantMade
+from tests.simulation.checkers.commands import decode
+from tests.simulation.watch import Checker
+
+if TYPE_CHECKING:
+    from tests.simulation.clients import Client, HeldLease
+    from tests.simulation.node import Node
+
+
+class LeaseExclusion(Checker):
+    name = "lease-exclusion"
+
+    def lease_taken(self, lease: HeldLease) -> None:
+        if lease.held:
+            self._against_others(lease)
+
+    def lease_renewed(self, client: Client) -> None:
+        for lease in client.leases:
+            if lease.held:
+                self._against_others(lease)
+
+    def _against_others(self, lease: HeldLease) -> None:
+        for client in self.world.clients:
+            for other in client.leases:
+                if other is lease or other.name != lease.name:
+                    continue
+                self.checks += 1
+                if other.held:
+                    self.violated(f"{lease} and {other} are both held")
+
+    def applied(self, node: Node, index: int, entry: bytes, result: Result, events: list[Event], is_first: bool) -> None:
+        if not is_first:
+            return
+        if isinstance(result, commands.Granted):
+            op = decode(entry).command
+            if isinstance(op.op, commands.AcquireLock):
+                self._granted(index, op.op.name, op.op.owner or op.session, result.token)
+        for event in events:
+            if isinstance(event, GrantMade):
+                self._granted(index, event.name, event.session, event.token)
+        op = decode(entry).command
+        if isinstance(op.op, commands.ExpireSessions):
+            for session in op.op.sessions:
+                self._expired(index, session)
+
+    def _granted(self, index: int, name: str, session: int, token: int) -> None:
+        for client in self.world.clients:
+            for lease in client.leases:
+                self.checks += 1
+                if lease.name == name and lease.token != token and lease.held:
+                    self.violated(f"entry {index} grants {name!r} to session {session} while {lease} is held")
+
+    def _expired(self, index: int, session: int) -> None:
+        for client in self.world.clients:
+            if not client.is_up:
+                continue
+            for own in client.core.sessions.values():
+                self.checks += 1
+                if own.session == session and own.valid(client.clock.now_us()):
+                    self.violated(f"entry {index} expires session {session}, which {client.name} can prove alive")

@@ -1,0 +1,54 @@
+"""Log matching: two logs that hold an entry of the same index and term are identical up to it (Raft, figure 3).
+
+By induction: whatever is written is compared with what anyone wrote of the same index and term, together with the term
+before it. Memory is compared with the disk too: what a replica believes to have written, it has.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from coordinator.replica.ports import Write
+from tests.simulation.watch import Checker, View
+
+if TYPE_CHECKING:
+    from tests.simulation.node import Node
+    from tests.simulation.world import World
+
+
+class LogMatching(Checker):
+    name = "log-matching"
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world)
+        self._entries: dict[tuple[int, int], tuple[bytes, int]] = {}
+
+    def journaled(self, node: Node, write: Write) -> None:
+        if not write.entries:
+            return
+        before = node.disk.terms[write.first_index - 2] if write.first_index > 1 else 0
+        for index, (term, entry) in enumerate(zip(write.terms, write.entries, strict=True), write.first_index):
+            self.checks += 1
+            known = self._entries.setdefault((index, term), (entry, before))
+            if known[0] != entry or known[1] != before:
+                what = "holds something else" if known[0] != entry else f"follows term {before}, not {known[1]}"
+                self.violated(f"entry {index} of term {term} at {node.name} {what}")
+            if term < before:
+                self.violated(f"entry {index} of term {term} at {node.name} follows one of term {before}")
+            before = term
+
+    def changed(self, node: Node, before: View, after: View) -> None:
+        self.checks += 1
+        disk = node.disk
+        if disk.last_index != after.last_index or (disk.terms and disk.terms[-1] != after.last_term):
+            self.violated(
+                f"{node.name} holds entries up to {after.last_index} of term {after.last_term}, "
+                f"its disk up to {disk.last_index} of term {disk.terms[-1] if disk.terms else 0}"
+            )
+
+    def started(self, node: Node) -> None:
+        """What is read back is what was written."""
+        log = node.engine.log
+        self.checks += 1
+        if log.terms != node.disk.terms or log.entries != node.disk.entries:
+            self.violated(f"{node.name} starts with another log than its disk holds")

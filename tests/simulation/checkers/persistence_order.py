@@ -1,0 +1,53 @@
+"""Nothing leaves before what it promises is on disk (DESIGN.md, rule 3; Raft, section 5.2 and figure 2).
+
+A vote, an acknowledgement, a request for votes: each is compared with its sender's disk at the moment of its sending.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from coordinator.consensus.engine import Outgoing
+from coordinator.consensus.raft.messages import AppendEntries, AppendResponse, VoteRequest, VoteResponse
+from tests.simulation.watch import Checker
+
+if TYPE_CHECKING:
+    from tests.simulation.node import Node
+
+
+class PersistenceOrder(Checker):
+    name = "persistence-order"
+
+    def publishing(self, node: Node, is_early: bool, outgoing: Sequence[Outgoing]) -> None:
+        disk = node.disk
+        on_disk = disk.hard_state
+        for receiver, message in outgoing:
+            self.checks += 1
+            if type(message) is AppendEntries:
+                if on_disk.term != message.term:
+                    self.violated(
+                        f"{node.name} leads in term {message.term}, and its disk knows term {on_disk.term} only"
+                    )
+            elif type(message) is AppendResponse:
+                self._acknowledgement(node, message)
+            elif type(message) is VoteResponse:
+                if message.granted and not message.pre and (on_disk.term, on_disk.vote) != (message.term, receiver):
+                    self.violated(
+                        f"{node.name} grants its vote of term {message.term} to {receiver:x}; its disk holds {on_disk}"
+                    )
+            elif type(message) is VoteRequest:
+                own = (message.term, disk.replica)
+                if not message.pre and (on_disk.term, on_disk.vote) != own:
+                    self.violated(f"{node.name} asks for votes in term {message.term}; its disk holds {on_disk}")
+                if message.last_index > disk.last_index:
+                    self.violated(f"{node.name} boasts of entry {message.last_index}, not on its disk")
+
+    def _acknowledgement(self, node: Node, response: AppendResponse) -> None:
+        disk = node.disk
+        if disk.hard_state.term < response.term:
+            self.violated(f"{node.name} answers in term {response.term}; its disk holds {disk.hard_state}")
+        if response.success and response.match > disk.last_index:
+            self.violated(
+                f"{node.name} acknowledges entries up to {response.match}; its disk holds {disk.last_index}"
+            )

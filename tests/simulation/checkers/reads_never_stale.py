@@ -1,0 +1,34 @@
+"""Reads are never stale: a read that began after a write was acknowledged, or read, sees that revision or a later one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tests.simulation.history import Operation
+from tests.simulation.watch import Checker
+
+if TYPE_CHECKING:
+    from tests.simulation.world import World
+
+
+class ReadsNeverStale(Checker):
+    name = "reads-never-stale"
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world)
+        self._newest: dict[str, int] = {}
+        """Key to the highest index of which a client was told that it changed the key."""
+
+    def invoked(self, operation: Operation) -> None:
+        operation.floor = self._newest.get(operation.key, 0)
+
+    def returned(self, operation: Operation) -> None:
+        if operation.outcome != Operation.DONE:
+            return
+        if operation.action == "get" and operation.result is not None:
+            self.checks += 1
+            if operation.index < operation.floor:
+                self.violated(
+                    f"{operation} is of revision {operation.index}; {operation.floor} was known when it was asked"
+                )
+        self._newest[operation.key] = max(self._newest.get(operation.key, 0), operation.index)

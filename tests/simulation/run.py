@@ -1,0 +1,145 @@
+"""One seed from beginning to end: events with faults, then everything is healed, then the cluster must serve again."""
+
+from __future__ import annotations
+
+import gc
+from collections import Counter
+from collections.abc import Callable
+from random import Random
+from typing import Final, NamedTuple
+
+from tests.simulation.faults import Fault
+from tests.simulation.history import Operation
+from tests.simulation.watch import Violation
+from tests.simulation.workload import Workload
+from tests.simulation.world import Settings, World, draw_plan
+
+EVENTS_MIN: Final = 2_000
+"""Events under faults before the healing begins."""
+CHAOS_US_MAX: Final = 60_000_000
+SERVE_US_MAX: Final = 8_000_000
+"""Within this a healed cluster elects, catches up, and answers every client."""
+LOOK_US: Final = 20_000
+
+
+class Result(NamedTuple):
+    """What came of a seed. `violation`: checker and message; None: all held."""
+
+    seed: int
+    events: int
+    faults: dict[str, int]
+    elections: int
+    committed: int
+    checks: dict[str, int]
+    healed_us: int
+    """How long the healed cluster took to serve everybody."""
+    lived_us: int
+    """How much true time passed."""
+    operations: int
+    locks: int
+    violation: tuple[str, str] | None
+    happened: tuple[Fault, ...]
+
+
+def run_seed(
+    seed: int,
+    *,
+    engine: str = "raft",
+    nodes: int = 5,
+    plan: list[Fault] | None = None,
+    trace: Callable[[int, str, str], None] | None = None,
+) -> Result:
+    """Run one seed. `plan` replaces the faults that the seed draws."""
+    settings = Settings.draw(engine, nodes, Random(f"{seed}:settings"))
+    world = World(seed, settings, draw_plan(seed) if plan is None else plan, trace)
+    violation: tuple[str, str] | None = None
+    healed_us = 0
+    try:
+        world.begin()
+        world.scheduler.run(CHAOS_US_MAX, EVENTS_MIN)
+        healed_us = _heal(world)
+        world.watch.tell("finished")
+    except Violation as found:
+        violation = (found.checker, str(found))
+        world.note("violation", f"{found.checker}: {found}")
+    return _result(world, violation, healed_us)
+
+
+def _heal(world: World) -> int:
+    """The liveness phase: no more faults, no new requests; how long until the cluster serves. Raises Violation."""
+    scheduler = world.scheduler
+    since_us = scheduler.now_us
+    world.note("world", "all faults are healed")
+    world.injector.heal()
+    world.workload.ending = True
+    probes = Probes(world)
+    while not probes.served:
+        if scheduler.now_us - since_us > SERVE_US_MAX:
+            raise Violation("liveness", f"after {SERVE_US_MAX / 1e6:.0f} s without faults: {probes.missing()}")
+        scheduler.run(scheduler.now_us + LOOK_US, 1 << 60)
+        probes.look()
+    return scheduler.now_us - since_us
+
+
+class Probes:
+    """A last write and read by every client, once a leader is there; and everybody catching up."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._asked: list[Operation] = []
+        self._done = 0
+        for client in world.clients:
+            client.add_script(self._probe(client, world.workload))
+
+    def _probe(self, client, workload):  # type: ignore[no-untyped-def]
+        for attempt in range(100):
+            operation = yield from workload.put(client, "k0")
+            if operation.outcome == Operation.DONE:
+                break
+        for key in range(workload.mix.keys):
+            while (yield from workload.get(client, f"k{key}")).outcome != Operation.DONE:
+                pass
+        self._done += 1
+
+    def look(self) -> None:
+        pass
+
+    @property
+    def served(self) -> bool:
+        return self._done == len(self._world.clients) and not self._behind()
+
+    def _behind(self) -> list[str]:
+        committed = len(self._world.watch.committed_entries)
+        return [
+            node.name
+            for node in self._world.nodes
+            if not node.cannot_start and node.disk.replica and (node.engine is None or node.engine.applied_index < committed)
+        ]
+
+    def missing(self) -> str:
+        world = self._world
+        leaders = [node.name for node in world.nodes if node.leads]
+        return (
+            f"leaders {leaders}, {self._done} of {len(world.clients)} clients were served, "
+            f"behind are {self._behind()}, up are {[node.name for node in world.nodes if node.is_up]}"
+        )
+
+
+def _result(world: World, violation: tuple[str, str] | None, healed_us: int) -> Result:
+    checks: Counter[str] = Counter()
+    for checker in world.watch.checkers:
+        checks[checker.name] += checker.checks
+    return Result(
+        world.seed,
+        world.scheduler.events,
+        dict(world.faults),
+        world.watch.elections,
+        len(world.watch.committed_entries) - 2,
+        dict(checks),
+        healed_us,
+        world.scheduler.now_us,
+        len(world.workload.history.operations),
+        world.workload.locks_taken,
+        violation,
+        tuple(world.injector.happened),
+    )
