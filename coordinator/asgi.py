@@ -7,9 +7,14 @@ before it had its whole answer.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
+import signal
+import threading
 from collections.abc import Awaitable, Callable, MutableMapping
+from functools import partial
+from types import FrameType
 from typing import Any, Final
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "coordinator.settings")
@@ -24,7 +29,7 @@ from django.conf import settings
 from django.http.request import split_domain_port, validate_host
 
 from coordinator import access, record
-from coordinator.api.attempt import abandon_all
+from coordinator.api import attempt
 from dashboard import feed_reader
 from dashboard.routing import websocket_urlpatterns
 
@@ -153,14 +158,37 @@ def _is_trusted(origin: str) -> bool:
 # --- start and end --------------------------------------------------------------------------------
 
 
+def _hear_of_the_end() -> None:
+    """Answer callers that wait in line as soon as the process is told to end. The server itself would let them wait on until
+    its patience is over, and only then say that it stops."""
+    if threading.current_thread() is not threading.main_thread():
+        return
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        before = signal.getsignal(number)
+        if callable(before):
+            signal.signal(number, _also(partial(loop.call_soon_threadsafe, attempt.end_all), before))
+
+
+def _also(first: Callable[[], Any], then: Callable[[int, FrameType | None], Any]) -> Callable[[int, FrameType | None], Any]:
+    def handle(number: int, frame: FrameType | None) -> None:
+        with contextlib.suppress(RuntimeError):  # The loop is closed already.
+            first()
+        then(number, frame)
+
+    return handle
+
+
 async def _start() -> None:
+    _hear_of_the_end()
     await feed_reader.start()
     access.spawn(record.make_from_log(), "make the record from the log")
 
 
 async def _stop() -> None:
+    attempt.end_all()
     try:
-        await asyncio.wait_for(abandon_all(), TAKE_BACK_S_MAX)
+        await asyncio.wait_for(attempt.all_finished(), TAKE_BACK_S_MAX)
     except TimeoutError:
         log.warning("some waiting calls could not leave their lines; their leases end by themselves")
     await feed_reader.stop()

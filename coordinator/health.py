@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
+from collections import Counter
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -30,6 +32,8 @@ PAGES_TIMEOUT_S: Final = 1.5
 CONFIRM_TIMEOUT_S: Final = 1.0
 LOGIN_TIMEOUT_S: Final = 1.0
 """How long a credential may take to check, before the caller counts as a stranger."""
+
+_ADDRESS: Final = re.compile(r"\b\w+://\S+|\b[\w.-]+:\d{2,5}\b|\b\d{1,3}(?:\.\d{1,3}){3}\b")
 
 
 def _answer(code: HTTPStatus, **body: Any) -> JsonResponse:
@@ -158,14 +162,20 @@ def _by_node(cluster: str, reports: dict[str, ReplicaReport | None]) -> list[dic
 
 
 def summary(reports: dict[str, ReplicaReport | None]) -> str:
-    """How many replicas answer and what the rest do, without a name."""
+    """How many nodes answer and what the rest wait for, without a name."""
     answering = [report for report in reports.values() if report is not None]
-    waiting = sum(report.role == "waiting" for report in answering)
-    sentence = f"{len(answering)} of {len(reports)} replicas answer"
-    if waiting:
-        sentence += f"; {waiting} of them {'waits' if waiting == 1 else 'wait'}: the journal there is empty, and a replica that "
-        sentence += "lost its disk does not come back under its old identity"
+    sentence = f"{len(answering)} of {len(reports)} nodes answer"
+    waiting = Counter(_nameless(report.waiting_for, reports) for report in answering if report.role == "waiting")
+    for reason, count in sorted(waiting.items()):
+        sentence += f"; {count} of them {'waits' if count == 1 else 'wait'} ({reason})"
     return sentence
+
+
+def _nameless(text: str, reports: dict[str, ReplicaReport | None]) -> str:
+    """What a node says, without names of nodes, and without anything that looks like an address."""
+    for node in sorted(reports, key=len, reverse=True):
+        text = text.replace(node, "a node")
+    return _ADDRESS.sub("an address", text)
 
 
 def why_not_ready(reports: dict[str, ReplicaReport | None]) -> str:
@@ -174,6 +184,7 @@ def why_not_ready(reports: dict[str, ReplicaReport | None]) -> str:
         return "no node answers"
     serving = sum(report is not None and report.role != "waiting" for report in reports.values())
     voters = max((len(report.voters) for report in reports.values() if report is not None), default=0) or len(reports)
-    if serving <= voters // 2:
-        return f"no majority: {summary(reports)}, and {voters // 2 + 1} of {voters} are needed"
+    needed = voters // 2 + 1
+    if serving < needed:
+        return f"no majority: {needed} of {voters} replicas are needed, {serving} {'is' if serving == 1 else 'are'} there; {summary(reports)}"
     return f"no leader is confirmed by a majority now; {summary(reports)}"

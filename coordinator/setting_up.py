@@ -148,8 +148,7 @@ def about_nodes(config: Config, data: DataDirectory) -> list[str]:
     if without:
         lines.append(
             f"{', '.join(without)}: no directory under {data.nodes}, so no journal. Starts and waits: CONCLAVE_NODES "
-            "is how many workers run here, and adds nobody to a cluster; and a node that lost its disk never is itself "
-            "again"
+            "is how many workers run here and adds nobody to a cluster, and a node that lost its disk is a new one"
         )
     left_out = [name for name in present if name not in wanted]
     if left_out:

@@ -1,10 +1,10 @@
 """One HTTP call's attempt at a lock: open a session if need be, ask, wait in line, and leave no trace when it fails.
 
-The attempt runs as a task of its own, so that no command is ever cut off half-way: a caller that goes away sets
-`abandoned`, and the attempt itself then takes back what it asked for, in order (histories 9 and 12). What it takes back:
-the whole session where this call opened it, since nobody else knows it; otherwise the place in line, or the grant that
-came of it, unless another call waits for the same. A lock that a named session got, or already had, without waiting stays:
-the caller knows the session and can ask again.
+The attempt runs as a task of its own, so that no command is ever cut off half-way: when its caller goes away it is told
+to stop, and then itself takes back what it asked for, in order (histories 9 and 12). What it takes back: the whole session
+where this call opened it, since nobody else knows it; otherwise the place in line, or the grant that came of it, unless
+another call waits for the same. A lock that a named session got, or already had, without waiting stays: the caller knows
+the session and can ask again. So it is with a place in line when not the caller but this process ends.
 """
 
 from __future__ import annotations
@@ -47,12 +47,15 @@ def lease_left_ms(ttl_ms: int, until: float) -> int:
     return max(0, int((until - time.monotonic()) * 1000 - ttl_ms / DRIFT_SHARE - DRIFT_US / 1000))
 
 
-async def abandon_all() -> None:
-    """Take back every attempt that still runs: this process ends."""
-    attempts = list(_live)
-    for attempt in attempts:
-        attempt.abandon()
-    await asyncio.gather(*(attempt.finished.wait() for attempt in attempts))
+def end_all() -> None:
+    """This process ends: answer every caller that waits."""
+    for attempt in list(_live):
+        attempt.end()
+
+
+async def all_finished() -> None:
+    """Until no attempt runs any more."""
+    await asyncio.gather(*(attempt.finished.wait() for attempt in list(_live)))
 
 
 class Attempt:
@@ -69,24 +72,34 @@ class Attempt:
         self._was_queued = False
         self._lease_until = 0.0
         """Monotonic time until which the lease holds by the log's reckoning: counted from when the last renewal was sent."""
-        self._abandoned = asyncio.Event()
+        self._stop: errors.ConclaveError | None = None
+        self._stopped = asyncio.Event()
+        self._keeps_place = False
         self.finished = asyncio.Event()
-        """Set when `run` is over and, where it failed or was abandoned, everything has been taken back."""
+        """Set when `run` is over and, where it failed or was stopped, everything has been taken back."""
 
     def abandon(self) -> None:
         """Nobody wants the lock any more. Returns at once; what was asked for is taken back in the background."""
-        if self._abandoned.is_set():
+        if self._stop is not None:
             return
-        self._abandoned.set()
+        self._stop = errors.RequestCancelled("the caller went away")
+        self._stopped.set()
         if self.finished.is_set():
             access.spawn(self._take_back(), f"take back lock {self._name!r}")
+
+    def end(self) -> None:
+        """This process ends. A caller that named its session keeps its place in line, and asks again elsewhere."""
+        if self._stop is None and not self.finished.is_set():
+            self._stop = errors.Unavailable("this web process ends; ask again, with the same session if you named one")
+            self._keeps_place = True
+            self._stopped.set()
 
     async def run(self, session: int | None, ttl_ms: int | None, wait_ms: int) -> Acquired:
         """The grant. Raises Refused (409 and others) and what the client raises; nothing is left behind then."""
         _live.add(self)
         try:
             acquired = await self._run(session, ttl_ms, wait_ms)
-            if self._abandoned.is_set():
+            if isinstance(self._stop, errors.RequestCancelled):
                 await self._take_back()
             return acquired
         except BaseException:
@@ -102,13 +115,11 @@ class Attempt:
             await self._open_session(TTL_MS_DEFAULT if ttl_ms is None else ttl_ms)
         else:
             await self._use_session(session, ttl_ms)
-        self._stop_if_abandoned()
+        self._raise_if_stopped()
         wants_to_wait = wait_ms > 0
         if wants_to_wait and _waiting.total() >= WAITING_MAX:
             raise errors.Busy(f"this server has its {WAITING_MAX} waiting calls; ask again later, or with wait_ms 0")
-        answer = await self._client.command(
-            commands.AcquireLock(self._name, ACQUISITION, wants_to_wait, self._session), act_for=self._principal
-        )
+        answer = await self._ask(wants_to_wait)
         match answer:
             case commands.Granted():
                 return await self._acquired(answer.token)
@@ -118,13 +129,27 @@ class Attempt:
                 raise await self._not_acquired(answer)
         raise await self._not_acquired()
 
+    async def _ask(self, wants_to_wait: bool) -> commands.Result:
+        op = commands.AcquireLock(self._name, ACQUISITION, wants_to_wait, self._session)
+        try:
+            result: commands.Result = await self._client.command(op, act_for=self._principal)
+        except errors.OutcomeUnknown as error:
+            if not self._opened_here:
+                raise
+            raise errors.Unavailable(f"nothing was acquired, and a grant that comes late is given back: {error}") from None
+        return result
+
     # --- the session ------------------------------------------------------------------------------
 
     async def _open_session(self, ttl_ms: int) -> None:
         sent = time.monotonic()
-        opened = await self._client.command(
-            commands.OpenSession(ttl_ms, secrets.token_bytes(16)), act_for=self._principal
-        )
+        try:
+            opened = await self._client.command(
+                commands.OpenSession(ttl_ms, secrets.token_bytes(16)), act_for=self._principal
+            )
+        except errors.OutcomeUnknown as error:
+            # A session that may have been opened holds nothing and ends by itself: for the caller nothing happened.
+            raise errors.Unavailable(f"nothing was acquired: {error}") from None
         assert isinstance(opened, commands.SessionOpened), opened
         self._session, self._ttl_ms, self._opened_here = opened.session, opened.ttl_ms, True
         self._lease_until = sent + opened.ttl_ms / 1000
@@ -168,12 +193,12 @@ class Attempt:
         parts = [
             asyncio.ensure_future(self._granted(deadline)),
             asyncio.ensure_future(self._keep_alive_while_waiting()),
-            asyncio.ensure_future(self._abandoned.wait()),
+            asyncio.ensure_future(self._stopped.wait()),
         ]
         grant, keep_alive, _ = parts
         try:
             await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
-            self._stop_if_abandoned()
+            self._raise_if_stopped()
             if grant.done() and (token := grant.result()) is not None:
                 return await self._acquired(int(token))
             if keep_alive.done():
@@ -206,9 +231,9 @@ class Attempt:
             raise trouble
         return None
 
-    def _stop_if_abandoned(self) -> None:
-        if self._abandoned.is_set():
-            raise errors.RequestCancelled("the caller went away")
+    def _raise_if_stopped(self) -> None:
+        if self._stop is not None:
+            raise self._stop
 
     # --- how it ends ------------------------------------------------------------------------------
 
@@ -264,7 +289,7 @@ class Attempt:
                 await self._client.command(
                     commands.CloseSession(self._session), act_for=self._principal, timeout=TAKE_BACK_TIMEOUT_S
                 )
-            elif self._was_queued and not _waiting[self._cluster, self._session, self._name]:
+            elif self._was_queued and not self._keeps_place and not _waiting[self._cluster, self._session, self._name]:
                 await self._client.command(
                     commands.ReleaseLock(self._name, ACQUISITION, self._session),
                     act_for=self._principal,

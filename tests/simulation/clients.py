@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Generator
+from functools import partial
 from random import Random
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -69,6 +70,7 @@ class Client:
         self.paused = False
         self.leases: list[HeldLease] = []
         self.lives = 0
+        self._scripts: list[Script] = []
         self._ready: deque[tuple[Script, Call | None]] = deque()
         self._due_us: int | None = None
         self._valid_until: dict[int, int] = {}
@@ -91,8 +93,7 @@ class Client:
         self.channel = SimulatedChannel(self.name, world.network, world.scheduler, self._something_came)
         self.links.links[HOME].channel = self.channel  # type: ignore[assignment]
         for script in world.workload.scripts(self):
-            self._ready.append((script, None))
-        self._wake_at(world.scheduler.now_us)
+            self.add_script(script)
 
     def die(self) -> None:
         """The process ends at once; what it held stays held until its sessions expire."""
@@ -102,13 +103,20 @@ class Client:
         self.paused = False
         self.clock.thaw()
         self.lives += 1
-        self._ready.clear()
         self._due_us = None
+        self._end_scripts()
         for lease in self.leases:
             lease.state.released = True
         self.leases = []
         self.channel.close()
         self.world.workload.gone(self)
+
+    def _end_scripts(self) -> None:
+        """Close what runs here now, and not when the collector finds it. What it does on leaving reaches nobody."""
+        scripts, self._scripts = self._scripts, []
+        for script in scripts:
+            script.close()
+        self._ready.clear()
 
     def pause(self) -> None:
         self.paused = True
@@ -177,6 +185,7 @@ class Client:
     # --- its workers ------------------------------------------------------------------------------
 
     def add_script(self, script: Script) -> None:
+        self._scripts.append(script)
         self._ready.append((script, None))
         self._wake_at(self.world.scheduler.now_us)
 
@@ -199,7 +208,11 @@ class Client:
             time_us = self.clock.true_us(self.clock.now_us() + waits_for.us)
             self.world.scheduler.at(time_us, self._slept, script, self.lives)
         else:
-            waits_for.when_done(lambda done, script=script: self._ready.append((script, done)))  # type: ignore[misc]
+            waits_for.when_done(partial(self._answered, script, self.lives))
+
+    def _answered(self, script: Script, life: int, call: Call) -> None:
+        if life == self.lives:
+            self._ready.append((script, call))
 
     def _slept(self, script: Script, life: int) -> None:
         if life != self.lives or not self.is_up:

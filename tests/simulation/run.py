@@ -14,7 +14,7 @@ from tests.simulation.watch import Violation
 from tests.simulation.workload import Workload
 from tests.simulation.world import Settings, World, draw_plan
 
-EVENTS_MIN: Final = 2_000
+EVENTS_MIN: Final = 4_000
 """Events under faults before the healing begins."""
 CHAOS_US_MAX: Final = 60_000_000
 SERVE_US_MAX: Final = 8_000_000
@@ -62,6 +62,9 @@ def run_seed(
     except Violation as found:
         violation = (found.checker, str(found))
         world.note("violation", f"{found.checker}: {found}")
+    finally:
+        for client in world.clients:
+            client.die()
     return _result(world, violation, healed_us)
 
 

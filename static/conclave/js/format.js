@@ -4,6 +4,13 @@ const whole = new Intl.NumberFormat("en-GB", { maximumFractionDigits: 0 });
 
 export const number = (value) => (value === null || value === undefined ? "–" : whole.format(value));
 
+// An index where there is little room: "18,442", and of a long one its last digits, "…400,161".
+export function shortIndex(index) {
+  if (index === null || index === undefined || index < 1_000_000) return number(index);
+  const tail = String(index % 1_000_000).padStart(6, "0");
+  return `…${tail.slice(0, 3)},${tail.slice(3)}`;
+}
+
 // A reading with as many digits as say something: 1,284 · 12.3 · 0.21.
 export function reading(value) {
   if (value === 0) return "0";

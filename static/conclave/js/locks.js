@@ -18,7 +18,7 @@ export class Locks {
     const part = {
       holder: el("span", { "data-testid": "lock-holder" }),
       trouble: el("span", { class: "sub bad" }),
-      token: el("td", { class: "number token", "data-testid": "lock-token" }),
+      token: el("td", { role: "cell", class: "number token", "data-testid": "lock-token" }),
       queue: el("span"),
       bar: el("span", { class: "fill" }),
       left: el("span", { class: "left", "data-testid": "lock-lease" }),
@@ -31,13 +31,13 @@ export class Locks {
       leave: this.button("Leave the line", "leave", part, async () => this.mine.leave(name)),
     };
     part.lease = el("div", { class: "lease" }, el("span", { class: "track", "aria-hidden": "true" }, part.bar), part.left);
-    part.node = el("tr", { "data-testid": `lock-row-${name}` },
-      el("th", { scope: "row", class: "lock-name" }, el("strong", {}, name), el("span", { class: "sub" }, "exclusive")),
-      el("td", { class: "holder" }, part.holder, part.trouble),
+    part.node = el("tr", { role: "row", "data-testid": `lock-row-${name}` },
+      el("th", { role: "rowheader", scope: "row", class: "lock-name" }, el("strong", {}, name), el("span", { class: "sub" }, "exclusive")),
+      el("td", { role: "cell", class: "holder" }, part.holder, part.trouble),
       part.token,
-      el("td", { class: "queue" }, part.queue),
-      el("td", { class: "lease-cell" }, part.lease),
-      el("td", { class: "acts" }, el("div", {}, ...Object.values(part.buttons))),
+      el("td", { role: "cell", class: "queue" }, part.queue),
+      el("td", { role: "cell", class: "lease-cell" }, part.lease),
+      el("td", { role: "cell", class: "acts" }, el("div", {}, ...Object.values(part.buttons))),
     );
     return part;
   }

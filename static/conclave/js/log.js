@@ -2,7 +2,7 @@
 // A cell is filled once committed, outlined before, dashed where the replica does not have the entry.
 
 import { byId, el, setAttribute, setClass, setText } from "./dom.js";
-import { number, plural, termClass } from "./format.js";
+import { number, plural, shortIndex, termClass } from "./format.js";
 import { inWords, isSilent } from "./roles.js";
 
 const WIDE = { cell: 30, head: 104 };
@@ -79,7 +79,7 @@ export class LogGrid {
     this.head.forEach((cell, place) => {
       const index = first + place;
       const isNamed = index > 0 && (this.count - 1 - place) % 3 === 1;
-      setText(cell, isNamed ? number(index) : "");
+      setText(cell, isNamed ? shortIndex(index) : "");
     });
   }
 

@@ -64,7 +64,7 @@ export class MyLocks {
     }
     const session = await this.patiently(() => this.sessions.of(ttlMs));
     if (isWaiting) {
-      this.wait(name, session, ttlMs);
+      this.wait(name, session);
       return false;
     }
     try {
@@ -79,7 +79,7 @@ export class MyLocks {
     }
   }
 
-  async wait(name, session, ttlMs) {
+  async wait(name, session) {
     const controller = new AbortController();
     const line = { session, controller, untilMs: performance.now() + WAIT_MS };
     this.waits.set(name, line);

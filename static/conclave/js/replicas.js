@@ -4,23 +4,27 @@ import { KeyedList, byId, el, setAttribute, setClass, setText } from "./dom.js";
 import { number, plural } from "./format.js";
 import { inWords, isSilent, kindOf } from "./roles.js";
 
+const LARGE = 1_000_000; // Indices from here on need more room than a column has.
+
 function makeRow(node) {
+  const cell = (label, cls = "number") => el("td", { role: "cell", class: cls, "data-label": label });
   const cells = {
     role: el("span", { class: "sub role" }),
-    term: el("td", { class: "number" }),
-    vote: el("td"),
-    last: el("td", { class: "number" }),
-    commit: el("td", { class: "number" }),
-    applied: el("td", { class: "number" }),
+    term: cell("term"),
+    vote: cell("vote", "vote"),
+    last: cell("last"),
+    commit: cell("commit"),
+    applied: cell("applied"),
   };
-  const head = el("th", { scope: "row" }, el("strong", {}, node), cells.role);
-  const row = el("tr", { "data-testid": `replica-${node}` }, head, cells.term, cells.vote, cells.last, cells.commit, cells.applied);
+  const head = el("th", { role: "rowheader", scope: "row" }, el("strong", {}, node), cells.role);
+  const row = el("tr", { role: "row", "data-testid": `replica-${node}` }, head, cells.term, cells.vote, cells.last, cells.commit, cells.applied);
   return { node: row, cells };
 }
 
 export class Replicas {
   constructor() {
     this.list = new KeyedList(byId("members"), ([node]) => makeRow(node));
+    this.table = byId("members-table");
     this.counts = byId("feed-counts");
   }
 
@@ -35,6 +39,7 @@ export class Replicas {
       setText(part.cells.vote, replica.vote || "–");
       for (const name of ["last", "commit", "applied"]) setText(part.cells[name], number(replica[name]));
     });
+    setClass(this.table, "is-roomy", view.cluster.commit_index >= LARGE);
     setText(this.counts, counts(view));
   }
 }

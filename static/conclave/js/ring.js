@@ -2,7 +2,7 @@
 // arrived. What no report says is not drawn. The table below the ring says the same in words.
 
 import { motionAllowed, setAttribute, setClass, setText, svg } from "./dom.js";
-import { number, plural } from "./format.js";
+import { number, plural, shortIndex } from "./format.js";
 import { inWords, kindOf } from "./roles.js";
 
 const WIDTH = 340;
@@ -87,7 +87,7 @@ export class Ring {
     const role = inWords(replica, view, clockMs);
     setAttribute(part.group, "data-kind", kind);
     setText(part.role, role);
-    setText(part.index, number(replica.last));
+    setText(part.index, shortIndex(replica.last));
     const target = this.parts.get(view.cluster.leader);
     const isFollowing = Boolean(target) && target !== part && replica.leader === view.cluster.leader && kind === "follower";
     setClass(part.line, "is-on", isFollowing);

@@ -104,7 +104,7 @@ export class Sessions {
       this.handlers.onChange();
       return true;
     } catch (error) {
-      if (error.status === 410 || error.status === 404) this.end(session, error.message);
+      if (error.status === 410) this.end(session, error.message);
       else this.failed(known, error, sentMs);
       return false;
     }

@@ -11,8 +11,9 @@ import pytest_asyncio
 
 from coordinator import access
 from coordinator.api import attempt
+from coordinator.client import errors
 from coordinator.statemachine import commands
-from tests.unit.web.fake_cluster import FakeCluster
+from tests.unit.web.fake_cluster import FakeClient, FakeCluster
 from tests.unit.web.helpers import API, Bearer, new_token
 
 pytestmark = pytest.mark.asyncio
@@ -25,7 +26,9 @@ LOCK = f"{API}/locks/deploy"
 @pytest_asyncio.fixture(autouse=True)
 async def nothing_runs_on() -> AsyncIterator[None]:
     yield
-    await asyncio.wait_for(attempt.abandon_all(), 5)
+    for each in list(attempt._live):
+        each.abandon()
+    await asyncio.wait_for(attempt.all_finished(), 5)
     await settled()
     assert not attempt._live
     assert not attempt._waiting
@@ -532,11 +535,57 @@ async def test_more_waiting_calls_than_the_bound_are_refused(
     await hang_up()
 
 
-async def test_when_the_process_ends_its_waiters_leave_their_lines(
+async def test_when_the_process_ends_its_waiters_are_told_and_leave_nothing(
     worker: Bearer, other: Bearer, cluster: FakeCluster
 ) -> None:
     await _hold(worker)
+    before = set(cluster.machine.sessions)
     call, _ = await _waiting_call(cluster, other)
-    await attempt.abandon_all()
+    attempt.end_all()
+    response = await call
+    assert response.status_code == 503
+    assert response["Retry-After"] == "1"
+    await settled()
     assert cluster.machine.waiting == 0
-    assert (await call).status_code == 409
+    assert set(cluster.machine.sessions) == before
+
+
+async def test_when_the_process_ends_a_named_session_keeps_its_place_in_line(
+    worker: Bearer, other: Bearer, cluster: FakeCluster
+) -> None:
+    held = await _hold(worker)
+    session = (await other.post(f"{API}/sessions", {"ttl_ms": 9000})).json()["session"]
+    call, _ = await _waiting_call(cluster, other, session=session, ttl_ms=9000)
+    attempt.end_all()
+    assert (await call).status_code == 503
+    await settled()
+    assert cluster.machine.waiting == 1
+    again = asyncio.ensure_future(other.post(ACQUIRE, {"session": session, "wait_ms": 60_000}))
+    await until(lambda: attempt._waiting)
+    await worker.post(RELEASE, {"session": held})
+    assert (await again).json()["session"] == session
+
+
+async def test_when_no_answer_comes_a_caller_without_a_session_is_told_that_nothing_was_acquired(
+    worker: Bearer, cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await worker.get(LOCK)
+    original = FakeClient.command
+
+    async def lost(self: FakeClient, op: Any, **options: Any) -> Any:
+        result = await original(self, op, **options)
+        if isinstance(op, commands.AcquireLock):
+            raise errors.OutcomeUnknown("sent, and no answer came in time")
+        return result
+
+    monkeypatch.setattr(FakeClient, "command", lost)
+    response = await worker.post(ACQUIRE)
+    assert response.status_code == 503
+    assert response.json()["error"] == "unavailable"
+    await settled()
+    assert "deploy" not in cluster.machine.locks
+    session = (await worker.post(f"{API}/sessions")).json()["session"]
+    response = await worker.post(ACQUIRE, {"session": session})
+    assert response.status_code == 503
+    assert response.json()["error"] == "outcome-unknown"
+    assert "deploy" in cluster.machine.locks
