@@ -1,9 +1,9 @@
 """The web process's way into clusters: its clients, and on whose behalf it uses them.
 
-The web process is principal `web`, which may act for others. Whatever a person asks for is done as principal `user:NAME`,
-whose rights in the log are made to follow the permissions that Django has for them now; whatever a bearer
-token asks for is done as the principal that the log has for the token. The log decides every right (rule 9): this module only
-says who is asking. Nothing here needs the database for a bearer token, nor a leader for a person.
+The web process is principal `web`, which may act for others. Whatever a person asks for is done as principal
+`user:NAME`, whose rights in the log are made to follow the permissions that Django has for them now; whatever a bearer
+token asks for is done as the principal that the log has for the token. The log decides every right (rule 9): this
+module only says who is asking. Nothing here needs the database for a bearer token.
 """
 
 from __future__ import annotations
@@ -119,20 +119,28 @@ def _ended(task: asyncio.Task[Any]) -> None:
 
 # --- clusters -------------------------------------------------------------------------------------
 
-_directory: tuple[float, frozenset[str]] = (float("-inf"), frozenset())
+
+class _Directory:
+    """Names of clusters, as a node last told them."""
+
+    def __init__(self) -> None:
+        self.at = float("-inf")
+        self.names: frozenset[str] = frozenset()
+
+
+_directory = _Directory()
 
 
 async def known_cluster(name: str) -> str:
     """`name`, where such a cluster exists. Raises UnknownCluster, and Unavailable where no node can be asked."""
-    global _directory
     if name == DEFAULT_CLUSTER:
         return name
     if not CLUSTER_NAME.fullmatch(name):
         raise UnknownCluster(f"there is no cluster {name[:63]!r}")
-    if time.monotonic() - _directory[0] > DIRECTORY_FRESH_S:
+    if time.monotonic() - _directory.at > DIRECTORY_FRESH_S:
         directory = await client().directory()
-        _directory = (time.monotonic(), frozenset(entry.name for entry in directory.clusters))
-    if name not in _directory[1]:
+        _directory.at, _directory.names = time.monotonic(), frozenset(entry.name for entry in directory.clusters)
+    if name not in _directory.names:
         raise UnknownCluster(f"there is no cluster {name!r}")
     return name
 
@@ -162,7 +170,7 @@ def _read_person(user_id: Any) -> Person:
         raise errors.Forbidden(problem)
     if user.is_superuser:
         return Person(user.get_username(), commands.RIGHTS)
-    permissions = user.get_all_permissions()  # type: ignore[attr-defined]
+    permissions = user.get_all_permissions()
     return Person(
         user.get_username(), tuple(right for name, right in RIGHT_OF_PERMISSION.items() if name in permissions)
     )

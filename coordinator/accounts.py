@@ -22,7 +22,7 @@ class SignIn(LoginView):
     def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
         context: dict[str, Any] = super().get_context_data(**kwargs)
         user = self.request.user
-        # Somebody who is signed in already was sent here because a page refused them: say so rather than ask in silence.
+        # Somebody who is signed in already was sent here because a page refused them: say so.
         context["refused_as"] = user.get_username() if user.is_authenticated else ""
         return context
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any, ClassVar
 
 from django import forms
@@ -19,8 +20,9 @@ from coordinator.access import principal_name_problem
 from coordinator.models import AuditEntry, Cluster, Node, Replica
 
 WHERE_MEMBERSHIP_LIVES = (
-    "This is a record. Which clusters, nodes and replicas there are is held by the log of each cluster; rows here follow it, and "
-    "are made again from it. So nothing can be added or deleted here: that would change the record, not the cluster."
+    "This is a record. Which clusters, nodes and replicas there are is held by the log of each cluster; rows here "
+    "follow it, and are made again from it. So nothing can be added or deleted here: that would change the record, "
+    "not the cluster."
 )
 
 _LABEL_OF_ROLE = {
@@ -32,6 +34,11 @@ _LABEL_OF_ROLE = {
     "candidate": "primary",
     "pre-candidate": "primary",
 }
+
+
+def _moment(at: datetime) -> str:
+    """To the second: what happened first is often the question."""
+    return f"{at:%Y-%m-%d %H:%M:%S} UTC"
 
 
 class ReadOnlyAdmin(ModelAdmin):
@@ -74,7 +81,7 @@ class RecordAdmin(ReadOnlyAdmin):
 
 @admin.register(Cluster)
 class ClusterAdmin(RecordAdmin):
-    list_display = ("name", "cluster_id", "show_replicas", "created_at")
+    list_display = ("name", "cluster_id", "show_replicas", "show_created_at")
     search_fields = ("name", "cluster_id")
     fields = ("name", "cluster_id", "created_at")
     inlines: ClassVar[list[Any]] = [ReplicaInline]
@@ -87,10 +94,14 @@ class ClusterAdmin(RecordAdmin):
     def show_replicas(self, cluster: Any) -> int:
         return int(cluster.replica_count)
 
+    @display(description="first recorded", ordering="created_at")
+    def show_created_at(self, cluster: Cluster) -> str:
+        return _moment(cluster.created_at)
+
 
 @admin.register(Node)
 class NodeAdmin(RecordAdmin):
-    list_display = ("name", "show_address", "first_seen", "last_seen")
+    list_display = ("name", "show_address", "show_first_seen", "show_last_seen")
     search_fields = ("name", "address")
     fields = ("name", "address", "first_seen", "last_seen")
     inlines: ClassVar[list[Any]] = [ReplicaInline]
@@ -99,10 +110,18 @@ class NodeAdmin(RecordAdmin):
     def show_address(self, node: Node) -> str:
         return node.address or "on the Redis that all share"
 
+    @display(description="first seen", ordering="first_seen")
+    def show_first_seen(self, node: Node) -> str:
+        return _moment(node.first_seen)
+
+    @display(description="last seen", ordering="last_seen")
+    def show_last_seen(self, node: Node) -> str:
+        return _moment(node.last_seen)
+
 
 @admin.register(Replica)
 class ReplicaAdmin(RecordAdmin):
-    list_display = ("show_name", "replica_id", "show_role", "term", "applied_index", "updated_at")
+    list_display = ("show_name", "replica_id", "show_role", "term", "applied_index", "show_updated_at")
     list_filter = ("cluster", "node", "role")
     list_select_related = ("cluster", "node")
     search_fields = ("replica_id", "node__name", "cluster__name")
@@ -116,14 +135,22 @@ class ReplicaAdmin(RecordAdmin):
     def show_role(self, replica: Replica) -> str:
         return replica.role or "unknown"
 
+    @display(description="last report", ordering="updated_at")
+    def show_updated_at(self, replica: Replica) -> str:
+        return _moment(replica.updated_at)
+
 
 @admin.register(AuditEntry)
 class AuditEntryAdmin(ReadOnlyAdmin):
-    list_display = ("at", "actor", "action", "target", "reason", "show_outcome")
+    list_display = ("show_at", "actor", "action", "target", "reason", "show_outcome")
     list_filter = ("action", "outcome")
     search_fields = ("actor", "principal", "target", "reason")
     date_hierarchy = "at"
     fields = ("at", "actor", "principal", "action", "target", "reason", "outcome", "details")
+
+    @display(description="when", ordering="at")
+    def show_at(self, entry: AuditEntry) -> str:
+        return _moment(entry.at)
 
     @display(
         description="outcome",

@@ -1,4 +1,4 @@
-"""The Django app of the record, the API and the admin. Its label is `conclave`: it may live in other people's projects."""
+"""The Django app of the record, the API and the admin. Its label is `conclave`: it also lives in others' projects."""
 
 from __future__ import annotations
 

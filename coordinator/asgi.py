@@ -21,8 +21,10 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "coordinator.settings")
 
 from django.core.asgi import get_asgi_application
 
+# Django is set up by this, and what follows needs that.
 django_application = get_asgi_application()
 
+# ruff: noqa: E402
 from channels.auth import AuthMiddlewareStack
 from channels.routing import ProtocolTypeRouter, URLRouter
 from django.conf import settings
@@ -37,7 +39,7 @@ Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
-Application = Callable[[Scope, Receive, Send], Awaitable[None]]
+Application = Callable[[Any, Any, Any], Awaitable[None]]
 
 log = logging.getLogger(__name__)
 
@@ -138,7 +140,9 @@ class OwnOriginOnly:
 
 def is_own_origin(scope: Scope) -> bool:
     """Whether the Origin of a WebSocket's handshake is one of ours."""
-    headers = {name: value.decode("latin-1").lower() for name, value in scope["headers"] if name in (b"origin", b"host")}
+    headers = {
+        name: value.decode("latin-1").lower() for name, value in scope["headers"] if name in (b"origin", b"host")
+    }
     origin, host = headers.get(b"origin", ""), headers.get(b"host", "")
     if not origin or not validate_host(split_domain_port(host)[0], settings.ALLOWED_HOSTS):
         return False
@@ -159,8 +163,8 @@ def _is_trusted(origin: str) -> bool:
 
 
 def _hear_of_the_end() -> None:
-    """Answer callers that wait in line as soon as the process is told to end. The server itself would let them wait on until
-    its patience is over, and only then say that it stops."""
+    """Answer callers that wait in line as soon as the process is told to end. The server itself would let them wait on
+    until its patience is over, and only then say that it stops."""
     if threading.current_thread() is not threading.main_thread():
         return
     loop = asyncio.get_running_loop()
@@ -170,7 +174,9 @@ def _hear_of_the_end() -> None:
             signal.signal(number, _also(partial(loop.call_soon_threadsafe, attempt.end_all), before))
 
 
-def _also(first: Callable[[], Any], then: Callable[[int, FrameType | None], Any]) -> Callable[[int, FrameType | None], Any]:
+def _also(
+    first: Callable[[], Any], then: Callable[[int, FrameType | None], Any]
+) -> Callable[[int, FrameType | None], Any]:
     def handle(number: int, frame: FrameType | None) -> None:
         with contextlib.suppress(RuntimeError):  # The loop is closed already.
             first()

@@ -12,7 +12,7 @@ from coordinator.models import AuditEntry
 OPERATOR: Final = "operator (shell)"
 """The actor of management commands: whoever may run them may do anything here."""
 
-TOKEN_CREATED: Final = "token.created"
+TOKEN_CREATED: Final = "token.created"  # noqa: S105 - an action's name
 PRINCIPAL_REMOVED: Final = "principal.removed"
 NODE_CRASHED: Final = "node.crashed"
 SIGNED_IN: Final = "signed-in"

@@ -60,21 +60,23 @@ async def healthz(request: HttpRequest) -> HttpResponse:
     return _safe_only(request) or _answer(HTTPStatus.OK, status="alive")
 
 
-_is_migrated = False
+class _Seen:
+    """What needs no second look."""
+
+    is_migrated = False
 
 
 def _problem_with_pages() -> str | None:
     """Why this process could not serve pages; None where it could. Blocks."""
-    global _is_migrated
     connection = connections[DEFAULT_DB_ALIAS]
     try:
         with connection.cursor() as cursor:
             cursor.execute("SELECT 1")
-        if not _is_migrated:
+        if not _Seen.is_migrated:
             executor = MigrationExecutor(connection)
             if executor.migration_plan(executor.loader.graph.leaf_nodes()):
                 return "the database lacks migrations"
-            _is_migrated = True
+            _Seen.is_migrated = True
     except DatabaseError as error:
         log.warning("the database does not answer: %s", error)
         return "the database does not answer"
@@ -186,5 +188,6 @@ def why_not_ready(reports: dict[str, ReplicaReport | None]) -> str:
     voters = max((len(report.voters) for report in reports.values() if report is not None), default=0) or len(reports)
     needed = voters // 2 + 1
     if serving < needed:
-        return f"no majority: {needed} of {voters} replicas are needed, {serving} {'is' if serving == 1 else 'are'} there; {summary(reports)}"
+        there = f"{serving} {'is' if serving == 1 else 'are'} there"
+        return f"no majority: {needed} of {voters} replicas are needed, {there}; {summary(reports)}"
     return f"no leader is confirmed by a majority now; {summary(reports)}"

@@ -99,7 +99,10 @@ def _finish_api_error(request: HttpRequest, response: HttpResponseBase) -> HttpR
     ):
         return response
     status = HTTPStatus(response.status_code)
-    body = {"error": status.phrase.lower().replace(" ", "-"), "detail": f"{status.phrase}: {status.description}".rstrip(": ")}
+    body = {
+        "error": status.phrase.lower().replace(" ", "-"),
+        "detail": f"{status.phrase}: {status.description}".rstrip(": "),
+    }
     replacement = JsonResponse(body, status=status)
     for name in ("Allow", "Retry-After", "WWW-Authenticate"):
         if name in response.headers:

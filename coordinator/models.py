@@ -15,7 +15,7 @@ from django.utils import timezone
 
 
 class Cluster(models.Model):
-    """A replicated log and its state machine. A cluster made again under an old name is another one, with another id."""
+    """A replicated log and its state machine. One that is made again under an old name is another, with another id."""
 
     name = models.CharField(max_length=63, db_index=True)
     cluster_id = models.CharField(
@@ -25,7 +25,7 @@ class Cluster(models.Model):
 
     class Meta:
         ordering = ("name", "-created_at")
-        permissions: ClassVar[list[tuple[str, str]]] = [
+        permissions: ClassVar[list[Any]] = [
             ("read_state", "Can read keys and locks of clusters"),
             ("write_keys", "Can write and delete keys of clusters"),
             ("use_locks", "Can acquire locks of clusters"),
@@ -105,7 +105,7 @@ class AuditEntry(models.Model):
 
     def save(self, *args: Any, **kwargs: Any) -> None:
         """Raises PermissionDenied for an entry that is there already: the audit is only ever added to."""
-        if self.pk is not None:
+        if not self._state.adding:
             raise PermissionDenied("an audit entry is never changed")
         super().save(*args, **kwargs)
 

@@ -1,5 +1,5 @@
-"""Keeps the rows of clusters, nodes and replicas true to what the log and the nodes say. It creates and updates; it never
-deletes (rule 10), and nothing waits for it: the database may be slow, or gone, or new and empty.
+"""Keeps the rows of clusters, nodes and replicas true to what the log and the nodes say. It creates and updates; it
+never deletes (rule 10), and nothing waits for it: the database may be slow, or gone, or new and empty.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Django's settings, and Celery's under the prefix CELERY_.
 
 Everything that differs between two installations comes from the environment and the data directory, by way of
-`coordinator.config`; this file only says what Django makes of it. It opens no connection and writes nothing but what the
-data directory creates on first use.
+`coordinator.config`; this file only says what Django makes of it. It opens no connection, and writes nothing but what
+the data directory creates on first use.
 """
 
 from __future__ import annotations
@@ -163,7 +163,7 @@ CELERY_BROKER_TRANSPORT_OPTIONS = _celery_prefix
 CELERY_RESULT_BACKEND_TRANSPORT_OPTIONS = _celery_prefix
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_BROKER_CONNECTION_MAX_RETRIES = None
-"""For ever: with the default of 100 a worker, and the replica on it, would end after some 45 minutes without a broker."""
+"""For ever: with the default of 100 a worker, and the replica on it, would end after 45 minutes without a broker."""
 CELERY_ACCEPT_CONTENT = ["json"]
 CELERY_TASK_SERIALIZER = "json"
 CELERY_RESULT_SERIALIZER = "json"
@@ -178,12 +178,19 @@ CELERY_WORKER_SEND_TASK_EVENTS = False
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
+    "filters": {
+        # Without a leader every call and every probe answers 503: that is an answer, and no line in the log each time.
+        "no_503": {
+            "()": "django.utils.log.CallbackFilter",
+            "callback": lambda record: getattr(record, "status_code", 0) != 503,
+        }
+    },
     "formatters": {"line": {"format": "{asctime} {levelname} {name}: {message}", "style": "{"}},
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
     "root": {"handlers": ["stderr"], "level": "INFO"},
     "loggers": {
         "django": {"handlers": ["stderr"], "level": "INFO", "propagate": False},
-        "django.request": {"level": "ERROR"},
+        "django.request": {"level": "ERROR", "filters": ["no_503"]},
         "httpx": {"level": "WARNING"},
     },
 }
@@ -193,6 +200,8 @@ LOGGING = {
 
 def _item(title: str, icon: str, link: Any, permission: str | None = None) -> dict[str, Any]:
     item: dict[str, Any] = {"title": title, "icon": icon, "link": link}
+    if link == "/":
+        item["active"] = lambda request: False  # Every address begins with it.
     if permission:
         item["permission"] = lambda request: request.user.has_perm(permission)
     return item
@@ -203,7 +212,7 @@ UNFOLD = {
     "SITE_HEADER": "Conclave",
     "SITE_SUBHEADER": "the record of what the log says",
     "SITE_URL": "/",
-    "SITE_SYMBOL": "hub",
+    "SITE_ICON": lambda request: static("conclave/mark.svg"),
     "SITE_FAVICONS": [{"rel": "icon", "type": "image/svg+xml", "href": lambda request: static("conclave/mark.svg")}],
     "SHOW_HISTORY": False,
     "SHOW_VIEW_ON_SITE": False,
@@ -227,8 +236,8 @@ UNFOLD = {
             "100": "#d3ece7",
             "200": "#a8dad1",
             "300": "#78c8bb",
-            "400": "#4cc2b1",
-            "500": "#1f8d7f",
+            "400": "#7fd4c7",
+            "500": "#4cc2b1",
             "600": "#0b6e63",
             "700": "#095a51",
             "800": "#084842",
@@ -251,14 +260,20 @@ UNFOLD = {
                 "title": "The record",
                 "separator": True,
                 "items": [
-                    _item("Clusters", "hub", reverse_lazy("admin:conclave_cluster_changelist"), "conclave.view_cluster"),
+                    _item(
+                        "Clusters", "hub", reverse_lazy("admin:conclave_cluster_changelist"), "conclave.view_cluster"
+                    ),
                     _item("Nodes", "dns", reverse_lazy("admin:conclave_node_changelist"), "conclave.view_node"),
                     _item(
-                        "Replicas", "account_tree", reverse_lazy("admin:conclave_replica_changelist"),
+                        "Replicas",
+                        "account_tree",
+                        reverse_lazy("admin:conclave_replica_changelist"),
                         "conclave.view_replica",
                     ),
                     _item(
-                        "Audit", "history", reverse_lazy("admin:conclave_auditentry_changelist"),
+                        "Audit",
+                        "history",
+                        reverse_lazy("admin:conclave_auditentry_changelist"),
                         "conclave.view_auditentry",
                     ),
                 ],

@@ -1,4 +1,4 @@
-"""Where collected static files lie, and what they are called: each by a hash of its content, so that it is kept for ever."""
+"""What collected static files are called: each by a hash of its content, so that a browser may keep it for ever."""
 
 from __future__ import annotations
 

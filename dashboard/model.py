@@ -216,16 +216,18 @@ class ClusterModel:
         if heard is None:
             return _NEVER_HEARD | {"voter": is_voter, "silent_since_ms": silent_since}
         report = heard.feed.report
+        # A node that hosts no replica has no term and no log, rather than empty ones.
+        hosts = bool(report.replica)
         return {
             "role": report.role if silent_since is None else "unreachable",
             "leads": node == self._leader,
             "voter": is_voter,
-            "term": report.term,
+            "term": report.term if hosts else None,
             "vote": report.vote,
             "leader": report.leader,
-            "last": report.last_index,
-            "commit": report.commit_index,
-            "applied": report.applied_index,
+            "last": report.last_index if hosts else None,
+            "commit": report.commit_index if hosts else None,
+            "applied": report.applied_index if hosts else None,
             "pid": report.pid,
             "waiting_for": report.waiting_for,
             "drops": dict(report.drops),

@@ -18,10 +18,11 @@ from coordinator.api.auth import BearerToken, SignedIn
 _DESCRIPTION = """\
 Locks, sessions and keys of Conclave's clusters. Every grant and every value is decided by a quorum.
 
-* **Credentials**: `Authorization: Bearer …` with a token of `manage.py token NAME`, or the cookie of a signed-in session
-  (with `X-CSRFToken` where something changes).
-* **Refusals** carry `{"error": code, "detail": sentence}`. 503 says that no leader answered; `outcome-unknown` among them that
-  a change may have been applied all the same. 410 says that the session is gone, and everything that it held with it.
+* **Credentials**: `Authorization: Bearer …` with a token of `manage.py token NAME`, or the cookie of a signed-in
+  session (with `X-CSRFToken` where something changes).
+* **Refusals** carry `{"error": code, "detail": sentence}`. 503 says that no leader answered; `outcome-unknown` among
+  them that a change may have been applied all the same. 410 says that the session is gone, and everything that it held
+  with it.
 * **Names** of locks and keys may hold slashes; percent-encode them in addresses.
 """
 

@@ -1,10 +1,10 @@
 """One HTTP call's attempt at a lock: open a session if need be, ask, wait in line, and leave no trace when it fails.
 
 The attempt runs as a task of its own, so that no command is ever cut off half-way: when its caller goes away it is told
-to stop, and then itself takes back what it asked for, in order (histories 9 and 12). What it takes back: the whole session
-where this call opened it, since nobody else knows it; otherwise the place in line, or the grant that came of it, unless
-another call waits for the same. A lock that a named session got, or already had, without waiting stays: the caller knows
-the session and can ask again. So it is with a place in line when not the caller but this process ends.
+to stop, and then itself takes back what it asked for, in order (histories 9 and 12). What it takes back: the whole
+session where this call opened it, since nobody else knows it; otherwise the place in line, or the grant that came of
+it, unless another call waits for the same. A lock that a named session got, or already had, without waiting stays: the
+caller knows the session and can ask again. So it is with a place in line when not the caller but this process ends.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class Attempt:
         self._opened_here = False
         self._was_queued = False
         self._lease_until = 0.0
-        """Monotonic time until which the lease holds by the log's reckoning: counted from when the last renewal was sent."""
+        """Monotonic time at which the lease ends as the log counts: from the sending of the last renewal."""
         self._stop: errors.ConclaveError | None = None
         self._stopped = asyncio.Event()
         self._keeps_place = False
@@ -136,7 +136,9 @@ class Attempt:
         except errors.OutcomeUnknown as error:
             if not self._opened_here:
                 raise
-            raise errors.Unavailable(f"nothing was acquired, and a grant that comes late is given back: {error}") from None
+            raise errors.Unavailable(
+                f"nothing was acquired, and a grant that comes late is given back: {error}"
+            ) from None
         return result
 
     # --- the session ------------------------------------------------------------------------------
@@ -162,8 +164,8 @@ class Attempt:
             raise Refused(
                 422,
                 "ttl-mismatch",
-                f"ttl_ms: session {session_name(session)} lives {view.ttl_ms} ms; leave ttl_ms out, or open another session; "
-                f"came {ttl_ms}",
+                f"ttl_ms: session {session_name(session)} lives {view.ttl_ms} ms; leave ttl_ms out, or open another "
+                f"session; came {ttl_ms}",
                 {"ttl_ms": view.ttl_ms},
             )
         self._session, self._ttl_ms = session, view.ttl_ms
@@ -258,14 +260,20 @@ class Attempt:
 
     async def _not_acquired(self, held: commands.Held | None = None) -> Refused:
         """Names the holder. Whoever is refused a lock is told who has it, whether or not they may read others."""
-        holder, token, expires_in_ms = (held.holder, held.token, None) if held else (None, None, None)
+        holder = held.holder if held else None
+        token = held.token if held else None
+        expires_in_ms: int | None = None
         try:
             view = await self._client.query(commands.GetLock(self._name), timeout=HOLDER_TIMEOUT_S)
         except (errors.Unavailable, errors.Busy):
             view = None
         if isinstance(view, commands.LockView) and view.holder is not None and token in (None, view.token):
             holder, token, expires_in_ms = view.holder, view.token, view.expires_in_ms
-        who = f"held by {holder.principal} (session {session_name(holder.session)})" if holder else "its holder is not known"
+        who = (
+            f"held by {holder.principal} (session {session_name(holder.session)})"
+            if holder
+            else "its holder is not known"
+        )
         return Refused(
             409,
             "not-acquired",

@@ -42,6 +42,12 @@ class Caller:
         access.forget_user(self.principal, self.cluster)
 
 
+class ApiRequest(HttpRequest):
+    """What a view of the API is handed: a request whose caller is known."""
+
+    auth: Caller
+
+
 def _cluster(request: HttpRequest) -> str:
     match = request.resolver_match
     return str(match.kwargs.get("cluster", access.DEFAULT_CLUSTER)) if match else access.DEFAULT_CLUSTER
@@ -77,7 +83,7 @@ class BearerToken(HttpBearer):
 
 
 class SignedIn(APIKeyCookie):
-    """The cookie of a person who signed in on the page; with the CSRF token in `X-CSRFToken` where something changes."""
+    """The cookie of a person who signed in on the page; with the CSRF token in `X-CSRFToken` for what is no GET."""
 
     param_name = settings.SESSION_COOKIE_NAME
 

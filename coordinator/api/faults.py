@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from django.conf import settings
-from django.http import HttpRequest
 from ninja import Body, Router
 
 from coordinator import audit
+from coordinator.api.auth import ApiRequest
 from coordinator.api.errors import Refused
 from coordinator.api.locks import REFUSALS
 from coordinator.api.schemas import ClusterName, CrashedOut, CrashIn
@@ -17,15 +17,22 @@ from coordinator.models import AuditEntry
 from coordinator.wire import NODE_NAME
 
 router = Router(tags=["faults"])
+_NO_BODY = CrashIn.model_validate({})
 
 
 @router.post("/{node}/crash", response={200: CrashedOut, **REFUSALS}, summary="Crash a node")
 async def crash(
-    request: HttpRequest, cluster: ClusterName, node: str, payload: Annotated[CrashIn, Body()] = CrashIn()
+    request: ApiRequest, cluster: ClusterName, node: str, payload: Annotated[CrashIn, Body()] = _NO_BODY
 ) -> CrashedOut:
-    """End the node's process at once, as `kill -9` would; its supervisor starts it again. Takes the right to administer,
-    and an installation where faults may be injected (CONCLAVE_FAULTS)."""
-    entry = {"actor": request.auth.actor, "principal": request.auth.principal, "action": audit.NODE_CRASHED}
+    """End the node's process at once, as `kill -9` would; its supervisor starts it again.
+
+    Takes the right to administer, and an installation where faults may be injected (CONCLAVE_FAULTS).
+    """
+    entry: dict[str, Any] = {
+        "actor": request.auth.actor,
+        "principal": request.auth.principal,
+        "action": audit.NODE_CRASHED,
+    }
     entry |= {"target": f"{cluster}/{node}", "reason": payload.reason}
     try:
         await _crash(request, node)
@@ -36,7 +43,7 @@ async def crash(
     return CrashedOut(node=node)
 
 
-async def _crash(request: HttpRequest, node: str) -> None:
+async def _crash(request: ApiRequest, node: str) -> None:
     if not settings.CONCLAVE.faults:
         raise Refused(403, "faults-off", "faults may not be injected here; CONCLAVE_FAULTS=1 allows it")
     if not NODE_NAME.fullmatch(node):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpResponse
 from ninja import Router
 
+from coordinator.api.auth import ApiRequest
 from coordinator.api.errors import Refused
 from coordinator.api.locks import REFUSALS
 from coordinator.api.schemas import ClusterName, KeyDeleted, KeyWritten, Problem, name_in_path
@@ -30,14 +31,17 @@ _BYTES: dict[str, Any] = {"content": {"application/octet-stream": {"schema": {"t
                         "description": "The log index that wrote the value.",
                         "schema": {"type": "integer"},
                     },
-                    "Conclave-Version": {"description": "How often the key was written.", "schema": {"type": "integer"}},
+                    "Conclave-Version": {
+                        "description": "How often the key was written.",
+                        "schema": {"type": "integer"},
+                    },
                 },
                 **_BYTES,
             }
         }
     },
 )
-async def read(request: HttpRequest, cluster: ClusterName, key: str) -> HttpResponse:
+async def read(request: ApiRequest, cluster: ClusterName, key: str) -> HttpResponse:
     """The value as raw bytes, as of a moment after the call came in. 404 where there is no such key."""
     key = name_in_path(key)
     client, principal = await request.auth.acting()
@@ -58,7 +62,7 @@ async def read(request: HttpRequest, cluster: ClusterName, key: str) -> HttpResp
     summary="Write a key",
     openapi_extra={"requestBody": {"required": True, "description": "The value, at most 1 MiB.", **_BYTES}},
 )
-async def write(request: HttpRequest, cluster: ClusterName, key: str) -> KeyWritten:
+async def write(request: ApiRequest, cluster: ClusterName, key: str) -> KeyWritten:
     """The body is the value, as it is."""
     key = name_in_path(key)
     value = request.body
@@ -71,7 +75,7 @@ async def write(request: HttpRequest, cluster: ClusterName, key: str) -> KeyWrit
 
 
 @router.delete("/{path:key}", response={200: KeyDeleted, **REFUSALS}, summary="Delete a key")
-async def delete(request: HttpRequest, cluster: ClusterName, key: str) -> KeyDeleted:
+async def delete(request: ApiRequest, cluster: ClusterName, key: str) -> KeyDeleted:
     """Deleting what is not there is no error; `deleted` says which it was."""
     key = name_in_path(key)
     client, principal = await request.auth.acting()

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from typing import Annotated, Any
 
-from django.http import HttpRequest
 from ninja import Body, Query, Router
 
 from coordinator import access
 from coordinator.api.attempt import ACQUISITION, Attempt
+from coordinator.api.auth import ApiRequest
 from coordinator.api.errors import Refused
 from coordinator.api.schemas import (
     Acquired,
@@ -29,12 +29,14 @@ from coordinator.statemachine import commands
 
 router = Router(tags=["locks"])
 
+_NO_BODY = AcquireIn.model_validate({})
+
 REFUSALS: dict[Any, Any] = {frozenset({401, 403, 404, 422, 429, 503}): Problem}
 
 
 @router.get("", response={200: LocksOut, **REFUSALS}, summary="List the locks that are held")
 async def list_locks(
-    request: HttpRequest,
+    request: ApiRequest,
     cluster: ClusterName,
     after: Annotated[str, Query(max_length=commands.NAME_BYTES_MAX, description="List names after this one.")] = "",
     limit: Annotated[int, Query(ge=1, le=commands.LIST_LIMIT_MAX)] = 100,
@@ -57,7 +59,7 @@ async def list_locks(
     summary="Acquire a lock",
 )
 async def acquire(
-    request: HttpRequest, cluster: ClusterName, name: str, payload: Annotated[AcquireIn, Body()] = AcquireIn()
+    request: ApiRequest, cluster: ClusterName, name: str, payload: Annotated[AcquireIn, Body()] = _NO_BODY
 ) -> Acquired:
     """Take the lock, or wait in line for it. Without a session, one is opened and named in the answer.
 
@@ -77,7 +79,7 @@ async def acquire(
         raise
 
 
-def undo_when_gone(request: HttpRequest) -> list[Any]:
+def undo_when_gone(request: ApiRequest) -> list[Any]:
     """What to call when the caller is gone before it has the whole answer (`coordinator/asgi.py` calls it)."""
     scope = getattr(request, "scope", {})
     undo: list[Any] = scope.get("conclave.undo", [])
@@ -89,8 +91,8 @@ def undo_when_gone(request: HttpRequest) -> list[Any]:
     response={200: Released, 409: Problem, 410: Problem, **REFUSALS},
     summary="Release a lock",
 )
-async def release(request: HttpRequest, cluster: ClusterName, name: str, payload: ReleaseIn) -> Released:
-    """Let go of the lock; the next in line has it at once. The session lives on. 409 where that session does not hold it."""
+async def release(request: ApiRequest, cluster: ClusterName, name: str, payload: ReleaseIn) -> Released:
+    """Let go of the lock; the next in line has it at once. The session lives on. 409 where it does not hold it."""
     name = name_in_path(name)
     client, principal = await request.auth.acting()
     session = session_number(payload.session)
@@ -100,7 +102,7 @@ async def release(request: HttpRequest, cluster: ClusterName, name: str, payload
     return Released(name=name, session=session_name(session))
 
 
-async def _look(request: HttpRequest, name: str) -> LockOut:
+async def _look(request: ApiRequest, name: str) -> LockOut:
     name = name_in_path(name)
     client, principal = await request.auth.acting()
     view = await client.query(commands.GetLock(name), act_for=principal)
@@ -109,16 +111,16 @@ async def _look(request: HttpRequest, name: str) -> LockOut:
 
 
 @router.get("/{path:name}/acquire", include_in_schema=False, response=LockOut)
-async def look_at_a_name_that_ends_in_acquire(request: HttpRequest, cluster: ClusterName, name: str) -> LockOut:
+async def look_at_a_name_that_ends_in_acquire(request: ApiRequest, cluster: ClusterName, name: str) -> LockOut:
     return await _look(request, f"{name}/acquire")
 
 
 @router.get("/{path:name}/release", include_in_schema=False, response=LockOut)
-async def look_at_a_name_that_ends_in_release(request: HttpRequest, cluster: ClusterName, name: str) -> LockOut:
+async def look_at_a_name_that_ends_in_release(request: ApiRequest, cluster: ClusterName, name: str) -> LockOut:
     return await _look(request, f"{name}/release")
 
 
 @router.get("/{path:name}", response={200: LockOut, **REFUSALS}, summary="Look at a lock")
-async def look(request: HttpRequest, cluster: ClusterName, name: str) -> LockOut:
+async def look(request: ApiRequest, cluster: ClusterName, name: str) -> LockOut:
     """Who holds it and who waits, linearizable. A name that nobody holds is free; it need not have been used before."""
     return await _look(request, name)

@@ -81,15 +81,16 @@ class AcquireIn(_In):
         None,
         ge=TTL_MS_MIN,
         le=TTL_MS_MAX,
-        description=f"The time to live of the session, without a keep-alive. {TTL_MS_DEFAULT} where a session is opened "
-        "and none is given. One that differs from the named session's is refused.",
+        description=f"The time to live of the session, without a keep-alive. {TTL_MS_DEFAULT} where a session is "
+        "opened and none is given. One that differs from the named session's is refused.",
         examples=[TTL_MS_DEFAULT],
     )
     wait_ms: int = Field(
         0,
         ge=0,
         le=WAIT_MS_MAX,
-        description="How long to wait in line. The session is kept alive meanwhile. Closing the connection leaves the line.",
+        description="How long to wait in line. The session is kept alive meanwhile. Closing the connection leaves the "
+        "line.",
     )
 
 
@@ -98,7 +99,9 @@ class ReleaseIn(_In):
 
 
 class OpenSessionIn(_In):
-    ttl_ms: int = Field(TTL_MS_DEFAULT, ge=TTL_MS_MIN, le=TTL_MS_MAX, description="Its time to live without a keep-alive.")
+    ttl_ms: int = Field(
+        TTL_MS_DEFAULT, ge=TTL_MS_MIN, le=TTL_MS_MAX, description="Its time to live without a keep-alive."
+    )
 
 
 class CrashIn(_In):
@@ -129,7 +132,9 @@ class HolderOut(Schema):
 
 class Acquired(Schema):
     session: str = Field(description="Keep it alive, release with it, ask again with it.", examples=["s42"])
-    token: int = Field(description="The fencing token: it only ever grows for this name. Hand it to what the lock guards.")
+    token: int = Field(
+        description="The fencing token: it only ever grows for this name. Hand it to what the lock guards."
+    )
     name: str
     ttl_ms: int = Field(description="The time to live of the session.")
     expires_in_ms: int = Field(description="What is left of the lease at least, without a keep-alive.")
@@ -219,7 +224,9 @@ class ReplicaOut(Schema):
     commit_index: int
     applied_index: int
     pid: int | None
-    replica_id: str | None = Field(description="The replica's identity in hex; null where it has none or is unreachable.")
+    replica_id: str | None = Field(
+        description="The replica's identity in hex; null where it has none or is unreachable."
+    )
     vote: str | None = Field(description="Whom it voted for in its term; null for nobody.")
     leader: str | None = Field(description="Who leads, as this replica sees it.")
     digest: str | None = Field(description="A hash of its state: equal on replicas that have applied the same index.")

@@ -36,7 +36,7 @@ async def status(request: HttpRequest, cluster: ClusterName) -> StatusOut:
 
 
 async def reports_of(cluster: str) -> dict[str, ReplicaReport | None]:
-    """Each node's own report of its replica, None where it does not answer; the nodes are those that anybody knows of."""
+    """Each node's own report of its replica, None where it does not answer; nodes are those that anybody knows of."""
     try:
         reports = dict(await access.client(cluster).status())
     except errors.Unavailable:

@@ -1,45 +1,118 @@
-"""Who is in a cluster: the configuration, as a log entry holds it.
+"""Who is in a cluster: the configuration, as a log entry holds it, and the changes that lead from one to the next.
 
 A configuration takes effect as soon as it is in the log, committed or not (Raft, section 6). Every member is known by
 its replica identity, a random 63-bit number that is never used again; the node's name and the address of its mailbox
 ride along so that everyone who has the log knows where to write.
+
+Any change is made at once. One that touches a single voter goes straight there, since the majorities of both sides overlap
+(thesis, section 4.1); a larger one goes through a joint configuration, in which majorities of both sides must agree (Raft,
+section 6), and which the leader leaves by itself.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from coordinator.consensus.entries import CONFIGURATION, CONFIGURATION_PREFIX
+from coordinator.consensus.quorum import Tally, reached_by_majority, tally
+
+
+class ChangeRefused(Exception):
+    """The change of membership can not be made now, or at all; says why."""
 
 
 class Member(NamedTuple):
-    """`address`: the Redis of the node's mailbox; "" where it is the Redis that the whole installation shares."""
+    """`address`: the Redis of the node's mailbox; "" where it is the Redis that the whole installation shares.
+    `priority`: of those who are caught up, the highest leads where it can."""
 
     replica: int
     node: str
     address: str = ""
+    priority: int = 0
 
 
 class Configuration(NamedTuple):
+    """`outgoing`: the voters of before, while the configuration is joint; empty else. A learner gets the log, and counts for
+    nothing."""
+
     voters: tuple[Member, ...]
+    outgoing: tuple[Member, ...] = ()
+    learners: tuple[Member, ...] = ()
+
+    @property
+    def is_joint(self) -> bool:
+        return bool(self.outgoing)
 
     @property
     def voter_ids(self) -> tuple[int, ...]:
-        return tuple(member.replica for member in self.voters)
+        """Everyone whose vote counts on either side."""
+        return tuple({member.replica: None for member in self.voters + self.outgoing})
+
+    @property
+    def members(self) -> tuple[Member, ...]:
+        """Everyone who gets the log, each once."""
+        return tuple({member.replica: member for member in self.outgoing + self.learners + self.voters}.values())
 
     def member(self, replica: int) -> Member | None:
-        return next((member for member in self.voters if member.replica == replica), None)
+        return next((member for member in self.members if member.replica == replica), None)
 
     def node_of(self, replica: int) -> str:
         """The node that hosts `replica`; "" where it is not a member."""
         member = self.member(replica)
         return member.node if member is not None else ""
 
+    def reached(self, value_of: Callable[[int], int]) -> int:
+        """The largest value that a majority has reached, of both sides where it is joint."""
+        reached = reached_by_majority(_ids(self.voters), value_of)
+        return min(reached, reached_by_majority(_ids(self.outgoing), value_of)) if self.outgoing else reached
+
+    def tally(self, votes: dict[int, bool]) -> Tally:
+        """Where an election stands: won on both sides, lost on one, or pending."""
+        sides = [tally(_ids(self.voters), votes)]
+        if self.outgoing:
+            sides.append(tally(_ids(self.outgoing), votes))
+        if Tally.LOST in sides:
+            return Tally.LOST
+        return Tally.PENDING if Tally.PENDING in sides else Tally.WON
+
+    def left(self) -> Configuration:
+        """What a joint configuration becomes."""
+        return self._replace(outgoing=())
+
+
+class Change(NamedTuple):
+    """What the membership is to become. `members` join as learners, or are promoted to voters where `voters` names them;
+    whoever is in neither is removed."""
+
+    voters: tuple[Member, ...]
+    learners: tuple[Member, ...] = ()
+
+
+def next_configuration(now: Configuration, change: Change) -> Configuration:
+    """The configuration that begins `change`: joint where more than one voter differs. Raises ChangeRefused."""
+    if now.is_joint:
+        raise ChangeRefused("a change of membership is under way; wait until it has left its joint configuration")
+    ids = _ids(change.voters) + _ids(change.learners)
+    if not change.voters:
+        raise ChangeRefused("expected at least one voter: a cluster without voters decides nothing")
+    if len(set(ids)) != len(ids):
+        raise ChangeRefused("expected each replica once, as a voter or as a learner")
+    if any(replica <= 0 for replica in ids):
+        raise ChangeRefused("expected positive replica identities")
+    changed = set(_ids(now.voters)) ^ set(_ids(change.voters))
+    outgoing = now.voters if len(changed) > 1 else ()
+    return Configuration(change.voters, outgoing, change.learners)
+
+
+def _ids(members: Iterable[Member]) -> tuple[int, ...]:
+    return tuple(member.replica for member in members)
+
 
 def encode_configuration(configuration: Configuration) -> bytes:
     """The log entry for `configuration`; the same configuration gives the same bytes."""
-    body = {"voters": [list(member) for member in configuration.voters]}
+    body = {name: [list(member) for member in members] for name, members in configuration._asdict().items() if members}
     return CONFIGURATION_PREFIX + json.dumps(body, separators=(",", ":"), sort_keys=True).encode()
 
 
@@ -48,6 +121,4 @@ def decode_configuration(entry: bytes) -> Configuration:
     if not entry or entry[0] != CONFIGURATION:
         raise ValueError(f"expected an entry of kind {CONFIGURATION}, got {entry[:1]!r}")
     body = json.loads(entry[1:])
-    return Configuration(
-        tuple(Member(int(replica), str(node), str(address)) for replica, node, address in body["voters"])
-    )
+    return Configuration(**{name: tuple(Member(*member) for member in body.get(name, [])) for name in Configuration._fields})

@@ -84,7 +84,7 @@ def directory(request_id: int, node: str, replicas: Iterable[Replica]) -> wire.D
     addresses = {node: ""}
     clusters = []
     for replica in replicas:
-        members = replica.configuration.voters
+        members = replica.configuration.members
         addresses.update((member.node, member.address) for member in members)
         clusters.append(
             wire.ClusterEntry(

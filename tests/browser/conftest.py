@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page, ViewportSize, expect, sync_playwright
 
 from tests.browser.live_page import LivePage
 from tests.conftest import chromium
@@ -19,8 +19,8 @@ ARGUMENTS = [
     "--disable-component-update", "--disable-sync",
 ]  # fmt: skip
 PATIENCE_MS = 15_000
-DESK = {"width": 1440, "height": 900}
-PHONE = {"width": 390, "height": 844}
+DESK = ViewportSize(width=1440, height=900)
+PHONE = ViewportSize(width=390, height=844)
 SHOTS = Path(__file__).parent / "shots"
 
 EXPECTED = re.compile(
@@ -64,9 +64,9 @@ def open_page(browser: Browser, installation: Installation) -> Iterator[OpenPage
         page.on("pageerror", lambda error: troubles.append(str(error)))
 
     def open_one(
-        name: str = ADMINISTRATOR, password: str = ADMIN_PASSWORD, *, viewport: Any = None, **options: Any
+        name: str = ADMINISTRATOR, password: str = ADMIN_PASSWORD, *, viewport: ViewportSize = DESK, **options: Any
     ) -> LivePage:
-        context = browser.new_context(viewport=viewport or DESK, **options)
+        context = browser.new_context(viewport=viewport, **options)
         context.set_default_timeout(PATIENCE_MS)
         contexts.append(context)
         page = context.new_page()

@@ -158,7 +158,7 @@ class InventedCluster:
             node=node,
             cluster=CLUSTER_ID,
             cluster_name="default",
-            replica=place + 1,
+            replica=0 if role == "waiting" else place + 1,
             pid=4_000 + place,
             role=role,
             leader=self.leader,

@@ -24,7 +24,9 @@ class Caller:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.http.close()
 
     def sign_in(self, name: str = ADMINISTRATOR, password: str = ADMIN_PASSWORD) -> Self:

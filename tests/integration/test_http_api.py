@@ -233,7 +233,15 @@ def test_names_hold_slashes_and_any_script(worker: Caller) -> None:
 
 
 @pytest.mark.parametrize(
-    "body", [{"ttl_ms": 499}, {"ttl_ms": 86_400_001}, {"wait_ms": 3_600_001}, {"wait_ms": -1}, {"ttl_ms": "1000"}, {"ttl_ms": True}]
+    "body",
+    [
+        {"ttl_ms": 499},
+        {"ttl_ms": 86_400_001},
+        {"wait_ms": 3_600_001},
+        {"wait_ms": -1},
+        {"ttl_ms": "1000"},
+        {"ttl_ms": True},
+    ],
 )
 def test_what_is_out_of_range_is_refused(worker: Caller, body: dict[str, Any]) -> None:
     answer = worker.acquire("tests/ranges", **body)
@@ -288,7 +296,9 @@ def test_a_narrowed_token_may_what_it_may_and_no_more(installation: Installation
         assert narrow.http.post(f"{API}/nodes/node1/crash").status_code == 403
 
 
-def test_a_revoked_token_is_refused_and_its_locks_are_free(installation: Installation, worker: Caller, name: str) -> None:
+def test_a_revoked_token_is_refused_and_its_locks_are_free(
+    installation: Installation, worker: Caller, name: str
+) -> None:
     _, secret = installation.new_token("leaver")
     with Caller(installation, secret) as leaver:
         assert leaver.acquire(name, ttl_ms=60_000).status_code == 200

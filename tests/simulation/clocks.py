@@ -24,6 +24,7 @@ class Clock:
         self._rate = _MILLION + random.randint(-drift_ppm_max, drift_ppm_max)
         self._true_us = 0
         self._local_us = random.randrange(10**9, 10**12)
+        self._wall_us = 0
         self._frozen = False
         self.ahead_us = 0
 
@@ -34,13 +35,17 @@ class Clock:
         return self._local_us + passed_us * self._rate // _MILLION
 
     def wall_ms(self) -> int:
-        return 1_700_000_000_000 + self.now_us() // 1_000
+        return 1_700_000_000_000 + (self.now_us() + self._wall_us) // 1_000
 
     def true_us(self, local_us: int) -> int:
         """When this clock will show `local_us`, if nothing befalls it."""
         return self._true_us - (-(local_us - self._local_us) * _MILLION // self._rate)
 
+    def set_wall(self, by_us: int) -> None:
+        self._wall_us += by_us
+
     def jump(self, forward_us: int) -> None:
+        """Of a client's machine that slept for so long, as its process sees it."""
         self._settle()
         self._local_us += forward_us
 

@@ -80,7 +80,7 @@ KINDS: Final = (
     Kind("lost-disk", 0.25, ANYONE, (50, 1_000), draws=0.25),
     Kind("bit-flip", 0.15, ANYONE, (50, 1_000), draws=0.2),
     # --- clocks
-    Kind("clock-jump", 0.7, MOSTLY_LEADER, (50, 5_000)),
+    Kind("wall-clock-jump", 0.3, MOSTLY_LEADER, (50, 5_000)),
     # --- clients
     Kind("client-crash", 0.5, ("any",), (20, 1_000), ("", "locked")),
     Kind("client-pause", 0.8, ("any",), (50, 3_000), ("", "locked", "kept-alive")),

@@ -358,11 +358,12 @@ class Injector:
 
     # --- clocks -----------------------------------------------------------------------------------
 
-    def _clock_jump(self, fault: Fault) -> bool:
+    def _wall_clock_jump(self, fault: Fault) -> bool:
+        """Somebody sets the clock on the wall, by seconds or by years. Nothing may depend on it."""
         node = self._node(fault)
         if node is None:
             return False
-        node.jump_clock(fault.duration_us)
+        node.clock.set_wall((fault.salt - 32_768) * fault.duration_us)
         return True
 
     # --- clients ----------------------------------------------------------------------------------

@@ -90,8 +90,8 @@ class Node:
         self.engine: Any = None
         self.view: View
         self.paused = False
-        self.kept_alive: dict[int, int] = {}
-        """Session to when this process last took in a keep-alive of it, in waking time."""
+        self.kept_alive: dict[int, list[int]] = {}
+        """Session to when this process took in a keep-alive of it, in waking time."""
         self._asleep_us = 0
         self._asleep_since_us: int | None = None
         self.cannot_start = ""
@@ -261,7 +261,7 @@ class Node:
         self.world.watch.publishing(self, False, outgoing)
 
     def _kept_alive(self, session: int) -> None:
-        self.kept_alive[session] = self.awake_us()
+        self.kept_alive.setdefault(session, []).append(self.awake_us())
 
     def awake_us(self) -> int:
         """How long its processes have been awake and heard what came, in true time."""
@@ -301,12 +301,6 @@ class Node:
             self._wakes()
             if self.turn is not None:
                 self._wake_at(self.world.scheduler.now_us)
-
-    def jump_clock(self, forward_us: int) -> None:
-        self.clock.jump(forward_us)
-        if self.turn is not None and not self.paused:
-            self._due_us = None
-            self._wake_at(max(self.world.scheduler.now_us, self._busy_until_us))
 
 
 class _NoFeed:

@@ -67,6 +67,8 @@ def _reply(body: bytes) -> str:
 
 
 def _words(thing: object) -> str:
+    if isinstance(thing, wire.Directory):
+        return "directory: " + ", ".join(f"{entry.leader or 'nobody'} leads t{entry.term}" for entry in thing.clusters)
     fields = ", ".join(str(getattr(thing, name)) for name in getattr(thing, "__struct_fields__", ()))
     return f"{type(thing).__name__}({fields})"[:160]
 

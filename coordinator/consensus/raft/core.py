@@ -11,10 +11,10 @@ from random import Random
 
 from coordinator.consensus.engine import Committed, ConfirmedRead, HardState, Outgoing, Ready, Role
 from coordinator.consensus.entries import CONFIGURATION
-from coordinator.consensus.membership import Configuration, decode_configuration
-from coordinator.consensus.raft import elections, replication
+from coordinator.consensus.membership import Change, Configuration, decode_configuration
+from coordinator.consensus.raft import changes, elections, replication, transfer
 from coordinator.consensus.raft.log import Log
-from coordinator.consensus.raft.messages import AppendEntries, AppendResponse, Message, VoteRequest, VoteResponse
+from coordinator.consensus.raft.messages import AppendEntries, AppendResponse, Message, TimeoutNow, VoteRequest, VoteResponse
 from coordinator.consensus.raft.options import Options, check
 from coordinator.consensus.raft.progress import Progress
 from coordinator.consensus.raft.reads import Reads
@@ -54,6 +54,8 @@ class Raft:
         self.reads = Reads()
         self.term_start_index = 0
         """A leader's first entry of its own term."""
+        self.transferring: transfer.Transfer | None = None
+        self.led_since_us = 0
         self.uncommitted_bytes = 0
         self.applied = log.offset
         self.configurations: list[tuple[int, Configuration]] = [(log.offset, Configuration(()))]
@@ -87,6 +89,10 @@ class Raft:
         return self.configurations[-1][1]
 
     @property
+    def is_voter(self) -> bool:
+        return self.replica in self.configuration.voter_ids
+
+    @property
     def confirmed_at_us(self) -> int:
         """When the last round that a majority has answered was sent. Of a leader only."""
         return self.rounds.confirmed_at_us
@@ -116,8 +122,8 @@ class Raft:
     # --- what comes in ----------------------------------------------------------------------------
 
     def step(self, sender: int, message: Message, now_us: int) -> None:
-        """Take one message. Messages of replicas that are no members are ignored: identities are never reused."""
-        if sender not in self.configuration.voter_ids or sender == self.replica:
+        """Take one message. Its sender need not be a member by this replica's log, which may be behind."""
+        if sender == self.replica:
             return
         match message:
             case AppendEntries():
@@ -128,6 +134,8 @@ class Raft:
                 elections.on_vote_request(self, sender, message, now_us)
             case VoteResponse():
                 elections.on_vote_response(self, sender, message, now_us)
+            case TimeoutNow():
+                elections.on_timeout_now(self, sender, message, now_us)
 
     def tick(self, now_us: int) -> None:
         """Let time pass: call at least whenever `deadline_us` has come."""
@@ -138,9 +146,9 @@ class Raft:
         elections.suspect(self, leader, now_us)
 
     def propose(self, entries: list[bytes]) -> int | None:
-        """Append to the leader's log; the index of the first, or None where this is no leader or its uncommitted
-        entries are at their bound."""
-        if self.role is not Role.LEADER:
+        """Append to the leader's log; the index of the first, or None where this is no leader, hands over, or has its
+        bound of uncommitted bytes."""
+        if self.role is not Role.LEADER or self.transferring is not None:
             return None
         size = sum(map(len, entries))
         if self.uncommitted_bytes and self.uncommitted_bytes + size > self.options.uncommitted_bytes_max:
@@ -156,12 +164,40 @@ class Raft:
             return None
         return self.reads.add(self.rounds.current)
 
+    # --- what an operator asks --------------------------------------------------------------------
+
+    def change(self, change: Change, now_us: int) -> int:
+        """Begin a change of membership; the index of its first configuration. Raises ChangeRefused."""
+        return changes.begin(self, change, now_us)
+
+    def transfer(self, target: int, now_us: int) -> bool:
+        """Hand leadership to the replica `target`; False where that can not be. It may come to nothing."""
+        return transfer.begin(self, target, now_us)
+
+    def step_down(self, now_us: int) -> None:
+        """Lead no longer, and tell the one who is furthest to campaign."""
+        if self.role is not Role.LEADER:
+            return
+        successor = transfer.best_successor(self)
+        term = self.term
+        elections.become_follower(self, term, NOBODY, now_us)
+        if successor is not None:
+            self.early.append(Outgoing(successor, TimeoutNow(term)))
+
+    def campaign_now(self, now_us: int) -> None:
+        """Try to lead, where a majority would have it."""
+        elections.campaign(self, now_us)
+
     # --- what goes out ----------------------------------------------------------------------------
 
     def ready(self, now_us: int) -> Ready:
         """What is to be done now; see the module of the engine for the order."""
         if self.role is Role.LEADER:
+            removed = changes.go_on(self, now_us)
             replication.replicate(self, now_us)
+            transfer.tell(self)
+            if removed:
+                self.step_down(now_us)
         hard_state = HardState(self.term, self.vote, self.log.commit)
         must_write = hard_state[:2] != self.on_disk[:2] or self.log.unwritten <= self.log.last_index
         first_index = self.log.unwritten
@@ -225,6 +261,7 @@ class Raft:
     def drop_leadership(self) -> None:
         """Forget what only a leader knows."""
         self.progress = {}
+        self.transferring = None
         self.reads.drop()
         self._confirmed_reads = []
         self.uncommitted_bytes = 0

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 from coordinator.consensus.engine import Outgoing, Role
 from coordinator.consensus.entries import NOOP_ENTRY
-from coordinator.consensus.quorum import Tally, tally
-from coordinator.consensus.raft.messages import VoteRequest, VoteResponse
-from coordinator.consensus.raft.progress import Progress
+from coordinator.consensus.quorum import Tally
+from coordinator.consensus.raft import changes, transfer
+from coordinator.consensus.raft.messages import TimeoutNow, VoteRequest, VoteResponse
 from coordinator.consensus.raft.reads import Reads
 from coordinator.consensus.raft.rounds import Rounds
 
@@ -26,6 +26,8 @@ _NOBODY = 0
 
 REASON_TIMEOUT = "election time-out"
 REASON_SUSPICION = "channel fell silent"
+REASON_TRANSFER = "leadership handed over"
+REASON_REQUEST = "campaign on request"
 
 
 def reset_timer(raft: Raft, now_us: int) -> None:
@@ -39,8 +41,10 @@ def reset_timer(raft: Raft, now_us: int) -> None:
 def tick(raft: Raft, now_us: int) -> None:
     if raft.role is Role.LEADER:
         _check_quorum(raft, now_us)
+        if raft.role is Role.LEADER:
+            transfer.tick(raft, now_us)
     elif now_us >= raft.election_due_us:
-        if raft.replica in raft.configuration.voter_ids:
+        if raft.is_voter:
             _campaign(raft, now_us, pre=True)
         else:
             reset_timer(raft, now_us)
@@ -48,7 +52,7 @@ def tick(raft: Raft, now_us: int) -> None:
 
 def _check_quorum(raft: Raft, now_us: int) -> None:
     """A leader that no majority answers steps down (thesis, section 6.2; history 13): it may be deaf."""
-    alone = len(raft.configuration.voters) == 1
+    alone = raft.configuration.voter_ids == (raft.replica,)
     if not alone and now_us - raft.rounds.confirmed_at_us > raft.options.election_timeout_us_min:
         become_follower(raft, raft.term, _NOBODY, now_us)
 
@@ -83,6 +87,20 @@ def become_follower(raft: Raft, term: int, leader: int, now_us: int) -> None:
     reset_timer(raft, now_us)
 
 
+def on_timeout_now(raft: Raft, sender: int, message: TimeoutNow, now_us: int) -> None:
+    """The leader hands over (thesis, section 3.10): campaign at once, and without asking first."""
+    if raft.role is Role.FOLLOWER and (sender, message.term) == (raft.leader, raft.term) and raft.is_voter:
+        raft.campaign_reason = REASON_TRANSFER
+        _campaign(raft, now_us, pre=False)
+
+
+def campaign(raft: Raft, now_us: int) -> None:
+    """An operator asks this replica to try to lead. It asks first whether it would be elected."""
+    if raft.role is not Role.LEADER and raft.is_voter:
+        raft.campaign_reason = REASON_REQUEST
+        _campaign(raft, now_us, pre=True)
+
+
 def _campaign(raft: Raft, now_us: int, *, pre: bool) -> None:
     """Ask for votes, or ask whether votes would be had. Only the former raises the term."""
     raft.campaign += 1
@@ -101,13 +119,14 @@ def _campaign(raft: Raft, now_us: int, *, pre: bool) -> None:
     if _count(raft, now_us):
         return
     term = raft.term + 1 if pre else raft.term
-    request = VoteRequest(term, raft.log.last_index, raft.log.last_term, pre, raft.campaign)
+    asked_to = raft.campaign_reason == REASON_TRANSFER
+    request = VoteRequest(term, raft.log.last_index, raft.log.last_term, pre, raft.campaign, asked_to)
     raft.late += [Outgoing(voter, request) for voter in raft.configuration.voter_ids if voter != raft.replica]
 
 
 def _count(raft: Raft, now_us: int) -> bool:
     """Go on where a majority said yes. A lost campaign waits for its time-out: another may be winning."""
-    if tally(raft.configuration.voter_ids, raft.votes) is not Tally.WON:
+    if raft.configuration.tally(raft.votes) is not Tally.WON:
         return False
     if raft.role is Role.PRE_CANDIDATE:
         _campaign(raft, now_us, pre=False)
@@ -124,8 +143,11 @@ def _become_leader(raft: Raft, now_us: int) -> None:
     raft.reads = Reads()
     raft.uncommitted_bytes = 0
     next_index = raft.log.last_index + 1
-    raft.progress = {voter: Progress(next_index) for voter in raft.configuration.voter_ids if voter != raft.replica}
+    raft.progress = {}
+    raft.transferring = None
+    raft.led_since_us = now_us
     raft.term_start_index = next_index
+    changes.follow_configuration(raft)
     raft.append(next_index, [raft.term], [NOOP_ENTRY])
 
 
@@ -142,7 +164,7 @@ def on_vote_request(raft: Raft, sender: int, request: VoteRequest, now_us: int) 
         # (etcd#8501, etcd#8243).
         _answer(raft, sender, request, granted=False)
         return
-    if _is_loyal(raft, now_us):
+    if not request.transfer and _is_loyal(raft, now_us):
         return
     if request.pre:
         free = request.term > raft.term or raft.vote in (_NOBODY, sender)

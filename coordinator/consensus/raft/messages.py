@@ -48,6 +48,8 @@ class VoteRequest(NamedTuple):
     last_term: int
     pre: bool
     campaign: int
+    transfer: bool = False
+    """The leader itself asked for this campaign (thesis, section 3.10): loyalty to it does not stand in the way."""
 
 
 class VoteResponse(NamedTuple):
@@ -59,7 +61,13 @@ class VoteResponse(NamedTuple):
     campaign: int
 
 
-Message = AppendEntries | AppendResponse | VoteRequest | VoteResponse
+class TimeoutNow(NamedTuple):
+    """The leader of `term` hands its leadership to the receiver (thesis, section 3.10)."""
 
-KINDS: Final = (AppendEntries, AppendResponse, VoteRequest, VoteResponse)
+    term: int
+
+
+Message = AppendEntries | AppendResponse | VoteRequest | VoteResponse | TimeoutNow
+
+KINDS: Final = (AppendEntries, AppendResponse, VoteRequest, VoteResponse, TimeoutNow)
 """Their order is the wire's: only ever add at the end."""

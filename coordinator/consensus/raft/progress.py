@@ -16,12 +16,13 @@ class ProgressState(Enum):
 
 
 class Progress:
-    __slots__ = ("acked_round", "inflight", "inflight_bytes", "match", "next", "probe_sent", "state")
+    __slots__ = ("acked_round", "heard_at_us", "inflight", "inflight_bytes", "match", "next", "probe_sent", "state")
 
     def __init__(self, next_index: int) -> None:
         self.match = 0
         self.next = next_index
         self.acked_round = 0
+        self.heard_at_us: int | None = None
         self.state = ProgressState.PROBE
         self.probe_sent = False
         self.inflight: deque[tuple[int, int]] = deque()

@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from coordinator.consensus.engine import Outgoing, Role
-from coordinator.consensus.quorum import reached_by_majority
 from coordinator.consensus.raft import elections
 from coordinator.consensus.raft.messages import AppendEntries, AppendResponse
 from coordinator.consensus.raft.progress import Progress
@@ -69,6 +68,7 @@ def on_append_response(raft: Raft, sender: int, response: AppendResponse, now_us
     if progress is None:
         return
     progress.acked_round = max(progress.acked_round, response.round)
+    progress.heard_at_us = now_us
     if not response.success:
         agree_index, _ = raft.log.conflict_hint(response.hint_index, response.hint_term)
         progress.refused(response.match, agree_index)
@@ -83,7 +83,7 @@ def confirmed_round(raft: Raft) -> int:
     def answered(voter: int) -> int:
         return raft.rounds.current if voter == raft.replica else raft.progress[voter].acked_round
 
-    return reached_by_majority(raft.configuration.voter_ids, answered)
+    return raft.configuration.reached(answered)
 
 
 def advance_commit(raft: Raft) -> None:
@@ -93,7 +93,7 @@ def advance_commit(raft: Raft) -> None:
     def on_disk(voter: int) -> int:
         return log.unwritten - 1 if voter == raft.replica else raft.progress[voter].match
 
-    index = reached_by_majority(raft.configuration.voter_ids, on_disk)
+    index = raft.configuration.reached(on_disk)
     if index > log.commit and log.term_at(index) == raft.term:
         start = log.commit - log.offset
         raft.uncommitted_bytes = max(0, raft.uncommitted_bytes - sum(map(len, log.entries[start : index - log.offset])))

@@ -22,8 +22,8 @@ RESERVED_NAME = "web"
 def a_name(text: str) -> str:
     if text == RESERVED_NAME or text.startswith("user:") or not commands.PRINCIPAL_NAME.fullmatch(text):
         raise argparse.ArgumentTypeError(
-            "expected 1 to 150 characters that begin with a letter or a digit and hold those and . _ @ + - only; not 'web', "
-            f"and not beginning with 'user:', which are the web tier's own; came {text!r}"
+            "expected 1 to 150 characters that begin with a letter or a digit and hold those and . _ @ + - only; "
+            f"not 'web', and not beginning with 'user:', which are the web tier's own; came {text!r}"
         )
     return text
 
@@ -46,11 +46,11 @@ def a_prefix(text: str) -> str:
 
 class Command(BaseCommand):
     help = (
-        "Creates a principal NAME in the cluster's log, with a token, and prints CONCLAVE_URL and CONCLAVE_TOKEN for it. "
-        "For a principal that is there already, with the same rights, one more token is made. Nobody keeps the token: "
-        "the log keeps what verifies it."
+        "Creates a principal NAME in the cluster's log, with a token, and prints CONCLAVE_URL and CONCLAVE_TOKEN for "
+        "it. For a principal that is there already, with the same rights, one more token is made. Nobody keeps the "
+        "token: the log keeps what verifies it."
     )
-    requires_system_checks: list[str] = []  # type: ignore[assignment]  # noqa: RUF012
+    requires_system_checks: list[str] = []  # noqa: RUF012
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument(
@@ -111,8 +111,9 @@ class Command(BaseCommand):
         assert isinstance(view, commands.PrincipalView), view
         if set(view.rights) != set(rights) or set(view.prefixes) != set(prefixes):
             raise CommandError(
-                f"principal {name!r} is there already, with other rights: {_words(view.rights, view.prefixes)}; asked for were "
-                f"{_words(rights, prefixes)}. Ask for the same, take another name, or remove it first: token {name} --revoke"
+                f"principal {name!r} is there already, with other rights: {_words(view.rights, view.prefixes)}; asked "
+                f"for were {_words(rights, prefixes)}. Ask for the same, take another name, or remove it first: "
+                f"token {name} --revoke"
             )
         return False
 

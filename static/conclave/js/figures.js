@@ -50,7 +50,7 @@ export class Figures {
     bars.forEach((value, place) => {
       const x = offset + place + 0.15;
       if (isGap.has(place)) gap += `M${x} ${HEIGHT}v-3h.7v3z`;
-      else if (value !== null) {
+      if (value !== null) {
         const height = Math.max(1, (value / top) * HEIGHT);
         const bar = `M${x} ${HEIGHT}v${-height.toFixed(2)}h.7v${height.toFixed(2)}z`;
         if (place >= bars.length - RECENT_BARS) recent += bar;

@@ -69,6 +69,11 @@ class Play:
         self.replicas[replica] = raft
         return raft
 
+    def join(self, replica: int) -> Raft:
+        """A new replica, with nothing in its journal."""
+        self.disks[replica] = Disk(HardState(0, 0, 0), [], [])
+        return self.start(replica)
+
     def crash(self, replica: int) -> None:
         del self.replicas[replica]
         self.post = [letter for letter in self.post if letter.receiver != replica]

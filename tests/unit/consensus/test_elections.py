@@ -217,11 +217,3 @@ def test_answers_to_an_earlier_campaign_do_not_count():
     candidate.step(2, VoteResponse(2, granted=True, pre=True, campaign=candidate.campaign - 1), 0)
     candidate.step(3, VoteResponse(2, granted=True, pre=True, campaign=candidate.campaign - 1), 0)
     assert candidate.role is Role.PRE_CANDIDATE
-
-
-def test_messages_of_strangers_are_ignored():
-    play = Play()
-    play.replicas[1].step(77, VoteRequest(9, 99, 9, pre=False, campaign=1), 0)
-    play.turn(1)
-    assert play.replicas[1].term == 1
-    assert play.post == []

@@ -15,7 +15,6 @@ from django.contrib.sessions.backends.db import SessionStore
 
 from dashboard import broadcast, consumers, feed_reader
 from dashboard.broadcast import Broadcast
-from dashboard.broadcast import Broadcast
 from dashboard.feed_reader import FeedReader
 from dashboard.model import with_changes
 from dashboard.routing import websocket_urlpatterns

@@ -91,8 +91,11 @@ def test_silence_is_not_held_against_anybody_in_the_first_moment() -> None:
 
 def test_a_node_that_hosts_nothing_waits_and_says_for_what() -> None:
     model = model_of(*quorum(nodes=("node2", "node3")))
-    model.apply(feed("node1", role="waiting", waiting_for="its journal is empty", cluster_name="", voters=()), START)
+    waits = feed("node1", role="waiting", waiting_for="its journal is empty", cluster_name="", replica=0, voters=())
+    model.apply(waits, START)
     view = model.view(START)
+    assert view["replicas"]["node1"]["term"] is None
+    assert view["replicas"]["node1"]["last"] is None
     assert view["replicas"]["node1"]["waiting_for"] == "its journal is empty"
     assert view["sentence"]["notes"] == ["node1 waits: its journal is empty"]
     assert view["sentence"]["state"] == "degraded"

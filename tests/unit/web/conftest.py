@@ -46,7 +46,7 @@ def forget_everything() -> None:
     access._clients.clear()
     access._ensured.clear()
     access._tokens.clear()
-    access._directory = (float("-inf"), frozenset())
+    access._directory = access._Directory()
 
 
 @pytest.fixture

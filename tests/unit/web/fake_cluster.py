@@ -1,5 +1,5 @@
-"""A cluster in memory for tests of the web tier: the real state machine, with no consensus, no network and one lease clock
-that a test moves. `FakeClient` is what `coordinator.access` and the token command take for a client of it."""
+"""A cluster in memory for tests of the web tier: the real state machine, with no consensus, no network and one lease
+clock that a test moves. `FakeClient` is what `coordinator.access` and the token command take for a client of it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,14 @@ import msgspec
 from coordinator import wire
 from coordinator.client import errors
 from coordinator.statemachine import commands
-from coordinator.statemachine.machine import GrantMade, Machine, SessionBegan, SessionEnded, encode_entry, encode_node_entry
+from coordinator.statemachine.machine import (
+    GrantMade,
+    Machine,
+    SessionBegan,
+    SessionEnded,
+    encode_entry,
+    encode_node_entry,
+)
 
 CLUSTER_ID = 0xC0FFEE
 _encode = msgspec.msgpack.Encoder().encode
@@ -32,6 +39,8 @@ class FakeCluster:
         self.waiting_nodes: dict[str, str] = {}
         self.crashed: list[tuple[str, str]] = []
         self.kept_alive: list[int] = []
+        self.web_session = 0
+        """The session of the web process's own client."""
         self.commands: list[Any] = []
         self.gate = asyncio.Event()
         self.gate.set()
@@ -152,7 +161,7 @@ class FakeClient:
                 self._principal, "", commands.Command(0, 0, 0, commands.OpenSession(commands.TTL_MS_MAX, b""))
             )
             assert isinstance(opened, commands.SessionOpened)
-            self._session = opened.session
+            self._session = self._cluster.web_session = opened.session
         number = next(self._numbers)
         principal, actor = self._who(act_for)
         return _result(self._cluster.apply(principal, actor, commands.Command(self._session, number, number, op)))

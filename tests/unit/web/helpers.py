@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from collections.abc import Callable
 from typing import Any, Final
 
 from django.test import AsyncClient as DjangoAsyncClient
 
-from coordinator import wire
+from coordinator import access, wire
 from coordinator.statemachine import commands
 from tests.unit.web.fake_cluster import FakeCluster
 
@@ -41,9 +43,23 @@ def new_token(
 ) -> wire.Token:
     """What `manage.py token NAME` does to the log."""
     token = wire.Token.new("0123abcd")
-    session = cluster.apply("web", "", commands.Command(0, 0, 0, commands.OpenSession(commands.TTL_MS_MAX, name.encode())))
+    session = cluster.apply(
+        "web", "", commands.Command(0, 0, 0, commands.OpenSession(commands.TTL_MS_MAX, name.encode()))
+    )
     assert isinstance(session, commands.SessionOpened)
     number = session.session
     cluster.apply("web", "", commands.Command(number, 1, 1, commands.SetPrincipal(name, rights, prefixes)))
     cluster.apply("web", "", commands.Command(number, 2, 2, commands.AddToken(token.token_id, name, token.key)))
     return token
+
+
+async def until(holds: Callable[[], Any]) -> None:
+    """Let everything else run until a condition holds; bounded by the test's own time-out."""
+    while not holds():  # noqa: ASYNC110 - what it waits for has no event
+        await asyncio.sleep(0)
+
+
+async def settled() -> None:
+    """Until nothing runs in the background any more."""
+    while access._background:
+        await asyncio.gather(*access._background, return_exceptions=True)

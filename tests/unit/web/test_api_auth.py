@@ -1,4 +1,4 @@
-"""Who may call the API: a bearer token, or a session's cookie with the CSRF token; what each may do is the log's to say."""
+"""Who may call the API: a bearer token, or a session's cookie with the CSRF token. What each may do, the log says."""
 
 from __future__ import annotations
 
@@ -150,7 +150,9 @@ async def test_a_permission_given_or_taken_holds_from_the_next_call_on(
     assert (await as_reader.post(f"{API}/locks/other/acquire", {}, content_type=JSON)).status_code == 403
 
 
-async def test_a_person_without_permissions_may_see_the_status_and_nothing_else(cluster: FakeCluster, admin: User) -> None:
+async def test_a_person_without_permissions_may_see_the_status_and_nothing_else(
+    cluster: FakeCluster, admin: User
+) -> None:
     user = await User.objects.acreate_user("nobody", password=PASSWORD)
     client = DjangoAsyncClient()
     await client.aforce_login(user)
@@ -168,9 +170,7 @@ async def test_a_person_who_was_made_inactive_is_signed_out(
         await access.act_as_user(reader.pk)
 
 
-async def test_a_principal_that_the_log_lost_is_made_again(
-    as_admin: DjangoAsyncClient, cluster: FakeCluster
-) -> None:
+async def test_a_principal_that_the_log_lost_is_made_again(as_admin: DjangoAsyncClient, cluster: FakeCluster) -> None:
     await as_admin.get(f"{API}/locks")
     del cluster.machine.principals["user:admin"]
     assert (await as_admin.get(f"{API}/locks")).status_code == 403

@@ -1,4 +1,4 @@
-"""Locks over HTTP: what is granted, what is refused, what waits, and what a caller that goes away leaves behind: nothing."""
+"""Locks over HTTP: what is granted, what is refused, what waits; and that a caller that goes away leaves nothing."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from coordinator.api import attempt
 from coordinator.client import errors
 from coordinator.statemachine import commands
 from tests.unit.web.fake_cluster import FakeClient, FakeCluster
-from tests.unit.web.helpers import API, Bearer, new_token
+from tests.unit.web.helpers import API, Bearer, new_token, settled, until
 
 pytestmark = pytest.mark.asyncio
 
@@ -32,18 +32,6 @@ async def nothing_runs_on() -> AsyncIterator[None]:
     await settled()
     assert not attempt._live
     assert not attempt._waiting
-
-
-async def until(holds: Callable[[], Any]) -> None:
-    """Let everything else run until a condition holds; bounded by the test's own time-out."""
-    while not holds():
-        await asyncio.sleep(0)
-
-
-async def settled() -> None:
-    """Until nothing runs in the background any more."""
-    while access._background:
-        await asyncio.gather(*access._background, return_exceptions=True)
 
 
 # --- acquire --------------------------------------------------------------------------------------
@@ -84,9 +72,7 @@ async def test_a_ttl_that_differs_from_the_named_sessions_is_refused(worker: Bea
     assert "15000" in response.json()["detail"]
 
 
-async def test_a_held_lock_is_refused_naming_the_holder(
-    worker: Bearer, other: Bearer, cluster: FakeCluster
-) -> None:
+async def test_a_held_lock_is_refused_naming_the_holder(worker: Bearer, other: Bearer, cluster: FakeCluster) -> None:
     held = (await worker.post(ACQUIRE, {"ttl_ms": 15000})).json()
     response = await other.post(ACQUIRE, {"ttl_ms": 15000, "wait_ms": 0})
     assert response.status_code == 409
@@ -171,9 +157,7 @@ async def test_the_ends_of_the_ranges_are_accepted(worker: Bearer, body: dict[st
 
 async def test_a_body_that_is_no_json_is_refused(worker: Bearer) -> None:
     for text in (b"{", b"\xff", b"[" * 100_000, b"{'ttl_ms': 1}"):
-        response = await worker._client.post(
-            ACQUIRE, text, content_type="application/json", headers=worker.headers
-        )
+        response = await worker._client.post(ACQUIRE, text, content_type="application/json", headers=worker.headers)
         assert response.status_code == 400, text[:20]
         assert response.json() == {"error": "bad-json", "detail": "the body is not valid JSON"}
 
@@ -197,7 +181,7 @@ async def test_a_token_without_the_right_to_lock_is_refused_and_leaves_no_sessio
     assert response.status_code == 403
     assert response.json()["error"] == "forbidden"
     await settled()
-    assert set(cluster.machine.sessions) - before <= {access.client()._session}
+    assert set(cluster.machine.sessions) - before <= {cluster.web_session}
 
 
 async def test_a_token_narrowed_to_a_prefix_locks_there_and_nowhere_else(cluster: FakeCluster) -> None:
@@ -254,11 +238,13 @@ async def test_names_that_are_none_are_refused(worker: Bearer, address: str) -> 
 # --- look and list --------------------------------------------------------------------------------
 
 
-async def test_a_held_lock_shows_holder_token_waiters_and_what_is_left(worker: Bearer, other: Bearer) -> None:
+async def test_a_held_lock_shows_holder_token_waiters_and_what_is_left(
+    worker: Bearer, other: Bearer, cluster: FakeCluster
+) -> None:
     held = (await worker.post(ACQUIRE, {"ttl_ms": 15000})).json()
     waiting = asyncio.ensure_future(other.post(ACQUIRE, {"ttl_ms": 15000, "wait_ms": 60_000}))
-    while not (lock := (await worker.get(LOCK)).json())["waiters"]:
-        await asyncio.sleep(0)
+    await until(lambda: cluster.machine.waiting)
+    lock = (await worker.get(LOCK)).json()
     assert lock["name"] == "deploy"
     assert lock["holder"] == {"session": held["session"], "principal": "worker", "acquisition": 0}
     assert lock["token"] == held["token"]
@@ -271,7 +257,12 @@ async def test_a_held_lock_shows_holder_token_waiters_and_what_is_left(worker: B
 async def test_a_free_lock_has_no_holder(worker: Bearer) -> None:
     body = (await worker.get(LOCK)).json()
     assert body == {
-        "name": "deploy", "holder": None, "token": None, "waiters": [], "expires_in_ms": None, "ttl_ms": None
+        "name": "deploy",
+        "holder": None,
+        "token": None,
+        "waiters": [],
+        "expires_in_ms": None,
+        "ttl_ms": None,
     }
 
 
@@ -347,9 +338,7 @@ async def _waiting_call(
     return call, hang_up
 
 
-async def test_a_waiter_is_granted_when_the_holder_lets_go(
-    worker: Bearer, other: Bearer, cluster: FakeCluster
-) -> None:
+async def test_a_waiter_is_granted_when_the_holder_lets_go(worker: Bearer, other: Bearer, cluster: FakeCluster) -> None:
     session = await _hold(worker)
     call, _ = await _waiting_call(cluster, other)
     await worker.post(RELEASE, {"session": session})
@@ -386,15 +375,13 @@ async def test_a_waiters_session_is_kept_alive_while_it_waits(
     worker: Bearer, other: Bearer, cluster: FakeCluster
 ) -> None:
     await _hold(worker)
-    call, hang_up = await _waiting_call(cluster, other, ttl_ms=500)
+    _, hang_up = await _waiting_call(cluster, other, ttl_ms=500)
     await until(lambda: len(cluster.kept_alive) >= 2)
     assert len(set(cluster.kept_alive)) == 1
     await hang_up()
 
 
-async def test_a_waiter_whose_session_is_gone_is_told_so(
-    worker: Bearer, other: Bearer, cluster: FakeCluster
-) -> None:
+async def test_a_waiter_whose_session_is_gone_is_told_so(worker: Bearer, other: Bearer, cluster: FakeCluster) -> None:
     await _hold(worker)
     session = (await other.post(f"{API}/sessions", {"ttl_ms": 9000})).json()["session"]
     call, _ = await _waiting_call(cluster, other, session=session, ttl_ms=9000)
@@ -511,9 +498,7 @@ async def test_a_waiter_survives_a_time_without_a_leader(
     assert (await call).status_code == 200
 
 
-async def test_a_wait_that_ends_without_a_leader_says_so(
-    worker: Bearer, other: Bearer, cluster: FakeCluster
-) -> None:
+async def test_a_wait_that_ends_without_a_leader_says_so(worker: Bearer, other: Bearer, cluster: FakeCluster) -> None:
     await _hold(worker)
     call, _ = await _waiting_call(cluster, other, wait_ms=300)
     cluster.has_leader = False

@@ -66,7 +66,9 @@ async def test_a_session_with_a_bad_time_to_live_is_refused(worker: Bearer, ttl_
 # --- keys -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("value", [b"", b"\x00\xff<script>", "päper".encode(), b'{"a": 1}', b"x" * commands.VALUE_BYTES_MAX])
+@pytest.mark.parametrize(
+    "value", [b"", b"\x00\xff<script>", "päper".encode(), b'{"a": 1}', b"x" * commands.VALUE_BYTES_MAX]
+)
 async def test_a_key_gives_back_the_bytes_that_were_written(worker: Bearer, value: bytes) -> None:
     written = await worker.put(f"{API}/keys/config/eu", value)
     assert written.status_code == 200

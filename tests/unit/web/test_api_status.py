@@ -223,7 +223,12 @@ async def test_readyz_of_a_cluster_names_nodes_to_whoever_is_signed_in(
     cluster.waiting_nodes = {"node1": "its journal is empty"}
     for client in (as_admin, worker):
         body = (await client.get("/readyz/default")).json()
-        assert body["nodes"][0] == {"node": "node1", "role": "waiting", "term": 0, "waiting_for": "its journal is empty"}
+        assert body["nodes"][0] == {
+            "node": "node1",
+            "role": "waiting",
+            "term": 0,
+            "waiting_for": "its journal is empty",
+        }
         assert "reason" in body
 
 

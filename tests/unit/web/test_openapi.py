@@ -1,6 +1,6 @@
 """The API's description is a promise: it changes on purpose, or not at all.
 
-After a change that is meant, run `UPDATE_SNAPSHOTS=1 python -m pytest tests/unit/web/test_openapi.py` and read the difference.
+After a change that is meant, run this file with UPDATE_SNAPSHOTS=1 in the environment, and read the difference.
 """
 
 from __future__ import annotations
@@ -64,5 +64,8 @@ def test_every_operation_is_described_and_says_who_may_call_it(described: dict[s
         for method, operation in operations.items():
             assert operation["summary"], (method, path)
             assert operation["tags"], (method, path)
-            assert [name for each in operation["security"] for name in each] == ["BearerToken", "SignedIn"], (method, path)
+            assert [name for each in operation["security"] for name in each] == ["BearerToken", "SignedIn"], (
+                method,
+                path,
+            )
             assert {"401", "503"} <= {str(status) for status in operation["responses"]}, (method, path)

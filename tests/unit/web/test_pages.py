@@ -1,4 +1,4 @@
-"""What holds for every page: behind a login, under a strict policy, with no address of anybody else's; and the admin."""
+"""What holds for every page: behind a login, under a strict policy, with no address of others; and the admin."""
 
 from __future__ import annotations
 
@@ -17,7 +17,15 @@ from coordinator.middleware import ADMIN_POLICY, DOCS_POLICY, OWN_POLICY, policy
 from coordinator.models import AuditEntry, Cluster, Node, Replica
 from tests.unit.web.helpers import PASSWORD
 
-OPEN = {"/healthz", "/readyz", "/readyz/default", "/accounts/login/", "/accounts/logout/", "/admin/login/", "/admin/logout/"}
+OPEN = {
+    "/healthz",
+    "/readyz",
+    "/readyz/default",
+    "/accounts/login/",
+    "/accounts/logout/",
+    "/admin/login/",
+    "/admin/logout/",
+}
 FOREIGN = re.compile(r"""(?:src|href|action)\s*=\s*["'](?:https?:)?//""", re.IGNORECASE)
 
 ADMIN_PAGES = [
@@ -38,7 +46,9 @@ ADMIN_PAGES = [
 def record(transactional_db: None) -> dict[str, Any]:
     cluster = Cluster.objects.create(name="default", cluster_id="c0ffee")
     node = Node.objects.create(name="node1")
-    replica = Replica.objects.create(cluster=cluster, node=node, replica_id="a0", role="leader", term=4, applied_index=17)
+    replica = Replica.objects.create(
+        cluster=cluster, node=node, replica_id="a0", role="leader", term=4, applied_index=17
+    )
     entry = audit.record(actor="admin", action=audit.NODE_CRASHED, target="default/node1", reason="to see it")
     return {"cluster": cluster, "node": node, "replica": replica, "auditentry": entry}
 
@@ -77,9 +87,7 @@ def test_signing_in_leads_back_and_lands_in_the_audit(admin: User) -> None:
     assert page.status_code == 200
     form = {"username": "admin", "password": PASSWORD, "next": "/admin/"}
     assert client.post("/accounts/login/", form).status_code == 403
-    response = client.post(
-        "/accounts/login/", form | {"csrfmiddlewaretoken": client.cookies["csrftoken"].value}
-    )
+    response = client.post("/accounts/login/", form | {"csrfmiddlewaretoken": client.cookies["csrftoken"].value})
     assert response.status_code == 302
     assert response["Location"] == "/admin/"
     assert AuditEntry.objects.get().action == audit.SIGNED_IN

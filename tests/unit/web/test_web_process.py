@@ -12,7 +12,7 @@ import pytest
 from coordinator import access, asgi
 from coordinator.api import attempt
 from tests.unit.web.fake_cluster import FakeCluster
-from tests.unit.web.helpers import API, Bearer
+from tests.unit.web.helpers import API, Bearer, settled, until
 
 
 def scope(method: str, path: str, headers: dict[str, str] | None = None) -> dict[str, Any]:
@@ -28,7 +28,8 @@ def scope(method: str, path: str, headers: dict[str, str] | None = None) -> dict
         "query_string": b"",
         "root_path": "",
         "headers": [
-            (name.lower().encode(), value.encode()) for name, value in ({"Host": "127.0.0.1:8000"} | (headers or {})).items()
+            (name.lower().encode(), value.encode())
+            for name, value in ({"Host": "127.0.0.1:8000"} | (headers or {})).items()
         ],
         "client": ("127.0.0.1", 1),
         "server": ("127.0.0.1", 8000),
@@ -36,7 +37,7 @@ def scope(method: str, path: str, headers: dict[str, str] | None = None) -> dict
 
 
 class Exchange:
-    """One HTTP exchange with the whole application. `hang_up()` is what a web server says when the connection closes."""
+    """One HTTP exchange with the whole application. `hang_up()`: what a web server says when the connection closes."""
 
     def __init__(self, method: str, path: str, headers: dict[str, str], body: bytes = b"", chunks: int = 1) -> None:
         self._incoming: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
@@ -64,11 +65,6 @@ class Exchange:
 
     def json(self) -> Any:
         return json.loads(self.body)
-
-
-async def settled() -> None:
-    while access._background:
-        await asyncio.gather(*access._background, return_exceptions=True)
 
 
 @pytest.mark.parametrize(
@@ -111,8 +107,7 @@ async def test_a_waiter_whose_connection_closes_leaves_the_line(
     before = set(cluster.machine.sessions)
     exchange = Exchange("POST", f"{API}/locks/deploy/acquire", other.headers, b'{"wait_ms": 60000}')
     running = asyncio.ensure_future(exchange.run())
-    while not cluster.machine.waiting:
-        await asyncio.sleep(0)
+    await until(lambda: cluster.machine.waiting)
     exchange.hang_up()
     await running
     await settled()
@@ -126,8 +121,7 @@ async def test_a_grant_whose_answer_nobody_takes_is_given_back(worker: Bearer, c
     exchange = Exchange("POST", f"{API}/locks/deploy/acquire", worker.headers, b"{}")
     exchange.reading.clear()
     running = asyncio.ensure_future(exchange.run())
-    while "deploy" not in cluster.machine.locks or attempt._live:
-        await asyncio.sleep(0)
+    await until(lambda: "deploy" in cluster.machine.locks and not attempt._live)
     exchange.hang_up()
     await asyncio.sleep(0.01)
     exchange.reading.set()

@@ -1,0 +1,99 @@
+"""Changes of membership: Raft, section 6; thesis, chapter 4.
+
+A leader changes one thing at a time: it begins a change only once its own term is committed (without that, two leaders'
+single-voter changes could miss each other) and the configuration before is committed. It leaves a joint configuration by
+itself, and steps down when it is no longer in the one that is committed.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from coordinator.consensus.engine import Role
+from coordinator.consensus.membership import (
+    Change,
+    ChangeRefused,
+    Configuration,
+    encode_configuration,
+    next_configuration,
+)
+from coordinator.consensus.quorum import majority
+from coordinator.consensus.raft.progress import Progress
+
+if TYPE_CHECKING:
+    from coordinator.consensus.raft.core import Raft
+
+
+def begin(raft: Raft, change: Change, now_us: int) -> int:
+    """Propose `change`; the index of its first configuration. Raises ChangeRefused."""
+    if raft.role is not Role.LEADER:
+        raise ChangeRefused("only the leader changes the membership")
+    if not raft.may_answer:
+        raise ChangeRefused("the leader has not committed an entry of its own term yet; ask again")
+    if not _is_committed(raft):
+        raise ChangeRefused("the last change of membership is not committed yet; ask again")
+    configuration = next_configuration(raft.configuration, change)
+    _check_promotions(raft, change)
+    _check_quorum_is_left(raft, change, now_us)
+    return _put(raft, configuration)
+
+
+def _check_promotions(raft: Raft, change: Change) -> None:
+    """A voter begins as a learner that has caught up (thesis, section 4.2.1)."""
+    voters = {member.replica for member in raft.configuration.voters}
+    for member in change.voters:
+        if member.replica in voters:
+            continue
+        progress = raft.progress.get(member.replica)
+        if progress is None:
+            raise ChangeRefused(f"{member.node} must be a learner before it can vote")
+        lag = raft.log.commit - progress.match
+        if lag > raft.options.promote_lag_entries_max:
+            raise ChangeRefused(
+                f"{member.node} is not caught up: it lacks {lag} entries, at most {raft.options.promote_lag_entries_max}"
+            )
+
+
+def _check_quorum_is_left(raft: Raft, change: Change, now_us: int) -> None:
+    """Refuse what could not be undone: a configuration whose majority does not answer now."""
+    answering = [member for member in change.voters if member.replica == raft.replica or _answers(raft, member.replica, now_us)]
+    needed = majority(len(change.voters))
+    if len(answering) < needed:
+        names = ", ".join(member.node for member in answering) or "nobody"
+        raise ChangeRefused(f"it would leave no quorum: of its voters {needed} must answer, and only {names} does")
+
+
+def _answers(raft: Raft, replica: int, now_us: int) -> bool:
+    progress = raft.progress.get(replica)
+    heard_us = None if progress is None else progress.heard_at_us
+    return heard_us is not None and now_us - heard_us <= raft.options.election_timeout_us_min
+
+
+def _is_committed(raft: Raft) -> bool:
+    return raft.configurations[-1][0] <= raft.log.commit
+
+
+def _put(raft: Raft, configuration: Configuration) -> int:
+    index = raft.log.last_index + 1
+    raft.append(index, [raft.term], [encode_configuration(configuration)])
+    follow_configuration(raft)
+    return index
+
+
+def follow_configuration(raft: Raft) -> None:
+    """Keep progress of exactly the members of the configuration that is in force."""
+    members = {member.replica for member in raft.configuration.members} - {raft.replica}
+    for gone in set(raft.progress) - members:
+        del raft.progress[gone]
+    for replica in sorted(members - set(raft.progress)):
+        raft.progress[replica] = Progress(raft.log.last_index + 1)
+
+
+def go_on(raft: Raft, now_us: int) -> bool:
+    """A leader's next step in a change whose configuration is committed. True where it leads no longer."""
+    if not _is_committed(raft):
+        return False
+    if raft.configuration.is_joint:
+        _put(raft, raft.configuration.left())
+        return False
+    return not raft.is_voter
