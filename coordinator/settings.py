@@ -200,8 +200,6 @@ LOGGING = {
 
 def _item(title: str, icon: str, link: Any, permission: str | None = None) -> dict[str, Any]:
     item: dict[str, Any] = {"title": title, "icon": icon, "link": link}
-    if link == "/":
-        item["active"] = lambda request: False  # Every address begins with it.
     if permission:
         item["permission"] = lambda request: request.user.has_perm(permission)
     return item
@@ -252,7 +250,8 @@ UNFOLD = {
             {
                 "title": "Watch",
                 "items": [
-                    _item("Live page", "monitoring", "/"),
+                    # Never marked as where one is: every address begins with its own.
+                    _item("Live page", "monitoring", "/") | {"active": lambda request: False},
                     _item("API", "api", reverse_lazy("api-docs")),
                 ],
             },

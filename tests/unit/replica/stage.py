@@ -1,0 +1,172 @@
+"""A few nodes on one fake Redis and fake journals: the real turn, with everything it publishes in the test's hands."""
+
+from __future__ import annotations
+
+from collections import Counter
+from random import Random
+
+from coordinator import wire
+from coordinator.consensus.membership import Member
+from coordinator.consensus.raft.core import Raft
+from coordinator.consensus.raft.log import Log
+from coordinator.consensus.raft.options import Options
+from coordinator.replica.births import first_log
+from coordinator.replica.ports import Inbound, JournalFailed, Outbound, Write
+from coordinator.replica.replica import Replica
+from coordinator.replica.report import Identity
+from coordinator.replica.turn import Outcome, Turn
+from coordinator.statemachine.machine import Machine
+from coordinator.wire import Channels, Token
+
+REALM = "0123abcd"
+CHANNELS = Channels(REALM)
+PEER_KEY = b"p" * 32
+CLUSTER = 99
+WEB = Token.new(REALM)
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.us = 1_000_000
+
+    def now_us(self) -> int:
+        return self.us
+
+    def wall_ms(self) -> int:
+        return self.us // 1_000
+
+
+class Bus:
+    def __init__(self, events: list[str]) -> None:
+        self.connected = True
+        self.inbox: list[Inbound] = []
+        self.published: list[Outbound] = []
+        self.watched: frozenset[str] = frozenset()
+        self.silent: list[str] = []
+        self._events = events
+
+    def drain(self) -> list[Inbound]:
+        inbox, self.inbox = self.inbox, []
+        return inbox
+
+    def publish(self, packets: list[Outbound]) -> None:
+        self._events.append("publish")
+        self.published += packets
+
+    def watch(self, nodes: frozenset[str]) -> None:
+        self.watched = nodes
+
+    def take_silent(self) -> list[str]:
+        silent, self.silent = self.silent, []
+        return silent
+
+
+class Journal:
+    def __init__(self, events: list[str]) -> None:
+        self.commits: list[list[Write]] = []
+        self.broken = False
+        self._events = events
+
+    def commit(self, writes: list[Write]) -> None:
+        if self.broken:
+            raise JournalFailed("no space left on device")
+        self._events.append("commit")
+        self.commits.append(writes)
+
+
+class Node:
+    def __init__(self, name: str, member: Member, members: list[Member], clock: Clock) -> None:
+        self.name = name
+        self.member = member
+        self.events: list[str] = []
+        self.bus = Bus(self.events)
+        self.journal = Journal(self.events)
+        self.drops: Counter[str] = Counter()
+        log = first_log(CLUSTER, "default", 1, members, WEB)
+        engine = Raft(
+            member.replica,
+            log.hard_state,
+            Log([*log.terms], [*log.entries], log.hard_state.commit),
+            options=Options(),
+            random=Random(member.replica),
+            now_us=clock.us,
+        )
+        self.replica = Replica(CLUSTER, "default", member.replica, engine, Machine(), clock.us)
+        self.turn = Turn(
+            Identity(name, 1_000 + member.replica, 7, faults_allowed=True, waiting_for=""),
+            CHANNELS,
+            PEER_KEY,
+            [self.replica],
+            journal=self.journal,
+            bus=self.bus,
+            clock=clock,
+            drops=self.drops,
+        )
+
+    def run(self) -> Outcome:
+        self.events.clear()
+        return self.turn.run()
+
+
+class Stage:
+    """Nodes node1 to node`size`; `settle` carries everything that they publish to one another."""
+
+    def __init__(self, size: int = 3) -> None:
+        self.clock = Clock()
+        members = [Member(10 + number, f"node{number}") for number in range(1, size + 1)]
+        self.nodes = {member.node: Node(member.node, member, members, self.clock) for member in members}
+        self.cut: set[str] = set()
+        self.answers: dict[str, list[Outbound]] = {}
+
+    def carry(self) -> bool:
+        """Hand over what was published; True where there was something between nodes."""
+        moved = False
+        for node in self.nodes.values():
+            published, node.bus.published = node.bus.published, []
+            for packet in published:
+                target = packet.channel.rpartition(":")[2]
+                if packet.channel == CHANNELS.peer(target):
+                    moved = True
+                    if not {node.name, target} & self.cut:
+                        self.nodes[target].bus.inbox.append(Inbound(from_peers=True, data=packet.data))
+                else:
+                    self.answers.setdefault(packet.channel, []).append(packet)
+        return moved
+
+    def settle(self) -> None:
+        for _ in range(50):
+            for node in self.nodes.values():
+                node.run()
+            if not self.carry():
+                return
+        raise AssertionError("the nodes never fall quiet")
+
+    def pass_time(self, us: int) -> None:
+        for _ in range(us // 20_000):
+            self.clock.us += 20_000
+            self.settle()
+
+    def elect(self, name: str = "node1") -> Node:
+        for node in self.nodes.values():
+            node.replica.engine.election_due_us = self.clock.us + (0 if node.name == name else 1 << 40)
+            node.replica.engine.heard_at_us = None
+        self.settle()
+        assert self.nodes[name].replica.engine.applied_own_term
+        return self.nodes[name]
+
+    def ask(self, name: str, *requests: wire.Request, token: Token = WEB, reply: str = "") -> str:
+        """Put requests into a node's client mailbox; the reply channel."""
+        reply = reply or CHANNELS.reply()
+        batch = wire.RequestBatch(reply, list(requests))
+        packet = wire.seal(token.key, wire.REQUEST, token.token_id, name, batch)
+        self.nodes[name].bus.inbox.append(Inbound(from_peers=False, data=packet))
+        return reply
+
+    def replies(self, channel: str, token: Token = WEB) -> list[wire.Reply]:
+        """What was answered on a channel so far, verified."""
+        found: list[wire.Reply] = []
+        for packet in self.answers.pop(channel, []):
+            envelope = wire.open_envelope(packet.data, wire.REPLY)
+            wire.verify(envelope, token.key)
+            found += wire.decode_replies(envelope.body)
+        return found

@@ -1,0 +1,274 @@
+"""The one turn: its order, what may leave before the journal, and who is answered with what."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from coordinator import wire
+from coordinator.consensus.engine import Role
+from coordinator.consensus.raft.messages import AppendEntries, VoteRequest
+from coordinator.replica.ports import Inbound, JournalFailed
+from coordinator.statemachine import commands
+from coordinator.statemachine.commands import (
+    AcquireLock,
+    AddToken,
+    Command,
+    GetKey,
+    Granted,
+    OpenSession,
+    PutKey,
+    Queued,
+    SessionOpened,
+    SetPrincipal,
+)
+from coordinator.wire import PeerMessage, Token
+from tests.unit.replica.stage import CHANNELS, CLUSTER, PEER_KEY, WEB, Stage
+
+
+def command(request_id: int, session: int, number: int, op: commands.ClientOp, act_for: str = "") -> wire.CommandRequest:
+    raw = msgspec.Raw(wire.encode(Command(session, number, 0, op)))
+    return wire.CommandRequest(request_id, CLUSTER, act_for, raw)
+
+
+@pytest.fixture
+def stage() -> Stage:
+    stage = Stage()
+    stage.elect("node1")
+    stage.pass_time(100_000)
+    return stage
+
+
+def opened(stage: Stage, ttl_ms: int = 10_000) -> int:
+    channel = stage.ask("node1", command(1, 0, 0, OpenSession(ttl_ms, b"")))
+    stage.settle()
+    (answer,) = stage.replies(channel)
+    assert isinstance(answer.result, SessionOpened)
+    return answer.result.session
+
+
+def peers_of(node) -> list[PeerMessage]:
+    found = []
+    for packet in node.bus.published:
+        if ":p:" in packet.channel:
+            found += wire.decode_peer(wire.open_envelope(packet.data, wire.PEER).body)
+    return found
+
+
+def test_a_turn_publishes_commits_and_publishes_in_this_order_and_once_each(stage):
+    session = opened(stage)
+    leader = stage.nodes["node1"]
+    for number in range(1, 20):
+        stage.ask("node1", command(number, session, number, PutKey("a", b"1")))
+    leader.run()
+    assert leader.events == ["publish", "commit"]
+    for name in ("node2", "node3"):
+        stage.carry()
+        stage.nodes[name].run()
+        assert stage.nodes[name].events == ["commit", "publish"]
+
+
+def test_a_leader_sends_entries_before_its_journal_and_a_follower_acknowledges_after(stage):
+    session = opened(stage)
+    leader, follower = stage.nodes["node1"], stage.nodes["node2"]
+    stage.ask("node1", command(1, session, 1, PutKey("a", b"1")))
+    leader.journal.broken = True
+    with pytest.raises(JournalFailed):
+        leader.run()
+    assert any(isinstance(m.message, AppendEntries) and m.message.entries for m in peers_of(leader))
+    stage.carry()
+    follower.journal.broken = True
+    with pytest.raises(JournalFailed):
+        follower.run()
+    assert peers_of(follower) == []
+
+
+def test_a_vote_does_not_leave_where_the_journal_fails():
+    stage = Stage()
+    node = stage.nodes["node2"]
+    message = PeerMessage(CLUSTER, 11, 12, VoteRequest(5, 2, 1, pre=False, campaign=1))
+    packet = wire.seal(PEER_KEY, wire.PEER, "node1", "node2", wire.encode_peer([message]))
+    node.bus.inbox.append(Inbound(from_peers=True, data=packet))
+    node.journal.broken = True
+    with pytest.raises(JournalFailed):
+        node.run()
+    assert peers_of(node) == []
+
+
+def test_a_result_is_answered_after_a_majority_has_it(stage):
+    session = opened(stage)
+    stage.cut = {"node2", "node3"}
+    channel = stage.ask("node1", command(1, session, 1, PutKey("a", b"1")))
+    stage.settle()
+    assert stage.replies(channel) == []
+    stage.cut = {"node3"}
+    stage.pass_time(100_000)
+    (answer,) = stage.replies(channel)
+    assert isinstance(answer.result, commands.Done)
+
+
+def test_a_message_for_another_replica_or_cluster_is_dropped_and_counted(stage):
+    """History 6: a cluster or a replica that came again under its old name is another one."""
+    node = stage.nodes["node2"]
+    term = node.replica.engine.term
+    beat = AppendEntries(term + 5, 0, 0, 0, 1, [], [])
+    for message in (PeerMessage(CLUSTER + 1, 11, 12, beat), PeerMessage(CLUSTER, 11, 999, beat)):
+        packet = wire.seal(PEER_KEY, wire.PEER, "node1", "node2", wire.encode_peer([message]))
+        node.bus.inbox.append(Inbound(from_peers=True, data=packet))
+    node.run()
+    assert node.drops["peer-identity"] == 2
+    assert node.replica.engine.term == term
+
+
+def test_a_follower_names_the_leader_and_a_deposed_one_turns_its_callers_away(stage):
+    session = opened(stage)
+    channel = stage.ask("node2", command(1, session, 1, PutKey("a", b"1")))
+    stage.settle()
+    assert stage.replies(channel) == [wire.NotLeader(1, "node1")]
+    stage.cut = {"node1"}
+    write = stage.ask("node1", command(2, session, 2, PutKey("a", b"1")))
+    read = stage.ask("node1", wire.QueryRequest(3, CLUSTER, "", GetKey("a")))
+    stage.pass_time(900_000)
+    assert stage.nodes["node1"].replica.engine.role is not Role.LEADER
+    assert [type(reply) for reply in stage.replies(write) + stage.replies(read)] == [wire.NotLeader] * 2
+
+
+def test_a_keep_alive_waits_for_a_majority(stage):
+    """History 1."""
+    session = opened(stage)
+    stage.cut = {"node1"}
+    channel = stage.ask("node1", wire.KeepAliveRequest(1, CLUSTER, "", session))
+    stage.pass_time(300_000)
+    assert stage.replies(channel) == []
+    stage.cut = set()
+    channel = stage.ask("node1", wire.KeepAliveRequest(2, CLUSTER, "", session))
+    stage.pass_time(100_000)
+    assert wire.KeptAlive(2, session, 10_000) in stage.replies(channel)
+
+
+def test_a_session_that_is_not_kept_alive_expires_and_its_lock_goes_on(stage):
+    one, two = opened(stage, 1_000), opened(stage, 60_000)
+    stage.ask("node1", command(1, one, 1, AcquireLock("deploy", 1, wait=True)))
+    channel = stage.ask("node1", command(2, two, 1, AcquireLock("deploy", 1, wait=True)))
+    stage.settle()
+    (queued,) = stage.replies(channel)
+    assert queued.result == Queued(1)
+    stage.pass_time(900_000)
+    assert stage.replies(channel) == []
+    stage.pass_time(300_000)
+    (pushed,) = stage.replies(channel)
+    assert isinstance(pushed, wire.GrantPushed)
+    assert (pushed.session, pushed.name) == (two, "deploy")
+
+
+def test_a_new_leader_gives_every_session_its_full_lease(stage):
+    session = opened(stage, 2_000)
+    stage.pass_time(1_500_000)
+    stage.elect("node2")
+    leases = stage.nodes["node2"].replica.leases
+    assert leases is not None
+    assert leases.remaining_ms(session) == 2_000
+    assert stage.nodes["node1"].replica.leases is None
+
+
+def test_nobody_speaks_for_another_without_the_right(stage):
+    session = opened(stage)
+    ci = Token.new("0123abcd")
+    stage.ask("node1", command(1, session, 1, SetPrincipal("ci", ("read", "write", "lock"))))
+    stage.ask("node1", command(2, session, 2, AddToken(ci.token_id, "ci", ci.key)))
+    stage.settle()
+    channel = stage.ask("node1", command(3, 0, 0, OpenSession(5_000, b""), act_for="web"), token=ci)
+    stage.settle()
+    (answer,) = stage.replies(channel, ci)
+    assert answer.result.code == commands.FORBIDDEN
+    channel = stage.ask("node1", wire.CrashRequest(4, CLUSTER, ""), token=ci)
+    assert not stage.nodes["node1"].run().crash
+    stage.carry()
+    (answer,) = stage.replies(channel, ci)
+    assert answer.result.code == commands.FORBIDDEN
+
+
+def test_an_operator_ends_a_node(stage):
+    stage.ask("node2", wire.CrashRequest(4, CLUSTER, ""))
+    assert stage.nodes["node2"].run().crash
+
+
+def test_answers_go_to_the_clients_prefix_alone(stage):
+    stage.ask("node1", wire.DirectoryRequest(1), reply=CHANNELS.peer("node2"))
+    stage.nodes["node1"].run()
+    assert stage.nodes["node1"].drops["client-reply-channel"] == 1
+
+
+def test_a_command_that_does_not_parse_is_answered_and_counted(stage):
+    channel = stage.ask("node1", wire.CommandRequest(1, CLUSTER, "", msgspec.Raw(b"\x93\x01\x02\x03")))
+    stage.settle()
+    (answer,) = stage.replies(channel)
+    assert answer.result.code == commands.INVALID
+    assert stage.nodes["node1"].drops["client-malformed"] == 1
+
+
+def test_an_unknown_token_gets_an_unsigned_word(stage):
+    stranger = Token.new("0123abcd")
+    channel = stage.ask("node1", wire.DirectoryRequest(1), token=stranger)
+    stage.settle()
+    (packet,) = stage.answers[channel]
+    envelope = wire.open_envelope(packet.data, wire.REFUSAL)
+    assert wire.decode_refusal(envelope.body).code == wire.REFUSED_TOKEN
+    assert stage.nodes["node1"].drops["client-token"] == 1
+
+
+def test_a_follower_watches_its_leader_and_the_hint_starts_an_election(stage):
+    follower = stage.nodes["node2"]
+    assert follower.bus.watched == {"node1"}
+    stage.cut = {"node1"}
+    for name in ("node2", "node3"):
+        stage.nodes[name].bus.silent = ["node1"]
+    stage.pass_time(60_000)
+    assert follower.replica.engine.role is Role.LEADER
+
+
+def test_a_retry_after_a_leader_change_is_applied_once(stage):
+    session = opened(stage)
+    request = command(1, session, 1, AcquireLock("deploy", 1, wait=False))
+    stage.ask("node1", request)
+    stage.nodes["node1"].run()
+    stage.carry()
+    stage.cut = {"node1"}
+    stage.settle()
+    stage.elect("node2")
+    channel = stage.ask("node2", request)
+    stage.settle()
+    (first,) = stage.replies(channel)
+    channel = stage.ask("node2", request)
+    stage.settle()
+    (second,) = stage.replies(channel)
+    assert first.result == second.result
+    assert isinstance(first.result, Granted)
+
+
+def test_all_replicas_hold_the_same_state(stage):
+    session = opened(stage)
+    for number in range(1, 30):
+        stage.ask("node1", command(number, session, number, AcquireLock(f"l{number % 7}", number, wait=True)))
+    stage.pass_time(200_000)
+    assert len({node.replica.machine.digest() for node in stage.nodes.values()}) == 1
+    assert len({node.replica.machine.applied for node in stage.nodes.values()}) == 1
+
+
+def test_the_feed_is_whole_and_numbered(stage):
+    opened(stage)
+    stage.pass_time(1_200_000)
+    packets = stage.answers[CHANNELS.feed("node1")]
+    feeds = []
+    for packet in packets:
+        envelope = wire.open_envelope(packet.data, wire.FEED)
+        wire.verify(envelope, PEER_KEY)
+        feeds.append(wire.decode_feed(envelope.body))
+    numbers = [feed.number for feed in feeds]
+    assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
+    last = feeds[-1]
+    assert (last.report.role, last.report.leader, last.report.voters) == ("leader", "node1", ("node1", "node2", "node3"))
+    assert last.locks is not None
+    assert last.elections[-1].leader == "node1"
+    assert last.log[-1].what.startswith("open session")
+    assert WEB.secret not in str(last)
