@@ -112,7 +112,7 @@ async def readyz_cluster(request: HttpRequest, cluster: str) -> HttpResponse:
             _confirm(cluster), reports_of(cluster), _may_know_names(request, cluster)
         )
     except errors.Unavailable:
-        confirmed, reports, may_know = errors.Unavailable("no node answers"), {}, False
+        confirmed, reports, may_know = errors.Unavailable("no worker answers"), {}, False
     if isinstance(confirmed, errors.ConclaveError):
         detail = why_not_ready(reports)
         body: dict[str, Any] = {"error": "no-leader", "detail": detail}
@@ -166,7 +166,7 @@ def _by_node(cluster: str, reports: dict[str, ReplicaReport | None]) -> list[dic
 def summary(reports: dict[str, ReplicaReport | None]) -> str:
     """How many nodes answer and what the rest wait for, without a name."""
     answering = [report for report in reports.values() if report is not None]
-    sentence = f"{len(answering)} of {len(reports)} nodes answer"
+    sentence = f"{len(answering)} of {len(reports)} workers answer"
     waiting = Counter(_nameless(report.waiting_for, reports) for report in answering if report.role == "waiting")
     for reason, count in sorted(waiting.items()):
         sentence += f"; {count} of them {'waits' if count == 1 else 'wait'} ({reason})"
@@ -176,14 +176,14 @@ def summary(reports: dict[str, ReplicaReport | None]) -> str:
 def _nameless(text: str, reports: dict[str, ReplicaReport | None]) -> str:
     """What a node says, without names of nodes, and without anything that looks like an address."""
     for node in sorted(reports, key=len, reverse=True):
-        text = text.replace(node, "a node")
+        text = text.replace(node, "a worker")
     return _ADDRESS.sub("an address", text)
 
 
 def why_not_ready(reports: dict[str, ReplicaReport | None]) -> str:
     """Why no leader is confirmed, in words that name no node."""
     if not any(reports.values()):
-        return "no node answers"
+        return "no worker answers"
     serving = sum(report is not None and report.role != "waiting" for report in reports.values())
     voters = max((len(report.voters) for report in reports.values() if report is not None), default=0) or len(reports)
     needed = voters // 2 + 1

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import Iterable
 from typing import Final
 
@@ -73,7 +74,8 @@ def _cluster(name: str, number: int) -> Cluster:
 def note_directory(directory: wire.Directory) -> None:
     """Take in who there is. Raises DatabaseError."""
     with transaction.atomic():
-        for name, address in directory.nodes:
+        for name, address_with_password in directory.nodes:
+            address = re.sub(r"(//)[^@]*@", r"\1", address_with_password)
             node, _ = Node.objects.get_or_create(name=name, defaults={"address": address})
             if node.address != address:
                 node.address = address

@@ -46,8 +46,21 @@ class Outgoing(NamedTuple):
     """One of the engine's own messages."""
 
 
+class Snapshot(NamedTuple):
+    """The state after the entry at `index`, and the configuration that was in force there. `data` is the host's."""
+
+    index: int
+    term: int
+    configuration: Configuration
+    data: bytes
+
+
 class Ready(NamedTuple):
-    """See the module. `hard_state` None and no `entries`: nothing to write."""
+    """See the module. `hard_state` None: nothing to write.
+
+    `install`: a snapshot from the leader. The host puts it in place of the log up to its index, and of the rest too unless
+    `keep_tail`, in the same commit; after it, the state machine is restored from it.
+    """
 
     early: list[Outgoing]
     late: list[Outgoing]
@@ -55,6 +68,8 @@ class Ready(NamedTuple):
     first_index: int
     terms: list[int]
     entries: list[bytes]
+    install: Snapshot | None = None
+    keep_tail: bool = False
 
 
 class Committed(NamedTuple):
@@ -115,4 +130,5 @@ class Engine(Protocol):
     def persisted(self, ready: Ready) -> None: ...
     def take_committed(self, bytes_max: int) -> Committed: ...
     def tail(self, count: int) -> Committed: ...
+    def compact(self, snapshot: Snapshot, keep_from: int) -> None: ...
     def take_reads(self) -> list[ConfirmedRead]: ...

@@ -121,4 +121,6 @@ def decode_configuration(entry: bytes) -> Configuration:
     if not entry or entry[0] != CONFIGURATION:
         raise ValueError(f"expected an entry of kind {CONFIGURATION}, got {entry[:1]!r}")
     body = json.loads(entry[1:])
-    return Configuration(**{name: tuple(Member(*member) for member in body.get(name, [])) for name in Configuration._fields})
+    return Configuration(
+        **{name: tuple(Member(*member) for member in body.get(name, [])) for name in Configuration._fields}
+    )

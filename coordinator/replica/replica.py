@@ -152,7 +152,9 @@ class Replica:
             return
         for proposal, _ in taken:
             if self.engine.role is Role.LEADER:
-                message = "the leader takes nothing new now: it hands over, or has its bound of uncommitted bytes; ask again"
+                message = (
+                    "the leader takes nothing new now: it hands over, or has its bound of uncommitted bytes; ask again"
+                )
                 self._refuse(proposal.caller, proposal.request_id, answers, commands.BUSY, message)
             else:
                 answers.add(proposal.caller, wire.NotLeader(proposal.request_id, self.leader_node))

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from coordinator.statemachine import commands
+from coordinator.statemachine import commands, snapshot
 from coordinator.statemachine.commands import (
     Done,
     Entry,
@@ -36,6 +36,7 @@ from coordinator.statemachine.commands import (
     Result,
     SessionOpened,
 )
+from coordinator.statemachine.keys import Item
 from coordinator.statemachine.locks import Lock, fencing_token
 from coordinator.statemachine.rights import PREFIXES_MAX, PRINCIPALS_MAX, RIGHT_OF, TOKENS_MAX, Principal
 from coordinator.statemachine.sessions import RESULTS_MAX, Session
@@ -70,12 +71,6 @@ class SessionEnded(NamedTuple):
 Event = GrantMade | SessionBegan | SessionEnded
 
 
-class Item(NamedTuple):
-    value: bytes
-    revision: int
-    version: int
-
-
 def encode_entry(principal: str, actor: str, command: bytes) -> bytes:
     """Stamp an encoded `Command` with who a node verified that it came from. The command's bytes stay as they are."""
     head = _encode((commands.ENTRY_VERSION, principal, actor))
@@ -102,7 +97,7 @@ class Machine:
         """Token id to the name of its principal."""
         self.waiting = 0
         self.events: list[Event] = []
-        self._nonces: dict[tuple[str, bytes], int] = {}
+        self.nonces: dict[tuple[str, bytes], int] = {}
 
     # --- apply ------------------------------------------------------------------------------------
 
@@ -226,14 +221,14 @@ class Machine:
             )
         if len(op.nonce) > NONCE_BYTES_MAX:
             return Failure(commands.INVALID, f"a nonce has at most {NONCE_BYTES_MAX} bytes, got {len(op.nonce)}")
-        known = self.sessions.get(self._nonces.get((principal.name, op.nonce), 0))
+        known = self.sessions.get(self.nonces.get((principal.name, op.nonce), 0))
         if known is not None:
             return SessionOpened(known.session, known.ttl_ms)
         if len(self.sessions) >= SESSIONS_MAX:
             return Failure(commands.BUSY, f"the cluster has its {SESSIONS_MAX} sessions")
         self.sessions[index] = Session(index, principal.name, op.ttl_ms, op.nonce)
         if op.nonce:
-            self._nonces[principal.name, op.nonce] = index
+            self.nonces[principal.name, op.nonce] = index
         self.events.append(SessionBegan(index, op.ttl_ms))
         return SessionOpened(index, op.ttl_ms)
 
@@ -244,7 +239,7 @@ class Machine:
             session = self.sessions.pop(number, None)
             if session is None:
                 continue
-            self._nonces.pop((session.principal, session.nonce), None)
+            self.nonces.pop((session.principal, session.nonce), None)
             self.events.append(SessionEnded(number))
             for name, acquisition in session.waiting:
                 del self.locks[name].queue[number, acquisition]
@@ -484,26 +479,7 @@ class Machine:
 
     def digest(self) -> str:
         """A hash over all of the state, equal on every replica that has applied the same index."""
-        state = (
-            (self.cluster_id, self.cluster_name, self.epoch, self.applied, self.waiting),
-            [
-                (
-                    s.session,
-                    s.principal,
-                    s.ttl_ms,
-                    s.nonce,
-                    s.acked,
-                    sorted(s.results.items()),
-                    [*s.locks],
-                    [*s.waiting],
-                )
-                for s in self.sessions.values()
-            ],
-            [(k.name, k.holder, k.token, [*k.queue.values()]) for _, k in sorted(self.locks.items())],
-            sorted((key, *item) for key, item in self.keys.items()),
-            [(p.view(), sorted(p.tokens.items())) for _, p in sorted(self.principals.items())],
-        )
-        return hashlib.blake2b(_encode(state), digest_size=8).hexdigest()
+        return hashlib.blake2b(snapshot.dump(self), digest_size=8).hexdigest()
 
 
 def _session_gone(session: int) -> Failure:

@@ -15,6 +15,7 @@ from coordinator import wire
 from coordinator.consensus.engine import Outgoing, Role
 from coordinator.replica.callers import Answers, Caller
 from coordinator.replica.host import WAITING_FOR
+from coordinator.replica.leases import STEP_US_MAX
 from coordinator.replica.ports import JournalFailed, Outbound, Write
 from coordinator.replica.replica import Replica
 from coordinator.replica.report import Identity
@@ -277,7 +278,8 @@ class Node:
 
     def _wakes(self) -> None:
         if self._asleep_since_us is not None:
-            self._asleep_us += self.world.scheduler.now_us - self._asleep_since_us
+            # What a stall takes up to this, a leader can not tell from a late turn.
+            self._asleep_us += max(0, self.world.scheduler.now_us - self._asleep_since_us - STEP_US_MAX)
             self._asleep_since_us = None
 
     # --- what befalls it --------------------------------------------------------------------------

@@ -56,7 +56,9 @@ def _check_promotions(raft: Raft, change: Change) -> None:
 
 def _check_quorum_is_left(raft: Raft, change: Change, now_us: int) -> None:
     """Refuse what could not be undone: a configuration whose majority does not answer now."""
-    answering = [member for member in change.voters if member.replica == raft.replica or _answers(raft, member.replica, now_us)]
+    answering = [
+        member for member in change.voters if member.replica == raft.replica or _answers(raft, member.replica, now_us)
+    ]
     needed = majority(len(change.voters))
     if len(answering) < needed:
         names = ", ".join(member.node for member in answering) or "nobody"

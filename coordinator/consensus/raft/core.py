@@ -9,12 +9,21 @@ from __future__ import annotations
 
 from random import Random
 
-from coordinator.consensus.engine import Committed, ConfirmedRead, HardState, Outgoing, Ready, Role
+from coordinator.consensus.engine import Committed, ConfirmedRead, HardState, Outgoing, Ready, Role, Snapshot
 from coordinator.consensus.entries import CONFIGURATION
 from coordinator.consensus.membership import Change, Configuration, decode_configuration
-from coordinator.consensus.raft import changes, elections, replication, transfer
+from coordinator.consensus.raft import changes, elections, replication, snapshots, transfer
 from coordinator.consensus.raft.log import Log
-from coordinator.consensus.raft.messages import AppendEntries, AppendResponse, Message, TimeoutNow, VoteRequest, VoteResponse
+from coordinator.consensus.raft.messages import (
+    AppendEntries,
+    AppendResponse,
+    InstallSnapshot,
+    Message,
+    SnapshotResponse,
+    TimeoutNow,
+    VoteRequest,
+    VoteResponse,
+)
 from coordinator.consensus.raft.options import Options, check
 from coordinator.consensus.raft.progress import Progress
 from coordinator.consensus.raft.reads import Reads
@@ -28,9 +37,18 @@ class Raft:
     """See `coordinator.consensus.engine.Engine`. All state is public to the modules of this package."""
 
     def __init__(
-        self, replica: int, hard_state: HardState, log: Log, *, options: Options, random: Random, now_us: int
+        self,
+        replica: int,
+        hard_state: HardState,
+        log: Log,
+        *,
+        options: Options,
+        random: Random,
+        now_us: int,
+        snapshot: Snapshot | None = None,
     ) -> None:
-        """Restart from what the journal held. `random` is seeded by the host; `log` is owned from here on."""
+        """Restart from what the journal held. `random` is seeded by the host; `log` is owned from here on. The state
+        machine was restored from `snapshot`, where there is one."""
         check(options)
         if replica <= NOBODY:
             raise ValueError(f"a replica's identity is a positive integer, got {replica}")
@@ -57,12 +75,18 @@ class Raft:
         self.transferring: transfer.Transfer | None = None
         self.led_since_us = 0
         self.uncommitted_bytes = 0
-        self.applied = log.offset
-        self.configurations: list[tuple[int, Configuration]] = [(log.offset, Configuration(()))]
+        self.snapshot = snapshot
+        self.incoming: snapshots.Incoming | None = None
+        self.installed: Snapshot | None = None
+        """A snapshot that has come whole in this turn, and whether the log's tail behind it is kept."""
+        self.keep_tail = False
+        self.applied = snapshot.index if snapshot is not None else 0
+        first = Configuration(()) if snapshot is None else snapshot.configuration
+        self.configurations: list[tuple[int, Configuration]] = [(self.applied, first)]
         self.early: list[Outgoing] = []
         self.late: list[Outgoing] = []
         self._confirmed_reads: list[ConfirmedRead] = []
-        self.note_configurations(log.offset + 1)
+        self.note_configurations(self.applied + 1)
         elections.reset_timer(self, now_us)
 
     # --- what the host may look at ----------------------------------------------------------------
@@ -134,6 +158,10 @@ class Raft:
                 elections.on_vote_request(self, sender, message, now_us)
             case VoteResponse():
                 elections.on_vote_response(self, sender, message, now_us)
+            case InstallSnapshot():
+                snapshots.on_install(self, sender, message, now_us)
+            case SnapshotResponse():
+                snapshots.on_response(self, sender, message, now_us)
             case TimeoutNow():
                 elections.on_timeout_now(self, sender, message, now_us)
 
@@ -206,7 +234,19 @@ class Raft:
         self.early, self.late = [], []
         if hard_state.term != self.on_disk.term:
             early, late = [], early + late
-        return Ready(early, late, hard_state if must_write else None, first_index, terms, entries)
+        install, self.installed = self.installed, None
+        if install is not None:
+            must_write = True
+        return Ready(
+            early,
+            late,
+            hard_state if must_write else None,
+            first_index,
+            terms,
+            entries,
+            install,
+            keep_tail=self.keep_tail,
+        )
 
     def persisted(self, ready: Ready) -> None:
         """What `ready` asked to write is on disk."""
@@ -230,6 +270,17 @@ class Raft:
         """The last `count` entries, committed or not; for people to look at."""
         first_index = max(self.log.offset, self.log.last_index - count) + 1
         return Committed(first_index, *self.log.slice(first_index, self.log.last_index, bytes_max=1 << 62))
+
+    def compact(self, snapshot: Snapshot, keep_from: int) -> None:
+        """The host has `snapshot` on disk: forget the entries below `keep_from`. Some behind the snapshot's index are
+        kept for followers that are a little behind, so that these need no snapshot."""
+        assert snapshot.index <= self.applied, f"a snapshot of {snapshot.index}, applied is {self.applied}"
+        self.snapshot = snapshot
+        self.log.compact(min(keep_from - 1, snapshot.index))
+
+    def configuration_at(self, index: int) -> Configuration:
+        """The configuration that was in force after the entry at `index`."""
+        return next(configuration for at, configuration in reversed(self.configurations) if at <= index)
 
     def take_reads(self) -> list[ConfirmedRead]:
         """Reads that may be answered; each names the index that must be applied first."""
@@ -257,6 +308,12 @@ class Raft:
             entry = log.entries[position]
             if entry[0] == CONFIGURATION:
                 self.configurations.append((log.offset + 1 + position, decode_configuration(entry)))
+
+    def note_contact(self, progress: Progress, number: int, now_us: int) -> None:
+        """A follower has answered round `number`."""
+        progress.acked_round = max(progress.acked_round, number)
+        progress.heard_at_us = now_us
+        self.rounds.confirm(replication.confirmed_round(self))
 
     def drop_leadership(self) -> None:
         """Forget what only a leader knows."""

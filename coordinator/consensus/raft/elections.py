@@ -101,6 +101,17 @@ def campaign(raft: Raft, now_us: int) -> None:
         _campaign(raft, now_us, pre=True)
 
 
+def follow(raft: Raft, term: int, leader: int, now_us: int) -> None:
+    """The leader of `term` has spoken."""
+    assert raft.role is not Role.LEADER or term > raft.term, f"two leaders in term {raft.term}"
+    if term > raft.term or raft.role is not Role.FOLLOWER or raft.leader != leader:
+        become_follower(raft, term, leader, now_us)
+    else:
+        raft.heard_at_us = now_us
+        raft.campaign_reason = ""
+        reset_timer(raft, now_us)
+
+
 def _campaign(raft: Raft, now_us: int, *, pre: bool) -> None:
     """Ask for votes, or ask whether votes would be had. Only the former raises the term."""
     raft.campaign += 1

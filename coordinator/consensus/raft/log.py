@@ -61,6 +61,33 @@ class Log:
         del self.entries[position:]
         self.unwritten = min(self.unwritten, first_index)
 
+    def compact(self, offset: int) -> None:
+        """Forget everything up to `offset`, which a snapshot holds."""
+        if offset <= self.offset:
+            return
+        term = self.term_at(offset)
+        assert term is not None, f"asked to compact up to {offset}, the log ends at {self.last_index}"
+        assert offset <= self.commit, f"asked to compact up to {offset}, which is not committed ({self.commit})"
+        assert offset < self.unwritten, f"asked to compact up to {offset}, which is not on disk"
+        del self.terms[: offset - self.offset]
+        del self.entries[: offset - self.offset]
+        self.offset, self.offset_term = offset, term
+
+    def install(self, index: int, term: int) -> bool:
+        """Begin behind a snapshot that ends at `index`. True where the tail behind it is kept, because it matches."""
+        keep = self.matches(index, term)
+        if keep:
+            position = index - self.offset
+            del self.terms[:position]
+            del self.entries[:position]
+        else:
+            self.terms.clear()
+            self.entries.clear()
+        self.offset, self.offset_term = index, term
+        self.commit = max(self.commit, index)
+        self.unwritten = max(self.unwritten, index + 1) if keep else index + 1
+        return keep
+
     def slice(self, first_index: int, last_index: int, bytes_max: int) -> tuple[list[int], list[bytes]]:
         """Entries from `first_index` to `last_index`, cut at `bytes_max` but never below one entry."""
         start = first_index - self.offset - 1

@@ -67,7 +67,40 @@ class TimeoutNow(NamedTuple):
     term: int
 
 
-Message = AppendEntries | AppendResponse | VoteRequest | VoteResponse | TimeoutNow
+class InstallSnapshot(NamedTuple):
+    """Raft, figure 13: a part of the snapshot that ends at `index`, from `offset` on, of `size` bytes in all.
 
-KINDS: Final = (AppendEntries, AppendResponse, VoteRequest, VoteResponse, TimeoutNow)
+    Also the heartbeat of a follower that is being sent one. `configuration` is the entry of the configuration at `index`.
+    """
+
+    term: int
+    round: int
+    index: int
+    index_term: int
+    configuration: bytes
+    size: int
+    offset: int
+    data: bytes
+
+
+class SnapshotResponse(NamedTuple):
+    """Everything of the snapshot that ends at `index` is here up to `offset`; all of it, once that is its size, on disk."""
+
+    term: int
+    round: int
+    index: int
+    offset: int
+
+
+Message = AppendEntries | AppendResponse | VoteRequest | VoteResponse | TimeoutNow | InstallSnapshot | SnapshotResponse
+
+KINDS: Final = (
+    AppendEntries,
+    AppendResponse,
+    VoteRequest,
+    VoteResponse,
+    TimeoutNow,
+    InstallSnapshot,
+    SnapshotResponse,
+)
 """Their order is the wire's: only ever add at the end."""

@@ -26,6 +26,9 @@ class Options(NamedTuple):
     """Sent to one follower and not yet acknowledged. Far below the 32 MB at which Redis cuts a subscriber."""
     uncommitted_bytes_max: int = 16 * 1024 * 1024
     """Proposals are refused above this; an empty one never is."""
+    snapshot_chunk_bytes: int = 256 * 1024
+    snapshot_window_bytes: int = 1024 * 1024
+    """Of a snapshot, sent to one follower and not yet acknowledged."""
     promote_lag_entries_max: int = 256
     """A learner that lacks more than this is not caught up, and is not made a voter."""
     priority_pause_us: int = 3_000_000

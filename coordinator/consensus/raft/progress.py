@@ -1,7 +1,8 @@
 """What a leader knows of one follower's log (etcd's "progress"), and how much it has under way to it.
 
 Invariant: `match < next`. In PROBE the leader does not know where the logs agree and has one message under way; in
-REPLICATE it sends ahead of the acknowledgements, up to the window.
+REPLICATE it sends ahead of the acknowledgements, up to the window; in SNAPSHOT the follower lacks what the log no longer
+holds and is sent a snapshot, no entries.
 """
 
 from __future__ import annotations
@@ -13,10 +14,32 @@ from enum import Enum
 class ProgressState(Enum):
     PROBE = "probe"
     REPLICATE = "replicate"
+    SNAPSHOT = "snapshot"
+
+
+class SnapshotProgress:
+    """How much of the snapshot that ends at `index` was sent and acknowledged, in bytes."""
+
+    __slots__ = ("acked", "index", "sent")
+
+    def __init__(self, index: int) -> None:
+        self.index = index
+        self.sent = 0
+        self.acked = 0
 
 
 class Progress:
-    __slots__ = ("acked_round", "heard_at_us", "inflight", "inflight_bytes", "match", "next", "probe_sent", "state")
+    __slots__ = (
+        "acked_round",
+        "heard_at_us",
+        "inflight",
+        "inflight_bytes",
+        "match",
+        "next",
+        "probe_sent",
+        "snapshot",
+        "state",
+    )
 
     def __init__(self, next_index: int) -> None:
         self.match = 0
@@ -27,11 +50,14 @@ class Progress:
         self.probe_sent = False
         self.inflight: deque[tuple[int, int]] = deque()
         self.inflight_bytes = 0
+        self.snapshot = SnapshotProgress(0)
 
     def may_send(self, messages_max: int, bytes_max: int) -> bool:
         """May entries be sent now? Heartbeats may always."""
         if self.state is ProgressState.PROBE:
             return not self.probe_sent
+        if self.state is ProgressState.SNAPSHOT:
+            return False
         return len(self.inflight) < messages_max and self.inflight_bytes < bytes_max
 
     def sent(self, last_index: int, size: int) -> None:
@@ -52,7 +78,7 @@ class Progress:
         news = match > self.match
         self.match = match
         self.next = max(self.next, match + 1)
-        if self.state is ProgressState.PROBE:
+        if self.state is ProgressState.PROBE or (self.state is ProgressState.SNAPSHOT and match >= self.snapshot.index):
             self.state = ProgressState.REPLICATE
             self.next = match + 1
         self.probe_sent = False
@@ -60,12 +86,18 @@ class Progress:
 
     def refused(self, prev_index: int, agree_index: int) -> None:
         """The follower does not have the entry at `prev_index`; the logs may agree at `agree_index`."""
-        if prev_index <= self.match:
+        if prev_index <= self.match or self.state is ProgressState.SNAPSHOT:
             return  # Older than what it acknowledged since: out of order on the way.
         if self.state is ProgressState.PROBE and prev_index != self.next - 1:
             return  # The answer to an earlier probe.
         self.next = max(self.match + 1, min(agree_index + 1, prev_index))
         self.probe()
+
+    def send_snapshot(self, index: int) -> None:
+        """The follower lacks what the log no longer holds."""
+        self.probe()
+        self.state = ProgressState.SNAPSHOT
+        self.snapshot = SnapshotProgress(index)
 
     def probe(self) -> None:
         self.state = ProgressState.PROBE

@@ -9,9 +9,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from coordinator.consensus.engine import Outgoing, Role
-from coordinator.consensus.raft import elections
+from coordinator.consensus.raft import elections, snapshots
 from coordinator.consensus.raft.messages import AppendEntries, AppendResponse
-from coordinator.consensus.raft.progress import Progress
+from coordinator.consensus.raft.progress import Progress, ProgressState
 
 if TYPE_CHECKING:
     from coordinator.consensus.raft.core import Raft
@@ -27,11 +27,16 @@ def replicate(raft: Raft, now_us: int) -> None:
         or now_us - raft.rounds.all_sent_us >= raft.options.heartbeat_us
         or raft.reads.needs_round(raft.rounds.current)
     )
-    targets = [(voter, progress) for voter, progress in raft.progress.items() if to_all or _may_send(raft, progress)]
+    targets = [(voter, progress) for voter, progress in raft.progress.items() if to_all or _has_work(raft, progress)]
     if not targets and not to_all:
         return
     number = raft.rounds.begin(now_us, to_all=len(targets) == len(raft.progress))
     for voter, progress in targets:
+        if progress.state is ProgressState.SNAPSHOT or raft.log.term_at(progress.next - 1) is None:
+            if progress.state is not ProgressState.SNAPSHOT:
+                progress.send_snapshot(0)
+            snapshots.send(raft, voter, progress, number, heartbeat=to_all)
+            continue
         _send(raft, voter, progress, number)
         while progress.next <= raft.log.last_index and _may_send(raft, progress):
             _send(raft, voter, progress, number)
@@ -42,6 +47,12 @@ def _may_send(raft: Raft, progress: Progress) -> bool:
     return progress.next <= raft.log.last_index and progress.may_send(
         options.inflight_messages_max, options.inflight_bytes_max
     )
+
+
+def _has_work(raft: Raft, progress: Progress) -> bool:
+    if progress.state is ProgressState.SNAPSHOT:
+        return snapshots.has_work(raft, progress)
+    return _may_send(raft, progress)
 
 
 def _send(raft: Raft, voter: int, progress: Progress, number: int) -> None:
@@ -67,14 +78,12 @@ def on_append_response(raft: Raft, sender: int, response: AppendResponse, now_us
     progress = raft.progress.get(sender)
     if progress is None:
         return
-    progress.acked_round = max(progress.acked_round, response.round)
-    progress.heard_at_us = now_us
+    raft.note_contact(progress, response.round, now_us)
     if not response.success:
         agree_index, _ = raft.log.conflict_hint(response.hint_index, response.hint_term)
         progress.refused(response.match, agree_index)
     elif progress.acknowledged(response.match):
         advance_commit(raft)
-    raft.rounds.confirm(confirmed_round(raft))
 
 
 def confirmed_round(raft: Raft) -> int:
@@ -109,15 +118,25 @@ def on_append_entries(raft: Raft, sender: int, message: AppendEntries, now_us: i
         # The answer deposes a leader of the past, and frees one whose followers went on to a higher term.
         raft.late.append(Outgoing(sender, _refusal(raft, message, round_number=0)))
         return
-    assert raft.role is not Role.LEADER or message.term > raft.term, f"two leaders in term {raft.term}"
-    if message.term > raft.term or raft.role is not Role.FOLLOWER or raft.leader != sender:
-        elections.become_follower(raft, message.term, sender, now_us)
-    else:
-        raft.heard_at_us = now_us
-        raft.campaign_reason = ""
-        elections.reset_timer(raft, now_us)
-
-    if message.prev_index < log.offset or not log.matches(message.prev_index, message.prev_term):
+    elections.follow(raft, message.term, sender, now_us)
+    if message.prev_index < log.offset:
+        # What the log no longer holds is committed, and so matches: say so, and take what lies behind it.
+        skipped = log.offset - message.prev_index
+        if skipped > len(message.entries):
+            raft.late.append(
+                Outgoing(
+                    sender,
+                    AppendResponse(raft.term, message.round, success=True, match=log.offset, hint_index=0, hint_term=0),
+                )
+            )
+            return
+        message = message._replace(
+            prev_index=log.offset,
+            prev_term=log.offset_term,
+            terms=message.terms[skipped:],
+            entries=message.entries[skipped:],
+        )
+    if not log.matches(message.prev_index, message.prev_term):
         hint = log.conflict_hint(message.prev_index, message.prev_term)
         raft.late.append(Outgoing(sender, _refusal(raft, message, round_number=message.round, hint=hint)))
         return

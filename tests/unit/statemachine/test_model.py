@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
-from coordinator.statemachine import commands
+from coordinator.statemachine import commands, snapshot
 from coordinator.statemachine.commands import (
     AcquireLock,
     CloseSession,
@@ -160,3 +160,43 @@ def test_an_entry_out_of_order_is_a_defect_of_the_host():
     asking = Asking()
     with pytest.raises(AssertionError, match="comes after"):
         asking.machine.apply(asking.index, asking.log[0])
+
+
+@given(st.data())
+@settings(max_examples=60, deadline=None)
+def test_a_snapshot_at_any_step_changes_nothing(data):
+    """Snapshot and restore at every step equal no snapshot."""
+    plain, restored = Asking(), Asking()
+    sessions = [0]
+    for _ in range(data.draw(st.integers(1, 25))):
+        session = data.draw(st.sampled_from(sessions))
+        number = data.draw(st.integers(1, 6))
+        op = data.draw(
+            st.one_of(
+                st.builds(AcquireLock, NAMES, st.integers(0, 2), st.booleans()),
+                st.builds(ReleaseLock, NAMES, st.integers(0, 2)),
+                st.builds(commands.CancelAcquire, NAMES, st.integers(0, 2), st.integers(1, 6)),
+                st.builds(commands.PutKey, NAMES, st.binary(max_size=4)),
+                st.builds(CloseSession),
+                st.just(commands.OpenSession(5_000, data.draw(st.binary(max_size=2)))),
+            )
+        )
+        if isinstance(op, commands.OpenSession):
+            session = 0
+        results = [asking.send(session, number, op) for asking in (plain, restored)]
+        assert results[0] == results[1]
+        if isinstance(results[0], commands.SessionOpened):
+            sessions.append(results[0].session)
+        again = Machine()
+        snapshot.load(again, snapshot.dump(restored.machine))
+        restored.machine = again
+        assert snapshot.dump(again) == snapshot.dump(plain.machine)
+
+
+@given(st.binary(max_size=200))
+def test_bytes_that_are_no_snapshot_are_refused_and_change_nothing(garbage):
+    asking = Asking()
+    before = asking.machine.digest()
+    with pytest.raises(snapshot.SnapshotDamaged):
+        snapshot.load(asking.machine, garbage)
+    assert asking.machine.digest() == before

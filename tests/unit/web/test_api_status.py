@@ -245,7 +245,7 @@ async def test_readyz_with_no_node_at_all(
     cluster.silent_nodes = set(cluster.nodes)
     response = await async_client.get("/readyz/default")
     assert response.status_code == 503
-    assert response.json()["detail"] == "no node answers"
+    assert response.json()["detail"] == "no worker answers"
     assert (await async_client.get("/readyz/elsewhere")).status_code == 404
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from coordinator import access, record
+from coordinator import access, record, wire
 from coordinator.models import Cluster, Node, Replica
 from tests.unit.web.fake_cluster import CLUSTER_ID, FakeCluster
 from tests.unit.web.test_api_status import _changed
@@ -68,3 +68,9 @@ async def test_making_the_record_waits_for_a_node_that_answers(
     cluster.silent_nodes = set()
     await making
     assert await Node.objects.acount() == 3
+
+
+def test_an_address_is_recorded_without_its_password(cluster: FakeCluster) -> None:
+    nodes = (("node1", "redis://conclave-client:secret@10.0.0.1:6379/0"), ("node2", ""))
+    record.note_directory(wire.Directory(0, "node1", nodes, ()))
+    assert list(Node.objects.values_list("address", flat=True)) == ["redis://10.0.0.1:6379/0", ""]

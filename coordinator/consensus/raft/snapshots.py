@@ -1,0 +1,127 @@
+"""Snapshots: Raft, section 7; thesis, chapter 5. Sent in parts, with a window, resumed after loss.
+
+A part that is lost shows as a gap: the follower answers with how much it has, and the leader goes on from there. While a
+snapshot is sent its parts are the heartbeats; where the window is full, an empty part is.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from coordinator.consensus.engine import Outgoing, Role, Snapshot
+from coordinator.consensus.membership import decode_configuration, encode_configuration
+from coordinator.consensus.raft import elections
+from coordinator.consensus.raft.messages import InstallSnapshot, SnapshotResponse
+from coordinator.consensus.raft.progress import Progress, ProgressState
+
+if TYPE_CHECKING:
+    from coordinator.consensus.raft.core import Raft
+
+
+# --- the leader -----------------------------------------------------------------------------------
+
+
+def send(raft: Raft, follower: int, progress: Progress, number: int, *, heartbeat: bool) -> None:
+    """Send parts as far as the window goes; at a heartbeat, go on from what was acknowledged."""
+    snapshot = raft.snapshot
+    assert snapshot is not None, "the log was compacted, so there is a snapshot"
+    if progress.snapshot.index != snapshot.index:
+        progress.send_snapshot(snapshot.index)  # A newer one: the older is of no use any more.
+    at = progress.snapshot
+    if heartbeat:
+        at.sent = at.acked
+    size, chunk = len(snapshot.data), raft.options.snapshot_chunk_bytes
+    beaten = False
+    while at.sent - at.acked < raft.options.snapshot_window_bytes and (at.sent < size or not beaten and size == 0):
+        data = snapshot.data[at.sent : at.sent + chunk]
+        _send_part(raft, snapshot, follower, number, at.sent, data)
+        at.sent += len(data)
+        beaten = True
+    if heartbeat and not beaten:
+        _send_part(raft, snapshot, follower, number, at.sent, b"")
+
+
+def has_work(raft: Raft, progress: Progress) -> bool:
+    """Is there more to send, and room in the window?"""
+    at = progress.snapshot
+    if raft.snapshot is None or at.index != raft.snapshot.index:
+        return True
+    return at.sent < len(raft.snapshot.data) and at.sent - at.acked < raft.options.snapshot_window_bytes
+
+
+def _send_part(raft: Raft, snapshot: Snapshot, follower: int, number: int, offset: int, data: bytes) -> None:
+    configuration = encode_configuration(snapshot.configuration)
+    part = InstallSnapshot(
+        raft.term, number, snapshot.index, snapshot.term, configuration, len(snapshot.data), offset, data
+    )
+    raft.early.append(Outgoing(follower, part))
+
+
+def on_response(raft: Raft, sender: int, response: SnapshotResponse, now_us: int) -> None:
+    if response.term > raft.term:
+        elections.become_follower(raft, response.term, 0, now_us)
+        return
+    progress = raft.progress.get(sender)
+    if response.term < raft.term or raft.role is not Role.LEADER or progress is None:
+        return
+    raft.note_contact(progress, response.round, now_us)
+    if progress.state is not ProgressState.SNAPSHOT or progress.snapshot.index != response.index:
+        return
+    assert raft.snapshot is not None
+    if response.offset >= len(raft.snapshot.data):
+        progress.match = max(progress.match, response.index)
+        progress.next = progress.match + 1
+        progress.probe()
+        return
+    progress.snapshot.acked = response.offset
+    progress.snapshot.sent = max(progress.snapshot.sent, response.offset)
+
+
+# --- the follower ---------------------------------------------------------------------------------
+
+
+class Incoming:
+    """A snapshot of which some has come."""
+
+    __slots__ = ("data", "key")
+
+    def __init__(self, key: tuple[int, int, int]) -> None:
+        self.key = key
+        """Index, term and size: parts of another snapshot do not mix with these."""
+        self.data = bytearray()
+
+
+def on_install(raft: Raft, sender: int, part: InstallSnapshot, now_us: int) -> None:
+    if part.term < raft.term:
+        raft.late.append(Outgoing(sender, SnapshotResponse(raft.term, 0, part.index, 0)))
+        return
+    elections.follow(raft, part.term, sender, now_us)
+    if part.index <= raft.log.commit:
+        raft.incoming = None
+        _answer(raft, sender, part, part.size)
+        return
+    key = (part.index, part.index_term, part.size)
+    if raft.incoming is None or raft.incoming.key != key:
+        raft.incoming = Incoming(key)
+    data = raft.incoming.data
+    if part.offset == len(data):
+        data += part.data
+    if len(data) < part.size:
+        _answer(raft, sender, part, len(data))
+        return
+    _install(raft, Snapshot(part.index, part.index_term, decode_configuration(part.configuration), bytes(data)))
+    _answer(raft, sender, part, part.size)
+
+
+def _answer(raft: Raft, sender: int, part: InstallSnapshot, offset: int) -> None:
+    raft.late.append(Outgoing(sender, SnapshotResponse(raft.term, part.round, part.index, offset)))
+
+
+def _install(raft: Raft, snapshot: Snapshot) -> None:
+    """All of it is here: it takes the place of the log up to its index."""
+    raft.incoming = None
+    raft.keep_tail = raft.log.install(snapshot.index, snapshot.term)
+    raft.installed = raft.snapshot = snapshot
+    raft.applied = snapshot.index
+    raft.configurations = [(snapshot.index, snapshot.configuration)]
+    raft.note_configurations(snapshot.index + 1)
