@@ -13,6 +13,7 @@ import os
 import re
 import secrets
 import shutil
+import socket
 import subprocess
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -137,6 +138,17 @@ def ensure_client_user(redis_url: str, realm: str, password: str) -> str:
         return _set_client_user(redis_url, realm, password)
     except Exception:  # noqa: BLE001  # a node calls this at each connection; whatever goes wrong must not end it
         return "unreachable"
+
+
+def look_at(redis_url: str) -> tuple[str, bool]:
+    """Where a Redis is, without its password, and whether somebody listens there now."""
+    parts = urlsplit(redis_url)
+    host, port = parts.hostname or "127.0.0.1", parts.port or 6379
+    try:
+        socket.create_connection((host, port), timeout=EXTERNAL_ANSWER_S_MAX).close()
+    except OSError:
+        return f"{host}:{port}", False
+    return f"{host}:{port}", True
 
 
 def _set_client_user(redis_url: str, realm: str, password: str) -> str:

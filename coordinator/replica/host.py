@@ -30,6 +30,7 @@ from coordinator.replica.ports import JournalFailed
 from coordinator.replica.replica import Replica
 from coordinator.replica.report import Identity
 from coordinator.replica.turn import Turn
+from coordinator.statemachine import snapshot
 from coordinator.statemachine.machine import Machine
 from coordinator.wire import Channels
 
@@ -119,12 +120,16 @@ class Host:
         engine = Raft(
             stored.replica,
             log.hard_state,
-            Log(log.terms, log.entries, log.hard_state.commit),
+            Log(log.terms, log.entries, log.hard_state.commit, log.offset, log.offset_term),
             options=self._settings.options,
             random=Random(secrets.randbits(64)),  # noqa: S311 - election timers, nothing to guess
             now_us=now_us,
+            snapshot=log.snapshot,
         )
-        return Replica(stored.cluster, stored.cluster_name, stored.replica, engine, Machine(), now_us)
+        machine = Machine()
+        if log.snapshot is not None:
+            snapshot.load(machine, log.snapshot.data)
+        return Replica(stored.cluster, stored.cluster_name, stored.replica, engine, machine, now_us)
 
     def start(self) -> None:
         sys.setswitchinterval(SWITCH_INTERVAL_S)

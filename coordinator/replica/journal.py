@@ -15,11 +15,14 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from coordinator.consensus.engine import HardState
-from coordinator.replica.ports import JournalFailed, Write
+from coordinator.consensus.engine import HardState, Snapshot
+from coordinator.consensus.membership import decode_configuration, encode_configuration
+from coordinator.replica.ports import Head, JournalFailed, Write
 
 FORMAT: Final = 1
 FILE_NAME: Final = "journal.sqlite3"
+PART_BYTES: Final = 1024 * 1024
+"""A snapshot is stored in rows of this size."""
 
 _SCHEMA: Final = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -32,6 +35,14 @@ CREATE TABLE batches (
     replica INTEGER NOT NULL, first_index INTEGER NOT NULL, last_index INTEGER NOT NULL,
     body BLOB NOT NULL, checksum BLOB NOT NULL, PRIMARY KEY (replica, first_index)
 ) WITHOUT ROWID;
+CREATE TABLE heads (
+    replica INTEGER PRIMARY KEY, last_index INTEGER NOT NULL, term INTEGER NOT NULL, configuration BLOB NOT NULL,
+    size INTEGER NOT NULL, log_offset INTEGER NOT NULL, offset_term INTEGER NOT NULL, checksum BLOB NOT NULL
+);
+CREATE TABLE snapshots (
+    replica INTEGER NOT NULL, part INTEGER NOT NULL, body BLOB NOT NULL, checksum BLOB NOT NULL,
+    PRIMARY KEY (replica, part)
+);
 CREATE TABLE epochs (cluster_name TEXT PRIMARY KEY, epoch INTEGER NOT NULL) WITHOUT ROWID;
 """
 
@@ -50,9 +61,14 @@ class StoredReplica(NamedTuple):
 
 
 class StoredLog(NamedTuple):
+    """`offset`: the log begins behind it; 0 where there is no snapshot."""
+
     hard_state: HardState
     terms: list[int]
     entries: list[bytes]
+    offset: int = 0
+    offset_term: int = 0
+    snapshot: Snapshot | None = None
 
 
 class SqliteJournal:
@@ -102,6 +118,7 @@ class SqliteJournal:
         ).fetchone()
         if row is None or row[3] != _checksum(replica, *row[:3]):
             raise JournalDamaged(f"{self._path}: the hard state of replica {replica:x} is missing or damaged")
+        snapshot, offset, offset_term = self._load_head(replica)
         terms: list[int] = []
         entries: list[bytes] = []
         rows = self._db.execute(
@@ -112,15 +129,42 @@ class SqliteJournal:
             where = f"{self._path}: entries {first_index} to {last_index} of replica {replica:x}"
             if checksum != _checksum(replica, first_index, last_index, body):
                 raise JournalDamaged(f"{where} do not match their checksum")
-            if first_index != len(entries) + 1:
-                raise JournalDamaged(f"{where} follow index {len(entries)}")
+            end = offset + len(entries)
+            before = max(0, offset + 1 - first_index) if not entries else 0  # Of a batch that the offset cuts through.
+            if first_index + before != end + 1:
+                raise JournalDamaged(f"{where} follow index {end}")
             batch_terms, batch_entries = _bodies.decode(body)
-            terms += batch_terms
-            entries += batch_entries
-        if len(entries) < row[2]:
+            terms += batch_terms[before:]
+            entries += batch_entries[before:]
+        end = offset + len(entries)
+        if end < row[2]:
             raise JournalDamaged(f"{self._path}: replica {replica:x} lacks entries up to its commit index {row[2]}")
-        self._last_index[replica] = len(entries)
-        return StoredLog(HardState(*row[:3]), terms, entries)
+        self._last_index[replica] = end
+        return StoredLog(HardState(*row[:3]), terms, entries, offset, offset_term, snapshot)
+
+    def _load_head(self, replica: int) -> tuple[Snapshot | None, int, int]:
+        row = self._db.execute(
+            "SELECT last_index, term, configuration, size, log_offset, offset_term, checksum FROM heads WHERE replica = ?",
+            (replica,),
+        ).fetchone()
+        if row is None:
+            return None, 0, 0
+        where = f"{self._path}: the snapshot of replica {replica:x}"
+        if row[6] != _checksum(replica, *row[:6]):
+            raise JournalDamaged(f"{where} has a damaged head")
+        last_index, term, configuration, size, offset, offset_term = row[:6]
+        data = bytearray()
+        parts = self._db.execute(
+            "SELECT part, body, checksum FROM snapshots WHERE replica = ? ORDER BY part", (replica,)
+        )
+        for number, (part, body, checksum) in enumerate(parts):
+            if part != number or checksum != _checksum(replica, last_index, part, body):
+                raise JournalDamaged(f"{where}: part {number} is missing or damaged")
+            data += body
+        if len(data) != size:
+            raise JournalDamaged(f"{where}: expected {size} bytes, got {len(data)}")
+        snapshot = Snapshot(last_index, term, decode_configuration(configuration), bytes(data))
+        return snapshot, offset, offset_term
 
     def highest_epoch(self, cluster_name: str) -> int:
         """The highest restore epoch that a cluster of this name ever had on this node; 0 where it had none."""
@@ -135,6 +179,8 @@ class SqliteJournal:
             execute = self._db.execute
             execute("BEGIN IMMEDIATE")
             for write in writes:
+                if write.head is not None:
+                    self._put_head(write.replica, write.head)
                 if write.entries:
                     self._put_entries(write)
                 self._put_hard_state(write.replica, write.hard_state)
@@ -174,6 +220,33 @@ class SqliteJournal:
             terms, entries = _bodies.decode(cut[1])
             keep = first_index - cut[0]
             self._insert(replica, cut[0], terms[:keep], entries[:keep])
+
+    def _put_head(self, replica: int, head: Head) -> None:
+        execute = self._db.execute
+        snapshot = head.snapshot
+        row = (
+            snapshot.last_index,
+            snapshot.term,
+            encode_configuration(snapshot.configuration),
+            len(snapshot.data),
+            head.offset,
+            head.offset_term,
+        )
+        execute("DELETE FROM snapshots WHERE replica = ?", (replica,))
+        for part, start in enumerate(range(0, len(snapshot.data), PART_BYTES)):
+            body = snapshot.data[start : start + PART_BYTES]
+            execute(
+                "INSERT INTO snapshots VALUES (?, ?, ?, ?)",
+                (replica, part, body, _checksum(replica, snapshot.last_index, part, body)),
+            )
+        execute(
+            "INSERT OR REPLACE INTO heads VALUES (?, ?, ?, ?, ?, ?, ?, ?)", (replica, *row, _checksum(replica, *row))
+        )
+        if head.keep_tail:
+            execute("DELETE FROM batches WHERE replica = ? AND last_index <= ?", (replica, head.offset))
+        else:
+            execute("DELETE FROM batches WHERE replica = ?", (replica,))
+            self._last_index[replica] = head.offset
 
     def admit(self, replica: StoredReplica, epoch: int, log: StoredLog) -> None:
         """Write the first state of a new replica, at its birth."""

@@ -7,21 +7,34 @@ from __future__ import annotations
 
 from typing import NamedTuple, Protocol
 
-from coordinator.consensus.engine import HardState
+from coordinator.consensus.engine import HardState, Snapshot
 
 
 class JournalFailed(Exception):
     """A write may or may not be on disk, and nobody can know. The process must end (DESIGN.md, rule 3)."""
 
 
+class Head(NamedTuple):
+    """A snapshot, and where the log begins behind it: at `offset + 1`, with `offset_term` the term of the entry before.
+
+    `keep_tail`: what the journal holds of the log behind the offset stays; else it goes.
+    """
+
+    snapshot: Snapshot
+    offset: int
+    offset_term: int
+    keep_tail: bool
+
+
 class Write(NamedTuple):
-    """What one replica wants on disk: its hard state, and its log from `first_index` on."""
+    """What one replica wants on disk: its hard state, its log from `first_index` on, and a new head where it has one."""
 
     replica: int
     hard_state: HardState
     first_index: int
     terms: list[int]
     entries: list[bytes]
+    head: Head | None = None
 
 
 class Journal(Protocol):

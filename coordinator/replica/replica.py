@@ -11,14 +11,15 @@ from collections import deque
 from typing import Final, NamedTuple
 
 from coordinator import wire
-from coordinator.consensus.engine import Engine, Ready, Role
+from coordinator.consensus.engine import Engine, HardState, Ready, Role, Snapshot
 from coordinator.consensus.entries import COMMAND, COMMAND_PREFIX
 from coordinator.consensus.membership import Configuration
 from coordinator.replica.callers import Answers, Caller
 from coordinator.replica.history import History
 from coordinator.replica.leases import Leases
 from coordinator.replica.meters import Meters
-from coordinator.statemachine import commands
+from coordinator.replica.ports import Head, Write
+from coordinator.statemachine import commands, snapshot
 from coordinator.statemachine.machine import (
     GrantMade,
     Machine,
@@ -33,6 +34,14 @@ APPLY_BYTES_MAX: Final = 2 * 1024 * 1024
 COMMAND_BYTES_MAX: Final = commands.VALUE_BYTES_MAX + 8 * 1024
 WATCHERS_MAX: Final = 200_000
 """Acquisitions whose grant is pushed. Past it grants are not pushed, and waiters find out by asking."""
+
+
+class Compaction(NamedTuple):
+    """When the log is cut: a snapshot each `snapshot_entries` applied, behind which `trailing_entries` are kept for
+    followers that are a little behind."""
+
+    snapshot_entries: int = 20_000
+    trailing_entries: int = 5_000
 
 
 class _Proposal(NamedTuple):
@@ -55,8 +64,20 @@ class _Read(NamedTuple):
 
 class Replica:
     def __init__(
-        self, cluster: int, cluster_name: str, replica: int, engine: Engine, machine: Machine, now_us: int
+        self,
+        cluster: int,
+        cluster_name: str,
+        replica: int,
+        engine: Engine,
+        machine: Machine,
+        now_us: int,
+        *,
+        compaction: Compaction | None = None,
     ) -> None:
+        self.compaction = compaction or Compaction()
+        self._snapshot_index = machine.applied
+        self._taken: Snapshot | None = None
+        """A snapshot that is not on disk yet."""
         self.cluster = cluster
         self.cluster_name = cluster_name
         self.replica = replica
@@ -130,6 +151,23 @@ class Replica:
 
     # --- the turn's middle ------------------------------------------------------------------------
 
+    def write(self, ready: Ready) -> Write | None:
+        """What the journal is to take in this turn; None where nothing."""
+        head = self._head(ready)
+        if ready.hard_state is None and head is None:
+            return None
+        hard_state = ready.hard_state or HardState(self.engine.term, self.engine.vote, self.engine.commit_index)
+        return Write(self.replica, hard_state, ready.first_index, ready.terms, ready.entries, head)
+
+    def _head(self, ready: Ready) -> Head | None:
+        if ready.install is not None:
+            self._taken = None
+            return Head(ready.install, ready.install.last_index, ready.install.term, ready.keep_tail)
+        if self._taken is None:
+            return None
+        offset = max(self.engine.first_index - 1, self._taken.last_index - self.compaction.trailing_entries)
+        return Head(self._taken, offset, self.engine.term_at(offset), keep_tail=True)
+
     def prepare(self, answers: Answers, now_us: int) -> Ready:
         """Propose what was asked and say what is to be written and sent."""
         if self._commands:
@@ -167,7 +205,13 @@ class Replica:
         """The journal has what `ready` asked for: apply what is committed and answer whom that answers."""
         engine = self.engine
         engine.persisted(ready)
+        if ready.install is not None:
+            snapshot.load(self.machine, ready.install.data)
+        elif self._taken is not None:
+            engine.compact(self._taken, self._taken.last_index - self.compaction.trailing_entries + 1)
+            self._snapshot_index, self._taken = self._taken.last_index, None
         self._apply(answers, now_us)
+        self._take_snapshot()
         for read in engine.take_reads():
             waiting = self._reads_by_ticket.pop(read.ticket, None)
             if waiting is not None:
@@ -196,6 +240,15 @@ class Replica:
         for proposal in self._proposals.values():
             answers.add(proposal.caller, wire.NotLeader(proposal.request_id, self.leader_node))
         self._proposals = {}
+
+    def _take_snapshot(self) -> None:
+        """Note the state as it is now, where the log has grown enough behind the last snapshot; the next turn's commit of
+        the journal takes it, and then the log is cut."""
+        engine = self.engine
+        if engine.applied_index - self._snapshot_index >= self.compaction.snapshot_entries:
+            index = engine.applied_index
+            configuration = engine.configuration_at(index)
+            self._taken = Snapshot(index, engine.term_at(index), configuration, snapshot.dump(self.machine))
 
     # --- apply ------------------------------------------------------------------------------------
 

@@ -17,7 +17,7 @@ from coordinator.consensus.engine import Outgoing, Ready, Role
 from coordinator.replica.callers import Answers, Caller
 from coordinator.replica.feed import Feed
 from coordinator.replica.ingress import Asked, Ingress, Refused
-from coordinator.replica.ports import Bus, Clock, Journal, Outbound, Write
+from coordinator.replica.ports import Bus, Clock, Journal, Outbound
 from coordinator.replica.replica import Replica
 from coordinator.replica.report import Identity, directory, replica_report, waiting_report
 from coordinator.statemachine.commands import ADMINISTER, FORBIDDEN, INVALID, Done, Failure
@@ -181,11 +181,8 @@ class Turn:
     # --- the middle -------------------------------------------------------------------------------
 
     def _write(self, readies: list[tuple[Replica, Ready]]) -> None:
-        writes = [
-            Write(replica.replica, ready.hard_state, ready.first_index, ready.terms, ready.entries)
-            for replica, ready in readies
-            if ready.hard_state is not None
-        ]
+        wanted = [replica.write(ready) for replica, ready in readies]
+        writes = [write for write in wanted if write is not None]
         if writes:
             before_us = self._clock.now_us()
             self._journal.commit(writes)

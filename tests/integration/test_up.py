@@ -16,6 +16,7 @@ import pytest
 from coordinator.config import free_port
 from coordinator.supervision import RESTART_DELAY_S_MAX
 from tests.integration.installation import ADMIN_PASSWORD, Installation, lives
+from tests.integration.private_redis import PrivateRedis
 from tests.integration.waiting import eventually
 
 READY_S_BAR = 15.0
@@ -275,3 +276,10 @@ def test_another_number_of_nodes_changes_no_cluster_and_says_so(new_installation
         assert _clusters(installation) == before
         names = {name for name in installation.parts() if name.startswith("node")}
         assert names == {f"node{number}" for number in range(1, int(nodes) + 1)}
+
+
+def test_on_the_operators_redis_none_is_started(new_installation: New, redis_server: PrivateRedis) -> None:
+    with new_installation(settings={"REDIS_URL": redis_server.url}) as installation:
+        assert set(installation.parts()) == ALL_PARTS - {"redis"}
+        assert f"Redis at 127.0.0.1:{redis_server.port}, from REDIS_URL" in installation.terminal
+        assert "conclave-node" not in installation.terminal

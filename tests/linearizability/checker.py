@@ -124,7 +124,7 @@ def verify_order(model: Model, operations: Sequence[Operation], order: Sequence[
 def _window(key: str, operations: Sequence[Operation], search: Search) -> Window:
     layer, stuck = search.furthest()
     assert layer is not None, "a history without a return is linearizable"
-    placed, overused = search.replay(stuck[0][3])
+    placed, overused, _ = search.replay(stuck[0][3])
     states: list[State] = []
     for configuration in stuck:
         if configuration[0] not in states and len(states) < WINDOW_STATES_MAX:

@@ -54,6 +54,68 @@ class Placed(NamedTuple):
     layer: int
 
 
+DEBUG=False
+class Prices:
+    """Whole numbers. For kind k and j: the uses before the invocation of the (j+1)-th are at most j."""
+    BASE=1
+    UNIT=1000
+    def __init__(self, timeline):
+        self.timeline=timeline
+        positions=[l.position for l in timeline.layers]
+        import bisect
+        self.inv={}   # kind -> list of layer index from which the j-th (1-based idx j-1) is available
+        for e in timeline.lost:
+            self.inv[e.kind.number]=[bisect.bisect_left(positions, o.invoked) for o in e.operations]
+        self.lam={k:[0]*(len(v)+1) for k,v in self.inv.items()}
+        self.total=sum(len(v) for v in self.inv.values())
+        self.cache={}
+        self._suffix()
+    def _suffix(self):
+        # per kind: piecewise price, by count available c in 1..m: sum_{j>=c} lam_j
+        self.suf={}
+        for k,l in self.lam.items():
+            acc=0; out=[0]*len(l)
+            for j in range(len(l)-1,-1,-1):
+                acc+=l[j]; out[j]=acc
+            self.suf[k]=out
+        import bisect
+        # events: at layer index, kind count increments
+        ev={}
+        for k,v in self.inv.items():
+            for i in v: ev.setdefault(i,[]).append(k)
+        self.tables=[]; self.starts=[]
+        count=dict.fromkeys(self.inv,0)
+        cur={k:self.BASE+self.suf[k][0] for k in self.inv}
+        self.starts.append(-1); self.tables.append(dict(cur))
+        for i in sorted(ev):
+            for k in ev[i]:
+                count[k]+=1
+                cur[k]=self.BASE+self.suf[k][count[k]]
+            self.starts.append(i); self.tables.append(dict(cur))
+    def at(self,index):
+        import bisect
+        return self.tables[bisect.bisect_right(self.starts,index)-1]
+    def budget(self):
+        return self.BASE*self.total+sum(l[j]*j for l in self.lam.values() for j in range(len(l)))
+    def excess(self,uses):
+        n=0
+        for k,v in self.inv.items():
+            u=uses.get(k,[])
+            m=len(v)
+            n+=max(0,len(u)-m)
+        return n
+    def update(self,uses,round):
+        import bisect
+        step=self.UNIT/round**0.5
+        for k,v in self.inv.items():
+            u=uses.get(k,[]); m=len(v); l=self.lam[k]
+            for j in range(1,m+1):
+                before = len(u) if j==m else bisect.bisect_left(u, v[j])
+                g=before-j
+                if g>0: l[j]+=int(step*g)
+                elif l[j]: l[j]=max(0,l[j]+int(step*g))
+        self._suffix()
+
 class Search:
     """Looks for an order of the operations of one key, some steps at a time."""
 
@@ -61,14 +123,17 @@ class Search:
     """Of more at one layer, the freest go ahead; the others wait until those are stuck."""
     COMPARED_MAX: Final = 400
     """A configuration is compared with at most so many others of its layer and state."""
-    REFINEMENTS_MAX: Final = 6
+    ROUNDS = 40
     """After so many fresh starts every lost operation is counted."""
 
     def __init__(self, model: Model, operations: Sequence[Operation]) -> None:
         self._timeline = Timeline(model, operations)
         self.steps = 0
         """Configurations looked at so far, over all starts."""
-        self.refinements = 0
+        self._prices = None
+        self._at_once = 48
+        self._cost_counts = False
+        self.how=None
         self.linearization: tuple[Operation, ...] | None = None
         """Once found: every operation that took effect, in an order that explains what the clients saw."""
         self.answer: bool | None = None
@@ -91,21 +156,44 @@ class Search:
             next(self._run, None)
         return self.answer
 
-    def _search(self) -> Generator[None, None, None]:
-        """Sets `answer` before it ends; yields when the steps that it was given are used up."""
-        while True:
-            trace = yield from self._find()
-            if trace is _NOWHERE:
-                self.answer = False
-                return
-            placed, overused = self.replay(trace)
-            if not overused:
-                self.linearization = tuple(entry.operation for entry in placed)
-                self.answer = True
-                return
-            self.refinements += 1
-            self._counted |= overused if self.refinements < self.REFINEMENTS_MAX else self._timeline.lost_bits
-            self._restart()
+    def _search(self):
+        if self._timeline.states_are_bounded and self._timeline.lost:
+            self._prices = Prices(self._timeline)
+            self._cost_counts = True
+            for round in range(1, self.ROUNDS + 1):
+                self._at_once = 512
+                trace = yield from self._find()
+                if trace is _NOWHERE:
+                    self.answer = False
+                    self.how = "bulk"
+                    return
+                placed, overused, uses = self.replay(trace)
+                if DEBUG: print("round", round, self.steps, "cost", self._cost, "over", self._prices.excess(uses), "split", bool(self._waiting))
+                if not overused:
+                    self.linearization = tuple(entry.operation for entry in placed)
+                    self.answer = True
+                    self.how = "bulk" if round==1 else "prices"
+                    return
+                complete = not self._waiting
+                if complete and self._cost > self._prices.budget():
+                    self.answer = False
+                    self.how = "dual"
+                    return
+                self._prices.update(uses, round)
+                self._restart()
+        self.how = "exact"
+        self._at_once = self.CONFIGURATIONS_AT_ONCE
+        self._counted = self._timeline.lost_bits
+        self._cost_counts = False
+        self._restart()
+        trace = yield from self._find()
+        if trace is _NOWHERE:
+            self.answer = False
+            return
+        placed, overused, uses = self.replay(trace)
+        assert not overused
+        self.linearization = tuple(entry.operation for entry in placed)
+        self.answer = True
 
     def _find(self) -> Generator[None, None, Any]:
         """The trace of a configuration behind the last layer, or _NOWHERE where there is none."""
@@ -114,10 +202,10 @@ class Search:
         while self._waiting:
             index, configurations = self._waiting.pop()
             if index == len(layers):
-                return configurations[0][3]
-            if len(configurations) > self.CONFIGURATIONS_AT_ONCE:
-                self._waiting.append((index, configurations[self.CONFIGURATIONS_AT_ONCE :]))
-                configurations = configurations[: self.CONFIGURATIONS_AT_ONCE]
+                self._cost = configurations[0][4]; return configurations[0][3]
+            if len(configurations) > self._at_once:
+                self._waiting.append((index, configurations[self._at_once :]))
+                configurations = configurations[: self._at_once]
             if index > self._stuck_layer:
                 self._stuck_layer = index
                 self._stuck = configurations
@@ -142,8 +230,9 @@ class Search:
         total = compiled.total & not_target
         changing = compiled.changing
         lost_bits = timeline.lost_bits
+        price_of = self._prices.at(index) if self._prices is not None else None
         after: Arriving = {}
-        seen: set[tuple[State, int, int, object, bool]] = set()
+        seen: dict[tuple[State, int, int, object, bool], int] = {}
         for state, must, may, trace, cost in configurations:
             if not must & target:
                 self.steps += 1
@@ -199,7 +288,7 @@ class Search:
                         if settled:
                             new_must ^= settled
                             new_may |= settled & changing
-                        new_cost = cost + 1 if bit & lost_bits else cost
+                        new_cost = cost + price_of[kind.number] if price_of is not None and bit & lost_bits else cost
                         new_trace = (trace, index, bit, buried, settled)
                         if bit == target:
                             _keep(after, (new, new_must, new_may & not_target), new_trace, new_cost)
@@ -215,8 +304,9 @@ class Search:
                             new_without = _NOWHERE if settled or buried else state
                             new_was_total = not settled
                         key = (new, new_must, new_may, new_without, new_was_total)
-                        if key not in seen:
-                            seen.add(key)
+                        known = seen.get(key)
+                        if known is None or known > new_cost:
+                            seen[key] = new_cost
                             stack.append((new, new_must, new_may, new_trace, new_cost, new_without, new_was_total))
         return after
 
@@ -247,19 +337,22 @@ class Search:
         # Configurations left waiting may still arrive at this layer later, so what was seen here is remembered then.
         seen = self._seen.setdefault(index, {}) if self._waiting else {}
         kept = []
+        free = not self._cost_counts
         for entry in entered:
-            state, must, may, _, _ = entry
+            state, must, may, _, cost = entry
             others = seen.get(state)
             if others is None:
-                seen[state] = [(must, may)]
+                seen[state] = [(must, may, cost)]
                 kept.append(entry)
                 continue
-            for other_must, other_may in others if len(others) <= self.COMPARED_MAX else others[: self.COMPARED_MAX]:
-                if other_may & may == may and other_must & must == other_must and not must & ~(other_must | other_may):
+            for other_must, other_may, other_cost in others if len(others) <= self.COMPARED_MAX else others[: self.COMPARED_MAX]:
+                if other_may & may == may and other_must & must == other_must and not must & ~(other_must | other_may) and (free or other_cost <= cost):
                     break
             else:
-                others.append((must, may))
+                others.append((must, may, cost))
                 kept.append(entry)
+        if self._prices is not None:
+            kept.sort(key=lambda entry: entry[4])
         return kept
 
     # ------------------------------------------------------------------------------------------- what was found
@@ -289,6 +382,7 @@ class Search:
         placed_numbers: set[int] = set()
         used: dict[int, int] = {}
         overused = 0
+        uses = {}
 
         def place_all(index: int, mask: int) -> None:
             for bit in _bits(mask):
@@ -302,6 +396,7 @@ class Search:
             if bit in lost_of:
                 entry = lost_of[bit]
                 nth = used[entry.kind.number] = used.get(entry.kind.number, 0) + 1
+                uses.setdefault(entry.kind.number, []).append(index)
                 if nth > len(entry.operations) or entry.operations[nth - 1].invoked > layers[index].position:
                     overused |= entry.bits
                 else:
@@ -309,7 +404,7 @@ class Search:
             elif bit:
                 placed.append(Placed(_operation_at(layers[index], bit), index))
             place_all(index, settled)
-        return placed, overused
+        return placed, overused, uses
 
 
 def _keep(after: Arriving, key: tuple[State, int, int], trace: Trace | None, cost: int) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from coordinator.config import ConfigError, DataDirectory
-from coordinator.embedded_redis import Server, client_acl_rules, ensure_client_user, find_server, prepare
+from coordinator.embedded_redis import Server, client_acl_rules, ensure_client_user, find_server, look_at, prepare
 
 REALM = "0123abcd"
 
@@ -117,6 +117,13 @@ def test_a_client_gets_no_key_no_pattern_and_nothing_that_administers(version: t
 @pytest.mark.parametrize("url", ["", "garbage", "redis://u:p@127.0.0.1:1/0", "redis://[", "redis://h:p:q/x"])
 def test_making_the_clients_user_never_raises(url: str) -> None:
     assert ensure_client_user(url, REALM, "pw") == "unreachable"
+
+
+def test_looking_at_a_redis_repeats_no_password() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        assert look_at(f"redis://user:s3cret@127.0.0.1:{port}/0") == (f"127.0.0.1:{port}", True)
+    assert look_at(f"rediss://user:s3cret@127.0.0.1:{port}/0") == (f"127.0.0.1:{port}", False)
 
 
 def test_our_own_redis_has_the_user_in_its_file() -> None:

@@ -80,7 +80,8 @@ class Raft:
         self.installed: Snapshot | None = None
         """A snapshot that has come whole in this turn, and whether the log's tail behind it is kept."""
         self.keep_tail = False
-        self.applied = snapshot.index if snapshot is not None else 0
+        self.applied = snapshot.last_index if snapshot is not None else 0
+        log.commit = max(log.commit, self.applied)
         first = Configuration(()) if snapshot is None else snapshot.configuration
         self.configurations: list[tuple[int, Configuration]] = [(self.applied, first)]
         self.early: list[Outgoing] = []
@@ -274,9 +275,15 @@ class Raft:
     def compact(self, snapshot: Snapshot, keep_from: int) -> None:
         """The host has `snapshot` on disk: forget the entries below `keep_from`. Some behind the snapshot's index are
         kept for followers that are a little behind, so that these need no snapshot."""
-        assert snapshot.index <= self.applied, f"a snapshot of {snapshot.index}, applied is {self.applied}"
+        assert snapshot.last_index <= self.applied, f"a snapshot of {snapshot.last_index}, applied is {self.applied}"
         self.snapshot = snapshot
-        self.log.compact(min(keep_from - 1, snapshot.index))
+        self.log.compact(min(keep_from - 1, snapshot.last_index))
+
+    def term_at(self, index: int) -> int:
+        """The term of an entry that the log holds, or of the one before its first."""
+        term = self.log.term_at(index)
+        assert term is not None, f"the log holds no entry {index}"
+        return term
 
     def configuration_at(self, index: int) -> Configuration:
         """The configuration that was in force after the entry at `index`."""

@@ -15,7 +15,8 @@ class Log:
         """Entries as the journal held them, the first at `offset + 1`."""
         if len(terms) != len(entries):
             raise ValueError(f"{len(terms)} terms for {len(entries)} entries")
-        if not offset <= commit <= offset + len(entries):
+        commit = max(commit, offset)  # What a journal says of it may lag behind a snapshot.
+        if not 0 <= commit <= offset + len(entries):
             raise ValueError(f"commit index {commit} lies outside the log ({offset}, {offset + len(entries)}]")
         self.offset = offset
         self.offset_term = offset_term

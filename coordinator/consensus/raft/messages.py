@@ -68,15 +68,15 @@ class TimeoutNow(NamedTuple):
 
 
 class InstallSnapshot(NamedTuple):
-    """Raft, figure 13: a part of the snapshot that ends at `index`, from `offset` on, of `size` bytes in all.
+    """Raft, figure 13: a part of the snapshot that ends at `last_index`, from `offset` on, of `size` bytes in all.
 
-    Also the heartbeat of a follower that is being sent one. `configuration` is the entry of the configuration at `index`.
+    Also the heartbeat of a follower that is being sent one. `configuration` is the entry of the configuration there.
     """
 
     term: int
     round: int
-    index: int
-    index_term: int
+    last_index: int
+    last_term: int
     configuration: bytes
     size: int
     offset: int
@@ -84,11 +84,11 @@ class InstallSnapshot(NamedTuple):
 
 
 class SnapshotResponse(NamedTuple):
-    """Everything of the snapshot that ends at `index` is here up to `offset`; all of it, once that is its size, on disk."""
+    """Everything of the snapshot that ends at `last_index` is here up to `offset`; all of it, once that is its size, on disk."""
 
     term: int
     round: int
-    index: int
+    last_index: int
     offset: int
 
 

@@ -18,12 +18,12 @@ class ProgressState(Enum):
 
 
 class SnapshotProgress:
-    """How much of the snapshot that ends at `index` was sent and acknowledged, in bytes."""
+    """How much of the snapshot that ends at `last_index` was sent and acknowledged, in bytes."""
 
-    __slots__ = ("acked", "index", "sent")
+    __slots__ = ("acked", "last_index", "sent")
 
-    def __init__(self, index: int) -> None:
-        self.index = index
+    def __init__(self, last_index: int) -> None:
+        self.last_index = last_index
         self.sent = 0
         self.acked = 0
 
@@ -78,7 +78,7 @@ class Progress:
         news = match > self.match
         self.match = match
         self.next = max(self.next, match + 1)
-        if self.state is ProgressState.PROBE or (self.state is ProgressState.SNAPSHOT and match >= self.snapshot.index):
+        if self.state is ProgressState.PROBE or (self.state is ProgressState.SNAPSHOT and match >= self.snapshot.last_index):
             self.state = ProgressState.REPLICATE
             self.next = match + 1
         self.probe_sent = False

@@ -25,8 +25,8 @@ def send(raft: Raft, follower: int, progress: Progress, number: int, *, heartbea
     """Send parts as far as the window goes; at a heartbeat, go on from what was acknowledged."""
     snapshot = raft.snapshot
     assert snapshot is not None, "the log was compacted, so there is a snapshot"
-    if progress.snapshot.index != snapshot.index:
-        progress.send_snapshot(snapshot.index)  # A newer one: the older is of no use any more.
+    if progress.snapshot.last_index != snapshot.last_index:
+        progress.send_snapshot(snapshot.last_index)  # A newer one: the older is of no use any more.
     at = progress.snapshot
     if heartbeat:
         at.sent = at.acked
@@ -44,7 +44,7 @@ def send(raft: Raft, follower: int, progress: Progress, number: int, *, heartbea
 def has_work(raft: Raft, progress: Progress) -> bool:
     """Is there more to send, and room in the window?"""
     at = progress.snapshot
-    if raft.snapshot is None or at.index != raft.snapshot.index:
+    if raft.snapshot is None or at.last_index != raft.snapshot.last_index:
         return True
     return at.sent < len(raft.snapshot.data) and at.sent - at.acked < raft.options.snapshot_window_bytes
 
@@ -52,7 +52,7 @@ def has_work(raft: Raft, progress: Progress) -> bool:
 def _send_part(raft: Raft, snapshot: Snapshot, follower: int, number: int, offset: int, data: bytes) -> None:
     configuration = encode_configuration(snapshot.configuration)
     part = InstallSnapshot(
-        raft.term, number, snapshot.index, snapshot.term, configuration, len(snapshot.data), offset, data
+        raft.term, number, snapshot.last_index, snapshot.term, configuration, len(snapshot.data), offset, data
     )
     raft.early.append(Outgoing(follower, part))
 
@@ -65,11 +65,11 @@ def on_response(raft: Raft, sender: int, response: SnapshotResponse, now_us: int
     if response.term < raft.term or raft.role is not Role.LEADER or progress is None:
         return
     raft.note_contact(progress, response.round, now_us)
-    if progress.state is not ProgressState.SNAPSHOT or progress.snapshot.index != response.index:
+    if progress.state is not ProgressState.SNAPSHOT or progress.snapshot.last_index != response.last_index:
         return
     assert raft.snapshot is not None
     if response.offset >= len(raft.snapshot.data):
-        progress.match = max(progress.match, response.index)
+        progress.match = max(progress.match, response.last_index)
         progress.next = progress.match + 1
         progress.probe()
         return
@@ -93,14 +93,14 @@ class Incoming:
 
 def on_install(raft: Raft, sender: int, part: InstallSnapshot, now_us: int) -> None:
     if part.term < raft.term:
-        raft.late.append(Outgoing(sender, SnapshotResponse(raft.term, 0, part.index, 0)))
+        raft.late.append(Outgoing(sender, SnapshotResponse(raft.term, 0, part.last_index, 0)))
         return
     elections.follow(raft, part.term, sender, now_us)
-    if part.index <= raft.log.commit:
+    if part.last_index <= raft.log.commit:
         raft.incoming = None
         _answer(raft, sender, part, part.size)
         return
-    key = (part.index, part.index_term, part.size)
+    key = (part.last_index, part.last_term, part.size)
     if raft.incoming is None or raft.incoming.key != key:
         raft.incoming = Incoming(key)
     data = raft.incoming.data
@@ -109,19 +109,19 @@ def on_install(raft: Raft, sender: int, part: InstallSnapshot, now_us: int) -> N
     if len(data) < part.size:
         _answer(raft, sender, part, len(data))
         return
-    _install(raft, Snapshot(part.index, part.index_term, decode_configuration(part.configuration), bytes(data)))
+    _install(raft, Snapshot(part.last_index, part.last_term, decode_configuration(part.configuration), bytes(data)))
     _answer(raft, sender, part, part.size)
 
 
 def _answer(raft: Raft, sender: int, part: InstallSnapshot, offset: int) -> None:
-    raft.late.append(Outgoing(sender, SnapshotResponse(raft.term, part.round, part.index, offset)))
+    raft.late.append(Outgoing(sender, SnapshotResponse(raft.term, part.round, part.last_index, offset)))
 
 
 def _install(raft: Raft, snapshot: Snapshot) -> None:
     """All of it is here: it takes the place of the log up to its index."""
     raft.incoming = None
-    raft.keep_tail = raft.log.install(snapshot.index, snapshot.term)
+    raft.keep_tail = raft.log.install(snapshot.last_index, snapshot.term)
     raft.installed = raft.snapshot = snapshot
-    raft.applied = snapshot.index
-    raft.configurations = [(snapshot.index, snapshot.configuration)]
-    raft.note_configurations(snapshot.index + 1)
+    raft.applied = snapshot.last_index
+    raft.configurations = [(snapshot.last_index, snapshot.configuration)]
+    raft.note_configurations(snapshot.last_index + 1)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import NamedTuple
 
-from coordinator.consensus.engine import HardState, Role
+from coordinator.consensus.engine import HardState, Role, Snapshot
 from coordinator.consensus.entries import COMMAND_PREFIX
 from coordinator.consensus.membership import Configuration, Member, encode_configuration
 from coordinator.consensus.raft.core import Raft
@@ -35,6 +35,9 @@ class Disk:
     hard_state: HardState
     terms: list[int]
     entries: list[bytes]
+    offset: int = 0
+    offset_term: int = 0
+    snapshot: Snapshot | None = None
 
 
 @dataclass
@@ -60,11 +63,17 @@ class Play:
 
     def start(self, replica: int) -> Raft:
         disk = self.disks[replica]
-        log = Log([*disk.terms], [*disk.entries], disk.hard_state.commit)
-        self.applied[replica] = []
+        log = Log([*disk.terms], [*disk.entries], disk.hard_state.commit, disk.offset, disk.offset_term)
+        self.applied[replica] = [] if disk.snapshot is None else disk.snapshot.data.split(b"\n")
         self.reads[replica] = []
         raft = Raft(
-            replica, disk.hard_state, log, options=self.options, random=Random(replica), now_us=self.now_us
+            replica,
+            disk.hard_state,
+            log,
+            options=self.options,
+            random=Random(replica),
+            now_us=self.now_us,
+            snapshot=disk.snapshot,
         )
         self.replicas[replica] = raft
         return raft
@@ -73,6 +82,17 @@ class Play:
         """A new replica, with nothing in its journal."""
         self.disks[replica] = Disk(HardState(0, 0, 0), [], [])
         return self.start(replica)
+
+    def snapshot(self, replica: int, keep: int = 0) -> Snapshot:
+        """Take a snapshot of what is applied, and cut the log `keep` entries before it."""
+        raft, disk = self.replicas[replica], self.disks[replica]
+        index = raft.applied_index
+        data = b"\n".join(self.applied[replica])
+        taken = Snapshot(index, raft.term_at(index), raft.configuration_at(index), data)
+        raft.compact(taken, index - keep + 1)
+        disk.snapshot, disk.offset, disk.offset_term = taken, raft.log.offset, raft.log.offset_term
+        disk.terms, disk.entries = [*raft.log.terms], [*raft.log.entries]
+        return taken
 
     def crash(self, replica: int) -> None:
         del self.replicas[replica]
@@ -95,9 +115,14 @@ class Play:
             self.crash(replica)
             return
         disk = self.disks[replica]
+        if ready.install is not None:
+            disk.snapshot, disk.offset, disk.offset_term = ready.install, ready.install.last_index, ready.install.term
+            if not ready.keep_tail:
+                disk.terms, disk.entries = [], []
+            self.applied[replica] = ready.install.data.split(b"\n")
         if ready.hard_state is not None:
             disk.hard_state = ready.hard_state
-            keep = ready.first_index - 1
+            keep = ready.first_index - 1 - disk.offset
             disk.terms[keep:] = ready.terms
             disk.entries[keep:] = ready.entries
         raft.persisted(ready)

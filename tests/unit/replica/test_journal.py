@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import sqlite3
 from contextlib import closing
 
@@ -9,11 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coordinator.consensus.engine import HardState
+from coordinator.consensus.engine import HardState, Snapshot
+from coordinator.consensus.membership import Configuration, Member
 from coordinator.replica.births import AlreadyBorn, create
 from coordinator.replica.directory import DirectoryHeld, NodeDirectory
 from coordinator.replica.journal import FILE_NAME, JournalDamaged, SqliteJournal, StoredLog, StoredReplica
-from coordinator.replica.ports import JournalFailed, Write
+from coordinator.replica.ports import Head, JournalFailed, Write
 from coordinator.wire import Token
 
 REPLICA = StoredReplica(2**62 + 1, 9, "default")
@@ -70,6 +72,52 @@ def test_a_tail_is_replaced_wherever_it_is_cut(tmp_path_factory, steps):
         journal.commit([write(first_index, *entries)])
         model[first_index - 1 :] = entries
     assert reopened(journal, path).entries == model
+
+
+CONFIGURATION = Configuration((Member(1, "node1"),))
+
+
+def head(last_index: int, offset: int, *, keep_tail: bool = True, size: int = 10) -> Head:
+    return Head(Snapshot(last_index, 2, CONFIGURATION, secrets.token_bytes(size)), offset, 2, keep_tail)
+
+
+def test_a_snapshot_takes_the_place_of_the_log_up_to_its_offset(tmp_path):
+    journal = born(tmp_path)
+    journal.commit([write(2, *[b"\x01%d" % i for i in range(2, 8)])])
+    journal.commit([write(8, b"\x018")])
+    taken = head(6, 4, size=3 * 1024 * 1024 + 5)
+    journal.commit([write(9, b"\x019", commit=6)._replace(head=taken)])
+    stored = reopened(journal, tmp_path)
+    assert stored.entries == [b"\x01%d" % i for i in range(5, 10)]
+    assert (stored.offset, stored.offset_term, stored.snapshot) == (4, 2, taken.snapshot)
+
+
+def test_a_snapshot_from_the_leader_may_take_the_place_of_everything(tmp_path):
+    journal = born(tmp_path)
+    journal.commit([write(2, b"\x01a", b"\x01b")])
+    journal.commit([write(41, commit=40)._replace(head=head(40, 40, keep_tail=False))])
+    journal.commit([write(41, b"\x01c", commit=40)])
+    stored = reopened(journal, tmp_path)
+    assert (stored.offset, stored.entries) == (40, [b"\x01c"])
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE snapshots SET body = x'00' WHERE part = 0",
+        "DELETE FROM snapshots",
+        "UPDATE heads SET log_offset = 3",
+    ],
+)
+def test_a_damaged_snapshot_is_named_and_not_served(tmp_path, statement):
+    journal = born(tmp_path)
+    journal.commit([write(2, b"\x01a", b"\x01b", commit=3)._replace(head=head(2, 2))])
+    journal.close()
+    with closing(sqlite3.connect(tmp_path / FILE_NAME)) as db:
+        db.execute(statement)
+        db.commit()
+    with pytest.raises(JournalDamaged, match="the snapshot of replica"), closing(SqliteJournal(tmp_path)) as again:
+        again.load(REPLICA.replica)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,8 @@ from coordinator import wire
 from coordinator.consensus.engine import Role
 from coordinator.consensus.raft.messages import AppendEntries, VoteRequest
 from coordinator.replica.ports import Inbound, JournalFailed
-from coordinator.statemachine import commands
+from coordinator.replica.replica import Compaction
+from coordinator.statemachine import commands, snapshot
 from coordinator.statemachine.commands import (
     AcquireLock,
     AddToken,
@@ -22,6 +23,7 @@ from coordinator.statemachine.commands import (
     SessionOpened,
     SetPrincipal,
 )
+from coordinator.statemachine.machine import Machine
 from coordinator.wire import PeerMessage, Token
 from tests.unit.replica.stage import CHANNELS, CLUSTER, PEER_KEY, WEB, Stage
 
@@ -272,3 +274,38 @@ def test_the_feed_is_whole_and_numbered(stage):
     assert last.elections[-1].leader == "node1"
     assert last.log[-1].what.startswith("open session")
     assert WEB.secret not in str(last)
+
+
+def small(stage: Stage) -> None:
+    for node in stage.nodes.values():
+        node.replica.compaction = Compaction(snapshot_entries=20, trailing_entries=5)
+
+
+def test_the_log_is_cut_behind_a_snapshot_that_is_on_disk(stage):
+    small(stage)
+    session = opened(stage)
+    for number in range(1, 60):
+        stage.ask("node1", command(number, session, number, PutKey(f"k{number}", b"1")))
+        stage.settle()
+    stage.pass_time(100_000)
+    for node in stage.nodes.values():
+        heads = [write.head for commit in node.journal.commits for write in commit if write.head]
+        assert len(heads) >= 2
+        assert node.replica.engine.first_index == heads[-1].offset + 1 > 30
+        restored = Machine()
+        snapshot.load(restored, heads[-1].snapshot.data)
+        assert restored.applied == heads[-1].snapshot.last_index
+
+
+def test_a_node_that_was_away_is_brought_up_by_a_snapshot(stage):
+    small(stage)
+    session = opened(stage)
+    stage.cut = {"node3"}
+    for number in range(1, 60):
+        stage.ask("node1", command(number, session, number, PutKey(f"k{number}", b"1")))
+        stage.settle()
+    stage.cut = set()
+    stage.pass_time(2_000_000)
+    installed = [w.head for c in stage.nodes["node3"].journal.commits for w in c if w.head and not w.head.keep_tail]
+    assert len(installed) == 1
+    assert len({node.replica.machine.digest() for node in stage.nodes.values()}) == 1

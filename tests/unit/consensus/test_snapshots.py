@@ -1,0 +1,178 @@
+"""Snapshots and compaction: Raft, section 7; thesis, chapter 5."""
+
+from __future__ import annotations
+
+import pytest
+
+from coordinator.consensus.engine import Role
+from coordinator.consensus.membership import Change, Member, encode_configuration
+from coordinator.consensus.raft.messages import AppendEntries, InstallSnapshot, SnapshotResponse
+from coordinator.consensus.raft.options import Options
+from tests.unit.consensus.play import Play
+
+SMALL = Options(snapshot_chunk_bytes=50, snapshot_window_bytes=150)
+
+
+def behind(options: Options = SMALL, keep: int = 0) -> Play:
+    """Leader 1 has cut its log past what replica 3 has."""
+    play = Play(options=options)
+    play.elect(1)
+    play.pass_time(100_000)
+    play.crash(3)
+    for number in range(40):
+        play.propose(1, f"word{number}")
+        play.settle()
+    play.pass_time(100_000)
+    play.snapshot(1, keep)
+    return play
+
+
+ALL = [f"word{number}" for number in range(40)]
+
+
+def test_a_replica_that_lacks_what_was_cut_is_sent_a_snapshot_and_goes_on_from_there():
+    play = behind()
+    play.start(3)
+    play.pass_time(1_000_000)
+    play.propose(1, "more")
+    play.pass_time(300_000)
+    assert play.words(3) == [*ALL, "more"]
+    assert play.replicas[3].first_index > 1
+
+
+def test_a_replica_that_is_a_little_behind_needs_none():
+    play = behind(keep=100)
+    parts = 0
+    play.start(3)
+    for _ in range(60):
+        play.now_us += 20_000
+        parts += sum(isinstance(letter.message, InstallSnapshot) for letter in play.deliver())
+    assert parts == 0
+    assert play.words(3) == ALL
+
+
+def test_parts_that_are_lost_are_sent_again():
+    play = behind()
+    count = 0
+
+    def lose(letter):
+        nonlocal count
+        if not isinstance(letter.message, (InstallSnapshot, SnapshotResponse)):
+            return False
+        count += 1
+        return count % 3 == 0
+
+    play.lost = lose
+    play.start(3)
+    play.pass_time(8_000_000)
+    assert play.words(3) == ALL
+
+
+def test_no_more_than_the_window_is_under_way():
+    play = behind()
+    play.lost = lambda letter: isinstance(letter.message, SnapshotResponse)
+    play.start(3)
+    widest = 0
+    for _ in range(100):
+        play.now_us += 10_000
+        delivered = [letter.message for letter in play.deliver() if isinstance(letter.message, InstallSnapshot)]
+        widest = max(widest, sum(len(part.data) for part in delivered))
+    assert 0 < widest <= SMALL.snapshot_window_bytes + SMALL.snapshot_chunk_bytes
+
+
+def test_a_follower_that_is_sent_a_snapshot_hears_its_leader():
+    play = behind(SMALL._replace(snapshot_chunk_bytes=4, snapshot_window_bytes=4))
+    play.start(3)
+    play.pass_time(3_000_000)
+    assert play.replicas[1].role is Role.LEADER
+    assert play.replicas[1].term == 2, "nobody had reason to campaign"
+
+
+def test_a_snapshot_carries_the_configuration():
+    """A mutant of the proof: a snapshot that drops it."""
+    play = Play(options=SMALL)
+    leader = play.elect(1)
+    play.pass_time(100_000)
+    members = tuple(Member(replica, f"node{replica}") for replica in (1, 2, 3))
+    leader.change(Change(members, (Member(9, "node9"),)), play.now_us)
+    play.crash(3)
+    play.pass_time(200_000)
+    play.propose(1, *ALL)
+    play.settle()
+    play.snapshot(1)
+    play.start(3)
+    play.pass_time(1_000_000)
+    assert [member.replica for member in play.replicas[3].configuration.learners] == [9]
+    play.crash(3)
+    assert [member.replica for member in play.start(3).configuration.learners] == [9]
+
+
+def test_a_restart_begins_with_the_snapshot():
+    play = behind()
+    play.crash(1)
+    play.start(1)
+    assert play.words(1) == ALL
+    play.elect(1)
+    play.start(3)
+    play.pass_time(1_000_000)
+    assert play.words(3) == ALL
+
+
+def test_a_new_member_with_an_empty_journal_is_brought_up_by_snapshot():
+    play = behind()
+    play.start(3)
+    play.join(4)
+    members = tuple(Member(replica, f"node{replica}") for replica in (1, 2, 3))
+    play.pass_time(500_000)
+    play.replicas[1].change(Change(members, (Member(4, "node4"),)), play.now_us)
+    play.pass_time(1_000_000)
+    assert play.words(4) == ALL
+
+
+def test_an_old_part_does_not_take_a_replica_back():
+    play = behind()
+    play.start(3)
+    play.pass_time(1_000_000)
+    play.propose(1, "more")
+    play.pass_time(200_000)
+    leader, follower = play.replicas[1], play.replicas[3]
+    snapshot = leader.snapshot
+    part = InstallSnapshot(
+        leader.term, 1, snapshot.last_index, snapshot.term, encode_configuration(snapshot.configuration), 3, 0, b"old"
+    )
+    follower.step(1, part, play.now_us)
+    play.settle()
+    assert play.words(3) == [*ALL, "more"]
+
+
+def test_parts_of_different_snapshots_do_not_mix():
+    play = behind()
+    follower = play.start(3)
+    entry = encode_configuration(play.replicas[1].configuration)
+    follower.step(1, InstallSnapshot(2, 1, 30, 2, entry, 8, 0, b"aaaa"), play.now_us)
+    follower.step(1, InstallSnapshot(2, 2, 31, 2, entry, 8, 4, b"bbbb"), play.now_us)
+    assert follower.installed is None
+    follower.step(1, InstallSnapshot(2, 3, 31, 2, entry, 8, 0, b"cccc"), play.now_us)
+    follower.step(1, InstallSnapshot(2, 4, 31, 2, entry, 8, 4, b"dddd"), play.now_us)
+    assert follower.installed.data == b"ccccdddd"
+
+
+def test_entries_below_the_logs_beginning_are_known_to_match():
+    play = behind()
+    play.start(3)
+    play.pass_time(1_000_000)
+    follower = play.replicas[3]
+    late = AppendEntries(2, 1, 1, 5, 1, [2, 2], [b"\x01x", b"\x01y"])
+    follower.step(1, late, play.now_us)
+    play.settle()
+    assert play.words(3) == ALL
+
+
+def test_nothing_is_cut_that_is_not_applied_committed_and_on_disk():
+    play = Play()
+    leader = play.elect(1)
+    play.isolate(1)
+    play.propose(1, "a")
+    play.settle()
+    with pytest.raises(AssertionError):
+        leader.log.compact(leader.last_index)
