@@ -58,8 +58,8 @@ class Snapshot(NamedTuple):
 class Ready(NamedTuple):
     """See the module. `hard_state` None: nothing to write.
 
-    `install`: a snapshot from the leader. The host puts it in place of the log up to its index, and of the rest too unless
-    `keep_tail`, in the same commit; after it, the state machine is restored from it.
+    `install`: a snapshot from the leader. The host puts it in place of the log up to its index, and of the rest too
+    unless `keep_tail`, in the same commit; after it, the state machine is restored from it.
     """
 
     early: list[Outgoing]

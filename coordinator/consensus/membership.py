@@ -4,9 +4,9 @@ A configuration takes effect as soon as it is in the log, committed or not (Raft
 its replica identity, a random 63-bit number that is never used again; the node's name and the address of its mailbox
 ride along so that everyone who has the log knows where to write.
 
-Any change is made at once. One that touches a single voter goes straight there, since the majorities of both sides overlap
-(thesis, section 4.1); a larger one goes through a joint configuration, in which majorities of both sides must agree (Raft,
-section 6), and which the leader leaves by itself.
+Any change is made at once. One that touches a single voter goes straight there, since the majorities of both sides
+overlap (thesis, section 4.1); a larger one goes through a joint configuration, in which majorities of both sides must
+agree (Raft, section 6), and which the leader leaves by itself.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ class Member(NamedTuple):
 
 
 class Configuration(NamedTuple):
-    """`outgoing`: the voters of before, while the configuration is joint; empty else. A learner gets the log, and counts for
-    nothing."""
+    """`outgoing`: the voters of before, while the configuration is joint; empty else. A learner gets the log, and
+    counts for nothing."""
 
     voters: tuple[Member, ...]
     outgoing: tuple[Member, ...] = ()
@@ -83,8 +83,8 @@ class Configuration(NamedTuple):
 
 
 class Change(NamedTuple):
-    """What the membership is to become. `members` join as learners, or are promoted to voters where `voters` names them;
-    whoever is in neither is removed."""
+    """What the membership is to become. Whoever is new joins as a learner first; whoever is in neither is
+    removed."""
 
     voters: tuple[Member, ...]
     learners: tuple[Member, ...] = ()

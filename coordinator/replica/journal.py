@@ -144,7 +144,8 @@ class SqliteJournal:
 
     def _load_head(self, replica: int) -> tuple[Snapshot | None, int, int]:
         row = self._db.execute(
-            "SELECT last_index, term, configuration, size, log_offset, offset_term, checksum FROM heads WHERE replica = ?",
+            "SELECT last_index, term, configuration, size, log_offset, offset_term, checksum FROM heads "
+            "WHERE replica = ?",
             (replica,),
         ).fetchone()
         if row is None:

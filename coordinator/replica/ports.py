@@ -27,7 +27,7 @@ class Head(NamedTuple):
 
 
 class Write(NamedTuple):
-    """What one replica wants on disk: its hard state, its log from `first_index` on, and a new head where it has one."""
+    """What one replica wants on disk: its hard state, its log from `first_index` on, and a new head if any."""
 
     replica: int
     hard_state: HardState

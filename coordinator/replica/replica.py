@@ -242,8 +242,8 @@ class Replica:
         self._proposals = {}
 
     def _take_snapshot(self) -> None:
-        """Note the state as it is now, where the log has grown enough behind the last snapshot; the next turn's commit of
-        the journal takes it, and then the log is cut."""
+        """Note the state as it is now, where the log has grown enough behind the last snapshot; the next turn's commit
+        of the journal takes it, and then the log is cut."""
         engine = self.engine
         if engine.applied_index - self._snapshot_index >= self.compaction.snapshot_entries:
             index = engine.applied_index

@@ -1,8 +1,8 @@
 """Changes of membership: Raft, section 6; thesis, chapter 4.
 
 A leader changes one thing at a time: it begins a change only once its own term is committed (without that, two leaders'
-single-voter changes could miss each other) and the configuration before is committed. It leaves a joint configuration by
-itself, and steps down when it is no longer in the one that is committed.
+single-voter changes could miss each other) and the configuration before is committed. It leaves a joint configuration
+by itself, and steps down when it is no longer in the one that is committed.
 """
 
 from __future__ import annotations
@@ -49,9 +49,8 @@ def _check_promotions(raft: Raft, change: Change) -> None:
             raise ChangeRefused(f"{member.node} must be a learner before it can vote")
         lag = raft.log.commit - progress.match
         if lag > raft.options.promote_lag_entries_max:
-            raise ChangeRefused(
-                f"{member.node} is not caught up: it lacks {lag} entries, at most {raft.options.promote_lag_entries_max}"
-            )
+            most = raft.options.promote_lag_entries_max
+            raise ChangeRefused(f"{member.node} is not caught up: it lacks {lag} entries, at most {most}")
 
 
 def _check_quorum_is_left(raft: Raft, change: Change, now_us: int) -> None:

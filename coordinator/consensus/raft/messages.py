@@ -84,7 +84,7 @@ class InstallSnapshot(NamedTuple):
 
 
 class SnapshotResponse(NamedTuple):
-    """Everything of the snapshot that ends at `last_index` is here up to `offset`; all of it, once that is its size, on disk."""
+    """Everything of the snapshot that ends at `last_index` is here up to `offset`; where that is its size, on disk."""
 
     term: int
     round: int

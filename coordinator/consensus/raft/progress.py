@@ -1,8 +1,8 @@
 """What a leader knows of one follower's log (etcd's "progress"), and how much it has under way to it.
 
 Invariant: `match < next`. In PROBE the leader does not know where the logs agree and has one message under way; in
-REPLICATE it sends ahead of the acknowledgements, up to the window; in SNAPSHOT the follower lacks what the log no longer
-holds and is sent a snapshot, no entries.
+REPLICATE it sends ahead of the acknowledgements, up to the window; in SNAPSHOT the follower lacks what the log no
+longer holds and is sent a snapshot, no entries.
 """
 
 from __future__ import annotations
@@ -78,7 +78,8 @@ class Progress:
         news = match > self.match
         self.match = match
         self.next = max(self.next, match + 1)
-        if self.state is ProgressState.PROBE or (self.state is ProgressState.SNAPSHOT and match >= self.snapshot.last_index):
+        installed = self.state is ProgressState.SNAPSHOT and match >= self.snapshot.last_index
+        if self.state is ProgressState.PROBE or installed:
             self.state = ProgressState.REPLICATE
             self.next = match + 1
         self.probe_sent = False

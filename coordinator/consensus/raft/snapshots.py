@@ -1,7 +1,7 @@
 """Snapshots: Raft, section 7; thesis, chapter 5. Sent in parts, with a window, resumed after loss.
 
-A part that is lost shows as a gap: the follower answers with how much it has, and the leader goes on from there. While a
-snapshot is sent its parts are the heartbeats; where the window is full, an empty part is.
+A part that is lost shows as a gap: the follower answers with how much it has, and the leader goes on from there. While
+a snapshot is sent its parts are the heartbeats; where the window is full, an empty part is.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def send(raft: Raft, follower: int, progress: Progress, number: int, *, heartbea
         at.sent = at.acked
     size, chunk = len(snapshot.data), raft.options.snapshot_chunk_bytes
     beaten = False
-    while at.sent - at.acked < raft.options.snapshot_window_bytes and (at.sent < size or not beaten and size == 0):
+    while at.sent - at.acked < raft.options.snapshot_window_bytes and (at.sent < size or (size == 0 and not beaten)):
         data = snapshot.data[at.sent : at.sent + chunk]
         _send_part(raft, snapshot, follower, number, at.sent, data)
         at.sent += len(data)

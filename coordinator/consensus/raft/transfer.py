@@ -1,7 +1,7 @@
 """Handing leadership over: thesis, section 3.10; priorities.
 
-The leader takes no proposals, brings the target up to date, and tells it to campaign at once. Where that does not come to
-anything within an election time-out, it leads on.
+The leader takes no proposals, brings the target up to date, and tells it to campaign at once. Where that does not come
+to anything within an election time-out, it leads on.
 """
 
 from __future__ import annotations

@@ -1,0 +1,156 @@
+"""The command line of the simulator; see `--help`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import traceback
+from typing import Final
+
+from tests.simulation.campaign import Order, Summary, results, run_many
+from tests.simulation.engines import ENGINES
+from tests.simulation.faults import Fault
+from tests.simulation.mutants import MUTANTS, MutantDoesNotFit, planted
+from tests.simulation.run import Result, run_seed
+from tests.simulation.shrink import shrink
+from tests.simulation.trace import LEGEND, line
+
+HELD, VIOLATED, UNUSABLE = 0, 1, 2
+MUTANT_SEEDS: Final = range(1, 1_001)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.list_mutants:
+        print("\n".join(MUTANTS))
+        return HELD
+    if options.mutant and options.mutant not in MUTANTS:
+        parser.error(f"there is no mutant {options.mutant!r}; --list-mutants names them")
+    order = Order(options.engine, options.nodes, options.mutant)
+    try:
+        if options.seed is not None:
+            return _one(order, options.seed, trace=options.trace)
+        if options.mutant:
+            return _hunt(order, options.seeds or MUTANT_SEEDS, options.jobs)
+        if options.seeds is None:
+            parser.error("expected --seed N, --seeds A-B, --mutant NAME or --list-mutants")
+        return _many(order, options.seeds, options.jobs, as_json=options.json)
+    except MutantDoesNotFit as error:
+        print(f"the mutant does not fit the code any more: {error}", file=sys.stderr)
+        return UNUSABLE
+    except Exception:
+        # Status 1 is a violation's alone: a defect of the simulator must not look like one.
+        traceback.print_exc()
+        return UNUSABLE
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.simulation",
+        description="Run the real core, state machine, turn and client under faults, in simulated time.",
+        epilog="Status: 0 all properties held, 1 one did not (with --mutant: it was caught), 2 the run is good for nothing.",
+    )
+    parser.add_argument("--engine", choices=sorted(ENGINES), default="raft")
+    parser.add_argument("--nodes", type=_nodes, default=5, help="replicas, 1 to 9 (default 5)")
+    parser.add_argument("--seed", type=int, help="run one seed")
+    parser.add_argument("--trace", action="store_true", help="with --seed: print each event, and shrink a failure")
+    parser.add_argument("--seeds", type=_seeds, metavar="A-B", help="run many seeds and sum them up")
+    parser.add_argument("--jobs", type=_jobs, default=1, help="processes (default 1)")
+    parser.add_argument("--json", action="store_true", help="the summary as one JSON object")
+    parser.add_argument("--mutant", default="", metavar="NAME", help="plant a bug; stop at the first violation")
+    parser.add_argument("--list-mutants", action="store_true", help="the names of the planted bugs")
+    return parser
+
+
+def _seeds(text: str) -> range:
+    first, dash, last = text.partition("-")
+    if not (first.isdecimal() and (last.isdecimal() if dash else True)) or (dash and int(last) < int(first)):
+        raise argparse.ArgumentTypeError(f"expected FIRST-LAST, like 1-100, got {text!r}")
+    return range(int(first), int(last or first) + 1)
+
+
+def _nodes(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 9:
+        raise argparse.ArgumentTypeError(f"expected a number from 1 to 9, got {text!r}")
+    return int(text)
+
+
+def _jobs(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 64:
+        raise argparse.ArgumentTypeError(f"expected a number from 1 to 64, got {text!r}")
+    return int(text)
+
+
+def _many(order: Order, seeds: range, jobs: int, *, as_json: bool) -> int:
+    summary = run_many(order, seeds, jobs, quiet=as_json, stop_at_violation=False)
+    print(json.dumps(summary.as_json()) if as_json else summary)
+    for seed, *_ in summary.failures[:3]:
+        print(f"replay: python -m tests.simulation {_arguments(order)} --seed {seed} --trace", file=sys.stderr)
+    return VIOLATED if summary.failures else HELD
+
+
+def _hunt(order: Order, seeds: range, jobs: int) -> int:
+    """Plant a bug and look for it."""
+    for result in results(order, seeds, jobs):
+        if result.violation is not None:
+            print(f"caught: {order.mutant} by {result.violation[0]} at seed {result.seed}")
+            print(f"  {result.violation[1]}", file=sys.stderr)
+            return VIOLATED
+    print(f"alive: {order.mutant} after seeds {seeds[0]} to {seeds[-1]}")
+    return HELD
+
+
+def _one(order: Order, seed: int, *, trace: bool) -> int:
+    with planted(order.mutant):
+        if trace:
+            print(LEGEND)
+        result = run_seed(
+            seed,
+            engine=order.engine,
+            nodes=order.nodes,
+            trace=(lambda *event: print(line(*event))) if trace else None,
+        )
+        summary = Summary()
+        summary.add(result)
+        if result.violation is None:
+            print(f"seed {seed}: {result.events} events, {result.committed} committed entries; all properties held")
+            return HELD
+        if order.mutant:
+            print(f"caught: {order.mutant} by {result.violation[0]} at seed {seed}")
+        print(f"seed {seed}: VIOLATION of {result.violation[0]}: {result.violation[1]}")
+        if trace:
+            _print_shortest(order, result)
+        return VIOLATED
+
+
+def _print_shortest(order: Order, result: Result) -> None:
+    assert result.violation is not None
+    checker = result.violation[0]
+
+    def fails(plan: list[Fault]) -> bool:
+        found = run_seed(result.seed, engine=order.engine, nodes=order.nodes, plan=plan).violation
+        return found is not None and found[0] == checker
+
+    planned = sorted(result.happened)
+    if not fails(planned):
+        print("(with only the faults that had begun, the violation does not come; nothing to shrink)")
+        return
+    needed = shrink(planned, fails)
+    print(f"of {len(planned)} faults it needs {len(needed)}:")
+    for fault in needed:
+        print(f"  {fault}")
+
+
+def _arguments(order: Order) -> str:
+    words = [f"--engine {order.engine}"]
+    if order.nodes != 5:
+        words.append(f"--nodes {order.nodes}")
+    if order.mutant:
+        words.append(f"--mutant {order.mutant}")
+    return " ".join(words)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

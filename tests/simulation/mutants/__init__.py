@@ -1,0 +1,34 @@
+"""Planted bugs: the product with one rule broken, to show that the simulator would notice.
+
+A mutant is an edit of one function's source, in memory: the text that keeps the rule is replaced by one that does not. Where
+the product's text has changed so that an edit no longer fits, that is an error and never a survivor. The mutants are
+in the modules beside this one, by what they break.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from tests.simulation.mutants import disks, elections, leases, reads, replication, statemachine
+from tests.simulation.mutants.edits import Mutant, MutantDoesNotFit, planted_edits
+
+MUTANTS: Final[dict[str, Mutant]] = {
+    mutant.name: mutant
+    for module in (elections, replication, disks, reads, leases, statemachine)
+    for mutant in module.MUTANTS
+}
+
+
+@contextmanager
+def planted(name: str) -> Iterator[None]:
+    """Break one rule for as long as this lasts; "" breaks none. Raises KeyError, MutantDoesNotFit."""
+    if not name:
+        yield
+        return
+    with planted_edits(MUTANTS[name].edits):
+        yield
+
+
+__all__ = ["MUTANTS", "Mutant", "MutantDoesNotFit", "planted"]

@@ -1,0 +1,93 @@
+"""Promises broken: something leaves before it is on disk, or what was on disk is forgotten (DESIGN.md, rules 3 and 4)."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tests.simulation.mutants.edits import Edit, Mutant
+
+_TURN: Final = "coordinator.replica.turn:Turn.run"
+_LATE: Final = "self._publish([(replica, ready.late) for replica, ready in readies], rest)"
+
+MUTANTS: Final = (
+    Mutant(
+        "acknowledged-before-fsync",
+        "DESIGN.md, rule 3: an acknowledgement is sent after its fsync",
+        (
+            Edit(
+                _TURN,
+                "self._publish([(replica, ready.early) for replica, ready in readies], [])",
+                "self._publish([(replica, ready.early + ready.late) for replica, ready in readies], [])",
+            ),
+            Edit(_TURN, _LATE, "self._publish([(replica, []) for replica, ready in readies], rest)"),
+        ),
+    ),
+    Mutant(
+        "acknowledgement-before-its-journal",
+        "Raft, section 5.3: an entry that is acknowledged is on disk",
+        (
+            Edit(
+                "coordinator.consensus.raft.replication:on_append_entries",
+                "    _take_entries(raft, message)\n"
+                "    log.commit = max(log.commit, min(message.commit, match))\n"
+                "    raft.late.append(",
+                "    _take_entries(raft, message)\n"
+                "    log.commit = max(log.commit, min(message.commit, match))\n"
+                "    raft.early.append(",
+            ),
+        ),
+    ),
+    Mutant(
+        "result-before-its-journal",
+        "DESIGN.md, rule 3: the leader counts itself, and answers, after its own fsync",
+        (
+            Edit(_TURN, "    self._write(readies)\n", ""),
+            Edit(_TURN, "    rest = self._answers.take()", "    self._write(readies)\n    rest = self._answers.take()"),
+        ),
+    ),
+    Mutant(
+        "failed-fsync-tried-again",
+        "DESIGN.md, rule 3: a failed fsync is final, the process ends",
+        (
+            Edit(
+                "coordinator.replica.turn:Turn._write",
+                "self._journal.commit(writes)",
+                "\n".join(
+                    (
+                        "try:",
+                        "            self._journal.commit(writes)",
+                        "        except Exception:",
+                        "            pass",
+                    )
+                ),
+            ),
+        ),
+    ),
+    Mutant(
+        "wiped-node-under-its-old-identity",
+        "DESIGN.md, rule 4: a replica that lost its disk is a new replica",
+        (
+            Edit(
+                "tests.simulation.disk:Disk.wipe",
+                "self.__init__(Stored(0, HardState(0, 0, 0), [], []))",
+                "self.__init__(Stored(self.replica, HardState(1, 0, 2), self.terms[:2], self.entries[:2]))",
+            ),
+        ),
+    ),
+    Mutant(
+        "candidate-asks-before-its-journal",
+        "Raft, section 5.2: a candidate votes for itself, on disk, before it asks others",
+        (
+            Edit(
+                "coordinator.consensus.raft.elections:_campaign",
+                "raft.late += [Outgoing(voter, request)",
+                "raft.early += [Outgoing(voter, request)",
+            ),
+            Edit(
+                "coordinator.consensus.raft.core:Raft.ready",
+                "if hard_state.term != self.on_disk.term:",
+                "if False:",
+            ),
+        ),
+    ),
+)

@@ -1,0 +1,89 @@
+"""How a bug is planted: a function's source is edited and compiled anew, and takes the place of the function's code.
+
+The code object is exchanged inside the function, so that whoever has imported the function has the bug too.
+"""
+
+from __future__ import annotations
+
+import __future__
+
+import importlib
+import inspect
+import textwrap
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from types import CodeType, FunctionType
+from typing import Any, NamedTuple
+
+
+class MutantDoesNotFit(Exception):
+    """The product's code is not what the mutant was written for. Says where."""
+
+
+class Edit(NamedTuple):
+    """`where`: "module:function" or "module:Class.method". `before` stands in its source exactly once."""
+
+    where: str
+    before: str
+    after: str
+
+
+class Mutant(NamedTuple):
+    """`name`: lower-case words joined by hyphens. `rule`: what is broken, and who says so."""
+
+    name: str
+    rule: str
+    edits: tuple[Edit, ...]
+
+
+@contextmanager
+def planted_edits(edits: Sequence[Edit]) -> Iterator[None]:
+    """Several edits may be of one function; each is made on what those before it left."""
+    with ExitStack() as undo:
+        sources: dict[str, str] = {}
+        for edit in edits:
+            function = _find(edit.where)
+            source = sources.get(edit.where) or textwrap.dedent(inspect.getsource(function))
+            if source.count(edit.before) != 1:
+                raise MutantDoesNotFit(
+                    f"{edit.where}: expected this text once, found it {source.count(edit.before)} times: {edit.before!r}"
+                )
+            sources[edit.where] = source.replace(edit.before, edit.after)
+        for where, source in sources.items():
+            function = _find(where)
+            original = function.__code__
+            function.__code__ = _compiled(function, source)
+            undo.callback(_restore, function, original)
+        yield
+
+
+def _restore(function: FunctionType, code: CodeType) -> None:
+    function.__code__ = code
+
+
+def _find(where: str) -> FunctionType:
+    module_name, _, path = where.partition(":")
+    found: Any = importlib.import_module(module_name)
+    for name in path.split("."):
+        if name not in vars(found):
+            raise MutantDoesNotFit(f"{where}: there is no {name}")
+        found = vars(found)[name]
+    if isinstance(found, property):
+        found = found.fget
+    if not isinstance(found, FunctionType):
+        raise MutantDoesNotFit(f"{where}: expected a function, got {type(found).__name__}")
+    return found
+
+
+def _compiled(function: FunctionType, source: str) -> CodeType:
+    lines = source.splitlines(keepends=True)
+    while lines[0].startswith("@"):
+        lines.pop(0)
+    module = compile("".join(lines), f"<mutant of {function.__qualname__}>", "exec", __future__.annotations.compiler_flag)
+    made: dict[str, Callable[..., Any]] = {}
+    exec(module, function.__globals__, made)  # noqa: S102 - our own source, edited
+    (mutated,) = made.values()
+    assert isinstance(mutated, FunctionType)
+    if mutated.__code__.co_freevars != function.__code__.co_freevars:
+        raise MutantDoesNotFit(f"{function.__qualname__} closes over other names than before")
+    return mutated.__code__

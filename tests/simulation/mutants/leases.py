@@ -1,0 +1,148 @@
+"""Sessions and leases broken, at the leader and at the client (DESIGN.md, histories 1, 3, 9 and 11)."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tests.simulation.mutants.edits import Edit, Mutant
+
+_LEASES: Final = "coordinator.replica.leases"
+_REPLICA: Final = "coordinator.replica.replica"
+_SESSION: Final = "coordinator.client.session"
+
+MUTANTS: Final = (
+    Mutant(
+        "keep-alive-by-an-unconfirmed-leader",
+        "History 1: a keep-alive is answered after a majority has confirmed the leader",
+        (
+            Edit(
+                f"{_REPLICA}:Replica.ask",
+                "self._reads.append(_Read(caller, request, principal))",
+                "read = _Read(caller, request, principal)\n"
+                "        if isinstance(request, wire.KeepAliveRequest) and self.leases is not None:\n"
+                "            return self._keep_alive(read, request.id, request.session, answers)\n"
+                "        self._reads.append(read)",
+            ),
+        ),
+    ),
+    Mutant(
+        "keep-alive-while-its-expiry-is-proposed",
+        "History 11: from the proposal of an expiry on, the session's keep-alives are not answered",
+        (Edit(f"{_LEASES}:Leases.renew", "if session in self._expiring:", "if False:"),),
+    ),
+    Mutant(
+        "keep-alive-before-the-own-term-is-applied",
+        "History 11: a new leader answers no keep-alive before it has applied an entry of its own term",
+        (
+            Edit(
+                "coordinator.consensus.raft.core:Raft.applied_own_term",
+                "self.role is Role.LEADER and self.applied >= self.term_start_index",
+                "self.role is Role.LEADER",
+            ),
+            Edit(
+                f"{_REPLICA}:Replica.ask",
+                "self._reads.append(_Read(caller, request, principal))",
+                "read = _Read(caller, request, principal)\n"
+                "        if isinstance(request, wire.KeepAliveRequest) and self.leases is not None:\n"
+                "            if not self.engine.may_answer:\n"
+                "                return self._keep_alive(read, request.id, request.session, answers)\n"
+                "        self._reads.append(read)",
+            ),
+        ),
+    ),
+    Mutant(
+        "leases-expire-in-a-burst-after-a-stall",
+        "History 3: the length of a stall is added to every lease",
+        (Edit(f"{_LEASES}:Leases.advance", "min(step, STEP_US_MAX)", "step"),),
+    ),
+    Mutant(
+        "expiry-by-the-local-clock",
+        "DESIGN.md, rule 1: what ends a session is an entry of the log, not a replica's clock",
+        (
+            Edit(
+                f"{_REPLICA}:Replica.tick",
+                "if expired:",
+                "if expired:\n"
+                "        self.machine._end_sessions(self.machine.applied, expired)\n"
+                "        self.machine.events = []\n"
+                "    elif expired:",
+            ),
+        ),
+    ),
+    Mutant(
+        "new-leader-begins-with-short-leases",
+        "Chubby, section 2.8: a new leader gives every session its full time to live",
+        (
+            Edit(
+                f"{_REPLICA}:Replica.finish",
+                "self.leases.renew(session.session, session.ttl_ms)",
+                "self.leases.renew(session.session, session.ttl_ms // 3)",
+            ),
+        ),
+    ),
+    Mutant(
+        "expiry-without-a-confirmed-leader",
+        "History 3: only a leader confirmed since the lease ran out expires it",
+        (Edit(f"{_LEASES}:Leases.take_expired", "if confirmed_at_us >= since_us", "if True"),),
+    ),
+    Mutant(
+        "lease-without-a-margin-for-drift",
+        "History 1: a client's lease is shorter than its time to live, since clocks drift",
+        (
+            Edit(
+                f"{_SESSION}:Session.confirmed",
+                "sent_us + ttl_us - ttl_us // DRIFT_SHARE - DRIFT_US",
+                "sent_us + ttl_us",
+            ),
+        ),
+    ),
+    Mutant(
+        "lease-counted-from-its-last-sending",
+        "History 1: a lease counts from the sending of the very keep-alive that was answered",
+        (
+            Edit(
+                "coordinator.client.core:Core._kept_alive",
+                "own.confirmed(sent_us)",
+                "own.confirmed(max(sent for _, sent in [kept, *self._keep_alives.values()]))",
+            ),
+        ),
+    ),
+    Mutant(
+        "clients-clock-stands-still-in-sleep",
+        "History 1: a client's clock counts the time that its machine was suspended",
+        (
+            Edit(
+                "tests.simulation.clients:Client.pause",
+                "self.paused = True",
+                "self.paused = True\n    self.clock.freeze()",
+            ),
+            Edit(
+                "tests.simulation.clients:Client.resume",
+                "self.paused = False",
+                "self.paused = False\n        self.clock.thaw()",
+            ),
+        ),
+    ),
+    Mutant(
+        "waiter-leaves-without-a-word",
+        "History 9: a waiter that gives up leaves the queue, and gives back a grant under way",
+        (
+            Edit(
+                "coordinator.client.core:Core.withdraw",
+                "if not session.gone:",
+                "if False:",
+            ),
+        ),
+    ),
+    Mutant(
+        "leases-forgotten-at-a-keep-alive",
+        "A keep-alive gives a session its full time to live",
+        (
+            Edit(
+                f"{_LEASES}:Leases.renew",
+                "deadline = self._lease_us + ttl_ms * 1_000",
+                "deadline = self._deadlines.get(session, self._lease_us + ttl_ms * 1_000)",
+            ),
+        ),
+    ),
+)
