@@ -17,7 +17,7 @@ import socket
 import subprocess
 from pathlib import Path
 from typing import Final, NamedTuple
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 from coordinator.config import (
     CLIENT_USER,
@@ -129,12 +129,10 @@ def _hashed(password: str) -> str:
 def ensure_client_user(redis_url: str, realm: str, password: str) -> str:
     """Make or renew the clients' user on a Redis that we do not run. Never raises; what happened, as a word:
 
-    `embedded`: it is our own Redis, whose file of users has it. `set`: done. `denied`: the user of REDIS_URL may not
-    administer users. `unsupported`: the server is older than 6.2 or knows no ACL. `unreachable`: no answer in time.
+    `set`: done. `denied`: the user of REDIS_URL may not administer users. `unsupported`: the server is older than 6.2
+    or knows no ACL. `unreachable`: no answer in time.
     """
     try:
-        if unquote(urlsplit(redis_url).username or "") == NODE_USER:
-            return "embedded"
         return _set_client_user(redis_url, realm, password)
     except Exception:  # noqa: BLE001  # a node calls this at each connection; whatever goes wrong must not end it
         return "unreachable"

@@ -117,8 +117,12 @@ api_errors_are_json = _sync_or_async(_finish_api_error)
 class LoginRequired(LoginRequiredMiddleware):
     """Every view is behind a login unless it says otherwise. The API has credentials of its own: session or token."""
 
-    def process_view(self, request: HttpRequest, view_func: Any, view_args: Any, view_kwargs: Any) -> Any:
+    async def process_view(  # type: ignore[override]
+        self, request: HttpRequest, view_func: Any, view_args: Any, view_kwargs: Any
+    ) -> Any:
         # Asked before the user is: who may come without a login must be answered without the database too.
         if request.path_info.startswith(API_PREFIX) or not getattr(view_func, "login_required", True):
             return None
-        return super().process_view(request, view_func, view_args, view_kwargs)
+        if (await request.auser()).is_authenticated:
+            return None
+        return self.handle_no_permission(request, view_func)

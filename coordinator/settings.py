@@ -78,15 +78,15 @@ INSTALLED_APPS = [
 MIDDLEWARE = [
     "coordinator.middleware.content_security_policy",
     "coordinator.middleware.api_errors_are_json",
-    "django.middleware.security.SecurityMiddleware",
+    "coordinator.on_the_loop.SecurityMiddleware",
     "servestatic.middleware.ServeStaticMiddleware",
-    "django.contrib.sessions.middleware.SessionMiddleware",
-    "django.middleware.common.CommonMiddleware",
-    "django.middleware.csrf.CsrfViewMiddleware",
-    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "coordinator.on_the_loop.SessionMiddleware",
+    "coordinator.on_the_loop.CommonMiddleware",
+    "coordinator.on_the_loop.CsrfViewMiddleware",
+    "coordinator.on_the_loop.AuthenticationMiddleware",
     "coordinator.middleware.LoginRequired",
-    "django.contrib.messages.middleware.MessageMiddleware",
-    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "coordinator.on_the_loop.MessageMiddleware",
+    "coordinator.on_the_loop.XFrameOptionsMiddleware",
 ]
 
 ROOT_URLCONF = "coordinator.urls"

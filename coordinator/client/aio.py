@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import time
 from collections.abc import AsyncIterator, Callable
 from functools import partial
 from random import SystemRandom
@@ -14,6 +13,7 @@ from typing import Any, Final, Self
 from coordinator import wire
 from coordinator.client import flows, options
 from coordinator.client.calls import Call
+from coordinator.client.clock import now_us as _now_us
 from coordinator.client.core import Core
 from coordinator.client.errors import ConclaveError, NotFound, Unavailable
 from coordinator.client.flows import Flow, Grant
@@ -24,10 +24,6 @@ from coordinator.statemachine import commands
 CLOSE_US: Final = 2_000_000
 
 logger = logging.getLogger(__name__)
-
-
-def _now_us() -> int:
-    return time.monotonic_ns() // 1_000
 
 
 def _set(future: asyncio.Future[None], call: Call) -> None:

@@ -452,9 +452,11 @@ class Core:
         call = self._calls.get(request_id)
         if call is None:
             return
-        if result.code == commands.BUSY and (call.deadline_us is None or call.due_us < call.deadline_us):
+        if result.code == commands.BUSY:
+            # This copy was not applied; an earlier one may have been. It is sent again when it is due, and its deadline
+            # then tells the asker what is known.
             self.trouble = result.message
-            return  # Nothing was applied; it is sent again when it is due, or given up at its deadline.
+            return
         self._finish(call, from_failure(result))
 
     def _kept_alive(self, request_id: int, session: int, reply: wire.KeptAlive) -> None:

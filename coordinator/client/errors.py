@@ -29,7 +29,7 @@ class OutcomeUnknown(Unavailable):
 
 
 class Busy(ConclaveError):
-    """The cluster refused before applying anything; ask again later."""
+    """The cluster has as many of what was asked for as it may have. Nothing was applied; ask again later."""
 
 
 class Forbidden(ConclaveError):
@@ -77,7 +77,7 @@ _BY_CODE: dict[str, type[ConclaveError]] = {
     commands.FORBIDDEN: Forbidden,
     commands.INVALID: InvalidRequest,
     commands.NOT_FOUND: NotFound,
-    commands.BUSY: Busy,
+    commands.FULL: Busy,
     commands.CANCELLED: RequestCancelled,
     commands.ACKNOWLEDGED: OutcomeUnknown,
 }

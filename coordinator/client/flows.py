@@ -206,9 +206,11 @@ def crash(core: Core, clock: Clock, node: str, deadline_us: int, act_for: str) -
 def close(core: Core, clock: Clock, timeout_us: int) -> Flow:
     """End this client's sessions, so that what they hold is free at once."""
     until_us = clock() + timeout_us
-    closing = [
-        core.command(own, commands.CloseSession(), clock(), until_us) for own in core.sessions.values() if not own.gone
-    ]
+    closing = []
+    for own in core.sessions.values():
+        if not own.gone:
+            own.gone = True  # First: from here on nobody may take a lease of it for good.
+            closing.append(core.command(own, commands.CloseSession(), clock(), until_us))
     for call in closing:
         try:
             yield call

@@ -11,7 +11,6 @@ import logging
 import os
 import select
 import threading
-import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from random import SystemRandom
@@ -20,6 +19,7 @@ from typing import Any, Final, Self
 from coordinator import wire
 from coordinator.client import flows, options
 from coordinator.client.calls import Call
+from coordinator.client.clock import now_us as _now_us
 from coordinator.client.core import Core
 from coordinator.client.errors import ConclaveError, NotFound, Unavailable
 from coordinator.client.flows import Flow, Grant
@@ -31,10 +31,6 @@ CLOSE_US: Final = 2_000_000
 TURN_US_MAX: Final = 1_000_000
 
 logger = logging.getLogger(__name__)
-
-
-def _now_us() -> int:
-    return time.monotonic_ns() // 1_000
 
 
 def _set(done: threading.Event, call: Call) -> None:

@@ -60,6 +60,8 @@ class _Read(NamedTuple):
     caller: Caller
     request: _ReadRequest
     principal: str
+    actor: str
+    """Who asks for `principal`; "" where that is itself."""
 
 
 class Replica:
@@ -85,6 +87,9 @@ class Replica:
         self.machine = machine
         self.leases: Leases | None = None
         """Of a leader that has applied the first entry of its own term; None elsewhere."""
+        self._answered_up_to_us = 0
+        """Every keep-alive that came before the round sent at this time is answered: what a lease may be held against
+        (history 3). Behind the engine's own confirmation, which comes within a turn, before its reads are answered."""
         self.history = History(now_us)
         self.meters = Meters()
         self._commands: list[tuple[_Proposal, bytes]] = []
@@ -112,17 +117,16 @@ class Replica:
 
     def ask(self, caller: Caller, request: wire.CommandRequest | _ReadRequest, answers: Answers, now_us: int) -> None:
         """Take a client's request; it is answered in this turn or a later one, or lost with the leadership."""
-        signer = self.principal_of(caller)
-        if signer is None:
-            return self._refuse(caller, request.id, answers, commands.FORBIDDEN, "no such token in this cluster")
         if self.engine.role is not Role.LEADER:
             return answers.add(caller, wire.NotLeader(request.id, self.leader_node))
+        signer = self.principal_of(caller)
+        if signer is None:
+            # Not known here, or not yet: a leader that is still applying what it inherited must not judge.
+            return answers.add(caller, wire.NotLeader(request.id, ""))
         act_for = "" if isinstance(request, wire.ConfirmRequest) else request.act_for
-        if act_for and not self.machine.principals[signer].act_for:
-            return self._refuse(caller, request.id, answers, commands.FORBIDDEN, f"{signer!r} may not act for others")
         principal, actor = (act_for, signer) if act_for else (signer, "")
         if not isinstance(request, wire.CommandRequest):
-            self._reads.append(_Read(caller, request, principal))
+            self._reads.append(_Read(caller, request, principal, actor))
             return None
         if len(request.command) > COMMAND_BYTES_MAX:
             message = f"a command has at most {COMMAND_BYTES_MAX} bytes, got {len(request.command)}"
@@ -143,7 +147,7 @@ class Replica:
         if self.leases is None or self.engine.role is not Role.LEADER:
             return
         self.leases.advance(now_us, connected=connected)
-        expired = self.leases.take_expired(self.engine.confirmed_at_us)
+        expired = self.leases.take_expired(self._answered_up_to_us)
         if expired:
             entry = COMMAND_PREFIX + encode_node_entry(commands.ExpireSessions(tuple(expired)))
             if self.engine.propose([entry]) is None:
@@ -220,11 +224,14 @@ class Replica:
             self._abdicate(answers)
         elif self.leases is None and engine.applied_own_term:
             self.leases = Leases(now_us)
+            self._answered_up_to_us = 0
             for session in self.machine.sessions.values():
                 self.leases.renew(session.session, session.ttl_ms)
         while self._confirmed and self._confirmed[0][0] <= engine.applied_index:
             for confirmed in self._confirmed.popleft()[1]:
                 self._answer_read(confirmed, answers)
+        if not self._confirmed:
+            self._answered_up_to_us = engine.confirmed_at_us
         self.history.observe(self, now_us)
 
     def _abdicate(self, answers: Answers) -> None:
@@ -294,6 +301,9 @@ class Replica:
 
     def _answer_read(self, read: _Read, answers: Answers) -> None:
         assert self.leases is not None, "a confirmed read is answered by a leader that has applied its own term"
+        if read.actor and not self.machine.may_act_for(read.actor):
+            message = f"{read.actor!r} may not act for others"
+            return self._refuse(read.caller, read.request.id, answers, commands.FORBIDDEN, message)
         match read.request:
             case wire.ConfirmRequest(request_id):
                 answers.add(read.caller, wire.Confirmed(request_id, self.engine.term))
@@ -304,6 +314,7 @@ class Replica:
                 if isinstance(query, commands.AwaitGrant) and isinstance(result, commands.Queued):
                     self._watch(query.owner, query.name, query.acquisition, read.caller)
                 answers.add(read.caller, wire.Answer(request_id, result))
+        return None
 
     def _keep_alive(self, read: _Read, request_id: int, number: int, answers: Answers) -> None:
         session = self.machine.sessions.get(number)

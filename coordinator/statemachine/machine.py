@@ -5,8 +5,8 @@ time, the network or who leads. What the host must tell others (grants, sessions
 in `events`, in order, for it to take.
 
 A request is applied once by (session, number): its result is kept until the client says that it has it. Checks come in
-this order: who asks, is the session there, was the number answered before, has the principal the right; then the
-command.
+this order: is the session there, was the number answered before, who asks, has the principal the right; then the
+command. So a refusal never speaks for a request that an earlier copy brought to effect.
 """
 
 from __future__ import annotations
@@ -131,17 +131,13 @@ class Machine:
         return Failure(commands.INVALID, "not a command that a node may give here")
 
     def _apply_request(self, index: int, entry: Entry) -> Result:
-        principal = self.principals.get(entry.principal)
-        if principal is None:
-            return Failure(commands.FORBIDDEN, f"no principal {entry.principal!r} in this cluster")
         signer = entry.actor or entry.principal
-        if entry.actor:
-            actor = self.principals.get(entry.actor)
-            if actor is None or not actor.act_for:
-                return Failure(commands.FORBIDDEN, f"{entry.actor!r} may not act for others")
         command = entry.command
         op = command.op
         if command.session == 0:
+            principal = self._speaker(entry)
+            if isinstance(principal, Failure):
+                return principal
             if isinstance(op, commands.OpenSession):
                 return self._open_session(index, principal, op)
             return Failure(commands.INVALID, "only OpenSession comes without a session")
@@ -157,9 +153,24 @@ class Machine:
             return known
         if len(session.results) >= RESULTS_MAX:
             return Failure(commands.BUSY, f"session {session.session} has {RESULTS_MAX} results not yet acknowledged")
-        result = self._do(index, principal, session, command)
+        speaker = self._speaker(entry)
+        result = speaker if isinstance(speaker, Failure) else self._do(index, speaker, session, command)
         session.results[command.number] = result
         return result
+
+    def _speaker(self, entry: Entry) -> Principal | Failure:
+        """The principal whose rights apply, where whoever signed may speak for it."""
+        if entry.actor and not self.may_act_for(entry.actor):
+            return Failure(commands.FORBIDDEN, f"{entry.actor!r} may not act for others")
+        principal = self.principals.get(entry.principal)
+        if principal is None:
+            return Failure(commands.FORBIDDEN, f"no principal {entry.principal!r} in this cluster")
+        return principal
+
+    def may_act_for(self, name: str) -> bool:
+        """May the principal `name` act for others?"""
+        principal = self.principals.get(name)
+        return principal is not None and principal.act_for
 
     def _do(self, index: int, principal: Principal, session: Session, command: NodeCommand) -> Result:
         op = command.op
@@ -225,7 +236,7 @@ class Machine:
         if known is not None:
             return SessionOpened(known.session, known.ttl_ms)
         if len(self.sessions) >= SESSIONS_MAX:
-            return Failure(commands.BUSY, f"the cluster has its {SESSIONS_MAX} sessions")
+            return Failure(commands.FULL, f"the cluster has its {SESSIONS_MAX} sessions")
         self.sessions[index] = Session(index, principal.name, op.ttl_ms, op.nonce)
         if op.nonce:
             self.nonces[principal.name, op.nonce] = index
@@ -272,7 +283,7 @@ class Machine:
         place = lock.position(owner, op.acquisition)
         if place is None:
             if self.waiting >= WAITERS_MAX:
-                return Failure(commands.BUSY, f"the cluster has its {WAITERS_MAX} waiters")
+                return Failure(commands.FULL, f"the cluster has its {WAITERS_MAX} waiters")
             lock.queue[owner, op.acquisition] = holder
             session.waiting[op.name, op.acquisition] = None
             self.waiting += 1
@@ -323,7 +334,7 @@ class Machine:
             )
         known = self.keys.get(op.key)
         if known is None and len(self.keys) >= KEYS_MAX:
-            return Failure(commands.BUSY, f"the cluster has its {KEYS_MAX} keys")
+            return Failure(commands.FULL, f"the cluster has its {KEYS_MAX} keys")
         self.keys[op.key] = Item(op.value, index, known.version + 1 if known else 1)
         return Done(index, known is not None)
 
@@ -360,7 +371,7 @@ class Machine:
         if known is not None:
             known.change(op)
         elif len(self.principals) >= PRINCIPALS_MAX:
-            return Failure(commands.BUSY, f"the cluster has its {PRINCIPALS_MAX} principals")
+            return Failure(commands.FULL, f"the cluster has its {PRINCIPALS_MAX} principals")
         else:
             self.principals[op.name] = Principal(op)
         return Done(index, known is not None)
@@ -384,7 +395,7 @@ class Machine:
         if self.tokens.get(op.token_id, op.principal) != op.principal:
             return Failure(commands.INVALID, f"token {op.token_id!r} belongs to another principal")
         if len(self.tokens) >= TOKENS_MAX:
-            return Failure(commands.BUSY, f"the cluster has its {TOKENS_MAX} tokens")
+            return Failure(commands.FULL, f"the cluster has its {TOKENS_MAX} tokens")
         principal.tokens[op.token_id] = op.key
         self.tokens[op.token_id] = op.principal
         return Done(index)

@@ -126,10 +126,6 @@ def test_looking_at_a_redis_repeats_no_password() -> None:
     assert look_at(f"rediss://user:s3cret@127.0.0.1:{port}/0") == (f"127.0.0.1:{port}", False)
 
 
-def test_our_own_redis_has_the_user_in_its_file() -> None:
-    assert ensure_client_user("redis://conclave-node:pw@127.0.0.1:1/0", REALM, "pw") == "embedded"
-
-
 # --- how it is set --------------------------------------------------------------------------------
 
 

@@ -11,7 +11,6 @@ from coordinator.client import flows
 from coordinator.client.calls import REDIRECT_US_MIN, RESEND_US_MAX, Call
 from coordinator.client.core import ASK_US, KNOCK_US, Core, Packet
 from coordinator.client.errors import (
-    Busy,
     Forbidden,
     LeaseLost,
     LockNotAcquired,
@@ -205,7 +204,30 @@ def test_refusals_are_raised_and_busy_is_asked_again(stage):
     stage.reply("node1", wire.Answer(request.id, commands.Failure(commands.FORBIDDEN, "no")))
     with pytest.raises(Forbidden, match="no"):
         call.result()
-    assert Busy is not Forbidden
+
+
+def test_busy_speaks_for_one_copy_alone_and_the_deadline_says_that_the_outcome_is_unknown(stage):
+    session = stage.session()
+    call = stage.core.command(session, PutKey("a", b"1"), stage.now_us, stage.now_us + 300_000)
+    request = stage.requests()[-1][1]
+    stage.pass_time(250_000)
+    stage.requests()
+    stage.reply("node1", wire.Answer(request.id, commands.Failure(commands.BUSY, "full")))
+    assert not call.done
+    stage.pass_time(100_000)
+    stage.requests()
+    with pytest.raises(OutcomeUnknown):
+        call.result()
+
+
+def test_a_client_that_closes_proves_no_lease_any_more(stage):
+    session = stage.session(9_000)
+    lease = lease_of(stage, session)
+    closing = flows.close(stage.core, lambda: stage.now_us, 1_000_000)
+    closing.send(None)
+    assert [type(op_of(r).op) for _, r in stage.requests()] == [commands.CloseSession]
+    with pytest.raises(LeaseLost):
+        lease.check()
 
 
 def test_an_answer_that_is_not_signed_by_this_key_decides_nothing(stage):

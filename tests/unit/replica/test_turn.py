@@ -190,6 +190,24 @@ def test_nobody_speaks_for_another_without_the_right(stage):
     assert answer.result.code == commands.FORBIDDEN
 
 
+def test_a_keep_alive_that_waits_for_a_majority_is_answered_before_its_session_is_expired(stage):
+    """History 3: what confirms the leader confirms the keep-alives too, and these come first."""
+    session = opened(stage, 1_000)
+    stage.pass_time(300_000)
+    stage.cut = {"node1"}
+    channel = stage.ask("node1", wire.KeepAliveRequest(1, CLUSTER, "", session))
+    leases = stage.nodes["node1"].replica.leases
+    for _ in range(20):
+        stage.clock.us += 20_000
+        leases._lease_us += 20_000  # As if lease time ran twice as fast: it runs out while nobody answers.
+        stage.settle()
+    assert leases.remaining_ms(session) == 0
+    stage.cut = set()
+    stage.pass_time(200_000)
+    assert wire.KeptAlive(1, session, 1_000) in stage.replies(channel)
+    assert session in stage.nodes["node1"].replica.machine.sessions
+
+
 def test_an_operator_ends_a_node(stage):
     stage.ask("node2", wire.CrashRequest(4, CLUSTER, ""))
     assert stage.nodes["node2"].run().crash

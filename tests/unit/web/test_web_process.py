@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import unquote
 
 import pytest
+from asgiref.sync import SyncToAsync
 
 from coordinator import access, asgi
 from coordinator.api import attempt
@@ -136,6 +137,24 @@ async def test_a_grant_whose_answer_was_taken_stays(worker: Bearer, cluster: Fak
     exchange.hang_up()
     await settled()
     assert cluster.machine.locks["deploy"].token == exchange.json()["token"]
+
+
+async def test_a_call_of_the_api_stays_on_the_event_loop(
+    worker: Bearer, cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But for what Django itself does in a thread at the start and the end of each request."""
+    await Exchange("POST", f"{API}/locks/deploy/acquire", worker.headers, b"{}").run()
+    hops: list[Any] = []
+    original = SyncToAsync.__call__
+
+    async def counted(self: Any, *args: Any, **options: Any) -> Any:
+        hops.append(self.func)
+        return await original(self, *args, **options)
+
+    monkeypatch.setattr(SyncToAsync, "__call__", counted)
+    exchange = await Exchange("GET", f"{API}/locks/deploy", worker.headers).run()
+    assert exchange.status == 200
+    assert len(hops) <= 2, hops
 
 
 # --- sockets --------------------------------------------------------------------------------------
