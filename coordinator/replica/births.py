@@ -24,7 +24,8 @@ from coordinator.statemachine.machine import encode_node_entry
 
 WEB_PRINCIPAL = "web"
 FIRST_TERM = 1
-FIRST_EPOCH = 1
+FIRST_EPOCH = 0
+"""So that the first fencing tokens are the log indices themselves."""
 
 
 class AlreadyBorn(Exception):

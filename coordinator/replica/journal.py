@@ -167,10 +167,10 @@ class SqliteJournal:
         snapshot = Snapshot(last_index, term, decode_configuration(configuration), bytes(data))
         return snapshot, offset, offset_term
 
-    def highest_epoch(self, cluster_name: str) -> int:
-        """The highest restore epoch that a cluster of this name ever had on this node; 0 where it had none."""
+    def highest_epoch(self, cluster_name: str) -> int | None:
+        """The highest restore epoch that a cluster of this name ever had on this node; None where there was none."""
         row = self._db.execute("SELECT epoch FROM epochs WHERE cluster_name = ?", (cluster_name,)).fetchone()
-        return row[0] if row else 0
+        return row[0] if row else None
 
     # --- writing ----------------------------------------------------------------------------------
 
