@@ -1,4 +1,4 @@
-"""Django's own middleware without its detours: under ASGI each hook of it runs in a thread, though it reads headers only.
+"""Django's own middleware without its detours: under ASGI each hook of it runs in a thread, only to read headers.
 
 A call of the API went through seventeen such hops, which took four fifths of its time. Here a hook runs on the event
 loop itself where it does no I/O, and in a thread only where it may: when there is a session or a message to store.

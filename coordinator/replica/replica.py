@@ -177,7 +177,7 @@ class Replica:
         if self._commands:
             self._propose(answers)
         if self._reads:
-            ticket = self.engine.read()
+            ticket = self.engine.read() if self.engine.role is Role.LEADER else None
             if ticket is None:
                 self._turn_away(self._reads, answers)
             else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import threading
@@ -90,7 +91,7 @@ class LockLoop(threading.Thread):
         self.join(30)
         assert not self.is_alive()
         tokens = [grant.token for grant in self.grants]
-        assert all(a < b for a, b in zip(tokens, tokens[1:], strict=False)), "a token came twice or went back"
+        assert all(a < b for a, b in itertools.pairwise(tokens)), "a token came twice or went back"
 
 
 class PlainRedis:

@@ -175,7 +175,11 @@ def test_rights_narrow_what_a_token_may(installation: Installation) -> None:
     with Client(url, token) as client:
         with client.lock("build/x", ttl=5, wait=0):
             assert client.get("build/x") is None
-        for call in (lambda: client.put("build/x", b"1"), lambda: client.get("other"), lambda: client.acquire("other", ttl=5)):
+        for call in (
+            lambda: client.put("build/x", b"1"),
+            lambda: client.get("other"),
+            lambda: client.acquire("other", ttl=5),
+        ):
             with pytest.raises(Forbidden):
                 call()
 

@@ -28,7 +28,9 @@ FLOOD_S = float(os.environ.get("CONCLAVE_TEST_FLOOD_S", "5"))
 HUGE = bytes(10_000_000)
 
 
-def forgeries(random: Random, channels: Channels, node: str, token: Token, honest: bytes) -> list[tuple[str, str, bytes]]:
+def forgeries(
+    random: Random, channels: Channels, node: str, token: Token, honest: bytes
+) -> list[tuple[str, str, bytes]]:
     """(channel, the reason that must count it, packet) of each kind, for one node."""
     peer, client = channels.peer(node), channels.client(node)
     evil = PeerMessage(1, 2, 3, AppendEntries(99, 0, 0, 1 << 40, 1, [99], [b"\x01evil"]))
@@ -65,7 +67,9 @@ def test_garbage_is_dropped_and_counted_and_changes_nothing(installation: Instal
     listener = connection.pubsub()
     listener.subscribe(channels.peer("node1"))
     honest = eventually(
-        lambda: (m := listener.get_message(timeout=1)) and m["type"] == "message" and m["data"], timeout_s=5, what="a packet"
+        lambda: (m := listener.get_message(timeout=1)) and m["type"] == "message" and m["data"],
+        timeout_s=5,
+        what="a packet",
     )
     listener.close()
     pids = {name: process.pid for name, process in installation.parts().items()}
@@ -89,12 +93,16 @@ def test_garbage_is_dropped_and_counted_and_changes_nothing(installation: Instal
             client.put("calm", str(rounds).encode())
             served += 1
         lease.check()
-        print(f"{sum(map(sum, (c.values() for c in sent.values())))} packets of garbage, {served} writes served among them")
+        print(
+            f"{sum(map(sum, (c.values() for c in sent.values())))} packets of garbage, {served} writes served among them"
+        )
 
         def counted() -> bool:
             now = {node: Counter(report.drops) for node, report in reports(watcher).items()}
             return set(now) == set(NODES) and all(
-                now[node][reason] - before[node][reason] >= count for node in NODES for reason, count in sent[node].items()
+                now[node][reason] - before[node][reason] >= count
+                for node in NODES
+                for reason, count in sent[node].items()
             )
 
         eventually(counted, timeout_s=20, what=lambda: f"every drop is counted: {sent} of {reports(watcher)}")

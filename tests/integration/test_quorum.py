@@ -90,7 +90,9 @@ def test_a_node_hosts_under_the_solo_pool_alone(installation: Installation, tmp_
     assert not (installation.data.nodes / "node9").exists()
 
 
-def test_everything_killed_at_once_comes_back_with_the_same_locks(new_installation: Callable[..., Installation]) -> None:
+def test_everything_killed_at_once_comes_back_with_the_same_locks(
+    new_installation: Callable[..., Installation],
+) -> None:
     installation = new_installation()
     installation.start()
     installation.wait_until_ready()

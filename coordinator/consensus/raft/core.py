@@ -12,13 +12,15 @@ from random import Random
 from coordinator.consensus.engine import Committed, ConfirmedRead, HardState, Outgoing, Ready, Role, Snapshot
 from coordinator.consensus.entries import CONFIGURATION
 from coordinator.consensus.membership import Change, Configuration, decode_configuration
-from coordinator.consensus.raft import changes, elections, replication, snapshots, transfer
+from coordinator.consensus.raft import changes, elections, reads, replication, snapshots, transfer
 from coordinator.consensus.raft.log import Log
 from coordinator.consensus.raft.messages import (
     AppendEntries,
     AppendResponse,
     InstallSnapshot,
     Message,
+    ReadRequest,
+    ReadResponse,
     SnapshotResponse,
     TimeoutNow,
     VoteRequest,
@@ -26,7 +28,6 @@ from coordinator.consensus.raft.messages import (
 )
 from coordinator.consensus.raft.options import Options, check
 from coordinator.consensus.raft.progress import Progress
-from coordinator.consensus.raft.reads import Reads
 from coordinator.consensus.raft.rounds import Rounds
 
 NOBODY = 0
@@ -69,7 +70,7 @@ class Raft:
         self.votes: dict[int, bool] = {}
         self.progress: dict[int, Progress] = {}
         self.rounds = Rounds(now_us)
-        self.reads = Reads()
+        self.reads = reads.Reads(random.getrandbits(63))
         self.term_start_index = 0
         """A leader's first entry of its own term."""
         self.transferring: transfer.Transfer | None = None
@@ -86,7 +87,7 @@ class Raft:
         self.configurations: list[tuple[int, Configuration]] = [(self.applied, first)]
         self.early: list[Outgoing] = []
         self.late: list[Outgoing] = []
-        self._confirmed_reads: list[ConfirmedRead] = []
+        self.confirmed_reads: list[ConfirmedRead] = []
         self.note_configurations(self.applied + 1)
         elections.reset_timer(self, now_us)
 
@@ -163,6 +164,10 @@ class Raft:
                 snapshots.on_install(self, sender, message, now_us)
             case SnapshotResponse():
                 snapshots.on_response(self, sender, message, now_us)
+            case ReadRequest():
+                reads.on_request(self, sender, message)
+            case ReadResponse():
+                reads.on_response(self, message)
             case TimeoutNow():
                 elections.on_timeout_now(self, sender, message, now_us)
 
@@ -188,10 +193,9 @@ class Raft:
         return first_index
 
     def read(self) -> int | None:
-        """Ask for a linearizable read; its ticket, or None where this is no leader."""
-        if self.role is not Role.LEADER:
-            return None
-        return self.reads.add(self.rounds.current)
+        """Ask for a linearizable read; its ticket, or None where no leader is known. A follower asks its leader; what
+        is lost on the way is never answered, and asked again by whoever waits."""
+        return reads.begin(self)
 
     # --- what an operator asks --------------------------------------------------------------------
 
@@ -225,6 +229,8 @@ class Raft:
             removed = changes.go_on(self, now_us)
             replication.replicate(self, now_us)
             transfer.tell(self)
+            if self.may_answer:
+                reads.confirm(self)
             if removed:
                 self.step_down(now_us)
         hard_state = HardState(self.term, self.vote, self.log.commit)
@@ -258,7 +264,7 @@ class Raft:
             replication.advance_commit(self)
             self.rounds.confirm(replication.confirmed_round(self))
             if self.may_answer:
-                self._confirmed_reads += self.reads.take(self.rounds.confirmed, self.log.commit)
+                reads.confirm(self)
 
     def take_committed(self, bytes_max: int) -> Committed:
         """The next entries to apply, cut at `bytes_max`. The host has applied them when it asks again."""
@@ -291,7 +297,7 @@ class Raft:
 
     def take_reads(self) -> list[ConfirmedRead]:
         """Reads that may be answered; each names the index that must be applied first."""
-        taken, self._confirmed_reads = self._confirmed_reads, []
+        taken, self.confirmed_reads = self.confirmed_reads, []
         return taken
 
     # --- for the modules of this package ----------------------------------------------------------
@@ -327,5 +333,5 @@ class Raft:
         self.progress = {}
         self.transferring = None
         self.reads.drop()
-        self._confirmed_reads = []
+        self.confirmed_reads = []
         self.uncommitted_bytes = 0

@@ -16,7 +16,6 @@ from coordinator.consensus.entries import NOOP_ENTRY
 from coordinator.consensus.quorum import Tally
 from coordinator.consensus.raft import changes, transfer
 from coordinator.consensus.raft.messages import TimeoutNow, VoteRequest, VoteResponse
-from coordinator.consensus.raft.reads import Reads
 from coordinator.consensus.raft.rounds import Rounds
 
 if TYPE_CHECKING:
@@ -151,7 +150,6 @@ def _become_leader(raft: Raft, now_us: int) -> None:
     raft.leader = raft.replica
     raft.heard_at_us = None
     raft.rounds = Rounds(now_us)
-    raft.reads = Reads()
     raft.uncommitted_bytes = 0
     next_index = raft.log.last_index + 1
     raft.progress = {}

@@ -92,7 +92,37 @@ class SnapshotResponse(NamedTuple):
     offset: int
 
 
-Message = AppendEntries | AppendResponse | VoteRequest | VoteResponse | TimeoutNow | InstallSnapshot | SnapshotResponse
+class ReadRequest(NamedTuple):
+    """A follower asks the leader for an index at which its reads are linearizable (thesis, section 6.4).
+
+    `boot` and `ticket` name the question; `boot` is drawn anew at each start, so that they never repeat (history 5).
+    """
+
+    term: int
+    boot: int
+    ticket: int
+
+
+class ReadResponse(NamedTuple):
+    """A majority confirmed the leader after the question came; it may be answered once `read_index` is applied."""
+
+    term: int
+    boot: int
+    ticket: int
+    read_index: int
+
+
+Message = (
+    AppendEntries
+    | AppendResponse
+    | VoteRequest
+    | VoteResponse
+    | TimeoutNow
+    | InstallSnapshot
+    | SnapshotResponse
+    | ReadRequest
+    | ReadResponse
+)
 
 KINDS: Final = (
     AppendEntries,
@@ -102,5 +132,7 @@ KINDS: Final = (
     TimeoutNow,
     InstallSnapshot,
     SnapshotResponse,
+    ReadRequest,
+    ReadResponse,
 )
 """Their order is the wire's: only ever add at the end."""

@@ -1,40 +1,114 @@
 """Linearizable reads without a log entry: ReadIndex (thesis, section 6.4), batched over one round for all readers.
 
 A read may be answered once (1) an entry of the leader's own term is committed, (2) a majority confirmed the leader in
-a round sent after the read came, and (3) the state machine has applied what was committed when both held. Tickets are
-local numbers; what goes over the wire is the round.
+a round sent after the read came, and (3) the state machine has applied what was committed when both held.
+
+A follower asks the leader for the index and answers from its own state. Its question carries a number drawn at its
+start and a ticket, which together never repeat: an answer from before a restart confirms nothing (history 5).
 """
 
 from __future__ import annotations
 
 from collections import deque
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-from coordinator.consensus.engine import ConfirmedRead
+from coordinator.consensus.engine import ConfirmedRead, Outgoing, Role
+from coordinator.consensus.raft.messages import ReadRequest, ReadResponse
+
+if TYPE_CHECKING:
+    from coordinator.consensus.raft.core import Raft
+
+ASKED_MAX: Final = 1_024
+"""Questions of a follower that are not answered yet; the oldest are forgotten, and their readers ask again."""
+
+
+class _Waiting(NamedTuple):
+    """`asker` 0: this replica's own read; else a follower's, named by `boot` and `ticket`."""
+
+    round: int
+    asker: int
+    boot: int
+    ticket: int
 
 
 class Reads:
-    def __init__(self) -> None:
+    def __init__(self, boot: int) -> None:
+        self.boot = boot
         self._last_ticket = 0
-        self._waiting: deque[tuple[int, int]] = deque()  # (ticket, the round that must be confirmed), rounds ascend
+        self._waiting: deque[_Waiting] = deque()  # Rounds ascend.
+        self._asked: dict[int, None] = {}
+
+    def next_ticket(self) -> int:
+        """Tickets are local numbers, and go on over changes of role."""
+        self._last_ticket += 1
+        return self._last_ticket
 
     def add(self, current_round: int) -> int:
         """A read came after round `current_round` was sent: only a later one can confirm it."""
-        self._last_ticket += 1
-        self._waiting.append((self._last_ticket, current_round + 1))
-        return self._last_ticket
+        ticket = self.next_ticket()
+        self._waiting.append(_Waiting(current_round + 1, 0, 0, ticket))
+        return ticket
+
+    def add_for(self, asker: int, request: ReadRequest, current_round: int) -> None:
+        self._waiting.append(_Waiting(current_round + 1, asker, request.boot, request.ticket))
+
+    def asked(self, ticket: int) -> None:
+        """This follower has asked the leader."""
+        self._asked[ticket] = None
+        while len(self._asked) > ASKED_MAX:
+            del self._asked[next(iter(self._asked))]
+
+    def take_answer(self, response: ReadResponse) -> bool:
+        """Is this the answer to an open question of this very start?"""
+        if response.boot != self.boot or response.ticket not in self._asked:
+            return False
+        del self._asked[response.ticket]
+        return True
 
     def needs_round(self, current_round: int) -> bool:
         """Does a read wait for a round that was not sent yet?"""
-        return bool(self._waiting) and self._waiting[-1][1] > current_round
+        return bool(self._waiting) and self._waiting[-1].round > current_round
 
-    def take(self, confirmed_round: int, commit: int) -> list[ConfirmedRead]:
-        """Reads that round `confirmed_round` confirms, each at the commit index of now (no earlier one than
-        the index at which it came)."""
+    def take(self, confirmed_round: int) -> list[_Waiting]:
+        """Reads that round `confirmed_round` confirms."""
         taken = []
-        while self._waiting and self._waiting[0][1] <= confirmed_round:
-            taken.append(ConfirmedRead(self._waiting.popleft()[0], commit))
+        while self._waiting and self._waiting[0].round <= confirmed_round:
+            taken.append(self._waiting.popleft())
         return taken
 
     def drop(self) -> None:
         """Leadership is lost: nobody answers these."""
         self._waiting.clear()
+
+
+def begin(raft: Raft) -> int | None:
+    """Ask for a read; its ticket. None where nobody is known who could confirm it."""
+    if raft.role is Role.LEADER:
+        return raft.reads.add(raft.rounds.current)
+    if raft.role is not Role.FOLLOWER or not raft.leader:
+        return None
+    ticket = raft.reads.next_ticket()
+    raft.reads.asked(ticket)
+    raft.late.append(Outgoing(raft.leader, ReadRequest(raft.term, raft.reads.boot, ticket)))
+    return ticket
+
+
+def on_request(raft: Raft, sender: int, request: ReadRequest) -> None:
+    if raft.role is Role.LEADER and request.term == raft.term:
+        raft.reads.add_for(sender, request, raft.rounds.current)
+
+
+def on_response(raft: Raft, response: ReadResponse) -> None:
+    if raft.reads.take_answer(response):
+        raft.confirmed_reads.append(ConfirmedRead(response.ticket, response.read_index))
+
+
+def confirm(raft: Raft) -> None:
+    """Answer the reads that a majority has confirmed: each at the commit index of now, no earlier one than that at
+    which it came."""
+    for waiting in raft.reads.take(raft.rounds.confirmed):
+        if waiting.asker:
+            answer = ReadResponse(raft.term, waiting.boot, waiting.ticket, raft.log.commit)
+            raft.early.append(Outgoing(waiting.asker, answer))
+        else:
+            raft.confirmed_reads.append(ConfirmedRead(waiting.ticket, raft.log.commit))

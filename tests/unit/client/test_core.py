@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from random import Random
+from typing import Any
 
 import pytest
 
@@ -233,9 +234,13 @@ def test_a_client_that_closes_proves_no_lease_any_more(stage):
 def test_an_answer_that_is_not_signed_by_this_key_decides_nothing(stage):
     call = stage.core.query(commands.GetKey("a"), stage.now_us, stage.now_us + 10_000_000)
     request = stage.requests()[-1][1]
-    forged = wire.seal(b"x" * 32, wire.REPLY, "node1", stage.core.reply_channel, [wire.Answer(request.id, commands.KeyValue(b"z"))])
+    forged = wire.seal(
+        b"x" * 32, wire.REPLY, "node1", stage.core.reply_channel, [wire.Answer(request.id, commands.KeyValue(b"z"))]
+    )
     stage.core.receive(forged, stage.now_us)
-    other = wire.seal(TOKEN.key, wire.REPLY, "node1", "conclave:0123abcd:r:other", [wire.Answer(request.id, commands.KeyValue(b"z"))])
+    other = wire.seal(
+        TOKEN.key, wire.REPLY, "node1", "conclave:0123abcd:r:other", [wire.Answer(request.id, commands.KeyValue(b"z"))]
+    )
     stage.core.receive(other, stage.now_us)
     stage.core.receive(b"garbage", stage.now_us)
     assert not call.done
@@ -349,7 +354,7 @@ class Taking:
         self.stage = stage
         self.flow = flows.acquire(stage.core, lambda: stage.now_us, "deploy", 9_000, wait_us, 5_000_000)
         self.call: Call = self.flow.send(None)
-        self.outcome = None
+        self.outcome: Any = None
 
     def step(self):
         """Hand the flow what its call came to."""
@@ -365,7 +370,11 @@ class Taking:
     def ask(self) -> wire.CommandRequest:
         """Up to the sent AcquireLock."""
         self.step()
-        return next(r for _, r in self.stage.requests() if isinstance(r, wire.CommandRequest) and isinstance(op_of(r).op, AcquireLock))
+        return next(
+            r
+            for _, r in self.stage.requests()
+            if isinstance(r, wire.CommandRequest) and isinstance(op_of(r).op, AcquireLock)
+        )
 
 
 @pytest.fixture

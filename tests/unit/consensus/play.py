@@ -1,7 +1,8 @@
 """A play of Raft: a few replicas, a network whose every message the test can see, and a script.
 
-Each replica's turn is the contract of `coordinator/consensus/engine.py`: early messages leave, the journal takes what is to be
-written, then committed entries are applied and late messages leave. A crash keeps what the journal took and nothing else.
+Each replica's turn is the contract of `coordinator/consensus/engine.py`: early messages leave, the journal takes what is
+to be written, then committed entries are applied and late messages leave. A crash keeps what the journal took and nothing
+else.
 """
 
 from __future__ import annotations
@@ -51,6 +52,7 @@ class Play:
     disks: dict[int, Disk] = field(default_factory=dict)
     applied: dict[int, list[bytes]] = field(default_factory=dict)
     reads: dict[int, list[int]] = field(default_factory=dict)
+    indices: dict[int, list[int]] = field(default_factory=dict)
     post: list[Letter] = field(default_factory=list)
     lost: Callable[[Letter], bool] = lambda letter: False
 
@@ -61,17 +63,18 @@ class Play:
             self.disks[replica] = Disk(HardState(1, 0, 1), [1], [first])
             self.start(replica)
 
-    def start(self, replica: int) -> Raft:
+    def start(self, replica: int, *, seed: int = 0) -> Raft:
         disk = self.disks[replica]
         log = Log([*disk.terms], [*disk.entries], disk.hard_state.commit, disk.offset, disk.offset_term)
         self.applied[replica] = [] if disk.snapshot is None else disk.snapshot.data.split(b"\n")
         self.reads[replica] = []
+        self.indices[replica] = []
         raft = Raft(
             replica,
             disk.hard_state,
             log,
             options=self.options,
-            random=Random(replica),
+            random=Random(seed or replica),
             now_us=self.now_us,
             snapshot=disk.snapshot,
         )
@@ -127,7 +130,9 @@ class Play:
             disk.entries[keep:] = ready.entries
         raft.persisted(ready)
         self.applied[replica] += raft.take_committed(1 << 30).entries
-        self.reads[replica] += [read.ticket for read in raft.take_reads()]
+        for read in raft.take_reads():
+            self.reads[replica].append(read.ticket)
+            self.indices[replica].append(read.read_index)
         self._send(replica, ready.late)
 
     def _send(self, sender: int, outgoing: list) -> None:

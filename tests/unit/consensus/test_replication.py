@@ -166,7 +166,7 @@ def test_a_long_divergence_is_found_in_few_messages():
     for _ in range(60):
         play.now_us += 10_000
         for letter in play.deliver():
-            refusals += isinstance(letter.message, AppendResponse) and not letter.message.success
+            refusals += int(isinstance(letter.message, AppendResponse) and not letter.message.success)
     assert play.words(1) == [f"kept{i}" for i in range(500)]
     assert refusals <= 4
 
@@ -210,7 +210,7 @@ def test_the_window_bounds_what_is_under_way():
     for number in range(50):
         play.propose(1, f"{number:090}")
     play.turn(1)
-    assert sum(1 for letter in play.post if letter.receiver == 2 and letter.message.entries) == 3
+    assert sum(1 for letter in play.post if letter.receiver == 2 and getattr(letter.message, "entries", None)) == 3
 
 
 def test_proposals_past_the_bound_are_refused_and_an_empty_log_never_refuses():

@@ -137,6 +137,7 @@ def test_an_old_part_does_not_take_a_replica_back():
     play.pass_time(200_000)
     leader, follower = play.replicas[1], play.replicas[3]
     snapshot = leader.snapshot
+    assert snapshot is not None
     part = InstallSnapshot(
         leader.term, 1, snapshot.last_index, snapshot.term, encode_configuration(snapshot.configuration), 3, 0, b"old"
     )
@@ -154,6 +155,7 @@ def test_parts_of_different_snapshots_do_not_mix():
     assert follower.installed is None
     follower.step(1, InstallSnapshot(2, 3, 31, 2, entry, 8, 0, b"cccc"), play.now_us)
     follower.step(1, InstallSnapshot(2, 4, 31, 2, entry, 8, 4, b"dddd"), play.now_us)
+    assert follower.installed is not None
     assert follower.installed.data == b"ccccdddd"
 
 

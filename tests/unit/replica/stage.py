@@ -83,7 +83,7 @@ class Node:
         self.journal = Journal(self.events)
         self.drops: Counter[str] = Counter()
         log = first_log(CLUSTER, "default", 1, members, WEB)
-        engine = Raft(
+        self.raft = engine = Raft(
             member.replica,
             log.hard_state,
             Log([*log.terms], [*log.entries], log.hard_state.commit),
@@ -148,8 +148,8 @@ class Stage:
 
     def elect(self, name: str = "node1") -> Node:
         for node in self.nodes.values():
-            node.replica.engine.election_due_us = self.clock.us + (0 if node.name == name else 1 << 40)
-            node.replica.engine.heard_at_us = None
+            node.raft.election_due_us = self.clock.us + (0 if node.name == name else 1 << 40)
+            node.raft.heard_at_us = None
         self.settle()
         assert self.nodes[name].replica.engine.applied_own_term
         return self.nodes[name]

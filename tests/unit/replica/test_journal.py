@@ -60,7 +60,9 @@ def test_term_vote_and_log_survive(tmp_path):
 
 
 @given(
-    st.lists(st.tuples(st.integers(0, 6), st.lists(st.binary(min_size=1, max_size=5), min_size=1, max_size=4)), max_size=12)
+    st.lists(
+        st.tuples(st.integers(0, 6), st.lists(st.binary(min_size=1, max_size=5), min_size=1, max_size=4)), max_size=12
+    )
 )
 @settings(max_examples=12, deadline=None)
 def test_a_tail_is_replaced_wherever_it_is_cut(tmp_path_factory, steps):

@@ -28,7 +28,9 @@ from coordinator.wire import PeerMessage, Token
 from tests.unit.replica.stage import CHANNELS, CLUSTER, PEER_KEY, WEB, Stage
 
 
-def command(request_id: int, session: int, number: int, op: commands.ClientOp, act_for: str = "") -> wire.CommandRequest:
+def command(
+    request_id: int, session: int, number: int, op: commands.ClientOp, act_for: str = ""
+) -> wire.CommandRequest:
     raw = msgspec.Raw(wire.encode(Command(session, number, 0, op)))
     return wire.CommandRequest(request_id, CLUSTER, act_for, raw)
 
@@ -287,7 +289,11 @@ def test_the_feed_is_whole_and_numbered(stage):
     numbers = [feed.number for feed in feeds]
     assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
     last = feeds[-1]
-    assert (last.report.role, last.report.leader, last.report.voters) == ("leader", "node1", ("node1", "node2", "node3"))
+    assert (last.report.role, last.report.leader, last.report.voters) == (
+        "leader",
+        "node1",
+        ("node1", "node2", "node3"),
+    )
     assert last.locks is not None
     assert last.elections[-1].leader == "node1"
     assert last.log[-1].what.startswith("open session")

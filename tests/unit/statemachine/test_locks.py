@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 from coordinator.statemachine.commands import (
@@ -47,7 +49,7 @@ def test_waiters_are_granted_in_the_order_they_came_each_with_a_higher_token():
     sessions = [asking.open() for _ in range(5)]
     tokens = [asking.acquire(sessions[0]).token]
     assert [asking.acquire(session) for session in sessions[1:]] == [Queued(i) for i in range(1, 5)]
-    for here, then in zip(sessions, sessions[1:], strict=False):
+    for here, then in itertools.pairwise(sessions):
         asking.machine.events.clear()
         asking.release(here)
         (grant,) = asking.machine.events

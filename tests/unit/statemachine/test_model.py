@@ -44,7 +44,7 @@ class LocksAgainstAModel(RuleBasedStateMachine):
         line = self.lines[name]
         result = self.asking.ask(session, AcquireLock(name, acquisition, wait))
         who = (session, acquisition)
-        if line and line[0] == who or not line:
+        if not line or line[0] == who:
             assert isinstance(result, Granted)
         elif not wait:
             assert isinstance(result, commands.Held)
