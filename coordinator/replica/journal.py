@@ -113,6 +113,12 @@ class SqliteJournal:
 
     def load(self, replica: int) -> StoredLog:
         """Everything of one replica, checked. Raises JournalDamaged."""
+        try:
+            return self._load(replica)
+        except sqlite3.DatabaseError as error:
+            raise JournalDamaged(f"{self._path}: {error}") from error
+
+    def _load(self, replica: int) -> StoredLog:
         row = self._db.execute(
             "SELECT term, vote, commit_index, checksum FROM hard_states WHERE replica = ?", (replica,)
         ).fetchone()

@@ -31,8 +31,8 @@ ADMINISTER: Final = "administer"
 RIGHTS: Final = (READ, WRITE, LOCK, ADMINISTER)
 
 PRINCIPAL_NAME: Final = re.compile(r"(user:)?[A-Za-z0-9][A-Za-z0-9._@+-]{0,149}")
-"""What `manage.py token NAME` may create. Names that begin with `user:` are the web tier's own: one for
-each Django user (whose own rules allow exactly the characters above)."""
+"""What `manage.py token NAME` may create. Names that begin with `user:` are the web tier's own, one for each Django
+user whose name these characters spell."""
 
 
 class _Struct(msgspec.Struct, frozen=True, array_like=True, gc=False, forbid_unknown_fields=True):

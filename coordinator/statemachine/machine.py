@@ -38,7 +38,7 @@ from coordinator.statemachine.commands import (
 )
 from coordinator.statemachine.keys import Item
 from coordinator.statemachine.locks import Lock, fencing_token
-from coordinator.statemachine.rights import PREFIXES_MAX, PRINCIPALS_MAX, RIGHT_OF, TOKENS_MAX, Principal
+from coordinator.statemachine.rights import PREFIXES_MAX, PRINCIPALS_MAX, RIGHTS_FOR, TOKENS_MAX, Principal
 from coordinator.statemachine.sessions import RESULTS_MAX, Session
 
 SESSIONS_MAX = 200_000
@@ -211,13 +211,16 @@ class Machine:
             problem = commands.name_problem(name)
             if problem is not None:
                 return Failure(commands.INVALID, problem)
-        right = RIGHT_OF.get(type(op))
-        if right is None:
+        rights = RIGHTS_FOR.get(type(op))
+        if rights is None:
             return Failure(commands.INVALID, f"{type(op).__name__} is not a client's command")
-        if not right or principal.may(right, name):
-            return None
-        where = f" on {name!r}" if name is not None and right in principal.rights else ""
-        return Failure(commands.FORBIDDEN, f"{principal.name!r} lacks the right to {right}{where}")
+        if rights and not principal.may(*rights):
+            return Failure(commands.FORBIDDEN, f"{principal.name!r} lacks the right to {' or '.join(rights)}")
+        if rights and name is not None and not principal.reaches(name):
+            return Failure(
+                commands.FORBIDDEN, f"{principal.name!r} may touch only what its prefixes name, not {name!r}"
+            )
+        return None
 
     # --- sessions ---------------------------------------------------------------------------------
 

@@ -14,28 +14,28 @@ TOKENS_MAX: Final = 10_000
 PRINCIPALS_MAX: Final = 10_000
 PREFIXES_MAX: Final = 64
 
-RIGHT_OF: Final[dict[type, str]] = {
-    commands.OpenSession: "",
-    commands.CloseSession: "",
-    commands.AcquireLock: LOCK,
-    commands.ReleaseLock: "",
-    commands.CancelAcquire: "",
-    commands.PutKey: WRITE,
-    commands.DeleteKey: WRITE,
-    commands.SetPrincipal: ADMINISTER,
-    commands.RemovePrincipal: ADMINISTER,
-    commands.AddToken: ADMINISTER,
-    commands.RemoveToken: ADMINISTER,
-    commands.GetKey: READ,
-    commands.GetLock: READ,
-    commands.ListLocks: READ,
-    commands.AwaitGrant: "",
-    commands.GetSession: "",
-    commands.GetToken: ADMINISTER,
-    commands.GetPrincipal: ADMINISTER,
-    commands.ListPrincipals: ADMINISTER,
+RIGHTS_FOR: Final[dict[type, tuple[str, ...]]] = {
+    commands.OpenSession: (),
+    commands.CloseSession: (),
+    commands.AcquireLock: (LOCK,),
+    commands.ReleaseLock: (),
+    commands.CancelAcquire: (),
+    commands.PutKey: (WRITE,),
+    commands.DeleteKey: (WRITE,),
+    commands.SetPrincipal: (ADMINISTER,),
+    commands.RemovePrincipal: (ADMINISTER,),
+    commands.AddToken: (ADMINISTER,),
+    commands.RemoveToken: (ADMINISTER,),
+    commands.GetKey: (READ,),
+    commands.GetLock: (READ, LOCK),
+    commands.ListLocks: (READ, LOCK),
+    commands.AwaitGrant: (),
+    commands.GetSession: (),
+    commands.GetToken: (ADMINISTER,),
+    commands.GetPrincipal: (ADMINISTER,),
+    commands.ListPrincipals: (ADMINISTER,),
 }
-"""The right that each command and query takes; "": every principal's, since it only touches sessions of its own.
+"""The rights of which each command and query takes one; (): every principal's, since it touches its own sessions alone.
 Letting go takes no right: whoever lost the right to lock must still be able to release."""
 
 
@@ -52,11 +52,13 @@ class Principal:
         self.prefixes = set_principal.prefixes
         self.act_for = set_principal.act_for
 
-    def may(self, right: str, name: str | None = None) -> bool:
-        """Has it `right`, and on `name` (where the right is on a name)?"""
-        if right and right not in self.rights:
-            return False
-        return name is None or not self.prefixes or name.startswith(self.prefixes)
+    def may(self, *rights: str) -> bool:
+        """Has it one of `rights`?"""
+        return any(right in self.rights for right in rights)
+
+    def reaches(self, name: str) -> bool:
+        """Do its prefixes let it touch `name`?"""
+        return not self.prefixes or name.startswith(self.prefixes)
 
     def view(self) -> PrincipalView:
         return PrincipalView(self.name, self.rights, self.prefixes, self.act_for, tuple(sorted(self.tokens)))

@@ -12,7 +12,8 @@ from random import Random
 from typing import Final, NamedTuple
 
 from coordinator.consensus.engine import HardState
-from coordinator.replica.ports import JournalFailed, Write
+from coordinator.replica.journal import StoredLog
+from coordinator.replica.ports import Head, JournalFailed, Write
 
 FSYNC_US_MIN: Final = 120
 FSYNC_US_MAX: Final = 400
@@ -30,29 +31,50 @@ class Stored(NamedTuple):
     """What a process finds when it starts."""
 
     replica: int
-    hard_state: HardState
-    terms: list[int]
-    entries: list[bytes]
+    log: StoredLog
+
+
+NOTHING: Final = Stored(0, StoredLog(HardState(0, 0, 0), [], []))
+"""A new disk."""
 
 
 class Disk:
     """One replica's durable state; `replica` 0: empty, as a new disk is."""
 
     def __init__(self, stored: Stored) -> None:
-        self.replica = stored.replica
-        self.hard_state = stored.hard_state
-        self.terms = [*stored.terms]
-        self.entries = [*stored.entries]
         self.damaged = False
         self.full = False
+        self.put(stored)
+
+    def put(self, stored: Stored) -> None:
+        """Hold this and nothing else."""
+        log = stored.log
+        self.replica = stored.replica
+        self.hard_state = log.hard_state
+        self.terms = [*log.terms]
+        self.entries = [*log.entries]
+        self.offset = log.offset
+        self.offset_term = log.offset_term
+        self.snapshot = log.snapshot
 
     @property
     def last_index(self) -> int:
-        return len(self.terms)
+        return self.offset + len(self.terms)
+
+    @property
+    def last_term(self) -> int:
+        return self.terms[-1] if self.terms else self.offset_term
+
+    def term_at(self, index: int) -> int | None:
+        """None where the disk does not hold it."""
+        if index == self.offset:
+            return self.offset_term
+        position = index - self.offset - 1
+        return self.terms[position] if 0 <= position < len(self.terms) else None
 
     def wipe(self) -> None:
         """Lose everything. What comes back is a new disk (DESIGN.md, rule 4)."""
-        self.__init__(Stored(0, HardState(0, 0, 0), [], []))  # type: ignore[misc]
+        self.put(NOTHING)
 
     def load(self) -> Stored | None:
         """What is there; None on an empty disk. Raises DiskDamaged."""
@@ -60,16 +82,28 @@ class Disk:
             raise DiskDamaged("a bit has flipped")
         if self.replica == 0:
             return None
-        return Stored(self.replica, self.hard_state, [*self.terms], [*self.entries])
+        log = StoredLog(
+            self.hard_state, [*self.terms], [*self.entries], self.offset, self.offset_term, self.snapshot
+        )
+        return Stored(self.replica, log)
 
     def write(self, write: Write) -> None:
+        """What the real journal does with it (`coordinator/replica/journal.py`)."""
         assert write.replica == self.replica, f"{write.replica} writes to the disk of {self.replica}"
+        if write.head is not None:
+            self._put_head(write.head)
         if write.entries:
-            keep = write.first_index - 1
-            assert 0 <= keep <= len(self.terms), f"a gap: entries from {write.first_index} behind {len(self.terms)}"
+            keep = write.first_index - 1 - self.offset
+            assert 0 <= keep <= len(self.terms), f"a gap: entries from {write.first_index} behind {self.last_index}"
             self.terms[keep:] = write.terms
             self.entries[keep:] = write.entries
         self.hard_state = write.hard_state
+
+    def _put_head(self, head: Head) -> None:
+        gone = head.offset - self.offset if head.keep_tail else len(self.terms)
+        del self.terms[:gone]
+        del self.entries[:gone]
+        self.offset, self.offset_term, self.snapshot = head.offset, head.offset_term, head.snapshot
 
 
 class Journal:

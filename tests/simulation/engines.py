@@ -23,8 +23,11 @@ class EngineKind(NamedTuple):
 
 
 def _build_raft(stored: Stored, options: Options, random: Random, now_us: int) -> Engine:
-    log = Log(stored.terms, stored.entries, stored.hard_state.commit)
-    return Raft(stored.replica, stored.hard_state, log, options=options, random=random, now_us=now_us)
+    found = stored.log
+    log = Log(found.terms, found.entries, found.hard_state.commit, found.offset, found.offset_term)
+    return Raft(
+        stored.replica, found.hard_state, log, options=options, random=random, now_us=now_us, snapshot=found.snapshot
+    )
 
 
 def _raft_options(random: Random) -> Options:
@@ -34,6 +37,8 @@ def _raft_options(random: Random) -> Options:
             message_bytes_max=random.choice((1, 200, 600)),
             inflight_messages_max=random.choice((1, 2, 5)),
             inflight_bytes_max=random.choice((1, 500, 4_000)),
+            snapshot_chunk_bytes=random.choice((64, 300, 1_000)),
+            snapshot_window_bytes=random.choice((64, 900, 3_000)),
         )
     if random.random() < 0.15:
         options = options._replace(uncommitted_bytes_max=random.choice((1, 300)))

@@ -20,6 +20,7 @@ from coordinator.replica.ports import JournalFailed, Outbound, Write
 from coordinator.replica.replica import Replica
 from coordinator.replica.report import Identity
 from coordinator.replica.turn import Turn
+from coordinator.statemachine import snapshot
 from coordinator.statemachine.commands import Result
 from coordinator.statemachine.machine import Machine
 from tests.simulation.bus import Bus
@@ -165,7 +166,17 @@ class Node:
         world = self.world
         engine = world.engine_kind.build(stored, world.settings.options, Random(self.random.getrandbits(64)), now_us)
         machine = _SeenMachine(self._applied)
-        replica = _SeenReplica(world.cluster, world.settings.cluster_name, stored.replica, engine, machine, now_us)
+        if stored.log.snapshot is not None:
+            snapshot.load(machine, stored.log.snapshot.data)
+        replica = _SeenReplica(
+            world.cluster,
+            world.settings.cluster_name,
+            stored.replica,
+            engine,
+            machine,
+            now_us,
+            compaction=world.settings.compaction,
+        )
         replica.see_keep_alive = self._kept_alive
         return replica
 

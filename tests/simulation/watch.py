@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from coordinator.consensus.engine import Outgoing, Role
 from coordinator.consensus.entries import COMMAND
+from coordinator.replica.journal import StoredLog
 from coordinator.replica.ports import Write
 from coordinator.statemachine.commands import Result
 from coordinator.statemachine.machine import Event
 
 if TYPE_CHECKING:
     from tests.simulation.clients import Client, HeldLease
-    from tests.simulation.disk import Stored
     from tests.simulation.history import Operation
     from tests.simulation.node import Node
     from tests.simulation.world import World
@@ -112,7 +112,7 @@ HOOKS: Final = (
 class Watch:
     """Tells each checker what it wants to know, and keeps the truth."""
 
-    def __init__(self, checkers: list[Checker], born: Stored) -> None:
+    def __init__(self, checkers: list[Checker], born: StoredLog) -> None:
         """`born`: what every journal begins with, committed."""
         self.checkers = checkers
         wanted: dict[str, list[Any]] = {}
@@ -174,7 +174,8 @@ class Watch:
 
     def _note_commits(self, node: Node, after_index: int, last_index: int) -> None:
         log = node.engine.log
-        for index in range(after_index + 1, last_index + 1):
+        # What a snapshot brought is not in the log any more; that it is right, is for SnapshotSafety to say.
+        for index in range(max(after_index, log.offset) + 1, last_index + 1):
             position = index - log.offset - 1
             term, entry = log.terms[position], log.entries[position]
             is_first = index == len(self.committed_terms) + 1

@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 from coordinator.consensus.membership import Member
 from coordinator.consensus.raft.options import Options
 from coordinator.replica.births import FIRST_EPOCH, first_log
+from coordinator.replica.replica import Compaction
 from coordinator.wire import Channels, Token
 from tests.simulation import faults
 from tests.simulation.checkers import CHECKERS
@@ -38,6 +39,7 @@ class Settings(NamedTuple):
     mix: Mix
     drift_ppm_max: int
     with_feed: bool
+    compaction: Compaction
     cluster_name: str = "default"
 
     @classmethod
@@ -50,6 +52,7 @@ class Settings(NamedTuple):
             mix=Mix.draw(random),
             drift_ppm_max=random.choice((0, 500, DRIFT_PPM_MAX)),
             with_feed=random.random() < 0.03,
+            compaction=Compaction(random.choice((5, 12, 30, 60, 10_000)), random.choice((0, 3, 20))),
         )
 
 
@@ -77,7 +80,7 @@ class World:
         self.clients = [Client(self, f"c{n}", Random(f"{seed}:c{n}")) for n in range(1, settings.clients + 1)]
         born = self.nodes[0].disk.load()
         assert born is not None, "a cluster is born with something in its journals"
-        self.watch = Watch([checker(self) for checker in CHECKERS], born)
+        self.watch = Watch([checker(self) for checker in CHECKERS], born.log)
         if trace is not None:
             self.network.delivered = self._delivered
 
@@ -90,7 +93,7 @@ class World:
         for member in members:
             self.network.name_place(self.channels.peer(member.node), member.node)
             self.network.name_place(self.channels.client(member.node), member.node)
-            stored = Stored(member.replica, log.hard_state, log.terms, log.entries)
+            stored = Stored(member.replica, log)
             nodes.append(Node(self, member.node, stored, Random(f"{self.seed}:{member.node}")))
         return nodes
 

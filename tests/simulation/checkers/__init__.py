@@ -22,6 +22,7 @@ from tests.simulation.checkers.log_matching import LogMatching
 from tests.simulation.checkers.no_lost_write import NoLostWrite
 from tests.simulation.checkers.persistence_order import PersistenceOrder
 from tests.simulation.checkers.reads_never_stale import ReadsNeverStale
+from tests.simulation.checkers.snapshot_safety import SnapshotSafety
 from tests.simulation.checkers.state_machine_safety import StateMachineSafety
 from tests.simulation.checkers.stalls_spare_sessions import StallsSpareSessions
 from tests.simulation.checkers.terms_and_votes import TermsAndVotes
@@ -45,6 +46,7 @@ CHECKERS: Final[tuple[type[Checker], ...]] = (
     FencingTokens,
     StallsSpareSessions,
     DigestsEqual,
+    SnapshotSafety,
 )
 
 OUTSIDE: Final = ("no-defect", "liveness")

@@ -27,6 +27,12 @@ class CommitDurability(Checker):
             self._logs[node.disk.replica] = [*node.disk.terms]
 
     def journaled(self, node: Node, write: Write) -> None:
+        if write.head is not None:
+            known = self._logs[write.replica]
+            index = write.head.snapshot.last_index
+            known[:index] = self.world.watch.committed_terms[:index]
+            if not write.head.keep_tail:
+                del known[index:]
         if write.entries:
             self._logs[write.replica][write.first_index - 1 :] = write.terms
 

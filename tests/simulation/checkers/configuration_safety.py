@@ -29,9 +29,13 @@ class ConfigurationSafety(Checker):
             ]
 
     def journaled(self, node: Node, write: Write) -> None:
+        known = self._on_disk[write.replica]
+        if write.head is not None:
+            snapshot = write.head.snapshot
+            tail = [one for one in known if one[0] > snapshot.last_index and write.head.keep_tail]
+            known[:] = [(snapshot.last_index, snapshot.configuration), *tail]
         if not write.entries:
             return
-        known = self._on_disk[write.replica]
         while known and known[-1][0] >= write.first_index:
             known.pop()
         for index, entry in enumerate(write.entries, write.first_index):

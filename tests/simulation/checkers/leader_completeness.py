@@ -34,7 +34,7 @@ class LeaderCompleteness(Checker):
             self.violated(
                 f"{node.name} leads term {node.engine.term} with {log.last_index} entries; {until} are committed"
             )
-        start = log.offset
+        start = min(log.offset, until)
         if log.terms[: until - start] != watch.committed_terms[start:until]:
             index = next(i for i in range(start + 1, until + 1) if log.term_at(i) != watch.committed_terms[i - 1])
             self.violated(

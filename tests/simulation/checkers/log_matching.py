@@ -26,7 +26,8 @@ class LogMatching(Checker):
     def journaled(self, node: Node, write: Write) -> None:
         if not write.entries:
             return
-        before = node.disk.terms[write.first_index - 2] if write.first_index > 1 else 0
+        before = node.disk.term_at(write.first_index - 1)
+        assert before is not None, "entries are behind what the disk holds"
         for index, (term, entry) in enumerate(zip(write.terms, write.entries, strict=True), write.first_index):
             self.checks += 1
             known = self._entries.setdefault((index, term), (entry, before))
@@ -40,10 +41,10 @@ class LogMatching(Checker):
     def changed(self, node: Node, before: View, after: View) -> None:
         self.checks += 1
         disk = node.disk
-        if disk.last_index != after.last_index or (disk.terms and disk.terms[-1] != after.last_term):
+        if disk.last_index != after.last_index or disk.last_term != after.last_term:
             self.violated(
                 f"{node.name} holds entries up to {after.last_index} of term {after.last_term}, "
-                f"its disk up to {disk.last_index} of term {disk.terms[-1] if disk.terms else 0}"
+                f"its disk up to {disk.last_index} of term {disk.last_term}"
             )
 
     def started(self, node: Node) -> None:

@@ -131,6 +131,14 @@ def test_rights_are_checked_at_apply():
     assert asking.query(GetKey("build/x"), "narrow").value == b"1"
 
 
+def test_whoever_may_lock_may_see_who_holds():
+    asking = Asking()
+    web = asking.open("web")
+    asking.ask(web, SetPrincipal("locker", ("lock",)), "web")
+    assert asking.query(commands.GetLock("deploy"), "locker").holder is None
+    assert asking.query(GetKey("deploy"), "locker").code == commands.FORBIDDEN
+
+
 def test_only_an_administrator_edits_principals_and_nobody_becomes_the_web_tier():
     asking = Asking()
     web, ci = asking.open("web"), asking.open("ci")
