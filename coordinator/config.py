@@ -7,6 +7,7 @@ the parts do with it (Django's settings, the supervisor's, the embedded Redis).
 from __future__ import annotations
 
 import errno
+import importlib.util
 import ipaddress
 import json
 import os
@@ -35,6 +36,14 @@ _PORTS_OF_OUR_OWN: Final = range(20_000, 30_000)
 """Below those that Linux takes for outgoing connections, so that a port kept over restarts stays free."""
 
 _HOST: Final = re.compile(r"\.?[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?(:\d{1,5})?|\[[0-9a-fA-F:]+\](:\d{1,5})?")
+_DATABASE_DRIVERS: Final = {
+    "sqlite": ("sqlite3",),
+    "postgres": ("psycopg", "psycopg2"),
+    "postgresql": ("psycopg", "psycopg2"),
+    "mysql": ("MySQLdb",),
+    "oracle": ("oracledb",),
+}
+"""What a scheme needs, by the names under which it is imported. SQLite's comes with Python."""
 _TRUE: Final = frozenset({"1", "true", "yes", "on"})
 _FALSE: Final = frozenset({"0", "false", "no", "off"})
 
@@ -157,11 +166,15 @@ class Config(BaseSettings):
     @field_validator("database_url", mode="before")
     @classmethod
     def _a_database_url(cls, value: Any) -> str:
-        return _url(
+        text = _url(
             value,
-            {"postgres", "postgresql", "mysql", "mariadb", "sqlite", "oracle"},
+            set(_DATABASE_DRIVERS),
             "a database address such as postgres://user:password@host:5432/name or sqlite:////path/file",
         )
+        drivers = _DATABASE_DRIVERS[urlsplit(text).scheme]
+        if not any(importlib.util.find_spec(driver) for driver in drivers):
+            raise ValueError(f"a database whose driver is installed; pip install {drivers[0]} into this environment")
+        return text
 
     @field_validator("faults", mode="before")
     @classmethod

@@ -134,6 +134,13 @@ def test_a_signal_ends_all_of_it_within_10_s(new_installation: New, how: signal.
         assert "stopped" in installation.terminal
 
 
+def test_parts_that_hang_do_not_hold_up_the_end(new_installation: New) -> None:
+    with new_installation() as installation:
+        for process in installation.parts().values():
+            process.suspend()
+        assert installation.stop(signal.SIGTERM) < 10
+
+
 def test_a_signal_in_the_middle_of_setting_up_leaves_nothing_either(new_installation: New) -> None:
     installation = new_installation()
     installation.start()

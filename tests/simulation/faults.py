@@ -73,6 +73,7 @@ KINDS: Final = (
     Kind("power-loss", 0.3, ("all",), (20, 800)),
     Kind("pause", 1.0, MOSTLY_LEADER, (20, 2_500), ("", "", "elected", "kept-alive")),
     Kind("suspend", 0.5, MOSTLY_LEADER, (50, 3_000)),
+    Kind("sleeping-leader", 0.8, ("leader",), (700, 3_000), ("", "kept-alive", "locked")),
     # --- disks
     Kind("failed-fsync", 0.6, ANYONE, (50, 1_500)),
     Kind("full-disk", 0.3, ANYONE, (100, 2_000)),

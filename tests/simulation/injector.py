@@ -309,6 +309,19 @@ class Injector:
         self._later(fault, node.resume)
         return True
 
+    def _sleeping_leader(self, fault: Fault) -> bool:
+        """A leader's machine is suspended and cut off from its peers. When it wakes it hears nobody for a while, and by
+        its clock no time has passed; clients still ask it."""
+        node = self._node(fault)
+        if node is None or node.paused:
+            return False
+        others = [other.name for other in self.world.nodes if other is not node]
+        self._cut(fault, [(node.name, other) for other in others] + [(other, node.name) for other in others])
+        node.pause(clock_stops=True)
+        wake_us = int(fault.duration_us * (0.6 + 0.35 * fault.level))
+        self._later(fault._replace(duration_us=wake_us), node.resume)
+        return True
+
     # --- disks ------------------------------------------------------------------------------------
 
     def _failed_fsync(self, fault: Fault) -> bool:

@@ -91,6 +91,8 @@ class Node:
         self.replica: Replica | None = None
         self.engine: Any = None
         self.view: View
+        self.turn_us = 0
+        """When, by its clock, the last turn began."""
         self.paused = False
         self.kept_alive: dict[int, list[int]] = {}
         """Session to when this process took in a keep-alive of it, in waking time."""
@@ -226,6 +228,7 @@ class Node:
         turn = self.turn
         assert turn is not None
         self.clock.ahead_us = 0
+        self.turn_us = self.clock.now_us()
         turn.is_early = True
         try:
             outcome = turn.run()

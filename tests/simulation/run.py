@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import gc
 from collections import Counter
 from collections.abc import Callable
 from random import Random
 from typing import Final, NamedTuple
 
+from coordinator.replica import replica as replica_module
 from tests.simulation.faults import Fault
 from tests.simulation.history import Operation
 from tests.simulation.watch import Violation
@@ -54,6 +54,8 @@ def run_seed(
     world = World(seed, settings, draw_plan(seed) if plan is None else plan, trace)
     violation: tuple[str, str] | None = None
     healed_us = 0
+    usual_bytes_max = replica_module.APPLY_BYTES_MAX
+    replica_module.APPLY_BYTES_MAX = settings.apply_bytes_max  # type: ignore[misc]
     try:
         world.begin()
         world.scheduler.run(CHAOS_US_MAX, EVENTS_MIN)
@@ -63,6 +65,7 @@ def run_seed(
         violation = (found.checker, str(found))
         world.note("violation", f"{found.checker}: {found}")
     finally:
+        replica_module.APPLY_BYTES_MAX = usual_bytes_max  # type: ignore[misc]
         for client in world.clients:
             client.die()
     return _result(world, violation, healed_us)
@@ -80,7 +83,6 @@ def _heal(world: World) -> int:
         if scheduler.now_us - since_us > SERVE_US_MAX:
             raise Violation("liveness", f"after {SERVE_US_MAX / 1e6:.0f} s without faults: {probes.missing()}")
         scheduler.run(scheduler.now_us + LOOK_US, 1 << 60)
-        probes.look()
     return scheduler.now_us - since_us
 
 
@@ -89,7 +91,6 @@ class Probes:
 
     def __init__(self, world: World) -> None:
         self._world = world
-        self._asked: list[Operation] = []
         self._done = 0
         for client in world.clients:
             client.add_script(self._probe(client, world.workload))
@@ -104,12 +105,16 @@ class Probes:
                 pass
         self._done += 1
 
-    def look(self) -> None:
-        pass
-
     @property
     def served(self) -> bool:
-        return self._done == len(self._world.clients) and not self._behind()
+        return self._done == len(self._world.clients) and not self._behind() and not self._held()
+
+    def _held(self) -> list[str]:
+        """Locks that somebody holds or waits for, though every client has let go."""
+        leader = self._world.watch.leader
+        if leader is None or leader.replica is None:
+            return []
+        return sorted(leader.replica.machine.locks)
 
     def _behind(self) -> list[str]:
         committed = len(self._world.watch.committed_entries)
@@ -124,7 +129,7 @@ class Probes:
         leaders = [node.name for node in world.nodes if node.leads]
         return (
             f"leaders {leaders}, {self._done} of {len(world.clients)} clients were served, "
-            f"behind are {self._behind()}, up are {[node.name for node in world.nodes if node.is_up]}"
+            f"behind are {self._behind()}, held are {self._held()}, up are {[node.name for node in world.nodes if node.is_up]}"
         )
 
 

@@ -62,6 +62,9 @@ class Checker:
     def changed(self, node: Node, before: View, after: View) -> None:
         """A turn of `node` changed what is seen of it."""
 
+    def led(self, node: Node) -> None:
+        """`node` leads at the end of a turn."""
+
     def elected(self, node: Node) -> None:
         """`node` has become the leader of its term."""
 
@@ -96,6 +99,7 @@ class Checker:
 HOOKS: Final = (
     "started",
     "changed",
+    "led",
     "elected",
     "journaled",
     "committed",
@@ -121,6 +125,7 @@ class Watch:
             wanted[hook] = [getattr(c, hook) for c in checkers if getattr(type(c), hook) is not base]
         self._wanted = wanted
         self._changed = wanted["changed"]
+        self._led = wanted["led"]
         self._committed = wanted["committed"]
         self._applied = wanted["applied"]
         self._publishing = wanted["publishing"]
@@ -148,6 +153,9 @@ class Watch:
     def turn_ended(self, node: Node) -> None:
         before = node.view
         engine = node.engine
+        if engine.role is Role.LEADER:
+            for listener in self._led:
+                listener(node)
         if (
             engine.log.last_index == before.last_index
             and engine.term == before.term

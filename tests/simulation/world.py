@@ -40,6 +40,7 @@ class Settings(NamedTuple):
     drift_ppm_max: int
     with_feed: bool
     compaction: Compaction
+    apply_bytes_max: int
     cluster_name: str = "default"
 
     @classmethod
@@ -52,6 +53,7 @@ class Settings(NamedTuple):
             mix=Mix.draw(random),
             drift_ppm_max=random.choice((0, 500, DRIFT_PPM_MAX)),
             with_feed=random.random() < 0.03,
+            apply_bytes_max=random.choice((2 * 1024 * 1024, 2 * 1024 * 1024, 400, 60)),
             compaction=Compaction(random.choice((5, 12, 30, 60, 10_000)), random.choice((0, 3, 20))),
         )
 

@@ -124,11 +124,18 @@ def test_a_refusal_repeats_no_password(monkeypatch: pytest.MonkeyPatch, url: str
     assert "s3cret" not in _refusal(monkeypatch, DATABASE_URL=url.replace("http", "ftp"))
 
 
+def test_a_database_without_its_driver_is_refused_with_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    line = _refusal(monkeypatch, DATABASE_URL="postgres://user:s3cret@host/name")
+    assert line.startswith("DATABASE_URL: expected a database whose driver is installed; pip install psycopg")
+    assert "s3cret" not in line
+
+
 def test_a_printed_config_repeats_no_password(monkeypatch: pytest.MonkeyPatch) -> None:
     config = _load(
         monkeypatch,
         REDIS_URL="redis://u:s3cret@host",
-        DATABASE_URL="postgres://u:s3cret@host/name",
+        DATABASE_URL="sqlite://u:s3cret@host/name",
         CONCLAVE_ADMIN_PASSWORD="s3cret",
     )
     assert config.admin_password == "s3cret"

@@ -6,6 +6,7 @@ Each step can be cut off at any moment and is found done or undone by the next `
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import time
@@ -118,8 +119,9 @@ class Command(BaseCommand):
         return supervision.Part("web", command, rank=30, stop_s_max=WEB_STOP_S_MAX)
 
     def _say(self, line: str) -> None:
-        self.stdout.write(line)
-        self.stdout.flush()
+        with contextlib.suppress(OSError):  # whoever read it has gone; that is no reason to stop
+            self.stdout.write(line)
+            self.stdout.flush()
 
 
 def _set_environment_of_parts(data: DataDirectory) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from tests.simulation.checkers.check_quorum import CheckQuorum
 from tests.simulation.checkers.commit_durability import CommitDurability
 from tests.simulation.checkers.configuration_safety import ConfigurationSafety
 from tests.simulation.checkers.digests_equal import DigestsEqual
@@ -21,6 +22,7 @@ from tests.simulation.checkers.linearizability import Linearizability
 from tests.simulation.checkers.log_matching import LogMatching
 from tests.simulation.checkers.no_lost_write import NoLostWrite
 from tests.simulation.checkers.persistence_order import PersistenceOrder
+from tests.simulation.checkers.pre_vote import PreVote
 from tests.simulation.checkers.reads_never_stale import ReadsNeverStale
 from tests.simulation.checkers.snapshot_safety import SnapshotSafety
 from tests.simulation.checkers.state_machine_safety import StateMachineSafety
@@ -31,6 +33,8 @@ from tests.simulation.watch import Checker
 CHECKERS: Final[tuple[type[Checker], ...]] = (
     ElectionSafety,
     TermsAndVotes,
+    PreVote,
+    CheckQuorum,
     LeaderAppendOnly,
     LogMatching,
     LeaderCompleteness,

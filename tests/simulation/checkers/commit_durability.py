@@ -1,5 +1,7 @@
 """Nothing is committed before a majority has it on disk (Raft, sections 5.3 and 5.4.2; DESIGN.md, rule 3).
 
+And a leader commits by counting only up to an entry of its own term: those of older terms go along with it.
+
 When the first replica takes an entry for committed, a majority of the voters' disks must hold it, in that term. Disks that
 were lost for good count where they held it: what they acknowledged, they had.
 """
@@ -8,8 +10,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from coordinator.consensus.engine import Role
 from coordinator.replica.ports import Write
-from tests.simulation.watch import Checker
+from tests.simulation.watch import Checker, View
 
 if TYPE_CHECKING:
     from tests.simulation.node import Node
@@ -35,6 +38,13 @@ class CommitDurability(Checker):
                 del known[index:]
         if write.entries:
             self._logs[write.replica][write.first_index - 1 :] = write.terms
+
+    def changed(self, node: Node, before: View, after: View) -> None:
+        if after.role is Role.LEADER and after.commit > max(before.commit, node.engine.log.offset):
+            self.checks += 1
+            term = node.engine.log.term_at(after.commit)
+            if term != after.term:
+                self.violated(f"{node.name}, leader of term {after.term}, commits up to {after.commit}, of term {term}")
 
     def committed(self, node: Node, index: int, term: int, entry: bytes, is_first: bool) -> None:
         if not is_first:

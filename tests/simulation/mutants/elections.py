@@ -116,7 +116,10 @@ MUTANTS: Final = (
     Mutant(
         "vote-before-its-journal",
         "DESIGN.md, rule 3: a vote leaves after its fsync",
-        (Edit(f"{_ELECTIONS}:_answer", "raft.late.append", "(raft.early if granted else raft.late).append"),),
+        (
+            Edit(f"{_ELECTIONS}:_answer", "raft.late.append", "(raft.early if granted else raft.late).append"),
+            Edit(f"{_CORE}:Raft.ready", "if hard_state.term != self.on_disk.term:", "if False:"),
+        ),
     ),
     Mutant(
         "higher-term-not-followed",

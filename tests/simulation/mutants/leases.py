@@ -17,8 +17,8 @@ MUTANTS: Final = (
         (
             Edit(
                 f"{_REPLICA}:Replica.ask",
-                "self._reads.append(_Read(caller, request, principal))",
-                "read = _Read(caller, request, principal)\n"
+                "self._reads.append(_Read(caller, request, principal, actor))",
+                "read = _Read(caller, request, principal, actor)\n"
                 "        if isinstance(request, wire.KeepAliveRequest) and self.leases is not None:\n"
                 "            return self._keep_alive(read, request.id, request.session, answers)\n"
                 "        self._reads.append(read)",
@@ -41,8 +41,8 @@ MUTANTS: Final = (
             ),
             Edit(
                 f"{_REPLICA}:Replica.ask",
-                "self._reads.append(_Read(caller, request, principal))",
-                "read = _Read(caller, request, principal)\n"
+                "self._reads.append(_Read(caller, request, principal, actor))",
+                "read = _Read(caller, request, principal, actor)\n"
                 "        if isinstance(request, wire.KeepAliveRequest) and self.leases is not None:\n"
                 "            if not self.engine.may_answer:\n"
                 "                return self._keep_alive(read, request.id, request.session, answers)\n"

@@ -75,9 +75,4 @@ MUTANTS: Final = (
             ),
         ),
     ),
-    Mutant(
-        "reads-survive-the-leadership",
-        "Raft, section 8: what was asked of a leader that is one no more, it does not answer",
-        (Edit(f"{_CORE}:Raft.drop_leadership", "    self.reads.drop()\n    self._confirmed_reads = []\n", ""),),
-    ),
 )

@@ -73,8 +73,8 @@ MUTANTS: Final = (
             ),
             Edit(
                 f"{_REPLICATION}:on_append_entries",
-                "elections.become_follower(raft, message.term, sender, now_us)",
-                "elections.become_follower(raft, max(raft.term, message.term), sender, now_us)",
+                "elections.follow(raft, message.term, sender, now_us)",
+                "elections.follow(raft, max(raft.term, message.term), sender, now_us)",
             ),
         ),
     ),
@@ -99,11 +99,6 @@ MUTANTS: Final = (
                 "match = max(match, self.next - 1)\n    news = match > self.match",
             ),
         ),
-    ),
-    Mutant(
-        "leader-counts-itself-before-its-disk",
-        "Thesis, section 10.2.1: the leader counts itself once its own disk has the entry",
-        (Edit(f"{_REPLICATION}:advance_commit", "log.unwritten - 1 if", "log.last_index if"),),
     ),
     Mutant(
         "refusal-counted-as-acknowledgement",

@@ -12,7 +12,7 @@ MUTANTS: Final = (
     Mutant(
         "retry-applied-twice",
         "DESIGN.md, rule 7: a request is applied once by its session and number",
-        (Edit(f"{_MACHINE}._apply_request", "if known is not None:\n        return known\n", ""),),
+        (Edit(f"{_MACHINE}._apply_request", "    if known is not None:\n        return known\n", ""),),
     ),
     Mutant(
         "only-the-last-number-remembered",
