@@ -75,9 +75,10 @@ class Log:
         self.offset, self.offset_term = offset, term
 
     def install(self, index: int, term: int) -> bool:
-        """Begin behind a snapshot that ends at `index`. True where the tail behind it is kept, because it matches."""
-        keep = self.matches(index, term)
-        if keep:
+        """Begin behind a snapshot that ends at `index`. A tail behind it is kept where it matches. True where the journal
+        may keep its tail too: not where what is there was cut off in memory and not yet on disk."""
+        keep_on_disk = self.matches(index, term) and self.unwritten > index
+        if self.matches(index, term):
             position = index - self.offset
             del self.terms[:position]
             del self.entries[:position]
@@ -86,8 +87,8 @@ class Log:
             self.entries.clear()
         self.offset, self.offset_term = index, term
         self.commit = max(self.commit, index)
-        self.unwritten = max(self.unwritten, index + 1) if keep else index + 1
-        return keep
+        self.unwritten = self.unwritten if keep_on_disk else index + 1
+        return keep_on_disk
 
     def slice(self, first_index: int, last_index: int, bytes_max: int) -> tuple[list[int], list[bytes]]:
         """Entries from `first_index` to `last_index`, cut at `bytes_max` but never below one entry."""

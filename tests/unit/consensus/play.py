@@ -119,9 +119,9 @@ class Play:
             return
         disk = self.disks[replica]
         if ready.install is not None:
+            cut = ready.install.last_index - disk.offset if ready.keep_tail else len(disk.entries)
+            del disk.terms[:cut], disk.entries[:cut]
             disk.snapshot, disk.offset, disk.offset_term = ready.install, ready.install.last_index, ready.install.term
-            if not ready.keep_tail:
-                disk.terms, disk.entries = [], []
             self.applied[replica] = ready.install.data.split(b"\n")
         if ready.hard_state is not None:
             disk.hard_state = ready.hard_state

@@ -178,3 +178,30 @@ def test_nothing_is_cut_that_is_not_applied_committed_and_on_disk():
     play.settle()
     with pytest.raises(AssertionError):
         leader.log.compact(leader.last_index)
+
+
+def test_a_tail_on_disk_that_memory_has_cut_off_does_not_come_back():
+    """A conflicting tail is cut off, and in the same turn a snapshot covers what took its place."""
+    play = Play()
+    follower, disk = play.replicas[3], play.disks[3]
+    follower.step(1, AppendEntries(2, 1, 1, 1, 1, [2] * 19, [b"\x01old%d" % i for i in range(2, 21)]), 0)
+    play.turn(3)
+    assert len(disk.entries) == 20
+    new = [b"\x01new%d" % i for i in range(10, 14)]
+    follower.step(2, AppendEntries(3, 9, 2, 1, 1, [3] * 4, new), 0)
+    entry = encode_configuration(follower.configuration)
+    follower.step(2, InstallSnapshot(3, 2, 12, 3, entry, 4, 0, b"\x01xy"[:3] + b"z"), 0)
+    play.turn(3)
+    assert disk.offset == 12
+    assert (disk.terms, disk.entries) == ([3], [b"\x01new13"])
+
+
+def test_a_tail_that_is_on_disk_and_matches_is_kept():
+    play = Play()
+    follower, disk = play.replicas[3], play.disks[3]
+    follower.step(1, AppendEntries(2, 1, 1, 1, 1, [2] * 5, [b"\x01w%d" % i for i in range(2, 7)]), 0)
+    play.turn(3)
+    entry = encode_configuration(follower.configuration)
+    follower.step(1, InstallSnapshot(2, 2, 4, 2, entry, 4, 0, b"abcd"), 0)
+    play.turn(3)
+    assert (disk.offset, follower.last_index, follower.log.entries) == (4, 6, [b"\x01w5", b"\x01w6"])

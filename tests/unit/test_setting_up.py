@@ -1,0 +1,164 @@
+"""A cluster is born once, and nothing on disk is made anew. How it goes for real is tests/integration/test_up.py's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from coordinator import setting_up
+from coordinator.config import Config, DataDirectory, load_config
+from coordinator.models import Cluster
+from coordinator.setting_up import Births, SetUpError, about_nodes, hold, make_administrator
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> DataDirectory:
+    return DataDirectory(tmp_path)
+
+
+@pytest.fixture
+def config(monkeypatch: pytest.MonkeyPatch) -> Config:
+    monkeypatch.setenv("CONCLAVE_NODES", "3")
+    return load_config()
+
+
+@pytest.fixture(autouse=True)
+def _one_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The steps close theirs before this process becomes another; a test needs its own until it ends."""
+    monkeypatch.setattr("django.db.connection.close", lambda: None)
+
+
+def _nodes(data: DataDirectory, *names: str) -> None:
+    for name in names:
+        (data.nodes / name).mkdir(parents=True)
+    data.make_secrets()
+
+
+def test_births_put_all_journals_in_place_and_write_the_record(config: Config, data: DataDirectory) -> None:
+    births = Births.begin(config, data)
+    assert births is not None
+    identity = births.finish()
+    assert sorted(path.name for path in data.nodes.iterdir()) == ["node1", "node2", "node3"]
+    assert list(Cluster.objects.values_list("name", "cluster_id")) == [("default", identity)]
+    assert Births.begin(config, data) is None, "once"
+
+
+def test_an_empty_nodes_directory_is_no_node(config: Config, data: DataDirectory) -> None:
+    data.run.parent.joinpath("nodes").mkdir()
+    births = Births.begin(config, data)
+    assert births is not None
+    births.finish()
+
+
+def test_one_directory_is_enough_for_no_second_birth(config: Config, data: DataDirectory) -> None:
+    _nodes(data, "node2")
+    assert Births.begin(config, data) is None
+    assert not Cluster.objects.exists(), "the record is made again from the log, not from a guess"
+
+
+def test_a_record_is_enough_for_no_second_birth(config: Config, data: DataDirectory) -> None:
+    Cluster.objects.create(name="default", cluster_id="abc")
+    assert Births.begin(config, data) is None
+    assert not data.nodes.exists()
+    assert about_nodes(config, data) == [
+        "the record knows the cluster, and no node has a journal: the nodes start and wait"
+    ]
+
+
+@pytest.mark.parametrize("name", ["peer_key", "realm", "web_token"])
+def test_nodes_without_the_keys_that_they_know_are_not_given_new_ones(
+    config: Config, data: DataDirectory, name: str
+) -> None:
+    _nodes(data, "node1", "node2", "node3")
+    (data.keys / name).unlink()
+    with pytest.raises(SetUpError, match=f"lacks {name}"):
+        Births.begin(config, data)
+    assert not (data.keys / name).exists()
+
+
+def test_births_that_fail_say_why(config: Config, data: DataDirectory) -> None:
+    data.run.parent.joinpath("nodes").write_text("in the way")
+    births = Births.begin(config, data)
+    assert births is not None
+    with pytest.raises(SetUpError, match=r"the first journals could not be made: .*nodes"):
+        births.finish()
+    assert not Cluster.objects.exists()
+
+
+def test_nothing_is_said_where_the_nodes_are_those_asked_for(config: Config, data: DataDirectory) -> None:
+    assert about_nodes(config, data) == []
+    _nodes(data, "node1", "node2", "node3")
+    assert about_nodes(config, data) == []
+
+
+def test_what_differs_is_explained(config: Config, data: DataDirectory) -> None:
+    _nodes(data, "node1", "node3", "node9")
+    missing, left_out = about_nodes(config, data)
+    assert missing.startswith("node2: no directory under")
+    assert left_out.startswith("node9: has a directory and is not started, because CONCLAVE_NODES is 3")
+
+
+def test_a_directory_has_one_holder(data: DataDirectory) -> None:
+    hold(data)
+    with pytest.raises(SetUpError, match="Conclave already runs on"):
+        hold(data)
+
+
+# --- the administrator ----------------------------------------------------------------------------
+
+
+def test_the_first_administrator_can_sign_in_with_what_was_said(config: Config, django_user_model: type) -> None:
+    said: list[str] = []
+    make_administrator(config, said.append)
+    password = said[0].split("password ")[1].split()[0]
+    assert django_user_model.objects.get(username="admin", is_superuser=True).check_password(password)  # type: ignore[attr-defined]
+    make_administrator(config, said.append)
+    assert len(said) == 1
+
+
+def test_a_given_password_is_taken_and_not_said(monkeypatch: pytest.MonkeyPatch, django_user_model: type) -> None:
+    monkeypatch.setenv("CONCLAVE_ADMIN_PASSWORD", "given")
+    said: list[str] = []
+    make_administrator(load_config(), said.append)
+    assert django_user_model.objects.get(username="admin").check_password("given")  # type: ignore[attr-defined]
+    assert "password from CONCLAVE_ADMIN_PASSWORD" in said[0]
+    assert "given" not in said[0]
+
+
+def test_somebody_elses_name_is_not_taken(config: Config, django_user_model: type) -> None:
+    django_user_model.objects.create_user("admin", "", "theirs")  # type: ignore[attr-defined]
+    said: list[str] = []
+    make_administrator(config, said.append)
+    assert not django_user_model.objects.filter(is_superuser=True).exists()  # type: ignore[attr-defined]
+    assert "createsuperuser" in said[0]
+
+
+# --- static files ---------------------------------------------------------------------------------
+
+
+def test_files_are_gathered_again_only_after_a_change(
+    data: DataDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: object
+) -> None:
+    gathered: list[str] = []
+
+    def collect(name: str, **options: object) -> None:
+        gathered.append(name)
+        (tmp_path / "static").mkdir(exist_ok=True)
+        (tmp_path / "static" / "staticfiles.json").write_text("{}")
+
+    monkeypatch.setattr(setting_up, "call_command", collect)
+    settings.STATIC_ROOT = tmp_path / "static"  # type: ignore[attr-defined]
+    setting_up.collect_static_files(data)
+    setting_up.collect_static_files(data)
+    assert gathered == ["collectstatic"]
+
+    monkeypatch.setattr(setting_up, "_fingerprint_of_static_files", lambda: "another")
+    setting_up.collect_static_files(data)
+    assert len(gathered) == 2
+
+    (tmp_path / "static" / "staticfiles.json").unlink()
+    setting_up.collect_static_files(data)
+    assert len(gathered) == 3
