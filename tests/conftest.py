@@ -15,11 +15,20 @@ TESTS = Path(__file__).parent
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome")
 
 
+SLOW_ROOMS = ("integration", "browser")
+"""In the order in which they come, after all others. The browser is last for another reason, too: its driver keeps an
+event loop running in the main thread, beside which no asynchronous test can run its own."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        room = item.path.relative_to(TESTS).parts[0] if item.path.is_relative_to(TESTS) else ""
-        if room in {"integration", "browser"}:
-            item.add_marker(room)
+        if _room(item) in SLOW_ROOMS:
+            item.add_marker(_room(item))
+    items.sort(key=lambda item: SLOW_ROOMS.index(_room(item)) if _room(item) in SLOW_ROOMS else -1)
+
+
+def _room(item: pytest.Item) -> str:
+    return item.path.relative_to(TESTS).parts[0] if item.path.is_relative_to(TESTS) else ""
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
