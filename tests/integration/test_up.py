@@ -141,12 +141,13 @@ def test_parts_that_hang_do_not_hold_up_the_end(new_installation: New) -> None:
         assert installation.stop(signal.SIGTERM) < 10
 
 
-def test_a_signal_in_the_middle_of_setting_up_leaves_nothing_either(new_installation: New) -> None:
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_in_the_middle_of_setting_up_leaves_nothing_either(new_installation: New, how: signal.Signals) -> None:
     installation = new_installation()
     installation.start()
     eventually(lambda: "Conclave keeps" in installation.terminal, timeout_s=EXIT_S_MAX, what="it began")
     family = [installation.supervisor, *installation.supervisor.children(recursive=True)]
-    installation.stop(signal.SIGINT)
+    installation.stop(how)
     eventually(lambda: not any(lives(process) for process in family), timeout_s=5, what="nothing is left")
     assert "Traceback" not in installation.terminal
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import sys
 import time
 from typing import Any
@@ -34,6 +35,9 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         started = time.monotonic()
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            # All alike, and heeded even where a shell started this in the background and had SIGINT ignored.
+            signal.signal(number, signal.default_int_handler)
         try:
             self._up(started)
         except (ConfigError, setting_up.SetUpError) as error:

@@ -125,9 +125,10 @@ class Play:
             self.applied[replica] = ready.install.data.split(b"\n")
         if ready.hard_state is not None:
             disk.hard_state = ready.hard_state
-            keep = ready.first_index - 1 - disk.offset
-            disk.terms[keep:] = ready.terms
-            disk.entries[keep:] = ready.entries
+            if ready.entries:  # As the journal does it: what is not replaced stays.
+                keep = ready.first_index - 1 - disk.offset
+                disk.terms[keep:] = ready.terms
+                disk.entries[keep:] = ready.entries
         raft.persisted(ready)
         self.applied[replica] += raft.take_committed(1 << 30).entries
         for read in raft.take_reads():
