@@ -215,7 +215,7 @@ def load_config() -> Config:
 
 
 def _line(detail: Any) -> str:
-    expected = detail["msg"].removeprefix("Value error, ")
+    expected = str(detail["msg"]).removeprefix("Value error, ")
     if not detail["loc"]:
         return expected
     name = str(detail["loc"][0])

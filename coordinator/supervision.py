@@ -131,6 +131,7 @@ class _KeptPart(Subprocess):  # type: ignore[misc]  # supervisor carries no type
     """A part under supervision. Supervisor's own back-off grows by a second with each failure and has no bound; a cap
     on its counter is one."""
 
+    backoff: int
     deaths = 0
     """In a row: since it last ran for HEALTHY_S."""
 

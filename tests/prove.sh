@@ -28,4 +28,4 @@ slices() { # NAME MODULE [ARGUMENT...]: the module over all seeds, `--seeds A-B`
     echo "$name: seeds $first to $last hold for this code; results in $state"
 }
 
-slices raft tests.simulation --engine raft
+slices raft tests.simulation --engine raft --jobs "$(getconf _NPROCESSORS_ONLN)"

@@ -124,6 +124,8 @@ class Search:
     COMPARED_MAX: Final = 400
     """A configuration is compared with at most so many others of its layer and state."""
     ROUNDS = 40
+    BULK=16
+    FIRST=16
     """After so many fresh starts every lost operation is counted."""
 
     def __init__(self, model: Model, operations: Sequence[Operation]) -> None:
@@ -159,27 +161,28 @@ class Search:
     def _search(self):
         if self._timeline.states_are_bounded and self._timeline.lost:
             self._prices = Prices(self._timeline)
-            self._cost_counts = True
-            for round in range(1, self.ROUNDS + 1):
-                self._at_once = 512
+            for round in range(0, self.ROUNDS + 1):
+                self._at_once = self.BULK if round else self.FIRST
+                self._cost_counts = round > 0
+                t0=self.steps
                 trace = yield from self._find()
                 if trace is _NOWHERE:
                     self.answer = False
                     self.how = "bulk"
                     return
                 placed, overused, uses = self.replay(trace)
-                if DEBUG: print("round", round, self.steps, "cost", self._cost, "over", self._prices.excess(uses), "split", bool(self._waiting))
+                if DEBUG: print("round", round, self.steps-t0, "cost", self._cost, "over", self._prices.excess(uses), "split", bool(self._waiting))
                 if not overused:
                     self.linearization = tuple(entry.operation for entry in placed)
                     self.answer = True
-                    self.how = "bulk" if round==1 else "prices"
+                    self.how = "bulk" if round==0 else f"prices{round}"
                     return
                 complete = not self._waiting
-                if complete and self._cost > self._prices.budget():
+                if round and complete and self._cost > self._prices.budget():
                     self.answer = False
                     self.how = "dual"
                     return
-                self._prices.update(uses, round)
+                if round: self._prices.update(uses, round)
                 self._restart()
         self.how = "exact"
         self._at_once = self.CONFIGURATIONS_AT_ONCE

@@ -12,7 +12,7 @@ from functools import partial
 from random import Random
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from coordinator.client.calls import Call
+from coordinator.client.calls import Call, resolved
 from coordinator.client.core import Core
 from coordinator.client.flows import Grant
 from coordinator.client.lease import LeaseState
@@ -188,6 +188,23 @@ class Client:
         self._scripts.append(script)
         self._ready.append((script, None))
         self._wake_at(self.world.scheduler.now_us)
+
+    def either(self, call: Call, until_us: int) -> Call:
+        """A call that is done when `call` is, or at `until_us` of true time; its outcome says nothing."""
+        first = resolved(None)
+        if call.done or until_us <= self.world.scheduler.now_us:
+            return first
+        first.done = False
+        call.when_done(lambda _: first.resolve(None))
+        self.world.scheduler.at(until_us, self._time_is_up, first, self.lives)
+        return first
+
+    def _time_is_up(self, call: Call, life: int) -> None:
+        if life == self.lives and self.is_up and not call.done:
+            call.resolve(None)
+            self._something_came()
+        else:
+            self.world.scheduler.nothing_happened()
 
     def _run_scripts(self) -> None:
         while self._ready:

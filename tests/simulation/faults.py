@@ -17,7 +17,8 @@ class Fault(NamedTuple):
     """`who`: "leader", "follower", "any" or "all", resolved when it happens, with `salt` to choose among several.
 
     `moment` "": it happens at `at_us`; else it is armed then, and happens right behind the first such moment: "elected"
-    (a node became leader), "kept-alive" (a client was answered a keep-alive), "locked" (a client took a lock).
+    (a node became leader), "sent" (a leader sent a round), "kept-alive" (a client was answered a keep-alive), "locked"
+    (a client took a lock).
     """
 
     at_us: int
@@ -54,7 +55,7 @@ KINDS: Final = (
     Kind("duplication", 1.0, ("any", "all"), (50, 3_000)),
     Kind("reordering", 1.0, ("any", "all"), (50, 2_000)),
     Kind("delay", 1.0, ("any", "all", "leader"), (50, 1_500)),
-    Kind("slow-link", 0.6, ANYONE, (100, 3_000)),
+    Kind("slow-link", 0.8, ANYONE, (100, 3_000)),
     # --- the network
     Kind("partition", 1.0, ("any", "any", "leader"), (100, 2_500), ("", "", "kept-alive", "elected")),
     Kind("one-way-partition", 0.8, ANYONE, (100, 2_500)),
@@ -73,7 +74,8 @@ KINDS: Final = (
     Kind("power-loss", 0.3, ("all",), (20, 800)),
     Kind("pause", 1.0, MOSTLY_LEADER, (20, 2_500), ("", "", "elected", "kept-alive")),
     Kind("suspend", 0.5, MOSTLY_LEADER, (50, 3_000)),
-    Kind("sleeping-leader", 0.8, ("leader",), (700, 3_000), ("", "kept-alive", "locked")),
+    Kind("sleeping-leader", 0.8, ("leader",), (700, 3_000), ("", "sent", "sent", "kept-alive", "locked")),
+    Kind("stall", 0.6, ("leader",), (200, 620)),
     # --- disks
     Kind("failed-fsync", 0.6, ANYONE, (50, 1_500)),
     Kind("full-disk", 0.3, ANYONE, (100, 2_000)),

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 RESTART_US_MIN: Final = 30_000
 RESTART_US_MAX: Final = 700_000
+SLEEP_CUT_US: Final = 2_000
+"""What a leader had sent when it fell asleep is answered, and the answers wait for it."""
+BLIND_US_MAX: Final = 3_000_000
 
 
 class Injector:
@@ -309,18 +312,37 @@ class Injector:
         self._later(fault, node.resume)
         return True
 
+    def _stall(self, fault: Fault) -> bool:
+        """Almost too long a pause, and Redis has given up the connection meanwhile: what was unread is lost."""
+        node = self._node(fault)
+        if node is None or not self._stop(fault, clock_stops=False):
+            return False
+        bus = node.bus
+        self.world.scheduler.after(fault.duration_us, bus.notice_loss)
+        return True
+
     def _sleeping_leader(self, fault: Fault) -> bool:
-        """A leader's machine is suspended and cut off from its peers. When it wakes it hears nobody for a while, and by
-        its clock no time has passed; clients still ask it."""
+        """A leader's machine is suspended, and cut off from its peers when it wakes: it hears nobody for a while, and by its
+        clock no time has passed. Clients still ask it; some of them see nobody else, for longer than that."""
         node = self._node(fault)
         if node is None or node.paused:
             return False
-        others = [other.name for other in self.world.nodes if other is not node]
-        self._cut(fault, [(node.name, other) for other in others] + [(other, node.name) for other in others])
         node.pause(clock_stops=True)
+        self.world.note(node.name, "sleeps")
+        others = [other.name for other in self.world.nodes if other is not node]
+        self.world.scheduler.after(SLEEP_CUT_US, self._cut_off_sleeper, fault, node.name, others)
         wake_us = int(fault.duration_us * (0.6 + 0.35 * fault.level))
         self._later(fault._replace(duration_us=wake_us), node.resume)
         return True
+
+    def _cut_off_sleeper(self, fault: Fault, name: str, others: list[str]) -> None:
+        if self._stopped:
+            return
+        self._cut(fault, [(name, other) for other in others] + [(other, name) for other in others])
+        random = Random(fault.salt)
+        blind = [client.name for client in self.world.clients if random.random() < 0.5]
+        ways = [way for client in blind for other in others for way in ((client, other), (other, client))]
+        self._cut(fault._replace(duration_us=fault.duration_us + random.randrange(BLIND_US_MAX)), ways)
 
     # --- disks ------------------------------------------------------------------------------------
 

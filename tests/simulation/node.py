@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from random import Random
 from typing import TYPE_CHECKING, Any, Final
 
 from coordinator import wire
 from coordinator.consensus.engine import Outgoing, Role
+from coordinator.consensus.raft.messages import Message
 from coordinator.replica.callers import Answers, Caller
 from coordinator.replica.host import WAITING_FOR
 from coordinator.replica.leases import STEP_US_MAX
@@ -23,6 +25,7 @@ from coordinator.replica.turn import Turn
 from coordinator.statemachine import snapshot
 from coordinator.statemachine.commands import Result
 from coordinator.statemachine.machine import Machine
+from coordinator.wire import PeerMessage
 from tests.simulation.bus import Bus
 from tests.simulation.clocks import Clock
 from tests.simulation.disk import Disk, DiskDamaged, Journal, ProcessDied, Stored
@@ -68,7 +71,14 @@ class _SeenTurn(Turn):
 
     see_early: Callable[[list[Outgoing]], None]
     see_late: Callable[[list[Outgoing]], None]
+    see_message: Callable[[Message], None]
     is_early = True
+
+    def _step(self, message: PeerMessage, now_us: int) -> None:
+        dropped = self.drops["peer-identity"]
+        super()._step(message, now_us)
+        if self.drops["peer-identity"] == dropped:
+            self.see_message(message.message)
 
     def _publish(self, batches: list[tuple[Replica, list[Outgoing]]], rest: list[Outbound]) -> None:
         see = self.see_early if self.is_early else self.see_late
@@ -91,6 +101,8 @@ class Node:
         self.replica: Replica | None = None
         self.engine: Any = None
         self.view: View
+        self.highest_heard = 0
+        """The highest term that its process was told of."""
         self.turn_us = 0
         """When, by its clock, the last turn began."""
         self.paused = False
@@ -126,6 +138,7 @@ class Node:
         world = self.world
         self._life += 1
         self.boots += 1
+        self.highest_heard = 0
         self.kept_alive = {}
         self._asleep_us = 0
         self._asleep_since_us = None
@@ -156,6 +169,7 @@ class Node:
         )
         self.turn.see_early = self._see_early
         self.turn.see_late = self._see_late
+        self.turn.see_message = partial(world.watch.took, self)
         if not world.settings.with_feed:
             self.turn._feed = _NoFeed()  # type: ignore[assignment]
         self._busy_until_us = 0
@@ -271,6 +285,8 @@ class Node:
 
     def _see_early(self, outgoing: list[Outgoing]) -> None:
         self.world.watch.publishing(self, True, outgoing)
+        if outgoing and self.engine.role is Role.LEADER:
+            self.world.injector.moment("sent", self)
 
     def _see_late(self, outgoing: list[Outgoing]) -> None:
         self.world.watch.publishing(self, False, outgoing)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from coordinator.consensus.engine import Outgoing, Role
 from coordinator.consensus.entries import COMMAND
+from coordinator.consensus.raft.messages import Message
 from coordinator.replica.journal import StoredLog
 from coordinator.replica.ports import Write
 from coordinator.statemachine.commands import Result
@@ -62,6 +63,12 @@ class Checker:
     def changed(self, node: Node, before: View, after: View) -> None:
         """A turn of `node` changed what is seen of it."""
 
+    def took(self, node: Node, message: Message) -> None:
+        """`node` takes a message of a peer."""
+
+    def turned(self, node: Node) -> None:
+        """A turn of `node` is over."""
+
     def led(self, node: Node) -> None:
         """`node` leads at the end of a turn."""
 
@@ -99,6 +106,8 @@ class Checker:
 HOOKS: Final = (
     "started",
     "changed",
+    "took",
+    "turned",
     "led",
     "elected",
     "journaled",
@@ -126,6 +135,8 @@ class Watch:
         self._wanted = wanted
         self._changed = wanted["changed"]
         self._led = wanted["led"]
+        self._turned = wanted["turned"]
+        self._took = wanted["took"]
         self._committed = wanted["committed"]
         self._applied = wanted["applied"]
         self._publishing = wanted["publishing"]
@@ -150,9 +161,15 @@ class Watch:
             node.view = self._look(node)
             self.tell("started", node)
 
+    def took(self, node: Node, message: Message) -> None:
+        for listener in self._took:
+            listener(node, message)
+
     def turn_ended(self, node: Node) -> None:
         before = node.view
         engine = node.engine
+        for listener in self._turned:
+            listener(node)
         if engine.role is Role.LEADER:
             for listener in self._led:
                 listener(node)

@@ -18,8 +18,32 @@ from tests.simulation.history import ClientHistory, Operation
 if TYPE_CHECKING:
     from tests.simulation.world import World
 
-TIMEOUT_US: Final = 1_500_000
 HOLD_CHECKS: Final = 4
+
+
+class Impatience(Exception):
+    """A caller is cancelled, as a task of asyncio is."""
+
+
+def impatient(client: Client, flow: flows.Flow, patience_us: int) -> flows.Flow:
+    """Run `flow`, and cancel it where it is not over in time."""
+    until_us = client.world.scheduler.now_us + patience_us
+    error: BaseException | None = None
+    value: object = None
+    while True:
+        try:
+            call = flow.throw(error) if error is not None else flow.send(value)
+        except StopIteration as end:
+            return end.value
+        yield client.either(call, until_us)
+        error, value = None, None
+        if not call.done:
+            client.world.faults["cancelled-caller"] += 1
+            error = Impatience()
+        elif isinstance(call.outcome, BaseException):
+            error = call.outcome
+        else:
+            value = call.outcome
 
 
 class Mix(NamedTuple):
@@ -32,6 +56,9 @@ class Mix(NamedTuple):
     pause_us_max: int
     ttls_ms: tuple[int, ...]
     hold_us_max: int
+    timeout_us: int
+    impatience: float
+    """In which share of the attempts at a lock the caller gives up at a moment of its own."""
 
     @classmethod
     def draw(cls, random: Random) -> Mix:
@@ -39,10 +66,12 @@ class Mix(NamedTuple):
             keys=random.choice((1, 2, 3)),
             locks=random.choice((1, 1, 2)),
             key_workers=random.choice((1, 1, 2)),
-            lock_workers=random.choice((1, 1, 2)),
+            lock_workers=random.choice((1, 1, 2, 3)),
             pause_us_max=random.choice((60_000, 150_000, 400_000)),
-            ttls_ms=random.choice(((500,), (700, 1_500), (1_000,), (2_500,))),
+            ttls_ms=random.choice(((500,), (700, 1_500), (1_000,), (2_500,), (4_000, 500))),
             hold_us_max=random.choice((50_000, 300_000, 1_500_000)),
+            timeout_us=random.choice((300_000, 1_500_000, 1_500_000)),
+            impatience=random.choice((0.0, 0.1, 0.4)),
         )
 
 
@@ -100,7 +129,7 @@ class Workload:
         operation = self._invoke(client, action, key, value)
         ttl_ms = client.random.choice(self.mix.ttls_ms)
         try:
-            done = yield from flows.command(client.core, now, op, ttl_ms, now() + TIMEOUT_US, "")
+            done = yield from flows.command(client.core, now, op, ttl_ms, now() + self.mix.timeout_us, "")
         except OutcomeUnknown as error:
             self._lost(operation, str(error))
         except ConclaveError as error:
@@ -113,7 +142,7 @@ class Workload:
         now_us = client.clock.now_us()
         operation = self._invoke(client, "get", key, None)
         try:
-            found = yield client.core.query(commands.GetKey(key), now_us, now_us + TIMEOUT_US)
+            found = yield client.core.query(commands.GetKey(key), now_us, now_us + self.mix.timeout_us)
         except ConclaveError as error:
             self._nothing(operation, str(error))
         else:
@@ -131,9 +160,12 @@ class Workload:
             name = f"l{random.randrange(self.mix.locks)}"
             wait_us = random.choice((0, 300_000, 1_000_000, 3_000_000))
             ttl_ms = random.choice(self.mix.ttls_ms)
+            flow = flows.acquire(client.core, client.clock.now_us, name, ttl_ms, wait_us, self.mix.timeout_us)
+            if random.random() < self.mix.impatience:
+                flow = impatient(client, flow, random.randrange(200, 800_000))
             try:
-                grant = yield from flows.acquire(client.core, client.clock.now_us, name, ttl_ms, wait_us, TIMEOUT_US)
-            except (LockNotAcquired, ConclaveError):
+                grant = yield from flow
+            except (LockNotAcquired, ConclaveError, Impatience):
                 continue
             self.locks_taken += 1
             lease = client.took(grant)
@@ -150,7 +182,7 @@ class Workload:
         client.let_go(lease)
         now = client.clock.now_us
         try:
-            yield from flows.release(client.core, now, lease.state.grant, now() + TIMEOUT_US)
+            yield from flows.release(client.core, now, lease.state.grant, now() + self.mix.timeout_us)
         except ConclaveError:
             return
 

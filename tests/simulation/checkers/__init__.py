@@ -24,6 +24,7 @@ from tests.simulation.checkers.no_lost_write import NoLostWrite
 from tests.simulation.checkers.persistence_order import PersistenceOrder
 from tests.simulation.checkers.pre_vote import PreVote
 from tests.simulation.checkers.reads_never_stale import ReadsNeverStale
+from tests.simulation.checkers.round_confirmation import RoundConfirmation
 from tests.simulation.checkers.snapshot_safety import SnapshotSafety
 from tests.simulation.checkers.state_machine_safety import StateMachineSafety
 from tests.simulation.checkers.stalls_spare_sessions import StallsSpareSessions
@@ -35,6 +36,7 @@ CHECKERS: Final[tuple[type[Checker], ...]] = (
     TermsAndVotes,
     PreVote,
     CheckQuorum,
+    RoundConfirmation,
     LeaderAppendOnly,
     LogMatching,
     LeaderCompleteness,

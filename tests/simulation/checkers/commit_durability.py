@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from coordinator.consensus.engine import Role
 from coordinator.replica.ports import Write
+from tests.simulation.quorums import is_quorum
 from tests.simulation.watch import Checker, View
 
 if TYPE_CHECKING:
@@ -31,13 +32,13 @@ class CommitDurability(Checker):
 
     def journaled(self, node: Node, write: Write) -> None:
         if write.head is not None:
-            known = self._logs[write.replica]
+            known = self._logs.setdefault(write.replica, [])
             index = write.head.snapshot.last_index
             known[:index] = self.world.watch.committed_terms[:index]
             if not write.head.keep_tail:
                 del known[index:]
         if write.entries:
-            self._logs[write.replica][write.first_index - 1 :] = write.terms
+            self._logs.setdefault(write.replica, [])[write.first_index - 1 :] = write.terms
 
     def changed(self, node: Node, before: View, after: View) -> None:
         if after.role is Role.LEADER and after.commit > max(before.commit, node.engine.log.offset):
@@ -50,13 +51,10 @@ class CommitDurability(Checker):
         if not is_first:
             return
         self.checks += 1
-        voters = node.engine.configuration.voter_ids
-        holders = 0
-        for voter in voters:
-            terms = self._logs[voter]
-            if len(terms) >= index and terms[index - 1] == term:
-                holders += 1
-        if holders < len(voters) // 2 + 1:
+        holders = {
+            replica for replica, terms in self._logs.items() if len(terms) >= index and terms[index - 1] == term
+        }
+        if not is_quorum(node.engine.configuration, holders):
             self.violated(
-                f"{node.name} takes entry {index} of term {term} for committed; {holders} of {len(voters)} disks hold it"
+                f"{node.name} takes entry {index} of term {term} for committed; only {len(holders)} disks hold it"
             )

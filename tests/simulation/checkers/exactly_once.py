@@ -1,7 +1,7 @@
 """Applied exactly once: a request takes effect in one entry, however often it was sent (DESIGN.md, rule 7).
 
-An entry took effect if its result names its own index; a repetition is answered with the result of the first. And a
-request that was refused, or cancelled before it came, never takes effect (history 12).
+A repetition is answered with the result of the first. A request that was cancelled before it came takes no effect
+(history 12), nor does one whose session has ended (history 4). And one request opens one session.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from coordinator.statemachine import commands
-from coordinator.statemachine.commands import Result
+from coordinator.statemachine.commands import NodeCommand, Result
 from coordinator.statemachine.locks import INDEX_BITS
-from coordinator.statemachine.machine import Event
+from coordinator.statemachine.machine import Event, SessionEnded
 from tests.simulation.checkers.commands import decode
 from tests.simulation.watch import Checker
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 _INDEX_MASK = (1 << INDEX_BITS) - 1
+_Request = tuple[int, int]
+"""Session and number."""
 
 
 class ExactlyOnce(Checker):
@@ -27,10 +29,13 @@ class ExactlyOnce(Checker):
 
     def __init__(self, world: World) -> None:
         super().__init__(world)
-        self._effects: dict[tuple[int, int], int] = {}
-        self._nonces: dict[bytes, int] = {}
-        self._sessions: dict[int, int] = {}
-        self._cancelled: dict[tuple[int, int], int] = {}
+        self._first: dict[_Request, tuple[int, Result]] = {}
+        """Where a request was first answered with something that it did."""
+        self._opened: dict[bytes, int] = {}
+        """Nonce to the session that it opened last."""
+        self._ended: dict[int, int] = {}
+        """Session to the entry that ended it."""
+        self._cancelled: dict[_Request, int] = {}
 
     def applied(self, node: Node, index: int, entry: bytes, result: Result, events: list[Event], is_first: bool) -> None:
         if not is_first:
@@ -38,49 +43,47 @@ class ExactlyOnce(Checker):
         command = decode(entry).command
         self.checks += 1
         if isinstance(command.op, commands.OpenSession):
-            self._opened(index, command.op.nonce, result)
-            return
-        if command.session == 0:
-            return
-        request = (command.session, command.number)
-        if _took_effect(index, result):
-            known = self._effects.setdefault(request, index)
-            if known != index:
-                self.violated(f"request {request[1]} of session {request[0]} took effect at {known} and at {index}")
-            cancelled = self._cancelled.get(request)
-            if cancelled is not None:
-                self.violated(
-                    f"request {request[1]} of session {request[0]} took effect at {index}, and was cancelled at {cancelled}"
-                )
-        elif (
-            request in self._effects
-            and not isinstance(result, commands.Failure)
-            and result != self.world.watch.results[self._effects[request]][1]
-        ):
-            self.violated(f"request {request[1]} of session {request[0]} was answered {result} when it came again")
-        if isinstance(command.op, commands.CancelAcquire) and not isinstance(result, commands.Failure):
-            self._cancelled.setdefault((command.op.owner or command.session, command.op.number), index)
+            self._session_opened(index, command.op.nonce, result)
+        elif command.session and not isinstance(result, commands.Failure):
+            self._did(index, command, result)
+        for event in events:
+            if isinstance(event, SessionEnded):
+                self._ended[event.session] = index
 
-    def _opened(self, index: int, nonce: bytes, result: Result) -> None:
+    def _did(self, index: int, command: NodeCommand, result: Result) -> None:
+        session, number = request = (command.session, command.number)
+        what = f"request {number} of session {session}"
+        if request not in self._first:
+            if request in self._cancelled:
+                self.violated(f"{what} takes effect at {index}, and was cancelled at {self._cancelled[request]}")
+            if session in self._ended:
+                self.violated(f"{what} takes effect at {index}; its session ended at {self._ended[session]}")
+            self._first[request] = (index, result)
+        elif self._first[request][1] != result:
+            first, told = self._first[request]
+            self.violated(f"{what} was answered {told} at {first}, and {result} when it came again at {index}")
+        elif _took_effect(index, result):
+            self.violated(f"{what} took effect at {self._first[request][0]} and again at {index}")
+        if isinstance(command.op, commands.CancelAcquire):
+            cancelled = (session, command.op.number)
+            if cancelled not in self._first:
+                self._cancelled.setdefault(cancelled, index)
+
+    def _session_opened(self, index: int, nonce: bytes, result: Result) -> None:
         """A session that was opened twice by one request would leave one that nobody keeps alive or closes."""
         if not isinstance(result, commands.SessionOpened):
             return
-        known = self._nonces.get(nonce)
+        known = self._opened.get(nonce)
         if result.session == index:
-            if known is not None and known in self._live():
-                self.violated(f"one request opened session {known} and session {index}")
-            self._nonces[nonce] = index
+            if known is not None and known not in self._ended:
+                self.violated(f"one request opened session {known} and, while it lives, session {index}")
+            self._opened[nonce] = index
         elif known != result.session:
-            self.violated(f"a repeated request was answered with session {result.session}, it had opened {known}")
-
-    def _live(self) -> dict[int, object]:
-        """Sessions of the replica that is being told of, which has applied this very entry."""
-        leader = max((n for n in self.world.nodes if n.replica is not None), key=lambda n: n.replica.machine.applied)  # type: ignore[union-attr]
-        assert leader.replica is not None
-        return leader.replica.machine.sessions  # type: ignore[return-value]
+            self.violated(f"a repeated request was answered with session {result.session}; it had opened {known}")
 
 
 def _took_effect(index: int, result: Result) -> bool:
+    """Does the result name this very entry?"""
     if isinstance(result, commands.Done):
         return result.index == index
     return isinstance(result, commands.Granted) and result.token & _INDEX_MASK == index

@@ -12,6 +12,7 @@ from coordinator.consensus.engine import Outgoing
 from coordinator.consensus.raft.elections import REASON_TRANSFER
 from coordinator.consensus.raft.messages import VoteResponse
 from coordinator.replica.ports import Write
+from tests.simulation.quorums import is_quorum
 from tests.simulation.watch import Checker, View
 
 if TYPE_CHECKING:
@@ -41,11 +42,10 @@ class PreVote(Checker):
             return
         self.checks += 1
         self._raised.add(term)
-        voters = node.engine.configuration.voters
         willing = self._granted.get((write.replica, term), set()) | {write.replica}
         if node.engine.campaign_reason == REASON_TRANSFER:
             return  # The leader itself wants it.
-        if len(willing.intersection(voter.replica for voter in voters)) < len(voters) // 2 + 1:
+        if not is_quorum(node.engine.configuration, willing):
             self.violated(f"{node.name} campaigns in term {term}; only {len(willing)} said that they would vote")
 
     def changed(self, node: Node, before: View, after: View) -> None:

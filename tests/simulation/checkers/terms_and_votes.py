@@ -1,9 +1,14 @@
-"""Terms never fall and a vote is never changed within its term, over any crash (Raft, figure 2, and section 5.2)."""
+"""Terms never fall and a vote is never changed within its term, over any crash (Raft, figure 2, and section 5.2).
+
+And who hears of a higher term is in it at the end of that turn (section 5.1), but for requests for votes: a loyal
+follower does not hear them (thesis, section 4.2.3), and a pre-vote is about a term to come.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from coordinator.consensus.raft.messages import Message, VoteRequest, VoteResponse
 from coordinator.replica.ports import Write
 from tests.simulation.watch import Checker, View
 
@@ -27,6 +32,16 @@ class TermsAndVotes(Checker):
             known = self._votes.setdefault((write.replica, term), vote)
             if known != vote:
                 self.violated(f"{node.name} voted for {known:x} in term {term} and now votes for {vote:x}")
+
+    def took(self, node: Node, message: Message) -> None:
+        if type(message) is VoteRequest or (type(message) is VoteResponse and message.pre and message.granted):
+            return
+        node.highest_heard = max(node.highest_heard, message.term)
+
+    def turned(self, node: Node) -> None:
+        self.checks += 1
+        if node.engine.term < node.highest_heard:
+            self.violated(f"{node.name} heard of term {node.highest_heard} and stays in term {node.engine.term}")
 
     def changed(self, node: Node, before: View, after: View) -> None:
         if after.commit < before.commit:

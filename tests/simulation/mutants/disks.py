@@ -69,8 +69,8 @@ MUTANTS: Final = (
         (
             Edit(
                 "tests.simulation.disk:Disk.wipe",
-                "self.__init__(Stored(0, HardState(0, 0, 0), [], []))",
-                "self.__init__(Stored(self.replica, HardState(1, 0, 2), self.terms[:2], self.entries[:2]))",
+                "self.put(NOTHING)",
+                "self.put(Stored(self.replica, NOTHING.log))",
             ),
         ),
     ),

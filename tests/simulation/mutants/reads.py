@@ -56,6 +56,11 @@ MUTANTS: Final = (
                 "while self._confirmed and self._confirmed[0][0] <= engine.applied_index:",
                 "while self._confirmed and self.leases is not None:",
             ),
+            Edit(
+                "coordinator.replica.replica:Replica.finish",
+                "elif self.leases is None and engine.applied_own_term:",
+                "elif self.leases is None and engine.may_answer:",
+            ),
         ),
     ),
     Mutant(
