@@ -177,13 +177,20 @@ class Replica:
         if self._commands:
             self._propose(answers)
         if self._reads:
-            ticket = self.engine.read() if self.engine.role is Role.LEADER else None
-            if ticket is None:
-                self._turn_away(self._reads, answers)
-            else:
-                self._reads_by_ticket[ticket] = self._reads
-            self._reads = []
+            self._begin_reads(answers)
         return self.engine.ready(now_us)
+
+    def _begin_reads(self, answers: Answers) -> None:
+        """One question for all reads of the turn, and one for all keep-alives, which no lease answers (history 1)."""
+        taken, self._reads = self._reads, []
+        if self.engine.role is not Role.LEADER:
+            self._turn_away(taken, answers)
+            return
+        for lease_ok in (True, False):
+            reads = [read for read in taken if isinstance(read.request, wire.QueryRequest) is lease_ok]
+            ticket = self.engine.read(lease_ok=lease_ok) if reads else None
+            if ticket is not None:
+                self._reads_by_ticket[ticket] = reads
 
     def _propose(self, answers: Answers) -> None:
         taken, self._commands = self._commands, []

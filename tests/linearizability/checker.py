@@ -12,6 +12,7 @@ from typing import Final
 from tests.linearizability.history import Operation, split_by_key
 from tests.linearizability.models import Model, State
 from tests.linearizability.search import Search
+from tests.linearizability.walk import place
 
 TURN_STEPS: Final = 2_000
 """Steps that one key may work before the next has its turn; a few tens of milliseconds."""
@@ -90,9 +91,9 @@ def check(
         if answer is None:
             turns.append(key)
         elif answer:
-            assert search.linearization is not None
-            verify_order(model, keys[key], search.linearization)
-            orders[key] = search.linearization
+            assert search.order is not None
+            verify_order(model, keys[key], search.order)
+            orders[key] = search.order
             del searches[key]
         else:
             return Outcome(Verdict.NOT_LINEARIZABLE, window=_window(key, keys[key], search), steps=steps)
@@ -122,11 +123,12 @@ def verify_order(model: Model, operations: Sequence[Operation], order: Sequence[
 
 
 def _window(key: str, operations: Sequence[Operation], search: Search) -> Window:
-    layer, stuck = search.furthest()
-    assert layer is not None, "a history without a return is linearizable"
-    placed, overused, _ = search.replay(stuck[0][3])
+    walk = search.last_walk
+    assert walk is not None and walk.furthest_configurations, "a history without a return is linearizable"
+    layer = search.timeline.layers[walk.furthest]
+    placed = place(search.timeline, walk.furthest_configurations[0][3])
     states: list[State] = []
-    for configuration in stuck:
+    for configuration in walk.furthest_configurations:
         if configuration[0] not in states and len(states) < WINDOW_STATES_MAX:
             states.append(configuration[0])
     in_flight = tuple(
@@ -134,5 +136,4 @@ def _window(key: str, operations: Sequence[Operation], search: Search) -> Window
         for operation in operations
         if operation.invoked < layer.position and (operation.returned is None or operation.returned >= layer.position)
     )
-    prefix = tuple(entry.operation for entry in placed)
-    return Window(key, layer.target_operation, in_flight, prefix, tuple(states), is_exact=not overused)
+    return Window(key, layer.target_operation, in_flight, placed.order, tuple(states), placed.is_exact)

@@ -4,8 +4,8 @@
 from return to return (Lowe 2017 calls this just-in-time linearization). A layer is one return, the operation that
 returns there (its *target*), the operations invoked since the return before, and all that are open there.
 
-**Bits.** Each open operation is one bit of an integer. Operations of unknown outcome never return, so each keeps its
-bit for ever, in the order of invocation from the lowest; the others take turns in the bits above.
+**Bits.** Each open operation is one bit of an integer. Operations of unknown outcome (*lost* ones) never return, so
+each keeps its bit for ever, in the order of invocation from the lowest; the others take turns in the bits above.
 
 **Kinds.** Operations of one kind step alike; what a kind does to a state is asked of the model once and remembered.
 """
@@ -38,6 +38,8 @@ class Lost(NamedTuple):
     bits: int
     operations: tuple[Operation, ...]
     """In the order of invocation, which is that of their bits."""
+    layers: tuple[int, ...]
+    """For each of them the first layer in which it may take effect."""
 
 
 class Group(NamedTuple):
@@ -45,59 +47,60 @@ class Group(NamedTuple):
 
     kind: Kind
     mask: int
-    bits: tuple[tuple[int, int], ...]
-    """(position of the return, bit), the first to return first."""
-
-
-class Move(NamedTuple):
-    """Operations of one kind that are legal in some state of some layer, and leave another state or are blind."""
-
-    kind: Kind
-    state: State
-    """The state that it leaves."""
-    bits: tuple[tuple[int, int], ...]
-    """As in Group."""
-    mask: int
-    lost: int
-    """The bits of the operations of this kind whose outcome is unknown."""
-    is_worth_volunteering: bool
-    """False where taking this step without having to, with others after it, can not help any of them."""
-    is_worth_volunteering_last: bool
-    """False where taking it without having to, at the last moment before it returns, can not help anyone."""
+    bits: tuple[int, ...]
+    """The first to return first."""
 
 
 class Layer:
     """What lies between one return and the return before. See the head of this file."""
 
+    __slots__ = (
+        "changing",
+        "groups",
+        "must_opened",
+        "observed",
+        "open",
+        "position",
+        "settled",
+        "someone_observes_all",
+        "may_opened",
+        "target",
+        "target_operation",
+        "total",
+    )
+
     def __init__(
-        self, position: int, target: int, target_operation: Operation, opened_must: int, opened_may: int
+        self, target: int, target_operation: Operation, must_opened: int, may_opened: int,
+        open_operations: tuple[tuple[int, Operation, Kind], ...],
     ) -> None:
-        self.position: Final = position
+        assert target_operation.returned is not None
+        self.position: Final = target_operation.returned
         self.target: Final = target
         self.target_operation: Final = target_operation
-        self.opened_must: Final = opened_must
-        self.opened_may: Final = opened_may
-        self.open: tuple[tuple[int, Operation, Kind], ...] = ()
-        """(bit, operation, kind) of those that are open here and will return, the target among them."""
-
-
-class Compiled:
-    """What the search needs of a layer that it works on."""
-
-    __slots__ = ("changing", "groups", "moves", "observers_wait_for", "settled", "someone_always_observes", "total")
-
-    def __init__(self, layer: Layer) -> None:
+        self.must_opened: Final = must_opened
+        """Bits of the operations invoked since the layer before that will return."""
+        self.may_opened: Final = may_opened
+        """Bits of those that will not."""
+        self.open: Final = open_operations
+        """(bit, operation, kind) of all that are open here and will return, the target among them."""
+        self.groups: list[Group] | None = None
+        """None until the layer is prepared; then the open operations by kind."""
         self.total = 0
         """Bits of the open operations that are legal in every state."""
         self.changing = 0
         """Bits of the open operations that change some state."""
-        self.observers_wait_for: set[State] = set()
+        self.observed: set[State] = set()
         """States in which alone some open operation is legal."""
-        self.someone_always_observes = False
+        self.someone_observes_all = False
         """An open operation is legal in several states and depends on which."""
+        self.settled: dict[State, int] = {}
+        """What `Timeline.settled` found so far."""
+
+    def prepare(self) -> None:
+        """Sets what is derived from the open operations."""
         by_kind: dict[int, list[tuple[int, int]]] = {}
         kinds: dict[int, Kind] = {}
-        for bit, operation, kind in layer.open:
+        for bit, operation, kind in self.open:
             assert operation.returned is not None
             by_kind.setdefault(kind.number, []).append((operation.returned, bit))
             kinds[kind.number] = kind
@@ -107,20 +110,21 @@ class Compiled:
             if not traits.is_read_only:
                 self.changing |= bit
             if traits.guard is not ANY_STATE:
-                self.observers_wait_for.add(traits.guard)
+                self.observed.add(traits.guard)
             elif not traits.is_blind:
-                self.someone_always_observes = True
+                self.someone_observes_all = True
         self.groups = [
-            Group(kinds[number], sum(bit for _, bit in bits), tuple(sorted(bits))) for number, bits in by_kind.items()
+            Group(kinds[number], sum(bit for _, bit in bits), tuple(bit for _, bit in sorted(bits)))
+            for number, bits in by_kind.items()
         ]
-        self.settled: dict[State, int] = {}
-        self.moves: dict[State, list[Move]] = {}
+
+    def operation(self, bit: int) -> Operation:
+        """The open operation of that bit."""
+        return next(operation for other, operation, _ in self.open if other == bit)
 
 
 class Timeline:
     """The layers of one key, and what its operations do to states."""
-
-    COMPILED_LAYERS_MAX: Final = 4096
 
     def __init__(self, model: Model, operations: Sequence[Operation]) -> None:
         self._model = model
@@ -128,16 +132,19 @@ class Timeline:
         self._kinds: dict[object, Kind] = {}
         self._until: dict[State, float] = {}
         self._effects: dict[State, dict[int, tuple[State, float] | None]] = {}
-        self._compiled: dict[int, Compiled] = {}
-        lost = [operation for operation in operations if operation.outcome_is_unknown]
-        lost = [operation for operation in lost if not self._kind_of(operation).traits.is_read_only]
-        self.lost: list[Lost] = []
-        self.lost_bits = 0
-        self._lost_by_guard: dict[State, list[Lost]] = {}
-        self._lost_unguarded: list[Lost] = []
-        self._lost_observes = False
-        bit_of = self._give_lost_bits(lost)
-        self.layers = self._lay(operations, bit_of, len(lost))
+        self.initial: Final = model.initial
+        self.states_are_bounded: Final = self._lens.states_are_bounded
+        self.indistinct_wanted_until: Final = self._lens.indistinct_wanted_until
+        # A lost operation that changes nothing constrains nothing.
+        lost = [
+            operation
+            for operation in operations
+            if operation.outcome_is_unknown and not self._kind_of(operation).traits.is_read_only
+        ]
+        bit_of = {operation.number: 1 << index for index, operation in enumerate(lost)}
+        self.layers: Final = self._lay(operations, bit_of)
+        self.lost: Final = self._group(lost, bit_of)
+        self.lost_bits: Final = (1 << len(lost)) - 1
 
     def _kind_of(self, operation: Operation) -> Kind:
         traits = self._model.traits(operation)
@@ -146,28 +153,7 @@ class Timeline:
             kind = self._kinds[traits.kind] = Kind(len(self._kinds), operation, traits)
         return kind
 
-    def _give_lost_bits(self, lost: list[Operation]) -> dict[int, int]:
-        bit_of: dict[int, int] = {}
-        by_kind: dict[int, list[Operation]] = {}
-        kinds: dict[int, Kind] = {}
-        for index, operation in enumerate(lost):
-            kind = self._kind_of(operation)
-            bit_of[operation.number] = 1 << index
-            kinds[kind.number] = kind
-            by_kind.setdefault(kind.number, []).append(operation)
-        for number, alike in by_kind.items():
-            kind = kinds[number]
-            entry = Lost(kind, sum(bit_of[operation.number] for operation in alike), tuple(alike))
-            self.lost.append(entry)
-            self.lost_bits |= entry.bits
-            if kind.traits.guard is ANY_STATE:
-                self._lost_unguarded.append(entry)
-                self._lost_observes |= not kind.traits.is_blind
-            else:
-                self._lost_by_guard.setdefault(kind.traits.guard, []).append(entry)
-        return bit_of
-
-    def _lay(self, operations: Sequence[Operation], bit_of: dict[int, int], lost_count: int) -> list[Layer]:
+    def _lay(self, operations: Sequence[Operation], bit_of: dict[int, int]) -> list[Layer]:
         events: list[tuple[int, Operation]] = []
         for operation in operations:
             if operation.returned is not None:
@@ -178,14 +164,14 @@ class Timeline:
         events.sort(key=lambda event: event[0])
         layers: list[Layer] = []
         free: list[int] = []
-        slots = 0
+        slots = len(bit_of)
         slot_of: dict[int, int] = {}
         open_now: dict[int, tuple[int, Operation, Kind]] = {}
-        opened_must = opened_may = 0
+        must_opened = may_opened = 0
         for position, operation in events:
             number = operation.number
             if operation.returned is None:
-                opened_may |= bit_of[number]
+                may_opened |= bit_of[number]
             elif position == operation.invoked:
                 if free:
                     slot = heapq.heappop(free)
@@ -193,26 +179,43 @@ class Timeline:
                     slot = slots
                     slots += 1
                 slot_of[number] = slot
-                bit = 1 << (lost_count + slot)
-                open_now[number] = (bit, operation, self._kind_of(operation))
-                opened_must |= bit
+                open_now[number] = (1 << slot, operation, self._kind_of(operation))
+                must_opened |= 1 << slot
             else:
-                layer = Layer(position, open_now[number][0], operation, opened_must, opened_may)
-                layer.open = tuple(open_now.values())
-                layers.append(layer)
-                opened_must = opened_may = 0
+                layers.append(
+                    Layer(open_now[number][0], operation, must_opened, may_opened, tuple(open_now.values()))
+                )
+                must_opened = may_opened = 0
                 del open_now[number]
                 heapq.heappush(free, slot_of.pop(number))
         assert not open_now, "an operation that returns is open until then"
         return layers
 
-    @property
-    def states_are_bounded(self) -> bool:
-        return self._lens.states_are_bounded
-
-    @property
-    def initial(self) -> State:
-        return self._model.initial
+    def _group(self, lost: list[Operation], bit_of: dict[int, int]) -> list[Lost]:
+        first_layer: dict[int, int] = {}
+        for index, layer in enumerate(self.layers):
+            opened = layer.may_opened
+            while opened:
+                bit = opened & -opened
+                first_layer[bit] = index
+                opened ^= bit
+        by_kind: dict[int, list[Operation]] = {}
+        kinds: dict[int, Kind] = {}
+        for operation in lost:
+            # One that was invoked after the last return can not matter any more.
+            if bit_of[operation.number] in first_layer:
+                kind = self._kind_of(operation)
+                kinds[kind.number] = kind
+                by_kind.setdefault(kind.number, []).append(operation)
+        return [
+            Lost(
+                kinds[number],
+                sum(bit_of[operation.number] for operation in alike),
+                tuple(alike),
+                tuple(first_layer[bit_of[operation.number]] for operation in alike),
+            )
+            for number, alike in by_kind.items()
+        ]
 
     def told_apart_until(self, state: State) -> float:
         """The last position at which a return may depend on this very state (see `models.Lens`)."""
@@ -232,78 +235,18 @@ class Timeline:
             effect = row[kind.number] = (after, self.told_apart_until(after)) if is_legal else None
         return effect
 
-    def compiled(self, index: int) -> Compiled:
-        """The layer of this index, made ready. The last few are kept."""
-        compiled = self._compiled.get(index)
-        if compiled is None:
-            if len(self._compiled) >= self.COMPILED_LAYERS_MAX:
-                self._compiled.clear()
-            compiled = self._compiled[index] = Compiled(self.layers[index])
-        return compiled
-
-    def settled(self, compiled: Compiled, position: int, state: State) -> int:
+    def settled(self, layer: Layer, state: State) -> int:
         """Bits of the open operations that are legal in this state and leave it as it is.
 
         Such an operation may take effect here and now at no cost to any other, so it never needs to be tried.
         """
-        mask = compiled.settled.get(state)
+        mask = layer.settled.get(state)
         if mask is None:
             mask = 0
-            for kind, bits, _ in compiled.groups:
+            assert layer.groups is not None, "the layer is prepared"
+            for kind, bits, _ in layer.groups:
                 effect = self.effect(state, kind)
-                if effect is not None and state == (effect[0] if effect[1] >= position else INDISTINCT):
+                if effect is not None and state == (effect[0] if effect[1] >= layer.position else INDISTINCT):
                     mask |= bits
-            compiled.settled[state] = mask
+            layer.settled[state] = mask
         return mask
-
-    def moves(self, compiled: Compiled, position: int, state: State) -> list[Move]:
-        """What can be done in this state of this layer, one entry a kind."""
-        moves = compiled.moves.get(state)
-        if moves is not None:
-            return moves
-        moves = compiled.moves[state] = []
-        lost_bits = {}
-        for entry in self._lost_by_guard.get(state, ()):
-            lost_bits[entry.kind.number] = entry
-        for entry in self._lost_unguarded:
-            lost_bits[entry.kind.number] = entry
-        for kind, mask, bits in compiled.groups:
-            if kind.traits.is_read_only:
-                continue
-            entry_lost = lost_bits.pop(kind.number, None)
-            self._add_move(moves, compiled, position, state, kind, bits, mask, entry_lost.bits if entry_lost else 0)
-        for entry in lost_bits.values():
-            self._add_move(moves, compiled, position, state, entry.kind, (), 0, entry.bits)
-        return moves
-
-    def _add_move(
-        self,
-        moves: list[Move],
-        compiled: Compiled,
-        position: int,
-        state: State,
-        kind: Kind,
-        bits: tuple[tuple[int, int], ...],
-        mask: int,
-        lost: int,
-    ) -> None:
-        effect = self.effect(state, kind)
-        if effect is None:
-            return
-        after, until = effect
-        if until < position:
-            after = INDISTINCT
-        if after == state:
-            # It can still bury others, and then it is worth it.
-            if kind.traits.is_blind:
-                moves.append(Move(kind, after, bits, mask, lost, True, True))
-            return
-        is_worth_last = after is not INDISTINCT or position <= self._lens.indistinct_wanted_until
-        is_worth = is_worth_last and (
-            compiled.someone_always_observes
-            or self._lost_observes
-            or after in compiled.observers_wait_for
-            or after in self._lost_by_guard
-        )
-        if is_worth or mask:
-            moves.append(Move(kind, after, bits, mask, lost, is_worth, is_worth_last))

@@ -84,6 +84,11 @@ KINDS: Final = (
     Kind("bit-flip", 0.15, ANYONE, (50, 1_000), draws=0.2),
     # --- clocks
     Kind("wall-clock-jump", 0.3, MOSTLY_LEADER, (50, 5_000)),
+    # --- operators
+    Kind("transfer", 0.6, MOSTLY_LEADER, (1, 2)),
+    Kind("campaign-request", 0.4, ("follower", "any"), (1, 2)),
+    Kind("step-down", 0.3, ("leader",), (1, 2)),
+    Kind("membership-change", 1.2, ("leader",), (1, 2), ("", "", "elected", "locked")),
     # --- clients
     Kind("client-crash", 0.5, ("any",), (20, 1_000), ("", "locked")),
     Kind("client-pause", 0.8, ("any",), (50, 3_000), ("", "locked", "kept-alive")),

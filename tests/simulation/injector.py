@@ -11,10 +11,12 @@ from collections.abc import Callable
 from random import Random
 from typing import TYPE_CHECKING, Final
 
+from tests.simulation import operators
 from tests.simulation.clients import Client
 from tests.simulation.faults import Fault
 from tests.simulation.network import Weather
 from tests.simulation.node import Node
+from tests.simulation.quorums import is_quorum
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -38,7 +40,6 @@ class Injector:
         self._undo: dict[int, Callable[[], None]] = {}
         self._undo_number = 0
         self._stopped = False
-        self._disks_lost = 0
 
     def begin(self) -> None:
         for fault in self.plan:
@@ -367,15 +368,23 @@ class Injector:
         self._later(fault, lambda: setattr(journal, "slow_us", 0))
         return True
 
-    def _may_lose_disk(self) -> bool:
+    def _may_lose(self, lost: Node) -> bool:
         """A cluster of 2f + 1 survives the loss of f disks for good; more than that nobody survives."""
-        return self._disks_lost < (len(self.world.nodes) - 1) // 2
+        world = self.world
+        gone = {node.disk.replica for node in world.nodes if node is lost or node.disk.damaged}
+        kept = {node.disk.replica for node in world.nodes} - gone
+        return all(
+            is_quorum(configuration, kept)
+            for node in world.nodes
+            if node.engine is not None
+            for _, configuration in node.engine.configurations
+            if configuration.voters
+        )
 
     def _lost_disk(self, fault: Fault) -> bool:
         node = self._node(fault)
-        if node is None or not self._may_lose_disk():
+        if node is None or not self._may_lose(node):
             return False
-        self._disks_lost += 1
         node.die("and its disk is lost")
         node.disk.wipe()
         self._later(fault, node.start)
@@ -383,9 +392,8 @@ class Injector:
 
     def _bit_flip(self, fault: Fault) -> bool:
         node = self._node(fault)
-        if node is None or not self._may_lose_disk():
+        if node is None or not self._may_lose(node):
             return False
-        self._disks_lost += 1
         node.die("and a bit of its journal has flipped")
         node.disk.damaged = True
         self._later(fault, node.start)
@@ -400,6 +408,24 @@ class Injector:
             return False
         node.clock.set_wall((fault.salt - 32_768) * fault.duration_us)
         return True
+
+    # --- operators --------------------------------------------------------------------------------
+
+    def _transfer(self, fault: Fault) -> bool:
+        node = self._node(fault)
+        return node is not None and operators.transfer(self.world, node, fault.salt)
+
+    def _campaign_request(self, fault: Fault) -> bool:
+        node = self._node(fault)
+        return node is not None and operators.campaign(node)
+
+    def _step_down(self, fault: Fault) -> bool:
+        node = self._node(fault)
+        return node is not None and operators.step_down(node)
+
+    def _membership_change(self, fault: Fault) -> bool:
+        node = self._node(fault)
+        return node is not None and operators.change_membership(self.world, node, Random(fault.salt))
 
     # --- clients ----------------------------------------------------------------------------------
 

@@ -318,6 +318,10 @@ class Node:
         """Die when so many more packets have left."""
         self.bus.sends_left = packets
 
+    def nudge(self) -> None:
+        """Let it have a turn soon: an operator asked it for something."""
+        self._something_came()
+
     def pause(self, *, clock_stops: bool) -> None:
         """SIGSTOP, or a suspended machine, whose clock may stand still with it."""
         self.paused = True

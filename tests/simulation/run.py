@@ -117,11 +117,17 @@ class Probes:
         return sorted(leader.replica.machine.locks)
 
     def _behind(self) -> list[str]:
+        """Members of the cluster that live and have not applied everything."""
         committed = len(self._world.watch.committed_entries)
+        leader = self._world.watch.leader
+        members = () if leader is None or leader.engine is None else leader.engine.configuration.members
+        ids = {member.replica for member in members}
         return [
             node.name
             for node in self._world.nodes
-            if not node.cannot_start and node.disk.replica and (node.engine is None or node.engine.applied_index < committed)
+            if node.disk.replica in ids
+            and not node.cannot_start
+            and (node.engine is None or node.engine.applied_index < committed)
         ]
 
     def missing(self) -> str:

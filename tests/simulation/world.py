@@ -41,6 +41,7 @@ class Settings(NamedTuple):
     with_feed: bool
     compaction: Compaction
     apply_bytes_max: int
+    priorities: tuple[int, ...]
     cluster_name: str = "default"
 
     @classmethod
@@ -54,6 +55,7 @@ class Settings(NamedTuple):
             drift_ppm_max=random.choice((0, 500, DRIFT_PPM_MAX)),
             with_feed=random.random() < 0.03,
             apply_bytes_max=random.choice((2 * 1024 * 1024, 2 * 1024 * 1024, 400, 60)),
+            priorities=random.choice(((0,), (0,), (0,), (0, 0, 1), (2, 0, 1))),
             compaction=Compaction(random.choice((5, 12, 30, 60, 10_000)), random.choice((0, 3, 20))),
         )
 
@@ -78,7 +80,6 @@ class World:
         self.workload = Workload(self, settings.mix)
         self.injector = Injector(self, Random(f"{seed}:injector"), plan, self.faults)
         self.nodes = self._birth(random)
-        self.node_by_replica = {node.disk.replica: node for node in self.nodes}
         self.clients = [Client(self, f"c{n}", Random(f"{seed}:c{n}")) for n in range(1, settings.clients + 1)]
         born = self.nodes[0].disk.load()
         assert born is not None, "a cluster is born with something in its journals"
@@ -89,7 +90,12 @@ class World:
     def _birth(self, random: Random) -> list[Node]:
         """The first journals, as `coordinator/replica/births.py` makes them."""
         names = [f"node{number}" for number in range(1, self.settings.nodes + 1)]
-        members = [Member(random.getrandbits(63) | 1, name) for name in names]
+        priorities = self.settings.priorities
+        members = [
+            Member(random.getrandbits(63) | 1, name, "", priorities[number % len(priorities)])
+            for number, name in enumerate(names)
+        ]
+        self.born_members = members
         log = first_log(self.cluster, self.settings.cluster_name, FIRST_EPOCH, members, self.token)
         nodes = []
         for member in members:

@@ -75,6 +75,8 @@ class Raft:
         """A leader's first entry of its own term."""
         self.transferring: transfer.Transfer | None = None
         self.led_since_us = 0
+        self.lease_given_up = False
+        """This leader told somebody to campaign in this term: its lease holds no more."""
         self.uncommitted_bytes = 0
         self.snapshot = snapshot
         self.incoming: snapshots.Incoming | None = None
@@ -89,6 +91,8 @@ class Raft:
         self.late: list[Outgoing] = []
         self.confirmed_reads: list[ConfirmedRead] = []
         self.note_configurations(self.applied + 1)
+        if options.lease_reads:
+            self.heard_at_us = now_us  # It may have promised a leader its loyalty just before it restarted.
         elections.reset_timer(self, now_us)
 
     # --- what the host may look at ----------------------------------------------------------------
@@ -192,10 +196,12 @@ class Raft:
         self.append(first_index, [self.term] * len(entries), entries)
         return first_index
 
-    def read(self) -> int | None:
+    def read(self, *, lease_ok: bool = False) -> int | None:
         """Ask for a linearizable read; its ticket, or None where no leader is known. A follower asks its leader; what
-        is lost on the way is never answered, and asked again by whoever waits."""
-        return reads.begin(self)
+        is lost on the way is never answered, and asked again by whoever waits.
+
+        `lease_ok`: where lease reads are switched on, the leader's lease will do instead of a majority's word."""
+        return reads.begin(self, lease_ok=lease_ok)
 
     # --- what an operator asks --------------------------------------------------------------------
 
@@ -215,6 +221,7 @@ class Raft:
         term = self.term
         elections.become_follower(self, term, NOBODY, now_us)
         if successor is not None:
+            self.lease_given_up = True
             self.early.append(Outgoing(successor, TimeoutNow(term)))
 
     def campaign_now(self, now_us: int) -> None:
@@ -227,6 +234,8 @@ class Raft:
         """What is to be done now; see the module of the engine for the order."""
         if self.role is Role.LEADER:
             removed = changes.go_on(self, now_us)
+            if self.may_answer:
+                reads.confirm_by_lease(self, now_us)
             replication.replicate(self, now_us)
             transfer.tell(self)
             if self.may_answer:

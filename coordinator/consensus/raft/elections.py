@@ -63,11 +63,16 @@ def suspect(raft: Raft, leader: int, now_us: int) -> None:
     """
     if raft.role is not Role.FOLLOWER or leader != raft.leader or leader == _NOBODY:
         return
-    raft.heard_at_us = None
     raft.campaign_reason = REASON_SUSPICION
+    start_us = now_us
+    if raft.options.lease_reads and raft.heard_at_us is not None:
+        # It may hold a lease that this replica confirmed: a leader that lost its subscription unknowingly still reads.
+        start_us = max(now_us, raft.heard_at_us + raft.options.election_timeout_us_min)
+    else:
+        raft.heard_at_us = None
     others = sorted(voter for voter in raft.configuration.voter_ids if voter != leader)
     rank = others.index(raft.replica) if raft.replica in others else len(others)
-    raft.election_due_us = min(raft.election_due_us, now_us + rank * raft.options.suspicion_step_us)
+    raft.election_due_us = min(raft.election_due_us, start_us + rank * raft.options.suspicion_step_us)
 
 
 def become_follower(raft: Raft, term: int, leader: int, now_us: int) -> None:
@@ -94,7 +99,10 @@ def on_timeout_now(raft: Raft, sender: int, message: TimeoutNow, now_us: int) ->
 
 
 def campaign(raft: Raft, now_us: int) -> None:
-    """An operator asks this replica to try to lead. It asks first whether it would be elected."""
+    """An operator asks this replica to try to lead. It asks first whether it would be elected. Where lease reads are on,
+    it does nothing while its own loyalty may be part of a leader's lease."""
+    if raft.options.lease_reads and _is_loyal(raft, now_us):
+        return
     if raft.role is not Role.LEADER and raft.is_voter:
         raft.campaign_reason = REASON_REQUEST
         _campaign(raft, now_us, pre=True)
@@ -154,6 +162,7 @@ def _become_leader(raft: Raft, now_us: int) -> None:
     next_index = raft.log.last_index + 1
     raft.progress = {}
     raft.transferring = None
+    raft.lease_given_up = False
     raft.led_since_us = now_us
     raft.term_start_index = next_index
     changes.follow_configuration(raft)

@@ -75,8 +75,8 @@ class Log:
         self.offset, self.offset_term = offset, term
 
     def install(self, index: int, term: int) -> bool:
-        """Begin behind a snapshot that ends at `index`. A tail behind it is kept where it matches. True where the journal
-        may keep its tail too: not where what is there was cut off in memory and not yet on disk."""
+        """Begin behind a snapshot that ends at `index`. A tail behind it is kept where it matches. True where the
+        journal may keep its tail too: not where what is there was cut off in memory and not yet on disk."""
         keep_on_disk = self.matches(index, term) and self.unwritten > index
         if self.matches(index, term):
             position = index - self.offset

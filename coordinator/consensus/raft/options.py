@@ -29,6 +29,14 @@ class Options(NamedTuple):
     snapshot_chunk_bytes: int = 256 * 1024
     snapshot_window_bytes: int = 1024 * 1024
     """Of a snapshot, sent to one follower and not yet acknowledged."""
+    lease_reads: bool = False
+    """May a leader answer reads within its lease, without asking a majority? Off: then no clock is trusted in a read.
+
+    On, this is assumed: over one election time-out no two members' monotonic clocks drift apart by more than one part in
+    `lease_drift_share`. A member that restarts keeps still for an election time-out, since it forgot whom it heard, and
+    the crash hint waits for the lease (history 2).
+    """
+    lease_drift_share: int = 100
     promote_lag_entries_max: int = 256
     """A learner that lacks more than this is not caught up, and is not made a voter."""
     priority_pause_us: int = 3_000_000

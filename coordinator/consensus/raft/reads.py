@@ -3,6 +3,10 @@
 A read may be answered once (1) an entry of the leader's own term is committed, (2) a majority confirmed the leader in
 a round sent after the read came, and (3) the state machine has applied what was committed when both held.
 
+Where lease reads are switched on, a leader whose last confirmed round was sent within its lease may answer without (2):
+every member that answered it then stays loyal to it for an election time-out. The lease ends for good in a term once
+the leader has told anyone to campaign: the word may still arrive, even when the transfer was given up (history 2).
+
 A follower asks the leader for the index and answers from its own state. Its question carries a number drawn at its
 start and a ticket, which together never repeat: an answer from before a restart confirms nothing (history 5).
 """
@@ -23,9 +27,11 @@ ASKED_MAX: Final = 1_024
 
 
 class _Waiting(NamedTuple):
-    """`asker` 0: this replica's own read; else a follower's, named by `boot` and `ticket`."""
+    """`asker` 0: this replica's own read; else a follower's, named by `boot` and `ticket`. `lease_ok`: the leader's
+    lease will do."""
 
     round: int
+    lease_ok: bool
     asker: int
     boot: int
     ticket: int
@@ -43,14 +49,16 @@ class Reads:
         self._last_ticket += 1
         return self._last_ticket
 
-    def add(self, current_round: int) -> int:
+    def add(self, current_round: int, *, lease_ok: bool) -> int:
         """A read came after round `current_round` was sent: only a later one can confirm it."""
         ticket = self.next_ticket()
-        self._waiting.append(_Waiting(current_round + 1, 0, 0, ticket))
+        self._waiting.append(_Waiting(current_round + 1, lease_ok=lease_ok, asker=0, boot=0, ticket=ticket))
         return ticket
 
     def add_for(self, asker: int, request: ReadRequest, current_round: int) -> None:
-        self._waiting.append(_Waiting(current_round + 1, asker, request.boot, request.ticket))
+        self._waiting.append(
+            _Waiting(current_round + 1, lease_ok=False, asker=asker, boot=request.boot, ticket=request.ticket)
+        )
 
     def asked(self, ticket: int) -> None:
         """This follower has asked the leader."""
@@ -69,6 +77,13 @@ class Reads:
         """Does a read wait for a round that was not sent yet?"""
         return bool(self._waiting) and self._waiting[-1].round > current_round
 
+    def take_by_lease(self) -> list[_Waiting]:
+        """Reads for which the leader's lease will do."""
+        taken = [waiting for waiting in self._waiting if waiting.lease_ok]
+        if taken:
+            self._waiting = deque(waiting for waiting in self._waiting if not waiting.lease_ok)
+        return taken
+
     def take(self, confirmed_round: int) -> list[_Waiting]:
         """Reads that round `confirmed_round` confirms."""
         taken = []
@@ -81,10 +96,10 @@ class Reads:
         self._waiting.clear()
 
 
-def begin(raft: Raft) -> int | None:
+def begin(raft: Raft, *, lease_ok: bool) -> int | None:
     """Ask for a read; its ticket. None where nobody is known who could confirm it."""
     if raft.role is Role.LEADER:
-        return raft.reads.add(raft.rounds.current)
+        return raft.reads.add(raft.rounds.current, lease_ok=lease_ok)
     if raft.role is not Role.FOLLOWER or not raft.leader:
         return None
     ticket = raft.reads.next_ticket()
@@ -103,10 +118,32 @@ def on_response(raft: Raft, response: ReadResponse) -> None:
         raft.confirmed_reads.append(ConfirmedRead(response.ticket, response.read_index))
 
 
+def holds_lease(raft: Raft, now_us: int) -> bool:
+    """Can nobody else have been elected up to now, by the clocks that `Options.lease_reads` assumes?"""
+    options = raft.options
+    lease_us = options.election_timeout_us_min - options.election_timeout_us_min // options.lease_drift_share
+    return (
+        options.lease_reads
+        and not raft.lease_given_up
+        and raft.rounds.confirmed > 0
+        and now_us - raft.rounds.confirmed_at_us < lease_us
+    )
+
+
+def confirm_by_lease(raft: Raft, now_us: int) -> None:
+    """Answer the reads for which the lease will do, while it holds."""
+    if holds_lease(raft, now_us):
+        _answer(raft, raft.reads.take_by_lease())
+
+
 def confirm(raft: Raft) -> None:
     """Answer the reads that a majority has confirmed: each at the commit index of now, no earlier one than that at
     which it came."""
-    for waiting in raft.reads.take(raft.rounds.confirmed):
+    _answer(raft, raft.reads.take(raft.rounds.confirmed))
+
+
+def _answer(raft: Raft, confirmed: list[_Waiting]) -> None:
+    for waiting in confirmed:
         if waiting.asker:
             answer = ReadResponse(raft.term, waiting.boot, waiting.ticket, raft.log.commit)
             raft.early.append(Outgoing(waiting.asker, answer))

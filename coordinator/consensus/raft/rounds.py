@@ -14,6 +14,7 @@ class Rounds:
         """Being elected is itself the word of a majority, given after the votes were asked for."""
         self.current = 0
         self.confirmed = 0
+        """0: none of its own yet. An election is no lease: a voter may vote again, in a higher term."""
         self.confirmed_at_us = now_us
         self.all_sent_us = now_us
         self._sent: deque[tuple[int, int]] = deque()

@@ -69,5 +69,6 @@ def tell(raft: Raft) -> None:
         return
     progress = raft.progress.get(transfer.target)
     if progress is not None and progress.match == raft.log.last_index:
+        raft.lease_given_up = True
         raft.early.append(Outgoing(transfer.target, TimeoutNow(raft.term)))
         raft.transferring = transfer._replace(told=True)

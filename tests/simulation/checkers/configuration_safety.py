@@ -1,5 +1,10 @@
 """Configuration safety: a replica goes by the last configuration in its log, committed or not (Raft, section 6), and
-no two configurations that are in force at once have majorities apart from one another."""
+no two configurations that can be in force at once have majorities apart from one another.
+
+For that, each follows from the one before it in the log: one voter differs at the most, or it is joint with the one
+before as its outgoing side, or it is what a joint one leaves behind. And a leader begins a change only when the
+configuration before is committed, and an entry of its own term is (thesis, section 4.1 and its erratum).
+"""
 
 from __future__ import annotations
 
@@ -29,7 +34,7 @@ class ConfigurationSafety(Checker):
             ]
 
     def journaled(self, node: Node, write: Write) -> None:
-        known = self._on_disk[write.replica]
+        known = self._on_disk.setdefault(write.replica, [])
         if write.head is not None:
             snapshot = write.head.snapshot
             tail = [one for one in known if one[0] > snapshot.last_index and write.head.keep_tail]
@@ -38,9 +43,24 @@ class ConfigurationSafety(Checker):
             return
         while known and known[-1][0] >= write.first_index:
             known.pop()
-        for index, entry in enumerate(write.entries, write.first_index):
+        for index, (term, entry) in enumerate(zip(write.terms, write.entries, strict=True), write.first_index):
             if entry[0] == CONFIGURATION:
-                known.append((index, decode_configuration(entry)))
+                configuration = decode_configuration(entry)
+                if known:
+                    self._follows(node, term, known[-1], configuration)
+                known.append((index, configuration))
+
+    def _follows(self, node: Node, term: int, before: tuple[int, Configuration], after: Configuration) -> None:
+        self.checks += 1
+        index, earlier = before
+        if not _may_follow(earlier, after):
+            self.violated(f"{node.name} goes from {_names(earlier)} to {_names(after)}")
+        if node.leads and node.engine.term == term:
+            commit = node.engine.log.commit
+            if index > commit:
+                self.violated(f"{node.name} begins a change before the last, at {index}, is committed ({commit})")
+            if commit < node.engine.term_start_index:
+                self.violated(f"{node.name} begins a change before an entry of its term {term} is committed")
 
     def changed(self, node: Node, before: View, after: View) -> None:
         self._compare(node)
@@ -53,3 +73,17 @@ class ConfigurationSafety(Checker):
         expected = self._on_disk[node.disk.replica][-1][1]
         if node.engine.configuration != expected:
             self.violated(f"{node.name} goes by {node.engine.configuration}, the last one in its log is {expected}")
+
+
+def _may_follow(before: Configuration, after: Configuration) -> bool:
+    if before.is_joint:
+        return after == before._replace(outgoing=())
+    if after.is_joint:
+        return after.outgoing == before.voters
+    changed = {member.replica for member in before.voters} ^ {member.replica for member in after.voters}
+    return len(changed) <= 1
+
+
+def _names(configuration: Configuration) -> str:
+    sides = [",".join(member.node for member in side) or "nobody" for side in (configuration.outgoing, configuration.voters)]
+    return f"{sides[0]} and {sides[1]}" if configuration.is_joint else sides[1]

@@ -39,8 +39,10 @@ class NoLostWrite(Checker):
             self.violated(f"{operation} was answered, and the log holds {op} there")
 
     def finished(self) -> None:
+        leader = self.world.watch.leader
+        assert leader is not None and leader.engine is not None, "a healed cluster has a leader"
         for node in self.world.nodes:
-            if node.engine is not None:
+            if node.engine is not None and leader.engine.configuration.member(node.disk.replica):
                 self.checks += 1
                 if node.engine.applied_index < self._last_index:
                     self.violated(f"{node.name} has not applied {self._last_index}, which was acknowledged")

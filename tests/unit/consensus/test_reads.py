@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from coordinator.consensus.engine import Role
-from coordinator.consensus.raft.messages import AppendResponse, ReadResponse
+from coordinator.consensus.raft.messages import AppendResponse, ReadResponse, TimeoutNow
+from coordinator.consensus.raft.options import Options
 from coordinator.consensus.raft.reads import ASKED_MAX
 from tests.unit.consensus.play import Play
 
@@ -146,3 +147,116 @@ def test_questions_that_are_never_answered_are_forgotten():
 def test_without_a_leader_nobody_reads():
     play = Play()
     assert play.replicas[2].read() is None
+
+
+# --- lease reads, where they are switched on ------------------------------------------------------
+
+LEASED = Options(lease_reads=True)
+
+
+def leased(size: int = 3) -> Play:
+    play = Play(size=size, options=LEASED)
+    play.pass_time(LEASED.election_timeout_us_min)  # Who starts keeps still for an election time-out.
+    play.elect(1)
+    play.pass_time(100_000)
+    return play
+
+
+def test_within_its_lease_a_leader_reads_without_asking_anyone():
+    play = leased()
+    leader = play.replicas[1]
+    play.isolate(1)
+    ticket = leader.read(lease_ok=True)
+    play.turn(1)
+    assert play.reads[1] == [ticket]
+
+
+def test_a_read_that_asks_for_a_majority_gets_one_though_the_lease_holds():
+    play = leased()
+    play.isolate(1)
+    play.replicas[1].read()
+    play.settle()
+    assert play.reads[1] == []
+
+
+def test_past_its_lease_a_leader_asks():
+    """A lease read after a pause."""
+    play = leased()
+    leader = play.replicas[1]
+    play.isolate(1)
+    play.now_us += LEASED.election_timeout_us_min * 99 // 100
+    leader.read(lease_ok=True)
+    ready = leader.ready(play.now_us)
+    leader.persisted(ready)
+    assert leader.take_reads() == []
+
+
+def test_nobody_is_elected_while_the_lease_holds():
+    play = leased()
+    leader = play.replicas[1]
+    play.isolate(1)
+    for replica in (2, 3):
+        play.replicas[replica].suspect(1, play.now_us)
+    while (
+        leader.role is Role.LEADER
+        and leader.rounds.confirmed_at_us + LEASED.election_timeout_us_min * 99 // 100 > play.now_us
+    ):
+        assert play.leader is leader, "the crash hint does not override a lease (history 2)"
+        play.now_us += 5_000
+        play.settle()
+    play.pass_time(1_000_000)
+    assert play.leader is not leader
+
+
+def test_a_voter_that_restarts_keeps_still_for_an_election_time_out():
+    play = leased()
+    play.isolate(1)
+    for replica in (2, 3):
+        play.crash(replica)
+        play.start(replica).campaign_now(play.now_us)
+    play.settle()
+    assert play.leader is play.replicas[1]
+
+
+def test_who_told_another_to_campaign_reads_by_lease_no_more_in_that_term():
+    play = leased()
+    leader = play.replicas[1]
+    play.lost = lambda letter: isinstance(letter.message, TimeoutNow)
+    leader.transfer(2, play.now_us)
+    play.pass_time(LEASED.election_timeout_us_min + 100_000)
+    assert leader.role is Role.LEADER
+    assert leader.transferring is None, "the transfer was given up, and its word may still arrive"
+    play.isolate(1)
+    leader.read(lease_ok=True)
+    play.turn(1)
+    assert play.reads[1] == []
+
+
+def test_an_election_is_no_lease():
+    play = Play(options=LEASED)
+    play.pass_time(LEASED.election_timeout_us_min)
+    play.lost = lambda letter: isinstance(letter.message, AppendResponse)
+    leader = play.elect(1)
+    leader.read(lease_ok=True)
+    play.settle()
+    assert play.reads[1] == []
+
+
+def test_switched_off_no_clock_is_trusted():
+    play = Play()
+    leader = play.elect(1)
+    play.pass_time(100_000)
+    play.isolate(1)
+    leader.read(lease_ok=True)
+    play.turn(1)
+    assert play.reads[1] == []
+
+
+def test_whose_loyalty_is_part_of_a_lease_does_not_campaign_on_request():
+    play = leased()
+    leader = play.replicas[1]
+    play.isolate(1)
+    play.replicas[3].heard_at_us = None  # It has not heard the leader for long; 2 has, and the lease rests on it.
+    play.replicas[2].campaign_now(play.now_us)
+    play.settle()
+    assert play.leader is leader

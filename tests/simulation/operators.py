@@ -1,0 +1,81 @@
+"""What operators do to a running cluster: transfer, campaign on request, step-down, changes of membership.
+
+They ask the engine of the node that they think leads, as the host does for them, between two turns. What is refused or comes
+to nothing is no fault; what must hold, holds all the same.
+"""
+
+from __future__ import annotations
+
+from random import Random
+from typing import TYPE_CHECKING
+
+from coordinator.consensus.membership import Change, ChangeRefused, Member
+from tests.simulation.node import Node
+
+if TYPE_CHECKING:
+    from tests.simulation.world import World
+
+
+def transfer(world: World, node: Node, salt: int) -> bool:
+    """Hand the leadership of `node` to somebody, who may be dead."""
+    if node.engine is None:
+        return False
+    voters = [member.replica for member in node.engine.configuration.voters if member.replica != node.disk.replica]
+    done = bool(voters) and node.engine.transfer(voters[salt % len(voters)], node.clock.now_us())
+    node.nudge()
+    return done
+
+
+def campaign(node: Node) -> bool:
+    if node.engine is None:
+        return False
+    node.engine.campaign_now(node.clock.now_us())
+    node.nudge()
+    return True
+
+
+def step_down(node: Node) -> bool:
+    if node.engine is None:
+        return False
+    node.engine.step_down(node.clock.now_us())
+    node.nudge()
+    return True
+
+
+def change_membership(world: World, node: Node, random: Random) -> bool:
+    """Ask for another membership, drawn: one voter more or less, or any at all."""
+    engine = node.engine
+    if engine is None:
+        return False
+    now = engine.configuration
+    everyone = {member.replica: member for _, known in engine.configurations for member in known.members}
+    everyone |= {m.replica: m for m in world.born_members if any(n.disk.replica == m.replica for n in world.nodes)}
+    voters = {member.replica: member for member in now.voters}
+    learners = {member.replica: member for member in now.learners}
+    others = [replica for replica in sorted(everyone) if replica not in voters]
+    for _ in range(random.choice((1, 1, 1, 2, 3))):
+        choice = random.random()
+        if choice < 0.4 and len(voters) > 1:
+            gone = random.choice(sorted(voters))
+            member = voters.pop(gone)
+            if random.random() < 0.6:
+                learners[gone] = member
+        elif others:
+            replica = random.choice(others)
+            if replica in learners and random.random() < 0.8:
+                voters[replica] = learners.pop(replica)
+            elif replica in learners and random.random() < 0.3:
+                del learners[replica]
+            elif replica not in voters:
+                learners[replica] = everyone[replica]
+    try:
+        engine.change(Change(_sorted(voters), _sorted(learners)), node.clock.now_us())
+    except ChangeRefused:
+        world.faults["refused-change"] += 1
+        return False
+    node.nudge()
+    return True
+
+
+def _sorted(members: dict[int, Member]) -> tuple[Member, ...]:
+    return tuple(members[replica] for replica in sorted(members))
