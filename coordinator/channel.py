@@ -37,6 +37,9 @@ class Endpoint(NamedTuple):
     tls: bool
     verify: bool
 
+    def __repr__(self) -> str:
+        return f"Endpoint({self.host!r}, {self.port}, {self.username!r})"
+
     @classmethod
     def parse(cls, url: str) -> Endpoint:
         """Parse `redis://` or `rediss://`. Raises ValueError; the message never repeats a password.

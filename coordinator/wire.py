@@ -101,7 +101,11 @@ class Token(NamedTuple):
             raise ValueError("a token reads conclave_REALM_ID_SECRET, as `manage.py token NAME` printed it")
         return cls(*match.groups())
 
+    def __repr__(self) -> str:
+        return f"Token({self.realm!r}, {self.token_id!r})"
+
     def __str__(self) -> str:
+        """The credential itself: for whoever is to have it, never for a log."""
         return f"conclave_{self.realm}_{self.token_id}_{self.secret}"
 
     @property
@@ -179,7 +183,10 @@ def open_envelope(packet: bytes, kind: int) -> Envelope:
 
 def verify(envelope: Envelope, key: bytes) -> None:
     """Raises WireError("signature") unless the envelope was signed with `key`."""
-    mac = _mac(key, envelope.kind, envelope.sender, envelope.receiver, envelope.body)
+    try:
+        mac = _mac(key, envelope.kind, envelope.sender, envelope.receiver, envelope.body)
+    except ValueError:
+        raise WireError("signature") from None  # A key that BLAKE2 does not take signs nothing.
     if not hmac.compare_digest(mac, envelope.mac):
         raise WireError("signature")
 

@@ -277,6 +277,7 @@ class ClusterModel:
                 "holder": _holder(lock.holder),
                 "token": lock.token,
                 "waiters": [_holder(waiter) for waiter in lock.waiters],
+                "waiting": lock.waiting,
                 "ttl_ms": lock.ttl_ms,
                 "ends_at_ms": self._lease_ends[lock.name][2],
             }

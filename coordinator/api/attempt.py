@@ -25,8 +25,6 @@ from coordinator.statemachine import commands
 
 log = logging.getLogger(__name__)
 
-ACQUISITION: Final = 0
-"""Over HTTP a session has one acquisition a name: asking again finds the first."""
 KEEP_ALIVES_PER_TTL: Final = 3
 RETRY_S: Final = 0.2
 """Between two tries of something that a cluster without a leader cannot answer, while the caller still waits."""
@@ -37,8 +35,15 @@ TAKE_BACK_BEFORE_ANSWER_S: Final = 1.0
 WAITING_MAX: Final = 2_000
 """Calls of this process that may wait in line at once; the next one is refused."""
 
-_waiting: Counter[tuple[str, int, str]] = Counter()
+_Key = tuple[str, int, str]
+_waiting: Counter[_Key] = Counter()
 """Calls of this process that wait in line, by cluster, session and name."""
+_acquisitions: dict[_Key, tuple[int, int]] = {}
+"""The acquisition that attempts of this process which run at the same time share, and how many they are.
+
+Over HTTP a session has one acquisition a name: each attempt takes over what its session already has. The numbers are
+drawn anew, so that what an attempt takes back late, even from another process, is never what a later one was granted.
+"""
 _live: set[Attempt] = set()
 
 
@@ -67,6 +72,7 @@ class Attempt:
         self._principal = principal
         self._name = name
         self._session = 0
+        self._acquisition: int | None = None
         self._ttl_ms = 0
         self._opened_here = False
         self._was_queued = False
@@ -106,8 +112,27 @@ class Attempt:
             await self._take_back_soon()
             raise
         finally:
+            self._leave()
             self.finished.set()
             _live.discard(self)
+
+    def _join(self) -> int:
+        """The acquisition of this attempt."""
+        number, sharing = _acquisitions.get(self._key, (secrets.randbits(48), 0))
+        _acquisitions[self._key] = number, sharing + 1
+        return number
+
+    def _leave(self) -> None:
+        if self._acquisition is not None:
+            number, sharing = _acquisitions[self._key]
+            if sharing > 1:
+                _acquisitions[self._key] = number, sharing - 1
+            else:
+                del _acquisitions[self._key]
+
+    @property
+    def _key(self) -> _Key:
+        return self._cluster, self._session, self._name
 
     async def _run(self, session: int | None, ttl_ms: int | None, wait_ms: int) -> Acquired:
         deadline = time.monotonic() + wait_ms / 1000
@@ -130,7 +155,8 @@ class Attempt:
         raise await self._not_acquired()
 
     async def _ask(self, wants_to_wait: bool) -> commands.Result:
-        op = commands.AcquireLock(self._name, ACQUISITION, wants_to_wait, self._session)
+        self._acquisition = self._join()
+        op = commands.AcquireLock(self._name, self._acquisition, wants_to_wait, self._session, take_over=True)
         try:
             result: commands.Result = await self._client.command(op, act_for=self._principal)
         except errors.OutcomeUnknown as error:
@@ -190,7 +216,7 @@ class Attempt:
 
     async def _wait_in_line(self, deadline: float) -> Acquired:
         self._was_queued = True
-        key = (self._cluster, self._session, self._name)
+        key = self._key
         _waiting[key] += 1
         parts = [
             asyncio.ensure_future(self._granted(deadline)),
@@ -217,10 +243,12 @@ class Attempt:
     async def _granted(self, deadline: float) -> int | None:
         """The token once the lock is ours; None when the time is over. Raises what ends the wait early."""
         trouble: errors.Unavailable | None = None
+        acquisition = self._acquisition
+        assert acquisition is not None, "who waits has asked"
         while (left := deadline - time.monotonic()) > 0:
             try:
                 granted = await self._client.wait_for_grant(
-                    self._name, self._session, ACQUISITION, wait=left, act_for=self._principal
+                    self._name, self._session, acquisition, wait=left, act_for=self._principal
                 )
             except errors.NotFound:
                 return None  # Somebody let go of our place in line, with our own session.
@@ -297,9 +325,10 @@ class Attempt:
                 await self._client.command(
                     commands.CloseSession(self._session), act_for=self._principal, timeout=TAKE_BACK_TIMEOUT_S
                 )
-            elif self._was_queued and not self._keeps_place and not _waiting[self._cluster, self._session, self._name]:
+            elif self._was_queued and not self._keeps_place and not _waiting[self._key]:
+                assert self._acquisition is not None, "who was queued has asked"
                 await self._client.command(
-                    commands.ReleaseLock(self._name, ACQUISITION, self._session),
+                    commands.ReleaseLock(self._name, self._acquisition, self._session),
                     act_for=self._principal,
                     timeout=TAKE_BACK_TIMEOUT_S,
                 )

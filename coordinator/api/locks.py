@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from ninja import Body, Query, Router
 
 from coordinator import access
-from coordinator.api.attempt import ACQUISITION, Attempt
+from coordinator.api.attempt import Attempt
 from coordinator.api.auth import ApiRequest
 from coordinator.api.errors import Refused
 from coordinator.api.schemas import (
@@ -96,7 +96,7 @@ async def release(request: ApiRequest, cluster: ClusterName, name: str, payload:
     name = name_in_path(name)
     client, principal = await request.auth.acting()
     session = session_number(payload.session)
-    result = await client.command(commands.ReleaseLock(name, ACQUISITION, session), act_for=principal)
+    result = await client.command(commands.ReleaseLock(name, commands.ANY_ACQUISITION, session), act_for=principal)
     if isinstance(result, commands.NotHeld):
         raise Refused(409, "not-held", f"session {session_name(session)} neither holds lock {name!r} nor waits for it")
     return Released(name=name, session=session_name(session))

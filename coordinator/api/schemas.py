@@ -123,7 +123,7 @@ class HolderOut(Schema):
 
     session: str = Field(examples=["s42"])
     principal: str = Field(description="Whose session it is.", examples=["user:admin"])
-    acquisition: int = Field(description="0 for what is held over this API.")
+    acquisition: int = Field(description="Tells the attempts of one session apart.")
 
     @classmethod
     def of(cls, holder: commands.Holder) -> HolderOut:
@@ -158,7 +158,8 @@ class LockOut(Schema):
     name: str
     holder: HolderOut | None = Field(description="null when free.")
     token: int | None = Field(description="The holder's fencing token; null when free.")
-    waiters: list[HolderOut] = Field(description="Who waits, the next in line first.")
+    waiters: list[HolderOut] = Field(description="Who waits, the next in line first; 50 at the most.")
+    waiting: int = Field(description="How many wait.")
     expires_in_ms: int | None = Field(description="What is left of the holder's lease; null when free.")
     ttl_ms: int | None = Field(description="The time to live of the holder's session; null when free.")
 
@@ -170,6 +171,7 @@ class LockOut(Schema):
             holder=HolderOut.of(view.holder) if view.holder is not None else None,
             token=view.token if is_held else None,
             waiters=[HolderOut.of(waiter) for waiter in view.waiters],
+            waiting=view.waiting,
             expires_in_ms=view.expires_in_ms if is_held else None,
             ttl_ms=view.ttl_ms if is_held else None,
         )

@@ -15,7 +15,14 @@ import msgspec
 
 from coordinator import wire
 from coordinator.client.calls import REDIRECT_US_MIN, Call, Target, resolved
-from coordinator.client.errors import ConclaveError, OutcomeUnknown, SessionGone, Unavailable, from_failure
+from coordinator.client.errors import (
+    ConclaveError,
+    InvalidRequest,
+    OutcomeUnknown,
+    SessionGone,
+    Unavailable,
+    from_failure,
+)
 from coordinator.client.routing import Routing
 from coordinator.client.session import Session
 from coordinator.statemachine import commands
@@ -54,9 +61,11 @@ class _Grant(NamedTuple):
 class _Wait:
     """A waiter for a grant: resolved by the push, by an answer to what it asks, or by its deadline."""
 
-    __slots__ = ("act_for", "ask_due_us", "asking", "call", "changes")
+    __slots__ = ("act_for", "ask_due_us", "asking", "call", "changes", "own")
 
-    def __init__(self, call: Call, act_for: str, ask_due_us: int, changes: int) -> None:
+    def __init__(self, call: Call, act_for: str, ask_due_us: int, changes: int, *, own: bool) -> None:
+        self.own = own
+        """An acquisition of this client's own, whose number never comes again: a push can only mean this one."""
         self.call = call
         self.act_for = act_for
         self.ask_due_us = ask_due_us
@@ -95,6 +104,10 @@ class Core:
         self._next_id += 1
         call.request_id = self._next_id
         call.due_us = now_us
+        try:
+            wire.encode(call.build(call.request_id))
+        except (OverflowError, UnicodeError, TypeError, ValueError) as error:
+            raise InvalidRequest(f"the request can not be encoded: {error}") from error
         self._calls[call.request_id] = call
         return call
 
@@ -234,7 +247,7 @@ class Core:
         """
         key = _Grant(session, name, acquisition)
         token = self._early_grants.pop(key, None)
-        if token is not None:
+        if token is not None and not ask:
             return resolved(commands.Granted(token))
         call = Call(_not_sent, target=Target.NODE, deadline_us=deadline_us, timed_out=_nothing)
         self._next_id += 1
@@ -242,7 +255,7 @@ class Core:
         call.due_us = _NEVER_US
         self._calls[call.request_id] = call
         ask_due_us = now_us if ask else now_us + ASK_US
-        wait = self._grants[key] = _Wait(call, act_for, ask_due_us, self.routing.changes)
+        wait = self._grants[key] = _Wait(call, act_for, ask_due_us, self.routing.changes, own=not ask)
         call.when_done(lambda _: self._end_wait(key, wait))
         return call
 
@@ -423,7 +436,7 @@ class Core:
     def _take(self, node: str, reply: wire.Reply, now_us: int) -> None:
         match reply:
             case wire.GrantPushed(_, session, name, acquisition, token):
-                self._granted(_Grant(session, name, acquisition), token)
+                self._granted(_Grant(session, name, acquisition), token, now_us)
             case wire.Directory():
                 self.routing.learn(reply, now_us)
                 self._probes.pop(reply.id, None)
@@ -480,10 +493,13 @@ class Core:
             self.trouble = f"{node} does not lead" + (f", it names {leader}" if leader else " and knows of no leader")
             call.hurry(now_us)
 
-    def _granted(self, key: _Grant, token: int) -> None:
+    def _granted(self, key: _Grant, token: int, now_us: int) -> None:
         wait = self._grants.get(key)
-        if wait is not None:
+        if wait is not None and wait.own:
             self._finish(wait.call, commands.Granted(token))
+            return
+        if wait is not None:
+            wait.ask_due_us = now_us  # It may be an old one: what is true, the log says (history 8).
             return
         self._early_grants[key] = token
         while len(self._early_grants) > EARLY_GRANTS_MAX:

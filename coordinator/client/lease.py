@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from coordinator.client.errors import LeaseLost
 from coordinator.client.flows import Clock, Grant
 
@@ -11,17 +13,18 @@ class LeaseState:
 
     def __init__(self, grant: Grant, clock: Clock) -> None:
         self.grant = grant
+        self._pid = os.getpid()
         self.released = False
         self._clock = clock
 
     @property
     def held(self) -> bool:
-        return not self.released and self.grant.session.valid(self._clock())
+        return not self.released and self._pid == os.getpid() and self.grant.session.valid(self._clock())
 
     @property
     def expires_in(self) -> float:
         """Seconds for which the lease can be proven held if no leader confirms it again; 0.0 where it can not."""
-        if self.released or self.grant.session.gone:
+        if self.released or self._pid != os.getpid() or self.grant.session.gone:
             return 0.0
         return max(0, self.grant.session.valid_until_us - self._clock()) / 1e6
 
@@ -30,6 +33,8 @@ class LeaseState:
         name = self.grant.name
         if self.released:
             raise LeaseLost(f"lock {name!r} was released")
+        if self._pid != os.getpid():
+            raise LeaseLost(f"lock {name!r} belongs to process {self._pid}, which took it, and not to a fork of it")
         if self.grant.session.gone:
             raise LeaseLost(f"lock {name!r}: the session is gone, and another may hold it now")
         if not self.grant.session.valid(self._clock()):

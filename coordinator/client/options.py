@@ -22,6 +22,9 @@ class Options(NamedTuple):
     cluster: str
     timeout_us: int
 
+    def __repr__(self) -> str:
+        return f"Options({self.cluster!r}, {self.token!r})"  # The URL may carry a password.
+
 
 def resolve(url: str | None, token: str | None, cluster: str, timeout: float) -> Options:
     """Fill in CONCLAVE_URL and CONCLAVE_TOKEN. Raises InvalidRequest."""

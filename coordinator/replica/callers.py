@@ -1,11 +1,16 @@
-"""Who asked, and the answers that go back to them: one packet for each caller's channel and turn."""
+"""Who asked, and the answers that go back to them: for each caller few packets a turn, each of a bounded size."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
+
+import msgspec
 
 from coordinator import wire
 from coordinator.replica.ports import Outbound
+
+PACKET_BYTES_TARGET: Final = 2 * 1024 * 1024
+"""A packet is closed above this; one answer alone is at most a value and little more (wire.PACKET_BYTES_MAX)."""
 
 
 class Caller(NamedTuple):
@@ -15,22 +20,43 @@ class Caller(NamedTuple):
     token_id: str
     key: bytes
 
+    def __repr__(self) -> str:
+        return f"Caller({self.channel!r}, {self.token_id!r})"
+
 
 class Answers:
     """Answers gathered over a turn."""
 
     def __init__(self, node: str) -> None:
         self._node = node
-        self._by_caller: dict[Caller, list[wire.Reply]] = {}
+        self._by_caller: dict[Caller, list[msgspec.Raw]] = {}
+        self.size = 0
+        """Bytes gathered since the last `take`."""
 
     def add(self, caller: Caller, reply: wire.Reply) -> None:
-        self._by_caller.setdefault(caller, []).append(reply)
+        data = wire.encode(reply)
+        self.size += len(data)
+        self._by_caller.setdefault(caller, []).append(msgspec.Raw(data))
 
     def take(self) -> list[Outbound]:
         """Signed packets, for the Redis on which the questions came."""
         packets = [
-            Outbound("", caller.channel, wire.seal(caller.key, wire.REPLY, self._node, caller.channel, replies))
+            Outbound("", caller.channel, wire.seal(caller.key, wire.REPLY, self._node, caller.channel, part))
             for caller, replies in self._by_caller.items()
+            for part in _parts(replies)
         ]
         self._by_caller = {}
+        self.size = 0
         return packets
+
+
+def _parts(replies: list[msgspec.Raw]) -> list[list[msgspec.Raw]]:
+    parts: list[list[msgspec.Raw]] = [[]]
+    size = 0
+    for reply in replies:
+        if size > PACKET_BYTES_TARGET:
+            parts.append([])
+            size = 0
+        parts[-1].append(reply)
+        size += len(reply)
+    return parts

@@ -62,6 +62,9 @@ class HostSettings(NamedTuple):
     greet: Callable[[], None]
     options: Options = Options()
 
+    def __repr__(self) -> str:
+        return f"HostSettings({self.node!r}, {str(self.directory)!r})"  # The rest is secret.
+
 
 class MonotonicClock:
     def now_us(self) -> int:

@@ -34,17 +34,17 @@ class Ingress:
         self._peer_key = peer_key
         self.drops = drops
 
-    def peers(self, packet: bytes) -> list[PeerMessage]:
-        """What another node sent; empty where the packet was dropped."""
+    def peers(self, packet: bytes) -> tuple[str, list[PeerMessage]]:
+        """The node that sent it, and what; nothing where the packet was dropped."""
         try:
             envelope = wire.open_envelope(packet, wire.PEER)
             if envelope.receiver != self._node:
                 raise WireError("receiver")
             wire.verify(envelope, self._peer_key)
-            return wire.decode_peer(envelope.body)
+            return envelope.sender, wire.decode_peer(envelope.body)
         except WireError as error:
             self.drops[f"peer-{error.reason}"] += 1
-            return []
+            return "", []
 
     def clients(
         self, packet: bytes, key_of: Callable[[str], bytes | None], unknown: Callable[[], Refusal]

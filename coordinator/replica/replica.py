@@ -8,6 +8,7 @@ the one turn (`turn.py`); nothing here does input or output.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 from coordinator import wire
@@ -32,6 +33,8 @@ from coordinator.statemachine.machine import (
 APPLY_BYTES_MAX: Final = 2 * 1024 * 1024
 """Entries applied in one turn; the rest waits for the next, so that a long log does not hold the loop."""
 COMMAND_BYTES_MAX: Final = commands.VALUE_BYTES_MAX + 8 * 1024
+READ_BYTES_MAX: Final = 4 * 1024 * 1024
+"""Answered to reads in one turn; the rest, confirmed already, waits for the next: 20 bytes may ask for 1 MiB."""
 WATCHERS_MAX: Final = 200_000
 """Acquisitions whose grant is pushed. Past it grants are not pushed, and waiters find out by asking."""
 
@@ -96,8 +99,9 @@ class Replica:
         self._proposals: dict[int, _Proposal] = {}
         self._reads: list[_Read] = []
         self._reads_by_ticket: dict[int, list[_Read]] = {}
-        self._confirmed: deque[tuple[int, list[_Read]]] = deque()
+        self._confirmed: deque[tuple[int, deque[_Read]]] = deque()
         self._watchers: dict[int, dict[tuple[str, int], Caller]] = {}
+        self._watching = 0
 
     @property
     def configuration(self) -> Configuration:
@@ -124,6 +128,8 @@ class Replica:
             # Not known here, or not yet: a leader that is still applying what it inherited must not judge.
             return answers.add(caller, wire.NotLeader(request.id, ""))
         act_for = "" if isinstance(request, wire.ConfirmRequest) else request.act_for
+        if act_for and not commands.PRINCIPAL_NAME.fullmatch(act_for):
+            return self._refuse(caller, request.id, answers, commands.INVALID, "act_for is no principal's name")
         principal, actor = (act_for, signer) if act_for else (signer, "")
         if not isinstance(request, wire.CommandRequest):
             self._reads.append(_Read(caller, request, principal, actor))
@@ -208,7 +214,7 @@ class Replica:
             else:
                 answers.add(proposal.caller, wire.NotLeader(proposal.request_id, self.leader_node))
 
-    def _turn_away(self, reads: list[_Read], answers: Answers) -> None:
+    def _turn_away(self, reads: Iterable[_Read], answers: Answers) -> None:
         for read in reads:
             answers.add(read.caller, wire.NotLeader(read.request.id, self.leader_node))
 
@@ -226,7 +232,7 @@ class Replica:
         for read in engine.take_reads():
             waiting = self._reads_by_ticket.pop(read.ticket, None)
             if waiting is not None:
-                self._confirmed.append((read.read_index, waiting))
+                self._confirmed.append((read.read_index, deque(waiting)))
         if engine.role is not Role.LEADER:
             self._abdicate(answers)
         elif self.leases is None and engine.applied_own_term:
@@ -234,9 +240,7 @@ class Replica:
             self._answered_up_to_us = 0
             for session in self.machine.sessions.values():
                 self.leases.renew(session.session, session.ttl_ms)
-        while self._confirmed and self._confirmed[0][0] <= engine.applied_index:
-            for confirmed in self._confirmed.popleft()[1]:
-                self._answer_read(confirmed, answers)
+        self._answer_reads(answers)
         if not self._confirmed:
             self._answered_up_to_us = engine.confirmed_at_us
         self.history.observe(self, now_us)
@@ -245,11 +249,12 @@ class Replica:
         """Whoever waits for this leader asks the next one; a retry is harmless. (Raft, section 8)"""
         self.leases = None
         self._watchers = {}
+        self._watching = 0
         for reads in self._reads_by_ticket.values():
             self._turn_away(reads, answers)
         self._reads_by_ticket = {}
-        for _, reads in self._confirmed:
-            self._turn_away(reads, answers)
+        for _, confirmed in self._confirmed:
+            self._turn_away(confirmed, answers)
         self._confirmed.clear()
         for proposal in self._proposals.values():
             answers.add(proposal.caller, wire.NotLeader(proposal.request_id, self.leader_node))
@@ -278,15 +283,31 @@ class Replica:
             if proposal is not None and proposal.term == term:
                 answers.add(proposal.caller, wire.Answer(proposal.request_id, result))
                 self.meters.committed(now_us, now_us - proposal.since_us)
-                if isinstance(result, commands.Queued) and isinstance(proposal.op, commands.AcquireLock):
-                    op = proposal.op
-                    self._watch(op.owner or proposal.session, op.name, op.acquisition, proposal.caller)
+                self._follow_waiter(proposal, result)
             if self.machine.events:
                 self._tell(answers)
 
+    def _follow_waiter(self, proposal: _Proposal, result: commands.Result) -> None:
+        """Note who is to be told of a grant, and who no longer."""
+        op = proposal.op
+        match op:
+            case commands.AcquireLock() if isinstance(result, commands.Queued):
+                session = op.owner or proposal.session
+                if op.take_over:
+                    for name, acquisition in [*self._watchers.get(session, {})]:
+                        if name == op.name:
+                            self._unwatch(session, name, acquisition)
+                self._watch(session, op.name, op.acquisition, proposal.caller)
+            case commands.ReleaseLock() | commands.CancelAcquire():
+                self._unwatch(op.owner or proposal.session, op.name, op.acquisition)
+
     def _watch(self, session: int, name: str, acquisition: int, caller: Caller) -> None:
-        if len(self._watchers) < WATCHERS_MAX:
-            self._watchers.setdefault(session, {})[name, acquisition] = caller
+        watched = self._watchers.setdefault(session, {})
+        if (name, acquisition) not in watched:
+            if self._watching >= WATCHERS_MAX:
+                return
+            self._watching += 1
+        watched[name, acquisition] = caller
 
     def _tell(self, answers: Answers) -> None:
         events, self.machine.events = self.machine.events, []
@@ -296,15 +317,43 @@ class Replica:
                     if self.leases is not None:
                         self.leases.renew(session, ttl_ms)
                 case SessionEnded(session):
-                    self._watchers.pop(session, None)
+                    self._watching -= len(self._watchers.pop(session, {}))
                     if self.leases is not None:
                         self.leases.forget(session)
                 case GrantMade(session, name, acquisition, token):
-                    caller = self._watchers.get(session, {}).pop((name, acquisition), None)
+                    caller = self._unwatch(session, name, acquisition)
                     if caller is not None:
                         answers.add(caller, wire.GrantPushed(self.cluster, session, name, acquisition, token))
 
+    def _unwatch(self, session: int, name: str, acquisition: int) -> Caller | None:
+        watched = self._watchers.get(session, {})
+        caller = watched.pop((name, acquisition), None)
+        if caller is not None:
+            self._watching -= 1
+            if not watched:
+                del self._watchers[session]
+        return caller
+
     # --- reads ------------------------------------------------------------------------------------
+
+    @property
+    def owes(self) -> bool:
+        """Is there work for a next turn at once?"""
+        ready = bool(self._confirmed) and self._confirmed[0][0] <= self.engine.applied_index
+        return ready or self.engine.applied_index < self.engine.commit_index
+
+    def _answer_reads(self, answers: Answers) -> None:
+        """Answer confirmed reads whose index is applied, as far as the turn's bytes go."""
+        size = 0
+        while self._confirmed and self._confirmed[0][0] <= self.engine.applied_index:
+            waiting = self._confirmed[0][1]
+            while waiting:
+                if size > READ_BYTES_MAX:
+                    return
+                before = answers.size
+                self._answer_read(waiting.popleft(), answers)
+                size += answers.size - before
+            self._confirmed.popleft()
 
     def _answer_read(self, read: _Read, answers: Answers) -> None:
         assert self.leases is not None, "a confirmed read is answered by a leader that has applied its own term"

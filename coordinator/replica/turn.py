@@ -27,6 +27,7 @@ PACKET_BYTES_TARGET: Final = 2 * 1024 * 1024
 """A packet for a node is closed above this; far below what a reader takes (wire.PACKET_BYTES_MAX)."""
 REFUSALS_MAX: Final = 32
 """Unsigned refusals of one turn: nobody's garbage makes the node talk without end."""
+ROUTES_MAX: Final = 1_024
 FSYNC_SAMPLES_MAX: Final = 256
 
 
@@ -67,6 +68,9 @@ class Turn:
         self._feed = Feed(identity, channels, peer_key)
         self._fsyncs_us: deque[int] = deque(maxlen=FSYNC_SAMPLES_MAX)
         self._refused: list[Refused] = []
+        self._routes: dict[tuple[int, int], str] = {}
+        """Cluster and replica to the node that last spoke for it: a replica that is new here, or whose log is behind,
+        knows its leader or candidate by nothing else."""
         self._crash = False
 
     def run(self) -> Outcome:
@@ -97,8 +101,9 @@ class Turn:
     def _take_in(self, now_us: int) -> None:
         for packet in self._bus.drain():
             if packet.from_peers:
-                for message in self._ingress.peers(packet.data):
-                    self._step(message, now_us)
+                node, messages = self._ingress.peers(packet.data)
+                for message in messages:
+                    self._step(node, message, now_us)
             else:
                 self._take_requests(packet.data, now_us)
         for node in self._bus.take_silent():
@@ -106,11 +111,15 @@ class Turn:
                 if replica.leader_node == node:
                     replica.engine.suspect(replica.engine.leader, now_us)
 
-    def _step(self, message: PeerMessage, now_us: int) -> None:
+    def _step(self, node: str, message: PeerMessage, now_us: int) -> None:
         replica = self.replicas.get(message.cluster)
         if replica is None or replica.replica != message.receiver:
             self.drops["peer-identity"] += 1  # For a replica that is gone, or a cluster of an earlier life.
             return
+        if replica.configuration.member(message.sender) is None:
+            self._routes[message.cluster, message.sender] = node
+            while len(self._routes) > ROUTES_MAX:
+                del self._routes[next(iter(self._routes))]
         replica.engine.step(message.sender, message.message, now_us)
 
     def _take_requests(self, data: bytes, now_us: int) -> None:
@@ -194,9 +203,8 @@ class Turn:
         by_node: dict[tuple[str, str], list[PeerMessage]] = {}
         for replica, outgoing in batches:
             for receiver, message in outgoing:
-                member = replica.configuration.member(receiver)
-                if member is not None:
-                    route = (member.node, member.address)
+                route = self._route(replica, receiver)
+                if route is not None:
                     by_node.setdefault(route, []).append(
                         PeerMessage(replica.cluster, replica.replica, receiver, message)
                     )
@@ -207,6 +215,14 @@ class Turn:
         ]
         if packets or rest:
             self._bus.publish(packets + rest)
+
+    def _route(self, replica: Replica, receiver: int) -> tuple[str, str] | None:
+        """Node and address of a replica: as the log says, else as it made itself known."""
+        member = replica.configuration.member(receiver)
+        if member is not None:
+            return member.node, member.address
+        node = self._routes.get((replica.cluster, receiver))
+        return None if node is None else (node, "")
 
     def _seal(self, node: str, messages: list[PeerMessage]) -> bytes:
         return wire.seal(self._peer_key, wire.PEER, self.identity.node, node, wire.encode_peer(messages))
@@ -219,9 +235,10 @@ class Turn:
         deadlines = [self._feed.due_us(now_us)]
         for replica in self.replicas.values():
             engine = replica.engine
-            deadlines.append(now_us if engine.applied_index < engine.commit_index else engine.deadline_us)
-            if replica.leases is not None and (left_us := replica.leases.deadline_in_us) is not None:
-                deadlines.append(now_us + left_us)
+            deadlines.append(now_us if replica.owes else engine.deadline_us)
+            if replica.leases is not None and self._bus.connected:  # While deaf, lease time stands still.
+                left_us = replica.leases.deadline_in_us
+                deadlines += [] if left_us is None else [now_us + left_us]
         return min(deadlines)
 
 

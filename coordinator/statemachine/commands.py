@@ -23,6 +23,9 @@ WAIT_MS_MAX: Final = 3_600_000
 NAME_BYTES_MAX: Final = 512
 VALUE_BYTES_MAX: Final = 1_048_576
 LIST_LIMIT_MAX: Final = 1_000
+ANY_ACQUISITION: Final = -1
+KEY_BYTES: Final = 32
+TOKEN_ID: Final = re.compile(r"[0-9a-f]{16}")
 
 READ: Final = "read"
 WRITE: Final = "write"
@@ -59,16 +62,19 @@ class AcquireLock(_Struct, tag=3, frozen=True):
     """Take `name` for the holder (`owner`, `acquisition`), or queue for it where `wait` is set.
 
     Asked again by the same holder it answers with the grant, or the place in the queue, that it already has.
+    `take_over`: what the session already has of this name becomes this acquisition's, with the same token or place.
     """
 
     name: str
     acquisition: int
     wait: bool
     owner: int = 0
+    take_over: bool = False
 
 
 class ReleaseLock(_Struct, tag=4, frozen=True):
-    """Let go of `name`, or leave its queue. The next in line is granted by the same entry."""
+    """Let go of `name`, or leave its queue. The next in line is granted by the same entry. `acquisition`
+    ANY_ACQUISITION: whatever the session has of this name."""
 
     name: str
     acquisition: int
@@ -118,6 +124,9 @@ class AddToken(_Struct, tag=10, frozen=True):
     token_id: str
     principal: str
     key: bytes
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.token_id!r}, {self.principal!r})"
 
 
 class RemoveToken(_Struct, tag=11, frozen=True):
@@ -259,7 +268,7 @@ class Granted(_Struct, tag=2, frozen=True):
 
 
 class Queued(_Struct, tag=3, frozen=True):
-    """Waiting; `position` 1 is the next in line."""
+    """Waiting; `position` 1 is the next in line. Far back it is only an upper bound."""
 
     position: int
 
@@ -292,7 +301,8 @@ class KeyValue(_Struct, tag=7, frozen=True):
 
 
 class LockView(_Struct, tag=8, frozen=True):
-    """`holder` None: free. `expires_in_ms` is what is left of the holder's lease as the leader counts it."""
+    """`holder` None: free. `expires_in_ms` is what is left of the holder's lease as the leader counts it. `waiters`
+    are the first few in line, `waiting` is how many there are."""
 
     name: str
     holder: Holder | None
@@ -300,6 +310,7 @@ class LockView(_Struct, tag=8, frozen=True):
     waiters: tuple[Holder, ...]
     expires_in_ms: int
     ttl_ms: int
+    waiting: int = 0
 
 
 class LockList(_Struct, tag=9, frozen=True):
@@ -320,6 +331,9 @@ class TokenView(_Struct, tag=11, frozen=True):
     token_id: str
     principal: str
     key: bytes
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.token_id!r}, {self.principal!r})"
 
 
 class PrincipalView(_Struct, tag=12, frozen=True):

@@ -10,11 +10,13 @@ One entry grants a name at most once: grants are made only when the whole entry 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 from typing import Final
 
 from coordinator.statemachine.commands import Holder
 
 INDEX_BITS: Final = 40
+PLACES_MAX: Final = 256
 EPOCH_MAX: Final = 2 ** (53 - INDEX_BITS) - 1
 
 
@@ -44,11 +46,24 @@ class Lock:
         self.token = token
 
     def position(self, session: int, acquisition: int) -> int | None:
-        """Place in the queue, 1 the next in line; None where it does not wait."""
-        for place, key in enumerate(self.queue, 1):
-            if key == (session, acquisition):
+        """Place in the queue, 1 the next in line; None where it does not wait. Exact up to PLACES_MAX; further back it
+        is the length of the queue, so that asking costs no more the longer it grows."""
+        wanted = (session, acquisition)
+        if wanted not in self.queue:
+            return None
+        for place, key in enumerate(islice(self.queue, PLACES_MAX), 1):
+            if key == wanted:
                 return place
-        return None
+        return len(self.queue)
+
+    def replace(self, session: int, acquisition: int, holder: Holder) -> None:
+        """Put `holder` in the place of a waiter."""
+        self.queue = {
+            (session, holder.acquisition) if key == (session, acquisition) else key: holder
+            if key == (session, acquisition)
+            else waiter
+            for key, waiter in self.queue.items()
+        }
 
     def waiters(self) -> Iterator[Holder]:
         return iter(self.queue.values())

@@ -43,7 +43,12 @@ from coordinator.statemachine.sessions import RESULTS_MAX, Session
 
 SESSIONS_MAX = 200_000
 WAITERS_MAX = 200_000
+LOCKS_MAX = 1_000_000
 KEYS_MAX = 2_000_000
+KEY_BYTES_MAX = 1 << 30
+"""Of all keys and values together."""
+LISTED_WAITERS_MAX = 50
+"""Waiters that a view of a lock names; the count beside it is whole."""
 NONCE_BYTES_MAX = 32
 
 _entries = msgspec.msgpack.Decoder(Entry)
@@ -96,6 +101,7 @@ class Machine:
         self.tokens: dict[str, str] = {}
         """Token id to the name of its principal."""
         self.waiting = 0
+        self.key_bytes = 0
         self.events: list[Event] = []
         self.nonces: dict[tuple[str, bytes], int] = {}
 
@@ -151,8 +157,9 @@ class Machine:
         known = session.results.get(command.number)
         if known is not None:
             return known
-        if len(session.results) >= RESULTS_MAX:
-            return Failure(commands.BUSY, f"session {session.session} has {RESULTS_MAX} results not yet acknowledged")
+        if command.number >= session.acked + RESULTS_MAX:
+            # A window, not a count: the lowest number, whose answer would move it, is always taken.
+            return Failure(commands.BUSY, f"session {session.session} has not acknowledged from {session.acked} on")
         speaker = self._speaker(entry)
         result = speaker if isinstance(speaker, Failure) else self._do(index, speaker, session, command)
         session.results[command.number] = result
@@ -183,13 +190,14 @@ class Machine:
             case commands.ReleaseLock():
                 return self._release(index, principal, op.owner or session.session, op.name, op.acquisition)
             case commands.CancelAcquire():
-                if op.number >= session.acked and op.number not in session.results:
+                in_window = session.acked <= op.number < session.acked + RESULTS_MAX
+                if in_window and op.number not in session.results:
                     session.results[op.number] = Failure(commands.CANCELLED, f"request {op.number} was cancelled")
                 return self._release(index, principal, op.owner or session.session, op.name, op.acquisition)
             case commands.PutKey():
                 return self._put(index, op)
             case commands.DeleteKey():
-                return Done(index, self.keys.pop(op.key, None) is not None)
+                return self._delete(index, op)
             case commands.OpenSession():
                 return self._open_session(index, principal, op)
             case commands.CloseSession():
@@ -275,10 +283,14 @@ class Machine:
         holder = Holder(owner, op.acquisition, principal.name)
         lock = self.locks.get(op.name)
         if lock is None:
+            if len(self.locks) >= LOCKS_MAX:
+                return Failure(commands.FULL, f"the cluster has its {LOCKS_MAX} locks")
             lock = self.locks[op.name] = Lock(op.name)
             self._grant(index, lock, holder)
             return Granted(lock.token)
         assert lock.holder is not None
+        if op.take_over:
+            self._take_over(session, lock, holder)
         if lock.holder == holder:
             return Granted(lock.token)
         if not op.wait:
@@ -293,6 +305,19 @@ class Machine:
             place = len(lock.queue)
         return Queued(place)
 
+    def _take_over(self, session: Session, lock: Lock, holder: Holder) -> None:
+        """What the session holds of this name, or its place in line, is this acquisition's from here on. So nothing
+        that still speaks for the acquisition before, a late release above all, undoes what this one is answered."""
+        assert lock.holder is not None
+        if lock.holder.session == holder.session:
+            lock.holder = holder
+            return
+        before = session.waiting_for(lock.name)
+        if before is not None and before != holder.acquisition:
+            lock.replace(holder.session, before, holder)
+            del session.waiting[lock.name, before]
+            session.waiting[lock.name, holder.acquisition] = None
+
     def _release(self, index: int, principal: Principal, owner: int, name: str, acquisition: int) -> Result:
         session = self._own(principal, owner)
         if session is None:
@@ -301,6 +326,9 @@ class Machine:
         if lock is None:
             return NotHeld()
         assert lock.holder is not None
+        if acquisition == commands.ANY_ACQUISITION:
+            held = lock.holder.session == owner
+            acquisition = lock.holder.acquisition if held else session.waiting_for(name) or 0
         if (lock.holder.session, lock.holder.acquisition) == (owner, acquisition):
             del session.locks[name]
             lock.holder = None
@@ -338,7 +366,17 @@ class Machine:
         known = self.keys.get(op.key)
         if known is None and len(self.keys) >= KEYS_MAX:
             return Failure(commands.FULL, f"the cluster has its {KEYS_MAX} keys")
+        grown = len(op.value) - len(known.value) if known else len(op.value) + len(op.key)
+        if grown > 0 and self.key_bytes + grown > KEY_BYTES_MAX:
+            return Failure(commands.FULL, f"the cluster has its {KEY_BYTES_MAX} bytes of keys and values")
+        self.key_bytes += grown
         self.keys[op.key] = Item(op.value, index, known.version + 1 if known else 1)
+        return Done(index, known is not None)
+
+    def _delete(self, index: int, op: commands.DeleteKey) -> Result:
+        known = self.keys.pop(op.key, None)
+        if known is not None:
+            self.key_bytes -= len(known.value) + len(op.key)
         return Done(index, known is not None)
 
     def _administer(self, index: int, asker: Principal, op: commands.Op) -> Result:
@@ -348,12 +386,9 @@ class Machine:
             case commands.RemovePrincipal():
                 return self._remove_principal(index, op)
             case commands.AddToken():
-                return self._add_token(index, op)
+                return self._add_token(index, asker, op)
             case commands.RemoveToken():
-                name = self.tokens.pop(op.token_id, None)
-                if name is not None:
-                    del self.principals[name].tokens[op.token_id]
-                return Done(index, name is not None)
+                return self._remove_token(index, asker, op)
         return Failure(commands.INVALID, f"{type(op).__name__} is not a client's command")
 
     def _set_principal(self, index: int, asker: Principal, op: commands.SetPrincipal) -> Result:
@@ -391,10 +426,16 @@ class Machine:
         self._end_sessions(index, [s.session for s in self.sessions.values() if s.principal == op.name])
         return Done(index, existed=True)
 
-    def _add_token(self, index: int, op: commands.AddToken) -> Result:
+    def _add_token(self, index: int, asker: Principal, op: commands.AddToken) -> Result:
         principal = self.principals.get(op.principal)
         if principal is None:
             return Failure(commands.NOT_FOUND, f"no principal {op.principal!r} in this cluster")
+        if principal.act_for and not asker.act_for:
+            return Failure(commands.FORBIDDEN, f"{op.principal!r} is the web tier's own principal")
+        if len(op.key) != commands.KEY_BYTES or not commands.TOKEN_ID.fullmatch(op.token_id):
+            return Failure(
+                commands.INVALID, f"a token has an id of 16 hex digits and a key of {commands.KEY_BYTES} bytes"
+            )
         if self.tokens.get(op.token_id, op.principal) != op.principal:
             return Failure(commands.INVALID, f"token {op.token_id!r} belongs to another principal")
         if len(self.tokens) >= TOKENS_MAX:
@@ -402,6 +443,16 @@ class Machine:
         principal.tokens[op.token_id] = op.key
         self.tokens[op.token_id] = op.principal
         return Done(index)
+
+    def _remove_token(self, index: int, asker: Principal, op: commands.RemoveToken) -> Result:
+        name = self.tokens.get(op.token_id)
+        if name is None:
+            return Done(index, existed=False)
+        if self.principals[name].act_for and not asker.act_for:
+            return Failure(commands.FORBIDDEN, f"{name!r} is the web tier's own principal")
+        del self.tokens[op.token_id]
+        del self.principals[name].tokens[op.token_id]
+        return Done(index, existed=True)
 
     # --- queries ----------------------------------------------------------------------------------
 
@@ -471,11 +522,19 @@ class Machine:
     def _view(self, name: str, remaining_ms: Callable[[int], int]) -> LockView:
         lock = self.locks.get(name)
         if lock is None:
-            return LockView(name, None, 0, (), 0, 0)
+            return LockView(name, None, 0, (), 0, 0, 0)
         assert lock.holder is not None
         session = lock.holder.session
-        waiters = tuple(islice(lock.waiters(), commands.LIST_LIMIT_MAX))
-        return LockView(name, lock.holder, lock.token, waiters, remaining_ms(session), self.sessions[session].ttl_ms)
+        waiters = tuple(islice(lock.waiters(), LISTED_WAITERS_MAX))
+        return LockView(
+            name,
+            lock.holder,
+            lock.token,
+            waiters,
+            remaining_ms(session),
+            self.sessions[session].ttl_ms,
+            len(lock.queue),
+        )
 
     def _await_grant(self, principal: Principal, query: commands.AwaitGrant) -> Result:
         if self._own(principal, query.owner) is None:

@@ -33,6 +33,10 @@ class Session:
         self.waiting: dict[tuple[str, int], None] = {}
         """(name, acquisition) that wait in a queue."""
 
+    def waiting_for(self, name: str) -> int | None:
+        """The first acquisition of this session that waits for `name`."""
+        return next((acquisition for waited, acquisition in self.waiting if waited == name), None)
+
     def acknowledge(self, acked: int) -> None:
         """Forget the results below `acked`."""
         passed = acked - self.acked

@@ -118,6 +118,7 @@ def load(machine: Machine, data: bytes) -> None:
     machine.locks = {stored.name: _lock(stored) for stored in state.locks}
     machine.waiting = sum(len(lock.queue) for lock in machine.locks.values())
     machine.keys = {key: Item(value, revision, version) for key, value, revision, version in state.keys}
+    machine.key_bytes = sum(len(key) + len(item.value) for key, item in machine.keys.items())
     machine.principals, machine.tokens = {}, {}
     for stored in state.principals:
         principal = Principal(SetPrincipal(stored.name, stored.rights, stored.prefixes, stored.act_for))

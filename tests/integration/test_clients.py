@@ -136,11 +136,13 @@ def test_a_forked_child_begins_anew(client: Client) -> None:
     if child == 0:
         try:
             own = client.acquire("clients/forked", ttl=10)
-            os.write(writer, str(own.session).encode())
+            os.write(writer, f"{own.session} {lease.held}".encode())
         finally:
             os._exit(0)
     os.waitpid(child, 0)
-    assert int(os.read(reader, 64)) != lease.session
+    session, held = os.read(reader, 64).split()
+    assert int(session) != lease.session
+    assert held == b"False", "a lease belongs to the process that took it"
     lease.check()
     lease.release()
 

@@ -21,6 +21,9 @@ from tests.linearizability.history import Operation
 
 State = Hashable
 
+_SCANNED_CHARACTERS_MAX: Final = 2_000_000_000
+"""Text of results that is searched for lost appends, about a second; past it, such an append is taken for seen."""
+
 
 class _Marker:
     """A value that equals nothing else and says in a debugger what it stands for."""
@@ -50,6 +53,8 @@ class Traits:
     """It is total, and leaves the same state whatever the state before."""
     guard: State = ANY_STATE
     """The only state in which it is legal, where there is a single one."""
+    shunned: State = ANY_STATE
+    """The only state in which it is not legal, where there is a single one and it is read-only."""
 
 
 class Lens(Protocol):
@@ -65,6 +70,9 @@ class Lens(Protocol):
 
         All states past this position must step alike, and `step` must know INDISTINCT as one of them.
         """
+
+    def seen_until(self, operation: Operation) -> float:
+        """Past this position the operation, of unknown outcome, leaves no state that is told apart."""
 
 
 class Model(Protocol):
@@ -93,6 +101,9 @@ class SharpLens:
     def told_apart_until(self, state: State) -> float:
         return math.inf
 
+    def seen_until(self, operation: Operation) -> float:
+        return math.inf
+
 
 class _RegisterLens:
     """A value matters while a read that has yet to return gives it, or a compare-and-set compares with it."""
@@ -117,6 +128,10 @@ class _RegisterLens:
 
     def told_apart_until(self, state: State) -> float:
         return math.inf if state is INDISTINCT else self._until.get(state, -math.inf)
+
+    def seen_until(self, operation: Operation) -> float:
+        argument = operation.argument
+        return self.told_apart_until(argument[1] if isinstance(argument, tuple) else argument)
 
 
 class RegisterModel:
@@ -146,7 +161,7 @@ class RegisterModel:
         assert isinstance(operation.argument, tuple), operation
         old, new = operation.argument
         if operation.result is False:
-            return Traits(("mismatch", old), is_read_only=True)
+            return Traits(("mismatch", old), is_read_only=True, shunned=old)
         return Traits(("cas", old, new), is_read_only=old == new, guard=old)
 
     def lens(self, operations: Sequence[Operation]) -> Lens:
@@ -167,6 +182,20 @@ class _KeyValueLens:
                 last_return[operation.result] = max(last_return.get(operation.result, -1), operation.returned)
         self._results = sorted(last_return)
         self._last_returns = [last_return[result] for result in self._results]
+        self._longest = self._longest_results()
+        self._longest_characters = sum(len(result) for result, _ in self._longest)
+        self._scanned = 0
+
+    def _longest_results(self) -> list[tuple[str, int]]:
+        """The results that no other begins with, each with the last return of it and of those that it begins with."""
+        longest: list[tuple[str, int]] = []
+        until = -1
+        for at, result in enumerate(self._results):
+            until = max(until, self._last_returns[at])
+            if at + 1 == len(self._results) or not self._results[at + 1].startswith(result):
+                longest.append((result, until))
+                until = -1
+        return longest
 
     def told_apart_until(self, state: State) -> float:
         if state is INDISTINCT:
@@ -176,6 +205,15 @@ class _KeyValueLens:
         first = bisect_left(self._results, state)
         end = bisect_right(self._results, state, lo=first, key=lambda result: result[:size])
         return max(self._last_returns[first:end], default=-math.inf)
+
+    def seen_until(self, operation: Operation) -> float:
+        assert isinstance(operation.argument, str)
+        if operation.action == "put":
+            return self.told_apart_until(operation.argument)
+        if self._scanned > _SCANNED_CHARACTERS_MAX:
+            return math.inf
+        self._scanned += self._longest_characters
+        return max((until for result, until in self._longest if operation.argument in result), default=-math.inf)
 
 
 class KeyValueModel:

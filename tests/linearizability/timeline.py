@@ -40,6 +40,8 @@ class Lost(NamedTuple):
     """In the order of invocation, which is that of their bits."""
     layers: tuple[int, ...]
     """For each of them the first layer in which it may take effect."""
+    seen_until: float
+    """Past this position they leave no state that is told apart."""
 
 
 class Group(NamedTuple):
@@ -51,19 +53,29 @@ class Group(NamedTuple):
     """The first to return first."""
 
 
+class Live(NamedTuple):
+    """The lost operations that can leave a state which is told apart, in some layer, where that matters."""
+
+    unguarded: list[Lost]
+    guarded: dict[State, list[Lost]]
+    """By the only state in which they are legal."""
+
+
 class Layer:
     """What lies between one return and the return before. See the head of this file."""
 
     __slots__ = (
         "changing",
         "groups",
+        "live",
+        "may_opened",
         "must_opened",
         "observed",
         "open",
         "position",
         "settled",
+        "shunned",
         "someone_observes_all",
-        "may_opened",
         "target",
         "target_operation",
         "total",
@@ -91,10 +103,14 @@ class Layer:
         """Bits of the open operations that change some state."""
         self.observed: set[State] = set()
         """States in which alone some open operation is legal."""
+        self.shunned: set[State] = set()
+        """States in which alone some open operation that changes nothing is not legal."""
         self.someone_observes_all = False
-        """An open operation is legal in several states and depends on which."""
+        """Of some open operation neither is known, and it depends on the state."""
         self.settled: dict[State, int] = {}
         """What `Timeline.settled` found so far."""
+        self.live: Live | None = None
+        """What `Timeline.live` found."""
 
     def prepare(self) -> None:
         """Sets what is derived from the open operations."""
@@ -111,6 +127,8 @@ class Layer:
                 self.changing |= bit
             if traits.guard is not ANY_STATE:
                 self.observed.add(traits.guard)
+            elif traits.shunned is not ANY_STATE:
+                self.shunned.add(traits.shunned)
             elif not traits.is_blind:
                 self.someone_observes_all = True
         self.groups = [
@@ -213,6 +231,7 @@ class Timeline:
                 sum(bit_of[operation.number] for operation in alike),
                 tuple(alike),
                 tuple(first_layer[bit_of[operation.number]] for operation in alike),
+                self._lens.seen_until(alike[0]),
             )
             for number, alike in by_kind.items()
         ]
@@ -250,3 +269,20 @@ class Timeline:
                     mask |= bits
             layer.settled[state] = mask
         return mask
+
+    def live(self, index: int) -> Live:
+        """The lost operations that can help anyone in the layer of this index, one entry a kind."""
+        layer = self.layers[index]
+        if layer.live is None:
+            matters = layer.position <= self.indistinct_wanted_until
+            unguarded: list[Lost] = []
+            guarded: dict[State, list[Lost]] = {}
+            for entry in self.lost:
+                if entry.layers[0] <= index and (matters or entry.seen_until >= layer.position):
+                    guard = entry.kind.traits.guard
+                    if guard is ANY_STATE:
+                        unguarded.append(entry)
+                    else:
+                        guarded.setdefault(guard, []).append(entry)
+            layer.live = Live(unguarded, guarded)
+        return layer.live

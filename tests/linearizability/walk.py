@@ -30,7 +30,7 @@ from collections.abc import Generator
 from typing import Final, NamedTuple
 
 from tests.linearizability.history import Operation
-from tests.linearizability.models import ANY_STATE, INDISTINCT, State
+from tests.linearizability.models import INDISTINCT, State
 from tests.linearizability.prices import Prices
 from tests.linearizability.timeline import Kind, Layer, Lost, Timeline
 
@@ -103,6 +103,18 @@ class _Move(NamedTuple):
     """False where taking it without having to, at the last moment before it returns, can not help anyone."""
 
 
+class _Table(NamedTuple):
+    """What is known of the steps of one layer."""
+
+    moves: dict[State, list[_Move]]
+    """For each state that came up."""
+    guarded: dict[State, list[Lost]]
+    """The lost operations that are worth trying and legal in one state alone, by that state."""
+    cheapest_blind: dict[State, int]
+    """For each state the price of a lost operation that leaves it from everywhere, without end."""
+    a_lost_one_observes_all: bool
+
+
 class Walk:
     """A walk from the initial state; `find` tells where it ends."""
 
@@ -113,16 +125,7 @@ class Walk:
         self._consumed = ~(timeline.lost_bits & ~rules.counted)
         self._waiting: list[tuple[int, list[Configuration], list[_Node]]] = []
         self._seen: dict[int, _Seen] = {}
-        self._tables: dict[int, dict[State, list[_Move]]] = {}
-        self._lost_by_guard: dict[State, list[Lost]] = {}
-        self._lost_unguarded: list[Lost] = []
-        for entry in timeline.lost:
-            guard = entry.kind.traits.guard
-            if guard is ANY_STATE:
-                self._lost_unguarded.append(entry)
-            else:
-                self._lost_by_guard.setdefault(guard, []).append(entry)
-        self._a_lost_one_observes_all = any(not entry.kind.traits.is_blind for entry in self._lost_unguarded)
+        self._tables: dict[int, _Table] = {}
         self.end: Configuration | None = None
         """The configuration behind the last layer that was found; None if there is none."""
         self.is_cheapest = False
@@ -175,6 +178,7 @@ class Walk:
         settled_in = layer.settled
         effort = self._effort
         table = self._table(index)
+        moves_in = table.moves
         arriving: _Arriving = {}
         reached: _Seen = {}
         stack = nodes
@@ -198,9 +202,9 @@ class Walk:
             effort.steps += 1
             if effort.steps >= effort.limit:
                 yield
-            moves = table.get(state)
+            moves = moves_in.get(state)
             if moves is None:
-                moves = table[state] = self._moves(index, state)
+                moves = moves_in[state] = self._moves(index, table, state)
             for kind, new, bits, mask, lost, price, is_blind, is_total, is_worth, is_worth_last in moves:
                 if is_blind and was_total:
                     continue
@@ -314,33 +318,63 @@ class Walk:
             kept.sort(key=_cheapest)
         return kept
 
-    def _table(self, index: int) -> dict[State, list[_Move]]:
+    def _table(self, index: int) -> _Table:
         table = self._tables.get(index)
         if table is None:
             if len(self._tables) >= _TABLES_MAX:
                 self._tables.clear()
-            table = self._tables[index] = {}
+            table = self._tables[index] = self._new_table(index)
         return table
 
-    def _moves(self, index: int, state: State) -> list[_Move]:
+    def _new_table(self, index: int) -> _Table:
+        live = self._timeline.live(index)
+        table = _Table({}, {}, {}, False)
+        for entry in live.unguarded:
+            if not entry.kind.traits.is_blind:
+                return table._replace(guarded=live.guarded, a_lost_one_observes_all=True)
+            if not entry.bits & self._rules.counted:
+                effect = self._timeline.effect(self._timeline.initial, entry.kind)
+                assert effect is not None, "what is blind is legal everywhere"
+                price = self._price(entry, index)
+                table.cheapest_blind[effect[0]] = min(price, table.cheapest_blind.get(effect[0], price))
+        if not table.cheapest_blind:
+            return table._replace(guarded=live.guarded)
+        for guard, entries in live.guarded.items():
+            useful = [entry for entry in entries if not self._is_outdone(table, entry, guard, index)]
+            if useful:
+                table.guarded[guard] = useful
+        return table
+
+    def _price(self, entry: Lost, index: int) -> int:
+        return 0 if self._rules.prices is None else self._rules.prices.price(entry.kind.number, index)
+
+    def _is_outdone(self, table: _Table, entry: Lost, guard: State, index: int) -> bool:
+        """Whether a lost operation that leaves the same state from everywhere is there without end, and no dearer."""
+        effect = self._timeline.effect(guard, entry.kind)
+        if effect is None:
+            return True
+        price = table.cheapest_blind.get(effect[0])
+        return price is not None and price <= self._price(entry, index)
+
+    def _moves(self, index: int, table: _Table, state: State) -> list[_Move]:
         """What can be done in this state of this layer, one entry a kind."""
         layer = self._timeline.layers[index]
-        lost = {entry.kind.number: entry for entry in self._lost_by_guard.get(state, ())}
-        lost.update((entry.kind.number, entry) for entry in self._lost_unguarded)
+        lost = {entry.kind.number: entry for entry in table.guarded.get(state, ())}
+        lost.update((entry.kind.number, entry) for entry in self._timeline.live(index).unguarded)
         moves: list[_Move] = []
         assert layer.groups is not None, "the layer is prepared"
         for kind, mask, bits in layer.groups:
             if not kind.traits.is_read_only:
-                self._add_move(moves, index, state, kind, bits, mask, lost.pop(kind.number, None))
+                self._add_move(moves, index, table, state, kind, bits, mask, lost.pop(kind.number, None))
         for entry in lost.values():
-            if entry.layers[0] <= index:
-                self._add_move(moves, index, state, entry.kind, (), 0, entry)
+            self._add_move(moves, index, table, state, entry.kind, (), 0, entry)
         return moves
 
     def _add_move(
         self,
         moves: list[_Move],
         index: int,
+        table: _Table,
         state: State,
         kind: Kind,
         bits: tuple[int, ...],
@@ -362,19 +396,16 @@ class Walk:
         else:
             is_worth_last = after is not INDISTINCT or layer.position <= timeline.indistinct_wanted_until
             is_worth = is_worth_last and (
-                layer.someone_observes_all
-                or self._a_lost_one_observes_all
-                or after in layer.observed
-                or after in self._lost_by_guard
+                after in layer.observed
+                or after in table.guarded
+                or state in layer.shunned
+                or layer.someone_observes_all
+                or table.a_lost_one_observes_all
             )
         if not is_worth and not mask:
             return
-        price = 0
-        lost_bits = 0
-        if lost is not None:
-            lost_bits = lost.bits
-            if self._rules.prices is not None:
-                price = self._rules.prices.price(kind.number, index)
+        price = self._price(lost, index) if lost is not None else 0
+        lost_bits = lost.bits if lost is not None else 0
         moves.append(
             _Move(kind, after, bits, mask, lost_bits, price, is_blind, kind.traits.is_total, is_worth, is_worth_last)
         )

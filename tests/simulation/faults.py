@@ -88,7 +88,7 @@ KINDS: Final = (
     Kind("transfer", 0.6, MOSTLY_LEADER, (1, 2)),
     Kind("campaign-request", 0.4, ("follower", "any"), (1, 2)),
     Kind("step-down", 0.3, ("leader",), (1, 2)),
-    Kind("membership-change", 1.2, ("leader",), (1, 2), ("", "", "elected", "locked")),
+    Kind("membership-change", 2.5, ("leader",), (1, 2), ("", "", "elected", "locked"), draws=0.5),
     # --- clients
     Kind("client-crash", 0.5, ("any",), (20, 1_000), ("", "locked")),
     Kind("client-pause", 0.8, ("any",), (50, 3_000), ("", "locked", "kept-alive")),

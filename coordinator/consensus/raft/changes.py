@@ -33,12 +33,12 @@ def begin(raft: Raft, change: Change, now_us: int) -> int:
     if not _is_committed(raft):
         raise ChangeRefused("the last change of membership is not committed yet; ask again")
     configuration = next_configuration(raft.configuration, change)
-    _check_promotions(raft, change)
+    _check_promotions(raft, change, now_us)
     _check_quorum_is_left(raft, change, now_us)
     return _put(raft, configuration)
 
 
-def _check_promotions(raft: Raft, change: Change) -> None:
+def _check_promotions(raft: Raft, change: Change, now_us: int) -> None:
     """A voter begins as a learner that has caught up (thesis, section 4.2.1)."""
     voters = {member.replica for member in raft.configuration.voters}
     for member in change.voters:
@@ -47,6 +47,8 @@ def _check_promotions(raft: Raft, change: Change) -> None:
         progress = raft.progress.get(member.replica)
         if progress is None:
             raise ChangeRefused(f"{member.node} must be a learner before it can vote")
+        if progress.match == 0 or not _answers(raft, member.replica, now_us):
+            raise ChangeRefused(f"{member.node} is not caught up: it has not answered yet, or not of late")
         lag = raft.log.commit - progress.match
         if lag > raft.options.promote_lag_entries_max:
             most = raft.options.promote_lag_entries_max

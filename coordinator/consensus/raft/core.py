@@ -65,7 +65,8 @@ class Raft:
         self.heard_at_us: int | None = None
         """When this follower last heard the leader of its term; None: it owes no loyalty to anyone."""
         self.election_due_us = 0
-        self.campaign = 0
+        self.campaign = random.getrandbits(48)
+        """Numbers this replica's campaigns; begins anywhere, so that no number repeats over a restart."""
         self.campaign_reason = ""
         self.votes: dict[int, bool] = {}
         self.progress: dict[int, Progress] = {}

@@ -99,8 +99,8 @@ def on_timeout_now(raft: Raft, sender: int, message: TimeoutNow, now_us: int) ->
 
 
 def campaign(raft: Raft, now_us: int) -> None:
-    """An operator asks this replica to try to lead. It asks first whether it would be elected. Where lease reads are on,
-    it does nothing while its own loyalty may be part of a leader's lease."""
+    """An operator asks this replica to try to lead. It asks first whether it would be elected. Where lease reads are
+    on, it does nothing while its own loyalty may be part of a leader's lease."""
     if raft.options.lease_reads and _is_loyal(raft, now_us):
         return
     if raft.role is not Role.LEADER and raft.is_voter:
@@ -122,7 +122,8 @@ def follow(raft: Raft, term: int, leader: int, now_us: int) -> None:
 def _campaign(raft: Raft, now_us: int, *, pre: bool) -> None:
     """Ask for votes, or ask whether votes would be had. Only the former raises the term."""
     raft.campaign += 1
-    raft.campaign_reason = raft.campaign_reason or REASON_TIMEOUT
+    if pre and raft.campaign_reason in ("", REASON_TRANSFER):
+        raft.campaign_reason = REASON_TIMEOUT  # The leader asked for one campaign, not for those after it.
     raft.leader = _NOBODY
     raft.heard_at_us = None
     if pre:
@@ -214,5 +215,7 @@ def on_vote_response(raft: Raft, sender: int, response: VoteResponse, now_us: in
     asked = Role.PRE_CANDIDATE if response.pre else Role.CANDIDATE
     if raft.role is not asked or response.campaign != raft.campaign:
         return
+    if response.granted and response.term != raft.term + response.pre:
+        return  # A vote counts in the term that it was given for, and in no other.
     raft.votes[sender] = response.granted
     _count(raft, now_us)

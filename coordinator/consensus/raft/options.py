@@ -32,9 +32,9 @@ class Options(NamedTuple):
     lease_reads: bool = False
     """May a leader answer reads within its lease, without asking a majority? Off: then no clock is trusted in a read.
 
-    On, this is assumed: over one election time-out no two members' monotonic clocks drift apart by more than one part in
-    `lease_drift_share`. A member that restarts keeps still for an election time-out, since it forgot whom it heard, and
-    the crash hint waits for the lease (history 2).
+    On, this is assumed: over one election time-out no two members' monotonic clocks drift apart by more than one part
+    in `lease_drift_share`. A member that restarts keeps still for an election time-out, since it forgot whom it heard,
+    and the crash hint waits for the lease (history 2).
     """
     lease_drift_share: int = 100
     promote_lag_entries_max: int = 256

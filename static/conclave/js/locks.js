@@ -83,7 +83,7 @@ export class Locks {
     const rows = Object.entries(view.locks).map(([name, lock]) => ({ name, ...lock }));
     for (const [name, { session, token }] of this.mine.held) {
       if (!(name in view.locks)) {
-        rows.push({ name, holder: { session, principal: this.principal }, token, waiters: [], ttl_ms: 0, ends_at_ms: null });
+        rows.push({ name, holder: { session, principal: this.principal }, token, waiters: [], waiting: 0, ttl_ms: 0, ends_at_ms: null });
       }
     }
     for (const row of rows) row.isMine = this.mine.isMine(row.holder);
@@ -97,7 +97,7 @@ export class Locks {
     setText(part.token, number(row.token));
     const place = row.waiters.findIndex((waiter) => this.mine.isMine(waiter)) + 1;
     const isInLine = place > 0 || this.mine.waits.has(row.name);
-    const count = row.waiters.length;
+    const count = row.waiting;
     setText(part.queue, place ? `you are ${ordinal(place)} of ${count}` : count ? `${number(count)} waiting` : "nobody");
     setClass(part.queue, "chip", count > 0);
     setClass(part.queue, "is-empty", count === 0);

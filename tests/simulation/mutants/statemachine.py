@@ -97,15 +97,4 @@ MUTANTS: Final = (
             ),
         ),
     ),
-    Mutant(
-        "state-depends-on-the-replica",
-        "DESIGN.md, rule 5: same log, same bytes",
-        (
-            Edit(
-                f"{_MACHINE}._put",
-                "known.version + 1 if known else 1",
-                "known.version + 1 if known and id(self) % 64 else 1",
-            ),
-        ),
-    ),
 )

@@ -8,17 +8,20 @@ from typing import Any
 import pytest
 
 from coordinator import wire
+from coordinator.channel import Endpoint
 from coordinator.client import flows
 from coordinator.client.calls import REDIRECT_US_MIN, RESEND_US_MAX, Call
 from coordinator.client.core import ASK_US, KNOCK_US, Core, Packet
 from coordinator.client.errors import (
     Forbidden,
+    InvalidRequest,
     LeaseLost,
     LockNotAcquired,
     OutcomeUnknown,
     Unavailable,
 )
 from coordinator.client.lease import LeaseState
+from coordinator.client.options import resolve
 from coordinator.client.session import Session
 from coordinator.statemachine import commands
 from coordinator.statemachine.commands import AcquireLock, CancelAcquire, Granted, PutKey, Queued, SessionOpened
@@ -484,3 +487,34 @@ def test_a_lock_asked_for_under_a_session_that_is_gone_is_asked_for_again(open_s
     open_stage.reply("node1", wire.Answer(opening.id, SessionOpened(88, 9_000)))
     again = taking.ask()
     assert op_of(again).session == 88
+
+
+def test_a_push_to_one_that_acts_for_others_is_only_a_hint(open_stage):
+    """An acquisition of another's may come again, so that a push may be an old one: what is true, the log says."""
+    stage = open_stage
+    stage.reply("node1", wire.GrantPushed(CLUSTER, 5, "deploy", 0, 7))
+    call = stage.core.grant(5, "deploy", 0, stage.now_us, stage.now_us + 5_000_000, "user:s", ask=True)
+    ((_, asked),) = stage.requests()
+    stage.reply("node1", wire.Answer(asked.id, Queued(1)))
+    stage.reply("node1", wire.GrantPushed(CLUSTER, 5, "deploy", 0, 7))
+    assert not call.done
+    ((_, asked),) = stage.requests()
+    assert isinstance(asked, wire.QueryRequest)
+    stage.reply("node1", wire.Answer(asked.id, Granted(9)))
+    assert call.result() == Granted(9)
+
+
+def test_a_request_that_can_not_be_encoded_is_its_own_askers_trouble_alone(stage):
+    other = stage.core.query(commands.GetKey("a"), stage.now_us, stage.now_us + 5_000_000)
+    for query in (commands.GetSession(1 << 70), commands.GetKey("\ud800")):
+        with pytest.raises(InvalidRequest):
+            stage.core.query(query, stage.now_us, stage.now_us + 5_000_000)
+    assert [type(request) for _, request in stage.requests()] == [wire.QueryRequest]
+    assert not other.done
+
+
+def test_nothing_secret_is_in_a_repr():
+    options = resolve("redis://u:hidden@127.0.0.1", str(TOKEN), "default", 1.0)
+    shown = repr([options, TOKEN, Endpoint.parse(options.url), commands.AddToken("a", "b", b"hidden")])
+    assert "hidden" not in shown
+    assert TOKEN.secret not in shown

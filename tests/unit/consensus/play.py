@@ -1,7 +1,7 @@
 """A play of Raft: a few replicas, a network whose every message the test can see, and a script.
 
-Each replica's turn is the contract of `coordinator/consensus/engine.py`: early messages leave, the journal takes what is
-to be written, then committed entries are applied and late messages leave. A crash keeps what the journal took and
+Each replica's turn is the contract of `coordinator/consensus/engine.py`: early messages leave, the journal takes what
+is to be written, then committed entries are applied and late messages leave. A crash keeps what the journal took and
 nothing else.
 """
 

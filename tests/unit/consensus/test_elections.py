@@ -216,3 +216,39 @@ def test_answers_to_an_earlier_campaign_do_not_count():
     candidate.step(2, VoteResponse(2, granted=True, pre=True, campaign=candidate.campaign - 1), 0)
     candidate.step(3, VoteResponse(2, granted=True, pre=True, campaign=candidate.campaign - 1), 0)
     assert candidate.role is Role.PRE_CANDIDATE
+
+
+def campaigning(play: Play, replica: int) -> None:
+    for other in play.replicas.values():
+        other.heard_at_us = None
+        other.election_due_us = play.now_us + 10_000_000
+    play.replicas[replica].election_due_us = play.now_us
+    play.turn(replica)
+
+
+def test_a_vote_of_an_older_term_does_not_count_in_a_later_one():
+    """A voter that was stopped answers the candidate's next life: two leaders in one term, were it to count."""
+    play = Play()
+    campaigning(play, 1)
+    for _ in range(3):
+        play.deliver()
+    late = [x for x in play.post if isinstance(x.message, VoteResponse) and not x.message.pre]
+    assert [(x.message.term, x.message.granted) for x in late] == [(2, True)] * 2
+    play.crash(1)
+    candidate = play.start(1)
+    play.now_us += 2_000_000
+    campaigning(play, 1)
+    play.deliver()
+    play.deliver()
+    assert (candidate.role, candidate.term) == (Role.CANDIDATE, 3)
+    for letter in late:
+        for campaign in (letter.message.campaign, candidate.campaign):
+            candidate.step(letter.sender, letter.message._replace(campaign=campaign), play.now_us)
+    assert candidate.role is Role.CANDIDATE
+
+
+def test_the_number_of_a_campaign_does_not_repeat_over_a_restart():
+    play = Play()
+    first = play.replicas[1].campaign
+    play.crash(1)
+    assert play.start(1, seed=77).campaign != first

@@ -82,6 +82,15 @@ def test_a_learner_that_is_behind_is_not():
         leader.change(Change(members(1, 2, 3, 4)), play.now_us)
 
 
+def test_a_learner_that_never_answered_is_not():
+    play = led()
+    leader = play.replicas[1]
+    leader.change(Change(members(1, 2, 3), members(4)), play.now_us)  # Which was never started.
+    play.settle()
+    with pytest.raises(ChangeRefused, match="has not answered"):
+        leader.change(Change(members(1, 2, 3, 4)), play.now_us)
+
+
 def test_whoever_is_no_learner_is_not_made_a_voter():
     play = led()
     with pytest.raises(ChangeRefused, match="learner before"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from coordinator.consensus.engine import HardState, Role
 from coordinator.consensus.membership import Configuration, Member, encode_configuration
-from coordinator.consensus.raft.messages import TimeoutNow
+from coordinator.consensus.raft.messages import TimeoutNow, VoteRequest
 from tests.unit.consensus.play import OPTIONS, Disk, Play
 
 
@@ -101,3 +101,23 @@ def test_a_preferred_leader_takes_over_when_it_is_caught_up():
     term = play.replicas[2].term
     play.pass_time(3 * OPTIONS.priority_pause_us)
     assert play.replicas[2].term == term, "and there it stays"
+
+
+def test_a_transfer_that_failed_gives_no_licence_to_depose():
+    play = led()
+    target = play.replicas[2]
+    play.replicas[1].transfer(2, play.now_us)
+    play.turn(1)
+    play.deliver(only=lambda letter: letter.receiver == 2)
+    assert target.role is Role.CANDIDATE
+    play.post = []
+    play.isolate(2)
+    asked = []
+    for _ in range(100):
+        play.now_us += 10_000
+        target.tick(play.now_us)
+        ready = target.ready(play.now_us)
+        target.persisted(ready)
+        asked += [message.transfer for _, message in ready.late if isinstance(message, VoteRequest)]
+    assert asked
+    assert not any(asked)

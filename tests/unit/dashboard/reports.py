@@ -39,7 +39,7 @@ def quorum(leader: str = "node2", *, term: int = 3, nodes: tuple[str, ...] = NOD
 
 def lock(name: str = "deploy", *, session: int = 5, token: int = 17, expires_in_ms: int = 9_000, ttl_ms: int = 10_000,
          waiters: tuple[Holder, ...] = ()) -> LockView:  # fmt: skip
-    return LockView(name, Holder(session, 0, "user:ann"), token, waiters, expires_in_ms, ttl_ms)
+    return LockView(name, Holder(session, 0, "user:ann"), token, waiters, expires_in_ms, ttl_ms, len(waiters))
 
 
 def locks(*views: LockView) -> LockList:

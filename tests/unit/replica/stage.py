@@ -6,11 +6,13 @@ from collections import Counter
 from random import Random
 
 from coordinator import wire
+from coordinator.consensus.engine import HardState
 from coordinator.consensus.membership import Member
 from coordinator.consensus.raft.core import Raft
 from coordinator.consensus.raft.log import Log
 from coordinator.consensus.raft.options import Options
 from coordinator.replica.births import first_log
+from coordinator.replica.journal import StoredLog
 from coordinator.replica.ports import Inbound, JournalFailed, Outbound, Write
 from coordinator.replica.replica import Replica
 from coordinator.replica.report import Identity
@@ -76,13 +78,15 @@ class Journal:
 
 class Node:
     def __init__(self, name: str, member: Member, members: list[Member], clock: Clock) -> None:
+        """`members` none: a replica with nothing in its journal."""
         self.name = name
         self.member = member
         self.events: list[str] = []
         self.bus = Bus(self.events)
         self.journal = Journal(self.events)
         self.drops: Counter[str] = Counter()
-        log = first_log(CLUSTER, "default", 1, members, WEB)
+        empty = StoredLog(HardState(0, 0, 0), [], [])
+        log = first_log(CLUSTER, "default", 1, members, WEB) if members else empty
         self.raft = engine = Raft(
             member.replica,
             log.hard_state,
@@ -117,6 +121,11 @@ class Stage:
         self.nodes = {member.node: Node(member.node, member, members, self.clock) for member in members}
         self.cut: set[str] = set()
         self.answers: dict[str, list[Outbound]] = {}
+
+    def join(self, member: Member) -> Node:
+        """A node with a new replica, which knows nobody."""
+        self.nodes[member.node] = Node(member.node, member, [], self.clock)
+        return self.nodes[member.node]
 
     def carry(self) -> bool:
         """Hand over what was published; True where there was something between nodes."""

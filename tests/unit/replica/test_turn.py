@@ -7,6 +7,7 @@ import pytest
 
 from coordinator import wire
 from coordinator.consensus.engine import Role
+from coordinator.consensus.membership import Change, Member
 from coordinator.consensus.raft.messages import AppendEntries, VoteRequest
 from coordinator.replica.ports import Inbound, JournalFailed
 from coordinator.replica.replica import Compaction
@@ -333,3 +334,74 @@ def test_a_node_that_was_away_is_brought_up_by_a_snapshot(stage):
     installed = [w.head for c in stage.nodes["node3"].journal.commits for w in c if w.head and not w.head.keep_tail]
     assert len(installed) == 1
     assert len({node.replica.machine.digest() for node in stage.nodes.values()}) == 1
+
+
+def test_a_new_replica_answers_its_leader_whom_its_own_log_does_not_know(stage):
+    leader = stage.nodes["node1"]
+    joining = Member(14, "node4")
+    new = stage.join(joining)
+    leader.raft.change(Change(leader.raft.configuration.voters, (joining,)), stage.clock.us)
+    stage.pass_time(1_000_000)
+    assert new.raft.commit_index == leader.raft.commit_index
+
+
+def test_no_principal_named_at_length_wedges_the_cluster(stage):
+    """What goes into an entry is bounded: a packet that no follower takes would be sent for ever."""
+    session = opened(stage)
+    long = command(1, session, 1, PutKey("a", b"1"), act_for="x" * 5_000_000)
+    channel = stage.ask("node1", long)
+    stage.settle()
+    (answer,) = stage.replies(channel)
+    assert answer.result.code == commands.INVALID
+    stage.ask("node1", command(2, session, 2, PutKey("a", b"2")))
+    stage.pass_time(100_000)
+    assert stage.nodes["node2"].replica.machine.keys["a"].value == b"2"
+
+
+def test_what_a_turn_answers_is_bounded_and_every_packet_fits(stage):
+    session = opened(stage)
+    stage.ask("node1", command(1, session, 1, PutKey("big", bytes(1_000_000))))
+    stage.settle()
+    channel = stage.ask("node1", *[wire.QueryRequest(10 + i, CLUSTER, "", GetKey("big")) for i in range(30)])
+    leader = stage.nodes["node1"]
+    sizes = []
+    for _ in range(40):
+        for node in stage.nodes.values():
+            node.run()
+            turn = [len(packet.data) for packet in node.bus.published if packet.channel == channel]
+            sizes += turn
+            assert sum(turn) < 8 * 1024 * 1024
+        stage.carry()
+    assert len(stage.replies(channel)) == 30
+    assert max(sizes) < wire.PACKET_BYTES_MAX
+    assert not leader.replica.owes
+
+
+def test_who_left_the_line_is_not_remembered(stage):
+    one, two = opened(stage), opened(stage)
+    stage.ask("node1", command(1, one, 1, AcquireLock("deploy", 1, wait=True)))
+    for number in range(2, 200, 2):
+        stage.ask("node1", command(number, two, number, AcquireLock("deploy", number, wait=True)))
+        stage.ask("node1", command(number, two, number + 1, commands.CancelAcquire("deploy", number, number)))
+        stage.settle()
+    replica = stage.nodes["node1"].replica
+    assert (replica._watching, replica._watchers) == (0, {})
+
+
+def test_a_deaf_leader_does_not_spin():
+    stage = Stage(1)
+    leader = stage.elect()
+    opened(stage, 1_000)
+    assert leader.replica.leases is not None
+    while leader.replica.leases.deadline_in_us > 20_000:
+        stage.clock.us += 20_000
+        leader.run()
+    stage.clock.us += leader.replica.leases.deadline_in_us - 100
+    leader.run()
+    leader.bus.connected = False
+    turns, until_us = 0, stage.clock.us + 1_000_000
+    while stage.clock.us < until_us:
+        deadline_us = leader.run().deadline_us
+        turns += 1
+        stage.clock.us = max(stage.clock.us + 50, min(deadline_us, stage.clock.us + 20_000))
+    assert turns < 100

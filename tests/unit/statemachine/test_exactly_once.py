@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from coordinator.statemachine import commands
 from coordinator.statemachine.commands import (
     AddToken,
@@ -70,6 +72,16 @@ def test_at_the_bound_new_requests_are_refused_and_results_kept():
     assert asking.query(GetKey("b")) == KeyValue(None)
     assert isinstance(asking.send(session, 1, PutKey("a", b"1")), Done)
     assert isinstance(asking.send(session, RESULTS_MAX + 1, PutKey("b", b"1"), acked=RESULTS_MAX), Done)
+
+
+def test_the_lowest_number_is_always_taken():
+    """Else nothing could ever be acknowledged again."""
+    asking = Asking()
+    session = asking.open()
+    for number in range(2, RESULTS_MAX + 100):
+        asking.send(session, number, PutKey("k", b""), acked=1)
+    assert isinstance(asking.send(session, 1, PutKey("one", b""), acked=1), Done)
+    assert len(asking.machine.sessions[session].results) == RESULTS_MAX
 
 
 def test_a_retry_whose_session_is_gone_has_an_unknown_outcome():
@@ -165,12 +177,31 @@ def test_a_refusal_never_speaks_for_what_an_earlier_copy_brought_to_effect():
 def test_tokens_speak_for_their_principal_until_they_are_removed():
     asking = Asking()
     web = asking.open("web")
-    asking.ask(web, AddToken("cc", "ci", b"k" * 32), "web")
-    assert asking.machine.key_of("cc") == ("ci", b"k" * 32)
-    assert asking.query(GetPrincipal("ci"), "web").tokens == ("bb", "cc")
-    assert asking.ask(web, AddToken("cc", "narrow", b"x" * 32), "web").code == commands.INVALID
-    asking.ask(web, RemoveToken("cc"), "web")
-    assert asking.machine.key_of("cc") is None
+    asking.ask(web, AddToken("c" * 16, "ci", b"k" * 32), "web")
+    assert asking.machine.key_of("c" * 16) == ("ci", b"k" * 32)
+    assert asking.query(GetPrincipal("ci"), "web").tokens == ("bb", "c" * 16)
+    assert asking.ask(web, AddToken("c" * 16, "narrow", b"x" * 32), "web").code == commands.INVALID
+    asking.ask(web, RemoveToken("c" * 16), "web")
+    assert asking.machine.key_of("c" * 16) is None
+
+
+@pytest.mark.parametrize(
+    ("token_id", "key"), [("c" * 16, b"k" * 65), ("c" * 16, b""), ("CC", b"k" * 32), ("", b"k" * 32)]
+)
+def test_a_token_that_is_none_is_refused(token_id, key):
+    """A key of more than 64 bytes would end every node that hears its name, an empty one signs for anybody."""
+    asking = Asking()
+    assert asking.ask(asking.open("web"), AddToken(token_id, "ci", key), "web").code == commands.INVALID
+
+
+def test_an_administrator_does_not_become_the_web_tier_by_its_tokens():
+    asking = Asking()
+    web = asking.open("web")
+    asking.ask(web, SetPrincipal("boss", commands.RIGHTS), "web")
+    boss = asking.open("boss")
+    assert asking.ask(boss, AddToken("d" * 16, "web", b"k" * 32), "boss").code == commands.FORBIDDEN
+    assert asking.ask(boss, RemoveToken("aa"), "boss").code == commands.FORBIDDEN
+    assert asking.machine.key_of("aa") is not None
 
 
 def test_with_a_principal_go_its_tokens_and_its_sessions():

@@ -7,6 +7,7 @@ import itertools
 import pytest
 
 from coordinator.statemachine.commands import (
+    ANY_ACQUISITION,
     AcquireLock,
     AwaitGrant,
     CancelAcquire,
@@ -22,7 +23,7 @@ from coordinator.statemachine.commands import (
     Queued,
     ReleaseLock,
 )
-from coordinator.statemachine.locks import INDEX_BITS, fencing_token
+from coordinator.statemachine.locks import INDEX_BITS, PLACES_MAX, fencing_token
 from coordinator.statemachine.machine import GrantMade
 from tests.unit.statemachine.asking import Asking
 
@@ -213,3 +214,50 @@ def test_tokens_outgrow_every_index_when_the_epoch_rises():
     assert fencing_token(2**13 - 1, 2**INDEX_BITS - 1) == 2**53 - 1
     with pytest.raises(AssertionError):
         fencing_token(2**13, 1)
+
+
+def test_an_acquisition_takes_over_what_its_session_holds_and_a_late_release_of_the_old_one_undoes_nothing():
+    asking = Asking()
+    session, other = asking.open(), asking.open()
+    token = asking.acquire(session, acquisition=1).token
+    asking.acquire(other)
+    again = asking.ask(session, AcquireLock("deploy", 2, wait=False, take_over=True))
+    assert again == Granted(token)
+    assert asking.release(session, acquisition=1) == NotHeld()
+    assert asking.holder() == (session, 2)
+    asking.ask(session, ReleaseLock("deploy", ANY_ACQUISITION))
+    assert asking.holder() == (other, 1)
+
+
+def test_an_acquisition_takes_over_its_sessions_place_in_line():
+    asking = Asking()
+    one, two, three = asking.open(), asking.open(), asking.open()
+    asking.acquire(one)
+    asking.acquire(two, acquisition=1)
+    asking.acquire(three)
+    assert asking.ask(two, AcquireLock("deploy", 2, wait=True, take_over=True)) == Queued(1)
+    assert asking.release(two, acquisition=1) == NotHeld()
+    assert [(w.session, w.acquisition) for w in asking.query(GetLock("deploy")).waiters] == [(two, 2), (three, 1)]
+    asking.release(one)
+    assert asking.holder() == (two, 2)
+
+
+def test_whatever_a_session_has_of_a_name_can_be_let_go():
+    asking = Asking()
+    one, two = asking.open(), asking.open()
+    asking.acquire(one, acquisition=77)
+    asking.acquire(two, acquisition=78)
+    assert isinstance(asking.ask(two, ReleaseLock("deploy", ANY_ACQUISITION)), Done)
+    assert asking.ask(two, ReleaseLock("deploy", ANY_ACQUISITION)) == NotHeld()
+    assert isinstance(asking.ask(one, ReleaseLock("deploy", ANY_ACQUISITION)), Done)
+    assert asking.holder() is None
+
+
+def test_far_back_in_a_long_line_the_place_is_an_upper_bound():
+    asking = Asking()
+    session = asking.open()
+    asking.acquire(session, acquisition=0)
+    places = [asking.acquire(session, acquisition=number).position for number in range(1, PLACES_MAX + 50)]
+    assert places == list(range(1, PLACES_MAX + 50))
+    assert asking.query(AwaitGrant("deploy", PLACES_MAX, session)) == Queued(PLACES_MAX)
+    assert asking.query(AwaitGrant("deploy", PLACES_MAX + 10, session)) == Queued(PLACES_MAX + 49)

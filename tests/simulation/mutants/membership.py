@@ -1,0 +1,105 @@
+"""Changes of membership and transfers broken (Raft, section 6; thesis, chapters 3.10 and 4)."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tests.simulation.mutants.edits import Edit, Mutant
+
+_CORE: Final = "coordinator.consensus.raft.core"
+_CHANGES: Final = "coordinator.consensus.raft.changes"
+_MEMBERSHIP: Final = "coordinator.consensus.membership"
+
+MUTANTS: Final = (
+    Mutant(
+        "membership-counted-from-the-old-configuration",
+        "Raft, section 6: a server goes by the last configuration in its log, committed or not",
+        (
+            Edit(
+                f"{_CORE}:Raft.configuration",
+                "return self.configurations[-1][1]",
+                "return next((c for i, c in reversed(self.configurations) if i <= self.log.commit), self.configurations[0][1])",
+            ),
+        ),
+    ),
+    Mutant(
+        "one-step-change-of-two-members",
+        "Raft, section 6: a change of several voters goes through a joint configuration",
+        (Edit(f"{_MEMBERSHIP}:next_configuration", "now.voters if len(changed) > 1 else ()", "()"),),
+    ),
+    Mutant(
+        "joint-agreement-on-one-side",
+        "Raft, section 6: in a joint configuration majorities of both sides agree",
+        (
+            Edit(
+                f"{_MEMBERSHIP}:Configuration.reached",
+                "if self.outgoing else reached",
+                "if False else reached",
+            ),
+        ),
+    ),
+    Mutant(
+        "joint-election-on-one-side",
+        "Raft, section 6: in a joint configuration a leader needs the votes of both sides",
+        (Edit(f"{_MEMBERSHIP}:Configuration.tally", "if self.outgoing:", "if False:"),),
+    ),
+    Mutant(
+        "learner-counted-as-a-voter",
+        "Thesis, section 4.2.1: a learner counts for nothing until it is made a voter",
+        (
+            Edit(
+                f"{_MEMBERSHIP}:Configuration.reached",
+                "reached = reached_by_majority(_ids(self.voters), value_of)",
+                "reached = reached_by_majority(_ids(self.voters + self.learners), value_of)",
+            ),
+        ),
+    ),
+    Mutant(
+        "change-before-the-last-is-committed",
+        "Thesis, section 4.1: one change at a time",
+        (
+            Edit(
+                f"{_CHANGES}:begin",
+                "if not _is_committed(raft):",
+                "if False:",
+            ),
+        ),
+    ),
+    Mutant(
+        "change-before-the-own-term-is-committed",
+        "Thesis, section 4.1, erratum: a leader changes nothing before it has committed an entry of its own term",
+        (Edit(f"{_CHANGES}:begin", "if not raft.may_answer:", "if False:"),),
+    ),
+    Mutant(
+        "configuration-survives-its-truncation",
+        "Raft, section 6: a configuration that is cut off is in force no longer",
+        (
+            Edit(
+                f"{_CORE}:Raft.truncate",
+                "while self.configurations[-1][0] >= first_index:",
+                "while False:",
+            ),
+        ),
+    ),
+    Mutant(
+        "joint-configuration-never-left",
+        "Raft, section 6: the leader leaves a joint configuration by itself",
+        (Edit(f"{_CHANGES}:go_on", "if raft.configuration.is_joint:", "if False:"),),
+    ),
+    Mutant(
+        "removed-leader-leads-on",
+        "Raft, section 6: a leader that is no voter any more steps down once that is committed",
+        (Edit(f"{_CHANGES}:go_on", "return not raft.is_voter", "return False"),),
+    ),
+    Mutant(
+        "transfer-that-never-ends",
+        "Thesis, section 3.10: a transfer that came to nothing within an election time-out is given up",
+        (
+            Edit(
+                "coordinator.consensus.raft.transfer:tick",
+                "if now_us >= raft.transferring.until_us:",
+                "if False:",
+            ),
+        ),
+    ),
+)

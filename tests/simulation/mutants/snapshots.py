@@ -1,0 +1,87 @@
+"""Snapshots and compaction broken (Raft, section 7)."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tests.simulation.mutants.edits import Edit, Mutant
+
+_SNAPSHOTS: Final = "coordinator.consensus.raft.snapshots"
+_STATE: Final = "coordinator.statemachine.snapshot"
+
+MUTANTS: Final = (
+    Mutant(
+        "snapshot-drops-the-configuration",
+        "Raft, section 7: a snapshot holds the configuration as of its last entry",
+        (
+            Edit(
+                f"{_SNAPSHOTS}:_install",
+                "raft.configurations = [(snapshot.last_index, snapshot.configuration)]",
+                "raft.configurations = [(snapshot.last_index, raft.configurations[0][1])]",
+            ),
+        ),
+    ),
+    Mutant(
+        "snapshot-parts-out-of-order",
+        "Raft, section 7: the parts of a snapshot are put together by their offsets",
+        (Edit(f"{_SNAPSHOTS}:on_install", "if part.offset == len(data):", "if part.offset <= len(data):"),),
+    ),
+    Mutant(
+        "snapshot-answered-before-its-journal",
+        "DESIGN.md, rule 3: that a snapshot is there is said when it is on disk",
+        (Edit(f"{_SNAPSHOTS}:_answer", "raft.late.append", "raft.early.append"),),
+    ),
+    Mutant(
+        "snapshot-over-a-longer-log",
+        "Raft, section 7: a snapshot of what is committed already changes nothing",
+        (Edit(f"{_SNAPSHOTS}:on_install", "if part.last_index <= raft.log.commit:", "if False:"),),
+    ),
+    Mutant(
+        "snapshot-keeps-a-tail-that-conflicts",
+        "Raft, section 7: what does not match the snapshot's last entry is discarded",
+        (
+            Edit(
+                "coordinator.consensus.raft.log:Log.install",
+                "keep = self.matches(index, term)",
+                "keep = self.term_at(index) is not None",
+            ),
+        ),
+    ),
+    Mutant(
+        "compaction-past-the-snapshot",
+        "Raft, section 7: the log is cut no further than the snapshot reaches",
+        (
+            Edit(
+                "coordinator.consensus.raft.core:Raft.compact",
+                "self.log.compact(min(keep_from - 1, snapshot.last_index))",
+                "self.log.compact(min(self.log.commit, self.log.unwritten - 1))",
+            ),
+        ),
+    ),
+    Mutant(
+        "token-forgotten-by-the-snapshot",
+        "DESIGN.md, rule 6: tokens grow over a snapshot too",
+        (Edit(f"{_STATE}:_lock", "lock.token = stored.token", "lock.token = 1"),),
+    ),
+    Mutant(
+        "results-forgotten-by-the-snapshot",
+        "DESIGN.md, rule 7: what makes a retry harmless is in the snapshot",
+        (Edit(f"{_STATE}:_session", "session.results = dict(stored.results)", "pass"),),
+    ),
+    Mutant(
+        "openings-forgotten-by-the-snapshot",
+        "DESIGN.md, rule 7: an opening that comes again finds its session, over a snapshot too",
+        (
+            Edit(
+                f"{_STATE}:load",
+                "machine.nonces = {(s.principal, s.nonce): s.session for s in state.sessions if s.nonce}",
+                "machine.nonces = {}",
+            ),
+        ),
+    ),
+    Mutant(
+        "queue-turned-round-by-the-snapshot",
+        "DESIGN.md, rule 5: the same state after a snapshot, and the same order in line",
+        (Edit(f"{_STATE}:_lock", "for holder in stored.queue}", "for holder in reversed(stored.queue)}"),),
+    ),
+)
