@@ -13,8 +13,9 @@ from coordinator.replica.replica import Replica
 from coordinator.statemachine.commands import Entry, ExpireSessions
 
 WAITING: Final = "waiting"
-DIGEST_SIZE_MAX: Final = 2_000
-"""Sessions, locks and keys above which a status does not hash the state: it must not hold the turn."""
+DIGEST_BYTES_MAX: Final = 256 * 1024
+"""About how much state a status hashes at the most: it must not hold the turn."""
+_ITEM_BYTES: Final = 128
 
 _entries = msgspec.msgpack.Decoder(Entry)
 
@@ -34,7 +35,8 @@ def replica_report(
 ) -> wire.ReplicaReport:
     engine = replica.engine
     machine = replica.machine
-    size = len(machine.sessions) + len(machine.locks) + len(machine.keys)
+    items = len(machine.sessions) + len(machine.locks) + len(machine.keys) + machine.waiting
+    size = machine.key_bytes + _ITEM_BYTES * items
     return wire.ReplicaReport(
         node=identity.node,
         cluster=replica.cluster,
@@ -48,7 +50,7 @@ def replica_report(
         last_index=engine.last_index,
         commit_index=engine.commit_index,
         applied_index=engine.applied_index,
-        digest=machine.digest() if digest and size <= DIGEST_SIZE_MAX else "",
+        digest=machine.digest() if digest and size <= DIGEST_BYTES_MAX else "",
         waiting_for="",
         voters=tuple(member.node for member in replica.configuration.voters),
         drops=dict(drops),

@@ -113,7 +113,8 @@ class SetPrincipal(_Struct, tag=8, frozen=True):
 
 
 class RemovePrincipal(_Struct, tag=9, frozen=True):
-    """Remove a principal with its tokens; its sessions end."""
+    """Remove a principal with its tokens. Its waiters leave their lines; its sessions, which nobody can keep alive any more,
+    run out."""
 
     name: str
 
@@ -416,6 +417,11 @@ def name_problem(name: str) -> str | None:
         return f"a name has 1 to {NAME_BYTES_MAX} bytes, this one has {size}"
     if name.startswith("/"):
         return "a name does not begin with two slashes"
-    if not name.isprintable():
-        return "a name holds printable characters only"
+    unfit = _UNFIT.search(name)
+    if unfit:
+        return f"a name holds no control characters and no line breaks, got U+{ord(unfit[0]):04X}"
     return None
+
+
+_UNFIT: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+"""Spelled out, since replicas on different versions of Python must judge alike, and their Unicode tables do not."""

@@ -263,14 +263,18 @@ class Machine:
                 continue
             self.nonces.pop((session.principal, session.nonce), None)
             self.events.append(SessionEnded(number))
-            for name, acquisition in session.waiting:
-                del self.locks[name].queue[number, acquisition]
-                self.waiting -= 1
+            self._leave_lines(session)
             for name in session.locks:
                 self.locks[name].holder = None
                 freed[name] = None
         for name in freed:
             self._hand_on(index, self.locks[name])
+
+    def _leave_lines(self, session: Session) -> None:
+        for name, acquisition in session.waiting:
+            del self.locks[name].queue[session.session, acquisition]
+        self.waiting -= len(session.waiting)
+        session.waiting = {}
 
     # --- locks ------------------------------------------------------------------------------------
 
@@ -404,7 +408,8 @@ class Machine:
         known = self.principals.get(op.name)
         if (op.act_for or (known is not None and known.act_for)) and not asker.act_for:
             return Failure(commands.FORBIDDEN, "only a principal that may act for others can give or change that right")
-        if known is asker and not {*asker.rights} <= {*op.rights}:
+        loses = not {*asker.rights} <= {*op.rights} or (asker.act_for and not op.act_for)
+        if known is asker and loses:
             return Failure(commands.INVALID, "a principal can not take rights from itself; let another do it")
         if known is not None:
             known.change(op)
@@ -423,7 +428,11 @@ class Machine:
         del self.principals[op.name]
         for token_id in known.tokens:
             del self.tokens[token_id]
-        self._end_sessions(index, [s.session for s in self.sessions.values() if s.principal == op.name])
+        # Its sessions run out by themselves, since nobody may keep them alive: a lease that can still be proven is not
+        # broken. But nothing more is granted to them.
+        for session in self.sessions.values():
+            if session.principal == op.name:
+                self._leave_lines(session)
         return Done(index, existed=True)
 
     def _add_token(self, index: int, asker: Principal, op: commands.AddToken) -> Result:

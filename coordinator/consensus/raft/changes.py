@@ -47,7 +47,7 @@ def _check_promotions(raft: Raft, change: Change, now_us: int) -> None:
         progress = raft.progress.get(member.replica)
         if progress is None:
             raise ChangeRefused(f"{member.node} must be a learner before it can vote")
-        if progress.match == 0 or not _answers(raft, member.replica, now_us):
+        if progress.match == 0 or not answers(raft, member.replica, now_us):
             raise ChangeRefused(f"{member.node} is not caught up: it has not answered yet, or not of late")
         lag = raft.log.commit - progress.match
         if lag > raft.options.promote_lag_entries_max:
@@ -58,7 +58,7 @@ def _check_promotions(raft: Raft, change: Change, now_us: int) -> None:
 def _check_quorum_is_left(raft: Raft, change: Change, now_us: int) -> None:
     """Refuse what could not be undone: a configuration whose majority does not answer now."""
     answering = [
-        member for member in change.voters if member.replica == raft.replica or _answers(raft, member.replica, now_us)
+        member for member in change.voters if member.replica == raft.replica or answers(raft, member.replica, now_us)
     ]
     needed = majority(len(change.voters))
     if len(answering) < needed:
@@ -66,7 +66,8 @@ def _check_quorum_is_left(raft: Raft, change: Change, now_us: int) -> None:
         raise ChangeRefused(f"it would leave no quorum: of its voters {needed} must answer, and only {names} does")
 
 
-def _answers(raft: Raft, replica: int, now_us: int) -> bool:
+def answers(raft: Raft, replica: int, now_us: int) -> bool:
+    """Was it heard within the last election time-out?"""
     progress = raft.progress.get(replica)
     heard_us = None if progress is None else progress.heard_at_us
     return heard_us is not None and now_us - heard_us <= raft.options.election_timeout_us_min

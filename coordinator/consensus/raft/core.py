@@ -293,7 +293,13 @@ class Raft:
         kept for followers that are a little behind, so that these need no snapshot."""
         assert snapshot.last_index <= self.applied, f"a snapshot of {snapshot.last_index}, applied is {self.applied}"
         self.snapshot = snapshot
-        self.log.compact(min(keep_from - 1, snapshot.last_index))
+        being_sent = [
+            progress.snapshot.source.last_index
+            for replica, progress in self.progress.items()
+            if progress.snapshot is not None and changes.answers(self, replica, self.rounds.all_sent_us)
+        ]
+        # What a follower needs next, once it has the snapshot that it is being sent, is kept for it.
+        self.log.compact(min(keep_from - 1, snapshot.last_index, *being_sent))
 
     def term_at(self, index: int) -> int:
         """The term of an entry that the log holds, or of the one before its first."""

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections import deque
 from enum import Enum
 
+from coordinator.consensus.engine import Snapshot
+
 
 class ProgressState(Enum):
     PROBE = "probe"
@@ -18,12 +20,13 @@ class ProgressState(Enum):
 
 
 class SnapshotProgress:
-    """How much of the snapshot that ends at `last_index` was sent and acknowledged, in bytes."""
+    """The snapshot that a follower is being sent, and how much of it was sent and acknowledged, in bytes. It is sent to its
+    end, though newer ones are made meanwhile: a large one would never arrive otherwise."""
 
-    __slots__ = ("acked", "last_index", "sent")
+    __slots__ = ("acked", "sent", "source")
 
-    def __init__(self, last_index: int) -> None:
-        self.last_index = last_index
+    def __init__(self, source: Snapshot) -> None:
+        self.source = source
         self.sent = 0
         self.acked = 0
 
@@ -50,7 +53,7 @@ class Progress:
         self.probe_sent = False
         self.inflight: deque[tuple[int, int]] = deque()
         self.inflight_bytes = 0
-        self.snapshot = SnapshotProgress(0)
+        self.snapshot: SnapshotProgress | None = None
 
     def may_send(self, messages_max: int, bytes_max: int) -> bool:
         """May entries be sent now? Heartbeats may always."""
@@ -78,9 +81,10 @@ class Progress:
         news = match > self.match
         self.match = match
         self.next = max(self.next, match + 1)
-        installed = self.state is ProgressState.SNAPSHOT and match >= self.snapshot.last_index
+        installed = self.snapshot is not None and match >= self.snapshot.source.last_index
         if self.state is ProgressState.PROBE or installed:
             self.state = ProgressState.REPLICATE
+            self.snapshot = None
             self.next = match + 1
         self.probe_sent = False
         return news
@@ -94,14 +98,15 @@ class Progress:
         self.next = max(self.match + 1, min(agree_index + 1, prev_index))
         self.probe()
 
-    def send_snapshot(self, index: int) -> None:
+    def send_snapshot(self, source: Snapshot) -> None:
         """The follower lacks what the log no longer holds."""
         self.probe()
         self.state = ProgressState.SNAPSHOT
-        self.snapshot = SnapshotProgress(index)
+        self.snapshot = SnapshotProgress(source)
 
     def probe(self) -> None:
         self.state = ProgressState.PROBE
+        self.snapshot = None
         self.probe_sent = False
         self.inflight.clear()
         self.inflight_bytes = 0

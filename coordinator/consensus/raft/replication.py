@@ -33,8 +33,6 @@ def replicate(raft: Raft, now_us: int) -> None:
     number = raft.rounds.begin(now_us, to_all=len(targets) == len(raft.progress))
     for voter, progress in targets:
         if progress.state is ProgressState.SNAPSHOT or raft.log.term_at(progress.next - 1) is None:
-            if progress.state is not ProgressState.SNAPSHOT:
-                progress.send_snapshot(0)
             snapshots.send(raft, voter, progress, number, heartbeat=to_all)
             continue
         _send(raft, voter, progress, number)

@@ -12,7 +12,7 @@ from coordinator.consensus.engine import Outgoing, Role, Snapshot
 from coordinator.consensus.membership import decode_configuration, encode_configuration
 from coordinator.consensus.raft import elections
 from coordinator.consensus.raft.messages import InstallSnapshot, SnapshotResponse
-from coordinator.consensus.raft.progress import Progress, ProgressState
+from coordinator.consensus.raft.progress import Progress
 
 if TYPE_CHECKING:
     from coordinator.consensus.raft.core import Raft
@@ -23,30 +23,30 @@ if TYPE_CHECKING:
 
 def send(raft: Raft, follower: int, progress: Progress, number: int, *, heartbeat: bool) -> None:
     """Send parts as far as the window goes; at a heartbeat, go on from what was acknowledged."""
-    snapshot = raft.snapshot
-    assert snapshot is not None, "the log was compacted, so there is a snapshot"
-    if progress.snapshot.last_index != snapshot.last_index:
-        progress.send_snapshot(snapshot.last_index)  # A newer one: the older is of no use any more.
+    if progress.snapshot is None:
+        assert raft.snapshot is not None, "the log was compacted, so there is a snapshot"
+        progress.send_snapshot(raft.snapshot)
     at = progress.snapshot
+    assert at is not None
     if heartbeat:
         at.sent = at.acked
-    size, chunk = len(snapshot.data), raft.options.snapshot_chunk_bytes
+    size, chunk = len(at.source.data), raft.options.snapshot_chunk_bytes
     beaten = False
     while at.sent - at.acked < raft.options.snapshot_window_bytes and (at.sent < size or (size == 0 and not beaten)):
-        data = snapshot.data[at.sent : at.sent + chunk]
-        _send_part(raft, snapshot, follower, number, at.sent, data)
+        data = at.source.data[at.sent : at.sent + chunk]
+        _send_part(raft, at.source, follower, number, at.sent, data)
         at.sent += len(data)
         beaten = True
     if heartbeat and not beaten:
-        _send_part(raft, snapshot, follower, number, at.sent, b"")
+        _send_part(raft, at.source, follower, number, at.sent, b"")
 
 
 def has_work(raft: Raft, progress: Progress) -> bool:
     """Is there more to send, and room in the window?"""
     at = progress.snapshot
-    if raft.snapshot is None or at.last_index != raft.snapshot.last_index:
+    if at is None:
         return True
-    return at.sent < len(raft.snapshot.data) and at.sent - at.acked < raft.options.snapshot_window_bytes
+    return at.sent < len(at.source.data) and at.sent - at.acked < raft.options.snapshot_window_bytes
 
 
 def _send_part(raft: Raft, snapshot: Snapshot, follower: int, number: int, offset: int, data: bytes) -> None:
@@ -65,16 +65,16 @@ def on_response(raft: Raft, sender: int, response: SnapshotResponse, now_us: int
     if response.term < raft.term or raft.role is not Role.LEADER or progress is None:
         return
     raft.note_contact(progress, response.round, now_us)
-    if progress.state is not ProgressState.SNAPSHOT or progress.snapshot.last_index != response.last_index:
+    at = progress.snapshot
+    if at is None or at.source.last_index != response.last_index:
         return
-    assert raft.snapshot is not None
-    if response.offset >= len(raft.snapshot.data):
+    if response.offset >= len(at.source.data):
         progress.match = max(progress.match, response.last_index)
         progress.next = progress.match + 1
         progress.probe()
         return
-    progress.snapshot.acked = response.offset
-    progress.snapshot.sent = max(progress.snapshot.sent, response.offset)
+    at.acked = response.offset
+    at.sent = max(at.sent, response.offset)
 
 
 # --- the follower ---------------------------------------------------------------------------------

@@ -205,3 +205,16 @@ def test_a_tail_that_is_on_disk_and_matches_is_kept():
     follower.step(1, InstallSnapshot(2, 2, 4, 2, entry, 4, 0, b"abcd"), 0)
     play.turn(3)
     assert (disk.offset, follower.last_index, follower.log.entries) == (4, 6, [b"\x01w5", b"\x01w6"])
+
+
+def test_a_snapshot_is_sent_to_its_end_though_newer_ones_are_made():
+    play = behind(SMALL._replace(snapshot_chunk_bytes=20, snapshot_window_bytes=20))
+    play.start(3)
+    for number in range(100):
+        play.now_us += 10_000
+        play.propose(1, f"more{number}")
+        play.deliver()
+        play.snapshot(1)
+    play.pass_time(500_000)
+    assert play.words(3) == play.words(1)
+    assert len(play.words(3)) > 100

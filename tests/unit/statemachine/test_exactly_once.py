@@ -162,6 +162,7 @@ def test_only_an_administrator_edits_principals_and_nobody_becomes_the_web_tier(
     assert asking.ask(boss, RemovePrincipal("web"), "boss").code == commands.INVALID
     assert asking.query(GetToken("aa"), "boss").code == commands.FORBIDDEN
     assert asking.ask(web, SetPrincipal("web", ("read",), act_for=True), "web").code == commands.INVALID
+    assert asking.ask(web, SetPrincipal("web", commands.RIGHTS), "web").code == commands.INVALID
 
 
 def test_a_refusal_never_speaks_for_what_an_earlier_copy_brought_to_effect():
@@ -204,14 +205,19 @@ def test_an_administrator_does_not_become_the_web_tier_by_its_tokens():
     assert asking.machine.key_of("aa") is not None
 
 
-def test_with_a_principal_go_its_tokens_and_its_sessions():
+def test_with_a_principal_go_its_tokens_and_its_places_in_line_but_no_lease_that_can_be_proven():
     asking = Asking()
-    web, session = asking.open("web"), asking.open("ci")
+    web, session, other = asking.open("web"), asking.open("ci"), asking.open("narrow")
     asking.acquire(session)
+    asking.send(other, 1, commands.AcquireLock("build/x", 1, wait=True), "narrow")
+    asking.acquire(session, "build/x")
     asking.ask(web, RemovePrincipal("ci"), "web")
-    assert asking.query(commands.GetLock("deploy"), "web").holder is None
+    assert asking.query(commands.GetLock("deploy"), "web").holder.session == session
+    assert asking.query(commands.GetLock("build/x"), "web").waiters == ()
     assert asking.machine.key_of("bb") is None
-    assert asking.send(session, 9, PutKey("a", b"1")).code == commands.OUTCOME_UNKNOWN
+    assert asking.send(session, 9, PutKey("a", b"1")).code == commands.FORBIDDEN
+    asking.node(ExpireSessions((session,)))
+    assert asking.query(commands.GetLock("deploy"), "web").holder is None
 
 
 def test_the_genesis_comes_once():

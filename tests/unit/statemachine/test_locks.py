@@ -188,7 +188,7 @@ def test_nobody_acts_for_the_session_of_another_without_the_right():
     assert refused.code == "forbidden"
 
 
-@pytest.mark.parametrize("name", ["", "/x", "a\nb", "x" * 513, "\ud800"])
+@pytest.mark.parametrize("name", ["", "/x", "a\nb", "a\u2028b", "a\x7fb", "x" * 513, "\ud800"])
 def test_names_that_are_none_are_refused(name):
     asking = Asking()
     try:
