@@ -249,12 +249,18 @@ class QueryRequest(_Struct, tag=2, frozen=True):
 
 
 class KeepAliveRequest(_Struct, tag=3, frozen=True):
-    """Give `session` its full time to live again. Answered like a read (history 1)."""
+    """Give `session` its full time to live again. Answered like a read (history 1).
+
+    A copy of it renews nothing (history 7): `term` names the leadership that it is for, and within that `count` only
+    grows for the caller's channel.
+    """
 
     id: int
     cluster: int
     act_for: str
     session: int
+    term: int
+    count: int
 
 
 class DirectoryRequest(_Struct, tag=4, frozen=True):
@@ -278,11 +284,13 @@ class ConfirmRequest(_Struct, tag=6, frozen=True):
 
 
 class CrashRequest(_Struct, tag=7, frozen=True):
-    """Fault injection: end this node's process at once, as `kill -9` would."""
+    """Fault injection: end this node's process at once, as `kill -9` would. `pid` names the process that is meant, so
+    that a copy does not end the next one."""
 
     id: int
     cluster: int
     act_for: str
+    pid: int
 
 
 Request = (
@@ -308,6 +316,13 @@ class KeptAlive(_Struct, tag=2, frozen=True):
     id: int
     session: int
     ttl_ms: int
+
+
+class OtherTerm(_Struct, tag=8, frozen=True):
+    """A keep-alive named another leadership than this one of `term`: nothing was renewed, ask again."""
+
+    id: int
+    term: int
 
 
 class NotLeader(_Struct, tag=3, frozen=True):
@@ -377,7 +392,7 @@ class GrantPushed(_Struct, tag=7, frozen=True):
     token: int
 
 
-Reply = Answer | KeptAlive | NotLeader | Directory | StatusAnswer | Confirmed | GrantPushed
+Reply = Answer | KeptAlive | OtherTerm | NotLeader | Directory | StatusAnswer | Confirmed | GrantPushed
 
 
 # --- feed -----------------------------------------------------------------------------------------

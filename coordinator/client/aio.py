@@ -269,9 +269,14 @@ class AsyncClient:
 
     async def crash(self, node: str, *, act_for: str = "") -> None:
         """Fault injection: end the process of a node. Raises Forbidden, NotFound."""
-        if node not in await self.status():
+        reports = await self.status()
+        report = reports.get(node)
+        if node not in reports:
             raise NotFound(f"no node {node!r} here")
-        await self._run(lambda core: flows.crash(core, _now_us, node, self._deadline_us(None), act_for))
+        if report is None:
+            raise Unavailable(f"{node} does not answer")
+        pid = report.pid
+        await self._run(lambda core: flows.crash(core, _now_us, node, pid, self._deadline_us(None), act_for))
 
     async def aclose(self) -> None:
         """End this client's sessions, and with them what they hold."""

@@ -91,6 +91,9 @@ class Core:
         self._opening: dict[int, Call] = {}
         self._revivals: dict[int, list[Call]] = {}
         self._keep_alives: dict[int, tuple[Session, int]] = {}
+        self._leadership = 0
+        """The term of the leader that keep-alives are for; 0 until one has told it."""
+        self._keep_alive_count = 0
         self._probes: dict[int, None] = {}
         self._grants: dict[_Grant, _Wait] = {}
         self._early_grants: dict[_Grant, int] = {}
@@ -136,7 +139,7 @@ class Core:
         """Keep a session alive that this client does not count the lease of."""
 
         def build(request_id: int) -> wire.Request:
-            return wire.KeepAliveRequest(request_id, self.routing.cluster, act_for, session)
+            return self._keep_alive_request(request_id, act_for, session)
 
         return self.submit(Call(build, deadline_us=deadline_us, timed_out=self._timed_out), now_us)
 
@@ -224,9 +227,25 @@ class Core:
             self._next_id += 1
             # Each send is a question of its own: a lease counts from the very send that was answered.
             self._keep_alives[self._next_id] = (session, now_us)
-            requests.append(wire.KeepAliveRequest(self._next_id, self.routing.cluster, "", session.session))
+            requests.append(self._keep_alive_request(self._next_id, "", session.session))
             session.renew_due_us = now_us + KEEP_ALIVE_RESEND_US
         return requests
+
+    def _keep_alive_request(self, request_id: int, act_for: str, session: int) -> wire.Request:
+        """Each has a number of its own, within the leadership that it is for: a copy renews nothing (history 7)."""
+        self._keep_alive_count += 1
+        return wire.KeepAliveRequest(
+            request_id, self.routing.cluster, act_for, session, self._leadership, self._keep_alive_count
+        )
+
+    def _other_term(self, request_id: int, term: int, now_us: int) -> None:
+        self._leadership = max(self._leadership, term)
+        kept = self._keep_alives.pop(request_id, None)
+        if kept is not None:
+            kept[0].renew_due_us = min(kept[0].renew_due_us, now_us)
+        call = self._calls.get(request_id)
+        if call is not None:
+            call.due_us = min(call.due_us, now_us)
 
     # --- grants -----------------------------------------------------------------------------------
 
@@ -445,6 +464,8 @@ class Core:
                 self._redirected(node, request_id, leader, now_us)
             case wire.KeptAlive(request_id, session, _):
                 self._kept_alive(request_id, session, reply)
+            case wire.OtherTerm(request_id, term):
+                self._other_term(request_id, term, now_us)
             case wire.StatusAnswer(request_id, report):
                 self._resolve(request_id, report)
             case wire.Confirmed(request_id, term):

@@ -190,12 +190,12 @@ def _waiting(core: Core, node: str, refusal: wire.Refusal) -> wire.ReplicaReport
     )
 
 
-def crash(core: Core, clock: Clock, node: str, deadline_us: int, act_for: str) -> Flow:
-    """End the process of `node`. The answer may be lost with it: silence after the sending is success."""
+def crash(core: Core, clock: Clock, node: str, pid: int, deadline_us: int, act_for: str) -> Flow:
+    """End the process `pid` of `node`. The answer may be lost with it: silence after the sending is success."""
     if not core.routing.cluster:
         yield core.directory(clock(), deadline_us)
     until_us = min(deadline_us, clock() + STATUS_US)
-    asked = core.ask_node(node, lambda i: wire.CrashRequest(i, core.routing.cluster, act_for), clock(), until_us)
+    asked = core.ask_node(node, lambda i: wire.CrashRequest(i, core.routing.cluster, act_for, pid), clock(), until_us)
     try:
         yield asked
     except Unavailable:

@@ -16,6 +16,8 @@ from typing import Final
 
 STEP_US_MAX: Final = 100_000
 """A turn that comes later than this after the last one was a stall. Turns are 20 ms apart at the most."""
+CHANNELS_MAX: Final = 64
+"""Callers of one session that are told apart: its client, or the few web processes that serve its owner."""
 _OVERDUE_US: Final = 10_000
 """How soon to look again at a lease that ran out and waits for a majority to confirm its leader."""
 
@@ -29,6 +31,7 @@ class Leases:
         self._overdue: dict[int, int] = {}
         """Session to when, on the real clock, its lease was first seen to have run out."""
         self._expiring: set[int] = set()
+        self._counts: dict[int, dict[str, int]] = {}
 
     def advance(self, now_us: int, *, connected: bool) -> None:
         """Let lease time pass, once a turn, after the mailboxes were drained."""
@@ -36,6 +39,17 @@ class Leases:
         self._seen_us = now_us
         if connected:
             self._lease_us += min(step, STEP_US_MAX)
+
+    def is_new(self, session: int, channel: str, count: int) -> bool:
+        """Is this keep-alive later than every one that came on `channel` for `session`? A copy is not (history 7)."""
+        counts = self._counts.setdefault(session, {})
+        if count <= counts.get(channel, 0):
+            return False
+        counts.pop(channel, None)
+        counts[channel] = count
+        while len(counts) > CHANNELS_MAX:
+            del counts[next(iter(counts))]
+        return True
 
     def renew(self, session: int, ttl_ms: int) -> bool:
         """Give `session` its full lease. False, and nothing done, where its expiry is already proposed."""
@@ -55,6 +69,7 @@ class Leases:
         self._deadlines.pop(session, None)
         self._overdue.pop(session, None)
         self._expiring.discard(session)
+        self._counts.pop(session, None)
 
     def remaining_ms(self, session: int) -> int:
         """What is left of the lease, 0 where it ran out or there is none."""

@@ -363,8 +363,8 @@ class Replica:
         match read.request:
             case wire.ConfirmRequest(request_id):
                 answers.add(read.caller, wire.Confirmed(request_id, self.engine.term))
-            case wire.KeepAliveRequest(request_id, session=session):
-                self._keep_alive(read, request_id, session, answers)
+            case wire.KeepAliveRequest():
+                self._keep_alive(read, read.request, answers)
             case wire.QueryRequest(request_id, query=query):
                 result = self.machine.query(query, read.principal, self.leases.remaining_ms)
                 if isinstance(query, commands.AwaitGrant) and isinstance(result, commands.Queued):
@@ -372,13 +372,18 @@ class Replica:
                 answers.add(read.caller, wire.Answer(request_id, result))
         return None
 
-    def _keep_alive(self, read: _Read, request_id: int, number: int, answers: Answers) -> None:
-        session = self.machine.sessions.get(number)
-        if session is None or session.principal != read.principal:
-            message = f"session {number} is gone, or another's"
-            return self._refuse(read.caller, request_id, answers, commands.SESSION_GONE, message)
+    def _keep_alive(self, read: _Read, request: wire.KeepAliveRequest, answers: Answers) -> None:
         assert self.leases is not None
-        if self.leases.renew(number, session.ttl_ms):
-            answers.add(read.caller, wire.KeptAlive(request_id, number, session.ttl_ms))
+        if request.term != self.engine.term:
+            return answers.add(read.caller, wire.OtherTerm(request.id, self.engine.term))
+        session = self.machine.sessions.get(request.session)
+        known = read.principal in self.machine.principals
+        if session is None or session.principal != read.principal or not known:
+            message = f"session {request.session} is gone, or another's"
+            return self._refuse(read.caller, request.id, answers, commands.SESSION_GONE, message)
+        if not self.leases.is_new(request.session, read.caller.channel, request.count):
+            return None
+        if self.leases.renew(request.session, session.ttl_ms):
+            answers.add(read.caller, wire.KeptAlive(request.id, request.session, session.ttl_ms))
         # Else its expiry is proposed and not yet applied: no answer now; the caller asks again (history 11).
         return None

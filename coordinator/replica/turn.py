@@ -184,6 +184,8 @@ class Turn:
             or not principal.may(ADMINISTER)
         ):
             return Failure(FORBIDDEN, "ending a node's process takes the right to administer")
+        if request.pid != self.identity.pid:
+            return Failure(INVALID, f"process {request.pid} was meant, and this is {self.identity.pid}")
         self._crash = True
         return Done(replica.engine.applied_index)
 

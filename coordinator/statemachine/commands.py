@@ -113,8 +113,8 @@ class SetPrincipal(_Struct, tag=8, frozen=True):
 
 
 class RemovePrincipal(_Struct, tag=9, frozen=True):
-    """Remove a principal with its tokens. Its waiters leave their lines; its sessions, which nobody can keep alive any more,
-    run out."""
+    """Remove a principal with its tokens. Its waiters leave their lines; its sessions, which nobody can keep alive any
+    more, run out."""
 
     name: str
 

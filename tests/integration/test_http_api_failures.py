@@ -127,7 +127,7 @@ def test_a_web_process_that_is_told_to_end_answers_its_waiters_and_leaves_nothin
     eventually(lambda: worker.lock("failures/end")["waiters"], timeout_s=5, what="it waits")
     web = installation.part("web")
     web.terminate()
-    answer = waiting.socket.recv(65_536).decode()
+    answer = b"".join(iter(lambda: waiting.socket.recv(65_536), b"")).decode()
     assert "503" in answer.splitlines()[0]
     assert "unavailable" in answer
     web.wait(5)

@@ -97,7 +97,7 @@ def _event(history: History, number: int, text: str) -> None:
         history.cancel(process)
 
 
-def _argument(function: str, text: str | None) -> int | None | tuple[int | None, int | None]:
+def _argument(function: str, text: str | None) -> int | tuple[int | None, int | None] | None:
     if function == "cas":
         pair = _PAIR.fullmatch(text or "")
         if pair is None:

@@ -1,1 +1,2 @@
-def draw(window, title): return ""
+def draw(window, title):
+    return ""

@@ -18,11 +18,11 @@ from typing import Final
 
 from tests.linearizability.history import Operation
 from tests.linearizability.models import Model
-from tests.linearizability.prices import USE, Prices
+from tests.linearizability.prices import Prices
 from tests.linearizability.timeline import Timeline
-from tests.linearizability.walk import Effort, Placed, Rules, Walk, place
+from tests.linearizability.walk import Effort, Rules, Walk, place
 
-DEBUG=False
+DEBUG = False
 AT_ONCE: Final = 32
 PRICED_WALKS_MAX: Final = 40
 LEEWAY: Final = 1
@@ -36,7 +36,7 @@ class Search:
         self.order: tuple[Operation, ...] | None = None
         """Once found: every operation that took effect, in an order that explains what the clients saw."""
         self.answer: bool | None = None
-        self.how=None
+        self.how = None
         self.last_walk: Walk | None = None
         """The walk that decided, or the last one so far."""
         self._effort = Effort()
@@ -74,12 +74,27 @@ class Search:
         t0 = self.steps
         walk = self.last_walk = Walk(self.timeline, rules, self._effort)
         if not (yield from walk.find()):
-            if DEBUG: print("  nothing", self.steps-t0, rules.prices is not None, rules.counted>0)
+            if DEBUG:
+                print("  nothing", self.steps - t0, rules.prices is not None, rules.counted > 0)
             self.answer = False
             return {}
         assert walk.end is not None
         placed = place(self.timeline, walk.end[3])
-        if DEBUG: print("  walk", self.steps-t0, "priced", rules.prices is not None, "counted", rules.counted>0, "cost", walk.end[4], placed.is_exact, "cheapest", walk.is_cheapest, sum(map(len,placed.uses.values())))
+        if DEBUG:
+            print(
+                "  walk",
+                self.steps - t0,
+                "priced",
+                rules.prices is not None,
+                "counted",
+                rules.counted > 0,
+                "cost",
+                walk.end[4],
+                placed.is_exact,
+                "cheapest",
+                walk.is_cheapest,
+                sum(map(len, placed.uses.values())),
+            )
         if placed.is_exact:
             self.order = placed.order
             self.answer = True

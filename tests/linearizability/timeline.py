@@ -82,7 +82,11 @@ class Layer:
     )
 
     def __init__(
-        self, target: int, target_operation: Operation, must_opened: int, may_opened: int,
+        self,
+        target: int,
+        target_operation: Operation,
+        must_opened: int,
+        may_opened: int,
         open_operations: tuple[tuple[int, Operation, Kind], ...],
     ) -> None:
         assert target_operation.returned is not None
@@ -200,9 +204,7 @@ class Timeline:
                 open_now[number] = (1 << slot, operation, self._kind_of(operation))
                 must_opened |= 1 << slot
             else:
-                layers.append(
-                    Layer(open_now[number][0], operation, must_opened, may_opened, tuple(open_now.values()))
-                )
+                layers.append(Layer(open_now[number][0], operation, must_opened, may_opened, tuple(open_now.values())))
                 must_opened = may_opened = 0
                 del open_now[number]
                 heapq.heappush(free, slot_of.pop(number))

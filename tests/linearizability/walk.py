@@ -32,7 +32,7 @@ from typing import Final, NamedTuple
 from tests.linearizability.history import Operation
 from tests.linearizability.models import INDISTINCT, State
 from tests.linearizability.prices import Prices
-from tests.linearizability.timeline import Kind, Layer, Lost, Timeline
+from tests.linearizability.timeline import Kind, Lost, Timeline
 
 _NOWHERE: Final = object()
 """Stands for "no state" where a state may be None."""

@@ -21,7 +21,9 @@ class Clock:
 
     def __init__(self, scheduler: Scheduler, random: Random, drift_ppm_max: int) -> None:
         self._scheduler = scheduler
-        self._rate = _MILLION + random.choice((-drift_ppm_max, drift_ppm_max, random.randint(-drift_ppm_max, drift_ppm_max)))
+        self._rate = _MILLION + random.choice(
+            (-drift_ppm_max, drift_ppm_max, random.randint(-drift_ppm_max, drift_ppm_max))
+        )
         self._true_us = 0
         self._local_us = random.randrange(10**9, 10**12)
         self._wall_us = 0

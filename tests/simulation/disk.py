@@ -82,9 +82,7 @@ class Disk:
             raise DiskDamaged("a bit has flipped")
         if self.replica == 0:
             return None
-        log = StoredLog(
-            self.hard_state, [*self.terms], [*self.entries], self.offset, self.offset_term, self.snapshot
-        )
+        log = StoredLog(self.hard_state, [*self.terms], [*self.entries], self.offset, self.offset_term, self.snapshot)
         return Stored(self.replica, log)
 
     def write(self, write: Write) -> None:

@@ -459,5 +459,3 @@ class Injector:
             return False
         client.channel.lose()
         return True
-
-

@@ -105,9 +105,7 @@ class Network:
                     delay_us += late_us
         self._scheduler.after(delay_us, self._arrive, sender, channel, data, nobody_listens)
 
-    def _arrive(
-        self, sender: str, channel: str, data: bytes, nobody_listens: Callable[[], None] | None
-    ) -> None:
+    def _arrive(self, sender: str, channel: str, data: bytes, nobody_listens: Callable[[], None] | None) -> None:
         listening = self._subscribers.get(channel)
         if not listening or not self.up:
             self._scheduler.nothing_happened()

@@ -11,7 +11,6 @@ from coordinator.replica import replica as replica_module
 from tests.simulation.faults import Fault
 from tests.simulation.history import Operation
 from tests.simulation.watch import Violation
-from tests.simulation.workload import Workload
 from tests.simulation.world import Settings, World, draw_plan
 
 EVENTS_MIN: Final = 4_000

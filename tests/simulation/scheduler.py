@@ -25,7 +25,7 @@ class Scheduler:
         """Let `happen(*arguments)` be at `time_us`, or now where that is past."""
         self._number += 1
         now_us = self.now_us
-        heappush(self._queue, (time_us if time_us > now_us else now_us, self._number, happen, arguments))
+        heappush(self._queue, (max(now_us, time_us), self._number, happen, arguments))
 
     def after(self, delay_us: int, happen: Callable[..., None], *arguments: Any) -> None:
         """Let `happen(*arguments)` be `delay_us` from now."""

@@ -63,7 +63,9 @@ def _request(body: bytes) -> str:
 
 
 def _reply(body: bytes) -> str:
-    return "; ".join(_words(reply.result if isinstance(reply, wire.Answer) else reply) for reply in wire.decode_replies(body))
+    return "; ".join(
+        _words(reply.result if isinstance(reply, wire.Answer) else reply) for reply in wire.decode_replies(body)
+    )
 
 
 def _words(thing: object) -> str:

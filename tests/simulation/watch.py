@@ -81,7 +81,9 @@ class Checker:
     def committed(self, node: Node, index: int, term: int, entry: bytes, is_first: bool) -> None:
         """`node` takes `index` for committed; `is_first`: nobody did before it."""
 
-    def applied(self, node: Node, index: int, entry: bytes, result: Result, events: list[Event], is_first: bool) -> None:
+    def applied(
+        self, node: Node, index: int, entry: bytes, result: Result, events: list[Event], is_first: bool
+    ) -> None:
         """The state machine of `node` applied a command."""
 
     def publishing(self, node: Node, is_early: bool, outgoing: Sequence[Outgoing]) -> None:

@@ -20,8 +20,8 @@ class ProgressState(Enum):
 
 
 class SnapshotProgress:
-    """The snapshot that a follower is being sent, and how much of it was sent and acknowledged, in bytes. It is sent to its
-    end, though newer ones are made meanwhile: a large one would never arrive otherwise."""
+    """The snapshot that a follower is being sent, and how much of it was sent and acknowledged, in bytes. It is sent to
+    its end, though newer ones are made meanwhile: a large one would never arrive otherwise."""
 
     __slots__ = ("acked", "sent", "source")
 

@@ -72,7 +72,9 @@ class Command(BaseCommand):
             help="narrow the rights to names that begin with P; may be given several times",
         )
         parser.add_argument(
-            "--revoke", action="store_true", help="remove the principal with all its tokens; its sessions end at once"
+            "--revoke",
+            action="store_true",
+            help="remove the principal with all its tokens; its locks are free when their leases have run out",
         )
         parser.add_argument("--reason", default="", help="why, for the audit")
         parser.add_argument("--cluster", default="default", help=argparse.SUPPRESS)
@@ -151,7 +153,7 @@ def _words(rights: Any, prefixes: Any) -> str:
 def make_client(cluster: str) -> Client:
     """A client as principal `web`, which may edit principals."""
     return Client(
-        settings.DATA.client_redis_url(settings.CONCLAVE),
+        settings.DATA.node_redis_url(settings.CONCLAVE),
         str(settings.DATA.web_token()),
         cluster=cluster,
         timeout=TIMEOUT_S,

@@ -26,8 +26,8 @@ from tests.simulation.checkers.pre_vote import PreVote
 from tests.simulation.checkers.reads_never_stale import ReadsNeverStale
 from tests.simulation.checkers.round_confirmation import RoundConfirmation
 from tests.simulation.checkers.snapshot_safety import SnapshotSafety
-from tests.simulation.checkers.state_machine_safety import StateMachineSafety
 from tests.simulation.checkers.stalls_spare_sessions import StallsSpareSessions
+from tests.simulation.checkers.state_machine_safety import StateMachineSafety
 from tests.simulation.checkers.terms_and_votes import TermsAndVotes
 from tests.simulation.watch import Checker
 

@@ -51,9 +51,7 @@ class CommitDurability(Checker):
         if not is_first:
             return
         self.checks += 1
-        holders = {
-            replica for replica, terms in self._logs.items() if len(terms) >= index and terms[index - 1] == term
-        }
+        holders = {replica for replica, terms in self._logs.items() if len(terms) >= index and terms[index - 1] == term}
         if not is_quorum(node.engine.configuration, holders):
             self.violated(
                 f"{node.name} takes entry {index} of term {term} for committed; only {len(holders)} disks hold it"

@@ -85,5 +85,7 @@ def _may_follow(before: Configuration, after: Configuration) -> bool:
 
 
 def _names(configuration: Configuration) -> str:
-    sides = [",".join(member.node for member in side) or "nobody" for side in (configuration.outgoing, configuration.voters)]
+    sides = [
+        ",".join(member.node for member in side) or "nobody" for side in (configuration.outgoing, configuration.voters)
+    ]
     return f"{sides[0]} and {sides[1]}" if configuration.is_joint else sides[1]

@@ -23,7 +23,9 @@ class DigestsEqual(Checker):
         super().__init__(world)
         self._digests: dict[int, str] = {}
 
-    def applied(self, node: Node, index: int, entry: bytes, result: Result, events: list[Event], is_first: bool) -> None:
+    def applied(
+        self, node: Node, index: int, entry: bytes, result: Result, events: list[Event], is_first: bool
+    ) -> None:
         if index % EVERY == 0:
             self._compare(node)
 

@@ -37,7 +37,9 @@ class ExactlyOnce(Checker):
         """Session to the entry that ended it."""
         self._cancelled: dict[_Request, int] = {}
 
-    def applied(self, node: Node, index: int, entry: bytes, result: Result, events: list[Event], is_first: bool) -> None:
+    def applied(
+        self, node: Node, index: int, entry: bytes, result: Result, events: list[Event], is_first: bool
+    ) -> None:
         if not is_first:
             return
         command = decode(entry).command

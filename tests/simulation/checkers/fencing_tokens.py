@@ -30,7 +30,9 @@ class FencingTokens(Checker):
         self._highest: dict[str, int] = {}
         self._owner: dict[tuple[str, int], int] = {}
 
-    def applied(self, node: Node, index: int, entry: bytes, result: Result, events: list[Event], is_first: bool) -> None:
+    def applied(
+        self, node: Node, index: int, entry: bytes, result: Result, events: list[Event], is_first: bool
+    ) -> None:
         if not is_first:
             return
         for event in events:

@@ -41,7 +41,9 @@ class LeaseExclusion(Checker):
                 if other.held:
                     self.violated(f"{lease} and {other} are both held")
 
-    def applied(self, node: Node, index: int, entry: bytes, result: Result, events: list[Event], is_first: bool) -> None:
+    def applied(
+        self, node: Node, index: int, entry: bytes, result: Result, events: list[Event], is_first: bool
+    ) -> None:
         if not is_first:
             return
         if isinstance(result, commands.Granted):

@@ -46,9 +46,7 @@ class PersistenceOrder(Checker):
         if disk.hard_state.term < response.term:
             self.violated(f"{node.name} answers in term {response.term}; its disk holds {disk.hard_state}")
         if response.success and disk.hard_state.term == response.term and response.match > disk.last_index:
-            self.violated(
-                f"{node.name} acknowledges entries up to {response.match}; its disk holds {disk.last_index}"
-            )
+            self.violated(f"{node.name} acknowledges entries up to {response.match}; its disk holds {disk.last_index}")
 
 
 def _keeps(on_disk: HardState, term: int, vote: int) -> bool:

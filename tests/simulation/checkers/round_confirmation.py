@@ -47,4 +47,6 @@ class RoundConfirmation(Checker):
         answered = self._answered.get(own, {})
         heard = {engine.replica} | {replica for replica, number in answered.items() if number >= confirmed}
         if not is_quorum(engine.configuration, heard):
-            self.violated(f"{node.name} takes round {confirmed} of term {engine.term} for confirmed; {len(heard)} answered it")
+            self.violated(
+                f"{node.name} takes round {confirmed} of term {engine.term} for confirmed; {len(heard)} answered it"
+            )

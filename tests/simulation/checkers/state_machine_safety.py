@@ -29,7 +29,9 @@ class StateMachineSafety(Checker):
                 f"another has one of term {watch.committed_terms[index - 1]} there"
             )
 
-    def applied(self, node: Node, index: int, entry: bytes, result: Result, events: list[Event], is_first: bool) -> None:
+    def applied(
+        self, node: Node, index: int, entry: bytes, result: Result, events: list[Event], is_first: bool
+    ) -> None:
         if is_first:
             return
         self.checks += 1

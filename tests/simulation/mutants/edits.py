@@ -4,7 +4,6 @@ The code object is exchanged inside the function, so that whoever has imported t
 """
 
 from __future__ import annotations
-
 import __future__
 
 import importlib
@@ -79,9 +78,11 @@ def _compiled(function: FunctionType, source: str) -> CodeType:
     lines = source.splitlines(keepends=True)
     while lines[0].startswith("@"):
         lines.pop(0)
-    module = compile("".join(lines), f"<mutant of {function.__qualname__}>", "exec", __future__.annotations.compiler_flag)
+    module = compile(
+        "".join(lines), f"<mutant of {function.__qualname__}>", "exec", __future__.annotations.compiler_flag
+    )
     made: dict[str, Callable[..., Any]] = {}
-    exec(module, function.__globals__, made)  # noqa: S102 - our own source, edited
+    exec(module, function.__globals__, made)
     (mutated,) = made.values()
     assert isinstance(mutated, FunctionType)
     if mutated.__code__.co_freevars != function.__code__.co_freevars:

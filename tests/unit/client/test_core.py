@@ -296,6 +296,26 @@ def test_each_keep_alive_counts_from_its_own_sending(stage):
     assert session.valid_until_us < first_us + 9_000_000
 
 
+def test_a_keep_alive_names_the_leadership_that_it_is_for_and_is_numbered(stage):
+    """History 7: a copy of it renews nothing."""
+    session = stage.session(9_000)
+    stage.pass_time(3_000_000)
+    ((_, first),) = keep_alives(stage)
+    stage.reply("node1", wire.OtherTerm(first.id, 6))
+    ((_, second),) = keep_alives(stage)
+    assert (second.term, second.count) == (6, first.count + 1)
+    stage.reply("node1", wire.KeptAlive(second.id, 77, 9_000))
+    assert session.renew_due_us == stage.now_us + 3_000_000
+    call = stage.core.keep_alive(5, stage.now_us, stage.now_us + 1_000_000, "user:x")
+    ((_, third),) = keep_alives(stage)
+    assert (third.term, third.count > second.count) == (6, True)
+    stage.reply("node1", wire.OtherTerm(third.id, 7))
+    ((_, fourth),) = keep_alives(stage)
+    assert (fourth.id, fourth.term) == (third.id, 7)
+    stage.reply("node1", wire.KeptAlive(fourth.id, 5, 9_000))
+    assert call.result().session == 5
+
+
 def test_jeopardy_ends_when_a_leader_confirms_the_lease_again(stage):
     session = stage.session(9_000)
     lease = lease_of(stage, session)

@@ -242,6 +242,7 @@ def test_a_vote_of_an_older_term_does_not_count_in_a_later_one():
     play.deliver()
     assert (candidate.role, candidate.term) == (Role.CANDIDATE, 3)
     for letter in late:
+        assert isinstance(letter.message, VoteResponse)
         for campaign in (letter.message.campaign, candidate.campaign):
             candidate.step(letter.sender, letter.message._replace(campaign=campaign), play.now_us)
     assert candidate.role is Role.CANDIDATE

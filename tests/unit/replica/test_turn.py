@@ -36,6 +36,11 @@ def command(
     return wire.CommandRequest(request_id, CLUSTER, act_for, raw)
 
 
+def keep_alive(stage: Stage, number: int, session: int) -> wire.KeepAliveRequest:
+    term = stage.nodes["node1"].replica.engine.term
+    return wire.KeepAliveRequest(number, CLUSTER, "", session, term, number)
+
+
 @pytest.fixture
 def stage() -> Stage:
     stage = Stage()
@@ -142,11 +147,11 @@ def test_a_keep_alive_waits_for_a_majority(stage):
     """History 1."""
     session = opened(stage)
     stage.cut = {"node1"}
-    channel = stage.ask("node1", wire.KeepAliveRequest(1, CLUSTER, "", session))
+    channel = stage.ask("node1", keep_alive(stage, 1, session))
     stage.pass_time(300_000)
     assert stage.replies(channel) == []
     stage.cut = set()
-    channel = stage.ask("node1", wire.KeepAliveRequest(2, CLUSTER, "", session))
+    channel = stage.ask("node1", keep_alive(stage, 2, session))
     stage.pass_time(100_000)
     assert wire.KeptAlive(2, session, 10_000) in stage.replies(channel)
 
@@ -186,7 +191,7 @@ def test_nobody_speaks_for_another_without_the_right(stage):
     stage.settle()
     (answer,) = stage.replies(channel, ci)
     assert answer.result.code == commands.FORBIDDEN
-    channel = stage.ask("node1", wire.CrashRequest(4, CLUSTER, ""), token=ci)
+    channel = stage.ask("node1", wire.CrashRequest(4, CLUSTER, "", pid=0), token=ci)
     assert not stage.nodes["node1"].run().crash
     stage.carry()
     (answer,) = stage.replies(channel, ci)
@@ -198,7 +203,7 @@ def test_a_keep_alive_that_waits_for_a_majority_is_answered_before_its_session_i
     session = opened(stage, 1_000)
     stage.pass_time(300_000)
     stage.cut = {"node1"}
-    channel = stage.ask("node1", wire.KeepAliveRequest(1, CLUSTER, "", session))
+    channel = stage.ask("node1", keep_alive(stage, 1, session))
     leases = stage.nodes["node1"].replica.leases
     for _ in range(20):
         stage.clock.us += 20_000
@@ -212,8 +217,15 @@ def test_a_keep_alive_that_waits_for_a_majority_is_answered_before_its_session_i
 
 
 def test_an_operator_ends_a_node(stage):
-    stage.ask("node2", wire.CrashRequest(4, CLUSTER, ""))
-    assert stage.nodes["node2"].run().crash
+    node = stage.nodes["node2"]
+    stage.ask("node2", wire.CrashRequest(4, CLUSTER, "", pid=node.turn.identity.pid))
+    assert node.run().crash
+
+
+def test_a_copy_of_an_operators_word_does_not_end_the_next_process(stage):
+    node = stage.nodes["node2"]
+    stage.ask("node2", wire.CrashRequest(4, CLUSTER, "", pid=node.turn.identity.pid - 1))
+    assert not node.run().crash
 
 
 def test_answers_go_to_the_clients_prefix_alone(stage):
@@ -392,11 +404,12 @@ def test_a_deaf_leader_does_not_spin():
     stage = Stage(1)
     leader = stage.elect()
     opened(stage, 1_000)
-    assert leader.replica.leases is not None
-    while leader.replica.leases.deadline_in_us > 20_000:
+    leases = leader.replica.leases
+    assert leases is not None
+    while (leases.deadline_in_us or 0) > 20_000:
         stage.clock.us += 20_000
         leader.run()
-    stage.clock.us += leader.replica.leases.deadline_in_us - 100
+    stage.clock.us += (leases.deadline_in_us or 0) - 100
     leader.run()
     leader.bus.connected = False
     turns, until_us = 0, stage.clock.us + 1_000_000
@@ -405,3 +418,36 @@ def test_a_deaf_leader_does_not_spin():
         turns += 1
         stage.clock.us = max(stage.clock.us + 50, min(deadline_us, stage.clock.us + 20_000))
     assert turns < 100
+
+
+def test_a_copied_keep_alive_keeps_nothing_alive(stage):
+    """History 7: on a Redis where clients can overhear one another, a copy must not hold a dead client's locks."""
+    session = opened(stage, 1_000)
+    channel = CHANNELS.reply()
+    request = keep_alive(stage, 5, session)
+    for _ in range(3):
+        stage.ask("node1", request, reply=channel)
+        stage.pass_time(200_000)
+    assert stage.replies(channel) == [wire.KeptAlive(5, session, 1_000)]
+    for _ in range(8):
+        stage.ask("node1", request, reply=channel)
+        stage.pass_time(100_000)
+    assert session not in stage.nodes["node1"].replica.machine.sessions
+
+
+def test_a_keep_alive_for_an_earlier_leadership_renews_nothing(stage):
+    session = opened(stage, 2_000)
+    channel = CHANNELS.reply()
+    request = keep_alive(stage, 5, session)
+    stage.elect("node2")
+    stage.pass_time(500_000)
+    stage.ask("node2", request, reply=channel)
+    stage.pass_time(40_000)
+    term = stage.nodes["node2"].replica.engine.term
+    assert stage.replies(channel) == [wire.OtherTerm(5, term)]
+    leases = stage.nodes["node2"].replica.leases
+    assert leases is not None
+    assert leases.remaining_ms(session) < 1_600
+    stage.ask("node2", wire.KeepAliveRequest(6, CLUSTER, "", session, term, 1), reply=channel)
+    stage.pass_time(40_000)
+    assert stage.replies(channel) == [wire.KeptAlive(6, session, 2_000)]
