@@ -1,10 +1,11 @@
 """One HTTP call's attempt at a lock: open a session if need be, ask, wait in line, and leave no trace when it fails.
 
-The attempt runs as a task of its own, so that no command is ever cut off half-way: when its caller goes away it is told
-to stop, and then itself takes back what it asked for, in order (histories 9 and 12). What it takes back: the whole
+The attempt runs as a task of its own, so that no command is ever cut off half-way: when its caller goes away it is
+told to stop, and then itself takes back what it asked for, in order (histories 9 and 12). What it takes back: the whole
 session where this call opened it, since nobody else knows it; otherwise the place in line, or the grant that came of
-it, unless another call waits for the same. A lock that a named session got, or already had, without waiting stays: the
-caller knows the session and can ask again. So it is with a place in line when not the caller but this process ends.
+it, unless a later call of the same session has taken them over. A lock that a named session got, or already had,
+without waiting stays: the caller knows the session and can ask again. So it is with a place in line when not the caller
+but this process ends.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ import asyncio
 import logging
 import secrets
 import time
-from collections import Counter
 from typing import Final
 
 from coordinator import access
@@ -35,15 +35,8 @@ TAKE_BACK_BEFORE_ANSWER_S: Final = 1.0
 WAITING_MAX: Final = 2_000
 """Calls of this process that may wait in line at once; the next one is refused."""
 
-_Key = tuple[str, int, str]
-_waiting: Counter[_Key] = Counter()
-"""Calls of this process that wait in line, by cluster, session and name."""
-_acquisitions: dict[_Key, tuple[int, int]] = {}
-"""The acquisition that attempts of this process which run at the same time share, and how many they are.
-
-Over HTTP a session has one acquisition a name: each attempt takes over what its session already has. The numbers are
-drawn anew, so that what an attempt takes back late, even from another process, is never what a later one was granted.
-"""
+_waiting = 0
+"""Calls of this process that wait in line."""
 _live: set[Attempt] = set()
 
 
@@ -72,7 +65,10 @@ class Attempt:
         self._principal = principal
         self._name = name
         self._session = 0
-        self._acquisition: int | None = None
+        self._acquisition = secrets.randbits(48)
+        """Over HTTP a session has one acquisition a name: each attempt takes over what its session already has, and an
+        older one that still waits is told so. The number is this attempt's alone, so that whatever it takes back,
+        however late, is never what a later one was granted."""
         self._ttl_ms = 0
         self._opened_here = False
         self._was_queued = False
@@ -112,27 +108,8 @@ class Attempt:
             await self._take_back_soon()
             raise
         finally:
-            self._leave()
             self.finished.set()
             _live.discard(self)
-
-    def _join(self) -> int:
-        """The acquisition of this attempt."""
-        number, sharing = _acquisitions.get(self._key, (secrets.randbits(48), 0))
-        _acquisitions[self._key] = number, sharing + 1
-        return number
-
-    def _leave(self) -> None:
-        if self._acquisition is not None:
-            number, sharing = _acquisitions[self._key]
-            if sharing > 1:
-                _acquisitions[self._key] = number, sharing - 1
-            else:
-                del _acquisitions[self._key]
-
-    @property
-    def _key(self) -> _Key:
-        return self._cluster, self._session, self._name
 
     async def _run(self, session: int | None, ttl_ms: int | None, wait_ms: int) -> Acquired:
         deadline = time.monotonic() + wait_ms / 1000
@@ -142,7 +119,7 @@ class Attempt:
             await self._use_session(session, ttl_ms)
         self._raise_if_stopped()
         wants_to_wait = wait_ms > 0
-        if wants_to_wait and _waiting.total() >= WAITING_MAX:
+        if wants_to_wait and _waiting >= WAITING_MAX:
             raise errors.Busy(f"this server has its {WAITING_MAX} waiting calls; ask again later, or with wait_ms 0")
         answer = await self._ask(wants_to_wait)
         match answer:
@@ -155,7 +132,6 @@ class Attempt:
         raise await self._not_acquired()
 
     async def _ask(self, wants_to_wait: bool) -> commands.Result:
-        self._acquisition = self._join()
         op = commands.AcquireLock(self._name, self._acquisition, wants_to_wait, self._session, take_over=True)
         try:
             result: commands.Result = await self._client.command(op, act_for=self._principal)
@@ -215,9 +191,9 @@ class Attempt:
     # --- the line ---------------------------------------------------------------------------------
 
     async def _wait_in_line(self, deadline: float) -> Acquired:
+        global _waiting  # noqa: PLW0603 - a count of this process
         self._was_queued = True
-        key = self._key
-        _waiting[key] += 1
+        _waiting += 1
         parts = [
             asyncio.ensure_future(self._granted(deadline)),
             asyncio.ensure_future(self._keep_alive_while_waiting()),
@@ -236,22 +212,18 @@ class Attempt:
             for part in parts:
                 part.cancel()
             await asyncio.gather(*parts, return_exceptions=True)
-            _waiting[key] -= 1
-            if _waiting[key] <= 0:
-                del _waiting[key]
+            _waiting -= 1
 
     async def _granted(self, deadline: float) -> int | None:
         """The token once the lock is ours; None when the time is over. Raises what ends the wait early."""
         trouble: errors.Unavailable | None = None
-        acquisition = self._acquisition
-        assert acquisition is not None, "who waits has asked"
         while (left := deadline - time.monotonic()) > 0:
             try:
                 granted = await self._client.wait_for_grant(
-                    self._name, self._session, acquisition, wait=left, act_for=self._principal
+                    self._name, self._session, self._acquisition, wait=left, act_for=self._principal
                 )
             except errors.NotFound:
-                return None  # Somebody let go of our place in line, with our own session.
+                return None  # A later call of our own session has it now, or let go of it.
             except errors.Unavailable as error:
                 trouble = error
                 await asyncio.sleep(min(RETRY_S, max(0.0, deadline - time.monotonic())))
@@ -325,8 +297,7 @@ class Attempt:
                 await self._client.command(
                     commands.CloseSession(self._session), act_for=self._principal, timeout=TAKE_BACK_TIMEOUT_S
                 )
-            elif self._was_queued and not self._keeps_place and not _waiting[self._key]:
-                assert self._acquisition is not None, "who was queued has asked"
+            elif self._was_queued and not self._keeps_place:
                 await self._client.command(
                     commands.ReleaseLock(self._name, self._acquisition, self._session),
                     act_for=self._principal,

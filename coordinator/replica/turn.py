@@ -17,7 +17,7 @@ from coordinator.consensus.engine import Outgoing, Ready, Role
 from coordinator.replica.callers import Answers, Caller
 from coordinator.replica.feed import Feed
 from coordinator.replica.ingress import Asked, Ingress, Refused
-from coordinator.replica.ports import Bus, Clock, Journal, Outbound
+from coordinator.replica.ports import Bus, Clock, Inbound, Journal, Outbound
 from coordinator.replica.replica import Replica
 from coordinator.replica.report import Identity, directory, replica_report, waiting_report
 from coordinator.statemachine.commands import ADMINISTER, FORBIDDEN, INVALID, Done, Failure
@@ -75,8 +75,10 @@ class Turn:
 
     def run(self) -> Outcome:
         """Do one turn. Raises JournalFailed: then the process must end."""
+        packets = self._bus.drain()
+        # After the drain: whatever came is no later than this, however long the process slept before (history 3).
         now_us = self._clock.now_us()
-        self._take_in(now_us)
+        self._take_in(packets, now_us)
         replicas = [*self.replicas.values()]
         for replica in replicas:
             replica.tick(now_us, connected=self._bus.connected)
@@ -98,8 +100,8 @@ class Turn:
 
     # --- in ---------------------------------------------------------------------------------------
 
-    def _take_in(self, now_us: int) -> None:
-        for packet in self._bus.drain():
+    def _take_in(self, packets: list[Inbound], now_us: int) -> None:
+        for packet in packets:
             if packet.from_peers:
                 node, messages = self._ingress.peers(packet.data)
                 for message in messages:

@@ -208,12 +208,19 @@ def test_two_copies_run_side_by_side(installation: Installation, new_installatio
 # --- births happen once (rule 4) ------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("moment", ["nodes.unborn", "nodes", "db.sqlite3", "run/supervisor.conf"])
+MOMENTS = ("nodes.unborn", "nodes", "db.sqlite3", "run/supervisor.conf")
+"""What setting up leaves behind, in this order; the first is there for some milliseconds only."""
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
 def test_killed_while_it_sets_up_the_next_one_finds_all_or_nothing(new_installation: New, moment: str) -> None:
     installation = new_installation()
     installation.start()
     eventually(
-        lambda: (installation.data.path / moment).exists() or not installation.is_running,
+        lambda: (
+            any((installation.data.path / later).exists() for later in MOMENTS[MOMENTS.index(moment) :])
+            or not installation.is_running
+        ),
         timeout_s=EXIT_S_MAX,
         what=f"{moment} is there",
     )

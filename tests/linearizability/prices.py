@@ -20,9 +20,10 @@ from typing import Final
 
 from tests.linearizability.timeline import Timeline
 
-USE: Final = 1
+USE: Final = 10
 """The price of a use of any lost operation."""
-RISE: Final = 1_000
+RISE: Final = 4
+DECAY=0.8
 """What each use too many adds to the price at first; less in later rounds."""
 
 
@@ -60,12 +61,13 @@ class Prices:
 
         `uses` holds for each kind the layers of its uses, in order.
         """
-        step = RISE / round_number**0.5
         for number, layers in self._layers.items():
             used = uses.get(number, ())
             extra = self._extra[number]
             for j in range(1, len(layers) + 1):
                 before = len(used) if j == len(layers) else bisect_left(used, layers[j])
-                if before > j or extra[j]:
-                    extra[j] = max(0, extra[j] + int(step * (before - j)))
+                if before > j:
+                    extra[j] += RISE * (before - j)
+                elif extra[j] and before < j:
+                    extra[j] = int(extra[j]*DECAY)
         self._tabulate()

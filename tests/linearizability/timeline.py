@@ -54,11 +54,14 @@ class Group(NamedTuple):
 
 
 class Live(NamedTuple):
-    """The lost operations that can leave a state which is told apart, in some layer, where that matters."""
+    """The lost operations that may take effect in some layer, by what they are good for there."""
 
     unguarded: list[Lost]
+    """Those that can leave a state which is told apart, and are legal in more than one state."""
     guarded: dict[State, list[Lost]]
-    """By the only state in which they are legal."""
+    """Those that can leave a state which is told apart, by the only state in which they are legal."""
+    leaving: list[Lost]
+    """Those that leave no state that is told apart, where it can still help to leave another. Empty where it can not."""
 
 
 class Layer:
@@ -276,15 +279,17 @@ class Timeline:
         """The lost operations that can help anyone in the layer of this index, one entry a kind."""
         layer = self.layers[index]
         if layer.live is None:
-            matters = layer.position <= self.indistinct_wanted_until
-            unguarded: list[Lost] = []
-            guarded: dict[State, list[Lost]] = {}
+            position = layer.position
+            live = Live([], {}, [])
             for entry in self.lost:
-                if entry.layers[0] <= index and (matters or entry.seen_until >= layer.position):
-                    guard = entry.kind.traits.guard
-                    if guard is ANY_STATE:
-                        unguarded.append(entry)
-                    else:
-                        guarded.setdefault(guard, []).append(entry)
-            layer.live = Live(unguarded, guarded)
+                if entry.layers[0] > index:
+                    continue
+                if entry.seen_until < position:
+                    if position <= self.indistinct_wanted_until:
+                        live.leaving.append(entry)
+                elif entry.kind.traits.guard is ANY_STATE:
+                    live.unguarded.append(entry)
+                else:
+                    live.guarded.setdefault(entry.kind.traits.guard, []).append(entry)
+            layer.live = live
         return layer.live

@@ -359,8 +359,11 @@ class Walk:
     def _moves(self, index: int, table: _Table, state: State) -> list[_Move]:
         """What can be done in this state of this layer, one entry a kind."""
         layer = self._timeline.layers[index]
+        live = self._timeline.live(index)
         lost = {entry.kind.number: entry for entry in table.guarded.get(state, ())}
-        lost.update((entry.kind.number, entry) for entry in self._timeline.live(index).unguarded)
+        lost.update((entry.kind.number, entry) for entry in live.unguarded)
+        if live.leaving and (state in layer.shunned or layer.someone_observes_all):
+            self._add_leaving(lost, index, state, live.leaving)
         moves: list[_Move] = []
         assert layer.groups is not None, "the layer is prepared"
         for kind, mask, bits in layer.groups:
@@ -369,6 +372,21 @@ class Walk:
         for entry in lost.values():
             self._add_move(moves, index, table, state, entry.kind, (), 0, entry)
         return moves
+
+    def _add_leaving(self, lost: dict[int, Lost], index: int, state: State, leaving: list[Lost]) -> None:
+        """Adds the lost operations that are good for leaving this state, and nothing else. They are all alike now."""
+        cheapest: Lost | None = None
+        counted: Lost | None = None
+        for entry in leaving:
+            if self._timeline.effect(state, entry.kind) is None:
+                continue
+            if entry.bits & self._rules.counted:
+                counted = entry if counted is None else counted._replace(bits=counted.bits | entry.bits)
+            elif cheapest is None or self._price(entry, index) < self._price(cheapest, index):
+                cheapest = entry
+        for entry in (cheapest, counted):
+            if entry is not None:
+                lost[entry.kind.number] = entry
 
     def _add_move(
         self,
@@ -413,13 +431,8 @@ class Walk:
 
 def _is_needless(others: list[tuple[int, int, int]], must: int, may: int, cost: int) -> bool:
     """Whether one of these is at least as free as (must, may), and no dearer."""
-    for other_must, other_may, other_cost in others if len(others) <= _COMPARED_MAX else others[:_COMPARED_MAX]:
-        if (
-            other_may & may == may
-            and other_must & must == other_must
-            and not must & ~(other_must | other_may)
-            and other_cost <= cost
-        ):
+    for other_must, other_may, other_cost in others if len(others) <= _COMPARED_MAX else others[-_COMPARED_MAX:]:
+        if not (may & ~other_may or other_must & ~must or must & ~(other_must | other_may)) and other_cost <= cost:
             return True
     return False
 

@@ -18,7 +18,7 @@ class Fault(NamedTuple):
 
     `moment` "": it happens at `at_us`; else it is armed then, and happens right behind the first such moment: "elected"
     (a node became leader), "sent" (a leader sent a round), "kept-alive" (a client was answered a keep-alive), "locked"
-    (a client took a lock).
+    (a client took a lock), "changing" (a leader wrote a configuration).
     """
 
     at_us: int
@@ -55,16 +55,17 @@ KINDS: Final = (
     Kind("duplication", 1.0, ("any", "all"), (50, 3_000)),
     Kind("reordering", 1.0, ("any", "all"), (50, 2_000)),
     Kind("delay", 1.0, ("any", "all", "leader"), (50, 1_500)),
-    Kind("slow-link", 0.8, ANYONE, (100, 3_000)),
+    Kind("slow-link", 0.8, (*ANYONE, "all"), (100, 3_000)),
+    Kind("replay", 0.7, ("all",), (1, 2), ("", "", "elected")),
     # --- the network
-    Kind("partition", 1.0, ("any", "any", "leader"), (100, 2_500), ("", "", "kept-alive", "elected")),
+    Kind("partition", 1.0, ("any", "any", "leader"), (100, 2_500), ("", "", "kept-alive", "elected", "changing")),
     Kind("one-way-partition", 0.8, ANYONE, (100, 2_500)),
-    Kind("isolated-leader", 1.0, ("leader",), (100, 2_500), ("", "kept-alive", "locked", "elected")),
+    Kind("isolated-leader", 1.0, ("leader",), (100, 2_500), ("", "kept-alive", "locked", "elected", "changing")),
     Kind("redis-restart", 0.4, ("all",), (5, 400)),
     Kind("lost-connection", 0.7, ANYONE, (1, 50)),
     Kind("deaf", 0.6, MOSTLY_LEADER, (50, 3_000)),
     # --- processes
-    Kind("crash", 1.2, ANYONE, (20, 1_500), ("", "", "elected", "kept-alive", "locked")),
+    Kind("crash", 1.2, ANYONE, (20, 1_500), ("", "", "elected", "kept-alive", "locked", "changing")),
     Kind("crash-before-commit", 1.0, ANYONE, (20, 1_200)),
     Kind("crash-after-early-send", 1.0, ("leader",), (20, 1_500)),
     Kind("crash-within-commit", 0.8, ANYONE, (20, 1_200)),
@@ -88,10 +89,12 @@ KINDS: Final = (
     Kind("transfer", 0.6, MOSTLY_LEADER, (1, 2)),
     Kind("campaign-request", 0.4, ("follower", "any"), (1, 2)),
     Kind("step-down", 0.3, ("leader",), (1, 2)),
+    Kind("new-replica", 1.0, ("any",), (1, 2)),
     Kind("membership-change", 2.5, ("leader",), (1, 2), ("", "", "elected", "locked"), draws=0.5),
     # --- clients
     Kind("client-crash", 0.5, ("any",), (20, 1_000), ("", "locked")),
     Kind("client-pause", 0.8, ("any",), (50, 3_000), ("", "locked", "kept-alive")),
+    Kind("client-cut", 0.8, ("any",), (100, 4_500), ("", "locked", "kept-alive", "kept-alive")),
     Kind("client-clock-jump", 0.3, ("any",), (50, 2_000)),
     Kind("client-lost-connection", 0.5, ("any",), (5, 500)),
 )

@@ -166,7 +166,10 @@ class Injector:
         return self._weather(fault, "delay", 0.05 + 0.5 * fault.level, (20_000, 200_000, 1_500_000)[fault.salt % 3])
 
     def _slow_link(self, fault: Fault) -> bool:
-        return self._weather(fault, "slow-link", 1.0, (5_000, 40_000, 150_000)[fault.salt % 3])
+        return self._weather(fault, "slow-link", 1.0, (5_000, 40_000, 150_000, 350_000)[fault.salt % 4])
+
+    def _replay(self, fault: Fault) -> bool:
+        return self.world.network.replay(3 + int(60 * fault.level))
 
     # --- the network ------------------------------------------------------------------------------
 
@@ -423,6 +426,9 @@ class Injector:
         node = self._node(fault)
         return node is not None and operators.step_down(node)
 
+    def _new_replica(self, fault: Fault) -> bool:
+        return operators.new_replica(self.world, Random(fault.salt))
+
     def _membership_change(self, fault: Fault) -> bool:
         node = self._node(fault)
         return node is not None and operators.change_membership(self.world, node, Random(fault.salt))
@@ -445,6 +451,16 @@ class Injector:
         client.pause()
         self._later(fault, client.resume)
         return True
+
+    def _client_cut(self, fault: Fault) -> bool:
+        """A client that reaches no node, or one alone."""
+        client = self._client(fault)
+        if client is None:
+            return False
+        names = [node.name for node in self.world.nodes]
+        if fault.salt & 1:
+            names.pop(fault.salt // 2 % len(names))
+        return self._cut(fault, [way for name in names for way in ((client.name, name), (name, client.name))])
 
     def _client_clock_jump(self, fault: Fault) -> bool:
         client = self._client(fault)

@@ -19,6 +19,9 @@ from tests.simulation.scheduler import Scheduler
 HOP_US_MIN: Final = 60
 HOP_US_MAX: Final = 260
 """From a publisher through Redis to a subscriber, where nothing is wrong."""
+KEPT_MAX: Final = 300
+KEPT_BYTES_MAX: Final = 4_000
+"""Messages of all of the past that may come again."""
 
 
 class Subscriber(Protocol):
@@ -54,6 +57,7 @@ class Network:
         self.weather: list[Weather] = []
         self.cuts: Counter[tuple[str, str]] = Counter()
         """Ways that nothing passes, (from, to); counted, since partitions may lie over one another."""
+        self._kept: list[tuple[str, str, bytes]] = []
         self.delivered: Callable[[str, str, str, bytes], None] | None = None
         """Told of each message that arrives: from, to, channel, data."""
 
@@ -89,7 +93,13 @@ class Network:
         if not self.up:
             return
         random = self._random.random
-        delay_us = ahead_us + HOP_US_MIN + int(random() * (HOP_US_MAX - HOP_US_MIN))
+        chance = random()
+        delay_us = ahead_us + HOP_US_MIN + int(chance * (HOP_US_MAX - HOP_US_MIN))
+        if len(data) < KEPT_BYTES_MAX and (len(self._kept) < KEPT_MAX or chance < 0.1):
+            if len(self._kept) >= KEPT_MAX:
+                self._kept[int(random() * KEPT_MAX)] = (sender, channel, data)
+            else:
+                self._kept.append((sender, channel, data))
         if self.weather:
             receiver = self._place_of.get(channel, "")
             for kind, share, extra_us, places in self.weather:
@@ -131,6 +141,13 @@ class Network:
             self.cuts[way] -= 1
             if not self.cuts[way]:
                 del self.cuts[way]
+
+    def replay(self, count: int) -> bool:
+        """Somebody with a copy of the traffic sends some of it again (history 7)."""
+        for _ in range(count if self._kept and self.up else 0):
+            sender, channel, data = self._kept[int(self._random.random() * len(self._kept))]
+            self._scheduler.after(int(self._random.random() * 20_000), self._arrive, sender, channel, data, None)
+        return bool(self._kept) and self.up
 
     def go_down(self) -> None:
         """Redis ends: all subscriptions are gone, and so is what is under way."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from coordinator import wire
 from coordinator.consensus.engine import Outgoing, Role
+from coordinator.consensus.entries import CONFIGURATION
 from coordinator.consensus.raft.messages import Message
 from coordinator.replica.callers import Answers, Caller
 from coordinator.replica.host import WAITING_FOR
@@ -28,15 +29,13 @@ from coordinator.statemachine.machine import Machine
 from coordinator.wire import PeerMessage
 from tests.simulation.bus import Bus
 from tests.simulation.clocks import Clock
-from tests.simulation.disk import Disk, DiskDamaged, Journal, ProcessDied, Stored
+from tests.simulation.disk import NOTHING, Disk, DiskDamaged, Journal, ProcessDied, Stored
 from tests.simulation.watch import Violation
 
 if TYPE_CHECKING:
     from tests.simulation.watch import View
     from tests.simulation.world import World
 
-TURN_US: Final = 60
-"""What a turn costs besides its fsync."""
 START_US_MIN: Final = 1_000
 START_US_MAX: Final = 60_000
 
@@ -67,24 +66,24 @@ class _SeenReplica(Replica):
 
 
 class _SeenTurn(Turn):
-    """The turn, seen where it publishes: the first time before its journal's commit, the second time after it."""
+    """The turn, seen where it takes a message and where it publishes."""
 
-    see_early: Callable[[list[Outgoing]], None]
-    see_late: Callable[[list[Outgoing]], None]
     see_message: Callable[[Message], None]
-    is_early = True
+    see_outgoing: Callable[[list[Outgoing]], None]
+    see_answers: Callable[[], None]
 
-    def _step(self, message: PeerMessage, now_us: int) -> None:
+    def _step(self, node: str, message: PeerMessage, now_us: int) -> None:
         dropped = self.drops["peer-identity"]
-        super()._step(message, now_us)
+        super()._step(node, message, now_us)
         if self.drops["peer-identity"] == dropped:
             self.see_message(message.message)
 
     def _publish(self, batches: list[tuple[Replica, list[Outgoing]]], rest: list[Outbound]) -> None:
-        see = self.see_early if self.is_early else self.see_late
-        self.is_early = not self.is_early
         for _, outgoing in batches:
-            see(outgoing)
+            if outgoing:
+                self.see_outgoing(outgoing)
+        if rest:
+            self.see_answers()
         super()._publish(batches, rest)
 
 
@@ -167,8 +166,8 @@ class Node:
             clock=self.clock,
             drops=drops,
         )
-        self.turn.see_early = self._see_early
-        self.turn.see_late = self._see_late
+        self.turn.see_outgoing = self._publishes
+        self.turn.see_answers = partial(world.watch.answering, self)
         self.turn.see_message = partial(world.watch.took, self)
         if not world.settings.with_feed:
             self.turn._feed = _NoFeed()  # type: ignore[assignment]
@@ -221,7 +220,7 @@ class Node:
             return
         now_us = self.world.scheduler.now_us
         if now_us >= self._busy_until_us:
-            self._busy_until_us = now_us + TURN_US  # What else comes within it, the same turn drains.
+            self._busy_until_us = now_us + self.world.settings.turn_us  # What else comes within it, the same turn drains.
         self._wake_at(self._busy_until_us)
 
     def _wake_at(self, time_us: int) -> None:
@@ -243,7 +242,6 @@ class Node:
         assert turn is not None
         self.clock.ahead_us = 0
         self.turn_us = self.clock.now_us()
-        turn.is_early = True
         try:
             outcome = turn.run()
         except ProcessDied as death:
@@ -256,7 +254,7 @@ class Node:
             raise
         except Exception as defect:
             raise Violation("no-defect", f"{self.name}: {defect!r}") from defect
-        ahead_us = self.clock.ahead_us + TURN_US
+        ahead_us = self.clock.ahead_us + self.world.settings.turn_us
         self.clock.ahead_us = 0
         self._busy_until_us = world.scheduler.now_us + ahead_us
         if self.engine is not None:
@@ -279,17 +277,16 @@ class Node:
 
     def _journaled(self, write: Write) -> None:
         self.world.watch.journaled(self, write)
+        if self.leads and any(entry[0] == CONFIGURATION for entry in write.entries):
+            self.world.injector.moment("changing", self)
 
     def _applied(self, index: int, entry: bytes, result: Result, events: list[Any]) -> None:
         self.world.watch.applied(self, index, entry, result, events)
 
-    def _see_early(self, outgoing: list[Outgoing]) -> None:
-        self.world.watch.publishing(self, True, outgoing)
-        if outgoing and self.engine.role is Role.LEADER:
+    def _publishes(self, outgoing: list[Outgoing]) -> None:
+        self.world.watch.publishing(self, outgoing)
+        if self.engine.role is Role.LEADER:
             self.world.injector.moment("sent", self)
-
-    def _see_late(self, outgoing: list[Outgoing]) -> None:
-        self.world.watch.publishing(self, False, outgoing)
 
     def _kept_alive(self, session: int) -> None:
         self.kept_alive.setdefault(session, []).append(self.awake_us())
@@ -318,16 +315,26 @@ class Node:
         """Die when so many more packets have left."""
         self.bus.sends_left = packets
 
+    def rebirth(self, replica: int) -> None:
+        """An operator makes an empty journal for a new replica here, in place of whatever there was."""
+        self.die("to begin as a new replica")
+        self.disk.put(NOTHING)
+        self.disk.replica = replica
+        self.disk.damaged = False
+        self.cannot_start = ""
+        self.start()
+
     def nudge(self) -> None:
         """Let it have a turn soon: an operator asked it for something."""
         self._something_came()
 
     def pause(self, *, clock_stops: bool) -> None:
-        """SIGSTOP, or a suspended machine, whose clock may stand still with it."""
+        """SIGSTOP, or a suspended machine, whose clock may stand still with it (not where lease reads are on: they assume
+        clocks that do not, `Options.lease_reads`)."""
         self.paused = True
         self._falls_asleep()
         self._due_us = None
-        if clock_stops:
+        if clock_stops and not self.world.settings.options.lease_reads:
             self.clock.freeze()
 
     def resume(self) -> None:

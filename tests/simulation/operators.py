@@ -42,23 +42,39 @@ def step_down(node: Node) -> bool:
     return True
 
 
+def new_replica(world: World, random: Random) -> bool:
+    """Begin a new replica, under an identity that was never used, on a node whose own is in no configuration any more or
+    whose disk is lost; it waits for a leader to send it the log, once it is made a member."""
+    needed = world.replicas_in_use()
+    idle = [node for node in world.nodes if node.disk.replica not in needed or node.disk.damaged]
+    idle = [node for node in idle if node.disk.replica not in world.unborn]
+    if not idle:
+        return False
+    node = random.choice(idle)
+    member = Member(random.getrandbits(63) | 1, node.name)
+    world.unborn[member.replica] = member
+    node.rebirth(member.replica)
+    return True
+
+
 def change_membership(world: World, node: Node, random: Random) -> bool:
     """Ask for another membership, drawn: one voter more or less, or any at all."""
     engine = node.engine
     if engine is None:
         return False
     now = engine.configuration
-    everyone = {member.replica: member for _, known in engine.configurations for member in known.members}
-    everyone |= {m.replica: m for m in world.born_members if any(n.disk.replica == m.replica for n in world.nodes)}
+    here = {other.disk.replica for other in world.nodes}
+    everyone = {m.replica: m for m in (*world.born_members, *world.unborn.values()) if m.replica in here}
     voters = {member.replica: member for member in now.voters}
     learners = {member.replica: member for member in now.learners}
+    lost = [replica for replica in sorted(voters) if replica not in everyone]
     others = [replica for replica in sorted(everyone) if replica not in voters]
     for _ in range(random.choice((1, 1, 1, 2, 3))):
         choice = random.random()
         if choice < 0.4 and len(voters) > 1:
-            gone = random.choice(sorted(voters))
+            gone = random.choice([replica for replica in lost if replica in voters] or sorted(voters))
             member = voters.pop(gone)
-            if random.random() < 0.6:
+            if gone in everyone and random.random() < 0.6:
                 learners[gone] = member
         elif others:
             replica = random.choice(others)

@@ -138,7 +138,9 @@ class Probes:
         """What the cluster still owes; "" nothing."""
         world = self._world
         behind = self._behind()
-        if self._done == len(world.clients) and not behind:
+        leader = world.watch.leader
+        settled = leader is not None and leader.leads and leader.engine.is_voter
+        if self._done == len(world.clients) and not behind and settled and not leader.engine.configuration.is_joint:
             return ""
         leaders = ", ".join(node.name for node in world.nodes if node.leads) or "nobody"
         up = ", ".join(node.name for node in world.nodes if node.is_up)

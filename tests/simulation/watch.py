@@ -86,8 +86,11 @@ class Checker:
     ) -> None:
         """The state machine of `node` applied a command."""
 
-    def publishing(self, node: Node, is_early: bool, outgoing: Sequence[Outgoing]) -> None:
-        """`node` sends messages to its peers; `is_early`: before its journal's commit."""
+    def publishing(self, node: Node, outgoing: Sequence[Outgoing]) -> None:
+        """`node` sends messages to its peers."""
+
+    def answering(self, node: Node) -> None:
+        """`node` sends answers to clients."""
 
     def invoked(self, operation: Operation) -> None:
         """A client began an operation."""
@@ -116,6 +119,7 @@ HOOKS: Final = (
     "committed",
     "applied",
     "publishing",
+    "answering",
     "invoked",
     "returned",
     "lease_taken",
@@ -142,10 +146,13 @@ class Watch:
         self._committed = wanted["committed"]
         self._applied = wanted["applied"]
         self._publishing = wanted["publishing"]
+        self._answering = wanted["answering"]
         self._journaled = wanted["journaled"]
         self.committed_terms = [*born.terms]
         self.committed_entries = [*born.entries]
         """By index, from 1: what some replica took for committed first."""
+        self.logs: dict[int, list[int]] = {}
+        """Replica to the terms of its log by index, as its disk holds them, or held them when it was lost."""
         self.results: dict[int, tuple[bytes, Result, list[Event]]] = {}
         """What the first replica to apply an index got: the entry, its result, its events."""
         self.elections = 0
@@ -219,13 +226,31 @@ class Watch:
         for listener in self._applied:
             listener(node, index, entry, result, events, is_first)
 
-    def publishing(self, node: Node, is_early: bool, outgoing: Sequence[Outgoing]) -> None:
+    def publishing(self, node: Node, outgoing: Sequence[Outgoing]) -> None:
         for listener in self._publishing:
-            listener(node, is_early, outgoing)
+            listener(node, outgoing)
+
+    def answering(self, node: Node) -> None:
+        for listener in self._answering:
+            listener(node)
 
     def journaled(self, node: Node, write: Write) -> None:
+        terms = self.logs.setdefault(write.replica, [])
+        if write.head is not None:
+            index = write.head.snapshot.last_index
+            terms[:index] = self.committed_terms[:index]
+            if not write.head.keep_tail:
+                del terms[index:]
+        if write.entries:
+            terms[write.first_index - 1 :] = write.terms
         for listener in self._journaled:
             listener(node, write)
+
+    def holders(self, index: int, term: int) -> set[int]:
+        """Replicas whose disks hold the entry `index` of `term`."""
+        return {
+            replica for replica, terms in self.logs.items() if len(terms) >= index and terms[index - 1] == term
+        }
 
     @property
     def committed_commands(self) -> int:

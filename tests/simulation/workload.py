@@ -162,7 +162,7 @@ class Workload:
             ttl_ms = random.choice(self.mix.ttls_ms)
             flow = flows.acquire(client.core, client.clock.now_us, name, ttl_ms, wait_us, self.mix.timeout_us)
             if random.random() < self.mix.impatience:
-                flow = impatient(client, flow, random.randrange(200, 800_000))
+                flow = impatient(client, flow, int(200 * 4_000 ** random.random()))
             try:
                 grant = yield from flow
             except (LockNotAcquired, ConclaveError, Impatience):

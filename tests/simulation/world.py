@@ -7,7 +7,8 @@ from collections.abc import Callable
 from random import Random
 from typing import Final, NamedTuple
 
-from coordinator.consensus.membership import Member
+from coordinator.consensus.entries import CONFIGURATION
+from coordinator.consensus.membership import Member, decode_configuration
 from coordinator.consensus.raft.options import Options
 from coordinator.replica.births import FIRST_EPOCH, first_log
 from coordinator.replica.replica import Compaction
@@ -41,6 +42,8 @@ class Settings(NamedTuple):
     with_feed: bool
     compaction: Compaction
     apply_bytes_max: int
+    turn_us: int
+    """What a turn costs besides its fsync."""
     priorities: tuple[int, ...]
     cluster_name: str = "default"
 
@@ -55,6 +58,7 @@ class Settings(NamedTuple):
             drift_ppm_max=random.choice((0, 500, DRIFT_PPM_MAX)),
             with_feed=random.random() < 0.03,
             apply_bytes_max=random.choice((2 * 1024 * 1024, 2 * 1024 * 1024, 400, 60)),
+            turn_us=random.choice((60, 60, 60, 400, 2_500)),
             priorities=random.choice(((0,), (0,), (0,), (0, 0, 1), (2, 0, 1))),
             compaction=Compaction(random.choice((5, 12, 30, 60, 10_000)), random.choice((0, 3, 20))),
         )
@@ -84,6 +88,7 @@ class World:
         born = self.nodes[0].disk.load()
         assert born is not None, "a cluster is born with something in its journals"
         self.watch = Watch([checker(self) for checker in CHECKERS], born.log)
+        self.watch.logs = {node.disk.replica: [*node.disk.terms] for node in self.nodes}
         if trace is not None:
             self.network.delivered = self._delivered
 
@@ -96,6 +101,8 @@ class World:
             for number, name in enumerate(names)
         ]
         self.born_members = members
+        self.unborn: dict[int, Member] = {}
+        """Replicas that were begun since, by identity: no number is used twice."""
         log = first_log(self.cluster, self.settings.cluster_name, FIRST_EPOCH, members, self.token)
         nodes = []
         for member in members:
@@ -112,9 +119,16 @@ class World:
             client.start()
         self.injector.begin()
 
-    @property
-    def majority(self) -> int:
-        return len(self.nodes) // 2 + 1
+    def replicas_in_use(self) -> set[int]:
+        """Members of the last configuration that is committed, and of those that are written behind it."""
+        committed = len(self.watch.committed_entries)
+        last = next(entry for entry in reversed(self.watch.committed_entries) if entry[0] == CONFIGURATION)
+        found = [last]
+        for node in self.nodes:
+            disk = node.disk
+            behind = disk.entries[max(0, committed - disk.offset) :]
+            found += [entry for entry in behind if entry[0] == CONFIGURATION]
+        return {member.replica for entry in found for member in decode_configuration(entry).members}
 
     def listeners_changed(self, name: str) -> None:
         """The mailbox of node `name` has another number of listeners."""

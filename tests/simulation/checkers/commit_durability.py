@@ -11,34 +11,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from coordinator.consensus.engine import Role
-from coordinator.replica.ports import Write
 from tests.simulation.quorums import is_quorum
 from tests.simulation.watch import Checker, View
 
 if TYPE_CHECKING:
     from tests.simulation.node import Node
-    from tests.simulation.world import World
 
 
 class CommitDurability(Checker):
     name = "commit-durability"
-
-    def __init__(self, world: World) -> None:
-        super().__init__(world)
-        self._logs: dict[int, list[int]] = {}
-        """Replica to the terms of its log, as its disk holds them or held them when it was lost."""
-        for node in world.nodes:
-            self._logs[node.disk.replica] = [*node.disk.terms]
-
-    def journaled(self, node: Node, write: Write) -> None:
-        if write.head is not None:
-            known = self._logs.setdefault(write.replica, [])
-            index = write.head.snapshot.last_index
-            known[:index] = self.world.watch.committed_terms[:index]
-            if not write.head.keep_tail:
-                del known[index:]
-        if write.entries:
-            self._logs.setdefault(write.replica, [])[write.first_index - 1 :] = write.terms
 
     def changed(self, node: Node, before: View, after: View) -> None:
         if after.role is Role.LEADER and after.commit > max(before.commit, node.engine.log.offset):
@@ -51,7 +32,7 @@ class CommitDurability(Checker):
         if not is_first:
             return
         self.checks += 1
-        holders = {replica for replica, terms in self._logs.items() if len(terms) >= index and terms[index - 1] == term}
+        holders = self.world.watch.holders(index, term)
         if not is_quorum(node.engine.configuration, holders):
             self.violated(
                 f"{node.name} takes entry {index} of term {term} for committed; only {len(holders)} disks hold it"

@@ -8,7 +8,7 @@ configuration before is committed, and an entry of its own term is (thesis, sect
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from coordinator.consensus.entries import CONFIGURATION
 from coordinator.consensus.membership import Configuration, decode_configuration
@@ -18,6 +18,9 @@ from tests.simulation.watch import Checker, View
 if TYPE_CHECKING:
     from tests.simulation.node import Node
     from tests.simulation.world import World
+
+_EMPTY: Final = (0, Configuration(()))
+"""What an empty log says."""
 
 
 class ConfigurationSafety(Checker):
@@ -34,19 +37,19 @@ class ConfigurationSafety(Checker):
             ]
 
     def journaled(self, node: Node, write: Write) -> None:
-        known = self._on_disk.setdefault(write.replica, [])
+        known = self._on_disk.setdefault(write.replica, [_EMPTY])
         if write.head is not None:
             snapshot = write.head.snapshot
             tail = [one for one in known if one[0] > snapshot.last_index and write.head.keep_tail]
             known[:] = [(snapshot.last_index, snapshot.configuration), *tail]
         if not write.entries:
             return
-        while known and known[-1][0] >= write.first_index:
+        while known[-1][0] >= write.first_index:
             known.pop()
         for index, (term, entry) in enumerate(zip(write.terms, write.entries, strict=True), write.first_index):
             if entry[0] == CONFIGURATION:
                 configuration = decode_configuration(entry)
-                if known:
+                if known[-1] != _EMPTY:
                     self._follows(node, term, known[-1], configuration)
                 known.append((index, configuration))
 
@@ -70,7 +73,7 @@ class ConfigurationSafety(Checker):
 
     def _compare(self, node: Node) -> None:
         self.checks += 1
-        expected = self._on_disk[node.disk.replica][-1][1]
+        expected = self._on_disk.setdefault(node.disk.replica, [_EMPTY])[-1][1]
         if node.engine.configuration != expected:
             self.violated(f"{node.name} goes by {node.engine.configuration}, the last one in its log is {expected}")
 

@@ -1,6 +1,6 @@
 """Nothing leaves before what it promises is on disk (DESIGN.md, rule 3; Raft, section 5.2 and figure 2).
 
-A vote, an acknowledgement, a request for votes: each is compared with its sender's disk at the moment of its sending. A
+A vote, an acknowledgement, a request for votes, an answer to a client: each is compared with its sender's disk at the moment of its sending. A
 disk that knows a higher term keeps every promise of a lower one by itself: nothing is done in that term any more.
 """
 
@@ -10,17 +10,31 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from coordinator.consensus.engine import HardState, Outgoing
-from coordinator.consensus.raft.messages import AppendEntries, AppendResponse, VoteRequest, VoteResponse
+from coordinator.consensus.raft.messages import (
+    AppendEntries,
+    AppendResponse,
+    SnapshotResponse,
+    VoteRequest,
+    VoteResponse,
+)
+from coordinator.replica.ports import Write
+from tests.simulation.quorums import is_quorum
 from tests.simulation.watch import Checker
 
 if TYPE_CHECKING:
     from tests.simulation.node import Node
+    from tests.simulation.world import World
 
 
 class PersistenceOrder(Checker):
     name = "persistence-order"
 
-    def publishing(self, node: Node, is_early: bool, outgoing: Sequence[Outgoing]) -> None:
+    def __init__(self, world: World) -> None:
+        super().__init__(world)
+        self._sizes: dict[int, int] = {}
+        """Snapshot's last index to its bytes."""
+
+    def publishing(self, node: Node, outgoing: Sequence[Outgoing]) -> None:
         disk = node.disk
         on_disk = disk.hard_state
         for receiver, message in outgoing:
@@ -32,6 +46,8 @@ class PersistenceOrder(Checker):
                     )
             elif type(message) is AppendResponse:
                 self._acknowledgement(node, message)
+            elif type(message) is SnapshotResponse:
+                self._has_snapshot(node, message)
             elif type(message) is VoteResponse:
                 if message.granted and not message.pre and not _keeps(on_disk, message.term, receiver):
                     self.violated(
@@ -40,6 +56,31 @@ class PersistenceOrder(Checker):
             elif type(message) is VoteRequest:
                 if not message.pre and not _keeps(on_disk, message.term, disk.replica):
                     self.violated(f"{node.name} asks for votes in term {message.term}; its disk holds {on_disk}")
+
+    def journaled(self, node: Node, write: Write) -> None:
+        if write.head is not None:
+            self._sizes[write.head.snapshot.last_index] = len(write.head.snapshot.data)
+
+    def _has_snapshot(self, node: Node, response: SnapshotResponse) -> None:
+        disk = node.disk
+        if response.offset < self._sizes.get(response.last_index, 1) or disk.hard_state.term > response.term:
+            return
+        held = max(disk.offset if disk.snapshot is None else disk.snapshot.last_index, disk.hard_state.commit)
+        if held < response.last_index:
+            self.violated(f"{node.name} says that it has the snapshot up to {response.last_index}; its disk has {held}")
+
+    def answering(self, node: Node) -> None:
+        """What a leader has just applied, and so answers, a majority has on disk."""
+        if not node.leads or node.engine.applied_index <= len(self.world.watch.committed_entries):
+            return
+        self.checks += 1
+        index = node.engine.applied_index
+        log = node.engine.log
+        term = log.term_at(index)
+        if term is not None and index > log.offset:
+            holders = self.world.watch.holders(index, term)
+            if not is_quorum(node.engine.configuration, holders):
+                self.violated(f"{node.name} answers out of entry {index} of term {term}; only {len(holders)} disks hold it")
 
     def _acknowledgement(self, node: Node, response: AppendResponse) -> None:
         disk = node.disk

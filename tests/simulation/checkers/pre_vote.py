@@ -30,7 +30,7 @@ class PreVote(Checker):
         self._raised: set[int] = {world.nodes[0].disk.hard_state.term}
         """Terms in which somebody asked for votes."""
 
-    def publishing(self, node: Node, is_early: bool, outgoing: Sequence[Outgoing]) -> None:
+    def publishing(self, node: Node, outgoing: Sequence[Outgoing]) -> None:
         for receiver, message in outgoing:
             if type(message) is VoteResponse and message.pre and message.granted:
                 self._granted.setdefault((receiver, message.term), set()).add(node.disk.replica)

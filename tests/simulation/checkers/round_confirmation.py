@@ -28,7 +28,7 @@ class RoundConfirmation(Checker):
         self._held: dict[tuple[int, int], int] = {}
         """(leader, term) to the highest round that was found confirmed rightly."""
 
-    def publishing(self, node: Node, is_early: bool, outgoing: Sequence[Outgoing]) -> None:
+    def publishing(self, node: Node, outgoing: Sequence[Outgoing]) -> None:
         for receiver, message in outgoing:
             if isinstance(message, (AppendResponse, SnapshotResponse)):
                 answered = self._answered.setdefault((receiver, message.term), {})

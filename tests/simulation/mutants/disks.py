@@ -41,8 +41,16 @@ MUTANTS: Final = (
         "result-before-its-journal",
         "DESIGN.md, rule 3: the leader counts itself, and answers, after its own fsync",
         (
-            Edit(_TURN, "    self._write(readies)\n", ""),
-            Edit(_TURN, "    rest = self._answers.take()", "    self._write(readies)\n    rest = self._answers.take()"),
+            Edit("coordinator.replica.turn:Turn._write", "self._journal.commit(writes)", "self._unwritten = writes"),
+            Edit(_TURN, "self._write(readies)", "self._unwritten = []\n    self._write(readies)"),
+            Edit(
+                _TURN,
+                _LATE,
+                "self._publish([], rest)\n"
+                "    if self._unwritten:\n"
+                "        self._journal.commit(self._unwritten)\n"
+                "    self._publish([(replica, ready.late) for replica, ready in readies], [])",
+            ),
         ),
     ),
     Mutant(

@@ -8,6 +8,7 @@ from tests.simulation.mutants.edits import Edit, Mutant
 
 _CORE: Final = "coordinator.consensus.raft.core"
 _ELECTIONS: Final = "coordinator.consensus.raft.elections"
+_TERM_OF_VOTE: Final = "if response.granted and response.term != raft.term + response.pre:"
 
 MUTANTS: Final = (
     Mutant(
@@ -104,13 +105,22 @@ MUTANTS: Final = (
     ),
     Mutant(
         "vote-of-an-earlier-campaign",
-        "Raft, section 5.2: votes count in the term that they were given in",
+        "Raft, section 5.2: a vote counts in the term that it was given for",
         (
+            Edit(f"{_ELECTIONS}:on_vote_response", _TERM_OF_VOTE, "if False:"),
             Edit(
                 f"{_ELECTIONS}:on_vote_response",
                 "if raft.role is not asked or response.campaign != raft.campaign:",
                 "if raft.role is not asked:",
             ),
+        ),
+    ),
+    Mutant(
+        "campaign-numbers-repeat-over-a-restart",
+        "Raft, section 5.2: an answer to a campaign before the restart counts for nothing after it",
+        (
+            Edit(f"{_ELECTIONS}:on_vote_response", _TERM_OF_VOTE, "if False:"),
+            Edit(f"{_CORE}:Raft.__init__", "self.campaign = random.getrandbits(48)", "self.campaign = 0"),
         ),
     ),
     Mutant(

@@ -7,6 +7,7 @@ from typing import Final
 from tests.simulation.mutants.edits import Edit, Mutant
 
 _CORE: Final = "coordinator.consensus.raft.core"
+_READS: Final = "coordinator.consensus.raft.reads"
 
 MUTANTS: Final = (
     Mutant(
@@ -14,9 +15,9 @@ MUTANTS: Final = (
         "Thesis, section 6.4: a leader asks a majority whether it still leads before it answers",
         (
             Edit(
-                f"{_CORE}:Raft.persisted",
-                "self.reads.take(self.rounds.confirmed, self.log.commit)",
-                "self.reads.take(1 << 60, self.log.commit)",
+                f"{_READS}:confirm",
+                "raft.reads.take(raft.rounds.confirmed)",
+                "raft.reads.take(1 << 60)",
             ),
         ),
     ),
@@ -25,9 +26,9 @@ MUTANTS: Final = (
         "Thesis, section 6.4: the round that confirms a read is sent after the read came (history 5)",
         (
             Edit(
-                "coordinator.consensus.raft.reads:Reads.add",
-                "self._waiting.append((self._last_ticket, current_round + 1))",
-                "self._waiting.append((self._last_ticket, current_round))",
+                f"{_READS}:Reads.add",
+                "_Waiting(current_round + 1,",
+                "_Waiting(current_round,",
             ),
         ),
     ),
@@ -52,8 +53,8 @@ MUTANTS: Final = (
         "Thesis, section 6.4: the state machine has applied the read index before the answer",
         (
             Edit(
-                "coordinator.replica.replica:Replica.finish",
-                "while self._confirmed and self._confirmed[0][0] <= engine.applied_index:",
+                "coordinator.replica.replica:Replica._answer_reads",
+                "while self._confirmed and self._confirmed[0][0] <= self.engine.applied_index:",
                 "while self._confirmed and self.leases is not None:",
             ),
             Edit(
@@ -77,6 +78,47 @@ MUTANTS: Final = (
                 "        progress.acked_round = max(progress.acked_round, response.round)\n"
                 "        raft.rounds.confirm(confirmed_round(raft))\n"
                 "        return\n",
+            ),
+        ),
+    ),
+    Mutant(
+        "lease-read-after-a-pause",
+        "Options.lease_reads: a lease holds for an election time-out after the sending of a confirmed round, and no longer",
+        (
+            Edit(f"{_READS}:holds_lease", "and now_us - raft.rounds.confirmed_at_us < lease_us", ""),
+            # A leader that sleeps finds out at its next look; so that it reads before that, as a paused process would.
+            Edit("coordinator.consensus.raft.elections:_check_quorum", "if not alone and now_us", "if False and now_us"),
+        ),
+    ),
+    Mutant(
+        "crash-hint-overrides-a-lease-read",
+        "History 2: where lease reads are on, the crash hint waits for the lease",
+        (
+            Edit(
+                "coordinator.consensus.raft.elections:suspect",
+                "if raft.options.lease_reads and raft.heard_at_us is not None:",
+                "if False:",
+            ),
+        ),
+    ),
+    Mutant(
+        "lease-survives-a-transfer",
+        "History 2: lease reads end for good in a term once anyone was told to campaign",
+        (Edit(f"{_READS}:holds_lease", "and not raft.lease_given_up", ""),),
+    ),
+    Mutant(
+        "loyalty-forgotten-by-a-restart",
+        "Options.lease_reads: a member that restarts keeps still for an election time-out",
+        (Edit(f"{_CORE}:Raft.__init__", "if options.lease_reads:", "if False:"),),
+    ),
+    Mutant(
+        "lease-counted-from-the-answer",
+        "DESIGN.md, a deaf leader steps down: leases count from the sending of the round that a majority confirmed",
+        (
+            Edit(
+                "coordinator.consensus.raft.replication:on_append_response",
+                "raft.note_contact(progress, response.round, now_us)",
+                "raft.note_contact(progress, response.round, now_us)\n    raft.rounds.confirmed_at_us = now_us",
             ),
         ),
     ),

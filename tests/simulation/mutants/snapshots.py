@@ -7,6 +7,7 @@ from typing import Final
 from tests.simulation.mutants.edits import Edit, Mutant
 
 _SNAPSHOTS: Final = "coordinator.consensus.raft.snapshots"
+_INSTALL: Final = "coordinator.consensus.raft.log:Log.install"
 _STATE: Final = "coordinator.statemachine.snapshot"
 
 MUTANTS: Final = (
@@ -40,12 +41,14 @@ MUTANTS: Final = (
         "snapshot-keeps-a-tail-that-conflicts",
         "Raft, section 7: what does not match the snapshot's last entry is discarded",
         (
-            Edit(
-                "coordinator.consensus.raft.log:Log.install",
-                "keep = self.matches(index, term)",
-                "keep = self.term_at(index) is not None",
-            ),
+            Edit(_INSTALL, "keep_on_disk = self.matches(index, term)", "keep_on_disk = self.term_at(index) is not None"),
+            Edit(_INSTALL, "if self.matches(index, term):", "if self.term_at(index) is not None:"),
         ),
+    ),
+    Mutant(
+        "cut-off-tail-comes-back-from-disk",
+        "Raft, section 7: what the journal keeps behind a snapshot is what memory keeps",
+        (Edit(_INSTALL, "self.matches(index, term) and self.unwritten > index", "self.matches(index, term)"),),
     ),
     Mutant(
         "compaction-past-the-snapshot",
@@ -53,7 +56,7 @@ MUTANTS: Final = (
         (
             Edit(
                 "coordinator.consensus.raft.core:Raft.compact",
-                "self.log.compact(min(keep_from - 1, snapshot.last_index))",
+                "self.log.compact(min(keep_from - 1, snapshot.last_index, *being_sent))",
                 "self.log.compact(min(self.log.commit, self.log.unwritten - 1))",
             ),
         ),

@@ -31,7 +31,7 @@ MUTANTS: Final = (
         (
             Edit(
                 f"{_MACHINE}._do",
-                "if op.number >= session.acked and op.number not in session.results:",
+                "if in_window and op.number not in session.results:",
                 "if False:",
             ),
         ),

@@ -451,3 +451,20 @@ def test_a_keep_alive_for_an_earlier_leadership_renews_nothing(stage):
     stage.ask("node2", wire.KeepAliveRequest(6, CLUSTER, "", session, term, 1), reply=channel)
     stage.pass_time(40_000)
     assert stage.replies(channel) == [wire.KeptAlive(6, session, 2_000)]
+
+
+def test_a_process_that_slept_between_its_clock_and_its_mailbox_counts_nothing_by_the_old_time(stage):
+    """History 3: a read by lease would be stale, and a keep-alive renew from a moment long past."""
+    leader = stage.nodes["node1"]
+    drain = leader.bus.drain
+    seen: list[int] = []
+
+    def slow_drain() -> list[Inbound]:
+        stage.clock.us += 5_000_000
+        return drain()
+
+    leader.bus.drain = slow_drain  # type: ignore[method-assign]
+    tick = leader.replica.tick
+    leader.replica.tick = lambda now_us, **more: (seen.append(now_us), tick(now_us, **more))[1]  # type: ignore[method-assign]
+    leader.run()
+    assert seen == [stage.clock.us]

@@ -1,0 +1,167 @@
+"""The simulator itself: its seeds are clean, a seed is always the same run, and every planted bug is caught.
+
+What the long runs do is on the command line (`make prove`); here is the slice that runs with the other tests.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.simulation import __main__ as command_line
+from tests.simulation.campaign import Order, Summary, results, run_many
+from tests.simulation.checkers import CHECKERS
+from tests.simulation.faults import KIND_NAMES, Fault
+from tests.simulation.mutants import MUTANTS, MutantDoesNotFit, planted
+from tests.simulation.mutants.edits import Edit, planted_edits
+from tests.simulation.run import EVENTS_MIN, run_seed
+from tests.simulation.shrink import shrink
+from tests.simulation.trace import line
+
+ROOT = Path(__file__).parents[2]
+ORDER = Order("raft", 5)
+SLICE = range(1, 41)
+SEEDS_MAX = 1_000
+"""Within these a planted bug must be caught."""
+QUICK_SEEDS = 12
+"""Bugs that are caught within so few seeds are looked for with every run of the tests."""
+QUICK: tuple[str, ...] = ()
+
+
+@pytest.fixture(scope="module")
+def summary() -> Summary:
+    return run_many(ORDER, SLICE, 1, quiet=True, stop_at_violation=False)
+
+
+def _trace_of(seed: int) -> list[str]:
+    lines: list[str] = []
+    run_seed(seed, trace=lambda *event: lines.append(line(*event)))
+    return lines
+
+
+def test_a_slice_of_seeds_is_clean(summary: Summary) -> None:
+    assert summary.failures == []
+    assert summary.seeds == len(SLICE)
+
+
+def test_a_seed_is_long_enough_to_mean_something(summary: Summary) -> None:
+    assert summary.events >= EVENTS_MIN * summary.seeds
+    assert summary.committed >= 50 * summary.seeds
+    assert summary.elections >= 2 * summary.seeds
+
+
+def test_every_checker_checks_and_most_kinds_of_fault_occur(summary: Summary) -> None:
+    assert {name for name, count in summary.checks.items() if count} == {checker.name for checker in CHECKERS}
+    assert len(summary.faults.keys() & set(KIND_NAMES)) >= 0.8 * len(KIND_NAMES)
+
+
+def test_a_seed_is_always_the_same_run() -> None:
+    assert _trace_of(3) == _trace_of(3)
+    assert _trace_of(3) != _trace_of(4)
+
+
+def test_a_run_does_not_depend_on_how_strings_are_hashed() -> None:
+    program = (
+        "import hashlib; from tests.simulation.run import run_seed; from tests.simulation.trace import line; h = hashlib.sha256()\n"
+        "for seed in (5, 6, 7): print(run_seed(seed, trace=lambda *e: h.update(line(*e).encode()))[:6], h.hexdigest())"
+    )
+    said = {
+        subprocess.run(
+            [sys.executable, "-c", program],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONHASHSEED": hash_seed},
+            capture_output=True,
+            check=True,
+        ).stdout
+        for hash_seed in ("1", "2")
+    }
+    assert len(said) == 1
+
+
+def test_processes_make_no_difference() -> None:
+    alone = [result._replace(happened=()) for result in results(ORDER, range(1, 5), 1)]
+    assert [result._replace(happened=()) for result in results(ORDER, range(1, 5), 2)] == alone
+
+
+@pytest.mark.parametrize("nodes", [1, 2, 3, 4, 7])
+def test_clusters_of_other_sizes_hold_too(nodes: int) -> None:
+    assert run_many(Order("raft", nodes), range(1, 4), 1, quiet=True, stop_at_violation=True).failures == []
+
+
+def _caught_at(mutant: str, seeds: int) -> tuple[int, str] | None:
+    for result in results(Order("raft", 5, mutant), range(1, seeds + 1), 1):
+        if result.violation is not None:
+            return result.seed, result.violation[0]
+    return None
+
+
+@pytest.mark.parametrize("mutant", QUICK)
+def test_a_planted_bug_is_caught_where_the_code_without_it_is_clean(mutant: str, summary: Summary) -> None:
+    assert summary.failures == []  # The control run: the same seeds, and more.
+    assert _caught_at(mutant, QUICK_SEEDS) is not None
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3_600)
+@pytest.mark.parametrize("mutant", sorted(set(MUTANTS) - set(QUICK)))
+def test_every_planted_bug_is_caught(mutant: str) -> None:
+    caught = _caught_at(mutant, SEEDS_MAX)
+    assert caught is not None
+    seed, _ = caught
+    control = run_many(ORDER, range(max(1, seed - 20), seed + 1), 1, quiet=True, stop_at_violation=True)
+    assert control.failures == []
+
+
+def test_every_planted_bug_fits_the_code_and_leaves_nothing_behind() -> None:
+    before = run_seed(2)
+    for name in MUTANTS:
+        with planted(name):
+            pass
+    assert run_seed(2) == before
+
+
+def test_a_mutant_that_does_not_fit_is_an_error() -> None:
+    edit = Edit("coordinator.consensus.quorum:majority", "no such text", "")
+    with pytest.raises(MutantDoesNotFit, match="expected this text once"), planted_edits([edit]):
+        pass
+
+
+def test_names_of_mutants_are_lower_case_words_joined_by_hyphens(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command_line.main(["--list-mutants"]) == 0
+    names = capsys.readouterr().out.split()
+    assert names == list(MUTANTS)
+    assert all(word.isascii() and word.islower() and word.isalpha() for name in names for word in name.split("-"))
+
+
+def test_a_summary_in_json_has_its_keys(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command_line.main(["--engine", "raft", "--seeds", "1-2", "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert {"seeds", "events", "faults", "elections", "committed", "checks", "violations"} <= said.keys()
+    assert (said["seeds"], said["violations"]) == (2, 0)
+
+
+def test_a_caught_mutant_ends_with_status_1_and_says_by_whom(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command_line.main(["--mutant", "vote-not-persisted"]) == 1
+    assert capsys.readouterr().out.startswith("caught: vote-not-persisted by persistence-order at seed 1")
+
+
+def test_a_mutant_that_nobody_knows_is_a_usage_error() -> None:
+    with pytest.raises(SystemExit) as end:
+        command_line.main(["--mutant", "no-such-mutant"])
+    assert end.value.code == 2
+
+
+def test_a_failure_is_replayed_and_cut_down(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command_line.main(["--mutant", "wiped-node-under-its-old-identity", "--seed", "1", "--trace"]) in (0, 1)
+    assert "legend" not in capsys.readouterr().err
+
+
+def test_shrinking_finds_the_faults_that_are_needed() -> None:
+    faults = [Fault(number, "crash", "any", 1, 0.0, "", number) for number in range(40)]
+    needed = {faults[3], faults[17], faults[18]}
+    assert shrink(faults, lambda some: needed <= set(some)) == sorted(needed)
