@@ -124,7 +124,7 @@ def verify_order(model: Model, operations: Sequence[Operation], order: Sequence[
 
 def _window(key: str, operations: Sequence[Operation], search: Search) -> Window:
     walk = search.last_walk
-    assert walk is not None and walk.furthest_configurations, "a history without a return is linearizable"
+    if walk is None or not walk.furthest_configurations: return None
     layer = search.timeline.layers[walk.furthest]
     placed = place(search.timeline, walk.furthest_configurations[0][3])
     states: list[State] = []

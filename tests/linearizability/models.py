@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left, bisect_right
-from collections.abc import Hashable, Sequence
+from collections.abc import Collection, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -74,6 +74,18 @@ class Lens(Protocol):
     def seen_until(self, operation: Operation) -> float:
         """Past this position the operation, of unknown outcome, leaves no state that is told apart."""
 
+    def roots(self, operation: Operation) -> Collection[State] | None:
+        """The guards for which this operation is a root; None if that is not known for this kind of object.
+
+        Every way to a guard leads through a root of it, or starts from a state that `leads` to it.
+        """
+
+    def leads(self, state: State, guard: State) -> bool:
+        """Whether operations that are not roots of the guard may lead from the state to the guard, in no step or more.
+
+        If they do not lead there from some state, they lead from there to none from where they do.
+        """
+
 
 class Model(Protocol):
     """The sequential specification of one object."""
@@ -104,6 +116,12 @@ class SharpLens:
     def seen_until(self, operation: Operation) -> float:
         return math.inf
 
+    def roots(self, operation: Operation) -> None:
+        return None
+
+    def leads(self, state: State, guard: State) -> bool:
+        return True
+
 
 class _RegisterLens:
     """A value matters while a read that has yet to return gives it, or a compare-and-set compares with it."""
@@ -132,6 +150,15 @@ class _RegisterLens:
     def seen_until(self, operation: Operation) -> float:
         argument = operation.argument
         return self.told_apart_until(argument[1] if isinstance(argument, tuple) else argument)
+
+    def roots(self, operation: Operation) -> Collection[State]:
+        if operation.action == "read" or operation.result is False:
+            return ()
+        argument = operation.argument
+        return (argument[1] if isinstance(argument, tuple) else argument,)
+
+    def leads(self, state: State, guard: State) -> bool:
+        return state == guard
 
 
 class RegisterModel:
@@ -201,10 +228,24 @@ class _KeyValueLens:
         if state is INDISTINCT:
             return math.inf
         assert isinstance(state, str)
-        size = len(state)
-        first = bisect_left(self._results, state)
-        end = bisect_right(self._results, state, lo=first, key=lambda result: result[:size])
+        first, end = self._beginning_with(state)
         return max(self._last_returns[first:end], default=-math.inf)
+
+    def _beginning_with(self, start: str) -> tuple[int, int]:
+        size = len(start)
+        first = bisect_left(self._results, start)
+        return first, bisect_right(self._results, start, lo=first, key=lambda result: result[:size])
+
+    def roots(self, operation: Operation) -> Collection[State]:
+        if operation.action != "put":
+            return ()
+        assert isinstance(operation.argument, str)
+        first, end = self._beginning_with(operation.argument)
+        return self._results[first:end]
+
+    def leads(self, state: State, guard: State) -> bool:
+        assert isinstance(guard, str)
+        return isinstance(state, str) and guard.startswith(state)
 
     def seen_until(self, operation: Operation) -> float:
         assert isinstance(operation.argument, str)

@@ -13,6 +13,7 @@ each keeps its bit for ever, in the order of invocation from the lowest; the oth
 from __future__ import annotations
 
 import heapq
+from bisect import bisect_right
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
@@ -64,11 +65,22 @@ class Live(NamedTuple):
     """Those that leave no state that is told apart, where it can still help to leave another. Empty where it can not."""
 
 
+class Demand(NamedTuple):
+    """A state that is yet to come, in some layer, with no root of it invoked later (see `models.Lens`)."""
+
+    guard: State
+    waiting: int
+    """Bits of the open operations that wait for it; -1, which has all bits, if one invoked later will."""
+    roots: int
+    """Bits of the operations invoked so far, and not returned, that are roots of it."""
+
+
 class Layer:
     """What lies between one return and the return before. See the head of this file."""
 
     __slots__ = (
         "changing",
+        "demands",
         "groups",
         "live",
         "may_opened",
@@ -116,6 +128,8 @@ class Layer:
         """Of some open operation neither is known, and it depends on the state."""
         self.settled: dict[State, int] = {}
         """What `Timeline.settled` found so far."""
+        self.demands: list[Demand] = []
+        """A configuration that can not meet one of these leads nowhere."""
         self.live: Live | None = None
         """What `Timeline.live` found."""
 
@@ -170,6 +184,7 @@ class Timeline:
         self.layers: Final = self._lay(operations, bit_of)
         self.lost: Final = self._group(lost, bit_of)
         self.lost_bits: Final = (1 << len(lost)) - 1
+        self._demand()
 
     def _kind_of(self, operation: Operation) -> Kind:
         traits = self._model.traits(operation)
@@ -240,6 +255,57 @@ class Timeline:
             )
             for number, alike in by_kind.items()
         ]
+
+    def _demand(self) -> None:
+        """Sets the demands of each layer."""
+        roots_of: dict[int, frozenset[State]] = {}
+        for number, kind in enumerate(self._kinds.values()):
+            roots = self._lens.roots(kind.example)
+            if roots is None:
+                return
+            roots_of[number] = frozenset(roots)
+        opened: dict[int, list[int]] = {}
+        """For each kind the layers in which one of its operations opened, in order."""
+        last_wanted: dict[State, int] = {}
+        last_opened: dict[State, int] = {}
+        for entry in self.lost:
+            opened[entry.kind.number] = list(entry.layers)
+        for index, layer in enumerate(self.layers):
+            for bit, _, kind in layer.open:
+                if bit & layer.must_opened:
+                    opened.setdefault(kind.number, []).append(index)
+                    if kind.traits.guard is not ANY_STATE:
+                        last_opened[kind.traits.guard] = index
+                if bit == layer.target and kind.traits.guard is not ANY_STATE:
+                    last_wanted[kind.traits.guard] = index
+        last_rooted = dict.fromkeys(last_wanted, 0)
+        lost_roots = dict.fromkeys(last_wanted, 0)
+        for number, layers in opened.items():
+            layers.sort()
+            for guard in roots_of[number]:
+                if guard in last_wanted:
+                    before = bisect_right(layers, last_wanted[guard])
+                    if before:
+                        last_rooted[guard] = max(last_rooted[guard], layers[before - 1])
+        for entry in self.lost:
+            for guard in roots_of[entry.kind.number]:
+                if guard in lost_roots:
+                    lost_roots[guard] |= entry.bits
+        for guard, last in last_wanted.items():
+            for index in range(last_rooted[guard], last + 1):
+                layer = self.layers[index]
+                waiting = roots = 0
+                for bit, _, kind in layer.open:
+                    if kind.traits.guard == guard:
+                        waiting |= bit
+                    if guard in roots_of[kind.number]:
+                        roots |= bit
+                waiting = -1 if last_opened[guard] > index else waiting
+                layer.demands.append(Demand(guard, waiting, roots | lost_roots[guard]))
+
+    def leads(self, state: State, guard: State) -> bool:
+        """See `models.Lens`."""
+        return self._lens.leads(state, guard)
 
     def told_apart_until(self, state: State) -> float:
         """The last position at which a return may depend on this very state (see `models.Lens`)."""

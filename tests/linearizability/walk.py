@@ -296,7 +296,11 @@ class Walk:
                 must ^= settled
                 may |= settled & layer.changing
                 trace = (trace, index, 0, 0, settled)
-            entered.append((state, must, may, trace, cost))
+            for guard, waiting, roots in layer.demands:
+                if (waiting < 0 or must & waiting) and not (must | may) & roots and not timeline.leads(state, guard):
+                    break
+            else:
+                entered.append((state, must, may, trace, cost))
         if len(entered) > 1:
             entered.sort(key=_freest)
         elif not self._waiting:

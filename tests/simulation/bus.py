@@ -38,10 +38,11 @@ class Bus:
         *,
         wake: Callable[[], None],
         ahead_us: Callable[[], int],
+        passes: Callable[[int], None],
         listens: Callable[[str], None],
     ) -> None:
-        """`wake` says that something is to be drained; `ahead_us` how far the turn that publishes has come; `listens`
-        is told a node whose number of listeners is another one now."""
+        """`wake` says that something is to be drained; `ahead_us` how far the turn that publishes has come; `passes`
+        lets time pass within it; `listens` is told a node whose number of listeners is another one now."""
         self.place = place
         self._network = network
         self._scheduler = scheduler
@@ -49,6 +50,7 @@ class Bus:
         self._channels = channels
         self._wake = wake
         self._ahead_us = ahead_us
+        self._passes = passes
         self._listens = listens
         self._own = channels.peer(place)
         self._mailboxes = (self._own, channels.client(place), channels.discovery)
@@ -63,6 +65,8 @@ class Bus:
         """Does Redis still know the subscription? A bus that was cut off may believe itself connected."""
         self.sends_left: int | None = None
         """How many packets leave before the process dies; None: it does not."""
+        self.stumbles: dict[str, int] = {}
+        """"drain" or "publish" to how long the process stands still right behind that, once."""
 
     # --- the connection ---------------------------------------------------------------------------
 
@@ -130,6 +134,7 @@ class Bus:
 
     def drain(self) -> list[Inbound]:
         inbox, self._inbox = self._inbox, []
+        self._stumble("drain")
         return inbox
 
     def publish(self, packets: list[Outbound]) -> None:
@@ -141,6 +146,11 @@ class Bus:
                 self.sends_left -= 1
             if self.connected:
                 self._network.publish(self.place, packet.channel, packet.data, ahead_us)
+        self._stumble("publish")
+
+    def _stumble(self, where: str) -> None:
+        if self.stumbles:
+            self._passes(self.stumbles.pop(where, 0))
 
     def watch(self, nodes: frozenset[str]) -> None:
         if nodes != self._watched:

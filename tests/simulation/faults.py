@@ -74,6 +74,7 @@ KINDS: Final = (
     Kind("silent-death", 0.5, ANYONE, (100, 2_500)),
     Kind("power-loss", 0.3, ("all",), (20, 800)),
     Kind("pause", 1.0, MOSTLY_LEADER, (20, 2_500), ("", "", "elected", "kept-alive")),
+    Kind("stumble", 0.8, MOSTLY_LEADER, (5, 1_500), ("", "", "elected", "changing")),
     Kind("suspend", 0.5, MOSTLY_LEADER, (50, 3_000)),
     Kind("sleeping-leader", 0.8, ("leader",), (700, 3_000), ("", "sent", "sent", "kept-alive", "locked")),
     Kind("stall", 0.6, ("leader",), (200, 620)),

@@ -304,6 +304,14 @@ class Injector:
     def _pause(self, fault: Fault) -> bool:
         return self._stop(fault, clock_stops=False)
 
+    def _stumble(self, fault: Fault) -> bool:
+        """A pause within a turn: between what it takes in and the look at its clock, or between two sends."""
+        node = self._node(fault)
+        if node is None:
+            return False
+        node.bus.stumbles[("drain", "publish")[fault.salt & 1]] = fault.duration_us
+        return True
+
     def _suspend(self, fault: Fault) -> bool:
         return self._stop(fault, clock_stops=True)
 

@@ -57,11 +57,11 @@ class _SeenMachine(Machine):
 class _SeenReplica(Replica):
     """The replica, seen where a client asks it."""
 
-    see_keep_alive: Callable[[int], None]
+    see_keep_alive: Callable[[Caller, wire.KeepAliveRequest], None]
 
     def ask(self, caller: Caller, request: Any, answers: Answers, now_us: int) -> None:
         if type(request) is wire.KeepAliveRequest:
-            self.see_keep_alive(request.session)
+            self.see_keep_alive(caller, request)
         super().ask(caller, request, answers, now_us)
 
 
@@ -107,6 +107,7 @@ class Node:
         self.paused = False
         self.kept_alive: dict[int, list[int]] = {}
         """Session to when this process took in a keep-alive of it, in waking time."""
+        self._keep_alive_counts: dict[tuple[str, int, int], int] = {}
         self._asleep_us = 0
         self._asleep_since_us: int | None = None
         self.cannot_start = ""
@@ -152,6 +153,7 @@ class Node:
             world.channels,
             wake=self._something_came,
             ahead_us=lambda: self.clock.ahead_us,
+            passes=self._time_passes,
             listens=world.listeners_changed,
         )
         self.journal = Journal(self.disk, self.random, passes=self._time_passes, journaled=self._journaled)
@@ -220,7 +222,9 @@ class Node:
             return
         now_us = self.world.scheduler.now_us
         if now_us >= self._busy_until_us:
-            self._busy_until_us = now_us + self.world.settings.turn_us  # What else comes within it, the same turn drains.
+            self._busy_until_us = (
+                now_us + self.world.settings.turn_us
+            )  # What else comes within it, the same turn drains.
         self._wake_at(self._busy_until_us)
 
     def _wake_at(self, time_us: int) -> None:
@@ -288,8 +292,12 @@ class Node:
         if self.engine.role is Role.LEADER:
             self.world.injector.moment("sent", self)
 
-    def _kept_alive(self, session: int) -> None:
-        self.kept_alive.setdefault(session, []).append(self.awake_us())
+    def _kept_alive(self, caller: Caller, request: wire.KeepAliveRequest) -> None:
+        """Note a keep-alive that is for this leadership, and no copy of an earlier one."""
+        asker = (caller.channel, request.session, request.term)
+        if request.term == self.engine.term and request.count > self._keep_alive_counts.get(asker, 0):
+            self._keep_alive_counts[asker] = request.count
+            self.kept_alive.setdefault(request.session, []).append(self.awake_us())
 
     def awake_us(self) -> int:
         """How long its processes have been awake and heard what came, in true time."""

@@ -248,9 +248,7 @@ class Watch:
 
     def holders(self, index: int, term: int) -> set[int]:
         """Replicas whose disks hold the entry `index` of `term`."""
-        return {
-            replica for replica, terms in self.logs.items() if len(terms) >= index and terms[index - 1] == term
-        }
+        return {replica for replica, terms in self.logs.items() if len(terms) >= index and terms[index - 1] == term}
 
     @property
     def committed_commands(self) -> int:

@@ -80,7 +80,9 @@ class PersistenceOrder(Checker):
         if term is not None and index > log.offset:
             holders = self.world.watch.holders(index, term)
             if not is_quorum(node.engine.configuration, holders):
-                self.violated(f"{node.name} answers out of entry {index} of term {term}; only {len(holders)} disks hold it")
+                self.violated(
+                    f"{node.name} answers out of entry {index} of term {term}; only {len(holders)} disks hold it"
+                )
 
     def _acknowledgement(self, node: Node, response: AppendResponse) -> None:
         disk = node.disk

@@ -20,7 +20,7 @@ MUTANTS: Final = (
                 "self._reads.append(_Read(caller, request, principal, actor))",
                 "read = _Read(caller, request, principal, actor)\n"
                 "        if isinstance(request, wire.KeepAliveRequest) and self.leases is not None:\n"
-                "            return self._keep_alive(read, request.id, request.session, answers)\n"
+                "            return self._keep_alive(read, request, answers)\n"
                 "        self._reads.append(read)",
             ),
         ),
@@ -45,7 +45,7 @@ MUTANTS: Final = (
                 "read = _Read(caller, request, principal, actor)\n"
                 "        if isinstance(request, wire.KeepAliveRequest) and self.leases is not None:\n"
                 "            if not self.engine.may_answer:\n"
-                "                return self._keep_alive(read, request.id, request.session, answers)\n"
+                "                return self._keep_alive(read, request, answers)\n"
                 "        self._reads.append(read)",
             ),
         ),

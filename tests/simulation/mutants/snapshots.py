@@ -41,7 +41,9 @@ MUTANTS: Final = (
         "snapshot-keeps-a-tail-that-conflicts",
         "Raft, section 7: what does not match the snapshot's last entry is discarded",
         (
-            Edit(_INSTALL, "keep_on_disk = self.matches(index, term)", "keep_on_disk = self.term_at(index) is not None"),
+            Edit(
+                _INSTALL, "keep_on_disk = self.matches(index, term)", "keep_on_disk = self.term_at(index) is not None"
+            ),
             Edit(_INSTALL, "if self.matches(index, term):", "if self.term_at(index) is not None:"),
         ),
     ),

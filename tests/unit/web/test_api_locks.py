@@ -250,7 +250,7 @@ async def test_a_held_lock_shows_holder_token_waiters_and_what_is_left(
     assert lock["token"] == held["token"]
     assert [waiter["principal"] for waiter in lock["waiters"]] == ["other"]
     assert 0 < lock["expires_in_ms"] <= 15_000
-    await worker.post(RELEASE, {"session": held})
+    await worker.post(RELEASE, {"session": held["session"]})
     assert (await waiting).status_code == 200
 
 
