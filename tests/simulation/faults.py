@@ -66,13 +66,13 @@ KINDS: Final = (
     Kind("deaf", 0.6, MOSTLY_LEADER, (50, 3_000)),
     # --- processes
     Kind("crash", 1.2, ANYONE, (20, 1_500), ("", "", "elected", "kept-alive", "locked", "changing")),
-    Kind("crash-before-commit", 1.0, ANYONE, (20, 1_200)),
+    Kind("crash-before-commit", 1.0, ANYONE, (20, 1_200), ("", "", "changing")),
     Kind("crash-after-early-send", 1.0, ("leader",), (20, 1_500)),
     Kind("crash-within-commit", 0.8, ANYONE, (20, 1_200)),
     Kind("crash-after-commit", 0.8, ANYONE, (20, 1_200), ("", "elected")),
     Kind("crash-while-sending", 0.8, ANYONE, (20, 1_200)),
     Kind("silent-death", 0.5, ANYONE, (100, 2_500)),
-    Kind("power-loss", 0.3, ("all",), (20, 800)),
+    Kind("power-loss", 0.3, ("all",), (20, 800), ("", "", "changing")),
     Kind("pause", 1.0, MOSTLY_LEADER, (20, 2_500), ("", "", "elected", "kept-alive")),
     Kind("stumble", 0.8, MOSTLY_LEADER, (5, 1_500), ("", "", "elected", "changing")),
     Kind("suspend", 0.5, MOSTLY_LEADER, (50, 3_000)),
@@ -108,6 +108,7 @@ def draw(random: Random) -> list[Fault]:
     chosen = [kind for kind in KINDS if random.random() < kind.draws]
     if not chosen:
         chosen = [random.choice(KINDS)]
+    changes = any(kind.name == "membership-change" for kind in chosen)
     weights = [kind.weight * random.choice((0.3, 1.0, 3.0)) for kind in chosen]
     mean_us = random.choice((120_000, 300_000, 700_000))
     faults: list[Fault] = []
@@ -119,6 +120,9 @@ def draw(random: Random) -> list[Fault]:
         kind = random.choices(chosen, weights)[0]
         low, high = kind.duration_ms
         duration_us = int(1_000 * low * (high / low) ** random.random())
+        moment = random.choice(kind.moments)
+        if changes and "changing" in kind.moments and random.random() < 0.35:
+            moment = "changing"
         faults.append(
             Fault(
                 at_us,
@@ -126,7 +130,7 @@ def draw(random: Random) -> list[Fault]:
                 random.choice(kind.who),
                 duration_us,
                 random.random(),
-                random.choice(kind.moments),
+                moment,
                 random.getrandbits(16),
             )
         )

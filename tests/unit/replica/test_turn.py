@@ -453,7 +453,7 @@ def test_a_keep_alive_for_an_earlier_leadership_renews_nothing(stage):
     assert stage.replies(channel) == [wire.KeptAlive(6, session, 2_000)]
 
 
-def test_a_process_that_slept_between_its_clock_and_its_mailbox_counts_nothing_by_the_old_time(stage):
+def test_a_process_that_slept_between_its_clock_and_its_mailbox_counts_nothing_by_the_old_time(stage, monkeypatch):
     """History 3: a read by lease would be stale, and a keep-alive renew from a moment long past."""
     leader = stage.nodes["node1"]
     drain = leader.bus.drain
@@ -463,8 +463,13 @@ def test_a_process_that_slept_between_its_clock_and_its_mailbox_counts_nothing_b
         stage.clock.us += 5_000_000
         return drain()
 
-    leader.bus.drain = slow_drain  # type: ignore[method-assign]
     tick = leader.replica.tick
-    leader.replica.tick = lambda now_us, **more: (seen.append(now_us), tick(now_us, **more))[1]  # type: ignore[method-assign]
+
+    def watched_tick(now_us: int, *, connected: bool) -> None:
+        seen.append(now_us)
+        tick(now_us, connected=connected)
+
+    monkeypatch.setattr(leader.bus, "drain", slow_drain)
+    monkeypatch.setattr(leader.replica, "tick", watched_tick)
     leader.run()
     assert seen == [stage.clock.us]
