@@ -28,8 +28,8 @@ up: $(VENV)/.runtime ## set up what is missing and run Conclave; Ctrl-C stops it
 
 setup: $(VENV)/.development ## the virtual environment, with all that working on Conclave needs
 
-test: $(VENV)/.development tools ## every test, on real processes and in a real browser
-	@exec $(RUN) -m pytest $(PYTEST)
+test: $(VENV)/.development tools ## every test but the long proofs, on real processes and in a real browser
+	@exec $(RUN) -m pytest -m "not slow" $(PYTEST)
 
 check: $(VENV)/.development ## what every change must pass: format, lint, types, import contracts, unit tests
 	$(RUN) -m ruff format --check .

@@ -1,31 +1,42 @@
 #!/usr/bin/env bash
-# The long proofs, cut into slices so that they can be stopped and go on: a slice that passed leaves a file and is not run again.
+# The long proofs, cut into steps so that they can be stopped and go on: a step that passed leaves a file and is not run again.
 #   prove.sh PYTHON STATE_DIRECTORY FIRST-LAST SLICE
-# A proof is one call of `slices` at the end.
+# At the end what was found is written into docs/proof.md.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-python=$1 state=$2 first=${3%-*} last=${3#*-} size=$4
-mkdir -p "$state"
+python=$1 first=${3%-*} last=${3#*-} size=$4
 # What is proven is this code: other code starts anew.
-code=$(cat $(git ls-files coordinator tests/simulation) | sha256sum | cut -c1-16)
+code=$(cat $(git ls-files coordinator tests/simulation tests/integration) | sha256sum | cut -c1-16)
+state=$2/$code
+mkdir -p "$state"
 
-slices() { # NAME MODULE [ARGUMENT...]: the module over all seeds, `--seeds A-B` at a time
-    local name=$1 module=$2 from to done_file
-    shift 2
-    if [ ! -e "${module//.//}" ]; then
-        echo "$name: there is no $module yet"
-        return
-    fi
-    for ((from = first; from <= last; from += size)); do
-        to=$((from + size - 1 < last ? from + size - 1 : last))
-        done_file="$state/$name-$code-$from-$to.json"
-        if [ -e "$done_file" ]; then continue; fi
-        echo "$name: seeds $from to $to of $last"
-        "$python" -m "$module" "$@" --seeds "$from-$to" --json >"$done_file.part"
-        mv "$done_file.part" "$done_file"
-    done
-    echo "$name: seeds $first to $last hold for this code; results in $state"
+step() { # NAME COMMAND...: run it once; what it prints is kept
+    local name=$1
+    shift
+    if [ -e "$state/$name" ]; then return; fi
+    echo "prove: $name"
+    "$@" >"$state/$name.part" || { tail -n 40 "$state/$name.part"; echo "prove: $name failed" >&2; exit 1; }
+    mv "$state/$name.part" "$state/$name"
 }
 
-slices raft tests.simulation --engine raft --jobs "$(getconf _NPROCESSORS_ONLN)"
+caught() { # MUTANT: it exits with status 1, and names the checker, where it was caught
+    local status=0
+    "$python" -m tests.simulation --engine raft --mutant "$1" 2>/dev/null || status=$?
+    [ "$status" -eq 1 ]
+}
+
+for ((from = first; from <= last; from += size)); do
+    to=$((from + size - 1 < last ? from + size - 1 : last))
+    step "seeds-$from-$to.json" "$python" -m tests.simulation --engine raft --seeds "$from-$to" --json \
+        --jobs "$(getconf _NPROCESSORS_ONLN)"
+done
+for mutant in $("$python" -m tests.simulation --list-mutants); do
+    step "mutant-$mutant" caught "$mutant"
+done
+CONCLAVE_TEST_KILLS=20 CONCLAVE_TEST_FLOOD_S=30 step kills \
+    "$python" -m pytest -q -s tests/integration/test_quorum.py tests/integration/test_garbage.py
+step slow "$python" -m pytest -q -m slow
+
+"$python" -m tests.proof "$state" >docs/proof.md
+echo "prove: everything holds for this code; the figures are in docs/proof.md"

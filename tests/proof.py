@@ -1,0 +1,66 @@
+"""What `make prove` found, as a page: `python -m tests.proof STATE_DIRECTORY`."""
+
+from __future__ import annotations
+
+import json
+import re
+import statistics
+import sys
+from collections import Counter
+from pathlib import Path
+
+
+def page(state: Path) -> str:
+    runs = [json.loads(path.read_text()) for path in sorted(state.glob("seeds-*.json"))]
+    faults: Counter[str] = Counter()
+    checks: Counter[str] = Counter()
+    for run in runs:
+        faults.update(run["faults"])
+        checks.update(run["checks"])
+    totals = {key: sum(run[key] for run in runs) for key in ("seeds", "events", "elections", "committed", "violations")}
+    lines = [
+        "# What was proven",
+        "",
+        f"Written by `make prove`, which says of which code by the name of its state directory: `{state.name}`.",
+        "",
+        "## Seeds",
+        "",
+        f"{totals['seeds']:,} seeds of five replicas: {totals['events']:,} events, {totals['elections']:,} elections, "
+        f"{totals['committed']:,} committed entries, {totals['violations']:,} violations.",
+        "",
+        *_table("fault", faults),
+        "",
+        *_table("checker", checks),
+        "",
+        "## Planted bugs",
+        "",
+        "| planted bug | caught by | at seed |",
+        "| --- | --- | --- |",
+    ]
+    seeds = []
+    for path in sorted(state.glob("mutant-*")):
+        found = re.search(r"caught: (\S+) by (\S+) at seed (\d+)", path.read_text())
+        assert found is not None, path
+        seeds.append(int(found[3]))
+        lines.append(f"| {found[1]} | {found[2]} | {found[3]} |")
+    if seeds:
+        lines += ["", f"{len(seeds)} of {len(seeds)} caught; median at seed {statistics.median(seeds):g}."]
+    kills = state / "kills"
+    if kills.exists():
+        said = [
+            line.lstrip(".") for line in kills.read_text().splitlines() if re.match(r"\.*(from|service|\d+ pack)", line)
+        ]
+        lines += ["", "## Real processes", "", *[f"- {line}" for line in said]]
+    return "\n".join(lines) + "\n"
+
+
+def _table(what: str, counts: Counter[str]) -> list[str]:
+    return [
+        f"| {what} | times |",
+        "| --- | --- |",
+        *[f"| {name} | {count:,} |" for name, count in sorted(counts.items())],
+    ]
+
+
+if __name__ == "__main__":
+    sys.stdout.write(page(Path(sys.argv[1])))
