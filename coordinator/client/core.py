@@ -234,9 +234,8 @@ class Core:
     def _keep_alive_request(self, request_id: int, act_for: str, session: int) -> wire.Request:
         """Each has a number of its own, within the leadership that it is for: a copy renews nothing (history 7)."""
         self._keep_alive_count += 1
-        return wire.KeepAliveRequest(
-            request_id, self.routing.cluster, act_for, session, self._leadership, self._keep_alive_count
-        )
+        term = max(self._leadership, self.routing.term)
+        return wire.KeepAliveRequest(request_id, self.routing.cluster, act_for, session, term, self._keep_alive_count)
 
     def _other_term(self, request_id: int, term: int, now_us: int) -> None:
         self._leadership = max(self._leadership, term)

@@ -16,6 +16,7 @@ from typing import Final
 
 STEP_US_MAX: Final = 100_000
 """A turn that comes later than this after the last one was a stall. Turns are 20 ms apart at the most."""
+ANOTHER_TRY_US: Final = 200_000
 CHANNELS_MAX: Final = 64
 """Callers of one session that are told apart: its client, or the few web processes that serve its owner."""
 _OVERDUE_US: Final = 10_000
@@ -32,6 +33,7 @@ class Leases:
         """Session to when, on the real clock, its lease was first seen to have run out."""
         self._expiring: set[int] = set()
         self._counts: dict[int, dict[str, int]] = {}
+        self._allowed: set[int] = set()
 
     def advance(self, now_us: int, *, connected: bool) -> None:
         """Let lease time pass, once a turn, after the mailboxes were drained."""
@@ -51,24 +53,37 @@ class Leases:
             del counts[next(iter(counts))]
         return True
 
+    def allow_another_try(self, session: int) -> None:
+        """A keep-alive came that named another leadership, as the first one after a change of leader may. It renews
+        nothing, since it may be a copy; but once in this leadership its sender has the time to ask again."""
+        deadline = self._deadlines.get(session)
+        if deadline is None or session in self._expiring or session in self._allowed:
+            return
+        self._allowed.add(session)
+        if deadline < self._lease_us + ANOTHER_TRY_US:
+            self._set_deadline(session, self._lease_us + ANOTHER_TRY_US)
+
     def renew(self, session: int, ttl_ms: int) -> bool:
         """Give `session` its full lease. False, and nothing done, where its expiry is already proposed."""
         if session in self._expiring:
             return False
-        deadline = self._lease_us + ttl_ms * 1_000
+        self._set_deadline(session, self._lease_us + ttl_ms * 1_000)
+        return True
+
+    def _set_deadline(self, session: int, deadline: int) -> None:
         self._deadlines[session] = deadline
         self._overdue.pop(session, None)
         heapq.heappush(self._heap, (deadline, session))
         if len(self._heap) > 64 + 4 * len(self._deadlines):
             self._heap = [(deadline, session) for session, deadline in self._deadlines.items()]
             heapq.heapify(self._heap)
-        return True
 
     def forget(self, session: int) -> None:
         """The session has ended."""
         self._deadlines.pop(session, None)
         self._overdue.pop(session, None)
         self._expiring.discard(session)
+        self._allowed.discard(session)
         self._counts.pop(session, None)
 
     def remaining_ms(self, session: int) -> int:

@@ -375,6 +375,7 @@ class Replica:
     def _keep_alive(self, read: _Read, request: wire.KeepAliveRequest, answers: Answers) -> None:
         assert self.leases is not None
         if request.term != self.engine.term:
+            self.leases.allow_another_try(request.session)
             return answers.add(read.caller, wire.OtherTerm(request.id, self.engine.term))
         session = self.machine.sessions.get(request.session)
         known = read.principal in self.machine.principals

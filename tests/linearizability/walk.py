@@ -123,7 +123,7 @@ class Walk:
         self._rules = rules
         self._effort = effort
         self._consumed = ~(timeline.lost_bits & ~rules.counted)
-        self._waiting: list[tuple[int, list[Configuration], list[_Node]]] = []
+        self._waiting: list[tuple[int, list[Configuration], list[_Node], _Seen]] = []
         self._seen: dict[int, _Seen] = {}
         self._tables: dict[int, _Table] = {}
         self.end: Configuration | None = None
@@ -140,29 +140,29 @@ class Walk:
         layers = self._timeline.layers
         waiting = self._waiting
         at_once = self._rules.at_once
-        waiting.append((0, self._enter(0, {(self._timeline.initial, 0, 0): (None, 0)}), []))
+        waiting.append((0, self._enter(0, {(self._timeline.initial, 0, 0): (None, 0)}), [], {}))
         while waiting:
-            index, configurations, nodes = waiting.pop()
+            index, configurations, nodes, reached = waiting.pop()
             if index == len(layers):
                 self.end = min(configurations, key=lambda configuration: configuration[4])
                 self.is_cheapest = not waiting
                 return True
             if len(configurations) > at_once:
-                waiting.append((index, configurations[at_once:], nodes))
-                configurations, nodes = configurations[:at_once], []
+                waiting.append((index, configurations[at_once:], [], {}))
+                configurations = configurations[:at_once]
             if index > self.furthest:
                 self.furthest = index
                 self.furthest_configurations = configurations
-            arriving = yield from self._cross(index, configurations, nodes)
+            arriving = yield from self._cross(index, configurations, nodes, reached)
             entered = self._enter(index + 1, arriving) if arriving else None
             if entered:
-                waiting.append((index + 1, entered, []))
+                waiting.append((index + 1, entered, [], {}))
         return False
 
     # --------------------------------------------------------------------------------------------- within a layer
 
     def _cross(
-        self, index: int, configurations: list[Configuration], nodes: list[_Node]
+        self, index: int, configurations: list[Configuration], nodes: list[_Node], reached: _Seen
     ) -> Generator[None, None, _Arriving]:
         """All configurations in which the target of this layer has taken effect, reached from these.
 
@@ -180,7 +180,6 @@ class Walk:
         table = self._table(index)
         moves_in = table.moves
         arriving: _Arriving = {}
-        reached: _Seen = {}
         stack = nodes
         later: list[_Node] = []
         dearest: float = float("inf")
@@ -274,7 +273,7 @@ class Walk:
                         )
                     )
         if later:
-            self._waiting.append((index, [], later))
+            self._waiting.append((index, [], later, reached))
         return arriving
 
     def _enter(self, index: int, arriving: _Arriving) -> list[Configuration]:

@@ -87,7 +87,7 @@ KINDS: Final = (
     # --- clocks
     Kind("wall-clock-jump", 0.3, MOSTLY_LEADER, (50, 5_000)),
     # --- operators
-    Kind("transfer", 0.6, MOSTLY_LEADER, (1, 2)),
+    Kind("transfer", 1.0, MOSTLY_LEADER, (1, 2), ("", "", "sent", "locked")),
     Kind("campaign-request", 0.4, ("follower", "any"), (1, 2)),
     Kind("step-down", 0.3, ("leader",), (1, 2)),
     Kind("new-replica", 1.0, ("any",), (1, 2)),

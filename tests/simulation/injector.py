@@ -39,14 +39,14 @@ class Injector:
         self._armed: dict[str, list[Fault]] = {}
         self._undo: dict[int, Callable[[], None]] = {}
         self._undo_number = 0
-        self._stopped = False
+        self.stopped = False
 
     def begin(self) -> None:
         for fault in self.plan:
             self.world.scheduler.at(fault.at_us, self._due, fault)
 
     def _due(self, fault: Fault) -> None:
-        if self._stopped:
+        if self.stopped:
             self.world.scheduler.nothing_happened()
         elif fault.moment:
             self._armed.setdefault(fault.moment, []).append(fault)
@@ -62,7 +62,7 @@ class Injector:
                 self.world.scheduler.after(0, self._inject, fault)
 
     def _inject(self, fault: Fault) -> None:
-        if self._stopped:
+        if self.stopped:
             return
         self.happened.append(fault)
         do: Callable[[Fault], bool] = getattr(self, "_" + fault.kind.replace("-", "_"))
@@ -90,7 +90,7 @@ class Injector:
 
     def heal(self) -> None:
         """No more faults; everything that can be mended is."""
-        self._stopped = True
+        self.stopped = True
         self._armed = {}
         for number in [*self._undo]:
             self._undo_now(number)
@@ -348,7 +348,7 @@ class Injector:
         return True
 
     def _cut_off_sleeper(self, fault: Fault, name: str, others: list[str]) -> None:
-        if self._stopped:
+        if self.stopped:
             return
         self._cut(fault, [(name, other) for other in others] + [(other, name) for other in others])
         random = Random(fault.salt)

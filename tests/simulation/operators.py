@@ -7,13 +7,15 @@ to nothing is no fault; what must hold, holds all the same.
 from __future__ import annotations
 
 from random import Random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from coordinator.consensus.membership import Change, ChangeRefused, Member
 from tests.simulation.node import Node
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
+
+TRIES_MAX: Final = 6
 
 
 def transfer(world: World, node: Node, salt: int) -> bool:
@@ -57,8 +59,8 @@ def new_replica(world: World, random: Random) -> bool:
     return True
 
 
-def change_membership(world: World, node: Node, random: Random) -> bool:
-    """Ask for another membership, drawn: one voter more or less, or any at all."""
+def change_membership(world: World, node: Node, random: Random, tries: int = TRIES_MAX) -> bool:
+    """Ask for another membership, drawn: one voter more or less, or any at all. Ask again where it is refused."""
     engine = node.engine
     if engine is None:
         return False
@@ -88,9 +90,17 @@ def change_membership(world: World, node: Node, random: Random) -> bool:
         engine.change(Change(_sorted(voters), _sorted(learners)), node.clock.now_us())
     except ChangeRefused:
         world.faults["refused-change"] += 1
+        if tries > 0:
+            pause_us = random.randrange(50, 2_000)
+            world.scheduler.after(pause_us, _try_again, world, node, random, tries - 1)
         return False
     node.nudge()
     return True
+
+
+def _try_again(world: World, node: Node, random: Random, tries: int) -> None:
+    if not world.injector.stopped and change_membership(world, node, random, tries):
+        world.faults["membership-change"] += 1
 
 
 def _sorted(members: dict[int, Member]) -> tuple[Member, ...]:

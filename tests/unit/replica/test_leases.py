@@ -109,3 +109,15 @@ def test_the_next_deadline_is_told():
     passing(leases, 0, 600_000)
     leases.take_expired(0)
     assert leases.deadline_in_us == 400_000
+
+
+def test_a_keep_alive_for_another_leadership_buys_the_time_to_ask_again_and_only_once():
+    leases = Leases(0)
+    leases.renew(5, 1_000)
+    now_us = passing(leases, 0, 980_000)
+    leases.allow_another_try(5)
+    now_us = passing(leases, now_us, 180_000)
+    assert leases.take_expired(now_us) == []
+    leases.allow_another_try(5)
+    now_us = passing(leases, now_us, 40_000)
+    assert leases.take_expired(now_us) == [5]
