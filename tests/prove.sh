@@ -34,7 +34,7 @@ done
 for mutant in $("$python" -m tests.simulation --list-mutants); do
     step "mutant-$mutant" caught "$mutant"
 done
-CONCLAVE_TEST_KILLS=20 CONCLAVE_TEST_FLOOD_S=30 step kills \
+PROVE_KILLS=20 PROVE_FLOOD_S=30 step kills \
     "$python" -m pytest -q -s tests/integration/test_quorum.py tests/integration/test_garbage.py
 step slow "$python" -m pytest -q -m slow
 

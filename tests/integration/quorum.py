@@ -19,6 +19,7 @@ from tests.integration.installation import Installation
 from tests.integration.waiting import eventually
 
 NODES = ("node1", "node2", "node3")
+AROUND_S = 0.5
 
 
 def web_client(installation: Installation, **options: float) -> Client:
@@ -76,15 +77,14 @@ class LockLoop(threading.Thread):
             except ConclaveError as error:
                 self.errors.append(error)
 
-    def first_after(self, at_s: float, timeout_s: float = 10) -> float:
-        """Seconds from `at_s` to the next grant."""
-        found = eventually(
-            lambda: next((grant for grant in reversed(self.grants[-1:]) if grant.at_s > at_s), None),
-            timeout_s=timeout_s,
-            what="another grant",
-        )
-        del found
-        return next(grant.at_s for grant in self.grants if grant.at_s > at_s) - at_s
+    def gap_after(self, at_s: float, timeout_s: float = 10) -> float:
+        """Seconds from `at_s` to the end of the longest silence that began around it. What the dead leader had answered
+        and was still on its way does not count as its successor's first grant."""
+        settled_s = at_s + AROUND_S
+        eventually(lambda: self.grants[-1].at_s > settled_s, timeout_s=timeout_s, what="grants after the kill")
+        pairs = [(a, b) for a, b in itertools.pairwise(self.grants) if b.at_s > at_s and a.at_s < settled_s]
+        _, after = max(pairs, key=lambda pair: pair[1].at_s - pair[0].at_s)
+        return after.at_s - at_s
 
     def finish(self) -> None:
         self.stopping.set()

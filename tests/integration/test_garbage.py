@@ -23,7 +23,7 @@ from tests.integration.waiting import eventually
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
-FLOOD_S = float(os.environ.get("CONCLAVE_TEST_FLOOD_S", "5"))
+FLOOD_S = float(os.environ.get("PROVE_FLOOD_S", "5"))
 """`make prove` floods for 30 s."""
 HUGE = bytes(10_000_000)
 
