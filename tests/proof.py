@@ -18,6 +18,10 @@ def page(state: Path) -> str:
         faults.update(run["faults"])
         checks.update(run["checks"])
     totals = {key: sum(run[key] for run in runs) for key in ("seeds", "events", "elections", "committed", "violations")}
+    summary = (
+        f"{totals['seeds']:,} seeds of five replicas: {totals['events']:,} events, {totals['elections']:,} elections, "
+        f"{totals['committed']:,} committed entries, {totals['violations']:,} violations."
+    )
     lines = [
         "# What was proven",
         "",
@@ -25,8 +29,7 @@ def page(state: Path) -> str:
         "",
         "## Seeds",
         "",
-        f"{totals['seeds']:,} seeds of five replicas: {totals['events']:,} events, {totals['elections']:,} elections, "
-        f"{totals['committed']:,} committed entries, {totals['violations']:,} violations.",
+        summary,
         "",
         *_table("fault", faults),
         "",

@@ -9,15 +9,18 @@
     history.complete("b", None)          # stale: the write had returned
     assert check(RegisterModel(), history.operations()).verdict is Verdict.NOT_LINEARIZABLE
 
-`history` says what an operation is, `models` what an object does, `checker` decides, `picture` draws what cannot be
-ordered, `jepsen` and `porcupine_kv` read recorded files, and `python -m tests.linearizability` judges them.
+Where a file goes: `history` says what an operation is, `models` what an object does. `checker` gives the verdict on a
+history and `search` that on one key, by walks (`walk`) over its layers (`timeline`); `prices` guides them. `window`
+finds what can not be ordered and `picture` draws it. `jepsen` and `porcupine_kv` read recorded files (`source`), and
+`python -m tests.linearizability` judges them. `oracles` are slow deciders for tests.
 """
 
 from __future__ import annotations
 
-from tests.linearizability.checker import Outcome, Verdict, Window, check
+from tests.linearizability.checker import Outcome, Verdict, check
 from tests.linearizability.history import History, HistoryError, Operation
 from tests.linearizability.models import KeyValueModel, LockModel, Model, RegisterModel
+from tests.linearizability.window import Window, find_window
 
 __all__ = [
     "History",
@@ -31,4 +34,5 @@ __all__ = [
     "Verdict",
     "Window",
     "check",
+    "find_window",
 ]

@@ -5,24 +5,29 @@ from __future__ import annotations
 import argparse
 import gc
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
 from tests.linearizability import jepsen, porcupine_kv
 from tests.linearizability.checker import Verdict, check
+from tests.linearizability.history import Operation
 from tests.linearizability.models import KeyValueModel, Model, RegisterModel
 from tests.linearizability.picture import draw
 from tests.linearizability.source import SourceError, numbered_lines
+from tests.linearizability.window import find_window
 
 ALL_LINEARIZABLE: Final = 0
 SOME_NOT_LINEARIZABLE: Final = 1
 BAD_INPUT: Final = 2
 SOME_UNKNOWN: Final = 3
 
+Parser = Callable[[Iterable[tuple[int, str]], str], tuple[Operation, ...]]
+
 _STATUSES: Final = """\
 For each file one line is printed, in the order given: FILE linearizable, or FILE not linearizable (with a time limit
-also FILE unknown). What is wrong with a file that can not be judged goes to standard error; the others are still judged.
+also FILE unknown). What is wrong with a file that can not be judged goes to standard error, and the others are still
+judged.
 
 exit status:
   0  every file was judged, and is linearizable
@@ -31,7 +36,7 @@ exit status:
   3  every file could be read, but for at least one the time limit came first
 """
 
-FORMATS: Final = {
+FORMATS: Final[dict[str, tuple[Callable[[], Model], Parser]]] = {
     "register": (RegisterModel, jepsen.parse),
     "kv": (KeyValueModel, porcupine_kv.parse),
 }
@@ -71,8 +76,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _judge(name: str, model_name: str, pictures: Path | None, time_limit_s: float | None) -> int:
-    model_class, parse = FORMATS[model_name]
-    model: Model = model_class()
+    new_model, parse = FORMATS[model_name]
+    model = new_model()
     try:
         operations = parse(numbered_lines(name), name)
     except SourceError as error:
@@ -85,11 +90,12 @@ def _judge(name: str, model_name: str, pictures: Path | None, time_limit_s: floa
     if outcome.verdict is Verdict.LINEARIZABLE:
         return ALL_LINEARIZABLE
     if pictures is not None:
-        assert outcome.window is not None
+        assert outcome.bad_key is not None
+        window = find_window(model, operations, outcome.bad_key)
         path = pictures / (Path(name).name + ".svg")
         try:
             pictures.mkdir(parents=True, exist_ok=True)
-            path.write_text(draw(outcome.window, title=Path(name).name), encoding="utf-8")
+            path.write_text(draw(window, title=Path(name).name), encoding="utf-8")
         except OSError as error:
             print(f"{path}: {error.strerror or error}", file=sys.stderr, flush=True)
             return BAD_INPUT

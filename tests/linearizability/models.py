@@ -172,7 +172,8 @@ class RegisterModel:
             return operation.outcome_is_unknown or state == operation.result, state
         if operation.action == "write":
             return True, operation.argument
-        assert operation.action == "cas" and isinstance(operation.argument, tuple), operation
+        assert operation.action == "cas", operation
+        assert isinstance(operation.argument, tuple), operation
         old, new = operation.argument
         if operation.result is False:
             return state != old, state
@@ -268,7 +269,8 @@ class KeyValueModel:
             return operation.outcome_is_unknown or state == operation.result, state
         if operation.action == "put":
             return True, operation.argument
-        assert operation.action == "append" and isinstance(operation.argument, str), operation
+        assert operation.action == "append", operation
+        assert isinstance(operation.argument, str), operation
         if state is INDISTINCT:
             return True, state
         assert isinstance(state, str)
@@ -306,7 +308,8 @@ class LockModel:
     initial: State = _LockState(None, 0)
 
     def step(self, state: State, operation: Operation) -> tuple[bool, State]:
-        assert isinstance(state, _LockState) and operation.argument is not None, operation
+        assert isinstance(state, _LockState), state
+        assert operation.argument is not None, "an owner has a name"
         is_free = state.holder is None
         if operation.action == "acquire":
             if operation.outcome_is_unknown:

@@ -1,15 +1,11 @@
 """What it costs an order to let lost operations take effect, while no one counts how often each kind did.
 
 A walk that does not count may use a kind of lost operation more often than there are operations of it. Prices make it
-spare: each use costs 1, and more where earlier walks used too many. They are Lagrange multipliers of the constraints
+spare: each use costs USE, and more where earlier walks used too many. They are the Lagrange multipliers of
 
     uses of the kind before its (j+1)-th operation is invoked  <=  j        (for each kind, and j = 1, 2, … all)
-    uses of lost operations                                    <=  all of them
 
-so besides guiding the walk they can refute: an order that keeps every constraint costs at most `budget`. If a
-cheapest order costs more, there is none.
-
-Costs are whole numbers, so that this comparison is exact.
+so a use early on, when few of its kind were invoked, costs more than one later. They guide a walk and decide nothing.
 """
 
 from __future__ import annotations
@@ -23,8 +19,9 @@ from tests.linearizability.timeline import Timeline
 USE: Final = 10
 """The price of a use of any lost operation."""
 RISE: Final = 4
-DECAY=0.8
-"""What each use too many adds to the price at first; less in later rounds."""
+"""What each use too many adds to the price: so little that the next walk changes little else."""
+KEPT: Final = 0.8
+"""The part of a rise that is left when the order that was found after it uses less than it may."""
 
 
 class Prices:
@@ -32,42 +29,36 @@ class Prices:
 
     def __init__(self, timeline: Timeline) -> None:
         self._layers = {entry.kind.number: entry.layers for entry in timeline.lost}
-        self._extra = {number: [0] * (len(layers) + 1) for number, layers in self._layers.items()}
+        self._rises = {number: [0] * (len(layers) + 1) for number, layers in self._layers.items()}
         """For each kind the multiplier of the constraint of each j; that of j = 0 stays 0."""
-        self._uses_max = sum(len(layers) for layers in self._layers.values())
-        self._tabulate()
-
-    def _tabulate(self) -> None:
-        self._price: dict[int, list[int]] = {}
-        for number, layers in self._layers.items():
-            price, total = [], USE
-            for extra in reversed(self._extra[number]):
-                total += extra
-                price.append(total)
-            self._price[number] = price[::-1]
+        self._prices: dict[int, list[int]] = {}
+        self._add_up()
 
     def price(self, kind: int, layer: int) -> int:
         """What one use of this kind costs in this layer."""
-        return self._price[kind][bisect_right(self._layers[kind], layer)]
+        return self._prices[kind][bisect_right(self._layers[kind], layer)]
 
-    @property
-    def budget(self) -> int:
-        """No order that uses each lost operation at most once, and after its invocation, costs more than this."""
-        extra = sum(j * value for values in self._extra.values() for j, value in enumerate(values))
-        return USE * self._uses_max + extra
-
-    def adapt(self, uses: Mapping[int, Sequence[int]], round_number: int) -> None:
+    def adapt(self, uses: Mapping[int, Sequence[int]]) -> None:
         """Raise the prices of what an order used too often, and lower those of what it now uses less than it may.
 
         `uses` holds for each kind the layers of its uses, in order.
         """
         for number, layers in self._layers.items():
             used = uses.get(number, ())
-            extra = self._extra[number]
+            rises = self._rises[number]
             for j in range(1, len(layers) + 1):
-                before = len(used) if j == len(layers) else bisect_left(used, layers[j])
-                if before > j:
-                    extra[j] += RISE * (before - j)
-                elif extra[j] and before < j:
-                    extra[j] = int(extra[j]*DECAY)
-        self._tabulate()
+                used_before = len(used) if j == len(layers) else bisect_left(used, layers[j])
+                if used_before > j:
+                    rises[j] += RISE * (used_before - j)
+                elif used_before < j and rises[j]:
+                    rises[j] = int(rises[j] * KEPT)
+        self._add_up()
+
+    def _add_up(self) -> None:
+        """A use when c operations of its kind are invoked counts in the constraint of every j from c on."""
+        for number, rises in self._rises.items():
+            price, prices = USE, []
+            for rise in reversed(rises):
+                price += rise
+                prices.append(price)
+            self._prices[number] = prices[::-1]

@@ -35,9 +35,10 @@ def numbered_lines(name: str) -> Iterator[tuple[int, str]]:
                 if read > FILE_BYTES_MAX:
                     raise SourceError(name, 0, f"longer than {FILE_BYTES_MAX} bytes")
                 try:
-                    yield number, raw.decode("utf-8").rstrip("\r\n")
+                    text = raw.decode("utf-8-sig" if number == 1 else "utf-8")
                 except UnicodeDecodeError as error:
                     raise SourceError(name, number, f"not UTF-8 text ({error.reason} at byte {error.start})") from None
+                yield number, text.rstrip("\r\n")
     except OSError as error:
         raise SourceError(name, 0, error.strerror or str(error)) from None
     except ValueError as error:

@@ -44,6 +44,12 @@ class Lost(NamedTuple):
     seen_until: float
     """Past this position they leave no state that is told apart."""
 
+    def allows(self, uses: Sequence[int]) -> bool:
+        """Whether so many operations were invoked in time to take effect in these layers, given in order."""
+        if len(uses) > len(self.layers):
+            return False
+        return all(opened <= used for opened, used in zip(self.layers, uses, strict=False))
+
 
 class Group(NamedTuple):
     """The operations of one kind that are open in a layer and will return."""
@@ -62,7 +68,7 @@ class Live(NamedTuple):
     guarded: dict[State, list[Lost]]
     """Those that can leave a state which is told apart, by the only state in which they are legal."""
     leaving: list[Lost]
-    """Those that leave no state that is told apart, where it can still help to leave another. Empty where it can not."""
+    """Those that leave no state that is told apart, where it can still help to leave another one."""
 
 
 class Demand(NamedTuple):
@@ -258,18 +264,13 @@ class Timeline:
 
     def _demand(self) -> None:
         """Sets the demands of each layer."""
-        roots_of: dict[int, frozenset[State]] = {}
-        for number, kind in enumerate(self._kinds.values()):
-            roots = self._lens.roots(kind.example)
-            if roots is None:
-                return
-            roots_of[number] = frozenset(roots)
-        opened: dict[int, list[int]] = {}
+        roots_of = self._roots()
+        if roots_of is None:
+            return
+        opened: dict[int, list[int]] = {entry.kind.number: list(entry.layers) for entry in self.lost}
         """For each kind the layers in which one of its operations opened, in order."""
         last_wanted: dict[State, int] = {}
         last_opened: dict[State, int] = {}
-        for entry in self.lost:
-            opened[entry.kind.number] = list(entry.layers)
         for index, layer in enumerate(self.layers):
             for bit, _, kind in layer.open:
                 if bit & layer.must_opened:
@@ -279,29 +280,33 @@ class Timeline:
                 if bit == layer.target and kind.traits.guard is not ANY_STATE:
                     last_wanted[kind.traits.guard] = index
         last_rooted = dict.fromkeys(last_wanted, 0)
-        lost_roots = dict.fromkeys(last_wanted, 0)
         for number, layers in opened.items():
             layers.sort()
-            for guard in roots_of[number]:
-                if guard in last_wanted:
-                    before = bisect_right(layers, last_wanted[guard])
-                    if before:
-                        last_rooted[guard] = max(last_rooted[guard], layers[before - 1])
+            for guard in roots_of[number] & last_wanted.keys():
+                before = bisect_right(layers, last_wanted[guard])
+                if before:
+                    last_rooted[guard] = max(last_rooted[guard], layers[before - 1])
+        lost_roots = dict.fromkeys(last_wanted, 0)
         for entry in self.lost:
-            for guard in roots_of[entry.kind.number]:
-                if guard in lost_roots:
-                    lost_roots[guard] |= entry.bits
+            for guard in roots_of[entry.kind.number] & lost_roots.keys():
+                lost_roots[guard] |= entry.bits
         for guard, last in last_wanted.items():
             for index in range(last_rooted[guard], last + 1):
                 layer = self.layers[index]
-                waiting = roots = 0
-                for bit, _, kind in layer.open:
-                    if kind.traits.guard == guard:
-                        waiting |= bit
-                    if guard in roots_of[kind.number]:
-                        roots |= bit
+                waiting = sum(bit for bit, _, kind in layer.open if kind.traits.guard == guard)
+                roots = sum(bit for bit, _, kind in layer.open if guard in roots_of[kind.number])
                 waiting = -1 if last_opened[guard] > index else waiting
                 layer.demands.append(Demand(guard, waiting, roots | lost_roots[guard]))
+
+    def _roots(self) -> dict[int, frozenset[State]] | None:
+        """For each kind the guards of which it is a root."""
+        roots_of: dict[int, frozenset[State]] = {}
+        for kind in self._kinds.values():
+            roots = self._lens.roots(kind.example)
+            if roots is None:
+                return None
+            roots_of[kind.number] = frozenset(roots)
+        return roots_of
 
     def leads(self, state: State, guard: State) -> bool:
         """See `models.Lens`."""

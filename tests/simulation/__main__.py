@@ -30,6 +30,8 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error(f"there is no mutant {options.mutant!r}; --list-mutants names them")
     order = Order(options.engine, options.nodes, options.mutant)
     try:
+        if options.random_mutants:
+            return _random_mutants(options.random_mutants, options.seeds or MUTANT_SEEDS, options.jobs)
         if options.seed is not None:
             return _one(order, options.seed, trace=options.trace)
         if options.mutant:
@@ -40,7 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
     except MutantDoesNotFit as error:
         print(f"the mutant does not fit the code any more: {error}", file=sys.stderr)
         return UNUSABLE
-    except Exception:
+    except Exception:  # noqa: BLE001 - whatever it is, it is printed
         # Status 1 is a violation's alone: a defect of the simulator must not look like one.
         traceback.print_exc()
         return UNUSABLE
@@ -50,7 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m tests.simulation",
         description="Run the real core, state machine, turn and client under faults, in simulated time.",
-        epilog="Status: 0 all properties held, 1 one did not (with --mutant: it was caught), 2 the run is good for nothing.",
+        epilog="Status: 0 all properties held; 1 one did not (a mutant: it was caught); 2 the run is good for nothing.",
     )
     parser.add_argument("--engine", choices=sorted(ENGINES), default="raft")
     parser.add_argument("--nodes", type=_nodes, default=5, help="replicas, 1 to 9 (default 5)")
@@ -61,6 +63,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--json", action="store_true", help="the summary as one JSON object")
     parser.add_argument("--mutant", default="", metavar="NAME", help="plant a bug; stop at the first violation")
     parser.add_argument("--list-mutants", action="store_true", help="the names of the planted bugs")
+    parser.add_argument(
+        "--random-mutants", type=_jobs_or_more, metavar="N", help="plant N bugs that nobody chose, one at a time"
+    )
     return parser
 
 
@@ -74,6 +79,12 @@ def _seeds(text: str) -> range:
 def _nodes(text: str) -> int:
     if not text.isdecimal() or not 1 <= int(text) <= 9:
         raise argparse.ArgumentTypeError(f"expected a number from 1 to 9, got {text!r}")
+    return int(text)
+
+
+def _jobs_or_more(text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"expected a number from 1 on, got {text!r}")
     return int(text)
 
 
@@ -141,6 +152,23 @@ def _print_shortest(order: Order, result: Result) -> None:
     print(f"of {len(planned)} faults it needs {len(needed)}:")
     for fault in needed:
         print(f"  {fault}")
+
+
+def _random_mutants(count: int, seeds: range, jobs: int) -> int:
+    """Plant bugs that nobody chose; those that nothing notices are printed at the end."""
+    from tests.simulation import random_mutants
+
+    points = random_mutants.draw(count, seeds[0])
+    survivors = []
+    for number, fate in enumerate(random_mutants.fates(points, seeds, jobs), 1):
+        print(f"{number} of {count}: {fate}", flush=True)
+        if fate.by is None:
+            survivors.append(fate)
+    died = len(points) - len(survivors)
+    print(f"{died} of {len(points)} died ({100 * died / max(1, len(points)):.0f} %); alive:")
+    for fate in survivors:
+        print(f"  {fate.point}")
+    return HELD
 
 
 def _arguments(order: Order) -> str:

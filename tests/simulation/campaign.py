@@ -78,11 +78,13 @@ class Summary:
 
     def __str__(self) -> str:
         seeds = max(1, self.seeds)
+        took_s = max(self.took_s, 1e-9)
         lines = [
-            f"{self.seeds} seeds in {self.took_s:.1f} s: {self.seeds / max(self.took_s, 1e-9):.1f} a second, "
-            f"{self.simulated_us / 1e6 / max(self.took_s, 1e-9):.0f} times faster than real time",
-            f"{self.events} events ({self.events / seeds:.0f} a seed), {self.elections} elections "
-            f"({self.elections / seeds:.1f}), {self.committed} committed entries ({self.committed / seeds:.0f}), "
+            f"{self.seeds} seeds in {self.took_s:.1f} s: {self.seeds / took_s:.1f} a second",
+            f"{self.simulated_us / 1e6:.0f} s were simulated: {self.simulated_us / 1e6 / took_s:.0f} times real time",
+            f"{self.events} events ({self.events / seeds:.0f} a seed)",
+            f"{self.elections} elections ({self.elections / seeds:.1f} a seed)",
+            f"{self.committed} committed entries ({self.committed / seeds:.0f} a seed)",
             f"{self.operations} operations on keys, {self.locks} locks taken",
             f"the healed cluster served again within {self.healed_us_max / 1e6:.2f} s",
             "faults: " + ", ".join(f"{kind} {count}" for kind, count in sorted(self.faults.items())),

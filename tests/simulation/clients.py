@@ -1,7 +1,8 @@
 """A client's process: the real `Core`, `flows` and `Links` of `coordinator/client`, driven by the scheduler.
 
-What the two shells (`aio.py`, `sync.py`) do with an event loop or threads is done here with events: run a flow, and go on
-with it when its call is answered; send what is due; take in what came. What the workers ask is in `workload.py`.
+What the two shells (`aio.py`, `sync.py`) do with an event loop or threads is done here with events: run a flow, and
+go on with it when its call is answered; send what is due; take in what came. What the workers ask is in
+`workload.py`.
 """
 
 from __future__ import annotations

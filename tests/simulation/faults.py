@@ -31,7 +31,8 @@ class Fault(NamedTuple):
 
     def __str__(self) -> str:
         when = f" at the next {self.moment!r}" if self.moment else ""
-        return f"{self.at_us / 1e6:9.6f}s {self.kind} of {self.who}{when}, {self.duration_us / 1e3:.0f} ms, {self.level:.2f}"
+        how = f"{self.duration_us / 1e3:.0f} ms, {self.level:.2f}"
+        return f"{self.at_us / 1e6:9.6f}s {self.kind} of {self.who}{when}, {how}"
 
 
 class Kind(NamedTuple):
@@ -77,6 +78,7 @@ KINDS: Final = (
     Kind("stumble", 0.8, MOSTLY_LEADER, (5, 1_500), ("", "", "elected", "changing")),
     Kind("suspend", 0.5, MOSTLY_LEADER, (50, 3_000)),
     Kind("sleeping-leader", 0.8, ("leader",), (700, 3_000), ("", "sent", "sent", "kept-alive", "locked")),
+    Kind("coup", 0.8, ("leader",), (200, 2_000), ("", "kept-alive", "locked")),
     Kind("stall", 0.6, ("leader",), (200, 620)),
     # --- disks
     Kind("failed-fsync", 0.6, ANYONE, (50, 1_500)),

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 RESTART_US_MIN: Final = 30_000
 RESTART_US_MAX: Final = 700_000
 SLEEP_CUT_US: Final = 2_000
-"""What a leader had sent when it fell asleep is answered, and the answers wait for it."""
+"""What a leader had sent before it is cut off arrives, and is answered."""
 BLIND_US_MAX: Final = 3_000_000
 
 
@@ -207,6 +207,8 @@ class Injector:
         if node is None:
             return False
         others = [other.name for other in self.world.nodes if other is not node]
+        if not others:
+            return False
         if fault.level < 0.5:
             others = others[: 1 + fault.salt % len(others)]
         if fault.salt & 1:
@@ -334,20 +336,50 @@ class Injector:
         return True
 
     def _sleeping_leader(self, fault: Fault) -> bool:
-        """A leader's machine is suspended, and cut off from its peers when it wakes: it hears nobody for a while, and by its
-        clock no time has passed. Clients still ask it; some of them see nobody else, for longer than that."""
+        """A leader's machine is suspended, and cut off from its peers when it wakes: it hears nobody for a while, and
+        by its clock no time has passed. Clients still ask it; some of them see nobody else, for longer than that."""
         node = self._node(fault)
         if node is None or node.paused:
             return False
         node.pause(clock_stops=True)
         self.world.note(node.name, "sleeps")
         others = [other.name for other in self.world.nodes if other is not node]
-        self.world.scheduler.after(SLEEP_CUT_US, self._cut_off_sleeper, fault, node.name, others)
+        self.world.scheduler.after(SLEEP_CUT_US, self._cut_off, fault, node.name, others)
         wake_us = int(fault.duration_us * (0.6 + 0.35 * fault.level))
         self._later(fault._replace(duration_us=wake_us), node.resume)
         return True
 
-    def _cut_off_sleeper(self, fault: Fault, name: str, others: list[str]) -> None:
+    def _coup(self, fault: Fault) -> bool:
+        """A leader is cut off from its peers at the very moment when they can elect another at once: they saw its
+        channel fall silent, or it has told one of them to campaign, or they began anew and an operator asks one
+        to."""
+        node = self._node(fault)
+        if node is None:
+            return False
+        others = [other for other in self.world.nodes if other is not node]
+        if not others:
+            return False
+        way = fault.salt % 3
+        if way == 0:
+            node.bus.notice_loss()
+        elif way == 1:
+            operators.transfer(self.world, node, fault.salt // 3)
+        else:
+            for other in others:
+                other.die("with all followers")
+                self.world.scheduler.after(RESTART_US_MIN + int(fault.level * 20_000), other.start)
+            usurper = others[fault.salt // 3 % len(others)]
+            for delay_us in range(150_000, 450_000, 50_000):
+                self.world.scheduler.after(delay_us, self._usurp, usurper)
+        self.world.scheduler.after(SLEEP_CUT_US, self._cut_off, fault, node.name, [other.name for other in others])
+        return True
+
+    def _usurp(self, node: Node) -> None:
+        if not self.stopped and node.is_up:
+            operators.campaign(node)
+
+    def _cut_off(self, fault: Fault, name: str, others: list[str]) -> None:
+        """Cut a leader off from its peers; some clients see nobody else, for longer than that."""
         if self.stopped:
             return
         self._cut(fault, [(name, other) for other in others] + [(other, name) for other in others])

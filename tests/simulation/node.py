@@ -1,7 +1,7 @@
 """A node: a machine with a disk and a clock, and the process on it, built as `coordinator/replica/host.py` builds it.
 
-The process runs the host's own `Turn` over the unchanged replica, engine and state machine. Around them is only what the
-host's loop does: run a turn when something came or when it is due, and end when the journal fails.
+The process runs the host's own `Turn` over the unchanged replica, engine and state machine. Around them is only what
+the host's loop does: run a turn when something came or when it is due, and end when the journal fails.
 """
 
 from __future__ import annotations
@@ -107,6 +107,9 @@ class Node:
         self.paused = False
         self.kept_alive: dict[int, list[int]] = {}
         """Session to when this process took in a keep-alive of it, in waking time."""
+        self.leases_since_us = 0
+        """When, in waking time, its leadership began to count leases."""
+        self._leases: object = None
         self._keep_alive_counts: dict[tuple[str, int, int], int] = {}
         self._asleep_us = 0
         self._asleep_since_us: int | None = None
@@ -140,6 +143,7 @@ class Node:
         self.boots += 1
         self.highest_heard = 0
         self.kept_alive = {}
+        self._leases = None
         self._asleep_us = 0
         self._asleep_since_us = None
         now_us = self.clock.now_us()
@@ -262,6 +266,7 @@ class Node:
         self.clock.ahead_us = 0
         self._busy_until_us = world.scheduler.now_us + ahead_us
         if self.engine is not None:
+            self._note_leases()
             world.watch.turn_ended(self)
         if outcome.crash:
             self._ended("at an operator's word")
@@ -271,6 +276,7 @@ class Node:
 
     def _ended(self, why: str) -> None:
         """The process is over, and whoever looks after it starts it again."""
+        self.world.watch.died(self)
         self.die(why)
         self.world.injector.restart_later(self)
 
@@ -298,6 +304,14 @@ class Node:
         if request.term == self.engine.term and request.count > self._keep_alive_counts.get(asker, 0):
             self._keep_alive_counts[asker] = request.count
             self.kept_alive.setdefault(request.session, []).append(self.awake_us())
+
+    def _note_leases(self) -> None:
+        """A new leadership begins with full leases."""
+        assert self.replica is not None
+        if self.replica.leases is not self._leases:
+            self._leases = self.replica.leases
+            self.leases_since_us = self.awake_us()
+            self.kept_alive = {}
 
     def awake_us(self) -> int:
         """How long its processes have been awake and heard what came, in true time."""
@@ -337,8 +351,8 @@ class Node:
         self._something_came()
 
     def pause(self, *, clock_stops: bool) -> None:
-        """SIGSTOP, or a suspended machine, whose clock may stand still with it (not where lease reads are on: they assume
-        clocks that do not, `Options.lease_reads`)."""
+        """SIGSTOP, or a suspended machine, whose clock may stand still with it (not where lease reads are on: they
+        assume clocks that do not, `Options.lease_reads`)."""
         self.paused = True
         self._falls_asleep()
         self._due_us = None

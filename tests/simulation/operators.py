@@ -1,7 +1,7 @@
 """What operators do to a running cluster: transfer, campaign on request, step-down, changes of membership.
 
-They ask the engine of the node that they think leads, as the host does for them, between two turns. What is refused or comes
-to nothing is no fault; what must hold, holds all the same.
+They ask the engine of the node that they think leads, as the host does for them, between two turns. What is refused
+or comes to nothing is no fault; what must hold, holds all the same.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ def step_down(node: Node) -> bool:
 
 
 def new_replica(world: World, random: Random) -> bool:
-    """Begin a new replica, under an identity that was never used, on a node whose own is in no configuration any more or
-    whose disk is lost; it waits for a leader to send it the log, once it is made a member."""
+    """Begin a new replica, under an identity that was never used, on a node whose own is in no configuration any more
+    or whose disk is lost; it waits for a leader to send it the log, once it is made a member."""
     needed = world.replicas_in_use()
     idle = [node for node in world.nodes if node.disk.replica not in needed or node.disk.damaged]
     idle = [node for node in idle if node.disk.replica not in world.unborn]

@@ -8,9 +8,11 @@ from random import Random
 from typing import Final, NamedTuple
 
 from coordinator.replica import replica as replica_module
+from tests.simulation.clients import Client, Script
 from tests.simulation.faults import Fault
 from tests.simulation.history import Operation
 from tests.simulation.watch import Violation
+from tests.simulation.workload import Workload
 from tests.simulation.world import Settings, World, draw_plan
 
 EVENTS_MIN: Final = 4_000
@@ -81,7 +83,7 @@ def _heal(world: World) -> int:
     world.workload.ending = True
     probes = Probes(world)
     served_us = _wait(world, since_us, SERVE_US_MAX, probes.missing)
-    _wait(world, since_us, FREE_US_MAX, probes.held)
+    _wait(world, since_us, FREE_US_MAX, lambda: probes.held() or probes.missing())
     return served_us
 
 
@@ -104,11 +106,9 @@ class Probes:
         for client in world.clients:
             client.add_script(self._probe(client, world.workload))
 
-    def _probe(self, client, workload):  # type: ignore[no-untyped-def]
-        for attempt in range(100):
-            operation = yield from workload.put(client, "k0")
-            if operation.outcome == Operation.DONE:
-                break
+    def _probe(self, client: Client, workload: Workload) -> Script:
+        while (yield from workload.put(client, "k0")).outcome != Operation.DONE:
+            pass
         for key in range(workload.mix.keys):
             while (yield from workload.get(client, f"k{key}")).outcome != Operation.DONE:
                 pass
@@ -139,8 +139,11 @@ class Probes:
         world = self._world
         behind = self._behind()
         leader = world.watch.leader
-        settled = leader is not None and leader.leads and leader.engine.is_voter
-        if self._done == len(world.clients) and not behind and settled and not leader.engine.configuration.is_joint:
+        settled = (
+            leader is not None and leader.leads and leader.engine.is_voter and not leader.engine.configuration.is_joint
+        )
+        served = self._done == len(world.clients) and world.workload.idle
+        if served and settled and not behind:
             return ""
         leaders = ", ".join(node.name for node in world.nodes if node.leads) or "nobody"
         up = ", ".join(node.name for node in world.nodes if node.is_up)

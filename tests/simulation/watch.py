@@ -201,6 +201,11 @@ class Watch:
         if after.commit > before.commit:
             self._note_commits(node, before.commit, after.commit)
 
+    def died(self, node: Node) -> None:
+        """The process of `node` died within a turn: what it knew to be committed it may have told."""
+        if node.engine is not None and node.engine.log.commit > node.view.commit:
+            self._note_commits(node, node.view.commit, node.engine.log.commit)
+
     @staticmethod
     def _look(node: Node) -> View:
         engine = node.engine

@@ -86,6 +86,11 @@ class Workload:
         self._values = 0
         self._open: dict[str, set[Operation]] = {}
 
+    @property
+    def idle(self) -> bool:
+        """Is nothing open on any key?"""
+        return not any(self._open.values())
+
     def scripts(self, client: Client) -> list[Script]:
         mix = self.mix
         return [self._keys(client) for _ in range(mix.key_workers)] + [

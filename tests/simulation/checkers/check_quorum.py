@@ -1,7 +1,7 @@
 """Check-quorum: a leader that no majority answers leads no longer than an election time-out (thesis, section 6.2).
 
-Counted here from what its followers wrote to it that arrived, by the leader's own clock (history 13: a deaf leader keeps
-its followers quiet for as long as it speaks).
+Counted here from what its followers wrote to it that arrived, by the leader's own clock (history 13: a deaf leader
+keeps its followers quiet for as long as it speaks).
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 And a leader commits by counting only up to an entry of its own term: those of older terms go along with it.
 
-When the first replica takes an entry for committed, a majority of the voters' disks must hold it, in that term. Disks that
-were lost for good count where they held it: what they acknowledged, they had.
+When the first replica takes an entry for committed, a majority of the voters' disks must hold it, in that term. Disks
+that were lost for good count where they held it: what they acknowledged, they had.
 """
 
 from __future__ import annotations

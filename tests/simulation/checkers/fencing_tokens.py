@@ -1,4 +1,5 @@
-"""Tokens strictly growing: each grant of a name carries a higher fencing token than every one before (DESIGN.md, rule 6).
+"""Tokens strictly growing: each grant of a name carries a higher fencing token than every one before (DESIGN.md, rule
+6).
 
 A token names the entry that granted, and one entry grants a name once: two grants would share a token.
 """

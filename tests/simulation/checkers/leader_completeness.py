@@ -1,4 +1,5 @@
-"""Leader completeness: an entry committed in a term is in the logs of the leaders of all later terms (Raft, figure 3)."""
+"""Leader completeness: an entry committed in a term is in the logs of the leaders of all later terms (Raft, figure
+3)."""
 
 from __future__ import annotations
 

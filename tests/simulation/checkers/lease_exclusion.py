@@ -1,8 +1,8 @@
 """Leases are never doubly held: while a client's `check()` passes, the log gives its lock to nobody else.
 
-Held is what the client can prove by its own clock at a moment of true time. It is compared with other clients' leases when
-one is taken or renewed, and with the log when an entry ends a session or grants a lock: that is earlier than the day
-on which two holders meet.
+Held is what the client can prove by its own clock at a moment of true time. It is compared with other clients' leases
+when one is taken or renewed, and with the log when an entry ends a session or grants a lock: that is earlier than the
+day on which two holders meet.
 """
 
 from __future__ import annotations

@@ -42,27 +42,31 @@ class Linearizability(Checker):
     name = "linearizability"
 
     def finished(self) -> None:
-        operations = [
-            recorded.Operation(
-                number,
-                operation.client,
-                operation.action,
-                operation.key,
-                operation.argument,
-                operation.result if operation.outcome == Operation.DONE else None,  # type: ignore[arg-type]
-                operation.invoked,
-                operation.returned if operation.outcome == Operation.DONE else None,
-            )
-            for number, operation in enumerate(self.world.workload.history.operations)
-            if operation.outcome != Operation.NOTHING
-            and not (operation.action == "get" and operation.outcome != Operation.DONE)
-        ]
-        self.checks += len(operations)
-        outcome = checker.check(KeyModel(), operations, time_limit_s=SEARCH_S_MAX)
-        if outcome.verdict is checker.Verdict.LINEARIZABLE:
-            return
-        if outcome.window is None:
-            self.violated(f"no verdict within {SEARCH_S_MAX:g} s")
-            return
-        window = outcome.window
-        self.violated(f"{window.key}: {window.stuck} can not be ordered among {window.open}")
+        by_key: dict[str, list[recorded.Operation]] = {}
+        for number, operation in enumerate(self.world.workload.history.operations):
+            done = operation.outcome == Operation.DONE
+            if operation.outcome != Operation.NOTHING and (done or operation.action != "get"):
+                by_key.setdefault(operation.key, []).append(_recorded(number, operation, done=done))
+        for key, operations in by_key.items():
+            self.checks += len(operations)
+            verdict = checker.check(KeyModel(), operations, time_limit_s=SEARCH_S_MAX).verdict
+            if verdict is checker.Verdict.NOT_LINEARIZABLE:
+                self.violated(f"what clients saw of {key} in {len(operations)} operations is no order of them")
+            elif verdict is not checker.Verdict.LINEARIZABLE:
+                self.violated(f"no verdict on {key} within {SEARCH_S_MAX:g} s")
+
+
+def _recorded(number: int, operation: Operation, *, done: bool) -> recorded.Operation:
+    result = operation.result if done else None
+    assert result is None or isinstance(result, (bool, bytes)), f"{result!r} can not be compared"
+    returned = operation.returned if done else None
+    return recorded.Operation(
+        number,
+        operation.client,
+        operation.action,
+        operation.key,
+        operation.argument,
+        result,
+        operation.invoked,
+        returned,
+    )

@@ -40,7 +40,7 @@ class NoLostWrite(Checker):
 
     def finished(self) -> None:
         leader = self.world.watch.leader
-        assert leader is not None and leader.engine is not None, "a healed cluster has a leader"
+        assert leader is not None, "a healed cluster has a leader"
         for node in self.world.nodes:
             if node.engine is not None and leader.engine.configuration.member(node.disk.replica):
                 self.checks += 1

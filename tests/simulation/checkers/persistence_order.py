@@ -1,7 +1,8 @@
 """Nothing leaves before what it promises is on disk (DESIGN.md, rule 3; Raft, section 5.2 and figure 2).
 
-A vote, an acknowledgement, a request for votes, an answer to a client: each is compared with its sender's disk at the moment of its sending. A
-disk that knows a higher term keeps every promise of a lower one by itself: nothing is done in that term any more.
+A vote, an acknowledgement, a request for votes, an answer to a client: each is compared with its sender's disk at the
+moment of its sending. A disk that knows a higher term keeps every promise of a lower one by itself: nothing is done
+in that term any more.
 """
 
 from __future__ import annotations
@@ -54,8 +55,9 @@ class PersistenceOrder(Checker):
                         f"{node.name} grants its vote of term {message.term} to {receiver:x}; its disk holds {on_disk}"
                     )
             elif type(message) is VoteRequest:
-                if not message.pre and not _keeps(on_disk, message.term, disk.replica):
-                    self.violated(f"{node.name} asks for votes in term {message.term}; its disk holds {on_disk}")
+                if message.pre or _keeps(on_disk, message.term, disk.replica):
+                    continue
+                self.violated(f"{node.name} asks for votes in term {message.term}; its disk holds {on_disk}")
 
     def journaled(self, node: Node, write: Write) -> None:
         if write.head is not None:

@@ -1,4 +1,5 @@
-"""Pre-vote: a term is raised only by a campaign that a majority said beforehand it would vote for (thesis, section 9.6).
+"""Pre-vote: a term is raised only by a campaign that a majority said beforehand it would vote for (thesis, section
+9.6).
 
 So whoever was cut off does not come back with a higher term and depose a leader that everyone else follows.
 """

@@ -1,4 +1,5 @@
-"""Reads are never stale: a read that began after a write was acknowledged, or read, sees that revision or a later one."""
+"""Reads are never stale: a read that began after a write was acknowledged, or read, sees that revision or a later
+one."""
 
 from __future__ import annotations
 

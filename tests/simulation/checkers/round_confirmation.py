@@ -1,4 +1,5 @@
-"""A round is confirmed once a majority has answered it in its own term, and never before (thesis, section 6.4; history 5).
+"""A round is confirmed once a majority has answered it in its own term, and never before (thesis, section 6.4;
+history 5).
 
 Reads, keep-alives and check-quorum all rest on it. It is counted here from the answers that followers send.
 """

@@ -1,4 +1,5 @@
-"""Snapshot safety: a snapshot is the state after a committed entry, byte for byte the same whoever took it (Raft, section 7).
+"""Snapshot safety: a snapshot is the state after a committed entry, byte for byte the same whoever took it (Raft,
+section 7).
 
 And a process that starts from one has the state that it holds: nothing of it is lost on the way through the disk.
 """

@@ -1,7 +1,8 @@
 """A leader that slept expires nobody who spoke meanwhile (history 3): stalls are added to every lease.
 
-Before a leader may propose to expire a session, it must have been awake, and have heard, for a whole time to live without
-a keep-alive of it: what lay unread, or waits for a majority's word, while the leader slept or was cut off counts.
+Before a leader may propose to expire a session, it must have been awake, and have heard, for a whole time to live
+without a keep-alive of it: what lay unread, or waits for a majority's word, while the leader slept or was cut off
+counts.
 """
 
 from __future__ import annotations
@@ -38,9 +39,9 @@ class StallsSpareSessions(Checker):
         self.checks += 1
         assert node.replica is not None
         session = node.replica.machine.sessions.get(number)
-        heard_us = node.kept_alive.get(number)
-        if session is None or not heard_us:
+        if session is None:
             return
+        heard_us = [node.leases_since_us, *node.kept_alive.get(number, [])]
         ttl_us = session.ttl_ms * 1_000 * TOLERANCE
         now_us = node.awake_us()
         awake_us = now_us - heard_us[-1]

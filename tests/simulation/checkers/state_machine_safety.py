@@ -40,5 +40,6 @@ class StateMachineSafety(Checker):
             self.violated(f"{node.name} applies another entry at {index} than the first replica to get there")
         if known[1] != result or known[2] != events:
             self.violated(
-                f"{node.name} gets {result} and {events} from entry {index}, the first replica got {known[1]} and {known[2]}"
+                f"{node.name} gets {result} and {events} from entry {index}; "
+                f"the first replica got {known[1]} and {known[2]}"
             )

@@ -1,8 +1,8 @@
 """Planted bugs: the product with one rule broken, to show that the simulator would notice.
 
-A mutant is an edit of one function's source, in memory: the text that keeps the rule is replaced by one that does not. Where
-the product's text has changed so that an edit no longer fits, that is an error and never a survivor. The mutants are
-in the modules beside this one, by what they break.
+A mutant is an edit of one function's source, in memory: the text that keeps the rule is replaced by one that does
+not. Where the product's text has changed so that an edit no longer fits, that is an error and never a survivor. The
+mutants are in the modules beside this one, by what they break.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""Promises broken: something leaves before it is on disk, or what was on disk is forgotten (DESIGN.md, rules 3 and 4)."""
+"""Promises broken: something leaves before it is on disk, or what was on disk is forgotten (DESIGN.md, rules 3 and
+4)."""
 
 from __future__ import annotations
 
@@ -60,14 +61,7 @@ MUTANTS: Final = (
             Edit(
                 "coordinator.replica.turn:Turn._write",
                 "self._journal.commit(writes)",
-                "\n".join(
-                    (
-                        "try:",
-                        "            self._journal.commit(writes)",
-                        "        except Exception:",
-                        "            pass",
-                    )
-                ),
+                "try:\n            self._journal.commit(writes)\n        except Exception:\n            pass",
             ),
         ),
     ),

@@ -43,21 +43,33 @@ def planted_edits(edits: Sequence[Edit]) -> Iterator[None]:
         for edit in edits:
             function = _find(edit.where)
             source = sources.get(edit.where) or textwrap.dedent(inspect.getsource(function))
-            if source.count(edit.before) != 1:
+            found = source.count(edit.before)
+            if found != 1:
                 raise MutantDoesNotFit(
-                    f"{edit.where}: expected this text once, found it {source.count(edit.before)} times: {edit.before!r}"
+                    f"{edit.where}: expected this text once, found it {found} times: {edit.before!r}"
                 )
             sources[edit.where] = source.replace(edit.before, edit.after)
         for where, source in sources.items():
             function = _find(where)
-            original = function.__code__
-            function.__code__ = _compiled(function, source)
-            undo.callback(_restore, function, original)
+            undo.enter_context(swapped(function, _compiled(function, source)))
         yield
 
 
-def _restore(function: FunctionType, code: CodeType) -> None:
-    function.__code__ = code
+@contextmanager
+def swapped(function: FunctionType, module: CodeType) -> Iterator[None]:
+    """Give `function` the code of the only function that `module`, a compiled module, defines."""
+    made: dict[str, Callable[..., Any]] = {}
+    exec(module, function.__globals__, made)
+    (mutated,) = made.values()
+    assert isinstance(mutated, FunctionType)
+    original = function.__code__
+    if mutated.__code__.co_freevars != original.co_freevars:
+        raise MutantDoesNotFit(f"{function.__qualname__} closes over other names than before")
+    function.__code__ = mutated.__code__
+    try:
+        yield
+    finally:
+        function.__code__ = original
 
 
 def _find(where: str) -> FunctionType:
@@ -78,13 +90,5 @@ def _compiled(function: FunctionType, source: str) -> CodeType:
     lines = source.splitlines(keepends=True)
     while lines[0].startswith("@"):
         lines.pop(0)
-    module = compile(
-        "".join(lines), f"<mutant of {function.__qualname__}>", "exec", __future__.annotations.compiler_flag
-    )
-    made: dict[str, Callable[..., Any]] = {}
-    exec(module, function.__globals__, made)
-    (mutated,) = made.values()
-    assert isinstance(mutated, FunctionType)
-    if mutated.__code__.co_freevars != function.__code__.co_freevars:
-        raise MutantDoesNotFit(f"{function.__qualname__} closes over other names than before")
-    return mutated.__code__
+    name = f"<mutant of {function.__qualname__}>"
+    return compile("".join(lines), name, "exec", __future__.annotations.compiler_flag)

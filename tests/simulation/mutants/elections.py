@@ -8,6 +8,8 @@ from tests.simulation.mutants.edits import Edit, Mutant
 
 _CORE: Final = "coordinator.consensus.raft.core"
 _ELECTIONS: Final = "coordinator.consensus.raft.elections"
+_FREE: Final = "granted = raft.vote in (_NOBODY, sender)"
+_HIGHER: Final = "if response.term > raft.term:\n        "
 _TERM_OF_VOTE: Final = "if response.granted and response.term != raft.term + response.pre:"
 
 MUTANTS: Final = (
@@ -39,7 +41,7 @@ MUTANTS: Final = (
         (
             Edit(
                 f"{_ELECTIONS}:on_vote_request",
-                "granted = raft.vote in (_NOBODY, sender) and raft.log.up_to_date",
+                f"{_FREE} and raft.log.up_to_date",
                 "granted = raft.log.up_to_date",
             ),
         ),
@@ -50,8 +52,8 @@ MUTANTS: Final = (
         (
             Edit(
                 f"{_ELECTIONS}:on_vote_request",
-                "granted = raft.vote in (_NOBODY, sender) and raft.log.up_to_date(request.last_index, request.last_term)",
-                "granted = raft.vote in (_NOBODY, sender)",
+                f"{_FREE} and raft.log.up_to_date(request.last_index, request.last_term)",
+                _FREE,
             ),
             Edit(
                 f"{_ELECTIONS}:on_vote_request",
@@ -137,8 +139,8 @@ MUTANTS: Final = (
         (
             Edit(
                 "coordinator.consensus.raft.replication:on_append_response",
-                "if response.term > raft.term:\n        elections.become_follower(raft, response.term, 0, now_us)\n        return",
-                "if response.term > raft.term:\n        return",
+                f"{_HIGHER}elections.become_follower(raft, response.term, 0, now_us)\n",
+                _HIGHER,
             ),
         ),
     ),

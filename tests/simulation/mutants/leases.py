@@ -140,8 +140,8 @@ MUTANTS: Final = (
         (
             Edit(
                 f"{_LEASES}:Leases.renew",
-                "deadline = self._lease_us + ttl_ms * 1_000",
-                "deadline = self._deadlines.get(session, self._lease_us + ttl_ms * 1_000)",
+                "self._set_deadline(session, self._lease_us + ttl_ms * 1_000)",
+                "self._set_deadline(session, self._deadlines.get(session, self._lease_us + ttl_ms * 1_000))",
             ),
         ),
     ),

@@ -18,7 +18,8 @@ MUTANTS: Final = (
             Edit(
                 f"{_CORE}:Raft.configuration",
                 "return self.configurations[-1][1]",
-                "return next((c for i, c in reversed(self.configurations) if i <= self.log.commit), self.configurations[0][1])",
+                "committed = [c for index, c in self.configurations if index <= self.log.commit]\n"
+                "    return committed[-1] if committed else self.configurations[0][1]",
             ),
         ),
     ),

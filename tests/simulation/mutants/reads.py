@@ -83,7 +83,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "lease-read-after-a-pause",
-        "Options.lease_reads: a lease holds for an election time-out after the sending of a confirmed round, and no longer",
+        "Options.lease_reads: a lease ends an election time-out after the sending of the last confirmed round",
         (
             Edit(f"{_READS}:holds_lease", "and now_us - raft.rounds.confirmed_at_us < lease_us", ""),
             # A leader that sleeps finds out at its next look; so that it reads before that, as a paused process would.
