@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import io
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -70,12 +71,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Millions of small tuples live long here, and none of them forms a cycle.
     gc.disable()
     status = ALL_LINEARIZABLE
-    for name in options.files:
-        status = max(status, _judge(name, options.model, options.picture, options.time_limit_s), key=_rank)
+    for number, name in enumerate(options.files, start=1):
+        picture = None
+        if options.picture is not None:
+            # Files of one name from several directories have pictures of their own.
+            is_again = any(Path(earlier).name == Path(name).name for earlier in options.files[: number - 1])
+            picture = options.picture / (Path(name).name + (f".{number}.svg" if is_again else ".svg"))
+        status = max(status, _judge(name, options.model, picture, options.time_limit_s), key=_rank)
     return status
 
 
-def _judge(name: str, model_name: str, pictures: Path | None, time_limit_s: float | None) -> int:
+def _judge(name: str, model_name: str, picture: Path | None, time_limit_s: float | None) -> int:
     new_model, parse = FORMATS[model_name]
     model = new_model()
     try:
@@ -89,15 +95,14 @@ def _judge(name: str, model_name: str, pictures: Path | None, time_limit_s: floa
         return SOME_UNKNOWN
     if outcome.verdict is Verdict.LINEARIZABLE:
         return ALL_LINEARIZABLE
-    if pictures is not None:
+    if picture is not None:
         assert outcome.bad_key is not None
-        window = find_window(model, operations, outcome.bad_key)
-        path = pictures / (Path(name).name + ".svg")
+        drawing = draw(find_window(model, operations, outcome.bad_key), title=Path(name).name)
         try:
-            pictures.mkdir(parents=True, exist_ok=True)
-            path.write_text(draw(window, title=Path(name).name), encoding="utf-8")
+            picture.parent.mkdir(parents=True, exist_ok=True)
+            picture.write_text(drawing, encoding="utf-8")
         except OSError as error:
-            print(f"{path}: {error.strerror or error}", file=sys.stderr, flush=True)
+            print(f"{picture}: {error.strerror or error}", file=sys.stderr, flush=True)
             return BAD_INPUT
     return SOME_NOT_LINEARIZABLE
 
@@ -115,4 +120,8 @@ def _seconds(text: str) -> float:
 
 
 if __name__ == "__main__":
+    for stream in (sys.stdout, sys.stderr):
+        # A file name need not be text: it is printed as it was given.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="surrogateescape")
     sys.exit(main())

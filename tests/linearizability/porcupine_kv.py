@@ -60,7 +60,8 @@ def _fields(text: str) -> tuple[str, str, str, str, str]:
     while text[at:end].strip(" \t,"):
         field = _FIELD.match(text, at, end)
         if field is None:
-            raise HistoryError(f"expected ':name value' at column {at + 1}, got {text[at : at + 40]!r}")
+            rest = text[at:].lstrip()
+            raise HistoryError(f"expected ':name value' at column {len(text) - len(rest) + 1}, got {rest[:40]!r}")
         if field[1] in found:
             raise HistoryError(f"the field :{field[1][:_LONGEST_SHOWN]} comes twice")
         found[field[1]] = field[2]

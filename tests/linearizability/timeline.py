@@ -23,6 +23,9 @@ from tests.linearizability.models import ANY_STATE, INDISTINCT, Model, State, Tr
 _NOT_ASKED: Final = (None, 0.0)
 """Compared by identity: the effect of a kind on a state that the model was not asked for yet."""
 
+_DEMANDS_A_LAYER_MAX: Final = 32
+"""On average."""
+
 
 class Kind(NamedTuple):
     """Operations that step alike in every state."""
@@ -290,7 +293,12 @@ class Timeline:
         for entry in self.lost:
             for guard in roots_of[entry.kind.number] & lost_roots.keys():
                 lost_roots[guard] |= entry.bits
-        for guard, last in last_wanted.items():
+        left = _DEMANDS_A_LAYER_MAX * len(self.layers)
+        for guard, last in sorted(last_wanted.items(), key=lambda item: item[1] - last_rooted[item[0]]):
+            left -= last + 1 - last_rooted[guard]
+            if left < 0:
+                # A demand only spares work. The long ones are the dear ones.
+                return
             for index in range(last_rooted[guard], last + 1):
                 layer = self.layers[index]
                 waiting = sum(bit for bit, _, kind in layer.open if kind.traits.guard == guard)

@@ -50,8 +50,10 @@ def find_window(model: Model, operations: Iterable[Operation], key: str) -> Wind
         found = end.value
     assert found is not True, "the key is not linearizable"
     layer = timeline.layers[walk.furthest]
+    orders = [place(timeline, trace).order for _, _, _, trace, _ in walk.furthest_configurations]
     states: list[State] = []
-    for state, *_ in walk.furthest_configurations:
+    for order in orders:
+        state = _state_after(model, order)
         if state not in states and len(states) < STATES_MAX:
             states.append(state)
     in_flight = (
@@ -59,5 +61,12 @@ def find_window(model: Model, operations: Iterable[Operation], key: str) -> Wind
         for operation in of_key
         if operation.invoked < layer.position and (operation.returned is None or operation.returned >= layer.position)
     )
-    prefix = place(timeline, walk.furthest_configurations[0][3]).order
-    return Window(key, layer.target_operation, tuple(in_flight), prefix, tuple(states), is_furthest=found is False)
+    return Window(key, layer.target_operation, tuple(in_flight), orders[0], tuple(states), is_furthest=found is False)
+
+
+def _state_after(model: Model, order: Iterable[Operation]) -> State:
+    state = model.initial
+    for operation in order:
+        is_legal, state = model.step(state, operation)
+        assert is_legal, "an order is placed where each operation is legal"
+    return state
