@@ -124,6 +124,13 @@ class Raft:
         return self.replica in self.configuration.voter_ids
 
     @property
+    def may_campaign(self) -> bool:
+        """Is it a voter, or was it one before changes that are not committed yet? Its log may be the one that is needed
+        to commit them (thesis, section 4.2.2)."""
+        open_ones = [configuration for index, configuration in self.configurations if index > self.log.commit]
+        return any(self.replica in c.voter_ids for c in (self.configuration_at(self.log.commit), *open_ones))
+
+    @property
     def confirmed_at_us(self) -> int:
         """When the last round that a majority has answered was sent. Of a leader only."""
         return self.rounds.confirmed_at_us

@@ -43,7 +43,7 @@ def tick(raft: Raft, now_us: int) -> None:
         if raft.role is Role.LEADER:
             transfer.tick(raft, now_us)
     elif now_us >= raft.election_due_us:
-        if raft.is_voter:
+        if raft.may_campaign:
             _campaign(raft, now_us, pre=True)
         else:
             reset_timer(raft, now_us)
