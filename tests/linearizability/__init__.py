@@ -9,10 +9,12 @@
     history.complete("b", None)          # stale: the write had returned
     assert check(RegisterModel(), history.operations()).verdict is Verdict.NOT_LINEARIZABLE
 
-Where a file goes: `history` says what an operation is, `models` what an object does. `checker` gives the verdict on a
-history and `search` that on one key, by walks (`walk`) over its layers (`timeline`); `prices` guides them. `window`
-finds what can not be ordered and `picture` draws it. `jepsen` and `porcupine_kv` read recorded files (`source`), and
-`python -m tests.linearizability` judges them. `oracles` are slow deciders for tests.
+Where a file goes. `history` says what an operation is, `models` what an object does, `checker` gives the verdict.
+The verdict on one key is `search`'s, by walks (`walk`) from layer to layer (`layers`, laid out by `timeline`, crossed
+in `crossing` by the steps in `moves`). `kinds`, `lost`, `demands` and `prices` are what makes walks short; `placing`
+turns a finding into an order. `window` finds what can not be ordered and `picture` draws it. `jepsen` and
+`porcupine_kv` read recorded files (`source`), and `python -m tests.linearizability` judges them. `oracles` are slow
+deciders for tests.
 """
 
 from __future__ import annotations

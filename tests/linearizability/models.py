@@ -124,25 +124,39 @@ class SharpLens:
 
 
 class _RegisterLens:
-    """A value matters while a read that has yet to return gives it, or a compare-and-set compares with it."""
+    """A value matters while an operation that has yet to return depends on it."""
 
     states_are_bounded = True
 
     def __init__(self, operations: Sequence[Operation]) -> None:
         self._until: dict[State, float] = {}
         self.indistinct_wanted_until = -math.inf
+        lost: dict[State, list[State]] = {}
+        """For each value those from which a compare-and-set of unknown outcome may lead to it."""
         for operation in operations:
-            position = math.inf if operation.returned is None else operation.returned
-            if operation.action == "read":
-                seen = operation.result
+            if operation.action == "read" and operation.returned is not None:
+                self._see(operation.result, operation.returned)
             elif operation.action == "cas":
                 assert isinstance(operation.argument, tuple)
-                seen = operation.argument[0]
-                if operation.result is False:
-                    self.indistinct_wanted_until = max(self.indistinct_wanted_until, position)
-            else:
-                continue
-            self._until[seen] = max(self._until.get(seen, -math.inf), position)
+                old, new = operation.argument
+                if operation.returned is None:
+                    lost.setdefault(new, []).append(old)
+                else:
+                    self._see(old, operation.returned)
+                    if operation.result is False:
+                        self.indistinct_wanted_until = max(self.indistinct_wanted_until, operation.returned)
+        # Whether such a one could take effect matters as long as the value that it leaves does.
+        changed = list(self._until)
+        while changed:
+            new = changed.pop()
+            changed += [old for old in lost.get(new, ()) if self._see(old, self._until[new])]
+
+    def _see(self, state: State, position: float) -> bool:
+        """The state matters until that position at least. Returns whether that is news."""
+        is_news = position > self._until.get(state, -math.inf)
+        if is_news:
+            self._until[state] = position
+        return is_news
 
     def told_apart_until(self, state: State) -> float:
         return math.inf if state is INDISTINCT else self._until.get(state, -math.inf)

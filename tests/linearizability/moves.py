@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final, NamedTuple
 
+from tests.linearizability.kinds import Group, Kind, Lost
 from tests.linearizability.models import INDISTINCT, State
 from tests.linearizability.prices import Prices
-from tests.linearizability.timeline import Group, Kind, Lost, Timeline
+from tests.linearizability.timeline import Timeline
 
 _TABLES_MAX: Final = 4_096
 """Layers for which the moves are remembered at once."""
@@ -69,11 +71,13 @@ class Moves:
     def moves(self, table: Table, state: State) -> list[Move]:
         """What can be done in this state, one entry a kind. Also written into the table."""
         layer = self._timeline.layers[table.layer]
-        live = self._timeline.live(table.layer)
+        live = self._timeline.live[table.layer]
         lost = {entry.kind.number: entry for entry in table.guarded.get(state, ())}
         lost.update((entry.kind.number, entry) for entry in live.unguarded)
-        if live.leaving and (state in layer.shunned or layer.someone_observes_all):
-            self._add_leaving(lost, table.layer, state, live.leaving)
+        if layer.position <= self._timeline.indistinct_wanted_until and (
+            state in layer.shunned or layer.someone_observes_all
+        ):
+            self._add_leaving(lost, table.layer, state, live.leaving())
         assert layer.groups is not None, "the layer is prepared"
         moves = [
             self._move(table, state, group, lost.pop(group.kind.number, None))
@@ -88,7 +92,7 @@ class Moves:
         return 0 if self._prices is None else self._prices.price(entry.kind.number, index)
 
     def _new_table(self, index: int) -> Table:
-        live = self._timeline.live(index)
+        live = self._timeline.live[index]
         cheapest_blind: dict[State, int] = {}
         for entry in live.unguarded:
             if not entry.kind.traits.is_blind:
@@ -115,7 +119,7 @@ class Moves:
         price = cheapest_blind.get(effect[0])
         return price is not None and price <= self._price(entry, index)
 
-    def _add_leaving(self, lost: dict[int, Lost], index: int, state: State, leaving: list[Lost]) -> None:
+    def _add_leaving(self, lost: dict[int, Lost], index: int, state: State, leaving: Iterable[Lost]) -> None:
         """Adds the lost operations that are good for leaving this state, and nothing else. They are all alike now."""
         cheapest: Lost | None = None
         counted: Lost | None = None

@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 from tests.linearizability.crossing import Trace
 from tests.linearizability.history import Operation
-from tests.linearizability.timeline import Layer, Timeline
+from tests.linearizability.layers import Layer
+from tests.linearizability.timeline import Timeline
 
 
 class Placed(NamedTuple):

@@ -13,162 +13,19 @@ each keeps its bit for ever, in the order of invocation from the lowest; the oth
 from __future__ import annotations
 
 import heapq
-from bisect import bisect_right
+import math
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import Final
 
+from tests.linearizability.demands import set_demands
 from tests.linearizability.history import Operation
-from tests.linearizability.models import ANY_STATE, INDISTINCT, Model, State, Traits
+from tests.linearizability.kinds import Kind, Lost
+from tests.linearizability.layers import Layer
+from tests.linearizability.lost import live_by_layer
+from tests.linearizability.models import INDISTINCT, Model, State
 
 _NOT_ASKED: Final = (None, 0.0)
 """Compared by identity: the effect of a kind on a state that the model was not asked for yet."""
-
-_DEMANDS_A_LAYER_MAX: Final = 32
-"""On average."""
-
-
-class Kind(NamedTuple):
-    """Operations that step alike in every state."""
-
-    number: int
-    example: Operation
-    traits: Traits
-
-
-class Lost(NamedTuple):
-    """The operations of one kind whose outcome is unknown."""
-
-    kind: Kind
-    bits: int
-    operations: tuple[Operation, ...]
-    """In the order of invocation, which is that of their bits."""
-    layers: tuple[int, ...]
-    """For each of them the first layer in which it may take effect."""
-    seen_until: float
-    """Past this position they leave no state that is told apart."""
-
-    def allows(self, uses: Sequence[int]) -> bool:
-        """Whether so many operations were invoked in time to take effect in these layers, given in order."""
-        if len(uses) > len(self.layers):
-            return False
-        return all(opened <= used for opened, used in zip(self.layers, uses, strict=False))
-
-
-class Group(NamedTuple):
-    """The operations of one kind that are open in a layer and will return."""
-
-    kind: Kind
-    mask: int
-    bits: tuple[int, ...]
-    """The first to return first."""
-
-
-class Live(NamedTuple):
-    """The lost operations that may take effect in some layer, by what they are good for there."""
-
-    unguarded: list[Lost]
-    """Those that can leave a state which is told apart, and are legal in more than one state."""
-    guarded: dict[State, list[Lost]]
-    """Those that can leave a state which is told apart, by the only state in which they are legal."""
-    leaving: list[Lost]
-    """Those that leave no state that is told apart, where it can still help to leave another one."""
-
-
-class Demand(NamedTuple):
-    """A state that is yet to come, in some layer, with no root of it invoked later (see `models.Lens`)."""
-
-    guard: State
-    waiting: int
-    """Bits of the open operations that wait for it; -1, which has all bits, if one invoked later will."""
-    roots: int
-    """Bits of the operations invoked so far, and not returned, that are roots of it."""
-
-
-class Layer:
-    """What lies between one return and the return before. See the head of this file."""
-
-    __slots__ = (
-        "changing",
-        "demands",
-        "groups",
-        "live",
-        "may_opened",
-        "must_opened",
-        "observed",
-        "open",
-        "position",
-        "settled",
-        "shunned",
-        "someone_observes_all",
-        "target",
-        "target_operation",
-        "total",
-    )
-
-    def __init__(
-        self,
-        target: int,
-        target_operation: Operation,
-        must_opened: int,
-        may_opened: int,
-        open_operations: tuple[tuple[int, Operation, Kind], ...],
-    ) -> None:
-        assert target_operation.returned is not None
-        self.position: Final = target_operation.returned
-        self.target: Final = target
-        self.target_operation: Final = target_operation
-        self.must_opened: Final = must_opened
-        """Bits of the operations invoked since the layer before that will return."""
-        self.may_opened: Final = may_opened
-        """Bits of those that will not."""
-        self.open: Final = open_operations
-        """(bit, operation, kind) of all that are open here and will return, the target among them."""
-        self.groups: list[Group] | None = None
-        """None until the layer is prepared; then the open operations by kind."""
-        self.total = 0
-        """Bits of the open operations that are legal in every state."""
-        self.changing = 0
-        """Bits of the open operations that change some state."""
-        self.observed: set[State] = set()
-        """States in which alone some open operation is legal."""
-        self.shunned: set[State] = set()
-        """States in which alone some open operation that changes nothing is not legal."""
-        self.someone_observes_all = False
-        """Of some open operation neither is known, and it depends on the state."""
-        self.settled: dict[State, int] = {}
-        """What `Timeline.settled` found so far."""
-        self.demands: list[Demand] = []
-        """A configuration that can not meet one of these leads nowhere."""
-        self.live: Live | None = None
-        """What `Timeline.live` found."""
-
-    def prepare(self) -> None:
-        """Sets what is derived from the open operations."""
-        by_kind: dict[int, list[tuple[int, int]]] = {}
-        kinds: dict[int, Kind] = {}
-        for bit, operation, kind in self.open:
-            assert operation.returned is not None
-            by_kind.setdefault(kind.number, []).append((operation.returned, bit))
-            kinds[kind.number] = kind
-            traits = kind.traits
-            if traits.is_total:
-                self.total |= bit
-            if not traits.is_read_only:
-                self.changing |= bit
-            if traits.guard is not ANY_STATE:
-                self.observed.add(traits.guard)
-            elif traits.shunned is not ANY_STATE:
-                self.shunned.add(traits.shunned)
-            elif not traits.is_blind:
-                self.someone_observes_all = True
-        self.groups = [
-            Group(kinds[number], sum(bit for _, bit in bits), tuple(bit for _, bit in sorted(bits)))
-            for number, bits in by_kind.items()
-        ]
-
-    def operation(self, bit: int) -> Operation:
-        """The open operation of that bit."""
-        return next(operation for other, operation, _ in self.open if other == bit)
 
 
 class Timeline:
@@ -193,7 +50,10 @@ class Timeline:
         self.layers: Final = self._lay(operations, bit_of)
         self.lost: Final = self._group(lost, bit_of)
         self.lost_bits: Final = (1 << len(lost)) - 1
-        self._demand()
+        self.live: Final = live_by_layer(self.lost, [layer.position for layer in self.layers])
+        """For each layer the lost operations that can help anyone there."""
+        roots = {kind.number: self._lens.roots(kind.example) for kind in self._kinds.values()}
+        set_demands(self.layers, self.lost, roots)
 
     def _kind_of(self, operation: Operation) -> Kind:
         traits = self._model.traits(operation)
@@ -265,57 +125,6 @@ class Timeline:
             for number, alike in by_kind.items()
         ]
 
-    def _demand(self) -> None:
-        """Sets the demands of each layer."""
-        roots_of = self._roots()
-        if roots_of is None:
-            return
-        opened: dict[int, list[int]] = {entry.kind.number: list(entry.layers) for entry in self.lost}
-        """For each kind the layers in which one of its operations opened, in order."""
-        last_wanted: dict[State, int] = {}
-        last_opened: dict[State, int] = {}
-        for index, layer in enumerate(self.layers):
-            for bit, _, kind in layer.open:
-                if bit & layer.must_opened:
-                    opened.setdefault(kind.number, []).append(index)
-                    if kind.traits.guard is not ANY_STATE:
-                        last_opened[kind.traits.guard] = index
-                if bit == layer.target and kind.traits.guard is not ANY_STATE:
-                    last_wanted[kind.traits.guard] = index
-        last_rooted = dict.fromkeys(last_wanted, 0)
-        for number, layers in opened.items():
-            layers.sort()
-            for guard in roots_of[number] & last_wanted.keys():
-                before = bisect_right(layers, last_wanted[guard])
-                if before:
-                    last_rooted[guard] = max(last_rooted[guard], layers[before - 1])
-        lost_roots = dict.fromkeys(last_wanted, 0)
-        for entry in self.lost:
-            for guard in roots_of[entry.kind.number] & lost_roots.keys():
-                lost_roots[guard] |= entry.bits
-        left = _DEMANDS_A_LAYER_MAX * len(self.layers)
-        for guard, last in sorted(last_wanted.items(), key=lambda item: item[1] - last_rooted[item[0]]):
-            left -= last + 1 - last_rooted[guard]
-            if left < 0:
-                # A demand only spares work. The long ones are the dear ones.
-                return
-            for index in range(last_rooted[guard], last + 1):
-                layer = self.layers[index]
-                waiting = sum(bit for bit, _, kind in layer.open if kind.traits.guard == guard)
-                roots = sum(bit for bit, _, kind in layer.open if guard in roots_of[kind.number])
-                waiting = -1 if last_opened[guard] > index else waiting
-                layer.demands.append(Demand(guard, waiting, roots | lost_roots[guard]))
-
-    def _roots(self) -> dict[int, frozenset[State]] | None:
-        """For each kind the guards of which it is a root."""
-        roots_of: dict[int, frozenset[State]] = {}
-        for kind in self._kinds.values():
-            roots = self._lens.roots(kind.example)
-            if roots is None:
-                return None
-            roots_of[kind.number] = frozenset(roots)
-        return roots_of
-
     def leads(self, state: State, guard: State) -> bool:
         """See `models.Lens`."""
         return self._lens.leads(state, guard)
@@ -324,7 +133,10 @@ class Timeline:
         """The last position at which a return may depend on this very state (see `models.Lens`)."""
         until = self._until.get(state)
         if until is None:
-            until = self._until[state] = self._lens.told_apart_until(state)
+            until = self._lens.told_apart_until(state)
+            if until > -math.inf:
+                # There are too many of the others, and they may be long.
+                self._until[state] = until
         return until
 
     def effect(self, state: State, kind: Kind) -> tuple[State, float] | None:
@@ -335,7 +147,11 @@ class Timeline:
         effect = row.get(kind.number, _NOT_ASKED)
         if effect is _NOT_ASKED:
             is_legal, after = self._model.step(state, kind.example)
-            effect = row[kind.number] = (after, self.told_apart_until(after)) if is_legal else None
+            effect = None
+            if is_legal:
+                until = self.told_apart_until(after)
+                effect = (INDISTINCT, math.inf) if until == -math.inf else (after, until)
+            row[kind.number] = effect
         return effect
 
     def settled(self, layer: Layer, state: State) -> int:
@@ -353,22 +169,3 @@ class Timeline:
                     mask |= bits
             layer.settled[state] = mask
         return mask
-
-    def live(self, index: int) -> Live:
-        """The lost operations that can help anyone in the layer of this index, one entry a kind."""
-        layer = self.layers[index]
-        if layer.live is None:
-            position = layer.position
-            live = Live([], {}, [])
-            for entry in self.lost:
-                if entry.layers[0] > index:
-                    continue
-                if entry.seen_until < position:
-                    if position <= self.indistinct_wanted_until:
-                        live.leaving.append(entry)
-                elif entry.kind.traits.guard is ANY_STATE:
-                    live.unguarded.append(entry)
-                else:
-                    live.guarded.setdefault(entry.kind.traits.guard, []).append(entry)
-            layer.live = live
-        return layer.live

@@ -12,10 +12,11 @@ from collections.abc import Generator
 from typing import NamedTuple
 
 from tests.linearizability.crossing import Arriving, Configuration, Crossing, Effort, Node, Seen, is_needless
+from tests.linearizability.layers import Demand
 from tests.linearizability.models import INDISTINCT, State
 from tests.linearizability.moves import Moves
 from tests.linearizability.prices import Prices
-from tests.linearizability.timeline import Demand, Timeline
+from tests.linearizability.timeline import Timeline
 
 
 class Rules(NamedTuple):
