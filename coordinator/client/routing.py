@@ -29,6 +29,7 @@ class Routing:
         """How often another leader was heard of: whoever waits for a push asks again when this moves."""
         self._doubted: tuple[str, int, int] = ("", 0, 0)
         self._probe_due_us = 0
+        self._probed_us = -PROBE_US_MIN
         self._probe_us = PROBE_US_MIN
         self.known_absent = False
         """A node answered, and knows no cluster of this name."""
@@ -74,13 +75,15 @@ class Routing:
         return not (self.leader and self.cluster) and now_us >= self._probe_due_us
 
     def probed(self, now_us: int) -> None:
+        self._probed_us = now_us
         self._probe_due_us = now_us + self._probe_us
         self._probe_us = min(self._probe_us + self._probe_us // 4, PROBE_US_MAX)
 
     def probe_soon(self, now_us: int) -> None:
-        """Begin to ask who leads, often at first."""
+        """Begin to ask who leads, often at first; but never sooner after the last time than PROBE_US_MIN, however many
+        questions are turned away meanwhile."""
         self._probe_us = PROBE_US_MIN
-        self._probe_due_us = now_us
+        self._probe_due_us = min(max(now_us, self._probed_us + PROBE_US_MIN), max(now_us, self._probe_due_us))
 
     @property
     def probe_due_us(self) -> int:

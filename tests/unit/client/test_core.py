@@ -538,3 +538,19 @@ def test_nothing_secret_is_in_a_repr():
     shown = repr([options, TOKEN, Endpoint.parse(options.url), commands.AddToken("a", "b", b"hidden")])
     assert "hidden" not in shown
     assert TOKEN.secret not in shown
+
+
+def test_many_questions_that_are_turned_away_do_not_storm_the_nodes(stage):
+    """Nodes that name as leader one that leads no more, while nobody is elected."""
+    for _ in range(20):
+        stage.core.query(commands.GetKey("a"), stage.now_us, stage.now_us + 60_000_000)
+    probes = 0
+    for _ in range(1_000):
+        for node, request in stage.requests():
+            if isinstance(request, wire.DirectoryRequest):
+                probes += node == ""
+                stage.know("node1")
+            else:
+                stage.reply(node, wire.NotLeader(request.id, ""))
+        stage.pass_time(1_000)
+    assert probes <= 70
