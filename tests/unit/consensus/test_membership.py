@@ -266,3 +266,18 @@ def test_a_configuration_survives_a_restart():
     play.pass_time(200_000)
     play.crash(2)
     assert [member.replica for member in play.start(2).configuration.learners] == [4]
+
+
+def test_who_is_removed_by_a_configuration_not_yet_committed_still_campaigns():
+    """Thesis, section 4.2.2: its log may be the one that is needed, and nobody else can win."""
+    play = led(size=2)
+    leader = play.replicas[1]
+    play.isolate(1)
+    leader.change(Change(members(2)), play.now_us)
+    play.pass_time(1_000_000)
+    assert leader.role is not Role.LEADER, "no majority answered it"
+    play.heal()
+    play.pass_time(4_000_000)
+    assert play.leader is not None
+    assert play.leader.replica == 2
+    assert voters(play, 2) == [2]
