@@ -42,7 +42,7 @@ def _raft_options(random: Random) -> Options:
         )
     if random.random() < 0.15:
         options = options._replace(uncommitted_bytes_max=random.choice((1, 300)))
-    if random.random() < 0.3:
+    if random.random() < 0.4:
         options = options._replace(lease_reads=True)
     return options._replace(priority_pause_us=random.choice((300_000, 1_000_000, 3_000_000)))
 

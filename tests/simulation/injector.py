@@ -371,6 +371,8 @@ class Injector:
             usurper = others[fault.salt // 3 % len(others)]
             for delay_us in range(150_000, 450_000, 50_000):
                 self.world.scheduler.after(delay_us, self._usurp, usurper)
+        # It hears nothing from here on; what it is just sending still arrives.
+        self._cut(fault, [(other.name, node.name) for other in others])
         self.world.scheduler.after(SLEEP_CUT_US, self._cut_off, fault, node.name, [other.name for other in others])
         return True
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 from random import Random
 from typing import TYPE_CHECKING, Final
 
-from coordinator.consensus.membership import Change, ChangeRefused, Member
+from coordinator.consensus.membership import Change, ChangeRefused, Configuration, Member
 from tests.simulation.node import Node
+from tests.simulation.quorums import is_quorum
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -86,6 +87,9 @@ def change_membership(world: World, node: Node, random: Random, tries: int = TRI
                 del learners[replica]
             elif replica not in voters:
                 learners[replica] = everyone[replica]
+    healthy = {other.disk.replica for other in world.nodes if not other.disk.damaged}
+    if not is_quorum(Configuration(_sorted(voters)), healthy):
+        return False  # An operator who knows that a disk is lost does not build on it.
     try:
         engine.change(Change(_sorted(voters), _sorted(learners)), node.clock.now_us())
     except ChangeRefused:

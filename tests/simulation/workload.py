@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 HOLD_CHECKS: Final = 4
+READ_PAUSE_US_MAX: Final = 80_000
 
 
 class Impatience(Exception):
@@ -53,6 +54,8 @@ class Mix(NamedTuple):
     locks: int
     key_workers: int
     lock_workers: int
+    readers: int
+    """Workers that do nothing but read, and often."""
     pause_us_max: int
     ttls_ms: tuple[int, ...]
     hold_us_max: int
@@ -65,8 +68,9 @@ class Mix(NamedTuple):
         return cls(
             keys=random.choice((1, 2, 3)),
             locks=random.choice((1, 1, 2)),
-            key_workers=random.choice((1, 1, 2)),
+            key_workers=random.choice((1, 1, 2, 4)),
             lock_workers=random.choice((1, 1, 2, 3)),
+            readers=random.choice((0, 0, 1)),
             pause_us_max=random.choice((60_000, 150_000, 400_000)),
             ttls_ms=random.choice(((500,), (700, 1_500), (1_000,), (2_500,), (4_000, 500))),
             hold_us_max=random.choice((50_000, 300_000, 1_500_000)),
@@ -93,9 +97,11 @@ class Workload:
 
     def scripts(self, client: Client) -> list[Script]:
         mix = self.mix
-        return [self._keys(client) for _ in range(mix.key_workers)] + [
-            self._locks(client) for _ in range(mix.lock_workers)
-        ]
+        return (
+            [self._keys(client) for _ in range(mix.key_workers)]
+            + [self._reads(client) for _ in range(mix.readers)]
+            + [self._locks(client) for _ in range(mix.lock_workers)]
+        )
 
     def gone(self, client: Client) -> None:
         """The client's process has ended: what it had open, nobody will ever know the outcome of."""
@@ -119,6 +125,13 @@ class Workload:
             else:
                 yield from self.get(client, key)
 
+    def _reads(self, client: Client) -> Script:
+        random = client.random
+        while True:
+            yield Sleep(random.randrange(1_000, READ_PAUSE_US_MAX))
+            if not self.ending:
+                yield from self.get(client, f"k{random.randrange(self.mix.keys)}")
+
     def put(self, client: Client, key: str) -> Generator[Any, Any, Operation]:
         self._values += 1
         value = b"%d" % self._values
@@ -141,6 +154,7 @@ class Workload:
             self._nothing(operation, str(error))
         else:
             self._done(operation, done.existed, done.index)
+            self.world.injector.moment("written", client)
         return operation
 
     def get(self, client: Client, key: str) -> Generator[Any, Any, Operation]:

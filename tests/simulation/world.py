@@ -60,7 +60,7 @@ class Settings(NamedTuple):
             apply_bytes_max=random.choice((2 * 1024 * 1024, 2 * 1024 * 1024, 400, 60)),
             turn_us=random.choice((60, 60, 60, 400, 2_500)),
             priorities=random.choice(((0,), (0,), (0,), (0, 0, 1), (2, 0, 1))),
-            compaction=Compaction(random.choice((5, 12, 30, 60, 10_000)), random.choice((0, 3, 20))),
+            compaction=Compaction(random.choice((5, 5, 12, 30, 60, 10_000)), random.choice((0, 0, 3, 20))),
         )
 
 

@@ -1,7 +1,8 @@
 """Applied exactly once: a request takes effect in one entry, however often it was sent (DESIGN.md, rule 7).
 
-A repetition is answered with the result of the first. A request that was cancelled before it came takes no effect
-(history 12), nor does one whose session has ended (history 4). And one request opens one session.
+A repetition is answered with the result of the first, and the first tells what was there before it. A request that was
+cancelled before it came takes no effect (history 12), nor does one whose session has ended (history 4). And one request
+opens one session.
 """
 
 from __future__ import annotations
@@ -36,6 +37,8 @@ class ExactlyOnce(Checker):
         self._ended: dict[int, int] = {}
         """Session to the entry that ended it."""
         self._cancelled: dict[_Request, int] = {}
+        self._keys: set[str] = set()
+        """Keys that there are, by what took effect."""
 
     def applied(
         self, node: Node, index: int, entry: bytes, result: Result, events: list[Event], is_first: bool
@@ -61,6 +64,7 @@ class ExactlyOnce(Checker):
             if session in self._ended:
                 self.violated(f"{what} takes effect at {index}; its session ended at {self._ended[session]}")
             self._first[request] = (index, result)
+            self._changed_key(index, command.op, result)
         elif self._first[request][1] != result:
             first, told = self._first[request]
             self.violated(f"{what} was answered {told} at {first}, and {result} when it came again at {index}")
@@ -70,6 +74,15 @@ class ExactlyOnce(Checker):
             cancelled = (session, command.op.number)
             if cancelled not in self._first:
                 self._cancelled.setdefault(cancelled, index)
+
+    def _changed_key(self, index: int, op: commands.Op, result: Result) -> None:
+        if not isinstance(op, (commands.PutKey, commands.DeleteKey)) or not isinstance(result, commands.Done):
+            return
+        if result.existed != (op.key in self._keys):
+            self.violated(
+                f"entry {index} says {result}, and {op.key} {'is' if op.key in self._keys else 'is not'} there"
+            )
+        (self._keys.add if isinstance(op, commands.PutKey) else self._keys.discard)(op.key)
 
     def _session_opened(self, index: int, nonce: bytes, result: Result) -> None:
         """A session that was opened twice by one request would leave one that nobody keeps alive or closes."""

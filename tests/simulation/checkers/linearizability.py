@@ -1,41 +1,20 @@
-"""Linearizability of every client's history (Herlihy and Wing 1990), judged by `tests/linearizability`, key by key."""
+"""Linearizability of every client's history (Herlihy and Wing 1990), judged by `tests/linearizability`, key by key.
+
+A key is a register: `put` writes a value that nobody else writes, `delete` writes None, `get` reads. (Whether there was
+something to change or delete, which both also say, is compared by `exactly_once`.)
+"""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
 from typing import Final
 
 from tests.linearizability import checker
 from tests.linearizability import history as recorded
-from tests.linearizability.models import Lens, SharpLens, State, Traits
+from tests.linearizability.models import RegisterModel
 from tests.simulation.history import Operation
 from tests.simulation.watch import Checker
 
 SEARCH_S_MAX: Final = 20.0
-
-
-class KeyModel:
-    """One key: `put` and `delete` say if there was a value before, `get` gives the value (None: there is none)."""
-
-    initial: State = None
-
-    def step(self, state: State, operation: recorded.Operation) -> tuple[bool, State]:
-        known = not operation.outcome_is_unknown
-        if operation.action == "get":
-            return not known or operation.result == state, state
-        if known and operation.result is not (state is not None):
-            return False, state
-        return True, operation.argument
-
-    def traits(self, operation: recorded.Operation) -> Traits:
-        unknown = operation.outcome_is_unknown
-        kind: Hashable = (operation.action, operation.argument, operation.result, unknown)
-        if operation.action == "get":
-            return Traits(kind, is_read_only=True)
-        return Traits(kind, is_total=unknown, is_blind=unknown)
-
-    def lens(self, operations: Sequence[recorded.Operation]) -> Lens:
-        return SharpLens()
 
 
 class Linearizability(Checker):
@@ -49,7 +28,7 @@ class Linearizability(Checker):
                 by_key.setdefault(operation.key, []).append(_recorded(number, operation, done=done))
         for key, operations in by_key.items():
             self.checks += len(operations)
-            verdict = checker.check(KeyModel(), operations, time_limit_s=SEARCH_S_MAX).verdict
+            verdict = checker.check(RegisterModel(), operations, time_limit_s=SEARCH_S_MAX).verdict
             if verdict is checker.Verdict.NOT_LINEARIZABLE:
                 self.violated(f"what clients saw of {key} in {len(operations)} operations is no order of them")
             elif verdict is not checker.Verdict.LINEARIZABLE:
@@ -57,16 +36,16 @@ class Linearizability(Checker):
 
 
 def _recorded(number: int, operation: Operation, *, done: bool) -> recorded.Operation:
-    result = operation.result if done else None
-    assert result is None or isinstance(result, (bool, bytes)), f"{result!r} can not be compared"
-    returned = operation.returned if done else None
+    is_read = operation.action == "get"
+    result = operation.result if done and is_read else None
+    assert result is None or isinstance(result, bytes), f"{result!r} is no value"
     return recorded.Operation(
         number,
         operation.client,
-        operation.action,
+        "read" if is_read else "write",
         operation.key,
         operation.argument,
         result,
         operation.invoked,
-        returned,
+        operation.returned if done else None,
     )

@@ -1,20 +1,29 @@
 """Terms never fall and a vote is never changed within its term, over any crash (Raft, figure 2, and section 5.2).
 
-And who hears of a higher term is in it at the end of that turn (section 5.1), but for requests for votes: a loyal
-follower does not hear them (thesis, section 4.2.3), and a pre-vote is about a term to come.
+And who is told of a higher term by a leader, or by an answer, is in it at the end of that turn (section 5.1). A loyal
+follower does not hear a request for votes (thesis, section 4.2.3), and a pre-vote is about a term to come.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from coordinator.consensus.raft.messages import Message, VoteRequest, VoteResponse
+from coordinator.consensus.raft.messages import (
+    AppendEntries,
+    AppendResponse,
+    InstallSnapshot,
+    Message,
+    SnapshotResponse,
+    VoteResponse,
+)
 from coordinator.replica.ports import Write
 from tests.simulation.watch import Checker, View
 
 if TYPE_CHECKING:
     from tests.simulation.node import Node
     from tests.simulation.world import World
+
+_TELL_OF_TERMS: Final = (AppendEntries, AppendResponse, InstallSnapshot, SnapshotResponse, VoteResponse)
 
 
 class TermsAndVotes(Checker):
@@ -34,9 +43,11 @@ class TermsAndVotes(Checker):
                 self.violated(f"{node.name} voted for {known:x} in term {term} and now votes for {vote:x}")
 
     def took(self, node: Node, message: Message) -> None:
-        if type(message) is VoteRequest or (type(message) is VoteResponse and message.pre and message.granted):
-            return
-        node.highest_heard = max(node.highest_heard, message.term)
+        tells = isinstance(message, _TELL_OF_TERMS)
+        if isinstance(message, VoteResponse) and message.pre and message.granted:
+            tells = False
+        if tells:
+            node.highest_heard = max(node.highest_heard, message.term)
 
     def turned(self, node: Node) -> None:
         self.checks += 1
