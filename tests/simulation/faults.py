@@ -92,6 +92,8 @@ KINDS: Final = (
     Kind("slow-disk", 0.7, MOSTLY_LEADER, (50, 1_500)),
     Kind("lost-disk", 0.25, ANYONE, (50, 1_000), draws=0.25),
     Kind("bit-flip", 0.15, ANYONE, (50, 1_000), draws=0.2),
+    # --- memory
+    Kind("memory-flip", 0.3, ("follower", "any"), (1, 2), draws=0.2),
     # --- clocks
     Kind("wall-clock-jump", 0.3, MOSTLY_LEADER, (50, 5_000)),
     # --- operators

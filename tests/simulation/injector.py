@@ -16,7 +16,7 @@ from tests.simulation.clients import Client
 from tests.simulation.faults import Fault
 from tests.simulation.network import Weather
 from tests.simulation.node import Node
-from tests.simulation.quorums import is_quorum
+from tests.simulation.quorums import is_full_quorum, is_quorum
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -413,13 +413,15 @@ class Injector:
         self._later(fault, lambda: setattr(journal, "slow_us", 0))
         return True
 
-    def _may_lose(self, lost: Node) -> bool:
-        """A cluster of 2f + 1 survives the loss of f disks for good; more than that nobody survives."""
+    def _may_lose(self, lost: Node, *, flips: bool = False) -> bool:
+        """A cluster of 2f + 1 survives the loss of f disks for good; more than that nobody survives. And where states
+        differ, most of those that have one must be right."""
         world = self.world
-        gone = {node.disk.replica for node in world.nodes if node is lost or node.disk.damaged}
+        gone = {node.disk.replica for node in world.nodes if node is lost or node.is_lost}
         kept = {node.disk.replica for node in world.nodes} - gone
+        differ = flips or any(node.flipped for node in world.nodes)
         return all(
-            is_quorum(configuration, kept)
+            is_quorum(configuration, kept) and (not differ or is_full_quorum(configuration, kept))
             for node in world.nodes
             if node.engine is not None
             for _, configuration in node.engine.configurations
@@ -442,6 +444,15 @@ class Injector:
         node.die("and a bit of its journal has flipped")
         node.disk.damaged = True
         self._later(fault, node.start)
+        return True
+
+    def _memory_flip(self, fault: Fault) -> bool:
+        node = self._node(fault)
+        if node is None or node.replica is None or node.engine.is_witness or node.replica.stopped:
+            return False
+        if not self._may_lose(node, flips=True):
+            return False
+        node.flip()
         return True
 
     # --- clocks -----------------------------------------------------------------------------------

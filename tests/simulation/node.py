@@ -25,6 +25,7 @@ from coordinator.replica.report import Identity
 from coordinator.replica.turn import Turn
 from coordinator.statemachine import snapshot
 from coordinator.statemachine.commands import Result
+from coordinator.statemachine.keys import Item
 from coordinator.statemachine.machine import Machine
 from coordinator.wire import PeerMessage
 from tests.simulation.bus import Bus
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
 
 START_US_MIN: Final = 1_000
 START_US_MAX: Final = 60_000
+FLIPPED: Final = "a-flipped-bit"
+"""The key that is there where a bit of the state has flipped."""
 
 
 class _SeenMachine(Machine):
@@ -115,9 +118,16 @@ class Node:
         self._asleep_since_us: int | None = None
         self.cannot_start = ""
         """Why no process will ever run here again."""
+        self.flipped = False
+        """A bit of its memory has flipped, and may have reached its disk."""
         self._busy_until_us = 0
         self._due_us: int | None = None
         self._life = 0
+
+    @property
+    def is_lost(self) -> bool:
+        """Will its replica never serve again, or is that to be expected?"""
+        return self.disk.damaged or self.flipped or bool(self.disk.stopped)
 
     # --- the process ------------------------------------------------------------------------------
 
@@ -197,6 +207,7 @@ class Node:
             machine,
             now_us,
             compaction=world.settings.compaction,
+            compare_us=world.settings.compare_us,
             stopped=stored.log.stopped,
         )
         replica.see_keep_alive = self._kept_alive
@@ -344,8 +355,20 @@ class Node:
         self.disk.put(NOTHING)
         self.disk.replica = replica
         self.disk.damaged = False
+        self.flipped = False
         self.cannot_start = ""
         self.start()
+
+    def flip(self) -> None:
+        """A bit of the state in its memory flips, where no client ever looks."""
+        assert self.replica is not None
+        self.replica.machine.keys[FLIPPED] = Item(b"?", 1, 1)
+        self.flipped = True
+
+    @property
+    def has_flipped_state(self) -> bool:
+        """Does its state hold a flipped bit, its own or one that came with another's snapshot?"""
+        return self.replica is not None and FLIPPED in self.replica.machine.keys
 
     def nudge(self) -> None:
         """Let it have a turn soon: an operator asked it for something."""

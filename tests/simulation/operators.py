@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from coordinator.consensus.membership import Change, ChangeRefused, Configuration, Member
 from tests.simulation.node import Node
-from tests.simulation.quorums import is_quorum
+from tests.simulation.quorums import is_full_quorum, is_quorum
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -49,12 +49,12 @@ def new_replica(world: World, random: Random) -> bool:
     """Begin a new replica, under an identity that was never used, on a node whose own is in no configuration any more
     or whose disk is lost; it waits for a leader to send it the log, once it is made a member."""
     needed = world.replicas_in_use()
-    idle = [node for node in world.nodes if node.disk.replica not in needed or node.disk.damaged]
+    idle = [node for node in world.nodes if node.disk.replica not in needed or node.is_lost]
     idle = [node for node in idle if node.disk.replica not in world.unborn]
     if not idle:
         return False
     node = random.choice(idle)
-    member = Member(random.getrandbits(63) | 1, node.name)
+    member = Member(random.getrandbits(63) | 1, node.name, witness=random.random() < 0.2)
     world.unborn[member.replica] = member
     node.rebirth(member.replica)
     return True
@@ -87,8 +87,10 @@ def change_membership(world: World, node: Node, random: Random, tries: int = TRI
                 del learners[replica]
             elif replica not in voters:
                 learners[replica] = everyone[replica]
-    healthy = {other.disk.replica for other in world.nodes if not other.disk.damaged}
-    if not is_quorum(Configuration(_sorted(voters)), healthy):
+    healthy = {other.disk.replica for other in world.nodes if not other.is_lost}
+    wanted = Configuration(_sorted(voters))
+    differ = any(other.flipped for other in world.nodes)
+    if not is_quorum(wanted, healthy) or (differ and not is_full_quorum(wanted, healthy)):
         return False  # An operator who knows that a disk is lost does not build on it.
     try:
         engine.change(Change(_sorted(voters), _sorted(learners)), node.clock.now_us())

@@ -27,8 +27,10 @@ from tests.simulation.checkers.reads_never_stale import ReadsNeverStale
 from tests.simulation.checkers.round_confirmation import RoundConfirmation
 from tests.simulation.checkers.snapshot_safety import SnapshotSafety
 from tests.simulation.checkers.stalls_spare_sessions import StallsSpareSessions
+from tests.simulation.checkers.state_comparison import StateComparison
 from tests.simulation.checkers.state_machine_safety import StateMachineSafety
 from tests.simulation.checkers.terms_and_votes import TermsAndVotes
+from tests.simulation.checkers.witness_retention import WitnessRetention
 from tests.simulation.watch import Checker
 
 CHECKERS: Final[tuple[type[Checker], ...]] = (
@@ -53,6 +55,8 @@ CHECKERS: Final[tuple[type[Checker], ...]] = (
     StallsSpareSessions,
     DigestsEqual,
     SnapshotSafety,
+    WitnessRetention,
+    StateComparison,
 )
 
 OUTSIDE: Final = ("no-defect", "liveness")
