@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 from coordinator import wire
 from coordinator.consensus.engine import Engine, HardState, Ready, Role, Snapshot
 from coordinator.consensus.entries import COMMAND, COMMAND_PREFIX
-from coordinator.consensus.membership import Configuration
+from coordinator.consensus.membership import Configuration, Member
 from coordinator.replica.callers import Answers, Caller
 from coordinator.replica.history import History
 from coordinator.replica.leases import Leases
@@ -102,15 +102,27 @@ class Replica:
         self._confirmed: deque[tuple[int, deque[_Read]]] = deque()
         self._watchers: dict[int, dict[tuple[str, int], Caller]] = {}
         self._watching = 0
+        self._members_of: Configuration | None = None
+        """The configuration that `_members` is of: it seldom changes, and every message asks for a member."""
+        self._members: dict[int, Member] = {}
 
     @property
     def configuration(self) -> Configuration:
         return self.engine.configuration
 
+    def member(self, replica: int) -> Member | None:
+        """The member `replica` of the configuration in force; None where it is not one."""
+        configuration = self.engine.configuration
+        if configuration is not self._members_of:
+            self._members_of = configuration
+            self._members = {member.replica: member for member in configuration.members}
+        return self._members.get(replica)
+
     @property
     def leader_node(self) -> str:
         """The node of the leader, "" where this replica knows of none."""
-        return self.configuration.node_of(self.engine.leader)
+        member = self.member(self.engine.leader)
+        return member.node if member is not None else ""
 
     # --- what comes in ----------------------------------------------------------------------------
 
@@ -240,7 +252,8 @@ class Replica:
             self._answered_up_to_us = 0
             for session in self.machine.sessions.values():
                 self.leases.renew(session.session, session.ttl_ms)
-        self._answer_reads(answers)
+        if self._confirmed:
+            self._answer_reads(answers)
         if not self._confirmed:
             self._answered_up_to_us = engine.confirmed_at_us
         self.history.observe(self, now_us)

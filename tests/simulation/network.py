@@ -123,7 +123,7 @@ class Network:
                 self._scheduler.after(HOP_US_MIN, nobody_listens)
             return
         for subscriber in [*listening]:
-            if self.cuts and self.cuts[sender, subscriber.place]:
+            if self.cuts and self.cuts.get((sender, subscriber.place)):
                 self._faults["cut-off-message"] += 1
                 continue
             if self.delivered is not None:

@@ -73,9 +73,9 @@ class _SeenTurn(Turn):
     see_answers: Callable[[], None]
 
     def _step(self, node: str, message: PeerMessage, now_us: int) -> None:
-        dropped = self.drops["peer-identity"]
+        dropped = self.drops.get("peer-identity")
         super()._step(node, message, now_us)
-        if self.drops["peer-identity"] == dropped:
+        if self.drops.get("peer-identity") == dropped:
             self.see_message(message.message)
 
     def _publish(self, batches: list[tuple[Replica, list[Outgoing]]], rest: list[Outbound]) -> None:
@@ -262,17 +262,20 @@ class Node:
             raise
         except Exception as defect:
             raise Violation("no-defect", f"{self.name}: {defect!r}") from defect
-        ahead_us = self.clock.ahead_us + self.world.settings.turn_us
+        busy_until_us = world.scheduler.now_us + self.clock.ahead_us + world.settings.turn_us
         self.clock.ahead_us = 0
-        self._busy_until_us = world.scheduler.now_us + ahead_us
-        if self.engine is not None:
-            self._note_leases()
+        self._busy_until_us = busy_until_us
+        if self.replica is not None:
+            if self.replica.leases is not self._leases:
+                self._note_leases()
             world.watch.turn_ended(self)
         if outcome.crash:
             self._ended("at an operator's word")
             return
-        due_us = max(self.clock.true_us(outcome.deadline_us), self._busy_until_us)
-        self._wake_at(self._busy_until_us if self.bus.waiting else due_us)
+        if self.bus.waiting:
+            self._wake_at(busy_until_us)
+        else:
+            self._wake_at(max(self.clock.true_us(outcome.deadline_us), busy_until_us))
 
     def _ended(self, why: str) -> None:
         """The process is over, and whoever looks after it starts it again."""
@@ -308,10 +311,9 @@ class Node:
     def _note_leases(self) -> None:
         """A new leadership begins with full leases."""
         assert self.replica is not None
-        if self.replica.leases is not self._leases:
-            self._leases = self.replica.leases
-            self.leases_since_us = self.awake_us()
-            self.kept_alive = {}
+        self._leases = self.replica.leases
+        self.leases_since_us = self.awake_us()
+        self.kept_alive = {}
 
     def awake_us(self) -> int:
         """How long its processes have been awake and heard what came, in true time."""
@@ -374,5 +376,8 @@ class _NoFeed:
     def due_us(self, now_us: int) -> int:
         return now_us + 10_000_000
 
-    def packets(self, *_: Any) -> list[Outbound]:
-        return []
+    def packets(self, replicas: object, drops: object, fsyncs_us: object, now_us: int) -> list[Outbound]:
+        return _NOTHING
+
+
+_NOTHING: Final[list[Outbound]] = []

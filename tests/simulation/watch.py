@@ -177,17 +177,18 @@ class Watch:
     def turn_ended(self, node: Node) -> None:
         before = node.view
         engine = node.engine
+        log = engine.log
         for listener in self._turned:
             listener(node)
         if engine.role is Role.LEADER:
             for listener in self._led:
                 listener(node)
         if (
-            engine.log.last_index == before.last_index
+            log.last_index == before.last_index
             and engine.term == before.term
-            and engine.log.commit == before.commit
+            and log.commit == before.commit
             and engine.role is before.role
-            and engine.log.last_term == before.last_term
+            and log.last_term == before.last_term
         ):
             return
         after = node.view = self._look(node)
