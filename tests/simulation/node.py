@@ -13,7 +13,7 @@ from random import Random
 from typing import TYPE_CHECKING, Any, Final
 
 from coordinator import wire
-from coordinator.consensus.engine import Outgoing, Role
+from coordinator.consensus.engine import ConfirmedRead, Outgoing, Role
 from coordinator.consensus.entries import CONFIGURATION
 from coordinator.consensus.raft.messages import Message
 from coordinator.replica.callers import Answers, Caller
@@ -199,7 +199,26 @@ class Node:
             compaction=world.settings.compaction,
         )
         replica.see_keep_alive = self._kept_alive
+        self._see_reads(engine)
         return replica
+
+    def _see_reads(self, engine: Any) -> None:
+        """Let the watch see each read where the engine takes it, and where the engine says that it may be answered."""
+        watch, read, take_reads = self.world.watch, engine.read, engine.take_reads
+
+        def seen_read(*, lease_ok: bool = False) -> int | None:
+            ticket: int | None = read(lease_ok=lease_ok)
+            if ticket is not None:
+                watch.tell("read_begun", self, ticket, lease_ok)
+            return ticket
+
+        def seen_take_reads() -> list[ConfirmedRead]:
+            confirmed: list[ConfirmedRead] = take_reads()
+            for one in confirmed:
+                watch.tell("read_confirmed", self, one)
+            return confirmed
+
+        engine.read, engine.take_reads = seen_read, seen_take_reads
 
     def _connect(self, life: int) -> None:
         if life == self._life and self.is_up:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from coordinator.consensus.engine import Outgoing, Role
+from coordinator.consensus.engine import ConfirmedRead, Outgoing, Role
 from coordinator.consensus.entries import COMMAND
 from coordinator.consensus.raft.messages import Message
 from coordinator.replica.journal import StoredLog
@@ -92,6 +92,12 @@ class Checker:
     def answering(self, node: Node) -> None:
         """`node` sends answers to clients."""
 
+    def read_begun(self, node: Node, ticket: int, lease_ok: bool) -> None:
+        """The engine of `node`, a leader, takes reads under `ticket`; `lease_ok`: a lease will do for them."""
+
+    def read_confirmed(self, node: Node, read: ConfirmedRead) -> None:
+        """The engine of `node` says that these reads may be answered."""
+
     def invoked(self, operation: Operation) -> None:
         """A client began an operation."""
 
@@ -120,6 +126,8 @@ HOOKS: Final = (
     "applied",
     "publishing",
     "answering",
+    "read_begun",
+    "read_confirmed",
     "invoked",
     "returned",
     "lease_taken",
