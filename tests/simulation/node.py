@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from coordinator import wire
 from coordinator.consensus.engine import ConfirmedRead, Outgoing, Role
 from coordinator.consensus.entries import CONFIGURATION
-from coordinator.consensus.raft.messages import Message
+from coordinator.consensus.raft.messages import Message, VoteRequest, VoteResponse
 from coordinator.replica.callers import Answers, Caller
 from coordinator.replica.host import WAITING_FOR
 from coordinator.replica.leases import STEP_US_MAX
@@ -317,6 +317,7 @@ class Node:
 
     def _publishes(self, outgoing: list[Outgoing]) -> None:
         self.world.watch.publishing(self, outgoing)
+        self.bus.votes = any(isinstance(message, (VoteRequest, VoteResponse)) for _, message in outgoing)
         if self.engine.role is Role.LEADER:
             self.world.injector.moment("sent", self)
 

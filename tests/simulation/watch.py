@@ -114,6 +114,7 @@ class Checker:
         """The run is over, the faults are healed, the cluster is quiet."""
 
 
+_CAMPAIGNS: Final = (Role.PRE_CANDIDATE, Role.CANDIDATE)
 HOOKS: Final = (
     "started",
     "changed",
@@ -202,6 +203,11 @@ class Watch:
         after = node.view = self._look(node)
         for listener in self._changed:
             listener(node, before, after)
+        if after.role in (Role.PRE_CANDIDATE, Role.CANDIDATE) and (after.role, after.term) != (
+            before.role,
+            before.term,
+        ):
+            node.world.injector.moment("campaigning", node)
         if after.role is Role.LEADER and (before.role is not Role.LEADER or before.term != after.term):
             self.elections += 1
             self.leader = node
