@@ -65,8 +65,8 @@ class Bus:
         """Does Redis still know the subscription? A bus that was cut off may believe itself connected."""
         self.sends_left: int | None = None
         """How many packets leave before the process dies; None: it does not."""
-        self.votes = False
-        """Is what it publishes next about who is to lead? Then whoever copies the traffic keeps it."""
+        self.kept_as = ""
+        """What rare kind is in what it publishes next, "" none: whoever copies the traffic keeps it."""
         self.stumbles: dict[str, int] = {}
         """"drain" or "publish" to how long the process stands still right behind that, once."""
 
@@ -148,9 +148,9 @@ class Bus:
                 self.sends_left -= 1
             if self.connected:
                 self._network.publish(self.place, packet.channel, packet.data, ahead_us)
-                if self.votes:
-                    self._network.keep_vote(self.place, packet.channel, packet.data)
-        self.votes = False
+                if self.kept_as:
+                    self._network.keep(self.kept_as, self.place, packet.channel, packet.data)
+        self.kept_as = ""
         self._stumble("publish")
 
     def _stumble(self, where: str) -> None:

@@ -184,7 +184,11 @@ class Injector:
 
     def _replayed_votes(self, whose: Node | Client | None) -> bool:
         """To a node that campaigns come the words of elections of the past that it was told."""
-        return whose is not None and self.world.network.replay_votes(self.world.channels.peer(whose.name))
+        return whose is not None and self.world.network.replay_kept("vote", self.world.channels.peer(whose.name))
+
+    def _replayed_snapshot(self, fault: Fault) -> bool:
+        node = self._node(fault)
+        return node is not None and self.world.network.replay_kept("snapshot", self.world.channels.peer(node.name))
 
     # --- the network ------------------------------------------------------------------------------
 
@@ -400,7 +404,8 @@ class Injector:
     def _comes_back(self, name: str, usurper: Node, fault: Fault) -> None:
         if self.stopped:
             return
-        usurper.die("soon after its election")
+        # Where nobody is told of its death, the others wait for their time-outs, and the old one may be first.
+        usurper.die("soon after its election", silently=fault.salt % 3 > 0)
         self._later(fault, usurper.start)
         self._undo_now(self._returns.pop(name, 0))
 

@@ -22,8 +22,8 @@ HOP_US_MAX: Final = 260
 KEPT_MAX: Final = 300
 KEPT_BYTES_MAX: Final = 4_000
 """Messages of all of the past that may come again."""
-KEPT_VOTES_MAX: Final = 60
-"""Words of elections are few among all others, so that some of them are kept apart."""
+KEPT_APART_MAX: Final = 60
+"""Of each kind that is rare among all others, so many of the last are kept apart."""
 
 
 class Subscriber(Protocol):
@@ -60,7 +60,7 @@ class Network:
         self.cuts: Counter[tuple[str, str]] = Counter()
         """Ways that nothing passes, (from, to); counted, since partitions may lie over one another."""
         self._kept: list[tuple[str, str, bytes]] = []
-        self._kept_votes: deque[tuple[str, str, bytes]] = deque(maxlen=KEPT_VOTES_MAX)
+        self._kept_apart: dict[str, deque[tuple[str, str, bytes]]] = {}
         self.delivered: Callable[[str, str, str, bytes], None] | None = None
         """Told of each message that arrives: from, to, channel, data."""
 
@@ -145,25 +145,23 @@ class Network:
             if not self.cuts[way]:
                 del self.cuts[way]
 
-    def keep_vote(self, sender: str, channel: str, data: bytes) -> None:
-        """Keep a copy of a word about who is to lead."""
-        self._kept_votes.append((sender, channel, data))
+    def keep(self, kind: str, sender: str, channel: str, data: bytes) -> None:
+        """Keep a copy of a message of a rare kind."""
+        self._kept_apart.setdefault(kind, deque(maxlen=KEPT_APART_MAX)).append((sender, channel, data))
 
     def replay(self, count: int) -> bool:
         """Somebody with a copy of the traffic sends some of it again (history 7)."""
         for _ in range(count if self._kept and self.up else 0):
-            self._again(*self._kept[int(self._random.random() * len(self._kept))], 20_000)
+            sender, channel, data = self._kept[int(self._random.random() * len(self._kept))]
+            self._scheduler.after(int(self._random.random() * 20_000), self._arrive, sender, channel, data, None)
         return bool(self._kept) and self.up
 
-    def replay_votes(self, channel: str) -> bool:
-        """All that is kept of elections and went to `channel` comes again at once."""
-        again = [kept for kept in self._kept_votes if kept[1] == channel] if self.up else []
-        for kept in again:
-            self._again(*kept, 2_000)
+    def replay_kept(self, kind: str, channel: str) -> bool:
+        """All that is kept of a kind and went to `channel` comes again, in its order."""
+        again = [kept for kept in self._kept_apart.get(kind, ()) if kept[1] == channel] if self.up else []
+        for number, kept in enumerate(again):
+            self._scheduler.after(20 * number, self._arrive, *kept, None)
         return bool(again)
-
-    def _again(self, sender: str, channel: str, data: bytes, within_us: int) -> None:
-        self._scheduler.after(int(self._random.random() * within_us), self._arrive, sender, channel, data, None)
 
     def go_down(self) -> None:
         """Redis ends: all subscriptions are gone, and so is what is under way."""
