@@ -66,7 +66,7 @@ class Bus:
         self.sends_left: int | None = None
         """How many packets leave before the process dies; None: it does not."""
         self.kept_as = ""
-        """What rare kind is in what it publishes next, "" none: whoever copies the traffic keeps it."""
+        """Under which kind whoever copies the traffic keeps what it publishes next; "" among all others."""
         self.stumbles: dict[str, int] = {}
         """"drain" or "publish" to how long the process stands still right behind that, once."""
 

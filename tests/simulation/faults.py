@@ -60,6 +60,7 @@ KINDS: Final = (
     Kind("slow-link", 0.8, (*ANYONE, "all"), (100, 3_000)),
     Kind("replay", 0.7, ("all",), (1, 2), ("", "", "elected")),
     Kind("replayed-votes", 2.0, ("any",), (1, 2), ("campaigning",)),
+    Kind("replayed-acknowledgements", 1.0, ("any",), (1, 2), ("elected",)),
     Kind("replayed-snapshot", 1.0, ("follower", "any"), (1, 2), ("", "sent")),
     # --- the network
     Kind("partition", 1.0, ("any", "any", "leader"), (100, 2_500), ("", "", "kept-alive", "elected", "changing")),

@@ -26,6 +26,8 @@ RESTART_US_MAX: Final = 700_000
 SLEEP_CUT_US: Final = 2_000
 """What a leader had sent before it is cut off arrives, and is answered."""
 BLIND_US_MAX: Final = 3_000_000
+_REPLAYED: Final = {"replayed-votes": "vote", "replayed-acknowledgements": "acknowledgement"}
+"""Faults that are of whoever the moment is of, to the kind of messages that come again."""
 
 
 class Injector:
@@ -72,8 +74,8 @@ class Injector:
         if self.stopped:
             return
         self.happened.append(fault)
-        if fault.kind == "replayed-votes":
-            done = self._replayed_votes(whose)
+        if fault.kind in _REPLAYED:
+            done = whose is not None and self._replayed(_REPLAYED[fault.kind], whose.name)
         else:
             do: Callable[[Fault], bool] = getattr(self, "_" + fault.kind.replace("-", "_"))
             done = do(fault)
@@ -182,13 +184,14 @@ class Injector:
     def _replay(self, fault: Fault) -> bool:
         return self.world.network.replay(3 + int(60 * fault.level))
 
-    def _replayed_votes(self, whose: Node | Client | None) -> bool:
-        """To a node that campaigns come the words of elections of the past that it was told."""
-        return whose is not None and self.world.network.replay_kept("vote", self.world.channels.peer(whose.name))
+    def _replayed(self, kind: str, name: str) -> bool:
+        """What node `name` was told of that kind in the past comes again: words of elections to who campaigns,
+        acknowledgements of an earlier leadership to who leads again."""
+        return self.world.network.replay_kept(kind, self.world.channels.peer(name))
 
     def _replayed_snapshot(self, fault: Fault) -> bool:
         node = self._node(fault)
-        return node is not None and self.world.network.replay_kept("snapshot", self.world.channels.peer(node.name))
+        return node is not None and self._replayed("snapshot", node.name)
 
     # --- the network ------------------------------------------------------------------------------
 

@@ -22,8 +22,8 @@ HOP_US_MAX: Final = 260
 KEPT_MAX: Final = 300
 KEPT_BYTES_MAX: Final = 4_000
 """Messages of all of the past that may come again."""
-KEPT_APART_MAX: Final = 60
-"""Of each kind that is rare among all others, so many of the last are kept apart."""
+KEPT_APART_MAX: Final = 30
+"""Of some kinds so many of the last to each mailbox are kept apart: what is rare, or means most when it comes late."""
 
 
 class Subscriber(Protocol):
@@ -60,7 +60,7 @@ class Network:
         self.cuts: Counter[tuple[str, str]] = Counter()
         """Ways that nothing passes, (from, to); counted, since partitions may lie over one another."""
         self._kept: list[tuple[str, str, bytes]] = []
-        self._kept_apart: dict[str, deque[tuple[str, str, bytes]]] = {}
+        self._kept_apart: dict[tuple[str, str], deque[tuple[str, bytes]]] = {}
         self.delivered: Callable[[str, str, str, bytes], None] | None = None
         """Told of each message that arrives: from, to, channel, data."""
 
@@ -146,8 +146,11 @@ class Network:
                 del self.cuts[way]
 
     def keep(self, kind: str, sender: str, channel: str, data: bytes) -> None:
-        """Keep a copy of a message of a rare kind."""
-        self._kept_apart.setdefault(kind, deque(maxlen=KEPT_APART_MAX)).append((sender, channel, data))
+        """Keep a copy of a message, apart from all others."""
+        kept = self._kept_apart.get((kind, channel))
+        if kept is None:
+            kept = self._kept_apart[kind, channel] = deque(maxlen=KEPT_APART_MAX)
+        kept.append((sender, data))
 
     def replay(self, count: int) -> bool:
         """Somebody with a copy of the traffic sends some of it again (history 7)."""
@@ -158,9 +161,9 @@ class Network:
 
     def replay_kept(self, kind: str, channel: str) -> bool:
         """All that is kept of a kind and went to `channel` comes again, in its order."""
-        again = [kept for kept in self._kept_apart.get(kind, ()) if kept[1] == channel] if self.up else []
-        for number, kept in enumerate(again):
-            self._scheduler.after(20 * number, self._arrive, *kept, None)
+        again = self._kept_apart.get((kind, channel), ()) if self.up else ()
+        for number, (sender, data) in enumerate(again):
+            self._scheduler.after(20 * number, self._arrive, sender, channel, data, None)
         return bool(again)
 
     def go_down(self) -> None:

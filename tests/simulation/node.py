@@ -15,7 +15,14 @@ from typing import TYPE_CHECKING, Any, Final
 from coordinator import wire
 from coordinator.consensus.engine import ConfirmedRead, Outgoing, Role
 from coordinator.consensus.entries import CONFIGURATION
-from coordinator.consensus.raft.messages import InstallSnapshot, Message, VoteRequest, VoteResponse
+from coordinator.consensus.raft.messages import (
+    AppendResponse,
+    InstallSnapshot,
+    Message,
+    SnapshotResponse,
+    VoteRequest,
+    VoteResponse,
+)
 from coordinator.replica.callers import Answers, Caller
 from coordinator.replica.host import WAITING_FOR
 from coordinator.replica.leases import STEP_US_MAX
@@ -36,7 +43,14 @@ if TYPE_CHECKING:
     from tests.simulation.watch import View
     from tests.simulation.world import World
 
-_RARE: Final[dict[type, str]] = {VoteRequest: "vote", VoteResponse: "vote", InstallSnapshot: "snapshot"}
+_KEPT_AS: Final[dict[type, str]] = {
+    VoteRequest: "vote",
+    VoteResponse: "vote",
+    InstallSnapshot: "snapshot",
+    AppendResponse: "acknowledgement",
+    SnapshotResponse: "acknowledgement",
+}
+"""Messages that somebody with a copy of the traffic keeps by their kinds (`network.keep`)."""
 START_US_MIN: Final = 1_000
 START_US_MAX: Final = 60_000
 
@@ -318,7 +332,7 @@ class Node:
 
     def _publishes(self, outgoing: list[Outgoing]) -> None:
         self.world.watch.publishing(self, outgoing)
-        self.bus.kept_as = next((_RARE[type(message)] for _, message in outgoing if type(message) in _RARE), "")
+        self.bus.kept_as = next((_KEPT_AS[type(message)] for _, message in outgoing if type(message) in _KEPT_AS), "")
         if self.engine.role is Role.LEADER:
             self.world.injector.moment("sent", self)
 
