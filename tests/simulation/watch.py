@@ -228,6 +228,11 @@ class Watch:
 
     def _note_commits(self, node: Node, after_index: int, last_index: int) -> None:
         log = node.engine.log
+        if last_index > log.last_index:
+            raise Violation(
+                "commit-durability",
+                f"{node.name} takes entries up to {last_index} for committed; its log ends at {log.last_index}",
+            )
         # What a snapshot brought is not in the log any more; that it is right, is for SnapshotSafety to say.
         for index in range(max(after_index, log.offset) + 1, last_index + 1):
             position = index - log.offset - 1
