@@ -61,7 +61,7 @@ KINDS: Final = (
     Kind("replay", 0.7, ("all",), (1, 2), ("", "", "elected")),
     Kind("replayed-votes", 2.0, ("any",), (1, 2), ("campaigning",)),
     Kind("replayed-acknowledgements", 1.0, ("any",), (1, 2), ("elected",)),
-    Kind("replayed-snapshot", 1.0, ("follower", "any"), (1, 2), ("", "sent")),
+    Kind("replayed-snapshot", 1.5, ("all",), (1, 2)),
     # --- the network
     Kind("partition", 1.0, ("any", "any", "leader"), (100, 2_500), ("", "", "kept-alive", "elected", "changing")),
     Kind("one-way-partition", 0.8, ANYONE, (100, 2_500)),
@@ -88,7 +88,7 @@ KINDS: Final = (
     Kind("stumble", 0.8, MOSTLY_LEADER, (5, 1_500), ("", "", "elected", "changing")),
     Kind("suspend", 0.5, MOSTLY_LEADER, (50, 3_000)),
     Kind("sleeping-leader", 0.8, ("leader",), (700, 3_000), ("", "sent", "sent", "kept-alive", "locked")),
-    Kind("deposed-leader-returns", 1.5, ("leader",), (900, 2_500), ("", "written", "written", "locked")),
+    Kind("deposed-leader-returns", 2.0, ("leader",), (900, 2_500), ("", "written", "written", "locked")),
     Kind("coup", 1.2, ("leader",), (200, 2_000), ("", "kept-alive", "locked", "written")),
     Kind("stall", 0.6, ("leader",), (200, 620)),
     # --- disks

@@ -190,8 +190,8 @@ class Injector:
         return self.world.network.replay_kept(kind, self.world.channels.peer(name))
 
     def _replayed_snapshot(self, fault: Fault) -> bool:
-        node = self._node(fault)
-        return node is not None and self._replayed("snapshot", node.name)
+        replayed = [self._replayed("snapshot", node.name) for node in self.world.nodes]
+        return any(replayed)
 
     # --- the network ------------------------------------------------------------------------------
 
@@ -372,8 +372,8 @@ class Injector:
         return True
 
     def _deposed_leader_returns(self, fault: Fault) -> bool:
-        """A leader is cut off with what it has just written, and some clients go on writing to it. Whoever is elected
-        in its place dies soon, and at that very moment the old one is there again (Raft, figure 8)."""
+        """A leader is cut off with what it has just written, and some clients go on writing to it. When another one is
+        elected it is there again: as that one dies (Raft, figure 8), or to find all that came meanwhile at once."""
         node = self._node(fault)
         if node is None or node.name in self._deposing or len(self.world.nodes) < 3:
             return False
@@ -398,18 +398,24 @@ class Injector:
         return True
 
     def _deposed(self, elected: Node | Client) -> None:
-        """Another leader is elected: it dies after a moment, in which it commits little or nothing."""
+        """Another leader is elected: it has a moment, in which it commits little or nothing."""
         for name, fault in [*self._deposing.items()]:
             if name != elected.name:
                 del self._deposing[name]
-                self.world.scheduler.after(int(12_000 * fault.level**2), self._comes_back, name, elected, fault)
+                self.world.scheduler.after(int(15_000 * fault.level**2), self._comes_back, name, elected, fault)
 
     def _comes_back(self, name: str, usurper: Node, fault: Fault) -> None:
         if self.stopped:
             return
-        # Where nobody is told of its death, the others wait for their time-outs, and the old one may be first.
-        usurper.die("soon after its election", silently=fault.salt % 3 > 0)
-        self._later(fault, usurper.start)
+        if fault.salt & 1:
+            # Where nobody is told of its death, the others wait for their time-outs, and the old one may be first.
+            usurper.die("soon after its election", silently=fault.salt % 3 > 0)
+            self._later(fault, usurper.start)
+        else:
+            old = next(node for node in self.world.nodes if node.name == name)
+            if old.is_up and not old.paused:
+                old.pause(clock_stops=False)
+                self._later(fault._replace(duration_us=fault.duration_us // 8), old.resume)
         self._undo_now(self._returns.pop(name, 0))
 
     def _coup(self, fault: Fault) -> bool:
