@@ -127,7 +127,7 @@ class Replica:
     @property
     def leader_node(self) -> str:
         """The node of the leader, "" where this replica knows of none."""
-        return self.configuration.node_of(self.engine.leader)
+        return self.engine.configuration.node_of(self.engine.leader)
 
     @property
     def waits_for(self) -> str:
@@ -316,7 +316,8 @@ class Replica:
             self._answered_up_to_us = 0
             for session in self.machine.sessions.values():
                 self.leases.renew(session.session, session.ttl_ms)
-        self._answer_reads(answers)
+        if self._confirmed:
+            self._answer_reads(answers)
         if not self._confirmed:
             self._answered_up_to_us = engine.confirmed_at_us
         self.history.observe(self, now_us)

@@ -224,13 +224,16 @@ class Turn:
                     by_node.setdefault(route, []).append(
                         PeerMessage(replica.cluster, replica.replica, receiver, message)
                     )
+        if not by_node:
+            if rest:
+                self._bus.publish(rest)
+            return
         packets = [
             Outbound(address, self._channels.peer(node), self._seal(node, part))
             for (node, address), messages in by_node.items()
             for part in _parts(messages)
         ]
-        if packets or rest:
-            self._bus.publish(packets + rest)
+        self._bus.publish(packets + rest)
 
     def _route(self, replica: Replica, receiver: int) -> tuple[str, str] | None:
         """Node and address of a replica: as the log says, else as it made itself known."""
@@ -244,6 +247,8 @@ class Turn:
         return wire.seal(self._peer_key, wire.PEER, self.identity.node, node, wire.encode_peer(messages))
 
     def _refusals(self) -> list[Outbound]:
+        if not self._refused:
+            return []
         refused, self._refused = self._refused, []
         return [Outbound("", r.channel, wire.seal_refusal(self.identity.node, r.channel, r.refusal)) for r in refused]
 
@@ -262,6 +267,8 @@ class Turn:
 
 def _parts(messages: list[PeerMessage]) -> list[list[PeerMessage]]:
     """Messages of one packet each, closed above PACKET_BYTES_TARGET."""
+    if len(messages) == 1:
+        return [messages]
     parts: list[list[PeerMessage]] = [[]]
     size = 0
     for message in messages:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 TRIES_MAX: Final = 6
+AT_ONCE: Final = 0.35
+"""Which share of the changes is of many voters at once."""
 
 
 def transfer(world: World, node: Node, salt: int) -> bool:
@@ -61,7 +63,8 @@ def new_replica(world: World, random: Random) -> bool:
 
 
 def change_membership(world: World, node: Node, random: Random, tries: int = TRIES_MAX) -> bool:
-    """Ask for another membership, drawn: one voter more or less, or any at all. Ask again where it is refused."""
+    """Ask for another membership, drawn: one voter more or less, or any set of voters at once. Ask again where it is
+    refused."""
     engine = node.engine
     if engine is None:
         return False
@@ -72,7 +75,10 @@ def change_membership(world: World, node: Node, random: Random, tries: int = TRI
     learners = {member.replica: member for member in now.learners}
     lost = [replica for replica in sorted(voters) if replica not in everyone]
     others = [replica for replica in sorted(everyone) if replica not in voters]
-    for _ in range(random.choice((1, 1, 1, 2, 3))):
+    at_once = random.random() < AT_ONCE
+    if at_once:
+        _redraw(voters, learners, everyone, random)
+    for _ in range(0 if at_once else random.choice((1, 1, 1, 2, 3))):
         choice = random.random()
         if choice < 0.4 and len(voters) > 1:
             gone = random.choice([replica for replica in lost if replica in voters] or sorted(voters))
@@ -102,6 +108,23 @@ def change_membership(world: World, node: Node, random: Random, tries: int = TRI
         return False
     node.nudge()
     return True
+
+
+def _redraw(
+    voters: dict[int, Member], learners: dict[int, Member], everyone: dict[int, Member], random: Random
+) -> None:
+    """Any of those who have the log, and no others, are to vote; the rest learn or leave."""
+    known = {replica: member for replica, member in (voters | learners).items() if replica in everyone}
+    chosen = set(random.sample(sorted(known), random.randint(1, len(known)))) if known else set()
+    if not chosen:
+        return
+    voters.clear()
+    learners.clear()
+    for replica in sorted(known):
+        if replica in chosen:
+            voters[replica] = known[replica]
+        elif random.random() < 0.8:
+            learners[replica] = known[replica]
 
 
 def _try_again(world: World, node: Node, random: Random, tries: int) -> None:

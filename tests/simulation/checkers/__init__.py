@@ -17,6 +17,8 @@ from tests.simulation.checkers.exactly_once import ExactlyOnce
 from tests.simulation.checkers.fencing_tokens import FencingTokens
 from tests.simulation.checkers.leader_append_only import LeaderAppendOnly
 from tests.simulation.checkers.leader_completeness import LeaderCompleteness
+from tests.simulation.checkers.leader_stickiness import LeaderStickiness
+from tests.simulation.checkers.leadership_transfer import LeadershipTransfer
 from tests.simulation.checkers.lease_exclusion import LeaseExclusion
 from tests.simulation.checkers.linearizability import Linearizability
 from tests.simulation.checkers.log_matching import LogMatching
@@ -38,6 +40,8 @@ CHECKERS: Final[tuple[type[Checker], ...]] = (
     TermsAndVotes,
     PreVote,
     CheckQuorum,
+    LeaderStickiness,
+    LeadershipTransfer,
     RoundConfirmation,
     LeaderAppendOnly,
     LogMatching,
