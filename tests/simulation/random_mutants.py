@@ -57,7 +57,7 @@ MODULES: Final = (
     "coordinator.replica.turn",
 )
 UNIT_TESTS: Final = ("tests/unit/consensus", "tests/unit/replica")
-UNIT_CPU_S_MAX: Final = 120
+UNIT_CPU_S_MAX: Final = 60
 SEED_CPU_S_MAX: Final = 30.0
 """A seed takes a fraction of a second; one that takes so long never ends. Of the processor's time, not the clock's: a
 busy machine kills no mutant."""
