@@ -57,7 +57,9 @@ class Told(Play):
         now = (raft.role, raft.term, raft.leader, raft.vote)
         if self.seen.get(replica) != now:
             self.seen[replica] = now
-            self.told.append(f"{replica} is {raft.role.value} in term {raft.term}, leader {raft.leader}, vote {raft.vote}")
+            self.told.append(
+                f"{replica} is {raft.role.value} in term {raft.term}, leader {raft.leader}, vote {raft.vote}"
+            )
 
     @property
     def seen(self) -> dict[int, tuple[Role, int, int, int]]:
@@ -89,8 +91,8 @@ class Told(Play):
         for replica, raft in sorted(self.replicas.items()):
             heard = "never" if raft.heard_at_us is None else f"{self.now_us - raft.heard_at_us} ago"
             lines.append(
-                f"{replica}: {raft.role.value}, term {raft.term}, vote {raft.vote}, leader {raft.leader}, heard {heard}, "
-                f"due in {raft.deadline_us - self.now_us}, reason {raft.campaign_reason!r}, "
+                f"{replica}: {raft.role.value}, term {raft.term}, vote {raft.vote}, leader {raft.leader}, "
+                f"heard {heard}, due in {raft.deadline_us - self.now_us}, reason {raft.campaign_reason!r}, "
                 f"log {raft.first_index}-{raft.last_index} of terms {raft.log.terms}, "
                 f"commit {raft.commit_index}, applied {raft.applied_index}, unwritten from {raft.log.unwritten}, "
                 f"{configuration_text(raft.configuration)}"
@@ -100,7 +102,8 @@ class Told(Play):
                 sent = "" if at is None else f", snapshot {at.source.last_index} acked {at.acked} sent {at.sent}"
                 lines.append(
                     f"  of {follower}: {progress.state.value}, match {progress.match}, next {progress.next}, "
-                    f"round {progress.acked_round}, in flight {len(progress.inflight)} ({progress.inflight_bytes} bytes), "
+                    f"round {progress.acked_round}, "
+                    f"in flight {len(progress.inflight)} ({progress.inflight_bytes} bytes), "
                     f"heard {'never' if progress.heard_at_us is None else f'{self.now_us - progress.heard_at_us} ago'}"
                     f"{', probing' if progress.probe_sent else ''}{sent}"
                 )
