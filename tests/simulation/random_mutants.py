@@ -34,7 +34,7 @@ from typing import Any, Final, NamedTuple
 
 import pytest
 from _pytest.runner import runtestprotocol
-from hypothesis import settings
+from hypothesis import Phase, settings
 
 from tests.simulation.campaign import Order, run_one
 from tests.simulation.mutants.edits import MutantDoesNotFit, swapped
@@ -58,7 +58,7 @@ MODULES: Final = (
     "coordinator.replica.turn",
 )
 UNIT_TESTS: Final = ("tests/unit/consensus", "tests/unit/replica")
-UNIT_CPU_S_MAX: Final = 60
+UNIT_CPU_S_MAX: Final = 30
 SEED_CPU_S_MAX: Final = 30.0
 """A seed takes a fraction of a second; one that takes so long never ends. Of the processor's time, not the clock's: a
 busy machine kills no mutant."""
@@ -189,7 +189,9 @@ def _work(points: list[Point], seeds: range, share: Any, tell: Callable[[Any], N
     """A process that judges one mutant after the other, inside a run of pytest that has collected the unit tests."""
     quiet = os.open(os.devnull, os.O_WRONLY)
     os.dup2(quiet, 1)
-    settings.register_profile("mutants", derandomize=True, database=None)
+    # A failure is enough; nobody reads the shortest one.
+    phases = (Phase.explicit, Phase.generate)
+    settings.register_profile("mutants", derandomize=True, database=None, phases=phases, report_multiple_bugs=False)
     settings.load_profile("mutants")
     arguments = ["-q", "-p", "no:cacheprovider", "-m", "not slow", "--timeout=0", *UNIT_TESTS]
     os.chdir(ROOT)
