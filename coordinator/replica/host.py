@@ -130,9 +130,11 @@ class Host:
             snapshot=log.snapshot,
         )
         machine = Machine()
-        if log.snapshot is not None:
+        if log.snapshot is not None and not engine.is_witness:
             snapshot.load(machine, log.snapshot.data)
-        return Replica(stored.cluster, stored.cluster_name, stored.replica, engine, machine, now_us)
+        return Replica(
+            stored.cluster, stored.cluster_name, stored.replica, engine, machine, now_us, stopped=log.stopped
+        )
 
     def start(self) -> None:
         sys.setswitchinterval(SWITCH_INTERVAL_S)
