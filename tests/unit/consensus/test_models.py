@@ -368,7 +368,7 @@ class ProgressAgainstAFollower(RuleBasedStateMachine):
         self.turn()
         assert self.leader.commit_index == match
 
-    @rule(keep=st.integers(0, 3), size=st.integers(0, 40))
+    @rule(keep=st.integers(0, 3), size=st.integers(1, 40))
     def compact(self, keep, size):
         leader = self.leader
         index = leader.applied_index

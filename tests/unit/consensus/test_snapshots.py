@@ -263,21 +263,28 @@ def test_a_snapshot_that_is_already_here_is_acknowledged_to_its_end():
 
 
 def test_an_empty_snapshot_is_one_part_a_heartbeat_until_it_is_acknowledged():
-    play = behind()
-    leader = play.replicas[1]
-    assert leader.snapshot is not None
-    leader.snapshot = leader.snapshot._replace(data=b"")
+    """A witness is told where the log begins, and gets no state."""
+    play = Play(options=SMALL, witnesses=(3,))
+    leader = play.elect(1)
+    play.pass_time(100_000)
+    play.crash(3)
+    play.propose(1, *ALL)
+    play.settle()
+    play.pass_time(100_000)
+    play.snapshot(1)
     play.start(3)
     play.lost = lambda letter: isinstance(letter.message, SnapshotResponse)
-    parts = 0
+    sizes = []
     for _ in range(30):
         play.now_us += 10_000
-        parts += sum(isinstance(letter.message, InstallSnapshot) for letter in play.deliver())
-    assert 3 <= parts <= 6
+        sizes += [x.message.size for x in play.deliver() if isinstance(x.message, InstallSnapshot)]
+    assert 3 <= len(sizes) <= 6
+    assert set(sizes) == {0}
     play.heal()
     play.propose(1, "more")
     play.pass_time(300_000)
     assert play.replicas[3].last_index == leader.last_index
+    assert play.replicas[3].commit_index == leader.commit_index
 
 
 def test_where_the_window_is_full_an_empty_part_is_the_heartbeat():

@@ -9,6 +9,7 @@ them anew, and the difference is read line by line like any other change. (The f
     change REPLICA IDS [learners IDS]    transfer REPLICA TARGET    read REPLICA [by-lease]   suspect REPLICA LEADER
     crash REPLICA...    start REPLICA...    join REPLICA    snapshot REPLICA KEEP    isolate REPLICA... | heal
     lose KIND... | settle | pass MICROSECONDS [quietly] | campaign REPLICA | step-down REPLICA | state
+    doubt REPLICA | trust REPLICA | stall REPLICA | force REPLICA
 """
 
 from __future__ import annotations
@@ -95,6 +96,7 @@ class Told(Play):
                 f"heard {heard}, due in {raft.deadline_us - self.now_us}, reason {raft.campaign_reason!r}, "
                 f"log {raft.first_index}-{raft.last_index} of terms {raft.log.terms}, "
                 f"commit {raft.commit_index}, applied {raft.applied_index}, unwritten from {raft.log.unwritten}, "
+                f"{f'settled {raft.settled}, ' if raft.configuration.has_witness else ''}"
                 f"{configuration_text(raft.configuration)}"
             )
             for follower, progress in sorted(raft.progress.items()):
@@ -148,6 +150,12 @@ class Told(Play):
                 self.replicas[ids[0]].campaign_now(self.now_us)
             case "step-down":
                 self.replicas[ids[0]].step_down(self.now_us)
+            case "doubt" | "trust":
+                self.replicas[ids[0]].doubt(command == "doubt")
+            case "stall":
+                self.replicas[ids[0]].disk_took(self.options.disk_stall_us, self.now_us)
+            case "force":
+                self.elect_by_force(*ids)
             case "crash":
                 for replica in ids:
                     self.crash(replica)
@@ -178,7 +186,7 @@ def _members(words: list[str]) -> tuple[Member, ...]:
 
 def configuration_text(configuration: Configuration) -> str:
     parts = [
-        f"{name} {' '.join(str(member.replica) for member in members)}"
+        f"{name} {' '.join(f'{member.replica}{chr(119) * member.witness}' for member in members)}"
         for name, members in configuration._asdict().items()
         if members
     ]
@@ -211,7 +219,9 @@ def play_out(text: str) -> str:
             if command == "play":
                 given = dict(word.split("=") for word in words)
                 size = int(given.pop("size", "3"))
-                play = Told(size=size, options=Options(**{name: int(value) for name, value in given.items()}))
+                witnesses = tuple(int(replica) for replica in given.pop("witnesses", "").split(",") if replica)
+                options = Options(**{name: int(value) for name, value in given.items()})
+                play = Told(size=size, witnesses=witnesses, options=options)
                 play.begin()
                 continue
             assert play is not None, "a script begins with `play`"

@@ -131,9 +131,8 @@ def sent_to_a_witness_that_is_behind(settled: bool) -> list[InstallSnapshot]:
     sent = []
     for _ in range(40):
         play.now_us += 10_000
-        for letter in play.deliver():
-            if letter.receiver == 4 and isinstance(letter.message, InstallSnapshot):
-                sent.append(letter.message)
+        letters = [letter for letter in play.deliver() if letter.receiver == 4]
+        sent += [letter.message for letter in letters if isinstance(letter.message, InstallSnapshot)]
     assert play.replicas[4].commit_index == play.replicas[1].commit_index
     return sent
 
