@@ -53,6 +53,7 @@ MODULES: Final = (
     "coordinator.consensus.raft.rounds",
     "coordinator.consensus.raft.snapshots",
     "coordinator.consensus.raft.transfer",
+    "coordinator.replica.comparison",
     "coordinator.replica.leases",
     "coordinator.replica.replica",
     "coordinator.replica.turn",

@@ -428,3 +428,16 @@ def test_progress_is_kept_of_exactly_the_members():
     play.pass_time(100_000)
     leader.change(Change(members(1, 2), members(7)), play.now_us)
     assert leader.progress[7].next == leader.last_index + 1
+
+
+def test_a_learner_that_has_answered_and_has_nothing_is_not_promoted():
+    play = led()
+    play.join(4)
+    leader = play.replicas[1]
+    leader.change(Change(members(1, 2, 3), members(4)), play.now_us)
+    play.lost = lambda letter: letter.receiver == 4 and bool(getattr(letter.message, "entries", ()))
+    play.pass_time(200_000)
+    assert leader.progress[4].match == 0
+    assert answers(leader, 4, play.now_us), "it refuses, again and again"
+    with pytest.raises(ChangeRefused, match="not answered yet"):
+        leader.change(Change(members(1, 2, 3, 4)), play.now_us)
