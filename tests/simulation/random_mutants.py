@@ -22,10 +22,9 @@ import multiprocessing
 import os
 import resource
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import cache
 from pathlib import Path
 from random import Random
@@ -236,29 +235,36 @@ class _Judge:
 def _control(items: list[pytest.Item]) -> dict[pytest.Item, set[tuple[str, str]]]:
     """Run the tests without a mutant: all must pass. Notes which functions each enters, so that only those are asked
     that could notice; the quickest tests come first."""
-    names: dict[CodeType, tuple[str, str]] = {}
-    for module_name in MODULES:
-        for name, function in _functions(importlib.import_module(module_name)).items():
-            names[function.__code__] = (module_name, name)
     entered: dict[pytest.Item, set[tuple[str, str]]] = {}
     took_s: dict[pytest.Item, float] = {}
-    for item in items:
-        seen = entered[item] = set()
-
-        def note(frame: Any, event: str, _: object, seen: set[tuple[str, str]] = seen) -> None:
-            if event == "call" and frame.f_code in names:
-                seen.add(names[frame.f_code])
-
-        begun_s = time.process_time()
-        sys.setprofile(note)
-        try:
-            failed = _fails(item)
-        finally:
-            sys.setprofile(None)
-        took_s[item] = time.process_time() - begun_s
-        if failed:
-            raise RuntimeError(f"{item.nodeid} fails without any mutant")
+    with _noting() as noted:
+        for item in items:
+            noted.clear()
+            begun_s = time.process_time()
+            if _fails(item):
+                raise RuntimeError(f"{item.nodeid} fails without any mutant")
+            took_s[item] = time.process_time() - begun_s
+            entered[item] = set(noted)
     return {item: entered[item] for item in sorted(items, key=took_s.__getitem__)}
+
+
+@contextmanager
+def _noting() -> Iterator[set[tuple[str, str]]]:
+    """As long as this lasts, every function that can be changed notes here that it is entered."""
+    noted: set[tuple[str, str]] = set()
+    with ExitStack() as undo:
+        for module_name in MODULES:
+            module = importlib.import_module(module_name)
+            for name, function in _functions(module).items():
+                vars(module)[_NOTE] = noted.add
+                definition = copy.deepcopy(_definitions(module_name)[name])
+                key = ast.Constant((module_name, name))
+                definition.body.insert(0, ast.Expr(ast.Call(ast.Name(_NOTE, ast.Load()), [key], [])))
+                undo.enter_context(swapped(function, _compiled(definition)))
+        yield noted
+
+
+_NOTE: Final = "_note_entered_"
 
 
 def _fails(item: pytest.Item) -> bool:
@@ -348,10 +354,14 @@ def planted(point: Point) -> Iterator[None]:
         raise MutantDoesNotFit(f"no such change: {point}")
     _, _, at, variant = changes[point.number]
     _change([*_changeable(definition)][at][0], variant)
+    with swapped(function, _compiled(definition)):
+        yield
+
+
+def _compiled(definition: ast.FunctionDef) -> CodeType:
     definition.decorator_list = []
     module = ast.fix_missing_locations(ast.Module([definition], []))
-    with swapped(function, compile(module, f"<random mutant of {point.function}>", "exec", _FLAGS)):
-        yield
+    return compile(module, f"<mutant of {definition.name}>", "exec", _FLAGS)
 
 
 _FLAGS: Final = __future__.annotations.compiler_flag
