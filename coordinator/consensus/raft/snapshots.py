@@ -56,8 +56,7 @@ def can_bring_up(raft: Raft, follower: int) -> bool:
 def has_work(raft: Raft, progress: Progress) -> bool:
     """Is there more to send, and room in the window?"""
     at = progress.snapshot
-    if at is None:
-        return True
+    assert at is not None, "a follower in this state is being sent one"
     return at.sent < len(at.source.data) and at.sent - at.acked < raft.options.snapshot_window_bytes
 
 
