@@ -112,6 +112,13 @@ class Replica:
         """The node of the leader, "" where this replica knows of none."""
         return self.configuration.node_of(self.engine.leader)
 
+    @property
+    def pending(self) -> tuple[int, int, int]:
+        """How many wait here: proposals for their entry to be applied, reads for a majority's word, and acquisitions
+        for their grant to be pushed. May be asked from another thread."""
+        reads = sum(map(len, [*self._reads_by_ticket.values()])) + sum(len(reads) for _, reads in [*self._confirmed])
+        return len(self._commands) + len(self._proposals), len(self._reads) + reads, self._watching
+
     # --- what comes in ----------------------------------------------------------------------------
 
     def principal_of(self, caller: Caller) -> str | None:
@@ -158,6 +165,8 @@ class Replica:
             entry = COMMAND_PREFIX + encode_node_entry(commands.ExpireSessions(tuple(expired)))
             if self.engine.propose([entry]) is None:
                 self.leases.proposal_refused(expired)
+            else:
+                self.meters.sessions_expired += len(expired)
 
     # --- the turn's middle ------------------------------------------------------------------------
 
@@ -205,6 +214,7 @@ class Replica:
             for index, (proposal, _) in enumerate(taken, first_index):
                 self._proposals[index] = proposal._replace(term=self.engine.term)
             return
+        self.meters.proposals_failed += len(taken)
         for proposal, _ in taken:
             if self.engine.role is Role.LEADER:
                 message = (
@@ -223,7 +233,8 @@ class Replica:
         engine = self.engine
         engine.persisted(ready)
         if ready.install is not None:
-            snapshot.load(self.machine, ready.install.data)
+            with self.meters.snapshot_loads.time():
+                snapshot.load(self.machine, ready.install.data)
         elif self._taken is not None:
             engine.compact(self._taken, self._taken.last_index - self.compaction.trailing_entries + 1)
             self._snapshot_index, self._taken = self._taken.last_index, None
@@ -256,6 +267,7 @@ class Replica:
         for _, confirmed in self._confirmed:
             self._turn_away(confirmed, answers)
         self._confirmed.clear()
+        self.meters.proposals_failed += len(self._proposals)
         for proposal in self._proposals.values():
             answers.add(proposal.caller, wire.NotLeader(proposal.request_id, self.leader_node))
         self._proposals = {}
@@ -267,7 +279,8 @@ class Replica:
         if engine.applied_index - self._snapshot_index >= self.compaction.snapshot_entries:
             index = engine.applied_index
             configuration = engine.configuration_at(index)
-            self._taken = Snapshot(index, engine.term_at(index), configuration, snapshot.dump(self.machine))
+            with self.meters.snapshot_dumps.time():
+                self._taken = Snapshot(index, engine.term_at(index), configuration, snapshot.dump(self.machine))
 
     # --- apply ------------------------------------------------------------------------------------
 
