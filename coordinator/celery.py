@@ -21,6 +21,7 @@ def _log_as_django_does(**_: Any) -> None:
     from django.conf import settings
 
     logging.config.dictConfig(settings.LOGGING)
+    logging.captureWarnings(True)  # noqa: FBT003 - the standard library's own signature
 
 
 if os.environ.get("CONCLAVE_NODE"):
@@ -29,6 +30,8 @@ if os.environ.get("CONCLAVE_NODE"):
     from coordinator.replica.bootstep import NodeStep
     from coordinator.replica.host import HostSettings
     from coordinator.replica.metrics_server import MetricsAddress
+
+    _log_as_django_does()  # what Celery warns of comes before its signal
 
     def _metrics_address(config: Config, data: DataDirectory, node: str) -> MetricsAddress | None:
         port = data.metrics_port(node, config) if config.metrics_port is None else config.metrics_port

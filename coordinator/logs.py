@@ -60,6 +60,5 @@ def settings(manner: str, *, node: str | None = None) -> dict[str, Any]:
             # The web server brings handlers of its own, which these replace.
             "uvicorn": own,
             "uvicorn.error": {"handlers": [], "level": "INFO", "propagate": True},
-            "uvicorn.access": {"handlers": [], "level": "INFO", "propagate": True},
         },
     }

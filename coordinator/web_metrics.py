@@ -194,7 +194,8 @@ then the figures are wanted most."""
 
 
 async def _token_may_read(text: str) -> bool:
-    """Is it the operator's token for metrics, or that of a principal with the right to read? Raises Unavailable."""
+    """Is it the operator's token for metrics, or that of a principal with the right to read? Raises BadToken,
+    Unavailable."""
     own = settings.CONCLAVE.metrics_token
     if own and hmac.compare_digest(text.encode(), own.encode()):
         return True
@@ -205,7 +206,7 @@ async def _token_may_read(text: str) -> bool:
             view = await access.client().query(commands.GetPrincipal(principal))
     except access.BadToken:
         _readers.pop(digest, None)
-        return False
+        raise
     except (errors.Unavailable, TimeoutError):
         if digest in _readers:
             return True
@@ -229,7 +230,7 @@ async def _refusal(request: HttpRequest) -> HttpResponse | None:
         if user.is_authenticated:
             may_read = await user.ahas_perm(READ)
             return None if may_read else _answer(HTTPStatus.FORBIDDEN, "the right to read is needed")
-    except Refused:
+    except (Refused, access.BadToken):
         pass
     except (errors.Unavailable, DatabaseError):
         return _answer(HTTPStatus.SERVICE_UNAVAILABLE, "nobody can say now whether this caller may read")
