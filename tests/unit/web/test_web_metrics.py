@@ -144,7 +144,7 @@ async def test_open_metrics_is_there_for_the_asking(cluster: FakeCluster, own_to
 
 # --- requests -------------------------------------------------------------------------------------
 
-ACQUIRE = "api/v1/clusters/<str:cluster>/locks/<path:name>/acquire"
+ACQUIRE = "api/v1/clusters/<cluster>/locks/<path:name>/acquire"
 
 
 def requests(route: str, status: str, method: str = "POST") -> float:
