@@ -38,6 +38,11 @@ _GAUGES: Final[tuple[_Figure, ...]] = (
     ("etcd_server_proposals_pending", "Proposals taken here and not applied yet.", lambda r: r.pending[0]),
     ("conclave_reads_pending", "Reads and keep-alives that wait here for a majority's word.", lambda r: r.pending[1]),
     ("conclave_grants_awaited", "Callers that this leader will tell of their grant.", lambda r: r.pending[2]),
+    (
+        "conclave_replica_stopped",
+        "1 if its state differed from the others', for good, else 0.",
+        lambda r: bool(r.stopped),
+    ),
     ("conclave_term", "The term of this replica.", lambda r: r.engine.term),
     ("conclave_voters", "Voters of the cluster, as this replica's log says.", lambda r: len(r.configuration.voters)),
     ("conclave_log_entries", "Entries that the log holds.", lambda r: r.engine.last_index - r.engine.first_index + 1),

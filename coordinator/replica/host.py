@@ -135,9 +135,11 @@ class Host:
             snapshot=log.snapshot,
         )
         machine = Machine()
-        if log.snapshot is not None:
+        if log.snapshot is not None and not engine.is_witness:
             snapshot.load(machine, log.snapshot.data)
-        return Replica(stored.cluster, stored.cluster_name, stored.replica, engine, machine, now_us)
+        return Replica(
+            stored.cluster, stored.cluster_name, stored.replica, engine, machine, now_us, stopped=log.stopped
+        )
 
     def _metrics_server(self) -> MetricsServer | None:
         """A node that can not be measured is still a node: a port in use costs its figures alone."""

@@ -26,12 +26,11 @@ class RoundTrips:
         self.by_node: dict[str, Histogram] = {}
         self.open: dict[tuple[int, int], tuple[int, int, int]] = {}
         """Cluster and follower to term, round and time of sending of the message whose answer is waited for."""
-        self._due_us = 0
+        self.due_us = 0
+        """When the next round is to be looked at; before that `sent` need not be called."""
 
     def sent(self, batches: Iterable[tuple[int, list[Outgoing]]], now_us: int) -> None:
-        """Of each cluster, what is being sent."""
-        if now_us < self._due_us:
-            return
+        """Of each cluster, what is being sent. To be called once `due_us` has come."""
         sample = {
             (cluster, receiver): (message.term, message.round, now_us)
             for cluster, outgoing in batches
@@ -40,7 +39,7 @@ class RoundTrips:
         }
         if sample:
             self.open = sample
-            self._due_us = now_us + SAMPLE_US
+            self.due_us = now_us + SAMPLE_US
 
     def answered(self, node: str, message: PeerMessage, now_us: int) -> None:
         """A message of `node` came while `open` is not empty."""

@@ -210,6 +210,12 @@ def test_reads_wait_for_a_majority(stage: Stage, seen: Seen) -> None:
     assert seen("node1", "conclave_reads_pending") == 1
 
 
+def test_a_replica_that_stopped_for_good_says_so(stage: Stage, seen: Seen) -> None:
+    assert seen("node1", "conclave_replica_stopped") == 0
+    stage.nodes["node1"].replica.stopped = "its state differed"
+    assert seen("node1", "conclave_replica_stopped") == 1
+
+
 def test_drops_are_counted_by_reason(stage: Stage, seen: Seen) -> None:
     stage.nodes["node1"].drops["client-signature"] += 3
     stage.nodes["node1"].bus.connected = False
@@ -285,9 +291,9 @@ def test_a_round_trip_is_from_the_sending_to_the_answer_of_that_round() -> None:
 def test_rounds_are_sampled_and_one_that_is_lost_is_forgotten() -> None:
     trips = RoundTrips()
     trips.sent([(CLUSTER, _round(7))], 1_000)
-    trips.sent([(CLUSTER, _round(8))], 1_000 + SAMPLE_US - 1)
-    trips.answered("node2", _answer(8), 1_000 + SAMPLE_US)
-    assert not trips.by_node
+    assert trips.due_us == 1_000 + SAMPLE_US
+    trips.sent([(CLUSTER, [])], 1_000 + SAMPLE_US)
+    assert trips.due_us == 1_000 + SAMPLE_US, "there was nothing to look at"
     trips.sent([(CLUSTER, _round(9))], 1_000 + SAMPLE_US)
     trips.answered("node2", _answer(7), 1_001 + SAMPLE_US)
     assert not trips.by_node
