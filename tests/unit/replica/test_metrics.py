@@ -5,13 +5,16 @@ from __future__ import annotations
 import http.client
 import re
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import msgspec
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.parser import text_string_to_metric_families
 
 from coordinator import wire
@@ -313,12 +316,40 @@ def test_a_leader_measures_its_followers_and_they_nobody(stage: Stage, seen: See
 # --- reading beside the loop ----------------------------------------------------------------------
 
 
+def test_what_the_loop_adds_between_two_lines_of_a_scrape_does_no_harm(
+    stage: Stage, journal: SqliteJournal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The worst that the other thread can do, made to happen every time."""
+    turn = stage.elect("node1").turn
+    stage.pass_time(300_000)
+    turn.drops["client-token"] += 1
+    changes = 0
+
+    def meanwhile(add: Callable[..., None]) -> Callable[..., None]:
+        def add_metric(*args: Any, **options: Any) -> None:
+            nonlocal changes
+            changes += 1
+            turn.drops[f"reason-{changes}"] += 1
+            turn.round_trips.by_node[f"peer-{changes}"] = Histogram()
+            turn.replicas[1_000 + changes] = stage.nodes["node2"].replica
+            turn.meters.turns.observe(changes)
+            add(*args, **options)
+
+        return add_metric
+
+    for family in (CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily):
+        monkeypatch.setattr(family, "add_metric", meanwhile(family.add_metric))
+    read(registry(stage.nodes["node1"], journal))
+    assert changes > 50
+
+
 def test_figures_are_read_while_the_loop_changes_everything_under_them(stage: Stage, journal: SqliteJournal) -> None:
     leader = stage.elect("node1")
     session = opened(stage)
     done = threading.Event()
     failures: list[Exception] = []
     scraped = 0
+    before = sys.getswitchinterval()
     exported = registry(leader, journal)
 
     def scrape() -> None:
@@ -333,7 +364,8 @@ def test_figures_are_read_while_the_loop_changes_everything_under_them(stage: St
     reader = threading.Thread(target=scrape)
     reader.start()
     try:
-        until = time.monotonic() + 2
+        sys.setswitchinterval(1e-5)
+        until = time.monotonic() + 1
         number = 0
         while time.monotonic() < until:
             for _ in range(20):
@@ -344,6 +376,7 @@ def test_figures_are_read_while_the_loop_changes_everything_under_them(stage: St
             stage.settle()
             leader.drops.clear()
     finally:
+        sys.setswitchinterval(before)
         done.set()
         reader.join(10)
     assert not failures
