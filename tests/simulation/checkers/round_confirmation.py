@@ -112,6 +112,8 @@ class RoundConfirmation(Checker):
         gave_way_us = self._gave_way_us.get(own)
         if gave_way_us is not None and gave_way_us < node.turn_us:
             self.violated(f"{node.name} reads by its lease of term {engine.term}, and told somebody to campaign in it")
+        if is_quorum(engine.configuration, {engine.replica}):
+            return  # Who is a majority by itself sends its rounds to nobody.
         rounds = sorted({engine.rounds.current, *self._answered.get(own, {}).values()}, reverse=True)
         last = next((number for number in rounds if is_quorum(engine.configuration, self._heard(node, number))), 0)
         sent_us = self._sent_us.get(own, {}).get(last)
