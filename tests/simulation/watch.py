@@ -201,6 +201,9 @@ class Watch:
         ):
             return
         after = node.view = self._look(node)
+        if node.world.trace is not None and (after.role, after.term) != (before.role, before.term):
+            log = f"{after.last_index}({after.last_term}) c{after.commit}"
+            node.world.note(node.name, f"becomes {after.role.name.lower()} of t{after.term}, log {log}")
         for listener in self._changed:
             listener(node, before, after)
         if after.role in (Role.PRE_CANDIDATE, Role.CANDIDATE) and (after.role, after.term) != (
