@@ -70,14 +70,19 @@ class _SeenMachine(Machine):
 
 
 class _SeenReplica(Replica):
-    """The replica, seen where a client asks it."""
+    """The replica, seen where a client asks it, and where it answers a read."""
 
     see_keep_alive: Callable[[Caller, wire.KeepAliveRequest], None]
+    see_answer: Callable[[int], None]
 
     def ask(self, caller: Caller, request: Any, answers: Answers, now_us: int) -> None:
         if type(request) is wire.KeepAliveRequest:
             self.see_keep_alive(caller, request)
         super().ask(caller, request, answers, now_us)
+
+    def _answer_read(self, read: Any, answers: Answers) -> None:
+        self.see_answer(self._confirmed[0][0])
+        super()._answer_read(read, answers)
 
 
 class _SeenTurn(Turn):
@@ -214,6 +219,7 @@ class Node:
             compaction=world.settings.compaction,
         )
         replica.see_keep_alive = self._kept_alive
+        replica.see_answer = partial(world.watch.tell, "read_answered", self)
         self._see_reads(engine)
         return replica
 

@@ -98,6 +98,9 @@ class Checker:
     def read_confirmed(self, node: Node, read: ConfirmedRead) -> None:
         """The engine of `node` says that these reads may be answered."""
 
+    def read_answered(self, node: Node, read_index: int) -> None:
+        """`node` answers a read, which was confirmed at `read_index`, from its state machine."""
+
     def invoked(self, operation: Operation) -> None:
         """A client began an operation."""
 
@@ -129,6 +132,7 @@ HOOKS: Final = (
     "answering",
     "read_begun",
     "read_confirmed",
+    "read_answered",
     "invoked",
     "returned",
     "lease_taken",
