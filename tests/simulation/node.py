@@ -85,6 +85,17 @@ class _SeenReplica(Replica):
         super()._answer_read(read, answers)
 
 
+class _SeenAnswers(Answers):
+    """A turn's answers, seen where one says that a session was kept alive."""
+
+    see_kept_alive: Callable[[int], None]
+
+    def add(self, caller: Caller, reply: wire.Reply) -> None:
+        if type(reply) is wire.KeptAlive:
+            self.see_kept_alive(reply.session)
+        super().add(caller, reply)
+
+
 class _SeenTurn(Turn):
     """The turn, seen where it takes a message and where it publishes."""
 
@@ -195,6 +206,8 @@ class Node:
         self.turn.see_outgoing = self._publishes
         self.turn.see_answers = partial(world.watch.answering, self)
         self.turn.see_message = partial(world.watch.took, self)
+        answers = self.turn._answers = _SeenAnswers(self.name)
+        answers.see_kept_alive = partial(world.watch.tell, "kept_alive", self)
         if not world.settings.with_feed:
             self.turn._feed = _NoFeed()  # type: ignore[assignment]
         self._busy_until_us = 0

@@ -101,6 +101,9 @@ class Checker:
     def read_answered(self, node: Node, read_index: int) -> None:
         """`node` answers a read, which was confirmed at `read_index`, from its state machine."""
 
+    def kept_alive(self, node: Node, session: int) -> None:
+        """`node` answers that `session` has its full time to live again."""
+
     def invoked(self, operation: Operation) -> None:
         """A client began an operation."""
 
@@ -133,6 +136,7 @@ HOOKS: Final = (
     "read_begun",
     "read_confirmed",
     "read_answered",
+    "kept_alive",
     "invoked",
     "returned",
     "lease_taken",
