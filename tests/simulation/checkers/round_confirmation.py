@@ -1,9 +1,9 @@
 """A round is confirmed once a majority has answered it in its own term, and never before (thesis, section 6.4;
 history 5); and what confirms a read is a round that was sent after the read came.
 
-Reads, keep-alives and check-quorum all rest on it. It is counted here from the answers that followers send. Where a
-leader's lease stands in for a round (`Options.lease_reads`), it is counted here too: from the sending of the last round
-that a majority has answered, and not after the leader told anybody to campaign (history 2).
+Reads, keep-alives and check-quorum all rest on it, and count from its sending. It is counted here from the answers that
+followers send. Where a leader's lease stands in for a round (`Options.lease_reads`), it is counted here too: from the
+sending of the last round that a majority has answered, and not after the leader told anybody to campaign (history 2).
 """
 
 from __future__ import annotations
@@ -66,6 +66,10 @@ class RoundConfirmation(Checker):
         engine = node.engine
         own = (engine.replica, engine.term)
         confirmed = engine.rounds.confirmed
+        sent_us = self._sent_us.get(own, {}).get(confirmed)
+        if sent_us is not None and engine.confirmed_at_us > sent_us:
+            late_us = engine.confirmed_at_us - sent_us
+            self.violated(f"{node.name} counts from {late_us} us after the sending of round {confirmed}")
         if confirmed <= self._held.get(own, 0):
             return
         self.checks += 1
