@@ -74,6 +74,7 @@ class RoundConfirmation(Checker):
             return
         self.checks += 1
         self._held[own] = confirmed
+        self._sent_us.setdefault(own, {}).setdefault(confirmed, node.turn_us)  # Where there is nobody to send it to.
         heard = self._heard(node, confirmed)
         if not is_quorum(engine.configuration, heard):
             self.violated(
@@ -120,6 +121,9 @@ class RoundConfirmation(Checker):
             return  # Who is a majority by itself sends its rounds to nobody.
         rounds = sorted({engine.rounds.current, *self._answered.get(own, {}).values()}, reverse=True)
         last = next((number for number in rounds if is_quorum(engine.configuration, self._heard(node, number))), 0)
+        # What confirmed a round before a change of membership still keeps anybody else from being elected: the
+        # majorities of both sides overlap.
+        last = max(last, self._held.get(own, 0))
         sent_us = self._sent_us.get(own, {}).get(last)
         if sent_us is None or node.turn_us - sent_us >= engine.options.election_timeout_us_min:
             self.violated(
