@@ -321,8 +321,8 @@ class ProgressAgainstAFollower(RuleBasedStateMachine):
         play = Play(options=OPTIONS)
         first = play.disks[1].entries[0]
         self.all: list[Entry] = [(1, first)] + [(term, b"\x01of %d" % at) for at, term in enumerate(terms)]
-        terms, entries = ([entry[at] for entry in self.all] for at in (0, 1))
-        play.disks[1] = Disk(HardState(TERM - 1, 0, 1), terms, entries)
+        log = [term for term, _ in self.all], [entry for _, entry in self.all]
+        play.disks[1] = Disk(HardState(TERM - 1, 0, 1), *log)
         self.now_us = 0
         self.leader = leader = play.start(1)
         leader.role = Role.CANDIDATE

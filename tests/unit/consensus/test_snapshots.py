@@ -319,3 +319,18 @@ def test_after_a_heartbeat_a_snapshot_goes_on_from_what_was_acknowledged():
             assert at.acked <= at.sent
     assert offsets.count(50) == 1, "what was lost is sent again, once"
     assert play.words(3) == ALL
+
+
+def test_a_snapshot_is_written_though_nothing_else_is():
+    """The commit of the journal that takes it says of the commit index, too."""
+    play = Play()
+    follower = play.replicas[3]
+    follower.step(1, AppendEntries(1, 1, 1, 1, 1, [], []), 0)
+    play.turn(3)
+    entry = encode_configuration(follower.configuration)
+    follower.step(1, InstallSnapshot(1, 2, 9, 1, entry, 4, 0, b"data"), 0)
+    ready = follower.ready(0)
+    assert ready.install is not None
+    assert not ready.keep_tail
+    assert ready.hard_state == (1, 0, 9)
+    assert (ready.first_index, ready.entries) == (10, [])
