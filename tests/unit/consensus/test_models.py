@@ -334,8 +334,8 @@ class ProgressAgainstAFollower(RuleBasedStateMachine):
         # Of terms that led elsewhere: where index and term are the same, the entry is (log matching).
         elsewhere = [(term, b"\x01else %d" % at) for at, term in enumerate(others) if term > agreed[-1][0]]
         self.follower: list[Entry] = agreed + elsewhere
-        self.part: tuple[int, bytes] = (0, b"")
-        """The snapshot that is coming: its index, and what is here of it."""
+        self.part: tuple[tuple[int, int], bytes] = ((0, 0), b"")
+        """The snapshot that is coming: its index and size, and what is here of it."""
         self.known_match = 0
         self.sent: list[Message] = []
         self.answers: list[Message] = []
@@ -435,14 +435,15 @@ class ProgressAgainstAFollower(RuleBasedStateMachine):
                     AppendResponse(TERM, message.round, success=True, match=match, hint_index=0, hint_term=0)
                 )
             case InstallSnapshot():
-                index, here = self.part if self.part[0] == message.last_index else (message.last_index, b"")
+                index, size = key = (message.last_index, message.size)
+                here = self.part[1] if self.part[0] == key else b""
                 if message.offset == len(here):
                     here += message.data
-                self.part = (index, here)
-                if len(here) >= message.size:
+                self.part = (key, here)
+                if len(here) == size:
                     tail = log[index:] if len(log) >= index and log[index - 1] == self.all[index - 1] else []
                     log[:] = self.all[:index] + tail
-                self.answers.append(SnapshotResponse(TERM, message.round, index, len(here)))
+                self.answers.append(SnapshotResponse(TERM, message.round, index, len(here), size))
             case _:
                 raise AssertionError(f"a leader sends no {message}")
 
