@@ -1,12 +1,13 @@
 """Conclave beside its peers, on this machine, in one run: `make bench`.
 
     python -m bench.compare [--peers conclave,etcd,floor] [--works lock,write,read,handover,failover,silence]
-                            [--callers 1,16,64,256] [--rounds 3] [--seconds 3] [--kills 30] [--json FILE]
+                            [--callers 1,16,64,256] [--rounds 3] [--seconds 3] [--kills 30] [--stops 9] [--json FILE]
 
 In each round every peer is started anew in a directory of its own, driven by the same program (`bench.callers`, in two
 client processes), and stopped; the next round begins with another peer. A peer that is not installed is left out, with
 the reason. Rates are counted between two moments of the monotonic clock, after every caller has done one operation, and
-CPU time is read at the same two moments from all servers and both clients. `--kills` are spread over the rounds.
+CPU time is read at the same two moments from all servers and both clients. The deaths of leaders, `--kills` by kill -9
+and `--stops` by SIGSTOP, are spread over the rounds. Under the table stand the bars that Conclave is measured against.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from typing import Any, Final
 
 import psutil
 
+from bench.bars import bars_table, judged
 from bench.figures import Cell, Histogram, changes_of_owner, silence_s, summary, table
 from bench.peers import MODULES, server_class
 from bench.peers.base import Peer, Unusable
@@ -213,15 +215,19 @@ def visit(name: str, number: int, options: argparse.Namespace, directory: Path) 
                     yield measure_rate(peer, clients, number, work, HANDOVER_CALLERS, options.seconds)
         for work in works:
             if work in DEATHS:
-                for _ in kills_of_round(options.kills, options.rounds, number):
+                for _ in share_of_round(deaths(options, work), options.rounds, number):
                     yield measure_death(peer, number, work)
     finally:
         peer.stop()
 
 
-def kills_of_round(kills: int, rounds: int, number: int) -> range:
-    """So many of all kills fall into round `number`, the first being 0."""
-    return range(number * kills // rounds, (number + 1) * kills // rounds)
+def deaths(options: argparse.Namespace, work: str) -> int:
+    return int(options.kills if work == "failover" else options.stops)
+
+
+def share_of_round(total: int, rounds: int, number: int) -> range:
+    """Those of `total` that fall into round `number`, the first being 0."""
+    return range(number * total // rounds, (number + 1) * total // rounds)
 
 
 def in_turn(peers: Sequence[str], number: int) -> list[str]:
@@ -236,7 +242,7 @@ def estimate_s(options: argparse.Namespace, peers: Iterable[str]) -> float:
         works = server_class(name).works & {*options.works}
         spans = sum(len(options.callers) if work in RATES else work == "handover" for work in works)
         total_s += options.rounds * (START_S_GUESS + spans * (options.seconds + 2 * BEGINS_IN_S))
-        total_s += sum(work in DEATHS for work in works) * options.kills * DEATH_S_GUESS
+        total_s += sum(deaths(options, work) for work in works if work in DEATHS) * DEATH_S_GUESS
     return total_s
 
 
@@ -282,9 +288,20 @@ def fdatasync_us(directory: Path, count: int = 200) -> float:
     return sorted(times)[count // 2] * 1e6
 
 
-def run(options: argparse.Namespace, names: Sequence[str], parent: Path, left_out: dict[str, str]) -> list[Cell]:
-    cells: list[Cell] = []
+class Run:
+    """What came of a run."""
+
+    def __init__(self) -> None:
+        self.cells: list[Cell] = []
+        self.left_out: dict[str, str] = {}
+        self.disk_us: list[float] = []
+        """At the beginning of each round."""
+
+
+def go(run: Run, options: argparse.Namespace, names: Sequence[str], parent: Path) -> None:
+    cells, left_out = run.cells, run.left_out
     for number in range(options.rounds):
+        run.disk_us.append(fdatasync_us(parent))
         for name in in_turn(names, number):
             if name in left_out:
                 continue
@@ -299,7 +316,6 @@ def run(options: argparse.Namespace, names: Sequence[str], parent: Path, left_ou
                 say(f"{name} is left out from here on: {error}")
             if not options.keep:
                 shutil.rmtree(directory, ignore_errors=True)
-    return cells
 
 
 def words(cell: Cell, rounds: int) -> str:
@@ -349,7 +365,10 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--callers", type=numbers, default=[*CALLERS])
     parser.add_argument("--rounds", type=positive, default=3)
     parser.add_argument("--seconds", type=float, default=3.0, help="of each span that is counted")
-    parser.add_argument("--kills", type=positive, default=30, help="deaths of each kind for each peer, over all rounds")
+    parser.add_argument(
+        "--kills", type=positive, default=30, help="deaths of each peer's leader by kill -9, over all rounds"
+    )
+    parser.add_argument("--stops", type=positive, default=9, help="and by SIGSTOP")
     parser.add_argument("--json", type=Path, metavar="FILE", help="keep every cell and the summary there")
     parser.add_argument("--directory", type=Path, default=PROJECT / "var", help="where the peers keep their data")
     parser.add_argument("--keep", action="store_true", help="leave the peers' data and logs there")
@@ -366,38 +385,46 @@ def main(arguments: Sequence[str] | None = None) -> int:
     say(f"{', '.join(names)}: {options.rounds} rounds, about {minutes:.0f} minutes")
     options.directory.mkdir(parents=True, exist_ok=True)
     parent = Path(tempfile.mkdtemp(prefix="bench-", dir=options.directory))
-    left_out: dict[str, str] = {}
+    result = Run()
     before = machine()
     began_s = time.monotonic()
     try:
-        sync_us = fdatasync_us(parent)
-        cells = run(options, names, parent, left_out)
+        go(result, options, names, parent)
+    except KeyboardInterrupt:
+        say("cut off; this is what there is so far")
     finally:
         if not options.keep:
             shutil.rmtree(parent, ignore_errors=True)
-    passed_s = time.monotonic() - began_s
-    print(report(cells, [name for name in names if any(cell.peer == name for cell in cells)]))
-    print(
-        f"\n{before['processors']} processors, Python {before['python']}, Linux {before['kernel']}; append and", end=" "
-    )
-    print(f"fdatasync of 512 bytes: {sync_us:.0f} µs. Took {passed_s / 60:.0f} minutes.")
-    for name in names:
-        print(f"{name}: {server_class(name).about} ({versions[name]})")
+    before["fdatasync_us"] = [round(each) for each in result.disk_us]
+    print(report(result.cells, before, versions, time.monotonic() - began_s))
     if options.json is not None:
         record = {
-            "machine": {**before, "fdatasync_us": round(sync_us)},
+            "machine": before,
             "versions": versions,
-            "left_out": left_out,
-            "options": {"rounds": options.rounds, "seconds": options.seconds, "kills": options.kills},
-            "summary": summary(cells, REFERENCE),
-            "cells": [cell._asdict() for cell in cells],
+            "left_out": result.left_out,
+            "options": {name: getattr(options, name) for name in ("rounds", "seconds", "kills", "stops")},
+            "summary": summary(result.cells, REFERENCE),
+            "bars": [outcome._asdict() for outcome in judged(summary(result.cells, REFERENCE))],
+            "cells": [cell._asdict() for cell in result.cells],
         }
         options.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    return 0 if cells else 1
+    return 0 if result.cells else 1
 
 
-def report(cells: Sequence[Cell], peers: Sequence[str]) -> str:
-    return table(cells, peers, REFERENCE, {name: work.unit for name, work in WORKS.items()})
+def report(cells: Sequence[Cell], where: dict[str, Any], versions: dict[str, str], took_s: float) -> str:
+    """The table, the bars, and what ran where."""
+    peers = [name for name in versions if any(cell.peer == name for cell in cells)]
+    lines = [table(cells, peers, REFERENCE, {name: work.unit for name, work in WORKS.items()}), ""]
+    outcomes = judged(summary(cells, REFERENCE))
+    lines += [bars_table(outcomes), ""] if outcomes else []
+    disk = ", ".join(map(str, where["fdatasync_us"]))
+    lines += [
+        f"{where['processors']} processors, Python {where['python']}, Linux {where['kernel']}.",
+        f"Took {took_s / 60:.0f} minutes. Load at the beginning {where['load'][0]}; append and fdatasync of 512 bytes, before each round: {disk} µs.",
+        "",
+    ]
+    lines += [f"- {name}: {server_class(name).about} ({versions[name]})" for name in peers]
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -175,7 +175,7 @@ def table(cells: Sequence[Cell], peers: Sequence[str], reference: str, units: Ma
             _cpu_text(records.get((work, callers, peer)), records.get((work, callers, reference))) for peer in peers
         ]
         rows.append(row)
-    return _markdown(rows)
+    return markdown(rows)
 
 
 def _text(record: Mapping[str, Any] | None, is_reference: bool) -> str:
@@ -196,7 +196,8 @@ def _cpu_text(record: Mapping[str, Any] | None, base: Mapping[str, Any] | None) 
     return f"{text} **{record['cpu_us'] / base['cpu_us']:.2g}x**"
 
 
-def _markdown(rows: Sequence[Sequence[str]]) -> str:
+def markdown(rows: Sequence[Sequence[str]]) -> str:
+    """The first row is the head."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = [
         "| " + " | ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)) + " |" for row in rows
