@@ -420,7 +420,8 @@ def report(cells: Sequence[Cell], where: dict[str, Any], versions: dict[str, str
     disk = ", ".join(map(str, where["fdatasync_us"]))
     lines += [
         f"{where['processors']} processors, Python {where['python']}, Linux {where['kernel']}.",
-        f"Took {took_s / 60:.0f} minutes. Load at the beginning {where['load'][0]}; append and fdatasync of 512 bytes, before each round: {disk} µs.",
+        f"Took {took_s / 60:.0f} minutes. Load at the beginning: {where['load'][0]}.",
+        f"Append and fdatasync of 512 bytes, before each round: {disk} µs.",
         "",
     ]
     lines += [f"- {name}: {server_class(name).about} ({versions[name]})" for name in peers]

@@ -11,7 +11,7 @@ from bench import compare
 
 pytestmark = pytest.mark.integration
 
-SHORT = ["--callers", "2", "--rounds", "2", "--seconds", "0.2", "--kills", "1", "--stops", "1"]
+SHORT = ["--callers", "2", "--rounds", "1", "--seconds", "0.2", "--kills", "1", "--stops", "1"]
 
 
 def test_a_short_run_has_a_figure_for_every_peer_and_work(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -28,6 +28,6 @@ def test_a_short_run_has_a_figure_for_every_peer_and_work(tmp_path: Path, capsys
     }
     assert all(cell["value"] > 0 and cell["errors"] == 0 for cell in record["cells"])
     assert all(cell["cpu_us"] > 0 for cell in record["cells"] if cell["work"] != "failover")
-    assert len(record["machine"]["fdatasync_us"]) == 2
+    assert len(record["machine"]["fdatasync_us"]) == 1
     assert "| work " in capsys.readouterr().out
     assert not [*(tmp_path / "data").iterdir()], "nothing is left of the peers"
