@@ -167,6 +167,7 @@ def measure_death(peer: Peer, number: int, work: str) -> Cell:
     with clients_of(peer, failover=True) as clients:
         clients.begin(work, DEATH_CALLERS)
         time.sleep(KILL_AFTER_S)
+        peer.until(peer.leader, f"{peer.name} has a leader")
         leader = peer.leader()
         if work == "failover":
             died_s = peer.kill(leader)
@@ -311,9 +312,9 @@ def go(run: Run, options: argparse.Namespace, names: Sequence[str], parent: Path
                 for cell in visit(name, number, options, directory):
                     say(words(cell, options.rounds))
                     cells.append(cell)
-            except Unusable as error:
-                left_out[name] = str(error)
-                say(f"{name} is left out from here on: {error}")
+            except Exception as error:  # noqa: BLE001 - of eight systems one that fails must not end the run of the others
+                left_out[name] = str(error) if isinstance(error, Unusable) else repr(error)
+                say(f"{name} is left out from here on: {left_out[name]}")
             if not options.keep:
                 shutil.rmtree(directory, ignore_errors=True)
 

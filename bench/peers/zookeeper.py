@@ -55,7 +55,7 @@ class Server(Peer):
         if not jar.exists():
             raise Unusable("no ZooKeeper here: `make bench-setup` installs it (Debian's zookeeper)")
         said = subprocess.run([java, "-version"], capture_output=True, text=True, check=True).stderr.splitlines()[0]
-        found = jar.resolve().stem.rpartition("-")[2]
+        found = ", ".join(path.stem.removeprefix("zookeeper-") for path in JARS.glob("zookeeper-[0-9]*.jar"))
         return f"ZooKeeper {found}, kazoo {version('kazoo')}, {said}"
 
     def start(self) -> None:
