@@ -28,6 +28,7 @@ START_S_MAX: Final = 60.0
 STOP_S_MAX: Final = 10.0
 VALUE_BYTES: Final = 64
 MEMBERS: Final = 3
+SETTINGS: Final = ("CONCLAVE_", "REDIS_URL", "DATABASE_URL", "DJANGO_SETTINGS_MODULE")
 
 Operation = Callable[[], object]
 
@@ -105,11 +106,13 @@ class Peer(ABC):
     # --- processes --------------------------------------------------------------------------------
 
     def launch(self, name: str, command: list[str], environment: Mapping[str, str] | None = None) -> None:
-        """Start a process that dies with this one; its words go to a file of its own."""
+        """Start a process that dies with this one; its words go to a file of its own. No settings of an installation that
+        the caller may have get through."""
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(SETTINGS)}
         with open(self.directory / f"{name}.log", "ab") as log:
             self.running[name] = subprocess.Popen(
                 launched(command, parent=os.getpid(), directory=PROJECT),
-                env={**os.environ, **(environment or {})},
+                env={**kept, **(environment or {})},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

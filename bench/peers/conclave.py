@@ -61,7 +61,6 @@ class Server(Peer):
             "CONCLAVE_NODE": member,
             "CONCLAVE_DATA": str(self.data.path),
             "DJANGO_SETTINGS_MODULE": "coordinator.settings",
-            "REDIS_URL": "",
             "PYTHONUNBUFFERED": "1",
         }
         return command, environment

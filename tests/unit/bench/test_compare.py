@@ -10,7 +10,8 @@ import pytest
 
 from bench import callers, compare
 from bench.peers import conclave
-from bench.peers.base import Operation, PeerClient
+from bench.peers.base import MEMBERS, Operation, PeerClient, members
+from coordinator.config import Config
 from coordinator.management.commands import up
 
 
@@ -42,10 +43,13 @@ def test_options_that_make_no_sense_are_refused(options: list[str], capsys: pyte
 
 
 def test_the_workers_are_those_of_manage_py_up(tmp_path: Path) -> None:
-    part = up.Command()._node("node2")
-    command, environment = conclave.Server(tmp_path).member_command("node2")
+    server = conclave.Server(tmp_path)
+    part = up.Command()._node(Config(), "node2", 0)
+    command, environment = server.member_command("node2")
     assert command == part.command
-    assert environment.items() >= part.environment.items()
+    assert environment.items() >= {"CONCLAVE_NODE": part.environment["CONCLAVE_NODE"]}.items()
+    ports = {server.data.metrics_port(member, server.config) for member in members()}
+    assert len(ports) == MEMBERS, "each serves its metrics, as by default"
 
 
 class Fake(PeerClient):
