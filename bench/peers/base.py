@@ -106,8 +106,8 @@ class Peer(ABC):
     # --- processes --------------------------------------------------------------------------------
 
     def launch(self, name: str, command: list[str], environment: Mapping[str, str] | None = None) -> None:
-        """Start a process that dies with this one; its words go to a file of its own. No settings of an installation that
-        the caller may have get through."""
+        """Start a process that dies with this one; its words go to a file of its own. No settings of an
+        installation that the caller may have get through."""
         kept = {name: value for name, value in os.environ.items() if not name.startswith(SETTINGS)}
         with open(self.directory / f"{name}.log", "ab") as log:
             self.running[name] = subprocess.Popen(
