@@ -198,11 +198,13 @@ Routed = tuple[int, int, int, int, msgspec.Raw]
 
 
 class StateDigest(NamedTuple):
-    """A digest of the sender's state machine after the entry `at`. `wanted`: it asks for the receiver's.
+    """A digest of the sender's state machine after the entry `at`, over a snapshot of `version`. `wanted`: it asks for
+    the receiver's.
 
     Between replicas, beside the engine's messages: `coordinator/replica/comparison.py`.
     """
 
+    version: int
     at: int
     digest: bytes
     wanted: bool

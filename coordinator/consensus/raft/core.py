@@ -80,6 +80,10 @@ class Raft:
         self.led_since_us = 0
         self.settled = 0
         """Every full voter has the log up to there on disk. Kept in a cluster with witnesses only."""
+        self.doubt_seen_us: int | None = None
+        """When a leader in doubt was first seen to be that."""
+        self.campaigns = 0
+        """Campaigns since a leader was known."""
         self.is_witness = False
         """Has it no state machine?"""
         self.in_doubt = False
@@ -228,10 +232,12 @@ class Raft:
     def doubt(self, in_doubt: bool) -> None:
         """The host doubts its state machine, or no longer: this replica must not serve meanwhile."""
         self.in_doubt = in_doubt
+        if not in_doubt:
+            self.doubt_seen_us = None
 
     def disk_took(self, took_us: int, now_us: int) -> None:
         """The journal's last commit took so long. A leader whose disk stalls gives way (etcd#15247)."""
-        if took_us >= self.options.disk_stall_us:
+        if took_us >= self.options.disk_stall_us and now_us - self.led_since_us >= self.options.stall_pause_us:
             transfer.give_way(self, now_us)
 
     # --- what an operator asks --------------------------------------------------------------------
@@ -372,9 +378,10 @@ class Raft:
 
     def note_kind(self) -> None:
         """A witness is one from before the configuration that names it (only witnesses begin behind a snapshot without
-        a state) until after the one that removes it: what it did not apply is nowhere in its state."""
+        a state), and for good, though it be removed or that entry cut off: what it did not apply, its state lacks."""
         without_state = self.snapshot is not None and not self.snapshot.data
-        self.is_witness = without_state or any(c.is_witness(self.replica) for _, c in self.configurations)
+        named = any(c.is_witness(self.replica) for _, c in self.configurations)
+        self.is_witness = self.is_witness or without_state or named
 
     def note_contact(self, progress: Progress, number: int, now_us: int) -> None:
         """A follower has answered round `number`."""
