@@ -66,6 +66,7 @@ MEMORY_BYTES_MAX: Final = 6 << 30
 """A mutant that never ends may also never stop to grow."""
 DIE_SHARE_MIN: Final = 0.9
 """Of the mutants drawn, so many must die."""
+POLL_S: Final = 0.05
 ROOT: Final = Path(__file__).parents[2]
 STATE: Final = ROOT / "var" / "random-mutants"
 PAGE: Final = ROOT / "docs" / "survivors.md"
@@ -147,6 +148,10 @@ def fates(points: list[Point], seeds: range, jobs: int, *, state: Path | None = 
         worker.start()
     try:
         for _ in left:
+            while results.empty():
+                if not any(worker.is_alive() for worker in workers) and results.empty():
+                    raise RuntimeError("the processes that judge have died without a word")
+                time.sleep(POLL_S)
             found = results.get()
             if isinstance(found, str):
                 raise RuntimeError(found)
@@ -196,12 +201,9 @@ def _work(points: list[Point], seeds: range, share: Any, tell: Callable[[Any], N
     arguments = ["-q", "-p", "no:cacheprovider", "-m", "not slow", "--timeout=0", *UNIT_TESTS]
     os.chdir(ROOT)
     judge = _Judge(points, seeds, share, tell)
-    try:
-        pytest.main(arguments, plugins=[judge])
-    except BaseException as error:  # noqa: BLE001 - whatever it is, the one who waits must hear of it
-        tell(f"{type(error).__name__}: {error}")
-    if not judge.began:
-        tell("the unit tests could not be collected")
+    pytest.main(arguments, plugins=[judge])
+    if judge.trouble:
+        tell(judge.trouble)
 
 
 class _Judge:
@@ -213,11 +215,15 @@ class _Judge:
         self._share = share
         self._tell = tell
         self._parent = os.getppid()
-        self.began = False
+        self.trouble = "the unit tests could not be collected"
 
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
-        self.began = True
-        entered = _control(session.items)
+        self.trouble = ""
+        try:
+            entered = _control(session.items)
+        except Exception as error:
+            self.trouble = str(error)
+            raise
         while (point := self._next()) is not None:
             tests = [item for item in entered if (point.module, point.function) in entered[item]]
             self._tell(_fate(point, tests, self._seeds))
@@ -415,6 +421,8 @@ _DROPPED: Final = (
 def _changes(definition: ast.FunctionDef) -> Iterator[tuple[int, str, int, int]]:
     """Each change that can be made: its line, what it is, which node, and which of the node's changes."""
     for at, (node, around) in enumerate(_changeable(definition)):
+        if node is definition.body[-1] and ast.unparse(node) in ("return", "return None"):
+            continue  # The end of a function returns that by itself.
         for variant in range(len(node.ops) if isinstance(node, ast.Compare) else 1):
             changed = copy.deepcopy(node)
             if not _change(changed, variant):
