@@ -277,6 +277,9 @@ def test_an_empty_snapshot_is_one_part_a_heartbeat_until_it_is_acknowledged():
     play.snapshot(1)
     play.start(3)
     play.lost = lambda letter: isinstance(letter.message, SnapshotResponse)
+    play.now_us = leader.deadline_us
+    play.settle()
+    assert play.replicas[3].commit_index == leader.commit_index, "it is told at once, and not with the next heartbeat"
     sizes = []
     for _ in range(30):
         play.now_us += 10_000

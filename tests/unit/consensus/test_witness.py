@@ -5,7 +5,14 @@ from __future__ import annotations
 import pytest
 
 from coordinator.consensus.engine import Role
-from coordinator.consensus.membership import Change, ChangeRefused, Configuration, Member, next_configuration
+from coordinator.consensus.membership import (
+    Change,
+    ChangeRefused,
+    Configuration,
+    Member,
+    encode_configuration,
+    next_configuration,
+)
 from coordinator.consensus.raft import snapshots
 from coordinator.consensus.raft.messages import AppendEntries, InstallSnapshot, SnapshotResponse, TimeoutNow
 from tests.unit.consensus.play import Play
@@ -353,3 +360,15 @@ def test_a_leader_whose_disk_stalls_leads_on_where_nobody_answers():
     play.now_us += 610_000
     play.replicas[1].disk_took(play.options.disk_stall_us, play.now_us)
     assert play.replicas[1].transferring is None
+
+
+def test_who_became_a_witness_in_a_part_of_the_log_that_is_cut_off_is_none():
+    play = Play()
+    follower = play.replicas[3]
+    now_a_witness = Configuration((FULL_1, FULL_2), (), (WITNESS,))
+    follower.append(2, [1], [encode_configuration(now_a_witness)])
+    assert follower.is_witness
+    assert not follower.is_fit
+    follower.truncate(2)
+    assert not follower.is_witness
+    assert follower.is_fit

@@ -272,6 +272,32 @@ def test_a_session_that_begins_has_its_full_lease_and_one_that_ends_has_none(sta
     assert session not in leases._deadlines
 
 
+def test_a_lease_answers_reads_where_that_is_switched_on_and_never_a_keep_alive(stage):
+    """History 1: a keep-alive is answered after a majority has confirmed the leader, whatever its lease."""
+    session = opened(stage)
+    leader = stage.nodes["node1"]
+    leader.raft.options = leader.raft.options._replace(lease_reads=True)
+    stage.pass_time(60_000)
+    stage.cut = {"node1"}
+    channel = stage.ask("node1", wire.QueryRequest(1, CLUSTER, "", GetKey("a")), keep_alive(stage, 2, session))
+    stage.settle()
+    assert [reply.id for reply in stage.replies(channel)] == [1]
+    stage.cut = set()
+    stage.pass_time(60_000)
+    assert wire.KeptAlive(2, session, 10_000) in stage.replies(channel)
+
+
+def test_a_new_leader_has_states_compared_after_its_interval_and_not_at_once(stage):
+    opened(stage)
+    node = stage.nodes["node2"]
+    compare_us = node.replica._compare_us
+    stage.clock.us += 2 * compare_us  # It follows for long; nothing is asked for of it.
+    stage.settle()
+    stage.elect("node2")
+    led_since_us = stage.clock.us
+    assert node.replica._compare_due_us == led_since_us + compare_us
+
+
 # --- whom it tells of a grant ---------------------------------------------------------------------
 
 
@@ -552,6 +578,20 @@ def test_a_comparison_remembers_the_last_marks_and_what_was_said_of_them():
     assert min(comparison._heard) == 20, "nobody can compare that any more"
     comparison.hear(3, 20, b"right")
     assert comparison._heard[20] == {2: b"wrong", 3: b"right"}
+
+
+def test_there_is_news_for_a_judge_after_a_mark_and_a_word_and_none_once_it_has_judged():
+    comparison = Comparison(1)
+    assert not comparison.has_news
+    comparison.marked(10, b"a", 5)
+    assert comparison.has_news
+    comparison.judge((1, 2, 3))
+    assert not comparison.has_news
+    comparison.hear(2, 10, b"a")
+    assert comparison.has_news
+    comparison.judge((1, 2, 3))
+    comparison.hear(2, 9, b"a")
+    assert not comparison.has_news, "of marks that are forgotten nothing is news"
 
 
 def test_whoever_was_not_heard_of_the_last_mark_is_asked_again_for_some_time():
