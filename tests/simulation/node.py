@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from coordinator import wire
 from coordinator.consensus.engine import ConfirmedRead, Outgoing, Role
 from coordinator.consensus.entries import CONFIGURATION
+from coordinator.consensus.membership import decode_configuration
 from coordinator.consensus.raft.messages import (
     AppendResponse,
     InstallSnapshot,
@@ -73,20 +74,36 @@ class _SeenMachine(Machine):
 
 
 class _SeenReplica(Replica):
-    """The replica, seen where a client asks it."""
+    """The replica, seen where a client asks it, and where it answers a read."""
 
     see_keep_alive: Callable[[Caller, wire.KeepAliveRequest], None]
+    see_answer: Callable[[int], None]
 
     def ask(self, caller: Caller, request: Any, answers: Answers, now_us: int) -> None:
         if type(request) is wire.KeepAliveRequest:
             self.see_keep_alive(caller, request)
         super().ask(caller, request, answers, now_us)
 
+    def _answer_read(self, read: Any, answers: Answers) -> None:
+        self.see_answer(self._confirmed[0][0])
+        super()._answer_read(read, answers)
+
+
+class _SeenAnswers(Answers):
+    """A turn's answers, seen where one says that a session was kept alive."""
+
+    see_kept_alive: Callable[[int], None]
+
+    def add(self, caller: Caller, reply: wire.Reply) -> None:
+        if type(reply) is wire.KeptAlive:
+            self.see_kept_alive(reply.session)
+        super().add(caller, reply)
+
 
 class _SeenTurn(Turn):
     """The turn, seen where it takes a message and where it publishes."""
 
-    see_message: Callable[[Message], None]
+    see_message: Callable[[int, Message], None]
     see_outgoing: Callable[[list[Outgoing]], None]
     see_answers: Callable[[], None]
 
@@ -94,7 +111,7 @@ class _SeenTurn(Turn):
         dropped = self.drops.get("peer-identity")
         super()._step(node, message, now_us)
         if self.drops.get("peer-identity") == dropped and not isinstance(message.message, wire.StateDigest):
-            self.see_message(message.message)
+            self.see_message(message.sender, message.message)
 
     def _publish(self, batches: list[tuple[Replica, list[Outgoing]]], rest: list[Outbound]) -> None:
         for _, outgoing in batches:
@@ -200,6 +217,8 @@ class Node:
         self.turn.see_outgoing = self._publishes
         self.turn.see_answers = partial(world.watch.answering, self)
         self.turn.see_message = partial(world.watch.took, self)
+        answers = self.turn._answers = _SeenAnswers(self.name)
+        answers.see_kept_alive = partial(world.watch.tell, "kept_alive", self)
         if not world.settings.with_feed:
             self.turn._feed = _NoFeed()  # type: ignore[assignment]
         self._busy_until_us = 0
@@ -226,6 +245,7 @@ class Node:
             stopped=stored.log.stopped,
         )
         replica.see_keep_alive = self._kept_alive
+        replica.see_answer = partial(world.watch.tell, "read_answered", self)
         self._see_reads(engine)
         return replica
 
@@ -336,8 +356,12 @@ class Node:
 
     def _journaled(self, write: Write) -> None:
         self.world.watch.journaled(self, write)
-        if self.leads and any(entry[0] == CONFIGURATION for entry in write.entries):
-            self.world.injector.moment("changing", self)
+        if self.leads:
+            for entry in write.entries:
+                if entry[0] == CONFIGURATION:
+                    self.world.injector.moment("changing", self)
+                    if decode_configuration(entry).is_joint:
+                        self.world.injector.moment("joint", self)
 
     def _applied(self, index: int, entry: bytes, result: Result, events: list[Any]) -> None:
         self.world.watch.applied(self, index, entry, result, events)

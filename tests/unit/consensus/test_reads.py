@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from coordinator.consensus.engine import Role
-from coordinator.consensus.raft.messages import AppendResponse, ReadRequest, ReadResponse, TimeoutNow
+from coordinator.consensus.engine import HardState, Role
+from coordinator.consensus.raft.messages import AppendResponse, ReadRequest, ReadResponse, TimeoutNow, VoteResponse
 from coordinator.consensus.raft.options import Options
 from coordinator.consensus.raft.reads import ASKED_MAX, Reads, holds_lease
 from tests.unit.consensus.play import Play
@@ -282,6 +282,25 @@ def test_whose_loyalty_is_part_of_a_lease_does_not_campaign_on_request():
     play.replicas[3].heard_at_us = None  # It has not heard the leader for long; 2 has, and the lease rests on it.
     play.replicas[2].campaign_now(play.now_us)
     play.settle()
+    assert play.leader is leader
+
+
+def test_a_higher_term_that_it_hears_of_does_not_end_a_followers_loyalty():
+    """A late answer to a question of its own tells 2 of the term of a failed candidate. The lease of 1 rests on 2."""
+    play = leased()
+    leader = play.replicas[1]
+    play.isolate(3)
+    play.crash(3)
+    play.disks[3].hard_state = HardState(leader.term + 1, 3, 1)
+    candidate = play.start(3)
+    play.pass_time(LEASED.election_timeout_us_min + 10_000)
+    play.isolate(1)
+    play.replicas[2].step(3, VoteResponse(candidate.term, granted=False, pre=True, campaign=0), play.now_us)
+    candidate.campaign_now(play.now_us)
+    play.settle()
+    ticket = leader.read(lease_ok=True)
+    play.turn(1)
+    assert play.reads[1] == [ticket], "the lease holds"
     assert play.leader is leader
 
 
