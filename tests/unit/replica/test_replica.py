@@ -612,3 +612,16 @@ def test_whoever_was_not_heard_of_the_last_mark_is_asked_again_for_some_time():
     assert comparison.due((2,), 500 * ASK_US) == ((2,), 30, b"c"), "a new mark is asked about anew"
     comparison.hear(2, 30, b"c")
     assert comparison.due((2,), 501 * ASK_US) is None
+
+
+def test_whoever_applies_a_mark_remembers_it_so_that_the_next_leader_makes_no_second_one(stage):
+    opened(stage)
+    leader = stage.nodes["node1"]
+    leader.replica._mark_state(stage.clock.us)
+    index = leader.raft.last_index
+    assert leader.replica._marked_index == index
+    stage.pass_time(100_000)
+    assert {node.replica._marked_index for node in stage.nodes.values()} == {index}
+    assert {node.replica.machine.applied for node in stage.nodes.values()} == {index}
+    leader.replica._mark_state(stage.clock.us)
+    assert leader.raft.last_index == index, "nothing was applied since"
