@@ -71,6 +71,7 @@ ROOT: Final = Path(__file__).parents[2]
 STATE: Final = ROOT / "var" / "random-mutants"
 PAGE: Final = ROOT / "docs" / "survivors.md"
 WITHOUT_END: Final = "a run without end"
+UNSOUND: Final = "a seed that fails without any mutant"
 
 _SWAPPED: Final[dict[type[ast.cmpop], type[ast.cmpop]]] = {
     ast.Lt: ast.LtE,
@@ -221,12 +222,12 @@ class _Judge:
         self.trouble = ""
         try:
             entered = _control(session.items)
+            while (point := self._next()) is not None:
+                tests = [item for item in entered if (point.module, point.function) in entered[item]]
+                self._tell(_fate(point, tests, self._seeds))
         except Exception as error:
             self.trouble = str(error)
             raise
-        while (point := self._next()) is not None:
-            tests = [item for item in entered if (point.module, point.function) in entered[item]]
-            self._tell(_fate(point, tests, self._seeds))
         return True
 
     def _next(self) -> Point | None:
@@ -282,27 +283,42 @@ def _fate(point: Point, tests: list[pytest.Item], seeds: range) -> Fate:
         with planted(point):
             return next((f"unit test {item.name}" for item in tests if _fails(item)), None)
 
-    def ask_seeds() -> str | None:
-        with planted(point):
-            return next((found for seed in seeds if (found := _violation(seed)) is not None), None)
+    asker = os.getpid()
 
+    def ask_seeds() -> str | None:
+        found, seed = None, 0
+        with planted(point):
+            for seed in seeds:
+                if os.getppid() != asker:
+                    os._exit(1)  # Nobody listens any more.
+                found = _violation(seed)
+                if found is not None:
+                    break
+        if found is None:
+            return None
+        return f"{found if _violation(seed) is None else UNSOUND}@{seed}"
+
+    with planted(point):
+        pass  # It fits; else that is an error, and no crash of a child.
     by = _in_child(ask_tests, UNIT_CPU_S_MAX)
     if by is not None:
         return Fate(point, by, 0)
     by, _, seed = (_in_child(ask_seeds, None) or "").partition("@")
+    if by == UNSOUND:
+        raise RuntimeError(f"seed {seed} fails without any mutant")
     return Fate(point, by or None, int(seed or 0))
 
 
 def _violation(seed: int) -> str | None:
-    """What noticed something in this run, "@", and the seed."""
+    """What noticed something in this run; None where nothing did."""
     try:
         with _time_limit(SEED_CPU_S_MAX):
             violation = run_one(Order("raft", 5), seed).violation
     except _TooLong:
-        return f"{WITHOUT_END}@{seed}"
+        return WITHOUT_END
     except Exception as error:  # noqa: BLE001 - whatever it is, the mutant did not stay unseen
-        return f"{type(error).__name__}@{seed}"
-    return None if violation is None else f"{violation[0]}@{seed}"
+        return type(error).__name__
+    return None if violation is None else violation[0]
 
 
 def _in_child(work: Callable[[], str | None], cpu_s_max: int | None) -> str | None:
