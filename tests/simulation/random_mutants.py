@@ -25,7 +25,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from random import Random
 from types import CodeType, FunctionType, ModuleType
@@ -396,10 +396,22 @@ def _functions(module: ModuleType) -> dict[str, FunctionType]:
         if getattr(thing, "__module__", None) != module.__name__:
             continue
         for member in (thing, *(vars(thing).values() if isinstance(thing, type) else ())):
-            function = member.fget if isinstance(member, property) else getattr(member, "__func__", member)
+            function = _function_in(member)
             if isinstance(function, FunctionType) and function.__module__ == module.__name__:
                 found[function.__qualname__] = function
     return {name: found[name] for name in _definitions(module.__name__) if name in found}
+
+
+def _function_in(member: Any) -> Any:
+    """What a class holds under a name may wrap the function that is defined there."""
+    match member:
+        case property():
+            return member.fget
+        case cached_property():
+            return member.func
+        case staticmethod() | classmethod():
+            return member.__func__
+    return member
 
 
 @cache

@@ -23,6 +23,7 @@ from tests.simulation.random_mutants import (
     WITHOUT_END,
     Fate,
     _changes,
+    _definitions,
     _functions,
     _in_child,
     all_points,
@@ -109,6 +110,11 @@ def test_every_mutant_fits_and_leaves_nothing_behind():
         with planted(point):
             assert function.__code__ not in before
     assert codes() == before
+
+
+def test_every_function_that_is_drawn_from_is_found():
+    for module in MODULES:
+        assert [*_functions(importlib.import_module(module))] == [*_definitions(module)]
 
 
 def test_a_mutant_of_other_code_is_an_error():
