@@ -262,3 +262,4 @@ def test_a_campaign_on_request_asks_first_and_raises_no_term_by_itself():
     asker = play.replicas[3]
     asker.campaign_now(play.now_us)
     assert (asker.role, asker.term, asker.campaign_reason) == (Role.PRE_CANDIDATE, 2, "campaign on request")
+    assert (asker.leader, asker.heard_at_us) == (0, None), "who campaigns owes loyalty to nobody"
