@@ -5,7 +5,14 @@ from __future__ import annotations
 import pytest
 
 from coordinator.consensus.engine import Role
-from coordinator.consensus.membership import Change, ChangeRefused, Configuration, Member, next_configuration
+from coordinator.consensus.membership import (
+    Change,
+    ChangeRefused,
+    Configuration,
+    Member,
+    encode_configuration,
+    next_configuration,
+)
 from coordinator.consensus.raft import snapshots
 from coordinator.consensus.raft.messages import AppendEntries, InstallSnapshot, SnapshotResponse, TimeoutNow
 from tests.unit.consensus.play import Play
@@ -368,3 +375,36 @@ def test_a_leader_whose_disk_stalls_leads_on_where_nobody_answers():
     play.now_us += 610_000
     play.replicas[1].disk_took(play.options.disk_stall_us, play.now_us)
     assert play.replicas[1].transferring is None
+
+
+def test_who_became_a_witness_in_a_part_of_the_log_that_is_cut_off_is_none():
+    play = Play()
+    follower = play.replicas[3]
+    now_a_witness = Configuration((FULL_1, FULL_2), (), (WITNESS,))
+    follower.append(2, [1], [encode_configuration(now_a_witness)])
+    assert follower.is_witness
+    assert not follower.is_fit
+    follower.truncate(2)
+    assert not follower.is_witness
+    assert follower.is_fit
+
+
+def test_whom_a_witness_can_not_bring_up_is_sent_heartbeats_and_nothing_in_between():
+    play = site()
+    write(play, 1, 10)
+    play.pass_time(300_000)
+    play.snapshot(3)
+    play.replicas[1].change(Change((FULL_1, FULL_2, WITNESS), (Member(4, "node4"),)), play.now_us)
+    play.settle()
+    play.crash(1)
+    play.replicas[2].doubt(True)
+    play.join(4)
+    leader = play.elect_by_force(3)
+    beats = 0
+    for _ in range(30):
+        play.now_us += 10_000
+        for _ in range(3):
+            beats += sum(letter.receiver == 4 for letter in play.deliver())
+    assert leader.role is Role.LEADER
+    assert leader.progress[4].probe_sent
+    assert 4 <= beats <= 7, "one in 60 ms"
