@@ -7,7 +7,7 @@ from random import Random
 import pytest
 
 from coordinator import wire
-from coordinator.consensus.engine import Role
+from coordinator.consensus.engine import Ready, Role
 from coordinator.consensus.raft.core import Raft
 from coordinator.consensus.raft.log import Log
 from coordinator.consensus.raft.options import Options
@@ -42,7 +42,6 @@ def test_a_state_in_doubt_is_given_to_nobody():
     assert all("serves nothing meanwhile" in stage.nodes[name].replica.waits_for for name in ("node1", "node2"))
     stage.cut.clear()
     stage.pass_time(3_000_000)
-    third = stage.nodes["node3"]
     served = []
     for _ in range(45):
         stage.pass_time(2_000_000)
@@ -119,8 +118,7 @@ def test_a_snapshot_of_its_own_is_no_stall():
             stage.carry()
         leaders.append(leader.name)
         stage.pass_time(100_000)
-    changes = sum(before != after for before, after in zip(leaders, leaders[1:], strict=False))
-    assert changes == 0
+    assert len(set(leaders)) == 1
 
 
 @pytest.mark.parametrize("commit_us", [140_000, 180_000, 250_000])
@@ -150,7 +148,7 @@ class Slow:
         self.play = Play(options=options)
         self.play.elect(1)
         self.play.pass_time(200_000)
-        self.busy: dict[int, tuple[int, object] | None] = dict.fromkeys(self.play.replicas)
+        self.busy: dict[int, tuple[int, Ready] | None] = dict.fromkeys(self.play.replicas)
         self.inbox: dict[int, list] = {replica: [] for replica in self.play.replicas}
         self.committed = 0
         self.leaders: list[int] = []
