@@ -149,6 +149,19 @@ class Core:
 
         return self.submit(Call(build, deadline_us=deadline_us, timed_out=self._timed_out), now_us)
 
+    def ask_leader(self, build: Callable[[int], wire.Request], now_us: int, deadline_us: int) -> Call:
+        """Ask whoever leads; only for what may be asked twice."""
+        return self.submit(Call(build, deadline_us=deadline_us, timed_out=self._timed_out), now_us)
+
+    def pause(self, until_us: int) -> Call:
+        """Resolves to None at `until_us`."""
+        call = Call(_not_sent, target=Target.NODE, deadline_us=until_us, timed_out=_nothing)
+        self._next_id += 1
+        call.request_id = self._next_id
+        call.due_us = _NEVER_US
+        self._calls[call.request_id] = call
+        return call
+
     def ask_node(self, node: str, build: Callable[[int], wire.Request], now_us: int, deadline_us: int) -> Call:
         """Ask one node and nobody else."""
         call = Call(build, target=Target.NODE, node=node, deadline_us=deadline_us, timed_out=self._timed_out)
@@ -465,6 +478,9 @@ class Core:
                 self._kept_alive(request_id, session, reply)
             case wire.OtherTerm(request_id, term):
                 self._other_term(request_id, term, now_us)
+            case wire.Progress(request_id):
+                self.routing.believe(node, reply.term, now_us)
+                self._resolve(request_id, reply)
             case wire.StatusAnswer(request_id, report):
                 self._resolve(request_id, report)
             case wire.Confirmed(request_id, term):

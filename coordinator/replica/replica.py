@@ -81,6 +81,8 @@ class Replica:
     ) -> None:
         self.compaction = compaction or Compaction()
         self._snapshot_index = machine.applied
+        self.snapshot_wanted = 0
+        """An operator wants a snapshot at this index or later."""
         self._taken: Snapshot | None = None
         """A snapshot that is not on disk yet."""
         self.cluster = cluster
@@ -106,6 +108,11 @@ class Replica:
     @property
     def configuration(self) -> Configuration:
         return self.engine.configuration
+
+    @property
+    def snapshot_index(self) -> int:
+        """Of the last snapshot, on disk or about to be."""
+        return self._snapshot_index if self._taken is None else self._taken.last_index
 
     @property
     def leader_node(self) -> str:
@@ -264,7 +271,8 @@ class Replica:
         """Note the state as it is now, where the log has grown enough behind the last snapshot; the next turn's commit
         of the journal takes it, and then the log is cut."""
         engine = self.engine
-        if engine.applied_index - self._snapshot_index >= self.compaction.snapshot_entries:
+        due = engine.applied_index - self._snapshot_index >= self.compaction.snapshot_entries
+        if due or self.snapshot_index < self.snapshot_wanted <= engine.applied_index:
             index = engine.applied_index
             configuration = engine.configuration_at(index)
             self._taken = Snapshot(index, engine.term_at(index), configuration, snapshot.dump(self.machine))

@@ -14,13 +14,14 @@ from typing import Final, NamedTuple
 
 from coordinator import wire
 from coordinator.consensus.engine import Outgoing, Ready, Role
+from coordinator.replica import operations
 from coordinator.replica.callers import Answers, Caller
 from coordinator.replica.feed import Feed
 from coordinator.replica.ingress import Asked, Ingress, Refused
 from coordinator.replica.ports import Bus, Clock, Inbound, Journal, Outbound
 from coordinator.replica.replica import Replica
 from coordinator.replica.report import Identity, directory, replica_report, waiting_report
-from coordinator.statemachine.commands import ADMINISTER, FORBIDDEN, INVALID, Done, Failure
+from coordinator.statemachine.commands import FORBIDDEN, INVALID, Done, Failure
 from coordinator.wire import Channels, PeerMessage, Refusal, WireError
 
 PACKET_BYTES_TARGET: Final = 2 * 1024 * 1024
@@ -164,6 +165,8 @@ class Turn:
                     answers.add(caller, wire.NotLeader(request.id, ""))
                 elif isinstance(request, wire.CrashRequest):
                     answers.add(caller, wire.Answer(request.id, self._may_crash(replica, caller, request)))
+                elif isinstance(request, wire.OperatorRequest):
+                    answers.add(caller, operations.answer(self.identity.node, replica, caller, request, now_us))
                 else:
                     replica.ask(caller, request, answers, now_us)
 
@@ -176,15 +179,7 @@ class Turn:
     def _may_crash(self, replica: Replica, caller: Caller, request: wire.CrashRequest) -> Done | Failure:
         if not self.identity.faults_allowed:
             return Failure(FORBIDDEN, "fault injection is off here (CONCLAVE_FAULTS)")
-        principals = replica.machine.principals
-        signer = principals.get(replica.principal_of(caller) or "")
-        principal = principals.get(request.act_for) if request.act_for else signer
-        if (
-            signer is None
-            or principal is None
-            or (request.act_for and not signer.act_for)
-            or not principal.may(ADMINISTER)
-        ):
+        if not operations.may_administer(replica, caller, request.act_for):
             return Failure(FORBIDDEN, "ending a node's process takes the right to administer")
         if request.pid != self.identity.pid:
             return Failure(INVALID, f"process {request.pid} was meant, and this is {self.identity.pid}")

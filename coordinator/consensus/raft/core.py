@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from random import Random
 
-from coordinator.consensus.engine import Committed, ConfirmedRead, HardState, Outgoing, Ready, Role, Snapshot
+from coordinator.consensus.engine import Committed, ConfirmedRead, HardState, Outgoing, Ready, Role, Snapshot, Standing
 from coordinator.consensus.entries import CONFIGURATION
 from coordinator.consensus.membership import Change, Configuration, decode_configuration
-from coordinator.consensus.raft import changes, elections, reads, replication, snapshots, transfer
+from coordinator.consensus.raft import changes, elections, reads, replication, snapshots, standing, transfer
 from coordinator.consensus.raft.log import Log
 from coordinator.consensus.raft.messages import (
     AppendEntries,
@@ -212,6 +212,29 @@ class Raft:
         return reads.begin(self, lease_ok=lease_ok)
 
     # --- what an operator asks --------------------------------------------------------------------
+
+    @property
+    def configuration_index(self) -> int:
+        """Where the configuration in force is in the log, or in the snapshot at its start; committed or not."""
+        return self.configurations[-1][0]
+
+    @property
+    def promote_lag_max(self) -> int:
+        """A learner that lacks more entries than this is not made a voter."""
+        return self.options.promote_lag_entries_max
+
+    @property
+    def quorum_us(self) -> int:
+        """A member that was not heard for so long does not count as answering."""
+        return self.options.election_timeout_us_min
+
+    def standing(self, now_us: int) -> list[Standing]:
+        """How far each member has come; nothing where this is no leader."""
+        return standing.of_members(self, now_us)
+
+    def best_successor(self, now_us: int) -> int | None:
+        """The other voter that answers and is furthest, to hand leadership to."""
+        return standing.best_successor(self, now_us)
 
     def change(self, change: Change, now_us: int) -> int:
         """Begin a change of membership; the index of its first configuration. Raises ChangeRefused."""
