@@ -10,6 +10,8 @@ from __future__ import annotations
 import hashlib
 import secrets
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -45,6 +47,15 @@ CREATE TABLE snapshots (
 );
 CREATE TABLE epochs (cluster_name TEXT PRIMARY KEY, epoch INTEGER NOT NULL) WITHOUT ROWID;
 """
+
+_LATER_TABLES: Final = """
+CREATE TABLE IF NOT EXISTS tombstones (
+    replica INTEGER PRIMARY KEY, cluster INTEGER NOT NULL, cluster_name TEXT NOT NULL, why TEXT NOT NULL
+);
+CREATE TABLE IF NOT EXISTS stopped (replica INTEGER PRIMARY KEY);
+CREATE TABLE IF NOT EXISTS requests (request TEXT PRIMARY KEY, replica INTEGER NOT NULL) WITHOUT ROWID;
+"""
+"""Not in the journals that were made first. An earlier version of this module does not miss them."""
 
 _encode = msgspec.msgpack.Encoder().encode
 _bodies = msgspec.msgpack.Decoder(tuple[list[int], list[bytes]])
@@ -99,6 +110,8 @@ class SqliteJournal:
         stored = dict(self._db.execute("SELECT key, value FROM meta"))
         if stored.get("format") != str(FORMAT):
             raise JournalDamaged(f"{self._path}: expected format {FORMAT}, got {stored.get('format')}")
+        for statement in _LATER_TABLES.strip().split(";\n"):
+            self._db.execute(statement)
         self.node_identity = int(stored["node"])
         """Random, made with the journal: a new disk is a new node, whatever its name."""
 
@@ -178,6 +191,19 @@ class SqliteJournal:
         row = self._db.execute("SELECT epoch FROM epochs WHERE cluster_name = ?", (cluster_name,)).fetchone()
         return row[0] if row else None
 
+    def stopped(self) -> set[int]:
+        """Replicas that are not to take part until they are started again."""
+        return {row[0] for row in self._db.execute("SELECT replica FROM stopped")}
+
+    def tombstones(self) -> dict[int, str]:
+        """Replicas that were removed, and why. Their identities never come back."""
+        return dict(self._db.execute("SELECT replica, why FROM tombstones").fetchall())
+
+    def replica_of_request(self, request: str) -> int | None:
+        """The replica that was admitted for `request`, removed since or not; None where there was none."""
+        row = self._db.execute("SELECT replica FROM requests WHERE request = ?", (request,)).fetchone()
+        return row[0] if row else None
+
     # --- writing ----------------------------------------------------------------------------------
 
     def commit(self, writes: list[Write]) -> None:
@@ -255,18 +281,62 @@ class SqliteJournal:
             execute("DELETE FROM batches WHERE replica = ?", (replica,))
             self._last_index[replica] = head.offset
 
-    def admit(self, replica: StoredReplica, epoch: int, log: StoredLog) -> None:
-        """Write the first state of a new replica, at its birth."""
-        self._db.execute("BEGIN IMMEDIATE")
-        self._db.execute("INSERT INTO replicas VALUES (?, ?, ?)", replica)
+    def admit(self, replica: StoredReplica, epoch: int | None, log: StoredLog, request: str = "") -> None:
+        """Write the first state of a new replica: at its birth, or empty (`epoch` None: not known yet). `request`: of
+        whoever asked for it. Raises JournalFailed; an identity that was here before is refused by a constraint."""
+        with self._transaction():
+            self._db.execute("INSERT INTO replicas VALUES (?, ?, ?)", replica)
+            if request:
+                self._db.execute("INSERT INTO requests VALUES (?, ?)", (request, replica.replica))
+            self._begin_log(replica, epoch, log)
+
+    def form(self, replica: StoredReplica, epoch: int, log: StoredLog) -> None:
+        """Write the first log of a replica that was admitted empty. Raises JournalFailed."""
+        with self._transaction():
+            assert not self._db.execute("SELECT 1 FROM batches WHERE replica = ?", (replica.replica,)).fetchone()
+            assert not self._db.execute("SELECT 1 FROM heads WHERE replica = ?", (replica.replica,)).fetchone()
+            self._begin_log(replica, epoch, log)
+
+    def _begin_log(self, replica: StoredReplica, epoch: int | None, log: StoredLog) -> None:
+        if epoch is not None:
+            self._put_epoch(replica.cluster_name, epoch)
+        if log.entries:
+            self._insert(replica.replica, 1, log.terms, log.entries)
+        self._put_hard_state(replica.replica, log.hard_state)
+
+    def _put_epoch(self, cluster_name: str, epoch: int) -> None:
         self._db.execute(
             "INSERT INTO epochs VALUES (?, ?) "
             "ON CONFLICT (cluster_name) DO UPDATE SET epoch = max(epoch, excluded.epoch)",
-            (replica.cluster_name, epoch),
+            (cluster_name, epoch),
         )
-        self._insert(replica.replica, 1, log.terms, log.entries)
-        self._put_hard_state(replica.replica, log.hard_state)
-        self._db.execute("COMMIT")
+
+    def mark_stopped(self, replica: int, *, stopped: bool) -> None:
+        """Whether the replica is to take part after a restart. Raises JournalFailed."""
+        with self._transaction():
+            self._db.execute("DELETE FROM stopped WHERE replica = ?", (replica,))
+            if stopped:
+                self._db.execute("INSERT INTO stopped VALUES (?)", (replica,))
+
+    def retire(self, replica: StoredReplica, epoch: int | None, why: str) -> None:
+        """Delete all of a replica and keep its tombstone, and the epoch of its cluster's name. Raises JournalFailed."""
+        with self._transaction():
+            self._db.execute("INSERT OR REPLACE INTO tombstones VALUES (?, ?, ?, ?)", (*replica, why))
+            for table in ("replicas", "hard_states", "batches", "heads", "snapshots", "stopped"):
+                self._db.execute(f"DELETE FROM {table} WHERE replica = ?", (replica.replica,))  # noqa: S608
+            if epoch is not None:
+                self._put_epoch(replica.cluster_name, epoch)
+        self._last_index.pop(replica.replica, None)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """All of it or nothing. Whatever goes wrong is final, as in `commit`."""
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            yield
+            self._db.execute("COMMIT")
+        except sqlite3.Error as error:
+            raise JournalFailed(f"{self._path}: {error}") from error
 
 
 def _checksum(*fields: Any) -> bytes:

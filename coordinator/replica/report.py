@@ -58,7 +58,9 @@ def replica_report(
     )
 
 
-def waiting_report(identity: Identity, cluster_name: str, drops: Mapping[str, int]) -> wire.ReplicaReport:
+def waiting_report(
+    identity: Identity, cluster_name: str, drops: Mapping[str, int], waiting_for: str = ""
+) -> wire.ReplicaReport:
     """Of a node that hosts no replica of the cluster."""
     return wire.ReplicaReport(
         node=identity.node,
@@ -74,7 +76,7 @@ def waiting_report(identity: Identity, cluster_name: str, drops: Mapping[str, in
         commit_index=0,
         applied_index=0,
         digest="",
-        waiting_for=identity.waiting_for,
+        waiting_for=waiting_for or identity.waiting_for,
         voters=(),
         drops=dict(drops),
         faults_allowed=identity.faults_allowed,
@@ -87,6 +89,8 @@ def directory(request_id: int, node: str, replicas: Iterable[Replica]) -> wire.D
     clusters = []
     for replica in replicas:
         members = replica.configuration.members
+        if not members:
+            continue  # It is nobody yet, and knows of no cluster but the name that it is to be of.
         addresses.update((member.node, member.address) for member in members)
         clusters.append(
             wire.ClusterEntry(

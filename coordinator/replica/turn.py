@@ -30,6 +30,7 @@ REFUSALS_MAX: Final = 32
 """Unsigned refusals of one turn: nobody's garbage makes the node talk without end."""
 ROUTES_MAX: Final = 1_024
 FSYNC_SAMPLES_MAX: Final = 256
+WAITING_FOR_LOG: Final = "its replica is new, and waits for a leader to add it and to send it the log"
 
 
 class Outcome(NamedTuple):
@@ -150,6 +151,8 @@ class Turn:
     def _why_unknown(self) -> Refusal:
         if not self.replicas:
             return Refusal(wire.REFUSED_WAITING, self.identity.waiting_for, self.identity.pid)
+        if not any(replica.machine.cluster_id for replica in self.replicas.values()):
+            return Refusal(wire.REFUSED_WAITING, WAITING_FOR_LOG, self.identity.pid)
         return Refusal(wire.REFUSED_TOKEN, f"{self.identity.node} knows no such token (yet)", self.identity.pid)
 
     def _ask(self, caller: Caller, request: wire.Request, now_us: int) -> None:
@@ -174,7 +177,8 @@ class Turn:
         for replica in self.replicas.values():
             if replica.cluster_name == cluster_name:
                 return replica_report(self.identity, replica, self.drops, digest=True)
-        return waiting_report(self.identity, cluster_name, self.drops)
+        why = f"it hosts no replica of cluster {cluster_name!r}" if self.replicas else ""
+        return waiting_report(self.identity, cluster_name, self.drops, why)
 
     def _may_crash(self, replica: Replica, caller: Caller, request: wire.CrashRequest) -> Done | Failure:
         if not self.identity.faults_allowed:

@@ -232,9 +232,15 @@ class Raft:
         """How far each member has come; nothing where this is no leader."""
         return standing.of_members(self, now_us)
 
-    def best_successor(self, now_us: int) -> int | None:
-        """The other voter that answers and is furthest, to hand leadership to."""
-        return standing.best_successor(self, now_us)
+    def captured(self) -> tuple[Snapshot | None, Committed]:
+        """The last snapshot, and the committed entries that have been applied behind it: together, the state."""
+        first_index = self.log.offset if self.snapshot is None else self.snapshot.last_index
+        terms, entries = self.log.slice(first_index + 1, self.applied, bytes_max=1 << 62)
+        return self.snapshot, Committed(first_index + 1, terms, entries)
+
+    def best_successor(self, now_us: int, *, but: int = 0) -> int | None:
+        """The other voter that answers and is furthest, to hand leadership to; never `but`."""
+        return standing.best_successor(self, now_us, but)
 
     def change(self, change: Change, now_us: int) -> int:
         """Begin a change of membership; the index of its first configuration. Raises ChangeRefused."""

@@ -32,7 +32,7 @@ def _of_follower(replica: int, progress: Progress) -> Standing:
     return Standing(replica, progress.match, progress.state.value, progress.heard_at_us, acked, size)
 
 
-def best_successor(raft: Raft, now_us: int) -> int | None:
+def best_successor(raft: Raft, now_us: int, but: int) -> int | None:
     """Of the other voters that were heard within an election time-out, the one that is furthest; of several, the one of
     the highest priority."""
     if raft.role is not Role.LEADER:
@@ -40,7 +40,7 @@ def best_successor(raft: Raft, now_us: int) -> int | None:
     candidates = [
         member
         for member in raft.configuration.voters
-        if member.replica in raft.progress and changes.answers(raft, member.replica, now_us)
+        if member.replica in raft.progress and member.replica != but and changes.answers(raft, member.replica, now_us)
     ]
     if not candidates:
         return None
