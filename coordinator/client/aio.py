@@ -279,6 +279,11 @@ class AsyncClient:
         pid = report.pid
         await self._run(lambda core: flows.crash(core, _now_us, node, pid, self._deadline_us(None), act_for))
 
+    @property
+    def cluster_id(self) -> int:
+        """The identity of the cluster, once a node has told it; 0 before."""
+        return self._pump.core.routing.cluster if self._pump is not None else 0
+
     # --- what an operator asks: it takes the right to administer ----------------------------------
 
     async def progress(self, *, act_for: str = "", timeout: float | None = None) -> wire.Progress:

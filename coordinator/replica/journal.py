@@ -191,6 +191,10 @@ class SqliteJournal:
         row = self._db.execute("SELECT epoch FROM epochs WHERE cluster_name = ?", (cluster_name,)).fetchone()
         return row[0] if row else None
 
+    def epochs(self) -> dict[str, int]:
+        """The highest restore epoch of each cluster name that this node ever knew."""
+        return dict(self._db.execute("SELECT cluster_name, epoch FROM epochs").fetchall())
+
     def stopped(self) -> set[int]:
         """Replicas that are not to take part until they are started again."""
         return {row[0] for row in self._db.execute("SELECT replica FROM stopped")}

@@ -117,6 +117,8 @@ class Lifecycle:
         self._later: list[_Later] = []
         self._handed_on: dict[int, _HandedOn] = {}
         """By cluster."""
+        self._epochs = journal.epochs()
+        self._begun_us = 0
         self.draining = False
         self.ran_us = 0
         """When the loop last came by."""
@@ -126,6 +128,7 @@ class Lifecycle:
     def run(self, now_us: int) -> None:
         """Take up what was posted, and go on with what takes longer. Raises JournalFailed."""
         self.ran_us = now_us
+        self._begun_us = self._begun_us or now_us
         later, self._later = self._later, []
         for intent, until_us in later:
             self._do(intent, now_us, until_us)
@@ -175,7 +178,7 @@ class Lifecycle:
         known = self._journal.replica_of_request(intent.request)
         if known is not None and known in self._journal.tombstones():
             return Outcome(REFUSED, f"this was done before, and its replica {known:x} was removed since", known)
-        epoch = self._highest_epoch(intent.cluster_name)
+        epoch = self.epochs().get(intent.cluster_name, -1)
         own = fingerprint(self._web_token) if self._web_token is not None else ""
         hosted = self._stored(intent.cluster)
         if hosted is not None:
@@ -189,10 +192,16 @@ class Lifecycle:
         self._turn.replicas[stored.cluster] = self._load(stored)
         return Outcome(DONE, f"hosts the empty replica {stored.replica:x}", stored.replica, epoch, own)
 
-    def _highest_epoch(self, cluster_name: str) -> int:
-        known = [self._journal.highest_epoch(cluster_name)]
-        known += [r.machine.epoch for r in self._turn.replicas.values() if r.machine.cluster_name == cluster_name]
-        return max((epoch for epoch in known if epoch is not None), default=-1)
+    def _note_epoch(self, cluster_name: str, epoch: int) -> None:
+        self._epochs[cluster_name] = max(epoch, self._epochs.get(cluster_name, 0))
+
+    def epochs(self) -> dict[str, int]:
+        """The highest restore epoch of each cluster name that this node ever knew. From any thread."""
+        found = dict(self._epochs)
+        for replica in [*self._turn.replicas.values()]:
+            if replica.machine.cluster_id:
+                found[replica.cluster_name] = max(replica.machine.epoch, found.get(replica.cluster_name, 0))
+        return found
 
     def _form(self, intent: FormCluster) -> Outcome:
         stored = self._stored(intent.cluster)
@@ -211,6 +220,7 @@ class Lifecycle:
             return self._compare(replica, log)
         state = HardState(max(FIRST_TERM, engine.term), engine.vote, len(log.entries))
         self._journal.form(stored, intent.epoch, log._replace(hard_state=state))
+        self._note_epoch(intent.cluster_name, intent.epoch)
         self._turn.replicas[intent.cluster] = self._load(stored)
         return Outcome(DONE, f"replica {stored.replica:x} begins the log of {intent.cluster_name}", stored.replica)
 
@@ -275,6 +285,8 @@ class Lifecycle:
             why = f"no member as of index {max(intent.committed_index, replica.engine.commit_index)}"
         epoch = replica.machine.epoch if replica is not None and replica.machine.cluster_id else None
         self._journal.retire(stored, epoch, why)
+        if epoch is not None:
+            self._note_epoch(stored.cluster_name, epoch)
         self._turn.replicas.pop(intent.cluster, None)
         self._stopped.pop(intent.cluster, None)
         return Outcome(DONE, f"removed replica {stored.replica:x}: {why}", stored.replica)
@@ -287,9 +299,9 @@ class Lifecycle:
         spoken to it of late, as one does to every member.
         """
         engine = replica.engine
-        heard_us = engine.heard_at_us
-        if heard_us is not None and now_us - heard_us < SILENCE_US_MIN:
-            return "a leader speaks to it as to a member; ask again"
+        heard_us = self._begun_us if engine.heard_at_us is None else engine.heard_at_us
+        if now_us - heard_us < SILENCE_US_MIN:
+            return "a leader may be speaking to it as to a member; ask again"
         if not engine.last_index or engine.configuration_at(engine.commit_index).member(replica.replica) is None:
             return ""
         if committed_index <= engine.commit_index:

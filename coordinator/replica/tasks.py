@@ -108,6 +108,7 @@ def replicas(state: Any) -> dict[str, Any]:
         "journal": f"{host.journal_identity:x}",
         "draining": lifecycle.draining,
         "loop_silent_ms": silent_ms,
+        "epochs": lifecycle.epochs(),
         "replicas": [_replica(hosted) for hosted in lifecycle.hosted()],
         "outcomes": {request: _outcome(outcome) for request, outcome in host.intents.outcomes().items()},
     }

@@ -21,6 +21,7 @@ from coordinator.config import PROJECT, Config, ConfigError, DataDirectory, load
 WEB_STOP_S_MAX = 2
 NODE_STOP_S_MAX = 4
 REDIS_STOP_S_MAX = 1
+RECONCILER_STOP_S_MAX = 1
 """Together below the 10 s within which everything has to have stopped."""
 WEB_GOODBYE_S = 1
 """How long the web server lets open requests finish."""
@@ -66,7 +67,8 @@ class Command(BaseCommand):
             self._say(f"made the cluster default, {births.finish()}, with {', '.join(config.node_names)}")
         setting_up.make_administrator(config, self._say)
 
-        parts = [*redis, *(self._node(name) for name in config.node_names), self._web(config)]
+        nodes = [self._node(name) for name in config.node_names]
+        parts = [*redis, *nodes, self._web(config), self._reconciler()]
         settings = data.run / "supervisor.conf"
         supervision.write_settings(settings, parts, supervisor_pid=os.getpid(), directory=PROJECT)
         self._say(
@@ -121,6 +123,10 @@ class Command(BaseCommand):
         else:
             command += ["--no-proxy-headers"]
         return supervision.Part("web", command, rank=30, stop_s_max=WEB_STOP_S_MAX)
+
+    def _reconciler(self) -> supervision.Part:
+        command = [sys.executable, "-m", "coordinator.membership"]
+        return supervision.Part("reconciler", command, rank=40, stop_s_max=RECONCILER_STOP_S_MAX)
 
     def _say(self, line: str) -> None:
         with contextlib.suppress(OSError):  # whoever read it has gone; that is no reason to stop
