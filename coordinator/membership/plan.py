@@ -18,6 +18,13 @@ from coordinator.membership.wanted import Wanted
 
 EMPTY = "empty"
 STOPPED = "stopped"
+DIFFERS = "differs"
+
+_SILENT = {
+    STOPPED: "is stopped",
+    DIFFERS: "found that its state differs from the others' and takes no part any more: move it to another node",
+}
+_SILENT_ANYHOW = "does not answer the leader, and its node answers"
 
 
 # --- what is looked at ----------------------------------------------------------------------------
@@ -252,7 +259,9 @@ class _Plan:
         return None
 
     def _hand_over(self, leader: RealMember) -> Step | None:
-        heirs = [m for m in self.real.members if m.votes and m.answers and m not in self.surplus]
+        heirs = [
+            m for m in self.real.members if m.votes and m.answers and not m.member.witness and m not in self.surplus
+        ]
         if not heirs:
             self.reasons.append(f"the replica on {leader.node} leads, and nobody else who votes answers")
             return None
@@ -291,8 +300,7 @@ class _Plan:
             if member.replica in self.lost:
                 self.reasons.append(f"{member.node} has lost its replica: it is replaced {self._when(member)}")
             elif node is not None and node.answers:
-                what = "is stopped" if node.state == STOPPED else "does not answer the leader, and its node does"
-                self.reasons.append(f"the replica on {member.node} {what}")
+                self.reasons.append(f"the replica on {member.node} {_SILENT.get(node.state, _SILENT_ANYHOW)}")
             elif not self._is_over(member.silent_since) or not self._is_gone(node):
                 self.reasons.append(f"{member.node} does not answer: it is replaced {self._when(member)}")
             else:

@@ -103,7 +103,7 @@ class Host:
             greet=settings.greet,
             drops=drops,
         )
-        stopped = self._journal.stopped()
+        stopped = self._journal.resting()
         resting = [stored for stored in self._journal.replicas() if stored.replica in stopped]
         replicas = [self._load(stored) for stored in self._journal.replicas() if stored.replica not in stopped]
         identity = Identity(
@@ -154,9 +154,11 @@ class Host:
             snapshot=log.snapshot,
         )
         machine = Machine()
-        if log.snapshot is not None:
+        if log.snapshot is not None and not engine.is_witness:
             snapshot.load(machine, log.snapshot.data)
-        return Replica(stored.cluster, stored.cluster_name, stored.replica, engine, machine, now_us)
+        return Replica(
+            stored.cluster, stored.cluster_name, stored.replica, engine, machine, now_us, stopped=log.stopped
+        )
 
     @property
     def node(self) -> str:

@@ -52,10 +52,14 @@ _LATER_TABLES: Final = """
 CREATE TABLE IF NOT EXISTS tombstones (
     replica INTEGER PRIMARY KEY, cluster INTEGER NOT NULL, cluster_name TEXT NOT NULL, why TEXT NOT NULL
 );
-CREATE TABLE IF NOT EXISTS stopped (replica INTEGER PRIMARY KEY);
+CREATE TABLE IF NOT EXISTS resting (replica INTEGER PRIMARY KEY);
 CREATE TABLE IF NOT EXISTS requests (request TEXT PRIMARY KEY, replica INTEGER NOT NULL) WITHOUT ROWID;
 """
 """Not in the journals that were made first. An earlier version of this module does not miss them."""
+_STOPPED: Final = (
+    "CREATE TABLE IF NOT EXISTS stopped (replica INTEGER PRIMARY KEY, reason TEXT NOT NULL, checksum BLOB NOT NULL)"
+)
+"""Replicas that found that their state differs from the others', and take no part any more."""
 
 _encode = msgspec.msgpack.Encoder().encode
 _bodies = msgspec.msgpack.Decoder(tuple[list[int], list[bytes]])
@@ -72,7 +76,7 @@ class StoredReplica(NamedTuple):
 
 
 class StoredLog(NamedTuple):
-    """`offset`: the log begins behind it; 0 where there is no snapshot."""
+    """`offset`: the log begins behind it; 0 where there is no snapshot. `stopped`: see `ports.Write`."""
 
     hard_state: HardState
     terms: list[int]
@@ -80,6 +84,7 @@ class StoredLog(NamedTuple):
     offset: int = 0
     offset_term: int = 0
     snapshot: Snapshot | None = None
+    stopped: str = ""
 
 
 class SqliteJournal:
@@ -107,6 +112,7 @@ class SqliteJournal:
             node = str(secrets.randbits(63) or 1)
             self._db.executemany("INSERT INTO meta VALUES (?, ?)", [("format", str(FORMAT)), ("node", node)])
             self._db.execute("COMMIT")
+        self._db.execute(_STOPPED)
         stored = dict(self._db.execute("SELECT key, value FROM meta"))
         if stored.get("format") != str(FORMAT):
             raise JournalDamaged(f"{self._path}: expected format {FORMAT}, got {stored.get('format')}")
@@ -159,7 +165,16 @@ class SqliteJournal:
         if end < row[2]:
             raise JournalDamaged(f"{self._path}: replica {replica:x} lacks entries up to its commit index {row[2]}")
         self._last_index[replica] = end
-        return StoredLog(HardState(*row[:3]), terms, entries, offset, offset_term, snapshot)
+        stopped = self._load_stopped(replica)
+        return StoredLog(HardState(*row[:3]), terms, entries, offset, offset_term, snapshot, stopped)
+
+    def _load_stopped(self, replica: int) -> str:
+        row = self._db.execute("SELECT reason, checksum FROM stopped WHERE replica = ?", (replica,)).fetchone()
+        if row is None:
+            return ""
+        if row[1] != _checksum(replica, row[0]):
+            raise JournalDamaged(f"{self._path}: why replica {replica:x} stopped is damaged")
+        return str(row[0])
 
     def _load_head(self, replica: int) -> tuple[Snapshot | None, int, int]:
         row = self._db.execute(
@@ -195,9 +210,9 @@ class SqliteJournal:
         """The highest restore epoch of each cluster name that this node ever knew."""
         return dict(self._db.execute("SELECT cluster_name, epoch FROM epochs").fetchall())
 
-    def stopped(self) -> set[int]:
+    def resting(self) -> set[int]:
         """Replicas that are not to take part until they are started again."""
-        return {row[0] for row in self._db.execute("SELECT replica FROM stopped")}
+        return {row[0] for row in self._db.execute("SELECT replica FROM resting")}
 
     def tombstones(self) -> dict[int, str]:
         """Replicas that were removed, and why. Their identities never come back."""
@@ -221,6 +236,9 @@ class SqliteJournal:
                 if write.entries:
                     self._put_entries(write)
                 self._put_hard_state(write.replica, write.hard_state)
+                if write.stopped:
+                    stopped = (write.replica, write.stopped, _checksum(write.replica, write.stopped))
+                    execute("INSERT OR REPLACE INTO stopped VALUES (?, ?, ?)", stopped)
             execute("COMMIT")
         except sqlite3.Error as error:
             raise JournalFailed(f"{self._path}: {error}") from error
@@ -315,18 +333,18 @@ class SqliteJournal:
             (cluster_name, epoch),
         )
 
-    def mark_stopped(self, replica: int, *, stopped: bool) -> None:
+    def mark_resting(self, replica: int, *, resting: bool) -> None:
         """Whether the replica is to take part after a restart. Raises JournalFailed."""
         with self._transaction():
-            self._db.execute("DELETE FROM stopped WHERE replica = ?", (replica,))
-            if stopped:
-                self._db.execute("INSERT INTO stopped VALUES (?)", (replica,))
+            self._db.execute("DELETE FROM resting WHERE replica = ?", (replica,))
+            if resting:
+                self._db.execute("INSERT INTO resting VALUES (?)", (replica,))
 
     def retire(self, replica: StoredReplica, epoch: int | None, why: str) -> None:
         """Delete all of a replica and keep its tombstone, and the epoch of its cluster's name. Raises JournalFailed."""
         with self._transaction():
             self._db.execute("INSERT OR REPLACE INTO tombstones VALUES (?, ?, ?, ?)", (*replica, why))
-            for table in ("replicas", "hard_states", "batches", "heads", "snapshots", "stopped"):
+            for table in ("replicas", "hard_states", "batches", "heads", "snapshots", "stopped", "resting"):
                 self._db.execute(f"DELETE FROM {table} WHERE replica = ?", (replica.replica,))  # noqa: S608
             if epoch is not None:
                 self._put_epoch(replica.cluster_name, epoch)

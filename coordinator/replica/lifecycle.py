@@ -60,7 +60,7 @@ SILENCE_US_MIN: Final = 3_000_000
 
 
 class Hosted(NamedTuple):
-    """One replica, for reports. `state`: running, stopped or empty."""
+    """One replica, for reports. `state`: running, stopped, empty, or differs (it takes no part any more)."""
 
     cluster: int
     cluster_name: str
@@ -245,7 +245,7 @@ class Lifecycle:
             return Outcome(REFUSED, "this node hosts no replica of it")
         if now_us < until_us and self._hand_over(replica, now_us):
             return None
-        self._journal.mark_stopped(replica.replica, stopped=True)
+        self._journal.mark_resting(replica.replica, resting=True)
         del self._turn.replicas[intent.cluster]
         self._stopped[intent.cluster] = StoredReplica(replica.replica, replica.cluster, replica.cluster_name)
         return Outcome(DONE, "stopped; it counts as one that is down until it is started", replica.replica)
@@ -261,7 +261,7 @@ class Lifecycle:
             self._turn.replicas[stored.cluster] = self._load(stored)
         except JournalDamaged as error:
             return Outcome(REFUSED, f"{error}", stored.replica)
-        self._journal.mark_stopped(stored.replica, stopped=False)
+        self._journal.mark_resting(stored.replica, resting=False)
         del self._stopped[stored.cluster]
         return Outcome(DONE, "started", stored.replica)
 
@@ -421,7 +421,7 @@ def _hosted(replica: Replica) -> Hosted:
         replica.cluster,
         replica.cluster_name,
         replica.replica,
-        "running" if engine.last_index else "empty",
+        "differs" if replica.stopped else "running" if engine.last_index else "empty",
         engine.role.value,
         replica.leader_node,
         engine.term,

@@ -8,11 +8,13 @@ from typing import Final, NamedTuple
 import msgspec
 
 from coordinator import wire
+from coordinator.consensus.engine import Role
 from coordinator.consensus.entries import COMMAND, CONFIGURATION
 from coordinator.replica.replica import Replica
 from coordinator.statemachine.commands import Entry, ExpireSessions
 
 WAITING: Final = "waiting"
+WAITING_FOR_LOG: Final = "its replica is new, and waits for a leader to add it and to send it the log"
 DIGEST_BYTES_MAX: Final = 256 * 1024
 """About how much state a status hashes at the most: it must not hold the turn."""
 _ITEM_BYTES: Final = 128
@@ -43,7 +45,7 @@ def replica_report(
         cluster_name=replica.cluster_name,
         replica=replica.replica,
         pid=identity.pid,
-        role=engine.role.value,
+        role=_role(replica),
         leader=replica.leader_node,
         term=engine.term,
         vote=replica.configuration.node_of(engine.vote),
@@ -51,11 +53,23 @@ def replica_report(
         commit_index=engine.commit_index,
         applied_index=engine.applied_index,
         digest=machine.digest() if digest and size <= DIGEST_BYTES_MAX else "",
-        waiting_for="",
+        waiting_for=replica.waits_for or ("" if replica.configuration.members else WAITING_FOR_LOG),
         voters=tuple(member.node for member in replica.configuration.voters),
         drops=dict(drops),
         faults_allowed=identity.faults_allowed,
     )
+
+
+def _role(replica: Replica) -> str:
+    engine = replica.engine
+    role: Role = engine.role
+    if replica.stopped or not replica.configuration.members:
+        return WAITING
+    if role is Role.FOLLOWER and engine.is_witness:
+        return "witness"
+    if role is Role.FOLLOWER and not engine.is_voter:
+        return "learner"
+    return str(role.value)
 
 
 def waiting_report(

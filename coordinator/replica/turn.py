@@ -20,7 +20,7 @@ from coordinator.replica.feed import Feed
 from coordinator.replica.ingress import Asked, Ingress, Refused
 from coordinator.replica.ports import Bus, Clock, Inbound, Journal, Outbound
 from coordinator.replica.replica import Replica
-from coordinator.replica.report import Identity, directory, replica_report, waiting_report
+from coordinator.replica.report import WAITING_FOR_LOG, Identity, directory, replica_report, waiting_report
 from coordinator.statemachine.commands import FORBIDDEN, INVALID, Done, Failure
 from coordinator.wire import Channels, PeerMessage, Refusal, WireError
 
@@ -29,8 +29,8 @@ PACKET_BYTES_TARGET: Final = 2 * 1024 * 1024
 REFUSALS_MAX: Final = 32
 """Unsigned refusals of one turn: nobody's garbage makes the node talk without end."""
 ROUTES_MAX: Final = 1_024
+WITNESS: Final = "it is a witness: it votes and keeps the log, and has no state to answer from; ask another node"
 FSYNC_SAMPLES_MAX: Final = 256
-WAITING_FOR_LOG: Final = "its replica is new, and waits for a leader to add it and to send it the log"
 
 
 class Outcome(NamedTuple):
@@ -81,20 +81,22 @@ class Turn:
         # After the drain: whatever came is no later than this, however long the process slept before (history 3).
         now_us = self._clock.now_us()
         self._take_in(packets, now_us)
-        replicas = [*self.replicas.values()]
+        replicas = [replica for replica in self.replicas.values() if not replica.stopped]
         for replica in replicas:
             replica.tick(now_us, connected=self._bus.connected)
         readies = [(replica, replica.prepare(self._answers, now_us)) for replica in replicas]
 
         self._publish([(replica, ready.early) for replica, ready in readies], [])
-        self._write(readies)
+        took_us = self._write(readies)
         for replica, ready in readies:
             replica.finish(ready, self._answers, now_us)
+            replica.engine.disk_took(took_us, now_us)
             if replica.history.pending:
                 replica.history.stamp(self._clock.wall_ms())
         rest = self._answers.take() + self._refusals()
-        rest += self._feed.packets(replicas, self.drops, self._fsyncs_us, now_us)
-        self._publish([(replica, ready.late) for replica, ready in readies], rest)
+        rest += self._feed.packets(self.replicas.values(), self.drops, self._fsyncs_us, now_us)
+        late = [(replica, [*ready.late, *replica.take_peer_words(now_us)]) for replica, ready in readies]
+        self._publish(late, rest)
         self._bus.watch(
             frozenset(replica.leader_node for replica in replicas if replica.engine.role is Role.FOLLOWER) - {""}
         )
@@ -117,8 +119,11 @@ class Turn:
 
     def _step(self, node: str, message: PeerMessage, now_us: int) -> None:
         replica = self.replicas.get(message.cluster)
-        if replica is None or replica.replica != message.receiver:
+        if replica is None or replica.replica != message.receiver or replica.stopped:
             self.drops["peer-identity"] += 1  # For a replica that is gone, or a cluster of an earlier life.
+            return
+        if type(message.message) is wire.StateDigest:
+            replica.hear_digest(message.sender, message.message)
             return
         if replica.configuration.member(message.sender) is None:
             self._routes[message.cluster, message.sender] = node
@@ -151,6 +156,8 @@ class Turn:
     def _why_unknown(self) -> Refusal:
         if not self.replicas:
             return Refusal(wire.REFUSED_WAITING, self.identity.waiting_for, self.identity.pid)
+        if all(replica.engine.is_witness for replica in self.replicas.values()):
+            return Refusal(wire.REFUSED_WAITING, WITNESS, self.identity.pid)
         if not any(replica.machine.cluster_id for replica in self.replicas.values()):
             return Refusal(wire.REFUSED_WAITING, WAITING_FOR_LOG, self.identity.pid)
         return Refusal(wire.REFUSED_TOKEN, f"{self.identity.node} knows no such token (yet)", self.identity.pid)
@@ -164,7 +171,7 @@ class Turn:
                 answers.add(caller, wire.StatusAnswer(request_id, self._status(cluster_name)))
             case _:
                 replica = self.replicas.get(request.cluster)
-                if replica is None:
+                if replica is None or (replica.stopped and not isinstance(request, wire.CrashRequest)):
                     answers.add(caller, wire.NotLeader(request.id, ""))
                 elif isinstance(request, wire.CrashRequest):
                     answers.add(caller, wire.Answer(request.id, self._may_crash(replica, caller, request)))
@@ -192,13 +199,17 @@ class Turn:
 
     # --- the middle -------------------------------------------------------------------------------
 
-    def _write(self, readies: list[tuple[Replica, Ready]]) -> None:
+    def _write(self, readies: list[tuple[Replica, Ready]]) -> int:
+        """How long the journal took, in microseconds."""
         wanted = [replica.write(ready) for replica, ready in readies]
         writes = [write for write in wanted if write is not None]
-        if writes:
-            before_us = self._clock.now_us()
-            self._journal.commit(writes)
-            self._fsyncs_us.append(self._clock.now_us() - before_us)
+        if not writes:
+            return 0
+        before_us = self._clock.now_us()
+        self._journal.commit(writes)
+        took_us = self._clock.now_us() - before_us
+        self._fsyncs_us.append(took_us)
+        return took_us
 
     # --- out --------------------------------------------------------------------------------------
 
@@ -237,6 +248,8 @@ class Turn:
     def _next_us(self, now_us: int) -> int:
         deadlines = [self._feed.due_us(now_us)]
         for replica in self.replicas.values():
+            if replica.stopped:
+                continue
             engine = replica.engine
             deadlines.append(now_us if replica.owes else engine.deadline_us)
             if replica.leases is not None and self._bus.connected:  # While deaf, lease time stands still.

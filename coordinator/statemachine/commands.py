@@ -175,7 +175,11 @@ class ExpireSessions(_Struct, tag=101, frozen=True):
     sessions: tuple[int, ...]
 
 
-NodeOp = Genesis | ExpireSessions
+class MarkState(_Struct, tag=102, frozen=True):
+    """Changes nothing: whoever applies it takes a digest of all of the state, to be compared with the others'."""
+
+
+NodeOp = Genesis | ExpireSessions | MarkState
 Op = ClientOp | NodeOp
 
 

@@ -74,7 +74,11 @@ class SessionEnded(NamedTuple):
     session: int
 
 
-Event = GrantMade | SessionBegan | SessionEnded
+class StateMarked(NamedTuple):
+    """Here the replicas compare their states."""
+
+
+Event = GrantMade | SessionBegan | SessionEnded | StateMarked
 
 
 def encode_entry(principal: str, actor: str, command: bytes) -> bytes:
@@ -135,6 +139,9 @@ class Machine:
                 return Done(index)
             case commands.ExpireSessions():
                 self._end_sessions(index, op.sessions)
+                return Done(index)
+            case commands.MarkState():
+                self.events.append(StateMarked())
                 return Done(index)
         return Failure(commands.INVALID, "not a command that a node may give here")
 
@@ -580,4 +587,13 @@ def _page(names: Iterable[str], after: str, limit: int) -> list[str]:
     return heapq.nsmallest(limit, (name for name in names if name > after))
 
 
-__all__ = ["Event", "GrantMade", "Machine", "SessionBegan", "SessionEnded", "encode_entry", "encode_node_entry"]
+__all__ = [
+    "Event",
+    "GrantMade",
+    "Machine",
+    "SessionBegan",
+    "SessionEnded",
+    "StateMarked",
+    "encode_entry",
+    "encode_node_entry",
+]

@@ -75,7 +75,7 @@ class _SeenTurn(Turn):
     def _step(self, node: str, message: PeerMessage, now_us: int) -> None:
         dropped = self.drops["peer-identity"]
         super()._step(node, message, now_us)
-        if self.drops["peer-identity"] == dropped:
+        if self.drops["peer-identity"] == dropped and not isinstance(message.message, wire.StateDigest):
             self.see_message(message.message)
 
     def _publish(self, batches: list[tuple[Replica, list[Outgoing]]], rest: list[Outbound]) -> None:
@@ -187,7 +187,7 @@ class Node:
         world = self.world
         engine = world.engine_kind.build(stored, world.settings.options, Random(self.random.getrandbits(64)), now_us)
         machine = _SeenMachine(self._applied)
-        if stored.log.snapshot is not None:
+        if stored.log.snapshot is not None and not engine.is_witness:
             snapshot.load(machine, stored.log.snapshot.data)
         replica = _SeenReplica(
             world.cluster,
@@ -197,6 +197,7 @@ class Node:
             machine,
             now_us,
             compaction=world.settings.compaction,
+            stopped=stored.log.stopped,
         )
         replica.see_keep_alive = self._kept_alive
         return replica

@@ -11,7 +11,10 @@ from typing import Final, NamedTuple
 
 
 class AppendEntries(NamedTuple):
-    """Raft, figure 2, "AppendEntries RPC"; without entries it is the heartbeat. `terms` and `entries` run parallel."""
+    """Raft, figure 2, "AppendEntries RPC"; without entries it is the heartbeat. `terms` and `entries` run parallel.
+
+    `settled`: every full voter has the log up to there on disk, so a witness need not keep it; 0 without witnesses.
+    """
 
     term: int
     prev_index: int
@@ -20,6 +23,7 @@ class AppendEntries(NamedTuple):
     round: int
     terms: list[int]
     entries: list[bytes]
+    settled: int = 0
 
 
 class AppendResponse(NamedTuple):

@@ -2,6 +2,9 @@
 
 A part that is lost shows as a gap: the follower answers with how much it has, and the leader goes on from there. While
 a snapshot is sent its parts are the heartbeats; where the window is full, an empty part is.
+
+A witness has no state, so its own snapshots are empty: where its log begins, and the configuration there. One that is
+sent a snapshot keeps the state in it for as long as a full voter may lack it (`Raft.settled`).
 """
 
 from __future__ import annotations
@@ -25,7 +28,10 @@ def send(raft: Raft, follower: int, progress: Progress, number: int, *, heartbea
     """Send parts as far as the window goes; at a heartbeat, go on from what was acknowledged."""
     if progress.snapshot is None:
         assert raft.snapshot is not None, "the log was compacted, so there is a snapshot"
-        progress.send_snapshot(raft.snapshot)
+        source = raft.snapshot
+        if raft.configuration.is_witness(follower) and raft.settled >= source.last_index:
+            source = source._replace(data=b"")
+        progress.send_snapshot(source)
     at = progress.snapshot
     assert at is not None
     if heartbeat:
@@ -39,6 +45,12 @@ def send(raft: Raft, follower: int, progress: Progress, number: int, *, heartbea
         beaten = True
     if heartbeat and not beaten:
         _send_part(raft, at.source, follower, number, at.sent, b"")
+
+
+def can_bring_up(raft: Raft, follower: int) -> bool:
+    """Can this leader bring up to date a follower that lacks what its log no longer holds? A witness can not give a
+    state that it does not have."""
+    return raft.configuration.is_witness(follower) or raft.snapshot is None or bool(raft.snapshot.data)
 
 
 def has_work(raft: Raft, progress: Progress) -> bool:

@@ -40,7 +40,10 @@ def best_successor(raft: Raft, now_us: int, but: int) -> int | None:
     candidates = [
         member
         for member in raft.configuration.voters
-        if member.replica in raft.progress and member.replica != but and changes.answers(raft, member.replica, now_us)
+        if member.replica in raft.progress
+        and member.replica != but
+        and not member.witness
+        and changes.answers(raft, member.replica, now_us)
     ]
     if not candidates:
         return None

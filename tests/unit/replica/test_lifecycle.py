@@ -59,7 +59,7 @@ class Node:
     def start(self) -> None:
         self.journal = SqliteJournal(self.directory)
         self.bus = Bus([])
-        stopped = self.journal.stopped()
+        stopped = self.journal.resting()
         stored = self.journal.replicas()
         self.turn = Turn(
             Identity(self.name, 1, 7, faults_allowed=False, waiting_for="empty"),
