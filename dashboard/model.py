@@ -55,6 +55,8 @@ class ClusterModel:
         self._leaderless_since_ms = now_ms
         self._blind_since_ms: int | None = None
         self._begun_ms = now_ms
+        self.membership = ""
+        """What is to be said of its membership, where that is not as it is wanted."""
         self.lost = 0
         self.dropped: dict[str, int] = {}
 
@@ -266,7 +268,7 @@ class ClusterModel:
             "state": said.state,
             "words": [list(pair) for pair in said.words],
             "detail": [list(pair) for pair in said.detail],
-            "notes": list(said.notes),
+            "notes": [*said.notes, *([self.membership] if self.membership else [])],
         }
 
     def _lock_rows(self) -> dict[str, Any]:

@@ -322,7 +322,9 @@ class _Plan:
         after_s = self.wanted.replace_after_s
         if not after_s:
             return "when somebody says so"
-        return f"after {after_s} s, of which {min(self._gone_s(member), after_s):.0f} have passed"
+        tenth_s = max(1, after_s // 10)  # In steps: whoever writes it down is not to write it every second.
+        passed_s = min(self._gone_s(member), after_s) // tenth_s * tenth_s
+        return f"after {after_s} s, of which {passed_s:.0f} have passed"
 
     def _note_strangers(self) -> None:
         for member in self.real.members:

@@ -14,15 +14,16 @@ from typing import Any, Final
 import msgspec
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import DatabaseError
+from django.utils import timezone
 
 from coordinator import audit, wire
 from coordinator.client import Client, errors
-from coordinator.membership import creation, edits, nodes
+from coordinator.membership import creation, edits, nodes, saying
 from coordinator.membership.clients import Clients
 from coordinator.membership.plan import choose
 from coordinator.membership.reconciler import view
 from coordinator.membership.wanted import Wanted, WantedDamaged
-from coordinator.models import AuditEntry, Cluster, Node, Reconciliation
+from coordinator.models import AuditEntry, Cluster, Node
 from coordinator.statemachine import commands
 
 TIMEOUT_S: Final = 10.0
@@ -338,11 +339,9 @@ class Command(BaseCommand):
 
     @staticmethod
     def _says(cluster: Cluster) -> str:
-        said = Reconciliation.objects.filter(cluster=cluster).first()
-        if said is None:
-            return "the reconciler has not said anything of it yet"
-        state = Reconciliation.State(said.state).label
-        return f"reconciler, {said.looked_at:%H:%M:%S} UTC: {state}{': ' + said.message if said.message else ''}"
+        said = saying.of(cluster)
+        when = f", {said.looked_at:%H:%M:%S} UTC" if said is not None else ""
+        return f"reconciler{when}: {saying.in_words(said, timezone.now())}"
 
     # --- for all of them --------------------------------------------------------------------------
 

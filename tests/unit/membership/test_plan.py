@@ -126,7 +126,7 @@ def test_a_node_that_is_gone_is_waited_for_then_replaced_by_one_of_another_zone(
         c=NodeView("node3", 3, "running", silent_since=NOW - 599),
     )
     nodes["node1"] = nodes["node1"]._replace(zone="x")
-    assert "replaced after 600 s, of which 599" in reason(
+    assert "replaced after 600 s, of which 540" in reason(
         plan(want(A, B, C), real(A, B, C, silent={C: 599}), nodes, NOW)
     )
     nodes["node3"] = nodes["node3"]._replace(silent_since=NOW - 601)
