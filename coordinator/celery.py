@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging.config
 import os
+from typing import Any
 
 from celery import Celery
+from celery.signals import setup_logging
 
 # A node's tasks and remote-control commands; `celery inspect` and `celery control` look them up in their own process.
 import coordinator.replica.tasks  # noqa: F401
@@ -14,20 +17,38 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "coordinator.settings")
 app = Celery("coordinator")
 app.config_from_object("django.conf:settings", namespace="CELERY")
 
+
+@setup_logging.connect(weak=False)
+def _log_as_django_does(**_: Any) -> None:
+    """Where anybody hears this signal, Celery sets up no logging of its own."""
+    from django.conf import settings
+
+    logging.config.dictConfig(settings.LOGGING)
+    logging.captureWarnings(True)  # noqa: FBT003 - the standard library's own signature
+
+
 if os.environ.get("CONCLAVE_NODE"):
-    from coordinator.config import ConfigError, DataDirectory, load_config
+    from coordinator.config import Config, ConfigError, DataDirectory, load_config
     from coordinator.embedded_redis import ensure_client_user
     from coordinator.replica.births import WebToken
     from coordinator.replica.bootstep import NodeStep, queue_of
     from coordinator.replica.host import HostSettings
+    from coordinator.replica.metrics_server import MetricsAddress
+
+    _log_as_django_does()  # what Celery warns of comes before its signal
+
+    def _metrics_address(config: Config, data: DataDirectory, node: str) -> MetricsAddress | None:
+        port = data.metrics_port(node, config) if config.metrics_port is None else config.metrics_port
+        return MetricsAddress(config.metrics_bind, port, config.metrics_token or "") if port else None
 
     def _node_settings() -> HostSettings:
         try:
             config = load_config()
+            assert config.node is not None, "CONCLAVE_NODE is set"
             data = DataDirectory(config.data)
+            metrics = _metrics_address(config, data, config.node)
         except ConfigError as error:
             raise SystemExit(str(error)) from error
-        assert config.node is not None, "CONCLAVE_NODE is set"
         realm = data.realm()
 
         def greet() -> None:
@@ -45,6 +66,7 @@ if os.environ.get("CONCLAVE_NODE"):
             greet=greet,
             web_token=WebToken(token.token_id, token.key),
             backups=data.path / "backups" / config.node,
+            metrics=metrics,
         )
 
     class _NodeStep(NodeStep):

@@ -26,10 +26,12 @@ from coordinator.consensus.raft.log import Log
 from coordinator.consensus.raft.options import Options
 from coordinator.replica.births import WebToken
 from coordinator.replica.directory import NodeDirectory
+from coordinator.replica.exporter import NodeCollector, registry_of
 from coordinator.replica.intents import Intents
 from coordinator.replica.journal import JournalDamaged, SqliteJournal, StoredReplica
 from coordinator.replica.lifecycle import Lifecycle
 from coordinator.replica.mailbox import RedisBus
+from coordinator.replica.metrics_server import MetricsAddress, MetricsServer
 from coordinator.replica.ports import JournalFailed
 from coordinator.replica.replica import Replica
 from coordinator.replica.report import Identity
@@ -71,6 +73,8 @@ class HostSettings(NamedTuple):
     """For the birth of new clusters; a node without it takes part in none."""
     backups: Path | None = None
     """Where backups are put; None: beside the journal."""
+    metrics: MetricsAddress | None = None
+    """Where `/metrics` is served; None: nowhere."""
 
     def __repr__(self) -> str:
         return f"HostSettings({self.node!r}, {str(self.directory)!r})"  # The rest is secret.
@@ -138,6 +142,7 @@ class Host:
         self._stopping = threading.Event()
         self._hand_over_until_us = 0
         self._thread = threading.Thread(target=self._run, name=f"conclave-{settings.node}", daemon=True)
+        self._metrics = self._metrics_server()
         if not (replicas or resting):
             logger.warning("%s waits: %s", settings.node, WAITING_FOR)
 
@@ -169,11 +174,27 @@ class Host:
         """Random, made with the journal: a new disk is a new node, whatever its name."""
         return self._journal.node_identity
 
+    def _metrics_server(self) -> MetricsServer | None:
+        """A node that can not be measured is still a node: a port in use costs its figures alone."""
+        address = self._settings.metrics
+        if address is None:
+            return None
+        collector = NodeCollector(self._turn, self._journal, lambda: self._bus.connected)
+        try:
+            server = MetricsServer(address, registry_of(collector))
+        except OSError as error:
+            logger.error("%s serves no metrics: %s: %s", self._settings.node, address.url, error.strerror)
+            return None
+        logger.info("%s serves its metrics on %s", self._settings.node, address.url)
+        return server
+
     def start(self) -> None:
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         gc.collect()
         gc.freeze()
         self._thread.start()
+        if self._metrics is not None:
+            self._metrics.start()
 
     def _wake(self) -> None:
         """Have the loop begin its next turn; from any thread."""
@@ -187,6 +208,9 @@ class Host:
         `hand_over`: first let others take over what this node leads, for up to HAND_OVER_S_MAX, so that nobody who asks
         meanwhile waits for an election.
         """
+        if self._metrics is not None:
+            self._metrics.stop()
+            self._metrics = None
         if hand_over:
             self._hand_over_until_us = self._clock.now_us() + int(HAND_OVER_S_MAX * 1e6)
         self._stopping.set()

@@ -7,9 +7,11 @@ never served. The format is described in `docs/journal.md`.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import secrets
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +21,7 @@ import msgspec
 
 from coordinator.consensus.engine import HardState, Snapshot
 from coordinator.consensus.membership import decode_configuration, encode_configuration
+from coordinator.replica.meters import Histogram
 from coordinator.replica.ports import Head, JournalFailed, Write
 
 FORMAT: Final = 1
@@ -94,6 +97,8 @@ class SqliteJournal:
         """Open the journal in `directory`, made empty where there is none: an empty one holds no replica, and a node
         without replicas waits (DESIGN.md, rule 4). Raises JournalDamaged, sqlite3.Error."""
         self._path = directory / FILE_NAME
+        self.fsyncs = Histogram()
+        """Of SQLite's COMMIT alone, which writes and syncs its write-ahead log."""
         self._db = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
         try:
             self._db.execute("PRAGMA locking_mode=EXCLUSIVE")
@@ -123,6 +128,14 @@ class SqliteJournal:
 
     def close(self) -> None:
         self._db.close()
+
+    def size_bytes(self) -> int:
+        """What the journal and its write-ahead log take on disk. May be asked from another thread."""
+        size = 0
+        for path in (self._path, self._path.with_name(f"{FILE_NAME}-wal")):
+            with contextlib.suppress(FileNotFoundError):
+                size += path.stat().st_size
+        return size
 
     # --- reading ----------------------------------------------------------------------------------
 
@@ -239,7 +252,9 @@ class SqliteJournal:
                 if write.stopped:
                     stopped = (write.replica, write.stopped, _checksum(write.replica, write.stopped))
                     execute("INSERT OR REPLACE INTO stopped VALUES (?, ?, ?)", stopped)
+            before_ns = time.perf_counter_ns()
             execute("COMMIT")
+            self.fsyncs.observe((time.perf_counter_ns() - before_ns) // 1_000)
         except sqlite3.Error as error:
             raise JournalFailed(f"{self._path}: {error}") from error
 

@@ -134,7 +134,14 @@ class Replica:
     @property
     def leader_node(self) -> str:
         """The node of the leader, "" where this replica knows of none."""
-        return self.configuration.node_of(self.engine.leader)
+        return self.engine.configuration.node_of(self.engine.leader)
+
+    @property
+    def pending(self) -> tuple[int, int, int]:
+        """How many wait here: proposals for their entry to be applied, reads for a majority's word, and acquisitions
+        for their grant to be pushed. May be asked from another thread."""
+        reads = sum(map(len, [*self._reads_by_ticket.values()])) + sum(len(reads) for _, reads in [*self._confirmed])
+        return len(self._commands) + len(self._proposals), len(self._reads) + reads, self._watching
 
     @property
     def waits_for(self) -> str:
@@ -204,6 +211,8 @@ class Replica:
             entry = COMMAND_PREFIX + encode_node_entry(commands.ExpireSessions(tuple(expired)))
             if self.engine.propose([entry]) is None:
                 self.leases.proposal_refused(expired)
+            else:
+                self.meters.sessions_expired += len(expired)
         if now_us >= self._compare_due_us:
             self._mark_state(now_us)
 
@@ -282,6 +291,7 @@ class Replica:
             for index, (proposal, _) in enumerate(taken, first_index):
                 self._proposals[index] = proposal._replace(term=self.engine.term)
             return
+        self.meters.proposals_failed += len(taken)
         for proposal, _ in taken:
             if self.engine.role is Role.LEADER:
                 message = (
@@ -305,7 +315,8 @@ class Replica:
         if ready.install is not None:
             self._snapshot_index = ready.install.last_index
             if not engine.is_witness:
-                snapshot.load(self.machine, ready.install.data)
+                with self.meters.snapshot_loads.time():
+                    snapshot.load(self.machine, ready.install.data)
         elif self._taken is not None:
             engine.compact(self._taken, self._taken.last_index - self.compaction.trailing_entries + 1)
             self._snapshot_index, self._taken = self._taken.last_index, None
@@ -323,7 +334,8 @@ class Replica:
             self._answered_up_to_us = 0
             for session in self.machine.sessions.values():
                 self.leases.renew(session.session, session.ttl_ms)
-        self._answer_reads(answers)
+        if self._confirmed:
+            self._answer_reads(answers)
         if not self._confirmed:
             self._answered_up_to_us = engine.confirmed_at_us
         self.history.observe(self, now_us)
@@ -339,6 +351,7 @@ class Replica:
         for _, confirmed in self._confirmed:
             self._turn_away(confirmed, answers)
         self._confirmed.clear()
+        self.meters.proposals_failed += len(self._proposals)
         for proposal in self._proposals.values():
             answers.add(proposal.caller, wire.NotLeader(proposal.request_id, self._elsewhere))
         self._proposals = {}
@@ -352,8 +365,12 @@ class Replica:
         wanted = self.snapshot_index < self.snapshot_wanted <= index
         if (due or wanted) and not self.comparison.is_in_doubt:
             configuration = engine.configuration_at(index)
-            data = b"" if engine.is_witness else snapshot.dump(self.machine)
+            data = b"" if engine.is_witness else self._dump()
             self._taken = Snapshot(index, engine.term_at(index), configuration, data)
+
+    def _dump(self) -> bytes:
+        with self.meters.snapshot_dumps.time():
+            return snapshot.dump(self.machine)
 
     # --- apply ------------------------------------------------------------------------------------
 

@@ -18,9 +18,11 @@ from coordinator.replica import operations
 from coordinator.replica.callers import Answers, Caller
 from coordinator.replica.feed import Feed
 from coordinator.replica.ingress import Asked, Ingress, Refused
+from coordinator.replica.meters import NodeMeters
 from coordinator.replica.ports import Bus, Clock, Inbound, Journal, Outbound
 from coordinator.replica.replica import Replica
 from coordinator.replica.report import WAITING_FOR_LOG, Identity, directory, replica_report, waiting_report
+from coordinator.replica.round_trips import RoundTrips
 from coordinator.statemachine.commands import FORBIDDEN, INVALID, Done, Failure
 from coordinator.wire import Channels, PeerMessage, Refusal, WireError
 
@@ -69,6 +71,8 @@ class Turn:
         self._answers = Answers(identity.node)
         self._feed = Feed(identity, channels, peer_key)
         self._fsyncs_us: deque[int] = deque(maxlen=FSYNC_SAMPLES_MAX)
+        self.meters = NodeMeters()
+        self.round_trips = RoundTrips()
         self._refused: list[Refused] = []
         self._routes: dict[tuple[int, int], str] = {}
         """Cluster and replica to the node that last spoke for it: a replica that is new here, or whose log is behind,
@@ -87,6 +91,8 @@ class Turn:
         readies = [(replica, replica.prepare(self._answers, now_us)) for replica in replicas]
 
         self._publish([(replica, ready.early) for replica, ready in readies], [])
+        if now_us >= self.round_trips.due_us:
+            self.round_trips.sent([(replica.cluster, ready.early) for replica, ready in readies], now_us)
         took_us = self._write(readies)
         for replica, ready in readies:
             replica.finish(ready, self._answers, now_us)
@@ -100,6 +106,7 @@ class Turn:
         self._bus.watch(
             frozenset(replica.leader_node for replica in replicas if replica.engine.role is Role.FOLLOWER) - {""}
         )
+        self.meters.turns.observe(self._clock.now_us() - now_us)
         return Outcome(self._next_us(now_us), self._crash)
 
     # --- in ---------------------------------------------------------------------------------------
@@ -129,6 +136,8 @@ class Turn:
             self._routes[message.cluster, message.sender] = node
             while len(self._routes) > ROUTES_MAX:
                 del self._routes[next(iter(self._routes))]
+        if self.round_trips.open:
+            self.round_trips.answered(node, message, now_us)
         replica.engine.step(message.sender, message.message, now_us)
 
     def _take_requests(self, data: bytes, now_us: int) -> None:
@@ -209,6 +218,9 @@ class Turn:
         self._journal.commit(writes)
         took_us = self._clock.now_us() - before_us
         self._fsyncs_us.append(took_us)
+        self.meters.commits.observe(took_us)
+        if any(write.head is not None for write in writes):
+            self.meters.snapshot_commits.observe(took_us)
         return took_us
 
     # --- out --------------------------------------------------------------------------------------
@@ -222,13 +234,16 @@ class Turn:
                     by_node.setdefault(route, []).append(
                         PeerMessage(replica.cluster, replica.replica, receiver, message)
                     )
+        if not by_node:
+            if rest:
+                self._bus.publish(rest)
+            return
         packets = [
             Outbound(address, self._channels.peer(node), self._seal(node, part))
             for (node, address), messages in by_node.items()
             for part in _parts(messages)
         ]
-        if packets or rest:
-            self._bus.publish(packets + rest)
+        self._bus.publish(packets + rest)
 
     def _route(self, replica: Replica, receiver: int) -> tuple[str, str] | None:
         """Node and address of a replica: as the log says, else as it made itself known."""
@@ -242,6 +257,8 @@ class Turn:
         return wire.seal(self._peer_key, wire.PEER, self.identity.node, node, wire.encode_peer(messages))
 
     def _refusals(self) -> list[Outbound]:
+        if not self._refused:
+            return []
         refused, self._refused = self._refused, []
         return [Outbound("", r.channel, wire.seal_refusal(self.identity.node, r.channel, r.refusal)) for r in refused]
 
@@ -260,6 +277,8 @@ class Turn:
 
 def _parts(messages: list[PeerMessage]) -> list[list[PeerMessage]]:
     """Messages of one packet each, closed above PACKET_BYTES_TARGET."""
+    if len(messages) == 1:
+        return [messages]
     parts: list[list[PeerMessage]] = [[]]
     size = 0
     for message in messages:

@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 import traceback
+from collections import Counter
 from typing import Final
 
 from tests.simulation.campaign import Order, Summary, results, run_many
@@ -31,7 +32,9 @@ def main(arguments: list[str] | None = None) -> int:
     order = Order(options.engine, options.nodes, options.mutant)
     try:
         if options.random_mutants:
-            return _random_mutants(options.random_mutants, options.seeds or MUTANT_SEEDS, options.jobs)
+            return _random_mutants(
+                options.random_mutants, options.random_seed, options.seeds or MUTANT_SEEDS, options.jobs
+            )
         if options.seed is not None:
             return _one(order, options.seed, trace=options.trace)
         if options.mutant:
@@ -66,6 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--random-mutants", type=_jobs_or_more, metavar="N", help="plant N bugs that nobody chose, one at a time"
     )
+    parser.add_argument("--random-seed", type=int, default=1, metavar="S", help="which N are drawn (default 1)")
     return parser
 
 
@@ -154,21 +158,27 @@ def _print_shortest(order: Order, result: Result) -> None:
         print(f"  {fault}")
 
 
-def _random_mutants(count: int, seeds: range, jobs: int) -> int:
+def _random_mutants(count: int, drawn_by: int, seeds: range, jobs: int) -> int:
     """Plant bugs that nobody chose; those that nothing notices are printed at the end."""
     from tests.simulation import random_mutants
 
-    points = random_mutants.draw(count, seeds[0])
+    points = random_mutants.draw(count, drawn_by)
+    judges: Counter[str] = Counter()
     survivors = []
     for number, fate in enumerate(random_mutants.fates(points, seeds, jobs), 1):
-        print(f"{number} of {count}: {fate}", flush=True)
+        print(f"{number} of {len(points)}: {fate}", flush=True)
         if fate.by is None:
-            survivors.append(fate)
+            survivors.append(fate.point)
+        else:
+            judges["unit tests" if fate.by.startswith("unit test") else f"{fate.by} in a seed"] += 1
     died = len(points) - len(survivors)
-    print(f"{died} of {len(points)} died ({100 * died / max(1, len(points)):.0f} %); alive:")
-    for fate in survivors:
-        print(f"  {fate.point}")
-    return HELD
+    print(f"{died} of {len(points)} died ({100 * died / len(points):.1f} %), by these judges:")
+    for judge, many in judges.most_common():
+        print(f"  {judge}: {many}")
+    print(f"alive after the unit tests and seeds {seeds[0]} to {seeds[-1]}:")
+    for point in sorted(survivors):
+        print(f"  {point}{'' if random_mutants.is_explained(point) else ' (not in docs/survivors.md)'}")
+    return HELD if died >= random_mutants.DIE_SHARE_MIN * len(points) else VIOLATED
 
 
 def _arguments(order: Order) -> str:

@@ -13,9 +13,16 @@ from random import Random
 from typing import TYPE_CHECKING, Any, Final
 
 from coordinator import wire
-from coordinator.consensus.engine import Outgoing, Role
+from coordinator.consensus.engine import ConfirmedRead, Outgoing, Role
 from coordinator.consensus.entries import CONFIGURATION
-from coordinator.consensus.raft.messages import Message
+from coordinator.consensus.raft.messages import (
+    AppendResponse,
+    InstallSnapshot,
+    Message,
+    SnapshotResponse,
+    VoteRequest,
+    VoteResponse,
+)
 from coordinator.replica.callers import Answers, Caller
 from coordinator.replica.host import WAITING_FOR
 from coordinator.replica.leases import STEP_US_MAX
@@ -25,6 +32,7 @@ from coordinator.replica.report import Identity
 from coordinator.replica.turn import Turn
 from coordinator.statemachine import snapshot
 from coordinator.statemachine.commands import Result
+from coordinator.statemachine.keys import Item
 from coordinator.statemachine.machine import Machine
 from coordinator.wire import PeerMessage
 from tests.simulation.bus import Bus
@@ -36,8 +44,18 @@ if TYPE_CHECKING:
     from tests.simulation.watch import View
     from tests.simulation.world import World
 
+_KEPT_AS: Final[dict[type, str]] = {
+    VoteRequest: "vote",
+    VoteResponse: "vote",
+    InstallSnapshot: "snapshot",
+    AppendResponse: "acknowledgement",
+    SnapshotResponse: "acknowledgement",
+}
+"""Messages that somebody with a copy of the traffic keeps by their kinds (`network.keep`)."""
 START_US_MIN: Final = 1_000
 START_US_MAX: Final = 60_000
+FLIPPED: Final = "a-flipped-bit"
+"""The key that is there where a bit of the state has flipped."""
 
 
 class _SeenMachine(Machine):
@@ -73,9 +91,9 @@ class _SeenTurn(Turn):
     see_answers: Callable[[], None]
 
     def _step(self, node: str, message: PeerMessage, now_us: int) -> None:
-        dropped = self.drops["peer-identity"]
+        dropped = self.drops.get("peer-identity")
         super()._step(node, message, now_us)
-        if self.drops["peer-identity"] == dropped and not isinstance(message.message, wire.StateDigest):
+        if self.drops.get("peer-identity") == dropped and not isinstance(message.message, wire.StateDigest):
             self.see_message(message.message)
 
     def _publish(self, batches: list[tuple[Replica, list[Outgoing]]], rest: list[Outbound]) -> None:
@@ -115,9 +133,16 @@ class Node:
         self._asleep_since_us: int | None = None
         self.cannot_start = ""
         """Why no process will ever run here again."""
+        self.flipped = False
+        """A bit of its memory has flipped, and may have reached its disk."""
         self._busy_until_us = 0
         self._due_us: int | None = None
         self._life = 0
+
+    @property
+    def is_lost(self) -> bool:
+        """Will its replica never serve again, or is that to be expected?"""
+        return self.disk.damaged or self.flipped or bool(self.disk.stopped)
 
     # --- the process ------------------------------------------------------------------------------
 
@@ -197,10 +222,30 @@ class Node:
             machine,
             now_us,
             compaction=world.settings.compaction,
+            compare_us=world.settings.compare_us,
             stopped=stored.log.stopped,
         )
         replica.see_keep_alive = self._kept_alive
+        self._see_reads(engine)
         return replica
+
+    def _see_reads(self, engine: Any) -> None:
+        """Let the watch see each read where the engine takes it, and where the engine says that it may be answered."""
+        watch, read, take_reads = self.world.watch, engine.read, engine.take_reads
+
+        def seen_read(*, lease_ok: bool = False) -> int | None:
+            ticket: int | None = read(lease_ok=lease_ok)
+            if ticket is not None:
+                watch.tell("read_begun", self, ticket, lease_ok)
+            return ticket
+
+        def seen_take_reads() -> list[ConfirmedRead]:
+            confirmed: list[ConfirmedRead] = take_reads()
+            for one in confirmed:
+                watch.tell("read_confirmed", self, one)
+            return confirmed
+
+        engine.read, engine.take_reads = seen_read, seen_take_reads
 
     def _connect(self, life: int) -> None:
         if life == self._life and self.is_up:
@@ -263,17 +308,20 @@ class Node:
             raise
         except Exception as defect:
             raise Violation("no-defect", f"{self.name}: {defect!r}") from defect
-        ahead_us = self.clock.ahead_us + self.world.settings.turn_us
+        busy_until_us = world.scheduler.now_us + self.clock.ahead_us + world.settings.turn_us
         self.clock.ahead_us = 0
-        self._busy_until_us = world.scheduler.now_us + ahead_us
-        if self.engine is not None:
-            self._note_leases()
+        self._busy_until_us = busy_until_us
+        if self.replica is not None:
+            if self.replica.leases is not self._leases:
+                self._note_leases()
             world.watch.turn_ended(self)
         if outcome.crash:
             self._ended("at an operator's word")
             return
-        due_us = max(self.clock.true_us(outcome.deadline_us), self._busy_until_us)
-        self._wake_at(self._busy_until_us if self.bus.waiting else due_us)
+        if self.bus.waiting:
+            self._wake_at(busy_until_us)
+        else:
+            self._wake_at(max(self.clock.true_us(outcome.deadline_us), busy_until_us))
 
     def _ended(self, why: str) -> None:
         """The process is over, and whoever looks after it starts it again."""
@@ -296,6 +344,7 @@ class Node:
 
     def _publishes(self, outgoing: list[Outgoing]) -> None:
         self.world.watch.publishing(self, outgoing)
+        self.bus.kept_as = next((_KEPT_AS[type(message)] for _, message in outgoing if type(message) in _KEPT_AS), "")
         if self.engine.role is Role.LEADER:
             self.world.injector.moment("sent", self)
 
@@ -309,10 +358,9 @@ class Node:
     def _note_leases(self) -> None:
         """A new leadership begins with full leases."""
         assert self.replica is not None
-        if self.replica.leases is not self._leases:
-            self._leases = self.replica.leases
-            self.leases_since_us = self.awake_us()
-            self.kept_alive = {}
+        self._leases = self.replica.leases
+        self.leases_since_us = self.awake_us()
+        self.kept_alive = {}
 
     def awake_us(self) -> int:
         """How long its processes have been awake and heard what came, in true time."""
@@ -344,8 +392,20 @@ class Node:
         self.disk.put(NOTHING)
         self.disk.replica = replica
         self.disk.damaged = False
+        self.flipped = False
         self.cannot_start = ""
         self.start()
+
+    def flip(self) -> None:
+        """A bit of the state in its memory flips, where no client ever looks."""
+        assert self.replica is not None
+        self.replica.machine.keys[FLIPPED] = Item(b"?", 1, 1)
+        self.flipped = True
+
+    @property
+    def has_flipped_state(self) -> bool:
+        """Does its state hold a flipped bit, its own or one that came with another's snapshot?"""
+        return self.replica is not None and FLIPPED in self.replica.machine.keys
 
     def nudge(self) -> None:
         """Let it have a turn soon: an operator asked it for something."""
@@ -375,5 +435,8 @@ class _NoFeed:
     def due_us(self, now_us: int) -> int:
         return now_us + 10_000_000
 
-    def packets(self, *_: Any) -> list[Outbound]:
-        return []
+    def packets(self, replicas: object, drops: object, fsyncs_us: object, now_us: int) -> list[Outbound]:
+        return _NOTHING
+
+
+_NOTHING: Final[list[Outbound]] = []

@@ -80,6 +80,8 @@ class Raft:
         self.led_since_us = 0
         self.settled = 0
         """Every full voter has the log up to there on disk. Kept in a cluster with witnesses only."""
+        self.is_witness = False
+        """Has it no state machine?"""
         self.in_doubt = False
         """The host is not sure of its state machine: this replica must not serve."""
         self.lease_given_up = False
@@ -98,6 +100,7 @@ class Raft:
         self.late: list[Outgoing] = []
         self.confirmed_reads: list[ConfirmedRead] = []
         self.note_configurations(self.applied + 1)
+        self.note_kind()
         if options.lease_reads:
             self.heard_at_us = now_us  # It may have promised a leader its loyalty just before it restarted.
         elections.reset_timer(self, now_us)
@@ -128,11 +131,6 @@ class Raft:
     @property
     def is_voter(self) -> bool:
         return self.replica in self.configuration.voter_ids
-
-    @property
-    def is_witness(self) -> bool:
-        """Is it a member without a state machine?"""
-        return self.configuration.is_witness(self.replica)
 
     @property
     def is_fit(self) -> bool:
@@ -390,6 +388,7 @@ class Raft:
         self.log.truncate(first_index)
         while self.configurations[-1][0] >= first_index:
             self.configurations.pop()
+        self.note_kind()
 
     def note_configurations(self, first_index: int) -> None:
         """Take on configurations from `first_index` on as soon as they are in the log (Raft, section 6)."""
@@ -398,6 +397,13 @@ class Raft:
             entry = log.entries[position]
             if entry[0] == CONFIGURATION:
                 self.configurations.append((log.offset + 1 + position, decode_configuration(entry)))
+                self.note_kind()
+
+    def note_kind(self) -> None:
+        """A witness is one from before the configuration that names it (only witnesses begin behind a snapshot without
+        a state) until after the one that removes it: what it did not apply is nowhere in its state."""
+        without_state = self.snapshot is not None and not self.snapshot.data
+        self.is_witness = without_state or any(c.is_witness(self.replica) for _, c in self.configurations)
 
     def note_contact(self, progress: Progress, number: int, now_us: int) -> None:
         """A follower has answered round `number`."""

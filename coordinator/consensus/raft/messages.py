@@ -88,12 +88,14 @@ class InstallSnapshot(NamedTuple):
 
 
 class SnapshotResponse(NamedTuple):
-    """Everything of the snapshot that ends at `last_index` is here up to `offset`; where that is its size, on disk."""
+    """Everything of the snapshot of `size` bytes that ends at `last_index` is here up to `offset`; where that is its
+    size, on disk. A snapshot without a state is whole at 0; -1: refused, from a leader of the past."""
 
     term: int
     round: int
     last_index: int
     offset: int
+    size: int
 
 
 class ReadRequest(NamedTuple):

@@ -56,8 +56,7 @@ def can_bring_up(raft: Raft, follower: int) -> bool:
 def has_work(raft: Raft, progress: Progress) -> bool:
     """Is there more to send, and room in the window?"""
     at = progress.snapshot
-    if at is None:
-        return True
+    assert at is not None, "a follower in this state is being sent one"
     return at.sent < len(at.source.data) and at.sent - at.acked < raft.options.snapshot_window_bytes
 
 
@@ -78,9 +77,9 @@ def on_response(raft: Raft, sender: int, response: SnapshotResponse, now_us: int
         return
     raft.note_contact(progress, response.round, now_us)
     at = progress.snapshot
-    if at is None or at.source.last_index != response.last_index:
+    if at is None or (at.source.last_index, len(at.source.data)) != (response.last_index, response.size):
         return
-    if response.offset >= len(at.source.data):
+    if response.offset >= response.size:
         progress.match = max(progress.match, response.last_index)
         progress.next = progress.match + 1
         progress.probe()
@@ -105,7 +104,7 @@ class Incoming:
 
 def on_install(raft: Raft, sender: int, part: InstallSnapshot, now_us: int) -> None:
     if part.term < raft.term:
-        raft.late.append(Outgoing(sender, SnapshotResponse(raft.term, 0, part.last_index, 0)))
+        raft.late.append(Outgoing(sender, SnapshotResponse(raft.term, 0, part.last_index, -1, part.size)))
         return
     elections.follow(raft, part.term, sender, now_us)
     if part.last_index <= raft.log.commit:
@@ -126,7 +125,7 @@ def on_install(raft: Raft, sender: int, part: InstallSnapshot, now_us: int) -> N
 
 
 def _answer(raft: Raft, sender: int, part: InstallSnapshot, offset: int) -> None:
-    raft.late.append(Outgoing(sender, SnapshotResponse(raft.term, part.round, part.last_index, offset)))
+    raft.late.append(Outgoing(sender, SnapshotResponse(raft.term, part.round, part.last_index, offset, part.size)))
 
 
 def _install(raft: Raft, snapshot: Snapshot) -> None:
@@ -137,3 +136,4 @@ def _install(raft: Raft, snapshot: Snapshot) -> None:
     raft.applied = snapshot.last_index
     raft.configurations = [(snapshot.last_index, snapshot.configuration)]
     raft.note_configurations(snapshot.last_index + 1)
+    raft.note_kind()

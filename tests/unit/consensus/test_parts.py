@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from coordinator.consensus.engine import Snapshot
 from coordinator.consensus.membership import Configuration, Member, decode_configuration, encode_configuration
 from coordinator.consensus.quorum import Tally, majority, reached_by_majority, tally
 from coordinator.consensus.raft.log import Log
@@ -71,6 +72,11 @@ def test_a_log_whose_commit_index_lies_behind_its_end_is_refused():
         log(1, 1, 2, commit=4)
 
 
+def test_a_log_has_as_many_terms_as_entries():
+    with pytest.raises(ValueError, match="1 terms for 2 entries"):
+        Log([1], [b"\x01", b"\x01"], 0)
+
+
 @given(st.lists(st.integers(1, 9), max_size=20).map(sorted), st.integers(0, 25), st.integers(0, 10))
 def test_a_hint_is_the_last_place_where_logs_may_agree(terms, index, term):
     held = log(*terms)
@@ -116,6 +122,17 @@ def test_probing_sends_one_message_and_waits():
     progress.acknowledged(9)
     assert progress.state is ProgressState.REPLICATE
     assert progress.next == 10
+
+
+def test_while_a_snapshot_is_sent_no_entries_are():
+    progress = Progress(5)
+    progress.send_snapshot(Snapshot(9, 1, Configuration(()), b"data"))
+    assert progress.state is ProgressState.SNAPSHOT
+    assert not progress.may_send(4, 1_000)
+    progress.refused(4, 2)
+    assert progress.state is ProgressState.SNAPSHOT, "an old refusal takes nothing back"
+    progress.acknowledged(9)
+    assert (progress.state, progress.snapshot, progress.next) == (ProgressState.REPLICATE, None, 10)
 
 
 def test_rounds_tell_when_the_confirmed_one_was_sent():

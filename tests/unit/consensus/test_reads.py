@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from coordinator.consensus.engine import Role
-from coordinator.consensus.raft.messages import AppendResponse, ReadResponse, TimeoutNow
+from coordinator.consensus.raft.messages import AppendResponse, ReadRequest, ReadResponse, TimeoutNow
 from coordinator.consensus.raft.options import Options
-from coordinator.consensus.raft.reads import ASKED_MAX
+from coordinator.consensus.raft.reads import ASKED_MAX, Reads
 from tests.unit.consensus.play import Play
 
 
@@ -147,6 +147,29 @@ def test_questions_that_are_never_answered_are_forgotten():
 def test_without_a_leader_nobody_reads():
     play = Play()
     assert play.replicas[2].read() is None
+
+
+def test_a_question_is_taken_by_the_leader_of_its_term_alone():
+    play = Play()
+    leader = play.elect(1)
+    play.pass_time(100_000)
+    for term in (leader.term - 1, leader.term + 1):
+        leader.step(2, ReadRequest(term, 5, 1), play.now_us)
+    play.replicas[3].step(2, ReadRequest(leader.term, 5, 1), play.now_us)
+    play.settle()
+    assert not [letter for letter in play.post if isinstance(letter.message, ReadResponse)]
+    assert not leader.reads.needs_round(0)
+    leader.step(2, ReadRequest(leader.term, 5, 1), play.now_us)
+    assert leader.reads.needs_round(leader.rounds.current)
+
+
+def test_questions_that_are_open_are_bounded_and_the_oldest_are_forgotten_first():
+    reads = Reads(5)
+    for ticket in range(1, ASKED_MAX + 2):
+        reads.asked(ticket)
+    assert not reads.take_answer(ReadResponse(1, 5, 1, 9)), "the oldest is forgotten"
+    assert reads.take_answer(ReadResponse(1, 5, 2, 9))
+    assert reads.take_answer(ReadResponse(1, 5, ASKED_MAX + 1, 9))
 
 
 # --- lease reads, where they are switched on ------------------------------------------------------

@@ -6,7 +6,8 @@ import pytest
 
 from coordinator.consensus.engine import Role
 from coordinator.consensus.membership import Change, ChangeRefused, Configuration, Member, next_configuration
-from coordinator.consensus.raft.messages import AppendEntries, InstallSnapshot, TimeoutNow
+from coordinator.consensus.raft import snapshots
+from coordinator.consensus.raft.messages import AppendEntries, InstallSnapshot, SnapshotResponse, TimeoutNow
 from tests.unit.consensus.play import Play
 
 FULL_1, FULL_2, WITNESS = Member(1, "node1"), Member(2, "node2"), Member(3, "node3", witness=True)
@@ -131,9 +132,8 @@ def sent_to_a_witness_that_is_behind(settled: bool) -> list[InstallSnapshot]:
     sent = []
     for _ in range(40):
         play.now_us += 10_000
-        for letter in play.deliver():
-            if letter.receiver == 4 and isinstance(letter.message, InstallSnapshot):
-                sent.append(letter.message)
+        told = [letter.message for letter in play.deliver() if letter.receiver == 4]
+        sent += [message for message in told if isinstance(message, InstallSnapshot)]
     assert play.replicas[4].commit_index == play.replicas[1].commit_index
     return sent
 
@@ -165,6 +165,54 @@ def test_a_witness_gives_nobody_a_state_that_it_does_not_have():
     assert any(isinstance(message, AppendEntries) for message in learned)
     assert not any(isinstance(message, InstallSnapshot) for message in learned)
     assert play.replicas[4].commit_index == 0
+
+
+def test_an_answer_about_a_snapshot_with_the_state_does_not_speak_for_the_one_without():
+    """It may be late: the leader began to send the state, and found meanwhile that every full voter has it."""
+    play = site()
+    play.crash(3)
+    write(play, 1, 10)
+    play.pass_time(200_000)
+    play.snapshot(1)
+    leader = play.replicas[1]
+    progress = leader.progress[3]
+    snapshots.send(leader, 3, progress, 1, heartbeat=True)
+    assert progress.snapshot.source.data == b""
+    leader.step(3, SnapshotResponse(leader.term, 1, leader.snapshot.last_index, 0, 500), play.now_us)
+    assert progress.match < leader.snapshot.last_index
+    leader.step(3, SnapshotResponse(leader.term, 1, leader.snapshot.last_index, 0, 0), play.now_us)
+    assert progress.match == leader.snapshot.last_index
+
+
+def test_a_new_witness_behind_a_snapshot_knows_what_it_is_before_it_is_told():
+    """The snapshot may end before the entry that made it a member."""
+    play = site()
+    write(play, 1, 3)
+    play.pass_time(200_000)
+    play.snapshot(1)
+    new = Member(4, "node4", witness=True)
+    play.replicas[1].change(Change((FULL_1, FULL_2, WITNESS), (new,)), play.now_us)
+    play.join(4)
+    play.lost = lambda letter: letter.receiver == 4 and bool(getattr(letter.message, "entries", ()))
+    play.pass_time(500_000)
+    assert play.replicas[4].configuration.member(4) is None
+    assert play.replicas[4].snapshot.data == b""
+    assert play.replicas[4].is_witness
+    play.crash(4)
+    assert play.start(4).is_witness
+
+
+def test_a_witness_that_is_removed_does_not_take_to_applying():
+    play = site()
+    write(play, 1, 3)
+    play.replicas[1].change(Change((FULL_1, FULL_2), (WITNESS,)), play.now_us)
+    play.pass_time(200_000)
+    play.replicas[1].change(Change((FULL_1, FULL_2)), play.now_us)
+    play.lost = lambda letter: False
+    play.pass_time(200_000)
+    assert play.replicas[3].is_witness
+    play.crash(3)
+    assert play.start(3).is_witness
 
 
 def test_a_witness_stays_a_witness():

@@ -136,23 +136,29 @@ def test_memory_is_bounded():
 # --- replicas -----------------------------------------------------------------------------------------
 
 
-def put(stage: Stage, name: str, key: str) -> str:
+class Opened(Stage):
+    """A stage with a leader, and a session that puts keys."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.elect("node1")
+        self.pass_time(100_000)
+        raw = msgspec.Raw(wire.encode(Command(0, 0, 0, OpenSession(600_000, b""))))
+        channel = self.ask("node1", wire.CommandRequest(1, CLUSTER, "", raw))
+        self.settle()
+        self.session = self.replies(channel)[0].result.session
+        self.number = 1
+
+
+def put(stage: Opened, name: str, key: str) -> str:
     raw = msgspec.Raw(wire.encode(Command(stage.session, stage.number, 0, PutKey(key, b"value"))))
     stage.number += 1
     return stage.ask(name, wire.CommandRequest(stage.number, CLUSTER, "", raw))
 
 
 @pytest.fixture
-def stage() -> Stage:
-    stage = Stage()
-    stage.elect("node1")
-    stage.pass_time(100_000)
-    raw = msgspec.Raw(wire.encode(Command(0, 0, 0, OpenSession(600_000, b""))))
-    channel = stage.ask("node1", wire.CommandRequest(1, CLUSTER, "", raw))
-    stage.settle()
-    stage.session = stage.replies(channel)[0].result.session
-    stage.number = 1
-    return stage
+def stage() -> Opened:
+    return Opened()
 
 
 def corrupt(node: Node) -> None:
