@@ -145,9 +145,9 @@ class Lifecycle:
         if outcome is None:
             self._later.append(_Later(intent, until_us))
             return
-        if outcome.state != PENDING:
+        if outcome.state != PENDING:  # Else another thread goes on with it, and may have finished by now.
             self._logger.info("%s: %s: %s", type(intent).__name__, outcome.state, outcome.message)
-        self._intents.finish(intent.request, outcome)
+            self._intents.finish(intent.request, outcome)
 
     def _outcome(self, intent: Intent, now_us: int, until_us: int) -> Outcome | None:
         """What became of it; None where it goes on."""
@@ -373,10 +373,12 @@ class Lifecycle:
         )
         name = f"{replica.cluster_name}-{replica.cluster:x}-{captured.last_index:012}-{intent.request}.backup"
         path = self._backups / name
+        pending = Outcome(PENDING, f"being written to {path}", replica.replica)
+        self._intents.finish(intent.request, pending)
         threading.Thread(
             target=self._write_backup, args=(intent.request, path, captured), name="conclave-backup", daemon=True
         ).start()
-        return Outcome(PENDING, f"being written to {path}", replica.replica)
+        return pending
 
     def _write_backup(self, request: str, path: Path, captured: backup.Captured) -> None:
         try:

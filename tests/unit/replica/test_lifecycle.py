@@ -387,6 +387,18 @@ def test_a_backup_holds_the_state_and_says_when_it_is_whole(company):
     assert contents.header.last_index == node.replica.engine.applied_index
 
 
+def test_a_backup_that_is_written_before_the_loop_goes_on_stays_done(company, monkeypatch):
+    """Found by the test below, now and then: "pending" was noted after the other thread's "done"."""
+    company.form("node1", "node2", "node3")
+
+    class AtOnce(threading.Thread):
+        def start(self) -> None:
+            self.run()
+
+    monkeypatch.setattr(threading, "Thread", AtOnce)
+    assert company.leader().ask(BackUpReplica("b", CLUSTER)).state == DONE
+
+
 @pytest.mark.parametrize("position", [0, 30, 200, -1])
 def test_a_damaged_backup_is_not_read(company, position):
     company.form("node1", "node2", "node3")
