@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import traceback
 from collections import Counter
@@ -42,6 +43,10 @@ def main(arguments: list[str] | None = None) -> int:
         if options.seeds is None:
             parser.error("expected --seed N, --seeds A-B, --mutant NAME or --list-mutants")
         return _many(order, options.seeds, options.jobs, as_json=options.json)
+    except BrokenPipeError:
+        # Whoever read has had enough, as `head` has; nothing more is to be written, not even at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return UNUSABLE
     except MutantDoesNotFit as error:
         print(f"the mutant does not fit the code any more: {error}", file=sys.stderr)
         return UNUSABLE
@@ -61,7 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--nodes", type=_nodes, default=5, help="replicas, 1 to 9 (default 5)")
     parser.add_argument("--seed", type=int, help="run one seed")
     parser.add_argument("--trace", action="store_true", help="with --seed: print each event, and shrink a failure")
-    parser.add_argument("--seeds", type=_seeds, metavar="A-B", help="run many seeds and sum them up")
+    parser.add_argument("--seeds", type=seeds_of, metavar="A-B", help="run many seeds and sum them up")
     parser.add_argument("--jobs", type=_jobs, default=1, help="processes (default 1)")
     parser.add_argument("--json", action="store_true", help="the summary as one JSON object")
     parser.add_argument("--mutant", default="", metavar="NAME", help="plant a bug; stop at the first violation")
@@ -73,7 +78,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _seeds(text: str) -> range:
+def seeds_of(text: str) -> range:
+    """FIRST-LAST, or one number. Raises ArgumentTypeError."""
     first, dash, last = text.partition("-")
     if not (first.isdecimal() and (last.isdecimal() if dash else True)) or (dash and int(last) < int(first)):
         raise argparse.ArgumentTypeError(f"expected FIRST-LAST, like 1-100, got {text!r}")

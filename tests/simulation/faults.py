@@ -57,7 +57,7 @@ KINDS: Final = (
     Kind("duplication", 1.0, ("any", "all"), (50, 3_000)),
     Kind("reordering", 1.0, ("any", "all"), (50, 2_000)),
     Kind("delay", 1.0, ("any", "all", "leader"), (50, 1_500)),
-    Kind("slow-link", 0.8, (*ANYONE, "all"), (100, 3_000)),
+    Kind("slow-link", 0.8, (*ANYONE, "all"), (100, 3_000), ("", "", "kept-alive")),
     Kind("replay", 0.7, ("all",), (1, 2), ("", "", "elected")),
     Kind("replayed-votes", 2.0, ("any",), (1, 2), ("campaigning",)),
     Kind("replayed-acknowledgements", 1.0, ("any",), (1, 2), ("elected",)),

@@ -73,14 +73,30 @@ class _SeenMachine(Machine):
 
 
 class _SeenReplica(Replica):
-    """The replica, seen where a client asks it."""
+    """The replica, seen where a client asks it, and where it answers a read."""
 
     see_keep_alive: Callable[[Caller, wire.KeepAliveRequest], None]
+    see_answer: Callable[[int], None]
 
     def ask(self, caller: Caller, request: Any, answers: Answers, now_us: int) -> None:
         if type(request) is wire.KeepAliveRequest:
             self.see_keep_alive(caller, request)
         super().ask(caller, request, answers, now_us)
+
+    def _answer_read(self, read: Any, answers: Answers) -> None:
+        self.see_answer(self._confirmed[0][0])
+        super()._answer_read(read, answers)
+
+
+class _SeenAnswers(Answers):
+    """A turn's answers, seen where one says that a session was kept alive."""
+
+    see_kept_alive: Callable[[int], None]
+
+    def add(self, caller: Caller, reply: wire.Reply) -> None:
+        if type(reply) is wire.KeptAlive:
+            self.see_kept_alive(reply.session)
+        super().add(caller, reply)
 
 
 class _SeenTurn(Turn):
@@ -200,6 +216,8 @@ class Node:
         self.turn.see_outgoing = self._publishes
         self.turn.see_answers = partial(world.watch.answering, self)
         self.turn.see_message = partial(world.watch.took, self)
+        answers = self.turn._answers = _SeenAnswers(self.name)
+        answers.see_kept_alive = partial(world.watch.tell, "kept_alive", self)
         if not world.settings.with_feed:
             self.turn._feed = _NoFeed()  # type: ignore[assignment]
         self._busy_until_us = 0
@@ -226,6 +244,7 @@ class Node:
             stopped=stored.log.stopped,
         )
         replica.see_keep_alive = self._kept_alive
+        replica.see_answer = partial(world.watch.tell, "read_answered", self)
         self._see_reads(engine)
         return replica
 

@@ -21,9 +21,14 @@ AT_ONCE: Final = 0.35
 """Which share of the changes is of many voters at once."""
 
 
+def _can_ask(node: Node) -> bool:
+    """Is there a replica that takes part?"""
+    return node.replica is not None and not node.replica.stopped
+
+
 def transfer(world: World, node: Node, salt: int) -> bool:
     """Hand the leadership of `node` to somebody, who may be dead."""
-    if node.engine is None:
+    if not _can_ask(node):
         return False
     voters = [member.replica for member in node.engine.configuration.voters if member.replica != node.disk.replica]
     done = bool(voters) and node.engine.transfer(voters[salt % len(voters)], node.clock.now_us())
@@ -32,7 +37,7 @@ def transfer(world: World, node: Node, salt: int) -> bool:
 
 
 def campaign(node: Node) -> bool:
-    if node.engine is None:
+    if not _can_ask(node):
         return False
     node.engine.campaign_now(node.clock.now_us())
     node.nudge()
@@ -40,7 +45,7 @@ def campaign(node: Node) -> bool:
 
 
 def step_down(node: Node) -> bool:
-    if node.engine is None:
+    if not _can_ask(node):
         return False
     node.engine.step_down(node.clock.now_us())
     node.nudge()
@@ -66,7 +71,7 @@ def change_membership(world: World, node: Node, random: Random, tries: int = TRI
     """Ask for another membership, drawn: one voter more or less, or any set of voters at once. Ask again where it is
     refused."""
     engine = node.engine
-    if engine is None:
+    if not _can_ask(node):
         return False
     now = engine.configuration
     here = {other.disk.replica for other in world.nodes}

@@ -9,7 +9,9 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
+from random import SystemRandom
 
 import pytest
 
@@ -28,6 +30,9 @@ ORDER = Order("raft", 5)
 SLICE = range(1, 41)
 SEEDS_MAX = 1_000
 """Within these a planted bug must be caught."""
+FRESH_S = 60.0
+"""So long seeds that nobody has run before are run with every run of the tests; PROVE_FRESH=A-B runs those again."""
+FRESH_MAX = 1_000
 QUICK_SEEDS = 12
 """Bugs that are caught within so few seeds are looked for with every run of the tests."""
 QUICK: tuple[str, ...] = (
@@ -78,6 +83,22 @@ def _trace_of(seed: int) -> list[str]:
 def test_a_slice_of_seeds_is_clean(summary: Summary) -> None:
     assert summary.failures == []
     assert summary.seeds == len(SLICE)
+
+
+@pytest.mark.timeout(600)
+def test_a_fresh_range_of_seeds_is_clean(capsys: pytest.CaptureFixture[str]) -> None:
+    asked = os.environ.get("PROVE_FRESH")
+    first = SystemRandom().randrange(10**6, 10**9)
+    seeds = command_line.seeds_of(asked) if asked else range(first, first + FRESH_MAX)
+    summary = Summary()
+    begun_s = time.monotonic()
+    for result in results(ORDER, seeds, os.cpu_count() or 1):
+        summary.add(result)
+        if not asked and time.monotonic() - begun_s > FRESH_S:
+            break
+    with capsys.disabled():
+        print(f"\nsimulation: seeds {seeds[0]}-{seeds[0] + summary.seeds - 1}, {summary.events} events", flush=True)
+    assert summary.failures == []
 
 
 def test_a_seed_is_long_enough_to_mean_something(summary: Summary) -> None:

@@ -98,6 +98,12 @@ class Checker:
     def read_confirmed(self, node: Node, read: ConfirmedRead) -> None:
         """The engine of `node` says that these reads may be answered."""
 
+    def read_answered(self, node: Node, read_index: int) -> None:
+        """`node` answers a read, which was confirmed at `read_index`, from its state machine."""
+
+    def kept_alive(self, node: Node, session: int) -> None:
+        """`node` answers that `session` has its full time to live again."""
+
     def invoked(self, operation: Operation) -> None:
         """A client began an operation."""
 
@@ -129,6 +135,8 @@ HOOKS: Final = (
     "answering",
     "read_begun",
     "read_confirmed",
+    "read_answered",
+    "kept_alive",
     "invoked",
     "returned",
     "lease_taken",
@@ -201,6 +209,9 @@ class Watch:
         ):
             return
         after = node.view = self._look(node)
+        if node.world.trace is not None and (after.role, after.term) != (before.role, before.term):
+            log = f"{after.last_index}({after.last_term}) c{after.commit}"
+            node.world.note(node.name, f"becomes {after.role.name.lower()} of t{after.term}, log {log}")
         for listener in self._changed:
             listener(node, before, after)
         if after.role in (Role.PRE_CANDIDATE, Role.CANDIDATE) and (after.role, after.term) != (

@@ -27,6 +27,7 @@ from tests.simulation.checkers.persistence_order import PersistenceOrder
 from tests.simulation.checkers.pre_vote import PreVote
 from tests.simulation.checkers.reads_never_stale import ReadsNeverStale
 from tests.simulation.checkers.round_confirmation import RoundConfirmation
+from tests.simulation.checkers.session_leases import SessionLeases
 from tests.simulation.checkers.snapshot_safety import SnapshotSafety
 from tests.simulation.checkers.stalls_spare_sessions import StallsSpareSessions
 from tests.simulation.checkers.state_comparison import StateComparison
@@ -57,6 +58,7 @@ CHECKERS: Final[tuple[type[Checker], ...]] = (
     LeaseExclusion,
     FencingTokens,
     StallsSpareSessions,
+    SessionLeases,
     DigestsEqual,
     SnapshotSafety,
     WitnessRetention,

@@ -1,9 +1,9 @@
 """A round is confirmed once a majority has answered it in its own term, and never before (thesis, section 6.4;
 history 5); and what confirms a read is a round that was sent after the read came.
 
-Reads, keep-alives and check-quorum all rest on it. It is counted here from the answers that followers send. Where a
-leader's lease stands in for a round (`Options.lease_reads`), it is counted here too: from the sending of the last round
-that a majority has answered, and not after the leader told anybody to campaign (history 2).
+Reads, keep-alives and check-quorum all rest on it, and count from its sending. It is counted here from the answers that
+followers send. Where a leader's lease stands in for a round (`Options.lease_reads`), it is counted here too: from the
+sending of the last round that a majority has answered, and not after the leader told anybody to campaign (history 2).
 """
 
 from __future__ import annotations
@@ -66,10 +66,15 @@ class RoundConfirmation(Checker):
         engine = node.engine
         own = (engine.replica, engine.term)
         confirmed = engine.rounds.confirmed
+        sent_us = self._sent_us.get(own, {}).get(confirmed)
+        if sent_us is not None and engine.confirmed_at_us > sent_us:
+            late_us = engine.confirmed_at_us - sent_us
+            self.violated(f"{node.name} counts from {late_us} us after the sending of round {confirmed}")
         if confirmed <= self._held.get(own, 0):
             return
         self.checks += 1
         self._held[own] = confirmed
+        self._sent_us.setdefault(own, {}).setdefault(confirmed, node.turn_us)  # Where there is nobody to send it to.
         heard = self._heard(node, confirmed)
         if not is_quorum(engine.configuration, heard):
             self.violated(
@@ -112,8 +117,13 @@ class RoundConfirmation(Checker):
         gave_way_us = self._gave_way_us.get(own)
         if gave_way_us is not None and gave_way_us < node.turn_us:
             self.violated(f"{node.name} reads by its lease of term {engine.term}, and told somebody to campaign in it")
+        if is_quorum(engine.configuration, {engine.replica}):
+            return  # Who is a majority by itself sends its rounds to nobody.
         rounds = sorted({engine.rounds.current, *self._answered.get(own, {}).values()}, reverse=True)
         last = next((number for number in rounds if is_quorum(engine.configuration, self._heard(node, number))), 0)
+        # What confirmed a round before a change of membership still keeps anybody else from being elected: the
+        # majorities of both sides overlap.
+        last = max(last, self._held.get(own, 0))
         sent_us = self._sent_us.get(own, {}).get(last)
         if sent_us is None or node.turn_us - sent_us >= engine.options.election_timeout_us_min:
             self.violated(

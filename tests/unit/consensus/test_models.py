@@ -442,7 +442,7 @@ class ProgressAgainstAFollower(RuleBasedStateMachine):
                 if len(here) >= message.size:
                     tail = log[index:] if len(log) >= index and log[index - 1] == self.all[index - 1] else []
                     log[:] = self.all[:index] + tail
-                self.answers.append(SnapshotResponse(TERM, message.round, index, len(here)))
+                self.answers.append(SnapshotResponse(TERM, message.round, index, len(here), message.size))
             case _:
                 raise AssertionError(f"a leader sends no {message}")
 

@@ -229,14 +229,14 @@ def test_answers_about_a_snapshot_of_a_higher_term_depose_and_older_ones_mean_no
     at = leader.progress[3].snapshot
     assert at is not None
     before = (at.acked, leader.progress[3].match, leader.progress[3].acked_round)
-    leader.step(3, SnapshotResponse(leader.term - 1, 99, at.source.last_index, len(at.source.data)), play.now_us)
-    leader.step(9, SnapshotResponse(leader.term, 99, at.source.last_index, len(at.source.data)), play.now_us)
-    leader.step(3, SnapshotResponse(leader.term, 0, at.source.last_index - 1, len(at.source.data)), play.now_us)
+    leader.step(3, SnapshotResponse(leader.term - 1, 99, at.source.last_index, len(at.source.data), len(at.source.data)), play.now_us)
+    leader.step(9, SnapshotResponse(leader.term, 99, at.source.last_index, len(at.source.data), len(at.source.data)), play.now_us)
+    leader.step(3, SnapshotResponse(leader.term, 0, at.source.last_index - 1, len(at.source.data), len(at.source.data)), play.now_us)
     assert leader.progress[3].snapshot is at
     assert (at.acked, leader.progress[3].match, leader.progress[3].acked_round) == before
-    play.replicas[2].step(3, SnapshotResponse(leader.term, 99, 1, 1), play.now_us)
+    play.replicas[2].step(3, SnapshotResponse(leader.term, 99, 1, 1, 1), play.now_us)
     assert play.replicas[2].role is Role.FOLLOWER
-    leader.step(3, SnapshotResponse(leader.term + 1, 0, at.source.last_index, 0), play.now_us)
+    leader.step(3, SnapshotResponse(leader.term + 1, 0, at.source.last_index, 0, 1), play.now_us)
     assert (leader.role, leader.term, leader.leader) == (Role.FOLLOWER, 3, 0)
 
 
@@ -247,7 +247,7 @@ def test_a_part_of_an_older_term_is_answered_with_the_newer_one_and_taken_by_nob
     entry = encode_configuration(follower.configuration)
     follower.step(1, InstallSnapshot(4, 8, 9, 3, entry, 4, 0, b"abcd"), 0)
     assert (follower.installed, follower.incoming, follower.leader) == (None, None, 0)
-    assert follower.late == [(1, SnapshotResponse(5, 0, 9, 0))]
+    assert follower.late == [(1, SnapshotResponse(5, 0, 9, -1, 4))]
 
 
 def test_a_snapshot_that_is_already_here_is_acknowledged_to_its_end():
@@ -258,7 +258,7 @@ def test_a_snapshot_that_is_already_here_is_acknowledged_to_its_end():
     entry = encode_configuration(follower.configuration)
     index = follower.commit_index
     follower.step(1, InstallSnapshot(2, 9, index, 2, entry, 8, 0, b"data"), play.now_us)
-    assert follower.late == [(1, SnapshotResponse(2, 9, index, 8))]
+    assert follower.late == [(1, SnapshotResponse(2, 9, index, 8, 8))]
     assert (follower.installed, follower.incoming) == (None, None)
 
 
