@@ -7,14 +7,17 @@ that nothing old is done late. What a node says decides nothing by itself: the l
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Collection, Mapping
 from typing import Any, Final, NamedTuple
 
 import msgspec
 from celery import current_app
+from django.conf import settings
 from kombu.exceptions import OperationalError
 
+from coordinator import orders
 from coordinator.client.errors import ConclaveError
 
 LOOK_S: Final = 1.0
@@ -70,7 +73,8 @@ def look(expected: Collection[str] | None = None, timeout_s: float = LOOK_S) -> 
 
     Raises BrokerUnavailable.
     """
-    options: dict[str, Any] = {"reply": True, "timeout": timeout_s}
+    nonce = secrets.token_hex(8)
+    options: dict[str, Any] = {"reply": True, "timeout": timeout_s, "arguments": {"nonce": nonce}}
     if expected:
         options["limit"] = len(expected)
     try:
@@ -84,12 +88,29 @@ def look(expected: Collection[str] | None = None, timeout_s: float = LOOK_S) -> 
     found = {}
     for answer in answers or []:
         for said in answer.values():
-            try:
-                report = msgspec.convert(said, NodeReport)
-            except msgspec.ValidationError:
-                continue  # A worker of another version, or one that hosts no node.
-            found[report.node] = report
+            report = _believed(said, nonce)
+            if report is not None:
+                found[report.node] = report
     return found
+
+
+def _key() -> bytes:
+    return orders.key_of(settings.DATA.peer_key())
+
+
+def _believed(said: Any, nonce: str) -> NodeReport | None:
+    """A report that a node with the installation's key made for this very question; None for anything else: a worker of
+    another version, one that hosts no node, somebody else on the broker."""
+    if not isinstance(said, dict):
+        return None
+    said = dict(said)
+    mac = said.pop("mac", "")
+    if not orders.is_report(_key(), nonce, said, mac):
+        return None
+    try:
+        return msgspec.convert(said, NodeReport)
+    except msgspec.ValidationError:
+        return None
 
 
 def ask(node: str, task: str, request: str, **arguments: Any) -> None:
@@ -97,7 +118,7 @@ def ask(node: str, task: str, request: str, **arguments: Any) -> None:
     try:
         current_app.send_task(
             f"conclave.node.{task}",
-            kwargs={"request": request, **arguments},
+            kwargs=orders.seal_order(_key(), node, task, request, arguments, time.time_ns() // 1_000_000),
             queue=f"conclave.node.{node}",
             expires=TASK_EXPIRES_S,
             ignore_result=True,

@@ -21,6 +21,7 @@ from pathlib import Path
 from random import Random
 from typing import Final, NamedTuple, NoReturn
 
+from coordinator import orders
 from coordinator.consensus.raft.core import Raft
 from coordinator.consensus.raft.log import Log
 from coordinator.consensus.raft.options import Options
@@ -168,6 +169,11 @@ class Host:
     @property
     def node(self) -> str:
         return self._settings.node
+
+    @property
+    def order_key(self) -> bytes:
+        """What signs orders that come through Celery's broker."""
+        return orders.key_of(self._settings.peer_key)
 
     @property
     def journal_identity(self) -> int:

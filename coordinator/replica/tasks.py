@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import secrets
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from celery import shared_task
 from celery.worker.control import control_command, inspect_command
 
+from coordinator import orders
 from coordinator.consensus.membership import Member
 from coordinator.replica.intents import (
     BackUpReplica,
@@ -44,74 +46,87 @@ def hosts(host: Host | None) -> None:
     _hosts[:] = [] if host is None else [host]
 
 
-def _post(intent: Intent) -> None:
+def _take(task: str, make: Callable[..., Intent], order: dict[str, Any]) -> None:
+    """Post what an order asks for. Raises OrderRefused where it is none: the task then fails in the worker's log."""
     if not _hosts:
         raise RuntimeError(NO_NODE)
-    _hosts[0].intents.post(intent)
+    host = _hosts[0]
+    orders.open_order(host.order_key, host.node, task, now_ms=time.time_ns() // 1_000_000, **order)
+    host.intents.post(make(order["request"], **order["arguments"]))
 
 
-# --- tasks ----------------------------------------------------------------------------------------
+# --- tasks: the keyword arguments of each are an order (`coordinator/orders.py`) -------------------
 
 
 @shared_task(name="conclave.node.host_replica", ignore_result=True)  # type: ignore[untyped-decorator]
-def host_replica(request: str, cluster: str, cluster_name: str) -> None:
-    _post(HostReplica(request, int(cluster, 16), cluster_name))
+def host_replica(**order: Any) -> None:
+    def make(request: str, cluster: str, cluster_name: str) -> Intent:
+        return HostReplica(request, int(cluster, 16), cluster_name)
+
+    _take("host_replica", make, order)
 
 
 @shared_task(name="conclave.node.form_cluster", ignore_result=True)  # type: ignore[untyped-decorator]
-def form_cluster(
-    request: str, cluster: str, cluster_name: str, epoch: int, members: list[list[Any]], fingerprint: str
-) -> None:
+def form_cluster(**order: Any) -> None:
     """`members`: for each the identity, the node, the address of its mailbox and its priority."""
-    named = tuple(Member(int(replica, 16), *rest) for replica, *rest in members)
-    _post(FormCluster(request, int(cluster, 16), cluster_name, epoch, named, fingerprint))
+
+    def make(
+        request: str, cluster: str, cluster_name: str, epoch: int, members: list[list[Any]], fingerprint: str
+    ) -> Intent:
+        named = tuple(Member(int(replica, 16), *rest) for replica, *rest in members)
+        return FormCluster(request, int(cluster, 16), cluster_name, epoch, named, fingerprint)
+
+    _take("form_cluster", make, order)
 
 
 @shared_task(name="conclave.node.stop_replica", ignore_result=True)  # type: ignore[untyped-decorator]
-def stop_replica(request: str, cluster: str) -> None:
-    _post(StopReplica(request, int(cluster, 16)))
+def stop_replica(**order: Any) -> None:
+    _take("stop_replica", lambda request, cluster: StopReplica(request, int(cluster, 16)), order)
 
 
 @shared_task(name="conclave.node.start_replica", ignore_result=True)  # type: ignore[untyped-decorator]
-def start_replica(request: str, cluster: str) -> None:
-    _post(StartReplica(request, int(cluster, 16)))
+def start_replica(**order: Any) -> None:
+    _take("start_replica", lambda request, cluster: StartReplica(request, int(cluster, 16)), order)
 
 
 @shared_task(name="conclave.node.remove_replica", ignore_result=True)  # type: ignore[untyped-decorator]
-def remove_replica(request: str, cluster: str, replica: str, committed_index: int = 0, forced: str = "") -> None:
-    _post(RemoveReplica(request, int(cluster, 16), int(replica, 16), committed_index, forced))
+def remove_replica(**order: Any) -> None:
+    def make(request: str, cluster: str, replica: str, committed_index: int = 0, forced: str = "") -> Intent:
+        return RemoveReplica(request, int(cluster, 16), int(replica, 16), committed_index, forced)
+
+    _take("remove_replica", make, order)
 
 
 @shared_task(name="conclave.node.back_up_replica", ignore_result=True)  # type: ignore[untyped-decorator]
-def back_up_replica(request: str, cluster: str) -> None:
-    _post(BackUpReplica(request, int(cluster, 16)))
+def back_up_replica(**order: Any) -> None:
+    _take("back_up_replica", lambda request, cluster: BackUpReplica(request, int(cluster, 16)), order)
 
 
 @shared_task(name="conclave.node.compact_replica", ignore_result=True)  # type: ignore[untyped-decorator]
-def compact_replica(request: str, cluster: str) -> None:
-    _post(CompactReplica(request, int(cluster, 16)))
+def compact_replica(**order: Any) -> None:
+    _take("compact_replica", lambda request, cluster: CompactReplica(request, int(cluster, 16)), order)
 
 
 # --- remote control -------------------------------------------------------------------------------
 
 
-@inspect_command()  # type: ignore[untyped-decorator]
-def replicas(state: Any) -> dict[str, Any]:
+@inspect_command(args=[("nonce", str)], signature="")  # type: ignore[untyped-decorator]
+def replicas(state: Any, nonce: str = "") -> dict[str, Any]:
     """The replicas that a node hosts, how they are, and what became of what it was asked to do."""
     if not _hosts:
         return {"error": NO_NODE}
     host = _hosts[0]
     lifecycle = host.lifecycle
-    silent_ms = (time.monotonic_ns() // 1_000 - lifecycle.ran_us) // 1_000
-    return {
+    report = {
         "node": host.node,
         "journal": f"{host.journal_identity:x}",
         "draining": lifecycle.draining,
-        "loop_silent_ms": silent_ms,
+        "loop_silent_ms": (time.monotonic_ns() // 1_000 - lifecycle.ran_us) // 1_000,
         "epochs": lifecycle.epochs(),
         "replicas": [_replica(hosted) for hosted in lifecycle.hosted()],
         "outcomes": {request: _outcome(outcome) for request, outcome in host.intents.outcomes().items()},
     }
+    return report | ({"mac": orders.seal_report(host.order_key, nonce, report)} if nonce else {})
 
 
 def _replica(hosted: Hosted) -> dict[str, Any]:

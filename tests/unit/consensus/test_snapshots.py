@@ -229,9 +229,21 @@ def test_answers_about_a_snapshot_of_a_higher_term_depose_and_older_ones_mean_no
     at = leader.progress[3].snapshot
     assert at is not None
     before = (at.acked, leader.progress[3].match, leader.progress[3].acked_round)
-    leader.step(3, SnapshotResponse(leader.term - 1, 99, at.source.last_index, len(at.source.data), len(at.source.data)), play.now_us)
-    leader.step(9, SnapshotResponse(leader.term, 99, at.source.last_index, len(at.source.data), len(at.source.data)), play.now_us)
-    leader.step(3, SnapshotResponse(leader.term, 0, at.source.last_index - 1, len(at.source.data), len(at.source.data)), play.now_us)
+    leader.step(
+        3,
+        SnapshotResponse(leader.term - 1, 99, at.source.last_index, len(at.source.data), len(at.source.data)),
+        play.now_us,
+    )
+    leader.step(
+        9,
+        SnapshotResponse(leader.term, 99, at.source.last_index, len(at.source.data), len(at.source.data)),
+        play.now_us,
+    )
+    leader.step(
+        3,
+        SnapshotResponse(leader.term, 0, at.source.last_index - 1, len(at.source.data), len(at.source.data)),
+        play.now_us,
+    )
     assert leader.progress[3].snapshot is at
     assert (at.acked, leader.progress[3].match, leader.progress[3].acked_round) == before
     play.replicas[2].step(3, SnapshotResponse(leader.term, 99, 1, 1, 1), play.now_us)
