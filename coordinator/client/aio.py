@@ -282,8 +282,9 @@ class AsyncClient:
         return granted
 
     async def directory(self) -> wire.Directory:
-        """Who is there, as the node that answers first says."""
-        found: wire.Directory = await self._ask(lambda core: core.directory(_now_us(), self._deadline_us(None)))
+        """Who is there, as the nodes say that answer at once."""
+        deadline_us = self._deadline_us(None)
+        found: wire.Directory = await self._run(lambda core: flows.directory(core, _now_us, deadline_us))
         return found
 
     async def status(self) -> dict[str, wire.ReplicaReport | None]:

@@ -38,6 +38,7 @@ KNOCK_US: Final = 25_000
 """A leader that owes an answer and was silent for so long is asked whether anyone listens there: the kill of a process
 loses what was published in its last millisecond, and Redis says at once when nobody listens any more."""
 EARLY_GRANTS_MAX: Final = 1_024
+DIRECTORIES_MAX: Final = 256
 WITHDRAW_US_MAX: Final = 3_600_000_000
 """How long the client goes on trying to give back what it no longer wants; its session's end does it too."""
 
@@ -81,6 +82,8 @@ class Core:
         self.routing = Routing(cluster_name)
         self.sessions: dict[int, Session] = {}
         """By time to live in milliseconds: one each, opened once."""
+        self.directories: dict[str, tuple[int, wire.Directory]] = {}
+        """What each node last said of who is there, and when."""
         self.trouble = ""
         """What last went wrong on the way, for the message of a time-out."""
         self._token_id = token.token_id
@@ -475,6 +478,9 @@ class Core:
                 self._granted(_Grant(session, name, acquisition), token, now_us)
             case wire.Directory():
                 self.routing.learn(reply, now_us)
+                self.directories[node] = (now_us, reply)
+                while len(self.directories) > DIRECTORIES_MAX:
+                    del self.directories[next(iter(self.directories))]
                 self._probes.pop(reply.id, None)
                 self._resolve(reply.id, reply)
             case wire.NotLeader(request_id, leader):

@@ -234,8 +234,9 @@ class Client:
         return granted
 
     def directory(self) -> wire.Directory:
-        """Who is there, as the node that answers first says."""
-        found: wire.Directory = self._ask(lambda core: core.directory(_now_us(), self._deadline_us(None)))
+        """Who is there, as the nodes say that answer at once."""
+        deadline_us = self._deadline_us(None)
+        found: wire.Directory = self._run(lambda core: flows.directory(core, _now_us, deadline_us))
         return found
 
     def status(self) -> dict[str, wire.ReplicaReport | None]:
