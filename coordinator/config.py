@@ -376,9 +376,10 @@ class DataDirectory:
         self.web_token()
         self.redis_state()
 
-    def redis_state(self) -> RedisState:
+    def redis_state(self, kept: Collection[int] = ()) -> RedisState:
+        """`kept`: ports that it must not pick where it has none yet."""
         path = self.redis / "state.json"
-        text = _kept(path, _new_redis_state)
+        text = _kept(path, lambda: _new_redis_state(kept))
         try:
             fields = json.loads(text)
             state = RedisState(int(fields["port"]), str(fields["node_password"]), str(fields["client_password"]))
@@ -410,13 +411,13 @@ class DataDirectory:
         """The Redis over which nodes and the web process speak; it carries a password."""
         if config.redis_url is not None:
             return config.redis_url
-        state = self.redis_state()
+        state = self.redis_state({config.port})
         return f"redis://{NODE_USER}:{state.node_password}@127.0.0.1:{state.port}/0"
 
     def client_redis_url(self, config: Config) -> str:
         """The same Redis for a client: as the user that may only publish requests and hear its own answers."""
         if config.redis_url is None:
-            state = self.redis_state()
+            state = self.redis_state({config.port})
             return f"redis://{CLIENT_USER}:{state.client_password}@127.0.0.1:{state.port}/0"
         parts = urlsplit(config.redis_url)
         user = quote(external_client_user(self.realm()), safe="")
@@ -445,9 +446,9 @@ def external_client_user(realm: str) -> str:
     return f"{CLIENT_USER}-{realm}"
 
 
-def _new_redis_state() -> str:
+def _new_redis_state(kept: Collection[int]) -> str:
     return json.dumps(
-        {"port": free_port(), "node_password": secrets.token_hex(24), "client_password": secrets.token_hex(24)},
+        {"port": free_port(kept), "node_password": secrets.token_hex(24), "client_password": secrets.token_hex(24)},
         indent=2,
     )
 

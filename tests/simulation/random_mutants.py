@@ -258,8 +258,8 @@ def _noting() -> Iterator[set[tuple[str, str]]]:
             for name, function in _functions(module).items():
                 vars(module)[_NOTE] = noted.add
                 definition = copy.deepcopy(_definitions(module_name)[name])
-                key = ast.Constant((module_name, name))
-                definition.body.insert(0, ast.Expr(ast.Call(ast.Name(_NOTE, ast.Load()), [key], [])))
+                note = ast.parse(f"{_NOTE}({(module_name, name)!r})").body
+                definition.body[:0] = note
                 undo.enter_context(swapped(function, _compiled(definition)))
         yield noted
 
@@ -464,7 +464,7 @@ def _change(node: Any, variant: int) -> bool:
             node.op = ast.UAdd()
             node.operand = ast.Call(ast.Name("bool", ast.Load()), [node.operand], [])
         case ast.Call(func=ast.Name(id="min" | "max")):
-            node.func.id = "min" if node.func.id == "max" else "max"
+            node.func = ast.Name("min" if ast.unparse(node.func) == "max" else "max", ast.Load())
         case ast.Expr(value=ast.Constant()):
             return False
         case ast.stmt() if isinstance(node, _DROPPED):
@@ -477,7 +477,7 @@ def _change(node: Any, variant: int) -> bool:
 def _leave_out(statement: ast.stmt) -> None:
     """Make the statement one that does nothing; its place in its list stays."""
     location = {name: getattr(statement, name) for name in ("lineno", "col_offset", "end_lineno", "end_col_offset")}
-    statement.__class__ = ast.Pass  # type: ignore[assignment]
+    statement.__class__ = ast.Pass
     statement.__dict__.clear()
     for name, value in location.items():
         setattr(statement, name, value)

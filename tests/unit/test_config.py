@@ -371,3 +371,15 @@ def test_each_node_keeps_a_metrics_port_of_its_own(tmp_path: Path) -> None:
     (tmp_path / "metrics" / "node1").write_text("http")
     with pytest.raises(ConfigError, match="expected a port number from 1 to 65535"):
         data.metrics_port("node1", config)
+
+
+def test_the_embedded_redis_never_takes_the_pages_port(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is picked before the page is served, and kept: then no `up` on that directory would ever serve it."""
+    port = free_port()
+    monkeypatch.setattr("coordinator.config._PORTS_OF_OUR_OWN", [port, port + 1])
+    monkeypatch.setattr("coordinator.config.port_is_free", lambda address, number: True)
+    config = _load(monkeypatch, CONCLAVE_PORT=str(port))
+    for number in range(20):
+        data = DataDirectory(tmp_path / str(number))
+        assert f"127.0.0.1:{port + 1}/" in data.node_redis_url(config)
+        assert data.redis_state().port == port + 1

@@ -89,7 +89,10 @@ def become_follower(raft: Raft, term: int, leader: int, now_us: int) -> None:
     raft.role = Role.FOLLOWER
     raft.leader = leader
     raft.votes = {}
-    raft.heard_at_us = now_us if leader != _NOBODY else None
+    if leader != _NOBODY:
+        raft.heard_at_us = now_us
+    elif not raft.options.lease_reads:
+        raft.heard_at_us = None  # Else the lease of a leader that it answered rests on it, whatever term it hears of.
     raft.campaign_reason = ""
     reset_timer(raft, now_us)
 

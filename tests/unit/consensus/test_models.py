@@ -321,8 +321,8 @@ class ProgressAgainstAFollower(RuleBasedStateMachine):
         play = Play(options=OPTIONS)
         first = play.disks[1].entries[0]
         self.all: list[Entry] = [(1, first)] + [(term, b"\x01of %d" % at) for at, term in enumerate(terms)]
-        terms, entries = ([entry[at] for entry in self.all] for at in (0, 1))
-        play.disks[1] = Disk(HardState(TERM - 1, 0, 1), terms, entries)
+        log = [term for term, _ in self.all], [entry for _, entry in self.all]
+        play.disks[1] = Disk(HardState(TERM - 1, 0, 1), *log)
         self.now_us = 0
         self.leader = leader = play.start(1)
         leader.role = Role.CANDIDATE
@@ -334,8 +334,8 @@ class ProgressAgainstAFollower(RuleBasedStateMachine):
         # Of terms that led elsewhere: where index and term are the same, the entry is (log matching).
         elsewhere = [(term, b"\x01else %d" % at) for at, term in enumerate(others) if term > agreed[-1][0]]
         self.follower: list[Entry] = agreed + elsewhere
-        self.part: tuple[int, bytes] = (0, b"")
-        """The snapshot that is coming: its index, and what is here of it."""
+        self.part: tuple[tuple[int, int], bytes] = ((0, 0), b"")
+        """The snapshot that is coming: its index and size, and what is here of it."""
         self.known_match = 0
         self.sent: list[Message] = []
         self.answers: list[Message] = []
@@ -435,14 +435,15 @@ class ProgressAgainstAFollower(RuleBasedStateMachine):
                     AppendResponse(TERM, message.round, success=True, match=match, hint_index=0, hint_term=0)
                 )
             case InstallSnapshot():
-                index, here = self.part if self.part[0] == message.last_index else (message.last_index, b"")
+                index, size = key = (message.last_index, message.size)
+                here = self.part[1] if self.part[0] == key else b""
                 if message.offset == len(here):
                     here += message.data
-                self.part = (index, here)
-                if len(here) >= message.size:
+                self.part = (key, here)
+                if len(here) == size:
                     tail = log[index:] if len(log) >= index and log[index - 1] == self.all[index - 1] else []
                     log[:] = self.all[:index] + tail
-                self.answers.append(SnapshotResponse(TERM, message.round, index, len(here), message.size))
+                self.answers.append(SnapshotResponse(TERM, message.round, index, len(here), size))
             case _:
                 raise AssertionError(f"a leader sends no {message}")
 

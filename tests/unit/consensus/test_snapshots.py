@@ -229,26 +229,17 @@ def test_answers_about_a_snapshot_of_a_higher_term_depose_and_older_ones_mean_no
     at = leader.progress[3].snapshot
     assert at is not None
     before = (at.acked, leader.progress[3].match, leader.progress[3].acked_round)
-    leader.step(
-        3,
-        SnapshotResponse(leader.term - 1, 99, at.source.last_index, len(at.source.data), len(at.source.data)),
-        play.now_us,
-    )
-    leader.step(
-        9,
-        SnapshotResponse(leader.term, 99, at.source.last_index, len(at.source.data), len(at.source.data)),
-        play.now_us,
-    )
-    leader.step(
-        3,
-        SnapshotResponse(leader.term, 0, at.source.last_index - 1, len(at.source.data), len(at.source.data)),
-        play.now_us,
-    )
+    size = len(at.source.data)
+    whole = SnapshotResponse(leader.term, 0, at.source.last_index, size, size)
+    leader.step(3, whole._replace(term=leader.term - 1, round=99), play.now_us)
+    leader.step(9, whole._replace(round=99), play.now_us)
+    leader.step(3, whole._replace(last_index=whole.last_index - 1), play.now_us)
+    leader.step(3, whole._replace(size=size + 1, offset=size + 1), play.now_us)
     assert leader.progress[3].snapshot is at
     assert (at.acked, leader.progress[3].match, leader.progress[3].acked_round) == before
-    play.replicas[2].step(3, SnapshotResponse(leader.term, 99, 1, 1, 1), play.now_us)
+    play.replicas[2].step(3, whole, play.now_us)
     assert play.replicas[2].role is Role.FOLLOWER
-    leader.step(3, SnapshotResponse(leader.term + 1, 0, at.source.last_index, 0, 1), play.now_us)
+    leader.step(3, whole._replace(term=leader.term + 1, offset=-1), play.now_us)
     assert (leader.role, leader.term, leader.leader) == (Role.FOLLOWER, 3, 0)
 
 
@@ -331,3 +322,18 @@ def test_after_a_heartbeat_a_snapshot_goes_on_from_what_was_acknowledged():
             assert at.acked <= at.sent
     assert offsets.count(50) == 1, "what was lost is sent again, once"
     assert play.words(3) == ALL
+
+
+def test_a_snapshot_is_written_though_nothing_else_is():
+    """The commit of the journal that takes it says of the commit index, too."""
+    play = Play()
+    follower = play.replicas[3]
+    follower.step(1, AppendEntries(1, 1, 1, 1, 1, [], []), 0)
+    play.turn(3)
+    entry = encode_configuration(follower.configuration)
+    follower.step(1, InstallSnapshot(1, 2, 9, 1, entry, 4, 0, b"data"), 0)
+    ready = follower.ready(0)
+    assert ready.install is not None
+    assert not ready.keep_tail
+    assert ready.hard_state == (1, 0, 9)
+    assert (ready.first_index, ready.entries) == (10, [])

@@ -18,6 +18,7 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -220,8 +221,8 @@ def play_out(text: str) -> str:
                 given = dict(word.split("=") for word in words)
                 size = int(given.pop("size", "3"))
                 witnesses = tuple(int(replica) for replica in given.pop("witnesses", "").split(",") if replica)
-                options = Options(**{name: int(value) for name, value in given.items()})
-                play = Told(size=size, witnesses=witnesses, options=options)
+                numbers: dict[str, Any] = {name: int(value) for name, value in given.items()}
+                play = Told(size=size, witnesses=witnesses, options=Options(**numbers))
                 play.begin()
                 continue
             assert play is not None, "a script begins with `play`"

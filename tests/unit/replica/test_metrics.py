@@ -365,9 +365,8 @@ def test_figures_are_read_while_the_loop_changes_everything_under_them(stage: St
     reader.start()
     try:
         sys.setswitchinterval(1e-5)
-        until = time.monotonic() + 1
         number = 0
-        while time.monotonic() < until:
+        while (scraped <= 3 or number < 400) and not failures:
             for _ in range(20):
                 number += 1
                 leader.drops[f"reason-{number}"] += 1
@@ -380,7 +379,6 @@ def test_figures_are_read_while_the_loop_changes_everything_under_them(stage: St
         done.set()
         reader.join(10)
     assert not failures
-    assert scraped > 3
 
 
 # --- the table ------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from coordinator.consensus.engine import Role
 from coordinator.consensus.membership import Change, Member
 from coordinator.consensus.raft.messages import AppendEntries
 from coordinator.replica import replica as replica_module
+from coordinator.replica.comparison import ASK_TIMES_MAX, ASK_US, HEARD_MAX, Comparison, Verdict
 from coordinator.replica.ports import Inbound
 from coordinator.replica.replica import COMMAND_BYTES_MAX, Compaction
 from coordinator.replica.turn import PACKET_BYTES_TARGET, REFUSALS_MAX, ROUTES_MAX, _parts
@@ -513,3 +514,61 @@ def test_only_commands_are_applied_to_the_state(stage):
     stage.pass_time(100_000)
     assert node.raft.applied_index == node.raft.commit_index
     assert node.replica.machine.applied == applied, "the first entry of a term is none"
+
+
+def test_how_long_a_commit_took_is_measured_from_the_asking(stage):
+    session = opened(stage)
+    stage.cut = {"node2", "node3"}
+    stage.ask("node1", command(1, session, 1, PutKey("a", b"1")))
+    for _ in range(3):
+        stage.clock.us += 100_000
+        stage.settle()
+    stage.cut = set()
+    stage.clock.us += 60_000
+    stage.settle()
+    meters = stage.nodes["node1"].replica.meters
+    assert meters.commit_ms(0.99) == 260.0
+
+
+def test_a_replica_does_not_count_its_own_digest_twice():
+    """What comes back to it under its own name is a copy, or a lie."""
+    comparison = Comparison(1)
+    comparison.marked(10, b"right", 0)
+    comparison.hear(1, 10, b"wrong")
+    comparison.hear(2, 10, b"wrong")
+    assert comparison.judge((1, 2, 3)) is Verdict.IN_DOUBT
+
+
+def test_a_comparison_remembers_the_last_marks_and_what_was_said_of_them():
+    comparison = Comparison(1)
+    for index in range(1, HEARD_MAX + 2):
+        comparison.hear(2, index, b"wrong")
+    assert sorted(comparison._heard) == list(range(2, HEARD_MAX + 2)), "the oldest is forgotten"
+    for index in (10, 20, 30, 40, 50):
+        comparison.marked(index, b"right", index)
+    assert [comparison.own(index) for index in (10, 20, 50)] == [None, b"right", b"right"]
+    assert min(comparison._heard) == 20
+    comparison.hear(3, 10, b"wrong")
+    assert min(comparison._heard) == 20, "nobody can compare that any more"
+    comparison.hear(3, 20, b"right")
+    assert comparison._heard[20] == {2: b"wrong", 3: b"right"}
+
+
+def test_whoever_was_not_heard_of_the_last_mark_is_asked_again_for_some_time():
+    comparison = Comparison(1)
+    comparison.marked(10, b"a", 5)
+    comparison.marked(20, b"b", 5)
+    assert comparison.due((2, 3), 4) is None
+    assert comparison.due((2, 3), 5) == ((2, 3), 20, b"b")
+    comparison.hear(2, 20, b"b")
+    comparison.hear(3, 10, b"a")
+    assert comparison.due((2, 3), 5 + ASK_US - 1) is None
+    assert comparison.due((2, 3), 5 + ASK_US) == ((3,), 20, b"b")
+    asked = 2
+    for second in range(2, 100):
+        asked += comparison.due((2, 3), 5 + second * ASK_US) is not None
+    assert asked == ASK_TIMES_MAX
+    comparison.marked(30, b"c", 500 * ASK_US)
+    assert comparison.due((2,), 500 * ASK_US) == ((2,), 30, b"c"), "a new mark is asked about anew"
+    comparison.hear(2, 30, b"c")
+    assert comparison.due((2,), 501 * ASK_US) is None
