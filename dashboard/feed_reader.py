@@ -244,6 +244,13 @@ class FeedReader:
             return
         self._heard_ms[node] = now_ms
         taken = [broadcast for broadcast in self._about(feed.report) if broadcast.model.apply(feed, now_ms, _wall_ms())]
+        taken += [
+            broadcast
+            for broadcast in self.clusters.values()
+            if feed.report.cluster_name
+            and broadcast.model.name != feed.report.cluster_name
+            and broadcast.model.elsewhere(feed, now_ms)
+        ]
         lost = sum(order.lost for order in self._orders.values())
         for broadcast in taken:
             broadcast.model.lost = lost

@@ -122,4 +122,4 @@ def rebuild(client: Client, cluster: Cluster) -> int:
 
 def as_it_is(client: Client) -> Wanted:
     """The real voters, as what is wanted: for a cluster of which nobody has said anything yet."""
-    return Wanted(tuple(Place(member.node, member.priority) for member in client.progress().voters))
+    return Wanted(tuple(Place(m.node, m.priority, m.witness) for m in client.progress().voters))

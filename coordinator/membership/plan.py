@@ -192,8 +192,8 @@ class _Plan:
         elif not node.replica:
             return Host(name)
         elif node.state == EMPTY:
-            priority = next(place.priority for place in self.wanted.voters if place.node == name)
-            member = Member(node.replica, name, "", priority)
+            place = next(place for place in self.wanted.voters if place.node == name)
+            member = Member(node.replica, name, "", place.priority, place.witness)
             return Change(self._voters(), (*self._learners(), member), f"{name} is added as a learner")
         elif node.state == STOPPED:
             self.reasons.append(f"{name} has a stopped replica that is no member: remove that one from the node first")

@@ -19,14 +19,16 @@ class WantedDamaged(Exception):
     """The bytes are no wanted membership of a version that this reads."""
 
 
-class Place(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A node that is to have a voting replica. `priority`: of those caught up, the highest leads where it can."""
+class Place(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A node that is to have a voting replica. `priority`: of those caught up, the highest leads where it can.
+    `witness`: it votes and keeps the log, and has no state; a replica is one or is none for as long as it is there."""
 
     node: str
     priority: int = 0
+    witness: bool = False
 
 
-class Wanted(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Wanted(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """`leaving`: nodes whose replica is to go. `replace_after_s`: a wanted node that has been gone for so long is
     replaced by another, where there is one; 0: never."""
 
@@ -38,14 +40,15 @@ class Wanted(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def nodes(self) -> tuple[str, ...]:
         return tuple(place.node for place in self.voters)
 
-    def adding(self, node: str, priority: int = 0) -> Wanted:
+    def adding(self, node: str, priority: int = 0, *, witness: bool = False) -> Wanted:
         """Raises ValueError where it is wanted already, or there are as many as there may be."""
         if node in self.nodes:
             raise ValueError(f"{node} has a replica, or is to get one, already")
         if len(self.voters) >= VOTERS_MAX:
             raise ValueError(f"expected at most {VOTERS_MAX} replicas")
         leaving = tuple(name for name in self.leaving if name != node)
-        return msgspec.structs.replace(self, voters=(*self.voters, Place(node, priority)), leaving=leaving)
+        place = Place(node, priority, witness)
+        return msgspec.structs.replace(self, voters=(*self.voters, place), leaving=leaving)
 
     def removing(self, node: str) -> Wanted:
         """Raises ValueError where it is the last one."""
@@ -57,10 +60,10 @@ class Wanted(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def moving(self, source: str, target: str) -> Wanted:
         """Raises ValueError where `source` is not wanted, or `target` is already."""
-        priority = next((place.priority for place in self.voters if place.node == source), None)
-        if priority is None:
+        place = next((place for place in self.voters if place.node == source), None)
+        if place is None:
             raise ValueError(f"{source} has no replica that is wanted; these have: {', '.join(self.nodes)}")
-        return self.adding(target, priority).removing(source)
+        return self.adding(target, place.priority, witness=place.witness).removing(source)
 
 
 _wanted = msgspec.json.Decoder(Wanted)

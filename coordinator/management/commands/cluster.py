@@ -62,6 +62,8 @@ class Command(BaseCommand):
         add.add_argument("node", nargs="?", default="", help="where; else where it spreads best over zones")
         add.add_argument("--priority", type=int, default=0, help="of those caught up, the highest leads where it can")
 
+        add.add_argument("--witness", action="store_true", help="it votes and keeps the log, and has no state")
+
         remove = action("remove-replica", self._remove, "want a node's replica to go", waits=True)
         remove.add_argument("name")
         remove.add_argument("node")
@@ -136,7 +138,7 @@ class Command(BaseCommand):
         def add(wanted: Wanted) -> Wanted:
             node = options["node"] or self._spare(cluster, wanted)
             options["node"] = node
-            return wanted.adding(node, options["priority"])
+            return wanted.adding(node, options["priority"], witness=options["witness"])
 
         self._want(cluster, client, add, options, "replica.added")
 

@@ -79,6 +79,18 @@ def test_a_new_node_hosts_then_learns_then_votes():
     assert step == Change((A, B, C, D), (), "node4 has caught up and votes")
 
 
+def test_a_witness_is_wanted_as_one_and_never_handed_the_leadership():
+    wanted = Wanted((Place("node1"), Place("node2"), Place("node4", witness=True)))
+    step = plan(wanted, real(A, B), hosting(A, B, d=NodeView("node4", 4, "empty")), NOW)
+    witness = D._replace(witness=True)
+    assert step == Change((A, B), (witness,), "node4 is added as a learner")
+    leaving = want(B, witness, leaving=("node1",))
+    step = plan(leaving, real(A, B, witness, silent={B: 1}), hosting(A, B, witness), NOW)
+    assert "no quorum of the voters would answer" in reason(step)
+    step = plan(leaving, real(A, B, witness), hosting(A, B, witness), NOW)
+    assert step == Transfer("node2", "the replica on node1 leads and is to go")
+
+
 def test_a_move_swaps_in_one_change_and_deletes_last():
     wanted = want(A, B, C).moving("node3", "node4")
     ready = real(A, B, C, learners=[D])

@@ -215,6 +215,59 @@ def test_a_cluster_that_is_as_wanted_is_left_alone_for_a_while(client, reconcile
     reconciler.look()
 
 
+class Lock:
+    """A client's lock that is granted, or not, as the test says."""
+
+    def __init__(self, company: Company) -> None:
+        self.company = company
+        self.grants: list[bool] = []
+        self.held = True
+        self.taken = 0
+
+    def lock(self, name: str, *, ttl: float, wait: float):
+        assert name == "conclave/reconciler"
+        if self.grants and not self.grants.pop(0):
+            raise errors.LockNotAcquired(name, None)
+        self.taken += 1
+        self.held = True
+        return self
+
+    token = 1
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error: object) -> None: ...
+
+    def check(self) -> None:
+        if not self.held:
+            raise errors.LeaseLost("lost")
+
+
+def test_it_works_under_the_lock_alone(client, company, time):
+    """Where another has the lock it waits; where its own lease is lost it does nothing more under it."""
+    edits.say(client, row(), lambda w: w.adding("node4"))
+    lock = Lock(company)
+    client.lock = lock.lock
+    reconciler = Reconciler(company.clusters.__getitem__, time)
+    turns = []
+
+    def stopping(seconds: float) -> bool:
+        turns.append((lock.taken, len(company.asked), lock.held))
+        time.now += 11
+        if len(turns) == 8:
+            lock.held = False  # As a pause of the process would have it.
+        return len(turns) > 14
+
+    lock.grants = [False, False, True]
+    reconciler.run(stopping)
+    assert all(asked == 0 for taken, asked, _ in turns if not taken)
+    assert lock.taken >= 2, "taken again after it was lost"
+    lost = [asked for _, asked, held in turns if not held]
+    assert len(set(lost)) <= 1, "nothing was asked while it was lost"
+    assert company.hosted["node4"]
+
+
 # --- making clusters ------------------------------------------------------------------------------
 
 
