@@ -79,9 +79,13 @@ class Comparison:
         """This replica's digest at `index`, where it remembers one."""
         return self._own.get(index)
 
+    def is_due(self, now_us: int) -> bool:
+        """Is it time to tell and to ask?"""
+        return bool(self._own) and now_us >= self._ask_due_us and self._asked < ASK_TIMES_MAX
+
     def due(self, others: Collection[int], now_us: int) -> Due | None:
         """Whom to ask now: `others` that were not heard of the last mark."""
-        if not self._own or now_us < self._ask_due_us or self._asked >= ASK_TIMES_MAX:
+        if not self.is_due(now_us):
             return None
         self._ask_due_us = now_us + ASK_US
         self._asked += 1

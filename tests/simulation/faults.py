@@ -19,7 +19,7 @@ class Fault(NamedTuple):
     `moment` "": it happens at `at_us`; else it is armed then, and happens right behind the first such moment: "elected"
     (a node became leader), "sent" (a leader sent a round), "kept-alive" (a client was answered a keep-alive), "locked"
     (a client took a lock), "written" (a client's write was acknowledged), "campaigning" (a node asks for votes, or
-    whether it would have them), "changing" (a leader wrote a configuration).
+    whether it would have them), "changing" (a leader wrote a configuration), "joint" (a joint one).
     """
 
     at_us: int
@@ -83,7 +83,7 @@ KINDS: Final = (
     Kind("crash-after-commit", 0.8, ANYONE, (20, 1_200), ("", "elected")),
     Kind("crash-while-sending", 0.8, ANYONE, (20, 1_200)),
     Kind("silent-death", 0.5, ANYONE, (100, 2_500)),
-    Kind("power-loss", 0.3, ("all",), (20, 800), ("", "written", "changing")),
+    Kind("power-loss", 0.6, ("all",), (20, 1_500), ("", "written", "changing", "changing")),
     Kind("pause", 1.0, MOSTLY_LEADER, (20, 2_500), ("", "", "elected", "kept-alive")),
     Kind("stumble", 0.8, MOSTLY_LEADER, (5, 1_500), ("", "", "elected", "changing")),
     Kind("suspend", 0.5, MOSTLY_LEADER, (50, 3_000)),
@@ -137,7 +137,7 @@ def draw(random: Random) -> list[Fault]:
         duration_us = int(1_000 * low * (high / low) ** random.random())
         moment = random.choice(kind.moments)
         if changes and "changing" in kind.moments and random.random() < 0.35:
-            moment = "changing"
+            moment = random.choice(("changing", "joint"))
         faults.append(
             Fault(
                 at_us,

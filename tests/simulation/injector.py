@@ -291,9 +291,11 @@ class Injector:
         return node is not None and self._end(fault, node, "with its machine", silently=True)
 
     def _power_loss(self, fault: Fault) -> bool:
+        """Of all machines, or of any of them at once: one side of a change of membership, it may be."""
+        random = Random(fault.salt)
         victims = [node for node in self.world.nodes if node.is_up]
-        if fault.level < 0.5:
-            victims = victims[: len(self.world.nodes) // 2 + 1]
+        if fault.level < 0.7:
+            victims = [node for node in victims if random.random() < 0.3 + fault.level]
         for node in victims:
             self._end(fault, node, "as the power fails")
         return bool(victims)

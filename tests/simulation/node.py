@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from coordinator import wire
 from coordinator.consensus.engine import ConfirmedRead, Outgoing, Role
 from coordinator.consensus.entries import CONFIGURATION
+from coordinator.consensus.membership import decode_configuration
 from coordinator.consensus.raft.messages import (
     AppendResponse,
     InstallSnapshot,
@@ -102,7 +103,7 @@ class _SeenAnswers(Answers):
 class _SeenTurn(Turn):
     """The turn, seen where it takes a message and where it publishes."""
 
-    see_message: Callable[[Message], None]
+    see_message: Callable[[int, Message], None]
     see_outgoing: Callable[[list[Outgoing]], None]
     see_answers: Callable[[], None]
 
@@ -110,7 +111,7 @@ class _SeenTurn(Turn):
         dropped = self.drops.get("peer-identity")
         super()._step(node, message, now_us)
         if self.drops.get("peer-identity") == dropped and not isinstance(message.message, wire.StateDigest):
-            self.see_message(message.message)
+            self.see_message(message.sender, message.message)
 
     def _publish(self, batches: list[tuple[Replica, list[Outgoing]]], rest: list[Outbound]) -> None:
         for _, outgoing in batches:
@@ -355,8 +356,12 @@ class Node:
 
     def _journaled(self, write: Write) -> None:
         self.world.watch.journaled(self, write)
-        if self.leads and any(entry[0] == CONFIGURATION for entry in write.entries):
-            self.world.injector.moment("changing", self)
+        if self.leads:
+            for entry in write.entries:
+                if entry[0] == CONFIGURATION:
+                    self.world.injector.moment("changing", self)
+                    if decode_configuration(entry).is_joint:
+                        self.world.injector.moment("joint", self)
 
     def _applied(self, index: int, entry: bytes, result: Result, events: list[Any]) -> None:
         self.world.watch.applied(self, index, entry, result, events)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 TRIES_MAX: Final = 6
-AT_ONCE: Final = 0.35
+AT_ONCE: Final = 0.5
 """Which share of the changes is of many voters at once."""
 
 

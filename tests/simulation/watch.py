@@ -63,8 +63,8 @@ class Checker:
     def changed(self, node: Node, before: View, after: View) -> None:
         """A turn of `node` changed what is seen of it."""
 
-    def took(self, node: Node, message: Message) -> None:
-        """`node` takes a message of a peer."""
+    def took(self, node: Node, sender: int, message: Message) -> None:
+        """`node` has taken a message of the replica `sender`."""
 
     def turned(self, node: Node) -> None:
         """A turn of `node` is over."""
@@ -187,9 +187,9 @@ class Watch:
             node.view = self._look(node)
             self.tell("started", node)
 
-    def took(self, node: Node, message: Message) -> None:
+    def took(self, node: Node, sender: int, message: Message) -> None:
         for listener in self._took:
-            listener(node, message)
+            listener(node, sender, message)
 
     def turn_ended(self, node: Node) -> None:
         before = node.view
