@@ -113,6 +113,11 @@ class Birth(models.Model):
 
     class Meta:
         ordering = ("-begun_at",)
+        constraints: ClassVar[list[models.BaseConstraint]] = [
+            models.UniqueConstraint(
+                fields=("name",), condition=models.Q(finished_at=None), name="conclave_birth_under_way"
+            )
+        ]
 
     def __str__(self) -> str:
         return f"{self.name} ({self.cluster_id})"

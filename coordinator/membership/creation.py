@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
-from django.db import transaction
+from django.db import IntegrityError, transaction
 from django.utils import timezone
 
 from coordinator import record, wire
@@ -56,12 +56,7 @@ def create(
     if birth is None:
         _check_name_is_free(name, reports)
         chosen = tuple(on) or _choose(replicas, reports)
-        birth = Birth.objects.create(
-            cluster_id=record.identity(secrets.randbits(63) or 1),
-            name=name,
-            nodes=list(chosen),
-            epoch=_epoch(name, reports, epoch),
-        )
+        birth = _begin(name, chosen, _epoch(name, reports, epoch))
         say(f"{name} is {birth.cluster_id}, on {', '.join(chosen)}")
     else:
         say(f"going on with {name}, {birth.cluster_id}, on {', '.join(birth.nodes)}")
@@ -69,6 +64,23 @@ def create(
         _write_document(birth)
     _form(birth, say)
     return _finish(birth, client_of(name), say)
+
+
+def _begin(name: str, chosen: Sequence[str], epoch: int) -> Birth:
+    """Write it down, once: of two who make the same name at the same time, one is refused."""
+    try:
+        with transaction.atomic():
+            birth = Birth.objects.create(
+                cluster_id=record.identity(secrets.randbits(63) or 1), name=name, nodes=list(chosen), epoch=epoch
+            )
+    except IntegrityError:
+        raise NotMade(f"somebody else is making {name}; give the command again to go on with it") from None
+    try:
+        _check_name_is_free(name, nodes.look())  # Another may have begun and finished since it was looked at.
+    except NotMade:
+        birth.delete()
+        raise
+    return birth
 
 
 def _check_name_is_free(name: str, reports: dict[str, NodeReport]) -> None:

@@ -27,6 +27,7 @@ class Migration(migrations.Migration):
             ],
             options={
                 'ordering': ('-begun_at',),
+                'constraints': [models.UniqueConstraint(condition=models.Q(('finished_at', None)), fields=('name',), name='conclave_birth_under_way')],
             },
         ),
         migrations.AddField(

@@ -72,6 +72,10 @@ class JournalDamaged(Exception):
     """The journal holds something that its checksum denies, or lacks something. Names the row."""
 
 
+class IdentityRetired(Exception):
+    """A replica of this identity was removed from this node."""
+
+
 class StoredReplica(NamedTuple):
     replica: int
     cluster: int
@@ -320,7 +324,9 @@ class SqliteJournal:
 
     def admit(self, replica: StoredReplica, epoch: int | None, log: StoredLog, request: str = "") -> None:
         """Write the first state of a new replica: at its birth, or empty (`epoch` None: not known yet). `request`: of
-        whoever asked for it. Raises JournalFailed; an identity that was here before is refused by a constraint."""
+        whoever asked for it. Raises JournalFailed; IdentityRetired for one that was removed."""
+        if replica.replica in self.tombstones():
+            raise IdentityRetired(f"{self._path}: replica {replica.replica:x} was removed and does not come back")
         with self._transaction():
             self._db.execute("INSERT INTO replicas VALUES (?, ?, ?)", replica)
             if request:
@@ -356,14 +362,29 @@ class SqliteJournal:
                 self._db.execute("INSERT INTO resting VALUES (?)", (replica,))
 
     def retire(self, replica: StoredReplica, epoch: int | None, why: str) -> None:
-        """Delete all of a replica and keep its tombstone, and the epoch of its cluster's name. Raises JournalFailed."""
+        """Delete a replica and keep its tombstone, and the epoch of its cluster's name. Its log and its snapshot, which
+        may be large, are left for `sweep`. Raises JournalFailed."""
         with self._transaction():
             self._db.execute("INSERT OR REPLACE INTO tombstones VALUES (?, ?, ?, ?)", (*replica, why))
-            for table in ("replicas", "hard_states", "batches", "heads", "snapshots", "stopped", "resting"):
+            for table in ("replicas", "hard_states", "heads", "stopped", "resting"):
                 self._db.execute(f"DELETE FROM {table} WHERE replica = ?", (replica.replica,))  # noqa: S608
             if epoch is not None:
                 self._put_epoch(replica.cluster_name, epoch)
         self._last_index.pop(replica.replica, None)
+
+    def sweep(self, rows_max: int) -> bool:
+        """Delete some of what removed replicas left behind; True while there may be more. Raises JournalFailed."""
+        left = rows_max
+        with self._transaction():
+            for table, key in (("snapshots", "part"), ("batches", "first_index")):
+                gone = self._db.execute(
+                    f"SELECT replica, {key} FROM {table} "  # noqa: S608 - names of our own
+                    "WHERE replica IN (SELECT replica FROM tombstones) LIMIT ?",
+                    (left,),
+                ).fetchall()
+                self._db.executemany(f"DELETE FROM {table} WHERE replica = ? AND {key} = ?", gone)  # noqa: S608
+                left -= len(gone)
+        return left == 0
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:

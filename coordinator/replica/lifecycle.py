@@ -55,6 +55,10 @@ HAND_OVER_US_MAX: Final = 20_000_000
 """The pause doubles up to this while leadership comes back: nodes that all drain must not toss it to and fro."""
 STOP_US_MAX: Final = 2_000_000
 """How long a leader that is to stop tries to hand over first."""
+SWEEP_US: Final = 100_000
+SWEEP_ROWS: Final = 4
+"""Of what removed replicas left behind, so many rows (1 MiB of a snapshot each) are deleted at once, this often: the
+loop must not stop for it."""
 SILENCE_US_MIN: Final = 3_000_000
 """A member hears its leader every 60 ms. One that has heard nothing for so long may well be none any more."""
 
@@ -119,6 +123,9 @@ class Lifecycle:
         """By cluster."""
         self._epochs = journal.epochs()
         self._begun_us = 0
+        self._sweeps = True
+        """Removed replicas may have left something in the journal; at the start, those of an earlier process."""
+        self._sweep_due_us = 0
         self.draining = False
         self.ran_us = 0
         """When the loop last came by."""
@@ -129,6 +136,9 @@ class Lifecycle:
         """Take up what was posted, and go on with what takes longer. Raises JournalFailed."""
         self.ran_us = now_us
         self._begun_us = self._begun_us or now_us
+        if self._sweeps and now_us >= self._sweep_due_us:
+            self._sweep_due_us = now_us + SWEEP_US
+            self._sweeps = self._journal.sweep(SWEEP_ROWS)
         later, self._later = self._later, []
         for intent, until_us in later:
             self._do(intent, now_us, until_us)
@@ -285,6 +295,7 @@ class Lifecycle:
             why = f"no member as of index {max(intent.committed_index, replica.engine.commit_index)}"
         epoch = replica.machine.epoch if replica is not None and replica.machine.cluster_id else None
         self._journal.retire(stored, epoch, why)
+        self._sweeps = True
         if epoch is not None:
             self._note_epoch(stored.cluster_name, epoch)
         self._turn.replicas.pop(intent.cluster, None)

@@ -129,6 +129,29 @@ def test_a_second_cluster_is_made_on_running_nodes_and_lives_beside_the_first(in
         assert second.get("a") == b"of the second"
 
 
+def test_a_birth_that_is_cut_off_is_gone_on_with(installation):
+    """kill -9 of the command as soon as the birth is written down; given again, it makes that very cluster."""
+    command = [sys.executable, "manage.py", "cluster", "create", "third", "--replicas", "3"]
+    process = subprocess.Popen(
+        command, cwd=PROJECT, env=installation.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        begun = eventually(lambda: _births(installation, "third"), timeout_s=40, what="the birth is written down")
+    finally:
+        process.kill()
+        process.wait(10)
+    installation.manage("cluster", "create", "third", "--replicas", "3")
+    assert _births(installation, "third") == begun
+    with web_client(installation, cluster="third", timeout=10) as third:
+        assert third.put("a", b"1") > 0
+
+
+def _births(installation: Installation, name: str) -> list[str]:
+    with closing(sqlite3.connect(installation.data.database)) as database:
+        rows = database.execute("SELECT cluster_id FROM conclave_birth WHERE name = ?", (name,))
+        return [row[0] for row in rows]
+
+
 def test_inspect_and_control_answer_from_the_nodes(installation, client):
     eventually(lambda: len(hosted(installation)) == 4, timeout_s=30, what="all four nodes say what they host")
     nodes = hosted(installation)

@@ -323,6 +323,36 @@ def test_a_name_that_is_there_is_not_made_again(company):
         make(company, "default")
 
 
+def test_of_two_who_make_one_name_at_the_same_time_one_is_refused(company, monkeypatch):
+    look = company.look
+
+    def another_begins(*arguments, **options):
+        if not Birth.objects.exists():
+            Birth.objects.create(name="second", cluster_id="99")
+        return look()
+
+    first = Birth.objects.filter(name="second", finished_at=None)
+    monkeypatch.setattr(creation.Birth.objects, "filter", lambda **_: first.none())
+    monkeypatch.setattr(nodes, "look", another_begins)
+    with pytest.raises(creation.NotMade, match="somebody else is making second"):
+        make(company)
+
+
+def test_a_name_that_was_made_while_one_looked_is_not_made_again(company, monkeypatch):
+    look, looks = company.look, []
+
+    def another_is_quicker(*arguments, **options):
+        looks.append(1)
+        if len(looks) == 2:
+            company.host("node1", "99", "second", "5")
+        return look()
+
+    monkeypatch.setattr(nodes, "look", another_is_quicker)
+    with pytest.raises(creation.NotMade, match="there is a cluster second"):
+        make(company)
+    assert not Birth.objects.exists()
+
+
 def test_more_replicas_than_nodes_are_refused(company):
     with pytest.raises(creation.NotMade, match="4 answer"):
         make(company, replicas=5)
