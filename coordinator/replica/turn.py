@@ -185,10 +185,12 @@ class Turn:
                     answers.add(caller, wire.NotLeader(request.id, ""))
                 elif isinstance(request, wire.CrashRequest):
                     answers.add(caller, wire.Answer(request.id, self._may_crash(replica, caller, request)))
-                elif isinstance(request, wire.OperatorRequest):
-                    answers.add(caller, operations.answer(self.identity.node, replica, caller, request, now_us))
-                else:
+                elif isinstance(
+                    request, (wire.CommandRequest, wire.QueryRequest, wire.KeepAliveRequest, wire.ConfirmRequest)
+                ):
                     replica.ask(caller, request, answers, now_us)
+                else:
+                    answers.add(caller, operations.answer(self.identity.node, replica, caller, request, now_us))
 
     def _status(self, cluster_name: str) -> wire.ReplicaReport:
         for replica in self.replicas.values():
