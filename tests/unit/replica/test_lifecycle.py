@@ -8,6 +8,8 @@ from pathlib import Path
 from random import Random
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from coordinator import wire
 from coordinator.consensus.engine import Role
@@ -38,7 +40,7 @@ from coordinator.replica.intents import (
 from coordinator.replica.journal import SqliteJournal, StoredReplica
 from coordinator.replica.lifecycle import SILENCE_US_MIN, Lifecycle
 from coordinator.replica.ports import Inbound
-from coordinator.replica.replica import Replica
+from coordinator.replica.replica import Compaction, Replica
 from coordinator.replica.report import Identity
 from coordinator.replica.turn import Turn
 from coordinator.statemachine import snapshot
@@ -54,7 +56,7 @@ class Node:
 
     def __init__(self, name: str, directory: Path, clock: Clock, token: WebToken = TOKEN) -> None:
         self.name, self.directory, self.clock, self.token = name, directory, clock, token
-        directory.mkdir(exist_ok=True)
+        directory.mkdir(parents=True, exist_ok=True)
         self.start()
 
     def start(self) -> None:
@@ -428,3 +430,91 @@ def test_the_journals_first_entries_are_the_documents(company):
         stored = node.journal.load(node.replica.replica)
         assert stored.entries[:2] == log.entries
         assert wire.encode(stored.terms[:2]) == wire.encode([1, 1])
+
+
+def test_a_hosted_replica_is_brought_up_by_a_snapshot_and_keeps_it(tmp_path):
+    company = Company(tmp_path, ("node1", "node2", "node3", "node4"))
+    company.form("node1", "node2", "node3")
+    leader = company.leader()
+    leader.replica.compaction = Compaction(1_000, 0)
+    leader.ask(CompactReplica("c", CLUSTER))
+    company.pass_time(100_000)
+    assert leader.replica.engine.first_index > 1
+    fourth = company.nodes["node4"]
+    (member,) = company.host("node4").values()
+    voters = leader.replica.configuration.voters
+    leader.replica.engine.change(Change(voters, (member,)), company.clock.us)
+    company.pass_time(500_000)
+    for _ in range(2):
+        assert fourth.replica.engine.first_index > 1
+        assert fourth.replica.machine.digest() == leader.replica.machine.digest()
+        assert fourth.replica.configuration.learners == (member,)
+        fourth.restart()
+
+
+# --- births, whatever comes in between ------------------------------------------------------------
+
+BIRTH_EVENTS = st.lists(
+    st.tuples(st.sampled_from(["host", "document", "form", "form", "restart", "wipe", "time"]), st.integers(0, 2)),
+    max_size=25,
+)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(BIRTH_EVENTS)
+def test_a_birth_makes_one_log_and_no_identity_comes_back(tmp_path_factory, events) -> None:
+    """Rounds of a birth in any order, repeated, with restarts and lost disks in between: every log begins with the one
+    document, only on disks that drew a name in it, and once the rounds are done a cluster lives."""
+    names = ("node1", "node2", "node3")
+    company = Company(tmp_path_factory.mktemp("birth"), names)
+    document: FormCluster | None = None
+    drawn: dict[str, list[int]] = {name: [] for name in names}
+    wiped: set[str] = set()
+
+    def host(name: str) -> int:
+        replica = company.nodes[name].ask(HostReplica(f"host-{name}-{len(drawn[name])}", CLUSTER, "second")).replica
+        if replica not in drawn[name]:
+            drawn[name].append(replica)
+        return replica
+
+    def write_document() -> FormCluster:
+        return company.document({name: Member(host(name), name) for name in names})
+
+    for number, (what, which) in enumerate(events):
+        name = names[which]
+        node = company.nodes[name]
+        if what == "host":
+            host(name)
+        elif what == "document" and document is None:
+            document = write_document()
+        elif what == "form" and document is not None:
+            node.ask(document._replace(request=f"form-{number}"))
+        elif what == "restart":
+            node.restart()
+        elif what == "wipe" and len(wiped | {name}) < 2:
+            node.journal.close()
+            company.nodes[name] = Node(name, node.directory / f"disk{number}", company.clock)
+            if document is not None:
+                wiped.add(name)
+        elif what == "time":
+            company.pass_time(400_000)
+        _one_log(company, document, wiped)
+
+    document = document or write_document()
+    for name in names:
+        company.nodes[name].ask(document._replace(request="last"))
+    company.pass_time(3_000_000)
+    _one_log(company, document, wiped)
+    assert company.leader().replica.machine.cluster_id == CLUSTER
+    every = [replica for replicas in drawn.values() for replica in replicas]
+    assert len(set(every)) == len(every)
+
+
+def _one_log(company: Company, document: FormCluster | None, wiped: set[str]) -> None:
+    for name, node in company.nodes.items():
+        if CLUSTER not in node.turn.replicas or not node.replica.engine.last_index:
+            continue
+        assert document is not None
+        assert name not in wiped, "a lost disk took part again"
+        first = first_log(CLUSTER, "second", 0, list(document.members), TOKEN).entries
+        assert node.journal.load(node.replica.replica).entries[:2] == first
