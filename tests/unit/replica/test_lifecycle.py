@@ -299,6 +299,21 @@ def test_a_member_is_not_removed_at_its_nodes_word_alone(company):
     assert follower.replica is replica
 
 
+def test_a_member_that_is_cut_off_is_not_removed_by_what_its_own_log_knows_better(company):
+    """It hears no leader, and whoever asks has seen nothing later than its own log, which names it."""
+    company.form("node1", "node2", "node3")
+    follower = next(node for node in company.nodes.values() if node is not company.leader())
+    company.cut = {follower.name}
+    company.pass_time(1_000_000)
+    company.clock.us += SILENCE_US_MIN
+    follower.turn.run()
+    replica = follower.replica
+    for number, seen in enumerate((0, 1, replica.engine.commit_index)):
+        outcome = follower.ask(RemoveReplica(f"r{number}", CLUSTER, replica.replica, committed_index=seen))
+        assert (outcome.state, "its log names it" in outcome.message) == (REFUSED, True)
+    assert follower.replica is replica
+
+
 def test_whoever_the_log_names_no_more_is_removed_and_never_comes_back(company):
     members = company.form("node1", "node2", "node3")
     leader = company.leader()
