@@ -121,6 +121,8 @@ def test_a_second_cluster_is_made_on_running_nodes_and_lives_beside_the_first(in
         assert second.get("a") == b"of the second"
         assert second.acquire("deploy", ttl=5, wait=5).held
     assert "second" in installation.manage("cluster", "list")
+    answers = [installation.get("/readyz/second").status for _ in range(10)]
+    assert answers == [200] * 10, "whichever node is asked who is there"
     with pytest.raises(subprocess.CalledProcessError) as refused:
         installation.manage("cluster", "create", "second", "--replicas", "3")
     assert "there is a cluster second" in refused.value.stderr
