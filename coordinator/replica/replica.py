@@ -89,6 +89,8 @@ class Replica:
     ) -> None:
         """`stopped`: why it takes no part, as the journal says; "" where it does."""
         self.compaction = compaction or Compaction()
+        self.snapshot_wanted = 0
+        """An operator wants a snapshot at this index or later."""
         self.stopped = stopped
         self._stopping = ""
         self.comparison = Comparison(replica)
@@ -123,6 +125,11 @@ class Replica:
     @property
     def configuration(self) -> Configuration:
         return self.engine.configuration
+
+    @property
+    def snapshot_index(self) -> int:
+        """Of the last snapshot, on disk or about to be."""
+        return self._snapshot_index if self._taken is None else self._taken.last_index
 
     @property
     def leader_node(self) -> str:
@@ -363,9 +370,9 @@ class Replica:
         of the journal takes it, and then the log is cut. A witness cuts off what every full voter has."""
         engine = self.engine
         index = min(engine.applied_index, engine.settled) if engine.is_witness else engine.applied_index
-        if index - self._snapshot_index >= self.compaction.snapshot_entries and (
-            engine.is_witness or self.comparison.may_keep
-        ):
+        due = index - self._snapshot_index >= self.compaction.snapshot_entries
+        wanted = self.snapshot_index < self.snapshot_wanted <= index
+        if (due or wanted) and (engine.is_witness or self.comparison.may_keep):
             configuration = engine.configuration_at(index)
             data = b"" if engine.is_witness else self._dump()
             self._taken = Snapshot(index, engine.term_at(index), configuration, data)

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from random import Random
 
-from coordinator.consensus.engine import Committed, ConfirmedRead, HardState, Outgoing, Ready, Role, Snapshot
+from coordinator.consensus.engine import Committed, ConfirmedRead, HardState, Outgoing, Ready, Role, Snapshot, Standing
 from coordinator.consensus.entries import CONFIGURATION
 from coordinator.consensus.membership import Change, Configuration, decode_configuration
-from coordinator.consensus.raft import changes, elections, reads, replication, snapshots, transfer
+from coordinator.consensus.raft import changes, elections, reads, replication, snapshots, standing, transfer
 from coordinator.consensus.raft.log import Log
 from coordinator.consensus.raft.messages import (
     AppendEntries,
@@ -241,6 +241,35 @@ class Raft:
             transfer.give_way(self, now_us)
 
     # --- what an operator asks --------------------------------------------------------------------
+
+    @property
+    def configuration_index(self) -> int:
+        """Where the configuration in force is in the log, or in the snapshot at its start; committed or not."""
+        return self.configurations[-1][0]
+
+    @property
+    def promote_lag_max(self) -> int:
+        """A learner that lacks more entries than this is not made a voter."""
+        return self.options.promote_lag_entries_max
+
+    @property
+    def quorum_us(self) -> int:
+        """A member that was not heard for so long does not count as answering."""
+        return self.options.election_timeout_us_min
+
+    def standing(self, now_us: int) -> list[Standing]:
+        """How far each member has come; nothing where this is no leader."""
+        return standing.of_members(self, now_us)
+
+    def captured(self) -> tuple[Snapshot | None, Committed]:
+        """The last snapshot, and the committed entries that have been applied behind it: together, the state."""
+        first_index = self.log.offset if self.snapshot is None else self.snapshot.last_index
+        terms, entries = self.log.slice(first_index + 1, self.applied, bytes_max=1 << 62)
+        return self.snapshot, Committed(first_index + 1, terms, entries)
+
+    def best_successor(self, now_us: int, *, but: int = 0) -> int | None:
+        """The other voter that answers and is furthest, to hand leadership to; never `but`."""
+        return standing.best_successor(self, now_us, but)
 
     def change(self, change: Change, now_us: int) -> int:
         """Begin a change of membership; the index of its first configuration. Raises ChangeRefused."""

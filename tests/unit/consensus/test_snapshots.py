@@ -265,7 +265,8 @@ def test_a_snapshot_that_is_already_here_is_acknowledged_to_its_end():
     follower.late.clear()
     follower.step(1, InstallSnapshot(2, 9, index, 2, entry, 8, 0, b"data"), play.now_us)
     assert follower.late == [(1, SnapshotResponse(2, 9, index, 8, 8))]
-    assert (follower.installed, follower.incoming) == (None, None)
+    assert follower.installed is None
+    assert follower.incoming is None
 
 
 def test_an_empty_snapshot_is_one_part_a_heartbeat_until_it_is_acknowledged():

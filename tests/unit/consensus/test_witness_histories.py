@@ -208,7 +208,7 @@ def test_a_witness_whose_membership_is_cut_off_does_not_take_to_applying():
     play.elect(2)
     write(play, 2, 20, "more")
     play.replicas[2].change(Change((FULL_1, FULL_2, WITNESS), (new,)), play.now_us)
-    flipped = []
+    flipped: list[int] = []
     for _ in range(100):
         play.now_us += 10_000
         play.deliver()

@@ -106,7 +106,7 @@ def test_a_snapshot_of_its_own_is_no_stall():
             if node.raft.role is Role.LEADER and any(write.head is not None for write in writes):
                 stage.clock.us += 400_000
 
-        node.journal.commit = slow
+        node.journal.commit = slow  # type: ignore[method-assign]
     leaders = []
     for number in range(30):
         leader = next(n for n in stage.nodes.values() if n.raft.role is Role.LEADER)
