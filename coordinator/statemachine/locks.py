@@ -11,9 +11,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import islice
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from coordinator.statemachine.commands import Holder
+from coordinator.statemachine import commands
+from coordinator.statemachine.commands import Done, Failure, Granted, Held, Holder, NotHeld, Queued, Result
+from coordinator.statemachine.events import GrantMade
+
+if TYPE_CHECKING:
+    from coordinator.statemachine.sessions import Session
+    from coordinator.statemachine.state import State
+
+LOCKS_MAX: Final = 1_000_000
+WAITERS_MAX: Final = 200_000
 
 INDEX_BITS: Final = 40
 PLACES_MAX: Final = 256
@@ -58,12 +67,117 @@ class Lock:
 
     def replace(self, session: int, acquisition: int, holder: Holder) -> None:
         """Put `holder` in the place of a waiter."""
+        before = (session, acquisition)
         self.queue = {
-            (session, holder.acquisition) if key == (session, acquisition) else key: holder
-            if key == (session, acquisition)
-            else waiter
+            (session, holder.acquisition) if key == before else key: holder if key == before else waiter
             for key, waiter in self.queue.items()
         }
 
     def waiters(self) -> Iterator[Holder]:
         return iter(self.queue.values())
+
+
+def acquire(state: State, index: int, session: Session, op: commands.AcquireLock) -> Result:
+    if op.acquisition < 0:
+        return Failure(commands.INVALID, f"an acquisition is a number from 0 on, got {op.acquisition}")
+    holder = Holder(session.session, op.acquisition, session.principal)
+    lock = state.locks.rows.get(op.name)
+    if lock is None:
+        if len(state.locks.rows) >= LOCKS_MAX:
+            return Failure(commands.FULL, f"the cluster has its {LOCKS_MAX} locks")
+        lock = Lock(op.name)
+        state.locks.add(op.name, lock)
+        _grant(state, index, lock, holder)
+        return Granted(lock.token)
+    assert lock.holder is not None
+    if op.take_over:
+        _take_over(state, session, lock, holder)
+    if lock.holder == holder:
+        return Granted(lock.token)
+    if not op.wait:
+        return Held(lock.holder, lock.token)
+    place = lock.position(holder.session, holder.acquisition)
+    if place is None:
+        if state.waiting >= WAITERS_MAX:
+            return Failure(commands.FULL, f"the cluster has its {WAITERS_MAX} waiters")
+        state.locks.touch(op.name)
+        lock.queue[holder.session, holder.acquisition] = holder
+        session.waits(op.name, op.acquisition)
+        state.waiting += 1
+        place = len(lock.queue)
+    return Queued(place)
+
+
+def _take_over(state: State, session: Session, lock: Lock, holder: Holder) -> None:
+    """What the session holds of this name, or its place in line, is this acquisition's from here on. So nothing
+    that still speaks for the acquisition before, a late release above all, undoes what this one is answered."""
+    assert lock.holder is not None
+    state.locks.touch(lock.name)
+    if lock.holder.session == holder.session:
+        lock.holder = holder
+        return
+    before = session.waiting_for(lock.name)
+    if before is not None and before != holder.acquisition:
+        lock.replace(holder.session, before, holder)
+        waiting = session.waiting[lock.name]
+        session.waiting[lock.name] = {
+            holder.acquisition if acquisition == before else acquisition: None for acquisition in waiting
+        }
+
+
+def release(state: State, index: int, session: Session, name: str, acquisition: int) -> Result:
+    owner = session.session
+    lock = state.locks.rows.get(name)
+    if lock is None:
+        return NotHeld()
+    assert lock.holder is not None
+    if acquisition == commands.ANY_ACQUISITION:
+        held = lock.holder.session == owner
+        acquisition = lock.holder.acquisition if held else session.waiting_for(name) or 0
+    if (lock.holder.session, lock.holder.acquisition) == (owner, acquisition):
+        session.locks.remove(name)
+        let_go(state, name)
+        hand_on(state, index, lock)
+        return Done(index, existed=True)
+    if (owner, acquisition) in lock.queue:
+        state.locks.touch(name)
+        del lock.queue[owner, acquisition]
+        session.waits_no_more(name, acquisition)
+        state.waiting -= 1
+        return Done(index, existed=True)
+    return NotHeld()
+
+
+def leave_lines(state: State, session: Session) -> None:
+    """Take all the waiters of a session out of their queues."""
+    for name in sorted(session.waiting):
+        state.locks.touch(name)
+        queue = state.locks.rows[name].queue
+        for acquisition in session.waiting[name]:
+            del queue[session.session, acquisition]
+            state.waiting -= 1
+    session.waiting = {}
+
+
+def let_go(state: State, name: str) -> None:
+    """The holder of `name` holds it no more. Whoever calls this calls `hand_on` within the same entry."""
+    state.locks.touch(name)
+    state.locks.rows[name].holder = None
+
+
+def hand_on(state: State, index: int, lock: Lock) -> None:
+    """Grant a lock that was let go to the next in line, or forget it."""
+    if not lock.queue:
+        state.locks.remove(lock.name)
+        return
+    key = next(iter(lock.queue))
+    holder = lock.queue.pop(key)
+    state.waiting -= 1
+    state.sessions.rows[holder.session].waits_no_more(lock.name, holder.acquisition)
+    _grant(state, index, lock, holder)
+    state.events.append(GrantMade(holder.session, lock.name, holder.acquisition, lock.token))
+
+
+def _grant(state: State, index: int, lock: Lock, holder: Holder) -> None:
+    lock.grant(holder, fencing_token(state.epoch, index))
+    state.sessions.rows[holder.session].locks.add(lock.name)

@@ -8,10 +8,18 @@ speaks to sessions that are gone. Time is not here: whose lease ran out is the l
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from coordinator.statemachine.commands import Result
+from coordinator.statemachine import commands, locks
+from coordinator.statemachine.commands import Done, Failure, Result, SessionOpened
+from coordinator.statemachine.events import SessionBegan, SessionEnded
 
+if TYPE_CHECKING:
+    from coordinator.statemachine.rights import Principal
+    from coordinator.statemachine.state import State
+
+SESSIONS_MAX: Final = 200_000
+NONCE_BYTES_MAX: Final = 32
 RESULTS_MAX: Final = 4_096
 """Unacknowledged results that one session may have; at the bound new requests are refused, results never dropped."""
 
@@ -28,14 +36,24 @@ class Session:
         """Every number below is answered as far as the client is concerned."""
         self.results: dict[int, Result] = {}
         """Results by request number, from `acked` on; numbers come out of order and with gaps (history 12)."""
-        self.locks: dict[str, None] = {}
-        """Names that this session holds, in the order of their grants (a dict for its order)."""
-        self.waiting: dict[tuple[str, int], None] = {}
-        """(name, acquisition) that wait in a queue."""
+        self.locks: set[str] = set()
+        """Names that this session holds. Whoever goes over them sorts them: a set has no order that replicas share."""
+        self.waiting: dict[str, dict[int, None]] = {}
+        """Names that it waits for, and for each the acquisitions in their order in line. Names are sorted as those of
+        `locks` are: a replica that began with a snapshot came by them in another order."""
+
+    def waits(self, name: str, acquisition: int) -> None:
+        self.waiting.setdefault(name, {})[acquisition] = None
+
+    def waits_no_more(self, name: str, acquisition: int) -> None:
+        waiting = self.waiting[name]
+        del waiting[acquisition]
+        if not waiting:
+            del self.waiting[name]
 
     def waiting_for(self, name: str) -> int | None:
         """The first acquisition of this session that waits for `name`."""
-        return next((acquisition for waited, acquisition in self.waiting if waited == name), None)
+        return next(iter(self.waiting.get(name, ())), None)
 
     def acknowledge(self, acked: int) -> None:
         """Forget the results below `acked`."""
@@ -49,3 +67,54 @@ class Session:
         self.acked = acked
         for number in done:
             self.results.pop(number, None)
+
+
+def own(state: State, principal: Principal, owner: int) -> Session | None:
+    """The session `owner`, where it is this principal's."""
+    session = state.sessions.rows.get(owner)
+    return session if session is not None and session.principal == principal.name else None
+
+
+def session_gone(session: int) -> Failure:
+    return Failure(commands.SESSION_GONE, f"session {session} is gone, or another's")
+
+
+def open_session(state: State, index: int, principal: Principal, op: commands.OpenSession) -> Result:
+    if not commands.TTL_MS_MIN <= op.ttl_ms <= commands.TTL_MS_MAX:
+        return Failure(commands.INVALID, f"ttl_ms is {commands.TTL_MS_MIN} to {commands.TTL_MS_MAX}, got {op.ttl_ms}")
+    if len(op.nonce) > NONCE_BYTES_MAX:
+        return Failure(commands.INVALID, f"a nonce has at most {NONCE_BYTES_MAX} bytes, got {len(op.nonce)}")
+    known = state.sessions.rows.get(state.nonces.get((principal.name, op.nonce), 0))
+    if known is not None:
+        return SessionOpened(known.session, known.ttl_ms)
+    if len(state.sessions.rows) >= SESSIONS_MAX:
+        return Failure(commands.FULL, f"the cluster has its {SESSIONS_MAX} sessions")
+    state.sessions.add(index, Session(index, principal.name, op.ttl_ms, op.nonce))
+    if op.nonce:
+        state.nonces[principal.name, op.nonce] = index
+    state.events.append(SessionBegan(index, op.ttl_ms))
+    return SessionOpened(index, op.ttl_ms)
+
+
+def close_session(state: State, index: int, principal: Principal, owner: int) -> Result:
+    if own(state, principal, owner) is None:
+        return session_gone(owner)
+    end_sessions(state, index, (owner,))
+    return Done(index, existed=True)
+
+
+def end_sessions(state: State, index: int, ended: Iterable[int]) -> None:
+    """End sessions, all of them before anything is granted: what one frees must not go to another that ends too."""
+    freed: dict[str, None] = {}
+    for number in ended:
+        if number not in state.sessions.rows:
+            continue
+        session = state.sessions.remove(number)
+        state.nonces.pop((session.principal, session.nonce), None)
+        state.events.append(SessionEnded(number))
+        locks.leave_lines(state, session)
+        for name in sorted(session.locks):
+            locks.let_go(state, name)
+            freed[name] = None
+    for name in freed:
+        locks.hand_on(state, index, state.locks.rows[name])

@@ -7,6 +7,8 @@ from typing import Final
 from tests.simulation.mutants.edits import Edit, Mutant
 
 _MACHINE: Final = "coordinator.statemachine.machine:Machine"
+_SESSIONS: Final = "coordinator.statemachine.sessions"
+_LOCKS: Final = "coordinator.statemachine.locks"
 
 MUTANTS: Final = (
     Mutant(
@@ -30,7 +32,7 @@ MUTANTS: Final = (
         "History 12: a request that arrives after its own cancel is refused",
         (
             Edit(
-                f"{_MACHINE}._do",
+                f"{_MACHINE}._lock",
                 "if in_window and op.number not in session.results:",
                 "if False:",
             ),
@@ -44,7 +46,8 @@ MUTANTS: Final = (
                 f"{_MACHINE}._apply_request",
                 "    if session is None or session.principal != signer:\n",
                 "    if session is None:\n"
-                "        session = self.sessions[command.session] = Session(command.session, signer, 500, b'')\n"
+                "        session = Session(command.session, signer, 500, b'')\n"
+                "        self.state.sessions.add(command.session, session)\n"
                 "    if session.principal != signer:\n",
             ),
         ),
@@ -52,33 +55,33 @@ MUTANTS: Final = (
     Mutant(
         "session-opened-twice",
         "DESIGN.md, rule 7: a retry of an opening finds the first one",
-        (Edit(f"{_MACHINE}._open_session", "if known is not None:", "if False:"),),
+        (Edit(f"{_SESSIONS}:open_session", "if known is not None:", "if False:"),),
     ),
     Mutant(
         "grant-before-all-have-ended",
         "DESIGN.md, rule 6: an expiry of several sessions removes all of them before it grants",
         (
             Edit(
-                f"{_MACHINE}._end_sessions",
+                f"{_SESSIONS}:end_sessions",
                 "            freed[name] = None\n",
-                "            self._hand_on(index, self.locks[name])\n",
+                "            locks.hand_on(state, index, state.locks.rows[name])\n",
             ),
         ),
     ),
     Mutant(
         "token-counted-by-the-lock",
         "DESIGN.md, rule 6: a lock deleted and created again goes on with higher tokens",
-        (Edit(f"{_MACHINE}._grant", "fencing_token(self.epoch, index)", "lock.token + 1"),),
+        (Edit(f"{_LOCKS}:_grant", "fencing_token(state.epoch, index)", "lock.token + 1"),),
     ),
     Mutant(
         "token-of-the-request-for-a-later-grant",
         "DESIGN.md, rule 6: the token of a grant is the index of the entry that granted",
         (
             Edit(
-                f"{_MACHINE}._hand_on",
-                "self._grant(index, lock, holder)",
+                f"{_LOCKS}:hand_on",
+                "_grant(state, index, lock, holder)",
                 "lock.holder, lock.token = holder, max(lock.token, index - 1)\n"
-                "    self.sessions[holder.session].locks[lock.name] = None",
+                "    state.sessions.rows[holder.session].locks.add(lock.name)",
             ),
         ),
     ),
@@ -87,11 +90,11 @@ MUTANTS: Final = (
         "An exclusive lock has one holder",
         (
             Edit(
-                f"{_MACHINE}._acquire",
+                f"{_LOCKS}:acquire",
                 "if not op.wait:",
                 "if not op.wait and not lock.queue:\n"
                 "        lock.holder = None\n"
-                "        self._grant(index, lock, holder)\n"
+                "        _grant(state, index, lock, holder)\n"
                 "        return Granted(lock.token)\n"
                 "    if not op.wait:",
             ),
