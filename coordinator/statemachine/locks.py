@@ -88,6 +88,7 @@ def acquire(state: State, index: int, session: Session, op: commands.AcquireLock
         lock = Lock(op.name)
         state.locks.add(op.name, lock)
         _grant(state, index, lock, holder)
+        _note_generation(state, lock)
         return Granted(lock.token)
     assert lock.holder is not None
     if op.take_over:
@@ -125,8 +126,8 @@ def _take_over(state: State, session: Session, lock: Lock, holder: Holder) -> No
         }
 
 
-def release(state: State, index: int, session: Session, name: str, acquisition: int) -> Result:
-    owner = session.session
+def release(state: State, index: int, session: Session, op: commands.ReleaseLock | commands.CancelAcquire) -> Result:
+    owner, name, acquisition = session.session, op.name, op.acquisition
     lock = state.locks.rows.get(name)
     if lock is None:
         return NotHeld()
@@ -181,3 +182,13 @@ def hand_on(state: State, index: int, lock: Lock) -> None:
 def _grant(state: State, index: int, lock: Lock, holder: Holder) -> None:
     lock.grant(holder, fencing_token(state.epoch, index))
     state.sessions.rows[holder.session].locks.add(lock.name)
+
+
+def _note_generation(state: State, lock: Lock) -> None:
+    """A lock that was free became held: its file, where there is one, shows by which token (Chubby, section 2.2)."""
+    if lock.name in state.keys.rows:
+        if lock.name in state.lock_generations.rows:
+            state.lock_generations.touch(lock.name)
+            state.lock_generations.rows[lock.name] = lock.token
+        else:
+            state.lock_generations.add(lock.name, lock.token)

@@ -14,16 +14,17 @@ This module hands out; what a command does is in the module of its subject.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
-from coordinator.statemachine import administration, commands, keys, locks, sessions, snapshot, views
+from coordinator.statemachine import administration, commands, files, reading, rights, sessions, snapshot, views
 from coordinator.statemachine.commands import Done, Entry, Failure, LockList, NodeCommand, Result
 from coordinator.statemachine.events import Event, GrantMade, SessionBegan, SessionEnded
-from coordinator.statemachine.keys import Item
+from coordinator.statemachine.items import Item
 from coordinator.statemachine.locks import Lock
-from coordinator.statemachine.rights import RIGHTS_FOR, Principal
+from coordinator.statemachine.performing import perform
+from coordinator.statemachine.rights import Principal
 from coordinator.statemachine.sessions import RESULTS_MAX, Session
 from coordinator.statemachine.state import State
 
@@ -177,49 +178,16 @@ class Machine:
 
     def _do(self, index: int, principal: Principal, session: Session, command: NodeCommand) -> Result:
         op = command.op
-        refused = _refuse(principal, op)
+        refused = rights.refuse(principal, op)
         if refused is not None:
             return refused
-        state = self.state
-        match op:
-            case commands.AcquireLock() | commands.ReleaseLock() | commands.CancelAcquire():
-                return self._lock(index, principal, session, op)
-            case commands.PutKey():
-                return keys.put(state, index, op)
-            case commands.DeleteKey():
-                return keys.delete(state, index, op)
-            case commands.OpenSession():
-                return sessions.open_session(state, index, principal, op)
-            case commands.CloseSession():
-                return sessions.close_session(state, index, principal, op.owner or session.session)
-            case commands.SetPrincipal():
-                return administration.set_principal(state, index, principal, op)
-            case commands.RemovePrincipal():
-                return administration.remove_principal(state, index, op)
-            case commands.AddToken():
-                return administration.add_token(state, index, principal, op)
-            case commands.RemoveToken():
-                return administration.remove_token(state, index, principal, op)
-        return Failure(commands.INVALID, f"{type(op).__name__} is not a client's command")
-
-    def _lock(
-        self,
-        index: int,
-        principal: Principal,
-        session: Session,
-        op: commands.AcquireLock | commands.ReleaseLock | commands.CancelAcquire,
-    ) -> Result:
         if isinstance(op, commands.CancelAcquire):
             in_window = session.acked <= op.number < session.acked + RESULTS_MAX
             if in_window and op.number not in session.results:
                 session.results[op.number] = Failure(commands.CANCELLED, f"request {op.number} was cancelled")
-        owner = op.owner or session.session
-        holding = sessions.own(self.state, principal, owner)
-        if holding is None:
-            return sessions.session_gone(owner)
-        if isinstance(op, commands.AcquireLock):
-            return locks.acquire(self.state, index, holding, op)
-        return locks.release(self.state, index, holding, op.name, op.acquisition)
+        result = perform(self.state, index, principal, session, op)
+        self.state.history.trim()
+        return result
 
     # --- queries ----------------------------------------------------------------------------------
 
@@ -234,26 +202,13 @@ class Machine:
         principal = state.principals.rows.get(principal_name)
         if principal is None:
             return Failure(commands.FORBIDDEN, f"no principal {principal_name!r} in this cluster")
-        refused = _refuse(principal, query)
+        refused = rights.refuse(principal, query)
         if refused is not None:
             return refused
-        match query:
-            case commands.GetKey():
-                return views.get_key(state, query.key)
-            case commands.GetLock():
-                return views.lock(state, query.name, remaining_ms)
-            case commands.ListLocks():
-                return views.list_locks(state, query.after, query.limit, remaining_ms, principal)
-            case commands.AwaitGrant():
-                return views.await_grant(state, principal, query)
-            case commands.GetSession():
-                return views.session(state, principal, query.session, remaining_ms)
-            case commands.GetToken():
-                return views.token(state, principal, query.token_id)
-            case commands.GetPrincipal():
-                return views.principal(state, query.name)
-            case commands.ListPrincipals():
-                return views.list_principals(state, query.after, query.limit)
+        answer = _ANSWERS.get(type(query))
+        if answer is None:
+            return Failure(commands.INVALID, f"{type(query).__name__} is not a query")
+        return answer(state, principal, remaining_ms, query)
 
     def list_locks(self, after: str, limit: int, remaining_ms: Callable[[int], int]) -> LockList:
         """Held locks by name, whoever may see them (for the feed)."""
@@ -270,25 +225,25 @@ class Machine:
         return snapshot.digest(self.state)
 
 
-def _refuse(principal: Principal, op: Any) -> Failure | None:
-    """Names that are none, and rights that are lacking."""
-    name = None
-    if isinstance(op, (commands.PutKey, commands.DeleteKey, commands.GetKey)):
-        name = op.key
-    elif isinstance(op, (commands.AcquireLock, commands.ReleaseLock, commands.CancelAcquire, commands.GetLock)):
-        name = op.name
-    if name is not None:
-        problem = commands.name_problem(name)
-        if problem is not None:
-            return Failure(commands.INVALID, problem)
-    rights = RIGHTS_FOR.get(type(op))
-    if rights is None:
-        return Failure(commands.INVALID, f"{type(op).__name__} is not a client's command")
-    if rights and not principal.may(*rights):
-        return Failure(commands.FORBIDDEN, f"{principal.name!r} lacks the right to {' or '.join(rights)}")
-    if rights and name is not None and not principal.reaches(name):
-        return Failure(commands.FORBIDDEN, f"{principal.name!r} may touch only what its prefixes name, not {name!r}")
-    return None
+_ANSWERS: Final[dict[type, Callable[[State, Principal, views.Remaining, Any], Result]]] = {
+    commands.GetKey: lambda state, _, __, query: reading.get_key(state, query.key),
+    commands.GetLock: lambda state, _, remaining_ms, query: views.lock(state, query.name, remaining_ms),
+    commands.ListLocks: lambda state, asker, remaining_ms, query: views.list_locks(
+        state, query.after, query.limit, remaining_ms, asker
+    ),
+    commands.AwaitGrant: lambda state, asker, _, query: views.await_grant(state, asker, query),
+    commands.GetSession: lambda state, asker, remaining_ms, query: views.session(
+        state, asker, query.session, remaining_ms
+    ),
+    commands.GetToken: lambda state, asker, _, query: views.token(state, asker, query.token_id),
+    commands.GetPrincipal: lambda state, _, __, query: views.principal(state, query.name),
+    commands.ListPrincipals: lambda state, _, __, query: views.list_principals(state, query.after, query.limit),
+    files.ReadFile: lambda state, _, __, query: reading.read_file(state, query),
+    files.GetStat: lambda state, _, __, query: reading.get_stat(state, query.path),
+    files.ReadRange: lambda state, _, __, query: reading.read_range(state, query),
+    files.ListDirectory: lambda state, _, __, query: reading.list_directory(state, query),
+    files.ReadChanges: lambda state, _, __, query: reading.read_changes(state, query),
+}
 
 
 __all__ = ["Event", "GrantMade", "Machine", "SessionBegan", "SessionEnded", "encode_entry", "encode_node_entry"]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import Any, Final, Generic, TypeVar
 
 BUCKET_MAX: Final = 1_024
@@ -105,9 +106,20 @@ class OrderedKeys(Generic[K]):
         bucket = self._buckets[place]
         seek = bisect_right if after else bisect_left
         at = seek(bucket, rank, key=self.order)
-        yield from bucket[at:] if at else bucket
+        yield from islice(bucket, at, None)
         for position in range(place + 1, len(self._buckets)):
             yield from self._buckets[position]
+
+    def seek_back(self, rank: Any | None) -> Iterator[K]:
+        """Keys before `rank` (None: from the last), the last one first. The set must not change meanwhile."""
+        place = len(self._lasts) - 1 if rank is None else min(bisect_left(self._lasts, rank), len(self._lasts) - 1)
+        if place < 0:
+            return
+        bucket = self._buckets[place]
+        at = len(bucket) if rank is None else bisect_left(bucket, rank, key=self.order)
+        yield from reversed(bucket[:at])
+        for position in range(place - 1, -1, -1):
+            yield from reversed(self._buckets[position])
 
     def page(self, after: K | None, limit: int) -> list[K]:
         """At most `limit` keys, from the first behind `after` (None: from the first) on."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
-from coordinator.statemachine import commands, locks
+from coordinator.statemachine import commands, locks, namespace
 from coordinator.statemachine.commands import Done, Failure, Result, SessionOpened
 from coordinator.statemachine.events import SessionBegan, SessionEnded
 
@@ -25,7 +25,7 @@ RESULTS_MAX: Final = 4_096
 
 
 class Session:
-    __slots__ = ("acked", "locks", "nonce", "principal", "results", "session", "ttl_ms", "waiting")
+    __slots__ = ("acked", "files", "locks", "nonce", "principal", "results", "session", "ttl_ms", "waiting")
 
     def __init__(self, session: int, principal: str, ttl_ms: int, nonce: bytes) -> None:
         self.session = session
@@ -38,6 +38,8 @@ class Session:
         """Results by request number, from `acked` on; numbers come out of order and with gaps (history 12)."""
         self.locks: set[str] = set()
         """Names that this session holds. Whoever goes over them sorts them: a set has no order that replicas share."""
+        self.files: set[str] = set()
+        """Ephemeral files that live with it. Sorted, too."""
         self.waiting: dict[str, dict[int, None]] = {}
         """Names that it waits for, and for each the acquisitions in their order in line. Names are sorted as those of
         `locks` are: a replica that began with a snapshot came by them in another order."""
@@ -96,10 +98,8 @@ def open_session(state: State, index: int, principal: Principal, op: commands.Op
     return SessionOpened(index, op.ttl_ms)
 
 
-def close_session(state: State, index: int, principal: Principal, owner: int) -> Result:
-    if own(state, principal, owner) is None:
-        return session_gone(owner)
-    end_sessions(state, index, (owner,))
+def close_session(state: State, index: int, owner: Session, op: commands.CloseSession) -> Result:
+    end_sessions(state, index, (owner.session,))
     return Done(index, existed=True)
 
 
@@ -116,5 +116,7 @@ def end_sessions(state: State, index: int, ended: Iterable[int]) -> None:
         for name in sorted(session.locks):
             locks.let_go(state, name)
             freed[name] = None
+        for path in sorted(session.files):
+            namespace.detach(state, index, number, path)
     for name in freed:
         locks.hand_on(state, index, state.locks.rows[name])

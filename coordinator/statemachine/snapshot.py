@@ -26,8 +26,9 @@ import msgspec
 
 from coordinator.statemachine import snapshot_v1
 from coordinator.statemachine.commands import Holder, Result, SetPrincipal
-from coordinator.statemachine.keys import Item
+from coordinator.statemachine.items import Item
 from coordinator.statemachine.locks import Lock
+from coordinator.statemachine.namespace import restore_item
 from coordinator.statemachine.rights import Principal
 from coordinator.statemachine.sessions import Session
 from coordinator.statemachine.snapshot_v1 import SnapshotDamaged
@@ -98,9 +99,36 @@ class _Waiters(_Item, tag=5, frozen=True):
 
 class _Key(_Item, tag=6, frozen=True):
     key: str
-    value: bytes
+    value: bytes | None
     revision: int
     version: int
+    instance: int
+    ephemeral: bool = False
+
+
+class _Ephemeral(_Item, tag=8, frozen=True):
+    path: str
+    sessions: tuple[int, ...]
+
+
+class _LockGeneration(_Item, tag=9, frozen=True):
+    path: str
+    token: int
+
+
+class _History(_Item, tag=10, frozen=True):
+    """`following` is the number of the next change. The changes come after it, from the newest on."""
+
+    compacted: int
+    following: int
+
+
+class _Change(_Item, tag=11, frozen=True):
+    """What came after it is known from the changes before it here, and from the keys."""
+
+    revision: int
+    key: str
+    before: Item | None
 
 
 class End(_Item, tag=7, frozen=True):
@@ -108,7 +136,20 @@ class End(_Item, tag=7, frozen=True):
     hash: bytes
 
 
-_Items = list[_Head | _Principal | _Session | _Results | _Lock | _Waiters | _Key | End]
+_Items = list[
+    _Head
+    | _Principal
+    | _Session
+    | _Results
+    | _Lock
+    | _Waiters
+    | _Key
+    | _Ephemeral
+    | _LockGeneration
+    | _History
+    | _Change
+    | End
+]
 
 _encoder = msgspec.msgpack.Encoder()
 _frames = msgspec.msgpack.Decoder(_Items)
@@ -148,6 +189,10 @@ def _lock_items(_: str, frozen: tuple[_Lock, list[Holder]]) -> Iterator[_Item]:
         yield _Waiters(waiters[start : start + PART_MAX])
 
 
+def _key_items(key: str, item: Item) -> tuple[_Item]:
+    return (_Key(key, item.value, item.revision, item.version, item.instance, item.ephemeral),)
+
+
 def _same(row: Any) -> Any:
     return row
 
@@ -156,7 +201,10 @@ _TABLES: Final[tuple[tuple[str, Callable[[Any], Any], Callable[[Any, Any], Itera
     ("principals", _freeze_principal, lambda name, frozen: (frozen,)),
     ("sessions", _freeze_session, _session_items),
     ("locks", _freeze_lock, _lock_items),
-    ("keys", _same, lambda key, item: (_Key(key, item.value, item.revision, item.version),)),
+    ("keys", _same, _key_items),
+    ("ephemerals", _same, lambda path, attached: (_Ephemeral(path, attached),)),
+    ("lock_generations", _same, lambda path, token: (_LockGeneration(path, token),)),
+    ("history", _same, lambda _, change: (_Change(change.revision, change.key, change.before),)),
 )
 """Field of the state, freeze, items. Sessions come before what names them."""
 
@@ -169,13 +217,18 @@ class Dump:
     """
 
     def __init__(self, state: State, *, attached: bool = True) -> None:
-        head = _Head(state.cluster_id, state.cluster_name, state.epoch, state.applied)
+        head = (
+            _Head(state.cluster_id, state.cluster_name, state.epoch, state.applied),
+            _History(state.history.compacted, state.history.order.following),
+        )
         self.applied = state.applied
         """The index that this is the state of."""
         self._walks: list[tuple[Walk[Any, Any], Callable[[Any, Any], Any]]] = []
         for field, freeze, items in _TABLES:
-            table: Table[Any, Any] = getattr(state, field)
-            self._walks.append((Walk(table, freeze, attached=attached), items))
+            walk = Walk(getattr(state, field), freeze, attached=attached)
+            if field == "history":
+                walk.begin_behind(state.history.order.following)
+            self._walks.append((walk, items))
         self._hash = hashlib.blake2b(digest_size=16)
         self._frames = self._all(head)
         self.bytes = 0
@@ -208,7 +261,7 @@ class Dump:
             walk.close()
         self._frames = iter(())
 
-    def _all(self, head: _Head) -> Iterator[bytes]:
+    def _all(self, head: tuple[_Item, ...]) -> Iterator[bytes]:
         start = MAGIC + VERSION.to_bytes(2, "big") + bytes(2)
         self._hash.update(start)
         yield start
@@ -234,8 +287,8 @@ class Dump:
         self._hash.update(frame)
         return frame
 
-    def _items(self, head: _Head) -> Iterator[_Item]:
-        yield head
+    def _items(self, head: tuple[_Item, ...]) -> Iterator[_Item]:
+        yield from head
         for walk, items in self._walks:
             while not walk.over:
                 for key, frozen in walk.page(PAGE):
@@ -265,6 +318,10 @@ class Loader:
             _Lock: self._add_lock,
             _Waiters: self._add_waiters,
             _Key: self._add_key,
+            _Ephemeral: self._add_ephemeral,
+            _LockGeneration: self._add_lock_generation,
+            _History: self._add_history,
+            _Change: self._add_change,
             End: self._end,
         }
         self._session: Session | None = None
@@ -296,6 +353,7 @@ class Loader:
             self._waiting.clear()
         elif not self._ended:
             raise SnapshotDamaged(f"the snapshot ends too early, after {self._items} items")
+        self._state.history.loaded()
         if self._waiting:
             raise SnapshotDamaged("bytes follow the end of the snapshot")
         return self._state
@@ -361,7 +419,7 @@ class Loader:
         lock.holder = stored.holder
         lock.token = stored.token
         self._append(self._state.locks, stored.name, lock)
-        self._session_of(stored.holder).locks.add(stored.name)
+        self._session_of(stored.holder.session).locks.add(stored.name)
 
     def _add_waiters(self, stored: _Waiters) -> None:
         lock = self._lock
@@ -369,18 +427,34 @@ class Loader:
             raise SnapshotDamaged("waiters without a lock")
         for holder in stored.waiters:
             lock.queue[holder.session, holder.acquisition] = holder
-            self._session_of(holder).waits(lock.name, holder.acquisition)
+            self._session_of(holder.session).waits(lock.name, holder.acquisition)
         self._state.waiting += len(stored.waiters)
 
     def _add_key(self, stored: _Key) -> None:
-        state = self._state
-        self._append(state.keys, stored.key, Item(stored.value, stored.revision, stored.version))
-        state.key_bytes += len(stored.key) + len(stored.value)
+        item = Item(stored.value, stored.revision, stored.version, stored.instance, stored.ephemeral)
+        if stored.key in self._state.keys.rows:
+            raise SnapshotDamaged(f"{stored.key!r} is there twice")
+        restore_item(self._state, stored.key, item)
 
-    def _session_of(self, holder: Holder) -> Session:
-        session = self._state.sessions.rows.get(holder.session)
+    def _add_ephemeral(self, stored: _Ephemeral) -> None:
+        self._append(self._state.ephemerals, stored.path, stored.sessions)
+        for session in stored.sessions:
+            self._session_of(session).files.add(stored.path)
+
+    def _add_lock_generation(self, stored: _LockGeneration) -> None:
+        self._append(self._state.lock_generations, stored.path, stored.token)
+
+    def _add_history(self, stored: _History) -> None:
+        self._state.history.begin(stored.compacted, stored.following)
+
+    def _add_change(self, stored: _Change) -> None:
+        history = self._state.history
+        history.prepend(stored.revision, stored.key, stored.before, self._state.keys.rows.get(stored.key))
+
+    def _session_of(self, number: int) -> Session:
+        session = self._state.sessions.rows.get(number)
         if session is None:
-            raise SnapshotDamaged(f"session {holder.session} has a place in line and is not there")
+            raise SnapshotDamaged(f"session {number} has something and is not there")
         return session
 
     @staticmethod
@@ -402,8 +476,10 @@ def _load_v1(loader: Loader, old: snapshot_v1.State) -> None:
     for lock in old.locks:
         loader._add_lock(_Lock(lock.name, lock.holder, lock.token))
         loader._add_waiters(_Waiters(lock.queue))
-    for key in old.keys:
-        loader._add_key(_Key(*key))
+    for key, value, revision, version in old.keys:
+        # When it was created is not known; no later one gets an instance that is not greater.
+        loader._add_key(_Key(key, value, revision, version, revision))
+    loader._add_history(_History(old.applied, 1))
 
 
 # --- at once --------------------------------------------------------------------------------------

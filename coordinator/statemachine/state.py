@@ -6,8 +6,10 @@ Who changes it is in the modules beside this one, by subject; what it is as byte
 from __future__ import annotations
 
 from coordinator.statemachine.events import Event
-from coordinator.statemachine.keys import Item
+from coordinator.statemachine.history import History
+from coordinator.statemachine.items import Item
 from coordinator.statemachine.locks import Lock
+from coordinator.statemachine.paths import path_order
 from coordinator.statemachine.rights import Principal
 from coordinator.statemachine.sessions import Session
 from coordinator.statemachine.tables import Table
@@ -16,17 +18,22 @@ from coordinator.statemachine.tables import Table
 class State:
     __slots__ = (
         "applied",
+        "children",
         "cluster_id",
         "cluster_name",
+        "ephemerals",
         "epoch",
         "events",
+        "history",
         "key_bytes",
         "keys",
+        "lock_generations",
         "locks",
         "nonces",
         "principals",
         "sessions",
         "tokens",
+        "undo",
         "waiting",
     )
 
@@ -39,12 +46,22 @@ class State:
         self.sessions: Table[int, Session] = Table()
         self.locks: Table[str, Lock] = Table()
         """Locks that are held; a free name costs nothing."""
-        self.keys: Table[str, Item] = Table()
+        self.keys: Table[str, Item] = Table(path_order)
+        """Files, and directories that were made, by path."""
+        self.ephemerals: Table[str, tuple[int, ...]] = Table()
+        """Sessions that each ephemeral file lives with, in the order of their attaching."""
+        self.lock_generations: Table[str, int] = Table()
+        """Of each path that was locked since it is there, the token under which it last became held."""
+        self.history = History()
         # What follows can be told from the tables, and is kept since asking is frequent.
         self.tokens: dict[str, str] = {}
         """Token id to the name of its principal."""
         self.nonces: dict[tuple[str, bytes], int] = {}
+        self.children: dict[str, int] = {}
+        """How much is directly in each directory that is not empty, made or implied; "" the root."""
         self.waiting = 0
         self.key_bytes = 0
         self.events: list[Event] = []
         """What the host must tell others, in order, until it takes them. No part of a snapshot."""
+        self.undo: list[tuple[tuple[int, ...], int]] | None = None
+        """Within a transaction: for each change of it, what the change does not say (`namespace.take_back`)."""

@@ -8,13 +8,31 @@ comparison with None.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable
-from typing import Any, Generic, TypeVar
+from collections.abc import Callable, Mapping
+from typing import Any, Generic, Protocol, TypeVar
 
 from coordinator.statemachine.ordered import OrderedKeys
 
 K = TypeVar("K", int, str)
 R = TypeVar("R")
+
+
+class _Order(Protocol[K]):
+    def rank(self, key: K) -> Any: ...
+
+    def page(self, after: K | None, limit: int) -> list[K]: ...
+
+
+class _Walked(Protocol[K, R]):
+    """What can be walked over."""
+
+    @property
+    def rows(self) -> Mapping[K, R]: ...
+
+    @property
+    def order(self) -> _Order[K]: ...
+
+    walk: Walk[K, R] | None
 
 
 class Table(Generic[K, R]):
@@ -54,8 +72,8 @@ class Walk(Generic[K, R]):
 
     __slots__ = ("_cursor", "_freeze", "_heap", "_kept", "_rank", "_table", "over")
 
-    def __init__(self, table: Table[K, R], freeze: Callable[[R], Any], *, attached: bool) -> None:
-        self._table: Table[K, R] = table
+    def __init__(self, table: _Walked[K, R], freeze: Callable[[R], Any], *, attached: bool) -> None:
+        self._table: _Walked[K, R] = table
         self._freeze = freeze
         self._cursor: K | None = None
         """The last key that was gone over, or would have been if it had been there."""
@@ -69,6 +87,10 @@ class Walk(Generic[K, R]):
         if attached:
             assert table.walk is None, "one walk over a table at a time"
             table.walk = self
+
+    def begin_behind(self, key: K) -> None:
+        """Leave out `key` and what comes before it."""
+        self._cursor, self._rank = key, self._table.order.rank(key)
 
     def touch(self, key: K) -> None:
         if key in self._kept:

@@ -7,7 +7,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 from coordinator.statemachine import commands, sessions
-from coordinator.statemachine.commands import Failure, Granted, KeyValue, LockList, LockView, NotHeld, Queued, Result
+from coordinator.statemachine.commands import Failure, Granted, LockList, LockView, NotHeld, Queued, Result
 
 if TYPE_CHECKING:
     from coordinator.statemachine.ordered import OrderedKeys
@@ -19,11 +19,6 @@ LISTED_WAITERS_MAX: Final = 50
 
 Remaining = Callable[[int], int]
 """What is left of a session's lease in milliseconds, by the leader."""
-
-
-def get_key(state: State, key: str) -> Result:
-    item = state.keys.rows.get(key)
-    return KeyValue(item.value, item.revision, item.version) if item else KeyValue(None)
 
 
 def lock(state: State, name: str, remaining_ms: Remaining) -> LockView:
