@@ -132,6 +132,29 @@ class RemoveToken(WireStruct, tag=11, frozen=True):
     token_id: str
 
 
+class Transact(WireStruct, tag=30, frozen=True):
+    """Where all of `compares` hold, do `then`, else `otherwise`: all of it or nothing. What comes later sees what came
+    before. An operation that is refused undoes everything. No key is changed twice."""
+
+    compares: tuple[files.Compare, ...]
+    then: tuple[TransactionOp, ...]
+    otherwise: tuple[TransactionOp, ...] = ()
+
+
+TransactionOp = (
+    PutKey
+    | DeleteKey
+    | files.CreateFile
+    | files.MakeDirectory
+    | files.WriteFile
+    | files.DeletePath
+    | files.DeleteRange
+    | files.AddToKey
+    | files.ReadFile
+    | files.ReadRange
+    | Transact
+)
+
 ClientOp = (
     OpenSession
     | CloseSession
@@ -153,6 +176,7 @@ ClientOp = (
     | files.AttachFile
     | files.DetachFile
     | files.Compact
+    | Transact
 )
 
 
@@ -377,6 +401,22 @@ class Failure(WireStruct, tag=14, frozen=True):
     message: str
 
 
+class Transacted(WireStruct, tag=30, frozen=True):
+    """Done. `succeeded` says whether the comparisons held; `results` are those of the branch that was taken."""
+
+    revision: int
+    succeeded: bool
+    results: tuple[Result, ...]
+
+
+class Aborted(WireStruct, tag=31, frozen=True):
+    """Nothing was done: the operation at `place` (in the branch that was taken, then in the transaction that stands
+    there, and so on) was refused."""
+
+    place: tuple[int, ...]
+    refusal: Failure | files.Mismatch | files.Compacted
+
+
 Result = (
     SessionOpened
     | Granted
@@ -402,6 +442,8 @@ Result = (
     | files.DirectoryList
     | files.ChangePage
     | files.Compacted
+    | Transacted
+    | Aborted
 )
 
 SESSION_GONE: Final = "session-gone"

@@ -27,6 +27,9 @@ COMPARES_MAX: Final = 128
 OPERATIONS_MAX: Final = 128
 """Of one transaction, those of its branches together."""
 NESTING_MAX: Final = 4
+"""Transactions within one another, the outermost with them."""
+TRANSACTION_READ_BYTES_MAX: Final = 65_536
+"""Of what one transaction reads: its result is kept until it is acknowledged."""
 ANY_GENERATION: Final = -1
 
 # --- commands -------------------------------------------------------------------------------------

@@ -33,6 +33,10 @@ SEQUENCE_PLACES: Final = 1_000
 COUNTER_MAX: Final = 2**63 - 1
 
 
+class ChangedTwice(Exception):
+    """A transaction is about to change a key that it has changed before."""
+
+
 # --- the one door ---------------------------------------------------------------------------------
 
 
@@ -40,6 +44,10 @@ def write(state: State, index: int, key: str, after: Item | None, owner: Session
     """Let `after` be at `key` from this entry on; None: nothing. `owner`: the session that an ephemeral file that
     was not there depends on. `room` was asked before, where it takes some."""
     before = state.keys.rows.get(key)
+    if state.undo is not None:
+        past = state.history.past.get(key)
+        if past is not None and past[-1].revision == index:
+            raise ChangedTwice(key)
     _place(state, key, before, after)
     attached: tuple[int, ...] = ()
     lock_generation = 0

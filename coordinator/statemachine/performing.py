@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
-from coordinator.statemachine import administration, commands, files, locks, namespace, sessions
+from coordinator.statemachine import administration, commands, files, locks, namespace, reading, sessions, transactions
 from coordinator.statemachine.commands import Result
 
 if TYPE_CHECKING:
@@ -60,4 +60,9 @@ _PERFORMERS: Final[dict[type, Performer]] = {
     files.AttachFile: _owned(namespace.attach_file),
     files.DetachFile: _owned(namespace.detach_file),
     files.Compact: _plain(namespace.compact),
+    files.ReadFile: _plain(lambda state, _, query: reading.read_file(state, query)),
+    files.ReadRange: _plain(lambda state, _, query: reading.read_range(state, query)),
+    commands.Transact: lambda state, index, principal, session, op: transactions.transact(
+        state, op, principal, lambda inner: perform(state, index, principal, session, inner)
+    ),
 }

@@ -54,6 +54,8 @@ RULES: Final[dict[type, Rule]] = {
     files.AttachFile: Rule((WRITE,), "path"),
     files.DetachFile: Rule((), "path"),
     files.Compact: Rule((ADMINISTER,)),
+    commands.Transact: Rule(()),
+    files.Compare: Rule((READ,), "key"),
     commands.GetKey: Rule((READ,), "key"),
     commands.GetLock: Rule((READ, LOCK), "name"),
     commands.ListLocks: Rule((READ, LOCK)),
@@ -68,7 +70,8 @@ RULES: Final[dict[type, Rule]] = {
     files.ListDirectory: Rule((READ,), "directory"),
     files.ReadChanges: Rule((READ,), "range"),
 }
-"""Letting go takes no right: whoever lost the right to lock must still be able to release."""
+"""A transaction is held to the rules of all that is in it. Letting go takes no right: whoever lost the right to lock
+must still be able to release."""
 
 
 _SPANS: Final = frozenset(("range", "directory"))
