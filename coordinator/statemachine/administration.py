@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from coordinator.statemachine import commands, locks
+from coordinator.statemachine import commands, locking
 from coordinator.statemachine.commands import Done, Failure, Result
+from coordinator.statemachine.lock_commands import RaiseEpoch
+from coordinator.statemachine.locks import EPOCH_MAX
 from coordinator.statemachine.rights import PREFIXES_MAX, PRINCIPALS_MAX, TOKENS_MAX, Principal
 
 if TYPE_CHECKING:
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
 def genesis(state: State, index: int, op: commands.Genesis) -> Result:
     if state.cluster_id:
         return Failure(commands.INVALID, "not a command that a node may give here")
+    if not 0 <= op.epoch <= EPOCH_MAX:
+        return Failure(commands.INVALID, f"an epoch from 0 to {EPOCH_MAX}, got {op.epoch}")
     state.cluster_id, state.cluster_name, state.epoch = op.cluster_id, op.name, op.epoch
     for given in op.principals:
         if given.name not in state.principals.rows:
@@ -24,6 +28,13 @@ def genesis(state: State, index: int, op: commands.Genesis) -> Result:
             state.principals.rows[token.principal].tokens[token.token_id] = token.key
             state.tokens[token.token_id] = token.principal
     return Done(index)
+
+
+def raise_epoch(state: State, index: int, op: RaiseEpoch) -> Result:
+    if not state.epoch < op.epoch <= EPOCH_MAX:
+        return Failure(commands.INVALID, f"an epoch above {state.epoch} and up to {EPOCH_MAX}, got {op.epoch}")
+    state.epoch = op.epoch
+    return Done(index, existed=True)
 
 
 def set_principal(state: State, index: int, asker: Principal, op: commands.SetPrincipal) -> Result:
@@ -63,9 +74,11 @@ def remove_principal(state: State, index: int, op: commands.RemovePrincipal) -> 
         del state.tokens[token_id]
     # Its sessions run out by themselves, since nobody may keep them alive: a lease that can still be proven is not
     # broken. But nothing more is granted to them.
+    left: list[str] = []
     for session in state.sessions.rows.values():
         if session.principal == op.name:
-            locks.leave_lines(state, session)
+            left += locking.leave_lines(state, session)
+    locking.hand_on(state, index, left)
     return Done(index, existed=True)
 
 

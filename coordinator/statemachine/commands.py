@@ -3,7 +3,8 @@
 Commands change the state and go through the log; queries read it; results answer both. All of them are
 frozen msgspec structs, encoded as arrays with an integer tag, so that a command costs about a microsecond
 each way. This module holds names and limits only: what a command *does* is in the module of its subject, and said in
-`docs/semantics.md`. The words of the namespace are in `files.py`.
+`docs/semantics.md`. The words of the namespace are in `files.py`, those of locks beyond the exclusive one of one name
+in `lock_commands.py`.
 
 Words: a *session* is a client's life as the log sees it; a *holder* is a session and an acquisition; an
 *acquisition* is one attempt of a session to hold a name, numbered by the client.
@@ -14,8 +15,10 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from coordinator.statemachine import files
+from coordinator.statemachine import files, lock_commands
 from coordinator.statemachine.structs import WireStruct
+
+Holder = lock_commands.Holder
 
 ENTRY_VERSION: Final = 1
 
@@ -177,6 +180,11 @@ ClientOp = (
     | files.DetachFile
     | files.Compact
     | Transact
+    | lock_commands.Acquire
+    | lock_commands.Release
+    | lock_commands.ChangeMode
+    | lock_commands.HandOver
+    | lock_commands.ForceRelease
 )
 
 
@@ -196,7 +204,7 @@ class ExpireSessions(WireStruct, tag=101, frozen=True):
     sessions: tuple[int, ...]
 
 
-NodeOp = Genesis | ExpireSessions
+NodeOp = Genesis | ExpireSessions | lock_commands.EndLockDelays | lock_commands.RaiseEpoch
 Op = ClientOp | NodeOp
 
 
@@ -292,16 +300,13 @@ Query = (
     | files.ReadRange
     | files.ListDirectory
     | files.ReadChanges
+    | lock_commands.GetLockState
+    | lock_commands.CheckSequencer
+    | lock_commands.ListBreaks
 )
 
 
 # --- results --------------------------------------------------------------------------------------
-
-
-class Holder(WireStruct, frozen=True):
-    session: int
-    acquisition: int
-    principal: str
 
 
 class SessionOpened(WireStruct, tag=1, frozen=True):
@@ -444,6 +449,11 @@ Result = (
     | files.Compacted
     | Transacted
     | Aborted
+    | lock_commands.Deadlock
+    | lock_commands.LockState
+    | lock_commands.SequencerState
+    | lock_commands.BreakList
+    | lock_commands.Broken
 )
 
 SESSION_GONE: Final = "session-gone"

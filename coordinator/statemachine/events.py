@@ -23,4 +23,21 @@ class SessionEnded(NamedTuple):
     session: int
 
 
-Event = GrantMade | SessionBegan | SessionEnded
+class LockDelayed(NamedTuple):
+    """A holder died: `name` stays unavailable until the leader, after `delay_ms`, proposes the end of the delay that is
+    `since` this index."""
+
+    name: str
+    since: int
+    delay_ms: int
+
+
+class LockBroken(NamedTuple):
+    """A hold was ended by force."""
+
+    session: int
+    name: str
+    acquisition: int
+
+
+Event = GrantMade | SessionBegan | SessionEnded | LockDelayed | LockBroken

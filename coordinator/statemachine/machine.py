@@ -18,7 +18,18 @@ from typing import Any, Final
 
 import msgspec
 
-from coordinator.statemachine import administration, commands, files, reading, rights, sessions, snapshot, views
+from coordinator.statemachine import (
+    administration,
+    commands,
+    files,
+    lock_commands,
+    locking,
+    reading,
+    rights,
+    sessions,
+    snapshot,
+    views,
+)
 from coordinator.statemachine.commands import Done, Entry, Failure, LockList, NodeCommand, Result
 from coordinator.statemachine.events import Event, GrantMade, SessionBegan, SessionEnded
 from coordinator.statemachine.items import Item
@@ -128,8 +139,12 @@ class Machine:
             case commands.Genesis():
                 return administration.genesis(self.state, index, op)
             case commands.ExpireSessions():
-                sessions.end_sessions(self.state, index, op.sessions)
+                sessions.end_sessions(self.state, index, op.sessions, died=True)
                 return Done(index)
+            case lock_commands.EndLockDelays():
+                return locking.end_delays(self.state, index, op)
+            case lock_commands.RaiseEpoch():
+                return administration.raise_epoch(self.state, index, op)
         return Failure(commands.INVALID, "not a command that a node may give here")
 
     def _apply_request(self, index: int, entry: Entry) -> Result:
@@ -214,6 +229,12 @@ class Machine:
         """Held locks by name, whoever may see them (for the feed)."""
         return views.list_locks(self.state, after, limit, remaining_ms)
 
+    def delays(self) -> list[tuple[str, int, int]]:
+        """The lock-delays under way, for a new leader to count: name, the index since which, milliseconds."""
+        rows = self.state.locks.rows
+        found = [(name, rows[name].delay) for name in sorted(self.state.delayed)]
+        return [(name, delay.since, delay.delay_ms) for name, delay in found if delay is not None]
+
     # --- snapshots --------------------------------------------------------------------------------
 
     def adopt(self, state: State) -> None:
@@ -243,6 +264,9 @@ _ANSWERS: Final[dict[type, Callable[[State, Principal, views.Remaining, Any], Re
     files.ReadRange: lambda state, _, __, query: reading.read_range(state, query),
     files.ListDirectory: lambda state, _, __, query: reading.list_directory(state, query),
     files.ReadChanges: lambda state, _, __, query: reading.read_changes(state, query),
+    lock_commands.GetLockState: lambda state, _, __, query: views.lock_state(state, query.name),
+    lock_commands.CheckSequencer: lambda state, _, __, query: views.check_sequencer(state, query.sequencer),
+    lock_commands.ListBreaks: lambda state, _, __, query: views.list_breaks(state, query.after, query.limit),
 }
 
 

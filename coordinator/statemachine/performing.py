@@ -5,7 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
-from coordinator.statemachine import administration, commands, files, locks, namespace, reading, sessions, transactions
+from coordinator.statemachine import (
+    administration,
+    commands,
+    files,
+    lock_changes,
+    lock_commands,
+    locking,
+    namespace,
+    reading,
+    sessions,
+    transactions,
+)
 from coordinator.statemachine.commands import Result
 
 if TYPE_CHECKING:
@@ -42,9 +53,14 @@ def _owned(act: Callable[[State, int, Session, Any], Result]) -> Performer:
 _PERFORMERS: Final[dict[type, Performer]] = {
     commands.OpenSession: _asked(sessions.open_session),
     commands.CloseSession: _owned(sessions.close_session),
-    commands.AcquireLock: _owned(locks.acquire),
-    commands.ReleaseLock: _owned(locks.release),
-    commands.CancelAcquire: _owned(locks.release),
+    commands.AcquireLock: _owned(locking.acquire),
+    commands.ReleaseLock: _owned(locking.release),
+    commands.CancelAcquire: _owned(locking.cancel),
+    lock_commands.Acquire: _owned(locking.acquire_names),
+    lock_commands.Release: _owned(locking.release_names),
+    lock_commands.ChangeMode: _owned(lock_changes.change_mode),
+    lock_commands.HandOver: _owned(lock_changes.hand_over),
+    lock_commands.ForceRelease: _asked(lock_changes.force_release),
     commands.PutKey: _plain(namespace.put),
     commands.DeleteKey: _plain(namespace.delete),
     commands.SetPrincipal: _asked(administration.set_principal),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, Final, Literal, NamedTuple
 
-from coordinator.statemachine import commands, files
+from coordinator.statemachine import commands, files, lock_commands
 from coordinator.statemachine.commands import (
     ADMINISTER,
     LOCK,
@@ -30,7 +30,7 @@ class Rule(NamedTuple):
     touched, or how a range is named; "": nothing that has a name."""
 
     rights: tuple[str, ...]
-    subject: Literal["", "key", "name", "path", "range", "directory"] = ""
+    subject: Literal["", "key", "name", "names", "path", "range", "directory"] = ""
 
 
 RULES: Final[dict[type, Rule]] = {
@@ -56,6 +56,14 @@ RULES: Final[dict[type, Rule]] = {
     files.Compact: Rule((ADMINISTER,)),
     commands.Transact: Rule(()),
     files.Compare: Rule((READ,), "key"),
+    lock_commands.Acquire: Rule((LOCK,), "names"),
+    lock_commands.Release: Rule((), "names"),
+    lock_commands.ChangeMode: Rule((LOCK,), "name"),
+    lock_commands.HandOver: Rule((LOCK,), "name"),
+    lock_commands.ForceRelease: Rule((ADMINISTER,), "name"),
+    lock_commands.GetLockState: Rule((READ, LOCK), "name"),
+    lock_commands.CheckSequencer: Rule(()),
+    lock_commands.ListBreaks: Rule((ADMINISTER,)),
     commands.GetKey: Rule((READ,), "key"),
     commands.GetLock: Rule((READ, LOCK), "name"),
     commands.ListLocks: Rule((READ, LOCK)),
@@ -112,17 +120,29 @@ def refuse(principal: Principal, op: Any) -> Failure | None:
     if rule is None:
         return Failure(commands.INVALID, f"{type(op).__name__} is not a client's command")
     rights, subject = rule
-    if subject:
-        if subject in _SPANS:
-            return _refuse_span(principal, rights, op)
-        name = getattr(op, subject)
-        problem = name_problem(name)
-        if problem is not None:
-            return Failure(commands.INVALID, problem)
-        if rights and principal.prefixes and principal.may(*rights) and not principal.reaches(name):
-            return _out_of_reach(principal, name)
+    if subject in _SPANS:
+        return _refuse_span(principal, rights, op)
+    if subject == "names":
+        for name in op.names:
+            refused = refuse_name(principal, rights, name)
+            if refused is not None:
+                return refused
+    elif subject:
+        return refuse_name(principal, rights, getattr(op, subject))
     if rights and not principal.may(*rights):
         return _lacks(principal, rights)
+    return None
+
+
+def refuse_name(principal: Principal, rights: tuple[str, ...], name: str) -> Failure | None:
+    problem = name_problem(name)
+    if problem is not None:
+        return Failure(commands.INVALID, problem)
+    if rights:
+        if not principal.may(*rights):
+            return _lacks(principal, rights)
+        if not principal.reaches(name):
+            return _out_of_reach(principal, name)
     return None
 
 

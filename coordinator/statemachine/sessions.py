@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
-from coordinator.statemachine import commands, locks, namespace
+from coordinator.statemachine import commands, locking, namespace
 from coordinator.statemachine.commands import Done, Failure, Result, SessionOpened
 from coordinator.statemachine.events import SessionBegan, SessionEnded
 
@@ -36,13 +36,30 @@ class Session:
         """Every number below is answered as far as the client is concerned."""
         self.results: dict[int, Result] = {}
         """Results by request number, from `acked` on; numbers come out of order and with gaps (history 12)."""
-        self.locks: set[str] = set()
-        """Names that this session holds. Whoever goes over them sorts them: a set has no order that replicas share."""
+        self.locks: dict[str, dict[int, None]] = {}
+        """Names that this session holds, and for each the acquisitions in the order of their grants. Whoever goes over
+        the names sorts them: a replica that began with a snapshot came by them in another order."""
+        self.waiting: dict[str, dict[int, None]] = {}
+        """Names that it waits for, and for each the acquisitions in their order in line. Sorted, too."""
         self.files: set[str] = set()
         """Ephemeral files that live with it. Sorted, too."""
-        self.waiting: dict[str, dict[int, None]] = {}
-        """Names that it waits for, and for each the acquisitions in their order in line. Names are sorted as those of
-        `locks` are: a replica that began with a snapshot came by them in another order."""
+
+    def holds(self, name: str, acquisition: int) -> None:
+        held = self.locks.get(name)
+        if held is None:
+            self.locks[name] = {acquisition: None}
+        else:
+            held[acquisition] = None
+
+    def holds_no_more(self, name: str, acquisition: int) -> None:
+        held = self.locks[name]
+        del held[acquisition]
+        if not held:
+            del self.locks[name]
+
+    def holding(self, name: str) -> int | None:
+        """The first acquisition of this session that holds `name`."""
+        return next(iter(self.locks.get(name, ())), None)
 
     def waits(self, name: str, acquisition: int) -> None:
         self.waiting.setdefault(name, {})[acquisition] = None
@@ -52,6 +69,11 @@ class Session:
         del waiting[acquisition]
         if not waiting:
             del self.waiting[name]
+
+    @staticmethod
+    def renumber(names: dict[str, dict[int, None]], name: str, before: int, after: int) -> None:
+        """In `locks` or `waiting`: what was acquisition `before` is `after`, in the same place."""
+        names[name] = {after if number == before else number: None for number in names[name]}
 
     def waiting_for(self, name: str) -> int | None:
         """The first acquisition of this session that waits for `name`."""
@@ -99,24 +121,22 @@ def open_session(state: State, index: int, principal: Principal, op: commands.Op
 
 
 def close_session(state: State, index: int, owner: Session, op: commands.CloseSession) -> Result:
-    end_sessions(state, index, (owner.session,))
+    end_sessions(state, index, (owner.session,), died=False)
     return Done(index, existed=True)
 
 
-def end_sessions(state: State, index: int, ended: Iterable[int]) -> None:
-    """End sessions, all of them before anything is granted: what one frees must not go to another that ends too."""
-    freed: dict[str, None] = {}
+def end_sessions(state: State, index: int, ended: Iterable[int], *, died: bool) -> None:
+    """End sessions, all of them before anything is granted: what one frees must not go to another that ends too.
+    `died`: they ran out; one that is closed lets go."""
+    freed: list[str] = []
     for number in ended:
         if number not in state.sessions.rows:
             continue
         session = state.sessions.remove(number)
         state.nonces.pop((session.principal, session.nonce), None)
         state.events.append(SessionEnded(number))
-        locks.leave_lines(state, session)
-        for name in sorted(session.locks):
-            locks.let_go(state, name)
-            freed[name] = None
+        freed += locking.leave_lines(state, session)
+        freed += locking.let_go_of_all(state, index, session, died=died)
         for path in sorted(session.files):
             namespace.detach(state, index, number, path)
-    for name in freed:
-        locks.hand_on(state, index, state.locks.rows[name])
+    locking.hand_on(state, index, freed)

@@ -25,8 +25,10 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from coordinator.statemachine import snapshot_v1
-from coordinator.statemachine.commands import Holder, Result, SetPrincipal
+from coordinator.statemachine.commands import Result, SetPrincipal
 from coordinator.statemachine.items import Item
+from coordinator.statemachine.lock_changes import add_break
+from coordinator.statemachine.lock_commands import EXCLUSIVE, Break, Delay, Grant, Mode, Waiter
 from coordinator.statemachine.locks import Lock
 from coordinator.statemachine.namespace import restore_item
 from coordinator.statemachine.rights import Principal
@@ -87,14 +89,23 @@ class _Results(_Item, tag=3, frozen=True):
 
 class _Lock(_Item, tag=4, frozen=True):
     name: str
-    holder: Holder
+    mode: Mode
+    limit: int
     token: int
+    upgrading: tuple[int, int] | None
+    delay: Delay | None
 
 
 class _Waiters(_Item, tag=5, frozen=True):
     """Of the lock before it, in their order in line."""
 
-    waiters: Sequence[Holder]
+    waiters: Sequence[Waiter]
+
+
+class _Holders(_Item, tag=12, frozen=True):
+    """Of the lock before it, in the order of their grants."""
+
+    holders: Sequence[Grant]
 
 
 class _Key(_Item, tag=6, frozen=True):
@@ -131,6 +142,14 @@ class _Change(_Item, tag=11, frozen=True):
     before: Item | None
 
 
+class _Breaks(_Item, tag=13, frozen=True):
+    following: int
+
+
+class _Break(_Item, tag=14, frozen=True):
+    made: Break
+
+
 class End(_Item, tag=7, frozen=True):
     items: int
     hash: bytes
@@ -148,6 +167,9 @@ _Items = list[
     | _LockGeneration
     | _History
     | _Change
+    | _Holders
+    | _Breaks
+    | _Break
     | End
 ]
 
@@ -177,14 +199,16 @@ def _session_items(_: int, frozen: tuple[_Session, list[tuple[int, Result]]]) ->
         yield _Results(results[start : start + PART_MAX])
 
 
-def _freeze_lock(lock: Lock) -> tuple[_Lock, list[Holder]]:
-    assert lock.holder is not None
-    return _Lock(lock.name, lock.holder, lock.token), [*lock.queue.values()]
+def _freeze_lock(lock: Lock) -> tuple[_Lock, list[Grant], list[Waiter]]:
+    head = _Lock(lock.name, lock.mode, lock.limit, lock.token, lock.upgrading, lock.delay)
+    return head, [*lock.holders.values()], [*lock.queue.values()]
 
 
-def _lock_items(_: str, frozen: tuple[_Lock, list[Holder]]) -> Iterator[_Item]:
-    head, waiters = frozen
+def _lock_items(_: str, frozen: tuple[_Lock, list[Grant], list[Waiter]]) -> Iterator[_Item]:
+    head, holders, waiters = frozen
     yield head
+    for start in range(0, len(holders), PART_MAX):
+        yield _Holders(holders[start : start + PART_MAX])
     for start in range(0, len(waiters), PART_MAX):
         yield _Waiters(waiters[start : start + PART_MAX])
 
@@ -204,6 +228,7 @@ _TABLES: Final[tuple[tuple[str, Callable[[Any], Any], Callable[[Any, Any], Itera
     ("keys", _same, _key_items),
     ("ephemerals", _same, lambda path, attached: (_Ephemeral(path, attached),)),
     ("lock_generations", _same, lambda path, token: (_LockGeneration(path, token),)),
+    ("breaks", _same, lambda _, made: (_Break(made),)),
     ("history", _same, lambda _, change: (_Change(change.revision, change.key, change.before),)),
 )
 """Field of the state, freeze, items. Sessions come before what names them."""
@@ -219,6 +244,7 @@ class Dump:
     def __init__(self, state: State, *, attached: bool = True) -> None:
         head = (
             _Head(state.cluster_id, state.cluster_name, state.epoch, state.applied),
+            _Breaks(state.next_break),
             _History(state.history.compacted, state.history.order.following),
         )
         self.applied = state.applied
@@ -322,6 +348,9 @@ class Loader:
             _LockGeneration: self._add_lock_generation,
             _History: self._add_history,
             _Change: self._add_change,
+            _Holders: self._add_holders,
+            _Breaks: self._add_breaks,
+            _Break: self._add_break,
             End: self._end,
         }
         self._session: Session | None = None
@@ -416,19 +445,38 @@ class Loader:
 
     def _add_lock(self, stored: _Lock) -> None:
         lock = self._lock = Lock(stored.name)
-        lock.holder = stored.holder
+        lock.mode, lock.limit = stored.mode, stored.limit
         lock.token = stored.token
+        lock.upgrading, lock.delay = stored.upgrading, stored.delay
         self._append(self._state.locks, stored.name, lock)
-        self._session_of(stored.holder.session).locks.add(stored.name)
+        if stored.delay is not None:
+            self._state.delayed.add(stored.name)
+
+    def _add_holders(self, stored: _Holders) -> None:
+        lock = self._the_lock()
+        for grant in stored.holders:
+            holder = grant.holder
+            lock.holders[holder.session, holder.acquisition] = grant
+            self._session_of(holder.session).holds(lock.name, holder.acquisition)
 
     def _add_waiters(self, stored: _Waiters) -> None:
-        lock = self._lock
-        if lock is None:
-            raise SnapshotDamaged("waiters without a lock")
-        for holder in stored.waiters:
-            lock.queue[holder.session, holder.acquisition] = holder
+        lock = self._the_lock()
+        for waiter in stored.waiters:
+            holder = waiter.holder
+            lock.queue[holder.session, holder.acquisition] = waiter
             self._session_of(holder.session).waits(lock.name, holder.acquisition)
         self._state.waiting += len(stored.waiters)
+
+    def _the_lock(self) -> Lock:
+        if self._lock is None:
+            raise SnapshotDamaged("holders or waiters without a lock")
+        return self._lock
+
+    def _add_breaks(self, stored: _Breaks) -> None:
+        self._state.next_break = stored.following
+
+    def _add_break(self, stored: _Break) -> None:
+        add_break(self._state, stored.made)
 
     def _add_key(self, stored: _Key) -> None:
         item = Item(stored.value, stored.revision, stored.version, stored.instance, stored.ephemeral)
@@ -474,8 +522,10 @@ def _load_v1(loader: Loader, old: snapshot_v1.State) -> None:
         loader._add_session(_Session(session.session, session.principal, session.ttl_ms, session.nonce, session.acked))
         loader._add_results(_Results(session.results))
     for lock in old.locks:
-        loader._add_lock(_Lock(lock.name, lock.holder, lock.token))
-        loader._add_waiters(_Waiters(lock.queue))
+        names = (lock.name,)
+        loader._add_lock(_Lock(lock.name, EXCLUSIVE, 1, lock.token, None, None))
+        loader._add_holders(_Holders((Grant(lock.holder, lock.token, names),)))
+        loader._add_waiters(_Waiters([Waiter(holder, EXCLUSIVE, 1, names) for holder in lock.queue]))
     for key, value, revision, version in old.keys:
         # When it was created is not known; no later one gets an instance that is not greater.
         loader._add_key(_Key(key, value, revision, version, revision))

@@ -8,6 +8,7 @@ from __future__ import annotations
 from coordinator.statemachine.events import Event
 from coordinator.statemachine.history import History
 from coordinator.statemachine.items import Item
+from coordinator.statemachine.lock_commands import Break
 from coordinator.statemachine.locks import Lock
 from coordinator.statemachine.paths import path_order
 from coordinator.statemachine.rights import Principal
@@ -18,9 +19,12 @@ from coordinator.statemachine.tables import Table
 class State:
     __slots__ = (
         "applied",
+        "breaks",
+        "broken",
         "children",
         "cluster_id",
         "cluster_name",
+        "delayed",
         "ephemerals",
         "epoch",
         "events",
@@ -29,6 +33,7 @@ class State:
         "keys",
         "lock_generations",
         "locks",
+        "next_break",
         "nonces",
         "principals",
         "sessions",
@@ -45,7 +50,7 @@ class State:
         self.principals: Table[str, Principal] = Table()
         self.sessions: Table[int, Session] = Table()
         self.locks: Table[str, Lock] = Table()
-        """Locks that are held; a free name costs nothing."""
+        """Locks that are held or waited for; a free name costs nothing."""
         self.keys: Table[str, Item] = Table(path_order)
         """Files, and directories that were made, by path."""
         self.ephemerals: Table[str, tuple[int, ...]] = Table()
@@ -53,12 +58,19 @@ class State:
         self.lock_generations: Table[str, int] = Table()
         """Of each path that was locked since it is there, the token under which it last became held."""
         self.history = History()
+        self.breaks: Table[int, Break] = Table()
+        """Forced releases, by number."""
+        self.next_break = 1
         # What follows can be told from the tables, and is kept since asking is frequent.
         self.tokens: dict[str, str] = {}
         """Token id to the name of its principal."""
         self.nonces: dict[tuple[str, bytes], int] = {}
         self.children: dict[str, int] = {}
         """How much is directly in each directory that is not empty, made or implied; "" the root."""
+        self.broken: dict[tuple[str, int, int], int] = {}
+        """Name, session and acquisition to the forced release that ended that hold."""
+        self.delayed: set[str] = set()
+        """Names with a lock-delay under way."""
         self.waiting = 0
         self.key_bytes = 0
         self.events: list[Event] = []

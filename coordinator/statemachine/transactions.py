@@ -102,10 +102,10 @@ def _found(state: State, compare: Compare) -> tuple[bytes | int, ...]:
             return state.ephemerals.rows.get(key) or (0,)
         case "lock":
             lock = state.locks.rows.get(key)
-            return (lock.token if lock is not None else 0,)
+            return tuple(grant.token for grant in lock.holders.values()) if lock is not None and lock.holders else (0,)
         case "lock-holder":
             lock = state.locks.rows.get(key)
-            return (lock.holder.session if lock is not None and lock.holder is not None else 0,)
+            return tuple(session for session, _ in lock.holders) if lock is not None and lock.holders else (0,)
     item = state.keys.rows.get(key)
     if compare.target == "value":
         return () if item is None or item.value is None else (item.value,)

@@ -8,34 +8,65 @@ from typing import TYPE_CHECKING, Final
 
 from coordinator.statemachine import commands, sessions
 from coordinator.statemachine.commands import Failure, Granted, LockList, LockView, NotHeld, Queued, Result
+from coordinator.statemachine.lock_commands import EXCLUSIVE, BreakList, Broken, LockState, SequencerState
 
 if TYPE_CHECKING:
     from coordinator.statemachine.ordered import OrderedKeys
     from coordinator.statemachine.rights import Principal
     from coordinator.statemachine.state import State
 
-LISTED_WAITERS_MAX: Final = 50
-"""Waiters that a view of a lock names; the count beside it is whole."""
+LISTED_MAX: Final = 50
+"""Holders and waiters that a view of a lock names; the counts beside them are whole."""
+TOKEN_DIGITS_MAX: Final = 16
 
 Remaining = Callable[[int], int]
 """What is left of a session's lease in milliseconds, by the leader."""
 
 
 def lock(state: State, name: str, remaining_ms: Remaining) -> LockView:
+    """The first holder, where there are several."""
     found = state.locks.rows.get(name)
     if found is None:
         return LockView(name, None, 0, (), 0, 0, 0)
-    assert found.holder is not None
-    session = found.holder.session
-    return LockView(
+    holder = found.holder
+    waiters = tuple(waiter.holder for waiter in islice(found.queue.values(), LISTED_MAX))
+    if holder is None:
+        return LockView(name, None, found.token, waiters, 0, 0, len(found.queue))
+    ttl_ms = state.sessions.rows[holder.session].ttl_ms
+    token = found.holders[holder.session, holder.acquisition].token
+    return LockView(name, holder, token, waiters, remaining_ms(holder.session), ttl_ms, len(found.queue))
+
+
+def lock_state(state: State, name: str) -> LockState:
+    found = state.locks.rows.get(name)
+    if found is None:
+        return LockState(name, EXCLUSIVE, 1, 0, (), 0, (), 0, 0, None)
+    return LockState(
         name,
-        found.holder,
+        found.mode,
+        found.limit,
         found.token,
-        tuple(islice(found.waiters(), LISTED_WAITERS_MAX)),
-        remaining_ms(session),
-        state.sessions.rows[session].ttl_ms,
+        tuple(islice(found.holders.values(), LISTED_MAX)),
+        len(found.holders),
+        tuple(islice(found.queue.values(), LISTED_MAX)),
         len(found.queue),
+        0 if found.delay is None else found.delay.delay_ms,
+        None if found.upgrading is None else found.holders[found.upgrading].holder,
     )
+
+
+def check_sequencer(state: State, sequencer: str) -> Result:
+    name, _, rest = sequencer.rpartition(":")
+    name, _, mode = name.rpartition(":")
+    found = state.locks.rows.get(name)
+    if found is None or found.mode != mode or not rest.isascii() or not rest.isdigit() or len(rest) > TOKEN_DIGITS_MAX:
+        return SequencerState(valid=False)
+    return SequencerState(any(grant.token == int(rest) for grant in found.holders.values()))
+
+
+def list_breaks(state: State, after: int, limit: int) -> BreakList:
+    page = state.breaks.order.page(after, max(1, min(limit, commands.LIST_LIMIT_MAX)))
+    return BreakList(tuple(state.breaks.rows[number] for number in page))
 
 
 def list_locks(
@@ -52,13 +83,16 @@ def await_grant(state: State, principal: Principal, query: commands.AwaitGrant) 
     if sessions.own(state, principal, query.owner) is None:
         return sessions.session_gone(query.owner)
     found = state.locks.rows.get(query.name)
-    if found is None:
-        return NotHeld()
-    assert found.holder is not None
-    if (found.holder.session, found.holder.acquisition) == (query.owner, query.acquisition):
-        return Granted(found.token)
-    place = found.position(query.owner, query.acquisition)
-    return NotHeld() if place is None else Queued(place)
+    key = (query.owner, query.acquisition)
+    if found is not None:
+        grant = found.holders.get(key)
+        if grant is not None and found.upgrading != key:
+            return Granted(grant.token)
+        place = 1 if grant is not None else found.position(*key)
+        if place is not None:
+            return Queued(place)
+    number = state.broken.get((query.name, *key))
+    return NotHeld() if number is None else Broken(state.breaks.rows[number])
 
 
 def session(state: State, principal: Principal, number: int, remaining_ms: Remaining) -> Result:

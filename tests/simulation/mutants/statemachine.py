@@ -8,7 +8,7 @@ from tests.simulation.mutants.edits import Edit, Mutant
 
 _MACHINE: Final = "coordinator.statemachine.machine:Machine"
 _SESSIONS: Final = "coordinator.statemachine.sessions"
-_LOCKS: Final = "coordinator.statemachine.locks"
+_LOCKING: Final = "coordinator.statemachine.locking"
 
 MUTANTS: Final = (
     Mutant(
@@ -32,7 +32,7 @@ MUTANTS: Final = (
         "History 12: a request that arrives after its own cancel is refused",
         (
             Edit(
-                f"{_MACHINE}._lock",
+                f"{_MACHINE}._do",
                 "if in_window and op.number not in session.results:",
                 "if False:",
             ),
@@ -63,25 +63,24 @@ MUTANTS: Final = (
         (
             Edit(
                 f"{_SESSIONS}:end_sessions",
-                "            freed[name] = None\n",
-                "            locks.hand_on(state, index, state.locks.rows[name])\n",
+                "        freed += locking.let_go_of_all(state, index, session, died=died)\n",
+                "        locking.hand_on(state, index, locking.let_go_of_all(state, index, session, died=died))\n",
             ),
         ),
     ),
     Mutant(
         "token-counted-by-the-lock",
         "DESIGN.md, rule 6: a lock deleted and created again goes on with higher tokens",
-        (Edit(f"{_LOCKS}:_grant", "fencing_token(state.epoch, index)", "lock.token + 1"),),
+        (Edit(f"{_LOCKING}:_let_in", "fencing_token(state.epoch, index)", "lock.token + 1"),),
     ),
     Mutant(
         "token-of-the-request-for-a-later-grant",
         "DESIGN.md, rule 6: the token of a grant is the index of the entry that granted",
         (
             Edit(
-                f"{_LOCKS}:hand_on",
-                "_grant(state, index, lock, holder)",
-                "lock.holder, lock.token = holder, max(lock.token, index - 1)\n"
-                "    state.sessions.rows[holder.session].locks.add(lock.name)",
+                f"{_LOCKING}:_admit",
+                "_let_in(state, index, session, lock, waiter)",
+                "_let_in(state, max(index - 1, lock.token + 1), session, lock, waiter)",
             ),
         ),
     ),
@@ -90,13 +89,11 @@ MUTANTS: Final = (
         "An exclusive lock has one holder",
         (
             Edit(
-                f"{_LOCKS}:acquire",
-                "if not op.wait:",
-                "if not op.wait and not lock.queue:\n"
-                "        lock.holder = None\n"
-                "        _grant(state, index, lock, holder)\n"
-                "        return Granted(lock.token)\n"
-                "    if not op.wait:",
+                f"{_LOCKING}:_take_or_wait",
+                "return _wait(state, session, waiter) if wait else",
+                "if not wait and not state.locks.rows[name].queue:\n"
+                "                return Granted(fencing_token(state.epoch, index))\n"
+                "            return _wait(state, session, waiter) if wait else",
             ),
         ),
     ),

@@ -234,7 +234,7 @@ def test_a_snapshot_of_version_1_is_read():
             for s in machine.sessions.values()
         ],
         [
-            snapshot_v1._Lock(lock.name, lock.holder, lock.token, [*lock.queue.values()])
+            snapshot_v1._Lock(lock.name, lock.holder, lock.token, [waiter.holder for waiter in lock.queue.values()])
             for _, lock in sorted(machine.locks.items())
             if lock.holder is not None
         ],
