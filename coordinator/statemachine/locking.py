@@ -405,9 +405,10 @@ def hand_on(state: State, index: int, names: Iterable[str]) -> None:
 
 def _is_next(state: State, waiter: Waiter) -> bool:
     """Is it first in all its lines, and does each admit it?"""
+    key = (waiter.holder.session, waiter.holder.acquisition)
     for name in waiter.names:
         lock = state.locks.rows[name]
-        if next(iter(lock.queue.values())) is not waiter or not lock.admits(waiter):
+        if next(iter(lock.queue)) != key or not lock.admits(waiter):
             return False
     return True
 

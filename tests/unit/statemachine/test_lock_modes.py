@@ -207,6 +207,15 @@ def test_several_names_are_taken_all_or_none():
     assert (locks.holding("a"), locks.holding("b")) == ([2], [])
 
 
+def test_a_waiter_for_several_names_is_let_in_after_a_snapshot_too():
+    locks = Locking()
+    locks.take(0, "a")
+    locks.take(1, "a", "b")
+    locks.machine = restored(locks.machine)
+    locks.drop(0, "a")
+    assert (locks.holding("a"), locks.holding("b")) == ([1], [1])
+
+
 def test_a_waiter_for_several_names_that_leaves_lets_in_those_behind_it_everywhere():
     locks = Locking()
     locks.take(0, "a")
