@@ -498,6 +498,8 @@ def canonical_name(name: str) -> str:
 
 def name_problem(name: str) -> str | None:
     """Why `name` is not a canonical name; None where it is one."""
+    if 0 < len(name) <= NAME_BYTES_MAX and name.isascii() and name.isprintable() and name[0] != "/":
+        return None  # What most names are. Of ASCII, every version of Python has the same opinion.
     try:
         size = len(name.encode())
     except UnicodeEncodeError:

@@ -9,10 +9,12 @@ The search goes backwards, from who waits for the session: most have nobody, and
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator
+from itertools import count
 from typing import TYPE_CHECKING
 
-from coordinator.statemachine.lock_commands import COUNTING, CYCLE_SESSIONS_MAX, SHARED, LockWait, Mode, Waiter
+from coordinator.statemachine.lock_commands import COUNTING, CYCLE_STEPS_MAX, SHARED, LockWait, Mode, Waiter
 
 if TYPE_CHECKING:
     from coordinator.statemachine.locks import Lock
@@ -30,14 +32,13 @@ def cycle(
     wanted = [state.locks.rows[name] for name in names if name in state.locks.rows]
     found: dict[int, LockWait | None] = {session.session: None}
     waits_for: dict[int, int] = {}
-    pending = [session]
+    steps = count()
+    pending = deque((session,))
     while pending:
-        blocking = pending.pop(0)
-        for waiting, name in _waiting_for(state, blocking):
+        blocking = pending.popleft()
+        for waiting, name in _waiting_for(state, blocking, steps):
             if waiting in found:
                 continue
-            if len(found) > CYCLE_SESSIONS_MAX:
-                return ()
             found[waiting] = LockWait(waiting, name)
             waits_for[waiting] = blocking.session
             for lock in wanted:
@@ -59,8 +60,8 @@ def _told(
     return tuple(told)
 
 
-def _waiting_for(state: State, session: Session) -> Iterator[tuple[int, str]]:
-    """Sessions that wait for this one, each with the name."""
+def _waiting_for(state: State, session: Session, steps: Iterator[int]) -> Iterator[tuple[int, str]]:
+    """Sessions that wait for this one, each with the name, as long as there are steps left."""
     for name in sorted(session.locks):
         lock = state.locks.rows[name]
         if lock.mode == COUNTING:
@@ -68,11 +69,15 @@ def _waiting_for(state: State, session: Session) -> Iterator[tuple[int, str]]:
         if lock.upgrading is not None and lock.upgrading[0] != session.session:
             yield lock.upgrading[0], name
         for waiter in lock.queue.values():
+            if next(steps) > CYCLE_STEPS_MAX:
+                return
             if waiter.holder.session != session.session and _excludes(lock.mode, waiter.mode):
                 yield waiter.holder.session, name
     for name in sorted(session.waiting):
         ahead: Waiter | None = None
         for waiter in state.locks.rows[name].queue.values():
+            if next(steps) > CYCLE_STEPS_MAX:
+                return
             if waiter.holder.session == session.session:
                 ahead = waiter if ahead is None or ahead.mode == SHARED else ahead
             elif ahead is not None and _excludes(ahead.mode, waiter.mode):

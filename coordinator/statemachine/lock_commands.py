@@ -23,8 +23,8 @@ LOCK_DELAY_MS_MAX: Final = 60_000
 REASON_BYTES_MAX: Final = 512
 BREAKS_MAX: Final = 1_000
 """Forced releases that are remembered."""
-CYCLE_SESSIONS_MAX: Final = 1_000
-"""Sessions that the search for a deadlock goes over. A cycle behind more is not found."""
+CYCLE_STEPS_MAX: Final = 2_000
+"""Waiters that the search for a deadlock goes over. A cycle that lies behind more is not found."""
 
 Mode = Literal["exclusive", "shared", "counting"]
 EXCLUSIVE: Final = "exclusive"

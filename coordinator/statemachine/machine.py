@@ -158,12 +158,15 @@ class Machine:
             if isinstance(op, commands.OpenSession):
                 return sessions.open_session(self.state, index, principal, op)
             return Failure(commands.INVALID, "only OpenSession comes without a session")
-        session = self.state.sessions.rows.get(command.session)
+        sessions_table = self.state.sessions
+        session = sessions_table.rows.get(command.session)
         if session is None or session.principal != signer:
             # An earlier copy of this very request may have been applied while the session lived (history 4).
             return Failure(commands.OUTCOME_UNKNOWN, f"session {command.session} is gone, or another's")
-        self.state.sessions.touch(command.session)
-        session.acknowledge(min(command.acked, command.number))
+        if sessions_table.walk is not None:
+            sessions_table.walk.touch(command.session)
+        if command.acked > session.acked:
+            session.acknowledge(min(command.acked, command.number))
         if command.number < session.acked:
             return Failure(commands.ACKNOWLEDGED, f"request {command.number} was answered and acknowledged")
         known = session.results.get(command.number)

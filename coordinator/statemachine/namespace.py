@@ -150,9 +150,12 @@ def room(state: State, key: str, size: int, known: Item | None) -> Failure | Non
     """Why there is no room for a value of so many bytes at `key`."""
     if size > commands.VALUE_BYTES_MAX:
         return Failure(commands.INVALID, f"a value has at most {commands.VALUE_BYTES_MAX} bytes, got {size}")
-    if known is None and len(state.keys.rows) >= KEYS_MAX:
-        return Failure(commands.FULL, f"the cluster has its {KEYS_MAX} keys")
-    grown = size - known.size if known is not None else size + len(key)
+    if known is None:
+        if len(state.keys.rows) >= KEYS_MAX:
+            return Failure(commands.FULL, f"the cluster has its {KEYS_MAX} keys")
+        grown = size + len(key)
+    else:
+        grown = size - known.size
     if grown > 0 and state.key_bytes + grown > KEY_BYTES_MAX:
         return Failure(commands.FULL, f"the cluster has its {KEY_BYTES_MAX} bytes of keys and values")
     return None

@@ -82,11 +82,12 @@ RULES: Final[dict[type, Rule]] = {
 must still be able to release."""
 
 
+_NAMED: Final = frozenset(("key", "name", "path"))
 _SPANS: Final = frozenset(("range", "directory"))
 
 
 class Principal:
-    __slots__ = ("act_for", "name", "prefixes", "rights", "tokens")
+    __slots__ = ("act_for", "granted", "name", "prefixes", "rights", "tokens")
 
     def __init__(self, set_principal: SetPrincipal) -> None:
         self.name = set_principal.name
@@ -95,16 +96,13 @@ class Principal:
 
     def change(self, set_principal: SetPrincipal) -> None:
         self.rights = set_principal.rights
+        self.granted = frozenset(set_principal.rights)
         self.prefixes = set_principal.prefixes
         self.act_for = set_principal.act_for
 
     def may(self, *rights: str) -> bool:
         """Has it one of `rights`?"""
-        return any(right in self.rights for right in rights)
-
-    def reaches(self, name: str) -> bool:
-        """Do its prefixes let it touch `name`?"""
-        return not self.prefixes or name.startswith(self.prefixes)
+        return not self.granted.isdisjoint(rights)
 
     def reaches_all(self, span: Span) -> bool:
         """Do its prefixes let it touch everything that may ever be in `span`?"""
@@ -120,15 +118,15 @@ def refuse(principal: Principal, op: Any) -> Failure | None:
     if rule is None:
         return Failure(commands.INVALID, f"{type(op).__name__} is not a client's command")
     rights, subject = rule
+    if subject in _NAMED:
+        return refuse_name(principal, rights, getattr(op, subject))
     if subject in _SPANS:
         return _refuse_span(principal, rights, op)
-    if subject == "names":
+    if subject:
         for name in op.names:
             refused = refuse_name(principal, rights, name)
             if refused is not None:
                 return refused
-    elif subject:
-        return refuse_name(principal, rights, getattr(op, subject))
     if rights and not principal.may(*rights):
         return _lacks(principal, rights)
     return None
@@ -139,9 +137,9 @@ def refuse_name(principal: Principal, rights: tuple[str, ...], name: str) -> Fai
     if problem is not None:
         return Failure(commands.INVALID, problem)
     if rights:
-        if not principal.may(*rights):
+        if principal.granted.isdisjoint(rights):
             return _lacks(principal, rights)
-        if not principal.reaches(name):
+        if principal.prefixes and not name.startswith(principal.prefixes):
             return _out_of_reach(principal, name)
     return None
 
