@@ -53,7 +53,7 @@ class Driver:
         self.machine = Machine()
         self.index = 0
         right = commands.SetPrincipal("ci", ("read", "write", "lock"))
-        self._apply(encode_node_entry(commands.Genesis(1, "bench", 0, (right,), ())))
+        self._apply(encode_node_entry(commands.Genesis(1, "bench", 0, (right,), (), commands.LEVEL)))
         self.numbers: dict[int, int] = {}
         for _ in range(SESSIONS):
             self._apply(encode_entry("ci", "", _encode(Command(0, 0, 0, OpenSession(60_000, b"")))))

@@ -19,7 +19,9 @@ def genesis(state: State, index: int, op: commands.Genesis) -> Result:
         return Failure(commands.INVALID, "not a command that a node may give here")
     if not 0 <= op.epoch <= EPOCH_MAX:
         return Failure(commands.INVALID, f"an epoch from 0 to {EPOCH_MAX}, got {op.epoch}")
-    state.cluster_id, state.cluster_name, state.epoch = op.cluster_id, op.name, op.epoch
+    if not 1 <= op.level <= commands.LEVEL:
+        return Failure(commands.INVALID, f"a level from 1 to {commands.LEVEL}, got {op.level}")
+    state.cluster_id, state.cluster_name, state.epoch, state.level = op.cluster_id, op.name, op.epoch, op.level
     for given in op.principals:
         if given.name not in state.principals.rows:
             state.principals.add(given.name, Principal(given))
@@ -28,6 +30,13 @@ def genesis(state: State, index: int, op: commands.Genesis) -> Result:
             state.principals.rows[token.principal].tokens[token.token_id] = token.key
             state.tokens[token.token_id] = token.principal
     return Done(index)
+
+
+def raise_level(state: State, index: int, op: commands.RaiseLevel) -> Result:
+    if not state.level < op.level <= commands.LEVEL:
+        return Failure(commands.INVALID, f"a level above {state.level} and up to {commands.LEVEL}, got {op.level}")
+    state.level = op.level
+    return Done(index, existed=True)
 
 
 def raise_epoch(state: State, index: int, op: RaiseEpoch) -> Result:

@@ -21,6 +21,9 @@ from coordinator.statemachine.structs import WireStruct
 Holder = lock_commands.Holder
 
 ENTRY_VERSION: Final = 1
+"""Of the form of an entry. What commands it may hold is the cluster's level."""
+LEVEL: Final = 2
+"""What this code can apply. A cluster is at a level that all its replicas have; commands of a later one are refused."""
 
 TTL_MS_MIN: Final = 500
 TTL_MS_MAX: Final = 86_400_000
@@ -196,6 +199,7 @@ class Genesis(WireStruct, tag=100, frozen=True):
     epoch: int
     principals: tuple[SetPrincipal, ...]
     tokens: tuple[AddToken, ...]
+    level: int = 1
 
 
 class ExpireSessions(WireStruct, tag=101, frozen=True):
@@ -204,7 +208,35 @@ class ExpireSessions(WireStruct, tag=101, frozen=True):
     sessions: tuple[int, ...]
 
 
-NodeOp = Genesis | ExpireSessions | lock_commands.EndLockDelays | lock_commands.RaiseEpoch
+class CheckpointSessions(WireStruct, tag=104, frozen=True):
+    """What is left of sessions' leases, in milliseconds, as the leader counts it: a new leader begins with that. From
+    the proposal on the leader answers no keep-alive of these sessions before a later reset is applied (history 10)."""
+
+    remaining: tuple[tuple[int, int], ...]
+
+
+class ResetCheckpoints(WireStruct, tag=105, frozen=True):
+    """Sessions that were kept alive since their checkpoint: a new leader begins with their full lease again."""
+
+    sessions: tuple[int, ...]
+
+
+class RaiseLevel(WireStruct, tag=106, frozen=True):
+    """All replicas can apply the commands of this level: from here on the cluster takes them. Proposed by the leader,
+    when every member of the configuration has said so."""
+
+    level: int
+
+
+NodeOp = (
+    Genesis
+    | ExpireSessions
+    | lock_commands.EndLockDelays
+    | lock_commands.RaiseEpoch
+    | CheckpointSessions
+    | ResetCheckpoints
+    | RaiseLevel
+)
 Op = ClientOp | NodeOp
 
 

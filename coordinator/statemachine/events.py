@@ -23,6 +23,12 @@ class SessionEnded(NamedTuple):
     session: int
 
 
+class CheckpointReset(NamedTuple):
+    """The keep-alives of this session that waited for that may be answered."""
+
+    session: int
+
+
 class LockDelayed(NamedTuple):
     """A holder died: `name` stays unavailable until the leader, after `delay_ms`, proposes the end of the delay that is
     `since` this index."""
@@ -40,4 +46,4 @@ class LockBroken(NamedTuple):
     acquisition: int
 
 
-Event = GrantMade | SessionBegan | SessionEnded | LockDelayed | LockBroken
+Event = GrantMade | SessionBegan | SessionEnded | CheckpointReset | LockDelayed | LockBroken

@@ -135,6 +135,9 @@ class Machine:
         return self._apply_request(index, decoded)
 
     def _apply_node_op(self, index: int, op: commands.Op) -> Result:
+        early = _too_early(self.state, op)
+        if early is not None:
+            return early
         match op:
             case commands.Genesis():
                 return administration.genesis(self.state, index, op)
@@ -143,6 +146,12 @@ class Machine:
                 return Done(index)
             case lock_commands.EndLockDelays():
                 return locking.end_delays(self.state, index, op)
+            case commands.CheckpointSessions():
+                return sessions.checkpoint(self.state, index, op)
+            case commands.ResetCheckpoints():
+                return sessions.reset_checkpoints(self.state, index, op)
+            case commands.RaiseLevel():
+                return administration.raise_level(self.state, index, op)
             case lock_commands.RaiseEpoch():
                 return administration.raise_epoch(self.state, index, op)
         return Failure(commands.INVALID, "not a command that a node may give here")
@@ -196,7 +205,7 @@ class Machine:
 
     def _do(self, index: int, principal: Principal, session: Session, command: NodeCommand) -> Result:
         op = command.op
-        refused = rights.refuse(principal, op)
+        refused = _too_early(self.state, op) or rights.refuse(principal, op)
         if refused is not None:
             return refused
         if isinstance(op, commands.CancelAcquire):
@@ -247,6 +256,33 @@ class Machine:
     def digest(self) -> str:
         """A hash over all of the state, equal on every replica that has applied the same index."""
         return snapshot.digest(self.state)
+
+
+_LEVEL_1: Final = frozenset(
+    (
+        commands.OpenSession,
+        commands.CloseSession,
+        commands.AcquireLock,
+        commands.ReleaseLock,
+        commands.CancelAcquire,
+        commands.PutKey,
+        commands.DeleteKey,
+        commands.SetPrincipal,
+        commands.RemovePrincipal,
+        commands.AddToken,
+        commands.RemoveToken,
+        commands.Genesis,
+        commands.ExpireSessions,
+        commands.RaiseLevel,
+    )
+)
+
+
+def _too_early(state: State, op: Any) -> Failure | None:
+    """A replica of an earlier version could not decode it, and would have another state from then on."""
+    if state.level >= commands.LEVEL or type(op) in _LEVEL_1:
+        return None
+    return Failure(commands.INVALID, f"{type(op).__name__} is of level 2, the cluster is at level {state.level}")
 
 
 _ANSWERS: Final[dict[type, Callable[[State, Principal, views.Remaining, Any], Result]]] = {

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from coordinator.statemachine import commands, locking, namespace
 from coordinator.statemachine.commands import Done, Failure, Result, SessionOpened
-from coordinator.statemachine.events import SessionBegan, SessionEnded
+from coordinator.statemachine.events import CheckpointReset, SessionBegan, SessionEnded
 
 if TYPE_CHECKING:
     from coordinator.statemachine.rights import Principal
@@ -25,13 +25,26 @@ RESULTS_MAX: Final = 4_096
 
 
 class Session:
-    __slots__ = ("acked", "files", "locks", "nonce", "principal", "results", "session", "ttl_ms", "waiting")
+    __slots__ = (
+        "acked",
+        "files",
+        "locks",
+        "nonce",
+        "principal",
+        "remaining_ms",
+        "results",
+        "session",
+        "ttl_ms",
+        "waiting",
+    )
 
     def __init__(self, session: int, principal: str, ttl_ms: int, nonce: bytes) -> None:
         self.session = session
         self.principal = principal
         self.ttl_ms = ttl_ms
         self.nonce = nonce
+        self.remaining_ms: int | None = None
+        """What was left of its lease at its last checkpoint; None: it was kept alive since, or there was none."""
         self.acked = 1
         """Every number below is answered as far as the client is concerned."""
         self.results: dict[int, Result] = {}
@@ -43,6 +56,11 @@ class Session:
         """Names that it waits for, and for each the acquisitions in their order in line. Sorted, too."""
         self.files: set[str] = set()
         """Ephemeral files that live with it. Sorted, too."""
+
+    @property
+    def lease_ms(self) -> int:
+        """What a new leader gives it."""
+        return self.ttl_ms if self.remaining_ms is None else self.remaining_ms
 
     def holds(self, name: str, acquisition: int) -> None:
         held = self.locks.get(name)
@@ -140,3 +158,23 @@ def end_sessions(state: State, index: int, ended: Iterable[int], *, died: bool) 
         for path in sorted(session.files):
             namespace.detach(state, index, number, path)
     locking.hand_on(state, index, freed)
+
+
+def checkpoint(state: State, index: int, op: commands.CheckpointSessions) -> Result:
+    """Sessions that are gone are passed over. One that has a checkpoint is never given more by another."""
+    for number, remaining_ms in op.remaining:
+        session = state.sessions.rows.get(number)
+        if session is not None:
+            state.sessions.touch(number)
+            session.remaining_ms = max(0, min(remaining_ms, session.lease_ms))
+    return Done(index)
+
+
+def reset_checkpoints(state: State, index: int, op: commands.ResetCheckpoints) -> Result:
+    for number in op.sessions:
+        session = state.sessions.rows.get(number)
+        if session is not None:
+            state.sessions.touch(number)
+            session.remaining_ms = None
+            state.events.append(CheckpointReset(number))
+    return Done(index)

@@ -63,6 +63,7 @@ class _Head(_Item, tag=0, frozen=True):
     cluster_name: str
     epoch: int
     applied: int
+    level: int = 1
 
 
 class _Principal(_Item, tag=1, frozen=True):
@@ -79,6 +80,7 @@ class _Session(_Item, tag=2, frozen=True):
     ttl_ms: int
     nonce: bytes
     acked: int
+    remaining_ms: int | None = None
 
 
 class _Results(_Item, tag=3, frozen=True):
@@ -187,7 +189,9 @@ def _freeze_principal(principal: Principal) -> _Principal:
 
 
 def _freeze_session(session: Session) -> tuple[_Session, list[tuple[int, Result]]]:
-    head = _Session(session.session, session.principal, session.ttl_ms, session.nonce, session.acked)
+    head = _Session(
+        session.session, session.principal, session.ttl_ms, session.nonce, session.acked, session.remaining_ms
+    )
     return head, [*session.results.items()]
 
 
@@ -243,7 +247,7 @@ class Dump:
 
     def __init__(self, state: State, *, attached: bool = True) -> None:
         head = (
-            _Head(state.cluster_id, state.cluster_name, state.epoch, state.applied),
+            _Head(state.cluster_id, state.cluster_name, state.epoch, state.applied, state.level),
             _Breaks(state.next_break),
             _History(state.history.compacted, state.history.order.following),
         )
@@ -424,6 +428,7 @@ class Loader:
         state = self._state
         state.cluster_id, state.cluster_name = head.cluster_id, head.cluster_name
         state.epoch, state.applied = head.epoch, head.applied
+        state.level = head.level
 
     def _add_principal(self, stored: _Principal) -> None:
         principal = Principal(SetPrincipal(stored.name, stored.rights, stored.prefixes, stored.act_for))
@@ -434,6 +439,7 @@ class Loader:
     def _add_session(self, stored: _Session) -> None:
         session = self._session = Session(stored.session, stored.principal, stored.ttl_ms, stored.nonce)
         session.acked = stored.acked
+        session.remaining_ms = stored.remaining_ms
         self._append(self._state.sessions, stored.session, session)
         if stored.nonce:
             self._state.nonces[stored.principal, stored.nonce] = stored.session

@@ -31,6 +31,7 @@ class State:
         "history",
         "key_bytes",
         "keys",
+        "level",
         "lock_generations",
         "locks",
         "next_break",
@@ -47,6 +48,8 @@ class State:
         self.cluster_name = ""
         self.epoch = 0
         self.applied = 0
+        self.level = 1
+        """Of the commands that the cluster takes (`commands.LEVEL`)."""
         self.principals: Table[str, Principal] = Table()
         self.sessions: Table[int, Session] = Table()
         self.locks: Table[str, Lock] = Table()
