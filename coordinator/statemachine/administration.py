@@ -22,6 +22,7 @@ def genesis(state: State, index: int, op: commands.Genesis) -> Result:
     if not 1 <= op.level <= commands.LEVEL:
         return Failure(commands.INVALID, f"a level from 1 to {commands.LEVEL}, got {op.level}")
     state.cluster_id, state.cluster_name, state.epoch, state.level = op.cluster_id, op.name, op.epoch, op.level
+    state.rights_index = index
     for given in op.principals:
         if given.name not in state.principals.rows:
             state.principals.add(given.name, Principal(given))
@@ -65,10 +66,12 @@ def set_principal(state: State, index: int, asker: Principal, op: commands.SetPr
     if known is not None:
         state.principals.touch(op.name)
         known.change(op)
+        state.rights_index = index
     elif len(state.principals.rows) >= PRINCIPALS_MAX:
         return Failure(commands.FULL, f"the cluster has its {PRINCIPALS_MAX} principals")
     else:
         state.principals.add(op.name, Principal(op))
+        state.rights_index = index
     return Done(index, known is not None)
 
 
@@ -79,6 +82,7 @@ def remove_principal(state: State, index: int, op: commands.RemovePrincipal) -> 
     if known.act_for:
         return Failure(commands.INVALID, f"{op.name!r} is the web tier's own principal and stays")
     state.principals.remove(op.name)
+    state.rights_index = index
     for token_id in known.tokens:
         del state.tokens[token_id]
     # Its sessions run out by themselves, since nobody may keep them alive: a lease that can still be proven is not

@@ -148,7 +148,8 @@ SortBy = Literal["key", "value", "version", "instance", "revision"]
 
 class ReadRange(WireStruct, tag=42, frozen=True):
     """Keys from `start` to before `end`; `end` "": `start` alone; `prefix`: all that begin with `start` (which may be
-    "", for all), from `end` on where that is given: so the next page begins at the key behind the last one.
+    "", for all), whatever `end` is. `after`: only those that come behind it, in the order that is asked for; so the
+    next page comes behind the last key of the one before.
 
     The order is that of the paths, in which "/" comes before every other character. `limit` 0: as many as a page
     may have.
@@ -163,6 +164,7 @@ class ReadRange(WireStruct, tag=42, frozen=True):
     descending: bool = False
     keys_only: bool = False
     count_only: bool = False
+    after: str = ""
 
 
 class ListDirectory(WireStruct, tag=43, frozen=True):
@@ -200,9 +202,9 @@ class Created(WireStruct, tag=20, frozen=True):
 
 
 class Stat(WireStruct, tag=21, frozen=True):
-    """`revision` is the index that wrote it last. `checksum` is the first 8 bytes of the content's BLAKE2b-64, as
-    a number. `sessions` are the first few that an ephemeral file lives with. A directory that only lies above files is
-    implied: it has no numbers of its own."""
+    """`revision` is the index that wrote it last. `checksum` is the first 8 bytes of the content's BLAKE2b-64, as a
+    number. `acl_generation` is the index that last changed what somebody may do. `sessions` are the first few that an
+    ephemeral file lives with. A directory that only lies above files is implied: it has no numbers of its own."""
 
     path: str
     directory: bool

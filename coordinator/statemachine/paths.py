@@ -65,12 +65,19 @@ def prefixed(prefix: str) -> Span:
 def span_of(start: str, end: str, prefix: bool) -> Span:
     """As `files.ReadRange` names it. Empty where it ends before it begins."""
     if prefix:
-        whole = prefixed(start)
-        return Span(max(whole.start, path_order(end)), whole.end)
+        return prefixed(start)
     if not end:
         rank = path_order(start)
         return Span(rank, rank + "\0")
     return Span(path_order(start), path_order(end))
+
+
+def behind(span: Span, after: str, *, descending: bool) -> Span:
+    """What of the span comes behind `after`."""
+    rank = path_order(after)
+    if descending:
+        return Span(span.start, rank if span.end is None else min(span.end, rank))
+    return Span(max(span.start, rank + "\0"), span.end)
 
 
 def _behind(rank: str) -> str | None:

@@ -13,7 +13,7 @@ from coordinator.statemachine.commands import Failure, KeyValue, Result
 from coordinator.statemachine.files import ChangeView, ChildView, Compacted, FileContent, KeyView, RangeView, Stat
 from coordinator.statemachine.items import Change, Item
 from coordinator.statemachine.namespace import is_there
-from coordinator.statemachine.paths import Span, path_order, span_of
+from coordinator.statemachine.paths import Span, behind, path_order, span_of
 
 if TYPE_CHECKING:
     from coordinator.statemachine.state import State
@@ -58,7 +58,7 @@ def get_stat(state: State, path: str) -> Result:
 def _stat(state: State, path: str, item: Item | None) -> Stat:
     children = state.children.get(path, 0)
     if item is None:
-        return Stat(path, directory=True, children=children)
+        return Stat(path, directory=True, children=children, acl_generation=state.rights_index)
     sessions = state.ephemerals.rows.get(path, ())
     return Stat(
         path,
@@ -68,6 +68,7 @@ def _stat(state: State, path: str, item: Item | None) -> Stat:
         revision=item.revision,
         version=item.version,
         instance=item.instance,
+        acl_generation=state.rights_index,
         lock_generation=state.lock_generations.rows.get(path, 0),
         checksum=0 if item.value is None else checksum(item.value),
         ephemeral=item.ephemeral,
@@ -100,6 +101,10 @@ def read_range(state: State, query: files.ReadRange) -> Result:
     count = _count(state, span, query.revision)
     if query.count_only:
         return RangeView((), count, revision, more=count > 0)
+    if query.after:
+        if query.sort_by != "key":
+            return Failure(commands.INVALID, "pages behind a key are pages in the order of the keys")
+        span = behind(span, query.after, descending=query.descending)
     sort = _SORT.get(query.sort_by)
     if sort is None:
         found = _items(state, span, query.revision, descending=query.descending)

@@ -149,7 +149,7 @@ def _refuse_span(principal: Principal, rights: tuple[str, ...], op: Any) -> Fail
     if isinstance(op, files.ListDirectory):
         names, span = (op.path,), prefixed(f"{op.path}/" if op.path else "")
     else:
-        names, span = (op.start, op.end), span_of(op.start, op.end, op.prefix)
+        names, span = (op.start, op.end, getattr(op, "after", "")), span_of(op.start, op.end, op.prefix)
     for name in names:
         problem = name_problem(name) if name else None
         if problem is not None:

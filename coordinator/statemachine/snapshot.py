@@ -64,6 +64,7 @@ class _Head(_Item, tag=0, frozen=True):
     epoch: int
     applied: int
     level: int = 1
+    rights_index: int = 0
 
 
 class _Principal(_Item, tag=1, frozen=True):
@@ -247,7 +248,7 @@ class Dump:
 
     def __init__(self, state: State, *, attached: bool = True) -> None:
         head = (
-            _Head(state.cluster_id, state.cluster_name, state.epoch, state.applied, state.level),
+            _Head(state.cluster_id, state.cluster_name, state.epoch, state.applied, state.level, state.rights_index),
             _Breaks(state.next_break),
             _History(state.history.compacted, state.history.order.following),
         )
@@ -428,7 +429,7 @@ class Loader:
         state = self._state
         state.cluster_id, state.cluster_name = head.cluster_id, head.cluster_name
         state.epoch, state.applied = head.epoch, head.applied
-        state.level = head.level
+        state.level, state.rights_index = head.level, head.rights_index
 
     def _add_principal(self, stored: _Principal) -> None:
         principal = Principal(SetPrincipal(stored.name, stored.rights, stored.prefixes, stored.act_for))

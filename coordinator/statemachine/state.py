@@ -37,6 +37,7 @@ class State:
         "next_break",
         "nonces",
         "principals",
+        "rights_index",
         "sessions",
         "tokens",
         "undo",
@@ -50,6 +51,8 @@ class State:
         self.applied = 0
         self.level = 1
         """Of the commands that the cluster takes (`commands.LEVEL`)."""
+        self.rights_index = 0
+        """Of the last entry that changed what some principal may do: the ACL generation of every path."""
         self.principals: Table[str, Principal] = Table()
         self.sessions: Table[int, Session] = Table()
         self.locks: Table[str, Lock] = Table()

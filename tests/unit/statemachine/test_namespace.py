@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from coordinator.statemachine import commands, files, history, namespace, paths
@@ -123,7 +125,7 @@ def test_what_deletes_more_than_one_command_may_is_refused_with_its_number(monke
 def test_an_implied_directory_is_there_as_long_as_something_is_in_it():
     tree = Tree()
     tree.do(PutKey("a/b/c", b""))
-    assert tree.query(GetStat("a/b")) == files.Stat("a/b", directory=True, children=1)
+    assert tree.query(GetStat("a/b")) == files.Stat("a/b", directory=True, children=1, acl_generation=1)
     assert tree.listed("") == ["a"]
     assert tree.do(CreateFile("a/b/d", b"")) == Created("a/b/d", tree.index)
     tree.do(DeleteKey("a/b/c"))
@@ -337,8 +339,17 @@ def test_ranges_have_an_order_a_limit_a_count_and_pages():
     assert tree.names(start="c", end="a") == []
     page = tree.query(ReadRange("", prefix=True, limit=2))
     assert ([view.key for view in page.keys], page.count, page.more) == (["a", "a/b"], 5, True)
-    last = tree.query(ReadRange("a", end="a/b", prefix=True))
-    assert [view.key for view in last.keys] == ["a/b", "a-b"]
+    for descending in (False, True):
+        query: dict[str, Any] = {"start": "a", "prefix": True, "descending": descending}
+        whole, paged = tree.names(**query), []
+        while True:
+            page = tree.query(ReadRange(**query, limit=1, after=paged[-1] if paged else ""))
+            assert page.count == 3
+            if not page.keys:
+                break
+            paged.append(page.keys[0].key)
+        assert paged == whole
+    assert tree.query(ReadRange("", prefix=True, sort_by="value", after="a")).code == commands.INVALID
     tree.do(PutKey("a", b"zz"))
     assert tree.names(start="", prefix=True, sort_by="value", descending=True)[0] == "a"
     assert tree.names(start="", prefix=True, sort_by="version")[-1] == "a"
@@ -449,6 +460,19 @@ def test_writes_reach_no_further_than_the_prefixes(op, may):
     tree.do(PutKey("build/x", b""))
     answer = tree.ask(tree.open("narrow"), op, "narrow")
     assert (getattr(answer, "code", "") != commands.FORBIDDEN) == may
+
+
+def test_the_acl_generation_grows_with_every_change_of_rights():
+    tree = Tree()
+    web = tree.open("web")
+    tree.do(PutKey("a", b""))
+    before = tree.query(GetStat("a")).acl_generation
+    tree.ask(web, commands.SetPrincipal("ci", ("read", "write")), "web")
+    assert tree.query(GetStat("a")).acl_generation == tree.index > before
+    tree.do(PutKey("a", b"2"))
+    assert tree.query(GetStat("a")).acl_generation == tree.index - 1
+    tree.ask(web, commands.RemovePrincipal("narrow"), "web")
+    assert tree.query(GetStat("a")).acl_generation == tree.index
 
 
 def test_spans():

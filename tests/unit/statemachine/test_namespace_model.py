@@ -280,14 +280,19 @@ class NamespaceAgainstAModel(RuleBasedStateMachine):
         start, end, prefix = data.draw(PATHS), data.draw(st.one_of(st.just(""), PATHS)), data.draw(st.booleans())
         limit, descending = data.draw(st.integers(0, 4)), data.draw(st.booleans())
         if prefix:
-            keys = [key for key in then if key.startswith(start) and order(key) >= order(end)]
+            keys = [key for key in then if key.startswith(start)]
         elif end:
             keys = [key for key in then if order(start) <= order(key) < order(end)]
         else:
             keys = [key for key in then if key == start]
         keys.sort(key=order, reverse=descending)
-        view = self.asking.query(ReadRange(start, end, prefix, revision, limit, descending=descending))
-        assert (view.count, view.more) == (len(keys), bool(limit) and len(keys) > limit)
+        after = data.draw(st.one_of(st.just(""), PATHS))
+        query = ReadRange(start, end, prefix, revision, limit, descending=descending, after=after)
+        view = self.asking.query(query)
+        assert view.count == len(keys)
+        if after:
+            keys = [key for key in keys if (order(key) < order(after) if descending else order(key) > order(after))]
+        assert view.more == (bool(limit) and len(keys) > limit)
         found = [(k.key, (k.value, k.revision, k.version, k.instance, k.ephemeral)) for k in view.keys]
         assert found == [(key, then[key]) for key in (keys[:limit] if limit else keys)]
         one = self.asking.query(ReadFile(start, revision))
