@@ -341,7 +341,8 @@ def test_ranges_have_an_order_a_limit_a_count_and_pages():
     assert ([view.key for view in page.keys], page.count, page.more) == (["a", "a/b"], 5, True)
     for descending in (False, True):
         query: dict[str, Any] = {"start": "a", "prefix": True, "descending": descending}
-        whole, paged = tree.names(**query), []
+        whole = tree.names(**query)
+        paged: list[str] = []
         while True:
             page = tree.query(ReadRange(**query, limit=1, after=paged[-1] if paged else ""))
             assert page.count == 3
