@@ -17,11 +17,12 @@ PYTEST ?=
 PROVE_DIRECTORY := var/prove
 PROVE_SEEDS := 1-20000
 PROVE_SLICE := 500
+BENCH ?=
 
-.PHONY: help up setup test check prove bench fmt tools
+.PHONY: help up setup test check prove bench bench-setup fmt tools
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 up: $(VENV)/.runtime ## set up what is missing and run Conclave; Ctrl-C stops it
 	@exec $(RUN) manage.py up
@@ -41,10 +42,12 @@ check: $(VENV)/.development ## what every change must pass: format, lint, types,
 prove: $(VENV)/.development ## the long proofs; goes on where it was stopped
 	@exec tests/prove.sh $(RUN) $(PROVE_DIRECTORY) $(PROVE_SEEDS) $(PROVE_SLICE)
 
-bench: $(VENV)/.development ## the benchmarks that there are
-	@set -- bench/*.py; if [ ! -e "$$1" ]; then echo "there is no benchmark in bench/ yet"; exit 0; fi; \
-	for program in "$$@"; do name=$$(basename "$$program" .py); \
-	case "$$name" in _*) continue;; esac; echo "== bench.$$name"; $(RUN) -m "bench.$$name"; done
+bench: $(VENV)/.development ## Conclave beside its peers, about 40 minutes; less with BENCH="--peers conclave,etcd --rounds 1"
+	@echo "== bench.core"; $(RUN) -m bench.core
+	@echo "== bench.compare"; exec $(RUN) -m bench.compare $(BENCH)
+
+bench-setup: $(VENV)/.development ## install what `make bench` compares with: etcd, ZooKeeper, Redis, their Python clients
+	@exec bench/setup.sh $(RUN)
 
 fmt: $(VENV)/.development ## format the code, and mend what can be mended by itself
 	$(RUN) -m ruff check --fix-only .

@@ -85,6 +85,11 @@ def client(cluster: str = DEFAULT_CLUSTER) -> AsyncClient:
     return of_loop[cluster]
 
 
+def clients() -> dict[str, AsyncClient]:
+    """Those of this event loop that there are, by cluster."""
+    return dict(_clients.get(asyncio.get_running_loop(), {}))
+
+
 async def close() -> None:
     """Close this event loop's clients and end what still runs in the background."""
     loop = asyncio.get_running_loop()

@@ -30,7 +30,7 @@ from channels.routing import ProtocolTypeRouter, URLRouter
 from django.conf import settings
 from django.http.request import split_domain_port, validate_host
 
-from coordinator import access, record
+from coordinator import access, record, web_metrics
 from coordinator.api import attempt
 from dashboard import feed_reader
 from dashboard.routing import websocket_urlpatterns
@@ -67,8 +67,10 @@ class Http:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         undo: list[Callable[[], None]] = []
         scope["conclave.undo"] = undo
+        measured = web_metrics.Measured(scope)
         received = 0
         is_answered = is_gone = has_begun = False
+        status = ""
 
         async def counting_receive() -> Message:
             nonlocal received, is_gone
@@ -82,8 +84,10 @@ class Http:
             return message
 
         async def watching_send(message: Message) -> None:
-            nonlocal is_answered, has_begun
+            nonlocal is_answered, has_begun, status
             has_begun = True
+            if message["type"] == "http.response.start":
+                status = str(message["status"])
             await send(message)
             is_answered = message["type"] == "http.response.body" and not message.get("more_body", False)
 
@@ -95,6 +99,7 @@ class Http:
             if not has_begun:
                 await _refuse_body(watching_send)
         finally:
+            measured.ended("gone" if is_gone or not is_answered else status)
             if is_gone or not is_answered:
                 for each in undo:
                     each()
@@ -225,7 +230,7 @@ async def lifespan(scope: Scope, receive: Receive, send: Send) -> None:
 application = ProtocolTypeRouter(
     {
         "http": Http(django_application),
-        "websocket": OwnOriginOnly(AuthMiddlewareStack(URLRouter(websocket_urlpatterns))),
+        "websocket": web_metrics.CountedSockets(OwnOriginOnly(AuthMiddlewareStack(URLRouter(websocket_urlpatterns)))),
         "lifespan": lifespan,
     }
 )

@@ -2,28 +2,49 @@
 
 from __future__ import annotations
 
+import logging.config
 import os
+from typing import Any
 
 from celery import Celery
+from celery.signals import setup_logging
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "coordinator.settings")
 
 app = Celery("coordinator")
 app.config_from_object("django.conf:settings", namespace="CELERY")
 
+
+@setup_logging.connect(weak=False)
+def _log_as_django_does(**_: Any) -> None:
+    """Where anybody hears this signal, Celery sets up no logging of its own."""
+    from django.conf import settings
+
+    logging.config.dictConfig(settings.LOGGING)
+    logging.captureWarnings(True)  # noqa: FBT003 - the standard library's own signature
+
+
 if os.environ.get("CONCLAVE_NODE"):
-    from coordinator.config import ConfigError, DataDirectory, load_config
+    from coordinator.config import Config, ConfigError, DataDirectory, load_config
     from coordinator.embedded_redis import ensure_client_user
     from coordinator.replica.bootstep import NodeStep
     from coordinator.replica.host import HostSettings
+    from coordinator.replica.metrics_server import MetricsAddress
+
+    _log_as_django_does()  # what Celery warns of comes before its signal
+
+    def _metrics_address(config: Config, data: DataDirectory, node: str) -> MetricsAddress | None:
+        port = data.metrics_port(node, config) if config.metrics_port is None else config.metrics_port
+        return MetricsAddress(config.metrics_bind, port, config.metrics_token or "") if port else None
 
     def _node_settings() -> HostSettings:
         try:
             config = load_config()
+            assert config.node is not None, "CONCLAVE_NODE is set"
             data = DataDirectory(config.data)
+            metrics = _metrics_address(config, data, config.node)
         except ConfigError as error:
             raise SystemExit(str(error)) from error
-        assert config.node is not None, "CONCLAVE_NODE is set"
         realm = data.realm()
 
         def greet() -> None:
@@ -38,6 +59,7 @@ if os.environ.get("CONCLAVE_NODE"):
             peer_key=data.peer_key(),
             faults_allowed=config.faults,
             greet=greet,
+            metrics=metrics,
         )
 
     class _NodeStep(NodeStep):

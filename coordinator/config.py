@@ -14,7 +14,7 @@ import os
 import re
 import secrets
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Annotated, Any, Final, NamedTuple
 from urllib.parse import quote, urlsplit, urlunsplit
@@ -27,6 +27,8 @@ from coordinator import wire
 PROJECT: Final = Path(__file__).resolve().parent.parent
 NODES_MAX: Final = 9
 SECRET_BYTES: Final = 32
+LOG_MANNERS: Final = ("plain", "json")
+METRICS_TOKEN: Final = re.compile(r"[A-Za-z0-9._~+/-]{15,}[A-Za-z0-9._~+/=-]+")
 NODE_USER: Final = "conclave-node"
 CLIENT_USER: Final = "conclave-client"
 PORT_CHOICES_MAX: Final = 200
@@ -76,6 +78,15 @@ class Config(BaseSettings):
     admin_password: str | None = Field(None, validation_alias="CONCLAVE_ADMIN_PASSWORD", repr=False)
     faults: bool = Field(default=False, validation_alias="CONCLAVE_FAULTS")
     """Whether a person may crash a node from the page. Where it is not set: on loopback alone."""
+    metrics_bind: str = Field("127.0.0.1", validation_alias="CONCLAVE_METRICS_BIND")
+    """The address on which each node serves its metrics. Off loopback it takes a token."""
+    metrics_port: int | None = Field(None, validation_alias="CONCLAVE_METRICS_PORT")
+    """The port of this worker's node; for `up` that of the first one, the others follow it. Where it is not set: a free
+    one that the data directory keeps. 0: no metrics."""
+    metrics_token: str | None = Field(None, validation_alias="CONCLAVE_METRICS_TOKEN", repr=False)
+    """What a caller has to bring as a bearer token; it opens the nodes' metrics and the web process' alike."""
+    log: str = Field("plain", validation_alias="CONCLAVE_LOG")
+    """How log lines are written: `plain`, or `json`, one object a line."""
     node: str | None = Field(None, validation_alias="CONCLAVE_NODE")
     """The node that this worker hosts; None in every other process."""
 
@@ -101,6 +112,10 @@ class Config(BaseSettings):
         first = self.hosts[0].lstrip(".")
         return first if re.search(r":\d+$", first) else _with_port(first, self.port)
 
+    def metrics_url(self, port: int) -> str:
+        """Of a node's metrics, for a person or a scraper on this machine."""
+        return f"http://{_with_port(self.metrics_bind, port)}/metrics"
+
     # --- checks: each says what it expected; load_config adds the name and what came ---
 
     @field_validator("data", mode="before")
@@ -123,7 +138,27 @@ class Config(BaseSettings):
     def _a_number_of_nodes(cls, value: Any) -> int:
         return _whole_number(value, 1, NODES_MAX, f"a whole number from 1 to {NODES_MAX}; 3 or 5 are sensible")
 
-    @field_validator("bind", mode="before")
+    @field_validator("metrics_port", mode="before")
+    @classmethod
+    def _a_port_or_none(cls, value: Any) -> int:
+        return _whole_number(value, 0, 65_535, "a port number from 1 to 65535, or 0 for none")
+
+    @field_validator("metrics_token", mode="before")
+    @classmethod
+    def _a_token_of_the_operator(cls, value: Any) -> str:
+        if not METRICS_TOKEN.fullmatch(str(value)):
+            raise ValueError("16 or more letters, digits and - . _ ~ + / =, as a bearer token may have them")
+        return str(value)
+
+    @field_validator("log", mode="before")
+    @classmethod
+    def _a_manner(cls, value: Any) -> str:
+        text = str(value).strip().lower()
+        if text not in LOG_MANNERS:
+            raise ValueError(" or ".join(LOG_MANNERS))
+        return text
+
+    @field_validator("bind", "metrics_bind", mode="before")
     @classmethod
     def _an_address(cls, value: Any) -> str:
         text = str(value).strip()
@@ -201,6 +236,11 @@ class Config(BaseSettings):
                     f"CONCLAVE_BIND is {self.bind}; nothing came"
                 )
             object.__setattr__(self, "hosts", [f"[{address}]" if address.version == 6 else str(address)])
+        if not ipaddress.ip_address(self.metrics_bind).is_loopback and not self.metrics_token:
+            raise ValueError(
+                "CONCLAVE_METRICS_TOKEN: expected a token that callers bring, because CONCLAVE_METRICS_BIND is "
+                f"{self.metrics_bind}; nothing came"
+            )
         if "faults" not in self.model_fields_set:
             object.__setattr__(self, "faults", address.is_loopback)
         return self
@@ -219,7 +259,11 @@ def _line(detail: Any) -> str:
     if not detail["loc"]:
         return expected
     name = str(detail["loc"][0])
-    came = "a value that is not repeated here" if "PASSWORD" in name else repr(_without_password(str(detail["input"])))
+    came = (
+        "a value that is not repeated here"
+        if name.endswith(("PASSWORD", "TOKEN"))
+        else repr(_without_password(str(detail["input"])))
+    )
     return f"{name}: expected {expected}; came {came}"
 
 
@@ -332,9 +376,10 @@ class DataDirectory:
         self.web_token()
         self.redis_state()
 
-    def redis_state(self) -> RedisState:
+    def redis_state(self, kept: Collection[int] = ()) -> RedisState:
+        """`kept`: ports that it must not pick where it has none yet."""
         path = self.redis / "state.json"
-        text = _kept(path, _new_redis_state)
+        text = _kept(path, lambda: _new_redis_state(kept))
         try:
             fields = json.loads(text)
             state = RedisState(int(fields["port"]), str(fields["node_password"]), str(fields["client_password"]))
@@ -344,6 +389,20 @@ class DataDirectory:
             raise ConfigError(f"{path}: expected a port number from 1 to 65535; came {state.port}")
         return state
 
+    def metrics_port(self, node: str, config: Config) -> int:
+        """The port that is kept for a node's metrics."""
+        path = self._directory("metrics") / node
+        text = _kept(path, lambda: str(free_port({config.port, *self._ports_kept()})))
+        if not re.fullmatch(r"\d{1,5}", text, re.ASCII) or not 1 <= int(text) <= 65_535:
+            raise ConfigError(f"{path}: expected a port number from 1 to 65535; came {text[:80]!r}")
+        return int(text)
+
+    def _ports_kept(self) -> set[int]:
+        """Those that nobody may listen on yet."""
+        texts = [path.read_text(encoding="utf-8") for path in (self.path / "metrics").glob("[!.]*")]
+        ports = {int(text) for text in texts if text.strip().isdecimal()}
+        return ports | ({self.redis_state().port} if (self.redis / "state.json").exists() else set())
+
     def client_password(self) -> str:
         """The password of the clients' user, on whichever Redis."""
         return self.redis_state().client_password
@@ -352,13 +411,13 @@ class DataDirectory:
         """The Redis over which nodes and the web process speak; it carries a password."""
         if config.redis_url is not None:
             return config.redis_url
-        state = self.redis_state()
+        state = self.redis_state({config.port})
         return f"redis://{NODE_USER}:{state.node_password}@127.0.0.1:{state.port}/0"
 
     def client_redis_url(self, config: Config) -> str:
         """The same Redis for a client: as the user that may only publish requests and hear its own answers."""
         if config.redis_url is None:
-            state = self.redis_state()
+            state = self.redis_state({config.port})
             return f"redis://{CLIENT_USER}:{state.client_password}@127.0.0.1:{state.port}/0"
         parts = urlsplit(config.redis_url)
         user = quote(external_client_user(self.realm()), safe="")
@@ -387,18 +446,19 @@ def external_client_user(realm: str) -> str:
     return f"{CLIENT_USER}-{realm}"
 
 
-def _new_redis_state() -> str:
+def _new_redis_state(kept: Collection[int]) -> str:
     return json.dumps(
-        {"port": free_port(), "node_password": secrets.token_hex(24), "client_password": secrets.token_hex(24)},
+        {"port": free_port(kept), "node_password": secrets.token_hex(24), "client_password": secrets.token_hex(24)},
         indent=2,
     )
 
 
-def free_port() -> int:
-    """A port of 127.0.0.1 that nobody listens on now. Raises ConfigError where none was found."""
+def free_port(kept: Collection[int] = ()) -> int:
+    """A port of 127.0.0.1 that nobody listens on now, and none of those that are `kept`. Raises ConfigError where none
+    was found."""
     for _ in range(PORT_CHOICES_MAX):
         port = secrets.choice(_PORTS_OF_OUR_OWN)
-        if port_is_free("127.0.0.1", port):
+        if port not in kept and port_is_free("127.0.0.1", port):
             return port
     raise ConfigError(
         f"no free port found on 127.0.0.1 in {PORT_CHOICES_MAX} tries; set REDIS_URL to a Redis that runs"

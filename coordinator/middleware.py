@@ -15,6 +15,7 @@ from django.contrib.auth.middleware import LoginRequiredMiddleware
 from django.http import HttpRequest, JsonResponse
 from django.http.response import HttpResponseBase
 from django.utils.decorators import sync_and_async_middleware
+from django.utils.deprecation import MiddlewareMixin
 
 GetResponse = Callable[[HttpRequest], Any]
 
@@ -112,6 +113,15 @@ def _finish_api_error(request: HttpRequest, response: HttpResponseBase) -> HttpR
 
 content_security_policy = _sync_or_async(_finish_policy)
 api_errors_are_json = _sync_or_async(_finish_api_error)
+
+
+class NoteRoute(MiddlewareMixin):
+    """Leaves the pattern of the route that was found in the scope, for whoever measures (`web_metrics.Measured`)."""
+
+    async def process_view(self, request: HttpRequest, view_func: Any, view_args: Any, view_kwargs: Any) -> None:
+        scope = getattr(request, "scope", None)
+        if scope is not None and request.resolver_match is not None:
+            scope["conclave.route"] = request.resolver_match.route
 
 
 class LoginRequired(LoginRequiredMiddleware):

@@ -15,6 +15,7 @@ import dj_database_url
 from django.templatetags.static import static
 from django.urls import reverse_lazy
 
+from coordinator import logs
 from coordinator.config import Config, DataDirectory, load_config
 
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -76,6 +77,7 @@ INSTALLED_APPS = [
 # Each of them is async-capable: one that is not would put the rest of the request into a thread, where the
 # departure of an HTTP client no longer cancels the view that waits for its lock.
 MIDDLEWARE = [
+    "coordinator.middleware.NoteRoute",
     "coordinator.middleware.content_security_policy",
     "coordinator.middleware.api_errors_are_json",
     "coordinator.on_the_loop.SecurityMiddleware",
@@ -175,25 +177,7 @@ CELERY_WORKER_SEND_TASK_EVENTS = False
 
 # --- logging: to standard error, which the supervisor keeps -----------------------------------------
 
-LOGGING = {
-    "version": 1,
-    "disable_existing_loggers": False,
-    "filters": {
-        # Without a leader every call and every probe answers 503: that is an answer, and no line in the log each time.
-        "no_503": {
-            "()": "django.utils.log.CallbackFilter",
-            "callback": lambda record: getattr(record, "status_code", 0) != 503,
-        }
-    },
-    "formatters": {"line": {"format": "{asctime} {levelname} {name}: {message}", "style": "{"}},
-    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
-    "root": {"handlers": ["stderr"], "level": "INFO"},
-    "loggers": {
-        "django": {"handlers": ["stderr"], "level": "INFO", "propagate": False},
-        "django.request": {"level": "ERROR", "filters": ["no_503"]},
-        "httpx": {"level": "WARNING"},
-    },
-}
+LOGGING = logs.settings(CONCLAVE.log, node=CONCLAVE.node)
 
 # --- the admin's look -----------------------------------------------------------------------------
 

@@ -196,16 +196,29 @@ def verify(envelope: Envelope, key: bytes) -> None:
 Routed = tuple[int, int, int, int, msgspec.Raw]
 """Cluster, sending replica, receiving replica, the message's kind (`messages.KINDS`), the message."""
 
+
+class StateDigest(NamedTuple):
+    """A digest of the sender's state machine after the entry `at`. `wanted`: it asks for the receiver's.
+
+    Between replicas, beside the engine's messages: `coordinator/replica/comparison.py`.
+    """
+
+    at: int
+    digest: bytes
+    wanted: bool
+
+
+_KINDS: Final = (*messages.KINDS, StateDigest)
 _routed = msgspec.msgpack.Decoder(list[Routed])
-_message_decoders: Final = tuple(msgspec.msgpack.Decoder(kind) for kind in messages.KINDS)
-_message_kinds: Final = {kind: number for number, kind in enumerate(messages.KINDS)}
+_message_decoders: Final = tuple(msgspec.msgpack.Decoder(kind) for kind in _KINDS)
+_message_kinds: Final = {kind: number for number, kind in enumerate(_KINDS)}
 
 
 class PeerMessage(NamedTuple):
     cluster: int
     sender: int
     receiver: int
-    message: messages.Message
+    message: messages.Message | StateDigest
 
 
 def encode_peer(batch: list[PeerMessage]) -> bytes:
@@ -216,7 +229,9 @@ def decode_peer(body: bytes) -> list[PeerMessage]:
     """Raises WireError("malformed")."""
     try:
         return [
-            PeerMessage(cluster, sender, receiver, cast(messages.Message, _message_decoders[kind].decode(raw)))
+            PeerMessage(
+                cluster, sender, receiver, cast("messages.Message | StateDigest", _message_decoders[kind].decode(raw))
+            )
             for cluster, sender, receiver, kind, raw in _routed.decode(body)
         ]
     except (msgspec.MsgspecError, IndexError, UnicodeDecodeError, RecursionError):

@@ -14,8 +14,9 @@ import contextlib
 import logging
 import random
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 import redis.asyncio
@@ -64,6 +65,16 @@ def decode_feed(packet: bytes, node: str, peer_key: bytes) -> wire.Feed:
     return feed
 
 
+class Figures(NamedTuple):
+    """How the reading goes, for metrics."""
+
+    connected: bool
+    lag_s: dict[str, float]
+    """By node: seconds since its last report came, or since this reader began where none has."""
+    lost: int
+    drops: dict[str, int]
+
+
 class FeedReader:
     """Reads the feeds of an installation's nodes. Used on one event loop."""
 
@@ -87,6 +98,9 @@ class FeedReader:
         self._subscribed: dict[bytes, str] = {}
         self._orders: dict[str, FeedOrder] = {}
         self._is_connected = False
+        self._begun_ms = clock()
+        self._heard_ms: dict[str, int] = {}
+        self._drops: Counter[str] = Counter()
         self._tasks: list[asyncio.Task[None]] = []
         self.clusters: dict[str, Broadcast] = {}
         for name in clusters:
@@ -112,6 +126,11 @@ class FeedReader:
     def broadcast(self, cluster: str) -> Broadcast | None:
         """Where to listen to `cluster`; None where no node has spoken of it and nobody expects it."""
         return self.clusters.get(cluster)
+
+    def figures(self) -> Figures:
+        now_ms = self._clock()
+        lag_s = {node: (now_ms - self._heard_ms.get(node, self._begun_ms)) / 1_000 for node in sorted(self._wanted())}
+        return Figures(self._is_connected, lag_s, sum(order.lost for order in self._orders.values()), dict(self._drops))
 
     def _add_cluster(self, name: str) -> Broadcast:
         broadcast = Broadcast(ClusterModel(name, self._nodes, self._clock()), self._clock)
@@ -198,6 +217,7 @@ class FeedReader:
         if not order.is_news(feed.boot, feed.number):
             self._count("old")
             return
+        self._heard_ms[node] = now_ms
         taken = [broadcast for broadcast in self._about(feed.report) if broadcast.model.apply(feed, now_ms, _wall_ms())]
         lost = sum(order.lost for order in self._orders.values())
         for broadcast in taken:
@@ -216,6 +236,7 @@ class FeedReader:
         return [] if known is None else [known]
 
     def _count(self, reason: str) -> None:
+        self._drops[reason] += 1
         for broadcast in self.clusters.values():
             broadcast.model.drop(reason)
 
@@ -259,6 +280,11 @@ async def start(**overrides: Any) -> FeedReader:
         _readers.append(FeedReader(data.node_redis_url(config), **(options | overrides)))
         await _readers[0].start()
     return _readers[0]
+
+
+def running() -> FeedReader | None:
+    """This process's reader, where it has one."""
+    return _readers[0] if _readers else None
 
 
 async def stop() -> None:

@@ -8,7 +8,7 @@ import logging
 from collections.abc import AsyncIterator, Callable
 from functools import partial
 from random import SystemRandom
-from typing import Any, Final, Self
+from typing import Any, Final, NamedTuple, Self
 
 from coordinator import wire
 from coordinator.client import flows, options
@@ -140,6 +140,16 @@ class _Pump:
         self._watch(link)
         self.wake()
 
+    def figures(self) -> Figures:
+        core = self.core
+        return Figures(
+            connected=any(link.channel.connected for link in self._links.links.values()),
+            knows_leader=bool(core.routing.leader),
+            calls_pending=core.calls_pending,
+            sessions=sum(not session.gone for session in core.sessions.values()),
+            leader_changes=core.routing.changes,
+        )
+
     async def close(self) -> None:
         self.closed = True
         if self._turning is not None:
@@ -152,6 +162,18 @@ class _Pump:
         if self._connecting:
             await asyncio.wait([*self._connecting.values()])
         self._links.close()
+
+
+class Figures(NamedTuple):
+    """What a client is about just now, for metrics."""
+
+    connected: bool
+    """To the Redis of its URL, or to one that a node named."""
+    knows_leader: bool
+    calls_pending: int
+    sessions: int
+    leader_changes: int
+    """How often it heard of another leader, the first one included."""
 
 
 class AsyncClient:
@@ -174,6 +196,12 @@ class AsyncClient:
         self._options = options.resolve(url, token, cluster, timeout)
         self._pump: _Pump | None = None
         self._closed = False
+
+    def figures(self) -> Figures:
+        """What it is about just now. On its event loop."""
+        if self._pump is not None:
+            return self._pump.figures()
+        return Figures(connected=False, knows_leader=False, calls_pending=0, sessions=0, leader_changes=0)
 
     # --- locks ------------------------------------------------------------------------------------
 

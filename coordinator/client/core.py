@@ -100,6 +100,11 @@ class Core:
         self._knock_due_us = _NEVER_US
         self._leaders_seen = 0
 
+    @property
+    def calls_pending(self) -> int:
+        """Questions and waits that are not over."""
+        return len(self._calls)
+
     # --- questions --------------------------------------------------------------------------------
 
     def submit(self, call: Call, now_us: int) -> Call:

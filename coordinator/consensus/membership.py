@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
+from functools import cached_property
 from typing import NamedTuple
 
 from coordinator.consensus.entries import CONFIGURATION, CONFIGURATION_PREFIX
@@ -25,54 +26,78 @@ class ChangeRefused(Exception):
 
 class Member(NamedTuple):
     """`address`: the Redis of the node's mailbox; "" where it is the Redis that the whole installation shares.
-    `priority`: of those who are caught up, the highest leads where it can."""
+    `priority`: of those who are caught up, the highest leads where it can.
+    `witness`: it votes and keeps the log, and has no state machine; it stays one for as long as it is a member."""
 
     replica: int
     node: str
     address: str = ""
     priority: int = 0
+    witness: bool = False
 
 
-class Configuration(NamedTuple):
-    """`outgoing`: the voters of before, while the configuration is joint; empty else. A learner gets the log, and
-    counts for nothing."""
-
+class _Sides(NamedTuple):
     voters: tuple[Member, ...]
     outgoing: tuple[Member, ...] = ()
     learners: tuple[Member, ...] = ()
+
+
+class Configuration(_Sides):
+    """`outgoing`: the voters of before, while the configuration is joint; empty else. A learner gets the log, and
+    counts for nothing."""
 
     @property
     def is_joint(self) -> bool:
         return bool(self.outgoing)
 
-    @property
+    @cached_property
     def voter_ids(self) -> tuple[int, ...]:
         """Everyone whose vote counts on either side."""
         return tuple({member.replica: None for member in self.voters + self.outgoing})
 
-    @property
+    @cached_property
+    def full_voter_ids(self) -> tuple[int, ...]:
+        """Those voters, of either side, that have a state machine."""
+        return tuple({member.replica: None for member in self.voters + self.outgoing if not member.witness})
+
+    @cached_property
+    def has_witness(self) -> bool:
+        """Is there a voter without a state machine, on either side?"""
+        return len(self.full_voter_ids) < len(self.voter_ids)
+
+    @cached_property
     def members(self) -> tuple[Member, ...]:
         """Everyone who gets the log, each once."""
-        return tuple({member.replica: member for member in self.outgoing + self.learners + self.voters}.values())
+        return tuple(self._by_replica.values())
+
+    @cached_property
+    def _by_replica(self) -> dict[int, Member]:
+        return {member.replica: member for member in self.outgoing + self.learners + self.voters}
+
+    @cached_property
+    def _side_ids(self) -> tuple[tuple[int, ...], ...]:
+        """The voters of each side that there is."""
+        return tuple(_ids(side) for side in (self.voters, self.outgoing) if side) or ((),)
 
     def member(self, replica: int) -> Member | None:
-        return next((member for member in self.members if member.replica == replica), None)
+        return self._by_replica.get(replica)
 
     def node_of(self, replica: int) -> str:
         """The node that hosts `replica`; "" where it is not a member."""
         member = self.member(replica)
         return member.node if member is not None else ""
 
+    def is_witness(self, replica: int) -> bool:
+        member = self.member(replica)
+        return member is not None and member.witness
+
     def reached(self, value_of: Callable[[int], int]) -> int:
         """The largest value that a majority has reached, of both sides where it is joint."""
-        reached = reached_by_majority(_ids(self.voters), value_of)
-        return min(reached, reached_by_majority(_ids(self.outgoing), value_of)) if self.outgoing else reached
+        return min(reached_by_majority(side, value_of) for side in self._side_ids)
 
     def tally(self, votes: dict[int, bool]) -> Tally:
         """Where an election stands: won on both sides, lost on one, or pending."""
-        sides = [tally(_ids(self.voters), votes)]
-        if self.outgoing:
-            sides.append(tally(_ids(self.outgoing), votes))
+        sides = [tally(side, votes) for side in self._side_ids]
         if Tally.LOST in sides:
             return Tally.LOST
         return Tally.PENDING if Tally.PENDING in sides else Tally.WON
@@ -101,9 +126,28 @@ def next_configuration(now: Configuration, change: Change) -> Configuration:
         raise ChangeRefused("expected each replica once, as a voter or as a learner")
     if any(replica <= 0 for replica in ids):
         raise ChangeRefused("expected positive replica identities")
+    _check_witnesses(now, change)
     changed = set(_ids(now.voters)) ^ set(_ids(change.voters))
     outgoing = now.voters if len(changed) > 1 else ()
     return Configuration(change.voters, outgoing, change.learners)
+
+
+def _check_witnesses(now: Configuration, change: Change) -> None:
+    """At most half of the voters may be witnesses, rounded down: then what every full voter has, and the witnesses keep
+    no longer, survives as many lost disks as a majority does."""
+    for member in change.voters + change.learners:
+        before = now.member(member.replica)
+        if before is not None and before.witness != member.witness:
+            raise ChangeRefused(
+                f"{member.node} can not {'become' if member.witness else 'cease to be'} a witness: "
+                "remove it, and add a new replica"
+            )
+    witnesses = sum(member.witness for member in change.voters)
+    if witnesses > len(change.voters) // 2:
+        raise ChangeRefused(
+            f"expected at most {len(change.voters) // 2} witnesses among {len(change.voters)} voters, got {witnesses}: "
+            "too few would have the state"
+        )
 
 
 def _ids(members: Iterable[Member]) -> tuple[int, ...]:
@@ -112,7 +156,11 @@ def _ids(members: Iterable[Member]) -> tuple[int, ...]:
 
 def encode_configuration(configuration: Configuration) -> bytes:
     """The log entry for `configuration`; the same configuration gives the same bytes."""
-    body = {name: [list(member) for member in members] for name, members in configuration._asdict().items() if members}
+    body = {
+        name: [list(member if member.witness else member[:-1]) for member in members]
+        for name, members in configuration._asdict().items()
+        if members
+    }
     return CONFIGURATION_PREFIX + json.dumps(body, separators=(",", ":"), sort_keys=True).encode()
 
 

@@ -40,6 +40,8 @@ class Answers:
 
     def take(self) -> list[Outbound]:
         """Signed packets, for the Redis on which the questions came."""
+        if not self._by_caller:
+            return []
         packets = [
             Outbound("", caller.channel, wire.seal(caller.key, wire.REPLY, self._node, caller.channel, part))
             for caller, replies in self._by_caller.items()

@@ -21,6 +21,8 @@ class History:
         self.elections: deque[wire.Election] = deque(maxlen=ELECTIONS_MAX)
         self.pending: list[wire.Election] = []
         """Elections without their wall-clock time, which the turn adds."""
+        self.leaders_seen = 0
+        """Leaderships that this replica came to know of, its own among them."""
         self._term = 0
         self._leader = ""
         self._led_us = now_us
@@ -32,6 +34,7 @@ class History:
         if leader and engine.term > self._term:
             self.pending.append(self._election(replica, leader, now_us))
             self._term, self._leader = engine.term, leader
+            self.leaders_seen += 1
         if leader and (engine.role is Role.LEADER or engine.heard_at_us is not None):
             self._led_us = now_us if engine.heard_at_us is None else engine.heard_at_us
 

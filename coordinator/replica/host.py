@@ -24,8 +24,10 @@ from coordinator.consensus.raft.core import Raft
 from coordinator.consensus.raft.log import Log
 from coordinator.consensus.raft.options import Options
 from coordinator.replica.directory import NodeDirectory
+from coordinator.replica.exporter import NodeCollector, registry_of
 from coordinator.replica.journal import JournalDamaged, SqliteJournal, StoredReplica
 from coordinator.replica.mailbox import RedisBus
+from coordinator.replica.metrics_server import MetricsAddress, MetricsServer
 from coordinator.replica.ports import JournalFailed
 from coordinator.replica.replica import Replica
 from coordinator.replica.report import Identity
@@ -61,6 +63,8 @@ class HostSettings(NamedTuple):
     faults_allowed: bool
     greet: Callable[[], None]
     options: Options = Options()
+    metrics: MetricsAddress | None = None
+    """Where `/metrics` is served; None: nowhere."""
 
     def __repr__(self) -> str:
         return f"HostSettings({self.node!r}, {str(self.directory)!r})"  # The rest is secret.
@@ -114,6 +118,7 @@ class Host:
         self._wake_reader, self._wake_writer = os.pipe()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"conclave-{settings.node}", daemon=True)
+        self._metrics = self._metrics_server()
         if not replicas:
             logger.warning("%s waits: %s", settings.node, WAITING_FOR)
 
@@ -130,18 +135,39 @@ class Host:
             snapshot=log.snapshot,
         )
         machine = Machine()
-        if log.snapshot is not None:
+        if log.snapshot is not None and not engine.is_witness:
             snapshot.load(machine, log.snapshot.data)
-        return Replica(stored.cluster, stored.cluster_name, stored.replica, engine, machine, now_us)
+        return Replica(
+            stored.cluster, stored.cluster_name, stored.replica, engine, machine, now_us, stopped=log.stopped
+        )
+
+    def _metrics_server(self) -> MetricsServer | None:
+        """A node that can not be measured is still a node: a port in use costs its figures alone."""
+        address = self._settings.metrics
+        if address is None:
+            return None
+        collector = NodeCollector(self._turn, self._journal, lambda: self._bus.connected)
+        try:
+            server = MetricsServer(address, registry_of(collector))
+        except OSError as error:
+            logger.error("%s serves no metrics: %s: %s", self._settings.node, address.url, error.strerror)
+            return None
+        logger.info("%s serves its metrics on %s", self._settings.node, address.url)
+        return server
 
     def start(self) -> None:
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         gc.collect()
         gc.freeze()
         self._thread.start()
+        if self._metrics is not None:
+            self._metrics.start()
 
     def stop(self) -> None:
         """End the loop at the end of its turn. What is journaled stays; what is not was never promised."""
+        if self._metrics is not None:
+            self._metrics.stop()
+            self._metrics = None
         self._stopping.set()
         os.write(self._wake_writer, b"\0")
         if self._thread.is_alive():

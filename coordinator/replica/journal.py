@@ -7,9 +7,11 @@ never served. The format is described in `docs/journal.md`.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import secrets
 import sqlite3
+import time
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -17,6 +19,7 @@ import msgspec
 
 from coordinator.consensus.engine import HardState, Snapshot
 from coordinator.consensus.membership import decode_configuration, encode_configuration
+from coordinator.replica.meters import Histogram
 from coordinator.replica.ports import Head, JournalFailed, Write
 
 FORMAT: Final = 1
@@ -46,6 +49,11 @@ CREATE TABLE snapshots (
 CREATE TABLE epochs (cluster_name TEXT PRIMARY KEY, epoch INTEGER NOT NULL) WITHOUT ROWID;
 """
 
+_STOPPED: Final = (
+    "CREATE TABLE IF NOT EXISTS stopped (replica INTEGER PRIMARY KEY, reason TEXT NOT NULL, checksum BLOB NOT NULL)"
+)
+"""Replicas that found that their state differs from the others', and take no part any more."""
+
 _encode = msgspec.msgpack.Encoder().encode
 _bodies = msgspec.msgpack.Decoder(tuple[list[int], list[bytes]])
 
@@ -61,7 +69,7 @@ class StoredReplica(NamedTuple):
 
 
 class StoredLog(NamedTuple):
-    """`offset`: the log begins behind it; 0 where there is no snapshot."""
+    """`offset`: the log begins behind it; 0 where there is no snapshot. `stopped`: see `ports.Write`."""
 
     hard_state: HardState
     terms: list[int]
@@ -69,6 +77,7 @@ class StoredLog(NamedTuple):
     offset: int = 0
     offset_term: int = 0
     snapshot: Snapshot | None = None
+    stopped: str = ""
 
 
 class SqliteJournal:
@@ -78,6 +87,8 @@ class SqliteJournal:
         """Open the journal in `directory`, made empty where there is none: an empty one holds no replica, and a node
         without replicas waits (DESIGN.md, rule 4). Raises JournalDamaged, sqlite3.Error."""
         self._path = directory / FILE_NAME
+        self.fsyncs = Histogram()
+        """Of SQLite's COMMIT alone, which writes and syncs its write-ahead log."""
         self._db = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
         try:
             self._db.execute("PRAGMA locking_mode=EXCLUSIVE")
@@ -96,6 +107,7 @@ class SqliteJournal:
             node = str(secrets.randbits(63) or 1)
             self._db.executemany("INSERT INTO meta VALUES (?, ?)", [("format", str(FORMAT)), ("node", node)])
             self._db.execute("COMMIT")
+        self._db.execute(_STOPPED)
         stored = dict(self._db.execute("SELECT key, value FROM meta"))
         if stored.get("format") != str(FORMAT):
             raise JournalDamaged(f"{self._path}: expected format {FORMAT}, got {stored.get('format')}")
@@ -104,6 +116,14 @@ class SqliteJournal:
 
     def close(self) -> None:
         self._db.close()
+
+    def size_bytes(self) -> int:
+        """What the journal and its write-ahead log take on disk. May be asked from another thread."""
+        size = 0
+        for path in (self._path, self._path.with_name(f"{FILE_NAME}-wal")):
+            with contextlib.suppress(FileNotFoundError):
+                size += path.stat().st_size
+        return size
 
     # --- reading ----------------------------------------------------------------------------------
 
@@ -146,7 +166,16 @@ class SqliteJournal:
         if end < row[2]:
             raise JournalDamaged(f"{self._path}: replica {replica:x} lacks entries up to its commit index {row[2]}")
         self._last_index[replica] = end
-        return StoredLog(HardState(*row[:3]), terms, entries, offset, offset_term, snapshot)
+        stopped = self._load_stopped(replica)
+        return StoredLog(HardState(*row[:3]), terms, entries, offset, offset_term, snapshot, stopped)
+
+    def _load_stopped(self, replica: int) -> str:
+        row = self._db.execute("SELECT reason, checksum FROM stopped WHERE replica = ?", (replica,)).fetchone()
+        if row is None:
+            return ""
+        if row[1] != _checksum(replica, row[0]):
+            raise JournalDamaged(f"{self._path}: why replica {replica:x} stopped is damaged")
+        return str(row[0])
 
     def _load_head(self, replica: int) -> tuple[Snapshot | None, int, int]:
         row = self._db.execute(
@@ -191,7 +220,12 @@ class SqliteJournal:
                 if write.entries:
                     self._put_entries(write)
                 self._put_hard_state(write.replica, write.hard_state)
+                if write.stopped:
+                    stopped = (write.replica, write.stopped, _checksum(write.replica, write.stopped))
+                    execute("INSERT OR REPLACE INTO stopped VALUES (?, ?, ?)", stopped)
+            before_ns = time.perf_counter_ns()
             execute("COMMIT")
+            self.fsyncs.observe((time.perf_counter_ns() - before_ns) // 1_000)
         except sqlite3.Error as error:
             raise JournalFailed(f"{self._path}: {error}") from error
 

@@ -35,6 +35,11 @@ class Leases:
         self._counts: dict[int, dict[str, int]] = {}
         self._allowed: set[int] = set()
 
+    @property
+    def count(self) -> int:
+        """Sessions whose lease is counted."""
+        return len(self._deadlines)
+
     def advance(self, now_us: int, *, connected: bool) -> None:
         """Let lease time pass, once a turn, after the mailboxes were drained."""
         step = now_us - self._seen_us

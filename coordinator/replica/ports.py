@@ -27,7 +27,10 @@ class Head(NamedTuple):
 
 
 class Write(NamedTuple):
-    """What one replica wants on disk: its hard state, its log from `first_index` on, and a new head if any."""
+    """What one replica wants on disk: its hard state, its log from `first_index` on, and a new head if any.
+
+    `stopped`: why it takes no part from here on, over any restart; "" while it does.
+    """
 
     replica: int
     hard_state: HardState
@@ -35,6 +38,7 @@ class Write(NamedTuple):
     terms: list[int]
     entries: list[bytes]
     head: Head | None = None
+    stopped: str = ""
 
 
 class Journal(Protocol):

@@ -7,15 +7,17 @@ the one turn (`turn.py`); nothing here does input or output.
 
 from __future__ import annotations
 
+import hashlib
 from collections import deque
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 from coordinator import wire
-from coordinator.consensus.engine import Engine, HardState, Ready, Role, Snapshot
+from coordinator.consensus.engine import Engine, HardState, Outgoing, Ready, Role, Snapshot
 from coordinator.consensus.entries import COMMAND, COMMAND_PREFIX
 from coordinator.consensus.membership import Configuration
 from coordinator.replica.callers import Answers, Caller
+from coordinator.replica.comparison import Comparison, Verdict
 from coordinator.replica.history import History
 from coordinator.replica.leases import Leases
 from coordinator.replica.meters import Meters
@@ -26,6 +28,7 @@ from coordinator.statemachine.machine import (
     Machine,
     SessionBegan,
     SessionEnded,
+    StateMarked,
     encode_entry,
     encode_node_entry,
 )
@@ -37,6 +40,9 @@ READ_BYTES_MAX: Final = 4 * 1024 * 1024
 """Answered to reads in one turn; the rest, confirmed already, waits for the next: 20 bytes may ask for 1 MiB."""
 WATCHERS_MAX: Final = 200_000
 """Acquisitions whose grant is pushed. Past it grants are not pushed, and waiters find out by asking."""
+COMPARE_US: Final = 60_000_000
+"""The leader has the replicas compare their states this often, where something was applied since."""
+DIGEST_BYTES: Final = 16
 
 
 class Compaction(NamedTuple):
@@ -78,9 +84,20 @@ class Replica:
         now_us: int,
         *,
         compaction: Compaction | None = None,
+        compare_us: int = COMPARE_US,
+        stopped: str = "",
     ) -> None:
+        """`stopped`: why it takes no part, as the journal says; "" where it does."""
         self.compaction = compaction or Compaction()
-        self._snapshot_index = machine.applied
+        self.stopped = stopped
+        self._stopping = ""
+        self.comparison = Comparison(replica)
+        self._compare_us = compare_us
+        self._compare_due_us = now_us + compare_us
+        self._marked_index = 0
+        """The last mark that was applied here, or proposed."""
+        self._answers_to_peers: list[Outgoing] = []
+        self._snapshot_index = engine.applied_index
         self._taken: Snapshot | None = None
         """A snapshot that is not on disk yet."""
         self.cluster = cluster
@@ -110,7 +127,24 @@ class Replica:
     @property
     def leader_node(self) -> str:
         """The node of the leader, "" where this replica knows of none."""
-        return self.configuration.node_of(self.engine.leader)
+        return self.engine.configuration.node_of(self.engine.leader)
+
+    @property
+    def pending(self) -> tuple[int, int, int]:
+        """How many wait here: proposals for their entry to be applied, reads for a majority's word, and acquisitions
+        for their grant to be pushed. May be asked from another thread."""
+        reads = sum(map(len, [*self._reads_by_ticket.values()])) + sum(len(reads) for _, reads in [*self._confirmed])
+        return len(self._commands) + len(self._proposals), len(self._reads) + reads, self._watching
+
+    @property
+    def waits_for(self) -> str:
+        """Why it serves nothing, in words; "" where nothing keeps it from it."""
+        return self.stopped or self.comparison.why
+
+    @property
+    def _serves(self) -> bool:
+        """May it answer callers, as far as its own state goes?"""
+        return self.engine.is_fit and not self._stopping
 
     # --- what comes in ----------------------------------------------------------------------------
 
@@ -121,8 +155,8 @@ class Replica:
 
     def ask(self, caller: Caller, request: wire.CommandRequest | _ReadRequest, answers: Answers, now_us: int) -> None:
         """Take a client's request; it is answered in this turn or a later one, or lost with the leadership."""
-        if self.engine.role is not Role.LEADER:
-            return answers.add(caller, wire.NotLeader(request.id, self.leader_node))
+        if self.engine.role is not Role.LEADER or not self._serves:
+            return answers.add(caller, wire.NotLeader(request.id, self._elsewhere))
         signer = self.principal_of(caller)
         if signer is None:
             # Not known here, or not yet: a leader that is still applying what it inherited must not judge.
@@ -143,6 +177,18 @@ class Replica:
         self._commands.append((proposal, entry))
         return None
 
+    @property
+    def _elsewhere(self) -> str:
+        """Whom to ask instead; "" where nobody is known."""
+        return "" if self.engine.role is Role.LEADER else self.leader_node
+
+    def hear_digest(self, sender: int, said: wire.StateDigest) -> None:
+        """Another replica says what its state is after an entry; it is told this one's, where it asks."""
+        self.comparison.hear(sender, said.at, said.digest)
+        own = self.comparison.own(said.at)
+        if said.wanted and own is not None:
+            self._answers_to_peers.append(Outgoing(sender, wire.StateDigest(said.at, own, wanted=False)))
+
     @staticmethod
     def _refuse(caller: Caller, request_id: int, answers: Answers, code: str, message: str) -> None:
         answers.add(caller, wire.Answer(request_id, commands.Failure(code, message)))
@@ -158,33 +204,68 @@ class Replica:
             entry = COMMAND_PREFIX + encode_node_entry(commands.ExpireSessions(tuple(expired)))
             if self.engine.propose([entry]) is None:
                 self.leases.proposal_refused(expired)
+            else:
+                self.meters.sessions_expired += len(expired)
+        if now_us >= self._compare_due_us:
+            self._mark_state(now_us)
+
+    def _mark_state(self, now_us: int) -> None:
+        """Have all replicas compare their states, where something was applied since the last time."""
+        self._compare_due_us = now_us + self._compare_us
+        if self.machine.applied > self._marked_index:
+            index = self.engine.propose([COMMAND_PREFIX + encode_node_entry(commands.MarkState())])
+            if index is not None:
+                self._marked_index = index
 
     # --- the turn's middle ------------------------------------------------------------------------
 
     def write(self, ready: Ready) -> Write | None:
         """What the journal is to take in this turn; None where nothing."""
         head = self._head(ready)
-        if ready.hard_state is None and head is None:
+        if ready.hard_state is None and head is None and not self._stopping:
             return None
         hard_state = ready.hard_state or HardState(self.engine.term, self.engine.vote, self.engine.commit_index)
-        return Write(self.replica, hard_state, ready.first_index, ready.terms, ready.entries, head)
+        return Write(self.replica, hard_state, ready.first_index, ready.terms, ready.entries, head, self._stopping)
 
     def _head(self, ready: Ready) -> Head | None:
         if ready.install is not None:
             self._taken = None
             return Head(ready.install, ready.install.last_index, ready.install.term, ready.keep_tail)
-        if self._taken is None:
+        if self._taken is None or self._stopping:
             return None
         offset = max(self.engine.first_index - 1, self._taken.last_index - self.compaction.trailing_entries)
         return Head(self._taken, offset, self.engine.term_at(offset), keep_tail=True)
 
     def prepare(self, answers: Answers, now_us: int) -> Ready:
         """Propose what was asked and say what is to be written and sent."""
+        if self.comparison.has_news or self.comparison.is_in_doubt:
+            self._judge_state(answers, now_us)
         if self._commands:
             self._propose(answers)
         if self._reads:
             self._begin_reads(answers)
         return self.engine.ready(now_us)
+
+    def _judge_state(self, answers: Answers, now_us: int) -> None:
+        """Serve nothing while in doubt of the own state, and take no part any more where it is known to differ."""
+        verdict = self.comparison.judge(self.configuration.full_voter_ids)
+        self.engine.doubt(verdict is Verdict.IN_DOUBT)
+        if verdict is Verdict.DIFFERS:
+            self._stopping = self.comparison.why
+            self.engine.step_down(now_us)
+        if not self._serves:
+            self._abdicate(answers)
+
+    def take_peer_words(self, now_us: int) -> list[Outgoing]:
+        """What is to be said to other replicas beside the engine's messages, after the journal."""
+        words, self._answers_to_peers = self._answers_to_peers, []
+        if not self.comparison.is_due(now_us):
+            return words
+        others = [m.replica for m in self.configuration.members if not m.witness and m.replica != self.replica]
+        due = self.comparison.due(others, now_us)
+        if due is not None:
+            words += [Outgoing(other, wire.StateDigest(due.at, due.digest, wanted=True)) for other in due.receivers]
+        return words
 
     def _begin_reads(self, answers: Answers) -> None:
         """One question for all reads of the turn, and one for all keep-alives, which no lease answers (history 1)."""
@@ -205,6 +286,7 @@ class Replica:
             for index, (proposal, _) in enumerate(taken, first_index):
                 self._proposals[index] = proposal._replace(term=self.engine.term)
             return
+        self.meters.proposals_failed += len(taken)
         for proposal, _ in taken:
             if self.engine.role is Role.LEADER:
                 message = (
@@ -216,14 +298,20 @@ class Replica:
 
     def _turn_away(self, reads: Iterable[_Read], answers: Answers) -> None:
         for read in reads:
-            answers.add(read.caller, wire.NotLeader(read.request.id, self.leader_node))
+            answers.add(read.caller, wire.NotLeader(read.request.id, self._elsewhere))
 
     def finish(self, ready: Ready, answers: Answers, now_us: int) -> None:
         """The journal has what `ready` asked for: apply what is committed and answer whom that answers."""
         engine = self.engine
         engine.persisted(ready)
+        if self._stopping:
+            self.stopped = self._stopping
+            return
         if ready.install is not None:
-            snapshot.load(self.machine, ready.install.data)
+            self._snapshot_index = ready.install.last_index
+            if not engine.is_witness:
+                with self.meters.snapshot_loads.time():
+                    snapshot.load(self.machine, ready.install.data)
         elif self._taken is not None:
             engine.compact(self._taken, self._taken.last_index - self.compaction.trailing_entries + 1)
             self._snapshot_index, self._taken = self._taken.last_index, None
@@ -233,14 +321,16 @@ class Replica:
             waiting = self._reads_by_ticket.pop(read.ticket, None)
             if waiting is not None:
                 self._confirmed.append((read.read_index, deque(waiting)))
-        if engine.role is not Role.LEADER:
+        if engine.role is not Role.LEADER or not self._serves:
             self._abdicate(answers)
         elif self.leases is None and engine.applied_own_term:
             self.leases = Leases(now_us)
+            self._compare_due_us = now_us + self._compare_us
             self._answered_up_to_us = 0
             for session in self.machine.sessions.values():
                 self.leases.renew(session.session, session.ttl_ms)
-        self._answer_reads(answers)
+        if self._confirmed:
+            self._answer_reads(answers)
         if not self._confirmed:
             self._answered_up_to_us = engine.confirmed_at_us
         self.history.observe(self, now_us)
@@ -256,23 +346,31 @@ class Replica:
         for _, confirmed in self._confirmed:
             self._turn_away(confirmed, answers)
         self._confirmed.clear()
+        self.meters.proposals_failed += len(self._proposals)
         for proposal in self._proposals.values():
-            answers.add(proposal.caller, wire.NotLeader(proposal.request_id, self.leader_node))
+            answers.add(proposal.caller, wire.NotLeader(proposal.request_id, self._elsewhere))
         self._proposals = {}
 
     def _take_snapshot(self) -> None:
         """Note the state as it is now, where the log has grown enough behind the last snapshot; the next turn's commit
-        of the journal takes it, and then the log is cut."""
+        of the journal takes it, and then the log is cut. A witness cuts off what every full voter has."""
         engine = self.engine
-        if engine.applied_index - self._snapshot_index >= self.compaction.snapshot_entries:
-            index = engine.applied_index
+        index = min(engine.applied_index, engine.settled) if engine.is_witness else engine.applied_index
+        if index - self._snapshot_index >= self.compaction.snapshot_entries and not self.comparison.is_in_doubt:
             configuration = engine.configuration_at(index)
-            self._taken = Snapshot(index, engine.term_at(index), configuration, snapshot.dump(self.machine))
+            data = b"" if engine.is_witness else self._dump()
+            self._taken = Snapshot(index, engine.term_at(index), configuration, data)
+
+    def _dump(self) -> bytes:
+        with self.meters.snapshot_dumps.time():
+            return snapshot.dump(self.machine)
 
     # --- apply ------------------------------------------------------------------------------------
 
     def _apply(self, answers: Answers, now_us: int) -> None:
         committed = self.engine.take_committed(APPLY_BYTES_MAX)
+        if self.engine.is_witness:
+            return
         for index, (term, entry) in enumerate(
             zip(committed.terms, committed.entries, strict=True), committed.first_index
         ):
@@ -285,7 +383,7 @@ class Replica:
                 self.meters.committed(now_us, now_us - proposal.since_us)
                 self._follow_waiter(proposal, result)
             if self.machine.events:
-                self._tell(answers)
+                self._tell(answers, index, now_us)
 
     def _follow_waiter(self, proposal: _Proposal, result: commands.Result) -> None:
         """Note who is to be told of a grant, and who no longer."""
@@ -309,7 +407,7 @@ class Replica:
             self._watching += 1
         watched[name, acquisition] = caller
 
-    def _tell(self, answers: Answers) -> None:
+    def _tell(self, answers: Answers, index: int, now_us: int) -> None:
         events, self.machine.events = self.machine.events, []
         for event in events:
             match event:
@@ -324,6 +422,10 @@ class Replica:
                     caller = self._unwatch(session, name, acquisition)
                     if caller is not None:
                         answers.add(caller, wire.GrantPushed(self.cluster, session, name, acquisition, token))
+                case StateMarked():
+                    digest = hashlib.blake2b(snapshot.dump(self.machine), digest_size=DIGEST_BYTES).digest()
+                    self._marked_index = index
+                    self.comparison.marked(index, digest, now_us)
 
     def _unwatch(self, session: int, name: str, acquisition: int) -> Caller | None:
         watched = self._watchers.get(session, {})

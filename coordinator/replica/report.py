@@ -8,6 +8,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from coordinator import wire
+from coordinator.consensus.engine import Role
 from coordinator.consensus.entries import COMMAND, CONFIGURATION
 from coordinator.replica.replica import Replica
 from coordinator.statemachine.commands import Entry, ExpireSessions
@@ -43,7 +44,7 @@ def replica_report(
         cluster_name=replica.cluster_name,
         replica=replica.replica,
         pid=identity.pid,
-        role=engine.role.value,
+        role=_role(replica),
         leader=replica.leader_node,
         term=engine.term,
         vote=replica.configuration.node_of(engine.vote),
@@ -51,11 +52,23 @@ def replica_report(
         commit_index=engine.commit_index,
         applied_index=engine.applied_index,
         digest=machine.digest() if digest and size <= DIGEST_BYTES_MAX else "",
-        waiting_for="",
+        waiting_for=replica.waits_for,
         voters=tuple(member.node for member in replica.configuration.voters),
         drops=dict(drops),
         faults_allowed=identity.faults_allowed,
     )
+
+
+def _role(replica: Replica) -> str:
+    engine = replica.engine
+    role: Role = engine.role
+    if replica.stopped:
+        return WAITING
+    if role is Role.FOLLOWER and engine.is_witness:
+        return "witness"
+    if role is Role.FOLLOWER and not engine.is_voter:
+        return "learner"
+    return str(role.value)
 
 
 def waiting_report(identity: Identity, cluster_name: str, drops: Mapping[str, int]) -> wire.ReplicaReport:

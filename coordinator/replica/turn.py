@@ -17,9 +17,11 @@ from coordinator.consensus.engine import Outgoing, Ready, Role
 from coordinator.replica.callers import Answers, Caller
 from coordinator.replica.feed import Feed
 from coordinator.replica.ingress import Asked, Ingress, Refused
+from coordinator.replica.meters import NodeMeters
 from coordinator.replica.ports import Bus, Clock, Inbound, Journal, Outbound
 from coordinator.replica.replica import Replica
 from coordinator.replica.report import Identity, directory, replica_report, waiting_report
+from coordinator.replica.round_trips import RoundTrips
 from coordinator.statemachine.commands import ADMINISTER, FORBIDDEN, INVALID, Done, Failure
 from coordinator.wire import Channels, PeerMessage, Refusal, WireError
 
@@ -28,6 +30,7 @@ PACKET_BYTES_TARGET: Final = 2 * 1024 * 1024
 REFUSALS_MAX: Final = 32
 """Unsigned refusals of one turn: nobody's garbage makes the node talk without end."""
 ROUTES_MAX: Final = 1_024
+WITNESS: Final = "it is a witness: it votes and keeps the log, and has no state to answer from; ask another node"
 FSYNC_SAMPLES_MAX: Final = 256
 
 
@@ -67,6 +70,8 @@ class Turn:
         self._answers = Answers(identity.node)
         self._feed = Feed(identity, channels, peer_key)
         self._fsyncs_us: deque[int] = deque(maxlen=FSYNC_SAMPLES_MAX)
+        self.meters = NodeMeters()
+        self.round_trips = RoundTrips()
         self._refused: list[Refused] = []
         self._routes: dict[tuple[int, int], str] = {}
         """Cluster and replica to the node that last spoke for it: a replica that is new here, or whose log is behind,
@@ -79,23 +84,29 @@ class Turn:
         # After the drain: whatever came is no later than this, however long the process slept before (history 3).
         now_us = self._clock.now_us()
         self._take_in(packets, now_us)
-        replicas = [*self.replicas.values()]
+        replicas = [replica for replica in self.replicas.values() if not replica.stopped]
         for replica in replicas:
             replica.tick(now_us, connected=self._bus.connected)
         readies = [(replica, replica.prepare(self._answers, now_us)) for replica in replicas]
 
         self._publish([(replica, ready.early) for replica, ready in readies], [])
-        self._write(readies)
+        if now_us >= self.round_trips.due_us:
+            self.round_trips.sent([(replica.cluster, ready.early) for replica, ready in readies], now_us)
+        took_us = self._write(readies)
         for replica, ready in readies:
             replica.finish(ready, self._answers, now_us)
+            if took_us:
+                replica.engine.disk_took(took_us, now_us)
             if replica.history.pending:
                 replica.history.stamp(self._clock.wall_ms())
         rest = self._answers.take() + self._refusals()
-        rest += self._feed.packets(replicas, self.drops, self._fsyncs_us, now_us)
-        self._publish([(replica, ready.late) for replica, ready in readies], rest)
+        rest += self._feed.packets(self.replicas.values(), self.drops, self._fsyncs_us, now_us)
+        late = [(replica, [*ready.late, *replica.take_peer_words(now_us)]) for replica, ready in readies]
+        self._publish(late, rest)
         self._bus.watch(
             frozenset(replica.leader_node for replica in replicas if replica.engine.role is Role.FOLLOWER) - {""}
         )
+        self.meters.turns.observe(self._clock.now_us() - now_us)
         return Outcome(self._next_us(now_us), self._crash)
 
     # --- in ---------------------------------------------------------------------------------------
@@ -115,13 +126,18 @@ class Turn:
 
     def _step(self, node: str, message: PeerMessage, now_us: int) -> None:
         replica = self.replicas.get(message.cluster)
-        if replica is None or replica.replica != message.receiver:
+        if replica is None or replica.replica != message.receiver or replica.stopped:
             self.drops["peer-identity"] += 1  # For a replica that is gone, or a cluster of an earlier life.
+            return
+        if type(message.message) is wire.StateDigest:
+            replica.hear_digest(message.sender, message.message)
             return
         if replica.configuration.member(message.sender) is None:
             self._routes[message.cluster, message.sender] = node
             while len(self._routes) > ROUTES_MAX:
                 del self._routes[next(iter(self._routes))]
+        if self.round_trips.open:
+            self.round_trips.answered(node, message, now_us)
         replica.engine.step(message.sender, message.message, now_us)
 
     def _take_requests(self, data: bytes, now_us: int) -> None:
@@ -149,6 +165,8 @@ class Turn:
     def _why_unknown(self) -> Refusal:
         if not self.replicas:
             return Refusal(wire.REFUSED_WAITING, self.identity.waiting_for, self.identity.pid)
+        if all(replica.engine.is_witness for replica in self.replicas.values()):
+            return Refusal(wire.REFUSED_WAITING, WITNESS, self.identity.pid)
         return Refusal(wire.REFUSED_TOKEN, f"{self.identity.node} knows no such token (yet)", self.identity.pid)
 
     def _ask(self, caller: Caller, request: wire.Request, now_us: int) -> None:
@@ -160,7 +178,7 @@ class Turn:
                 answers.add(caller, wire.StatusAnswer(request_id, self._status(cluster_name)))
             case _:
                 replica = self.replicas.get(request.cluster)
-                if replica is None:
+                if replica is None or (replica.stopped and not isinstance(request, wire.CrashRequest)):
                     answers.add(caller, wire.NotLeader(request.id, ""))
                 elif isinstance(request, wire.CrashRequest):
                     answers.add(caller, wire.Answer(request.id, self._may_crash(replica, caller, request)))
@@ -193,13 +211,20 @@ class Turn:
 
     # --- the middle -------------------------------------------------------------------------------
 
-    def _write(self, readies: list[tuple[Replica, Ready]]) -> None:
+    def _write(self, readies: list[tuple[Replica, Ready]]) -> int:
+        """How long the journal took, in microseconds."""
         wanted = [replica.write(ready) for replica, ready in readies]
         writes = [write for write in wanted if write is not None]
-        if writes:
-            before_us = self._clock.now_us()
-            self._journal.commit(writes)
-            self._fsyncs_us.append(self._clock.now_us() - before_us)
+        if not writes:
+            return 0
+        before_us = self._clock.now_us()
+        self._journal.commit(writes)
+        took_us = self._clock.now_us() - before_us
+        self._fsyncs_us.append(took_us)
+        self.meters.commits.observe(took_us)
+        if any(write.head is not None for write in writes):
+            self.meters.snapshot_commits.observe(took_us)
+        return took_us
 
     # --- out --------------------------------------------------------------------------------------
 
@@ -212,13 +237,16 @@ class Turn:
                     by_node.setdefault(route, []).append(
                         PeerMessage(replica.cluster, replica.replica, receiver, message)
                     )
+        if not by_node:
+            if rest:
+                self._bus.publish(rest)
+            return
         packets = [
             Outbound(address, self._channels.peer(node), self._seal(node, part))
             for (node, address), messages in by_node.items()
             for part in _parts(messages)
         ]
-        if packets or rest:
-            self._bus.publish(packets + rest)
+        self._bus.publish(packets + rest)
 
     def _route(self, replica: Replica, receiver: int) -> tuple[str, str] | None:
         """Node and address of a replica: as the log says, else as it made itself known."""
@@ -232,12 +260,16 @@ class Turn:
         return wire.seal(self._peer_key, wire.PEER, self.identity.node, node, wire.encode_peer(messages))
 
     def _refusals(self) -> list[Outbound]:
+        if not self._refused:
+            return []
         refused, self._refused = self._refused, []
         return [Outbound("", r.channel, wire.seal_refusal(self.identity.node, r.channel, r.refusal)) for r in refused]
 
     def _next_us(self, now_us: int) -> int:
         deadlines = [self._feed.due_us(now_us)]
         for replica in self.replicas.values():
+            if replica.stopped:
+                continue
             engine = replica.engine
             deadlines.append(now_us if replica.owes else engine.deadline_us)
             if replica.leases is not None and self._bus.connected:  # While deaf, lease time stands still.
@@ -248,6 +280,8 @@ class Turn:
 
 def _parts(messages: list[PeerMessage]) -> list[list[PeerMessage]]:
     """Messages of one packet each, closed above PACKET_BYTES_TARGET."""
+    if len(messages) == 1:
+        return [messages]
     parts: list[list[PeerMessage]] = [[]]
     size = 0
     for message in messages:

@@ -208,6 +208,10 @@ class ExpireSessions(WireStruct, tag=101, frozen=True):
     sessions: tuple[int, ...]
 
 
+class MarkState(WireStruct, tag=102, frozen=True):
+    """Changes nothing: whoever applies it takes a digest of all of the state, to be compared with the others'."""
+
+
 class CheckpointSessions(WireStruct, tag=104, frozen=True):
     """What is left of sessions' leases, in milliseconds, as the leader counts it: a new leader begins with that. From
     the proposal on the leader answers no keep-alive of these sessions before a later reset is applied (history 10)."""
@@ -231,6 +235,7 @@ class RaiseLevel(WireStruct, tag=106, frozen=True):
 NodeOp = (
     Genesis
     | ExpireSessions
+    | MarkState
     | lock_commands.EndLockDelays
     | lock_commands.RaiseEpoch
     | CheckpointSessions

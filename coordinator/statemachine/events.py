@@ -29,6 +29,10 @@ class CheckpointReset(NamedTuple):
     session: int
 
 
+class StateMarked(NamedTuple):
+    """Here the replicas compare their states."""
+
+
 class LockDelayed(NamedTuple):
     """A holder died: `name` stays unavailable until the leader, after `delay_ms`, proposes the end of the delay that is
     `since` this index."""
@@ -46,4 +50,4 @@ class LockBroken(NamedTuple):
     acquisition: int
 
 
-Event = GrantMade | SessionBegan | SessionEnded | CheckpointReset | LockDelayed | LockBroken
+Event = GrantMade | SessionBegan | SessionEnded | StateMarked | CheckpointReset | LockDelayed | LockBroken

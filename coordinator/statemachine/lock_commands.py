@@ -98,7 +98,7 @@ class ForceRelease(WireStruct, tag=36, frozen=True):
     session: int = 0
 
 
-class EndLockDelays(WireStruct, tag=102, frozen=True):
+class EndLockDelays(WireStruct, tag=107, frozen=True):
     """Lock-delays that have passed, proposed by the leader alone: each is a name and the index that its delay is
     since."""
 

@@ -31,7 +31,7 @@ from coordinator.statemachine import (
     views,
 )
 from coordinator.statemachine.commands import Done, Entry, Failure, LockList, NodeCommand, Result
-from coordinator.statemachine.events import Event, GrantMade, SessionBegan, SessionEnded
+from coordinator.statemachine.events import Event, GrantMade, SessionBegan, SessionEnded, StateMarked
 from coordinator.statemachine.items import Item
 from coordinator.statemachine.locks import Lock
 from coordinator.statemachine.performing import perform
@@ -100,6 +100,11 @@ class Machine:
         return self.state.tokens
 
     @property
+    def nonces(self) -> Mapping[tuple[str, bytes], int]:
+        """Principal and nonce to the session that was opened under it."""
+        return self.state.nonces
+
+    @property
     def waiting(self) -> int:
         """How many wait for a lock."""
         return self.state.waiting
@@ -154,6 +159,9 @@ class Machine:
                 return administration.raise_level(self.state, index, op)
             case lock_commands.RaiseEpoch():
                 return administration.raise_epoch(self.state, index, op)
+            case commands.MarkState():
+                self.events.append(StateMarked())
+                return Done(index)
         return Failure(commands.INVALID, "not a command that a node may give here")
 
     def _apply_request(self, index: int, entry: Entry) -> Result:
@@ -274,6 +282,7 @@ _LEVEL_1: Final = frozenset(
         commands.Genesis,
         commands.ExpireSessions,
         commands.RaiseLevel,
+        commands.MarkState,
     )
 )
 
@@ -309,4 +318,13 @@ _ANSWERS: Final[dict[type, Callable[[State, Principal, views.Remaining, Any], Re
 }
 
 
-__all__ = ["Event", "GrantMade", "Machine", "SessionBegan", "SessionEnded", "encode_entry", "encode_node_entry"]
+__all__ = [
+    "Event",
+    "GrantMade",
+    "Machine",
+    "SessionBegan",
+    "SessionEnded",
+    "StateMarked",
+    "encode_entry",
+    "encode_node_entry",
+]

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import traceback
+from collections import Counter
 from typing import Final
 
 from tests.simulation.campaign import Order, Summary, results, run_many
@@ -31,7 +33,9 @@ def main(arguments: list[str] | None = None) -> int:
     order = Order(options.engine, options.nodes, options.mutant)
     try:
         if options.random_mutants:
-            return _random_mutants(options.random_mutants, options.seeds or MUTANT_SEEDS, options.jobs)
+            return _random_mutants(
+                options.random_mutants, options.random_seed, options.seeds or MUTANT_SEEDS, options.jobs
+            )
         if options.seed is not None:
             return _one(order, options.seed, trace=options.trace)
         if options.mutant:
@@ -39,6 +43,10 @@ def main(arguments: list[str] | None = None) -> int:
         if options.seeds is None:
             parser.error("expected --seed N, --seeds A-B, --mutant NAME or --list-mutants")
         return _many(order, options.seeds, options.jobs, as_json=options.json)
+    except BrokenPipeError:
+        # Whoever read has had enough, as `head` has; nothing more is to be written, not even at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return UNUSABLE
     except MutantDoesNotFit as error:
         print(f"the mutant does not fit the code any more: {error}", file=sys.stderr)
         return UNUSABLE
@@ -58,7 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--nodes", type=_nodes, default=5, help="replicas, 1 to 9 (default 5)")
     parser.add_argument("--seed", type=int, help="run one seed")
     parser.add_argument("--trace", action="store_true", help="with --seed: print each event, and shrink a failure")
-    parser.add_argument("--seeds", type=_seeds, metavar="A-B", help="run many seeds and sum them up")
+    parser.add_argument("--seeds", type=seeds_of, metavar="A-B", help="run many seeds and sum them up")
     parser.add_argument("--jobs", type=_jobs, default=1, help="processes (default 1)")
     parser.add_argument("--json", action="store_true", help="the summary as one JSON object")
     parser.add_argument("--mutant", default="", metavar="NAME", help="plant a bug; stop at the first violation")
@@ -66,10 +74,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--random-mutants", type=_jobs_or_more, metavar="N", help="plant N bugs that nobody chose, one at a time"
     )
+    parser.add_argument("--random-seed", type=int, default=1, metavar="S", help="which N are drawn (default 1)")
     return parser
 
 
-def _seeds(text: str) -> range:
+def seeds_of(text: str) -> range:
+    """FIRST-LAST, or one number. Raises ArgumentTypeError."""
     first, dash, last = text.partition("-")
     if not (first.isdecimal() and (last.isdecimal() if dash else True)) or (dash and int(last) < int(first)):
         raise argparse.ArgumentTypeError(f"expected FIRST-LAST, like 1-100, got {text!r}")
@@ -154,21 +164,27 @@ def _print_shortest(order: Order, result: Result) -> None:
         print(f"  {fault}")
 
 
-def _random_mutants(count: int, seeds: range, jobs: int) -> int:
+def _random_mutants(count: int, drawn_by: int, seeds: range, jobs: int) -> int:
     """Plant bugs that nobody chose; those that nothing notices are printed at the end."""
     from tests.simulation import random_mutants
 
-    points = random_mutants.draw(count, seeds[0])
+    points = random_mutants.draw(count, drawn_by)
+    judges: Counter[str] = Counter()
     survivors = []
     for number, fate in enumerate(random_mutants.fates(points, seeds, jobs), 1):
-        print(f"{number} of {count}: {fate}", flush=True)
+        print(f"{number} of {len(points)}: {fate}", flush=True)
         if fate.by is None:
-            survivors.append(fate)
+            survivors.append(fate.point)
+        else:
+            judges["unit tests" if fate.by.startswith("unit test") else f"{fate.by} in a seed"] += 1
     died = len(points) - len(survivors)
-    print(f"{died} of {len(points)} died ({100 * died / max(1, len(points)):.0f} %); alive:")
-    for fate in survivors:
-        print(f"  {fate.point}")
-    return HELD
+    print(f"{died} of {len(points)} died ({100 * died / len(points):.1f} %), by these judges:")
+    for judge, many in judges.most_common():
+        print(f"  {judge}: {many}")
+    print(f"alive after the unit tests and seeds {seeds[0]} to {seeds[-1]}:")
+    for point in sorted(survivors):
+        print(f"  {point}{'' if random_mutants.is_explained(point) else ' (not in docs/survivors.md)'}")
+    return HELD if died >= random_mutants.DIE_SHARE_MIN * len(points) else VIOLATED
 
 
 def _arguments(order: Order) -> str:

@@ -65,6 +65,8 @@ class Bus:
         """Does Redis still know the subscription? A bus that was cut off may believe itself connected."""
         self.sends_left: int | None = None
         """How many packets leave before the process dies; None: it does not."""
+        self.kept_as = ""
+        """Under which kind whoever copies the traffic keeps what it publishes next; "" among all others."""
         self.stumbles: dict[str, int] = {}
         """"drain" or "publish" to how long the process stands still right behind that, once."""
 
@@ -146,6 +148,9 @@ class Bus:
                 self.sends_left -= 1
             if self.connected:
                 self._network.publish(self.place, packet.channel, packet.data, ahead_us)
+                if self.kept_as:
+                    self._network.keep(self.kept_as, self.place, packet.channel, packet.data)
+        self.kept_as = ""
         self._stumble("publish")
 
     def _stumble(self, where: str) -> None:

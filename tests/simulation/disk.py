@@ -56,6 +56,7 @@ class Disk:
         self.offset = log.offset
         self.offset_term = log.offset_term
         self.snapshot = log.snapshot
+        self.stopped = log.stopped
 
     @property
     def last_index(self) -> int:
@@ -82,7 +83,15 @@ class Disk:
             raise DiskDamaged("a bit has flipped")
         if self.replica == 0:
             return None
-        log = StoredLog(self.hard_state, [*self.terms], [*self.entries], self.offset, self.offset_term, self.snapshot)
+        log = StoredLog(
+            self.hard_state,
+            [*self.terms],
+            [*self.entries],
+            self.offset,
+            self.offset_term,
+            self.snapshot,
+            self.stopped,
+        )
         return Stored(self.replica, log)
 
     def write(self, write: Write) -> None:
@@ -96,6 +105,7 @@ class Disk:
             self.terms[keep:] = write.terms
             self.entries[keep:] = write.entries
         self.hard_state = write.hard_state
+        self.stopped = write.stopped or self.stopped
 
     def _put_head(self, head: Head) -> None:
         gone = head.offset - self.offset if head.keep_tail else len(self.terms)

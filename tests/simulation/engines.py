@@ -40,6 +40,9 @@ def _raft_options(random: Random) -> Options:
             snapshot_chunk_bytes=random.choice((64, 300, 1_000)),
             snapshot_window_bytes=random.choice((64, 900, 3_000)),
         )
+        if random.random() < 0.3:
+            # One entry on its way to each follower: what is proposed waits behind all before it, and rounds overtake.
+            options = options._replace(message_bytes_max=1, inflight_messages_max=1)
     if random.random() < 0.15:
         options = options._replace(uncommitted_bytes_max=random.choice((1, 300)))
     if random.random() < 0.4:

@@ -18,7 +18,8 @@ class Fault(NamedTuple):
 
     `moment` "": it happens at `at_us`; else it is armed then, and happens right behind the first such moment: "elected"
     (a node became leader), "sent" (a leader sent a round), "kept-alive" (a client was answered a keep-alive), "locked"
-    (a client took a lock), "changing" (a leader wrote a configuration).
+    (a client took a lock), "written" (a client's write was acknowledged), "campaigning" (a node asks for votes, or
+    whether it would have them), "changing" (a leader wrote a configuration), "joint" (a joint one).
     """
 
     at_us: int
@@ -56,8 +57,11 @@ KINDS: Final = (
     Kind("duplication", 1.0, ("any", "all"), (50, 3_000)),
     Kind("reordering", 1.0, ("any", "all"), (50, 2_000)),
     Kind("delay", 1.0, ("any", "all", "leader"), (50, 1_500)),
-    Kind("slow-link", 0.8, (*ANYONE, "all"), (100, 3_000)),
+    Kind("slow-link", 0.8, (*ANYONE, "all"), (100, 3_000), ("", "", "kept-alive")),
     Kind("replay", 0.7, ("all",), (1, 2), ("", "", "elected")),
+    Kind("replayed-votes", 2.0, ("any",), (1, 2), ("campaigning",)),
+    Kind("replayed-acknowledgements", 1.0, ("any",), (1, 2), ("elected",)),
+    Kind("replayed-snapshot", 1.5, ("all",), (1, 2)),
     # --- the network
     Kind("partition", 1.0, ("any", "any", "leader"), (100, 2_500), ("", "", "kept-alive", "elected", "changing")),
     Kind("one-way-partition", 0.8, ANYONE, (100, 2_500)),
@@ -79,11 +83,12 @@ KINDS: Final = (
     Kind("crash-after-commit", 0.8, ANYONE, (20, 1_200), ("", "elected")),
     Kind("crash-while-sending", 0.8, ANYONE, (20, 1_200)),
     Kind("silent-death", 0.5, ANYONE, (100, 2_500)),
-    Kind("power-loss", 0.3, ("all",), (20, 800), ("", "written", "changing")),
+    Kind("power-loss", 0.6, ("all",), (20, 1_500), ("", "written", "changing", "changing")),
     Kind("pause", 1.0, MOSTLY_LEADER, (20, 2_500), ("", "", "elected", "kept-alive")),
     Kind("stumble", 0.8, MOSTLY_LEADER, (5, 1_500), ("", "", "elected", "changing")),
     Kind("suspend", 0.5, MOSTLY_LEADER, (50, 3_000)),
     Kind("sleeping-leader", 0.8, ("leader",), (700, 3_000), ("", "sent", "sent", "kept-alive", "locked")),
+    Kind("deposed-leader-returns", 2.0, ("leader",), (900, 2_500), ("", "written", "written", "locked")),
     Kind("coup", 1.2, ("leader",), (200, 2_000), ("", "kept-alive", "locked", "written")),
     Kind("stall", 0.6, ("leader",), (200, 620)),
     # --- disks
@@ -92,6 +97,8 @@ KINDS: Final = (
     Kind("slow-disk", 0.7, MOSTLY_LEADER, (50, 1_500)),
     Kind("lost-disk", 0.25, ANYONE, (50, 1_000), draws=0.25),
     Kind("bit-flip", 0.15, ANYONE, (50, 1_000), draws=0.2),
+    # --- memory
+    Kind("memory-flip", 0.3, ("follower", "any"), (1, 2), draws=0.2),
     # --- clocks
     Kind("wall-clock-jump", 0.3, MOSTLY_LEADER, (50, 5_000)),
     # --- operators
@@ -130,7 +137,7 @@ def draw(random: Random) -> list[Fault]:
         duration_us = int(1_000 * low * (high / low) ** random.random())
         moment = random.choice(kind.moments)
         if changes and "changing" in kind.moments and random.random() < 0.35:
-            moment = "changing"
+            moment = random.choice(("changing", "joint"))
         faults.append(
             Fault(
                 at_us,

@@ -16,7 +16,7 @@ from tests.simulation.clients import Client
 from tests.simulation.faults import Fault
 from tests.simulation.network import Weather
 from tests.simulation.node import Node
-from tests.simulation.quorums import is_quorum
+from tests.simulation.quorums import is_full_quorum, is_quorum
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -26,6 +26,8 @@ RESTART_US_MAX: Final = 700_000
 SLEEP_CUT_US: Final = 2_000
 """What a leader had sent before it is cut off arrives, and is answered."""
 BLIND_US_MAX: Final = 3_000_000
+_REPLAYED: Final = {"replayed-votes": "vote", "replayed-acknowledgements": "acknowledgement"}
+"""Faults that are of whoever the moment is of, to the kind of messages that come again."""
 
 
 class Injector:
@@ -39,6 +41,10 @@ class Injector:
         self._armed: dict[str, list[Fault]] = {}
         self._undo: dict[int, Callable[[], None]] = {}
         self._undo_number = 0
+        self._deposing: dict[str, Fault] = {}
+        """Leaders that are cut off until another one is elected."""
+        self._returns: dict[str, int] = {}
+        """Who was cut off so to what mends it."""
         self.stopped = False
 
     def begin(self) -> None:
@@ -55,18 +61,25 @@ class Injector:
 
     def moment(self, name: str, whose: Node | Client) -> None:
         """Something happened that faults may wait for."""
+        if name == "elected" and self._deposing:
+            self._deposed(whose)
         if self._armed and self._armed.get(name):
             armed = self._armed.pop(name)
             for fault in armed:
                 # Not within what is happening now, but right behind it.
-                self.world.scheduler.after(0, self._inject, fault)
+                self.world.scheduler.after(0, self._inject, fault, whose)
 
-    def _inject(self, fault: Fault) -> None:
+    def _inject(self, fault: Fault, whose: Node | Client | None = None) -> None:
+        """`whose`: who the moment that it waited for was of."""
         if self.stopped:
             return
         self.happened.append(fault)
-        do: Callable[[Fault], bool] = getattr(self, "_" + fault.kind.replace("-", "_"))
-        if do(fault):
+        if fault.kind in _REPLAYED:
+            done = whose is not None and self._replayed(_REPLAYED[fault.kind], whose.name)
+        else:
+            do: Callable[[Fault], bool] = getattr(self, "_" + fault.kind.replace("-", "_"))
+            done = do(fault)
+        if done:
             self._faults[fault.kind] += 1
             self.world.note("fault", str(fault))
 
@@ -171,6 +184,15 @@ class Injector:
     def _replay(self, fault: Fault) -> bool:
         return self.world.network.replay(3 + int(60 * fault.level))
 
+    def _replayed(self, kind: str, name: str) -> bool:
+        """What node `name` was told of that kind in the past comes again: words of elections to who campaigns,
+        acknowledgements of an earlier leadership to who leads again."""
+        return self.world.network.replay_kept(kind, self.world.channels.peer(name))
+
+    def _replayed_snapshot(self, fault: Fault) -> bool:
+        replayed = [self._replayed("snapshot", node.name) for node in self.world.nodes]
+        return any(replayed)
+
     # --- the network ------------------------------------------------------------------------------
 
     def _cut(self, fault: Fault, ways: list[tuple[str, str]]) -> bool:
@@ -269,9 +291,11 @@ class Injector:
         return node is not None and self._end(fault, node, "with its machine", silently=True)
 
     def _power_loss(self, fault: Fault) -> bool:
+        """Of all machines, or of any of them at once: one side of a change of membership, it may be."""
+        random = Random(fault.salt)
         victims = [node for node in self.world.nodes if node.is_up]
-        if fault.level < 0.5:
-            victims = victims[: len(self.world.nodes) // 2 + 1]
+        if fault.level < 0.7:
+            victims = [node for node in victims if random.random() < 0.3 + fault.level]
         for node in victims:
             self._end(fault, node, "as the power fails")
         return bool(victims)
@@ -349,6 +373,53 @@ class Injector:
         self._later(fault._replace(duration_us=wake_us), node.resume)
         return True
 
+    def _deposed_leader_returns(self, fault: Fault) -> bool:
+        """A leader is cut off with what it has just written, and some clients go on writing to it. When another one is
+        elected it is there again: as that one dies (Raft, figure 8), or to find all that came meanwhile at once."""
+        node = self._node(fault)
+        if node is None or node.name in self._deposing or len(self.world.nodes) < 3:
+            return False
+        self._deposing[node.name] = fault
+        others = [other.name for other in self.world.nodes if other is not node]
+        random = Random(fault.salt)
+        ways = [way for other in others for way in ((node.name, other), (other, node.name))]
+        for client in self.world.clients:
+            if random.random() < 0.6:
+                ways += [way for other in others for way in ((client.name, other), (other, client.name))]
+        self.world.network.cut(ways)
+        self._undo_number += 1
+        number = self._undo_number
+
+        def mend() -> None:
+            self._deposing.pop(node.name, None)
+            self.world.network.mend(ways)
+
+        self._undo[number] = mend
+        self._returns[node.name] = number
+        self.world.scheduler.after(fault.duration_us, self._undo_now, number)
+        return True
+
+    def _deposed(self, elected: Node | Client) -> None:
+        """Another leader is elected: it has a moment, in which it commits little or nothing."""
+        for name, fault in [*self._deposing.items()]:
+            if name != elected.name:
+                del self._deposing[name]
+                self.world.scheduler.after(int(15_000 * fault.level**2), self._comes_back, name, elected, fault)
+
+    def _comes_back(self, name: str, usurper: Node, fault: Fault) -> None:
+        if self.stopped:
+            return
+        if fault.salt & 1:
+            # Where nobody is told of its death, the others wait for their time-outs, and the old one may be first.
+            usurper.die("soon after its election", silently=fault.salt % 3 > 0)
+            self._later(fault, usurper.start)
+        else:
+            old = next(node for node in self.world.nodes if node.name == name)
+            if old.is_up and not old.paused:
+                old.pause(clock_stops=False)
+                self._later(fault._replace(duration_us=fault.duration_us // 8), old.resume)
+        self._undo_now(self._returns.pop(name, 0))
+
     def _coup(self, fault: Fault) -> bool:
         """A leader is cut off from its peers at the very moment when they can elect another at once: they saw its
         channel fall silent, or it has told one of them to campaign, or they began anew and an operator asks one
@@ -413,13 +484,15 @@ class Injector:
         self._later(fault, lambda: setattr(journal, "slow_us", 0))
         return True
 
-    def _may_lose(self, lost: Node) -> bool:
-        """A cluster of 2f + 1 survives the loss of f disks for good; more than that nobody survives."""
+    def _may_lose(self, lost: Node, *, flips: bool = False) -> bool:
+        """A cluster of 2f + 1 survives the loss of f disks for good; more than that nobody survives. And where states
+        differ, most of those that have one must be right."""
         world = self.world
-        gone = {node.disk.replica for node in world.nodes if node is lost or node.disk.damaged}
+        gone = {node.disk.replica for node in world.nodes if node is lost or node.is_lost}
         kept = {node.disk.replica for node in world.nodes} - gone
+        differ = flips or any(node.flipped for node in world.nodes)
         return all(
-            is_quorum(configuration, kept)
+            is_quorum(configuration, kept) and (not differ or is_full_quorum(configuration, kept))
             for node in world.nodes
             if node.engine is not None
             for _, configuration in node.engine.configurations
@@ -442,6 +515,15 @@ class Injector:
         node.die("and a bit of its journal has flipped")
         node.disk.damaged = True
         self._later(fault, node.start)
+        return True
+
+    def _memory_flip(self, fault: Fault) -> bool:
+        node = self._node(fault)
+        if node is None or node.replica is None or node.engine.is_witness or node.replica.stopped:
+            return False
+        if not self._may_lose(node, flips=True):
+            return False
+        node.flip()
         return True
 
     # --- clocks -----------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ several machines look, each with a Redis of its own.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
 from random import Random
 from typing import Final, NamedTuple, Protocol
@@ -22,6 +22,8 @@ HOP_US_MAX: Final = 260
 KEPT_MAX: Final = 300
 KEPT_BYTES_MAX: Final = 4_000
 """Messages of all of the past that may come again."""
+KEPT_APART_MAX: Final = 30
+"""Of some kinds so many of the last to each mailbox are kept apart: what is rare, or means most when it comes late."""
 
 
 class Subscriber(Protocol):
@@ -58,6 +60,7 @@ class Network:
         self.cuts: Counter[tuple[str, str]] = Counter()
         """Ways that nothing passes, (from, to); counted, since partitions may lie over one another."""
         self._kept: list[tuple[str, str, bytes]] = []
+        self._kept_apart: dict[tuple[str, str], deque[tuple[str, bytes]]] = {}
         self.delivered: Callable[[str, str, str, bytes], None] | None = None
         """Told of each message that arrives: from, to, channel, data."""
 
@@ -123,7 +126,7 @@ class Network:
                 self._scheduler.after(HOP_US_MIN, nobody_listens)
             return
         for subscriber in [*listening]:
-            if self.cuts and self.cuts[sender, subscriber.place]:
+            if self.cuts and self.cuts.get((sender, subscriber.place)):
                 self._faults["cut-off-message"] += 1
                 continue
             if self.delivered is not None:
@@ -142,12 +145,26 @@ class Network:
             if not self.cuts[way]:
                 del self.cuts[way]
 
+    def keep(self, kind: str, sender: str, channel: str, data: bytes) -> None:
+        """Keep a copy of a message, apart from all others."""
+        kept = self._kept_apart.get((kind, channel))
+        if kept is None:
+            kept = self._kept_apart[kind, channel] = deque(maxlen=KEPT_APART_MAX)
+        kept.append((sender, data))
+
     def replay(self, count: int) -> bool:
         """Somebody with a copy of the traffic sends some of it again (history 7)."""
         for _ in range(count if self._kept and self.up else 0):
             sender, channel, data = self._kept[int(self._random.random() * len(self._kept))]
             self._scheduler.after(int(self._random.random() * 20_000), self._arrive, sender, channel, data, None)
         return bool(self._kept) and self.up
+
+    def replay_kept(self, kind: str, channel: str) -> bool:
+        """All that is kept of a kind and went to `channel` comes again, in its order."""
+        again = self._kept_apart.get((kind, channel), ()) if self.up else ()
+        for number, (sender, data) in enumerate(again):
+            self._scheduler.after(20 * number, self._arrive, sender, channel, data, None)
+        return bool(again)
 
     def go_down(self) -> None:
         """Redis ends: all subscriptions are gone, and so is what is under way."""

@@ -13,9 +13,17 @@ from random import Random
 from typing import TYPE_CHECKING, Any, Final
 
 from coordinator import wire
-from coordinator.consensus.engine import Outgoing, Role
+from coordinator.consensus.engine import ConfirmedRead, Outgoing, Role
 from coordinator.consensus.entries import CONFIGURATION
-from coordinator.consensus.raft.messages import Message
+from coordinator.consensus.membership import decode_configuration
+from coordinator.consensus.raft.messages import (
+    AppendResponse,
+    InstallSnapshot,
+    Message,
+    SnapshotResponse,
+    VoteRequest,
+    VoteResponse,
+)
 from coordinator.replica.callers import Answers, Caller
 from coordinator.replica.host import WAITING_FOR
 from coordinator.replica.leases import STEP_US_MAX
@@ -25,6 +33,7 @@ from coordinator.replica.report import Identity
 from coordinator.replica.turn import Turn
 from coordinator.statemachine import snapshot
 from coordinator.statemachine.commands import Result
+from coordinator.statemachine.items import Item
 from coordinator.statemachine.machine import Machine
 from coordinator.wire import PeerMessage
 from tests.simulation.bus import Bus
@@ -36,8 +45,18 @@ if TYPE_CHECKING:
     from tests.simulation.watch import View
     from tests.simulation.world import World
 
+_KEPT_AS: Final[dict[type, str]] = {
+    VoteRequest: "vote",
+    VoteResponse: "vote",
+    InstallSnapshot: "snapshot",
+    AppendResponse: "acknowledgement",
+    SnapshotResponse: "acknowledgement",
+}
+"""Messages that somebody with a copy of the traffic keeps by their kinds (`network.keep`)."""
 START_US_MIN: Final = 1_000
 START_US_MAX: Final = 60_000
+FLIPPED: Final = "a-flipped-bit"
+"""The key that is there where a bit of the state has flipped."""
 
 
 class _SeenMachine(Machine):
@@ -55,28 +74,44 @@ class _SeenMachine(Machine):
 
 
 class _SeenReplica(Replica):
-    """The replica, seen where a client asks it."""
+    """The replica, seen where a client asks it, and where it answers a read."""
 
     see_keep_alive: Callable[[Caller, wire.KeepAliveRequest], None]
+    see_answer: Callable[[int], None]
 
     def ask(self, caller: Caller, request: Any, answers: Answers, now_us: int) -> None:
         if type(request) is wire.KeepAliveRequest:
             self.see_keep_alive(caller, request)
         super().ask(caller, request, answers, now_us)
 
+    def _answer_read(self, read: Any, answers: Answers) -> None:
+        self.see_answer(self._confirmed[0][0])
+        super()._answer_read(read, answers)
+
+
+class _SeenAnswers(Answers):
+    """A turn's answers, seen where one says that a session was kept alive."""
+
+    see_kept_alive: Callable[[int], None]
+
+    def add(self, caller: Caller, reply: wire.Reply) -> None:
+        if type(reply) is wire.KeptAlive:
+            self.see_kept_alive(reply.session)
+        super().add(caller, reply)
+
 
 class _SeenTurn(Turn):
     """The turn, seen where it takes a message and where it publishes."""
 
-    see_message: Callable[[Message], None]
+    see_message: Callable[[int, Message], None]
     see_outgoing: Callable[[list[Outgoing]], None]
     see_answers: Callable[[], None]
 
     def _step(self, node: str, message: PeerMessage, now_us: int) -> None:
-        dropped = self.drops["peer-identity"]
+        dropped = self.drops.get("peer-identity")
         super()._step(node, message, now_us)
-        if self.drops["peer-identity"] == dropped:
-            self.see_message(message.message)
+        if self.drops.get("peer-identity") == dropped and not isinstance(message.message, wire.StateDigest):
+            self.see_message(message.sender, message.message)
 
     def _publish(self, batches: list[tuple[Replica, list[Outgoing]]], rest: list[Outbound]) -> None:
         for _, outgoing in batches:
@@ -115,9 +150,16 @@ class Node:
         self._asleep_since_us: int | None = None
         self.cannot_start = ""
         """Why no process will ever run here again."""
+        self.flipped = False
+        """A bit of its memory has flipped, and may have reached its disk."""
         self._busy_until_us = 0
         self._due_us: int | None = None
         self._life = 0
+
+    @property
+    def is_lost(self) -> bool:
+        """Will its replica never serve again, or is that to be expected?"""
+        return self.disk.damaged or self.flipped or bool(self.disk.stopped)
 
     # --- the process ------------------------------------------------------------------------------
 
@@ -175,6 +217,8 @@ class Node:
         self.turn.see_outgoing = self._publishes
         self.turn.see_answers = partial(world.watch.answering, self)
         self.turn.see_message = partial(world.watch.took, self)
+        answers = self.turn._answers = _SeenAnswers(self.name)
+        answers.see_kept_alive = partial(world.watch.tell, "kept_alive", self)
         if not world.settings.with_feed:
             self.turn._feed = _NoFeed()  # type: ignore[assignment]
         self._busy_until_us = 0
@@ -187,7 +231,7 @@ class Node:
         world = self.world
         engine = world.engine_kind.build(stored, world.settings.options, Random(self.random.getrandbits(64)), now_us)
         machine = _SeenMachine(self._applied)
-        if stored.log.snapshot is not None:
+        if stored.log.snapshot is not None and not engine.is_witness:
             snapshot.load(machine, stored.log.snapshot.data)
         replica = _SeenReplica(
             world.cluster,
@@ -197,9 +241,31 @@ class Node:
             machine,
             now_us,
             compaction=world.settings.compaction,
+            compare_us=world.settings.compare_us,
+            stopped=stored.log.stopped,
         )
         replica.see_keep_alive = self._kept_alive
+        replica.see_answer = partial(world.watch.tell, "read_answered", self)
+        self._see_reads(engine)
         return replica
+
+    def _see_reads(self, engine: Any) -> None:
+        """Let the watch see each read where the engine takes it, and where the engine says that it may be answered."""
+        watch, read, take_reads = self.world.watch, engine.read, engine.take_reads
+
+        def seen_read(*, lease_ok: bool = False) -> int | None:
+            ticket: int | None = read(lease_ok=lease_ok)
+            if ticket is not None:
+                watch.tell("read_begun", self, ticket, lease_ok)
+            return ticket
+
+        def seen_take_reads() -> list[ConfirmedRead]:
+            confirmed: list[ConfirmedRead] = take_reads()
+            for one in confirmed:
+                watch.tell("read_confirmed", self, one)
+            return confirmed
+
+        engine.read, engine.take_reads = seen_read, seen_take_reads
 
     def _connect(self, life: int) -> None:
         if life == self._life and self.is_up:
@@ -262,17 +328,20 @@ class Node:
             raise
         except Exception as defect:
             raise Violation("no-defect", f"{self.name}: {defect!r}") from defect
-        ahead_us = self.clock.ahead_us + self.world.settings.turn_us
+        busy_until_us = world.scheduler.now_us + self.clock.ahead_us + world.settings.turn_us
         self.clock.ahead_us = 0
-        self._busy_until_us = world.scheduler.now_us + ahead_us
-        if self.engine is not None:
-            self._note_leases()
+        self._busy_until_us = busy_until_us
+        if self.replica is not None:
+            if self.replica.leases is not self._leases:
+                self._note_leases()
             world.watch.turn_ended(self)
         if outcome.crash:
             self._ended("at an operator's word")
             return
-        due_us = max(self.clock.true_us(outcome.deadline_us), self._busy_until_us)
-        self._wake_at(self._busy_until_us if self.bus.waiting else due_us)
+        if self.bus.waiting:
+            self._wake_at(busy_until_us)
+        else:
+            self._wake_at(max(self.clock.true_us(outcome.deadline_us), busy_until_us))
 
     def _ended(self, why: str) -> None:
         """The process is over, and whoever looks after it starts it again."""
@@ -287,14 +356,19 @@ class Node:
 
     def _journaled(self, write: Write) -> None:
         self.world.watch.journaled(self, write)
-        if self.leads and any(entry[0] == CONFIGURATION for entry in write.entries):
-            self.world.injector.moment("changing", self)
+        if self.leads:
+            for entry in write.entries:
+                if entry[0] == CONFIGURATION:
+                    self.world.injector.moment("changing", self)
+                    if decode_configuration(entry).is_joint:
+                        self.world.injector.moment("joint", self)
 
     def _applied(self, index: int, entry: bytes, result: Result, events: list[Any]) -> None:
         self.world.watch.applied(self, index, entry, result, events)
 
     def _publishes(self, outgoing: list[Outgoing]) -> None:
         self.world.watch.publishing(self, outgoing)
+        self.bus.kept_as = next((_KEPT_AS[type(message)] for _, message in outgoing if type(message) in _KEPT_AS), "")
         if self.engine.role is Role.LEADER:
             self.world.injector.moment("sent", self)
 
@@ -308,10 +382,9 @@ class Node:
     def _note_leases(self) -> None:
         """A new leadership begins with full leases."""
         assert self.replica is not None
-        if self.replica.leases is not self._leases:
-            self._leases = self.replica.leases
-            self.leases_since_us = self.awake_us()
-            self.kept_alive = {}
+        self._leases = self.replica.leases
+        self.leases_since_us = self.awake_us()
+        self.kept_alive = {}
 
     def awake_us(self) -> int:
         """How long its processes have been awake and heard what came, in true time."""
@@ -343,8 +416,21 @@ class Node:
         self.disk.put(NOTHING)
         self.disk.replica = replica
         self.disk.damaged = False
+        self.flipped = False
         self.cannot_start = ""
         self.start()
+
+    def flip(self) -> None:
+        """A bit of the state in its memory flips, where no client ever looks."""
+        assert self.replica is not None
+        if FLIPPED not in self.replica.machine.keys:
+            self.replica.machine.state.keys.add(FLIPPED, Item(b"?", 1, 1, 1))
+        self.flipped = True
+
+    @property
+    def has_flipped_state(self) -> bool:
+        """Does its state hold a flipped bit, its own or one that came with another's snapshot?"""
+        return self.replica is not None and FLIPPED in self.replica.machine.keys
 
     def nudge(self) -> None:
         """Let it have a turn soon: an operator asked it for something."""
@@ -374,5 +460,8 @@ class _NoFeed:
     def due_us(self, now_us: int) -> int:
         return now_us + 10_000_000
 
-    def packets(self, *_: Any) -> list[Outbound]:
-        return []
+    def packets(self, replicas: object, drops: object, fsyncs_us: object, now_us: int) -> list[Outbound]:
+        return _NOTHING
+
+
+_NOTHING: Final[list[Outbound]] = []

@@ -11,17 +11,24 @@ from typing import TYPE_CHECKING, Final
 
 from coordinator.consensus.membership import Change, ChangeRefused, Configuration, Member
 from tests.simulation.node import Node
-from tests.simulation.quorums import is_quorum
+from tests.simulation.quorums import is_full_quorum, is_quorum
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
 
 TRIES_MAX: Final = 6
+AT_ONCE: Final = 0.5
+"""Which share of the changes is of many voters at once."""
+
+
+def _can_ask(node: Node) -> bool:
+    """Is there a replica that takes part?"""
+    return node.replica is not None and not node.replica.stopped
 
 
 def transfer(world: World, node: Node, salt: int) -> bool:
     """Hand the leadership of `node` to somebody, who may be dead."""
-    if node.engine is None:
+    if not _can_ask(node):
         return False
     voters = [member.replica for member in node.engine.configuration.voters if member.replica != node.disk.replica]
     done = bool(voters) and node.engine.transfer(voters[salt % len(voters)], node.clock.now_us())
@@ -30,7 +37,7 @@ def transfer(world: World, node: Node, salt: int) -> bool:
 
 
 def campaign(node: Node) -> bool:
-    if node.engine is None:
+    if not _can_ask(node):
         return False
     node.engine.campaign_now(node.clock.now_us())
     node.nudge()
@@ -38,7 +45,7 @@ def campaign(node: Node) -> bool:
 
 
 def step_down(node: Node) -> bool:
-    if node.engine is None:
+    if not _can_ask(node):
         return False
     node.engine.step_down(node.clock.now_us())
     node.nudge()
@@ -49,21 +56,22 @@ def new_replica(world: World, random: Random) -> bool:
     """Begin a new replica, under an identity that was never used, on a node whose own is in no configuration any more
     or whose disk is lost; it waits for a leader to send it the log, once it is made a member."""
     needed = world.replicas_in_use()
-    idle = [node for node in world.nodes if node.disk.replica not in needed or node.disk.damaged]
+    idle = [node for node in world.nodes if node.disk.replica not in needed or node.is_lost]
     idle = [node for node in idle if node.disk.replica not in world.unborn]
     if not idle:
         return False
     node = random.choice(idle)
-    member = Member(random.getrandbits(63) | 1, node.name)
+    member = Member(random.getrandbits(63) | 1, node.name, witness=random.random() < 0.2)
     world.unborn[member.replica] = member
     node.rebirth(member.replica)
     return True
 
 
 def change_membership(world: World, node: Node, random: Random, tries: int = TRIES_MAX) -> bool:
-    """Ask for another membership, drawn: one voter more or less, or any at all. Ask again where it is refused."""
+    """Ask for another membership, drawn: one voter more or less, or any set of voters at once. Ask again where it is
+    refused."""
     engine = node.engine
-    if engine is None:
+    if not _can_ask(node):
         return False
     now = engine.configuration
     here = {other.disk.replica for other in world.nodes}
@@ -72,7 +80,10 @@ def change_membership(world: World, node: Node, random: Random, tries: int = TRI
     learners = {member.replica: member for member in now.learners}
     lost = [replica for replica in sorted(voters) if replica not in everyone]
     others = [replica for replica in sorted(everyone) if replica not in voters]
-    for _ in range(random.choice((1, 1, 1, 2, 3))):
+    at_once = random.random() < AT_ONCE
+    if at_once:
+        _redraw(voters, learners, everyone, random)
+    for _ in range(0 if at_once else random.choice((1, 1, 1, 2, 3))):
         choice = random.random()
         if choice < 0.4 and len(voters) > 1:
             gone = random.choice([replica for replica in lost if replica in voters] or sorted(voters))
@@ -87,8 +98,10 @@ def change_membership(world: World, node: Node, random: Random, tries: int = TRI
                 del learners[replica]
             elif replica not in voters:
                 learners[replica] = everyone[replica]
-    healthy = {other.disk.replica for other in world.nodes if not other.disk.damaged}
-    if not is_quorum(Configuration(_sorted(voters)), healthy):
+    healthy = {other.disk.replica for other in world.nodes if not other.is_lost}
+    wanted = Configuration(_sorted(voters))
+    differ = any(other.flipped for other in world.nodes)
+    if not is_quorum(wanted, healthy) or (differ and not is_full_quorum(wanted, healthy)):
         return False  # An operator who knows that a disk is lost does not build on it.
     try:
         engine.change(Change(_sorted(voters), _sorted(learners)), node.clock.now_us())
@@ -100,6 +113,23 @@ def change_membership(world: World, node: Node, random: Random, tries: int = TRI
         return False
     node.nudge()
     return True
+
+
+def _redraw(
+    voters: dict[int, Member], learners: dict[int, Member], everyone: dict[int, Member], random: Random
+) -> None:
+    """Any of those who have the log, and no others, are to vote; the rest learn or leave."""
+    known = {replica: member for replica, member in (voters | learners).items() if replica in everyone}
+    chosen = set(random.sample(sorted(known), random.randint(1, len(known)))) if known else set()
+    if not chosen:
+        return
+    voters.clear()
+    learners.clear()
+    for replica in sorted(known):
+        if replica in chosen:
+            voters[replica] = known[replica]
+        elif random.random() < 0.8:
+            learners[replica] = known[replica]
 
 
 def _try_again(world: World, node: Node, random: Random, tries: int) -> None:

@@ -1,56 +1,75 @@
 """Mutants that nobody chose: one comparison, constant, Boolean or statement of the core or the turn is changed at a
 time.
 
-`python -m tests.simulation --engine raft --random-mutants 200` draws so many of all that there are, and says which of
-them neither the simulator nor the unit tests notice. A survivor either changes nothing that matters, and then
-`docs/` says why, or is a hole in the proof.
+`python -m tests.simulation --engine raft --random-mutants 200` draws so many of all that there are, the same ones for
+the same `--random-seed`, and says which of them neither the unit tests nor the simulator notice. A survivor either
+changes nothing that matters, and then `docs/survivors.md` says why, or is a hole in the proof.
+
+Each is judged in a forked child, the cheapest judge first: the unit tests that enter the changed function, then seeds.
+Texts for people are not changed: what an assertion or a refusal says, annotations, formatted strings. What was found is
+kept by the code that it was found in, so that a run that was stopped goes on.
 """
 
 from __future__ import annotations
 import __future__
 
 import ast
+import copy
+import hashlib
 import importlib
-import inspect
+import json
 import multiprocessing
+import os
+import resource
 import signal
-import subprocess
-import sys
-import textwrap
-from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import partial
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import cache
 from pathlib import Path
 from random import Random
-from types import FunctionType, ModuleType
+from types import CodeType, FunctionType, ModuleType
 from typing import Any, Final, NamedTuple
 
+import pytest
+from _pytest.runner import runtestprotocol
+from hypothesis import Phase, settings
+
 from tests.simulation.campaign import Order, run_one
-from tests.simulation.mutants.edits import swapped
+from tests.simulation.mutants.edits import MutantDoesNotFit, swapped
 
 MODULES: Final = (
-    "coordinator.consensus.quorum",
     "coordinator.consensus.membership",
+    "coordinator.consensus.quorum",
     "coordinator.consensus.raft.changes",
     "coordinator.consensus.raft.core",
     "coordinator.consensus.raft.elections",
     "coordinator.consensus.raft.log",
+    "coordinator.consensus.raft.options",
     "coordinator.consensus.raft.progress",
     "coordinator.consensus.raft.reads",
     "coordinator.consensus.raft.replication",
     "coordinator.consensus.raft.rounds",
     "coordinator.consensus.raft.snapshots",
     "coordinator.consensus.raft.transfer",
+    "coordinator.replica.comparison",
     "coordinator.replica.leases",
     "coordinator.replica.replica",
     "coordinator.replica.turn",
 )
 UNIT_TESTS: Final = ("tests/unit/consensus", "tests/unit/replica")
-UNIT_S_MAX: Final = 300
-FIRST_SEEDS: Final = 60
-SEED_S_MAX: Final = 30.0
-"""A seed takes a fraction of a second; one that takes so long never ends."""
+UNIT_CPU_S_MAX: Final = 30
+SEED_CPU_S_MAX: Final = 30.0
+"""A seed takes a fraction of a second; one that takes so long never ends. Of the processor's time, not the clock's: a
+busy machine kills no mutant."""
+MEMORY_BYTES_MAX: Final = 6 << 30
+"""A mutant that never ends may also never stop to grow."""
+DIE_SHARE_MIN: Final = 0.9
+"""Of the mutants drawn, so many must die."""
 ROOT: Final = Path(__file__).parents[2]
+STATE: Final = ROOT / "var" / "random-mutants"
+PAGE: Final = ROOT / "docs" / "survivors.md"
+WITHOUT_END: Final = "a run without end"
 
 _SWAPPED: Final[dict[type[ast.cmpop], type[ast.cmpop]]] = {
     ast.Lt: ast.LtE,
@@ -67,25 +86,38 @@ _SWAPPED: Final[dict[type[ast.cmpop], type[ast.cmpop]]] = {
 
 
 class Point(NamedTuple):
-    """One change to one function: the `number`-th of those that `_changes` makes of it."""
+    """One change to one function: the `number`-th of all that can be made to it. `line`: of the module's file."""
 
     module: str
     function: str
     number: int
+    line: int
     what: str
 
     def __str__(self) -> str:
-        return f"{self.module}:{self.function} {self.what}"
+        return f"{self.module.replace('.', '/')}.py:{self.line} {self.function}: {self.what}"
+
+
+class Fate(NamedTuple):
+    """`by`: what noticed the mutant, a unit test or a checker; None: nothing did. `seed`: 0 where no seed did."""
+
+    point: Point
+    by: str | None
+    seed: int
+
+    def __str__(self) -> str:
+        where = f" at seed {self.seed}" if self.seed else ""
+        return f"{self.point} — {'ALIVE' if self.by is None else f'died by {self.by}{where}'}"
 
 
 def all_points() -> list[Point]:
     """Every change that can be made, in the order of the sources."""
     points = []
     for module_name in MODULES:
-        module = importlib.import_module(module_name)
-        for name, function in _functions(module):
+        for name, definition in _definitions(module_name).items():
             points += [
-                Point(module_name, name, number, what) for number, (what, _) in enumerate(_changes(_tree(function)))
+                Point(module_name, name, number, line, what)
+                for number, (line, what, _, _) in enumerate(_changes(definition))
             ]
     return points
 
@@ -95,50 +127,200 @@ def draw(count: int, seed: int) -> list[Point]:
     return sorted(Random(seed).sample(points, min(count, len(points))))
 
 
-class Fate(NamedTuple):
-    """`by`: what noticed the mutant, a checker or "unit tests"; None: nothing did. `seed`: 0 where no seed did."""
-
-    point: Point
-    by: str | None
-    seed: int
-
-    def __str__(self) -> str:
-        where = f" at seed {self.seed}" if self.seed else ""
-        return f"{self.point}: {'alive' if self.by is None else f'died by {self.by}{where}'}"
-
-
-def fates(points: list[Point], seeds: range, jobs: int) -> Iterator[Fate]:
-    """What becomes of each."""
-    if jobs == 1:
-        yield from (fate(point, seeds) for point in points)
+def fates(points: list[Point], seeds: range, jobs: int, *, state: Path | None = STATE) -> Iterator[Fate]:
+    """What becomes of each, as it is found out. `state`: where what is known is kept; None: nowhere."""
+    kept = None if state is None else state / f"{_code_digest()}-{seeds[0]}-{seeds[-1]}.jsonl"
+    known = _known(kept)
+    left = []
+    for point in points:
+        if point in known:
+            yield known[point]
+        else:
+            left.append(point)
+    if not left:
         return
-    with multiprocessing.get_context("fork").Pool(jobs) as pool:
-        yield from pool.imap(partial(fate, seeds=seeds), points)
+    context = multiprocessing.get_context("fork")
+    results = context.SimpleQueue()
+    share = context.Value("i", 0)
+    workers = [context.Process(target=_work, args=(left, seeds, share, results.put)) for _ in range(jobs)]
+    for worker in workers:
+        worker.start()
+    try:
+        for _ in left:
+            found = results.get()
+            if isinstance(found, str):
+                raise RuntimeError(found)
+            if kept is not None:
+                kept.parent.mkdir(parents=True, exist_ok=True)
+                with kept.open("a") as file:
+                    file.write(json.dumps(found) + "\n")
+            yield found
+    finally:
+        for worker in workers:
+            worker.terminate()
+            worker.join()
 
 
-def fate(point: Point, seeds: range) -> Fate:
-    """A few seeds, then the unit tests, then all the other seeds: most die early."""
-    return (
-        _fate_in_seeds(point, seeds[:FIRST_SEEDS])
-        or (None if survives_unit_tests(point) else Fate(point, "unit tests", 0))
-        or _fate_in_seeds(point, seeds[FIRST_SEEDS:])
-        or Fate(point, None, 0)
-    )
+def is_explained(point: Point) -> bool:
+    """Does the page of survivors say why this change matters to nothing?"""
+    return PAGE.exists() and f"`{point.function}`" in (page := PAGE.read_text()) and point.what in page
 
 
-def _fate_in_seeds(point: Point, seeds: range) -> Fate | None:
-    with planted(point):
-        for seed in seeds:
-            try:
-                with _time_limit(SEED_S_MAX):
-                    violation = run_one(Order("raft", 5), seed).violation
-            except _TooLong:
-                return Fate(point, "a run without end", seed)
-            except Exception as error:  # noqa: BLE001 - whatever it is, the mutant did not stay unseen
-                return Fate(point, type(error).__name__, seed)
-            if violation is not None:
-                return Fate(point, violation[0], seed)
-    return None
+def _known(kept: Path | None) -> dict[Point, Fate]:
+    if kept is None or not kept.exists():
+        return {}
+    rows = [json.loads(line) for line in kept.read_text().splitlines()]
+    return {Point(*point): Fate(Point(*point), by, seed) for point, by, seed in rows}
+
+
+def _code_digest() -> str:
+    """Names the code that was judged, and the code that judged."""
+    digest = hashlib.sha256()
+    for directory in ("coordinator", "tests/simulation", *UNIT_TESTS):
+        for path in sorted((ROOT / directory).rglob("*.py")):
+            digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+# --- the judges -----------------------------------------------------------------------------------
+
+
+def _work(points: list[Point], seeds: range, share: Any, tell: Callable[[Any], None]) -> None:
+    """A process that judges one mutant after the other, inside a run of pytest that has collected the unit tests."""
+    quiet = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(quiet, 1)
+    # A failure is enough; nobody reads the shortest one.
+    phases = (Phase.explicit, Phase.generate)
+    settings.register_profile("mutants", derandomize=True, database=None, phases=phases, report_multiple_bugs=False)
+    settings.load_profile("mutants")
+    arguments = ["-q", "-p", "no:cacheprovider", "-m", "not slow", "--timeout=0", *UNIT_TESTS]
+    os.chdir(ROOT)
+    judge = _Judge(points, seeds, share, tell)
+    try:
+        pytest.main(arguments, plugins=[judge])
+    except BaseException as error:  # noqa: BLE001 - whatever it is, the one who waits must hear of it
+        tell(f"{type(error).__name__}: {error}")
+    if not judge.began:
+        tell("the unit tests could not be collected")
+
+
+class _Judge:
+    """A plugin of pytest that runs the collected tests in its own way: again and again, each time in a child."""
+
+    def __init__(self, points: list[Point], seeds: range, share: Any, tell: Callable[[Any], None]) -> None:
+        self._points = points
+        self._seeds = seeds
+        self._share = share
+        self._tell = tell
+        self._parent = os.getppid()
+        self.began = False
+
+    def pytest_runtestloop(self, session: pytest.Session) -> bool:
+        self.began = True
+        entered = _control(session.items)
+        while (point := self._next()) is not None:
+            tests = [item for item in entered if (point.module, point.function) in entered[item]]
+            self._tell(_fate(point, tests, self._seeds))
+        return True
+
+    def _next(self) -> Point | None:
+        if os.getppid() != self._parent:
+            return None  # Whoever waited for the answers was killed.
+        with self._share.get_lock():
+            number = self._share.value
+            self._share.value += 1
+        return self._points[number] if number < len(self._points) else None
+
+
+def _control(items: list[pytest.Item]) -> dict[pytest.Item, set[tuple[str, str]]]:
+    """Run the tests without a mutant: all must pass. Notes which functions each enters, so that only those are asked
+    that could notice; the quickest tests come first."""
+    entered: dict[pytest.Item, set[tuple[str, str]]] = {}
+    took_s: dict[pytest.Item, float] = {}
+    with _noting() as noted:
+        for item in items:
+            noted.clear()
+            begun_s = time.process_time()
+            if _fails(item):
+                raise RuntimeError(f"{item.nodeid} fails without any mutant")
+            took_s[item] = time.process_time() - begun_s
+            entered[item] = set(noted)
+    return {item: entered[item] for item in sorted(items, key=took_s.__getitem__)}
+
+
+@contextmanager
+def _noting() -> Iterator[set[tuple[str, str]]]:
+    """As long as this lasts, every function that can be changed notes here that it is entered."""
+    noted: set[tuple[str, str]] = set()
+    with ExitStack() as undo:
+        for module_name in MODULES:
+            module = importlib.import_module(module_name)
+            for name, function in _functions(module).items():
+                vars(module)[_NOTE] = noted.add
+                definition = copy.deepcopy(_definitions(module_name)[name])
+                note = ast.parse(f"{_NOTE}({(module_name, name)!r})").body
+                definition.body[:0] = note
+                undo.enter_context(swapped(function, _compiled(definition)))
+        yield noted
+
+
+_NOTE: Final = "_note_entered_"
+
+
+def _fails(item: pytest.Item) -> bool:
+    return any(report.failed for report in runtestprotocol(item, log=False, nextitem=None))
+
+
+def _fate(point: Point, tests: list[pytest.Item], seeds: range) -> Fate:
+    def ask_tests() -> str | None:
+        with planted(point):
+            return next((f"unit test {item.name}" for item in tests if _fails(item)), None)
+
+    def ask_seeds() -> str | None:
+        with planted(point):
+            return next((found for seed in seeds if (found := _violation(seed)) is not None), None)
+
+    by = _in_child(ask_tests, UNIT_CPU_S_MAX)
+    if by is not None:
+        return Fate(point, by, 0)
+    by, _, seed = (_in_child(ask_seeds, None) or "").partition("@")
+    return Fate(point, by or None, int(seed or 0))
+
+
+def _violation(seed: int) -> str | None:
+    """What noticed something in this run, "@", and the seed."""
+    try:
+        with _time_limit(SEED_CPU_S_MAX):
+            violation = run_one(Order("raft", 5), seed).violation
+    except _TooLong:
+        return f"{WITHOUT_END}@{seed}"
+    except Exception as error:  # noqa: BLE001 - whatever it is, the mutant did not stay unseen
+        return f"{type(error).__name__}@{seed}"
+    return None if violation is None else f"{violation[0]}@{seed}"
+
+
+def _in_child(work: Callable[[], str | None], cpu_s_max: int | None) -> str | None:
+    """Do `work` in a forked child; what it returns. A child that does not end, or crashes, says that instead."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            os.close(reader)
+            resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES_MAX, MEMORY_BYTES_MAX))
+            if cpu_s_max is not None:
+                resource.setrlimit(resource.RLIMIT_CPU, (cpu_s_max, cpu_s_max))
+            os.write(writer, (work() or "").encode())
+            status = 0
+        finally:
+            os._exit(status)
+    os.close(writer)
+    with os.fdopen(reader, "rb") as pipe:
+        said = pipe.read().decode()
+    _, status = os.waitpid(child, 0)
+    if os.WIFSIGNALED(status):
+        return WITHOUT_END if os.WTERMSIG(status) in (signal.SIGXCPU, signal.SIGKILL) else "a crash"
+    return "a crash" if status else said or None
 
 
 class _TooLong(BaseException):
@@ -146,134 +328,156 @@ class _TooLong(BaseException):
 
 
 @contextmanager
-def _time_limit(seconds: float) -> Iterator[None]:
+def _time_limit(cpu_s: float) -> Iterator[None]:
     def end(number: int, frame: object) -> None:
         raise _TooLong
 
-    before = signal.signal(signal.SIGALRM, end)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    before = signal.signal(signal.SIGVTALRM, end)
+    signal.setitimer(signal.ITIMER_VIRTUAL, cpu_s)
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, before)
+
+
+# --- planting -------------------------------------------------------------------------------------
 
 
 @contextmanager
 def planted(point: Point) -> Iterator[None]:
     """Change the function for as long as this lasts."""
-    function = dict(_functions(importlib.import_module(point.module)))[point.function]
-    trees = [tree for number, (_, tree) in enumerate(_changes(_tree(function))) if number == point.number]
-    if not trees:
-        raise LookupError(f"no such change: {point}")
-    (tree,) = trees
-    with swapped(function, compile(tree, f"<random mutant of {point.function}>", "exec", _FLAGS)):
+    function = _functions(importlib.import_module(point.module))[point.function]
+    definition = copy.deepcopy(_definitions(point.module)[point.function])
+    changes = [*_changes(definition)]
+    if point.number >= len(changes) or changes[point.number][:2] != (point.line, point.what):
+        raise MutantDoesNotFit(f"no such change: {point}")
+    _, _, at, variant = changes[point.number]
+    _change([*_changeable(definition)][at][0], variant)
+    with swapped(function, _compiled(definition)):
         yield
 
 
-def survives_unit_tests(point: Point) -> bool:
-    """Run the unit tests of the core and the turn with the change in, in a process of their own."""
-    program = (
-        "import sys, pytest; from tests.simulation.random_mutants import Point, planted\n"
-        f"with planted(Point(*{tuple(point)!r})): sys.exit(pytest.main({[*_PYTEST, *UNIT_TESTS]!r}))"
-    )
-    try:
-        run = subprocess.run(
-            [sys.executable, "-c", program], cwd=ROOT, capture_output=True, timeout=UNIT_S_MAX, check=False
-        )
-    except subprocess.TimeoutExpired:
-        return False
-    return run.returncode == 0
+def _compiled(definition: ast.FunctionDef) -> CodeType:
+    definition.decorator_list = []
+    module = ast.fix_missing_locations(ast.Module([definition], []))
+    return compile(module, f"<mutant of {definition.name}>", "exec", _FLAGS)
 
 
-_PYTEST: Final = ("-q", "-x", "-p", "no:cacheprovider", "-m", "not slow")
 _FLAGS: Final = __future__.annotations.compiler_flag
+
+
+def _functions(module: ModuleType) -> dict[str, FunctionType]:
+    """Functions and methods that the module defines, by qualified name."""
+    found: dict[str, FunctionType] = {}
+    for thing in vars(module).values():
+        if getattr(thing, "__module__", None) != module.__name__:
+            continue
+        for member in (thing, *(vars(thing).values() if isinstance(thing, type) else ())):
+            function = member.fget if isinstance(member, property) else getattr(member, "__func__", member)
+            if isinstance(function, FunctionType) and function.__module__ == module.__name__:
+                found[function.__qualname__] = function
+    return {name: found[name] for name in _definitions(module.__name__) if name in found}
+
+
+@cache
+def _definitions(module_name: str) -> dict[str, ast.FunctionDef]:
+    """Functions and methods by qualified name, in the order of the source."""
+    path = importlib.import_module(module_name).__file__
+    assert path is not None
+    found: dict[str, ast.FunctionDef] = {}
+    for node in ast.parse(Path(path).read_text()).body:
+        if isinstance(node, ast.FunctionDef):
+            found[node.name] = node
+        elif isinstance(node, ast.ClassDef):
+            methods = [inner for inner in node.body if isinstance(inner, ast.FunctionDef)]
+            found |= {f"{node.name}.{method.name}": method for method in methods if method.name not in _FOR_PEOPLE}
+    return found
+
+
+_FOR_PEOPLE: Final = ("__repr__", "__str__")
 
 
 # --- the changes ----------------------------------------------------------------------------------
 
-
-def _functions(module: ModuleType) -> Iterator[tuple[str, FunctionType]]:
-    for name, thing in vars(module).items():
-        if getattr(thing, "__module__", None) != module.__name__:
-            continue
-        if isinstance(thing, FunctionType):
-            yield name, thing
-        elif inspect.isclass(thing):
-            for inner, member in vars(thing).items():
-                function = member.fget if isinstance(member, property) else member
-                if not isinstance(function, FunctionType) or function.__module__ != module.__name__:
-                    continue
-                if not inner.startswith("__") or inner == "__init__":
-                    yield f"{name}.{inner}", function
+_DROPPED: Final = (
+    ast.Assign,
+    ast.AugAssign,
+    ast.Break,
+    ast.Continue,
+    ast.Delete,
+    ast.Expr,
+    ast.Raise,
+    ast.Return,
+)
 
 
-def _tree(function: FunctionType) -> ast.Module:
-    try:
-        tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
-    except OSError:  # Made by the interpreter, as a named tuple's methods are.
-        return ast.Module([], [])
-    definition = tree.body[0]
-    assert isinstance(definition, ast.FunctionDef)
-    definition.decorator_list = []
-    return ast.parse(ast.unparse(tree))
+def _changes(definition: ast.FunctionDef) -> Iterator[tuple[int, str, int, int]]:
+    """Each change that can be made: its line, what it is, which node, and which of the node's changes."""
+    for at, (node, around) in enumerate(_changeable(definition)):
+        for variant in range(len(node.ops) if isinstance(node, ast.Compare) else 1):
+            changed = copy.deepcopy(node)
+            if not _change(changed, variant):
+                continue
+            what = f"`{ast.unparse(node)}` "
+            what += "left out" if isinstance(node, ast.stmt) else f"became `{ast.unparse(changed)}`"
+            if isinstance(node, ast.Constant) and not isinstance(around, (ast.If, ast.For, ast.While, ast.Match)):
+                what += f" in `{ast.unparse(around)}`"
+            yield node.lineno, what, at, variant
 
 
-def _changes(tree: ast.Module) -> Iterator[tuple[str, ast.Module]]:
-    """Each change that can be made, and the tree with it in."""
-    if not tree.body:
+def _changeable(definition: ast.FunctionDef) -> Iterator[tuple[Any, ast.AST]]:
+    """Statements and expressions of the function, each with the one around it, in an order that is always the same; no
+    texts, no annotations."""
+    for statement in definition.body:
+        yield from _within(statement, definition)
+
+
+def _within(node: ast.AST, around: ast.AST) -> Iterator[tuple[Any, ast.AST]]:
+    if isinstance(node, ast.JoinedStr):
         return
-    for index, node in enumerate(ast.walk(tree)):
-        for variant in range(3):
-            changed = ast.parse(ast.unparse(tree))
-            target = next(found for at, found in enumerate(ast.walk(changed)) if at == index)
-            what = _change(target, variant)
-            if what is not None:
-                yield f"line {getattr(node, 'lineno', 0)}: {what}", ast.fix_missing_locations(changed)
-            elif variant:
-                break
+    if isinstance(node, (ast.stmt, ast.expr)):
+        yield node, around
+        around = node
+    for name, value in ast.iter_fields(node):
+        if name in ("annotation", "returns") or (isinstance(node, ast.Assert) and name == "msg"):
+            continue
+        for child in value if isinstance(value, list) else [value]:
+            if isinstance(child, ast.AST):
+                yield from _within(child, around)
 
 
-def _change(node: Any, variant: int) -> str | None:
-    """Change `node` in place; what was changed, None where nothing can be."""
-    before = ast.unparse(node) if not isinstance(node, (ast.Module, ast.FunctionDef, ast.arguments)) else ""
-    if variant == 0:
-        if isinstance(node, ast.Compare):
-            node.ops[0] = _SWAPPED[type(node.ops[0])]()
-        elif isinstance(node, ast.Constant) and type(node.value) is bool:
+def _change(node: Any, variant: int) -> bool:
+    """Change `node` in place; False where nothing of it can be."""
+    match node:
+        case ast.Compare():
+            node.ops[variant] = _SWAPPED[type(node.ops[variant])]()
+        case ast.Constant() if type(node.value) is bool:
             node.value = not node.value
-        elif isinstance(node, ast.Constant) and type(node.value) is int:
+        case ast.Constant() if type(node.value) is int:
             node.value += 1
-        elif isinstance(node, ast.BoolOp):
+        case ast.BoolOp():
             node.op = ast.Or() if isinstance(node.op, ast.And) else ast.And()
-        elif isinstance(node, ast.BinOp) and isinstance(node.op, (ast.Add, ast.Sub)):
+        case ast.BinOp(op=ast.Add() | ast.Sub()):
             node.op = ast.Sub() if isinstance(node.op, ast.Add) else ast.Add()
-        elif isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
+        case ast.UnaryOp(op=ast.Not()):
             node.op = ast.UAdd()
             node.operand = ast.Call(ast.Name("bool", ast.Load()), [node.operand], [])
-        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("min", "max"):
-            node.func.id = "min" if node.func.id == "max" else "max"
-        elif isinstance(node, (ast.FunctionDef, ast.If, ast.For, ast.While)):
-            return _drop(node, 0)
-        else:
-            return None
-        return f"{before} became {ast.unparse(node)}"
-    if isinstance(node, (ast.FunctionDef, ast.If, ast.For, ast.While)):
-        return _drop(node, variant)
-    return None
+        case ast.Call(func=ast.Name(id="min" | "max")):
+            node.func = ast.Name("min" if ast.unparse(node.func) == "max" else "max", ast.Load())
+        case ast.Expr(value=ast.Constant()):
+            return False
+        case ast.stmt() if isinstance(node, _DROPPED):
+            _leave_out(node)
+        case _:
+            return False
+    return True
 
 
-def _drop(node: Any, which: int) -> str | None:
-    """Leave out the `which`-th statement of a body that does something by itself."""
-    droppable = [
-        at
-        for at, statement in enumerate(node.body)
-        if isinstance(statement, (ast.Assign, ast.AugAssign, ast.Continue, ast.Break))
-        or (isinstance(statement, ast.Expr) and not isinstance(statement.value, ast.Constant))
-    ]
-    if which >= len(droppable):
-        return None
-    at = droppable[which]
-    gone = ast.unparse(node.body[at])
-    node.body[at] = ast.Pass()
-    return f"{gone} left out"
+def _leave_out(statement: ast.stmt) -> None:
+    """Make the statement one that does nothing; its place in its list stays."""
+    location = {name: getattr(statement, name) for name in ("lineno", "col_offset", "end_lineno", "end_col_offset")}
+    statement.__class__ = ast.Pass
+    statement.__dict__.clear()
+    for name, value in location.items():
+        setattr(statement, name, value)

@@ -15,7 +15,7 @@ from tests.simulation.watch import Violation
 from tests.simulation.workload import Workload
 from tests.simulation.world import Settings, World, draw_plan
 
-EVENTS_MIN: Final = 4_000
+EVENTS_MIN: Final = 3_000
 """Events under faults before the healing begins."""
 CHAOS_US_MAX: Final = 60_000_000
 SERVE_US_MAX: Final = 5_000_000
@@ -131,8 +131,19 @@ class Probes:
             for node in self._world.nodes
             if node.disk.replica in ids
             and not node.cannot_start
+            and not node.disk.stopped
             and (node.engine is None or node.engine.applied_index < committed)
         ]
+
+    def _flipped(self) -> tuple[list[str], bool]:
+        """Voters that have a flipped bit in their state and take part all the same; and whether so many have one, since
+        a leader's snapshot brought it to others, that nobody can tell which state is right."""
+        leader = self._world.watch.leader
+        if leader is None or leader.engine is None:
+            return [], False
+        voters = leader.engine.configuration.full_voter_ids
+        flipped = [node for node in self._world.nodes if node.has_flipped_state and node.disk.replica in voters]
+        return [node.name for node in flipped if not node.disk.stopped], 2 * len(flipped) >= len(voters)
 
     def missing(self) -> str:
         """What the cluster still owes; "" nothing."""
@@ -140,16 +151,22 @@ class Probes:
         behind = self._behind()
         leader = world.watch.leader
         settled = (
-            leader is not None and leader.leads and leader.engine.is_voter and not leader.engine.configuration.is_joint
+            leader is not None
+            and leader.leads
+            and leader.engine.is_voter
+            and leader.engine.is_fit
+            and not leader.engine.configuration.is_joint
         )
+        flipped, has_spread = self._flipped()
         served = self._done == len(world.clients) and world.workload.idle
-        if served and settled and not behind:
+        if has_spread or (served and settled and not behind and not flipped):
             return ""
         leaders = ", ".join(node.name for node in world.nodes if node.leads) or "nobody"
         up = ", ".join(node.name for node in world.nodes if node.is_up)
         return (
             f"{leaders} leads, {self._done} of {len(world.clients)} clients were served, "
-            f"behind are {', '.join(behind) or 'none'}, up are {up}"
+            f"behind are {', '.join(behind) or 'none'}, "
+            f"flipped and not stopped are {', '.join(flipped) or 'none'}, up are {up}"
         )
 
 

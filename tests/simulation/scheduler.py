@@ -23,14 +23,14 @@ class Scheduler:
 
     def at(self, time_us: int, happen: Callable[..., None], *arguments: Any) -> None:
         """Let `happen(*arguments)` be at `time_us`, or now where that is past."""
-        self._number += 1
+        self._number = number = self._number + 1
         now_us = self.now_us
-        heappush(self._queue, (max(now_us, time_us), self._number, happen, arguments))
+        heappush(self._queue, (max(now_us, time_us), number, happen, arguments))
 
     def after(self, delay_us: int, happen: Callable[..., None], *arguments: Any) -> None:
         """Let `happen(*arguments)` be `delay_us` from now."""
-        self._number += 1
-        heappush(self._queue, (self.now_us + delay_us, self._number, happen, arguments))
+        self._number = number = self._number + 1
+        heappush(self._queue, (self.now_us + delay_us, number, happen, arguments))
 
     def run(self, until_us: int, events_max: int) -> None:
         """Let everything happen up to `until_us`, or until there were `events_max` events in all."""

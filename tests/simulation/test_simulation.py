@@ -9,7 +9,9 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
+from random import SystemRandom
 
 import pytest
 
@@ -28,38 +30,60 @@ ORDER = Order("raft", 5)
 SLICE = range(1, 41)
 SEEDS_MAX = 1_000
 """Within these a planted bug must be caught."""
+FRESH_S = 60.0
+"""So long seeds that nobody has run before are run with every run of the tests; PROVE_FRESH=A-B runs those again."""
+FRESH_MAX = 1_000
 QUICK_SEEDS = 12
 """Bugs that are caught within so few seeds are looked for with every run of the tests."""
 QUICK: tuple[str, ...] = (
     "vote-not-persisted",
     "term-not-persisted",
+    "vote-twice-in-a-term",
+    "vote-for-a-log-that-is-behind",
     "pre-vote-raises-the-term",
     "pre-vote-left-out",
     "check-quorum-left-out",
     "majority-of-half",
+    "vote-of-an-earlier-campaign",
     "vote-before-its-journal",
+    "higher-term-not-followed",
+    "old-term-committed-by-counting",
+    "log-check-skipped",
     "conflicting-suffix-not-truncated",
     "truncating-what-matches",
     "commit-beyond-what-matches",
+    "append-of-an-old-leader-taken",
     "window-reset-skips-entries",
     "acknowledged-what-was-sent",
     "refusal-counted-as-acknowledgement",
-    "acknowledged-before-fsync",
     "acknowledgement-before-its-journal",
-    "failed-fsync-tried-again",
     "candidate-asks-before-its-journal",
     "membership-counted-from-the-old-configuration",
+    "one-step-change-of-two-members",
+    "joint-agreement-on-one-side",
+    "joint-election-on-one-side",
     "learner-counted-as-a-voter",
     "change-before-the-last-is-committed",
-    "configuration-survives-its-truncation",
+    "joint-configuration-never-left",
     "snapshot-drops-the-configuration",
     "snapshot-answered-before-its-journal",
+    "snapshot-over-a-longer-log",
     "compaction-past-the-snapshot",
     "token-forgotten-by-the-snapshot",
     "results-forgotten-by-the-snapshot",
+    "openings-forgotten-by-the-snapshot",
     "queue-turned-round-by-the-snapshot",
+    "stale-leader-serves-reads",
+    "read-confirmed-by-an-earlier-round",
     "read-before-the-own-term",
+    "read-before-it-is-applied",
     "lease-read-after-a-pause",
+    "crash-hint-overrides-a-lease-read",
+    "lease-survives-a-transfer",
+    "lease-counted-from-the-answer",
+    "keep-alive-by-an-unconfirmed-leader",
+    "acknowledged-before-fsync",
+    "failed-fsync-tried-again",
     "expiry-by-the-local-clock",
 )
 
@@ -78,6 +102,22 @@ def _trace_of(seed: int) -> list[str]:
 def test_a_slice_of_seeds_is_clean(summary: Summary) -> None:
     assert summary.failures == []
     assert summary.seeds == len(SLICE)
+
+
+@pytest.mark.timeout(600)
+def test_a_fresh_range_of_seeds_is_clean(capsys: pytest.CaptureFixture[str]) -> None:
+    asked = os.environ.get("PROVE_FRESH")
+    first = SystemRandom().randrange(10**6, 10**9)
+    seeds = command_line.seeds_of(asked) if asked else range(first, first + FRESH_MAX)
+    summary = Summary()
+    begun_s = time.monotonic()
+    for result in results(ORDER, seeds, os.cpu_count() or 1):
+        summary.add(result)
+        if not asked and time.monotonic() - begun_s > FRESH_S:
+            break
+    with capsys.disabled():
+        print(f"\nsimulation: seeds {seeds[0]}-{seeds[0] + summary.seeds - 1}, {summary.events} events", flush=True)
+    assert summary.failures == []
 
 
 def test_a_seed_is_long_enough_to_mean_something(summary: Summary) -> None:

@@ -5,7 +5,15 @@ from __future__ import annotations
 from typing import Final
 
 from coordinator import wire
-from coordinator.consensus.raft.messages import AppendEntries, AppendResponse, VoteRequest, VoteResponse
+from coordinator.consensus.raft.messages import (
+    AppendEntries,
+    AppendResponse,
+    InstallSnapshot,
+    SnapshotResponse,
+    TimeoutNow,
+    VoteRequest,
+    VoteResponse,
+)
 from coordinator.wire import WireError
 
 LEGEND: Final = """\
@@ -14,7 +22,11 @@ time         who      what
              append   t term, n@i: n entries behind index i (of term), c commit index, r round of the leader
              ack      t term, up to index, r round; "no" with where the logs may agree
              vote?    t term, the log's last index and term; "pre" only asks; vote: the answer
-             fault    what the injector does; "violation" is where a property did not hold"""
+             snapshot t term, up to index (of term), which bytes of how many, r round; "has": how much is there
+             campaign the leader of that term hands over: the receiver is to ask for votes at once
+             node2    becomes leader, candidate ... of t term, its log's last index (of term), c commit index
+             fault    what the injector does: kind, whom it hits, at what moment, for how long, how hard (0 to 1)
+             violation is where a property did not hold"""
 
 
 def describe(data: bytes) -> str:
@@ -44,6 +56,12 @@ def _message(message: object) -> str:
             return f"{'pre-' if pre else ''}vote? t{term} log {last_index}({last_term})"
         case VoteResponse(term, granted, pre, _):
             return f"{'pre-' if pre else ''}vote t{term} {'yes' if granted else 'no'}"
+        case InstallSnapshot(term, number, last_index, last_term, _, size, offset, data):
+            return f"snapshot t{term} up to {last_index}({last_term}) {offset}-{offset + len(data)} of {size} r{number}"
+        case SnapshotResponse(term, number, last_index, offset):
+            return f"has t{term} of the snapshot up to {last_index}: {offset} bytes r{number}"
+        case TimeoutNow(term):
+            return f"campaign! t{term}"
     return type(message).__name__
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from coordinator.consensus.engine import Outgoing, Role
+from coordinator.consensus.engine import ConfirmedRead, Outgoing, Role
 from coordinator.consensus.entries import COMMAND
 from coordinator.consensus.raft.messages import Message
 from coordinator.replica.journal import StoredLog
@@ -63,8 +63,8 @@ class Checker:
     def changed(self, node: Node, before: View, after: View) -> None:
         """A turn of `node` changed what is seen of it."""
 
-    def took(self, node: Node, message: Message) -> None:
-        """`node` takes a message of a peer."""
+    def took(self, node: Node, sender: int, message: Message) -> None:
+        """`node` has taken a message of the replica `sender`."""
 
     def turned(self, node: Node) -> None:
         """A turn of `node` is over."""
@@ -92,6 +92,18 @@ class Checker:
     def answering(self, node: Node) -> None:
         """`node` sends answers to clients."""
 
+    def read_begun(self, node: Node, ticket: int, lease_ok: bool) -> None:
+        """The engine of `node`, a leader, takes reads under `ticket`; `lease_ok`: a lease will do for them."""
+
+    def read_confirmed(self, node: Node, read: ConfirmedRead) -> None:
+        """The engine of `node` says that these reads may be answered."""
+
+    def read_answered(self, node: Node, read_index: int) -> None:
+        """`node` answers a read, which was confirmed at `read_index`, from its state machine."""
+
+    def kept_alive(self, node: Node, session: int) -> None:
+        """`node` answers that `session` has its full time to live again."""
+
     def invoked(self, operation: Operation) -> None:
         """A client began an operation."""
 
@@ -108,6 +120,7 @@ class Checker:
         """The run is over, the faults are healed, the cluster is quiet."""
 
 
+_CAMPAIGNS: Final = (Role.PRE_CANDIDATE, Role.CANDIDATE)
 HOOKS: Final = (
     "started",
     "changed",
@@ -120,6 +133,10 @@ HOOKS: Final = (
     "applied",
     "publishing",
     "answering",
+    "read_begun",
+    "read_confirmed",
+    "read_answered",
+    "kept_alive",
     "invoked",
     "returned",
     "lease_taken",
@@ -170,29 +187,38 @@ class Watch:
             node.view = self._look(node)
             self.tell("started", node)
 
-    def took(self, node: Node, message: Message) -> None:
+    def took(self, node: Node, sender: int, message: Message) -> None:
         for listener in self._took:
-            listener(node, message)
+            listener(node, sender, message)
 
     def turn_ended(self, node: Node) -> None:
         before = node.view
         engine = node.engine
+        log = engine.log
         for listener in self._turned:
             listener(node)
         if engine.role is Role.LEADER:
             for listener in self._led:
                 listener(node)
         if (
-            engine.log.last_index == before.last_index
+            log.last_index == before.last_index
             and engine.term == before.term
-            and engine.log.commit == before.commit
+            and log.commit == before.commit
             and engine.role is before.role
-            and engine.log.last_term == before.last_term
+            and log.last_term == before.last_term
         ):
             return
         after = node.view = self._look(node)
+        if node.world.trace is not None and (after.role, after.term) != (before.role, before.term):
+            log = f"{after.last_index}({after.last_term}) c{after.commit}"
+            node.world.note(node.name, f"becomes {after.role.name.lower()} of t{after.term}, log {log}")
         for listener in self._changed:
             listener(node, before, after)
+        if after.role in (Role.PRE_CANDIDATE, Role.CANDIDATE) and (after.role, after.term) != (
+            before.role,
+            before.term,
+        ):
+            node.world.injector.moment("campaigning", node)
         if after.role is Role.LEADER and (before.role is not Role.LEADER or before.term != after.term):
             self.elections += 1
             self.leader = node
@@ -213,6 +239,11 @@ class Watch:
 
     def _note_commits(self, node: Node, after_index: int, last_index: int) -> None:
         log = node.engine.log
+        if last_index > log.last_index:
+            raise Violation(
+                "commit-durability",
+                f"{node.name} takes entries up to {last_index} for committed; its log ends at {log.last_index}",
+            )
         # What a snapshot brought is not in the log any more; that it is right, is for SnapshotSafety to say.
         for index in range(max(after_index, log.offset) + 1, last_index + 1):
             position = index - log.offset - 1

@@ -46,6 +46,9 @@ class Settings(NamedTuple):
     """What a turn costs besides its fsync."""
     priorities: tuple[int, ...]
     cluster_name: str = "default"
+    witnesses: tuple[int, ...] = ()
+    """Which of the nodes are born as witnesses, counted from 0."""
+    compare_us: int = 60_000_000
 
     @classmethod
     def draw(cls, engine: str, nodes: int, random: Random) -> Settings:
@@ -61,6 +64,8 @@ class Settings(NamedTuple):
             turn_us=random.choice((60, 60, 60, 400, 2_500)),
             priorities=random.choice(((0,), (0,), (0,), (0, 0, 1), (2, 0, 1))),
             compaction=Compaction(random.choice((5, 5, 12, 30, 60, 10_000)), random.choice((0, 0, 3, 20))),
+            witnesses=tuple(random.sample(range(nodes), random.choice((0, 0, 0, 1, nodes // 2)) if nodes > 2 else 0)),
+            compare_us=random.choice((150_000, 400_000, 1_000_000)),
         )
 
 
@@ -97,7 +102,13 @@ class World:
         names = [f"node{number}" for number in range(1, self.settings.nodes + 1)]
         priorities = self.settings.priorities
         members = [
-            Member(random.getrandbits(63) | 1, name, "", priorities[number % len(priorities)])
+            Member(
+                random.getrandbits(63) | 1,
+                name,
+                "",
+                priorities[number % len(priorities)],
+                witness=number in self.settings.witnesses,
+            )
             for number, name in enumerate(names)
         ]
         self.born_members = members

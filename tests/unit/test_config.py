@@ -34,6 +34,10 @@ NAMES = (
     "CONCLAVE_ADMIN_PASSWORD",
     "CONCLAVE_FAULTS",
     "CONCLAVE_NODE",
+    "CONCLAVE_METRICS_BIND",
+    "CONCLAVE_METRICS_PORT",
+    "CONCLAVE_METRICS_TOKEN",
+    "CONCLAVE_LOG",
     "REDIS_URL",
     "DATABASE_URL",
 )
@@ -154,7 +158,7 @@ def test_whatever_comes_is_read_or_refused_in_words(text: str) -> None:
             lines = str(error).splitlines()
         else:
             assert 1 <= config.port <= 65_535
-        assert all(re.match(r"(CONCLAVE_|REDIS_|DATABASE_)[A-Z]+: expected ", line) for line in lines)
+        assert all(re.match(r"(CONCLAVE_|REDIS_|DATABASE_)[A-Z_]+: expected ", line) for line in lines)
 
 
 def test_a_data_directory_is_absolute_wherever_it_was_named_from(
@@ -315,3 +319,67 @@ def test_a_kept_port_lies_where_outgoing_connections_do_not_take_it() -> None:
 def test_an_address_of_another_machine_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"192\.0\.2\.1: expected an address of this machine"):
         port_is_free("192.0.2.1", 8000)
+
+
+# --- metrics and logs -----------------------------------------------------------------------------
+
+
+def test_without_settings_metrics_are_on_loopback_and_logs_are_plain() -> None:
+    config = load_config()
+    assert (config.metrics_bind, config.metrics_port, config.metrics_token) == ("127.0.0.1", None, None)
+    assert config.log == "plain"
+    assert config.metrics_url(20_001) == "http://127.0.0.1:20001/metrics"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("CONCLAVE_METRICS_BIND", "everywhere", "an IP address to listen on, such as 127.0.0.1, 0.0.0.0 or ::1"),
+        ("CONCLAVE_METRICS_PORT", "65536", "a port number from 1 to 65535, or 0 for none"),
+        ("CONCLAVE_METRICS_PORT", "-1", "a port number from 1 to 65535, or 0 for none"),
+        ("CONCLAVE_LOG", "xml", "plain or json"),
+    ],
+)
+def test_bad_settings_of_metrics_and_logs_are_refused(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, expected: str
+) -> None:
+    assert _refusal(monkeypatch, **{name: value}) == f"{name}: expected {expected}; came {value!r}"
+
+
+@pytest.mark.parametrize("token", ["short", "with blanks in it all over", "no-line-breaks\nat-all"])
+def test_a_token_for_metrics_that_no_header_can_carry_is_refused_and_not_repeated(
+    monkeypatch: pytest.MonkeyPatch, token: str
+) -> None:
+    said = _refusal(monkeypatch, CONCLAVE_METRICS_TOKEN=token)
+    assert said.startswith("CONCLAVE_METRICS_TOKEN: expected 16 or more letters")
+    assert token not in said
+
+
+def test_metrics_leave_loopback_only_behind_a_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "CONCLAVE_METRICS_TOKEN: expected a token" in _refusal(monkeypatch, CONCLAVE_METRICS_BIND="0.0.0.0")
+    config = _load(monkeypatch, CONCLAVE_METRICS_BIND="0.0.0.0", CONCLAVE_METRICS_TOKEN="s" * 16)
+    assert config.metrics_bind == "0.0.0.0"
+    assert "ssss" not in repr(config)
+
+
+def test_each_node_keeps_a_metrics_port_of_its_own(tmp_path: Path) -> None:
+    config = load_config()
+    data = DataDirectory(tmp_path)
+    ports = [data.metrics_port(f"node{number}", config) for number in range(1, 10)]
+    assert len({*ports, data.redis_state().port, config.port}) == 11
+    assert [DataDirectory(tmp_path).metrics_port(f"node{number}", config) for number in range(1, 10)] == ports
+    (tmp_path / "metrics" / "node1").write_text("http")
+    with pytest.raises(ConfigError, match="expected a port number from 1 to 65535"):
+        data.metrics_port("node1", config)
+
+
+def test_the_embedded_redis_never_takes_the_pages_port(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is picked before the page is served, and kept: then no `up` on that directory would ever serve it."""
+    port = free_port()
+    monkeypatch.setattr("coordinator.config._PORTS_OF_OUR_OWN", [port, port + 1])
+    monkeypatch.setattr("coordinator.config.port_is_free", lambda address, number: True)
+    config = _load(monkeypatch, CONCLAVE_PORT=str(port))
+    for number in range(20):
+        data = DataDirectory(tmp_path / str(number))
+        assert f"127.0.0.1:{port + 1}/" in data.node_redis_url(config)
+        assert data.redis_state().port == port + 1

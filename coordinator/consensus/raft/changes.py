@@ -14,6 +14,7 @@ from coordinator.consensus.membership import (
     Change,
     ChangeRefused,
     Configuration,
+    Member,
     encode_configuration,
     next_configuration,
 )
@@ -32,6 +33,8 @@ def begin(raft: Raft, change: Change, now_us: int) -> int:
         raise ChangeRefused("the leader has not committed an entry of its own term yet; ask again")
     if not _is_committed(raft):
         raise ChangeRefused("the last change of membership is not committed yet; ask again")
+    if raft.is_witness:
+        raise ChangeRefused("the leader is a witness and hands over; ask again")
     configuration = next_configuration(raft.configuration, change)
     _check_promotions(raft, change, now_us)
     _check_quorum_is_left(raft, change, now_us)
@@ -53,6 +56,19 @@ def _check_promotions(raft: Raft, change: Change, now_us: int) -> None:
         if lag > raft.options.promote_lag_entries_max:
             most = raft.options.promote_lag_entries_max
             raise ChangeRefused(f"{member.node} is not caught up: it lacks {lag} entries, at most {most}")
+        if raft.configuration.has_witness and not member.witness:
+            _check_settled(raft, member, progress.match)
+
+
+def _check_settled(raft: Raft, member: Member, match: int) -> None:
+    """Witnesses may have dropped what every full voter has, so a new one must have it too. Former leaders told them of
+    nothing that is not committed before this one's term."""
+    settled = max(raft.settled, raft.term_start_index)
+    if match < settled:
+        raise ChangeRefused(
+            f"{member.node} is not caught up: it has entries up to {match}, and witnesses may no longer have those "
+            f"up to {settled}; ask again"
+        )
 
 
 def _check_quorum_is_left(raft: Raft, change: Change, now_us: int) -> None:

@@ -75,7 +75,15 @@ class Raft:
         self.term_start_index = 0
         """A leader's first entry of its own term."""
         self.transferring: transfer.Transfer | None = None
+        self.passed_over: set[int] = set()
+        """Whom a leader that may not serve has offered its leadership in vain."""
         self.led_since_us = 0
+        self.settled = 0
+        """Every full voter has the log up to there on disk. Kept in a cluster with witnesses only."""
+        self.is_witness = False
+        """Has it no state machine?"""
+        self.in_doubt = False
+        """The host is not sure of its state machine: this replica must not serve."""
         self.lease_given_up = False
         """This leader told somebody to campaign in this term: its lease holds no more."""
         self.uncommitted_bytes = 0
@@ -92,6 +100,7 @@ class Raft:
         self.late: list[Outgoing] = []
         self.confirmed_reads: list[ConfirmedRead] = []
         self.note_configurations(self.applied + 1)
+        self.note_kind()
         if options.lease_reads:
             self.heard_at_us = now_us  # It may have promised a leader its loyalty just before it restarted.
         elections.reset_timer(self, now_us)
@@ -122,6 +131,11 @@ class Raft:
     @property
     def is_voter(self) -> bool:
         return self.replica in self.configuration.voter_ids
+
+    @property
+    def is_fit(self) -> bool:
+        """May it serve as a leader? One that may not leads only to bring the others up to date, and hands over."""
+        return not self.in_doubt and not self.is_witness
 
     @property
     def may_campaign(self) -> bool:
@@ -192,9 +206,9 @@ class Raft:
         elections.suspect(self, leader, now_us)
 
     def propose(self, entries: list[bytes]) -> int | None:
-        """Append to the leader's log; the index of the first, or None where this is no leader, hands over, or has its
-        bound of uncommitted bytes."""
-        if self.role is not Role.LEADER or self.transferring is not None:
+        """Append to the leader's log; the index of the first, or None where this is no leader, is not fit to serve,
+        hands over, or has its bound of uncommitted bytes."""
+        if self.role is not Role.LEADER or self.transferring is not None or not self.is_fit:
             return None
         size = sum(map(len, entries))
         if self.uncommitted_bytes and self.uncommitted_bytes + size > self.options.uncommitted_bytes_max:
@@ -205,11 +219,20 @@ class Raft:
         return first_index
 
     def read(self, *, lease_ok: bool = False) -> int | None:
-        """Ask for a linearizable read; its ticket, or None where no leader is known. A follower asks its leader; what
-        is lost on the way is never answered, and asked again by whoever waits.
+        """Ask for a linearizable read; its ticket, or None where no leader is known or this replica may not serve.
+        A follower asks its leader; what is lost on the way is never answered, and asked again by whoever waits.
 
         `lease_ok`: where lease reads are switched on, the leader's lease will do instead of a majority's word."""
         return reads.begin(self, lease_ok=lease_ok)
+
+    def doubt(self, in_doubt: bool) -> None:
+        """The host doubts its state machine, or no longer: this replica must not serve meanwhile."""
+        self.in_doubt = in_doubt
+
+    def disk_took(self, took_us: int, now_us: int) -> None:
+        """The journal's last commit took so long. A leader whose disk stalls gives way (etcd#15247)."""
+        if took_us >= self.options.disk_stall_us:
+            transfer.give_way(self, now_us)
 
     # --- what an operator asks --------------------------------------------------------------------
 
@@ -336,6 +359,7 @@ class Raft:
         self.log.truncate(first_index)
         while self.configurations[-1][0] >= first_index:
             self.configurations.pop()
+        self.note_kind()
 
     def note_configurations(self, first_index: int) -> None:
         """Take on configurations from `first_index` on as soon as they are in the log (Raft, section 6)."""
@@ -344,6 +368,13 @@ class Raft:
             entry = log.entries[position]
             if entry[0] == CONFIGURATION:
                 self.configurations.append((log.offset + 1 + position, decode_configuration(entry)))
+                self.note_kind()
+
+    def note_kind(self) -> None:
+        """A witness is one from before the configuration that names it (only witnesses begin behind a snapshot without
+        a state) until after the one that removes it: what it did not apply is nowhere in its state."""
+        without_state = self.snapshot is not None and not self.snapshot.data
+        self.is_witness = without_state or any(c.is_witness(self.replica) for _, c in self.configurations)
 
     def note_contact(self, progress: Progress, number: int, now_us: int) -> None:
         """A follower has answered round `number`."""

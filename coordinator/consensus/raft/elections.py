@@ -30,11 +30,14 @@ REASON_REQUEST = "campaign on request"
 
 
 def reset_timer(raft: Raft, now_us: int) -> None:
-    """The next election time-out, drawn anew each time (Raft, section 5.2)."""
+    """The next election time-out, drawn anew each time (Raft, section 5.2). Who may not serve lets the others try
+    first."""
     options = raft.options
     raft.election_due_us = now_us + raft.random.randrange(
         options.election_timeout_us_min, options.election_timeout_us_max
     )
+    if not raft.is_fit:
+        raft.election_due_us += options.campaign_us_max
 
 
 def tick(raft: Raft, now_us: int) -> None:
@@ -70,8 +73,8 @@ def suspect(raft: Raft, leader: int, now_us: int) -> None:
         start_us = max(now_us, raft.heard_at_us + raft.options.election_timeout_us_min)
     else:
         raft.heard_at_us = None
-    others = sorted(voter for voter in raft.configuration.voter_ids if voter != leader)
-    rank = others.index(raft.replica) if raft.replica in others else len(others)
+    others = sorted(voter for voter in raft.configuration.full_voter_ids if voter != leader)
+    rank = others.index(raft.replica) if raft.replica in others and raft.is_fit else len(others)
     raft.election_due_us = min(raft.election_due_us, start_us + rank * raft.options.suspicion_step_us)
 
 
@@ -86,14 +89,18 @@ def become_follower(raft: Raft, term: int, leader: int, now_us: int) -> None:
     raft.role = Role.FOLLOWER
     raft.leader = leader
     raft.votes = {}
-    raft.heard_at_us = now_us if leader != _NOBODY else None
+    if leader != _NOBODY:
+        raft.heard_at_us = now_us
+    elif not raft.options.lease_reads:
+        raft.heard_at_us = None  # Else the lease of a leader that it answered rests on it, whatever term it hears of.
     raft.campaign_reason = ""
     reset_timer(raft, now_us)
 
 
 def on_timeout_now(raft: Raft, sender: int, message: TimeoutNow, now_us: int) -> None:
     """The leader hands over (thesis, section 3.10): campaign at once, and without asking first."""
-    if raft.role is Role.FOLLOWER and (sender, message.term) == (raft.leader, raft.term) and raft.is_voter:
+    asked_by_leader = raft.role is Role.FOLLOWER and (sender, message.term) == (raft.leader, raft.term)
+    if asked_by_leader and raft.is_voter and raft.is_fit:
         raft.campaign_reason = REASON_TRANSFER
         _campaign(raft, now_us, pre=False)
 
@@ -103,7 +110,7 @@ def campaign(raft: Raft, now_us: int) -> None:
     on, it does nothing while its own loyalty may be part of a leader's lease."""
     if raft.options.lease_reads and _is_loyal(raft, now_us):
         return
-    if raft.role is not Role.LEADER and raft.is_voter:
+    if raft.role is not Role.LEADER and raft.is_voter and raft.is_fit:
         raft.campaign_reason = REASON_REQUEST
         _campaign(raft, now_us, pre=True)
 
@@ -163,6 +170,7 @@ def _become_leader(raft: Raft, now_us: int) -> None:
     next_index = raft.log.last_index + 1
     raft.progress = {}
     raft.transferring = None
+    raft.passed_over = set()
     raft.lease_given_up = False
     raft.led_since_us = now_us
     raft.term_start_index = next_index

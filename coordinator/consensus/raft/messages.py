@@ -11,7 +11,10 @@ from typing import Final, NamedTuple
 
 
 class AppendEntries(NamedTuple):
-    """Raft, figure 2, "AppendEntries RPC"; without entries it is the heartbeat. `terms` and `entries` run parallel."""
+    """Raft, figure 2, "AppendEntries RPC"; without entries it is the heartbeat. `terms` and `entries` run parallel.
+
+    `settled`: every full voter has the log up to there on disk, so a witness need not keep it; 0 without witnesses.
+    """
 
     term: int
     prev_index: int
@@ -20,6 +23,7 @@ class AppendEntries(NamedTuple):
     round: int
     terms: list[int]
     entries: list[bytes]
+    settled: int = 0
 
 
 class AppendResponse(NamedTuple):
@@ -84,12 +88,14 @@ class InstallSnapshot(NamedTuple):
 
 
 class SnapshotResponse(NamedTuple):
-    """Everything of the snapshot that ends at `last_index` is here up to `offset`; where that is its size, on disk."""
+    """Everything of the snapshot of `size` bytes that ends at `last_index` is here up to `offset`; where that is its
+    size, on disk. A snapshot without a state is whole at 0; -1: refused, from a leader of the past."""
 
     term: int
     round: int
     last_index: int
     offset: int
+    size: int
 
 
 class ReadRequest(NamedTuple):

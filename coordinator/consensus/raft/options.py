@@ -39,6 +39,9 @@ class Options(NamedTuple):
     lease_drift_share: int = 100
     promote_lag_entries_max: int = 256
     """A learner that lacks more than this is not caught up, and is not made a voter."""
+    disk_stall_us: int = 300_000
+    """A leader whose journal took longer than this hands over to a replica that keeps up: half the shortest election
+    time-out, before the others lose it."""
     priority_pause_us: int = 3_000_000
     """A leader waits so long, after its election and between two tries, before it gives way to a preferred one."""
 

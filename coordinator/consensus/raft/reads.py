@@ -97,7 +97,9 @@ class Reads:
 
 
 def begin(raft: Raft, *, lease_ok: bool) -> int | None:
-    """Ask for a read; its ticket. None where nobody is known who could confirm it."""
+    """Ask for a read; its ticket. None where nobody is known who could confirm it, or this replica may not serve."""
+    if not raft.is_fit:
+        return None
     if raft.role is Role.LEADER:
         return raft.reads.add(raft.rounds.current, lease_ok=lease_ok)
     if raft.role is not Role.FOLLOWER or not raft.leader:

@@ -31,9 +31,14 @@ def replicate(raft: Raft, now_us: int) -> None:
     if not targets and not to_all:
         return
     number = raft.rounds.begin(now_us, to_all=len(targets) == len(raft.progress))
+    if raft.configuration.has_witness:
+        raft.settled = max(raft.settled, _settled(raft))
     for voter, progress in targets:
         if progress.state is ProgressState.SNAPSHOT or raft.log.term_at(progress.next - 1) is None:
-            snapshots.send(raft, voter, progress, number, heartbeat=to_all)
+            if snapshots.can_bring_up(raft, voter):
+                snapshots.send(raft, voter, progress, number, heartbeat=to_all)
+            else:
+                _beat(raft, voter, progress, number)
             continue
         _send(raft, voter, progress, number)
         while progress.next <= raft.log.last_index and _may_send(raft, progress):
@@ -53,6 +58,19 @@ def _has_work(raft: Raft, progress: Progress) -> bool:
     return _may_send(raft, progress)
 
 
+def _settled(raft: Raft) -> int:
+    """Up to where every full voter has the committed log on disk: a witness keeps what lies behind it.
+
+    It never shrinks. A later leader's term begins behind all that was committed before, and a replica becomes a full
+    voter only once it has that, and what this leader told since (`changes.begin`)."""
+    return min(raft.log.commit, *(on_disk(raft, voter) for voter in raft.configuration.full_voter_ids))
+
+
+def on_disk(raft: Raft, voter: int) -> int:
+    """Up to where a voter has this leader's log on disk, as far as it is known here."""
+    return raft.log.unwritten - 1 if voter == raft.replica else raft.progress[voter].match
+
+
 def _send(raft: Raft, voter: int, progress: Progress, number: int) -> None:
     log = raft.log
     terms: list[int] = []
@@ -63,7 +81,16 @@ def _send(raft: Raft, voter: int, progress: Progress, number: int) -> None:
     if _may_send(raft, progress):
         terms, entries = log.slice(progress.next, log.last_index, raft.options.message_bytes_max)
         progress.sent(prev_index + len(entries), sum(map(len, entries)))
-    message = AppendEntries(raft.term, prev_index, prev_term, log.commit, number, terms, entries)
+    message = AppendEntries(raft.term, prev_index, prev_term, log.commit, number, terms, entries, raft.settled)
+    raft.early.append(Outgoing(voter, message))
+
+
+def _beat(raft: Raft, voter: int, progress: Progress, number: int) -> None:
+    """A heartbeat where this log begins, for a follower that may lack what it no longer holds."""
+    log = raft.log
+    progress.probe()
+    progress.sent(log.offset, 0)
+    message = AppendEntries(raft.term, log.offset, log.offset_term, log.commit, number, [], [], raft.settled)
     raft.early.append(Outgoing(voter, message))
 
 
@@ -96,11 +123,7 @@ def confirmed_round(raft: Raft) -> int:
 def advance_commit(raft: Raft) -> None:
     """Commit what a majority has on disk, by counting entries of the own term alone (Raft, section 5.4.2, figure 8)."""
     log = raft.log
-
-    def on_disk(voter: int) -> int:
-        return log.unwritten - 1 if voter == raft.replica else raft.progress[voter].match
-
-    index = raft.configuration.reached(on_disk)
+    index = raft.configuration.reached(lambda voter: on_disk(raft, voter))
     if index > log.commit and log.term_at(index) == raft.term:
         start = log.commit - log.offset
         raft.uncommitted_bytes = max(0, raft.uncommitted_bytes - sum(map(len, log.entries[start : index - log.offset])))
@@ -117,6 +140,7 @@ def on_append_entries(raft: Raft, sender: int, message: AppendEntries, now_us: i
         raft.late.append(Outgoing(sender, _refusal(raft, message, round_number=0)))
         return
     elections.follow(raft, message.term, sender, now_us)
+    raft.settled = max(raft.settled, message.settled)
     if message.prev_index < log.offset:
         # What the log no longer holds is committed, and so matches: say so, and take what lies behind it.
         skipped = log.offset - message.prev_index

@@ -2,6 +2,9 @@
 
 A part that is lost shows as a gap: the follower answers with how much it has, and the leader goes on from there. While
 a snapshot is sent its parts are the heartbeats; where the window is full, an empty part is.
+
+A witness has no state, so its own snapshots are empty: where its log begins, and the configuration there. One that is
+sent a snapshot keeps the state in it for as long as a full voter may lack it (`Raft.settled`).
 """
 
 from __future__ import annotations
@@ -25,7 +28,10 @@ def send(raft: Raft, follower: int, progress: Progress, number: int, *, heartbea
     """Send parts as far as the window goes; at a heartbeat, go on from what was acknowledged."""
     if progress.snapshot is None:
         assert raft.snapshot is not None, "the log was compacted, so there is a snapshot"
-        progress.send_snapshot(raft.snapshot)
+        source = raft.snapshot
+        if raft.configuration.is_witness(follower) and raft.settled >= source.last_index:
+            source = source._replace(data=b"")
+        progress.send_snapshot(source)
     at = progress.snapshot
     assert at is not None
     if heartbeat:
@@ -41,11 +47,16 @@ def send(raft: Raft, follower: int, progress: Progress, number: int, *, heartbea
         _send_part(raft, at.source, follower, number, at.sent, b"")
 
 
+def can_bring_up(raft: Raft, follower: int) -> bool:
+    """Can this leader bring up to date a follower that lacks what its log no longer holds? A witness can not give a
+    state that it does not have."""
+    return raft.configuration.is_witness(follower) or raft.snapshot is None or bool(raft.snapshot.data)
+
+
 def has_work(raft: Raft, progress: Progress) -> bool:
     """Is there more to send, and room in the window?"""
     at = progress.snapshot
-    if at is None:
-        return True
+    assert at is not None, "a follower in this state is being sent one"
     return at.sent < len(at.source.data) and at.sent - at.acked < raft.options.snapshot_window_bytes
 
 
@@ -66,9 +77,9 @@ def on_response(raft: Raft, sender: int, response: SnapshotResponse, now_us: int
         return
     raft.note_contact(progress, response.round, now_us)
     at = progress.snapshot
-    if at is None or at.source.last_index != response.last_index:
+    if at is None or (at.source.last_index, len(at.source.data)) != (response.last_index, response.size):
         return
-    if response.offset >= len(at.source.data):
+    if response.offset >= response.size:
         progress.match = max(progress.match, response.last_index)
         progress.next = progress.match + 1
         progress.probe()
@@ -93,7 +104,7 @@ class Incoming:
 
 def on_install(raft: Raft, sender: int, part: InstallSnapshot, now_us: int) -> None:
     if part.term < raft.term:
-        raft.late.append(Outgoing(sender, SnapshotResponse(raft.term, 0, part.last_index, 0)))
+        raft.late.append(Outgoing(sender, SnapshotResponse(raft.term, 0, part.last_index, -1, part.size)))
         return
     elections.follow(raft, part.term, sender, now_us)
     if part.last_index <= raft.log.commit:
@@ -114,7 +125,7 @@ def on_install(raft: Raft, sender: int, part: InstallSnapshot, now_us: int) -> N
 
 
 def _answer(raft: Raft, sender: int, part: InstallSnapshot, offset: int) -> None:
-    raft.late.append(Outgoing(sender, SnapshotResponse(raft.term, part.round, part.last_index, offset)))
+    raft.late.append(Outgoing(sender, SnapshotResponse(raft.term, part.round, part.last_index, offset, part.size)))
 
 
 def _install(raft: Raft, snapshot: Snapshot) -> None:
@@ -125,3 +136,4 @@ def _install(raft: Raft, snapshot: Snapshot) -> None:
     raft.applied = snapshot.last_index
     raft.configurations = [(snapshot.last_index, snapshot.configuration)]
     raft.note_configurations(snapshot.last_index + 1)
+    raft.note_kind()

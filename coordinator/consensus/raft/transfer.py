@@ -2,6 +2,9 @@
 
 The leader takes no proposals, brings the target up to date, and tells it to campaign at once. Where that does not come
 to anything within an election time-out, it leads on.
+
+A leader that may not serve (a witness; one that doubts its state) leads only because its log was needed: it brings a
+full voter up to date and hands over to it, and asks the next one where that comes to nothing.
 """
 
 from __future__ import annotations
@@ -9,6 +12,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from coordinator.consensus.engine import Outgoing, Role
+from coordinator.consensus.membership import Member
+from coordinator.consensus.raft import changes
 from coordinator.consensus.raft.messages import TimeoutNow
 
 if TYPE_CHECKING:
@@ -22,38 +27,62 @@ class Transfer(NamedTuple):
 
 
 def begin(raft: Raft, target: int, now_us: int) -> bool:
-    """Hand leadership to `target`. False where this is no leader or `target` is no other voter."""
-    voters = {member.replica for member in raft.configuration.voters}
-    if raft.role is not Role.LEADER or target not in voters or target == raft.replica:
+    """Hand leadership to `target`. False where this is no leader or `target` is no other voter with a state machine."""
+    if raft.role is not Role.LEADER or all(member.replica != target for member in _successors(raft)):
         return False
     raft.transferring = Transfer(target, now_us + raft.options.election_timeout_us_min, told=False)
     return True
 
 
+def _successors(raft: Raft) -> list[Member]:
+    """Who could lead instead: the other voters that have a state machine."""
+    return [m for m in raft.configuration.voters if not m.witness and m.replica in raft.progress]
+
+
 def best_successor(raft: Raft) -> int | None:
-    """The other voter that is furthest; of several, the one of the highest priority."""
-    candidates = [member for member in raft.configuration.voters if member.replica in raft.progress]
-    if not candidates:
+    """The one that is furthest; of several, the one of the highest priority."""
+    return _furthest(raft, _successors(raft))
+
+
+def _furthest(raft: Raft, members: list[Member]) -> int | None:
+    if not members:
         return None
-    return max(candidates, key=lambda m: (raft.progress[m.replica].match, m.priority, -m.replica)).replica
+    return max(members, key=lambda m: (raft.progress[m.replica].match, m.priority, -m.replica)).replica
+
+
+def give_way(raft: Raft, now_us: int) -> None:
+    """Hand over to whoever is furthest of those that answer, where there is one and none was chosen yet."""
+    if raft.role is not Role.LEADER or raft.transferring is not None:
+        return
+    answering = [member for member in _successors(raft) if changes.answers(raft, member.replica, now_us)]
+    if all(member.replica in raft.passed_over for member in answering):
+        raft.passed_over = set()
+    target = _furthest(raft, [member for member in answering if member.replica not in raft.passed_over])
+    if target is not None:
+        raft.passed_over.add(target)
+        begin(raft, target, now_us)
 
 
 def tick(raft: Raft, now_us: int) -> None:
-    """Give up a transfer whose time is over; give way to a preferred leader that is caught up."""
+    """Give up a transfer whose time is over; give way where this leader may not serve, or to a preferred leader that is
+    caught up."""
     if raft.transferring is not None:
         if now_us >= raft.transferring.until_us:
             raft.transferring = None
             raft.led_since_us = now_us
+        return
+    if not raft.is_fit:
+        if raft.may_answer:
+            give_way(raft, now_us)
         return
     if now_us - raft.led_since_us < raft.options.priority_pause_us:
         return
     own = raft.configuration.member(raft.replica)
     preferred = [
         member
-        for member in raft.configuration.voters
+        for member in _successors(raft)
         if own is not None
         and member.priority > own.priority
-        and member.replica in raft.progress
         and raft.log.commit <= raft.progress[member.replica].match
         and raft.progress[member.replica].acked_round >= raft.rounds.confirmed
     ]

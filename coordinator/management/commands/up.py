@@ -7,6 +7,7 @@ Each step can be cut off at any moment and is found done or undone by the next `
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import signal
 import sys
@@ -24,6 +25,7 @@ REDIS_STOP_S_MAX = 1
 """Together below the 10 s within which everything has to have stopped."""
 WEB_GOODBYE_S = 1
 """How long the web server lets open requests finish."""
+PORT_MAX = 65_535
 SOCKET_MESSAGE_BYTES_MAX = 64 * 1024
 """What a browser sends over a WebSocket is small."""
 
@@ -58,6 +60,7 @@ class Command(BaseCommand):
         redis = self._redis(config, data)
 
         births = setting_up.Births.begin(config, data)
+        ports = self._metrics_ports(config, data)
         for line in setting_up.about_nodes(config, data):
             self._say(line)
         setting_up.migrate()
@@ -66,7 +69,8 @@ class Command(BaseCommand):
             self._say(f"made the cluster default, {births.finish()}, with {', '.join(config.node_names)}")
         setting_up.make_administrator(config, self._say)
 
-        parts = [*redis, *(self._node(name) for name in config.node_names), self._web(config)]
+        nodes = [self._node(config, name, ports.get(name, 0)) for name in config.node_names]
+        parts = [*redis, *nodes, self._web(config)]
         settings = data.run / "supervisor.conf"
         supervision.write_settings(settings, parts, supervisor_pid=os.getpid(), directory=PROJECT)
         self._say(
@@ -87,11 +91,32 @@ class Command(BaseCommand):
         self._say(f"Redis {version} ({server.program}) on 127.0.0.1:{data.redis_state().port}, saving nothing")
         return [supervision.Part("redis", command, rank=10, stop_s_max=REDIS_STOP_S_MAX)]
 
-    def _node(self, name: str) -> supervision.Part:
+    def _metrics_ports(self, config: Config, data: DataDirectory) -> dict[str, int]:
+        """The port of each node's metrics, none where they are off; and a line that says them."""
+        if config.metrics_port == 0:
+            return {}
+        if config.metrics_port is None:
+            ports = {name: data.metrics_port(name, config) for name in config.node_names}
+        else:
+            ports = dict(zip(config.node_names, itertools.count(config.metrics_port), strict=False))
+        if max(ports.values()) > PORT_MAX:
+            raise ConfigError(
+                f"CONCLAVE_METRICS_PORT: expected a port with room for {config.nodes} of them up to {PORT_MAX}; "
+                f"came {config.metrics_port}"
+            )
+        said = [f"http://{config.page_host}/metrics (web)"]
+        for name, port in ports.items():
+            taken = "" if port_is_free(config.metrics_bind, port) else ", not served: another program listens there"
+            said.append(f"{config.metrics_url(port)} ({name}{taken})")
+        self._say(f"metrics: {', '.join(said)}")
+        return ports
+
+    def _node(self, config: Config, name: str, metrics_port: int) -> supervision.Part:
         command = [
             sys.executable,
             "-m",
             "celery",
+            *(["--quiet"] if config.log == "json" else []),  # its banner is no JSON
             "-A",
             "coordinator",
             "worker",
@@ -101,8 +126,9 @@ class Command(BaseCommand):
             "INFO",
         ]
         command += ["--without-gossip", "--without-mingle", "-n", f"{name}@conclave", "-Q", f"conclave.node.{name}"]
+        environment = {"CONCLAVE_NODE": name, "CONCLAVE_METRICS_PORT": str(metrics_port)}
         return supervision.Part(
-            name, command, rank=20, stop_s_max=NODE_STOP_S_MAX, group="nodes", environment={"CONCLAVE_NODE": name}
+            name, command, rank=20, stop_s_max=NODE_STOP_S_MAX, group="nodes", environment=environment
         )
 
     def _web(self, config: Config) -> supervision.Part:

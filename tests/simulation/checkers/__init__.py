@@ -17,6 +17,8 @@ from tests.simulation.checkers.exactly_once import ExactlyOnce
 from tests.simulation.checkers.fencing_tokens import FencingTokens
 from tests.simulation.checkers.leader_append_only import LeaderAppendOnly
 from tests.simulation.checkers.leader_completeness import LeaderCompleteness
+from tests.simulation.checkers.leader_stickiness import LeaderStickiness
+from tests.simulation.checkers.leadership_transfer import LeadershipTransfer
 from tests.simulation.checkers.lease_exclusion import LeaseExclusion
 from tests.simulation.checkers.linearizability import Linearizability
 from tests.simulation.checkers.log_matching import LogMatching
@@ -25,10 +27,13 @@ from tests.simulation.checkers.persistence_order import PersistenceOrder
 from tests.simulation.checkers.pre_vote import PreVote
 from tests.simulation.checkers.reads_never_stale import ReadsNeverStale
 from tests.simulation.checkers.round_confirmation import RoundConfirmation
+from tests.simulation.checkers.session_leases import SessionLeases
 from tests.simulation.checkers.snapshot_safety import SnapshotSafety
 from tests.simulation.checkers.stalls_spare_sessions import StallsSpareSessions
+from tests.simulation.checkers.state_comparison import StateComparison
 from tests.simulation.checkers.state_machine_safety import StateMachineSafety
 from tests.simulation.checkers.terms_and_votes import TermsAndVotes
+from tests.simulation.checkers.witness_retention import WitnessRetention
 from tests.simulation.watch import Checker
 
 CHECKERS: Final[tuple[type[Checker], ...]] = (
@@ -36,6 +41,8 @@ CHECKERS: Final[tuple[type[Checker], ...]] = (
     TermsAndVotes,
     PreVote,
     CheckQuorum,
+    LeaderStickiness,
+    LeadershipTransfer,
     RoundConfirmation,
     LeaderAppendOnly,
     LogMatching,
@@ -51,8 +58,11 @@ CHECKERS: Final[tuple[type[Checker], ...]] = (
     LeaseExclusion,
     FencingTokens,
     StallsSpareSessions,
+    SessionLeases,
     DigestsEqual,
     SnapshotSafety,
+    WitnessRetention,
+    StateComparison,
 )
 
 OUTSIDE: Final = ("no-defect", "liveness")

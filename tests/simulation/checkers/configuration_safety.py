@@ -3,7 +3,8 @@ no two configurations that can be in force at once have majorities apart from on
 
 For that, each follows from the one before it in the log: one voter differs at the most, or it is joint with the one
 before as its outgoing side, or it is what a joint one leaves behind. And a leader begins a change only when the
-configuration before is committed, and an entry of its own term is (thesis, section 4.1 and its erratum).
+configuration before is committed, and an entry of its own term is (thesis, section 4.1 and its erratum). To leave a
+joint configuration is to end a change: any leader may, once that one is committed.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ class ConfigurationSafety(Checker):
             commit = node.engine.log.commit
             if index > commit:
                 self.violated(f"{node.name} begins a change before the last, at {index}, is committed ({commit})")
-            if commit < node.engine.term_start_index:
+            if commit < node.engine.term_start_index and not earlier.is_joint:
                 self.violated(f"{node.name} begins a change before an entry of its term {term} is committed")
 
     def changed(self, node: Node, before: View, after: View) -> None:

@@ -1,6 +1,7 @@
 """Election safety: at most one leader can be elected in a given term (Raft, figure 3), and it leads that term once.
 
-And whoever leads has the votes of a majority, on their disks (Raft, section 5.2).
+And whoever leads has the votes of a majority, on their disks (Raft, section 5.2); whoever follows a leader in a term,
+follows that one (section 5.1: a message of an older term is refused).
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ class ElectionSafety(Checker):
     def __init__(self, world: World) -> None:
         super().__init__(world)
         self._leaders: dict[int, tuple[str, int]] = {}
+        self._elected: dict[int, int] = {}
+        """Term to the replica that leads it."""
         self._votes: dict[int, dict[int, int]] = {}
         """Term to who voted, and for whom."""
 
@@ -29,6 +32,11 @@ class ElectionSafety(Checker):
         term, vote, _ = write.hard_state
         if vote:
             self._votes.setdefault(term, {})[write.replica] = vote
+
+    def turned(self, node: Node) -> None:
+        engine = node.engine
+        if engine.leader and self._elected.get(engine.term, engine.leader) != engine.leader:
+            self.violated(f"{node.name} follows {engine.leader:x} in term {engine.term}, which another one leads")
 
     def elected(self, node: Node) -> None:
         self.checks += 1
@@ -38,7 +46,7 @@ class ElectionSafety(Checker):
             self.violated(
                 f"term {term} was led by {known[0]} (start {known[1]}) and by {node.name} (start {node.boots})"
             )
-        own = node.disk.replica
+        own = self._elected[term] = node.disk.replica
         voters = {voter for voter, vote in self._votes.get(term, {}).items() if vote == own}
         if not is_quorum(node.engine.configuration, voters):
             self.violated(f"{node.name} leads term {term} with the votes of {len(voters)} disks")

@@ -1,7 +1,8 @@
 """Log matching: two logs that hold an entry of the same index and term are identical up to it (Raft, figure 3).
 
 By induction: whatever is written is compared with what anyone wrote of the same index and term, together with the term
-before it. Memory is compared with the disk too: what a replica believes to have written, it has.
+before it. So is what a disk keeps behind a snapshot (section 7). Memory is compared with the disk too: what a replica
+believes to have written, it has.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ class LogMatching(Checker):
         self._entries: dict[tuple[int, int], tuple[bytes, int]] = {}
 
     def journaled(self, node: Node, write: Write) -> None:
+        if write.head is not None and node.disk.terms:
+            self._behind_snapshot(node)
         if not write.entries:
             return
         before = node.disk.term_at(write.first_index - 1)
@@ -37,6 +40,15 @@ class LogMatching(Checker):
             if term < before:
                 self.violated(f"entry {index} of term {term} at {node.name} follows one of term {before}")
             before = term
+
+    def _behind_snapshot(self, node: Node) -> None:
+        disk = node.disk
+        first = disk.terms[0]
+        known = self._entries.get((disk.offset + 1, first))
+        self.checks += 1
+        if first < disk.offset_term or (known is not None and known[1] != disk.offset_term):
+            what = f"entry {disk.offset + 1} of term {first}"
+            self.violated(f"{node.name} keeps {what} behind a snapshot that ends in term {disk.offset_term}")
 
     def changed(self, node: Node, before: View, after: View) -> None:
         self.checks += 1

@@ -42,7 +42,11 @@ class NoLostWrite(Checker):
         leader = self.world.watch.leader
         assert leader is not None, "a healed cluster has a leader"
         for node in self.world.nodes:
-            if node.engine is not None and leader.engine.configuration.member(node.disk.replica):
+            if (
+                node.engine is not None
+                and not node.disk.stopped
+                and leader.engine.configuration.member(node.disk.replica)
+            ):
                 self.checks += 1
                 if node.engine.applied_index < self._last_index:
                     self.violated(f"{node.name} has not applied {self._last_index}, which was acknowledged")

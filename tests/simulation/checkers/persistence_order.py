@@ -18,22 +18,15 @@ from coordinator.consensus.raft.messages import (
     VoteRequest,
     VoteResponse,
 )
-from coordinator.replica.ports import Write
 from tests.simulation.quorums import is_quorum
 from tests.simulation.watch import Checker
 
 if TYPE_CHECKING:
     from tests.simulation.node import Node
-    from tests.simulation.world import World
 
 
 class PersistenceOrder(Checker):
     name = "persistence-order"
-
-    def __init__(self, world: World) -> None:
-        super().__init__(world)
-        self._sizes: dict[int, int] = {}
-        """Snapshot's last index to its bytes."""
 
     def publishing(self, node: Node, outgoing: Sequence[Outgoing]) -> None:
         disk = node.disk
@@ -59,13 +52,9 @@ class PersistenceOrder(Checker):
                     continue
                 self.violated(f"{node.name} asks for votes in term {message.term}; its disk holds {on_disk}")
 
-    def journaled(self, node: Node, write: Write) -> None:
-        if write.head is not None:
-            self._sizes[write.head.snapshot.last_index] = len(write.head.snapshot.data)
-
     def _has_snapshot(self, node: Node, response: SnapshotResponse) -> None:
         disk = node.disk
-        if response.offset < self._sizes.get(response.last_index, 1) or disk.hard_state.term > response.term:
+        if response.offset < response.size or disk.hard_state.term > response.term:
             return
         held = max(disk.offset if disk.snapshot is None else disk.snapshot.last_index, disk.hard_state.commit)
         if held < response.last_index:

@@ -6,12 +6,10 @@ So whoever was cut off does not come back with a higher term and depose a leader
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from coordinator.consensus.engine import Outgoing
 from coordinator.consensus.raft.elections import REASON_TRANSFER
-from coordinator.consensus.raft.messages import VoteResponse
+from coordinator.consensus.raft.messages import Message, VoteResponse
 from coordinator.replica.ports import Write
 from tests.simulation.quorums import is_quorum
 from tests.simulation.watch import Checker, View
@@ -27,14 +25,13 @@ class PreVote(Checker):
     def __init__(self, world: World) -> None:
         super().__init__(world)
         self._granted: dict[tuple[int, int], set[int]] = {}
-        """(candidate, term) to those who said that they would vote."""
+        """(candidate, term) to those of whom it has heard that they would vote."""
         self._raised: set[int] = {world.nodes[0].disk.hard_state.term}
         """Terms in which somebody asked for votes."""
 
-    def publishing(self, node: Node, outgoing: Sequence[Outgoing]) -> None:
-        for receiver, message in outgoing:
-            if type(message) is VoteResponse and message.pre and message.granted:
-                self._granted.setdefault((receiver, message.term), set()).add(node.disk.replica)
+    def took(self, node: Node, sender: int, message: Message) -> None:
+        if type(message) is VoteResponse and message.pre and message.granted:
+            self._granted.setdefault((node.disk.replica, message.term), set()).add(sender)
 
     def journaled(self, node: Node, write: Write) -> None:
         """A replica that votes for itself campaigns, whether or not it lives to tell anyone."""

@@ -1,5 +1,5 @@
 """Reads are never stale: a read that began after a write was acknowledged, or read, sees that revision or a later
-one."""
+one. And it is answered by a state machine that has applied its read index (thesis, section 6.4)."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from tests.simulation.history import Operation
 from tests.simulation.watch import Checker
 
 if TYPE_CHECKING:
+    from tests.simulation.node import Node
     from tests.simulation.world import World
 
 
@@ -19,6 +20,12 @@ class ReadsNeverStale(Checker):
         super().__init__(world)
         self._newest: dict[str, int] = {}
         """Key to the highest index of which a client was told that it changed the key."""
+
+    def read_answered(self, node: Node, read_index: int) -> None:
+        self.checks += 1
+        applied = node.engine.applied_index
+        if applied < read_index:
+            self.violated(f"{node.name} has applied {applied} and answers a read of index {read_index}")
 
     def invoked(self, operation: Operation) -> None:
         operation.floor = self._newest.get(operation.key, 0)

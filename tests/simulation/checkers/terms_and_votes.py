@@ -42,7 +42,7 @@ class TermsAndVotes(Checker):
             if known != vote:
                 self.violated(f"{node.name} voted for {known:x} in term {term} and now votes for {vote:x}")
 
-    def took(self, node: Node, message: Message) -> None:
+    def took(self, node: Node, sender: int, message: Message) -> None:
         tells = isinstance(message, _TELL_OF_TERMS)
         if isinstance(message, VoteResponse) and message.pre and message.granted:
             tells = False

@@ -11,12 +11,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from tests.simulation.mutants import disks, elections, leases, membership, reads, replication, snapshots, statemachine
+from tests.simulation.mutants import (
+    disks,
+    elections,
+    leases,
+    membership,
+    reads,
+    replication,
+    snapshots,
+    statemachine,
+    states,
+    witnesses,
+)
 from tests.simulation.mutants.edits import Mutant, MutantDoesNotFit, planted_edits
 
 MUTANTS: Final[dict[str, Mutant]] = {
     mutant.name: mutant
-    for module in (elections, replication, disks, membership, snapshots, reads, leases, statemachine)
+    for module in (elections, replication, disks, membership, snapshots, reads, leases, statemachine, states, witnesses)
     for mutant in module.MUTANTS
 }
 

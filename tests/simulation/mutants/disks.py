@@ -8,7 +8,7 @@ from typing import Final
 from tests.simulation.mutants.edits import Edit, Mutant
 
 _TURN: Final = "coordinator.replica.turn:Turn.run"
-_LATE: Final = "self._publish([(replica, ready.late) for replica, ready in readies], rest)"
+_LATE: Final = "[*ready.late, *replica.take_peer_words(now_us)]"
 
 MUTANTS: Final = (
     Mutant(
@@ -20,7 +20,7 @@ MUTANTS: Final = (
                 "self._publish([(replica, ready.early) for replica, ready in readies], [])",
                 "self._publish([(replica, ready.early + ready.late) for replica, ready in readies], [])",
             ),
-            Edit(_TURN, _LATE, "self._publish([(replica, []) for replica, ready in readies], rest)"),
+            Edit(_TURN, _LATE, "replica.take_peer_words(now_us)"),
         ),
     ),
     Mutant(
@@ -43,14 +43,14 @@ MUTANTS: Final = (
         "DESIGN.md, rule 3: the leader counts itself, and answers, after its own fsync",
         (
             Edit("coordinator.replica.turn:Turn._write", "self._journal.commit(writes)", "self._unwritten = writes"),
-            Edit(_TURN, "self._write(readies)", "self._unwritten = []\n    self._write(readies)"),
+            Edit(_TURN, "took_us = self._write(readies)", "self._unwritten = []\n    took_us = self._write(readies)"),
             Edit(
                 _TURN,
-                _LATE,
+                "self._publish(late, rest)",
                 "self._publish([], rest)\n"
                 "    if self._unwritten:\n"
                 "        self._journal.commit(self._unwritten)\n"
-                "    self._publish([(replica, ready.late) for replica, ready in readies], [])",
+                "    self._publish(late, [])",
             ),
         ),
     ),
@@ -61,7 +61,7 @@ MUTANTS: Final = (
             Edit(
                 "coordinator.replica.turn:Turn._write",
                 "self._journal.commit(writes)",
-                "try:\n            self._journal.commit(writes)\n        except Exception:\n            pass",
+                "try:\n        self._journal.commit(writes)\n    except Exception:\n        pass",
             ),
         ),
     ),

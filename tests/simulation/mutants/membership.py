@@ -34,15 +34,21 @@ MUTANTS: Final = (
         (
             Edit(
                 f"{_MEMBERSHIP}:Configuration.reached",
-                "if self.outgoing else reached",
-                "if False else reached",
+                "for side in self._side_ids)",
+                "for side in self._side_ids[:1])",
             ),
         ),
     ),
     Mutant(
         "joint-election-on-one-side",
         "Raft, section 6: in a joint configuration a leader needs the votes of both sides",
-        (Edit(f"{_MEMBERSHIP}:Configuration.tally", "if self.outgoing:", "if False:"),),
+        (
+            Edit(
+                f"{_MEMBERSHIP}:Configuration.tally",
+                "for side in self._side_ids]",
+                "for side in self._side_ids[:1]]",
+            ),
+        ),
     ),
     Mutant(
         "learner-counted-as-a-voter",
@@ -50,8 +56,8 @@ MUTANTS: Final = (
         (
             Edit(
                 f"{_MEMBERSHIP}:Configuration.reached",
-                "reached = reached_by_majority(_ids(self.voters), value_of)",
-                "reached = reached_by_majority(_ids(self.voters + self.learners), value_of)",
+                "for side in self._side_ids)",
+                "for side in (_ids(self.voters + self.learners), *self._side_ids[1:]))",
             ),
         ),
     ),

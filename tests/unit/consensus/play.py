@@ -43,9 +43,11 @@ class Disk:
 
 @dataclass
 class Play:
-    """Replicas 1 to `size`, with the same first entry: the configuration."""
+    """Replicas 1 to `size`, with the same first entry: the configuration. Those of `witnesses` have no state: what is
+    applied there is for the test to see."""
 
     size: int = 3
+    witnesses: tuple[int, ...] = ()
     options: Options = OPTIONS
     now_us: int = 0
     replicas: dict[int, Raft] = field(default_factory=dict)
@@ -57,7 +59,9 @@ class Play:
     lost: Callable[[Letter], bool] = lambda letter: False
 
     def __post_init__(self) -> None:
-        members = tuple(Member(replica, f"node{replica}") for replica in range(1, self.size + 1))
+        members = tuple(
+            Member(replica, f"node{replica}", witness=replica in self.witnesses) for replica in range(1, self.size + 1)
+        )
         first = encode_configuration(Configuration(members))
         for replica in range(1, self.size + 1):
             self.disks[replica] = Disk(HardState(1, 0, 1), [1], [first])
@@ -90,7 +94,9 @@ class Play:
         """Take a snapshot of what is applied, and cut the log `keep` entries before it."""
         raft, disk = self.replicas[replica], self.disks[replica]
         index = raft.applied_index
-        data = b"\n".join(self.applied[replica])
+        if replica in self.witnesses:
+            index = min(index, raft.settled)
+        data = b"" if replica in self.witnesses else b"\n".join(self.applied[replica])
         taken = Snapshot(index, raft.term_at(index), raft.configuration_at(index), data)
         raft.compact(taken, index - keep + 1)
         disk.snapshot, disk.offset, disk.offset_term = taken, raft.log.offset, raft.log.offset_term
@@ -177,6 +183,19 @@ class Play:
         self.settle()
         assert raft.role is Role.LEADER, f"{replica} is {raft.role}"
         return raft
+
+    def elect_by_force(self, replica: int) -> Raft:
+        """Make `replica` lead, whatever it would wait for, and look no further."""
+        raft = self.replicas[replica]
+        for other in self.replicas.values():
+            other.heard_at_us = None
+            other.election_due_us = self.now_us + 10_000_000
+        raft.election_due_us = self.now_us
+        for _ in range(20):
+            self.deliver()
+            if raft.role is Role.LEADER and raft.may_answer:
+                return raft
+        raise AssertionError(f"{replica} is {raft.role}")
 
     @property
     def leader(self) -> Raft | None:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
+
 from coordinator.consensus.engine import Role
+from coordinator.consensus.membership import Configuration, Member
+from coordinator.consensus.raft.elections import become_follower
 from coordinator.consensus.raft.messages import AppendEntries, VoteRequest, VoteResponse
 from tests.unit.consensus.play import OPTIONS, Letter, Play
 
@@ -218,6 +222,10 @@ def test_answers_to_an_earlier_campaign_do_not_count():
     assert candidate.role is Role.PRE_CANDIDATE
 
 
+def role(play: Play, replica: int) -> Role:
+    return play.replicas[replica].role
+
+
 def campaigning(play: Play, replica: int) -> None:
     for other in play.replicas.values():
         other.heard_at_us = None
@@ -253,3 +261,213 @@ def test_the_number_of_a_campaign_does_not_repeat_over_a_restart():
     first = play.replicas[1].campaign
     play.crash(1)
     assert play.start(1, seed=77).campaign != first
+
+
+def test_two_leaders_of_one_term_are_a_defect_that_stops_the_replica():
+    """Election safety (Raft, figure 3): this can not be, and nothing may go on as if it were nothing."""
+    play = Play()
+    leader = play.elect(1)
+    with pytest.raises(AssertionError, match="two leaders in term 2"):
+        leader.step(2, AppendEntries(2, 1, 1, 1, 1, [], []), play.now_us)
+    assert leader.role is Role.LEADER
+
+
+def test_a_term_never_falls():
+    play = Play()
+    leader = play.elect(1)
+    with pytest.raises(AssertionError, match="may not fall from 2 to 1"):
+        become_follower(leader, 1, 2, play.now_us)
+
+
+def test_a_candidate_that_follows_counts_no_votes_any_more():
+    play = Play(size=5)
+    campaigning(play, 1)
+    candidate = play.replicas[1]
+    assert candidate.votes_granted == 1
+    candidate.step(2, AppendEntries(3, 1, 1, 1, 1, [], []), play.now_us)
+    assert (candidate.role, candidate.leader, candidate.votes_granted) == (Role.FOLLOWER, 2, 0)
+
+
+def test_time_runs_out_at_its_end_and_not_before():
+    play = Play()
+    follower = play.replicas[1]
+    follower.tick(follower.election_due_us - 1)
+    assert follower.role is Role.FOLLOWER
+    follower.tick(follower.election_due_us)
+    assert role(play, 1) is Role.PRE_CANDIDATE
+
+
+def test_a_leader_gives_way_when_more_than_an_election_time_out_has_passed_and_not_before():
+    play = Play()
+    leader = play.elect(1)
+    play.pass_time(100_000)
+    play.isolate(1)
+    limit_us = leader.confirmed_at_us + OPTIONS.election_timeout_us_min
+    leader.tick(limit_us)
+    assert leader.role is Role.LEADER
+    leader.tick(limit_us + 1)
+    assert (leader.role, leader.term, leader.leader) == (Role.FOLLOWER, 2, 0)
+
+
+def test_loyalty_lasts_an_election_time_out_and_no_longer():
+    play = Play()
+    play.elect(1)
+    play.pass_time(100_000)
+    voter = play.replicas[2]
+    heard_us = voter.heard_at_us
+    assert heard_us is not None
+    until_us = heard_us + OPTIONS.election_timeout_us_min
+    ask = VoteRequest(3, 99, 9, pre=True, campaign=1)
+    voter.step(3, ask, until_us - 1)
+    assert voter.late == []
+    voter.step(3, ask, until_us)
+    assert voter.late == [(3, VoteResponse(3, granted=True, pre=True, campaign=1))]
+
+
+def test_a_leader_is_loyal_to_itself():
+    play = Play()
+    leader = play.elect(1)
+    leader.step(3, VoteRequest(7, 99, 9, pre=False, campaign=1), play.now_us)
+    assert (leader.role, leader.term, leader.late) == (Role.LEADER, 2, [])
+
+
+def test_a_campaign_waits_for_its_votes_as_long_as_the_options_say():
+    """Raft, section 5.2: drawn anew each time, so that split votes are rare."""
+    waits = set()
+    for seed in range(60):
+        play = Play()
+        candidate = play.start(1, seed=seed + 1)
+        now_us = candidate.election_due_us
+        candidate.tick(now_us)
+        waits.add(candidate.election_due_us - now_us)
+    assert OPTIONS.campaign_us_min <= min(waits)
+    assert max(waits) < OPTIONS.campaign_us_max
+    assert len(waits) > 40
+
+
+def test_a_pre_vote_is_granted_for_the_own_term_only_where_its_vote_is_free():
+    """The pre-vote asks what a vote would be answered."""
+    play = Play()
+    voter = play.replicas[3]
+    for vote, asker, granted in [(0, 1, True), (1, 1, True), (2, 1, False)]:
+        voter.vote = vote
+        voter.step(asker, VoteRequest(1, 1, 1, pre=True, campaign=1), 0)
+        assert voter.late.pop().message.granted is granted
+    voter.vote = 2
+    voter.step(1, VoteRequest(2, 1, 1, pre=True, campaign=1), 0)
+    assert voter.late.pop().message == VoteResponse(2, granted=True, pre=True, campaign=1)
+    voter.step(1, VoteRequest(2, 0, 1, pre=True, campaign=1), 0)
+    assert voter.late.pop().message == VoteResponse(1, granted=False, pre=True, campaign=1), "its log is behind"
+
+
+def test_a_vote_for_another_in_the_same_term_is_refused_and_the_same_one_repeated():
+    play = Play()
+    voter = play.replicas[3]
+    for asker, granted in [(1, True), (2, False), (1, True)]:
+        voter.step(asker, VoteRequest(2, 1, 1, pre=False, campaign=1), 0)
+        assert voter.late.pop().message.granted is granted
+    assert (voter.term, voter.vote) == (2, 1)
+
+
+def test_a_vote_that_is_granted_buys_the_candidate_time():
+    play = Play()
+    voter = play.replicas[3]
+    voter.election_due_us = 10
+    voter.step(1, VoteRequest(2, 1, 1, pre=False, campaign=1), 1_000)
+    assert voter.election_due_us >= 1_000 + OPTIONS.election_timeout_us_min
+
+
+def test_a_time_out_that_a_higher_term_finds_already_over_stays_so():
+    play = Play()
+    voter = play.replicas[3]
+    voter.log.append([5], [b"\x01"])
+    voter.election_due_us = 10
+    voter.step(1, VoteRequest(6, 1, 1, pre=False, campaign=1), 1_000)
+    assert (voter.term, voter.vote, voter.election_due_us) == (6, 0, 1_000)
+
+
+def test_the_hint_counts_for_a_follower_of_that_leader_alone_and_never_later_than_its_time_out():
+    play = Play(size=5)
+    play.elect(3)
+    play.pass_time(50_000)
+    follower = play.replicas[5]
+    follower.election_due_us = play.now_us + 70_000
+    follower.suspect(3, play.now_us)
+    assert follower.election_due_us == play.now_us + 70_000, "its rank, the fourth, would be 75 ms"
+    assert (follower.heard_at_us, follower.campaign_reason) == (None, "channel fell silent")
+    follower.election_due_us = play.now_us + 80_000
+    follower.suspect(3, play.now_us)
+    assert follower.election_due_us == play.now_us + 75_000
+    leader = play.replicas[3]
+    leader.suspect(3, play.now_us)
+    assert (leader.role, leader.campaign_reason) == (Role.LEADER, "election time-out")
+
+
+def test_who_is_no_voter_comes_last_at_the_hint():
+    play = Play()
+    play.elect(1)
+    play.pass_time(50_000)
+    follower = play.replicas[3]
+    follower.configurations.append((2, Configuration((Member(1, "node1"), Member(2, "node2")))))
+    follower.suspect(1, play.now_us)
+    assert follower.election_due_us == play.now_us + OPTIONS.suspicion_step_us
+
+
+def test_an_answer_counts_once_and_only_to_the_campaign_that_asked():
+    play = Play(size=5)
+    campaigning(play, 1)
+    candidate = play.replicas[1]
+    asked = VoteResponse(2, granted=True, pre=True, campaign=candidate.campaign)
+    candidate.step(2, asked, play.now_us)
+    candidate.step(2, asked, play.now_us)
+    assert candidate.role is Role.PRE_CANDIDATE, "one voter is one vote"
+    for wrong in (asked._replace(campaign=candidate.campaign + 1), asked._replace(term=1), asked._replace(term=3)):
+        candidate.step(3, wrong, play.now_us)
+    candidate.step(3, asked._replace(pre=False, term=1), play.now_us)
+    assert candidate.votes == {1: True, 2: True}
+    candidate.step(3, asked, play.now_us)
+    assert role(play, 1) is Role.CANDIDATE
+
+
+def test_a_refusal_of_a_higher_term_makes_a_follower_and_a_granted_pre_vote_does_not():
+    play = Play(size=5)
+    campaigning(play, 1)
+    candidate = play.replicas[1]
+    candidate.step(2, VoteResponse(7, granted=True, pre=True, campaign=candidate.campaign), play.now_us)
+    assert (candidate.role, candidate.term) == (Role.PRE_CANDIDATE, 1)
+    candidate.step(3, VoteResponse(7, granted=False, pre=True, campaign=candidate.campaign), play.now_us)
+    assert (candidate.role, candidate.term, candidate.vote) == (Role.FOLLOWER, 7, 0)
+    candidate.step(4, VoteResponse(8, granted=True, pre=False, campaign=candidate.campaign), play.now_us)
+    assert (candidate.role, candidate.term) == (Role.FOLLOWER, 8)
+
+
+def test_a_leader_begins_with_nothing_of_a_former_term():
+    play = Play()
+    play.now_us = 1_000_000
+    candidate = play.replicas[1]
+    candidate.lease_given_up, candidate.uncommitted_bytes = True, 77
+    candidate.passed_over = {2}
+    campaigning(play, 1)
+    for pre, term in [(True, 2), (False, 2)]:
+        candidate.step(2, VoteResponse(term, granted=True, pre=pre, campaign=candidate.campaign), play.now_us)
+    assert role(play, 1) is Role.LEADER
+    assert (candidate.leader, candidate.heard_at_us, candidate.vote) == (1, None, 1)
+    assert (candidate.term_start_index, candidate.last_index, candidate.log.last_term) == (2, 2, 2)
+    assert {replica: progress.next for replica, progress in candidate.progress.items()} == {2: 2, 3: 2}
+    assert (candidate.uncommitted_bytes, candidate.transferring, candidate.lease_given_up) == (0, None, False)
+    assert (candidate.led_since_us, candidate.rounds.current, candidate.rounds.confirmed_at_us) == (
+        1_000_000,
+        0,
+        1_000_000,
+    )
+    assert candidate.passed_over == set()
+
+
+def test_who_may_not_campaign_does_not_wake_its_host_again_and_again():
+    play = Play()
+    learner = play.replicas[3]
+    learner.configurations[-1] = (1, Configuration((Member(1, "node1"), Member(2, "node2")), (), (Member(3, "node3"),)))
+    now_us = learner.election_due_us
+    learner.tick(now_us)
+    assert learner.role is Role.FOLLOWER
+    assert learner.deadline_us >= now_us + OPTIONS.election_timeout_us_min

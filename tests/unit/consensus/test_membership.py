@@ -5,7 +5,17 @@ from __future__ import annotations
 import pytest
 
 from coordinator.consensus.engine import Role
-from coordinator.consensus.membership import Change, ChangeRefused, Member
+from coordinator.consensus.membership import (
+    Change,
+    ChangeRefused,
+    Configuration,
+    Member,
+    decode_configuration,
+    encode_configuration,
+    next_configuration,
+)
+from coordinator.consensus.raft.changes import answers
+from coordinator.consensus.raft.core import Raft
 from coordinator.consensus.raft.messages import AppendEntries
 from coordinator.consensus.raft.options import Options
 from tests.unit.consensus.play import Play
@@ -240,7 +250,7 @@ def test_a_change_that_would_leave_no_quorum_is_refused():
 
 def test_only_the_leader_changes_the_membership():
     play = led()
-    with pytest.raises(ChangeRefused, match="leader"):
+    with pytest.raises(ChangeRefused, match="only the leader"):
         play.replicas[2].change(Change(members(1, 2)), play.now_us)
 
 
@@ -281,3 +291,153 @@ def test_who_is_removed_by_a_configuration_not_yet_committed_still_campaigns():
     assert play.leader is not None
     assert play.leader.replica == 2
     assert voters(play, 2) == [2]
+
+
+def test_a_change_begins_joint_where_more_than_one_voter_differs():
+    """Thesis, section 4.1: one voter more or less needs no joint configuration, since the majorities overlap."""
+    now = Configuration(members(1, 2, 3))
+    for wanted, is_joint in [
+        ((1, 2, 3), False),
+        ((3, 2, 1), False),
+        ((1, 2), False),
+        ((1, 2, 3, 4), False),
+        ((1, 2, 4), True),
+        ((1,), True),
+        ((1, 2, 3, 4, 5), True),
+    ]:
+        after = next_configuration(now, Change(members(*wanted), members(9)))
+        assert after == Configuration(members(*wanted), now.voters if is_joint else (), members(9))
+        assert after.left() == Configuration(members(*wanted), (), members(9))
+
+
+def test_no_change_begins_in_a_joint_configuration():
+    now = next_configuration(Configuration(members(1, 2, 3)), Change(members(1, 4, 5)))
+    assert now.is_joint
+    with pytest.raises(ChangeRefused, match="under way"):
+        next_configuration(now, Change(members(1, 4, 5)))
+
+
+def test_the_lowest_identity_is_one():
+    now = Configuration(members(1))
+    assert next_configuration(now, Change(members(1, 2))).voters == members(1, 2)
+    for replica in (0, -1):
+        with pytest.raises(ChangeRefused, match="positive"):
+            next_configuration(now, Change((*members(1), Member(replica, "x"))))
+
+
+def test_an_entry_of_a_configuration_is_always_the_same_bytes():
+    """Digests and consistency checks compare bytes."""
+    joint = Configuration((Member(3, "c", "redis://c", 7), Member(1, "a")), members(2), (Member(4, "d"),))
+    entry = encode_configuration(joint)
+    assert entry == (
+        b'\x02{"learners":[[4,"d","",0]],"outgoing":[[2,"node2","",0]],"voters":[[3,"c","redis://c",7],[1,"a","",0]]}'
+    )
+    assert decode_configuration(entry) == joint
+    for other in (b"", b"\x00", b"\x01{}"):
+        with pytest.raises(ValueError, match="kind 2"):
+            decode_configuration(other)
+
+
+def caught_up() -> tuple[Play, Raft]:
+    """Leader 1 of {1,2,3} with learner 4, which has everything."""
+    play = led(options=Options(promote_lag_entries_max=3))
+    play.join(4)
+    leader = play.replicas[1]
+    index = leader.change(Change(members(1, 2, 3), members(4)), play.now_us)
+    assert index == leader.last_index, "the index of its first configuration"
+    play.pass_time(200_000)
+    return play, leader
+
+
+def test_a_learner_may_lack_as_much_as_is_allowed_and_no_more():
+    for lag, is_allowed in [(3, True), (4, False)]:
+        play, leader = caught_up()
+        play.lost = lambda letter: letter.receiver == 4
+        play.propose(1, *"abcdefgh"[:lag])
+        play.settle()
+        assert leader.commit_index - leader.progress[4].match == lag
+        if is_allowed:
+            leader.change(Change(members(1, 2, 3, 4)), play.now_us)
+        else:
+            with pytest.raises(ChangeRefused, match="lacks 4 entries, at most 3"):
+                leader.change(Change(members(1, 2, 3, 4)), play.now_us)
+
+
+def test_a_learner_that_has_not_answered_within_an_election_time_out_is_not_promoted():
+    play, leader = caught_up()
+    heard_us = leader.progress[4].heard_at_us
+    assert heard_us is not None
+    assert answers(leader, 4, heard_us + leader.options.election_timeout_us_min)
+    assert not answers(leader, 4, heard_us + leader.options.election_timeout_us_min + 1)
+    play.crash(4)
+    play.pass_time(leader.options.election_timeout_us_min + 100_000)
+    assert leader.progress[4].match > 0
+    with pytest.raises(ChangeRefused, match="not of late"):
+        leader.change(Change(members(1, 2, 3, 4)), play.now_us)
+
+
+def test_a_refusal_for_want_of_a_quorum_says_who_answers():
+    play = led(size=5)
+    play.crash(2)
+    play.crash(3)
+    play.pass_time(700_000)
+    leader = play.replicas[1]
+    with pytest.raises(ChangeRefused, match="2 must answer, and only node1 does"):
+        leader.change(Change(members(1, 2, 3)), play.now_us)
+    with pytest.raises(ChangeRefused, match="2 must answer, and only nobody does"):
+        leader.change(Change(members(2, 3)), play.now_us)
+    leader.change(Change(members(1, 2, 4)), play.now_us)
+
+
+def test_a_leader_that_a_joint_change_removes_leads_until_the_joint_configuration_is_left():
+    """Raft, section 6, the second issue: it manages a cluster of which it is no part, and counts itself for nothing."""
+    play = led()
+    leader = play.replicas[1]
+    for replica in (4, 5):
+        play.join(replica)
+    leader.change(Change(members(1, 2, 3), members(4, 5)), play.now_us)
+    play.pass_time(200_000)
+    leader.change(Change(members(2, 4, 5)), play.now_us)
+    assert leader.configuration.is_joint
+    while leader.configuration.is_joint:
+        play.deliver()
+        assert leader.role is Role.LEADER
+    at = leader.last_index
+    assert leader.commit_index < at
+    assert leader.role is Role.LEADER
+    assert sorted(leader.progress) == [2, 4, 5]
+    play.post = []
+    play.lost = lambda letter: letter.receiver in (4, 5)
+    play.pass_time(100_000)
+    assert leader.progress[2].match == at
+    assert leader.commit_index < at, "2 alone is no majority of 2, 4 and 5, and the leader is none of them"
+    play.heal()
+    play.pass_time(300_000)
+    assert leader.role is Role.FOLLOWER
+    assert leader.commit_index >= at
+    assert play.leader.replica in {2, 4, 5}
+
+
+def test_progress_is_kept_of_exactly_the_members():
+    play, leader = caught_up()
+    assert sorted(leader.progress) == [2, 3, 4]
+    kept = leader.progress[2]
+    leader.change(Change(members(1, 2)), play.now_us)
+    assert sorted(leader.progress) == [2]
+    assert leader.progress[2] is kept, "what is known of who stays is not forgotten"
+    play.pass_time(100_000)
+    leader.change(Change(members(1, 2), members(7)), play.now_us)
+    assert leader.progress[7].next == leader.last_index + 1
+
+
+def test_a_learner_that_has_answered_and_has_nothing_is_not_promoted():
+    play = led()
+    play.join(4)
+    leader = play.replicas[1]
+    leader.change(Change(members(1, 2, 3), members(4)), play.now_us)
+    play.lost = lambda letter: letter.receiver == 4 and bool(getattr(letter.message, "entries", ()))
+    play.pass_time(200_000)
+    assert leader.progress[4].match == 0
+    assert answers(leader, 4, play.now_us), "it refuses, again and again"
+    with pytest.raises(ChangeRefused, match="not answered yet"):
+        leader.change(Change(members(1, 2, 3, 4)), play.now_us)

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from coordinator.consensus.engine import Snapshot
 from coordinator.consensus.membership import Configuration, Member, decode_configuration, encode_configuration
 from coordinator.consensus.quorum import Tally, majority, reached_by_majority, tally
 from coordinator.consensus.raft.log import Log
@@ -71,6 +72,11 @@ def test_a_log_whose_commit_index_lies_behind_its_end_is_refused():
         log(1, 1, 2, commit=4)
 
 
+def test_a_log_has_as_many_terms_as_entries():
+    with pytest.raises(ValueError, match="1 terms for 2 entries"):
+        Log([1], [b"\x01", b"\x01"], 0)
+
+
 @given(st.lists(st.integers(1, 9), max_size=20).map(sorted), st.integers(0, 25), st.integers(0, 10))
 def test_a_hint_is_the_last_place_where_logs_may_agree(terms, index, term):
     held = log(*terms)
@@ -118,6 +124,67 @@ def test_probing_sends_one_message_and_waits():
     assert progress.next == 10
 
 
+def test_a_refusal_takes_nothing_back_that_was_acknowledged():
+    progress = Progress(9)
+    progress.acknowledged(5)
+    assert (progress.state, progress.next) == (ProgressState.REPLICATE, 6)
+    progress.sent(8, 10)
+    progress.refused(5, 4)
+    assert (progress.state, progress.next) == (ProgressState.REPLICATE, 9), "older than the acknowledgement"
+    progress.refused(8, 2)
+    assert (progress.state, progress.next, progress.match) == (ProgressState.PROBE, 6, 5)
+    progress.acknowledged(5)
+    progress.sent(11, 10)
+    progress.refused(11, 30)
+    assert progress.next == 11, "what was refused is not there, whatever the hint says"
+
+
+def test_a_prober_listens_to_the_answer_to_its_last_probe_alone():
+    progress = Progress(9)
+    progress.sent(12, 10)
+    for prev in (3, 7, 9):
+        progress.refused(prev, 2)
+        assert (progress.next, progress.probe_sent) == (9, True)
+    progress.refused(8, 2)
+    assert (progress.next, progress.probe_sent) == (3, False)
+    progress.refused(2, 5)
+    assert progress.next == 2, "one step back at the least"
+
+
+def test_an_old_acknowledgement_is_no_news_and_takes_nothing_back():
+    progress = Progress(1)
+    progress.acknowledged(0)
+    for last, size in [(2, 10), (4, 20), (6, 30)]:
+        progress.sent(last, size)
+    assert progress.acknowledged(4)
+    assert (progress.match, progress.next, list(progress.inflight), progress.inflight_bytes) == (4, 7, [(6, 30)], 30)
+    assert not progress.acknowledged(4)
+    assert not progress.acknowledged(3)
+    assert (progress.match, progress.next, progress.inflight_bytes) == (4, 7, 30)
+    assert progress.acknowledged(8)
+    assert (progress.match, progress.next, progress.inflight_bytes) == (8, 9, 0)
+
+
+def test_the_window_is_bounded_by_messages_and_by_bytes():
+    progress = Progress(1)
+    progress.acknowledged(0)
+    progress.sent(1, 40)
+    assert progress.may_send(2, 41)
+    assert not progress.may_send(1, 41)
+    assert not progress.may_send(2, 40)
+
+
+def test_while_a_snapshot_is_sent_no_entries_are():
+    progress = Progress(5)
+    progress.send_snapshot(Snapshot(9, 1, Configuration(()), b"data"))
+    assert progress.state is ProgressState.SNAPSHOT
+    assert not progress.may_send(4, 1_000)
+    progress.refused(4, 2)
+    assert progress.state is ProgressState.SNAPSHOT, "an old refusal takes nothing back"
+    progress.acknowledged(9)
+    assert (progress.state, progress.snapshot, progress.next) == (ProgressState.REPLICATE, None, 10)
+
+
 def test_rounds_tell_when_the_confirmed_one_was_sent():
     rounds = Rounds(100)
     numbers = [rounds.begin(200 + 10 * i, to_all=True) for i in range(3)]
@@ -139,3 +206,56 @@ def test_rounds_tell_when_the_confirmed_one_was_sent():
 def test_times_that_break_the_algorithm_are_refused(options):
     with pytest.raises(ValueError, match="must be"):
         check(options)
+
+
+def test_nothing_is_forgotten_that_is_not_on_disk_and_committed():
+    held = log(1, 1, 2, 2, commit=4)
+    held.unwritten = 3
+    for offset in (3, 4):
+        with pytest.raises(AssertionError, match="not on disk"):
+            held.compact(offset)
+    held.compact(2)
+    assert (held.offset, held.offset_term, held.entries) == (2, 1, [b"\x01\x02", b"\x01\x02"])
+    held.compact(1)
+    held.compact(2)
+    assert held.offset == 2, "what is forgotten stays so"
+    held.unwritten, held.commit = 5, 3
+    with pytest.raises(AssertionError, match="not committed"):
+        held.compact(4)
+    with pytest.raises(AssertionError, match="the log ends at 4"):
+        held.compact(5)
+
+
+def test_rounds_are_confirmed_each_once_and_a_later_answer_confirms_the_earlier_ones():
+    rounds = Rounds(100)
+    assert (rounds.current, rounds.confirmed, rounds.confirmed_at_us, rounds.all_sent_us) == (0, 0, 100, 100)
+    assert rounds.begin(200, to_all=True) == 1
+    assert rounds.begin(300, to_all=False) == 2
+    assert rounds.all_sent_us == 200
+    assert rounds.begin(400, to_all=True) == 3
+    rounds.confirm(0)
+    assert (rounds.confirmed, rounds.confirmed_at_us) == (0, 100)
+    rounds.confirm(2)
+    assert (rounds.confirmed, rounds.confirmed_at_us) == (2, 300)
+    rounds.confirm(3)
+    assert (rounds.confirmed, rounds.confirmed_at_us) == (3, 400)
+    rounds.confirm(9)
+    assert (rounds.confirmed, rounds.confirmed_at_us) == (9, 400)
+
+
+def test_options_at_their_bounds_are_good():
+    for good in (
+        Options(heartbeat_us=300_000),
+        Options(heartbeat_us=1),
+        Options(election_timeout_us_max=600_001),
+        Options(campaign_us_min=1, campaign_us_max=2),
+    ):
+        check(good)
+    for bad in (
+        Options(heartbeat_us=300_001),
+        Options(election_timeout_us_max=600_000),
+        Options(campaign_us_min=0),
+        Options(campaign_us_max=150_000),
+    ):
+        with pytest.raises(ValueError, match="must be"):
+            check(bad)

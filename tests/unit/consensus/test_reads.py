@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from coordinator.consensus.engine import Role
-from coordinator.consensus.raft.messages import AppendResponse, ReadResponse, TimeoutNow
+from coordinator.consensus.engine import HardState, Role
+from coordinator.consensus.raft.messages import AppendResponse, ReadRequest, ReadResponse, TimeoutNow, VoteResponse
 from coordinator.consensus.raft.options import Options
-from coordinator.consensus.raft.reads import ASKED_MAX
+from coordinator.consensus.raft.reads import ASKED_MAX, Reads, holds_lease
 from tests.unit.consensus.play import Play
 
 
@@ -149,6 +149,29 @@ def test_without_a_leader_nobody_reads():
     assert play.replicas[2].read() is None
 
 
+def test_a_question_is_taken_by_the_leader_of_its_term_alone():
+    play = Play()
+    leader = play.elect(1)
+    play.pass_time(100_000)
+    for term in (leader.term - 1, leader.term + 1):
+        leader.step(2, ReadRequest(term, 5, 1), play.now_us)
+    play.replicas[3].step(2, ReadRequest(leader.term, 5, 1), play.now_us)
+    play.settle()
+    assert not [letter for letter in play.post if isinstance(letter.message, ReadResponse)]
+    assert not leader.reads.needs_round(0)
+    leader.step(2, ReadRequest(leader.term, 5, 1), play.now_us)
+    assert leader.reads.needs_round(leader.rounds.current)
+
+
+def test_questions_that_are_open_are_bounded_and_the_oldest_are_forgotten_first():
+    reads = Reads(5)
+    for ticket in range(1, ASKED_MAX + 2):
+        reads.asked(ticket)
+    assert not reads.take_answer(ReadResponse(1, 5, 1, 9)), "the oldest is forgotten"
+    assert reads.take_answer(ReadResponse(1, 5, 2, 9))
+    assert reads.take_answer(ReadResponse(1, 5, ASKED_MAX + 1, 9))
+
+
 # --- lease reads, where they are switched on ------------------------------------------------------
 
 LEASED = Options(lease_reads=True)
@@ -260,3 +283,56 @@ def test_whose_loyalty_is_part_of_a_lease_does_not_campaign_on_request():
     play.replicas[2].campaign_now(play.now_us)
     play.settle()
     assert play.leader is leader
+
+
+def test_a_higher_term_that_it_hears_of_does_not_end_a_followers_loyalty():
+    """A late answer to a question of its own tells 2 of the term of a failed candidate. The lease of 1 rests on 2."""
+    play = leased()
+    leader = play.replicas[1]
+    play.isolate(3)
+    play.crash(3)
+    play.disks[3].hard_state = HardState(leader.term + 1, 3, 1)
+    candidate = play.start(3)
+    play.pass_time(LEASED.election_timeout_us_min + 10_000)
+    play.isolate(1)
+    play.replicas[2].step(3, VoteResponse(candidate.term, granted=False, pre=True, campaign=0), play.now_us)
+    candidate.campaign_now(play.now_us)
+    play.settle()
+    ticket = leader.read(lease_ok=True)
+    play.turn(1)
+    assert play.reads[1] == [ticket], "the lease holds"
+    assert play.leader is leader
+
+
+def test_a_restart_counts_as_word_of_a_leader_where_leases_may_rest_on_it():
+    play = Play(options=LEASED)
+    play.now_us = 5_000
+    assert play.start(2).heard_at_us == 5_000
+    play = Play()
+    play.now_us = 5_000
+    assert play.start(2).heard_at_us is None
+
+
+def test_a_lease_holds_less_than_an_election_time_out_by_the_drift_that_is_assumed():
+    play = leased()
+    leader = play.replicas[1]
+    end_us = leader.confirmed_at_us + 594_000
+    assert holds_lease(leader, end_us - 1)
+    assert not holds_lease(leader, end_us)
+    leader.rounds.confirmed = 0
+    assert not holds_lease(leader, leader.confirmed_at_us), "an election is no lease"
+
+
+def test_a_lease_that_was_given_up_comes_again_with_the_next_term():
+    play = leased()
+    leader = play.replicas[1]
+    leader.step_down(play.now_us)
+    assert not holds_lease(leader, play.now_us)
+    play.settle()
+    new = play.leader
+    assert new is not None
+    new.step_down(play.now_us)
+    play.settle()
+    assert play.leader is not None
+    play.pass_time(100_000)
+    assert holds_lease(play.leader, play.now_us)

@@ -258,3 +258,89 @@ def test_a_restart_goes_on_with_what_the_journal_has():
     play.pass_time(100_000)
     assert play.replicas[3].term == 3
     assert [play.words(replica) for replica in (1, 2, 3)] == [["a"]] * 3
+
+
+def test_an_answer_of_a_higher_term_deposes_a_leader_and_one_of_an_older_term_means_nothing():
+    """Raft, section 5.1."""
+    play = Play()
+    leader = play.elect(1)
+    play.pass_time(100_000)
+    play.isolate(1)
+    play.propose(1, "a")
+    play.settle()
+    answer = AppendResponse(leader.term - 1, 99, success=True, match=leader.last_index, hint_index=0, hint_term=0)
+    before = leader.rounds.confirmed
+    leader.step(2, answer, play.now_us)
+    assert leader.commit_index < leader.last_index
+    assert leader.rounds.confirmed == before
+    leader.step(2, answer._replace(term=leader.term + 3, success=False), play.now_us)
+    assert (leader.role, leader.term, leader.vote, leader.leader) == (Role.FOLLOWER, 5, 0, 0)
+
+
+def test_an_answer_to_who_leads_no_more_or_of_who_is_no_member_means_nothing():
+    play = Play()
+    leader = play.elect(1)
+    answer = AppendResponse(leader.term, 1, success=True, match=9, hint_index=0, hint_term=0)
+    leader.step(9, answer, play.now_us)
+    assert sorted(leader.progress) == [2, 3]
+    follower = play.replicas[2]
+    follower.step(3, answer, play.now_us)
+    assert (follower.role, follower.progress) == (Role.FOLLOWER, {})
+
+
+def cut() -> Play:
+    """Follower 2 has cut its log behind a snapshot of index 4, and has 5 and 6."""
+    play = Play()
+    play.elect(1)
+    play.propose(1, "c", "d")
+    play.settle()
+    play.pass_time(100_000)
+    play.snapshot(2)
+    play.propose(1, "e", "f")
+    play.settle()
+    assert (play.replicas[2].first_index, play.replicas[2].last_index) == (5, 6)
+    return play
+
+
+def test_what_lies_before_the_logs_beginning_is_acknowledged_up_to_there_and_no_further():
+    play = cut()
+    follower, log = play.replicas[2], play.replicas[1].log
+    for prev, count, match in [(1, 1, 4), (1, 2, 4), (1, 3, 4), (1, 4, 5), (2, 4, 6), (4, 2, 6), (5, 1, 6), (6, 0, 6)]:
+        terms, entries = log.terms[prev : prev + count], log.entries[prev : prev + count]
+        follower.step(1, AppendEntries(2, prev, log.terms[prev - 1], 4, 7, terms, entries), play.now_us)
+        answer = AppendResponse(2, 7, success=True, match=match, hint_index=0, hint_term=0)
+        assert follower.late.pop() == (1, answer), (prev, count)
+    assert follower.last_index == 6
+
+
+def test_an_entry_behind_the_logs_beginning_is_taken_though_its_message_began_before():
+    play = cut()
+    follower = play.replicas[2]
+    follower.step(1, AppendEntries(2, 2, 2, 4, 7, [2, 2, 2, 2, 2], [b"\x01%c" % c for c in b"cdefg"]), play.now_us)
+    assert follower.last_index == 7
+    assert follower.log.entries == [b"\x01e", b"\x01f", b"\x01g"]
+
+
+def test_a_follower_commits_what_the_message_shows_and_the_leader_has_and_never_goes_back():
+    play = Play()
+    leader = play.elect(1)
+    play.propose(1, "c", "d", "e")
+    play.settle()
+    follower = play.replicas[2]
+    assert (follower.commit_index, follower.last_index) == (2, 5)
+    for prev, commit, expected in [(3, 2, 2), (3, 5, 3), (2, 5, 3), (4, 1, 3), (5, 5, 5)]:
+        follower.step(1, AppendEntries(leader.term, prev, leader.term, commit, 9, [], []), play.now_us)
+        assert follower.commit_index == expected, (prev, commit)
+
+
+def test_a_message_of_an_older_term_is_answered_with_the_newer_one_and_confirms_no_round():
+    play = Play()
+    play.elect(1)
+    play.isolate(1)
+    play.elect(2)
+    follower = play.replicas[3]
+    before = (follower.leader, follower.heard_at_us, follower.last_index)
+    follower.step(1, AppendEntries(2, 2, 2, 2, 77, [2], [b"\x01a"]), play.now_us + 5)
+    refusal = AppendResponse(3, 0, success=False, match=2, hint_index=0, hint_term=0)
+    assert follower.late == [(1, refusal)]
+    assert (follower.leader, follower.heard_at_us, follower.last_index) == before

@@ -218,3 +218,122 @@ def test_a_snapshot_is_sent_to_its_end_though_newer_ones_are_made():
     play.pass_time(500_000)
     assert play.words(3) == play.words(1)
     assert len(play.words(3)) > 100
+
+
+def test_answers_about_a_snapshot_of_a_higher_term_depose_and_older_ones_mean_nothing():
+    play = behind()
+    leader = play.replicas[1]
+    play.start(3)
+    play.lost = lambda letter: isinstance(letter.message, InstallSnapshot)
+    play.pass_time(200_000)
+    at = leader.progress[3].snapshot
+    assert at is not None
+    before = (at.acked, leader.progress[3].match, leader.progress[3].acked_round)
+    size = len(at.source.data)
+    whole = SnapshotResponse(leader.term, 0, at.source.last_index, size, size)
+    leader.step(3, whole._replace(term=leader.term - 1, round=99), play.now_us)
+    leader.step(9, whole._replace(round=99), play.now_us)
+    leader.step(3, whole._replace(last_index=whole.last_index - 1), play.now_us)
+    leader.step(3, whole._replace(size=size + 1, offset=size + 1), play.now_us)
+    assert leader.progress[3].snapshot is at
+    assert (at.acked, leader.progress[3].match, leader.progress[3].acked_round) == before
+    play.replicas[2].step(3, whole, play.now_us)
+    assert play.replicas[2].role is Role.FOLLOWER
+    leader.step(3, whole._replace(term=leader.term + 1, offset=-1), play.now_us)
+    assert (leader.role, leader.term, leader.leader) == (Role.FOLLOWER, 3, 0)
+
+
+def test_a_part_of_an_older_term_is_answered_with_the_newer_one_and_taken_by_nobody():
+    play = Play()
+    follower = play.replicas[3]
+    follower.term = 5
+    entry = encode_configuration(follower.configuration)
+    follower.step(1, InstallSnapshot(4, 8, 9, 3, entry, 4, 0, b"abcd"), 0)
+    assert (follower.installed, follower.incoming, follower.leader) == (None, None, 0)
+    assert follower.late == [(1, SnapshotResponse(5, 0, 9, -1, 4))]
+
+
+def test_a_snapshot_that_is_already_here_is_acknowledged_to_its_end():
+    play = behind()
+    play.start(3)
+    play.pass_time(1_000_000)
+    follower = play.replicas[3]
+    entry = encode_configuration(follower.configuration)
+    index = follower.commit_index
+    follower.step(1, InstallSnapshot(2, 9, index, 2, entry, 8, 0, b"data"), play.now_us)
+    assert follower.late == [(1, SnapshotResponse(2, 9, index, 8, 8))]
+    assert (follower.installed, follower.incoming) == (None, None)
+
+
+def test_an_empty_snapshot_is_one_part_a_heartbeat_until_it_is_acknowledged():
+    """A witness is told where the log begins, and gets no state."""
+    play = Play(options=SMALL, witnesses=(3,))
+    leader = play.elect(1)
+    play.pass_time(100_000)
+    play.crash(3)
+    play.propose(1, *ALL)
+    play.settle()
+    play.pass_time(100_000)
+    play.snapshot(1)
+    play.start(3)
+    play.lost = lambda letter: isinstance(letter.message, SnapshotResponse)
+    sizes = []
+    for _ in range(30):
+        play.now_us += 10_000
+        sizes += [x.message.size for x in play.deliver() if isinstance(x.message, InstallSnapshot)]
+    assert 3 <= len(sizes) <= 6
+    assert set(sizes) == {0}
+    play.heal()
+    play.propose(1, "more")
+    play.pass_time(300_000)
+    assert play.replicas[3].last_index == leader.last_index
+    assert play.replicas[3].commit_index == leader.commit_index
+
+
+def test_where_the_window_is_full_an_empty_part_is_the_heartbeat():
+    play = behind(SMALL._replace(snapshot_chunk_bytes=50, snapshot_window_bytes=0))
+    play.start(3)
+    sizes = []
+    for _ in range(30):
+        play.now_us += 10_000
+        sizes += [len(x.message.data) for x in play.deliver() if isinstance(x.message, InstallSnapshot)]
+    assert len(sizes) >= 3
+    assert set(sizes) == {0}
+    assert play.replicas[3].leader == 1
+
+
+def test_after_a_heartbeat_a_snapshot_goes_on_from_what_was_acknowledged():
+    play = behind()
+    play.start(3)
+    count = 0
+
+    def lose_the_second(letter):
+        nonlocal count
+        count += isinstance(letter.message, InstallSnapshot)
+        return isinstance(letter.message, InstallSnapshot) and count == 2
+
+    play.lost = lose_the_second
+    offsets = []
+    for _ in range(60):
+        play.now_us += 10_000
+        offsets += [x.message.offset for x in play.deliver() if isinstance(x.message, InstallSnapshot)]
+        at = play.replicas[1].progress[3].snapshot
+        if at is not None:
+            assert at.acked <= at.sent
+    assert offsets.count(50) == 1, "what was lost is sent again, once"
+    assert play.words(3) == ALL
+
+
+def test_a_snapshot_is_written_though_nothing_else_is():
+    """The commit of the journal that takes it says of the commit index, too."""
+    play = Play()
+    follower = play.replicas[3]
+    follower.step(1, AppendEntries(1, 1, 1, 1, 1, [], []), 0)
+    play.turn(3)
+    entry = encode_configuration(follower.configuration)
+    follower.step(1, InstallSnapshot(1, 2, 9, 1, entry, 4, 0, b"data"), 0)
+    ready = follower.ready(0)
+    assert ready.install is not None
+    assert not ready.keep_tail
+    assert ready.hard_state == (1, 0, 9)
+    assert (ready.first_index, ready.entries) == (10, [])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from coordinator.consensus.engine import HardState, Role
 from coordinator.consensus.membership import Configuration, Member, encode_configuration
 from coordinator.consensus.raft.messages import TimeoutNow, VoteRequest
+from coordinator.consensus.raft.transfer import best_successor, give_way
 from tests.unit.consensus.play import OPTIONS, Disk, Play
 
 
@@ -121,3 +122,135 @@ def test_a_transfer_that_failed_gives_no_licence_to_depose():
         asked += [message.transfer for _, message in ready.late if isinstance(message, VoteRequest)]
     assert asked
     assert not any(asked)
+
+
+def with_priorities(*priorities: int) -> Play:
+    play = Play(size=len(priorities))
+    members = tuple(Member(at, f"node{at}", "", priority) for at, priority in enumerate(priorities, 1))
+    entry = encode_configuration(Configuration(members))
+    for replica in play.disks:
+        play.disks[replica] = Disk(HardState(1, 0, 1), [1], [entry])
+        play.start(replica)
+    play.elect(1)
+    return play
+
+
+def test_of_several_preferred_leaders_the_highest_is_chosen_and_of_equals_the_first():
+    play = with_priorities(0, 1, 5, 5, 2)
+    play.pass_time(OPTIONS.priority_pause_us + 200_000)
+    assert play.leader is play.replicas[3]
+
+
+def test_nobody_is_preferred_who_is_not_above_the_leader_or_lacks_what_is_committed_or_does_not_answer():
+    play = with_priorities(2, 2, 1)
+    play.pass_time(2 * OPTIONS.priority_pause_us)
+    assert play.leader is play.replicas[1]
+    play = with_priorities(0, 5, 0)
+    play.lost = lambda letter: letter.receiver == 2 and bool(getattr(letter.message, "entries", ()))
+    play.propose(1, "a")
+    play.pass_time(2 * OPTIONS.priority_pause_us)
+    assert play.leader is play.replicas[1]
+    assert play.replicas[1].transferring is None
+    play.heal()
+    play.pass_time(300_000)
+    assert play.leader is play.replicas[2]
+
+
+def test_a_leader_gives_way_to_a_preferred_one_after_a_pause_and_tries_again_after_another():
+    play = with_priorities(0, 5, 0)
+    leader = play.replicas[1]
+    since_us = leader.led_since_us
+    play.pass_time(200_000)
+    play.now_us = since_us + OPTIONS.priority_pause_us
+    leader.rounds.confirmed_at_us = play.now_us
+    leader.tick(play.now_us - 1)
+    assert leader.transferring is None
+    leader.tick(play.now_us)
+    assert leader.transferring == (2, play.now_us + OPTIONS.election_timeout_us_min, False)
+    assert leader.led_since_us == play.now_us
+
+
+def test_a_transfer_is_given_up_at_its_end_and_not_before():
+    play = led()
+    play.crash(3)
+    leader = play.replicas[1]
+    leader.transfer(3, play.now_us)
+    assert leader.transferring is not None
+    until_us = leader.transferring.until_us
+    assert until_us == play.now_us + OPTIONS.election_timeout_us_min
+    leader.rounds.confirmed_at_us = until_us
+    leader.tick(until_us - 1)
+    assert leader.transferring is not None
+    leader.tick(until_us)
+    assert leader.transferring is None
+    assert leader.led_since_us == until_us, "and it does not try at once to give way"
+
+
+def test_the_target_is_told_once_it_has_everything_and_only_once():
+    play = led()
+    leader = play.replicas[1]
+    leader.transfer(2, play.now_us)
+    told = []
+    for _ in range(5):
+        ready = leader.ready(play.now_us)
+        leader.persisted(ready)
+        told += [receiver for receiver, message in ready.early if isinstance(message, TimeoutNow)]
+    assert told == [2]
+    assert leader.lease_given_up
+
+
+def test_a_leader_that_steps_down_tells_whoever_is_furthest_and_of_equals_the_preferred():
+    play = with_priorities(0, 1, 3, 0)
+    leader = play.replicas[1]
+    assert best_successor(leader) == 3
+    play.lost = lambda letter: letter.receiver != 4 and letter.sender != 4
+    play.propose(1, "a")
+    play.settle()
+    assert best_successor(leader) == 4, "it has more"
+    leader.step_down(play.now_us)
+    assert leader.early == [(4, TimeoutNow(2))]
+    assert (leader.role, leader.term) == (Role.FOLLOWER, 2)
+
+
+def test_a_word_to_campaign_counts_from_the_own_leader_in_the_own_term_alone():
+    play = led()
+    follower = play.replicas[3]
+    for sender, term in [(2, 2), (1, 1), (1, 3)]:
+        follower.step(sender, TimeoutNow(term), play.now_us)
+        assert follower.role is Role.FOLLOWER
+    follower.step(1, TimeoutNow(2), play.now_us)
+    assert (follower.role, follower.term) == (Role.CANDIDATE, 3)
+
+
+def test_a_leader_that_is_asked_to_campaign_leads_on():
+    play = led()
+    leader = play.replicas[1]
+    leader.campaign_now(play.now_us)
+    assert (leader.role, leader.term) == (Role.LEADER, 2)
+
+
+def test_a_leader_that_may_not_serve_asks_one_after_the_other_and_then_anew():
+    play = Play(size=4)
+    leader = play.elect(1)
+    play.pass_time(100_000)
+    play.lost = lambda letter: isinstance(letter.message, TimeoutNow)
+    leader.doubt(True)
+    asked: list[int] = []
+    for _ in range(300):
+        play.now_us += 10_000
+        play.settle()
+        if leader.transferring is not None and (not asked or asked[-1] != leader.transferring.target):
+            asked.append(leader.transferring.target)
+    assert asked[:4] == [2, 3, 4, 2]
+
+
+def test_who_gave_way_to_nobody_gives_way_to_no_second_one_meanwhile():
+    play = led()
+    leader = play.replicas[1]
+    assert leader.transfer(3, play.now_us)
+    before = leader.transferring
+    give_way(leader, play.now_us)
+    assert leader.transferring is before
+    assert leader.passed_over == set()
+    give_way(play.replicas[2], play.now_us)
+    assert play.replicas[2].transferring is None

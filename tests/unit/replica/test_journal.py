@@ -132,6 +132,7 @@ def test_a_damaged_snapshot_is_named_and_not_served(tmp_path, statement):
         ("DELETE FROM batches WHERE first_index = 2", "lacks entries"),
         ("DELETE FROM batches WHERE first_index = 1", "follow index 0"),
         ("UPDATE meta SET value = '99' WHERE key = 'format'", "expected format"),
+        (f"INSERT INTO stopped VALUES ({REPLICA.replica}, 'never mind', x'00')", "why replica"),
     ],
 )
 def test_a_damaged_row_is_named_and_not_served(tmp_path, statement, complaint):
@@ -143,6 +144,19 @@ def test_a_damaged_row_is_named_and_not_served(tmp_path, statement, complaint):
         db.commit()
     with pytest.raises(JournalDamaged, match=complaint), closing(SqliteJournal(tmp_path)) as again:
         again.load(REPLICA.replica)
+
+
+def test_a_replica_that_stopped_stays_stopped_over_a_restart(tmp_path):
+    journal = born(tmp_path)
+    journal.commit([write(2, b"\x01a")._replace(stopped="it differed")])
+    journal.commit([write(3, b"\x01b")])
+    assert reopened(journal, tmp_path).stopped == "it differed"
+
+
+def test_a_journal_of_before_there_were_stopped_replicas_is_read(tmp_path):
+    journal = born(tmp_path)
+    journal._db.execute("DROP TABLE stopped")
+    assert reopened(journal, tmp_path).stopped == ""
 
 
 def test_a_file_that_is_no_journal_is_refused(tmp_path):

@@ -13,6 +13,7 @@ import msgspec
 
 from coordinator import wire
 from coordinator.client import errors
+from coordinator.client.aio import Figures
 from coordinator.statemachine import commands
 from coordinator.statemachine.machine import (
     GrantMade,
@@ -210,6 +211,9 @@ class FakeClient:
     async def confirm(self, timeout: float | None = None) -> tuple[str, int]:
         self._need_leader()
         return self._cluster.nodes[1], 4
+
+    def figures(self) -> Figures:
+        return Figures(True, self._cluster.has_leader, 1, int(self._session > 0), 2)
 
     async def crash(self, node: str, *, act_for: str = "") -> None:
         principal, _ = self._who(act_for)

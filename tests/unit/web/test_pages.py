@@ -21,6 +21,7 @@ OPEN = {
     "/healthz",
     "/readyz",
     "/readyz/default",
+    "/metrics",  # it has credentials of its own: test_web_metrics.py
     "/accounts/login/",
     "/accounts/logout/",
     "/admin/login/",

@@ -1,0 +1,50 @@
+"""Leadership transfer: a leader hands over to a voter whose disk has all of its log, and leads on where that came to
+nothing within an election time-out (thesis, section 3.10).
+
+A leader that steps down by itself also tells somebody to campaign; it has nothing to lead on with, and its successor
+may lack what was not committed.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from tests.simulation.watch import Checker
+
+if TYPE_CHECKING:
+    from tests.simulation.node import Node
+    from tests.simulation.world import World
+
+SLACK_US: Final = 100_000
+"""A leader looks at each heartbeat."""
+
+
+class LeadershipTransfer(Checker):
+    name = "leadership-transfer"
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world)
+        self._begun: dict[tuple[str, int, int], tuple[int, int]] = {}
+        """Node, start of its process and term to the transfer that is under way, by when it says that it ends (an
+        operator may ask for it anew), and since when it was seen."""
+        self._told: set[tuple[int, int]] = set()
+
+    def led(self, node: Node) -> None:
+        own = (node.name, node.boots, node.engine.term)
+        transfer = node.engine.transferring
+        if transfer is None:
+            self._begun.pop(own, None)
+            return
+        self.checks += 1
+        known, since_us = self._begun.setdefault(own, (transfer.until_us, node.turn_us))
+        if known != transfer.until_us:
+            self._begun[own] = (transfer.until_us, node.turn_us)
+            return
+        took_us = node.turn_us - since_us
+        if took_us > node.engine.options.election_timeout_us_min + SLACK_US:
+            self.violated(f"{node.name} has been handing over for {took_us / 1_000:.0f} ms and takes no proposals")
+        if transfer.told and (transfer.target, node.engine.term) not in self._told:
+            self._told.add((transfer.target, node.engine.term))
+            last_index, term = node.engine.log.last_index, node.engine.log.last_term
+            if transfer.target not in self.world.watch.holders(last_index, term):
+                self.violated(f"{node.name} hands over to {transfer.target:x}, whose disk lacks entry {last_index}")

@@ -1,0 +1,40 @@
+"""Session leases: a leader promises a session its time to live only where nothing in its log may end it sooner (Chubby,
+section 2.8; history 11).
+
+It has applied the first entry of its own term, so that it knows of every expiry that those before it proposed; and no
+expiry of that session lies behind what it has applied.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from coordinator.consensus.entries import COMMAND
+from coordinator.statemachine import commands
+from tests.simulation.checkers.commands import decode
+from tests.simulation.watch import Checker
+
+if TYPE_CHECKING:
+    from tests.simulation.node import Node
+
+
+class SessionLeases(Checker):
+    name = "session-leases"
+
+    def kept_alive(self, node: Node, session: int) -> None:
+        self.checks += 1
+        engine = node.engine
+        applied = engine.applied_index
+        if not node.leads or applied < engine.term_start_index:
+            self.violated(
+                f"{node.name} keeps session {session} alive in term {engine.term}, which begins at "
+                f"{engine.term_start_index}; it has applied {applied}"
+            )
+        for index, entry in enumerate(engine.log.entries[applied - engine.log.offset :], applied + 1):
+            if entry[0] != COMMAND:
+                continue
+            op = decode(entry[1:]).command.op
+            if isinstance(op, commands.ExpireSessions) and session in op.sessions:
+                self.violated(
+                    f"{node.name} keeps session {session} alive, has applied {applied}, and entry {index} expires it"
+                )

@@ -1,0 +1,66 @@
+"""State comparison: replicas compare digests of their states while they run, and who differs stops (DESIGN.md, rule 5).
+
+Only who differs from the majority stops, it takes no part from then on, and who is in doubt serves nothing. That one
+who differs is noticed at all, the liveness phase demands.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from coordinator.replica.ports import Write
+from coordinator.statemachine.commands import Result
+from coordinator.statemachine.machine import Event, StateMarked
+from tests.simulation.watch import Checker
+
+if TYPE_CHECKING:
+    from tests.simulation.node import Node
+    from tests.simulation.world import World
+
+
+class StateComparison(Checker):
+    name = "state-comparison"
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world)
+        self._digests: dict[int, dict[int, str]] = {}
+        """Index of a mark to replica to the digest of its state there."""
+        self._stopped: dict[int, tuple[object, ...]] = {}
+        """Replica to what was seen of it when it had stopped."""
+
+    def applied(
+        self, node: Node, index: int, entry: bytes, result: Result, events: list[Event], is_first: bool
+    ) -> None:
+        if any(isinstance(event, StateMarked) for event in events):
+            assert node.replica is not None
+            self.checks += 1
+            self._digests.setdefault(index, {})[node.disk.replica] = node.replica.machine.digest()
+
+    def journaled(self, node: Node, write: Write) -> None:
+        if not write.stopped:
+            return
+        self.checks += 1
+        voters = node.engine.configuration.full_voter_ids
+        for digests in self._digests.values():
+            own = digests.get(write.replica)
+            counts = Counter(digest for replica, digest in digests.items() if replica in voters)
+            if own is not None and any(2 * n > len(voters) for digest, n in counts.items() if digest != own):
+                return
+        self.violated(f"{node.name} stops, and at no mark it differed from most voters")
+
+    def turned(self, node: Node) -> None:
+        assert node.replica is not None
+        if node.replica.stopped:
+            self.checks += 1
+            engine = node.engine
+            seen = (engine.term, engine.log.last_index, engine.log.commit, engine.role)
+            known = self._stopped.setdefault(node.disk.replica, seen)
+            if seen != known:
+                self.violated(f"{node.name} has stopped, and goes on from {known} to {seen}")
+
+    def led(self, node: Node) -> None:
+        assert node.replica is not None
+        self.checks += 1
+        if node.replica.leases is not None and node.replica.comparison.is_in_doubt:
+            self.violated(f"{node.name} is in doubt of its state, and serves as leader")

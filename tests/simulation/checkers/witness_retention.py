@@ -1,0 +1,54 @@
+"""Witness retention: a witness keeps what it acknowledged until every full voter has it on disk.
+
+Seen where it cuts its log without keeping the state: by then each full voter, of the configuration in force and of
+those written behind it, has all that is cut off.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from coordinator.consensus.engine import Role
+from coordinator.consensus.membership import Configuration
+from coordinator.replica.ports import Write
+from tests.simulation.watch import Checker
+
+if TYPE_CHECKING:
+    from tests.simulation.node import Node
+
+
+class WitnessRetention(Checker):
+    name = "witness-retention"
+
+    def journaled(self, node: Node, write: Write) -> None:
+        if write.head is None or write.head.snapshot.data:
+            return
+        watch = self.world.watch
+        index = write.head.offset
+        for configuration in self._in_force(index):
+            for replica in configuration.full_voter_ids:
+                self.checks += 1
+                held = watch.logs.get(replica, [])
+                if held[:index] != watch.committed_terms[:index]:
+                    self.violated(
+                        f"the witness {node.name} cuts its log at {index}, and full voter {replica:x} has {len(held)}"
+                    )
+
+    def led(self, node: Node) -> None:
+        """A witness has nothing to answer from, and leads only until somebody else can."""
+        assert node.replica is not None
+        if node.engine.is_witness:
+            self.checks += 1
+            if node.replica.leases is not None:
+                self.violated(f"the witness {node.name} serves as leader")
+
+    def _in_force(self, index: int) -> list[Configuration]:
+        """Configurations that count somewhere now, up to the last leader's."""
+        leader = max(
+            (node for node in self.world.nodes if node.engine is not None and node.engine.role is Role.LEADER),
+            key=lambda node: int(node.engine.term),
+            default=None,
+        )
+        if leader is None:
+            return []
+        return [leader.engine.configuration_at(leader.engine.commit_index), leader.engine.configuration]

@@ -1,0 +1,55 @@
+"""The comparison of states broken (DESIGN.md, rule 5): `coordinator/replica/comparison.py`."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tests.simulation.mutants.edits import Edit, Mutant
+
+_COMPARISON: Final = "coordinator.replica.comparison:Comparison"
+_REPLICA: Final = "coordinator.replica.replica:Replica"
+
+MUTANTS: Final = (
+    Mutant(
+        "states-never-compared",
+        "DESIGN.md, rule 5: a digest of the state is compared between replicas as they run",
+        (Edit(f"{_REPLICA}._mark_state", "if self.machine.applied > self._marked_index:", "if False:"),),
+    ),
+    Mutant(
+        "digests-not-told",
+        "each replica tells its digest, and asks again those that it has not heard",
+        (Edit(f"{_COMPARISON}.due", "return Due(missing", "return None and Due(missing"),),
+    ),
+    Mutant(
+        "whoever-is-contradicted-stops",
+        "only who differs from most full voters stops",
+        (
+            Edit(
+                f"{_COMPARISON}.judge",
+                "any(count >= needed for digest, count in counts.items() if digest != own)",
+                "any(digest != own for digest in counts)",
+            ),
+        ),
+    ),
+    Mutant(
+        "in-doubt-and-serving",
+        "who is in doubt of its state serves nothing",
+        (Edit(f"{_REPLICA}._judge_state", "self.engine.doubt(verdict is Verdict.IN_DOUBT)", ""),),
+    ),
+    Mutant(
+        "stopped-only-until-it-restarts",
+        "who differs stops for good, over any restart",
+        (
+            Edit(
+                f"{_REPLICA}.write",
+                "ready.entries, head, self._stopping)",
+                "ready.entries, head)",
+            ),
+        ),
+    ),
+    Mutant(
+        "differs-and-goes-on",
+        "who differs from most full voters takes no part any more",
+        (Edit(f"{_REPLICA}.finish", "if self._stopping:", "if False:"),),
+    ),
+)

@@ -1,0 +1,60 @@
+"""Witnesses broken: voters without a state machine, which must keep what others may still need, and never serve."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tests.simulation.mutants.edits import Edit, Mutant
+
+_RAFT: Final = "coordinator.consensus.raft"
+_REPLICA: Final = "coordinator.replica.replica:Replica"
+
+MUTANTS: Final = (
+    Mutant(
+        "witness-drops-what-a-full-voter-lacks",
+        "a witness keeps what it acknowledged until every full voter has it",
+        (
+            Edit(
+                f"{_REPLICA}._take_snapshot",
+                "min(engine.applied_index, engine.settled) if engine.is_witness else engine.applied_index",
+                "engine.applied_index",
+            ),
+        ),
+    ),
+    Mutant(
+        "settled-by-a-majority",
+        "what a witness may drop, every full voter has on disk, and not only most of them",
+        (
+            Edit(
+                f"{_RAFT}.replication:_settled",
+                "return min(raft.log.commit, *(on_disk(raft, voter) for voter in raft.configuration.full_voter_ids))",
+                "return raft.log.commit",
+            ),
+        ),
+    ),
+    Mutant(
+        "state-withheld-from-a-witness",
+        "a witness that is sent a snapshot keeps the state in it while a full voter lacks it",
+        (Edit(f"{_RAFT}.snapshots:send", "raft.settled >= source.last_index", "True"),),
+    ),
+    Mutant(
+        "promotion-that-forgets-the-witnesses",
+        "a new full voter has what witnesses may have dropped",
+        (Edit(f"{_RAFT}.changes:_check_promotions", "raft.configuration.has_witness", "False"),),
+    ),
+    Mutant(
+        "witness-gives-what-it-does-not-have",
+        "a witness gives nobody a state: it has none",
+        (Edit(f"{_RAFT}.snapshots:can_bring_up", "or bool(raft.snapshot.data)", "or True"),),
+    ),
+    Mutant(
+        "witness-serves",
+        "a witness leads only to bring others up to date",
+        (Edit(f"{_RAFT}.core:Raft.is_fit", "and not self.is_witness", ""),),
+    ),
+    Mutant(
+        "witness-leads-on",
+        "a witness that leads hands over as soon as somebody else can lead",
+        (Edit(f"{_RAFT}.transfer:tick", "if raft.may_answer:", "if False:"),),
+    ),
+)

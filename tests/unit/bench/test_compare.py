@@ -1,0 +1,89 @@
+"""The order of a run, its options, and that Conclave is run as `manage.py up` runs it."""
+
+from __future__ import annotations
+
+import math
+import time
+from pathlib import Path
+
+import pytest
+
+from bench import callers, compare
+from bench.peers import conclave
+from bench.peers.base import MEMBERS, Operation, PeerClient, members
+from coordinator.config import Config
+from coordinator.management.commands import up
+
+
+def test_each_round_begins_with_another_peer() -> None:
+    peers = ["a", "b", "c"]
+    assert [compare.in_turn(peers, number) for number in range(4)] == [
+        ["a", "b", "c"],
+        ["b", "c", "a"],
+        ["c", "a", "b"],
+        ["a", "b", "c"],
+    ]
+
+
+@pytest.mark.parametrize(("total", "rounds"), [(30, 3), (10, 3), (1, 3), (7, 7)])
+def test_deaths_are_spread_over_the_rounds(total: int, rounds: int) -> None:
+    shares = [compare.share_of_round(total, rounds, number) for number in range(rounds)]
+    assert [death for share in shares for death in share] == [*range(total)]
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+@pytest.mark.parametrize(
+    "options",
+    [["--peers", "conclave,consul"], ["--works", ""], ["--callers", "0"], ["--callers", "1,x"], ["--rounds", "-1"]],
+)
+def test_options_that_make_no_sense_are_refused(options: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        compare.parse(options)
+    assert "expected" in capsys.readouterr().err
+
+
+def test_the_workers_are_those_of_manage_py_up(tmp_path: Path) -> None:
+    server = conclave.Server(tmp_path)
+    part = up.Command()._node(Config(), "node2", 0)
+    command, environment = server.member_command("node2")
+    assert command == part.command
+    assert environment.items() >= {"CONCLAVE_NODE": part.environment["CONCLAVE_NODE"]}.items()
+    ports = {server.data.metrics_port(member, server.config) for member in members()}
+    assert len(ports) == MEMBERS, "each serves its metrics, as by default"
+
+
+class Fake(PeerClient):
+    """Writes that take a millisecond; every third fails."""
+
+    def __init__(self) -> None:
+        super().__init__({}, 0)
+        self.asked = 0
+
+    def write(self, key: str) -> Operation:
+        def write() -> None:
+            self.asked += 1
+            time.sleep(0.001)
+            if self.asked % 3 == 0:
+                raise ConnectionError("lost")
+
+        return write
+
+
+def test_callers_count_what_ended_within_the_span_and_what_failed() -> None:
+    client = Fake()
+    running, _ = callers.obey(client, {"do": "begin", "work": "write", "callers": [0, 1]}, None)
+    from_s = time.monotonic()
+    line = {"do": "measure", "from_s": from_s, "until_s": from_s + 0.3}
+    after, answer = callers.obey(client, line, running)
+    assert after is None
+    assert 0 < answer["count"] < client.asked
+    assert 0 < answer["errors"] < client.asked
+    assert answer["first_error"] == "ConnectionError('lost')"
+    assert sum(count for _, count in answer["histogram"]) == answer["count"]
+
+
+def test_nothing_is_counted_before_the_span() -> None:
+    tally = callers.Tally()
+    tally.failed("early")
+    assert (tally.errors, tally.first_error) == (0, "early")
+    assert tally.from_s == math.inf
