@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from coordinator.statemachine import commands
 from coordinator.statemachine.commands import CancelAcquire, ExpireSessions, Granted, Held, NotHeld, Queued
@@ -16,8 +16,11 @@ from tests.unit.statemachine.asking import Asking
 from tests.unit.statemachine.derived import restored
 
 NAMES = "abc"
-NAME_SETS = st.sets(st.sampled_from(NAMES), min_size=1).map(lambda names: tuple(sorted(names)))
-MODES = st.sampled_from(["exclusive", "shared", "counting"])
+NAME_SETS = st.sampled_from([("a",), ("a",), ("b",), ("a", "b"), ("b", "c"), ("a", "b", "c")])
+MODES = st.sampled_from(["shared", "shared", "exclusive", "counting"])
+"""Few names and much sharing, so that holders meet."""
+SESSIONS = 4
+WHO = st.integers(0, SESSIONS - 1)
 LIMIT = 2
 
 
@@ -36,7 +39,7 @@ class LocksOfAllModes(RuleBasedStateMachine):
     def __init__(self):
         super().__init__()
         self.asking = Asking()
-        self.sessions = [self.asking.open() for _ in range(3)]
+        self.sessions = [self.asking.open() for _ in range(SESSIONS)]
         self.waiters: list[Wish] = []
         self.held: dict[str, list[Wish]] = {name: [] for name in NAMES}
         self.upgrading: dict[str, Wish] = {}
@@ -90,12 +93,14 @@ class LocksOfAllModes(RuleBasedStateMachine):
 
     # --- rules ------------------------------------------------------------------------------------
 
-    @rule(who=st.integers(0, 2), acquisition=st.integers(0, 2), names=NAME_SETS, mode=MODES, wait=st.booleans())
+    @rule(
+        who=WHO, acquisition=st.integers(0, 1), names=NAME_SETS, mode=MODES, wait=st.sampled_from([True, True, False])
+    )
     def acquire(self, who, acquisition, names, mode, wait):
         session = self.sessions[who]
+        while self.has((session, acquisition)) is not None:
+            acquisition += 1
         wish = Wish(session, acquisition, names, mode)
-        if self.has(wish.key) is not None:
-            return
         op = Acquire(names, acquisition, mode, wait, LIMIT, refuse_deadlocks=False)
         result = self.asking.ask(session, op)
         if self.free(wish):
@@ -108,9 +113,30 @@ class LocksOfAllModes(RuleBasedStateMachine):
         else:
             assert isinstance(result, Held)
 
-    @rule(who=st.integers(0, 2), acquisition=st.integers(0, 2), names=NAME_SETS)
-    def release(self, who, acquisition, names):
-        key = (self.sessions[who], acquisition)
+    @rule(who=WHO, mode=MODES)
+    def stand_in_one_line(self, who, mode):
+        self.acquire(who, 0, ("a",), mode, wait=True)
+
+    @rule(who=WHO, mode=MODES, names=NAME_SETS)
+    def stand_in_lines(self, who, mode, names):
+        self.acquire(who, 0, names, mode, wait=True)
+
+    def anybody(self, data):
+        """One that has something, or nobody."""
+        everything = [*self.waiters[:1], *(wish for name in NAMES for wish in self.held[name])]
+        return data.draw(st.sampled_from([wish.key for wish in everything] or [(self.sessions[0], 77)]))
+
+    @rule(data=st.data(), how=st.sampled_from(["release", "release", "release", "cancel", "expire"]))
+    def somebody_goes(self, data, how):
+        if how == "release":
+            self.release(self.anybody(data), data.draw(NAME_SETS))
+        elif how == "cancel":
+            self.cancel(self.anybody(data))
+        else:
+            self.expire(data.draw(st.sets(WHO, min_size=1, max_size=2)))
+
+    def release(self, key, names):
+        acquisition = key[1]
         has = self.has(key)
         touched = has is not None and any(name in names for name in has.names)
         waits = has in self.waiters
@@ -120,9 +146,8 @@ class LocksOfAllModes(RuleBasedStateMachine):
         if touched:
             self.drop(lambda wish, name: wish.key == key and (name is None or name in names))
 
-    @rule(who=st.integers(0, 2), acquisition=st.integers(0, 2))
-    def cancel(self, who, acquisition):
-        key = (self.sessions[who], acquisition)
+    def cancel(self, key):
+        acquisition = key[1]
         has = self.has(key)
         name = next((n for n in NAMES if has and any(wish.key == key for wish in self.held[n])), None)
         name = name or (has.names[0] if has else "a")
@@ -130,12 +155,20 @@ class LocksOfAllModes(RuleBasedStateMachine):
         assert isinstance(result, NotHeld) == (has is None)
         self.drop(lambda wish, _: wish.key == key)
 
-    @rule(who=st.integers(0, 2), acquisition=st.integers(0, 2), name=st.sampled_from(NAMES), up=st.booleans())
-    def change_mode(self, who, acquisition, name, up):
-        key = (self.sessions[who], acquisition)
-        wish = next((wish for wish in self.held[name] if wish.key == key), None)
-        if wish is None or len(wish.names) > 1 or wish.mode == "counting":
-            return
+    def changeable(self):
+        return [
+            (name, wish)
+            for name in NAMES
+            for wish in self.held[name]
+            if len(wish.names) == 1 and wish.mode != "counting"
+        ]
+
+    @precondition(lambda self: self.changeable())
+    @rule(data=st.data(), up=st.booleans())
+    def change_mode(self, data, up):
+        name, wish = data.draw(st.sampled_from(self.changeable()))
+        key = wish.key
+        acquisition = key[1]
         mine = [one for one in self.held[name] if one.session == key[0]]
         result = self.asking.ask(key[0], ChangeMode(name, acquisition, "exclusive" if up else "shared"))
         if not up:
@@ -155,7 +188,6 @@ class LocksOfAllModes(RuleBasedStateMachine):
             assert self.upgrading.get(name, wish) == wish
             self.upgrading[name] = wish
 
-    @rule(which=st.sets(st.integers(0, 2), min_size=1))
     def expire(self, which):
         ended = {self.sessions[one] for one in which}
         self.asking.node(ExpireSessions(tuple(sorted(ended, reverse=True))))

@@ -208,8 +208,10 @@ class NamespaceAgainstAModel(RuleBasedStateMachine):
             del self.now[key]
         self.noted()
 
-    @rule(path=PATHS, which=st.integers(0, 1), attach=st.booleans())
-    def attach_or_detach(self, path, which, attach):
+    @rule(data=st.data(), path=PATHS, which=st.integers(0, 1), attach=st.booleans())
+    def attach_or_detach(self, data, path, which, attach):
+        ephemerals = [key for key, row in self.now.items() if row.sessions]
+        path = data.draw(st.sampled_from([*ephemerals, path]))
         session = self.sessions[which]
         result = self.ask(AttachFile(path) if attach else DetachFile(path), session)
         known = self.now.get(path)
