@@ -95,6 +95,11 @@ def remove_principal(state: State, index: int, op: commands.RemovePrincipal) -> 
     return Done(index, existed=True)
 
 
+def set_wanted(state: State, index: int, op: commands.SetWantedMembership) -> Result:
+    state.wanted, answer = state.wanted.put(index, op)
+    return answer
+
+
 def add_token(state: State, index: int, asker: Principal, op: commands.AddToken) -> Result:
     principal = state.principals.rows.get(op.principal)
     if principal is None:

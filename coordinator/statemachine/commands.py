@@ -33,6 +33,7 @@ VALUE_BYTES_MAX: Final = 1_048_576
 LIST_LIMIT_MAX: Final = 1_000
 ANY_ACQUISITION: Final = -1
 KEY_BYTES: Final = 32
+WANTED_BYTES_MAX: Final = 16 * 1024
 TOKEN_ID: Final = re.compile(r"[0-9a-f]{16}")
 
 READ: Final = "read"
@@ -138,6 +139,14 @@ class RemoveToken(WireStruct, tag=11, frozen=True):
     token_id: str
 
 
+class SetWantedMembership(WireStruct, tag=60, frozen=True):
+    """The wanted membership of this cluster, as its administrators last said it, for whoever makes it so. `generation`
+    is one above the one that the log holds; `wanted` is opaque here. Said again, it changes nothing."""
+
+    generation: int
+    wanted: bytes
+
+
 class Transact(WireStruct, tag=30, frozen=True):
     """Where all of `compares` hold, do `then`, else `otherwise`: all of it or nothing. What comes later sees what came
     before. An operation that is refused undoes everything. No key is changed twice."""
@@ -173,6 +182,7 @@ ClientOp = (
     | RemovePrincipal
     | AddToken
     | RemoveToken
+    | SetWantedMembership
     | files.CreateFile
     | files.MakeDirectory
     | files.WriteFile
@@ -323,6 +333,10 @@ class ListPrincipals(WireStruct, tag=8, frozen=True):
     limit: int = 100
 
 
+class GetWantedMembership(WireStruct, tag=60, frozen=True):
+    """The wanted membership that the log holds, and its generation."""
+
+
 Query = (
     GetKey
     | GetLock
@@ -332,6 +346,7 @@ Query = (
     | GetToken
     | GetPrincipal
     | ListPrincipals
+    | GetWantedMembership
     | files.ReadFile
     | files.GetStat
     | files.ReadRange
@@ -443,6 +458,13 @@ class Failure(WireStruct, tag=14, frozen=True):
     message: str
 
 
+class WantedMembershipView(WireStruct, tag=60, frozen=True):
+    """`generation` 0: nobody has said yet what is wanted."""
+
+    generation: int
+    wanted: bytes
+
+
 class Transacted(WireStruct, tag=30, frozen=True):
     """Done. `succeeded` says whether the comparisons held; `results` are those of the branch that was taken."""
 
@@ -473,6 +495,7 @@ Result = (
     | TokenView
     | PrincipalView
     | PrincipalList
+    | WantedMembershipView
     | Failure
     | files.Created
     | files.Stat
@@ -504,6 +527,8 @@ BUSY: Final = "busy"
 """This copy was not applied; ask again, under the same number."""
 FULL: Final = "full"
 """Not applied: the cluster has as many of these as it may have."""
+REFUSED: Final = "refused"
+"""Not done, as the cluster is now; the message says what stands in the way."""
 CANCELLED: Final = "cancelled"
 """The request's own cancel came first (history 12)."""
 EXISTS: Final = "exists"

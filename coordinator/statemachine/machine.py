@@ -38,6 +38,7 @@ from coordinator.statemachine.performing import perform
 from coordinator.statemachine.rights import Principal
 from coordinator.statemachine.sessions import RESULTS_MAX, Session
 from coordinator.statemachine.state import State
+from coordinator.statemachine.wanted import Wanted
 
 _entries = msgspec.msgpack.Decoder(Entry)
 _encode = msgspec.msgpack.Encoder().encode
@@ -98,6 +99,10 @@ class Machine:
     def tokens(self) -> Mapping[str, str]:
         """Token id to the name of its principal."""
         return self.state.tokens
+
+    @property
+    def wanted(self) -> Wanted:
+        return self.state.wanted
 
     @property
     def nonces(self) -> Mapping[tuple[str, bytes], int]:
@@ -281,6 +286,7 @@ _LEVEL_1: Final = frozenset(
         commands.RemoveToken,
         commands.Genesis,
         commands.ExpireSessions,
+        commands.SetWantedMembership,
         commands.RaiseLevel,
         commands.MarkState,
     )
@@ -307,6 +313,7 @@ _ANSWERS: Final[dict[type, Callable[[State, Principal, views.Remaining, Any], Re
     commands.GetToken: lambda state, asker, _, query: views.token(state, asker, query.token_id),
     commands.GetPrincipal: lambda state, _, __, query: views.principal(state, query.name),
     commands.ListPrincipals: lambda state, _, __, query: views.list_principals(state, query.after, query.limit),
+    commands.GetWantedMembership: lambda state, _, __, query: commands.WantedMembershipView(*state.wanted),
     files.ReadFile: lambda state, _, __, query: reading.read_file(state, query),
     files.GetStat: lambda state, _, __, query: reading.get_stat(state, query.path),
     files.ReadRange: lambda state, _, __, query: reading.read_range(state, query),

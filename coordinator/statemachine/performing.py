@@ -67,6 +67,7 @@ _PERFORMERS: Final[dict[type, Performer]] = {
     commands.RemovePrincipal: _plain(administration.remove_principal),
     commands.AddToken: _asked(administration.add_token),
     commands.RemoveToken: _asked(administration.remove_token),
+    commands.SetWantedMembership: _plain(administration.set_wanted),
     files.CreateFile: _owned(namespace.create_file),
     files.MakeDirectory: _plain(namespace.make_directory),
     files.WriteFile: _plain(namespace.write_file),

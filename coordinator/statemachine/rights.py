@@ -72,6 +72,8 @@ RULES: Final[dict[type, Rule]] = {
     commands.GetToken: Rule((ADMINISTER,)),
     commands.GetPrincipal: Rule((ADMINISTER,)),
     commands.ListPrincipals: Rule((ADMINISTER,)),
+    commands.SetWantedMembership: Rule((ADMINISTER,)),
+    commands.GetWantedMembership: Rule((ADMINISTER,)),
     files.ReadFile: Rule((READ,), "path"),
     files.GetStat: Rule((READ,), "path"),
     files.ReadRange: Rule((READ,), "range"),

@@ -36,6 +36,7 @@ from coordinator.statemachine.sessions import Session
 from coordinator.statemachine.snapshot_v1 import SnapshotDamaged
 from coordinator.statemachine.state import State
 from coordinator.statemachine.tables import Table, Walk
+from coordinator.statemachine.wanted import Wanted
 
 if TYPE_CHECKING:
     from coordinator.statemachine.machine import Machine
@@ -153,6 +154,11 @@ class _Break(_Item, tag=14, frozen=True):
     made: Break
 
 
+class _Wanted(_Item, tag=15, frozen=True):
+    generation: int
+    wanted: bytes
+
+
 class End(_Item, tag=7, frozen=True):
     items: int
     hash: bytes
@@ -173,6 +179,7 @@ _Items = list[
     | _Holders
     | _Breaks
     | _Break
+    | _Wanted
     | End
 ]
 
@@ -249,6 +256,7 @@ class Dump:
     def __init__(self, state: State, *, attached: bool = True) -> None:
         head = (
             _Head(state.cluster_id, state.cluster_name, state.epoch, state.applied, state.level, state.rights_index),
+            _Wanted(*state.wanted),
             _Breaks(state.next_break),
             _History(state.history.compacted, state.history.order.following),
         )
@@ -356,6 +364,7 @@ class Loader:
             _Holders: self._add_holders,
             _Breaks: self._add_breaks,
             _Break: self._add_break,
+            _Wanted: self._add_wanted,
             End: self._end,
         }
         self._session: Session | None = None
@@ -482,6 +491,9 @@ class Loader:
     def _add_breaks(self, stored: _Breaks) -> None:
         self._state.next_break = stored.following
 
+    def _add_wanted(self, stored: _Wanted) -> None:
+        self._state.wanted = Wanted(stored.generation, stored.wanted)
+
     def _add_break(self, stored: _Break) -> None:
         add_break(self._state, stored.made)
 
@@ -537,6 +549,7 @@ def _load_v1(loader: Loader, old: snapshot_v1.State) -> None:
         # When it was created is not known; no later one gets an instance that is not greater.
         loader._add_key(_Key(key, value, revision, version, revision))
     loader._add_history(_History(old.applied, 1))
+    loader._add_wanted(_Wanted(*old.wanted))
 
 
 # --- at once --------------------------------------------------------------------------------------

@@ -51,6 +51,7 @@ class State(msgspec.Struct, frozen=True, array_like=True, gc=False):
     locks: list[_Lock]
     keys: list[tuple[str, bytes, int, int]]
     principals: list[_Principal]
+    wanted: tuple[int, bytes] = (0, b"")
 
 
 _states = msgspec.msgpack.Decoder(State)

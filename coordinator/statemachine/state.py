@@ -14,6 +14,7 @@ from coordinator.statemachine.paths import path_order
 from coordinator.statemachine.rights import Principal
 from coordinator.statemachine.sessions import Session
 from coordinator.statemachine.tables import Table
+from coordinator.statemachine.wanted import Wanted
 
 
 class State:
@@ -42,6 +43,7 @@ class State:
         "tokens",
         "undo",
         "waiting",
+        "wanted",
     )
 
     def __init__(self) -> None:
@@ -63,6 +65,8 @@ class State:
         """Sessions that each ephemeral file lives with, in the order of their attaching."""
         self.lock_generations: Table[str, int] = Table()
         """Of each path that was locked since it is there, the token under which it last became held."""
+        self.wanted = Wanted()
+        """The wanted membership: replaced as a whole."""
         self.history = History()
         self.breaks: Table[int, Break] = Table()
         """Forced releases, by number."""
