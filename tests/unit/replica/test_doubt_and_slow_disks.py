@@ -227,7 +227,7 @@ def test_the_digest_of_a_large_state_is_taken_in_slices_while_the_node_goes_on()
         turns += 1
         served += len(stage.replies(asked))
         assert turns < 200
-    assert turns > 5
+    assert turns > 3
     assert served > 0, "writes were answered meanwhile"
     stage.pass_time(500_000)
     assert {node.replica.comparison.agreed for node in stage.nodes.values()} == {leader.replica._marked_index}
