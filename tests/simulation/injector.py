@@ -45,6 +45,8 @@ class Injector:
         """Leaders that are cut off until another one is elected."""
         self._returns: dict[str, int] = {}
         """Who was cut off so to what mends it."""
+        self._away: list[int] = []
+        """What brings back each client that stood still or was cut off, in the order in which they were."""
         self.stopped = False
 
     def begin(self) -> None:
@@ -85,12 +87,13 @@ class Injector:
 
     # --- undoing ----------------------------------------------------------------------------------
 
-    def _later(self, fault: Fault, undo: Callable[[], None]) -> None:
-        """Undo it when its time is over, or when all is healed, whichever comes first."""
+    def _later(self, fault: Fault, undo: Callable[[], None]) -> int:
+        """Undo it when its time is over, or when all is healed, whichever comes first. The number says which it is."""
         self._undo_number += 1
         number = self._undo_number
         self._undo[number] = undo
         self.world.scheduler.after(fault.duration_us, self._undo_now, number)
+        return number
 
     def _undo_now(self, number: int) -> None:
         undo = self._undo.pop(number, None)
@@ -351,12 +354,12 @@ class Injector:
         return True
 
     def _stall(self, fault: Fault) -> bool:
-        """Almost too long a pause, and Redis has given up the connection meanwhile: what was unread is lost."""
+        """Almost too long a pause. Redis may have given up the connection meanwhile: what was unread is lost."""
         node = self._node(fault)
         if node is None or not self._stop(fault, clock_stops=False):
             return False
-        bus = node.bus
-        self.world.scheduler.after(fault.duration_us, bus.notice_loss)
+        if fault.salt & 1:
+            self.world.scheduler.after(fault.duration_us, node.bus.notice_loss)
         return True
 
     def _sleeping_leader(self, fault: Fault) -> bool:
@@ -417,7 +420,11 @@ class Injector:
             old = next(node for node in self.world.nodes if node.name == name)
             if old.is_up and not old.paused:
                 old.pause(clock_stops=False)
-                self._later(fault._replace(duration_us=fault.duration_us // 8), old.resume)
+                shortly = fault._replace(duration_us=fault.duration_us // 8)
+                self._later(shortly, old.resume)
+                if fault.level < 0.5:
+                    # It takes all others longer to commit what it finds when it wakes.
+                    self._weather(shortly._replace(who="all"), "slow-link", 1.0, 20_000 + int(60_000 * fault.level))
         self._undo_now(self._returns.pop(name, 0))
 
     def _coup(self, fault: Fault) -> bool:
@@ -450,6 +457,47 @@ class Injector:
     def _usurp(self, node: Node) -> None:
         if not self.stopped and node.is_up:
             operators.campaign(node)
+
+    def _needed_witness(self, fault: Fault) -> bool:
+        """The last entries are on a leader and the witnesses alone when the leader dies, it may be for good: a witness
+        must bring all others up to date. A learner lacks more than that, since it is cut off for longer."""
+        leader = self._node(fault)
+        if leader is None or not leader.leads:
+            return False
+        configuration = leader.engine.configuration
+        here = {node.disk.replica: node for node in self.world.nodes}
+        witnesses = {m.replica for m in configuration.voters if m.witness}
+        if not is_quorum(configuration, witnesses | {leader.disk.replica}):
+            return False
+        full = [here[r] for r in configuration.full_voter_ids if r in here and here[r] is not leader]
+        if fault.salt & 1 and full:
+            chosen = full.pop(fault.salt // 2 % len(full))
+            operators.demote(leader, chosen.disk.replica)
+            learners = [chosen]
+        else:
+            learners = [here[m.replica] for m in configuration.learners if m.replica in here and not m.witness]
+        others = [node.name for node in self.world.nodes]
+        apart = [way for one in learners for name in others for way in ((one.name, name), (name, one.name))]
+        self._cut(fault, apart)
+        alone_us = int(fault.duration_us * (0.4 + 0.5 * fault.level))
+        self.world.scheduler.after(alone_us, self._leave_to_witnesses, fault, leader, full, alone_us)
+        return True
+
+    def _leave_to_witnesses(self, fault: Fault, leader: Node, full: list[Node], after_us: int) -> None:
+        if self.stopped or not leader.leads:
+            return
+        left = fault._replace(duration_us=fault.duration_us - after_us)
+        self._cut(left, [way for one in full for way in ((leader.name, one.name), (one.name, leader.name))])
+        self.world.scheduler.after(left.duration_us, self._die_needed, fault, leader)
+
+    def _die_needed(self, fault: Fault, leader: Node) -> None:
+        if self.stopped or not leader.leads:
+            return
+        is_lost = fault.salt % 4 == 0 and self._may_lose(leader)
+        leader.die("and the last entries are with witnesses alone")
+        if is_lost:
+            leader.disk.wipe()
+        self._later(fault, leader.start)
 
     def _cut_off(self, fault: Fault, name: str, others: list[str]) -> None:
         """Cut a leader off from its peers; some clients see nobody else, for longer than that."""
@@ -557,6 +605,40 @@ class Injector:
         node = self._node(fault)
         return node is not None and operators.change_membership(self.world, node, Random(fault.salt))
 
+    def _hasty_promotion(self, fault: Fault) -> bool:
+        """An operator wants a learner to vote that answered of late and lags, since it stands still; and asks for some
+        voter to become a learner where there is none."""
+        leader = self._node(fault)
+        if leader is None or not leader.leads:
+            return False
+        configuration = leader.engine.configuration
+        here = {node.disk.replica: node for node in self.world.nodes if node.is_up}
+        learners = [here[m.replica] for m in configuration.learners if m.replica in here and not m.witness]
+        if learners:
+            self._promote_late(fault, leader, learners[fault.salt % len(learners)])
+            return True
+        voters = [here[r] for r in configuration.full_voter_ids if r in here and here[r] is not leader]
+        if not voters:
+            return False
+        chosen = voters[fault.salt % len(voters)]
+        if not operators.demote(leader, chosen.disk.replica):
+            return False
+        self.world.scheduler.after(fault.duration_us, self._promote_late, fault, leader, chosen)
+        return True
+
+    def _promote_late(self, fault: Fault, leader: Node, learner: Node) -> None:
+        if self.stopped or not learner.is_up or learner.paused:
+            return
+        learner.pause(clock_stops=False)
+        self._later(fault, learner.resume)
+        for share in (0.3, 0.6, 0.9):
+            asked_us = int(share * fault.duration_us)
+            self.world.scheduler.after(asked_us, self._promote, leader, learner.disk.replica)
+
+    def _promote(self, leader: Node, replica: int) -> None:
+        if not self.stopped and leader.leads:
+            operators.promote(leader, replica)
+
     # --- clients ----------------------------------------------------------------------------------
 
     def _client_crash(self, fault: Fault) -> bool:
@@ -566,6 +648,7 @@ class Injector:
         client.die()
         self.world.note(client.name, "dies")
         self._later(fault, client.start)
+        self.moment("client-gone", client)
         return True
 
     def _client_pause(self, fault: Fault) -> bool:
@@ -573,7 +656,8 @@ class Injector:
         if client is None or client.paused:
             return False
         client.pause()
-        self._later(fault, client.resume)
+        self._away.append(self._later(fault, client.resume))
+        self.moment("client-gone", client)
         return True
 
     def _client_cut(self, fault: Fault) -> bool:
@@ -584,7 +668,52 @@ class Injector:
         names = [node.name for node in self.world.nodes]
         if fault.salt & 1:
             names.pop(fault.salt // 2 % len(names))
-        return self._cut(fault, [way for name in names for way in ((client.name, name), (name, client.name))])
+        ways = [way for name in names for way in ((client.name, name), (name, client.name))]
+        self.world.network.cut(ways)
+        self._away.append(self._later(fault, lambda: self.world.network.mend(ways)))
+        self.moment("client-gone", client)
+        return True
+
+    def _client_unheard(self, fault: Fault) -> bool:
+        """All that a client sends and is told comes late, and soon nothing of what it sends comes at all: an answer to
+        what it asked first comes behind the sending of what is lost."""
+        client = self._client(fault)
+        if client is None:
+            return False
+        late_us = (150_000, 300_000, 500_000, 800_000)[fault.salt % 4]
+        weather = Weather("slow-link", 1.0, late_us, frozenset((client.name,)))
+        network = self.world.network
+        network.weather.append(weather)
+
+        def clear() -> None:
+            if weather in network.weather:
+                network.weather.remove(weather)
+
+        self._later(fault, clear)
+        self.world.scheduler.after(int(late_us * (0.3 + fault.level)), self._mute, fault, client)
+        return True
+
+    def _mute(self, fault: Fault, client: Client) -> None:
+        if self.stopped or not client.is_up:
+            return
+        ways = [(client.name, node.name) for node in self.world.nodes]
+        self.world.network.cut(ways)
+        self._away.append(self._later(fault, lambda: self.world.network.mend(ways)))
+        self.moment("client-gone", client)
+
+    def _late_keep_alive(self, fault: Fault) -> bool:
+        """Clients that were away are back just when a leader has begun to end their sessions, and what it sends to the
+        others is lost: for a while the end is not committed."""
+        leader = self._node(fault)
+        away = [number for number in self._away if number in self._undo]
+        if leader is None or not away:
+            return False
+        others = [node.name for node in self.world.nodes if node is not leader]
+        self._cut(fault, [(leader.name, other) for other in others])
+        self._away = []
+        for number in away:
+            self._undo_now(number)
+        return True
 
     def _client_clock_jump(self, fault: Fault) -> bool:
         client = self._client(fault)

@@ -115,6 +115,33 @@ def change_membership(world: World, node: Node, random: Random, tries: int = TRI
     return True
 
 
+def demote(leader: Node, replica: int) -> bool:
+    """Ask for a voter to become a learner."""
+    now = leader.engine.configuration
+    gone = [member for member in now.voters if member.replica == replica]
+    rest = tuple(member for member in now.voters if member.replica != replica)
+    return bool(gone and rest) and _ask(leader, Change(rest, (*now.learners, *gone)))
+
+
+def promote(leader: Node, replica: int) -> bool:
+    """Ask for a learner to become a voter."""
+    now = leader.engine.configuration
+    risen = [member for member in now.learners if member.replica == replica]
+    rest = tuple(member for member in now.learners if member.replica != replica)
+    return bool(risen) and _ask(leader, Change((*now.voters, *risen), rest))
+
+
+def _ask(leader: Node, change: Change) -> bool:
+    if not _can_ask(leader):
+        return False
+    try:
+        leader.engine.change(change, leader.clock.now_us())
+    except ChangeRefused:
+        return False
+    leader.nudge()
+    return True
+
+
 def _redraw(
     voters: dict[int, Member], learners: dict[int, Member], everyone: dict[int, Member], random: Random
 ) -> None:
