@@ -114,8 +114,8 @@ KINDS: Final = (
     Kind("client-crash", 1.0, ("any",), (20, 1_000), ("", "locked")),
     Kind("client-pause", 1.2, ("any",), (50, 3_000), ("", "locked", "kept-alive")),
     Kind("client-cut", 1.2, ("any",), (100, 6_000), ("", "locked", "kept-alive", "kept-alive")),
-    Kind("client-unheard", 1.0, ("any",), (800, 6_000), ("", "locked", "kept-alive")),
-    Kind("late-keep-alive", 1.5, ("leader",), (5, 500), ("expiring",)),
+    Kind("client-unheard", 2.0, ("any",), (1_200, 5_000), ("", "locked", "kept-alive")),
+    Kind("late-keep-alive", 2.0, ("any",), (1_200, 5_000), ("", "locked", "kept-alive")),
     Kind("client-clock-jump", 0.3, ("any",), (50, 2_000)),
     Kind("client-lost-connection", 0.5, ("any",), (5, 500)),
 )

@@ -45,8 +45,8 @@ class Injector:
         """Leaders that are cut off until another one is elected."""
         self._returns: dict[str, int] = {}
         """Who was cut off so to what mends it."""
-        self._away: list[int] = []
-        """What brings back each client that stood still or was cut off, in the order in which they were."""
+        self._away: dict[int, Fault] = {}
+        """What brings back a client that is cut off until its session is ended."""
         self.stopped = False
 
     def begin(self) -> None:
@@ -65,6 +65,11 @@ class Injector:
         """Something happened that faults may wait for."""
         if name == "elected" and self._deposing:
             self._deposed(whose)
+        if name == "expiring" and self._away:
+            assert isinstance(whose, Node)
+            away, self._away = self._away, {}
+            for number, fault in away.items():
+                self.world.scheduler.after(0, self._come_back_late, fault, whose, number)
         if self._armed and self._armed.get(name):
             armed = self._armed.pop(name)
             for fault in armed:
@@ -146,6 +151,10 @@ class Injector:
         if fault.level < 0.6 and holding:
             up = holding
         return up[fault.salt % len(up)] if up else None
+
+    def _client_with_session(self, fault: Fault) -> Client | None:
+        alive = [client for client in self.world.clients if client.is_up and client.has_session]
+        return alive[fault.salt % len(alive)] if alive else None
 
     # --- messages ---------------------------------------------------------------------------------
 
@@ -656,7 +665,7 @@ class Injector:
         if client is None or client.paused:
             return False
         client.pause()
-        self._away.append(self._later(fault, client.resume))
+        self._later(fault, client.resume)
         self.moment("client-gone", client)
         return True
 
@@ -668,20 +677,18 @@ class Injector:
         names = [node.name for node in self.world.nodes]
         if fault.salt & 1:
             names.pop(fault.salt // 2 % len(names))
-        ways = [way for name in names for way in ((client.name, name), (name, client.name))]
-        self.world.network.cut(ways)
-        self._away.append(self._later(fault, lambda: self.world.network.mend(ways)))
+        self._cut(fault, [way for name in names for way in ((client.name, name), (name, client.name))])
         self.moment("client-gone", client)
         return True
 
     def _client_unheard(self, fault: Fault) -> bool:
-        """All that a client sends and is told comes late, and soon nothing of what it sends comes at all: an answer to
-        what it asked first comes behind the sending of what is lost."""
-        client = self._client(fault)
+        """What a client is told comes late, and soon nothing of what it sends comes at all: an answer to what it asked
+        first comes behind the sending of what is lost."""
+        client = self._client_with_session(fault)
         if client is None:
             return False
-        late_us = (150_000, 300_000, 500_000, 800_000)[fault.salt % 4]
-        weather = Weather("slow-link", 1.0, late_us, frozenset((client.name,)))
+        late_us = (300_000, 500_000, 800_000, 1_200_000)[fault.salt % 4]
+        weather = Weather("late-answer", 1.0, late_us, frozenset((client.name,)))
         network = self.world.network
         network.weather.append(weather)
 
@@ -690,30 +697,35 @@ class Injector:
                 network.weather.remove(weather)
 
         self._later(fault, clear)
-        self.world.scheduler.after(int(late_us * (0.3 + fault.level)), self._mute, fault, client)
+        self.world.scheduler.after(200_000 + int(400_000 * fault.level), self._mute, fault, client)
         return True
 
     def _mute(self, fault: Fault, client: Client) -> None:
         if self.stopped or not client.is_up:
             return
-        ways = [(client.name, node.name) for node in self.world.nodes]
-        self.world.network.cut(ways)
-        self._away.append(self._later(fault, lambda: self.world.network.mend(ways)))
+        self._cut(fault, [(client.name, node.name) for node in self.world.nodes])
         self.moment("client-gone", client)
 
     def _late_keep_alive(self, fault: Fault) -> bool:
-        """Clients that were away are back just when a leader has begun to end their sessions, and what it sends to the
-        others is lost: for a while the end is not committed."""
-        leader = self._node(fault)
-        away = [number for number in self._away if number in self._undo]
-        if leader is None or not away:
+        """A client is cut off until a leader has begun to end its session, or another's, and is back at that very
+        moment."""
+        client = self._client_with_session(fault)
+        if client is None:
             return False
-        others = [node.name for node in self.world.nodes if node is not leader]
-        self._cut(fault, [(leader.name, other) for other in others])
-        self._away = []
-        for number in away:
-            self._undo_now(number)
+        ways = [way for node in self.world.nodes for way in ((client.name, node.name), (node.name, client.name))]
+        self.world.network.cut(ways)
+        self._away[self._later(fault, lambda: self.world.network.mend(ways))] = fault
+        self.moment("client-gone", client)
         return True
+
+    def _come_back_late(self, fault: Fault, leader: Node, number: int) -> None:
+        """What the leader sends to the others is lost: for a while the end of the session is not committed."""
+        if self.stopped or number not in self._undo:
+            return
+        self._undo_now(number)
+        others = [node.name for node in self.world.nodes if node is not leader]
+        lost_us = (60_000, 150_000, 250_000, 400_000)[fault.salt % 4]
+        self._cut(fault._replace(duration_us=lost_us), [(leader.name, other) for other in others])
 
     def _client_clock_jump(self, fault: Fault) -> bool:
         client = self._client(fault)
