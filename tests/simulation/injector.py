@@ -371,6 +371,17 @@ class Injector:
             self.world.scheduler.after(fault.duration_us, node.bus.notice_loss)
         return True
 
+    def _dozing_followers(self, fault: Fault) -> bool:
+        """A minority of followers stands still: they find all that came meanwhile at once, entries and snapshots."""
+        random = Random(fault.salt)
+        awake = [node for node in self.world.nodes if node.is_up and not node.leads and not node.paused]
+        most = (len(self.world.nodes) - 1) // 2
+        dozing = random.sample(awake, min(len(awake), random.randint(1, most))) if most else []
+        for node in dozing:
+            node.pause(clock_stops=False)
+            self._later(fault, node.resume)
+        return bool(dozing)
+
     def _sleeping_leader(self, fault: Fault) -> bool:
         """A leader's machine is suspended, and cut off from its peers when it wakes: it hears nobody for a while, and
         by its clock no time has passed. Clients still ask it; some of them see nobody else, for longer than that."""
@@ -479,12 +490,12 @@ class Injector:
         if not is_quorum(configuration, witnesses | {leader.disk.replica}):
             return False
         full = [here[r] for r in configuration.full_voter_ids if r in here and here[r] is not leader]
-        if fault.salt & 1 and full:
-            chosen = full.pop(fault.salt // 2 % len(full))
-            operators.demote(leader, chosen.disk.replica)
-            learners = [chosen]
-        else:
-            learners = [here[m.replica] for m in configuration.learners if m.replica in here and not m.witness]
+        learners = [here[m.replica] for m in configuration.learners if m.replica in here and not m.witness]
+        if not learners and fault.salt % 8 and full:
+            chosen = full[fault.salt // 8 % len(full)]
+            if operators.demote(leader, chosen.disk.replica):
+                full.remove(chosen)
+                learners = [chosen]
         others = [node.name for node in self.world.nodes]
         apart = [way for one in learners for name in others for way in ((one.name, name), (name, one.name))]
         self._cut(fault, apart)

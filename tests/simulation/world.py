@@ -64,7 +64,7 @@ class Settings(NamedTuple):
             turn_us=random.choice((60, 60, 60, 400, 2_500)),
             priorities=random.choice(((0,), (0,), (0,), (0, 0, 1), (2, 0, 1))),
             compaction=Compaction(random.choice((5, 5, 12, 30, 60, 10_000)), random.choice((0, 0, 3, 20))),
-            witnesses=tuple(random.sample(range(nodes), random.choice((0, 0, 0, 1, nodes // 2)) if nodes > 2 else 0)),
+            witnesses=tuple(random.sample(range(nodes), random.choice((0, 0, 0, 1, nodes // 2, nodes // 2)) if nodes > 2 else 0)),
             compare_us=random.choice((150_000, 400_000, 1_000_000)),
         )
 

@@ -1,8 +1,8 @@
 """Witness retention: a witness keeps what it acknowledged until every full voter has it on disk.
 
 Seen where it cuts its log without keeping the state: by then each full voter, of the configuration in force and of
-those written behind it, has all that is cut off. And seen where a leader writes a configuration: each full voter in it
-has what witnesses in it have cut off.
+those written behind it, has all that is cut off. And seen where the last leader writes a configuration: each full voter
+in it has what witnesses in it have cut off.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class WitnessRetention(Checker):
     name = "witness-retention"
 
     def journaled(self, node: Node, write: Write) -> None:
-        if node.leads:
+        if node.leads and self._is_last(node):
             for entry in write.entries:
                 if entry[0] == CONFIGURATION:
                     self._promoted(decode_configuration(entry))
@@ -31,6 +31,10 @@ class WitnessRetention(Checker):
             return
         for configuration in self._in_force():
             self._all_have(configuration, node, write.head.offset)
+
+    def _is_last(self, leader: Node) -> bool:
+        """Has nobody gone on to a later term? Then what it writes can be committed."""
+        return all(node.disk.hard_state.term <= leader.engine.term for node in self.world.nodes)
 
     def _promoted(self, configuration: Configuration) -> None:
         for node in self.world.nodes:
