@@ -493,7 +493,7 @@ class Injector:
         learners = [here[m.replica] for m in configuration.learners if m.replica in here and not m.witness]
         if not learners and fault.salt % 8 and full:
             chosen = full[fault.salt // 8 % len(full)]
-            if operators.demote(leader, chosen.disk.replica):
+            if operators.demote(self.world, leader, chosen.disk.replica):
                 full.remove(chosen)
                 learners = [chosen]
         others = [node.name for node in self.world.nodes]
@@ -559,11 +559,13 @@ class Injector:
         gone = {node.disk.replica for node in world.nodes if node is lost or node.is_lost}
         kept = {node.disk.replica for node in world.nodes} - gone
         differ = flips or any(node.flipped for node in world.nodes)
+        configurations = world.configurations_in_use()
+        for node in world.nodes:
+            if node.engine is not None:
+                configurations += [configuration for _, configuration in node.engine.configurations]
         return all(
             is_quorum(configuration, kept) and (not differ or is_full_quorum(configuration, kept))
-            for node in world.nodes
-            if node.engine is not None
-            for _, configuration in node.engine.configurations
+            for configuration in configurations
             if configuration.voters
         )
 
@@ -641,7 +643,7 @@ class Injector:
         if not voters:
             return False
         chosen = voters[fault.salt % len(voters)]
-        if not operators.demote(leader, chosen.disk.replica):
+        if not operators.demote(self.world, leader, chosen.disk.replica):
             return False
         self.world.scheduler.after(fault.duration_us, self._promote_late, fault, leader, chosen)
         return True
@@ -657,7 +659,7 @@ class Injector:
 
     def _promote(self, leader: Node, replica: int) -> None:
         if not self.stopped and leader.leads:
-            operators.promote(leader, replica)
+            operators.promote(self.world, leader, replica)
 
     # --- clients ----------------------------------------------------------------------------------
 

@@ -1,8 +1,9 @@
 """Snapshot safety: a snapshot is the state after a committed entry, byte for byte the same whoever took it (Raft,
 section 7).
 
-Nobody's but a witness's is empty. A log is cut further and further: what is committed does not come back by an older snapshot. And
-a process that starts from one has the state that it holds: nothing of it is lost on the way through the disk.
+Nobody's but a witness's is empty. A log is cut further and further: what is committed does not come back by an older
+snapshot. And a process that starts from one has the state that it holds: nothing of it is lost on the way through the
+disk.
 """
 
 from __future__ import annotations
