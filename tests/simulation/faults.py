@@ -88,7 +88,7 @@ KINDS: Final = (
     Kind("pause", 1.0, MOSTLY_LEADER, (20, 2_500), ("", "", "elected", "kept-alive", "client-gone")),
     Kind("stumble", 0.8, MOSTLY_LEADER, (5, 1_500), ("", "", "elected", "changing")),
     Kind("suspend", 0.5, MOSTLY_LEADER, (50, 3_000)),
-    Kind("dozing-followers", 1.2, ("all",), (70, 1_200), ("", "elected", "elected", "elected")),
+    Kind("dozing-followers", 2.0, ("all",), (30, 500), ("", "elected", "elected", "elected")),
     Kind("sleeping-leader", 0.8, ("leader",), (700, 3_000), ("", "sent", "sent", "kept-alive", "locked")),
     Kind("deposed-leader-returns", 2.0, ("leader",), (900, 2_500), ("", "written", "written", "locked")),
     Kind("coup", 1.2, ("leader",), (200, 2_000), ("", "kept-alive", "locked", "written")),
