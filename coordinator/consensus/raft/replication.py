@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from coordinator.consensus.engine import Outgoing, Role
-from coordinator.consensus.raft import elections, snapshots
+from coordinator.consensus.raft import changes, elections, snapshots
 from coordinator.consensus.raft.messages import AppendEntries, AppendResponse
 from coordinator.consensus.raft.progress import Progress, ProgressState
 
@@ -31,7 +31,7 @@ def replicate(raft: Raft, now_us: int) -> None:
     if not targets and not to_all:
         return
     number = raft.rounds.begin(now_us, to_all=len(targets) == len(raft.progress))
-    if raft.configuration.has_witness:
+    if raft.configuration.has_witness and changes.is_committed(raft):
         raft.settled = max(raft.settled, _settled(raft))
     for voter, progress in targets:
         if progress.state is ProgressState.SNAPSHOT or raft.log.term_at(progress.next - 1) is None:
@@ -61,6 +61,7 @@ def _has_work(raft: Raft, progress: Progress) -> bool:
 def _settled(raft: Raft) -> int:
     """Up to where every full voter has the committed log on disk: a witness keeps what lies behind it.
 
+    Asked only where the last configuration is committed: a full voter that it removes counts until then.
     It never shrinks. A later leader's term begins behind all that was committed before, and a replica becomes a full
     voter only once it has that, and what this leader told since (`changes.begin`)."""
     return min(raft.log.commit, *(on_disk(raft, voter) for voter in raft.configuration.full_voter_ids))

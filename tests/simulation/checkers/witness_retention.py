@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from coordinator.consensus.engine import Role
 from coordinator.consensus.entries import CONFIGURATION
 from coordinator.consensus.membership import Configuration, decode_configuration
 from coordinator.replica.ports import Write
@@ -62,12 +61,7 @@ class WitnessRetention(Checker):
                 self.violated(f"the witness {node.name} serves as leader")
 
     def _in_force(self) -> list[Configuration]:
-        """Configurations that count somewhere now, up to the last leader's."""
-        leader = max(
-            (node for node in self.world.nodes if node.engine is not None and node.engine.role is Role.LEADER),
-            key=lambda node: int(node.engine.term),
-            default=None,
-        )
-        if leader is None:
-            return []
-        return [leader.engine.configuration_at(leader.engine.commit_index), leader.engine.configuration]
+        """The configuration that was committed last, and the one that the last leader has."""
+        committed = next(entry for entry in reversed(self.world.watch.committed_entries) if entry[0] == CONFIGURATION)
+        leading = [node for node in self.world.nodes if node.leads and self._is_last(node)]
+        return [decode_configuration(committed), *(node.engine.configuration for node in leading)]
