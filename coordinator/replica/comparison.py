@@ -26,6 +26,7 @@ HEARD_MAX: Final = 64
 ASK_US: Final = 1_000_000
 """Those whose digest was not heard are asked again this often."""
 ASK_TIMES_MAX: Final = 30
+_NEVER_US: Final = 1 << 62
 
 
 class Verdict(Enum):
@@ -78,6 +79,11 @@ class Comparison:
     def own(self, index: int) -> bytes | None:
         """This replica's digest at `index`, where it remembers one."""
         return self._own.get(index)
+
+    @property
+    def due_us(self) -> int:
+        """Before this `due` has nobody to ask."""
+        return self._ask_due_us if self._own and self._asked < ASK_TIMES_MAX else _NEVER_US
 
     def due(self, others: Collection[int], now_us: int) -> Due | None:
         """Whom to ask now: `others` that were not heard of the last mark."""
