@@ -26,7 +26,6 @@ HEARD_MAX: Final = 64
 ASK_US: Final = 1_000_000
 """Those whose digest was not heard are asked again this often."""
 ASK_TIMES_MAX: Final = 30
-_NEVER_US: Final = 1 << 62
 
 
 class Verdict(Enum):
@@ -80,14 +79,13 @@ class Comparison:
         """This replica's digest at `index`, where it remembers one."""
         return self._own.get(index)
 
-    @property
-    def due_us(self) -> int:
-        """Before this `due` has nobody to ask."""
-        return self._ask_due_us if self._own and self._asked < ASK_TIMES_MAX else _NEVER_US
+    def is_due(self, now_us: int) -> bool:
+        """Is it time to tell and to ask?"""
+        return bool(self._own) and now_us >= self._ask_due_us and self._asked < ASK_TIMES_MAX
 
     def due(self, others: Collection[int], now_us: int) -> Due | None:
         """Whom to ask now: `others` that were not heard of the last mark."""
-        if not self._own or now_us < self._ask_due_us or self._asked >= ASK_TIMES_MAX:
+        if not self.is_due(now_us):
             return None
         self._ask_due_us = now_us + ASK_US
         self._asked += 1

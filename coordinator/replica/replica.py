@@ -294,7 +294,7 @@ class Replica:
     def take_peer_words(self, now_us: int) -> list[Outgoing]:
         """What is to be said to other replicas beside the engine's messages, after the journal."""
         words, self._answers_to_peers = self._answers_to_peers, []
-        if now_us < self.comparison.due_us:
+        if not self.comparison.is_due(now_us):
             return words
         others = [m.replica for m in self.configuration.members if not m.witness and m.replica != self.replica]
         due = self.comparison.due(others, now_us)

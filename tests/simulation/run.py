@@ -15,7 +15,7 @@ from tests.simulation.watch import Violation
 from tests.simulation.workload import Workload
 from tests.simulation.world import Settings, World, draw_plan
 
-EVENTS_MIN: Final = 4_000
+EVENTS_MIN: Final = 3_000
 """Events under faults before the healing begins."""
 CHAOS_US_MAX: Final = 60_000_000
 SERVE_US_MAX: Final = 5_000_000

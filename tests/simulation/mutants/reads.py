@@ -114,11 +114,6 @@ MUTANTS: Final = (
         (Edit(f"{_CORE}:Raft.__init__", "if options.lease_reads:", "if False:"),),
     ),
     Mutant(
-        "loyalty-forgotten-at-a-higher-term",
-        "Options.lease_reads: a term that a follower hears of does not take back what its answers promised its leader",
-        (Edit("coordinator.consensus.raft.elections:become_follower", "elif not raft.options.lease_reads:", "else:"),),
-    ),
-    Mutant(
         "lease-counted-from-the-answer",
         "DESIGN.md, a deaf leader steps down: leases count from the sending of the round that a majority confirmed",
         (
