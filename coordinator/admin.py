@@ -12,12 +12,15 @@ from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
 from django.contrib.auth.models import Group, User
 from django.db.models import Count, QuerySet
 from django.http import HttpRequest
+from django.utils import timezone
 from unfold.admin import ModelAdmin, TabularInline
 from unfold.decorators import display
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
 
 from coordinator.access import principal_name_problem
-from coordinator.models import AuditEntry, Cluster, Node, Replica
+from coordinator.membership import saying
+from coordinator.membership.wanted import WantedDamaged, decode
+from coordinator.models import AuditEntry, Cluster, Node, Reconciliation, Replica
 
 WHERE_MEMBERSHIP_LIVES = (
     "This is a record. Which clusters, nodes and replicas there are is held by the log of each cluster; rows here "
@@ -33,6 +36,16 @@ _LABEL_OF_ROLE = {
     "waiting": "danger",
     "candidate": "primary",
     "pre-candidate": "primary",
+}
+
+
+_LABEL_OF_MEMBERSHIP = {
+    "as wanted": "success",
+    "being changed": "primary",
+    "waiting": "warning",
+    "refused": "danger",
+    "nothing is wanted": "info",
+    "not looked at yet": "info",
 }
 
 
@@ -81,9 +94,11 @@ class RecordAdmin(ReadOnlyAdmin):
 
 @admin.register(Cluster)
 class ClusterAdmin(RecordAdmin):
-    list_display = ("name", "cluster_id", "show_replicas", "show_created_at")
+    list_display = ("name", "cluster_id", "show_replicas", "show_membership", "show_created_at")
     search_fields = ("name", "cluster_id")
-    fields = ("name", "cluster_id", "created_at")
+    fields = ("name", "cluster_id", "created_at", "show_wanted", "show_reconciler")
+    readonly_fields = ("show_wanted", "show_reconciler")
+    list_select_related = ("reconciliation",)
     inlines: ClassVar[list[Any]] = [ReplicaInline]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Cluster]:
@@ -94,6 +109,27 @@ class ClusterAdmin(RecordAdmin):
     def show_replicas(self, cluster: Any) -> int:
         return int(cluster.replica_count)
 
+    @display(description="membership", ordering="reconciliation__state", label=_LABEL_OF_MEMBERSHIP)
+    def show_membership(self, cluster: Cluster) -> str:
+        said = getattr(cluster, "reconciliation", None)
+        return "not looked at yet" if said is None else Reconciliation.State(said.state).label
+
+    @display(description="wanted membership")
+    def show_wanted(self, cluster: Cluster) -> str:
+        row = getattr(cluster, "wanted_membership", None)
+        if row is None:
+            return "nobody has said what it is to be: it stays as it is (manage.py cluster add-replica, move, …)"
+        try:
+            wanted = decode(row.wanted.encode())
+        except WantedDamaged as error:
+            return str(error)
+        leaving = f"; to leave: {', '.join(wanted.leaving)}" if wanted.leaving else ""
+        return f"replicas on {', '.join(wanted.nodes)}{leaving} (generation {row.generation})"
+
+    @display(description="the reconciler says")
+    def show_reconciler(self, cluster: Cluster) -> str:
+        return saying.in_words(getattr(cluster, "reconciliation", None), timezone.now())
+
     @display(description="first recorded", ordering="created_at")
     def show_created_at(self, cluster: Cluster) -> str:
         return _moment(cluster.created_at)
@@ -101,9 +137,9 @@ class ClusterAdmin(RecordAdmin):
 
 @admin.register(Node)
 class NodeAdmin(RecordAdmin):
-    list_display = ("name", "show_address", "show_first_seen", "show_last_seen")
-    search_fields = ("name", "address")
-    fields = ("name", "address", "first_seen", "last_seen")
+    list_display = ("name", "show_address", "zone", "show_first_seen", "show_last_seen")
+    search_fields = ("name", "address", "zone")
+    fields = ("name", "address", "zone", "first_seen", "last_seen")
     inlines: ClassVar[list[Any]] = [ReplicaInline]
 
     @display(description="mailbox", ordering="address")

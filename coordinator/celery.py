@@ -9,6 +9,9 @@ from typing import Any
 from celery import Celery
 from celery.signals import setup_logging
 
+# A node's tasks and remote-control commands; `celery inspect` and `celery control` look them up in their own process.
+import coordinator.replica.tasks  # noqa: F401
+
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "coordinator.settings")
 
 app = Celery("coordinator")
@@ -27,7 +30,8 @@ def _log_as_django_does(**_: Any) -> None:
 if os.environ.get("CONCLAVE_NODE"):
     from coordinator.config import Config, ConfigError, DataDirectory, load_config
     from coordinator.embedded_redis import ensure_client_user
-    from coordinator.replica.bootstep import NodeStep
+    from coordinator.replica.births import WebToken
+    from coordinator.replica.bootstep import NodeStep, queue_of
     from coordinator.replica.host import HostSettings
     from coordinator.replica.metrics_server import MetricsAddress
 
@@ -51,6 +55,7 @@ if os.environ.get("CONCLAVE_NODE"):
             if config.redis_url:
                 ensure_client_user(config.redis_url, realm, data.client_password())
 
+        token = data.web_token()
         return HostSettings(
             node=config.node,
             directory=data.nodes / config.node,
@@ -59,10 +64,13 @@ if os.environ.get("CONCLAVE_NODE"):
             peer_key=data.peer_key(),
             faults_allowed=config.faults,
             greet=greet,
+            web_token=WebToken(token.token_id, token.key),
+            backups=data.path / "backups" / config.node,
             metrics=metrics,
         )
 
     class _NodeStep(NodeStep):
         settings = staticmethod(_node_settings)
 
+    app.conf.task_default_queue = queue_of(os.environ["CONCLAVE_NODE"])
     app.steps["worker"].add(_NodeStep)

@@ -43,6 +43,9 @@ class Node(models.Model):
     address = models.CharField(
         max_length=255, blank=True, default="", help_text="The Redis that holds its mailbox; empty where all share one."
     )
+    zone = models.CharField(
+        max_length=63, blank=True, default="", help_text="What fails together with it; replicas are spread over zones."
+    )
     first_seen = models.DateTimeField(default=timezone.now)
     last_seen = models.DateTimeField(default=timezone.now, help_text="When a report of it last reached the record.")
 
@@ -73,6 +76,71 @@ class Replica(models.Model):
 
     def __str__(self) -> str:
         return f"{self.cluster} on {self.node}"
+
+
+class WantedMembership(models.Model):
+    """What the membership of a cluster is to be, as its administrators last said it (`coordinator/membership`).
+
+    The log holds the same text under the same generation: rows that are behind it are refused, and made again from it.
+    """
+
+    cluster = models.OneToOneField(Cluster, on_delete=models.PROTECT, related_name="wanted_membership")
+    generation = models.PositiveBigIntegerField()
+    wanted = models.TextField(help_text="JSON, byte for byte as the log holds it.")
+    changed_at = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        verbose_name = "wanted membership"
+        verbose_name_plural = "wanted memberships"
+
+    def __str__(self) -> str:
+        return f"{self.cluster}, generation {self.generation}"
+
+
+class Birth(models.Model):
+    """A cluster that is being made, or was: written down before any node is asked, so that whoever is cut off goes on.
+
+    `members` is the document that all of its nodes get, byte for byte the same: what the nodes drew, never changed."""
+
+    cluster_id = models.CharField("identity", max_length=16, unique=True)
+    name = models.CharField(max_length=63, db_index=True)
+    nodes = models.JSONField(default=list)
+    members = models.JSONField(default=list, blank=True)
+    epoch = models.PositiveIntegerField(null=True, blank=True)
+    fingerprint = models.CharField(max_length=64, blank=True, default="")
+    begun_at = models.DateTimeField(default=timezone.now)
+    finished_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering = ("-begun_at",)
+        constraints: ClassVar[list[models.BaseConstraint]] = [
+            models.UniqueConstraint(
+                fields=("name",), condition=models.Q(finished_at=None), name="conclave_birth_under_way"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.cluster_id})"
+
+
+class Reconciliation(models.Model):
+    """What the reconciler last did for a cluster, or waits for. Written by it alone."""
+
+    class State(models.TextChoices):
+        SETTLED = "settled", "as wanted"
+        MOVING = "moving", "being changed"
+        WAITING = "waiting", "waiting"
+        REFUSED = "refused", "refused"
+        UNMANAGED = "unmanaged", "nothing is wanted"
+
+    cluster = models.OneToOneField(Cluster, on_delete=models.PROTECT, related_name="reconciliation")
+    state = models.CharField(max_length=16, choices=State.choices)
+    message = models.TextField(blank=True, default="")
+    looked_at = models.DateTimeField(default=timezone.now)
+    since = models.DateTimeField(default=timezone.now)
+
+    def __str__(self) -> str:
+        return f"{self.cluster}: {self.state}"
 
 
 class AuditEntry(models.Model):

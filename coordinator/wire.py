@@ -19,6 +19,7 @@ from typing import Any, Final, NamedTuple, TypeVar, cast
 
 import msgspec
 
+from coordinator.consensus.membership import Member
 from coordinator.consensus.raft import messages
 from coordinator.statemachine.commands import Command, LockList, Query, Result
 
@@ -199,11 +200,13 @@ Routed = tuple[int, int, int, int, msgspec.Raw]
 
 
 class StateDigest(NamedTuple):
-    """A digest of the sender's state machine after the entry `at`. `wanted`: it asks for the receiver's.
+    """A digest of the sender's state machine after the entry `at`, over a snapshot of `version`. `wanted`: it asks for
+    the receiver's.
 
     Between replicas, beside the engine's messages: `coordinator/replica/comparison.py`.
     """
 
+    version: int
     at: int
     digest: bytes
     wanted: bool
@@ -309,8 +312,72 @@ class CrashRequest(_Struct, tag=7, frozen=True):
     pid: int
 
 
+class ProgressRequest(_Struct, tag=20, frozen=True):
+    """An operator asks the leader: who is a member, and how far has each come? Takes the right to administer, as all
+    of an operator's requests do."""
+
+    id: int
+    cluster: int
+    act_for: str
+
+
+class ChangeRequest(_Struct, tag=21, frozen=True):
+    """Make the membership what `voters` and `learners` say. Done where it is so already.
+
+    Whoever asks has looked first (`Progress`): `term` names the leadership, and `seen_index` its commit index then.
+    A configuration behind that index is one that the asker has not seen, so the request is refused: neither a copy
+    of it nor another operator's older word undoes a later change.
+    """
+
+    id: int
+    cluster: int
+    act_for: str
+    term: int
+    seen_index: int
+    voters: tuple[Member, ...]
+    learners: tuple[Member, ...]
+
+
+class TransferRequest(_Struct, tag=22, frozen=True):
+    """Hand the leadership of `term` to the replica `target`. Answered when that has begun; it may come to nothing."""
+
+    id: int
+    cluster: int
+    act_for: str
+    term: int
+    target: int
+
+
+class StepDownRequest(_Struct, tag=23, frozen=True):
+    """Give up the leadership of `term`, to whoever is furthest."""
+
+    id: int
+    cluster: int
+    act_for: str
+    term: int
+
+
+class CompactRequest(_Struct, tag=24, frozen=True):
+    """Take a snapshot now, and cut the log behind it, unless there is one at `up_to` or later. For one node's replica;
+    answered when that has begun."""
+
+    id: int
+    cluster: int
+    act_for: str
+    up_to: int
+
+
+OperatorRequest = ProgressRequest | ChangeRequest | TransferRequest | StepDownRequest | CompactRequest
+
 Request = (
-    CommandRequest | QueryRequest | KeepAliveRequest | DirectoryRequest | StatusRequest | ConfirmRequest | CrashRequest
+    CommandRequest
+    | QueryRequest
+    | KeepAliveRequest
+    | DirectoryRequest
+    | StatusRequest
+    | ConfirmRequest
+    | CrashRequest
+    | OperatorRequest
 )
 
 
@@ -408,7 +475,44 @@ class GrantPushed(_Struct, tag=7, frozen=True):
     token: int
 
 
-Reply = Answer | KeptAlive | OtherTerm | NotLeader | Directory | StatusAnswer | Confirmed | GrantPushed
+class MemberProgress(_Struct, frozen=True):
+    """How far one member has come, as the leader counts it. `state`: "leader", or as etcd names a follower's: probe,
+    replicate, snapshot. `heard_ms`: since it last answered; -1: not in this leadership. The last two: of the snapshot
+    that it is being sent, how much has arrived, and its size in bytes."""
+
+    replica: int
+    match: int
+    state: str
+    heard_ms: int
+    snapshot_acked: int
+    snapshot_size: int
+
+
+class Progress(_Struct, tag=20, frozen=True):
+    """The membership and how each member is doing, as the leader of `term` on `node` sees it.
+
+    `configuration_index`: where the configuration in force is in the log; `outgoing`: the voters of before, while it is
+    joint. `promote_lag_max`: a learner that lacks more entries than this is not made a voter. `quorum_ms`: a member not
+    heard for so long does not count as answering.
+    """
+
+    id: int
+    node: str
+    replica: int
+    term: int
+    last_index: int
+    commit_index: int
+    first_index: int
+    configuration_index: int
+    voters: tuple[Member, ...]
+    outgoing: tuple[Member, ...]
+    learners: tuple[Member, ...]
+    members: tuple[MemberProgress, ...]
+    promote_lag_max: int
+    quorum_ms: int
+
+
+Reply = Answer | KeptAlive | OtherTerm | NotLeader | Directory | StatusAnswer | Confirmed | GrantPushed | Progress
 
 
 # --- feed -----------------------------------------------------------------------------------------

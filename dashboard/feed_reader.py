@@ -15,11 +15,12 @@ import logging
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
 import msgspec
 import redis.asyncio
+from asgiref.sync import sync_to_async
 from redis.asyncio.client import PubSub
 from redis.exceptions import RedisError
 
@@ -36,6 +37,8 @@ SILENCE_MS_MAX: Final = 3_000
 BACKOFF_MS_MIN: Final = 100
 BACKOFF_MS_MAX: Final = 3_000
 CLUSTERS_MAX: Final = 128
+MEMBERSHIP_S: Final = 2.0
+"""Between two looks at what the reconciler says."""
 
 log = logging.getLogger(__name__)
 _feeds = msgspec.msgpack.Decoder(wire.Feed)
@@ -87,14 +90,17 @@ class FeedReader:
         nodes: Iterable[str],
         clusters: Iterable[str] = ("default",),
         noting: Noting | None = None,
+        membership: Callable[[], Mapping[str, str]] | None = None,
         clock: Callable[[], int] = clock_ms,
     ) -> None:
+        """`membership`: what is to be said of the membership of each cluster, by name; it may take its time."""
         self._url = url
         self._channels = wire.Channels(realm)
         self._peer_key = peer_key
         self._nodes = tuple(nodes)
         self._clock = clock
         self._noting = noting
+        self._membership = membership
         self._subscribed: dict[bytes, str] = {}
         self._orders: dict[str, FeedOrder] = {}
         self._is_connected = False
@@ -116,6 +122,11 @@ class FeedReader:
         self._tasks.append(asyncio.create_task(self._publish(), name="conclave-views"))
         if self._noting is not None:
             self._tasks.append(asyncio.create_task(self._noting.run(), name="conclave-noting"))
+
+        if self._membership is not None:
+            self._tasks.append(
+                asyncio.create_task(self._follow_membership(self._membership), name="conclave-membership")
+            )
 
     async def stop(self) -> None:
         tasks, self._tasks = self._tasks, []
@@ -150,6 +161,20 @@ class FeedReader:
                     broadcast.turn(now_ms)
                 except Exception:
                     log.exception("a view of cluster %s could not be made", broadcast.model.name)
+
+    async def _follow_membership(self, read: Callable[[], Mapping[str, str]]) -> None:
+        """Look what the reconciler says, where anybody watches. A database that is slow or gone says nothing new."""
+        while True:
+            await asyncio.sleep(MEMBERSHIP_S)
+            if not any(broadcast.subscribers for broadcast in self.clusters.values()):
+                continue
+            try:
+                said = await sync_to_async(read, thread_sensitive=False)()
+            except Exception as problem:  # noqa: BLE001 - whatever it is, the picture goes on
+                log.info("what the reconciler says cannot be read: %s", problem)
+                continue
+            for name, broadcast in self.clusters.items():
+                broadcast.model.membership = said.get(name, "")
 
     async def _listen(self) -> None:
         backoff_ms = BACKOFF_MS_MIN
@@ -219,6 +244,13 @@ class FeedReader:
             return
         self._heard_ms[node] = now_ms
         taken = [broadcast for broadcast in self._about(feed.report) if broadcast.model.apply(feed, now_ms, _wall_ms())]
+        taken += [
+            broadcast
+            for broadcast in self.clusters.values()
+            if feed.report.cluster_name
+            and broadcast.model.name != feed.report.cluster_name
+            and broadcast.model.elsewhere(feed, now_ms)
+        ]
         lost = sum(order.lost for order in self._orders.values())
         for broadcast in taken:
             broadcast.model.lost = lost
@@ -258,6 +290,17 @@ class FeedReader:
             broadcast.dirty = True
 
 
+def _what_the_reconciler_says() -> Mapping[str, str]:
+    from django.db import close_old_connections
+
+    from coordinator.membership.saying import by_cluster
+
+    try:
+        return by_cluster()
+    finally:
+        close_old_connections()
+
+
 # --- the one of this process -----------------------------------------------------------------------
 
 _readers: list[FeedReader] = []
@@ -276,6 +319,7 @@ async def start(**overrides: Any) -> FeedReader:
             "peer_key": data.peer_key(),
             "nodes": config.node_names,
             "noting": Noting(),
+            "membership": _what_the_reconciler_says,
         }
         _readers.append(FeedReader(data.node_redis_url(config), **(options | overrides)))
         await _readers[0].start()

@@ -14,6 +14,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+import msgspec
+
 from coordinator import wire
 from coordinator.statemachine.commands import Holder, LockList
 from dashboard.history import History
@@ -25,6 +27,7 @@ FORGET_MS: Final = 60_000
 """A node that no voter list names any more leaves the page this long after its last report."""
 ELECTIONS_MAX: Final = 64
 NODES_MAX: Final = 64
+HOSTS_NONE: Final = "it hosts no running replica of this cluster"
 LEASE_JITTER_MS: Final = 150
 """A lease whose end moved by less than this between two reports did not move: the reports were late."""
 
@@ -55,6 +58,8 @@ class ClusterModel:
         self._leaderless_since_ms = now_ms
         self._blind_since_ms: int | None = None
         self._begun_ms = now_ms
+        self.membership = ""
+        """What is to be said of its membership, where that is not as it is wanted."""
         self.lost = 0
         self.dropped: dict[str, int] = {}
 
@@ -78,6 +83,18 @@ class ClusterModel:
         self._take_locks()
         if node == self._leader:
             self._history.note(now_ms, feed.commits_per_s, leaderless=False)
+        return True
+
+    def elsewhere(self, feed: wire.Feed, now_ms: int) -> bool:
+        """Take in that a node reports of another cluster. Where it has not reported of this one for a while, it hosts
+        no replica of it: that is another thing than not to answer. True where that is to be shown."""
+        node = feed.report.node
+        heard = self._heard.get(node)
+        if node not in self._expected or (
+            heard is not None and heard.feed.report.replica and now_ms - heard.at_ms <= UNREACHABLE_MS
+        ):
+            return False
+        self._heard[node] = _Heard(_without_replica(feed, HOSTS_NONE if node in self._voters() else ""), now_ms)
         return True
 
     def tick(self, now_ms: int, wall_ms: int | None = None) -> None:
@@ -266,7 +283,7 @@ class ClusterModel:
             "state": said.state,
             "words": [list(pair) for pair in said.words],
             "detail": [list(pair) for pair in said.detail],
-            "notes": list(said.notes),
+            "notes": [*said.notes, *([self.membership] if self.membership else [])],
         }
 
     def _lock_rows(self) -> dict[str, Any]:
@@ -306,6 +323,27 @@ class ClusterModel:
             "commit_ms_p99": round(feed.commit_ms_p99, 2),
             "fsync_ms_p50": round(feed.fsync_ms_p50, 2),
         }
+
+
+def _without_replica(feed: wire.Feed, waiting_for: str) -> wire.Feed:
+    """What the node would say if it were asked for a cluster that it hosts nothing of."""
+    report = msgspec.structs.replace(
+        feed.report,
+        cluster=0,
+        cluster_name="",
+        replica=0,
+        role="waiting",
+        leader="",
+        term=0,
+        vote="",
+        last_index=0,
+        commit_index=0,
+        applied_index=0,
+        digest="",
+        waiting_for=waiting_for,
+        voters=(),
+    )
+    return msgspec.structs.replace(feed, report=report, elections=(), log=(), first_index=1, locks=None)
 
 
 _NEVER_HEARD: Final[dict[str, Any]] = {

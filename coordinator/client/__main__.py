@@ -3,6 +3,9 @@
     python -m coordinator.client lock deploy -- ./deploy.sh     run a command under a lock
     python -m coordinator.client get|put|delete KEY             keys
     python -m coordinator.client status                         who leads, and how each replica is
+    python -m coordinator.client members                        who is a member, and how far each has come
+    python -m coordinator.client transfer|compact NODE          hand over to a node; snapshot a node now
+    python -m coordinator.client step-down                      have the leader give up its leadership
 
 It reads CONCLAVE_URL and CONCLAVE_TOKEN, as `manage.py token NAME` prints them.
 """
@@ -77,6 +80,14 @@ def _parser() -> argparse.ArgumentParser:
     delete.add_argument("key")
     delete.set_defaults(run=_delete)
     commands.add_parser("status", help="print a line for each replica").set_defaults(run=_status)
+    commands.add_parser("members", help="print a line for each member").set_defaults(run=_members)
+    transfer = commands.add_parser("transfer", help="hand the leadership to a node")
+    transfer.add_argument("node")
+    transfer.set_defaults(run=_transfer)
+    commands.add_parser("step-down", help="have the leader give up its leadership").set_defaults(run=_step_down)
+    compact = commands.add_parser("compact", help="have a node take a snapshot now and cut its log behind it")
+    compact.add_argument("node")
+    compact.set_defaults(run=_compact)
     return parser
 
 
@@ -148,6 +159,37 @@ def _status(client: Client, options: argparse.Namespace) -> int:
             indices = f"{report.last_index:>10}{report.commit_index:>10}{report.applied_index:>10}"
             print(f"{node:<12}{report.role:<15}{report.term:>6}{indices}")
     return 0 if any(report is not None and report.role == "leader" for report in reports.values()) else 1
+
+
+def _members(client: Client, options: argparse.Namespace) -> int:
+    seen = client.progress()
+    votes = {member.replica for member in seen.voters}
+    nodes = {member.replica: member.node for member in seen.outgoing + seen.learners + seen.voters}
+    print(f"{'node':<12}{'replica':<18}{'kind':<10}{'state':<12}{'match':>10}{'lacks':>10}{'heard':>10}")
+    for member in seen.members:
+        kind = "voter" if member.replica in votes else "learner"
+        kind = "leaving" if kind == "learner" and member.replica in {m.replica for m in seen.outgoing} else kind
+        heard = "never" if member.heard_ms < 0 else f"{member.heard_ms} ms"
+        lacks = seen.last_index - member.match
+        node = nodes.get(member.replica, "")
+        print(f"{node:<12}{member.replica:<18x}{kind:<10}{member.state:<12}{member.match:>10}{lacks:>10}{heard:>10}")
+    return 0
+
+
+def _transfer(client: Client, options: argparse.Namespace) -> int:
+    term = client.transfer(options.node)
+    print(f"{options.node} leads in term {term}")
+    return 0
+
+
+def _step_down(client: Client, options: argparse.Namespace) -> int:
+    print(f"{client.step_down()} gave up its leadership")
+    return 0
+
+
+def _compact(client: Client, options: argparse.Namespace) -> int:
+    print(f"{options.node} has a snapshot at index {client.compact(options.node)}, or takes it now")
+    return 0
 
 
 if __name__ == "__main__":

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
 from random import SystemRandom
 from typing import Any, Final, NamedTuple, Self
 
 from coordinator import wire
-from coordinator.client import flows, options
+from coordinator.client import administration, flows, options
 from coordinator.client.calls import Call
 from coordinator.client.clock import now_us as _now_us
 from coordinator.client.core import Core
@@ -19,6 +19,7 @@ from coordinator.client.errors import ConclaveError, NotFound, Unavailable
 from coordinator.client.flows import Flow, Grant
 from coordinator.client.lease import LeaseState
 from coordinator.client.links import Link, Links
+from coordinator.consensus.membership import Member
 from coordinator.statemachine import commands
 
 CLOSE_US: Final = 2_000_000
@@ -281,8 +282,9 @@ class AsyncClient:
         return granted
 
     async def directory(self) -> wire.Directory:
-        """Who is there, as the node that answers first says."""
-        found: wire.Directory = await self._ask(lambda core: core.directory(_now_us(), self._deadline_us(None)))
+        """Who is there, as the nodes say that answer at once."""
+        deadline_us = self._deadline_us(None)
+        found: wire.Directory = await self._run(lambda core: flows.directory(core, _now_us, deadline_us))
         return found
 
     async def status(self) -> dict[str, wire.ReplicaReport | None]:
@@ -305,6 +307,60 @@ class AsyncClient:
             raise Unavailable(f"{node} does not answer")
         pid = report.pid
         await self._run(lambda core: flows.crash(core, _now_us, node, pid, self._deadline_us(None), act_for))
+
+    @property
+    def cluster_id(self) -> int:
+        """The identity of the cluster, once a node has told it; 0 before."""
+        return self._pump.core.routing.cluster if self._pump is not None else 0
+
+    # --- what an operator asks: it takes the right to administer ----------------------------------
+
+    async def progress(self, *, act_for: str = "", timeout: float | None = None) -> wire.Progress:
+        """The membership, and how far each member has come, as the leader sees it. Raises Forbidden, Unavailable."""
+        deadline_us = self._deadline_us(timeout)
+        seen: wire.Progress = await self._run(lambda core: administration.progress(core, _now_us, deadline_us, act_for))
+        return seen
+
+    async def change(
+        self,
+        seen: wire.Progress,
+        voters: Sequence[Member],
+        learners: Sequence[Member] = (),
+        *,
+        act_for: str = "",
+        timeout: float | None = None,
+    ) -> int:
+        """Begin to make the membership what is said, where nobody has changed it since it was `seen`; the index of the
+        first configuration on the way, which is not committed yet: look at `progress` for that.
+
+        Whoever is new comes in as a learner first, and votes once it has caught up. Raises Refused, saying why.
+        """
+        deadline_us = self._deadline_us(timeout)
+        done: commands.Done = await self._run(
+            lambda core: administration.change(core, _now_us, seen, voters, learners, deadline_us, act_for)
+        )
+        return done.index
+
+    async def transfer(self, node: str, *, act_for: str = "", timeout: float | None = None) -> int:
+        """Hand the leadership to a node's replica, and wait until it leads; its term. Raises NotFound, Refused,
+        Unavailable."""
+        deadline_us = self._deadline_us(timeout)
+        term: int = await self._run(lambda core: administration.transfer(core, _now_us, node, deadline_us, act_for))
+        return term
+
+    async def step_down(self, *, act_for: str = "", timeout: float | None = None) -> str:
+        """Have the leader of now give up its leadership; its node."""
+        deadline_us = self._deadline_us(timeout)
+        node: str = await self._run(lambda core: administration.step_down(core, _now_us, deadline_us, act_for))
+        return node
+
+    async def compact(self, node: str, *, act_for: str = "", timeout: float | None = None) -> int:
+        """Have a node take a snapshot now and cut its log behind it; the index. Raises NotFound, Refused."""
+        deadline_us = self._deadline_us(timeout)
+        done: commands.Done = await self._run(
+            lambda core: administration.compact(core, _now_us, node, deadline_us, act_for)
+        )
+        return done.index
 
     async def aclose(self) -> None:
         """End this client's sessions, and with them what they hold."""

@@ -38,6 +38,7 @@ KNOCK_US: Final = 25_000
 """A leader that owes an answer and was silent for so long is asked whether anyone listens there: the kill of a process
 loses what was published in its last millisecond, and Redis says at once when nobody listens any more."""
 EARLY_GRANTS_MAX: Final = 1_024
+DIRECTORIES_MAX: Final = 256
 WITHDRAW_US_MAX: Final = 3_600_000_000
 """How long the client goes on trying to give back what it no longer wants; its session's end does it too."""
 
@@ -85,6 +86,8 @@ class Core:
         self.routing = Routing(cluster_name)
         self.sessions: dict[int, Session] = {}
         """By time to live in milliseconds: one each, opened once."""
+        self.directories: dict[str, tuple[int, wire.Directory]] = {}
+        """What each node last said of who is there, and when."""
         self.trouble = ""
         """What last went wrong on the way, for the message of a time-out."""
         self._token_id = token.token_id
@@ -185,6 +188,19 @@ class Core:
             return wire.ConfirmRequest(request_id, self.routing.cluster)
 
         return self.submit(Call(build, deadline_us=deadline_us, timed_out=self._timed_out), now_us)
+
+    def ask_leader(self, build: Callable[[int], wire.Request], now_us: int, deadline_us: int) -> Call:
+        """Ask whoever leads; only for what may be asked twice."""
+        return self.submit(Call(build, deadline_us=deadline_us, timed_out=self._timed_out), now_us)
+
+    def pause(self, until_us: int) -> Call:
+        """Resolves to None at `until_us`."""
+        call = Call(_not_sent, target=Target.NODE, deadline_us=until_us, timed_out=_nothing)
+        self._next_id += 1
+        call.request_id = self._next_id
+        call.due_us = _NEVER_US
+        self._add(call)
+        return call
 
     def ask_node(self, node: str, build: Callable[[int], wire.Request], now_us: int, deadline_us: int) -> Call:
         """Ask one node and nobody else."""
@@ -539,6 +555,9 @@ class Core:
                 self._granted(_Grant(session, name, acquisition), token, now_us)
             case wire.Directory():
                 self.routing.learn(reply, now_us)
+                self.directories[node] = (now_us, reply)
+                while len(self.directories) > DIRECTORIES_MAX:
+                    del self.directories[next(iter(self.directories))]
                 self._probes.pop(reply.id, None)
                 self._resolve(reply.id, reply)
             case wire.NotLeader(request_id, leader):
@@ -547,6 +566,9 @@ class Core:
                 self._kept_alive(request_id, session, reply)
             case wire.OtherTerm(request_id, term):
                 self._other_term(request_id, term, now_us)
+            case wire.Progress(request_id):
+                self.routing.believe(node, reply.term, now_us)
+                self._resolve(request_id, reply)
             case wire.StatusAnswer(request_id, report):
                 self._resolve(request_id, report)
             case wire.Confirmed(request_id, term):

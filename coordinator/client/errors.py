@@ -32,6 +32,10 @@ class Busy(ConclaveError):
     """The cluster has as many of what was asked for as it may have. Nothing was applied; ask again later."""
 
 
+class Refused(ConclaveError):
+    """Not done, as the cluster is now: the message says what stands in the way. Look again, and ask again."""
+
+
 class Forbidden(ConclaveError):
     """The principal lacks the right. Nothing was applied."""
 
@@ -78,6 +82,7 @@ _BY_CODE: dict[str, type[ConclaveError]] = {
     commands.INVALID: InvalidRequest,
     commands.NOT_FOUND: NotFound,
     commands.FULL: Busy,
+    commands.REFUSED: Refused,
     commands.CANCELLED: RequestCancelled,
     commands.ACKNOWLEDGED: OutcomeUnknown,
 }

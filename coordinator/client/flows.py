@@ -30,6 +30,10 @@ STATUS_US: Final = 500_000
 HOLDER_US: Final = 500_000
 """How long to ask who holds a lock that was not had in time; only the error's text is lost without."""
 
+GATHER_US: Final = 300_000
+"""How long to wait for the nodes that have not said yet who is there."""
+GATHER_LOOK_US: Final = 5_000
+
 Flow = Generator[Call, Any, Any]
 Clock = Callable[[], int]
 
@@ -151,11 +155,38 @@ def wait_for_grant(
     return result
 
 
+def directory(core: Core, clock: Clock, deadline_us: int) -> Flow:
+    """Who is there, as all nodes say that answer: each knows the clusters alone of which it hosts a replica."""
+    since_us = clock()
+    first: wire.Directory = yield core.directory(since_us, deadline_us)
+    until_us = min(deadline_us, clock() + GATHER_US)
+    while True:
+        said = [each for at_us, each in core.directories.values() if at_us >= since_us]
+        heard = {each.node for each in said}
+        if heard >= set(core.routing.addresses) or clock() >= until_us:
+            return _merged(first, said)
+        yield core.pause(clock() + GATHER_LOOK_US)
+
+
+def _merged(first: wire.Directory, said: list[wire.Directory]) -> wire.Directory:
+    """Of a cluster, what the node says that knows the highest term."""
+    nodes: dict[str, str] = {}
+    clusters: dict[int, wire.ClusterEntry] = {}
+    for each in (first, *said):
+        nodes.update(each.nodes)
+        for entry in each.clusters:
+            known = clusters.get(entry.cluster)
+            if known is None or (entry.term, bool(entry.leader)) > (known.term, bool(known.leader)):
+                clusters[entry.cluster] = entry
+    return wire.Directory(first.id, first.node, tuple(nodes.items()), tuple(clusters.values()))
+
+
 def status(core: Core, clock: Clock) -> Flow:
     """Every node's word on its replica of the cluster: node to ReplicaReport, or to None where it did not answer."""
     until_us = clock() + STATUS_US
-    if not core.routing.addresses:
-        yield core.directory(clock(), until_us)
+    if not (core.routing.addresses and core.routing.cluster):
+        yield from directory(core, clock, until_us)
+        until_us = clock() + STATUS_US
     asked: dict[str, Call] = {}
     for node in sorted(core.routing.addresses):
         asked[node] = core.ask_node(node, lambda i: wire.StatusRequest(i, core.cluster_name), clock(), until_us)

@@ -14,12 +14,12 @@ import os
 import select
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from random import Random, SystemRandom
 from typing import Any, Final, Self
 
 from coordinator import wire
-from coordinator.client import flows, options
+from coordinator.client import administration, flows, options
 from coordinator.client.calls import Call
 from coordinator.client.clock import now_us as _now_us
 from coordinator.client.core import WITHDRAW_US_MAX, Core
@@ -27,6 +27,7 @@ from coordinator.client.errors import ConclaveError, NotFound, Unavailable
 from coordinator.client.flows import Flow, Grant
 from coordinator.client.lease import LeaseState
 from coordinator.client.links import Links
+from coordinator.consensus.membership import Member
 from coordinator.statemachine import commands
 
 CLOSE_US: Final = 2_000_000
@@ -385,9 +386,9 @@ class Client:
         return granted
 
     def directory(self) -> wire.Directory:
-        """Who is there, as the node that answers first says."""
+        """Who is there, as the nodes say that answer at once."""
         deadline_us = self._deadline_us(None)
-        found: wire.Directory = self._ask(lambda core: core.directory(_now_us(), deadline_us))
+        found: wire.Directory = self._run(lambda core: flows.directory(core, _now_us, deadline_us))
         return found
 
     def status(self) -> dict[str, wire.ReplicaReport | None]:
@@ -411,6 +412,58 @@ class Client:
             raise Unavailable(f"{node} does not answer")
         pid, deadline_us = report.pid, self._deadline_us(None)
         self._run(lambda core: flows.crash(core, _now_us, node, pid, deadline_us, act_for))
+
+    @property
+    def cluster_id(self) -> int:
+        """The identity of the cluster, once a node has told it; 0 before."""
+        return self._loop.core.routing.cluster if self._loop is not None else 0
+
+    # --- what an operator asks: it takes the right to administer ----------------------------------
+
+    def progress(self, *, act_for: str = "", timeout: float | None = None) -> wire.Progress:
+        """The membership, and how far each member has come, as the leader sees it. Raises Forbidden, Unavailable."""
+        deadline_us = self._deadline_us(timeout)
+        seen: wire.Progress = self._run(lambda core: administration.progress(core, _now_us, deadline_us, act_for))
+        return seen
+
+    def change(
+        self,
+        seen: wire.Progress,
+        voters: Sequence[Member],
+        learners: Sequence[Member] = (),
+        *,
+        act_for: str = "",
+        timeout: float | None = None,
+    ) -> int:
+        """Begin to make the membership what is said, where nobody has changed it since it was `seen`; the index of the
+        first configuration on the way, which is not committed yet: look at `progress` for that.
+
+        Whoever is new comes in as a learner first, and votes once it has caught up. Raises Refused, saying why.
+        """
+        deadline_us = self._deadline_us(timeout)
+        done: commands.Done = self._run(
+            lambda core: administration.change(core, _now_us, seen, voters, learners, deadline_us, act_for)
+        )
+        return done.index
+
+    def transfer(self, node: str, *, act_for: str = "", timeout: float | None = None) -> int:
+        """Hand the leadership to a node's replica, and wait until it leads; its term. Raises NotFound, Refused,
+        Unavailable."""
+        deadline_us = self._deadline_us(timeout)
+        term: int = self._run(lambda core: administration.transfer(core, _now_us, node, deadline_us, act_for))
+        return term
+
+    def step_down(self, *, act_for: str = "", timeout: float | None = None) -> str:
+        """Have the leader of now give up its leadership; its node."""
+        deadline_us = self._deadline_us(timeout)
+        node: str = self._run(lambda core: administration.step_down(core, _now_us, deadline_us, act_for))
+        return node
+
+    def compact(self, node: str, *, act_for: str = "", timeout: float | None = None) -> int:
+        """Have a node take a snapshot now and cut its log behind it; the index. Raises NotFound, Refused."""
+        deadline_us = self._deadline_us(timeout)
+        done: commands.Done = self._run(lambda core: administration.compact(core, _now_us, node, deadline_us, act_for))
+        return done.index
 
     def close(self) -> None:
         """End this client's sessions, and with them what they hold."""

@@ -19,7 +19,7 @@ from __future__ import annotations
 from enum import Enum
 from typing import Any, NamedTuple, Protocol
 
-from coordinator.consensus.membership import Configuration
+from coordinator.consensus.membership import Change, Configuration
 
 
 class Role(Enum):
@@ -87,6 +87,18 @@ class ConfirmedRead(NamedTuple):
     read_index: int
 
 
+class Standing(NamedTuple):
+    """How far one member has come, as the leader counts it. `state`: "leader", or as etcd names a follower's.
+    `heard_at_us` None: not heard in this leadership. The last two: of the snapshot that it is being sent, in bytes."""
+
+    replica: int
+    match: int
+    state: str
+    heard_at_us: int | None
+    snapshot_acked: int
+    snapshot_size: int
+
+
 class Engine(Protocol):
     """A replica of one log. Times are integer microseconds of one monotonic clock, handed in; they never go back."""
 
@@ -142,6 +154,19 @@ class Engine(Protocol):
     def term_at(self, index: int) -> int: ...
     def compact(self, snapshot: Snapshot, keep_from: int) -> None: ...
     def take_reads(self) -> list[ConfirmedRead]: ...
+
+    # What an operator asks:
+    @property
+    def configuration_index(self) -> int: ...
+    @property
+    def promote_lag_max(self) -> int: ...
+    @property
+    def quorum_us(self) -> int: ...
+    def standing(self, now_us: int) -> list[Standing]: ...
+    def change(self, change: Change, now_us: int) -> int: ...
+    def transfer(self, target: int, now_us: int) -> bool: ...
+    def best_successor(self, now_us: int, *, but: int = 0) -> int | None: ...
+    def captured(self) -> tuple[Snapshot | None, Committed]: ...
     def step_down(self, now_us: int) -> None: ...
     def doubt(self, in_doubt: bool) -> None: ...
     def disk_took(self, took_us: int, now_us: int) -> None: ...

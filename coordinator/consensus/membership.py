@@ -62,8 +62,8 @@ class Configuration(_Sides):
 
     @cached_property
     def has_witness(self) -> bool:
-        """Is there a voter without a state machine, on either side?"""
-        return len(self.full_voter_ids) < len(self.voter_ids)
+        """Is there a member without a state machine, a learner even?"""
+        return any(member.witness for member in self.members)
 
     @cached_property
     def highest_priority(self) -> int:

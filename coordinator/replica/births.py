@@ -8,11 +8,13 @@ Every journal begins with the same two committed entries, the configuration and 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import os
 import secrets
 import shutil
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 from coordinator import wire
 from coordinator.consensus.engine import HardState
@@ -32,7 +34,19 @@ class AlreadyBorn(Exception):
     """There are nodes here already; nothing forms anew beside them."""
 
 
-def first_log(cluster: int, cluster_name: str, epoch: int, members: list[Member], web_token: wire.Token) -> StoredLog:
+class WebToken(NamedTuple):
+    """What the log keeps of the web tier's token, which is the first of every cluster."""
+
+    token_id: str
+    key: bytes
+
+    def __repr__(self) -> str:
+        return f"WebToken({self.token_id!r})"
+
+
+def first_log(
+    cluster: int, cluster_name: str, epoch: int, members: list[Member], web_token: wire.Token | WebToken
+) -> StoredLog:
     """What every journal of a new cluster holds."""
     genesis = Genesis(
         cluster,
@@ -43,6 +57,13 @@ def first_log(cluster: int, cluster_name: str, epoch: int, members: list[Member]
     )
     entries = [encode_configuration(Configuration(tuple(members))), COMMAND_PREFIX + encode_node_entry(genesis)]
     return StoredLog(HardState(FIRST_TERM, 0, len(entries)), [FIRST_TERM] * len(entries), entries)
+
+
+def fingerprint(web_token: WebToken) -> str:
+    """How this node begins a log: with which web token, and in what bytes. Two nodes of the same fingerprint make the
+    same first entries from the same document."""
+    sample = first_log(1, "sample", 1, [Member(1, "sample", "", 1)], web_token)
+    return hashlib.blake2b(wire.encode(sample.entries), digest_size=16).hexdigest()
 
 
 def create(nodes_directory: Path, nodes: list[str], cluster_name: str, web_token: wire.Token) -> int:

@@ -11,10 +11,16 @@ from typing import Any
 
 from celery import bootsteps
 
+from coordinator.replica import tasks
 from coordinator.replica.directory import DirectoryHeld
 from coordinator.replica.host import Host, HostSettings, JournalDamaged
 
 logger = logging.getLogger(__name__)
+
+
+def queue_of(node: str) -> str:
+    """The queue of a node's own tasks."""
+    return f"conclave.node.{node}"
 
 
 class NodeStep(bootsteps.StartStopStep):  # type: ignore[misc]
@@ -31,17 +37,28 @@ class NodeStep(bootsteps.StartStopStep):  # type: ignore[misc]
     def create(self, worker: Any) -> None:
         if worker.pool_cls.__module__.rpartition(".")[2] != "solo":
             raise SystemExit(f"a worker that hosts a node takes --pool solo, got {worker.pool_cls.__module__}")
+        settings = type(self).settings()
+        others = set(worker.app.amqp.queues.consume_from) - {queue_of(settings.node)}
+        if others:
+            raise SystemExit(
+                f"a worker that hosts a node takes that node's own tasks alone, -Q {queue_of(settings.node)}; "
+                f"got {', '.join(sorted(others))}"
+            )
         try:
-            self._host = Host(type(self).settings())
+            self._host = Host(settings)
         except (DirectoryHeld, JournalDamaged, OSError) as error:
             raise SystemExit(f"this worker can not host its node: {error}") from error
 
     def start(self, worker: Any) -> None:
         assert self._host is not None, "create comes before start"
         self._host.start()
+        tasks.hosts(self._host)
 
     def stop(self, worker: Any) -> None:
         if self._host is not None:
             self._host.stop()
 
-    terminate = stop
+    def terminate(self, worker: Any) -> None:
+        """The worker is to end at once: others notice, and elect."""
+        if self._host is not None:
+            self._host.stop(hand_over=False)

@@ -6,6 +6,7 @@ not outlive a journal that failed, because what is on disk is then unknown (DESI
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import logging
 import os
@@ -20,12 +21,16 @@ from pathlib import Path
 from random import Random
 from typing import Final, NamedTuple, NoReturn
 
+from coordinator import orders
 from coordinator.consensus.raft.core import Raft
 from coordinator.consensus.raft.log import Log
 from coordinator.consensus.raft.options import Options
+from coordinator.replica.births import WebToken
 from coordinator.replica.directory import NodeDirectory
 from coordinator.replica.exporter import NodeCollector, registry_of
+from coordinator.replica.intents import Intents
 from coordinator.replica.journal import JournalDamaged, SqliteJournal, StoredReplica
+from coordinator.replica.lifecycle import Lifecycle
 from coordinator.replica.mailbox import RedisBus
 from coordinator.replica.metrics_server import MetricsAddress, MetricsServer
 from coordinator.replica.ports import JournalFailed
@@ -44,6 +49,8 @@ the turn."""
 TURN_US_MAX: Final = 20_000
 """Between two turns at the most, whatever comes: a longer time is a stall (`leases.py`)."""
 JOIN_S_MAX: Final = 3.0
+HAND_OVER_S_MAX: Final = 1.5
+"""How long a node that is to end tries to hand its leaderships over: two tries."""
 EXIT_JOURNAL: Final = 74
 """Status of a process that ended because its journal failed (EX_IOERR)."""
 EXIT_DEFECT: Final = 70
@@ -68,6 +75,10 @@ class HostSettings(NamedTuple):
     faults_allowed: bool
     greet: Callable[[], None]
     options: Options = Options()
+    web_token: WebToken | None = None
+    """For the birth of new clusters; a node without it takes part in none."""
+    backups: Path | None = None
+    """Where backups are put; None: beside the journal."""
     metrics: MetricsAddress | None = None
     """Where `/metrics` is served; None: nowhere."""
 
@@ -102,13 +113,15 @@ class Host:
             greet=settings.greet,
             drops=drops,
         )
-        replicas = [self._load(stored) for stored in self._journal.replicas()]
+        stopped = self._journal.resting()
+        resting = [stored for stored in self._journal.replicas() if stored.replica in stopped]
+        replicas = [self._load(stored) for stored in self._journal.replicas() if stored.replica not in stopped]
         identity = Identity(
             settings.node,
             os.getpid(),
             secrets.randbits(48),
             settings.faults_allowed,
-            "" if replicas else WAITING_FOR,
+            WAITING_FOR,
         )
         self._turn = Turn(
             identity,
@@ -120,11 +133,22 @@ class Host:
             clock=self._clock,
             drops=drops,
         )
-        self._wake_reader, self._wake_writer = os.pipe()
+        self._wake_reader, self._wake_writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self.intents = Intents(self._wake)
+        self.lifecycle = Lifecycle(
+            self._turn,
+            self._journal,
+            self.intents,
+            load=self._load,
+            stopped=resting,
+            backups=settings.backups or settings.directory / "backups",
+            web_token=settings.web_token,
+        )
         self._stopping = threading.Event()
+        self._hand_over_until_us = 0
         self._thread = threading.Thread(target=self._run, name=f"conclave-{settings.node}", daemon=True)
         self._metrics = self._metrics_server()
-        if not replicas:
+        if not (replicas or resting):
             logger.warning("%s waits: %s", settings.node, WAITING_FOR)
 
     def _load(self, stored: StoredReplica) -> Replica:
@@ -145,6 +169,20 @@ class Host:
         return Replica(
             stored.cluster, stored.cluster_name, stored.replica, engine, machine, now_us, stopped=log.stopped
         )
+
+    @property
+    def node(self) -> str:
+        return self._settings.node
+
+    @property
+    def order_key(self) -> bytes:
+        """What signs orders that come through Celery's broker."""
+        return orders.key_of(self._settings.peer_key)
+
+    @property
+    def journal_identity(self) -> int:
+        """Random, made with the journal: a new disk is a new node, whatever its name."""
+        return self._journal.node_identity
 
     def _metrics_server(self) -> MetricsServer | None:
         """A node that can not be measured is still a node: a port in use costs its figures alone."""
@@ -169,13 +207,24 @@ class Host:
         if self._metrics is not None:
             self._metrics.start()
 
-    def stop(self) -> None:
-        """End the loop at the end of its turn. What is journaled stays; what is not was never promised."""
+    def _wake(self) -> None:
+        """Have the loop begin its next turn; from any thread."""
+        with contextlib.suppress(BlockingIOError):  # Full: it is being woken already.
+            os.write(self._wake_writer, b"\0")
+
+    def stop(self, *, hand_over: bool = True) -> None:
+        """End the loop at the end of its turn. What is journaled stays; what is not was never promised.
+
+        `hand_over`: first let others take over what this node leads, for up to HAND_OVER_S_MAX, so that nobody who asks
+        meanwhile waits for an election.
+        """
         if self._metrics is not None:
             self._metrics.stop()
             self._metrics = None
+        if hand_over:
+            self._hand_over_until_us = self._clock.now_us() + int(HAND_OVER_S_MAX * 1e6)
         self._stopping.set()
-        os.write(self._wake_writer, b"\0")
+        self._wake()
         if self._thread.is_alive():
             self._thread.join(JOIN_S_MAX)
 
@@ -191,18 +240,26 @@ class Host:
     def _loop(self) -> None:
         now_us, bus = self._clock.now_us, self._bus
         due_us = now_us()
-        is_asked = False
-        while not self._stopping.is_set():
+        has_work = False
+        while not self._is_over():
             bus.keep(now_us())
-            if is_asked or now_us() >= due_us:
+            if has_work or self._stopping.is_set() or now_us() >= due_us:
+                self.lifecycle.run(now_us())
                 outcome = self._turn.run()
                 if outcome.crash:
                     logger.warning("%s ends at an operator's word (fault injection)", self._settings.node)
                     os.kill(os.getpid(), signal.SIGKILL)
                 due_us = min(outcome.deadline_us, now_us() + TURN_US_MAX)
-            is_asked = bus.wait(self._wake_reader, due_us - now_us())
+            has_work = bus.wait(self._wake_reader, due_us - now_us())
         self._journal.close()
         self._directory.release()
+
+    def _is_over(self) -> bool:
+        """Is it time to end: asked to, and nothing left that this node leads and another could, or no time for it?"""
+        if not self._stopping.is_set():
+            return False
+        now_us = self._clock.now_us()
+        return now_us >= self._hand_over_until_us or not self.lifecycle.hand_over_all(now_us)
 
 
 def _end(status: int, message: str) -> NoReturn:

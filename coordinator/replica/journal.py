@@ -12,6 +12,8 @@ import hashlib
 import secrets
 import sqlite3
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -52,6 +54,14 @@ CREATE TABLE snapshots (
 CREATE TABLE epochs (cluster_name TEXT PRIMARY KEY, epoch INTEGER NOT NULL) WITHOUT ROWID;
 """
 
+_LATER_TABLES: Final = """
+CREATE TABLE IF NOT EXISTS tombstones (
+    replica INTEGER PRIMARY KEY, cluster INTEGER NOT NULL, cluster_name TEXT NOT NULL, why TEXT NOT NULL
+);
+CREATE TABLE IF NOT EXISTS resting (replica INTEGER PRIMARY KEY);
+CREATE TABLE IF NOT EXISTS requests (request TEXT PRIMARY KEY, replica INTEGER NOT NULL) WITHOUT ROWID;
+"""
+"""Not in the journals that were made first. An earlier version of this module does not miss them."""
 _STOPPED: Final = (
     "CREATE TABLE IF NOT EXISTS stopped (replica INTEGER PRIMARY KEY, reason TEXT NOT NULL, checksum BLOB NOT NULL)"
 )
@@ -63,6 +73,10 @@ _bodies = msgspec.msgpack.Decoder(tuple[list[int], list[bytes]])
 
 class JournalDamaged(Exception):
     """The journal holds something that its checksum denies, or lacks something. Names the row."""
+
+
+class IdentityRetired(Exception):
+    """A replica of this identity was removed from this node."""
 
 
 class StoredReplica(NamedTuple):
@@ -116,6 +130,8 @@ class SqliteJournal:
         stored = dict(self._db.execute("SELECT key, value FROM meta"))
         if stored.get("format") != str(FORMAT):
             raise JournalDamaged(f"{self._path}: expected format {FORMAT}, got {stored.get('format')}")
+        for statement in _LATER_TABLES.strip().split(";\n"):
+            self._db.execute(statement)
         self.node_identity = int(stored["node"])
         """Random, made with the journal: a new disk is a new node, whatever its name."""
 
@@ -212,6 +228,23 @@ class SqliteJournal:
         row = self._db.execute("SELECT epoch FROM epochs WHERE cluster_name = ?", (cluster_name,)).fetchone()
         return row[0] if row else None
 
+    def epochs(self) -> dict[str, int]:
+        """The highest restore epoch of each cluster name that this node ever knew."""
+        return dict(self._db.execute("SELECT cluster_name, epoch FROM epochs").fetchall())
+
+    def resting(self) -> set[int]:
+        """Replicas that are not to take part until they are started again."""
+        return {row[0] for row in self._db.execute("SELECT replica FROM resting")}
+
+    def tombstones(self) -> dict[int, str]:
+        """Replicas that were removed, and why. Their identities never come back."""
+        return dict(self._db.execute("SELECT replica, why FROM tombstones").fetchall())
+
+    def replica_of_request(self, request: str) -> int | None:
+        """The replica that was admitted for `request`, removed since or not; None where there was none."""
+        row = self._db.execute("SELECT replica FROM requests WHERE request = ?", (request,)).fetchone()
+        return row[0] if row else None
+
     # --- writing ----------------------------------------------------------------------------------
 
     def commit(self, writes: list[Write]) -> None:
@@ -301,18 +334,80 @@ class SqliteJournal:
             execute("DELETE FROM batches WHERE replica = ?", (replica,))
             self._last_index[replica] = head.offset
 
-    def admit(self, replica: StoredReplica, epoch: int, log: StoredLog) -> None:
-        """Write the first state of a new replica, at its birth."""
-        self._db.execute("BEGIN IMMEDIATE")
-        self._db.execute("INSERT INTO replicas VALUES (?, ?, ?)", replica)
+    def admit(self, replica: StoredReplica, epoch: int | None, log: StoredLog, request: str = "") -> None:
+        """Write the first state of a new replica: at its birth, or empty (`epoch` None: not known yet). `request`: of
+        whoever asked for it. Raises JournalFailed; IdentityRetired for one that was removed."""
+        if replica.replica in self.tombstones():
+            raise IdentityRetired(f"{self._path}: replica {replica.replica:x} was removed and does not come back")
+        with self._transaction():
+            self._db.execute("INSERT INTO replicas VALUES (?, ?, ?)", replica)
+            if request:
+                self._db.execute("INSERT INTO requests VALUES (?, ?)", (request, replica.replica))
+            self._begin_log(replica, epoch, log)
+
+    def form(self, replica: StoredReplica, epoch: int, log: StoredLog) -> None:
+        """Write the first log of a replica that was admitted empty. Raises JournalFailed."""
+        with self._transaction():
+            assert not self._db.execute("SELECT 1 FROM batches WHERE replica = ?", (replica.replica,)).fetchone()
+            assert not self._db.execute("SELECT 1 FROM heads WHERE replica = ?", (replica.replica,)).fetchone()
+            self._begin_log(replica, epoch, log)
+
+    def _begin_log(self, replica: StoredReplica, epoch: int | None, log: StoredLog) -> None:
+        if epoch is not None:
+            self._put_epoch(replica.cluster_name, epoch)
+        if log.entries:
+            self._insert(replica.replica, 1, log.terms, log.entries)
+        self._put_hard_state(replica.replica, log.hard_state)
+
+    def _put_epoch(self, cluster_name: str, epoch: int) -> None:
         self._db.execute(
             "INSERT INTO epochs VALUES (?, ?) "
             "ON CONFLICT (cluster_name) DO UPDATE SET epoch = max(epoch, excluded.epoch)",
-            (replica.cluster_name, epoch),
+            (cluster_name, epoch),
         )
-        self._insert(replica.replica, 1, log.terms, log.entries)
-        self._put_hard_state(replica.replica, log.hard_state)
-        self._db.execute("COMMIT")
+
+    def mark_resting(self, replica: int, *, resting: bool) -> None:
+        """Whether the replica is to take part after a restart. Raises JournalFailed."""
+        with self._transaction():
+            self._db.execute("DELETE FROM resting WHERE replica = ?", (replica,))
+            if resting:
+                self._db.execute("INSERT INTO resting VALUES (?)", (replica,))
+
+    def retire(self, replica: StoredReplica, epoch: int | None, why: str) -> None:
+        """Delete a replica and keep its tombstone, and the epoch of its cluster's name. Its log and its snapshot, which
+        may be large, are left for `sweep`. Raises JournalFailed."""
+        with self._transaction():
+            self._db.execute("INSERT OR REPLACE INTO tombstones VALUES (?, ?, ?, ?)", (*replica, why))
+            for table in ("replicas", "hard_states", "heads", "stopped", "resting"):
+                self._db.execute(f"DELETE FROM {table} WHERE replica = ?", (replica.replica,))  # noqa: S608
+            if epoch is not None:
+                self._put_epoch(replica.cluster_name, epoch)
+        self._last_index.pop(replica.replica, None)
+        self._hard_states.pop(replica.replica, None)
+
+    def sweep(self, rows_max: int) -> bool:
+        """Delete some of what removed replicas left behind; True while there may be more. Raises JournalFailed."""
+        left = rows_max
+        with self._transaction():
+            for table, key in (("snapshots", "part"), ("batches", "first_index")):
+                gone = self._db.execute(
+                    f"SELECT replica, {key} FROM {table} "  # noqa: S608 - names of our own
+                    "WHERE replica IN (SELECT replica FROM tombstones) LIMIT ?",
+                    (left,),
+                ).fetchall()
+                self._db.executemany(f"DELETE FROM {table} WHERE replica = ? AND {key} = ?", gone)  # noqa: S608
+                left -= len(gone)
+        return left == 0
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """All of it or nothing. Whatever goes wrong is final, as in `commit`."""
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            yield
+            self._db.execute("COMMIT")
+        except sqlite3.Error as error:
+            raise JournalFailed(f"{self._path}: {error}") from error
 
 
 def _checksum(*fields: Any) -> bytes:

@@ -103,6 +103,8 @@ class Replica:
     ) -> None:
         """`stopped`: why it takes no part, as the journal says; "" where it does."""
         self.compaction = compaction or Compaction()
+        self.snapshot_wanted = 0
+        """An operator wants a snapshot at this index or later."""
         self.stopped = stopped
         self._stopping = ""
         self.comparison = Comparison(replica)
@@ -143,6 +145,11 @@ class Replica:
     @property
     def configuration(self) -> Configuration:
         return self.engine.configuration
+
+    @property
+    def snapshot_index(self) -> int:
+        """Of the last snapshot, on disk or about to be."""
+        return self._snapshot_index if self._taken is None else self._taken.last_index
 
     @property
     def leader_node(self) -> str:
@@ -219,10 +226,14 @@ class Replica:
 
     def hear_digest(self, sender: int, said: wire.StateDigest) -> None:
         """Another replica says what its state is after an entry; it is told this one's, where it asks."""
+        if said.version != snapshot.VERSION:
+            return  # Other bytes for the same state.
         self.comparison.hear(sender, said.at, said.digest)
         own = self.comparison.own(said.at)
         if said.wanted and own is not None:
-            self._answers_to_peers.append(Outgoing(sender, wire.StateDigest(said.at, own, wanted=False)))
+            self._answers_to_peers.append(
+                Outgoing(sender, wire.StateDigest(snapshot.VERSION, said.at, own, wanted=False))
+            )
 
     @staticmethod
     def _refuse(caller: Caller, request_id: int, answers: Answers, code: str, message: str) -> None:
@@ -299,7 +310,10 @@ class Replica:
         others = [m.replica for m in self.configuration.members if not m.witness and m.replica != self.replica]
         due = self.comparison.due(others, now_us)
         if due is not None:
-            words += [Outgoing(other, wire.StateDigest(due.at, due.digest, wanted=True)) for other in due.receivers]
+            words += [
+                Outgoing(other, wire.StateDigest(snapshot.VERSION, due.at, due.digest, wanted=True))
+                for other in due.receivers
+            ]
         return words
 
     def _begin_reads(self, answers: Answers) -> None:
@@ -405,7 +419,9 @@ class Replica:
         of the journal takes it, and then the log is cut. A witness cuts off what every full voter has."""
         engine = self.engine
         index = min(engine.applied_index, engine.settled) if engine.is_witness else engine.applied_index
-        if index - self._snapshot_index >= self.compaction.snapshot_entries and not self.comparison.is_in_doubt:
+        due = index - self._snapshot_index >= self.compaction.snapshot_entries
+        wanted = self.snapshot_index < self.snapshot_wanted <= index
+        if (due or wanted) and (engine.is_witness or self.comparison.may_keep):
             configuration = engine.configuration_at(index)
             data = b"" if engine.is_witness else self._dump()
             self._taken = Snapshot(index, engine.term_at(index), configuration, data)

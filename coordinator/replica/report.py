@@ -14,6 +14,7 @@ from coordinator.replica.replica import Replica
 from coordinator.statemachine.commands import Entry, ExpireSessions
 
 WAITING: Final = "waiting"
+WAITING_FOR_LOG: Final = "its replica is new, and waits for a leader to add it and to send it the log"
 DIGEST_BYTES_MAX: Final = 256 * 1024
 """About how much state a status hashes at the most: it must not hold the turn."""
 _ITEM_BYTES: Final = 128
@@ -52,7 +53,7 @@ def replica_report(
         commit_index=engine.commit_index,
         applied_index=engine.applied_index,
         digest=machine.digest() if digest and size <= DIGEST_BYTES_MAX else "",
-        waiting_for=replica.waits_for,
+        waiting_for=replica.waits_for or ("" if replica.configuration.members else WAITING_FOR_LOG),
         voters=tuple(member.node for member in replica.configuration.voters),
         drops=dict(drops),
         faults_allowed=identity.faults_allowed,
@@ -62,7 +63,7 @@ def replica_report(
 def _role(replica: Replica) -> str:
     engine = replica.engine
     role: Role = engine.role
-    if replica.stopped:
+    if replica.stopped or not replica.configuration.members:
         return WAITING
     if role is Role.FOLLOWER and engine.is_witness:
         return "witness"
@@ -71,7 +72,9 @@ def _role(replica: Replica) -> str:
     return str(role.value)
 
 
-def waiting_report(identity: Identity, cluster_name: str, drops: Mapping[str, int]) -> wire.ReplicaReport:
+def waiting_report(
+    identity: Identity, cluster_name: str, drops: Mapping[str, int], waiting_for: str = ""
+) -> wire.ReplicaReport:
     """Of a node that hosts no replica of the cluster."""
     return wire.ReplicaReport(
         node=identity.node,
@@ -87,7 +90,7 @@ def waiting_report(identity: Identity, cluster_name: str, drops: Mapping[str, in
         commit_index=0,
         applied_index=0,
         digest="",
-        waiting_for=identity.waiting_for,
+        waiting_for=waiting_for or identity.waiting_for,
         voters=(),
         drops=dict(drops),
         faults_allowed=identity.faults_allowed,
@@ -100,6 +103,8 @@ def directory(request_id: int, node: str, replicas: Iterable[Replica]) -> wire.D
     clusters = []
     for replica in replicas:
         members = replica.configuration.members
+        if not members:
+            continue  # It is nobody yet, and knows of no cluster but the name that it is to be of.
         addresses.update((member.node, member.address) for member in members)
         clusters.append(
             wire.ClusterEntry(

@@ -15,15 +15,16 @@ from typing import Final, NamedTuple
 
 from coordinator import wire
 from coordinator.consensus.engine import Outgoing, Ready
+from coordinator.replica import operations
 from coordinator.replica.callers import Answers, Caller
 from coordinator.replica.feed import Feed
 from coordinator.replica.ingress import Asked, Ingress, Refused
 from coordinator.replica.meters import NodeMeters
 from coordinator.replica.ports import Bus, Clock, Inbound, Journal, Outbound
 from coordinator.replica.replica import Replica
-from coordinator.replica.report import Identity, directory, replica_report, waiting_report
+from coordinator.replica.report import WAITING_FOR_LOG, Identity, directory, replica_report, waiting_report
 from coordinator.replica.round_trips import RoundTrips
-from coordinator.statemachine.commands import ADMINISTER, FORBIDDEN, INVALID, Done, Failure
+from coordinator.statemachine.commands import FORBIDDEN, INVALID, Done, Failure
 from coordinator.wire import Channels, PeerMessage, Refusal, WireError
 
 PACKET_BYTES_TARGET: Final = 2 * 1024 * 1024
@@ -169,6 +170,8 @@ class Turn:
             return Refusal(wire.REFUSED_WAITING, self.identity.waiting_for, self.identity.pid)
         if all(replica.engine.is_witness for replica in self.replicas.values()):
             return Refusal(wire.REFUSED_WAITING, WITNESS, self.identity.pid)
+        if not any(replica.machine.cluster_id for replica in self.replicas.values()):
+            return Refusal(wire.REFUSED_WAITING, WAITING_FOR_LOG, self.identity.pid)
         return Refusal(wire.REFUSED_TOKEN, f"{self.identity.node} knows no such token (yet)", self.identity.pid)
 
     def _ask(self, caller: Caller, request: wire.Request, now_us: int) -> None:
@@ -189,28 +192,25 @@ class Turn:
                     answers.add(caller, wire.NotLeader(request.id, ""))
                 elif isinstance(request, wire.CrashRequest):
                     answers.add(caller, wire.Answer(request.id, self._may_crash(replica, caller, request)))
-                else:
+                elif isinstance(
+                    request, (wire.CommandRequest, wire.QueryRequest, wire.KeepAliveRequest, wire.ConfirmRequest)
+                ):
                     replica.ask(caller, request, answers, now_us)
+                else:
+                    answers.add(caller, operations.answer(self.identity.node, replica, caller, request, now_us))
         return None
 
     def _status(self, cluster_name: str) -> wire.ReplicaReport:
         for replica in self.replicas.values():
             if replica.cluster_name == cluster_name:
                 return replica_report(self.identity, replica, self.drops, digest=True)
-        return waiting_report(self.identity, cluster_name, self.drops)
+        why = f"it hosts no replica of cluster {cluster_name!r}" if self.replicas else ""
+        return waiting_report(self.identity, cluster_name, self.drops, why)
 
     def _may_crash(self, replica: Replica, caller: Caller, request: wire.CrashRequest) -> Done | Failure:
         if not self.identity.faults_allowed:
             return Failure(FORBIDDEN, "fault injection is off here (CONCLAVE_FAULTS)")
-        principals = replica.machine.principals
-        signer = principals.get(replica.principal_of(caller) or "")
-        principal = principals.get(request.act_for) if request.act_for else signer
-        if (
-            signer is None
-            or principal is None
-            or (request.act_for and not signer.act_for)
-            or not principal.may(ADMINISTER)
-        ):
+        if not operations.may_administer(replica, caller, request.act_for):
             return Failure(FORBIDDEN, "ending a node's process takes the right to administer")
         if request.pid != self.identity.pid:
             return Failure(INVALID, f"process {request.pid} was meant, and this is {self.identity.pid}")
@@ -220,7 +220,7 @@ class Turn:
     # --- the middle -------------------------------------------------------------------------------
 
     def _write(self, readies: list[tuple[Replica, Ready]]) -> int:
-        """How long the journal took, in microseconds."""
+        """How long the journal took, in microseconds; 0 where that says nothing of the disk."""
         wanted = [replica.write(ready) for replica, ready in readies]
         writes = [write for write in wanted if write is not None]
         if not writes:
@@ -232,6 +232,7 @@ class Turn:
         self.meters.commits.observe(took_us)
         if any(write.head is not None for write in writes):
             self.meters.snapshot_commits.observe(took_us)
+            return 0  # A snapshot takes its time on any disk: that is no stall.
         return took_us
 
     # --- out --------------------------------------------------------------------------------------

@@ -25,6 +25,7 @@ VALUE_BYTES_MAX: Final = 1_048_576
 LIST_LIMIT_MAX: Final = 1_000
 ANY_ACQUISITION: Final = -1
 KEY_BYTES: Final = 32
+WANTED_BYTES_MAX: Final = 16 * 1024
 TOKEN_ID: Final = re.compile(r"[0-9a-f]{16}")
 
 READ: Final = "read"
@@ -134,6 +135,14 @@ class RemoveToken(_Struct, tag=11, frozen=True):
     token_id: str
 
 
+class SetWantedMembership(_Struct, tag=60, frozen=True):
+    """The wanted membership of this cluster, as its administrators last said it, for whoever makes it so. `generation`
+    is one above the one that the log holds; `wanted` is opaque here. Said again, it changes nothing."""
+
+    generation: int
+    wanted: bytes
+
+
 ClientOp = (
     OpenSession
     | CloseSession
@@ -146,6 +155,7 @@ ClientOp = (
     | RemovePrincipal
     | AddToken
     | RemoveToken
+    | SetWantedMembership
 )
 
 
@@ -251,7 +261,21 @@ class ListPrincipals(_Struct, tag=8, frozen=True):
     limit: int = 100
 
 
-Query = GetKey | GetLock | ListLocks | AwaitGrant | GetSession | GetToken | GetPrincipal | ListPrincipals
+class GetWantedMembership(_Struct, tag=60, frozen=True):
+    """The wanted membership that the log holds, and its generation."""
+
+
+Query = (
+    GetKey
+    | GetLock
+    | ListLocks
+    | AwaitGrant
+    | GetSession
+    | GetToken
+    | GetPrincipal
+    | ListPrincipals
+    | GetWantedMembership
+)
 
 
 # --- results --------------------------------------------------------------------------------------
@@ -360,6 +384,13 @@ class Failure(_Struct, tag=14, frozen=True):
     message: str
 
 
+class WantedMembershipView(_Struct, tag=60, frozen=True):
+    """`generation` 0: nobody has said yet what is wanted."""
+
+    generation: int
+    wanted: bytes
+
+
 Result = (
     SessionOpened
     | Granted
@@ -374,6 +405,7 @@ Result = (
     | TokenView
     | PrincipalView
     | PrincipalList
+    | WantedMembershipView
     | Failure
 )
 
@@ -388,6 +420,8 @@ BUSY: Final = "busy"
 """This copy was not applied; ask again, under the same number."""
 FULL: Final = "full"
 """Not applied: the cluster has as many of these as it may have."""
+REFUSED: Final = "refused"
+"""Not done, as the cluster is now; the message says what stands in the way."""
 CANCELLED: Final = "cancelled"
 """The request's own cancel came first (history 12)."""
 ACKNOWLEDGED: Final = "acknowledged"

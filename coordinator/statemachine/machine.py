@@ -40,6 +40,7 @@ from coordinator.statemachine.keys import Item
 from coordinator.statemachine.locks import Lock, fencing_token
 from coordinator.statemachine.rights import PREFIXES_MAX, PRINCIPALS_MAX, RIGHTS_FOR, TOKENS_MAX, Principal
 from coordinator.statemachine.sessions import RESULTS_MAX, Session
+from coordinator.statemachine.wanted import Wanted
 
 SESSIONS_MAX = 200_000
 WAITERS_MAX = 200_000
@@ -108,6 +109,7 @@ class Machine:
         self.key_bytes = 0
         self.events: list[Event] = []
         self.nonces: dict[tuple[str, bytes], int] = {}
+        self.wanted = Wanted()
 
     # --- apply ------------------------------------------------------------------------------------
 
@@ -400,6 +402,9 @@ class Machine:
                 return self._add_token(index, asker, op)
             case commands.RemoveToken():
                 return self._remove_token(index, asker, op)
+            case commands.SetWantedMembership():
+                self.wanted, answer = self.wanted.put(index, op)
+                return answer
         return Failure(commands.INVALID, f"{type(op).__name__} is not a client's command")
 
     def _set_principal(self, index: int, asker: Principal, op: commands.SetPrincipal) -> Result:
@@ -499,6 +504,8 @@ class Machine:
                 return self._view_session(principal, query.session, remaining_ms)
             case commands.GetToken() | commands.GetPrincipal() | commands.ListPrincipals():
                 return self._view_rights(principal, query)
+            case commands.GetWantedMembership():
+                return commands.WantedMembershipView(*self.wanted)
 
     def _view_session(self, principal: Principal, number: int, remaining_ms: Callable[[int], int]) -> Result:
         session = self._own(principal, number)

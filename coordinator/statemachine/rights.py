@@ -34,6 +34,8 @@ RIGHTS_FOR: Final[dict[type, tuple[str, ...]]] = {
     commands.GetToken: (ADMINISTER,),
     commands.GetPrincipal: (ADMINISTER,),
     commands.ListPrincipals: (ADMINISTER,),
+    commands.SetWantedMembership: (ADMINISTER,),
+    commands.GetWantedMembership: (ADMINISTER,),
 }
 """The rights of which each command and query takes one; (): every principal's, since it touches its own sessions alone.
 Letting go takes no right: whoever lost the right to lock must still be able to release."""

@@ -14,6 +14,7 @@ from coordinator.statemachine.keys import Item
 from coordinator.statemachine.locks import Lock
 from coordinator.statemachine.rights import Principal
 from coordinator.statemachine.sessions import Session
+from coordinator.statemachine.wanted import Wanted
 
 if TYPE_CHECKING:
     from coordinator.statemachine.machine import Machine
@@ -61,6 +62,7 @@ class _State(msgspec.Struct, frozen=True, array_like=True, gc=False):
     locks: list[_Lock]
     keys: list[tuple[str, bytes, int, int]]
     principals: list[_Principal]
+    wanted: tuple[int, bytes] = (0, b"")
 
 
 _states = msgspec.msgpack.Decoder(_State)
@@ -99,6 +101,7 @@ def dump(machine: Machine) -> bytes:
                 _Principal(p.name, p.rights, p.prefixes, p.act_for, sorted(p.tokens.items()))
                 for _, p in sorted(machine.principals.items())
             ],
+            (machine.wanted.generation, machine.wanted.wanted),
         )
     )
 
@@ -125,6 +128,7 @@ def load(machine: Machine, data: bytes) -> None:
         principal.tokens = dict(stored.tokens)
         machine.principals[stored.name] = principal
         machine.tokens.update((token_id, stored.name) for token_id in principal.tokens)
+    machine.wanted = Wanted(*state.wanted)
     machine.events = []
 
 

@@ -22,7 +22,7 @@ NODES = ("node1", "node2", "node3")
 AROUND_S = 0.5
 
 
-def web_client(installation: Installation, **options: float) -> Client:
+def web_client(installation: Installation, **options: object) -> Client:
     """A client as the web process has it: every right, and the answers of every node."""
     data = installation.data
     config = Config.model_construct(redis_url=installation.settings.get("REDIS_URL"))

@@ -63,7 +63,7 @@ def test_a_node_started_twice_refuses(installation: Installation) -> None:
     environment = installation.environment | {"CONCLAVE_NODE": "node2"}
     command = [sys.executable, "-m", "celery", "-A", "coordinator", "worker", "--pool", "solo", "-n", "second@conclave"]
     second = subprocess.run(
-        [*command, "--without-gossip", "--without-mingle", "-Q", "second"],
+        [*command, "--without-gossip", "--without-mingle"],
         cwd=PROJECT,
         env=environment,
         capture_output=True,
@@ -88,6 +88,22 @@ def test_a_node_hosts_under_the_solo_pool_alone(installation: Installation, tmp_
     )
     assert refused.returncode != 0
     assert "--pool solo" in refused.stderr + refused.stdout
+    assert not (installation.data.nodes / "node9").exists()
+
+
+def test_a_node_takes_its_own_tasks_alone(installation: Installation) -> None:
+    environment = installation.environment | {"CONCLAVE_NODE": "node9"}
+    refused = subprocess.run(
+        [sys.executable, "-m", "celery", "-A", "coordinator", "worker", "--pool", "solo", "-Q", "reports", "-n", "x@y"],
+        cwd=PROJECT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert refused.returncode != 0
+    assert "takes that node's own tasks alone, -Q conclave.node.node9; got reports" in refused.stderr + refused.stdout
     assert not (installation.data.nodes / "node9").exists()
 
 

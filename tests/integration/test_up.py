@@ -22,7 +22,7 @@ from tests.integration.waiting import eventually
 READY_S_BAR = 15.0
 BACK_AGAIN_S_MAX = RESTART_DELAY_S_MAX + 2.0
 EXIT_S_MAX = 10.0
-ALL_PARTS = {"redis", "node1", "node2", "node3", "web"}
+ALL_PARTS = {"redis", "node1", "node2", "node3", "web", "reconciler"}
 
 New = Callable[..., Installation]
 

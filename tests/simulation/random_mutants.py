@@ -25,7 +25,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from random import Random
 from types import CodeType, FunctionType, ModuleType
@@ -66,10 +66,12 @@ MEMORY_BYTES_MAX: Final = 6 << 30
 """A mutant that never ends may also never stop to grow."""
 DIE_SHARE_MIN: Final = 0.9
 """Of the mutants drawn, so many must die."""
+POLL_S: Final = 0.05
 ROOT: Final = Path(__file__).parents[2]
 STATE: Final = ROOT / "var" / "random-mutants"
 PAGE: Final = ROOT / "docs" / "survivors.md"
 WITHOUT_END: Final = "a run without end"
+UNSOUND: Final = "a seed that fails without any mutant"
 
 _SWAPPED: Final[dict[type[ast.cmpop], type[ast.cmpop]]] = {
     ast.Lt: ast.LtE,
@@ -147,6 +149,10 @@ def fates(points: list[Point], seeds: range, jobs: int, *, state: Path | None = 
         worker.start()
     try:
         for _ in left:
+            while results.empty():
+                if not any(worker.is_alive() for worker in workers) and results.empty():
+                    raise RuntimeError("the processes that judge have died without a word")
+                time.sleep(POLL_S)
             found = results.get()
             if isinstance(found, str):
                 raise RuntimeError(found)
@@ -196,12 +202,9 @@ def _work(points: list[Point], seeds: range, share: Any, tell: Callable[[Any], N
     arguments = ["-q", "-p", "no:cacheprovider", "-m", "not slow", "--timeout=0", *UNIT_TESTS]
     os.chdir(ROOT)
     judge = _Judge(points, seeds, share, tell)
-    try:
-        pytest.main(arguments, plugins=[judge])
-    except BaseException as error:  # noqa: BLE001 - whatever it is, the one who waits must hear of it
-        tell(f"{type(error).__name__}: {error}")
-    if not judge.began:
-        tell("the unit tests could not be collected")
+    pytest.main(arguments, plugins=[judge])
+    if judge.trouble:
+        tell(judge.trouble)
 
 
 class _Judge:
@@ -213,14 +216,18 @@ class _Judge:
         self._share = share
         self._tell = tell
         self._parent = os.getppid()
-        self.began = False
+        self.trouble = "the unit tests could not be collected"
 
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
-        self.began = True
-        entered = _control(session.items)
-        while (point := self._next()) is not None:
-            tests = [item for item in entered if (point.module, point.function) in entered[item]]
-            self._tell(_fate(point, tests, self._seeds))
+        self.trouble = ""
+        try:
+            entered = _control(session.items)
+            while (point := self._next()) is not None:
+                tests = [item for item in entered if (point.module, point.function) in entered[item]]
+                self._tell(_fate(point, tests, self._seeds))
+        except Exception as error:
+            self.trouble = str(error)
+            raise
         return True
 
     def _next(self) -> Point | None:
@@ -276,27 +283,42 @@ def _fate(point: Point, tests: list[pytest.Item], seeds: range) -> Fate:
         with planted(point):
             return next((f"unit test {item.name}" for item in tests if _fails(item)), None)
 
-    def ask_seeds() -> str | None:
-        with planted(point):
-            return next((found for seed in seeds if (found := _violation(seed)) is not None), None)
+    asker = os.getpid()
 
+    def ask_seeds() -> str | None:
+        found, seed = None, 0
+        with planted(point):
+            for seed in seeds:
+                if os.getppid() != asker:
+                    os._exit(1)  # Nobody listens any more.
+                found = _violation(seed)
+                if found is not None:
+                    break
+        if found is None:
+            return None
+        return f"{found if _violation(seed) is None else UNSOUND}@{seed}"
+
+    with planted(point):
+        pass  # It fits; else that is an error, and no crash of a child.
     by = _in_child(ask_tests, UNIT_CPU_S_MAX)
     if by is not None:
         return Fate(point, by, 0)
     by, _, seed = (_in_child(ask_seeds, None) or "").partition("@")
+    if by == UNSOUND:
+        raise RuntimeError(f"seed {seed} fails without any mutant")
     return Fate(point, by or None, int(seed or 0))
 
 
 def _violation(seed: int) -> str | None:
-    """What noticed something in this run, "@", and the seed."""
+    """What noticed something in this run; None where nothing did."""
     try:
         with _time_limit(SEED_CPU_S_MAX):
             violation = run_one(Order("raft", 5), seed).violation
     except _TooLong:
-        return f"{WITHOUT_END}@{seed}"
+        return WITHOUT_END
     except Exception as error:  # noqa: BLE001 - whatever it is, the mutant did not stay unseen
-        return f"{type(error).__name__}@{seed}"
-    return None if violation is None else f"{violation[0]}@{seed}"
+        return type(error).__name__
+    return None if violation is None else violation[0]
 
 
 def _in_child(work: Callable[[], str | None], cpu_s_max: int | None) -> str | None:
@@ -374,10 +396,22 @@ def _functions(module: ModuleType) -> dict[str, FunctionType]:
         if getattr(thing, "__module__", None) != module.__name__:
             continue
         for member in (thing, *(vars(thing).values() if isinstance(thing, type) else ())):
-            function = member.fget if isinstance(member, property) else getattr(member, "__func__", member)
+            function = _function_in(member)
             if isinstance(function, FunctionType) and function.__module__ == module.__name__:
                 found[function.__qualname__] = function
     return {name: found[name] for name in _definitions(module.__name__) if name in found}
+
+
+def _function_in(member: Any) -> Any:
+    """What a class holds under a name may wrap the function that is defined there."""
+    match member:
+        case property():
+            return member.fget
+        case cached_property():
+            return member.func
+        case staticmethod() | classmethod():
+            return member.__func__
+    return member
 
 
 @cache
@@ -415,6 +449,8 @@ _DROPPED: Final = (
 def _changes(definition: ast.FunctionDef) -> Iterator[tuple[int, str, int, int]]:
     """Each change that can be made: its line, what it is, which node, and which of the node's changes."""
     for at, (node, around) in enumerate(_changeable(definition)):
+        if node is definition.body[-1] and ast.unparse(node) in ("return", "return None"):
+            continue  # The end of a function returns that by itself.
         for variant in range(len(node.ops) if isinstance(node, ast.Compare) else 1):
             changed = copy.deepcopy(node)
             if not _change(changed, variant):

@@ -56,7 +56,7 @@ def _check_promotions(raft: Raft, change: Change, now_us: int) -> None:
         if lag > raft.options.promote_lag_entries_max:
             most = raft.options.promote_lag_entries_max
             raise ChangeRefused(f"{member.node} is not caught up: it lacks {lag} entries, at most {most}")
-        if raft.configuration.has_witness and not member.witness:
+        if not member.witness and (raft.settled or raft.configuration.has_witness):
             _check_settled(raft, member, progress.match)
 
 

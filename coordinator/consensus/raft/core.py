@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from random import Random
 
-from coordinator.consensus.engine import Committed, ConfirmedRead, HardState, Outgoing, Ready, Role, Snapshot
+from coordinator.consensus.engine import Committed, ConfirmedRead, HardState, Outgoing, Ready, Role, Snapshot, Standing
 from coordinator.consensus.entries import CONFIGURATION
 from coordinator.consensus.membership import Change, Configuration, decode_configuration
-from coordinator.consensus.raft import changes, elections, reads, replication, snapshots, transfer
+from coordinator.consensus.raft import changes, elections, reads, replication, snapshots, standing, transfer
 from coordinator.consensus.raft.log import Log
 from coordinator.consensus.raft.messages import (
     AppendEntries,
@@ -80,6 +80,10 @@ class Raft:
         self.led_since_us = 0
         self.settled = 0
         """Every full voter has the log up to there on disk. Kept in a cluster with witnesses only."""
+        self.doubt_seen_us: int | None = None
+        """When a leader in doubt was first seen to be that."""
+        self.campaigns = 0
+        """Campaigns since a leader was known."""
         self.is_witness = False
         """Has it no state machine?"""
         self.in_doubt = False
@@ -228,13 +232,44 @@ class Raft:
     def doubt(self, in_doubt: bool) -> None:
         """The host doubts its state machine, or no longer: this replica must not serve meanwhile."""
         self.in_doubt = in_doubt
+        if not in_doubt:
+            self.doubt_seen_us = None
 
     def disk_took(self, took_us: int, now_us: int) -> None:
         """The journal's last commit took so long. A leader whose disk stalls gives way (etcd#15247)."""
-        if took_us >= self.options.disk_stall_us:
+        if took_us >= self.options.disk_stall_us and now_us - self.led_since_us >= self.options.stall_pause_us:
             transfer.give_way(self, now_us)
 
     # --- what an operator asks --------------------------------------------------------------------
+
+    @property
+    def configuration_index(self) -> int:
+        """Where the configuration in force is in the log, or in the snapshot at its start; committed or not."""
+        return self.configurations[-1][0]
+
+    @property
+    def promote_lag_max(self) -> int:
+        """A learner that lacks more entries than this is not made a voter."""
+        return self.options.promote_lag_entries_max
+
+    @property
+    def quorum_us(self) -> int:
+        """A member that was not heard for so long does not count as answering."""
+        return self.options.election_timeout_us_min
+
+    def standing(self, now_us: int) -> list[Standing]:
+        """How far each member has come; nothing where this is no leader."""
+        return standing.of_members(self, now_us)
+
+    def captured(self) -> tuple[Snapshot | None, Committed]:
+        """The last snapshot, and the committed entries that have been applied behind it: together, the state."""
+        first_index = self.log.offset if self.snapshot is None else self.snapshot.last_index
+        terms, entries = self.log.slice(first_index + 1, self.applied, bytes_max=1 << 62)
+        return self.snapshot, Committed(first_index + 1, terms, entries)
+
+    def best_successor(self, now_us: int, *, but: int = 0) -> int | None:
+        """The other voter that answers and is furthest, to hand leadership to; never `but`."""
+        return standing.best_successor(self, now_us, but)
 
     def change(self, change: Change, now_us: int) -> int:
         """Begin a change of membership; the index of its first configuration. Raises ChangeRefused."""
@@ -375,9 +410,10 @@ class Raft:
 
     def note_kind(self) -> None:
         """A witness is one from before the configuration that names it (only witnesses begin behind a snapshot without
-        a state) until after the one that removes it: what it did not apply is nowhere in its state."""
+        a state), and for good, though it be removed or that entry cut off: what it did not apply, its state lacks."""
         without_state = self.snapshot is not None and not self.snapshot.data
-        self.is_witness = without_state or any(c.is_witness(self.replica) for _, c in self.configurations)
+        named = any(c.is_witness(self.replica) for _, c in self.configurations)
+        self.is_witness = self.is_witness or without_state or named
 
     def note_contact(self, progress: Progress, number: int, now_us: int) -> None:
         """A follower has answered round `number`."""

@@ -90,6 +90,7 @@ def become_follower(raft: Raft, term: int, leader: int, now_us: int) -> None:
     raft.leader = leader
     raft.votes = {}
     if leader != _NOBODY:
+        raft.campaigns = 0
         raft.heard_at_us = now_us
     elif not raft.options.lease_reads:
         raft.heard_at_us = None  # Else the lease of a leader that it answered rests on it, whatever term it hears of.
@@ -100,7 +101,9 @@ def become_follower(raft: Raft, term: int, leader: int, now_us: int) -> None:
 def on_timeout_now(raft: Raft, sender: int, message: TimeoutNow, now_us: int) -> None:
     """The leader hands over (thesis, section 3.10): campaign at once, and without asking first."""
     asked_by_leader = raft.role is Role.FOLLOWER and (sender, message.term) == (raft.leader, raft.term)
-    if asked_by_leader and raft.is_voter and raft.is_fit:
+    # A full voter in doubt takes over from a witness: it, at least, can change the membership where an operator asks.
+    may_lead = raft.is_fit or (not raft.is_witness and raft.configuration.is_witness(sender))
+    if asked_by_leader and raft.is_voter and may_lead:
         raft.campaign_reason = REASON_TRANSFER
         _campaign(raft, now_us, pre=False)
 
@@ -141,13 +144,24 @@ def _campaign(raft: Raft, now_us: int, *, pre: bool) -> None:
         raft.vote = raft.replica
     raft.votes = {raft.replica: True}
     options = raft.options
-    raft.election_due_us = now_us + raft.random.randrange(options.campaign_us_min, options.campaign_us_max)
+    wait_us = raft.random.randrange(options.campaign_us_min, options.campaign_us_max)
+    raft.election_due_us = now_us + _lengthened(raft, wait_us)
     if _count(raft, now_us):
         return
     term = raft.term + 1 if pre else raft.term
     asked_to = raft.campaign_reason == REASON_TRANSFER
     request = VoteRequest(term, raft.log.last_index, raft.log.last_term, pre, raft.campaign, asked_to)
     raft.late += [Outgoing(voter, request) for voter in raft.configuration.voter_ids if voter != raft.replica]
+
+
+def _lengthened(raft: Raft, wait_us: int) -> int:
+    """Twice as long with each campaign that came to nothing; but not much longer than an election time-out, so that
+    who can win tries soon after whatever kept it from winning."""
+    raft.campaigns += 1
+    doublings = (raft.campaigns - 1) // 2  # A pre-vote and a vote are one.
+    return (
+        wait_us if not doublings else min(wait_us << min(doublings, 8), raft.options.election_timeout_us_max + wait_us)
+    )
 
 
 def _count(raft: Raft, now_us: int) -> bool:
@@ -163,6 +177,7 @@ def _count(raft: Raft, now_us: int) -> bool:
 
 def _become_leader(raft: Raft, now_us: int) -> None:
     raft.role = Role.LEADER
+    raft.campaigns = 0
     raft.leader = raft.replica
     raft.heard_at_us = None
     raft.rounds = Rounds(now_us)

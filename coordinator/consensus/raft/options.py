@@ -15,7 +15,9 @@ class Options(NamedTuple):
     """With the vote itself a silent death costs at most about 1.1 s."""
     campaign_us_min: int = 150_000
     campaign_us_max: int = 300_000
-    """How long a candidate waits for votes before it tries again; a vote is two hops and one fsync."""
+    """How long a candidate waits for votes before it tries again; a vote is two hops and two commits of a journal, one
+    after the other. Each campaign that fails doubles it, up to the longest election time-out, for disks that are slow.
+    """
     suspicion_step_us: int = 25_000
     """Followers that saw the leader's channel fall silent start one after the other, in this step, so that
     they do not split the vote. Above the interval at which the channel is looked at (20 ms)."""
@@ -42,6 +44,8 @@ class Options(NamedTuple):
     disk_stall_us: int = 300_000
     """A leader whose journal took longer than this hands over to a replica that keeps up: half the shortest election
     time-out, before the others lose it."""
+    stall_pause_us: int = 10_000_000
+    """But not one that leads for less than this: where all disks are slow, giving way helps nobody."""
     priority_pause_us: int = 3_000_000
     """A leader waits so long, after its election and between two tries, before it gives way to a preferred one."""
 

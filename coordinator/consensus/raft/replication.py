@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from coordinator.consensus.engine import Outgoing, Role
-from coordinator.consensus.raft import elections, snapshots
+from coordinator.consensus.membership import Member
+from coordinator.consensus.raft import changes, elections, snapshots
 from coordinator.consensus.raft.messages import AppendEntries, AppendResponse
 from coordinator.consensus.raft.progress import Progress, ProgressState
 
@@ -33,7 +34,7 @@ def replicate(raft: Raft, now_us: int) -> None:
     if not targets and not to_all:
         return
     number = raft.rounds.begin(now_us, to_all=len(targets) == len(raft.progress))
-    if raft.configuration.has_witness:
+    if raft.configuration.has_witness and raft.may_answer:
         raft.settled = max(raft.settled, _settled(raft))
     for voter, progress in targets:
         if progress.state is ProgressState.SNAPSHOT or raft.log.term_at(progress.next - 1) is None:
@@ -61,16 +62,37 @@ def _has_work(raft: Raft, progress: Progress) -> bool:
 
 
 def _settled(raft: Raft) -> int:
-    """Up to where every full voter has the committed log on disk: a witness keeps what lies behind it.
+    """Up to where every full voter has the committed log on disk: a witness keeps what lies behind it. By every
+    configuration that is in force or may come into force: one that is not committed may be cut off again.
 
     It never shrinks. A later leader's term begins behind all that was committed before, and a replica becomes a full
-    voter only once it has that, and what this leader told since (`changes.begin`)."""
-    return min(raft.log.commit, *(on_disk(raft, voter) for voter in raft.configuration.full_voter_ids))
+    voter only once it has that, and what this leader told since (`changes.begin`). So that a learner which is a little
+    behind can become one under load, it is waited for, too."""
+    log = raft.log
+    configurations = [raft.configuration_at(log.commit)]
+    configurations += [configuration for index, configuration in raft.configurations if index > log.commit]
+    waited_for = {voter for configuration in configurations for voter in configuration.full_voter_ids}
+    waited_for |= {member.replica for member in raft.configuration.learners if _is_near(raft, member)}
+    return min(log.commit, *(on_disk(raft, replica) for replica in waited_for))
+
+
+def _is_near(raft: Raft, learner: Member) -> bool:
+    """May this learner be made a full voter soon?"""
+    progress = raft.progress.get(learner.replica)
+    if progress is None or learner.witness:
+        return False
+    lag = raft.log.commit - progress.match
+    return lag <= raft.options.promote_lag_entries_max and changes.answers(
+        raft, learner.replica, raft.rounds.all_sent_us
+    )
 
 
 def on_disk(raft: Raft, voter: int) -> int:
     """Up to where a voter has this leader's log on disk, as far as it is known here."""
-    return raft.log.unwritten - 1 if voter == raft.replica else raft.progress[voter].match
+    if voter == raft.replica:
+        return raft.log.unwritten - 1
+    progress = raft.progress.get(voter)
+    return 0 if progress is None else progress.match
 
 
 def _send(raft: Raft, voter: int, progress: Progress, number: int) -> None:

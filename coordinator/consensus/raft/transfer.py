@@ -63,6 +63,13 @@ def give_way(raft: Raft, now_us: int) -> None:
         begin(raft, target, now_us)
 
 
+def _doubts_for_long(raft: Raft, now_us: int) -> bool:
+    """Most doubts end with the next word of another replica."""
+    if raft.doubt_seen_us is None:
+        raft.doubt_seen_us = now_us
+    return now_us - raft.doubt_seen_us >= raft.options.election_timeout_us_min // 2
+
+
 def tick(raft: Raft, now_us: int) -> None:
     """Give up a transfer whose time is over; give way where this leader may not serve, or to a preferred leader that is
     caught up."""
@@ -72,7 +79,7 @@ def tick(raft: Raft, now_us: int) -> None:
             raft.led_since_us = now_us
         return
     if not raft.is_fit:
-        if raft.may_answer:
+        if raft.may_answer and (raft.is_witness or _doubts_for_long(raft, now_us)):
             give_way(raft, now_us)
         return
     if now_us - raft.led_since_us < raft.options.priority_pause_us:

@@ -22,6 +22,7 @@ from coordinator.config import PROJECT, Config, ConfigError, DataDirectory, load
 WEB_STOP_S_MAX = 2
 NODE_STOP_S_MAX = 4
 REDIS_STOP_S_MAX = 1
+RECONCILER_STOP_S_MAX = 1
 """Together below the 10 s within which everything has to have stopped."""
 WEB_GOODBYE_S = 1
 """How long the web server lets open requests finish."""
@@ -70,7 +71,7 @@ class Command(BaseCommand):
         setting_up.make_administrator(config, self._say)
 
         nodes = [self._node(config, name, ports.get(name, 0)) for name in config.node_names]
-        parts = [*redis, *nodes, self._web(config)]
+        parts = [*redis, *nodes, self._web(config), self._reconciler()]
         settings = data.run / "supervisor.conf"
         supervision.write_settings(settings, parts, supervisor_pid=os.getpid(), directory=PROJECT)
         self._say(
@@ -147,6 +148,10 @@ class Command(BaseCommand):
         else:
             command += ["--no-proxy-headers"]
         return supervision.Part("web", command, rank=30, stop_s_max=WEB_STOP_S_MAX)
+
+    def _reconciler(self) -> supervision.Part:
+        command = [sys.executable, "-m", "coordinator.membership"]
+        return supervision.Part("reconciler", command, rank=40, stop_s_max=RECONCILER_STOP_S_MAX)
 
     def _say(self, line: str) -> None:
         with contextlib.suppress(OSError):  # whoever read it has gone; that is no reason to stop

@@ -56,6 +56,9 @@ class PersistenceOrder(Checker):
         disk = node.disk
         if response.offset < response.size or disk.hard_state.term > response.term:
             return
+        committed = self.world.watch.committed_terms[response.last_index - 1 : response.last_index]
+        if committed and disk.term_at(response.last_index) == committed[0]:
+            return  # It has the entries themselves.
         held = max(disk.offset if disk.snapshot is None else disk.snapshot.last_index, disk.hard_state.commit)
         if held < response.last_index:
             self.violated(f"{node.name} says that it has the snapshot up to {response.last_index}; its disk has {held}")

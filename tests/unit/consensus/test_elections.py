@@ -184,6 +184,7 @@ def test_a_false_hint_is_forgotten_when_the_leader_speaks():
     beat = AppendEntries(leader.term, leader.last_index, leader.term, leader.commit_index, 99, [], [])
     follower.step(1, beat, play.now_us)
     assert follower.heard_at_us == play.now_us
+    assert follower.campaign_reason == ""
     assert follower.election_due_us > play.now_us + OPTIONS.election_timeout_us_min - 1
 
 

@@ -239,6 +239,8 @@ def test_rounds_are_confirmed_each_once_and_a_later_answer_confirms_the_earlier_
     assert (rounds.confirmed, rounds.confirmed_at_us) == (2, 300)
     rounds.confirm(3)
     assert (rounds.confirmed, rounds.confirmed_at_us) == (3, 400)
+    rounds.confirm(1)
+    assert (rounds.confirmed, rounds.confirmed_at_us) == (3, 400)
     rounds.confirm(9)
     assert (rounds.confirmed, rounds.confirmed_at_us) == (9, 400)
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from coordinator.consensus.engine import HardState, Role
 from coordinator.consensus.raft.messages import AppendEntries, AppendResponse
 from coordinator.consensus.raft.options import Options
@@ -344,3 +347,47 @@ def test_a_message_of_an_older_term_is_answered_with_the_newer_one_and_confirms_
     refusal = AppendResponse(3, 0, success=False, match=2, hint_index=0, hint_term=0)
     assert follower.late == [(1, refusal)]
     assert (follower.leader, follower.heard_at_us, follower.last_index) == before
+
+
+@given(
+    shared=st.lists(st.integers(1, 3), max_size=3).map(sorted),
+    mine=st.lists(st.sampled_from([4, 6]), max_size=4).map(sorted),
+    theirs=st.lists(st.sampled_from([5, 7]), max_size=4).map(sorted),
+    data=st.data(),
+)
+@settings(deadline=None)
+def test_a_follower_takes_entries_as_the_paper_says(shared, mine, theirs, data):
+    """Raft, figure 2, "AppendEntries RPC", steps 1 to 5, done by a list."""
+    play = Play()
+    config = play.disks[2].entries[0]
+    common = [(1, config)] + [(term, b"\x01s%d" % at) for at, term in enumerate(shared)]
+    log = common + [(term, b"\x01m%d" % at) for at, term in enumerate(mine)]
+    leader = common + [(term, b"\x01t%d" % at) for at, term in enumerate(theirs)]
+    committed = data.draw(st.integers(1, len(common)))
+    play.disks[2] = Disk(HardState(8, 0, committed), [term for term, _ in log], [entry for _, entry in log])
+    follower = play.start(2)
+    prev = data.draw(st.integers(0, len(leader)))
+    sent = leader[prev : data.draw(st.integers(prev, len(leader)))]
+    commit = data.draw(st.integers(1, len(leader) + 2))
+    prev_term = leader[prev - 1][0] if prev else 0
+
+    message = AppendEntries(8, prev, prev_term, commit, 5, [term for term, _ in sent], [entry for _, entry in sent])
+    follower.step(1, message, 0)
+
+    if prev <= len(log) and (prev == 0 or log[prev - 1][0] == prev_term):
+        for at, entry in enumerate(sent, prev):
+            if at < len(log) and log[at][0] != entry[0]:
+                del log[at:]
+            if at == len(log):
+                log.append(entry)
+        match = prev + len(sent)
+        committed = max(committed, min(commit, match))
+        answer = AppendResponse(8, 5, success=True, match=match, hint_index=0, hint_term=0)
+    else:
+        hint = max((at for at in range(1, min(prev, len(log)) + 1) if log[at - 1][0] <= prev_term), default=0)
+        hint_term = log[hint - 1][0] if hint else 0
+        answer = AppendResponse(8, 5, success=False, match=prev, hint_index=hint, hint_term=hint_term)
+    assert list(zip(follower.log.terms, follower.log.entries, strict=True)) == log
+    assert follower.commit_index == committed
+    assert follower.late == [(1, answer)]
+    assert (follower.leader, follower.term) == (1, 8)

@@ -254,3 +254,12 @@ def test_who_gave_way_to_nobody_gives_way_to_no_second_one_meanwhile():
     assert leader.passed_over == set()
     give_way(play.replicas[2], play.now_us)
     assert play.replicas[2].transferring is None
+
+
+def test_a_campaign_on_request_asks_first_and_raises_no_term_by_itself():
+    play = led()
+    play.isolate(3)
+    asker = play.replicas[3]
+    asker.campaign_now(play.now_us)
+    assert (asker.role, asker.term, asker.campaign_reason) == (Role.PRE_CANDIDATE, 2, "campaign on request")
+    assert (asker.leader, asker.heard_at_us) == (0, None), "who campaigns owes loyalty to nobody"

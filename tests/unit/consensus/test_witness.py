@@ -5,7 +5,14 @@ from __future__ import annotations
 import pytest
 
 from coordinator.consensus.engine import Role
-from coordinator.consensus.membership import Change, ChangeRefused, Configuration, Member, next_configuration
+from coordinator.consensus.membership import (
+    Change,
+    ChangeRefused,
+    Configuration,
+    Member,
+    encode_configuration,
+    next_configuration,
+)
 from coordinator.consensus.raft import snapshots
 from coordinator.consensus.raft.messages import AppendEntries, InstallSnapshot, SnapshotResponse, TimeoutNow
 from tests.unit.consensus.play import Play
@@ -156,6 +163,7 @@ def test_a_witness_gives_nobody_a_state_that_it_does_not_have():
     play.settle()
     play.crash(1)
     play.replicas[2].doubt(True)  # It takes no leadership, so the witness leads on.
+    play.lost = lambda letter: isinstance(letter.message, TimeoutNow)
     play.join(4)
     learned = []
     play.elect_by_force(3)
@@ -244,7 +252,8 @@ def test_a_learner_becomes_a_full_voter_only_once_it_has_what_witnesses_may_have
     play.pass_time(300_000)
     play.isolate(4)
     write(play, 1, 3)
-    play.settle()
+    play.pass_time(700_000)  # While it answers, the witnesses are told no more than it has.
+    play.replicas[1].progress[4].heard_at_us = play.now_us
     with pytest.raises(ChangeRefused, match="witnesses may no longer have those up to"):
         play.replicas[1].change(Change((FULL_1, FULL_2, WITNESS, learner)), play.now_us)
     play.heal()
@@ -305,6 +314,8 @@ def test_a_leader_in_doubt_takes_nothing_and_hands_over():
     assert play.propose(1, "no") is None
     assert play.replicas[1].read() is None
     play.pass_time(200_000)
+    assert play.leader is play.replicas[1], "most doubts end with the next word of another replica"
+    play.pass_time(300_000)
     assert play.leader in (play.replicas[2], play.replicas[3])
 
 
@@ -336,6 +347,7 @@ def test_a_leader_whose_disk_stalls_gives_way():
     play = Play()
     play.elect(1)
     play.pass_time(200_000)
+    play.replicas[1].led_since_us -= play.options.stall_pause_us
     play.replicas[1].disk_took(play.options.disk_stall_us - 1, play.now_us)
     play.pass_time(100_000)
     assert play.leader is play.replicas[1]
@@ -344,12 +356,55 @@ def test_a_leader_whose_disk_stalls_gives_way():
     assert play.leader in (play.replicas[2], play.replicas[3])
 
 
+def test_a_leader_whose_disk_stalls_soon_after_its_election_leads_on():
+    """Where all disks are slow, giving way helps nobody."""
+    play = Play()
+    play.elect(1)
+    play.pass_time(200_000)
+    play.replicas[1].disk_took(play.options.disk_stall_us, play.now_us)
+    assert play.replicas[1].transferring is None
+
+
 def test_a_leader_whose_disk_stalls_leads_on_where_nobody_answers():
     play = Play()
     play.elect(1)
     play.pass_time(200_000)
     play.crash(2)
     play.crash(3)
+    play.replicas[1].led_since_us -= play.options.stall_pause_us
     play.now_us += 610_000
     play.replicas[1].disk_took(play.options.disk_stall_us, play.now_us)
     assert play.replicas[1].transferring is None
+
+
+def test_who_became_a_witness_in_a_part_of_the_log_that_is_cut_off_is_none():
+    play = Play()
+    follower = play.replicas[3]
+    now_a_witness = Configuration((FULL_1, FULL_2), (), (WITNESS,))
+    follower.append(2, [1], [encode_configuration(now_a_witness)])
+    assert follower.is_witness
+    assert not follower.is_fit
+    follower.truncate(2)
+    assert not follower.is_witness
+    assert follower.is_fit
+
+
+def test_whom_a_witness_can_not_bring_up_is_sent_heartbeats_and_nothing_in_between():
+    play = site()
+    write(play, 1, 10)
+    play.pass_time(300_000)
+    play.snapshot(3)
+    play.replicas[1].change(Change((FULL_1, FULL_2, WITNESS), (Member(4, "node4"),)), play.now_us)
+    play.settle()
+    play.crash(1)
+    play.replicas[2].doubt(True)
+    play.join(4)
+    leader = play.elect_by_force(3)
+    beats = 0
+    for _ in range(30):
+        play.now_us += 10_000
+        for _ in range(3):
+            beats += sum(letter.receiver == 4 for letter in play.deliver())
+    assert leader.role is Role.LEADER
+    assert leader.progress[4].probe_sent
+    assert 4 <= beats <= 7, "one in 60 ms"

@@ -272,3 +272,36 @@ def test_nothing_changed_is_an_empty_delta() -> None:
 def test_a_view_is_json(section: str) -> None:
     view = model_of(*quorum(elections=(election(),))).view(START)
     assert json.loads(json.dumps(view[section])) == view[section]
+
+
+def test_a_node_that_reports_of_another_cluster_alone_hosts_none_of_this_one() -> None:
+    model = ClusterModel("default", (*NODES, "node4"), 0)
+    for each in quorum():
+        model.apply(each, 1_000)
+    other = feed("node4", role="leader", leader="node4", term=90, cluster_name="second", voters=("node4",))
+    assert model.elsewhere(other, 1_100)
+    view = model.view(1_200)
+    assert view["replicas"]["node4"]["role"] == "waiting"
+    assert view["replicas"]["node4"]["silent_since_ms"] is None
+    assert view["cluster"]["leader"] == "node2"
+    assert view["cluster"]["term"] == 3
+    assert view["sentence"]["notes"] == []
+
+
+def test_a_voter_that_reports_of_another_cluster_alone_is_said_to_host_no_replica() -> None:
+    model = ClusterModel("default", NODES, 0)
+    for each in quorum():
+        model.apply(each, 1_000)
+    other = feed("node3", cluster_name="second")
+    assert not model.elsewhere(other, 1_100), "it was heard of late"
+    for each in quorum(nodes=("node1", "node2")):
+        model.apply(each, 4_000)
+    assert model.elsewhere(other, 4_000)
+    notes = model.view(4_000)["sentence"]["notes"]
+    assert notes == ["node3 waits: it hosts no running replica of this cluster"]
+
+
+def test_what_is_to_be_said_of_the_membership_is_a_note() -> None:
+    model = ClusterModel("default", NODES, 0)
+    model.membership = "membership: waiting: node4 is to get a replica, and does not answer"
+    assert model.view(100)["sentence"]["notes"][-1] == model.membership

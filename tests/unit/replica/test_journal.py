@@ -17,6 +17,7 @@ from coordinator.replica.directory import DirectoryHeld, NodeDirectory
 from coordinator.replica.journal import (
     COMMIT_LAG_MAX,
     FILE_NAME,
+    IdentityRetired,
     JournalDamaged,
     SqliteJournal,
     StoredLog,
@@ -57,6 +58,41 @@ def test_an_empty_journal_holds_no_replica_and_has_an_identity_of_its_own(tmp_pa
     assert first.node_identity != second.node_identity
     first.close()
     assert SqliteJournal(one).node_identity == first.node_identity
+
+
+def test_a_removed_replica_leaves_a_tombstone_and_is_swept_bit_by_bit(tmp_path):
+    journal = born(tmp_path)
+    other = StoredReplica(5, 8, "second")
+    journal.admit(other, 4, StoredLog(HardState(1, 0, 1), [1], [b"\x02first"]))
+    snapshot = Snapshot(1, 1, Configuration((Member(REPLICA.replica, "node1"),)), secrets.token_bytes(5 * 2**20))
+    journal.commit([write(2, b"\x01a")._replace(head=Head(snapshot, 1, 1, keep_tail=True))])
+    journal.retire(REPLICA, 7, "no member")
+    assert journal.replicas() == [other]
+    sweeps = 1
+    while journal.sweep(2):
+        sweeps += 1
+    assert sweeps >= 3
+    with pytest.raises(IdentityRetired):
+        journal.admit(REPLICA, None, StoredLog(HardState(0, 0, 0), [], []))
+    journal.close()
+    with closing(sqlite3.connect(tmp_path / FILE_NAME)) as db:
+        for table in ("hard_states", "batches", "heads", "snapshots"):
+            rows = db.execute(f"SELECT DISTINCT replica FROM {table}").fetchall()
+            assert rows in ([], [(other.replica,)]), table
+    again = SqliteJournal(tmp_path)
+    assert again.tombstones() == {REPLICA.replica: "no member"}
+    assert again.epochs() == {"default": 7, "second": 4}
+    assert again.load(other.replica).entries == [b"\x02first"]
+
+
+def test_what_an_older_version_made_gets_the_later_tables(tmp_path):
+    born(tmp_path).close()
+    with closing(sqlite3.connect(tmp_path / FILE_NAME)) as db:
+        for table in ("tombstones", "resting", "requests", "stopped"):
+            db.execute(f"DROP TABLE {table}")
+    again = SqliteJournal(tmp_path)
+    assert (again.tombstones(), again.resting(), again.replica_of_request("r")) == ({}, set(), None)
+    assert again.load(REPLICA.replica).entries == [b"\x02first"]
 
 
 def test_term_vote_and_log_survive(tmp_path):

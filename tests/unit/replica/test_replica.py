@@ -5,17 +5,19 @@ from __future__ import annotations
 import pytest
 
 from coordinator import wire
-from coordinator.consensus.engine import Role
+from coordinator.consensus.engine import HardState, Ready, Role, Snapshot
 from coordinator.consensus.membership import Change, Member
 from coordinator.consensus.raft.messages import AppendEntries
 from coordinator.replica import replica as replica_module
 from coordinator.replica.comparison import ASK_TIMES_MAX, ASK_US, HEARD_MAX, Comparison, Verdict
 from coordinator.replica.ports import Inbound
 from coordinator.replica.replica import COMMAND_BYTES_MAX, Compaction
-from coordinator.replica.turn import PACKET_BYTES_TARGET, REFUSALS_MAX, ROUTES_MAX, _parts
+from coordinator.replica.turn import PACKET_BYTES_TARGET, REFUSALS_MAX, ROUTES_MAX, WITNESS, _parts
 from coordinator.statemachine import commands
 from coordinator.statemachine.commands import (
+    RIGHTS,
     AcquireLock,
+    AddToken,
     AwaitGrant,
     CancelAcquire,
     CloseSession,
@@ -25,6 +27,7 @@ from coordinator.statemachine.commands import (
     PutKey,
     Queued,
     ReleaseLock,
+    SetPrincipal,
 )
 from coordinator.wire import PeerMessage, Token
 from tests.unit.replica.stage import CHANNELS, CLUSTER, PEER_KEY, REALM, WEB, Stage
@@ -272,6 +275,32 @@ def test_a_session_that_begins_has_its_full_lease_and_one_that_ends_has_none(sta
     assert session not in leases._deadlines
 
 
+def test_a_lease_answers_reads_where_that_is_switched_on_and_never_a_keep_alive(stage):
+    """History 1: a keep-alive is answered after a majority has confirmed the leader, whatever its lease."""
+    session = opened(stage)
+    leader = stage.nodes["node1"]
+    leader.raft.options = leader.raft.options._replace(lease_reads=True)
+    stage.pass_time(60_000)
+    stage.cut = {"node1"}
+    channel = stage.ask("node1", wire.QueryRequest(1, CLUSTER, "", GetKey("a")), keep_alive(stage, 2, session))
+    stage.settle()
+    assert [reply.id for reply in stage.replies(channel)] == [1]
+    stage.cut = set()
+    stage.pass_time(60_000)
+    assert wire.KeptAlive(2, session, 10_000) in stage.replies(channel)
+
+
+def test_a_new_leader_has_states_compared_after_its_interval_and_not_at_once(stage):
+    opened(stage)
+    node = stage.nodes["node2"]
+    compare_us = node.replica._compare_us
+    stage.clock.us += 2 * compare_us  # It follows for long; nothing is asked for of it.
+    stage.settle()
+    stage.elect("node2")
+    assert node.raft.last_index == node.raft.term_start_index, "no mark is proposed"
+    assert node.replica._compare_due_us == stage.clock.us + compare_us
+
+
 # --- whom it tells of a grant ---------------------------------------------------------------------
 
 
@@ -427,6 +456,46 @@ def test_a_node_without_replicas_says_what_it_waits_for(stage):
     assert (refusal.code, refusal.message, refusal.pid) == (wire.REFUSED_WAITING, "an operator", 1_013)
 
 
+def test_every_node_says_who_is_there_and_who_leads(stage):
+    for name in stage.nodes:
+        (said,) = answered(stage, wire.DirectoryRequest(5), name=name)
+        names = ("node1", "node2", "node3")
+        entry = wire.ClusterEntry("default", CLUSTER, "node1", stage.nodes[name].raft.term, names)
+        assert said == wire.Directory(5, name, said.nodes, (entry,))
+        assert dict(said.nodes) == dict.fromkeys(names, "")
+
+
+def crash(stage: Stage, token: Token, act_for: str = "") -> str:
+    """What the node answers who asks it to end itself; "" where it obeys."""
+    node = stage.nodes["node1"]
+    channel = stage.ask("node1", wire.CrashRequest(4, CLUSTER, act_for, pid=node.turn.identity.pid), token=token)
+    crashes = node.run().crash
+    node.turn._crash = False
+    stage.carry()
+    (answer,) = stage.replies(channel, token)
+    assert crashes == isinstance(answer.result, Done)
+    return "" if crashes else answer.result.code
+
+
+def test_a_process_is_ended_by_who_may_administer_for_itself_or_for_whom_it_may_speak(stage):
+    session = opened(stage)
+    tokens = {}
+    for at, (name, rights) in enumerate({"ops": RIGHTS, "ci": ("read", "write", "lock")}.items()):
+        token = tokens[name] = Token.new(REALM)
+        answered(stage, command(1, session, 2 * at + 1, SetPrincipal(name, rights)))
+        answered(stage, command(2, session, 2 * at + 2, AddToken(token.token_id, name, token.key)))
+    assert crash(stage, WEB) == ""
+    assert crash(stage, tokens["ops"]) == "", "it may administer, and speaks for itself"
+    assert crash(stage, tokens["ci"]) == commands.FORBIDDEN
+    assert crash(stage, WEB, "ops") == ""
+    assert crash(stage, WEB, "ci") == commands.FORBIDDEN
+    assert crash(stage, WEB, "nobody") == commands.FORBIDDEN
+    assert crash(stage, tokens["ops"], "web") == commands.FORBIDDEN, "it speaks for nobody else"
+    node = stage.nodes["node1"]
+    node.turn.identity = node.turn.identity._replace(faults_allowed=False)
+    assert crash(stage, WEB) == commands.FORBIDDEN
+
+
 def test_the_status_is_of_the_cluster_that_was_asked_for(stage):
     (known,) = answered(stage, wire.StatusRequest(1, "default"))
     assert known.report.role == "leader"
@@ -554,6 +623,20 @@ def test_a_comparison_remembers_the_last_marks_and_what_was_said_of_them():
     assert comparison._heard[20] == {2: b"wrong", 3: b"right"}
 
 
+def test_there_is_news_for_a_judge_after_a_mark_and_a_word_and_none_once_it_has_judged():
+    comparison = Comparison(1)
+    assert not comparison.has_news
+    comparison.marked(10, b"a", 5)
+    assert comparison.has_news
+    comparison.judge((1, 2, 3))
+    assert not comparison.has_news
+    comparison.hear(2, 10, b"a")
+    assert comparison.has_news
+    comparison.judge((1, 2, 3))
+    comparison.hear(2, 9, b"a")
+    assert not comparison.has_news, "of marks that are forgotten nothing is news"
+
+
 def test_whoever_was_not_heard_of_the_last_mark_is_asked_again_for_some_time():
     comparison = Comparison(1)
     comparison.marked(10, b"a", 5)
@@ -572,3 +655,61 @@ def test_whoever_was_not_heard_of_the_last_mark_is_asked_again_for_some_time():
     assert comparison.due((2,), 500 * ASK_US) == ((2,), 30, b"c"), "a new mark is asked about anew"
     comparison.hear(2, 30, b"c")
     assert comparison.due((2,), 501 * ASK_US) is None
+
+
+def test_whoever_applies_a_mark_remembers_it_so_that_the_next_leader_makes_no_second_one(stage):
+    opened(stage)
+    leader = stage.nodes["node1"]
+    leader.replica._mark_state(stage.clock.us)
+    index = leader.raft.last_index
+    assert leader.replica._marked_index == index
+    stage.pass_time(100_000)
+    assert {node.replica._marked_index for node in stage.nodes.values()} == {index}
+    assert {node.replica.machine.applied for node in stage.nodes.values()} == {index}
+    leader.replica._mark_state(stage.clock.us)
+    assert leader.raft.last_index == index, "nothing was applied since"
+
+
+def test_who_waits_for_a_replica_whose_state_turns_out_to_differ_is_turned_away(stage):
+    """It stops for good in this turn, and nobody answers later."""
+    session = opened(stage)
+    node = stage.nodes["node1"]
+    stage.cut = {"node1"}
+    channel = stage.ask(
+        "node1", command(1, session, 1, PutKey("a", b"1")), wire.QueryRequest(2, CLUSTER, "", GetKey("a"))
+    )
+    node.run()
+    assert node.replica._proposals
+    node.replica.comparison.marked(3, b"own", stage.clock.us)
+    for other in (12, 13):
+        node.replica.comparison.hear(other, 3, b"theirs")
+    node.run()
+    stage.carry()
+    assert sorted(stage.replies(channel), key=lambda reply: reply.id) == [wire.NotLeader(1, ""), wire.NotLeader(2, "")]
+    assert "differed" in node.replica.stopped
+    (write,) = node.journal.commits[-1]
+    assert write.stopped == node.replica.stopped, "and after a restart it knows"
+    assert node.run().deadline_us > stage.clock.us
+
+
+def test_a_witness_refuses_whom_it_can_not_know(stage):
+    node = stage.nodes["node3"]
+    node.raft.is_witness = True
+    stranger = Token.new(REALM)
+    channel = stage.ask("node3", wire.DirectoryRequest(1), token=stranger)
+    node.run()
+    stage.carry()
+    refusal = wire.decode_refusal(wire.open_envelope(stage.answers[channel][0].data, wire.REFUSAL).body)
+    assert (refusal.code, refusal.message) == (wire.REFUSED_WAITING, WITNESS)
+
+
+def test_a_snapshot_of_the_own_state_is_dropped_when_one_comes_from_the_leader(stage):
+    replica = stage.nodes["node2"].replica
+    engine = stage.nodes["node2"].raft
+    own = Snapshot(2, 1, engine.configuration, b"own")
+    theirs = Snapshot(9, 2, engine.configuration, b"theirs")
+    replica._taken = own
+    write = replica.write(Ready([], [], HardState(2, 0, 9), 10, [], [], theirs, keep_tail=False))
+    assert write is not None
+    assert write.head == (theirs, 9, 2, False)
+    assert replica._taken is None

@@ -1,0 +1,368 @@
+"""`manage.py cluster ...`: make clusters, say what their membership is to be, and look how it is.
+
+What is wanted is said here and done by the reconciler (`coordinator/membership`), which `manage.py up` runs; leadership
+is handed over at once. Nothing here removes anything because it is not mentioned.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+import msgspec
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db import DatabaseError
+from django.utils import timezone
+
+from coordinator import audit, wire
+from coordinator.client import Client, errors
+from coordinator.membership import creation, edits, nodes, saying
+from coordinator.membership.clients import Clients
+from coordinator.membership.plan import choose
+from coordinator.membership.reconciler import view
+from coordinator.membership.wanted import Wanted, WantedDamaged
+from coordinator.models import AuditEntry, Cluster, Node
+from coordinator.statemachine import commands
+
+TIMEOUT_S: Final = 10.0
+WAIT_POLL_S: Final = 0.5
+TASK_S_MAX: Final = 10.0
+BACKUP_S_MAX: Final = 60.0
+
+
+class Command(BaseCommand):
+    help = (
+        "Make clusters and change who is a member of them. What is wanted is written down, and the reconciler makes it "
+        "so by safe steps: `cluster status` says how far it is and what it waits for."
+    )
+    requires_system_checks: list[str] = []  # noqa: RUF012
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+
+        def action(name: str, run: Callable[..., None], help_text: str, *, waits: bool = False) -> CommandParser:
+            sub: CommandParser = actions.add_parser(name, help=help_text, description=help_text)
+            sub.set_defaults(run=run)
+            if name != "list":
+                sub.add_argument("--reason", default="", help="why, for the audit")
+            if waits:
+                sub.add_argument("--wait", type=float, default=0, metavar="S", help="seconds to wait until it is so")
+            return sub
+
+        create = action("create", self._create, "make a cluster")
+        create.add_argument("name")
+        create.add_argument("--replicas", type=int, default=3, help="how many, one a node; 3 or 5 are sensible")
+        create.add_argument("--on", default="", metavar="NODES", help="these nodes, separated by commas")
+        create.add_argument("--epoch", type=int, help="above every restore epoch that a cluster of this name ever had")
+
+        add = action("add-replica", self._add, "want one more replica", waits=True)
+        add.add_argument("name")
+        add.add_argument("node", nargs="?", default="", help="where; else where it spreads best over zones")
+        add.add_argument("--priority", type=int, default=0, help="of those caught up, the highest leads where it can")
+
+        add.add_argument("--witness", action="store_true", help="it votes and keeps the log, and has no state")
+
+        remove = action("remove-replica", self._remove, "want a node's replica to go", waits=True)
+        remove.add_argument("name")
+        remove.add_argument("node")
+        remove.add_argument(
+            "--force",
+            action="store_true",
+            help="also delete it from its node at once, whatever the log says: where the cluster is lost for good",
+        )
+
+        move = action("move", self._move, "want a replica on another node", waits=True)
+        move.add_argument("name")
+        move.add_argument("source", metavar="FROM")
+        move.add_argument("target", metavar="TO")
+
+        replace = action("replace-after", self._replace_after, "say when a node counts as gone for good")
+        replace.add_argument("name")
+        replace.add_argument("seconds", type=int, help="0: never")
+
+        transfer = action("transfer", self._transfer, "hand the leadership to a node")
+        transfer.add_argument("name")
+        transfer.add_argument("node")
+
+        for name, task, help_text in (
+            ("stop-replica", "stop_replica", "stop a node's replica until it is started; it counts as down"),
+            ("start-replica", "start_replica", "start a node's replica that was stopped"),
+            ("compact", "compact_replica", "have a node take a snapshot now and cut its log"),
+            ("backup", "back_up_replica", "have a node write the state to a file"),
+        ):
+            each = action(name, self._task, help_text)
+            each.set_defaults(task=task)
+            each.add_argument("name")
+            each.add_argument("node")
+
+        rebuild = action("rebuild", self._rebuild, "make the database say what the log says")
+        rebuild.add_argument("name")
+        zone = action("zone", self._zone, "say what a node fails together with")
+        zone.add_argument("node")
+        zone.add_argument("zone", help='"" takes it out of its zone')
+        action("list", self._list, "print a line for each cluster")
+        status = action("status", self._status, "say how a cluster is, and what it waits for")
+        status.add_argument("name", nargs="?", default="default")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        run = options.pop("run")
+        try:
+            with Clients(TIMEOUT_S) as clients:
+                self.clients = clients
+                run(options)
+        except (errors.ConclaveError, creation.NotMade, WantedDamaged, ValueError) as error:
+            raise CommandError(f"{error}") from error
+        except DatabaseError as error:
+            raise CommandError(f"the database cannot be used: {error}") from error
+
+    # --- what is wanted ---------------------------------------------------------------------------
+
+    def _create(self, options: dict[str, Any]) -> None:
+        on = tuple(name.strip() for name in options["on"].split(",") if name.strip())
+        creation.create(
+            options["name"],
+            len(on) or options["replicas"],
+            client_of=self.clients,
+            on=on,
+            epoch=options["epoch"],
+            say=self.stdout.write,
+        )
+        self._audit(options, "cluster.created", {"on": list(on), "replicas": len(on) or options["replicas"]})
+
+    def _add(self, options: dict[str, Any]) -> None:
+        name = options["name"]
+        cluster, client = self._cluster(name)
+
+        def add(wanted: Wanted) -> Wanted:
+            node = options["node"] or self._spare(cluster, wanted)
+            options["node"] = node
+            return wanted.adding(node, options["priority"], witness=options["witness"])
+
+        self._want(cluster, client, add, options, "replica.added")
+
+    def _spare(self, cluster: Cluster, wanted: Wanted) -> str:
+        zones = dict(Node.objects.values_list("name", "zone"))
+        views = [view(r, cluster.cluster_id, zones.get(name, ""), None) for name, r in nodes.look().items()]
+        chosen = choose(1, wanted, views)
+        if not chosen:
+            raise CommandError("no node answers that has no replica of it yet")
+        return chosen[0]
+
+    def _remove(self, options: dict[str, Any]) -> None:
+        if options["force"]:
+            return self._force(options)
+        cluster, client = self._cluster(options["name"])
+        node = options["node"]
+
+        def remove(wanted: Wanted) -> Wanted:
+            known = {*wanted.nodes, *wanted.leaving, *(m.node for m in self._members(client))}
+            if node not in known:
+                raise ValueError(f"{node} has no replica of {cluster}; these have: {', '.join(sorted(known))}")
+            return wanted.removing(node)
+
+        self._want(cluster, client, remove, options, "replica.removed")
+        return None
+
+    @staticmethod
+    def _members(client: Client) -> tuple[Any, ...]:
+        seen = client.progress()
+        return (*seen.voters, *seen.learners)
+
+    def _force(self, options: dict[str, Any]) -> None:
+        """Delete a replica from its node at an operator's word. The log, where there still is one, is not asked."""
+        node, name = options["node"], options["name"]
+        report = nodes.look().get(node)
+        if report is None:
+            raise CommandError(f"{node} does not answer")
+        hosted = next((replica for replica in report.replicas if replica.cluster_name == name), None)
+        if hosted is None:
+            raise CommandError(f"{node} hosts no replica of {name}")
+        asked = nodes.ask_and_wait(
+            node,
+            "remove_replica",
+            f"force-{secrets.token_hex(8)}",
+            TASK_S_MAX,
+            cluster=hosted.cluster,
+            replica=hosted.replica,
+            forced=node,
+        )
+        self._say_outcome(asked)
+        self._audit(options, "replica.forced-out", {"node": node, "replica": hosted.replica})
+
+    def _move(self, options: dict[str, Any]) -> None:
+        cluster, client = self._cluster(options["name"])
+        source, target = options["source"], options["target"]
+        self._want(cluster, client, lambda wanted: wanted.moving(source, target), options, "replica.moved")
+
+    def _replace_after(self, options: dict[str, Any]) -> None:
+        if options["seconds"] < 0:
+            raise CommandError("expected a number of seconds from 0 on")
+        cluster, client = self._cluster(options["name"])
+
+        def change(wanted: Wanted) -> Wanted:
+            return msgspec.structs.replace(wanted, replace_after_s=options["seconds"])
+
+        self._want(cluster, client, change, options, "cluster.replace-after")
+
+    def _want(
+        self,
+        cluster: Cluster,
+        client: Client,
+        change: Callable[[Wanted], Wanted],
+        options: dict[str, Any],
+        action: str,
+    ) -> None:
+        began = time.monotonic()
+        wanted = edits.say(client, cluster, change)
+        shown: dict[str, Any] = {
+            key: options[key] for key in ("node", "source", "target", "priority", "seconds") if key in options
+        }
+        self._audit(options, action, shown)
+        self.stdout.write(f"wanted: replicas of {cluster} on {', '.join(wanted.nodes)}")
+        wait_s = options.get("wait", 0)
+        if not wait_s:
+            self.stdout.write(f"the reconciler makes it so; to watch it: manage.py cluster status {cluster}")
+            return
+        while True:
+            if self._is_so(client, wanted):
+                self.stdout.write(f"so it is, after {time.monotonic() - began:.1f} s")
+                return
+            if time.monotonic() - began >= wait_s:
+                raise CommandError(f"not within {wait_s:g} s: {self._says(cluster)}")
+            time.sleep(WAIT_POLL_S)
+
+    @staticmethod
+    def _is_so(client: Client, wanted: Wanted) -> bool:
+        try:
+            seen = client.progress()
+        except errors.Unavailable:
+            return False
+        committed = not seen.outgoing and seen.configuration_index <= seen.commit_index
+        votes = {member.node for member in seen.voters}
+        others = {member.node for member in seen.learners}
+        return committed and votes >= set(wanted.nodes) and not {*votes, *others} & set(wanted.leaving)
+
+    # --- at once ----------------------------------------------------------------------------------
+
+    def _transfer(self, options: dict[str, Any]) -> None:
+        _, client = self._cluster(options["name"])
+        term = client.transfer(options["node"])
+        self._audit(options, "leadership.transferred", {"node": options["node"]})
+        self.stdout.write(f"{options['node']} leads {options['name']} in term {term}")
+
+    def _task(self, options: dict[str, Any]) -> None:
+        node, task = options["node"], options["task"]
+        cluster_id = self._cluster_id(options["name"])
+        request = f"{task.partition('_')[0]}-{secrets.token_hex(8)}"
+        wait_s = BACKUP_S_MAX if task == "back_up_replica" else TASK_S_MAX
+        self._say_outcome(nodes.ask_and_wait(node, task, request, wait_s, cluster=cluster_id))
+        self._audit(options, f"replica.{task}", {"node": node})
+
+    def _cluster_id(self, name: str) -> str:
+        """By what the nodes host: a cluster without a leader can be stopped, too."""
+        found = {r.cluster for report in nodes.look().values() for r in report.replicas if r.cluster_name == name}
+        if len(found) != 1:
+            raise CommandError(f"expected one cluster {name} among what the nodes host, found {len(found)}")
+        return found.pop()
+
+    def _say_outcome(self, asked: nodes.Asked) -> None:
+        if asked.outcome is None:
+            raise CommandError(f"{asked.node} was asked, and has not said what became of it")
+        if asked.outcome.state != nodes.DONE:
+            raise CommandError(f"{asked.node}: {asked.outcome.message}")
+        self.stdout.write(f"{asked.node}: {asked.outcome.message}")
+
+    def _zone(self, options: dict[str, Any]) -> None:
+        zone = options["zone"]
+        if zone and not wire.NODE_NAME.fullmatch(zone):
+            raise CommandError(f"a zone's name matches {wire.NODE_NAME.pattern}, got {zone!r}")
+        Node.objects.update_or_create(name=options["node"], defaults={"zone": zone})
+        self._audit(options | {"name": "-"}, "node.zone", {"node": options["node"], "zone": zone})
+        self.stdout.write(f"{options['node']} is in {'zone ' + zone if zone else 'no zone'}")
+
+    def _rebuild(self, options: dict[str, Any]) -> None:
+        cluster, client = self._cluster(options["name"])
+        generation = edits.rebuild(client, cluster)
+        self._audit(options, "cluster.rebuilt", {"generation": generation})
+        if generation:
+            self.stdout.write(f"the database says what the log says: generation {generation}")
+        else:
+            self.stdout.write("the log holds no wanted membership; the database has none now either")
+
+    # --- looking ----------------------------------------------------------------------------------
+
+    def _list(self, options: dict[str, Any]) -> None:
+        found: dict[tuple[str, str], dict[str, nodes.HostedReplica]] = {}
+        for node, report in nodes.look().items():
+            for hosted in report.replicas:
+                found.setdefault((hosted.cluster_name, hosted.cluster), {})[node] = hosted
+        self.stdout.write(f"{'cluster':<20}{'identity':<18}{'leader':<12}{'term':>6}  hosted by")
+        for (name, cluster_id), hosts in sorted(found.items()):
+            newest = max(hosts.values(), key=lambda hosted: hosted.term)
+            leader = next((node for node, hosted in hosts.items() if hosted.role == "leader"), newest.leader or "none")
+            names = ", ".join(sorted(hosts))
+            self.stdout.write(f"{name:<20}{cluster_id:<18}{leader:<12}{newest.term:>6}  {names}")
+
+    def _status(self, options: dict[str, Any]) -> None:
+        name = options["name"]
+        client = self.clients(name)
+        self._say_members(client)
+        try:
+            cluster = self._cluster(name)[0]
+            said = edits.compare(cluster, client.query(commands.GetWantedMembership(), timeout=3))
+        except errors.Unavailable as error:
+            self.stdout.write(f"no leader answers: {error}")
+            return
+        if said.wanted is None:
+            self.stdout.write(said.message or "nobody has said yet what the membership is to be: it stays as it is")
+        else:
+            leaving = f"; to leave: {', '.join(said.wanted.leaving)}" if said.wanted.leaving else ""
+            self.stdout.write(f"wanted (generation {said.generation}): {', '.join(said.wanted.nodes)}{leaving}")
+        self.stdout.write(self._says(cluster))
+
+    def _say_members(self, client: Client) -> None:
+        try:
+            seen = client.progress(timeout=3)
+        except errors.Unavailable:
+            for node, report in sorted(client.status().items()):
+                how = "unreachable" if report is None else report.waiting_for or report.role
+                self.stdout.write(f"{node:<12}{how}")
+            return
+        votes = {member.replica for member in seen.voters}
+        nodes_of = {member.replica: member.node for member in (*seen.outgoing, *seen.learners, *seen.voters)}
+        for member in seen.members:
+            kind = "leads" if member.state == "leader" else "votes" if member.replica in votes else "learns"
+            heard = "" if 0 <= member.heard_ms <= seen.quorum_ms else "  does not answer"
+            lacks = seen.last_index - member.match
+            node = nodes_of.get(member.replica, "")
+            self.stdout.write(f"{node:<12}{kind:<8}{member.replica:<18x}lacks {lacks}{heard}")
+
+    @staticmethod
+    def _says(cluster: Cluster) -> str:
+        said = saying.of(cluster)
+        when = f", {said.looked_at:%H:%M:%S} UTC" if said is not None else ""
+        return f"reconciler{when}: {saying.in_words(said, timezone.now())}"
+
+    # --- for all of them --------------------------------------------------------------------------
+
+    def _cluster(self, name: str) -> tuple[Cluster, Client]:
+        """The record of the cluster that has this name now, and its client."""
+        client = self.clients(name)
+        client.confirm()
+        return edits.cluster_row(name, client.cluster_id), client
+
+    def _audit(self, options: dict[str, Any], action: str, details: dict[str, Any]) -> None:
+        try:
+            audit.record(
+                actor=audit.OPERATOR,
+                principal="web",
+                action=action,
+                target=options["name"],
+                reason=options["reason"],
+                details=details,
+                outcome=AuditEntry.Outcome.DONE,
+            )
+        except DatabaseError as error:
+            self.stderr.write(f"This could not be written to the audit: {error}")

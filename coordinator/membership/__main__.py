@@ -1,0 +1,40 @@
+"""The reconciler as a process of its own, `python -m coordinator.membership`: one of the parts that `up` runs."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from types import FrameType
+from typing import Final
+
+START_S: Final = 2.0
+"""It is in nobody's way while an installation starts: nothing of what people wait for then needs it."""
+
+
+def main() -> None:
+    stopping = threading.Event()
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        stopping.set()
+        raise SystemExit(0)
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    time.sleep(START_S)
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "coordinator.settings")
+
+    import django
+
+    django.setup()
+
+    from coordinator.membership.clients import Clients
+    from coordinator.membership.reconciler import Reconciler
+
+    with Clients() as clients:
+        Reconciler(clients).run(stopping.wait)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,39 @@
+"""Clients for threads, one for each cluster, as principal `web`: for the reconciler and the management commands."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Final, Self
+
+from django.conf import settings
+
+from coordinator.client import Client
+
+TIMEOUT_S: Final = 5.0
+
+
+class Clients:
+    """Called with a cluster's name it gives that cluster's client. Closes all of them at its end."""
+
+    def __init__(self, timeout_s: float = TIMEOUT_S) -> None:
+        self._timeout_s = timeout_s
+        self._clients: dict[str, Client] = {}
+
+    def __call__(self, cluster: str) -> Client:
+        if cluster not in self._clients:
+            self._clients[cluster] = Client(
+                settings.DATA.node_redis_url(settings.CONCLAVE),
+                str(settings.DATA.web_token()),
+                cluster=cluster,
+                timeout=self._timeout_s,
+            )
+        return self._clients[cluster]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for client in self._clients.values():
+            client.close()

@@ -1,0 +1,125 @@
+"""Saying what is wanted: the database first, then the log, each change under the next generation.
+
+Cut off between the two, the database is one ahead, and whoever comes next brings it to the log. A database that is
+behind the log, since it was lost or put back, is refused: what it says was overtaken (DESIGN.md, rule 10).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import Enum
+from typing import NamedTuple
+
+from django.db import transaction
+from django.utils import timezone
+
+from coordinator import record
+from coordinator.client import Client, errors
+from coordinator.membership import wanted as wanting
+from coordinator.membership.wanted import Place, Wanted
+from coordinator.models import Cluster, WantedMembership
+from coordinator.statemachine import commands
+
+
+class DatabaseBehind(errors.ConclaveError):
+    """The database is not that of this log: nothing is changed by what it says."""
+
+
+class Agreement(Enum):
+    NOTHING = "nothing is wanted yet"
+    SAME = "the database and the log agree"
+    AHEAD = "the database is one generation ahead: the last change has not reached the log yet"
+    BEHIND = "the database is behind the log"
+
+
+class Said(NamedTuple):
+    """What is wanted, as far as the two agree; None where nothing is, or they do not. `message` says why not."""
+
+    agreement: Agreement
+    generation: int
+    wanted: Wanted | None
+    message: str = ""
+
+
+def cluster_row(name: str, cluster: int) -> Cluster:
+    """The record of a cluster, made where there is none. Raises DatabaseError."""
+    row, _ = Cluster.objects.get_or_create(cluster_id=record.identity(cluster), defaults={"name": name})
+    return row
+
+
+def compare(cluster: Cluster, view: commands.WantedMembershipView) -> Said:
+    """The database's word beside the log's. Raises DatabaseError, WantedDamaged."""
+    row = WantedMembership.objects.filter(cluster=cluster).first()
+    if row is None and not view.generation:
+        return Said(Agreement.NOTHING, 0, None)
+    generation, text = (0, b"") if row is None else (row.generation, row.wanted.encode())
+    if (generation, text) == (view.generation, view.wanted):
+        return Said(Agreement.SAME, generation, wanting.decode(text))
+    if generation == view.generation + 1:
+        return Said(Agreement.AHEAD, generation, wanting.decode(text))
+    what = f"generation {generation}" if row is not None else "nothing"
+    message = (
+        f"the database has {what} of the wanted membership and the log holds generation {view.generation}: the "
+        f"database was lost or put back. Nothing is changed by what it says; to take the log's word: "
+        f"manage.py cluster rebuild {cluster.name}"
+    )
+    return Said(Agreement.BEHIND, view.generation, None, message)
+
+
+def say(client: Client, cluster: Cluster, change: Callable[[Wanted], Wanted]) -> Wanted:
+    """Change what is wanted, and bring it to the log; what is wanted then.
+
+    Raises DatabaseBehind, ValueError (from `change`), DatabaseError, and the client's errors: where the log could not
+    be told, the database has the change and the reconciler brings it there.
+    """
+    view = client.query(commands.GetWantedMembership())
+    said = compare(cluster, view)
+    if said.agreement is Agreement.BEHIND:
+        raise DatabaseBehind(said.message)
+    if said.agreement is Agreement.AHEAD:
+        bring_to_log(client, said)
+    before = said.wanted or as_it_is(client)
+    after = change(before)
+    if said.wanted is not None and after == before:
+        return after
+    generation = said.generation + 1
+    text = wanting.encode(after)
+    with transaction.atomic():
+        row = WantedMembership.objects.select_for_update().filter(cluster=cluster).first()
+        if (row.generation if row is not None else 0) != said.generation:
+            raise DatabaseBehind("somebody else changed what is wanted at the same time; look again")
+        WantedMembership.objects.update_or_create(
+            cluster=cluster,
+            defaults={"generation": generation, "wanted": text.decode(), "changed_at": timezone.now()},
+        )
+    client.command(commands.SetWantedMembership(generation, text))
+    return after
+
+
+def bring_to_log(client: Client, said: Said) -> None:
+    """Tell the log what the database is ahead by."""
+    assert said.agreement is Agreement.AHEAD, said
+    assert said.wanted is not None, said
+    client.command(commands.SetWantedMembership(said.generation, wanting.encode(said.wanted)))
+
+
+def rebuild(client: Client, cluster: Cluster) -> int:
+    """Make the database say what the log says; its generation. Raises DatabaseError and the client's errors."""
+    record.note_directory(client.directory())
+    view = client.query(commands.GetWantedMembership())
+    if view.generation:
+        WantedMembership.objects.update_or_create(
+            cluster=cluster,
+            defaults={"generation": view.generation, "wanted": view.wanted.decode(), "changed_at": timezone.now()},
+        )
+    else:
+        WantedMembership.objects.filter(cluster=cluster).delete()
+    for report in client.status().values():
+        if report is not None:
+            record.note(report)
+    return int(view.generation)
+
+
+def as_it_is(client: Client) -> Wanted:
+    """The real voters, as what is wanted: for a cluster of which nobody has said anything yet."""
+    return Wanted(tuple(Place(m.node, m.priority, m.witness) for m in client.progress().voters))

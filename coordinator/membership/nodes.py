@@ -1,0 +1,156 @@
+"""The nodes, over Celery: what each hosts, and what it is asked to do with its replicas.
+
+A task goes to the node's own queue and says nothing back; what became of it is read from the node's report
+(`celery -A coordinator inspect replicas`). A task that its node does not take within `TASK_EXPIRES_S` is dropped, so
+that nothing old is done late. What a node says decides nothing by itself: the log does.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Collection, Mapping
+from typing import Any, Final, NamedTuple
+
+import msgspec
+from celery import current_app
+from django.conf import settings
+from kombu.exceptions import OperationalError
+
+from coordinator import orders
+from coordinator.client.errors import ConclaveError
+
+LOOK_S: Final = 1.0
+"""How long nodes have to say what they host, where it is not known how many will."""
+TASK_EXPIRES_S: Final = 60
+POLL_S: Final = 0.2
+PENDING: Final = "pending"
+DONE: Final = "done"
+
+
+class BrokerUnavailable(ConclaveError):
+    """Celery's broker does not answer: nodes can not be asked to do anything, and go on as they are."""
+
+
+class HostedReplica(msgspec.Struct, frozen=True):
+    """As a node says it; identities in hex. `state`: running, stopped, or empty (no log yet)."""
+
+    cluster: str
+    cluster_name: str
+    replica: str
+    state: str
+    role: str
+    leader: str
+    term: int
+    last_index: int
+    commit_index: int
+    applied_index: int
+
+
+class TaskOutcome(msgspec.Struct, frozen=True):
+    state: str
+    message: str
+    replica: str
+    epoch: int = -1
+    fingerprint: str = ""
+
+
+class NodeReport(msgspec.Struct, frozen=True):
+    node: str
+    journal: str
+    draining: bool
+    loop_silent_ms: int
+    epochs: dict[str, int]
+    replicas: list[HostedReplica]
+    outcomes: dict[str, TaskOutcome]
+
+    def hosted(self, cluster_id: str) -> HostedReplica | None:
+        return next((replica for replica in self.replicas if replica.cluster == cluster_id), None)
+
+
+def look(expected: Collection[str] | None = None, timeout_s: float = LOOK_S) -> dict[str, NodeReport]:
+    """What each node hosts, by node. Returns as soon as all of the `expected` nodes have answered, or at the time-out.
+
+    Raises BrokerUnavailable.
+    """
+    nonce = secrets.token_hex(8)
+    options: dict[str, Any] = {"reply": True, "timeout": timeout_s, "arguments": {"nonce": nonce}}
+    if expected:
+        options["limit"] = len(expected)
+    try:
+        answers = current_app.control.broadcast("replicas", **options)
+    except (OperationalError, OSError) as error:
+        raise BrokerUnavailable(f"Celery's broker does not answer: {error}") from error
+    except Exception as error:
+        if type(error).__module__.partition(".")[0] == "redis":
+            raise BrokerUnavailable(f"Celery's broker does not answer: {error}") from error
+        raise
+    found = {}
+    for answer in answers or []:
+        for said in answer.values():
+            report = _believed(said, nonce)
+            if report is not None:
+                found[report.node] = report
+    return found
+
+
+def _key() -> bytes:
+    return orders.key_of(settings.DATA.peer_key())
+
+
+def _believed(said: Any, nonce: str) -> NodeReport | None:
+    """A report that a node with the installation's key made for this very question; None for anything else: a worker of
+    another version, one that hosts no node, somebody else on the broker."""
+    if not isinstance(said, dict):
+        return None
+    said = dict(said)
+    mac = said.pop("mac", "")
+    if not orders.is_report(_key(), nonce, said, mac):
+        return None
+    try:
+        return msgspec.convert(said, NodeReport)
+    except msgspec.ValidationError:
+        return None
+
+
+def ask(node: str, task: str, request: str, **arguments: Any) -> None:
+    """Send a node one of its own tasks. Raises BrokerUnavailable."""
+    try:
+        current_app.send_task(
+            f"conclave.node.{task}",
+            kwargs=orders.seal_order(_key(), node, task, request, arguments, time.time_ns() // 1_000_000),
+            queue=f"conclave.node.{node}",
+            expires=TASK_EXPIRES_S,
+            ignore_result=True,
+            retry=False,
+        )
+    except (OperationalError, OSError) as error:
+        raise BrokerUnavailable(f"Celery's broker does not answer: {error}") from error
+
+
+def outcomes(requests: Mapping[str, str], timeout_s: float, *, settled: bool = True) -> dict[str, TaskOutcome]:
+    """What became of requests (node to request), of those nodes that said so in time. `settled`: wait until nothing of
+    it is pending. Raises BrokerUnavailable."""
+    until = time.monotonic() + timeout_s
+    found: dict[str, TaskOutcome] = {}
+    while True:
+        for node, report in look(requests.keys(), min(LOOK_S, timeout_s)).items():
+            outcome = report.outcomes.get(requests.get(node, ""))
+            if outcome is not None and not (settled and outcome.state == PENDING):
+                found[node] = outcome
+        if len(found) == len(requests) or time.monotonic() >= until:
+            return found
+        time.sleep(POLL_S)
+
+
+class Asked(NamedTuple):
+    """A node's answer to one request."""
+
+    node: str
+    outcome: TaskOutcome | None
+
+
+def ask_and_wait(node: str, task: str, request: str, timeout_s: float, **arguments: Any) -> Asked:
+    """Send a node a task, and wait for what becomes of it. Raises BrokerUnavailable."""
+    ask(node, task, request, **arguments)
+    return Asked(node, outcomes({node: request}, timeout_s).get(node))

@@ -1,0 +1,274 @@
+"""Makes the real membership of every cluster what its administrators want: looks, plans, does one step, looks again.
+
+One process of an installation does it, under a lock of Conclave's own default cluster; another one waits in line. What
+it does, or waits for, it writes down for people. It decides nothing: `plan.py` does, from what the log says.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import time
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+from django.db import DatabaseError, close_old_connections
+from django.utils import timezone
+
+from coordinator import record, wire
+from coordinator.client import Client, Lease, errors
+from coordinator.membership import edits, nodes
+from coordinator.membership.edits import Agreement
+from coordinator.membership.nodes import BrokerUnavailable, NodeReport
+from coordinator.membership.plan import (
+    Change,
+    Delete,
+    Host,
+    NodeView,
+    Real,
+    RealMember,
+    Replace,
+    Settled,
+    Step,
+    Transfer,
+    Waiting,
+    plan,
+)
+from coordinator.membership.wanted import WantedDamaged
+from coordinator.models import Cluster, Node, Reconciliation, WantedMembership
+from coordinator.statemachine import commands
+
+LOCK: Final = "conclave/reconciler"
+LOCK_TTL_S: Final = 10.0
+BUSY_S: Final = 1.0
+"""Between two looks at a cluster that is being changed, or waits."""
+QUIET_S: Final = 10.0
+"""Between two looks at a cluster that is as wanted, unless somebody says otherwise meanwhile."""
+SAID_EVERY_S: Final = 30.0
+"""How old what is written down may get while it stays the same."""
+TRANSFER_S: Final = 5.0
+HOST_AGAIN_S: Final = 5.0
+
+State = Reconciliation.State
+logger = logging.getLogger(__name__)
+
+
+class Finding(NamedTuple):
+    """What is said of a cluster."""
+
+    state: str
+    message: str
+
+
+class _Watched:
+    """What is remembered of one cluster between two looks: since when who is silent, and what was said."""
+
+    def __init__(self) -> None:
+        self.due = 0.0
+        self.generation = -1
+        self.silent: dict[int, float] = {}
+        self.said: Finding | None = None
+        self.said_at = 0.0
+        self.asked: dict[tuple[str, str], float] = {}
+
+
+class Reconciler:
+    def __init__(self, client_of: Callable[[str], Client], clock: Callable[[], float] = time.monotonic) -> None:
+        """`client_of`: a client of the cluster of that name, as principal `web`."""
+        self._client_of = client_of
+        self._clock = clock
+        self._watched: dict[str, _Watched] = {}
+        """By the identity of the cluster."""
+        self._generations: dict[str, int] = {}
+        self._reports: dict[str, NodeReport] = {}
+        self._silent_nodes: dict[str, float] = {}
+
+    def run(self, stopping: Callable[[float], bool]) -> None:
+        """Work until `stopping(seconds)`, which waits so long, is true. Holds the lock, and waits for it as long as it
+        takes."""
+        while not stopping(0):
+            try:
+                with self._client_of("default").lock(LOCK, ttl=LOCK_TTL_S, wait=5.0) as lease:
+                    logger.info("reconciling, as holder of %r with token %d", LOCK, lease.token)
+                    while not stopping(BUSY_S):
+                        lease.check()
+                        self.look(lease)
+            except (errors.LockNotAcquired, errors.LeaseLost, errors.Unavailable) as error:
+                logger.info("not reconciling: %s", error)
+                stopping(BUSY_S)
+
+    # --- one look ---------------------------------------------------------------------------------
+
+    def look(self, lease: Lease | None = None) -> None:
+        """Look at every cluster that is due, and do a step for each."""
+        close_old_connections()
+        now = self._clock()
+        try:
+            generations = dict(WantedMembership.objects.values_list("cluster__cluster_id", "generation"))
+        except DatabaseError as error:
+            logger.warning("nothing can be reconciled now: %s", error)
+            return
+        changed = generations != self._generations
+        self._generations = generations
+        if not changed and now < min((watched.due for watched in self._watched.values()), default=0.0):
+            return
+        trouble = self._ask_nodes(now)
+        for cluster_id, name in self._clusters().items():
+            watched = self._watched.setdefault(cluster_id, _Watched())
+            generation = generations.get(cluster_id, 0)
+            if now < watched.due and generation == watched.generation:
+                continue
+            if lease is not None:
+                lease.check()
+            watched.generation = generation
+            finding = Finding(State.WAITING, trouble) if trouble else self._reconcile(name, cluster_id, watched, now)
+            quiet = finding.state in {State.SETTLED, State.UNMANAGED}
+            watched.due = now + (QUIET_S if quiet else BUSY_S)
+            self._write_down(name, cluster_id, watched, finding, now)
+
+    def _clusters(self) -> dict[str, str]:
+        """Every cluster that any node hosts a replica of, by identity, and its name."""
+        return {
+            hosted.cluster: hosted.cluster_name
+            for report in self._reports.values()
+            for hosted in report.replicas
+            if hosted.state == "running"
+        }
+
+    def _ask_nodes(self, now: float) -> str:
+        """Have every node say what it hosts; what went wrong, "" where nothing did."""
+        try:
+            reports = nodes.look([name for name in self._reports if name not in self._silent_nodes] or None)
+        except BrokerUnavailable as error:
+            return str(error)
+        self._reports |= reports
+        for name in self._reports:
+            if name in reports:
+                self._silent_nodes.pop(name, None)
+            else:
+                self._silent_nodes.setdefault(name, now)
+        return ""
+
+    def _reconcile(self, name: str, cluster_id: str, watched: _Watched, now: float) -> Finding:
+        try:
+            return self._step(name, cluster_id, watched, now)
+        except DatabaseError as error:
+            return Finding(State.WAITING, f"the database cannot be used: {error}")
+        except errors.Refused as error:
+            return Finding(State.WAITING, f"refused by the cluster: {error}")
+        except errors.ConclaveError as error:
+            return Finding(State.WAITING, str(error))
+        except (WantedDamaged, ValueError) as error:
+            return Finding(State.REFUSED, str(error))
+
+    def _step(self, name: str, cluster_id: str, watched: _Watched, now: float) -> Finding:
+        client = self._client_of(name)
+        cluster = edits.cluster_row(name, int(cluster_id, 16))
+        said = edits.compare(cluster, client.query(commands.GetWantedMembership()))
+        if said.agreement is Agreement.NOTHING:
+            return Finding(State.UNMANAGED, "nobody has said yet what its membership is to be: it stays as it is")
+        if said.agreement is Agreement.BEHIND:
+            return Finding(State.REFUSED, said.message)
+        if said.agreement is Agreement.AHEAD:
+            edits.bring_to_log(client, said)
+        assert said.wanted is not None
+        seen = client.progress()
+        if record.identity(client.cluster_id) != cluster_id:
+            return Finding(State.WAITING, f"another cluster has the name {name} now")
+        step = plan(said.wanted, self._real(seen, watched, now), self._views(cluster_id), now)
+        return self._do(step, cluster, client, seen, watched, now)
+
+    # --- what is seen -----------------------------------------------------------------------------
+
+    def _real(self, seen: wire.Progress, watched: _Watched, now: float) -> Real:
+        by_replica = {progress.replica: progress for progress in seen.members}
+        found = []
+        for member in (*seen.voters, *seen.learners):
+            progress = by_replica[member.replica]
+            answers = progress.state == "leader" or 0 <= progress.heard_ms <= seen.quorum_ms
+            if answers:
+                watched.silent.pop(member.replica, None)
+            else:
+                watched.silent.setdefault(member.replica, now - max(0, progress.heard_ms) / 1_000)
+            lag = max(0, seen.commit_index - progress.match)
+            votes = member in seen.voters
+            found.append(RealMember(member, votes, lag, answers, watched.silent.get(member.replica)))
+        settled = not seen.outgoing and seen.configuration_index <= seen.commit_index
+        return Real(seen.replica, tuple(found), settled, seen.promote_lag_max)
+
+    def _views(self, cluster_id: str) -> dict[str, NodeView]:
+        zones = dict(Node.objects.values_list("name", "zone"))
+        return {
+            name: view(report, cluster_id, zones.get(name, ""), self._silent_nodes.get(name))
+            for name, report in self._reports.items()
+        }
+
+    # --- what is done -----------------------------------------------------------------------------
+
+    def _do(
+        self, step: Step, cluster: Cluster, client: Client, seen: wire.Progress, watched: _Watched, now: float
+    ) -> Finding:
+        match step:
+            case Settled():
+                return Finding(State.SETTLED, "")
+            case Waiting(reason):
+                return Finding(State.WAITING, reason)
+            case Host(node):
+                self._ask(watched, now, node, "host_replica", cluster=cluster.cluster_id, cluster_name=cluster.name)
+                return Finding(State.MOVING, f"{node} is asked to host a replica")
+            case Change(voters, learners, why):
+                client.change(seen, voters, learners)
+                logger.info("%s: %s", cluster.name, why)
+                return Finding(State.MOVING, why)
+            case Transfer(node, why):
+                logger.info("%s: %s: %s is to lead", cluster.name, why, node)
+                client.transfer(node, timeout=TRANSFER_S)
+                return Finding(State.MOVING, f"{why}: {node} is to lead")
+            case Delete(node, replica):
+                self._ask(
+                    watched,
+                    now,
+                    node,
+                    "remove_replica",
+                    cluster=cluster.cluster_id,
+                    replica=record.identity(replica),
+                    committed_index=seen.commit_index,
+                )
+                return Finding(State.MOVING, f"{node} is asked to delete its replica, which is no member any more")
+            case Replace(gone, by, why):
+                edits.say(client, cluster, lambda wanted: wanted.moving(gone, by))
+                logger.warning("%s: %s: %s takes its place", cluster.name, why, by)
+                return Finding(State.MOVING, f"{why}: {by} takes its place")
+
+    def _ask(self, watched: _Watched, now: float, node: str, task: str, **arguments: object) -> None:
+        """Ask a node, and not again at once while it has not said anything yet."""
+        if now - watched.asked.get((node, task), -HOST_AGAIN_S) >= HOST_AGAIN_S:
+            watched.asked[node, task] = now
+            nodes.ask(node, task, f"{task.partition('_')[0]}-{secrets.token_hex(8)}", **arguments)
+
+    def _write_down(self, name: str, cluster_id: str, watched: _Watched, finding: Finding, now: float) -> None:
+        if finding == watched.said and now - watched.said_at < SAID_EVERY_S:
+            return
+        try:
+            cluster = edits.cluster_row(name, int(cluster_id, 16))
+            values = {"state": finding.state, "message": finding.message, "looked_at": timezone.now()}
+            if finding != watched.said:
+                values["since"] = timezone.now()
+                logger.info("%s: %s %s", name, finding.state, finding.message)
+            Reconciliation.objects.update_or_create(cluster=cluster, defaults=values)
+            watched.said, watched.said_at = finding, now
+        except DatabaseError as error:
+            logger.warning("%s: %s %s (not written down: %s)", name, finding.state, finding.message, error)
+
+
+def view(report: NodeReport, cluster_id: str, zone: str, silent_since: float | None) -> NodeView:
+    """A node's report as the plan looks at it."""
+    hosted = report.hosted(cluster_id)
+    return NodeView(
+        report.node,
+        int(hosted.replica, 16) if hosted is not None else 0,
+        hosted.state if hosted is not None else "",
+        silent_since,
+        zone,
+        len(report.replicas),
+    )

@@ -1,0 +1,82 @@
+"""What the administrators of a cluster want its membership to be.
+
+People say it through Django; the database keeps it, and the log keeps the same bytes with a generation, so that a
+database that was lost or put back is noticed (DESIGN.md, rule 10). Whoever is to leave is named: a member that is
+merely not mentioned stays.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+REPLACE_AFTER_S: Final = 600
+VOTERS_MAX: Final = 15
+
+
+class WantedDamaged(Exception):
+    """The bytes are no wanted membership of a version that this reads."""
+
+
+class Place(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A node that is to have a voting replica. `priority`: of those caught up, the highest leads where it can.
+    `witness`: it votes and keeps the log, and has no state; a replica is one or is none for as long as it is there."""
+
+    node: str
+    priority: int = 0
+    witness: bool = False
+
+
+class Wanted(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """`leaving`: nodes whose replica is to go. `replace_after_s`: a wanted node that has been gone for so long is
+    replaced by another, where there is one; 0: never."""
+
+    voters: tuple[Place, ...]
+    leaving: tuple[str, ...] = ()
+    replace_after_s: int = REPLACE_AFTER_S
+
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        return tuple(place.node for place in self.voters)
+
+    def adding(self, node: str, priority: int = 0, *, witness: bool = False) -> Wanted:
+        """Raises ValueError where it is wanted already, or there are as many as there may be."""
+        if node in self.nodes:
+            raise ValueError(f"{node} has a replica, or is to get one, already")
+        if len(self.voters) >= VOTERS_MAX:
+            raise ValueError(f"expected at most {VOTERS_MAX} replicas")
+        leaving = tuple(name for name in self.leaving if name != node)
+        place = Place(node, priority, witness)
+        return msgspec.structs.replace(self, voters=(*self.voters, place), leaving=leaving)
+
+    def removing(self, node: str) -> Wanted:
+        """Raises ValueError where it is the last one."""
+        voters = tuple(place for place in self.voters if place.node != node)
+        if not voters:
+            raise ValueError(f"{node} is the last one: a cluster without replicas decides nothing")
+        leaving = tuple(dict.fromkeys((*self.leaving, node)))
+        return msgspec.structs.replace(self, voters=voters, leaving=leaving)
+
+    def moving(self, source: str, target: str) -> Wanted:
+        """Raises ValueError where `source` is not wanted, or `target` is already."""
+        place = next((place for place in self.voters if place.node == source), None)
+        if place is None:
+            raise ValueError(f"{source} has no replica that is wanted; these have: {', '.join(self.nodes)}")
+        return self.adding(target, place.priority, witness=place.witness).removing(source)
+
+
+_wanted = msgspec.json.Decoder(Wanted)
+
+
+def encode(wanted: Wanted) -> bytes:
+    """The same wanted membership gives the same bytes."""
+    return msgspec.json.encode(wanted)
+
+
+def decode(data: bytes) -> Wanted:
+    """Raises WantedDamaged."""
+    try:
+        return _wanted.decode(data)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise WantedDamaged(f"not a wanted membership of this version: {error}") from None

@@ -1,0 +1,175 @@
+"""A backup of one replica's state: its last snapshot and the committed entries behind it, in one file.
+
+The loop hands over what is immutable already, so that it does not pause; the writing is another thread's, and is mostly
+the disk's. The file is whole or not there: written aside, synced, renamed.
+
+    CONCLAVE-BACKUP 1\\n
+    then frames, each of 4 bytes of length (big-endian), 8 bytes of checksum, and a body in MessagePack:
+    header   what it is of (`Header`)
+    parts    of the snapshot, 1 MiB each, as many as the header says
+    batches  of entries: their terms and bytes, as many as the header says
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Final, NamedTuple
+
+import msgspec
+
+from coordinator.consensus.engine import Committed, Snapshot
+from coordinator.consensus.membership import Configuration, encode_configuration
+
+MAGIC: Final = b"CONCLAVE-BACKUP 1\n"
+PART_BYTES: Final = 1024 * 1024
+BATCH_ENTRIES: Final = 1_000
+FRAME_BYTES_MAX: Final = 1 << 31
+_LENGTH_BYTES: Final = 4
+_CHECKSUM_BYTES: Final = 8
+
+
+class BackupDamaged(Exception):
+    """The file is not a whole backup of a version that this reads."""
+
+
+class Header(msgspec.Struct, frozen=True, array_like=True):
+    """`last_index`: the state is that after this entry. `configuration`: the entry of the one in force there."""
+
+    cluster: int
+    cluster_name: str
+    replica: int
+    node: str
+    epoch: int
+    last_index: int
+    configuration: bytes
+    snapshot_index: int
+    snapshot_term: int
+    snapshot_configuration: bytes
+    snapshot_bytes: int
+    snapshot_parts: int
+    first_index: int
+    batches: int
+
+
+class Captured(NamedTuple):
+    """What a replica's loop hands over."""
+
+    cluster: int
+    cluster_name: str
+    replica: int
+    node: str
+    epoch: int
+    configuration: Configuration
+    snapshot: Snapshot | None
+    committed: Committed
+
+    @property
+    def last_index(self) -> int:
+        return self.committed.first_index + len(self.committed.entries) - 1
+
+
+class Contents(NamedTuple):
+    header: Header
+    snapshot: bytes
+    terms: list[int]
+    entries: list[bytes]
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_headers = msgspec.msgpack.Decoder(Header)
+_parts = msgspec.msgpack.Decoder(bytes)
+_batches = msgspec.msgpack.Decoder(tuple[list[int], list[bytes]])
+
+
+def write(path: Path, captured: Captured) -> None:
+    """Put the whole file there, or nothing. Raises OSError."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.part")
+    try:
+        with open(aside, "wb") as file:
+            file.write(MAGIC)
+            for body in _bodies(captured):
+                file.write(len(body).to_bytes(_LENGTH_BYTES, "big") + _checksum(body))
+                file.write(body)
+            file.flush()
+            os.fsync(file.fileno())
+        os.rename(aside, path)
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
+    descriptor = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _bodies(captured: Captured) -> Iterator[bytes]:
+    snapshot, committed = captured.snapshot, captured.committed
+    data = b"" if snapshot is None else snapshot.data
+    parts = range(0, len(data), PART_BYTES)
+    batches = range(0, len(committed.entries), BATCH_ENTRIES)
+    yield _encode(
+        Header(
+            cluster=captured.cluster,
+            cluster_name=captured.cluster_name,
+            replica=captured.replica,
+            node=captured.node,
+            epoch=captured.epoch,
+            last_index=captured.last_index,
+            configuration=encode_configuration(captured.configuration),
+            snapshot_index=0 if snapshot is None else snapshot.last_index,
+            snapshot_term=0 if snapshot is None else snapshot.term,
+            snapshot_configuration=b"" if snapshot is None else encode_configuration(snapshot.configuration),
+            snapshot_bytes=len(data),
+            snapshot_parts=len(parts),
+            first_index=committed.first_index,
+            batches=len(batches),
+        )
+    )
+    for start in parts:
+        yield _encode(data[start : start + PART_BYTES])
+    for start in batches:
+        end = start + BATCH_ENTRIES
+        yield _encode((committed.terms[start:end], committed.entries[start:end]))
+
+
+def read(path: Path) -> Contents:
+    """All of a backup, checked. Raises BackupDamaged, OSError."""
+    with open(path, "rb") as file:
+        if file.read(len(MAGIC)) != MAGIC:
+            raise BackupDamaged(f"{path}: expected a file that begins with {MAGIC!r}")
+        try:
+            header = _headers.decode(_frame(path, file))
+            snapshot = b"".join(_parts.decode(_frame(path, file)) for _ in range(header.snapshot_parts))
+            terms: list[int] = []
+            entries: list[bytes] = []
+            for _ in range(header.batches):
+                batch_terms, batch_entries = _batches.decode(_frame(path, file))
+                terms += batch_terms
+                entries += batch_entries
+        except msgspec.MsgspecError as error:
+            raise BackupDamaged(f"{path}: {error}") from None
+        if file.read(1):
+            raise BackupDamaged(f"{path}: there is more behind its end")
+    if len(snapshot) != header.snapshot_bytes or header.first_index + len(entries) - 1 != header.last_index:
+        raise BackupDamaged(f"{path}: it does not hold what its header says")
+    return Contents(header, snapshot, terms, entries)
+
+
+def _frame(path: Path, file: IO[bytes]) -> bytes:
+    head = file.read(_LENGTH_BYTES + _CHECKSUM_BYTES)
+    size = int.from_bytes(head[:_LENGTH_BYTES], "big")
+    if len(head) != _LENGTH_BYTES + _CHECKSUM_BYTES or size > FRAME_BYTES_MAX:
+        raise BackupDamaged(f"{path}: cut off at byte {file.tell()}")
+    body = file.read(size)
+    if len(body) != size or _checksum(body) != head[_LENGTH_BYTES:]:
+        raise BackupDamaged(f"{path}: what ends at byte {file.tell()} does not match its checksum")
+    return body
+
+
+def _checksum(body: bytes) -> bytes:
+    return hashlib.blake2b(body, digest_size=_CHECKSUM_BYTES).digest()

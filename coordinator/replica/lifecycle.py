@@ -1,0 +1,448 @@
+"""The lives of a node's replicas while it runs: one is hosted, formed, stopped, started, removed, backed up, compacted.
+
+The loop calls `run` between two turns, so nothing here races with a turn. What costs a disk write is rare; what costs
+more is another thread's. DESIGN.md, rules 4 and 10, are kept here:
+
+- A replica that is hosted anew has an empty journal and an identity that the node draws then and there. Nobody hands
+  one in, so none comes back with another disk.
+- A new cluster's log is begun only on a replica that this node drew for it and that is still empty.
+- A replica is removed only where the log says that it is no member, or where an operator forces it by the node's name.
+  What is removed leaves a tombstone.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import secrets
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from coordinator import wire
+from coordinator.consensus.engine import HardState, Role
+from coordinator.consensus.membership import Configuration
+from coordinator.replica import backup
+from coordinator.replica.births import FIRST_TERM, WebToken, fingerprint, first_log
+from coordinator.replica.intents import (
+    DONE,
+    PENDING,
+    REFUSED,
+    BackUpReplica,
+    CompactReplica,
+    Drain,
+    FormCluster,
+    HostReplica,
+    Intent,
+    Intents,
+    Outcome,
+    RemoveReplica,
+    StartReplica,
+    StopReplica,
+    TransferLeadership,
+)
+from coordinator.replica.journal import JournalDamaged, SqliteJournal, StoredLog, StoredReplica
+from coordinator.replica.replica import Replica
+from coordinator.replica.turn import Turn
+
+REPLICAS_MAX: Final = 1_000
+"""Hosted by one node."""
+REQUEST: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+HAND_OVER_US: Final = 700_000
+"""A hand-over that came to nothing is tried again after this: the engine gives one up after 600 ms."""
+HAND_OVER_US_MAX: Final = 20_000_000
+"""The pause doubles up to this while leadership comes back: nodes that all drain must not toss it to and fro."""
+STOP_US_MAX: Final = 2_000_000
+"""How long a leader that is to stop tries to hand over first."""
+SWEEP_US: Final = 100_000
+SWEEP_ROWS: Final = 4
+"""Of what removed replicas left behind, so many rows (1 MiB of a snapshot each) are deleted at once, this often: the
+loop must not stop for it."""
+SILENCE_US_MIN: Final = 3_000_000
+"""A member hears its leader every 60 ms. One that has heard nothing for so long may well be none any more."""
+
+
+class Hosted(NamedTuple):
+    """One replica, for reports. `state`: running, stopped, empty, or differs (it takes no part any more)."""
+
+    cluster: int
+    cluster_name: str
+    replica: int
+    state: str
+    role: str = ""
+    leader: str = ""
+    term: int = 0
+    first_index: int = 0
+    last_index: int = 0
+    commit_index: int = 0
+    applied_index: int = 0
+    epoch: int = 0
+    voters: tuple[str, ...] = ()
+    learners: tuple[str, ...] = ()
+
+
+class _Later(NamedTuple):
+    intent: Intent
+    until_us: int
+
+
+class _HandedOn(NamedTuple):
+    """When a leadership was last handed on and to whom, and how long that is to last before it is tried again."""
+
+    at_us: int
+    target: int
+    pause_us: int
+
+
+class Lifecycle:
+    def __init__(
+        self,
+        turn: Turn,
+        journal: SqliteJournal,
+        intents: Intents,
+        *,
+        load: Callable[[StoredReplica], Replica],
+        stopped: list[StoredReplica],
+        backups: Path,
+        web_token: WebToken | None,
+        logger: logging.Logger | None = None,
+    ) -> None:
+        """`load` makes a replica of what the journal holds. `stopped`: those that the journal holds and the turn does
+        not."""
+        self._turn = turn
+        self._journal = journal
+        self._intents = intents
+        self._load = load
+        self._stopped = {stored.cluster: stored for stored in stopped}
+        self._backups = backups
+        self._web_token = web_token
+        self._logger = logger or logging.getLogger(__name__)
+        self._later: list[_Later] = []
+        self._handed_on: dict[int, _HandedOn] = {}
+        """By cluster."""
+        self._epochs = journal.epochs()
+        self._begun_us = 0
+        self._sweeps = True
+        """Removed replicas may have left something in the journal; at the start, those of an earlier process."""
+        self._sweep_due_us = 0
+        self.draining = False
+        self.ran_us = 0
+        """When the loop last came by."""
+
+    # --- the loop ---------------------------------------------------------------------------------
+
+    def run(self, now_us: int) -> None:
+        """Take up what was posted, and go on with what takes longer. Raises JournalFailed."""
+        self.ran_us = now_us
+        self._begun_us = self._begun_us or now_us
+        if self._sweeps and now_us >= self._sweep_due_us:
+            self._sweep_due_us = now_us + SWEEP_US
+            self._sweeps = self._journal.sweep(SWEEP_ROWS)
+        later, self._later = self._later, []
+        for intent, until_us in later:
+            self._do(intent, now_us, until_us)
+        for intent in self._intents.take():
+            self._do(intent, now_us, now_us + STOP_US_MAX)
+        if self.draining:
+            self.hand_over_all(now_us)
+
+    def _do(self, intent: Intent, now_us: int, until_us: int) -> None:
+        if not REQUEST.fullmatch(intent.request):
+            outcome: Outcome | None = Outcome(REFUSED, f"a request's name matches {REQUEST.pattern}")
+        else:
+            outcome = self._outcome(intent, now_us, until_us)
+        if outcome is None:
+            self._later.append(_Later(intent, until_us))
+            return
+        if outcome.state != PENDING:  # Else another thread goes on with it, and may have finished by now.
+            self._logger.info("%s: %s: %s", type(intent).__name__, outcome.state, outcome.message)
+            self._intents.finish(intent.request, outcome)
+
+    def _outcome(self, intent: Intent, now_us: int, until_us: int) -> Outcome | None:
+        """What became of it; None where it goes on."""
+        match intent:
+            case HostReplica():
+                return self._host(intent)
+            case FormCluster():
+                return self._form(intent)
+            case StopReplica():
+                return self._stop(intent, now_us, until_us)
+            case StartReplica():
+                return self._start(intent)
+            case RemoveReplica():
+                return self._remove(intent, now_us)
+            case BackUpReplica():
+                return self._back_up(intent)
+            case CompactReplica():
+                return self._compact(intent)
+            case TransferLeadership():
+                return self._transfer(intent, now_us, until_us)
+            case Drain(on=on):
+                self.draining = on
+                return Outcome(DONE, "leads nothing from here on" if on else "may lead again")
+
+    # --- coming to be -----------------------------------------------------------------------------
+
+    def _host(self, intent: HostReplica) -> Outcome:
+        known = self._journal.replica_of_request(intent.request)
+        if known is not None and known in self._journal.tombstones():
+            return Outcome(REFUSED, f"this was done before, and its replica {known:x} was removed since", known)
+        epoch = self.epochs().get(intent.cluster_name, -1)
+        own = fingerprint(self._web_token) if self._web_token is not None else ""
+        hosted = self._stored(intent.cluster)
+        if hosted is not None:
+            return Outcome(DONE, f"hosts replica {hosted.replica:x} of it already", hosted.replica, epoch, own)
+        if not wire.NODE_NAME.fullmatch(intent.cluster_name) or not 0 < intent.cluster < 1 << 63:
+            return Outcome(REFUSED, "expected a cluster's positive 63-bit identity and a name of a-z, 0-9 and -")
+        if len(self._turn.replicas) + len(self._stopped) >= REPLICAS_MAX:
+            return Outcome(REFUSED, f"this node hosts its {REPLICAS_MAX} replicas")
+        stored = StoredReplica(secrets.randbits(63) or 1, intent.cluster, intent.cluster_name)
+        self._journal.admit(stored, None, StoredLog(HardState(0, 0, 0), [], []), intent.request)
+        self._turn.replicas[stored.cluster] = self._load(stored)
+        return Outcome(DONE, f"hosts the empty replica {stored.replica:x}", stored.replica, epoch, own)
+
+    def _note_epoch(self, cluster_name: str, epoch: int) -> None:
+        self._epochs[cluster_name] = max(epoch, self._epochs.get(cluster_name, 0))
+
+    def epochs(self) -> dict[str, int]:
+        """The highest restore epoch of each cluster name that this node ever knew. From any thread."""
+        found = dict(self._epochs)
+        for replica in [*self._turn.replicas.values()]:
+            if replica.machine.cluster_id:
+                found[replica.cluster_name] = max(replica.machine.epoch, found.get(replica.cluster_name, 0))
+        return found
+
+    def _form(self, intent: FormCluster) -> Outcome:
+        stored = self._stored(intent.cluster)
+        replica = self._turn.replicas.get(intent.cluster)
+        if stored is None or replica is None:
+            return Outcome(REFUSED, "this node hosts no running replica of it: a replica is hosted first")
+        named = Configuration(intent.members).node_of(stored.replica) == self._turn.identity.node
+        if not named or intent.cluster_name != stored.cluster_name:
+            return Outcome(REFUSED, f"the document is not for replica {stored.replica:x} on this node", stored.replica)
+        if self._web_token is None or intent.fingerprint != fingerprint(self._web_token):
+            message = "this node would begin another log: has it other keys than the rest, or another version?"
+            return Outcome(REFUSED, message, stored.replica)
+        log = first_log(intent.cluster, intent.cluster_name, intent.epoch, list(intent.members), self._web_token)
+        engine = replica.engine
+        if engine.last_index or replica.machine.cluster_id:
+            return self._compare(replica, log)
+        state = HardState(max(FIRST_TERM, engine.term), engine.vote, len(log.entries))
+        self._journal.form(stored, intent.epoch, log._replace(hard_state=state))
+        self._note_epoch(intent.cluster_name, intent.epoch)
+        self._turn.replicas[intent.cluster] = self._load(stored)
+        return Outcome(DONE, f"replica {stored.replica:x} begins the log of {intent.cluster_name}", stored.replica)
+
+    @staticmethod
+    def _compare(replica: Replica, log: StoredLog) -> Outcome:
+        """It has a log already: this document's, or another's."""
+        captured, committed = replica.engine.captured()
+        same = captured is not None or committed.entries[: len(log.entries)] == log.entries
+        if same and replica.machine.cluster_id == replica.cluster:
+            return Outcome(DONE, f"replica {replica.replica:x} has begun already", replica.replica)
+        if not replica.machine.cluster_id:
+            return Outcome(REFUSED, "it is being sent a log; ask again", replica.replica)
+        return Outcome(REFUSED, "its log began with another document", replica.replica)
+
+    # --- rest and end -----------------------------------------------------------------------------
+
+    def _stop(self, intent: StopReplica, now_us: int, until_us: int) -> Outcome | None:
+        replica = self._turn.replicas.get(intent.cluster)
+        if replica is None:
+            if intent.cluster in self._stopped:
+                return Outcome(DONE, "is stopped already", self._stopped[intent.cluster].replica)
+            return Outcome(REFUSED, "this node hosts no replica of it")
+        if now_us < until_us and self._hand_over(replica, now_us):
+            return None
+        self._journal.mark_resting(replica.replica, resting=True)
+        del self._turn.replicas[intent.cluster]
+        self._stopped[intent.cluster] = StoredReplica(replica.replica, replica.cluster, replica.cluster_name)
+        return Outcome(DONE, "stopped; it counts as one that is down until it is started", replica.replica)
+
+    def _start(self, intent: StartReplica) -> Outcome:
+        stored = self._stopped.get(intent.cluster)
+        if stored is None:
+            running = self._turn.replicas.get(intent.cluster)
+            if running is None:
+                return Outcome(REFUSED, "this node hosts no replica of it")
+            return Outcome(DONE, "runs already", running.replica)
+        try:
+            self._turn.replicas[stored.cluster] = self._load(stored)
+        except JournalDamaged as error:
+            return Outcome(REFUSED, f"{error}", stored.replica)
+        self._journal.mark_resting(stored.replica, resting=False)
+        del self._stopped[stored.cluster]
+        return Outcome(DONE, "started", stored.replica)
+
+    def _remove(self, intent: RemoveReplica, now_us: int) -> Outcome | None:
+        if intent.replica in self._journal.tombstones():
+            return Outcome(DONE, f"replica {intent.replica:x} was removed before", intent.replica)
+        stored = self._stored(intent.cluster)
+        if stored is None or stored.replica != intent.replica:
+            return Outcome(REFUSED, f"this node hosts no replica {intent.replica:x} of it", intent.replica)
+        replica = self._turn.replicas.get(intent.cluster)
+        if intent.forced:
+            if intent.forced != self._turn.identity.node:
+                return Outcome(REFUSED, f"{intent.forced} was meant, and this is {self._turn.identity.node}")
+            why = "an operator forced it"
+        elif replica is None:
+            return Outcome(REFUSED, "it is stopped, so nobody can tell what its log would say: start it, or force it")
+        else:
+            refused = self._is_member(replica, intent.committed_index, now_us)
+            if refused:
+                return Outcome(REFUSED, refused, replica.replica)
+            why = f"no member as of index {max(intent.committed_index, replica.engine.commit_index)}"
+        epoch = replica.machine.epoch if replica is not None and replica.machine.cluster_id else None
+        self._journal.retire(stored, epoch, why)
+        self._sweeps = True
+        if epoch is not None:
+            self._note_epoch(stored.cluster_name, epoch)
+        self._turn.replicas.pop(intent.cluster, None)
+        self._stopped.pop(intent.cluster, None)
+        return Outcome(DONE, f"removed replica {stored.replica:x}: {why}", stored.replica)
+
+    def _is_member(self, replica: Replica, committed_index: int, now_us: int) -> str:
+        """Why it must be taken for a member still; "" where the log says that it is none.
+
+        A member that is removed does not hear of it itself: nobody sends it the entry. So where its own log does not
+        say it, two things must: whoever asks has seen a later committed configuration without it, and no leader has
+        spoken to it of late, as one does to every member.
+        """
+        engine = replica.engine
+        heard_us = self._begun_us if engine.heard_at_us is None else engine.heard_at_us
+        if now_us - heard_us < SILENCE_US_MIN:
+            return "a leader may be speaking to it as to a member; ask again"
+        if not engine.last_index or engine.configuration_at(engine.commit_index).member(replica.replica) is None:
+            return ""
+        if committed_index <= engine.commit_index:
+            return f"its log names it as a member at index {engine.commit_index}; remove it from the cluster first"
+        return "it leads" if engine.role is Role.LEADER else ""
+
+    # --- leadership -------------------------------------------------------------------------------
+
+    def hand_over_all(self, now_us: int) -> bool:
+        """Hand over every leadership that somebody else could take. True while there is one."""
+        leads = [self._hand_over(replica, now_us) for replica in self._turn.replicas.values()]  # Ask all of them.
+        return any(leads)
+
+    def _hand_over(self, replica: Replica, now_us: int, target: int | None = None) -> bool:
+        """Ask the engine to hand over, now and then. True while this node leads and somebody could.
+
+        Whoever did not keep it, since it hands over as well or could not be elected, is asked last.
+        """
+        engine = replica.engine
+        if engine.role is not Role.LEADER:
+            return False
+        last = self._handed_on.get(replica.cluster)
+        if last is not None and now_us - last.at_us >= HAND_OVER_US_MAX:
+            last = None
+        but = 0 if last is None else last.target
+        successor = target or engine.best_successor(now_us, but=but) or engine.best_successor(now_us)
+        if successor is None:
+            return False
+        if last is not None and now_us - last.at_us < last.pause_us:
+            return True
+        pause_us = HAND_OVER_US if last is None else min(2 * last.pause_us, HAND_OVER_US_MAX)
+        self._handed_on[replica.cluster] = _HandedOn(now_us, successor, pause_us)
+        return engine.transfer(successor, now_us)
+
+    def _transfer(self, intent: TransferLeadership, now_us: int, until_us: int) -> Outcome | None:
+        replica = self._turn.replicas.get(intent.cluster)
+        if replica is None:
+            return Outcome(REFUSED, "this node hosts no running replica of it")
+        if replica.engine.role is not Role.LEADER:
+            return Outcome(DONE, f"{replica.leader_node or 'nobody known here'} leads", replica.replica)
+        voters = {member.node: member.replica for member in replica.configuration.voters}
+        if intent.node == self._turn.identity.node:
+            return Outcome(DONE, "it leads already", replica.replica)
+        if intent.node and intent.node not in voters:
+            return Outcome(REFUSED, f"{intent.node} has no vote in it")
+        if now_us >= until_us:
+            return Outcome(REFUSED, "it came to nothing; is the other up to date?")
+        if self._hand_over(replica, now_us, voters.get(intent.node)):
+            return None
+        return Outcome(REFUSED, "nobody else could lead now")
+
+    # --- copies -----------------------------------------------------------------------------------
+
+    def _back_up(self, intent: BackUpReplica) -> Outcome:
+        replica = self._turn.replicas.get(intent.cluster)
+        if replica is None or not replica.machine.cluster_id:
+            return Outcome(REFUSED, "this node hosts no running replica of it that has any state")
+        engine = replica.engine
+        snapshot, committed = engine.captured()
+        captured = backup.Captured(
+            replica.cluster,
+            replica.cluster_name,
+            replica.replica,
+            self._turn.identity.node,
+            replica.machine.epoch,
+            engine.configuration_at(engine.applied_index),
+            snapshot,
+            committed,
+        )
+        name = f"{replica.cluster_name}-{replica.cluster:x}-{captured.last_index:012}-{intent.request}.backup"
+        path = self._backups / name
+        pending = Outcome(PENDING, f"being written to {path}", replica.replica)
+        self._intents.finish(intent.request, pending)
+        threading.Thread(
+            target=self._write_backup, args=(intent.request, path, captured), name="conclave-backup", daemon=True
+        ).start()
+        return pending
+
+    def _write_backup(self, request: str, path: Path, captured: backup.Captured) -> None:
+        try:
+            backup.write(path, captured)
+        except OSError as error:
+            outcome = Outcome(REFUSED, f"{path}: {error.strerror}", captured.replica)
+        except Exception as error:  # noqa: BLE001 - whatever it is, whoever asked is told
+            outcome = Outcome(REFUSED, f"{path}: {error!r}", captured.replica)
+        else:
+            outcome = Outcome(DONE, f"{path}", captured.replica)
+        self._logger.info("backup: %s: %s", outcome.state, outcome.message)
+        self._intents.finish(request, outcome)
+
+    def _compact(self, intent: CompactReplica) -> Outcome:
+        replica = self._turn.replicas.get(intent.cluster)
+        if replica is None or not replica.machine.cluster_id:
+            return Outcome(REFUSED, "this node hosts no running replica of it that has any state")
+        index = replica.engine.applied_index
+        replica.snapshot_wanted = index
+        return Outcome(DONE, f"a snapshot at index {index} or later is taken", replica.replica)
+
+    # --- reports ----------------------------------------------------------------------------------
+
+    def _stored(self, cluster: int) -> StoredReplica | None:
+        replica = self._turn.replicas.get(cluster)
+        if replica is not None:
+            return StoredReplica(replica.replica, replica.cluster, replica.cluster_name)
+        return self._stopped.get(cluster)
+
+    def hosted(self) -> list[Hosted]:
+        """Every replica of this node. May be called from any thread: what it reads changes whole, number by number."""
+        found = [_hosted(replica) for replica in [*self._turn.replicas.values()]]
+        return found + [Hosted(s.cluster, s.cluster_name, s.replica, "stopped") for s in [*self._stopped.values()]]
+
+    def outcomes(self) -> dict[str, Outcome]:
+        return self._intents.outcomes()
+
+
+def _hosted(replica: Replica) -> Hosted:
+    engine, configuration = replica.engine, replica.configuration
+    return Hosted(
+        replica.cluster,
+        replica.cluster_name,
+        replica.replica,
+        "differs" if replica.stopped else "running" if engine.last_index else "empty",
+        engine.role.value,
+        replica.leader_node,
+        engine.term,
+        engine.first_index,
+        engine.last_index,
+        engine.commit_index,
+        engine.applied_index,
+        replica.machine.epoch,
+        tuple(member.node for member in configuration.voters),
+        tuple(member.node for member in configuration.learners),
+    )

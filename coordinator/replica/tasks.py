@@ -1,0 +1,168 @@
+"""A node's own Celery tasks and remote-control commands: each posts an intent to the node's loop and returns at once.
+
+Tasks go to the node's own queue, `conclave.node.NAME`, and say nothing back: what became of an intent is asked for,
+with `celery -A coordinator inspect replicas`. Identities are hex strings, as people see them. The module is also loaded
+where no node is hosted, so that `celery inspect` and `celery control` know the commands; there they say that.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
+
+from celery import shared_task
+from celery.worker.control import control_command, inspect_command
+
+from coordinator import orders
+from coordinator.consensus.membership import Member
+from coordinator.replica.intents import (
+    BackUpReplica,
+    CompactReplica,
+    Drain,
+    FormCluster,
+    HostReplica,
+    Intent,
+    Outcome,
+    RemoveReplica,
+    StartReplica,
+    StopReplica,
+    TransferLeadership,
+)
+
+if TYPE_CHECKING:
+    from coordinator.replica.host import Host
+    from coordinator.replica.lifecycle import Hosted
+
+NO_NODE: Final = "this worker hosts no node"
+
+_hosts: list[Host] = []
+"""The node of this process, where it hosts one."""
+
+
+def hosts(host: Host | None) -> None:
+    """Say which node this process hosts from here on."""
+    _hosts[:] = [] if host is None else [host]
+
+
+def _take(task: str, make: Callable[..., Intent], order: dict[str, Any]) -> None:
+    """Post what an order asks for. Raises OrderRefused where it is none: the task then fails in the worker's log."""
+    if not _hosts:
+        raise RuntimeError(NO_NODE)
+    host = _hosts[0]
+    orders.open_order(host.order_key, host.node, task, now_ms=time.time_ns() // 1_000_000, **order)
+    host.intents.post(make(order["request"], **order["arguments"]))
+
+
+# --- tasks: the keyword arguments of each are an order (`coordinator/orders.py`) -------------------
+
+
+@shared_task(name="conclave.node.host_replica", ignore_result=True)  # type: ignore[untyped-decorator]
+def host_replica(**order: Any) -> None:
+    def make(request: str, cluster: str, cluster_name: str) -> Intent:
+        return HostReplica(request, int(cluster, 16), cluster_name)
+
+    _take("host_replica", make, order)
+
+
+@shared_task(name="conclave.node.form_cluster", ignore_result=True)  # type: ignore[untyped-decorator]
+def form_cluster(**order: Any) -> None:
+    """`members`: for each the identity, the node, the address of its mailbox and its priority."""
+
+    def make(
+        request: str, cluster: str, cluster_name: str, epoch: int, members: list[list[Any]], fingerprint: str
+    ) -> Intent:
+        named = tuple(Member(int(replica, 16), *rest) for replica, *rest in members)
+        return FormCluster(request, int(cluster, 16), cluster_name, epoch, named, fingerprint)
+
+    _take("form_cluster", make, order)
+
+
+@shared_task(name="conclave.node.stop_replica", ignore_result=True)  # type: ignore[untyped-decorator]
+def stop_replica(**order: Any) -> None:
+    _take("stop_replica", lambda request, cluster: StopReplica(request, int(cluster, 16)), order)
+
+
+@shared_task(name="conclave.node.start_replica", ignore_result=True)  # type: ignore[untyped-decorator]
+def start_replica(**order: Any) -> None:
+    _take("start_replica", lambda request, cluster: StartReplica(request, int(cluster, 16)), order)
+
+
+@shared_task(name="conclave.node.remove_replica", ignore_result=True)  # type: ignore[untyped-decorator]
+def remove_replica(**order: Any) -> None:
+    def make(request: str, cluster: str, replica: str, committed_index: int = 0, forced: str = "") -> Intent:
+        return RemoveReplica(request, int(cluster, 16), int(replica, 16), committed_index, forced)
+
+    _take("remove_replica", make, order)
+
+
+@shared_task(name="conclave.node.back_up_replica", ignore_result=True)  # type: ignore[untyped-decorator]
+def back_up_replica(**order: Any) -> None:
+    _take("back_up_replica", lambda request, cluster: BackUpReplica(request, int(cluster, 16)), order)
+
+
+@shared_task(name="conclave.node.compact_replica", ignore_result=True)  # type: ignore[untyped-decorator]
+def compact_replica(**order: Any) -> None:
+    _take("compact_replica", lambda request, cluster: CompactReplica(request, int(cluster, 16)), order)
+
+
+# --- remote control -------------------------------------------------------------------------------
+
+
+@inspect_command(args=[("nonce", str)], signature="")  # type: ignore[untyped-decorator]
+def replicas(state: Any, nonce: str = "") -> dict[str, Any]:
+    """The replicas that a node hosts, how they are, and what became of what it was asked to do."""
+    if not _hosts:
+        return {"error": NO_NODE}
+    host = _hosts[0]
+    lifecycle = host.lifecycle
+    report = {
+        "node": host.node,
+        "journal": f"{host.journal_identity:x}",
+        "draining": lifecycle.draining,
+        "loop_silent_ms": (time.monotonic_ns() // 1_000 - lifecycle.ran_us) // 1_000,
+        "epochs": lifecycle.epochs(),
+        "replicas": [_replica(hosted) for hosted in lifecycle.hosted()],
+        "outcomes": {request: _outcome(outcome) for request, outcome in host.intents.outcomes().items()},
+    }
+    return report | ({"mac": orders.seal_report(host.order_key, nonce, report)} if nonce else {})
+
+
+def _replica(hosted: Hosted) -> dict[str, Any]:
+    fields = hosted._asdict()
+    return fields | {
+        "cluster": f"{hosted.cluster:x}",
+        "replica": f"{hosted.replica:x}",
+        "voters": list(hosted.voters),
+        "learners": list(hosted.learners),
+    }
+
+
+def _outcome(outcome: Outcome) -> dict[str, Any]:
+    return outcome._asdict() | {"replica": f"{outcome.replica:x}"}
+
+
+@control_command(args=[("cluster", str), ("node", str)], signature="CLUSTER [NODE]")  # type: ignore[untyped-decorator]
+def transfer(state: Any, cluster: str, node: str = "") -> dict[str, Any]:
+    """Hand the leadership of a cluster to a node; without one, to whoever is furthest."""
+    if not _hosts:
+        return {"error": NO_NODE}
+    host = _hosts[0]
+    for hosted in host.lifecycle.hosted():
+        if hosted.cluster_name == cluster and hosted.role == "leader":
+            host.intents.post(TransferLeadership(f"transfer-{secrets.token_hex(8)}", hosted.cluster, node))
+            return {"ok": f"{host.node} hands {cluster} over"}
+    return {"ok": f"{host.node} does not lead {cluster}"}
+
+
+@control_command(args=[("on", str)], signature="[on|off]")  # type: ignore[untyped-decorator]
+def drain(state: Any, on: str = "on") -> dict[str, Any]:
+    """Hand over every leadership that a node has, and lead nothing until `drain off` or a restart."""
+    if not _hosts:
+        return {"error": NO_NODE}
+    if on not in {"on", "off"}:
+        return {"error": f"expected on or off, got {on!r}"}
+    host = _hosts[0]
+    host.intents.post(Drain(f"drain-{secrets.token_hex(8)}", on == "on"))
+    return {"ok": f"{host.node} {'hands over what it leads' if on == 'on' else 'may lead again'}"}

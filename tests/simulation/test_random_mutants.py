@@ -1,0 +1,185 @@
+"""The maker of random mutants: what it changes and what not, that it leaves nothing behind, and how it judges."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.simulation import __main__ as command_line
+from tests.simulation import random_mutants
+from tests.simulation.mutants import MutantDoesNotFit
+from tests.simulation.random_mutants import (
+    MODULES,
+    ROOT,
+    WITHOUT_END,
+    Fate,
+    _changes,
+    _definitions,
+    _functions,
+    _in_child,
+    all_points,
+    draw,
+    fates,
+    planted,
+)
+
+SOURCE = '''
+def sample(a: int = 1, b: "bool | 2" = True) -> int:
+    """Docstring with 1 and True."""
+    assert a < 5, f"{a + 1} is above {5}"
+    if not a and b or a in (3, 4):
+        raise ValueError(f"expected {a > 1}")
+    while a == 7:
+        a += 1
+        break
+    c = max(a - 1, 2)
+    del b
+    return c
+'''
+
+
+def changes_of(source: str) -> list[str]:
+    (definition,) = ast.parse(source).body
+    assert isinstance(definition, ast.FunctionDef)
+    return [f"{line}: {what}" for line, what, _, _ in _changes(definition)]
+
+
+def test_comparisons_constants_booleans_and_statements_are_changed_and_texts_are_not():
+    assert changes_of(SOURCE) == [
+        "4: `a < 5` became `a <= 5`",
+        "4: `5` became `6` in `a < 5`",
+        "5: `not a and b or a in (3, 4)` became `(not a and b) and a in (3, 4)`",
+        "5: `not a and b` became `not a or b`",
+        "5: `not a` became `+bool(a)`",
+        "5: `a in (3, 4)` became `a not in (3, 4)`",
+        "5: `3` became `4` in `(3, 4)`",
+        "5: `4` became `5` in `(3, 4)`",
+        "6: `raise ValueError(f'expected {a > 1}')` left out",
+        "7: `a == 7` became `a != 7`",
+        "7: `7` became `8` in `a == 7`",
+        "8: `a += 1` left out",
+        "8: `1` became `2` in `a += 1`",
+        "9: `break` left out",
+        "10: `c = max(a - 1, 2)` left out",
+        "10: `max(a - 1, 2)` became `min(a - 1, 2)`",
+        "10: `a - 1` became `a + 1`",
+        "10: `1` became `2` in `a - 1`",
+        "10: `2` became `3` in `max(a - 1, 2)`",
+        "11: `del b` left out",
+        "12: `return c` left out",
+    ]
+
+
+def test_each_comparison_of_a_chain_is_changed_by_itself():
+    assert changes_of("def f(a): return 0 <= a < 9")[1:3] == [
+        "1: `0 <= a < 9` became `0 < a < 9`",
+        "1: `0 <= a < 9` became `0 <= a <= 9`",
+    ]
+
+
+def test_a_return_of_nothing_at_the_end_is_no_statement_to_leave_out():
+    assert changes_of("def f(a):\n    if a:\n        return None\n    return None") == ["3: `return None` left out"]
+
+
+def test_the_same_seed_draws_the_same_mutants_and_another_others():
+    points = all_points()
+    assert len(points) == len(set(points)) > 1_000
+    assert {point.module for point in points} == set(MODULES)
+    assert draw(200, 1) == draw(200, 1)
+    assert len(set(draw(200, 1))) == 200
+    assert draw(200, 1) != draw(200, 2)
+    assert draw(1 << 20, 1) == sorted(points)
+
+
+def test_every_mutant_fits_and_leaves_nothing_behind():
+    def codes() -> list[object]:
+        return [f.__code__ for module in MODULES for f in _functions(importlib.import_module(module)).values()]
+
+    before = codes()
+    for point in draw(150, 3):
+        function = _functions(importlib.import_module(point.module))[point.function]
+        with planted(point):
+            assert function.__code__ not in before
+    assert codes() == before
+
+
+def test_every_function_that_is_drawn_from_is_found():
+    for module in MODULES:
+        assert [*_functions(importlib.import_module(module))] == [*_definitions(module)]
+
+
+def test_a_mutant_of_other_code_is_an_error():
+    point = all_points()[0]
+    with pytest.raises(MutantDoesNotFit, match="no such change"), planted(point._replace(what="something else")):
+        pass
+    with pytest.raises(MutantDoesNotFit, match="no such change"), planted(point._replace(number=1 << 20)):
+        pass
+
+
+def test_a_judge_in_a_child_says_what_it_found_and_hangs_and_crashes_count():
+    def hang() -> str:
+        while True:
+            pass
+
+    def crash() -> str:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return "is dead"
+
+    def fail() -> str:
+        raise MemoryError
+
+    assert _in_child(lambda: None, 5) is None
+    assert _in_child(lambda: "unit test x", 5) == "unit test x"
+    assert _in_child(hang, 1) == WITHOUT_END
+    assert _in_child(crash, 5) == "a crash"
+    assert _in_child(fail, 5) == "a crash"
+
+
+def test_what_is_known_of_this_code_is_not_judged_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    points = draw(2, 1)
+    known = [Fate(points[0], "unit test x", 0), Fate(points[1], None, 0)]
+    monkeypatch.setattr(random_mutants, "_code_digest", lambda: "code")
+    (tmp_path / "code-1-9.jsonl").write_text("".join(json.dumps(fate) + "\n" for fate in known))
+    monkeypatch.setattr(random_mutants, "_work", None)  # Nobody works.
+    assert list(fates(points, range(1, 10), 1, state=tmp_path)) == known
+
+
+def test_the_summary_says_who_died_and_of_what_and_fails_below_the_bar(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+):
+    points = draw(10, 1)
+    said = [Fate(point, "unit test x", 0) for point in points[:8]]
+    said += [Fate(points[8], "log-matching", 3), Fate(points[9], None, 0)]
+    monkeypatch.setattr(random_mutants, "fates", lambda *_: iter(said))
+    monkeypatch.setattr(random_mutants, "PAGE", tmp_path / "survivors.md")
+    assert command_line.main(["--engine", "raft", "--random-mutants", "10"]) == 0
+    printed = capsys.readouterr().out
+    assert "9 of 10 died (90.0 %), by these judges:\n  unit tests: 8\n  log-matching in a seed: 1\n" in printed
+    assert "10 of 10: " in printed
+    assert f"  {points[9]} (not in docs/survivors.md)\n" in printed
+    (tmp_path / "survivors.md").write_text(f"| `{points[9].function}` | {points[9].what} | because |")
+    command_line.main(["--engine", "raft", "--random-mutants", "10"])
+    assert f"  {points[9]}\n" in capsys.readouterr().out
+    said[0] = Fate(points[0], None, 0)
+    assert command_line.main(["--engine", "raft", "--random-mutants", "10"]) == 1
+
+
+@pytest.mark.timeout(600)
+def test_a_mutant_that_breaks_a_rule_dies_by_a_unit_test():
+    program = (
+        "from tests.simulation.random_mutants import all_points, fates\n"
+        "what = ('majority', '`size // 2 + 1` became `size // 2 - 1`')\n"
+        "points = [point for point in all_points() if (point.function, point.what) == what]\n"
+        "for fate in fates(points, range(1, 2), 1, state=None): print(fate)"
+    )
+    run = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert re.search(r"quorum.py:\d+ majority: `size // 2 \+ 1` became .* died by unit test test_\w+", run.stdout)

@@ -1,0 +1,420 @@
+"""Saying what is wanted, making clusters, and the reconciler, on nodes without processes."""
+
+from __future__ import annotations
+
+from io import StringIO
+from typing import Any
+
+import pytest
+from django.core.management import CommandError, call_command
+from django.utils import timezone
+
+from coordinator import record
+from coordinator.client import errors
+from coordinator.consensus.membership import Configuration, Member
+from coordinator.management.commands import cluster as command
+from coordinator.membership import creation, edits, nodes, saying, wanted
+from coordinator.membership.edits import DatabaseBehind
+from coordinator.membership.reconciler import Reconciler
+from coordinator.models import AuditEntry, Birth, Cluster, Node, Reconciliation, WantedMembership
+from tests.unit.membership.company import Company, FakeClient
+
+pytestmark = pytest.mark.django_db
+
+DEFAULT = 0xAA
+NAMES = ("node1", "node2", "node3", "node4")
+
+
+@pytest.fixture
+def company(monkeypatch) -> Company:
+    company = Company(*NAMES)
+    monkeypatch.setattr(nodes, "look", company.look)
+    monkeypatch.setattr(nodes, "ask", company.ask)
+    monkeypatch.setattr(nodes, "outcomes", company.wait)
+    client = company.clusters["default"] = FakeClient(DEFAULT, company)
+    members = tuple(Member(number, f"node{number}") for number in (1, 2, 3))
+    client.configuration, client.leader = Configuration(members), 1
+    for member in members:
+        company.host(member.node, "aa", "default", f"{member.replica:x}")
+    return company
+
+
+@pytest.fixture
+def client(company) -> FakeClient:
+    return company.clusters["default"]
+
+
+class Time:
+    def __init__(self) -> None:
+        self.now = 1_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def time() -> Time:
+    return Time()
+
+
+@pytest.fixture
+def reconciler(company, time) -> Reconciler:
+    return Reconciler(company.clusters.__getitem__, time)
+
+
+def look(reconciler: Reconciler, time: Time, times: int = 1) -> str:
+    for _ in range(times):
+        time.now += 11
+        reconciler.look()
+    said = Reconciliation.objects.get(cluster__cluster_id="aa")
+    return f"{said.state}: {said.message}"
+
+
+def row() -> Cluster:
+    return edits.cluster_row("default", DEFAULT)
+
+
+def manage(company: Company, monkeypatch, *arguments: str) -> str:
+    class Clients:
+        def __init__(self, timeout_s: float) -> None: ...
+        def __call__(self, name: str) -> FakeClient:
+            return company.clusters[name]
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *error: object) -> None: ...
+
+    monkeypatch.setattr(command, "Clients", Clients)
+    out = StringIO()
+    call_command("cluster", *arguments, stdout=out)
+    return out.getvalue()
+
+
+# --- what is wanted -------------------------------------------------------------------------------
+
+
+def test_the_first_word_begins_with_what_is_and_the_log_gets_it(client):
+    said = edits.say(client, row(), lambda w: w.adding("node4"))
+    assert said.nodes == NAMES
+    assert client.in_log.generation == 1
+    assert wanted.decode(client.in_log.wanted) == said
+    assert WantedMembership.objects.get().generation == 1
+
+
+def test_a_database_that_is_behind_is_refused_and_made_again_from_the_log(client):
+    edits.say(client, row(), lambda w: w.adding("node4"))
+    edits.say(client, row(), lambda w: w.adding("node5"))
+    WantedMembership.objects.update(generation=1, wanted="{}")
+    with pytest.raises(DatabaseBehind, match=r"manage\.py cluster rebuild default"):
+        edits.say(client, row(), lambda w: w.removing("node1"))
+    WantedMembership.objects.all().delete()
+    with pytest.raises(DatabaseBehind, match="the database has nothing"):
+        edits.say(client, row(), lambda w: w.removing("node1"))
+    assert client.in_log.generation == 2
+    assert edits.rebuild(client, row()) == 2
+    assert edits.say(client, row(), lambda w: w.removing("node1")).nodes == ("node2", "node3", "node4", "node5")
+
+
+def test_another_word_under_the_same_generation_is_behind_too(client):
+    edits.say(client, row(), lambda w: w.adding("node4"))
+    WantedMembership.objects.update(wanted='{"voters":[{"node":"node1"}]}')
+    with pytest.raises(DatabaseBehind):
+        edits.say(client, row(), lambda w: w.adding("node5"))
+
+
+def test_cut_off_before_the_log_heard_it_the_reconciler_brings_it_there(client, reconciler, time):
+    edits.say(client, row(), lambda w: w)
+    real, client.command = client.command, None
+
+    def lost(op):
+        raise errors.OutcomeUnknown("no answer in time")
+
+    client.command = lost
+    with pytest.raises(errors.OutcomeUnknown):
+        edits.say(client, row(), lambda w: w.adding("node4"))
+    client.command = real
+    assert (client.in_log.generation, WantedMembership.objects.get().generation) == (1, 2)
+    assert look(reconciler, time).startswith("moving")
+    assert client.in_log.generation == 2
+
+
+def test_what_changes_nothing_takes_no_generation(client):
+    edits.say(client, row(), lambda w: w.adding("node4"))
+    edits.say(client, row(), lambda w: w)
+    assert client.in_log.generation == 1
+
+
+# --- the reconciler -------------------------------------------------------------------------------
+
+
+def test_of_a_cluster_that_nobody_spoke_of_nothing_is_changed(client, reconciler, time, company):
+    before = client.configuration
+    assert look(reconciler, time).startswith("unmanaged")
+    assert client.configuration == before
+    assert company.asked == []
+
+
+def test_a_replica_is_added_step_by_step(client, reconciler, time, company):
+    edits.say(client, row(), lambda w: w.adding("node4"))
+    assert look(reconciler, time) == "moving: node4 is asked to host a replica"
+    assert look(reconciler, time) == "moving: node4 is added as a learner"
+    assert look(reconciler, time) == "moving: node4 has caught up and votes"
+    assert look(reconciler, time) == "settled: "
+    assert [member.node for member in client.configuration.voters] == [*NAMES]
+
+
+def test_the_leaders_replica_is_moved_and_then_deleted(client, reconciler, time, company):
+    edits.say(client, row(), lambda w: w.moving("node1", "node4"))
+    assert look(reconciler, time, times=8) == "settled: "
+    assert sorted(member.node for member in client.configuration.voters) == ["node2", "node3", "node4"]
+    assert company.hosted["node1"] == {}
+    assert client.configuration.node_of(client.leader) != "node1"
+
+
+def test_a_database_that_was_put_back_changes_nothing(client, reconciler, time, company):
+    edits.say(client, row(), lambda w: w.adding("node4"))
+    look(reconciler, time, times=5)
+    before = client.configuration
+    WantedMembership.objects.all().delete()
+    assert look(reconciler, time).startswith("refused: the database has nothing of the wanted membership")
+    assert client.configuration == before
+    assert "cluster rebuild default" in saying.by_cluster()["default"]
+    edits.rebuild(client, row())
+    assert look(reconciler, time) == "settled: "
+
+
+def test_a_node_that_is_gone_for_good_is_replaced(client, reconciler, time, company):
+    edits.say(client, row(), lambda w: wanted.Wanted(w.voters, (), 100))
+    assert look(reconciler, time) == "settled: "
+    company.silent = {"node3"}
+    assert "node3 does not answer: it is replaced after 100 s" in look(reconciler, time)
+    time.now += 100
+    assert "node4 takes its place" in look(reconciler, time)
+    assert "node3 has a replica to delete that is no member any more" in look(reconciler, time, times=4)
+    assert sorted(member.node for member in client.configuration.voters) == ["node1", "node2", "node4"]
+    company.silent = set()
+    assert look(reconciler, time, times=3) == "settled: "
+    assert company.hosted["node3"] == {}, "what came back was out"
+
+
+def test_without_a_broker_or_a_leader_it_says_so(client, reconciler, time, company):
+    edits.say(client, row(), lambda w: w.adding("node4"))
+    look(reconciler, time)
+    company.deaf = True
+    assert "broker" in look(reconciler, time)
+    company.deaf, client.down = False, True
+    assert "no leader" in look(reconciler, time)
+
+
+def test_a_cluster_that_is_as_wanted_is_left_alone_for_a_while(client, reconciler, time):
+    edits.say(client, row(), lambda w: w)
+    look(reconciler, time)
+    client.progress = None  # Would fail if it were asked.
+    time.now += 2
+    reconciler.look()
+
+
+class Lock:
+    """A client's lock that is granted, or not, as the test says."""
+
+    def __init__(self, company: Company) -> None:
+        self.company = company
+        self.grants: list[bool] = []
+        self.held = True
+        self.taken = 0
+
+    def lock(self, name: str, *, ttl: float, wait: float):
+        assert name == "conclave/reconciler"
+        if self.grants and not self.grants.pop(0):
+            raise errors.LockNotAcquired(name, None)
+        self.taken += 1
+        self.held = True
+        return self
+
+    token = 1
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error: object) -> None: ...
+
+    def check(self) -> None:
+        if not self.held:
+            raise errors.LeaseLost("lost")
+
+
+def test_it_works_under_the_lock_alone(client, company, time):
+    """Where another has the lock it waits; where its own lease is lost it does nothing more under it."""
+    edits.say(client, row(), lambda w: w.adding("node4"))
+    lock = Lock(company)
+    client.lock = lock.lock
+    reconciler = Reconciler(company.clusters.__getitem__, time)
+    turns = []
+
+    def stopping(seconds: float) -> bool:
+        turns.append((lock.taken, len(company.asked), lock.held))
+        time.now += 11
+        if len(turns) == 8:
+            lock.held = False  # As a pause of the process would have it.
+        return len(turns) > 14
+
+    lock.grants = [False, False, True]
+    reconciler.run(stopping)
+    assert all(asked == 0 for taken, asked, _ in turns if not taken)
+    assert lock.taken >= 2, "taken again after it was lost"
+    lost = [asked for _, asked, held in turns if not held]
+    assert len(set(lost)) <= 1, "nothing was asked while it was lost"
+    assert company.hosted["node4"]
+
+
+# --- making clusters ------------------------------------------------------------------------------
+
+
+def make(company: Company, name: str = "second", replicas: int = 3, **options) -> Cluster:
+    # The client of a cluster that is still to be made is looked up when it is there.
+    class Lazy:
+        def __getattr__(self, attribute: str):
+            return getattr(company.clusters[name], attribute)
+
+    lazy: Any = Lazy()
+    return creation.create(name, replicas, client_of=lambda _: lazy, say=lambda _: None, **options)
+
+
+def test_a_cluster_is_made_of_what_the_nodes_drew(company):
+    Node.objects.create(name="node4", zone="b")
+    Node.objects.create(name="node1", zone="a")
+    cluster = make(company)
+    birth = Birth.objects.get()
+    assert (birth.cluster_id, birth.epoch, birth.finished_at is not None) == (cluster.cluster_id, 0, True)
+    drawn = {node: company.hosted[node][cluster.cluster_id].replica for node in birth.nodes}
+    assert {node: replica for replica, node, *_ in birth.members} == drawn
+    assert {"node1", "node4"} <= set(birth.nodes), "spread over zones"
+    assert company.clusters["second"].in_log.generation == 1
+
+
+def test_a_try_that_was_cut_off_is_gone_on_with_under_the_same_document(company):
+    company.silent = {"node2"}
+    with pytest.raises(creation.NotMade, match="Give the command again"):
+        make(company, on=("node1", "node2", "node3"))
+    birth = Birth.objects.get()
+    assert birth.members == []
+    company.silent = set()
+    real, company._form_cluster = company._form_cluster, None
+    with pytest.raises(TypeError):
+        make(company)
+    written = Birth.objects.get()
+    assert written.pk == birth.pk
+    assert len(written.members) == 3
+    company._form_cluster = real
+    make(company)
+    assert Birth.objects.get().members == written.members
+
+
+def test_nodes_that_would_begin_different_logs_form_nothing(company):
+    company.fingerprint["node2"] = "other"
+    with pytest.raises(creation.NotMade, match="different"):
+        make(company, on=("node1", "node2", "node3"))
+    assert not any(task == "form_cluster" for _, task, _ in company.asked)
+
+
+def test_a_name_that_is_there_is_not_made_again(company):
+    with pytest.raises(creation.NotMade, match="there is a cluster default"):
+        make(company, "default")
+
+
+def test_of_two_who_make_one_name_at_the_same_time_one_is_refused(company, monkeypatch):
+    look = company.look
+
+    def another_begins(*arguments, **options):
+        if not Birth.objects.exists():
+            Birth.objects.create(name="second", cluster_id="99")
+        return look()
+
+    first = Birth.objects.filter(name="second", finished_at=None)
+    monkeypatch.setattr(creation.Birth.objects, "filter", lambda **_: first.none())
+    monkeypatch.setattr(nodes, "look", another_begins)
+    with pytest.raises(creation.NotMade, match="somebody else is making second"):
+        make(company)
+
+
+def test_a_name_that_was_made_while_one_looked_is_not_made_again(company, monkeypatch):
+    look, looks = company.look, []
+
+    def another_is_quicker(*arguments, **options):
+        looks.append(1)
+        if len(looks) == 2:
+            company.host("node1", "99", "second", "5")
+        return look()
+
+    monkeypatch.setattr(nodes, "look", another_is_quicker)
+    with pytest.raises(creation.NotMade, match="there is a cluster second"):
+        make(company)
+    assert not Birth.objects.exists()
+
+
+def test_more_replicas_than_nodes_are_refused(company):
+    with pytest.raises(creation.NotMade, match="4 answer"):
+        make(company, replicas=5)
+
+
+def test_a_name_that_comes_back_begins_above_every_epoch_that_it_had(company):
+    old = Cluster.objects.create(name="second", cluster_id="77")
+    for number, name in enumerate(("node1", "node2", "node3")):
+        node = Node.objects.create(name=name)
+        old.replicas.create(node=node, replica_id=f"{number}")
+    with pytest.raises(creation.NotMade, match="--epoch"):
+        make(company)
+    company.epochs["node1"]["second"] = 4
+    company.epochs["node2"]["second"] = 6
+    make(company)
+    assert Birth.objects.get().epoch == 7
+
+
+# --- the command, the page and the admin ----------------------------------------------------------
+
+
+def test_the_command_says_what_is_wanted_and_what_it_waits_for(company, client, reconciler, time, monkeypatch):
+    assert "nobody has said yet" in manage(company, monkeypatch, "status")
+    assert "wanted: replicas of default on node1, node2, node3, node4" in manage(
+        company, monkeypatch, "add-replica", "default", "--reason", "more"
+    )
+    entry = AuditEntry.objects.get(action="replica.added")
+    assert (entry.reason, entry.details["node"]) == ("more", "node4")
+    company.silent = {"node4"}
+    look(reconciler, time)
+    status = manage(company, monkeypatch, "status")
+    assert "wanted (generation 1): node1, node2, node3, node4" in status
+    assert "waiting: node4 is to get a replica, and does not answer" in status
+    with pytest.raises(CommandError, match="node9 has no replica"):
+        manage(company, monkeypatch, "remove-replica", "default", "node9")
+    with pytest.raises(CommandError, match="already"):
+        manage(company, monkeypatch, "add-replica", "default", "node1")
+
+
+def test_waiting_until_it_is_so_ends_with_what_it_waits_for(company, client, monkeypatch):
+    with pytest.raises(CommandError, match=r"not within 0\.1 s"):
+        manage(company, monkeypatch, "add-replica", "default", "node4", "--wait", "0.1")
+
+
+def test_force_deletes_at_the_nodes_own_name(company, monkeypatch):
+    manage(company, monkeypatch, "remove-replica", "default", "node3", "--force")
+    assert company.hosted["node3"] == {}
+    assert company.asked[-1][2]["forced"] == "node3"
+    assert AuditEntry.objects.filter(action="replica.forced-out").exists()
+
+
+def test_the_admin_shows_it(company, client, reconciler, time, admin_client):
+    edits.say(client, row(), lambda w: w.adding("node9"))
+    look(reconciler, time)
+    page = admin_client.get(f"/admin/conclave/cluster/{row().pk}/change/").content.decode()
+    assert "replicas on node1, node2, node3, node9 (generation 1)" in page
+    assert "node9 is to get a replica, and does not answer" in page
+    assert "waiting" in admin_client.get("/admin/conclave/cluster/").content.decode()
+
+
+def test_a_reconciler_that_fell_silent_is_noticed(company):
+    old = timezone.now() - 2 * saying.STALE_AFTER
+    said = Reconciliation.objects.create(cluster=row(), state="settled", looked_at=old)
+    assert "does it run?" in saying.in_words(said, timezone.now())
+    assert record.identity(DEFAULT) == "aa"

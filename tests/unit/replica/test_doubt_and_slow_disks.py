@@ -1,0 +1,224 @@
+"""Histories of states in doubt and of disks that stall, each of which broke an easier version."""
+
+from __future__ import annotations
+
+from random import Random
+
+import pytest
+
+from coordinator import wire
+from coordinator.consensus.engine import Ready, Role
+from coordinator.consensus.raft.core import Raft
+from coordinator.consensus.raft.log import Log
+from coordinator.consensus.raft.options import Options
+from coordinator.replica.replica import Compaction, Replica
+from coordinator.statemachine import snapshot
+from coordinator.statemachine.commands import GetKey
+from coordinator.statemachine.machine import Machine
+from tests.unit.replica.stage import CLUSTER, Node
+from tests.unit.replica.test_comparison import Opened, corrupt, pass_to_mark, put
+
+
+def small(stage: Opened) -> Opened:
+    for node in stage.nodes.values():
+        node.replica.compaction = Compaction(5, 1)
+    return stage
+
+
+def puts(stage: Opened, name: str, count: int) -> None:
+    for number in range(count):
+        put(stage, name, f"key{number}")
+        stage.settle()
+
+
+def test_a_state_in_doubt_is_given_to_nobody():
+    """Two states, and nobody knows which is right; the third lacks what the log no longer holds."""
+    stage = small(Opened())
+    stage.cut.add("node3")
+    right = stage.nodes["node2"]
+    corrupt(stage.nodes["node1"])
+    puts(stage, "node1", 20)
+    pass_to_mark(stage)
+    assert all("serves nothing meanwhile" in stage.nodes[name].replica.waits_for for name in ("node1", "node2"))
+    stage.cut.clear()
+    stage.pass_time(3_000_000)
+    served = []
+    for _ in range(45):
+        stage.pass_time(2_000_000)
+        for name in stage.nodes:
+            asked = stage.ask(name, wire.QueryRequest(50, CLUSTER, "", GetKey("flipped")))
+            stage.pass_time(40_000)
+            served += [reply.result.value for reply in stage.replies(asked) if isinstance(reply, wire.Answer)]
+    assert right.replica.stopped == ""
+    assert b"?" not in served
+
+
+def restarted(stage: Opened, node: Node) -> None:
+    """As a journal would have it: the state of the last snapshot, and the log behind it."""
+    old = node.raft
+    machine = Machine()
+    snapshot.load(machine, old.snapshot.data)
+    node.raft = Raft(
+        old.replica,
+        old.on_disk,
+        Log([*old.log.terms], [*old.log.entries], old.on_disk.commit, old.log.offset, old.log.offset_term),
+        options=Options(),
+        random=Random(7),
+        now_us=stage.clock.us,
+        snapshot=old.snapshot,
+    )
+    node.replica = Replica(
+        CLUSTER, "default", old.replica, node.raft, machine, stage.clock.us, compaction=Compaction(5, 1)
+    )
+    node.turn.replicas[CLUSTER] = node.replica
+
+
+def test_a_restart_ends_no_doubt():
+    """No snapshot is taken behind a mark that nobody confirmed, so the mark is applied again, and the doubt is back."""
+    stage = small(Opened())
+    stage.cut.add("node3")
+    leader = stage.nodes["node1"]
+    corrupt(leader)
+    puts(stage, "node1", 20)
+    while leader.replica.engine.applied_index + 1 - leader.replica._snapshot_index < 5:
+        puts(stage, "node1", 1)
+    pass_to_mark(stage)
+    assert "serves nothing meanwhile" in leader.replica.waits_for
+    mark = max(leader.replica.comparison._own)
+    assert leader.raft.snapshot.last_index < mark
+    restarted(stage, leader)
+    corrupt(leader)  # What was in its snapshot, is in its state.
+    stage.elect("node1")
+    stage.pass_time(500_000)
+    asked = stage.ask("node1", wire.QueryRequest(50, CLUSTER, "", GetKey("flipped")))
+    stage.pass_time(200_000)
+    assert all(isinstance(reply, wire.NotLeader) for reply in stage.replies(asked))
+
+
+def test_a_snapshot_of_its_own_is_no_stall():
+    """Writing a state of 40 MB takes longer than a stall does; all replicas write theirs at the same index."""
+    stage = small(Opened())
+    for node in stage.nodes.values():
+        commit = node.journal.commit
+
+        def slow(writes, commit=commit, node=node):
+            commit(writes)  # The stage has one clock: let the leader's commit alone take its time.
+            if node.raft.role is Role.LEADER and any(write.head is not None for write in writes):
+                stage.clock.us += 400_000
+
+        node.journal.commit = slow  # type: ignore[method-assign]
+    leaders = []
+    for number in range(30):
+        leader = next(n for n in stage.nodes.values() if n.raft.role is Role.LEADER)
+        put(stage, leader.name, f"k{number}")
+        for _ in range(10):
+            stage.clock.us += 1_000
+            for node in stage.nodes.values():
+                node.run()
+            stage.carry()
+        leaders.append(leader.name)
+        stage.pass_time(100_000)
+    assert len(set(leaders)) == 1
+
+
+@pytest.mark.parametrize("commit_us", [140_000, 180_000, 250_000])
+def test_a_leader_is_elected_where_a_commit_of_the_journal_takes_as_long(commit_us):
+    """A vote is two commits of a journal: the candidate's own and the voter's."""
+    took = []
+    for seed in range(10):
+        slow = Slow(commit_us, options=Options(disk_stall_us=1 << 60))
+        play = slow.play
+        for raft in play.replicas.values():
+            raft.random.seed(seed * 10 + raft.replica)
+        del play.replicas[1]
+        began_us = play.now_us
+        while play.leader is None and play.now_us < began_us + 30_000_000:
+            slow.run(play.now_us + 10_000)
+        took.append((play.now_us - began_us) // 1_000)
+    assert max(took) < 5_000, sorted(took)
+
+
+class Slow:
+    """Replicas whose every commit of the journal takes as long; each is deaf meanwhile."""
+
+    def __init__(self, commit_us: int, *, options: Options) -> None:
+        from tests.unit.consensus.play import Play
+
+        self.commit_us = commit_us
+        self.play = Play(options=options)
+        self.play.elect(1)
+        self.play.pass_time(200_000)
+        self.busy: dict[int, tuple[int, Ready] | None] = dict.fromkeys(self.play.replicas)
+        self.inbox: dict[int, list] = {replica: [] for replica in self.play.replicas}
+        self.committed = 0
+        self.leaders: list[int] = []
+        self.refused = 0
+
+    def send(self, sender: int, outgoing: list) -> None:
+        for receiver, message in outgoing:
+            self.inbox[receiver].append((sender, message))
+
+    def run(self, until_us: int) -> None:
+        play = self.play
+        while play.now_us < until_us:
+            play.now_us += 10_000
+            for replica, raft in play.replicas.items():
+                at = self.busy[replica]
+                if at is not None:
+                    if play.now_us < at[0]:
+                        continue
+                    ready = at[1]
+                    self.busy[replica] = None
+                    raft.persisted(ready)
+                    raft.disk_took(self.commit_us, play.now_us)
+                    entries = raft.take_committed(1 << 30).entries
+                    if raft.role is Role.LEADER:
+                        self.committed += sum(entry[0] == 1 for entry in entries)
+                    self.send(replica, ready.late)
+                    continue
+                inbox, self.inbox[replica] = self.inbox[replica], []
+                for sender, message in inbox:
+                    raft.step(sender, message, play.now_us)
+                raft.tick(play.now_us)
+                if raft.role is Role.LEADER:
+                    if not self.leaders or self.leaders[-1] != replica:
+                        self.leaders.append(replica)
+                    if raft.propose([b"\1word"]) is None:
+                        self.refused += 1
+                ready = raft.ready(play.now_us)
+                self.send(replica, ready.early)
+                if ready.hard_state is not None:
+                    self.busy[replica] = (play.now_us + self.commit_us, ready)
+                else:
+                    raft.persisted(ready)
+                    raft.take_committed(1 << 30)
+                    self.send(replica, ready.late)
+
+
+@pytest.mark.parametrize("commit_us", [320_000, 400_000])
+def test_where_all_disks_are_slow_somebody_still_leads_on(commit_us):
+    """Giving way helps nobody there, and no election is won: each attempt is given up before its votes are written."""
+    slow = Slow(commit_us, options=Options(disk_stall_us=1 << 60))
+    slow.run(60_000_000)
+    assert slow.committed > 100
+    slow = Slow(commit_us, options=Options())
+    slow.run(60_000_000)
+    assert slow.committed > 50
+
+
+def test_a_mark_on_a_large_state_costs_no_leader(monkeypatch):
+    """A digest of a million keys takes 640 ms in one turn; any turn of a leader above 600 ms ends its leadership."""
+    stage = Opened()
+    puts(stage, "node1", 3)
+    term = stage.nodes["node1"].raft.term
+    dump = snapshot.dump
+
+    def slow_dump(machine):
+        if machine is stage.nodes["node1"].replica.machine:
+            stage.clock.us += 640_000
+        return dump(machine)
+
+    monkeypatch.setattr(snapshot, "dump", slow_dump)
+    pass_to_mark(stage)
+    stage.pass_time(3_000_000)
+    assert {node.raft.term for node in stage.nodes.values()} == {term}

@@ -1,0 +1,535 @@
+"""The lives of a node's replicas, on real journals: what is hosted, formed, stopped and removed, and what never is."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from pathlib import Path
+from random import Random
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from coordinator import wire
+from coordinator.consensus.engine import Role
+from coordinator.consensus.membership import Change, Member
+from coordinator.consensus.raft.core import Raft
+from coordinator.consensus.raft.log import Log
+from coordinator.consensus.raft.messages import VoteRequest
+from coordinator.consensus.raft.options import Options
+from coordinator.replica import backup
+from coordinator.replica.births import WebToken, fingerprint, first_log
+from coordinator.replica.intents import (
+    DONE,
+    PENDING,
+    REFUSED,
+    BackUpReplica,
+    CompactReplica,
+    Drain,
+    FormCluster,
+    HostReplica,
+    Intent,
+    Intents,
+    Outcome,
+    RemoveReplica,
+    StartReplica,
+    StopReplica,
+    TransferLeadership,
+)
+from coordinator.replica.journal import SqliteJournal, StoredReplica
+from coordinator.replica.lifecycle import SILENCE_US_MIN, Lifecycle
+from coordinator.replica.ports import Inbound
+from coordinator.replica.replica import Compaction, Replica
+from coordinator.replica.report import Identity
+from coordinator.replica.turn import Turn
+from coordinator.statemachine import snapshot
+from coordinator.statemachine.machine import Machine
+from tests.unit.replica.stage import CHANNELS, PEER_KEY, Bus, Clock
+
+CLUSTER = 77
+TOKEN = WebToken("ab" * 8, b"k" * 32)
+
+
+class Node:
+    """A node with a journal on disk, which may be started again."""
+
+    def __init__(self, name: str, directory: Path, clock: Clock, token: WebToken = TOKEN) -> None:
+        self.name, self.directory, self.clock, self.token = name, directory, clock, token
+        directory.mkdir(parents=True, exist_ok=True)
+        self.start()
+
+    def start(self) -> None:
+        self.journal = SqliteJournal(self.directory)
+        self.bus = Bus([])
+        stopped = self.journal.resting()
+        stored = self.journal.replicas()
+        self.turn = Turn(
+            Identity(self.name, 1, 7, faults_allowed=False, waiting_for="empty"),
+            CHANNELS,
+            PEER_KEY,
+            [self.load(each) for each in stored if each.replica not in stopped],
+            journal=self.journal,
+            bus=self.bus,
+            clock=self.clock,
+            drops=Counter(),
+        )
+        self.intents = Intents(lambda: None)
+        self.lifecycle = Lifecycle(
+            self.turn,
+            self.journal,
+            self.intents,
+            load=self.load,
+            stopped=[each for each in stored if each.replica in stopped],
+            backups=self.directory / "backups",
+            web_token=self.token,
+        )
+
+    def restart(self) -> None:
+        self.journal.close()
+        self.start()
+
+    def load(self, stored: StoredReplica) -> Replica:
+        log = self.journal.load(stored.replica)
+        engine = Raft(
+            stored.replica,
+            log.hard_state,
+            Log(log.terms, log.entries, log.hard_state.commit, log.offset, log.offset_term),
+            options=Options(),
+            random=Random(stored.replica),
+            now_us=self.clock.us,
+            snapshot=log.snapshot,
+        )
+        machine = Machine()
+        if log.snapshot is not None:
+            snapshot.load(machine, log.snapshot.data)
+        return Replica(stored.cluster, stored.cluster_name, stored.replica, engine, machine, self.clock.us)
+
+    def ask(self, intent: Intent) -> Outcome:
+        self.intents.post(intent)
+        self.lifecycle.run(self.clock.us)
+        return self.intents.outcomes()[intent.request]
+
+    @property
+    def replica(self) -> Replica:
+        return self.turn.replicas[CLUSTER]
+
+
+class Company:
+    def __init__(self, directory: Path, names: tuple[str, ...]) -> None:
+        self.clock = Clock()
+        self.nodes = {name: Node(name, directory / name, self.clock) for name in names}
+        self.cut: set[str] = set()
+
+    def pass_time(self, us: int) -> None:
+        for _ in range(us // 20_000):
+            self.clock.us += 20_000
+            for node in self.nodes.values():
+                node.lifecycle.run(self.clock.us)
+                if node.name not in self.cut:
+                    node.turn.run()
+            for _ in range(4):
+                self._carry()
+                for node in self.nodes.values():
+                    if node.name not in self.cut:
+                        node.turn.run()
+
+    def _carry(self) -> None:
+        for node in self.nodes.values():
+            published, node.bus.published = node.bus.published, []
+            for packet in published:
+                for target in self.nodes.values():
+                    if packet.channel == CHANNELS.peer(target.name) and not {node.name, target.name} & self.cut:
+                        target.bus.inbox.append(Inbound(from_peers=True, data=packet.data))
+
+    def host(self, *names: str) -> dict[str, Member]:
+        members = {}
+        for name in names:
+            outcome = self.nodes[name].ask(HostReplica(f"host-{name}", CLUSTER, "second"))
+            assert outcome.state == DONE
+            members[name] = Member(outcome.replica, name)
+        return members
+
+    def document(self, members: dict[str, Member], request: str = "form", epoch: int = 0) -> FormCluster:
+        return FormCluster(request, CLUSTER, "second", epoch, tuple(members.values()), fingerprint(TOKEN))
+
+    def form(self, *names: str) -> dict[str, Member]:
+        members = self.host(*names)
+        for name in names:
+            assert self.nodes[name].ask(self.document(members)).state == DONE
+        self.pass_time(2_500_000)
+        return members
+
+    def leader(self) -> Node:
+        (found,) = [
+            node
+            for node in self.nodes.values()
+            if CLUSTER in node.turn.replicas and node.name not in self.cut and node.replica.engine.role is Role.LEADER
+        ]
+        return found
+
+
+@pytest.fixture
+def company(tmp_path: Path) -> Company:
+    return Company(tmp_path, ("node1", "node2", "node3"))
+
+
+def test_a_hosted_replica_is_empty_and_nobody(company):
+    node = company.nodes["node1"]
+    outcome = node.ask(HostReplica("a", CLUSTER, "second"))
+    assert (outcome.state, outcome.replica > 0, outcome.epoch) == (DONE, True, -1)
+    company.pass_time(3_000_000)
+    engine = node.replica.engine
+    assert (engine.role, engine.term, engine.last_index) == (Role.FOLLOWER, 0, 0)
+    assert [hosted.state for hosted in node.lifecycle.hosted()] == ["empty"]
+
+
+def test_hosting_asked_for_twice_or_after_a_restart_draws_one_identity(company):
+    node = company.nodes["node1"]
+    first = node.ask(HostReplica("a", CLUSTER, "second")).replica
+    assert node.ask(HostReplica("a", CLUSTER, "second")).replica == first
+    assert node.ask(HostReplica("b", CLUSTER, "second")).replica == first
+    node.restart()
+    assert node.ask(HostReplica("a", CLUSTER, "second")).replica == first
+    assert node.replica.replica == first
+
+
+def test_three_nodes_form_a_cluster_from_one_document(company):
+    members = company.form("node1", "node2", "node3")
+    leader = company.leader()
+    assert leader.replica.machine.cluster_id == CLUSTER
+    assert {node.replica.configuration.voters for node in company.nodes.values()} == {tuple(members.values())}
+    assert len({node.replica.machine.digest() for node in company.nodes.values()}) == 1
+
+
+def test_a_document_that_comes_twice_changes_nothing_and_another_is_refused(company):
+    members = company.form("node1", "node2", "node3")
+    node = company.nodes["node1"]
+    applied = node.replica.engine.applied_index
+    assert node.ask(company.document(members, "again")).state == DONE
+    assert node.ask(company.document(members, "other", epoch=5)).state == REFUSED
+    assert node.replica.engine.applied_index == applied
+
+
+def test_a_document_that_comes_late_finds_a_replica_that_voted_and_keeps_its_vote(company):
+    """node3 hears of the cluster from a candidate before it gets the document."""
+    members = company.host("node1", "node2", "node3")
+    for name in ("node1", "node2"):
+        company.nodes[name].ask(company.document(members))
+    company.pass_time(2_500_000)
+    third = company.nodes["node3"]
+    term, vote = third.replica.engine.term, third.replica.engine.vote
+    assert term > 0
+    outcome = third.ask(company.document(members))
+    assert outcome.state == DONE
+    assert (third.replica.engine.term, third.replica.engine.vote) == (term, vote)
+    company.pass_time(1_000_000)
+    assert third.replica.engine.applied_index == company.leader().replica.engine.applied_index
+
+
+def test_a_vote_that_an_empty_replica_gave_outlives_its_document(company):
+    """Rule 3: what was promised stays promised, whatever begins the log."""
+    members = company.host("node1", "node2", "node3")
+    second = company.nodes["node2"]
+    candidate = members["node1"].replica
+    second.replica.engine.step(candidate, VoteRequest(7, 2, 1, pre=False, campaign=1), company.clock.us)
+    second.turn.run()
+    assert (second.replica.engine.term, second.replica.engine.vote) == (7, candidate)
+    assert second.ask(company.document(members)).state == DONE
+    for _ in range(2):
+        engine = second.replica.engine
+        assert (engine.term, engine.vote, engine.last_index, engine.commit_index) == (7, candidate, 2, 2)
+        second.restart()
+    engine = second.replica.engine
+    engine.step(members["node3"].replica, VoteRequest(7, 2, 1, pre=False, campaign=1), company.clock.us)
+    second.turn.run()
+    assert engine.vote == candidate, "a second vote in one term"
+
+
+def test_a_wiped_node_never_gets_its_old_identity_from_the_document(company, tmp_path):
+    """Rule 4: the document names an identity that this disk did not draw."""
+    members = company.host("node1", "node2", "node3")
+    wiped = Node("node3", tmp_path / "new-disk", company.clock)
+    assert wiped.ask(company.document(members)).state == REFUSED
+    wiped.ask(HostReplica("host-node3", CLUSTER, "second"))
+    assert wiped.replica.replica != members["node3"].replica
+    assert wiped.ask(company.document(members)).state == REFUSED
+    assert wiped.replica.engine.last_index == 0
+
+
+def test_a_node_with_other_keys_begins_no_other_log(company, tmp_path):
+    other = Node("node9", tmp_path / "node9", company.clock, WebToken("ab" * 8, b"x" * 32))
+    replica = other.ask(HostReplica("a", CLUSTER, "second")).replica
+    document = company.document({"node9": Member(replica, "node9")})
+    assert other.ask(document).state == REFUSED
+
+
+def test_a_stopped_replica_stays_stopped_over_a_restart_until_it_is_started(company):
+    company.form("node1", "node2", "node3")
+    follower = next(node for node in company.nodes.values() if node is not company.leader())
+    assert follower.ask(StopReplica("s", CLUSTER)).state == DONE
+    follower.restart()
+    assert CLUSTER not in follower.turn.replicas
+    assert [hosted.state for hosted in follower.lifecycle.hosted()] == ["stopped"]
+    assert follower.ask(StartReplica("t", CLUSTER)).state == DONE
+    company.pass_time(500_000)
+    assert follower.replica.engine.applied_index == company.leader().replica.engine.applied_index
+    follower.restart()
+    assert CLUSTER in follower.turn.replicas
+
+
+def test_a_leader_that_is_stopped_hands_over_first(company):
+    company.form("node1", "node2", "node3")
+    leader = company.leader()
+    term = leader.replica.engine.term
+    assert leader.ask(StopReplica("s", CLUSTER)).state == PENDING
+    company.pass_time(300_000)
+    assert leader.intents.outcomes()["s"].state == DONE
+    assert company.leader().replica.engine.term == term + 1
+
+
+def test_a_member_is_not_removed_at_its_nodes_word_alone(company):
+    company.form("node1", "node2", "node3")
+    follower = next(node for node in company.nodes.values() if node is not company.leader())
+    replica = follower.replica
+    ask = RemoveReplica("r1", CLUSTER, replica.replica)
+    assert follower.ask(ask).state == REFUSED
+    lie = RemoveReplica("r2", CLUSTER, replica.replica, committed_index=replica.engine.commit_index + 100)
+    assert follower.ask(lie).state == REFUSED, "its leader speaks to it"
+    assert follower.replica is replica
+
+
+def test_a_member_that_is_cut_off_is_not_removed_by_what_its_own_log_knows_better(company):
+    """It hears no leader, and whoever asks has seen nothing later than its own log, which names it."""
+    company.form("node1", "node2", "node3")
+    follower = next(node for node in company.nodes.values() if node is not company.leader())
+    company.cut = {follower.name}
+    company.pass_time(1_000_000)
+    company.clock.us += SILENCE_US_MIN
+    follower.turn.run()
+    replica = follower.replica
+    for number, seen in enumerate((0, 1, replica.engine.commit_index)):
+        outcome = follower.ask(RemoveReplica(f"r{number}", CLUSTER, replica.replica, committed_index=seen))
+        assert (outcome.state, "its log names it" in outcome.message) == (REFUSED, True)
+    assert follower.replica is replica
+
+
+def test_whoever_the_log_names_no_more_is_removed_and_never_comes_back(company):
+    members = company.form("node1", "node2", "node3")
+    leader = company.leader()
+    gone = next(node for node in company.nodes.values() if node is not leader)
+    identity = gone.replica.replica
+    index = leader.replica.engine.change(
+        Change(tuple(m for m in members.values() if m.replica != identity)), company.clock.us
+    )
+    company.pass_time(SILENCE_US_MIN + 1_000_000)
+    assert leader.replica.engine.commit_index >= index
+    assert gone.ask(RemoveReplica("r", CLUSTER, identity, committed_index=index)).state == DONE
+    assert gone.journal.replicas() == []
+    assert gone.ask(RemoveReplica("r-again", CLUSTER, identity, committed_index=index)).state == DONE
+    assert gone.ask(HostReplica(f"host-{gone.name}", CLUSTER, "second")).state == DONE  # Kept under that request.
+    gone.restart()
+    assert gone.ask(HostReplica(f"host-{gone.name}", CLUSTER, "second")).state == REFUSED
+    fresh = gone.ask(HostReplica("anew", CLUSTER, "second"))
+    assert (fresh.state, fresh.replica != identity, fresh.epoch) == (DONE, True, 0)
+
+
+def test_force_takes_the_nodes_own_name(company):
+    company.form("node1", "node2", "node3")
+    node = company.nodes["node2"]
+    identity = node.replica.replica
+    assert node.ask(RemoveReplica("r1", CLUSTER, identity, forced="node1")).state == REFUSED
+    assert node.ask(RemoveReplica("r2", CLUSTER, identity, forced="node2")).state == DONE
+    assert identity in node.journal.tombstones()
+
+
+def test_another_identity_than_the_one_named_is_not_removed(company):
+    company.form("node1", "node2", "node3")
+    node = company.nodes["node2"]
+    assert node.ask(RemoveReplica("r", CLUSTER, 12345, forced="node2")).state == REFUSED
+    assert CLUSTER in node.turn.replicas
+
+
+def test_a_drained_node_leads_nothing(company):
+    company.form("node1", "node2", "node3")
+    leader = company.leader()
+    leader.ask(Drain("d", on=True))
+    company.pass_time(400_000)
+    assert company.leader() is not leader
+    others = [node for node in company.nodes.values() if node is not leader]
+    for node in others:
+        node.ask(Drain("d", on=True))
+    leader.ask(Drain("off", on=False))
+    company.pass_time(3_000_000)
+    assert company.leader() is leader
+    term = leader.replica.engine.term
+    company.pass_time(1_000_000)
+    assert leader.replica.engine.term == term
+
+
+def test_nodes_that_all_drain_do_not_throw_leadership_to_and_fro_without_end(company):
+    company.form("node1", "node2", "node3")
+    term = company.leader().replica.engine.term
+    for node in company.nodes.values():
+        node.ask(Drain("d", on=True))
+    company.pass_time(7_000_000)
+    assert max(node.replica.engine.term for node in company.nodes.values()) <= term + 3 * 5
+
+
+def test_leadership_is_handed_to_the_node_that_is_named(company):
+    company.form("node1", "node2", "node3")
+    leader = company.leader()
+    target = next(name for name in company.nodes if name != leader.name)
+    leader.ask(TransferLeadership("t", CLUSTER, target))
+    company.pass_time(300_000)
+    assert company.leader().name == target
+    assert leader.intents.outcomes()["t"].state == DONE
+    assert company.leader().ask(TransferLeadership("u", CLUSTER, "node9")).state == REFUSED
+
+
+def test_a_backup_holds_the_state_and_says_when_it_is_whole(company):
+    company.form("node1", "node2", "node3")
+    node = company.leader()
+    node.ask(CompactReplica("c", CLUSTER))
+    company.pass_time(100_000)
+    assert node.replica.snapshot_index > 0
+    outcome = node.ask(BackUpReplica("b", CLUSTER))
+    assert outcome.state in (PENDING, DONE)
+    for thread in threading.enumerate():
+        if thread.name == "conclave-backup":
+            thread.join(10)
+    outcome = node.intents.outcomes()["b"]
+    assert outcome.state == DONE
+    contents = backup.read(Path(outcome.message))
+    machine = Machine()
+    snapshot.load(machine, contents.snapshot)
+    for index, entry in enumerate(contents.entries, contents.header.first_index):
+        if entry[0] == 1:
+            machine.apply(index, entry[1:])
+    assert machine.digest() == node.replica.machine.digest()
+    assert contents.header.last_index == node.replica.engine.applied_index
+
+
+def test_a_backup_that_is_written_before_the_loop_goes_on_stays_done(company, monkeypatch):
+    """Found by the test below, now and then: "pending" was noted after the other thread's "done"."""
+    company.form("node1", "node2", "node3")
+
+    class AtOnce(threading.Thread):
+        def start(self) -> None:
+            self.run()
+
+    monkeypatch.setattr(threading, "Thread", AtOnce)
+    assert company.leader().ask(BackUpReplica("b", CLUSTER)).state == DONE
+
+
+@pytest.mark.parametrize("position", [0, 30, 200, -1])
+def test_a_damaged_backup_is_not_read(company, position):
+    company.form("node1", "node2", "node3")
+    node = company.leader()
+    node.ask(BackUpReplica("b", CLUSTER))
+    for thread in threading.enumerate():
+        if thread.name == "conclave-backup":
+            thread.join(10)
+    path = Path(node.intents.outcomes()["b"].message)
+    data = bytearray(path.read_bytes())
+    data[position] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(backup.BackupDamaged):
+        backup.read(path)
+
+
+def test_the_journals_first_entries_are_the_documents(company):
+    members = company.form("node1", "node2", "node3")
+    log = first_log(CLUSTER, "second", 0, [*members.values()], TOKEN)
+    for node in company.nodes.values():
+        stored = node.journal.load(node.replica.replica)
+        assert stored.entries[:2] == log.entries
+        assert wire.encode(stored.terms[:2]) == wire.encode([1, 1])
+
+
+def test_a_hosted_replica_is_brought_up_by_a_snapshot_and_keeps_it(tmp_path):
+    company = Company(tmp_path, ("node1", "node2", "node3", "node4"))
+    company.form("node1", "node2", "node3")
+    leader = company.leader()
+    leader.replica.compaction = Compaction(1_000, 0)
+    leader.ask(CompactReplica("c", CLUSTER))
+    company.pass_time(100_000)
+    assert leader.replica.engine.first_index > 1
+    fourth = company.nodes["node4"]
+    (member,) = company.host("node4").values()
+    voters = leader.replica.configuration.voters
+    leader.replica.engine.change(Change(voters, (member,)), company.clock.us)
+    company.pass_time(500_000)
+    for _ in range(2):
+        assert fourth.replica.engine.first_index > 1
+        assert fourth.replica.machine.digest() == leader.replica.machine.digest()
+        assert fourth.replica.configuration.learners == (member,)
+        fourth.restart()
+
+
+# --- births, whatever comes in between ------------------------------------------------------------
+
+BIRTH_EVENTS = st.lists(
+    st.tuples(st.sampled_from(["host", "document", "form", "form", "restart", "wipe", "time"]), st.integers(0, 2)),
+    max_size=25,
+)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(BIRTH_EVENTS)
+def test_a_birth_makes_one_log_and_no_identity_comes_back(tmp_path_factory, events) -> None:
+    """Rounds of a birth in any order, repeated, with restarts and lost disks in between: every log begins with the one
+    document, only on disks that drew a name in it, and once the rounds are done a cluster lives."""
+    names = ("node1", "node2", "node3")
+    company = Company(tmp_path_factory.mktemp("birth"), names)
+    document: FormCluster | None = None
+    drawn: dict[str, list[int]] = {name: [] for name in names}
+    wiped: set[str] = set()
+
+    def host(name: str) -> int:
+        replica = company.nodes[name].ask(HostReplica(f"host-{name}-{len(drawn[name])}", CLUSTER, "second")).replica
+        if replica not in drawn[name]:
+            drawn[name].append(replica)
+        return replica
+
+    def write_document() -> FormCluster:
+        return company.document({name: Member(host(name), name) for name in names})
+
+    for number, (what, which) in enumerate(events):
+        name = names[which]
+        node = company.nodes[name]
+        if what == "host":
+            host(name)
+        elif what == "document" and document is None:
+            document = write_document()
+        elif what == "form" and document is not None:
+            node.ask(document._replace(request=f"form-{number}"))
+        elif what == "restart":
+            node.restart()
+        elif what == "wipe" and len(wiped | {name}) < 2:
+            node.journal.close()
+            company.nodes[name] = Node(name, node.directory / f"disk{number}", company.clock)
+            if document is not None:
+                wiped.add(name)
+        elif what == "time":
+            company.pass_time(400_000)
+        _one_log(company, document, wiped)
+
+    document = document or write_document()
+    for name in names:
+        company.nodes[name].ask(document._replace(request="last"))
+    company.pass_time(3_000_000)
+    _one_log(company, document, wiped)
+    assert company.leader().replica.machine.cluster_id == CLUSTER
+    every = [replica for replicas in drawn.values() for replica in replicas]
+    assert len(set(every)) == len(every)
+
+
+def _one_log(company: Company, document: FormCluster | None, wiped: set[str]) -> None:
+    for name, node in company.nodes.items():
+        if CLUSTER not in node.turn.replicas or not node.replica.engine.last_index:
+            continue
+        assert document is not None
+        assert name not in wiped, "a lost disk took part again"
+        first = first_log(CLUSTER, "second", 0, list(document.members), TOKEN).entries
+        assert node.journal.load(node.replica.replica).entries[:2] == first
