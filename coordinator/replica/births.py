@@ -21,7 +21,7 @@ from coordinator.consensus.engine import HardState
 from coordinator.consensus.entries import COMMAND_PREFIX
 from coordinator.consensus.membership import Configuration, Member, encode_configuration
 from coordinator.replica.journal import FILE_NAME, SqliteJournal, StoredLog, StoredReplica
-from coordinator.statemachine.commands import RIGHTS, AddToken, Genesis, SetPrincipal
+from coordinator.statemachine.commands import LEVEL, RIGHTS, AddToken, Genesis, SetPrincipal
 from coordinator.statemachine.machine import encode_node_entry
 
 WEB_PRINCIPAL = "web"
@@ -54,6 +54,7 @@ def first_log(
         epoch,
         (SetPrincipal(WEB_PRINCIPAL, RIGHTS, act_for=True),),
         (AddToken(web_token.token_id, WEB_PRINCIPAL, web_token.key),),
+        LEVEL,
     )
     entries = [encode_configuration(Configuration(tuple(members))), COMMAND_PREFIX + encode_node_entry(genesis)]
     return StoredLog(HardState(FIRST_TERM, 0, len(entries)), [FIRST_TERM] * len(entries), entries)

@@ -51,7 +51,7 @@ class Comparison:
         self._doubtful: int | None = None
         """The mark at which somebody differed, and no majority has confirmed this replica since."""
         self._differs: int | None = None
-        self._agreed = 0
+        self.agreed = 0
         """The last mark at which a majority had the same digest as this replica."""
         self._ask_due_us = 0
         self._asked = 0
@@ -110,7 +110,7 @@ class Comparison:
             if any(count >= needed for digest, count in counts.items() if digest != own):
                 self._differs = index
             elif counts[own] >= needed:
-                self._agreed = max(self._agreed, index)
+                self.agreed = max(self.agreed, index)
                 if self._doubtful is not None and self._doubtful <= index:
                     self._doubtful = None
             elif any(digest != own for digest in counts):
@@ -119,13 +119,15 @@ class Comparison:
             return Verdict.DIFFERS
         return Verdict.AGREES if self._doubtful is None else Verdict.IN_DOUBT
 
-    @property
-    def may_keep(self) -> bool:
-        """May the state be put on disk as a snapshot? Not before a majority had the same at the last mark, or could not
-        be asked for long: what is wrong with a state in memory alone is gone after a restart, and a doubt comes again
-        with the mark that is applied again."""
-        is_agreed = not self._own or self._agreed >= max(self._own) or self._asked >= ASK_TIMES_MAX
-        return is_agreed and self._doubtful is None
+    def may_keep(self, index: int) -> bool:
+        """May the state at `index`, the last mark or behind it, be put on disk as a snapshot? Not before a majority had the
+        same at the last mark, or could not be asked for long. So what is wrong with a state in memory alone is gone after
+        a restart, a doubt comes again with the mark that is applied again, and who is in doubt has a snapshot that is
+        right to give to whoever is to decide."""
+        if self._doubtful is not None:
+            return False
+        last = max((mark for mark in self._own if mark <= index), default=0)
+        return self.agreed >= last or self._asked >= ASK_TIMES_MAX
 
     @property
     def is_in_doubt(self) -> bool:

@@ -114,6 +114,8 @@ class Replica:
         """The last mark that was applied here, or proposed."""
         self._answers_to_peers: list[Outgoing] = []
         self._snapshot_index = engine.applied_index
+        self._offered: Snapshot | None = None
+        """The state at a mark, to be kept once a majority has the same."""
         self._taken: Snapshot | None = None
         """A snapshot that is not on disk yet."""
         self.cluster = cluster
@@ -123,6 +125,7 @@ class Replica:
         self.machine = machine
         self.leases: Leases | None = None
         """Of a leader that has applied the first entry of its own term; None elsewhere."""
+        self._term = engine.term
         self._answered_up_to_us = 0
         """Every keep-alive that came before the round sent at this time is answered: what a lease may be held against
         (history 3). Behind the engine's own confirmation, which comes within a turn, before its reads are answered."""
@@ -252,7 +255,8 @@ class Replica:
                 self.leases.proposal_refused(expired)
             else:
                 self.meters.sessions_expired += len(expired)
-        if now_us >= self._compare_due_us:
+        unmarked = self.engine.applied_index - max(self._marked_index, self._snapshot_index)
+        if now_us >= self._compare_due_us or unmarked >= self.compaction.snapshot_entries:
             self._mark_state(now_us)
 
     def _mark_state(self, now_us: int) -> None:
@@ -275,7 +279,7 @@ class Replica:
 
     def _head(self, ready: Ready) -> Head | None:
         if ready.install is not None:
-            self._taken = None
+            self._offered = self._taken = None
             return Head(ready.install, ready.install.last_index, ready.install.term, ready.keep_tail)
         if self._taken is None or self._stopping:
             return None
@@ -284,6 +288,10 @@ class Replica:
 
     def prepare(self, answers: Answers, now_us: int) -> Ready:
         """Propose what was asked and say what is to be written and sent."""
+        if self.engine.term != self._term:
+            # Of a cluster of one voter, one leadership may follow upon another with no turn in between.
+            self._term = self.engine.term
+            self._abdicate(answers)
         if self.comparison.has_news or self.comparison.is_in_doubt:
             self._judge_state(answers, now_us)
         if self._commands:
@@ -295,7 +303,7 @@ class Replica:
     def _judge_state(self, answers: Answers, now_us: int) -> None:
         """Serve nothing while in doubt of the own state, and take no part any more where it is known to differ."""
         verdict = self.comparison.judge(self.configuration.full_voter_ids)
-        self.engine.doubt(verdict is Verdict.IN_DOUBT)
+        self.engine.doubt(verdict is Verdict.IN_DOUBT, self.comparison.agreed)
         if verdict is Verdict.DIFFERS:
             self._stopping = self.comparison.why
             self.engine.step_down(now_us)
@@ -415,16 +423,20 @@ class Replica:
         self._proposals = {}
 
     def _take_snapshot(self) -> None:
-        """Note the state as it is now, where the log has grown enough behind the last snapshot; the next turn's commit
-        of the journal takes it, and then the log is cut. A witness cuts off what every full voter has."""
+        """Note a snapshot, where one is due; the next turn's commit of the journal takes it, and then the log is cut. It is
+        the state at a mark that most replicas agree on, or, where an operator asks, the state as it is now. A witness cuts
+        off what every full voter has."""
         engine = self.engine
-        index = min(engine.applied_index, engine.settled) if engine.is_witness else engine.applied_index
-        due = index - self._snapshot_index >= self.compaction.snapshot_entries
-        wanted = self.snapshot_index < self.snapshot_wanted <= index
-        if (due or wanted) and (engine.is_witness or self.comparison.may_keep):
-            configuration = engine.configuration_at(index)
-            data = b"" if engine.is_witness else self._dump()
-            self._taken = Snapshot(index, engine.term_at(index), configuration, data)
+        if engine.is_witness:
+            index = min(engine.applied_index, engine.settled)
+            if index - self._snapshot_index >= self.compaction.snapshot_entries:
+                self._taken = Snapshot(index, engine.term_at(index), engine.configuration_at(index), b"")
+            return
+        index = engine.applied_index
+        if self._offered is not None and self.comparison.may_keep(self._offered.last_index):
+            self._taken, self._offered = self._offered, None
+        elif self.snapshot_index < self.snapshot_wanted <= index and self.comparison.may_keep(index):
+            self._taken = Snapshot(index, engine.term_at(index), engine.configuration_at(index), self._dump())
 
     def _dump(self) -> bytes:
         with self.meters.snapshot_dumps.time():
@@ -493,9 +505,16 @@ class Replica:
                     if caller is not None:
                         answers.add(caller, wire.GrantPushed(self.cluster, session, name, acquisition, token))
                 case StateMarked():
-                    digest = hashlib.blake2b(snapshot.dump(self.machine), digest_size=DIGEST_BYTES).digest()
-                    self._marked_index = index
-                    self.comparison.marked(index, digest, now_us)
+                    self._marked(index, now_us)
+
+    def _marked(self, index: int, now_us: int) -> None:
+        """Here the replicas compare their states. Where a snapshot is due, this is it."""
+        data = self._dump()
+        self._marked_index = index
+        self.comparison.marked(index, hashlib.blake2b(data, digest_size=DIGEST_BYTES).digest(), now_us)
+        if index - self._snapshot_index >= self.compaction.snapshot_entries:
+            engine = self.engine
+            self._offered = Snapshot(index, engine.term_at(index), engine.configuration_at(index), data)
 
     def _unwatch(self, session: int, name: str, acquisition: int) -> Caller | None:
         watched = self._watchers.get(session, {})

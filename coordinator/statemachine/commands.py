@@ -2,7 +2,9 @@
 
 Commands change the state and go through the log; queries read it; results answer both. All of them are
 frozen msgspec structs, encoded as arrays with an integer tag, so that a command costs about a microsecond
-each way. This module holds names and limits only: what a command *does* is written in `machine.py`.
+each way. This module holds names and limits only: what a command *does* is in the module of its subject, and said in
+`docs/semantics.md`. The words of the namespace are in `files.py`, those of locks beyond the exclusive one of one name
+in `lock_commands.py`.
 
 Words: a *session* is a client's life as the log sees it; a *holder* is a session and an acquisition; an
 *acquisition* is one attempt of a session to hold a name, numbered by the client.
@@ -13,9 +15,15 @@ from __future__ import annotations
 import re
 from typing import Final
 
-import msgspec
+from coordinator.statemachine import files, lock_commands
+from coordinator.statemachine.structs import WireStruct
+
+Holder = lock_commands.Holder
 
 ENTRY_VERSION: Final = 1
+"""Of the form of an entry. What commands it may hold is the cluster's level."""
+LEVEL: Final = 2
+"""What this code can apply. A cluster is at a level that all its replicas have; commands of a later one are refused."""
 
 TTL_MS_MIN: Final = 500
 TTL_MS_MAX: Final = 86_400_000
@@ -39,27 +47,23 @@ PRINCIPAL_NAME: Final = re.compile(r"(user:)?[A-Za-z0-9][A-Za-z0-9._@+-]{0,149}"
 user whose name these characters spell."""
 
 
-class _Struct(msgspec.Struct, frozen=True, array_like=True, gc=False, forbid_unknown_fields=True):
-    pass
-
-
 # --- commands -------------------------------------------------------------------------------------
 
 
-class OpenSession(_Struct, tag=1, frozen=True):
+class OpenSession(WireStruct, tag=1, frozen=True):
     """Open a session that lives `ttl_ms` without a keep-alive. `nonce` makes a retry find the first one."""
 
     ttl_ms: int
     nonce: bytes
 
 
-class CloseSession(_Struct, tag=2, frozen=True):
+class CloseSession(WireStruct, tag=2, frozen=True):
     """End a session: its locks are let go and its waiters leave their queues. `owner` 0: the request's own."""
 
     owner: int = 0
 
 
-class AcquireLock(_Struct, tag=3, frozen=True):
+class AcquireLock(WireStruct, tag=3, frozen=True):
     """Take `name` for the holder (`owner`, `acquisition`), or queue for it where `wait` is set.
 
     Asked again by the same holder it answers with the grant, or the place in the queue, that it already has.
@@ -73,7 +77,7 @@ class AcquireLock(_Struct, tag=3, frozen=True):
     take_over: bool = False
 
 
-class ReleaseLock(_Struct, tag=4, frozen=True):
+class ReleaseLock(WireStruct, tag=4, frozen=True):
     """Let go of `name`, or leave its queue. The next in line is granted by the same entry. `acquisition`
     ANY_ACQUISITION: whatever the session has of this name."""
 
@@ -82,7 +86,7 @@ class ReleaseLock(_Struct, tag=4, frozen=True):
     owner: int = 0
 
 
-class CancelAcquire(_Struct, tag=5, frozen=True):
+class CancelAcquire(WireStruct, tag=5, frozen=True):
     """Undo the request `number` (an `AcquireLock`), whether it was applied, is queued, or has yet to come.
 
     Where it has yet to come, a mark is left and the request is refused when it arrives (history 12).
@@ -94,16 +98,16 @@ class CancelAcquire(_Struct, tag=5, frozen=True):
     owner: int = 0
 
 
-class PutKey(_Struct, tag=6, frozen=True):
+class PutKey(WireStruct, tag=6, frozen=True):
     key: str
     value: bytes
 
 
-class DeleteKey(_Struct, tag=7, frozen=True):
+class DeleteKey(WireStruct, tag=7, frozen=True):
     key: str
 
 
-class SetPrincipal(_Struct, tag=8, frozen=True):
+class SetPrincipal(WireStruct, tag=8, frozen=True):
     """Create a principal or replace its rights. `prefixes` narrows them to names that begin with one of them
     (empty: everything); `act_for` lets it act for others (the web tier alone has it)."""
 
@@ -113,14 +117,14 @@ class SetPrincipal(_Struct, tag=8, frozen=True):
     act_for: bool = False
 
 
-class RemovePrincipal(_Struct, tag=9, frozen=True):
+class RemovePrincipal(WireStruct, tag=9, frozen=True):
     """Remove a principal with its tokens. Its waiters leave their lines; its sessions, which nobody can keep alive any
     more, run out."""
 
     name: str
 
 
-class AddToken(_Struct, tag=10, frozen=True):
+class AddToken(WireStruct, tag=10, frozen=True):
     """Let requests signed with `key` speak for `principal`. `key` is derived from the token, one way."""
 
     token_id: str
@@ -131,17 +135,40 @@ class AddToken(_Struct, tag=10, frozen=True):
         return f"{type(self).__name__}({self.token_id!r}, {self.principal!r})"
 
 
-class RemoveToken(_Struct, tag=11, frozen=True):
+class RemoveToken(WireStruct, tag=11, frozen=True):
     token_id: str
 
 
-class SetWantedMembership(_Struct, tag=60, frozen=True):
+class SetWantedMembership(WireStruct, tag=60, frozen=True):
     """The wanted membership of this cluster, as its administrators last said it, for whoever makes it so. `generation`
     is one above the one that the log holds; `wanted` is opaque here. Said again, it changes nothing."""
 
     generation: int
     wanted: bytes
 
+
+class Transact(WireStruct, tag=30, frozen=True):
+    """Where all of `compares` hold, do `then`, else `otherwise`: all of it or nothing. What comes later sees what came
+    before. An operation that is refused undoes everything. No key is changed twice."""
+
+    compares: tuple[files.Compare, ...]
+    then: tuple[TransactionOp, ...]
+    otherwise: tuple[TransactionOp, ...] = ()
+
+
+TransactionOp = (
+    PutKey
+    | DeleteKey
+    | files.CreateFile
+    | files.MakeDirectory
+    | files.WriteFile
+    | files.DeletePath
+    | files.DeleteRange
+    | files.AddToKey
+    | files.ReadFile
+    | files.ReadRange
+    | Transact
+)
 
 ClientOp = (
     OpenSession
@@ -156,10 +183,25 @@ ClientOp = (
     | AddToken
     | RemoveToken
     | SetWantedMembership
+    | files.CreateFile
+    | files.MakeDirectory
+    | files.WriteFile
+    | files.DeletePath
+    | files.DeleteRange
+    | files.AddToKey
+    | files.AttachFile
+    | files.DetachFile
+    | files.Compact
+    | Transact
+    | lock_commands.Acquire
+    | lock_commands.Release
+    | lock_commands.ChangeMode
+    | lock_commands.HandOver
+    | lock_commands.ForceRelease
 )
 
 
-class Genesis(_Struct, tag=100, frozen=True):
+class Genesis(WireStruct, tag=100, frozen=True):
     """The first command of every log: who this cluster is, and the principal that may edit the others."""
 
     cluster_id: int
@@ -167,23 +209,53 @@ class Genesis(_Struct, tag=100, frozen=True):
     epoch: int
     principals: tuple[SetPrincipal, ...]
     tokens: tuple[AddToken, ...]
+    level: int = 1
 
 
-class ExpireSessions(_Struct, tag=101, frozen=True):
+class ExpireSessions(WireStruct, tag=101, frozen=True):
     """Sessions whose lease ran out, proposed by the leader alone. All of them go before anything is granted."""
 
     sessions: tuple[int, ...]
 
 
-class MarkState(_Struct, tag=102, frozen=True):
+class MarkState(WireStruct, tag=102, frozen=True):
     """Changes nothing: whoever applies it takes a digest of all of the state, to be compared with the others'."""
 
 
-NodeOp = Genesis | ExpireSessions | MarkState
+class CheckpointSessions(WireStruct, tag=104, frozen=True):
+    """What is left of sessions' leases, in milliseconds, as the leader counts it: a new leader begins with that. From
+    the proposal on the leader answers no keep-alive of these sessions before a later reset is applied (history 10)."""
+
+    remaining: tuple[tuple[int, int], ...]
+
+
+class ResetCheckpoints(WireStruct, tag=105, frozen=True):
+    """Sessions that were kept alive since their checkpoint: a new leader begins with their full lease again."""
+
+    sessions: tuple[int, ...]
+
+
+class RaiseLevel(WireStruct, tag=106, frozen=True):
+    """All replicas can apply the commands of this level: from here on the cluster takes them. Proposed by the leader,
+    when every member of the configuration has said so."""
+
+    level: int
+
+
+NodeOp = (
+    Genesis
+    | ExpireSessions
+    | MarkState
+    | lock_commands.EndLockDelays
+    | lock_commands.RaiseEpoch
+    | CheckpointSessions
+    | ResetCheckpoints
+    | RaiseLevel
+)
 Op = ClientOp | NodeOp
 
 
-class Command(_Struct, frozen=True):
+class Command(WireStruct, frozen=True):
     """One request of a client: exactly once by (`session`, `number`).
 
     `session` is the session whose numbers these are (0 only for `OpenSession`). Every number below `acked` has been
@@ -196,14 +268,14 @@ class Command(_Struct, frozen=True):
     op: ClientOp
 
 
-class NodeCommand(_Struct, frozen=True):
+class NodeCommand(WireStruct, frozen=True):
     session: int
     number: int
     acked: int
     op: Op
 
 
-class Entry(_Struct, frozen=True):
+class Entry(WireStruct, frozen=True):
     """What a log entry of kind COMMAND holds: the command, and who a node verified that it came from.
 
     `principal` is whose rights apply; `actor` is who signed, where that is another (rule 9). Both are stamped
@@ -219,22 +291,22 @@ class Entry(_Struct, frozen=True):
 # --- queries --------------------------------------------------------------------------------------
 
 
-class GetKey(_Struct, tag=1, frozen=True):
+class GetKey(WireStruct, tag=1, frozen=True):
     key: str
 
 
-class GetLock(_Struct, tag=2, frozen=True):
+class GetLock(WireStruct, tag=2, frozen=True):
     name: str
 
 
-class ListLocks(_Struct, tag=3, frozen=True):
+class ListLocks(WireStruct, tag=3, frozen=True):
     """Locks that are held, by name, from the first after `after`."""
 
     after: str = ""
     limit: int = 100
 
 
-class AwaitGrant(_Struct, tag=4, frozen=True):
+class AwaitGrant(WireStruct, tag=4, frozen=True):
     """Where the acquisition stands now. The leader also pushes the grant to whoever asked last (history 8)."""
 
     name: str
@@ -242,26 +314,26 @@ class AwaitGrant(_Struct, tag=4, frozen=True):
     owner: int
 
 
-class GetSession(_Struct, tag=5, frozen=True):
+class GetSession(WireStruct, tag=5, frozen=True):
     session: int
 
 
-class GetToken(_Struct, tag=6, frozen=True):
+class GetToken(WireStruct, tag=6, frozen=True):
     """The key and the principal of a token. Only a principal that may act for others may ask."""
 
     token_id: str
 
 
-class GetPrincipal(_Struct, tag=7, frozen=True):
+class GetPrincipal(WireStruct, tag=7, frozen=True):
     name: str
 
 
-class ListPrincipals(_Struct, tag=8, frozen=True):
+class ListPrincipals(WireStruct, tag=8, frozen=True):
     after: str = ""
     limit: int = 100
 
 
-class GetWantedMembership(_Struct, tag=60, frozen=True):
+class GetWantedMembership(WireStruct, tag=60, frozen=True):
     """The wanted membership that the log holds, and its generation."""
 
 
@@ -275,45 +347,47 @@ Query = (
     | GetPrincipal
     | ListPrincipals
     | GetWantedMembership
+    | files.ReadFile
+    | files.GetStat
+    | files.ReadRange
+    | files.ListDirectory
+    | files.ReadChanges
+    | lock_commands.GetLockState
+    | lock_commands.CheckSequencer
+    | lock_commands.ListBreaks
 )
 
 
 # --- results --------------------------------------------------------------------------------------
 
 
-class Holder(_Struct, frozen=True):
-    session: int
-    acquisition: int
-    principal: str
-
-
-class SessionOpened(_Struct, tag=1, frozen=True):
+class SessionOpened(WireStruct, tag=1, frozen=True):
     session: int
     ttl_ms: int
 
 
-class Granted(_Struct, tag=2, frozen=True):
+class Granted(WireStruct, tag=2, frozen=True):
     token: int
 
 
-class Queued(_Struct, tag=3, frozen=True):
+class Queued(WireStruct, tag=3, frozen=True):
     """Waiting; `position` 1 is the next in line. Far back it is only an upper bound."""
 
     position: int
 
 
-class Held(_Struct, tag=4, frozen=True):
+class Held(WireStruct, tag=4, frozen=True):
     """Refused: somebody else holds it and the caller did not want to wait."""
 
     holder: Holder
     token: int
 
 
-class NotHeld(_Struct, tag=5, frozen=True):
+class NotHeld(WireStruct, tag=5, frozen=True):
     """The holder that was named neither holds the lock nor waits for it."""
 
 
-class Done(_Struct, tag=6, frozen=True):
+class Done(WireStruct, tag=6, frozen=True):
     """Applied at this log index (a key's new revision, where a key was changed). `existed` says if there was
     something to change or delete."""
 
@@ -321,7 +395,7 @@ class Done(_Struct, tag=6, frozen=True):
     existed: bool = False
 
 
-class KeyValue(_Struct, tag=7, frozen=True):
+class KeyValue(WireStruct, tag=7, frozen=True):
     """`value` None: no such key. `revision` is the index that wrote it last, `version` counts its writes."""
 
     value: bytes | None
@@ -329,7 +403,7 @@ class KeyValue(_Struct, tag=7, frozen=True):
     version: int = 0
 
 
-class LockView(_Struct, tag=8, frozen=True):
+class LockView(WireStruct, tag=8, frozen=True):
     """`holder` None: free. `expires_in_ms` is what is left of the holder's lease as the leader counts it. `waiters`
     are the first few in line, `waiting` is how many there are."""
 
@@ -342,13 +416,13 @@ class LockView(_Struct, tag=8, frozen=True):
     waiting: int = 0
 
 
-class LockList(_Struct, tag=9, frozen=True):
+class LockList(WireStruct, tag=9, frozen=True):
     locks: tuple[LockView, ...]
     held: int
     waiting: int
 
 
-class SessionView(_Struct, tag=10, frozen=True):
+class SessionView(WireStruct, tag=10, frozen=True):
     session: int
     principal: str
     ttl_ms: int
@@ -356,7 +430,7 @@ class SessionView(_Struct, tag=10, frozen=True):
     locks: tuple[str, ...]
 
 
-class TokenView(_Struct, tag=11, frozen=True):
+class TokenView(WireStruct, tag=11, frozen=True):
     token_id: str
     principal: str
     key: bytes
@@ -365,7 +439,7 @@ class TokenView(_Struct, tag=11, frozen=True):
         return f"{type(self).__name__}({self.token_id!r}, {self.principal!r})"
 
 
-class PrincipalView(_Struct, tag=12, frozen=True):
+class PrincipalView(WireStruct, tag=12, frozen=True):
     name: str
     rights: tuple[str, ...]
     prefixes: tuple[str, ...]
@@ -373,22 +447,38 @@ class PrincipalView(_Struct, tag=12, frozen=True):
     tokens: tuple[str, ...]
 
 
-class PrincipalList(_Struct, tag=13, frozen=True):
+class PrincipalList(WireStruct, tag=13, frozen=True):
     principals: tuple[PrincipalView, ...]
 
 
-class Failure(_Struct, tag=14, frozen=True):
+class Failure(WireStruct, tag=14, frozen=True):
     """Refused. `code` is one of the FAILURE_ constants, `message` says what was expected and what came."""
 
     code: str
     message: str
 
 
-class WantedMembershipView(_Struct, tag=60, frozen=True):
+class WantedMembershipView(WireStruct, tag=60, frozen=True):
     """`generation` 0: nobody has said yet what is wanted."""
 
     generation: int
     wanted: bytes
+
+
+class Transacted(WireStruct, tag=30, frozen=True):
+    """Done. `succeeded` says whether the comparisons held; `results` are those of the branch that was taken."""
+
+    revision: int
+    succeeded: bool
+    results: tuple[Result, ...]
+
+
+class Aborted(WireStruct, tag=31, frozen=True):
+    """Nothing was done: the operation at `place` (in the branch that was taken, then in the transaction that stands
+    there, and so on) was refused."""
+
+    place: tuple[int, ...]
+    refusal: Failure | files.Mismatch | files.Compacted
 
 
 Result = (
@@ -407,6 +497,23 @@ Result = (
     | PrincipalList
     | WantedMembershipView
     | Failure
+    | files.Created
+    | files.Stat
+    | files.FileContent
+    | files.Mismatch
+    | files.Deleted
+    | files.Counted
+    | files.RangeView
+    | files.DirectoryList
+    | files.ChangePage
+    | files.Compacted
+    | Transacted
+    | Aborted
+    | lock_commands.Deadlock
+    | lock_commands.LockState
+    | lock_commands.SequencerState
+    | lock_commands.BreakList
+    | lock_commands.Broken
 )
 
 SESSION_GONE: Final = "session-gone"
@@ -424,6 +531,12 @@ REFUSED: Final = "refused"
 """Not done, as the cluster is now; the message says what stands in the way."""
 CANCELLED: Final = "cancelled"
 """The request's own cancel came first (history 12)."""
+EXISTS: Final = "exists"
+WRONG_KIND: Final = "wrong-kind"
+"""A directory where a file was expected, or the other way round, or a value that is no number."""
+NOT_EMPTY: Final = "not-empty"
+TOO_MANY: Final = "too-many"
+"""More than one request may touch; the message says how many that is."""
 ACKNOWLEDGED: Final = "acknowledged"
 """The client said that this number was answered; its result is forgotten."""
 
@@ -447,6 +560,8 @@ def canonical_name(name: str) -> str:
 
 def name_problem(name: str) -> str | None:
     """Why `name` is not a canonical name; None where it is one."""
+    if 0 < len(name) <= NAME_BYTES_MAX and name.isascii() and name.isprintable() and name[0] != "/":
+        return None  # What most names are. Of ASCII, every version of Python has the same opinion.
     try:
         size = len(name.encode())
     except UnicodeEncodeError:

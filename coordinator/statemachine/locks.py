@@ -1,23 +1,29 @@
-"""Exclusive locks with a first-in-first-out queue, and their fencing tokens.
+"""Locks, who holds them and who waits, and their fencing tokens.
 
 A token is (restore epoch, log index) in one integer below 2**53, so that it is exact in every language: the index of
 the entry that granted, and above it an epoch that a restore raises. It only ever grows for a name, because indices
-do; a lock that was deleted and comes again is granted at a higher index.
-
-One entry grants a name at most once: grants are made only when the whole entry has been taken in.
+do; a lock that was deleted and comes again is granted at a higher index. One entry grants a name to at most one
+exclusive holder; holders that it lets in together share its token.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from itertools import islice
 from typing import Final
 
 from coordinator.statemachine.commands import Holder
+from coordinator.statemachine.lock_commands import COUNTING, EXCLUSIVE, SHARED, Delay, Grant, Mode, Waiter
+
+LOCKS_MAX: Final = 1_000_000
+WAITERS_MAX: Final = 200_000
+"""Places in line, all names together."""
 
 INDEX_BITS: Final = 40
 PLACES_MAX: Final = 256
 EPOCH_MAX: Final = 2 ** (53 - INDEX_BITS) - 1
+
+Key = tuple[int, int]
+"""Session and acquisition."""
 
 
 def fencing_token(epoch: int, index: int) -> int:
@@ -28,22 +34,68 @@ def fencing_token(epoch: int, index: int) -> int:
 
 
 class Lock:
-    """A name that somebody holds. Invariant between entries: whoever waits, waits for a holder."""
+    """A name that is held, or waited for.
 
-    __slots__ = ("holder", "name", "queue", "token")
+    Invariants between entries: it has holders, a delay or a queue; whoever is first in line could not be granted now.
+    Several exclusive holders are acquisitions of one session, re-entrant ones.
+    """
+
+    __slots__ = ("delay", "holders", "limit", "mode", "name", "queue", "token", "upgrading")
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.holder: Holder | None = None
+        self.mode: Mode = EXCLUSIVE
+        """How it is held, or was last."""
+        self.limit = 1
         self.token = 0
-        self.queue: dict[tuple[int, int], Holder] = {}
-        """(session, acquisition) to waiter, in the order of arrival."""
+        """Of the last grant."""
+        self.holders: dict[Key, Grant] = {}
+        """In the order of their grants."""
+        self.queue: dict[Key, Waiter] = {}
+        """In the order of arrival."""
+        self.upgrading: Key | None = None
+        """The shared holder that waits to hold it alone; nobody else is let in."""
+        self.delay: Delay | None = None
+        """A holder died, and the name stays unavailable."""
 
-    def grant(self, holder: Holder, token: int) -> None:
-        assert self.holder is None, f"lock {self.name!r} is held by {self.holder}"
-        assert token > self.token, f"token {token} of {self.name!r} does not grow from {self.token}"
-        self.holder = holder
-        self.token = token
+    @property
+    def holder(self) -> Holder | None:
+        """The first of its holders."""
+        for grant in self.holders.values():
+            return grant.holder
+        return None
+
+    def admits(self, waiter: Waiter) -> bool:
+        """Could `waiter` be let in, were it first in line?"""
+        if waiter.reentrant and self.is_of(waiter.holder.session):
+            return self.mode in (EXCLUSIVE, waiter.mode)
+        if self.delay is not None or self.upgrading is not None:
+            return False
+        if not self.holders:
+            return True
+        if waiter.mode == SHARED:
+            return self.mode == SHARED
+        return waiter.mode == COUNTING == self.mode and waiter.limit == self.limit and len(self.holders) < self.limit
+
+    def is_of(self, session: int) -> bool:
+        """Does this session hold it, so that another acquisition of it may join?"""
+        return self.mode != COUNTING and any(key[0] == session for key in self.holders)
+
+    def grant(self, waiter: Waiter, token: int) -> Grant:
+        holder = waiter.holder
+        if not self.holders:
+            assert token > self.token, f"token {token} of {self.name!r} does not grow from {self.token}"
+            self.mode, self.limit = waiter.mode, waiter.limit
+            self.token = token
+        elif self.mode == EXCLUSIVE:  # Another acquisition of the same session: by the token that it has.
+            assert all(key[0] == holder.session for key in self.holders), f"lock {self.name!r} is held by {self.holder}"
+            token = self.token
+        else:
+            assert token >= self.token, f"token {token} of {self.name!r} falls behind {self.token}"
+            self.token = token
+        grant = Grant(holder, token, waiter.names, waiter.delay_ms)
+        self.holders[holder.session, holder.acquisition] = grant
+        return grant
 
     def position(self, session: int, acquisition: int) -> int | None:
         """Place in the queue, 1 the next in line; None where it does not wait. Exact up to PLACES_MAX; further back it
@@ -55,15 +107,3 @@ class Lock:
             if key == wanted:
                 return place
         return len(self.queue)
-
-    def replace(self, session: int, acquisition: int, holder: Holder) -> None:
-        """Put `holder` in the place of a waiter."""
-        self.queue = {
-            (session, holder.acquisition) if key == (session, acquisition) else key: holder
-            if key == (session, acquisition)
-            else waiter
-            for key, waiter in self.queue.items()
-        }
-
-    def waiters(self) -> Iterator[Holder]:
-        return iter(self.queue.values())

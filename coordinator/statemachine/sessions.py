@@ -8,34 +8,94 @@ speaks to sessions that are gone. Time is not here: whose lease ran out is the l
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from coordinator.statemachine.commands import Result
+from coordinator.statemachine import commands, locking, namespace
+from coordinator.statemachine.commands import Done, Failure, Result, SessionOpened
+from coordinator.statemachine.events import CheckpointReset, SessionBegan, SessionEnded
 
+if TYPE_CHECKING:
+    from coordinator.statemachine.rights import Principal
+    from coordinator.statemachine.state import State
+
+SESSIONS_MAX: Final = 200_000
+NONCE_BYTES_MAX: Final = 32
 RESULTS_MAX: Final = 4_096
 """Unacknowledged results that one session may have; at the bound new requests are refused, results never dropped."""
 
 
 class Session:
-    __slots__ = ("acked", "locks", "nonce", "principal", "results", "session", "ttl_ms", "waiting")
+    __slots__ = (
+        "acked",
+        "files",
+        "locks",
+        "nonce",
+        "principal",
+        "remaining_ms",
+        "results",
+        "session",
+        "ttl_ms",
+        "waiting",
+    )
 
     def __init__(self, session: int, principal: str, ttl_ms: int, nonce: bytes) -> None:
         self.session = session
         self.principal = principal
         self.ttl_ms = ttl_ms
         self.nonce = nonce
+        self.remaining_ms: int | None = None
+        """What was left of its lease at its last checkpoint; None: it was kept alive since, or there was none."""
         self.acked = 1
         """Every number below is answered as far as the client is concerned."""
         self.results: dict[int, Result] = {}
         """Results by request number, from `acked` on; numbers come out of order and with gaps (history 12)."""
-        self.locks: dict[str, None] = {}
-        """Names that this session holds, in the order of their grants (a dict for its order)."""
-        self.waiting: dict[tuple[str, int], None] = {}
-        """(name, acquisition) that wait in a queue."""
+        self.locks: dict[str, dict[int, None]] = {}
+        """Names that this session holds, and for each the acquisitions in the order of their grants. Whoever goes over
+        the names sorts them: a replica that began with a snapshot came by them in another order."""
+        self.waiting: dict[str, dict[int, None]] = {}
+        """Names that it waits for, and for each the acquisitions in their order in line. Sorted, too."""
+        self.files: set[str] = set()
+        """Ephemeral files that live with it. Sorted, too."""
+
+    @property
+    def lease_ms(self) -> int:
+        """What a new leader gives it."""
+        return self.ttl_ms if self.remaining_ms is None else self.remaining_ms
+
+    def holds(self, name: str, acquisition: int) -> None:
+        held = self.locks.get(name)
+        if held is None:
+            self.locks[name] = {acquisition: None}
+        else:
+            held[acquisition] = None
+
+    def holds_no_more(self, name: str, acquisition: int) -> None:
+        held = self.locks[name]
+        del held[acquisition]
+        if not held:
+            del self.locks[name]
+
+    def holding(self, name: str) -> int | None:
+        """The first acquisition of this session that holds `name`."""
+        return next(iter(self.locks.get(name, ())), None)
+
+    def waits(self, name: str, acquisition: int) -> None:
+        self.waiting.setdefault(name, {})[acquisition] = None
+
+    def waits_no_more(self, name: str, acquisition: int) -> None:
+        waiting = self.waiting[name]
+        del waiting[acquisition]
+        if not waiting:
+            del self.waiting[name]
+
+    @staticmethod
+    def renumber(names: dict[str, dict[int, None]], name: str, before: int, after: int) -> None:
+        """In `locks` or `waiting`: what was acquisition `before` is `after`, in the same place."""
+        names[name] = {after if number == before else number: None for number in names[name]}
 
     def waiting_for(self, name: str) -> int | None:
         """The first acquisition of this session that waits for `name`."""
-        return next((acquisition for waited, acquisition in self.waiting if waited == name), None)
+        return next(iter(self.waiting.get(name, ())), None)
 
     def acknowledge(self, acked: int) -> None:
         """Forget the results below `acked`."""
@@ -49,3 +109,72 @@ class Session:
         self.acked = acked
         for number in done:
             self.results.pop(number, None)
+
+
+def own(state: State, principal: Principal, owner: int) -> Session | None:
+    """The session `owner`, where it is this principal's."""
+    session = state.sessions.rows.get(owner)
+    return session if session is not None and session.principal == principal.name else None
+
+
+def session_gone(session: int) -> Failure:
+    return Failure(commands.SESSION_GONE, f"session {session} is gone, or another's")
+
+
+def open_session(state: State, index: int, principal: Principal, op: commands.OpenSession) -> Result:
+    if not commands.TTL_MS_MIN <= op.ttl_ms <= commands.TTL_MS_MAX:
+        return Failure(commands.INVALID, f"ttl_ms is {commands.TTL_MS_MIN} to {commands.TTL_MS_MAX}, got {op.ttl_ms}")
+    if len(op.nonce) > NONCE_BYTES_MAX:
+        return Failure(commands.INVALID, f"a nonce has at most {NONCE_BYTES_MAX} bytes, got {len(op.nonce)}")
+    known = state.sessions.rows.get(state.nonces.get((principal.name, op.nonce), 0))
+    if known is not None:
+        return SessionOpened(known.session, known.ttl_ms)
+    if len(state.sessions.rows) >= SESSIONS_MAX:
+        return Failure(commands.FULL, f"the cluster has its {SESSIONS_MAX} sessions")
+    state.sessions.add(index, Session(index, principal.name, op.ttl_ms, op.nonce))
+    if op.nonce:
+        state.nonces[principal.name, op.nonce] = index
+    state.events.append(SessionBegan(index, op.ttl_ms))
+    return SessionOpened(index, op.ttl_ms)
+
+
+def close_session(state: State, index: int, owner: Session, op: commands.CloseSession) -> Result:
+    end_sessions(state, index, (owner.session,), died=False)
+    return Done(index, existed=True)
+
+
+def end_sessions(state: State, index: int, ended: Iterable[int], *, died: bool) -> None:
+    """End sessions, all of them before anything is granted: what one frees must not go to another that ends too.
+    `died`: they ran out; one that is closed lets go."""
+    freed: list[str] = []
+    for number in ended:
+        if number not in state.sessions.rows:
+            continue
+        session = state.sessions.remove(number)
+        state.nonces.pop((session.principal, session.nonce), None)
+        state.events.append(SessionEnded(number))
+        freed += locking.leave_lines(state, session)
+        freed += locking.let_go_of_all(state, index, session, died=died)
+        for path in sorted(session.files):
+            namespace.detach(state, index, number, path)
+    locking.hand_on(state, index, freed)
+
+
+def checkpoint(state: State, index: int, op: commands.CheckpointSessions) -> Result:
+    """Sessions that are gone are passed over. One that has a checkpoint is never given more by another."""
+    for number, remaining_ms in op.remaining:
+        session = state.sessions.rows.get(number)
+        if session is not None:
+            state.sessions.touch(number)
+            session.remaining_ms = max(0, min(remaining_ms, session.lease_ms))
+    return Done(index)
+
+
+def reset_checkpoints(state: State, index: int, op: commands.ResetCheckpoints) -> Result:
+    for number in op.sessions:
+        session = state.sessions.rows.get(number)
+        if session is not None:
+            state.sessions.touch(number)
+            session.remaining_ms = None
+            state.events.append(CheckpointReset(number))
+    return Done(index)

@@ -33,7 +33,7 @@ from coordinator.replica.report import Identity
 from coordinator.replica.turn import Turn
 from coordinator.statemachine import snapshot
 from coordinator.statemachine.commands import Result
-from coordinator.statemachine.keys import Item
+from coordinator.statemachine.items import Item
 from coordinator.statemachine.machine import Machine
 from coordinator.wire import PeerMessage
 from tests.simulation.bus import Bus
@@ -423,7 +423,8 @@ class Node:
     def flip(self) -> None:
         """A bit of the state in its memory flips, where no client ever looks."""
         assert self.replica is not None
-        self.replica.machine.keys[FLIPPED] = Item(b"?", 1, 1)
+        if FLIPPED not in self.replica.machine.keys:
+            self.replica.machine.state.keys.add(FLIPPED, Item(b"?", 1, 1, 1))
         self.flipped = True
 
     @property

@@ -84,6 +84,7 @@ class Raft:
         """When a leader in doubt was first seen to be that."""
         self.campaigns = 0
         """Campaigns since a leader was known."""
+        self.sure_index = 0
         self.is_witness = False
         """Has it no state machine?"""
         self.in_doubt = False
@@ -229,9 +230,10 @@ class Raft:
         `lease_ok`: where lease reads are switched on, the leader's lease will do instead of a majority's word."""
         return reads.begin(self, lease_ok=lease_ok)
 
-    def doubt(self, in_doubt: bool) -> None:
-        """The host doubts its state machine, or no longer: this replica must not serve meanwhile."""
-        self.in_doubt = in_doubt
+    def doubt(self, in_doubt: bool, sure_index: int = 0) -> None:
+        """The host doubts its state machine, or no longer: this replica must not serve meanwhile. Up to `sure_index`
+        the state is known to have been right: a snapshot up to there may still be given to others."""
+        self.in_doubt, self.sure_index = in_doubt, sure_index
         if not in_doubt:
             self.doubt_seen_us = None
 
@@ -397,7 +399,6 @@ class Raft:
         self.log.truncate(first_index)
         while self.configurations[-1][0] >= first_index:
             self.configurations.pop()
-        self.note_kind()
 
     def note_configurations(self, first_index: int) -> None:
         """Take on configurations from `first_index` on as soon as they are in the log (Raft, section 6)."""

@@ -49,10 +49,10 @@ def send(raft: Raft, follower: int, progress: Progress, number: int, *, heartbea
 
 def can_bring_up(raft: Raft, follower: int) -> bool:
     """Can this leader bring up to date a follower that lacks what its log no longer holds? A witness can not give a
-    state that it does not have, and who is in doubt of its own must not give it."""
+    state that it does not have, and who is in doubt of its own gives only what was right before."""
     if raft.configuration.is_witness(follower) or raft.snapshot is None:
         return True
-    return bool(raft.snapshot.data) and not raft.in_doubt
+    return bool(raft.snapshot.data) and (not raft.in_doubt or raft.snapshot.last_index <= raft.sure_index)
 
 
 def has_work(raft: Raft, progress: Progress) -> bool:

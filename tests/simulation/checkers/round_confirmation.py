@@ -74,7 +74,8 @@ class RoundConfirmation(Checker):
             return
         self.checks += 1
         self._held[own] = confirmed
-        self._sent_us.setdefault(own, {}).setdefault(confirmed, node.turn_us)  # Where there is nobody to send it to.
+        if is_quorum(engine.configuration, {engine.replica}):  # It may have nobody to send it to.
+            self._sent_us.setdefault(own, {}).setdefault(confirmed, engine.confirmed_at_us)
         heard = self._heard(node, confirmed)
         if not is_quorum(engine.configuration, heard):
             self.violated(

@@ -8,7 +8,7 @@ from tests.simulation.mutants.edits import Edit, Mutant
 
 _SNAPSHOTS: Final = "coordinator.consensus.raft.snapshots"
 _INSTALL: Final = "coordinator.consensus.raft.log:Log.install"
-_STATE: Final = "coordinator.statemachine.snapshot"
+_LOADER: Final = "coordinator.statemachine.snapshot:Loader"
 
 MUTANTS: Final = (
     Mutant(
@@ -66,27 +66,27 @@ MUTANTS: Final = (
     Mutant(
         "token-forgotten-by-the-snapshot",
         "DESIGN.md, rule 6: tokens grow over a snapshot too",
-        (Edit(f"{_STATE}:_lock", "lock.token = stored.token", "lock.token = 1"),),
+        (Edit(f"{_LOADER}._add_lock", "lock.token = stored.token", "lock.token = 1"),),
     ),
     Mutant(
         "results-forgotten-by-the-snapshot",
         "DESIGN.md, rule 7: what makes a retry harmless is in the snapshot",
-        (Edit(f"{_STATE}:_session", "session.results = dict(stored.results)", "pass"),),
+        (Edit(f"{_LOADER}._add_results", "self._session.results.update(stored.results)", "pass"),),
     ),
     Mutant(
         "openings-forgotten-by-the-snapshot",
         "DESIGN.md, rule 7: an opening that comes again finds its session, over a snapshot too",
         (
             Edit(
-                f"{_STATE}:load",
-                "machine.nonces = {(s.principal, s.nonce): s.session for s in state.sessions if s.nonce}",
-                "machine.nonces = {}",
+                f"{_LOADER}._add_session",
+                "self._state.nonces[stored.principal, stored.nonce] = stored.session",
+                "pass",
             ),
         ),
     ),
     Mutant(
         "queue-turned-round-by-the-snapshot",
         "DESIGN.md, rule 5: the same state after a snapshot, and the same order in line",
-        (Edit(f"{_STATE}:_lock", "for holder in stored.queue}", "for holder in reversed(stored.queue)}"),),
+        (Edit(f"{_LOADER}._add_waiters", "in stored.waiters:", "in reversed(stored.waiters):"),),
     ),
 )

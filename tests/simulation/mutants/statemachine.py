@@ -7,6 +7,8 @@ from typing import Final
 from tests.simulation.mutants.edits import Edit, Mutant
 
 _MACHINE: Final = "coordinator.statemachine.machine:Machine"
+_SESSIONS: Final = "coordinator.statemachine.sessions"
+_LOCKING: Final = "coordinator.statemachine.locking"
 
 MUTANTS: Final = (
     Mutant(
@@ -44,7 +46,8 @@ MUTANTS: Final = (
                 f"{_MACHINE}._apply_request",
                 "    if session is None or session.principal != signer:\n",
                 "    if session is None:\n"
-                "        session = self.sessions[command.session] = Session(command.session, signer, 500, b'')\n"
+                "        session = Session(command.session, signer, 500, b'')\n"
+                "        self.state.sessions.add(command.session, session)\n"
                 "    if session.principal != signer:\n",
             ),
         ),
@@ -52,33 +55,32 @@ MUTANTS: Final = (
     Mutant(
         "session-opened-twice",
         "DESIGN.md, rule 7: a retry of an opening finds the first one",
-        (Edit(f"{_MACHINE}._open_session", "if known is not None:", "if False:"),),
+        (Edit(f"{_SESSIONS}:open_session", "if known is not None:", "if False:"),),
     ),
     Mutant(
         "grant-before-all-have-ended",
         "DESIGN.md, rule 6: an expiry of several sessions removes all of them before it grants",
         (
             Edit(
-                f"{_MACHINE}._end_sessions",
-                "            freed[name] = None\n",
-                "            self._hand_on(index, self.locks[name])\n",
+                f"{_SESSIONS}:end_sessions",
+                "        freed += locking.let_go_of_all(state, index, session, died=died)\n",
+                "        locking.hand_on(state, index, locking.let_go_of_all(state, index, session, died=died))\n",
             ),
         ),
     ),
     Mutant(
         "token-counted-by-the-lock",
         "DESIGN.md, rule 6: a lock deleted and created again goes on with higher tokens",
-        (Edit(f"{_MACHINE}._grant", "fencing_token(self.epoch, index)", "lock.token + 1"),),
+        (Edit(f"{_LOCKING}:_let_in", "fencing_token(state.epoch, index)", "lock.token + 1"),),
     ),
     Mutant(
         "token-of-the-request-for-a-later-grant",
         "DESIGN.md, rule 6: the token of a grant is the index of the entry that granted",
         (
             Edit(
-                f"{_MACHINE}._hand_on",
-                "self._grant(index, lock, holder)",
-                "lock.holder, lock.token = holder, max(lock.token, index - 1)\n"
-                "    self.sessions[holder.session].locks[lock.name] = None",
+                f"{_LOCKING}:_admit",
+                "_let_in(state, index, session, lock, waiter)",
+                "_let_in(state, max(index - 1, lock.token + 1), session, lock, waiter)",
             ),
         ),
     ),
@@ -87,13 +89,11 @@ MUTANTS: Final = (
         "An exclusive lock has one holder",
         (
             Edit(
-                f"{_MACHINE}._acquire",
-                "if not op.wait:",
-                "if not op.wait and not lock.queue:\n"
-                "        lock.holder = None\n"
-                "        self._grant(index, lock, holder)\n"
-                "        return Granted(lock.token)\n"
-                "    if not op.wait:",
+                f"{_LOCKING}:_take_or_wait",
+                "return _wait(state, session, waiter) if wait else",
+                "if not wait and not state.locks.rows[name].queue:\n"
+                "                return Granted(fencing_token(state.epoch, index))\n"
+                "            return _wait(state, session, waiter) if wait else",
             ),
         ),
     ),

@@ -34,7 +34,7 @@ MUTANTS: Final = (
     Mutant(
         "in-doubt-and-serving",
         "who is in doubt of its state serves nothing",
-        (Edit(f"{_REPLICA}._judge_state", "self.engine.doubt(verdict is Verdict.IN_DOUBT)", ""),),
+        (Edit(f"{_REPLICA}._judge_state", "verdict is Verdict.IN_DOUBT", "False"),),
     ),
     Mutant(
         "stopped-only-until-it-restarts",

@@ -16,7 +16,7 @@ MUTANTS: Final = (
         (
             Edit(
                 f"{_REPLICA}._take_snapshot",
-                "min(engine.applied_index, engine.settled) if engine.is_witness else engine.applied_index",
+                "min(engine.applied_index, engine.settled)",
                 "engine.applied_index",
             ),
         ),

@@ -12,7 +12,7 @@ from coordinator.consensus.engine import Role
 from coordinator.consensus.membership import Change
 from coordinator.replica.comparison import ASK_TIMES_MAX, ASK_US, MARKS_MAX, Comparison, Verdict
 from coordinator.statemachine.commands import Command, GetKey, KeyValue, OpenSession, PutKey
-from coordinator.statemachine.keys import Item
+from coordinator.statemachine.items import Item
 from tests.unit.replica.stage import CLUSTER, Node, Stage
 
 RIGHT, WRONG, OTHER = b"right", b"wrong", b"other"
@@ -162,7 +162,7 @@ def stage() -> Opened:
 
 
 def corrupt(node: Node) -> None:
-    node.replica.machine.keys["flipped"] = Item(b"?", 1, 1)
+    node.replica.machine.state.keys.add("flipped", Item(b"?", 1, 1, 1))
 
 
 def pass_to_mark(stage: Stage) -> None:

@@ -78,8 +78,8 @@ def test_a_restart_ends_no_doubt():
     stage = small(Opened())
     stage.cut.add("node3")
     leader = stage.nodes["node1"]
-    corrupt(leader)
     puts(stage, "node1", 20)
+    corrupt(leader)
     while leader.replica.engine.applied_index + 1 - leader.replica._snapshot_index < 5:
         puts(stage, "node1", 1)
     pass_to_mark(stage)

@@ -410,13 +410,13 @@ def test_a_snapshot_is_taken_once_so_much_is_applied_and_leaves_a_tail(stage):
     number += 1
     stage.ask("node1", command(number, session, number, PutKey("a", b"1")))
     stage.settle()
-    leader.run()
+    stage.pass_time(100_000)  # The mark, the word of the others, and the journal.
     (write,) = [write for writes in leader.journal.commits for write in writes if write.head]
-    assert write.head.snapshot.last_index == 10
-    assert (write.head.offset, write.head.offset_term) == (7, leader.raft.term)
+    assert write.head.snapshot.last_index == 11
+    assert (write.head.offset, write.head.offset_term) == (8, leader.raft.term)
     assert write.head.keep_tail
     assert write.hard_state == (leader.raft.term, leader.raft.vote, leader.raft.commit_index)
-    assert leader.raft.first_index == 8
+    assert leader.raft.first_index == 9
 
 
 # --- packets --------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ encode = msgspec.msgpack.encode
 class Asking:
     """`ask` as a principal, each request under the next number of its session."""
 
-    def __init__(self) -> None:
+    def __init__(self, level: int = commands.LEVEL) -> None:
         self.machine = Machine()
         self.index = 0
         self.numbers: dict[int, int] = {}
@@ -32,6 +32,7 @@ class Asking:
                     SetPrincipal("narrow", ("read", "write", "lock"), prefixes=("build/",)),
                 ),
                 (AddToken("aa", "web", b"w" * 32), AddToken("bb", "ci", b"c" * 32)),
+                level,
             )
         )
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from coordinator.statemachine import commands
 from coordinator.statemachine.commands import (
     AddToken,
+    CheckpointSessions,
     CloseSession,
     DeleteKey,
     Done,
@@ -17,13 +19,20 @@ from coordinator.statemachine.commands import (
     KeyValue,
     OpenSession,
     PutKey,
+    RaiseLevel,
     RemovePrincipal,
     RemoveToken,
+    ResetCheckpoints,
     SessionOpened,
     SetPrincipal,
 )
+from coordinator.statemachine.events import CheckpointReset
+from coordinator.statemachine.files import Created, CreateFile
+from coordinator.statemachine.lock_commands import Acquire
+from coordinator.statemachine.machine import Machine
 from coordinator.statemachine.sessions import RESULTS_MAX
 from tests.unit.statemachine.asking import Asking
+from tests.unit.statemachine.derived import restored
 
 
 def test_a_retry_is_answered_with_the_first_result():
@@ -225,3 +234,46 @@ def test_the_genesis_comes_once():
     again = asking.node(commands.Genesis(9, "other", 5, (), ()))
     assert again.code == commands.INVALID
     assert (asking.machine.cluster_id, asking.machine.epoch) == (7, 1)
+
+
+# --- checkpoints and levels -----------------------------------------------------------------------
+
+
+def test_a_checkpoint_is_what_a_new_leader_begins_with_until_it_is_reset():
+    """History 10: the machine's part."""
+    asking = Asking()
+    kept, dead = asking.open(ttl_ms=9_000), asking.open(ttl_ms=9_000)
+    asking.node(CheckpointSessions(((kept, 4_000), (dead, 4_000), (999, 1))))
+    asking.node(CheckpointSessions(((dead, 20_000), (kept, -5))))
+    machine = restored(asking.machine)
+    assert [machine.sessions[session].lease_ms for session in (kept, dead)] == [0, 4_000]
+    asking.machine.events.clear()
+    asking.node(ResetCheckpoints((kept, 999)))
+    assert asking.machine.events == [CheckpointReset(kept)]
+    assert asking.machine.sessions[kept].lease_ms == 9_000
+
+
+def test_commands_of_a_later_level_are_refused_until_all_replicas_have_it():
+    asking = Asking(level=1)
+    session = asking.open()
+    early = [
+        asking.ask(session, CreateFile("a", b"")),
+        asking.ask(session, Acquire(("a",), 1)),
+        asking.node(CheckpointSessions(())),
+        asking.node(RaiseLevel(3)),
+    ]
+    assert [refused.code for refused in early] == [commands.INVALID] * 4
+    assert isinstance(asking.ask(session, PutKey("a", b"1")), Done)
+    asking.node(RaiseLevel(2))
+    assert restored(asking.machine).state.level == 2
+    assert isinstance(asking.ask(session, CreateFile("b", b"")), Created)
+    assert asking.node(RaiseLevel(2)).code == commands.INVALID
+
+
+def test_a_genesis_of_before_there_were_levels_is_of_the_first():
+    entry = commands.Entry(1, "", "", commands.NodeCommand(0, 0, 0, commands.Genesis(7, "old", 0, (), ())))
+    machine = Machine()
+    fields = msgspec.msgpack.decode(msgspec.msgpack.encode(entry))
+    del fields[3][3][6]  # What an older version did not write.
+    assert machine.apply(1, msgspec.msgpack.encode(fields)) == Done(1)
+    assert machine.state.level == 1

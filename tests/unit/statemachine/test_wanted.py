@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from coordinator.statemachine import commands, snapshot
+from coordinator.statemachine import commands, snapshot, snapshot_v1
 from coordinator.statemachine.commands import Done, Failure, GetWantedMembership, SetWantedMembership
 from coordinator.statemachine.machine import Machine
 from tests.unit.statemachine.asking import Asking
@@ -44,7 +44,10 @@ def test_a_snapshot_carries_it_and_an_older_snapshot_has_none():
     snapshot.load(restored, data)
     assert restored.wanted == (1, b"a")
     assert restored.digest() == asking.machine.digest()
-    fields = msgspec.msgpack.decode(data)
+    older = snapshot_v1.State(1, 7, "default", 1, 5, [], [], [], [], (1, b"a"))
+    fields = msgspec.msgpack.decode(msgspec.msgpack.encode(older))
+    snapshot.load(restored, msgspec.msgpack.encode(fields))
+    assert restored.wanted == (1, b"a")
     snapshot.load(restored, msgspec.msgpack.encode(fields[:9]))
     assert restored.wanted == (0, b"")
 

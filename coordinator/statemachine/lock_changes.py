@@ -1,0 +1,144 @@
+"""Holds are changed: upgraded, downgraded, handed over, broken by force."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from coordinator.statemachine import commands, deadlocks, locking
+from coordinator.statemachine.commands import Done, Failure, Granted, Held, Holder, NotHeld, Queued, Result
+from coordinator.statemachine.events import GrantMade, LockBroken
+from coordinator.statemachine.lock_commands import (
+    BREAKS_MAX,
+    EXCLUSIVE,
+    REASON_BYTES_MAX,
+    SHARED,
+    Break,
+    ChangeMode,
+    Deadlock,
+    ForceRelease,
+    Grant,
+    HandOver,
+    LockWait,
+)
+from coordinator.statemachine.locks import Key, Lock, fencing_token
+from coordinator.statemachine.rights import refuse_name
+
+if TYPE_CHECKING:
+    from coordinator.statemachine.rights import Principal
+    from coordinator.statemachine.sessions import Session
+    from coordinator.statemachine.state import State
+
+
+def change_mode(state: State, index: int, session: Session, op: ChangeMode) -> Result:
+    lock = state.locks.rows.get(op.name)
+    key = (session.session, op.acquisition)
+    if lock is None or key not in lock.holders:
+        return NotHeld()
+    if len(lock.holders[key].names) > 1 or op.mode not in (EXCLUSIVE, SHARED) or lock.mode not in (EXCLUSIVE, SHARED):
+        return Failure(commands.INVALID, "only a shared or exclusive hold of one name changes its mode")
+    if op.mode == SHARED:
+        return _downgrade(state, index, lock, key)
+    return _upgrade(state, index, session, lock, key, wait=op.wait)
+
+
+def _downgrade(state: State, index: int, lock: Lock, key: Key) -> Result:
+    token = lock.holders[key].token
+    if lock.mode == SHARED and lock.upgrading != key:
+        return Granted(token)
+    if lock.mode == EXCLUSIVE and len(lock.holders) > 1:
+        return Failure(commands.INVALID, "the session holds it by more than one acquisition")
+    state.locks.touch(lock.name)
+    lock.mode, lock.upgrading = SHARED, None
+    locking.hand_on(state, index, (lock.name,))
+    return Granted(token)
+
+
+def _upgrade(state: State, index: int, session: Session, lock: Lock, key: Key, *, wait: bool) -> Result:
+    if lock.mode == EXCLUSIVE:
+        return Granted(lock.holders[key].token)
+    if lock.upgrading == key:
+        return Queued(1)
+    if len(session.locks[lock.name]) > 1:
+        return Failure(commands.INVALID, "the session holds it by more than one acquisition")
+    if len(lock.holders) == 1 and lock.delay is None:
+        return Granted(locking.make_exclusive(state, index, lock, key))
+    other = next((grant.holder for held, grant in lock.holders.items() if held != key), None)
+    if lock.upgrading is not None:
+        # Each would wait for the other to let go of what it shares.
+        return Deadlock((LockWait(key[0], lock.name), LockWait(lock.upgrading[0], lock.name)))
+    if not wait:
+        assert other is not None or lock.delay is not None
+        return Held(other or lock.holders[key].holder, lock.token)
+    cycle = deadlocks.cycle(state, session, EXCLUSIVE, (lock.name,), in_line=False)
+    if cycle:
+        return Deadlock(cycle)
+    state.locks.touch(lock.name)
+    lock.upgrading = key
+    return Queued(1)
+
+
+def hand_over(state: State, index: int, session: Session, op: HandOver) -> Result:
+    lock = state.locks.rows.get(op.name)
+    key = (session.session, op.acquisition)
+    if lock is None or key not in lock.holders:
+        return NotHeld()
+    if lock.mode != EXCLUSIVE or len(lock.holders) > 1 or len(lock.holders[key].names) > 1:
+        return Failure(commands.INVALID, "only an exclusive hold of one name, by one acquisition, is handed over")
+    if op.to_acquisition < 0:
+        return Failure(commands.INVALID, f"an acquisition is a number from 0 on, got {op.to_acquisition}")
+    heir = state.sessions.rows.get(op.to_session)
+    principal = state.principals.rows.get(heir.principal) if heir is not None else None
+    if heir is None or principal is None:
+        return Failure(commands.NOT_FOUND, f"there is no session {op.to_session}")
+    refused = refuse_name(principal, (commands.LOCK,), op.name)
+    if refused is not None:
+        return refused
+    to = (op.to_session, op.to_acquisition)
+    if to == key:
+        return Failure(commands.INVALID, "that is whose it is")
+    state.locks.touch(op.name)
+    waiter = lock.queue.get(to)
+    if waiter is not None:
+        if len(waiter.names) > 1:
+            return Failure(commands.INVALID, "the heir waits for it together with other names")
+        locking.leave_line(state, heir, waiter)
+    grant = lock.holders[key]
+    locking.let_go(state, session, lock, op.acquisition)
+    lock.token = fencing_token(state.epoch, index)
+    lock.holders[to] = Grant(Holder(*to, heir.principal), lock.token, (op.name,), grant.delay_ms)
+    heir.holds(op.name, op.to_acquisition)
+    state.events.append(GrantMade(op.to_session, op.name, op.to_acquisition, lock.token))
+    return Done(index, existed=True)
+
+
+def force_release(state: State, index: int, principal: Principal, op: ForceRelease) -> Result:
+    if len(op.reason.encode()) > REASON_BYTES_MAX or not op.reason:
+        return Failure(commands.INVALID, f"a reason has 1 to {REASON_BYTES_MAX} bytes")
+    lock = state.locks.rows.get(op.name)
+    broken = [
+        (key, grant) for key, grant in (lock.holders.items() if lock is not None else ()) if op.session in (0, key[0])
+    ]
+    if lock is None or not broken:
+        return NotHeld()
+    for key, grant in broken:
+        locking.let_go(state, state.sessions.rows[key[0]], lock, key[1])
+        _remember(state, Break(state.next_break, index, op.name, grant.holder, grant.token, principal.name, op.reason))
+        state.events.append(LockBroken(key[0], op.name, key[1]))
+    locking.hand_on(state, index, (op.name,))
+    return Done(index, existed=True)
+
+
+def _remember(state: State, broken: Break) -> None:
+    state.next_break += 1
+    add_break(state, broken)
+    breaks = state.breaks
+    while len(breaks.rows) > BREAKS_MAX:
+        forgotten = breaks.remove(breaks.order.page(None, 1)[0])
+        place = (forgotten.name, forgotten.holder.session, forgotten.holder.acquisition)
+        if state.broken.get(place) == forgotten.number:
+            del state.broken[place]
+
+
+def add_break(state: State, broken: Break) -> None:
+    state.breaks.add(broken.number, broken)
+    state.broken[broken.name, broken.holder.session, broken.holder.acquisition] = broken.number

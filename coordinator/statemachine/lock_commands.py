@@ -1,0 +1,224 @@
+"""The vocabulary of locks beyond the exclusive lock of one name: commands, queries and results. A part of
+`commands.py`, which names them all.
+
+Words: a *mode* is how a name is held: exclusively; shared with others that share it; counted, by at most `limit`
+holders. An *upgrade* goes from shared to exclusive, a *downgrade* back. A *lock-delay* is a time for which a name stays
+unavailable after its holder died (Chubby, section 2.4). A *sequencer* says by which grant a name is held, for anyone
+to check.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+import msgspec
+
+from coordinator.statemachine.structs import WireStruct
+
+NAMES_MAX: Final = 16
+"""Of one acquisition."""
+LIMIT_MAX: Final = 1_000_000
+"""Of a counting lock."""
+LOCK_DELAY_MS_MAX: Final = 60_000
+REASON_BYTES_MAX: Final = 512
+BREAKS_MAX: Final = 1_000
+"""Forced releases that are remembered."""
+CYCLE_STEPS_MAX: Final = 2_000
+"""Waiters that the search for a deadlock goes over. A cycle that lies behind more is not found."""
+
+Mode = Literal["exclusive", "shared", "counting"]
+EXCLUSIVE: Final = "exclusive"
+SHARED: Final = "shared"
+COUNTING: Final = "counting"
+
+
+class Holder(WireStruct, frozen=True):
+    session: int
+    acquisition: int
+    principal: str
+
+
+# --- commands -------------------------------------------------------------------------------------
+
+
+class Acquire(WireStruct, tag=32, frozen=True):
+    """Take all of `names` for the holder (`owner`, `acquisition`), all or none, or queue for them where `wait` is set.
+
+    `limit`: of a counting lock. `reentrant`: what the session holds of the name already is no hindrance. `delay_ms`:
+    the lock-delay if its session expires. `refuse_deadlocks`: where waiting would close a cycle of sessions that wait
+    for one another, refuse it and tell the cycle.
+    """
+
+    names: tuple[str, ...]
+    acquisition: int
+    mode: Mode = "exclusive"
+    wait: bool = True
+    limit: int = 1
+    owner: int = 0
+    reentrant: bool = False
+    delay_ms: int = 0
+    refuse_deadlocks: bool = True
+
+
+class Release(WireStruct, tag=33, frozen=True):
+    """Let go of those of `names` that the acquisition holds, and leave the queues that it waits in."""
+
+    names: tuple[str, ...]
+    acquisition: int
+    owner: int = 0
+
+
+class ChangeMode(WireStruct, tag=34, frozen=True):
+    """Make a shared hold exclusive (an upgrade, by a higher token; ahead of everybody in line), or an exclusive one
+    shared (a downgrade, by the same token). To "shared" while an upgrade waits: give it up."""
+
+    name: str
+    acquisition: int
+    mode: Mode
+    wait: bool = True
+    owner: int = 0
+
+
+class HandOver(WireStruct, tag=35, frozen=True):
+    """Give an exclusive hold to another session, by a higher token, whoever else is in line."""
+
+    name: str
+    acquisition: int
+    to_session: int
+    to_acquisition: int
+    owner: int = 0
+
+
+class ForceRelease(WireStruct, tag=36, frozen=True):
+    """Take `name` from all that hold it (`session` 0) or from one session. Who did it and why is kept. It is free at
+    once: only fencing tokens keep a former holder out."""
+
+    name: str
+    reason: str
+    session: int = 0
+
+
+class EndLockDelays(WireStruct, tag=107, frozen=True):
+    """Lock-delays that have passed, proposed by the leader alone: each is a name and the index that its delay is
+    since."""
+
+    delays: tuple[tuple[str, int], ...]
+
+
+class RaiseEpoch(WireStruct, tag=103, frozen=True):
+    """The first command after a restore: tokens are above all that were granted before it."""
+
+    epoch: int
+
+
+# --- queries --------------------------------------------------------------------------------------
+
+
+class GetLockState(WireStruct, tag=45, frozen=True):
+    """Who holds a name, how, and who waits for it."""
+
+    name: str
+
+
+class CheckSequencer(WireStruct, tag=46, frozen=True):
+    """Is the name held by the grant that this sequencer says?"""
+
+    sequencer: str
+
+
+class ListBreaks(WireStruct, tag=47, frozen=True):
+    """Forced releases, the oldest that is remembered first, from the first behind the number `after`."""
+
+    after: int = 0
+    limit: int = 100
+
+
+# --- results --------------------------------------------------------------------------------------
+
+
+class LockWait(WireStruct, frozen=True):
+    """`session` waits for `name`."""
+
+    session: int
+    name: str
+
+
+class Deadlock(WireStruct, tag=32, frozen=True):
+    """Refused: each of these waits for what the next one holds, or is before it in line for; the last one waits for the
+    first, who is the caller."""
+
+    cycle: tuple[LockWait, ...]
+
+
+class Grant(WireStruct, frozen=True):
+    """`names` are all that were taken together."""
+
+    holder: Holder
+    token: int
+    names: tuple[str, ...]
+    delay_ms: int = 0
+
+
+class Waiter(WireStruct, frozen=True):
+    holder: Holder
+    mode: Mode
+    limit: int
+    names: tuple[str, ...]
+    reentrant: bool = False
+    delay_ms: int = 0
+
+
+class LockState(WireStruct, tag=33, frozen=True):
+    """`holders` and `waiters` are the first few, `holding` and `waiting` how many there are. `delay_ms`: a lock-delay
+    of so much is under way. `upgrading`: the holder that waits to hold it alone."""
+
+    name: str
+    mode: Mode
+    limit: int
+    token: int
+    holders: tuple[Grant, ...]
+    holding: int
+    waiters: tuple[Waiter, ...]
+    waiting: int
+    delay_ms: int
+    upgrading: Holder | None
+
+
+class SequencerState(WireStruct, tag=34, frozen=True):
+    valid: bool
+
+
+class Break(WireStruct, frozen=True):
+    """Entry `index`: `principal` took `name` from `holder`, who had it by `token`. `number` counts them."""
+
+    number: int
+    index: int
+    name: str
+    holder: Holder
+    token: int
+    principal: str
+    reason: str
+
+
+class BreakList(WireStruct, tag=35, frozen=True):
+    breaks: tuple[Break, ...]
+
+
+class Broken(WireStruct, tag=36, frozen=True):
+    """Not held any more: it was taken away by force."""
+
+    broken: Break
+
+
+class Delay(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Of a name whose holder died: whose grant that was, for how long it stays unavailable, and since which entry."""
+
+    holder: Holder
+    token: int
+    delay_ms: int
+    since: int
+
+
+def sequencer(name: str, mode: Mode, token: int) -> str:
+    """`name:mode:generation`: the generation is the fencing token of the grant."""
+    return f"{name}:{mode}:{token}"

@@ -1,0 +1,441 @@
+"""Names are taken, waited for and let go.
+
+The line of a name is strictly first come, first served: nobody is let in past another, and those that can hold it
+together are let in together. A waiter for several names stands in all their lines and is let in when it is
+first in each and each admits it; until then it holds none of them. Lines are joined by whole entries, so that two such
+waiters are in the same order in every line that they share.
+
+Whoever lets go of something calls `hand_on` with the names within the same entry, when all that the entry ends has
+ended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from coordinator.statemachine import commands, deadlocks
+from coordinator.statemachine.commands import Done, Failure, Granted, Held, Holder, NotHeld, Queued, Result
+from coordinator.statemachine.events import GrantMade, LockDelayed
+from coordinator.statemachine.lock_commands import (
+    COUNTING,
+    EXCLUSIVE,
+    LIMIT_MAX,
+    LOCK_DELAY_MS_MAX,
+    NAMES_MAX,
+    SHARED,
+    Acquire,
+    Broken,
+    Deadlock,
+    Delay,
+    EndLockDelays,
+    Grant,
+    Release,
+    Waiter,
+)
+from coordinator.statemachine.locks import LOCKS_MAX, WAITERS_MAX, Key, Lock, fencing_token
+
+if TYPE_CHECKING:
+    from coordinator.statemachine.sessions import Session
+    from coordinator.statemachine.state import State
+
+
+# --- taking ---------------------------------------------------------------------------------------
+
+
+def acquire(state: State, index: int, session: Session, op: commands.AcquireLock) -> Result:
+    """An exclusive lock of one name. No deadlock is looked for."""
+    name = op.name
+    if op.acquisition < 0:
+        return _no_acquisition(op.acquisition)
+    holder = Holder(session.session, op.acquisition, session.principal)
+    waiter = Waiter(holder, EXCLUSIVE, 1, (name,))
+    lock = state.locks.rows.get(name)
+    if lock is None:
+        return _take_free(state, index, session, waiter)
+    if op.take_over:
+        _take_over(state, session, lock, holder)
+    known = _known(lock, waiter, wait=op.wait)
+    return known or _take_or_wait(state, index, session, waiter, wait=op.wait)
+
+
+def acquire_names(state: State, index: int, session: Session, op: Acquire) -> Result:
+    refused = _unfit(op)
+    if refused is not None:
+        return refused
+    holder = Holder(session.session, op.acquisition, session.principal)
+    limit = op.limit if op.mode == COUNTING else 1
+    waiter = Waiter(holder, op.mode, limit, tuple(sorted({*op.names})), op.reentrant, op.delay_ms)
+    known = None
+    for name in waiter.names:
+        lock = state.locks.rows.get(name)
+        if lock is not None:
+            if lock.holders and lock.mode == COUNTING == op.mode and lock.limit != limit:
+                return Failure(commands.INVALID, f"{name!r} is counted to {lock.limit}, not to {limit}")
+            if op.reentrant and op.mode == EXCLUSIVE and lock.mode == SHARED and lock.is_of(session.session):
+                return _other_mode(name, SHARED)
+            known = known or _known(lock, waiter, wait=op.wait)
+    if known is not None:
+        if all(_has(state, name, waiter) for name in waiter.names):
+            return known
+        return Failure(commands.INVALID, f"acquisition {op.acquisition} is one of other names already")
+    if op.wait and op.refuse_deadlocks:
+        blocked = [name for name in waiter.names if not _is_free_for(state, name, waiter)]
+        cycle = deadlocks.cycle(state, session, waiter.mode, blocked) if blocked else ()
+        if cycle:
+            return Deadlock(cycle)
+    return _take_or_wait(state, index, session, waiter, wait=op.wait)
+
+
+def _unfit(op: Acquire) -> Failure | None:
+    if op.acquisition < 0:
+        return _no_acquisition(op.acquisition)
+    if not 1 <= len(op.names) <= NAMES_MAX:
+        return Failure(commands.INVALID, f"an acquisition is of 1 to {NAMES_MAX} names, got {len(op.names)}")
+    if op.mode == COUNTING and not 1 <= op.limit <= LIMIT_MAX:
+        return Failure(commands.INVALID, f"a counting lock has 1 to {LIMIT_MAX} holders, got {op.limit}")
+    if not 0 <= op.delay_ms <= LOCK_DELAY_MS_MAX:
+        return Failure(commands.INVALID, f"a lock-delay has 0 to {LOCK_DELAY_MS_MAX} ms, got {op.delay_ms}")
+    return None
+
+
+def _no_acquisition(number: int) -> Failure:
+    return Failure(commands.INVALID, f"an acquisition is a number from 0 on, got {number}")
+
+
+def _known(lock: Lock, waiter: Waiter, *, wait: bool) -> Result | None:
+    """What the acquisition has of the name already. One that does not want to wait is told whom it waits for."""
+    key = (waiter.holder.session, waiter.holder.acquisition)
+    grant = lock.holders.get(key)
+    if grant is not None:
+        if lock.mode not in (EXCLUSIVE, waiter.mode):
+            return _other_mode(lock.name, lock.mode)
+        return Granted(grant.token)
+    waiting = lock.queue.get(key)
+    if waiting is None:
+        return None
+    if waiting.mode != waiter.mode:
+        return _other_mode(lock.name, waiting.mode)
+    return Queued(lock.position(*key) or len(lock.queue)) if wait else _held(lock)
+
+
+def _other_mode(name: str, mode: str) -> Failure:
+    return Failure(commands.INVALID, f"this acquisition of {name!r} is a {mode} one; ChangeMode upgrades it")
+
+
+def _has(state: State, name: str, waiter: Waiter) -> bool:
+    lock = state.locks.rows.get(name)
+    key = (waiter.holder.session, waiter.holder.acquisition)
+    return lock is not None and (key in lock.holders or key in lock.queue)
+
+
+def _is_free_for(state: State, name: str, waiter: Waiter) -> bool:
+    """Could it be let in at once? Not past others that wait."""
+    lock = state.locks.rows.get(name)
+    if lock is None:
+        return True
+    if lock.queue and not (waiter.reentrant and lock.is_of(waiter.holder.session)):
+        return False  # A re-entrant one joins past the line: it would wait for itself.
+    return lock.admits(waiter)
+
+
+def _take_or_wait(state: State, index: int, session: Session, waiter: Waiter, *, wait: bool) -> Result:
+    for name in waiter.names:
+        if not _is_free_for(state, name, waiter):
+            return _wait(state, session, waiter) if wait else _held(state.locks.rows[name])
+    return _take_free(state, index, session, waiter)
+
+
+def _take_free(state: State, index: int, session: Session, waiter: Waiter) -> Result:
+    refused = _no_room_for_locks(state, waiter)
+    if refused is not None:
+        return refused
+    token = 0
+    for name in waiter.names:
+        lock = state.locks.rows.get(name)
+        if lock is None:
+            lock = Lock(name)
+            state.locks.add(name, lock)
+        else:
+            state.locks.touch(name)
+        token = _let_in(state, index, session, lock, waiter).token
+    return Granted(token)
+
+
+def _no_room_for_locks(state: State, waiter: Waiter) -> Failure | None:
+    if len(state.locks.rows) + len(waiter.names) > LOCKS_MAX and any(
+        name not in state.locks.rows for name in waiter.names
+    ):
+        return Failure(commands.FULL, f"the cluster has its {LOCKS_MAX} locks")
+    return None
+
+
+def _let_in(state: State, index: int, session: Session, lock: Lock, waiter: Waiter) -> Grant:
+    was_free = not lock.holders
+    grant = lock.grant(waiter, fencing_token(state.epoch, index))
+    session.holds(lock.name, waiter.holder.acquisition)
+    if was_free and lock.name in state.keys.rows:
+        _note_generation(state, lock)
+    return grant
+
+
+def _note_generation(state: State, lock: Lock) -> None:
+    """A lock that was free became held: its file shows by which token (Chubby, section 2.2)."""
+    if lock.name in state.lock_generations.rows:
+        state.lock_generations.touch(lock.name)
+        state.lock_generations.rows[lock.name] = lock.token
+    else:
+        state.lock_generations.add(lock.name, lock.token)
+
+
+def _held(lock: Lock) -> Held:
+    """Whom the caller would wait for."""
+    if lock.holder is not None:
+        return Held(lock.holder, lock.token)
+    if lock.delay is not None:
+        return Held(lock.delay.holder, lock.delay.token)
+    return Held(next(iter(lock.queue.values())).holder, lock.token)
+
+
+def _wait(state: State, session: Session, waiter: Waiter) -> Result:
+    if state.waiting + len(waiter.names) > WAITERS_MAX:
+        return Failure(commands.FULL, f"the cluster has its {WAITERS_MAX} waiters")
+    refused = _no_room_for_locks(state, waiter)
+    if refused is not None:
+        return refused
+    place = 0
+    key = (waiter.holder.session, waiter.holder.acquisition)
+    for name in waiter.names:
+        lock = state.locks.rows.get(name)
+        if lock is None:
+            lock = Lock(name)
+            state.locks.add(name, lock)
+        else:
+            state.locks.touch(name)
+        lock.queue[key] = waiter
+        session.waits(name, waiter.holder.acquisition)
+        place = max(place, len(lock.queue))
+    state.waiting += len(waiter.names)
+    return Queued(place)
+
+
+def _take_over(state: State, session: Session, lock: Lock, holder: Holder) -> None:
+    """What the session holds of this name, or its place in line, is this acquisition's from here on. So nothing
+    that still speaks for the acquisition before, a late release above all, undoes what this one is answered."""
+    mine = (session.session, holder.acquisition)
+    if mine in lock.holders or mine in lock.queue:
+        return
+    held = session.holding(lock.name)
+    if held is not None:
+        before = (session.session, held)
+        if len(lock.holders[before].names) == 1 and lock.upgrading != before:
+            state.locks.touch(lock.name)
+            lock.holders = {
+                mine if key == before else key: _renamed(grant, holder) if key == before else grant
+                for key, grant in lock.holders.items()
+            }
+            session.renumber(session.locks, lock.name, held, holder.acquisition)
+        return
+    waiting = session.waiting_for(lock.name)
+    if waiting is not None:
+        before = (session.session, waiting)
+        if len(lock.queue[before].names) == 1:
+            state.locks.touch(lock.name)
+            lock.queue = {
+                mine if key == before else key: _replaced(waiter, holder) if key == before else waiter
+                for key, waiter in lock.queue.items()
+            }
+            session.renumber(session.waiting, lock.name, waiting, holder.acquisition)
+
+
+def _renamed(grant: Grant, holder: Holder) -> Grant:
+    return Grant(holder, grant.token, grant.names, grant.delay_ms)
+
+
+def _replaced(waiter: Waiter, holder: Holder) -> Waiter:
+    return Waiter(holder, waiter.mode, waiter.limit, waiter.names, waiter.reentrant, waiter.delay_ms)
+
+
+# --- letting go -----------------------------------------------------------------------------------
+
+
+def release(state: State, index: int, session: Session, op: commands.ReleaseLock) -> Result:
+    acquisition = op.acquisition
+    if acquisition == commands.ANY_ACQUISITION:
+        held = session.holding(op.name)
+        acquisition = held if held is not None else session.waiting_for(op.name) or 0
+    return _release(state, index, session, (op.name,), acquisition)
+
+
+def release_names(state: State, index: int, session: Session, op: Release) -> Result:
+    if len(op.names) > NAMES_MAX:
+        return Failure(commands.INVALID, f"an acquisition is of 1 to {NAMES_MAX} names, got {len(op.names)}")
+    return _release(state, index, session, tuple(sorted({*op.names})), op.acquisition)
+
+
+def cancel(state: State, index: int, session: Session, op: commands.CancelAcquire) -> Result:
+    """All that the acquisition has, whatever it was for."""
+    names: tuple[str, ...] = (op.name,)
+    lock = state.locks.rows.get(op.name)
+    if lock is not None:
+        key = (session.session, op.acquisition)
+        has = lock.holders.get(key) or lock.queue.get(key)
+        if has is not None:
+            names = has.names
+    return _release(state, index, session, names, op.acquisition)
+
+
+def _release(state: State, index: int, session: Session, names: tuple[str, ...], acquisition: int) -> Result:
+    key = (session.session, acquisition)
+    freed: list[str] = []
+    for name in names:
+        lock = state.locks.rows.get(name)
+        if lock is None:
+            continue
+        if key in lock.holders:
+            let_go(state, session, lock, acquisition)
+            freed.append(name)
+        elif key in lock.queue:
+            freed += leave_line(state, session, lock.queue[key])
+    if not freed:
+        return _not_held(state, names, key)
+    hand_on(state, index, freed)
+    return Done(index, existed=True)
+
+
+def _not_held(state: State, names: tuple[str, ...], key: Key) -> Result:
+    for name in names:
+        number = state.broken.get((name, *key))
+        if number is not None:
+            return Broken(state.breaks.rows[number])
+    return NotHeld()
+
+
+def let_go(state: State, session: Session, lock: Lock, acquisition: int) -> None:
+    """The acquisition holds it no more."""
+    state.locks.touch(lock.name)
+    key = (session.session, acquisition)
+    del lock.holders[key]
+    session.holds_no_more(lock.name, acquisition)
+    if lock.upgrading == key:
+        lock.upgrading = None
+
+
+def leave_line(state: State, session: Session, waiter: Waiter) -> tuple[str, ...]:
+    """The waiter leaves all its lines; their names."""
+    key = (session.session, waiter.holder.acquisition)
+    for name in waiter.names:
+        state.locks.touch(name)
+        del state.locks.rows[name].queue[key]
+        session.waits_no_more(name, waiter.holder.acquisition)
+    state.waiting -= len(waiter.names)
+    return waiter.names
+
+
+def leave_lines(state: State, session: Session) -> list[str]:
+    """All the waiters of a session leave; the names of their lines."""
+    left: list[str] = []
+    for name in sorted(session.waiting):
+        for acquisition in [*session.waiting.get(name, ())]:
+            left += leave_line(state, session, state.locks.rows[name].queue[session.session, acquisition])
+    return left
+
+
+def let_go_of_all(state: State, index: int, session: Session, *, died: bool) -> list[str]:
+    """A session that ends holds nothing any more; the names. `died`: its lock-delays begin."""
+    freed: list[str] = []
+    for name in sorted(session.locks):
+        lock = state.locks.rows[name]
+        for acquisition in [*session.locks[name]]:
+            grant = lock.holders[session.session, acquisition]
+            let_go(state, session, lock, acquisition)
+            if died and grant.delay_ms:
+                _delay(state, index, lock, grant)
+        freed.append(name)
+    return freed
+
+
+def _delay(state: State, index: int, lock: Lock, grant: Grant) -> None:
+    """What is left of a delay that is under way is not known here: both together take as long as the longer one, from
+    now on."""
+    delay_ms = max(grant.delay_ms, lock.delay.delay_ms if lock.delay is not None else 0)
+    lock.delay = Delay(grant.holder, grant.token, delay_ms, index)
+    state.delayed.add(lock.name)
+    state.events.append(LockDelayed(lock.name, index, delay_ms))
+
+
+def end_delays(state: State, index: int, op: EndLockDelays) -> Result:
+    ended: list[str] = []
+    for name, since in op.delays:
+        lock = state.locks.rows.get(name)
+        if lock is not None and lock.delay is not None and lock.delay.since == since:
+            state.locks.touch(name)
+            lock.delay = None
+            state.delayed.discard(name)
+            ended.append(name)
+    hand_on(state, index, ended)
+    return Done(index, existed=bool(ended))
+
+
+# --- handing on -----------------------------------------------------------------------------------
+
+
+def hand_on(state: State, index: int, names: Iterable[str]) -> None:
+    """Let in whoever is first in line for what was let go; forget a lock that nobody has anything of."""
+    pending = dict.fromkeys(names)
+    while pending:
+        name = next(iter(pending))
+        del pending[name]
+        lock = state.locks.rows.get(name)
+        if lock is None:
+            continue
+        _finish_upgrade(state, index, lock)
+        while lock.queue:
+            waiter = next(iter(lock.queue.values()))
+            if not _is_next(state, waiter):
+                break
+            state.waiting -= len(waiter.names)
+            for taken in waiter.names:
+                _admit(state, index, state.locks.rows[taken], waiter)
+                if taken != name:
+                    pending[taken] = None  # Whoever is behind it there may hold it together with it.
+        if not lock.queue and not lock.holders and lock.delay is None:
+            state.locks.remove(name)
+
+
+def _is_next(state: State, waiter: Waiter) -> bool:
+    """Is it first in all its lines, and does each admit it?"""
+    key = (waiter.holder.session, waiter.holder.acquisition)
+    for name in waiter.names:
+        lock = state.locks.rows[name]
+        if next(iter(lock.queue)) != key or not lock.admits(waiter):
+            return False
+    return True
+
+
+def _admit(state: State, index: int, lock: Lock, waiter: Waiter) -> None:
+    holder = waiter.holder
+    session = state.sessions.rows[holder.session]
+    state.locks.touch(lock.name)
+    del lock.queue[holder.session, holder.acquisition]
+    session.waits_no_more(lock.name, holder.acquisition)
+    grant = _let_in(state, index, session, lock, waiter)
+    state.events.append(GrantMade(holder.session, lock.name, holder.acquisition, grant.token))
+
+
+def _finish_upgrade(state: State, index: int, lock: Lock) -> None:
+    """Whoever waits to hold it alone does so when it is the only one left."""
+    key = lock.upgrading
+    if key is not None and len(lock.holders) == 1 and lock.delay is None:
+        token = make_exclusive(state, index, lock, key)
+        state.events.append(GrantMade(key[0], lock.name, key[1], token))
+
+
+def make_exclusive(state: State, index: int, lock: Lock, key: Key) -> int:
+    """The only holder of a shared lock holds it exclusively, by a new token."""
+    state.locks.touch(lock.name)
+    before = lock.holders[key]
+    lock.token = fencing_token(state.epoch, index)
+    lock.mode, lock.upgrading = EXCLUSIVE, None
+    lock.holders[key] = Grant(before.holder, lock.token, before.names, before.delay_ms)
+    return lock.token

@@ -1,0 +1,401 @@
+"""Files and directories: every change of the namespace goes through `write`.
+
+A directory is there where it was made, or where something lies below it (it is implied). Flat keys (`PutKey`,
+`DeleteKey`, `AddToKey`, `DeleteRange`) take a path as a mere name; the tree commands keep the tree: they create only in
+directories, and never below a file.
+"""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import TYPE_CHECKING, Final
+
+from coordinator.statemachine import commands, files
+from coordinator.statemachine.commands import Done, Failure, Result
+from coordinator.statemachine.files import ANY_GENERATION, Created, Deleted, Mismatch
+from coordinator.statemachine.items import Change, Item
+from coordinator.statemachine.locks import fencing_token
+from coordinator.statemachine.paths import Span, parent_of, path_problem, span_of, subtree
+
+if TYPE_CHECKING:
+    from coordinator.statemachine.sessions import Session
+    from coordinator.statemachine.state import State
+
+KEYS_MAX: Final = 2_000_000
+KEY_BYTES_MAX: Final = 1 << 30
+"""Of all keys and values together."""
+ATTACHED_MAX: Final = 1_024
+"""Sessions that one ephemeral file depends on."""
+EPHEMERALS_MAX: Final = 100_000
+"""Ephemeral files that depend on one session."""
+SEQUENCE_PLACES: Final = 1_000
+"""Sequential names that one entry may make."""
+COUNTER_MAX: Final = 2**63 - 1
+
+
+class ChangedTwice(Exception):
+    """A transaction is about to change a key that it has changed before."""
+
+
+# --- the one door ---------------------------------------------------------------------------------
+
+
+def write(state: State, index: int, key: str, after: Item | None, owner: Session | None = None) -> None:
+    """Let `after` be at `key` from this entry on; None: nothing. `owner`: the session that an ephemeral file that
+    was not there depends on. `room` was asked before, where it takes some."""
+    before = state.keys.rows.get(key)
+    if state.undo is not None:
+        past = state.history.past.get(key)
+        if past is not None and past[-1].revision == index:
+            raise ChangedTwice(key)
+    _place(state, key, before, after)
+    attached: tuple[int, ...] = ()
+    lock_generation = 0
+    if after is None:
+        assert before is not None
+        if key in state.lock_generations.rows:
+            lock_generation = state.lock_generations.remove(key)
+        if before.ephemeral:
+            attached = state.ephemerals.remove(key)
+            for session in attached:
+                state.sessions.rows[session].files.discard(key)
+    elif owner is not None:
+        state.ephemerals.add(key, (owner.session,))
+        owner.files.add(key)
+    state.history.append(Change(index, key, before, after))
+    if state.undo is not None:
+        state.undo.append((attached, lock_generation))
+
+
+def _place(state: State, key: str, before: Item | None, after: Item | None) -> None:
+    keys = state.keys
+    if before is None:
+        assert after is not None
+        keys.add(key, after)
+        state.key_bytes += len(key) + after.size
+        _arrives(state.children, keys.rows, key)
+    elif after is None:
+        keys.remove(key)
+        state.key_bytes -= len(key) + before.size
+        _leaves(state.children, keys.rows, key)
+    else:
+        if keys.walk is not None:
+            keys.walk.touch(key)
+        keys.rows[key] = after
+        state.key_bytes += after.size - before.size
+
+
+def take_back(state: State) -> None:
+    """Undo all writes since `state.undo` was begun, the last one first."""
+    undo = state.undo
+    assert undo is not None
+    while undo:
+        attached, lock_generation = undo.pop()
+        change = state.history.take_back()
+        key = change.key
+        _place(state, key, change.after, change.before)
+        if change.before is None and key in state.ephemerals.rows:
+            for session in state.ephemerals.remove(key):
+                state.sessions.rows[session].files.discard(key)
+        if attached:
+            state.ephemerals.add(key, attached)
+            for session in attached:
+                state.sessions.rows[session].files.add(key)
+        if lock_generation:
+            state.lock_generations.add(key, lock_generation)
+
+
+def restore_item(state: State, key: str, item: Item) -> None:
+    """Put in what a snapshot holds: no change of its own."""
+    _place(state, key, None, item)
+
+
+def _arrives(children: dict[str, int], rows: dict[str, Item], key: str) -> None:
+    """Count what has come into being: `key`, and the directories that it implies."""
+    if key in children:
+        return  # It was implied, and is counted.
+    while key:
+        key = parent_of(key)
+        known = children.get(key, 0)
+        children[key] = known + 1
+        if known or key in rows:
+            return
+
+
+def _leaves(children: dict[str, int], rows: dict[str, Item], key: str) -> None:
+    if key in children:
+        return  # It is implied from here on.
+    while key:
+        key = parent_of(key)
+        left = children[key] - 1
+        if left:
+            children[key] = left
+            return
+        del children[key]
+        if key in rows:
+            return
+
+
+def is_there(state: State, path: str) -> bool:
+    return not path or path in state.keys.rows or path in state.children
+
+
+def is_directory(state: State, path: str) -> bool:
+    """The root, a directory that was made, or one that is implied and no file itself."""
+    item = state.keys.rows.get(path)
+    return item.value is None if item is not None else is_there(state, path)
+
+
+def room(state: State, key: str, size: int, known: Item | None) -> Failure | None:
+    """Why there is no room for a value of so many bytes at `key`."""
+    if size > commands.VALUE_BYTES_MAX:
+        return Failure(commands.INVALID, f"a value has at most {commands.VALUE_BYTES_MAX} bytes, got {size}")
+    if known is None:
+        if len(state.keys.rows) >= KEYS_MAX:
+            return Failure(commands.FULL, f"the cluster has its {KEYS_MAX} keys")
+        grown = size + len(key)
+    else:
+        grown = size - known.size
+    if grown > 0 and state.key_bytes + grown > KEY_BYTES_MAX:
+        return Failure(commands.FULL, f"the cluster has its {KEY_BYTES_MAX} bytes of keys and values")
+    return None
+
+
+# --- flat keys ------------------------------------------------------------------------------------
+
+
+def put(state: State, index: int, op: commands.PutKey) -> Result:
+    known = state.keys.rows.get(op.key)
+    refused = room(state, op.key, len(op.value), known)
+    if refused is not None:
+        return refused
+    if known is None:
+        write(state, index, op.key, Item(op.value, index, 1, index))
+        return Done(index, existed=False)
+    if known.value is None:
+        return _wrong_kind(op.key, "a directory")
+    write(state, index, op.key, Item(op.value, index, known.version + 1, known.instance, known.ephemeral))
+    return Done(index, existed=True)
+
+
+def delete(state: State, index: int, op: commands.DeleteKey) -> Result:
+    known = state.keys.rows.get(op.key)
+    if known is None:
+        return Done(index, existed=False)
+    if known.value is None:
+        return _wrong_kind(op.key, "a directory")
+    write(state, index, op.key, None)
+    return Done(index, existed=True)
+
+
+def delete_range(state: State, index: int, op: files.DeleteRange) -> Result:
+    return _delete_span(state, index, span_of(op.start, op.end, op.prefix))
+
+
+def add(state: State, index: int, op: files.AddToKey) -> Result:
+    known = state.keys.rows.get(op.key)
+    if known is None:
+        count = 0
+    elif known.value is None:
+        return _wrong_kind(op.key, "a directory")
+    else:
+        counted = _number(known.value)
+        if counted is None:
+            return Failure(commands.WRONG_KIND, f"the value of {op.key!r} is no decimal number of 64 bits")
+        count = counted
+    count += op.amount
+    if not -COUNTER_MAX - 1 <= count <= COUNTER_MAX:
+        return Failure(commands.INVALID, f"a counter has 64 bits, {count} does not fit")
+    value = b"%d" % count
+    refused = room(state, op.key, len(value), known)
+    if refused is not None:
+        return refused
+    if known is None:
+        item = Item(value, index, 1, index)
+    else:
+        item = Item(value, index, known.version + 1, known.instance, known.ephemeral)
+    write(state, index, op.key, item)
+    return files.Counted(count, index, item.version)
+
+
+def _number(value: bytes) -> int | None:
+    digits = value.removeprefix(b"-")
+    if not 1 <= len(digits) <= 19 or not digits.isdigit():
+        return None
+    number = int(value)
+    return number if -COUNTER_MAX - 1 <= number <= COUNTER_MAX else None
+
+
+# --- the tree -------------------------------------------------------------------------------------
+
+
+def create_file(state: State, index: int, owner: Session, op: files.CreateFile) -> Result:
+    path = op.path
+    if op.sequential:
+        path += _sequence(state, index)
+    problem = path_problem(path)
+    if problem is not None:
+        return Failure(commands.INVALID, problem)
+    if is_there(state, path):
+        return Failure(commands.EXISTS, f"{path!r} is there")
+    if op.ephemeral and len(owner.files) >= EPHEMERALS_MAX:
+        return Failure(commands.FULL, f"session {owner.session} has its {EPHEMERALS_MAX} ephemeral files")
+    refused = room(state, path, len(op.value), None) or _prepare_parent(state, index, path, make=op.parents)
+    if refused is not None:
+        return refused
+    write(state, index, path, Item(op.value, index, 1, index, op.ephemeral), owner if op.ephemeral else None)
+    return Created(path, index)
+
+
+def _sequence(state: State, index: int) -> str:
+    """19 digits that are greater than any before: the token that the entry grants, and how many changes of it came
+    before. They never come again, not even after a restore."""
+    place = 0
+    numbers = state.history.order
+    while place < SEQUENCE_PLACES - 1:
+        number = numbers.following - 1 - place
+        if number < numbers.first or state.history.rows[number].revision != index:
+            break
+        place += 1
+    return f"{fencing_token(state.epoch, index) * SEQUENCE_PLACES + place:019d}"
+
+
+def make_directory(state: State, index: int, op: files.MakeDirectory) -> Result:
+    problem = path_problem(op.path)
+    if problem is not None:
+        return Failure(commands.INVALID, problem)
+    known = state.keys.rows.get(op.path)
+    if known is not None:
+        if known.value is None and op.parents:
+            return Created(op.path, known.instance)
+        return Failure(commands.EXISTS, f"{op.path!r} is there")
+    refused = room(state, op.path, 0, None) or _prepare_parent(state, index, op.path, make=op.parents)
+    if refused is not None:
+        return refused
+    write(state, index, op.path, Item(None, index, 1, index))
+    return Created(op.path, index)
+
+
+def _prepare_parent(state: State, index: int, path: str, *, make: bool) -> Failure | None:
+    """Nothing is made where anything is in the way."""
+    missing = []
+    directory = parent_of(path)
+    while not is_there(state, directory):
+        missing.append(directory)
+        directory = parent_of(directory)
+    if missing and not make:
+        return Failure(commands.NOT_FOUND, f"there is no directory {missing[0]!r}")
+    if not is_directory(state, directory):
+        return _wrong_kind(directory, "a file")
+    if state.children.get(directory, 0) >= files.CHILDREN_MAX:
+        return Failure(commands.FULL, f"{directory!r} has its {files.CHILDREN_MAX} children")
+    for made in reversed(missing):
+        refused = room(state, made, 0, None)
+        if refused is not None:
+            return refused
+    if len(state.keys.rows) + len(missing) >= KEYS_MAX:
+        return Failure(commands.FULL, f"the cluster has its {KEYS_MAX} keys")
+    for made in reversed(missing):
+        write(state, index, made, Item(None, index, 1, index))
+    return None
+
+
+def write_file(state: State, index: int, op: files.WriteFile) -> Result:
+    known = state.keys.rows.get(op.path)
+    if known is None:
+        return _not_found(op.path)
+    if known.value is None:
+        return _wrong_kind(op.path, "a directory")
+    refused = _mismatch(known, op.generation, op.instance) or room(state, op.path, len(op.value), known)
+    if refused is not None:
+        return refused
+    write(state, index, op.path, Item(op.value, index, known.version + 1, known.instance, known.ephemeral))
+    return Done(index, existed=True)
+
+
+def delete_path(state: State, index: int, op: files.DeletePath) -> Result:
+    if not is_there(state, op.path):
+        return _not_found(op.path)
+    known = state.keys.rows.get(op.path)
+    refused = _mismatch(known, op.generation, op.instance)
+    if refused is not None:
+        return refused
+    if op.recursive:
+        return _delete_span(state, index, subtree(op.path))
+    if known is None or (known.value is None and state.children.get(op.path)):
+        return Failure(commands.NOT_EMPTY, f"{op.path!r} has {state.children[op.path]} children")
+    write(state, index, op.path, None)
+    return Deleted(index, 1)
+
+
+def _delete_span(state: State, index: int, span: Span) -> Result:
+    count = state.keys.order.count(span.start, span.end)
+    if count > files.DELETED_MAX:
+        return Failure(commands.TOO_MANY, f"one command deletes at most {files.DELETED_MAX}, here are {count}")
+    for key in [*islice(state.keys.order.seek(span.start), count)]:
+        write(state, index, key, None)
+    return Deleted(index, count)
+
+
+def attach_file(state: State, index: int, owner: Session, op: files.AttachFile) -> Result:
+    attached = state.ephemerals.rows.get(op.path)
+    if attached is None:
+        known = state.keys.rows.get(op.path)
+        return _not_found(op.path) if known is None else _wrong_kind(op.path, "permanent")
+    if owner.session in attached:
+        return Done(index, existed=True)
+    if len(attached) >= ATTACHED_MAX:
+        return Failure(commands.FULL, f"{op.path!r} has its {ATTACHED_MAX} sessions")
+    if len(owner.files) >= EPHEMERALS_MAX:
+        return Failure(commands.FULL, f"session {owner.session} has its {EPHEMERALS_MAX} ephemeral files")
+    state.ephemerals.touch(op.path)
+    state.ephemerals.rows[op.path] = (*attached, owner.session)
+    owner.files.add(op.path)
+    return Done(index, existed=False)
+
+
+def detach_file(state: State, index: int, owner: Session, op: files.DetachFile) -> Result:
+    if op.path not in owner.files:
+        return Done(index, existed=False)
+    detach(state, index, owner.session, op.path)
+    owner.files.discard(op.path)
+    return Done(index, existed=True)
+
+
+def detach(state: State, index: int, session: int, path: str) -> None:
+    """`session` no longer keeps the ephemeral file; without any it goes."""
+    left = tuple(number for number in state.ephemerals.rows[path] if number != session)
+    state.ephemerals.touch(path)
+    state.ephemerals.rows[path] = left
+    if not left:
+        write(state, index, path, None)
+
+
+def compact(state: State, index: int, op: files.Compact) -> Result:
+    if not 0 <= op.revision <= index:
+        return Failure(commands.INVALID, f"a revision up to {index}, got {op.revision}")
+    if op.revision < state.history.compacted:
+        return files.Compacted(state.history.compacted)
+    state.history.compact(op.revision)
+    return Done(index, existed=True)
+
+
+def _mismatch(known: Item | None, generation: int, instance: int) -> Mismatch | None:
+    if generation == instance == ANY_GENERATION:
+        return None
+    if known is None:
+        return Mismatch(0, 0, 0)
+    if generation in (ANY_GENERATION, known.version) and instance in (ANY_GENERATION, known.instance):
+        return None
+    return Mismatch(known.revision, known.version, known.instance)
+
+
+def _not_found(path: str) -> Failure:
+    return Failure(commands.NOT_FOUND, f"there is no {path!r}")
+
+
+def _wrong_kind(path: str, kind: str) -> Failure:
+    return Failure(commands.WRONG_KIND, f"{path!r} is {kind}")
+
+
+assert SEQUENCE_PLACES * 2**53 < 10**19, "a sequential name has 19 digits"

@@ -1,0 +1,144 @@
+"""Transactions: comparisons, a branch for each outcome, all or nothing (etcd's, and nested as its are).
+
+The operations are done one after the other on the state itself; where one is refused, what was done before it is taken
+back (`namespace.take_back`). Rights and bounds of both branches are checked before anything is done, so that a
+refusal for them does not hang on the state.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
+
+from coordinator.statemachine import commands, files, namespace
+from coordinator.statemachine.commands import Aborted, Failure, Result, Transact, Transacted
+from coordinator.statemachine.files import Compacted, Compare, FileContent, Mismatch, RangeView
+from coordinator.statemachine.rights import Principal, refuse
+
+if TYPE_CHECKING:
+    from coordinator.statemachine.state import State
+
+_RELATIONS: Final[dict[str, Callable[[Any, Any], bool]]] = {
+    "=": operator.eq,
+    "!=": operator.ne,
+    "<": operator.lt,
+    ">": operator.gt,
+}
+_REFUSALS: Final = (Failure, Mismatch, Compacted)
+
+
+class _Refused(Exception):
+    def __init__(self, place: tuple[int, ...], refusal: Failure | Mismatch | Compacted) -> None:
+        super().__init__(place, refusal)
+        self.place = place
+        self.refusal = refusal
+
+
+def transact(state: State, op: Transact, principal: Principal, perform: Callable[[Any], Result]) -> Result:
+    """`perform` does one operation that is no transaction."""
+    refused = _refuse(op, principal)
+    if refused is not None:
+        return refused
+    state.undo = []
+    try:
+        return _Transaction(state, perform).run(op, ())
+    except _Refused as aborted:
+        namespace.take_back(state)
+        return Aborted(aborted.place, aborted.refusal)
+    finally:
+        state.undo = None
+
+
+class _Transaction:
+    def __init__(self, state: State, perform: Callable[[Any], Result]) -> None:
+        self._state = state
+        self._perform = perform
+        self._read_bytes = 0
+
+    def run(self, op: Transact, place: tuple[int, ...]) -> Transacted:
+        succeeded = all(_holds(self._state, compare) for compare in op.compares)
+        results = []
+        for number, inner in enumerate(op.then if succeeded else op.otherwise):
+            here = (*place, number)
+            results.append(self.run(inner, here) if isinstance(inner, Transact) else self._do(inner, here))
+        return Transacted(self._state.applied, succeeded, tuple(results))
+
+    def _do(self, op: Any, place: tuple[int, ...]) -> Result:
+        try:
+            result = self._perform(op)
+        except namespace.ChangedTwice as twice:
+            refusal = Failure(
+                commands.INVALID, f"a transaction changes a key once, {twice.args[0]!r} was changed before"
+            )
+            raise _Refused(place, refusal) from None
+        if isinstance(result, _REFUSALS):
+            raise _Refused(place, result)
+        self._read_bytes += _bytes_read(result)
+        if self._read_bytes > files.TRANSACTION_READ_BYTES_MAX:
+            message = f"a transaction reads at most {files.TRANSACTION_READ_BYTES_MAX} bytes"
+            raise _Refused(place, Failure(commands.TOO_MANY, message))
+        return result
+
+
+def _bytes_read(result: Result) -> int:
+    if isinstance(result, FileContent):
+        return len(result.value)
+    if isinstance(result, RangeView):
+        return sum(len(view.key) + len(view.value or b"") for view in result.keys)
+    return 0
+
+
+def _holds(state: State, compare: Compare) -> bool:
+    """See `files.Compare`."""
+    relation = _RELATIONS[compare.relation]
+    return any(relation(found, compare.operand) for found in _found(state, compare))
+
+
+def _found(state: State, compare: Compare) -> tuple[bytes | int, ...]:
+    key = compare.key
+    match compare.target:
+        case "lease":
+            return state.ephemerals.rows.get(key) or (0,)
+        case "lock":
+            lock = state.locks.rows.get(key)
+            return tuple(grant.token for grant in lock.holders.values()) if lock is not None and lock.holders else (0,)
+        case "lock-holder":
+            lock = state.locks.rows.get(key)
+            return tuple(session for session, _ in lock.holders) if lock is not None and lock.holders else (0,)
+    item = state.keys.rows.get(key)
+    if compare.target == "value":
+        return () if item is None or item.value is None else (item.value,)
+    if item is None:
+        return (0,)
+    return ({"version": item.version, "instance": item.instance, "revision": item.revision}[compare.target],)
+
+
+def _refuse(op: Transact, principal: Principal) -> Failure | None:
+    """Rights, and the bounds of all transactions that are in this one."""
+    compares = operations = 0
+    pending = [(op, 1)]
+    while pending:
+        transaction, depth = pending.pop()
+        inner = (*transaction.then, *transaction.otherwise)
+        compares += len(transaction.compares)
+        operations += len(inner)
+        if depth > files.NESTING_MAX:
+            return Failure(commands.TOO_MANY, f"transactions are nested at most {files.NESTING_MAX} deep")
+        if compares > files.COMPARES_MAX or operations > files.OPERATIONS_MAX:
+            return Failure(
+                commands.TOO_MANY,
+                f"a transaction has at most {files.COMPARES_MAX} comparisons and {files.OPERATIONS_MAX} operations",
+            )
+        for one in (*transaction.compares, *inner):
+            refused = refuse(principal, one) or _unfit(one)
+            if refused is not None:
+                return refused
+        pending += [(one, depth + 1) for one in inner if isinstance(one, Transact)]
+    return None
+
+
+def _unfit(one: Any) -> Failure | None:
+    if isinstance(one, Compare) and isinstance(one.operand, bytes) != (one.target == "value"):
+        return Failure(commands.INVALID, "a value is compared with bytes, everything else with a number")
+    return None

@@ -1,0 +1,238 @@
+"""Locks of all modes against a model: one list of all waiters in order of arrival, gone over until nothing moves."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from coordinator.statemachine import commands
+from coordinator.statemachine.commands import CancelAcquire, ExpireSessions, Granted, Held, NotHeld, Queued
+from coordinator.statemachine.events import GrantMade
+from coordinator.statemachine.lock_commands import Acquire, ChangeMode, GetLockState, Release
+from coordinator.statemachine.views import LISTED_MAX
+from tests.unit.statemachine.asking import Asking
+from tests.unit.statemachine.derived import restored
+
+NAMES = "abc"
+NAME_SETS = st.sampled_from([("a",), ("a",), ("b",), ("a", "b"), ("b", "c"), ("a", "b", "c")])
+MODES = st.sampled_from(["shared", "shared", "exclusive", "counting"])
+"""Few names and much sharing, so that holders meet."""
+SESSIONS = 4
+WHO = st.integers(0, SESSIONS - 1)
+LIMIT = 2
+
+
+class Wish(NamedTuple):
+    session: int
+    acquisition: int
+    names: tuple[str, ...]
+    mode: str
+
+    @property
+    def key(self):
+        return self.session, self.acquisition
+
+
+class LocksOfAllModes(RuleBasedStateMachine):
+    def __init__(self):
+        super().__init__()
+        self.asking = Asking()
+        self.sessions = [self.asking.open() for _ in range(SESSIONS)]
+        self.waiters: list[Wish] = []
+        self.held: dict[str, list[Wish]] = {name: [] for name in NAMES}
+        self.upgrading: dict[str, Wish] = {}
+        self.tokens = dict.fromkeys(NAMES, 0)
+
+    # --- the model --------------------------------------------------------------------------------
+
+    def admits(self, name, wish):
+        held = self.held[name]
+        if name in self.upgrading:
+            return False
+        if not held:
+            return True
+        modes = {one.mode for one in held} | {wish.mode}
+        return modes == {"shared"} or (modes == {"counting"} and len(held) < LIMIT)
+
+    def free(self, wish):
+        ahead = {name for waiter in self.waiters if waiter != wish for name in waiter.names}
+        if wish in self.waiters:
+            ahead = {name for waiter in self.waiters[: self.waiters.index(wish)] for name in waiter.names}
+        return all(name not in ahead and self.admits(name, wish) for name in wish.names)
+
+    def settle(self):
+        moved = True
+        while moved:
+            moved = False
+            for name, wish in [*self.upgrading.items()]:
+                if len(self.held[name]) == 1:
+                    self.held[name] = [wish._replace(mode="exclusive")]
+                    del self.upgrading[name]
+                    moved = True
+            for wish in self.waiters:
+                if self.free(wish):
+                    self.waiters.remove(wish)
+                    for name in wish.names:
+                        self.held[name].append(wish)
+                    moved = True
+                    break
+
+    def drop(self, goes):
+        self.waiters = [wish for wish in self.waiters if not goes(wish, None)]
+        for name in NAMES:
+            self.held[name] = [wish for wish in self.held[name] if not goes(wish, name)]
+            if name in self.upgrading and goes(self.upgrading[name], name):
+                del self.upgrading[name]
+        self.settle()
+
+    def has(self, key):
+        everything = [*self.waiters, *(wish for held in self.held.values() for wish in held)]
+        return next((wish for wish in everything if wish.key == key), None)
+
+    # --- rules ------------------------------------------------------------------------------------
+
+    @rule(
+        who=WHO, acquisition=st.integers(0, 1), names=NAME_SETS, mode=MODES, wait=st.sampled_from([True, True, False])
+    )
+    def acquire(self, who, acquisition, names, mode, wait):
+        session = self.sessions[who]
+        while self.has((session, acquisition)) is not None:
+            acquisition += 1
+        wish = Wish(session, acquisition, names, mode)
+        op = Acquire(names, acquisition, mode, wait, LIMIT, refuse_deadlocks=False)
+        result = self.asking.ask(session, op)
+        if self.free(wish):
+            assert isinstance(result, Granted)
+            for name in names:
+                self.held[name].append(wish)
+        elif wait:
+            assert isinstance(result, Queued)
+            self.waiters.append(wish)
+        else:
+            assert isinstance(result, Held)
+
+    @rule(who=WHO, mode=MODES)
+    def stand_in_one_line(self, who, mode):
+        self.acquire(who, 0, ("a",), mode, wait=True)
+
+    @rule(who=WHO, mode=MODES, names=NAME_SETS)
+    def stand_in_lines(self, who, mode, names):
+        self.acquire(who, 0, names, mode, wait=True)
+
+    def anybody(self, data):
+        """One that has something, or nobody."""
+        everything = [*self.waiters[:1], *(wish for name in NAMES for wish in self.held[name])]
+        return data.draw(st.sampled_from([wish.key for wish in everything] or [(self.sessions[0], 77)]))
+
+    @rule(data=st.data(), how=st.sampled_from(["release", "release", "release", "cancel", "expire"]))
+    def somebody_goes(self, data, how):
+        if how == "release":
+            self.release(self.anybody(data), data.draw(NAME_SETS))
+        elif how == "cancel":
+            self.cancel(self.anybody(data))
+        else:
+            self.expire(data.draw(st.sets(WHO, min_size=1, max_size=2)))
+
+    def release(self, key, names):
+        acquisition = key[1]
+        has = self.has(key)
+        touched = has is not None and any(name in names for name in has.names)
+        waits = has in self.waiters
+        touched = touched and (waits or any(wish.key == key for name in names for wish in self.held[name]))
+        result = self.asking.ask(key[0], Release(names, acquisition))
+        assert isinstance(result, NotHeld) != touched
+        if touched:
+            self.drop(lambda wish, name: wish.key == key and (name is None or name in names))
+
+    def cancel(self, key):
+        acquisition = key[1]
+        has = self.has(key)
+        name = next((n for n in NAMES if has and any(wish.key == key for wish in self.held[n])), None)
+        name = name or (has.names[0] if has else "a")
+        result = self.asking.ask(key[0], CancelAcquire(name, acquisition, 9_999))
+        assert isinstance(result, NotHeld) == (has is None)
+        self.drop(lambda wish, _: wish.key == key)
+
+    def changeable(self):
+        return [
+            (name, wish)
+            for name in NAMES
+            for wish in self.held[name]
+            if len(wish.names) == 1 and wish.mode != "counting"
+        ]
+
+    @precondition(lambda self: self.changeable())
+    @rule(data=st.data(), up=st.booleans())
+    def change_mode(self, data, up):
+        name, wish = data.draw(st.sampled_from(self.changeable()))
+        key = wish.key
+        acquisition = key[1]
+        mine = [one for one in self.held[name] if one.session == key[0]]
+        result = self.asking.ask(key[0], ChangeMode(name, acquisition, "exclusive" if up else "shared"))
+        if not up:
+            assert isinstance(result, Granted)
+            self.held[name] = [one._replace(mode="shared") if one.key == key else one for one in self.held[name]]
+            if self.upgrading.get(name) == wish:
+                del self.upgrading[name]
+            self.settle()
+        elif wish.mode == "exclusive":
+            assert isinstance(result, Granted)
+        elif isinstance(result, commands.Failure):
+            assert len(mine) > 1
+        elif isinstance(result, Granted):
+            assert self.held[name] == [wish]
+            self.held[name] = [wish._replace(mode="exclusive")]
+        elif isinstance(result, Queued):
+            assert self.upgrading.get(name, wish) == wish
+            self.upgrading[name] = wish
+
+    def expire(self, which):
+        ended = {self.sessions[one] for one in which}
+        self.asking.node(ExpireSessions(tuple(sorted(ended, reverse=True))))
+        self.drop(lambda wish, _: wish.session in ended)
+        for one in which:
+            self.sessions[one] = self.asking.open()
+
+    @rule()
+    def restore(self):
+        events = self.asking.machine.events
+        self.asking.machine = restored(self.asking.machine)
+        self.asking.machine.events = events
+
+    # --- what must hold ---------------------------------------------------------------------------
+
+    @invariant()
+    def holders_and_lines_are_those_of_the_model(self):
+        for name in NAMES:
+            state = self.asking.query(GetLockState(name))
+            held = [(grant.holder.session, grant.holder.acquisition) for grant in state.holders]
+            assert sorted(held) == sorted(wish.key for wish in self.held[name])
+            line = [(waiter.holder.session, waiter.holder.acquisition) for waiter in state.waiters]
+            assert line == [wish.key for wish in self.waiters if name in wish.names][:LISTED_MAX]
+            if held:
+                assert {wish.mode for wish in self.held[name]} == {state.mode}
+                assert len(held) == 1 or state.mode == "shared" or len(held) <= LIMIT
+                assert state.token >= max(grant.token for grant in state.holders)
+                assert state.token >= self.tokens[name]
+                self.tokens[name] = state.token
+        assert self.asking.machine.waiting == sum(len(wish.names) for wish in self.waiters)
+
+    @invariant()
+    def each_grant_is_told_by_a_token_that_only_grows(self):
+        told: dict[str, int] = {}
+        for event in self.asking.machine.events:
+            if isinstance(event, GrantMade):
+                assert event.token >= told.get(event.name, 0)
+                told[event.name] = event.token
+
+
+TestLocksOfAllModes = LocksOfAllModes.TestCase
+TestLocksOfAllModes.settings = settings(
+    max_examples=80,
+    stateful_step_count=40,
+    deadline=None,
+    suppress_health_check=[*HealthCheck],
+)

@@ -1,0 +1,133 @@
+"""The models and the fuzzer notice: each of these bugs, planted in the machine, is found by the proof beside it."""
+
+from __future__ import annotations
+
+import unittest
+from typing import Final
+
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+
+from tests.simulation.mutants.edits import Edit, planted_edits
+from tests.unit.statemachine.test_lock_model import LocksOfAllModes
+from tests.unit.statemachine.test_namespace_model import NamespaceAgainstAModel
+
+_NAMESPACE: Final = "coordinator.statemachine.namespace"
+_READING: Final = "coordinator.statemachine.reading"
+_HISTORY: Final = "coordinator.statemachine.history:History"
+_TRANSACTIONS: Final = "coordinator.statemachine.transactions"
+_LOCKING: Final = "coordinator.statemachine.locking"
+_LOCK: Final = "coordinator.statemachine.locks:Lock"
+_CHANGES: Final = "coordinator.statemachine.lock_changes"
+_SESSIONS: Final = "coordinator.statemachine.sessions"
+_LOADER: Final = "coordinator.statemachine.snapshot:Loader"
+
+IN_THE_NAMESPACE = [
+    ("implied-directories-uncounted", Edit(f"{_NAMESPACE}:_arrives", "if known or key in rows:", "if True:")),
+    ("directories-outlive-what-implies-them", Edit(f"{_NAMESPACE}:_leaves", "if key in rows:", "if True:")),
+    ("an-ephemeral-stays", Edit(f"{_NAMESPACE}:detach", "if not left:", "if False:")),
+    ("an-ephemeral-goes-with-its-first-session", Edit(f"{_NAMESPACE}:detach", "if not left:", "if True:")),
+    (
+        "a-generation-that-is-not-compared",
+        Edit(f"{_NAMESPACE}:_mismatch", "(ANY_GENERATION, known.version)", "(generation,)"),
+    ),
+    (
+        "a-recursive-delete-that-leaves-something",
+        Edit(f"{_NAMESPACE}:_delete_span", "seek(span.start), count)", "seek(span.start), count - 1)"),
+    ),
+    (
+        "the-revision-after-the-one-asked-for",
+        Edit(f"{_HISTORY}.at", "bisect_right(past, revision, ", "bisect_right(past, revision + 1, "),
+    ),
+    ("the-past-forgets-what-is-gone", Edit(f"{_READING}:_items", "heapq.merge(keys, gone,", "heapq.merge(keys,")),
+    ("a-count-of-now-for-the-past", Edit(f"{_READING}:_count", "if not revision or revision", "if True or revision")),
+    ("nothing-is-taken-back", Edit(f"{_TRANSACTIONS}:transact", "        namespace.take_back(state)\n", "")),
+    ("history-is-not-taken-back", Edit(f"{_HISTORY}.take_back", "    past.pop()\n", "    past[-1:] = past[-1:]\n")),
+    (
+        "the-other-branch",
+        Edit(f"{_TRANSACTIONS}:_Transaction.run", "op.then if succeeded else", "op.then if not succeeded else"),
+    ),
+    ("changes-forgotten-by-the-snapshot", Edit(f"{_LOADER}._add_change", "stored.before,", "None,")),
+    ("attachments-forgotten-by-the-snapshot", Edit(f"{_LOADER}._add_ephemeral", "files.add(stored.path)", "files")),
+]
+IN_THE_LOCKS = [
+    ("readers-overtake", Edit(f"{_LOCKING}:_is_free_for", "if lock.queue and not", "if False and not")),
+    (
+        "one-reader-at-a-time",
+        Edit(f"{_LOCKING}:hand_on", "while lock.queue:", "for _ in range(1 if lock.queue else 0):"),
+    ),
+    ("one-too-many-is-counted", Edit(f"{_LOCK}.admits", "< self.limit", "<= self.limit")),
+    ("an-upgrade-lets-readers-in", Edit(f"{_LOCK}.admits", "or self.upgrading is not None", "")),
+    ("an-upgrade-never-ends", Edit(f"{_LOCKING}:hand_on", "        _finish_upgrade(state, index, lock)\n", "")),
+    ("an-upgrade-outlives-its-holder", Edit(f"{_LOCKING}:let_go", "if lock.upgrading == key:", "if False:")),
+    (
+        "a-downgrade-wakes-nobody",
+        Edit(f"{_CHANGES}:_downgrade", "    locking.hand_on(state, index, (lock.name,))\n", ""),
+    ),
+    (
+        "some-of-several-names",
+        Edit(f"{_LOCKING}:_is_next", "for name in waiter.names:", "for name in waiter.names[:1]:"),
+    ),
+    (
+        "a-leaver-wakes-nobody",
+        Edit(
+            f"{_LOCKING}:_release",
+            "freed += leave_line(state, session, lock.queue[key])",
+            "leave_line(state, session, lock.queue[key])\n            freed.append('')",
+        ),
+    ),
+    ("a-cancel-of-one-name-alone", Edit(f"{_LOCKING}:cancel", "names = has.names", "pass")),
+    ("other-lines-are-not-gone-over", Edit(f"{_LOCKING}:hand_on", "pending[taken] = None", "pass")),
+    (
+        "the-dead-leave-no-lines",
+        Edit(f"{_SESSIONS}:end_sessions", "freed += locking.leave_lines(state, session)", "pass"),
+    ),
+    (
+        "granted-to-one-that-ends-too",
+        Edit(
+            f"{_SESSIONS}:end_sessions",
+            "        freed += locking.let_go_of_all(state, index, session, died=died)\n",
+            "        freed = locking.let_go_of_all(state, index, session, died=died)\n"
+            "        locking.hand_on(state, index, freed)\n",
+        ),
+    ),
+    (
+        "an-upgrade-keeps-its-token",
+        Edit(f"{_LOCKING}:make_exclusive", "lock.token = fencing_token(state.epoch, index)", "lock.token -= 1"),
+    ),
+    (
+        "holders-forgotten-by-the-snapshot",
+        Edit(f"{_LOADER}._add_lock", "lock.upgrading, lock.delay = stored.upgrading, stored.delay", "pass"),
+    ),
+]
+
+
+def notices(model: type, edit: Edit) -> bool:
+    class Model(model):
+        pass
+
+    case = Model.TestCase
+    case.settings = settings(
+        max_examples=400,
+        stateful_step_count=50,
+        deadline=None,
+        database=None,
+        derandomize=True,
+        phases=[Phase.generate],  # The smallest history of a bug that we know is of no use.
+        suppress_health_check=[*HealthCheck],
+        report_multiple_bugs=False,
+    )
+    with planted_edits([edit]):
+        return not unittest.defaultTestLoader.loadTestsFromTestCase(case).run(unittest.TestResult()).wasSuccessful()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "edit"), IN_THE_NAMESPACE, ids=[name for name, _ in IN_THE_NAMESPACE])
+def test_the_model_of_the_namespace_notices(name, edit):
+    assert notices(NamespaceAgainstAModel, edit)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "edit"), IN_THE_LOCKS, ids=[name for name, _ in IN_THE_LOCKS])
+def test_the_model_of_locks_notices(name, edit):
+    assert notices(LocksOfAllModes, edit)

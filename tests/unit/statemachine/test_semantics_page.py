@@ -1,0 +1,131 @@
+"""docs/semantics.md says of every command, query and result how it is encoded, and of every limit how much it is."""
+
+from __future__ import annotations
+
+import re
+import typing
+from pathlib import Path
+from types import UnionType
+from typing import Any
+
+import pytest
+
+from coordinator.statemachine import commands, files, history, lock_commands, locks, namespace, rights, sessions
+from coordinator.statemachine.commands import RIGHTS
+
+PAGE = (Path(__file__).parents[3] / "docs" / "semantics.md").read_text()
+
+
+def spelled(kind: object) -> str:
+    """A field's type as the page spells it."""
+    if kind is type(None):
+        return "nil"
+    origin = typing.get_origin(kind)
+    if origin is typing.Literal:
+        return " / ".join(f'"{value}"' for value in typing.get_args(kind))
+    if origin in (UnionType, typing.Union):
+        names = [spelled(one) for one in typing.get_args(kind)]
+        return " or ".join(names) if len(names) < 4 else "any of these" if "Transact" in names else "any result"
+    if origin is tuple:
+        inner = typing.get_args(kind)
+        return f"[{spelled(inner[0])}…]" if inner[-1] is Ellipsis else f"[{', '.join(map(spelled, inner))}]"
+    return kind.__name__ if isinstance(kind, type) else str(kind)
+
+
+def row(kind: Any) -> str:
+    hints = typing.get_type_hints(kind)
+    defaults = len(kind.__struct_fields__) - len(kind.__struct_defaults__)
+    fields = [f"{name}: {spelled(hints[name])}" for name in kind.__struct_fields__]
+    shown = [field + (" ?" if place >= defaults else "") for place, field in enumerate(fields)]
+    tag = kind.__struct_config__.tag
+    return f"| {'' if tag is None else tag} | `{kind.__name__}` | {'; '.join(shown)} |"
+
+
+def rows(union: object) -> list[str]:
+    kinds = sorted(typing.get_args(union), key=lambda kind: kind.__struct_config__.tag)
+    return [row(kind) for kind in kinds]
+
+
+PARTS = [
+    commands.Command,
+    commands.Holder,
+    files.Compare,
+    files.KeyView,
+    files.ChildView,
+    files.ChangeView,
+    lock_commands.Grant,
+    lock_commands.Waiter,
+    lock_commands.LockWait,
+    lock_commands.Break,
+]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *rows(commands.ClientOp),
+        *rows(commands.Query),
+        *rows(commands.Result),
+        *(row(kind) for kind in PARTS),
+    ],
+)
+def test_the_page_says_how_each_is_encoded(line):
+    assert line in PAGE
+
+
+LIMITS = {
+    "NAME_BYTES_MAX": commands.NAME_BYTES_MAX,
+    "VALUE_BYTES_MAX": commands.VALUE_BYTES_MAX,
+    "DEPTH_MAX": files.DEPTH_MAX,
+    "CHILDREN_MAX": files.CHILDREN_MAX,
+    "KEYS_MAX": namespace.KEYS_MAX,
+    "KEY_BYTES_MAX": namespace.KEY_BYTES_MAX,
+    "DELETED_MAX": files.DELETED_MAX,
+    "SORTED_MAX": files.SORTED_MAX,
+    "LIST_LIMIT_MAX": commands.LIST_LIMIT_MAX,
+    "PAGE_BYTES_MAX": files.PAGE_BYTES_MAX,
+    "SCANNED_MAX": files.SCANNED_MAX,
+    "CHANGES_MAX": history.CHANGES_MAX,
+    "HISTORY_BYTES_MAX": history.HISTORY_BYTES_MAX,
+    "ATTACHED_MAX": namespace.ATTACHED_MAX,
+    "EPHEMERALS_MAX": namespace.EPHEMERALS_MAX,
+    "COMPARES_MAX": files.COMPARES_MAX,
+    "OPERATIONS_MAX": files.OPERATIONS_MAX,
+    "NESTING_MAX": files.NESTING_MAX,
+    "TRANSACTION_READ_BYTES_MAX": files.TRANSACTION_READ_BYTES_MAX,
+    "NAMES_MAX": lock_commands.NAMES_MAX,
+    "LIMIT_MAX": lock_commands.LIMIT_MAX,
+    "LOCK_DELAY_MS_MAX": lock_commands.LOCK_DELAY_MS_MAX,
+    "REASON_BYTES_MAX": lock_commands.REASON_BYTES_MAX,
+    "BREAKS_MAX": lock_commands.BREAKS_MAX,
+    "CYCLE_STEPS_MAX": lock_commands.CYCLE_STEPS_MAX,
+    "LOCKS_MAX": locks.LOCKS_MAX,
+    "WAITERS_MAX": locks.WAITERS_MAX,
+    "SESSIONS_MAX": sessions.SESSIONS_MAX,
+    "RESULTS_MAX": sessions.RESULTS_MAX,
+    "NONCE_BYTES_MAX": sessions.NONCE_BYTES_MAX,
+    "TTL_MS_MIN": commands.TTL_MS_MIN,
+    "TTL_MS_MAX": commands.TTL_MS_MAX,
+    "PRINCIPALS_MAX": rights.PRINCIPALS_MAX,
+    "TOKENS_MAX": rights.TOKENS_MAX,
+    "PREFIXES_MAX": rights.PREFIXES_MAX,
+}
+
+
+@pytest.mark.parametrize(("name", "value"), LIMITS.items())
+def test_the_page_says_each_limit(name, value):
+    assert re.search(rf"\| `{name}` \| {value:,} \|", PAGE)
+
+
+def test_the_page_says_which_right_each_takes():
+    for kind, rule in rights.RULES.items():
+        needed = " or ".join(rule.rights) or "none"
+        assert re.search(rf"`{kind.__name__}`[^|\n]*\| {needed} \|", PAGE), (kind.__name__, needed)
+    assert all(right in PAGE for right in RIGHTS)
+
+
+def test_the_page_explains_each_code():
+    codes = [value for name, value in vars(commands).items() if isinstance(value, str) and name.isupper()]
+    for code in codes:
+        if code not in RIGHTS:
+            assert f"`{code}`" in PAGE, code
