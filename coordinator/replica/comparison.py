@@ -120,10 +120,10 @@ class Comparison:
         return Verdict.AGREES if self._doubtful is None else Verdict.IN_DOUBT
 
     def may_keep(self, index: int) -> bool:
-        """May the state at `index`, the last mark or behind it, be put on disk as a snapshot? Not before a majority had the
-        same at the last mark, or could not be asked for long. So what is wrong with a state in memory alone is gone after
-        a restart, a doubt comes again with the mark that is applied again, and who is in doubt has a snapshot that is
-        right to give to whoever is to decide."""
+        """May the state at `index`, the last mark or behind it, be put on disk as a snapshot? Not before a majority had
+        the same at the last mark, or could not be asked for long. So what is wrong with a state in memory alone is gone
+        after a restart, a doubt comes again with the mark that is applied again, and who is in doubt has a snapshot
+        that is right to give to whoever is to decide."""
         if self._doubtful is not None:
             return False
         last = max((mark for mark in self._own if mark <= index), default=0)

@@ -7,7 +7,6 @@ the one turn (`turn.py`); nothing here does input or output.
 
 from __future__ import annotations
 
-import hashlib
 from collections import deque
 from collections.abc import Iterable
 from typing import Final, NamedTuple
@@ -44,7 +43,6 @@ WATCHERS_MAX: Final = 200_000
 """Acquisitions whose grant is pushed. Past it grants are not pushed, and waiters find out by asking."""
 COMPARE_US: Final = 60_000_000
 """The leader has the replicas compare their states this often, where something was applied since."""
-DIGEST_BYTES: Final = 16
 
 
 class Compaction(NamedTuple):
@@ -87,6 +85,17 @@ class _Read(NamedTuple):
     """Who asks for `principal`; "" where that is itself."""
 
 
+class _Dumping(NamedTuple):
+    """The state after the entry `at`. `is_mark`: the replicas compare this one."""
+
+    dump: snapshot.Dump
+    at: int
+    term: int
+    configuration: Configuration
+    is_mark: bool
+    parts: list[bytes]
+
+
 class Replica:
     def __init__(
         self,
@@ -114,6 +123,8 @@ class Replica:
         """The last mark that was applied here, or proposed."""
         self._answers_to_peers: list[Outgoing] = []
         self._snapshot_index = engine.applied_index
+        self._dumping: _Dumping | None = None
+        """A state on its way into bytes, a slice a turn."""
         self._offered: Snapshot | None = None
         """The state at a mark, to be kept once a majority has the same."""
         self._taken: Snapshot | None = None
@@ -365,10 +376,11 @@ class Replica:
         engine.persisted(ready)
         if self._stopping:
             self.stopped = self._stopping
+            self._stop_dumping()
             return
         self._begin_behind(ready.install)
         self._apply(answers, now_us)
-        self._take_snapshot()
+        self._take_snapshot(now_us)
         for read in engine.take_reads():
             waiting = self._reads_by_ticket.pop(read.ticket, None)
             if waiting is not None:
@@ -391,6 +403,7 @@ class Replica:
     def _begin_behind(self, installed: Snapshot | None) -> None:
         """A snapshot is on disk, one that came or one that was taken here: begin behind it."""
         if installed is not None:
+            self._stop_dumping()
             self._snapshot_index = installed.last_index
             if not self.engine.is_witness:
                 self._signer = None
@@ -422,10 +435,10 @@ class Replica:
             answers.add(proposal.caller, wire.NotLeader(proposal.request_id, self._elsewhere))
         self._proposals = {}
 
-    def _take_snapshot(self) -> None:
-        """Note a snapshot, where one is due; the next turn's commit of the journal takes it, and then the log is cut. It is
-        the state at a mark that most replicas agree on, or, where an operator asks, the state as it is now. A witness cuts
-        off what every full voter has."""
+    def _take_snapshot(self, now_us: int) -> None:
+        """Note a snapshot, where one is due; the next turn's commit of the journal takes it, and then the log is cut.
+        It is the state at a mark that most replicas agree on, or, where an operator asks, the state as it is now. A
+        witness cuts off what every full voter has."""
         engine = self.engine
         if engine.is_witness:
             index = min(engine.applied_index, engine.settled)
@@ -433,14 +446,39 @@ class Replica:
                 self._taken = Snapshot(index, engine.term_at(index), engine.configuration_at(index), b"")
             return
         index = engine.applied_index
+        wanted = self.snapshot_index < self.snapshot_wanted <= index
+        if wanted and self._dumping is None and self.comparison.may_keep(index):
+            self._begin_dump(index, is_mark=False)
+        if self._dumping is not None:
+            self._go_on_dumping(self._dumping, now_us)
         if self._offered is not None and self.comparison.may_keep(self._offered.last_index):
             self._taken, self._offered = self._offered, None
-        elif self.snapshot_index < self.snapshot_wanted <= index and self.comparison.may_keep(index):
-            self._taken = Snapshot(index, engine.term_at(index), engine.configuration_at(index), self._dump())
 
-    def _dump(self) -> bytes:
+    def _begin_dump(self, index: int, *, is_mark: bool) -> None:
+        """Take the state as it is after the entry at `index`, in slices, while the machine goes on."""
+        engine = self.engine
+        dump = snapshot.begin(self.machine)
+        self._dumping = _Dumping(dump, index, engine.term_at(index), engine.configuration_at(index), is_mark, [])
+
+    def _go_on_dumping(self, dumping: _Dumping, now_us: int) -> None:
         with self.meters.snapshot_dumps.time():
-            return snapshot.dump(self.machine)
+            dumping.parts.append(dumping.dump.slice())
+        if not dumping.dump.done:
+            return
+        self._dumping = None
+        data = b"".join(dumping.parts)
+        taken = Snapshot(dumping.at, dumping.term, dumping.configuration, data)
+        if not dumping.is_mark:
+            self._taken = taken
+            return
+        self.comparison.marked(dumping.at, bytes.fromhex(dumping.dump.digest), now_us)
+        if dumping.at - self._snapshot_index >= self.compaction.snapshot_entries:
+            self._offered = taken
+
+    def _stop_dumping(self) -> None:
+        if self._dumping is not None:
+            self._dumping.dump.close()
+            self._dumping = None
 
     # --- apply ------------------------------------------------------------------------------------
 
@@ -465,7 +503,7 @@ class Replica:
                 if self._watching or type(result) is commands.Queued:
                     self._follow_waiter(proposal, result)
             if machine.events:
-                self._tell(answers, index, now_us)
+                self._tell(answers, index)
 
     def _follow_waiter(self, proposal: _Proposal, result: commands.Result) -> None:
         """Note who is to be told of a grant, and who no longer."""
@@ -489,7 +527,7 @@ class Replica:
             self._watching += 1
         watched[name, acquisition] = caller
 
-    def _tell(self, answers: Answers, index: int, now_us: int) -> None:
+    def _tell(self, answers: Answers, index: int) -> None:
         events, self.machine.events = self.machine.events, []
         for event in events:
             match event:
@@ -505,16 +543,13 @@ class Replica:
                     if caller is not None:
                         answers.add(caller, wire.GrantPushed(self.cluster, session, name, acquisition, token))
                 case StateMarked():
-                    self._marked(index, now_us)
+                    self._marked(index)
 
-    def _marked(self, index: int, now_us: int) -> None:
-        """Here the replicas compare their states. Where a snapshot is due, this is it."""
-        data = self._dump()
+    def _marked(self, index: int) -> None:
+        """Here the replicas compare their states. One at a time: a mark that comes meanwhile is another's chance."""
         self._marked_index = index
-        self.comparison.marked(index, hashlib.blake2b(data, digest_size=DIGEST_BYTES).digest(), now_us)
-        if index - self._snapshot_index >= self.compaction.snapshot_entries:
-            engine = self.engine
-            self._offered = Snapshot(index, engine.term_at(index), engine.configuration_at(index), data)
+        if self._dumping is None:
+            self._begin_dump(index, is_mark=True)
 
     def _unwatch(self, session: int, name: str, acquisition: int) -> Caller | None:
         watched = self._watchers.get(session, {})
@@ -531,7 +566,7 @@ class Replica:
     def owes(self) -> bool:
         """Is there work for a next turn at once?"""
         ready = bool(self._confirmed) and self._confirmed[0][0] <= self.engine.applied_index
-        return ready or self.engine.applied_index < self.engine.commit_index
+        return ready or self.engine.applied_index < self.engine.commit_index or self._dumping is not None
 
     def _answer_reads(self, answers: Answers) -> None:
         """Answer confirmed reads whose index is applied, as far as the turn's bytes go."""

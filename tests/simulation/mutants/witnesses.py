@@ -27,8 +27,8 @@ MUTANTS: Final = (
         (
             Edit(
                 f"{_RAFT}.replication:_settled",
-                "return min(raft.log.commit, *(on_disk(raft, voter) for voter in raft.configuration.full_voter_ids))",
-                "return raft.log.commit",
+                "return min(log.commit, *(on_disk(raft, replica) for replica in waited_for))",
+                "return log.commit",
             ),
         ),
     ),
@@ -45,7 +45,7 @@ MUTANTS: Final = (
     Mutant(
         "witness-gives-what-it-does-not-have",
         "a witness gives nobody a state: it has none",
-        (Edit(f"{_RAFT}.snapshots:can_bring_up", "or bool(raft.snapshot.data)", "or True"),),
+        (Edit(f"{_RAFT}.snapshots:can_bring_up", "bool(raft.snapshot.data) and", ""),),
     ),
     Mutant(
         "witness-serves",
@@ -55,6 +55,6 @@ MUTANTS: Final = (
     Mutant(
         "witness-leads-on",
         "a witness that leads hands over as soon as somebody else can lead",
-        (Edit(f"{_RAFT}.transfer:tick", "if raft.may_answer:", "if False:"),),
+        (Edit(f"{_RAFT}.transfer:tick", "if raft.may_answer and (raft.is_witness or", "if raft.may_answer and ("),),
     ),
 )
