@@ -28,7 +28,6 @@ from coordinator.consensus.raft.core import Raft
 from coordinator.consensus.raft.log import Log
 from coordinator.consensus.raft.options import Options
 from coordinator.replica.births import first_log
-from coordinator.replica.host import GC_THRESHOLDS
 from coordinator.replica.journal import SqliteJournal, StoredReplica
 from coordinator.replica.ports import Inbound, Outbound
 from coordinator.replica.replica import Replica
@@ -256,7 +255,6 @@ def main() -> None:
     parser.add_argument("--batches", default="1,32")
     parser.add_argument("--profile", choices=["", "leader", "follower"], default="")
     arguments = parser.parse_args()
-    gc.set_threshold(*GC_THRESHOLDS)
     for work in arguments.works.split(","):
         for size in map(int, arguments.batches.split(",")):
             memory = SHARED_MEMORY if SHARED_MEMORY.is_dir() else None

@@ -43,9 +43,6 @@ from coordinator.wire import Channels
 
 SWITCH_INTERVAL_S: Final = 0.0005
 """A busy thread beside the loop took its p50 from 0.38 ms to 5.65 ms, and to 0.96 ms with this (DESIGN.md)."""
-GC_THRESHOLDS: Final = (20_000, 20, 20)
-"""What a turn makes goes by itself when the turn ends; looking for cycles among it every 700 objects costs a tenth of
-the turn."""
 TURN_US_MAX: Final = 20_000
 """Between two turns at the most, whatever comes: a longer time is a stall (`leases.py`)."""
 JOIN_S_MAX: Final = 3.0
@@ -202,7 +199,6 @@ class Host:
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         gc.collect()
         gc.freeze()
-        gc.set_threshold(*GC_THRESHOLDS)
         self._thread.start()
         if self._metrics is not None:
             self._metrics.start()
