@@ -19,6 +19,8 @@ CONNECT_TIMEOUT_S: Final = 1.0
 UNSENT_BYTES_MAX: Final = 64 * 1024 * 1024
 """A Redis that stops reading is given up above this; nothing is queued without bound."""
 _READ_BYTES: Final = 1 << 18
+_SKIP: Final = b"*3\r\n$6\r\nCLIENT\r\n$5\r\nREPLY\r\n$4\r\nSKIP\r\n"
+"""Redis says nothing to the command that follows: a reply costs it a write, and wakes its reader for nothing."""
 _READS_MAX: Final = 64
 """Reads of one `receive`, so that a flood can not hold the loop: 16 MiB."""
 
@@ -83,6 +85,7 @@ class Channel:
         self._endpoint = Endpoint.parse(url)
         self._socket: socket.socket | None = None
         self._reader = hiredis.Reader()
+        self._buffer = bytearray(_READ_BYTES)
         self._unsent = bytearray()
         self._tags: deque[Any] = deque()
 
@@ -161,9 +164,23 @@ class Channel:
         """
         if self._socket is None:
             raise ChannelError("not connected")
+        pack = hiredis.pack_command
         for tag, command in commands:
             self._tags.append(tag)
-            self._unsent += hiredis.pack_command(command)
+            self._unsent += pack(command)
+        self._flush_bounded()
+
+    def publish(self, messages: Iterable[tuple[str, bytes]]) -> None:
+        """Publish (channel, data) pairs in one write; what becomes of them is not told. Raises as `send` does."""
+        if self._socket is None:
+            raise ChannelError("not connected")
+        pack: Any = hiredis.pack_command
+        for channel, data in messages:
+            self._unsent += _SKIP
+            self._unsent += pack(("PUBLISH", channel, data))
+        self._flush_bounded()
+
+    def _flush_bounded(self) -> None:
         self.flush()
         if len(self._unsent) > UNSENT_BYTES_MAX:
             self.close()
@@ -188,13 +205,16 @@ class Channel:
             raise ChannelError("not connected")
         messages: list[Message] = []
         replies: list[tuple[Any, Any]] = []
+        buffer: Any = self._buffer  # The stub of `feed` knows no bytearray.
         try:
             for _ in range(_READS_MAX):
-                data = self._socket.recv(_READ_BYTES)
-                if not data:
+                size = self._socket.recv_into(buffer)
+                if not size:
                     raise OSError("closed by Redis")
-                self._reader.feed(data)
+                self._reader.feed(buffer, 0, size)
                 self._parse(messages, replies)
+                if size < _READ_BYTES and not self._endpoint.tls:
+                    break  # That was all. (TLS gives no more than a record at a time.)
         except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
             pass
         except (OSError, hiredis.HiredisError) as error:
@@ -206,8 +226,9 @@ class Channel:
 
     def _parse(self, messages: list[Message], replies: list[tuple[Any, Any]]) -> None:
         gets = self._reader.gets
+        push = hiredis.PushNotification
         while (reply := gets()) is not False:
-            if isinstance(reply, hiredis.PushNotification):
+            if type(reply) is push:
                 if reply[0] == b"message":
                     messages.append(Message(reply[1], reply[2]))
             elif self._tags:

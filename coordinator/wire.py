@@ -14,6 +14,7 @@ import hashlib
 import hmac
 import re
 import secrets
+from collections.abc import Sequence
 from typing import Any, Final, NamedTuple, TypeVar, cast
 
 import msgspec
@@ -565,6 +566,11 @@ _replies = msgspec.msgpack.Decoder(list[Reply])
 _commands = msgspec.msgpack.Decoder(Command)
 _refusals = msgspec.msgpack.Decoder(Refusal)
 _feeds = msgspec.msgpack.Decoder(Feed)
+
+
+def encode_requests(reply: str, requests: Sequence[Request | msgspec.Raw]) -> bytes:
+    """A `RequestBatch` of requests, some of which are encoded already."""
+    return encode((reply, requests))
 
 
 def decode_requests(body: bytes) -> RequestBatch:

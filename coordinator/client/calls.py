@@ -7,6 +7,8 @@ from enum import Enum
 from random import Random
 from typing import Any, Final
 
+import msgspec
+
 from coordinator import wire
 from coordinator.client.errors import ConclaveError
 
@@ -23,7 +25,7 @@ class Target(Enum):
 
 
 class Call:
-    """One question. `build` makes the request anew for each send, so that it carries what is true then.
+    """One question. `build` makes the request anew for each further send, so that it carries what is true then.
 
     Resolved exactly once, with an outcome: a value, or a ConclaveError to raise.
     """
@@ -34,6 +36,8 @@ class Call:
         "deadline_us",
         "done",
         "due_us",
+        "first",
+        "first_for",
         "first_sent_us",
         "last_sent_us",
         "node",
@@ -62,6 +66,9 @@ class Call:
         self.timed_out = timed_out
         """What the asker is told at the deadline."""
         self.request_id = 0
+        self.first: msgspec.Raw | None = None
+        """The request as it was encoded when it was submitted, for the cluster `first_for`; until it is sent."""
+        self.first_for = 0
         self.number = 0
         """Of a command: its number in its session."""
         self.due_us = 0
@@ -79,12 +86,17 @@ class Call:
         self.last_sent_us = now_us
         self.sent_to = node
         delay_us = min(RESEND_US_MIN << min(self.sends, 4), RESEND_US_MAX)
-        self.due_us = now_us + delay_us + random.randrange(delay_us // 4)
+        self.due_us = now_us + delay_us + int(random.random() * (delay_us // 4))
         self.sends += 1
 
-    def hurry(self, now_us: int) -> None:
-        """Send it again soon: there is somebody new to ask."""
-        self.due_us = min(self.due_us, max(now_us, self.last_sent_us + REDIRECT_US_MIN))
+    def request(self, cluster: int) -> wire.Request | msgspec.Raw:
+        """What is to be sent to a node of `cluster` now."""
+        first, self.first = self.first, None
+        return first if first is not None and self.first_for == cluster else self.build(self.request_id)
+
+    def hurried_us(self, now_us: int) -> int:
+        """When it is sent if somebody new can be asked: soon, and no later than it is due in any case."""
+        return min(self.due_us, max(now_us, self.last_sent_us + REDIRECT_US_MIN))
 
     def resolve(self, outcome: Any) -> None:
         """Idempotent: the first outcome holds."""

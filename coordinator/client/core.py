@@ -53,6 +53,10 @@ class Packet(NamedTuple):
     ids: tuple[int, ...]
 
 
+_Batch = list[tuple[int, wire.Request | msgspec.Raw]]
+"""Requests for one node, each with its number."""
+
+
 class _Grant(NamedTuple):
     session: int
     name: str
@@ -102,6 +106,18 @@ class Core:
         self._early_grants: dict[_Grant, int] = {}
         self._knock_due_us = _NEVER_US
         self._leaders_seen = 0
+        # Lower bounds, so that a thousand questions a second do not look at all of those that wait, each time. One that
+        # is too early costs a look in vain; none is ever too late.
+        self._fresh: list[Call] = []
+        """Submitted since the last `take_packets`; due at once."""
+        self._send_due_us = _NEVER_US
+        """Before this no other call is to be sent."""
+        self._give_up_us = _NEVER_US
+        """Before this no call is given up."""
+        self._ask_grants_us = _NEVER_US
+        """Before this no waiter asks for its grant, unless another leader was heard of."""
+        self._asked_of = 0
+        """`routing.changes` when the waiters last asked."""
 
     @property
     def calls_pending(self) -> int:
@@ -116,11 +132,27 @@ class Core:
         call.request_id = self._next_id
         call.due_us = now_us
         try:
-            wire.encode(call.build(call.request_id))
+            call.first = msgspec.Raw(wire.encode(call.build(call.request_id)))
         except (OverflowError, UnicodeError, TypeError, ValueError) as error:
             raise InvalidRequest(f"the request can not be encoded: {error}") from error
-        self._calls[call.request_id] = call
+        call.first_for = self.routing.cluster
+        self._fresh.append(call)
+        self._add(call)
         return call
+
+    def _add(self, call: Call) -> None:
+        self._calls[call.request_id] = call
+        if call.deadline_us is not None and call.deadline_us < self._give_up_us:
+            self._give_up_us = call.deadline_us
+
+    def _send_again(self, call: Call, due_us: int) -> None:
+        """The call is to be sent at `due_us`, and no later than that."""
+        call.due_us = due_us
+        self._send_due_us = min(self._send_due_us, due_us)
+
+    def _hurry(self, call: Call, now_us: int) -> None:
+        """Send it again soon: there is somebody new to ask."""
+        self._send_again(call, call.hurried_us(now_us))
 
     def command(
         self, session: Session, op: commands.ClientOp, now_us: int, deadline_us: int | None, act_for: str = ""
@@ -167,7 +199,7 @@ class Core:
         self._next_id += 1
         call.request_id = self._next_id
         call.due_us = _NEVER_US
-        self._calls[call.request_id] = call
+        self._add(call)
         return call
 
     def ask_node(self, node: str, build: Callable[[int], wire.Request], now_us: int, deadline_us: int) -> Call:
@@ -181,6 +213,11 @@ class Core:
         return self.submit(call, now_us)
 
     # --- sessions ---------------------------------------------------------------------------------
+
+    def live_session(self, ttl_ms: int, now_us: int) -> Session | None:
+        """The session for this time to live, where it can be proven alive: then nobody need be asked."""
+        session = self.sessions.get(ttl_ms)
+        return session if session is not None and session.valid(now_us) else None
 
     def session(self, ttl_ms: int, now_us: int, deadline_us: int) -> Call:
         """The session for this time to live, opened where there is none. Resolves to a Session that was alive a moment
@@ -201,7 +238,7 @@ class Core:
         self._next_id += 1
         call.request_id = self._next_id
         call.due_us = _NEVER_US
-        self._calls[call.request_id] = call
+        self._add(call)
         other.when_done(lambda done: self._finish(call, done.outcome))
         return call
 
@@ -265,7 +302,7 @@ class Core:
             kept[0].renew_due_us = min(kept[0].renew_due_us, now_us)
         call = self._calls.get(request_id)
         if call is not None:
-            call.due_us = min(call.due_us, now_us)
+            self._send_again(call, min(call.due_us, now_us))
 
     # --- grants -----------------------------------------------------------------------------------
 
@@ -292,9 +329,10 @@ class Core:
         self._next_id += 1
         call.request_id = self._next_id
         call.due_us = _NEVER_US
-        self._calls[call.request_id] = call
+        self._add(call)
         ask_due_us = now_us if ask else now_us + ASK_US
         wait = self._grants[key] = _Wait(call, act_for, ask_due_us, self.routing.changes, own=not ask)
+        self._ask_grants_us = min(self._ask_grants_us, ask_due_us)
         call.when_done(lambda _: self._end_wait(key, wait))
         return call
 
@@ -305,9 +343,16 @@ class Core:
             self._finish(wait.asking, None)
 
     def _ask_for_grants(self, now_us: int) -> None:
+        if now_us < self._ask_grants_us and self._asked_of == self.routing.changes:
+            return
+        self._asked_of = self.routing.changes
+        self._ask_grants_us = _NEVER_US
         for key, wait in [*self._grants.items()]:
             moved = wait.changes != self.routing.changes
-            if wait.asking is not None or not (moved or now_us >= wait.ask_due_us):
+            if wait.asking is not None:
+                continue
+            if not (moved or now_us >= wait.ask_due_us):
+                self._ask_grants_us = min(self._ask_grants_us, wait.ask_due_us)
                 continue
             wait.changes = self.routing.changes
             wait.ask_due_us = now_us + ASK_US + self._random.randrange(ASK_US // 4)
@@ -317,6 +362,7 @@ class Core:
 
     def _grant_answered(self, wait: _Wait, asked: Call) -> None:
         wait.asking = None
+        self._ask_grants_us = min(self._ask_grants_us, 0 if wait.changes != self.routing.changes else wait.ask_due_us)
         outcome = asked.outcome
         refused = isinstance(outcome, ConclaveError) and not isinstance(outcome, Unavailable)
         if refused or isinstance(outcome, (commands.Granted, commands.NotHeld)):
@@ -339,28 +385,31 @@ class Core:
         """Everything that is to be sent now."""
         self.give_up(now_us)
         self._ask_for_grants(now_us)
-        by_node: dict[str, list[wire.Request]] = {}
+        by_node: dict[str, _Batch] = {}
         leader = self.routing.leader if self.routing.cluster else ""
         waiting = False
-        for call in [*self._calls.values()]:
-            if call.due_us > now_us:
-                continue
+        for call in self._take_due(now_us):
             if call.target is Target.NODE:
                 node = call.node or "*"
             elif leader:
                 node = leader
             else:
                 waiting = True
+                self._send_due_us = now_us
                 continue
             if call.sends and call.target is Target.LEADER and call.sent_to == node:
                 waiting = True  # No answer from the one believed to lead: others may know better.
-            by_node.setdefault(node, []).append(call.build(call.request_id))
+            batch = by_node.get(node)
+            if batch is None:
+                batch = by_node[node] = []
+            batch.append((call.request_id, call.request(self.routing.cluster)))
             call.sent(node, now_us, self._random)
+            self._send_due_us = min(self._send_due_us, call.due_us)
             if node == leader:
                 self._knock_due_us = min(self._knock_due_us, now_us + KNOCK_US)
         self._knock(leader, by_node, now_us)
         if keep_alives := self._send_keep_alives(now_us):
-            by_node.setdefault(leader, []).extend(keep_alives)
+            by_node.setdefault(leader, []).extend((request.id, request) for request in keep_alives)
         lost = self.routing.wants_probe(now_us) and (waiting or (not leader and self.sessions))
         doubtful = waiting and leader and now_us >= self.routing.probe_due_us
         if lost or doubtful:
@@ -371,34 +420,60 @@ class Core:
             for i in range(0, len(requests), BATCH_MAX)
         ]
 
-    def _probe(self, by_node: dict[str, list[wire.Request]], now_us: int) -> None:
+    def _take_due(self, now_us: int) -> list[Call]:
+        """The calls to be sent now. Whoever takes them lowers `_send_due_us` to when they are due again."""
+        fresh, self._fresh = self._fresh, []
+        if now_us < self._send_due_us:
+            return [call for call in fresh if not call.done]
+        self._send_due_us = _NEVER_US
+        due = []
+        for call in self._calls.values():
+            if call.due_us <= now_us:
+                due.append(call)
+            else:
+                self._send_due_us = min(self._send_due_us, call.due_us)
+        return due
+
+    def _probe(self, by_node: dict[str, _Batch], now_us: int) -> None:
         self._next_id += 1
         self._probes[self._next_id] = None
         while len(self._probes) > 64:
             del self._probes[next(iter(self._probes))]
-        by_node.setdefault("*", []).append(wire.DirectoryRequest(self._next_id))
+        by_node.setdefault("*", []).append((self._next_id, wire.DirectoryRequest(self._next_id)))
         self.routing.probed(now_us)
 
-    def _knock(self, leader: str, by_node: dict[str, list[wire.Request]], now_us: int) -> None:
+    def _knock(self, leader: str, by_node: dict[str, _Batch], now_us: int) -> None:
         """Is anyone there? Only Redis' count of listeners matters; the answer is a bonus."""
         if now_us < self._knock_due_us:
             return
         owes = leader and any(call.sent_to == leader and not call.done for call in self._calls.values())
         if owes and leader not in by_node:
             self._next_id += 1
-            by_node[leader] = [wire.DirectoryRequest(self._next_id)]
+            by_node[leader] = [(self._next_id, wire.DirectoryRequest(self._next_id))]
         self._knock_due_us = now_us + KNOCK_US if owes else _NEVER_US
 
-    def _packet(self, node: str, requests: list[wire.Request]) -> Packet:
-        data = wire.seal(self._key, wire.REQUEST, self._token_id, node, wire.RequestBatch(self.reply_channel, requests))
-        ids = tuple(request.id for request in requests)
+    def _packet(self, node: str, batch: _Batch) -> Packet:
+        ids, requests = zip(*batch, strict=True)
+        data = wire.seal(
+            self._key, wire.REQUEST, self._token_id, node, wire.encode_requests(self.reply_channel, requests)
+        )
         if node == "*":
             return Packet("", "", self.channels.discovery, data, ids)
         return Packet(self.routing.addresses.get(node, ""), node, self.channels.client(node), data, ids)
 
     def give_up(self, now_us: int) -> None:
         """End the calls whose deadline has come."""
-        late = [call for call in self._calls.values() if call.deadline_us is not None and call.deadline_us <= now_us]
+        if now_us < self._give_up_us:
+            return
+        late = []
+        self._give_up_us = now_us + 1_000_000
+        for call in self._calls.values():
+            if call.deadline_us is None:
+                continue
+            if call.deadline_us <= now_us:
+                late.append(call)
+            elif call.deadline_us < self._give_up_us:
+                self._give_up_us = call.deadline_us
         for call in late:
             self._finish(call, call.timed_out(call))
         for request_id, (_, sent_us) in [*self._keep_alives.items()]:
@@ -407,26 +482,26 @@ class Core:
 
     def deadline_us(self, now_us: int) -> int:
         """When the next call is to be given up."""
-        deadlines = [call.deadline_us for call in self._calls.values() if call.deadline_us is not None]
-        return min(deadlines, default=now_us + 1_000_000)
+        return min(self._give_up_us, now_us + 1_000_000)
 
     def due_us(self, now_us: int) -> int:
-        """When `take_packets` has something to do next if nothing comes before."""
-        leader = self.routing.leader and self.routing.cluster
-        times = [now_us + 1_000_000, self._knock_due_us]
+        """When `take_packets` has something to do next if nothing comes before; it may be too early, never too late."""
+        due_us = min(now_us + 1_000_000, self._knock_due_us, self._give_up_us, self._ask_grants_us)
+        if self._asked_of != self.routing.changes and self._grants:
+            return now_us
+        if self.routing.leader and self.routing.cluster:
+            due_us = min(now_us if self._fresh else self._send_due_us, due_us)
+            for session in self.sessions.values():
+                if not session.gone and session.renew_due_us < due_us:
+                    due_us = session.renew_due_us
+            return due_us
         for call in self._calls.values():
-            if call.deadline_us is not None:
-                times.append(call.deadline_us)
-            if call.target is Target.NODE or leader:
-                times.append(call.due_us)
-            else:
-                times.append(max(call.due_us, self.routing.probe_due_us))
-        if leader:
-            times += [s.renew_due_us for s in self.sessions.values() if not s.gone]
-        elif any(not s.gone for s in self.sessions.values()):
-            times.append(self.routing.probe_due_us)
-        times += [wait.ask_due_us for wait in self._grants.values() if wait.asking is None]
-        return min(times)
+            due_us = min(
+                due_us, call.due_us if call.target is Target.NODE else max(call.due_us, self.routing.probe_due_us)
+            )
+        if any(not session.gone for session in self.sessions.values()):
+            due_us = min(due_us, self.routing.probe_due_us)
+        return due_us
 
     # --- what comes in ----------------------------------------------------------------------------
 
@@ -457,7 +532,7 @@ class Core:
         """Another leader was heard of: ask it at once what others were asked and have not answered."""
         for call in self._calls.values():
             if call.target is Target.LEADER and call.sent_to != leader:
-                call.hurry(now_us)
+                self._hurry(call, now_us)
 
     def _receive_refusal(self, packet: bytes) -> None:
         try:
@@ -473,6 +548,8 @@ class Core:
                     self._finish(call, refusal)
 
     def _take(self, node: str, reply: wire.Reply, now_us: int) -> None:
+        if type(reply) is wire.Answer:
+            return self._answered(reply.id, reply.result, now_us)
         match reply:
             case wire.GrantPushed(_, session, name, acquisition, token):
                 self._granted(_Grant(session, name, acquisition), token, now_us)
@@ -497,11 +574,10 @@ class Core:
             case wire.Confirmed(request_id, term):
                 self.routing.believe(node, term, now_us)
                 self._resolve(request_id, (node, term))
-            case wire.Answer(request_id, result):
-                self._answered(request_id, result, now_us)
+        return None
 
     def _answered(self, request_id: int, result: commands.Result, now_us: int) -> None:
-        if not isinstance(result, commands.Failure):
+        if type(result) is not commands.Failure:
             self._resolve(request_id, result)
             return
         kept = self._keep_alives.pop(request_id, None)
@@ -538,7 +614,7 @@ class Core:
         call = self._calls.get(request_id)
         if call is not None:
             self.trouble = f"{node} does not lead" + (f", it names {leader}" if leader else " and knows of no leader")
-            call.hurry(now_us)
+            self._hurry(call, now_us)
 
     def _granted(self, key: _Grant, token: int, now_us: int) -> None:
         wait = self._grants.get(key)
@@ -546,7 +622,9 @@ class Core:
             self._finish(wait.call, commands.Granted(token))
             return
         if wait is not None:
-            wait.ask_due_us = now_us  # It may be an old one: what is true, the log says (history 8).
+            self._ask_grants_us = wait.ask_due_us = (
+                now_us  # It may be an old one: what is true, the log says (history 8).
+            )
             return
         self._early_grants[key] = token
         while len(self._early_grants) > EARLY_GRANTS_MAX:
@@ -567,7 +645,7 @@ class Core:
             if call is not None and call.target is Target.NODE:
                 self._finish(call, Unavailable(self.trouble))
             elif call is not None:
-                call.due_us = now_us
+                self._send_again(call, now_us)
 
     def link_lost(self, error: str, now_us: int) -> None:
         """The connection to Redis is lost; what was on its way may be too."""
@@ -578,16 +656,16 @@ class Core:
         self.routing.probe_soon(now_us)
         for call in self._calls.values():
             if call.due_us != _NEVER_US:
-                call.due_us = now_us
+                self._send_again(call, now_us)
         for session in self.sessions.values():
             session.renew_due_us = now_us
 
     # --- ends -------------------------------------------------------------------------------------
 
     def _resolve(self, request_id: int, outcome: object) -> None:
-        call = self._calls.get(request_id)
+        call = self._calls.pop(request_id, None)
         if call is not None:
-            self._finish(call, outcome)
+            call.resolve(outcome)
 
     def _finish(self, call: Call, outcome: object) -> None:
         self._calls.pop(call.request_id, None)

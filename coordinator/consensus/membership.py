@@ -66,6 +66,11 @@ class Configuration(_Sides):
         return any(member.witness for member in self.members)
 
     @cached_property
+    def highest_priority(self) -> int:
+        """Of those who could lead."""
+        return max((member.priority for member in self.voters if not member.witness), default=0)
+
+    @cached_property
     def members(self) -> tuple[Member, ...]:
         """Everyone who gets the log, each once."""
         return tuple(self._by_replica.values())

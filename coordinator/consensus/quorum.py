@@ -26,8 +26,8 @@ def reached_by_majority(voters: Collection[int], value_of: Callable[[int], int])
     """The largest value that at least a majority of the voters has reached; -1 without voters."""
     if not voters:
         return -1
-    values = sorted((value_of(voter) for voter in voters), reverse=True)
-    return values[majority(len(values)) - 1]
+    values = sorted([value_of(voter) for voter in voters])
+    return values[len(values) - majority(len(values))]
 
 
 def tally(voters: Collection[int], votes: dict[int, bool]) -> Tally:

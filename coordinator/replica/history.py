@@ -30,7 +30,8 @@ class History:
     def observe(self, replica: Replica, now_us: int) -> None:
         """Called at the end of each turn."""
         engine = replica.engine
-        leader = replica.leader_node
+        is_known = engine.term == self._term and engine.leader
+        leader = self._leader if is_known else replica.leader_node
         if leader and engine.term > self._term:
             self.pending.append(self._election(replica, leader, now_us))
             self._term, self._leader = engine.term, leader

@@ -26,6 +26,9 @@ from coordinator.replica.ports import Head, JournalFailed, Write
 
 FORMAT: Final = 1
 FILE_NAME: Final = "journal.sqlite3"
+COMMIT_LAG_MAX: Final = 1_000
+"""How far the commit index on disk may stay behind, in entries: it only saves time after a restart, and a row that is
+written again in every commit costs a page of the write-ahead log each time."""
 PART_BYTES: Final = 1024 * 1024
 """A snapshot is stored in rows of this size."""
 
@@ -112,6 +115,8 @@ class SqliteJournal:
         except sqlite3.DatabaseError as error:
             raise JournalDamaged(f"{self._path}: {error}") from error
         self._last_index: dict[int, int] = {}
+        self._hard_states: dict[int, HardState] = {}
+        """As they are on disk."""
 
     def _create_or_check(self) -> None:
         if not self._db.execute("SELECT 1 FROM sqlite_master WHERE name = 'meta'").fetchone():
@@ -252,7 +257,8 @@ class SqliteJournal:
                     self._put_head(write.replica, write.head)
                 if write.entries:
                     self._put_entries(write)
-                self._put_hard_state(write.replica, write.hard_state)
+                if write.head is not None or not self._is_known(write.replica, write.hard_state):
+                    self._put_hard_state(write.replica, write.hard_state)
                 if write.stopped:
                     stopped = (write.replica, write.stopped, _checksum(write.replica, write.stopped))
                     execute("INSERT OR REPLACE INTO stopped VALUES (?, ?, ?)", stopped)
@@ -262,10 +268,16 @@ class SqliteJournal:
         except sqlite3.Error as error:
             raise JournalFailed(f"{self._path}: {error}") from error
 
+    def _is_known(self, replica: int, state: HardState) -> bool:
+        """Does the journal hold this term and vote, and about this commit index?"""
+        known = self._hard_states.get(replica)
+        return known is not None and known[:2] == state[:2] and state.commit - known.commit < COMMIT_LAG_MAX
+
     def _put_hard_state(self, replica: int, state: HardState) -> None:
         self._db.execute(
             "INSERT OR REPLACE INTO hard_states VALUES (?, ?, ?, ?, ?)", (replica, *state, _checksum(replica, *state))
         )
+        self._hard_states[replica] = state
 
     def _put_entries(self, write: Write) -> None:
         replica, first_index = write.replica, write.first_index
@@ -371,6 +383,7 @@ class SqliteJournal:
             if epoch is not None:
                 self._put_epoch(replica.cluster_name, epoch)
         self._last_index.pop(replica.replica, None)
+        self._hard_states.pop(replica.replica, None)
 
     def sweep(self, rows_max: int) -> bool:
         """Delete some of what removed replicas left behind; True while there may be more. Raises JournalFailed."""

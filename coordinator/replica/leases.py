@@ -102,6 +102,8 @@ class Leases:
             deadline, session = heapq.heappop(self._heap)
             if self._deadlines.get(session) == deadline and session not in self._expiring:
                 self._overdue.setdefault(session, self._seen_us)
+        if not self._overdue:
+            return []
         expired = sorted(session for session, since_us in self._overdue.items() if confirmed_at_us >= since_us)
         for session in expired:
             del self._overdue[session]

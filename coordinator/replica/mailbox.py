@@ -8,6 +8,7 @@ that loses its only subscriber, the leader's process is dead or deaf (DESIGN.md,
 from __future__ import annotations
 
 import logging
+import os
 import select
 from collections import Counter
 from collections.abc import Callable
@@ -20,6 +21,8 @@ from coordinator.wire import Channels
 
 LOOK_US: Final = 20_000
 """How often the watched mailboxes are looked at."""
+LOOK_OWN_US: Final = 500_000
+"""How often the own one, where none is watched."""
 BACK_OFF_US_MIN: Final = 20_000
 BACK_OFF_US_MAX: Final = 500_000
 """Between two tries to connect, doubled each time and jittered."""
@@ -58,6 +61,9 @@ class RedisBus:
         self._retry_us = 0
         self._back_off_us = BACK_OFF_US_MIN
         self._was_lost = False
+        self._inbox: list[Inbound] = []
+        self._poll = select.poll()
+        self._polled: tuple[int, int, int] = (-1, -1, 0)
         self.drops = drops
 
     # --- the connection ---------------------------------------------------------------------------
@@ -72,7 +78,7 @@ class RedisBus:
             if now_us >= self._retry_us:
                 self._connect(now_us)
             return
-        if now_us - self._looked_us >= LOOK_US:
+        if now_us - self._looked_us >= (LOOK_US if self._watched else LOOK_OWN_US):
             self._looked_us = now_us
             if self._looks_open and now_us - self._answered_us > SILENCE_US_MAX:
                 self._lose(ChannelError(f"no answer for {SILENCE_US_MAX / 1e6:.0f} s"))
@@ -110,34 +116,59 @@ class RedisBus:
         self._silent = []
         logger.warning("%s is deaf: %s", self._node, error)
 
-    def wait(self, wake: int, timeout_us: int) -> None:
-        """Sleep until something comes, `wake` is readable, or the time is up."""
-        poll = select.poll()
-        poll.register(wake, select.POLLIN)
-        if self._channel.connected:
-            events = select.POLLIN | (select.POLLOUT if self._channel.wants_write else 0)
-            poll.register(self._channel.fileno(), events)
-        poll.poll(max(0, min(timeout_us, LOOK_US)) / 1_000)
+    def wait(self, wake: int, timeout_us: int) -> bool:
+        """Sleep until something comes, `wake` is readable, or the time is up; for LOOK_US at the most. True where that
+        is work for a turn, which an answer of Redis to what it was asked is not."""
+        descriptor = self._channel.fileno() if self._channel.connected else -1
+        events = select.POLLIN | (select.POLLOUT if descriptor >= 0 and self._channel.wants_write else 0)
+        if (wake, descriptor, events) != self._polled:
+            self._poll = select.poll()
+            self._poll.register(wake, select.POLLIN)
+            if descriptor >= 0:
+                self._poll.register(descriptor, events)
+            self._polled = (wake, descriptor, events)
+        ready = self._poll.poll(max(0, min(timeout_us, LOOK_US)) / 1_000)
+        if not ready:
+            return False
+        self._take_in()
+        woken = any(found == wake for found, _ in ready)
+        if woken:
+            os.read(wake, 4_096)
+        return woken or bool(self._inbox or self._silent) or not self._channel.connected
 
-    # --- ports.Bus --------------------------------------------------------------------------------
-
-    def drain(self) -> list[Inbound]:
+    def _take_in(self) -> None:
+        """Read whatever has come. A connection that is lost takes what was read of it along."""
         if not self._channel.connected:
-            return []
+            return
         try:
             if self._channel.wants_write:
                 self._channel.flush()
             received = self._channel.receive()
         except ChannelError as error:
             self._lose(error)
-            return []
+            return
         for tag, reply in received.replies:
             if tag == "look":
                 self._note_counts(reply)
-        return [Inbound(channel == self._peer_channel, data) for channel, data in received.messages]
+        for channel, data in received.messages:
+            self._inbox.append(Inbound(channel == self._peer_channel, data))
+
+    # --- ports.Bus --------------------------------------------------------------------------------
+
+    def drain(self) -> list[Inbound]:
+        self._take_in()  # Again: since `wait` read, the process may have slept (history 3).
+        inbox, self._inbox = self._inbox, []
+        return inbox
 
     def publish(self, packets: list[Outbound]) -> None:
-        self._send([(None, ("PUBLISH", packet.channel, packet.data)) for packet in packets])
+        if not self._channel.connected:
+            self.drops["not-connected"] += len(packets)
+            return
+        try:
+            self._channel.publish([(packet.channel, packet.data) for packet in packets])
+        except ChannelError as error:
+            self.drops["not-connected"] += len(packets)
+            self._lose(error)
 
     def _send(self, commands: list[tuple[str | None, tuple[str | bytes, ...]]]) -> None:
         if not self._channel.connected:

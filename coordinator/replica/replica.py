@@ -37,6 +37,8 @@ APPLY_BYTES_MAX: Final = 2 * 1024 * 1024
 COMMAND_BYTES_MAX: Final = commands.VALUE_BYTES_MAX + 8 * 1024
 READ_BYTES_MAX: Final = 4 * 1024 * 1024
 """Answered to reads in one turn; the rest, confirmed already, waits for the next: 20 bytes may ask for 1 MiB."""
+STAMPS_MAX: Final = 1_024
+"""Beginnings of entries that are remembered."""
 WATCHERS_MAX: Final = 200_000
 """Acquisitions whose grant is pushed. Past it grants are not pushed, and waiters find out by asking."""
 COMPARE_US: Final = 60_000_000
@@ -52,11 +54,23 @@ class Compaction(NamedTuple):
 
 
 class _Proposal(NamedTuple):
+    """`term`: that of its entry."""
+
     caller: Caller
     request_id: int
     op: commands.ClientOp
     session: int
     term: int
+    since_us: int
+
+
+class _Asked(NamedTuple):
+    """A command that becomes an entry in this turn."""
+
+    caller: Caller
+    request_id: int
+    op: commands.ClientOp
+    session: int
     since_us: int
 
 
@@ -128,7 +142,13 @@ class Replica:
         (history 3). Behind the engine's own confirmation, which comes within a turn, before its reads are answered."""
         self.history = History(now_us)
         self.meters = Meters()
-        self._commands: list[tuple[_Proposal, bytes]] = []
+        self._commands: list[_Asked] = []
+        self._entries: list[bytes] = []
+        """Of `_commands`, in the same order."""
+        self._signer: tuple[Caller, str | None] | None = None
+        """Whom the last caller speaks for, until something is applied."""
+        self._stamps: dict[tuple[str, str], bytes] = {}
+        """What an entry of a principal, and of who acts for it, begins with."""
         self._proposals: dict[int, _Proposal] = {}
         self._reads: list[_Read] = []
         self._reads_by_ticket: dict[int, list[_Read]] = {}
@@ -149,6 +169,11 @@ class Replica:
     def leader_node(self) -> str:
         """The node of the leader, "" where this replica knows of none."""
         return self.engine.configuration.node_of(self.engine.leader)
+
+    @property
+    def followed_node(self) -> str:
+        """The node of the leader that this replica follows; "" where it follows none."""
+        return self.leader_node if self.engine.role is Role.FOLLOWER else ""
 
     @property
     def pending(self) -> tuple[int, int, int]:
@@ -178,7 +203,10 @@ class Replica:
         """Take a client's request; it is answered in this turn or a later one, or lost with the leadership."""
         if self.engine.role is not Role.LEADER or not self._serves:
             return answers.add(caller, wire.NotLeader(request.id, self._elsewhere))
-        signer = self.principal_of(caller)
+        known = self._signer
+        if known is None or known[0] is not caller:
+            known = self._signer = (caller, self.principal_of(caller))
+        signer = known[1]
         if signer is None:
             # Not known here, or not yet: a leader that is still applying what it inherited must not judge.
             return answers.add(caller, wire.NotLeader(request.id, ""))
@@ -193,10 +221,17 @@ class Replica:
             message = f"a command has at most {COMMAND_BYTES_MAX} bytes, got {len(request.command)}"
             return self._refuse(caller, request.id, answers, commands.INVALID, message)
         command = wire.decode_command(request.command)
-        proposal = _Proposal(caller, request.id, command.op, command.session, self.engine.term, now_us)
-        entry = COMMAND_PREFIX + encode_entry(principal, actor, bytes(request.command))
-        self._commands.append((proposal, entry))
+        self._commands.append(_Asked(caller, request.id, command.op, command.session, now_us))
+        self._entries.append(self._stamp(principal, actor) + bytes(request.command))
         return None
+
+    def _stamp(self, principal: str, actor: str) -> bytes:
+        stamp = self._stamps.get((principal, actor))
+        if stamp is None:
+            if len(self._stamps) >= STAMPS_MAX:
+                self._stamps.clear()
+            stamp = self._stamps[principal, actor] = COMMAND_PREFIX + encode_entry(principal, actor, b"")
+        return stamp
 
     @property
     def _elsewhere(self) -> str:
@@ -314,13 +349,15 @@ class Replica:
 
     def _propose(self, answers: Answers) -> None:
         taken, self._commands = self._commands, []
-        first_index = self.engine.propose([entry for _, entry in taken])
+        entries, self._entries = self._entries, []
+        first_index = self.engine.propose(entries)
         if first_index is not None:
-            for index, (proposal, _) in enumerate(taken, first_index):
-                self._proposals[index] = proposal._replace(term=self.engine.term)
+            term = self.engine.term
+            for index, (caller, request_id, op, session, since_us) in enumerate(taken, first_index):
+                self._proposals[index] = _Proposal(caller, request_id, op, session, term, since_us)
             return
         self.meters.proposals_failed += len(taken)
-        for proposal, _ in taken:
+        for proposal in taken:
             if self.engine.role is Role.LEADER:
                 message = (
                     "the leader takes nothing new now: it hands over, or has its bound of uncommitted bytes; ask again"
@@ -341,15 +378,7 @@ class Replica:
             self.stopped = self._stopping
             self._stop_dumping()
             return
-        if ready.install is not None:
-            self._stop_dumping()
-            self._snapshot_index = ready.install.last_index
-            if not engine.is_witness:
-                with self.meters.snapshot_loads.time():
-                    snapshot.load(self.machine, ready.install.data)
-        elif self._taken is not None:
-            engine.compact(self._taken, self._taken.last_index - self.compaction.trailing_entries + 1)
-            self._snapshot_index, self._taken = self._taken.last_index, None
+        self._begin_behind(ready.install)
         self._apply(answers, now_us)
         self._take_snapshot(now_us)
         for read in engine.take_reads():
@@ -357,7 +386,8 @@ class Replica:
             if waiting is not None:
                 self._confirmed.append((read.read_index, deque(waiting)))
         if engine.role is not Role.LEADER or not self._serves:
-            self._abdicate(answers)
+            if self._is_waited_for:
+                self._abdicate(answers)
         elif self.leases is None and engine.applied_own_term:
             self.leases = Leases(now_us)
             self._compare_due_us = now_us + self._compare_us
@@ -369,6 +399,25 @@ class Replica:
         if not self._confirmed:
             self._answered_up_to_us = engine.confirmed_at_us
         self.history.observe(self, now_us)
+
+    def _begin_behind(self, installed: Snapshot | None) -> None:
+        """A snapshot is on disk, one that came or one that was taken here: begin behind it."""
+        if installed is not None:
+            self._stop_dumping()
+            self._snapshot_index = installed.last_index
+            if not self.engine.is_witness:
+                self._signer = None
+                with self.meters.snapshot_loads.time():
+                    snapshot.load(self.machine, installed.data)
+        elif self._taken is not None:
+            self.engine.compact(self._taken, self._taken.last_index - self.compaction.trailing_entries + 1)
+            self._snapshot_index, self._taken = self._taken.last_index, None
+
+    @property
+    def _is_waited_for(self) -> bool:
+        """Is there anything that only a leader has?"""
+        waits = self._proposals or self._reads_by_ticket or self._confirmed or self._watchers
+        return bool(waits) or self.leases is not None
 
     def _abdicate(self, answers: Answers) -> None:
         """Whoever waits for this leader asks the next one; a retry is harmless. (Raft, section 8)"""
@@ -434,21 +483,26 @@ class Replica:
     # --- apply ------------------------------------------------------------------------------------
 
     def _apply(self, answers: Answers, now_us: int) -> None:
+        if self.engine.applied_index >= self.engine.commit_index:
+            return
         committed = self.engine.take_committed(APPLY_BYTES_MAX)
         if self.engine.is_witness:
             return
+        self._signer = None
+        meters, machine = self.meters, self.machine
         for index, (term, entry) in enumerate(
             zip(committed.terms, committed.entries, strict=True), committed.first_index
         ):
             if entry[0] != COMMAND:
                 continue
-            result = self.machine.apply(index, memoryview(entry)[1:])
+            result = machine.apply(index, memoryview(entry)[1:])
             proposal = self._proposals.pop(index, None)
             if proposal is not None and proposal.term == term:
                 answers.add(proposal.caller, wire.Answer(proposal.request_id, result))
-                self.meters.committed(now_us, now_us - proposal.since_us)
-                self._follow_waiter(proposal, result)
-            if self.machine.events:
+                meters.committed(now_us, now_us - proposal.since_us)
+                if self._watching or type(result) is commands.Queued:
+                    self._follow_waiter(proposal, result)
+            if machine.events:
                 self._tell(answers, index)
 
     def _follow_waiter(self, proposal: _Proposal, result: commands.Result) -> None:

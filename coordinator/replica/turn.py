@@ -3,7 +3,8 @@
     drain the mailboxes → step and tick → publish what promises nothing of this turn's disk
     → journal once → apply → publish the rest
 
-Two publishes and one commit of the journal at the most, whatever came in: load makes turns larger, not more. Journal,
+Two publishes and one commit of the journal at the most, whatever came in: load makes turns larger, not more. Whoever
+had nothing to say before the journal, a follower above all, publishes its acknowledgements before it applies. Journal,
 bus, clock and randomness are handed in; the simulator runs this very code (DESIGN.md, "One turn is one piece of code").
 """
 
@@ -13,7 +14,7 @@ from collections import Counter, deque
 from typing import Final, NamedTuple
 
 from coordinator import wire
-from coordinator.consensus.engine import Outgoing, Ready, Role
+from coordinator.consensus.engine import Outgoing, Ready
 from coordinator.replica import operations
 from coordinator.replica.callers import Answers, Caller
 from coordinator.replica.feed import Feed
@@ -90,10 +91,14 @@ class Turn:
             replica.tick(now_us, connected=self._bus.connected)
         readies = [(replica, replica.prepare(self._answers, now_us)) for replica in replicas]
 
-        self._publish([(replica, ready.early) for replica, ready in readies], [])
+        has_spoken = self._publish([(replica, ready.early) for replica, ready in readies], [])
         if now_us >= self.round_trips.due_us:
             self.round_trips.sent([(replica.cluster, ready.early) for replica, ready in readies], now_us)
         took_us = self._write(readies)
+        late = [(replica, ready.late) for replica, ready in readies]
+        if not has_spoken:
+            self._publish(late, [])
+            late = []
         for replica, ready in readies:
             replica.finish(ready, self._answers, now_us)
             if took_us:
@@ -102,11 +107,9 @@ class Turn:
                 replica.history.stamp(self._clock.wall_ms())
         rest = self._answers.take() + self._refusals()
         rest += self._feed.packets(self.replicas.values(), self.drops, self._fsyncs_us, now_us)
-        late = [(replica, [*ready.late, *replica.take_peer_words(now_us)]) for replica, ready in readies]
-        self._publish(late, rest)
-        self._bus.watch(
-            frozenset(replica.leader_node for replica in replicas if replica.engine.role is Role.FOLLOWER) - {""}
-        )
+        words = [(replica, replica.take_peer_words(now_us)) for replica in replicas]
+        self._publish([*late, *words], rest)
+        self._bus.watch(frozenset([leader for replica in replicas if (leader := replica.followed_node)]))
         self.meters.turns.observe(self._clock.now_us() - now_us)
         return Outcome(self._next_us(now_us), self._crash)
 
@@ -143,18 +146,17 @@ class Turn:
 
     def _take_requests(self, data: bytes, now_us: int) -> None:
         taken = self._ingress.clients(data, self._key_of, self._why_unknown)
-        match taken:
-            case Asked(caller, requests):
-                for request in requests:
-                    try:
-                        self._ask(caller, request, now_us)
-                    except WireError as error:
-                        self.drops[f"client-{error.reason}"] += 1
-                        failure = Failure(INVALID, "the command does not parse; is the client of another version?")
-                        self._answers.add(caller, wire.Answer(request.id, failure))
-            case Refused():
-                if len(self._refused) < REFUSALS_MAX:
-                    self._refused.append(taken)
+        if type(taken) is Asked:
+            caller = taken.caller
+            for request in taken.requests:
+                try:
+                    self._ask(caller, request, now_us)
+                except WireError as error:
+                    self.drops[f"client-{error.reason}"] += 1
+                    failure = Failure(INVALID, "the command does not parse; is the client of another version?")
+                    self._answers.add(caller, wire.Answer(request.id, failure))
+        elif type(taken) is Refused and len(self._refused) < REFUSALS_MAX:
+            self._refused.append(taken)
 
     def _key_of(self, token_id: str) -> bytes | None:
         for replica in self.replicas.values():
@@ -174,6 +176,11 @@ class Turn:
 
     def _ask(self, caller: Caller, request: wire.Request, now_us: int) -> None:
         answers = self._answers
+        kind = type(request)
+        if kind is wire.CommandRequest or kind is wire.QueryRequest:
+            replica = self.replicas.get(request.cluster)  # type: ignore[union-attr]
+            if replica is not None and not replica.stopped:
+                return replica.ask(caller, request, answers, now_us)  # type: ignore[arg-type]
         match request:
             case wire.DirectoryRequest(request_id):
                 answers.add(caller, directory(request_id, self.identity.node, self.replicas.values()))
@@ -191,6 +198,7 @@ class Turn:
                     replica.ask(caller, request, answers, now_us)
                 else:
                     answers.add(caller, operations.answer(self.identity.node, replica, caller, request, now_us))
+        return None
 
     def _status(self, cluster_name: str) -> wire.ReplicaReport:
         for replica in self.replicas.values():
@@ -229,7 +237,8 @@ class Turn:
 
     # --- out --------------------------------------------------------------------------------------
 
-    def _publish(self, batches: list[tuple[Replica, list[Outgoing]]], rest: list[Outbound]) -> None:
+    def _publish(self, batches: list[tuple[Replica, list[Outgoing]]], rest: list[Outbound]) -> bool:
+        """True where there was anything to publish."""
         by_node: dict[tuple[str, str], list[PeerMessage]] = {}
         for replica, outgoing in batches:
             for receiver, message in outgoing:
@@ -241,13 +250,14 @@ class Turn:
         if not by_node:
             if rest:
                 self._bus.publish(rest)
-            return
+            return bool(rest)
         packets = [
             Outbound(address, self._channels.peer(node), self._seal(node, part))
             for (node, address), messages in by_node.items()
             for part in _parts(messages)
         ]
         self._bus.publish(packets + rest)
+        return True
 
     def _route(self, replica: Replica, receiver: int) -> tuple[str, str] | None:
         """Node and address of a replica: as the log says, else as it made itself known."""
@@ -267,16 +277,18 @@ class Turn:
         return [Outbound("", r.channel, wire.seal_refusal(self.identity.node, r.channel, r.refusal)) for r in refused]
 
     def _next_us(self, now_us: int) -> int:
-        deadlines = [self._feed.due_us(now_us)]
+        due_us = self._feed.due_us(now_us)
         for replica in self.replicas.values():
             if replica.stopped:
                 continue
-            engine = replica.engine
-            deadlines.append(now_us if replica.owes else engine.deadline_us)
+            if replica.owes:
+                return now_us
+            due_us = min(due_us, replica.engine.deadline_us)
             if replica.leases is not None and self._bus.connected:  # While deaf, lease time stands still.
                 left_us = replica.leases.deadline_in_us
-                deadlines += [] if left_us is None else [now_us + left_us]
-        return min(deadlines)
+                if left_us is not None:
+                    due_us = min(due_us, now_us + left_us)
+        return due_us
 
 
 def _parts(messages: list[PeerMessage]) -> list[list[PeerMessage]]:

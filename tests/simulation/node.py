@@ -113,13 +113,13 @@ class _SeenTurn(Turn):
         if self.drops.get("peer-identity") == dropped and not isinstance(message.message, wire.StateDigest):
             self.see_message(message.sender, message.message)
 
-    def _publish(self, batches: list[tuple[Replica, list[Outgoing]]], rest: list[Outbound]) -> None:
+    def _publish(self, batches: list[tuple[Replica, list[Outgoing]]], rest: list[Outbound]) -> bool:
         for _, outgoing in batches:
             if outgoing:
                 self.see_outgoing(outgoing)
         if rest:
             self.see_answers()
-        super()._publish(batches, rest)
+        return super()._publish(batches, rest)
 
 
 class Node:

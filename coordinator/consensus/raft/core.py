@@ -313,7 +313,7 @@ class Raft:
         hard_state = HardState(self.term, self.vote, self.log.commit)
         must_write = hard_state[:2] != self.on_disk[:2] or self.log.unwritten <= self.log.last_index
         first_index = self.log.unwritten
-        terms, entries = self.log.slice(first_index, self.log.last_index, bytes_max=1 << 62)
+        terms, entries = self.log.rest(first_index)
         early, late = self.early, self.late
         self.early, self.late = [], []
         if hard_state.term != self.on_disk.term:
@@ -337,7 +337,8 @@ class Raft:
         if ready.hard_state is not None:
             self.on_disk = ready.hard_state
         self.log.unwritten = ready.first_index + len(ready.entries)
-        if self.role is Role.LEADER:
+        # A leader that said and wrote nothing counts as it did before.
+        if self.role is Role.LEADER and (ready.hard_state is not None or ready.early or not self.progress):
             replication.advance_commit(self)
             self.rounds.confirm(replication.confirmed_round(self))
             if self.may_answer:
@@ -346,6 +347,8 @@ class Raft:
     def take_committed(self, bytes_max: int) -> Committed:
         """The next entries to apply, cut at `bytes_max`. The host has applied them when it asks again."""
         first_index = self.applied + 1
+        if first_index > self.log.commit:
+            return Committed(first_index, [], [])
         terms, entries = self.log.slice(first_index, self.log.commit, bytes_max)
         self.applied += len(entries)
         return Committed(first_index, terms, entries)

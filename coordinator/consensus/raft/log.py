@@ -104,6 +104,11 @@ class Log:
                     break
         return self.terms[start : start + len(entries)], entries
 
+    def rest(self, first_index: int) -> tuple[list[int], list[bytes]]:
+        """Everything from `first_index` on."""
+        start = first_index - self.offset - 1
+        return self.terms[start:], self.entries[start:]
+
     def conflict_hint(self, index: int, term: int) -> tuple[int, int]:
         """The largest index up to `index` whose term is at most `term`, with its term: logs may agree there."""
         index = min(index, self.last_index)

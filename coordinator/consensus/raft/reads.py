@@ -73,6 +73,10 @@ class Reads:
         del self._asked[response.ticket]
         return True
 
+    @property
+    def are_waiting(self) -> bool:
+        return bool(self._waiting)
+
     def needs_round(self, current_round: int) -> bool:
         """Does a read wait for a round that was not sent yet?"""
         return bool(self._waiting) and self._waiting[-1].round > current_round
@@ -134,14 +138,15 @@ def holds_lease(raft: Raft, now_us: int) -> bool:
 
 def confirm_by_lease(raft: Raft, now_us: int) -> None:
     """Answer the reads for which the lease will do, while it holds."""
-    if holds_lease(raft, now_us):
+    if raft.options.lease_reads and holds_lease(raft, now_us):
         _answer(raft, raft.reads.take_by_lease())
 
 
 def confirm(raft: Raft) -> None:
     """Answer the reads that a majority has confirmed: each at the commit index of now, no earlier one than that at
     which it came."""
-    _answer(raft, raft.reads.take(raft.rounds.confirmed))
+    if raft.reads.are_waiting:
+        _answer(raft, raft.reads.take(raft.rounds.confirmed))
 
 
 def _answer(raft: Raft, confirmed: list[_Waiting]) -> None:

@@ -28,7 +28,9 @@ def replicate(raft: Raft, now_us: int) -> None:
         or now_us - raft.rounds.all_sent_us >= raft.options.heartbeat_us
         or raft.reads.needs_round(raft.rounds.current)
     )
-    targets = [(voter, progress) for voter, progress in raft.progress.items() if to_all or _has_work(raft, progress)]
+    targets = [*raft.progress.items()]
+    if not to_all:
+        targets = [(voter, progress) for voter, progress in targets if _has_work(raft, progress)]
     if not targets and not to_all:
         return
     number = raft.rounds.begin(now_us, to_all=len(targets) == len(raft.progress))

@@ -85,6 +85,8 @@ def tick(raft: Raft, now_us: int) -> None:
     if now_us - raft.led_since_us < raft.options.priority_pause_us:
         return
     own = raft.configuration.member(raft.replica)
+    if own is None or own.priority >= raft.configuration.highest_priority:
+        return
     preferred = [
         member
         for member in _successors(raft)

@@ -8,7 +8,7 @@ from typing import Final
 from tests.simulation.mutants.edits import Edit, Mutant
 
 _TURN: Final = "coordinator.replica.turn:Turn.run"
-_LATE: Final = "[*ready.late, *replica.take_peer_words(now_us)]"
+_LATE: Final = "late = [(replica, ready.late) for replica, ready in readies]"
 
 MUTANTS: Final = (
     Mutant(
@@ -20,7 +20,7 @@ MUTANTS: Final = (
                 "self._publish([(replica, ready.early) for replica, ready in readies], [])",
                 "self._publish([(replica, ready.early + ready.late) for replica, ready in readies], [])",
             ),
-            Edit(_TURN, _LATE, "replica.take_peer_words(now_us)"),
+            Edit(_TURN, _LATE, "late = []"),
         ),
     ),
     Mutant(
@@ -44,10 +44,11 @@ MUTANTS: Final = (
         (
             Edit("coordinator.replica.turn:Turn._write", "self._journal.commit(writes)", "self._unwritten = writes"),
             Edit(_TURN, "took_us = self._write(readies)", "self._unwritten = []\n    took_us = self._write(readies)"),
+            Edit(_TURN, "if not has_spoken:", "if False:"),
             Edit(
                 _TURN,
-                "self._publish(late, rest)",
-                "self._publish([], rest)\n"
+                "self._publish([*late, *words], rest)",
+                "self._publish(words, rest)\n"
                 "    if self._unwritten:\n"
                 "        self._journal.commit(self._unwritten)\n"
                 "    self._publish(late, [])",

@@ -392,7 +392,8 @@ class Taking:
 
     def ask(self) -> wire.CommandRequest:
         """Up to the sent AcquireLock."""
-        self.step()
+        if self.call.done:
+            self.step()  # It had to wait for a session.
         return next(
             r
             for _, r in self.stage.requests()

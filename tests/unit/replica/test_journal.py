@@ -15,6 +15,7 @@ from coordinator.consensus.membership import Configuration, Member
 from coordinator.replica.births import AlreadyBorn, create
 from coordinator.replica.directory import DirectoryHeld, NodeDirectory
 from coordinator.replica.journal import (
+    COMMIT_LAG_MAX,
     FILE_NAME,
     IdentityRetired,
     JournalDamaged,
@@ -99,6 +100,23 @@ def test_term_vote_and_log_survive(tmp_path):
     journal.commit([write(2, b"\x01a", b"\x01b", term=3, vote=77, commit=2)])
     stored = reopened(journal, tmp_path)
     assert stored == StoredLog(HardState(3, 77, 2), [1, 3, 3], [b"\x02first", b"\x01a", b"\x01b"])
+
+
+def test_the_commit_index_on_disk_may_lag_and_term_and_vote_may_not(tmp_path):
+    journal = born(tmp_path)
+    journal.commit([write(2, b"\x01a", commit=1)])
+    journal.commit([write(3, b"\x01b", commit=2)])
+    journal.commit([write(4, b"\x01c", commit=3)])
+    assert reopened(journal, tmp_path).hard_state == HardState(2, 0, 1)
+    journal = SqliteJournal(tmp_path)
+    journal.load(REPLICA.replica)
+    journal.commit([write(5, *[b"\x01d"] * COMMIT_LAG_MAX, commit=4)])
+    journal.commit([write(5 + COMMIT_LAG_MAX, b"\x01e", commit=4 + COMMIT_LAG_MAX)])
+    assert reopened(journal, tmp_path).hard_state.commit == 4 + COMMIT_LAG_MAX
+    journal = SqliteJournal(tmp_path)
+    journal.load(REPLICA.replica)
+    journal.commit([write(6 + COMMIT_LAG_MAX, vote=7, commit=5 + COMMIT_LAG_MAX)])
+    assert reopened(journal, tmp_path).hard_state == HardState(2, 7, 5 + COMMIT_LAG_MAX)
 
 
 @given(

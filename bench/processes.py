@@ -1,0 +1,87 @@
+"""Where Conclave's CPU time goes: for each operation, in the clients, the leader, the followers and Redis.
+
+    python -m bench.processes [--cells lock:64,write:1,handover:16] [--seconds 3]
+
+The same servers, clients and moments as `bench.compare`; beside CPU time how many messages went through Redis.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+
+import psutil
+import redis
+
+from bench.compare import BEGINS_IN_S, clients_of
+from bench.figures import changes_of_owner
+from bench.peers.conclave import Server
+
+
+def used_us(groups: dict[str, list[psutil.Process]]) -> dict[str, tuple[float, float]]:
+    """In user mode and in the kernel, so far, of each kind of process."""
+    found = {}
+    for kind, processes in groups.items():
+        times = [process.cpu_times() for process in processes]
+        found[kind] = sum(t.user for t in times) * 1e6, sum(t.system for t in times) * 1e6
+    return found
+
+
+def publishes(connection: redis.Redis) -> int:
+    return int(connection.info("commandstats").get("cmdstat_publish", {}).get("calls", 0))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cells", default="lock:1,lock:64,write:1,write:64,read:1,read:64,handover:16")
+    parser.add_argument("--seconds", type=float, default=3.0)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as directory:
+        server = Server(Path(directory))
+        try:
+            server.start()
+            for cell in arguments.cells.split(","):
+                work, callers = cell.split(":")
+                print(measure(server, work, int(callers), arguments.seconds), flush=True)
+        finally:
+            server.stop()
+
+
+def measure(server: Server, work: str, callers: int, seconds: float) -> str:
+    leader = server.leader()
+    groups: dict[str, list[psutil.Process]] = {"client": [], "leader": [], "follower": [], "redis": []}
+    for name, process in server.running.items():
+        kind = "redis" if name == "redis" else "leader" if name == leader else "follower"
+        groups[kind].append(psutil.Process(process.pid))
+    with (
+        clients_of(server) as clients,
+        redis.Redis.from_url(server.data.node_redis_url(server.config)) as connection,
+    ):
+        groups["client"] = [psutil.Process(client.process.pid) for client in clients.all]
+        clients.begin(work, callers)
+        from_s = time.monotonic() + BEGINS_IN_S
+        for client in clients.all:
+            client.say({"do": "measure", "from_s": from_s, "until_s": from_s + seconds})
+        time.sleep(max(0.0, from_s - time.monotonic()))
+        before, sent = used_us(groups), publishes(connection)
+        time.sleep(max(0.0, from_s + seconds - time.monotonic()))
+        after, sent = used_us(groups), publishes(connection) - sent
+        answers = [client.answer() for client in clients.all]
+    if work == "handover":
+        done = changes_of_owner((at, owner) for answer in answers for at, owner in answer["grants"])
+    else:
+        done = sum(answer["count"] for answer in answers)
+    done = max(done, 1)
+    parts, total_us = [], 0.0
+    for kind, (user_us, kernel_us) in after.items():
+        user, kernel = (user_us - before[kind][0]) / done, (kernel_us - before[kind][1]) / done
+        total_us += user + kernel
+        parts.append(f"{kind} {user + kernel:5.0f} ({kernel:.0f} in the kernel)")
+    rate = f"{work:8} {callers:3}: {done / seconds:7,.0f}/s"
+    return f"{rate}, {total_us:5.0f} us of CPU each: {', '.join(parts)}; {sent / done:.2f} publishes"
+
+
+if __name__ == "__main__":
+    main()

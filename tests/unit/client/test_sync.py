@@ -1,0 +1,273 @@
+"""The client for threads over a channel that answers by itself: what is batched, who is woken, what an interrupted
+caller leaves behind."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from coordinator import wire
+from coordinator.channel import Message, Received
+from coordinator.client import links
+from coordinator.client.errors import LockNotAcquired, Unavailable
+from coordinator.client.sync import Client, _Job
+from coordinator.statemachine import commands
+from coordinator.statemachine.commands import (
+    AcquireLock,
+    CancelAcquire,
+    CloseSession,
+    Done,
+    Granted,
+    OpenSession,
+    PutKey,
+    Queued,
+    ReleaseLock,
+    SessionOpened,
+)
+from coordinator.wire import Token
+
+TOKEN = Token.new("0123abcd")
+CLUSTER = 42
+KEY = commands.KeyValue(b"value", 1, 1)
+
+
+class FakeChannel:
+    """Redis, and a leader behind it that answers at once; what it leaves open, the test answers."""
+
+    made: FakeChannel
+
+    def __init__(self, url: str) -> None:
+        FakeChannel.made = self
+        self.connected = False
+        self.wants_write = False
+        self.packets: list[list[wire.Request]] = []
+        self.ops: list[commands.Op] = []
+        self.open: list[wire.Request] = []
+        self.holds_back: Callable[[commands.Op], bool] = lambda op: False
+        self.breaks = False
+        self._ours, self._theirs = socket.socketpair()
+        self._inbox: list[bytes] = []
+        self._reply = ""
+        self._index = 100
+
+    def connect(self, channels: list[str]) -> None:
+        self.connected, self._reply = True, channels[0]
+
+    def close(self) -> None:
+        self.connected = False
+
+    def fileno(self) -> int:
+        return self._ours.fileno()
+
+    def send(self, sent: list[tuple[Any, tuple[Any, ...]]]) -> None:
+        if self.breaks:
+            self.breaks = False
+            raise RuntimeError("planted")
+        for _, command in sent:
+            if command[0] == "PUBLISH":
+                requests = wire.decode_requests(wire.open_envelope(command[2], wire.REQUEST).body).requests
+                self.packets.append(requests)
+                replies = [reply for request in requests if (reply := self._answer(request)) is not None]
+                if replies:
+                    self.reply(*replies)
+
+    def reply(self, *replies: wire.Reply) -> None:
+        self._inbox.append(wire.seal(TOKEN.key, wire.REPLY, "node1", self._reply, list(replies)))
+        self._theirs.send(b"x")
+
+    def receive(self) -> Received:
+        self._ours.recv(4_096)
+        inbox, self._inbox = self._inbox, []
+        return Received([Message(b"", data) for data in inbox], [])
+
+    def _answer(self, request: wire.Request) -> wire.Reply | None:
+        if isinstance(request, wire.DirectoryRequest):
+            entry = wire.ClusterEntry("default", CLUSTER, "node1", 5, ("node1",))
+            return wire.Directory(request.id, "node1", (("node1", ""),), (entry,))
+        if isinstance(request, wire.QueryRequest):
+            free = commands.LockView("deploy", None, 0, (), 0, 0, 0)
+            return wire.Answer(request.id, free if isinstance(request.query, commands.GetLock) else KEY)
+        if isinstance(request, wire.KeepAliveRequest):
+            return wire.KeptAlive(request.id, request.session, 15_000)
+        assert isinstance(request, wire.CommandRequest)
+        op = wire.decode_command(request.command).op
+        self.ops.append(op)
+        if self.holds_back(op):
+            self.open.append(request)
+            return None
+        self._index += 1
+        if isinstance(op, OpenSession):
+            return wire.Answer(request.id, SessionOpened(77, op.ttl_ms))
+        return wire.Answer(request.id, Granted(self._index) if isinstance(op, AcquireLock) else Done(self._index, True))
+
+
+@pytest.fixture
+def client(monkeypatch: pytest.MonkeyPatch) -> Iterator[Client]:
+    monkeypatch.setattr(links, "Channel", FakeChannel)
+    with Client("redis://nowhere", str(TOKEN), timeout=5) as client:
+        client.put("first", b"")
+        yield client
+
+
+def until(holds: Callable[[], object]) -> None:
+    until_s = time.monotonic() + 5
+    while not holds():
+        assert time.monotonic() < until_s
+        time.sleep(0.002)
+
+
+@contextlib.contextmanager
+def interrupted_after(seconds: float) -> Iterator[None]:
+    """What Ctrl-C does to the main thread, and a soft time limit of Celery."""
+
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def test_threads_get_each_its_own_answer(client):
+    results: dict[int, list[int]] = {}
+
+    def work(number: int) -> None:
+        results[number] = [client.put(f"key-{number}", b"x") for _ in range(20)]
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    indices = [index for of_one in results.values() for index in of_one]
+    assert len(set(indices)) == len(indices) == 320
+    assert all(of_one == sorted(of_one) for of_one in results.values())
+    puts = [op for op in FakeChannel.made.ops if isinstance(op, PutKey)]
+    assert len(puts) == 321, "each is sent once"
+
+
+def test_what_waits_while_an_answer_is_out_leaves_in_one_packet(client):
+    channel = FakeChannel.made
+    loop = client._loop
+    assert loop is not None
+    asked = threading.Barrier(9)
+
+    def work(number: int) -> None:
+        asked.wait(5)
+        client.put(f"key-{number}", b"x")
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    turn = loop._turn
+    gate = threading.Event()
+    loop._turn = lambda: (gate.wait(5), turn())[-1]
+    client_turns = threading.Thread(target=client.get, args=("a",))  # Brings the loop to the gate.
+    client_turns.start()
+    before = len(channel.packets)
+    asked.wait(5)
+    until(lambda: len(loop._posted) >= 8)
+    gate.set()
+    for thread in [*threads, client_turns]:
+        thread.join(5)
+    sizes = [len(packet) for packet in channel.packets[before:]]
+    assert max(sizes) >= 8, sizes
+
+
+def test_an_interrupted_waiter_leaves_the_queue(client):
+    channel = FakeChannel.made
+    channel.holds_back = lambda op: isinstance(op, AcquireLock)
+
+    def queue() -> None:
+        until(lambda: channel.open)
+        channel.reply(wire.Answer(channel.open[0].id, Queued(1)))
+
+    thread = threading.Thread(target=queue)
+    thread.start()
+    with pytest.raises(KeyboardInterrupt), interrupted_after(0.3):
+        client.acquire("deploy")
+    thread.join(5)
+    until(lambda: any(isinstance(op, CancelAcquire) for op in channel.ops))
+    assert client.put("a", b"") > 0, "the client goes on"
+
+
+def test_a_grant_that_its_caller_never_took_goes_back(client):
+    """The caller was interrupted after the grant had come, and before it had it in its hand (history 9)."""
+    taken = []
+    wait = _Job.wait
+
+    def interrupted(job: _Job) -> Any:
+        taken.append(wait(job))
+        job.loop.post(job, KeyboardInterrupt())
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_Job, "wait", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            client.acquire("deploy")
+    (grant,) = taken
+    until(lambda: ReleaseLock("deploy", grant.acquisition) in FakeChannel.made.ops)
+
+
+def test_who_waits_when_the_client_is_closed_is_told_so(client):
+    channel = FakeChannel.made
+    channel.holds_back = lambda op: isinstance(op, PutKey)
+    errors = []
+
+    def work() -> None:
+        with pytest.raises(Unavailable) as caught:
+            client.put("a", b"")
+        errors.append(str(caught.value))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    until(lambda: channel.open)
+    client.close()
+    thread.join(5)
+    assert errors == ["the client was closed"]
+    assert any(isinstance(op, CloseSession) for op in channel.ops)
+    with pytest.raises(Unavailable, match="closed"):
+        client.get("a")
+
+
+def test_a_job_that_comes_after_the_end_is_refused(client):
+    loop = client._loop
+    assert loop is not None
+    client.close()
+    with pytest.raises(Unavailable, match="closed"):
+        client._drive(loop, iter(()))
+
+
+def test_a_defect_fails_what_is_asked_and_the_client_goes_on(client, caplog):
+    FakeChannel.made.breaks = True
+    with pytest.raises(Unavailable, match="a defect in the client"):
+        client.put("a", b"")
+    assert client.put("a", b"") > 0
+    assert "planted" in caplog.text
+
+
+def test_a_lock_that_is_not_granted_in_time_is_not_acquired(client):
+    channel = FakeChannel.made
+    channel.holds_back = lambda op: isinstance(op, AcquireLock)
+
+    def queue() -> None:
+        until(lambda: channel.open)
+        channel.reply(wire.Answer(channel.open[0].id, Queued(1)))
+
+    thread = threading.Thread(target=queue)
+    thread.start()
+    with pytest.raises(LockNotAcquired):
+        client.acquire("deploy", wait=0.2)
+    thread.join(5)
+    assert any(isinstance(op, CancelAcquire) for op in channel.ops)
