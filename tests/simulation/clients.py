@@ -76,6 +76,12 @@ class Client:
         self._due_us: int | None = None
         self._valid_until: dict[int, int] = {}
 
+    @property
+    def has_session(self) -> bool:
+        """Can it prove that a session of its own is alive?"""
+        now_us = self.clock.now_us()
+        return any(session.valid(now_us) for session in self.core.sessions.values())
+
     # --- the process ------------------------------------------------------------------------------
 
     def start(self) -> None:
@@ -90,6 +96,7 @@ class Client:
         self.core = Core(world.token, world.settings.cluster_name, self.random)
         # A channel's name is drawn from the system's randomness, which a simulation must not depend on.
         self.core.reply_channel = f"{self.core.channels.reply_prefix}{self.random.getrandbits(128):032x}"
+        world.network.name_place(self.core.reply_channel, self.name)
         self.links = Links(self.core, "redis://simulated", self.random)
         self.channel = SimulatedChannel(self.name, world.network, world.scheduler, self._something_came)
         self.links.links[HOME].channel = self.channel  # type: ignore[assignment]

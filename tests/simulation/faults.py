@@ -18,7 +18,8 @@ class Fault(NamedTuple):
 
     `moment` "": it happens at `at_us`; else it is armed then, and happens right behind the first such moment: "elected"
     (a node became leader), "sent" (a leader sent a round), "kept-alive" (a client was answered a keep-alive), "locked"
-    (a client took a lock), "written" (a client's write was acknowledged), "campaigning" (a node asks for votes, or
+    (a client took a lock), "written" (a client's write was acknowledged), "client-gone" (a client died, stands still,
+    or can not be heard), "expiring" (a leader wrote the end of sessions), "campaigning" (a node asks for votes, or
     whether it would have them), "changing" (a leader wrote a configuration), "joint" (a joint one).
     """
 
@@ -84,13 +85,15 @@ KINDS: Final = (
     Kind("crash-while-sending", 0.8, ANYONE, (20, 1_200)),
     Kind("silent-death", 0.5, ANYONE, (100, 2_500)),
     Kind("power-loss", 0.6, ("all",), (20, 1_500), ("", "written", "changing", "changing")),
-    Kind("pause", 1.0, MOSTLY_LEADER, (20, 2_500), ("", "", "elected", "kept-alive")),
+    Kind("pause", 1.0, MOSTLY_LEADER, (20, 2_500), ("", "", "elected", "kept-alive", "client-gone")),
     Kind("stumble", 0.8, MOSTLY_LEADER, (5, 1_500), ("", "", "elected", "changing")),
     Kind("suspend", 0.5, MOSTLY_LEADER, (50, 3_000)),
+    Kind("dozing-followers", 2.0, ("all",), (30, 500), ("", "elected", "elected", "elected")),
     Kind("sleeping-leader", 0.8, ("leader",), (700, 3_000), ("", "sent", "sent", "kept-alive", "locked")),
     Kind("deposed-leader-returns", 2.0, ("leader",), (900, 2_500), ("", "written", "written", "locked")),
     Kind("coup", 1.2, ("leader",), (200, 2_000), ("", "kept-alive", "locked", "written")),
-    Kind("stall", 0.6, ("leader",), (200, 620)),
+    Kind("stall", 0.8, ("leader",), (200, 620), ("", "client-gone", "client-gone")),
+    Kind("needed-witness", 2.0, ("leader",), (300, 2_500), ("", "", "elected"), draws=0.5),
     # --- disks
     Kind("failed-fsync", 0.6, ANYONE, (50, 1_500)),
     Kind("full-disk", 0.3, ANYONE, (100, 2_000)),
@@ -98,7 +101,7 @@ KINDS: Final = (
     Kind("lost-disk", 0.25, ANYONE, (50, 1_000), draws=0.25),
     Kind("bit-flip", 0.15, ANYONE, (50, 1_000), draws=0.2),
     # --- memory
-    Kind("memory-flip", 0.3, ("follower", "any"), (1, 2), draws=0.2),
+    Kind("memory-flip", 0.5, ANYONE, (1, 2), draws=0.25),
     # --- clocks
     Kind("wall-clock-jump", 0.3, MOSTLY_LEADER, (50, 5_000)),
     # --- operators
@@ -107,10 +110,13 @@ KINDS: Final = (
     Kind("step-down", 0.3, ("leader",), (1, 2)),
     Kind("new-replica", 1.0, ("any",), (1, 2)),
     Kind("membership-change", 2.5, ("leader",), (1, 2), ("", "", "elected", "locked"), draws=0.5),
+    Kind("hasty-promotion", 1.5, ("leader",), (200, 580)),
     # --- clients
-    Kind("client-crash", 0.5, ("any",), (20, 1_000), ("", "locked")),
-    Kind("client-pause", 0.8, ("any",), (50, 3_000), ("", "locked", "kept-alive")),
-    Kind("client-cut", 0.8, ("any",), (100, 4_500), ("", "locked", "kept-alive", "kept-alive")),
+    Kind("client-crash", 1.0, ("any",), (20, 1_000), ("", "locked")),
+    Kind("client-pause", 1.2, ("any",), (50, 3_000), ("", "locked", "kept-alive")),
+    Kind("client-cut", 1.2, ("any",), (100, 6_000), ("", "locked", "kept-alive", "kept-alive")),
+    Kind("client-unheard", 2.0, ("any",), (1_200, 5_000), ("", "locked", "kept-alive")),
+    Kind("late-keep-alive", 2.0, ("any",), (1_200, 5_000), ("", "locked", "kept-alive")),
     Kind("client-clock-jump", 0.3, ("any",), (50, 2_000)),
     Kind("client-lost-connection", 0.5, ("any",), (5, 500)),
 )

@@ -45,6 +45,8 @@ class Injector:
         """Leaders that are cut off until another one is elected."""
         self._returns: dict[str, int] = {}
         """Who was cut off so to what mends it."""
+        self._away: dict[int, Fault] = {}
+        """What brings back a client that is cut off until its session is ended."""
         self.stopped = False
 
     def begin(self) -> None:
@@ -63,6 +65,11 @@ class Injector:
         """Something happened that faults may wait for."""
         if name == "elected" and self._deposing:
             self._deposed(whose)
+        if name == "expiring" and self._away:
+            assert isinstance(whose, Node)
+            away, self._away = self._away, {}
+            for number, fault in away.items():
+                self.world.scheduler.after(0, self._come_back_late, fault, whose, number)
         if self._armed and self._armed.get(name):
             armed = self._armed.pop(name)
             for fault in armed:
@@ -85,12 +92,13 @@ class Injector:
 
     # --- undoing ----------------------------------------------------------------------------------
 
-    def _later(self, fault: Fault, undo: Callable[[], None]) -> None:
-        """Undo it when its time is over, or when all is healed, whichever comes first."""
+    def _later(self, fault: Fault, undo: Callable[[], None]) -> int:
+        """Undo it when its time is over, or when all is healed, whichever comes first. The number says which it is."""
         self._undo_number += 1
         number = self._undo_number
         self._undo[number] = undo
         self.world.scheduler.after(fault.duration_us, self._undo_now, number)
+        return number
 
     def _undo_now(self, number: int) -> None:
         undo = self._undo.pop(number, None)
@@ -143,6 +151,10 @@ class Injector:
         if fault.level < 0.6 and holding:
             up = holding
         return up[fault.salt % len(up)] if up else None
+
+    def _client_with_session(self, fault: Fault) -> Client | None:
+        alive = [client for client in self.world.clients if client.is_up and client.has_session]
+        return alive[fault.salt % len(alive)] if alive else None
 
     # --- messages ---------------------------------------------------------------------------------
 
@@ -351,13 +363,24 @@ class Injector:
         return True
 
     def _stall(self, fault: Fault) -> bool:
-        """Almost too long a pause, and Redis has given up the connection meanwhile: what was unread is lost."""
+        """Almost too long a pause. Redis may have given up the connection meanwhile: what was unread is lost."""
         node = self._node(fault)
         if node is None or not self._stop(fault, clock_stops=False):
             return False
-        bus = node.bus
-        self.world.scheduler.after(fault.duration_us, bus.notice_loss)
+        if fault.salt & 1:
+            self.world.scheduler.after(fault.duration_us, node.bus.notice_loss)
         return True
+
+    def _dozing_followers(self, fault: Fault) -> bool:
+        """A minority of followers stands still: they find all that came meanwhile at once, entries and snapshots."""
+        random = Random(fault.salt)
+        awake = [node for node in self.world.nodes if node.is_up and not node.leads and not node.paused]
+        most = (len(self.world.nodes) - 1) // 2
+        dozing = random.sample(awake, min(len(awake), random.randint(1, most))) if most else []
+        for node in dozing:
+            node.pause(clock_stops=False)
+            self._later(fault, node.resume)
+        return bool(dozing)
 
     def _sleeping_leader(self, fault: Fault) -> bool:
         """A leader's machine is suspended, and cut off from its peers when it wakes: it hears nobody for a while, and
@@ -417,7 +440,11 @@ class Injector:
             old = next(node for node in self.world.nodes if node.name == name)
             if old.is_up and not old.paused:
                 old.pause(clock_stops=False)
-                self._later(fault._replace(duration_us=fault.duration_us // 8), old.resume)
+                shortly = fault._replace(duration_us=fault.duration_us // 8)
+                self._later(shortly, old.resume)
+                if fault.level < 0.5:
+                    # It takes all others longer to commit what it finds when it wakes.
+                    self._weather(shortly._replace(who="all"), "slow-link", 1.0, 20_000 + int(60_000 * fault.level))
         self._undo_now(self._returns.pop(name, 0))
 
     def _coup(self, fault: Fault) -> bool:
@@ -450,6 +477,47 @@ class Injector:
     def _usurp(self, node: Node) -> None:
         if not self.stopped and node.is_up:
             operators.campaign(node)
+
+    def _needed_witness(self, fault: Fault) -> bool:
+        """The last entries are on a leader and the witnesses alone when the leader dies, it may be for good: a witness
+        must bring all others up to date. A learner lacks more than that, since it is cut off for longer."""
+        leader = self._node(fault)
+        if leader is None or not leader.leads:
+            return False
+        configuration = leader.engine.configuration
+        here = {node.disk.replica: node for node in self.world.nodes}
+        witnesses = {m.replica for m in configuration.voters if m.witness}
+        if not is_quorum(configuration, witnesses | {leader.disk.replica}):
+            return False
+        full = [here[r] for r in configuration.full_voter_ids if r in here and here[r] is not leader]
+        learners = [here[m.replica] for m in configuration.learners if m.replica in here and not m.witness]
+        if not learners and fault.salt % 8 and full:
+            chosen = full[fault.salt // 8 % len(full)]
+            if operators.demote(self.world, leader, chosen.disk.replica):
+                full.remove(chosen)
+                learners = [chosen]
+        others = [node.name for node in self.world.nodes]
+        apart = [way for one in learners for name in others for way in ((one.name, name), (name, one.name))]
+        self._cut(fault, apart)
+        alone_us = int(fault.duration_us * (0.4 + 0.5 * fault.level))
+        self.world.scheduler.after(alone_us, self._leave_to_witnesses, fault, leader, full, alone_us)
+        return True
+
+    def _leave_to_witnesses(self, fault: Fault, leader: Node, full: list[Node], after_us: int) -> None:
+        if self.stopped or not leader.leads:
+            return
+        left = fault._replace(duration_us=fault.duration_us - after_us)
+        self._cut(left, [way for one in full for way in ((leader.name, one.name), (one.name, leader.name))])
+        self.world.scheduler.after(left.duration_us, self._die_needed, fault, leader)
+
+    def _die_needed(self, fault: Fault, leader: Node) -> None:
+        if self.stopped or not leader.leads:
+            return
+        is_lost = fault.salt % 4 == 0 and self._may_lose(leader)
+        leader.die("and the last entries are with witnesses alone")
+        if is_lost:
+            leader.disk.wipe()
+        self._later(fault, leader.start)
 
     def _cut_off(self, fault: Fault, name: str, others: list[str]) -> None:
         """Cut a leader off from its peers; some clients see nobody else, for longer than that."""
@@ -491,11 +559,13 @@ class Injector:
         gone = {node.disk.replica for node in world.nodes if node is lost or node.is_lost}
         kept = {node.disk.replica for node in world.nodes} - gone
         differ = flips or any(node.flipped for node in world.nodes)
+        configurations = world.configurations_in_use()
+        for node in world.nodes:
+            if node.engine is not None:
+                configurations += [configuration for _, configuration in node.engine.configurations]
         return all(
             is_quorum(configuration, kept) and (not differ or is_full_quorum(configuration, kept))
-            for node in world.nodes
-            if node.engine is not None
-            for _, configuration in node.engine.configurations
+            for configuration in configurations
             if configuration.voters
         )
 
@@ -557,6 +627,40 @@ class Injector:
         node = self._node(fault)
         return node is not None and operators.change_membership(self.world, node, Random(fault.salt))
 
+    def _hasty_promotion(self, fault: Fault) -> bool:
+        """An operator wants a learner to vote that answered of late and lags, since it stands still; and asks for some
+        voter to become a learner where there is none."""
+        leader = self._node(fault)
+        if leader is None or not leader.leads:
+            return False
+        configuration = leader.engine.configuration
+        here = {node.disk.replica: node for node in self.world.nodes if node.is_up}
+        learners = [here[m.replica] for m in configuration.learners if m.replica in here and not m.witness]
+        if learners:
+            self._promote_late(fault, leader, learners[fault.salt % len(learners)])
+            return True
+        voters = [here[r] for r in configuration.full_voter_ids if r in here and here[r] is not leader]
+        if not voters:
+            return False
+        chosen = voters[fault.salt % len(voters)]
+        if not operators.demote(self.world, leader, chosen.disk.replica):
+            return False
+        self.world.scheduler.after(fault.duration_us, self._promote_late, fault, leader, chosen)
+        return True
+
+    def _promote_late(self, fault: Fault, leader: Node, learner: Node) -> None:
+        if self.stopped or not learner.is_up or learner.paused:
+            return
+        learner.pause(clock_stops=False)
+        self._later(fault, learner.resume)
+        for share in (0.3, 0.6, 0.9):
+            asked_us = int(share * fault.duration_us)
+            self.world.scheduler.after(asked_us, self._promote, leader, learner.disk.replica)
+
+    def _promote(self, leader: Node, replica: int) -> None:
+        if not self.stopped and leader.leads:
+            operators.promote(self.world, leader, replica)
+
     # --- clients ----------------------------------------------------------------------------------
 
     def _client_crash(self, fault: Fault) -> bool:
@@ -566,6 +670,7 @@ class Injector:
         client.die()
         self.world.note(client.name, "dies")
         self._later(fault, client.start)
+        self.moment("client-gone", client)
         return True
 
     def _client_pause(self, fault: Fault) -> bool:
@@ -574,6 +679,7 @@ class Injector:
             return False
         client.pause()
         self._later(fault, client.resume)
+        self.moment("client-gone", client)
         return True
 
     def _client_cut(self, fault: Fault) -> bool:
@@ -584,7 +690,55 @@ class Injector:
         names = [node.name for node in self.world.nodes]
         if fault.salt & 1:
             names.pop(fault.salt // 2 % len(names))
-        return self._cut(fault, [way for name in names for way in ((client.name, name), (name, client.name))])
+        self._cut(fault, [way for name in names for way in ((client.name, name), (name, client.name))])
+        self.moment("client-gone", client)
+        return True
+
+    def _client_unheard(self, fault: Fault) -> bool:
+        """What a client is told comes late, and soon nothing of what it sends comes at all: an answer to what it asked
+        first comes behind the sending of what is lost."""
+        client = self._client_with_session(fault)
+        if client is None:
+            return False
+        late_us = (300_000, 500_000, 800_000, 1_200_000)[fault.salt % 4]
+        weather = Weather("late-answer", 1.0, late_us, frozenset((client.name,)))
+        network = self.world.network
+        network.weather.append(weather)
+
+        def clear() -> None:
+            if weather in network.weather:
+                network.weather.remove(weather)
+
+        self._later(fault, clear)
+        self.world.scheduler.after(200_000 + int(400_000 * fault.level), self._mute, fault, client)
+        return True
+
+    def _mute(self, fault: Fault, client: Client) -> None:
+        if self.stopped or not client.is_up:
+            return
+        self._cut(fault, [(client.name, node.name) for node in self.world.nodes])
+        self.moment("client-gone", client)
+
+    def _late_keep_alive(self, fault: Fault) -> bool:
+        """A client is cut off until a leader has begun to end its session, or another's, and is back at that very
+        moment."""
+        client = self._client_with_session(fault)
+        if client is None:
+            return False
+        ways = [way for node in self.world.nodes for way in ((client.name, node.name), (node.name, client.name))]
+        self.world.network.cut(ways)
+        self._away[self._later(fault, lambda: self.world.network.mend(ways))] = fault
+        self.moment("client-gone", client)
+        return True
+
+    def _come_back_late(self, fault: Fault, leader: Node, number: int) -> None:
+        """What the leader sends to the others is lost: for a while the end of the session is not committed."""
+        if self.stopped or number not in self._undo:
+            return
+        self._undo_now(number)
+        others = [node.name for node in self.world.nodes if node is not leader]
+        lost_us = (60_000, 150_000, 250_000, 400_000)[fault.salt % 4]
+        self._cut(fault._replace(duration_us=lost_us), [(leader.name, other) for other in others])
 
     def _client_clock_jump(self, fault: Fault) -> bool:
         client = self._client(fault)

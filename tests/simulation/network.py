@@ -35,7 +35,8 @@ class Subscriber(Protocol):
 
 
 class Weather(NamedTuple):
-    """Something that befalls messages for a while. `places`: only messages from or to one of them; empty: all.
+    """Something that befalls messages for a while. `places`: only messages from or to one of them (a "late-answer": to
+    one of them alone); empty: all.
 
     `share` of the messages are lost, doubled or late (each late one by `delay_us` at the most).
     """
@@ -106,7 +107,9 @@ class Network:
         if self.weather:
             receiver = self._place_of.get(channel, "")
             for kind, share, extra_us, places in self.weather:
-                if (places and sender not in places and receiver not in places) or random() >= share:
+                if places and receiver not in places and (kind == "late-answer" or sender not in places):
+                    continue
+                if random() >= share:
                     continue
                 self._faults[kind] += 1
                 if kind == "loss":

@@ -146,6 +146,7 @@ class Node:
         """When, in waking time, its leadership began to count leases."""
         self._leases: object = None
         self._keep_alive_counts: dict[tuple[str, int, int], int] = {}
+        self._sessions_expired = 0
         self._asleep_us = 0
         self._asleep_since_us: int | None = None
         self.cannot_start = ""
@@ -186,6 +187,7 @@ class Node:
         self.highest_heard = 0
         self.kept_alive = {}
         self._leases = None
+        self._sessions_expired = 0
         self._asleep_us = 0
         self._asleep_since_us = None
         now_us = self.clock.now_us()
@@ -357,6 +359,11 @@ class Node:
     def _journaled(self, write: Write) -> None:
         self.world.watch.journaled(self, write)
         if self.leads:
+            assert self.replica is not None
+            expired = self.replica.meters.sessions_expired
+            if expired != self._sessions_expired:
+                self._sessions_expired = expired
+                self.world.injector.moment("expiring", self)
             for entry in write.entries:
                 if entry[0] == CONFIGURATION:
                     self.world.injector.moment("changing", self)

@@ -98,11 +98,8 @@ def change_membership(world: World, node: Node, random: Random, tries: int = TRI
                 del learners[replica]
             elif replica not in voters:
                 learners[replica] = everyone[replica]
-    healthy = {other.disk.replica for other in world.nodes if not other.is_lost}
-    wanted = Configuration(_sorted(voters))
-    differ = any(other.flipped for other in world.nodes)
-    if not is_quorum(wanted, healthy) or (differ and not is_full_quorum(wanted, healthy)):
-        return False  # An operator who knows that a disk is lost does not build on it.
+    if not _is_sound(world, Configuration(_sorted(voters))):
+        return False
     try:
         engine.change(Change(_sorted(voters), _sorted(learners)), node.clock.now_us())
     except ChangeRefused:
@@ -112,6 +109,40 @@ def change_membership(world: World, node: Node, random: Random, tries: int = TRI
             world.scheduler.after(pause_us, _try_again, world, node, random, tries - 1)
         return False
     node.nudge()
+    return True
+
+
+def _is_sound(world: World, wanted: Configuration) -> bool:
+    """An operator who knows that a disk is lost does not build on it."""
+    healthy = {node.disk.replica for node in world.nodes if not node.is_lost}
+    differ = any(node.flipped for node in world.nodes)
+    return is_quorum(wanted, healthy) and (not differ or is_full_quorum(wanted, healthy))
+
+
+def demote(world: World, leader: Node, replica: int) -> bool:
+    """Ask for a voter to become a learner."""
+    now = leader.engine.configuration
+    gone = [member for member in now.voters if member.replica == replica]
+    rest = tuple(member for member in now.voters if member.replica != replica)
+    return bool(gone and rest) and _ask(world, leader, Change(rest, (*now.learners, *gone)))
+
+
+def promote(world: World, leader: Node, replica: int) -> bool:
+    """Ask for a learner to become a voter."""
+    now = leader.engine.configuration
+    risen = [member for member in now.learners if member.replica == replica]
+    rest = tuple(member for member in now.learners if member.replica != replica)
+    return bool(risen) and _ask(world, leader, Change((*now.voters, *risen), rest))
+
+
+def _ask(world: World, leader: Node, change: Change) -> bool:
+    if not _can_ask(leader) or not _is_sound(world, Configuration(change.voters)):
+        return False
+    try:
+        leader.engine.change(change, leader.clock.now_us())
+    except ChangeRefused:
+        return False
+    leader.nudge()
     return True
 
 

@@ -8,7 +8,7 @@ from random import Random
 from typing import Final, NamedTuple
 
 from coordinator.consensus.entries import CONFIGURATION
-from coordinator.consensus.membership import Member, decode_configuration
+from coordinator.consensus.membership import Configuration, Member, decode_configuration
 from coordinator.consensus.raft.options import Options
 from coordinator.replica.births import FIRST_EPOCH, first_log
 from coordinator.replica.replica import Compaction
@@ -64,7 +64,9 @@ class Settings(NamedTuple):
             turn_us=random.choice((60, 60, 60, 400, 2_500)),
             priorities=random.choice(((0,), (0,), (0,), (0, 0, 1), (2, 0, 1))),
             compaction=Compaction(random.choice((5, 5, 12, 30, 60, 10_000)), random.choice((0, 0, 3, 20))),
-            witnesses=tuple(random.sample(range(nodes), random.choice((0, 0, 0, 1, nodes // 2)) if nodes > 2 else 0)),
+            witnesses=tuple(
+                random.sample(range(nodes), random.choice((0, 0, 0, 1, nodes // 2, nodes // 2)) if nodes > 2 else 0)
+            ),
             compare_us=random.choice((150_000, 400_000, 1_000_000)),
         )
 
@@ -130,16 +132,19 @@ class World:
             client.start()
         self.injector.begin()
 
-    def replicas_in_use(self) -> set[int]:
-        """Members of the last configuration that is committed, and of those that are written behind it."""
+    def configurations_in_use(self) -> list[Configuration]:
+        """The last one that is committed, and those that are written behind it on some disk."""
         committed = len(self.watch.committed_entries)
-        last = next(entry for entry in reversed(self.watch.committed_entries) if entry[0] == CONFIGURATION)
-        found = [last]
+        found = [next(entry for entry in reversed(self.watch.committed_entries) if entry[0] == CONFIGURATION)]
         for node in self.nodes:
             disk = node.disk
             behind = disk.entries[max(0, committed - disk.offset) :]
             found += [entry for entry in behind if entry[0] == CONFIGURATION]
-        return {member.replica for entry in found for member in decode_configuration(entry).members}
+        return [decode_configuration(entry) for entry in found]
+
+    def replicas_in_use(self) -> set[int]:
+        """Members of the configurations in use."""
+        return {member.replica for configuration in self.configurations_in_use() for member in configuration.members}
 
     def listeners_changed(self, name: str) -> None:
         """The mailbox of node `name` has another number of listeners."""

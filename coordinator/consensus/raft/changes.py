@@ -31,7 +31,7 @@ def begin(raft: Raft, change: Change, now_us: int) -> int:
         raise ChangeRefused("only the leader changes the membership")
     if not raft.may_answer:
         raise ChangeRefused("the leader has not committed an entry of its own term yet; ask again")
-    if not _is_committed(raft):
+    if not is_committed(raft):
         raise ChangeRefused("the last change of membership is not committed yet; ask again")
     if raft.is_witness:
         raise ChangeRefused("the leader is a witness and hands over; ask again")
@@ -89,7 +89,8 @@ def answers(raft: Raft, replica: int, now_us: int) -> bool:
     return heard_us is not None and now_us - heard_us <= raft.options.election_timeout_us_min
 
 
-def _is_committed(raft: Raft) -> bool:
+def is_committed(raft: Raft) -> bool:
+    """Is the last configuration committed, so that no earlier one comes back?"""
     return raft.configurations[-1][0] <= raft.log.commit
 
 
@@ -111,7 +112,7 @@ def follow_configuration(raft: Raft) -> None:
 
 def go_on(raft: Raft, now_us: int) -> bool:
     """A leader's next step in a change whose configuration is committed. True where it leads no longer."""
-    if not _is_committed(raft):
+    if not is_committed(raft):
         return False
     if raft.configuration.is_joint:
         _put(raft, raft.configuration.left())

@@ -1,8 +1,9 @@
 """Snapshot safety: a snapshot is the state after a committed entry, byte for byte the same whoever took it (Raft,
 section 7).
 
-A witness's is empty. A log is cut further and further: what is committed does not come back by an older snapshot. And
-a process that starts from one has the state that it holds: nothing of it is lost on the way through the disk.
+Nobody's but a witness's is empty. A log is cut further and further: what is committed does not come back by an older
+snapshot. And a process that starts from one has the state that it holds: nothing of it is lost on the way through the
+disk.
 """
 
 from __future__ import annotations
@@ -43,6 +44,9 @@ class SnapshotSafety(Checker):
             self.violated(f"{node.name} takes a snapshot up to {index}; its log was cut at {cut} already")
         if not write.head.offset <= index:
             self.violated(f"{node.name} cuts its log at {write.head.offset}, behind its snapshot at {index}")
+        member = snapshot.configuration.member(write.replica)
+        if not snapshot.data and member is not None and not member.witness:
+            self.violated(f"{node.name} is no witness, and its snapshot up to entry {index} holds no state")
         if not snapshot.data or FLIPPED.encode() in snapshot.data:
             return
         whose, known = self._snapshots.setdefault(index, (node.name, snapshot))

@@ -50,8 +50,7 @@ class StateComparison(Checker):
         self.violated(f"{node.name} stops, and at no mark it differed from most voters")
 
     def turned(self, node: Node) -> None:
-        assert node.replica is not None
-        if node.replica.stopped:
+        if node.disk.stopped:
             self.checks += 1
             engine = node.engine
             seen = (engine.term, engine.log.last_index, engine.log.commit, engine.role)

@@ -1,15 +1,16 @@
 """Witness retention: a witness keeps what it acknowledged until every full voter has it on disk.
 
 Seen where it cuts its log without keeping the state: by then each full voter, of the configuration in force and of
-those written behind it, has all that is cut off.
+those written behind it, has all that is cut off. And seen where the last leader writes a configuration: each full voter
+in it has what witnesses in it have cut off.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from coordinator.consensus.engine import Role
-from coordinator.consensus.membership import Configuration
+from coordinator.consensus.entries import CONFIGURATION
+from coordinator.consensus.membership import Configuration, decode_configuration
 from coordinator.replica.ports import Write
 from tests.simulation.watch import Checker
 
@@ -21,18 +22,35 @@ class WitnessRetention(Checker):
     name = "witness-retention"
 
     def journaled(self, node: Node, write: Write) -> None:
+        if node.leads and self._is_last(node):
+            for entry in write.entries:
+                if entry[0] == CONFIGURATION:
+                    self._promoted(decode_configuration(entry))
         if write.head is None or write.head.snapshot.data:
             return
+        for configuration in self._in_force():
+            self._all_have(configuration, node, write.head.offset)
+
+    def _is_last(self, leader: Node) -> bool:
+        """Has nobody gone on to a later term? Then what it writes can be committed."""
+        return all(node.disk.hard_state.term <= leader.engine.term for node in self.world.nodes)
+
+    def _promoted(self, configuration: Configuration) -> None:
+        for node in self.world.nodes:
+            disk = node.disk
+            if configuration.is_witness(disk.replica) and disk.snapshot is not None and not disk.snapshot.data:
+                self._all_have(configuration, node, disk.offset)
+
+    def _all_have(self, configuration: Configuration, witness: Node, index: int) -> None:
+        """Does each full voter hold what `witness` holds no longer?"""
         watch = self.world.watch
-        index = write.head.offset
-        for configuration in self._in_force(index):
-            for replica in configuration.full_voter_ids:
-                self.checks += 1
-                held = watch.logs.get(replica, [])
-                if held[:index] != watch.committed_terms[:index]:
-                    self.violated(
-                        f"the witness {node.name} cuts its log at {index}, and full voter {replica:x} has {len(held)}"
-                    )
+        for replica in configuration.full_voter_ids:
+            self.checks += 1
+            held = watch.logs.get(replica, [])
+            if held[:index] != watch.committed_terms[:index]:
+                self.violated(
+                    f"the witness {witness.name} has cut its log at {index}, and full voter {replica:x} has {len(held)}"
+                )
 
     def led(self, node: Node) -> None:
         """A witness has nothing to answer from, and leads only until somebody else can."""
@@ -42,13 +60,8 @@ class WitnessRetention(Checker):
             if node.replica.leases is not None:
                 self.violated(f"the witness {node.name} serves as leader")
 
-    def _in_force(self, index: int) -> list[Configuration]:
-        """Configurations that count somewhere now, up to the last leader's."""
-        leader = max(
-            (node for node in self.world.nodes if node.engine is not None and node.engine.role is Role.LEADER),
-            key=lambda node: int(node.engine.term),
-            default=None,
-        )
-        if leader is None:
-            return []
-        return [leader.engine.configuration_at(leader.engine.commit_index), leader.engine.configuration]
+    def _in_force(self) -> list[Configuration]:
+        """The configuration that was committed last, and the one that the last leader has."""
+        committed = next(entry for entry in reversed(self.world.watch.committed_entries) if entry[0] == CONFIGURATION)
+        leading = [node for node in self.world.nodes if node.leads and self._is_last(node)]
+        return [decode_configuration(committed), *(node.engine.configuration for node in leading)]

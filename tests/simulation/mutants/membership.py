@@ -67,7 +67,7 @@ MUTANTS: Final = (
         (
             Edit(
                 f"{_CHANGES}:begin",
-                "if not _is_committed(raft):",
+                "if not is_committed(raft):",
                 "if False:",
             ),
         ),

@@ -33,6 +33,11 @@ MUTANTS: Final = (
         ),
     ),
     Mutant(
+        "settled-by-a-configuration-not-yet-committed",
+        "a full voter counts for what a witness may drop until its removal is committed",
+        (Edit(f"{_RAFT}.replication:replicate", "and changes.is_committed(raft)", ""),),
+    ),
+    Mutant(
         "state-withheld-from-a-witness",
         "a witness that is sent a snapshot keeps the state in it while a full voter lacks it",
         (Edit(f"{_RAFT}.snapshots:send", "raft.settled >= source.last_index", "True"),),

@@ -109,6 +109,26 @@ def test_a_witness_keeps_what_a_full_voter_lacks_and_no_longer():
     assert play.disks[3].snapshot.configuration == Configuration((FULL_1, FULL_2, WITNESS))
 
 
+def test_a_full_voter_that_is_removed_counts_until_its_removal_is_committed():
+    """Until then it may turn out to be a voter still, that lacks what the witnesses have cut off."""
+    play = Play(size=5, witnesses=(4, 5))
+    play.elect(1)
+    play.isolate(2)
+    write(play, 1, 10)
+    play.pass_time(200_000)
+    leader = play.replicas[1]
+    members = leader.configuration.voters
+    rest = tuple(member for member in members if member.replica != 2)
+    at = leader.change(Change(rest, tuple(member for member in members if member.replica == 2)), play.now_us)
+    told = [message for _, message in leader.ready(play.now_us).early if isinstance(message, AppendEntries)]
+    assert told
+    assert {message.settled for message in told} == {leader.settled}
+    assert leader.settled < at - 5
+    play.pass_time(900_000)  # It is a learner now, and waited for while it was heard of late.
+    assert leader.commit_index >= at
+    assert play.replicas[4].settled >= at
+
+
 def test_a_witness_that_has_cut_its_log_still_leads_and_hands_over():
     play = site()
     words = write(play, 1, 10)
