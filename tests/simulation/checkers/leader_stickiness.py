@@ -62,6 +62,8 @@ class LeaderStickiness(Checker):
         answered = self._answered.get(node.disk.replica)
         if answered is None or answered.leader == candidate or answered[:2] in self._gave_way:
             return
+        if any(term > answered.term for _, term in self._gave_way):
+            return  # Whoever led later was elected by a majority, so the lease of the one that it answered had ended.
         passed_us = node.clock.now_us() - answered.us
         if passed_us < node.engine.options.election_timeout_us_min:
             self.violated(
