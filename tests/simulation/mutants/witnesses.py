@@ -35,7 +35,13 @@ MUTANTS: Final = (
     Mutant(
         "settled-by-a-configuration-not-yet-committed",
         "a full voter counts for what a witness may drop until its removal is committed",
-        (Edit(f"{_RAFT}.replication:replicate", "and changes.is_committed(raft)", ""),),
+        (
+            Edit(
+                f"{_RAFT}.replication:_settled",
+                "configurations = [raft.configuration_at(log.commit)]",
+                "configurations = [raft.configuration]",
+            ),
+        ),
     ),
     Mutant(
         "state-withheld-from-a-witness",
