@@ -25,6 +25,7 @@ RESTART_US_MIN: Final = 30_000
 RESTART_US_MAX: Final = 700_000
 SLEEP_CUT_US: Final = 2_000
 """What a leader had sent before it is cut off arrives, and is answered."""
+DOUBLED_US: Final = 3_000_000
 BLIND_US_MAX: Final = 3_000_000
 _REPLAYED: Final = {"replayed-votes": "vote", "replayed-acknowledgements": "acknowledgement"}
 """Faults that are of whoever the moment is of, to the kind of messages that come again."""
@@ -202,6 +203,10 @@ class Injector:
         return self.world.network.replay_kept(kind, self.world.channels.peer(name))
 
     def _replayed_snapshot(self, fault: Fault) -> bool:
+        """Snapshots come again, whole or in parts; and for a while each part that is sent comes twice."""
+        network = self.world.network
+        network.doubled = "snapshot"
+        self._later(fault._replace(duration_us=DOUBLED_US), lambda: setattr(network, "doubled", ""))
         replayed = [self._replayed("snapshot", node.name) for node in self.world.nodes]
         return any(replayed)
 

@@ -62,6 +62,8 @@ class Network:
         """Ways that nothing passes, (from, to); counted, since partitions may lie over one another."""
         self._kept: list[tuple[str, str, bytes]] = []
         self._kept_apart: dict[tuple[str, str], deque[tuple[str, bytes]]] = {}
+        self.doubled = ""
+        """Of this kind of what is kept apart, each message comes twice."""
         self.delivered: Callable[[str, str, str, bytes], None] | None = None
         """Told of each message that arrives: from, to, channel, data."""
 
@@ -154,6 +156,10 @@ class Network:
         if kept is None:
             kept = self._kept_apart[kind, channel] = deque(maxlen=KEPT_APART_MAX)
         kept.append((sender, data))
+        if kind == self.doubled:
+            self._scheduler.after(
+                HOP_US_MAX + int(self._random.random() * 3_000), self._arrive, sender, channel, data, None
+            )
 
     def replay(self, count: int) -> bool:
         """Somebody with a copy of the traffic sends some of it again (history 7)."""
