@@ -34,6 +34,7 @@ done
 for mutant in $("$python" -m tests.simulation --list-mutants); do
     step "mutant-$mutant" caught "$mutant"
 done
+step random-mutants "$python" -m tests.simulation --engine raft --random-mutants 200 --jobs "$(getconf _NPROCESSORS_ONLN)"
 PROVE_KILLS=20 PROVE_FLOOD_S=30 step kills \
     "$python" -m pytest -q -s tests/integration/test_quorum.py tests/integration/test_garbage.py
 step slow "$python" -m pytest -q -m slow
