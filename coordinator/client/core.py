@@ -510,7 +510,7 @@ class Core:
         try:
             envelope = wire.open_envelope(packet, wire.REPLY)
         except WireError:
-            self._receive_refusal(packet)
+            self._receive_refusal(packet, now_us)
             return
         try:
             if envelope.receiver != self.reply_channel:
@@ -534,7 +534,8 @@ class Core:
             if call.target is Target.LEADER and call.sent_to != leader:
                 self._hurry(call, now_us)
 
-    def _receive_refusal(self, packet: bytes) -> None:
+    def _receive_refusal(self, packet: bytes, now_us: int) -> None:
+        """A node says, unsigned, that it can not answer: nothing is decided by that, but others are asked who leads."""
         try:
             envelope = wire.open_envelope(packet, wire.REFUSAL)
             refusal = wire.decode_refusal(envelope.body)
@@ -542,6 +543,11 @@ class Core:
             self.trouble = f"an answer did not parse ({error.reason})"
             return
         self.trouble = f"{envelope.sender}: {refusal.message}"
+        if envelope.sender == self.routing.leader:
+            self.routing.redirected(envelope.sender, "", now_us)
+            for call in self._calls.values():
+                if call.target is Target.LEADER and call.sent_to == envelope.sender:
+                    self._hurry(call, now_us)
         if refusal.code == wire.REFUSED_WAITING:
             for call in [*self._calls.values()]:
                 if call.target is Target.NODE and call.node == envelope.sender:

@@ -165,6 +165,21 @@ def test_another_leader_is_asked_at_once(stage):
     assert [(n, type(r)) for n, r in stage.requests()] == [("node2", wire.QueryRequest)]
 
 
+def test_a_leader_that_may_not_answer_is_not_asked_for_ever(stage):
+    """A witness leads for a moment, and holds no token. Its word is not signed: the client asks around, no more."""
+    stage.core.query(commands.GetKey("a"), stage.now_us, stage.now_us + 10_000_000)
+    stage.requests()
+    stage.pass_time(REDIRECT_US_MIN)
+    refusal = wire.Refusal(wire.REFUSED_WAITING, "it is a witness", 7)
+    stage.core.receive(wire.seal_refusal("node3", stage.core.reply_channel, refusal), stage.now_us)
+    assert stage.core.routing.leader == "node1", "another's word says nothing of the leader"
+    stage.core.receive(wire.seal_refusal("node1", stage.core.reply_channel, refusal), stage.now_us)
+    stage.pass_time(20_000)
+    assert [(n, type(r)) for n, r in stage.requests()] == [("", wire.DirectoryRequest)], "everyone is asked who leads"
+    stage.know("node2", term=6)
+    assert [(n, type(r)) for n, r in stage.requests()] == [("node2", wire.QueryRequest)]
+
+
 def test_the_wait_for_an_answer_is_bounded_and_a_read_is_then_known_to_have_done_nothing(stage):
     call = stage.core.query(commands.GetKey("a"), stage.now_us, stage.now_us + 500_000)
     stage.requests()
