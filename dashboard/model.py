@@ -21,6 +21,8 @@ from coordinator.statemachine.commands import Holder, LockList
 from dashboard.history import History
 from dashboard.sentence import Standing, sentence
 
+HOUSEKEEPING: Final = "conclave/"
+"""Locks of Conclave itself (the reconciler's) are no concern of those who look at the page."""
 UNREACHABLE_MS: Final = 1_500
 """A node whose last report is older than this is unreachable."""
 FORGET_MS: Final = 60_000
@@ -299,17 +301,18 @@ class ClusterModel:
                 "ends_at_ms": self._lease_ends[lock.name][2],
             }
             for lock in self._locks.locks
-            if lock.holder is not None
+            if lock.holder is not None and not lock.name.startswith(HOUSEKEEPING)
         }
 
     def _lock_totals(self) -> dict[str, Any]:
         locks = self._locks
+        hidden = [lock for lock in locks.locks if lock.name.startswith(HOUSEKEEPING)] if locks else []
         return {
             "known": locks is not None,
             "counting": bool(self._leader) and self._blind_since_ms is None,
             "in_sight": self._blind_since_ms is None,
-            "held": locks.held if locks else 0,
-            "waiting": locks.waiting if locks else 0,
+            "held": locks.held - len(hidden) if locks else 0,
+            "waiting": locks.waiting - sum(lock.waiting for lock in hidden) if locks else 0,
         }
 
     def _figures(self) -> dict[str, Any]:

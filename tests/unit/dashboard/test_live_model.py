@@ -203,6 +203,14 @@ def test_locks_stay_while_nobody_leads_and_are_not_counted_down() -> None:
     assert view["lock_totals"] == {"known": True, "counting": False, "in_sight": True, "held": 1, "waiting": 1}
 
 
+def test_a_lock_of_conclave_itself_is_not_shown() -> None:
+    waiter = Holder(6, 0, "web")
+    held = locks(lock("conclave/reconciler", waiters=(waiter,)), lock("deploy"))
+    view = model_of(*quorum(locks=held)).view(START)
+    assert [*view["locks"]] == ["deploy"]
+    assert (view["lock_totals"]["held"], view["lock_totals"]["waiting"]) == (1, 0)
+
+
 def test_a_lock_that_is_free_is_gone_from_the_view() -> None:
     model = model_of(*quorum())
     leased(model, START)
