@@ -362,6 +362,8 @@ class Raft:
         """The host has `snapshot` on disk: forget the entries below `keep_from`. Some behind the snapshot's index are
         kept for followers that are a little behind, so that these need no snapshot."""
         assert snapshot.last_index <= self.applied, f"a snapshot of {snapshot.last_index}, applied is {self.applied}"
+        before = 0 if self.snapshot is None else self.snapshot.last_index
+        assert snapshot.last_index >= before, f"a snapshot of {snapshot.last_index} behind one of {before}"
         self.snapshot = snapshot
         being_sent = [
             progress.snapshot.source.last_index

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from coordinator.consensus.engine import Role, Standing
-from coordinator.consensus.raft import changes
+from coordinator.consensus.raft import transfer
 from coordinator.consensus.raft.progress import Progress
 
 if TYPE_CHECKING:
@@ -37,14 +37,5 @@ def best_successor(raft: Raft, now_us: int, but: int) -> int | None:
     the highest priority."""
     if raft.role is not Role.LEADER:
         return None
-    candidates = [
-        member
-        for member in raft.configuration.voters
-        if member.replica in raft.progress
-        and member.replica != but
-        and not member.witness
-        and changes.answers(raft, member.replica, now_us)
-    ]
-    if not candidates:
-        return None
-    return max(candidates, key=lambda m: (raft.progress[m.replica].match, m.priority, -m.replica)).replica
+    answering = transfer.answering_successors(raft, now_us)
+    return transfer.furthest(raft, [member for member in answering if member.replica != but])

@@ -39,12 +39,18 @@ def _successors(raft: Raft) -> list[Member]:
     return [m for m in raft.configuration.voters if not m.witness and m.replica in raft.progress]
 
 
+def answering_successors(raft: Raft, now_us: int) -> list[Member]:
+    """Those of them that were heard within an election time-out."""
+    return [member for member in _successors(raft) if changes.answers(raft, member.replica, now_us)]
+
+
 def best_successor(raft: Raft) -> int | None:
     """The one that is furthest; of several, the one of the highest priority."""
-    return _furthest(raft, _successors(raft))
+    return furthest(raft, _successors(raft))
 
 
-def _furthest(raft: Raft, members: list[Member]) -> int | None:
+def furthest(raft: Raft, members: list[Member]) -> int | None:
+    """Whose log matches furthest; of several, the one of the highest priority."""
     if not members:
         return None
     return max(members, key=lambda m: (raft.progress[m.replica].match, m.priority, -m.replica)).replica
@@ -54,10 +60,10 @@ def give_way(raft: Raft, now_us: int) -> None:
     """Hand over to whoever is furthest of those that answer, where there is one and none was chosen yet."""
     if raft.role is not Role.LEADER or raft.transferring is not None:
         return
-    answering = [member for member in _successors(raft) if changes.answers(raft, member.replica, now_us)]
+    answering = answering_successors(raft, now_us)
     if all(member.replica in raft.passed_over for member in answering):
         raft.passed_over = set()
-    target = _furthest(raft, [member for member in answering if member.replica not in raft.passed_over])
+    target = furthest(raft, [member for member in answering if member.replica not in raft.passed_over])
     if target is not None:
         raft.passed_over.add(target)
         begin(raft, target, now_us)
