@@ -43,6 +43,11 @@ class Clock:
         """When this clock will show `local_us`, if nothing befalls it."""
         return self._true_us - (-(local_us - self._local_us) * _MILLION // self._rate)
 
+    def drift(self, ppm: int) -> None:
+        """Run at this rate from now on, as a clock does that grows warm."""
+        self._settle()
+        self._rate = _MILLION + ppm
+
     def set_wall(self, by_us: int) -> None:
         self._wall_us += by_us
 

@@ -101,8 +101,9 @@ KINDS: Final = (
     Kind("lost-disk", 0.25, ANYONE, (50, 1_000), draws=0.25),
     Kind("bit-flip", 0.15, ANYONE, (50, 1_000), draws=0.2),
     # --- memory
-    Kind("memory-flip", 0.5, ANYONE, (1, 2), draws=0.25),
+    Kind("memory-flip", 0.5, ANYONE, (1, 2)),
     # --- clocks
+    Kind("clocks-drift-apart", 1.5, ("leader",), (1_200, 6_000), ("", "locked", "kept-alive", "kept-alive")),
     Kind("wall-clock-jump", 0.3, MOSTLY_LEADER, (50, 5_000)),
     # --- operators
     Kind("transfer", 1.0, MOSTLY_LEADER, (1, 2), ("", "", "sent", "locked")),
@@ -110,7 +111,8 @@ KINDS: Final = (
     Kind("step-down", 0.3, ("leader",), (1, 2)),
     Kind("new-replica", 1.0, ("any",), (1, 2)),
     Kind("membership-change", 2.5, ("leader",), (1, 2), ("", "", "elected", "locked"), draws=0.5),
-    Kind("hasty-promotion", 1.5, ("leader",), (200, 580)),
+    Kind("hasty-promotion", 2.0, ("leader",), (200, 580), draws=0.5),
+    Kind("removed-laggard", 1.5, ("leader",), (200, 1_500)),
     # --- clients
     Kind("client-crash", 1.0, ("any",), (20, 1_000), ("", "locked")),
     Kind("client-pause", 1.2, ("any",), (50, 3_000), ("", "locked", "kept-alive")),

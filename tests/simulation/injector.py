@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from tests.simulation import operators
 from tests.simulation.clients import Client
+from tests.simulation.clocks import DRIFT_PPM_MAX
 from tests.simulation.faults import Fault
 from tests.simulation.network import Weather
 from tests.simulation.node import Node
@@ -25,6 +26,9 @@ RESTART_US_MIN: Final = 30_000
 RESTART_US_MAX: Final = 700_000
 SLEEP_CUT_US: Final = 2_000
 """What a leader had sent before it is cut off arrives, and is answered."""
+AWAY_US_MIN: Final = 700_000
+SOON_US: Final = 300_000
+"""Within this a replica that can be reached again has answered."""
 DOUBLED_US: Final = 3_000_000
 BLIND_US_MAX: Final = 3_000_000
 _REPLAYED: Final = {"replayed-votes": "vote", "replayed-acknowledgements": "acknowledgement"}
@@ -48,6 +52,8 @@ class Injector:
         """Who was cut off so to what mends it."""
         self._away: dict[int, Fault] = {}
         """What brings back a client that is cut off until its session is ended."""
+        self.wanted: set[int] = set()
+        """Learners that operators want to vote, as soon as a leader agrees."""
         self.stopped = False
 
     def begin(self) -> None:
@@ -603,6 +609,19 @@ class Injector:
 
     # --- clocks -----------------------------------------------------------------------------------
 
+    def _clocks_drift_apart(self, fault: Fault) -> bool:
+        """A client's clock runs as slowly as it may, and all nodes' as fast; and nobody hears the client until its
+        session is ended."""
+        client = self._client_with_session(fault)
+        if client is None or not any(node.leads for node in self.world.nodes):
+            return False
+        client.clock.drift(-DRIFT_PPM_MAX)
+        for node in self.world.nodes:
+            node.clock.drift(DRIFT_PPM_MAX)
+        self._cut(fault, [(client.name, node.name) for node in self.world.nodes])
+        self.moment("client-gone", client)
+        return True
+
     def _wall_clock_jump(self, fault: Fault) -> bool:
         """Somebody sets the clock on the wall, by seconds or by years. Nothing may depend on it."""
         node = self._node(fault)
@@ -656,15 +675,58 @@ class Injector:
     def _promote_late(self, fault: Fault, leader: Node, learner: Node) -> None:
         if self.stopped or not learner.is_up or learner.paused:
             return
+        if fault.level < 0.5:
+            self._promote_at_once(fault, learner)
+            return
         learner.pause(clock_stops=False)
         self._later(fault, learner.resume)
         for share in (0.3, 0.6, 0.9):
             asked_us = int(share * fault.duration_us)
             self.world.scheduler.after(asked_us, self._promote, leader, learner.disk.replica)
 
+    def _promote_at_once(self, fault: Fault, learner: Node) -> None:
+        """The learner is cut off so long that nobody waits for it, and is asked for as soon as it answers again: before
+        it has what it lacks."""
+        others = [node.name for node in self.world.nodes if node is not learner]
+        away = fault._replace(duration_us=AWAY_US_MIN + fault.duration_us)
+        self._cut(away, [way for other in others for way in ((learner.name, other), (other, learner.name))])
+        replica = learner.disk.replica
+        self.world.scheduler.after(away.duration_us, self.wanted.add, replica)
+        self.world.scheduler.after(away.duration_us + SOON_US, self.wanted.discard, replica)
+
+    def turned(self, node: Node) -> None:
+        """A turn of `node` is over, and operators are waiting for a leader that makes a voter of a learner."""
+        if not self.stopped and node.leads:
+            self.world.scheduler.after(0, self._promote_wanted, node)
+
+    def _promote_wanted(self, leader: Node) -> None:
+        for replica in sorted(self.wanted):
+            if leader.leads and operators.promote(self.world, leader, replica):
+                self.wanted.discard(replica)
+
     def _promote(self, leader: Node, replica: int) -> None:
         if not self.stopped and leader.leads:
             operators.promote(self.world, leader, replica)
+
+    def _removed_laggard(self, fault: Fault) -> bool:
+        """A voter hears nothing, and lags; an operator makes a learner of it, which may come to nothing, and it hears
+        again."""
+        leader = self._node(fault)
+        if leader is None or not leader.leads:
+            return False
+        here = {node.disk.replica: node for node in self.world.nodes if node.is_up}
+        voters = [here[r] for r in leader.engine.configuration.full_voter_ids if r in here and here[r] is not leader]
+        if not voters:
+            return False
+        chosen = voters[fault.salt % len(voters)]
+        self._cut(fault, [(leader.name, chosen.name)])
+        asked_us = int(fault.duration_us * (0.4 + 0.5 * fault.level))
+        self.world.scheduler.after(asked_us, self._demote, leader, chosen.disk.replica)
+        return True
+
+    def _demote(self, leader: Node, replica: int) -> None:
+        if not self.stopped and leader.leads:
+            operators.demote(self.world, leader, replica)
 
     # --- clients ----------------------------------------------------------------------------------
 

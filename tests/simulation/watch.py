@@ -197,6 +197,8 @@ class Watch:
         log = engine.log
         for listener in self._turned:
             listener(node)
+        if node.world.injector.wanted:
+            node.world.injector.turned(node)
         if engine.role is Role.LEADER:
             for listener in self._led:
                 listener(node)

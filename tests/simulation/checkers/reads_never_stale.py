@@ -1,10 +1,12 @@
 """Reads are never stale: a read that began after a write was acknowledged, or read, sees that revision or a later
-one. And it is answered by a state machine that has applied its read index (thesis, section 6.4)."""
+one. Its read index lies behind nothing that was committed anywhere when it began, and it is answered by a state machine
+that has applied that index (thesis, section 6.4)."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from coordinator.consensus.engine import ConfirmedRead
 from tests.simulation.history import Operation
 from tests.simulation.watch import Checker
 
@@ -20,6 +22,19 @@ class ReadsNeverStale(Checker):
         super().__init__(world)
         self._newest: dict[str, int] = {}
         """Key to the highest index of which a client was told that it changed the key."""
+        self._committed: dict[tuple[str, int, int], int] = {}
+        """Node, start of its process and ticket to what was committed anywhere when the read began."""
+
+    def read_begun(self, node: Node, ticket: int, lease_ok: bool) -> None:
+        self._committed[node.name, node.boots, ticket] = len(self.world.watch.committed_terms)
+
+    def read_confirmed(self, node: Node, read: ConfirmedRead) -> None:
+        self.checks += 1
+        committed = self._committed.pop((node.name, node.boots, read.ticket), 0)
+        if read.read_index < committed:
+            self.violated(
+                f"{node.name} gives a read the index {read.read_index}; {committed} was committed when it began"
+            )
 
     def read_answered(self, node: Node, read_index: int) -> None:
         self.checks += 1

@@ -37,14 +37,16 @@ MUTANTS: Final = (
         "Raft, section 8: a leader knows what is committed once an entry of its own term is",
         (
             Edit(
-                f"{_CORE}:Raft.may_answer",
-                "self.role is Role.LEADER and self.log.commit >= self.term_start_index",
-                "self.role is Role.LEADER",
+                f"{_CORE}:Raft.ready",
+                "transfer.tell(self)\n        if self.may_answer:",
+                "transfer.tell(self)\n        if True:",
             ),
+            Edit(f"{_CORE}:Raft.persisted", "if self.may_answer:", "if True:"),
+            # The replica's own guard would stop most of them.
             Edit(
-                f"{_CORE}:Raft.applied_own_term",
-                "self.role is Role.LEADER and self.applied >= self.term_start_index",
-                "self.role is Role.LEADER",
+                "coordinator.replica.replica:Replica._answer_reads",
+                "while self._confirmed and",
+                "while self.leases is not None and self._confirmed and",
             ),
         ),
     ),

@@ -51,7 +51,7 @@ MUTANTS: Final = (
     Mutant(
         "promotion-that-forgets-the-witnesses",
         "a new full voter has what witnesses may have dropped",
-        (Edit(f"{_RAFT}.changes:_check_promotions", "raft.configuration.has_witness", "False"),),
+        (Edit(f"{_RAFT}.changes:_check_promotions", "(raft.settled or raft.configuration.has_witness)", "False"),),
     ),
     Mutant(
         "witness-gives-what-it-does-not-have",
