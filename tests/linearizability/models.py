@@ -347,3 +347,33 @@ class LockModel:
 
     def lens(self, operations: Sequence[Operation]) -> Lens:
         return SharpLens()
+
+
+class CounterModel:
+    """A counter, 0 at first: `add` adds its argument and gives the sum, `get` gives the value."""
+
+    initial: State = 0
+
+    def step(self, state: State, operation: Operation) -> tuple[bool, State]:
+        assert isinstance(state, int), state
+        if operation.action == "get":
+            return operation.outcome_is_unknown or state == operation.result, state
+        assert operation.action == "add", operation
+        assert isinstance(operation.argument, int), operation
+        total = state + operation.argument
+        return operation.outcome_is_unknown or total == operation.result, total
+
+    def traits(self, operation: Operation) -> Traits:
+        if operation.action == "get":
+            if operation.outcome_is_unknown:
+                return Traits(("look",), is_read_only=True, is_total=True)
+            return Traits(("get", operation.result), is_read_only=True, guard=operation.result)
+        amount = operation.argument
+        assert isinstance(amount, int), operation
+        if operation.outcome_is_unknown:
+            return Traits(("lost", amount), is_read_only=amount == 0, is_total=True)
+        assert isinstance(operation.result, int), operation
+        return Traits(("add", amount, operation.result), is_read_only=amount == 0, guard=operation.result - amount)
+
+    def lens(self, operations: Sequence[Operation]) -> Lens:
+        return SharpLens()
