@@ -6,7 +6,7 @@ from collections.abc import Generator
 from typing import TYPE_CHECKING, Any, Final
 
 from coordinator.client.calls import Call
-from coordinator.client.errors import ConclaveError, OutcomeUnknown
+from coordinator.client.errors import ConclaveError
 from coordinator.client.flows import Grant
 from coordinator.client.session import Session
 from coordinator.statemachine.commands import Granted, Queued
@@ -174,7 +174,7 @@ def let_go(mixed: Mixed, client: Client, attempt: Attempt) -> Act:
     if not attempt.session.gone:
         names = attempt.names
         released = yield from mixed.command(client, Release(names, attempt.acquisition), attempt.session)
-        if isinstance(released.error, OutcomeUnknown) and not released.error.session_gone:
+        if released.error is not None and not attempt.session.gone:
             _give_up(client, attempt)
     mixed.attempts.discard((client.name, attempt.session.session, attempt.acquisition))
 
