@@ -54,10 +54,10 @@ def work(mixed: Mixed, client: Client) -> Act:
         yield from mixed.command(client, DeletePath(random.choice((*PATHS, *DIRECTORIES)), recursive))
     elif choice < 0.91:
         yield from mixed.command(client, DeleteRange(random.choice(("t/a", "t/b", "t/s")), prefix=True))
-    elif choice < 0.97 or not mixed.mix.compacts:
+    elif choice < 0.94 or not mixed.mix.compacts:
         yield from _keep_or_leave(mixed, client)
     else:
-        yield from mixed.command(client, Compact(max(0, mixed.history.told - random.randrange(20))))
+        yield from mixed.command(client, Compact(max(0, mixed.history.told - random.randrange(8))))
 
 
 def _ephemeral(mixed: Mixed, client: Client) -> Act:

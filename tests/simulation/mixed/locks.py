@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from tests.simulation.mixed import Mixed
 
 COUNTED: Final = "y"
-"""The name of the counting lock; all others are exclusive or shared."""
+"""The name that is counted, mostly; all others are exclusive or shared, mostly."""
 TIDY_US: Final = 200_000
 
 
@@ -60,7 +60,7 @@ Taking = Generator[Call | Sleep, Any, Attempt | None]
 
 def work(mixed: Mixed, client: Client) -> Act:
     random = client.random
-    if random.random() < 0.06:
+    if random.random() < 0.05:
         name = random.choice((*_names(mixed), COUNTED))
         yield from mixed.command(client, ForceRelease(name, "an operator wants it"))
         return
@@ -70,7 +70,7 @@ def work(mixed: Mixed, client: Client) -> Act:
     if attempt is None:
         return
     yield from hold(mixed, client, attempt)
-    if random.random() < 0.5:
+    if random.random() < 0.7:
         yield from _use(mixed, client, attempt)
     yield from let_go(mixed, client, attempt)
 
@@ -83,11 +83,13 @@ def _wanted(mixed: Mixed, client: Client) -> tuple[tuple[str, ...], Mode]:
     random = client.random
     choice = random.random()
     names = _names(mixed)
-    if choice < 0.2:
+    if choice < 0.15:
         return (COUNTED,), COUNTING
-    if choice < 0.4 and len(names) > 1:
+    if choice < 0.2:
+        return (random.choice((COUNTED, *names)),), random.choice((COUNTING, SHARED))
+    if choice < 0.35 and len(names) > 1:
         return tuple(random.sample(names, random.randrange(2, len(names) + 1))), random.choice((EXCLUSIVE, SHARED))
-    return (random.choice(names),), random.choice((EXCLUSIVE, SHARED, SHARED))
+    return (random.choice(names),), random.choice((EXCLUSIVE, SHARED, SHARED, SHARED))
 
 
 # --- taking and letting go ------------------------------------------------------------------------
@@ -192,7 +194,7 @@ def _give_up(client: Client, attempt: Attempt) -> None:
 def _use(mixed: Mixed, client: Client, attempt: Attempt) -> Act:
     random = client.random
     choice = random.random()
-    if attempt.mode == SHARED and len(attempt.leases) == 1 and choice < 0.6:
+    if attempt.mode == SHARED and len(attempt.leases) == 1 and choice < 0.7:
         yield from _upgrade(mixed, client, attempt)
     elif attempt.mode == EXCLUSIVE and len(attempt.leases) == 1 and choice < 0.6:
         if choice < 0.3:
@@ -272,7 +274,7 @@ def tidy_up(mixed: Mixed, client: Client) -> Script:
     """At the end: let go of what was handed to one of this client's sessions after it had left the line."""
     while True:
         yield Sleep(TIDY_US)
-        for name in _names(mixed) if mixed.ending else ():
+        for name in (*_names(mixed), COUNTED) if mixed.ending else ():
             question = yield from mixed.query(client, GetLockState(name))
             if isinstance(question.result, LockState):
                 yield from _return_gifts(mixed, client, question.result)

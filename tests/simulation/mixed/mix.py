@@ -27,15 +27,15 @@ class MixedMix(NamedTuple):
 
     @classmethod
     def draw(cls, random: Random) -> MixedMix:
-        chosen = [activity for activity in ACTIVITIES if random.random() < 0.5]
+        chosen = [activity for activity in ACTIVITIES if random.random() < (0.7 if activity == "locks" else 0.45)]
         while len(chosen) < 2:
             chosen.append(random.choice(ACTIVITIES))
         return cls(
             share=random.choice((0.5, 0.8, 1.0)),
             activities=tuple(activity for activity in chosen for _ in range(random.choice((1, 1, 3)))),
-            lock_names=random.choice((1, 2, 3)),
+            lock_names=random.choice((1, 1, 2, 3)),
             counters=random.choice((1, 1, 2)),
             delays_ms=(0,),
             reach=random.choice((3, 15, 60)),
-            compacts=random.random() < 0.3,
+            compacts=random.random() < 0.4,
         )
