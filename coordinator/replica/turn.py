@@ -279,15 +279,8 @@ class Turn:
     def _next_us(self, now_us: int) -> int:
         due_us = self._feed.due_us(now_us)
         for replica in self.replicas.values():
-            if replica.stopped:
-                continue
-            if replica.owes:
-                return now_us
-            due_us = min(due_us, replica.engine.deadline_us)
-            if replica.leases is not None and self._bus.connected:  # While deaf, lease time stands still.
-                left_us = replica.leases.deadline_in_us
-                if left_us is not None:
-                    due_us = min(due_us, now_us + left_us)
+            if not replica.stopped:
+                due_us = min(due_us, replica.due_us(now_us, connected=self._bus.connected))
         return due_us
 
 

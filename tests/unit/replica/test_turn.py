@@ -173,7 +173,7 @@ def test_a_session_that_is_not_kept_alive_expires_and_its_lock_goes_on(stage):
 
 def test_a_new_leader_gives_every_session_its_full_lease(stage):
     session = opened(stage, 2_000)
-    stage.pass_time(1_500_000)
+    stage.pass_time(900_000)
     stage.elect("node2")
     leases = stage.nodes["node2"].replica.leases
     assert leases is not None
