@@ -11,6 +11,8 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 
+import msgspec
+
 from coordinator import wire
 from coordinator.consensus.engine import Engine, HardState, Outgoing, Ready, Role, Snapshot
 from coordinator.consensus.entries import COMMAND, COMMAND_PREFIX
@@ -23,8 +25,10 @@ from coordinator.replica.levels import Levels
 from coordinator.replica.meters import Meters
 from coordinator.replica.ports import Head, Write
 from coordinator.replica.tenure import Tenure
+from coordinator.replica.watches import WAIT_MS_MAX, WATCHES_MAX, Watch
 from coordinator.statemachine import commands, snapshot
 from coordinator.statemachine.events import CheckpointReset, LockDelayed
+from coordinator.statemachine.files import ChangePage
 from coordinator.statemachine.machine import (
     GrantMade,
     Machine,
@@ -77,7 +81,11 @@ class _Asked(NamedTuple):
     since_us: int
 
 
-_ReadRequest = wire.QueryRequest | wire.KeepAliveRequest | wire.ConfirmRequest
+_ReadRequest = wire.QueryRequest | wire.KeepAliveRequest | wire.ConfirmRequest | wire.WatchRequest
+
+
+_LEASED: Final = (wire.QueryRequest, wire.WatchRequest)
+"""What the lease of a leader may answer, where that is on."""
 
 
 class _Read(NamedTuple):
@@ -141,6 +149,8 @@ class Replica:
         self._tenure: Tenure | None = None
         """Of a leader that has applied the first entry of its own term; None elsewhere."""
         self._term = engine.term
+        self._turn_us = now_us
+        """When this turn began."""
         self._answered_up_to_us = 0
         """Every keep-alive that came before the round sent at this time is answered: what a lease may be held against
         (history 3). Behind the engine's own confirmation, which comes within a turn, before its reads are answered."""
@@ -190,6 +200,12 @@ class Replica:
         for their grant to be pushed. May be asked from another thread."""
         reads = sum(map(len, [*self._reads_by_ticket.values()])) + sum(len(reads) for _, reads in [*self._confirmed])
         return len(self._commands) + len(self._proposals), len(self._reads) + reads, self._watching
+
+    @property
+    def watches(self) -> int:
+        """How many wait here for changes. May be asked from another thread."""
+        tenure = self._tenure
+        return 0 if tenure is None else tenure.watches.count
 
     @property
     def waits_for(self) -> str:
@@ -271,6 +287,7 @@ class Replica:
 
     def tick(self, now_us: int, *, connected: bool) -> None:
         """Let time pass for the engine and for what a leader counts. After everything that came was taken in."""
+        self._turn_us = now_us
         self.engine.tick(now_us)
         tenure = self._tenure
         if tenure is None or self.engine.role is not Role.LEADER or self.engine.term != self._term:
@@ -359,7 +376,7 @@ class Replica:
             self._turn_away(taken, answers)
             return
         for lease_ok in (True, False):
-            reads = [read for read in taken if isinstance(read.request, wire.QueryRequest) is lease_ok]
+            reads = [read for read in taken if isinstance(read.request, _LEASED) is lease_ok]
             ticket = self.engine.read(lease_ok=lease_ok) if reads else None
             if ticket is not None:
                 self._reads_by_ticket[ticket] = reads
@@ -397,6 +414,8 @@ class Replica:
             return
         self._begin_behind(ready.install)
         self._apply(answers, now_us)
+        if self._tenure is not None:
+            self._tenure.watches.look(self.machine.state.history, self.machine.applied)
         self._take_snapshot(now_us)
         for read in engine.take_reads():
             waiting = self._reads_by_ticket.pop(read.ticket, None)
@@ -411,6 +430,8 @@ class Replica:
             self._answered_up_to_us = 0
         if self._confirmed:
             self._answer_reads(answers)
+        if self._tenure is not None:
+            self._answer_watches(self._tenure, answers, now_us)
         if not self._confirmed:
             self._answered_up_to_us = engine.confirmed_at_us
         self.history.observe(self, now_us)
@@ -439,6 +460,8 @@ class Replica:
         if self._tenure is not None:
             for caller, request_id in self._tenure.checkpoints.take_held():
                 answers.add(caller, wire.NotLeader(request_id, self._elsewhere))
+            for watch in self._tenure.watches.take_all():
+                answers.add(watch.caller, wire.NotLeader(watch.request_id, self._elsewhere))
         self._tenure = None
         self._watchers = {}
         self._watching = 0
@@ -590,6 +613,7 @@ class Replica:
     def owes(self) -> bool:
         """Is there work for a next turn at once?"""
         ready = bool(self._confirmed) and self._confirmed[0][0] <= self.engine.applied_index
+        ready = ready or (self._tenure is not None and self._tenure.watches.has_woken)
         return ready or self.engine.applied_index < self.engine.commit_index or self._dumping is not None
 
     def due_us(self, now_us: int, *, connected: bool) -> int:
@@ -601,6 +625,9 @@ class Replica:
             return due_us
         if self.machine.state.level < self.levels.own:
             due_us = min(due_us, self.levels.ask_due_us)
+        watch_due_us = self._tenure.watches.due_us
+        if watch_due_us is not None:
+            due_us = min(due_us, watch_due_us)
         left_us = self._tenure.due_in_us if connected else None  # While deaf, lease time stands still.
         return due_us if left_us is None else min(due_us, now_us + left_us)
 
@@ -619,9 +646,9 @@ class Replica:
 
     def _answer_read(self, read: _Read, answers: Answers) -> None:
         assert self.leases is not None, "a confirmed read is answered by a leader that has applied its own term"
-        if read.actor and not self.machine.may_act_for(read.actor):
-            message = f"{read.actor!r} may not act for others"
-            return self._refuse(read.caller, read.request.id, answers, commands.FORBIDDEN, message)
+        refused = self._may_not_act(read.actor)
+        if refused is not None:
+            return answers.add(read.caller, wire.Answer(read.request.id, refused))
         match read.request:
             case wire.ConfirmRequest(request_id):
                 answers.add(read.caller, wire.Confirmed(request_id, self.engine.term))
@@ -632,7 +659,46 @@ class Replica:
                 if isinstance(query, commands.AwaitGrant) and isinstance(result, commands.Queued):
                     self._watch(query.owner, query.name, query.acquisition, read.caller)
                 answers.add(read.caller, wire.Answer(request_id, result))
+            case wire.WatchRequest():
+                self._begin_watch(read, read.request, answers)
         return None
+
+    def _may_not_act(self, actor: str) -> commands.Failure | None:
+        if actor and not self.machine.may_act_for(actor):
+            return commands.Failure(commands.FORBIDDEN, f"{actor!r} may not act for others")
+        return None
+
+    def _begin_watch(self, read: _Read, request: wire.WatchRequest, answers: Answers) -> None:
+        """Answer it where there is something to answer; else it waits."""
+        assert self._tenure is not None
+        watches, caller = self._tenure.watches, read.caller
+        watches.forget(caller, request.id)
+        if not 0 <= request.wait_ms <= WAIT_MS_MAX:
+            message = f"a watch waits for 0 to {WAIT_MS_MAX} ms, got {request.wait_ms}"
+            return self._refuse(caller, request.id, answers, commands.INVALID, message)
+        result = self.machine.query(request.query, read.principal, self._tenure.leases.remaining_ms)
+        if isinstance(result, ChangePage) and not result.changes and result.since > self.machine.applied:
+            query = msgspec.structs.replace(request.query, since=result.since, skip=result.skip)
+            watch = Watch(caller, request.id, read.principal, read.actor, query)
+            if watches.add(watch, self._turn_us + request.wait_ms * 1_000, self.machine.state.history):
+                return None
+            return self._refuse(
+                caller, request.id, answers, commands.FULL, f"the cluster has its {WATCHES_MAX} watches"
+            )
+        return answers.add(caller, wire.Answer(request.id, result))
+
+    def _answer_watches(self, tenure: Tenure, answers: Answers, now_us: int) -> None:
+        """Answer those that were woken, as far as the turn's bytes go, by the rights that they have now."""
+        tenure.watches.pass_time(now_us, self.machine.applied)
+        size = answers.size
+        while answers.size - size <= READ_BYTES_MAX and (woken := tenure.watches.take_woken()) is not None:
+            watch = woken.watch
+            result: commands.Result | None = self._may_not_act(watch.actor)
+            if result is None:
+                result = self.machine.query(woken.query, watch.principal, tenure.leases.remaining_ms)
+            if isinstance(result, ChangePage):
+                result = woken.page(result)
+            answers.add(watch.caller, wire.Answer(watch.request_id, result))
 
     def _keep_alive(self, read: _Read, request: wire.KeepAliveRequest, answers: Answers) -> None:
         assert self._tenure is not None

@@ -1,4 +1,5 @@
-"""What one leadership counts and owes to the log in time: leases, lock-delays, checkpoints, the cluster's level.
+"""What one leadership counts and owes to the log in time: leases, lock-delays, checkpoints, the cluster's level; and
+who waits for changes.
 
 It begins when the leader has applied the first entry of its own term, since only then does it know all that those
 before it have proposed, and ends with the leadership. `due` says what is to be proposed now; what the engine did not
@@ -15,6 +16,7 @@ from coordinator.replica.checkpoints import Checkpoints, HeldAnswer
 from coordinator.replica.delays import Delays
 from coordinator.replica.leases import Leases
 from coordinator.replica.levels import Levels
+from coordinator.replica.watches import Watches
 from coordinator.statemachine import commands
 from coordinator.statemachine.lock_commands import EndLockDelays
 from coordinator.statemachine.machine import Machine
@@ -35,6 +37,7 @@ class Tenure:
         self.leases = Leases(now_us)
         self.delays = Delays()
         self.checkpoints = Checkpoints()
+        self.watches = Watches()
         for session in machine.sessions.values():
             is_shorter = session.remaining_ms is not None
             self.leases.renew(session.session, session.lease_ms)

@@ -193,7 +193,14 @@ class Turn:
                 elif isinstance(request, wire.CrashRequest):
                     answers.add(caller, wire.Answer(request.id, self._may_crash(replica, caller, request)))
                 elif isinstance(
-                    request, (wire.CommandRequest, wire.QueryRequest, wire.KeepAliveRequest, wire.ConfirmRequest)
+                    request,
+                    (
+                        wire.CommandRequest,
+                        wire.QueryRequest,
+                        wire.KeepAliveRequest,
+                        wire.ConfirmRequest,
+                        wire.WatchRequest,
+                    ),
                 ):
                     replica.ask(caller, request, answers, now_us)
                 else:
