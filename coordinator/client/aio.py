@@ -15,7 +15,7 @@ from coordinator.client.asking import Ask, Async, T
 from coordinator.client.calls import Call
 from coordinator.client.clock import now_us as _now_us
 from coordinator.client.core import Core
-from coordinator.client.errors import ConclaveError, Unavailable
+from coordinator.client.errors import Closed, ConclaveError, Unavailable
 from coordinator.client.flows import Flow, Grant
 from coordinator.client.lease import LeaseState
 from coordinator.client.links import Link, Links
@@ -59,7 +59,7 @@ class AsyncLease:
     async def release(self, *, timeout: float | None = None) -> bool:
         """Let go. True where it was still held. Raises OutcomeUnknown, and goes on trying in the background."""
         self._state.released = True
-        return bool(await self._client._release(self._state.grant, timeout))
+        return self._state.is_own and bool(await self._client._release(self._state.grant, timeout))
 
     def __repr__(self) -> str:
         return f"<AsyncLease {self.name!r} token={self.token}{'' if self.held else ' not held'}>"
@@ -156,7 +156,7 @@ class _Pump:
             self._turning.cancel()
         if self._timer is not None:
             self._timer.cancel()
-        self.core.fail_all(Unavailable("the client was closed"))
+        self.core.fail_all(Closed())
         for link in [*self._watched]:
             self._unwatch(link)
         if self._connecting:
@@ -268,11 +268,17 @@ class AsyncClient(Surface[Async], Async):
     def spawn(self, ask: Ask[Any]) -> None:
         task = asyncio.ensure_future(self._run(ask.flow))
         self._spawned.add(task)
-        task.add_done_callback(self._spawned.discard)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Future[Any]) -> None:
+        self._spawned.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if error is not None and not isinstance(error, Closed):
+            logger.debug("something in the background ended: %r", error)
 
     def _started(self) -> _Pump:
         if self._closed:
-            raise Unavailable("the client was closed")
+            raise Closed
         loop = asyncio.get_running_loop()
         if self._pump is None:
             self._pump = _Pump(self._options, loop)

@@ -20,6 +20,13 @@ class Unavailable(ConclaveError):
     """No leader answered in time. A read or a keep-alive changed nothing; see OutcomeUnknown for the rest."""
 
 
+class Closed(Unavailable):
+    """The client was closed, and asks nothing any more."""
+
+    def __init__(self) -> None:
+        super().__init__("the client was closed")
+
+
 class OutcomeUnknown(Unavailable):
     """A change was sent and no answer came in time, or its session is gone: it may have been applied, or may yet be.
 
@@ -123,7 +130,11 @@ class Deadlock(ConclaveError):
         self.cycle = cycle
 
 
-class Broken(ConclaveError):
+class LeaseLost(ConclaveError):
+    """The lease can not be proven held now: stop touching what it guards, or let the fencing token decide."""
+
+
+class Broken(LeaseLost):
     """The lock was taken away by force: `by` whom (a principal), and for what `reason`."""
 
     def __init__(self, broken: lock_commands.Break) -> None:
@@ -131,10 +142,6 @@ class Broken(ConclaveError):
         self.name = broken.name
         self.by = broken.principal
         self.reason = broken.reason
-
-
-class LeaseLost(ConclaveError):
-    """The lease can not be proven held now: stop touching what it guards, or let the fencing token decide."""
 
 
 def from_failure(failure: commands.Failure) -> ConclaveError:

@@ -6,17 +6,56 @@ from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
 from coordinator import wire
-from coordinator.client import administration, flows, options
-from coordinator.client.asking import Ask, Asking, Part, S, T, asked
+from coordinator.client import administration, flows, jeopardy, options
+from coordinator.client.asking import Ask, Asking, Part, S, T, as_it_is, asked
 from coordinator.client.calls import Call
 from coordinator.client.core import Core
 from coordinator.client.errors import NotFound, Unavailable
+from coordinator.client.files import Files
 from coordinator.client.flows import Clock
+from coordinator.client.jeopardy import SessionHandle
+from coordinator.client.locks import Locks
+from coordinator.client.transactions import Transaction
 from coordinator.consensus.membership import Member
-from coordinator.statemachine import commands
+from coordinator.statemachine import commands, files
 
 
 class Surface(Part[S]):
+    @property
+    def files(self) -> Files[S]:
+        """Files, directories, ranges, watches."""
+        return Files(self._shell)
+
+    @property
+    def locks(self) -> Locks[S]:
+        """Locks in all modes."""
+        return Locks(self._shell)
+
+    @asked
+    def session(
+        self,
+        *,
+        ttl: float = options.DEFAULT_TTL_S,
+        grace: float = jeopardy.DEFAULT_GRACE_S,
+        timeout: float | None = None,
+    ) -> Ask[SessionHandle[S]]:
+        """The session under which everything of this client with the same `ttl` lives, to be followed: whether it is
+        safe, in jeopardy or expired. After `grace` seconds in jeopardy it expires for good."""
+        return jeopardy.open_handle(self._shell, ttl, grace, timeout)
+
+    @asked
+    def transact(self, transaction: Transaction, *, timeout: float | None = None) -> Ask[commands.Transacted]:
+        """Do a transaction (`transactions.py`): `succeeded` says whether its comparisons held, `results` are those of
+        the branch that was taken. Raises Aborted where an operation is refused; then nothing was done."""
+        return self._command(transaction.build(), as_it_is, timeout=timeout)
+
+    @asked
+    def add(self, key: str, amount: int = 1, *, timeout: float | None = None) -> Ask[int]:
+        """Add to a counter, a key whose value is a decimal number of 64 bits; the sum. Applied once, however often it
+        is sent. Raises WrongKind, InvalidRequest (beyond 64 bits)."""
+        op = files.AddToKey(options.name(key), options.amount(amount))
+        return self._command(op, lambda counted: int(counted.value), timeout=timeout)
+
     # --- keys -------------------------------------------------------------------------------------
 
     @asked

@@ -23,7 +23,7 @@ from coordinator.client.asking import Ask, Sync, T
 from coordinator.client.calls import Call
 from coordinator.client.clock import now_us as _now_us
 from coordinator.client.core import WITHDRAW_US_MAX, Core
-from coordinator.client.errors import ConclaveError, Unavailable
+from coordinator.client.errors import Closed, ConclaveError, Unavailable
 from coordinator.client.flows import Flow, Grant
 from coordinator.client.lease import LeaseState
 from coordinator.client.links import Links
@@ -64,7 +64,7 @@ class Lease:
     def release(self, *, timeout: float | None = None) -> bool:
         """Let go. True where it was still held. Raises OutcomeUnknown, and goes on trying in the background."""
         self._state.released = True
-        return bool(self._client._release(self._state.grant, timeout))
+        return self._state.is_own and bool(self._client._release(self._state.grant, timeout))
 
     def __repr__(self) -> str:
         return f"<Lease {self.name!r} token={self.token}{'' if self.held else ' not held'}>"
@@ -165,7 +165,7 @@ class _Loop(threading.Thread):
                 self._links.close()
                 self._fail_all(Unavailable(f"a defect in the client: {error!r}"))
         self._links.close()
-        self._fail_all(Unavailable("the client was closed"))
+        self._fail_all(Closed())
         self._is_over = True
         self._refuse_posted()
         os.close(self._wake_reader)
@@ -282,7 +282,7 @@ class _Loop(threading.Thread):
             while True:
                 job, left_with = self._posted.popleft()
                 if left_with is None:
-                    job.error = Unavailable("the client was closed")
+                    job.error = Closed()
                     job.release()
 
 
@@ -380,7 +380,7 @@ class Client(Surface[Sync], Sync):
             return loop
         with self._starting:
             if self._closed:
-                raise Unavailable("the client was closed")
+                raise Closed
             if self._loop is None or self._pid != os.getpid():
                 self._loop = _Loop(self._options)
                 self._pid = os.getpid()
