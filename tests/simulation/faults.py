@@ -1,7 +1,7 @@
 """Which faults befall one seed's cluster, and when: drawn before the run begins, so that a run can be cut down.
 
 Swarm testing (Groce et al. 2012): each seed draws a few kinds of fault and how often each comes. A seed with crashes
-alone reaches states that one with everything never does. What a fault does is in `injector.py`.
+alone reaches states that one with everything never does. What a fault does is in `injector`.
 """
 
 from __future__ import annotations
