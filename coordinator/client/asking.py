@@ -140,3 +140,35 @@ class asked(Generic[P, T]):  # noqa: N801 - a decorator
 def as_it_is(result: T) -> T:
     """The result is the answer."""
     return result
+
+
+class Stream(Part[S], Generic[S, T]):
+    """Something that is told bit by bit: iterate over it (`for`, or `async for`), or ask for the `next`. One thread or
+    task at a time."""
+
+    def _next(self, until_us: int | None) -> Ask[T | None]:
+        raise NotImplementedError
+
+    @asked
+    def next(self, *, timeout: float | None = None) -> Ask[T | None]:
+        """The next of them; None where there is none within `timeout` seconds (None: as long as it takes)."""
+        wait_us = options.wait_us(timeout)
+        return self._next(None if wait_us is None else self._shell.clock() + wait_us)
+
+    def __iter__(self: Stream[Sync, T]) -> Stream[Sync, T]:
+        return self
+
+    def __next__(self: Stream[Sync, T]) -> T:
+        told = self.next()
+        if told is None:
+            raise StopIteration
+        return told
+
+    def __aiter__(self: Stream[Async, T]) -> Stream[Async, T]:
+        return self
+
+    async def __anext__(self: Stream[Async, T]) -> T:
+        told = await self.next()
+        if told is None:
+            raise StopAsyncIteration
+        return told

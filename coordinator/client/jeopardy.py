@@ -12,7 +12,7 @@ from enum import Enum
 from typing import Final
 
 from coordinator.client import flows, options
-from coordinator.client.asking import Ask, Asking, Async, Part, S, Sync, asked
+from coordinator.client.asking import Ask, Asking, S, Stream, asked
 from coordinator.client.core import Core
 from coordinator.client.errors import Closed, Unavailable
 from coordinator.client.flows import Clock, Flow
@@ -59,7 +59,7 @@ def until_it_changes(
             continue  # The time has come.
 
 
-class SessionHandle(Part[S]):
+class SessionHandle(Stream[S, Standing]):
     """`client.session(ttl)`: the session under which all locks and ephemeral files of this client with the same `ttl`
     live. Iterate over it for what becomes of it: each change of its standing, the last one EXPIRED."""
 
@@ -83,12 +83,8 @@ class SessionHandle(Part[S]):
             return 0.0
         return max(0, self._session.valid_until_us - self._shell.clock()) / 1e6
 
-    @asked
-    def next(self, *, timeout: float | None = None) -> Ask[Standing | None]:
-        """Wait for the next change of its standing; None where there is none within `timeout` seconds (None: as long as
-        it takes), or where it has expired before."""
+    def _next(self, until_us: int | None) -> Ask[Standing | None]:
         clock = self._shell.clock
-        until_us = None if timeout is None else clock() + options.seconds("timeout", timeout, 0, options.WAIT_S_MAX)
 
         def flow(core: Core) -> Asking[Standing | None]:
             if self._known is Standing.EXPIRED:
@@ -113,24 +109,6 @@ class SessionHandle(Part[S]):
                 yield closing
 
         return Ask(flow)
-
-    def __iter__(self: SessionHandle[Sync]) -> SessionHandle[Sync]:
-        return self
-
-    def __next__(self: SessionHandle[Sync]) -> Standing:
-        found = self.next()
-        if found is None:
-            raise StopIteration
-        return found
-
-    def __aiter__(self: SessionHandle[Async]) -> SessionHandle[Async]:
-        return self
-
-    async def __anext__(self: SessionHandle[Async]) -> Standing:
-        found = await self.next()
-        if found is None:
-            raise StopAsyncIteration
-        return found
 
     def __repr__(self) -> str:
         return f"<SessionHandle {self.session} {self.standing.value}>"

@@ -22,13 +22,20 @@ from coordinator.client.flows import HOLDER_US, Clock, Flow, Grant
 from coordinator.client.session import Session
 from coordinator.statemachine import commands
 from coordinator.statemachine.commands import CancelAcquire, Granted, Held, Holder, NotHeld, Queued
-from coordinator.statemachine.lock_commands import EXCLUSIVE, SHARED, ChangeMode, HandOver, Mode
+from coordinator.statemachine.lock_commands import EXCLUSIVE, SHARED, ChangeMode, HandOver, Mode, Release
 
 HEIR_ASKS_US: Final = 100_000
 """How often an heir asks whether the name was handed over."""
 
 Settle = Callable[[int, Mode], None]
 """Told the token and the mode that a hold has come to."""
+
+
+def give_back(core: Core, clock: Clock, grant: Grant) -> None:
+    """Nobody wants it any more: it is let go in the background."""
+    if not grant.session.gone:
+        op = Release(grant.names or (grant.name,), grant.acquisition)
+        core.command(grant.session, op, clock(), clock() + WITHDRAW_US_MAX)
 
 
 def downgrade(core: Core, clock: Clock, grant: Grant, deadline_us: int) -> Flow:

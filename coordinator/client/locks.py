@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from coordinator.client import flows, lock_flows, options
 from coordinator.client.asking import Ask, Asking, Async, Part, S, Sync, as_it_is, asked
-from coordinator.client.core import WITHDRAW_US_MAX, Core
+from coordinator.client.core import Core
 from coordinator.client.errors import ConclaveError, InvalidRequest
 from coordinator.client.flows import Grant
 from coordinator.client.lease import LeaseState
@@ -350,8 +350,4 @@ def _names(names: tuple[str, ...]) -> tuple[str, ...]:
 
 def _give_back(core: Core, hold: Hold[Any]) -> None:
     """A grant that its caller has not taken goes back (history 9)."""
-    grant = hold._state.grant
-    if not grant.session.gone:
-        now_us = hold._shell.clock()
-        op = lock_commands.Release(hold.names, grant.acquisition)
-        core.command(grant.session, op, now_us, now_us + WITHDRAW_US_MAX)
+    lock_flows.give_back(core, hold._shell.clock, hold._state.grant)

@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from coordinator.client import options
-from coordinator.client.asking import Ask, Asking, Async, Part, S, Sync, asked
+from coordinator.client.asking import Ask, Asking, S, Stream, asked
 from coordinator.client.core import Core
 from coordinator.client.errors import Closed, Compacted, InvalidRequest, Unavailable, refuse
 from coordinator.client.flows import Clock, Flow
@@ -81,31 +81,30 @@ def read_all(core: Core, clock: Clock, start: str, end: str, prefix: bool, revis
         after = page.keys[-1].key
 
 
-class Watch(Part[S]):
+class Watch(Stream[S, ChangeView]):
     """The changes to a range, in their order, each once. Iterate over it (`for`, or `async for`): it waits for the next
     change as long as it takes, whatever becomes of leaders and connections.
 
     It raises Compacted where it comes too late: `oldest` + 1 is the first revision whose changes are kept. (`Follow`
     deals with that by itself.) Its position is (`since`, `skip`): what a later watch takes to go on where this one was,
-    exactly where the last change was the last one of its revision, and else from the first of that revision on. One
-    thread or task at a time.
+    exactly where the last change was the last one of its revision, and else from the first of that revision on.
     """
 
     def __init__(self, shell: S, query: ReadChanges) -> None:
         super().__init__(shell)
-        self._next = query
+        self._from = query
         self._page: deque[ChangeView] = deque()
         """Read, and not taken yet."""
 
     @property
     def since(self) -> int:
         """Nothing before this revision is missing; 0 before the first question of a watch "from now on"."""
-        return self._page[0].revision if self._page else self._next.since
+        return self._page[0].revision if self._page else self._from.since
 
     @property
     def skip(self) -> int:
         """So many changes of the revision `since` were told, or were not asked for."""
-        return 0 if self._page else self._next.skip
+        return 0 if self._page else self._from.skip
 
     @asked
     def begin(self, *, timeout: float | None = None) -> Ask[int]:
@@ -113,49 +112,30 @@ class Watch(Part[S]):
         clock, deadline_us = self._shell.clock, self._shell.deadline_us(timeout)
 
         def flow(core: Core) -> Asking[int]:
-            if not self._next.since:
-                query = msgspec.structs.replace(self._next, limit=1)
+            if not self._from.since:
+                query = msgspec.structs.replace(self._from, limit=1)
                 page = refuse((yield core.query(query, clock(), deadline_us)))
-                self._next = at(self._next, page.since, page.skip)
-            return self._next.since
+                self._from = at(self._from, page.since, page.skip)
+            return self._from.since
 
         return Ask(flow)
 
-    @asked
-    def next(self, *, timeout: float | None = None) -> Ask[ChangeView | None]:
-        """The next change; None where there is none within `timeout` seconds (None: as long as it takes)."""
+    def _next(self, until_us: int | None) -> Ask[ChangeView | None]:
         clock = self._shell.clock
-        until_us = None if timeout is None else clock() + options.seconds("timeout", timeout, 0, options.WAIT_S_MAX)
 
         def flow(core: Core) -> Asking[ChangeView | None]:
             if not self._page:
-                page = yield from next_changes(core, clock, self._next, until_us)
-                self._next = at(self._next, page.since, page.skip)
+                page = yield from next_changes(core, clock, self._from, until_us)
+                self._from = at(self._from, page.since, page.skip)
                 self._page.extend(page.changes)
             return self._page.popleft() if self._page else None
 
         return Ask(flow, lambda _, change: None if change is None else self._page.appendleft(change))
 
-    def __iter__(self: Watch[Sync]) -> Watch[Sync]:
-        return self
 
-    def __next__(self: Watch[Sync]) -> ChangeView:
-        change = self.next()
-        assert change is not None, "without a time-out it waits for a change"
-        return change
-
-    def __aiter__(self: Watch[Async]) -> Watch[Async]:
-        return self
-
-    async def __anext__(self: Watch[Async]) -> ChangeView:
-        change = await self.next()
-        assert change is not None, "without a time-out it waits for a change"
-        return change
-
-
-class Follow(Part[S]):
+class Follow(Stream[S, Snapshot | ChangeView]):
     """What a range holds, as a Snapshot, and then each change to it, in order. Where changes were missed because their
-    history is not kept any more, another Snapshot follows in their place. One thread or task at a time."""
+    history is not kept any more, another Snapshot follows in their place."""
 
     def __init__(self, shell: S, start: str, end: str, prefix: bool) -> None:
         super().__init__(shell)
@@ -165,11 +145,8 @@ class Follow(Part[S]):
         self._page: deque[ChangeView] = deque()
         self._has_begun = False
 
-    @asked
-    def next(self, *, timeout: float | None = None) -> Ask[Snapshot | ChangeView | None]:
-        """The next of them; None where there is none within `timeout` seconds (None: as long as it takes)."""
+    def _next(self, until_us: int | None) -> Ask[Snapshot | ChangeView | None]:
         clock = self._shell.clock
-        until_us = None if timeout is None else clock() + options.seconds("timeout", timeout, 0, options.WAIT_S_MAX)
 
         def flow(core: Core) -> Asking[Snapshot | ChangeView | None]:
             if not self._page and self._position is not None:
@@ -199,22 +176,6 @@ class Follow(Part[S]):
             self._position, self._has_begun = None, told.after_gap
         elif told is not None:
             self._page.appendleft(told)
-
-    def __iter__(self: Follow[Sync]) -> Follow[Sync]:
-        return self
-
-    def __next__(self: Follow[Sync]) -> Snapshot | ChangeView:
-        told = self.next()
-        assert told is not None, "without a time-out it waits for a change"
-        return told
-
-    def __aiter__(self: Follow[Async]) -> Follow[Async]:
-        return self
-
-    async def __anext__(self: Follow[Async]) -> Snapshot | ChangeView:
-        told = await self.next()
-        assert told is not None, "without a time-out it waits for a change"
-        return told
 
 
 def range_of(start: str, end: str, *, prefix: bool) -> tuple[str, str, bool]:

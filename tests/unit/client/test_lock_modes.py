@@ -14,6 +14,7 @@ from coordinator.client.errors import (
     NotFound,
     OutcomeUnknown,
 )
+from coordinator.statemachine.commands import PutKey
 from coordinator.statemachine.lock_commands import ChangeMode
 from coordinator.wire import CommandRequest, decode_command
 from tests.unit.client.cluster import Cluster, TestClient
@@ -191,7 +192,8 @@ def test_an_upgrade_that_is_not_had_in_time_leaves_it_shared(client: TestClient,
 
 
 def test_an_upgrade_whose_asker_left_is_ruled_out_however_late_it_comes(cluster: Cluster, client: TestClient):
-    """History 12: the request itself is still under way when its asker gives it up."""
+    """History 12: the request is still under way when its asker gives it up; and an older one of the same session is
+    not answered yet, so that its number is not acknowledged either."""
     other = cluster.client()
     hold, sharer = client.locks.acquire("doc", shared=True), other.locks.acquire("doc", shared=True)
     late: list[CommandRequest] = []
@@ -202,15 +204,18 @@ def test_an_upgrade_whose_asker_left_is_ruled_out_however_late_it_comes(cluster:
             if isinstance(op, ChangeMode) and op.mode == "exclusive":
                 late.append(request)
                 return True
+            return isinstance(op, PutKey)
         return False
 
     cluster.drops = keep
+    older = client.later.put("stuck", b"")
     upgrading = client.later_of(hold).upgrade()
     cluster.pass_time(0.02)
     upgrading.cancel()
     cluster.pass_time(0.1)
-    cluster.drops = lambda request: False
     assert late
+    assert not older.is_over
+    cluster.drops = lambda request: False
     cluster.serve(client, cluster.leader, late[0])
     sharer.release()
     cluster.pass_time(0.1)
