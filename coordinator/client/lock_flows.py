@@ -40,7 +40,7 @@ def give_back(core: Core, clock: Clock, grant: Grant) -> None:
 
 def downgrade(core: Core, clock: Clock, grant: Grant, deadline_us: int) -> Flow:
     """Share it; the token. Said twice it does no harm, so that an unknown outcome may be asked for again."""
-    result = yield from _of_hold(core, clock, grant, core.command(grant.session, _shared(grant), clock(), deadline_us))
+    result = yield from of_hold(core, clock, grant, core.command(grant.session, _shared(grant), clock(), deadline_us))
     return result.token
 
 
@@ -50,13 +50,13 @@ def upgrade(core: Core, clock: Clock, grant: Grant, wait_us: int | None, timeout
     op = ChangeMode(grant.name, grant.acquisition, EXCLUSIVE, wait_us != 0)
     asked = core.command(grant.session, op, clock(), max(clock() + timeout_us, until_us or 0))
     try:
-        result = yield from _of_hold(core, clock, grant, asked)
+        result = yield from of_hold(core, clock, grant, asked)
         if isinstance(result, Queued):
             result = yield core.grant(grant.session.session, grant.name, grant.acquisition, clock(), until_us, ask=True)
             if isinstance(result, NotHeld):
                 yield from _say_lost(core, clock, grant)
             if result is None:
-                shared = yield from _of_hold(
+                shared = yield from of_hold(
                     core, clock, grant, core.command(grant.session, _shared(grant), clock(), clock() + timeout_us)
                 )
                 settle(shared.token, SHARED)
@@ -79,7 +79,7 @@ def upgrade(core: Core, clock: Clock, grant: Grant, wait_us: int | None, timeout
 
 def hand_over(core: Core, clock: Clock, grant: Grant, op: HandOver, deadline_us: int) -> Flow:
     """Give it to the session that `op` names."""
-    return (yield from _of_hold(core, clock, grant, core.command(grant.session, op, clock(), deadline_us)))
+    return (yield from of_hold(core, clock, grant, core.command(grant.session, op, clock(), deadline_us)))
 
 
 def inherit(core: Core, clock: Clock, own: Session, name: str, holder: Holder, wait_us: int | None) -> Flow:
@@ -101,7 +101,7 @@ def _shared(grant: Grant) -> ChangeMode:
     return ChangeMode(grant.name, grant.acquisition, SHARED)
 
 
-def _of_hold(core: Core, clock: Clock, grant: Grant, asked: Call) -> Flow:
+def of_hold(core: Core, clock: Clock, grant: Grant, asked: Call) -> Flow:
     """The answer to a command on a hold. Raises LeaseLost where it is none any more, and what refusals say."""
     try:
         result = yield asked

@@ -8,12 +8,13 @@ longer kept; then it says so, with the revision from which on changes are kept, 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from typing import Final, NamedTuple
 
 import msgspec
 
 from coordinator.client import options
-from coordinator.client.asking import Ask, Asking, S, Stream, asked
+from coordinator.client.asking import Ask, Asking, S, Stream, T, asked
 from coordinator.client.core import Core
 from coordinator.client.errors import Closed, Compacted, InvalidRequest, Unavailable, refuse
 from coordinator.client.flows import Clock, Flow
@@ -59,10 +60,10 @@ def at(query: ReadChanges, since: int, skip: int) -> ReadChanges:
     return msgspec.structs.replace(query, since=since, skip=skip)
 
 
-def read_all(core: Core, clock: Clock, start: str, end: str, prefix: bool, revision: int = 0) -> Flow:
+def read_all(core: Core, clock: Clock, start: str, end: str, *, prefix: bool) -> Flow:
     """All keys of a range at one revision, page after page, however long a leader takes; a RangeView without `more`."""
     keys: list[KeyView] = []
-    after = ""
+    after, revision = "", 0
     while True:
         query = files.ReadRange(start, end, prefix, revision=revision, after=after)
         try:
@@ -164,7 +165,7 @@ class Follow(Stream[S, Snapshot | ChangeView]):
         return Ask(flow, lambda _, told: self._untake(told))
 
     def _read(self, core: Core, clock: Clock) -> Flow:
-        view = yield from read_all(core, clock, *self._range)
+        view = yield from read_all(core, clock, *self._range[:2], prefix=self._range[2])
         self._position = ReadChanges(*self._range, since=view.revision + 1)
         snapshot = Snapshot(view.keys, view.revision, after_gap=self._has_begun)
         self._has_begun = True
@@ -176,6 +177,28 @@ class Follow(Stream[S, Snapshot | ChangeView]):
             self._position, self._has_begun = None, told.after_gap
         elif told is not None:
             self._page.appendleft(told)
+
+
+class Mapped(Stream[S, T]):
+    """What a Follow tells, as `read` takes it; where that is None it is left out."""
+
+    def __init__(self, follow: Follow[S], read: Callable[[Snapshot | ChangeView], T | None]) -> None:
+        super().__init__(follow._shell)
+        self._follow = follow
+        self._read = read
+        self._last: Snapshot | ChangeView | None = None
+
+    def _next(self, until_us: int | None) -> Ask[T | None]:
+        def flow(core: Core) -> Asking[T | None]:
+            while True:
+                self._last = yield from self._follow._next(until_us).flow(core)
+                if self._last is None:
+                    return None
+                told = self._read(self._last)
+                if told is not None:
+                    return told
+
+        return Ask(flow, lambda *_: self._follow._untake(self._last))
 
 
 def range_of(start: str, end: str, *, prefix: bool) -> tuple[str, str, bool]:

@@ -44,6 +44,8 @@ class Cluster:
         self.leader = "node1"
         """ "": there is none."""
         self.clients: list[TestClient] = []
+        self.made = 0
+        """Clients that there ever were: each draws numbers of its own."""
         self.loses: Callable[[wire.Request], bool] = lambda request: False
         """Requests whose answers are lost; they take effect all the same."""
         self.drops: Callable[[wire.Request], bool] = lambda request: False
@@ -68,6 +70,7 @@ class Cluster:
         )
 
     def client(self, principal: str = "root") -> TestClient:
+        self.made += 1
         return TestClient(self, principal)
 
     def grant(self, principal: str, *rights: str, prefixes: tuple[str, ...] = ()) -> None:
@@ -246,7 +249,7 @@ class TestClient(Surface[Sync], Sync):
         super().__init__(self)
         self.cluster = cluster
         self.principal = principal
-        self.core = Core(cluster.token, "default", Random(len(cluster.clients)))
+        self.core = Core(cluster.token, "default", Random(cluster.made))
         self.clock = lambda: cluster.now_us
         self.timeout_us = 10_000_000
         self.running: list[Running[Any]] = []
