@@ -21,7 +21,7 @@ from coordinator.replica.history import History
 from coordinator.replica.leases import Leases
 from coordinator.replica.meters import Meters
 from coordinator.replica.ports import Head, Write
-from coordinator.statemachine import commands, snapshot
+from coordinator.statemachine import commands, lock_commands, snapshot
 from coordinator.statemachine.machine import (
     GrantMade,
     Machine,
@@ -516,8 +516,13 @@ class Replica:
                         if name == op.name:
                             self._unwatch(session, name, acquisition)
                 self._watch(session, op.name, op.acquisition, proposal.caller)
+            case lock_commands.Acquire() if isinstance(result, commands.Queued):
+                # All its names are granted at once: one of them is enough.
+                self._watch(op.owner or proposal.session, min(op.names), op.acquisition, proposal.caller)
             case commands.ReleaseLock() | commands.CancelAcquire():
                 self._unwatch(op.owner or proposal.session, op.name, op.acquisition)
+            case lock_commands.Release() if op.names:
+                self._unwatch(op.owner or proposal.session, min(op.names), op.acquisition)
 
     def _watch(self, session: int, name: str, acquisition: int, caller: Caller) -> None:
         watched = self._watchers.setdefault(session, {})
