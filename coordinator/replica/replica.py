@@ -26,7 +26,7 @@ from coordinator.replica.meters import Meters
 from coordinator.replica.ports import Head, Write
 from coordinator.replica.tenure import Tenure
 from coordinator.replica.watches import WAIT_MS_MAX, WATCHES_MAX, Watch
-from coordinator.statemachine import commands, snapshot
+from coordinator.statemachine import commands, lock_commands, snapshot
 from coordinator.statemachine.events import CheckpointReset, LockDelayed
 from coordinator.statemachine.files import ChangePage
 from coordinator.statemachine.machine import (
@@ -557,8 +557,13 @@ class Replica:
                         if name == op.name:
                             self._unwatch(session, name, acquisition)
                 self._watch(session, op.name, op.acquisition, proposal.caller)
+            case lock_commands.Acquire() if isinstance(result, commands.Queued):
+                # All its names are granted at once: one of them is enough.
+                self._watch(op.owner or proposal.session, min(op.names), op.acquisition, proposal.caller)
             case commands.ReleaseLock() | commands.CancelAcquire():
                 self._unwatch(op.owner or proposal.session, op.name, op.acquisition)
+            case lock_commands.Release() if op.names:
+                self._unwatch(op.owner or proposal.session, min(op.names), op.acquisition)
 
     def _watch(self, session: int, name: str, acquisition: int, caller: Caller) -> None:
         watched = self._watchers.setdefault(session, {})
