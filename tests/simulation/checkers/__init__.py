@@ -25,6 +25,7 @@ from tests.simulation.checkers.leader_stickiness import LeaderStickiness
 from tests.simulation.checkers.leadership_transfer import LeadershipTransfer
 from tests.simulation.checkers.lease_exclusion import LeaseExclusion
 from tests.simulation.checkers.linearizability import Linearizability
+from tests.simulation.checkers.lock_delays import LockDelays
 from tests.simulation.checkers.log_matching import LogMatching
 from tests.simulation.checkers.mutual_exclusion import MutualExclusion
 from tests.simulation.checkers.no_lost_write import NoLostWrite
@@ -67,6 +68,7 @@ CHECKERS: Final[tuple[type[Checker], ...]] = (
     LeaseExclusion,
     FencingTokens,
     FirstComeFirstServed,
+    LockDelays,
     Deadlocks,
     Transactions,
     Ephemerals,

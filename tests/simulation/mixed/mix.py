@@ -35,7 +35,7 @@ class MixedMix(NamedTuple):
             activities=tuple(activity for activity in chosen for _ in range(random.choice((1, 1, 3)))),
             lock_names=random.choice((1, 1, 2, 3)),
             counters=random.choice((1, 1, 2)),
-            delays_ms=(0,),
+            delays_ms=random.choice(((0,), (0, 300), (800,))),
             reach=random.choice((3, 15, 60)),
             compacts=random.random() < 0.4,
         )

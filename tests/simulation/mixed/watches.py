@@ -7,11 +7,20 @@ from typing import TYPE_CHECKING, Final
 from coordinator.statemachine.files import ChangePage, Compacted, RangeView, ReadChanges, ReadRange
 from tests.simulation.clients import Client, Script, Sleep
 from tests.simulation.mixed.asking import Act
+from tests.simulation.mixed.reads import EVERYTHING
 
 if TYPE_CHECKING:
     from tests.simulation.mixed import Mixed
 
-PREFIXES: Final = ("", "t", "t/a", "n", "e", "q")
+SPANS: Final = (
+    EVERYTHING,
+    EVERYTHING,
+    ("t", "", True),
+    ("t/a", "t/b", False),
+    ("n", "", True),
+    ("e", "", False),
+    ("q", "", True),
+)
 PAUSE_US_MAX: Final = 250_000
 SLOW_US_MAX: Final = 2_000_000
 """Of a reader that is too slow, and may find that its place is gone."""
@@ -20,11 +29,11 @@ SLOW_US_MAX: Final = 2_000_000
 class Watcher:
     """A range, how it is read, and where: nothing that it wants lies before (`since`, `skip`) that it has not had."""
 
-    def __init__(self, client: Client, prefix: str, since: int) -> None:
+    def __init__(self, client: Client, span: tuple[str, str, bool], since: int) -> None:
         random = client.random
         self.client = client
         self.life = client.lives
-        self.prefix = prefix
+        self.span = span
         self.since = since
         self.skip = 0
         self.limit = random.choice((0, 1, 1, 2, 5))
@@ -39,9 +48,7 @@ class Watcher:
 
     def query(self) -> ReadChanges:
         return ReadChanges(
-            self.prefix,
-            "",
-            True,
+            *self.span,
             self.since,
             self.skip,
             self.limit,
@@ -51,14 +58,14 @@ class Watcher:
         )
 
     def __repr__(self) -> str:
-        return f"the watcher of {self.prefix!r} at {self.client.name}"
+        return f"the watcher of {self.span} at {self.client.name}"
 
 
 def watch(mixed: Mixed, client: Client) -> Script:
     """A worker that does nothing else."""
     random = client.random
     since = random.choice((0, 1, 1, max(1, mixed.history.told - mixed.mix.reach)))
-    watcher = Watcher(client, random.choice(PREFIXES), since)
+    watcher = Watcher(client, random.choice(SPANS), since)
     mixed.watchers.append(watcher)
     while True:
         pause_us = 20_000 if mixed.ending else watcher.pause_us
@@ -75,6 +82,6 @@ def _look(mixed: Mixed, watcher: Watcher) -> Act:
         watcher.since, watcher.skip = page.since, page.skip
     elif isinstance(page, Compacted):
         # Too slow: it reads everything anew, and goes on behind that.
-        anew = yield from mixed.query(watcher.client, ReadRange(watcher.prefix, prefix=True))
+        anew = yield from mixed.query(watcher.client, ReadRange(*watcher.span))
         if isinstance(anew.result, RangeView):
             watcher.since, watcher.skip = anew.result.revision + 1, 0

@@ -107,6 +107,27 @@ MUTANTS: Final = (
         "First come, first served: a replica that began with a snapshot knows whose upgrade waits",
         (Edit(f"{_LOADER}._add_lock", "lock.upgrading, lock.delay = stored.upgrading, stored.delay", "pass"),),
     ),
+    # --- lock-delays
+    Mutant(
+        "let-in-during-a-lock-delay",
+        "Chubby, section 2.4: a name whose holder died is given to nobody before its lock-delay has passed",
+        (Edit(f"{_LOCK}.admits", "self.delay is not None or ", ""),),
+    ),
+    Mutant(
+        "half-a-lock-delay",
+        "Chubby, section 2.4: a lock-delay takes as long as the holder asked for",
+        (Edit("coordinator.replica.delays:Delays.begin", "delay_ms * 1_000", "delay_ms * 500"),),
+    ),
+    Mutant(
+        "a-new-leader-counts-no-lock-delays",
+        "Chubby, section 2.4: a lock-delay ends, whoever leads",
+        (Edit("coordinator.replica.tenure:Tenure.__init__", "in machine.delays():", "in machine.delays()[:0]:"),),
+    ),
+    Mutant(
+        "a-lock-delay-of-one-that-let-go",
+        "Chubby, section 2.4: a holder that lets go leaves no lock-delay",
+        (Edit(f"{_LOCKING}:let_go_of_all", "if died and grant.delay_ms:", "if grant.delay_ms:"),),
+    ),
     # --- tokens
     Mutant(
         "an-upgrade-keeps-its-token",
