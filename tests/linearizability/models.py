@@ -1,9 +1,10 @@
-"""What the objects do: a register, a key-value store, a lock; and what the search may know about their operations.
+"""What the objects do: a register, a key-value store, a lock, a counter; and what the search may know about their
+operations.
 
 A model is a small interface. `initial` and `step` are the whole meaning: a state is any hashable value, and
 `step(state, operation)` says whether the operation, with the result that it gave, may take effect in that state, and
-which state it leaves. An operation whose outcome is unknown is asked whether it may take effect *now*: its result
-then constrains nothing.
+which state it leaves. An operation whose outcome is unknown is asked whether it may take effect *now*: its result then
+constrains nothing.
 
 `traits` and `lens` only make the search shorter. Claiming less than what is true costs time; claiming more breaks the
 verdict, so tests compare each model with a search that ignores both.
@@ -350,13 +351,13 @@ class LockModel:
 
 
 class CounterModel:
-    """A counter, 0 at first: `add` adds its argument and gives the sum, `get` gives the value."""
+    """A counter, 0 at first: `add` adds its argument and gives the sum, `value` gives what it is."""
 
     initial: State = 0
 
     def step(self, state: State, operation: Operation) -> tuple[bool, State]:
         assert isinstance(state, int), state
-        if operation.action == "get":
+        if operation.action == "value":
             return operation.outcome_is_unknown or state == operation.result, state
         assert operation.action == "add", operation
         assert isinstance(operation.argument, int), operation
@@ -364,10 +365,10 @@ class CounterModel:
         return operation.outcome_is_unknown or total == operation.result, total
 
     def traits(self, operation: Operation) -> Traits:
-        if operation.action == "get":
+        if operation.action == "value":
             if operation.outcome_is_unknown:
                 return Traits(("look",), is_read_only=True, is_total=True)
-            return Traits(("get", operation.result), is_read_only=True, guard=operation.result)
+            return Traits(("value", operation.result), is_read_only=True, guard=operation.result)
         amount = operation.argument
         assert isinstance(amount, int), operation
         if operation.outcome_is_unknown:

@@ -21,12 +21,13 @@ from tests.simulation.checkers import CHECKERS
 from tests.simulation.faults import KIND_NAMES, Fault
 from tests.simulation.mutants import MUTANTS, MutantDoesNotFit, planted
 from tests.simulation.mutants.edits import Edit, planted_edits
-from tests.simulation.run import EVENTS_MIN, run_seed
+from tests.simulation.run import EVENTS_MIN, PLAIN, run_seed
 from tests.simulation.shrink import shrink
 from tests.simulation.trace import line
 
 ROOT = Path(__file__).parents[2]
 ORDER = Order("raft", 5)
+PLAIN_ORDER = Order("raft", 5, workload=PLAIN)
 SLICE = range(1, 41)
 SEEDS_MAX = 1_000
 """Within these a planted bug must be caught."""
@@ -99,6 +100,13 @@ def test_a_slice_of_seeds_is_clean(summary: Summary) -> None:
     assert summary.seeds == len(SLICE)
 
 
+def test_plain_work_alone_is_clean_too() -> None:
+    plain = run_many(PLAIN_ORDER, range(1, 9), 1, quiet=True, stop_at_violation=False)
+    assert plain.failures == []
+    assert plain.checks["linearizability"]
+    assert not plain.checks["transactions"]
+
+
 @pytest.mark.timeout(600)
 def test_a_fresh_range_of_seeds_is_clean(capsys: pytest.CaptureFixture[str]) -> None:
     asked = os.environ.get("PROVE_FRESH")
@@ -148,6 +156,11 @@ def test_a_run_does_not_depend_on_how_strings_are_hashed() -> None:
         for hash_seed in ("1", "2")
     }
     assert len(said) == 1
+
+
+def test_work_is_mixed_unless_it_is_asked_to_be_plain() -> None:
+    assert run_seed(3) == run_seed(3, workload="mixed")
+    assert run_seed(3) != run_seed(3, workload=PLAIN)
 
 
 def test_processes_make_no_difference() -> None:

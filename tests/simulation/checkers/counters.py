@@ -50,5 +50,5 @@ def _recorded(number: int, question: Question) -> recorded.Operation | None:
         )
     if isinstance(what, GetKey) and what.key.startswith(COUNTERS) and isinstance(result, KeyValue):
         value = int(result.value or b"0")
-        return recorded.Operation(number, question.client, "get", what.key, None, value, question.invoked, returned)
+        return recorded.Operation(number, question.client, "value", what.key, None, value, question.invoked, returned)
     return None

@@ -9,14 +9,24 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.linearizability import History, KeyValueModel, LockModel, Model, Operation, RegisterModel, Verdict, check
+from tests.linearizability import (
+    CounterModel,
+    History,
+    KeyValueModel,
+    LockModel,
+    Model,
+    Operation,
+    RegisterModel,
+    Verdict,
+    check,
+)
 from tests.linearizability.checker import verify_order
 from tests.linearizability.models import INDISTINCT, Lens, SharpLens, State, Traits
 from tests.linearizability.oracles import PERMUTED_MAX, by_permutation, by_textbook
 from tests.linearizability.search import Search
 from tests.unit.linearizability.histories import misread, simulate, spans
 
-REGISTER, STORE, LOCK = RegisterModel(), KeyValueModel(), LockModel()
+REGISTER, STORE, LOCK, COUNTER = RegisterModel(), KeyValueModel(), LockModel(), CounterModel()
 
 
 class Plain:
@@ -59,6 +69,8 @@ def histories(draw: st.DrawFn, model: Model, operations_max: int) -> tuple[Opera
         action = open_by.pop(process)
         if draw(st.integers(0, 3)) == 0:
             history.lose(process)
+        elif action in ("add", "value"):
+            history.complete(process, draw(st.integers(-1, 4)))
         elif action in ("read", "get"):
             history.complete(process, draw(st.none() | value if action == "read" else text))
         elif action == "acquire":
@@ -72,6 +84,7 @@ ACTIONS = {
     RegisterModel: ["read", "write", "cas"],
     KeyValueModel: ["get", "put", "append"],
     LockModel: ["acquire", "release"],
+    CounterModel: ["add", "value"],
 }
 ARGUMENTS: dict[str, st.SearchStrategy[object]] = {
     "read": st.none(),
@@ -82,6 +95,8 @@ ARGUMENTS: dict[str, st.SearchStrategy[object]] = {
     "append": st.sampled_from(["", "a", "b"]),
     "acquire": st.sampled_from("abc"),
     "release": st.sampled_from("abc"),
+    "add": st.integers(-1, 2),
+    "value": st.none(),
 }
 
 
@@ -89,7 +104,7 @@ def is_linearizable(model: Model, operations: Sequence[Operation]) -> bool:
     return check(model, operations).verdict is Verdict.LINEARIZABLE
 
 
-@pytest.mark.parametrize("model", [REGISTER, STORE, LOCK], ids=["register", "store", "lock"])
+@pytest.mark.parametrize("model", [REGISTER, STORE, LOCK, COUNTER], ids=["register", "store", "lock", "counter"])
 class TestOnAnythingReported:
     @settings(max_examples=300, deadline=None)
     @given(data=st.data())
