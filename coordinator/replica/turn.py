@@ -107,7 +107,7 @@ class Turn:
                 replica.history.stamp(self._clock.wall_ms())
         rest = self._answers.take() + self._refusals()
         rest += self._feed.packets(self.replicas.values(), self.drops, self._fsyncs_us, now_us)
-        words = [(replica, replica.take_peer_words(now_us)) for replica in replicas]
+        words = [(replica, replica.states.take_peer_words(now_us)) for replica in replicas]
         self._publish([*late, *words], rest)
         self._bus.watch(frozenset([leader for replica in replicas if (leader := replica.followed_node)]))
         self.meters.turns.observe(self._clock.now_us() - now_us)
@@ -134,7 +134,7 @@ class Turn:
             self.drops["peer-identity"] += 1  # For a replica that is gone, or a cluster of an earlier life.
             return
         if type(message.message) is wire.StateDigest:
-            replica.hear_digest(message.sender, message.message)
+            replica.states.hear_digest(message.sender, message.message)
             return
         if replica.configuration.member(message.sender) is None:
             self._routes[message.cluster, message.sender] = node
