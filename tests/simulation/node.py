@@ -144,6 +144,8 @@ class Node:
         """Session to when this process took in a keep-alive of it, in waking time."""
         self.leases_since_us = 0
         """When, in waking time, its leadership began to count leases."""
+        self.leases_at_first_ms: dict[int, int] = {}
+        """What each session had left then."""
         self._leases: object = None
         self._keep_alive_counts: dict[tuple[str, int, int], int] = {}
         self._sessions_expired = 0
@@ -389,10 +391,11 @@ class Node:
             self.kept_alive.setdefault(request.session, []).append(self.awake_us())
 
     def _note_leases(self) -> None:
-        """A new leadership begins with full leases."""
+        """A new leadership begins with full leases, or with what checkpoints say."""
         assert self.replica is not None
         self._leases = self.replica.leases
         self.leases_since_us = self.awake_us()
+        self.leases_at_first_ms = {s.session: s.lease_ms for s in self.replica.machine.sessions.values()}
         self.kept_alive = {}
 
     def awake_us(self) -> int:
