@@ -14,19 +14,20 @@ from typing import Final, NamedTuple
 import msgspec
 
 from coordinator import wire
-from coordinator.consensus.engine import Engine, HardState, Outgoing, Ready, Role, Snapshot
+from coordinator.consensus.engine import Engine, HardState, Outgoing, Ready, Role
 from coordinator.consensus.entries import COMMAND, COMMAND_PREFIX
 from coordinator.consensus.membership import Configuration
 from coordinator.replica.callers import Answers, Caller
-from coordinator.replica.comparison import Comparison, Verdict
+from coordinator.replica.comparison import Verdict
 from coordinator.replica.history import History
 from coordinator.replica.leases import Leases
 from coordinator.replica.levels import Levels
 from coordinator.replica.meters import Meters
-from coordinator.replica.ports import Head, Write
+from coordinator.replica.ports import Write
+from coordinator.replica.states import COMPARE_US, Compaction, States
 from coordinator.replica.tenure import Tenure
 from coordinator.replica.watches import WAIT_MS_MAX, WATCHES_MAX, Watch
-from coordinator.statemachine import commands, lock_commands, snapshot
+from coordinator.statemachine import commands, lock_commands
 from coordinator.statemachine.events import CheckpointReset, LockDelayed
 from coordinator.statemachine.files import ChangePage
 from coordinator.statemachine.machine import (
@@ -48,16 +49,6 @@ STAMPS_MAX: Final = 1_024
 """Beginnings of entries that are remembered."""
 WATCHERS_MAX: Final = 200_000
 """Acquisitions whose grant is pushed. Past it grants are not pushed, and waiters find out by asking."""
-COMPARE_US: Final = 60_000_000
-"""The leader has the replicas compare their states this often, where something was applied since."""
-
-
-class Compaction(NamedTuple):
-    """When the log is cut: a snapshot each `snapshot_entries` applied, behind which `trailing_entries` are kept for
-    followers that are a little behind."""
-
-    snapshot_entries: int = 20_000
-    trailing_entries: int = 5_000
 
 
 class _Proposal(NamedTuple):
@@ -96,17 +87,6 @@ class _Read(NamedTuple):
     """Who asks for `principal`; "" where that is itself."""
 
 
-class _Dumping(NamedTuple):
-    """The state after the entry `at`. `is_mark`: the replicas compare this one."""
-
-    dump: snapshot.Dump
-    at: int
-    term: int
-    configuration: Configuration
-    is_mark: bool
-    parts: list[bytes]
-
-
 class Replica:
     def __init__(
         self,
@@ -122,24 +102,8 @@ class Replica:
         stopped: str = "",
     ) -> None:
         """`stopped`: why it takes no part, as the journal says; "" where it does."""
-        self.compaction = compaction or Compaction()
-        self.snapshot_wanted = 0
-        """An operator wants a snapshot at this index or later."""
         self.stopped = stopped
         self._stopping = ""
-        self.comparison = Comparison(replica)
-        self._compare_us = compare_us
-        self._compare_due_us = now_us + compare_us
-        self._marked_index = 0
-        """The last mark that was applied here, or proposed."""
-        self._answers_to_peers: list[Outgoing] = []
-        self._snapshot_index = engine.applied_index
-        self._dumping: _Dumping | None = None
-        """A state on its way into bytes, a slice a turn."""
-        self._offered: Snapshot | None = None
-        """The state at a mark, to be kept once a majority has the same."""
-        self._taken: Snapshot | None = None
-        """A snapshot that is not on disk yet."""
         self.cluster = cluster
         self.cluster_name = cluster_name
         self.replica = replica
@@ -156,6 +120,7 @@ class Replica:
         (history 3). Behind the engine's own confirmation, which comes within a turn, before its reads are answered."""
         self.history = History(now_us)
         self.meters = Meters()
+        self.states = States(replica, engine, machine, self.meters, now_us, compaction or Compaction(), compare_us)
         self._commands: list[_Asked] = []
         self._entries: list[bytes] = []
         """Of `_commands`, in the same order."""
@@ -178,11 +143,6 @@ class Replica:
     @property
     def configuration(self) -> Configuration:
         return self.engine.configuration
-
-    @property
-    def snapshot_index(self) -> int:
-        """Of the last snapshot, on disk or about to be."""
-        return self._snapshot_index if self._taken is None else self._taken.last_index
 
     @property
     def leader_node(self) -> str:
@@ -210,7 +170,7 @@ class Replica:
     @property
     def waits_for(self) -> str:
         """Why it serves nothing, in words; "" where nothing keeps it from it."""
-        return self.stopped or self.comparison.why
+        return self.stopped or self.states.comparison.why
 
     def _others(self) -> list[int]:
         """The other members that have a state machine."""
@@ -268,18 +228,11 @@ class Replica:
         return "" if self.engine.role is Role.LEADER else self.leader_node
 
     def hear_digest(self, sender: int, said: wire.StateDigest) -> None:
-        """Another replica says what its state is after an entry; it is told this one's, where it asks."""
+        """Another replica says what its state is after an entry, or what it can apply."""
         if said.version < 0:
-            return self.levels.hear(sender, said)
-        if said.version != snapshot.VERSION:
-            return None  # Other bytes for the same state.
-        self.comparison.hear(sender, said.at, said.digest)
-        own = self.comparison.own(said.at)
-        if said.wanted and own is not None:
-            self._answers_to_peers.append(
-                Outgoing(sender, wire.StateDigest(snapshot.VERSION, said.at, own, wanted=False))
-            )
-        return None
+            self.levels.hear(sender, said)
+        else:
+            self.states.hear_digest(sender, said)
 
     @staticmethod
     def _refuse(caller: Caller, request_id: int, answers: Answers, code: str, message: str) -> None:
@@ -298,36 +251,17 @@ class Replica:
                 tenure.refused(op)
             elif isinstance(op, commands.ExpireSessions):
                 self.meters.sessions_expired += len(op.sessions)
-        unmarked = self.engine.applied_index - max(self._marked_index, self._snapshot_index)
-        if now_us >= self._compare_due_us or unmarked >= self.compaction.snapshot_entries:
-            self._mark_state(now_us)
-
-    def _mark_state(self, now_us: int) -> None:
-        """Have all replicas compare their states, where something was applied since the last time."""
-        self._compare_due_us = now_us + self._compare_us
-        if self.machine.applied > self._marked_index:
-            index = self.engine.propose([COMMAND_PREFIX + encode_node_entry(commands.MarkState())])
-            if index is not None:
-                self._marked_index = index
+        self.states.tick(now_us)
 
     # --- the turn's middle ------------------------------------------------------------------------
 
     def write(self, ready: Ready) -> Write | None:
         """What the journal is to take in this turn; None where nothing."""
-        head = self._head(ready)
+        head = self.states.head(ready, stopping=bool(self._stopping))
         if ready.hard_state is None and head is None and not self._stopping:
             return None
         hard_state = ready.hard_state or HardState(self.engine.term, self.engine.vote, self.engine.commit_index)
         return Write(self.replica, hard_state, ready.first_index, ready.terms, ready.entries, head, self._stopping)
-
-    def _head(self, ready: Ready) -> Head | None:
-        if ready.install is not None:
-            self._offered = self._taken = None
-            return Head(ready.install, ready.install.last_index, ready.install.term, ready.keep_tail)
-        if self._taken is None or self._stopping:
-            return None
-        offset = max(self.engine.first_index - 1, self._taken.last_index - self.compaction.trailing_entries)
-        return Head(self._taken, offset, self.engine.term_at(offset), keep_tail=True)
 
     def prepare(self, answers: Answers, now_us: int) -> Ready:
         """Propose what was asked and say what is to be written and sent."""
@@ -335,7 +269,7 @@ class Replica:
             # Of a cluster of one voter, one leadership may follow upon another with no turn in between.
             self._term = self.engine.term
             self._abdicate(answers)
-        if self.comparison.has_news or self.comparison.is_in_doubt:
+        if self.states.has_news:
             self._judge_state(answers, now_us)
         if self._commands:
             self._propose(answers)
@@ -345,28 +279,17 @@ class Replica:
 
     def _judge_state(self, answers: Answers, now_us: int) -> None:
         """Serve nothing while in doubt of the own state, and take no part any more where it is known to differ."""
-        verdict = self.comparison.judge(self.configuration.full_voter_ids)
-        self.engine.doubt(verdict is Verdict.IN_DOUBT, self.comparison.agreed)
-        if verdict is Verdict.DIFFERS:
-            self._stopping = self.comparison.why
+        if self.states.judge() is Verdict.DIFFERS:
+            self._stopping = self.states.comparison.why
             self.engine.step_down(now_us)
         if not self._serves:
             self._abdicate(answers)
 
     def take_peer_words(self, now_us: int) -> list[Outgoing]:
         """What is to be said to other replicas beside the engine's messages, after the journal."""
-        words, self._answers_to_peers = self._answers_to_peers, []
-        words += self.levels.take_answers()
+        words = self.states.take_peer_words(now_us) + self.levels.take_answers()
         if self._tenure is not None and self.machine.state.level < self.levels.own:
             words += self.levels.ask(self.engine.term, self._others(), now_us)
-        if not self.comparison.is_due(now_us):
-            return words
-        due = self.comparison.due(self._others(), now_us)
-        if due is not None:
-            words += [
-                Outgoing(other, wire.StateDigest(snapshot.VERSION, due.at, due.digest, wanted=True))
-                for other in due.receivers
-            ]
         return words
 
     def _begin_reads(self, answers: Answers) -> None:
@@ -410,13 +333,15 @@ class Replica:
         engine.persisted(ready)
         if self._stopping:
             self.stopped = self._stopping
-            self._stop_dumping()
+            self.states.stop()
             return
-        self._begin_behind(ready.install)
+        if ready.install is not None:
+            self._signer = None
+        self.states.begin_behind(ready.install)
         self._apply(answers, now_us)
         if self._tenure is not None:
             self._tenure.watches.look(self.machine.state.history, self.machine.applied)
-        self._take_snapshot(now_us)
+        self.states.advance(now_us)
         for read in engine.take_reads():
             waiting = self._reads_by_ticket.pop(read.ticket, None)
             if waiting is not None:
@@ -426,7 +351,7 @@ class Replica:
                 self._abdicate(answers)
         elif self.leases is None and engine.applied_own_term:
             self._tenure = Tenure(self.machine, self.levels, now_us)
-            self._compare_due_us = now_us + self._compare_us
+            self.states.put_off(now_us)
             self._answered_up_to_us = 0
         if self._confirmed:
             self._answer_reads(answers)
@@ -435,19 +360,6 @@ class Replica:
         if not self._confirmed:
             self._answered_up_to_us = engine.confirmed_at_us
         self.history.observe(self, now_us)
-
-    def _begin_behind(self, installed: Snapshot | None) -> None:
-        """A snapshot is on disk, one that came or one that was taken here: begin behind it."""
-        if installed is not None:
-            self._stop_dumping()
-            self._snapshot_index = installed.last_index
-            if not self.engine.is_witness:
-                self._signer = None
-                with self.meters.snapshot_loads.time():
-                    snapshot.load(self.machine, installed.data)
-        elif self._taken is not None:
-            self.engine.compact(self._taken, self._taken.last_index - self.compaction.trailing_entries + 1)
-            self._snapshot_index, self._taken = self._taken.last_index, None
 
     @property
     def _is_waited_for(self) -> bool:
@@ -475,51 +387,6 @@ class Replica:
         for proposal in self._proposals.values():
             answers.add(proposal.caller, wire.NotLeader(proposal.request_id, self._elsewhere))
         self._proposals = {}
-
-    def _take_snapshot(self, now_us: int) -> None:
-        """Note a snapshot, where one is due; the next turn's commit of the journal takes it, and then the log is cut.
-        It is the state at a mark that most replicas agree on, or, where an operator asks, the state as it is now. A
-        witness cuts off what every full voter has."""
-        engine = self.engine
-        if engine.is_witness:
-            index = min(engine.applied_index, engine.settled)
-            if index - self._snapshot_index >= self.compaction.snapshot_entries:
-                self._taken = Snapshot(index, engine.term_at(index), engine.configuration_at(index), b"")
-            return
-        index = engine.applied_index
-        wanted = self.snapshot_index < self.snapshot_wanted <= index
-        if wanted and self._dumping is None and self.comparison.may_keep(index):
-            self._begin_dump(index, is_mark=False)
-        if self._dumping is not None:
-            self._go_on_dumping(self._dumping, now_us)
-        if self._offered is not None and self.comparison.may_keep(self._offered.last_index):
-            self._taken, self._offered = self._offered, None
-
-    def _begin_dump(self, index: int, *, is_mark: bool) -> None:
-        """Take the state as it is after the entry at `index`, in slices, while the machine goes on."""
-        engine = self.engine
-        dump = snapshot.begin(self.machine)
-        self._dumping = _Dumping(dump, index, engine.term_at(index), engine.configuration_at(index), is_mark, [])
-
-    def _go_on_dumping(self, dumping: _Dumping, now_us: int) -> None:
-        with self.meters.snapshot_dumps.time():
-            dumping.parts.append(dumping.dump.slice())
-        if not dumping.dump.done:
-            return
-        self._dumping = None
-        data = b"".join(dumping.parts)
-        taken = Snapshot(dumping.at, dumping.term, dumping.configuration, data)
-        if not dumping.is_mark:
-            self._taken = taken
-            return
-        self.comparison.marked(dumping.at, bytes.fromhex(dumping.dump.digest), now_us)
-        if dumping.at - self._snapshot_index >= self.compaction.snapshot_entries:
-            self._offered = taken
-
-    def _stop_dumping(self) -> None:
-        if self._dumping is not None:
-            self._dumping.dump.close()
-            self._dumping = None
 
     # --- apply ------------------------------------------------------------------------------------
 
@@ -595,13 +462,7 @@ class Replica:
                 case LockDelayed(name, since, delay_ms) if tenure is not None:
                     tenure.delayed(name, since, delay_ms)
                 case StateMarked():
-                    self._marked(index)
-
-    def _marked(self, index: int) -> None:
-        """Here the replicas compare their states. One at a time: a mark that comes meanwhile is another's chance."""
-        self._marked_index = index
-        if self._dumping is None:
-            self._begin_dump(index, is_mark=True)
+                    self.states.marked(index)
 
     def _unwatch(self, session: int, name: str, acquisition: int) -> Caller | None:
         watched = self._watchers.get(session, {})
@@ -619,7 +480,7 @@ class Replica:
         """Is there work for a next turn at once?"""
         ready = bool(self._confirmed) and self._confirmed[0][0] <= self.engine.applied_index
         ready = ready or (self._tenure is not None and self._tenure.watches.has_woken)
-        return ready or self.engine.applied_index < self.engine.commit_index or self._dumping is not None
+        return ready or self.engine.applied_index < self.engine.commit_index or self.states.is_busy
 
     def due_us(self, now_us: int, *, connected: bool) -> int:
         """When the next turn is due for this replica, if nothing comes before."""

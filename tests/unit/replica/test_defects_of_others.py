@@ -11,7 +11,7 @@ from coordinator.consensus.entries import COMMAND
 from coordinator.replica.journal import SqliteJournal, StoredLog, StoredReplica
 from coordinator.replica.leases import Leases
 from coordinator.replica.ports import Write
-from coordinator.replica.replica import Compaction
+from coordinator.replica.states import Compaction
 from coordinator.statemachine import commands, snapshot
 from coordinator.statemachine.commands import AcquireLock, GetLock, Granted, Held, PutKey, Queued
 from coordinator.statemachine.machine import Machine
@@ -181,7 +181,7 @@ def test_etcd_14211_a_crash_after_any_write_leaves_the_data_that_everybody_else_
     """There, data and the index up to which it was applied reached the disk apart from each other: after a crash an
     entry was skipped or applied twice, and from then on that member's data differed."""
     for node in stage.nodes.values():
-        node.replica.compaction = Compaction(snapshot_entries=7, trailing_entries=2)
+        node.replica.states.compaction = Compaction(snapshot_entries=7, trailing_entries=2)
     node = stage.nodes["node2"]
     session = opened(stage)
     for number in range(1, 40):
