@@ -48,8 +48,6 @@ class HeldLease:
         self.limit = limit
         """How many may hold it so, where it is counted."""
         self.acquisition = grant.acquisition
-        self.broken = False
-        """It was taken away by force: nobody but a fencing token keeps its holder out."""
         self.state = LeaseState(grant, client.clock.now_us)
         self.name = grant.name
         self.token = grant.token

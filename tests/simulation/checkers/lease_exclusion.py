@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from coordinator.statemachine import commands, lock_commands
 from coordinator.statemachine.commands import Result
-from coordinator.statemachine.events import Event, GrantMade, LockBroken
+from coordinator.statemachine.events import Event, GrantMade
 from coordinator.statemachine.lock_commands import EXCLUSIVE
 from tests.simulation.watch import Checker
 
@@ -38,7 +38,7 @@ class LeaseExclusion(Checker):
                 if other is lease or other.name != lease.name:
                     continue
                 self.checks += 1
-                if other.held and not _go_together(lease, other):
+                if other.held and not self._go_together(lease, other):
                     self.violated(f"{lease} and {other} are both held")
 
     def applied(
@@ -48,9 +48,6 @@ class LeaseExclusion(Checker):
             return
         command = self.world.watch.truth.expected.command
         op = command.op
-        for event in events:
-            if isinstance(event, LockBroken):
-                self._broken(event)
         if isinstance(result, commands.Granted) and isinstance(op, (commands.AcquireLock, lock_commands.Acquire)):
             for name in op.names if isinstance(op, lock_commands.Acquire) else (op.name,):
                 self._granted(index, name, op.owner or command.session, result.token)
@@ -61,22 +58,26 @@ class LeaseExclusion(Checker):
             for session in op.sessions:
                 self._expired(index, session)
 
-    def _broken(self, event: LockBroken) -> None:
-        """Its holder goes on until it asks: only the fencing token keeps it out."""
-        for client in self.world.clients:
-            for lease in client.leases:
-                if (lease.session.session, lease.name, lease.acquisition) == event:
-                    lease.broken = True
+    def _is_broken(self, lease: HeldLease) -> bool:
+        """Was it taken away by force? Its holder goes on until it asks: only the fencing token keeps it out."""
+        key = (lease.session.session, lease.acquisition)
+        return (lease.name, key) in self.world.watch.truth.locks.broken
+
+    def _go_together(self, one: HeldLease, other: HeldLease) -> bool:
+        if one.session is other.session or one.mode == other.mode != EXCLUSIVE:
+            return True
+        return self._is_broken(one) or self._is_broken(other)
 
     def _granted(self, index: int, name: str, session: int, token: int) -> None:
         mode = self.world.watch.truth.locks.names[name].mode
         for client in self.world.clients:
             for lease in client.leases:
                 self.checks += 1
-                if lease.name != name or lease.broken or lease.token == token or not lease.held:
+                if lease.name != name or lease.token == token or not lease.held:
                     continue
                 is_own = lease.session.session == session
-                if not is_own and (mode == EXCLUSIVE or lease.mode == EXCLUSIVE):
+                alone = EXCLUSIVE in (mode, lease.mode)
+                if alone and not is_own and not self._is_broken(lease):
                     self.violated(f"entry {index} grants {name!r} to session {session} while {lease} is held")
 
     def _expired(self, index: int, session: int) -> None:
@@ -87,9 +88,3 @@ class LeaseExclusion(Checker):
                 self.checks += 1
                 if own.session == session and own.valid(client.clock.now_us()):
                     self.violated(f"entry {index} expires session {session}, which {client.name} can prove alive")
-
-
-def _go_together(one: HeldLease, other: HeldLease) -> bool:
-    if one.broken or other.broken or one.session is other.session:
-        return True
-    return one.mode == other.mode != EXCLUSIVE

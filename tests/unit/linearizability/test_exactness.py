@@ -54,6 +54,7 @@ def histories(draw: st.DrawFn, model: Model, operations_max: int) -> tuple[Opera
     left = draw(st.integers(1, operations_max))
     value = st.integers(0, 2)
     text = st.sampled_from(["", "a", "b", "ab", "ba", "aa"])
+    least = draw(st.sampled_from([-1, 0]))
     while left or open_by:
         process = draw(st.integers(0, 3))
         if process not in open_by:
@@ -62,7 +63,7 @@ def histories(draw: st.DrawFn, model: Model, operations_max: int) -> tuple[Opera
             else:
                 left -= 1
                 action = draw(st.sampled_from(ACTIONS[type(model)]))
-                argument = draw(ARGUMENTS[action])
+                argument = draw(st.integers(least, 2) if action == "add" else ARGUMENTS[action])
                 open_by[process] = action
                 history.invoke(process, action, argument=argument)
                 continue
@@ -95,7 +96,6 @@ ARGUMENTS: dict[str, st.SearchStrategy[object]] = {
     "append": st.sampled_from(["", "a", "b"]),
     "acquire": st.sampled_from("abc"),
     "release": st.sampled_from("abc"),
-    "add": st.integers(-1, 2),
     "value": st.none(),
 }
 
