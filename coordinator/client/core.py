@@ -25,7 +25,7 @@ from coordinator.client.errors import (
 )
 from coordinator.client.routing import Routing
 from coordinator.client.session import Session
-from coordinator.statemachine import commands, lock_commands
+from coordinator.statemachine import commands, files, lock_commands
 from coordinator.statemachine.commands import Command
 from coordinator.wire import Channels, Token, WireError
 
@@ -37,6 +37,8 @@ BATCH_MAX: Final = 256
 KNOCK_US: Final = 25_000
 """A leader that owes an answer and was silent for so long is asked whether anyone listens there: the kill of a process
 loses what was published in its last millisecond, and Redis says at once when nobody listens any more."""
+PATIENT_KNOCK_US: Final = 250_000
+"""The same where nothing is owed but what may take its time."""
 EARLY_GRANTS_MAX: Final = 1_024
 DIRECTORIES_MAX: Final = 256
 WITHDRAW_US_MAX: Final = 3_600_000_000
@@ -174,6 +176,16 @@ class Core:
             return wire.QueryRequest(request_id, self.routing.cluster, act_for, query)
 
         return self.submit(Call(build, deadline_us=deadline_us, timed_out=self._timed_out), now_us)
+
+    def watch(self, query: files.ReadChanges, wait_ms: int, now_us: int, deadline_us: int, act_for: str = "") -> Call:
+        """A page of changes, as soon as there are some, or after `wait_ms`."""
+
+        def build(request_id: int) -> wire.Request:
+            return wire.WatchRequest(request_id, self.routing.cluster, act_for, query, wait_ms)
+
+        patience_us = wait_ms * 1_000
+        call = Call(build, deadline_us=deadline_us, timed_out=self._timed_out, patience_us=patience_us)
+        return self.submit(call, now_us)
 
     def keep_alive(self, session: int, now_us: int, deadline_us: int, act_for: str = "") -> Call:
         """Keep a session alive that this client does not count the lease of."""
@@ -455,7 +467,9 @@ class Core:
         if owes and leader not in by_node:
             self._next_id += 1
             by_node[leader] = [(self._next_id, wire.DirectoryRequest(self._next_id))]
-        self._knock_due_us = now_us + KNOCK_US if owes else _NEVER_US
+        hurry = any(call.sent_to == leader and not call.patience_us for call in self._calls.values())
+        pause_us = KNOCK_US if hurry else PATIENT_KNOCK_US
+        self._knock_due_us = now_us + pause_us if owes else _NEVER_US
 
     def _packet(self, node: str, batch: _Batch) -> Packet:
         ids, requests = zip(*batch, strict=True)
@@ -526,7 +540,7 @@ class Core:
             self.trouble = f"an answer that claims to come from {envelope.sender!r} was dropped ({error.reason})"
             return
         if envelope.sender == self.routing.leader and self._knock_due_us != _NEVER_US:
-            self._knock_due_us = now_us + KNOCK_US
+            self._knock_due_us = max(self._knock_due_us, now_us + KNOCK_US)
         for reply in replies:
             self._take(envelope.sender, reply, now_us)
         if self.routing.changes != self._leaders_seen:

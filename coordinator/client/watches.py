@@ -21,9 +21,8 @@ from coordinator.client.flows import Clock, Flow
 from coordinator.statemachine import files
 from coordinator.statemachine.files import ChangePage, ChangeView, KeyView, ReadChanges
 
-LOOK_US_MIN: Final = 10_000
-LOOK_US_MAX: Final = 250_000
-"""Between two questions while nothing changes: a quarter longer each time."""
+WAIT_MS: Final = 5_000
+"""For so long a leader holds a question to which there is nothing to say yet."""
 QUESTION_US: Final = 10_000_000
 """How long one question may wait for a leader, at least, before it is asked anew."""
 
@@ -38,10 +37,12 @@ class Snapshot(NamedTuple):
 
 def next_changes(core: Core, clock: Clock, query: ReadChanges, until_us: int | None) -> Flow:
     """The next page that has changes; at `until_us` one that has none, which is a progress mark. Raises Compacted."""
-    pause_us = LOOK_US_MIN
     while True:
+        now_us = clock()
+        wait_ms = WAIT_MS if until_us is None else min(WAIT_MS, max(0, until_us - now_us) // 1_000)
+        deadline_us = now_us + wait_ms * 1_000 + QUESTION_US
         try:
-            page: ChangePage = refuse((yield core.query(query, clock(), clock() + QUESTION_US)))
+            page: ChangePage = refuse((yield core.watch(query, wait_ms, now_us, deadline_us)))
         except Closed:
             raise
         except Unavailable:
@@ -51,8 +52,6 @@ def next_changes(core: Core, clock: Clock, query: ReadChanges, until_us: int | N
         if page.changes or (until_us is not None and clock() >= until_us):
             return page
         query = at(query, page.since, page.skip)
-        pause_us = min(pause_us + pause_us // 4, LOOK_US_MAX)
-        yield core.pause(min(clock() + pause_us, until_us or clock() + pause_us))
 
 
 def at(query: ReadChanges, since: int, skip: int) -> ReadChanges:

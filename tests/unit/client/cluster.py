@@ -20,6 +20,8 @@ from coordinator.client.calls import Call
 from coordinator.client.core import Core
 from coordinator.client.errors import Closed
 from coordinator.client.surface import Surface
+from coordinator.replica.callers import Caller
+from coordinator.replica.watches import Watch, Watches
 from coordinator.statemachine import commands, lock_commands
 from coordinator.statemachine.events import GrantMade, LockDelayed, SessionBegan, SessionEnded
 from coordinator.statemachine.machine import Machine, encode_entry, encode_node_entry
@@ -56,6 +58,8 @@ class Cluster:
         """Leases, as the leader counts them."""
         self._delays: dict[tuple[str, int], int] = {}
         self._watchers: dict[tuple[int, str, int], TestClient] = {}
+        self._watches = Watches()
+        self._watching: dict[str, TestClient] = {}
         self._principals = [commands.SetPrincipal("root", commands.RIGHTS)]
         self.token = wire.Token.new("0123abcd")
         self.node(
@@ -92,6 +96,7 @@ class Cluster:
     def lose_leader(self) -> None:
         self._dead, self.leader = self.leader, ""
         self._watchers = {}
+        self._watches, self._watching = Watches(), {}
 
     def elect(self) -> None:
         self.term += 1
@@ -119,6 +124,7 @@ class Cluster:
                 for key in ended:
                     del self._delays[key]
                 self.node(lock_commands.EndLockDelays(ended))
+            self._answer_watches()
         for client in [*self.clients]:
             client.step()
 
@@ -148,6 +154,12 @@ class Cluster:
                     query = request.query
                     self._watchers[query.owner, query.name, query.acquisition] = client
                 return [wire.Answer(request.id, result)]
+            case wire.WatchRequest():
+                caller = Caller(client.core.reply_channel, self.token.token_id, self.token.key)
+                watch = Watch(caller, request.id, client.principal, "", request.query)
+                self._watching[caller.channel] = client
+                found = self._watches.begin(watch, request.wait_ms, self.now_us, self.machine, self._left_ms)
+                return [] if found is None else [wire.Answer(request.id, found)]
             case wire.KeepAliveRequest():
                 if request.term != self.term:
                     return [wire.OtherTerm(request.id, self.term)]
@@ -157,6 +169,16 @@ class Cluster:
                 self._until_us[request.session] = self.now_us + ttl_ms * 1_000
                 return [wire.KeptAlive(request.id, request.session, ttl_ms)]
         raise AssertionError(f"nobody plays a {type(request).__name__} here")
+
+    def _answer_watches(self) -> None:
+        self._watches.look(self.machine.state.history, self.machine.applied)
+        self._watches.pass_time(self.now_us, self.machine.applied)
+        while (answered := self._watches.answer(self.machine, self._left_ms)) is not None:
+            watch, result = answered
+            client = self._watching[watch.caller.channel]
+            request = wire.WatchRequest(watch.request_id, CLUSTER, "", watch.query, 0)
+            if not self.loses(request):
+                client.inbox.append(wire.Answer(watch.request_id, result))
 
     def _apply(self, client: TestClient, command: bytes) -> Any:
         self.index += 1

@@ -9,7 +9,7 @@ from coordinator.client.errors import Closed, Compacted
 from coordinator.client.transactions import Transaction
 from coordinator.client.watches import Follow, Snapshot, Watch
 from coordinator.statemachine.files import ChangeView, KeyView
-from coordinator.wire import QueryRequest
+from coordinator.wire import WatchRequest
 from tests.unit.client.cluster import Cluster, TestClient
 
 
@@ -52,8 +52,8 @@ def test_a_watch_goes_on_over_dead_leaders_lost_questions_and_lost_answers(clust
 
     def every_third(request: object) -> bool:
         nonlocal lost
-        lost += isinstance(request, QueryRequest)
-        return isinstance(request, QueryRequest) and lost % 3 == 0
+        lost += isinstance(request, WatchRequest)
+        return isinstance(request, WatchRequest) and lost % 3 == 0
 
     cluster.loses = every_third
     watch = client.files.watch("n/", prefix=True, since=1)
@@ -178,3 +178,35 @@ def test_a_watch_ends_with_its_client(client: TestClient):
     client.close()
     for each in waiting:
         assert isinstance(each.error, Closed)
+
+
+def test_while_nothing_changes_a_watch_asks_once_in_five_seconds_and_hears_of_a_change_at_once(
+    cluster: Cluster, client: TestClient
+):
+    writer = cluster.client()
+    asked = 0
+
+    def count(request: object) -> bool:
+        nonlocal asked
+        asked += isinstance(request, WatchRequest)
+        return False
+
+    cluster.drops = count
+    watch = client.later_of(client.files.watch("a", since=1)).next()
+    cluster.pass_time(30)
+    assert 5 <= asked <= 7
+    writer.put("a", b"1")
+    cluster.step()
+    assert watch.is_over
+
+
+def test_a_watch_alone_notices_that_its_leader_died_within_a_fraction_of_a_second(cluster: Cluster, client: TestClient):
+    """Whoever only watches sends nothing that would tell it; so it asks now and then whether anyone listens there."""
+    watch = client.later_of(client.files.watch("a", since=1)).next()
+    cluster.pass_time(3)
+    cluster.kill_leader()
+    cluster.pass_time(0.5)
+    cluster.client().put("a", b"1")
+    cluster.step()
+    cluster.step()
+    assert watch.is_over
