@@ -380,6 +380,8 @@ class Node:
         self.bus.kept_as = next((_KEPT_AS[type(message)] for _, message in outgoing if type(message) in _KEPT_AS), "")
         if self.engine.role is Role.LEADER:
             self.world.injector.moment("sent", self)
+        elif any(type(message) is AppendResponse and not message.success for _, message in outgoing):
+            self.world.injector.moment("refusing", self)
 
     def _kept_alive(self, caller: Caller, request: wire.KeepAliveRequest) -> None:
         """Note a keep-alive that is for this leadership, and no copy of an earlier one."""
