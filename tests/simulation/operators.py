@@ -48,7 +48,7 @@ def compact(node: Node) -> None:
     """Ask for a snapshot of what is applied now, and for the log to be cut behind it."""
     if _can_ask(node):
         assert node.replica is not None
-        node.replica.snapshot_wanted = node.engine.applied_index
+        node.replica.states.snapshot_wanted = node.engine.applied_index
         node.nudge()
 
 
