@@ -423,7 +423,7 @@ class Replica:
                     caller = self._waiters.take(session, name, acquisition)
                     if caller is not None:
                         answers.add(caller, wire.GrantPushed(self.cluster, session, name, acquisition, token))
-                case CheckpointReset(session) if tenure is not None:
+                case CheckpointReset(session) if tenure is not None and self.engine.role is Role.LEADER:
                     for caller, request_id in tenure.was_reset(session):
                         answers.add(caller, wire.KeptAlive(request_id, session, self.machine.sessions[session].ttl_ms))
                 case LockDelayed(name, since, delay_ms) if tenure is not None:

@@ -271,6 +271,28 @@ def test_a_leader_that_leads_no_more_turns_away_whoever_waits_for_a_reset(stage)
     assert stage.replies(channel) == [wire.NotLeader(1, "node2")]
 
 
+def test_a_reset_that_is_committed_in_the_turn_in_which_the_leader_steps_down_answers_nobody(stage):
+    """Only a leader speaks for a session; whoever waits asks the next one."""
+    session = opened(stage, 2_000)
+    leader = stage.nodes["node1"]
+    stage.pass_time(1_300_000)
+    channel = stage.ask("node1", keep_alive(stage, 1, session))
+    while not said(leader, ResetCheckpoints):
+        stage.clock.us += 1_000
+        leader.run()
+        stage.carry()
+        if not said(leader, ResetCheckpoints):
+            stage.nodes["node2"].run()
+            stage.carry()
+    stage.nodes["node2"].run()
+    stage.carry()
+    leader.raft.tick = leader.raft.step_down
+    leader.run()
+    stage.carry()
+    assert leader.replica.machine.sessions[session].remaining_ms is None, "it is committed"
+    assert [type(reply) for reply in stage.replies(channel)] == [wire.NotLeader]
+
+
 def test_a_reset_that_comes_behind_the_proposal_of_an_expiry_answers_nobody(stage):
     """History 11."""
     session = opened(stage, 2_000)
