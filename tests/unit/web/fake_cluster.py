@@ -52,7 +52,8 @@ class FakeCluster:
         web = commands.SetPrincipal("web", commands.RIGHTS, (), True)
         token = commands.AddToken(web_token.token_id, "web", web_token.key)
         self.machine.apply(
-            next(self.index), encode_node_entry(commands.Genesis(CLUSTER_ID, "default", 0, (web,), (token,)))
+            next(self.index),
+            encode_node_entry(commands.Genesis(CLUSTER_ID, "default", 0, (web,), (token,), commands.LEVEL)),
         )
 
     # --- time ---------------------------------------------------------------------------------------
