@@ -55,6 +55,7 @@ class Injector(Processes, DisksAndClocks, Operators, Clients):
         if self.stopped:
             return
         self.happened.append(fault)
+        self._whose = whose
         if fault.kind in _REPLAYED:
             done = whose is not None and self._replayed(_REPLAYED[fault.kind], whose.name)
         else:

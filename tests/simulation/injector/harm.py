@@ -29,6 +29,8 @@ class Harm(ABC):
         self._random = random
         self._faults = faults
         self._armed: dict[str, list[Fault]] = {}
+        self._whose: object = None
+        """Who the moment is of that the fault in hand waited for."""
         self._undo: dict[int, Callable[[], None]] = {}
         self._undo_number = 0
         self._deposing: dict[str, Fault] = {}
@@ -70,6 +72,8 @@ class Harm(ABC):
         """The victim; None where there is none of the kind now."""
         up = [node for node in self.world.nodes if node.is_up]
         leaders = [node for node in up if node.leads]
+        if fault.who == "whose":
+            return next((node for node in up if node is self._whose), None)
         if fault.who == "leader":
             up = leaders
         elif fault.who == "follower":

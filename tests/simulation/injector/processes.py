@@ -73,6 +73,19 @@ class Processes(Messages, Network):
     def _pause(self, fault: Fault) -> bool:
         return self._stop(fault, clock_stops=False)
 
+    def _pause_at_a_conflict(self, fault: Fault) -> bool:
+        """A follower whose log does not match stands still then: it finds at once what takes the place of
+        its tail, and what came of that meanwhile: a snapshot, it may be, since operators ask for one."""
+        if fault.level < 0.7:
+            asked_us = 500 * 2 ** (fault.salt % 7)
+            self.world.scheduler.after(asked_us, self._ask_for_snapshots)
+        return self._stop(fault, clock_stops=False)
+
+    def _ask_for_snapshots(self) -> None:
+        if not self.stopped:
+            for node in self.world.nodes:
+                operators.compact(node)
+
     def _stumble(self, fault: Fault) -> bool:
         """A pause within a turn: between what it takes in and the look at its clock, or between two sends."""
         node = self._node(fault)

@@ -11,7 +11,8 @@ from coordinator.consensus.raft.messages import AppendEntries
 from coordinator.replica import replica as replica_module
 from coordinator.replica.comparison import ASK_TIMES_MAX, ASK_US, HEARD_MAX, Comparison, Verdict
 from coordinator.replica.ports import Inbound
-from coordinator.replica.replica import COMMAND_BYTES_MAX, Compaction
+from coordinator.replica.replica import COMMAND_BYTES_MAX
+from coordinator.replica.states import Compaction
 from coordinator.replica.turn import PACKET_BYTES_TARGET, REFUSALS_MAX, ROUTES_MAX, WITNESS, _parts
 from coordinator.statemachine import commands
 from coordinator.statemachine.commands import (
@@ -293,12 +294,12 @@ def test_a_lease_answers_reads_where_that_is_switched_on_and_never_a_keep_alive(
 def test_a_new_leader_has_states_compared_after_its_interval_and_not_at_once(stage):
     opened(stage)
     node = stage.nodes["node2"]
-    compare_us = node.replica._compare_us
+    compare_us = node.replica.states._compare_us
     stage.clock.us += 2 * compare_us  # It follows for long; nothing is asked for of it.
     stage.settle()
     stage.elect("node2")
     assert node.raft.last_index == node.raft.term_start_index, "no mark is proposed"
-    assert node.replica._compare_due_us == stage.clock.us + compare_us
+    assert node.replica.states.compare_due_us == stage.clock.us + compare_us
 
 
 # --- whom it tells of a grant ---------------------------------------------------------------------
@@ -396,7 +397,7 @@ def test_a_turn_without_news_writes_nothing(stage):
 
 def test_a_snapshot_is_taken_once_so_much_is_applied_and_leaves_a_tail(stage):
     leader = stage.nodes["node1"]
-    leader.replica.compaction = Compaction(snapshot_entries=10, trailing_entries=3)
+    leader.replica.states.compaction = Compaction(snapshot_entries=10, trailing_entries=3)
     session = opened(stage)
     leader.journal.commits.clear()
     applied = leader.raft.applied_index
@@ -660,13 +661,13 @@ def test_whoever_was_not_heard_of_the_last_mark_is_asked_again_for_some_time():
 def test_whoever_applies_a_mark_remembers_it_so_that_the_next_leader_makes_no_second_one(stage):
     opened(stage)
     leader = stage.nodes["node1"]
-    leader.replica._mark_state(stage.clock.us)
+    leader.replica.states.mark(stage.clock.us)
     index = leader.raft.last_index
-    assert leader.replica._marked_index == index
+    assert leader.replica.states.marked_index == index
     stage.pass_time(100_000)
-    assert {node.replica._marked_index for node in stage.nodes.values()} == {index}
+    assert {node.replica.states.marked_index for node in stage.nodes.values()} == {index}
     assert {node.replica.machine.applied for node in stage.nodes.values()} == {index}
-    leader.replica._mark_state(stage.clock.us)
+    leader.replica.states.mark(stage.clock.us)
     assert leader.raft.last_index == index, "nothing was applied since"
 
 
@@ -680,9 +681,9 @@ def test_who_waits_for_a_replica_whose_state_turns_out_to_differ_is_turned_away(
     )
     node.run()
     assert node.replica._proposals
-    node.replica.comparison.marked(3, b"own", stage.clock.us)
+    node.replica.states.comparison.marked(3, b"own", stage.clock.us)
     for other in (12, 13):
-        node.replica.comparison.hear(other, 3, b"theirs")
+        node.replica.states.comparison.hear(other, 3, b"theirs")
     node.run()
     stage.carry()
     assert sorted(stage.replies(channel), key=lambda reply: reply.id) == [wire.NotLeader(1, ""), wire.NotLeader(2, "")]
@@ -708,8 +709,8 @@ def test_a_snapshot_of_the_own_state_is_dropped_when_one_comes_from_the_leader(s
     engine = stage.nodes["node2"].raft
     own = Snapshot(2, 1, engine.configuration, b"own")
     theirs = Snapshot(9, 2, engine.configuration, b"theirs")
-    replica._taken = own
+    replica.states._taken = own
     write = replica.write(Ready([], [], HardState(2, 0, 9), 10, [], [], theirs, keep_tail=False))
     assert write is not None
     assert write.head == (theirs, 9, 2, False)
-    assert replica._taken is None
+    assert replica.states._taken is None

@@ -10,7 +10,7 @@ from coordinator.consensus.engine import Role
 from coordinator.consensus.membership import Change, Member
 from coordinator.consensus.raft.messages import AppendEntries, VoteRequest
 from coordinator.replica.ports import Inbound, JournalFailed
-from coordinator.replica.replica import Compaction
+from coordinator.replica.states import Compaction
 from coordinator.statemachine import commands, snapshot
 from coordinator.statemachine.commands import (
     AcquireLock,
@@ -174,7 +174,7 @@ def test_a_session_that_is_not_kept_alive_expires_and_its_lock_goes_on(stage):
 
 def test_a_new_leader_gives_every_session_its_full_lease(stage):
     session = opened(stage, 2_000)
-    stage.pass_time(1_500_000)
+    stage.pass_time(900_000)
     stage.elect("node2")
     leases = stage.nodes["node2"].replica.leases
     assert leases is not None
@@ -316,7 +316,7 @@ def test_the_feed_is_whole_and_numbered(stage):
 
 def small(stage: Stage) -> None:
     for node in stage.nodes.values():
-        node.replica.compaction = Compaction(snapshot_entries=20, trailing_entries=5)
+        node.replica.states.compaction = Compaction(snapshot_entries=20, trailing_entries=5)
 
 
 def test_the_log_is_cut_behind_a_snapshot_that_is_on_disk(stage):
