@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
 from typing import Annotated, Any, Final, Literal
 
-import msgspec
 from ninja import Body, Query, Router
 
 from coordinator.api.auth import ApiRequest
@@ -35,7 +32,6 @@ counters = Router(tags=["keys"])
 
 WAIT_MS_MAX: Final = 60_000
 """Of a call that waits for a change."""
-LOOK_S: Final = 0.05
 WATCHING_MAX: Final = 2_000
 """Calls of this process that may wait for changes at once; the next one is refused."""
 
@@ -129,22 +125,16 @@ async def read_changes(
         previous,
     )
     client, principal = await request.auth.acting()
-    return ChangesOut.of(await _wait(client, principal, query, time.monotonic() + wait_ms / 1000))
+    return ChangesOut.of(await _wait(client, principal, query, wait_ms / 1000))
 
 
-async def _wait(client: AsyncClient, principal: str, query: files.ReadChanges, until: float) -> files.ChangePage:
+async def _wait(client: AsyncClient, principal: str, query: files.ReadChanges, wait_s: float) -> files.ChangePage:
     global _watching  # noqa: PLW0603 - a count of this process
     if _watching >= WATCHING_MAX:
         raise errors.Busy(f"this server has its {WATCHING_MAX} calls that wait for changes; ask again later")
     _watching += 1
     try:
-        while True:
-            page = refuse(await client.query(query, act_for=principal))
-            assert isinstance(page, files.ChangePage), page
-            if page.changes or time.monotonic() >= until:
-                return page
-            query = msgspec.structs.replace(query, since=page.since, skip=page.skip)
-            await asyncio.sleep(min(LOOK_S, max(0.0, until - time.monotonic())))
+        return await client.wait_for_changes(query, wait=wait_s, act_for=principal)
     finally:
         _watching -= 1
 

@@ -15,6 +15,8 @@ from coordinator.client.errors import ConclaveError
 RESEND_US_MIN: Final = 120_000
 RESEND_US_MAX: Final = 1_000_000
 """Between two sends of one question, doubled each time and jittered. A retry is harmless."""
+PATIENT_RESEND_US: Final = 1_000_000
+"""Of one that waits at the leader: no answer is owed, and it is sent again to see that the leader is still there."""
 REDIRECT_US_MIN: Final = 8_000
 """Between two sends of one question, whatever is heard of leaders: nodes that name each other must not make it spin."""
 
@@ -43,6 +45,7 @@ class Call:
         "node",
         "number",
         "outcome",
+        "patient",
         "request_id",
         "sends",
         "sent_to",
@@ -58,8 +61,11 @@ class Call:
         node: str = "",
         deadline_us: int | None,
         timed_out: Callable[[Call], ConclaveError | None],
+        patient: bool = False,
     ) -> None:
         self.build = build
+        self.patient = patient
+        """It waits at the leader for something to happen: a leader that does not answer it owes nothing."""
         self.target = target
         self.node = node
         self.deadline_us = deadline_us
@@ -84,6 +90,10 @@ class Call:
         if self.first_sent_us is None:
             self.first_sent_us = now_us
         self.last_sent_us = now_us
+        if self.patient:
+            self.due_us = now_us + PATIENT_RESEND_US + int(random.random() * (PATIENT_RESEND_US // 4))
+            self.sends += 1
+            return
         self.sent_to = node
         delay_us = min(RESEND_US_MIN << min(self.sends, 4), RESEND_US_MAX)
         self.due_us = now_us + delay_us + int(random.random() * (delay_us // 4))

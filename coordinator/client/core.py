@@ -193,6 +193,11 @@ class Core:
         """Ask whoever leads; only for what may be asked twice."""
         return self.submit(Call(build, deadline_us=deadline_us, timed_out=self._timed_out), now_us)
 
+    def wait_at_leader(self, build: Callable[[int], wire.Request], now_us: int, deadline_us: int) -> Call:
+        """Ask whoever leads what is answered only when something happens; asked again it goes on waiting."""
+        call = Call(build, deadline_us=deadline_us, timed_out=self._timed_out, patient=True)
+        return self.submit(call, now_us)
+
     def pause(self, until_us: int) -> Call:
         """Resolves to None at `until_us`."""
         call = Call(_not_sent, target=Target.NODE, deadline_us=until_us, timed_out=_nothing)

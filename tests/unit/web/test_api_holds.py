@@ -80,6 +80,7 @@ async def test_a_deadlock_is_refused_with_its_cycle(worker: Bearer, other: Beare
     assert refused.json()["cycle"] == [{"session": two, "name": "a"}, {"session": one, "name": "b"}]
     waiting.cancel()
     await asyncio.gather(waiting, return_exceptions=True)
+    await settled()
 
 
 @pytest.mark.parametrize(
