@@ -7,7 +7,7 @@ from typing import Any
 
 from coordinator import wire
 from coordinator.client import administration, flows, jeopardy, options, watches
-from coordinator.client.asking import Ask, Asking, Part, S, T, as_it_is, asked
+from coordinator.client.asking import DEFAULT_TTL_MS, Ask, Asking, Part, S, T, as_it_is, asked
 from coordinator.client.calls import Call
 from coordinator.client.core import Core
 from coordinator.client.errors import NotFound, Unavailable
@@ -80,8 +80,7 @@ class Surface(Part[S]):
     def command(self, op: commands.ClientOp, *, act_for: str = "", timeout: float | None = None) -> Ask[Any]:
         """Apply a command exactly once; its result. Failures are raised (`errors.py`)."""
         clock, deadline_us = self._shell.clock, self._shell.deadline_us(timeout)
-        ttl_ms = options.ttl_ms(options.DEFAULT_TTL_S)
-        return Ask(lambda core: flows.command(core, clock, op, ttl_ms, deadline_us, act_for))
+        return Ask(lambda core: flows.command(core, clock, op, DEFAULT_TTL_MS, deadline_us, act_for))
 
     @asked
     def query(self, query: commands.Query, *, act_for: str = "", timeout: float | None = None) -> Ask[Any]:

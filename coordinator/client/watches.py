@@ -48,8 +48,8 @@ def next_changes(core: Core, clock: Clock, query: ReadChanges, until_us: int | N
             wait_ms = max(0, ends_us - clock()) // 1_000
             return wire.WatchRequest(request_id, core.routing.cluster, act_for, query, wait_ms)
 
+        asked = core.wait_at_leader(build, clock(), clock() + wait_us + QUESTION_US)
         try:
-            asked = core.wait_at_leader(build, clock(), clock() + wait_us + QUESTION_US)
             page: ChangePage = refuse((yield asked))
         except Closed:
             raise
@@ -57,6 +57,9 @@ def next_changes(core: Core, clock: Clock, query: ReadChanges, until_us: int | N
             if until_us is not None and clock() >= until_us:
                 raise
             continue
+        except BaseException:
+            core.abandon(asked)  # Its asker left: it is not to be sent again for as long as it might have waited.
+            raise
         if page.changes or (until_us is not None and clock() >= until_us):
             return page
         query = at(query, page.since, page.skip)

@@ -258,27 +258,26 @@ def test_a_deadlock_is_refused_at_once(client: Client, credentials: tuple[str, s
     waiting.join(20)
 
 
-def test_a_session_is_in_jeopardy_while_nobody_leads_and_safe_again_after(new_installation) -> None:
+def test_a_session_is_in_jeopardy_while_nobody_leads_and_safe_again_after(
+    installation: Installation, web: Client, client: Client
+) -> None:
     """All nodes are stopped for longer than its lease."""
-    installation = new_installation()
-    with installation:
-        credentials = installation.new_token("jeopardy")
-        with Client(*credentials, timeout=60) as client:
-            session = client.session(ttl=1, grace=60)
-            hold = client.locks.acquire("a", ttl=1)
-            nodes = [installation.part(name) for name in ("node1", "node2", "node3")]
-            for node in nodes:
-                node.suspend()
-            try:
-                assert session.next(timeout=20) is Standing.JEOPARDY
-                with pytest.raises(LeaseLost):
-                    hold.check()
-            finally:
-                for node in nodes:
-                    node.resume()
-            assert session.next(timeout=30) is Standing.SAFE
+    session = client.session(ttl=1, grace=60)
+    hold = client.locks.acquire("jeopardy/a", ttl=1)
+    nodes = [installation.part(name) for name in ("node1", "node2", "node3")]
+    for node in nodes:
+        node.suspend()
+    try:
+        assert session.next(timeout=20) is Standing.JEOPARDY
+        with pytest.raises(LeaseLost):
             hold.check()
-            session.close()
-            assert [*session] == [Standing.EXPIRED]
-            with pytest.raises(ConclaveError):
-                hold.upgrade()
+    finally:
+        for node in nodes:
+            node.resume()
+    assert session.next(timeout=30) is Standing.SAFE
+    hold.check()
+    session.close()
+    assert [*session] == [Standing.EXPIRED]
+    with pytest.raises(ConclaveError):
+        hold.upgrade()
+    assert leader(web)

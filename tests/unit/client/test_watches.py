@@ -127,6 +127,7 @@ def test_an_interrupted_wait_loses_no_change(client: TestClient):
     waiting = client.later_of(watch).next()
     client.cluster.pass_time(0.1)
     waiting.cancel()
+    assert client.core.calls_pending == 0, "nor does anything go on asking"
     client.put("a", b"1")
     client.put("a", b"2")
     assert told(watch, 2) == [("a", b"1"), ("a", b"2")]
