@@ -20,7 +20,7 @@ from coordinator.replica.comparison import Verdict
 from coordinator.replica.history import History
 from coordinator.replica.leases import Leases
 from coordinator.replica.meters import Meters
-from coordinator.replica.ports import Write
+from coordinator.replica.ports import Head, Journal, Write
 from coordinator.replica.states import COMPARE_US, Compaction, States
 from coordinator.statemachine import commands
 from coordinator.statemachine.machine import (
@@ -107,6 +107,8 @@ class Replica:
         self.history = History(now_us)
         self.meters = Meters()
         self.states = States(replica, engine, machine, self.meters, now_us, compaction or Compaction(), compare_us)
+        self._head: Head | None = None
+        """What the journal took in this turn."""
         self._commands: list[_Asked] = []
         self._entries: list[bytes] = []
         """Of `_commands`, in the same order."""
@@ -145,7 +147,7 @@ class Replica:
     @property
     def waits_for(self) -> str:
         """Why it serves nothing, in words; "" where nothing keeps it from it."""
-        return self.stopped or self.states.comparison.why
+        return self.stopped or self.states.comparison.why or self.states.trouble
 
     @property
     def _serves(self) -> bool:
@@ -221,13 +223,13 @@ class Replica:
 
     def write(self, ready: Ready) -> Write | None:
         """What the journal is to take in this turn; None where nothing."""
-        head = self.states.head(ready, stopping=bool(self._stopping))
+        head = self._head = self.states.head(ready, stopping=bool(self._stopping))
         if ready.hard_state is None and head is None and not self._stopping:
             return None
         hard_state = ready.hard_state or HardState(self.engine.term, self.engine.vote, self.engine.commit_index)
         return Write(self.replica, hard_state, ready.first_index, ready.terms, ready.entries, head, self._stopping)
 
-    def prepare(self, answers: Answers, now_us: int) -> Ready:
+    def prepare(self, answers: Answers, journal: Journal, now_us: int) -> Ready:
         """Propose what was asked and say what is to be written and sent."""
         if self.engine.term != self._term:
             # Of a cluster of one voter, one leadership may follow upon another with no turn in between.
@@ -235,6 +237,7 @@ class Replica:
             self._abdicate(answers)
         if self.states.has_news:
             self._judge_state(answers, now_us)
+        self.states.prepare(journal, now_us)
         if self._commands:
             self._propose(answers)
         if self._reads:
@@ -294,7 +297,7 @@ class Replica:
             return
         if ready.install is not None:
             self._signer = None
-        self.states.begin_behind(ready.install)
+        self.states.begin_behind(self._head, installed=ready.install is not None)
         self._apply(answers, now_us)
         self.states.advance(now_us)
         for read in engine.take_reads():

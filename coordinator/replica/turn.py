@@ -89,7 +89,7 @@ class Turn:
         replicas = [replica for replica in self.replicas.values() if not replica.stopped]
         for replica in replicas:
             replica.tick(now_us, connected=self._bus.connected)
-        readies = [(replica, replica.prepare(self._answers, now_us)) for replica in replicas]
+        readies = [(replica, replica.prepare(self._answers, self._journal, now_us)) for replica in replicas]
 
         has_spoken = self._publish([(replica, ready.early) for replica, ready in readies], [])
         if now_us >= self.round_trips.due_us:

@@ -6,7 +6,7 @@ from collections import Counter
 from random import Random
 
 from coordinator import wire
-from coordinator.consensus.engine import HardState
+from coordinator.consensus.engine import HardState, Snapshot
 from coordinator.consensus.membership import Member
 from coordinator.consensus.raft.core import Raft
 from coordinator.consensus.raft.log import Log
@@ -63,10 +63,25 @@ class Bus:
         return silent
 
 
+class Staging:
+    """A snapshot on its way to disk, as the test says: at once, unless told otherwise."""
+
+    def __init__(self) -> None:
+        self.is_done = True
+        self.failed = ""
+        self.given_up = False
+
+    def give_up(self) -> None:
+        self.given_up = True
+
+
 class Journal:
     def __init__(self, events: list[str]) -> None:
         self.commits: list[list[Write]] = []
         self.broken = False
+        self.staged: list[Staging] = []
+        self.slow = False
+        """What is staged is on disk when the test says so."""
         self._events = events
 
     def commit(self, writes: list[Write]) -> None:
@@ -74,6 +89,12 @@ class Journal:
             raise JournalFailed("no space left on device")
         self._events.append("commit")
         self.commits.append(writes)
+
+    def stage(self, replica: int, snapshot: Snapshot) -> Staging:
+        staging = Staging()
+        staging.is_done = not self.slow
+        self.staged.append(staging)
+        return staging
 
 
 class Node:

@@ -12,7 +12,7 @@ from coordinator.replica import replica as replica_module
 from coordinator.replica.comparison import ASK_TIMES_MAX, ASK_US, HEARD_MAX, Comparison, Verdict
 from coordinator.replica.ports import Inbound
 from coordinator.replica.replica import COMMAND_BYTES_MAX
-from coordinator.replica.states import Compaction
+from coordinator.replica.states import Compaction, _Staged
 from coordinator.replica.turn import PACKET_BYTES_TARGET, REFUSALS_MAX, ROUTES_MAX, WITNESS, _parts
 from coordinator.statemachine import commands
 from coordinator.statemachine.commands import (
@@ -31,7 +31,7 @@ from coordinator.statemachine.commands import (
     SetPrincipal,
 )
 from coordinator.wire import PeerMessage, Token
-from tests.unit.replica.stage import CHANNELS, CLUSTER, PEER_KEY, REALM, WEB, Stage
+from tests.unit.replica.stage import CHANNELS, CLUSTER, PEER_KEY, REALM, WEB, Stage, Staging
 from tests.unit.replica.test_turn import command, keep_alive, opened, peers_of
 
 
@@ -707,10 +707,11 @@ def test_a_witness_refuses_whom_it_can_not_know(stage):
 def test_a_snapshot_of_the_own_state_is_dropped_when_one_comes_from_the_leader(stage):
     replica = stage.nodes["node2"].replica
     engine = stage.nodes["node2"].raft
-    own = Snapshot(2, 1, engine.configuration, b"own")
+    own = _Staged(Snapshot(2, 1, engine.configuration, b"own"), Staging(), 0)
     theirs = Snapshot(9, 2, engine.configuration, b"theirs")
     replica.states._taken = own
     write = replica.write(Ready([], [], HardState(2, 0, 9), 10, [], [], theirs, keep_tail=False))
     assert write is not None
-    assert write.head == (theirs, 9, 2, False)
+    assert write.head == (theirs, 9, 2, False, None)
+    assert own.staging.given_up
     assert replica.states._taken is None
