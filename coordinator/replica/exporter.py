@@ -144,6 +144,7 @@ class NodeCollector(Collector):
             ("etcd_disk_backend_commit_duration_seconds", "The journal's whole commit.", turn.meters.commits),
             ("etcd_snap_fsync_duration_seconds", "Commits that had a snapshot in them.", turn.meters.snapshot_commits),
             ("conclave_turn_duration_seconds", "Turns of the node's loop.", turn.meters.turns),
+            ("conclave_loop_duration_seconds", "From one sleep of the node's loop to the next.", turn.meters.loops),
         ):
             family = HistogramMetricFamily(name, text, labels=["node"])
             _add(family, [node], histogram)

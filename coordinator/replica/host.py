@@ -238,14 +238,17 @@ class Host:
         due_us = now_us()
         has_work = False
         while not self._is_over():
-            bus.keep(now_us())
+            began_us = now_us()
+            bus.keep(began_us)
             if has_work or self._stopping.is_set() or now_us() >= due_us:
                 self.lifecycle.run(now_us())
                 outcome = self._turn.run()
                 if outcome.crash:
                     logger.warning("%s ends at an operator's word (fault injection)", self._settings.node)
                     os.kill(os.getpid(), signal.SIGKILL)
-                due_us = min(outcome.deadline_us, now_us() + TURN_US_MAX)
+                ended_us = now_us()
+                due_us = min(outcome.deadline_us, ended_us + TURN_US_MAX)
+                self._turn.meters.loops.observe(ended_us - began_us)
             has_work = bus.wait(self._wake_reader, due_us - now_us())
         self._journal.close()
         self._directory.release()
