@@ -59,6 +59,8 @@ class NodeMeters:
         """From the emptied mailbox to the last publish."""
         self.loops = Histogram(LOOP_BOUNDS_US)
         """The whole way round, from the end of one sleep to the next: turns and all that is done between them."""
+        self.loops_cpu = Histogram(LOOP_BOUNDS_US)
+        """What of it was this thread's own work: not the disk, not the other threads, not a busy machine."""
         self.commits = Histogram()
         """Of the journal, in the turns that write."""
         self.snapshot_commits = Histogram()

@@ -421,7 +421,7 @@ class Replica:
     def owes(self) -> bool:
         """Is there work for a next turn at once?"""
         ready = bool(self._confirmed) and self._confirmed[0][0] <= self.engine.applied_index
-        return ready or self.engine.applied_index < self.engine.commit_index or self.states.is_busy
+        return ready or self.engine.applied_index < self.engine.commit_index
 
     def _answer_reads(self, answers: Answers) -> None:
         """Answer confirmed reads whose index is applied, as far as the turn's bytes go."""

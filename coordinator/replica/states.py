@@ -22,6 +22,8 @@ from coordinator.statemachine.state import State
 
 COMPARE_US: Final = 60_000_000
 """The leader has the replicas compare their states this often, where something was applied since."""
+SLICE_EVERY_US: Final = 3_000
+"""A slice of a state, about a millisecond's work, is cut this often: whoever waits for a lock has the rest."""
 STAGE_AGAIN_US: Final = 2_000_000
 """A disk that did not take a snapshot is tried again after this."""
 
@@ -106,6 +108,7 @@ class States:
         self._taken: _Staged | None = None
         """A snapshot that was taken here, until the journal names it."""
         self._loading: _Loading | None = None
+        self._slice_due_us = now_us
         self.trouble = ""
         """Why a snapshot can not be kept or used, in words, while that is so."""
 
@@ -115,9 +118,10 @@ class States:
         return self._snapshot_index if self._taken is None else self._taken.snapshot.last_index
 
     @property
-    def is_busy(self) -> bool:
-        """Is there work for the next turn at once?"""
-        return self._dumping is not None or (self._loading is not None and self._loading.loader is not None)
+    def due_us(self) -> int | None:
+        """When the next slice of a state is due, which is on its way into bytes or out of them; None where none is."""
+        loads = self._loading is not None and self._loading.loader is not None
+        return self._slice_due_us if loads or self._dumping is not None else None
 
     # --- marks ------------------------------------------------------------------------------------
 
@@ -202,7 +206,8 @@ class States:
             has_state = not self._engine.is_witness
             loading = self._loading = _Loading(self._stage(arrived, journal, now_us), has_state=has_state)
         loading.staged = self._stage_again(loading.staged, journal, now_us)
-        if loading.loader is not None:
+        if loading.loader is not None and now_us >= self._slice_due_us:
+            self._slice_due_us = now_us + SLICE_EVERY_US
             self._go_on_loading(loading, loading.loader)
         if self._loading is not None and loading.loader is None and loading.staged.is_ready:
             self._engine.install()
@@ -283,7 +288,8 @@ class States:
         wanted = self.snapshot_index < self.snapshot_wanted <= index
         if wanted and self._dumping is None and self.comparison.may_keep(index):
             self._begin_dump(index, is_mark=False)
-        if self._dumping is not None:
+        if self._dumping is not None and now_us >= self._slice_due_us:
+            self._slice_due_us = now_us + SLICE_EVERY_US
             self._go_on_dumping(self._dumping, now_us)
 
     def _begin_dump(self, index: int, *, is_mark: bool) -> None:

@@ -284,6 +284,9 @@ class Turn:
             if replica.owes:
                 return now_us
             due_us = min(due_us, replica.engine.deadline_us)
+            slice_us = replica.states.due_us
+            if slice_us is not None:
+                due_us = min(due_us, slice_us)
             if replica.leases is not None and self._bus.connected:  # While deaf, lease time stands still.
                 left_us = replica.leases.deadline_in_us
                 if left_us is not None:

@@ -105,7 +105,7 @@ def test_a_snapshot_that_comes_is_loaded_in_slices_and_its_leader_stays(stage):
     size = len(node.raft.arrived.data)
     stage.pass_time(3_000_000)
     assert sum(loads.counts) == -(-size // LARGE.load_bytes) > 5
-    assert not node.replica.states.is_busy, "it waits for its disk, and does not turn for nothing"
+    assert node.replica.states.due_us is None, "it waits for its disk, and does not turn for nothing"
     assert (node.raft.term, node.raft.leader) == (term, stage.nodes["node1"].replica.replica)
     assert node.replica.machine.applied < 10
     assert heads(node) == []
