@@ -93,4 +93,8 @@ class Feed:
         )
 
     def _packet(self, feed: wire.Feed) -> Outbound:
-        return Outbound("", self._channel, wire.seal(self._peer_key, wire.FEED, self._identity.node, "", feed))
+        return Outbound(
+            self._identity.shared_redis,
+            self._channel,
+            wire.seal(self._peer_key, wire.FEED, self._identity.node, "", feed),
+        )

@@ -77,6 +77,10 @@ class HostSettings(NamedTuple):
     """For the birth of new clusters; a node without it takes part in none."""
     backups: Path | None = None
     """Where backups are put; None: beside the journal."""
+    address: str = ""
+    """Where other nodes reach the Redis of this one's mailbox; "" where all share one."""
+    shared_redis: str = ""
+    """The Redis of dashboards, and of nodes without one of their own; "" where that is this node's own."""
     metrics: MetricsAddress | None = None
     """Where `/metrics` is served; None: nowhere."""
 
@@ -110,6 +114,7 @@ class Host:
             Random(secrets.randbits(64)),  # noqa: S311 - jitter, nothing to guess
             greet=settings.greet,
             drops=drops,
+            address=settings.address,
         )
         stopped = self._journal.resting()
         resting = [stored for stored in self._journal.replicas() if stored.replica in stopped]
@@ -120,6 +125,8 @@ class Host:
             secrets.randbits(48),
             settings.faults_allowed,
             WAITING_FOR,
+            settings.address,
+            settings.shared_redis,
         )
         self._turn = Turn(
             identity,
@@ -171,6 +178,11 @@ class Host:
     @property
     def node(self) -> str:
         return self._settings.node
+
+    @property
+    def address(self) -> str:
+        """Where others reach the Redis of its mailbox; "" where all share one."""
+        return self._settings.address
 
     @property
     def order_key(self) -> bytes:

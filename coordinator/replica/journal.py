@@ -14,6 +14,7 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -36,6 +37,7 @@ PART_BYTES: Final = 1024 * 1024
 
 PARTS_AT_ONCE: Final = 4
 PASSED_BATCHES: Final = 64
+PASSED_BYTES: Final = 512 * 1024
 """Deleted in one commit, of those that a snapshot took the place of: more than come with it."""
 
 _SCHEMA: Final = """
@@ -373,13 +375,18 @@ class SqliteJournal:
         """Delete some of the batches that the log no longer holds: all at once would hold up the loop."""
         execute = self._db.execute
         passed = execute(
-            "SELECT first_index FROM batches WHERE replica = ? AND last_index <= ? ORDER BY first_index LIMIT ?",
+            "SELECT first_index, length(body) FROM batches WHERE replica = ? AND last_index <= ? "
+            "ORDER BY first_index LIMIT ?",
             (replica, self._passed[replica], PASSED_BATCHES),
         ).fetchall()
-        if len(passed) < PASSED_BATCHES:
+        sizes = accumulate(size for _, size in passed)
+        few = [
+            first_index for (first_index, size), total in zip(passed, sizes, strict=True) if total - size < PASSED_BYTES
+        ]
+        if len(few) == len(passed) < PASSED_BATCHES:
             del self._passed[replica]
-        if passed:
-            execute("DELETE FROM batches WHERE replica = ? AND first_index <= ?", (replica, passed[-1][0]))
+        if few:
+            execute("DELETE FROM batches WHERE replica = ? AND first_index <= ?", (replica, few[-1]))
 
     def _put_data(self, replica: int, head: Head) -> None:
         """The snapshot's bytes, or the name of the file that has them. An old file goes once this is committed."""

@@ -13,9 +13,8 @@ from collections import Counter
 from collections.abc import Iterable
 from random import Random
 from typing import Final
-from urllib.parse import quote, urlsplit, urlunsplit
 
-from coordinator.channel import Channel, ChannelError
+from coordinator.channel import Channel, ChannelError, with_credentials, without_credentials
 
 BACK_OFF_US_MIN: Final = 20_000
 BACK_OFF_US_MAX: Final = 500_000
@@ -28,21 +27,6 @@ UNUSED_US_MAX: Final = 60_000_000
 """A link over which nothing went for so long is closed: its node has moved, or is no member any more."""
 
 logger = logging.getLogger(__name__)
-
-
-def with_credentials(address: str, own_url: str) -> str:
-    """The URL of another node's Redis. An address need not say who we are there: then we are who we are at our own."""
-    theirs, own = urlsplit(address), urlsplit(own_url)
-    if theirs.username or theirs.password or not own.password:
-        return address
-    user = f"{own.username or ''}:{quote(own.password, safe='%')}"
-    return urlunsplit(theirs._replace(netloc=f"{user}@{theirs.netloc}"))
-
-
-def without_credentials(address: str) -> str:
-    """An address for people, and for clients, who are somebody else there."""
-    parts = urlsplit(address)
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 
 
 class Link:

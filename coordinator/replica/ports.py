@@ -5,6 +5,7 @@ A worker's are SQLite (`journal.py`), Redis (`mailbox.py`) and the monotonic clo
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple, Protocol
 
 from coordinator.consensus.engine import HardState, Snapshot
@@ -98,8 +99,8 @@ class Bus(Protocol):
 
     def publish(self, packets: list[Outbound]) -> None: ...
 
-    def watch(self, nodes: frozenset[str]) -> None:
-        """Look out for these nodes' mailboxes falling silent."""
+    def watch(self, nodes: Mapping[str, str]) -> None:
+        """Look out for these nodes' mailboxes falling silent; with each the address of its Redis."""
         ...
 
     def take_silent(self) -> list[str]:

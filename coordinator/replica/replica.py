@@ -33,7 +33,7 @@ from coordinator.statemachine.machine import (
     encode_node_entry,
 )
 
-APPLY_BYTES_MAX: Final = 2 * 1024 * 1024
+APPLY_BYTES_MAX: Final = 512 * 1024
 """Entries applied in one turn; the rest waits for the next, so that a long log does not hold the loop."""
 COMMAND_BYTES_MAX: Final = commands.VALUE_BYTES_MAX + 8 * 1024
 READ_BYTES_MAX: Final = 4 * 1024 * 1024

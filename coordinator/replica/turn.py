@@ -32,6 +32,8 @@ PACKET_BYTES_TARGET: Final = 2 * 1024 * 1024
 REFUSALS_MAX: Final = 32
 """Unsigned refusals of one turn: nobody's garbage makes the node talk without end."""
 ROUTES_MAX: Final = 1_024
+WHEREABOUTS_US: Final = 500_000
+"""A node with a Redis of its own says where that is this often, to those that it speaks to."""
 WITNESS: Final = "it is a witness: it votes and keeps the log, and has no state to answer from; ask another node"
 FSYNC_SAMPLES_MAX: Final = 256
 
@@ -75,6 +77,10 @@ class Turn:
         self.meters = NodeMeters()
         self.round_trips = RoundTrips()
         self._refused: list[Refused] = []
+        self._whereabouts: dict[str, str] = {}
+        """Node to the address of its Redis, as it said itself: the log of whoever is new here does not say it yet."""
+        self._told_us: dict[str, int] = {}
+        """When each node was last told of this one's."""
         self._routes: dict[tuple[int, int], str] = {}
         """Cluster and replica to the node that last spoke for it: a replica that is new here, or whose log is behind,
         knows its leader or candidate by nothing else."""
@@ -109,7 +115,7 @@ class Turn:
         rest += self._feed.packets(self.replicas.values(), self.drops, self._fsyncs_us, now_us)
         words = [(replica, replica.states.take_peer_words(now_us)) for replica in replicas]
         self._publish([*late, *words], rest)
-        self._bus.watch(frozenset([leader for replica in replicas if (leader := replica.followed_node)]))
+        self._bus.watch(dict(where for replica in replicas if (where := self._followed(replica))))
         self.meters.turns.observe(self._clock.now_us() - now_us)
         return Outcome(self._next_us(now_us), self._crash)
 
@@ -129,6 +135,9 @@ class Turn:
                     replica.engine.suspect(replica.engine.leader, now_us)
 
     def _step(self, node: str, message: PeerMessage, now_us: int) -> None:
+        if type(message.message) is wire.Whereabouts:
+            self._whereabouts[node] = message.message.address
+            return
         replica = self.replicas.get(message.cluster)
         if replica is None or replica.replica != message.receiver or replica.stopped:
             self.drops["peer-identity"] += 1  # For a replica that is gone, or a cluster of an earlier life.
@@ -251,6 +260,8 @@ class Turn:
             if rest:
                 self._bus.publish(rest)
             return bool(rest)
+        if self.identity.address:
+            self._tell_whereabouts(by_node)
         packets = [
             Outbound(address, self._channels.peer(node), self._seal(node, part))
             for (node, address), messages in by_node.items()
@@ -263,9 +274,25 @@ class Turn:
         """Node and address of a replica: as the log says, else as it made itself known."""
         member = replica.configuration.member(receiver)
         if member is not None:
-            return member.node, member.address
+            return member.node, self._address_of(member.node, member.address)
         node = self._routes.get((replica.cluster, receiver))
-        return None if node is None else (node, "")
+        return None if node is None else (node, self._address_of(node, ""))
+
+    def _address_of(self, node: str, in_log: str) -> str:
+        """Where a node's mailbox is: as it says, else as the log says, else where all are that have no own."""
+        return self._whereabouts.get(node) or in_log or self.identity.shared_redis
+
+    def _followed(self, replica: Replica) -> tuple[str, str] | None:
+        """Node and address of the leader that a replica follows."""
+        return self._route(replica, replica.engine.leader) if replica.followed_node else None
+
+    def _tell_whereabouts(self, by_node: dict[tuple[str, str], list[PeerMessage]]) -> None:
+        """With what else goes to each node, where this one's own mailbox is, now and then."""
+        now_us = self._clock.now_us()
+        for (node, _), messages in by_node.items():
+            if now_us - self._told_us.get(node, -WHEREABOUTS_US) >= WHEREABOUTS_US:
+                self._told_us[node] = now_us
+                messages.insert(0, PeerMessage(0, 0, 0, wire.Whereabouts(self.identity.address)))
 
     def _seal(self, node: str, messages: list[PeerMessage]) -> bytes:
         return wire.seal(self._peer_key, wire.PEER, self.identity.node, node, wire.encode_peer(messages))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from random import Random
 
 from coordinator import wire
@@ -43,7 +44,7 @@ class Bus:
         self.connected = True
         self.inbox: list[Inbound] = []
         self.published: list[Outbound] = []
-        self.watched: frozenset[str] = frozenset()
+        self.watched: dict[str, str] = {}
         self.silent: list[str] = []
         self._events = events
 
@@ -55,8 +56,8 @@ class Bus:
         self._events.append("publish")
         self.published += packets
 
-    def watch(self, nodes: frozenset[str]) -> None:
-        self.watched = nodes
+    def watch(self, nodes: Mapping[str, str]) -> None:
+        self.watched = dict(nodes)
 
     def take_silent(self) -> list[str]:
         silent, self.silent = self.silent, []
