@@ -55,6 +55,7 @@ def test_a_new_replica_answers_a_leader_of_whom_its_log_says_nothing():
     moved(stage, "node4")
     members = leader.raft.configuration.voters
     leader.raft.change(Change(members, (Member(21, "node4", "redis://node4:6379"),)), stage.clock.us)
+    stage.clock.us += 100_000
     leader.run()
     assert addresses(leader)["node4"] == "redis://node4:6379"
     stage.carry()
