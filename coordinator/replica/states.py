@@ -204,6 +204,7 @@ class States:
             return
         if loading is None:
             has_state = not self._engine.is_witness
+            self._slice_due_us = 0
             loading = self._loading = _Loading(self._stage(arrived, journal, now_us), has_state=has_state)
         loading.staged = self._stage_again(loading.staged, journal, now_us)
         if loading.loader is not None and now_us >= self._slice_due_us:
@@ -296,6 +297,7 @@ class States:
         """Take the state as it is after the entry at `index`, in slices, while the machine goes on."""
         engine = self._engine
         dump = snapshot.begin(self._machine)
+        self._slice_due_us = 0
         is_due = index - self._snapshot_index >= self.compaction.snapshot_entries
         parts = Parts() if is_due or not is_mark else None
         self._dumping = _Dumping(dump, index, engine.term_at(index), engine.configuration_at(index), is_mark, parts)

@@ -173,7 +173,7 @@ class Raft:
     def deadline_us(self) -> int:
         """When `tick` has something to do next."""
         if self.role is Role.LEADER:
-            return self.rounds.all_sent_us + self.options.heartbeat_us
+            return replication.beat_due_us(self)
         return self.election_due_us
 
     @property
