@@ -25,7 +25,7 @@ from coordinator.client.errors import (
 )
 from coordinator.client.routing import Routing
 from coordinator.client.session import Session
-from coordinator.statemachine import commands
+from coordinator.statemachine import commands, lock_commands
 from coordinator.statemachine.commands import Command
 from coordinator.wire import Channels, Token, WireError
 
@@ -275,6 +275,10 @@ class Core:
         for call in self._revivals.pop(session.session, []):
             call.resolve(None)
 
+    def revived(self, session: Session, deadline_us: int) -> Call:
+        """Resolves to the session when a leader next confirms it, to None when it is known to be gone."""
+        return resolved(None) if session.gone else self._revival(session, deadline_us)
+
     def _send_keep_alives(self, now_us: int) -> list[wire.Request]:
         requests: list[wire.Request] = []
         if not (self.routing.leader and self.routing.cluster):
@@ -317,7 +321,8 @@ class Core:
         *,
         ask: bool = False,
     ) -> Call:
-        """Resolves to Granted, to NotHeld where the cluster knows of no such waiter, or to None at the deadline.
+        """Resolves to Granted, to NotHeld where the cluster knows of no such waiter, to Broken where its grant was
+        taken away by force, or to None at the deadline.
 
         `ask`: ask at once, since it is not known whether this client was ever put in the queue.
         """
@@ -365,7 +370,7 @@ class Core:
         self._ask_grants_us = min(self._ask_grants_us, 0 if wait.changes != self.routing.changes else wait.ask_due_us)
         outcome = asked.outcome
         refused = isinstance(outcome, ConclaveError) and not isinstance(outcome, Unavailable)
-        if refused or isinstance(outcome, (commands.Granted, commands.NotHeld)):
+        if refused or isinstance(outcome, (commands.Granted, commands.NotHeld, lock_commands.Broken)):
             self._finish(wait.call, outcome)
 
     def withdraw(self, session: Session, name: str, acquisition: int, number: int, now_us: int) -> None:

@@ -2,7 +2,8 @@
 
 A lease runs on lease time, which stands still in a stall: while the node is deaf, and for what a turn came too late (a
 paused process, a suspended machine, a stalled disk). So keep-alives that waited unread are drained before anything is
-counted against them (history 3). A new leader begins with full leases (Chubby, section 2.8).
+counted against them (history 3). A new leader begins with full leases (Chubby, section 2.8), or with what the log's
+last checkpoint of a session says (`checkpoints.py`).
 
 An expiry is proposed only by a leader that a majority has confirmed since the lease ran out, and from the proposal on
 the session's keep-alives are not answered (history 11).
@@ -46,6 +47,16 @@ class Leases:
         self._seen_us = now_us
         if connected:
             self._lease_us += min(step, STEP_US_MAX)
+
+    @property
+    def lease_us(self) -> int:
+        """Lease time since this leadership began."""
+        return self._lease_us
+
+    @property
+    def seen_us(self) -> int:
+        """The real clock at the last turn."""
+        return self._seen_us
 
     def is_new(self, session: int, channel: str, count: int) -> bool:
         """Is this keep-alive later than every one that came on `channel` for `session`? A copy is not (history 7)."""
@@ -95,6 +106,12 @@ class Leases:
         """What is left of the lease, 0 where it ran out or there is none."""
         deadline = self._deadlines.get(session, 0)
         return max(0, (deadline - self._lease_us) // 1_000)
+
+    def left_us(self, session: int) -> int:
+        """What is left of a lease that may still be renewed; 0 where it ran out, or its expiry is proposed."""
+        if session in self._expiring:
+            return 0
+        return max(0, self._deadlines.get(session, 0) - self._lease_us)
 
     def take_expired(self, confirmed_at_us: int) -> list[int]:
         """Sessions to propose the expiry of. From here on their keep-alives are not answered."""

@@ -11,18 +11,25 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 
+import msgspec
+
 from coordinator import wire
-from coordinator.consensus.engine import Engine, HardState, Ready, Role
+from coordinator.consensus.engine import Engine, HardState, Outgoing, Ready, Role
 from coordinator.consensus.entries import COMMAND, COMMAND_PREFIX
 from coordinator.consensus.membership import Configuration
 from coordinator.replica.callers import Answers, Caller
 from coordinator.replica.comparison import Verdict
 from coordinator.replica.history import History
 from coordinator.replica.leases import Leases
+from coordinator.replica.levels import Levels
 from coordinator.replica.meters import Meters
 from coordinator.replica.ports import Head, Journal, Write
 from coordinator.replica.states import COMPARE_US, Compaction, States
-from coordinator.statemachine import commands
+from coordinator.replica.tenure import Tenure
+from coordinator.replica.watches import WAIT_MS_MAX, WATCHES_MAX, Watch
+from coordinator.statemachine import commands, lock_commands
+from coordinator.statemachine.events import CheckpointReset, LockDelayed
+from coordinator.statemachine.files import ChangePage
 from coordinator.statemachine.machine import (
     GrantMade,
     Machine,
@@ -65,7 +72,11 @@ class _Asked(NamedTuple):
     since_us: int
 
 
-_ReadRequest = wire.QueryRequest | wire.KeepAliveRequest | wire.ConfirmRequest
+_ReadRequest = wire.QueryRequest | wire.KeepAliveRequest | wire.ConfirmRequest | wire.WatchRequest
+
+
+_LEASED: Final = (wire.QueryRequest, wire.WatchRequest)
+"""What the lease of a leader may answer, where that is on."""
 
 
 class _Read(NamedTuple):
@@ -98,9 +109,12 @@ class Replica:
         self.replica = replica
         self.engine = engine
         self.machine = machine
-        self.leases: Leases | None = None
+        self.levels = Levels()
+        self._tenure: Tenure | None = None
         """Of a leader that has applied the first entry of its own term; None elsewhere."""
         self._term = engine.term
+        self._turn_us = now_us
+        """When this turn began."""
         self._answered_up_to_us = 0
         """Every keep-alive that came before the round sent at this time is answered: what a lease may be held against
         (history 3). Behind the engine's own confirmation, which comes within a turn, before its reads are answered."""
@@ -124,6 +138,11 @@ class Replica:
         self._watching = 0
 
     @property
+    def leases(self) -> Leases | None:
+        """Of a leader that has applied the first entry of its own term; None elsewhere."""
+        return None if self._tenure is None else self._tenure.leases
+
+    @property
     def configuration(self) -> Configuration:
         return self.engine.configuration
 
@@ -145,9 +164,19 @@ class Replica:
         return len(self._commands) + len(self._proposals), len(self._reads) + reads, self._watching
 
     @property
+    def watches(self) -> int:
+        """How many wait here for changes. May be asked from another thread."""
+        tenure = self._tenure
+        return 0 if tenure is None else tenure.watches.count
+
+    @property
     def waits_for(self) -> str:
         """Why it serves nothing, in words; "" where nothing keeps it from it."""
         return self.stopped or self.states.comparison.why or self.states.trouble
+
+    def _others(self) -> list[int]:
+        """The other members that have a state machine."""
+        return [m.replica for m in self.configuration.members if not m.witness and m.replica != self.replica]
 
     @property
     def _serves(self) -> bool:
@@ -200,23 +229,30 @@ class Replica:
         """Whom to ask instead; "" where nobody is known."""
         return "" if self.engine.role is Role.LEADER else self.leader_node
 
+    def hear_digest(self, sender: int, said: wire.StateDigest) -> None:
+        """Another replica says what its state is after an entry, or what it can apply."""
+        if said.version < 0:
+            self.levels.hear(sender, said)
+        else:
+            self.states.hear_digest(sender, said)
+
     @staticmethod
     def _refuse(caller: Caller, request_id: int, answers: Answers, code: str, message: str) -> None:
         answers.add(caller, wire.Answer(request_id, commands.Failure(code, message)))
 
     def tick(self, now_us: int, *, connected: bool) -> None:
-        """Let time pass for the engine and, on a leader, for the leases. After everything that came was taken in."""
+        """Let time pass for the engine and for what a leader counts. After everything that came was taken in."""
+        self._turn_us = now_us
         self.engine.tick(now_us)
-        if self.leases is None or self.engine.role is not Role.LEADER:
-            return
-        self.leases.advance(now_us, connected=connected)
-        expired = self.leases.take_expired(self._answered_up_to_us)
-        if expired:
-            entry = COMMAND_PREFIX + encode_node_entry(commands.ExpireSessions(tuple(expired)))
-            if self.engine.propose([entry]) is None:
-                self.leases.proposal_refused(expired)
-            else:
-                self.meters.sessions_expired += len(expired)
+        tenure = self._tenure
+        if tenure is None or self.engine.role is not Role.LEADER or self.engine.term != self._term:
+            return  # Of a cluster of one voter the tick may have ended one leadership and begun another.
+        tenure.leases.advance(now_us, connected=connected)
+        for op in tenure.due(self._answered_up_to_us, self._others):
+            if self.engine.propose([COMMAND_PREFIX + encode_node_entry(op)]) is None:
+                tenure.refused(op)
+            elif isinstance(op, commands.ExpireSessions):
+                self.meters.sessions_expired += len(op.sessions)
         self.states.tick(now_us)
 
     # --- the turn's middle ------------------------------------------------------------------------
@@ -252,6 +288,13 @@ class Replica:
         if not self._serves:
             self._abdicate(answers)
 
+    def take_peer_words(self, now_us: int) -> list[Outgoing]:
+        """What is to be said to other replicas beside the engine's messages, after the journal."""
+        words = self.states.take_peer_words(now_us) + self.levels.take_answers()
+        if self._tenure is not None and self.machine.state.level < self.levels.own:
+            words += self.levels.ask(self.engine.term, self._others(), now_us)
+        return words
+
     def _begin_reads(self, answers: Answers) -> None:
         """One question for all reads of the turn, and one for all keep-alives, which no lease answers (history 1)."""
         taken, self._reads = self._reads, []
@@ -259,7 +302,7 @@ class Replica:
             self._turn_away(taken, answers)
             return
         for lease_ok in (True, False):
-            reads = [read for read in taken if isinstance(read.request, wire.QueryRequest) is lease_ok]
+            reads = [read for read in taken if isinstance(read.request, _LEASED) is lease_ok]
             ticket = self.engine.read(lease_ok=lease_ok) if reads else None
             if ticket is not None:
                 self._reads_by_ticket[ticket] = reads
@@ -299,6 +342,8 @@ class Replica:
             self._signer = None
         self.states.begin_behind(self._head, installed=ready.install is not None)
         self._apply(answers, now_us)
+        if self._tenure is not None:
+            self._tenure.watches.look(self.machine.state.history, self.machine.applied)
         self.states.advance(now_us)
         for read in engine.take_reads():
             waiting = self._reads_by_ticket.pop(read.ticket, None)
@@ -308,13 +353,13 @@ class Replica:
             if self._is_waited_for:
                 self._abdicate(answers)
         elif self.leases is None and engine.applied_own_term:
-            self.leases = Leases(now_us)
+            self._tenure = Tenure(self.machine, self.levels, now_us)
             self.states.put_off(now_us)
             self._answered_up_to_us = 0
-            for session in self.machine.sessions.values():
-                self.leases.renew(session.session, session.ttl_ms)
         if self._confirmed:
             self._answer_reads(answers)
+        if self._tenure is not None:
+            self._answer_watches(self._tenure, answers, now_us)
         if not self._confirmed:
             self._answered_up_to_us = engine.confirmed_at_us
         self.history.observe(self, now_us)
@@ -323,11 +368,16 @@ class Replica:
     def _is_waited_for(self) -> bool:
         """Is there anything that only a leader has?"""
         waits = self._proposals or self._reads_by_ticket or self._confirmed or self._watchers
-        return bool(waits) or self.leases is not None
+        return bool(waits) or self._tenure is not None
 
     def _abdicate(self, answers: Answers) -> None:
         """Whoever waits for this leader asks the next one; a retry is harmless. (Raft, section 8)"""
-        self.leases = None
+        if self._tenure is not None:
+            for caller, request_id in self._tenure.checkpoints.take_held():
+                answers.add(caller, wire.NotLeader(request_id, self._elsewhere))
+            for watch in self._tenure.watches.take_all():
+                answers.add(watch.caller, wire.NotLeader(watch.request_id, self._elsewhere))
+        self._tenure = None
         self._watchers = {}
         self._watching = 0
         for reads in self._reads_by_ticket.values():
@@ -377,8 +427,13 @@ class Replica:
                         if name == op.name:
                             self._unwatch(session, name, acquisition)
                 self._watch(session, op.name, op.acquisition, proposal.caller)
+            case lock_commands.Acquire() if isinstance(result, commands.Queued):
+                # All its names are granted at once: one of them is enough.
+                self._watch(op.owner or proposal.session, min(op.names), op.acquisition, proposal.caller)
             case commands.ReleaseLock() | commands.CancelAcquire():
                 self._unwatch(op.owner or proposal.session, op.name, op.acquisition)
+            case lock_commands.Release() if op.names:
+                self._unwatch(op.owner or proposal.session, min(op.names), op.acquisition)
 
     def _watch(self, session: int, name: str, acquisition: int, caller: Caller) -> None:
         watched = self._watchers.setdefault(session, {})
@@ -390,19 +445,25 @@ class Replica:
 
     def _tell(self, answers: Answers, index: int) -> None:
         events, self.machine.events = self.machine.events, []
+        tenure = self._tenure
         for event in events:
             match event:
                 case SessionBegan(session, ttl_ms):
-                    if self.leases is not None:
-                        self.leases.renew(session, ttl_ms)
+                    if tenure is not None:
+                        tenure.began(session, ttl_ms)
                 case SessionEnded(session):
                     self._watching -= len(self._watchers.pop(session, {}))
-                    if self.leases is not None:
-                        self.leases.forget(session)
+                    if tenure is not None:
+                        tenure.ended(session)
                 case GrantMade(session, name, acquisition, token):
                     caller = self._unwatch(session, name, acquisition)
                     if caller is not None:
                         answers.add(caller, wire.GrantPushed(self.cluster, session, name, acquisition, token))
+                case CheckpointReset(session) if tenure is not None:
+                    for caller, request_id in tenure.was_reset(session):
+                        answers.add(caller, wire.KeptAlive(request_id, session, self.machine.sessions[session].ttl_ms))
+                case LockDelayed(name, since, delay_ms) if tenure is not None:
+                    tenure.delayed(name, since, delay_ms)
                 case StateMarked():
                     self.states.marked(index)
 
@@ -421,7 +482,26 @@ class Replica:
     def owes(self) -> bool:
         """Is there work for a next turn at once?"""
         ready = bool(self._confirmed) and self._confirmed[0][0] <= self.engine.applied_index
+        ready = ready or (self._tenure is not None and self._tenure.watches.has_woken)
         return ready or self.engine.applied_index < self.engine.commit_index
+
+    def due_us(self, now_us: int, *, connected: bool) -> int:
+        """When the next turn is due for this replica, if nothing comes before."""
+        if self.owes:
+            return now_us
+        due_us = self.engine.deadline_us
+        slice_us = self.states.due_us
+        if slice_us is not None:
+            due_us = min(due_us, slice_us)
+        if self._tenure is None:
+            return due_us
+        if self.machine.state.level < self.levels.own:
+            due_us = min(due_us, self.levels.ask_due_us)
+        watch_due_us = self._tenure.watches.due_us
+        if watch_due_us is not None:
+            due_us = min(due_us, watch_due_us)
+        left_us = self._tenure.due_in_us if connected else None  # While deaf, lease time stands still.
+        return due_us if left_us is None else min(due_us, now_us + left_us)
 
     def _answer_reads(self, answers: Answers) -> None:
         """Answer confirmed reads whose index is applied, as far as the turn's bytes go."""
@@ -438,9 +518,9 @@ class Replica:
 
     def _answer_read(self, read: _Read, answers: Answers) -> None:
         assert self.leases is not None, "a confirmed read is answered by a leader that has applied its own term"
-        if read.actor and not self.machine.may_act_for(read.actor):
-            message = f"{read.actor!r} may not act for others"
-            return self._refuse(read.caller, read.request.id, answers, commands.FORBIDDEN, message)
+        refused = self._may_not_act(read.actor)
+        if refused is not None:
+            return answers.add(read.caller, wire.Answer(read.request.id, refused))
         match read.request:
             case wire.ConfirmRequest(request_id):
                 answers.add(read.caller, wire.Confirmed(request_id, self.engine.term))
@@ -451,21 +531,59 @@ class Replica:
                 if isinstance(query, commands.AwaitGrant) and isinstance(result, commands.Queued):
                     self._watch(query.owner, query.name, query.acquisition, read.caller)
                 answers.add(read.caller, wire.Answer(request_id, result))
+            case wire.WatchRequest():
+                self._begin_watch(read, read.request, answers)
         return None
 
+    def _may_not_act(self, actor: str) -> commands.Failure | None:
+        if actor and not self.machine.may_act_for(actor):
+            return commands.Failure(commands.FORBIDDEN, f"{actor!r} may not act for others")
+        return None
+
+    def _begin_watch(self, read: _Read, request: wire.WatchRequest, answers: Answers) -> None:
+        """Answer it where there is something to answer; else it waits."""
+        assert self._tenure is not None
+        watches, caller = self._tenure.watches, read.caller
+        watches.forget(caller, request.id)
+        if not 0 <= request.wait_ms <= WAIT_MS_MAX:
+            message = f"a watch waits for 0 to {WAIT_MS_MAX} ms, got {request.wait_ms}"
+            return self._refuse(caller, request.id, answers, commands.INVALID, message)
+        result = self.machine.query(request.query, read.principal, self._tenure.leases.remaining_ms)
+        if isinstance(result, ChangePage) and not result.changes and result.since > self.machine.applied:
+            query = msgspec.structs.replace(request.query, since=result.since, skip=result.skip)
+            watch = Watch(caller, request.id, read.principal, read.actor, query)
+            if watches.add(watch, self._turn_us + request.wait_ms * 1_000, self.machine.state.history):
+                return None
+            return self._refuse(
+                caller, request.id, answers, commands.FULL, f"the cluster has its {WATCHES_MAX} watches"
+            )
+        return answers.add(caller, wire.Answer(request.id, result))
+
+    def _answer_watches(self, tenure: Tenure, answers: Answers, now_us: int) -> None:
+        """Answer those that were woken, as far as the turn's bytes go, by the rights that they have now."""
+        tenure.watches.pass_time(now_us, self.machine.applied)
+        size = answers.size
+        while answers.size - size <= READ_BYTES_MAX and (woken := tenure.watches.take_woken()) is not None:
+            watch = woken.watch
+            result: commands.Result | None = self._may_not_act(watch.actor)
+            if result is None:
+                result = self.machine.query(woken.query, watch.principal, tenure.leases.remaining_ms)
+            if isinstance(result, ChangePage):
+                result = woken.page(result)
+            answers.add(watch.caller, wire.Answer(watch.request_id, result))
+
     def _keep_alive(self, read: _Read, request: wire.KeepAliveRequest, answers: Answers) -> None:
-        assert self.leases is not None
+        assert self._tenure is not None
         if request.term != self.engine.term:
-            self.leases.allow_another_try(request.session)
+            self._tenure.leases.allow_another_try(request.session)
             return answers.add(read.caller, wire.OtherTerm(request.id, self.engine.term))
         session = self.machine.sessions.get(request.session)
         known = read.principal in self.machine.principals
         if session is None or session.principal != read.principal or not known:
             message = f"session {request.session} is gone, or another's"
             return self._refuse(read.caller, request.id, answers, commands.SESSION_GONE, message)
-        if not self.leases.is_new(request.session, read.caller.channel, request.count):
+        if not self._tenure.leases.is_new(request.session, read.caller.channel, request.count):
             return None
-        if self.leases.renew(request.session, session.ttl_ms):
+        if self._tenure.keep_alive(request.session, read.caller, request.id):
             answers.add(read.caller, wire.KeptAlive(request.id, request.session, session.ttl_ms))
-        # Else its expiry is proposed and not yet applied: no answer now; the caller asks again (history 11).
         return None

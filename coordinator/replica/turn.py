@@ -124,7 +124,7 @@ class Turn:
                 replica.history.stamp(self._clock.wall_ms())
         rest = self._answers.take() + self._refusals()
         rest += self._feed.packets(self.replicas.values(), self.drops, self._fsyncs_us, now_us)
-        words = [(replica, replica.states.take_peer_words(now_us)) for replica in replicas]
+        words = [(replica, replica.take_peer_words(now_us)) for replica in replicas]
         self._publish([*late, *words], rest)
         self._note_due(replicas, now_us)
         self._bus.watch(dict(self._followed_nodes.values()))
@@ -157,7 +157,7 @@ class Turn:
             return
         if type(message.message) is wire.StateDigest:
             self._stirred.add(message.cluster)
-            replica.states.hear_digest(message.sender, message.message)
+            replica.hear_digest(message.sender, message.message)
             return
         if replica.configuration.member(message.sender) is None:
             self._routes[message.cluster, message.sender] = node
@@ -219,7 +219,14 @@ class Turn:
                 elif isinstance(request, wire.CrashRequest):
                     answers.add(caller, wire.Answer(request.id, self._may_crash(replica, caller, request)))
                 elif isinstance(
-                    request, (wire.CommandRequest, wire.QueryRequest, wire.KeepAliveRequest, wire.ConfirmRequest)
+                    request,
+                    (
+                        wire.CommandRequest,
+                        wire.QueryRequest,
+                        wire.KeepAliveRequest,
+                        wire.ConfirmRequest,
+                        wire.WatchRequest,
+                    ),
                 ):
                     replica.ask(caller, request, answers, now_us)
                 else:
@@ -356,18 +363,10 @@ class Turn:
                 self._followed_nodes[cluster] = followed
 
     def _due_of(self, replica: Replica, now_us: int) -> int:
-        if replica.owes:
-            return now_us
-        due_us = min(replica.engine.deadline_us, now_us + LOOK_AGAIN_US)
-        slice_us = replica.states.due_us
-        if slice_us is not None:
-            due_us = min(due_us, slice_us)
-        if replica.leases is not None and self._bus.connected:  # While deaf, lease time stands still.
-            left_us = replica.leases.deadline_in_us
-            if left_us is not None:
-                due_us = min(due_us, now_us + left_us)
-                if len(self.replicas) > FEW_REPLICAS:  # Lease time is counted in steps, that are to be no stalls.
-                    due_us = min(due_us, now_us + STEP_US_MAX // 2)
+        due_us = min(replica.due_us(now_us, connected=self._bus.connected), now_us + LOOK_AGAIN_US)
+        leases = replica.leases
+        if len(self.replicas) > FEW_REPLICAS and leases is not None and leases.deadline_in_us is not None:
+            return min(due_us, now_us + STEP_US_MAX // 2)  # Lease time is counted in steps, that are to be no stalls.
         return due_us
 
     def _next_us(self, now_us: int) -> int:
