@@ -11,25 +11,23 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 
-import msgspec
-
 from coordinator import wire
 from coordinator.consensus.engine import Engine, HardState, Outgoing, Ready, Role
 from coordinator.consensus.entries import COMMAND, COMMAND_PREFIX
 from coordinator.consensus.membership import Configuration
 from coordinator.replica.callers import Answers, Caller
 from coordinator.replica.comparison import Verdict
+from coordinator.replica.grants import GrantWaiters
 from coordinator.replica.history import History
 from coordinator.replica.leases import Leases
 from coordinator.replica.levels import Levels
 from coordinator.replica.meters import Meters
-from coordinator.replica.ports import Write
+from coordinator.replica.ports import Head, Journal, Write
 from coordinator.replica.states import COMPARE_US, Compaction, States
 from coordinator.replica.tenure import Tenure
-from coordinator.replica.watches import WAIT_MS_MAX, WATCHES_MAX, Watch
-from coordinator.statemachine import commands, lock_commands
+from coordinator.replica.watches import Watch
+from coordinator.statemachine import commands
 from coordinator.statemachine.events import CheckpointReset, LockDelayed
-from coordinator.statemachine.files import ChangePage
 from coordinator.statemachine.machine import (
     GrantMade,
     Machine,
@@ -40,15 +38,13 @@ from coordinator.statemachine.machine import (
     encode_node_entry,
 )
 
-APPLY_BYTES_MAX: Final = 2 * 1024 * 1024
+APPLY_BYTES_MAX: Final = 512 * 1024
 """Entries applied in one turn; the rest waits for the next, so that a long log does not hold the loop."""
 COMMAND_BYTES_MAX: Final = commands.VALUE_BYTES_MAX + 8 * 1024
 READ_BYTES_MAX: Final = 4 * 1024 * 1024
 """Answered to reads in one turn; the rest, confirmed already, waits for the next: 20 bytes may ask for 1 MiB."""
 STAMPS_MAX: Final = 1_024
 """Beginnings of entries that are remembered."""
-WATCHERS_MAX: Final = 200_000
-"""Acquisitions whose grant is pushed. Past it grants are not pushed, and waiters find out by asking."""
 
 
 class _Proposal(NamedTuple):
@@ -121,6 +117,8 @@ class Replica:
         self.history = History(now_us)
         self.meters = Meters()
         self.states = States(replica, engine, machine, self.meters, now_us, compaction or Compaction(), compare_us)
+        self._head: Head | None = None
+        """What the journal took in this turn."""
         self._commands: list[_Asked] = []
         self._entries: list[bytes] = []
         """Of `_commands`, in the same order."""
@@ -132,8 +130,7 @@ class Replica:
         self._reads: list[_Read] = []
         self._reads_by_ticket: dict[int, list[_Read]] = {}
         self._confirmed: deque[tuple[int, deque[_Read]]] = deque()
-        self._watchers: dict[int, dict[tuple[str, int], Caller]] = {}
-        self._watching = 0
+        self._waiters = GrantWaiters()
 
     @property
     def leases(self) -> Leases | None:
@@ -159,7 +156,7 @@ class Replica:
         """How many wait here: proposals for their entry to be applied, reads for a majority's word, and acquisitions
         for their grant to be pushed. May be asked from another thread."""
         reads = sum(map(len, [*self._reads_by_ticket.values()])) + sum(len(reads) for _, reads in [*self._confirmed])
-        return len(self._commands) + len(self._proposals), len(self._reads) + reads, self._watching
+        return len(self._commands) + len(self._proposals), len(self._reads) + reads, self._waiters.count
 
     @property
     def watches(self) -> int:
@@ -170,7 +167,7 @@ class Replica:
     @property
     def waits_for(self) -> str:
         """Why it serves nothing, in words; "" where nothing keeps it from it."""
-        return self.stopped or self.states.comparison.why
+        return self.stopped or self.states.comparison.why or self.states.trouble
 
     def _others(self) -> list[int]:
         """The other members that have a state machine."""
@@ -257,13 +254,13 @@ class Replica:
 
     def write(self, ready: Ready) -> Write | None:
         """What the journal is to take in this turn; None where nothing."""
-        head = self.states.head(ready, stopping=bool(self._stopping))
+        head = self._head = self.states.head(ready, stopping=bool(self._stopping))
         if ready.hard_state is None and head is None and not self._stopping:
             return None
         hard_state = ready.hard_state or HardState(self.engine.term, self.engine.vote, self.engine.commit_index)
         return Write(self.replica, hard_state, ready.first_index, ready.terms, ready.entries, head, self._stopping)
 
-    def prepare(self, answers: Answers, now_us: int) -> Ready:
+    def prepare(self, answers: Answers, journal: Journal, now_us: int) -> Ready:
         """Propose what was asked and say what is to be written and sent."""
         if self.engine.term != self._term:
             # Of a cluster of one voter, one leadership may follow upon another with no turn in between.
@@ -271,6 +268,7 @@ class Replica:
             self._abdicate(answers)
         if self.states.has_news:
             self._judge_state(answers, now_us)
+        self.states.prepare(journal, now_us)
         if self._commands:
             self._propose(answers)
         if self._reads:
@@ -337,7 +335,7 @@ class Replica:
             return
         if ready.install is not None:
             self._signer = None
-        self.states.begin_behind(ready.install)
+        self.states.begin_behind(self._head, installed=ready.install is not None)
         self._apply(answers, now_us)
         if self._tenure is not None:
             self._tenure.watches.look(self.machine.state.history, self.machine.applied)
@@ -364,7 +362,7 @@ class Replica:
     @property
     def _is_waited_for(self) -> bool:
         """Is there anything that only a leader has?"""
-        waits = self._proposals or self._reads_by_ticket or self._confirmed or self._watchers
+        waits = self._proposals or self._reads_by_ticket or self._confirmed or self._waiters.count
         return bool(waits) or self._tenure is not None
 
     def _abdicate(self, answers: Answers) -> None:
@@ -375,8 +373,7 @@ class Replica:
             for watch in self._tenure.watches.take_all():
                 answers.add(watch.caller, wire.NotLeader(watch.request_id, self._elsewhere))
         self._tenure = None
-        self._watchers = {}
-        self._watching = 0
+        self._waiters = GrantWaiters()
         for reads in self._reads_by_ticket.values():
             self._turn_away(reads, answers)
         self._reads_by_ticket = {}
@@ -408,37 +405,10 @@ class Replica:
             if proposal is not None and proposal.term == term:
                 answers.add(proposal.caller, wire.Answer(proposal.request_id, result))
                 meters.committed(now_us, now_us - proposal.since_us)
-                if self._watching or type(result) is commands.Queued:
-                    self._follow_waiter(proposal, result)
+                if self._waiters.count or type(result) is commands.Queued:
+                    self._waiters.follow(proposal.op, result, proposal.session, proposal.caller)
             if machine.events:
                 self._tell(answers, index)
-
-    def _follow_waiter(self, proposal: _Proposal, result: commands.Result) -> None:
-        """Note who is to be told of a grant, and who no longer."""
-        op = proposal.op
-        match op:
-            case commands.AcquireLock() if isinstance(result, commands.Queued):
-                session = op.owner or proposal.session
-                if op.take_over:
-                    for name, acquisition in [*self._watchers.get(session, {})]:
-                        if name == op.name:
-                            self._unwatch(session, name, acquisition)
-                self._watch(session, op.name, op.acquisition, proposal.caller)
-            case lock_commands.Acquire() if isinstance(result, commands.Queued):
-                # All its names are granted at once: one of them is enough.
-                self._watch(op.owner or proposal.session, min(op.names), op.acquisition, proposal.caller)
-            case commands.ReleaseLock() | commands.CancelAcquire():
-                self._unwatch(op.owner or proposal.session, op.name, op.acquisition)
-            case lock_commands.Release() if op.names:
-                self._unwatch(op.owner or proposal.session, min(op.names), op.acquisition)
-
-    def _watch(self, session: int, name: str, acquisition: int, caller: Caller) -> None:
-        watched = self._watchers.setdefault(session, {})
-        if (name, acquisition) not in watched:
-            if self._watching >= WATCHERS_MAX:
-                return
-            self._watching += 1
-        watched[name, acquisition] = caller
 
     def _tell(self, answers: Answers, index: int) -> None:
         events, self.machine.events = self.machine.events, []
@@ -449,29 +419,20 @@ class Replica:
                     if tenure is not None:
                         tenure.began(session, ttl_ms)
                 case SessionEnded(session):
-                    self._watching -= len(self._watchers.pop(session, {}))
+                    self._waiters.forget(session)
                     if tenure is not None:
                         tenure.ended(session)
                 case GrantMade(session, name, acquisition, token):
-                    caller = self._unwatch(session, name, acquisition)
+                    caller = self._waiters.take(session, name, acquisition)
                     if caller is not None:
                         answers.add(caller, wire.GrantPushed(self.cluster, session, name, acquisition, token))
-                case CheckpointReset(session) if tenure is not None:
+                case CheckpointReset(session) if tenure is not None and self.engine.role is Role.LEADER:
                     for caller, request_id in tenure.was_reset(session):
                         answers.add(caller, wire.KeptAlive(request_id, session, self.machine.sessions[session].ttl_ms))
                 case LockDelayed(name, since, delay_ms) if tenure is not None:
                     tenure.delayed(name, since, delay_ms)
                 case StateMarked():
                     self.states.marked(index)
-
-    def _unwatch(self, session: int, name: str, acquisition: int) -> Caller | None:
-        watched = self._watchers.get(session, {})
-        caller = watched.pop((name, acquisition), None)
-        if caller is not None:
-            self._watching -= 1
-            if not watched:
-                del self._watchers[session]
-        return caller
 
     # --- reads ------------------------------------------------------------------------------------
 
@@ -480,13 +441,16 @@ class Replica:
         """Is there work for a next turn at once?"""
         ready = bool(self._confirmed) and self._confirmed[0][0] <= self.engine.applied_index
         ready = ready or (self._tenure is not None and self._tenure.watches.has_woken)
-        return ready or self.engine.applied_index < self.engine.commit_index or self.states.is_busy
+        return ready or self.engine.applied_index < self.engine.commit_index
 
     def due_us(self, now_us: int, *, connected: bool) -> int:
         """When the next turn is due for this replica, if nothing comes before."""
         if self.owes:
             return now_us
         due_us = self.engine.deadline_us
+        slice_us = self.states.due_us
+        if slice_us is not None:
+            due_us = min(due_us, slice_us)
         if self._tenure is None:
             return due_us
         if self.machine.state.level < self.levels.own:
@@ -511,59 +475,38 @@ class Replica:
             self._confirmed.popleft()
 
     def _answer_read(self, read: _Read, answers: Answers) -> None:
-        assert self.leases is not None, "a confirmed read is answered by a leader that has applied its own term"
-        refused = self._may_not_act(read.actor)
-        if refused is not None:
-            return answers.add(read.caller, wire.Answer(read.request.id, refused))
+        tenure = self._tenure
+        assert tenure is not None, "a confirmed read is answered by a leader that has applied its own term"
+        if read.actor and not self.machine.may_act_for(read.actor):
+            message = f"{read.actor!r} may not act for others"
+            return self._refuse(read.caller, read.request.id, answers, commands.FORBIDDEN, message)
         match read.request:
             case wire.ConfirmRequest(request_id):
                 answers.add(read.caller, wire.Confirmed(request_id, self.engine.term))
             case wire.KeepAliveRequest():
                 self._keep_alive(read, read.request, answers)
             case wire.QueryRequest(request_id, query=query):
-                result = self.machine.query(query, read.principal, self.leases.remaining_ms)
+                result = self.machine.query(query, read.principal, tenure.leases.remaining_ms)
                 if isinstance(query, commands.AwaitGrant) and isinstance(result, commands.Queued):
-                    self._watch(query.owner, query.name, query.acquisition, read.caller)
+                    self._waiters.add(query.owner, query.name, query.acquisition, read.caller)
                 answers.add(read.caller, wire.Answer(request_id, result))
-            case wire.WatchRequest():
-                self._begin_watch(read, read.request, answers)
+            case wire.WatchRequest(request_id, query=changes, wait_ms=wait_ms):
+                watch = Watch(read.caller, request_id, read.principal, read.actor, changes)
+                remaining_ms = tenure.leases.remaining_ms
+                now = tenure.watches.begin(watch, wait_ms, self._turn_us, self.machine, remaining_ms)
+                if now is not None:
+                    answers.add(read.caller, wire.Answer(request_id, now))
         return None
-
-    def _may_not_act(self, actor: str) -> commands.Failure | None:
-        if actor and not self.machine.may_act_for(actor):
-            return commands.Failure(commands.FORBIDDEN, f"{actor!r} may not act for others")
-        return None
-
-    def _begin_watch(self, read: _Read, request: wire.WatchRequest, answers: Answers) -> None:
-        """Answer it where there is something to answer; else it waits."""
-        assert self._tenure is not None
-        watches, caller = self._tenure.watches, read.caller
-        watches.forget(caller, request.id)
-        if not 0 <= request.wait_ms <= WAIT_MS_MAX:
-            message = f"a watch waits for 0 to {WAIT_MS_MAX} ms, got {request.wait_ms}"
-            return self._refuse(caller, request.id, answers, commands.INVALID, message)
-        result = self.machine.query(request.query, read.principal, self._tenure.leases.remaining_ms)
-        if isinstance(result, ChangePage) and not result.changes and result.since > self.machine.applied:
-            query = msgspec.structs.replace(request.query, since=result.since, skip=result.skip)
-            watch = Watch(caller, request.id, read.principal, read.actor, query)
-            if watches.add(watch, self._turn_us + request.wait_ms * 1_000, self.machine.state.history):
-                return None
-            return self._refuse(
-                caller, request.id, answers, commands.FULL, f"the cluster has its {WATCHES_MAX} watches"
-            )
-        return answers.add(caller, wire.Answer(request.id, result))
 
     def _answer_watches(self, tenure: Tenure, answers: Answers, now_us: int) -> None:
-        """Answer those that were woken, as far as the turn's bytes go, by the rights that they have now."""
+        """Answer those that were woken, as far as the turn's bytes go."""
         tenure.watches.pass_time(now_us, self.machine.applied)
         size = answers.size
-        while answers.size - size <= READ_BYTES_MAX and (woken := tenure.watches.take_woken()) is not None:
-            watch = woken.watch
-            result: commands.Result | None = self._may_not_act(watch.actor)
-            if result is None:
-                result = self.machine.query(woken.query, watch.principal, tenure.leases.remaining_ms)
-            if isinstance(result, ChangePage):
-                result = woken.page(result)
+        while answers.size - size <= READ_BYTES_MAX:
+            answered = tenure.watches.answer(self.machine, tenure.leases.remaining_ms)
+            if answered is None:
+                return
+            watch, result = answered
             answers.add(watch.caller, wire.Answer(watch.request_id, result))
 
     def _keep_alive(self, read: _Read, request: wire.KeepAliveRequest, answers: Answers) -> None:

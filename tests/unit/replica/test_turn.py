@@ -255,7 +255,7 @@ def test_an_unknown_token_gets_an_unsigned_word(stage):
 
 def test_a_follower_watches_its_leader_and_the_hint_starts_an_election(stage):
     follower = stage.nodes["node2"]
-    assert follower.bus.watched == {"node1"}
+    assert follower.bus.watched == {"node1": ""}
     stage.cut = {"node1"}
     for name in ("node2", "node3"):
         stage.nodes[name].bus.silent = ["node1"]
@@ -398,7 +398,7 @@ def test_who_left_the_line_is_not_remembered(stage):
         stage.ask("node1", command(number, two, number + 1, commands.CancelAcquire("deploy", number, number)))
         stage.settle()
     replica = stage.nodes["node1"].replica
-    assert (replica._watching, replica._watchers) == (0, {})
+    assert (replica._waiters.count, [*replica._waiters]) == (0, [])
 
 
 def test_whoever_waits_for_several_names_or_in_another_mode_is_told_of_the_grant(stage):
@@ -414,7 +414,7 @@ def test_whoever_waits_for_several_names_or_in_another_mode_is_told_of_the_grant
     pushed = [reply for reply in stage.replies(channel) if isinstance(reply, wire.GrantPushed)]
     assert [(push.session, push.name, push.acquisition) for push in pushed] == [(two, "a", 2)]
     replica = stage.nodes["node1"].replica
-    assert (replica._watching, replica._watchers) == (0, {})
+    assert (replica._waiters.count, [*replica._waiters]) == (0, [])
 
 
 def test_a_deaf_leader_does_not_spin():
