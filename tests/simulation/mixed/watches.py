@@ -1,4 +1,5 @@
-"""Watchers: each reads the changes of a range from where it stopped, page by page, whoever leads."""
+"""Watchers: each reads the changes of a range from where it stopped, page by page, whoever leads. Half of them ask now
+and then, the others have the leader hold the question until there is something to say."""
 
 from __future__ import annotations
 
@@ -22,6 +23,7 @@ SPANS: Final = (
     ("q", "", True),
 )
 PAUSE_US_MAX: Final = 250_000
+WAIT_MS_MAX: Final = 1_500
 SLOW_US_MAX: Final = 2_000_000
 """Of a reader that is too slow, and may find that its place is gone."""
 
@@ -41,6 +43,7 @@ class Watcher:
         self.deletes = not self.puts or random.random() < 0.8
         self.previous = random.random() < 0.5
         self.pause_us = random.choice((PAUSE_US_MAX, PAUSE_US_MAX, SLOW_US_MAX))
+        self.waits = random.random() < 0.5
 
     @property
     def is_alive(self) -> bool:
@@ -75,7 +78,10 @@ def watch(mixed: Mixed, client: Client) -> Script:
 
 
 def _look(mixed: Mixed, watcher: Watcher) -> Act:
-    question = yield from mixed.query(watcher.client, watcher.query())
+    wait_ms = 0
+    if watcher.waits and watcher.since:
+        wait_ms = 20 if mixed.ending else watcher.client.random.randrange(WAIT_MS_MAX)
+    question = yield from mixed.watch(watcher.client, watcher.query(), wait_ms)
     page = question.result
     if isinstance(page, ChangePage):
         mixed.world.watch.tell("paged", watcher, question)
