@@ -16,17 +16,19 @@ any leadership of twice that length takes at least half of its own length from t
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Final
 
 from coordinator.replica.callers import Caller
 from coordinator.replica.leases import CHANNELS_MAX, Leases
+from coordinator.statemachine.sessions import Session
 
-UNHEARD_US: Final = 5_000_000
+UNHEARD_US: Final = 6_000_000
+"""More than a third of the usual time to live, so that a change of leader alone brings none of those."""
 BATCH_US: Final = 500_000
 """Checkpoints are due at multiples of it (of less, for sessions that live for less than 8 of these), together."""
 SESSIONS_MAX: Final = 4_096
-"""Sessions of one checkpoint or reset; the rest follows in the next turn."""
+"""Sessions of one checkpoint or reset, and sessions that are looked at in one turn; the rest follows in the next."""
 _AGAIN_US: Final = 10_000
 """How soon to propose again what was not taken."""
 
@@ -55,12 +57,16 @@ class Checkpoints:
         self._heard_us[session] = lease_us
         self._schedule(session, _rounded_up(lease_us + ttl_ms * 500, ttl_ms))
 
-    def inherit(self, session: int, ttl_ms: int, *, is_shorter: bool) -> None:
-        """It was there when this leadership began. `is_shorter`: the log holds a checkpoint of it."""
-        self._heard_us[session] = 0
-        self._schedule(session, _rounded_up(min(ttl_ms * 500, UNHEARD_US), ttl_ms))
-        if is_shorter:
-            self._shorter.add(session)
+    def inherit(self, sessions: Collection[Session]) -> None:
+        """These were there when this leadership began."""
+        first_us = {
+            ttl_ms: _rounded_up(min(ttl_ms * 500, UNHEARD_US), ttl_ms) for ttl_ms in {each.ttl_ms for each in sessions}
+        }
+        self._due_us = {session.session: first_us[session.ttl_ms] for session in sessions}
+        self._heard_us = dict.fromkeys(self._due_us, 0)
+        self._heap = [(due_us, session) for session, due_us in self._due_us.items()]
+        heapq.heapify(self._heap)
+        self._shorter = {session.session for session in sessions if session.remaining_ms is not None}
 
     def heard(self, session: int, ttl_ms: int, lease_us: int) -> None:
         """It was kept alive, answered or not yet."""
@@ -90,7 +96,9 @@ class Checkpoints:
         ever ended early. From here on their keep-alives are held."""
         lease_us = leases.lease_us
         taken: list[tuple[int, int]] = []
-        while self._heap and self._heap[0][0] <= lease_us and len(taken) < SESSIONS_MAX:
+        for _ in range(SESSIONS_MAX):
+            if not self._heap or self._heap[0][0] > lease_us:
+                break
             session = heapq.heappop(self._heap)[1]
             due_us = self._due_us.get(session)
             if due_us is None:

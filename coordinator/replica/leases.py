@@ -12,7 +12,7 @@ the session's keep-alives are not answered (history 11).
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 STEP_US_MAX: Final = 100_000
@@ -20,6 +20,9 @@ STEP_US_MAX: Final = 100_000
 ANOTHER_TRY_US: Final = 200_000
 CHANNELS_MAX: Final = 64
 """Callers of one session that are told apart: its client, or the few web processes that serve its owner."""
+LOOKS_MAX: Final = 8_192
+"""Leases that are looked at in one turn, most of them renewed since; the rest follows in the next. A hundred thousand
+that began with one leadership are due in the same moment."""
 _OVERDUE_US: Final = 10_000
 """How soon to look again at a lease that ran out and waits for a majority to confirm its leader."""
 
@@ -79,6 +82,12 @@ class Leases:
         if deadline < self._lease_us + ANOTHER_TRY_US:
             self._set_deadline(session, self._lease_us + ANOTHER_TRY_US)
 
+    def begin(self, leases_ms: Mapping[int, int]) -> None:
+        """This leadership begins: what is left of each session's lease."""
+        self._deadlines = {session: self._lease_us + left_ms * 1_000 for session, left_ms in leases_ms.items()}
+        self._heap = [(deadline, session) for session, deadline in self._deadlines.items()]
+        heapq.heapify(self._heap)
+
     def renew(self, session: int, ttl_ms: int) -> bool:
         """Give `session` its full lease. False, and nothing done, where its expiry is already proposed."""
         if session in self._expiring:
@@ -115,7 +124,9 @@ class Leases:
 
     def take_expired(self, confirmed_at_us: int) -> list[int]:
         """Sessions to propose the expiry of. From here on their keep-alives are not answered."""
-        while self._heap and self._heap[0][0] <= self._lease_us:
+        for _ in range(LOOKS_MAX):
+            if not self._heap or self._heap[0][0] > self._lease_us:
+                break
             deadline, session = heapq.heappop(self._heap)
             if self._deadlines.get(session) == deadline and session not in self._expiring:
                 self._overdue.setdefault(session, self._seen_us)

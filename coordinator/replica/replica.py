@@ -11,14 +11,13 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 
-import msgspec
-
 from coordinator import wire
 from coordinator.consensus.engine import Engine, HardState, Outgoing, Ready, Role
 from coordinator.consensus.entries import COMMAND, COMMAND_PREFIX
 from coordinator.consensus.membership import Configuration
 from coordinator.replica.callers import Answers, Caller
 from coordinator.replica.comparison import Verdict
+from coordinator.replica.grants import GrantWaiters
 from coordinator.replica.history import History
 from coordinator.replica.leases import Leases
 from coordinator.replica.levels import Levels
@@ -26,10 +25,9 @@ from coordinator.replica.meters import Meters
 from coordinator.replica.ports import Head, Journal, Write
 from coordinator.replica.states import COMPARE_US, Compaction, States
 from coordinator.replica.tenure import Tenure
-from coordinator.replica.watches import WAIT_MS_MAX, WATCHES_MAX, Watch
-from coordinator.statemachine import commands, lock_commands
+from coordinator.replica.watches import Watch
+from coordinator.statemachine import commands
 from coordinator.statemachine.events import CheckpointReset, LockDelayed
-from coordinator.statemachine.files import ChangePage
 from coordinator.statemachine.machine import (
     GrantMade,
     Machine,
@@ -47,8 +45,6 @@ READ_BYTES_MAX: Final = 4 * 1024 * 1024
 """Answered to reads in one turn; the rest, confirmed already, waits for the next: 20 bytes may ask for 1 MiB."""
 STAMPS_MAX: Final = 1_024
 """Beginnings of entries that are remembered."""
-WATCHERS_MAX: Final = 200_000
-"""Acquisitions whose grant is pushed. Past it grants are not pushed, and waiters find out by asking."""
 
 
 class _Proposal(NamedTuple):
@@ -134,8 +130,7 @@ class Replica:
         self._reads: list[_Read] = []
         self._reads_by_ticket: dict[int, list[_Read]] = {}
         self._confirmed: deque[tuple[int, deque[_Read]]] = deque()
-        self._watchers: dict[int, dict[tuple[str, int], Caller]] = {}
-        self._watching = 0
+        self._waiters = GrantWaiters()
 
     @property
     def leases(self) -> Leases | None:
@@ -161,7 +156,7 @@ class Replica:
         """How many wait here: proposals for their entry to be applied, reads for a majority's word, and acquisitions
         for their grant to be pushed. May be asked from another thread."""
         reads = sum(map(len, [*self._reads_by_ticket.values()])) + sum(len(reads) for _, reads in [*self._confirmed])
-        return len(self._commands) + len(self._proposals), len(self._reads) + reads, self._watching
+        return len(self._commands) + len(self._proposals), len(self._reads) + reads, self._waiters.count
 
     @property
     def watches(self) -> int:
@@ -367,7 +362,7 @@ class Replica:
     @property
     def _is_waited_for(self) -> bool:
         """Is there anything that only a leader has?"""
-        waits = self._proposals or self._reads_by_ticket or self._confirmed or self._watchers
+        waits = self._proposals or self._reads_by_ticket or self._confirmed or self._waiters.count
         return bool(waits) or self._tenure is not None
 
     def _abdicate(self, answers: Answers) -> None:
@@ -378,8 +373,7 @@ class Replica:
             for watch in self._tenure.watches.take_all():
                 answers.add(watch.caller, wire.NotLeader(watch.request_id, self._elsewhere))
         self._tenure = None
-        self._watchers = {}
-        self._watching = 0
+        self._waiters = GrantWaiters()
         for reads in self._reads_by_ticket.values():
             self._turn_away(reads, answers)
         self._reads_by_ticket = {}
@@ -411,37 +405,10 @@ class Replica:
             if proposal is not None and proposal.term == term:
                 answers.add(proposal.caller, wire.Answer(proposal.request_id, result))
                 meters.committed(now_us, now_us - proposal.since_us)
-                if self._watching or type(result) is commands.Queued:
-                    self._follow_waiter(proposal, result)
+                if self._waiters.count or type(result) is commands.Queued:
+                    self._waiters.follow(proposal.op, result, proposal.session, proposal.caller)
             if machine.events:
                 self._tell(answers, index)
-
-    def _follow_waiter(self, proposal: _Proposal, result: commands.Result) -> None:
-        """Note who is to be told of a grant, and who no longer."""
-        op = proposal.op
-        match op:
-            case commands.AcquireLock() if isinstance(result, commands.Queued):
-                session = op.owner or proposal.session
-                if op.take_over:
-                    for name, acquisition in [*self._watchers.get(session, {})]:
-                        if name == op.name:
-                            self._unwatch(session, name, acquisition)
-                self._watch(session, op.name, op.acquisition, proposal.caller)
-            case lock_commands.Acquire() if isinstance(result, commands.Queued):
-                # All its names are granted at once: one of them is enough.
-                self._watch(op.owner or proposal.session, min(op.names), op.acquisition, proposal.caller)
-            case commands.ReleaseLock() | commands.CancelAcquire():
-                self._unwatch(op.owner or proposal.session, op.name, op.acquisition)
-            case lock_commands.Release() if op.names:
-                self._unwatch(op.owner or proposal.session, min(op.names), op.acquisition)
-
-    def _watch(self, session: int, name: str, acquisition: int, caller: Caller) -> None:
-        watched = self._watchers.setdefault(session, {})
-        if (name, acquisition) not in watched:
-            if self._watching >= WATCHERS_MAX:
-                return
-            self._watching += 1
-        watched[name, acquisition] = caller
 
     def _tell(self, answers: Answers, index: int) -> None:
         events, self.machine.events = self.machine.events, []
@@ -452,29 +419,20 @@ class Replica:
                     if tenure is not None:
                         tenure.began(session, ttl_ms)
                 case SessionEnded(session):
-                    self._watching -= len(self._watchers.pop(session, {}))
+                    self._waiters.forget(session)
                     if tenure is not None:
                         tenure.ended(session)
                 case GrantMade(session, name, acquisition, token):
-                    caller = self._unwatch(session, name, acquisition)
+                    caller = self._waiters.take(session, name, acquisition)
                     if caller is not None:
                         answers.add(caller, wire.GrantPushed(self.cluster, session, name, acquisition, token))
-                case CheckpointReset(session) if tenure is not None:
+                case CheckpointReset(session) if tenure is not None and self.engine.role is Role.LEADER:
                     for caller, request_id in tenure.was_reset(session):
                         answers.add(caller, wire.KeptAlive(request_id, session, self.machine.sessions[session].ttl_ms))
                 case LockDelayed(name, since, delay_ms) if tenure is not None:
                     tenure.delayed(name, since, delay_ms)
                 case StateMarked():
                     self.states.marked(index)
-
-    def _unwatch(self, session: int, name: str, acquisition: int) -> Caller | None:
-        watched = self._watchers.get(session, {})
-        caller = watched.pop((name, acquisition), None)
-        if caller is not None:
-            self._watching -= 1
-            if not watched:
-                del self._watchers[session]
-        return caller
 
     # --- reads ------------------------------------------------------------------------------------
 
@@ -517,59 +475,38 @@ class Replica:
             self._confirmed.popleft()
 
     def _answer_read(self, read: _Read, answers: Answers) -> None:
-        assert self.leases is not None, "a confirmed read is answered by a leader that has applied its own term"
-        refused = self._may_not_act(read.actor)
-        if refused is not None:
-            return answers.add(read.caller, wire.Answer(read.request.id, refused))
+        tenure = self._tenure
+        assert tenure is not None, "a confirmed read is answered by a leader that has applied its own term"
+        if read.actor and not self.machine.may_act_for(read.actor):
+            message = f"{read.actor!r} may not act for others"
+            return self._refuse(read.caller, read.request.id, answers, commands.FORBIDDEN, message)
         match read.request:
             case wire.ConfirmRequest(request_id):
                 answers.add(read.caller, wire.Confirmed(request_id, self.engine.term))
             case wire.KeepAliveRequest():
                 self._keep_alive(read, read.request, answers)
             case wire.QueryRequest(request_id, query=query):
-                result = self.machine.query(query, read.principal, self.leases.remaining_ms)
+                result = self.machine.query(query, read.principal, tenure.leases.remaining_ms)
                 if isinstance(query, commands.AwaitGrant) and isinstance(result, commands.Queued):
-                    self._watch(query.owner, query.name, query.acquisition, read.caller)
+                    self._waiters.add(query.owner, query.name, query.acquisition, read.caller)
                 answers.add(read.caller, wire.Answer(request_id, result))
-            case wire.WatchRequest():
-                self._begin_watch(read, read.request, answers)
+            case wire.WatchRequest(request_id, query=changes, wait_ms=wait_ms):
+                watch = Watch(read.caller, request_id, read.principal, read.actor, changes)
+                remaining_ms = tenure.leases.remaining_ms
+                now = tenure.watches.begin(watch, wait_ms, self._turn_us, self.machine, remaining_ms)
+                if now is not None:
+                    answers.add(read.caller, wire.Answer(request_id, now))
         return None
-
-    def _may_not_act(self, actor: str) -> commands.Failure | None:
-        if actor and not self.machine.may_act_for(actor):
-            return commands.Failure(commands.FORBIDDEN, f"{actor!r} may not act for others")
-        return None
-
-    def _begin_watch(self, read: _Read, request: wire.WatchRequest, answers: Answers) -> None:
-        """Answer it where there is something to answer; else it waits."""
-        assert self._tenure is not None
-        watches, caller = self._tenure.watches, read.caller
-        watches.forget(caller, request.id)
-        if not 0 <= request.wait_ms <= WAIT_MS_MAX:
-            message = f"a watch waits for 0 to {WAIT_MS_MAX} ms, got {request.wait_ms}"
-            return self._refuse(caller, request.id, answers, commands.INVALID, message)
-        result = self.machine.query(request.query, read.principal, self._tenure.leases.remaining_ms)
-        if isinstance(result, ChangePage) and not result.changes and result.since > self.machine.applied:
-            query = msgspec.structs.replace(request.query, since=result.since, skip=result.skip)
-            watch = Watch(caller, request.id, read.principal, read.actor, query)
-            if watches.add(watch, self._turn_us + request.wait_ms * 1_000, self.machine.state.history):
-                return None
-            return self._refuse(
-                caller, request.id, answers, commands.FULL, f"the cluster has its {WATCHES_MAX} watches"
-            )
-        return answers.add(caller, wire.Answer(request.id, result))
 
     def _answer_watches(self, tenure: Tenure, answers: Answers, now_us: int) -> None:
-        """Answer those that were woken, as far as the turn's bytes go, by the rights that they have now."""
+        """Answer those that were woken, as far as the turn's bytes go."""
         tenure.watches.pass_time(now_us, self.machine.applied)
         size = answers.size
-        while answers.size - size <= READ_BYTES_MAX and (woken := tenure.watches.take_woken()) is not None:
-            watch = woken.watch
-            result: commands.Result | None = self._may_not_act(watch.actor)
-            if result is None:
-                result = self.machine.query(woken.query, watch.principal, tenure.leases.remaining_ms)
-            if isinstance(result, ChangePage):
-                result = woken.page(result)
+        while answers.size - size <= READ_BYTES_MAX:
+            answered = tenure.watches.answer(self.machine, tenure.leases.remaining_ms)
+            if answered is None:
+                return
+            watch, result = answered
             answers.add(watch.caller, wire.Answer(watch.request_id, result))
 
     def _keep_alive(self, read: _Read, request: wire.KeepAliveRequest, answers: Answers) -> None:

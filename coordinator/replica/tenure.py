@@ -38,10 +38,8 @@ class Tenure:
         self.delays = Delays()
         self.checkpoints = Checkpoints()
         self.watches = Watches()
-        for session in machine.sessions.values():
-            is_shorter = session.remaining_ms is not None
-            self.leases.renew(session.session, session.lease_ms)
-            self.checkpoints.inherit(session.session, session.ttl_ms, is_shorter=is_shorter)
+        self.leases.begin({number: session.lease_ms for number, session in machine.sessions.items()})
+        self.checkpoints.inherit(machine.sessions.values())
         for name, since, delay_ms in machine.delays():
             self.delays.begin(name, since, delay_ms, 0)
 

@@ -13,15 +13,19 @@ a single path, and in an interval tree for the others.
 from __future__ import annotations
 
 import heapq
+from collections.abc import Callable
 from typing import Final, NamedTuple
 
 import msgspec
 
 from coordinator.replica.callers import Caller
 from coordinator.replica.spans import Spans
+from coordinator.statemachine import commands
+from coordinator.statemachine.commands import Failure, Result
 from coordinator.statemachine.files import ChangePage, ReadChanges
 from coordinator.statemachine.history import History
 from coordinator.statemachine.items import Change
+from coordinator.statemachine.machine import Machine
 from coordinator.statemachine.paths import path_order, span_of
 
 WATCHES_MAX: Final = 50_000
@@ -104,6 +108,33 @@ class Watches:
     def due_us(self) -> int | None:
         """When the next one's time is over; None where nobody waits."""
         return self._due[0][0] if self._due else None
+
+    def begin(
+        self, watch: Watch, wait_ms: int, now_us: int, machine: Machine, remaining_ms: Callable[[int], int]
+    ) -> Result | None:
+        """The answer to a watch, where there is one now; else None, and it waits. All that was applied was looked at.
+        An earlier copy of it waits no longer."""
+        self.forget(watch.caller, watch.request_id)
+        if not 0 <= wait_ms <= WAIT_MS_MAX:
+            return Failure(commands.INVALID, f"a watch waits for 0 to {WAIT_MS_MAX} ms, got {wait_ms}")
+        found = machine.query(watch.query, watch.principal, remaining_ms)
+        if not isinstance(found, ChangePage) or found.changes or found.since <= machine.applied or not wait_ms:
+            return found
+        waiting = watch._replace(query=msgspec.structs.replace(watch.query, since=found.since, skip=found.skip))
+        if self.add(waiting, now_us + wait_ms * 1_000, machine.state.history):
+            return None
+        return Failure(commands.FULL, f"the cluster has its {WATCHES_MAX} watches")
+
+    def answer(self, machine: Machine, remaining_ms: Callable[[int], int]) -> tuple[Watch, Result] | None:
+        """The next one that was woken, and its answer by the rights of now; None where there is none."""
+        woken = self.take_woken()
+        if woken is None:
+            return None
+        watch = woken.watch
+        if watch.actor and not machine.may_act_for(watch.actor):
+            return watch, Failure(commands.FORBIDDEN, f"{watch.actor!r} may not act for others")
+        found = machine.query(woken.query, watch.principal, remaining_ms)
+        return watch, woken.page(found) if isinstance(found, ChangePage) else found
 
     def add(self, watch: Watch, due_us: int, history: History) -> bool:
         """Let it wait until `due_us`. All that was applied before was looked at, or is behind its position. False

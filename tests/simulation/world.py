@@ -21,6 +21,8 @@ from tests.simulation.disk import Stored
 from tests.simulation.engines import ENGINES
 from tests.simulation.faults import Fault
 from tests.simulation.injector import Injector
+from tests.simulation.mixed import Mixed
+from tests.simulation.mixed.mix import MixedMix
 from tests.simulation.network import Network
 from tests.simulation.node import Node
 from tests.simulation.scheduler import Scheduler
@@ -49,6 +51,8 @@ class Settings(NamedTuple):
     witnesses: tuple[int, ...] = ()
     """Which of the nodes are born as witnesses, counted from 0."""
     compare_us: int = 60_000_000
+    mixed: MixedMix | None = None
+    """None: plain work."""
 
     @classmethod
     def draw(cls, engine: str, nodes: int, random: Random) -> Settings:
@@ -95,7 +99,8 @@ class World:
         self.token = Token(REALM, f"{random.getrandbits(64):016x}", f"{random.getrandbits(256):064x}")
         self.cluster = random.getrandbits(63) | 1
         self.network = Network(self.scheduler, Random(f"{seed}:network"), self.channels, self.faults)
-        self.workload = Workload(self, settings.mix)
+        mixed = None if settings.mixed is None else Mixed(self, settings.mixed, settings.mix)
+        self.workload = Workload(self, settings.mix, mixed)
         self.injector = Injector(self, Random(f"{seed}:injector"), plan, self.faults)
         self.nodes = self._birth(random)
         self.clients = [Client(self, f"c{n}", Random(f"{seed}:c{n}")) for n in range(1, settings.clients + 1)]

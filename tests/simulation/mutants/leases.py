@@ -94,8 +94,8 @@ MUTANTS: Final = (
         (
             Edit(
                 f"{_TENURE}:Tenure.__init__",
-                "self.leases.renew(session.session, session.lease_ms)",
-                "self.leases.renew(session.session, session.lease_ms // 3)",
+                "session.lease_ms for",
+                "session.lease_ms // 3 for",
             ),
         ),
     ),

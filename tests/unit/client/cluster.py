@@ -20,7 +20,7 @@ from coordinator.client.calls import Call
 from coordinator.client.core import Core
 from coordinator.client.errors import Closed
 from coordinator.client.surface import Surface
-from coordinator.statemachine import commands, lock_commands
+from coordinator.statemachine import commands, files, lock_commands
 from coordinator.statemachine.events import GrantMade, LockDelayed, SessionBegan, SessionEnded
 from coordinator.statemachine.machine import Machine, encode_entry, encode_node_entry
 
@@ -51,11 +51,14 @@ class Cluster:
         self.drops: Callable[[wire.Request], bool] = lambda request: False
         """Requests that never come."""
         self.ops: list[Any] = []
+        self.served = 0
+        """Requests that came."""
         self.pushes = True
         self._until_us: dict[int, int] = {}
         """Leases, as the leader counts them."""
         self._delays: dict[tuple[str, int], int] = {}
         self._watchers: dict[tuple[int, str, int], TestClient] = {}
+        self._watches: dict[tuple[TestClient, int], tuple[wire.WatchRequest, int]] = {}
         self._principals = [commands.SetPrincipal("root", commands.RIGHTS)]
         self.token = wire.Token.new("0123abcd")
         self.node(
@@ -91,7 +94,7 @@ class Cluster:
 
     def lose_leader(self) -> None:
         self._dead, self.leader = self.leader, ""
-        self._watchers = {}
+        self._watchers, self._watches = {}, {}
 
     def elect(self) -> None:
         self.term += 1
@@ -119,12 +122,15 @@ class Cluster:
                 for key in ended:
                     del self._delays[key]
                 self.node(lock_commands.EndLockDelays(ended))
+        for client, request_id in [*self._watches]:
+            client.inbox += self._watched(client, request_id)
         for client in [*self.clients]:
             client.step()
 
     # --- what it answers --------------------------------------------------------------------------
 
     def serve(self, client: TestClient, node: str, request: wire.Request) -> list[wire.Reply]:
+        self.served += 1
         if self.drops(request):
             return []
         if isinstance(request, wire.DirectoryRequest):
@@ -148,6 +154,9 @@ class Cluster:
                     query = request.query
                     self._watchers[query.owner, query.name, query.acquisition] = client
                 return [wire.Answer(request.id, result)]
+            case wire.WatchRequest():
+                self._watches[client, request.id] = (request, self.now_us + request.wait_ms * 1_000)
+                return self._watched(client, request.id)
             case wire.KeepAliveRequest():
                 if request.term != self.term:
                     return [wire.OtherTerm(request.id, self.term)]
@@ -157,6 +166,15 @@ class Cluster:
                 self._until_us[request.session] = self.now_us + ttl_ms * 1_000
                 return [wire.KeptAlive(request.id, request.session, ttl_ms)]
         raise AssertionError(f"nobody plays a {type(request).__name__} here")
+
+    def _watched(self, client: TestClient, request_id: int) -> list[wire.Reply]:
+        """The answer to a question that waits; [] while there is none."""
+        request, until_us = self._watches[client, request_id]
+        result = self.machine.query(request.query, client.principal, self._left_ms)
+        if isinstance(result, files.ChangePage) and not result.changes and self.now_us < until_us:
+            return []
+        del self._watches[client, request_id]
+        return [] if self.loses(request) else [wire.Answer(request_id, result)]
 
     def _apply(self, client: TestClient, command: bytes) -> Any:
         self.index += 1

@@ -9,7 +9,7 @@ from coordinator.client.errors import Closed, Compacted
 from coordinator.client.transactions import Transaction
 from coordinator.client.watches import Follow, Snapshot, Watch
 from coordinator.statemachine.files import ChangeView, KeyView
-from coordinator.wire import QueryRequest
+from coordinator.wire import WatchRequest
 from tests.unit.client.cluster import Cluster, TestClient
 
 
@@ -38,6 +38,30 @@ def test_a_watch_from_now_on_begins_where_it_is_told_to(client: TestClient):
     assert next(watch).after.value == b"1"
 
 
+def test_a_watch_from_now_on_loses_nothing_though_its_question_is_asked_again(cluster: Cluster, client: TestClient):
+    """ "From now on" would be another place each time."""
+    writer = cluster.client()
+    watch = client.files.watch("a")
+    waiting = client.later_of(watch).next()
+    cluster.pass_time(0.1)
+    cluster.loses = lambda request: isinstance(request, WatchRequest)
+    writer.put("a", b"1")
+    cluster.pass_time(0.1)
+    cluster.loses = lambda request: False
+    assert waiting.value().after.value == b"1"
+
+
+def test_an_idle_watch_asks_and_knocks_seldom(cluster: Cluster, client: TestClient):
+    client.put("a", b"1")
+    waiting = client.later_of(client.files.watch("a", since=client.put("a", b"2") + 1)).next()
+    cluster.pass_time(1)
+    before = cluster.served
+    cluster.pass_time(60)
+    assert cluster.served - before < 60 * 2, "its questions, knocks, and its session's keep-alives"
+    client.put("a", b"3")
+    assert waiting.value().after.value == b"3"
+
+
 def test_what_is_not_asked_for_is_not_told(client: TestClient):
     puts, deletes = client.files.watch("a", since=1, deletes=False), client.files.watch("a", since=1, puts=False)
     client.put("a", b"1")
@@ -52,8 +76,8 @@ def test_a_watch_goes_on_over_dead_leaders_lost_questions_and_lost_answers(clust
 
     def every_third(request: object) -> bool:
         nonlocal lost
-        lost += isinstance(request, QueryRequest)
-        return isinstance(request, QueryRequest) and lost % 3 == 0
+        lost += isinstance(request, WatchRequest)
+        return isinstance(request, WatchRequest) and lost % 3 == 0
 
     cluster.loses = every_third
     watch = client.files.watch("n/", prefix=True, since=1)
@@ -103,6 +127,7 @@ def test_an_interrupted_wait_loses_no_change(client: TestClient):
     waiting = client.later_of(watch).next()
     client.cluster.pass_time(0.1)
     waiting.cancel()
+    assert client.core.calls_pending == 0, "nor does anything go on asking"
     client.put("a", b"1")
     client.put("a", b"2")
     assert told(watch, 2) == [("a", b"1"), ("a", b"2")]
@@ -178,3 +203,35 @@ def test_a_watch_ends_with_its_client(client: TestClient):
     client.close()
     for each in waiting:
         assert isinstance(each.error, Closed)
+
+
+def test_while_nothing_changes_a_watch_asks_once_in_five_seconds_and_hears_of_a_change_at_once(
+    cluster: Cluster, client: TestClient
+):
+    writer = cluster.client()
+    asked = 0
+
+    def count(request: object) -> bool:
+        nonlocal asked
+        asked += isinstance(request, WatchRequest)
+        return False
+
+    cluster.drops = count
+    watch = client.later_of(client.files.watch("a", since=1)).next()
+    cluster.pass_time(30)
+    assert 5 <= asked <= 7
+    writer.put("a", b"1")
+    cluster.step()
+    assert watch.is_over
+
+
+def test_a_watch_alone_notices_that_its_leader_died_within_a_fraction_of_a_second(cluster: Cluster, client: TestClient):
+    """Whoever only watches sends nothing that would tell it; so it asks now and then whether anyone listens there."""
+    watch = client.later_of(client.files.watch("a", since=1)).next()
+    cluster.pass_time(3)
+    cluster.kill_leader()
+    cluster.pass_time(0.5)
+    cluster.client().put("a", b"1")
+    cluster.step()
+    cluster.step()
+    assert watch.is_over

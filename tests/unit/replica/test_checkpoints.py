@@ -11,6 +11,7 @@ from coordinator.replica.checkpoints import BATCH_US, SESSIONS_MAX, UNHEARD_US, 
 from coordinator.replica.leases import CHANNELS_MAX, Leases
 from coordinator.statemachine import commands
 from coordinator.statemachine.commands import CheckpointSessions, ResetCheckpoints
+from coordinator.statemachine.sessions import Session
 from tests.simulation.checkers.commands import decode
 from tests.unit.replica.stage import CLUSTER, Node, Stage
 from tests.unit.replica.test_turn import keep_alive, opened
@@ -69,9 +70,9 @@ def test_one_that_was_not_heard_in_this_leadership_is_written_down_soon_and_then
     leases, checkpoints = Leases(0), Checkpoints()
     day_ms = 86_400_000
     leases.renew(5, day_ms)
-    checkpoints.inherit(5, day_ms, is_shorter=False)
+    checkpoints.inherit([Session(5, "web", day_ms, b"")])
     due_us: list[int] = []
-    for _ in range(6_000):
+    for _ in range(7_000):
         after(leases, 100_000)
         if checkpoints.take_due(leases):
             due_us.append(leases.lease_us)
@@ -142,7 +143,9 @@ def test_what_was_not_taken_is_proposed_again():
 
 def test_of_each_channel_the_last_keep_alive_waits_and_of_so_many_channels():
     checkpoints = Checkpoints()
-    checkpoints.inherit(5, 10_000, is_shorter=True)
+    session = Session(5, "web", 10_000, b"")
+    session.remaining_ms = 4_000
+    checkpoints.inherit([session])
     assert not checkpoints.may_answer(5)
     for number in range(CHANNELS_MAX + 2):
         checkpoints.hold(5, caller(f"c{number}"), number)
@@ -266,6 +269,28 @@ def test_a_leader_that_leads_no_more_turns_away_whoever_waits_for_a_reset(stage)
     stage.elect("node2")
     stage.settle()
     assert stage.replies(channel) == [wire.NotLeader(1, "node2")]
+
+
+def test_a_reset_that_is_committed_in_the_turn_in_which_the_leader_steps_down_answers_nobody(stage):
+    """Only a leader speaks for a session; whoever waits asks the next one."""
+    session = opened(stage, 2_000)
+    leader = stage.nodes["node1"]
+    stage.pass_time(1_300_000)
+    channel = stage.ask("node1", keep_alive(stage, 1, session))
+    while not said(leader, ResetCheckpoints):
+        stage.clock.us += 1_000
+        leader.run()
+        stage.carry()
+        if not said(leader, ResetCheckpoints):
+            stage.nodes["node2"].run()
+            stage.carry()
+    stage.nodes["node2"].run()
+    stage.carry()
+    leader.raft.tick = leader.raft.step_down
+    leader.run()
+    stage.carry()
+    assert leader.replica.machine.sessions[session].remaining_ms is None, "it is committed"
+    assert [type(reply) for reply in stage.replies(channel)] == [wire.NotLeader]
 
 
 def test_a_reset_that_comes_behind_the_proposal_of_an_expiry_answers_nobody(stage):

@@ -8,6 +8,7 @@ from coordinator import wire
 from coordinator.consensus.engine import HardState, Ready, Role, Snapshot
 from coordinator.consensus.membership import Change, Member
 from coordinator.consensus.raft.messages import AppendEntries
+from coordinator.replica import grants
 from coordinator.replica import replica as replica_module
 from coordinator.replica.comparison import ASK_TIMES_MAX, ASK_US, HEARD_MAX, Comparison, Verdict
 from coordinator.replica.ports import Inbound
@@ -172,7 +173,7 @@ def test_who_waits_in_any_way_for_a_leader_that_is_deposed_is_turned_away_once(s
     stage.pass_time(900_000)
     assert sorted(reply.id for reply in stage.replies(channel)) == [1, 2]
     assert (replica._proposals, replica._reads_by_ticket, list(replica._confirmed)) == ({}, {}, [])
-    assert (replica._watchers, replica._watching, replica.leases) == ({}, 0, None)
+    assert (replica._waiters.count, [*replica._waiters], replica.leases) == (0, [], None)
     stage.pass_time(300_000)
     assert stage.replies(channel) == []
 
@@ -311,9 +312,11 @@ def lock(number: int, session: int, acquisition: int, *, wait: bool = True, take
 
 
 def watched(stage: Stage) -> dict[int, set[tuple[str, int]]]:
-    replica = stage.nodes["node1"].replica
-    found = {session: set(names) for session, names in replica._watchers.items()}
-    assert replica._watching == sum(map(len, found.values()))
+    waiters = stage.nodes["node1"].replica._waiters
+    found: dict[int, set[tuple[str, int]]] = {}
+    for session, name, acquisition in waiters:
+        found.setdefault(session, set()).add((name, acquisition))
+    assert waiters.count == sum(map(len, found.values()))
     return found
 
 
@@ -372,16 +375,14 @@ def test_who_asks_for_its_grant_is_told_of_it_where_it_asked_from(stage):
 
 
 def test_past_the_bound_nobody_more_is_watched_and_who_is_stays_so(stage, monkeypatch):
-    monkeypatch.setattr(replica_module, "WATCHERS_MAX", 2)
+    monkeypatch.setattr(grants, "WAITERS_MAX", 2)
     sessions = [opened(stage) for _ in range(5)]
     for session in sessions:
         result(stage, lock(1, session, 1))
-    assert watched(stage).keys() == {sessions[1], sessions[2]} | {
-        session for session, names in stage.nodes["node1"].replica._watchers.items() if not names
-    }
-    assert stage.nodes["node1"].replica._watching == 2
+    assert watched(stage).keys() == {sessions[1], sessions[2]}
+    assert {*stage.nodes["node1"].replica._waiters._by_session} == {sessions[1], sessions[2]}
     result(stage, lock(1, sessions[1], 1))
-    assert stage.nodes["node1"].replica._watching == 2
+    assert stage.nodes["node1"].replica._waiters.count == 2
 
 
 # --- what it has on disk --------------------------------------------------------------------------

@@ -398,7 +398,7 @@ def test_who_left_the_line_is_not_remembered(stage):
         stage.ask("node1", command(number, two, number + 1, commands.CancelAcquire("deploy", number, number)))
         stage.settle()
     replica = stage.nodes["node1"].replica
-    assert (replica._watching, replica._watchers) == (0, {})
+    assert (replica._waiters.count, [*replica._waiters]) == (0, [])
 
 
 def test_whoever_waits_for_several_names_or_in_another_mode_is_told_of_the_grant(stage):
@@ -414,7 +414,7 @@ def test_whoever_waits_for_several_names_or_in_another_mode_is_told_of_the_grant
     pushed = [reply for reply in stage.replies(channel) if isinstance(reply, wire.GrantPushed)]
     assert [(push.session, push.name, push.acquisition) for push in pushed] == [(two, "a", 2)]
     replica = stage.nodes["node1"].replica
-    assert (replica._watching, replica._watchers) == (0, {})
+    assert (replica._waiters.count, [*replica._waiters]) == (0, [])
 
 
 def test_a_deaf_leader_does_not_spin():
