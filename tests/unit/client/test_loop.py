@@ -8,6 +8,7 @@ import random
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -15,7 +16,6 @@ import pytest
 from coordinator import wire
 from coordinator.client import links
 from coordinator.client.errors import OutcomeUnknown, Unavailable
-from coordinator.client.loop import Loop
 from coordinator.client.sync import Client
 from coordinator.statemachine import commands
 from coordinator.statemachine.commands import AcquireLock, CancelAcquire, PutKey, Queued, ReleaseLock
@@ -31,7 +31,7 @@ def client(monkeypatch: pytest.MonkeyPatch) -> Iterator[Client]:
         yield client
 
 
-def loop_of(client: Client) -> Loop:
+def loop_of(client: Client) -> Any:
     assert client._loop is not None
     return client._loop
 
@@ -59,6 +59,10 @@ def result_of(what: Callable[[], Any]) -> Any:
 
 def throw(thread: threading.Thread, error: type[BaseException]) -> None:
     assert ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(error)) == 1
+
+
+def has_sent(enough: int) -> bool:
+    return len(FakeChannel.made.ops) >= enough
 
 
 def senders(client: Client, monkeypatch: pytest.MonkeyPatch) -> list[threading.Thread]:
@@ -230,7 +234,7 @@ def test_interrupts_at_any_moment_leave_a_client_that_goes_on(client):
         thread, results = in_a_thread(lambda: [client.acquire(f"lock-{n}").release() for n in range(200)])
         other, other_results = in_a_thread(lambda: client.put("other", b"x"))
         enough = len(FakeChannel.made.ops) + dice.randrange(1, 80)
-        until(lambda enough=enough: len(FakeChannel.made.ops) >= enough)
+        until(partial(has_sent, enough))
         if thread.is_alive():
             throw(thread, KeyboardInterrupt)
         for each in (thread, other):
