@@ -504,12 +504,13 @@ class Core:
     def due_us(self, now_us: int) -> int:
         """When `take_packets` has something to do next if nothing comes before; it may be too early, never too late."""
         due_us = min(now_us + 1_000_000, self._give_up_us, self._ask_grants_us)
-        if self._calls:
-            due_us = min(due_us, self._knock_due_us)
         if self._asked_of != self.routing.changes and self._grants:
             return now_us
+        if self._calls:
+            due_us = min(due_us, self._knock_due_us)
         if self.routing.leader and self.routing.cluster:
-            due_us = min(now_us if self._fresh else self._send_due_us, due_us)
+            if self._calls:
+                due_us = min(due_us, now_us if self._fresh else self._send_due_us)
             for session in self.sessions.values():
                 if not session.gone and session.renew_due_us < due_us:
                     due_us = session.renew_due_us

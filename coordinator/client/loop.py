@@ -26,6 +26,8 @@ from coordinator.client.links import Links
 
 CLOSE_US: Final = 2_000_000
 TURN_US_MAX: Final = 1_000_000
+LOOK_AGAIN_US: Final = 50_000
+"""Where callers do the work, the loop's own thread looks again after this: it must not be woken for each of them."""
 CROWD_US: Final = 10_000
 """For so long after two callers asked at the same time, the loop's own thread does the work for all."""
 
@@ -107,8 +109,6 @@ class Loop(threading.Thread):
         self._called = threading.Lock()
         """Released: this thread is to take the baton, if it can."""
         self._called.acquire()
-        self._wants_baton = False
-        """This thread had no chance to look."""
         self._looks_us = 0
         """When this thread looks by itself whether there is something to do."""
         self._crowd_until_us = 0
@@ -189,16 +189,14 @@ class Loop(threading.Thread):
         finally:
             self._driver = 0
             self._baton.release()
-            if wants_call or self._wants_baton or self._posted or self._closing:
+            if wants_call or self._posted or self._closing:
                 self._call()
 
     # --- with the baton ---------------------------------------------------------------------------
 
     def run(self) -> None:
         while not self._closing:
-            self._wants_baton = True  # Before it is tried: who holds it looks at this when it has let go of it.
             if self._baton.acquire(blocking=False):
-                self._wants_baton = False
                 self._driver = threading.get_ident()
                 try:
                     self._run_while_needed()
@@ -207,9 +205,9 @@ class Loop(threading.Thread):
                     self._baton.release()
                 if self._posted:
                     continue
-            left_us = max(0, self._looks_us - _now_us())
-            if not self._called.acquire(timeout=left_us / 1e6):
-                self._looks_us = _now_us() + TURN_US_MAX  # Unless it comes to know better, with the baton.
+            else:
+                self._looks_us = _now_us() + LOOK_AGAIN_US
+            self._called.acquire(timeout=max(0, self._looks_us - _now_us()) / 1e6)
         with self._baton:
             self._end_all()
 

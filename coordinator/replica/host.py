@@ -236,7 +236,7 @@ class Host:
     def _loop(self) -> None:
         now_us, bus = self._clock.now_us, self._bus
         due_us = now_us()
-        has_work = False
+        has_work = is_settled = False
         while not self._is_over():
             bus.keep(now_us())
             if has_work or self._stopping.is_set() or now_us() >= due_us:
@@ -246,7 +246,8 @@ class Host:
                     logger.warning("%s ends at an operator's word (fault injection)", self._settings.node)
                     os.kill(os.getpid(), signal.SIGKILL)
                 due_us = min(outcome.deadline_us, now_us() + TURN_US_MAX)
-            has_work = bus.wait(self._wake_reader, due_us - now_us())
+                is_settled = outcome.is_settled
+            has_work = bus.wait(self._wake_reader, due_us - now_us(), is_settled=is_settled)
         self._journal.close()
         self._directory.release()
 

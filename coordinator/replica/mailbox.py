@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import select
+import time
 from collections import Counter
 from collections.abc import Callable
 from random import Random
@@ -23,6 +24,10 @@ LOOK_US: Final = 20_000
 """How often the watched mailboxes are looked at."""
 LOOK_OWN_US: Final = 500_000
 """How often the own one, where none is watched."""
+PATIENCE_US: Final = 2_000
+"""How long what peers say waits for something else to come, where nobody waits for it."""
+READ_AGAIN_NS: Final = 200_000
+"""What was read longer ago than this may lack what has come since."""
 BACK_OFF_US_MIN: Final = 20_000
 BACK_OFF_US_MAX: Final = 500_000
 """Between two tries to connect, doubled each time and jittered."""
@@ -62,6 +67,10 @@ class RedisBus:
         self._back_off_us = BACK_OFF_US_MIN
         self._was_lost = False
         self._inbox: list[Inbound] = []
+        self._read_ns = 0
+        """When what had come was last read."""
+        self._is_from_peers = True
+        """Is all of it from peers?"""
         self._poll = select.poll()
         self._polled: tuple[int, int, int] = (-1, -1, 0)
         self.drops = drops
@@ -116,9 +125,12 @@ class RedisBus:
         self._silent = []
         logger.warning("%s is deaf: %s", self._node, error)
 
-    def wait(self, wake: int, timeout_us: int) -> bool:
+    def wait(self, wake: int, timeout_us: int, *, is_settled: bool = False) -> bool:
         """Sleep until something comes, `wake` is readable, or the time is up; for LOOK_US at the most. True where that
-        is work for a turn, which an answer of Redis to what it was asked is not."""
+        is work for a turn, which an answer of Redis to what it was asked is not.
+
+        `is_settled`: nobody waits for what peers say; then that alone is work only once nothing else came for
+        PATIENCE_US."""
         descriptor = self._channel.fileno() if self._channel.connected else -1
         events = select.POLLIN | (select.POLLOUT if descriptor >= 0 and self._channel.wants_write else 0)
         if (wake, descriptor, events) != self._polled:
@@ -127,19 +139,22 @@ class RedisBus:
             if descriptor >= 0:
                 self._poll.register(descriptor, events)
             self._polled = (wake, descriptor, events)
-        ready = self._poll.poll(max(0, min(timeout_us, LOOK_US)) / 1_000)
+        ready = self._poll.poll(max(0, min(timeout_us, PATIENCE_US if self._inbox else LOOK_US)) / 1_000)
         if not ready:
-            return False
+            return bool(self._inbox)
         self._take_in()
         woken = any(found == wake for found, _ in ready)
         if woken:
             os.read(wake, 4_096)
-        return woken or bool(self._inbox or self._silent) or not self._channel.connected
+        if woken or self._silent or not self._channel.connected:
+            return True
+        return bool(self._inbox) and not (is_settled and self._is_from_peers)
 
     def _take_in(self) -> None:
         """Read whatever has come. A connection that is lost takes what was read of it along."""
         if not self._channel.connected:
             return
+        self._read_ns = time.monotonic_ns()
         try:
             if self._channel.wants_write:
                 self._channel.flush()
@@ -151,13 +166,18 @@ class RedisBus:
             if tag == "look":
                 self._note_counts(reply)
         for channel, data in received.messages:
-            self._inbox.append(Inbound(channel == self._peer_channel, data))
+            from_peers = channel == self._peer_channel
+            self._inbox.append(Inbound(from_peers, data))
+            if not from_peers:
+                self._is_from_peers = False
 
     # --- ports.Bus --------------------------------------------------------------------------------
 
     def drain(self) -> list[Inbound]:
-        self._take_in()  # Again: since `wait` read, the process may have slept (history 3).
+        if time.monotonic_ns() - self._read_ns > READ_AGAIN_NS:
+            self._take_in()  # Since `wait` read, the process may have slept (history 3).
         inbox, self._inbox = self._inbox, []
+        self._is_from_peers = True
         return inbox
 
     def publish(self, packets: list[Outbound]) -> None:

@@ -568,6 +568,13 @@ class Replica:
         ready = bool(self._confirmed) and self._confirmed[0][0] <= self.engine.applied_index
         return ready or self.engine.applied_index < self.engine.commit_index or self._dumping is not None
 
+    @property
+    def is_settled(self) -> bool:
+        """Does it lead, and nobody waits for its followers: not for an entry, not for a read?"""
+        engine = self.engine
+        settled = engine.role is Role.LEADER and engine.commit_index == engine.last_index
+        return settled and not (self._proposals or self._reads_by_ticket or self._confirmed)
+
     def _answer_reads(self, answers: Answers) -> None:
         """Answer confirmed reads whose index is applied, as far as the turn's bytes go."""
         size = 0
