@@ -10,6 +10,7 @@ import contextlib
 import logging
 import os
 import select
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -26,6 +27,7 @@ from coordinator.client.links import Links
 
 CLOSE_US: Final = 2_000_000
 TURN_US_MAX: Final = 1_000_000
+_HELD: Final = "held by"
 LOOK_AGAIN_US: Final = 50_000
 """Where callers do the work, the loop's own thread looks again after this: it must not be woken for each of them."""
 CROWD_US: Final = 10_000
@@ -103,12 +105,14 @@ class Loop(threading.Thread):
         self._running: dict[Job, None] = {}
         self._ended: deque[Job] = deque()
         """Jobs that are over, and whose callers are woken at the end of the turn."""
-        self._baton = threading.Lock()
-        self._driver = 0
-        """The thread that holds the baton."""
+        self._baton: dict[str, int] = {}
+        """Under `_HELD` the thread that holds it. A dict and no lock, since taking it and saying whose it is are one
+        step of the interpreter: an error thrown into a thread finds no moment in between."""
         self._called = threading.Lock()
         """Released: this thread is to take the baton, if it can."""
         self._called.acquire()
+        self._next_us = 0
+        """When something is due, as the last caller saw it that did the work."""
         self._looks_us = 0
         """When this thread looks by itself whether there is something to do."""
         self._crowd_until_us = 0
@@ -120,16 +124,39 @@ class Loop(threading.Thread):
 
     def ask(self, job: Job) -> Any:
         """Run a job to its end; its value, or what it raised."""
-        if self._driver == threading.get_ident():
+        thread = threading.get_ident()
+        if self._baton.get(_HELD) == thread:
             return self._ask_within(job)
-        if threading.get_ident() == threading.main_thread().ident or not self._baton.acquire(blocking=False):
-            self.post(job)
-            return job.wait()
-        self._posted.append((job, None))
-        self._drive(job)
-        if self._is_over:
-            self._refuse_posted()
-        return job.outcome() if job.is_over else job.wait()
+        try:
+            if thread != threading.main_thread().ident and self._take_baton(thread):
+                self._posted.append((job, None))
+                self._drive(job)
+        finally:
+            if self._baton.get(_HELD) == thread:
+                del self._baton[_HELD]
+                if self._running or self._posted or self._closing or self._next_us < self._looks_us:
+                    self._call()
+        if job.is_over:
+            return job.outcome()
+        self.post(job)
+        return job.wait()
+
+    def _take_baton(self, thread: int) -> bool:
+        return self._baton.setdefault(_HELD, thread) == thread
+
+    def _take_lost_baton(self) -> bool:
+        """An error that was thrown into a thread may have struck where it was about to put the baton down: who holds it
+        and is nowhere in `ask` will not put it down any more."""
+        holder = self._baton.get(_HELD, 0)
+        frame = sys._current_frames().get(holder)
+        while frame is not None:
+            if frame.f_code is Loop.ask.__code__:
+                return False
+            frame = frame.f_back
+        if self._baton.get(_HELD) != holder:
+            return False
+        self._baton[_HELD] = threading.get_ident()
+        return True
 
     def _ask_within(self, job: Job) -> Any:
         """A finaliser or a log handler asks, in the middle of this thread's own work for the core."""
@@ -150,8 +177,8 @@ class Loop(threading.Thread):
         self.join(CLOSE_US / 1e6)
 
     def _wake(self) -> None:
-        # Appended first and looked at afterwards, here and in `_sleep` and `_drive`: one of the two sees the other.
-        if not self._baton.locked():
+        # Appended first and looked at afterwards, here and in `_sleep` and `ask`: one of the two sees the other.
+        if _HELD not in self._baton:
             self._call()
         elif self._asleep:
             self._asleep = False
@@ -165,8 +192,7 @@ class Loop(threading.Thread):
 
     def _drive(self, job: Job) -> None:
         """With the baton: run everything until `job` is over, and leave the rest to the loop's own thread."""
-        self._driver = threading.get_ident()
-        wants_call = True
+        self._next_us = 0
         try:
             while not self._closing:
                 self._take_up()
@@ -175,7 +201,7 @@ class Loop(threading.Thread):
                 self._send()
                 self._sleep()
             self._wake_ended()
-            wants_call = bool(self._running) or self._links.due_us(_now_us()) < self._looks_us
+            self._next_us = self._links.due_us(_now_us())
         except BaseException as error:
             # A defect, or thrown into this thread from outside. In its sleep that can not have disturbed anything.
             is_defect = not self._asleep
@@ -186,30 +212,23 @@ class Loop(threading.Thread):
             self._wake_ended()
             if not (is_defect and isinstance(error, Exception)):
                 raise
-        finally:
-            self._driver = 0
-            self._baton.release()
-            if wants_call or self._posted or self._closing:
-                self._call()
 
     # --- with the baton ---------------------------------------------------------------------------
 
     def run(self) -> None:
         while not self._closing:
-            if self._baton.acquire(blocking=False):
-                self._driver = threading.get_ident()
-                try:
-                    self._run_while_needed()
-                finally:
-                    self._driver = 0
-                    self._baton.release()
+            if self._take_baton(threading.get_ident()) or self._take_lost_baton():
+                self._run_while_needed()
+                del self._baton[_HELD]
                 if self._posted:
                     continue
             else:
                 self._looks_us = _now_us() + LOOK_AGAIN_US
             self._called.acquire(timeout=max(0, self._looks_us - _now_us()) / 1e6)
-        with self._baton:
-            self._end_all()
+        while not (self._take_baton(threading.get_ident()) or self._take_lost_baton()):
+            self._called.acquire(timeout=LOOK_AGAIN_US / 1e6)
+        self._end_all()
+        del self._baton[_HELD]
 
     def _run_while_needed(self) -> None:
         while not self._closing:
@@ -367,6 +386,7 @@ class Loop(threading.Thread):
         with contextlib.suppress(IndexError):
             while True:
                 job, left_with = self._posted.popleft()
-                if left_with is None:
+                if left_with is None and not job.is_over:
                     job.error = Unavailable("the client was closed")
+                    job.is_over = True
                     job.release()

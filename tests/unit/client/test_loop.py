@@ -16,6 +16,7 @@ import pytest
 from coordinator import wire
 from coordinator.client import links
 from coordinator.client.errors import OutcomeUnknown, Unavailable
+from coordinator.client.loop import _HELD
 from coordinator.client.sync import Client
 from coordinator.statemachine import commands
 from coordinator.statemachine.commands import AcquireLock, CancelAcquire, PutKey, Queued, ReleaseLock
@@ -27,7 +28,7 @@ def client(monkeypatch: pytest.MonkeyPatch) -> Iterator[Client]:
     monkeypatch.setattr(links, "Channel", FakeChannel)
     with Client("redis://nowhere", str(TOKEN), timeout=5) as client:
         client.put("first", b"")
-        until(lambda: not loop_of(client)._baton.locked())
+        until(lambda: not loop_of(client)._baton)
         yield client
 
 
@@ -97,7 +98,7 @@ def test_who_comes_while_another_does_the_work_is_served_with_it(client):
     channel.holds_back = lambda op: op == PutKey("slow", b"x")
     slow, slow_result = in_a_thread(lambda: client.put("slow", b"x"))
     until(lambda: channel.open)
-    assert loop_of(client)._driver == slow.ident
+    assert loop_of(client)._baton[_HELD] == slow.ident
     assert result_of(lambda: client.put("quick", b"x")) > 0
     assert client.put("main", b"x") > 0
     channel.reply(wire.Answer(channel.open[0].id, commands.Done(7, True)))
@@ -132,7 +133,7 @@ def test_an_interrupt_in_the_drivers_sleep_takes_the_waiter_out_of_the_line(clie
     channel.holds_back = lambda op: isinstance(op, AcquireLock)
     thread, results = in_a_thread(lambda: client.acquire("deploy"))
     until(lambda: channel.open)
-    assert loop_of(client)._driver == thread.ident
+    assert loop_of(client)._baton[_HELD] == thread.ident
     throw(thread, KeyboardInterrupt)
     channel.reply(wire.Answer(channel.open[0].id, Queued(1)))  # Ends the sleep, so that the interrupt strikes.
     thread.join(5)
@@ -225,6 +226,15 @@ def test_a_signal_handler_may_ask_while_the_main_thread_waits(client):
     finally:
         signal.signal(signal.SIGALRM, before)
     assert len(found) == 1
+
+
+def test_a_baton_that_nobody_puts_down_any_more_is_taken_up(client):
+    """An error thrown into a thread may strike where it was about to put it down."""
+    loop = loop_of(client)
+    thread, _ = in_a_thread(lambda: loop._baton.setdefault(_HELD, threading.get_ident()))
+    thread.join(5)
+    assert result_of(lambda: client.put("a", b"")) > 0
+    assert client.put("b", b"") > 0
 
 
 def test_interrupts_at_any_moment_leave_a_client_that_goes_on(client):

@@ -178,7 +178,7 @@ def test_what_waits_while_an_answer_is_out_leaves_in_one_packet(client):
     loop._take_up = lambda: (gate.wait(5), take_up())[-1]
     client_turns = threading.Thread(target=client.get, args=("a",))  # Brings the loop to the gate.
     client_turns.start()
-    until(loop._baton.locked)
+    until(lambda: loop._baton)
     before = len(channel.packets)
     asked.wait(5)
     until(lambda: len(loop._posted) >= 8)
