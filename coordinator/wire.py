@@ -22,6 +22,7 @@ import msgspec
 from coordinator.consensus.membership import Member
 from coordinator.consensus.raft import messages
 from coordinator.statemachine.commands import Command, LockList, Query, Result
+from coordinator.statemachine.files import ReadChanges
 
 VERSION: Final = 1
 PACKET_BYTES_MAX: Final = 8 * 1024 * 1024
@@ -295,6 +296,18 @@ class KeepAliveRequest(_Struct, tag=3, frozen=True):
     count: int
 
 
+class WatchRequest(_Struct, tag=30, frozen=True):
+    """A `ReadChanges` that waits: answered as soon as there is something of what it asks for, else after `wait_ms` with
+    a page without changes, which says where to go on. Asked again under the same `id` it takes the place of the
+    earlier. Whoever is turned away asks the next leader from the same position."""
+
+    id: int
+    cluster: int
+    act_for: str
+    query: ReadChanges
+    wait_ms: int
+
+
 class DirectoryRequest(_Struct, tag=4, frozen=True):
     """Who is there: any node answers at once from what it knows."""
 
@@ -389,6 +402,7 @@ Request = (
     | DirectoryRequest
     | StatusRequest
     | ConfirmRequest
+    | WatchRequest
     | CrashRequest
     | OperatorRequest
 )

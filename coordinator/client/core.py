@@ -25,7 +25,7 @@ from coordinator.client.errors import (
 )
 from coordinator.client.routing import Routing
 from coordinator.client.session import Session
-from coordinator.statemachine import commands
+from coordinator.statemachine import commands, files, lock_commands
 from coordinator.statemachine.commands import Command
 from coordinator.wire import Channels, Token, WireError
 
@@ -39,6 +39,8 @@ KNOCK_US: Final = 25_000
 loses what was published in its last millisecond, and Redis says at once when nobody listens any more."""
 AWAIT_US: Final = 300_000
 """How long an answer to what nobody but the core itself asked is waited for; later it is taken in when it is seen."""
+PATIENT_KNOCK_US: Final = 250_000
+"""The same where nothing is owed but what may take its time."""
 EARLY_GRANTS_MAX: Final = 1_024
 DIRECTORIES_MAX: Final = 256
 WITHDRAW_US_MAX: Final = 3_600_000_000
@@ -187,6 +189,16 @@ class Core:
 
         return self.submit(Call(build, deadline_us=deadline_us, timed_out=self._timed_out), now_us)
 
+    def watch(self, query: files.ReadChanges, wait_ms: int, now_us: int, deadline_us: int, act_for: str = "") -> Call:
+        """A page of changes, as soon as there are some, or after `wait_ms`."""
+
+        def build(request_id: int) -> wire.Request:
+            return wire.WatchRequest(request_id, self.routing.cluster, act_for, query, wait_ms)
+
+        patience_us = wait_ms * 1_000
+        call = Call(build, deadline_us=deadline_us, timed_out=self._timed_out, patience_us=patience_us)
+        return self.submit(call, now_us)
+
     def keep_alive(self, session: int, now_us: int, deadline_us: int, act_for: str = "") -> Call:
         """Keep a session alive that this client does not count the lease of."""
 
@@ -287,6 +299,10 @@ class Core:
         for call in self._revivals.pop(session.session, []):
             call.resolve(None)
 
+    def revived(self, session: Session, deadline_us: int) -> Call:
+        """Resolves to the session when a leader next confirms it, to None when it is known to be gone."""
+        return resolved(None) if session.gone else self._revival(session, deadline_us)
+
     def _send_keep_alives(self, now_us: int) -> list[wire.Request]:
         requests: list[wire.Request] = []
         if not (self.routing.leader and self.routing.cluster):
@@ -330,7 +346,8 @@ class Core:
         *,
         ask: bool = False,
     ) -> Call:
-        """Resolves to Granted, to NotHeld where the cluster knows of no such waiter, or to None at the deadline.
+        """Resolves to Granted, to NotHeld where the cluster knows of no such waiter, to Broken where its grant was
+        taken away by force, or to None at the deadline.
 
         `ask`: ask at once, since it is not known whether this client was ever put in the queue.
         """
@@ -378,7 +395,7 @@ class Core:
         self._ask_grants_us = min(self._ask_grants_us, 0 if wait.changes != self.routing.changes else wait.ask_due_us)
         outcome = asked.outcome
         refused = isinstance(outcome, ConclaveError) and not isinstance(outcome, Unavailable)
-        if refused or isinstance(outcome, (commands.Granted, commands.NotHeld)):
+        if refused or isinstance(outcome, (commands.Granted, commands.NotHeld, lock_commands.Broken)):
             self._finish(wait.call, outcome)
 
     def withdraw(self, session: Session, name: str, acquisition: int, number: int, now_us: int) -> None:
@@ -466,7 +483,9 @@ class Core:
         if owes and leader not in by_node:
             self._next_id += 1
             by_node[leader] = [(self._next_id, wire.DirectoryRequest(self._next_id))]
-        self._knock_due_us = now_us + KNOCK_US if owes else _NEVER_US
+        hurry = any(call.sent_to == leader and not call.patience_us for call in self._calls.values())
+        pause_us = KNOCK_US if hurry else PATIENT_KNOCK_US
+        self._knock_due_us = now_us + pause_us if owes else _NEVER_US
         return bool(owes)
 
     def _packet(self, node: str, batch: _Batch, *, is_sure: bool) -> Packet:
@@ -543,7 +562,7 @@ class Core:
         if envelope.sender == self.routing.leader:
             self._heard = (envelope.sender, now_us)
             if self._knock_due_us != _NEVER_US:
-                self._knock_due_us = now_us + KNOCK_US
+                self._knock_due_us = max(self._knock_due_us, now_us + KNOCK_US)
         for reply in replies:
             self._take(envelope.sender, reply, now_us)
         if self.routing.changes != self._leaders_seen:

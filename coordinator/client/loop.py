@@ -21,7 +21,7 @@ from coordinator.client import options
 from coordinator.client.calls import Call
 from coordinator.client.clock import now_us as _now_us
 from coordinator.client.core import Core
-from coordinator.client.errors import OutcomeUnknown, Unavailable
+from coordinator.client.errors import Closed, OutcomeUnknown, Unavailable
 from coordinator.client.flows import Flow
 from coordinator.client.links import Links
 
@@ -245,7 +245,7 @@ class Loop(threading.Thread):
 
     def _end_all(self) -> None:
         self._links.close()
-        self._fail_all(Unavailable("the client was closed"))
+        self._fail_all(Closed())
         self._is_over = True
         self._refuse_posted()
         os.close(self._wake_reader)
@@ -387,6 +387,6 @@ class Loop(threading.Thread):
             while True:
                 job, left_with = self._posted.popleft()
                 if left_with is None and not job.is_over:
-                    job.error = Unavailable("the client was closed")
+                    job.error = Closed()
                     job.is_over = True
                     job.release()

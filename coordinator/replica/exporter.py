@@ -37,6 +37,7 @@ _GAUGES: Final[tuple[_Figure, ...]] = (
     ("etcd_server_is_leader", "1 if this replica leads, else 0.", lambda r: r.engine.role is Role.LEADER),
     ("etcd_server_proposals_pending", "Proposals taken here and not applied yet.", lambda r: r.pending[0]),
     ("conclave_reads_pending", "Reads and keep-alives that wait here for a majority's word.", lambda r: r.pending[1]),
+    ("conclave_watches", "Callers that wait here for changes.", lambda r: r.watches),
     ("conclave_grants_awaited", "Callers that this leader will tell of their grant.", lambda r: r.pending[2]),
     (
         "conclave_replica_stopped",

@@ -408,7 +408,7 @@ class Lifecycle:
         if replica is None or not replica.machine.cluster_id:
             return Outcome(REFUSED, "this node hosts no running replica of it that has any state")
         index = replica.engine.applied_index
-        replica.snapshot_wanted = index
+        replica.states.snapshot_wanted = index
         return Outcome(DONE, f"a snapshot at index {index} or later is taken", replica.replica)
 
     # --- reports ----------------------------------------------------------------------------------

@@ -196,7 +196,14 @@ class Turn:
                 elif isinstance(request, wire.CrashRequest):
                     answers.add(caller, wire.Answer(request.id, self._may_crash(replica, caller, request)))
                 elif isinstance(
-                    request, (wire.CommandRequest, wire.QueryRequest, wire.KeepAliveRequest, wire.ConfirmRequest)
+                    request,
+                    (
+                        wire.CommandRequest,
+                        wire.QueryRequest,
+                        wire.KeepAliveRequest,
+                        wire.ConfirmRequest,
+                        wire.WatchRequest,
+                    ),
                 ):
                     replica.ask(caller, request, answers, now_us)
                 else:
@@ -282,15 +289,8 @@ class Turn:
     def _next_us(self, now_us: int) -> int:
         due_us = self._feed.due_us(now_us)
         for replica in self.replicas.values():
-            if replica.stopped:
-                continue
-            if replica.owes:
-                return now_us
-            due_us = min(due_us, replica.engine.deadline_us)
-            if replica.leases is not None and self._bus.connected:  # While deaf, lease time stands still.
-                left_us = replica.leases.deadline_in_us
-                if left_us is not None:
-                    due_us = min(due_us, now_us + left_us)
+            if not replica.stopped:
+                due_us = min(due_us, replica.due_us(now_us, connected=self._bus.connected))
         return due_us
 
 

@@ -11,7 +11,7 @@ from coordinator.consensus.entries import CONFIGURATION
 from coordinator.consensus.membership import Configuration, Member, decode_configuration
 from coordinator.consensus.raft.options import Options
 from coordinator.replica.births import FIRST_EPOCH, first_log
-from coordinator.replica.replica import Compaction
+from coordinator.replica.states import Compaction
 from coordinator.wire import Channels, Token
 from tests.simulation import faults
 from tests.simulation.checkers import CHECKERS
