@@ -15,6 +15,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from random import Random, SystemRandom
+from types import FrameType
 from typing import Any, Final
 
 from coordinator.client import options
@@ -125,7 +126,7 @@ class Loop(threading.Thread):
     def ask(self, job: Job) -> Any:
         """Run a job to its end; its value, or what it raised."""
         thread = threading.get_ident()
-        if self._baton.get(_HELD) == thread:
+        if self._baton.get(_HELD) == thread and _does_the_work(sys._getframe(1)):
             return self._ask_within(job)
         try:
             if thread != threading.main_thread().ident and self._take_baton(thread):
@@ -148,12 +149,7 @@ class Loop(threading.Thread):
         """An error that was thrown into a thread may have struck where it was about to put the baton down: who holds it
         and is nowhere in `ask` will not put it down any more."""
         holder = self._baton.get(_HELD, 0)
-        frame = sys._current_frames().get(holder)
-        while frame is not None:
-            if frame.f_code is Loop.ask.__code__:
-                return False
-            frame = frame.f_back
-        if self._baton.get(_HELD) != holder:
+        if _does_the_work(sys._current_frames().get(holder)) or self._baton.get(_HELD) != holder:
             return False
         self._baton[_HELD] = threading.get_ident()
         return True
@@ -390,3 +386,12 @@ class Loop(threading.Thread):
                     job.error = Closed()
                     job.is_over = True
                     job.release()
+
+
+def _does_the_work(frame: FrameType | None) -> bool:
+    """Is this where a thread is that runs the core, or what it calls?"""
+    while frame is not None:
+        if frame.f_code in (Loop.ask.__code__, Loop.run.__code__):
+            return True
+        frame = frame.f_back
+    return False

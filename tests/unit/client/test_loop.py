@@ -231,10 +231,27 @@ def test_a_signal_handler_may_ask_while_the_main_thread_waits(client):
 def test_a_baton_that_nobody_puts_down_any_more_is_taken_up(client):
     """An error thrown into a thread may strike where it was about to put it down."""
     loop = loop_of(client)
-    thread, _ = in_a_thread(lambda: loop._baton.setdefault(_HELD, threading.get_ident()))
-    thread.join(5)
+    held, may_end = threading.Event(), threading.Event()
+
+    def lose() -> None:
+        loop._baton.setdefault(_HELD, threading.get_ident())
+        held.set()
+        may_end.wait(10)
+
+    thread, _ = in_a_thread(lose)
+    held.wait(5)
     assert result_of(lambda: client.put("a", b"")) > 0
     assert client.put("b", b"") > 0
+    may_end.set()
+    thread.join(5)
+
+
+def test_who_lost_the_baton_may_ask_again(client):
+    def lose_and_ask() -> int:
+        loop_of(client)._baton.setdefault(_HELD, threading.get_ident())
+        return client.put("a", b"")
+
+    assert result_of(lose_and_ask) > 0
 
 
 def test_interrupts_at_any_moment_leave_a_client_that_goes_on(client):
