@@ -260,7 +260,7 @@ def test_commands_of_a_later_level_are_refused_until_all_replicas_have_it():
         asking.ask(session, CreateFile("a", b"")),
         asking.ask(session, Acquire(("a",), 1)),
         asking.node(CheckpointSessions(())),
-        asking.node(RaiseLevel(3)),
+        asking.node(RaiseLevel(commands.LEVEL + 1)),
     ]
     assert [refused.code for refused in early] == [commands.INVALID] * 4
     assert isinstance(asking.ask(session, PutKey("a", b"1")), Done)
