@@ -217,8 +217,8 @@ class FakeClient:
 
     async def crash(self, node: str, *, act_for: str = "") -> None:
         principal, _ = self._who(act_for)
-        known = self._cluster.machine.principals.get(principal)
-        if known is None or not known.may(commands.ADMINISTER):
+        access = self._cluster.machine.access(principal)
+        if isinstance(access, commands.Failure) or not access.may(commands.ADMINISTER):
             raise errors.Forbidden(f"{principal!r} lacks the right to administer")
         self._cluster.crashed.append((node, principal))
 
