@@ -24,7 +24,7 @@ def genesis(state: State, index: int, op: commands.Genesis) -> Result:
     if not 1 <= op.level <= commands.LEVEL:
         return Failure(commands.INVALID, f"a level from 1 to {commands.LEVEL}, got {op.level}")
     state.cluster_id, state.cluster_name, state.epoch, state.level = op.cluster_id, op.name, op.epoch, op.level
-    state.rights_index = index
+    state.rights_changed(index)
     for given in op.principals:
         if given.name not in state.principals.rows:
             state.principals.add(given.name, Principal(given))
@@ -68,12 +68,12 @@ def set_principal(state: State, index: int, asker: Access, op: commands.SetPrinc
     if known is not None:
         state.principals.touch(op.name)
         known.change(op)
-        state.rights_index = index
+        state.rights_changed(index)
     elif len(state.principals.rows) >= PRINCIPALS_MAX:
         return Failure(commands.FULL, f"the cluster has its {PRINCIPALS_MAX} principals")
     else:
         state.principals.add(op.name, Principal(op))
-        state.rights_index = index
+        state.rights_changed(index)
     return Done(index, known is not None)
 
 
@@ -84,7 +84,7 @@ def remove_principal(state: State, index: int, op: commands.RemovePrincipal) -> 
     if known.act_for:
         return Failure(commands.INVALID, f"{op.name!r} is the web tier's own principal and stays")
     state.principals.remove(op.name)
-    state.rights_index = index
+    state.rights_changed(index)
     for token_id in sorted(known.tokens):
         forget_token(state, token_id)
     for role in known.roles:
@@ -139,6 +139,7 @@ def remove_token(state: State, index: int, asker: Access, op: commands.RemoveTok
 
 def forget_token(state: State, token_id: str) -> None:
     del state.tokens[token_id]
+    state.accesses.clear()
     if token_id in state.narrowings.rows:
         state.narrowings.remove(token_id)
 

@@ -21,10 +21,10 @@ from coordinator.statemachine.lock_commands import (
     LockWait,
 )
 from coordinator.statemachine.locks import Key, Lock, fencing_token
+from coordinator.statemachine.principals import Access, access_of
 from coordinator.statemachine.rights import refuse_name
 
 if TYPE_CHECKING:
-    from coordinator.statemachine.principals import Access
     from coordinator.statemachine.sessions import Session
     from coordinator.statemachine.state import State
 
@@ -87,10 +87,10 @@ def hand_over(state: State, index: int, session: Session, op: HandOver) -> Resul
     if op.to_acquisition < 0:
         return Failure(commands.INVALID, f"an acquisition is a number from 0 on, got {op.to_acquisition}")
     heir = state.sessions.rows.get(op.to_session)
-    principal = state.principals.rows.get(heir.principal) if heir is not None else None
-    if heir is None or principal is None:
+    access = access_of(state, heir.principal) if heir is not None else None
+    if heir is None or not isinstance(access, Access):
         return Failure(commands.NOT_FOUND, f"there is no session {op.to_session}")
-    refused = refuse_name(principal.access(state), (commands.LOCK,), op.name)
+    refused = refuse_name(access, (commands.LOCK,), op.name)
     if refused is not None:
         return refused
     to = (op.to_session, op.to_acquisition)

@@ -37,8 +37,8 @@ from coordinator.statemachine.commands import Done, Entry, Failure, LockList, No
 from coordinator.statemachine.events import Event, GrantMade, SessionBegan, SessionEnded, StateMarked
 from coordinator.statemachine.items import Item
 from coordinator.statemachine.locks import Lock
-from coordinator.statemachine.performing import perform
-from coordinator.statemachine.principals import Access, Principal, speaking
+from coordinator.statemachine.performing import PERFORMERS
+from coordinator.statemachine.principals import Access, Principal, access_of
 from coordinator.statemachine.sessions import RESULTS_MAX, Session
 from coordinator.statemachine.state import State
 from coordinator.statemachine.wanted import Wanted
@@ -198,22 +198,16 @@ class Machine:
 
     def _apply_request(self, index: int, entry: Entry) -> Result:
         command = entry.command
-        op = command.op
-        if entry.token is None or self.state.level < commands.LEVEL_OF_QUOTAS:
-            early = _of_another_level(self.state, entry)
+        state = self.state
+        if entry.token is None or state.level < _LEVEL_OF_TOKENS:
+            early = _of_another_level(state, entry)
             if early is not None:
                 return early
-        signer = entry.actor or entry.principal
         if command.session == 0:
-            asker = self._speaker(entry)
-            if isinstance(asker, Failure):
-                return asker
-            if isinstance(op, commands.OpenSession):
-                return sessions.open_session(self.state, index, asker, op)
-            return Failure(commands.INVALID, "only OpenSession comes without a session")
-        sessions_table = self.state.sessions
+            return self._open_session(index, entry)
+        sessions_table = state.sessions
         session = sessions_table.rows.get(command.session)
-        if session is None or session.principal != signer:
+        if session is None or session.principal != (entry.actor or entry.principal):
             # An earlier copy of this very request may have been applied while the session lived (history 4).
             return Failure(commands.OUTCOME_UNKNOWN, f"session {command.session} is gone, or another's")
         if sessions_table.walk is not None:
@@ -228,20 +222,24 @@ class Machine:
         if command.number >= session.acked + RESULTS_MAX:
             # A window, not a count: the lowest number, whose answer would move it, is always taken.
             return Failure(commands.BUSY, f"session {session.session} has not acknowledged from {session.acked} on")
-        speaker = self._speaker(entry)
-        result = speaker if isinstance(speaker, Failure) else self._do(index, speaker, session, command)
+        stamp = (entry.principal, entry.actor, entry.token or "", entry.for_token)
+        asker = state.accesses.get(stamp) or access_of(state, *stamp)
+        result = asker if isinstance(asker, Failure) else self._do(index, asker, session, command)
         session.results[command.number] = result
         return result
 
-    def _speaker(self, entry: Entry) -> Access | Failure:
-        """What whoever asks may do, where whoever signed may speak for it."""
-        return self.access(entry.principal, entry.actor, entry.token or "", entry.for_token)
+    def _open_session(self, index: int, entry: Entry) -> Result:
+        asker = access_of(self.state, entry.principal, entry.actor, entry.token or "", entry.for_token)
+        if isinstance(asker, Failure):
+            return asker
+        op = entry.command.op
+        if isinstance(op, commands.OpenSession):
+            return sessions.open_session(self.state, index, asker, op)
+        return Failure(commands.INVALID, "only OpenSession comes without a session")
 
     def access(self, principal: str, actor: str = "", token: str = "", for_token: str = "") -> Access | Failure:
         """What a request with this stamp may do (`commands.Entry`), after the last entry that was applied."""
-        if actor and not self.may_act_for(actor):
-            return Failure(commands.FORBIDDEN, f"{actor!r} may not act for others")
-        return speaking(self.state, principal, actor or principal, token, for_token)
+        return access_of(self.state, principal, actor, token, for_token)
 
     def may_act_for(self, name: str) -> bool:
         """May the principal `name` act for others?"""
@@ -250,15 +248,16 @@ class Machine:
 
     def _do(self, index: int, asker: Access, session: Session, command: NodeCommand) -> Result:
         op = command.op
-        refused = _too_early(self.state, op) or rights.refuse(asker, op)
+        state = self.state
+        refused = (_too_early(state, op) if state.level < 2 else None) or rights.refuse(asker, op)
         if refused is not None:
             return refused
         if isinstance(op, commands.CancelAcquire):
             in_window = session.acked <= op.number < session.acked + RESULTS_MAX
             if in_window and op.number not in session.results:
                 session.results[op.number] = Failure(commands.CANCELLED, f"request {op.number} was cancelled")
-        result = perform(self.state, index, asker, session, op)
-        self.state.history.trim()
+        result = PERFORMERS[type(op)](state, index, asker, session, op)
+        state.history.trim()
         return result
 
     # --- queries ----------------------------------------------------------------------------------
@@ -279,16 +278,20 @@ class Machine:
     ) -> Result:
         """Read the state as `principal`; the stamp is that of an entry. `remaining_ms`: what is left of a session's
         lease, by the leader."""
-        asker = self.access(principal, actor, token, for_token)
-        if isinstance(asker, Failure):
-            return asker
+        state = self.state
+        asker = state.accesses.get((principal, actor, token, for_token))
+        if asker is None:
+            judged = access_of(state, principal, actor, token, for_token)
+            if isinstance(judged, Failure):
+                return judged
+            asker = judged
         refused = rights.refuse(asker, query)
         if refused is not None:
             return refused
         answer = _ANSWERS.get(type(query))
         if answer is None:
             return Failure(commands.INVALID, f"{type(query).__name__} is not a query")
-        return answer(self.state, asker, remaining_ms, query)
+        return answer(state, asker, remaining_ms, query)
 
     def refuse(
         self, query: commands.Query, principal: str, actor: str = "", token: str = "", for_token: str = ""
@@ -321,6 +324,8 @@ class Machine:
         """A hash over all of the state, equal on every replica that has applied the same index."""
         return snapshot.digest(self.state)
 
+
+_LEVEL_OF_TOKENS: Final = commands.LEVEL_OF_QUOTAS
 
 _LEVEL_1: Final = frozenset(
     (

@@ -73,15 +73,25 @@ def _place(state: State, key: str, before: Item | None, after: Item | None) -> N
     if before is None:
         assert after is not None
         keys.add(key, after)
-        state.key_bytes += len(key) + after.size
+        size = len(key) + after.size
+        state.key_bytes += size
         if after.owner:
-            quotas.key_created(state.uses, key, after)
+            use = state.uses.get(after.owner)
+            if use is None:
+                use = state.uses[after.owner] = quotas.Use()
+            use.keys += 1
+            use.key_bytes += size
         _arrives(state.children, keys.rows, key)
     elif after is None:
         keys.remove(key)
-        state.key_bytes -= len(key) + before.size
+        size = len(key) + before.size
+        state.key_bytes -= size
         if before.owner:
-            quotas.key_deleted(state.uses, key, before)
+            use = state.uses[before.owner]
+            use.keys -= 1
+            use.key_bytes -= size
+            if not use.keys:
+                quotas.forget_unused(state.uses, before.owner)
         _leaves(state.children, keys.rows, key)
     else:
         if keys.walk is not None:
@@ -162,7 +172,7 @@ def owner_for(state: State, principal: str) -> str:
 
 
 def room(state: State, key: str, size: int, known: Item | None, owner: str) -> Failure | None:
-    """Why there is no room for a value of so many bytes at `key`. `owner`: of one that is not there yet."""
+    """Why there is no room for a value of so many bytes at `key`, by the quota of its `owner` too."""
     if size > commands.VALUE_BYTES_MAX:
         return Failure(commands.INVALID, f"a value has at most {commands.VALUE_BYTES_MAX} bytes, got {size}")
     if known is None:
@@ -174,7 +184,7 @@ def room(state: State, key: str, size: int, known: Item | None, owner: str) -> F
     if grown > 0 and state.key_bytes + grown > KEY_BYTES_MAX:
         return Failure(commands.FULL, f"the cluster has its {KEY_BYTES_MAX} bytes of keys and values")
     if state.quotas.rows:
-        return quotas.refuse_keys(state, known.owner if known else owner, int(known is None), grown)
+        return quotas.refuse_keys(state, owner, int(known is None), grown)
     return None
 
 
@@ -183,7 +193,7 @@ def room(state: State, key: str, size: int, known: Item | None, owner: str) -> F
 
 def put(state: State, index: int, asker: Access, op: commands.PutKey) -> Result:
     known = state.keys.rows.get(op.key)
-    owner = owner_for(state, asker.name)
+    owner = known.owner if known is not None else owner_for(state, asker.name)
     refused = room(state, op.key, len(op.value), known, owner)
     if refused is not None:
         return refused
@@ -192,7 +202,7 @@ def put(state: State, index: int, asker: Access, op: commands.PutKey) -> Result:
         return Done(index, existed=False)
     if known.value is None:
         return _wrong_kind(op.key, "a directory")
-    item = Item(op.value, index, known.version + 1, known.instance, known.ephemeral, known.owner)
+    item = Item(op.value, index, known.version + 1, known.instance, known.ephemeral, owner)
     write(state, index, op.key, item)
     return Done(index, existed=True)
 
@@ -226,7 +236,7 @@ def add(state: State, index: int, asker: Access, op: files.AddToKey) -> Result:
     if not -COUNTER_MAX - 1 <= count <= COUNTER_MAX:
         return Failure(commands.INVALID, f"a counter has 64 bits, {count} does not fit")
     value = b"%d" % count
-    owner = owner_for(state, asker.name)
+    owner = known.owner if known is not None else owner_for(state, asker.name)
     refused = room(state, op.key, len(value), known, owner)
     if refused is not None:
         return refused

@@ -29,10 +29,6 @@ if TYPE_CHECKING:
 Performer = Callable[["State", int, "Access", "Session", Any], Result]
 
 
-def perform(state: State, index: int, asker: Access, session: Session, op: Any) -> Result:
-    return _PERFORMERS[type(op)](state, index, asker, session, op)
-
-
 def _plain(act: Callable[[State, int, Any], Result]) -> Performer:
     return lambda state, index, _, __, op: act(state, index, op)
 
@@ -52,7 +48,7 @@ def _owned(act: Callable[[State, int, Session, Any], Result]) -> Performer:
     return performer
 
 
-_PERFORMERS: Final[dict[type, Performer]] = {
+PERFORMERS: Final[dict[type, Performer]] = {
     commands.OpenSession: _asked(sessions.open_session),
     commands.CloseSession: _owned(sessions.close_session),
     commands.AcquireLock: _owned(locking.acquire),
@@ -88,6 +84,6 @@ _PERFORMERS: Final[dict[type, Performer]] = {
     files.ReadFile: _plain(lambda state, _, query: reading.read_file(state, query)),
     files.ReadRange: _plain(lambda state, _, query: reading.read_range(state, query)),
     commands.Transact: lambda state, index, asker, session, op: transactions.transact(
-        state, op, asker, lambda inner: perform(state, index, asker, session, inner)
+        state, op, asker, lambda inner: PERFORMERS[type(inner)](state, index, asker, session, inner)
     ),
 }

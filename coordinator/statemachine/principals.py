@@ -2,7 +2,7 @@
 
 What a principal may do is the sum of what `SetPrincipal` said of it, of its own permissions and of its roles'. A
 narrowed token may do the part of that which its permissions allow too. Both are worked out when they are first asked
-for after a change of rights (`State.rights_index`), and are no part of the state.
+for after a change of rights, and are no part of the state (`State.accesses`).
 """
 
 from __future__ import annotations
@@ -21,11 +21,17 @@ if TYPE_CHECKING:
 TOKENS_MAX: Final = 10_000
 PRINCIPALS_MAX: Final = 10_000
 PREFIXES_MAX: Final = 64
-NARROWED_MAX: Final = 1_000
-"""Pairs of a principal and narrowed tokens of which it is remembered what they may do."""
+ACCESSES_MAX: Final = 4_096
+"""Stamps of which it is remembered what they may do."""
+
+Stamp = tuple[str, str, str, str]
+"""Principal, actor, token and the token acted for, as in `commands.Entry`."""
+
+EVERYTHING: Final = ("",)
+"""All names, as the only object that is equal to this among what a right reaches."""
 
 Reach = Mapping[str, tuple[str, ...]]
-"""For each right the prefixes of the names that it reaches: sorted, none of them within another. ("",): all names."""
+"""For each right the prefixes of the names that it reaches: sorted, none of them within another."""
 
 
 class Access:
@@ -55,7 +61,7 @@ class Access:
 
 
 class Principal:
-    __slots__ = ("_access", "_access_index", "act_for", "name", "permissions", "prefixes", "rights", "roles", "tokens")
+    __slots__ = ("act_for", "name", "permissions", "prefixes", "rights", "roles", "tokens")
 
     def __init__(self, set_principal: SetPrincipal) -> None:
         self.name = set_principal.name
@@ -64,9 +70,6 @@ class Principal:
         """By prefix, in their order."""
         self.roles: tuple[str, ...] = ()
         """By name, in their order. All of them are there."""
-        self._access: Access | None = None
-        self._access_index = 0
-        """The index of the rights that `_access` was worked out by."""
         self.change(set_principal)
 
     def change(self, set_principal: SetPrincipal) -> None:
@@ -75,13 +78,7 @@ class Principal:
         self.act_for = set_principal.act_for
 
     def access(self, state: State) -> Access:
-        access = self._access
-        if access is None or self._access_index != state.rights_index:
-            access = self._access = self._work_out(state)
-            self._access_index = state.rights_index
-        return access
-
-    def _work_out(self, state: State) -> Access:
+        """What it may do altogether."""
         found: dict[str, list[str]] = {right: [] for right in RIGHTS}
         for right in RIGHTS:
             if right in self.rights:
@@ -92,7 +89,7 @@ class Principal:
                 found[right].append(permission.prefix)
         reach = {right: _least(prefixes) for right, prefixes in found.items()}
         # What SetPrincipal gives is not bounded by its prefixes where nothing has a name.
-        return Access(self, reach, administers=ADMINISTER in self.rights or reach[ADMINISTER] == ("",))
+        return Access(self, reach, administers=ADMINISTER in self.rights or reach[ADMINISTER] is EVERYTHING)
 
     def view(self) -> PrincipalView:
         return PrincipalView(self.name, self.rights, self.prefixes, self.act_for, tuple(sorted(self.tokens)))
@@ -109,39 +106,40 @@ class Role:
         """How many principals have it. Can be told from them."""
 
 
-def speaking(state: State, name: str, signer: str, token: str, for_token: str) -> Access | Failure:
-    """What a request of the principal `name` may do. `signer` signed it with `token`, on behalf of whoever has
-    `for_token` (""s: no word of tokens)."""
-    principal = state.principals.rows.get(name)
+def access_of(state: State, name: str, actor: str = "", token: str = "", for_token: str = "") -> Access | Failure:
+    """What a request with this stamp may do. "" for a token: no word of it."""
+    stamp = (name, actor, token, for_token)
+    known = state.accesses.get(stamp)
+    if known is not None:
+        return known
+    found = _work_out(state, stamp)
+    if isinstance(found, Access):
+        if len(state.accesses) >= ACCESSES_MAX:
+            state.accesses.clear()
+        state.accesses[stamp] = found
+    return found
+
+
+def _work_out(state: State, stamp: Stamp) -> Access | Failure:
+    name, actor, token, for_token = stamp
+    principals = state.principals.rows
+    if actor and (actor not in principals or not principals[actor].act_for):
+        return Failure(commands.FORBIDDEN, f"{actor!r} may not act for others")
+    principal = principals.get(name)
     if principal is None:
         return Failure(commands.FORBIDDEN, f"no principal {name!r} in this cluster")
-    if (token and state.tokens.get(token) != signer) or (for_token and state.tokens.get(for_token) != name):
+    if (token and state.tokens.get(token) != (actor or name)) or (for_token and state.tokens.get(for_token) != name):
         return Failure(commands.FORBIDDEN, "the token that this was asked with was removed")
     access = principal.access(state)
-    if state.narrowings.rows:
-        narrowing = tuple(one for one in (token, for_token) if one in state.narrowings.rows)
-        if narrowing:
-            return _narrowed(state, access, narrowing)
+    for one in (token, for_token):
+        if one in state.narrowings.rows:
+            access = _narrowed(access, _reach_of(state.narrowings.rows[one]))
     return access
 
 
-def _narrowed(state: State, access: Access, tokens: tuple[str, ...]) -> Access:
-    if state.narrowed_index != state.rights_index:
-        state.narrowed.clear()
-        state.narrowed_index = state.rights_index
-    key = (access.name, *tokens)
-    known = state.narrowed.get(key)
-    if known is None:
-        reach: Reach = access.reach
-        administers = access.may(ADMINISTER)
-        for token in tokens:
-            bounds = _reach_of(state.narrowings.rows[token])
-            reach = {right: _within_both(reach[right], bounds[right]) for right in RIGHTS}
-            administers = administers and bounds[ADMINISTER] == ("",)
-        if len(state.narrowed) >= NARROWED_MAX:
-            state.narrowed.clear()
-        known = state.narrowed[key] = Access(access.principal, reach, administers=administers)
-    return known
+def _narrowed(access: Access, bounds: Reach) -> Access:
+    reach = {right: _within_both(access.reach[right], bounds[right]) for right in RIGHTS}
+    return Access(access.principal, reach, administers=access.may(ADMINISTER) and bounds[ADMINISTER] is EVERYTHING)
 
 
 def _reach_of(permissions: Iterable[Permission]) -> Reach:
@@ -158,7 +156,7 @@ def _least(prefixes: Iterable[str]) -> tuple[str, ...]:
     for prefix in sorted(prefixes):
         if not least or not prefix.startswith(least[-1]):
             least.append(prefix)
-    return tuple(least)
+    return EVERYTHING if least == [""] else tuple(least)
 
 
 def _within_both(one: tuple[str, ...], other: tuple[str, ...]) -> tuple[str, ...]:

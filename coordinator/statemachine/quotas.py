@@ -16,7 +16,6 @@ from coordinator.statemachine.commands import Failure
 from coordinator.statemachine.permissions import CLUSTER, EACH, NO_QUOTA, Quota, QuotaView, Used
 
 if TYPE_CHECKING:
-    from coordinator.statemachine.items import Item
     from coordinator.statemachine.state import State
 
 NO_QUOTAS = Quota()
@@ -34,23 +33,7 @@ class Use:
         return Used(self.key_bytes, self.keys, self.sessions, self.waiters)
 
 
-# --- counting -------------------------------------------------------------------------------------
-
-
-def key_created(uses: dict[str, Use], key: str, item: Item) -> None:
-    use = uses.get(item.owner)
-    if use is None:
-        use = uses[item.owner] = Use()
-    use.keys += 1
-    use.key_bytes += len(key) + item.size
-
-
-def key_deleted(uses: dict[str, Use], key: str, item: Item) -> None:
-    use = uses[item.owner]
-    use.keys -= 1
-    use.key_bytes -= len(key) + item.size
-    if not use.keys:
-        forget_unused(uses, item.owner)
+# --- counting: keys are counted where they are placed (`namespace.py`) ----------------------------
 
 
 def count_session(uses: dict[str, Use], principal: str, more: int) -> None:

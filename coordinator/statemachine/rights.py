@@ -11,7 +11,7 @@ from typing import Any, Final, Literal, NamedTuple
 from coordinator.statemachine import commands, files, lock_commands, permissions
 from coordinator.statemachine.commands import ADMINISTER, LOCK, READ, WRITE, Failure, name_problem
 from coordinator.statemachine.paths import prefixed, span_of
-from coordinator.statemachine.principals import Access
+from coordinator.statemachine.principals import EVERYTHING, Access
 
 
 class Rule(NamedTuple):
@@ -86,18 +86,22 @@ RULES: Final[dict[type, Rule]] = {
 must still be able to release."""
 
 
-_NAMED: Final = frozenset(("key", "name", "path"))
+_NAMED: Final = {
+    kind: (rule.rights, rule.subject) for kind, rule in RULES.items() if rule.subject in ("key", "name", "path")
+}
+"""What most requests are."""
 _SPANS: Final = frozenset(("range", "directory"))
 
 
 def refuse(access: Access, op: Any) -> Failure | None:
     """Names that are none, and rights that are lacking."""
+    named = _NAMED.get(type(op))
+    if named is not None:
+        return refuse_name(access, named[0], getattr(op, named[1]))
     rule = RULES.get(type(op))
     if rule is None:
         return Failure(commands.INVALID, f"{type(op).__name__} is not a client's command")
     rights, subject = rule
-    if subject in _NAMED:
-        return refuse_name(access, rights, getattr(op, subject))
     if subject in _SPANS:
         return _refuse_span(access, rights, op)
     if subject == "names":
@@ -116,13 +120,11 @@ def refuse_name(access: Access, rights: tuple[str, ...], name: str) -> Failure |
     problem = name_problem(name)
     if problem is not None:
         return Failure(commands.INVALID, problem)
-    if not rights:
-        return None
-    reach = access.reach
     for right in rights:
-        if name.startswith(reach[right]):
+        reach = access.reach[right]
+        if reach is EVERYTHING or name.startswith(reach):
             return None
-    return _out_of_reach(access, rights, name)
+    return _out_of_reach(access, rights, name) if rights else None
 
 
 def _refuse_span(access: Access, rights: tuple[str, ...], op: Any) -> Failure | None:

@@ -45,7 +45,7 @@ def set_role(state: State, index: int, op: SetRole) -> Result:
         return Failure(commands.FULL, f"the cluster has its {ROLES_MAX} roles")
     else:
         state.roles.add(op.name, Role(op.name, permissions))
-    state.rights_index = index
+    state.rights_changed(index)
     return Done(index, existed=known is not None)
 
 
@@ -58,7 +58,7 @@ def remove_role(state: State, index: int, op: RemoveRole) -> Result:
         if op.name in principal.roles:
             state.principals.touch(principal.name)
             principal.roles = tuple(role for role in principal.roles if role != op.name)
-    state.rights_index = index
+    state.rights_changed(index)
     return Done(index, existed=True)
 
 
@@ -84,7 +84,7 @@ def set_permission(state: State, index: int, asker: Access, op: SetPermission) -
     else:
         state.principals.touch(op.name)
         state.principals.rows[op.name].permissions = permissions
-    state.rights_index = index
+    state.rights_changed(index)
     return Done(index, existed=len(there) < len(before))
 
 
@@ -102,7 +102,7 @@ def set_roles(state: State, index: int, asker: Access, op: SetRoles) -> Result:
     for name in sorted({*roles} ^ {*principal.roles}):
         state.roles.rows[name].members += 1 if name in roles else -1
     principal.roles = roles
-    state.rights_index = index
+    state.rights_changed(index)
     return Done(index, existed=True)
 
 
@@ -125,7 +125,7 @@ def narrow_token(state: State, index: int, asker: Access, op: NarrowToken) -> Re
         state.narrowings.rows[op.token_id] = permissions
     else:
         state.narrowings.add(op.token_id, permissions)
-    state.rights_index = index
+    state.rights_changed(index)
     return Done(index, existed=known)
 
 

@@ -12,7 +12,7 @@ from coordinator.statemachine.lock_commands import Break
 from coordinator.statemachine.locks import Lock
 from coordinator.statemachine.paths import path_order
 from coordinator.statemachine.permissions import Permission, Quota
-from coordinator.statemachine.principals import Access, Principal, Role
+from coordinator.statemachine.principals import Access, Principal, Role, Stamp
 from coordinator.statemachine.quotas import Use
 from coordinator.statemachine.sessions import Session
 from coordinator.statemachine.tables import Table
@@ -21,6 +21,7 @@ from coordinator.statemachine.wanted import Wanted
 
 class State:
     __slots__ = (
+        "accesses",
         "applied",
         "breaks",
         "broken",
@@ -37,8 +38,6 @@ class State:
         "level",
         "lock_generations",
         "locks",
-        "narrowed",
-        "narrowed_index",
         "narrowings",
         "next_break",
         "nonces",
@@ -98,10 +97,14 @@ class State:
         self.key_bytes = 0
         self.uses: dict[str, Use] = {}
         """What each principal has that is counted; no row: nothing."""
-        self.narrowed: dict[tuple[str, ...], Access] = {}
-        """Principal and narrowed tokens to what a request of them may do, by the rights of `narrowed_index`."""
-        self.narrowed_index = 0
+        self.accesses: dict[Stamp, Access] = {}
+        """What requests may do that were asked lately. Whoever takes a right or a token away empties it."""
         self.events: list[Event] = []
         """What the host must tell others, in order, until it takes them. No part of a snapshot."""
         self.undo: list[tuple[tuple[int, ...], int]] | None = None
         """Within a transaction: for each change of it, what the change does not say (`namespace.take_back`)."""
+
+    def rights_changed(self, index: int) -> None:
+        """Entry `index` changed what somebody may do: whatever comes behind it is judged anew."""
+        self.rights_index = index
+        self.accesses.clear()

@@ -325,11 +325,12 @@ def test_permissions_are_listed_in_pages():
         company.command(SetPermission("principal", name, prefix, ("read",)))
     company.command(SetRole("r", (Permission("", ("lock",)), Permission("x", ("read",)))))
     company.command(NarrowToken("bb", (Permission("q", ("read",)),)))
-    for holder, expected in (
+    pages: list[tuple[permissions.Holding, list[tuple[str, str]]]] = [
         ("principal", [("ci", "z"), ("narrow", "a"), ("op", "a"), ("op", "b")]),
         ("role", [("r", ""), ("r", "x")]),
         ("token", [("bb", "q")]),
-    ):
+    ]
+    for holder, expected in pages:
         for limit in (1, 2, 100):
             found: list[HeldPermission] = []
             after = behind = ""

@@ -24,6 +24,7 @@ _SESSIONS: Final = "coordinator.statemachine.sessions"
 _LOADER: Final = "coordinator.statemachine.snapshot:Loader"
 _RIGHTS: Final = "coordinator.statemachine.rights"
 _PRINCIPALS: Final = "coordinator.statemachine.principals"
+_STATE: Final = "coordinator.statemachine.state:State"
 _ROLES: Final = "coordinator.statemachine.roles"
 _ADMINISTRATION: Final = "coordinator.statemachine.administration"
 _QUOTAS: Final = "coordinator.statemachine.quotas"
@@ -114,20 +115,20 @@ IN_THE_ACCESS = [
     ),
     (
         "rights-of-before-the-change",
-        Edit(f"{_PRINCIPALS}:Principal.access", "self._access_index != state.rights_index", "False"),
+        Edit(f"{_STATE}.rights_changed", "self.accesses.clear()", "pass"),
     ),
     ("a-role-that-is-removed-and-kept", Edit(f"{_ROLES}:remove_role", "if op.name in principal.roles:", "if False:")),
     (
         "a-role-changes-from-the-next-change-on",
         Edit(
             f"{_ROLES}:set_role",
+            "    state.rights_changed(index)\n",
             "    state.rights_index = index\n",
-            "    state.rights_index = index if known is None else state.rights_index\n",
         ),
     ),
     (
         "a-role-that-takes-rights-away",
-        Edit(f"{_PRINCIPALS}:Principal._work_out", "held = [self.permissions, *(", "held = [*("),
+        Edit(f"{_PRINCIPALS}:Principal.access", "held = [self.permissions, *(", "held = [*("),
     ),
     (
         "a-token-that-widens",
@@ -143,11 +144,11 @@ IN_THE_ACCESS = [
     ),
     (
         "a-token-that-was-removed-still-speaks",
-        Edit(f"{_PRINCIPALS}:speaking", "state.tokens.get(token) != signer", "False"),
+        Edit(f"{_PRINCIPALS}:_work_out", "state.tokens.get(token) != (actor or name)", "False"),
     ),
     (
         "a-token-stays-as-narrow-as-it-was",
-        Edit(f"{_PRINCIPALS}:_narrowed", "state.narrowed_index != state.rights_index", "False"),
+        Edit(f"{_ROLES}:narrow_token", "state.rights_changed(index)", "state.rights_index = index"),
     ),
     (
         "narrowness-outlives-the-token",
@@ -159,8 +160,8 @@ IN_THE_ACCESS = [
             f"{_ADMINISTRATION}:remove_principal", "if op.name in state.quotas", "if False and op.name in state.quotas"
         ),
     ),
-    ("whoever-writes-owns", Edit(f"{_NAMESPACE}:put", "known.ephemeral, known.owner)", "known.ephemeral, owner)")),
-    ("the-writers-quota-not-the-owners", Edit(f"{_NAMESPACE}:room", "known.owner if known else owner", "owner")),
+    ("whoever-writes-owns", Edit(f"{_NAMESPACE}:put", "known.ephemeral, owner)", "known.ephemeral, asker.name)")),
+    ("the-writers-quota-not-the-owners", Edit(f"{_NAMESPACE}:put", "known.owner if known is not None else ", "")),
     (
         "growth-in-place-is-free",
         Edit(f"{_NAMESPACE}:room", "int(known is None), grown)", "int(known is None), 0 if known else grown)"),
