@@ -22,6 +22,7 @@ import msgspec
 from coordinator.consensus.membership import Member
 from coordinator.consensus.raft import messages
 from coordinator.statemachine.commands import Command, LockList, Query, Result
+from coordinator.statemachine.files import ReadChanges
 
 VERSION: Final = 1
 PACKET_BYTES_MAX: Final = 8 * 1024 * 1024
@@ -212,7 +213,13 @@ class StateDigest(NamedTuple):
     wanted: bool
 
 
-_KINDS: Final = (*messages.KINDS, StateDigest)
+class Whereabouts(NamedTuple):
+    """The sender's mailbox is on the Redis at this address. Of no replica: it is for the node."""
+
+    address: str
+
+
+_KINDS: Final = (*messages.KINDS, StateDigest, Whereabouts)
 _routed = msgspec.msgpack.Decoder(list[Routed])
 _message_decoders: Final = tuple(msgspec.msgpack.Decoder(kind) for kind in _KINDS)
 _message_kinds: Final = {kind: number for number, kind in enumerate(_KINDS)}
@@ -222,7 +229,7 @@ class PeerMessage(NamedTuple):
     cluster: int
     sender: int
     receiver: int
-    message: messages.Message | StateDigest
+    message: messages.Message | StateDigest | Whereabouts
 
 
 def encode_peer(batch: list[PeerMessage]) -> bytes:
@@ -234,7 +241,10 @@ def decode_peer(body: bytes) -> list[PeerMessage]:
     try:
         return [
             PeerMessage(
-                cluster, sender, receiver, cast("messages.Message | StateDigest", _message_decoders[kind].decode(raw))
+                cluster,
+                sender,
+                receiver,
+                cast("messages.Message | StateDigest | Whereabouts", _message_decoders[kind].decode(raw)),
             )
             for cluster, sender, receiver, kind, raw in _routed.decode(body)
         ]
@@ -285,6 +295,18 @@ class KeepAliveRequest(_Struct, tag=3, frozen=True):
     session: int
     term: int
     count: int
+
+
+class WatchRequest(_Struct, tag=30, frozen=True):
+    """A `ReadChanges` that waits: answered as soon as there is something of what it asks for, else after `wait_ms` with
+    a page without changes, which says where to go on. Asked again under the same `id` it takes the place of the
+    earlier. Whoever is turned away asks the next leader from the same position."""
+
+    id: int
+    cluster: int
+    act_for: str
+    query: ReadChanges
+    wait_ms: int
 
 
 class DirectoryRequest(_Struct, tag=4, frozen=True):
@@ -381,6 +403,7 @@ Request = (
     | DirectoryRequest
     | StatusRequest
     | ConfirmRequest
+    | WatchRequest
     | CrashRequest
     | OperatorRequest
 )

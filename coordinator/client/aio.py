@@ -5,22 +5,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from functools import partial
 from random import SystemRandom
 from typing import Any, Final, NamedTuple, Self
 
-from coordinator import wire
-from coordinator.client import administration, flows, options
+from coordinator.client import flows, options
+from coordinator.client.asking import Ask, Async, T
 from coordinator.client.calls import Call
 from coordinator.client.clock import now_us as _now_us
 from coordinator.client.core import Core
-from coordinator.client.errors import ConclaveError, NotFound, Unavailable
+from coordinator.client.errors import Closed, ConclaveError, Unavailable
 from coordinator.client.flows import Flow, Grant
 from coordinator.client.lease import LeaseState
 from coordinator.client.links import Link, Links
-from coordinator.consensus.membership import Member
-from coordinator.statemachine import commands
+from coordinator.client.surface import Surface
 
 CLOSE_US: Final = 2_000_000
 
@@ -60,7 +59,7 @@ class AsyncLease:
     async def release(self, *, timeout: float | None = None) -> bool:
         """Let go. True where it was still held. Raises OutcomeUnknown, and goes on trying in the background."""
         self._state.released = True
-        return bool(await self._client._release(self._state.grant, timeout))
+        return self._state.is_own and bool(await self._client._release(self._state.grant, timeout))
 
     def __repr__(self) -> str:
         return f"<AsyncLease {self.name!r} token={self.token}{'' if self.held else ' not held'}>"
@@ -157,7 +156,7 @@ class _Pump:
             self._turning.cancel()
         if self._timer is not None:
             self._timer.cancel()
-        self.core.fail_all(Unavailable("the client was closed"))
+        self.core.fail_all(Closed())
         for link in [*self._watched]:
             self._unwatch(link)
         if self._connecting:
@@ -177,7 +176,7 @@ class Figures(NamedTuple):
     """How often it heard of another leader, the first one included."""
 
 
-class AsyncClient:
+class AsyncClient(Surface[Async], Async):
     """Locks and keys of one cluster, for asyncio.
 
     async with AsyncClient() as client, client.lock("deploy", ttl=15, wait=30) as lease:
@@ -194,7 +193,10 @@ class AsyncClient:
     ) -> None:
         """`url` and `token` default to CONCLAVE_URL and CONCLAVE_TOKEN; a question may take `timeout` seconds.
         Connects at the first question. Raises InvalidRequest."""
+        super().__init__(self)
         self._options = options.resolve(url, token, cluster, timeout)
+        self.timeout_us = self._options.timeout_us
+        self._spawned: set[asyncio.Future[Any]] = set()
         self._pump: _Pump | None = None
         self._closed = False
 
@@ -213,7 +215,7 @@ class AsyncClient:
         queue. Raises LockNotAcquired, Unavailable, Forbidden, InvalidRequest.
         """
         name, ttl_ms, wait_us = options.name(name), options.ttl_ms(ttl), options.wait_us(wait)
-        timeout_us = self._options.timeout_us
+        timeout_us = self.timeout_us
         grant = await self._run(lambda core: flows.acquire(core, _now_us, name, ttl_ms, wait_us, timeout_us))
         return AsyncLease(self, grant)
 
@@ -233,134 +235,12 @@ class AsyncClient:
                     logger.warning("lock %r is still being released: %s", lease.name, error)
 
     async def _release(self, grant: Grant, timeout: float | None) -> Any:
-        return await self._run(lambda core: flows.release(core, _now_us, grant, self._deadline_us(timeout)))
-
-    # --- keys -------------------------------------------------------------------------------------
-
-    async def put(self, key: str, value: bytes) -> int:
-        """Write a key; its new revision. Applied once, however often it is sent. Raises OutcomeUnknown, Unavailable."""
-        op = commands.PutKey(options.name(key), options.key_value(value))
-        return int((await self.command(op)).index)
-
-    async def get(self, key: str) -> bytes | None:
-        """The value of a key, None where there is none. Linearizable: never older than what any client was told."""
-        value: bytes | None = (await self.query(commands.GetKey(options.name(key)))).value
-        return value
-
-    async def delete(self, key: str) -> bool:
-        """Delete a key. True where there was one."""
-        return bool((await self.command(commands.DeleteKey(options.name(key)))).existed)
-
-    # --- below the surface ------------------------------------------------------------------------
-
-    async def command(self, op: commands.ClientOp, *, act_for: str = "", timeout: float | None = None) -> Any:
-        """Apply a command exactly once; its result. Refusals are raised (`errors.py`)."""
-        deadline_us = self._deadline_us(timeout)
-        ttl_ms = options.ttl_ms(options.DEFAULT_TTL_S)
-        return await self._run(lambda core: flows.command(core, _now_us, op, ttl_ms, deadline_us, act_for))
-
-    async def query(self, query: commands.Query, *, act_for: str = "", timeout: float | None = None) -> Any:
-        """A linearizable read."""
-        return await self._ask(lambda core: core.query(query, _now_us(), self._deadline_us(timeout), act_for))
-
-    async def keep_alive(self, session: int, *, act_for: str = "", timeout: float | None = None) -> wire.KeptAlive:
-        """Give a session its full time to live again. Sessions of this client are kept alive by themselves."""
-        kept: wire.KeptAlive = await self._ask(
-            lambda core: core.keep_alive(session, _now_us(), self._deadline_us(timeout), act_for)
-        )
-        return kept
-
-    async def wait_for_grant(
-        self, name: str, owner: int, acquisition: int, *, wait: float, act_for: str = ""
-    ) -> commands.Granted | None:
-        """Wait for the grant of a queued acquisition. None where it still waits after `wait` seconds."""
-        until_us = _now_us() + options.seconds("wait", wait, 0, options.WAIT_S_MAX)
-        name = options.name(name)
-        granted: commands.Granted | None = await self._run(
-            lambda core: flows.wait_for_grant(core, _now_us, name, owner, acquisition, until_us, act_for)
-        )
-        return granted
-
-    async def directory(self) -> wire.Directory:
-        """Who is there, as the nodes say that answer at once."""
-        deadline_us = self._deadline_us(None)
-        found: wire.Directory = await self._run(lambda core: flows.directory(core, _now_us, deadline_us))
-        return found
-
-    async def status(self) -> dict[str, wire.ReplicaReport | None]:
-        """Each node's own word on its replica; None where it did not answer within half a second."""
-        reports: dict[str, wire.ReplicaReport | None] = await self._run(lambda core: flows.status(core, _now_us))
-        return reports
-
-    async def confirm(self, *, timeout: float | None = None) -> tuple[str, int]:
-        """The leader's node and term, while a majority confirms it now. Raises Unavailable, saying why."""
-        leader: tuple[str, int] = await self._ask(lambda core: core.confirm(_now_us(), self._deadline_us(timeout)))
-        return leader
-
-    async def crash(self, node: str, *, act_for: str = "") -> None:
-        """Fault injection: end the process of a node. Raises Forbidden, NotFound."""
-        reports = await self.status()
-        report = reports.get(node)
-        if node not in reports:
-            raise NotFound(f"no node {node!r} here")
-        if report is None:
-            raise Unavailable(f"{node} does not answer")
-        pid = report.pid
-        await self._run(lambda core: flows.crash(core, _now_us, node, pid, self._deadline_us(None), act_for))
+        return await self._run(lambda core: flows.release(core, _now_us, grant, self.deadline_us(timeout)))
 
     @property
     def cluster_id(self) -> int:
         """The identity of the cluster, once a node has told it; 0 before."""
         return self._pump.core.routing.cluster if self._pump is not None else 0
-
-    # --- what an operator asks: it takes the right to administer ----------------------------------
-
-    async def progress(self, *, act_for: str = "", timeout: float | None = None) -> wire.Progress:
-        """The membership, and how far each member has come, as the leader sees it. Raises Forbidden, Unavailable."""
-        deadline_us = self._deadline_us(timeout)
-        seen: wire.Progress = await self._run(lambda core: administration.progress(core, _now_us, deadline_us, act_for))
-        return seen
-
-    async def change(
-        self,
-        seen: wire.Progress,
-        voters: Sequence[Member],
-        learners: Sequence[Member] = (),
-        *,
-        act_for: str = "",
-        timeout: float | None = None,
-    ) -> int:
-        """Begin to make the membership what is said, where nobody has changed it since it was `seen`; the index of the
-        first configuration on the way, which is not committed yet: look at `progress` for that.
-
-        Whoever is new comes in as a learner first, and votes once it has caught up. Raises Refused, saying why.
-        """
-        deadline_us = self._deadline_us(timeout)
-        done: commands.Done = await self._run(
-            lambda core: administration.change(core, _now_us, seen, voters, learners, deadline_us, act_for)
-        )
-        return done.index
-
-    async def transfer(self, node: str, *, act_for: str = "", timeout: float | None = None) -> int:
-        """Hand the leadership to a node's replica, and wait until it leads; its term. Raises NotFound, Refused,
-        Unavailable."""
-        deadline_us = self._deadline_us(timeout)
-        term: int = await self._run(lambda core: administration.transfer(core, _now_us, node, deadline_us, act_for))
-        return term
-
-    async def step_down(self, *, act_for: str = "", timeout: float | None = None) -> str:
-        """Have the leader of now give up its leadership; its node."""
-        deadline_us = self._deadline_us(timeout)
-        node: str = await self._run(lambda core: administration.step_down(core, _now_us, deadline_us, act_for))
-        return node
-
-    async def compact(self, node: str, *, act_for: str = "", timeout: float | None = None) -> int:
-        """Have a node take a snapshot now and cut its log behind it; the index. Raises NotFound, Refused."""
-        deadline_us = self._deadline_us(timeout)
-        done: commands.Done = await self._run(
-            lambda core: administration.compact(core, _now_us, node, deadline_us, act_for)
-        )
-        return done.index
 
     async def aclose(self) -> None:
         """End this client's sessions, and with them what they hold."""
@@ -381,27 +261,30 @@ class AsyncClient:
 
     # --- the shell --------------------------------------------------------------------------------
 
-    def _deadline_us(self, timeout: float | None) -> int:
-        timeout_us = self._options.timeout_us
-        if timeout is not None:
-            timeout_us = options.seconds("timeout", timeout, 0.01, options.TIMEOUT_S_MAX)
-        return _now_us() + timeout_us
+    async def answer(self, ask: Ask[T]) -> T:
+        answer: T = await self._run(ask.flow)
+        return answer
+
+    def spawn(self, ask: Ask[Any]) -> None:
+        task = asyncio.ensure_future(self._run(ask.flow))
+        self._spawned.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Future[Any]) -> None:
+        self._spawned.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if error is not None and not isinstance(error, Closed):
+            logger.debug("something in the background ended: %r", error)
 
     def _started(self) -> _Pump:
         if self._closed:
-            raise Unavailable("the client was closed")
+            raise Closed
         loop = asyncio.get_running_loop()
         if self._pump is None:
             self._pump = _Pump(self._options, loop)
         elif self._pump.loop is not loop:
             raise RuntimeError("an AsyncClient belongs to the event loop that first used it")
         return self._pump
-
-    async def _ask(self, ask: Callable[[Core], Call]) -> Any:
-        def flow(core: Core) -> Flow:
-            return (yield ask(core))
-
-        return await self._run(flow)
 
     async def _run(self, flow: Callable[[Core], Flow]) -> Any:
         pump = self._started()

@@ -43,6 +43,7 @@ class Call:
         "node",
         "number",
         "outcome",
+        "patience_us",
         "request_id",
         "sends",
         "sent_to",
@@ -58,6 +59,7 @@ class Call:
         node: str = "",
         deadline_us: int | None,
         timed_out: Callable[[Call], ConclaveError | None],
+        patience_us: int = 0,
     ) -> None:
         self.build = build
         self.target = target
@@ -65,6 +67,8 @@ class Call:
         self.deadline_us = deadline_us
         self.timed_out = timed_out
         """What the asker is told at the deadline."""
+        self.patience_us = patience_us
+        """For so long an answer may take, of a leader that is well: it is not sent again before."""
         self.request_id = 0
         self.first: msgspec.Raw | None = None
         """The request as it was encoded when it was submitted, for the cluster `first_for`; until it is sent."""
@@ -85,7 +89,7 @@ class Call:
             self.first_sent_us = now_us
         self.last_sent_us = now_us
         self.sent_to = node
-        delay_us = min(RESEND_US_MIN << min(self.sends, 4), RESEND_US_MAX)
+        delay_us = self.patience_us + min(RESEND_US_MIN << min(self.sends, 4), RESEND_US_MAX)
         self.due_us = now_us + delay_us + int(random.random() * (delay_us // 4))
         self.sends += 1
 

@@ -25,7 +25,7 @@ from coordinator.client.errors import (
 )
 from coordinator.client.routing import Routing
 from coordinator.client.session import Session
-from coordinator.statemachine import commands
+from coordinator.statemachine import commands, lock_commands
 from coordinator.statemachine.commands import Command
 from coordinator.wire import Channels, Token, WireError
 
@@ -37,6 +37,8 @@ BATCH_MAX: Final = 256
 KNOCK_US: Final = 25_000
 """A leader that owes an answer and was silent for so long is asked whether anyone listens there: the kill of a process
 loses what was published in its last millisecond, and Redis says at once when nobody listens any more."""
+PATIENT_KNOCK_US: Final = 1_000_000
+"""The same where nothing is owed but what may take its time."""
 EARLY_GRANTS_MAX: Final = 1_024
 DIRECTORIES_MAX: Final = 256
 WITHDRAW_US_MAX: Final = 3_600_000_000
@@ -193,6 +195,13 @@ class Core:
         """Ask whoever leads; only for what may be asked twice."""
         return self.submit(Call(build, deadline_us=deadline_us, timed_out=self._timed_out), now_us)
 
+    def wait_at_leader(
+        self, build: Callable[[int], wire.Request], patience_us: int, now_us: int, deadline_us: int
+    ) -> Call:
+        """Ask whoever leads what may take it `patience_us` to answer; asked again it goes on waiting."""
+        call = Call(build, deadline_us=deadline_us, timed_out=self._timed_out, patience_us=patience_us)
+        return self.submit(call, now_us)
+
     def pause(self, until_us: int) -> Call:
         """Resolves to None at `until_us`."""
         call = Call(_not_sent, target=Target.NODE, deadline_us=until_us, timed_out=_nothing)
@@ -275,6 +284,10 @@ class Core:
         for call in self._revivals.pop(session.session, []):
             call.resolve(None)
 
+    def revived(self, session: Session, deadline_us: int) -> Call:
+        """Resolves to the session when a leader next confirms it, to None when it is known to be gone."""
+        return resolved(None) if session.gone else self._revival(session, deadline_us)
+
     def _send_keep_alives(self, now_us: int) -> list[wire.Request]:
         requests: list[wire.Request] = []
         if not (self.routing.leader and self.routing.cluster):
@@ -317,7 +330,8 @@ class Core:
         *,
         ask: bool = False,
     ) -> Call:
-        """Resolves to Granted, to NotHeld where the cluster knows of no such waiter, or to None at the deadline.
+        """Resolves to Granted, to NotHeld where the cluster knows of no such waiter, to Broken where its grant was
+        taken away by force, or to None at the deadline.
 
         `ask`: ask at once, since it is not known whether this client was ever put in the queue.
         """
@@ -365,7 +379,7 @@ class Core:
         self._ask_grants_us = min(self._ask_grants_us, 0 if wait.changes != self.routing.changes else wait.ask_due_us)
         outcome = asked.outcome
         refused = isinstance(outcome, ConclaveError) and not isinstance(outcome, Unavailable)
-        if refused or isinstance(outcome, (commands.Granted, commands.NotHeld)):
+        if refused or isinstance(outcome, (commands.Granted, commands.NotHeld, lock_commands.Broken)):
             self._finish(wait.call, outcome)
 
     def withdraw(self, session: Session, name: str, acquisition: int, number: int, now_us: int) -> None:
@@ -450,7 +464,9 @@ class Core:
         if owes and leader not in by_node:
             self._next_id += 1
             by_node[leader] = [(self._next_id, wire.DirectoryRequest(self._next_id))]
-        self._knock_due_us = now_us + KNOCK_US if owes else _NEVER_US
+        hurry = any(call.sent_to == leader and not call.patience_us for call in self._calls.values())
+        pause_us = KNOCK_US if hurry else PATIENT_KNOCK_US
+        self._knock_due_us = now_us + pause_us if owes else _NEVER_US
 
     def _packet(self, node: str, batch: _Batch) -> Packet:
         ids, requests = zip(*batch, strict=True)
@@ -521,7 +537,7 @@ class Core:
             self.trouble = f"an answer that claims to come from {envelope.sender!r} was dropped ({error.reason})"
             return
         if envelope.sender == self.routing.leader and self._knock_due_us != _NEVER_US:
-            self._knock_due_us = now_us + KNOCK_US
+            self._knock_due_us = max(self._knock_due_us, now_us + KNOCK_US)
         for reply in replies:
             self._take(envelope.sender, reply, now_us)
         if self.routing.changes != self._leaders_seen:

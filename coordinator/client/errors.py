@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from coordinator.statemachine import commands
+from typing import Any, Final
+
+from coordinator.statemachine import commands, files, lock_commands
 from coordinator.statemachine.commands import Holder
 
 
@@ -16,6 +18,13 @@ class InvalidRequest(ConclaveError, ValueError):
 
 class Unavailable(ConclaveError):
     """No leader answered in time. A read or a keep-alive changed nothing; see OutcomeUnknown for the rest."""
+
+
+class Closed(Unavailable):
+    """The client was closed, and asks nothing any more."""
+
+    def __init__(self) -> None:
+        super().__init__("the client was closed")
 
 
 class OutcomeUnknown(Unavailable):
@@ -44,6 +53,55 @@ class NotFound(ConclaveError):
     """What was named does not exist."""
 
 
+class Exists(ConclaveError):
+    """There is such a file or directory already. Nothing was done."""
+
+
+class WrongKind(ConclaveError):
+    """A directory where a file was expected or the other way round, or a value that is no number. Nothing was done."""
+
+
+class NotEmpty(ConclaveError):
+    """A directory with something in it is deleted only recursively. Nothing was done."""
+
+
+class TooMany(ConclaveError):
+    """More than one request may touch, sort or read; the message says how many that is. Nothing was done."""
+
+
+class Changed(ConclaveError):
+    """The file is of another generation or instance than was expected; nothing was done. `revision`, `version` and
+    `instance` are those of now."""
+
+    def __init__(self, found: files.Mismatch) -> None:
+        super().__init__(
+            f"expected another generation or instance; the file is at generation {found.version} of instance "
+            f"{found.instance}, written at revision {found.revision}"
+        )
+        self.revision = found.revision
+        self.version = found.version
+        self.instance = found.instance
+
+
+class Compacted(ConclaveError):
+    """That revision is not kept any more. `oldest` is the oldest that can be read: whoever follows changes reads anew
+    what it follows, and goes on behind the revision of that."""
+
+    def __init__(self, oldest: int) -> None:
+        super().__init__(f"that revision is no longer kept; the oldest that can be read is {oldest}")
+        self.oldest = oldest
+
+
+class Aborted(ConclaveError):
+    """A transaction did nothing, since the operation at `place` was refused; `cause` is that refusal. `place` is its
+    number in the branch that was taken, then in the transaction that stands there, and so on."""
+
+    def __init__(self, place: tuple[int, ...], cause: ConclaveError) -> None:
+        super().__init__(f"nothing was done, for operation {'.'.join(map(str, place))} was refused: {cause}")
+        self.place = place
+        self.cause = cause
+
+
 class SessionGone(ConclaveError):
     """The session has expired or was closed, and everything that it held is let go. This request was not applied."""
 
@@ -62,8 +120,28 @@ class LockNotAcquired(ConclaveError):
         self.holder = holder
 
 
+class Deadlock(ConclaveError):
+    """To wait would close a cycle of sessions that wait for one another. `cycle` tells it: each (session, name) waits
+    for what the next one holds or stands in line for, the last one for the first, who is the caller."""
+
+    def __init__(self, cycle: tuple[tuple[int, str], ...]) -> None:
+        waits = ", ".join(f"session {session} waits for {name!r}" for session, name in cycle)
+        super().__init__(f"to wait would be a deadlock: {waits}, and that is held by the first")
+        self.cycle = cycle
+
+
 class LeaseLost(ConclaveError):
     """The lease can not be proven held now: stop touching what it guards, or let the fencing token decide."""
+
+
+class Broken(LeaseLost):
+    """The lock was taken away by force: `by` whom (a principal), and for what `reason`."""
+
+    def __init__(self, broken: lock_commands.Break) -> None:
+        super().__init__(f"lock {broken.name!r} was taken away by {broken.principal}: {broken.reason}")
+        self.name = broken.name
+        self.by = broken.principal
+        self.reason = broken.reason
 
 
 def from_failure(failure: commands.Failure) -> ConclaveError:
@@ -75,6 +153,40 @@ def from_failure(failure: commands.Failure) -> ConclaveError:
     return error
 
 
+def refuse(result: Any) -> Any:
+    """`result`, where it is no refusal; else the refusal is raised."""
+    if type(result) not in _REFUSALS:
+        return result
+    match result:
+        case commands.Failure():
+            raise from_failure(result)
+        case files.Mismatch():
+            raise Changed(result)
+        case files.Compacted():
+            raise Compacted(result.oldest)
+        case lock_commands.Deadlock():
+            raise Deadlock(tuple((wait.session, wait.name) for wait in result.cycle))
+        case lock_commands.Broken():
+            raise Broken(result.broken)
+        case commands.Aborted():
+            try:
+                refuse(result.refusal)
+            except ConclaveError as cause:
+                raise Aborted(result.place, cause) from None
+    raise AssertionError(f"{result!r} is no refusal")
+
+
+_REFUSALS: Final = frozenset(
+    (
+        commands.Failure,
+        files.Mismatch,
+        files.Compacted,
+        lock_commands.Deadlock,
+        lock_commands.Broken,
+        commands.Aborted,
+    )
+)
+
 _BY_CODE: dict[str, type[ConclaveError]] = {
     commands.SESSION_GONE: SessionGone,
     commands.OUTCOME_UNKNOWN: OutcomeUnknown,
@@ -82,6 +194,10 @@ _BY_CODE: dict[str, type[ConclaveError]] = {
     commands.INVALID: InvalidRequest,
     commands.NOT_FOUND: NotFound,
     commands.FULL: Busy,
+    commands.EXISTS: Exists,
+    commands.WRONG_KIND: WrongKind,
+    commands.NOT_EMPTY: NotEmpty,
+    commands.TOO_MANY: TooMany,
     commands.REFUSED: Refused,
     commands.CANCELLED: RequestCancelled,
     commands.ACKNOWLEDGED: OutcomeUnknown,

@@ -15,14 +15,16 @@ from coordinator.client.calls import Call
 from coordinator.client.core import Core
 from coordinator.client.errors import (
     ConclaveError,
+    Deadlock,
     LockNotAcquired,
     NotFound,
     OutcomeUnknown,
     SessionGone,
     Unavailable,
+    refuse,
 )
 from coordinator.client.session import Session
-from coordinator.statemachine import commands
+from coordinator.statemachine import commands, lock_commands
 from coordinator.statemachine.commands import Holder
 
 STATUS_US: Final = 500_000
@@ -47,6 +49,8 @@ class Grant(NamedTuple):
     name: str
     acquisition: int
     token: int
+    names: tuple[str, ...] = ()
+    """All of them, where it is of several; `name` is the first."""
 
 
 def session(core: Core, clock: Clock, ttl_ms: int, deadline_us: int) -> Flow:
@@ -76,26 +80,35 @@ def _note_gone(core: Core, own: Session, error: OutcomeUnknown) -> None:
         core.lose_session(own)
 
 
-def acquire(core: Core, clock: Clock, name: str, ttl_ms: int, wait_us: int | None, timeout_us: int) -> Flow:
-    """Take the lock `name`, waiting in line for `wait_us` (None: as long as it takes). A Grant, or LockNotAcquired."""
+def acquire(
+    core: Core,
+    clock: Clock,
+    name: str,
+    ttl_ms: int,
+    wait_us: int | None,
+    timeout_us: int,
+    build: Callable[[int], commands.ClientOp] | None = None,
+) -> Flow:
+    """Take the lock `name`, waiting in line for `wait_us` (None: as long as it takes). A Grant, or LockNotAcquired.
+
+    `build` makes the command of an acquisition, where it is another than the exclusive one of this name; it names
+    `name` among others.
+    """
     since_us = clock()
     until_us = None if wait_us is None else since_us + wait_us
     while True:
         answer_us = max(clock() + timeout_us, until_us or 0)
         own = yield from session(core, clock, ttl_ms, answer_us)
         acquisition = own.next_acquisition()
-        asked = core.command(own, commands.AcquireLock(name, acquisition, wait_us != 0), clock(), answer_us)
+        op = commands.AcquireLock(name, acquisition, wait_us != 0) if build is None else build(acquisition)
+        asked = core.command(own, op, clock(), answer_us)
         try:
             result = yield asked
-            if isinstance(result, commands.Held):
-                raise LockNotAcquired(name, result.holder)
             if isinstance(result, commands.Queued):
                 result = yield core.grant(own.session, name, acquisition, clock(), until_us)
             if isinstance(result, commands.Granted):
                 return Grant(own, name, acquisition, result.token)
-            if result is None:
-                raise LockNotAcquired(name, None)
-            continue  # The queue was cleared (NotHeld): stand in line again.
+            _raise_not_acquired(name, result)
         except (SessionGone, OutcomeUnknown) as error:
             # With the session went everything that this may have done: asking under a new one is no repetition.
             if isinstance(error, OutcomeUnknown) and not error.session_gone:
@@ -104,6 +117,8 @@ def acquire(core: Core, clock: Clock, name: str, ttl_ms: int, wait_us: int | Non
             core.lose_session(own)
             if until_us is not None and clock() >= until_us:
                 raise LockNotAcquired(name, None) from error
+        except Deadlock:
+            raise  # Nothing was done.
         except LockNotAcquired as error:
             if error.holder is None:
                 core.withdraw(own, name, acquisition, asked.number, clock())
@@ -114,6 +129,17 @@ def acquire(core: Core, clock: Clock, name: str, ttl_ms: int, wait_us: int | Non
             core.abandon(asked)
             core.withdraw(own, name, acquisition, asked.number, clock())
             raise
+
+
+def _raise_not_acquired(name: str, result: commands.Result | None) -> None:
+    """Unless the line was cleared (NotHeld), or the grant broken before it was heard of: then stand in line again."""
+    if result is None:
+        raise LockNotAcquired(name, None)
+    if isinstance(result, commands.Held):
+        raise LockNotAcquired(name, result.holder)
+    if not isinstance(result, (commands.NotHeld, lock_commands.Broken)):
+        refuse(result)
+        raise AssertionError(f"{result!r} answers no acquisition")
 
 
 def _holder(core: Core, clock: Clock, name: str) -> Flow:
@@ -129,7 +155,9 @@ def release(core: Core, clock: Clock, grant: Grant, deadline_us: int) -> Flow:
     """Let go of a lock. True where it was still held. What is not answered in time goes on in the background."""
     if grant.session.gone:
         return False
-    op = commands.ReleaseLock(grant.name, grant.acquisition)
+    op: commands.ClientOp = commands.ReleaseLock(grant.name, grant.acquisition)
+    if grant.names:
+        op = lock_commands.Release(grant.names, grant.acquisition)
     asked = core.command(grant.session, op, clock(), deadline_us)
     try:
         result = yield asked
@@ -152,7 +180,7 @@ def wait_for_grant(
     result = yield core.grant(owner, name, acquisition, clock(), until_us, act_for, ask=True)
     if isinstance(result, commands.NotHeld):
         raise NotFound(f"acquisition {acquisition} of session {owner} neither holds {name!r} nor waits for it")
-    return result
+    return refuse(result)
 
 
 def directory(core: Core, clock: Clock, deadline_us: int) -> Flow:

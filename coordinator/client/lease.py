@@ -18,13 +18,18 @@ class LeaseState:
         self._clock = clock
 
     @property
+    def is_own(self) -> bool:
+        """Did this process take it, and not one that it is a fork of?"""
+        return self._pid == os.getpid()
+
+    @property
     def held(self) -> bool:
-        return not self.released and self._pid == os.getpid() and self.grant.session.valid(self._clock())
+        return not self.released and self.is_own and self.grant.session.valid(self._clock())
 
     @property
     def expires_in(self) -> float:
         """Seconds for which the lease can be proven held if no leader confirms it again; 0.0 where it can not."""
-        if self.released or self._pid != os.getpid() or self.grant.session.gone:
+        if self.released or not self.is_own or self.grant.session.gone:
             return 0.0
         return max(0, self.grant.session.valid_until_us - self._clock()) / 1e6
 
@@ -33,7 +38,7 @@ class LeaseState:
         name = self.grant.name
         if self.released:
             raise LeaseLost(f"lock {name!r} was released")
-        if self._pid != os.getpid():
+        if not self.is_own:
             raise LeaseLost(f"lock {name!r} belongs to process {self._pid}, which took it, and not to a fork of it")
         if self.grant.session.gone:
             raise LeaseLost(f"lock {name!r}: the session is gone, and another may hold it now")

@@ -74,3 +74,10 @@ def key_value(value: bytes) -> bytes:
     if len(value) > commands.VALUE_BYTES_MAX:
         raise InvalidRequest(f"a value has at most {commands.VALUE_BYTES_MAX} bytes, got {len(value)}")
     return bytes(value)
+
+
+def amount(value: int) -> int:
+    """What may be added to a counter: a whole number of 64 bits."""
+    if isinstance(value, bool) or not isinstance(value, int) or not -(2**63) <= value < 2**63:
+        raise InvalidRequest(f"an amount is a whole number of 64 bits, got {value!r}")
+    return value

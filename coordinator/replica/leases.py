@@ -2,7 +2,8 @@
 
 A lease runs on lease time, which stands still in a stall: while the node is deaf, and for what a turn came too late (a
 paused process, a suspended machine, a stalled disk). So keep-alives that waited unread are drained before anything is
-counted against them (history 3). A new leader begins with full leases (Chubby, section 2.8).
+counted against them (history 3). A new leader begins with full leases (Chubby, section 2.8), or with what the log's
+last checkpoint of a session says (`checkpoints.py`).
 
 An expiry is proposed only by a leader that a majority has confirmed since the lease ran out, and from the proposal on
 the session's keep-alives are not answered (history 11).
@@ -11,7 +12,7 @@ the session's keep-alives are not answered (history 11).
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 STEP_US_MAX: Final = 100_000
@@ -19,6 +20,9 @@ STEP_US_MAX: Final = 100_000
 ANOTHER_TRY_US: Final = 200_000
 CHANNELS_MAX: Final = 64
 """Callers of one session that are told apart: its client, or the few web processes that serve its owner."""
+LOOKS_MAX: Final = 8_192
+"""Leases that are looked at in one turn, most of them renewed since; the rest follows in the next. A hundred thousand
+that began with one leadership are due in the same moment."""
 _OVERDUE_US: Final = 10_000
 """How soon to look again at a lease that ran out and waits for a majority to confirm its leader."""
 
@@ -47,6 +51,16 @@ class Leases:
         if connected:
             self._lease_us += min(step, STEP_US_MAX)
 
+    @property
+    def lease_us(self) -> int:
+        """Lease time since this leadership began."""
+        return self._lease_us
+
+    @property
+    def seen_us(self) -> int:
+        """The real clock at the last turn."""
+        return self._seen_us
+
     def is_new(self, session: int, channel: str, count: int) -> bool:
         """Is this keep-alive later than every one that came on `channel` for `session`? A copy is not (history 7)."""
         counts = self._counts.setdefault(session, {})
@@ -67,6 +81,12 @@ class Leases:
         self._allowed.add(session)
         if deadline < self._lease_us + ANOTHER_TRY_US:
             self._set_deadline(session, self._lease_us + ANOTHER_TRY_US)
+
+    def begin(self, leases_ms: Mapping[int, int]) -> None:
+        """This leadership begins: what is left of each session's lease."""
+        self._deadlines = {session: self._lease_us + left_ms * 1_000 for session, left_ms in leases_ms.items()}
+        self._heap = [(deadline, session) for session, deadline in self._deadlines.items()]
+        heapq.heapify(self._heap)
 
     def renew(self, session: int, ttl_ms: int) -> bool:
         """Give `session` its full lease. False, and nothing done, where its expiry is already proposed."""
@@ -96,9 +116,17 @@ class Leases:
         deadline = self._deadlines.get(session, 0)
         return max(0, (deadline - self._lease_us) // 1_000)
 
+    def left_us(self, session: int) -> int:
+        """What is left of a lease that may still be renewed; 0 where it ran out, or its expiry is proposed."""
+        if session in self._expiring:
+            return 0
+        return max(0, self._deadlines.get(session, 0) - self._lease_us)
+
     def take_expired(self, confirmed_at_us: int) -> list[int]:
         """Sessions to propose the expiry of. From here on their keep-alives are not answered."""
-        while self._heap and self._heap[0][0] <= self._lease_us:
+        for _ in range(LOOKS_MAX):
+            if not self._heap or self._heap[0][0] > self._lease_us:
+                break
             deadline, session = heapq.heappop(self._heap)
             if self._deadlines.get(session) == deadline and session not in self._expiring:
                 self._overdue.setdefault(session, self._seen_us)

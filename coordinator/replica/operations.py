@@ -147,7 +147,7 @@ def _compact(replica: Replica, up_to: int) -> Done | Failure:
     applied = replica.engine.applied_index
     if up_to > applied:
         return Failure(REFUSED, f"applied is {applied} here, and a snapshot at {up_to} was asked for; ask again")
-    if replica.snapshot_index >= up_to:
-        return Done(replica.snapshot_index, existed=True)
-    replica.snapshot_wanted = up_to
+    if replica.states.snapshot_index >= up_to:
+        return Done(replica.states.snapshot_index, existed=True)
+    replica.states.snapshot_wanted = up_to
     return Done(applied)

@@ -12,17 +12,23 @@ from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 from coordinator import wire
-from coordinator.consensus.engine import Engine, HardState, Outgoing, Ready, Role, Snapshot
+from coordinator.consensus.engine import Engine, HardState, Outgoing, Ready, Role
 from coordinator.consensus.entries import COMMAND, COMMAND_PREFIX
 from coordinator.consensus.membership import Configuration
 from coordinator.replica.callers import Answers, Caller
-from coordinator.replica.comparison import Comparison, Verdict
+from coordinator.replica.comparison import Verdict
+from coordinator.replica.grants import GrantWaiters
 from coordinator.replica.history import History
 from coordinator.replica.leases import Leases
+from coordinator.replica.levels import Levels
 from coordinator.replica.meters import Meters
-from coordinator.replica.ports import Head, Write
+from coordinator.replica.ports import Head, Journal, Write
 from coordinator.replica.stamps import Stamp, Stamps, UnknownToken
-from coordinator.statemachine import commands, snapshot
+from coordinator.replica.states import COMPARE_US, Compaction, States
+from coordinator.replica.tenure import Tenure
+from coordinator.replica.watches import Watch
+from coordinator.statemachine import commands
+from coordinator.statemachine.events import CheckpointReset, LockDelayed
 from coordinator.statemachine.machine import (
     GrantMade,
     Machine,
@@ -32,23 +38,11 @@ from coordinator.statemachine.machine import (
     encode_node_entry,
 )
 
-APPLY_BYTES_MAX: Final = 2 * 1024 * 1024
+APPLY_BYTES_MAX: Final = 512 * 1024
 """Entries applied in one turn; the rest waits for the next, so that a long log does not hold the loop."""
 COMMAND_BYTES_MAX: Final = commands.VALUE_BYTES_MAX + 8 * 1024
 READ_BYTES_MAX: Final = 4 * 1024 * 1024
 """Answered to reads in one turn; the rest, confirmed already, waits for the next: 20 bytes may ask for 1 MiB."""
-WATCHERS_MAX: Final = 200_000
-"""Acquisitions whose grant is pushed. Past it grants are not pushed, and waiters find out by asking."""
-COMPARE_US: Final = 60_000_000
-"""The leader has the replicas compare their states this often, where something was applied since."""
-
-
-class Compaction(NamedTuple):
-    """When the log is cut: a snapshot each `snapshot_entries` applied, behind which `trailing_entries` are kept for
-    followers that are a little behind."""
-
-    snapshot_entries: int = 20_000
-    trailing_entries: int = 5_000
 
 
 class _Proposal(NamedTuple):
@@ -72,24 +66,17 @@ class _Asked(NamedTuple):
     since_us: int
 
 
-_ReadRequest = wire.QueryRequest | wire.KeepAliveRequest | wire.ConfirmRequest
+_ReadRequest = wire.QueryRequest | wire.KeepAliveRequest | wire.ConfirmRequest | wire.WatchRequest
+
+
+_LEASED: Final = (wire.QueryRequest, wire.WatchRequest)
+"""What the lease of a leader may answer, where that is on."""
 
 
 class _Read(NamedTuple):
     caller: Caller
     request: _ReadRequest
     stamp: Stamp
-
-
-class _Dumping(NamedTuple):
-    """The state after the entry `at`. `is_mark`: the replicas compare this one."""
-
-    dump: snapshot.Dump
-    at: int
-    term: int
-    configuration: Configuration
-    is_mark: bool
-    parts: list[bytes]
 
 
 class Replica:
@@ -107,37 +94,27 @@ class Replica:
         stopped: str = "",
     ) -> None:
         """`stopped`: why it takes no part, as the journal says; "" where it does."""
-        self.compaction = compaction or Compaction()
-        self.snapshot_wanted = 0
-        """An operator wants a snapshot at this index or later."""
         self.stopped = stopped
         self._stopping = ""
-        self.comparison = Comparison(replica)
-        self._compare_us = compare_us
-        self._compare_due_us = now_us + compare_us
-        self._marked_index = 0
-        """The last mark that was applied here, or proposed."""
-        self._answers_to_peers: list[Outgoing] = []
-        self._snapshot_index = engine.applied_index
-        self._dumping: _Dumping | None = None
-        """A state on its way into bytes, a slice a turn."""
-        self._offered: Snapshot | None = None
-        """The state at a mark, to be kept once a majority has the same."""
-        self._taken: Snapshot | None = None
-        """A snapshot that is not on disk yet."""
         self.cluster = cluster
         self.cluster_name = cluster_name
         self.replica = replica
         self.engine = engine
         self.machine = machine
-        self.leases: Leases | None = None
+        self.levels = Levels()
+        self._tenure: Tenure | None = None
         """Of a leader that has applied the first entry of its own term; None elsewhere."""
         self._term = engine.term
+        self._turn_us = now_us
+        """When this turn began."""
         self._answered_up_to_us = 0
         """Every keep-alive that came before the round sent at this time is answered: what a lease may be held against
         (history 3). Behind the engine's own confirmation, which comes within a turn, before its reads are answered."""
         self.history = History(now_us)
         self.meters = Meters()
+        self.states = States(replica, engine, machine, self.meters, now_us, compaction or Compaction(), compare_us)
+        self._head: Head | None = None
+        """What the journal took in this turn."""
         self._commands: list[_Asked] = []
         self._entries: list[bytes] = []
         """Of `_commands`, in the same order."""
@@ -148,17 +125,16 @@ class Replica:
         self._reads: list[_Read] = []
         self._reads_by_ticket: dict[int, list[_Read]] = {}
         self._confirmed: deque[tuple[int, deque[_Read]]] = deque()
-        self._watchers: dict[int, dict[tuple[str, int], Caller]] = {}
-        self._watching = 0
+        self._waiters = GrantWaiters()
+
+    @property
+    def leases(self) -> Leases | None:
+        """Of a leader that has applied the first entry of its own term; None elsewhere."""
+        return None if self._tenure is None else self._tenure.leases
 
     @property
     def configuration(self) -> Configuration:
         return self.engine.configuration
-
-    @property
-    def snapshot_index(self) -> int:
-        """Of the last snapshot, on disk or about to be."""
-        return self._snapshot_index if self._taken is None else self._taken.last_index
 
     @property
     def leader_node(self) -> str:
@@ -175,12 +151,22 @@ class Replica:
         """How many wait here: proposals for their entry to be applied, reads for a majority's word, and acquisitions
         for their grant to be pushed. May be asked from another thread."""
         reads = sum(map(len, [*self._reads_by_ticket.values()])) + sum(len(reads) for _, reads in [*self._confirmed])
-        return len(self._commands) + len(self._proposals), len(self._reads) + reads, self._watching
+        return len(self._commands) + len(self._proposals), len(self._reads) + reads, self._waiters.count
+
+    @property
+    def watches(self) -> int:
+        """How many wait here for changes. May be asked from another thread."""
+        tenure = self._tenure
+        return 0 if tenure is None else tenure.watches.count
 
     @property
     def waits_for(self) -> str:
         """Why it serves nothing, in words; "" where nothing keeps it from it."""
-        return self.stopped or self.comparison.why
+        return self.stopped or self.states.comparison.why or self.states.trouble
+
+    def _others(self) -> list[int]:
+        """The other members that have a state machine."""
+        return [m.replica for m in self.configuration.members if not m.witness and m.replica != self.replica]
 
     @property
     def _serves(self) -> bool:
@@ -232,72 +218,50 @@ class Replica:
         return "" if self.engine.role is Role.LEADER else self.leader_node
 
     def hear_digest(self, sender: int, said: wire.StateDigest) -> None:
-        """Another replica says what its state is after an entry; it is told this one's, where it asks."""
-        if said.version != snapshot.VERSION:
-            return  # Other bytes for the same state.
-        self.comparison.hear(sender, said.at, said.digest)
-        own = self.comparison.own(said.at)
-        if said.wanted and own is not None:
-            self._answers_to_peers.append(
-                Outgoing(sender, wire.StateDigest(snapshot.VERSION, said.at, own, wanted=False))
-            )
+        """Another replica says what its state is after an entry, or what it can apply."""
+        if said.version < 0:
+            self.levels.hear(sender, said)
+        else:
+            self.states.hear_digest(sender, said)
 
     @staticmethod
     def _refuse(caller: Caller, request_id: int, answers: Answers, code: str, message: str) -> None:
         answers.add(caller, wire.Answer(request_id, commands.Failure(code, message)))
 
     def tick(self, now_us: int, *, connected: bool) -> None:
-        """Let time pass for the engine and, on a leader, for the leases. After everything that came was taken in."""
+        """Let time pass for the engine and for what a leader counts. After everything that came was taken in."""
+        self._turn_us = now_us
         self.engine.tick(now_us)
-        if self.leases is None or self.engine.role is not Role.LEADER:
-            return
-        self.leases.advance(now_us, connected=connected)
-        expired = self.leases.take_expired(self._answered_up_to_us)
-        if expired:
-            entry = COMMAND_PREFIX + encode_node_entry(commands.ExpireSessions(tuple(expired)))
-            if self.engine.propose([entry]) is None:
-                self.leases.proposal_refused(expired)
-            else:
-                self.meters.sessions_expired += len(expired)
-        unmarked = self.engine.applied_index - max(self._marked_index, self._snapshot_index)
-        if now_us >= self._compare_due_us or unmarked >= self.compaction.snapshot_entries:
-            self._mark_state(now_us)
-
-    def _mark_state(self, now_us: int) -> None:
-        """Have all replicas compare their states, where something was applied since the last time."""
-        self._compare_due_us = now_us + self._compare_us
-        if self.machine.applied > self._marked_index:
-            index = self.engine.propose([COMMAND_PREFIX + encode_node_entry(commands.MarkState())])
-            if index is not None:
-                self._marked_index = index
+        tenure = self._tenure
+        if tenure is None or self.engine.role is not Role.LEADER or self.engine.term != self._term:
+            return  # Of a cluster of one voter the tick may have ended one leadership and begun another.
+        tenure.leases.advance(now_us, connected=connected)
+        for op in tenure.due(self._answered_up_to_us, self._others):
+            if self.engine.propose([COMMAND_PREFIX + encode_node_entry(op)]) is None:
+                tenure.refused(op)
+            elif isinstance(op, commands.ExpireSessions):
+                self.meters.sessions_expired += len(op.sessions)
+        self.states.tick(now_us)
 
     # --- the turn's middle ------------------------------------------------------------------------
 
     def write(self, ready: Ready) -> Write | None:
         """What the journal is to take in this turn; None where nothing."""
-        head = self._head(ready)
+        head = self._head = self.states.head(ready, stopping=bool(self._stopping))
         if ready.hard_state is None and head is None and not self._stopping:
             return None
         hard_state = ready.hard_state or HardState(self.engine.term, self.engine.vote, self.engine.commit_index)
         return Write(self.replica, hard_state, ready.first_index, ready.terms, ready.entries, head, self._stopping)
 
-    def _head(self, ready: Ready) -> Head | None:
-        if ready.install is not None:
-            self._offered = self._taken = None
-            return Head(ready.install, ready.install.last_index, ready.install.term, ready.keep_tail)
-        if self._taken is None or self._stopping:
-            return None
-        offset = max(self.engine.first_index - 1, self._taken.last_index - self.compaction.trailing_entries)
-        return Head(self._taken, offset, self.engine.term_at(offset), keep_tail=True)
-
-    def prepare(self, answers: Answers, now_us: int) -> Ready:
+    def prepare(self, answers: Answers, journal: Journal, now_us: int) -> Ready:
         """Propose what was asked and say what is to be written and sent."""
         if self.engine.term != self._term:
             # Of a cluster of one voter, one leadership may follow upon another with no turn in between.
             self._term = self.engine.term
             self._abdicate(answers)
-        if self.comparison.has_news or self.comparison.is_in_doubt:
+        if self.states.has_news:
             self._judge_state(answers, now_us)
+        self.states.prepare(journal, now_us)
         if self._commands:
             self._propose(answers)
         if self._reads:
@@ -306,26 +270,17 @@ class Replica:
 
     def _judge_state(self, answers: Answers, now_us: int) -> None:
         """Serve nothing while in doubt of the own state, and take no part any more where it is known to differ."""
-        verdict = self.comparison.judge(self.configuration.full_voter_ids)
-        self.engine.doubt(verdict is Verdict.IN_DOUBT, self.comparison.agreed)
-        if verdict is Verdict.DIFFERS:
-            self._stopping = self.comparison.why
+        if self.states.judge() is Verdict.DIFFERS:
+            self._stopping = self.states.comparison.why
             self.engine.step_down(now_us)
         if not self._serves:
             self._abdicate(answers)
 
     def take_peer_words(self, now_us: int) -> list[Outgoing]:
         """What is to be said to other replicas beside the engine's messages, after the journal."""
-        words, self._answers_to_peers = self._answers_to_peers, []
-        if not self.comparison.is_due(now_us):
-            return words
-        others = [m.replica for m in self.configuration.members if not m.witness and m.replica != self.replica]
-        due = self.comparison.due(others, now_us)
-        if due is not None:
-            words += [
-                Outgoing(other, wire.StateDigest(snapshot.VERSION, due.at, due.digest, wanted=True))
-                for other in due.receivers
-            ]
+        words = self.states.take_peer_words(now_us) + self.levels.take_answers()
+        if self._tenure is not None and self.machine.state.level < self.levels.own:
+            words += self.levels.ask(self.engine.term, self._others(), now_us)
         return words
 
     def _begin_reads(self, answers: Answers) -> None:
@@ -335,7 +290,7 @@ class Replica:
             self._turn_away(taken, answers)
             return
         for lease_ok in (True, False):
-            reads = [read for read in taken if isinstance(read.request, wire.QueryRequest) is lease_ok]
+            reads = [read for read in taken if isinstance(read.request, _LEASED) is lease_ok]
             ticket = self.engine.read(lease_ok=lease_ok) if reads else None
             if ticket is not None:
                 self._reads_by_ticket[ticket] = reads
@@ -369,11 +324,15 @@ class Replica:
         engine.persisted(ready)
         if self._stopping:
             self.stopped = self._stopping
-            self._stop_dumping()
+            self.states.stop()
             return
-        self._begin_behind(ready.install)
+        if ready.install is not None:
+            self._signer = None
+        self.states.begin_behind(self._head, installed=ready.install is not None)
         self._apply(answers, now_us)
-        self._take_snapshot(now_us)
+        if self._tenure is not None:
+            self._tenure.watches.look(self.machine.state.history, self.machine.applied)
+        self.states.advance(now_us)
         for read in engine.take_reads():
             waiting = self._reads_by_ticket.pop(read.ticket, None)
             if waiting is not None:
@@ -382,41 +341,32 @@ class Replica:
             if self._is_waited_for:
                 self._abdicate(answers)
         elif self.leases is None and engine.applied_own_term:
-            self.leases = Leases(now_us)
-            self._compare_due_us = now_us + self._compare_us
+            self._tenure = Tenure(self.machine, self.levels, now_us)
+            self.states.put_off(now_us)
             self._answered_up_to_us = 0
-            for session in self.machine.sessions.values():
-                self.leases.renew(session.session, session.ttl_ms)
         if self._confirmed:
             self._answer_reads(answers)
+        if self._tenure is not None:
+            self._answer_watches(self._tenure, answers, now_us)
         if not self._confirmed:
             self._answered_up_to_us = engine.confirmed_at_us
         self.history.observe(self, now_us)
 
-    def _begin_behind(self, installed: Snapshot | None) -> None:
-        """A snapshot is on disk, one that came or one that was taken here: begin behind it."""
-        if installed is not None:
-            self._stop_dumping()
-            self._snapshot_index = installed.last_index
-            if not self.engine.is_witness:
-                self._signer = None
-                with self.meters.snapshot_loads.time():
-                    snapshot.load(self.machine, installed.data)
-        elif self._taken is not None:
-            self.engine.compact(self._taken, self._taken.last_index - self.compaction.trailing_entries + 1)
-            self._snapshot_index, self._taken = self._taken.last_index, None
-
     @property
     def _is_waited_for(self) -> bool:
         """Is there anything that only a leader has?"""
-        waits = self._proposals or self._reads_by_ticket or self._confirmed or self._watchers
-        return bool(waits) or self.leases is not None
+        waits = self._proposals or self._reads_by_ticket or self._confirmed or self._waiters.count
+        return bool(waits) or self._tenure is not None
 
     def _abdicate(self, answers: Answers) -> None:
         """Whoever waits for this leader asks the next one; a retry is harmless. (Raft, section 8)"""
-        self.leases = None
-        self._watchers = {}
-        self._watching = 0
+        if self._tenure is not None:
+            for caller, request_id in self._tenure.checkpoints.take_held():
+                answers.add(caller, wire.NotLeader(request_id, self._elsewhere))
+            for watch in self._tenure.watches.take_all():
+                answers.add(watch.caller, wire.NotLeader(watch.request_id, self._elsewhere))
+        self._tenure = None
+        self._waiters = GrantWaiters()
         for reads in self._reads_by_ticket.values():
             self._turn_away(reads, answers)
         self._reads_by_ticket = {}
@@ -427,51 +377,6 @@ class Replica:
         for proposal in self._proposals.values():
             answers.add(proposal.caller, wire.NotLeader(proposal.request_id, self._elsewhere))
         self._proposals = {}
-
-    def _take_snapshot(self, now_us: int) -> None:
-        """Note a snapshot, where one is due; the next turn's commit of the journal takes it, and then the log is cut.
-        It is the state at a mark that most replicas agree on, or, where an operator asks, the state as it is now. A
-        witness cuts off what every full voter has."""
-        engine = self.engine
-        if engine.is_witness:
-            index = min(engine.applied_index, engine.settled)
-            if index - self._snapshot_index >= self.compaction.snapshot_entries:
-                self._taken = Snapshot(index, engine.term_at(index), engine.configuration_at(index), b"")
-            return
-        index = engine.applied_index
-        wanted = self.snapshot_index < self.snapshot_wanted <= index
-        if wanted and self._dumping is None and self.comparison.may_keep(index):
-            self._begin_dump(index, is_mark=False)
-        if self._dumping is not None:
-            self._go_on_dumping(self._dumping, now_us)
-        if self._offered is not None and self.comparison.may_keep(self._offered.last_index):
-            self._taken, self._offered = self._offered, None
-
-    def _begin_dump(self, index: int, *, is_mark: bool) -> None:
-        """Take the state as it is after the entry at `index`, in slices, while the machine goes on."""
-        engine = self.engine
-        dump = snapshot.begin(self.machine)
-        self._dumping = _Dumping(dump, index, engine.term_at(index), engine.configuration_at(index), is_mark, [])
-
-    def _go_on_dumping(self, dumping: _Dumping, now_us: int) -> None:
-        with self.meters.snapshot_dumps.time():
-            dumping.parts.append(dumping.dump.slice())
-        if not dumping.dump.done:
-            return
-        self._dumping = None
-        data = b"".join(dumping.parts)
-        taken = Snapshot(dumping.at, dumping.term, dumping.configuration, data)
-        if not dumping.is_mark:
-            self._taken = taken
-            return
-        self.comparison.marked(dumping.at, bytes.fromhex(dumping.dump.digest), now_us)
-        if dumping.at - self._snapshot_index >= self.compaction.snapshot_entries:
-            self._offered = taken
-
-    def _stop_dumping(self) -> None:
-        if self._dumping is not None:
-            self._dumping.dump.close()
-            self._dumping = None
 
     # --- apply ------------------------------------------------------------------------------------
 
@@ -493,65 +398,34 @@ class Replica:
             if proposal is not None and proposal.term == term:
                 answers.add(proposal.caller, wire.Answer(proposal.request_id, result))
                 meters.committed(now_us, now_us - proposal.since_us)
-                if self._watching or type(result) is commands.Queued:
-                    self._follow_waiter(proposal, result)
+                if self._waiters.count or type(result) is commands.Queued:
+                    self._waiters.follow(proposal.op, result, proposal.session, proposal.caller)
             if machine.events:
                 self._tell(answers, index)
 
-    def _follow_waiter(self, proposal: _Proposal, result: commands.Result) -> None:
-        """Note who is to be told of a grant, and who no longer."""
-        op = proposal.op
-        match op:
-            case commands.AcquireLock() if isinstance(result, commands.Queued):
-                session = op.owner or proposal.session
-                if op.take_over:
-                    for name, acquisition in [*self._watchers.get(session, {})]:
-                        if name == op.name:
-                            self._unwatch(session, name, acquisition)
-                self._watch(session, op.name, op.acquisition, proposal.caller)
-            case commands.ReleaseLock() | commands.CancelAcquire():
-                self._unwatch(op.owner or proposal.session, op.name, op.acquisition)
-
-    def _watch(self, session: int, name: str, acquisition: int, caller: Caller) -> None:
-        watched = self._watchers.setdefault(session, {})
-        if (name, acquisition) not in watched:
-            if self._watching >= WATCHERS_MAX:
-                return
-            self._watching += 1
-        watched[name, acquisition] = caller
-
     def _tell(self, answers: Answers, index: int) -> None:
         events, self.machine.events = self.machine.events, []
+        tenure = self._tenure
         for event in events:
             match event:
                 case SessionBegan(session, ttl_ms):
-                    if self.leases is not None:
-                        self.leases.renew(session, ttl_ms)
+                    if tenure is not None:
+                        tenure.began(session, ttl_ms)
                 case SessionEnded(session):
-                    self._watching -= len(self._watchers.pop(session, {}))
-                    if self.leases is not None:
-                        self.leases.forget(session)
+                    self._waiters.forget(session)
+                    if tenure is not None:
+                        tenure.ended(session)
                 case GrantMade(session, name, acquisition, token):
-                    caller = self._unwatch(session, name, acquisition)
+                    caller = self._waiters.take(session, name, acquisition)
                     if caller is not None:
                         answers.add(caller, wire.GrantPushed(self.cluster, session, name, acquisition, token))
+                case CheckpointReset(session) if tenure is not None and self.engine.role is Role.LEADER:
+                    for caller, request_id in tenure.was_reset(session):
+                        answers.add(caller, wire.KeptAlive(request_id, session, self.machine.sessions[session].ttl_ms))
+                case LockDelayed(name, since, delay_ms) if tenure is not None:
+                    tenure.delayed(name, since, delay_ms)
                 case StateMarked():
-                    self._marked(index)
-
-    def _marked(self, index: int) -> None:
-        """Here the replicas compare their states. One at a time: a mark that comes meanwhile is another's chance."""
-        self._marked_index = index
-        if self._dumping is None:
-            self._begin_dump(index, is_mark=True)
-
-    def _unwatch(self, session: int, name: str, acquisition: int) -> Caller | None:
-        watched = self._watchers.get(session, {})
-        caller = watched.pop((name, acquisition), None)
-        if caller is not None:
-            self._watching -= 1
-            if not watched:
-                del self._watchers[session]
-        return caller
+                    self.states.marked(index)
 
     # --- reads ------------------------------------------------------------------------------------
 
@@ -559,7 +433,26 @@ class Replica:
     def owes(self) -> bool:
         """Is there work for a next turn at once?"""
         ready = bool(self._confirmed) and self._confirmed[0][0] <= self.engine.applied_index
-        return ready or self.engine.applied_index < self.engine.commit_index or self._dumping is not None
+        ready = ready or (self._tenure is not None and self._tenure.watches.has_woken)
+        return ready or self.engine.applied_index < self.engine.commit_index
+
+    def due_us(self, now_us: int, *, connected: bool) -> int:
+        """When the next turn is due for this replica, if nothing comes before."""
+        if self.owes:
+            return now_us
+        due_us = self.engine.deadline_us
+        slice_us = self.states.due_us
+        if slice_us is not None:
+            due_us = min(due_us, slice_us)
+        if self._tenure is None:
+            return due_us
+        if self.machine.state.level < self.levels.own:
+            due_us = min(due_us, self.levels.ask_due_us)
+        watch_due_us = self._tenure.watches.due_us
+        if watch_due_us is not None:
+            due_us = min(due_us, watch_due_us)
+        left_us = self._tenure.due_in_us if connected else None  # While deaf, lease time stands still.
+        return due_us if left_us is None else min(due_us, now_us + left_us)
 
     def _answer_reads(self, answers: Answers) -> None:
         """Answer confirmed reads whose index is applied, as far as the turn's bytes go."""
@@ -575,7 +468,8 @@ class Replica:
             self._confirmed.popleft()
 
     def _answer_read(self, read: _Read, answers: Answers) -> None:
-        assert self.leases is not None, "a confirmed read is answered by a leader that has applied its own term"
+        tenure = self._tenure
+        assert tenure is not None, "a confirmed read is answered by a leader that has applied its own term"
         stamp = read.stamp
         if stamp.actor and not self.machine.may_act_for(stamp.actor):
             message = f"{stamp.actor!r} may not act for others"
@@ -586,25 +480,41 @@ class Replica:
             case wire.KeepAliveRequest():
                 self._keep_alive(read, read.request, answers)
             case wire.QueryRequest(request_id, query=query):
-                result = self.machine.query(query, stamp.principal, self.leases.remaining_ms, *stamp[1:])
+                result = self.machine.query(query, stamp.principal, tenure.leases.remaining_ms, *stamp[1:])
                 if isinstance(query, commands.AwaitGrant) and isinstance(result, commands.Queued):
-                    self._watch(query.owner, query.name, query.acquisition, read.caller)
+                    self._waiters.add(query.owner, query.name, query.acquisition, read.caller)
                 answers.add(read.caller, wire.Answer(request_id, result))
+            case wire.WatchRequest(request_id, query=changes, wait_ms=wait_ms):
+                watch = Watch(read.caller, request_id, stamp.principal, stamp.actor, changes, *stamp[2:])
+                remaining_ms = tenure.leases.remaining_ms
+                now = tenure.watches.begin(watch, wait_ms, self._turn_us, self.machine, remaining_ms)
+                if now is not None:
+                    answers.add(read.caller, wire.Answer(request_id, now))
         return None
 
+    def _answer_watches(self, tenure: Tenure, answers: Answers, now_us: int) -> None:
+        """Answer those that were woken, as far as the turn's bytes go."""
+        tenure.watches.pass_time(now_us, self.machine.applied)
+        size = answers.size
+        while answers.size - size <= READ_BYTES_MAX:
+            answered = tenure.watches.answer(self.machine, tenure.leases.remaining_ms)
+            if answered is None:
+                return
+            watch, result = answered
+            answers.add(watch.caller, wire.Answer(watch.request_id, result))
+
     def _keep_alive(self, read: _Read, request: wire.KeepAliveRequest, answers: Answers) -> None:
-        assert self.leases is not None
+        assert self._tenure is not None
         if request.term != self.engine.term:
-            self.leases.allow_another_try(request.session)
+            self._tenure.leases.allow_another_try(request.session)
             return answers.add(read.caller, wire.OtherTerm(request.id, self.engine.term))
         session = self.machine.sessions.get(request.session)
         principal = read.stamp.principal
         if session is None or session.principal != principal or principal not in self.machine.principals:
             message = f"session {request.session} is gone, or another's"
             return self._refuse(read.caller, request.id, answers, commands.SESSION_GONE, message)
-        if not self.leases.is_new(request.session, read.caller.channel, request.count):
+        if not self._tenure.leases.is_new(request.session, read.caller.channel, request.count):
             return None
-        if self.leases.renew(request.session, session.ttl_ms):
+        if self._tenure.keep_alive(request.session, read.caller, request.id):
             answers.add(read.caller, wire.KeptAlive(request.id, request.session, session.ttl_ms))
-        # Else its expiry is proposed and not yet applied: no answer now; the caller asks again (history 11).
         return None

@@ -304,6 +304,10 @@ class Machine:
         """How many watches a principal ("": the cluster) may have, for the leader to hold it to; -1: any number."""
         return quotas.watches_allowed(self.state, principal)
 
+    def refuse_watch(self, principal: str, of_cluster: int, of_principal: int) -> Failure | None:
+        """Why there may be no watch more, where the leader has counted so many."""
+        return quotas.refuse_watch(self.state, principal, of_cluster, of_principal)
+
     def list_locks(self, after: str, limit: int, remaining_ms: Callable[[int], int]) -> LockList:
         """Held locks by name, whoever may see them (for the feed)."""
         return views.list_locks(self.state, after, limit, remaining_ms)

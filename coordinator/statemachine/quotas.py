@@ -118,6 +118,13 @@ def refuse_waiters(state: State, principal: str, places: int) -> Failure | None:
     return None
 
 
+def refuse_watch(state: State, principal: str, of_cluster: int, of_principal: int) -> Failure | None:
+    """The counts are the leader's."""
+    return _refuse(CLUSTER, "watches", watches_allowed(state, CLUSTER), of_cluster, 1) or _refuse(
+        principal, "watches", watches_allowed(state, principal), of_principal, 1
+    )
+
+
 def _refuse(who: str, what: str, most: int, there: int, more: int) -> Failure | None:
     if most == NO_QUOTA or more <= 0 or there + more <= most:
         return None

@@ -1,7 +1,7 @@
 """Which faults befall one seed's cluster, and when: drawn before the run begins, so that a run can be cut down.
 
 Swarm testing (Groce et al. 2012): each seed draws a few kinds of fault and how often each comes. A seed with crashes
-alone reaches states that one with everything never does. What a fault does is in `injector.py`.
+alone reaches states that one with everything never does. What a fault does is in `injector`.
 """
 
 from __future__ import annotations
@@ -14,13 +14,15 @@ HORIZON_US: Final = 60_000_000
 
 
 class Fault(NamedTuple):
-    """`who`: "leader", "follower", "any" or "all", resolved when it happens, with `salt` to choose among several.
+    """`who`: "leader", "follower", "any", "all" or "whose" (the one that the moment is of), resolved when it happens,
+    with `salt` to choose among several.
 
     `moment` "": it happens at `at_us`; else it is armed then, and happens right behind the first such moment: "elected"
     (a node became leader), "sent" (a leader sent a round), "kept-alive" (a client was answered a keep-alive), "locked"
     (a client took a lock), "written" (a client's write was acknowledged), "client-gone" (a client died, stands still,
     or can not be heard), "expiring" (a leader wrote the end of sessions), "campaigning" (a node asks for votes, or
-    whether it would have them), "changing" (a leader wrote a configuration), "joint" (a joint one).
+    whether it would have them), "refusing" (a follower says that what it was sent does not match its log), "changing"
+    (a leader wrote a configuration), "joint" (a joint one).
     """
 
     at_us: int
@@ -86,6 +88,7 @@ KINDS: Final = (
     Kind("silent-death", 0.5, ANYONE, (100, 2_500)),
     Kind("power-loss", 0.6, ("all",), (20, 1_500), ("", "written", "changing", "changing")),
     Kind("pause", 1.0, MOSTLY_LEADER, (20, 2_500), ("", "", "elected", "kept-alive", "client-gone")),
+    Kind("pause-at-a-conflict", 2.0, ("whose",), (30, 1_500), ("refusing",)),
     Kind("stumble", 0.8, MOSTLY_LEADER, (5, 1_500), ("", "", "elected", "changing")),
     Kind("suspend", 0.5, MOSTLY_LEADER, (50, 3_000)),
     Kind("dozing-followers", 2.0, ("all",), (30, 500), ("", "elected", "elected", "elected")),

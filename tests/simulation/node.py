@@ -110,7 +110,9 @@ class _SeenTurn(Turn):
     def _step(self, node: str, message: PeerMessage, now_us: int) -> None:
         dropped = self.drops.get("peer-identity")
         super()._step(node, message, now_us)
-        if self.drops.get("peer-identity") == dropped and not isinstance(message.message, wire.StateDigest):
+        if self.drops.get("peer-identity") == dropped and not isinstance(
+            message.message, (wire.StateDigest, wire.Whereabouts)
+        ):
             self.see_message(message.sender, message.message)
 
     def _publish(self, batches: list[tuple[Replica, list[Outgoing]]], rest: list[Outbound]) -> bool:
@@ -144,6 +146,8 @@ class Node:
         """Session to when this process took in a keep-alive of it, in waking time."""
         self.leases_since_us = 0
         """When, in waking time, its leadership began to count leases."""
+        self.leases_at_first_ms: dict[int, int] = {}
+        """What each session had left then."""
         self._leases: object = None
         self._keep_alive_counts: dict[tuple[str, int, int], int] = {}
         self._sessions_expired = 0
@@ -378,6 +382,8 @@ class Node:
         self.bus.kept_as = next((_KEPT_AS[type(message)] for _, message in outgoing if type(message) in _KEPT_AS), "")
         if self.engine.role is Role.LEADER:
             self.world.injector.moment("sent", self)
+        elif any(type(message) is AppendResponse and not message.success for _, message in outgoing):
+            self.world.injector.moment("refusing", self)
 
     def _kept_alive(self, caller: Caller, request: wire.KeepAliveRequest) -> None:
         """Note a keep-alive that is for this leadership, and no copy of an earlier one."""
@@ -387,10 +393,11 @@ class Node:
             self.kept_alive.setdefault(request.session, []).append(self.awake_us())
 
     def _note_leases(self) -> None:
-        """A new leadership begins with full leases."""
+        """A new leadership begins with full leases, or with what checkpoints say."""
         assert self.replica is not None
         self._leases = self.replica.leases
         self.leases_since_us = self.awake_us()
+        self.leases_at_first_ms = {s.session: s.lease_ms for s in self.replica.machine.sessions.values()}
         self.kept_alive = {}
 
     def awake_us(self) -> int:

@@ -44,6 +44,14 @@ def campaign(node: Node) -> bool:
     return True
 
 
+def compact(node: Node) -> None:
+    """Ask for a snapshot of what is applied now, and for the log to be cut behind it."""
+    if _can_ask(node):
+        assert node.replica is not None
+        node.replica.states.snapshot_wanted = node.engine.applied_index
+        node.nudge()
+
+
 def step_down(node: Node) -> bool:
     if not _can_ask(node):
         return False

@@ -55,6 +55,7 @@ MODULES: Final = (
     "coordinator.replica.comparison",
     "coordinator.replica.leases",
     "coordinator.replica.replica",
+    "coordinator.replica.states",
     "coordinator.replica.turn",
 )
 UNIT_TESTS: Final = ("tests/unit/consensus", "tests/unit/replica")

@@ -1,8 +1,9 @@
 """Session leases: a leader promises a session its time to live only where nothing in its log may end it sooner (Chubby,
-section 2.8; history 11).
+section 2.8; histories 10 and 11).
 
-It has applied the first entry of its own term, so that it knows of every expiry that those before it proposed; and no
-expiry of that session lies behind what it has applied.
+It has applied the first entry of its own term, so that it knows of every expiry that those before it proposed; no
+expiry of that session lies behind what it has applied; and neither does a checkpoint, nor does what it has applied
+hold one that was not reset.
 """
 
 from __future__ import annotations
@@ -30,6 +31,9 @@ class SessionLeases(Checker):
                 f"{node.name} keeps session {session} alive in term {engine.term}, which begins at "
                 f"{engine.term_start_index}; it has applied {applied}"
             )
+        known = node.replica.machine.sessions.get(session) if node.replica is not None else None
+        if known is not None and known.remaining_ms is not None:
+            self.violated(f"{node.name} keeps session {session} alive, and the log leaves it {known.remaining_ms} ms")
         for index, entry in enumerate(engine.log.entries[applied - engine.log.offset :], applied + 1):
             if entry[0] != COMMAND:
                 continue
@@ -37,4 +41,9 @@ class SessionLeases(Checker):
             if isinstance(op, commands.ExpireSessions) and session in op.sessions:
                 self.violated(
                     f"{node.name} keeps session {session} alive, has applied {applied}, and entry {index} expires it"
+                )
+            if isinstance(op, commands.CheckpointSessions) and session in dict(op.remaining):
+                self.violated(
+                    f"{node.name} keeps session {session} alive, has applied {applied}, and entry {index} is a "
+                    "checkpoint of it"
                 )

@@ -61,5 +61,5 @@ class StateComparison(Checker):
     def led(self, node: Node) -> None:
         assert node.replica is not None
         self.checks += 1
-        if node.replica.leases is not None and node.replica.comparison.is_in_doubt:
+        if node.replica.leases is not None and node.replica.states.comparison.is_in_doubt:
             self.violated(f"{node.name} is in doubt of its state, and serves as leader")

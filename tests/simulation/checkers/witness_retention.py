@@ -16,10 +16,17 @@ from tests.simulation.watch import Checker
 
 if TYPE_CHECKING:
     from tests.simulation.node import Node
+    from tests.simulation.world import World
 
 
 class WitnessRetention(Checker):
     name = "witness-retention"
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world)
+        self._leads_on: dict[tuple[str, int, int], int] = {}
+        """A witness's node, start of its process and term, to when it last heard a full voter, where at the end of its
+        last turn it led and was handing over to nobody."""
 
     def journaled(self, node: Node, write: Write) -> None:
         if node.leads and self._is_last(node):
@@ -53,12 +60,27 @@ class WitnessRetention(Checker):
                 )
 
     def led(self, node: Node) -> None:
-        """A witness has nothing to answer from, and leads only until somebody else can."""
+        """A witness has nothing to answer from, and leads only until somebody else can: where a full voter answers, it
+        hands over to one within a turn."""
         assert node.replica is not None
-        if node.engine.is_witness:
-            self.checks += 1
-            if node.replica.leases is not None:
-                self.violated(f"the witness {node.name} serves as leader")
+        engine = node.engine
+        if not engine.is_witness:
+            return
+        self.checks += 1
+        if node.replica.leases is not None:
+            self.violated(f"the witness {node.name} serves as leader")
+        key = (node.name, node.boots, engine.term)
+        since_us = self._leads_on.pop(key, None)
+        timeout_us = engine.options.election_timeout_us_min
+        if since_us is not None and engine.transferring is None and node.turn_us - since_us <= timeout_us:
+            self.violated(f"the witness {node.name} leads on, though a full voter answers")
+        heard_us = [
+            progress.heard_at_us
+            for replica, progress in engine.progress.items()
+            if replica in engine.configuration.full_voter_ids and progress.heard_at_us is not None
+        ]
+        if engine.may_answer and engine.transferring is None and heard_us:
+            self._leads_on[key] = max(heard_us)
 
     def _in_force(self) -> list[Configuration]:
         """The configuration that was committed last, and the one that the last leader has."""

@@ -15,7 +15,9 @@ from tests.simulation.mutants import (
     disks,
     elections,
     leases,
+    locks,
     membership,
+    namespace,
     reads,
     replication,
     snapshots,
@@ -27,7 +29,20 @@ from tests.simulation.mutants.edits import Mutant, MutantDoesNotFit, planted_edi
 
 MUTANTS: Final[dict[str, Mutant]] = {
     mutant.name: mutant
-    for module in (elections, replication, disks, membership, snapshots, reads, leases, statemachine, states, witnesses)
+    for module in (
+        elections,
+        replication,
+        disks,
+        membership,
+        snapshots,
+        reads,
+        leases,
+        statemachine,
+        locks,
+        namespace,
+        states,
+        witnesses,
+    )
     for mutant in module.MUTANTS
 }
 

@@ -9,6 +9,8 @@ from tests.simulation.mutants.edits import Edit, Mutant
 _LEASES: Final = "coordinator.replica.leases"
 _REPLICA: Final = "coordinator.replica.replica"
 _SESSION: Final = "coordinator.client.session"
+_TENURE: Final = "coordinator.replica.tenure"
+_CHECKPOINTS: Final = "coordinator.replica.checkpoints"
 
 MUTANTS: Final = (
     Mutant(
@@ -29,6 +31,22 @@ MUTANTS: Final = (
         "keep-alive-while-its-expiry-is-proposed",
         "History 11: from the proposal of an expiry on, the session's keep-alives are not answered",
         (Edit(f"{_LEASES}:Leases.renew", "if session in self._expiring:", "if False:"),),
+    ),
+    Mutant(
+        "keep-alive-before-its-checkpoint-is-reset",
+        "History 10: from the proposal of a checkpoint on, keep-alives are answered behind an applied reset only",
+        (Edit(f"{_CHECKPOINTS}:Checkpoints.may_answer", "return session not in self._shorter", "return True"),),
+    ),
+    Mutant(
+        "keep-alive-while-its-checkpoint-is-proposed",
+        "History 10: applied or not, a checkpoint holds keep-alives back from its proposal on",
+        (
+            Edit(
+                f"{_TENURE}:Tenure.keep_alive",
+                "if self.checkpoints.may_answer(session):",
+                "if self._machine.sessions[session].remaining_ms is None or self.checkpoints.may_answer(session):",
+            ),
+        ),
     ),
     Mutant(
         "keep-alive-before-the-own-term-is-applied",
@@ -60,23 +78,24 @@ MUTANTS: Final = (
         "DESIGN.md, rule 1: what ends a session is an entry of the log, not a replica's clock",
         (
             Edit(
-                f"{_REPLICA}:Replica.tick",
+                f"{_TENURE}:Tenure.due",
                 "if expired:",
                 "if expired:\n"
-                "        self.machine._end_sessions(self.machine.applied, expired)\n"
-                "        self.machine.events = []\n"
+                "        from coordinator.statemachine.sessions import end_sessions\n"
+                "        end_sessions(self._machine.state, self._machine.applied, expired, died=True)\n"
+                "        self._machine.events = []\n"
                 "    elif expired:",
             ),
         ),
     ),
     Mutant(
         "new-leader-begins-with-short-leases",
-        "Chubby, section 2.8: a new leader gives every session its full time to live",
+        "Chubby, section 2.8: a new leader gives every session its full time to live, or what its checkpoint says",
         (
             Edit(
-                f"{_REPLICA}:Replica.finish",
-                "self.leases.renew(session.session, session.ttl_ms)",
-                "self.leases.renew(session.session, session.ttl_ms // 3)",
+                f"{_TENURE}:Tenure.__init__",
+                "session.lease_ms for",
+                "session.lease_ms // 3 for",
             ),
         ),
     ),

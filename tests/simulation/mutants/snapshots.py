@@ -50,7 +50,7 @@ MUTANTS: Final = (
     Mutant(
         "cut-off-tail-comes-back-from-disk",
         "Raft, section 7: what the journal keeps behind a snapshot is what memory keeps",
-        (Edit(_INSTALL, "self.matches(index, term) and self.unwritten > index", "self.matches(index, term)"),),
+        (Edit(_INSTALL, "return keep_on_disk", "return True"),),
     ),
     Mutant(
         "compaction-past-the-snapshot",

@@ -8,12 +8,13 @@ from tests.simulation.mutants.edits import Edit, Mutant
 
 _COMPARISON: Final = "coordinator.replica.comparison:Comparison"
 _REPLICA: Final = "coordinator.replica.replica:Replica"
+_STATES: Final = "coordinator.replica.states:States"
 
 MUTANTS: Final = (
     Mutant(
         "states-never-compared",
         "DESIGN.md, rule 5: a digest of the state is compared between replicas as they run",
-        (Edit(f"{_REPLICA}._mark_state", "if self.machine.applied > self._marked_index:", "if False:"),),
+        (Edit(f"{_STATES}.mark", "if self._machine.applied > self.marked_index:", "if False:"),),
     ),
     Mutant(
         "digests-not-told",
@@ -34,7 +35,7 @@ MUTANTS: Final = (
     Mutant(
         "in-doubt-and-serving",
         "who is in doubt of its state serves nothing",
-        (Edit(f"{_REPLICA}._judge_state", "verdict is Verdict.IN_DOUBT", "False"),),
+        (Edit(f"{_STATES}.judge", "verdict is Verdict.IN_DOUBT", "False"),),
     ),
     Mutant(
         "stopped-only-until-it-restarts",

@@ -7,7 +7,7 @@ from typing import Final
 from tests.simulation.mutants.edits import Edit, Mutant
 
 _RAFT: Final = "coordinator.consensus.raft"
-_REPLICA: Final = "coordinator.replica.replica:Replica"
+_STATES: Final = "coordinator.replica.states:States"
 
 MUTANTS: Final = (
     Mutant(
@@ -15,7 +15,7 @@ MUTANTS: Final = (
         "a witness keeps what it acknowledged until every full voter has it",
         (
             Edit(
-                f"{_REPLICA}._take_snapshot",
+                f"{_STATES}.advance",
                 "min(engine.applied_index, engine.settled)",
                 "engine.applied_index",
             ),

@@ -31,6 +31,7 @@ from coordinator.statemachine.commands import (
     ReleaseLock,
     SessionOpened,
 )
+from coordinator.statemachine.lock_commands import Acquire
 from coordinator.wire import Token
 
 TOKEN = Token.new("0123abcd")
@@ -105,7 +106,9 @@ class FakeChannel:
         self._index += 1
         if isinstance(op, OpenSession):
             return wire.Answer(request.id, SessionOpened(77, op.ttl_ms))
-        return wire.Answer(request.id, Granted(self._index) if isinstance(op, AcquireLock) else Done(self._index, True))
+        return wire.Answer(
+            request.id, Granted(self._index) if isinstance(op, (AcquireLock, Acquire)) else Done(self._index, True)
+        )
 
 
 @pytest.fixture

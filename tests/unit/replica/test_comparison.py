@@ -166,7 +166,7 @@ def corrupt(node: Node) -> None:
 
 
 def pass_to_mark(stage: Stage) -> None:
-    due_us = next(node.replica._compare_due_us for node in stage.nodes.values() if node.raft.role is Role.LEADER)
+    due_us = next(node.replica.states.compare_due_us for node in stage.nodes.values() if node.raft.role is Role.LEADER)
     stage.clock.us = due_us - 100_000
     for node in stage.nodes.values():
         node.raft.rounds.confirmed_at_us = stage.clock.us
@@ -181,7 +181,7 @@ def test_replicas_that_are_equal_go_on_and_idle_ones_are_left_alone(stage):
     pass_to_mark(stage)
     last = stage.nodes["node1"].raft.last_index
     assert [node.replica.waits_for for node in stage.nodes.values()] == ["", "", ""]
-    assert all(node.replica.comparison.own(last) for node in stage.nodes.values())
+    assert all(node.replica.states.comparison.own(last) for node in stage.nodes.values())
     pass_to_mark(stage)
     assert stage.nodes["node1"].raft.last_index == last
 

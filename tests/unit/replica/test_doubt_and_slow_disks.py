@@ -11,7 +11,8 @@ from coordinator.consensus.engine import Ready, Role
 from coordinator.consensus.raft.core import Raft
 from coordinator.consensus.raft.log import Log
 from coordinator.consensus.raft.options import Options
-from coordinator.replica.replica import Compaction, Replica
+from coordinator.replica.replica import Replica
+from coordinator.replica.states import SLICE_EVERY_US, Compaction
 from coordinator.statemachine import snapshot
 from coordinator.statemachine.commands import GetKey
 from coordinator.statemachine.items import Item
@@ -22,7 +23,7 @@ from tests.unit.replica.test_comparison import Opened, corrupt, pass_to_mark, pu
 
 def small(stage: Opened) -> Opened:
     for node in stage.nodes.values():
-        node.replica.compaction = Compaction(5, 1)
+        node.replica.states.compaction = Compaction(5, 1)
     return stage
 
 
@@ -81,11 +82,11 @@ def test_a_restart_ends_no_doubt():
     leader = stage.nodes["node1"]
     puts(stage, "node1", 20)
     corrupt(leader)
-    while leader.replica.engine.applied_index + 1 - leader.replica._snapshot_index < 5:
+    while leader.replica.engine.applied_index + 1 - leader.replica.states._snapshot_index < 5:
         puts(stage, "node1", 1)
     pass_to_mark(stage)
     assert "serves nothing meanwhile" in leader.replica.waits_for
-    mark = max(leader.replica.comparison._own)
+    mark = max(leader.replica.states.comparison._own)
     assert leader.raft.snapshot.last_index < mark
     restarted(stage, leader)
     corrupt(leader)  # What was in its snapshot, is in its state.
@@ -216,11 +217,12 @@ def test_the_digest_of_a_large_state_is_taken_in_slices_while_the_node_goes_on()
     put(stage, "node1", "a")
     stage.settle()
     leader = stage.nodes["node1"]
-    leader.replica._compare_due_us = stage.clock.us
+    leader.replica.states.compare_due_us = stage.clock.us
     turns = 0
     asked = []
-    while not leader.replica.comparison.own(leader.replica._marked_index):
+    while not leader.replica.states.comparison.own(leader.replica.states.marked_index):
         asked.append(put(stage, "node1", f"b{turns}"))
+        stage.clock.us += SLICE_EVERY_US
         leader.run()
         stage.carry()
         stage.nodes["node2"].run()
@@ -230,4 +232,6 @@ def test_the_digest_of_a_large_state_is_taken_in_slices_while_the_node_goes_on()
     assert turns > 3
     assert any(stage.replies(channel) for channel in asked), "writes were answered meanwhile"
     stage.pass_time(500_000)
-    assert {node.replica.comparison.agreed for node in stage.nodes.values()} == {leader.replica._marked_index}
+    assert {node.replica.states.comparison.agreed for node in stage.nodes.values()} == {
+        leader.replica.states.marked_index
+    }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from coordinator.replica.leases import STEP_US_MAX, Leases
+from coordinator.replica.leases import LOOKS_MAX, STEP_US_MAX, Leases
 
 STEP_US = 20_000
 
@@ -121,3 +121,13 @@ def test_a_keep_alive_for_another_leadership_buys_the_time_to_ask_again_and_only
     leases.allow_another_try(5)
     now_us = passing(leases, now_us, 40_000)
     assert leases.take_expired(now_us) == [5]
+
+
+def test_a_hundred_thousand_that_are_due_at_once_are_looked_at_in_several_turns():
+    leases = Leases(0)
+    leases.begin(dict.fromkeys(range(1, LOOKS_MAX + 3), 1_000))
+    now_us = passing(leases, 0, 1_000_000)
+    assert leases.take_expired(now_us) == [*range(1, LOOKS_MAX + 1)]
+    assert leases.deadline_in_us == 0
+    assert leases.take_expired(now_us) == [LOOKS_MAX + 1, LOOKS_MAX + 2]
+    assert leases.deadline_in_us is None

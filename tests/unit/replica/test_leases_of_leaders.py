@@ -12,7 +12,7 @@ def test_one_leadership_upon_another_with_no_turn_between_begins_with_full_lease
     stage = Stage(size=1)
     node = stage.elect("node1")
     session = opened(stage, ttl_ms=1_000)
-    stage.pass_time(800_000)
+    stage.pass_time(400_000)
     before, term = node.replica.leases, node.raft.term
     node.raft.step_down(stage.clock.us)
     stage.clock.us = node.raft.election_due_us

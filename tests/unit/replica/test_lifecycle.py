@@ -40,8 +40,9 @@ from coordinator.replica.intents import (
 from coordinator.replica.journal import SqliteJournal, StoredReplica
 from coordinator.replica.lifecycle import SILENCE_US_MIN, Lifecycle
 from coordinator.replica.ports import Inbound
-from coordinator.replica.replica import Compaction, Replica
+from coordinator.replica.replica import Replica
 from coordinator.replica.report import Identity
+from coordinator.replica.states import Compaction
 from coordinator.replica.turn import Turn
 from coordinator.statemachine import snapshot
 from coordinator.statemachine.machine import Machine
@@ -392,7 +393,7 @@ def test_a_backup_holds_the_state_and_says_when_it_is_whole(company):
     node = company.leader()
     node.ask(CompactReplica("c", CLUSTER))
     company.pass_time(100_000)
-    assert node.replica.snapshot_index > 0
+    assert node.replica.states.snapshot_index > 0
     outcome = node.ask(BackUpReplica("b", CLUSTER))
     assert outcome.state in (PENDING, DONE)
     for thread in threading.enumerate():
@@ -451,7 +452,7 @@ def test_a_hosted_replica_is_brought_up_by_a_snapshot_and_keeps_it(tmp_path):
     company = Company(tmp_path, ("node1", "node2", "node3", "node4"))
     company.form("node1", "node2", "node3")
     leader = company.leader()
-    leader.replica.compaction = Compaction(1_000, 0)
+    leader.replica.states.compaction = Compaction(1_000, 0)
     leader.ask(CompactReplica("c", CLUSTER))
     company.pass_time(100_000)
     assert leader.replica.engine.first_index > 1

@@ -26,8 +26,8 @@ from coordinator.replica.journal import SqliteJournal
 from coordinator.replica.meters import DISK_BOUNDS_US, Histogram
 from coordinator.replica.metrics_server import SILENCE_S_MAX, MetricsAddress, MetricsServer
 from coordinator.replica.ports import Write
-from coordinator.replica.replica import Compaction
 from coordinator.replica.round_trips import SAMPLE_US, RoundTrips
+from coordinator.replica.states import Compaction
 from coordinator.statemachine.commands import AcquireLock, Command, OpenSession, PutKey
 from coordinator.wire import PeerMessage
 from tests.unit.replica.stage import CLUSTER, Node, Stage
@@ -229,7 +229,7 @@ def test_drops_are_counted_by_reason(stage: Stage, seen: Seen) -> None:
 
 def test_snapshots_made_sent_and_loaded_are_measured(stage: Stage, seen: Seen) -> None:
     for node in stage.nodes.values():
-        node.replica.compaction = Compaction(snapshot_entries=20, trailing_entries=5)
+        node.replica.states.compaction = Compaction(snapshot_entries=20, trailing_entries=5)
     stage.elect("node1")
     session = opened(stage)
     stage.cut = {"node3"}

@@ -8,10 +8,12 @@ from coordinator import wire
 from coordinator.consensus.engine import HardState, Ready, Role, Snapshot
 from coordinator.consensus.membership import Change, Member
 from coordinator.consensus.raft.messages import AppendEntries
+from coordinator.replica import grants
 from coordinator.replica import replica as replica_module
 from coordinator.replica.comparison import ASK_TIMES_MAX, ASK_US, HEARD_MAX, Comparison, Verdict
 from coordinator.replica.ports import Inbound
-from coordinator.replica.replica import COMMAND_BYTES_MAX, Compaction
+from coordinator.replica.replica import COMMAND_BYTES_MAX
+from coordinator.replica.states import Compaction, _Staged
 from coordinator.replica.turn import PACKET_BYTES_TARGET, REFUSALS_MAX, ROUTES_MAX, WITNESS, _parts
 from coordinator.statemachine import commands
 from coordinator.statemachine.commands import (
@@ -30,7 +32,7 @@ from coordinator.statemachine.commands import (
     SetPrincipal,
 )
 from coordinator.wire import PeerMessage, Token
-from tests.unit.replica.stage import CHANNELS, CLUSTER, PEER_KEY, REALM, WEB, Stage
+from tests.unit.replica.stage import CHANNELS, CLUSTER, PEER_KEY, REALM, WEB, Stage, Staging
 from tests.unit.replica.test_turn import command, keep_alive, opened, peers_of
 
 
@@ -171,7 +173,7 @@ def test_who_waits_in_any_way_for_a_leader_that_is_deposed_is_turned_away_once(s
     stage.pass_time(900_000)
     assert sorted(reply.id for reply in stage.replies(channel)) == [1, 2]
     assert (replica._proposals, replica._reads_by_ticket, list(replica._confirmed)) == ({}, {}, [])
-    assert (replica._watchers, replica._watching, replica.leases) == ({}, 0, None)
+    assert (replica._waiters.count, [*replica._waiters], replica.leases) == (0, [], None)
     stage.pass_time(300_000)
     assert stage.replies(channel) == []
 
@@ -293,12 +295,12 @@ def test_a_lease_answers_reads_where_that_is_switched_on_and_never_a_keep_alive(
 def test_a_new_leader_has_states_compared_after_its_interval_and_not_at_once(stage):
     opened(stage)
     node = stage.nodes["node2"]
-    compare_us = node.replica._compare_us
+    compare_us = node.replica.states._compare_us
     stage.clock.us += 2 * compare_us  # It follows for long; nothing is asked for of it.
     stage.settle()
     stage.elect("node2")
     assert node.raft.last_index == node.raft.term_start_index, "no mark is proposed"
-    assert node.replica._compare_due_us == stage.clock.us + compare_us
+    assert node.replica.states.compare_due_us == stage.clock.us + compare_us
 
 
 # --- whom it tells of a grant ---------------------------------------------------------------------
@@ -310,9 +312,11 @@ def lock(number: int, session: int, acquisition: int, *, wait: bool = True, take
 
 
 def watched(stage: Stage) -> dict[int, set[tuple[str, int]]]:
-    replica = stage.nodes["node1"].replica
-    found = {session: set(names) for session, names in replica._watchers.items()}
-    assert replica._watching == sum(map(len, found.values()))
+    waiters = stage.nodes["node1"].replica._waiters
+    found: dict[int, set[tuple[str, int]]] = {}
+    for session, name, acquisition in waiters:
+        found.setdefault(session, set()).add((name, acquisition))
+    assert waiters.count == sum(map(len, found.values()))
     return found
 
 
@@ -371,16 +375,14 @@ def test_who_asks_for_its_grant_is_told_of_it_where_it_asked_from(stage):
 
 
 def test_past_the_bound_nobody_more_is_watched_and_who_is_stays_so(stage, monkeypatch):
-    monkeypatch.setattr(replica_module, "WATCHERS_MAX", 2)
+    monkeypatch.setattr(grants, "WAITERS_MAX", 2)
     sessions = [opened(stage) for _ in range(5)]
     for session in sessions:
         result(stage, lock(1, session, 1))
-    assert watched(stage).keys() == {sessions[1], sessions[2]} | {
-        session for session, names in stage.nodes["node1"].replica._watchers.items() if not names
-    }
-    assert stage.nodes["node1"].replica._watching == 2
+    assert watched(stage).keys() == {sessions[1], sessions[2]}
+    assert {*stage.nodes["node1"].replica._waiters._by_session} == {sessions[1], sessions[2]}
     result(stage, lock(1, sessions[1], 1))
-    assert stage.nodes["node1"].replica._watching == 2
+    assert stage.nodes["node1"].replica._waiters.count == 2
 
 
 # --- what it has on disk --------------------------------------------------------------------------
@@ -396,7 +398,7 @@ def test_a_turn_without_news_writes_nothing(stage):
 
 def test_a_snapshot_is_taken_once_so_much_is_applied_and_leaves_a_tail(stage):
     leader = stage.nodes["node1"]
-    leader.replica.compaction = Compaction(snapshot_entries=10, trailing_entries=3)
+    leader.replica.states.compaction = Compaction(snapshot_entries=10, trailing_entries=3)
     session = opened(stage)
     leader.journal.commits.clear()
     applied = leader.raft.applied_index
@@ -555,10 +557,10 @@ def test_a_leader_watches_nobody_and_a_follower_without_a_leader_neither():
     stage = Stage()
     for node in stage.nodes.values():
         node.run()
-        assert node.bus.watched == frozenset()
+        assert node.bus.watched == {}
     stage.elect("node1")
-    assert stage.nodes["node1"].bus.watched == frozenset()
-    assert stage.nodes["node2"].bus.watched == {"node1"}
+    assert stage.nodes["node1"].bus.watched == {}
+    assert stage.nodes["node2"].bus.watched == {"node1": ""}
 
 
 def test_the_next_turn_is_due_when_a_lease_runs_out(stage):
@@ -660,13 +662,13 @@ def test_whoever_was_not_heard_of_the_last_mark_is_asked_again_for_some_time():
 def test_whoever_applies_a_mark_remembers_it_so_that_the_next_leader_makes_no_second_one(stage):
     opened(stage)
     leader = stage.nodes["node1"]
-    leader.replica._mark_state(stage.clock.us)
+    leader.replica.states.mark(stage.clock.us)
     index = leader.raft.last_index
-    assert leader.replica._marked_index == index
+    assert leader.replica.states.marked_index == index
     stage.pass_time(100_000)
-    assert {node.replica._marked_index for node in stage.nodes.values()} == {index}
+    assert {node.replica.states.marked_index for node in stage.nodes.values()} == {index}
     assert {node.replica.machine.applied for node in stage.nodes.values()} == {index}
-    leader.replica._mark_state(stage.clock.us)
+    leader.replica.states.mark(stage.clock.us)
     assert leader.raft.last_index == index, "nothing was applied since"
 
 
@@ -680,9 +682,9 @@ def test_who_waits_for_a_replica_whose_state_turns_out_to_differ_is_turned_away(
     )
     node.run()
     assert node.replica._proposals
-    node.replica.comparison.marked(3, b"own", stage.clock.us)
+    node.replica.states.comparison.marked(3, b"own", stage.clock.us)
     for other in (12, 13):
-        node.replica.comparison.hear(other, 3, b"theirs")
+        node.replica.states.comparison.hear(other, 3, b"theirs")
     node.run()
     stage.carry()
     assert sorted(stage.replies(channel), key=lambda reply: reply.id) == [wire.NotLeader(1, ""), wire.NotLeader(2, "")]
@@ -706,10 +708,11 @@ def test_a_witness_refuses_whom_it_can_not_know(stage):
 def test_a_snapshot_of_the_own_state_is_dropped_when_one_comes_from_the_leader(stage):
     replica = stage.nodes["node2"].replica
     engine = stage.nodes["node2"].raft
-    own = Snapshot(2, 1, engine.configuration, b"own")
+    own = _Staged(Snapshot(2, 1, engine.configuration, b"own"), Staging(), 0)
     theirs = Snapshot(9, 2, engine.configuration, b"theirs")
-    replica._taken = own
+    replica.states._taken = own
     write = replica.write(Ready([], [], HardState(2, 0, 9), 10, [], [], theirs, keep_tail=False))
     assert write is not None
-    assert write.head == (theirs, 9, 2, False)
-    assert replica._taken is None
+    assert write.head == (theirs, 9, 2, False, None)
+    assert own.staging.given_up
+    assert replica.states._taken is None

@@ -10,7 +10,7 @@ from coordinator.consensus.engine import Role
 from coordinator.consensus.membership import Change, Member
 from coordinator.consensus.raft.messages import AppendEntries, VoteRequest
 from coordinator.replica.ports import Inbound, JournalFailed
-from coordinator.replica.replica import Compaction
+from coordinator.replica.states import Compaction
 from coordinator.statemachine import commands, snapshot
 from coordinator.statemachine.commands import (
     AcquireLock,
@@ -24,6 +24,7 @@ from coordinator.statemachine.commands import (
     SessionOpened,
     SetPrincipal,
 )
+from coordinator.statemachine.lock_commands import Acquire, Release
 from coordinator.statemachine.machine import Machine
 from coordinator.wire import PeerMessage, Token
 from tests.unit.replica.stage import CHANNELS, CLUSTER, PEER_KEY, WEB, Stage
@@ -173,7 +174,7 @@ def test_a_session_that_is_not_kept_alive_expires_and_its_lock_goes_on(stage):
 
 def test_a_new_leader_gives_every_session_its_full_lease(stage):
     session = opened(stage, 2_000)
-    stage.pass_time(1_500_000)
+    stage.pass_time(900_000)
     stage.elect("node2")
     leases = stage.nodes["node2"].replica.leases
     assert leases is not None
@@ -254,7 +255,7 @@ def test_an_unknown_token_gets_an_unsigned_word(stage):
 
 def test_a_follower_watches_its_leader_and_the_hint_starts_an_election(stage):
     follower = stage.nodes["node2"]
-    assert follower.bus.watched == {"node1"}
+    assert follower.bus.watched == {"node1": ""}
     stage.cut = {"node1"}
     for name in ("node2", "node3"):
         stage.nodes[name].bus.silent = ["node1"]
@@ -315,7 +316,7 @@ def test_the_feed_is_whole_and_numbered(stage):
 
 def small(stage: Stage) -> None:
     for node in stage.nodes.values():
-        node.replica.compaction = Compaction(snapshot_entries=20, trailing_entries=5)
+        node.replica.states.compaction = Compaction(snapshot_entries=20, trailing_entries=5)
 
 
 def test_the_log_is_cut_behind_a_snapshot_that_is_on_disk(stage):
@@ -397,7 +398,23 @@ def test_who_left_the_line_is_not_remembered(stage):
         stage.ask("node1", command(number, two, number + 1, commands.CancelAcquire("deploy", number, number)))
         stage.settle()
     replica = stage.nodes["node1"].replica
-    assert (replica._watching, replica._watchers) == (0, {})
+    assert (replica._waiters.count, [*replica._waiters]) == (0, [])
+
+
+def test_whoever_waits_for_several_names_or_in_another_mode_is_told_of_the_grant(stage):
+    """Else it would hear of it by asking alone, up to a second later."""
+    one, two = opened(stage), opened(stage)
+    stage.ask("node1", command(1, one, 1, Acquire(("b",), 1)))
+    channel = stage.ask("node1", command(2, two, 1, Acquire(("c", "a", "b"), 2, "shared")))
+    stage.ask("node1", command(3, two, 2, Acquire(("b", "a"), 3)))
+    stage.settle()
+    stage.ask("node1", command(4, two, 3, Release(("b", "a"), 3)))
+    stage.ask("node1", command(5, one, 2, Release(("b",), 1)))
+    stage.settle()
+    pushed = [reply for reply in stage.replies(channel) if isinstance(reply, wire.GrantPushed)]
+    assert [(push.session, push.name, push.acquisition) for push in pushed] == [(two, "a", 2)]
+    replica = stage.nodes["node1"].replica
+    assert (replica._waiters.count, [*replica._waiters]) == (0, [])
 
 
 def test_a_deaf_leader_does_not_spin():

@@ -1,0 +1,177 @@
+"""How what may be asked is described once, for threads and for asyncio.
+
+A method under `@asked` checks its arguments and says by an `Ask` what is to be done: a flow over the core. Of a client
+for threads it answers; of one for asyncio it is awaited. So `Part`s, which are what a client is made of, know neither
+threads nor loops, and nothing is written twice:
+
+    class Words(Part[S]):
+        @asked
+        def say(self, word: str) -> Ask[int]: ...
+
+    Words(client).say("a")              # a Client: an int
+    await Words(async_client).say("a")  # an AsyncClient: the same
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Coroutine, Generator
+from functools import partial, update_wrapper
+from typing import Any, Concatenate, Final, Generic, ParamSpec, Self, TypeVar, overload
+
+from coordinator.client import flows, options
+from coordinator.client.calls import Call
+from coordinator.client.clock import now_us
+from coordinator.client.core import Core
+from coordinator.client.errors import refuse
+from coordinator.client.flows import Clock
+from coordinator.statemachine import commands
+
+T = TypeVar("T")
+P = ParamSpec("P")
+
+DEFAULT_TTL_MS: Final = options.ttl_ms(options.DEFAULT_TTL_S)
+
+Asking = Generator[Call, Any, T]
+"""A flow whose answer is a T."""
+
+
+class Ask(Generic[T]):
+    """What is to be done for one answer. `undo`: what becomes of that where the asker left before it could take it."""
+
+    __slots__ = ("flow", "undo")
+
+    def __init__(self, flow: Callable[[Core], Asking[T]], undo: Callable[[Core, T], None] | None = None) -> None:
+        self.flow = flow
+        self.undo = undo
+
+
+class Shell(ABC):
+    """Who runs flows, and by what clock."""
+
+    clock: Clock = staticmethod(now_us)
+    timeout_us: int
+    """How long a question may take that says nothing else."""
+
+    def deadline_us(self, timeout: float | None) -> int:
+        """When a question ends that may take `timeout` seconds from now. Raises InvalidRequest."""
+        timeout_us = self.timeout_us
+        if timeout is not None:
+            timeout_us = options.seconds("timeout", timeout, 0.01, options.TIMEOUT_S_MAX)
+        return self.clock() + timeout_us
+
+    @abstractmethod
+    def spawn(self, ask: Ask[Any]) -> None:
+        """Run it with nobody waiting for it; it ends with the client."""
+
+
+class Sync(Shell):
+    """A client for threads: whoever asks sleeps until the answer is there."""
+
+    @abstractmethod
+    def answer(self, ask: Ask[T]) -> T:
+        """The answer, or raise what the flow raised."""
+
+
+class Async(Shell):
+    """A client for asyncio."""
+
+    @abstractmethod
+    async def answer(self, ask: Ask[T]) -> T:
+        """The answer, or raise what the flow raised."""
+
+
+S = TypeVar("S", bound=Shell)
+
+
+class Part(Generic[S]):
+    """Something that asks by a client: `Part[Sync]` for threads, `Part[Async]` for asyncio."""
+
+    def __init__(self, shell: S) -> None:
+        self._shell = shell
+
+    def _command(
+        self,
+        op: commands.ClientOp,
+        read: Callable[[Any], T],
+        *,
+        ttl: float = options.DEFAULT_TTL_S,
+        timeout: float | None = None,
+        act_for: str = "",
+    ) -> Ask[T]:
+        """Apply `op` exactly once, under the session for `ttl`; `read` makes the answer of its result."""
+        clock, deadline_us = self._shell.clock, self._shell.deadline_us(timeout)
+        ttl_ms = DEFAULT_TTL_MS if ttl is options.DEFAULT_TTL_S else options.ttl_ms(ttl)
+
+        def flow(core: Core) -> Asking[T]:
+            return read(refuse((yield from flows.command(core, clock, op, ttl_ms, deadline_us, act_for))))
+
+        return Ask(flow)
+
+    def _query(
+        self, query: commands.Query, read: Callable[[Any], T], *, timeout: float | None = None, act_for: str = ""
+    ) -> Ask[T]:
+        """A linearizable read; `read` makes the answer of its result."""
+        clock, deadline_us = self._shell.clock, self._shell.deadline_us(timeout)
+
+        def flow(core: Core) -> Asking[T]:
+            return read(refuse((yield core.query(query, clock(), deadline_us, act_for))))
+
+        return Ask(flow)
+
+
+class asked(Generic[P, T]):  # noqa: N801 - a decorator
+    """See the head of this module."""
+
+    def __init__(self, describe: Callable[Concatenate[Any, P], Ask[T]]) -> None:
+        self.describe = describe
+        update_wrapper(self, describe)  # type: ignore[arg-type]  # What help() shows.
+
+    @overload
+    def __get__(self, part: None, owner: Any) -> Self: ...
+    @overload
+    def __get__(self, part: Part[Sync], owner: Any) -> Callable[P, T]: ...
+    @overload
+    def __get__(self, part: Part[Async], owner: Any) -> Callable[P, Coroutine[Any, Any, T]]: ...
+    def __get__(self, part: Part[Any] | None, owner: Any) -> Any:
+        return self if part is None else partial(self._of, part)
+
+    def _of(self, part: Part[Any], *arguments: P.args, **named: P.kwargs) -> Any:
+        return part._shell.answer(self.describe(part, *arguments, **named))
+
+
+def as_it_is(result: T) -> T:
+    """The result is the answer."""
+    return result
+
+
+class Stream(Part[S], Generic[S, T]):
+    """Something that is told bit by bit: iterate over it (`for`, or `async for`), or ask for the `next`. One thread or
+    task at a time."""
+
+    def _next(self, until_us: int | None) -> Ask[T | None]:
+        raise NotImplementedError
+
+    @asked
+    def next(self, *, timeout: float | None = None) -> Ask[T | None]:
+        """The next of them; None where there is none within `timeout` seconds (None: as long as it takes)."""
+        wait_us = options.wait_us(timeout)
+        return self._next(None if wait_us is None else self._shell.clock() + wait_us)
+
+    def __iter__(self: Stream[Sync, T]) -> Stream[Sync, T]:
+        return self
+
+    def __next__(self: Stream[Sync, T]) -> T:
+        told = self.next()
+        if told is None:
+            raise StopIteration
+        return told
+
+    def __aiter__(self: Stream[Async, T]) -> Stream[Async, T]:
+        return self
+
+    async def __anext__(self: Stream[Async, T]) -> T:
+        told = await self.next()
+        if told is None:
+            raise StopAsyncIteration
+        return told

@@ -1,0 +1,290 @@
+"""Files and directories: what is in the namespace, by its tree and by ranges, now and at a revision.
+
+What each operation guarantees, and how it is refused, is in `docs/semantics.md`. Paths may begin with one slash, which
+is stripped; where a directory is named, "" or "/" is the root, and a slash at the end does no harm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+
+from coordinator.client import options
+from coordinator.client.asking import Ask, Asking, Async, Part, S, Sync, as_it_is, asked
+from coordinator.client.core import Core
+from coordinator.client.errors import InvalidRequest, refuse
+from coordinator.client.watches import Follow, Watch, range_of
+from coordinator.statemachine import commands, files
+from coordinator.statemachine.files import ANY_GENERATION, KeyView
+
+
+class Files(Part[S]):
+    """`client.files`."""
+
+    # --- one file ---------------------------------------------------------------------------------
+
+    @asked
+    def create(
+        self,
+        path: str,
+        value: bytes = b"",
+        *,
+        ephemeral: bool = False,
+        sequential: bool = False,
+        parents: bool = False,
+        ttl: float = options.DEFAULT_TTL_S,
+        timeout: float | None = None,
+    ) -> Ask[files.Created]:
+        """Create a file that is not there, in a directory that is; its path and revision.
+
+        `ephemeral`: it goes with this client's session for `ttl`, unless other sessions attached themselves;
+        `sequential`: 19 digits that only ever grow are put behind its name; `parents`: directories that are missing are
+        made. Raises Exists, NotFound (no such directory), WrongKind.
+        """
+        op = files.CreateFile(
+            options.name(path),
+            options.key_value(value),
+            ephemeral=ephemeral,
+            sequential=sequential,
+            parents=parents,
+        )
+        return self._command(op, as_it_is, ttl=ttl, timeout=timeout)
+
+    @asked
+    def read(self, path: str, *, revision: int = 0, timeout: float | None = None) -> Ask[files.FileContent]:
+        """The content (`value`) and the `stat` of a file, at `revision` (0: now). Raises NotFound, WrongKind,
+        Compacted."""
+        return self._query(files.ReadFile(options.name(path), _revision(revision)), as_it_is, timeout=timeout)
+
+    @asked
+    def stat(self, path: str, *, timeout: float | None = None) -> Ask[files.Stat]:
+        """The stat of a file or a directory, now. Raises NotFound."""
+        return self._query(files.GetStat(options.name(path)), as_it_is, timeout=timeout)
+
+    @asked
+    def write(
+        self,
+        path: str,
+        value: bytes,
+        *,
+        generation: int | None = None,
+        instance: int | None = None,
+        timeout: float | None = None,
+    ) -> Ask[int]:
+        """Replace the content of a file that is there; the revision. `generation` (the stat's `version`), `instance`:
+        only where they are these, else Changed is raised and tells those of now. Raises NotFound, WrongKind."""
+        op = files.WriteFile(
+            options.name(path), options.key_value(value), _generation(generation), _generation(instance)
+        )
+        return self._command(op, lambda done: int(done.index), timeout=timeout)
+
+    @asked
+    def delete(
+        self,
+        path: str,
+        *,
+        recursive: bool = False,
+        generation: int | None = None,
+        instance: int | None = None,
+        timeout: float | None = None,
+    ) -> Ask[int]:
+        """Delete a file or a directory; how much went. A directory with something in it only if `recursive`, and then
+        with all that is below, in one revision. `generation` and `instance` as in `write`. Raises NotFound, NotEmpty,
+        Changed, TooMany."""
+        op = files.DeletePath(options.name(path), recursive, _generation(generation), _generation(instance))
+        return self._command(op, lambda deleted: int(deleted.count), timeout=timeout)
+
+    @asked
+    def attach(self, path: str, *, ttl: float = options.DEFAULT_TTL_S, timeout: float | None = None) -> Ask[None]:
+        """Let an ephemeral file live as long as this client's session for `ttl` does too."""
+        return self._command(files.AttachFile(options.name(path)), lambda _: None, ttl=ttl, timeout=timeout)
+
+    @asked
+    def detach(self, path: str, *, ttl: float = options.DEFAULT_TTL_S, timeout: float | None = None) -> Ask[None]:
+        """Let an ephemeral file no longer depend on this client's session for `ttl`. It goes with the last one."""
+        return self._command(files.DetachFile(options.name(path)), lambda _: None, ttl=ttl, timeout=timeout)
+
+    # --- directories ------------------------------------------------------------------------------
+
+    @asked
+    def make_directory(self, path: str, *, parents: bool = False, timeout: float | None = None) -> Ask[int]:
+        """Make a directory that stays when it is empty; the revision. `parents`: also those above it, and no error if
+        it is there. Raises Exists, NotFound, WrongKind."""
+        op = files.MakeDirectory(options.name(path.rstrip("/")), parents)
+        return self._command(op, lambda created: int(created.revision), timeout=timeout)
+
+    @asked
+    def list_directory(
+        self, path: str = "", *, after: str | None = None, limit: int = 100, timeout: float | None = None
+    ) -> Ask[files.DirectoryList]:
+        """A page of what is directly in a directory, by name, from the first after `after`; `count` is how much there
+        is, `more` says whether something follows. Raises NotFound, WrongKind."""
+        query = files.ListDirectory(directory_name(path), after, _limit(limit))
+        return self._query(query, as_it_is, timeout=timeout)
+
+    @asked
+    def children(self, path: str = "", *, timeout: float | None = None) -> Ask[list[str]]:
+        """The names of all that is directly in a directory, page after page: what comes or goes meanwhile may be
+        missing or named."""
+        name, clock, deadline_us = directory_name(path), self._shell.clock, self._shell.deadline_us(timeout)
+
+        def flow(core: Core) -> Asking[list[str]]:
+            names: list[str] = []
+            while True:
+                query = files.ListDirectory(name, names[-1] if names else None, commands.LIST_LIMIT_MAX)
+                page = refuse((yield core.query(query, clock(), deadline_us)))
+                names += [child.name for child in page.children]
+                if not page.more:
+                    return names
+
+        return Ask(flow)
+
+    # --- ranges -----------------------------------------------------------------------------------
+
+    @asked
+    def read_range(
+        self,
+        start: str,
+        end: str = "",
+        *,
+        prefix: bool = False,
+        revision: int = 0,
+        limit: int = 0,
+        sort_by: files.SortBy = "key",
+        descending: bool = False,
+        keys_only: bool = False,
+        after: str = "",
+        timeout: float | None = None,
+    ) -> Ask[files.RangeView]:
+        """A page of a range: from `start` to before `end`, or all that begin with `start` (`prefix`), at `revision` (0:
+        now). `count` is how many keys it has in all; where `more` is set the next page comes behind `after` = the last
+        key, at the revision that this one says. Raises Compacted, TooMany."""
+        query = files.ReadRange(
+            *range_of(start, end, prefix=prefix),
+            revision=_revision(revision),
+            limit=_limit(limit) if limit else 0,
+            sort_by=sort_by,
+            descending=descending,
+            keys_only=keys_only,
+            after=options.name(after) if after else "",
+        )
+        return self._query(query, as_it_is, timeout=timeout)
+
+    def scan(self, start: str, end: str = "", *, prefix: bool = False, revision: int = 0) -> Scan[S]:
+        """Every key of a range, at one revision, read page by page as it is iterated over."""
+        return Scan(self._shell, *range_of(start, end, prefix=prefix), _revision(revision))
+
+    @asked
+    def count(
+        self, start: str, end: str = "", *, prefix: bool = False, revision: int = 0, timeout: float | None = None
+    ) -> Ask[int]:
+        """How many keys a range has."""
+        query = files.ReadRange(
+            *range_of(start, end, prefix=prefix), revision=_revision(revision), keys_only=True, count_only=True
+        )
+        return self._query(query, lambda view: int(view.count), timeout=timeout)
+
+    @asked
+    def delete_range(
+        self, start: str, end: str = "", *, prefix: bool = False, timeout: float | None = None
+    ) -> Ask[int]:
+        """Delete all keys of a range in one revision; how many went. Raises TooMany."""
+        op = files.DeleteRange(*range_of(start, end, prefix=prefix))
+        return self._command(op, lambda deleted: int(deleted.count), timeout=timeout)
+
+    @asked
+    def compact(self, revision: int, *, timeout: float | None = None) -> Ask[None]:
+        """Give up the history up to `revision`, which stays the oldest that can be read. Takes the right to
+        administer."""
+        return self._command(files.Compact(_revision(revision)), lambda _: None, timeout=timeout)
+
+    # --- changes ----------------------------------------------------------------------------------
+
+    def watch(
+        self,
+        start: str,
+        end: str = "",
+        *,
+        prefix: bool = False,
+        since: int = 0,
+        skip: int = 0,
+        puts: bool = True,
+        deletes: bool = True,
+        previous: bool = False,
+    ) -> Watch[S]:
+        """The changes to a range from the revision `since` on (0: from now on), for ever: see `Watch`."""
+        query = files.ReadChanges(
+            *range_of(start, end, prefix=prefix),
+            since=_revision(since),
+            skip=_revision(skip),
+            puts=puts,
+            deletes=deletes,
+            previous=previous,
+        )
+        return Watch(self._shell, query)
+
+    def follow(self, start: str, end: str = "", *, prefix: bool = False) -> Follow[S]:
+        """What a range holds, and then what becomes of it, for ever: see `Follow`."""
+        return Follow(self._shell, *range_of(start, end, prefix=prefix))
+
+
+class Scan(Part[S]):
+    """The keys of a range in their order, at one revision. `revision` is known from the first page on."""
+
+    def __init__(self, shell: S, start: str, end: str, prefix: bool, revision: int) -> None:
+        super().__init__(shell)
+        self.revision = revision
+        self._range = (start, end, prefix)
+        self._page: list[KeyView] = []
+        """What was read and not taken yet, the next one last."""
+        self._after = ""
+        self._is_done = False
+
+    @asked
+    def _more(self) -> Ask[files.RangeView]:
+        return self._query(files.ReadRange(*self._range, revision=self.revision, after=self._after), as_it_is)
+
+    def _take(self, page: files.RangeView) -> None:
+        self.revision, self._is_done = page.revision, not page.more
+        self._page = [*reversed(page.keys)]
+        if page.keys:
+            self._after = page.keys[-1].key
+
+    def __iter__(self: Scan[Sync]) -> Iterator[KeyView]:
+        while self._page or not self._is_done:
+            if self._page:
+                yield self._page.pop()
+            else:
+                self._take(self._more())
+
+    async def __aiter__(self: Scan[Async]) -> AsyncIterator[KeyView]:
+        while self._page or not self._is_done:
+            if self._page:
+                yield self._page.pop()
+            else:
+                self._take(await self._more())
+
+
+def directory_name(path: str) -> str:
+    """A directory's name as the cluster keeps it: "" is the root. Raises InvalidRequest."""
+    bare = path.rstrip("/") if isinstance(path, str) else path
+    return "" if bare == "" else options.name(bare)
+
+
+def _revision(number: int) -> int:
+    if isinstance(number, bool) or not isinstance(number, int) or number < 0:
+        raise InvalidRequest(f"a revision is a whole number from 0 on, got {number!r}")
+    return number
+
+
+def _generation(number: int | None) -> int:
+    if number is None:
+        return ANY_GENERATION
+    if isinstance(number, bool) or not isinstance(number, int) or number < 0:
+        raise InvalidRequest(f"a generation or an instance is a whole number from 0 on, got {number!r}")
+    return number
+
+
+def _limit(number: int) -> int:
+    if isinstance(number, bool) or not isinstance(number, int) or not 1 <= number <= commands.LIST_LIMIT_MAX:
+        raise InvalidRequest(f"a limit is a whole number from 1 to {commands.LIST_LIMIT_MAX}, got {number!r}")
+    return number

@@ -1,0 +1,353 @@
+"""Locks in all modes: exclusive, shared and counting, of one name or several; upgrades, downgrades and hand-over.
+
+`Client.lock` is the exclusive lock of one name, and all that most need. What each mode guarantees is in
+`docs/semantics.md`, "Locks".
+"""
+
+from __future__ import annotations
+
+import logging
+from types import TracebackType
+from typing import Any, Final
+
+from coordinator.client import flows, lock_flows, options
+from coordinator.client.asking import Ask, Asking, Async, Part, S, Sync, as_it_is, asked
+from coordinator.client.core import Core
+from coordinator.client.errors import ConclaveError, InvalidRequest
+from coordinator.client.flows import Grant
+from coordinator.client.lease import LeaseState
+from coordinator.statemachine import commands, lock_commands
+from coordinator.statemachine.commands import Holder
+from coordinator.statemachine.lock_commands import COUNTING, EXCLUSIVE, SHARED, Mode
+
+LOCK_DELAY_S_MAX: Final = lock_commands.LOCK_DELAY_MS_MAX / 1_000
+
+logger = logging.getLogger(__name__)
+
+
+class Hold(Part[S]):
+    """One name or several that this client holds, in some mode. A context manager that lets go at its end.
+
+    `token` is the fencing token to send along with every write that the lock guards; an upgrade and a hand-over give a
+    higher one.
+    """
+
+    def __init__(self, shell: S, grant: Grant, mode: Mode) -> None:
+        super().__init__(shell)
+        self._state = LeaseState(grant, shell.clock)
+        self.names = grant.names or (grant.name,)
+        self.mode: Mode = mode
+
+    @property
+    def name(self) -> str:
+        """The first of its names."""
+        return self._state.grant.name
+
+    @property
+    def token(self) -> int:
+        return self._state.grant.token
+
+    @property
+    def session(self) -> int:
+        return self._state.grant.session.session
+
+    @property
+    def acquisition(self) -> int:
+        return self._state.grant.acquisition
+
+    @property
+    def held(self) -> bool:
+        """Can it be proven held now?"""
+        return self._state.held
+
+    @property
+    def expires_in(self) -> float:
+        """Seconds for which it can be proven held if no leader confirms it again."""
+        return self._state.expires_in
+
+    def check(self) -> None:
+        """Raises LeaseLost unless it can be proven held at this moment. Costs no round trip."""
+        self._state.check()
+
+    def sequencer(self, name: str | None = None) -> str:
+        """`name:mode:token`, for a third party to check (`Locks.check_sequencer`). `name`: which of several."""
+        if name is None and len(self.names) > 1:
+            raise InvalidRequest(f"it holds several names; say for which of {', '.join(self.names)} the sequencer is")
+        name = self.name if name is None else options.name(name)
+        if name not in self.names:
+            raise InvalidRequest(f"it holds {', '.join(self.names)}, not {name!r}")
+        return lock_commands.sequencer(name, self.mode, self.token)
+
+    @asked
+    def release(self, *, timeout: float | None = None) -> Ask[bool]:
+        """Let go of all its names. True where they were still held. Raises OutcomeUnknown, and goes on trying in the
+        background."""
+        clock, deadline_us, is_own = self._shell.clock, self._shell.deadline_us(timeout), self._state.is_own
+        self._state.released = True
+        grant = self._state.grant
+
+        def flow(core: Core) -> Asking[bool]:
+            return is_own and bool((yield from flows.release(core, clock, grant, deadline_us)))
+
+        return Ask(flow)
+
+    @asked
+    def downgrade(self, *, timeout: float | None = None) -> Ask[None]:
+        """Share what was held exclusively, by the same token: those at the head of the line that share it come in."""
+        return self._change(SHARED, None, timeout)
+
+    @asked
+    def upgrade(self, *, wait: float | None = None, timeout: float | None = None) -> Ask[None]:
+        """Hold alone what was shared, by a higher token, ahead of all in line, once the others let go; meanwhile nobody
+        is let in. `wait` as in `acquire`. Raises LockNotAcquired (it is still shared then), and Deadlock where another
+        holder waits for the same."""
+        return self._change(EXCLUSIVE, options.wait_us(wait), timeout)
+
+    def _change(self, mode: Mode, wait_us: int | None, timeout: float | None) -> Ask[None]:
+        self.check()
+        if len(self.names) > 1 or self.mode == COUNTING:
+            raise InvalidRequest("only a shared or exclusive hold of one name changes its mode")
+        clock, deadline_us = self._shell.clock, self._shell.deadline_us(timeout)
+        timeout_us = deadline_us - clock()
+
+        def settle(token: int, now: Mode) -> None:
+            self._state.grant, self.mode = self._state.grant._replace(token=token), now
+
+        def flow(core: Core) -> Asking[None]:
+            grant = self._state.grant
+            if mode == SHARED:
+                settle((yield from lock_flows.downgrade(core, clock, grant, deadline_us)), SHARED)
+            else:
+                token = yield from lock_flows.upgrade(core, clock, grant, wait_us, timeout_us, settle)
+                settle(token, EXCLUSIVE)
+
+        return Ask(flow)
+
+    @asked
+    def hand_over(self, to: Holder, *, timeout: float | None = None) -> Ask[None]:
+        """Give it to another session, past the line and by a higher token: `to` is one of the waiters that
+        `Locks.look` names, or an `Heir`'s holder. Only an exclusive hold of one name. Raises NotFound, Forbidden."""
+        self.check()
+        op = lock_commands.HandOver(self.name, self.acquisition, to.session, to.acquisition)
+        clock, deadline_us = self._shell.clock, self._shell.deadline_us(timeout)
+
+        def flow(core: Core) -> Asking[None]:
+            yield from lock_flows.hand_over(core, clock, self._state.grant, op, deadline_us)
+            self._state.released = True
+
+        return Ask(flow)
+
+    def __enter__(self: Hold[Sync]) -> Hold[Sync]:
+        return self
+
+    def __exit__(self: Hold[Sync], *error: object) -> None:
+        if not self._state.released:
+            try:
+                self.release()
+            except ConclaveError as refusal:
+                logger.warning("lock %r is still being released: %s", self.name, refusal)
+
+    async def __aenter__(self: Hold[Async]) -> Hold[Async]:
+        return self
+
+    async def __aexit__(self: Hold[Async], *error: object) -> None:
+        if not self._state.released:
+            try:
+                await self.release()
+            except ConclaveError as refusal:
+                logger.warning("lock %r is still being released: %s", self.name, refusal)
+
+    def __repr__(self) -> str:
+        return f"<Hold {', '.join(self.names)} {self.mode} token={self.token}{'' if self.held else ' not held'}>"
+
+
+class Heir(Part[S]):
+    """A place to which a holder can hand a name over, without standing in its line. `holder` is what the holder has to
+    be told: it is good for as long as this client keeps its session."""
+
+    def __init__(self, shell: S, name: str, holder: Holder, session: Any) -> None:
+        super().__init__(shell)
+        self.name = name
+        self.holder = holder
+        self._session = session
+
+    @asked
+    def wait(self, *, wait: float | None = None) -> Ask[Hold[S]]:
+        """Wait until the name is handed over. Raises LockNotAcquired after `wait` seconds."""
+        clock, wait_us = self._shell.clock, options.wait_us(wait)
+
+        def flow(core: Core) -> Asking[Hold[S]]:
+            grant = yield from lock_flows.inherit(core, clock, self._session, self.name, self.holder, wait_us)
+            return Hold(self._shell, grant, EXCLUSIVE)
+
+        return Ask(flow)
+
+
+class _Holding(Part[S]):
+    """`Locks.hold`: acquires at the beginning of a `with`, lets go at its end."""
+
+    def __init__(self, shell: S, ask: Ask[Hold[S]]) -> None:
+        super().__init__(shell)
+        self._ask = ask
+
+    @asked
+    def _acquire(self) -> Ask[Hold[S]]:
+        return self._ask
+
+    def __enter__(self: _Holding[Sync]) -> Hold[Sync]:
+        self._hold = self._acquire()
+        return self._hold
+
+    def __exit__(
+        self: _Holding[Sync], kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._hold.__exit__(kind, error, trace)
+
+    async def __aenter__(self: _Holding[Async]) -> Hold[Async]:
+        hold = self._async_hold = await self._acquire()
+        return hold
+
+    async def __aexit__(
+        self: _Holding[Async],
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self._async_hold.__aexit__(kind, error, trace)
+
+
+class Locks(Part[S]):
+    """`client.locks`: what `client.lock` does not do."""
+
+    @asked
+    def acquire(
+        self,
+        *names: str,
+        shared: bool = False,
+        limit: int | None = None,
+        ttl: float = options.DEFAULT_TTL_S,
+        wait: float | None = None,
+        reentrant: bool = False,
+        lock_delay: float = 0,
+        refuse_deadlocks: bool = True,
+    ) -> Ask[Hold[S]]:
+        """Take one name, or up to 16 all or none. `shared`: together with others that share it; `limit`: with up to so
+        many that count it to the same limit; else alone.
+
+        `wait` seconds in line at the most: 0 does not wait, None waits as long as it takes. `reentrant`: what this
+        client's session for `ttl` holds of it already is no hindrance. `lock_delay`: seconds for which the name stays
+        unavailable should this process die while it holds it. `refuse_deadlocks`: refuse to wait where that would close
+        a cycle of sessions; all threads of a client share a session, so pass False where one lets go for another.
+
+        Raises LockNotAcquired, Deadlock (with the cycle), Unavailable, Forbidden, InvalidRequest.
+        """
+        return self._acquire(names, shared, limit, ttl, wait, reentrant, lock_delay, refuse_deadlocks)
+
+    def hold(
+        self,
+        *names: str,
+        shared: bool = False,
+        limit: int | None = None,
+        ttl: float = options.DEFAULT_TTL_S,
+        wait: float | None = None,
+        reentrant: bool = False,
+        lock_delay: float = 0,
+        refuse_deadlocks: bool = True,
+    ) -> _Holding[S]:
+        """`acquire` for the length of a `with` (or an `async with`)."""
+        ask = self._acquire(names, shared, limit, ttl, wait, reentrant, lock_delay, refuse_deadlocks)
+        return _Holding(self._shell, ask)
+
+    def _acquire(
+        self,
+        names: tuple[str, ...],
+        shared: bool,
+        limit: int | None,
+        ttl: float,
+        wait: float | None,
+        reentrant: bool,
+        lock_delay: float,
+        refuse_deadlocks: bool,
+    ) -> Ask[Hold[S]]:
+        mode = _mode(shared, limit)
+        wanted = _names(names)
+        delay_ms = options.seconds("lock_delay", lock_delay, 0, LOCK_DELAY_S_MAX) // 1_000
+        ttl_ms, wait_us = options.ttl_ms(ttl), options.wait_us(wait)
+        clock, timeout_us = self._shell.clock, self._shell.timeout_us
+
+        def build(acquisition: int) -> commands.ClientOp:
+            return lock_commands.Acquire(
+                wanted,
+                acquisition,
+                mode,
+                wait_us != 0,
+                limit or 1,
+                reentrant=reentrant,
+                delay_ms=delay_ms,
+                refuse_deadlocks=refuse_deadlocks,
+            )
+
+        def flow(core: Core) -> Asking[Hold[S]]:
+            grant = yield from flows.acquire(core, clock, wanted[0], ttl_ms, wait_us, timeout_us, build)
+            return Hold(self._shell, grant._replace(names=wanted) if len(wanted) > 1 else grant, mode)
+
+        return Ask(flow, _give_back)
+
+    @asked
+    def heir(self, name: str, *, ttl: float = options.DEFAULT_TTL_S, timeout: float | None = None) -> Ask[Heir[S]]:
+        """A place to which the holder of `name` can hand it over."""
+        name, ttl_ms = options.name(name), options.ttl_ms(ttl)
+        clock, deadline_us = self._shell.clock, self._shell.deadline_us(timeout)
+
+        def flow(core: Core) -> Asking[Heir[S]]:
+            own = yield from flows.session(core, clock, ttl_ms, deadline_us)
+            return Heir(self._shell, name, Holder(own.session, own.next_acquisition(), ""), own)
+
+        return Ask(flow)
+
+    @asked
+    def look(self, name: str, *, timeout: float | None = None) -> Ask[lock_commands.LockState]:
+        """Who holds a name, how, and who waits for it."""
+        return self._query(lock_commands.GetLockState(options.name(name)), as_it_is, timeout=timeout)
+
+    @asked
+    def check_sequencer(self, sequencer: str, *, timeout: float | None = None) -> Ask[bool]:
+        """Is the name held by the very grant that this sequencer says? Anyone may ask (Chubby, section 2.4)."""
+        return self._query(lock_commands.CheckSequencer(sequencer), lambda found: bool(found.valid), timeout=timeout)
+
+    @asked
+    def force_release(self, name: str, reason: str, *, session: int = 0, timeout: float | None = None) -> Ask[bool]:
+        """Take a name from all that hold it, or from one session: only fencing tokens keep a former holder out. Who did
+        it and why is kept. False where nobody held it. Takes the right to administer."""
+        op = lock_commands.ForceRelease(options.name(name), reason, session)
+        return self._command(op, lambda result: isinstance(result, commands.Done), timeout=timeout)
+
+    @asked
+    def breaks(
+        self, *, after: int = 0, limit: int = 100, timeout: float | None = None
+    ) -> Ask[tuple[lock_commands.Break, ...]]:
+        """Forced releases that are remembered, from the first behind the number `after`. Takes the right to
+        administer."""
+        return self._query(lock_commands.ListBreaks(after, limit), lambda found: found.breaks, timeout=timeout)
+
+
+def _mode(shared: bool, limit: int | None) -> Mode:
+    if limit is None:
+        return SHARED if shared else EXCLUSIVE
+    if shared:
+        raise InvalidRequest("a lock is shared or counted to a limit, not both")
+    if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= lock_commands.LIMIT_MAX:
+        raise InvalidRequest(f"limit is a number of holders from 1 to {lock_commands.LIMIT_MAX}, got {limit!r}")
+    return COUNTING
+
+
+def _names(names: tuple[str, ...]) -> tuple[str, ...]:
+    found = tuple(sorted({options.name(name) for name in names}))
+    if not 1 <= len(found) <= lock_commands.NAMES_MAX:
+        raise InvalidRequest(f"an acquisition is of 1 to {lock_commands.NAMES_MAX} names, got {len(found)}")
+    return found
+
+
+def _give_back(core: Core, hold: Hold[Any]) -> None:
+    """A grant that its caller has not taken goes back (history 9)."""
+    lock_flows.give_back(core, hold._shell.clock, hold._state.grant)

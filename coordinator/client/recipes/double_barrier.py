@@ -1,0 +1,112 @@
+"""Double barriers: so many enter together, and leave together.
+
+Guarantees. `enter` answers once as many members as were asked for have been in at one time, `leave` once all have left;
+each waiter counts through the changes in their order from its own entry (its own leave) on, so that one that is slow
+misses nothing though fast ones have gone on, or come again for the next round. A member that dies leaves when its
+session ends. A waiter that is behind by more than the cluster keeps of its history counts who is there then.
+
+Source: the double barrier of ZooKeeper's recipes (Hunt and others, "ZooKeeper", 2010, section 2.4), whose ready file
+the history stands for here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from coordinator.client import flows, options
+from coordinator.client.asking import Ask, Asking, Part, S, asked
+from coordinator.client.core import Core
+from coordinator.client.errors import Compacted, InvalidRequest, LeaseLost, refuse
+from coordinator.client.flows import Flow
+from coordinator.client.watches import at, next_changes
+from coordinator.statemachine import files
+
+
+class DoubleBarrier(Part[S]):
+    """For `count` members, by the name of a directory. `member`: this one's name in it."""
+
+    def __init__(
+        self, client: Part[S], name: str, count: int, member: str, *, ttl: float = options.DEFAULT_TTL_S
+    ) -> None:
+        super().__init__(client._shell)
+        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+            raise InvalidRequest(f"a count is a whole number from 1 on, got {count!r}")
+        if not isinstance(member, str) or not member or "/" in member:
+            raise InvalidRequest(f"a member has a name without slashes, got {member!r}")
+        self.name = options.name(name)
+        self.count = count
+        self._base = f"{self.name}/"
+        self._path = options.name(self._base + member)
+        self._ttl_ms = options.ttl_ms(ttl)
+
+    @asked
+    def enter(self, *, wait: float | None = None) -> Ask[None]:
+        """Come in, and wait until all are in. Raises Exists where the member is in, LeaseLost where its session ends
+        meanwhile, TimeoutError after `wait` seconds: then it has left again."""
+        clock, wait_us = self._shell.clock, options.wait_us(wait)
+        until_us = None if wait_us is None else clock() + wait_us
+
+        def flow(core: Core) -> Asking[None]:
+            op = files.CreateFile(self._path, b"", ephemeral=True, parents=True)
+            created = refuse((yield from self._apply(core, op)))
+            try:
+                yield from self._count(core, created.revision, until_us, lambda count: count >= self.count, is_in=True)
+            except BaseException:
+                self._leave_behind(core)
+                raise
+
+        return Ask(flow)
+
+    @asked
+    def leave(self, *, wait: float | None = None) -> Ask[None]:
+        """Go out, and wait until all are out. Raises NotFound where the member is not in, TimeoutError after `wait`
+        seconds: others are in still."""
+        clock, wait_us = self._shell.clock, options.wait_us(wait)
+        until_us = None if wait_us is None else clock() + wait_us
+
+        def flow(core: Core) -> Asking[None]:
+            deleted = refuse((yield from self._apply(core, files.DeletePath(self._path))))
+            yield from self._count(core, deleted.revision, until_us, lambda count: count == 0, is_in=False)
+
+        return Ask(flow)
+
+    def _apply(self, core: Core, op: files.CreateFile | files.DeletePath) -> Flow:
+        clock = self._shell.clock
+        return flows.command(core, clock, op, self._ttl_ms, clock() + self._shell.timeout_us, "")
+
+    def _leave_behind(self, core: Core) -> None:
+        now_us = self._shell.clock()
+        session = core.live_session(self._ttl_ms, now_us)
+        if session is not None:
+            core.command(session, files.DetachFile(self._path), now_us, now_us + self._shell.timeout_us)
+
+    def _count(
+        self, core: Core, revision: int, until_us: int | None, holds: Callable[[int], bool], *, is_in: bool
+    ) -> Flow:
+        """Wait until `holds` of the number of members, at `revision` or any later one."""
+        clock, timeout_us = self._shell.clock, self._shell.timeout_us
+        while True:
+            query = files.ReadRange(self._base, prefix=True, revision=revision, keys_only=True, count_only=True)
+            try:
+                view: files.RangeView = refuse((yield core.query(query, clock(), clock() + timeout_us)))
+                count = view.count
+                changes = files.ReadChanges(self._base, prefix=True, since=revision + 1, previous=True)
+                while not holds(count):
+                    page: files.ChangePage = yield from next_changes(core, clock, changes, until_us)
+                    for change in page.changes:
+                        count += (change.after is not None) - (change.before is not None)
+                        if holds(count):
+                            return
+                        if is_in and change.key == self._path and change.after is None:
+                            raise LeaseLost(f"double barrier {self.name!r}: the session ended, and with it the member")
+                    if not page.changes:
+                        raise TimeoutError(f"double barrier {self.name!r}: {count} of {self.count} are in")
+                    changes = at(changes, page.since, page.skip)
+                return
+            except Compacted:
+                revision = (yield from self._now(core)).revision
+
+    def _now(self, core: Core) -> Flow:
+        clock = self._shell.clock
+        query = files.ReadRange(self._base, prefix=True, keys_only=True, count_only=True)
+        return refuse((yield core.query(query, clock(), clock() + self._shell.timeout_us)))

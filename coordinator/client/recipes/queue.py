@@ -1,0 +1,199 @@
+"""Queues: items are taken in the order in which they came, and each is done at least once.
+
+Guarantees. An item that was put is taken until somebody says that it is done. While one has it nobody else does: it is
+locked by its taker's session, and is there for others again once that ends. So an item is taken twice only where its
+taker died, or lost its session, before it was done; then its `done` is refused, and never removes what another has.
+Items are handed out oldest first; one that comes back is the oldest again. `token` grows each time an item is taken.
+
+Source: the queues of ZooKeeper's recipes, with a lock for each item in place of its deletion by whoever takes it; the
+visibility time-outs of message queues, by session.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, Final
+
+from coordinator.client import flows, lock_flows, options
+from coordinator.client.asking import Ask, Asking, Async, Part, S, Sync, asked
+from coordinator.client.core import Core
+from coordinator.client.errors import Compacted, ConclaveError, LeaseLost, LockNotAcquired, NotFound, refuse
+from coordinator.client.flows import Flow, Grant
+from coordinator.client.lease import LeaseState
+from coordinator.client.transactions import Transaction, delete, key
+from coordinator.client.watches import next_changes
+from coordinator.statemachine import commands, files
+
+LOOK_US: Final = 1_000_000
+"""An item that comes back since its taker died is no change of a file: it is looked for this often."""
+PAGE: Final = 100
+"""Items of one look."""
+
+logger = logging.getLogger(__name__)
+
+
+class Item(Part[S]):
+    """An item that this client has. A context manager: done at the end, or given back where it is left by an error."""
+
+    def __init__(self, shell: S, grant: Grant, value: bytes) -> None:
+        super().__init__(shell)
+        self._state = LeaseState(grant, shell.clock)
+        self.name = grant.name
+        self.value = value
+        self.token = grant.token
+
+    @property
+    def held(self) -> bool:
+        """Can it be proven that nobody else has it, now?"""
+        return self._state.held
+
+    @property
+    def expires_in(self) -> float:
+        """Seconds for which that can be proven if no leader of the cluster confirms it again."""
+        return self._state.expires_in
+
+    def check(self) -> None:
+        """Raises LeaseLost unless that can be proven at this moment. Costs no round trip."""
+        self._state.check()
+
+    @asked
+    def done(self, *, timeout: float | None = None) -> Ask[None]:
+        """It is done, and goes. Raises LeaseLost where this client has it no more: another does it, or has done it."""
+        clock, deadline_us, grant = self._shell.clock, self._shell.deadline_us(timeout), self._state.grant
+
+        def flow(core: Core) -> Asking[None]:
+            self._state.check()
+            move = Transaction().when(key(self.name).token == self.token).then(delete(self.name))
+            asked = core.command(grant.session, move.build(), clock(), deadline_us)
+            finished = yield from lock_flows.of_hold(core, clock, grant, asked)
+            self._state.released = True
+            lock_flows.give_back(core, clock, grant)
+            if not finished.succeeded:
+                raise LeaseLost(f"item {self.name!r} is another's by now; nothing was removed")
+
+        return Ask(flow)
+
+    @asked
+    def give_back(self, *, timeout: float | None = None) -> Ask[bool]:
+        """Let others have it, at once. True where this client still had it."""
+        clock, deadline_us, is_own = self._shell.clock, self._shell.deadline_us(timeout), self._state.is_own
+        self._state.released = True
+
+        def flow(core: Core) -> Asking[bool]:
+            return is_own and bool((yield from flows.release(core, clock, self._state.grant, deadline_us)))
+
+        return Ask(flow)
+
+    def __enter__(self: Item[Sync]) -> Item[Sync]:
+        return self
+
+    def __exit__(self: Item[Sync], kind: type[BaseException] | None, *error: object) -> None:
+        if self._state.released:
+            return
+        if kind is None:
+            self.done()
+            return
+        try:
+            self.give_back()
+        except ConclaveError as refusal:
+            logger.warning("item %r is still being given back: %s", self.name, refusal)
+
+    async def __aenter__(self: Item[Async]) -> Item[Async]:
+        return self
+
+    async def __aexit__(self: Item[Async], kind: type[BaseException] | None, *error: object) -> None:
+        if self._state.released:
+            return
+        if kind is None:
+            await self.done()
+            return
+        try:
+            await self.give_back()
+        except ConclaveError as refusal:
+            logger.warning("item %r is still being given back: %s", self.name, refusal)
+
+
+class Queue(Part[S]):
+    """A queue by the name of a directory."""
+
+    def __init__(self, client: Part[S], name: str, *, ttl: float = options.DEFAULT_TTL_S) -> None:
+        """`ttl`: seconds after the death of a taker until others have its items."""
+        super().__init__(client._shell)
+        self.name = options.name(name)
+        self._base = f"{self.name}/"
+        self._ttl_ms = options.ttl_ms(ttl)
+
+    @asked
+    def put(self, value: bytes, *, timeout: float | None = None) -> Ask[str]:
+        """Put an item at the end; its name. Where OutcomeUnknown is raised it may be in, or come in yet."""
+        op = files.CreateFile(options.name(self._base), options.key_value(value), sequential=True, parents=True)
+        return self._command(op, lambda created: str(created.path), timeout=timeout)
+
+    @asked
+    def size(self, *, timeout: float | None = None) -> Ask[int]:
+        """How many items are not done, whoever has them."""
+        query = files.ReadRange(self._base, prefix=True, keys_only=True, count_only=True)
+        return self._query(query, lambda view: int(view.count), timeout=timeout)
+
+    @asked
+    def take(self, *, wait: float | None = None) -> Ask[Item[S] | None]:
+        """Take the oldest item that nobody has; wait for one, `wait` seconds at the most. None where none came."""
+        clock, wait_us = self._shell.clock, options.wait_us(wait)
+        until_us = None if wait_us is None else clock() + wait_us
+
+        def flow(core: Core) -> Asking[Item[S] | None]:
+            while True:
+                item: Item[S] | None
+                item, revision = yield from self._first_free(core)
+                if item is not None or (until_us is not None and clock() >= until_us):
+                    return item
+                look_us = clock() + LOOK_US
+                more = files.ReadChanges(self._base, prefix=True, since=revision + 1, deletes=False, limit=1)
+                try:
+                    yield from next_changes(core, clock, more, look_us if until_us is None else min(look_us, until_us))
+                except Compacted:
+                    continue
+
+        return Ask(flow, _give_back)
+
+    def _first_free(self, core: Core) -> Flow:
+        """The first item that could be locked (None: there is none), and the revision that was looked at."""
+        clock, timeout_us, after, revision = self._shell.clock, self._shell.timeout_us, "", 0
+        while True:
+            query = files.ReadRange(self._base, prefix=True, limit=PAGE, keys_only=True, after=after)
+            view: files.RangeView = refuse((yield core.query(query, clock(), clock() + timeout_us)))
+            revision = revision or view.revision
+            for each in view.keys:
+                if not each.directory:
+                    item = yield from self._try(core, each.key)
+                    if item is not None:
+                        return item, revision
+            if not view.more:
+                return None, revision
+            after = view.keys[-1].key
+
+    def _try(self, core: Core, name: str) -> Flow:
+        """The item, where nobody has it and it is there still."""
+        clock, timeout_us = self._shell.clock, self._shell.timeout_us
+        state = refuse((yield core.query(commands.GetLock(name), clock(), clock() + timeout_us)))
+        if state.holder is not None:
+            return None  # To look costs no entry.
+        try:
+            grant = yield from flows.acquire(core, clock, name, self._ttl_ms, 0, timeout_us)
+        except LockNotAcquired:
+            return None
+        try:
+            found = refuse((yield core.query(files.ReadFile(name), clock(), clock() + timeout_us)))
+        except NotFound:
+            lock_flows.give_back(core, clock, grant)  # It was done between the two looks.
+            return None
+        except BaseException:
+            lock_flows.give_back(core, clock, grant)
+            raise
+        return Item(self._shell, grant, found.value)
+
+
+def _give_back(core: Core, item: Item[Any] | None) -> None:
+    """Its asker left before it had it."""
+    if item is not None:
+        lock_flows.give_back(core, item._shell.clock, item._state.grant)

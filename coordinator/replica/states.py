@@ -1,0 +1,322 @@
+"""The states of one replica, beside the one in memory: marks, at which all replicas compare theirs, and snapshots, that
+take the place of the log up to their index. Its host is the `Replica`; nothing here answers callers.
+
+A snapshot is the state at a mark that most replicas agree on, or, where an operator asks, the state as it is then.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+from coordinator import wire
+from coordinator.consensus.engine import Engine, Outgoing, Ready, Snapshot
+from coordinator.consensus.entries import COMMAND_PREFIX
+from coordinator.consensus.membership import Configuration
+from coordinator.consensus.parts import Parts
+from coordinator.replica.comparison import Comparison, Verdict
+from coordinator.replica.meters import Meters
+from coordinator.replica.ports import Head, Journal, Staging
+from coordinator.statemachine import commands, snapshot
+from coordinator.statemachine.machine import Machine, encode_node_entry
+from coordinator.statemachine.state import State
+
+COMPARE_US: Final = 60_000_000
+"""The leader has the replicas compare their states this often, where something was applied since."""
+SLICE_EVERY_US: Final = 3_000
+"""A slice of a state, about a millisecond's work, is cut this often: whoever waits for a lock has the rest."""
+STAGE_AGAIN_US: Final = 2_000_000
+"""A disk that did not take a snapshot is tried again after this."""
+
+
+class Compaction(NamedTuple):
+    """When the log is cut: a snapshot each `snapshot_entries` applied, behind which `trailing_entries` are kept for
+    followers that are a little behind."""
+
+    snapshot_entries: int = 20_000
+    trailing_entries: int = 5_000
+    staged_bytes_min: int = 256 * 1024
+    """A snapshot of this size is put on disk beside the loop; a smaller one in the commit that takes it."""
+    load_bytes: int = 64 * 1024
+    """Of a snapshot, loaded in one turn: about two milliseconds' work."""
+
+
+class _Dumping(NamedTuple):
+    """The state after the entry `at`. `is_mark`: the replicas compare this one."""
+
+    dump: snapshot.Dump
+    at: int
+    term: int
+    configuration: Configuration
+    is_mark: bool
+    parts: Parts | None
+    """None: its digest alone is wanted."""
+
+
+class _Staged(NamedTuple):
+    """A snapshot that is on disk, or on its way. `staging` None: small enough for the commit that takes it.
+    `retry_us`: when one that failed may be tried again."""
+
+    snapshot: Snapshot
+    staging: Staging | None
+    retry_us: int
+
+    @property
+    def is_ready(self) -> bool:
+        return self.staging is None or self.staging.is_done
+
+
+class _Loading:
+    """A snapshot that has come from a leader, on its way to disk and into a state."""
+
+    def __init__(self, staged: _Staged, *, has_state: bool) -> None:
+        self.staged = staged
+        self.loader = snapshot.Loader() if has_state else None
+        """None: on a witness, or once all has been fed to it."""
+        self.fed = 0
+        self.state: State | None = None
+
+
+class States:
+    def __init__(
+        self,
+        replica: int,
+        engine: Engine,
+        machine: Machine,
+        meters: Meters,
+        now_us: int,
+        compaction: Compaction,
+        compare_us: int,
+    ) -> None:
+        self.compaction = compaction
+        self.snapshot_wanted = 0
+        """An operator wants a snapshot at this index or later."""
+        self.comparison = Comparison(replica)
+        self.marked_index = 0
+        """The last mark that was applied here, or proposed."""
+        self.compare_due_us = now_us + compare_us
+        self._compare_us = compare_us
+        self._replica = replica
+        self._engine = engine
+        self._machine = machine
+        self._meters = meters
+        self._answers_to_peers: list[Outgoing] = []
+        self._snapshot_index = engine.applied_index
+        self._dumping: _Dumping | None = None
+        """A state on its way into bytes, a slice a turn."""
+        self._offered: Snapshot | None = None
+        """The state at a mark, to be kept once a majority has the same."""
+        self._taken: _Staged | None = None
+        """A snapshot that was taken here, until the journal names it."""
+        self._loading: _Loading | None = None
+        self._slice_due_us = now_us
+        self.trouble = ""
+        """Why a snapshot can not be kept or used, in words, while that is so."""
+
+    @property
+    def snapshot_index(self) -> int:
+        """Of the last snapshot, on disk or about to be."""
+        return self._snapshot_index if self._taken is None else self._taken.snapshot.last_index
+
+    @property
+    def due_us(self) -> int | None:
+        """When the next slice of a state is due, which is on its way into bytes or out of them; None where none is."""
+        loads = self._loading is not None and self._loading.loader is not None
+        return self._slice_due_us if loads or self._dumping is not None else None
+
+    # --- marks ------------------------------------------------------------------------------------
+
+    def put_off(self, now_us: int) -> None:
+        """A leadership begins: its first mark is due after the whole time."""
+        self.compare_due_us = now_us + self._compare_us
+
+    def tick(self, now_us: int) -> None:
+        """Let time pass, on a leader that serves."""
+        unmarked = self._engine.applied_index - max(self.marked_index, self._snapshot_index)
+        if now_us >= self.compare_due_us or unmarked >= self.compaction.snapshot_entries:
+            self.mark(now_us)
+
+    def mark(self, now_us: int) -> None:
+        """Have all replicas compare their states, where something was applied since the last time."""
+        self.compare_due_us = now_us + self._compare_us
+        if self._machine.applied > self.marked_index:
+            index = self._engine.propose([COMMAND_PREFIX + encode_node_entry(commands.MarkState())])
+            if index is not None:
+                self.marked_index = index
+
+    def marked(self, index: int) -> None:
+        """Here the replicas compare their states. One at a time: a mark that comes meanwhile is another's chance."""
+        self.marked_index = index
+        if self._dumping is None:
+            self._begin_dump(index, is_mark=True)
+
+    def hear_digest(self, sender: int, said: wire.StateDigest) -> None:
+        """Another replica says what its state is after an entry; it is told this one's, where it asks."""
+        if said.version != snapshot.VERSION:
+            return  # Other bytes for the same state.
+        self.comparison.hear(sender, said.at, said.digest)
+        own = self.comparison.own(said.at)
+        if said.wanted and own is not None:
+            self._answers_to_peers.append(
+                Outgoing(sender, wire.StateDigest(snapshot.VERSION, said.at, own, wanted=False))
+            )
+
+    @property
+    def has_news(self) -> bool:
+        """Is there something to judge by, or a doubt that may be over?"""
+        return self.comparison.has_news or self.comparison.is_in_doubt
+
+    def judge(self) -> Verdict:
+        """What to think of the own state. The engine is told of a doubt."""
+        verdict = self.comparison.judge(self._engine.configuration.full_voter_ids)
+        self._engine.doubt(verdict is Verdict.IN_DOUBT, self.comparison.agreed)
+        return verdict
+
+    def take_peer_words(self, now_us: int) -> list[Outgoing]:
+        """What is to be said to other replicas beside the engine's messages, after the journal."""
+        words, self._answers_to_peers = self._answers_to_peers, []
+        if not self.comparison.is_due(now_us):
+            return words
+        members = self._engine.configuration.members
+        others = [member.replica for member in members if not member.witness and member.replica != self._replica]
+        due = self.comparison.due(others, now_us)
+        if due is not None:
+            words += [
+                Outgoing(other, wire.StateDigest(snapshot.VERSION, due.at, due.digest, wanted=True))
+                for other in due.receivers
+            ]
+        return words
+
+    # --- snapshots --------------------------------------------------------------------------------
+
+    def prepare(self, journal: Journal, now_us: int) -> None:
+        """Go on with what is on its way to disk, or from a leader into a state; before the turn's `ready`. Once it is
+        on disk, a turn's commit of the journal takes it, and then the log is cut."""
+        if self._offered is not None and self._taken is None and self.comparison.may_keep(self._offered.last_index):
+            self._taken, self._offered = self._stage(self._offered, journal, now_us), None
+        if self._taken is not None:
+            self._taken = self._stage_again(self._taken, journal, now_us)
+        arrived = self._engine.arrived
+        loading = self._loading
+        if loading is not None and loading.staged.snapshot is not arrived:
+            self._give_up(loading.staged)
+            loading = self._loading = None
+        if arrived is None:
+            return
+        if loading is None:
+            has_state = not self._engine.is_witness
+            self._slice_due_us = 0
+            loading = self._loading = _Loading(self._stage(arrived, journal, now_us), has_state=has_state)
+        loading.staged = self._stage_again(loading.staged, journal, now_us)
+        if loading.loader is not None and now_us >= self._slice_due_us:
+            self._slice_due_us = now_us + SLICE_EVERY_US
+            self._go_on_loading(loading, loading.loader)
+        if self._loading is not None and loading.loader is None and loading.staged.is_ready:
+            self._engine.install()
+
+    def _stage(self, taken: Snapshot, journal: Journal, now_us: int) -> _Staged:
+        if len(taken.data) < self.compaction.staged_bytes_min:
+            return _Staged(taken, None, now_us)
+        return _Staged(taken, journal.stage(self._replica, taken), now_us + STAGE_AGAIN_US)
+
+    def _stage_again(self, staged: _Staged, journal: Journal, now_us: int) -> _Staged:
+        """A disk that is full may have room again."""
+        if staged.staging is None or not staged.staging.failed:
+            if staged.is_ready:
+                self.trouble = ""
+            return staged
+        self.trouble = f"its disk does not take a snapshot: {staged.staging.failed}"
+        return self._stage(staged.snapshot, journal, now_us) if now_us >= staged.retry_us else staged
+
+    @staticmethod
+    def _give_up(staged: _Staged | None) -> None:
+        if staged is not None and staged.staging is not None:
+            staged.staging.give_up()
+
+    def _go_on_loading(self, loading: _Loading, loader: snapshot.Loader) -> None:
+        data = loading.staged.snapshot.data
+        with self._meters.snapshot_loads.time():
+            try:
+                loader.feed(data[loading.fed : loading.fed + self.compaction.load_bytes])
+                loading.fed += self.compaction.load_bytes
+                if loading.fed >= len(data):
+                    loading.state = loader.finish()
+                    loading.loader = None
+            except snapshot.SnapshotDamaged as error:
+                self.trouble = f"the snapshot that its leader sent can not be used: {error}"
+                self._give_up(loading.staged)
+                self._loading = None
+                self._engine.refuse()
+
+    def head(self, ready: Ready, *, stopping: bool) -> Head | None:
+        """The snapshot that the journal is to take in this turn; None where none. `stopping`: one that comes from
+        elsewhere alone."""
+        if ready.install is not None:
+            self._give_up(self._taken)
+            self._offered = self._taken = None
+            staging = None if self._loading is None else self._loading.staged.staging
+            return Head(ready.install, ready.install.last_index, ready.install.term, ready.keep_tail, staging)
+        if self._taken is None or stopping or not self._taken.is_ready:
+            return None
+        taken, staging, _ = self._taken
+        offset = max(self._engine.first_index - 1, taken.last_index - self.compaction.trailing_entries)
+        return Head(taken, offset, self._engine.term_at(offset), keep_tail=True, staged=staging)
+
+    def begin_behind(self, head: Head | None, *, installed: bool) -> None:
+        """A snapshot is on disk, one that came or one that was taken here: begin behind it."""
+        if head is None:
+            return
+        if installed:
+            self.stop()
+            loading, self._loading = self._loading, None
+            if loading is not None and loading.state is not None:
+                self._machine.adopt(loading.state)
+            self.trouble = ""
+        else:
+            self._engine.compact(head.snapshot, head.snapshot.last_index - self.compaction.trailing_entries + 1)
+            self._taken = None
+        self._snapshot_index = head.snapshot.last_index
+
+    def advance(self, now_us: int) -> None:
+        """Go on with a snapshot, where one is due. A witness cuts off what every full voter has."""
+        engine = self._engine
+        if engine.is_witness:
+            index = min(engine.applied_index, engine.settled)
+            if index - self._snapshot_index >= self.compaction.snapshot_entries:
+                empty = Snapshot(index, engine.term_at(index), engine.configuration_at(index), b"")
+                self._taken = _Staged(empty, None, now_us)
+            return
+        index = engine.applied_index
+        wanted = self.snapshot_index < self.snapshot_wanted <= index
+        if wanted and self._dumping is None and self.comparison.may_keep(index):
+            self._begin_dump(index, is_mark=False)
+        if self._dumping is not None and now_us >= self._slice_due_us:
+            self._slice_due_us = now_us + SLICE_EVERY_US
+            self._go_on_dumping(self._dumping, now_us)
+
+    def _begin_dump(self, index: int, *, is_mark: bool) -> None:
+        """Take the state as it is after the entry at `index`, in slices, while the machine goes on."""
+        engine = self._engine
+        dump = snapshot.begin(self._machine)
+        self._slice_due_us = 0
+        is_due = index - self._snapshot_index >= self.compaction.snapshot_entries
+        parts = Parts() if is_due or not is_mark else None
+        self._dumping = _Dumping(dump, index, engine.term_at(index), engine.configuration_at(index), is_mark, parts)
+
+    def _go_on_dumping(self, dumping: _Dumping, now_us: int) -> None:
+        with self._meters.snapshot_dumps.time():
+            part = dumping.dump.slice()
+        if dumping.parts is not None:
+            dumping.parts.append(part)
+        if not dumping.dump.done:
+            return
+        self._dumping = None
+        if dumping.is_mark:
+            self.comparison.marked(dumping.at, bytes.fromhex(dumping.dump.digest), now_us)
+        if dumping.parts is not None and dumping.at > self.snapshot_index:
+            self._offered = Snapshot(dumping.at, dumping.term, dumping.configuration, dumping.parts)
+
+    def stop(self) -> None:
+        """Give up what is on its way into bytes."""
+        if self._dumping is not None:
+            self._dumping.dump.close()
+            self._dumping = None

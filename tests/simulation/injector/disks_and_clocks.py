@@ -1,0 +1,77 @@
+"""What befalls disks, memory and clocks."""
+
+from __future__ import annotations
+
+from tests.simulation.clocks import DRIFT_PPM_MAX
+from tests.simulation.faults import Fault
+from tests.simulation.injector.network import Network
+
+
+class DisksAndClocks(Network):
+    def _full_disk(self, fault: Fault) -> bool:
+        node = self._node(fault)
+        if node is None:
+            return False
+        disk = node.disk
+        disk.full = True
+        self._later(fault, lambda: setattr(disk, "full", False))
+        return True
+
+    def _slow_disk(self, fault: Fault) -> bool:
+        node = self._node(fault)
+        if node is None:
+            return False
+        journal = node.journal
+        journal.slow_us = (2_000, 20_000, 150_000, 800_000)[fault.salt % 4]
+        self._later(fault, lambda: setattr(journal, "slow_us", 0))
+        return True
+
+    def _lost_disk(self, fault: Fault) -> bool:
+        node = self._node(fault)
+        if node is None or not self._may_lose(node):
+            return False
+        node.die("and its disk is lost")
+        node.disk.wipe()
+        self._later(fault, node.start)
+        return True
+
+    def _bit_flip(self, fault: Fault) -> bool:
+        node = self._node(fault)
+        if node is None or not self._may_lose(node):
+            return False
+        node.die("and a bit of its journal has flipped")
+        node.disk.damaged = True
+        self._later(fault, node.start)
+        return True
+
+    def _memory_flip(self, fault: Fault) -> bool:
+        node = self._node(fault)
+        if node is None or node.replica is None or node.engine.is_witness or node.replica.stopped:
+            return False
+        if not self._may_lose(node, flips=True):
+            return False
+        node.flip()
+        return True
+
+    # --- clocks -----------------------------------------------------------------------------------
+
+    def _clocks_drift_apart(self, fault: Fault) -> bool:
+        """A client's clock runs as slowly as it may, and all nodes' as fast; and nobody hears the client until its
+        session is ended."""
+        client = self._client_with_session(fault)
+        if client is None or not any(node.leads for node in self.world.nodes):
+            return False
+        client.clock.drift(-DRIFT_PPM_MAX)
+        for node in self.world.nodes:
+            node.clock.drift(DRIFT_PPM_MAX)
+        self._cut(fault, [(client.name, node.name) for node in self.world.nodes])
+        self.moment("client-gone", client)
+        return True
+
+    def _wall_clock_jump(self, fault: Fault) -> bool:
+        """Somebody sets the clock on the wall, by seconds or by years. Nothing may depend on it."""
+        node = self._node(fault)
+        if node is None:
+            return False
+        node.clock.set_wall((fault.salt - 32_768) * fault.duration_us)
+        return True

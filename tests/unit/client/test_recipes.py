@@ -1,0 +1,335 @@
+"""Recipes over the state machine itself: what each promises, with leaders and members that die."""
+
+from __future__ import annotations
+
+import pytest
+
+from coordinator.client.asking import Sync
+from coordinator.client.errors import Exists, Forbidden, InvalidRequest, LeaseLost, LockNotAcquired, NotFound, WrongKind
+from coordinator.client.recipes.barrier import Barrier
+from coordinator.client.recipes.counter import Counter
+from coordinator.client.recipes.double_barrier import DoubleBarrier
+from coordinator.client.recipes.election import Election, Leadership, Proclaimed
+from coordinator.client.recipes.group import Change, Group, Members
+from coordinator.client.recipes.queue import Item, Queue
+from coordinator.statemachine.commands import AcquireLock
+from tests.unit.client.cluster import Cluster, Running, TestClient
+
+
+@pytest.fixture
+def other(cluster: Cluster) -> TestClient:
+    return cluster.client()
+
+
+# --- elections ------------------------------------------------------------------------------------
+
+
+def test_candidates_lead_one_after_the_other_each_with_a_higher_token(client: TestClient, other: TestClient):
+    assert Election(client, "e").leader() is None
+    first = Election(client, "e").campaign(b"one")
+    second: Running[Leadership] = Election(other.later, "e").campaign(b"two")
+    client.cluster.pass_time(0.2)
+    assert not second.is_over
+    leader = Election(other, "e").leader()
+    assert leader is not None
+    assert (leader.session, leader.token, leader.value) == (first.session, first.token, b"one")
+    assert first.resign()
+    leadership = second.value()
+    assert leadership.token > first.token
+    assert Election(client, "e").leader() == (leadership.session, "root", leadership.token, b"two")
+    with pytest.raises(LeaseLost):
+        first.proclaim(b"late")
+
+
+def test_a_leader_that_died_gives_way_and_proclaims_nothing_any_more(cluster: Cluster, client: TestClient):
+    other = cluster.client()
+    first = Election(client, "e", ttl=2).campaign(b"one")
+    second: Running[Leadership] = Election(other.later, "e", ttl=2).campaign(b"two")
+    client.is_cut_off = True
+    cluster.pass_time(5)
+    assert second.is_over
+    assert not first.held
+    client.is_cut_off = False
+    with pytest.raises(LeaseLost):
+        first.proclaim(b"back again")
+    assert client.get("e") == b"two"
+    late: Leadership[Sync] = Leadership(client, first._state.grant)
+    late.check = lambda: None  # type: ignore[method-assign]  # One that does not look before it speaks.
+    with pytest.raises(LeaseLost):
+        late.proclaim(b"back again")
+    assert client.get("e") == b"two"
+
+
+def test_a_value_of_the_leader_before_is_not_taken_for_the_present_ones(client: TestClient, other: TestClient):
+    Election(client, "e").campaign(b"old").resign()
+    lease = other.later.acquire_plain("e").value()
+    leader = Election(client, "e").leader()
+    assert leader is not None
+    assert (leader.token, leader.value) == (lease.token, None)
+
+
+def test_observers_see_each_proclamation_in_order(cluster: Cluster, client: TestClient):
+    leadership = Election(client, "e").campaign(b"1")
+    observer = Election(cluster.client(), "e").observe()
+    assert next(observer).value == b"1"
+    for value in (b"2", b"3"):
+        leadership.proclaim(value)
+    cluster.kill_leader()
+    leadership.proclaim(b"4")
+    seen = [observer.next(timeout=2) for _ in range(3)]
+    assert [each.value for each in seen if isinstance(each, Proclaimed)] == [b"2", b"3", b"4"]
+    assert observer.next(timeout=0.1) is None
+
+
+def test_a_candidate_that_gives_up_leaves_no_trace(client: TestClient, other: TestClient):
+    with Election(client, "e").campaign():
+        with pytest.raises(LockNotAcquired):
+            Election(other, "e").campaign(wait=0.2)
+        leaving: Running[Leadership] = Election(other.later, "e").campaign()
+        client.cluster.pass_time(0.05)
+        leaving.cancel()
+        client.cluster.pass_time(0.05)
+        assert client.locks.look("e").waiting == 0
+    assert client.locks.look("e").holding == 0
+
+
+def test_one_who_may_not_proclaim_does_not_keep_the_name(cluster: Cluster, client: TestClient):
+    cluster.grant("worker", "lock")
+    with pytest.raises(Forbidden, match="lacks the right"):
+        Election(cluster.client("worker"), "e").campaign(b"1")
+    cluster.pass_time(0.1)
+    assert client.locks.look("e").holding == 0
+
+
+# --- groups ---------------------------------------------------------------------------------------
+
+
+def test_members_come_and_go_with_their_sessions(cluster: Cluster, client: TestClient):
+    watcher = cluster.client()
+    follow = Group(watcher, "g").follow()
+    assert next(follow) == Members({}, watcher.cluster.machine.applied, False)
+    one, other = Group(client, "g", ttl=2), cluster.client()
+    membership = one.join("a", b"1")
+    Group(other, "g", ttl=2).join("b", b"2")
+    membership.update(b"11")
+    assert one.members() == {"a": b"11", "b": b"2"}
+    other.die()
+    cluster.kill_leader()
+    cluster.pass_time(3)
+    assert Group(watcher, "g").members() == {"a": b"11"}
+    assert membership.held
+    assert membership.leave()
+    assert not membership.leave()
+    told = [follow.next(timeout=2) for _ in range(5)]
+    assert [(each.name, each.data) for each in told if isinstance(each, Change)] == [
+        ("a", b"1"),
+        ("b", b"2"),
+        ("a", b"11"),
+        ("b", None),
+        ("a", None),
+    ]
+    with pytest.raises(NotFound):
+        membership.update(b"")
+
+
+def test_a_name_is_one_members_at_a_time(client: TestClient, other: TestClient):
+    Group(client, "g").join("a")
+    with pytest.raises(Exists):
+        Group(other, "g").join("a")
+    for name in ("", "a/b"):
+        with pytest.raises(InvalidRequest, match="without slashes"):
+            Group(client, "g").join(name)
+
+
+# --- barriers -------------------------------------------------------------------------------------
+
+
+def test_whoever_comes_to_a_closed_barrier_waits_until_it_is_open(cluster: Cluster, client: TestClient):
+    barrier = Barrier(client, "gates/one")
+    assert barrier.wait(wait=0), "an open one holds nobody up"
+    assert barrier.close()
+    assert not barrier.close()
+    waiting = [Barrier(cluster.client().later, "gates/one").wait() for _ in range(3)]
+    cluster.kill_leader()
+    cluster.pass_time(1)
+    assert not any(each.is_over for each in waiting)
+    assert not barrier.wait(wait=0.1)
+    assert barrier.open()
+    assert all(each.value() for each in waiting)
+    assert not barrier.open()
+
+
+def test_a_barrier_that_is_closed_again_at_once_has_let_everybody_go(cluster: Cluster, client: TestClient):
+    barrier = Barrier(client, "gate")
+    barrier.close()
+    waiting = Barrier(cluster.client().later, "gate").wait()
+    cluster.pass_time(0.5)
+    barrier.open()
+    barrier.close()
+    assert waiting.value()
+
+
+def test_all_enter_together_and_leave_together(cluster: Cluster):
+    members = [DoubleBarrier(cluster.client().later, "b", 3, f"m{number}") for number in range(3)]
+    entering = [member.enter() for member in members[:2]]
+    cluster.pass_time(1)
+    assert not any(each.is_over for each in entering)
+    entering.append(members[2].enter())
+    for each in entering:
+        each.value()
+    leaving = [member.leave() for member in members[:2]]
+    cluster.pass_time(1)
+    assert not any(each.is_over for each in leaving)
+    leaving.append(members[2].leave())
+    for each in leaving:
+        each.value()
+
+
+def test_a_slow_member_misses_nothing_though_the_fast_ones_have_gone_on(cluster: Cluster, client: TestClient):
+    """Two rounds of the others pass while it is cut off."""
+    slow_client, fast_client = cluster.client(), cluster.client()
+    slow, fast = DoubleBarrier(slow_client.later, "b", 2, "slow"), DoubleBarrier(fast_client.later, "b", 2, "fast")
+    entering = slow.enter()
+    cluster.pass_time(0.5)
+    assert not entering.is_over
+    slow_client.is_cut_off = True
+    fast.enter().value()
+    leaving = fast.leave()
+    cluster.pass_time(0.5)
+    slow_client.is_cut_off = False
+    entering.value()
+    slow_leaving = slow.leave()
+    leaving.value()
+    slow_client.is_cut_off = True
+    again = fast.enter()
+    cluster.pass_time(0.5)
+    slow_client.is_cut_off = False
+    slow_leaving.value()
+    assert not again.is_over, "the next round waits for both again"
+    slow.enter().value()
+    again.value()
+
+
+def test_a_member_that_gives_up_has_left(cluster: Cluster, client: TestClient):
+    with pytest.raises(TimeoutError, match="1 of 2"):
+        DoubleBarrier(client, "b", 2, "a").enter(wait=0.3)
+    cluster.pass_time(0.1)
+    assert client.files.count("b/", prefix=True) == 0
+    entering = DoubleBarrier(client.later, "b", 2, "a", ttl=1).enter()
+    cluster.pass_time(0.1)
+    cluster.expire(client.core.sessions[1_000].session)
+    with pytest.raises(LeaseLost, match="session ended"):
+        entering.value()
+    with pytest.raises(InvalidRequest, match="from 1 on, got 0"):
+        DoubleBarrier(client, "b", 0, "a")
+
+
+# --- counters and queues --------------------------------------------------------------------------
+
+
+def test_a_counter_counts(cluster: Cluster, client: TestClient):
+    counter = Counter(client, "n")
+    assert counter.value() == 0
+    assert [counter.add(), counter.add(5), Counter(cluster.client(), "n").add(-2)] == [1, 6, 4]
+    assert counter.value() == 4
+    client.put("n", b"x")
+    with pytest.raises(WrongKind):
+        counter.value()
+
+
+def test_items_are_taken_in_the_order_in_which_they_came(client: TestClient, other: TestClient):
+    queue = Queue(client, "q")
+    for number in range(3):
+        queue.put(b"%d" % number)
+    first, second = queue.take(), Queue(other, "q").take()
+    assert first is not None
+    assert second is not None
+    assert (first.value, second.value, queue.size()) == (b"0", b"1", 3)
+    first.give_back()
+    with queue.take() as again:
+        assert again.value == b"0"
+        assert again.token > first.token
+    second.done()
+    assert queue.size() == 1
+
+    def fail() -> None:
+        with queue.take() as failed:
+            assert failed.value == b"2"
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert queue.take(wait=0).value == b"2"
+    assert queue.take(wait=0) is None
+
+
+def test_a_taker_that_waits_has_the_item_that_comes(cluster: Cluster, client: TestClient):
+    taking: Running[Item | None] = Queue(cluster.client().later, "q").take()
+    cluster.pass_time(2)
+    assert not taking.is_over
+    cluster.kill_leader()
+    Queue(client, "q").put(b"x")
+    item = taking.value()
+    assert item is not None
+    assert item.value == b"x"
+
+
+def test_an_item_of_a_dead_taker_comes_back_and_is_done_once(cluster: Cluster, client: TestClient):
+    other = cluster.client()
+    Queue(client, "q").put(b"x")
+    lost = Queue(other, "q", ttl=2).take()
+    assert lost is not None
+    other.is_cut_off = True
+    taking: Running[Item | None] = Queue(client.later, "q").take()
+    item = taking.value()
+    assert item is not None
+    assert item.token > lost.token
+    other.is_cut_off = False
+    for _ in range(2):
+        with pytest.raises(LeaseLost):
+            lost.done()
+        lost.check = lambda: None  # type: ignore[method-assign]  # One that does not look before it speaks.
+        lost._state.check = lambda: None  # type: ignore[method-assign]
+    assert Queue(client, "q").size() == 1, "nothing was removed"
+    item.done()
+    assert Queue(client, "q").size() == 0
+
+
+def test_every_item_is_done_though_takers_die_and_answers_are_lost(cluster: Cluster, client: TestClient):
+    queue = Queue(client, "q")
+    for number in range(30):
+        queue.put(b"%d" % number)
+    count = 0
+
+    def every_fourth(request: object) -> bool:
+        nonlocal count
+        count += 1
+        return count % 4 == 0
+
+    cluster.loses = every_fourth
+    done: list[bytes] = []
+    for round_ in range(60):
+        taker = cluster.client()
+        item = Queue(taker, "q", ttl=1).take(wait=3)
+        if item is None:
+            break
+        if round_ % 3 == 0:
+            taker.die()
+        else:
+            item.done()
+            done.append(item.value)
+        if round_ % 10 == 0:
+            cluster.kill_leader()
+    assert sorted(map(int, done)) == [*range(30)], "each once here: nobody died between its work and its done"
+    assert queue.size() == 0
+
+
+def test_looking_at_what_others_have_costs_no_entry(client: TestClient, other: TestClient):
+    for _ in range(5):
+        Queue(client, "q").put(b"")
+    items = [Queue(client, "q").take() for _ in range(4)]
+    before = len(client.cluster.ops)
+    assert Queue(other, "q").take() is not None
+    asked = [op for op in client.cluster.ops[before:] if isinstance(op, AcquireLock)]
+    assert len(asked) == 1
+    assert len(items) == 4

@@ -1,0 +1,104 @@
+"""What both shells do with what is described once: they answer, are awaited, spawn, and end."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from coordinator.client import AsyncClient, Client, links
+from coordinator.client.asking import Ask
+from coordinator.client.errors import Closed
+from coordinator.statemachine.commands import PutKey, ReleaseLock
+from coordinator.statemachine.lock_commands import Acquire, Release
+from tests.unit.client.test_sync import TOKEN, FakeChannel, until
+
+
+@pytest.fixture
+def client(monkeypatch: pytest.MonkeyPatch) -> Iterator[Client]:
+    monkeypatch.setattr(links, "Channel", FakeChannel)
+    with Client("redis://nowhere", str(TOKEN), timeout=5) as client:
+        yield client
+
+
+def test_threads_answer_and_asyncio_awaits_the_same_description(client: Client, monkeypatch: pytest.MonkeyPatch):
+    assert client.put("a", b"1") > 0
+    assert client.get("a") == b"value"
+
+    async def work() -> None:
+        async with AsyncClient("redis://nowhere", str(TOKEN), timeout=5) as other:
+            assert await other.put("a", b"1") > 0
+            assert await other.get("a") == b"value"
+
+    asyncio.run(work())
+    assert Client.put.__doc__ == AsyncClient.put.__doc__
+    assert "its new revision" in str(Client.put.__doc__)
+
+
+def test_a_forked_child_does_not_let_go_of_what_its_parent_holds(client: Client, monkeypatch: pytest.MonkeyPatch):
+    """It would, under the parent's session and under a number that the parent may give to something else."""
+    lease, hold = client.acquire("a"), client.locks.acquire("b", "c")
+    pid = os.getpid()
+    monkeypatch.setattr(os, "getpid", lambda: -1)
+    parents = lease._state, hold._state
+    assert not lease.held
+    monkeypatch.setattr(type(client), "_started", lambda self: self._loop)
+    assert lease.release() is False
+    assert hold.release() is False
+    monkeypatch.setattr(os, "getpid", lambda: pid)
+    client.put("after", b"")
+    released = [op for op in FakeChannel.made.ops if isinstance(op, (ReleaseLock, Release))]
+    assert released == []
+    assert all(state._pid == pid for state in parents)
+
+
+def test_an_interrupted_acquisition_of_several_names_goes_back(client: Client):
+    """What its asker left before it could take it."""
+    from coordinator.client.sync import _Job
+
+    ask = client.locks._acquire(("a", "b"), False, None, 15, None, False, 0, True)
+    loop = client._started()
+    job = _Job(loop, ask.flow(loop.core), ask.undo)
+    loop.post(job)
+    until(lambda: job.is_over)
+    loop.post(job, KeyboardInterrupt())
+    until(lambda: any(isinstance(op, Release) for op in FakeChannel.made.ops))
+    acquired = next(op for op in FakeChannel.made.ops if isinstance(op, Acquire))
+    released = next(op for op in FakeChannel.made.ops if isinstance(op, Release))
+    assert (released.names, released.acquisition) == (acquired.names, acquired.acquisition)
+
+
+def test_what_was_spawned_runs_and_ends_with_its_client(client: Client):
+    def flow(core):
+        yield core.pause(client.clock() + 1_000)
+        yield core.command(core.sessions[15_000], PutKey("spawned", b""), client.clock(), client.clock() + 5_000_000)
+        yield core.pause(client.clock() + 3_600_000_000)
+
+    client.put("a", b"")
+    client.spawn(Ask(flow))
+    until(lambda: PutKey("spawned", b"") in FakeChannel.made.ops)
+    loop = client._loop
+    assert loop is not None
+    client.close()
+    until(lambda: not loop._running)
+
+
+async def test_a_task_that_waits_learns_that_its_client_was_closed(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(links, "Channel", FakeChannel)
+    client = AsyncClient("redis://nowhere", str(TOKEN), timeout=5)
+    await client.put("a", b"")
+
+    def flow(core):
+        return (yield core.pause(client.clock() + 3_600_000_000))
+
+    client.spawn(Ask(flow))
+    waiting = asyncio.ensure_future(client.answer(Ask(flow)))
+    await asyncio.sleep(0)
+    await client.aclose()
+    with pytest.raises(Closed):
+        await waiting
+    for task in [*client._spawned]:
+        await asyncio.wait([task])
+    assert not client._spawned

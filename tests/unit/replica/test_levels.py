@@ -1,0 +1,123 @@
+"""A cluster's level: raised when every member with a state machine has said that it can apply it, and not before."""
+
+from __future__ import annotations
+
+import pytest
+
+from coordinator import wire
+from coordinator.consensus.membership import Change, Member
+from coordinator.replica import births
+from coordinator.replica.levels import ASK_US, QUESTION_BYTES_MAX, Levels
+from coordinator.statemachine import commands, snapshot
+from tests.unit.replica.stage import Stage
+
+
+@pytest.fixture
+def stage(monkeypatch) -> Stage:
+    """A cluster that was born at level 1."""
+    monkeypatch.setattr(births, "LEVEL", 1)
+    return Stage()
+
+
+def levels(stage: Stage) -> list[int]:
+    return [node.replica.machine.state.level for node in stage.nodes.values()]
+
+
+def test_where_all_can_apply_it_the_level_is_raised_at_once(stage):
+    stage.elect("node1")
+    stage.pass_time(60_000)
+    assert levels(stage) == [commands.LEVEL] * 3
+    last_index = stage.nodes["node1"].raft.last_index
+    stage.pass_time(2 * ASK_US)
+    assert stage.nodes["node1"].raft.last_index == last_index, "and that once"
+
+
+@pytest.mark.parametrize("silent", ["node2", "node3"])
+def test_a_peer_of_the_first_level_says_nothing_and_keeps_it_down(stage, monkeypatch, silent):
+    """It passes over digests of another version than its own, which it knows to be above 0."""
+    assert snapshot.VERSION > 0
+    replica = stage.nodes[silent].replica
+    heard: list[wire.StateDigest] = []
+    with monkeypatch.context() as of_old:
+        of_old.setattr(replica, "hear_digest", lambda sender, said: heard.append(said))
+        stage.elect("node1")
+        stage.pass_time(3 * ASK_US)
+        assert levels(stage) == [1] * 3
+        assert 3 <= len(heard) <= 4, "it is asked now and then"
+        assert all(said.version < 0 for said in heard)
+    stage.pass_time(ASK_US + 60_000)
+    assert levels(stage) == [commands.LEVEL] * 3, "it was replaced by a later program"
+
+
+def test_the_level_is_the_lowest_of_all(stage):
+    for node in stage.nodes.values():
+        node.replica.levels.own = 1
+    stage.nodes["node1"].replica.levels.own = 7
+    stage.elect("node1")
+    stage.pass_time(ASK_US)
+    assert levels(stage) == [1] * 3
+    for node in stage.nodes.values():
+        node.replica.levels.own = 7
+    stage.nodes["node3"].replica.levels.own = 2
+    stage.pass_time(ASK_US + 60_000)
+    assert levels(stage) == [2] * 3
+
+
+def test_a_level_that_can_not_be_proposed_now_is_proposed_later(stage):
+    propose = stage.nodes["node1"].raft.propose
+    stage.nodes["node1"].raft.propose = lambda entries: None
+    leader = stage.elect("node1")
+    stage.pass_time(200_000)
+    assert levels(stage) == [1] * 3
+    leader.raft.propose = propose
+    stage.pass_time(160_000)
+    assert levels(stage) == [commands.LEVEL] * 3
+
+
+def test_a_witness_says_nothing_and_is_not_waited_for(stage):
+    leader = stage.elect("node1")
+    witness = stage.join(Member(99, "node9", witness=True))
+    leader.raft.change(Change(leader.replica.configuration.voters, (witness.member,)), stage.clock.us)
+    stage.pass_time(100_000)
+    assert leader.replica.configuration.has_witness
+    assert leader.replica._others() == [12, 13]
+
+
+def test_a_learner_of_the_first_level_keeps_it_down(stage):
+    learner = stage.join(Member(99, "node9"))
+    for node in stage.nodes.values():
+        node.replica.levels.own = 1
+    leader = stage.elect("node1")
+    leader.raft.change(Change(leader.replica.configuration.voters, (learner.member,)), stage.clock.us)
+    stage.pass_time(500_000)
+    assert learner.replica.machine.applied == leader.replica.machine.applied
+    for name in ("node1", "node2", "node3"):
+        stage.nodes[name].replica.levels.own = commands.LEVEL
+    stage.pass_time(2 * ASK_US)
+    assert levels(stage) == [1] * 4
+    learner.replica.levels.own = commands.LEVEL
+    stage.pass_time(ASK_US + 60_000)
+    assert levels(stage) == [commands.LEVEL] * 4
+
+
+def test_an_old_word_answers_no_new_question():
+    """History 7: a copy of what a peer said before it was set back to an earlier program."""
+    asking, asked = Levels(2), Levels(2)
+    (question,) = asking.ask(3, [12], 0)
+    asked.hear(11, question.message)
+    (answer,) = asked.take_answers()
+    assert answer.receiver == 11
+    asking.hear(12, answer.message)
+    assert asking.agreed([12]) == 2
+    assert asking.ask(3, [12], ASK_US - 1) == []
+    assert asking.agreed([12]) == 2
+    assert len(asking.ask(3, [12], ASK_US)) == 1
+    asking.hear(12, answer.message)
+    assert asking.agreed([12]) == 1
+
+
+def test_a_question_without_end_is_not_repeated_whole():
+    asked = Levels(2)
+    asked.hear(11, wire.StateDigest(-2, 0, b"x" * 1_000_000, wanted=True))
+    (answer,) = asked.take_answers()
+    assert len(answer.message.digest) == QUESTION_BYTES_MAX
