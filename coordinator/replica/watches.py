@@ -38,13 +38,15 @@ _Question = tuple[str, int]
 
 
 class Watch(NamedTuple):
-    """Who waits, for whom it speaks, and for what; `query` says from which position on."""
+    """Who waits, for whom it speaks and by which tokens, and for what; `query` says from which position on."""
 
     caller: Caller
     request_id: int
     principal: str
     actor: str
     query: ReadChanges
+    token: str = ""
+    for_token: str = ""
 
     @property
     def question(self) -> _Question:
@@ -117,9 +119,12 @@ class Watches:
         self.forget(watch.caller, watch.request_id)
         if not 0 <= wait_ms <= WAIT_MS_MAX:
             return Failure(commands.INVALID, f"a watch waits for 0 to {WAIT_MS_MAX} ms, got {wait_ms}")
-        found = machine.query(watch.query, watch.principal, remaining_ms)
+        found = self._ask(watch, watch.query, machine, remaining_ms)
         if not isinstance(found, ChangePage) or found.changes or found.since <= machine.applied or not wait_ms:
             return found
+        refused = machine.refuse_watch(watch.principal, self.count, self.count_of(watch.principal))
+        if refused is not None:
+            return refused
         waiting = watch._replace(query=msgspec.structs.replace(watch.query, since=found.since, skip=found.skip))
         if self.add(waiting, now_us + wait_ms * 1_000, machine.state.history):
             return None
@@ -131,10 +136,12 @@ class Watches:
         if woken is None:
             return None
         watch = woken.watch
-        if watch.actor and not machine.may_act_for(watch.actor):
-            return watch, Failure(commands.FORBIDDEN, f"{watch.actor!r} may not act for others")
-        found = machine.query(woken.query, watch.principal, remaining_ms)
+        found = self._ask(watch, woken.query, machine, remaining_ms)
         return watch, woken.page(found) if isinstance(found, ChangePage) else found
+
+    @staticmethod
+    def _ask(watch: Watch, query: ReadChanges, machine: Machine, remaining_ms: Callable[[int], int]) -> Result:
+        return machine.query(query, watch.principal, remaining_ms, watch.actor, watch.token, watch.for_token)
 
     def add(self, watch: Watch, due_us: int, history: History) -> bool:
         """Let it wait until `due_us`. All that was applied before was looked at, or is behind its position. False
