@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Generator
 from typing import TYPE_CHECKING, Any, Final
 
-from coordinator import wire
 from coordinator.client import flows
 from coordinator.client.calls import Call
 from coordinator.client.errors import ConclaveError, OutcomeUnknown
 from coordinator.client.session import Session
 from coordinator.statemachine import commands
-from coordinator.statemachine.files import ReadChanges
 from coordinator.statemachine.locks import INDEX_BITS
 from tests.simulation.clients import Client, Sleep
 from tests.simulation.history import ClientHistory, Question
@@ -77,16 +75,6 @@ class Asker:
     def query(self, client: Client, query: commands.Query) -> Asking:
         now_us = client.clock.now_us()
         return (yield from self.answer(client, query, client.core.query(query, now_us, now_us + self.timeout_us)))
-
-    def watch(self, client: Client, query: ReadChanges, wait_ms: int) -> Asking:
-        """A page of changes, for which the leader may let it wait."""
-        core, now_us, wait_us = client.core, client.clock.now_us(), wait_ms * 1_000
-
-        def build(request_id: int) -> wire.Request:
-            return wire.WatchRequest(request_id, core.routing.cluster, "", query, wait_ms)
-
-        call = core.wait_at_leader(build, wait_us, now_us, now_us + wait_us + self.timeout_us)
-        return (yield from self.answer(client, query, call))
 
     def answer(self, client: Client, what: Any, call: Call) -> Asking:
         """What comes of a call that was made. Whoever leaves it in between never knows."""
