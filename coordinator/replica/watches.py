@@ -202,20 +202,16 @@ class Watches:
         if self._looked < order.first:
             return self._wake_all(applied)
         hits: dict[int, list[int]] = {}
-        revision, place = _place_of(history, self._looked)
         for change in map(rows.__getitem__, range(self._looked, order.following)):
-            if change.revision != revision:
-                revision, place = change.revision, 0
             for number in (*self._paths.get(change.key, ()), *self._spans.holding(path_order(change.key))):
                 if self._watches[number].wants(change):
-                    hits.setdefault(number, [revision, place, 0])[2] += 1
-            place += 1
+                    hits.setdefault(number, [change.revision, 0])[1] += 1
         self._looked = order.following
-        for number, (since, skip, matches) in hits.items():
+        for number, (since, matches) in hits.items():
             watch = self._remove(number)
-            asked = watch.query
+            asked = watch.query  # From the beginning of a revision on: what waits has read all that was applied.
             limit = min(asked.limit or matches, matches)
-            query = msgspec.structs.replace(asked, since=since, skip=skip, limit=limit)
+            query = msgspec.structs.replace(asked, since=since, skip=0, limit=limit)
             self._woken[watch.question] = Woken(watch, query, matches, applied)
         return None
 
@@ -246,12 +242,3 @@ class Watches:
     def take_all(self) -> list[Watch]:
         """Everybody who waits: this leadership is over."""
         return [*self._watches.values(), *(woken.watch for woken in self._woken.values())]
-
-
-def _place_of(history: History, number: int) -> tuple[int, int]:
-    """The revision of a change, and its place within that."""
-    revision = history.rows[number].revision
-    first = number
-    while first > history.order.first and history.rows[first - 1].revision == revision:
-        first -= 1
-    return revision, number - first
