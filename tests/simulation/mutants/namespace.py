@@ -63,8 +63,7 @@ MUTANTS: Final = (
             Edit(
                 f"{_NAMESPACE}:take_back",
                 "        _place(state, key, change.after, change.before)\n",
-                "        if change.before is not None:\n"
-                "            _place(state, key, change.after, change.before)\n",
+                "        if change.before is not None:\n            _place(state, key, change.after, change.before)\n",
             ),
         ),
     ),
