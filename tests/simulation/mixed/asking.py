@@ -73,7 +73,7 @@ class Asker:
         return question
 
     def close(self, client: Client) -> Act:
-        """End a session on purpose. From here on nothing that hangs on it is taken for good, as when a client closes."""
+        """End a session on purpose. From here on nothing that hangs on it is taken for good, as when a client ends."""
         alive = [own for own in client.core.sessions.values() if not own.gone]
         if alive:
             own = client.random.choice(alive)
