@@ -31,6 +31,9 @@ for ((from = first; from <= last; from += size)); do
     step "seeds-$from-$to.json" "$python" -m tests.simulation --engine raft --seeds "$from-$to" --json \
         --jobs "$(getconf _NPROCESSORS_ONLN)"
 done
+# Keys and exclusive locks alone, which the mixed work has less of.
+step "seeds-plain.json" "$python" -m tests.simulation --engine raft --workload plain --seeds "$first-$((first + 1999))" --json \
+    --jobs "$(getconf _NPROCESSORS_ONLN)"
 for mutant in $("$python" -m tests.simulation --list-mutants); do
     step "mutant-$mutant" caught "$mutant"
 done

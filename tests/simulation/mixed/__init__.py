@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from tests.simulation.workload import Mix
     from tests.simulation.world import World
 
+CLOSING: Final = 0.02
+"""How often a worker closes a session of its client, with all that hangs on it, before it does something."""
 _WORK: Final[dict[str, Callable[[Mixed, Client], Act]]] = {
     "files": files.work,
     "reads": reads.work,
@@ -68,6 +70,8 @@ class Mixed(Asker):
         while True:
             yield Sleep(random.randrange(1_000, self.pause_us_max))
             if not self.ending:
+                if random.random() < CLOSING:
+                    yield from self.close(client)
                 chosen = random.choice(others) if random.random() < 0.3 and others else activity
                 yield from _WORK[chosen](self, client)
 

@@ -72,6 +72,16 @@ class Asker:
             self._done(question, result)
         return question
 
+    def close(self, client: Client) -> Act:
+        """End a session on purpose. From here on nothing that hangs on it is taken for good, as when a client ends."""
+        alive = [own for own in client.core.sessions.values() if not own.gone]
+        if alive:
+            own = client.random.choice(alive)
+            client.core.lose_session(own)
+            now_us = client.clock.now_us()
+            call = client.core.command(own, commands.CloseSession(), now_us, now_us + self.timeout_us)
+            yield from self.answer(client, commands.CloseSession(), call)
+
     def query(self, client: Client, query: commands.Query) -> Asking:
         now_us = client.clock.now_us()
         return (yield from self.answer(client, query, client.core.query(query, now_us, now_us + self.timeout_us)))

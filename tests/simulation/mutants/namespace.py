@@ -57,9 +57,15 @@ MUTANTS: Final = (
         (Edit(f"{_TRANSACTIONS}:transact", "        namespace.take_back(state)\n", ""),),
     ),
     Mutant(
-        "history-is-not-taken-back",
-        "Transactions: one that is refused leaves no trace in the revisions",
-        (Edit(f"{_HISTORY}.take_back", "    past.pop()\n", "    past[-1:] = past[-1:]\n"),),
+        "a-creation-is-not-taken-back",
+        "Transactions: of one that is refused nothing stays",
+        (
+            Edit(
+                f"{_NAMESPACE}:take_back",
+                "        _place(state, key, change.after, change.before)\n",
+                "        if change.before is not None:\n            _place(state, key, change.after, change.before)\n",
+            ),
+        ),
     ),
     Mutant(
         "the-other-branch",
