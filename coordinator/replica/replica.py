@@ -23,6 +23,7 @@ from coordinator.replica.leases import Leases
 from coordinator.replica.levels import Levels
 from coordinator.replica.meters import Meters
 from coordinator.replica.ports import Head, Journal, Write
+from coordinator.replica.proposals import Asked, Proposal
 from coordinator.replica.states import COMPARE_US, Compaction, States
 from coordinator.replica.tenure import Tenure
 from coordinator.replica.watches import Watch
@@ -47,30 +48,7 @@ STAMPS_MAX: Final = 1_024
 """Beginnings of entries that are remembered."""
 
 
-class _Proposal(NamedTuple):
-    """`term`: that of its entry."""
-
-    caller: Caller
-    request_id: int
-    op: commands.ClientOp
-    session: int
-    term: int
-    since_us: int
-
-
-class _Asked(NamedTuple):
-    """A command that becomes an entry in this turn."""
-
-    caller: Caller
-    request_id: int
-    op: commands.ClientOp
-    session: int
-    since_us: int
-
-
 _ReadRequest = wire.QueryRequest | wire.KeepAliveRequest | wire.ConfirmRequest | wire.WatchRequest
-
-
 _LEASED: Final = (wire.QueryRequest, wire.WatchRequest)
 """What the lease of a leader may answer, where that is on."""
 
@@ -119,14 +97,14 @@ class Replica:
         self.states = States(replica, engine, machine, self.meters, now_us, compaction or Compaction(), compare_us)
         self._head: Head | None = None
         """What the journal took in this turn."""
-        self._commands: list[_Asked] = []
+        self._commands: list[Asked] = []
         self._entries: list[bytes] = []
         """Of `_commands`, in the same order."""
         self._signer: tuple[Caller, str | None] | None = None
         """Whom the last caller speaks for, until something is applied."""
         self._stamps: dict[tuple[str, str], bytes] = {}
         """What an entry of a principal, and of who acts for it, begins with."""
-        self._proposals: dict[int, _Proposal] = {}
+        self._proposals: dict[int, Proposal] = {}
         self._reads: list[_Read] = []
         self._reads_by_ticket: dict[int, list[_Read]] = {}
         self._confirmed: deque[tuple[int, deque[_Read]]] = deque()
@@ -207,7 +185,7 @@ class Replica:
             message = f"a command has at most {COMMAND_BYTES_MAX} bytes, got {len(request.command)}"
             return self._refuse(caller, request.id, answers, commands.INVALID, message)
         command = wire.decode_command(request.command)
-        self._commands.append(_Asked(caller, request.id, command.op, command.session, now_us))
+        self._commands.append(Asked(caller, request.id, command.op, command.session, now_us))
         self._entries.append(self._stamp(principal, actor) + bytes(request.command))
         return None
 
@@ -309,7 +287,7 @@ class Replica:
         if first_index is not None:
             term = self.engine.term
             for index, (caller, request_id, op, session, since_us) in enumerate(taken, first_index):
-                self._proposals[index] = _Proposal(caller, request_id, op, session, term, since_us)
+                self._proposals[index] = Proposal(caller, request_id, op, session, term, since_us)
             return
         self.meters.proposals_failed += len(taken)
         for proposal in taken:
