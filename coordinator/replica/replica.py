@@ -439,6 +439,13 @@ class Replica:
         left_us = self._tenure.due_in_us if connected else None  # While deaf, lease time stands still.
         return due_us if left_us is None else min(due_us, now_us + left_us)
 
+    @property
+    def is_settled(self) -> bool:
+        """Does it lead, and nobody waits for its followers: not for an entry, not for a read?"""
+        engine = self.engine
+        settled = engine.role is Role.LEADER and engine.commit_index == engine.last_index
+        return settled and not (self._proposals or self._reads_by_ticket or self._confirmed)
+
     def _answer_reads(self, answers: Answers) -> None:
         """Answer confirmed reads whose index is applied, as far as the turn's bytes go."""
         size = 0

@@ -217,16 +217,19 @@ class Machine:
         return principal is not None and principal.act_for
 
     def _do(self, index: int, principal: Principal, session: Session, command: NodeCommand) -> Result:
-        op = command.op
-        refused = _too_early(self.state, op) or rights.refuse(principal, op)
+        state, op = self.state, command.op
+        early = None if state.level >= commands.LEVEL else _too_early(state, op)
+        refused = early or rights.refuse(principal, op)
         if refused is not None:
             return refused
-        if isinstance(op, commands.CancelAcquire):
+        if type(op) is commands.CancelAcquire:
             in_window = session.acked <= op.number < session.acked + RESULTS_MAX
             if in_window and op.number not in session.results:
                 session.results[op.number] = Failure(commands.CANCELLED, f"request {op.number} was cancelled")
-        result = perform(self.state, index, principal, session, op)
-        self.state.history.trim()
+        result = perform(state, index, principal, session, op)
+        history = state.history
+        if history.order.first != history.order.following:
+            history.trim()
         return result
 
     # --- queries ----------------------------------------------------------------------------------
