@@ -81,6 +81,7 @@ def on_response(raft: Raft, sender: int, response: SnapshotResponse, now_us: int
     progress = raft.progress.get(sender)
     if response.term < raft.term or raft.role is not Role.LEADER or progress is None:
         return
+    is_news = response.round > progress.acked_round
     raft.note_contact(progress, response.round, now_us)
     at = progress.snapshot
     if at is None or (at.source.last_index, len(at.source.data)) != (response.last_index, response.size):
@@ -90,7 +91,8 @@ def on_response(raft: Raft, sender: int, response: SnapshotResponse, now_us: int
         progress.next = progress.match + 1
         progress.probe()
         return
-    at.acked = response.offset
+    # It may have lost what it had, as a restart does it; an answer that comes late says nothing of that.
+    at.acked = response.offset if is_news else max(at.acked, response.offset)
     at.sent = max(at.sent, response.offset)
 
 

@@ -8,7 +8,7 @@ from coordinator.consensus.engine import Role
 from coordinator.consensus.membership import Change, Member, encode_configuration
 from coordinator.consensus.raft.messages import AppendEntries, InstallSnapshot, SnapshotResponse
 from coordinator.consensus.raft.options import Options
-from tests.unit.consensus.play import Play
+from tests.unit.consensus.play import OPTIONS, Play
 
 SMALL = Options(snapshot_chunk_bytes=50, snapshot_window_bytes=150)
 
@@ -456,3 +456,25 @@ def test_one_that_has_lost_its_leader_installs_and_tells_nobody():
     follower.install()
     assert follower.installed is not None
     assert follower.late == []
+
+
+def test_an_answer_that_comes_late_does_not_open_the_window():
+    """Found by `test_models.py`: two answers of one round the other way round, and half as much again was under way."""
+    play = behind()
+    play.start(3)
+    leader = play.replicas[1]
+    play.lost = lambda letter: isinstance(letter.message, InstallSnapshot)
+    play.pass_time(200_000)
+    at = leader.progress[3].snapshot
+    assert at is not None
+    number = leader.rounds.current
+    part = SnapshotResponse(leader.term, number, at.source.last_index, 100, len(at.source.data))
+    leader.step(3, part, play.now_us)
+    leader.step(3, part._replace(offset=50), play.now_us)
+    assert at.acked == 100
+    leader.step(3, part._replace(round=number - 1, offset=0), play.now_us)
+    assert at.acked == 100
+    play.pass_time(OPTIONS.heartbeat_us)
+    assert leader.rounds.current > number
+    leader.step(3, part._replace(round=leader.rounds.current, offset=0), play.now_us)
+    assert at.acked == 0, "it has lost what it had, and says so of a new round"
