@@ -76,6 +76,8 @@ def test_a_client_sends_requests_and_hears_its_answers(redis_server: PrivateRedi
         ("PSUBSCRIBE", "*"),
         ("PUBSUB", "CHANNELS"),
         ("PUBSUB", "NUMSUB", "conclave:{realm}:c:node1"),
+        ("CLIENT", "LIST"),
+        ("CLIENT", "KILL", "TYPE", "pubsub"),
         ("GET", "key"),
         ("SET", "key", "value"),
         ("KEYS", "*"),
