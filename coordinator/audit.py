@@ -15,6 +15,7 @@ OPERATOR: Final = "operator (shell)"
 TOKEN_CREATED: Final = "token.created"  # noqa: S105 - an action's name
 PRINCIPAL_REMOVED: Final = "principal.removed"
 NODE_CRASHED: Final = "node.crashed"
+LOCK_BROKEN: Final = "lock.broken"
 SIGNED_IN: Final = "signed-in"
 
 REASON_CHARACTERS_MAX: Final = 2_000

@@ -28,6 +28,7 @@ def _log_as_django_does(**_: Any) -> None:
 
 
 if os.environ.get("CONCLAVE_NODE"):
+    from coordinator.channel import without_credentials
     from coordinator.config import Config, ConfigError, DataDirectory, load_config
     from coordinator.embedded_redis import ensure_client_user
     from coordinator.replica.births import WebToken
@@ -52,14 +53,17 @@ if os.environ.get("CONCLAVE_NODE"):
         realm = data.realm()
 
         def greet() -> None:
-            if config.redis_url:
-                ensure_client_user(config.redis_url, realm, data.client_password())
+            own = config.node_redis or config.redis_url
+            if own:
+                ensure_client_user(own, realm, data.client_password())
 
         token = data.web_token()
         return HostSettings(
             node=config.node,
             directory=data.nodes / config.node,
-            redis_url=data.node_redis_url(config),
+            redis_url=config.node_redis or data.node_redis_url(config),
+            address=without_credentials(config.node_redis) if config.node_redis else "",
+            shared_redis=data.node_redis_url(config) if config.node_redis else "",
             realm=realm,
             peer_key=data.peer_key(),
             faults_allowed=config.faults,

@@ -11,7 +11,7 @@ import ssl
 from collections import deque
 from collections.abc import Iterable
 from typing import Any, Final, NamedTuple
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit, urlunsplit
 
 import hiredis
 
@@ -68,6 +68,21 @@ class Endpoint(NamedTuple):
             parts.scheme == "rediss",
             verify,
         )
+
+
+def with_credentials(address: str, own_url: str) -> str:
+    """The URL of another Redis. An address need not say who we are there: then we are who we are at our own."""
+    theirs, own = urlsplit(address), urlsplit(own_url)
+    credentials, at, _ = own.netloc.rpartition("@")
+    if "@" in theirs.netloc or not at:
+        return address
+    return urlunsplit(theirs._replace(netloc=f"{credentials}@{theirs.netloc}"))
+
+
+def without_credentials(address: str) -> str:
+    """An address for people, and for those who are somebody else there."""
+    parts = urlsplit(address)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 
 
 class Message(NamedTuple):

@@ -74,6 +74,9 @@ class Config(BaseSettings):
     nodes: int = Field(3, validation_alias="CONCLAVE_NODES")
     """How many workers with a node `up` starts; a new data directory gets that many voters."""
     redis_url: str | None = Field(None, validation_alias="REDIS_URL", repr=False)
+    node_redis: str | None = Field(None, validation_alias="CONCLAVE_NODE_REDIS", repr=False)
+    """The Redis of this node's own mailbox, as other nodes reach it too; None: all nodes listen on the one that the web
+    tier has. User and password are the same on all of them."""
     database_url: str | None = Field(None, validation_alias="DATABASE_URL", repr=False)
     admin_password: str | None = Field(None, validation_alias="CONCLAVE_ADMIN_PASSWORD", repr=False)
     faults: bool = Field(default=False, validation_alias="CONCLAVE_FAULTS")
@@ -193,7 +196,7 @@ class Config(BaseSettings):
             ) from None
         return networks
 
-    @field_validator("redis_url", mode="before")
+    @field_validator("redis_url", "node_redis", mode="before")
     @classmethod
     def _a_redis_url(cls, value: Any) -> str:
         return _url(value, {"redis", "rediss"}, "redis://[user:password@]host[:port][/database], or rediss:// for TLS")

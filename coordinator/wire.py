@@ -226,7 +226,13 @@ class StateDigest(NamedTuple):
     wanted: bool
 
 
-_KINDS: Final = (*messages.KINDS, StateDigest)
+class Whereabouts(NamedTuple):
+    """The sender's mailbox is on the Redis at this address. Of no replica: it is for the node."""
+
+    address: str
+
+
+_KINDS: Final = (*messages.KINDS, StateDigest, Whereabouts)
 _routed = msgspec.msgpack.Decoder(list[Routed])
 _message_decoders: Final = tuple(msgspec.msgpack.Decoder(kind) for kind in _KINDS)
 _message_kinds: Final = {kind: number for number, kind in enumerate(_KINDS)}
@@ -236,7 +242,7 @@ class PeerMessage(NamedTuple):
     cluster: int
     sender: int
     receiver: int
-    message: messages.Message | StateDigest
+    message: messages.Message | StateDigest | Whereabouts
 
 
 def encode_peer(batch: list[PeerMessage]) -> bytes:
@@ -248,7 +254,10 @@ def decode_peer(body: bytes) -> list[PeerMessage]:
     try:
         return [
             PeerMessage(
-                cluster, sender, receiver, cast("messages.Message | StateDigest", _message_decoders[kind].decode(raw))
+                cluster,
+                sender,
+                receiver,
+                cast("messages.Message | StateDigest | Whereabouts", _message_decoders[kind].decode(raw)),
             )
             for cluster, sender, receiver, kind, raw in _routed.decode(body)
         ]

@@ -12,18 +12,18 @@ from ninja import NinjaAPI, Router
 from ninja.openapi.docs import Swagger
 from ninja.parser import Parser
 
-from coordinator.api import errors, faults, keys, locks, sessions, status
+from coordinator.api import errors, faults, files, holds, keys, locks, ranges, sessions, status
 from coordinator.api.auth import BearerToken, SignedIn
 
 _DESCRIPTION = """\
-Locks, sessions and keys of Conclave's clusters. Every grant and every value is decided by a quorum.
+Locks, sessions, keys and files of Conclave's clusters. Every grant and every value is decided by a quorum.
 
 * **Credentials**: `Authorization: Bearer …` with a token of `manage.py token NAME`, or the cookie of a signed-in
   session (with `X-CSRFToken` where something changes).
 * **Refusals** carry `{"error": code, "detail": sentence}`. 503 says that no leader answered; `outcome-unknown` among
   them that a change may have been applied all the same. 410 says that the session is gone, and everything that it held
   with it.
-* **Names** of locks and keys may hold slashes; percent-encode them in addresses.
+* **Names** of locks, keys and files may hold slashes; percent-encode them in addresses.
 """
 
 
@@ -54,6 +54,17 @@ api.add_router("/clusters/{cluster}", status.router)
 api.add_router("/clusters/{cluster}/locks", locks.router)
 api.add_router("/clusters/{cluster}/sessions", sessions.router)
 api.add_router("/clusters/{cluster}/keys", keys.router)
+api.add_router("/clusters/{cluster}/counters", ranges.counters)
+api.add_router("/clusters/{cluster}/files", files.router)
+api.add_router("/clusters/{cluster}/directories", files.directories)
+api.add_router("/clusters/{cluster}/stats", files.stats)
+api.add_router("/clusters/{cluster}/ranges", ranges.ranges)
+api.add_router("/clusters/{cluster}/changes", ranges.changes)
+api.add_router("/clusters/{cluster}/transactions", ranges.transactions)
+api.add_router("/clusters/{cluster}/holds", holds.router)
+api.add_router("/clusters/{cluster}/forced-releases", holds.forced)
+api.add_router("/clusters/{cluster}/sequencers", holds.sequencers)
+api.add_router("/clusters/{cluster}/elections", holds.elections)
 api.add_router("/clusters/{cluster}/nodes", faults.router)
 
 

@@ -14,14 +14,14 @@ import asyncio
 import logging
 import secrets
 import time
-from typing import Final
+from typing import Final, NamedTuple
 
 from coordinator import access
 from coordinator.api.errors import Refused
-from coordinator.api.schemas import TTL_MS_DEFAULT, Acquired, HolderOut, session_name
+from coordinator.api.schemas import TTL_MS_DEFAULT, Acquired, AcquireIn, HolderOut, session_name
 from coordinator.client import AsyncClient, errors
 from coordinator.client.session import DRIFT_SHARE, DRIFT_US
-from coordinator.statemachine import commands
+from coordinator.statemachine import commands, lock_commands
 
 log = logging.getLogger(__name__)
 
@@ -56,19 +56,59 @@ async def all_finished() -> None:
     await asyncio.gather(*(attempt.finished.wait() for attempt in list(_live)))
 
 
+class Wanted(NamedTuple):
+    """How names are to be held, where it is not the plain exclusive lock."""
+
+    mode: lock_commands.Mode
+    limit: int
+    reentrant: bool
+    delay_ms: int
+    refuse_deadlocks: bool
+
+    @classmethod
+    def of(cls, payload: AcquireIn) -> Wanted:
+        return cls(payload.mode, payload.limit or 1, payload.reentrant, payload.lock_delay_ms, payload.refuse_deadlocks)
+
+    def op(self, names: tuple[str, ...], acquisition: int, session: int, *, wait: bool) -> lock_commands.Acquire:
+        return lock_commands.Acquire(
+            names,
+            acquisition,
+            self.mode,
+            wait,
+            self.limit,
+            session,
+            reentrant=self.reentrant,
+            delay_ms=self.delay_ms,
+            refuse_deadlocks=self.refuse_deadlocks,
+        )
+
+
 class Attempt:
     """Use: `run()` once, as a task. `abandon()` at any time, also after `run` has answered."""
 
-    def __init__(self, client: AsyncClient, cluster: str, principal: str, name: str) -> None:
+    def __init__(
+        self,
+        client: AsyncClient,
+        cluster: str,
+        principal: str,
+        name: str,
+        also: tuple[str, ...] = (),
+        wanted: Wanted | None = None,
+    ) -> None:
+        """`also`: other names to take with it. `wanted`: how to hold them; None: the exclusive lock of the one name, of
+        which a session has one."""
         self._client = client
         self._cluster = cluster
         self._principal = principal
-        self._name = name
+        self._names = tuple(sorted({name, *also}))
+        self._name = self._names[0]
+        self._asked_for = name
+        self._wanted = wanted
         self._session = 0
         self._acquisition = secrets.randbits(48)
-        """Over HTTP a session has one acquisition a name: each attempt takes over what its session already has, and an
-        older one that still waits is told so. The number is this attempt's alone, so that whatever it takes back,
-        however late, is never what a later one was granted."""
+        """Over HTTP a session has one plain acquisition a name: each attempt takes over what its session already has,
+        and an older one that still waits is told so. The number is this attempt's alone, so that whatever it takes
+        back, however late, is never what a later one was granted."""
         self._ttl_ms = 0
         self._opened_here = False
         self._was_queued = False
@@ -132,9 +172,13 @@ class Attempt:
         raise await self._not_acquired()
 
     async def _ask(self, wants_to_wait: bool) -> commands.Result:
-        op = commands.AcquireLock(self._name, self._acquisition, wants_to_wait, self._session, take_over=True)
+        op: commands.ClientOp = commands.AcquireLock(
+            self._name, self._acquisition, wants_to_wait, self._session, take_over=True
+        )
+        if self._wanted is not None:
+            op = self._wanted.op(self._names, self._acquisition, self._session, wait=wants_to_wait)
         try:
-            result: commands.Result = await self._client.command(op, act_for=self._principal)
+            result: commands.Result = errors.refuse(await self._client.command(op, act_for=self._principal))
         except errors.OutcomeUnknown as error:
             if not self._opened_here:
                 raise
@@ -246,13 +290,18 @@ class Attempt:
             except (errors.Unavailable, errors.Busy):
                 if not self._left_ms():
                     raise
+        mode = lock_commands.EXCLUSIVE if self._wanted is None else self._wanted.mode
         return Acquired(
             session=session_name(self._session),
             token=token,
-            name=self._name,
+            name=self._asked_for,
             ttl_ms=self._ttl_ms,
             expires_in_ms=self._left_ms(),
             principal=self._principal,
+            acquisition=self._acquisition,
+            mode=mode,
+            names=list(self._names),
+            sequencer=lock_commands.sequencer(self._asked_for, mode, token),
         )
 
     def _left_ms(self) -> int:
@@ -298,8 +347,11 @@ class Attempt:
                     commands.CloseSession(self._session), act_for=self._principal, timeout=TAKE_BACK_TIMEOUT_S
                 )
             elif self._was_queued and not self._keeps_place:
+                op: commands.ClientOp = commands.ReleaseLock(self._name, self._acquisition, self._session)
+                if self._wanted is not None:
+                    op = lock_commands.Release(self._names, self._acquisition, self._session)
                 await self._client.command(
-                    commands.ReleaseLock(self._name, self._acquisition, self._session),
+                    op,
                     act_for=self._principal,
                     timeout=TAKE_BACK_TIMEOUT_S,
                 )

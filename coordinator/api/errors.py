@@ -11,6 +11,7 @@ from ninja.errors import AuthenticationError, HttpError, ValidationError
 
 from coordinator import access
 from coordinator.client import errors
+from coordinator.models import AuditEntry
 
 RETRY_AFTER_S: Final = "1"
 
@@ -36,6 +37,16 @@ _STATUS_OF: Final[tuple[tuple[type[Exception], int, str], ...]] = (
     (errors.OutcomeUnknown, 503, "outcome-unknown"),
     (errors.Unavailable, 503, "unavailable"),
     (errors.RequestCancelled, 409, "cancelled"),
+    (errors.Exists, 409, "exists"),
+    (errors.WrongKind, 409, "wrong-kind"),
+    (errors.NotEmpty, 409, "not-empty"),
+    (errors.Changed, 409, "changed"),
+    (errors.Aborted, 409, "aborted"),
+    (errors.Deadlock, 409, "deadlock"),
+    (errors.Broken, 409, "broken"),
+    (errors.Refused, 409, "refused"),
+    (errors.Compacted, 410, "compacted"),
+    (errors.TooMany, 422, "too-many"),
     (errors.ConclaveError, 500, "internal"),
 )
 """The first that fits: children stand before their parents."""
@@ -69,12 +80,40 @@ def _refused(request: HttpRequest, error: Any) -> HttpResponse:
 
 
 def _conclave_error(request: HttpRequest, error: Any) -> HttpResponse:
-    status, code = next((status, code) for kind, status, code in _STATUS_OF if isinstance(error, kind))
+    status, code = _status_of(error)
     if status == 403:
         caller = getattr(request, "auth", None)
         if caller is not None:
             caller.was_refused()
-    return answer(status, code, str(error))
+    return answer(status, code, str(error), _extra(error))
+
+
+def _status_of(error: Exception) -> tuple[int, str]:
+    return next((status, code) for kind, status, code in _STATUS_OF if isinstance(error, kind))
+
+
+def _extra(error: errors.ConclaveError) -> dict[str, Any]:
+    """What a program can go by, beside the code."""
+    match error:
+        case errors.Changed():
+            return {"revision": error.revision, "version": error.version, "instance": error.instance}
+        case errors.Compacted():
+            return {"oldest": error.oldest}
+        case errors.Aborted():
+            return {"place": list(error.place), "cause": _status_of(error.cause)[1], **_extra(error.cause)}
+        case errors.Deadlock():
+            return {"cycle": [{"session": f"s{session}", "name": name} for session, name in error.cycle]}
+        case errors.Broken():
+            return {"by": error.by, "reason": error.reason}
+    return {}
+
+
+def outcome_of(error: Exception) -> Any:
+    """How the audit calls what ended with this."""
+    if isinstance(error, errors.OutcomeUnknown):
+        return AuditEntry.Outcome.UNKNOWN
+    is_refusal = isinstance(error, (Refused, errors.Forbidden, errors.NotFound, errors.InvalidRequest))
+    return AuditEntry.Outcome.REFUSED if is_refusal else AuditEntry.Outcome.FAILED
 
 
 def _validation_error(request: HttpRequest, error: Any) -> HttpResponse:

@@ -9,11 +9,9 @@ from ninja import Body, Router
 
 from coordinator import audit
 from coordinator.api.auth import ApiRequest
-from coordinator.api.errors import Refused
+from coordinator.api.errors import Refused, outcome_of
 from coordinator.api.locks import REFUSALS
 from coordinator.api.schemas import ClusterName, CrashedOut, CrashIn
-from coordinator.client import errors
-from coordinator.models import AuditEntry
 from coordinator.wire import NODE_NAME
 
 router = Router(tags=["faults"])
@@ -37,7 +35,7 @@ async def crash(
     try:
         await _crash(request, node)
     except Exception as error:
-        await audit.arecord(**entry, outcome=_outcome(error), details={"error": str(error)})
+        await audit.arecord(**entry, outcome=outcome_of(error), details={"error": str(error)})
         raise
     await audit.arecord(**entry)
     return CrashedOut(node=node)
@@ -53,10 +51,3 @@ async def _crash(request: ApiRequest, node: str) -> None:
     if node not in {name for name, _ in directory.nodes}:
         raise Refused(404, "not-found", f"there is no node {node!r}")
     await client.crash(node, act_for=principal)
-
-
-def _outcome(error: Exception) -> Any:
-    if isinstance(error, errors.OutcomeUnknown):
-        return AuditEntry.Outcome.UNKNOWN
-    is_refusal = isinstance(error, (Refused, errors.Forbidden, errors.NotFound, errors.InvalidRequest))
-    return AuditEntry.Outcome.REFUSED if is_refusal else AuditEntry.Outcome.FAILED

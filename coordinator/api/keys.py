@@ -15,7 +15,7 @@ from coordinator.statemachine import commands
 
 router = Router(tags=["keys"])
 
-_BYTES: dict[str, Any] = {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}}
+BYTES: dict[str, Any] = {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}}
 
 
 @router.get(
@@ -36,7 +36,7 @@ _BYTES: dict[str, Any] = {"content": {"application/octet-stream": {"schema": {"t
                         "schema": {"type": "integer"},
                     },
                 },
-                **_BYTES,
+                **BYTES,
             }
         }
     },
@@ -60,7 +60,7 @@ async def read(request: ApiRequest, cluster: ClusterName, key: str) -> HttpRespo
     "/{path:key}",
     response={200: KeyWritten, 413: Problem, **REFUSALS},
     summary="Write a key",
-    openapi_extra={"requestBody": {"required": True, "description": "The value, at most 1 MiB.", **_BYTES}},
+    openapi_extra={"requestBody": {"required": True, "description": "The value, at most 1 MiB.", **BYTES}},
 )
 async def write(request: ApiRequest, cluster: ClusterName, key: str) -> KeyWritten:
     """The body is the value, as it is."""

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from ninja import Body, Query, Router
 
 from coordinator import access
-from coordinator.api.attempt import Attempt
+from coordinator.api.attempt import Attempt, Wanted
 from coordinator.api.auth import ApiRequest
 from coordinator.api.errors import Refused
 from coordinator.api.schemas import (
@@ -25,7 +25,8 @@ from coordinator.api.schemas import (
     session_name,
     session_number,
 )
-from coordinator.statemachine import commands
+from coordinator.client.errors import refuse
+from coordinator.statemachine import commands, lock_commands
 
 router = Router(tags=["locks"])
 
@@ -64,12 +65,15 @@ async def acquire(
     """Take the lock, or wait in line for it. Without a session, one is opened and named in the answer.
 
     Asking again with the session that holds the lock answers 200 with the same token, so a lost answer can be asked for
-    again. 409 names the holder. A caller that closes the connection while it waits leaves the line at once.
+    again; in other modes than the exclusive one of one name each call is an acquisition of its own, which the answer
+    tells. 409 names the holder, or says how sessions would wait for one another (`deadlock`). A caller that closes the
+    connection while it waits leaves the line at once.
     """
     name = name_in_path(name)
     client, principal = await request.auth.acting()
     session = None if payload.session is None else session_number(payload.session)
-    attempt = Attempt(client, cluster, principal, name)
+    also = tuple(name_in_path(each) for each in payload.also)
+    attempt = Attempt(client, cluster, principal, name, also, None if payload.is_plain else Wanted.of(payload))
     undo_when_gone(request).append(attempt.abandon)
     task = access.spawn(attempt.run(session, payload.ttl_ms, payload.wait_ms), f"acquire lock {name!r}")
     try:
@@ -96,7 +100,13 @@ async def release(request: ApiRequest, cluster: ClusterName, name: str, payload:
     name = name_in_path(name)
     client, principal = await request.auth.acting()
     session = session_number(payload.session)
-    result = await client.command(commands.ReleaseLock(name, commands.ANY_ACQUISITION, session), act_for=principal)
+    acquisition = commands.ANY_ACQUISITION if payload.acquisition is None else payload.acquisition
+    op: commands.ClientOp = commands.ReleaseLock(name, acquisition, session)
+    if payload.also:
+        if payload.acquisition is None:
+            raise Refused(422, "invalid", "acquisition: expected the acquisition that took several names")
+        op = lock_commands.Release((name, *(name_in_path(each) for each in payload.also)), acquisition, session)
+    result = refuse(await client.command(op, act_for=principal))
     if isinstance(result, commands.NotHeld):
         raise Refused(409, "not-held", f"session {session_name(session)} neither holds lock {name!r} nor waits for it")
     return Released(name=name, session=session_name(session))

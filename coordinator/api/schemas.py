@@ -9,11 +9,12 @@ import re
 from typing import Annotated, Final
 
 from ninja import Path, Schema
-from pydantic import AfterValidator, ConfigDict, Field
+from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
 from coordinator.api.errors import Refused
-from coordinator.statemachine import commands
+from coordinator.statemachine import commands, lock_commands
 from coordinator.statemachine.commands import TTL_MS_MAX, TTL_MS_MIN, WAIT_MS_MAX
+from coordinator.statemachine.lock_commands import Mode
 
 TTL_MS_DEFAULT: Final = 15_000
 _SESSION: Final = re.compile(r"s([1-9][0-9]{0,15})")
@@ -69,11 +70,14 @@ def name_in_path(name: str) -> str:
 # --- in -------------------------------------------------------------------------------------------
 
 
-class _In(Schema):
+class StrictIn(Schema):
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
-class AcquireIn(_In):
+class AcquireIn(StrictIn):
+    """Without `mode`, `also`, `reentrant` and `lock_delay_ms`, a session has one hold of the name, and asking again
+    answers it. With one of them each call is an acquisition of its own."""
+
     session: SessionName | None = Field(
         None, description="The session to hold the lock with. Without it one is opened for this call."
     )
@@ -92,19 +96,55 @@ class AcquireIn(_In):
         description="How long to wait in line. The session is kept alive meanwhile. Closing the connection leaves the "
         "line.",
     )
+    mode: Mode = Field(
+        lock_commands.EXCLUSIVE,
+        description="Alone; together with others that share it; or with up to `limit` others that count it.",
+    )
+    limit: int | None = Field(
+        None, ge=1, le=lock_commands.LIMIT_MAX, description="Of a counting lock: how many may hold it. Only there."
+    )
+    also: list[str] = Field(
+        [], max_length=lock_commands.NAMES_MAX - 1, description="Other names to take with it, all or none."
+    )
+    reentrant: bool = Field(default=False, description="What the session holds of the name already is no hindrance.")
+    lock_delay_ms: int = Field(
+        0,
+        ge=0,
+        le=lock_commands.LOCK_DELAY_MS_MAX,
+        description="For how long the name stays unavailable if the session expires while it holds it.",
+    )
+    refuse_deadlocks: bool = Field(
+        default=True,
+        description="Refuse to wait (409 `deadlock`) where sessions would wait for one another. With `mode`.",
+    )
+
+    @model_validator(mode="after")
+    def _limit_of_counting(self) -> AcquireIn:
+        if (self.mode == lock_commands.COUNTING) != (self.limit is not None):
+            raise ValueError("expected a limit with the mode counting, and with no other")
+        return self
+
+    @property
+    def is_plain(self) -> bool:
+        """The exclusive lock of one name, of which a session has one hold."""
+        return self.mode == lock_commands.EXCLUSIVE and not (self.also or self.reentrant or self.lock_delay_ms)
 
 
-class ReleaseIn(_In):
+class ReleaseIn(StrictIn):
     session: SessionName
+    acquisition: int | None = Field(
+        None, ge=0, le=2**63 - 1, description="As acquire answered it. Without: the first that the session has."
+    )
+    also: list[str] = Field([], max_length=lock_commands.NAMES_MAX - 1, description="Other names taken with it.")
 
 
-class OpenSessionIn(_In):
+class OpenSessionIn(StrictIn):
     ttl_ms: int = Field(
         TTL_MS_DEFAULT, ge=TTL_MS_MIN, le=TTL_MS_MAX, description="Its time to live without a keep-alive."
     )
 
 
-class CrashIn(_In):
+class CrashIn(StrictIn):
     reason: str = Field("", max_length=2_000, description="Why, in your own words, for the audit.")
 
 
@@ -139,6 +179,10 @@ class Acquired(Schema):
     ttl_ms: int = Field(description="The time to live of the session.")
     expires_in_ms: int = Field(description="What is left of the lease at least, without a keep-alive.")
     principal: str = Field(description="Who holds the lock now: you.")
+    acquisition: int = Field(description="Tells this hold from others of the session.")
+    mode: Mode
+    names: list[str] = Field(description="All that were taken.")
+    sequencer: str = Field(description="`name:mode:token`, for a third party to check.")
 
 
 class NotAcquired(Problem):

@@ -1,11 +1,20 @@
-"""The command line: locks and keys of a cluster, from a shell.
+"""The command line: locks, keys, files and what is made of them, from a shell.
 
-    python -m coordinator.client lock deploy -- ./deploy.sh     run a command under a lock
-    python -m coordinator.client get|put|delete KEY             keys
-    python -m coordinator.client status                         who leads, and how each replica is
-    python -m coordinator.client members                        who is a member, and how far each has come
-    python -m coordinator.client transfer|compact NODE          hand over to a node; snapshot a node now
-    python -m coordinator.client step-down                      have the leader give up its leadership
+    python -m coordinator.client lock deploy -- ./deploy.sh          run a command under a lock
+    python -m coordinator.client lock reports --shared -- ./read.sh  together with others; or --count N, --also NAME
+    python -m coordinator.client locks show|check|break|breaks …     who holds it; sequencers; take it away
+    python -m coordinator.client elect boss host-1 -- ./lead.sh      run a command as the elected leader
+    python -m coordinator.client leader|observe NAME                 who leads; each value that is proclaimed
+    python -m coordinator.client get|put|delete|add KEY              keys and counters
+    python -m coordinator.client files get|put|stat|rm|mkdir|ls …    files and directories
+    python -m coordinator.client files range|watch START             many keys; each change as it is made
+    python -m coordinator.client queue put|take|size NAME            items that are done at least once
+    python -m coordinator.client group ls|join NAME                  who is there
+    python -m coordinator.client barrier close|open|wait NAME        wait for somebody
+    python -m coordinator.client status                              who leads, and how each replica is
+    python -m coordinator.client members                             who is a member, and how far each has come
+    python -m coordinator.client transfer|compact NODE               hand over to a node; snapshot a node now
+    python -m coordinator.client step-down                           have the leader give up its leadership
 
 It reads CONCLAVE_URL and CONCLAVE_TOKEN, as `manage.py token NAME` prints them.
 """
@@ -15,42 +24,52 @@ from __future__ import annotations
 import argparse
 import os
 import signal
-import subprocess
 import sys
-from types import FrameType
 from typing import Final
 
-from coordinator.client import Client, ConclaveError, InvalidRequest, Lease, LeaseLost, LockNotAcquired
-from coordinator.client.options import DEFAULT_TIMEOUT_S, DEFAULT_TTL_S
+from coordinator.client import Client, ConclaveError, Deadlock, InvalidRequest, LeaseLost, LockNotAcquired
+from coordinator.client.command_line import filing, locking, operating, together
+from coordinator.client.command_line.running import EXIT_LEASE_LOST
+from coordinator.client.errors import Aborted, Changed, Compacted, Exists, NotEmpty, NotFound, WrongKind
+from coordinator.client.options import DEFAULT_TIMEOUT_S
 
+EXIT_NOT_DONE: Final = 1
+"""Not as things are now: there is none, or one already, or another than was expected."""
 EXIT_USAGE: Final = 2
 EXIT_FAILED: Final = 69
 """The cluster refused or did not answer (EX_UNAVAILABLE)."""
 EXIT_NOT_ACQUIRED: Final = 75
 """Somebody else holds the lock (EX_TEMPFAIL)."""
-EXIT_LEASE_LOST: Final = 76
-"""The command was ended because its lock could not be proven held any more."""
-LOOK_S: Final = 0.1
-"""How often the lease is looked at while the command runs."""
-TERM_S_MAX: Final = 5.0
-"""How long a command whose lease is lost has to end by itself."""
+
+_STATUS_OF: Final[tuple[tuple[type[ConclaveError], int], ...]] = (
+    (LockNotAcquired, EXIT_NOT_ACQUIRED),
+    (Deadlock, EXIT_NOT_ACQUIRED),
+    (LeaseLost, EXIT_LEASE_LOST),
+    (InvalidRequest, EXIT_USAGE),
+    (NotFound, EXIT_NOT_DONE),
+    (Exists, EXIT_NOT_DONE),
+    (Changed, EXIT_NOT_DONE),
+    (NotEmpty, EXIT_NOT_DONE),
+    (WrongKind, EXIT_NOT_DONE),
+    (Compacted, EXIT_NOT_DONE),
+    (Aborted, EXIT_NOT_DONE),
+    (ConclaveError, EXIT_FAILED),
+)
+"""The first that fits."""
 
 
 def main(arguments: list[str] | None = None) -> int:
-    options = _parser().parse_args(arguments)
     try:
+        options = _parser().parse_args(arguments)
         with Client(cluster=options.cluster, timeout=options.timeout) as client:
             status: int = options.run(client, options)
             return status
-    except LockNotAcquired as error:
-        print(f"conclave: {error}", file=sys.stderr)
-        return EXIT_NOT_ACQUIRED
-    except InvalidRequest as error:
-        print(f"conclave: {error}", file=sys.stderr)
-        return EXIT_USAGE
     except ConclaveError as error:
         print(f"conclave: {error}", file=sys.stderr)
-        return EXIT_FAILED
+        return next(status for kind, status in _STATUS_OF if isinstance(error, kind))
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Nobody reads on; nor is that an error of ours.
+        return 128 + signal.SIGPIPE
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
 
@@ -61,135 +80,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--cluster", default="default")
     parser.add_argument("--timeout", type=float, default=DEFAULT_TIMEOUT_S, help="seconds that a question may take")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-
-    lock = commands.add_parser("lock", help="run a command while holding a lock")
-    lock.add_argument("name")
-    lock.add_argument("--ttl", type=float, default=DEFAULT_TTL_S, help="seconds until it is free after this dies")
-    lock.add_argument("--wait", type=float, help="seconds to wait in line; 0: not at all; default: as long as it takes")
-    lock.add_argument("command", nargs="+", help="what to run; its token is in CONCLAVE_LOCK_TOKEN")
-    lock.set_defaults(run=_lock)
-
-    get = commands.add_parser("get", help="print a key's value; status 1 where there is none")
-    get.add_argument("key")
-    get.set_defaults(run=_get)
-    put = commands.add_parser("put", help="write a key")
-    put.add_argument("key")
-    put.add_argument("value", help='"-": from standard input')
-    put.set_defaults(run=_put)
-    delete = commands.add_parser("delete", help="delete a key; status 1 where there was none")
-    delete.add_argument("key")
-    delete.set_defaults(run=_delete)
-    commands.add_parser("status", help="print a line for each replica").set_defaults(run=_status)
-    commands.add_parser("members", help="print a line for each member").set_defaults(run=_members)
-    transfer = commands.add_parser("transfer", help="hand the leadership to a node")
-    transfer.add_argument("node")
-    transfer.set_defaults(run=_transfer)
-    commands.add_parser("step-down", help="have the leader give up its leadership").set_defaults(run=_step_down)
-    compact = commands.add_parser("compact", help="have a node take a snapshot now and cut its log behind it")
-    compact.add_argument("node")
-    compact.set_defaults(run=_compact)
+    for subject in (locking, filing, together, operating):
+        subject.add_to(commands)
     return parser
-
-
-def _lock(client: Client, options: argparse.Namespace) -> int:
-    with client.lock(options.name, ttl=options.ttl, wait=options.wait) as lease:
-        environment = os.environ | {"CONCLAVE_LOCK_NAME": lease.name, "CONCLAVE_LOCK_TOKEN": str(lease.token)}
-        try:
-            process = subprocess.Popen(options.command, env=environment)
-        except OSError as error:
-            raise InvalidRequest(f"{options.command[0]}: {error.strerror}") from error
-        return _guard(process, lease)
-
-
-def _guard(process: subprocess.Popen[bytes], lease: Lease) -> int:
-    """Wait for the command; end it where the lease is lost, so that two never work under one lock."""
-
-    def pass_on(number: int, frame: FrameType | None) -> None:
-        process.send_signal(number)
-
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, pass_on)
-    while True:
-        try:
-            status = process.wait(LOOK_S)
-            return status if status >= 0 else 128 - status
-        except subprocess.TimeoutExpired:
-            pass
-        try:
-            lease.check()
-        except LeaseLost as error:
-            print(f"conclave: {error}; the command is ended", file=sys.stderr)
-            process.terminate()
-            try:
-                process.wait(min(TERM_S_MAX, lease.expires_in or TERM_S_MAX))
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-            return EXIT_LEASE_LOST
-
-
-def _get(client: Client, options: argparse.Namespace) -> int:
-    value = client.get(options.key)
-    if value is None:
-        return 1
-    sys.stdout.buffer.write(value)
-    sys.stdout.buffer.flush()
-    return 0
-
-
-def _put(client: Client, options: argparse.Namespace) -> int:
-    value = sys.stdin.buffer.read() if options.value == "-" else os.fsencode(options.value)
-    client.put(options.key, value)
-    return 0
-
-
-def _delete(client: Client, options: argparse.Namespace) -> int:
-    return 0 if client.delete(options.key) else 1
-
-
-def _status(client: Client, options: argparse.Namespace) -> int:
-    reports = client.status()
-    print(f"{'node':<12}{'role':<15}{'term':>6}{'last':>10}{'commit':>10}{'applied':>10}")
-    for node, report in sorted(reports.items()):
-        if report is None:
-            print(f"{node:<12}unreachable")
-        elif report.waiting_for:
-            print(f"{node:<12}{report.role:<15}{report.waiting_for}")
-        else:
-            indices = f"{report.last_index:>10}{report.commit_index:>10}{report.applied_index:>10}"
-            print(f"{node:<12}{report.role:<15}{report.term:>6}{indices}")
-    return 0 if any(report is not None and report.role == "leader" for report in reports.values()) else 1
-
-
-def _members(client: Client, options: argparse.Namespace) -> int:
-    seen = client.progress()
-    votes = {member.replica for member in seen.voters}
-    nodes = {member.replica: member.node for member in seen.outgoing + seen.learners + seen.voters}
-    print(f"{'node':<12}{'replica':<18}{'kind':<10}{'state':<12}{'match':>10}{'lacks':>10}{'heard':>10}")
-    for member in seen.members:
-        kind = "voter" if member.replica in votes else "learner"
-        kind = "leaving" if kind == "learner" and member.replica in {m.replica for m in seen.outgoing} else kind
-        heard = "never" if member.heard_ms < 0 else f"{member.heard_ms} ms"
-        lacks = seen.last_index - member.match
-        node = nodes.get(member.replica, "")
-        print(f"{node:<12}{member.replica:<18x}{kind:<10}{member.state:<12}{member.match:>10}{lacks:>10}{heard:>10}")
-    return 0
-
-
-def _transfer(client: Client, options: argparse.Namespace) -> int:
-    term = client.transfer(options.node)
-    print(f"{options.node} leads in term {term}")
-    return 0
-
-
-def _step_down(client: Client, options: argparse.Namespace) -> int:
-    print(f"{client.step_down()} gave up its leadership")
-    return 0
-
-
-def _compact(client: Client, options: argparse.Namespace) -> int:
-    print(f"{options.node} has a snapshot at index {client.compact(options.node)}, or takes it now")
-    return 0
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine, Generator
 from functools import partial, update_wrapper
-from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, overload
+from typing import Any, Concatenate, Final, Generic, ParamSpec, Self, TypeVar, overload
 
 from coordinator.client import flows, options
 from coordinator.client.calls import Call
@@ -29,6 +29,8 @@ from coordinator.statemachine import commands
 
 T = TypeVar("T")
 P = ParamSpec("P")
+
+DEFAULT_TTL_MS: Final = options.ttl_ms(options.DEFAULT_TTL_S)
 
 Asking = Generator[Call, Any, T]
 """A flow whose answer is a T."""
@@ -98,7 +100,8 @@ class Part(Generic[S]):
         act_for: str = "",
     ) -> Ask[T]:
         """Apply `op` exactly once, under the session for `ttl`; `read` makes the answer of its result."""
-        clock, deadline_us, ttl_ms = self._shell.clock, self._shell.deadline_us(timeout), options.ttl_ms(ttl)
+        clock, deadline_us = self._shell.clock, self._shell.deadline_us(timeout)
+        ttl_ms = DEFAULT_TTL_MS if ttl is options.DEFAULT_TTL_S else options.ttl_ms(ttl)
 
         def flow(core: Core) -> Asking[T]:
             return read(refuse((yield from flows.command(core, clock, op, ttl_ms, deadline_us, act_for))))

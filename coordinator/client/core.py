@@ -25,7 +25,7 @@ from coordinator.client.errors import (
 )
 from coordinator.client.routing import Routing
 from coordinator.client.session import Session
-from coordinator.statemachine import commands, files, lock_commands
+from coordinator.statemachine import commands, lock_commands
 from coordinator.statemachine.commands import Command
 from coordinator.wire import Channels, Token, WireError
 
@@ -39,7 +39,7 @@ KNOCK_US: Final = 25_000
 loses what was published in its last millisecond, and Redis says at once when nobody listens any more."""
 AWAIT_US: Final = 300_000
 """How long an answer to what nobody but the core itself asked is waited for; later it is taken in when it is seen."""
-PATIENT_KNOCK_US: Final = 250_000
+PATIENT_KNOCK_US: Final = 1_000_000
 """The same where nothing is owed but what may take its time."""
 EARLY_GRANTS_MAX: Final = 1_024
 DIRECTORIES_MAX: Final = 256
@@ -189,16 +189,6 @@ class Core:
 
         return self.submit(Call(build, deadline_us=deadline_us, timed_out=self._timed_out), now_us)
 
-    def watch(self, query: files.ReadChanges, wait_ms: int, now_us: int, deadline_us: int, act_for: str = "") -> Call:
-        """A page of changes, as soon as there are some, or after `wait_ms`."""
-
-        def build(request_id: int) -> wire.Request:
-            return wire.WatchRequest(request_id, self.routing.cluster, act_for, query, wait_ms)
-
-        patience_us = wait_ms * 1_000
-        call = Call(build, deadline_us=deadline_us, timed_out=self._timed_out, patience_us=patience_us)
-        return self.submit(call, now_us)
-
     def keep_alive(self, session: int, now_us: int, deadline_us: int, act_for: str = "") -> Call:
         """Keep a session alive that this client does not count the lease of."""
 
@@ -216,6 +206,13 @@ class Core:
     def ask_leader(self, build: Callable[[int], wire.Request], now_us: int, deadline_us: int) -> Call:
         """Ask whoever leads; only for what may be asked twice."""
         return self.submit(Call(build, deadline_us=deadline_us, timed_out=self._timed_out), now_us)
+
+    def wait_at_leader(
+        self, build: Callable[[int], wire.Request], patience_us: int, now_us: int, deadline_us: int
+    ) -> Call:
+        """Ask whoever leads what may take it `patience_us` to answer; asked again it goes on waiting."""
+        call = Call(build, deadline_us=deadline_us, timed_out=self._timed_out, patience_us=patience_us)
+        return self.submit(call, now_us)
 
     def pause(self, until_us: int) -> Call:
         """Resolves to None at `until_us`."""

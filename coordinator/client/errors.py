@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from coordinator.statemachine import commands, files, lock_commands
 from coordinator.statemachine.commands import Holder
@@ -155,6 +155,8 @@ def from_failure(failure: commands.Failure) -> ConclaveError:
 
 def refuse(result: Any) -> Any:
     """`result`, where it is no refusal; else the refusal is raised."""
+    if type(result) not in _REFUSALS:
+        return result
     match result:
         case commands.Failure():
             raise from_failure(result)
@@ -171,8 +173,19 @@ def refuse(result: Any) -> Any:
                 refuse(result.refusal)
             except ConclaveError as cause:
                 raise Aborted(result.place, cause) from None
-    return result
+    raise AssertionError(f"{result!r} is no refusal")
 
+
+_REFUSALS: Final = frozenset(
+    (
+        commands.Failure,
+        files.Mismatch,
+        files.Compacted,
+        lock_commands.Deadlock,
+        lock_commands.Broken,
+        commands.Aborted,
+    )
+)
 
 _BY_CODE: dict[str, type[ConclaveError]] = {
     commands.SESSION_GONE: SessionGone,

@@ -180,7 +180,7 @@ def wait_for_grant(
     result = yield core.grant(owner, name, acquisition, clock(), until_us, act_for, ask=True)
     if isinstance(result, commands.NotHeld):
         raise NotFound(f"acquisition {acquisition} of session {owner} neither holds {name!r} nor waits for it")
-    return result
+    return refuse(result)
 
 
 def directory(core: Core, clock: Clock, deadline_us: int) -> Flow:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from random import Random
 from typing import Final
 
-from coordinator.channel import Channel, ChannelError
+from coordinator.channel import Channel, ChannelError, with_credentials
 from coordinator.client.core import Core, Packet
 
 BACK_OFF_US_MIN: Final = 20_000
@@ -36,6 +36,7 @@ class Links:
     def __init__(self, core: Core, url: str, random: Random) -> None:
         self._core = core
         self._random = random
+        self._url = url
         self.links: dict[str, Link] = {HOME: Link(url)}
 
     def to_connect(self, now_us: int) -> list[Link]:
@@ -77,7 +78,7 @@ class Links:
             if link.channel.connected and self._is_quiet(link, now_us):
                 by_address.setdefault(address, []).append((None, ("PING",)))
         for address in {**sure, **by_address}:
-            link = self.links.get(address) or self.links.setdefault(address, Link(address))
+            link = self.links.get(address) or self._new(address)
             if link.channel.connected:
                 try:
                     if address in sure:
@@ -86,6 +87,11 @@ class Links:
                         link.channel.send(by_address[address])
                 except ChannelError as error:
                     self._core.link_lost(str(error), now_us)
+
+    def _new(self, address: str) -> Link:
+        """A link to where a node says that its mailbox is; who we are there, the URL of this client says."""
+        link = self.links[address] = Link(with_credentials(address, self._url))
+        return link
 
     def _is_quiet(self, link: Link, now_us: int) -> bool:
         """Is it time to ask whether the connection still stands? One that did not answer that is given up."""

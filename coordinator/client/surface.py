@@ -6,8 +6,8 @@ from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
 from coordinator import wire
-from coordinator.client import administration, flows, jeopardy, options
-from coordinator.client.asking import Ask, Asking, Part, S, T, as_it_is, asked
+from coordinator.client import administration, flows, jeopardy, options, watches
+from coordinator.client.asking import DEFAULT_TTL_MS, Ask, Asking, Part, S, T, as_it_is, asked
 from coordinator.client.calls import Call
 from coordinator.client.core import Core
 from coordinator.client.errors import NotFound, Unavailable
@@ -17,7 +17,8 @@ from coordinator.client.jeopardy import SessionHandle
 from coordinator.client.locks import Locks
 from coordinator.client.transactions import Transaction
 from coordinator.consensus.membership import Member
-from coordinator.statemachine import commands, files
+from coordinator.statemachine import commands
+from coordinator.statemachine.files import AddToKey, ChangePage, ReadChanges
 
 
 class Surface(Part[S]):
@@ -53,7 +54,7 @@ class Surface(Part[S]):
     def add(self, key: str, amount: int = 1, *, timeout: float | None = None) -> Ask[int]:
         """Add to a counter, a key whose value is a decimal number of 64 bits; the sum. Applied once, however often it
         is sent. Raises WrongKind, InvalidRequest (beyond 64 bits)."""
-        op = files.AddToKey(options.name(key), options.amount(amount))
+        op = AddToKey(options.name(key), options.amount(amount))
         return self._command(op, lambda counted: int(counted.value), timeout=timeout)
 
     # --- keys -------------------------------------------------------------------------------------
@@ -79,8 +80,7 @@ class Surface(Part[S]):
     def command(self, op: commands.ClientOp, *, act_for: str = "", timeout: float | None = None) -> Ask[Any]:
         """Apply a command exactly once; its result. Failures are raised (`errors.py`)."""
         clock, deadline_us = self._shell.clock, self._shell.deadline_us(timeout)
-        ttl_ms = options.ttl_ms(options.DEFAULT_TTL_S)
-        return Ask(lambda core: flows.command(core, clock, op, ttl_ms, deadline_us, act_for))
+        return Ask(lambda core: flows.command(core, clock, op, DEFAULT_TTL_MS, deadline_us, act_for))
 
     @asked
     def query(self, query: commands.Query, *, act_for: str = "", timeout: float | None = None) -> Ask[Any]:
@@ -101,6 +101,14 @@ class Surface(Part[S]):
         until_us = clock() + options.seconds("wait", wait, 0, options.WAIT_S_MAX)
         name = options.name(name)
         return Ask(lambda core: flows.wait_for_grant(core, clock, name, owner, acquisition, until_us, act_for))
+
+    @asked
+    def wait_for_changes(self, query: ReadChanges, *, wait: float, act_for: str = "") -> Ask[ChangePage]:
+        """A page of changes as soon as there are some; after `wait` seconds one without, which says where to go on. A
+        Watch (`files.watch`) goes on by itself. Raises Compacted, Busy."""
+        clock, wait_us = self._shell.clock, options.seconds("wait", wait, 0, options.WAIT_S_MAX)
+        until_us = clock() + wait_us
+        return Ask(lambda core: watches.next_changes(core, clock, query, until_us, act_for))
 
     @asked
     def directory(self) -> Ask[wire.Directory]:

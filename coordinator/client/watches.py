@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from coordinator import wire
 from coordinator.client import options
 from coordinator.client.asking import Ask, Asking, S, Stream, T, asked
 from coordinator.client.core import Core
@@ -21,8 +22,8 @@ from coordinator.client.flows import Clock, Flow
 from coordinator.statemachine import files
 from coordinator.statemachine.files import ChangePage, ChangeView, KeyView, ReadChanges
 
-WAIT_MS: Final = 5_000
-"""For so long a leader holds a question to which there is nothing to say yet."""
+WAIT_US: Final = 5_000_000
+"""How long one question waits at the leader for a change; then it is asked anew, from where it has come to."""
 QUESTION_US: Final = 10_000_000
 """How long one question may wait for a leader, at least, before it is asked anew."""
 
@@ -35,23 +36,40 @@ class Snapshot(NamedTuple):
     after_gap: bool
 
 
-def next_changes(core: Core, clock: Clock, query: ReadChanges, until_us: int | None) -> Flow:
-    """The next page that has changes; at `until_us` one that has none, which is a progress mark. Raises Compacted."""
+def next_changes(core: Core, clock: Clock, query: ReadChanges, until_us: int | None, act_for: str = "") -> Flow:
+    """The next page that has changes; at `until_us` one that has none, which is a progress mark. It is waited for at
+    the leader. Raises Compacted, Busy (as many wait as may), and Unavailable where no leader answers at `until_us`."""
+    if not query.since:
+        query = yield from from_now_on(core, clock, query, clock() + QUESTION_US, act_for)
     while True:
-        now_us = clock()
-        wait_ms = WAIT_MS if until_us is None else min(WAIT_MS, max(0, until_us - now_us) // 1_000)
-        deadline_us = now_us + wait_ms * 1_000 + QUESTION_US
+        wait_us = WAIT_US if until_us is None else max(0, min(WAIT_US, until_us - clock()))
+
+        def build(request_id: int, query: ReadChanges = query, ends_us: int = clock() + wait_us) -> wire.Request:
+            wait_ms = max(0, ends_us - clock()) // 1_000
+            return wire.WatchRequest(request_id, core.routing.cluster, act_for, query, wait_ms)
+
+        asked = core.wait_at_leader(build, wait_us, clock(), clock() + wait_us + QUESTION_US)
         try:
-            page: ChangePage = refuse((yield core.watch(query, wait_ms, now_us, deadline_us)))
+            page: ChangePage = refuse((yield asked))
         except Closed:
             raise
         except Unavailable:
             if until_us is not None and clock() >= until_us:
                 raise
             continue
+        except BaseException:
+            core.abandon(asked)  # Its asker left: it is not to be sent again for as long as it might have waited.
+            raise
         if page.changes or (until_us is not None and clock() >= until_us):
             return page
         query = at(query, page.since, page.skip)
+
+
+def from_now_on(core: Core, clock: Clock, query: ReadChanges, deadline_us: int, act_for: str = "") -> Flow:
+    """The same, from behind what is there now: "from now on" would be another place each time that it is asked."""
+    one = msgspec.structs.replace(query, limit=1)
+    page: ChangePage = refuse((yield core.query(one, clock(), deadline_us, act_for)))
+    return at(query, page.since, page.skip)
 
 
 def at(query: ReadChanges, since: int, skip: int) -> ReadChanges:
@@ -113,9 +131,7 @@ class Watch(Stream[S, ChangeView]):
 
         def flow(core: Core) -> Asking[int]:
             if not self._from.since:
-                query = msgspec.structs.replace(self._from, limit=1)
-                page = refuse((yield core.query(query, clock(), deadline_us)))
-                self._from = at(self._from, page.since, page.skip)
+                self._from = yield from from_now_on(core, clock, self._from, deadline_us)
             return self._from.since
 
         return Ask(flow)

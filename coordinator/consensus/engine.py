@@ -2,7 +2,8 @@
 
 The host of a replica does, in every turn and in this order:
 
-1. `step` each message, `tick` once, `propose` and `read` what clients ask;
+1. `step` each message, `tick` once, `propose` and `read` what clients ask; where a snapshot has `arrived`, go on to get
+   it ready, and say `install` once the journal and the state machine can take it at once;
 2. `ready`: take what is to be done;
 3. publish `ready.early` (these messages promise nothing of this turn's disk);
 4. write `ready.hard_state` and the entries from `ready.first_index` on to the journal, in one commit that is on
@@ -46,13 +47,21 @@ class Outgoing(NamedTuple):
     """One of the engine's own messages."""
 
 
+class Data(Protocol):
+    """Bytes, or what is read like them (`parts.Parts`)."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, at: slice, /) -> bytes: ...
+    def __bytes__(self) -> bytes: ...
+
+
 class Snapshot(NamedTuple):
     """The state after the entry at `last_index`, and the configuration in force there. `data` is the host's."""
 
     last_index: int
     term: int
     configuration: Configuration
-    data: bytes
+    data: Data
 
 
 class Ready(NamedTuple):
@@ -154,6 +163,12 @@ class Engine(Protocol):
     def term_at(self, index: int) -> int: ...
     def compact(self, snapshot: Snapshot, keep_from: int) -> None: ...
     def take_reads(self) -> list[ConfirmedRead]: ...
+
+    # A snapshot from the leader:
+    @property
+    def arrived(self) -> Snapshot | None: ...
+    def install(self) -> None: ...
+    def refuse(self) -> None: ...
 
     # What an operator asks:
     @property

@@ -140,7 +140,10 @@ def _write_document(birth: Birth) -> None:
     fingerprints = {outcome.fingerprint for outcome in drawn.values()}
     if len(fingerprints) != 1:
         raise NotMade("the nodes would begin different logs: they have different keys, or run different versions")
-    members = [[drawn[node].replica, node, "", 0] for node in birth.nodes]
+    reports = nodes.look(birth.nodes)
+    members = [[drawn[node].replica, node, reports[node].address, 0] for node in birth.nodes if node in reports]
+    if len(members) != len(birth.nodes):
+        raise NotMade(f"not all of {', '.join(birth.nodes)} answer. Give the command again to go on with {birth.name}")
     with transaction.atomic():
         kept = Birth.objects.select_for_update().get(pk=birth.pk)
         if not kept.members:

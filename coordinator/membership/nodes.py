@@ -63,6 +63,8 @@ class NodeReport(msgspec.Struct, frozen=True):
     epochs: dict[str, int]
     replicas: list[HostedReplica]
     outcomes: dict[str, TaskOutcome]
+    address: str = ""
+    """Of the Redis of its mailbox; "" where all share one."""
 
     def hosted(self, cluster_id: str) -> HostedReplica | None:
         return next((replica for replica in self.replicas if replica.cluster == cluster_id), None)

@@ -63,7 +63,8 @@ class Real(NamedTuple):
 
 class NodeView(NamedTuple):
     """What a node says of itself. `replica`: what it hosts of this cluster (0: nothing) and in which `state`;
-    `silent_since`: when it last said anything, None while it does. `replicas`: how many it hosts in all."""
+    `silent_since`: when it last said anything, None while it does. `replicas`: how many it hosts in all. `address`: of
+    the Redis of its mailbox, "" where all share one."""
 
     name: str
     replica: int = 0
@@ -71,6 +72,7 @@ class NodeView(NamedTuple):
     silent_since: float | None = None
     zone: str = ""
     replicas: int = 0
+    address: str = ""
 
     @property
     def answers(self) -> bool:
@@ -158,7 +160,7 @@ class _Plan:
         """Members that are to go."""
 
     def next(self) -> Step:
-        for find in (self._come, self._promote, self._go, self._reorder, self._delete, self._replace):
+        for find in (self._readdress, self._come, self._promote, self._go, self._reorder, self._delete, self._replace):
             step = find()
             if step is not None:
                 return step
@@ -193,7 +195,7 @@ class _Plan:
             return Host(name)
         elif node.state == EMPTY:
             place = next(place for place in self.wanted.voters if place.node == name)
-            member = Member(node.replica, name, "", place.priority, place.witness)
+            member = Member(node.replica, name, node.address, place.priority, place.witness)
             return Change(self._voters(), (*self._learners(), member), f"{name} is added as a learner")
         elif node.state == STOPPED:
             self.reasons.append(f"{name} has a stopped replica that is no member: remove that one from the node first")
@@ -283,6 +285,28 @@ class _Plan:
         return None
 
     # --- somebody is other than wanted ------------------------------------------------------------
+
+    def _readdress(self) -> Step | None:
+        """Nodes whose mailbox is elsewhere than the log says. Each tells its peers itself, those that it can reach."""
+        moved = {
+            member.replica: node.address
+            for member in self.real.members
+            if (node := self.nodes.get(member.node)) is not None
+            and node.answers
+            and node.replica == member.replica
+            and node.address != member.member.address
+        }
+        if not moved:
+            return None
+        voters, learners = (
+            tuple(m._replace(address=moved.get(m.replica, m.address)) for m in members)
+            for members in (self._voters(), self._learners())
+        )
+        nodes = ", ".join(member.node for member in self.real.members if member.replica in moved)
+        if not self._has_quorum(voters):
+            self.reasons.append(f"{nodes}: the mailbox is elsewhere now, and no quorum of the voters answers")
+            return None
+        return Change(voters, learners, f"{nodes}: the mailbox is elsewhere now")
 
     def _reorder(self) -> Step | None:
         """Priorities that were changed."""

@@ -271,4 +271,5 @@ def view(report: NodeReport, cluster_id: str, zone: str, silent_since: float | N
         silent_since,
         zone,
         len(report.replicas),
+        report.address,
     )

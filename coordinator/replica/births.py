@@ -13,6 +13,7 @@ import os
 import secrets
 import shutil
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -67,15 +68,22 @@ def fingerprint(web_token: WebToken) -> str:
     return hashlib.blake2b(wire.encode(sample.entries), digest_size=16).hexdigest()
 
 
-def create(nodes_directory: Path, nodes: list[str], cluster_name: str, web_token: wire.Token) -> int:
-    """Make the cluster's first journals; its identity. Raises AlreadyBorn, ValueError, OSError."""
+def create(
+    nodes_directory: Path,
+    nodes: list[str],
+    cluster_name: str,
+    web_token: wire.Token,
+    addresses: Mapping[str, str] | None = None,
+) -> int:
+    """Make the cluster's first journals; its identity. `addresses`: of nodes with a Redis of their own. Raises
+    AlreadyBorn, ValueError, OSError."""
     for node in nodes:
         if not wire.NODE_NAME.fullmatch(node):
             raise ValueError(f"a node's name matches {wire.NODE_NAME.pattern}, got {node!r}")
     if nodes_directory.exists():
         raise AlreadyBorn(f"{nodes_directory} exists")
     cluster = _identity()
-    members = [Member(_identity(), node) for node in nodes]
+    members = [Member(_identity(), node, (addresses or {}).get(node, "")) for node in nodes]
     log = first_log(cluster, cluster_name, FIRST_EPOCH, members, web_token)
     unborn = nodes_directory.with_name(f"{nodes_directory.name}.unborn")
     shutil.rmtree(unborn, ignore_errors=True)  # Of a birth that was killed before its rename: nobody ever saw it.

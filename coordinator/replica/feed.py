@@ -22,6 +22,11 @@ CHANGED_US: Final = 100_000
 QUIET_US: Final = 500_000
 """At least this often in any case: a silent node is a dead one."""
 
+QUIET_US_MAX: Final = 1_000_000
+EACH_US: Final = 10_000
+"""A node with many replicas reports a hundred of them a second at the most, and each of them that much less often."""
+FEW_REPLICAS: Final = 8
+
 _Glance = tuple[object, ...]
 
 
@@ -31,32 +36,40 @@ class Feed:
         self._channel = channels.feed(identity.node)
         self._peer_key = peer_key
         self._number = 0
-        self._sent_us: int | None = None
-        self._glance: _Glance = ()
+        self._told: dict[int, tuple[int, _Glance]] = {}
+        """Cluster to when it was last reported, and how it was then; 0 where the node hosts none."""
+        self._looked_us = 0
+        self._due_us: int | None = None
 
     def due_us(self, now_us: int) -> int:
-        return now_us if self._sent_us is None else self._sent_us + QUIET_US
+        return now_us if self._due_us is None else self._due_us
 
     def packets(
         self, replicas: Iterable[Replica], drops: Mapping[str, int], fsyncs_us: deque[int], now_us: int
     ) -> list[Outbound]:
         """The reports that are due now."""
-        passed = now_us - self._sent_us if self._sent_us is not None else QUIET_US
-        if passed < CHANGED_US:
+        if len(self._told) > FEW_REPLICAS and now_us - self._looked_us < CHANGED_US:
             return []
-        hosted = [*replicas]
-        glance = tuple(self._look(replica) for replica in hosted)
-        if passed < QUIET_US and glance == self._glance:
-            return []
-        self._sent_us = now_us
-        self._glance = glance
-        if not hosted:
-            return [
-                self._packet(
-                    wire.Feed(*self._order(), waiting_report(self._identity, "", drops), (), (), 1, None, 0, 0, 0, 0)
-                )
-            ]
-        return [self._packet(self._report(replica, drops, fsyncs_us, now_us)) for replica in hosted]
+        self._looked_us = now_us
+        hosted = {replica.cluster: replica for replica in replicas}
+        changed_us = max(CHANGED_US, len(hosted) * EACH_US)
+        quiet_us = max(QUIET_US, min(QUIET_US_MAX, len(hosted) * EACH_US))
+        told = {cluster: self._told[cluster] for cluster in hosted or (0,) if cluster in self._told}
+        packets = []
+        for cluster, replica in hosted.items():
+            glance = self._look(replica)
+            sent_us, known = told.get(cluster, (now_us - quiet_us, ()))
+            passed_us = now_us - sent_us
+            if passed_us >= quiet_us or (passed_us >= changed_us and glance != known):
+                told[cluster] = now_us, glance
+                packets.append(self._packet(self._report(replica, drops, fsyncs_us, now_us)))
+        if not hosted and now_us - told.get(0, (now_us - quiet_us, ()))[0] >= quiet_us:
+            told[0] = now_us, ()
+            report = waiting_report(self._identity, "", drops)
+            packets.append(self._packet(wire.Feed(*self._order(), report, (), (), 1, None, 0, 0, 0, 0)))
+        self._told = told
+        self._due_us = min(sent_us for sent_us, _ in told.values()) + quiet_us
+        return packets
 
     @staticmethod
     def _look(replica: Replica) -> _Glance:
@@ -93,4 +106,8 @@ class Feed:
         )
 
     def _packet(self, feed: wire.Feed) -> Outbound:
-        return Outbound("", self._channel, wire.seal(self._peer_key, wire.FEED, self._identity.node, "", feed))
+        return Outbound(
+            self._identity.shared_redis,
+            self._channel,
+            wire.seal(self._peer_key, wire.FEED, self._identity.node, "", feed),
+        )

@@ -14,15 +14,18 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from coordinator.consensus.engine import HardState, Snapshot
+from coordinator.consensus.engine import Data, HardState, Snapshot
 from coordinator.consensus.membership import decode_configuration, encode_configuration
+from coordinator.replica.frames import FrameDamaged
 from coordinator.replica.meters import Histogram
 from coordinator.replica.ports import Head, JournalFailed, Write
+from coordinator.replica.snapshot_files import SnapshotFiles, Staging
 
 FORMAT: Final = 1
 FILE_NAME: Final = "journal.sqlite3"
@@ -30,7 +33,12 @@ COMMIT_LAG_MAX: Final = 1_000
 """How far the commit index on disk may stay behind, in entries: it only saves time after a restart, and a row that is
 written again in every commit costs a page of the write-ahead log each time."""
 PART_BYTES: Final = 1024 * 1024
-"""A snapshot is stored in rows of this size."""
+"""A snapshot that is written in the commit that takes it is stored in rows of this size."""
+
+PARTS_AT_ONCE: Final = 4
+PASSED_BATCHES: Final = 64
+PASSED_BYTES: Final = 512 * 1024
+"""Deleted in one commit, of those that a snapshot took the place of: more than come with it."""
 
 _SCHEMA: Final = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -60,6 +68,9 @@ CREATE TABLE IF NOT EXISTS tombstones (
 );
 CREATE TABLE IF NOT EXISTS resting (replica INTEGER PRIMARY KEY);
 CREATE TABLE IF NOT EXISTS requests (request TEXT PRIMARY KEY, replica INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS snapshot_files (
+    replica INTEGER PRIMARY KEY, last_index INTEGER NOT NULL, name TEXT NOT NULL, checksum BLOB NOT NULL
+);
 """
 """Not in the journals that were made first. An earlier version of this module does not miss them."""
 _STOPPED: Final = (
@@ -106,6 +117,7 @@ class SqliteJournal:
         self._path = directory / FILE_NAME
         self.fsyncs = Histogram()
         """Of SQLite's COMMIT alone, which writes and syncs its write-ahead log."""
+        self._files = SnapshotFiles(directory)
         self._db = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
         try:
             self._db.execute("PRAGMA locking_mode=EXCLUSIVE")
@@ -117,6 +129,10 @@ class SqliteJournal:
         self._last_index: dict[int, int] = {}
         self._hard_states: dict[int, HardState] = {}
         """As they are on disk."""
+        self._passed: dict[int, int] = {}
+        """Replica to where its log was cut, where batches from before that may be left."""
+        self._old_files: list[str] = []
+        """Of snapshots whose place others take in this commit."""
 
     def _create_or_check(self) -> None:
         if not self._db.execute("SELECT 1 FROM sqlite_master WHERE name = 'meta'").fetchone():
@@ -134,13 +150,16 @@ class SqliteJournal:
             self._db.execute(statement)
         self.node_identity = int(stored["node"])
         """Random, made with the journal: a new disk is a new node, whatever its name."""
+        self._files.sweep({row[0] for row in self._db.execute("SELECT name FROM snapshot_files")})
 
     def close(self) -> None:
+        self._files.close()
         self._db.close()
 
     def size_bytes(self) -> int:
-        """What the journal and its write-ahead log take on disk. May be asked from another thread."""
-        size = 0
+        """What the journal, its write-ahead log and the snapshots beside it take on disk. May be asked from another
+        thread."""
+        size = self._files.size_bytes()
         for path in (self._path, self._path.with_name(f"{FILE_NAME}-wal")):
             with contextlib.suppress(FileNotFoundError):
                 size += path.stat().st_size
@@ -173,6 +192,8 @@ class SqliteJournal:
             (replica,),
         )
         for first_index, last_index, body, checksum in rows:
+            if last_index <= offset:
+                continue  # It waits to be swept.
             where = f"{self._path}: entries {first_index} to {last_index} of replica {replica:x}"
             if checksum != _checksum(replica, first_index, last_index, body):
                 raise JournalDamaged(f"{where} do not match their checksum")
@@ -187,6 +208,7 @@ class SqliteJournal:
         if end < row[2]:
             raise JournalDamaged(f"{self._path}: replica {replica:x} lacks entries up to its commit index {row[2]}")
         self._last_index[replica] = end
+        self._passed[replica] = offset
         stopped = self._load_stopped(replica)
         return StoredLog(HardState(*row[:3]), terms, entries, offset, offset_term, snapshot, stopped)
 
@@ -210,6 +232,23 @@ class SqliteJournal:
         if row[6] != _checksum(replica, *row[:6]):
             raise JournalDamaged(f"{where} has a damaged head")
         last_index, term, configuration, size, offset, offset_term = row[:6]
+        data = self._load_data(replica, last_index, size)
+        if len(data) != size:
+            raise JournalDamaged(f"{where}: expected {size} bytes, got {len(data)}")
+        return Snapshot(last_index, term, decode_configuration(configuration), data), offset, offset_term
+
+    def _load_data(self, replica: int, last_index: int, size: int) -> Data:
+        where = f"{self._path}: the snapshot of replica {replica:x}"
+        file = self._db.execute(
+            "SELECT last_index, name, checksum FROM snapshot_files WHERE replica = ?", (replica,)
+        ).fetchone()
+        if file is not None:
+            if file[2] != _checksum(replica, *file[:2]) or file[0] != last_index:
+                raise JournalDamaged(f"{where}: the name of its file is damaged")
+            try:
+                return self._files.read(file[1], size)
+            except (FrameDamaged, OSError) as error:
+                raise JournalDamaged(f"{where}: {error}") from error
         data = bytearray()
         parts = self._db.execute(
             "SELECT part, body, checksum FROM snapshots WHERE replica = ? ORDER BY part", (replica,)
@@ -218,10 +257,7 @@ class SqliteJournal:
             if part != number or checksum != _checksum(replica, last_index, part, body):
                 raise JournalDamaged(f"{where}: part {number} is missing or damaged")
             data += body
-        if len(data) != size:
-            raise JournalDamaged(f"{where}: expected {size} bytes, got {len(data)}")
-        snapshot = Snapshot(last_index, term, decode_configuration(configuration), bytes(data))
-        return snapshot, offset, offset_term
+        return bytes(data)
 
     def highest_epoch(self, cluster_name: str) -> int | None:
         """The highest restore epoch that a cluster of this name ever had on this node; None where there was none."""
@@ -247,6 +283,10 @@ class SqliteJournal:
 
     # --- writing ----------------------------------------------------------------------------------
 
+    def stage(self, replica: int, snapshot: Snapshot) -> Staging:
+        """See `ports.Journal`."""
+        return self._files.begin(replica, snapshot)
+
     def commit(self, writes: list[Write]) -> None:
         """See `ports.Journal`."""
         try:
@@ -259,12 +299,16 @@ class SqliteJournal:
                     self._put_entries(write)
                 if write.head is not None or not self._is_known(write.replica, write.hard_state):
                     self._put_hard_state(write.replica, write.hard_state)
+                if write.replica in self._passed:
+                    self._sweep_passed(write.replica)
                 if write.stopped:
                     stopped = (write.replica, write.stopped, _checksum(write.replica, write.stopped))
                     execute("INSERT OR REPLACE INTO stopped VALUES (?, ?, ?)", stopped)
             before_ns = time.perf_counter_ns()
             execute("COMMIT")
             self.fsyncs.observe((time.perf_counter_ns() - before_ns) // 1_000)
+            while self._old_files:
+                self._files.drop(self._old_files.pop())
         except sqlite3.Error as error:
             raise JournalFailed(f"{self._path}: {error}") from error
 
@@ -318,6 +362,48 @@ class SqliteJournal:
             head.offset,
             head.offset_term,
         )
+        self._put_data(replica, head)
+        execute(
+            "INSERT OR REPLACE INTO heads VALUES (?, ?, ?, ?, ?, ?, ?, ?)", (replica, *row, _checksum(replica, *row))
+        )
+        if not head.keep_tail:
+            execute("DELETE FROM batches WHERE replica = ? AND last_index > ?", (replica, head.offset))
+            self._last_index[replica] = head.offset
+        self._passed[replica] = head.offset
+
+    def _sweep_passed(self, replica: int) -> None:
+        """Delete some of the batches that the log no longer holds: all at once would hold up the loop."""
+        execute = self._db.execute
+        passed = execute(
+            "SELECT first_index, length(body) FROM batches WHERE replica = ? AND last_index <= ? "
+            "ORDER BY first_index LIMIT ?",
+            (replica, self._passed[replica], PASSED_BATCHES),
+        ).fetchall()
+        sizes = accumulate(size for _, size in passed)
+        few = [
+            first_index for (first_index, size), total in zip(passed, sizes, strict=True) if total - size < PASSED_BYTES
+        ]
+        if len(few) == len(passed) < PASSED_BATCHES:
+            del self._passed[replica]
+        if few:
+            execute("DELETE FROM batches WHERE replica = ? AND first_index <= ?", (replica, few[-1]))
+
+    def _put_data(self, replica: int, head: Head) -> None:
+        """The snapshot's bytes, or the name of the file that has them. An old file goes once this is committed."""
+        execute = self._db.execute
+        snapshot = head.snapshot
+        old = execute("SELECT name FROM snapshot_files WHERE replica = ?", (replica,)).fetchone()
+        if old is not None:
+            self._old_files.append(old[0])
+            execute("DELETE FROM snapshot_files WHERE replica = ?", (replica,))
+        if head.staged is not None:
+            # A version that had no files may have left hundreds of rows: `sweep` takes the rest.
+            execute("DELETE FROM snapshots WHERE replica = ? AND part < ?", (replica, PARTS_AT_ONCE))
+            assert isinstance(head.staged, Staging), "a snapshot is staged by the journal that is to take it"
+            assert head.staged.is_done, "a snapshot is on disk before the journal names it"
+            row = (snapshot.last_index, head.staged.name)
+            execute("INSERT INTO snapshot_files VALUES (?, ?, ?, ?)", (replica, *row, _checksum(replica, *row)))
+            return
         execute("DELETE FROM snapshots WHERE replica = ?", (replica,))
         for part, start in enumerate(range(0, len(snapshot.data), PART_BYTES)):
             body = snapshot.data[start : start + PART_BYTES]
@@ -325,14 +411,6 @@ class SqliteJournal:
                 "INSERT INTO snapshots VALUES (?, ?, ?, ?)",
                 (replica, part, body, _checksum(replica, snapshot.last_index, part, body)),
             )
-        execute(
-            "INSERT OR REPLACE INTO heads VALUES (?, ?, ?, ?, ?, ?, ?, ?)", (replica, *row, _checksum(replica, *row))
-        )
-        if head.keep_tail:
-            execute("DELETE FROM batches WHERE replica = ? AND last_index <= ?", (replica, head.offset))
-        else:
-            execute("DELETE FROM batches WHERE replica = ?", (replica,))
-            self._last_index[replica] = head.offset
 
     def admit(self, replica: StoredReplica, epoch: int | None, log: StoredLog, request: str = "") -> None:
         """Write the first state of a new replica: at its birth, or empty (`epoch` None: not known yet). `request`: of
@@ -378,21 +456,30 @@ class SqliteJournal:
         may be large, are left for `sweep`. Raises JournalFailed."""
         with self._transaction():
             self._db.execute("INSERT OR REPLACE INTO tombstones VALUES (?, ?, ?, ?)", (*replica, why))
-            for table in ("replicas", "hard_states", "heads", "stopped", "resting"):
+            file = self._db.execute("SELECT name FROM snapshot_files WHERE replica = ?", (replica.replica,)).fetchone()
+            for table in ("replicas", "hard_states", "heads", "snapshot_files", "stopped", "resting"):
                 self._db.execute(f"DELETE FROM {table} WHERE replica = ?", (replica.replica,))  # noqa: S608
             if epoch is not None:
                 self._put_epoch(replica.cluster_name, epoch)
+        if file is not None:
+            self._files.drop(file[0])
         self._last_index.pop(replica.replica, None)
+        self._passed.pop(replica.replica, None)
         self._hard_states.pop(replica.replica, None)
 
     def sweep(self, rows_max: int) -> bool:
-        """Delete some of what removed replicas left behind; True while there may be more. Raises JournalFailed."""
+        """Delete some of what removed replicas left behind, and of snapshots in rows where a file took their place.
+        True while there may be more. Raises JournalFailed."""
         left = rows_max
         with self._transaction():
-            for table, key in (("snapshots", "part"), ("batches", "first_index")):
+            for table, key, gone_by in (
+                ("snapshots", "part", "tombstones"),
+                ("snapshots", "part", "snapshot_files"),
+                ("batches", "first_index", "tombstones"),
+            ):
                 gone = self._db.execute(
                     f"SELECT replica, {key} FROM {table} "  # noqa: S608 - names of our own
-                    "WHERE replica IN (SELECT replica FROM tombstones) LIMIT ?",
+                    f"WHERE replica IN (SELECT replica FROM {gone_by}) LIMIT ?",
                     (left,),
                 ).fetchall()
                 self._db.executemany(f"DELETE FROM {table} WHERE replica = ? AND {key} = ?", gone)  # noqa: S608

@@ -345,6 +345,7 @@ class Lifecycle:
             return True
         pause_us = HAND_OVER_US if last is None else min(2 * last.pause_us, HAND_OVER_US_MAX)
         self._handed_on[replica.cluster] = _HandedOn(now_us, successor, pause_us)
+        self._turn.stir(replica.cluster)
         return engine.transfer(successor, now_us)
 
     def _transfer(self, intent: TransferLeadership, now_us: int, until_us: int) -> Outcome | None:
@@ -409,6 +410,7 @@ class Lifecycle:
             return Outcome(REFUSED, "this node hosts no running replica of it that has any state")
         index = replica.engine.applied_index
         replica.states.snapshot_wanted = index
+        self._turn.stir(replica.cluster)
         return Outcome(DONE, f"a snapshot at index {index} or later is taken", replica.replica)
 
     # --- reports ----------------------------------------------------------------------------------

@@ -1,8 +1,10 @@
 """A node's mailboxes on Redis: the `Bus` of a worker.
 
-One connection listens and publishes. Nothing is queued in Redis, and nothing here waits for it: what can not be sent is
-lost, as on any network, and counted. On the same connection the node looks at its leader's mailbox every 20 ms: when
-that loses its only subscriber, the leader's process is dead or deaf (DESIGN.md, "A crash is seen through the channel").
+One connection listens, and publishes to all nodes that have their mailboxes on the same Redis; where others have one of
+their own, links to those do (`links.py`). Nothing is queued in Redis, and nothing here waits for it: what can not be
+sent is lost, as on any network, and counted. On the same connections the node looks at its leader's mailbox every
+20 ms: when that loses its only subscriber, the leader's process is dead or deaf (DESIGN.md, "A crash is seen through
+the channel").
 """
 
 from __future__ import annotations
@@ -12,11 +14,12 @@ import os
 import select
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from random import Random
 from typing import Final
 
 from coordinator.channel import Channel, ChannelError
+from coordinator.replica.links import BACK_OFF_US_MAX, BACK_OFF_US_MIN, SILENCE_US_MAX, Link, Links
 from coordinator.replica.ports import Inbound, Outbound
 from coordinator.wire import Channels
 
@@ -28,11 +31,6 @@ PATIENCE_US: Final = 2_000
 """How long what peers say waits for something else to come, where nobody waits for it."""
 READ_AGAIN_NS: Final = 200_000
 """What was read longer ago than this may lack what has come since."""
-BACK_OFF_US_MIN: Final = 20_000
-BACK_OFF_US_MAX: Final = 500_000
-"""Between two tries to connect, doubled each time and jittered."""
-SILENCE_US_MAX: Final = 5_000_000
-"""A Redis that answers nothing for so long is given up, though its connection stands."""
 
 logger = logging.getLogger(__name__)
 
@@ -47,9 +45,10 @@ class RedisBus:
         *,
         greet: Callable[[], None],
         drops: Counter[str],
+        address: str = "",
     ) -> None:
-        """`greet` is called before each connection is made (it may see to the clients' user on a Redis that
-        forgot it)."""
+        """`address`: where other nodes reach this Redis, "" where they listen on the same. `greet` is called before
+        each connection is made (it may see to the clients' user on a Redis that forgot it)."""
         self._node = node
         self._channels = channels
         self._channel = Channel(url)
@@ -57,7 +56,10 @@ class RedisBus:
         self._greet = greet
         self._own = channels.peer(node)
         self._peer_channel = self._own.encode()
-        self._watched: frozenset[str] = frozenset()
+        self._links = Links(url, address, random, drops)
+        self._now_us = 0
+        self._watched: dict[str, str] = {}
+        """Nodes whose mailboxes are looked at, and the address of each."""
         self._seen: dict[str, int] = {}
         self._silent: list[str] = []
         self._looked_us = 0
@@ -72,7 +74,7 @@ class RedisBus:
         self._is_from_peers = True
         """Is all of it from peers?"""
         self._poll = select.poll()
-        self._polled: tuple[int, int, int] = (-1, -1, 0)
+        self._polled: tuple[tuple[int, int], ...] = ()
         self.drops = drops
 
     # --- the connection ---------------------------------------------------------------------------
@@ -82,7 +84,9 @@ class RedisBus:
         return self._channel.connected
 
     def keep(self, now_us: int) -> None:
-        """Reconnect where the connection is lost and the back-off is over; look at the watched mailboxes where due."""
+        """Reconnect where a connection is lost and the back-off is over; look at the watched mailboxes where due."""
+        self._now_us = now_us
+        self._links.keep(now_us, LOOK_US)
         if not self._channel.connected:
             if now_us >= self._retry_us:
                 self._connect(now_us)
@@ -92,7 +96,8 @@ class RedisBus:
             if self._looks_open and now_us - self._answered_us > SILENCE_US_MAX:
                 self._lose(ChannelError(f"no answer for {SILENCE_US_MAX / 1e6:.0f} s"))
                 return
-            names = [self._channels.peer(node) for node in sorted(self._watched)]
+            here = [node for node, address in sorted(self._watched.items()) if self._links.is_own(address)]
+            names = [self._channels.peer(node) for node in here]
             self._send([("look", ("PUBSUB", "NUMSUB", self._own, *names))])
             self._looks_open += 1
 
@@ -113,7 +118,7 @@ class RedisBus:
             logger.warning("%s hears again", self._node)
         self._was_lost = False
         self._back_off_us = BACK_OFF_US_MIN
-        self._seen = {}
+        self._forget("")
         self._looks_open = 0
         self._answered_us = now_us
 
@@ -121,7 +126,7 @@ class RedisBus:
         """A count that falls because the connection did says nothing: what was seen on it is forgotten."""
         self._channel.close()
         self._was_lost = True
-        self._seen = {}
+        self._forget("")
         self._silent = []
         logger.warning("%s is deaf: %s", self._node, error)
 
@@ -131,14 +136,18 @@ class RedisBus:
 
         `is_settled`: nobody waits for what peers say; then that alone is work only once nothing else came for
         PATIENCE_US."""
-        descriptor = self._channel.fileno() if self._channel.connected else -1
-        events = select.POLLIN | (select.POLLOUT if descriptor >= 0 and self._channel.wants_write else 0)
-        if (wake, descriptor, events) != self._polled:
+        connections: list[Channel | Link] = [self._channel, *self._links.all()]
+        polled = tuple(
+            (one.fileno(), select.POLLIN | (select.POLLOUT if one.wants_write else 0))
+            for one in connections
+            if one.connected
+        )
+        if polled != self._polled:
             self._poll = select.poll()
             self._poll.register(wake, select.POLLIN)
-            if descriptor >= 0:
+            for descriptor, events in polled:
                 self._poll.register(descriptor, events)
-            self._polled = (wake, descriptor, events)
+            self._polled = polled
         ready = self._poll.poll(max(0, min(timeout_us, PATIENCE_US if self._inbox else LOOK_US)) / 1_000)
         if not ready:
             return bool(self._inbox)
@@ -152,6 +161,13 @@ class RedisBus:
 
     def _take_in(self) -> None:
         """Read whatever has come. A connection that is lost takes what was read of it along."""
+        for link in self._links.all():
+            link.take_in()
+            if link.lost:
+                link.lost = False
+                self._forget(link.address)
+            while link.counts:
+                self._note_seen(link.counts.pop(0), link.address)
         if not self._channel.connected:
             return
         self._read_ns = time.monotonic_ns()
@@ -181,6 +197,22 @@ class RedisBus:
         return inbox
 
     def publish(self, packets: list[Outbound]) -> None:
+        here = [packet for packet in packets if self._links.is_own(packet.address)]
+        if len(here) < len(packets):
+            self._publish_elsewhere([packet for packet in packets if not self._links.is_own(packet.address)])
+        if here:
+            self._publish_here(here)
+
+    def _publish_elsewhere(self, packets: list[Outbound]) -> None:
+        by_address: dict[str, list[tuple[str, bytes]]] = {}
+        for packet in packets:
+            by_address.setdefault(packet.address, []).append((packet.channel, packet.data))
+        for address, messages in by_address.items():
+            link = self._links.to(address, self._now_us)
+            if link is not None:
+                link.publish(messages, self._now_us)
+
+    def _publish_here(self, packets: list[Outbound]) -> None:
         if not self._channel.connected:
             self.drops["not-connected"] += len(packets)
             return
@@ -200,11 +232,22 @@ class RedisBus:
             self.drops["not-connected"] += len(commands)
             self._lose(error)
 
-    def watch(self, nodes: frozenset[str]) -> None:
-        if nodes != self._watched:
-            self._watched = nodes
-            self._seen = {node: count for node, count in self._seen.items() if node in nodes}
-            self._looked_us = 0  # Look at once: a leader that dies before it was seen alive leaves no hint.
+    def watch(self, nodes: Mapping[str, str]) -> None:
+        if nodes == self._watched:
+            return
+        self._watched = dict(nodes)
+        self._seen = {node: count for node, count in self._seen.items() if node in nodes}
+        self._looked_us = 0  # Look at once: a leader that dies before it was seen alive leaves no hint.
+        elsewhere: dict[str, list[str]] = {}
+        for node, address in sorted(nodes.items()):
+            if not self._links.is_own(address):
+                elsewhere.setdefault(address, []).append(self._channels.peer(node))
+        for link in self._links.all():
+            link.watched = tuple(elsewhere.pop(link.address, ()))
+        for address, mailboxes in elsewhere.items():
+            new = self._links.to(address, self._now_us)
+            if new is not None:
+                new.watched = tuple(mailboxes)
 
     def take_silent(self) -> list[str]:
         silent, self._silent = self._silent, []
@@ -221,7 +264,21 @@ class RedisBus:
             self.drops["second-subscriber"] += 1
             if self.drops["second-subscriber"] == 1:
                 logger.error("more than one process listens to the mailbox of %s", self._node)
+        self._note_seen(counts, "")
+
+    def _forget(self, address: str) -> None:
+        """A count that falls because the connection did says nothing."""
+        self._seen = {node: count for node, count in self._seen.items() if not self._is_at(node, address)}
+
+    def _is_at(self, node: str, address: str) -> bool:
+        where = self._watched.get(node, "")
+        return where == address or (self._links.is_own(where) and self._links.is_own(address))
+
+    def _note_seen(self, counts: dict[bytes, int], address: str) -> None:
+        """How many listen to the watched mailboxes at this address: where nobody does any more, a node fell silent."""
         for node in self._watched:
+            if not self._is_at(node, address):
+                continue
             count = counts.get(self._channels.peer(node).encode(), 0)
             before = self._seen.get(node, 0)
             self._seen[node] = count

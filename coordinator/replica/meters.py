@@ -18,6 +18,10 @@ SAMPLES_MAX: Final = 512
 
 DISK_BOUNDS_US: Final = tuple(125 << step for step in range(3)) + tuple(1_000 << step for step in range(14))
 """etcd's for its disk, 1 ms to 8.192 s, and three below: 1 ms is long for a turn or a write to a good disk."""
+LOOP_BOUNDS_US: Final = tuple(
+    ms * 1_000 for ms in (1, 2, 5, 10, 20, 30, 40, 50, 75, 100, 150, 200, 300, 500, 1_000, 2_000)
+)
+"""50 ms is what nothing may hold up the loop for."""
 ROUND_TRIP_BOUNDS_US: Final = tuple(100 << step for step in range(16))
 """etcd's for its peers: 0.1 ms to 3.2768 s."""
 
@@ -53,6 +57,10 @@ class NodeMeters:
     def __init__(self) -> None:
         self.turns = Histogram()
         """From the emptied mailbox to the last publish."""
+        self.loops = Histogram(LOOP_BOUNDS_US)
+        """The whole way round, from the end of one sleep to the next: turns and all that is done between them."""
+        self.loops_cpu = Histogram(LOOP_BOUNDS_US)
+        """What of it was this thread's own work: not the disk, not the other threads, not a busy machine."""
         self.commits = Histogram()
         """Of the journal, in the turns that write."""
         self.snapshot_commits = Histogram()

@@ -5,6 +5,7 @@ A worker's are SQLite (`journal.py`), Redis (`mailbox.py`) and the monotonic clo
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple, Protocol
 
 from coordinator.consensus.engine import HardState, Snapshot
@@ -14,16 +15,36 @@ class JournalFailed(Exception):
     """A write may or may not be on disk, and nobody can know. The process must end (DESIGN.md, rule 3)."""
 
 
+class Staging(Protocol):
+    """A snapshot on its way to disk, beside the loop. Nothing counts on it before a `Head` names it in a commit."""
+
+    @property
+    def is_done(self) -> bool:
+        """It is on disk, all of it."""
+        ...
+
+    @property
+    def failed(self) -> str:
+        """Why it will not be; "" where nothing went wrong. The disk may be full: that is no reason to end."""
+        ...
+
+    def give_up(self) -> None:
+        """Nobody wants it any more."""
+        ...
+
+
 class Head(NamedTuple):
     """A snapshot, and where the log begins behind it: at `offset + 1`, with `offset_term` the term of the entry before.
 
-    `keep_tail`: what the journal holds of the log behind the offset stays; else it goes.
+    `keep_tail`: what the journal holds of the log behind the offset stays; else it goes. `staged`: the snapshot's bytes
+    are on disk already (`Journal.stage`); None: they are to be written now.
     """
 
     snapshot: Snapshot
     offset: int
     offset_term: int
     keep_tail: bool
+    staged: Staging | None = None
 
 
 class Write(NamedTuple):
@@ -44,6 +65,10 @@ class Write(NamedTuple):
 class Journal(Protocol):
     def commit(self, writes: list[Write]) -> None:
         """Put all of it on disk, at once or not at all; it is there when this returns. Raises JournalFailed."""
+        ...
+
+    def stage(self, replica: int, snapshot: Snapshot) -> Staging:
+        """Begin to put a large snapshot on disk, so that the commit that takes it is short."""
         ...
 
 
@@ -74,8 +99,8 @@ class Bus(Protocol):
 
     def publish(self, packets: list[Outbound]) -> None: ...
 
-    def watch(self, nodes: frozenset[str]) -> None:
-        """Look out for these nodes' mailboxes falling silent."""
+    def watch(self, nodes: Mapping[str, str]) -> None:
+        """Look out for these nodes' mailboxes falling silent; with each the address of its Redis."""
         ...
 
     def take_silent(self) -> list[str]:

@@ -22,7 +22,8 @@ from coordinator.replica.history import History
 from coordinator.replica.leases import Leases
 from coordinator.replica.levels import Levels
 from coordinator.replica.meters import Meters
-from coordinator.replica.ports import Write
+from coordinator.replica.ports import Head, Journal, Write
+from coordinator.replica.proposals import Asked, Proposal
 from coordinator.replica.states import COMPARE_US, Compaction, States
 from coordinator.replica.tenure import Tenure
 from coordinator.replica.watches import Watch
@@ -38,7 +39,7 @@ from coordinator.statemachine.machine import (
     encode_node_entry,
 )
 
-APPLY_BYTES_MAX: Final = 2 * 1024 * 1024
+APPLY_BYTES_MAX: Final = 512 * 1024
 """Entries applied in one turn; the rest waits for the next, so that a long log does not hold the loop."""
 COMMAND_BYTES_MAX: Final = commands.VALUE_BYTES_MAX + 8 * 1024
 READ_BYTES_MAX: Final = 4 * 1024 * 1024
@@ -47,30 +48,7 @@ STAMPS_MAX: Final = 1_024
 """Beginnings of entries that are remembered."""
 
 
-class _Proposal(NamedTuple):
-    """`term`: that of its entry."""
-
-    caller: Caller
-    request_id: int
-    op: commands.ClientOp
-    session: int
-    term: int
-    since_us: int
-
-
-class _Asked(NamedTuple):
-    """A command that becomes an entry in this turn."""
-
-    caller: Caller
-    request_id: int
-    op: commands.ClientOp
-    session: int
-    since_us: int
-
-
 _ReadRequest = wire.QueryRequest | wire.KeepAliveRequest | wire.ConfirmRequest | wire.WatchRequest
-
-
 _LEASED: Final = (wire.QueryRequest, wire.WatchRequest)
 """What the lease of a leader may answer, where that is on."""
 
@@ -117,14 +95,16 @@ class Replica:
         self.history = History(now_us)
         self.meters = Meters()
         self.states = States(replica, engine, machine, self.meters, now_us, compaction or Compaction(), compare_us)
-        self._commands: list[_Asked] = []
+        self._head: Head | None = None
+        """What the journal took in this turn."""
+        self._commands: list[Asked] = []
         self._entries: list[bytes] = []
         """Of `_commands`, in the same order."""
         self._signer: tuple[Caller, str | None] | None = None
         """Whom the last caller speaks for, until something is applied."""
         self._stamps: dict[tuple[str, str], bytes] = {}
         """What an entry of a principal, and of who acts for it, begins with."""
-        self._proposals: dict[int, _Proposal] = {}
+        self._proposals: dict[int, Proposal] = {}
         self._reads: list[_Read] = []
         self._reads_by_ticket: dict[int, list[_Read]] = {}
         self._confirmed: deque[tuple[int, deque[_Read]]] = deque()
@@ -165,7 +145,7 @@ class Replica:
     @property
     def waits_for(self) -> str:
         """Why it serves nothing, in words; "" where nothing keeps it from it."""
-        return self.stopped or self.states.comparison.why
+        return self.stopped or self.states.comparison.why or self.states.trouble
 
     def _others(self) -> list[int]:
         """The other members that have a state machine."""
@@ -205,7 +185,7 @@ class Replica:
             message = f"a command has at most {COMMAND_BYTES_MAX} bytes, got {len(request.command)}"
             return self._refuse(caller, request.id, answers, commands.INVALID, message)
         command = wire.decode_command(request.command)
-        self._commands.append(_Asked(caller, request.id, command.op, command.session, now_us))
+        self._commands.append(Asked(caller, request.id, command.op, command.session, now_us))
         self._entries.append(self._stamp(principal, actor) + bytes(request.command))
         return None
 
@@ -252,13 +232,13 @@ class Replica:
 
     def write(self, ready: Ready) -> Write | None:
         """What the journal is to take in this turn; None where nothing."""
-        head = self.states.head(ready, stopping=bool(self._stopping))
+        head = self._head = self.states.head(ready, stopping=bool(self._stopping))
         if ready.hard_state is None and head is None and not self._stopping:
             return None
         hard_state = ready.hard_state or HardState(self.engine.term, self.engine.vote, self.engine.commit_index)
         return Write(self.replica, hard_state, ready.first_index, ready.terms, ready.entries, head, self._stopping)
 
-    def prepare(self, answers: Answers, now_us: int) -> Ready:
+    def prepare(self, answers: Answers, journal: Journal, now_us: int) -> Ready:
         """Propose what was asked and say what is to be written and sent."""
         if self.engine.term != self._term:
             # Of a cluster of one voter, one leadership may follow upon another with no turn in between.
@@ -266,6 +246,7 @@ class Replica:
             self._abdicate(answers)
         if self.states.has_news:
             self._judge_state(answers, now_us)
+        self.states.prepare(journal, now_us)
         if self._commands:
             self._propose(answers)
         if self._reads:
@@ -306,7 +287,7 @@ class Replica:
         if first_index is not None:
             term = self.engine.term
             for index, (caller, request_id, op, session, since_us) in enumerate(taken, first_index):
-                self._proposals[index] = _Proposal(caller, request_id, op, session, term, since_us)
+                self._proposals[index] = Proposal(caller, request_id, op, session, term, since_us)
             return
         self.meters.proposals_failed += len(taken)
         for proposal in taken:
@@ -332,7 +313,7 @@ class Replica:
             return
         if ready.install is not None:
             self._signer = None
-        self.states.begin_behind(ready.install)
+        self.states.begin_behind(self._head, installed=ready.install is not None)
         self._apply(answers, now_us)
         if self._tenure is not None:
             self._tenure.watches.look(self.machine.state.history, self.machine.applied)
@@ -438,13 +419,16 @@ class Replica:
         """Is there work for a next turn at once?"""
         ready = bool(self._confirmed) and self._confirmed[0][0] <= self.engine.applied_index
         ready = ready or (self._tenure is not None and self._tenure.watches.has_woken)
-        return ready or self.engine.applied_index < self.engine.commit_index or self.states.is_busy
+        return ready or self.engine.applied_index < self.engine.commit_index
 
     def due_us(self, now_us: int, *, connected: bool) -> int:
         """When the next turn is due for this replica, if nothing comes before."""
         if self.owes:
             return now_us
         due_us = self.engine.deadline_us
+        slice_us = self.states.due_us
+        if slice_us is not None:
+            due_us = min(due_us, slice_us)
         if self._tenure is None:
             return due_us
         if self.machine.state.level < self.levels.own:

@@ -8,6 +8,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from coordinator import wire
+from coordinator.channel import without_credentials
 from coordinator.consensus.engine import Role
 from coordinator.consensus.entries import COMMAND, CONFIGURATION
 from coordinator.replica.replica import Replica
@@ -30,6 +31,10 @@ class Identity(NamedTuple):
     boot: int
     faults_allowed: bool
     waiting_for: str
+    address: str = ""
+    """Where others reach the Redis of its mailbox; "" where all share one. No secret is in it."""
+    shared_redis: str = ""
+    """The Redis of dashboards, and of nodes without one of their own; "" where that is this node's own."""
 
 
 def replica_report(
@@ -105,7 +110,7 @@ def directory(request_id: int, node: str, replicas: Iterable[Replica]) -> wire.D
         members = replica.configuration.members
         if not members:
             continue  # It is nobody yet, and knows of no cluster but the name that it is to be of.
-        addresses.update((member.node, member.address) for member in members)
+        addresses.update((member.node, without_credentials(member.address)) for member in members)
         clusters.append(
             wire.ClusterEntry(
                 replica.cluster_name,

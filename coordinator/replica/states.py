@@ -12,14 +12,20 @@ from coordinator import wire
 from coordinator.consensus.engine import Engine, Outgoing, Ready, Snapshot
 from coordinator.consensus.entries import COMMAND_PREFIX
 from coordinator.consensus.membership import Configuration
+from coordinator.consensus.parts import Parts
 from coordinator.replica.comparison import Comparison, Verdict
 from coordinator.replica.meters import Meters
-from coordinator.replica.ports import Head
+from coordinator.replica.ports import Head, Journal, Staging
 from coordinator.statemachine import commands, snapshot
 from coordinator.statemachine.machine import Machine, encode_node_entry
+from coordinator.statemachine.state import State
 
 COMPARE_US: Final = 60_000_000
 """The leader has the replicas compare their states this often, where something was applied since."""
+SLICE_EVERY_US: Final = 3_000
+"""A slice of a state, about a millisecond's work, is cut this often: whoever waits for a lock has the rest."""
+STAGE_AGAIN_US: Final = 2_000_000
+"""A disk that did not take a snapshot is tried again after this."""
 
 
 class Compaction(NamedTuple):
@@ -28,6 +34,10 @@ class Compaction(NamedTuple):
 
     snapshot_entries: int = 20_000
     trailing_entries: int = 5_000
+    staged_bytes_min: int = 256 * 1024
+    """A snapshot of this size is put on disk beside the loop; a smaller one in the commit that takes it."""
+    load_bytes: int = 64 * 1024
+    """Of a snapshot, loaded in one turn: about two milliseconds' work."""
 
 
 class _Dumping(NamedTuple):
@@ -38,7 +48,32 @@ class _Dumping(NamedTuple):
     term: int
     configuration: Configuration
     is_mark: bool
-    parts: list[bytes]
+    parts: Parts | None
+    """None: its digest alone is wanted."""
+
+
+class _Staged(NamedTuple):
+    """A snapshot that is on disk, or on its way. `staging` None: small enough for the commit that takes it.
+    `retry_us`: when one that failed may be tried again."""
+
+    snapshot: Snapshot
+    staging: Staging | None
+    retry_us: int
+
+    @property
+    def is_ready(self) -> bool:
+        return self.staging is None or self.staging.is_done
+
+
+class _Loading:
+    """A snapshot that has come from a leader, on its way to disk and into a state."""
+
+    def __init__(self, staged: _Staged, *, has_state: bool) -> None:
+        self.staged = staged
+        self.loader = snapshot.Loader() if has_state else None
+        """None: on a witness, or once all has been fed to it."""
+        self.fed = 0
+        self.state: State | None = None
 
 
 class States:
@@ -70,18 +105,23 @@ class States:
         """A state on its way into bytes, a slice a turn."""
         self._offered: Snapshot | None = None
         """The state at a mark, to be kept once a majority has the same."""
-        self._taken: Snapshot | None = None
-        """A snapshot that is not on disk yet."""
+        self._taken: _Staged | None = None
+        """A snapshot that was taken here, until the journal names it."""
+        self._loading: _Loading | None = None
+        self._slice_due_us = now_us
+        self.trouble = ""
+        """Why a snapshot can not be kept or used, in words, while that is so."""
 
     @property
     def snapshot_index(self) -> int:
         """Of the last snapshot, on disk or about to be."""
-        return self._snapshot_index if self._taken is None else self._taken.last_index
+        return self._snapshot_index if self._taken is None else self._taken.snapshot.last_index
 
     @property
-    def is_busy(self) -> bool:
-        """Is there work for the next turn at once?"""
-        return self._dumping is not None
+    def due_us(self) -> int | None:
+        """When the next slice of a state is due, which is on its way into bytes or out of them; None where none is."""
+        loads = self._loading is not None and self._loading.loader is not None
+        return self._slice_due_us if loads or self._dumping is not None else None
 
     # --- marks ------------------------------------------------------------------------------------
 
@@ -148,67 +188,132 @@ class States:
 
     # --- snapshots --------------------------------------------------------------------------------
 
+    def prepare(self, journal: Journal, now_us: int) -> None:
+        """Go on with what is on its way to disk, or from a leader into a state; before the turn's `ready`. Once it is
+        on disk, a turn's commit of the journal takes it, and then the log is cut."""
+        if self._offered is not None and self._taken is None and self.comparison.may_keep(self._offered.last_index):
+            self._taken, self._offered = self._stage(self._offered, journal, now_us), None
+        if self._taken is not None:
+            self._taken = self._stage_again(self._taken, journal, now_us)
+        arrived = self._engine.arrived
+        loading = self._loading
+        if loading is not None and loading.staged.snapshot is not arrived:
+            self._give_up(loading.staged)
+            loading = self._loading = None
+        if arrived is None:
+            return
+        if loading is None:
+            has_state = not self._engine.is_witness
+            self._slice_due_us = 0
+            loading = self._loading = _Loading(self._stage(arrived, journal, now_us), has_state=has_state)
+        loading.staged = self._stage_again(loading.staged, journal, now_us)
+        if loading.loader is not None and now_us >= self._slice_due_us:
+            self._slice_due_us = now_us + SLICE_EVERY_US
+            self._go_on_loading(loading, loading.loader)
+        if self._loading is not None and loading.loader is None and loading.staged.is_ready:
+            self._engine.install()
+
+    def _stage(self, taken: Snapshot, journal: Journal, now_us: int) -> _Staged:
+        if len(taken.data) < self.compaction.staged_bytes_min:
+            return _Staged(taken, None, now_us)
+        return _Staged(taken, journal.stage(self._replica, taken), now_us + STAGE_AGAIN_US)
+
+    def _stage_again(self, staged: _Staged, journal: Journal, now_us: int) -> _Staged:
+        """A disk that is full may have room again."""
+        if staged.staging is None or not staged.staging.failed:
+            if staged.is_ready:
+                self.trouble = ""
+            return staged
+        self.trouble = f"its disk does not take a snapshot: {staged.staging.failed}"
+        return self._stage(staged.snapshot, journal, now_us) if now_us >= staged.retry_us else staged
+
+    @staticmethod
+    def _give_up(staged: _Staged | None) -> None:
+        if staged is not None and staged.staging is not None:
+            staged.staging.give_up()
+
+    def _go_on_loading(self, loading: _Loading, loader: snapshot.Loader) -> None:
+        data = loading.staged.snapshot.data
+        with self._meters.snapshot_loads.time():
+            try:
+                loader.feed(data[loading.fed : loading.fed + self.compaction.load_bytes])
+                loading.fed += self.compaction.load_bytes
+                if loading.fed >= len(data):
+                    loading.state = loader.finish()
+                    loading.loader = None
+            except snapshot.SnapshotDamaged as error:
+                self.trouble = f"the snapshot that its leader sent can not be used: {error}"
+                self._give_up(loading.staged)
+                self._loading = None
+                self._engine.refuse()
+
     def head(self, ready: Ready, *, stopping: bool) -> Head | None:
         """The snapshot that the journal is to take in this turn; None where none. `stopping`: one that comes from
         elsewhere alone."""
         if ready.install is not None:
+            self._give_up(self._taken)
             self._offered = self._taken = None
-            return Head(ready.install, ready.install.last_index, ready.install.term, ready.keep_tail)
-        if self._taken is None or stopping:
+            staging = None if self._loading is None else self._loading.staged.staging
+            return Head(ready.install, ready.install.last_index, ready.install.term, ready.keep_tail, staging)
+        if self._taken is None or stopping or not self._taken.is_ready:
             return None
-        offset = max(self._engine.first_index - 1, self._taken.last_index - self.compaction.trailing_entries)
-        return Head(self._taken, offset, self._engine.term_at(offset), keep_tail=True)
+        taken, staging, _ = self._taken
+        offset = max(self._engine.first_index - 1, taken.last_index - self.compaction.trailing_entries)
+        return Head(taken, offset, self._engine.term_at(offset), keep_tail=True, staged=staging)
 
-    def begin_behind(self, installed: Snapshot | None) -> None:
+    def begin_behind(self, head: Head | None, *, installed: bool) -> None:
         """A snapshot is on disk, one that came or one that was taken here: begin behind it."""
-        if installed is not None:
+        if head is None:
+            return
+        if installed:
             self.stop()
-            self._snapshot_index = installed.last_index
-            if not self._engine.is_witness:
-                with self._meters.snapshot_loads.time():
-                    snapshot.load(self._machine, installed.data)
-        elif self._taken is not None:
-            self._engine.compact(self._taken, self._taken.last_index - self.compaction.trailing_entries + 1)
-            self._snapshot_index, self._taken = self._taken.last_index, None
+            loading, self._loading = self._loading, None
+            if loading is not None and loading.state is not None:
+                self._machine.adopt(loading.state)
+            self.trouble = ""
+        else:
+            self._engine.compact(head.snapshot, head.snapshot.last_index - self.compaction.trailing_entries + 1)
+            self._taken = None
+        self._snapshot_index = head.snapshot.last_index
 
     def advance(self, now_us: int) -> None:
-        """Note a snapshot, where one is due; the next turn's commit of the journal takes it, and then the log is cut. A
-        witness cuts off what every full voter has."""
+        """Go on with a snapshot, where one is due. A witness cuts off what every full voter has."""
         engine = self._engine
         if engine.is_witness:
             index = min(engine.applied_index, engine.settled)
             if index - self._snapshot_index >= self.compaction.snapshot_entries:
-                self._taken = Snapshot(index, engine.term_at(index), engine.configuration_at(index), b"")
+                empty = Snapshot(index, engine.term_at(index), engine.configuration_at(index), b"")
+                self._taken = _Staged(empty, None, now_us)
             return
         index = engine.applied_index
         wanted = self.snapshot_index < self.snapshot_wanted <= index
         if wanted and self._dumping is None and self.comparison.may_keep(index):
             self._begin_dump(index, is_mark=False)
-        if self._dumping is not None:
+        if self._dumping is not None and now_us >= self._slice_due_us:
+            self._slice_due_us = now_us + SLICE_EVERY_US
             self._go_on_dumping(self._dumping, now_us)
-        if self._offered is not None and self.comparison.may_keep(self._offered.last_index):
-            self._taken, self._offered = self._offered, None
 
     def _begin_dump(self, index: int, *, is_mark: bool) -> None:
         """Take the state as it is after the entry at `index`, in slices, while the machine goes on."""
         engine = self._engine
         dump = snapshot.begin(self._machine)
-        self._dumping = _Dumping(dump, index, engine.term_at(index), engine.configuration_at(index), is_mark, [])
+        self._slice_due_us = 0
+        is_due = index - self._snapshot_index >= self.compaction.snapshot_entries
+        parts = Parts() if is_due or not is_mark else None
+        self._dumping = _Dumping(dump, index, engine.term_at(index), engine.configuration_at(index), is_mark, parts)
 
     def _go_on_dumping(self, dumping: _Dumping, now_us: int) -> None:
         with self._meters.snapshot_dumps.time():
-            dumping.parts.append(dumping.dump.slice())
+            part = dumping.dump.slice()
+        if dumping.parts is not None:
+            dumping.parts.append(part)
         if not dumping.dump.done:
             return
         self._dumping = None
-        data = b"".join(dumping.parts)
-        taken = Snapshot(dumping.at, dumping.term, dumping.configuration, data)
-        if not dumping.is_mark:
-            self._taken = taken
-            return
-        self.comparison.marked(dumping.at, bytes.fromhex(dumping.dump.digest), now_us)
-        if dumping.at - self._snapshot_index >= self.compaction.snapshot_entries:
-            self._offered = taken
+        if dumping.is_mark:
+            self.comparison.marked(dumping.at, bytes.fromhex(dumping.dump.digest), now_us)
+        if dumping.parts is not None and dumping.at > self.snapshot_index:
+            self._offered = Snapshot(dumping.at, dumping.term, dumping.configuration, dumping.parts)
 
     def stop(self) -> None:
         """Give up what is on its way into bytes."""

@@ -120,6 +120,7 @@ def replicas(state: Any, nonce: str = "") -> dict[str, Any]:
     report = {
         "node": host.node,
         "journal": f"{host.journal_identity:x}",
+        "address": host.address,
         "draining": lifecycle.draining,
         "loop_silent_ms": (time.monotonic_ns() // 1_000 - lifecycle.ran_us) // 1_000,
         "epochs": lifecycle.epochs(),

@@ -19,6 +19,7 @@ from coordinator.replica import operations
 from coordinator.replica.callers import Answers, Caller
 from coordinator.replica.feed import Feed
 from coordinator.replica.ingress import Asked, Ingress, Refused
+from coordinator.replica.leases import STEP_US_MAX
 from coordinator.replica.meters import NodeMeters
 from coordinator.replica.ports import Bus, Clock, Inbound, Journal, Outbound
 from coordinator.replica.replica import Replica
@@ -32,6 +33,12 @@ PACKET_BYTES_TARGET: Final = 2 * 1024 * 1024
 REFUSALS_MAX: Final = 32
 """Unsigned refusals of one turn: nobody's garbage makes the node talk without end."""
 ROUTES_MAX: Final = 1_024
+FEW_REPLICAS: Final = 8
+"""A node with no more has a look at each of them in every turn."""
+LOOK_AGAIN_US: Final = 1_000_000
+"""At each replica at the latest, whatever it has to do."""
+WHEREABOUTS_US: Final = 500_000
+"""A node with a Redis of its own says where that is this often, to those that it speaks to."""
 WITNESS: Final = "it is a witness: it votes and keeps the log, and has no state to answer from; ask another node"
 FSYNC_SAMPLES_MAX: Final = 256
 
@@ -77,9 +84,19 @@ class Turn:
         self.meters = NodeMeters()
         self.round_trips = RoundTrips()
         self._refused: list[Refused] = []
+        self._whereabouts: dict[str, str] = {}
+        """Node to the address of its Redis, as it said itself: the log of whoever is new here does not say it yet."""
+        self._told_us: dict[str, int] = {}
+        """When each node was last told of this one's."""
         self._routes: dict[tuple[int, int], str] = {}
         """Cluster and replica to the node that last spoke for it: a replica that is new here, or whose log is behind,
         knows its leader or candidate by nothing else."""
+        self._stirred: set[int] = set()
+        """Clusters of which something came in this turn."""
+        self._due_us: dict[int, int] = {}
+        """Cluster to when its replica has something to do though nothing comes."""
+        self._followed_nodes: dict[int, tuple[str, str]] = {}
+        """Cluster to node and address of the leader that its replica follows."""
         self._crash = False
 
     def run(self) -> Outcome:
@@ -88,10 +105,10 @@ class Turn:
         # After the drain: whatever came is no later than this, however long the process slept before (history 3).
         now_us = self._clock.now_us()
         self._take_in(packets, now_us)
-        replicas = [replica for replica in self.replicas.values() if not replica.stopped]
+        replicas = self._awake(now_us)
         for replica in replicas:
             replica.tick(now_us, connected=self._bus.connected)
-        readies = [(replica, replica.prepare(self._answers, now_us)) for replica in replicas]
+        readies = [(replica, replica.prepare(self._answers, self._journal, now_us)) for replica in replicas]
 
         has_spoken = self._publish([(replica, ready.early) for replica, ready in readies], [])
         if now_us >= self.round_trips.due_us:
@@ -111,7 +128,8 @@ class Turn:
         rest += self._feed.packets(self.replicas.values(), self.drops, self._fsyncs_us, now_us)
         words = [(replica, replica.take_peer_words(now_us)) for replica in replicas]
         self._publish([*late, *words], rest)
-        self._bus.watch(frozenset([leader for replica in replicas if (leader := replica.followed_node)]))
+        self._note_due(replicas, now_us)
+        self._bus.watch(dict(self._followed_nodes.values()))
         self.meters.turns.observe(self._clock.now_us() - now_us)
         is_settled = not self.round_trips.open and all(replica.is_settled for replica in replicas)
         return Outcome(self._next_us(now_us), self._crash, is_settled)
@@ -129,14 +147,19 @@ class Turn:
         for node in self._bus.take_silent():
             for replica in self.replicas.values():
                 if replica.leader_node == node:
+                    self._stirred.add(replica.cluster)
                     replica.engine.suspect(replica.engine.leader, now_us)
 
     def _step(self, node: str, message: PeerMessage, now_us: int) -> None:
+        if type(message.message) is wire.Whereabouts:
+            self._whereabouts[node] = message.message.address
+            return
         replica = self.replicas.get(message.cluster)
         if replica is None or replica.replica != message.receiver or replica.stopped:
             self.drops["peer-identity"] += 1  # For a replica that is gone, or a cluster of an earlier life.
             return
         if type(message.message) is wire.StateDigest:
+            self._stirred.add(message.cluster)
             replica.hear_digest(message.sender, message.message)
             return
         if replica.configuration.member(message.sender) is None:
@@ -145,6 +168,7 @@ class Turn:
                 del self._routes[next(iter(self._routes))]
         if self.round_trips.open:
             self.round_trips.answered(node, message, now_us)
+        self._stirred.add(message.cluster)
         replica.engine.step(message.sender, message.message, now_us)
 
     def _take_requests(self, data: bytes, now_us: int) -> None:
@@ -183,6 +207,7 @@ class Turn:
         if kind is wire.CommandRequest or kind is wire.QueryRequest:
             replica = self.replicas.get(request.cluster)  # type: ignore[union-attr]
             if replica is not None and not replica.stopped:
+                self._stirred.add(replica.cluster)
                 return replica.ask(caller, request, answers, now_us)  # type: ignore[arg-type]
         match request:
             case wire.DirectoryRequest(request_id):
@@ -190,6 +215,7 @@ class Turn:
             case wire.StatusRequest(request_id, cluster_name):
                 answers.add(caller, wire.StatusAnswer(request_id, self._status(cluster_name)))
             case _:
+                self._stirred.add(request.cluster)
                 replica = self.replicas.get(request.cluster)
                 if replica is None or (replica.stopped and not isinstance(request, wire.CrashRequest)):
                     answers.add(caller, wire.NotLeader(request.id, ""))
@@ -261,6 +287,8 @@ class Turn:
             if rest:
                 self._bus.publish(rest)
             return bool(rest)
+        if self.identity.address:
+            self._tell_whereabouts(by_node)
         packets = [
             Outbound(address, self._channels.peer(node), self._seal(node, part))
             for (node, address), messages in by_node.items()
@@ -273,9 +301,25 @@ class Turn:
         """Node and address of a replica: as the log says, else as it made itself known."""
         member = replica.configuration.member(receiver)
         if member is not None:
-            return member.node, member.address
+            return member.node, self._address_of(member.node, member.address)
         node = self._routes.get((replica.cluster, receiver))
-        return None if node is None else (node, "")
+        return None if node is None else (node, self._address_of(node, ""))
+
+    def _address_of(self, node: str, in_log: str) -> str:
+        """Where a node's mailbox is: as it says, else as the log says, else where all are that have no own."""
+        return self._whereabouts.get(node) or in_log or self.identity.shared_redis
+
+    def _followed(self, replica: Replica) -> tuple[str, str] | None:
+        """Node and address of the leader that a replica follows."""
+        return self._route(replica, replica.engine.leader) if replica.followed_node else None
+
+    def _tell_whereabouts(self, by_node: dict[tuple[str, str], list[PeerMessage]]) -> None:
+        """With what else goes to each node, where this one's own mailbox is, now and then."""
+        now_us = self._clock.now_us()
+        for (node, _), messages in by_node.items():
+            if now_us - self._told_us.get(node, -WHEREABOUTS_US) >= WHEREABOUTS_US:
+                self._told_us[node] = now_us
+                messages.insert(0, PeerMessage(0, 0, 0, wire.Whereabouts(self.identity.address)))
 
     def _seal(self, node: str, messages: list[PeerMessage]) -> bytes:
         return wire.seal(self._peer_key, wire.PEER, self.identity.node, node, wire.encode_peer(messages))
@@ -286,12 +330,51 @@ class Turn:
         refused, self._refused = self._refused, []
         return [Outbound("", r.channel, wire.seal_refusal(self.identity.node, r.channel, r.refusal)) for r in refused]
 
-    def _next_us(self, now_us: int) -> int:
-        due_us = self._feed.due_us(now_us)
-        for replica in self.replicas.values():
-            if not replica.stopped:
-                due_us = min(due_us, replica.due_us(now_us, connected=self._bus.connected))
+    # --- who has something to do ------------------------------------------------------------------
+
+    def stir(self, cluster: int) -> None:
+        """Somebody changed something of the replica of `cluster` between two turns."""
+        self._stirred.add(cluster)
+
+    def _awake(self, now_us: int) -> list[Replica]:
+        """Those that have something to do in this turn. Of many replicas most are quiet: one that is left out has no
+        turn, as if its node were slower."""
+        if len(self.replicas) <= FEW_REPLICAS or self._due_us.keys() != self.replicas.keys():
+            found = [replica for replica in self.replicas.values() if not replica.stopped]
+        else:
+            stirred, due_us = self._stirred, self._due_us
+            found = [
+                replica
+                for cluster, replica in self.replicas.items()
+                if (cluster in stirred or due_us[cluster] <= now_us) and not replica.stopped
+            ]
+        self._stirred.clear()
+        return found
+
+    def _note_due(self, replicas: list[Replica], now_us: int) -> None:
+        """What these have to do next, and whom they follow."""
+        if self._due_us.keys() != self.replicas.keys():
+            self._due_us = dict.fromkeys(self.replicas, now_us + LOOK_AGAIN_US)
+            self._followed_nodes = {}
+        for replica in replicas:
+            cluster = replica.cluster
+            self._due_us[cluster] = self._due_of(replica, now_us)
+            followed = self._followed(replica)
+            if followed is None:
+                self._followed_nodes.pop(cluster, None)
+            else:
+                self._followed_nodes[cluster] = followed
+
+    def _due_of(self, replica: Replica, now_us: int) -> int:
+        due_us = min(replica.due_us(now_us, connected=self._bus.connected), now_us + LOOK_AGAIN_US)
+        leases = replica.leases
+        if len(self.replicas) > FEW_REPLICAS and leases is not None and leases.deadline_in_us is not None:
+            return min(due_us, now_us + STEP_US_MAX // 2)  # Lease time is counted in steps, that are to be no stalls.
         return due_us
+
+    def _next_us(self, now_us: int) -> int:
+        due_us = [at_us for cluster, at_us in self._due_us.items() if not self.replicas[cluster].stopped]
+        return max(now_us, min([self._feed.due_us(now_us), *due_us]))
 
 
 def _parts(messages: list[PeerMessage]) -> list[list[PeerMessage]]:

@@ -1,8 +1,8 @@
 """Deadlocks between sessions: would one that is about to wait close a cycle?
 
 A session waits for those that hold a name that it is in line for, and for those before it in that line, unless the two
-could hold the name together. Counting locks have no part in this: any of their holders may be the one that lets go,
-and whoever lets go need not be the one that took.
+could hold the name together; one that waits to hold it alone is taken to do so. Counting locks have no part in this:
+any of their holders may be the one that lets go, and whoever lets go need not be the one that took.
 
 The search goes backwards, from who waits for the session: most have nobody, and then it is over at once.
 """
@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from itertools import count
 from typing import TYPE_CHECKING
 
-from coordinator.statemachine.lock_commands import COUNTING, CYCLE_STEPS_MAX, SHARED, LockWait, Mode, Waiter
+from coordinator.statemachine.lock_commands import COUNTING, CYCLE_STEPS_MAX, EXCLUSIVE, SHARED, LockWait, Mode, Waiter
 
 if TYPE_CHECKING:
     from coordinator.statemachine.locks import Lock
@@ -71,7 +71,7 @@ def _waiting_for(state: State, session: Session, steps: Iterator[int]) -> Iterat
         for waiter in lock.queue.values():
             if next(steps) > CYCLE_STEPS_MAX:
                 return
-            if waiter.holder.session != session.session and _excludes(lock.mode, waiter.mode):
+            if waiter.holder.session != session.session and _excludes(_mode(lock, session), waiter.mode):
                 yield waiter.holder.session, name
     for name in sorted(session.waiting):
         ahead: Waiter | None = None
@@ -86,10 +86,17 @@ def _waiting_for(state: State, session: Session, steps: Iterator[int]) -> Iterat
 
 def _blocks(lock: Lock, session: Session, mode: Mode, *, in_line: bool) -> bool:
     """Would one that comes now, to hold it in `mode`, wait for this session?"""
-    if lock.name in session.locks and lock.mode != COUNTING and _excludes(lock.mode, mode):
+    if lock.name in session.locks and lock.mode != COUNTING and _excludes(_mode(lock, session), mode):
         return True
     waiting = session.waiting.get(lock.name, ()) if in_line else ()
     return any(_excludes(lock.queue[session.session, acquisition].mode, mode) for acquisition in waiting)
+
+
+def _mode(lock: Lock, session: Session) -> Mode:
+    """How others have to reckon with what this session, a holder, has: one that waits to hold it alone lets nobody in
+    before that."""
+    is_upgrading = lock.upgrading is not None and lock.upgrading[0] == session.session
+    return EXCLUSIVE if is_upgrading else lock.mode
 
 
 def _excludes(one: Mode, other: Mode) -> bool:

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import msgspec
 
@@ -53,6 +53,13 @@ PAGE: Final = 128
 """Rows that are frozen at once."""
 SLICE_BYTES: Final = 32_768
 """Of a slice, unless told otherwise: about a millisecond's work."""
+
+
+class _Data(Protocol):
+    """Bytes, or what is read like them."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, at: slice, /) -> bytes: ...
 
 
 class _Item(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -569,10 +576,11 @@ def dump(machine: Machine) -> bytes:
     return b"".join(parts)
 
 
-def load(machine: Machine, data: bytes) -> None:
-    """Replace the whole state of `machine`. Raises SnapshotDamaged, and then changes nothing."""
+def load(machine: Machine, data: _Data) -> None:
+    """Replace the whole state of `machine`, at once. Raises SnapshotDamaged, and then changes nothing."""
     loader = Loader()
-    loader.feed(data)
+    for start in range(0, len(data), 1 << 20):
+        loader.feed(data[start : start + (1 << 20)])
     machine.adopt(loader.finish())
 
 

@@ -106,34 +106,51 @@ class Walk(Generic[K, R]):
             heapq.heappush(self._heap, (rank, key))
 
     def page(self, limit: int) -> list[tuple[K, Any]]:
-        """The next rows, frozen, by key: `limit` of those that are there now, and what has gone between them. May be
-        empty before the walk is over."""
-        table, kept = self._table, self._kept
+        """The next rows, frozen, by key: `limit` at most of those that are there now, and as many of those that have
+        gone or changed since. May be empty before the walk is over."""
+        table = self._table
         keys = table.order.page(self._cursor, limit)
-        rank = None
-        if len(keys) == limit:
-            self._cursor, rank = keys[-1], table.order.rank(keys[-1])
-            self._rank = rank
-        if not kept:
+        end = (keys[-1], table.order.rank(keys[-1])) if len(keys) == limit else None
+        if not self._kept:
             rows, freeze = table.rows, self._freeze
             found = [(key, freeze(rows[key])) for key in keys]
         else:
-            found = self._with_kept(keys, rank)
-        if rank is None:
+            gone, end = self._take_kept(end, limit)
+            found = self._merged(keys, gone, end)
+        if end is None:
             self.close()
+        else:
+            self._cursor, self._rank = end
         return found
 
-    def _with_kept(self, keys: list[K], rank: Any) -> list[tuple[K, Any]]:
+    def _take_kept(self, end: tuple[K, Any] | None, limit: int) -> tuple[dict[K, Any], tuple[K, Any] | None]:
+        """Old forms of rows up to `end` (None: the end of the table), by key, in order; and where they end, which is
+        earlier where there are many."""
+        gone: dict[K, Any] = {}
+        heap, kept = self._heap, self._kept
+        last: tuple[K, Any] | None = None
+        while heap and (end is None or heap[0][0] <= end[1]):
+            if len(gone) == limit:
+                return gone, last
+            rank, key = heapq.heappop(heap)
+            gone[key] = kept.pop(key)
+            last = key, rank
+        return gone, end
+
+    def _merged(self, keys: list[K], gone: dict[K, Any], end: tuple[K, Any] | None) -> list[tuple[K, Any]]:
         table, kept = self._table, self._kept
-        found = []
+        rank_of = table.order.rank
+        found = [(rank_of(key), key, frozen) for key, frozen in gone.items()]
         for key in keys:
+            rank = rank_of(key)
+            if end is not None and rank > end[1]:
+                break
+            if key in gone:
+                continue
             if key not in kept:
-                found.append((table.order.rank(key), key, self._freeze(table.rows[key])))
-            elif kept[key] is None:
-                del kept[key]  # It is behind the cursor from here on.
-        while self._heap and (rank is None or self._heap[0][0] <= rank):
-            gone, key = heapq.heappop(self._heap)
-            found.append((gone, key, kept.pop(key)))
+                found.append((rank, key, self._freeze(table.rows[key])))
+            else:
+                del kept[key]  # It was not there then, and is behind the cursor from here on.
         found.sort(key=lambda row: row[0])
         return [(key, frozen) for _, key, frozen in found]
 

@@ -81,7 +81,7 @@ def test_what_is_published_arrives_in_order_and_its_sender_hears_nothing_of_it(n
 
 def test_the_fall_of_a_watched_mailbox_is_work(nodes: tuple[Node, Node]) -> None:
     one, two = nodes
-    one.bus.watch(frozenset({"node2"}))
+    one.bus.watch({"node2": ""})
     one.bus.publish([Outbound("", one.channels.peer("node2"), b"x")])
     assert not one.has_work(100_000)
     two.bus._channel.close()

@@ -21,10 +21,11 @@ from __future__ import annotations
 
 from tests.linearizability.checker import Outcome, Verdict, check
 from tests.linearizability.history import History, HistoryError, Operation
-from tests.linearizability.models import KeyValueModel, LockModel, Model, RegisterModel
+from tests.linearizability.models import CounterModel, KeyValueModel, LockModel, Model, RegisterModel
 from tests.linearizability.window import Window, find_window
 
 __all__ = [
+    "CounterModel",
     "History",
     "HistoryError",
     "KeyValueModel",

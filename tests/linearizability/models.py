@@ -1,9 +1,10 @@
-"""What the objects do: a register, a key-value store, a lock; and what the search may know about their operations.
+"""What the objects do: a register, a key-value store, a lock, a counter; and what the search may know about their
+operations.
 
 A model is a small interface. `initial` and `step` are the whole meaning: a state is any hashable value, and
 `step(state, operation)` says whether the operation, with the result that it gave, may take effect in that state, and
-which state it leaves. An operation whose outcome is unknown is asked whether it may take effect *now*: its result
-then constrains nothing.
+which state it leaves. An operation whose outcome is unknown is asked whether it may take effect *now*: its result then
+constrains nothing.
 
 `traits` and `lens` only make the search shorter. Claiming less than what is true costs time; claiming more breaks the
 verdict, so tests compare each model with a search that ignores both.
@@ -347,3 +348,75 @@ class LockModel:
 
     def lens(self, operations: Sequence[Operation]) -> Lens:
         return SharpLens()
+
+
+class _GrowingLens(SharpLens):
+    """Of a counter that nobody takes from: a value matters while an operation that has yet to return needs that one, or
+    a greater."""
+
+    states_are_bounded = True
+    indistinct_wanted_until = -math.inf
+
+    def __init__(self, operations: Sequence[Operation]) -> None:
+        until: dict[int, float] = {}
+        for operation in operations:
+            if operation.returned is not None:
+                assert isinstance(operation.result, int), operation
+                needed = operation.result - (_amount(operation) if operation.action == "add" else 0)
+                until[needed] = max(until.get(needed, -math.inf), operation.returned)
+        self._needed = sorted(until)
+        self._until: list[float] = []
+        """For each value that is needed, until when that or a greater one is."""
+        for needed in reversed(self._needed):
+            self._until.append(max(until[needed], self._until[-1] if self._until else -math.inf))
+        self._until.reverse()
+
+    def told_apart_until(self, state: State) -> float:
+        if state is INDISTINCT:
+            return math.inf
+        assert isinstance(state, int)
+        place = bisect_left(self._needed, state)
+        return self._until[place] if place < len(self._until) else -math.inf
+
+    def seen_until(self, operation: Operation) -> float:
+        return self.told_apart_until(_amount(operation))
+
+    def leads(self, state: State, guard: State) -> bool:
+        assert isinstance(guard, int)
+        return isinstance(state, int) and state <= guard
+
+
+class CounterModel:
+    """A counter, 0 at first: `add` adds its argument and gives the sum, `value` gives what it is."""
+
+    initial: State = 0
+
+    def step(self, state: State, operation: Operation) -> tuple[bool, State]:
+        if state is INDISTINCT:
+            return operation.outcome_is_unknown, state  # What returns gives a sum that it has passed.
+        assert isinstance(state, int), state
+        if operation.action == "value":
+            return operation.outcome_is_unknown or state == operation.result, state
+        assert operation.action == "add", operation
+        total = state + _amount(operation)
+        return operation.outcome_is_unknown or total == operation.result, total
+
+    def traits(self, operation: Operation) -> Traits:
+        if operation.action == "value":
+            if operation.outcome_is_unknown:
+                return Traits(("look",), is_read_only=True, is_total=True)
+            return Traits(("value", operation.result), is_read_only=True, guard=operation.result)
+        amount = _amount(operation)
+        if operation.outcome_is_unknown:
+            return Traits(("lost", amount), is_read_only=amount == 0, is_total=True)
+        assert isinstance(operation.result, int), operation
+        return Traits(("add", amount, operation.result), is_read_only=amount == 0, guard=operation.result - amount)
+
+    def lens(self, operations: Sequence[Operation]) -> Lens:
+        grows = all(_amount(operation) >= 0 for operation in operations if operation.action == "add")
+        return _GrowingLens(operations) if grows else SharpLens()
+
+
+def _amount(operation: Operation) -> int:
+    assert isinstance(operation.argument, int), operation
+    return operation.argument

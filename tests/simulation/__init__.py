@@ -6,7 +6,7 @@
 
 The unchanged core, state machine, replica and turn (`coordinator/consensus`, `statemachine`, `replica`) and the real
 client's core and flows run on a simulated network, disks and clocks (`network`, `bus`, `disk`, `clocks`) under one
-scheduler. `node` is a node's process, `clients` a client's, `workload` what clients do; `faults` draws what befalls
-them, `injector` does it. `watch` and `checkers` say what must hold. `mutants` are bugs that must be found. `run` is
-one seed, `campaign` many.
+scheduler. `node` is a node's process, `clients` a client's; `workload` and `mixed` are what clients do. `faults` draws
+what befalls them, `injector` does it. `watch` and `checkers` say what must hold, `model` what the log means.
+`mutants` are bugs that must be found. `run` is one seed, `campaign` many.
 """

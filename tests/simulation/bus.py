@@ -7,7 +7,7 @@ the time; here a look happens only where it could see another count than the one
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from random import Random
 from typing import TYPE_CHECKING, Final
 
@@ -157,7 +157,8 @@ class Bus:
         if self.stumbles:
             self._passes(self.stumbles.pop(where, 0))
 
-    def watch(self, nodes: frozenset[str]) -> None:
+    def watch(self, where: Mapping[str, str]) -> None:
+        nodes = frozenset(where)  # All share one Redis here.
         if nodes != self._watched:
             self._watched = nodes
             self._seen = {node: count for node, count in self._seen.items() if node in nodes}

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any, Final, NamedTuple
 
 from tests.simulation.mutants import planted
-from tests.simulation.run import Result, run_seed
+from tests.simulation.run import MIXED, Result, run_seed
 
 PROGRESS_S: Final = 1.0
 SEEDS_A_COLLECTION: Final = 16
@@ -25,6 +25,7 @@ class Order(NamedTuple):
     engine: str
     nodes: int
     mutant: str = ""
+    workload: str = MIXED
 
 
 class Summary:
@@ -85,7 +86,7 @@ class Summary:
             f"{self.events} events ({self.events / seeds:.0f} a seed)",
             f"{self.elections} elections ({self.elections / seeds:.1f} a seed)",
             f"{self.committed} committed entries ({self.committed / seeds:.0f} a seed)",
-            f"{self.operations} operations on keys, {self.locks} locks taken",
+            f"{self.operations} operations of clients, {self.locks} locks taken",
             f"the healed cluster served again within {self.healed_us_max / 1e6:.2f} s",
             "faults: " + ", ".join(f"{kind} {count}" for kind, count in sorted(self.faults.items())),
             "checks: " + ", ".join(f"{name} {count}" for name, count in sorted(self.checks.items())),
@@ -124,7 +125,7 @@ def run_one(order: Order, seed: int, *, collect: bool | None = None) -> Result:
         gc.collect()
     gc.disable()
     try:
-        return run_seed(seed, engine=order.engine, nodes=order.nodes)
+        return run_seed(seed, engine=order.engine, nodes=order.nodes, workload=order.workload)
     finally:
         gc.enable()
 

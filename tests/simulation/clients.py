@@ -18,6 +18,7 @@ from coordinator.client.core import Core
 from coordinator.client.flows import Grant
 from coordinator.client.lease import LeaseState
 from coordinator.client.links import HOME, Links
+from coordinator.statemachine.lock_commands import EXCLUSIVE, Mode
 from tests.simulation.clocks import Clock
 from tests.simulation.watch import Violation
 from tests.simulation.wires import SimulatedChannel
@@ -41,8 +42,12 @@ Script = Generator[Call | Sleep, Any, None]
 class HeldLease:
     """A lock that a client holds, or held: what an application has in its hand."""
 
-    def __init__(self, client: Client, grant: Grant) -> None:
+    def __init__(self, client: Client, grant: Grant, mode: Mode, limit: int) -> None:
         self.client = client
+        self.mode = mode
+        self.limit = limit
+        """How many may hold it so, where it is counted."""
+        self.acquisition = grant.acquisition
         self.state = LeaseState(grant, client.clock.now_us)
         self.name = grant.name
         self.token = grant.token
@@ -55,7 +60,7 @@ class HeldLease:
         return self.client.is_up and self.state.held
 
     def __repr__(self) -> str:
-        return f"{self.name!r} of {self.client.name} (session {self.session.session}, token {self.token})"
+        return f"{self.mode} {self.name!r} of {self.client.name} (session {self.session.session}, token {self.token})"
 
 
 class Client:
@@ -248,12 +253,17 @@ class Client:
 
     # --- what it holds ----------------------------------------------------------------------------
 
-    def took(self, grant: Grant) -> HeldLease:
-        lease = HeldLease(self, grant)
+    def took(self, grant: Grant, mode: Mode = EXCLUSIVE, limit: int = 1) -> HeldLease:
+        lease = HeldLease(self, grant, mode, limit)
         self.leases.append(lease)
         self.world.watch.tell("lease_taken", lease)
         self.world.injector.moment("locked", self)
         return lease
+
+    def changed(self, lease: HeldLease, mode: Mode, token: int) -> None:
+        """From here on the application holds it in this mode, by this token."""
+        lease.mode, lease.token = mode, token
+        self.world.watch.tell("lease_taken", lease)
 
     def let_go(self, lease: HeldLease) -> None:
         """From here on the application does not touch what the lock guards."""

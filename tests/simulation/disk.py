@@ -11,7 +11,7 @@ from collections.abc import Callable
 from random import Random
 from typing import Final, NamedTuple
 
-from coordinator.consensus.engine import HardState
+from coordinator.consensus.engine import HardState, Snapshot
 from coordinator.replica.journal import StoredLog
 from coordinator.replica.ports import Head, JournalFailed, Write
 
@@ -108,10 +108,41 @@ class Disk:
         self.stopped = write.stopped or self.stopped
 
     def _put_head(self, head: Head) -> None:
+        if head.staged is not None:
+            assert isinstance(head.staged, Staging), "a snapshot is staged by the journal that is to take it"
+            assert head.staged.is_done, "a snapshot is on disk before the journal names it"
+            assert not head.staged.given_up, "what was given up is not there"
+            assert head.staged.snapshot is head.snapshot, "the file that is named is another snapshot's"
         gone = head.offset - self.offset if head.keep_tail else len(self.terms)
         del self.terms[:gone]
         del self.entries[:gone]
         self.offset, self.offset_term, self.snapshot = head.offset, head.offset_term, head.snapshot
+
+
+STAGING_LOOKS_MAX: Final = 12
+
+
+class Staging:
+    """A snapshot on its way to a disk, beside the loop: a file that is whole after some looks, if the disk has room. It
+    dies with the process, and nothing is left of it that the journal does not name."""
+
+    def __init__(self, disk: Disk, snapshot: Snapshot, looks: int) -> None:
+        self.snapshot = snapshot
+        self.failed = ""
+        self.given_up = False
+        self._disk = disk
+        self._looks_left = looks
+
+    @property
+    def is_done(self) -> bool:
+        if self._disk.full and self._looks_left:
+            self.failed = "no space left on the disk"
+        if not self.failed:
+            self._looks_left = max(0, self._looks_left - 1)
+        return not self.failed and self._looks_left == 0
+
+    def give_up(self) -> None:
+        self.given_up = True
 
 
 class Journal:
@@ -147,6 +178,11 @@ class Journal:
             self._journaled(write)
         if fate:
             self._end(fate)
+
+    def stage(self, replica: int, snapshot: Snapshot) -> Staging:
+        """Put a snapshot on disk while the loop goes on (`coordinator/replica/snapshot_files.py`)."""
+        assert replica == self._disk.replica, f"{replica} stages a snapshot on the disk of {self._disk.replica}"
+        return Staging(self._disk, snapshot, 1 + int(self._random.random() * STAGING_LOOKS_MAX))
 
     def _end(self, fate: str) -> None:
         if fate == "fail":

@@ -5,7 +5,7 @@ An operation whose outcome its client can not know stays open for ever; one that
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 OPERATIONS_MAX: Final = 100_000
 
@@ -56,10 +56,45 @@ class Operation:
         return f"{self.client} {self.action} {self.key}{argument} -> {self.outcome} {self.result} at {self.index}"
 
 
+class Question:
+    """Any other command or query of a worker of a client: what was asked, and what came back."""
+
+    __slots__ = ("client", "error", "floor", "invoked", "result", "returned", "what")
+
+    def __init__(self, client: str, what: Any, invoked: int, floor: int) -> None:
+        self.client = client
+        self.what = what
+        self.invoked = invoked
+        self.returned: int | None = None
+        """None: it has not come back, or its outcome is not known."""
+        self.floor = floor
+        """The highest index that any client had been told of when it was asked."""
+        self.result: Any = None
+        """None where it was refused, or is not known."""
+        self.error: Exception | None = None
+
+    def __repr__(self) -> str:
+        return f"{self.client} {self.what} -> {self.result or self.error}"
+
+
 class ClientHistory:
     def __init__(self) -> None:
         self.operations: list[Operation] = []
+        self.questions: list[Question] = []
+        self.told = 0
+        """The highest index that any client was told of."""
         self._position = 0
+
+    def ask(self, client: str, what: Any) -> Question:
+        question = Question(client, what, self._next(), self.told)
+        self.questions.append(question)
+        assert len(self.questions) <= OPERATIONS_MAX, "a run is short"
+        return question
+
+    def answered(self, question: Question, result: Any, index: int) -> None:
+        question.returned = self._next()
+        question.result = result
+        self.told = max(self.told, index)
 
     def invoke(self, client: str, action: str, key: str, argument: bytes | None, now_us: int) -> Operation:
         operation = Operation(client, action, key, argument, self._next(), now_us)
@@ -72,6 +107,7 @@ class ClientHistory:
         operation.outcome = Operation.DONE
         operation.result = result
         operation.index = index
+        self.told = max(self.told, index)
 
     def unknown(self, operation: Operation, error: str) -> None:
         operation.outcome = Operation.UNKNOWN

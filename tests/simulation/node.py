@@ -110,7 +110,9 @@ class _SeenTurn(Turn):
     def _step(self, node: str, message: PeerMessage, now_us: int) -> None:
         dropped = self.drops.get("peer-identity")
         super()._step(node, message, now_us)
-        if self.drops.get("peer-identity") == dropped and not isinstance(message.message, wire.StateDigest):
+        if self.drops.get("peer-identity") == dropped and not isinstance(
+            message.message, (wire.StateDigest, wire.Whereabouts)
+        ):
             self.see_message(message.sender, message.message)
 
     def _publish(self, batches: list[tuple[Replica, list[Outgoing]]], rest: list[Outbound]) -> bool:

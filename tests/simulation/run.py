@@ -11,6 +11,7 @@ from coordinator.replica import replica as replica_module
 from tests.simulation.clients import Client, Script
 from tests.simulation.faults import Fault
 from tests.simulation.history import Operation
+from tests.simulation.mixed.mix import MixedMix
 from tests.simulation.watch import Violation
 from tests.simulation.workload import Workload
 from tests.simulation.world import Settings, World, draw_plan
@@ -23,6 +24,10 @@ SERVE_US_MAX: Final = 5_000_000
 FREE_US_MAX: Final = 10_000_000
 """Within this every lock is free: its holder lets go, or its session of 4 s at the most runs out."""
 LOOK_US: Final = 20_000
+PLAIN: Final = "plain"
+MIXED: Final = "mixed"
+WORKLOADS: Final = (MIXED, PLAIN)
+"""What clients do: all that the state machine can, or keys and exclusive locks alone."""
 
 
 class Result(NamedTuple):
@@ -49,11 +54,14 @@ def run_seed(
     *,
     engine: str = "raft",
     nodes: int = 5,
+    workload: str = MIXED,
     plan: list[Fault] | None = None,
     trace: Callable[[int, str, str], None] | None = None,
 ) -> Result:
-    """Run one seed. `plan` replaces the faults that the seed draws."""
+    """Run one seed. `workload` is one of WORKLOADS; `plan` replaces the faults that the seed draws."""
     settings = Settings.draw(engine, nodes, Random(f"{seed}:settings"))
+    if workload == MIXED:
+        settings = settings._replace(mixed=MixedMix.draw(Random(f"{seed}:mixed")))
     world = World(seed, settings, draw_plan(seed) if plan is None else plan, trace)
     violation: tuple[str, str] | None = None
     healed_us = 0
@@ -183,7 +191,7 @@ def _result(world: World, violation: tuple[str, str] | None, healed_us: int) -> 
         dict(checks),
         healed_us,
         world.scheduler.now_us,
-        len(world.workload.history.operations),
+        len(world.workload.history.operations) + len(world.workload.history.questions),
         world.workload.locks_taken,
         violation,
         tuple(world.injector.happened),

@@ -16,10 +16,12 @@ from coordinator.replica.journal import StoredLog
 from coordinator.replica.ports import Write
 from coordinator.statemachine.commands import Result
 from coordinator.statemachine.machine import Event
+from tests.simulation.model.truth import Truth
 
 if TYPE_CHECKING:
     from tests.simulation.clients import Client, HeldLease
-    from tests.simulation.history import Operation
+    from tests.simulation.history import Operation, Question
+    from tests.simulation.mixed.watches import Watcher
     from tests.simulation.node import Node
     from tests.simulation.world import World
 
@@ -110,6 +112,12 @@ class Checker:
     def returned(self, operation: Operation) -> None:
         """An operation came back, or was given up."""
 
+    def answered(self, question: Question) -> None:
+        """A question came back, with a result or refused."""
+
+    def paged(self, watcher: Watcher, question: Question) -> None:
+        """A watcher was given a page of changes."""
+
     def lease_taken(self, lease: HeldLease) -> None:
         """A client was granted a lock."""
 
@@ -139,6 +147,8 @@ HOOKS: Final = (
     "kept_alive",
     "invoked",
     "returned",
+    "answered",
+    "paged",
     "lease_taken",
     "lease_renewed",
     "finished",
@@ -172,6 +182,9 @@ class Watch:
         """Replica to the terms of its log by index, as its disk holds them, or held them when it was lost."""
         self.results: dict[int, tuple[bytes, Result, list[Event]]] = {}
         """What the first replica to apply an index got: the entry, its result, its events."""
+        self.truth = Truth()
+        """What the entries mean, done besides by a model; what it expects of an entry is known before it is looked at
+        what the machine made of it."""
         self.elections = 0
         self.leader: Node | None = None
         """Whoever was elected last."""
@@ -261,6 +274,7 @@ class Watch:
         is_first = index not in self.results
         if is_first:
             self.results[index] = (entry, result, events)
+            self.truth.apply(index, entry)
         for listener in self._applied:
             listener(node, index, entry, result, events, is_first)
 

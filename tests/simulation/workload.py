@@ -16,6 +16,7 @@ from tests.simulation.clients import Client, HeldLease, Script, Sleep
 from tests.simulation.history import ClientHistory, Operation
 
 if TYPE_CHECKING:
+    from tests.simulation.mixed import Mixed
     from tests.simulation.world import World
 
 HOLD_CHECKS: Final = 4
@@ -80,9 +81,11 @@ class Mix(NamedTuple):
 
 
 class Workload:
-    def __init__(self, world: World, mix: Mix) -> None:
+    def __init__(self, world: World, mix: Mix, mixed: Mixed | None) -> None:
+        """`mixed`: what a share of the workers does instead of plain keys and locks."""
         self.world = world
         self.mix = mix
+        self.mixed = mixed
         self.history = ClientHistory()
         self.ending = False
         """Workers begin nothing new."""
@@ -92,19 +95,22 @@ class Workload:
 
     @property
     def idle(self) -> bool:
-        """Is nothing open on any key?"""
-        return not any(self._open.values())
+        """Is nothing open on any key, and nothing else?"""
+        return not any(self._open.values()) and (self.mixed is None or self.mixed.settled)
 
     def scripts(self, client: Client) -> list[Script]:
         mix = self.mix
-        return (
+        plain = (
             [self._keys(client) for _ in range(mix.key_workers)]
             + [self._reads(client) for _ in range(mix.readers)]
             + [self._locks(client) for _ in range(mix.lock_workers)]
         )
+        return plain if self.mixed is None else self.mixed.replace(client, plain)
 
     def gone(self, client: Client) -> None:
         """The client's process has ended: what it had open, nobody will ever know the outcome of."""
+        if self.mixed is not None:
+            self.mixed.gone(client)
         for operation in sorted(self._open.pop(client.name, ()), key=lambda o: o.invoked):
             self._lost(operation, "the client died")
 

@@ -21,6 +21,8 @@ from tests.simulation.disk import Stored
 from tests.simulation.engines import ENGINES
 from tests.simulation.faults import Fault
 from tests.simulation.injector import Injector
+from tests.simulation.mixed import Mixed
+from tests.simulation.mixed.mix import MixedMix
 from tests.simulation.network import Network
 from tests.simulation.node import Node
 from tests.simulation.scheduler import Scheduler
@@ -49,6 +51,8 @@ class Settings(NamedTuple):
     witnesses: tuple[int, ...] = ()
     """Which of the nodes are born as witnesses, counted from 0."""
     compare_us: int = 60_000_000
+    mixed: MixedMix | None = None
+    """None: plain work."""
 
     @classmethod
     def draw(cls, engine: str, nodes: int, random: Random) -> Settings:
@@ -63,12 +67,19 @@ class Settings(NamedTuple):
             apply_bytes_max=random.choice((2 * 1024 * 1024, 2 * 1024 * 1024, 400, 60)),
             turn_us=random.choice((60, 60, 60, 400, 2_500)),
             priorities=random.choice(((0,), (0,), (0,), (0, 0, 1), (2, 0, 1))),
-            compaction=Compaction(random.choice((5, 5, 12, 30, 60, 10_000)), random.choice((0, 0, 3, 20))),
+            compaction=_with_size(Compaction(random.choice((5, 5, 12, 30, 60, 10_000)), random.choice((0, 0, 3, 20)))),
             witnesses=tuple(
                 random.sample(range(nodes), random.choice((0, 0, 0, 1, nodes // 2, nodes // 2)) if nodes > 2 else 0)
             ),
             compare_us=random.choice((150_000, 400_000, 1_000_000)),
         )
+
+
+def _with_size(compaction: Compaction) -> Compaction:
+    """Half of the worlds take their small snapshots for large ones: written beside the loop, and loaded in slices."""
+    if compaction.trailing_entries:
+        return compaction
+    return compaction._replace(staged_bytes_min=0, load_bytes=100)
 
 
 class World:
@@ -88,7 +99,8 @@ class World:
         self.token = Token(REALM, f"{random.getrandbits(64):016x}", f"{random.getrandbits(256):064x}")
         self.cluster = random.getrandbits(63) | 1
         self.network = Network(self.scheduler, Random(f"{seed}:network"), self.channels, self.faults)
-        self.workload = Workload(self, settings.mix)
+        mixed = None if settings.mixed is None else Mixed(self, settings.mixed, settings.mix)
+        self.workload = Workload(self, settings.mix, mixed)
         self.injector = Injector(self, Random(f"{seed}:injector"), plan, self.faults)
         self.nodes = self._birth(random)
         self.clients = [Client(self, f"c{n}", Random(f"{seed}:c{n}")) for n in range(1, settings.clients + 1)]

@@ -168,12 +168,17 @@ class Election(Part[S]):
             found: files.FileContent = refuse((yield core.query(query, self._shell.clock(), deadline_us)))
         except NotFound:
             return None
-        return found.value if found.stat.revision > token & ((1 << INDEX_BITS) - 1) else None
+        return found.value if is_of(found.stat, token) else None
 
     def observe(self) -> Mapped[S, Proclaimed]:
         """Every value that is proclaimed, in order, at first the last one before. Where an observer comes so late that
         some are not kept any more, it goes on with the last one."""
         return Mapped(Follow(self._shell, self.name, "", prefix=False), _proclaimed)
+
+
+def is_of(stat: files.Stat, token: int) -> bool:
+    """Was the value written under the leadership of this token, which still goes on? Its index is where that began."""
+    return stat.revision > token & ((1 << INDEX_BITS) - 1)
 
 
 def _proclaimed(told: Snapshot | files.ChangeView) -> Proclaimed | None:

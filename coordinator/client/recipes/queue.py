@@ -47,6 +47,11 @@ class Item(Part[S]):
         """Can it be proven that nobody else has it, now?"""
         return self._state.held
 
+    @property
+    def expires_in(self) -> float:
+        """Seconds for which that can be proven if no leader of the cluster confirms it again."""
+        return self._state.expires_in
+
     def check(self) -> None:
         """Raises LeaseLost unless that can be proven at this moment. Costs no round trip."""
         self._state.check()

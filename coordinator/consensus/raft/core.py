@@ -173,8 +173,13 @@ class Raft:
     def deadline_us(self) -> int:
         """When `tick` has something to do next."""
         if self.role is Role.LEADER:
-            return self.rounds.all_sent_us + self.options.heartbeat_us
+            return replication.beat_due_us(self)
         return self.election_due_us
+
+    @property
+    def arrived(self) -> Snapshot | None:
+        """A snapshot from a leader that is whole and not in place yet: get it ready, then `install`."""
+        return snapshots.arrived(self)
 
     # --- what comes in ----------------------------------------------------------------------------
 
@@ -236,6 +241,14 @@ class Raft:
         self.in_doubt, self.sure_index = in_doubt, sure_index
         if not in_doubt:
             self.doubt_seen_us = None
+
+    def install(self) -> None:
+        """What has `arrived` is ready to be put in place: the next `ready` asks for it."""
+        snapshots.install(self)
+
+    def refuse(self) -> None:
+        """What has `arrived` can not be used: it must come again, all of it."""
+        self.incoming = None
 
     def disk_took(self, took_us: int, now_us: int) -> None:
         """The journal's last commit took so long. A leader whose disk stalls gives way (etcd#15247)."""
@@ -300,6 +313,7 @@ class Raft:
 
     def ready(self, now_us: int) -> Ready:
         """What is to be done now; see the module of the engine for the order."""
+        snapshots.drop_overtaken(self)
         if self.role is Role.LEADER:
             removed = changes.go_on(self, now_us)
             if self.may_answer:

@@ -12,6 +12,7 @@ from coordinator.consensus.engine import Outgoing, Role
 from coordinator.consensus.membership import Member
 from coordinator.consensus.raft import changes, elections, snapshots
 from coordinator.consensus.raft.messages import AppendEntries, AppendResponse
+from coordinator.consensus.raft.options import quiet_beat_us
 from coordinator.consensus.raft.progress import Progress, ProgressState
 
 if TYPE_CHECKING:
@@ -23,11 +24,7 @@ if TYPE_CHECKING:
 
 def replicate(raft: Raft, now_us: int) -> None:
     """Send each follower what it lacks; to all of them where a heartbeat is due or a read waits for a round."""
-    to_all = (
-        raft.rounds.current == 0
-        or now_us - raft.rounds.all_sent_us >= raft.options.heartbeat_us
-        or raft.reads.needs_round(raft.rounds.current)
-    )
+    to_all = raft.rounds.current == 0 or _is_beat_due(raft, now_us) or raft.reads.needs_round(raft.rounds.current)
     targets = [*raft.progress.items()]
     if not to_all:
         targets = [(voter, progress) for voter, progress in targets if _has_work(raft, progress)]
@@ -46,6 +43,37 @@ def replicate(raft: Raft, now_us: int) -> None:
         _send(raft, voter, progress, number)
         while progress.next <= raft.log.last_index and _may_send(raft, progress):
             _send(raft, voter, progress, number)
+
+
+def _is_beat_due(raft: Raft, now_us: int) -> bool:
+    if now_us - raft.rounds.all_sent_us < raft.options.heartbeat_us:
+        return False
+    _note_quiet(raft, now_us)
+    return now_us >= beat_due_us(raft)
+
+
+def beat_due_us(raft: Raft) -> int:
+    """When a leader's next heartbeat is due. Those of quiet clusters fall together: a node sends them in one packet."""
+    rounds = raft.rounds
+    due_us = rounds.all_sent_us + raft.options.heartbeat_us
+    if not rounds.is_quiet or raft.log.last_index != rounds.quiet_index:
+        return due_us
+    interval_us = quiet_beat_us(raft.options)
+    return max(due_us, (rounds.all_sent_us // interval_us + 1) * interval_us)
+
+
+def _note_quiet(raft: Raft, now_us: int) -> None:
+    """Is there nothing that anybody who answers lacks, and has that been so for a while?"""
+    last_index = raft.log.last_index
+    is_settled = (
+        raft.log.commit == last_index
+        and raft.transferring is None
+        and all(
+            progress.match == last_index or not changes.answers(raft, follower, now_us)
+            for follower, progress in raft.progress.items()
+        )
+    )
+    raft.rounds.note_quiet(last_index, now_us, raft.options.quiet_us, is_settled=is_settled)
 
 
 def _may_send(raft: Raft, progress: Progress) -> bool:

@@ -17,6 +17,10 @@ class Rounds:
         """0: none of its own yet. An election is no lease: a voter may vote again, in a higher term."""
         self.confirmed_at_us = now_us
         self.all_sent_us = now_us
+        self.quiet_index = 0
+        self.quiet_since_us = now_us
+        """Since when the log ends at `quiet_index` and nobody lacks anything of it, as seen at heartbeats."""
+        self.is_quiet = False
         self._sent: deque[tuple[int, int]] = deque()
 
     def begin(self, now_us: int, *, to_all: bool) -> int:
@@ -26,6 +30,12 @@ class Rounds:
             self.all_sent_us = now_us
         self._sent.append((self.current, now_us))
         return self.current
+
+    def note_quiet(self, last_index: int, now_us: int, quiet_us: int, *, is_settled: bool) -> None:
+        """See whether nothing has happened for `quiet_us`. `is_settled`: nobody who answers lacks anything now."""
+        if not is_settled or last_index != self.quiet_index:
+            self.quiet_index, self.quiet_since_us = last_index, now_us
+        self.is_quiet = now_us - self.quiet_since_us >= quiet_us
 
     def confirm(self, number: int) -> None:
         """A majority has answered round `number` or a later one."""

@@ -3,6 +3,9 @@
 A part that is lost shows as a gap: the follower answers with how much it has, and the leader goes on from there. While
 a snapshot is sent its parts are the heartbeats; where the window is full, an empty part is.
 
+One that has come whole is put in place by its host, which may take many turns to write and to load it (`Raft.arrived`,
+`Raft.install`). Meanwhile the follower votes, and answers its leader as if the last byte were missing.
+
 A witness has no state, so its own snapshots are empty: where its log begins, and the configuration there. One that is
 sent a snapshot keeps the state in it for as long as a full voter may lack it (`Raft.settled`).
 """
@@ -13,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from coordinator.consensus.engine import Outgoing, Role, Snapshot
 from coordinator.consensus.membership import decode_configuration, encode_configuration
+from coordinator.consensus.parts import Parts
 from coordinator.consensus.raft import elections
 from coordinator.consensus.raft.messages import InstallSnapshot, SnapshotResponse
 from coordinator.consensus.raft.progress import Progress
@@ -96,12 +100,14 @@ def on_response(raft: Raft, sender: int, response: SnapshotResponse, now_us: int
 class Incoming:
     """A snapshot of which some has come."""
 
-    __slots__ = ("data", "key")
+    __slots__ = ("data", "key", "whole")
 
     def __init__(self, key: tuple[int, int, int]) -> None:
         self.key = key
         """Index, term and size: parts of another snapshot do not mix with these."""
-        self.data = bytearray()
+        self.data = Parts()
+        self.whole: Snapshot | None = None
+        """All of it is here."""
 
 
 def on_install(raft: Raft, sender: int, part: InstallSnapshot, now_us: int) -> None:
@@ -118,16 +124,46 @@ def on_install(raft: Raft, sender: int, part: InstallSnapshot, now_us: int) -> N
         raft.incoming = Incoming(key)
     data = raft.incoming.data
     if part.offset == len(data):
-        data += part.data
+        data.append(part.data)
     if len(data) < part.size:
         _answer(raft, sender, part, len(data))
         return
-    _install(raft, Snapshot(part.last_index, part.last_term, decode_configuration(part.configuration), bytes(data)))
-    _answer(raft, sender, part, part.size)
+    if raft.incoming.whole is None:
+        configuration = decode_configuration(part.configuration)
+        raft.incoming.whole = Snapshot(part.last_index, part.last_term, configuration, data)
+    if part.size == 0:
+        _install(raft, raft.incoming.whole)  # There is nothing to get ready.
+        _answer(raft, sender, part, part.size)
+        return
+    _answer(raft, sender, part, part.size - 1)
 
 
 def _answer(raft: Raft, sender: int, part: InstallSnapshot, offset: int) -> None:
     raft.late.append(Outgoing(sender, SnapshotResponse(raft.term, part.round, part.last_index, offset, part.size)))
+
+
+def arrived(raft: Raft) -> Snapshot | None:
+    """The snapshot that has come whole and is still of use: a leader has all that it needs in its log."""
+    incoming = raft.incoming
+    if incoming is None or raft.role is Role.LEADER or incoming.key[0] <= raft.log.commit:
+        return None
+    return incoming.whole
+
+
+def install(raft: Raft) -> None:
+    """The host can put what arrived in place at once. Whoever leads now is told, of no round: this answers none."""
+    snapshot = arrived(raft)
+    assert snapshot is not None, "a snapshot is installed once it has arrived"
+    _install(raft, snapshot)
+    if raft.leader:
+        size = len(snapshot.data)
+        raft.late.append(Outgoing(raft.leader, SnapshotResponse(raft.term, 0, snapshot.last_index, size, size)))
+
+
+def drop_overtaken(raft: Raft) -> None:
+    """The log has come further than a snapshot that was on its way: it is of no use any more."""
+    if raft.incoming is not None and raft.incoming.key[0] <= raft.log.commit:
+        raft.incoming = None
 
 
 def _install(raft: Raft, snapshot: Snapshot) -> None:

@@ -11,21 +11,28 @@ from typing import Final
 from tests.simulation.checkers.check_quorum import CheckQuorum
 from tests.simulation.checkers.commit_durability import CommitDurability
 from tests.simulation.checkers.configuration_safety import ConfigurationSafety
+from tests.simulation.checkers.counters import Counters
+from tests.simulation.checkers.deadlocks import Deadlocks
 from tests.simulation.checkers.digests_equal import DigestsEqual
 from tests.simulation.checkers.election_safety import ElectionSafety
+from tests.simulation.checkers.ephemerals import Ephemerals
 from tests.simulation.checkers.exactly_once import ExactlyOnce
 from tests.simulation.checkers.fencing_tokens import FencingTokens
+from tests.simulation.checkers.first_come_first_served import FirstComeFirstServed
 from tests.simulation.checkers.leader_append_only import LeaderAppendOnly
 from tests.simulation.checkers.leader_completeness import LeaderCompleteness
 from tests.simulation.checkers.leader_stickiness import LeaderStickiness
 from tests.simulation.checkers.leadership_transfer import LeadershipTransfer
 from tests.simulation.checkers.lease_exclusion import LeaseExclusion
 from tests.simulation.checkers.linearizability import Linearizability
+from tests.simulation.checkers.lock_delays import LockDelays
 from tests.simulation.checkers.log_matching import LogMatching
+from tests.simulation.checkers.mutual_exclusion import MutualExclusion
 from tests.simulation.checkers.no_lost_write import NoLostWrite
 from tests.simulation.checkers.persistence_order import PersistenceOrder
 from tests.simulation.checkers.pre_vote import PreVote
 from tests.simulation.checkers.reads_never_stale import ReadsNeverStale
+from tests.simulation.checkers.revisions import Revisions
 from tests.simulation.checkers.round_confirmation import RoundConfirmation
 from tests.simulation.checkers.session_leases import SessionLeases
 from tests.simulation.checkers.snapshot_safety import SnapshotSafety
@@ -33,6 +40,8 @@ from tests.simulation.checkers.stalls_spare_sessions import StallsSpareSessions
 from tests.simulation.checkers.state_comparison import StateComparison
 from tests.simulation.checkers.state_machine_safety import StateMachineSafety
 from tests.simulation.checkers.terms_and_votes import TermsAndVotes
+from tests.simulation.checkers.transactions import Transactions
+from tests.simulation.checkers.watch_completeness import WatchCompleteness
 from tests.simulation.checkers.witness_retention import WitnessRetention
 from tests.simulation.watch import Checker
 
@@ -55,8 +64,17 @@ CHECKERS: Final[tuple[type[Checker], ...]] = (
     ExactlyOnce,
     ReadsNeverStale,
     Linearizability,
+    MutualExclusion,
     LeaseExclusion,
     FencingTokens,
+    FirstComeFirstServed,
+    LockDelays,
+    Deadlocks,
+    Transactions,
+    Ephemerals,
+    Revisions,
+    WatchCompleteness,
+    Counters,
     StallsSpareSessions,
     SessionLeases,
     DigestsEqual,

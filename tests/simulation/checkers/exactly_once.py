@@ -1,19 +1,20 @@
 """Applied exactly once: a request takes effect in one entry, however often it was sent (DESIGN.md, rule 7).
 
-A repetition is answered with the result of the first, and the first tells what was there before it. A request that was
-cancelled before it came takes no effect (history 12), nor does one whose session has ended (history 4). And one request
-opens one session.
+A repetition is answered with the result of the first, and changes nothing, grants nothing and ends nothing. A request
+that was cancelled before it came takes no effect (history 12), nor does one whose session has ended (history 4). And
+one request opens one session.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from coordinator.statemachine import commands
+from coordinator.statemachine import commands, files
 from coordinator.statemachine.commands import NodeCommand, Result
 from coordinator.statemachine.locks import INDEX_BITS
 from coordinator.statemachine.machine import Event, SessionEnded
-from tests.simulation.checkers.commands import decode
+from tests.simulation.checkers import changes
+from tests.simulation.model.truth import Expected, agree
 from tests.simulation.watch import Checker
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 _INDEX_MASK = (1 << INDEX_BITS) - 1
+_SESSIONS = (commands.OpenSession, commands.CloseSession, commands.ExpireSessions)
 _Request = tuple[int, int]
 """Session and number."""
 
@@ -37,23 +39,36 @@ class ExactlyOnce(Checker):
         self._ended: dict[int, int] = {}
         """Session to the entry that ended it."""
         self._cancelled: dict[_Request, int] = {}
-        self._keys: set[str] = set()
-        """Keys that there are, by what took effect."""
 
     def applied(
         self, node: Node, index: int, entry: bytes, result: Result, events: list[Event], is_first: bool
     ) -> None:
         if not is_first:
             return
-        command = decode(entry).command
+        expected = self.world.watch.truth.expected
+        command = expected.command
         self.checks += 1
         if isinstance(command.op, commands.OpenSession):
             self._session_opened(index, command.op.nonce, result)
         elif command.session and not isinstance(result, commands.Failure):
             self._did(index, command, result)
+        if not expected.is_new:
+            self._did_nothing(node, index, expected, result, events)
+        elif isinstance(command.op, _SESSIONS) and not agree(expected.result, result):
+            self.violated(f"entry {index}, {command.op}, is answered {result}, not {expected.result}")
         for event in events:
             if isinstance(event, SessionEnded):
                 self._ended[event.session] = index
+
+    def _did_nothing(self, node: Node, index: int, expected: Expected, result: Result, events: list[Event]) -> None:
+        """A repetition is told what the first was, and what must not take effect is refused; and nothing else comes of
+        it."""
+        command = expected.command
+        what = f"request {command.number} of session {command.session}, {command.op}"
+        if not agree(expected.result, result):
+            self.violated(f"{what}, is answered {result} at {index}, and must be answered {expected.result}")
+        if changes.made(node, index) or events:
+            self.violated(f"{what}, changes {changes.made(node, index)} at {index}, and brings about {events}")
 
     def _did(self, index: int, command: NodeCommand, result: Result) -> None:
         session, number = request = (command.session, command.number)
@@ -64,7 +79,6 @@ class ExactlyOnce(Checker):
             if session in self._ended:
                 self.violated(f"{what} takes effect at {index}; its session ended at {self._ended[session]}")
             self._first[request] = (index, result)
-            self._changed_key(index, command.op, result)
         elif self._first[request][1] != result:
             first, told = self._first[request]
             self.violated(f"{what} was answered {told} at {first}, and {result} when it came again at {index}")
@@ -74,15 +88,6 @@ class ExactlyOnce(Checker):
             cancelled = (session, command.op.number)
             if cancelled not in self._first:
                 self._cancelled.setdefault(cancelled, index)
-
-    def _changed_key(self, index: int, op: commands.Op, result: Result) -> None:
-        if not isinstance(op, (commands.PutKey, commands.DeleteKey)) or not isinstance(result, commands.Done):
-            return
-        if result.existed != (op.key in self._keys):
-            self.violated(
-                f"entry {index} says {result}, and {op.key} {'is' if op.key in self._keys else 'is not'} there"
-            )
-        (self._keys.add if isinstance(op, commands.PutKey) else self._keys.discard)(op.key)
 
     def _session_opened(self, index: int, nonce: bytes, result: Result) -> None:
         """A session that was opened twice by one request would leave one that nobody keeps alive or closes."""
@@ -101,4 +106,6 @@ def _took_effect(index: int, result: Result) -> bool:
     """Does the result name this very entry?"""
     if isinstance(result, commands.Done):
         return result.index == index
+    if isinstance(result, (files.Created, files.Deleted, files.Counted, commands.Transacted)):
+        return result.revision == index
     return isinstance(result, commands.Granted) and result.token & _INDEX_MASK == index

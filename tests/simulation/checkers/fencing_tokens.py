@@ -1,18 +1,19 @@
 """Tokens strictly growing: each grant of a name carries a higher fencing token than every one before (DESIGN.md, rule
 6).
 
-A token names the entry that granted, and one entry grants a name once: two grants would share a token.
+A token names the entry that granted. One entry grants a name to one exclusive holder; holders that share or count it,
+and are let in by one entry, have one token.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from coordinator.statemachine import commands
+from coordinator.statemachine import commands, lock_commands
 from coordinator.statemachine.commands import Result
+from coordinator.statemachine.lock_commands import EXCLUSIVE
 from coordinator.statemachine.locks import INDEX_BITS
 from coordinator.statemachine.machine import Event, GrantMade
-from tests.simulation.checkers.commands import decode
 from tests.simulation.watch import Checker
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from tests.simulation.node import Node
     from tests.simulation.world import World
 
+_GRANTED = (commands.AcquireLock, lock_commands.Acquire, lock_commands.ChangeMode)
 _INDEX_MASK = (1 << INDEX_BITS) - 1
 
 
@@ -29,7 +31,8 @@ class FencingTokens(Checker):
     def __init__(self, world: World) -> None:
         super().__init__(world)
         self._highest: dict[str, int] = {}
-        self._owner: dict[tuple[str, int], int] = {}
+        self._owners: dict[tuple[str, int], set[int]] = {}
+        """Sessions that were given a name by a token."""
 
     def applied(
         self, node: Node, index: int, entry: bytes, result: Result, events: list[Event], is_first: bool
@@ -39,26 +42,37 @@ class FencingTokens(Checker):
         for event in events:
             if isinstance(event, GrantMade):
                 self._granted(index, event.name, event.session, event.token)
-        if isinstance(result, commands.Granted):
-            command = decode(entry).command
-            assert isinstance(command.op, commands.AcquireLock)
-            owner = command.op.owner or command.session
-            # The answer to a repetition names the token of its first grant.
-            if self._owner.get((command.op.name, result.token)) != owner:
-                self._granted(index, command.op.name, owner, result.token)
+        command = self.world.watch.truth.expected.command
+        op = command.op
+        if isinstance(result, commands.Granted) and isinstance(op, _GRANTED):
+            owner = op.owner or command.session
+            for name in op.names if isinstance(op, lock_commands.Acquire) else (op.name,):
+                # A repetition, a re-entrant grant and a downgrade name the token that the session has.
+                if owner not in self._owners.get((name, result.token), ()):
+                    self._granted(index, name, owner, result.token)
+                elif isinstance(op, lock_commands.ChangeMode) and op.mode == EXCLUSIVE:
+                    self._upgraded(index, name, result.token)
 
     def _granted(self, index: int, name: str, session: int, token: int) -> None:
         self.checks += 1
         if token & _INDEX_MASK != index:
             self.violated(f"entry {index} grants {name!r} with token {token}, which does not name it")
         highest = self._highest.get(name, 0)
-        if token <= highest:
+        owners = self._owners.setdefault((name, token), set())
+        shares = token == highest and self.world.watch.truth.locks.names[name].mode != EXCLUSIVE
+        if token <= highest and not shares:
             self.violated(f"{name!r} is granted to session {session} with token {token}, {highest} was granted before")
         self._highest[name] = token
-        self._owner[name, token] = session
+        owners.add(session)
+
+    def _upgraded(self, index: int, name: str, token: int) -> None:
+        """Whoever holds it alone from now on does so by a token of its own; asked again it names that one."""
+        self.checks += 1
+        if token != self._highest[name]:
+            self.violated(f"entry {index} makes {name!r} exclusive by token {token}; {self._highest[name]} was granted")
 
     def lease_taken(self, lease: HeldLease) -> None:
         """What a client has in its hand is what the log granted to its session."""
         self.checks += 1
-        if self._owner.get((lease.name, lease.token)) != lease.session.session:
+        if lease.session.session not in self._owners.get((lease.name, lease.token), ()):
             self.violated(f"{lease} was never granted")

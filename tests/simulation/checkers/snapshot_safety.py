@@ -47,7 +47,7 @@ class SnapshotSafety(Checker):
         member = snapshot.configuration.member(write.replica)
         if not snapshot.data and member is not None and not member.witness:
             self.violated(f"{node.name} is no witness, and its snapshot up to entry {index} holds no state")
-        if not snapshot.data or FLIPPED.encode() in snapshot.data:
+        if not snapshot.data or FLIPPED.encode() in bytes(snapshot.data):
             return
         whose, known = self._snapshots.setdefault(index, (node.name, snapshot))
         if known != snapshot:

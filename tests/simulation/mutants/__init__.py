@@ -15,19 +15,36 @@ from tests.simulation.mutants import (
     disks,
     elections,
     leases,
+    locks,
     membership,
+    namespace,
     reads,
     replication,
     snapshots,
     statemachine,
     states,
+    watches,
     witnesses,
 )
 from tests.simulation.mutants.edits import Mutant, MutantDoesNotFit, planted_edits
 
 MUTANTS: Final[dict[str, Mutant]] = {
     mutant.name: mutant
-    for module in (elections, replication, disks, membership, snapshots, reads, leases, statemachine, states, witnesses)
+    for module in (
+        elections,
+        replication,
+        disks,
+        membership,
+        snapshots,
+        reads,
+        leases,
+        statemachine,
+        locks,
+        namespace,
+        states,
+        watches,
+        witnesses,
+    )
     for mutant in module.MUTANTS
 }
 

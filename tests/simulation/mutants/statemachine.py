@@ -8,6 +8,7 @@ from tests.simulation.mutants.edits import Edit, Mutant
 
 _MACHINE: Final = "coordinator.statemachine.machine:Machine"
 _SESSIONS: Final = "coordinator.statemachine.sessions"
+_LOADER: Final = "coordinator.statemachine.snapshot:Loader"
 _LOCKING: Final = "coordinator.statemachine.locking"
 
 MUTANTS: Final = (
@@ -94,6 +95,45 @@ MUTANTS: Final = (
                 "if not wait and not state.locks.rows[name].queue:\n"
                 "                return Granted(fencing_token(state.epoch, index))\n"
                 "            return _wait(state, session, waiter) if wait else",
+            ),
+        ),
+    ),
+    Mutant(
+        "additions-are-not-remembered",
+        "DESIGN.md, rule 7: any command is applied once, one that adds above all",
+        (
+            Edit(
+                f"{_MACHINE}._apply_request",
+                "    session.results[command.number] = result\n",
+                "    if type(result).__name__ != 'Counted':\n        session.results[command.number] = result\n",
+            ),
+        ),
+    ),
+    Mutant(
+        "refusals-are-not-remembered",
+        "DESIGN.md, rule 7: what was refused once is not done when it comes again",
+        (
+            Edit(
+                f"{_MACHINE}._apply_request",
+                "    session.results[command.number] = result\n",
+                "    if type(result).__name__ not in ('Failure', 'Held', 'Mismatch', 'Aborted'):\n"
+                "        session.results[command.number] = result\n",
+            ),
+        ),
+    ),
+    Mutant(
+        "results-forgotten-by-the-snapshot",
+        "DESIGN.md, rule 7: a replica that began with a snapshot knows what was answered",
+        (Edit(f"{_LOADER}._add_results", "self._session.results.update(stored.results)", "pass"),),
+    ),
+    Mutant(
+        "a-retry-under-a-new-number",
+        "DESIGN.md, rule 7: a client asks again under the number that it asked by",
+        (
+            Edit(
+                "coordinator.client.core:Core.command",
+                "command = Command(session.session, number, session.acked, op)",
+                "command = Command(session.session, session.next_number() if call.sends else number, 1, op)",
             ),
         ),
     ),

@@ -20,9 +20,7 @@ from coordinator.client.calls import Call
 from coordinator.client.core import Core
 from coordinator.client.errors import Closed
 from coordinator.client.surface import Surface
-from coordinator.replica.callers import Caller
-from coordinator.replica.watches import Watch, Watches
-from coordinator.statemachine import commands, lock_commands
+from coordinator.statemachine import commands, files, lock_commands
 from coordinator.statemachine.events import GrantMade, LockDelayed, SessionBegan, SessionEnded
 from coordinator.statemachine.machine import Machine, encode_entry, encode_node_entry
 
@@ -53,13 +51,14 @@ class Cluster:
         self.drops: Callable[[wire.Request], bool] = lambda request: False
         """Requests that never come."""
         self.ops: list[Any] = []
+        self.served = 0
+        """Requests that came."""
         self.pushes = True
         self._until_us: dict[int, int] = {}
         """Leases, as the leader counts them."""
         self._delays: dict[tuple[str, int], int] = {}
         self._watchers: dict[tuple[int, str, int], TestClient] = {}
-        self._watches = Watches()
-        self._watching: dict[str, TestClient] = {}
+        self._watches: dict[tuple[TestClient, int], tuple[wire.WatchRequest, int]] = {}
         self._principals = [commands.SetPrincipal("root", commands.RIGHTS)]
         self.token = wire.Token.new("0123abcd")
         self.node(
@@ -95,8 +94,7 @@ class Cluster:
 
     def lose_leader(self) -> None:
         self._dead, self.leader = self.leader, ""
-        self._watchers = {}
-        self._watches, self._watching = Watches(), {}
+        self._watchers, self._watches = {}, {}
 
     def elect(self) -> None:
         self.term += 1
@@ -124,13 +122,15 @@ class Cluster:
                 for key in ended:
                     del self._delays[key]
                 self.node(lock_commands.EndLockDelays(ended))
-            self._answer_watches()
+        for client, request_id in [*self._watches]:
+            client.inbox += self._watched(client, request_id)
         for client in [*self.clients]:
             client.step()
 
     # --- what it answers --------------------------------------------------------------------------
 
     def serve(self, client: TestClient, node: str, request: wire.Request) -> list[wire.Reply]:
+        self.served += 1
         if self.drops(request):
             return []
         if isinstance(request, wire.DirectoryRequest):
@@ -155,11 +155,8 @@ class Cluster:
                     self._watchers[query.owner, query.name, query.acquisition] = client
                 return [wire.Answer(request.id, result)]
             case wire.WatchRequest():
-                caller = Caller(client.core.reply_channel, self.token.token_id, self.token.key)
-                watch = Watch(caller, request.id, client.principal, "", request.query)
-                self._watching[caller.channel] = client
-                found = self._watches.begin(watch, request.wait_ms, self.now_us, self.machine, self._left_ms)
-                return [] if found is None else [wire.Answer(request.id, found)]
+                self._watches[client, request.id] = (request, self.now_us + request.wait_ms * 1_000)
+                return self._watched(client, request.id)
             case wire.KeepAliveRequest():
                 if request.term != self.term:
                     return [wire.OtherTerm(request.id, self.term)]
@@ -170,15 +167,14 @@ class Cluster:
                 return [wire.KeptAlive(request.id, request.session, ttl_ms)]
         raise AssertionError(f"nobody plays a {type(request).__name__} here")
 
-    def _answer_watches(self) -> None:
-        self._watches.look(self.machine.state.history, self.machine.applied)
-        self._watches.pass_time(self.now_us, self.machine.applied)
-        while (answered := self._watches.answer(self.machine, self._left_ms)) is not None:
-            watch, result = answered
-            client = self._watching[watch.caller.channel]
-            request = wire.WatchRequest(watch.request_id, CLUSTER, "", watch.query, 0)
-            if not self.loses(request):
-                client.inbox.append(wire.Answer(watch.request_id, result))
+    def _watched(self, client: TestClient, request_id: int) -> list[wire.Reply]:
+        """The answer to a question that waits; [] while there is none."""
+        request, until_us = self._watches[client, request_id]
+        result = self.machine.query(request.query, client.principal, self._left_ms)
+        if isinstance(result, files.ChangePage) and not result.changes and self.now_us < until_us:
+            return []
+        del self._watches[client, request_id]
+        return [] if self.loses(request) else [wire.Answer(request_id, result)]
 
     def _apply(self, client: TestClient, command: bytes) -> Any:
         self.index += 1

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from coordinator.client import AsyncClient, Client, links
+from coordinator.client import AsyncClient, Client, Standing, links
 from coordinator.client.asking import Ask
 from coordinator.client.errors import Closed
 from coordinator.statemachine.commands import PutKey, ReleaseLock
@@ -101,4 +101,16 @@ async def test_a_task_that_waits_learns_that_its_client_was_closed(monkeypatch: 
         await waiting
     for task in [*client._spawned]:
         await asyncio.wait([task])
+    assert not client._spawned
+
+
+async def test_a_session_of_asyncio_is_followed_in_the_background_until_it_ends(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(links, "Channel", FakeChannel)
+    async with AsyncClient("redis://nowhere", str(TOKEN), timeout=5) as client:
+        session = await client.session(ttl=5)
+        assert session.standing is Standing.SAFE
+        assert len(client._spawned) == 1
+        await session.close()
+        assert [standing async for standing in session] == [Standing.EXPIRED]
+        await asyncio.gather(*client._spawned)
     assert not client._spawned

@@ -38,6 +38,30 @@ def test_a_watch_from_now_on_begins_where_it_is_told_to(client: TestClient):
     assert next(watch).after.value == b"1"
 
 
+def test_a_watch_from_now_on_loses_nothing_though_its_question_is_asked_again(cluster: Cluster, client: TestClient):
+    """ "From now on" would be another place each time."""
+    writer = cluster.client()
+    watch = client.files.watch("a")
+    waiting = client.later_of(watch).next()
+    cluster.pass_time(0.1)
+    cluster.loses = lambda request: isinstance(request, WatchRequest)
+    writer.put("a", b"1")
+    cluster.pass_time(0.1)
+    cluster.loses = lambda request: False
+    assert waiting.value().after.value == b"1"
+
+
+def test_an_idle_watch_asks_and_knocks_seldom(cluster: Cluster, client: TestClient):
+    client.put("a", b"1")
+    waiting = client.later_of(client.files.watch("a", since=client.put("a", b"2") + 1)).next()
+    cluster.pass_time(1)
+    before = cluster.served
+    cluster.pass_time(60)
+    assert cluster.served - before < 60 * 2, "its questions, knocks, and its session's keep-alives"
+    client.put("a", b"3")
+    assert waiting.value().after.value == b"3"
+
+
 def test_what_is_not_asked_for_is_not_told(client: TestClient):
     puts, deletes = client.files.watch("a", since=1, deletes=False), client.files.watch("a", since=1, puts=False)
     client.put("a", b"1")
@@ -103,6 +127,7 @@ def test_an_interrupted_wait_loses_no_change(client: TestClient):
     waiting = client.later_of(watch).next()
     client.cluster.pass_time(0.1)
     waiting.cancel()
+    assert client.core.calls_pending == 0, "nor does anything go on asking"
     client.put("a", b"1")
     client.put("a", b"2")
     assert told(watch, 2) == [("a", b"1"), ("a", b"2")]

@@ -57,6 +57,8 @@ class Play:
     indices: dict[int, list[int]] = field(default_factory=dict)
     post: list[Letter] = field(default_factory=list)
     lost: Callable[[Letter], bool] = lambda letter: False
+    hosts_take_long: set[int] = field(default_factory=set)
+    """Replicas whose host does not have a snapshot that came ready yet."""
 
     def __post_init__(self) -> None:
         members = tuple(
@@ -70,7 +72,7 @@ class Play:
     def start(self, replica: int, *, seed: int = 0) -> Raft:
         disk = self.disks[replica]
         log = Log([*disk.terms], [*disk.entries], disk.hard_state.commit, disk.offset, disk.offset_term)
-        self.applied[replica] = [] if disk.snapshot is None else disk.snapshot.data.split(b"\n")
+        self.applied[replica] = [] if disk.snapshot is None else bytes(disk.snapshot.data).split(b"\n")
         self.reads[replica] = []
         self.indices[replica] = []
         raft = Raft(
@@ -118,6 +120,8 @@ class Play:
         """One turn. `write=False`: the process dies between its early messages and its journal."""
         raft = self.replicas[replica]
         raft.tick(self.now_us)
+        if raft.arrived is not None and replica not in self.hosts_take_long:
+            raft.install()
         ready = raft.ready(self.now_us)
         self._send(replica, ready.early)
         if not write:
@@ -128,7 +132,7 @@ class Play:
             cut = ready.install.last_index - disk.offset if ready.keep_tail else len(disk.entries)
             del disk.terms[:cut], disk.entries[:cut]
             disk.snapshot, disk.offset, disk.offset_term = ready.install, ready.install.last_index, ready.install.term
-            self.applied[replica] = ready.install.data.split(b"\n")
+            self.applied[replica] = bytes(ready.install.data).split(b"\n")
         if ready.hard_state is not None:
             disk.hard_state = ready.hard_state
             if ready.entries:  # As the journal does it: what is not replaced stays.

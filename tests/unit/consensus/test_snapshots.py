@@ -155,6 +155,7 @@ def test_parts_of_different_snapshots_do_not_mix():
     assert follower.installed is None
     follower.step(1, InstallSnapshot(2, 3, 31, 2, entry, 8, 0, b"cccc"), play.now_us)
     follower.step(1, InstallSnapshot(2, 4, 31, 2, entry, 8, 4, b"dddd"), play.now_us)
+    follower.install()
     assert follower.installed is not None
     assert follower.installed.data == b"ccccdddd"
 
@@ -339,8 +340,119 @@ def test_a_snapshot_is_written_though_nothing_else_is():
     play.turn(3)
     entry = encode_configuration(follower.configuration)
     follower.step(1, InstallSnapshot(1, 2, 9, 1, entry, 4, 0, b"data"), 0)
+    follower.install()
     ready = follower.ready(0)
     assert ready.install is not None
     assert not ready.keep_tail
     assert ready.hard_state == (1, 0, 9)
     assert (ready.first_index, ready.entries) == (10, [])
+
+
+def arrived() -> Play:
+    """Replica 3 has all of its leader's snapshot, and its host has not put it in place yet."""
+    play = behind()
+    play.hosts_take_long.add(3)
+    play.start(3)
+    play.pass_time(500_000)
+    assert play.replicas[3].arrived is not None
+    return play
+
+
+def test_a_snapshot_that_has_come_whole_waits_for_the_host_and_the_leader_goes_on_being_heard():
+    play = arrived()
+    follower, leader = play.replicas[3], play.replicas[1]
+    taken = follower.arrived
+    play.pass_time(3_000_000)
+    assert follower.arrived is taken, "what comes again is not taken for another one"
+    assert (leader.role, leader.term, follower.commit_index) == (Role.LEADER, 2, 1)
+    assert leader.progress[3].snapshot is not None, "nobody believes that it is in place"
+    play.hosts_take_long.clear()
+    play.pass_time(20_000)
+    assert play.words(3) == ALL
+    assert leader.progress[3].match == leader.last_index, "the leader is told at once"
+
+
+def test_a_follower_that_gets_a_snapshot_ready_votes():
+    play = arrived()
+    play.crash(1)
+    play.propose(2, "lost")
+    play.pass_time(3_000_000)
+    leader = play.replicas[2]
+    assert leader.role is Role.LEADER, "of three, two are there"
+    play.hosts_take_long.clear()
+    play.propose(2, "more")
+    play.pass_time(500_000)
+    assert play.words(3) == [*ALL, "more"]
+
+
+def test_a_leader_change_while_a_snapshot_is_made_ready_changes_nothing_of_it():
+    """Replicas take their snapshots at the same marks, so that the next leader's is often the same one."""
+    play = arrived()
+    play.snapshot(2)
+    play.elect(2)
+    before = play.replicas[3].arrived
+    assert before is not None
+    play.propose(2, "more")
+    play.pass_time(300_000)
+    play.hosts_take_long.clear()
+    play.pass_time(300_000)
+    assert play.words(3) == [*ALL, "more"]
+
+
+def test_a_newer_snapshot_takes_the_place_of_one_that_is_not_in_place_yet():
+    play = arrived()
+    follower = play.replicas[3]
+    old = follower.arrived
+    assert old is not None
+    entry = encode_configuration(play.replicas[1].configuration)
+    play.lost = lambda letter: True
+    follower.step(1, InstallSnapshot(2, 99, old.last_index + 1, 2, entry, 8, 0, b"aaaa"), play.now_us)
+    assert follower.arrived is None
+    follower.step(1, InstallSnapshot(2, 99, old.last_index + 1, 2, entry, 8, 4, b"bbbb"), play.now_us)
+    assert follower.arrived is not None
+    assert bytes(follower.arrived.data) == b"aaaabbbb"
+    with pytest.raises(AssertionError):
+        play.replicas[2].install()
+
+
+def test_what_the_host_can_not_use_comes_again_from_its_start():
+    play = arrived()
+    follower = play.replicas[3]
+    follower.refuse()
+    assert follower.arrived is None
+    play.pass_time(500_000)
+    assert follower.arrived is not None
+    play.hosts_take_long.clear()
+    play.pass_time(20_000)
+    assert play.words(3) == ALL
+
+
+def test_a_snapshot_that_the_log_has_overtaken_is_forgotten():
+    play = arrived()
+    follower = play.replicas[3]
+    whole = follower.arrived
+    assert whole is not None
+    leader = play.replicas[2]
+    terms, entries = leader.log.slice(2, leader.last_index, 1 << 30)
+    follower.step(1, AppendEntries(2, 1, 1, leader.commit_index, 99, terms, entries), play.now_us)
+    assert follower.commit_index >= whole.last_index
+    assert follower.arrived is None
+    play.turn(3)
+    assert follower.incoming is None
+    assert play.words(3) == ALL
+
+
+def test_a_leader_has_no_use_for_a_snapshot_that_came_before():
+    play = arrived()
+    play.replicas[3].role = Role.LEADER
+    assert play.replicas[3].arrived is None
+
+
+def test_one_that_has_lost_its_leader_installs_and_tells_nobody():
+    play = arrived()
+    follower = play.replicas[3]
+    follower.leader = 0
+    follower.late.clear()
+    follower.install()
+    assert follower.installed is not None
+    assert follower.late == []

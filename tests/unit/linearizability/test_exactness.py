@@ -9,14 +9,24 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.linearizability import History, KeyValueModel, LockModel, Model, Operation, RegisterModel, Verdict, check
+from tests.linearizability import (
+    CounterModel,
+    History,
+    KeyValueModel,
+    LockModel,
+    Model,
+    Operation,
+    RegisterModel,
+    Verdict,
+    check,
+)
 from tests.linearizability.checker import verify_order
 from tests.linearizability.models import INDISTINCT, Lens, SharpLens, State, Traits
 from tests.linearizability.oracles import PERMUTED_MAX, by_permutation, by_textbook
 from tests.linearizability.search import Search
 from tests.unit.linearizability.histories import misread, simulate, spans
 
-REGISTER, STORE, LOCK = RegisterModel(), KeyValueModel(), LockModel()
+REGISTER, STORE, LOCK, COUNTER = RegisterModel(), KeyValueModel(), LockModel(), CounterModel()
 
 
 class Plain:
@@ -44,6 +54,7 @@ def histories(draw: st.DrawFn, model: Model, operations_max: int) -> tuple[Opera
     left = draw(st.integers(1, operations_max))
     value = st.integers(0, 2)
     text = st.sampled_from(["", "a", "b", "ab", "ba", "aa"])
+    least = draw(st.sampled_from([-1, 0]))
     while left or open_by:
         process = draw(st.integers(0, 3))
         if process not in open_by:
@@ -52,13 +63,15 @@ def histories(draw: st.DrawFn, model: Model, operations_max: int) -> tuple[Opera
             else:
                 left -= 1
                 action = draw(st.sampled_from(ACTIONS[type(model)]))
-                argument = draw(ARGUMENTS[action])
+                argument = draw(st.integers(least, 2) if action == "add" else ARGUMENTS[action])
                 open_by[process] = action
                 history.invoke(process, action, argument=argument)
                 continue
         action = open_by.pop(process)
         if draw(st.integers(0, 3)) == 0:
             history.lose(process)
+        elif action in ("add", "value"):
+            history.complete(process, draw(st.integers(-1, 4)))
         elif action in ("read", "get"):
             history.complete(process, draw(st.none() | value if action == "read" else text))
         elif action == "acquire":
@@ -72,6 +85,7 @@ ACTIONS = {
     RegisterModel: ["read", "write", "cas"],
     KeyValueModel: ["get", "put", "append"],
     LockModel: ["acquire", "release"],
+    CounterModel: ["add", "value"],
 }
 ARGUMENTS: dict[str, st.SearchStrategy[object]] = {
     "read": st.none(),
@@ -82,6 +96,7 @@ ARGUMENTS: dict[str, st.SearchStrategy[object]] = {
     "append": st.sampled_from(["", "a", "b"]),
     "acquire": st.sampled_from("abc"),
     "release": st.sampled_from("abc"),
+    "value": st.none(),
 }
 
 
@@ -89,7 +104,7 @@ def is_linearizable(model: Model, operations: Sequence[Operation]) -> bool:
     return check(model, operations).verdict is Verdict.LINEARIZABLE
 
 
-@pytest.mark.parametrize("model", [REGISTER, STORE, LOCK], ids=["register", "store", "lock"])
+@pytest.mark.parametrize("model", [REGISTER, STORE, LOCK, COUNTER], ids=["register", "store", "lock", "counter"])
 class TestOnAnythingReported:
     @settings(max_examples=300, deadline=None)
     @given(data=st.data())

@@ -369,3 +369,22 @@ def test_no_step_is_unsafe_and_once_the_failures_end_it_arrives(voters: int, eve
     assert not world.configuration.learners
     hosts = {name for name, disk in world.disks.items() if disk.replica}
     assert hosts == set(world.wanted.nodes)
+
+
+def test_a_node_whose_mailbox_has_moved_gets_its_new_address_into_the_log():
+    view = NodeView("node2", 2, "running", address="rediss://two:6380")
+    there = B._replace(address=view.address)
+    nodes = hosting(A, C) | {"node2": view}
+    step = plan(want(A, B, C), real(A, B, C, silent={B: 5.0}), nodes, NOW)
+    assert step == Change((A, there, C), (), "node2: the mailbox is elsewhere now")
+    assert plan(want(A, B, C), real(A, there, C), nodes, NOW) == Settled()
+    assert plan(want(A, B, C), real(A, there, C), nodes | {"node2": view._replace(silent_since=3.0)}, NOW) == Settled()
+    unreachable = plan(want(A, B, C), real(A, B, C, silent={B: 5.0, C: 5.0}), nodes, NOW)
+    assert "no quorum of the voters answers" in reason(unreachable)
+
+
+def test_a_new_member_comes_with_its_address():
+    nodes = hosting(A, B, C, d=NodeView("node4", 4, "empty", address="redis://four:6379"))
+    there = D._replace(address="redis://four:6379")
+    step = plan(want(A, B, C, D), real(A, B, C), nodes, NOW)
+    assert step == Change((A, B, C), (there,), "node4 is added as a learner")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from random import Random
 
 from coordinator import wire
-from coordinator.consensus.engine import HardState
+from coordinator.consensus.engine import HardState, Snapshot
 from coordinator.consensus.membership import Member
 from coordinator.consensus.raft.core import Raft
 from coordinator.consensus.raft.log import Log
@@ -43,7 +44,7 @@ class Bus:
         self.connected = True
         self.inbox: list[Inbound] = []
         self.published: list[Outbound] = []
-        self.watched: frozenset[str] = frozenset()
+        self.watched: dict[str, str] = {}
         self.silent: list[str] = []
         self._events = events
 
@@ -55,18 +56,33 @@ class Bus:
         self._events.append("publish")
         self.published += packets
 
-    def watch(self, nodes: frozenset[str]) -> None:
-        self.watched = nodes
+    def watch(self, nodes: Mapping[str, str]) -> None:
+        self.watched = dict(nodes)
 
     def take_silent(self) -> list[str]:
         silent, self.silent = self.silent, []
         return silent
 
 
+class Staging:
+    """A snapshot on its way to disk, as the test says: at once, unless told otherwise."""
+
+    def __init__(self) -> None:
+        self.is_done = True
+        self.failed = ""
+        self.given_up = False
+
+    def give_up(self) -> None:
+        self.given_up = True
+
+
 class Journal:
     def __init__(self, events: list[str]) -> None:
         self.commits: list[list[Write]] = []
         self.broken = False
+        self.staged: list[Staging] = []
+        self.slow = False
+        """What is staged is on disk when the test says so."""
         self._events = events
 
     def commit(self, writes: list[Write]) -> None:
@@ -74,6 +90,12 @@ class Journal:
             raise JournalFailed("no space left on device")
         self._events.append("commit")
         self.commits.append(writes)
+
+    def stage(self, replica: int, snapshot: Snapshot) -> Staging:
+        staging = Staging()
+        staging.is_done = not self.slow
+        self.staged.append(staging)
+        return staging
 
 
 class Node:

@@ -12,7 +12,7 @@ from coordinator.consensus.raft.core import Raft
 from coordinator.consensus.raft.log import Log
 from coordinator.consensus.raft.options import Options
 from coordinator.replica.replica import Replica
-from coordinator.replica.states import Compaction
+from coordinator.replica.states import SLICE_EVERY_US, Compaction
 from coordinator.statemachine import snapshot
 from coordinator.statemachine.commands import GetKey
 from coordinator.statemachine.items import Item
@@ -222,6 +222,7 @@ def test_the_digest_of_a_large_state_is_taken_in_slices_while_the_node_goes_on()
     asked = []
     while not leader.replica.states.comparison.own(leader.replica.states.marked_index):
         asked.append(put(stage, "node1", f"b{turns}"))
+        stage.clock.us += SLICE_EVERY_US
         leader.run()
         stage.carry()
         stage.nodes["node2"].run()

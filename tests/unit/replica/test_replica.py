@@ -13,7 +13,7 @@ from coordinator.replica import replica as replica_module
 from coordinator.replica.comparison import ASK_TIMES_MAX, ASK_US, HEARD_MAX, Comparison, Verdict
 from coordinator.replica.ports import Inbound
 from coordinator.replica.replica import COMMAND_BYTES_MAX
-from coordinator.replica.states import Compaction
+from coordinator.replica.states import Compaction, _Staged
 from coordinator.replica.turn import PACKET_BYTES_TARGET, REFUSALS_MAX, ROUTES_MAX, WITNESS, _parts
 from coordinator.statemachine import commands
 from coordinator.statemachine.commands import (
@@ -32,7 +32,7 @@ from coordinator.statemachine.commands import (
     SetPrincipal,
 )
 from coordinator.wire import PeerMessage, Token
-from tests.unit.replica.stage import CHANNELS, CLUSTER, PEER_KEY, REALM, WEB, Stage
+from tests.unit.replica.stage import CHANNELS, CLUSTER, PEER_KEY, REALM, WEB, Stage, Staging
 from tests.unit.replica.test_turn import command, keep_alive, opened, peers_of
 
 
@@ -557,10 +557,10 @@ def test_a_leader_watches_nobody_and_a_follower_without_a_leader_neither():
     stage = Stage()
     for node in stage.nodes.values():
         node.run()
-        assert node.bus.watched == frozenset()
+        assert node.bus.watched == {}
     stage.elect("node1")
-    assert stage.nodes["node1"].bus.watched == frozenset()
-    assert stage.nodes["node2"].bus.watched == {"node1"}
+    assert stage.nodes["node1"].bus.watched == {}
+    assert stage.nodes["node2"].bus.watched == {"node1": ""}
 
 
 def test_the_next_turn_is_due_when_a_lease_runs_out(stage):
@@ -708,10 +708,11 @@ def test_a_witness_refuses_whom_it_can_not_know(stage):
 def test_a_snapshot_of_the_own_state_is_dropped_when_one_comes_from_the_leader(stage):
     replica = stage.nodes["node2"].replica
     engine = stage.nodes["node2"].raft
-    own = Snapshot(2, 1, engine.configuration, b"own")
+    own = _Staged(Snapshot(2, 1, engine.configuration, b"own"), Staging(), 0)
     theirs = Snapshot(9, 2, engine.configuration, b"theirs")
     replica.states._taken = own
     write = replica.write(Ready([], [], HardState(2, 0, 9), 10, [], [], theirs, keep_tail=False))
     assert write is not None
-    assert write.head == (theirs, 9, 2, False)
+    assert write.head == (theirs, 9, 2, False, None)
+    assert own.staging.given_up
     assert replica.states._taken is None

@@ -274,7 +274,7 @@ def test_an_unknown_token_gets_an_unsigned_word(stage):
 
 def test_a_follower_watches_its_leader_and_the_hint_starts_an_election(stage):
     follower = stage.nodes["node2"]
-    assert follower.bus.watched == {"node1"}
+    assert follower.bus.watched == {"node1": ""}
     stage.cut = {"node1"}
     for name in ("node2", "node3"):
         stage.nodes[name].bus.silent = ["node1"]

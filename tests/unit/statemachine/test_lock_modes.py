@@ -519,6 +519,33 @@ def test_those_that_can_hold_it_together_do_not_wait_for_each_other():
     assert isinstance(shares.take(1, "a", mode="shared", acquisition=3), Granted)
 
 
+def test_whoever_shares_a_name_cannot_wait_behind_an_upgrade_that_waits_for_it():
+    locks = Locking()
+    locks.take(0, "l", mode="shared")
+    locks.take(1, "l", mode="shared")
+    assert change(locks, 0, "exclusive") == Queued(1)
+    assert locks.take(1, "l", acquisition=2, mode="shared") == Deadlock(
+        (LockWait(locks.sessions[1], "l"), LockWait(locks.sessions[0], "l"))
+    ), "0 waits for what 1 shares, and nobody is let in before it"
+    assert locks.take(2, "l", mode="shared") == Queued(1)
+
+
+def test_a_cycle_goes_through_those_that_wait_behind_an_upgrade():
+    locks = Locking()
+    locks.take(0, "l", mode="shared")
+    locks.take(1, "b")
+    locks.take(2, "l", mode="shared")
+    assert change(locks, 0, "exclusive") == Queued(1)
+    assert locks.take(1, "l", mode="shared") == Queued(1)
+    assert locks.take(2, "b", mode="shared") == Deadlock(
+        (
+            LockWait(locks.sessions[2], "b"),
+            LockWait(locks.sessions[1], "l"),
+            LockWait(locks.sessions[0], "l"),
+        )
+    )
+
+
 def test_counting_locks_have_no_part_in_deadlocks():
     locks = Locking()
     locks.take(0, "a", mode="counting", limit=1)

@@ -12,6 +12,7 @@ from django.test import AsyncClient as DjangoAsyncClient
 from django.test import Client as DjangoClient
 
 from coordinator import access, wire
+from coordinator.api import owning
 from tests.unit.web.fake_cluster import FakeClient, FakeCluster
 from tests.unit.web.helpers import PASSWORD, Bearer, new_token
 
@@ -46,6 +47,7 @@ def forget_everything() -> None:
     access._clients.clear()
     access._ensured.clear()
     access._tokens.clear()
+    owning._sessions.clear()
     access._directory = access._Directory()
 
 

@@ -4,6 +4,7 @@ clock that a test moves. `FakeClient` is what `coordinator.access` and the token
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import time
 from collections.abc import Callable
@@ -52,7 +53,8 @@ class FakeCluster:
         web = commands.SetPrincipal("web", commands.RIGHTS, (), True)
         token = commands.AddToken(web_token.token_id, "web", web_token.key)
         self.machine.apply(
-            next(self.index), encode_node_entry(commands.Genesis(CLUSTER_ID, "default", 0, (web,), (token,)))
+            next(self.index),
+            encode_node_entry(commands.Genesis(CLUSTER_ID, "default", 0, (web,), (token,), commands.LEVEL)),
         )
 
     # --- time ---------------------------------------------------------------------------------------
@@ -196,6 +198,17 @@ class FakeClient:
                 await asyncio.wait_for(changed.wait(), deadline - time.monotonic())
             except TimeoutError:
                 return None
+
+    async def wait_for_changes(self, query: Any, *, wait: float, act_for: str = "") -> Any:
+        deadline = time.monotonic() + wait
+        while True:
+            changed = self._cluster.changed
+            page = errors.refuse(await self.query(query, act_for=act_for))
+            if page.changes or time.monotonic() >= deadline:
+                return page
+            query = msgspec.structs.replace(query, since=page.since, skip=page.skip)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(changed.wait(), deadline - time.monotonic())
 
     async def directory(self) -> wire.Directory:
         if set(self._cluster.nodes) <= self._cluster.silent_nodes:

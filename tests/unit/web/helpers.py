@@ -31,6 +31,12 @@ class Bearer:
         data = b"" if body is None else json.dumps(body)
         return await self._client.post(path, data, content_type="application/json", headers=self.headers)
 
+    async def post_bytes(self, path: str, body: bytes) -> Any:
+        return await self._client.post(path, body, content_type="application/octet-stream", headers=self.headers)
+
+    async def put_json(self, path: str, body: Any) -> Any:
+        return await self._client.put(path, json.dumps(body), content_type="application/json", headers=self.headers)
+
     async def put(self, path: str, body: bytes) -> Any:
         return await self._client.put(path, body, content_type="application/octet-stream", headers=self.headers)
 

@@ -1,0 +1,138 @@
+"""Locks and elections from a shell: `lock`, `locks …`, `elect`, `leader`, `observe`."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from coordinator.client import Client
+from coordinator.client.command_line import output
+from coordinator.client.command_line.running import run
+from coordinator.client.options import DEFAULT_TTL_S
+from coordinator.client.recipes.election import Election
+
+
+def add_to(commands: Any) -> None:
+    timed = argparse.ArgumentParser(add_help=False)
+    timed.add_argument("--ttl", type=float, default=DEFAULT_TTL_S, help="seconds until it is free after this dies")
+    timed.add_argument(
+        "--wait", type=float, help="seconds to wait in line; 0: not at all; default: as long as it takes"
+    )
+
+    lock = commands.add_parser("lock", parents=[timed], help="run a command while holding a lock")
+    lock.add_argument("name")
+    lock.add_argument("--also", action="append", default=[], metavar="NAME", help="take this one too, all or none")
+    how = lock.add_mutually_exclusive_group()
+    how.add_argument("--shared", action="store_true", help="together with others that share it")
+    how.add_argument("--count", type=output.number(1), metavar="N", help="together with up to N that count it")
+    lock.add_argument("--delay", type=float, default=0.0, help="seconds for which it stays unavailable if this dies")
+    lock.add_argument("command", nargs="+", help="what to run; its token is in CONCLAVE_LOCK_TOKEN")
+    lock.set_defaults(run=_lock)
+
+    locks = commands.add_parser("locks", help="look at locks, check sequencers, take a lock away")
+    these = locks.add_subparsers(required=True, metavar="COMMAND")
+    show = these.add_parser("show", help="print who holds a name, how, and who waits for it")
+    show.add_argument("name")
+    show.set_defaults(run=_show)
+    check = these.add_parser("check", help="status 0 where a sequencer is good, 1 where it is not")
+    check.add_argument("sequencer", help="name:mode:token")
+    check.set_defaults(run=_check)
+    force = these.add_parser("break", help="take a name from all that hold it")
+    force.add_argument("name")
+    force.add_argument("--reason", required=True, help="is kept, and told the holder")
+    force.add_argument("--session", type=output.number(1), default=0, help="only what this session holds")
+    force.set_defaults(run=_break)
+    these.add_parser("breaks", help="print what was taken away by force").set_defaults(run=_breaks)
+
+    elect = commands.add_parser("elect", parents=[timed], help="run a command while being the elected leader")
+    elect.add_argument("name")
+    elect.add_argument("value", help='what to proclaim; "-": from standard input')
+    elect.add_argument("command", nargs="+", help="what to run; its token is in CONCLAVE_LOCK_TOKEN")
+    elect.set_defaults(run=_elect)
+    leader = commands.add_parser("leader", help="print what the leader of an election proclaimed; status 1: nobody")
+    leader.add_argument("name")
+    leader.add_argument("-l", "--long", action="store_true", help="with its principal, session and token")
+    leader.set_defaults(run=_leader)
+    observe = commands.add_parser("observe", help="print each value that is proclaimed in an election")
+    observe.add_argument("name")
+    observe.add_argument("--count", type=output.number(1), help="end after so many")
+    observe.set_defaults(run=_observe)
+
+
+def _lock(client: Client, options: argparse.Namespace) -> int:
+    if not (options.also or options.shared or options.count or options.delay):
+        with client.lock(options.name, ttl=options.ttl, wait=options.wait) as lease:
+            return run(options.command, lease, _variables(lease.name, lease.token))
+    holding = client.locks.hold(
+        options.name,
+        *options.also,
+        shared=options.shared,
+        limit=options.count,
+        ttl=options.ttl,
+        wait=options.wait,
+        lock_delay=options.delay,
+    )
+    with holding as hold:
+        return run(options.command, hold, _variables(" ".join(hold.names), hold.token))
+
+
+def _variables(name: str, token: int) -> dict[str, str]:
+    return {"CONCLAVE_LOCK_NAME": name, "CONCLAVE_LOCK_TOKEN": str(token)}
+
+
+def _show(client: Client, options: argparse.Namespace) -> int:
+    state = client.locks.look(options.name)
+    limit = f" to {state.limit}" if state.mode == "counting" else ""
+    print(f"{state.name}: {f'{state.mode}{limit}, token {state.token}' if state.holding else 'free'}")
+    for grant in state.holders:
+        print(f"held by   {grant.holder.principal:<20} session {grant.holder.session} token {grant.token}")
+    for waiter in state.waiters:
+        print(f"waited by {waiter.holder.principal:<20} session {waiter.holder.session} {waiter.mode}")
+    if state.delay_ms:
+        print(f"a holder died; it stays unavailable for {state.delay_ms / 1_000:g} s")
+    return 0
+
+
+def _check(client: Client, options: argparse.Namespace) -> int:
+    return 0 if client.locks.check_sequencer(options.sequencer) else 1
+
+
+def _break(client: Client, options: argparse.Namespace) -> int:
+    return 0 if client.locks.force_release(options.name, options.reason, session=options.session) else 1
+
+
+def _breaks(client: Client, options: argparse.Namespace) -> int:
+    after = 0
+    while found := client.locks.breaks(after=after):
+        for each in found:
+            print(f"{each.index} {each.name}: from {each.holder.principal} by {each.principal}: {each.reason}")
+        after = found[-1].number
+    return 0
+
+
+def _elect(client: Client, options: argparse.Namespace) -> int:
+    value = output.value_of(options.value)
+    with Election(client, options.name, ttl=options.ttl).campaign(value, wait=options.wait) as leadership:
+        return run(options.command, leadership, _variables(leadership.name, leadership.token))
+
+
+def _leader(client: Client, options: argparse.Namespace) -> int:
+    leader = Election(client, options.name).leader()
+    if leader is None:
+        return 1
+    if options.long:
+        print(
+            f"{leader.principal} session {leader.session} token {leader.token} {output.as_text(leader.value)}".rstrip()
+        )
+    else:
+        output.write_value(leader.value or b"")
+    return 0
+
+
+def _observe(client: Client, options: argparse.Namespace) -> int:
+    for number, proclaimed in enumerate(Election(client, options.name).observe(), 1):
+        plain = f"{proclaimed.revision} {output.as_text(proclaimed.value)}"
+        output.line(plain, {}, as_json=False)
+        if number == options.count:
+            break
+    return 0

@@ -1,0 +1,64 @@
+"""What is printed: values as they are, everything else a line each, as text or as JSON."""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import json
+import os
+import sys
+from typing import Any
+
+from coordinator.statemachine.files import ChangeView, KeyView
+
+
+def value_of(argument: str) -> bytes:
+    """A value as it was given; "-": from standard input."""
+    return sys.stdin.buffer.read() if argument == "-" else os.fsencode(argument)
+
+
+def number(least: int) -> Any:
+    """An argument that is a whole number from `least` on."""
+
+    def parse(text: str) -> int:
+        try:
+            found = int(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"expected a whole number, got {text!r}") from None
+        if found < least:
+            raise argparse.ArgumentTypeError(f"expected a whole number from {least} on, got {text}")
+        return found
+
+    return parse
+
+
+def write_value(value: bytes) -> None:
+    """As it is, with nothing behind it."""
+    sys.stdout.buffer.write(value)
+    sys.stdout.buffer.flush()
+
+
+def as_text(value: bytes | None) -> str:
+    """On one line: what is no text, and line breaks, are escaped."""
+    if value is None:
+        return ""
+    text = value.decode("utf-8", "backslashreplace")
+    return text.encode("unicode_escape").decode() if not text.isprintable() else text
+
+
+def line(plain: str, values: dict[str, Any], *, as_json: bool) -> None:
+    """At once, since what follows may be long in coming."""
+    print(json.dumps(values) if as_json else plain, flush=True)
+
+
+def key(view: KeyView) -> dict[str, Any]:
+    """For JSON; values in base64, as over HTTP."""
+    value = None if view.value is None else base64.b64encode(view.value).decode()
+    return {"key": view.key, "value": value, "revision": view.revision, "version": view.version}
+
+
+def change(told: ChangeView, *, as_json: bool) -> None:
+    done = "delete" if told.after is None else "put"
+    plain = f"{told.revision} {done} {told.key} {as_text(told.after.value if told.after else None)}".rstrip()
+    after = None if told.after is None else key(told.after)
+    line(plain, {"revision": told.revision, "key": told.key, "after": after}, as_json=as_json)

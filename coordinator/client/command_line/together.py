@@ -1,0 +1,142 @@
+"""Groups, barriers and queues from a shell."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from coordinator.client import Client
+from coordinator.client.asking import Sync
+from coordinator.client.command_line import output
+from coordinator.client.command_line.running import run
+from coordinator.client.errors import LeaseLost
+from coordinator.client.options import DEFAULT_TTL_S
+from coordinator.client.recipes.barrier import Barrier
+from coordinator.client.recipes.group import Group, Membership
+from coordinator.client.recipes.queue import Queue
+
+
+def add_to(commands: Any) -> None:
+    _add_group(commands.add_parser("group", help="who is there"))
+    _add_barrier(commands.add_parser("barrier", help="wait until somebody opens it"))
+    _add_queue(commands.add_parser("queue", help="items that are done at least once"))
+
+
+def _add_group(parser: argparse.ArgumentParser) -> None:
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    listing = commands.add_parser("ls", help="print its members with their data")
+    listing.add_argument("name")
+    listing.set_defaults(run=_members)
+    join = commands.add_parser("join", help="run a command while being a member")
+    join.add_argument("name")
+    join.add_argument("member")
+    join.add_argument("--data", default="", help='"-": from standard input')
+    join.add_argument("--ttl", type=float, default=DEFAULT_TTL_S, help="seconds until it is none after this dies")
+    join.add_argument("command", nargs="+")
+    join.set_defaults(run=_join)
+
+
+def _add_barrier(parser: argparse.ArgumentParser) -> None:
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for word, act, about in (
+        ("close", _close, "hold up whoever comes; status 1 where it was closed"),
+        ("open", _open, "let all go on that wait; status 1 where it was open"),
+        ("wait", _wait, "wait until it is open; status 1 where it stayed closed"),
+    ):
+        command = commands.add_parser(word, help=about)
+        command.add_argument("name")
+        if word == "wait":
+            command.add_argument("--wait", type=float, help="seconds; default: as long as it takes")
+        command.set_defaults(run=act)
+
+
+def _add_queue(parser: argparse.ArgumentParser) -> None:
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    put = commands.add_parser("put", help="put an item at the end, and print its name")
+    put.add_argument("name")
+    put.add_argument("value", help='"-": from standard input')
+    put.set_defaults(run=_put)
+    size = commands.add_parser("size", help="print how many items are not done")
+    size.add_argument("name")
+    size.set_defaults(run=_size)
+    take = commands.add_parser("take", help="run a command with an item on its standard input; 1: none came in time")
+    take.add_argument("name")
+    take.add_argument("--ttl", type=float, default=DEFAULT_TTL_S, help="seconds until others have it after this dies")
+    take.add_argument("--wait", type=float, help="seconds; default: as long as it takes")
+    take.add_argument("--each", action="store_true", help="go on with the next, until none comes in time or one fails")
+    take.add_argument("command", nargs="+", help="done where it ends with status 0, else given back")
+    take.set_defaults(run=_take)
+
+
+def _members(client: Client, options: argparse.Namespace) -> int:
+    for name, data in sorted(Group(client, options.name).members().items()):
+        print(f"{name} {output.as_text(data)}".rstrip())
+    return 0
+
+
+class _Member:
+    """A membership, for what runs under it."""
+
+    def __init__(self, membership: Membership[Sync]) -> None:
+        self._membership = membership
+
+    @property
+    def expires_in(self) -> float:
+        return 0.0
+
+    def check(self) -> None:
+        if not self._membership.held:
+            raise LeaseLost(f"member {self._membership.name!r}: its session can not be proven alive any more")
+
+
+def _join(client: Client, options: argparse.Namespace) -> int:
+    data = output.value_of(options.data)
+    membership = Group(client, options.name, ttl=options.ttl).join(options.member, data)
+    try:
+        return run(options.command, _Member(membership), {})
+    finally:
+        membership.leave()
+
+
+def _close(client: Client, options: argparse.Namespace) -> int:
+    return 0 if Barrier(client, options.name).close() else 1
+
+
+def _open(client: Client, options: argparse.Namespace) -> int:
+    return 0 if Barrier(client, options.name).open() else 1
+
+
+def _wait(client: Client, options: argparse.Namespace) -> int:
+    return 0 if Barrier(client, options.name).wait(wait=options.wait) else 1
+
+
+def _put(client: Client, options: argparse.Namespace) -> int:
+    print(Queue(client, options.name).put(output.value_of(options.value)))
+    return 0
+
+
+def _size(client: Client, options: argparse.Namespace) -> int:
+    print(Queue(client, options.name).size())
+    return 0
+
+
+def _take(client: Client, options: argparse.Namespace) -> int:
+    queue = Queue(client, options.name, ttl=options.ttl)
+    taken = 0
+    while True:
+        item = queue.take(wait=options.wait)
+        if item is None:
+            return 0 if taken else 1
+        variables = {"CONCLAVE_ITEM": item.name, "CONCLAVE_LOCK_TOKEN": str(item.token)}
+        try:
+            status = run(options.command, item, variables, item.value)
+        except BaseException:
+            item.give_back()
+            raise
+        if status:
+            item.give_back()
+            return status
+        item.done()
+        taken += 1
+        if not options.each:
+            return 0

@@ -1,0 +1,201 @@
+"""Connections to the Redis servers of other nodes, where each node has its own: to publish into their mailboxes, and to
+look whether somebody listens there. What a node hears comes on its own Redis alone (`mailbox.py`).
+
+Nothing here waits: a connection is made by a thread of its own, and tried again after a jittered pause that doubles.
+What can not be sent meanwhile is lost and counted, as on any network. A Redis that is gone costs its node alone.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import Counter
+from collections.abc import Iterable
+from random import Random
+from typing import Final
+
+from coordinator.channel import Channel, ChannelError, with_credentials, without_credentials
+
+BACK_OFF_US_MIN: Final = 20_000
+BACK_OFF_US_MAX: Final = 500_000
+"""Between two tries to connect, doubled each time and jittered."""
+SILENCE_US_MAX: Final = 5_000_000
+"""A Redis that answers nothing for so long is given up, though its connection stands."""
+LOOK_IDLE_US: Final = 500_000
+"""How often it is asked whether it is there, where nobody's mailbox is looked at."""
+UNUSED_US_MAX: Final = 60_000_000
+"""A link over which nothing went for so long is closed: its node has moved, or is no member any more."""
+
+logger = logging.getLogger(__name__)
+
+
+class Link:
+    """To one address. `watched`: mailboxes (channels) there to look at; what was seen of them is told by `counts`."""
+
+    def __init__(self, address: str, url: str, random: Random, drops: Counter[str], now_us: int) -> None:
+        self.address = address
+        self.watched: tuple[str, ...] = ()
+        self.counts: list[dict[bytes, int]] = []
+        """Answers to looks that nobody has taken yet."""
+        self.lost = False
+        """The connection was lost since somebody last asked: what was seen on it says nothing any more."""
+        self.used_us = now_us
+        self._channel = Channel(url)
+        self._random = random
+        self._drops = drops
+        self._connecting: threading.Thread | None = None
+        self._made = False
+        self._error = ""
+        self._retry_us = 0
+        self._back_off_us = BACK_OFF_US_MIN
+        self._was_lost = False
+        self._looked_us = 0
+        self._answered_us = 0
+        self._looks_open = 0
+
+    @property
+    def connected(self) -> bool:
+        return self._connecting is None and self._channel.connected
+
+    @property
+    def wants_write(self) -> bool:
+        return self._channel.wants_write
+
+    def fileno(self) -> int:
+        return self._channel.fileno()
+
+    def publish(self, packets: list[tuple[str, bytes]], now_us: int) -> None:
+        self.used_us = now_us
+        if not self.connected:
+            self._drops["peer-redis"] += len(packets)
+            return
+        try:
+            self._channel.publish(packets)
+        except ChannelError as error:
+            self._drops["peer-redis"] += len(packets)
+            self._lose(str(error))
+
+    def keep(self, now_us: int, look_us: int) -> None:
+        """Connect where it is not, and the back-off is over; look at what is watched, every `look_us`."""
+        if self._connecting is not None:
+            self._finish_connecting(now_us)
+        if not self._channel.connected:
+            if self._connecting is None and now_us >= self._retry_us:
+                self._begin_connecting()
+            return
+        if self._connecting is None and now_us - self._looked_us >= (look_us if self.watched else LOOK_IDLE_US):
+            self._look(now_us)
+
+    def _look(self, now_us: int) -> None:
+        self._looked_us = now_us
+        if self._looks_open and now_us - self._answered_us > SILENCE_US_MAX:
+            self._lose(f"no answer for {SILENCE_US_MAX / 1e6:.0f} s")
+            return
+        self._looks_open += 1
+        try:
+            self._channel.send([("look", ("PUBSUB", "NUMSUB", *self.watched))])
+        except ChannelError as error:
+            self._lose(str(error))
+
+    def take_in(self) -> None:
+        """Send what waits, and read what has come: answers to looks, or the end of the connection."""
+        if not self.connected:
+            return
+        try:
+            if self._channel.wants_write:
+                self._channel.flush()
+            received = self._channel.receive()
+        except ChannelError as error:
+            self._lose(str(error))
+            return
+        for _, reply in received.replies:
+            self._looks_open = 0
+            self._answered_us = self._looked_us
+            if isinstance(reply, list):
+                self.counts.append(dict(zip(reply[::2], reply[1::2], strict=False)))
+
+    def close(self) -> None:
+        if self._connecting is None:
+            self._channel.close()
+
+    # --- connecting -------------------------------------------------------------------------------
+
+    def _begin_connecting(self) -> None:
+        self._made, self._error = False, ""
+        self._connecting = threading.Thread(target=self._connect, name="conclave-link", daemon=True)
+        self._connecting.start()
+
+    def _connect(self) -> None:
+        """Of the connecting thread: it may take a second."""
+        try:
+            self._channel.connect(())
+        except ChannelError as error:
+            self._error = str(error)
+        self._made = True
+
+    def _finish_connecting(self, now_us: int) -> None:
+        if not self._made:
+            return
+        self._connecting = None
+        if self._error:
+            self._retry_us = now_us + self._back_off_us // 2 + self._random.randrange(self._back_off_us)
+            self._back_off_us = min(2 * self._back_off_us, BACK_OFF_US_MAX)
+            if not self._was_lost:
+                self._was_lost = True
+                logger.warning("can not publish: %s", self._error)
+            return
+        if self._was_lost:
+            logger.warning("can publish at %s again", without_credentials(self.address))
+        self._was_lost = False
+        self._back_off_us = BACK_OFF_US_MIN
+        self._looks_open = 0
+        self._looked_us, self._answered_us = 0, now_us
+
+    def _lose(self, error: str) -> None:
+        self._channel.close()
+        self._was_lost = True
+        self.lost = True
+        self.counts = []
+        logger.warning("can not publish at %s: %s", without_credentials(self.address), error)
+
+
+class Links:
+    """To all addresses that are in use."""
+
+    def __init__(self, own_url: str, own_address: str, random: Random, drops: Counter[str]) -> None:
+        self._own_url = own_url
+        self._own = {"", own_address}
+        self._random = random
+        self._drops = drops
+        self._links: dict[str, Link] = {}
+        self._bad: set[str] = set()
+        """Addresses that are none."""
+
+    def is_own(self, address: str) -> bool:
+        """Is this the Redis that the node listens on?"""
+        return address in self._own
+
+    def to(self, address: str, now_us: int) -> Link | None:
+        """The link to an address; None where it is none: that is told once."""
+        link = self._links.get(address)
+        if link is None and address not in self._bad:
+            try:
+                url = with_credentials(address, self._own_url)
+                link = self._links[address] = Link(address, url, self._random, self._drops, now_us)
+            except ValueError as error:
+                self._bad.add(address)
+                logger.error("a member's address can not be used: %s", error)
+                return None
+            link.keep(now_us, LOOK_IDLE_US)
+        return link
+
+    def all(self) -> Iterable[Link]:
+        return self._links.values()
+
+    def keep(self, now_us: int, look_us: int) -> None:
+        for link in [*self._links.values()]:
+            if not link.watched and now_us - link.used_us > UNUSED_US_MAX:
+                link.close()
+                del self._links[link.address]
+            else:
+                link.keep(now_us, look_us)

@@ -1,0 +1,172 @@
+"""Large snapshots of a node's replicas, each in a file of its own beside the journal.
+
+A file is written by a thread of its own, in parts, and synced: the loop goes on meanwhile. It counts for nothing until
+the journal names it, in the commit that puts the log behind it. So a crash at any moment leaves the old snapshot or the
+new one; files that the journal does not name are deleted when it is opened, and when another one takes their place.
+
+    CONCLAVE-SNAPSHOT 1\\n
+    frames (`frames.py`) of the snapshot's bytes, PART_BYTES each but the last
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import secrets
+import threading
+from collections.abc import Collection
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Final
+
+from coordinator.consensus.engine import Data, Snapshot
+from coordinator.consensus.parts import Parts
+from coordinator.replica import frames
+
+DIRECTORY: Final = "snapshots"
+MAGIC: Final = b"CONCLAVE-SNAPSHOT 1\n"
+PART_BYTES: Final = 1024 * 1024
+"""Written and synced at once: a sync of more would hold up the journal's, on the same disk."""
+_SUFFIX: Final = ".snapshot"
+CLOSE_S_MAX: Final = 2.0
+
+logger = logging.getLogger(__name__)
+
+
+class Staging:
+    """A snapshot on its way to a file. The writing thread says what became of it; the loop looks."""
+
+    def __init__(self, name: str, data: Data) -> None:
+        self.name = name
+        self.is_done = False
+        """It is on disk, whole, under its name."""
+        self.failed = ""
+        """Why it is not and will not be."""
+        self._data: Data | None = data
+        self._given_up = threading.Event()
+
+    def give_up(self) -> None:
+        """Nobody wants it any more."""
+        self._given_up.set()
+
+    def write(self, directory: Path) -> None:
+        """Of the writing thread. Whatever goes wrong is told, and leaves nothing behind."""
+        data, self._data = self._data, None
+        assert data is not None, "it is written once"
+        path = directory / self.name
+        aside = path.with_suffix(".part")
+        try:
+            directory.mkdir(mode=0o700, exist_ok=True)
+            if not self._write_whole(aside, data):
+                self.failed = "given up"
+                aside.unlink(missing_ok=True)
+                return
+            os.rename(aside, path)
+            _sync(directory)
+        except OSError as error:
+            self.failed = f"{path}: {error.strerror or error}"
+            with contextlib.suppress(OSError):
+                aside.unlink(missing_ok=True)
+            return
+        self.is_done = True
+
+    def _write_whole(self, aside: Path, data: Data) -> bool:
+        """False where it was given up on the way."""
+        with open(aside, "xb", buffering=0) as file:
+            file.write(MAGIC)
+            for start in range(0, len(data), PART_BYTES):
+                if self._given_up.is_set():
+                    return False
+                body = data[start : start + PART_BYTES]
+                _write_all(file.fileno(), frames.head(body) + body)
+                os.fdatasync(file.fileno())
+            os.fsync(file.fileno())
+        return not self._given_up.is_set()
+
+
+class SnapshotFiles:
+    def __init__(self, directory: Path) -> None:
+        """`directory`: the node's."""
+        self._directory = directory / DIRECTORY
+        self._work: SimpleQueue[Staging | str | None] = SimpleQueue()
+        self._thread: threading.Thread | None = None
+
+    def begin(self, replica: int, snapshot: Snapshot) -> Staging:
+        """Begin to put a snapshot into a file."""
+        name = f"{replica:x}-{snapshot.last_index}-{secrets.token_hex(8)}{_SUFFIX}"
+        staging = Staging(name, snapshot.data)
+        self._hand_over(staging)
+        return staging
+
+    def drop(self, name: str) -> None:
+        """Delete a file that the journal no longer names, in a while."""
+        self._hand_over(name)
+
+    def read(self, name: str, size: int) -> Parts:
+        """All of a file, checked. Raises FrameDamaged, OSError."""
+        path = self._directory / name
+        data = Parts()
+        with open(path, "rb") as file:
+            if file.read(len(MAGIC)) != MAGIC:
+                raise frames.FrameDamaged(f"{path}: expected a file that begins with {MAGIC!r}")
+            while len(data) < size:
+                data.append(frames.read(path, file))
+            if len(data) != size or file.read(1):
+                raise frames.FrameDamaged(f"{path}: expected {size} bytes of a snapshot and no more")
+        return data
+
+    def sweep(self, named: Collection[str]) -> None:
+        """Delete whatever is not `named`: what a crash left of a snapshot that did not come to be, or of an old one."""
+        for path in self._files():
+            if path.name not in named:
+                logger.info("%s: deleted, since the journal does not name it", path)
+                with contextlib.suppress(OSError):
+                    path.unlink(missing_ok=True)
+
+    def size_bytes(self) -> int:
+        """What the files take on disk. May be asked from another thread."""
+        size = 0
+        for path in self._files():
+            with contextlib.suppress(FileNotFoundError):
+                size += path.stat().st_size
+        return size
+
+    def close(self) -> None:
+        """End the writing thread, where it is not in the middle of a large file."""
+        if self._thread is not None:
+            self._work.put(None)
+            self._thread.join(CLOSE_S_MAX)
+
+    def _files(self) -> list[Path]:
+        with contextlib.suppress(FileNotFoundError):
+            return [path for path in self._directory.iterdir() if path.suffix in (_SUFFIX, ".part")]
+        return []
+
+    def _hand_over(self, work: Staging | str) -> None:
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="conclave-snapshots", daemon=True)
+            self._thread.start()
+        self._work.put(work)
+
+    def _run(self) -> None:
+        while (work := self._work.get()) is not None:
+            if isinstance(work, Staging):
+                work.write(self._directory)
+            else:
+                with contextlib.suppress(OSError):  # It is swept when the journal is opened again.
+                    (self._directory / work).unlink(missing_ok=True)
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+def _sync(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,159 @@
+"""Each node with a Redis of its own: any of them dies, and that costs its node alone."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from coordinator.client import Client, ConclaveError
+from coordinator.config import PROJECT, DataDirectory
+from coordinator.replica import births
+from coordinator.supervision import launched
+from coordinator.wire import ReplicaReport
+from tests.integration.quorum import NODES, PlainRedis
+from tests.integration.waiting import eventually
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(200)]
+
+
+class Machines:
+    """Three nodes, each on a Redis of its own, as on three machines; and the one of the web tier."""
+
+    def __init__(self, directory: Path) -> None:
+        self.data = DataDirectory(directory / "data")
+        self.redis: dict[str, PlainRedis] = {}
+        for name in (*NODES, "web"):
+            place = directory / name
+            place.mkdir()
+            self.redis[name] = PlainRedis(place)
+        self.directory = directory
+        self._workers: dict[str, subprocess.Popen[bytes]] = {}
+
+    def start(self, addresses: dict[str, str]) -> None:
+        """`addresses`: those that the log says from its first entry on."""
+        self.data.make_secrets()
+        births.create(self.data.nodes, list(NODES), "default", self.data.web_token(), addresses)
+        for redis in self.redis.values():
+            redis.start()
+        for node in NODES:
+            self._launch(node)
+
+    def _launch(self, node: str) -> None:
+        command = [sys.executable, "-m", "celery", "-A", "coordinator", "worker", "--pool", "solo"]
+        command += ["--without-gossip", "--without-mingle", "-n", f"{node}@conclave", "-Q", f"conclave.node.{node}"]
+        ours = ("CONCLAVE_", "REDIS_URL", "DATABASE_URL", "DJANGO_SETTINGS_MODULE")
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+        own = {
+            "CONCLAVE_NODE": node,
+            "CONCLAVE_DATA": str(self.data.path),
+            "CONCLAVE_NODE_REDIS": self.redis[node].url,
+            "REDIS_URL": self.redis["web"].url,
+            "DJANGO_SETTINGS_MODULE": "coordinator.settings",
+        }
+        with open(self.directory / f"{node}.log", "ab") as log:
+            self._workers[node] = subprocess.Popen(
+                launched(command, parent=os.getpid(), directory=PROJECT),
+                env=kept | own,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+
+    def stop(self) -> None:
+        for worker in self._workers.values():
+            worker.kill()
+        for worker in self._workers.values():
+            worker.wait(10)
+        for redis in self.redis.values():
+            redis.kill()
+
+    def client(self, node: str) -> Client:
+        return Client(self.redis[node].url, str(self.data.web_token()), timeout=3)
+
+    def words(self) -> str:
+        return "\n".join((self.directory / f"{node}.log").read_text()[-1500:] for node in NODES)
+
+
+class Watch:
+    """A client at every node, through that node's Redis."""
+
+    def __init__(self, machines: Machines) -> None:
+        self.machines = machines
+        self.clients = {node: machines.client(node) for node in NODES}
+
+    def reports(self) -> dict[str, ReplicaReport]:
+        found = {}
+        for node, client in self.clients.items():
+            try:
+                report = client.status().get(node)
+            except ConclaveError:
+                continue
+            if report is not None:
+                found[node] = report
+        return found
+
+    def leader(self, among: tuple[str, ...] = NODES) -> str:
+        """The leader of `among`, once all of these are in step under it."""
+
+        def in_step() -> str:
+            found = {node: report for node, report in self.reports().items() if node in among}
+            leaders = {report.leader for report in found.values()}
+            applied = {report.applied_index for report in found.values()}
+            whole = set(found) == set(among) and len(leaders) == 1 and len(applied) == 1
+            return leaders.pop() if whole and leaders <= set(among) else ""
+
+        return eventually(in_step, timeout_s=30, what=lambda: f"{among} are in step: {self.machines.words()}")
+
+
+@pytest.fixture(params=["in the log", "one has moved"])
+def watch(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Watch]:
+    """Where all addresses are in the log, and where one node has moved to a Redis of its own since."""
+    machines = Machines(tmp_path)
+    addresses = {node: f"redis://127.0.0.1:{machines.redis[node].port}" for node in NODES}
+    with ExitStack() as stack:
+        stack.callback(machines.stop)
+        if request.param == "one has moved":
+            del addresses["node3"]
+        machines.start(addresses)
+        watch = Watch(machines)
+        for client in watch.clients.values():
+            stack.callback(client.close)
+        yield watch
+
+
+def test_a_dead_redis_costs_its_node_alone(watch: Watch) -> None:
+    leader = watch.leader()
+    client = watch.clients[leader]
+    deaf = next(node for node in NODES if node != leader)
+    others = tuple(node for node in NODES if node != deaf)
+    token = client.acquire("kept", ttl=60).token
+
+    watch.machines.redis[deaf].kill()
+    gaps = []
+    for number in range(200):
+        began_s = time.monotonic()
+        with client.lock(f"a{number % 4}", ttl=10) as lease:
+            assert lease.token > token
+            token = lease.token
+        gaps.append(time.monotonic() - began_s)
+    assert watch.leader(others) == leader, "nobody had reason to campaign"
+    assert max(gaps) < 0.6, "no election, and nothing waited for the dead one"
+
+    watch.machines.redis[deaf].start()
+    assert watch.leader() == leader
+
+    watch.machines.redis[leader].kill()
+    rest = tuple(node for node in NODES if node != leader)
+    second = watch.leader(rest)
+    with watch.clients[second].lock("b", ttl=10) as lease:
+        assert lease.token > token
+
+    watch.machines.redis[leader].start()
+    assert watch.leader() == second

@@ -1,0 +1,378 @@
+"""Who holds what, and who is next: one list of all waiters in order of arrival, gone over until nobody moves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Final, NamedTuple
+
+from coordinator.statemachine import commands, lock_commands
+from coordinator.statemachine.commands import ANY_ACQUISITION, Done, Failure, Granted, Held, Holder, NotHeld, Queued
+from coordinator.statemachine.commands import Result as AnyResult
+from coordinator.statemachine.lock_commands import COUNTING, EXCLUSIVE, SHARED, Break, Broken, Deadlock, Mode
+
+INDEX_BITS: Final = 40
+Key = tuple[int, int]
+"""Session and acquisition."""
+NOBODY: Final = Holder(0, 0, "")
+"""Where a refusal names somebody: who, is not said here."""
+
+
+class Wish(NamedTuple):
+    """What an acquisition wants."""
+
+    key: Key
+    names: tuple[str, ...]
+    mode: Mode
+    limit: int
+    reentrant: bool
+    delay_ms: int
+
+    @property
+    def session(self) -> int:
+        return self.key[0]
+
+
+class Hold(NamedTuple):
+    token: int
+    names: tuple[str, ...]
+    delay_ms: int
+
+
+class Grant(NamedTuple):
+    """A name went to somebody who had waited for it, or had to hold it otherwise."""
+
+    session: int
+    name: str
+    acquisition: int
+    token: int
+
+
+class Name:
+    """How a name is held."""
+
+    def __init__(self) -> None:
+        self.mode: Mode = EXCLUSIVE
+        self.limit = 1
+        self.holds: dict[Key, Hold] = {}
+        self.upgrading: Key | None = None
+        self.delay: tuple[int, int] | None = None
+        """Since which index it is unavailable, and for how many milliseconds."""
+
+    def is_of(self, session: int) -> bool:
+        return self.mode != COUNTING and any(key[0] == session for key in self.holds)
+
+    def admits(self, wish: Wish) -> bool:
+        """Could it be held so, too?"""
+        if wish.reentrant and self.is_of(wish.session):
+            return self.mode in (EXCLUSIVE, wish.mode)
+        if self.delay is not None or self.upgrading is not None:
+            return False
+        if not self.holds:
+            return True
+        if wish.mode == SHARED:
+            return self.mode == SHARED
+        return wish.mode == self.mode == COUNTING and wish.limit == self.limit and len(self.holds) < self.limit
+
+
+def excludes(one: Mode, other: Mode) -> bool:
+    """Can the two not hold a name together? (Counting locks have no part in deadlocks.)"""
+    return COUNTING not in (one, other) and EXCLUSIVE in (one, other)
+
+
+class Locks:
+    def __init__(self) -> None:
+        self.epoch = 0
+        self.names: dict[str, Name] = {}
+        self.line: list[Wish] = []
+        """All that wait, in order of arrival."""
+        self.grants: list[Grant] = []
+        """What the entry gave to others than who asked."""
+        self.broken: set[tuple[str, Key]] = set()
+        self._index = 0
+
+    @property
+    def token(self) -> int:
+        """Of what this entry grants."""
+        return self.epoch << INDEX_BITS | self._index
+
+    def tokens(self, name: str) -> list[int]:
+        return [hold.token for hold in self.names[name].holds.values()] if name in self.names else []
+
+    def holders(self, name: str) -> list[int]:
+        return [session for session, _ in self.names[name].holds] if name in self.names else []
+
+    def begin(self, index: int) -> None:
+        self._index = index
+        self.grants = []
+
+    # --- taking -----------------------------------------------------------------------------------
+
+    def acquire(self, wish: Wish, *, wait: bool, refuse_deadlocks: bool) -> AnyResult:
+        """The position in a line is not said here."""
+        known = self._known(wish, wait=wait)
+        if known is not None:
+            return known
+        blocked = [name for name in wish.names if not self._is_free(name, wish)]
+        if not blocked:
+            for name in wish.names:
+                token = self._take(name, wish)
+            return Granted(token)
+        if not wait:
+            return Held(NOBODY, 0)
+        if refuse_deadlocks and self._would_lock(wish, blocked):
+            return Deadlock(())
+        self.line.append(wish)
+        return Queued(0)
+
+    def _known(self, wish: Wish, *, wait: bool) -> AnyResult | None:
+        """What comes of it apart from the question whether it is free."""
+        for name in wish.names:
+            held = self.names.get(name)
+            if held is None or not held.holds:
+                continue
+            if held.mode == COUNTING == wish.mode and held.limit != wish.limit:
+                return Failure(commands.INVALID, "")
+            if wish.reentrant and wish.mode == EXCLUSIVE and held.mode == SHARED and held.is_of(wish.session):
+                return Failure(commands.INVALID, "")
+        holds = [self.names[name] for name in wish.names if wish.key in self._name(name).holds]
+        waits = next((other for other in self.line if other.key == wish.key), None)
+        if not holds and waits is None:
+            return None
+        if any(held.mode not in (EXCLUSIVE, wish.mode) for held in holds) or (waits and waits.mode != wish.mode):
+            return Failure(commands.INVALID, "")
+        if waits is not None and set(wish.names) <= set(waits.names):
+            return Queued(0) if wait else Held(NOBODY, 0)
+        if len(holds) == len(wish.names):
+            return Granted(holds[0].holds[wish.key].token)
+        return Failure(commands.INVALID, "")
+
+    def _name(self, name: str) -> Name:
+        return self.names.get(name) or Name()
+
+    def _is_free(self, name: str, wish: Wish) -> bool:
+        held = self._name(name)
+        joins = wish.reentrant and held.is_of(wish.session)
+        return held.admits(wish) and (joins or not any(name in other.names for other in self.line))
+
+    def _take(self, name: str, wish: Wish) -> int:
+        held = self.names.setdefault(name, Name())
+        token = self.token
+        if not held.holds:
+            held.mode, held.limit = wish.mode, wish.limit
+        elif held.mode == EXCLUSIVE:
+            token = next(iter(held.holds.values())).token
+        held.holds[wish.key] = Hold(token, wish.names, wish.delay_ms)
+        return token
+
+    def _settle(self) -> None:
+        """Let in whoever can be, the first first, until nobody moves."""
+        while self._finish_upgrades() or self._let_in_the_first():
+            pass
+
+    def _finish_upgrades(self) -> bool:
+        for name, held in sorted(self.names.items()):
+            key = held.upgrading
+            if key is not None and len(held.holds) == 1 and held.delay is None:
+                self._make_exclusive(held, key)
+                self.grants.append(Grant(key[0], name, key[1], self.token))
+                return True
+        return False
+
+    def _make_exclusive(self, held: Name, key: Key) -> None:
+        held.mode, held.upgrading = EXCLUSIVE, None
+        held.holds[key] = held.holds[key]._replace(token=self.token)
+
+    def _let_in_the_first(self) -> bool:
+        spoken_for: set[str] = set()
+        for place, wish in enumerate(self.line):
+            if not spoken_for & set(wish.names) and all(self._name(name).admits(wish) for name in wish.names):
+                del self.line[place]
+                for name in wish.names:
+                    token = self._take(name, wish)
+                    self.grants.append(Grant(wish.session, name, wish.key[1], token))
+                return True
+            spoken_for.update(wish.names)
+        return False
+
+    # --- letting go -------------------------------------------------------------------------------
+
+    def release(self, key: Key, names: Iterable[str]) -> AnyResult:
+        names = sorted({*names})
+        had = False
+        for name in names:
+            if key in self._name(name).holds:
+                self._let_go(name, key)
+                had = True
+            elif any(wish.key == key and name in wish.names for wish in self.line):
+                self.line = [wish for wish in self.line if wish.key != key]
+                had = True
+        if not had:
+            broken = any((name, key) in self.broken for name in names)
+            return Broken(Break(0, 0, "", NOBODY, 0, "", "")) if broken else NotHeld()
+        self._settle()
+        return Done(self._index, existed=True)
+
+    def release_any(self, session: int, name: str, acquisition: int) -> AnyResult:
+        if acquisition == ANY_ACQUISITION:
+            has = [key[1] for key in self._name(name).holds if key[0] == session]
+            has += [wish.key[1] for wish in self.line if wish.session == session and name in wish.names]
+            acquisition = has[0] if has else 0
+        return self.release((session, acquisition), (name,))
+
+    def cancel(self, key: Key, name: str) -> AnyResult:
+        """All that the acquisition has, whatever it was for."""
+        names: tuple[str, ...] = (name,)
+        if key in self._name(name).holds:
+            names = self.names[name].holds[key].names
+        for wish in self.line:
+            if wish.key == key and name in wish.names:
+                names = wish.names
+        return self.release(key, names)
+
+    def _let_go(self, name: str, key: Key) -> Hold:
+        held = self.names[name]
+        if held.upgrading == key:
+            held.upgrading = None
+        return held.holds.pop(key)
+
+    def end(self, sessions: Iterable[int], *, died: bool) -> None:
+        """All of them have ended before anything is given to anybody."""
+        ended = [*sessions]
+        self.line = [wish for wish in self.line if wish.session not in ended]
+        for session in ended:
+            for name, held in sorted(self.names.items()):
+                for key in [key for key in held.holds if key[0] == session]:
+                    delay_ms = self._let_go(name, key).delay_ms
+                    if died and delay_ms:
+                        held.delay = (self._index, max(delay_ms, held.delay[1] if held.delay is not None else 0))
+        self._settle()
+
+    def end_delays(self, delays: Iterable[tuple[str, int]]) -> AnyResult:
+        ended = False
+        for name, since in delays:
+            held = self._name(name)
+            if held.delay is not None and held.delay[0] == since:
+                held.delay = None
+                ended = True
+        self._settle()
+        return Done(self._index, existed=ended)
+
+    # --- changing ---------------------------------------------------------------------------------
+
+    def change_mode(self, key: Key, op: lock_commands.ChangeMode) -> AnyResult:
+        held = self._name(op.name)
+        hold = held.holds.get(key)
+        if hold is None:
+            return NotHeld()
+        if len(hold.names) > 1 or COUNTING in (op.mode, held.mode):
+            return Failure(commands.INVALID, "")
+        if op.mode == SHARED:
+            return self._downgrade(held, key, hold)
+        return self._upgrade(held, key, hold, op)
+
+    def _downgrade(self, held: Name, key: Key, hold: Hold) -> AnyResult:
+        if held.mode == SHARED and held.upgrading != key:
+            return Granted(hold.token)
+        if held.mode == EXCLUSIVE and len(held.holds) > 1:
+            return Failure(commands.INVALID, "")
+        held.mode, held.upgrading = SHARED, None
+        self._settle()
+        return Granted(hold.token)
+
+    def _upgrade(self, held: Name, key: Key, hold: Hold, op: lock_commands.ChangeMode) -> AnyResult:
+        if held.mode == EXCLUSIVE:
+            return Granted(hold.token)
+        if held.upgrading == key:
+            return Queued(0)
+        if sum(other[0] == key[0] for other in held.holds) > 1:
+            return Failure(commands.INVALID, "")
+        if len(held.holds) == 1 and held.delay is None:
+            self._make_exclusive(held, key)
+            return Granted(self.token)
+        if held.upgrading is not None:
+            return Deadlock(())
+        if not op.wait:
+            return Held(NOBODY, 0)
+        if self._leads_back([other for other, _ in held.holds if other != key[0]], key[0]):
+            return Deadlock(())
+        held.upgrading = key
+        return Queued(0)
+
+    def hand_over(self, key: Key, op: lock_commands.HandOver, alive: Iterable[int]) -> AnyResult:
+        held = self._name(op.name)
+        if key not in held.holds:
+            return NotHeld()
+        if held.mode != EXCLUSIVE or len(held.holds) > 1 or len(held.holds[key].names) > 1:
+            return Failure(commands.INVALID, "")
+        heir = (op.to_session, op.to_acquisition)
+        if op.to_session not in alive:
+            return Failure(commands.NOT_FOUND, "")
+        waits = next((wish for wish in self.line if wish.key == heir and op.name in wish.names), None)
+        if heir == key or (waits is not None and len(waits.names) > 1):
+            return Failure(commands.INVALID, "")
+        if waits is not None:
+            self.line.remove(waits)
+        hold = held.holds.pop(key)
+        held.holds[heir] = hold._replace(token=self.token, names=(op.name,))
+        self.grants.append(Grant(heir[0], op.name, heir[1], self.token))
+        return Done(self._index, existed=True)
+
+    def force_release(self, op: lock_commands.ForceRelease) -> AnyResult:
+        broken = [key for key in self._name(op.name).holds if op.session in (0, key[0])]
+        if not broken:
+            return NotHeld()
+        for key in broken:
+            self._let_go(op.name, key)
+            self.broken.add((op.name, key))
+        self._settle()
+        return Done(self._index, existed=True)
+
+    # --- deadlocks --------------------------------------------------------------------------------
+
+    def _would_lock(self, wish: Wish, blocked: list[str]) -> bool:
+        """Would waiting close a cycle?"""
+        if wish.mode == COUNTING:
+            return False
+        first = [
+            *(session for name in blocked for session in self._in_the_way(name, wish)),
+            *(session for name in blocked for session in self._before(name, wish, self.line)),
+        ]
+        return self._leads_back(first, wish.session)
+
+    def _leads_back(self, first: Iterable[int], session: int) -> bool:
+        """Does one of `first`, or whoever it waits for, wait for `session`?"""
+        pending = [*first]
+        found: set[int] = set()
+        while pending:
+            one = pending.pop()
+            if one == session:
+                return True
+            if one not in found:
+                found.add(one)
+                pending += self._waited_for(one)
+        return False
+
+    def _waited_for(self, session: int) -> Iterator[int]:
+        """Sessions that must let go of something, or be let in, before this one is."""
+        for place, wish in enumerate(self.line):
+            if wish.session == session:
+                for name in wish.names:
+                    yield from self._in_the_way(name, wish)
+                    yield from self._before(name, wish, self.line[:place])
+        for held in self.names.values():
+            if held.upgrading is not None and held.upgrading[0] == session:
+                yield from (other for other, _ in held.holds if other != session)
+
+    def _in_the_way(self, name: str, wish: Wish) -> Iterator[int]:
+        """Those that hold it, and another way than the two could together."""
+        held = self._name(name)
+        for key in held.holds:
+            mode = EXCLUSIVE if held.upgrading == key else held.mode
+            if key[0] != wish.session and excludes(mode, wish.mode):
+                yield key[0]
+
+    @staticmethod
+    def _before(name: str, wish: Wish, line: list[Wish]) -> Iterator[int]:
+        for other in line:
+            if name in other.names and other.session != wish.session and excludes(other.mode, wish.mode):
+                yield other.session

@@ -1,0 +1,48 @@
+"""The examples of docs/client.md, run as they stand there, one after the other, over the state machine itself."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import coordinator.client
+from coordinator.client import Snapshot
+from coordinator.client.locks import Hold
+from tests.unit.client.cluster import Cluster, TestClient
+
+PAGE = Path(__file__).parents[3] / "docs" / "client.md"
+
+
+class DocumentedClient(TestClient):
+    """With what each shell wraps for itself: a Hold does all that a Lease does."""
+
+    def lock(self, name: str, **options: Any) -> Any:
+        return self.locks.hold(name, **options)
+
+    def acquire(self, name: str, **options: Any) -> Hold[Any]:
+        return self.locks.acquire(name, **options)
+
+
+def test_the_examples_do_what_they_say(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    blocks = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    assert len(blocks) >= 8
+    cluster.made = 7
+    monkeypatch.setattr(coordinator.client, "Client", lambda: DocumentedClient(cluster, "root"))
+    names: dict[str, Any] = {"Snapshot": Snapshot}
+    for number, block in enumerate(blocks):
+        exec(compile(block, f"{PAGE.name}, example {number}", "exec"), names)
+
+
+def test_every_error_is_on_the_page() -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    errors = [
+        name
+        for name in coordinator.client.__all__
+        if isinstance(kind := getattr(coordinator.client, name), type) and issubclass(kind, Exception)
+    ]
+    assert len(errors) > 15
+    missing = {name for name in errors if f"`{name}`" not in page}
+    assert missing <= {"ConclaveError", "RequestCancelled"}

@@ -1,0 +1,184 @@
+"""Large snapshots, beside the loop: written, sent and loaded over many turns, while the replica goes on."""
+
+from __future__ import annotations
+
+import pytest
+
+from coordinator.consensus.engine import Role, Snapshot
+from coordinator.consensus.parts import Parts
+from coordinator.replica.ports import Head
+from coordinator.replica.states import STAGE_AGAIN_US, Compaction, _Staged
+from coordinator.statemachine import snapshot
+from coordinator.statemachine.commands import PutKey
+from coordinator.statemachine.machine import Machine
+from tests.unit.replica.stage import Node, Stage, Staging
+from tests.unit.replica.test_turn import command, opened
+
+LARGE = Compaction(snapshot_entries=20, trailing_entries=5, staged_bytes_min=1, load_bytes=300)
+
+
+@pytest.fixture
+def stage() -> Stage:
+    stage = Stage()
+    for node in stage.nodes.values():
+        node.replica.states.compaction = LARGE
+    stage.elect("node1")
+    stage.pass_time(100_000)
+    return stage
+
+
+def put(stage: Stage, session: int, numbers: range, leader: str = "node1") -> None:
+    for number in numbers:
+        stage.ask(leader, command(number, session, number, PutKey(f"k{number}", b"1" * 50)))
+        stage.settle()
+    stage.pass_time(200_000)
+
+
+def heads(node: Node) -> list[Head]:
+    return [write.head for writes in node.journal.commits for write in writes if write.head]
+
+
+def behind(stage: Stage) -> tuple[int, Node]:
+    """node3 lacks what the others' logs no longer hold; its disk is slow. It has all of a snapshot by the time."""
+    session = opened(stage)
+    stage.cut = {"node3"}
+    put(stage, session, range(1, 60))
+    assert stage.nodes["node1"].raft.first_index > stage.nodes["node3"].raft.last_index + 1
+    node = stage.nodes["node3"]
+    node.journal.slow = True
+    node.journal.staged.clear()
+    stage.cut = set()
+    stage.pass_time(1_000_000)
+    assert node.raft.arrived is not None
+    return session, node
+
+
+def test_the_log_is_cut_once_the_snapshot_is_on_disk_and_the_loop_goes_on(stage):
+    session = opened(stage)
+    leader = stage.nodes["node1"]
+    leader.journal.slow = True
+    put(stage, session, range(1, 60))
+    (staging,) = leader.journal.staged
+    assert (heads(leader), leader.raft.first_index) == ([], 1)
+    staging.is_done = True
+    stage.pass_time(40_000)
+    (head,) = heads(leader)
+    assert head.staged is staging
+    assert leader.raft.first_index == head.offset + 1 > 1
+    restored = Machine()
+    snapshot.load(restored, head.snapshot.data)
+    assert restored.applied == head.snapshot.last_index
+
+
+def test_a_small_snapshot_goes_into_the_commit_that_takes_it(stage):
+    leader = stage.nodes["node1"]
+    leader.replica.states.compaction = LARGE._replace(staged_bytes_min=1 << 20)
+    put(stage, opened(stage), range(1, 30))
+    assert heads(leader)[-1].staged is None
+    assert leader.journal.staged == []
+
+
+def test_a_full_disk_is_told_costs_nothing_else_and_is_tried_again(stage):
+    session = opened(stage)
+    leader = stage.nodes["node1"]
+    leader.journal.slow = True
+    put(stage, session, range(1, 30))
+    leader.journal.staged[0].failed = "no space left"
+    stage.pass_time(STAGE_AGAIN_US // 2)
+    assert "its disk does not take a snapshot: no space left" in leader.replica.waits_for
+    put(stage, session, range(30, 35))
+    assert leader.raft.role is Role.LEADER
+    assert leader.replica.machine.state.keys.rows["k34"].value == b"1" * 50
+    assert (len(leader.journal.staged), heads(leader)) == (1, [])
+    stage.pass_time(STAGE_AGAIN_US)
+    assert len(leader.journal.staged) == 2
+    leader.journal.staged[1].is_done = True
+    stage.pass_time(40_000)
+    assert leader.replica.waits_for == ""
+    assert heads(leader)[-1].staged is leader.journal.staged[1]
+
+
+def test_a_snapshot_that_comes_is_loaded_in_slices_and_its_leader_stays(stage):
+    _, node = behind(stage)
+    term = node.raft.term
+    loads = node.replica.meters.snapshot_loads
+    size = len(node.raft.arrived.data)
+    stage.pass_time(3_000_000)
+    assert sum(loads.counts) == -(-size // LARGE.load_bytes) > 5
+    assert node.replica.states.due_us is None, "it waits for its disk, and does not turn for nothing"
+    assert (node.raft.term, node.raft.leader) == (term, stage.nodes["node1"].replica.replica)
+    assert node.replica.machine.applied < 10
+    assert heads(node) == []
+    (staging,) = node.journal.staged
+    staging.is_done = True
+    stage.pass_time(100_000)
+    assert heads(node)[0].staged is staging
+    assert node.replica.machine.digest() == stage.nodes["node1"].replica.machine.digest()
+
+
+def test_a_replica_that_loads_votes(stage):
+    session, node = behind(stage)
+    stage.cut = {"node1"}
+    stage.pass_time(3_000_000)
+    leader = stage.nodes["node2"]
+    assert leader.raft.role is Role.LEADER
+    put(stage, session, range(60, 62), leader="node2")
+    for staging in node.journal.staged:
+        staging.is_done = True
+    node.journal.slow = False
+    stage.pass_time(2_000_000)
+    assert node.replica.machine.digest() == leader.replica.machine.digest()
+
+
+def test_a_newer_snapshot_gives_up_what_was_begun_of_an_older_one(stage):
+    session, node = behind(stage)
+    (old,) = node.journal.staged
+    leader = stage.nodes["node1"]
+    first = node.raft.arrived
+    put(stage, session, range(60, 100))
+    leader.raft.progress[node.replica.replica].send_snapshot(leader.raft.snapshot)
+    node.journal.slow = False
+    stage.pass_time(2_000_000)
+    assert old.given_up
+    assert heads(node)[0].snapshot.last_index > first.last_index
+    assert node.replica.machine.digest() == leader.replica.machine.digest()
+
+
+def test_a_snapshot_that_can_not_be_used_is_told_and_comes_again(stage, monkeypatch):
+    _, node = behind(stage)
+    size = len(node.raft.arrived.data)
+    broken = Parts([b"CLST\x00\x02\x00\x00" + b"\xff" * (size - 8)])
+    node.raft.incoming.whole = node.raft.incoming.whole._replace(data=broken)
+    node.journal.staged.clear()
+    stage.pass_time(20_000)
+    assert "can not be used" in node.replica.waits_for
+    assert node.journal.staged[0].given_up
+    node.journal.slow = False
+    stage.pass_time(2_000_000)
+    assert node.replica.waits_for == ""
+    assert node.replica.machine.digest() == stage.nodes["node1"].replica.machine.digest()
+
+
+def test_what_the_own_replica_was_writing_is_given_up_when_a_snapshot_comes(stage):
+    _, node = behind(stage)
+    node.journal.staged[0].is_done = True
+    own = Staging()
+    own.is_done = False
+    node.replica.states._taken = _Staged(Snapshot(2, 1, node.raft.configuration, b"own"), own, 0)
+    stage.pass_time(100_000)
+    assert own.given_up
+    assert len(heads(node)) == 1
+
+
+def test_a_digest_alone_keeps_no_bytes(stage):
+    """A mark with no snapshot due: nothing of 300 MB is to stay in memory for it."""
+    session = opened(stage)
+    put(stage, session, range(1, 5))
+    leader = stage.nodes["node1"]
+    leader.replica.states.mark(stage.clock.us)
+    leader.run()
+    states = leader.replica.states
+    stage.settle()
+    assert states._offered is None
+    assert states._dumping is None or states._dumping.parts is None
+    assert states.comparison.own(states.marked_index) is not None

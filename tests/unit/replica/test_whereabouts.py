@@ -1,0 +1,103 @@
+"""Nodes with a Redis of their own: to which address each packet goes, and how a node that is new learns of it."""
+
+from __future__ import annotations
+
+from coordinator import wire
+from coordinator.channel import with_credentials, without_credentials
+from coordinator.consensus.membership import Change, Member
+from coordinator.replica.turn import WHEREABOUTS_US
+from tests.unit.replica.stage import CHANNELS, Node, Stage
+
+SHARED = "redis://shared:6379"
+
+
+def moved(stage: Stage, *names: str) -> None:
+    for name in names:
+        node = stage.nodes[name]
+        node.turn.identity = node.turn.identity._replace(address=f"redis://{name}:6379", shared_redis=SHARED)
+
+
+def addresses(node: Node) -> dict[str, str]:
+    """Peer to the address that a packet for it was last published at."""
+    return {
+        packet.channel.rpartition(":")[2]: packet.address for packet in node.bus.published if ":p:" in packet.channel
+    }
+
+
+def test_all_share_one_redis_unless_somebody_says_otherwise():
+    stage = Stage()
+    leader = stage.elect("node1")
+    stage.clock.us += 100_000
+    leader.run()
+    assert addresses(leader) == {"node2": "", "node3": ""}
+
+
+def test_a_node_that_has_moved_tells_its_peers_and_finds_those_that_have_not():
+    stage = Stage()
+    moved(stage, "node3")
+    leader = stage.elect("node1")
+    stage.pass_time(200_000)
+    stage.clock.us += 100_000
+    leader.run()
+    assert addresses(leader) == {"node2": "", "node3": "redis://node3:6379"}
+    stage.carry()
+    follower = stage.nodes["node3"]
+    follower.run()
+    assert addresses(follower) == {"node1": SHARED}
+    assert follower.bus.watched == {"node1": SHARED}
+
+
+def test_a_new_replica_answers_a_leader_of_whom_its_log_says_nothing():
+    stage = Stage()
+    moved(stage, "node1", "node2", "node3")
+    leader = stage.elect("node1")
+    joined = stage.join(Member(21, "node4"))
+    moved(stage, "node4")
+    members = leader.raft.configuration.voters
+    leader.raft.change(Change(members, (Member(21, "node4", "redis://node4:6379"),)), stage.clock.us)
+    stage.clock.us += 100_000
+    leader.run()
+    assert addresses(leader)["node4"] == "redis://node4:6379"
+    stage.carry()
+    joined.run()
+    assert addresses(joined) == {"node1": "redis://node1:6379"}
+
+
+def test_it_is_told_now_and_then_and_not_with_every_packet():
+    stage = Stage()
+    moved(stage, "node1")
+    leader = stage.elect("node1")
+    stage.pass_time(200_000)
+    told = 0
+    for _ in range(20):
+        stage.clock.us += 100_000
+        leader.run()
+        for packet in leader.bus.published:
+            if packet.channel == CHANNELS.peer("node2"):
+                body = wire.open_envelope(packet.data, wire.PEER).body
+                told += sum(isinstance(one.message, wire.Whereabouts) for one in wire.decode_peer(body))
+        stage.settle()
+    assert 2_000_000 // WHEREABOUTS_US - 1 <= told <= 2_000_000 // WHEREABOUTS_US + 1
+
+
+def test_clients_are_told_addresses_without_passwords():
+    stage = Stage()
+    leader = stage.elect("node1")
+    there = tuple(m._replace(address=f"redis://user:secret@{m.node}:6379") for m in leader.raft.configuration.voters)
+    leader.raft.change(Change(there), stage.clock.us)
+    stage.settle()
+    channel = stage.ask("node1", wire.DirectoryRequest(1))
+    stage.settle()
+    (answer,) = stage.replies(channel)
+    assert answer.nodes == tuple((m.node, f"redis://{m.node}:6379") for m in there)
+
+
+def test_who_we_are_elsewhere_is_who_we_are_at_home_unless_the_address_says():
+    own = "redis://user:se%2Fcret@here:6379"
+    assert with_credentials("rediss://there:1?ssl_cert_reqs=none", own) == (
+        "rediss://user:se%2Fcret@there:1?ssl_cert_reqs=none"
+    )
+    assert with_credentials("redis://other:word@there:1", own) == "redis://other:word@there:1"
+    assert with_credentials("redis://there:1", "redis://here:6379") == "redis://there:1"
+    assert without_credentials(own) == "redis://here:6379"
+    assert without_credentials("") == ""

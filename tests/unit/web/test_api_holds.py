@@ -1,0 +1,187 @@
+"""Locks in all modes, sequencers, forced releases and elections over HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from typing import Any
+
+import pytest
+
+from coordinator.api import owning
+from coordinator.models import AuditEntry
+from coordinator.statemachine import commands
+from tests.unit.web.fake_cluster import FakeCluster
+from tests.unit.web.helpers import API, Bearer, new_token, settled, until
+
+LOCKS = f"{API}/locks"
+
+
+async def acquire(bearer: Bearer, name: str, **body: Any) -> Any:
+    return await bearer.post(f"{LOCKS}/{name}/acquire", body)
+
+
+async def test_sharers_hold_together_and_are_seen(worker: Bearer, other: Bearer) -> None:
+    one = (await acquire(worker, "doc", mode="shared")).json()
+    two = (await acquire(other, "doc", mode="shared")).json()
+    assert (one["mode"], one["names"], one["sequencer"]) == ("shared", ["doc"], f"doc:shared:{one['token']}")
+    refused = await acquire(other, "doc", session=two["session"], lock_delay_ms=1)
+    assert (refused.status_code, refused.json()["error"]) == (409, "not-acquired")
+    state = (await worker.get(f"{API}/holds/doc")).json()
+    assert (state["mode"], state["holding"]) == ("shared", 2)
+    assert [grant["holder"]["session"] for grant in state["holders"]] == [one["session"], two["session"]]
+    released = await worker.post(f"{LOCKS}/doc/release", {"session": one["session"], "acquisition": one["acquisition"]})
+    assert released.status_code == 200
+    assert (await worker.get(f"{API}/holds/doc")).json()["holding"] == 1
+
+
+async def test_a_counting_lock_lets_so_many_in(worker: Bearer) -> None:
+    session = (await worker.post(f"{API}/sessions")).json()["session"]
+    answers = [await acquire(worker, "slots", session=session, mode="counting", limit=2) for _ in range(3)]
+    assert [answer.status_code for answer in answers] == [200, 200, 409]
+    assert len({answer.json().get("acquisition") for answer in answers[:2]}) == 2
+
+
+async def test_several_names_are_taken_and_let_go_together(worker: Bearer, other: Bearer) -> None:
+    body = (await acquire(worker, "b", also=["a", "/c"])).json()
+    assert (body["name"], body["names"]) == ("b", ["a", "b", "c"])
+    assert (await acquire(other, "c")).status_code == 409
+    release = {"session": body["session"], "also": ["a", "c"]}
+    assert (await worker.post(f"{LOCKS}/b/release", release)).status_code == 422
+    release["acquisition"] = body["acquisition"]
+    assert (await worker.post(f"{LOCKS}/b/release", release)).status_code == 200
+    assert (await acquire(other, "c")).status_code == 200
+
+
+async def test_a_waiter_in_another_mode_is_let_in_and_one_that_hangs_up_leaves_all_lines(
+    worker: Bearer, other: Bearer, cluster: FakeCluster
+) -> None:
+    held = (await acquire(worker, "a")).json()
+    waiting = asyncio.create_task(acquire(other, "a", mode="shared", also=["b"], wait_ms=60_000))
+    await until(lambda: cluster.machine.waiting == 2)
+    await worker.post(f"{LOCKS}/a/release", {"session": held["session"]})
+    body = (await waiting).json()
+    assert (body["mode"], body["names"]) == ("shared", ["a", "b"])
+    waiting = asyncio.create_task(acquire(worker, "b", lock_delay_ms=5, wait_ms=60_000))
+    await until(lambda: cluster.machine.waiting == 1)
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+    await settled()
+    assert cluster.machine.waiting == 0
+
+
+async def test_a_deadlock_is_refused_with_its_cycle(worker: Bearer, other: Bearer, cluster: FakeCluster) -> None:
+    one = (await acquire(worker, "a", mode="shared")).json()["session"]
+    two = (await acquire(other, "b", mode="shared")).json()["session"]
+    waiting = asyncio.create_task(acquire(worker, "b", session=one, reentrant=True, wait_ms=60_000))
+    await until(lambda: cluster.machine.waiting == 1)
+    refused = await acquire(other, "a", session=two, reentrant=True, wait_ms=60_000)
+    assert (refused.status_code, refused.json()["error"]) == (409, "deadlock"), refused.content
+    assert refused.json()["cycle"] == [{"session": two, "name": "a"}, {"session": one, "name": "b"}]
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+    await settled()
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ({"mode": "counting"}, "limit with the mode counting"),
+        ({"limit": 3}, "limit with the mode counting"),
+        ({"mode": "both"}, "mode"),
+        ({"also": ["x" * 600]}, "1 to 512 bytes"),
+        ({"lock_delay_ms": 60_001}, "lock_delay_ms"),
+    ],
+)
+async def test_bad_input_is_refused_with_what_was_expected(worker: Bearer, body: Any, said: str) -> None:
+    answer = await acquire(worker, "a", **body)
+    assert answer.status_code == 422, answer.content
+    assert said in answer.json()["detail"]
+
+
+async def test_a_hold_is_upgraded_and_downgraded(worker: Bearer, other: Bearer) -> None:
+    hold = (await acquire(worker, "doc", mode="shared")).json()
+    shared = (await acquire(other, "doc", mode="shared")).json()
+    change = {"session": hold["session"], "acquisition": hold["acquisition"], "mode": "exclusive"}
+    refused = await worker.post(f"{API}/holds/doc/mode", change)
+    assert (refused.status_code, refused.json()["error"]) == (409, "not-acquired")
+    await other.post(f"{LOCKS}/doc/release", {"session": shared["session"]})
+    upgraded = (await worker.post(f"{API}/holds/doc/mode", change)).json()
+    assert upgraded["token"] > hold["token"]
+    checked = await other.get(f"{API}/sequencers", sequencer=upgraded["sequencer"])
+    assert checked.json()["valid"] is True
+    assert (await other.get(f"{API}/sequencers", sequencer=hold["sequencer"])).json()["valid"] is False
+    downgraded = (await worker.post(f"{API}/holds/doc/mode", change | {"mode": "shared"})).json()
+    assert downgraded["token"] == upgraded["token"]
+    gone = await worker.post(f"{API}/holds/doc/mode", change | {"acquisition": 7})
+    assert (gone.status_code, gone.json()["error"]) == (409, "not-held")
+
+
+async def test_a_hold_is_handed_over(worker: Bearer, other: Bearer) -> None:
+    hold = (await acquire(worker, "a")).json()
+    heir = (await other.post(f"{API}/sessions")).json()["session"]
+    body = {
+        "session": hold["session"],
+        "acquisition": hold["acquisition"],
+        "to_session": heir,
+        "to_acquisition": 5,
+    }
+    assert (await worker.post(f"{API}/holds/a/hand-over", body)).status_code == 200
+    for name in ("x/mode", "x/hand-over"):
+        assert (await other.get(f"{API}/holds/{name}")).json()["name"] == name
+    state = (await other.get(f"{API}/holds/a")).json()
+    assert state["holders"][0]["holder"] == {"session": heir, "principal": "other", "acquisition": 5}
+    assert state["token"] > hold["token"]
+    again = await worker.post(f"{API}/holds/a/hand-over", body)
+    assert (again.status_code, again.json()["error"]) == (409, "not-held")
+
+
+async def test_a_lock_is_taken_away_by_force_which_is_kept_and_told(
+    worker: Bearer, cluster: FakeCluster, transactional_db: None
+) -> None:
+    admin = Bearer(str(new_token(cluster, "boss", ("administer",))))
+    hold = (await acquire(worker, "a", mode="shared")).json()
+    forced = {"name": "a", "reason": "it hangs"}
+    assert (await worker.post(f"{API}/forced-releases", forced)).status_code == 403
+    assert (await admin.post(f"{API}/forced-releases", forced | {"reason": ""})).status_code == 422
+    assert (await admin.post(f"{API}/forced-releases", forced)).json() == {"name": "a", "released": True}
+    assert (await admin.post(f"{API}/forced-releases", forced)).json()["released"] is False
+    (broken,) = (await admin.get(f"{API}/forced-releases")).json()["breaks"]
+    assert (broken["name"], broken["by"], broken["reason"]) == ("a", "boss", "it hangs")
+    told = await worker.post(f"{LOCKS}/a/release", {"session": hold["session"], "acquisition": hold["acquisition"]})
+    assert (told.status_code, told.json()["error"], told.json()["by"]) == (409, "broken", "boss")
+    entries = [entry async for entry in AuditEntry.objects.filter(action="lock.broken").order_by("pk")]
+    assert [(entry.principal, entry.target, entry.reason) for entry in entries[-2:]] == [
+        ("boss", "default/a", "it hangs")
+    ] * 2
+
+
+async def test_a_leader_proclaims_under_its_token_alone(worker: Bearer, other: Bearer) -> None:
+    assert (await other.get(f"{API}/elections/e")).status_code == 404
+    first = (await acquire(worker, "e")).json()
+    assert (await other.get(f"{API}/elections/e")).json()["value"] is None
+    body = {"token": first["token"], "text": "node-1"}
+    assert (await worker.put_json(f"{API}/elections/e", body)).status_code == 200
+    leader = (await other.get(f"{API}/elections/e")).json()
+    assert (leader["session"], leader["principal"], leader["token"]) == (first["session"], "worker", first["token"])
+    assert base64.b64decode(leader["value"]) == b"node-1"
+    await worker.post(f"{LOCKS}/e/release", {"session": first["session"]})
+    second = (await acquire(other, "e")).json()
+    refused = await worker.put_json(f"{API}/elections/e", body)
+    assert (refused.status_code, refused.json()["error"]) == (409, "not-held")
+    leader = (await other.get(f"{API}/elections/e")).json()
+    assert (leader["token"], leader["value"]) == (second["token"], None), "not what the one before proclaimed"
+
+
+async def test_a_session_for_creating_is_used_again_and_made_anew_when_it_is_gone(
+    worker: Bearer, cluster: FakeCluster
+) -> None:
+    for name in ("a", "b"):
+        assert (await worker.post_bytes(f"{API}/files/{name}", b"")).status_code == 201
+    assert sum(isinstance(op, commands.OpenSession) and op.ttl_ms == owning.TTL_MS for op in cluster.commands) == 1
+    cluster.pass_time(owning.TTL_MS + 1)
+    assert (await worker.post_bytes(f"{API}/files/c", b"")).status_code == 201
+    await worker.post(f"{API}/transactions", {"then": [{"do": "create", "path": "d"}]})
+    cluster.pass_time(owning.TTL_MS + 1)
+    done = await worker.post(f"{API}/transactions", {"then": [{"do": "create", "path": "e"}]})
+    assert done.status_code == 200, done.content
