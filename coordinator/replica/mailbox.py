@@ -74,7 +74,7 @@ class RedisBus:
         self._is_from_peers = True
         """Is all of it from peers?"""
         self._poll = select.poll()
-        self._polled: tuple[tuple[int, int], ...] = ()
+        self._polled: tuple[tuple[int, int], ...] | None = None
         self.drops = drops
 
     # --- the connection ---------------------------------------------------------------------------

@@ -50,7 +50,7 @@ def kill(installation: Installation, watcher: Client, victim: str, random: Rando
         for node in random.sample(NODES, 2):
             installation.kill(node)
     elif victim == "leader":
-        installation.kill(watcher.confirm(timeout=20)[0])
+        installation.kill(watcher.confirm(timeout=READY_S_MAX)[0])
     else:
         installation.kill(victim)
 
