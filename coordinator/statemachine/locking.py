@@ -399,8 +399,7 @@ def hand_on(state: State, index: int, names: Iterable[str]) -> None:
         lock = state.locks.rows.get(name)
         if lock is None:
             continue
-        if lock.upgrading is not None:
-            _finish_upgrade(state, index, lock)
+        _finish_upgrade(state, index, lock)
         while lock.queue:
             waiter = next(iter(lock.queue.values()))
             if not _is_next(state, waiter):

@@ -108,7 +108,7 @@ def test_in_6_2_one_list_of_channels_serves_both() -> None:
 def test_a_client_gets_no_key_no_pattern_and_nothing_that_administers(version: tuple[int, ...]) -> None:
     rules = client_acl_rules(REALM, "pw", version)
     granted = {word.strip("()") for rule in rules for word in rule.split() if word.strip("()").startswith("+")}
-    assert granted == {"+publish", "+subscribe", "+unsubscribe", "+ping", "+hello", "+auth", "+reset"}
+    assert granted == {"+publish", "+subscribe", "+unsubscribe", "+ping", "+hello", "+client|reply", "+auth", "+reset"}
     assert rules[0] == "reset"
     assert {"resetkeys", "resetchannels", "-@all"} <= set(rules)
     assert not any("pw" in rule for rule in rules), "the password itself is written nowhere"

@@ -258,9 +258,9 @@ def test_interrupts_at_any_moment_leave_a_client_that_goes_on(client):
     """Thrown into callers wherever they are: none hangs, and what is asked afterwards is answered."""
     dice = random.Random(7)
     for _ in range(60):
+        enough = len(FakeChannel.made.ops) + dice.randrange(1, 80)
         thread, results = in_a_thread(lambda: [client.acquire(f"lock-{n}").release() for n in range(200)])
         other, other_results = in_a_thread(lambda: client.put("other", b"x"))
-        enough = len(FakeChannel.made.ops) + dice.randrange(1, 80)
         until(partial(has_sent, enough))
         if thread.is_alive():
             throw(thread, KeyboardInterrupt)
