@@ -54,8 +54,12 @@ async def call(url: str, token: str, clusters: list[str], seconds: float) -> Non
                 count += 1
 
     tasks = [asyncio.create_task(loop(client, f"lock{number}-{os.getpid()}")) for number, client in enumerate(clients)]
-    for _ in tasks:
-        await begun.acquire()
+    beginning = asyncio.gather(*(begun.acquire() for _ in tasks))
+    await asyncio.wait([beginning, *tasks], return_when=asyncio.FIRST_COMPLETED)
+    for task in tasks:
+        if task.done():
+            task.result()  # It failed, and this says how.
+    await beginning
     print("begun", flush=True)
     await asyncio.get_running_loop().run_in_executor(None, sys.stdin.readline)
     counting = True
@@ -65,7 +69,7 @@ async def call(url: str, token: str, clusters: list[str], seconds: float) -> Non
     ending = True
     await asyncio.gather(*tasks)
     for client in clients:
-        await client.close()
+        await client.aclose()
 
 
 class Bench:

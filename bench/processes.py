@@ -2,7 +2,8 @@
 
     python -m bench.processes [--cells lock:64,write:1,handover:16] [--seconds 3]
 
-The same servers, clients and moments as `bench.compare`; beside CPU time how many messages went through Redis.
+The same servers, clients and moments as `bench.compare`; beside CPU time how many messages went through Redis, and how
+often threads went to sleep and had to be woken, which no neighbour changes much.
 """
 
 from __future__ import annotations
@@ -27,6 +28,20 @@ def used_us(groups: dict[str, list[psutil.Process]]) -> dict[str, tuple[float, f
         times = [process.cpu_times() for process in processes]
         found[kind] = sum(t.user for t in times) * 1e6, sum(t.system for t in times) * 1e6
     return found
+
+
+def wake_ups(groups: dict[str, list[psutil.Process]]) -> dict[str, int]:
+    """How often threads have gone to sleep so far, of each kind of process."""
+    return {
+        kind: sum(
+            int(line.split()[1])
+            for process in processes
+            for status in Path(f"/proc/{process.pid}/task").glob("*/status")
+            for line in status.read_text().splitlines()
+            if line.startswith("voluntary_ctxt_switches")
+        )
+        for kind, processes in groups.items()
+    }
 
 
 def publishes(connection: redis.Redis) -> int:
@@ -65,9 +80,9 @@ def measure(server: Server, work: str, callers: int, seconds: float) -> str:
         for client in clients.all:
             client.say({"do": "measure", "from_s": from_s, "until_s": from_s + seconds})
         time.sleep(max(0.0, from_s - time.monotonic()))
-        before, sent = used_us(groups), publishes(connection)
+        before, woken, sent = used_us(groups), wake_ups(groups), publishes(connection)
         time.sleep(max(0.0, from_s + seconds - time.monotonic()))
-        after, sent = used_us(groups), publishes(connection) - sent
+        after, later, sent = used_us(groups), wake_ups(groups), publishes(connection) - sent
         answers = [client.answer() for client in clients.all]
     if work == "handover":
         done = changes_of_owner((at, owner) for answer in answers for at, owner in answer["grants"])
@@ -78,7 +93,8 @@ def measure(server: Server, work: str, callers: int, seconds: float) -> str:
     for kind, (user_us, kernel_us) in after.items():
         user, kernel = (user_us - before[kind][0]) / done, (kernel_us - before[kind][1]) / done
         total_us += user + kernel
-        parts.append(f"{kind} {user + kernel:5.0f} ({kernel:.0f} in the kernel)")
+        slept = (later[kind] - woken[kind]) / done
+        parts.append(f"{kind} {user + kernel:5.0f} ({kernel:.0f} in the kernel, {slept:.1f} wake-ups)")
     rate = f"{work:8} {callers:3}: {done / seconds:7,.0f}/s"
     return f"{rate}, {total_us:5.0f} us of CPU each: {', '.join(parts)}; {sent / done:.2f} publishes"
 

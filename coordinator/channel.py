@@ -29,6 +29,10 @@ class ChannelError(Exception):
     """The connection could not be made or is lost."""
 
 
+class _Refused(OSError):
+    """Redis answered a command of the handshake with an error."""
+
+
 class Endpoint(NamedTuple):
     """Where a Redis is and who we are there, as its URL says."""
 
@@ -103,6 +107,8 @@ class Channel:
         self._buffer = bytearray(_READ_BYTES)
         self._unsent = bytearray()
         self._tags: deque[Any] = deque()
+        self._may_skip = False
+        """Does this Redis let us have no reply to a command?"""
 
     @property
     def connected(self) -> bool:
@@ -154,6 +160,8 @@ class Channel:
             hello += ["AUTH", self._endpoint.username or "default", self._endpoint.password]
         connection.sendall(_pack(*hello))
         self._expect(connection, 1)
+        connection.sendall(_pack("CLIENT", "REPLY", "ON"))
+        self._may_skip = self._is_permitted(connection)
         if channels:
             connection.sendall(_pack("SUBSCRIBE", *channels))
             self._expect(connection, len(channels))
@@ -168,9 +176,16 @@ class Channel:
                     raise OSError("closed while connecting")
                 self._reader.feed(data)
             elif isinstance(reply, hiredis.ReplyError):
-                raise OSError(str(reply))
+                raise _Refused(str(reply))
             elif not isinstance(reply, hiredis.PushNotification) or reply[0] == b"subscribe":
                 count -= 1
+
+    def _is_permitted(self, connection: socket.socket) -> bool:
+        try:
+            self._expect(connection, 1)
+        except _Refused:
+            return False
+        return True
 
     def send(self, commands: Iterable[tuple[Any, tuple[Any, ...]]]) -> None:
         """Send (tag, command) pairs in one write. What the socket does not take now goes with `flush`.
@@ -191,7 +206,10 @@ class Channel:
             raise ChannelError("not connected")
         pack: Any = hiredis.pack_command
         for channel, data in messages:
-            self._unsent += _SKIP
+            if self._may_skip:
+                self._unsent += _SKIP
+            else:
+                self._tags.append(None)
             self._unsent += pack(("PUBLISH", channel, data))
         self._flush_bounded()
 

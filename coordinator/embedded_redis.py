@@ -97,7 +97,8 @@ def client_acl_rules(realm: str, password: str, server_version: tuple[int, ...])
 
     With selectors it may publish to mailboxes alone and subscribe to answers alone. Without them (6.2) one list of
     channels serves both, so that there a client can overhear the requests of others; it can alter none: all are signed.
-    QUIT is not named: every version allows it to everyone, and 6.2 knows no such word in an ACL.
+    QUIT is not named: every version allows it to everyone, and 6.2 knows no such word in an ACL. CLIENT REPLY saves an
+    answer that nobody reads; a user that was made without it is served all the same.
     """
     mailboxes, answers = f"&conclave:{realm}:c:*", f"&conclave:{realm}:r:*"
     start = [
@@ -109,6 +110,7 @@ def client_acl_rules(realm: str, password: str, server_version: tuple[int, ...])
         "-@all",
         "+ping",
         "+hello",
+        "+client|reply",
         "+auth",
         "+reset",
     ]

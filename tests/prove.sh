@@ -37,6 +37,8 @@ done
 step random-mutants "$python" -m tests.simulation --engine raft --random-mutants 200 --jobs "$(getconf _NPROCESSORS_ONLN)"
 PROVE_KILLS=20 PROVE_FLOOD_S=30 step kills \
     "$python" -m pytest -q -s tests/integration/test_quorum.py tests/integration/test_garbage.py
+PROVE_KILLS=200 PROVE_KILLS_STATE="$state/torture.rounds" step torture \
+    "$python" -m pytest -q -s tests/integration/test_torture.py
 step slow "$python" -m pytest -q -m slow
 
 "$python" -m tests.proof "$state" >docs/proof.md

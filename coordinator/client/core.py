@@ -37,6 +37,8 @@ BATCH_MAX: Final = 256
 KNOCK_US: Final = 25_000
 """A leader that owes an answer and was silent for so long is asked whether anyone listens there: the kill of a process
 loses what was published in its last millisecond, and Redis says at once when nobody listens any more."""
+AWAIT_US: Final = 300_000
+"""How long an answer to what nobody but the core itself asked is waited for; later it is taken in when it is seen."""
 PATIENT_KNOCK_US: Final = 1_000_000
 """The same where nothing is owed but what may take its time."""
 EARLY_GRANTS_MAX: Final = 1_024
@@ -46,13 +48,15 @@ WITHDRAW_US_MAX: Final = 3_600_000_000
 
 
 class Packet(NamedTuple):
-    """`node` "": the discovery channel. `ids` of the requests in it, for `undelivered`."""
+    """`node` "": the discovery channel. `ids` of the requests in it, for `undelivered`. `is_sure`: somebody listened
+    there a moment ago, and need not be counted again: that costs Redis an answer, and wakes the client for nothing."""
 
     address: str
     node: str
     channel: str
     data: bytes
     ids: tuple[int, ...]
+    is_sure: bool = False
 
 
 _Batch = list[tuple[int, wire.Request | msgspec.Raw]]
@@ -103,10 +107,14 @@ class Core:
         self._leadership = 0
         """The term of the leader that keep-alives are for; 0 until one has told it."""
         self._keep_alive_count = 0
+        self._asked_us = -AWAIT_US
+        """When the core last asked something of its own."""
         self._probes: dict[int, None] = {}
         self._grants: dict[_Grant, _Wait] = {}
         self._early_grants: dict[_Grant, int] = {}
         self._knock_due_us = _NEVER_US
+        self._heard: tuple[str, int] = ("", 0)
+        """Who last answered as the leader, and when."""
         self._leaders_seen = 0
         # Lower bounds, so that a thousand questions a second do not look at all of those that wait, each time. One that
         # is too early costs a look in vain; none is ever too late.
@@ -125,6 +133,10 @@ class Core:
     def calls_pending(self) -> int:
         """Questions and waits that are not over."""
         return len(self._calls)
+
+    def awaits_answers(self, now_us: int) -> bool:
+        """Is something asked that is not answered, by a caller, or by the core itself a moment ago?"""
+        return bool(self._calls) or (now_us < self._asked_us + AWAIT_US and bool(self._keep_alives or self._probes))
 
     # --- questions --------------------------------------------------------------------------------
 
@@ -300,6 +312,7 @@ class Core:
             self._keep_alives[self._next_id] = (session, now_us)
             requests.append(self._keep_alive_request(self._next_id, "", session.session))
             session.renew_due_us = now_us + KEEP_ALIVE_RESEND_US
+            self._asked_us = now_us
         return requests
 
     def _keep_alive_request(self, request_id: int, act_for: str, session: int) -> wire.Request:
@@ -421,15 +434,17 @@ class Core:
             self._send_due_us = min(self._send_due_us, call.due_us)
             if node == leader:
                 self._knock_due_us = min(self._knock_due_us, now_us + KNOCK_US)
-        self._knock(leader, by_node, now_us)
+        knocks = self._knock(leader, by_node, now_us)
         if keep_alives := self._send_keep_alives(now_us):
             by_node.setdefault(leader, []).extend((request.id, request) for request in keep_alives)
         lost = self.routing.wants_probe(now_us) and (waiting or (not leader and self.sessions))
         doubtful = waiting and leader and now_us >= self.routing.probe_due_us
         if lost or doubtful:
             self._probe(by_node, now_us)
+        heard, heard_us = self._heard
+        sure = heard if now_us - heard_us < KNOCK_US and not knocks else ""
         return [
-            self._packet(node, requests[i : i + BATCH_MAX])
+            self._packet(node, requests[i : i + BATCH_MAX], is_sure=node == sure)
             for node, requests in by_node.items()
             for i in range(0, len(requests), BATCH_MAX)
         ]
@@ -450,16 +465,17 @@ class Core:
 
     def _probe(self, by_node: dict[str, _Batch], now_us: int) -> None:
         self._next_id += 1
+        self._asked_us = now_us
         self._probes[self._next_id] = None
         while len(self._probes) > 64:
             del self._probes[next(iter(self._probes))]
         by_node.setdefault("*", []).append((self._next_id, wire.DirectoryRequest(self._next_id)))
         self.routing.probed(now_us)
 
-    def _knock(self, leader: str, by_node: dict[str, _Batch], now_us: int) -> None:
-        """Is anyone there? Only Redis' count of listeners matters; the answer is a bonus."""
+    def _knock(self, leader: str, by_node: dict[str, _Batch], now_us: int) -> bool:
+        """Is anyone there? Only Redis' count of listeners matters; the answer is a bonus. True where it is to count."""
         if now_us < self._knock_due_us:
-            return
+            return False
         owes = leader and any(call.sent_to == leader and not call.done for call in self._calls.values())
         if owes and leader not in by_node:
             self._next_id += 1
@@ -467,15 +483,16 @@ class Core:
         hurry = any(call.sent_to == leader and not call.patience_us for call in self._calls.values())
         pause_us = KNOCK_US if hurry else PATIENT_KNOCK_US
         self._knock_due_us = now_us + pause_us if owes else _NEVER_US
+        return bool(owes)
 
-    def _packet(self, node: str, batch: _Batch) -> Packet:
+    def _packet(self, node: str, batch: _Batch, *, is_sure: bool) -> Packet:
         ids, requests = zip(*batch, strict=True)
         data = wire.seal(
             self._key, wire.REQUEST, self._token_id, node, wire.encode_requests(self.reply_channel, requests)
         )
         if node == "*":
             return Packet("", "", self.channels.discovery, data, ids)
-        return Packet(self.routing.addresses.get(node, ""), node, self.channels.client(node), data, ids)
+        return Packet(self.routing.addresses.get(node, ""), node, self.channels.client(node), data, ids, is_sure)
 
     def give_up(self, now_us: int) -> None:
         """End the calls whose deadline has come."""
@@ -502,11 +519,14 @@ class Core:
 
     def due_us(self, now_us: int) -> int:
         """When `take_packets` has something to do next if nothing comes before; it may be too early, never too late."""
-        due_us = min(now_us + 1_000_000, self._knock_due_us, self._give_up_us, self._ask_grants_us)
+        due_us = min(now_us + 1_000_000, self._give_up_us, self._ask_grants_us)
         if self._asked_of != self.routing.changes and self._grants:
             return now_us
+        if self._calls:
+            due_us = min(due_us, self._knock_due_us)
         if self.routing.leader and self.routing.cluster:
-            due_us = min(now_us if self._fresh else self._send_due_us, due_us)
+            if self._calls:
+                due_us = min(due_us, now_us if self._fresh else self._send_due_us)
             for session in self.sessions.values():
                 if not session.gone and session.renew_due_us < due_us:
                     due_us = session.renew_due_us
@@ -536,8 +556,10 @@ class Core:
         except WireError as error:
             self.trouble = f"an answer that claims to come from {envelope.sender!r} was dropped ({error.reason})"
             return
-        if envelope.sender == self.routing.leader and self._knock_due_us != _NEVER_US:
-            self._knock_due_us = max(self._knock_due_us, now_us + KNOCK_US)
+        if envelope.sender == self.routing.leader:
+            self._heard = (envelope.sender, now_us)
+            if self._knock_due_us != _NEVER_US:
+                self._knock_due_us = max(self._knock_due_us, now_us + KNOCK_US)
         for reply in replies:
             self._take(envelope.sender, reply, now_us)
         if self.routing.changes != self._leaders_seen:
@@ -668,6 +690,9 @@ class Core:
                 self._finish(call, Unavailable(self.trouble))
             elif call is not None:
                 self._send_again(call, now_us)
+        for call in self._calls.values():
+            if call.target is Target.LEADER and call.sent_to == packet.node:
+                self._send_again(call, now_us)  # It went before, when the node was believed to listen.
 
     def link_lost(self, error: str, now_us: int) -> None:
         """The connection to Redis is lost; what was on its way may be too."""
@@ -697,6 +722,8 @@ class Core:
         """The client is closed."""
         for call in [*self._calls.values(), *self._opening.values()]:
             self._finish(call, error)
+        for session in self.sessions.values():
+            session.nothing_is_open()
 
     def _timed_out(self, call: Call) -> Unavailable:
         return Unavailable(self._why())

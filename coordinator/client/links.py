@@ -68,16 +68,23 @@ class Links:
             self._core.give_up(now_us)
             return
         by_address: dict[str, list[tuple[Packet | None, tuple[str | bytes, ...]]]] = {}
+        sure: dict[str, list[tuple[str, bytes]]] = {}
         for packet in self._core.take_packets(now_us):
+            if packet.is_sure:
+                sure.setdefault(packet.address, []).append((packet.channel, packet.data))
+                continue
             by_address.setdefault(packet.address, []).append((packet, ("PUBLISH", packet.channel, packet.data)))
         for address, link in self.links.items():
             if link.channel.connected and self._is_quiet(link, now_us):
                 by_address.setdefault(address, []).append((None, ("PING",)))
-        for address, commands in by_address.items():
+        for address in {**sure, **by_address}:
             link = self.links.get(address) or self._new(address)
             if link.channel.connected:
                 try:
-                    link.channel.send(commands)
+                    if address in sure:
+                        link.channel.publish(sure[address])
+                    if address in by_address:
+                        link.channel.send(by_address[address])
                 except ChannelError as error:
                     self._core.link_lost(str(error), now_us)
 

@@ -51,6 +51,10 @@ class Session:
         """The request is over for this client, answered or given up: the cluster may forget its result."""
         self._open.pop(number, None)
 
+    def nothing_is_open(self) -> None:
+        """Every request is over, also those whose end was missed."""
+        self._open.clear()
+
     @property
     def acked(self) -> int:
         """Every number below is over."""

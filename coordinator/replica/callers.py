@@ -30,13 +30,19 @@ class Answers:
     def __init__(self, node: str) -> None:
         self._node = node
         self._by_caller: dict[Caller, list[msgspec.Raw]] = {}
+        self._last: tuple[Caller | None, list[msgspec.Raw]] = (None, [])
+        """Of whom the last answer was, and theirs: mostly the next one is theirs too."""
         self.size = 0
         """Bytes gathered since the last `take`."""
 
     def add(self, caller: Caller, reply: wire.Reply) -> None:
         data = wire.encode(reply)
         self.size += len(data)
-        self._by_caller.setdefault(caller, []).append(msgspec.Raw(data))
+        last, answers = self._last
+        if last is not caller:
+            answers = self._by_caller.setdefault(caller, [])
+            self._last = caller, answers
+        answers.append(msgspec.Raw(data))
 
     def take(self) -> list[Outbound]:
         """Signed packets, for the Redis on which the questions came."""
@@ -48,6 +54,7 @@ class Answers:
             for part in _parts(replies)
         ]
         self._by_caller = {}
+        self._last = (None, [])
         self.size = 0
         return packets
 

@@ -250,7 +250,7 @@ class Host:
     def _loop(self) -> None:
         now_us, bus = self._clock.now_us, self._bus
         due_us = now_us()
-        has_work = False
+        has_work = is_settled = False
         while not self._is_over():
             began_us, began_cpu_ns = now_us(), time.thread_time_ns()
             bus.keep(began_us)
@@ -262,9 +262,10 @@ class Host:
                     os.kill(os.getpid(), signal.SIGKILL)
                 ended_us = now_us()
                 due_us = min(outcome.deadline_us, ended_us + TURN_US_MAX)
+                is_settled = outcome.is_settled
                 self._turn.meters.loops.observe(ended_us - began_us)
                 self._turn.meters.loops_cpu.observe((time.thread_time_ns() - began_cpu_ns) // 1_000)
-            has_work = bus.wait(self._wake_reader, due_us - now_us())
+            has_work = bus.wait(self._wake_reader, due_us - now_us(), is_settled=is_settled)
         self._journal.close()
         self._directory.release()
 

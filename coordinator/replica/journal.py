@@ -25,6 +25,7 @@ from coordinator.consensus.membership import decode_configuration, encode_config
 from coordinator.replica.frames import FrameDamaged
 from coordinator.replica.meters import Histogram
 from coordinator.replica.ports import Head, JournalFailed, Write
+from coordinator.replica.schema import LATER_TABLES, SCHEMA, STOPPED
 from coordinator.replica.snapshot_files import SnapshotFiles, Staging
 
 FORMAT: Final = 1
@@ -39,44 +40,6 @@ PARTS_AT_ONCE: Final = 4
 PASSED_BATCHES: Final = 64
 PASSED_BYTES: Final = 512 * 1024
 """Deleted in one commit, of those that a snapshot took the place of: more than come with it."""
-
-_SCHEMA: Final = """
-CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE replicas (replica INTEGER PRIMARY KEY, cluster INTEGER NOT NULL, cluster_name TEXT NOT NULL);
-CREATE TABLE hard_states (
-    replica INTEGER PRIMARY KEY, term INTEGER NOT NULL, vote INTEGER NOT NULL, commit_index INTEGER NOT NULL,
-    checksum BLOB NOT NULL
-);
-CREATE TABLE batches (
-    replica INTEGER NOT NULL, first_index INTEGER NOT NULL, last_index INTEGER NOT NULL,
-    body BLOB NOT NULL, checksum BLOB NOT NULL, PRIMARY KEY (replica, first_index)
-) WITHOUT ROWID;
-CREATE TABLE heads (
-    replica INTEGER PRIMARY KEY, last_index INTEGER NOT NULL, term INTEGER NOT NULL, configuration BLOB NOT NULL,
-    size INTEGER NOT NULL, log_offset INTEGER NOT NULL, offset_term INTEGER NOT NULL, checksum BLOB NOT NULL
-);
-CREATE TABLE snapshots (
-    replica INTEGER NOT NULL, part INTEGER NOT NULL, body BLOB NOT NULL, checksum BLOB NOT NULL,
-    PRIMARY KEY (replica, part)
-);
-CREATE TABLE epochs (cluster_name TEXT PRIMARY KEY, epoch INTEGER NOT NULL) WITHOUT ROWID;
-"""
-
-_LATER_TABLES: Final = """
-CREATE TABLE IF NOT EXISTS tombstones (
-    replica INTEGER PRIMARY KEY, cluster INTEGER NOT NULL, cluster_name TEXT NOT NULL, why TEXT NOT NULL
-);
-CREATE TABLE IF NOT EXISTS resting (replica INTEGER PRIMARY KEY);
-CREATE TABLE IF NOT EXISTS requests (request TEXT PRIMARY KEY, replica INTEGER NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS snapshot_files (
-    replica INTEGER PRIMARY KEY, last_index INTEGER NOT NULL, name TEXT NOT NULL, checksum BLOB NOT NULL
-);
-"""
-"""Not in the journals that were made first. An earlier version of this module does not miss them."""
-_STOPPED: Final = (
-    "CREATE TABLE IF NOT EXISTS stopped (replica INTEGER PRIMARY KEY, reason TEXT NOT NULL, checksum BLOB NOT NULL)"
-)
-"""Replicas that found that their state differs from the others', and take no part any more."""
 
 _encode = msgspec.msgpack.Encoder().encode
 _bodies = msgspec.msgpack.Decoder(tuple[list[int], list[bytes]])
@@ -137,16 +100,16 @@ class SqliteJournal:
     def _create_or_check(self) -> None:
         if not self._db.execute("SELECT 1 FROM sqlite_master WHERE name = 'meta'").fetchone():
             self._db.execute("BEGIN IMMEDIATE")
-            for statement in _SCHEMA.strip().split(";\n"):
+            for statement in SCHEMA.strip().split(";\n"):
                 self._db.execute(statement)
             node = str(secrets.randbits(63) or 1)
             self._db.executemany("INSERT INTO meta VALUES (?, ?)", [("format", str(FORMAT)), ("node", node)])
             self._db.execute("COMMIT")
-        self._db.execute(_STOPPED)
+        self._db.execute(STOPPED)
         stored = dict(self._db.execute("SELECT key, value FROM meta"))
         if stored.get("format") != str(FORMAT):
             raise JournalDamaged(f"{self._path}: expected format {FORMAT}, got {stored.get('format')}")
-        for statement in _LATER_TABLES.strip().split(";\n"):
+        for statement in LATER_TABLES.strip().split(";\n"):
             self._db.execute(statement)
         self.node_identity = int(stored["node"])
         """Random, made with the journal: a new disk is a new node, whatever its name."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import os
 import select
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from random import Random
@@ -26,6 +27,10 @@ LOOK_US: Final = 20_000
 """How often the watched mailboxes are looked at."""
 LOOK_OWN_US: Final = 500_000
 """How often the own one, where none is watched."""
+PATIENCE_US: Final = 2_000
+"""How long what peers say waits for something else to come, where nobody waits for it."""
+READ_AGAIN_NS: Final = 200_000
+"""What was read longer ago than this may lack what has come since."""
 
 logger = logging.getLogger(__name__)
 
@@ -64,8 +69,12 @@ class RedisBus:
         self._back_off_us = BACK_OFF_US_MIN
         self._was_lost = False
         self._inbox: list[Inbound] = []
+        self._read_ns = 0
+        """When what had come was last read."""
+        self._is_from_peers = True
+        """Is all of it from peers?"""
         self._poll = select.poll()
-        self._polled: tuple[tuple[int, int], ...] = ()
+        self._polled: tuple[tuple[int, int], ...] | None = None
         self.drops = drops
 
     # --- the connection ---------------------------------------------------------------------------
@@ -121,9 +130,12 @@ class RedisBus:
         self._silent = []
         logger.warning("%s is deaf: %s", self._node, error)
 
-    def wait(self, wake: int, timeout_us: int) -> bool:
+    def wait(self, wake: int, timeout_us: int, *, is_settled: bool = False) -> bool:
         """Sleep until something comes, `wake` is readable, or the time is up; for LOOK_US at the most. True where that
-        is work for a turn, which an answer of Redis to what it was asked is not."""
+        is work for a turn, which an answer of Redis to what it was asked is not.
+
+        `is_settled`: nobody waits for what peers say; then that alone is work only once nothing else came for
+        PATIENCE_US."""
         connections: list[Channel | Link] = [self._channel, *self._links.all()]
         polled = tuple(
             (one.fileno(), select.POLLIN | (select.POLLOUT if one.wants_write else 0))
@@ -136,14 +148,16 @@ class RedisBus:
             for descriptor, events in polled:
                 self._poll.register(descriptor, events)
             self._polled = polled
-        ready = self._poll.poll(max(0, min(timeout_us, LOOK_US)) / 1_000)
+        ready = self._poll.poll(max(0, min(timeout_us, PATIENCE_US if self._inbox else LOOK_US)) / 1_000)
         if not ready:
-            return False
+            return bool(self._inbox)
         self._take_in()
         woken = any(found == wake for found, _ in ready)
         if woken:
             os.read(wake, 4_096)
-        return woken or bool(self._inbox or self._silent) or not self._channel.connected
+        if woken or self._silent or not self._channel.connected:
+            return True
+        return bool(self._inbox) and not (is_settled and self._is_from_peers)
 
     def _take_in(self) -> None:
         """Read whatever has come. A connection that is lost takes what was read of it along."""
@@ -156,6 +170,7 @@ class RedisBus:
                 self._note_seen(link.counts.pop(0), link.address)
         if not self._channel.connected:
             return
+        self._read_ns = time.monotonic_ns()
         try:
             if self._channel.wants_write:
                 self._channel.flush()
@@ -167,13 +182,18 @@ class RedisBus:
             if tag == "look":
                 self._note_counts(reply)
         for channel, data in received.messages:
-            self._inbox.append(Inbound(channel == self._peer_channel, data))
+            from_peers = channel == self._peer_channel
+            self._inbox.append(Inbound(from_peers, data))
+            if not from_peers:
+                self._is_from_peers = False
 
     # --- ports.Bus --------------------------------------------------------------------------------
 
     def drain(self) -> list[Inbound]:
-        self._take_in()  # Again: since `wait` read, the process may have slept (history 3).
+        if time.monotonic_ns() - self._read_ns > READ_AGAIN_NS:
+            self._take_in()  # Since `wait` read, the process may have slept (history 3).
         inbox, self._inbox = self._inbox, []
+        self._is_from_peers = True
         return inbox
 
     def publish(self, packets: list[Outbound]) -> None:

@@ -23,6 +23,7 @@ from coordinator.replica.leases import Leases
 from coordinator.replica.levels import Levels
 from coordinator.replica.meters import Meters
 from coordinator.replica.ports import Head, Journal, Write
+from coordinator.replica.proposals import Asked, Proposal
 from coordinator.replica.stamps import Stamp, Stamps, UnknownToken
 from coordinator.replica.states import COMPARE_US, Compaction, States
 from coordinator.replica.tenure import Tenure
@@ -45,30 +46,7 @@ READ_BYTES_MAX: Final = 4 * 1024 * 1024
 """Answered to reads in one turn; the rest, confirmed already, waits for the next: 20 bytes may ask for 1 MiB."""
 
 
-class _Proposal(NamedTuple):
-    """`term`: that of its entry."""
-
-    caller: Caller
-    request_id: int
-    op: commands.ClientOp
-    session: int
-    term: int
-    since_us: int
-
-
-class _Asked(NamedTuple):
-    """A command that becomes an entry in this turn."""
-
-    caller: Caller
-    request_id: int
-    op: commands.ClientOp
-    session: int
-    since_us: int
-
-
 _ReadRequest = wire.QueryRequest | wire.KeepAliveRequest | wire.ConfirmRequest | wire.WatchRequest
-
-
 _LEASED: Final = (wire.QueryRequest, wire.WatchRequest)
 """What the lease of a leader may answer, where that is on."""
 
@@ -115,13 +93,13 @@ class Replica:
         self.states = States(replica, engine, machine, self.meters, now_us, compaction or Compaction(), compare_us)
         self._head: Head | None = None
         """What the journal took in this turn."""
-        self._commands: list[_Asked] = []
+        self._commands: list[Asked] = []
         self._entries: list[bytes] = []
         """Of `_commands`, in the same order."""
         self._signer: tuple[Caller, Stamp | None] | None = None
         """The stamp of the last caller, until something is applied."""
         self._stamps = Stamps(machine)
-        self._proposals: dict[int, _Proposal] = {}
+        self._proposals: dict[int, Proposal] = {}
         self._reads: list[_Read] = []
         self._reads_by_ticket: dict[int, list[_Read]] = {}
         self._confirmed: deque[tuple[int, deque[_Read]]] = deque()
@@ -208,7 +186,7 @@ class Replica:
             message = f"a command has at most {COMMAND_BYTES_MAX} bytes, got {len(request.command)}"
             return self._refuse(caller, request.id, answers, commands.INVALID, message)
         command = wire.decode_command(request.command)
-        self._commands.append(_Asked(caller, request.id, command.op, command.session, now_us))
+        self._commands.append(Asked(caller, request.id, command.op, command.session, now_us))
         self._entries.append(self._stamps.entry(stamp, bytes(request.command)))
         return None
 
@@ -302,7 +280,7 @@ class Replica:
         if first_index is not None:
             term = self.engine.term
             for index, (caller, request_id, op, session, since_us) in enumerate(taken, first_index):
-                self._proposals[index] = _Proposal(caller, request_id, op, session, term, since_us)
+                self._proposals[index] = Proposal(caller, request_id, op, session, term, since_us)
             return
         self.meters.proposals_failed += len(taken)
         for proposal in taken:
@@ -453,6 +431,13 @@ class Replica:
             due_us = min(due_us, watch_due_us)
         left_us = self._tenure.due_in_us if connected else None  # While deaf, lease time stands still.
         return due_us if left_us is None else min(due_us, now_us + left_us)
+
+    @property
+    def is_settled(self) -> bool:
+        """Does it lead, and nobody waits for its followers: not for an entry, not for a read?"""
+        engine = self.engine
+        settled = engine.role is Role.LEADER and engine.commit_index == engine.last_index
+        return settled and not (self._proposals or self._reads_by_ticket or self._confirmed)
 
     def _answer_reads(self, answers: Answers) -> None:
         """Answer confirmed reads whose index is applied, as far as the turn's bytes go."""

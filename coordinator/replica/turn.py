@@ -45,10 +45,12 @@ FSYNC_SAMPLES_MAX: Final = 256
 
 class Outcome(NamedTuple):
     """`deadline_us`: when the next turn is due if nothing comes before. `crash`: an operator asked for the
-    process to die (fault injection)."""
+    process to die (fault injection). `is_settled`: nobody waits for what peers say next, as where the second of two
+    acknowledgements is still to come: it may wait a little for the turn of something else."""
 
     deadline_us: int
     crash: bool
+    is_settled: bool = False
 
 
 class Turn:
@@ -129,7 +131,8 @@ class Turn:
         self._note_due(replicas, now_us)
         self._bus.watch(dict(self._followed_nodes.values()))
         self.meters.turns.observe(self._clock.now_us() - now_us)
-        return Outcome(self._next_us(now_us), self._crash)
+        is_settled = not self.round_trips.open and all(replica.is_settled for replica in replicas)
+        return Outcome(self._next_us(now_us), self._crash, is_settled)
 
     # --- in ---------------------------------------------------------------------------------------
 

@@ -54,7 +54,9 @@ def acquire(state: State, index: int, session: Session, op: commands.AcquireLock
     if lock is None:
         return _take_free(state, index, session, waiter)
     if op.take_over:
-        _take_over(state, session, lock, holder)
+        refused = _take_over(state, session, lock, holder)
+        if refused is not None:
+            return refused
     known = _known(lock, waiter, wait=op.wait)
     return known or _take_or_wait(state, index, session, waiter, wait=op.wait)
 
@@ -220,15 +222,18 @@ def _wait(state: State, session: Session, waiter: Waiter) -> Result:
     return Queued(place)
 
 
-def _take_over(state: State, session: Session, lock: Lock, holder: Holder) -> None:
+def _take_over(state: State, session: Session, lock: Lock, holder: Holder) -> Failure | None:
     """What the session holds of this name, or its place in line, is this acquisition's from here on. So nothing
-    that still speaks for the acquisition before, a late release above all, undoes what this one is answered."""
+    that still speaks for the acquisition before, a late release above all, undoes what this one is answered. What it
+    has in another mode it keeps, and this acquisition is refused."""
     mine = (session.session, holder.acquisition)
     if mine in lock.holders or mine in lock.queue:
-        return
+        return None
     held = session.holding(lock.name)
     if held is not None:
         before = (session.session, held)
+        if lock.mode != EXCLUSIVE:
+            return _other_mode(lock.name, lock.mode)
         if len(lock.holders[before].names) == 1 and lock.upgrading != before:
             state.locks.touch(lock.name)
             lock.holders = {
@@ -236,10 +241,12 @@ def _take_over(state: State, session: Session, lock: Lock, holder: Holder) -> No
                 for key, grant in lock.holders.items()
             }
             session.renumber(session.locks, lock.name, held, holder.acquisition)
-        return
+        return None
     waiting = session.waiting_for(lock.name)
     if waiting is not None:
         before = (session.session, waiting)
+        if lock.queue[before].mode != EXCLUSIVE:
+            return _other_mode(lock.name, lock.queue[before].mode)
         if len(lock.queue[before].names) == 1:
             state.locks.touch(lock.name)
             lock.queue = {
@@ -247,6 +254,7 @@ def _take_over(state: State, session: Session, lock: Lock, holder: Holder) -> No
                 for key, waiter in lock.queue.items()
             }
             session.renumber(session.waiting, lock.name, waiting, holder.acquisition)
+    return None
 
 
 def _renamed(grant: Grant, holder: Holder) -> Grant:
@@ -391,7 +399,8 @@ def hand_on(state: State, index: int, names: Iterable[str]) -> None:
         lock = state.locks.rows.get(name)
         if lock is None:
             continue
-        _finish_upgrade(state, index, lock)
+        if lock.upgrading is not None:
+            _finish_upgrade(state, index, lock)
         while lock.queue:
             waiter = next(iter(lock.queue.values()))
             if not _is_next(state, waiter):

@@ -252,12 +252,14 @@ class Machine:
         refused = (_too_early(state, op) if state.level < 2 else None) or rights.refuse(asker, op)
         if refused is not None:
             return refused
-        if isinstance(op, commands.CancelAcquire):
+        if type(op) is commands.CancelAcquire:
             in_window = session.acked <= op.number < session.acked + RESULTS_MAX
             if in_window and op.number not in session.results:
                 session.results[op.number] = Failure(commands.CANCELLED, f"request {op.number} was cancelled")
         result = PERFORMERS[type(op)](state, index, asker, session, op)
-        state.history.trim()
+        history = state.history
+        if history.order.first != history.order.following:
+            history.trim()
         return result
 
     # --- queries ----------------------------------------------------------------------------------

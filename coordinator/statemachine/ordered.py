@@ -1,7 +1,9 @@
 """Keys in order, for ranges, pages and snapshots: add, remove and seek in logarithmic time, without a sort.
 
 The keys are in buckets of bounded size, each a sorted list; beside them is the greatest key of each bucket. How
-keys happen to lie in buckets shows nowhere.
+keys happen to lie in buckets shows nowhere. What comes and goes between two looks at the order, as a lock that is
+taken and let go, is never sorted in: it is noted, and the buckets are brought up to date by whoever looks, or once
+there is a number of notes.
 """
 
 from __future__ import annotations
@@ -12,6 +14,8 @@ from itertools import islice
 from typing import Any, Final, Generic, TypeVar
 
 BUCKET_MAX: Final = 1_024
+NOTES_MAX: Final = 256
+"""Keys that came or went and are not sorted in yet: a look at the order costs no more than these."""
 
 K = TypeVar("K", int, str)
 
@@ -19,7 +23,7 @@ K = TypeVar("K", int, str)
 class OrderedKeys(Generic[K]):
     """A set of keys in the order of `order(key)`, where one is given, else in their own."""
 
-    __slots__ = ("_bucket_max", "_buckets", "_lasts", "_length", "order")
+    __slots__ = ("_bucket_max", "_buckets", "_came", "_lasts", "_length", "_went", "order")
 
     def __init__(self, order: Callable[[K], Any] | None = None, bucket_max: int = BUCKET_MAX) -> None:
         self._bucket_max = bucket_max
@@ -28,11 +32,17 @@ class OrderedKeys(Generic[K]):
         self._lasts: list[Any] = []
         """The order of the last key of each bucket."""
         self._length = 0
+        """Of the buckets, without what is noted."""
+        self._came: dict[K, None] = {}
+        """Keys that are there, and in no bucket yet."""
+        self._went: dict[K, None] = {}
+        """Keys that are not there any more, and still in a bucket."""
 
     def __len__(self) -> int:
-        return self._length
+        return self._length + len(self._came) - len(self._went)
 
     def __iter__(self) -> Iterator[K]:
+        self._settle()
         for bucket in self._buckets:
             yield from bucket
 
@@ -42,6 +52,34 @@ class OrderedKeys(Generic[K]):
 
     def add(self, key: K) -> None:
         """Put in a key that is not there."""
+        if key in self._went:
+            del self._went[key]
+            return
+        self._came[key] = None
+        if len(self._came) > NOTES_MAX:
+            self._settle()
+
+    def remove(self, key: K) -> None:
+        """Take out a key that is there."""
+        if key in self._came:
+            del self._came[key]
+            return
+        self._went[key] = None
+        if len(self._went) > NOTES_MAX:
+            self._settle()
+
+    def _settle(self) -> None:
+        """Sort in what is noted."""
+        if self._went:
+            for key in self._went:
+                self._take_out(key)
+            self._went = {}
+        if self._came:
+            for key in self._came:
+                self._put_in(key)
+            self._came = {}
+
+    def _put_in(self, key: K) -> None:
         rank = self.rank(key)
         self._length += 1
         place = bisect_left(self._lasts, rank)
@@ -70,8 +108,7 @@ class OrderedKeys(Generic[K]):
         self._buckets[place : place + 1] = [bucket[:middle], bucket[middle:]]
         self._lasts.insert(place, self.rank(bucket[middle - 1]))
 
-    def remove(self, key: K) -> None:
-        """Take out a key that is there."""
+    def _take_out(self, key: K) -> None:
         rank = self.rank(key)
         place = bisect_left(self._lasts, rank)
         bucket = self._buckets[place]
@@ -100,6 +137,7 @@ class OrderedKeys(Generic[K]):
 
     def seek(self, rank: Any, *, after: bool = False) -> Iterator[K]:
         """Keys from `rank` on (`after`: from behind it). The set must not change while this is under way."""
+        self._settle()
         place = bisect_right(self._lasts, rank) if after else bisect_left(self._lasts, rank)
         if place == len(self._lasts):
             return
@@ -112,6 +150,7 @@ class OrderedKeys(Generic[K]):
 
     def seek_back(self, rank: Any | None) -> Iterator[K]:
         """Keys before `rank` (None: from the last), the last one first. The set must not change meanwhile."""
+        self._settle()
         place = len(self._lasts) - 1 if rank is None else min(bisect_left(self._lasts, rank), len(self._lasts) - 1)
         if place < 0:
             return
@@ -123,6 +162,7 @@ class OrderedKeys(Generic[K]):
 
     def page(self, after: K | None, limit: int) -> list[K]:
         """At most `limit` keys, from the first behind `after` (None: from the first) on."""
+        self._settle()
         if after is None:
             place, at = 0, 0
         else:
@@ -137,6 +177,7 @@ class OrderedKeys(Generic[K]):
 
     def count(self, start: Any, end: Any) -> int:
         """How many keys have a rank from `start` to before `end` (None: to the last)."""
+        self._settle()
         return max(0, (self._length if end is None else self._below(end)) - self._below(start))
 
     def _below(self, rank: Any) -> int:

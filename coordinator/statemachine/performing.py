@@ -41,7 +41,10 @@ def _owned(act: Callable[[State, int, Session, Any], Result]) -> Performer:
     """For the session `owner`, which is the principal's; 0: the request's own, where that is the principal's."""
 
     def performer(state: State, index: int, asker: Access, session: Session, op: Any) -> Result:
-        owner = op.owner or session.session
+        owner = op.owner
+        if not owner and session.principal == asker.name:
+            return act(state, index, session, op)
+        owner = owner or session.session
         owning = sessions.own(state, asker, owner)
         return sessions.session_gone(owner) if owning is None else act(state, index, owning, op)
 

@@ -350,3 +350,37 @@ def test_the_documents_come_from_here_alone(admin: Caller) -> None:
 
 def _assets(page: str) -> list[str]:
     return [part.split('"')[0] for part in page.split('"') if part.startswith("/static/")]
+
+
+# --- files, watches, modes --------------------------------------------------------------------------
+
+
+def test_a_call_that_waits_for_changes_is_answered_by_the_leader_when_there_is_one(
+    installation: Installation, worker: Caller, token: str, name: str
+) -> None:
+    created = worker.http.post(f"{API}/files/{name}?parents=true", content=b"one")
+    assert created.status_code == 201, created.text
+    since = created.json()["revision"] + 1
+    with Caller(installation, token) as watcher, ThreadPoolExecutor(1) as pool:
+        address = f"{API}/changes?start={name}&since={since}&wait_ms=15000"
+        waiting = pool.submit(watcher.http.get, address)
+        written = worker.http.put(f"{API}/files/{name}?generation=1", content=b"two")
+        assert written.status_code == 200, written.text
+        page = waiting.result(20)
+    assert page.status_code == 200, page.text
+    assert [change["revision"] for change in page.json()["changes"]] == [written.json()["revision"]]
+    none = worker.http.get(f"{API}/changes?start={name}&since={page.json()['since']}&wait_ms=50")
+    assert none.json()["changes"] == []
+
+
+def test_sharers_and_a_transaction_over_http(worker: Caller, other: Caller, name: str) -> None:
+    one, two = worker.acquire(name, mode="shared").json(), other.acquire(name, mode="shared", wait_ms=5_000).json()
+    assert (one["mode"], two["mode"]) == ("shared", "shared")
+    assert worker.http.get(f"{API}/holds/{name}").json()["holding"] == 2
+    body = {"when": [{"key": name, "target": "lock", "number": one["token"]}], "then": [{"do": "create", "path": name}]}
+    body["then"][0]["parents"] = True
+    done = worker.http.post(f"{API}/transactions", json=body)
+    assert done.status_code == 200, done.text
+    assert done.json()["succeeded"] is True
+    for each, caller in ((one, worker), (two, other)):
+        assert caller.release(name, each["session"]).status_code == 200

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from random import Random
 
 import pytest
 
-from coordinator.replica.mailbox import RedisBus
+from coordinator.replica.mailbox import PATIENCE_US, RedisBus
 from coordinator.replica.ports import Inbound, Outbound
 from coordinator.wire import Channels
 from tests.integration.private_redis import PrivateRedis
@@ -124,3 +125,32 @@ def test_a_lost_connection_is_work_and_is_made_again(redis: PrivateRedis, nodes:
     one.bus.publish([Outbound("", one.channels.peer("node2"), b"again")])
     assert two.has_work(1_000_000)
     assert [packet.data for packet in two.bus.drain()] == [b"again"]
+
+
+def test_what_peers_say_waits_for_something_else_where_nobody_waits_for_it(nodes: tuple[Node, Node]) -> None:
+    one, two = nodes
+    peer, client = one.channels.peer("node2"), one.channels.client("node2")
+    for rest, least_us in ((), PATIENCE_US), ((Outbound("", client, b"asked"),), 0):
+        one.bus.publish([Outbound("", peer, b"said"), *rest])
+        began_us = two.now_us()
+        while not two.bus.wait(two.wake, 1_000_000, is_settled=True):
+            assert two.now_us() - began_us < 5_000_000
+        assert two.now_us() - began_us >= least_us
+        assert two.bus.drain() == [Inbound(True, b"said"), *(Inbound(False, packet.data) for packet in rest)]
+    one.bus.publish([Outbound("", peer, b"said")])
+    assert two.has_work(1_000_000)
+    assert two.bus.drain() == [Inbound(True, b"said")]
+
+
+def test_a_node_that_slept_since_it_was_woken_takes_in_what_came_meanwhile(nodes: tuple[Node, Node]) -> None:
+    """History 3: a keep-alive that waited unread counts before any lease does."""
+    one, two = nodes
+    client = one.channels.client("node2")
+    one.bus.publish([Outbound("", client, b"first")])
+    assert two.has_work(1_000_000)
+    one.bus.publish([Outbound("", client, b"meanwhile")])
+    poll = select.poll()
+    poll.register(two.bus._channel.fileno(), select.POLLIN)
+    assert poll.poll(5_000)
+    two.bus._read_ns -= 1_000_000  # So long it slept.
+    assert [packet.data for packet in two.bus.drain()] == [b"first", b"meanwhile"]

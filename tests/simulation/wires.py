@@ -71,6 +71,13 @@ class SimulatedChannel:
             else:
                 self._scheduler.after(2 * HOP_US_MIN, self._answered, self._connection, tag, "PONG")
 
+    def publish(self, messages: Iterable[tuple[str, bytes]]) -> None:
+        if self._lost or not self.connected:
+            self.close()
+            raise ChannelError("closed by Redis")
+        for channel, data in messages:
+            self._network.publish(self.place, channel, data)
+
     def _answered(self, connection: int, tag: Any, reply: Any) -> None:
         """Redis answers a command: a PING, or a PUBLISH that reached nobody. (One that reached somebody is answered
         too, but a client does nothing with that.)"""

@@ -67,6 +67,7 @@ def test_another_installations_key_orders_nothing():
 class FakeHost:
     def __init__(self) -> None:
         self.node = "node1"
+        self.address = ""
         self.order_key = orders.key_of(settings.DATA.peer_key())
         self.journal_identity = 0x11
         self.lifecycle = self

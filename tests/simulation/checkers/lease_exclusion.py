@@ -46,9 +46,10 @@ class LeaseExclusion(Checker):
     ) -> None:
         if not is_first:
             return
-        command = self.world.watch.truth.expected.command
-        op = command.op
-        if isinstance(result, commands.Granted) and isinstance(op, (commands.AcquireLock, lock_commands.Acquire)):
+        expected = self.world.watch.truth.expected
+        command, op = expected.command, expected.command.op
+        takes = expected.is_new and isinstance(op, (commands.AcquireLock, lock_commands.Acquire))
+        if takes and isinstance(result, commands.Granted):
             for name in op.names if isinstance(op, lock_commands.Acquire) else (op.name,):
                 self._granted(index, name, op.owner or command.session, result.token)
         for event in events:

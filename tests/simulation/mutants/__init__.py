@@ -23,6 +23,7 @@ from tests.simulation.mutants import (
     snapshots,
     statemachine,
     states,
+    watches,
     witnesses,
 )
 from tests.simulation.mutants.edits import Mutant, MutantDoesNotFit, planted_edits
@@ -41,6 +42,7 @@ MUTANTS: Final[dict[str, Mutant]] = {
         locks,
         namespace,
         states,
+        watches,
         witnesses,
     )
     for mutant in module.MUTANTS

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from coordinator.client import AsyncClient, Client, links
+from coordinator.client import AsyncClient, Client, Standing, links
 from coordinator.client.asking import Ask
 from coordinator.client.errors import Closed
 from coordinator.statemachine.commands import PutKey, ReleaseLock
@@ -56,11 +56,11 @@ def test_a_forked_child_does_not_let_go_of_what_its_parent_holds(client: Client,
 
 def test_an_interrupted_acquisition_of_several_names_goes_back(client: Client):
     """What its asker left before it could take it."""
-    from coordinator.client.sync import _Job
+    from coordinator.client.loop import Job
 
     ask = client.locks._acquire(("a", "b"), False, None, 15, None, False, 0, True)
     loop = client._started()
-    job = _Job(loop, ask.flow(loop.core), ask.undo)
+    job = Job(loop, ask.flow(loop.core), ask.undo)
     loop.post(job)
     until(lambda: job.is_over)
     loop.post(job, KeyboardInterrupt())
@@ -101,4 +101,16 @@ async def test_a_task_that_waits_learns_that_its_client_was_closed(monkeypatch: 
         await waiting
     for task in [*client._spawned]:
         await asyncio.wait([task])
+    assert not client._spawned
+
+
+async def test_a_session_of_asyncio_is_followed_in_the_background_until_it_ends(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(links, "Channel", FakeChannel)
+    async with AsyncClient("redis://nowhere", str(TOKEN), timeout=5) as client:
+        session = await client.session(ttl=5)
+        assert session.standing is Standing.SAFE
+        assert len(client._spawned) == 1
+        await session.close()
+        assert [standing async for standing in session] == [Standing.EXPIRED]
+        await asyncio.gather(*client._spawned)
     assert not client._spawned

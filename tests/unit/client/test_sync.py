@@ -17,7 +17,8 @@ from coordinator import wire
 from coordinator.channel import Message, Received
 from coordinator.client import links
 from coordinator.client.errors import LockNotAcquired, Unavailable
-from coordinator.client.sync import Client, _Job
+from coordinator.client.loop import Job
+from coordinator.client.sync import Client
 from coordinator.statemachine import commands
 from coordinator.statemachine.commands import (
     AcquireLock,
@@ -68,16 +69,18 @@ class FakeChannel:
         return self._ours.fileno()
 
     def send(self, sent: list[tuple[Any, tuple[Any, ...]]]) -> None:
+        self.publish([command[1:] for _, command in sent if command[0] == "PUBLISH"])
+
+    def publish(self, sent: list[tuple[str, bytes]]) -> None:
         if self.breaks:
             self.breaks = False
             raise RuntimeError("planted")
-        for _, command in sent:
-            if command[0] == "PUBLISH":
-                requests = wire.decode_requests(wire.open_envelope(command[2], wire.REQUEST).body).requests
-                self.packets.append(requests)
-                replies = [reply for request in requests if (reply := self._answer(request)) is not None]
-                if replies:
-                    self.reply(*replies)
+        for _, data in sent:
+            requests = wire.decode_requests(wire.open_envelope(data, wire.REQUEST).body).requests
+            self.packets.append(requests)
+            replies = [reply for request in requests if (reply := self._answer(request)) is not None]
+            if replies:
+                self.reply(*replies)
 
     def reply(self, *replies: wire.Reply) -> None:
         self._inbox.append(wire.seal(TOKEN.key, wire.REPLY, "node1", self._reply, list(replies)))
@@ -173,11 +176,12 @@ def test_what_waits_while_an_answer_is_out_leaves_in_one_packet(client):
     threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
     for thread in threads:
         thread.start()
-    turn = loop._turn
+    take_up = loop._take_up
     gate = threading.Event()
-    loop._turn = lambda: (gate.wait(5), turn())[-1]
+    loop._take_up = lambda: (gate.wait(5), take_up())[-1]
     client_turns = threading.Thread(target=client.get, args=("a",))  # Brings the loop to the gate.
     client_turns.start()
+    until(lambda: loop._baton)
     before = len(channel.packets)
     asked.wait(5)
     until(lambda: len(loop._posted) >= 8)
@@ -208,15 +212,15 @@ def test_an_interrupted_waiter_leaves_the_queue(client):
 def test_a_grant_that_its_caller_never_took_goes_back(client):
     """The caller was interrupted after the grant had come, and before it had it in its hand (history 9)."""
     taken = []
-    wait = _Job.wait
+    wait = Job.wait
 
-    def interrupted(job: _Job) -> Any:
+    def interrupted(job: Job) -> Any:
         taken.append(wait(job))
         job.loop.post(job, KeyboardInterrupt())
         raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_Job, "wait", interrupted)
+        patch.setattr(Job, "wait", interrupted)
         with pytest.raises(KeyboardInterrupt):
             client.acquire("deploy")
     (grant,) = taken

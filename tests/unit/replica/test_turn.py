@@ -118,6 +118,25 @@ def test_a_result_is_answered_after_a_majority_has_it(stage):
     assert isinstance(answer.result, commands.Done)
 
 
+def test_a_leader_is_settled_once_nobody_waits_for_its_followers(stage):
+    """What is still to come then may wait for the next turn, as a second acknowledgement may."""
+    session = opened(stage)
+    leader = stage.nodes["node1"]
+    leader.turn.round_trips.open.clear()
+    assert leader.run().is_settled
+    stage.ask("node1", command(1, session, 1, PutKey("a", b"1")))
+    assert not leader.run().is_settled
+    for name in ("node2", "node3"):
+        stage.carry()
+        assert not stage.nodes[name].run().is_settled, "a follower is spoken to by whoever may be its leader"
+    stage.carry()
+    leader.run()
+    leader.turn.round_trips.open.clear()
+    assert leader.run().is_settled
+    stage.ask("node1", wire.QueryRequest(2, CLUSTER, "", GetKey("a")))
+    assert not leader.run().is_settled
+
+
 def test_a_message_for_another_replica_or_cluster_is_dropped_and_counted(stage):
     """History 6: a cluster or a replica that came again under its old name is another one."""
     node = stage.nodes["node2"]

@@ -8,6 +8,7 @@ import pytest
 
 from coordinator.statemachine.commands import (
     ANY_ACQUISITION,
+    INVALID,
     AcquireLock,
     AwaitGrant,
     CancelAcquire,
@@ -23,6 +24,7 @@ from coordinator.statemachine.commands import (
     Queued,
     ReleaseLock,
 )
+from coordinator.statemachine.lock_commands import Acquire, Mode, Release
 from coordinator.statemachine.locks import INDEX_BITS, PLACES_MAX, fencing_token
 from coordinator.statemachine.machine import GrantMade
 from tests.unit.statemachine.asking import Asking
@@ -240,6 +242,21 @@ def test_an_acquisition_takes_over_its_sessions_place_in_line():
     assert [(w.session, w.acquisition) for w in asking.query(GetLock("deploy")).waiters] == [(two, 2), (three, 1)]
     asking.release(one)
     assert asking.holder() == (two, 2)
+
+
+def test_a_take_over_that_is_refused_has_taken_nothing_over():
+    """It renamed the shared hold, and whoever held it could not let go of it any more."""
+    asking = Asking()
+    one, two = asking.open(), asking.open()
+    modes: tuple[tuple[Mode, bool], ...] = (("shared", False), ("counting", False), ("shared", True))
+    for mode, wait in modes:
+        if wait:
+            asking.ask(two, Acquire(("deploy",), 1))
+        asking.ask(one, Acquire(("deploy",), 7, mode, limit=2))
+        refused = asking.ask(one, AcquireLock("deploy", 99, wait=wait, take_over=True))
+        assert isinstance(refused, Failure)
+        assert (refused.code, mode in refused.message) == (INVALID, True)
+        assert isinstance(asking.ask(one, Release(("deploy",), 7)), Done)
 
 
 def test_whatever_a_session_has_of_a_name_can_be_let_go():

@@ -1,0 +1,397 @@
+"""Who runs the core and the connections of the client for threads, and the callers that wait for it.
+
+A caller hands over a flow (`Job`). Whoever holds the baton runs all of them: a caller that is alone, or the loop's own
+thread. Nothing here knows what is asked.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import select
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable
+from random import Random, SystemRandom
+from types import FrameType
+from typing import Any, Final
+
+from coordinator.client import options
+from coordinator.client.calls import Call
+from coordinator.client.clock import now_us as _now_us
+from coordinator.client.core import Core
+from coordinator.client.errors import Closed, OutcomeUnknown, Unavailable
+from coordinator.client.flows import Flow
+from coordinator.client.links import Links
+
+CLOSE_US: Final = 2_000_000
+TURN_US_MAX: Final = 1_000_000
+_HELD: Final = "held by"
+LOOK_AGAIN_US: Final = 50_000
+"""Where callers do the work, the loop's own thread looks again after this: it must not be woken for each of them."""
+CROWD_US: Final = 10_000
+"""For so long after two callers asked at the same time, the loop's own thread does the work for all."""
+
+logger = logging.getLogger(__name__)
+
+
+class Job:
+    """A flow on its way, and the caller that waits until it has ended."""
+
+    __slots__ = ("_ended", "call", "error", "flow", "is_over", "loop", "release", "undo", "value")
+
+    def __init__(self, loop: Loop, flow: Flow, undo: Undo | None) -> None:
+        """`undo`: what is to be done with the flow's value where its caller has left before it could take it."""
+        self.loop = loop
+        self.flow = flow
+        self.undo = undo
+        self.call: Call | None = None
+        """What the flow waits for."""
+        self.is_over = False
+        self.value: Any = None
+        self.error: BaseException | None = None
+        self._ended = threading.Lock()
+        self._ended.acquire()
+        self.release = self._ended.release
+        """Wakes the caller; once, when it is over."""
+
+    def answered(self, call: Call) -> None:
+        """Its call is done: it goes on when all that came was taken in."""
+        self.loop.going_on.append(self)
+
+    def wait(self) -> Any:
+        """The flow's value, or what it raised. On the caller's thread."""
+        try:
+            self._ended.acquire()
+        except BaseException as error:
+            self.loop.post(self, error)
+            raise
+        return self.outcome()
+
+    def outcome(self) -> Any:
+        """The flow's value, or what it raised, now that it is over."""
+        if self.error is not None:
+            raise self.error
+        return self.value
+
+
+Undo = Callable[[Core, Any], None]
+
+
+class Loop(threading.Thread):
+    """The core, the connections, and whose turn it is to run them.
+
+    Whoever holds the baton does, and nobody else touches the core: a caller that is alone, for as long as its own
+    question takes, so that nobody need be woken for it; else this thread, while there is something to wait for.
+    The main thread never does: it is where signals are handled, and Ctrl-C, a soft time limit or a handler that asks
+    something itself must not strike in the middle of the core's work.
+    """
+
+    def __init__(self, settings: options.Options) -> None:
+        super().__init__(name="conclave-client", daemon=True)
+        random = Random(SystemRandom().getrandbits(256))  # noqa: S311 - jitter, and numbers that need only be unique
+        self.core = Core(settings.token, settings.cluster, random)
+        self.going_on: deque[Job] = deque()
+        """Jobs whose call is done."""
+        self._links = Links(self.core, settings.url, random)
+        self._wake_reader, self._wake_writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._poll = select.poll()
+        self._poll.register(self._wake_reader, select.POLLIN)
+        self._polled: dict[int, int] = {}
+        """Descriptor of a connection to the events that are polled for."""
+        self._posted: deque[tuple[Job, BaseException | None]] = deque()
+        """From other threads: jobs that begin, or what their caller left with."""
+        self._running: dict[Job, None] = {}
+        self._ended: deque[Job] = deque()
+        """Jobs that are over, and whose callers are woken at the end of the turn."""
+        self._baton: dict[str, int] = {}
+        """Under `_HELD` the thread that holds it. A dict and no lock, since taking it and saying whose it is are one
+        step of the interpreter: an error thrown into a thread finds no moment in between."""
+        self._called = threading.Lock()
+        """Released: this thread is to take the baton, if it can."""
+        self._called.acquire()
+        self._next_us = 0
+        """When something is due, as the last caller saw it that did the work."""
+        self._looks_us = 0
+        """When this thread looks by itself whether there is something to do."""
+        self._crowd_until_us = 0
+        self._asleep = False
+        self._closing = False
+        self._is_over = False
+
+    # --- on callers' threads ----------------------------------------------------------------------
+
+    def ask(self, job: Job) -> Any:
+        """Run a job to its end; its value, or what it raised."""
+        thread = threading.get_ident()
+        if self._baton.get(_HELD) == thread and _does_the_work(sys._getframe(1)):
+            return self._ask_within(job)
+        try:
+            if thread != threading.main_thread().ident and self._take_baton(thread):
+                self._posted.append((job, None))
+                self._drive(job)
+        finally:
+            if self._baton.get(_HELD) == thread:
+                del self._baton[_HELD]
+                if self._running or self._posted or self._closing or self._next_us < self._looks_us:
+                    self._call()
+        if job.is_over:
+            return job.outcome()
+        self.post(job)
+        return job.wait()
+
+    def _take_baton(self, thread: int) -> bool:
+        return self._baton.setdefault(_HELD, thread) == thread
+
+    def _take_lost_baton(self) -> bool:
+        """An error that was thrown into a thread may have struck where it was about to put the baton down: who holds it
+        and is nowhere in `ask` will not put it down any more."""
+        holder = self._baton.get(_HELD, 0)
+        if _does_the_work(sys._current_frames().get(holder)) or self._baton.get(_HELD) != holder:
+            return False
+        self._baton[_HELD] = threading.get_ident()
+        return True
+
+    def _ask_within(self, job: Job) -> Any:
+        """A finaliser or a log handler asks, in the middle of this thread's own work for the core."""
+        self._posted.append((job, None))
+        raise OutcomeUnknown("asked from within the client's own work, so nobody waits for it: it is done afterwards")
+
+    def post(self, job: Job, left_with: BaseException | None = None) -> None:
+        """Hand over a job that begins, or that its caller has left (interrupted, cancelled)."""
+        self._posted.append((job, left_with))
+        self._wake()
+        if self._is_over:
+            self._refuse_posted()
+
+    def close(self) -> None:
+        self._closing = True
+        self._wake()
+        self._call()
+        self.join(CLOSE_US / 1e6)
+
+    def _wake(self) -> None:
+        # Appended first and looked at afterwards, here and in `_sleep` and `ask`: one of the two sees the other.
+        if _HELD not in self._baton:
+            self._call()
+        elif self._asleep:
+            self._asleep = False
+            with contextlib.suppress(OSError):  # Full: it wakes anyway. Closed: whoever posts looks at `_is_over`.
+                os.write(self._wake_writer, b"\0")
+
+    def _call(self) -> None:
+        """Have this loop's own thread take the baton."""
+        with contextlib.suppress(RuntimeError):  # It is called already.
+            self._called.release()
+
+    def _drive(self, job: Job) -> None:
+        """With the baton: run everything until `job` is over, and leave the rest to the loop's own thread."""
+        self._next_us = 0
+        try:
+            while not self._closing:
+                self._take_up()
+                if job.is_over:
+                    break
+                self._send()
+                self._sleep()
+            self._wake_ended()
+            self._next_us = self._links.due_us(_now_us())
+        except BaseException as error:
+            # A defect, or thrown into this thread from outside. In its sleep that can not have disturbed anything.
+            is_defect = not self._asleep
+            if is_defect:
+                self._fail(error)
+            self._asleep = False
+            self._leave(job, error)
+            self._wake_ended()
+            if not (is_defect and isinstance(error, Exception)):
+                raise
+
+    # --- with the baton ---------------------------------------------------------------------------
+
+    def run(self) -> None:
+        while not self._closing:
+            if self._take_baton(threading.get_ident()) or self._take_lost_baton():
+                self._run_while_needed()
+                del self._baton[_HELD]
+                if self._posted:
+                    continue
+            else:
+                self._looks_us = _now_us() + LOOK_AGAIN_US
+            self._called.acquire(timeout=max(0, self._looks_us - _now_us()) / 1e6)
+        while not (self._take_baton(threading.get_ident()) or self._take_lost_baton()):
+            self._called.acquire(timeout=LOOK_AGAIN_US / 1e6)
+        self._end_all()
+        del self._baton[_HELD]
+
+    def _run_while_needed(self) -> None:
+        while not self._closing:
+            try:
+                self._take_up()
+                self._send()
+                now_us = _now_us()
+                if not (self._running or self.core.awaits_answers(now_us) or now_us < self._crowd_until_us):
+                    self._looks_us = min(self._links.due_us(now_us), now_us + TURN_US_MAX)
+                    return
+                self._sleep()
+            except Exception as error:  # noqa: BLE001 - it is logged, and fails what was asked
+                self._fail(error)
+
+    def _end_all(self) -> None:
+        self._links.close()
+        self._fail_all(Closed())
+        self._is_over = True
+        self._refuse_posted()
+        os.close(self._wake_reader)
+        writer, self._wake_writer = self._wake_writer, -1
+        os.close(writer)
+
+    def _take_up(self) -> None:
+        """Begin what was posted, and go on with what was answered."""
+        self._take_posted()
+        for link in self._links.to_connect(_now_us()):
+            self._links.connected(link, self._links.connect(link), _now_us())
+        self._go_on()
+
+    def _send(self) -> None:
+        self._links.send(_now_us())
+        if self._ended:
+            self._wake_ended()
+
+    def _sleep(self) -> None:
+        """Until something comes, or is due; what has come is taken in."""
+        now_us = _now_us()
+        timeout_us = max(0, min(self._links.due_us(now_us) - now_us, TURN_US_MAX))
+        self._watch()
+        self._asleep = True
+        if self._posted or self._closing:
+            timeout_us = 0
+        ready = self._poll.poll(timeout_us / 1_000)
+        self._asleep = False
+        for descriptor, _ in ready:
+            if descriptor == self._wake_reader:
+                os.read(self._wake_reader, 4_096)
+                continue
+            for link in self._links.links.values():
+                if link.channel.connected and link.channel.fileno() == descriptor:
+                    self._links.receive(link, _now_us())
+                    break
+
+    def _watch(self) -> None:
+        """Poll for what the connections wait for now."""
+        wanted = {
+            link.channel.fileno(): select.POLLIN | (select.POLLOUT if link.channel.wants_write else 0)
+            for link in self._links.links.values()
+            if link.channel.connected
+        }
+        if wanted == self._polled:
+            return
+        for descriptor in self._polled.keys() - wanted.keys():
+            self._poll.unregister(descriptor)
+        for descriptor, events in wanted.items():
+            self._poll.register(descriptor, events)
+        self._polled = wanted
+
+    def _take_posted(self) -> None:
+        posted, running = self._posted, self._running
+        while posted:
+            job, left_with = posted[0]
+            if left_with is not None:
+                posted.popleft()
+                self._leave(job, left_with)
+            elif job.is_over or job in running:
+                posted.popleft()  # An interrupt came between the next two lines, once.
+            else:
+                running[job] = None
+                posted.popleft()
+                self._step(job)
+                if len(running) > 1:
+                    self._crowd_until_us = _now_us() + CROWD_US
+
+    def _go_on(self) -> None:
+        while self.going_on:
+            job = self.going_on.popleft()
+            if not job.is_over:
+                self._step(job)
+
+    def _step(self, job: Job, throw: BaseException | None = None) -> None:
+        """Run the job's flow until it has ended, or waits for a call that is not done."""
+        flow, call = job.flow, job.call
+        value: Any = None
+        try:
+            while True:
+                if throw is None and call is not None:
+                    value = call.outcome
+                    throw = value if isinstance(value, BaseException) else None
+                call = flow.send(value) if throw is None else flow.throw(throw)
+                throw = None
+                if not call.done:
+                    job.call = call
+                    call.when_done(job.answered)
+                    return
+        except StopIteration as end:
+            self._end(job, end.value, None)
+        except BaseException as error:  # noqa: BLE001 - it is raised on the caller's thread
+            self._end(job, None, error)
+
+    def _end(self, job: Job, value: Any, error: BaseException | None) -> None:
+        job.value, job.error = value, error
+        job.is_over = True
+        self._ended.append(job)
+        self._running.pop(job, None)
+
+    def _leave(self, job: Job, error: BaseException) -> None:
+        """The caller left: its flow cleans up, or what it came to is undone."""
+        if not job.is_over:
+            self._step(job, error)
+        if job.is_over and job.error is None and job.undo is not None:
+            job.undo(self.core, job.value)
+
+    def _wake_ended(self) -> None:
+        """After the sending, and all at once: they run while this thread sleeps, and what they ask next leaves as one
+        packet."""
+        ended = self._ended
+        while ended:
+            with contextlib.suppress(RuntimeError):  # Released, when an interrupt came.
+                ended[0].release()
+            ended.popleft()
+
+    def _fail(self, error: BaseException) -> None:
+        """Something went wrong in the middle of the work: what was asked fails, and the connections begin anew."""
+        logger.error("the client's work was cut off; everything asked fails, and it goes on", exc_info=error)
+        self._links.close()
+        self._poll = select.poll()
+        self._poll.register(self._wake_reader, select.POLLIN)
+        self._polled = {}
+        self._asleep = False
+        self._fail_all(Unavailable(f"a defect in the client: {error!r}"))
+
+    def _fail_all(self, error: Unavailable) -> None:
+        """Nothing asked goes on: neither what the core knows of, nor a flow that it lost."""
+        self.core.fail_all(error)
+        self._take_posted()
+        self._go_on()
+        for job in [*self._running]:
+            self._end(job, None, error)
+        self._wake_ended()
+
+    def _refuse_posted(self) -> None:
+        """The loop has ended; what was posted meanwhile is refused, by whoever notices."""
+        with contextlib.suppress(IndexError):
+            while True:
+                job, left_with = self._posted.popleft()
+                if left_with is None and not job.is_over:
+                    job.error = Closed()
+                    job.is_over = True
+                    job.release()
+
+
+def _does_the_work(frame: FrameType | None) -> bool:
+    """Is this where a thread is that runs the core, or what it calls?"""
+    while frame is not None:
+        if frame.f_code in (Loop.ask.__code__, Loop.run.__code__):
+            return True
+        frame = frame.f_back
+    return False

@@ -1,0 +1,42 @@
+"""Watches that wait at the leader broken: `coordinator/replica/watches.py`."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tests.simulation.mutants.edits import Edit, Mutant
+
+_WATCHES: Final = "coordinator.replica.watches"
+
+MUTANTS: Final = (
+    Mutant(
+        "watch-sent-past-what-it-was-told",
+        "etcd, watch guarantees, reliable: a subsequence of events is never lost",
+        (Edit(f"{_WATCHES}:Woken.page", "self.seen + 1", "self.seen + 2"),),
+    ),
+    Mutant(
+        "watch-that-left-something-out-sent-to-the-end",
+        "etcd, watch guarantees, reliable: what a page had no room for follows with the next",
+        (Edit(f"{_WATCHES}:Woken.page", "len(found.changes) < self.matches", "not found.changes"),),
+    ),
+    Mutant(
+        "watch-reads-from-the-wrong-place-in-a-revision",
+        "etcd, watch guarantees, unique: an event never appears twice",
+        (Edit(f"{_WATCHES}:Watches.look", "since=since, skip=skip, limit=limit", "since=since, skip=0, limit=limit"),),
+    ),
+    Mutant(
+        "watch-marked-past-what-is-applied",
+        "etcd, progress notifications: all up to that revision was told",
+        (Edit(f"{_WATCHES}:Watches.pass_time", "applied + 1", "applied + 2"),),
+    ),
+    Mutant(
+        "watch-looks-over-what-was-deleted",
+        "a watch is told every kind of change that it asked for",
+        (Edit(f"{_WATCHES}:Watch.wants", "query.deletes if change.after is None else query.puts", "query.puts"),),
+    ),
+    Mutant(
+        "watches-not-woken",
+        "a watch is answered when what it asks for has changed",
+        (Edit(f"{_WATCHES}:Watches.look", "if self._watches[number].wants(change):", "if False:"),),
+    ),
+)

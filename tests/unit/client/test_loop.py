@@ -1,0 +1,283 @@
+"""Who runs the client for threads: a caller that is alone, or the loop's own thread; and what an interrupt leaves
+behind, wherever it strikes."""
+
+from __future__ import annotations
+
+import ctypes
+import random
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import pytest
+
+from coordinator import wire
+from coordinator.client import links
+from coordinator.client.errors import OutcomeUnknown, Unavailable
+from coordinator.client.loop import _HELD
+from coordinator.client.sync import Client
+from coordinator.statemachine import commands
+from coordinator.statemachine.commands import AcquireLock, CancelAcquire, PutKey, Queued, ReleaseLock
+from tests.unit.client.test_sync import TOKEN, FakeChannel, interrupted_after, until
+
+
+@pytest.fixture
+def client(monkeypatch: pytest.MonkeyPatch) -> Iterator[Client]:
+    monkeypatch.setattr(links, "Channel", FakeChannel)
+    with Client("redis://nowhere", str(TOKEN), timeout=5) as client:
+        client.put("first", b"")
+        until(lambda: not loop_of(client)._baton)
+        yield client
+
+
+def loop_of(client: Client) -> Any:
+    assert client._loop is not None
+    return client._loop
+
+
+def in_a_thread(what: Callable[[], Any]) -> tuple[threading.Thread, list[Any]]:
+    results: list[Any] = []
+
+    def work() -> None:
+        try:
+            results.append(what())
+        except BaseException as error:  # noqa: BLE001 - the test looks at it
+            results.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    return thread, results
+
+
+def result_of(what: Callable[[], Any]) -> Any:
+    thread, results = in_a_thread(what)
+    thread.join(10)
+    assert results, "it never ended"
+    return results[0]
+
+
+def throw(thread: threading.Thread, error: type[BaseException]) -> None:
+    assert ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(error)) == 1
+
+
+def has_sent(enough: int) -> bool:
+    return len(FakeChannel.made.ops) >= enough
+
+
+def senders(client: Client, monkeypatch: pytest.MonkeyPatch) -> list[threading.Thread]:
+    """Who sends, from here on."""
+    found: list[threading.Thread] = []
+    publish = FakeChannel.publish
+
+    def noted(self: FakeChannel, sent: list[tuple[str, bytes]]) -> None:
+        found.append(threading.current_thread())
+        publish(self, sent)
+
+    monkeypatch.setattr(FakeChannel, "publish", noted)
+    return found
+
+
+def test_a_caller_that_is_alone_sends_and_listens_itself(client, monkeypatch):
+    who = senders(client, monkeypatch)
+    thread, results = in_a_thread(lambda: [client.put("a", b"x") for _ in range(5)])
+    thread.join(5)
+    assert len(results[0]) == 5
+    assert set(who) == {thread}
+
+
+def test_the_main_thread_never_does_the_work(client, monkeypatch):
+    who = senders(client, monkeypatch)
+    client.put("a", b"x")
+    assert set(who) == {loop_of(client)}, "a signal handler could strike in the middle of it"
+
+
+def test_who_comes_while_another_does_the_work_is_served_with_it(client):
+    channel = FakeChannel.made
+    channel.holds_back = lambda op: op == PutKey("slow", b"x")
+    slow, slow_result = in_a_thread(lambda: client.put("slow", b"x"))
+    until(lambda: channel.open)
+    assert loop_of(client)._baton[_HELD] == slow.ident
+    assert result_of(lambda: client.put("quick", b"x")) > 0
+    assert client.put("main", b"x") > 0
+    channel.reply(wire.Answer(channel.open[0].id, commands.Done(7, True)))
+    slow.join(5)
+    assert slow_result == [7]
+
+
+def test_what_is_open_when_the_driver_has_its_own_answer_goes_on(client):
+    channel = FakeChannel.made
+    channel.holds_back = lambda op: isinstance(op, PutKey)
+    first, first_result = in_a_thread(lambda: client.put("first", b"x"))
+    until(lambda: len(channel.open) == 1)
+    second, second_result = in_a_thread(lambda: client.put("second", b"x"))
+    until(lambda: len(channel.open) == 2)
+    channel.reply(wire.Answer(channel.open[0].id, commands.Done(7, True)))
+    first.join(5)
+    channel.reply(wire.Answer(channel.open[1].id, commands.Done(8, True)))
+    second.join(5)
+    assert (first_result, second_result) == ([7], [8])
+
+
+def test_a_session_that_a_caller_opened_is_renewed_while_nobody_asks(client):
+    """The loop's thread slept while the caller opened it, and knows nothing of it."""
+    assert result_of(lambda: client.acquire("deploy", ttl=2)).held
+    session = loop_of(client).core.sessions[2_000]
+    valid_until_us = session.valid_until_us
+    until(lambda: session.valid_until_us > valid_until_us)
+
+
+def test_an_interrupt_in_the_drivers_sleep_takes_the_waiter_out_of_the_line(client):
+    channel = FakeChannel.made
+    channel.holds_back = lambda op: isinstance(op, AcquireLock)
+    thread, results = in_a_thread(lambda: client.acquire("deploy"))
+    until(lambda: channel.open)
+    assert loop_of(client)._baton[_HELD] == thread.ident
+    throw(thread, KeyboardInterrupt)
+    channel.reply(wire.Answer(channel.open[0].id, Queued(1)))  # Ends the sleep, so that the interrupt strikes.
+    thread.join(5)
+    assert isinstance(results[0], KeyboardInterrupt)
+    until(lambda: any(isinstance(op, CancelAcquire) for op in channel.ops))
+    assert result_of(lambda: client.put("a", b"")) > 0
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, TimeoutError])
+def test_an_interrupt_in_the_middle_of_the_work_fails_what_was_asked_and_the_client_goes_on(client, error, caplog):
+    """Thrown where the answer is half taken in: who else waits is told, and nothing hangs."""
+    channel = FakeChannel.made
+    loop = loop_of(client)
+    channel.holds_back = lambda op: isinstance(op, PutKey)
+    driver, driver_result = in_a_thread(lambda: client.put("a", b"x"))
+    until(lambda: len(channel.open) == 1)
+    other, other_result = in_a_thread(lambda: client.put("b", b"x"))
+    until(lambda: len(channel.open) == 2)
+    resolve = loop.core._resolve
+
+    def cut_off(request_id: int, outcome: object) -> None:
+        loop.core._resolve = resolve
+        loop.core._calls.pop(request_id)
+        raise error
+
+    loop.core._resolve = cut_off
+    channel.reply(wire.Answer(channel.open[1].id, commands.Done(7, True)))
+    for thread in (driver, other):
+        thread.join(5)
+    assert isinstance(driver_result[0], KeyboardInterrupt if error is KeyboardInterrupt else Unavailable)
+    assert isinstance(other_result[0], Unavailable)
+    channel.holds_back = lambda op: False
+    assert result_of(lambda: client.put("c", b"")) > 0
+    session = next(iter(loop.core.sessions.values()))
+    assert session.acked == session._next_number, "no number stays open for good"
+
+
+def test_a_grant_whose_taker_was_interrupted_on_the_way_out_goes_back(client, monkeypatch):
+    """History 9, where the caller itself took in its grant."""
+    loop = loop_of(client)
+    wake_ended = loop._wake_ended
+
+    def cut_off() -> None:
+        wake_ended()
+        if any(isinstance(op, AcquireLock) for op in FakeChannel.made.ops):
+            monkeypatch.setattr(loop, "_wake_ended", wake_ended)
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop, "_wake_ended", cut_off)
+    assert isinstance(result_of(lambda: client.acquire("deploy")), KeyboardInterrupt)
+    until(lambda: any(isinstance(op, ReleaseLock) for op in FakeChannel.made.ops))
+
+
+def test_who_asks_from_within_the_clients_own_work_does_not_wait_for_itself(client):
+    """A finaliser that lets go of a lock runs wherever the collector comes by."""
+    loop = loop_of(client)
+    go_on = loop._go_on
+    inner: list[Any] = []
+
+    def finaliser() -> None:
+        loop._go_on = go_on
+        try:
+            client.put("inner", b"x")
+        except OutcomeUnknown as error:
+            inner.append(error)
+        go_on()
+
+    def work() -> int:
+        loop._go_on = finaliser
+        return client.put("outer", b"x")
+
+    assert result_of(work) > 0
+    assert len(inner) == 1
+    until(lambda: PutKey("inner", b"x") in FakeChannel.made.ops)
+
+
+def test_a_signal_handler_may_ask_while_the_main_thread_waits(client):
+    channel = FakeChannel.made
+    channel.holds_back = lambda op: op == PutKey("slow", b"x")
+    found: list[int] = []
+
+    def handler(number: int, frame: object) -> None:
+        found.append(client.put("handler", b"x"))
+        channel.reply(wire.Answer(channel.open[0].id, commands.Done(7, True)))
+
+    before = signal.signal(signal.SIGALRM, handler)
+    signal.setitimer(signal.ITIMER_REAL, 0.2)
+    try:
+        assert client.put("slow", b"x") == 7
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert len(found) == 1
+
+
+def test_a_baton_that_nobody_puts_down_any_more_is_taken_up(client):
+    """An error thrown into a thread may strike where it was about to put it down."""
+    loop = loop_of(client)
+    held, may_end = threading.Event(), threading.Event()
+
+    def lose() -> None:
+        loop._baton.setdefault(_HELD, threading.get_ident())
+        held.set()
+        may_end.wait(10)
+
+    thread, _ = in_a_thread(lose)
+    held.wait(5)
+    assert result_of(lambda: client.put("a", b"")) > 0
+    assert client.put("b", b"") > 0
+    may_end.set()
+    thread.join(5)
+
+
+def test_who_lost_the_baton_may_ask_again(client):
+    def lose_and_ask() -> int:
+        loop_of(client)._baton.setdefault(_HELD, threading.get_ident())
+        return client.put("a", b"")
+
+    assert result_of(lose_and_ask) > 0
+
+
+def test_interrupts_at_any_moment_leave_a_client_that_goes_on(client):
+    """Thrown into callers wherever they are: none hangs, and what is asked afterwards is answered."""
+    dice = random.Random(7)
+    for _ in range(60):
+        thread, results = in_a_thread(lambda: [client.acquire(f"lock-{n}").release() for n in range(200)])
+        other, other_results = in_a_thread(lambda: client.put("other", b"x"))
+        enough = len(FakeChannel.made.ops) + dice.randrange(1, 80)
+        until(partial(has_sent, enough))
+        if thread.is_alive():
+            throw(thread, KeyboardInterrupt)
+        for each in (thread, other):
+            each.join(10)
+            assert not each.is_alive()
+        assert results
+        assert other_results
+    assert result_of(lambda: client.put("a", b"")) > 0
+    assert client.put("b", b"") > 0
+
+
+def test_a_soft_time_limit_leaves_a_client_that_goes_on(client):
+    channel = FakeChannel.made
+    channel.holds_back = lambda op: isinstance(op, PutKey)
+    with pytest.raises(KeyboardInterrupt), interrupted_after(0.1):
+        client.put("slow", b"x")
+    channel.holds_back = lambda op: False
+    assert client.put("a", b"") > 0
+    assert result_of(lambda: client.put("b", b"")) > 0

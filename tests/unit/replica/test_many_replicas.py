@@ -1,0 +1,105 @@
+"""Many replicas on one node: the quiet ones have no turns, and whoever wants something of one is served at once."""
+
+from __future__ import annotations
+
+from collections import Counter
+from random import Random
+
+import msgspec
+import pytest
+
+from coordinator import wire
+from coordinator.consensus.engine import Role
+from coordinator.consensus.membership import Member
+from coordinator.consensus.raft.core import Raft
+from coordinator.consensus.raft.log import Log
+from coordinator.consensus.raft.options import Options
+from coordinator.replica.births import first_log
+from coordinator.replica.replica import Replica
+from coordinator.replica.turn import FEW_REPLICAS, LOOK_AGAIN_US
+from coordinator.statemachine.commands import Command, OpenSession
+from coordinator.statemachine.machine import Machine
+from tests.unit.replica.stage import WEB, Node, Stage
+
+CLUSTERS = range(1_000, 1_000 + FEW_REPLICAS + 4)
+
+
+@pytest.fixture
+def stage() -> Stage:
+    """One node that is the only voter of many clusters, all of them quiet by now."""
+    stage = Stage(1)
+    node = stage.nodes["node1"]
+    for cluster in CLUSTERS:
+        member = Member(cluster, "node1")
+        log = first_log(cluster, f"cluster{cluster}", 1, [member], WEB)
+        raft = Raft(
+            member.replica,
+            log.hard_state,
+            Log([*log.terms], [*log.entries], log.hard_state.commit),
+            options=Options(),
+            random=Random(cluster),
+            now_us=stage.clock.us,
+        )
+        replica = Replica(cluster, f"cluster{cluster}", member.replica, raft, Machine(), stage.clock.us)
+        node.turn.replicas[cluster] = replica
+    stage.pass_time(5_000_000)
+    return stage
+
+
+def ticks(node: Node, monkeypatch: pytest.MonkeyPatch) -> Counter[int]:
+    counted: Counter[int] = Counter()
+    for cluster, replica in node.turn.replicas.items():
+
+        def tick(now_us: int, *, connected: bool, cluster: int = cluster, tick=replica.tick) -> None:
+            counted[cluster] += 1
+            tick(now_us, connected=connected)
+
+        monkeypatch.setattr(replica, "tick", tick)
+    return counted
+
+
+def test_quiet_ones_have_a_turn_now_and_then(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    node = stage.nodes["node1"]
+    assert all(node.turn.replicas[cluster].engine.role is Role.LEADER for cluster in CLUSTERS)
+    counted = ticks(node, monkeypatch)
+    stage.pass_time(2_400_000)
+    assert all(2_400_000 // LOOK_AGAIN_US <= counted[cluster] <= 30 for cluster in CLUSTERS)
+
+
+def test_one_that_is_asked_answers_in_that_turn_and_sleeps_no_longer(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = stage.nodes["node1"]
+    cluster = CLUSTERS[3]
+    counted = ticks(node, monkeypatch)
+    raw = msgspec.Raw(wire.encode(Command(0, 0, 0, OpenSession(10_000, b""))))
+    channel = stage.ask("node1", wire.CommandRequest(1, cluster, "", raw))
+    node.run()
+    stage.carry()
+    assert len(stage.replies(channel)) == 1
+    assert counted[cluster] == 1
+    counted.clear()
+    stage.pass_time(1_000_000)
+    assert counted[cluster] >= 15, "it counts a lease"
+    assert all(counted[other] <= 15 for other in CLUSTERS if other != cluster)
+
+
+def test_one_that_was_stopped_holds_nobody_up(stage: Stage) -> None:
+    node = stage.nodes["node1"]
+    node.turn.replicas[CLUSTERS[0]].stopped = "it differed"
+    stage.pass_time(2_000_000)
+    assert node.run().deadline_us > stage.clock.us
+
+
+def test_a_replica_that_comes_or_goes_is_seen_at_once(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    node = stage.nodes["node1"]
+    gone = node.turn.replicas.pop(CLUSTERS[0])
+    node.run()
+    node.turn.replicas[CLUSTERS[0]] = gone
+    counted = ticks(node, monkeypatch)
+    node.run()
+    assert counted[CLUSTERS[0]] == 1
+    counted.clear()
+    node.turn.stir(CLUSTERS[1])
+    node.run()
+    assert counted[CLUSTERS[1]] == 1
