@@ -41,6 +41,8 @@ SESSIONS = 100
 NAMES = 1_000
 VALUE = bytes(64)
 PUTS_PER_SLICE = 20
+TOKEN = "c" * 16
+"""Entries say by which token they were asked for, and so do reads, as the node stamps them."""
 
 _encode = msgspec.msgpack.Encoder().encode
 _queries = msgspec.msgpack.Decoder(commands.Query)
@@ -53,7 +55,8 @@ class Driver:
         self.machine = Machine()
         self.index = 0
         right = commands.SetPrincipal("ci", ("read", "write", "lock"))
-        self._apply(encode_node_entry(commands.Genesis(1, "bench", 0, (right,), (), commands.LEVEL)))
+        token = commands.AddToken(TOKEN, "ci", bytes(commands.KEY_BYTES))
+        self._apply(encode_node_entry(commands.Genesis(1, "bench", 0, (right,), (token,), commands.LEVEL)))
         self.numbers: dict[int, int] = {}
         for _ in range(SESSIONS):
             self._apply(encode_entry("ci", "", _encode(Command(0, 0, 0, OpenSession(60_000, b"")))))
@@ -68,7 +71,7 @@ class Driver:
     def entry(self, session: int, op: commands.ClientOp) -> bytes:
         """As a client sends it that has the answers of all before."""
         number = self.numbers[session] = self.numbers[session] + 1
-        return encode_entry("ci", "", _encode(Command(session, number, number, op)))
+        return encode_entry("ci", "", _encode(Command(session, number, number, op)), TOKEN)
 
     def rate(self, entries: Sequence[bytes]) -> float:
         """Entries a second, each from bytes to the bytes of its result."""
@@ -100,7 +103,7 @@ class Driver:
         query, decode = self.machine.query, _queries.decode
         began = time.process_time()
         for data in encoded:
-            _encode(query(decode(data), "ci", _remaining_ms))
+            _encode(query(decode(data), "ci", _remaining_ms, "", TOKEN))
         return READS / (time.process_time() - began)
 
     def _put(self, number: int, key: str) -> bytes:

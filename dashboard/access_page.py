@@ -159,7 +159,7 @@ def _amounts(view: QuotaView) -> list[str]:
     """What there is of each, and how much there may be, where a quota holds."""
     said = []
     for what in permitting.AMOUNTS:
-        most, used = getattr(view.quota, what), getattr(view.used, what, None)
+        most, used = getattr(view.quota, what), getattr(view.used, what, None) if view.principal != EACH else None
         words = what.replace("_", " ")
         if most >= 0:
             said.append(f"{words} {used} of {most}" if used is not None else f"{words} up to {most}")

@@ -48,13 +48,15 @@ class NewestFirst:
 class History:
     """Has what `tables.Walk` asks of a table."""
 
-    __slots__ = ("bytes", "compacted", "gone", "order", "past", "rows", "walk")
+    __slots__ = ("_may_be_given_up", "bytes", "compacted", "gone", "order", "past", "rows", "walk")
 
     def __init__(self) -> None:
         self.rows: dict[int, Change] = {}
         self.order = NewestFirst()
         self.walk: Walk[int, Change] | None = None
         self.compacted = 0
+        self._may_be_given_up = False
+        """May there be changes up to `compacted`? So that most entries need not look."""
         self.bytes = 0
         """Of the values that were replaced."""
         self.past: dict[str, list[Change]] = {}
@@ -84,6 +86,7 @@ class History:
     def begin(self, compacted: int, following: int) -> None:
         """For a snapshot: `prepend` brings the changes, from the newest on, and `loaded` ends it."""
         self.compacted = compacted
+        self._may_be_given_up = True
         self.order.first = self.order.following = following
 
     def prepend(self, revision: int, key: str, before: Item | None, now: Item | None) -> None:
@@ -123,12 +126,16 @@ class History:
     def trim(self) -> None:
         """Drop a few of the oldest changes, where there are more than may be, or an operator gave them up."""
         order = self.order
+        excess = order.following - order.first > CHANGES_MAX or self.bytes > HISTORY_BYTES_MAX
+        if not excess and not self._may_be_given_up:
+            return
         for _ in range(TRIMMED_MAX):
             if order.first == order.following:
                 return
             oldest = self.rows[order.first]
             excess = order.following - order.first > CHANGES_MAX or self.bytes > HISTORY_BYTES_MAX
             if not excess and oldest.revision > self.compacted:
+                self._may_be_given_up = False
                 return
             self._drop(oldest)
 
@@ -139,6 +146,7 @@ class History:
         del self.rows[order.first]
         order.first += 1
         self.compacted = max(self.compacted, oldest.revision)
+        self._may_be_given_up = True  # There may be more of that revision.
         if oldest.before is not None:
             self.bytes -= oldest.before.size
         past = self.past[oldest.key]
@@ -155,6 +163,7 @@ class History:
     def compact(self, revision: int) -> None:
         """Give up what is only needed below `revision`. The memory is given back by and by."""
         self.compacted = max(self.compacted, revision)
+        self._may_be_given_up = True
 
     def at(self, key: str, now: Item | None, revision: int) -> Item | None:
         """What was at `key` at `revision`, `compacted` at the oldest; `now` is what is there now."""

@@ -131,7 +131,9 @@ class Command(BaseCommand):
             return
         amounts = {what: getattr(view.own, what) for what in permitting.AMOUNTS}
         said = [
-            f"{what} {getattr(view.used, what)} of {most}" if hasattr(view.used, what) else f"{what} up to {most}"
+            f"{what} {getattr(view.used, what)} of {most}"
+            if hasattr(view.used, what) and view.principal != EACH
+            else f"{what} up to {most}"
             for what, most in amounts.items()
             if most >= 0
         ]
