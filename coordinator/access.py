@@ -2,8 +2,8 @@
 
 The web process is principal `web`, which may act for others. Whatever a person asks for is done as principal
 `user:NAME`, whose rights in the log are made to follow the permissions that Django has for them now; whatever a bearer
-token asks for is done as the principal that the log has for the token. The log decides every right (rule 9): this
-module only says who is asking. Nothing here needs the database for a bearer token.
+token asks for is done as the principal that the log has for the token, with no more than the token may. The log
+decides every right (rule 9): this module only says who is asking. Nothing here needs the database for a bearer token.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from django.contrib.auth import get_user_model
 
 from coordinator import wire
 from coordinator.client import AsyncClient, errors
-from coordinator.statemachine import commands
+from coordinator.statemachine import commands, permissions
 
 log = logging.getLogger(__name__)
 
@@ -220,6 +220,8 @@ class _Verified(NamedTuple):
     at: float
     principal: str
     key: bytes
+    act_for: str
+    """What the cluster is told of whom to act for."""
 
 
 _tokens: dict[tuple[str, str], _Verified] = {}
@@ -252,6 +254,12 @@ async def reader_of_token(text: str, cluster: str = DEFAULT_CLUSTER) -> str:
     return await _ask_any_node(token, cluster)
 
 
+def act_for_token(text: str, cluster: str = DEFAULT_CLUSTER) -> str:
+    """How to act for whoever has a bearer token that was verified here; "" where no leader was asked about it."""
+    known = _tokens.get((cluster, _parse(text).token_id))
+    return "" if known is None else known.act_for
+
+
 def _parse(text: str) -> wire.Token:
     try:
         return wire.Token.parse(text)
@@ -267,15 +275,28 @@ def _checked(known: _Verified, token: wire.Token) -> str:
 
 async def _ask_for_token(cluster: str, token_id: str, timeout: float | None = None) -> _Verified:
     try:
-        view = await client(cluster).query(commands.GetToken(token_id), timeout=timeout)
+        view, act_for = await _token_and_how_to_act(cluster, token_id, timeout)
     except errors.NotFound:
         _tokens.pop((cluster, token_id), None)
         raise BadToken("this token is not known, or was revoked") from None
-    assert isinstance(view, commands.TokenView), view
     if len(_tokens) >= TOKENS_MAX:
         _tokens.clear()
-    known = _tokens[cluster, token_id] = _Verified(time.monotonic(), view.principal, view.key)
+    known = _tokens[cluster, token_id] = _Verified(time.monotonic(), view.principal, view.key, act_for)
     return known
+
+
+async def _token_and_how_to_act(
+    cluster: str, token_id: str, timeout: float | None
+) -> tuple[permissions.TokenAccess | commands.TokenView, str]:
+    try:
+        access = await client(cluster).query(permissions.GetTokenAccess(token_id), timeout=timeout)
+    except errors.InvalidRequest:
+        # A node of an older version, which knows of no narrowed tokens.
+        view = await client(cluster).query(commands.GetToken(token_id), timeout=timeout)
+        assert isinstance(view, commands.TokenView), view
+        return view, view.principal
+    assert isinstance(access, permissions.TokenAccess), access
+    return access, f"{wire.FOR_TOKEN}{token_id}"
 
 
 async def _ask_any_node(token: wire.Token, cluster: str) -> str:

@@ -14,6 +14,7 @@ OPERATOR: Final = "operator (shell)"
 
 TOKEN_CREATED: Final = "token.created"  # noqa: S105 - an action's name
 PRINCIPAL_REMOVED: Final = "principal.removed"
+ACCESS_CHANGED: Final = "access.changed"
 NODE_CRASHED: Final = "node.crashed"
 LOCK_BROKEN: Final = "lock.broken"
 SIGNED_IN: Final = "signed-in"

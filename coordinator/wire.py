@@ -272,8 +272,13 @@ class _Struct(msgspec.Struct, frozen=True, array_like=True, gc=False, forbid_unk
     pass
 
 
+FOR_TOKEN: Final = "token:"  # noqa: S105 - what stands before an id
+"""In `act_for`, before the id of a token: act for whoever has it, with no more than that token may."""
+
+
 class CommandRequest(_Struct, tag=1, frozen=True):
-    """Apply `command` once. `command` stays encoded: the node checks it and appends the bytes as they are."""
+    """Apply `command` once. `command` stays encoded: the node checks it and appends the bytes as they are. `act_for`:
+    a principal, or a token (FOR_TOKEN), that the caller asks for; "": it asks for itself."""
 
     id: int
     cluster: int

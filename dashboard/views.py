@@ -30,11 +30,11 @@ def home(request: HttpRequest) -> HttpResponse:
 def live(request: HttpRequest, cluster: str) -> HttpResponse:
     """One cluster as it lives."""
     if not request.user.has_perm(rights.READ):
-        return _forbidden(request, "Can read keys and locks of clusters")
+        return forbidden(request, "Can read keys and locks of clusters")
     names = known_clusters()
     if cluster not in names:
         raise Http404
-    context = _frame(request, "live", names) | {
+    context = frame(request, "live", names) | {
         "cluster": cluster,
         "api_base": f"/api/v1/clusters/{cluster}",
         "socket_path": f"/ws/live/{cluster}/",
@@ -49,9 +49,9 @@ def live(request: HttpRequest, cluster: str) -> HttpResponse:
 def audit(request: HttpRequest) -> HttpResponse:
     """Who did what through the web tier, newest first."""
     if not rights.may_see_audit(request.user):
-        return _forbidden(request, "Can view audit entry")
+        return forbidden(request, "Can view audit entry")
     page = Paginator(AuditEntry.objects.all(), AUDIT_PAGE).get_page(request.GET.get("page"))
-    context = _frame(request, "audit", known_clusters()) | {
+    context = frame(request, "audit", known_clusters()) | {
         "entries": page.object_list,
         "newer": page.previous_page_number() if page.has_previous() else None,
         "older": page.next_page_number() if page.has_next() else None,
@@ -64,13 +64,14 @@ def known_clusters() -> list[str]:
     return sorted({DEFAULT_CLUSTER, *Cluster.objects.values_list("name", flat=True)})
 
 
-def _frame(request: HttpRequest, page: str, clusters: list[str]) -> dict[str, Any]:
+def frame(request: HttpRequest, page: str, clusters: list[str]) -> dict[str, Any]:
     """What the sidebar needs; it lists what exists in this project."""
     return {
         "page": page,
         "clusters": clusters,
         "standing": rights.standing(request.user),
         "may_see_audit": rights.may_see_audit(request.user),
+        "may_see_access": request.user.has_perm(rights.ADMINISTER),
         "admin_url": _address("admin:index"),
         "api_url": _address("api-docs"),
     }
@@ -84,5 +85,5 @@ def _address(name: str) -> str:
         return ""
 
 
-def _forbidden(request: HttpRequest, needed: str) -> HttpResponse:
+def forbidden(request: HttpRequest, needed: str) -> HttpResponse:
     return render(request, "conclave/403.html", {"needed": needed}, status=403)

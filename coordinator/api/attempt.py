@@ -94,12 +94,14 @@ class Attempt:
         name: str,
         also: tuple[str, ...] = (),
         wanted: Wanted | None = None,
+        act_for: str = "",
     ) -> None:
         """`also`: other names to take with it. `wanted`: how to hold them; None: the exclusive lock of the one name, of
-        which a session has one."""
+        which a session has one. `act_for`: how the client says whom it acts for; "": by the principal's name."""
         self._client = client
         self._cluster = cluster
         self._principal = principal
+        self._act_for = act_for or principal
         self._names = tuple(sorted({name, *also}))
         self._name = self._names[0]
         self._asked_for = name
@@ -178,7 +180,7 @@ class Attempt:
         if self._wanted is not None:
             op = self._wanted.op(self._names, self._acquisition, self._session, wait=wants_to_wait)
         try:
-            result: commands.Result = errors.refuse(await self._client.command(op, act_for=self._principal))
+            result: commands.Result = errors.refuse(await self._client.command(op, act_for=self._act_for))
         except errors.OutcomeUnknown as error:
             if not self._opened_here:
                 raise
@@ -193,7 +195,7 @@ class Attempt:
         sent = time.monotonic()
         try:
             opened = await self._client.command(
-                commands.OpenSession(ttl_ms, secrets.token_bytes(16)), act_for=self._principal
+                commands.OpenSession(ttl_ms, secrets.token_bytes(16)), act_for=self._act_for
             )
         except errors.OutcomeUnknown as error:
             # A session that may have been opened holds nothing and ends by itself: for the caller nothing happened.
@@ -204,7 +206,7 @@ class Attempt:
 
     async def _use_session(self, session: int, ttl_ms: int | None) -> None:
         sent = time.monotonic()
-        view = await self._client.query(commands.GetSession(session), act_for=self._principal)
+        view = await self._client.query(commands.GetSession(session), act_for=self._act_for)
         assert isinstance(view, commands.SessionView), view
         if ttl_ms is not None and ttl_ms != view.ttl_ms:
             raise Refused(
@@ -219,7 +221,7 @@ class Attempt:
 
     async def _keep_alive(self) -> None:
         sent = time.monotonic()
-        kept = await self._client.keep_alive(self._session, act_for=self._principal)
+        kept = await self._client.keep_alive(self._session, act_for=self._act_for)
         self._lease_until = sent + kept.ttl_ms / 1000
 
     async def _keep_alive_while_waiting(self) -> None:
@@ -264,7 +266,7 @@ class Attempt:
         while (left := deadline - time.monotonic()) > 0:
             try:
                 granted = await self._client.wait_for_grant(
-                    self._name, self._session, self._acquisition, wait=left, act_for=self._principal
+                    self._name, self._session, self._acquisition, wait=left, act_for=self._act_for
                 )
             except errors.NotFound:
                 return None  # A later call of our own session has it now, or let go of it.
@@ -344,7 +346,7 @@ class Attempt:
         try:
             if self._opened_here:
                 await self._client.command(
-                    commands.CloseSession(self._session), act_for=self._principal, timeout=TAKE_BACK_TIMEOUT_S
+                    commands.CloseSession(self._session), act_for=self._act_for, timeout=TAKE_BACK_TIMEOUT_S
                 )
             elif self._was_queued and not self._keeps_place:
                 op: commands.ClientOp = commands.ReleaseLock(self._name, self._acquisition, self._session)
@@ -352,7 +354,7 @@ class Attempt:
                     op = lock_commands.Release(self._names, self._acquisition, self._session)
                 await self._client.command(
                     op,
-                    act_for=self._principal,
+                    act_for=self._act_for,
                     timeout=TAKE_BACK_TIMEOUT_S,
                 )
         except errors.SessionGone:

@@ -20,21 +20,22 @@ from coordinator.client import AsyncClient
 
 @dataclass(frozen=True)
 class Caller:
-    """Who asks, in which cluster. `user_id` is None for a token."""
+    """Who asks, in which cluster. `user_id` is None for a token; `act_for` is how the cluster is told of it then."""
 
     cluster: str
     actor: str
     principal: str
     user_id: Any = None
+    act_for: str = ""
 
     async def acting(self) -> tuple[AsyncClient, str]:
-        """The client to ask with, and the principal to act for, whose rights are then up to date in the log.
+        """The client to ask with, and whom to act for, whose rights are then up to date in the log.
 
         Raises UnknownCluster, Forbidden, Unavailable, OutcomeUnknown.
         """
         cluster = await access.known_cluster(self.cluster)
         if self.user_id is None:
-            return access.client(cluster), self.principal
+            return access.client(cluster), self.act_for or self.principal
         return access.client(cluster), await access.act_as_user(self.user_id, cluster)
 
     def was_refused(self) -> None:
@@ -79,7 +80,7 @@ class BearerToken(HttpBearer):
     async def authenticate(self, request: HttpRequest, token: str) -> Caller:
         cluster = await access.known_cluster(_cluster(request))
         principal = await self._principal(token, cluster)
-        return Caller(cluster, f"token of {principal}", principal)
+        return Caller(cluster, f"token of {principal}", principal, act_for=access.act_for_token(token, cluster))
 
 
 class SignedIn(APIKeyCookie):

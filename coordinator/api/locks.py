@@ -70,10 +70,11 @@ async def acquire(
     connection while it waits leaves the line at once.
     """
     name = name_in_path(name)
-    client, principal = await request.auth.acting()
+    client, act_for = await request.auth.acting()
     session = None if payload.session is None else session_number(payload.session)
     also = tuple(name_in_path(each) for each in payload.also)
-    attempt = Attempt(client, cluster, principal, name, also, None if payload.is_plain else Wanted.of(payload))
+    wanted = None if payload.is_plain else Wanted.of(payload)
+    attempt = Attempt(client, cluster, request.auth.principal, name, also, wanted, act_for)
     undo_when_gone(request).append(attempt.abandon)
     task = access.spawn(attempt.run(session, payload.ttl_ms, payload.wait_ms), f"acquire lock {name!r}")
     try:

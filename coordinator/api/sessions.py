@@ -40,7 +40,7 @@ async def open_session(
         201,
         SessionOut(
             session=session_name(opened.session),
-            principal=principal,
+            principal=request.auth.principal,
             ttl_ms=opened.ttl_ms,
             expires_in_ms=lease_left_ms(opened.ttl_ms, sent + opened.ttl_ms / 1000),
             locks=[],

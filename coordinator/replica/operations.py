@@ -23,12 +23,7 @@ PRIORITY_MAX: Final = 1_000
 
 def may_administer(replica: Replica, caller: Caller, act_for: str) -> bool:
     """Has the caller, or whom it may act for, the right to administer, by this replica's copy of the log?"""
-    principals = replica.machine.principals
-    signer = principals.get(replica.principal_of(caller) or "")
-    principal = principals.get(act_for) if act_for else signer
-    if signer is None or principal is None or (act_for and not signer.act_for):
-        return False
-    return principal.may(ADMINISTER)
+    return replica.may(caller, act_for, ADMINISTER)
 
 
 def answer(node: str, replica: Replica, caller: Caller, request: wire.OperatorRequest, now_us: int) -> wire.Reply:

@@ -24,6 +24,7 @@ from coordinator.replica.levels import Levels
 from coordinator.replica.meters import Meters
 from coordinator.replica.ports import Head, Journal, Write
 from coordinator.replica.proposals import Asked, Proposal
+from coordinator.replica.stamps import Stamp, Stamps, UnknownToken
 from coordinator.replica.states import COMPARE_US, Compaction, States
 from coordinator.replica.tenure import Tenure
 from coordinator.replica.watches import Watch
@@ -35,7 +36,6 @@ from coordinator.statemachine.machine import (
     SessionBegan,
     SessionEnded,
     StateMarked,
-    encode_entry,
     encode_node_entry,
 )
 
@@ -44,8 +44,6 @@ APPLY_BYTES_MAX: Final = 512 * 1024
 COMMAND_BYTES_MAX: Final = commands.VALUE_BYTES_MAX + 8 * 1024
 READ_BYTES_MAX: Final = 4 * 1024 * 1024
 """Answered to reads in one turn; the rest, confirmed already, waits for the next: 20 bytes may ask for 1 MiB."""
-STAMPS_MAX: Final = 1_024
-"""Beginnings of entries that are remembered."""
 
 
 _ReadRequest = wire.QueryRequest | wire.KeepAliveRequest | wire.ConfirmRequest | wire.WatchRequest
@@ -56,9 +54,7 @@ _LEASED: Final = (wire.QueryRequest, wire.WatchRequest)
 class _Read(NamedTuple):
     caller: Caller
     request: _ReadRequest
-    principal: str
-    actor: str
-    """Who asks for `principal`; "" where that is itself."""
+    stamp: Stamp
 
 
 class Replica:
@@ -100,10 +96,9 @@ class Replica:
         self._commands: list[Asked] = []
         self._entries: list[bytes] = []
         """Of `_commands`, in the same order."""
-        self._signer: tuple[Caller, str | None] | None = None
-        """Whom the last caller speaks for, until something is applied."""
-        self._stamps: dict[tuple[str, str], bytes] = {}
-        """What an entry of a principal, and of who acts for it, begins with."""
+        self._signer: tuple[Caller, Stamp | None] | None = None
+        """The stamp of the last caller, until something is applied."""
+        self._stamps = Stamps(machine)
         self._proposals: dict[int, Proposal] = {}
         self._reads: list[_Read] = []
         self._reads_by_ticket: dict[int, list[_Read]] = {}
@@ -158,10 +153,14 @@ class Replica:
 
     # --- what comes in ----------------------------------------------------------------------------
 
-    def principal_of(self, caller: Caller) -> str | None:
-        """The principal that the caller's token speaks for in this cluster."""
-        known = self.machine.key_of(caller.token_id)
-        return known[0] if known is not None and known[1] == caller.key else None
+    def may(self, caller: Caller, act_for: str, right: str) -> bool:
+        """Has the caller, or whom it may act for, this right altogether, by this replica's copy of the log?"""
+        own = self._stamps.own(caller)
+        stamp = self._stamps.acting(own, act_for) if own is not None and act_for else own
+        if not isinstance(stamp, Stamp):
+            return False
+        access = self.machine.access(*stamp)
+        return not isinstance(access, commands.Failure) and access.may(right)
 
     def ask(self, caller: Caller, request: wire.CommandRequest | _ReadRequest, answers: Answers, now_us: int) -> None:
         """Take a client's request; it is answered in this turn or a later one, or lost with the leadership."""
@@ -169,33 +168,27 @@ class Replica:
             return answers.add(caller, wire.NotLeader(request.id, self._elsewhere))
         known = self._signer
         if known is None or known[0] is not caller:
-            known = self._signer = (caller, self.principal_of(caller))
-        signer = known[1]
-        if signer is None:
+            known = self._signer = (caller, self._stamps.own(caller))
+        own = known[1]
+        act_for = "" if isinstance(request, wire.ConfirmRequest) else request.act_for
+        stamp = self._stamps.acting(own, act_for) if own is not None and act_for else own
+        if stamp is None or (isinstance(stamp, UnknownToken) and not self.engine.applied_own_term):
             # Not known here, or not yet: a leader that is still applying what it inherited must not judge.
             return answers.add(caller, wire.NotLeader(request.id, ""))
-        act_for = "" if isinstance(request, wire.ConfirmRequest) else request.act_for
-        if act_for and not commands.PRINCIPAL_NAME.fullmatch(act_for):
-            return self._refuse(caller, request.id, answers, commands.INVALID, "act_for is no principal's name")
-        principal, actor = (act_for, signer) if act_for else (signer, "")
+        if isinstance(stamp, UnknownToken):
+            return self._refuse(caller, request.id, answers, commands.FORBIDDEN, "act_for is no token of this cluster")
+        if isinstance(stamp, commands.Failure):
+            return answers.add(caller, wire.Answer(request.id, stamp))
         if not isinstance(request, wire.CommandRequest):
-            self._reads.append(_Read(caller, request, principal, actor))
+            self._reads.append(_Read(caller, request, stamp))
             return None
         if len(request.command) > COMMAND_BYTES_MAX:
             message = f"a command has at most {COMMAND_BYTES_MAX} bytes, got {len(request.command)}"
             return self._refuse(caller, request.id, answers, commands.INVALID, message)
         command = wire.decode_command(request.command)
         self._commands.append(Asked(caller, request.id, command.op, command.session, now_us))
-        self._entries.append(self._stamp(principal, actor) + bytes(request.command))
+        self._entries.append(self._stamps.entry(stamp, bytes(request.command)))
         return None
-
-    def _stamp(self, principal: str, actor: str) -> bytes:
-        stamp = self._stamps.get((principal, actor))
-        if stamp is None:
-            if len(self._stamps) >= STAMPS_MAX:
-                self._stamps.clear()
-            stamp = self._stamps[principal, actor] = COMMAND_PREFIX + encode_entry(principal, actor, b"")
-        return stamp
 
     @property
     def _elsewhere(self) -> str:
@@ -462,8 +455,9 @@ class Replica:
     def _answer_read(self, read: _Read, answers: Answers) -> None:
         tenure = self._tenure
         assert tenure is not None, "a confirmed read is answered by a leader that has applied its own term"
-        if read.actor and not self.machine.may_act_for(read.actor):
-            message = f"{read.actor!r} may not act for others"
+        stamp = read.stamp
+        if stamp.actor and not self.machine.may_act_for(stamp.actor):
+            message = f"{stamp.actor!r} may not act for others"
             return self._refuse(read.caller, read.request.id, answers, commands.FORBIDDEN, message)
         match read.request:
             case wire.ConfirmRequest(request_id):
@@ -471,12 +465,12 @@ class Replica:
             case wire.KeepAliveRequest():
                 self._keep_alive(read, read.request, answers)
             case wire.QueryRequest(request_id, query=query):
-                result = self.machine.query(query, read.principal, tenure.leases.remaining_ms)
+                result = self.machine.query(query, stamp.principal, tenure.leases.remaining_ms, *stamp[1:])
                 if isinstance(query, commands.AwaitGrant) and isinstance(result, commands.Queued):
                     self._waiters.add(query.owner, query.name, query.acquisition, read.caller)
                 answers.add(read.caller, wire.Answer(request_id, result))
             case wire.WatchRequest(request_id, query=changes, wait_ms=wait_ms):
-                watch = Watch(read.caller, request_id, read.principal, read.actor, changes)
+                watch = Watch(read.caller, request_id, stamp.principal, stamp.actor, changes, *stamp[2:])
                 remaining_ms = tenure.leases.remaining_ms
                 now = tenure.watches.begin(watch, wait_ms, self._turn_us, self.machine, remaining_ms)
                 if now is not None:
@@ -500,8 +494,8 @@ class Replica:
             self._tenure.leases.allow_another_try(request.session)
             return answers.add(read.caller, wire.OtherTerm(request.id, self.engine.term))
         session = self.machine.sessions.get(request.session)
-        known = read.principal in self.machine.principals
-        if session is None or session.principal != read.principal or not known:
+        principal = read.stamp.principal
+        if session is None or session.principal != principal or principal not in self.machine.principals:
             message = f"session {request.session} is gone, or another's"
             return self._refuse(read.caller, request.id, answers, commands.SESSION_GONE, message)
         if not self._tenure.leases.is_new(request.session, read.caller.channel, request.count):

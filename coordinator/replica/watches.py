@@ -38,13 +38,15 @@ _Question = tuple[str, int]
 
 
 class Watch(NamedTuple):
-    """Who waits, for whom it speaks, and for what; `query` says from which position on."""
+    """Who waits, for whom it speaks and by which tokens, and for what; `query` says from which position on."""
 
     caller: Caller
     request_id: int
     principal: str
     actor: str
     query: ReadChanges
+    token: str = ""
+    for_token: str = ""
 
     @property
     def question(self) -> _Question:
@@ -117,9 +119,12 @@ class Watches:
         self.forget(watch.caller, watch.request_id)
         if not 0 <= wait_ms <= WAIT_MS_MAX:
             return Failure(commands.INVALID, f"a watch waits for 0 to {WAIT_MS_MAX} ms, got {wait_ms}")
-        found = machine.query(watch.query, watch.principal, remaining_ms)
+        found = self._ask(watch, watch.query, machine, remaining_ms)
         if not isinstance(found, ChangePage) or found.changes or found.since <= machine.applied or not wait_ms:
             return found
+        refused = machine.refuse_watch(watch.principal, self.count, self.count_of(watch.principal))
+        if refused is not None:
+            return refused
         waiting = watch._replace(query=msgspec.structs.replace(watch.query, since=found.since, skip=found.skip))
         if self.add(waiting, now_us + wait_ms * 1_000, machine.state.history):
             return None
@@ -131,10 +136,12 @@ class Watches:
         if woken is None:
             return None
         watch = woken.watch
-        if watch.actor and not machine.may_act_for(watch.actor):
-            return watch, Failure(commands.FORBIDDEN, f"{watch.actor!r} may not act for others")
-        found = machine.query(woken.query, watch.principal, remaining_ms)
+        found = self._ask(watch, woken.query, machine, remaining_ms)
         return watch, woken.page(found) if isinstance(found, ChangePage) else found
+
+    @staticmethod
+    def _ask(watch: Watch, query: ReadChanges, machine: Machine, remaining_ms: Callable[[int], int]) -> Result:
+        return machine.query(query, watch.principal, remaining_ms, watch.actor, watch.token, watch.for_token)
 
     def add(self, watch: Watch, due_us: int, history: History) -> bool:
         """Let it wait until `due_us`. All that was applied before was looked at, or is behind its position. False
@@ -195,20 +202,16 @@ class Watches:
         if self._looked < order.first:
             return self._wake_all(applied)
         hits: dict[int, list[int]] = {}
-        revision, place = _place_of(history, self._looked)
         for change in map(rows.__getitem__, range(self._looked, order.following)):
-            if change.revision != revision:
-                revision, place = change.revision, 0
             for number in (*self._paths.get(change.key, ()), *self._spans.holding(path_order(change.key))):
                 if self._watches[number].wants(change):
-                    hits.setdefault(number, [revision, place, 0])[2] += 1
-            place += 1
+                    hits.setdefault(number, [change.revision, 0])[1] += 1
         self._looked = order.following
-        for number, (since, skip, matches) in hits.items():
+        for number, (since, matches) in hits.items():
             watch = self._remove(number)
-            asked = watch.query
+            asked = watch.query  # From the beginning of a revision on: what waits has read all that was applied.
             limit = min(asked.limit or matches, matches)
-            query = msgspec.structs.replace(asked, since=since, skip=skip, limit=limit)
+            query = msgspec.structs.replace(asked, since=since, skip=0, limit=limit)
             self._woken[watch.question] = Woken(watch, query, matches, applied)
         return None
 
@@ -239,12 +242,3 @@ class Watches:
     def take_all(self) -> list[Watch]:
         """Everybody who waits: this leadership is over."""
         return [*self._watches.values(), *(woken.watch for woken in self._woken.values())]
-
-
-def _place_of(history: History, number: int) -> tuple[int, int]:
-    """The revision of a change, and its place within that."""
-    revision = history.rows[number].revision
-    first = number
-    while first > history.order.first and history.rows[first - 1].revision == revision:
-        first -= 1
-    return revision, number - first

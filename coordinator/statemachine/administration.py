@@ -8,9 +8,11 @@ from coordinator.statemachine import commands, locking
 from coordinator.statemachine.commands import Done, Failure, Result
 from coordinator.statemachine.lock_commands import RaiseEpoch
 from coordinator.statemachine.locks import EPOCH_MAX
-from coordinator.statemachine.rights import PREFIXES_MAX, PRINCIPALS_MAX, TOKENS_MAX, Principal
+from coordinator.statemachine.permissions import CLUSTER, EACH, NO_QUOTA, QUOTA_MAX, SetQuota
+from coordinator.statemachine.principals import PREFIXES_MAX, PRINCIPALS_MAX, TOKENS_MAX, Principal
 
 if TYPE_CHECKING:
+    from coordinator.statemachine.principals import Access
     from coordinator.statemachine.state import State
 
 
@@ -22,7 +24,7 @@ def genesis(state: State, index: int, op: commands.Genesis) -> Result:
     if not 1 <= op.level <= commands.LEVEL:
         return Failure(commands.INVALID, f"a level from 1 to {commands.LEVEL}, got {op.level}")
     state.cluster_id, state.cluster_name, state.epoch, state.level = op.cluster_id, op.name, op.epoch, op.level
-    state.rights_index = index
+    state.rights_changed(index)
     for given in op.principals:
         if given.name not in state.principals.rows:
             state.principals.add(given.name, Principal(given))
@@ -47,7 +49,7 @@ def raise_epoch(state: State, index: int, op: RaiseEpoch) -> Result:
     return Done(index, existed=True)
 
 
-def set_principal(state: State, index: int, asker: Principal, op: commands.SetPrincipal) -> Result:
+def set_principal(state: State, index: int, asker: Access, op: commands.SetPrincipal) -> Result:
     if not commands.PRINCIPAL_NAME.fullmatch(op.name):
         return Failure(
             commands.INVALID, f"a principal's name matches {commands.PRINCIPAL_NAME.pattern}, got {op.name!r}"
@@ -60,18 +62,18 @@ def set_principal(state: State, index: int, asker: Principal, op: commands.SetPr
     known = state.principals.rows.get(op.name)
     if (op.act_for or (known is not None and known.act_for)) and not asker.act_for:
         return Failure(commands.FORBIDDEN, "only a principal that may act for others can give or change that right")
-    loses = not {*asker.rights} <= {*op.rights} or (asker.act_for and not op.act_for)
-    if known is asker and loses:
+    loses = not {*asker.principal.rights} <= {*op.rights} or (asker.act_for and not op.act_for)
+    if known is asker.principal and loses:
         return Failure(commands.INVALID, "a principal can not take rights from itself; let another do it")
     if known is not None:
         state.principals.touch(op.name)
         known.change(op)
-        state.rights_index = index
+        state.rights_changed(index)
     elif len(state.principals.rows) >= PRINCIPALS_MAX:
         return Failure(commands.FULL, f"the cluster has its {PRINCIPALS_MAX} principals")
     else:
         state.principals.add(op.name, Principal(op))
-        state.rights_index = index
+        state.rights_changed(index)
     return Done(index, known is not None)
 
 
@@ -82,9 +84,13 @@ def remove_principal(state: State, index: int, op: commands.RemovePrincipal) -> 
     if known.act_for:
         return Failure(commands.INVALID, f"{op.name!r} is the web tier's own principal and stays")
     state.principals.remove(op.name)
-    state.rights_index = index
-    for token_id in known.tokens:
-        del state.tokens[token_id]
+    state.rights_changed(index)
+    for token_id in sorted(known.tokens):
+        forget_token(state, token_id)
+    for role in known.roles:
+        state.roles.rows[role].members -= 1
+    if op.name in state.quotas.rows:
+        state.quotas.remove(op.name)
     # Its sessions run out by themselves, since nobody may keep them alive: a lease that can still be proven is not
     # broken. But nothing more is granted to them.
     left: list[str] = []
@@ -100,7 +106,7 @@ def set_wanted(state: State, index: int, op: commands.SetWantedMembership) -> Re
     return answer
 
 
-def add_token(state: State, index: int, asker: Principal, op: commands.AddToken) -> Result:
+def add_token(state: State, index: int, asker: Access, op: commands.AddToken) -> Result:
     principal = state.principals.rows.get(op.principal)
     if principal is None:
         return Failure(commands.NOT_FOUND, f"no principal {op.principal!r} in this cluster")
@@ -118,7 +124,7 @@ def add_token(state: State, index: int, asker: Principal, op: commands.AddToken)
     return Done(index)
 
 
-def remove_token(state: State, index: int, asker: Principal, op: commands.RemoveToken) -> Result:
+def remove_token(state: State, index: int, asker: Access, op: commands.RemoveToken) -> Result:
     name = state.tokens.get(op.token_id)
     if name is None:
         return Done(index, existed=False)
@@ -126,6 +132,34 @@ def remove_token(state: State, index: int, asker: Principal, op: commands.Remove
     if principal.act_for and not asker.act_for:
         return Failure(commands.FORBIDDEN, f"{name!r} is the web tier's own principal")
     state.principals.touch(name)
-    del state.tokens[op.token_id]
+    forget_token(state, op.token_id)
     del principal.tokens[op.token_id]
     return Done(index, existed=True)
+
+
+def forget_token(state: State, token_id: str) -> None:
+    del state.tokens[token_id]
+    state.accesses.clear()
+    if token_id in state.narrowings.rows:
+        state.narrowings.remove(token_id)
+
+
+def set_quota(state: State, index: int, op: SetQuota) -> Result:
+    if op.principal not in (CLUSTER, EACH) and op.principal not in state.principals.rows:
+        return Failure(commands.NOT_FOUND, f"no principal {op.principal!r} in this cluster")
+    known = state.quotas.rows.get(op.principal)
+    if op.quota is None:
+        if known is not None:
+            state.quotas.remove(op.principal)
+        return Done(index, existed=known is not None)
+    for what in op.quota.__struct_fields__:
+        most = getattr(op.quota, what)
+        if not NO_QUOTA <= most <= QUOTA_MAX:
+            message = f"a quota of {what} is {NO_QUOTA} (none) to {QUOTA_MAX}, got {most}"
+            return Failure(commands.INVALID, message)
+    if known is None:
+        state.quotas.add(op.principal, op.quota)
+    else:
+        state.quotas.touch(op.principal)
+        state.quotas.rows[op.principal] = op.quota
+    return Done(index, existed=known is not None)

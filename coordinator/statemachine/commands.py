@@ -4,7 +4,7 @@ Commands change the state and go through the log; queries read it; results answe
 frozen msgspec structs, encoded as arrays with an integer tag, so that a command costs about a microsecond
 each way. This module holds names and limits only: what a command *does* is in the module of its subject, and said in
 `docs/semantics.md`. The words of the namespace are in `files.py`, those of locks beyond the exclusive one of one name
-in `lock_commands.py`.
+in `lock_commands.py`, those of permissions, roles and quotas in `permissions.py`.
 
 Words: a *session* is a client's life as the log sees it; a *holder* is a session and an acquisition; an
 *acquisition* is one attempt of a session to hold a name, numbered by the client.
@@ -15,15 +15,17 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from coordinator.statemachine import files, lock_commands
+from coordinator.statemachine import files, lock_commands, permissions
 from coordinator.statemachine.structs import WireStruct
 
 Holder = lock_commands.Holder
 
 ENTRY_VERSION: Final = 1
 """Of the form of an entry. What commands it may hold is the cluster's level."""
-LEVEL: Final = 2
+LEVEL: Final = 3
 """What this code can apply. A cluster is at a level that all its replicas have; commands of a later one are refused."""
+LEVEL_OF_QUOTAS: Final = 3
+"""From which on keys have owners, and entries say by which token they were asked for."""
 
 TTL_MS_MIN: Final = 500
 TTL_MS_MAX: Final = 86_400_000
@@ -198,6 +200,12 @@ ClientOp = (
     | lock_commands.ChangeMode
     | lock_commands.HandOver
     | lock_commands.ForceRelease
+    | permissions.SetRole
+    | permissions.RemoveRole
+    | permissions.SetPermission
+    | permissions.SetRoles
+    | permissions.NarrowToken
+    | permissions.SetQuota
 )
 
 
@@ -278,14 +286,18 @@ class NodeCommand(WireStruct, frozen=True):
 class Entry(WireStruct, frozen=True):
     """What a log entry of kind COMMAND holds: the command, and who a node verified that it came from.
 
-    `principal` is whose rights apply; `actor` is who signed, where that is another (rule 9). Both are stamped
-    by the node; both are empty where the leader itself speaks.
+    `principal` is whose rights apply; `actor` is who signed, where that is another (rule 9). `token` is the one that
+    it was signed with, `for_token` the one of `principal` that the actor was given, if any; each may narrow what is
+    allowed. All are stamped by the node; all are empty where the leader itself speaks. An entry of before level 3 has
+    no word of tokens: None.
     """
 
     version: int
     principal: str
     actor: str
     command: NodeCommand
+    token: str | None = None
+    for_token: str = ""
 
 
 # --- queries --------------------------------------------------------------------------------------
@@ -355,6 +367,13 @@ Query = (
     | lock_commands.GetLockState
     | lock_commands.CheckSequencer
     | lock_commands.ListBreaks
+    | permissions.GetAccess
+    | permissions.ListPermissions
+    | permissions.ListRoles
+    | permissions.ListMembers
+    | permissions.GetQuota
+    | permissions.ListQuotas
+    | permissions.GetTokenAccess
 )
 
 
@@ -514,6 +533,13 @@ Result = (
     | lock_commands.SequencerState
     | lock_commands.BreakList
     | lock_commands.Broken
+    | permissions.AccessView
+    | permissions.PermissionList
+    | permissions.RoleList
+    | permissions.MemberList
+    | permissions.QuotaView
+    | permissions.QuotaList
+    | permissions.TokenAccess
 )
 
 SESSION_GONE: Final = "session-gone"
@@ -526,7 +552,7 @@ NOT_FOUND: Final = "not-found"
 BUSY: Final = "busy"
 """This copy was not applied; ask again, under the same number."""
 FULL: Final = "full"
-"""Not applied: the cluster has as many of these as it may have."""
+"""Not applied: the cluster, or the principal, has as many of these as it may have."""
 REFUSED: Final = "refused"
 """Not done, as the cluster is now; the message says what stands in the way."""
 CANCELLED: Final = "cancelled"

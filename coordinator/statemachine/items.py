@@ -9,7 +9,8 @@ class Item(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A file, or a directory that was made.
 
     `value` is the content; None: a directory. `revision` is the index of the entry that wrote it last, `version`
-    counts its writes since it was created (the content generation), `instance` is the index that created it.
+    counts its writes since it was created (the content generation), `instance` is the index that created it. `owner` is
+    the principal that created it, by whose quota it is counted; "": it came before there were quotas.
     """
 
     value: bytes | None
@@ -17,6 +18,7 @@ class Item(msgspec.Struct, frozen=True, array_like=True, gc=False):
     version: int
     instance: int
     ephemeral: bool = False
+    owner: str = ""
 
     @property
     def size(self) -> int:

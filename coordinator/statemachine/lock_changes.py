@@ -21,10 +21,10 @@ from coordinator.statemachine.lock_commands import (
     LockWait,
 )
 from coordinator.statemachine.locks import Key, Lock, fencing_token
+from coordinator.statemachine.principals import Access, access_of
 from coordinator.statemachine.rights import refuse_name
 
 if TYPE_CHECKING:
-    from coordinator.statemachine.rights import Principal
     from coordinator.statemachine.sessions import Session
     from coordinator.statemachine.state import State
 
@@ -87,10 +87,10 @@ def hand_over(state: State, index: int, session: Session, op: HandOver) -> Resul
     if op.to_acquisition < 0:
         return Failure(commands.INVALID, f"an acquisition is a number from 0 on, got {op.to_acquisition}")
     heir = state.sessions.rows.get(op.to_session)
-    principal = state.principals.rows.get(heir.principal) if heir is not None else None
-    if heir is None or principal is None:
+    access = access_of(state, heir.principal) if heir is not None else None
+    if heir is None or not isinstance(access, Access):
         return Failure(commands.NOT_FOUND, f"there is no session {op.to_session}")
-    refused = refuse_name(principal, (commands.LOCK,), op.name)
+    refused = refuse_name(access, (commands.LOCK,), op.name)
     if refused is not None:
         return refused
     to = (op.to_session, op.to_acquisition)
@@ -111,7 +111,7 @@ def hand_over(state: State, index: int, session: Session, op: HandOver) -> Resul
     return Done(index, existed=True)
 
 
-def force_release(state: State, index: int, principal: Principal, op: ForceRelease) -> Result:
+def force_release(state: State, index: int, asker: Access, op: ForceRelease) -> Result:
     if len(op.reason.encode()) > REASON_BYTES_MAX or not op.reason:
         return Failure(commands.INVALID, f"a reason has 1 to {REASON_BYTES_MAX} bytes")
     lock = state.locks.rows.get(op.name)
@@ -122,7 +122,7 @@ def force_release(state: State, index: int, principal: Principal, op: ForceRelea
         return NotHeld()
     for key, grant in broken:
         locking.let_go(state, state.sessions.rows[key[0]], lock, key[1])
-        _remember(state, Break(state.next_break, index, op.name, grant.holder, grant.token, principal.name, op.reason))
+        _remember(state, Break(state.next_break, index, op.name, grant.holder, grant.token, asker.name, op.reason))
         state.events.append(LockBroken(key[0], op.name, key[1]))
     locking.hand_on(state, index, (op.name,))
     return Done(index, existed=True)

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from coordinator.statemachine import commands, deadlocks
+from coordinator.statemachine import commands, deadlocks, quotas
 from coordinator.statemachine.commands import Done, Failure, Granted, Held, Holder, NotHeld, Queued, Result
 from coordinator.statemachine.events import GrantMade, LockDelayed
 from coordinator.statemachine.lock_commands import (
@@ -202,7 +202,7 @@ def _held(lock: Lock) -> Held:
 def _wait(state: State, session: Session, waiter: Waiter) -> Result:
     if state.waiting + len(waiter.names) > WAITERS_MAX:
         return Failure(commands.FULL, f"the cluster has its {WAITERS_MAX} waiters")
-    refused = _no_room_for_locks(state, waiter)
+    refused = _no_room_for_locks(state, waiter) or quotas.refuse_waiters(state, session.principal, len(waiter.names))
     if refused is not None:
         return refused
     place = 0
@@ -218,6 +218,7 @@ def _wait(state: State, session: Session, waiter: Waiter) -> Result:
         session.waits(name, waiter.holder.acquisition)
         place = max(place, len(lock.queue))
     state.waiting += len(waiter.names)
+    quotas.count_waiters(state.uses, session.principal, len(waiter.names))
     return Queued(place)
 
 
@@ -337,6 +338,7 @@ def leave_line(state: State, session: Session, waiter: Waiter) -> tuple[str, ...
         del state.locks.rows[name].queue[key]
         session.waits_no_more(name, waiter.holder.acquisition)
     state.waiting -= len(waiter.names)
+    quotas.count_waiters(state.uses, session.principal, -len(waiter.names))
     return waiter.names
 
 
@@ -404,6 +406,7 @@ def hand_on(state: State, index: int, names: Iterable[str]) -> None:
             if not _is_next(state, waiter):
                 break
             state.waiting -= len(waiter.names)
+            quotas.count_waiters(state.uses, waiter.holder.principal, -len(waiter.names))
             for taken in waiter.names:
                 _admit(state, index, state.locks.rows[taken], waiter)
                 if taken != name:

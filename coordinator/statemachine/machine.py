@@ -5,8 +5,8 @@ time, the network or who leads. What the host must tell others (grants, sessions
 in `events`, in order, for it to take.
 
 A request is applied once by (session, number): its result is kept until the client says that it has it. Checks come in
-this order: is the session there, was the number answered before, who asks, has the principal the right; then the
-command. So a refusal never speaks for a request that an earlier copy brought to effect.
+this order: is the session there, was the number answered before, who asks and by which token, has it the right; then
+the command. So a refusal never speaks for a request that an earlier copy brought to effect.
 
 This module hands out; what a command does is in the module of its subject.
 """
@@ -19,11 +19,14 @@ from typing import Any, Final
 import msgspec
 
 from coordinator.statemachine import (
+    access_views,
     administration,
     commands,
     files,
     lock_commands,
     locking,
+    permissions,
+    quotas,
     reading,
     rights,
     sessions,
@@ -34,8 +37,8 @@ from coordinator.statemachine.commands import Done, Entry, Failure, LockList, No
 from coordinator.statemachine.events import Event, GrantMade, SessionBegan, SessionEnded, StateMarked
 from coordinator.statemachine.items import Item
 from coordinator.statemachine.locks import Lock
-from coordinator.statemachine.performing import perform
-from coordinator.statemachine.rights import Principal
+from coordinator.statemachine.performing import PERFORMERS
+from coordinator.statemachine.principals import Access, Principal, access_of
 from coordinator.statemachine.sessions import RESULTS_MAX, Session
 from coordinator.statemachine.state import State
 from coordinator.statemachine.wanted import Wanted
@@ -44,15 +47,29 @@ _entries = msgspec.msgpack.Decoder(Entry)
 _encode = msgspec.msgpack.Encoder().encode
 
 
-def encode_entry(principal: str, actor: str, command: bytes) -> bytes:
-    """Stamp an encoded `Command` with who a node verified that it came from. The command's bytes stay as they are."""
+def stamp(principal: str, actor: str, token: str = "", for_token: str = "") -> tuple[bytes, bytes]:
+    """What stands before and behind an encoded `Command` in an entry: who a node verified that it came from, and the
+    tokens it was asked with."""
     head = _encode((commands.ENTRY_VERSION, principal, actor))
-    return bytes([head[0] + 1]) + head[1:] + command
+    return bytes([head[0] + 3]) + head[1:], _encode(token) + _encode(for_token)
+
+
+def stamp_without_tokens(principal: str, actor: str) -> tuple[bytes, bytes]:
+    """The same, for a cluster that is below level 3: some replica could not read more."""
+    head = _encode((commands.ENTRY_VERSION, principal, actor))
+    return bytes([head[0] + 1]) + head[1:], b""
+
+
+def encode_entry(principal: str, actor: str, command: bytes, token: str = "", for_token: str = "") -> bytes:
+    """An entry of an encoded `Command`, whose bytes stay as they are."""
+    head, tail = stamp(principal, actor, token, for_token)
+    return head + command + tail
 
 
 def encode_node_entry(op: commands.NodeOp) -> bytes:
     """An entry in which the leader itself speaks."""
-    return encode_entry("", "", _encode(NodeCommand(0, 0, 0, op)))
+    head, tail = stamp_without_tokens("", "")
+    return head + _encode(NodeCommand(0, 0, 0, op)) + tail
 
 
 class Machine:
@@ -103,6 +120,16 @@ class Machine:
     @property
     def wanted(self) -> Wanted:
         return self.state.wanted
+
+    @property
+    def level(self) -> int:
+        """Of the commands that the cluster takes, and of the entries that it reads."""
+        return self.state.level
+
+    @property
+    def rights_index(self) -> int:
+        """The index of the last entry that changed what anybody may do: until another, an answer of `refuse` stands."""
+        return self.state.rights_index
 
     @property
     def nonces(self) -> Mapping[tuple[str, bytes], int]:
@@ -170,19 +197,17 @@ class Machine:
         return Failure(commands.INVALID, "not a command that a node may give here")
 
     def _apply_request(self, index: int, entry: Entry) -> Result:
-        signer = entry.actor or entry.principal
         command = entry.command
-        op = command.op
+        state = self.state
+        if entry.token is None or state.level < _LEVEL_OF_TOKENS:
+            early = _of_another_level(state, entry)
+            if early is not None:
+                return early
         if command.session == 0:
-            principal = self._speaker(entry)
-            if isinstance(principal, Failure):
-                return principal
-            if isinstance(op, commands.OpenSession):
-                return sessions.open_session(self.state, index, principal, op)
-            return Failure(commands.INVALID, "only OpenSession comes without a session")
-        sessions_table = self.state.sessions
+            return self._open_session(index, entry)
+        sessions_table = state.sessions
         session = sessions_table.rows.get(command.session)
-        if session is None or session.principal != signer:
+        if session is None or session.principal != (entry.actor or entry.principal):
             # An earlier copy of this very request may have been applied while the session lived (history 4).
             return Failure(commands.OUTCOME_UNKNOWN, f"session {command.session} is gone, or another's")
         if sessions_table.walk is not None:
@@ -197,36 +222,40 @@ class Machine:
         if command.number >= session.acked + RESULTS_MAX:
             # A window, not a count: the lowest number, whose answer would move it, is always taken.
             return Failure(commands.BUSY, f"session {session.session} has not acknowledged from {session.acked} on")
-        speaker = self._speaker(entry)
-        result = speaker if isinstance(speaker, Failure) else self._do(index, speaker, session, command)
+        stamp = (entry.principal, entry.actor, entry.token or "", entry.for_token)
+        asker = state.accesses.get(stamp) or access_of(state, *stamp)
+        result = asker if isinstance(asker, Failure) else self._do(index, asker, session, command)
         session.results[command.number] = result
         return result
 
-    def _speaker(self, entry: Entry) -> Principal | Failure:
-        """The principal whose rights apply, where whoever signed may speak for it."""
-        if entry.actor and not self.may_act_for(entry.actor):
-            return Failure(commands.FORBIDDEN, f"{entry.actor!r} may not act for others")
-        principal = self.state.principals.rows.get(entry.principal)
-        if principal is None:
-            return Failure(commands.FORBIDDEN, f"no principal {entry.principal!r} in this cluster")
-        return principal
+    def _open_session(self, index: int, entry: Entry) -> Result:
+        asker = access_of(self.state, entry.principal, entry.actor, entry.token or "", entry.for_token)
+        if isinstance(asker, Failure):
+            return asker
+        op = entry.command.op
+        if isinstance(op, commands.OpenSession):
+            return sessions.open_session(self.state, index, asker, op)
+        return Failure(commands.INVALID, "only OpenSession comes without a session")
+
+    def access(self, principal: str, actor: str = "", token: str = "", for_token: str = "") -> Access | Failure:
+        """What a request with this stamp may do (`commands.Entry`), after the last entry that was applied."""
+        return access_of(self.state, principal, actor, token, for_token)
 
     def may_act_for(self, name: str) -> bool:
         """May the principal `name` act for others?"""
         principal = self.state.principals.rows.get(name)
         return principal is not None and principal.act_for
 
-    def _do(self, index: int, principal: Principal, session: Session, command: NodeCommand) -> Result:
+    def _do(self, index: int, asker: Access, session: Session, command: NodeCommand) -> Result:
         state, op = self.state, command.op
-        early = None if state.level >= commands.LEVEL else _too_early(state, op)
-        refused = early or rights.refuse(principal, op)
+        refused = (_too_early(state, op) if state.level < 2 else None) or rights.refuse(asker, op)
         if refused is not None:
             return refused
         if type(op) is commands.CancelAcquire:
             in_window = session.acked <= op.number < session.acked + RESULTS_MAX
             if in_window and op.number not in session.results:
                 session.results[op.number] = Failure(commands.CANCELLED, f"request {op.number} was cancelled")
-        result = perform(state, index, principal, session, op)
+        result: Result = PERFORMERS[type(op)](state, index, asker, session, op)
         history = state.history
         if history.order.first != history.order.following:
             history.trim()
@@ -239,19 +268,46 @@ class Machine:
         name = self.state.tokens.get(token_id)
         return None if name is None else (name, self.state.principals.rows[name].tokens[token_id])
 
-    def query(self, query: commands.Query, principal_name: str, remaining_ms: Callable[[int], int]) -> Result:
-        """Read the state as `principal_name`. `remaining_ms`: what is left of a session's lease, by the leader."""
+    def query(
+        self,
+        query: commands.Query,
+        principal: str,
+        remaining_ms: Callable[[int], int],
+        actor: str = "",
+        token: str = "",
+        for_token: str = "",
+    ) -> Result:
+        """Read the state as `principal`; the stamp is that of an entry. `remaining_ms`: what is left of a session's
+        lease, by the leader."""
         state = self.state
-        principal = state.principals.rows.get(principal_name)
-        if principal is None:
-            return Failure(commands.FORBIDDEN, f"no principal {principal_name!r} in this cluster")
-        refused = rights.refuse(principal, query)
+        asker = state.accesses.get((principal, actor, token, for_token))
+        if asker is None:
+            judged = access_of(state, principal, actor, token, for_token)
+            if isinstance(judged, Failure):
+                return judged
+            asker = judged
+        refused = rights.refuse(asker, query)
         if refused is not None:
             return refused
         answer = _ANSWERS.get(type(query))
         if answer is None:
             return Failure(commands.INVALID, f"{type(query).__name__} is not a query")
-        return answer(state, principal, remaining_ms, query)
+        return answer(state, asker, remaining_ms, query)
+
+    def refuse(
+        self, query: commands.Query, principal: str, actor: str = "", token: str = "", for_token: str = ""
+    ) -> Failure | None:
+        """Why this query would not be answered, as far as rights go: for whoever goes on answering it, as a watch."""
+        asker = self.access(principal, actor, token, for_token)
+        return asker if isinstance(asker, Failure) else rights.refuse(asker, query)
+
+    def watches_allowed(self, principal: str) -> int:
+        """How many watches a principal ("": the cluster) may have, for the leader to hold it to; -1: any number."""
+        return quotas.watches_allowed(self.state, principal)
+
+    def refuse_watch(self, principal: str, of_cluster: int, of_principal: int) -> Failure | None:
+        """Why there may be no watch more, where the leader has counted so many."""
+        return quotas.refuse_watch(self.state, principal, of_cluster, of_principal)
 
     def list_locks(self, after: str, limit: int, remaining_ms: Callable[[int], int]) -> LockList:
         """Held locks by name, whoever may see them (for the feed)."""
@@ -273,6 +329,8 @@ class Machine:
         """A hash over all of the state, equal on every replica that has applied the same index."""
         return snapshot.digest(self.state)
 
+
+_LEVEL_OF_TOKENS: Final = commands.LEVEL_OF_QUOTAS
 
 _LEVEL_1: Final = frozenset(
     (
@@ -296,14 +354,37 @@ _LEVEL_1: Final = frozenset(
 )
 
 
+_LEVEL_3: Final = frozenset(
+    (
+        permissions.SetRole,
+        permissions.RemoveRole,
+        permissions.SetPermission,
+        permissions.SetRoles,
+        permissions.NarrowToken,
+        permissions.SetQuota,
+    )
+)
+
+
+def _of_another_level(state: State, entry: Entry) -> Failure | None:
+    """Refusals of which nothing is kept."""
+    if state.level >= commands.LEVEL_OF_QUOTAS:
+        # Its leader had yet to apply that tokens count: one that is narrowed must not get more by that.
+        return Failure(commands.BUSY, "this copy came while the cluster changed its level")
+    # A replica of level 2 cannot even read those of level 3.
+    return _early(entry.command.op, 3, state) if type(entry.command.op) in _LEVEL_3 else None
+
+
 def _too_early(state: State, op: Any) -> Failure | None:
-    """A replica of an earlier version could not decode it, and would have another state from then on."""
-    if state.level >= commands.LEVEL or type(op) in _LEVEL_1:
-        return None
-    return Failure(commands.INVALID, f"{type(op).__name__} is of level 2, the cluster is at level {state.level}")
+    """A replica of level 1 could not decode it, and would have another state from then on."""
+    return None if state.level >= 2 or type(op) in _LEVEL_1 else _early(op, 2, state)
 
 
-_ANSWERS: Final[dict[type, Callable[[State, Principal, views.Remaining, Any], Result]]] = {
+def _early(op: Any, level: int, state: State) -> Failure:
+    return Failure(commands.INVALID, f"{type(op).__name__} is of level {level}, the cluster is at level {state.level}")
+
+
+_ANSWERS: Final[dict[type, Callable[[State, Access, views.Remaining, Any], Result]]] = {
     commands.GetKey: lambda state, _, __, query: reading.get_key(state, query.key),
     commands.GetLock: lambda state, _, remaining_ms, query: views.lock(state, query.name, remaining_ms),
     commands.ListLocks: lambda state, asker, remaining_ms, query: views.list_locks(
@@ -325,6 +406,13 @@ _ANSWERS: Final[dict[type, Callable[[State, Principal, views.Remaining, Any], Re
     lock_commands.GetLockState: lambda state, _, __, query: views.lock_state(state, query.name),
     lock_commands.CheckSequencer: lambda state, _, __, query: views.check_sequencer(state, query.sequencer),
     lock_commands.ListBreaks: lambda state, _, __, query: views.list_breaks(state, query.after, query.limit),
+    permissions.GetAccess: lambda state, asker, _, query: access_views.access(state, asker, query.principal),
+    permissions.ListPermissions: lambda state, _, __, query: access_views.list_permissions(state, query),
+    permissions.ListRoles: lambda state, _, __, query: access_views.list_roles(state, query),
+    permissions.ListMembers: lambda state, _, __, query: access_views.list_members(state, query),
+    permissions.GetQuota: lambda state, asker, _, query: access_views.quota(state, asker, query.principal),
+    permissions.ListQuotas: lambda state, _, __, query: access_views.list_quotas(state, query),
+    permissions.GetTokenAccess: lambda state, asker, _, query: access_views.token_access(state, asker, query.token_id),
 }
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 
-from coordinator.statemachine import commands, files
+from coordinator.statemachine import commands, files, quotas
 from coordinator.statemachine.commands import Done, Failure, Result
 from coordinator.statemachine.files import ANY_GENERATION, Created, Deleted, Mismatch
 from coordinator.statemachine.items import Change, Item
@@ -18,6 +18,7 @@ from coordinator.statemachine.locks import fencing_token
 from coordinator.statemachine.paths import Span, parent_of, path_problem, span_of, subtree
 
 if TYPE_CHECKING:
+    from coordinator.statemachine.principals import Access
     from coordinator.statemachine.sessions import Session
     from coordinator.statemachine.state import State
 
@@ -72,17 +73,35 @@ def _place(state: State, key: str, before: Item | None, after: Item | None) -> N
     if before is None:
         assert after is not None
         keys.add(key, after)
-        state.key_bytes += len(key) + after.size
+        size = len(key) + after.size
+        state.key_bytes += size
+        if after.owner:
+            use = state.uses.get(after.owner)
+            if use is None:
+                use = state.uses[after.owner] = quotas.Use()
+            use.keys += 1
+            use.key_bytes += size
         _arrives(state.children, keys.rows, key)
     elif after is None:
         keys.remove(key)
-        state.key_bytes -= len(key) + before.size
+        size = len(key) + before.size
+        state.key_bytes -= size
+        if before.owner:
+            use = state.uses[before.owner]
+            use.keys -= 1
+            use.key_bytes -= size
+            if not use.keys:
+                quotas.forget_unused(state.uses, before.owner)
         _leaves(state.children, keys.rows, key)
     else:
         if keys.walk is not None:
             keys.walk.touch(key)
         keys.rows[key] = after
-        state.key_bytes += after.size - before.size
+        grown = after.size - before.size
+        if grown:
+            state.key_bytes += grown
+            if after.owner:
+                state.uses[after.owner].key_bytes += grown
 
 
 def take_back(state: State) -> None:
@@ -146,8 +165,14 @@ def is_directory(state: State, path: str) -> bool:
     return item.value is None if item is not None else is_there(state, path)
 
 
-def room(state: State, key: str, size: int, known: Item | None) -> Failure | None:
-    """Why there is no room for a value of so many bytes at `key`."""
+def owner_for(state: State, principal: str) -> str:
+    """By whose quota a key is counted that this principal creates now. Before level 3 nobody's: replicas of an earlier
+    version know of none."""
+    return principal if state.level >= commands.LEVEL_OF_QUOTAS else ""
+
+
+def room(state: State, key: str, size: int, known: Item | None, owner: str) -> Failure | None:
+    """Why there is no room for a value of so many bytes at `key`, by the quota of its `owner` too."""
     if size > commands.VALUE_BYTES_MAX:
         return Failure(commands.INVALID, f"a value has at most {commands.VALUE_BYTES_MAX} bytes, got {size}")
     if known is None:
@@ -158,23 +183,27 @@ def room(state: State, key: str, size: int, known: Item | None) -> Failure | Non
         grown = size - known.size
     if grown > 0 and state.key_bytes + grown > KEY_BYTES_MAX:
         return Failure(commands.FULL, f"the cluster has its {KEY_BYTES_MAX} bytes of keys and values")
+    if state.quotas.rows:
+        return quotas.refuse_keys(state, owner, int(known is None), grown)
     return None
 
 
 # --- flat keys ------------------------------------------------------------------------------------
 
 
-def put(state: State, index: int, op: commands.PutKey) -> Result:
+def put(state: State, index: int, asker: Access, op: commands.PutKey) -> Result:
     known = state.keys.rows.get(op.key)
-    refused = room(state, op.key, len(op.value), known)
+    owner = known.owner if known is not None else owner_for(state, asker.name)
+    refused = room(state, op.key, len(op.value), known, owner)
     if refused is not None:
         return refused
     if known is None:
-        write(state, index, op.key, Item(op.value, index, 1, index))
+        write(state, index, op.key, Item(op.value, index, 1, index, owner=owner))
         return Done(index, existed=False)
     if known.value is None:
         return _wrong_kind(op.key, "a directory")
-    write(state, index, op.key, Item(op.value, index, known.version + 1, known.instance, known.ephemeral))
+    item = Item(op.value, index, known.version + 1, known.instance, known.ephemeral, owner)
+    write(state, index, op.key, item)
     return Done(index, existed=True)
 
 
@@ -192,7 +221,7 @@ def delete_range(state: State, index: int, op: files.DeleteRange) -> Result:
     return _delete_span(state, index, span_of(op.start, op.end, op.prefix))
 
 
-def add(state: State, index: int, op: files.AddToKey) -> Result:
+def add(state: State, index: int, asker: Access, op: files.AddToKey) -> Result:
     known = state.keys.rows.get(op.key)
     if known is None:
         count = 0
@@ -207,13 +236,14 @@ def add(state: State, index: int, op: files.AddToKey) -> Result:
     if not -COUNTER_MAX - 1 <= count <= COUNTER_MAX:
         return Failure(commands.INVALID, f"a counter has 64 bits, {count} does not fit")
     value = b"%d" % count
-    refused = room(state, op.key, len(value), known)
+    owner = known.owner if known is not None else owner_for(state, asker.name)
+    refused = room(state, op.key, len(value), known, owner)
     if refused is not None:
         return refused
     if known is None:
-        item = Item(value, index, 1, index)
+        item = Item(value, index, 1, index, owner=owner)
     else:
-        item = Item(value, index, known.version + 1, known.instance, known.ephemeral)
+        item = Item(value, index, known.version + 1, known.instance, known.ephemeral, known.owner)
     write(state, index, op.key, item)
     return files.Counted(count, index, item.version)
 
@@ -240,10 +270,15 @@ def create_file(state: State, index: int, owner: Session, op: files.CreateFile) 
         return Failure(commands.EXISTS, f"{path!r} is there")
     if op.ephemeral and len(owner.files) >= EPHEMERALS_MAX:
         return Failure(commands.FULL, f"session {owner.session} has its {EPHEMERALS_MAX} ephemeral files")
-    refused = room(state, path, len(op.value), None) or _prepare_parent(state, index, path, make=op.parents)
+    principal = owner_for(state, owner.principal)
+    size = len(op.value)
+    refused = room(state, path, size, None, principal) or _prepare_parent(
+        state, index, path, size, principal, make=op.parents
+    )
     if refused is not None:
         return refused
-    write(state, index, path, Item(op.value, index, 1, index, op.ephemeral), owner if op.ephemeral else None)
+    item = Item(op.value, index, 1, index, op.ephemeral, principal)
+    write(state, index, path, item, owner if op.ephemeral else None)
     return Created(path, index)
 
 
@@ -260,7 +295,7 @@ def _sequence(state: State, index: int) -> str:
     return f"{fencing_token(state.epoch, index) * SEQUENCE_PLACES + place:019d}"
 
 
-def make_directory(state: State, index: int, op: files.MakeDirectory) -> Result:
+def make_directory(state: State, index: int, asker: Access, op: files.MakeDirectory) -> Result:
     problem = path_problem(op.path)
     if problem is not None:
         return Failure(commands.INVALID, problem)
@@ -269,15 +304,16 @@ def make_directory(state: State, index: int, op: files.MakeDirectory) -> Result:
         if known.value is None and op.parents:
             return Created(op.path, known.instance)
         return Failure(commands.EXISTS, f"{op.path!r} is there")
-    refused = room(state, op.path, 0, None) or _prepare_parent(state, index, op.path, make=op.parents)
+    owner = owner_for(state, asker.name)
+    refused = room(state, op.path, 0, None, owner) or _prepare_parent(state, index, op.path, 0, owner, make=op.parents)
     if refused is not None:
         return refused
-    write(state, index, op.path, Item(None, index, 1, index))
+    write(state, index, op.path, Item(None, index, 1, index, owner=owner))
     return Created(op.path, index)
 
 
-def _prepare_parent(state: State, index: int, path: str, *, make: bool) -> Failure | None:
-    """Nothing is made where anything is in the way."""
+def _prepare_parent(state: State, index: int, path: str, size: int, owner: str, *, make: bool) -> Failure | None:
+    """Nothing is made where anything is in the way. `size`: of what is to be at `path`."""
     missing = []
     directory = parent_of(path)
     while not is_there(state, directory):
@@ -290,13 +326,16 @@ def _prepare_parent(state: State, index: int, path: str, *, make: bool) -> Failu
     if state.children.get(directory, 0) >= files.CHILDREN_MAX:
         return Failure(commands.FULL, f"{directory!r} has its {files.CHILDREN_MAX} children")
     for made in reversed(missing):
-        refused = room(state, made, 0, None)
+        refused = room(state, made, 0, None, owner)
         if refused is not None:
             return refused
     if len(state.keys.rows) + len(missing) >= KEYS_MAX:
         return Failure(commands.FULL, f"the cluster has its {KEYS_MAX} keys")
+    refused = quotas.refuse_keys(state, owner, len(missing) + 1, sum(map(len, missing)) + len(path) + size)
+    if refused is not None:
+        return refused
     for made in reversed(missing):
-        write(state, index, made, Item(None, index, 1, index))
+        write(state, index, made, Item(None, index, 1, index, owner=owner))
     return None
 
 
@@ -306,10 +345,11 @@ def write_file(state: State, index: int, op: files.WriteFile) -> Result:
         return _not_found(op.path)
     if known.value is None:
         return _wrong_kind(op.path, "a directory")
-    refused = _mismatch(known, op.generation, op.instance) or room(state, op.path, len(op.value), known)
+    refused = _mismatch(known, op.generation, op.instance) or room(state, op.path, len(op.value), known, known.owner)
     if refused is not None:
         return refused
-    write(state, index, op.path, Item(op.value, index, known.version + 1, known.instance, known.ephemeral))
+    item = Item(op.value, index, known.version + 1, known.instance, known.ephemeral, known.owner)
+    write(state, index, op.path, item)
     return Done(index, existed=True)
 
 

@@ -1,36 +1,25 @@
-"""Principals, their rights and the tokens that speak for them, as the log holds them.
+"""Which right each command and query takes, and on what.
 
-Rights are checked at apply, so that a change of rights takes effect at one point of the log.
+Rights are checked at apply, so that a change of rights takes effect at one point of the log. Who may do what is in
+`principals.py`.
 """
 
 from __future__ import annotations
 
 from typing import Any, Final, Literal, NamedTuple
 
-from coordinator.statemachine import commands, files, lock_commands
-from coordinator.statemachine.commands import (
-    ADMINISTER,
-    LOCK,
-    READ,
-    WRITE,
-    Failure,
-    PrincipalView,
-    SetPrincipal,
-    name_problem,
-)
-from coordinator.statemachine.paths import Span, prefixed, span_of
-
-TOKENS_MAX: Final = 10_000
-PRINCIPALS_MAX: Final = 10_000
-PREFIXES_MAX: Final = 64
+from coordinator.statemachine import commands, files, lock_commands, permissions
+from coordinator.statemachine.commands import ADMINISTER, LOCK, READ, WRITE, Failure, name_problem
+from coordinator.statemachine.paths import prefixed, span_of
+from coordinator.statemachine.principals import EVERYTHING, Access
 
 
 class Rule(NamedTuple):
     """`rights`: of which a principal needs one; (): every principal may. `subject`: the field that names what is
-    touched, or how a range is named; "": nothing that has a name."""
+    touched, or how a range is named; "": nothing that has a name. "prefix": all names that begin with it."""
 
     rights: tuple[str, ...]
-    subject: Literal["", "key", "name", "names", "path", "range", "directory"] = ""
+    subject: Literal["", "key", "name", "names", "path", "range", "directory", "prefix"] = ""
 
 
 RULES: Final[dict[type, Rule]] = {
@@ -74,6 +63,19 @@ RULES: Final[dict[type, Rule]] = {
     commands.ListPrincipals: Rule((ADMINISTER,)),
     commands.SetWantedMembership: Rule((ADMINISTER,)),
     commands.GetWantedMembership: Rule((ADMINISTER,)),
+    permissions.SetRole: Rule((ADMINISTER,)),
+    permissions.RemoveRole: Rule((ADMINISTER,)),
+    permissions.SetPermission: Rule((ADMINISTER,), "prefix"),
+    permissions.SetRoles: Rule((ADMINISTER,)),
+    permissions.NarrowToken: Rule((ADMINISTER,)),
+    permissions.SetQuota: Rule((ADMINISTER,)),
+    permissions.GetAccess: Rule(()),
+    permissions.ListPermissions: Rule((ADMINISTER,)),
+    permissions.ListRoles: Rule((ADMINISTER,)),
+    permissions.ListMembers: Rule((ADMINISTER,)),
+    permissions.GetQuota: Rule(()),
+    permissions.ListQuotas: Rule((ADMINISTER,)),
+    permissions.GetTokenAccess: Rule((ADMINISTER,)),
     files.ReadFile: Rule((READ,), "path"),
     files.GetStat: Rule((READ,), "path"),
     files.ReadRange: Rule((READ,), "range"),
@@ -84,69 +86,48 @@ RULES: Final[dict[type, Rule]] = {
 must still be able to release."""
 
 
-_NAMED: Final = frozenset(("key", "name", "path"))
+_NAMED: Final = {
+    kind: (rule.rights, rule.subject) for kind, rule in RULES.items() if rule.subject in ("key", "name", "path")
+}
+"""What most requests are."""
 _SPANS: Final = frozenset(("range", "directory"))
 
 
-class Principal:
-    __slots__ = ("act_for", "granted", "name", "prefixes", "rights", "tokens")
-
-    def __init__(self, set_principal: SetPrincipal) -> None:
-        self.name = set_principal.name
-        self.tokens: dict[str, bytes] = {}
-        self.change(set_principal)
-
-    def change(self, set_principal: SetPrincipal) -> None:
-        self.rights = set_principal.rights
-        self.granted = frozenset(set_principal.rights)
-        self.prefixes = set_principal.prefixes
-        self.act_for = set_principal.act_for
-
-    def may(self, *rights: str) -> bool:
-        """Has it one of `rights`?"""
-        return not self.granted.isdisjoint(rights)
-
-    def reaches_all(self, span: Span) -> bool:
-        """Do its prefixes let it touch everything that may ever be in `span`?"""
-        return not self.prefixes or any(span.within(prefix) for prefix in self.prefixes)
-
-    def view(self) -> PrincipalView:
-        return PrincipalView(self.name, self.rights, self.prefixes, self.act_for, tuple(sorted(self.tokens)))
-
-
-def refuse(principal: Principal, op: Any) -> Failure | None:
+def refuse(access: Access, op: Any) -> Failure | None:
     """Names that are none, and rights that are lacking."""
+    named = _NAMED.get(type(op))
+    if named is not None:
+        return refuse_name(access, named[0], getattr(op, named[1]))
     rule = RULES.get(type(op))
     if rule is None:
         return Failure(commands.INVALID, f"{type(op).__name__} is not a client's command")
     rights, subject = rule
-    if subject in _NAMED:
-        return refuse_name(principal, rights, getattr(op, subject))
     if subject in _SPANS:
-        return _refuse_span(principal, rights, op)
-    if subject:
+        return _refuse_span(access, rights, op)
+    if subject == "names":
         for name in op.names:
-            refused = refuse_name(principal, rights, name)
+            refused = refuse_name(access, rights, name)
             if refused is not None:
                 return refused
-    if rights and not principal.may(*rights):
-        return _lacks(principal, rights)
+    if subject == "prefix":
+        return _refuse_prefix(access, rights, op.prefix)
+    if rights and not access.may(*rights):
+        return _lacks(access, rights)
     return None
 
 
-def refuse_name(principal: Principal, rights: tuple[str, ...], name: str) -> Failure | None:
+def refuse_name(access: Access, rights: tuple[str, ...], name: str) -> Failure | None:
     problem = name_problem(name)
     if problem is not None:
         return Failure(commands.INVALID, problem)
-    if rights:
-        if principal.granted.isdisjoint(rights):
-            return _lacks(principal, rights)
-        if principal.prefixes and not name.startswith(principal.prefixes):
-            return _out_of_reach(principal, name)
-    return None
+    for right in rights:
+        reach = access.reach[right]
+        if reach is EVERYTHING or name.startswith(reach):
+            return None
+    return _out_of_reach(access, rights, name) if rights else None
 
 
-def _refuse_span(principal: Principal, rights: tuple[str, ...], op: Any) -> Failure | None:
+def _refuse_span(access: Access, rights: tuple[str, ...], op: Any) -> Failure | None:
     names: tuple[str, ...]
     if isinstance(op, files.ListDirectory):
         names, span = (op.path,), prefixed(f"{op.path}/" if op.path else "")
@@ -156,14 +137,23 @@ def _refuse_span(principal: Principal, rights: tuple[str, ...], op: Any) -> Fail
         problem = name_problem(name) if name else None
         if problem is not None:
             return Failure(commands.INVALID, problem)
-    if not principal.may(*rights):
-        return _lacks(principal, rights)
-    return None if principal.reaches_all(span) else _out_of_reach(principal, names[0])
+    return None if access.reaches_all(rights, span) else _out_of_reach(access, rights, names[0])
 
 
-def _lacks(principal: Principal, rights: tuple[str, ...]) -> Failure:
-    return Failure(commands.FORBIDDEN, f"{principal.name!r} lacks the right to {' or '.join(rights)}")
+def _refuse_prefix(access: Access, rights: tuple[str, ...], prefix: str) -> Failure | None:
+    problem = name_problem(prefix) if prefix else None
+    if problem is not None:
+        return Failure(commands.INVALID, problem)
+    if access.may(*rights) or any(prefix.startswith(access.reach[right]) for right in rights):
+        return None
+    return _out_of_reach(access, rights, prefix)
 
 
-def _out_of_reach(principal: Principal, name: str) -> Failure:
-    return Failure(commands.FORBIDDEN, f"{principal.name!r} may touch only what its prefixes name, not {name!r}")
+def _lacks(access: Access, rights: tuple[str, ...]) -> Failure:
+    return Failure(commands.FORBIDDEN, f"{access.name!r} lacks the right to {' or '.join(rights)}")
+
+
+def _out_of_reach(access: Access, rights: tuple[str, ...], name: str) -> Failure:
+    if not any(access.reach[right] for right in rights):
+        return _lacks(access, rights)
+    return Failure(commands.FORBIDDEN, f"{access.name!r} may touch only what its prefixes name, not {name!r}")

@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
-from coordinator.statemachine import commands, locking, namespace
+from coordinator.statemachine import commands, locking, namespace, quotas
 from coordinator.statemachine.commands import Done, Failure, Result, SessionOpened
 from coordinator.statemachine.events import CheckpointReset, SessionBegan, SessionEnded
 
 if TYPE_CHECKING:
-    from coordinator.statemachine.rights import Principal
+    from coordinator.statemachine.principals import Access
     from coordinator.statemachine.state import State
 
 SESSIONS_MAX: Final = 200_000
@@ -111,29 +111,33 @@ class Session:
             self.results.pop(number, None)
 
 
-def own(state: State, principal: Principal, owner: int) -> Session | None:
+def own(state: State, asker: Access, owner: int) -> Session | None:
     """The session `owner`, where it is this principal's."""
     session = state.sessions.rows.get(owner)
-    return session if session is not None and session.principal == principal.name else None
+    return session if session is not None and session.principal == asker.name else None
 
 
 def session_gone(session: int) -> Failure:
     return Failure(commands.SESSION_GONE, f"session {session} is gone, or another's")
 
 
-def open_session(state: State, index: int, principal: Principal, op: commands.OpenSession) -> Result:
+def open_session(state: State, index: int, asker: Access, op: commands.OpenSession) -> Result:
     if not commands.TTL_MS_MIN <= op.ttl_ms <= commands.TTL_MS_MAX:
         return Failure(commands.INVALID, f"ttl_ms is {commands.TTL_MS_MIN} to {commands.TTL_MS_MAX}, got {op.ttl_ms}")
     if len(op.nonce) > NONCE_BYTES_MAX:
         return Failure(commands.INVALID, f"a nonce has at most {NONCE_BYTES_MAX} bytes, got {len(op.nonce)}")
-    known = state.sessions.rows.get(state.nonces.get((principal.name, op.nonce), 0))
+    known = state.sessions.rows.get(state.nonces.get((asker.name, op.nonce), 0))
     if known is not None:
         return SessionOpened(known.session, known.ttl_ms)
     if len(state.sessions.rows) >= SESSIONS_MAX:
         return Failure(commands.FULL, f"the cluster has its {SESSIONS_MAX} sessions")
-    state.sessions.add(index, Session(index, principal.name, op.ttl_ms, op.nonce))
+    refused = quotas.refuse_session(state, asker.name)
+    if refused is not None:
+        return refused
+    state.sessions.add(index, Session(index, asker.name, op.ttl_ms, op.nonce))
+    quotas.count_session(state.uses, asker.name, 1)
     if op.nonce:
-        state.nonces[principal.name, op.nonce] = index
+        state.nonces[asker.name, op.nonce] = index
     state.events.append(SessionBegan(index, op.ttl_ms))
     return SessionOpened(index, op.ttl_ms)
 
@@ -157,6 +161,7 @@ def end_sessions(state: State, index: int, ended: Iterable[int], *, died: bool) 
         freed += locking.let_go_of_all(state, index, session, died=died)
         for path in sorted(session.files):
             namespace.detach(state, index, number, path)
+        quotas.count_session(state.uses, session.principal, -1)
     locking.hand_on(state, index, freed)
 
 

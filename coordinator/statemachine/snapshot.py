@@ -6,33 +6,62 @@ A snapshot is a head, frames, and an end:
     frame   length of the body (4 bytes); body: a MessagePack array of items
     end     a frame whose only item is `End`: how many items came before it, and a hash of all bytes before its frame
 
-Numbers are big-endian. Items come in the order of the tables (`_TABLES`) and within each in the order of its keys. A
+Numbers are big-endian. Items come in the order of the tables (`TABLES`) and within each in the order of its keys. A
 frame is full when its items have FRAME_BYTES or are FRAME_ITEMS: that depends on the items alone, and slices are whole
 frames, so that the bytes do not depend on how they were sliced. What of one row may grow without bound, results of
 a session and waiters of a lock, goes on in items of its own.
 
 A `Dump` shows the state as it was when it began, though the machine goes on: see `tables.py`. A `Loader` builds a
 state beside the one that is in use. A later version of this module reads every earlier one; version 1, one
-MessagePack array, is in `snapshot_v1.py`.
+MessagePack array, is in `snapshot_v1.py`. Version 3 is version 2 with more kinds of items; it is written from level 3
+on, and before that, where no such item can be, version 2: the bytes that replicas of that version have too.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import msgspec
 
-from coordinator.statemachine import snapshot_v1
-from coordinator.statemachine.commands import Result, SetPrincipal
+from coordinator.statemachine import quotas, snapshot_v1
+from coordinator.statemachine.commands import LEVEL_OF_QUOTAS, SetPrincipal
 from coordinator.statemachine.items import Item
 from coordinator.statemachine.lock_changes import add_break
-from coordinator.statemachine.lock_commands import EXCLUSIVE, Break, Delay, Grant, Mode, Waiter
+from coordinator.statemachine.lock_commands import EXCLUSIVE, Grant, Waiter
 from coordinator.statemachine.locks import Lock
 from coordinator.statemachine.namespace import restore_item
-from coordinator.statemachine.rights import Principal
+from coordinator.statemachine.principals import Principal, Role
 from coordinator.statemachine.sessions import Session
+from coordinator.statemachine.snapshot_items import (
+    TABLES,
+    BreakItem,
+    BreaksItem,
+    ChangeItem,
+    End,
+    EphemeralItem,
+    HeadItem,
+    HistoryItem,
+    HoldersItem,
+    Items,
+    KeyItem,
+    LockGenerationItem,
+    LockItem,
+    NarrowingItem,
+    OwnedChangeItem,
+    OwnedKeyItem,
+    PermittedItem,
+    PrincipalItem,
+    QuotaItem,
+    ResultsItem,
+    RoleItem,
+    SessionItem,
+    SnapshotItem,
+    WaitersItem,
+    WantedItem,
+    Was,
+)
 from coordinator.statemachine.snapshot_v1 import SnapshotDamaged
 from coordinator.statemachine.state import State
 from coordinator.statemachine.tables import Table, Walk
@@ -43,12 +72,13 @@ if TYPE_CHECKING:
 
 MAGIC: Final = b"CLST"
 VERSION: Final = 2
+"""Of the bytes of a state of level 1 or 2."""
+VERSION_OF_QUOTAS: Final = 3
+"""Of the bytes of a state of level 3 on."""
 FRAME_BYTES: Final = 16_384
 FRAME_ITEMS: Final = 128
 FRAME_BYTES_MAX: Final = 1 << 26
 """Of a frame that is read: more is damage, not state."""
-PART_MAX: Final = 128
-"""Results of a session, or waiters of a lock, in one item."""
 PAGE: Final = 128
 """Rows that are frozen at once."""
 SLICE_BYTES: Final = 32_768
@@ -62,195 +92,8 @@ class _Data(Protocol):
     def __getitem__(self, at: slice, /) -> bytes: ...
 
 
-class _Item(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    pass
-
-
-class _Head(_Item, tag=0, frozen=True):
-    cluster_id: int
-    cluster_name: str
-    epoch: int
-    applied: int
-    level: int = 1
-    rights_index: int = 0
-
-
-class _Principal(_Item, tag=1, frozen=True):
-    name: str
-    rights: tuple[str, ...]
-    prefixes: tuple[str, ...]
-    act_for: bool
-    tokens: tuple[tuple[str, bytes], ...]
-
-
-class _Session(_Item, tag=2, frozen=True):
-    session: int
-    principal: str
-    ttl_ms: int
-    nonce: bytes
-    acked: int
-    remaining_ms: int | None = None
-
-
-class _Results(_Item, tag=3, frozen=True):
-    """Of the session before it, by number."""
-
-    results: Sequence[tuple[int, Result]]
-
-
-class _Lock(_Item, tag=4, frozen=True):
-    name: str
-    mode: Mode
-    limit: int
-    token: int
-    upgrading: tuple[int, int] | None
-    delay: Delay | None
-
-
-class _Waiters(_Item, tag=5, frozen=True):
-    """Of the lock before it, in their order in line."""
-
-    waiters: Sequence[Waiter]
-
-
-class _Holders(_Item, tag=12, frozen=True):
-    """Of the lock before it, in the order of their grants."""
-
-    holders: Sequence[Grant]
-
-
-class _Key(_Item, tag=6, frozen=True):
-    key: str
-    value: bytes | None
-    revision: int
-    version: int
-    instance: int
-    ephemeral: bool = False
-
-
-class _Ephemeral(_Item, tag=8, frozen=True):
-    path: str
-    sessions: tuple[int, ...]
-
-
-class _LockGeneration(_Item, tag=9, frozen=True):
-    path: str
-    token: int
-
-
-class _History(_Item, tag=10, frozen=True):
-    """`following` is the number of the next change. The changes come after it, from the newest on."""
-
-    compacted: int
-    following: int
-
-
-class _Change(_Item, tag=11, frozen=True):
-    """What came after it is known from the changes before it here, and from the keys."""
-
-    revision: int
-    key: str
-    before: Item | None
-
-
-class _Breaks(_Item, tag=13, frozen=True):
-    following: int
-
-
-class _Break(_Item, tag=14, frozen=True):
-    made: Break
-
-
-class _Wanted(_Item, tag=15, frozen=True):
-    generation: int
-    wanted: bytes
-
-
-class End(_Item, tag=7, frozen=True):
-    items: int
-    hash: bytes
-
-
-_Items = list[
-    _Head
-    | _Principal
-    | _Session
-    | _Results
-    | _Lock
-    | _Waiters
-    | _Key
-    | _Ephemeral
-    | _LockGeneration
-    | _History
-    | _Change
-    | _Holders
-    | _Breaks
-    | _Break
-    | _Wanted
-    | End
-]
-
 _encoder = msgspec.msgpack.Encoder()
-_frames = msgspec.msgpack.Decoder(_Items)
-
-
-# --- from rows to items ---------------------------------------------------------------------------
-# `freeze` gives a form of a row that no change reaches, and is as cheap as that can be; `items` the items of it.
-
-
-def _freeze_principal(principal: Principal) -> _Principal:
-    tokens = tuple(sorted(principal.tokens.items()))
-    return _Principal(principal.name, principal.rights, principal.prefixes, principal.act_for, tokens)
-
-
-def _freeze_session(session: Session) -> tuple[_Session, list[tuple[int, Result]]]:
-    head = _Session(
-        session.session, session.principal, session.ttl_ms, session.nonce, session.acked, session.remaining_ms
-    )
-    return head, [*session.results.items()]
-
-
-def _session_items(_: int, frozen: tuple[_Session, list[tuple[int, Result]]]) -> Iterator[_Item]:
-    head, results = frozen
-    yield head
-    results.sort(key=lambda result: result[0])
-    for start in range(0, len(results), PART_MAX):
-        yield _Results(results[start : start + PART_MAX])
-
-
-def _freeze_lock(lock: Lock) -> tuple[_Lock, list[Grant], list[Waiter]]:
-    head = _Lock(lock.name, lock.mode, lock.limit, lock.token, lock.upgrading, lock.delay)
-    return head, [*lock.holders.values()], [*lock.queue.values()]
-
-
-def _lock_items(_: str, frozen: tuple[_Lock, list[Grant], list[Waiter]]) -> Iterator[_Item]:
-    head, holders, waiters = frozen
-    yield head
-    for start in range(0, len(holders), PART_MAX):
-        yield _Holders(holders[start : start + PART_MAX])
-    for start in range(0, len(waiters), PART_MAX):
-        yield _Waiters(waiters[start : start + PART_MAX])
-
-
-def _key_items(key: str, item: Item) -> tuple[_Item]:
-    return (_Key(key, item.value, item.revision, item.version, item.instance, item.ephemeral),)
-
-
-def _same(row: Any) -> Any:
-    return row
-
-
-_TABLES: Final[tuple[tuple[str, Callable[[Any], Any], Callable[[Any, Any], Iterator[_Item] | tuple[_Item]]], ...]] = (
-    ("principals", _freeze_principal, lambda name, frozen: (frozen,)),
-    ("sessions", _freeze_session, _session_items),
-    ("locks", _freeze_lock, _lock_items),
-    ("keys", _same, _key_items),
-    ("ephemerals", _same, lambda path, attached: (_Ephemeral(path, attached),)),
-    ("lock_generations", _same, lambda path, token: (_LockGeneration(path, token),)),
-    ("breaks", _same, lambda _, made: (_Break(made),)),
-    ("history", _same, lambda _, change: (_Change(change.revision, change.key, change.before),)),
-)
-"""Field of the state, freeze, items. Sessions come before what names them."""
+_frames = msgspec.msgpack.Decoder(Items)
 
 
 class Dump:
@@ -262,15 +105,16 @@ class Dump:
 
     def __init__(self, state: State, *, attached: bool = True) -> None:
         head = (
-            _Head(state.cluster_id, state.cluster_name, state.epoch, state.applied, state.level, state.rights_index),
-            _Wanted(*state.wanted),
-            _Breaks(state.next_break),
-            _History(state.history.compacted, state.history.order.following),
+            HeadItem(state.cluster_id, state.cluster_name, state.epoch, state.applied, state.level, state.rights_index),
+            WantedItem(*state.wanted),
+            BreaksItem(state.next_break),
+            HistoryItem(state.history.compacted, state.history.order.following),
         )
         self.applied = state.applied
         """The index that this is the state of."""
+        self._version = VERSION_OF_QUOTAS if state.level >= LEVEL_OF_QUOTAS else VERSION
         self._walks: list[tuple[Walk[Any, Any], Callable[[Any, Any], Any]]] = []
-        for field, freeze, items in _TABLES:
+        for field, freeze, items in TABLES:
             walk = Walk(getattr(state, field), freeze, attached=attached)
             if field == "history":
                 walk.begin_behind(state.history.order.following)
@@ -307,8 +151,8 @@ class Dump:
             walk.close()
         self._frames = iter(())
 
-    def _all(self, head: tuple[_Item, ...]) -> Iterator[bytes]:
-        start = MAGIC + VERSION.to_bytes(2, "big") + bytes(2)
+    def _all(self, head: tuple[SnapshotItem, ...]) -> Iterator[bytes]:
+        start = MAGIC + self._version.to_bytes(2, "big") + bytes(2)
         self._hash.update(start)
         yield start
         body = bytearray()
@@ -333,7 +177,7 @@ class Dump:
         self._hash.update(frame)
         return frame
 
-    def _items(self, head: tuple[_Item, ...]) -> Iterator[_Item]:
+    def _items(self, head: tuple[SnapshotItem, ...]) -> Iterator[SnapshotItem]:
         yield from head
         for walk, items in self._walks:
             while not walk.over:
@@ -357,23 +201,31 @@ class Loader:
         self._items = 0
         self._ended = False
         self._add: dict[type, Callable[[Any], None]] = {
-            _Head: self._add_head,
-            _Principal: self._add_principal,
-            _Session: self._add_session,
-            _Results: self._add_results,
-            _Lock: self._add_lock,
-            _Waiters: self._add_waiters,
-            _Key: self._add_key,
-            _Ephemeral: self._add_ephemeral,
-            _LockGeneration: self._add_lock_generation,
-            _History: self._add_history,
-            _Change: self._add_change,
-            _Holders: self._add_holders,
-            _Breaks: self._add_breaks,
-            _Break: self._add_break,
-            _Wanted: self._add_wanted,
+            HeadItem: self._add_head,
+            PrincipalItem: self._add_principal,
+            SessionItem: self._add_session,
+            ResultsItem: self._add_results,
+            LockItem: self._add_lock,
+            WaitersItem: self._add_waiters,
+            KeyItem: self._add_key,
+            EphemeralItem: self._add_ephemeral,
+            LockGenerationItem: self._add_lock_generation,
+            HistoryItem: self._add_history,
+            ChangeItem: self._add_change,
+            HoldersItem: self._add_holders,
+            BreaksItem: self._add_breaks,
+            BreakItem: self._add_break,
+            WantedItem: self._add_wanted,
+            OwnedKeyItem: self._add_owned_key,
+            OwnedChangeItem: self._add_owned_change,
+            PermittedItem: self._add_permitted,
+            RoleItem: self._add_role,
+            NarrowingItem: self._add_narrowing,
+            QuotaItem: self._add_quota,
             End: self._end,
         }
+        self._names: dict[str, str] = {}
+        """Of owners: one string for each, however many keys it owns."""
         self._session: Session | None = None
         self._lock: Lock | None = None
 
@@ -382,7 +234,7 @@ class Loader:
         waiting += part
         if not self._version:
             self._begin()
-        if self._version != VERSION:
+        if self._version < VERSION:
             return
         start = 0
         while len(waiting) - start >= 4:
@@ -416,8 +268,8 @@ class Loader:
         if len(waiting) < 8:
             return
         version = int.from_bytes(waiting[4:6], "big")
-        if version != VERSION:
-            raise SnapshotDamaged(f"expected a snapshot of version 1 to {VERSION}, got {version}")
+        if not VERSION <= version <= VERSION_OF_QUOTAS:
+            raise SnapshotDamaged(f"expected a snapshot of version 1 to {VERSION_OF_QUOTAS}, got {version}")
         self._version = version
         self._hash.update(waiting[:8])
         del waiting[:8]
@@ -441,32 +293,33 @@ class Loader:
 
     # --- from items to rows -----------------------------------------------------------------------
 
-    def _add_head(self, head: _Head) -> None:
+    def _add_head(self, head: HeadItem) -> None:
         state = self._state
         state.cluster_id, state.cluster_name = head.cluster_id, head.cluster_name
         state.epoch, state.applied = head.epoch, head.applied
         state.level, state.rights_index = head.level, head.rights_index
 
-    def _add_principal(self, stored: _Principal) -> None:
+    def _add_principal(self, stored: PrincipalItem) -> None:
         principal = Principal(SetPrincipal(stored.name, stored.rights, stored.prefixes, stored.act_for))
         principal.tokens = dict(stored.tokens)
         self._append(self._state.principals, stored.name, principal)
         self._state.tokens.update((token_id, stored.name) for token_id in principal.tokens)
 
-    def _add_session(self, stored: _Session) -> None:
+    def _add_session(self, stored: SessionItem) -> None:
         session = self._session = Session(stored.session, stored.principal, stored.ttl_ms, stored.nonce)
         session.acked = stored.acked
         session.remaining_ms = stored.remaining_ms
         self._append(self._state.sessions, stored.session, session)
+        quotas.count_session(self._state.uses, stored.principal, 1)
         if stored.nonce:
             self._state.nonces[stored.principal, stored.nonce] = stored.session
 
-    def _add_results(self, stored: _Results) -> None:
+    def _add_results(self, stored: ResultsItem) -> None:
         if self._session is None:
             raise SnapshotDamaged("results without a session")
         self._session.results.update(stored.results)
 
-    def _add_lock(self, stored: _Lock) -> None:
+    def _add_lock(self, stored: LockItem) -> None:
         lock = self._lock = Lock(stored.name)
         lock.mode, lock.limit = stored.mode, stored.limit
         lock.token = stored.token
@@ -475,19 +328,21 @@ class Loader:
         if stored.delay is not None:
             self._state.delayed.add(stored.name)
 
-    def _add_holders(self, stored: _Holders) -> None:
+    def _add_holders(self, stored: HoldersItem) -> None:
         lock = self._the_lock()
         for grant in stored.holders:
             holder = grant.holder
             lock.holders[holder.session, holder.acquisition] = grant
             self._session_of(holder.session).holds(lock.name, holder.acquisition)
 
-    def _add_waiters(self, stored: _Waiters) -> None:
+    def _add_waiters(self, stored: WaitersItem) -> None:
         lock = self._the_lock()
         for waiter in stored.waiters:
             holder = waiter.holder
             lock.queue[holder.session, holder.acquisition] = waiter
-            self._session_of(holder.session).waits(lock.name, holder.acquisition)
+            session = self._session_of(holder.session)
+            session.waits(lock.name, holder.acquisition)
+            quotas.count_waiters(self._state.uses, session.principal, 1)
         self._state.waiting += len(stored.waiters)
 
     def _the_lock(self) -> Lock:
@@ -495,35 +350,69 @@ class Loader:
             raise SnapshotDamaged("holders or waiters without a lock")
         return self._lock
 
-    def _add_breaks(self, stored: _Breaks) -> None:
+    def _add_breaks(self, stored: BreaksItem) -> None:
         self._state.next_break = stored.following
 
-    def _add_wanted(self, stored: _Wanted) -> None:
+    def _add_wanted(self, stored: WantedItem) -> None:
         self._state.wanted = Wanted(stored.generation, stored.wanted)
 
-    def _add_break(self, stored: _Break) -> None:
+    def _add_break(self, stored: BreakItem) -> None:
         add_break(self._state, stored.made)
 
-    def _add_key(self, stored: _Key) -> None:
+    def _add_key(self, stored: KeyItem) -> None:
         item = Item(stored.value, stored.revision, stored.version, stored.instance, stored.ephemeral)
-        if stored.key in self._state.keys.rows:
-            raise SnapshotDamaged(f"{stored.key!r} is there twice")
-        restore_item(self._state, stored.key, item)
+        self._restore(stored.key, item)
 
-    def _add_ephemeral(self, stored: _Ephemeral) -> None:
+    def _add_owned_key(self, stored: OwnedKeyItem) -> None:
+        owner = self._names.setdefault(stored.owner, stored.owner)
+        item = Item(stored.value, stored.revision, stored.version, stored.instance, stored.ephemeral, owner)
+        self._restore(stored.key, item)
+
+    def _restore(self, key: str, item: Item) -> None:
+        if key in self._state.keys.rows:
+            raise SnapshotDamaged(f"{key!r} is there twice")
+        restore_item(self._state, key, item)
+
+    def _add_role(self, stored: RoleItem) -> None:
+        self._append(self._state.roles, stored.name, Role(stored.name, stored.permissions))
+
+    def _add_permitted(self, stored: PermittedItem) -> None:
+        principal = self._state.principals.rows.get(stored.principal)
+        if principal is None:
+            raise SnapshotDamaged(f"principal {stored.principal!r} may do something and is not there")
+        principal.permissions, principal.roles = stored.permissions, stored.roles
+        for name in stored.roles:
+            role = self._state.roles.rows.get(name)
+            if role is None:
+                raise SnapshotDamaged(f"{stored.principal!r} has the role {name!r}, which is not there")
+            role.members += 1
+
+    def _add_narrowing(self, stored: NarrowingItem) -> None:
+        self._append(self._state.narrowings, stored.token_id, stored.permissions)
+
+    def _add_quota(self, stored: QuotaItem) -> None:
+        self._append(self._state.quotas, stored.principal, stored.quota)
+
+    def _add_ephemeral(self, stored: EphemeralItem) -> None:
         self._append(self._state.ephemerals, stored.path, stored.sessions)
         for session in stored.sessions:
             self._session_of(session).files.add(stored.path)
 
-    def _add_lock_generation(self, stored: _LockGeneration) -> None:
+    def _add_lock_generation(self, stored: LockGenerationItem) -> None:
         self._append(self._state.lock_generations, stored.path, stored.token)
 
-    def _add_history(self, stored: _History) -> None:
+    def _add_history(self, stored: HistoryItem) -> None:
         self._state.history.begin(stored.compacted, stored.following)
 
-    def _add_change(self, stored: _Change) -> None:
-        history = self._state.history
-        history.prepend(stored.revision, stored.key, stored.before, self._state.keys.rows.get(stored.key))
+    def _add_change(self, stored: ChangeItem) -> None:
+        self._prepend(stored.revision, stored.key, None if stored.before is None else _item(stored.before, ""))
+
+    def _add_owned_change(self, stored: OwnedChangeItem) -> None:
+        owner = self._names.setdefault(stored.owner, stored.owner)
+        self._prepend(stored.revision, stored.key, _item(stored.before, owner))
+
+    def _prepend(self, revision: int, key: str, before: Item | None) -> None:
+        self._state.history.prepend(revision, key, before, self._state.keys.rows.get(key))
 
     def _session_of(self, number: int) -> Session:
         session = self._state.sessions.rows.get(number)
@@ -538,25 +427,31 @@ class Loader:
         table.add(key, row)
 
 
+def _item(was: Was, owner: str) -> Item:
+    return Item(was.value, was.revision, was.version, was.instance, was.ephemeral, owner)
+
+
 def _load_v1(loader: Loader, old: snapshot_v1.State) -> None:
-    loader._add_head(_Head(old.cluster_id, old.cluster_name, old.epoch, old.applied))
+    loader._add_head(HeadItem(old.cluster_id, old.cluster_name, old.epoch, old.applied))
     for principal in old.principals:
         loader._add_principal(
-            _Principal(principal.name, principal.rights, principal.prefixes, principal.act_for, (*principal.tokens,))
+            PrincipalItem(principal.name, principal.rights, principal.prefixes, principal.act_for, (*principal.tokens,))
         )
     for session in old.sessions:
-        loader._add_session(_Session(session.session, session.principal, session.ttl_ms, session.nonce, session.acked))
-        loader._add_results(_Results(session.results))
+        loader._add_session(
+            SessionItem(session.session, session.principal, session.ttl_ms, session.nonce, session.acked)
+        )
+        loader._add_results(ResultsItem(session.results))
     for lock in old.locks:
         names = (lock.name,)
-        loader._add_lock(_Lock(lock.name, EXCLUSIVE, 1, lock.token, None, None))
-        loader._add_holders(_Holders((Grant(lock.holder, lock.token, names),)))
-        loader._add_waiters(_Waiters([Waiter(holder, EXCLUSIVE, 1, names) for holder in lock.queue]))
+        loader._add_lock(LockItem(lock.name, EXCLUSIVE, 1, lock.token, None, None))
+        loader._add_holders(HoldersItem((Grant(lock.holder, lock.token, names),)))
+        loader._add_waiters(WaitersItem([Waiter(holder, EXCLUSIVE, 1, names) for holder in lock.queue]))
     for key, value, revision, version in old.keys:
         # When it was created is not known; no later one gets an instance that is not greater.
-        loader._add_key(_Key(key, value, revision, version, revision))
-    loader._add_history(_History(old.applied, 1))
-    loader._add_wanted(_Wanted(*old.wanted))
+        loader._add_key(KeyItem(key, value, revision, version, revision))
+    loader._add_history(HistoryItem(old.applied, 1))
+    loader._add_wanted(WantedItem(*old.wanted))
 
 
 # --- at once --------------------------------------------------------------------------------------

@@ -11,7 +11,9 @@ from coordinator.statemachine.items import Item
 from coordinator.statemachine.lock_commands import Break
 from coordinator.statemachine.locks import Lock
 from coordinator.statemachine.paths import path_order
-from coordinator.statemachine.rights import Principal
+from coordinator.statemachine.permissions import Permission, Quota
+from coordinator.statemachine.principals import Access, Principal, Role, Stamp
+from coordinator.statemachine.quotas import Use
 from coordinator.statemachine.sessions import Session
 from coordinator.statemachine.tables import Table
 from coordinator.statemachine.wanted import Wanted
@@ -19,6 +21,7 @@ from coordinator.statemachine.wanted import Wanted
 
 class State:
     __slots__ = (
+        "accesses",
         "applied",
         "breaks",
         "broken",
@@ -35,13 +38,17 @@ class State:
         "level",
         "lock_generations",
         "locks",
+        "narrowings",
         "next_break",
         "nonces",
         "principals",
+        "quotas",
         "rights_index",
+        "roles",
         "sessions",
         "tokens",
         "undo",
+        "uses",
         "waiting",
         "wanted",
     )
@@ -56,6 +63,11 @@ class State:
         self.rights_index = 0
         """Of the last entry that changed what some principal may do: the ACL generation of every path."""
         self.principals: Table[str, Principal] = Table()
+        self.roles: Table[str, Role] = Table()
+        self.narrowings: Table[str, tuple[Permission, ...]] = Table()
+        """Of each token that is narrowed, what it may do at most, by prefix, in their order."""
+        self.quotas: Table[str, Quota] = Table()
+        """By principal; beside them CLUSTER and EACH."""
         self.sessions: Table[int, Session] = Table()
         self.locks: Table[str, Lock] = Table()
         """Locks that are held or waited for; a free name costs nothing."""
@@ -83,7 +95,16 @@ class State:
         """Names with a lock-delay under way."""
         self.waiting = 0
         self.key_bytes = 0
+        self.uses: dict[str, Use] = {}
+        """What each principal has that is counted; no row: nothing."""
+        self.accesses: dict[Stamp, Access] = {}
+        """What requests may do that were asked lately. Whoever takes a right or a token away empties it."""
         self.events: list[Event] = []
         """What the host must tell others, in order, until it takes them. No part of a snapshot."""
         self.undo: list[tuple[tuple[int, ...], int]] | None = None
         """Within a transaction: for each change of it, what the change does not say (`namespace.take_back`)."""
+
+    def rights_changed(self, index: int) -> None:
+        """Entry `index` changed what somebody may do: whatever comes behind it is judged anew."""
+        self.rights_index = index
+        self.accesses.clear()

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any, Final
 from coordinator.statemachine import commands, files, namespace
 from coordinator.statemachine.commands import Aborted, Failure, Result, Transact, Transacted
 from coordinator.statemachine.files import Compacted, Compare, FileContent, Mismatch, RangeView
-from coordinator.statemachine.rights import Principal, refuse
+from coordinator.statemachine.rights import refuse
 
 if TYPE_CHECKING:
+    from coordinator.statemachine.principals import Access
     from coordinator.statemachine.state import State
 
 _RELATIONS: Final[dict[str, Callable[[Any, Any], bool]]] = {
@@ -35,9 +36,9 @@ class _Refused(Exception):
         self.refusal = refusal
 
 
-def transact(state: State, op: Transact, principal: Principal, perform: Callable[[Any], Result]) -> Result:
+def transact(state: State, op: Transact, asker: Access, perform: Callable[[Any], Result]) -> Result:
     """`perform` does one operation that is no transaction."""
-    refused = _refuse(op, principal)
+    refused = _refuse(op, asker)
     if refused is not None:
         return refused
     state.undo = []
@@ -114,7 +115,7 @@ def _found(state: State, compare: Compare) -> tuple[bytes | int, ...]:
     return ({"version": item.version, "instance": item.instance, "revision": item.revision}[compare.target],)
 
 
-def _refuse(op: Transact, principal: Principal) -> Failure | None:
+def _refuse(op: Transact, asker: Access) -> Failure | None:
     """Rights, and the bounds of all transactions that are in this one."""
     compares = operations = 0
     pending = [(op, 1)]
@@ -131,7 +132,7 @@ def _refuse(op: Transact, principal: Principal) -> Failure | None:
                 f"a transaction has at most {files.COMPARES_MAX} comparisons and {files.OPERATIONS_MAX} operations",
             )
         for one in (*transaction.compares, *inner):
-            refused = refuse(principal, one) or _unfit(one)
+            refused = refuse(asker, one) or _unfit(one)
             if refused is not None:
                 return refused
         pending += [(one, depth + 1) for one in inner if isinstance(one, Transact)]

@@ -12,7 +12,7 @@ from coordinator.statemachine.lock_commands import EXCLUSIVE, BreakList, Broken,
 
 if TYPE_CHECKING:
     from coordinator.statemachine.ordered import OrderedKeys
-    from coordinator.statemachine.rights import Principal
+    from coordinator.statemachine.principals import Access
     from coordinator.statemachine.state import State
 
 LISTED_MAX: Final = 50
@@ -69,18 +69,16 @@ def list_breaks(state: State, after: int, limit: int) -> BreakList:
     return BreakList(tuple(state.breaks.rows[number] for number in page))
 
 
-def list_locks(
-    state: State, after: str, limit: int, remaining_ms: Remaining, principal: Principal | None = None
-) -> LockList:
-    """Held locks by name, of those that the principal reaches; None: all of them (for the feed)."""
-    prefixes = principal.prefixes if principal is not None else ()
-    page = _page(state.locks.order, after, limit, prefixes)
+def list_locks(state: State, after: str, limit: int, remaining_ms: Remaining, asker: Access | None = None) -> LockList:
+    """Held locks by name, of those that the asker may read or lock; None: all of them (for the feed)."""
+    prefixes = ("",) if asker is None else asker.reach[commands.READ] + asker.reach[commands.LOCK]
+    page = page_of(state.locks.order, after, limit, prefixes)
     locks = tuple(lock(state, name, remaining_ms) for name in page)
     return LockList(locks, len(state.locks.rows), state.waiting)
 
 
-def await_grant(state: State, principal: Principal, query: commands.AwaitGrant) -> Result:
-    if sessions.own(state, principal, query.owner) is None:
+def await_grant(state: State, asker: Access, query: commands.AwaitGrant) -> Result:
+    if sessions.own(state, asker, query.owner) is None:
         return sessions.session_gone(query.owner)
     found = state.locks.rows.get(query.name)
     key = (query.owner, query.acquisition)
@@ -95,16 +93,16 @@ def await_grant(state: State, principal: Principal, query: commands.AwaitGrant) 
     return NotHeld() if number is None else Broken(state.breaks.rows[number])
 
 
-def session(state: State, principal: Principal, number: int, remaining_ms: Remaining) -> Result:
-    found = sessions.own(state, principal, number)
+def session(state: State, asker: Access, number: int, remaining_ms: Remaining) -> Result:
+    found = sessions.own(state, asker, number)
     if found is None:
         return sessions.session_gone(number)
     return commands.SessionView(number, found.principal, found.ttl_ms, remaining_ms(number), tuple(sorted(found.locks)))
 
 
-def token(state: State, principal: Principal, token_id: str) -> Result:
-    if not principal.act_for:
-        return Failure(commands.FORBIDDEN, f"{principal.name!r} may not read token keys")
+def token(state: State, asker: Access, token_id: str) -> Result:
+    if not asker.act_for:
+        return Failure(commands.FORBIDDEN, f"{asker.name!r} may not read token keys")
     owner = state.tokens.get(token_id)
     if owner is None:
         return Failure(commands.NOT_FOUND, "no such token")
@@ -117,13 +115,13 @@ def principal(state: State, name: str) -> Result:
 
 
 def list_principals(state: State, after: str, limit: int) -> Result:
-    names = _page(state.principals.order, after, limit)
+    names = page_of(state.principals.order, after, limit)
     return commands.PrincipalList(tuple(state.principals.rows[name].view() for name in names))
 
 
-def _page(names: OrderedKeys[str], after: str, limit: int, prefixes: tuple[str, ...] = ()) -> list[str]:
+def page_of(names: OrderedKeys[str], after: str, limit: int, prefixes: tuple[str, ...] = ("",)) -> list[str]:
     limit = max(1, min(limit, commands.LIST_LIMIT_MAX))
-    if not prefixes:
+    if "" in prefixes:
         return names.page(after, limit)
     within: Iterable[str] = (name for name in names.seek(after, after=True) if name.startswith(prefixes))
     return [*islice(within, limit)]

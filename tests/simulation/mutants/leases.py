@@ -19,8 +19,8 @@ MUTANTS: Final = (
         (
             Edit(
                 f"{_REPLICA}:Replica.ask",
-                "self._reads.append(_Read(caller, request, principal, actor))",
-                "read = _Read(caller, request, principal, actor)\n"
+                "self._reads.append(_Read(caller, request, stamp))",
+                "read = _Read(caller, request, stamp)\n"
                 "        if isinstance(request, wire.KeepAliveRequest) and self.leases is not None:\n"
                 "            return self._keep_alive(read, request, answers)\n"
                 "        self._reads.append(read)",
@@ -59,8 +59,8 @@ MUTANTS: Final = (
             ),
             Edit(
                 f"{_REPLICA}:Replica.ask",
-                "self._reads.append(_Read(caller, request, principal, actor))",
-                "read = _Read(caller, request, principal, actor)\n"
+                "self._reads.append(_Read(caller, request, stamp))",
+                "read = _Read(caller, request, stamp)\n"
                 "        if isinstance(request, wire.KeepAliveRequest) and self.leases is not None:\n"
                 "            if not self.engine.may_answer:\n"
                 "                return self._keep_alive(read, request, answers)\n"

@@ -45,11 +45,11 @@ MUTANTS: Final = (
         (
             Edit(
                 f"{_MACHINE}._apply_request",
-                "    if session is None or session.principal != signer:\n",
+                "    if session is None or session.principal != (entry.actor or entry.principal):\n",
                 "    if session is None:\n"
-                "        session = Session(command.session, signer, 500, b'')\n"
+                "        session = Session(command.session, entry.principal, 500, b'')\n"
                 "        self.state.sessions.add(command.session, session)\n"
-                "    if session.principal != signer:\n",
+                "    if session.principal != (entry.actor or entry.principal):\n",
             ),
         ),
     ),

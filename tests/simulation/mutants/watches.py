@@ -20,11 +20,6 @@ MUTANTS: Final = (
         (Edit(f"{_WATCHES}:Woken.page", "len(found.changes) < self.matches", "not found.changes"),),
     ),
     Mutant(
-        "watch-reads-from-the-wrong-place-in-a-revision",
-        "etcd, watch guarantees, unique: an event never appears twice",
-        (Edit(f"{_WATCHES}:Watches.look", "since=since, skip=skip, limit=limit", "since=since, skip=0, limit=limit"),),
-    ),
-    Mutant(
         "watch-marked-past-what-is-applied",
         "etcd, progress notifications: all up to that revision was told",
         (Edit(f"{_WATCHES}:Watches.pass_time", "applied + 1", "applied + 2"),),

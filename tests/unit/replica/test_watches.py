@@ -160,7 +160,9 @@ def test_who_may_act_for_others_no_more_hears_nothing_in_their_name(stage):
     writer = Writer(stage)
     writer.does(SetPrincipal("ci", ("read",)))
     channel = begun(stage, watch(1, ReadChanges("a"), act_for="ci"))
-    stage.nodes["node1"].replica.machine.principals["web"].act_for = False
+    state = stage.nodes["node1"].replica.machine.state
+    state.principals.rows["web"].act_for = False
+    state.rights_changed(state.rights_index)
     writer.does(PutKey("a", b"1"))
     (answer,) = stage.replies(channel)
     assert answer.result.code == commands.FORBIDDEN

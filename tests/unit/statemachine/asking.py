@@ -45,22 +45,41 @@ class Asking:
         return self.apply(encode_node_entry(op))
 
     def send(
-        self, session: int, number: int, op: commands.ClientOp, principal: str = "ci", actor: str = "", acked: int = 0
+        self,
+        session: int,
+        number: int,
+        op: commands.ClientOp,
+        principal: str = "ci",
+        actor: str = "",
+        acked: int = 0,
+        token: str = "",
+        for_token: str = "",
     ) -> Any:
         """One copy of a request, exactly as given."""
-        return self.apply(encode_entry(principal, actor, encode(Command(session, number, acked, op))))
+        command = encode(Command(session, number, acked, op))
+        return self.apply(encode_entry(principal, actor, command, token, for_token))
 
     def open(self, principal: str = "ci", ttl_ms: int = 15_000) -> int:
         opened = self.send(0, 0, commands.OpenSession(ttl_ms, b""), principal)
         assert isinstance(opened, commands.SessionOpened), opened
         return opened.session
 
-    def ask(self, session: int, op: commands.ClientOp, principal: str = "ci", actor: str = "") -> Any:
+    def ask(
+        self,
+        session: int,
+        op: commands.ClientOp,
+        principal: str = "ci",
+        actor: str = "",
+        token: str = "",
+        for_token: str = "",
+    ) -> Any:
         number = self.numbers[session] = self.numbers.get(session, 0) + 1
-        return self.send(session, number, op, principal, actor)
+        return self.send(session, number, op, principal, actor, token=token, for_token=for_token)
 
-    def query(self, query: commands.Query, principal: str = "ci") -> Any:
-        return self.machine.query(query, principal, lambda session: 1_000)
+    def query(
+        self, query: commands.Query, principal: str = "ci", actor: str = "", token: str = "", for_token: str = ""
+    ) -> Any:
+        return self.machine.query(query, principal, lambda session: 1_000, actor, token, for_token)
 
     def acquire(self, session: int, name: str = "deploy", acquisition: int = 1, *, wait: bool = True) -> Any:
         return self.ask(session, commands.AcquireLock(name, acquisition, wait))

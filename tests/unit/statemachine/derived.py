@@ -20,6 +20,8 @@ def derived(machine: Machine) -> object:
         state.children,
         state.key_bytes,
         state.waiting,
+        {name: use.view() for name, use in state.uses.items()},
+        {name: role.members for name, role in state.roles.rows.items()},
         state.tokens,
         state.nonces,
         {n: (s.locks, s.waiting, s.files) for n, s in state.sessions.rows.items()},

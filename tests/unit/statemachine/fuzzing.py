@@ -14,7 +14,8 @@ from coordinator.statemachine import commands
 NAMES = ["a", "a/b", "a/b/c", "a/", "d", "d/e", "build/x", "q/", "", "/a", "a\n", "x" * 600]
 NUMBERS = st.one_of(st.integers(-2, 14), st.integers(-(2**63), 2**63 - 1))
 SPECIAL: dict[str, st.SearchStrategy[Any]] = {
-    "principal": st.sampled_from(["ci", "web", "narrow", "user:x", "zz"]),
+    "principal": st.sampled_from(["ci", "web", "narrow", "user:x", "zz", "", "*"]),
+    "prefix": st.sampled_from(["", "a", "a/", "build/", "/a", "a\n"]),
     "rights": st.lists(st.sampled_from([*commands.RIGHTS, "fly"]), max_size=3).map(tuple),
     "token_id": st.sampled_from(["aa", "c" * 16, "d" * 16]),
     "key": st.one_of(st.sampled_from(NAMES), st.text(max_size=4)),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from coordinator.statemachine import commands
+from coordinator.statemachine import commands, snapshot
 from coordinator.statemachine.commands import (
     AddToken,
     CheckpointSessions,
@@ -29,7 +29,8 @@ from coordinator.statemachine.commands import (
 from coordinator.statemachine.events import CheckpointReset
 from coordinator.statemachine.files import Created, CreateFile
 from coordinator.statemachine.lock_commands import Acquire
-from coordinator.statemachine.machine import Machine
+from coordinator.statemachine.machine import Machine, stamp_without_tokens
+from coordinator.statemachine.permissions import NarrowToken, SetQuota, SetRole
 from coordinator.statemachine.sessions import RESULTS_MAX
 from tests.unit.statemachine.asking import Asking
 from tests.unit.statemachine.derived import restored
@@ -260,7 +261,7 @@ def test_commands_of_a_later_level_are_refused_until_all_replicas_have_it():
         asking.ask(session, CreateFile("a", b"")),
         asking.ask(session, Acquire(("a",), 1)),
         asking.node(CheckpointSessions(())),
-        asking.node(RaiseLevel(3)),
+        asking.node(RaiseLevel(commands.LEVEL + 1)),
     ]
     assert [refused.code for refused in early] == [commands.INVALID] * 4
     assert isinstance(asking.ask(session, PutKey("a", b"1")), Done)
@@ -268,6 +269,48 @@ def test_commands_of_a_later_level_are_refused_until_all_replicas_have_it():
     assert restored(asking.machine).state.level == 2
     assert isinstance(asking.ask(session, CreateFile("b", b"")), Created)
     assert asking.node(RaiseLevel(2)).code == commands.INVALID
+
+
+def without_tokens(session, number, op, principal="ci"):
+    head, tail = stamp_without_tokens(principal, "")
+    return head + msgspec.msgpack.encode(commands.Command(session, number, 0, op)) + tail
+
+
+def test_commands_of_level_3_leave_nothing_behind_in_a_cluster_of_level_2():
+    """A replica of level 2 can not read them: it refuses without a look at session or number. Where others kept the
+    refusal, or that something was acknowledged, their states would differ."""
+    asking = Asking(level=2)
+    web = asking.open("web")
+    asking.ask(web, PutKey("a", b"1"), "web")
+    before = snapshot.dump(asking.machine)
+    index = asking.index
+    for op in (SetRole("r"), SetQuota("", None), NarrowToken("bb", ())):
+        refused = asking.send(web, 2, op, "web", acked=2)
+        assert refused.code == commands.INVALID
+        assert "of level 3, the cluster is at level 2" in refused.message
+    asking.machine.state.applied = index
+    assert snapshot.dump(asking.machine) == before
+    asking.machine.state.applied = asking.index
+    asking.node(RaiseLevel(3))
+    assert isinstance(asking.send(web, 2, SetRole("r"), "web"), Done), "the number is as if it had not been used"
+
+
+def test_what_was_stamped_without_its_token_is_not_applied_once_tokens_count():
+    """A leader that has yet to apply the new level stamps no tokens. What it proposes lies behind a narrowing of the
+    token that it was asked with: applied, it would do what the token may not."""
+    asking = Asking(level=2)
+    web, ci = asking.open("web"), asking.open("ci")
+    assert isinstance(asking.apply(without_tokens(ci, 1, PutKey("a", b"1"))), Done), "before, it counts"
+    asking.node(RaiseLevel(3))
+    asking.ask(web, NarrowToken("bb", ()), "web")
+    before = asking.machine.sessions[ci].results.copy()
+    for number, op in ((1, PutKey("a", b"1")), (2, PutKey("a", b"2")), (2, CloseSession())):
+        assert asking.apply(without_tokens(ci, number, op)).code == commands.BUSY
+    assert asking.apply(without_tokens(0, 0, OpenSession(5_000, b""))).code == commands.BUSY
+    assert asking.machine.keys["a"].value == b"1"
+    assert asking.machine.sessions[ci].results == before
+    assert asking.send(ci, 2, PutKey("a", b"2"), token="bb").code == commands.FORBIDDEN
+    restored(asking.machine)
 
 
 def test_a_genesis_of_before_there_were_levels_is_of_the_first():

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from coordinator.statemachine import commands
 from coordinator.statemachine.commands import Command, Failure
-from coordinator.statemachine.machine import Machine, encode_entry, encode_node_entry
+from coordinator.statemachine.machine import Machine, encode_entry, encode_node_entry, stamp_without_tokens
 from tests.unit.statemachine import fuzzing
 from tests.unit.statemachine.asking import Asking, encode
 from tests.unit.statemachine.derived import restored
@@ -16,6 +16,7 @@ from tests.unit.statemachine.derived import restored
 CLIENT_OPS = fuzzing.any_of(commands.ClientOp)
 NODE_OPS = fuzzing.any_of(commands.NodeOp)
 QUERIES = fuzzing.any_of(commands.Query)
+TOKENS = st.sampled_from(["", "", "aa", "bb", "c" * 16])
 PRINCIPALS = st.sampled_from(["ci", "ci", "web", "web", "narrow", "nobody"])
 
 _results = msgspec.msgpack.Decoder(commands.Result)
@@ -38,15 +39,19 @@ def test_any_commands_and_queries(data):
             number += 1
             command = Command(session, number, data.draw(st.sampled_from([0, 0, number])), op)
             speaker, actor = data.draw(st.sampled_from([(principal, ""), ("ci", "web")]))
-            entry = encode_entry(speaker, actor, encode(command))
+            entry = encode_entry(speaker, actor, encode(command), data.draw(TOKENS), data.draw(TOKENS))
+            if data.draw(st.integers(0, 9)) == 0:
+                head, tail = stamp_without_tokens(speaker, actor)
+                entry = head + encode(command) + tail
         result = plain.apply(entry)
         assert again.apply(entry) == result
         assert _results.decode(encode(result)) == result, "it can be sent and be stored"
         if isinstance(result, commands.SessionOpened):
             sessions[result.session] = "ci"
         query, principal = data.draw(QUERIES), data.draw(PRINCIPALS)
-        answer = plain.query(query, principal)
-        assert again.query(query, principal) == answer
+        stamp = (principal, data.draw(st.sampled_from(["", "web"])), data.draw(TOKENS), data.draw(TOKENS))
+        answer = plain.query(query, *stamp)
+        assert again.query(query, *stamp) == answer
         assert _results.decode(encode(answer)) == answer
         again.machine = restored(again.machine)
     assert again.machine.digest() == plain.machine.digest()

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 
 from tests.simulation.mutants.edits import Edit, planted_edits
+from tests.unit.statemachine.test_access_model import AccessAgainstAModel
 from tests.unit.statemachine.test_lock_model import LocksOfAllModes
 from tests.unit.statemachine.test_namespace_model import NamespaceAgainstAModel
 
@@ -21,6 +22,12 @@ _LOCK: Final = "coordinator.statemachine.locks:Lock"
 _CHANGES: Final = "coordinator.statemachine.lock_changes"
 _SESSIONS: Final = "coordinator.statemachine.sessions"
 _LOADER: Final = "coordinator.statemachine.snapshot:Loader"
+_RIGHTS: Final = "coordinator.statemachine.rights"
+_PRINCIPALS: Final = "coordinator.statemachine.principals"
+_STATE: Final = "coordinator.statemachine.state:State"
+_ROLES: Final = "coordinator.statemachine.roles"
+_ADMINISTRATION: Final = "coordinator.statemachine.administration"
+_QUOTAS: Final = "coordinator.statemachine.quotas"
 
 IN_THE_NAMESPACE = [
     ("implied-directories-uncounted", Edit(f"{_NAMESPACE}:_arrives", "if known or key in rows:", "if True:")),
@@ -47,7 +54,7 @@ IN_THE_NAMESPACE = [
         "the-other-branch",
         Edit(f"{_TRANSACTIONS}:_Transaction.run", "op.then if succeeded else", "op.then if not succeeded else"),
     ),
-    ("changes-forgotten-by-the-snapshot", Edit(f"{_LOADER}._add_change", "stored.before,", "None,")),
+    ("changes-forgotten-by-the-snapshot", Edit(f"{_LOADER}._prepend", "key, before,", "key, None,")),
     ("attachments-forgotten-by-the-snapshot", Edit(f"{_LOADER}._add_ephemeral", "files.add(stored.path)", "files")),
 ]
 IN_THE_LOCKS = [
@@ -100,6 +107,109 @@ IN_THE_LOCKS = [
         Edit(f"{_LOADER}._add_lock", "lock.upgrading, lock.delay = stored.upgrading, stored.delay", "pass"),
     ),
 ]
+IN_THE_ACCESS = [
+    ("any-right-will-do", Edit(f"{_RIGHTS}:refuse_name", "reach[right]", "sum(reach.values(), ())")),
+    (
+        "ranges-without-rights",
+        Edit(f"{_RIGHTS}:_refuse_span", "None if access.reaches_all(rights, span)", "None if True"),
+    ),
+    (
+        "rights-of-before-the-change",
+        Edit(f"{_STATE}.rights_changed", "self.accesses.clear()", "pass"),
+    ),
+    ("a-role-that-is-removed-and-kept", Edit(f"{_ROLES}:remove_role", "if op.name in principal.roles:", "if False:")),
+    (
+        "a-role-changes-from-the-next-change-on",
+        Edit(
+            f"{_ROLES}:set_role",
+            "    state.rights_changed(index)\n",
+            "    state.rights_index = index\n",
+        ),
+    ),
+    (
+        "a-role-that-takes-rights-away",
+        Edit(f"{_PRINCIPALS}:Principal.access", "held = [self.permissions, *(", "held = [*("),
+    ),
+    (
+        "a-token-that-widens",
+        Edit(f"{_PRINCIPALS}:_within_both", "*(prefix for prefix in one if prefix.startswith(other))", "*other"),
+    ),
+    (
+        "a-narrower-prefix-of-the-token-is-lost",
+        Edit(f"{_PRINCIPALS}:_within_both", "*(p for p in other if p.startswith(one))", ""),
+    ),
+    (
+        "prefixes-within-one-another-get-lost",
+        Edit(f"{_PRINCIPALS}:_least", "not prefix.startswith(least[-1])", "False"),
+    ),
+    (
+        "a-token-that-was-removed-still-speaks",
+        Edit(f"{_PRINCIPALS}:_work_out", "state.tokens.get(token) != (actor or name)", "False"),
+    ),
+    (
+        "a-token-stays-as-narrow-as-it-was",
+        Edit(f"{_ROLES}:narrow_token", "state.rights_changed(index)", "state.rights_index = index"),
+    ),
+    (
+        "narrowness-outlives-the-token",
+        Edit(f"{_ADMINISTRATION}:forget_token", "if token_id in", "if False and token_id in"),
+    ),
+    (
+        "a-quota-outlives-its-principal",
+        Edit(
+            f"{_ADMINISTRATION}:remove_principal", "if op.name in state.quotas", "if False and op.name in state.quotas"
+        ),
+    ),
+    ("whoever-writes-owns", Edit(f"{_NAMESPACE}:put", "known.ephemeral, owner)", "known.ephemeral, asker.name)")),
+    ("the-writers-quota-not-the-owners", Edit(f"{_NAMESPACE}:put", "known.owner if known is not None else ", "")),
+    (
+        "growth-in-place-is-free",
+        Edit(f"{_NAMESPACE}:room", "int(known is None), grown)", "int(known is None), 0 if known else grown)"),
+    ),
+    (
+        "bytes-stay-with-a-replaced-key",
+        Edit(f"{_NAMESPACE}:_place", "state.uses[after.owner].key_bytes += grown", "pass"),
+    ),
+    ("what-shrinks-is-refused", Edit(f"{_QUOTAS}:_refuse", "or more <= 0", "")),
+    ("one-more-than-the-quota", Edit(f"{_QUOTAS}:_refuse", "there + more <= most", "there <= most")),
+    (
+        "no-quota-of-the-cluster",
+        Edit(f"{_QUOTAS}:refuse_keys", "(CLUSTER, owner) if owner else (CLUSTER,)", "(owner,)"),
+    ),
+    ("the-quota-of-each-is-nobodys", Edit(f"{_QUOTAS}:quota_of", "own is None and", "False and")),
+    ("sessions-that-ended-count", Edit(f"{_SESSIONS}:end_sessions", "session.principal, -1)", "session.principal, 0)")),
+    (
+        "a-retry-of-an-opening-is-over-quota",
+        Edit(
+            f"{_SESSIONS}:open_session",
+            "    known = state.sessions",
+            "    refused = quotas.refuse_session(state, asker.name)\n"
+            "    if refused is not None:\n"
+            "        return refused\n"
+            "    known = state.sessions",
+        ),
+    ),
+    (
+        "those-let-in-still-wait",
+        Edit(f"{_LOCKING}:hand_on", "waiter.holder.principal, -len(waiter.names))", "waiter.holder.principal, 0)"),
+    ),
+    (
+        "those-who-leave-still-wait",
+        Edit(f"{_LOCKING}:leave_line", "session.principal, -len(waiter.names))", "session.principal, 0)"),
+    ),
+    (
+        "owners-forgotten-by-the-snapshot",
+        Edit(f"{_LOADER}._add_owned_key", "stored.ephemeral, owner)", 'stored.ephemeral, "")'),
+    ),
+    (
+        "waiters-forgotten-by-the-snapshot",
+        Edit(f"{_LOADER}._add_waiters", "session.principal, 1)", "session.principal, 0)"),
+    ),
+    (
+        "roles-forgotten-by-the-snapshot",
+        Edit(f"{_LOADER}._add_permitted", "= stored.permissions, stored.roles", "= stored.permissions, ()"),
+    ),
+]
 
 
 def notices(model: type, edit: Edit) -> bool:
@@ -125,6 +235,12 @@ def notices(model: type, edit: Edit) -> bool:
 @pytest.mark.parametrize(("name", "edit"), IN_THE_NAMESPACE, ids=[name for name, _ in IN_THE_NAMESPACE])
 def test_the_model_of_the_namespace_notices(name, edit):
     assert notices(NamespaceAgainstAModel, edit)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "edit"), IN_THE_ACCESS, ids=[name for name, _ in IN_THE_ACCESS])
+def test_the_model_of_rights_and_quotas_notices(name, edit):
+    assert notices(AccessAgainstAModel, edit)
 
 
 @pytest.mark.slow

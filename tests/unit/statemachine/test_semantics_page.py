@@ -10,7 +10,18 @@ from typing import Any
 
 import pytest
 
-from coordinator.statemachine import commands, files, history, lock_commands, locks, namespace, rights, sessions
+from coordinator.statemachine import (
+    commands,
+    files,
+    history,
+    lock_commands,
+    locks,
+    namespace,
+    permissions,
+    principals,
+    rights,
+    sessions,
+)
 from coordinator.statemachine.commands import RIGHTS
 
 PAGE = (Path(__file__).parents[3] / "docs" / "semantics.md").read_text()
@@ -57,6 +68,11 @@ PARTS = [
     lock_commands.Waiter,
     lock_commands.LockWait,
     lock_commands.Break,
+    permissions.Permission,
+    permissions.Quota,
+    permissions.HeldPermission,
+    permissions.RoleView,
+    permissions.Used,
 ]
 
 
@@ -106,9 +122,13 @@ LIMITS = {
     "NONCE_BYTES_MAX": sessions.NONCE_BYTES_MAX,
     "TTL_MS_MIN": commands.TTL_MS_MIN,
     "TTL_MS_MAX": commands.TTL_MS_MAX,
-    "PRINCIPALS_MAX": rights.PRINCIPALS_MAX,
-    "TOKENS_MAX": rights.TOKENS_MAX,
-    "PREFIXES_MAX": rights.PREFIXES_MAX,
+    "PRINCIPALS_MAX": principals.PRINCIPALS_MAX,
+    "TOKENS_MAX": principals.TOKENS_MAX,
+    "PREFIXES_MAX": principals.PREFIXES_MAX,
+    "PERMISSIONS_MAX": permissions.PERMISSIONS_MAX,
+    "ROLES_MAX": permissions.ROLES_MAX,
+    "ROLES_HELD_MAX": permissions.ROLES_HELD_MAX,
+    "QUOTA_MAX": permissions.QUOTA_MAX,
 }
 
 

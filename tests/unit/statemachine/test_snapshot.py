@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
+import json
+from pathlib import Path
 
 import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coordinator.statemachine import commands, files, snapshot, snapshot_v1
+from coordinator.statemachine import commands, files, permissions, snapshot, snapshot_v1
 from coordinator.statemachine.commands import AcquireLock, CloseSession, DeleteKey, ExpireSessions, PutKey, ReleaseLock
-from coordinator.statemachine.machine import Machine
+from coordinator.statemachine.machine import Machine, encode_node_entry
+from coordinator.statemachine.permissions import Permission
 from coordinator.statemachine.snapshot import FRAME_ITEMS, Loader, SnapshotDamaged
 from tests.unit.statemachine.asking import Asking
 from tests.unit.statemachine.derived import loaded, restored
@@ -84,6 +88,30 @@ OPS = st.one_of(
     st.builds(commands.SetPrincipal, st.sampled_from(["ci", "x", "zz"]), st.just(("lock", "write"))),
     st.builds(commands.RemovePrincipal, st.sampled_from(["x", "zz", "narrow"])),
     st.builds(commands.AddToken, st.just("c" * 16), st.sampled_from(["ci", "x", "narrow"]), st.just(b"k" * 32)),
+    st.builds(permissions.SetRole, st.sampled_from("rs"), st.just((Permission("a", ("lock", "write")),))),
+    st.builds(permissions.RemoveRole, st.sampled_from("rs")),
+    st.builds(permissions.SetRoles, st.sampled_from(["ci", "x", "zz"]), st.sampled_from([(), ("r",), ("r", "s")])),
+    st.builds(
+        permissions.SetPermission,
+        st.sampled_from(["principal", "role"]),
+        st.sampled_from(["ci", "x", "r"]),
+        st.sampled_from(["", "a"]),
+        st.sampled_from([(), ("lock", "write")]),
+    ),
+    st.builds(permissions.NarrowToken, st.just("c" * 16), st.sampled_from([None, (Permission("", ("read",)),)])),
+    st.builds(permissions.SetQuota, st.sampled_from(["", "*", "ci"]), st.sampled_from([None, permissions.Quota(99)])),
+)
+ADMINISTERS = (
+    commands.SetPrincipal,
+    commands.RemovePrincipal,
+    commands.AddToken,
+    files.Compact,
+    permissions.SetRole,
+    permissions.RemoveRole,
+    permissions.SetRoles,
+    permissions.SetPermission,
+    permissions.NarrowToken,
+    permissions.SetQuota,
 )
 
 
@@ -103,9 +131,7 @@ def test_a_dump_is_of_the_state_at_its_beginning_whatever_is_applied_meanwhile(d
             if isinstance(op, ExpireSessions):
                 asking.node(op)
                 continue
-            administers = isinstance(
-                op, (commands.SetPrincipal, commands.RemovePrincipal, commands.AddToken, files.Compact)
-            )
+            administers = isinstance(op, ADMINISTERS)
             session = web if administers else data.draw(st.sampled_from(sessions))
             result = asking.ask(session, op, "web" if administers else "ci")
             if isinstance(result, commands.SessionOpened):
@@ -207,6 +233,57 @@ def test_damage_is_seen_and_changes_nothing(data):
 def test_a_later_version_is_refused_by_its_number():
     with pytest.raises(SnapshotDamaged, match="got 77"):
         Loader().feed(b"CLST\x00\x4d\x00\x00")
+
+
+RECORDED = json.loads((Path(__file__).parent / "recorded" / "level_2.json").read_text())
+
+
+def test_a_snapshot_of_before_level_3_is_read_and_written_again_to_the_last_byte():
+    """So that replicas of both versions compare their digests while a cluster is upgraded."""
+    data = base64.b64decode(RECORDED["snapshot"])
+    machine = loaded(data)
+    assert snapshot.dump(machine) == data
+    assert machine.digest() == RECORDED["digest"]
+
+
+def test_a_log_of_before_level_3_is_applied_as_it_was():
+    machine = Machine()
+    for index, entry in enumerate(RECORDED["log"], 1):
+        machine.apply(index, base64.b64decode(entry))
+    assert machine.digest() == RECORDED["digest"]
+    assert snapshot.dump(machine) == base64.b64decode(RECORDED["snapshot"])
+
+
+def test_principals_of_before_level_3_may_do_what_they_might():
+    machine = loaded(base64.b64decode(RECORDED["snapshot"]))
+
+    def forbidden(query, principal):
+        answer = machine.query(query, principal, lambda _: 1)
+        return isinstance(answer, commands.Failure) and answer.code == commands.FORBIDDEN
+
+    assert machine.principals["narrow"].prefixes == ("build/",)
+    assert [forbidden(commands.GetKey(key), "narrow") for key in ("build/x", "built")] == [False, True]
+    assert [forbidden(commands.GetKey("any"), name) for name in ("ci", "reader", "boss")] == [False, False, True]
+    assert [forbidden(commands.ListPrincipals(), name) for name in ("web", "ci")] == [False, True]
+    machine.apply(machine.applied + 1, encode_node_entry(commands.RaiseLevel(commands.LEVEL)))
+    assert [forbidden(commands.GetKey(key), "narrow") for key in ("build/x", "built")] == [False, True]
+    restored(machine)
+
+
+def test_a_snapshot_says_from_which_level_it_is():
+    """An older version then says that, instead of that it is damaged."""
+    for level, version in ((1, 2), (2, 2), (3, 3)):
+        assert snapshot.dump(Asking(level).machine)[4:6] == version.to_bytes(2, "big")
+
+
+def test_a_snapshot_that_names_a_role_that_is_not_there_is_damaged():
+    asking = Asking()
+    web = asking.open("web")
+    asking.ask(web, permissions.SetRole("r"), "web")
+    asking.ask(web, permissions.SetRoles("ci", ("r",)), "web")
+    asking.machine.state.roles.remove("r")
+    with pytest.raises(SnapshotDamaged, match="the role 'r', which is not there"):
+        loaded(snapshot.dump(asking.machine))
 
 
 def test_a_snapshot_of_version_1_is_read():

@@ -75,9 +75,9 @@ class FakeCluster:
 
     # --- commands -----------------------------------------------------------------------------------
 
-    def apply(self, principal: str, actor: str, command: commands.Command) -> commands.Result:
+    def apply(self, principal: str, actor: str, command: commands.Command, for_token: str = "") -> commands.Result:
         self.commands.append(command.op)
-        result = self.machine.apply(next(self.index), encode_entry(principal, actor, _encode(command)))
+        result = self.machine.apply(next(self.index), encode_entry(principal, actor, _encode(command), "", for_token))
         self._take_events()
         return result
 
@@ -153,8 +153,15 @@ class FakeClient:
         if not self._cluster.has_leader:
             raise errors.Unavailable("no leader answered within 5 s; node1 at 127.0.0.1:7000 said so")
 
-    def _who(self, act_for: str) -> tuple[str, str]:
-        return (act_for, self._principal) if act_for else (self._principal, "")
+    def _who(self, act_for: str) -> tuple[str, str, str]:
+        """Principal, actor and the token acted for."""
+        if not act_for.startswith(wire.FOR_TOKEN):
+            return (act_for, self._principal, "") if act_for else (self._principal, "", "")
+        token_id = act_for.removeprefix(wire.FOR_TOKEN)
+        known = self._cluster.machine.key_of(token_id)
+        if known is None:
+            raise errors.Forbidden("act_for is no token of this cluster")
+        return known[0], self._principal, token_id
 
     async def command(self, op: Any, *, act_for: str = "", timeout: float | None = None) -> Any:
         await self._cluster.gate.wait()
@@ -166,18 +173,20 @@ class FakeClient:
             assert isinstance(opened, commands.SessionOpened)
             self._session = self._cluster.web_session = opened.session
         number = next(self._numbers)
-        principal, actor = self._who(act_for)
-        return _result(self._cluster.apply(principal, actor, commands.Command(self._session, number, number, op)))
+        principal, actor, token = self._who(act_for)
+        command = commands.Command(self._session, number, number, op)
+        return _result(self._cluster.apply(principal, actor, command, token))
 
     async def query(self, query: Any, *, act_for: str = "", timeout: float | None = None) -> Any:
         await asyncio.sleep(0)
         self._need_leader()
-        principal, _ = self._who(act_for)
-        return _result(self._cluster.machine.query(query, principal, self._cluster.left_ms))
+        principal, actor, token = self._who(act_for)
+        machine = self._cluster.machine
+        return _result(machine.query(query, principal, self._cluster.left_ms, actor, for_token=token))
 
     async def keep_alive(self, session: int, *, act_for: str = "", timeout: float | None = None) -> wire.KeptAlive:
         self._need_leader()
-        principal, _ = self._who(act_for)
+        principal, _, _ = self._who(act_for)
         known = self._cluster.machine.sessions.get(session)
         if known is None or known.principal != principal:
             raise errors.SessionGone(f"session {session} is gone, or another's")
@@ -229,9 +238,9 @@ class FakeClient:
         return Figures(True, self._cluster.has_leader, 1, int(self._session > 0), 2)
 
     async def crash(self, node: str, *, act_for: str = "") -> None:
-        principal, _ = self._who(act_for)
-        known = self._cluster.machine.principals.get(principal)
-        if known is None or not known.may(commands.ADMINISTER):
+        principal, actor, token = self._who(act_for)
+        access = self._cluster.machine.access(principal, actor, for_token=token)
+        if isinstance(access, commands.Failure) or not access.may(commands.ADMINISTER):
             raise errors.Forbidden(f"{principal!r} lacks the right to administer")
         self._cluster.crashed.append((node, principal))
 

@@ -173,6 +173,7 @@ async def test_a_person_who_was_made_inactive_is_signed_out(
 async def test_a_principal_that_the_log_lost_is_made_again(as_admin: DjangoAsyncClient, cluster: FakeCluster) -> None:
     await as_admin.get(f"{API}/locks")
     cluster.machine.state.principals.remove("user:admin")
+    cluster.machine.state.rights_changed(cluster.machine.applied)
     assert (await as_admin.get(f"{API}/locks")).status_code == 403
     assert (await as_admin.get(f"{API}/locks")).status_code == 200
 

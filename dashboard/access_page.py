@@ -1,0 +1,168 @@
+"""The page on which administrators say who may do what in a cluster, and how much of it: permissions, roles, narrowed
+tokens and quotas. It asks the cluster as the person who looks, and the log decides each change (rule 9)."""
+
+from __future__ import annotations
+
+from typing import Any, Final, NamedTuple
+
+from asgiref.sync import async_to_sync
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import render
+from django.views.decorators.http import require_http_methods
+
+from coordinator import access, audit, permitting
+from coordinator.client import errors
+from coordinator.models import AuditEntry
+from coordinator.statemachine import commands
+from coordinator.statemachine.permissions import (
+    CLUSTER,
+    EACH,
+    AccessView,
+    GetAccess,
+    GetQuota,
+    ListPermissions,
+    ListRoles,
+    QuotaView,
+)
+from dashboard import rights
+from dashboard.views import forbidden, frame, known_clusters
+
+ROWS: Final = 25
+"""Principals of a page."""
+SHOWN_MAX: Final = 1_000
+"""Permissions of roles and of tokens that are shown."""
+TIMEOUT_S: Final = 2.0
+
+
+class Row(NamedTuple):
+    """A principal as the page shows it."""
+
+    name: str
+    permissions: list[str]
+    roles: tuple[str, ...]
+    tokens: list[tuple[str, list[str] | None]]
+    """Each with what it is narrowed to, if it is."""
+    quota: list[str]
+
+
+class Shown(NamedTuple):
+    rows: list[Row]
+    following: str
+    """The principal behind which the next page begins; "": this is the last."""
+    roles: list[tuple[str, int, list[str]]]
+    quotas: list[tuple[str, list[str]]]
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+def access_page(request: HttpRequest, cluster: str) -> HttpResponse:
+    if not request.user.has_perm(rights.ADMINISTER):
+        return forbidden(request, "Can administer clusters")
+    names = known_clusters()
+    if cluster not in names:
+        raise Http404
+    said, problem, shown = "", "", None
+    try:
+        if request.method == "POST":
+            said = _change(request, cluster)
+        shown = async_to_sync(_look)(request.user.pk, cluster, request.GET.get("after", ""))
+    except (errors.ConclaveError, ValueError) as error:
+        problem = str(error)
+    context = frame(request, "access", names) | {
+        "cluster": cluster,
+        "shown": shown,
+        "said": said,
+        "problem": problem,
+        "amounts": permitting.AMOUNTS,
+        "rights_known": commands.RIGHTS,
+    }
+    status = 200 if not problem else 409 if request.method == "POST" else 503
+    return render(request, "conclave/access.html", context, status=status)
+
+
+# --- changing -------------------------------------------------------------------------------------
+
+
+def _change(request: HttpRequest, cluster: str) -> str:
+    """Do what the form says; what was done, in words. Raises ValueError, ConclaveError."""
+    fields = {name: str(value) for name, value in request.POST.items()}
+    change = permitting.change_of(fields.get("kind", ""), fields)
+    entry: dict[str, Any] = {
+        "actor": request.user.get_username(),
+        "principal": f"user:{request.user.get_username()}",
+        "action": audit.ACCESS_CHANGED,
+        "target": f"{cluster}/{fields.get('name', '')}",
+        "reason": fields.get("reason", ""),
+        "details": {"change": repr(change)},
+    }
+    try:
+        async_to_sync(_command)(request.user.pk, cluster, change)
+    except errors.ConclaveError as error:
+        outcome = AuditEntry.Outcome.REFUSED
+        if isinstance(error, errors.OutcomeUnknown):
+            outcome = AuditEntry.Outcome.UNKNOWN
+        entry["details"] |= {"error": str(error)}
+        audit.record(**entry, outcome=outcome)
+        raise
+    audit.record(**entry)
+    return f"Done: {fields['kind']} {fields.get('name', '')}"
+
+
+async def _command(user_id: Any, cluster: str, change: permitting.Change) -> None:
+    principal = await access.act_as_user(user_id, cluster)
+    await access.client(cluster).command(change, act_for=principal, timeout=TIMEOUT_S)
+
+
+# --- looking --------------------------------------------------------------------------------------
+
+
+async def _look(user_id: Any, cluster: str, after: str) -> Shown:
+    principal = await access.act_as_user(user_id, cluster)
+    client = access.client(cluster)
+
+    async def ask(query: commands.Query) -> Any:
+        return await client.query(query, act_for=principal, timeout=TIMEOUT_S)
+
+    tokens = _by_name((await ask(ListPermissions("token", limit=SHOWN_MAX))).permissions)
+    of_roles = _by_name((await ask(ListPermissions("role", limit=SHOWN_MAX))).permissions)
+    roles = (await ask(ListRoles(limit=SHOWN_MAX))).roles
+    views = (await ask(commands.ListPrincipals(after, ROWS + 1))).principals
+    rows = []
+    for view in views[:ROWS]:
+        held, quota = await ask(GetAccess(view.name)), await ask(GetQuota(view.name))
+        narrow = [(token, tokens.get(token)) for token in view.tokens]
+        rows.append(Row(view.name, _permissions(held), held.roles, narrow, _amounts(quota)))
+    quotas = [
+        ("the cluster", await ask(GetQuota(CLUSTER))),
+        ("each principal without its own", await ask(GetQuota(EACH))),
+    ]
+    return Shown(
+        rows,
+        views[ROWS - 1].name if len(views) > ROWS else "",
+        [(role.name, role.members, of_roles.get(role.name, [])) for role in roles],
+        [(who, _amounts(view)) for who, view in quotas],
+    )
+
+
+def _by_name(held: Any) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for one in held:
+        found.setdefault(one.name, []).append(f"{one.prefix}:{','.join(one.rights)}")
+    return found
+
+
+def _permissions(held: AccessView) -> list[str]:
+    said = [f"{prefix}:{','.join(held.rights)}" for prefix in held.prefixes or ("",) if held.rights]
+    return said + [permitting.spelled(permission) for permission in held.permissions]
+
+
+def _amounts(view: QuotaView) -> list[str]:
+    """What there is of each, and how much there may be, where a quota holds."""
+    said = []
+    for what in permitting.AMOUNTS:
+        most, used = getattr(view.quota, what), getattr(view.used, what, None)
+        words = what.replace("_", " ")
+        if most >= 0:
+            said.append(f"{words} {used} of {most}" if used is not None else f"{words} up to {most}")
+        elif used:
+            said.append(f"{words} {used}")
+    return said
