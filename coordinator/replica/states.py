@@ -89,7 +89,8 @@ class States:
     ) -> None:
         self.compaction = compaction
         self.snapshot_wanted = 0
-        """An operator wants a snapshot at this index or later."""
+        """An operator wants a snapshot at this index or later. It is taken at the next mark: what was applied behind
+        the last one, nobody has compared, and a log must not be cut behind a state that may be wrong."""
         self.comparison = Comparison(replica)
         self.marked_index = 0
         """The last mark that was applied here, or proposed."""
@@ -132,7 +133,8 @@ class States:
     def tick(self, now_us: int) -> None:
         """Let time pass, on a leader that serves."""
         unmarked = self._engine.applied_index - max(self.marked_index, self._snapshot_index)
-        if now_us >= self.compare_due_us or unmarked >= self.compaction.snapshot_entries:
+        waits = self._is_wanted(self._engine.applied_index) and self._dumping is None and self._offered is None
+        if waits or now_us >= self.compare_due_us or unmarked >= self.compaction.snapshot_entries:
             self.mark(now_us)
 
     def mark(self, now_us: int) -> None:
@@ -286,19 +288,22 @@ class States:
                 self._taken = _Staged(empty, None, now_us)
             return
         index = engine.applied_index
-        wanted = self.snapshot_index < self.snapshot_wanted <= index
-        if wanted and self._dumping is None and self.comparison.may_keep(index):
+        is_marked = self._machine.applied == self.marked_index
+        if is_marked and self._is_wanted(index) and self._dumping is None and self._offered is None:
             self._begin_dump(index, is_mark=False)
         if self._dumping is not None and now_us >= self._slice_due_us:
             self._slice_due_us = now_us + SLICE_EVERY_US
             self._go_on_dumping(self._dumping, now_us)
+
+    def _is_wanted(self, index: int) -> bool:
+        return self.snapshot_index < self.snapshot_wanted <= index
 
     def _begin_dump(self, index: int, *, is_mark: bool) -> None:
         """Take the state as it is after the entry at `index`, in slices, while the machine goes on."""
         engine = self._engine
         dump = snapshot.begin(self._machine)
         self._slice_due_us = 0
-        is_due = index - self._snapshot_index >= self.compaction.snapshot_entries
+        is_due = self._is_wanted(index) or index - self._snapshot_index >= self.compaction.snapshot_entries
         parts = Parts() if is_due or not is_mark else None
         self._dumping = _Dumping(dump, index, engine.term_at(index), engine.configuration_at(index), is_mark, parts)
 

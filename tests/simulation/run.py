@@ -165,9 +165,9 @@ class Probes:
             and leader.engine.is_fit
             and not leader.engine.configuration.is_joint
         )
-        flipped, has_spread = self._flipped()
+        flipped, world.is_beyond_repair = self._flipped()
         served = self._done == len(world.clients) and world.workload.idle
-        if has_spread or (served and settled and not behind and not flipped):
+        if world.is_beyond_repair or (served and settled and not behind and not flipped):
             return ""
         leaders = ", ".join(node.name for node in world.nodes if node.leads) or "nobody"
         up = ", ".join(node.name for node in world.nodes if node.is_up)

@@ -126,6 +126,8 @@ class World:
             for number, name in enumerate(names)
         ]
         self.born_members = members
+        self.is_beyond_repair = False
+        """Have so many replicas a flipped bit in their states that nobody can tell which are right?"""
         self.unborn: dict[int, Member] = {}
         """Replicas that were begun since, by identity: no number is used twice."""
         log = first_log(self.cluster, self.settings.cluster_name, FIRST_EPOCH, members, self.token)

@@ -45,7 +45,9 @@ class WatchCompleteness(Checker):
     def finished(self) -> None:
         mixed = self.world.workload.mixed
         changes = self.world.watch.truth.namespace.changes
-        for watcher in mixed.watchers if mixed is not None and changes else ():
+        if mixed is None or not changes or self.world.is_beyond_repair:
+            return
+        for watcher in mixed.watchers:
             if watcher.is_alive:
                 self.checks += 1
                 if watcher.since <= changes[-1].revision:

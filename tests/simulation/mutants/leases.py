@@ -30,7 +30,15 @@ MUTANTS: Final = (
     Mutant(
         "keep-alive-while-its-expiry-is-proposed",
         "History 11: from the proposal of an expiry on, the session's keep-alives are not answered",
-        (Edit(f"{_LEASES}:Leases.renew", "if session in self._expiring:", "if False:"),),
+        (
+            Edit(f"{_LEASES}:Leases.renew", "if session in self._expiring:", "if False:"),
+            # Before its expiry it was written down, and its keep-alives held for that: the rule must stand without it.
+            Edit(
+                "coordinator.replica.tenure:Tenure.keep_alive",
+                "if self.checkpoints.may_answer(session):",
+                "if self.checkpoints.may_answer(session) or session in self.leases._expiring:",
+            ),
+        ),
     ),
     Mutant(
         "keep-alive-before-its-checkpoint-is-reset",

@@ -8,6 +8,7 @@ import pytest
 from coordinator import wire
 from coordinator.consensus.engine import Role
 from coordinator.consensus.membership import Member
+from coordinator.replica.states import COMPARE_US
 from coordinator.statemachine import commands
 from coordinator.statemachine.commands import AddToken, Command, Done, Failure, OpenSession, PutKey, SetPrincipal
 from coordinator.wire import Token
@@ -182,21 +183,35 @@ def test_a_leader_steps_down_when_asked_and_a_copy_does_not_depose_the_next(stag
     assert (leader.raft.role, leader.raft.term) == (Role.LEADER, term)
 
 
-def test_a_snapshot_is_taken_when_asked_and_once(stage):
+def test_a_snapshot_is_taken_when_the_leader_is_asked_and_once(stage):
     session = command(stage, 0, 0, OpenSession(60_000, b"")).session
+    command(stage, session, 1, PutKey("a", b"1"))
+    stage.pass_time(100_000)
+    leader = stage.nodes["node1"]
+    applied = leader.replica.engine.applied_index
+    asked = wire.CompactRequest(3, CLUSTER, "", applied)
+    assert isinstance(ask(stage, asked).result, Done)
+    stage.pass_time(100_000)
+    taken = leader.raft.snapshot.last_index
+    assert taken > applied, "the state at a mark, which the leader made for it"
+    command(stage, session, 2, PutKey("a", b"2"))
+    stage.pass_time(100_000)
+    assert ask(stage, asked).result == Done(taken, existed=True)
+    stage.pass_time(100_000)
+    assert leader.raft.snapshot.last_index == taken
+
+
+def test_a_follower_that_is_asked_takes_its_snapshot_at_the_next_mark_and_not_behind_what_nobody_compared(stage):
+    session = command(stage, 0, 0, OpenSession(600_000, b"")).session
     command(stage, session, 1, PutKey("a", b"1"))
     follower = stage.nodes["node2"]
     stage.pass_time(100_000)
-    applied = follower.replica.engine.applied_index
-    asked = wire.CompactRequest(3, CLUSTER, "", applied)
+    asked = wire.CompactRequest(3, CLUSTER, "", follower.replica.engine.applied_index)
     assert isinstance(ask(stage, asked, "node2").result, Done)
-    stage.pass_time(40_000)
-    assert follower.raft.snapshot.last_index == applied
-    command(stage, session, 2, PutKey("a", b"2"))
-    stage.pass_time(100_000)
-    assert ask(stage, asked, "node2").result == Done(applied, existed=True)
-    stage.pass_time(40_000)
-    assert follower.raft.snapshot.last_index == applied
+    stage.pass_time(1_000_000)
+    assert follower.raft.snapshot is None
+    stage.pass_time(COMPARE_US)
+    assert follower.replica.states.snapshot_index == follower.replica.states.comparison.agreed > 0
 
 
 @pytest.mark.parametrize("member", [Member(0, "node4"), Member(14, "Node 4"), Member(14, "node4", "redis://a\nb")])
