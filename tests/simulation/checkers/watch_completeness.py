@@ -32,6 +32,9 @@ class WatchCompleteness(Checker):
             here = (page.since, page.skip)
             if page.changes or page.since <= question.floor:
                 self.violated(f"{watcher} begins at {there}, and {question.floor} was known when it asked")
+        committed = len(self.world.watch.committed_terms)
+        if page.since > max(query.since, committed + 1):
+            self.violated(f"{watcher} is sent on to {there}, and nothing is committed behind {committed}")
         if there < here:
             self.violated(f"{watcher} was at {here} and is sent back to {there}")
         must = tuple(

@@ -48,7 +48,7 @@ MUTANTS: Final = (
     Mutant(
         "the-past-forgotten-by-the-snapshot",
         "Revisions: a replica that began with a snapshot knows what was there before it",
-        (Edit(f"{_LOADER}._add_change", "stored.before,", "None,"),),
+        (Edit(f"{_LOADER}._prepend", "prepend(revision, key, before,", "prepend(revision, key, None,"),),
     ),
     # --- transactions
     Mutant(
