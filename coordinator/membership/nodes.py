@@ -75,10 +75,19 @@ def look(expected: Collection[str] | None = None, timeout_s: float = LOOK_S) -> 
 
     Raises BrokerUnavailable.
     """
+    found = _broadcast(len(expected) if expected else 0, timeout_s)
+    if expected and not found.keys() >= {*expected}:
+        # So many answered, but others may have been among the first.
+        found |= _broadcast(0, timeout_s)
+    return found
+
+
+def _broadcast(limit: int, timeout_s: float) -> dict[str, NodeReport]:
+    """The first `limit` answers (0: all) of whichever nodes are there."""
     nonce = secrets.token_hex(8)
     options: dict[str, Any] = {"reply": True, "timeout": timeout_s, "arguments": {"nonce": nonce}}
-    if expected:
-        options["limit"] = len(expected)
+    if limit:
+        options["limit"] = limit
     try:
         answers = current_app.control.broadcast("replicas", **options)
     except (OperationalError, OSError) as error:

@@ -204,7 +204,7 @@ class Installation:
 
     def manage(self, *arguments: str) -> str:
         """What `manage.py ARGUMENTS` prints, beside the running installation. Raises CalledProcessError."""
-        return subprocess.run(
+        done = subprocess.run(
             [sys.executable, "manage.py", *arguments],
             cwd=PROJECT,
             env=self.environment,
@@ -212,8 +212,12 @@ class Installation:
             capture_output=True,
             text=True,
             timeout=COMMAND_S_MAX,
-            check=True,
-        ).stdout
+            check=False,
+        )
+        if done.returncode:
+            print(done.stderr, file=sys.stderr)  # What the exception would keep to itself.
+        done.check_returncode()
+        return done.stdout
 
     def new_token(self, name: str) -> tuple[str, str]:
         """CONCLAVE_URL and CONCLAVE_TOKEN of a new principal, as `manage.py token NAME` prints them."""
