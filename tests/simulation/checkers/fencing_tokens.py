@@ -40,7 +40,8 @@ class FencingTokens(Checker):
         if not is_first:
             return
         for event in events:
-            if isinstance(event, GrantMade):
+            # A re-entrant waiter joins what its own session was just given.
+            if isinstance(event, GrantMade) and event.session not in self._owners.get((event.name, event.token), ()):
                 self._granted(index, event.name, event.session, event.token)
         command = self.world.watch.truth.expected.command
         op = command.op
