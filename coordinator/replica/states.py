@@ -255,7 +255,10 @@ class States:
         if ready.install is not None:
             self._give_up(self._taken)
             self._offered = self._taken = None
-            staging = None if self._loading is None else self._loading.staged.staging
+            # One without a state is installed as it comes, and another may be on its way by then.
+            loading = self._loading
+            is_it = loading is not None and loading.staged.snapshot is ready.install
+            staging = loading.staged.staging if loading is not None and is_it else None
             return Head(ready.install, ready.install.last_index, ready.install.term, ready.keep_tail, staging)
         if self._taken is None or stopping or not self._taken.is_ready:
             return None
@@ -269,9 +272,11 @@ class States:
             return
         if installed:
             self.stop()
-            loading, self._loading = self._loading, None
-            if loading is not None and loading.state is not None:
-                self._machine.adopt(loading.state)
+            loading = self._loading
+            if loading is not None and loading.staged.snapshot is head.snapshot:
+                self._loading = None
+                if loading.state is not None:
+                    self._machine.adopt(loading.state)
             self.trouble = ""
         else:
             self._engine.compact(head.snapshot, head.snapshot.last_index - self.compaction.trailing_entries + 1)

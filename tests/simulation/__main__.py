@@ -14,7 +14,7 @@ from tests.simulation.campaign import Order, Summary, results, run_many
 from tests.simulation.engines import ENGINES
 from tests.simulation.faults import Fault
 from tests.simulation.mutants import MUTANTS, MutantDoesNotFit, planted
-from tests.simulation.run import MIXED, WORKLOADS, Result, run_seed
+from tests.simulation.run import MIXED, PLAIN, WORKLOADS, Result, run_seed
 from tests.simulation.shrink import shrink
 from tests.simulation.trace import LEGEND, line
 
@@ -30,7 +30,8 @@ def main(arguments: list[str] | None = None) -> int:
         return HELD
     if options.mutant and options.mutant not in MUTANTS:
         parser.error(f"there is no mutant {options.mutant!r}; --list-mutants names them")
-    order = Order(options.engine, options.nodes, options.mutant, options.workload)
+    workload = options.workload or (MIXED if options.mutant else PLAIN)
+    order = Order(options.engine, options.nodes, options.mutant, workload)
     try:
         if options.random_mutants:
             return _random_mutants(
@@ -63,7 +64,11 @@ def _parser() -> argparse.ArgumentParser:
         epilog="Status: 0 all properties held; 1 one did not (a mutant: it was caught); 2 the run is good for nothing.",
     )
     parser.add_argument("--engine", choices=sorted(ENGINES), default="raft")
-    parser.add_argument("--workload", choices=WORKLOADS, default=MIXED, help="what clients do (default mixed)")
+    parser.add_argument(
+        "--workload",
+        choices=WORKLOADS,
+        help="what clients do (default plain; with --mutant mixed, which finds them all)",
+    )
     parser.add_argument("--nodes", type=_nodes, default=5, help="replicas, 1 to 9 (default 5)")
     parser.add_argument("--seed", type=int, help="run one seed")
     parser.add_argument("--trace", action="store_true", help="with --seed: print each event, and shrink a failure")
@@ -193,7 +198,7 @@ def _random_mutants(count: int, drawn_by: int, seeds: range, jobs: int) -> int:
 
 def _arguments(order: Order) -> str:
     words = [f"--engine {order.engine}"]
-    if order.workload != MIXED:
+    if order.workload != (MIXED if order.mutant else PLAIN):
         words.append(f"--workload {order.workload}")
     if order.nodes != 5:
         words.append(f"--nodes {order.nodes}")

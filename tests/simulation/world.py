@@ -14,7 +14,7 @@ from coordinator.replica.births import FIRST_EPOCH, first_log
 from coordinator.replica.states import Compaction
 from coordinator.wire import Channels, Token
 from tests.simulation import faults
-from tests.simulation.checkers import CHECKERS
+from tests.simulation.checkers import CHECKERS, OF_MIXED_WORK
 from tests.simulation.clients import Client
 from tests.simulation.clocks import DRIFT_PPM_MAX
 from tests.simulation.disk import Stored
@@ -106,7 +106,8 @@ class World:
         self.clients = [Client(self, f"c{n}", Random(f"{seed}:c{n}")) for n in range(1, settings.clients + 1)]
         born = self.nodes[0].disk.load()
         assert born is not None, "a cluster is born with something in its journals"
-        self.watch = Watch([checker(self) for checker in CHECKERS], born.log)
+        checkers = [kind for kind in CHECKERS if mixed is not None or kind not in OF_MIXED_WORK]
+        self.watch = Watch([kind(self) for kind in checkers], born.log)
         self.watch.logs = {node.disk.replica: [*node.disk.terms] for node in self.nodes}
         if trace is not None:
             self.network.delivered = self._delivered
