@@ -79,7 +79,8 @@ def _waiting_for(state: State, session: Session, steps: Iterator[int]) -> Iterat
             if next(steps) > CYCLE_STEPS_MAX:
                 return
             if waiter.holder.session == session.session:
-                ahead = waiter if ahead is None or ahead.mode == SHARED else ahead
+                if waiter.mode != COUNTING and (ahead is None or ahead.mode == SHARED):
+                    ahead = waiter
             elif ahead is not None and _excludes(ahead.mode, waiter.mode):
                 yield waiter.holder.session, name
 

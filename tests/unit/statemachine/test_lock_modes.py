@@ -504,6 +504,17 @@ def test_who_is_before_it_in_line_is_waited_for_too():
     assert isinstance(locks.take(1, "a", acquisition=2), Deadlock), "2 would get a before 1, and waits for b"
 
 
+def test_one_that_only_counts_does_not_hide_that_its_session_is_before_another_in_line():
+    locks = Locking()
+    locks.take(0, "x")
+    locks.take(1, "x", mode="counting")
+    locks.take(1, "x", acquisition=2, mode="shared")
+    assert locks.take(2, "x") == Queued(3)
+    assert locks.take(1, "x", acquisition=3, mode="shared") == Deadlock(
+        (LockWait(locks.sessions[1], "x"), LockWait(locks.sessions[2], "x"))
+    ), "2 waits for what 1 asked for before it"
+
+
 def test_those_that_can_hold_it_together_do_not_wait_for_each_other():
     locks = Locking()
     locks.take(0, "a")
