@@ -73,6 +73,11 @@ def _waiting_for(state: State, session: Session, steps: Iterator[int]) -> Iterat
                 return
             if waiter.holder.session != session.session and _excludes(_mode(lock, session), waiter.mode):
                 yield waiter.holder.session, name
+    yield from _behind(state, session, steps)
+
+
+def _behind(state: State, session: Session, steps: Iterator[int]) -> Iterator[tuple[int, str]]:
+    """Those that stand in line behind this session, and could not hold the name together with it."""
     for name in sorted(session.waiting):
         ahead: Waiter | None = None
         for waiter in state.locks.rows[name].queue.values():
