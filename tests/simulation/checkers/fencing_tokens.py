@@ -43,7 +43,8 @@ class FencingTokens(Checker):
             # A re-entrant waiter joins what its own session was just given.
             if isinstance(event, GrantMade) and event.session not in self._owners.get((event.name, event.token), ()):
                 self._granted(index, event.name, event.session, event.token)
-        command = self.world.watch.truth.expected.command
+        expected = self.world.watch.truth.expected
+        command = expected.command
         op = command.op
         if isinstance(result, commands.Granted) and isinstance(op, _GRANTED):
             owner = op.owner or command.session
@@ -51,7 +52,7 @@ class FencingTokens(Checker):
                 # A repetition, a re-entrant grant and a downgrade name the token that the session has.
                 if owner not in self._owners.get((name, result.token), ()):
                     self._granted(index, name, owner, result.token)
-                elif isinstance(op, lock_commands.ChangeMode) and op.mode == EXCLUSIVE:
+                elif expected.is_new and isinstance(op, lock_commands.ChangeMode) and op.mode == EXCLUSIVE:
                     self._upgraded(index, name, result.token)
 
     def _granted(self, index: int, name: str, session: int, token: int) -> None:
