@@ -32,6 +32,9 @@ from coordinator.wire import Member
 
 PUTS_AT_ONCE: Final = 100
 PHASE_S_MAX: Final = 300.0
+WARM_UP_S: Final = 3.0
+"""So long callers run before the first phase."""
+LOOK_S: Final = 0.1
 FIRST: Final = frozenset({"node1", "node2", "node3"})
 JOINING: Final = "node4"
 
@@ -193,7 +196,7 @@ class Bench:
         while not holds():
             if time.monotonic() > until_s:
                 raise SystemExit(f"{what}: not within {PHASE_S_MAX:g} s")
-            time.sleep(0.1)
+            time.sleep(LOOK_S)
 
     def nothing(self) -> None:
         time.sleep(self.arguments.seconds)
@@ -300,7 +303,7 @@ def run(server: Server, arguments: argparse.Namespace) -> None:
     callers = beside("callers", str(arguments.callers), connection["url"], connection["token"])
     inspector = beside("inspect")
     try:
-        time.sleep(3)
+        time.sleep(WARM_UP_S)
         for name in arguments.phases.split(","):
             bench.phase(name, getattr(bench, name))
         said = json.loads(callers.communicate("", timeout=120)[0])

@@ -145,12 +145,13 @@ def as_it_is(result: T) -> T:
     return result
 
 
-class Stream(Part[S], Generic[S, T]):
+class Stream(Part[S], ABC, Generic[S, T]):
     """Something that is told bit by bit: iterate over it (`for`, or `async for`), or ask for the `next`. One thread or
     task at a time."""
 
+    @abstractmethod
     def _next(self, until_us: int | None) -> Ask[T | None]:
-        raise NotImplementedError
+        """The next of them; None where there is none up to `until_us` (None: as long as it takes)."""
 
     @asked
     def next(self, *, timeout: float | None = None) -> Ask[T | None]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import threading
-import time
 from types import FrameType
 from typing import Final
 
@@ -22,7 +21,7 @@ def main() -> None:
 
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
-    time.sleep(START_S)
+    stopping.wait(START_S)
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "coordinator.settings")
 
     import django
