@@ -398,7 +398,7 @@ class StepDownRequest(_Struct, tag=23, frozen=True):
 
 
 class CompactRequest(_Struct, tag=24, frozen=True):
-    """Take a snapshot now, and cut the log behind it, unless there is one at `up_to` or later. For one node's replica;
+    """Take a snapshot at the next mark, and cut the log behind it, unless there is one at `up_to` or later. For one node's replica;
     answered when that has begun."""
 
     id: int

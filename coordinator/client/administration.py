@@ -93,7 +93,8 @@ def step_down(core: Core, clock: Clock, deadline_us: int, act_for: str) -> Flow:
 
 
 def compact(core: Core, clock: Clock, node: str, deadline_us: int, act_for: str) -> Flow:
-    """Have `node` take a snapshot of what it has applied now, and cut its log behind it; Done with the index."""
+    """Have `node` take a snapshot of what it has applied, at the next mark (a leader makes one for it, the others take
+    it within a minute), and cut its log behind it; Done with the index."""
     until_us = min(deadline_us, clock() + STATUS_US)
     report = yield core.ask_node(node, lambda i: wire.StatusRequest(i, core.cluster_name), clock(), until_us)
     if isinstance(report, wire.Refusal) or not report.replica:

@@ -82,7 +82,7 @@ class BackUpReplica(NamedTuple):
 
 
 class CompactReplica(NamedTuple):
-    """Take a snapshot now and cut the log behind it."""
+    """Take a snapshot at the next mark and cut the log behind it."""
 
     request: str
     cluster: int

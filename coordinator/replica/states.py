@@ -133,8 +133,9 @@ class States:
     def tick(self, now_us: int) -> None:
         """Let time pass, on a leader that serves."""
         unmarked = self._engine.applied_index - max(self.marked_index, self._snapshot_index)
-        waits = self._is_wanted(self._engine.applied_index) and self._dumping is None and self._offered is None
-        if waits or now_us >= self.compare_due_us or unmarked >= self.compaction.snapshot_entries:
+        waits = self._is_wanted(self._engine.applied_index) and self._offered is None
+        is_due = waits or now_us >= self.compare_due_us or unmarked >= self.compaction.snapshot_entries
+        if is_due and self._dumping is None:
             self.mark(now_us)
 
     def mark(self, now_us: int) -> None:
@@ -147,9 +148,11 @@ class States:
 
     def marked(self, index: int) -> None:
         """Here the replicas compare their states. One at a time: a mark that comes meanwhile is another's chance."""
+        if self._dumping is not None:
+            self.marked_index = self._dumping.at
+            return
         self.marked_index = index
-        if self._dumping is None:
-            self._begin_dump(index, is_mark=True)
+        self._begin_dump(index, is_mark=True)
 
     def hear_digest(self, sender: int, said: wire.StateDigest) -> None:
         """Another replica says what its state is after an entry; it is told this one's, where it asks."""
@@ -293,7 +296,8 @@ class States:
                 self._taken = _Staged(empty, None, now_us)
             return
         index = engine.applied_index
-        is_marked = self._machine.applied == self.marked_index
+        # What stands at that index may be another entry by now, and this replica may have been busy at the mark.
+        is_marked = self._machine.applied == self.marked_index and self.comparison.own(self.marked_index) is not None
         if is_marked and self._is_wanted(index) and self._dumping is None and self._offered is None:
             self._begin_dump(index, is_mark=False)
         if self._dumping is not None and now_us >= self._slice_due_us:

@@ -15,7 +15,7 @@ def add_to(commands: Any) -> None:
     transfer.add_argument("node")
     transfer.set_defaults(run=_transfer)
     commands.add_parser("step-down", help="have the leader give up its leadership").set_defaults(run=_step_down)
-    compact = commands.add_parser("compact", help="have a node take a snapshot now and cut its log behind it")
+    compact = commands.add_parser("compact", help="have a node take a snapshot at the next mark and cut its log")
     compact.add_argument("node")
     compact.set_defaults(run=_compact)
 

@@ -89,7 +89,11 @@ class Command(BaseCommand):
         for name, task, help_text in (
             ("stop-replica", "stop_replica", "stop a node's replica until it is started; it counts as down"),
             ("start-replica", "start_replica", "start a node's replica that was stopped"),
-            ("compact", "compact_replica", "have a node take a snapshot now and cut its log"),
+            (
+                "compact",
+                "compact_replica",
+                "have a node take a snapshot at the next mark, within a minute, and cut its log",
+            ),
             ("backup", "back_up_replica", "have a node write the state to a file"),
         ):
             each = action(name, self._task, help_text)

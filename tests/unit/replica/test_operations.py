@@ -214,6 +214,19 @@ def test_a_follower_that_is_asked_takes_its_snapshot_at_the_next_mark_and_not_be
     assert follower.replica.states.snapshot_index == follower.replica.states.comparison.agreed > 0
 
 
+def test_a_mark_that_this_replica_did_not_look_at_is_no_reason_to_keep_its_state(stage):
+    session = command(stage, 0, 0, OpenSession(600_000, b"")).session
+    command(stage, session, 1, PutKey("a", b"1"))
+    follower = stage.nodes["node2"]
+    stage.pass_time(100_000)
+    states = follower.replica.states
+    states.marked_index = follower.replica.machine.applied  # It was busy then, or another entry took the mark's place.
+    asked = wire.CompactRequest(3, CLUSTER, "", follower.replica.engine.applied_index)
+    assert isinstance(ask(stage, asked, "node2").result, Done)
+    stage.pass_time(1_000_000)
+    assert follower.raft.snapshot is None
+
+
 @pytest.mark.parametrize("member", [Member(0, "node4"), Member(14, "Node 4"), Member(14, "node4", "redis://a\nb")])
 def test_members_that_are_none_are_refused(stage, member):
     seen = progress(stage)
