@@ -398,8 +398,8 @@ class StepDownRequest(_Struct, tag=23, frozen=True):
 
 
 class CompactRequest(_Struct, tag=24, frozen=True):
-    """Take a snapshot at the next mark, and cut the log behind it, unless there is one at `up_to` or later. For one node's replica;
-    answered when that has begun."""
+    """Take a snapshot at the next mark, and cut the log behind it, unless there is one at `up_to` or later. For one
+    node's replica; answered at once."""
 
     id: int
     cluster: int

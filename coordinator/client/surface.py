@@ -184,7 +184,7 @@ class Surface(Part[S]):
 
     @asked
     def compact(self, node: str, *, act_for: str = "", timeout: float | None = None) -> Ask[int]:
-        """Have a node take a snapshot at the next mark and cut its log behind it; the index. Raises NotFound, Refused."""
+        """Have a node take a snapshot at the next mark and cut its log there; the index. Raises NotFound, Refused."""
         clock, deadline_us = self._shell.clock, self._shell.deadline_us(timeout)
 
         def flow(core: Core) -> Asking[int]:
