@@ -31,7 +31,7 @@ PLAIN_ORDER = Order("raft", 5, workload=PLAIN)
 SLICE = range(1, 41)
 SEEDS_MAX = 1_000
 """Within these a planted bug must be caught."""
-FRESH_S = 45.0
+FRESH_S = 60.0
 """So long seeds that nobody has run before are run with every run of the tests; PROVE_FRESH=A-B runs those again."""
 FRESH_MAX = 1_000
 QUICK_SEEDS = 12
