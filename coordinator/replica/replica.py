@@ -111,6 +111,11 @@ class Replica:
         return None if self._tenure is None else self._tenure.leases
 
     @property
+    def counts_time(self) -> bool:
+        """Does it lead, and count a lease, a lock-delay or the time to a checkpoint?"""
+        return self._tenure is not None and self._tenure.due_in_us is not None
+
+    @property
     def configuration(self) -> Configuration:
         return self.engine.configuration
 

@@ -367,8 +367,7 @@ class Turn:
 
     def _due_of(self, replica: Replica, now_us: int) -> int:
         due_us = min(replica.due_us(now_us, connected=self._bus.connected), now_us + LOOK_AGAIN_US)
-        leases = replica.leases
-        if len(self.replicas) > FEW_REPLICAS and leases is not None and leases.deadline_in_us is not None:
+        if len(self.replicas) > FEW_REPLICAS and replica.counts_time:
             return min(due_us, now_us + STEP_US_MAX // 2)  # Lease time is counted in steps, that are to be no stalls.
         return due_us
 

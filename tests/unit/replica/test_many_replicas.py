@@ -18,6 +18,7 @@ from coordinator.replica.births import first_log
 from coordinator.replica.replica import Replica
 from coordinator.replica.turn import FEW_REPLICAS, LOOK_AGAIN_US
 from coordinator.statemachine.commands import Command, OpenSession
+from coordinator.statemachine.lock_commands import Acquire
 from coordinator.statemachine.machine import Machine
 from tests.unit.replica.stage import WEB, Node, Stage
 
@@ -82,6 +83,24 @@ def test_one_that_is_asked_answers_in_that_turn_and_sleeps_no_longer(
     stage.pass_time(1_000_000)
     assert counted[cluster] >= 15, "it counts a lease"
     assert all(counted[other] <= 15 for other in CLUSTERS if other != cluster)
+
+
+def test_a_lock_delay_passes_as_fast_where_no_session_is_left(stage: Stage) -> None:
+    node = stage.nodes["node1"]
+    cluster = CLUSTERS[3]
+    machine = node.turn.replicas[cluster].machine
+    for session, op in ((0, OpenSession(1_000, b"")), (None, Acquire(("a",), 1, delay_ms=5_000))):
+        number = next(iter(machine.sessions)) if session is None else session
+        raw = msgspec.Raw(wire.encode(Command(number, int(session is None), 0, op)))
+        stage.ask("node1", wire.CommandRequest(1, cluster, "", raw))
+        stage.settle()
+    while not machine.delays():
+        stage.pass_time(20_000)
+    assert not machine.sessions
+    stage.pass_time(4_900_000)
+    assert machine.delays()
+    stage.pass_time(400_000)
+    assert not machine.delays()
 
 
 def test_one_that_was_stopped_holds_nobody_up(stage: Stage) -> None:
