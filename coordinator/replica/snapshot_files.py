@@ -15,7 +15,7 @@ import logging
 import os
 import secrets
 import threading
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Final
@@ -37,18 +37,21 @@ logger = logging.getLogger(__name__)
 class Staging:
     """A snapshot on its way to a file. The writing thread says what became of it; the loop looks."""
 
-    def __init__(self, name: str, data: Data) -> None:
+    def __init__(self, name: str, data: Data, drop: Callable[[str], None]) -> None:
+        """`drop` deletes a file of this name, once nothing is being written into it."""
         self.name = name
         self.is_done = False
         """It is on disk, whole, under its name."""
         self.failed = ""
         """Why it is not and will not be."""
         self._data: Data | None = data
+        self._drop = drop
         self._given_up = threading.Event()
 
     def give_up(self) -> None:
-        """Nobody wants it any more."""
+        """Nobody wants it any more, and the journal does not name it."""
         self._given_up.set()
+        self._drop(self.name)  # It may be whole by now.
 
     def write(self, directory: Path) -> None:
         """Of the writing thread. Whatever goes wrong is told, and leaves nothing behind."""
@@ -64,10 +67,12 @@ class Staging:
                 return
             os.rename(aside, path)
             _sync(directory)
+            _sync(directory.parent)  # The directory itself may be new.
         except OSError as error:
             self.failed = f"{path}: {error.strerror or error}"
-            with contextlib.suppress(OSError):
-                aside.unlink(missing_ok=True)
+            for left in (aside, path):
+                with contextlib.suppress(OSError):
+                    left.unlink(missing_ok=True)
             return
         self.is_done = True
 
@@ -95,12 +100,12 @@ class SnapshotFiles:
     def begin(self, replica: int, snapshot: Snapshot) -> Staging:
         """Begin to put a snapshot into a file."""
         name = f"{replica:x}-{snapshot.last_index}-{secrets.token_hex(8)}{_SUFFIX}"
-        staging = Staging(name, snapshot.data)
+        staging = Staging(name, snapshot.data, self.drop)
         self._hand_over(staging)
         return staging
 
     def drop(self, name: str) -> None:
-        """Delete a file that the journal no longer names, in a while."""
+        """Delete a file that the journal does not name, in a while."""
         self._hand_over(name)
 
     def read(self, name: str, size: int) -> Parts:

@@ -119,11 +119,41 @@ def test_a_removed_replicas_file_goes_with_it(journal: SqliteJournal, tmp_path: 
     eventually(lambda: not files(tmp_path), timeout_s=5, what="the file is gone")
 
 
-def test_what_is_given_up_leaves_nothing(journal: SqliteJournal, tmp_path: Path) -> None:
-    staging = Staging("1-1-1.snapshot", large(4).data)
+def test_what_is_given_up_when_it_is_whole_leaves_nothing(journal: SqliteJournal, tmp_path: Path) -> None:
+    """As where a newer snapshot comes while this one is being loaded."""
+    staging = staged(journal, large(4))
+    assert files(tmp_path) == [staging.name]
+    staging.give_up()
+    eventually(lambda: files(tmp_path) == [], timeout_s=5, what="the file is gone")
+
+
+def test_a_file_is_whole_once_it_its_name_and_its_directory_are_on_disk(
+    journal: SqliteJournal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[Path] = []
+    monkeypatch.setattr(snapshot_files, "_sync", synced.append)
+    assert staged(journal, large(4)).is_done
+    assert synced == [tmp_path / DIRECTORY, tmp_path]
+
+
+def test_a_name_that_can_not_be_synced_leaves_nothing(
+    journal: SqliteJournal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def sync(directory: Path) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(snapshot_files, "_sync", sync)
+    assert "Input/output error" in staged(journal, large(4)).failed
+    assert files(tmp_path) == []
+
+
+def test_what_is_given_up_on_the_way_leaves_nothing(tmp_path: Path) -> None:
+    dropped: list[str] = []
+    staging = Staging("1-1-1.snapshot", large(4).data, dropped.append)
     staging.give_up()
     staging.write(tmp_path / DIRECTORY)
     assert (staging.is_done, staging.failed, files(tmp_path)) == (False, "given up", [])
+    assert dropped == [staging.name]
 
 
 def test_a_full_disk_costs_the_snapshot_alone(
