@@ -4,7 +4,7 @@ The loop hands over what is immutable already, so that it does not pause; the wr
 the disk's. The file is whole or not there: written aside, synced, renamed.
 
     CONCLAVE-BACKUP 1\\n
-    then frames, each of 4 bytes of length (big-endian), 8 bytes of checksum, and a body in MessagePack:
+    then frames (`frames.py`), each with a body in MessagePack:
     header   what it is of (`Header`)
     parts    of the snapshot, 1 MiB each, as many as the header says
     batches  of entries: their terms and bytes, as many as the header says
@@ -12,23 +12,20 @@ the disk's. The file is whole or not there: written aside, synced, renamed.
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
 
 from coordinator.consensus.engine import Committed, Snapshot
 from coordinator.consensus.membership import Configuration, encode_configuration
+from coordinator.replica import frames
 
 MAGIC: Final = b"CONCLAVE-BACKUP 1\n"
 PART_BYTES: Final = 1024 * 1024
 BATCH_ENTRIES: Final = 1_000
-FRAME_BYTES_MAX: Final = 1 << 31
-_LENGTH_BYTES: Final = 4
-_CHECKSUM_BYTES: Final = 8
 
 
 class BackupDamaged(Exception):
@@ -92,7 +89,7 @@ def write(path: Path, captured: Captured) -> None:
         with open(aside, "wb") as file:
             file.write(MAGIC)
             for body in _bodies(captured):
-                file.write(len(body).to_bytes(_LENGTH_BYTES, "big") + _checksum(body))
+                file.write(frames.head(body))
                 file.write(body)
             file.flush()
             os.fsync(file.fileno())
@@ -143,33 +140,20 @@ def read(path: Path) -> Contents:
         if file.read(len(MAGIC)) != MAGIC:
             raise BackupDamaged(f"{path}: expected a file that begins with {MAGIC!r}")
         try:
-            header = _headers.decode(_frame(path, file))
-            snapshot = b"".join(_parts.decode(_frame(path, file)) for _ in range(header.snapshot_parts))
+            header = _headers.decode(frames.read(path, file))
+            snapshot = b"".join(_parts.decode(frames.read(path, file)) for _ in range(header.snapshot_parts))
             terms: list[int] = []
             entries: list[bytes] = []
             for _ in range(header.batches):
-                batch_terms, batch_entries = _batches.decode(_frame(path, file))
+                batch_terms, batch_entries = _batches.decode(frames.read(path, file))
                 terms += batch_terms
                 entries += batch_entries
         except msgspec.MsgspecError as error:
             raise BackupDamaged(f"{path}: {error}") from None
+        except frames.FrameDamaged as error:
+            raise BackupDamaged(f"{error}") from None
         if file.read(1):
             raise BackupDamaged(f"{path}: there is more behind its end")
     if len(snapshot) != header.snapshot_bytes or header.first_index + len(entries) - 1 != header.last_index:
         raise BackupDamaged(f"{path}: it does not hold what its header says")
     return Contents(header, snapshot, terms, entries)
-
-
-def _frame(path: Path, file: IO[bytes]) -> bytes:
-    head = file.read(_LENGTH_BYTES + _CHECKSUM_BYTES)
-    size = int.from_bytes(head[:_LENGTH_BYTES], "big")
-    if len(head) != _LENGTH_BYTES + _CHECKSUM_BYTES or size > FRAME_BYTES_MAX:
-        raise BackupDamaged(f"{path}: cut off at byte {file.tell()}")
-    body = file.read(size)
-    if len(body) != size or _checksum(body) != head[_LENGTH_BYTES:]:
-        raise BackupDamaged(f"{path}: what ends at byte {file.tell()} does not match its checksum")
-    return body
-
-
-def _checksum(body: bytes) -> bytes:
-    return hashlib.blake2b(body, digest_size=_CHECKSUM_BYTES).digest()
