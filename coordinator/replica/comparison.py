@@ -55,6 +55,10 @@ class Comparison:
         """The last mark at which a majority had the same digest as this replica."""
         self._ask_due_us = 0
         self._asked = 0
+        """How often for the last mark."""
+        self._in_vain = 0
+        """How often since a majority last agreed, for whichever mark: once in ASK_US at the most."""
+        self._in_vain_due_us = 0
         self.has_news = False
         """Something was marked or heard since the last judgement."""
 
@@ -91,6 +95,9 @@ class Comparison:
             return None
         self._ask_due_us = now_us + ASK_US
         self._asked += 1
+        if now_us >= self._in_vain_due_us:
+            self._in_vain_due_us = now_us + ASK_US
+            self._in_vain += 1
         index = max(self._own)
         heard = self._heard.get(index, {})
         missing = tuple(replica for replica in others if self._asked == 1 or replica not in heard)
@@ -110,7 +117,8 @@ class Comparison:
             if any(count >= needed for digest, count in counts.items() if digest != own):
                 self._differs = index
             elif counts[own] >= needed:
-                self.agreed = max(self.agreed, index)
+                if index > self.agreed:
+                    self.agreed, self._in_vain = index, 0
                 if self._doubtful is not None and self._doubtful <= index:
                     self._doubtful = None
             elif any(digest != own for digest in counts):
@@ -121,13 +129,13 @@ class Comparison:
 
     def may_keep(self, index: int) -> bool:
         """May the state at `index`, the last mark or behind it, be put on disk as a snapshot? Not before a majority had
-        the same at the last mark, or could not be asked for long. So what is wrong with a state in memory alone is gone
-        after a restart, a doubt comes again with the mark that is applied again, and who is in doubt has a snapshot
-        that is right to give to whoever is to decide."""
+        the same at the last mark, or could not be asked for long, however many marks came meanwhile. So what is wrong
+        with a state in memory alone is gone after a restart, a doubt comes again with the mark that is applied again,
+        and who is in doubt has a snapshot that is right to give to whoever is to decide."""
         if self._doubtful is not None:
             return False
         last = max((mark for mark in self._own if mark <= index), default=0)
-        return self.agreed >= last or self._asked >= ASK_TIMES_MAX
+        return self.agreed >= last or max(self._asked, self._in_vain) >= ASK_TIMES_MAX
 
     @property
     def is_in_doubt(self) -> bool:

@@ -122,6 +122,38 @@ def test_somebody_who_never_answers_is_not_asked_forever():
     assert sum(due is not None for due in asked) == ASK_TIMES_MAX
 
 
+def asked_for(comparison: Comparison, seconds: int, index: int, now_us: int) -> tuple[int, int]:
+    """Marks every two seconds, as a busy leader makes them, and nobody answers."""
+    for second in range(seconds):
+        if second % 2 == 0:
+            index += 10
+            comparison.marked(index, RIGHT, now_us)
+        comparison.due((2,), now_us)
+        comparison.judge((1, 2))
+        now_us += ASK_US
+    return index, now_us
+
+
+def test_a_state_is_kept_when_nobody_has_answered_for_long_however_often_marks_come():
+    """The other of two full voters is down, and a witness votes: else a busy leader never cuts its log."""
+    comparison = Comparison(1)
+    index, now_us = asked_for(comparison, ASK_TIMES_MAX - 1, 0, 0)
+    assert not comparison.may_keep(index)
+    index, now_us = asked_for(comparison, 3, index, now_us)
+    assert comparison.may_keep(index)
+    comparison.marked(index + 10, RIGHT, now_us)
+    assert comparison.may_keep(index + 10)
+
+
+def test_once_a_majority_agrees_it_is_asked_for_long_again():
+    comparison = Comparison(1)
+    index, now_us = asked_for(comparison, ASK_TIMES_MAX + 1, 0, 0)
+    comparison.hear(2, index, RIGHT)
+    comparison.judge((1, 2))
+    index, now_us = asked_for(comparison, 1, index, now_us)
+    assert not comparison.may_keep(index)
+
+
 def test_memory_is_bounded():
     comparison = Comparison(1)
     for index in range(1, 1_000):
