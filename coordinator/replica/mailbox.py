@@ -235,8 +235,9 @@ class RedisBus:
     def watch(self, nodes: Mapping[str, str]) -> None:
         if nodes == self._watched:
             return
+        # Of a node that has moved, what was seen where it was says nothing.
+        self._seen = {node: count for node, count in self._seen.items() if nodes.get(node) == self._watched[node]}
         self._watched = dict(nodes)
-        self._seen = {node: count for node, count in self._seen.items() if node in nodes}
         self._looked_us = 0  # Look at once: a leader that dies before it was seen alive leaves no hint.
         elsewhere: dict[str, list[str]] = {}
         for node, address in sorted(nodes.items()):

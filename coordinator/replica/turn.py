@@ -39,6 +39,8 @@ LOOK_AGAIN_US: Final = 1_000_000
 """At each replica at the latest, whatever it has to do."""
 WHEREABOUTS_US: Final = 500_000
 """A node with a Redis of its own says where that is this often, to those that it speaks to."""
+WHEREABOUTS_OLD_US: Final = 10 * WHEREABOUTS_US
+"""A node that speaks, and has not said it for so long, has none of its own any more."""
 WITNESS: Final = "it is a witness: it votes and keeps the log, and has no state to answer from; ask another node"
 FSYNC_SAMPLES_MAX: Final = 256
 
@@ -86,6 +88,8 @@ class Turn:
         self._refused: list[Refused] = []
         self._whereabouts: dict[str, str] = {}
         """Node to the address of its Redis, as it said itself: the log of whoever is new here does not say it yet."""
+        self._whereabouts_us: dict[str, int] = {}
+        """When each of them last said it."""
         self._told_us: dict[str, int] = {}
         """When each node was last told of this one's."""
         self._routes: dict[tuple[int, int], str] = {}
@@ -140,6 +144,8 @@ class Turn:
         for packet in packets:
             if packet.from_peers:
                 node, messages = self._ingress.peers(packet.data)
+                if now_us - self._whereabouts_us.get(node, now_us) > WHEREABOUTS_OLD_US:
+                    del self._whereabouts[node], self._whereabouts_us[node]
                 for message in messages:
                     self._step(node, message, now_us)
             else:
@@ -152,7 +158,7 @@ class Turn:
 
     def _step(self, node: str, message: PeerMessage, now_us: int) -> None:
         if type(message.message) is wire.Whereabouts:
-            self._whereabouts[node] = message.message.address
+            self._whereabouts[node], self._whereabouts_us[node] = message.message.address, now_us
             return
         replica = self.replicas.get(message.cluster)
         if replica is None or replica.replica != message.receiver or replica.stopped:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from random import Random
+
 from coordinator import wire
 from coordinator.channel import with_credentials, without_credentials
 from coordinator.consensus.membership import Change, Member
-from coordinator.replica.turn import WHEREABOUTS_US
+from coordinator.replica.mailbox import RedisBus
+from coordinator.replica.turn import WHEREABOUTS_OLD_US, WHEREABOUTS_US
 from tests.unit.replica.stage import CHANNELS, Node, Stage
 
 SHARED = "redis://shared:6379"
@@ -45,6 +49,49 @@ def test_a_node_that_has_moved_tells_its_peers_and_finds_those_that_have_not():
     follower.run()
     assert addresses(follower) == {"node1": SHARED}
     assert follower.bus.watched == {"node1": SHARED}
+
+
+def test_a_node_that_has_moved_back_to_the_shared_one_is_found_there():
+    stage = Stage()
+    moved(stage, "node3")
+    leader = stage.elect("node1")
+    stage.pass_time(200_000)
+    node = stage.nodes["node3"]
+    node.turn.identity = node.turn.identity._replace(address="", shared_redis="")
+    stage.pass_time(WHEREABOUTS_OLD_US + 200_000)
+    stage.clock.us += 300_000
+    leader.run()
+    assert addresses(leader) == {"node2": "", "node3": ""}
+
+
+def test_a_node_that_was_silent_for_long_is_not_forgotten():
+    stage = Stage()
+    moved(stage, "node3")
+    leader = stage.elect("node1")
+    stage.pass_time(200_000)
+    stage.cut = {"node3"}
+    stage.pass_time(2 * WHEREABOUTS_OLD_US)
+    leader.run()
+    stage.clock.us += 300_000
+    leader.run()
+    assert addresses(leader)["node3"] == "redis://node3:6379"
+    stage.cut = set()
+    stage.pass_time(1_000_000)
+    stage.clock.us += 300_000
+    leader.run()
+    assert addresses(leader)["node3"] == "redis://node3:6379"
+
+
+def test_what_was_seen_of_a_mailbox_where_its_node_was_is_no_sign_of_its_death_where_it_is():
+    """An answer to a look that was under way before the node moved there knows nothing of its mailbox."""
+    drops: Counter[str] = Counter()
+    bus = RedisBus("node1", "redis://here:1", CHANNELS, Random(1), greet=lambda: None, drops=drops, address="redis://a")
+    bus.watch({"node2": ""})
+    bus._note_seen({CHANNELS.peer("node2").encode(): 1}, "")
+    bus._links._bad.add("redis://b")  # So that nothing is connected to.
+    bus.watch({"node2": "redis://b"})
+    bus._note_seen({}, "redis://b")
+    assert bus.take_silent() == []
 
 
 def test_a_new_replica_answers_a_leader_of_whom_its_log_says_nothing():
