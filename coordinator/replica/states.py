@@ -112,6 +112,8 @@ class States:
         self._slice_due_us = now_us
         self.trouble = ""
         """Why a snapshot can not be kept or used, in words, while that is so."""
+        self._trouble_index = 0
+        """Of that snapshot. One that came is not needed any more when the log has come so far."""
 
     @property
     def snapshot_index(self) -> int:
@@ -200,6 +202,8 @@ class States:
             self._taken, self._offered = self._stage(self._offered, journal, now_us), None
         if self._taken is not None:
             self._taken = self._stage_again(self._taken, journal, now_us)
+        elif self.trouble and self._engine.commit_index >= self._trouble_index:
+            self.trouble = ""
         arrived = self._engine.arrived
         loading = self._loading
         if loading is not None and loading.staged.snapshot is not arrived:
@@ -226,10 +230,9 @@ class States:
     def _stage_again(self, staged: _Staged, journal: Journal, now_us: int) -> _Staged:
         """A disk that is full may have room again."""
         if staged.staging is None or not staged.staging.failed:
-            if staged.is_ready:
-                self.trouble = ""
             return staged
         self.trouble = f"its disk does not take a snapshot: {staged.staging.failed}"
+        self._trouble_index = staged.snapshot.last_index
         return self._stage(staged.snapshot, journal, now_us) if now_us >= staged.retry_us else staged
 
     @staticmethod
@@ -248,6 +251,7 @@ class States:
                     loading.loader = None
             except snapshot.SnapshotDamaged as error:
                 self.trouble = f"the snapshot that its leader sent can not be used: {error}"
+                self._trouble_index = loading.staged.snapshot.last_index
                 self._give_up(loading.staged)
                 self._loading = None
                 self._engine.refuse()
@@ -280,7 +284,6 @@ class States:
                 self._loading = None
                 if loading.state is not None:
                     self._machine.adopt(loading.state)
-            self.trouble = ""
         else:
             self._engine.compact(head.snapshot, head.snapshot.last_index - self.compaction.trailing_entries + 1)
             self._taken = None

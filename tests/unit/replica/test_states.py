@@ -159,6 +159,21 @@ def test_a_snapshot_that_can_not_be_used_is_told_and_comes_again(stage, monkeypa
     assert node.replica.machine.digest() == stage.nodes["node1"].replica.machine.digest()
 
 
+def test_a_snapshot_that_the_log_has_overtaken_is_no_trouble_any_more(stage):
+    """The next leader has all of its log."""
+    stage.nodes["node2"].replica.states.compaction = LARGE._replace(snapshot_entries=1_000_000)
+    _, node = behind(stage)
+    node.journal.staged[0].failed = "no room"
+    stage.pass_time(20_000)
+    assert "does not take a snapshot: no room" in node.replica.waits_for
+    stage.cut = {"node1"}
+    stage.elect("node2")
+    stage.pass_time(1_000_000)
+    assert heads(node) == []
+    assert node.replica.machine.digest() == stage.nodes["node2"].replica.machine.digest()
+    assert node.replica.waits_for == ""
+
+
 def test_what_the_own_replica_was_writing_is_given_up_when_a_snapshot_comes(stage):
     _, node = behind(stage)
     node.journal.staged[0].is_done = True
