@@ -222,11 +222,6 @@ class SqliteJournal:
             data += body
         return bytes(data)
 
-    def highest_epoch(self, cluster_name: str) -> int | None:
-        """The highest restore epoch that a cluster of this name ever had on this node; None where there was none."""
-        row = self._db.execute("SELECT epoch FROM epochs WHERE cluster_name = ?", (cluster_name,)).fetchone()
-        return row[0] if row else None
-
     def epochs(self) -> dict[str, int]:
         """The highest restore epoch of each cluster name that this node ever knew."""
         return dict(self._db.execute("SELECT cluster_name, epoch FROM epochs").fetchall())

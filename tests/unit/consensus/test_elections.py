@@ -11,10 +11,6 @@ from coordinator.consensus.raft.messages import AppendEntries, VoteRequest, Vote
 from tests.unit.consensus.play import OPTIONS, Letter, Play
 
 
-def is_vote(letter: Letter) -> bool:
-    return isinstance(letter.message, VoteRequest) and not letter.message.pre
-
-
 def test_a_majority_elects_one_leader_and_everyone_follows_it():
     play = Play()
     leader = play.elect(2)

@@ -255,8 +255,7 @@ def test_births_give_every_node_the_same_log_and_an_identity_of_its_own(tmp_path
         journal = SqliteJournal(tmp_path / "nodes" / node)
         (stored,) = journal.replicas()
         assert (stored.cluster, stored.cluster_name) == (cluster, "default")
-        assert journal.highest_epoch("default") == 0
-        assert journal.highest_epoch("other") is None
+        assert journal.epochs() == {"default": 0}
         logs.append(journal.load(stored.replica))
         replicas.append(stored.replica)
     assert logs[0] == logs[1]
