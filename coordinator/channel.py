@@ -10,12 +10,16 @@ import socket
 import ssl
 from collections import deque
 from collections.abc import Iterable
+from random import Random
 from typing import Any, Final, NamedTuple
 from urllib.parse import parse_qs, unquote, urlsplit, urlunsplit
 
 import hiredis
 
 CONNECT_TIMEOUT_S: Final = 1.0
+BACK_OFF_US_MIN: Final = 20_000
+BACK_OFF_US_MAX: Final = 500_000
+"""Between two tries to connect, doubled each time and jittered."""
 UNSENT_BYTES_MAX: Final = 64 * 1024 * 1024
 """A Redis that stops reading is given up above this; nothing is queued without bound."""
 _READ_BYTES: Final = 1 << 18
@@ -27,6 +31,22 @@ _READS_MAX: Final = 64
 
 class ChannelError(Exception):
     """The connection could not be made or is lost."""
+
+
+class BackOff:
+    """When the owner of a connection may try again to make it."""
+
+    def __init__(self, random: Random) -> None:
+        self.retry_us = 0
+        self._pause_us = BACK_OFF_US_MIN
+        self._random = random
+
+    def failed(self, now_us: int) -> None:
+        self.retry_us = now_us + self._pause_us // 2 + self._random.randrange(self._pause_us)
+        self._pause_us = min(2 * self._pause_us, BACK_OFF_US_MAX)
+
+    def succeeded(self) -> None:
+        self._pause_us = BACK_OFF_US_MIN
 
 
 class _Refused(OSError):

@@ -9,11 +9,9 @@ from __future__ import annotations
 from random import Random
 from typing import Final
 
-from coordinator.channel import Channel, ChannelError, with_credentials
+from coordinator.channel import BackOff, Channel, ChannelError, with_credentials
 from coordinator.client.core import Core, Packet
 
-BACK_OFF_US_MIN: Final = 20_000
-BACK_OFF_US_MAX: Final = 500_000
 IDLE_PING_US: Final = 10_000_000
 """A connection that was silent for so long is asked whether it still stands."""
 PONG_US_MAX: Final = 3_000_000
@@ -24,10 +22,9 @@ HOME: Final = ""
 class Link:
     """One connection, with its back-off."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, random: Random) -> None:
         self.channel = Channel(url)
-        self.retry_us = 0
-        self.back_off_us = BACK_OFF_US_MIN
+        self.back_off = BackOff(random)
         self.heard_us = 0
         self.pinged_us = 0
 
@@ -37,11 +34,11 @@ class Links:
         self._core = core
         self._random = random
         self._url = url
-        self.links: dict[str, Link] = {HOME: Link(url)}
+        self.links: dict[str, Link] = {HOME: Link(url, random)}
 
     def to_connect(self, now_us: int) -> list[Link]:
         """Links that are down and whose back-off is over. Connecting blocks: the shell decides where."""
-        return [link for link in self.links.values() if not link.channel.connected and now_us >= link.retry_us]
+        return [link for link in self.links.values() if not link.channel.connected and now_us >= link.back_off.retry_us]
 
     def connect(self, link: Link) -> ChannelError | None:
         """Try it; the error, for `connected`. May run on another thread than the core's."""
@@ -54,12 +51,11 @@ class Links:
     def connected(self, link: Link, error: ChannelError | None, now_us: int) -> None:
         """Take in what `connect` came to."""
         if error is None:
-            link.back_off_us = BACK_OFF_US_MIN
+            link.back_off.succeeded()
             link.heard_us = link.pinged_us = now_us
             self._core.link_up(now_us)
             return
-        link.retry_us = now_us + link.back_off_us // 2 + self._random.randrange(link.back_off_us)
-        link.back_off_us = min(2 * link.back_off_us, BACK_OFF_US_MAX)
+        link.back_off.failed(now_us)
         self._core.link_lost(str(error), now_us)
 
     def send(self, now_us: int) -> None:
@@ -90,7 +86,7 @@ class Links:
 
     def _new(self, address: str) -> Link:
         """A link to where a node says that its mailbox is; who we are there, the URL of this client says."""
-        link = self.links[address] = Link(with_credentials(address, self._url))
+        link = self.links[address] = Link(with_credentials(address, self._url), self._random)
         return link
 
     def _is_quiet(self, link: Link, now_us: int) -> bool:
@@ -132,7 +128,7 @@ class Links:
         due = self._core.due_us(now_us) if up else self._core.deadline_us(now_us)
         for link in self.links.values():
             if not link.channel.connected:
-                due = min(due, link.retry_us)
+                due = min(due, link.back_off.retry_us)
         return due
 
     def close(self) -> None:

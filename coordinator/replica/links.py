@@ -14,11 +14,8 @@ from collections.abc import Iterable
 from random import Random
 from typing import Final
 
-from coordinator.channel import Channel, ChannelError, with_credentials, without_credentials
+from coordinator.channel import BackOff, Channel, ChannelError, with_credentials, without_credentials
 
-BACK_OFF_US_MIN: Final = 20_000
-BACK_OFF_US_MAX: Final = 500_000
-"""Between two tries to connect, doubled each time and jittered."""
 SILENCE_US_MAX: Final = 5_000_000
 """A Redis that answers nothing for so long is given up, though its connection stands."""
 LOOK_IDLE_US: Final = 500_000
@@ -41,13 +38,11 @@ class Link:
         """The connection was lost since somebody last asked: what was seen on it says nothing any more."""
         self.used_us = now_us
         self._channel = Channel(url)
-        self._random = random
+        self._back_off = BackOff(random)
         self._drops = drops
         self._connecting: threading.Thread | None = None
         self._made = False
         self._error = ""
-        self._retry_us = 0
-        self._back_off_us = BACK_OFF_US_MIN
         self._was_lost = False
         self._looked_us = 0
         self._answered_us = 0
@@ -80,7 +75,7 @@ class Link:
         if self._connecting is not None:
             self._finish_connecting(now_us)
         if not self._channel.connected:
-            if self._connecting is None and now_us >= self._retry_us:
+            if self._connecting is None and now_us >= self._back_off.retry_us:
                 self._begin_connecting()
             return
         if self._connecting is None and now_us - self._looked_us >= (look_us if self.watched else LOOK_IDLE_US):
@@ -138,8 +133,7 @@ class Link:
             return
         self._connecting = None
         if self._error:
-            self._retry_us = now_us + self._back_off_us // 2 + self._random.randrange(self._back_off_us)
-            self._back_off_us = min(2 * self._back_off_us, BACK_OFF_US_MAX)
+            self._back_off.failed(now_us)
             if not self._was_lost:
                 self._was_lost = True
                 logger.warning("can not publish: %s", self._error)
@@ -147,7 +141,7 @@ class Link:
         if self._was_lost:
             logger.warning("can publish at %s again", without_credentials(self.address))
         self._was_lost = False
-        self._back_off_us = BACK_OFF_US_MIN
+        self._back_off.succeeded()
         self._looks_open = 0
         self._looked_us, self._answered_us = 0, now_us
 

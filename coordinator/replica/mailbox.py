@@ -18,8 +18,8 @@ from collections.abc import Callable, Mapping
 from random import Random
 from typing import Final
 
-from coordinator.channel import Channel, ChannelError
-from coordinator.replica.links import BACK_OFF_US_MAX, BACK_OFF_US_MIN, SILENCE_US_MAX, Link, Links
+from coordinator.channel import BackOff, Channel, ChannelError
+from coordinator.replica.links import SILENCE_US_MAX, Link, Links
 from coordinator.replica.ports import Inbound, Outbound
 from coordinator.wire import Channels
 
@@ -52,7 +52,6 @@ class RedisBus:
         self._node = node
         self._channels = channels
         self._channel = Channel(url)
-        self._random = random
         self._greet = greet
         self._own = channels.peer(node)
         self._peer_channel = self._own.encode()
@@ -65,8 +64,7 @@ class RedisBus:
         self._looked_us = 0
         self._answered_us = 0
         self._looks_open = 0
-        self._retry_us = 0
-        self._back_off_us = BACK_OFF_US_MIN
+        self._back_off = BackOff(random)
         self._was_lost = False
         self._inbox: list[Inbound] = []
         self._read_ns = 0
@@ -88,7 +86,7 @@ class RedisBus:
         self._now_us = now_us
         self._links.keep(now_us, LOOK_US)
         if not self._channel.connected:
-            if now_us >= self._retry_us:
+            if now_us >= self._back_off.retry_us:
                 self._connect(now_us)
             return
         if now_us - self._looked_us >= (LOOK_US if self._watched else LOOK_OWN_US):
@@ -107,9 +105,7 @@ class RedisBus:
             mailboxes = (self._own, self._channels.client(self._node), self._channels.discovery)
             self._channel.connect(mailboxes)
         except ChannelError as error:
-            delay_us = self._back_off_us // 2 + self._random.randrange(self._back_off_us)
-            self._retry_us = now_us + delay_us
-            self._back_off_us = min(2 * self._back_off_us, BACK_OFF_US_MAX)
+            self._back_off.failed(now_us)
             if not self._was_lost:
                 self._was_lost = True
                 logger.warning("%s is deaf: %s", self._node, error)
@@ -117,7 +113,7 @@ class RedisBus:
         if self._was_lost:
             logger.warning("%s hears again", self._node)
         self._was_lost = False
-        self._back_off_us = BACK_OFF_US_MIN
+        self._back_off.succeeded()
         self._forget("")
         self._looks_open = 0
         self._answered_us = now_us
