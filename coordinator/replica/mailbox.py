@@ -205,7 +205,9 @@ class RedisBus:
             by_address.setdefault(packet.address, []).append((packet.channel, packet.data))
         for address, messages in by_address.items():
             link = self._links.to(address, self._now_us)
-            if link is not None:
+            if link is None:
+                self.drops["peer-redis"] += len(messages)
+            else:
                 link.publish(messages, self._now_us)
 
     def _publish_here(self, packets: list[Outbound]) -> None:

@@ -9,6 +9,7 @@ from coordinator import wire
 from coordinator.channel import with_credentials, without_credentials
 from coordinator.consensus.membership import Change, Member
 from coordinator.replica.mailbox import RedisBus
+from coordinator.replica.ports import Outbound
 from coordinator.replica.turn import WHEREABOUTS_OLD_US, WHEREABOUTS_US
 from tests.unit.replica.stage import CHANNELS, Node, Stage
 
@@ -80,6 +81,14 @@ def test_a_node_that_was_silent_for_long_is_not_forgotten():
     stage.clock.us += 300_000
     leader.run()
     assert addresses(leader)["node3"] == "redis://node3:6379"
+
+
+def test_what_goes_to_an_address_that_is_none_is_counted_as_lost():
+    drops: Counter[str] = Counter()
+    bus = RedisBus("node1", "redis://here:1", CHANNELS, Random(1), greet=lambda: None, drops=drops, address="redis://a")
+    for _ in range(2):
+        bus.publish([Outbound("http://nowhere", CHANNELS.peer("node2"), b"lost")])
+    assert drops == {"peer-redis": 2}
 
 
 def test_what_was_seen_of_a_mailbox_where_its_node_was_is_no_sign_of_its_death_where_it_is():
