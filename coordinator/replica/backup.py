@@ -22,6 +22,7 @@ import msgspec
 from coordinator.consensus.engine import Committed, Snapshot
 from coordinator.consensus.membership import Configuration, encode_configuration
 from coordinator.replica import frames
+from coordinator.replica.directory import sync
 
 MAGIC: Final = b"CONCLAVE-BACKUP 1\n"
 PART_BYTES: Final = 1024 * 1024
@@ -97,11 +98,7 @@ def write(path: Path, captured: Captured) -> None:
     except BaseException:
         aside.unlink(missing_ok=True)
         raise
-    descriptor = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync(path.parent)
 
 
 def _bodies(captured: Captured) -> Iterator[bytes]:

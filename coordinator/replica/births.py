@@ -21,6 +21,7 @@ from coordinator import wire
 from coordinator.consensus.engine import HardState
 from coordinator.consensus.entries import COMMAND_PREFIX
 from coordinator.consensus.membership import Configuration, Member, encode_configuration
+from coordinator.replica.directory import sync
 from coordinator.replica.journal import FILE_NAME, SqliteJournal, StoredLog, StoredReplica
 from coordinator.statemachine.commands import LEVEL, RIGHTS, AddToken, Genesis, SetPrincipal
 from coordinator.statemachine.machine import encode_node_entry
@@ -93,25 +94,17 @@ def create(
         journal = SqliteJournal(directory)
         journal.admit(StoredReplica(member.replica, cluster, cluster_name), FIRST_EPOCH, log)
         journal.close()
-        _sync(directory / FILE_NAME)
-        _sync(directory)
-    _sync(unborn)
+        sync(directory / FILE_NAME)
+        sync(directory)
+    sync(unborn)
     os.rename(unborn, nodes_directory)
-    _sync(nodes_directory.parent)
+    sync(nodes_directory.parent)
     return cluster
 
 
 def _identity() -> int:
     """A random number that nobody has had and nobody will have."""
     return secrets.randbits(63) or 1
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def main() -> int:

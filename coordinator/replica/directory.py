@@ -10,6 +10,15 @@ from typing import Final
 LOCK_NAME: Final = "lock"
 
 
+def sync(path: Path) -> None:
+    """Have a file, or the names in a directory, on disk when this returns. Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 class DirectoryHeld(Exception):
     """Another process hosts this node."""
 

@@ -23,6 +23,7 @@ from typing import Final
 from coordinator.consensus.engine import Data, Snapshot
 from coordinator.consensus.parts import Parts
 from coordinator.replica import frames
+from coordinator.replica.directory import sync
 
 DIRECTORY: Final = "snapshots"
 MAGIC: Final = b"CONCLAVE-SNAPSHOT 1\n"
@@ -66,8 +67,8 @@ class Staging:
                 aside.unlink(missing_ok=True)
                 return
             os.rename(aside, path)
-            _sync(directory)
-            _sync(directory.parent)  # The directory itself may be new.
+            sync(directory)
+            sync(directory.parent)  # The directory itself may be new.
         except OSError as error:
             self.failed = f"{path}: {error.strerror or error}"
             for left in (aside, path):
@@ -167,11 +168,3 @@ def _write_all(descriptor: int, data: bytes) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(descriptor, view) :]
-
-
-def _sync(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -131,7 +131,7 @@ def test_a_file_is_whole_once_it_its_name_and_its_directory_are_on_disk(
     journal: SqliteJournal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     synced: list[Path] = []
-    monkeypatch.setattr(snapshot_files, "_sync", synced.append)
+    monkeypatch.setattr(snapshot_files, "sync", synced.append)
     assert staged(journal, large(4)).is_done
     assert synced == [tmp_path / DIRECTORY, tmp_path]
 
@@ -142,7 +142,7 @@ def test_a_name_that_can_not_be_synced_leaves_nothing(
     def sync(directory: Path) -> None:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-    monkeypatch.setattr(snapshot_files, "_sync", sync)
+    monkeypatch.setattr(snapshot_files, "sync", sync)
     assert "Input/output error" in staged(journal, large(4)).failed
     assert files(tmp_path) == []
 
