@@ -313,7 +313,11 @@ class AccessAgainstAModel(RuleBasedStateMachine):
 
     @rule(data=st.data(), lock=KEY, wait=st.booleans())
     def acquire(self, data, lock, wait):
-        session, name, token = self.somebody(data)
+        session, _, token = self.somebody(data)
+        self.wants(session, token, lock, wait=wait)
+
+    def wants(self, session, token, lock, *, wait):
+        name = self.sessions[session]
         op = Acquire((lock,), 1, wait=wait, refuse_deadlocks=False)
         has = self.holder.get(lock) == session or (session, lock) in self.waiting
         fits = has or lock not in self.holder or not wait or self.fits(name, waiters=1)
@@ -326,8 +330,11 @@ class AccessAgainstAModel(RuleBasedStateMachine):
 
     @rule(data=st.data(), lock=KEY)
     def release(self, data, lock):
-        session, name, _ = self.somebody(data)
-        self.asking.ask(session, Release((lock,), 1), name)
+        session, _, _ = self.somebody(data)
+        self.lets_go(session, lock)
+
+    def lets_go(self, session, lock):
+        self.asking.ask(session, Release((lock,), 1), self.sessions[session])
         if self.holder.get(lock) == session:
             del self.holder[lock]
         if (session, lock) in self.waiting:
@@ -377,6 +384,38 @@ class AccessAgainstAModel(RuleBasedStateMachine):
         self.set_quota(name, Quota(sessions=0))
         self.open(name, b"n")
 
+    @rule(name=NAME, prefixes=st.sets(st.sampled_from(["a/", "ab", "b"]), min_size=2).map(tuple))
+    def prefixes_beside_one_another_all_reach(self, name, prefixes):
+        self.set_roles(name, ())
+        self.set_principal(name, ("read",), prefixes)
+        for key in KEYS:
+            self.reads(name, "", key)
+
+    @rule(token=st.sampled_from([*TOKENS]), key=KEY)
+    def a_token_that_was_narrow_comes_again(self, token, key):
+        self.set_principal(TOKENS[token], ("read", "write", "lock"), ())
+        self.add_token(token)
+        self.narrow_token(token, ())
+        self.reads(TOKENS[token], token, key)
+        self.remove_token(token)
+        self.add_token(token)
+        self.reads(TOKENS[token], token, key)
+
+    @rule(lock=KEY, lets_in=st.booleans())
+    def one_waits_for_another(self, lock, lets_in):
+        for who in (CLUSTER, EACH, *NAMES):
+            self.set_quota(who, None)
+        for name in NAMES:
+            self.set_principal(name, ("read", "write", "lock"), ())
+        first, second = (self.session_of(name) for name in NAMES)
+        self.wants(first, "", lock, wait=True)
+        self.wants(second, "", lock, wait=True)
+        self.what_is_used_is_what_is_there()
+        self.lets_go(first if lets_in else second, lock)
+
+    def session_of(self, name):
+        return next(session for session, owner in self.sessions.items() if owner == name)
+
     @rule()
     def restore(self):
         self.asking.machine = restored(self.asking.machine)
@@ -386,6 +425,9 @@ class AccessAgainstAModel(RuleBasedStateMachine):
     @rule(data=st.data(), key=KEY)
     def read(self, data, key):
         _, name, token = self.somebody(data)
+        self.reads(name, token, key)
+
+    def reads(self, name, token, key):
         for query in (GetKey(key), ReadRange(key, prefix=True)):
             result = self.asking.query(query, name, token=token)
             self.judged(result, allowed=self.may(name, "read", key, token))

@@ -139,7 +139,7 @@ IN_THE_ACCESS = [
         Edit(f"{_PRINCIPALS}:_within_both", "*(p for p in other if p.startswith(one))", ""),
     ),
     (
-        "prefixes-within-one-another-get-lost",
+        "prefixes-beside-one-another-get-lost",
         Edit(f"{_PRINCIPALS}:_least", "not prefix.startswith(least[-1])", "False"),
     ),
     (
