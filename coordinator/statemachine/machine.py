@@ -127,11 +127,6 @@ class Machine:
         return self.state.level
 
     @property
-    def rights_index(self) -> int:
-        """The index of the last entry that changed what anybody may do: until another, an answer of `refuse` stands."""
-        return self.state.rights_index
-
-    @property
     def nonces(self) -> Mapping[tuple[str, bytes], int]:
         """Principal and nonce to the session that was opened under it."""
         return self.state.nonces
@@ -293,17 +288,6 @@ class Machine:
         if answer is None:
             return Failure(commands.INVALID, f"{type(query).__name__} is not a query")
         return answer(state, asker, remaining_ms, query)
-
-    def refuse(
-        self, query: commands.Query, principal: str, actor: str = "", token: str = "", for_token: str = ""
-    ) -> Failure | None:
-        """Why this query would not be answered, as far as rights go: for whoever goes on answering it, as a watch."""
-        asker = self.access(principal, actor, token, for_token)
-        return asker if isinstance(asker, Failure) else rights.refuse(asker, query)
-
-    def watches_allowed(self, principal: str) -> int:
-        """How many watches a principal ("": the cluster) may have, for the leader to hold it to; -1: any number."""
-        return quotas.watches_allowed(self.state, principal)
 
     def refuse_watch(self, principal: str, of_cluster: int, of_principal: int) -> Failure | None:
         """Why there may be no watch more, where the leader has counted so many."""

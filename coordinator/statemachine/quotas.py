@@ -4,7 +4,7 @@ Whoever adds something that is counted asks first (`refuse_…`) and counts then
 tables: a key counts for the principal that created it (`Item.owner`), a session and its places in line for its own. So
 a snapshot holds the quotas alone. A quota below what is in use stops growth, and nothing else.
 
-Watches are counted by the leader, who asks for the number (`watches_allowed`).
+Watches are counted by the leader, who says how many there are when it asks (`refuse_watch`).
 """
 
 from __future__ import annotations
@@ -76,11 +76,6 @@ def view(state: State, principal: str) -> QuotaView:
     return QuotaView(principal, own, quota_of(state, principal), used(state, principal))
 
 
-def watches_allowed(state: State, principal: str) -> int:
-    """How many watches a principal, or the cluster, may have; NO_QUOTA: no word of it."""
-    return quota_of(state, principal).watches
-
-
 # --- may there be more? ---------------------------------------------------------------------------
 
 
@@ -120,8 +115,8 @@ def refuse_waiters(state: State, principal: str, places: int) -> Failure | None:
 
 def refuse_watch(state: State, principal: str, of_cluster: int, of_principal: int) -> Failure | None:
     """The counts are the leader's."""
-    return _refuse(CLUSTER, "watches", watches_allowed(state, CLUSTER), of_cluster, 1) or _refuse(
-        principal, "watches", watches_allowed(state, principal), of_principal, 1
+    return _refuse(CLUSTER, "watches", quota_of(state, CLUSTER).watches, of_cluster, 1) or _refuse(
+        principal, "watches", quota_of(state, principal).watches, of_principal, 1
     )
 
 

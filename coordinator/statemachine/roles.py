@@ -1,7 +1,7 @@
 """Permissions and roles come, change and go, and tokens are narrowed: what an administrator commands.
 
-What one entry changes holds for every entry behind it, and for no entry before: the index of the last change is
-`State.rights_index`, by which what was worked out before is known to be out of date.
+What one entry changes holds for every entry behind it, and for no entry before: whatever was worked out before is
+forgotten (`State.rights_changed`).
 """
 
 from __future__ import annotations

@@ -213,11 +213,12 @@ def test_a_principal_without_a_quota_of_its_own_has_that_of_each():
     assert isinstance(cluster.ask(cluster.other, PutKey("a", b""), "narrow"), Done)
     assert cluster.full(cluster.ask(cluster.other, PutKey("b", b""), "narrow"), "principal 'narrow' has a quota of 1")
     assert all(isinstance(cluster.ask(cluster.ci, PutKey(key, b"")), Done) for key in "bc")
-    assert cluster.machine.watches_allowed("narrow") == 7
-    assert cluster.machine.watches_allowed("ci") == -1
-    assert cluster.machine.watches_allowed(CLUSTER) == -1
+    watches = cluster.machine.refuse_watch
+    assert (watches("narrow", 999, 6), watches("ci", 999, 999)) == (None, None)
+    assert cluster.full(watches("narrow", 999, 7), "principal 'narrow' has a quota of 7 watches")
     cluster.quota(CLUSTER, watches=100)
-    assert cluster.machine.watches_allowed(CLUSTER) == 100
+    assert watches("ci", 99, 99) is None
+    assert cluster.full(watches("ci", 100, 0), "the cluster has a quota of 100 watches")
     view = cluster.query(GetQuota("narrow"), "web")
     assert (view.own, view.quota) == (None, Quota(keys=1, watches=7))
 
