@@ -19,7 +19,7 @@ from coordinator.statemachine.permissions import (
     RoleView,
     TokenAccess,
 )
-from coordinator.statemachine.views import page_of
+from coordinator.statemachine.views import page_limit, page_of, token
 
 if TYPE_CHECKING:
     from coordinator.statemachine.principals import Access
@@ -37,8 +37,7 @@ def access(state: State, asker: Access, name: str) -> Result:
 
 
 def list_permissions(state: State, query: permissions.ListPermissions) -> Result:
-    limit = max(1, min(query.limit, commands.LIST_LIMIT_MAX))
-    return PermissionList(tuple(islice(_held(state, query), limit)))
+    return PermissionList(tuple(islice(_held(state, query), page_limit(query.limit))))
 
 
 def _held(state: State, query: permissions.ListPermissions) -> Iterator[HeldPermission]:
@@ -69,7 +68,7 @@ def list_members(state: State, query: permissions.ListMembers) -> Result:
         return Failure(commands.NOT_FOUND, f"no role {query.role!r} in this cluster")
     rows = state.principals.rows
     names = (name for name in state.principals.order.seek(query.after, after=True) if query.role in rows[name].roles)
-    return MemberList(tuple(islice(names, max(1, min(query.limit, commands.LIST_LIMIT_MAX)))))
+    return MemberList(tuple(islice(names, page_limit(query.limit))))
 
 
 def quota(state: State, asker: Access, name: str) -> Result:
@@ -88,13 +87,10 @@ def list_quotas(state: State, query: permissions.ListQuotas) -> Result:
 
 
 def token_access(state: State, asker: Access, token_id: str) -> Result:
-    if not asker.act_for:
-        return Failure(commands.FORBIDDEN, f"{asker.name!r} may not read token keys")
-    owner = state.tokens.get(token_id)
-    if owner is None:
-        return Failure(commands.NOT_FOUND, "no such token")
-    key = state.principals.rows[owner].tokens[token_id]
-    return TokenAccess(token_id, owner, key, state.narrowings.rows.get(token_id))
+    found = token(state, asker, token_id)
+    if isinstance(found, Failure):
+        return found
+    return TokenAccess(token_id, found.principal, found.key, state.narrowings.rows.get(token_id))
 
 
 def _refuse_others(asker: Access, name: str) -> Failure | None:

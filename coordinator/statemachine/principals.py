@@ -7,7 +7,8 @@ for after a change of rights, and are no part of the state (`State.accesses`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from itertools import chain
 from typing import TYPE_CHECKING, Final
 
 from coordinator.statemachine import commands
@@ -79,15 +80,9 @@ class Principal:
 
     def access(self, state: State) -> Access:
         """What it may do altogether."""
-        found: dict[str, list[str]] = {right: [] for right in RIGHTS}
-        for right in RIGHTS:
-            if right in self.rights:
-                found[right] += self.prefixes or ("",)
+        said = [Permission(prefix, self.rights) for prefix in self.prefixes or ("",)]
         held = [self.permissions, *(state.roles.rows[role].permissions for role in self.roles)]
-        for permission in (permission for permissions in held for permission in permissions):
-            for right in permission.rights:
-                found[right].append(permission.prefix)
-        reach = {right: _least(prefixes) for right, prefixes in found.items()}
+        reach = _reach_of([*said, *chain.from_iterable(held)])
         # What SetPrincipal gives is not bounded by its prefixes where nothing has a name.
         return Access(self, reach, administers=ADMINISTER in self.rights or reach[ADMINISTER] is EVERYTHING)
 
@@ -142,23 +137,19 @@ def _narrowed(access: Access, bounds: Reach) -> Access:
     return Access(access.principal, reach, administers=access.may(ADMINISTER) and bounds[ADMINISTER] is EVERYTHING)
 
 
-def _reach_of(permissions: Iterable[Permission]) -> Reach:
-    found: dict[str, list[str]] = {right: [] for right in RIGHTS}
-    for permission in permissions:
-        for right in permission.rights:
-            found[right].append(permission.prefix)
-    return {right: _least(prefixes) for right, prefixes in found.items()}
+def _reach_of(permissions: Collection[Permission]) -> Reach:
+    return {right: least(one.prefix for one in permissions if right in one.rights) for right in RIGHTS}
 
 
-def _least(prefixes: Iterable[str]) -> tuple[str, ...]:
-    """Those that are not within another."""
-    least: list[str] = []
+def least(prefixes: Iterable[str]) -> tuple[str, ...]:
+    """Those that are not within another, sorted."""
+    found: list[str] = []
     for prefix in sorted(prefixes):
-        if not least or not prefix.startswith(least[-1]):
-            least.append(prefix)
-    return EVERYTHING if least == [""] else tuple(least)
+        if not found or not prefix.startswith(found[-1]):
+            found.append(prefix)
+    return EVERYTHING if found == [""] else tuple(found)
 
 
 def _within_both(one: tuple[str, ...], other: tuple[str, ...]) -> tuple[str, ...]:
     """The prefixes of what begins with one of each."""
-    return _least([*(prefix for prefix in one if prefix.startswith(other)), *(p for p in other if p.startswith(one))])
+    return least([*(prefix for prefix in one if prefix.startswith(other)), *(p for p in other if p.startswith(one))])

@@ -14,6 +14,7 @@ from coordinator.statemachine.files import ChangeView, ChildView, Compacted, Fil
 from coordinator.statemachine.items import Change, Item
 from coordinator.statemachine.namespace import is_there
 from coordinator.statemachine.paths import Span, behind, path_order, span_of
+from coordinator.statemachine.views import page_limit
 
 if TYPE_CHECKING:
     from coordinator.statemachine.state import State
@@ -195,7 +196,7 @@ def list_directory(state: State, query: files.ListDirectory) -> Result:
         return Failure(commands.NOT_FOUND, f"there is no directory {query.path!r}")
     if item is not None and item.value is not None and query.path not in state.children:
         return Failure(commands.WRONG_KIND, f"{query.path!r} is a file")
-    limit = max(1, min(query.limit, commands.LIST_LIMIT_MAX))
+    limit = page_limit(query.limit)
     names = [*islice(_children(state, query.path, query.after), limit + 1)]
     base = f"{query.path}/" if query.path else ""
     children = tuple(_child(state, base + name, name) for name in names[:limit])

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from itertools import islice
+from collections.abc import Callable, Iterator
+from itertools import chain, islice, takewhile
 from typing import TYPE_CHECKING, Final
 
 from coordinator.statemachine import commands, sessions
 from coordinator.statemachine.commands import Failure, Granted, LockList, LockView, NotHeld, Queued, Result
 from coordinator.statemachine.lock_commands import EXCLUSIVE, BreakList, Broken, LockState, SequencerState
+from coordinator.statemachine.principals import EVERYTHING, least
 
 if TYPE_CHECKING:
     from coordinator.statemachine.ordered import OrderedKeys
@@ -65,13 +66,13 @@ def check_sequencer(state: State, sequencer: str) -> Result:
 
 
 def list_breaks(state: State, after: int, limit: int) -> BreakList:
-    page = state.breaks.order.page(after, max(1, min(limit, commands.LIST_LIMIT_MAX)))
+    page = state.breaks.order.page(after, page_limit(limit))
     return BreakList(tuple(state.breaks.rows[number] for number in page))
 
 
 def list_locks(state: State, after: str, limit: int, remaining_ms: Remaining, asker: Access | None = None) -> LockList:
     """Held locks by name, of those that the asker may read or lock; None: all of them (for the feed)."""
-    prefixes = ("",) if asker is None else asker.reach[commands.READ] + asker.reach[commands.LOCK]
+    prefixes = EVERYTHING if asker is None else least(asker.reach[commands.READ] + asker.reach[commands.LOCK])
     page = page_of(state.locks.order, after, limit, prefixes)
     locks = tuple(lock(state, name, remaining_ms) for name in page)
     return LockList(locks, len(state.locks.rows), state.waiting)
@@ -100,7 +101,7 @@ def session(state: State, asker: Access, number: int, remaining_ms: Remaining) -
     return commands.SessionView(number, found.principal, found.ttl_ms, remaining_ms(number), tuple(sorted(found.locks)))
 
 
-def token(state: State, asker: Access, token_id: str) -> Result:
+def token(state: State, asker: Access, token_id: str) -> commands.TokenView | Failure:
     if not asker.act_for:
         return Failure(commands.FORBIDDEN, f"{asker.name!r} may not read token keys")
     owner = state.tokens.get(token_id)
@@ -119,9 +120,19 @@ def list_principals(state: State, after: str, limit: int) -> Result:
     return commands.PrincipalList(tuple(state.principals.rows[name].view() for name in names))
 
 
-def page_of(names: OrderedKeys[str], after: str, limit: int, prefixes: tuple[str, ...] = ("",)) -> list[str]:
-    limit = max(1, min(limit, commands.LIST_LIMIT_MAX))
-    if "" in prefixes:
+def page_of(names: OrderedKeys[str], after: str, limit: int, prefixes: tuple[str, ...] = EVERYTHING) -> list[str]:
+    """Names behind `after` that begin with one of `prefixes`, which are sorted, none of them within another."""
+    limit = page_limit(limit)
+    if prefixes is EVERYTHING:
         return names.page(after, limit)
-    within: Iterable[str] = (name for name in names.seek(after, after=True) if name.startswith(prefixes))
-    return [*islice(within, limit)]
+    return [*islice(chain.from_iterable(_beginning(names, prefix, after) for prefix in prefixes), limit)]
+
+
+def _beginning(names: OrderedKeys[str], prefix: str, after: str) -> Iterator[str]:
+    found = names.seek(prefix) if after < prefix else names.seek(after, after=True)
+    return takewhile(lambda name: name.startswith(prefix), found)
+
+
+def page_limit(limit: int) -> int:
+    """How many a page has that is asked for with this limit."""
+    return max(1, min(limit, commands.LIST_LIMIT_MAX))

@@ -140,7 +140,7 @@ IN_THE_ACCESS = [
     ),
     (
         "prefixes-beside-one-another-get-lost",
-        Edit(f"{_PRINCIPALS}:_least", "not prefix.startswith(least[-1])", "False"),
+        Edit(f"{_PRINCIPALS}:least", "not prefix.startswith(found[-1])", "False"),
     ),
     (
         "a-token-that-was-removed-still-speaks",
