@@ -157,9 +157,5 @@ def set_quota(state: State, index: int, op: SetQuota) -> Result:
         if not NO_QUOTA <= most <= QUOTA_MAX:
             message = f"a quota of {what} is {NO_QUOTA} (none) to {QUOTA_MAX}, got {most}"
             return Failure(commands.INVALID, message)
-    if known is None:
-        state.quotas.add(op.principal, op.quota)
-    else:
-        state.quotas.touch(op.principal)
-        state.quotas.rows[op.principal] = op.quota
+    state.quotas.put(op.principal, op.quota)
     return Done(index, existed=known is not None)

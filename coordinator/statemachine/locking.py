@@ -177,17 +177,9 @@ def _let_in(state: State, index: int, session: Session, lock: Lock, waiter: Wait
     grant = lock.grant(waiter, fencing_token(state.epoch, index))
     session.holds(lock.name, waiter.holder.acquisition)
     if was_free and lock.name in state.keys.rows:
-        _note_generation(state, lock)
+        # A lock that was free became held: its file shows by which token (Chubby, section 2.2).
+        state.lock_generations.put(lock.name, lock.token)
     return grant
-
-
-def _note_generation(state: State, lock: Lock) -> None:
-    """A lock that was free became held: its file shows by which token (Chubby, section 2.2)."""
-    if lock.name in state.lock_generations.rows:
-        state.lock_generations.touch(lock.name)
-        state.lock_generations.rows[lock.name] = lock.token
-    else:
-        state.lock_generations.add(lock.name, lock.token)
 
 
 def _held(lock: Lock) -> Held:

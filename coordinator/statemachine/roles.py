@@ -120,11 +120,8 @@ def narrow_token(state: State, index: int, asker: Access, op: NarrowToken) -> Re
     if permissions is None:
         if known:
             state.narrowings.remove(op.token_id)
-    elif known:
-        state.narrowings.touch(op.token_id)
-        state.narrowings.rows[op.token_id] = permissions
     else:
-        state.narrowings.add(op.token_id, permissions)
+        state.narrowings.put(op.token_id, permissions)
     state.rights_changed(index)
     return Done(index, existed=known)
 

@@ -36,8 +36,8 @@ class _Walked(Protocol[K, R]):
 
 
 class Table(Generic[K, R]):
-    """Rows are read in `rows` and `order` directly; they come and go by `add` and `remove` alone. Whoever changes or
-    replaces a row calls `touch` before."""
+    """Rows are read in `rows` and `order` directly; they come and go by `add`, `put` and `remove` alone. Whoever
+    changes or replaces a row calls `touch` before."""
 
     __slots__ = ("order", "rows", "walk")
 
@@ -55,6 +55,14 @@ class Table(Generic[K, R]):
             self.walk.touch(key)
         self.rows[key] = row
         self.order.add(key)
+
+    def put(self, key: K, row: R) -> None:
+        """Add it, or let it take the place of the row that is there."""
+        if key not in self.rows:
+            self.add(key, row)
+            return
+        self.touch(key)
+        self.rows[key] = row
 
     def remove(self, key: K) -> R:
         if self.walk is not None:

@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from coordinator.statemachine import commands
 from coordinator.statemachine.commands import CancelAcquire, ExpireSessions, Granted, Held, NotHeld, Queued
 from coordinator.statemachine.events import GrantMade
-from coordinator.statemachine.lock_commands import Acquire, ChangeMode, GetLockState, Release
+from coordinator.statemachine.lock_commands import Acquire, ChangeMode, Deadlock, GetLockState, LockWait, Release
 from coordinator.statemachine.views import LISTED_MAX
 from tests.unit.statemachine.asking import Asking
 from tests.unit.statemachine.derived import restored
@@ -186,8 +186,13 @@ class LocksOfAllModes(RuleBasedStateMachine):
             assert self.held[name] == [wish]
             self.held[name] = [wish._replace(mode="exclusive")]
         elif isinstance(result, Queued):
+            assert len(self.held[name]) > 1
             assert self.upgrading.get(name, wish) == wish
             self.upgrading[name] = wish
+        else:
+            assert isinstance(result, Deadlock)
+            assert result.cycle[0] == LockWait(wish.session, name)
+            assert len(self.held[name]) > 1
 
     def expire(self, which):
         ended = {self.sessions[one] for one in which}

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from coordinator.statemachine.tables import Table, Walk
 
 KEYS = st.integers(0, 30)
-STEPS = st.lists(st.tuples(st.sampled_from(["add", "change", "remove", "page"]), KEYS), max_size=80)
+STEPS = st.lists(st.tuples(st.sampled_from(["add", "change", "put", "remove", "page"]), KEYS), max_size=80)
 
 
 @given(st.sets(KEYS), STEPS, st.integers(1, 5))
@@ -24,6 +24,8 @@ def test_every_row_is_seen_once_as_it_was_and_no_page_is_long(first, steps, limi
         elif what == "change" and key in table.rows:
             table.touch(key)
             table.rows[key][0] = number
+        elif what == "put":
+            table.put(key, [number])
         elif what == "remove" and key in table.rows:
             table.remove(key)
         elif what == "page" and not walk.over:
