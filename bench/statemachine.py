@@ -23,6 +23,7 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -113,8 +114,7 @@ class Driver:
         """Put so many keys; bytes that the process has grown by for each."""
         gc.collect()
         before = _resident_bytes()
-        for number in range(keys):
-            self._apply(self._put(number, _key(number)))
+        self.change(range(keys))
         self.machine.events.clear()
         return (_resident_bytes() - before) / keys
 
@@ -151,7 +151,7 @@ def snapshot_figures(driver: Driver, keys: int) -> dict[str, float]:
     while not dump.done:
         part = _timed(dump.slice, dumped)
         assert part is not None
-        _timed(lambda part=part: loader.feed(part), loaded)  # type: ignore[misc]
+        _timed(partial(loader.feed, part), loaded)
         driver.change((turn + step) * 7_919 % keys for step in range(PUTS_PER_SLICE))
         turn += PUTS_PER_SLICE
     began = time.process_time()

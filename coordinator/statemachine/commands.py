@@ -471,7 +471,7 @@ class PrincipalList(WireStruct, tag=13, frozen=True):
 
 
 class Failure(WireStruct, tag=14, frozen=True):
-    """Refused. `code` is one of the FAILURE_ constants, `message` says what was expected and what came."""
+    """Refused. `code` is one of those that are named below, `message` says what was expected and what came."""
 
     code: str
     message: str

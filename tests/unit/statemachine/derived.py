@@ -24,6 +24,8 @@ def derived(machine: Machine) -> object:
         {name: role.members for name, role in state.roles.rows.items()},
         state.tokens,
         state.nonces,
+        state.broken,
+        state.delayed,
         {n: (s.locks, s.waiting, s.files) for n, s in state.sessions.rows.items()},
         {key: past[-1] for key, past in state.history.past.items()},
         [*state.history.gone],
