@@ -168,7 +168,9 @@ class AccessAgainstAModel(RuleBasedStateMachine):
     @rule(holder=st.sampled_from(["principal", "role"]), which=st.integers(0, 1), data=st.data())
     def set_permission(self, holder, which, data):
         name = (NAMES if holder == "principal" else ROLES)[which]
-        prefix, rights = data.draw(st.sampled_from(PREFIXES)), data.draw(SOME_RIGHTS)
+        self.permits(holder, name, data.draw(st.sampled_from(PREFIXES)), data.draw(SOME_RIGHTS))
+
+    def permits(self, holder, name, prefix, rights):
         done = self.command(SetPermission(holder, name, prefix, rights))
         if holder == "role" and ("role", name) not in self.permissions:
             assert done.code == commands.NOT_FOUND
@@ -377,6 +379,10 @@ class AccessAgainstAModel(RuleBasedStateMachine):
         self.put(data, key, 0)
         self.set_quota(who, Quota(key_bytes=len(key)))
         self.put(data, key, size)
+        self.set_quota(who, None)
+        self.put(data, key, size)
+        self.set_quota(who, Quota(key_bytes=0))
+        self.put(data, key, size - 1)
 
     @rule(name=NAME)
     def an_opening_comes_twice(self, name):
@@ -384,19 +390,42 @@ class AccessAgainstAModel(RuleBasedStateMachine):
         self.set_quota(name, Quota(sessions=0))
         self.open(name, b"n")
 
+    @rule(name=NAME, role=st.sampled_from(ROLES))
+    def a_role_is_added_to_what_its_principal_has(self, name, role):
+        self.remove_principal(name)
+        self.set_principal(name, (), ())
+        self.permits("principal", name, "a", ("read",))
+        self.set_role(role, (Permission("b", ("read",)),))
+        self.set_roles(name, (role,))
+        for _ in range(2):
+            for key in KEYS:
+                self.reads(name, "", key)
+            self.restore()
+
     @rule(name=NAME, prefixes=st.sets(st.sampled_from(["a/", "ab", "b"]), min_size=2).map(tuple))
     def prefixes_beside_one_another_all_reach(self, name, prefixes):
-        self.set_roles(name, ())
+        self.remove_principal(name)
         self.set_principal(name, ("read",), prefixes)
         for key in KEYS:
             self.reads(name, "", key)
 
+    @rule(token=st.sampled_from([*TOKENS]), prefixes=st.permutations(["a", "a/"]))
+    def a_token_reaches_what_its_principal_reaches_too(self, token, prefixes):
+        name = TOKENS[token]
+        self.remove_principal(name)
+        self.add_token(token)
+        self.set_principal(name, ("read",), (prefixes[0],))
+        self.narrow_token(token, (Permission(prefixes[1], ("read",)),))
+        for key in KEYS:
+            self.reads(name, token, key)
+
     @rule(token=st.sampled_from([*TOKENS]), key=KEY)
-    def a_token_that_was_narrow_comes_again(self, token, key):
+    def a_token_is_narrowed_and_widened_and_comes_again(self, token, key):
         self.set_principal(TOKENS[token], ("read", "write", "lock"), ())
         self.add_token(token)
-        self.narrow_token(token, ())
-        self.reads(TOKENS[token], token, key)
+        for permissions in ((), None, ()):
+            self.narrow_token(token, permissions)
+            self.reads(TOKENS[token], token, key)
         self.remove_token(token)
         self.add_token(token)
         self.reads(TOKENS[token], token, key)
@@ -410,6 +439,7 @@ class AccessAgainstAModel(RuleBasedStateMachine):
         first, second = (self.session_of(name) for name in NAMES)
         self.wants(first, "", lock, wait=True)
         self.wants(second, "", lock, wait=True)
+        self.restore()
         self.what_is_used_is_what_is_there()
         self.lets_go(first if lets_in else second, lock)
 

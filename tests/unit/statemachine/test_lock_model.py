@@ -22,6 +22,7 @@ MODES = st.sampled_from(["shared", "shared", "exclusive", "counting"])
 """Few names and much sharing, so that holders meet."""
 SESSIONS = 4
 WHO = st.integers(0, SESSIONS - 1)
+WHOEVER = st.permutations(range(SESSIONS))
 LIMIT = 2
 
 
@@ -168,6 +169,9 @@ class LocksOfAllModes(RuleBasedStateMachine):
     @rule(data=st.data(), up=st.booleans())
     def change_mode(self, data, up):
         name, wish = data.draw(st.sampled_from(self.changeable()))
+        self.changes(name, wish, up=up)
+
+    def changes(self, name, wish, *, up):
         key = wish.key
         acquisition = key[1]
         mine = [one for one in self.held[name] if one.session == key[0]]
@@ -206,6 +210,52 @@ class LocksOfAllModes(RuleBasedStateMachine):
         events = self.asking.machine.events
         self.asking.machine = restored(self.asking.machine)
         self.asking.machine.events = events
+
+    # --- histories that chance would seldom make --------------------------------------------------
+
+    def anew(self, who, *wishes):
+        """Nobody has anything; then these sessions ask, one after the other."""
+        self.expire({*range(SESSIONS)})
+        for one, (names, mode) in zip(who, wishes, strict=False):
+            self.acquire(one, 0, names, mode, wait=True)
+
+    @rule(who=WHOEVER, expires=st.booleans())
+    def one_that_waits_to_hold_it_alone_goes(self, who, expires):
+        self.anew(who, (("a",), "shared"), (("a",), "shared"))
+        upgrades = self.held["a"][0]
+        self.changes("a", upgrades, up=True)
+        if expires:
+            self.expire({who[0]})
+        else:
+            self.release(upgrades.key, ("a",))
+        self.acquire(who[2], 0, ("a",), "shared", wait=True)
+
+    @rule(who=WHOEVER)
+    def one_holds_it_alone_at_last(self, who):
+        self.anew(who, (("a",), "shared"), (("a",), "shared"))
+        upgrades, other = self.held["a"]
+        self.changes("a", upgrades, up=True)
+        self.acquire(who[2], 0, ("a",), "shared", wait=True)
+        self.release(other.key, ("a",))
+
+    @rule(who=WHOEVER)
+    def those_that_share_go_in_together(self, who):
+        self.anew(who, (("a",), "exclusive"), (("a",), "shared"), (("a",), "shared"))
+        self.release(self.held["a"][0].key, ("a",))
+
+    @rule(who=WHOEVER)
+    def one_more_than_are_counted(self, who):
+        self.anew(who, *[(("a",), "counting")] * (LIMIT + 1))
+
+    @rule(who=WHOEVER)
+    def one_that_lets_go_moves_two_lines(self, who):
+        self.anew(who, (("a",), "exclusive"), (("a", "b"), "shared"), (("b",), "shared"))
+        self.release(self.held["a"][0].key, ("a",))
+
+    @rule(who=WHOEVER)
+    def one_that_comes_to_share_lets_in_who_waits(self, who):
+        self.anew(who, (("a",), "exclusive"), (("a",), "shared"))
+        self.changes("a", self.held["a"][0], up=False)
 
     # --- what must hold ---------------------------------------------------------------------------
 
