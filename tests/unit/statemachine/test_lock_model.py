@@ -218,6 +218,7 @@ class LocksOfAllModes(RuleBasedStateMachine):
         self.expire({*range(SESSIONS)})
         for one, (names, mode) in zip(who, wishes, strict=False):
             self.acquire(one, 0, names, mode, wait=True)
+        self.holders_and_lines_are_those_of_the_model()
 
     @rule(who=WHOEVER, expires=st.booleans())
     def one_that_waits_to_hold_it_alone_goes(self, who, expires):
@@ -236,11 +237,27 @@ class LocksOfAllModes(RuleBasedStateMachine):
         upgrades, other = self.held["a"]
         self.changes("a", upgrades, up=True)
         self.acquire(who[2], 0, ("a",), "shared", wait=True)
+        self.restore()
         self.release(other.key, ("a",))
 
     @rule(who=WHOEVER)
     def those_that_share_go_in_together(self, who):
         self.anew(who, (("a",), "exclusive"), (("a",), "shared"), (("a",), "shared"))
+        self.release(self.held["a"][0].key, ("a",))
+
+    @rule(who=WHOEVER)
+    def one_that_leaves_the_line_lets_in_who_is_behind_it(self, who):
+        self.anew(who, (("a",), "shared"), (("a",), "exclusive"), (("a",), "shared"))
+        self.release(self.waiters[0].key, ("a",))
+
+    @rule(who=WHOEVER)
+    def one_takes_back_all_that_it_took(self, who):
+        self.anew(who, (("a", "b"), "exclusive"))
+        self.cancel(self.held["a"][0].key)
+
+    @rule(who=WHOEVER)
+    def one_of_two_names_is_free(self, who):
+        self.anew(who, (("a",), "exclusive"), (("b",), "exclusive"), (("a", "b"), "exclusive"))
         self.release(self.held["a"][0].key, ("a",))
 
     @rule(who=WHOEVER)
