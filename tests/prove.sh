@@ -7,7 +7,7 @@ cd "$(dirname "$0")/.."
 
 python=$1 first=${3%-*} last=${3#*-} size=$4
 # What is proven is this code: other code starts anew.
-code=$(cat $(git ls-files coordinator tests/simulation tests/integration) | sha256sum | cut -c1-16)
+code=$(cat $(git ls-files coordinator tests/simulation tests/linearizability tests/integration) | sha256sum | cut -c1-16)
 state=$2/$code
 mkdir -p "$state"
 

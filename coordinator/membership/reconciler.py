@@ -113,8 +113,11 @@ class Reconciler:
         if not changed and now < min((watched.due for watched in self._watched.values()), default=0.0):
             return
         trouble = self._ask_nodes(now)
-        for cluster_id, name in self._clusters().items():
-            watched = self._watched.setdefault(cluster_id, _Watched())
+        clusters = self._clusters()
+        # One that no node hosts any more would be due for ever.
+        self._watched = {cluster_id: self._watched.get(cluster_id) or _Watched() for cluster_id in clusters}
+        for cluster_id, name in clusters.items():
+            watched = self._watched[cluster_id]
             generation = generations.get(cluster_id, 0)
             if now < watched.due and generation == watched.generation:
                 continue

@@ -44,8 +44,7 @@ def client(credentials: tuple[str, str]) -> Iterator[Client]:
 def test_a_watch_hears_each_change_once_and_in_order_though_leaders_are_killed(
     installation: Installation, client: Client, credentials: tuple[str, str]
 ) -> None:
-    watch = client.files.watch("duties/w/", prefix=True)
-    watch.begin()
+    watch = client.files.watch("duties/w/", prefix=True, since=client.put("duties/w/begin", b"") + 1)
     written: list[tuple[int, bytes]] = []
     stopping = threading.Event()
 

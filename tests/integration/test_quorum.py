@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 
@@ -59,60 +57,44 @@ def test_every_node_says_how_it_is(installation: Installation) -> None:
         assert {report.voters for report in found.values()} == {NODES}
 
 
+def refusal(installation: Installation, node: str, *options: str) -> str:
+    """What a worker says that is started as `node` beside the installation, and ends by itself."""
+    ended = subprocess.run(
+        [sys.executable, "-m", "celery", "-A", "coordinator", "worker", "-n", "another@conclave", *options],
+        cwd=PROJECT,
+        env=installation.environment | {"CONCLAVE_NODE": node},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert ended.returncode != 0
+    return ended.stderr + ended.stdout
+
+
 def test_a_node_started_twice_refuses(installation: Installation) -> None:
-    environment = installation.environment | {"CONCLAVE_NODE": "node2"}
-    command = [sys.executable, "-m", "celery", "-A", "coordinator", "worker", "--pool", "solo", "-n", "second@conclave"]
-    second = subprocess.run(
-        [*command, "--without-gossip", "--without-mingle"],
-        cwd=PROJECT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert second.returncode != 0
-    assert "a node runs once" in second.stderr + second.stdout
+    said = refusal(installation, "node2", "--pool", "solo", "--without-gossip", "--without-mingle")
+    assert "a node runs once" in said
 
 
-def test_a_node_hosts_under_the_solo_pool_alone(installation: Installation, tmp_path: Path) -> None:
-    environment = installation.environment | {"CONCLAVE_NODE": "node9"}
-    refused = subprocess.run(
-        [sys.executable, "-m", "celery", "-A", "coordinator", "worker", "--pool", "prefork", "-n", "other@conclave"],
-        cwd=PROJECT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert refused.returncode != 0
-    assert "--pool solo" in refused.stderr + refused.stdout
-    assert not (installation.data.nodes / "node9").exists()
-
-
-def test_a_node_takes_its_own_tasks_alone(installation: Installation) -> None:
-    environment = installation.environment | {"CONCLAVE_NODE": "node9"}
-    refused = subprocess.run(
-        [sys.executable, "-m", "celery", "-A", "coordinator", "worker", "--pool", "solo", "-Q", "reports", "-n", "x@y"],
-        cwd=PROJECT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert refused.returncode != 0
-    assert "takes that node's own tasks alone, -Q conclave.node.node9; got reports" in refused.stderr + refused.stdout
-    assert not (installation.data.nodes / "node9").exists()
-
-
-def test_everything_killed_at_once_comes_back_with_the_same_locks(
-    new_installation: Callable[..., Installation],
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        (("--pool", "prefork"), "--pool solo"),
+        (
+            ("--pool", "solo", "-Q", "reports"),
+            "takes that node's own tasks alone, -Q conclave.node.node9; got reports",
+        ),
+    ],
+)
+def test_a_node_hosts_under_the_solo_pool_alone_and_takes_its_own_tasks_alone(
+    installation: Installation, options: tuple[str, ...], line: str
 ) -> None:
-    installation = new_installation()
-    installation.start()
-    installation.wait_until_ready()
+    assert line in refusal(installation, "node9", *options)
+    assert not (installation.data.nodes / "node9").exists()
+
+
+def test_everything_killed_at_once_comes_back_with_the_same_locks(installation: Installation) -> None:
     url, token = installation.new_token("survivor")
     client = Client(url, token, timeout=30)
     held = {name: client.acquire(name, ttl=120) for name in ("a", "b/c", "d")}
@@ -126,9 +108,10 @@ def test_everything_killed_at_once_comes_back_with_the_same_locks(
         assert view.holder.session == lease.session
         lease.check()
     assert client.get("k") == b"v"
-    assert client.acquire("e", ttl=10).token > max(lease.token for lease in held.values())
+    last = client.acquire("e", ttl=10)
+    assert last.token > max(lease.token for lease in held.values())
+    assert all(lease.release() for lease in (last, *held.values()))
     client.close()
-    installation.stop(signal.SIGTERM)
 
 
 def test_wiped_nodes_wait_and_nothing_forms_anew(new_installation: Callable[..., Installation]) -> None:
@@ -167,22 +150,28 @@ def test_wiped_nodes_wait_and_nothing_forms_anew(new_installation: Callable[...,
     installation.stop()
 
 
-@pytest.fixture
-def redis(tmp_path: Path) -> Iterator[PlainRedis]:
-    plain = PlainRedis(tmp_path)
+@pytest.fixture(scope="module")
+def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PlainRedis]:
+    plain = PlainRedis(tmp_path_factory.mktemp("redis"))
     plain.start()
     yield plain
     plain.kill()
 
 
+@pytest.fixture(scope="module")
+def on_plain_redis(redis: PlainRedis, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
+    """An installation on a Redis that can be taken away and given back; it ends in time after that, too."""
+    directory = tmp_path_factory.mktemp("on-plain-redis") / "data"
+    with Installation(directory, settings={"REDIS_URL": redis.url}) as running:
+        yield running
+        running.stop()
+
+
 @pytest.mark.parametrize("outage_s", [3.0, 7.0])
 def test_redis_gone_for_less_and_for_more_than_the_time_to_live(
-    redis: PlainRedis, new_installation: Callable[..., Installation], outage_s: float
+    redis: PlainRedis, on_plain_redis: Installation, outage_s: float
 ) -> None:
-    installation = new_installation(settings={"REDIS_URL": redis.url})
-    installation.start()
-    installation.wait_until_ready()
-    url, token = installation.new_token("holder")
+    url, token = on_plain_redis.new_token("holder")
     ttl_s = 5.0
     client, other = Client(url, token, timeout=1), Client(url, token, timeout=1)
     lease = client.acquire("held", ttl=ttl_s)
@@ -220,4 +209,3 @@ def test_redis_gone_for_less_and_for_more_than_the_time_to_live(
     assert lease.release()
     client.close()
     other.close()
-    installation.stop()

@@ -28,7 +28,6 @@ from tests.integration.waiting import eventually
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
 
 ITEMS = 60
-CHANGES = 200
 
 
 @pytest.fixture(scope="module")
@@ -46,35 +45,6 @@ def client(credentials: tuple[str, str]) -> Iterator[Client]:
 def web(installation: Installation) -> Iterator[Client]:
     with web_client(installation) as client:
         yield client
-
-
-def test_a_watch_over_kill_9_of_leaders_loses_nothing_and_repeats_nothing(
-    installation: Installation, web: Client, client: Client, credentials: tuple[str, str]
-) -> None:
-    seen: list[bytes] = []
-    since = client.put("w/begin", b"")
-    whole = threading.Event()
-
-    def watch() -> None:
-        with Client(*credentials, timeout=30) as watcher:
-            for change in watcher.files.watch("w/", prefix=True, since=since + 1):
-                assert change.after is not None
-                assert change.after.value is not None
-                seen.append(change.after.value)
-                if len(seen) >= CHANGES:
-                    whole.set()
-                    return
-
-    watching = threading.Thread(target=watch, daemon=True)
-    watching.start()
-    for number in range(CHANGES):
-        if number in (CHANGES // 4, CHANGES // 2):
-            installation.kill(leader(web))
-        client.put(f"w/{number % 7}", b"%d" % number)
-    assert whole.wait(60), f"{len(seen)} of {CHANGES}"
-    watching.join(10)
-    assert seen == [b"%d" % number for number in range(CHANGES)]
-    assert client.files.watch("w/", prefix=True, since=client.put("w/end", b"") + 1).next(timeout=0.1) is None
 
 
 def test_an_idle_watch_hears_of_a_change_at_a_new_leader(

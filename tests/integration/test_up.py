@@ -8,7 +8,8 @@ import signal
 import socket
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,32 @@ New = Callable[..., Installation]
 def _clusters(installation: Installation) -> list[tuple[str, str]]:
     with sqlite3.connect(installation.data.database) as database:
         return database.execute("SELECT name, cluster_id FROM conclave_cluster ORDER BY id").fetchall()
+
+
+@pytest.fixture
+def to_end(installation: Installation) -> Iterator[Installation]:
+    """The installation of the module, for a test that ends it: afterwards it runs again."""
+    yield installation
+    if installation.is_running:
+        installation.kill_everything()
+    installation.start()
+    installation.wait_until_ready()
+
+
+@pytest.fixture(scope="module")
+def set_up(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of an installation that has run and was stopped."""
+    with Installation(tmp_path_factory.mktemp("set-up") / "data") as once:
+        once.stop()
+    return once.data.path
+
+
+@pytest.fixture
+def stopped(set_up: Path, new_installation: New) -> Installation:
+    """One that has run and was stopped, on a copy of its own: to be changed before it starts again."""
+    installation = new_installation()
+    shutil.copytree(set_up, installation.data.path)
+    return installation
 
 
 def _refusal(installation: Installation) -> str:
@@ -74,8 +101,8 @@ def test_a_given_password_is_taken_and_not_repeated(installation: Installation) 
 
 
 def test_each_part_writes_a_log_of_its_own(installation: Installation) -> None:
-    for name in ALL_PARTS:
-        assert installation.log(name)
+    for name in ALL_PARTS:  # The reconciler begins last, and is not waited for.
+        eventually(partial(installation.log, name), timeout_s=EXIT_S_MAX, what=f"{name} has written something")
 
 
 def test_what_it_keeps_is_for_nobody_else(installation: Installation) -> None:
@@ -127,18 +154,30 @@ def test_a_place_that_cannot_be_written_is_refused(new_installation: New, tmp_pa
 # --- the end --------------------------------------------------------------------------------------
 
 
+def test_kill_9_leaves_no_process_behind_and_the_next_one_goes_on(installation: Installation) -> None:
+    before = _clusters(installation)
+    family = installation.supervisor.children(recursive=True)
+    assert len(family) >= len(ALL_PARTS)
+    installation.supervisor.kill()
+    eventually(lambda: not any(lives(process) for process in family), timeout_s=5, what=f"none is left of {family}")
+    eventually(lambda: not installation.is_running, timeout_s=5, what="it is reaped")
+
+    installation.start()
+    installation.wait_until_ready()
+    assert _clusters(installation) == before
+
+
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_ends_all_of_it_within_10_s(new_installation: New, how: signal.Signals) -> None:
-    with new_installation() as installation:
-        assert installation.stop(how) < 10
-        assert "stopped" in installation.terminal
+def test_a_signal_ends_all_of_it_within_10_s(to_end: Installation, how: signal.Signals) -> None:
+    said_before = len(to_end.terminal)
+    assert to_end.stop(how) < 10
+    assert "stopped" in to_end.terminal[said_before:]
 
 
-def test_parts_that_hang_do_not_hold_up_the_end(new_installation: New) -> None:
-    with new_installation() as installation:
-        for process in installation.parts().values():
-            process.suspend()
-        assert installation.stop(signal.SIGTERM) < 10
+def test_parts_that_hang_do_not_hold_up_the_end(to_end: Installation) -> None:
+    for process in to_end.parts().values():
+        process.suspend()
+    assert to_end.stop(signal.SIGTERM) < 10
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -150,20 +189,6 @@ def test_a_signal_in_the_middle_of_setting_up_leaves_nothing_either(new_installa
     installation.stop(how)
     eventually(lambda: not any(lives(process) for process in family), timeout_s=5, what="nothing is left")
     assert "Traceback" not in installation.terminal
-
-
-def test_kill_9_leaves_no_process_behind_and_the_next_one_goes_on(new_installation: New) -> None:
-    with new_installation() as installation:
-        before = _clusters(installation)
-        family = installation.supervisor.children(recursive=True)
-        assert len(family) >= len(ALL_PARTS)
-        installation.supervisor.kill()
-        eventually(lambda: not any(lives(process) for process in family), timeout_s=5, what=f"none is left of {family}")
-        eventually(lambda: not installation.is_running, timeout_s=5, what="it is reaped")
-
-        installation.start()
-        installation.wait_until_ready()
-        assert _clusters(installation) == before
 
 
 # --- what dies comes back -------------------------------------------------------------------------
@@ -236,41 +261,32 @@ def test_killed_while_it_sets_up_the_next_one_finds_all_or_nothing(new_installat
     eventually(lambda: len(_clusters(installation)) == 1, timeout_s=10, what="the record has the one cluster")
 
 
-def test_the_record_without_journals_makes_no_second_cluster(new_installation: New) -> None:
-    with new_installation() as installation:
-        before = _clusters(installation)
-        installation.stop()
-        shutil.rmtree(installation.data.nodes)
+def test_the_record_without_journals_makes_no_second_cluster(stopped: Installation) -> None:
+    before = _clusters(stopped)
+    shutil.rmtree(stopped.data.nodes)
 
-        installation.start()
-        eventually(lambda: installation.get("/healthz").status == 200, timeout_s=READY_S_BAR, what="the page is served")
-        eventually(lambda: set(installation.parts()) == ALL_PARTS, timeout_s=READY_S_BAR, what="all parts run")
-        assert "the record knows the cluster, and no node has a journal" in installation.terminal
-        assert installation.get("/readyz/default").status == 503
-        assert _clusters(installation) == before
-        assert all(lives(process) for process in installation.parts().values()), "they wait, they do not die"
+    stopped.start()
+    eventually(lambda: stopped.get("/healthz").status == 200, timeout_s=READY_S_BAR, what="the page is served")
+    eventually(lambda: set(stopped.parts()) == ALL_PARTS, timeout_s=READY_S_BAR, what="all parts run")
+    assert "the record knows the cluster, and no node has a journal" in stopped.terminal
+    assert stopped.get("/readyz/default").status == 503
+    assert _clusters(stopped) == before
+    assert all(lives(process) for process in stopped.parts().values()), "they wait, they do not die"
 
 
-def test_journals_without_the_record_are_enough(new_installation: New) -> None:
-    with new_installation() as installation:
-        before = _clusters(installation)
-        installation.stop()
-        for path in installation.data.path.glob("db.sqlite3*"):
-            path.unlink()
+def test_journals_without_the_record_are_enough(stopped: Installation) -> None:
+    before = _clusters(stopped)
+    for path in stopped.data.path.glob("db.sqlite3*"):
+        path.unlink()
 
-        installation.start()
-        installation.wait_until_ready()
-        eventually(
-            lambda: _clusters(installation) == before, timeout_s=10, what="the record is made again from the log"
-        )
+    stopped.start()
+    stopped.wait_until_ready()
+    eventually(lambda: _clusters(stopped) == before, timeout_s=10, what="the record is made again from the log")
 
 
-def test_keys_that_are_gone_are_not_made_anew_beside_a_cluster(new_installation: New) -> None:
-    with new_installation() as installation:
-        installation.stop()
-        (installation.data.keys / "peer_key").unlink()
-        said = _refusal(installation)
-        assert "lacks peer_key" in said
+def test_keys_that_are_gone_are_not_made_anew_beside_a_cluster(stopped: Installation) -> None:
+    (stopped.data.keys / "peer_key").unlink()
+    assert "lacks peer_key" in _refusal(stopped)
 
 
 @pytest.mark.parametrize(
@@ -280,17 +296,15 @@ def test_keys_that_are_gone_are_not_made_anew_beside_a_cluster(new_installation:
         ("2", "node3: has a directory and is not started, because CONCLAVE_NODES is 2"),
     ],
 )
-def test_another_number_of_nodes_changes_no_cluster_and_says_so(new_installation: New, nodes: str, line: str) -> None:
-    with new_installation() as installation:
-        before = _clusters(installation)
-        installation.stop()
-        installation.settings["CONCLAVE_NODES"] = nodes
-        installation.start()
-        installation.wait_until_ready()
-        assert line in installation.terminal
-        assert _clusters(installation) == before
-        names = {name for name in installation.parts() if name.startswith("node")}
-        assert names == {f"node{number}" for number in range(1, int(nodes) + 1)}
+def test_another_number_of_nodes_changes_no_cluster_and_says_so(stopped: Installation, nodes: str, line: str) -> None:
+    before = _clusters(stopped)
+    stopped.settings["CONCLAVE_NODES"] = nodes
+    stopped.start()
+    stopped.wait_until_ready()
+    assert line in stopped.terminal
+    assert _clusters(stopped) == before
+    names = {name for name in stopped.parts() if name.startswith("node")}
+    assert names == {f"node{number}" for number in range(1, int(nodes) + 1)}
 
 
 def test_on_the_operators_redis_none_is_started(new_installation: New, redis_server: PrivateRedis) -> None:

@@ -170,7 +170,15 @@ def fates(points: list[Point], seeds: range, jobs: int, *, state: Path | None = 
 
 def is_explained(point: Point) -> bool:
     """Does the page of survivors say why this change matters to nothing?"""
-    return PAGE.exists() and f"`{point.function}`" in (page := PAGE.read_text()) and point.what in page
+    return (point.function, point.what) in explained()
+
+
+def explained() -> set[tuple[str, str]]:
+    """The functions and their changes that the page has a row for."""
+    if not PAGE.exists():
+        return set()
+    cells = [row.split(" | ", 2) for row in PAGE.read_text().splitlines() if row.startswith("| `")]
+    return {(function.strip("|` "), what) for function, what, _ in cells}
 
 
 def _known(kept: Path | None) -> dict[Point, Fate]:

@@ -28,7 +28,9 @@ from tests.simulation.random_mutants import (
     _in_child,
     all_points,
     draw,
+    explained,
     fates,
+    is_explained,
     planted,
 )
 
@@ -142,6 +144,20 @@ def test_a_judge_in_a_child_says_what_it_found_and_hangs_and_crashes_count():
     assert _in_child(hang, 1) == WITHOUT_END
     assert _in_child(crash, 5) == "a crash"
     assert _in_child(fail, 5) == "a crash"
+
+
+def test_each_row_of_the_page_explains_a_change_that_can_be_made():
+    assert explained() != set()
+    assert explained() <= {(point.function, point.what) for point in all_points()}
+
+
+def test_a_row_explains_its_own_function_and_change_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setattr(random_mutants, "PAGE", tmp_path / "survivors.md")
+    one, other = draw(2, 1)
+    rows = [f"| `{function}` | {what} | because |" for function, what in ((one.function, "x"), ("f", one.what))]
+    random_mutants.PAGE.write_text("\n".join([*rows, f"| `{other.function}` | {other.what} | because |"]))
+    assert is_explained(other)
+    assert not is_explained(one)
 
 
 def test_what_is_known_of_this_code_is_not_judged_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from coordinator.consensus.engine import ConfirmedRead, Outgoing, Role
-from coordinator.consensus.entries import COMMAND
 from coordinator.consensus.raft.messages import Message
 from coordinator.replica.journal import StoredLog
 from coordinator.replica.ports import Write
@@ -128,7 +127,6 @@ class Checker:
         """The run is over, the faults are healed, the cluster is quiet."""
 
 
-_CAMPAIGNS: Final = (Role.PRE_CANDIDATE, Role.CANDIDATE)
 HOOKS: Final = (
     "started",
     "changed",
@@ -301,7 +299,3 @@ class Watch:
     def holders(self, index: int, term: int) -> set[int]:
         """Replicas whose disks hold the entry `index` of `term`."""
         return {replica for replica, terms in self.logs.items() if len(terms) >= index and terms[index - 1] == term}
-
-    @property
-    def committed_commands(self) -> int:
-        return sum(1 for entry in self.committed_entries if entry[0] == COMMAND)

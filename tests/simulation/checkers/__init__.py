@@ -85,6 +85,3 @@ CHECKERS: Final[tuple[type[Checker], ...]] = (
 
 OF_MIXED_WORK: Final[tuple[type[Checker], ...]] = (Counters, Deadlocks, LockDelays, Transactions, WatchCompleteness)
 """Properties of what clients do only where their work is mixed."""
-
-OUTSIDE: Final = ("no-defect", "liveness")
-"""Properties that the run itself checks: nothing raises, and the healed cluster serves."""

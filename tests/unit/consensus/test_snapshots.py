@@ -88,6 +88,25 @@ def test_a_follower_that_is_sent_a_snapshot_hears_its_leader():
     assert play.replicas[1].term == 2, "nobody had reason to campaign"
 
 
+def test_a_leader_in_doubt_stops_sending_and_only_beats():
+    """A beat stands in for the snapshot: it leaves no window open, which would make every turn send another one."""
+    play = behind(SMALL._replace(snapshot_chunk_bytes=4, snapshot_window_bytes=8))
+    leader = play.replicas[1]
+    play.lost = lambda letter: isinstance(letter.message, SnapshotResponse)
+    play.start(3)
+    play.pass_time(100_000)
+    progress = leader.progress[3]
+    assert progress.snapshot is not None
+    at = progress.snapshot
+    leader.step(3, SnapshotResponse(leader.term, 0, at.source.last_index, at.sent, len(at.source.data)), play.now_us)
+    leader.doubt(True)
+    play.now_us += OPTIONS.heartbeat_us
+    sent = [[letter.message for letter in leader.ready(play.now_us).early if letter.receiver == 3] for _ in range(3)]
+    assert [len(messages) for messages in sent] == [1, 0, 0]
+    assert isinstance(sent[0][0], AppendEntries)
+    assert not progress.inflight
+
+
 def test_a_snapshot_carries_the_configuration():
     """A mutant of the proof: a snapshot that drops it."""
     play = Play(options=SMALL)

@@ -215,6 +215,19 @@ def test_a_cluster_that_is_as_wanted_is_left_alone_for_a_while(client, reconcile
     reconciler.look()
 
 
+def test_a_cluster_that_is_gone_keeps_nobody_busy(client, reconciler, time, company, monkeypatch):
+    """The moment at which it was to be looked at next never passed, and every node was asked every second."""
+    edits.say(client, row(), lambda w: w)
+    second = make(company)
+    assert look(reconciler, time) == "settled: "
+    for hosted in company.hosted.values():
+        hosted.pop(second.cluster_id, None)
+    assert look(reconciler, time) == "settled: "
+    monkeypatch.setattr(nodes, "look", None)  # Would fail if they were asked.
+    time.now += 2
+    reconciler.look()
+
+
 class Lock:
     """A client's lock that is granted, or not, as the test says."""
 
