@@ -11,30 +11,15 @@ from pathlib import Path
 
 
 def page(state: Path) -> str:
-    runs = [json.loads(path.read_text()) for path in sorted(state.glob("seeds-*.json"))]
-    faults: Counter[str] = Counter()
-    checks: Counter[str] = Counter()
-    for run in runs:
-        faults.update(run["faults"])
-        checks.update(run["checks"])
-    totals = {key: sum(run[key] for run in runs) for key in ("seeds", "events", "elections", "committed", "violations")}
-    summary = (
-        f"{totals['seeds']:,} seeds of five replicas: {totals['events']:,} events, {totals['elections']:,} elections, "
-        f"{totals['committed']:,} committed entries, {totals['violations']:,} violations."
-    )
+    mixed = state / "seeds-mixed.json"
+    plain = [path for path in sorted(state.glob("seeds-*.json")) if path != mixed]
     lines = [
         "# What was proven",
         "",
         f"Written by `make prove`, which says of which code by the name of its state directory: `{state.name}`.",
         "",
-        "## Seeds",
-        "",
-        summary,
-        "",
-        *_table("fault", faults),
-        "",
-        *_table("checker", checks),
-        "",
+        *_seeds("Seeds", plain),
+        *(_seeds("Seeds of the mixed work", [mixed]) if mixed.exists() else ()),
         "## Planted bugs",
         "",
         "| planted bug | caught by | at seed |",
@@ -48,13 +33,36 @@ def page(state: Path) -> str:
         lines.append(f"| {found[1]} | {found[2]} | {found[3]} |")
     if seeds:
         lines += ["", f"{len(seeds)} of {len(seeds)} caught; median at seed {statistics.median(seeds):g}."]
-    kills = state / "kills"
-    if kills.exists():
-        said = [
-            line.lstrip(".") for line in kills.read_text().splitlines() if re.match(r"\.*(from|service|\d+ pack)", line)
-        ]
+    for path in sorted(state.glob("random-mutants-*"), key=lambda path: path.stat().st_mtime)[-1:]:
+        said = [line for line in path.read_text().splitlines() if not re.match(r"\d+ of \d+: ", line)]
+        lines += ["", "## Bugs that nobody chose", "", *[f"    {line}" for line in said]]
+    said = [*_said(state / "kills", r"from|service|\d+ pack"), *_said(state / "torture", r"\d+ rounds, ")]
+    if said:
         lines += ["", "## Real processes", "", *[f"- {line}" for line in said]]
     return "\n".join(lines) + "\n"
+
+
+def _seeds(title: str, paths: list[Path]) -> list[str]:
+    runs = [json.loads(path.read_text()) for path in paths]
+    faults: Counter[str] = Counter()
+    checks: Counter[str] = Counter()
+    for run in runs:
+        faults.update(run["faults"])
+        checks.update(run["checks"])
+    totals = {key: sum(run[key] for run in runs) for key in ("seeds", "events", "elections", "committed", "violations")}
+    summary = (
+        f"{totals['seeds']:,} seeds of five replicas: {totals['events']:,} events, {totals['elections']:,} elections, "
+        f"{totals['committed']:,} committed entries, {totals['violations']:,} violations."
+    )
+    return [f"## {title}", "", summary, "", *_table("fault", faults), "", *_table("checker", checks), ""]
+
+
+def _said(path: Path, pattern: str) -> list[str]:
+    """The lines of a step's output that begin with `pattern`, behind the dots of a test run."""
+    if not path.exists():
+        return []
+    lines = [line.lstrip(".") for line in path.read_text().splitlines()]
+    return [line for line in lines if re.match(pattern, line)]
 
 
 def _table(what: str, counts: Counter[str]) -> list[str]:

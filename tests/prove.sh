@@ -37,7 +37,8 @@ step "seeds-mixed.json" "$python" -m tests.simulation --engine raft --workload m
 for mutant in $("$python" -m tests.simulation --list-mutants); do
     step "mutant-$mutant" caught "$mutant"
 done
-step random-mutants "$python" -m tests.simulation --engine raft --random-mutants 200 --jobs "$(getconf _NPROCESSORS_ONLN)"
+units=$(cat $(git ls-files tests/unit) | sha256sum | cut -c1-16)
+step "random-mutants-$units" "$python" -m tests.simulation --engine raft --random-mutants 200 --jobs "$(getconf _NPROCESSORS_ONLN)"
 PROVE_KILLS=20 PROVE_FLOOD_S=30 step kills \
     "$python" -m pytest -q -s tests/integration/test_quorum.py tests/integration/test_garbage.py
 PROVE_KILLS=200 PROVE_KILLS_STATE="$state/torture.rounds" step torture \
