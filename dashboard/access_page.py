@@ -60,31 +60,37 @@ def access_page(request: HttpRequest, cluster: str) -> HttpResponse:
     names = known_clusters()
     if cluster not in names:
         raise Http404
-    said, problem, shown = "", "", None
+    said, problem, status, shown = "", "", 200, None
+    refused: dict[str, dict[str, str]] = {}
+    if request.method == "POST":
+        fields = {name: str(value) for name, value in request.POST.items()}
+        try:
+            said = _change(request, cluster, fields)
+        except (errors.ConclaveError, ValueError) as error:
+            problem, status = str(error), 409
+            refused[fields.get("form", "")] = fields
     try:
-        if request.method == "POST":
-            said = _change(request, cluster)
         shown = async_to_sync(_look)(request.user.pk, cluster, request.GET.get("after", ""))
     except (errors.ConclaveError, ValueError) as error:
-        problem = str(error)
+        problem, status = problem or str(error), status if problem else 503
+    kept = refused.get("quota", {})
     context = frame(request, "access", names) | {
         "cluster": cluster,
         "shown": shown,
         "said": said,
         "problem": problem,
-        "amounts": permitting.AMOUNTS,
+        "refused": refused,
+        "amounts": [(what, _words(what), kept.get(what, "")) for what in permitting.AMOUNTS],
         "rights_known": commands.RIGHTS,
     }
-    status = 200 if not problem else 409 if request.method == "POST" else 503
     return render(request, "conclave/access.html", context, status=status)
 
 
 # --- changing -------------------------------------------------------------------------------------
 
 
-def _change(request: HttpRequest, cluster: str) -> str:
+def _change(request: HttpRequest, cluster: str, fields: dict[str, str]) -> str:
     """Do what the form says; what was done, in words. Raises ValueError, ConclaveError."""
-    fields = {name: str(value) for name, value in request.POST.items()}
     change = permitting.change_of(fields.get("kind", ""), fields)
     entry: dict[str, Any] = {
         "actor": request.user.get_username(),
@@ -160,9 +166,13 @@ def _amounts(view: QuotaView) -> list[str]:
     said = []
     for what in permitting.AMOUNTS:
         most, used = getattr(view.quota, what), getattr(view.used, what, None) if view.principal != EACH else None
-        words = what.replace("_", " ")
+        words = _words(what)
         if most >= 0:
             said.append(f"{words} {used} of {most}" if used is not None else f"{words} up to {most}")
         elif used:
             said.append(f"{words} {used}")
     return said
+
+
+def _words(what: str) -> str:
+    return what.replace("_", " ")
