@@ -17,7 +17,6 @@ from coordinator.statemachine import commands
 from coordinator.statemachine.permissions import (
     CLUSTER,
     EACH,
-    AccessView,
     GetAccess,
     GetQuota,
     ListPermissions,
@@ -136,7 +135,7 @@ async def _look(user_id: Any, cluster: str, after: str) -> Shown:
     for view in views[:ROWS]:
         held, quota = await ask(GetAccess(view.name)), await ask(GetQuota(view.name))
         narrow = [(token, tokens.get(token)) for token in view.tokens]
-        rows.append(Row(view.name, _permissions(held), held.roles, narrow, _amounts(quota)))
+        rows.append(Row(view.name, permitting.all_of(held), held.roles, narrow, _amounts(quota)))
     quotas = [
         ("the cluster", await ask(GetQuota(CLUSTER))),
         ("each principal without its own", await ask(GetQuota(EACH))),
@@ -152,13 +151,8 @@ async def _look(user_id: Any, cluster: str, after: str) -> Shown:
 def _by_name(held: Any) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for one in held:
-        found.setdefault(one.name, []).append(f"{one.prefix}:{','.join(one.rights)}")
+        found.setdefault(one.name, []).append(permitting.spelled(one))
     return found
-
-
-def _permissions(held: AccessView) -> list[str]:
-    said = [f"{prefix}:{','.join(held.rights)}" for prefix in held.prefixes or ("",) if held.rights]
-    return said + [permitting.spelled(permission) for permission in held.permissions]
 
 
 def _amounts(view: QuotaView) -> list[str]:
