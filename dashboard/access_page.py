@@ -12,7 +12,6 @@ from django.views.decorators.http import require_http_methods
 
 from coordinator import access, audit, permitting
 from coordinator.client import errors
-from coordinator.models import AuditEntry
 from coordinator.statemachine import commands
 from coordinator.statemachine.permissions import (
     CLUSTER,
@@ -66,7 +65,8 @@ def access_page(request: HttpRequest, cluster: str) -> HttpResponse:
         try:
             said = _change(request, cluster, fields)
         except (errors.ConclaveError, ValueError) as error:
-            problem, status = str(error), 409
+            is_known = not isinstance(error, (errors.Unavailable, errors.OutcomeUnknown))
+            problem, status = str(error), 409 if is_known else 503
             refused[fields.get("form", "")] = fields
     try:
         shown = async_to_sync(_look)(request.user.pk, cluster, request.GET.get("after", ""))
@@ -102,11 +102,8 @@ def _change(request: HttpRequest, cluster: str, fields: dict[str, str]) -> str:
     try:
         async_to_sync(_command)(request.user.pk, cluster, change)
     except errors.ConclaveError as error:
-        outcome = AuditEntry.Outcome.REFUSED
-        if isinstance(error, errors.OutcomeUnknown):
-            outcome = AuditEntry.Outcome.UNKNOWN
         entry["details"] |= {"error": str(error)}
-        audit.record(**entry, outcome=outcome)
+        audit.record(**entry, outcome=audit.outcome_of(error))
         raise
     audit.record(**entry)
     return f"Done: {fields['kind']} {fields.get('name', '')}"

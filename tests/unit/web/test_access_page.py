@@ -149,9 +149,12 @@ def test_another_cluster_is_chosen_for_the_same_page(pages: DjangoClient, cluste
     assert 'value="/access/other"' in pages.get(PAGE).content.decode()
 
 
-def test_where_no_leader_answers_it_says_so(pages: DjangoClient, cluster: FakeCluster) -> None:
+def test_where_no_leader_answers_it_says_so_and_audits_no_refusal(pages: DjangoClient, cluster: FakeCluster) -> None:
+    assert pages.get(PAGE).status_code == 200
     cluster.has_leader = False
     assert pages.get(PAGE).status_code == 503
+    assert change(pages, "role", name="builders").status_code == 503
+    assert AuditEntry.objects.get(action="access.changed").outcome == "failed"
 
 
 def test_it_is_for_administrators_alone(reader: Any, cluster: FakeCluster) -> None:
