@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from asgiref.sync import sync_to_async
 
+from coordinator.client import errors
 from coordinator.models import AuditEntry
 
 OPERATOR: Final = "operator (shell)"
@@ -46,3 +47,13 @@ def record(
 
 arecord = sync_to_async(record)
 """`record` for the event loop."""
+
+
+def outcome_of(error: Exception) -> AuditEntry.Outcome:
+    """How the audit calls what ended with this."""
+    if isinstance(error, errors.OutcomeUnknown):
+        return AuditEntry.Outcome.UNKNOWN
+    is_nobodys_word = isinstance(error, (errors.Unavailable, errors.Busy, errors.SessionGone))
+    if isinstance(error, errors.ConclaveError) and not is_nobodys_word:
+        return AuditEntry.Outcome.REFUSED
+    return AuditEntry.Outcome.FAILED

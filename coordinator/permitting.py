@@ -9,6 +9,8 @@ from typing import Final
 from coordinator.statemachine import commands
 from coordinator.statemachine.permissions import (
     NO_QUOTA,
+    AccessView,
+    HeldPermission,
     NarrowToken,
     Permission,
     Quota,
@@ -89,6 +91,16 @@ def _permissions(texts: Sequence[str]) -> tuple[Permission, ...]:
     return tuple(permission_of(text) for text in texts)
 
 
-def spelled(permission: Permission) -> str:
+def spelled(permission: Permission | HeldPermission) -> str:
     """As `permission_of` reads it."""
-    return f"{permission.prefix}:{','.join(permission.rights)}"
+    return _spelled(permission.prefix, permission.rights)
+
+
+def all_of(held: AccessView) -> list[str]:
+    """All that a principal may by itself, spelled: what `SetPrincipal` said, and its permissions."""
+    said = [_spelled(prefix, held.rights) for prefix in held.prefixes or ("",) if held.rights]
+    return said + [spelled(permission) for permission in held.permissions]
+
+
+def _spelled(prefix: str, rights: Sequence[str]) -> str:
+    return f"{prefix}:{','.join(rights)}"

@@ -12,12 +12,10 @@ from django.views.decorators.http import require_http_methods
 
 from coordinator import access, audit, permitting
 from coordinator.client import errors
-from coordinator.models import AuditEntry
 from coordinator.statemachine import commands
 from coordinator.statemachine.permissions import (
     CLUSTER,
     EACH,
-    AccessView,
     GetAccess,
     GetQuota,
     ListPermissions,
@@ -60,31 +58,38 @@ def access_page(request: HttpRequest, cluster: str) -> HttpResponse:
     names = known_clusters()
     if cluster not in names:
         raise Http404
-    said, problem, shown = "", "", None
+    said, problem, status, shown = "", "", 200, None
+    refused: dict[str, dict[str, str]] = {}
+    if request.method == "POST":
+        fields = {name: str(value) for name, value in request.POST.items()}
+        try:
+            said = _change(request, cluster, fields)
+        except (errors.ConclaveError, ValueError) as error:
+            is_known = not isinstance(error, (errors.Unavailable, errors.OutcomeUnknown))
+            problem, status = str(error), 409 if is_known else 503
+            refused[fields.get("form", "")] = fields
     try:
-        if request.method == "POST":
-            said = _change(request, cluster)
         shown = async_to_sync(_look)(request.user.pk, cluster, request.GET.get("after", ""))
     except (errors.ConclaveError, ValueError) as error:
-        problem = str(error)
+        problem, status = problem or str(error), status if problem else 503
+    kept = refused.get("quota", {})
     context = frame(request, "access", names) | {
         "cluster": cluster,
         "shown": shown,
         "said": said,
         "problem": problem,
-        "amounts": permitting.AMOUNTS,
+        "refused": refused,
+        "amounts": [(what, _words(what), kept.get(what, "")) for what in permitting.AMOUNTS],
         "rights_known": commands.RIGHTS,
     }
-    status = 200 if not problem else 409 if request.method == "POST" else 503
     return render(request, "conclave/access.html", context, status=status)
 
 
 # --- changing -------------------------------------------------------------------------------------
 
 
-def _change(request: HttpRequest, cluster: str) -> str:
+def _change(request: HttpRequest, cluster: str, fields: dict[str, str]) -> str:
     """Do what the form says; what was done, in words. Raises ValueError, ConclaveError."""
-    fields = {name: str(value) for name, value in request.POST.items()}
     change = permitting.change_of(fields.get("kind", ""), fields)
     entry: dict[str, Any] = {
         "actor": request.user.get_username(),
@@ -97,11 +102,8 @@ def _change(request: HttpRequest, cluster: str) -> str:
     try:
         async_to_sync(_command)(request.user.pk, cluster, change)
     except errors.ConclaveError as error:
-        outcome = AuditEntry.Outcome.REFUSED
-        if isinstance(error, errors.OutcomeUnknown):
-            outcome = AuditEntry.Outcome.UNKNOWN
         entry["details"] |= {"error": str(error)}
-        audit.record(**entry, outcome=outcome)
+        audit.record(**entry, outcome=audit.outcome_of(error))
         raise
     audit.record(**entry)
     return f"Done: {fields['kind']} {fields.get('name', '')}"
@@ -130,7 +132,7 @@ async def _look(user_id: Any, cluster: str, after: str) -> Shown:
     for view in views[:ROWS]:
         held, quota = await ask(GetAccess(view.name)), await ask(GetQuota(view.name))
         narrow = [(token, tokens.get(token)) for token in view.tokens]
-        rows.append(Row(view.name, _permissions(held), held.roles, narrow, _amounts(quota)))
+        rows.append(Row(view.name, permitting.all_of(held), held.roles, narrow, _amounts(quota)))
     quotas = [
         ("the cluster", await ask(GetQuota(CLUSTER))),
         ("each principal without its own", await ask(GetQuota(EACH))),
@@ -146,13 +148,8 @@ async def _look(user_id: Any, cluster: str, after: str) -> Shown:
 def _by_name(held: Any) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for one in held:
-        found.setdefault(one.name, []).append(f"{one.prefix}:{','.join(one.rights)}")
+        found.setdefault(one.name, []).append(permitting.spelled(one))
     return found
-
-
-def _permissions(held: AccessView) -> list[str]:
-    said = [f"{prefix}:{','.join(held.rights)}" for prefix in held.prefixes or ("",) if held.rights]
-    return said + [permitting.spelled(permission) for permission in held.permissions]
 
 
 def _amounts(view: QuotaView) -> list[str]:
@@ -160,9 +157,13 @@ def _amounts(view: QuotaView) -> list[str]:
     said = []
     for what in permitting.AMOUNTS:
         most, used = getattr(view.quota, what), getattr(view.used, what, None) if view.principal != EACH else None
-        words = what.replace("_", " ")
+        words = _words(what)
         if most >= 0:
             said.append(f"{words} {used} of {most}" if used is not None else f"{words} up to {most}")
         elif used:
             said.append(f"{words} {used}")
     return said
+
+
+def _words(what: str) -> str:
+    return what.replace("_", " ")

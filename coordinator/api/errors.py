@@ -11,7 +11,6 @@ from ninja.errors import AuthenticationError, HttpError, ValidationError
 
 from coordinator import access
 from coordinator.client import errors
-from coordinator.models import AuditEntry
 
 RETRY_AFTER_S: Final = "1"
 
@@ -106,14 +105,6 @@ def _extra(error: errors.ConclaveError) -> dict[str, Any]:
         case errors.Broken():
             return {"by": error.by, "reason": error.reason}
     return {}
-
-
-def outcome_of(error: Exception) -> Any:
-    """How the audit calls what ended with this."""
-    if isinstance(error, errors.OutcomeUnknown):
-        return AuditEntry.Outcome.UNKNOWN
-    is_refusal = isinstance(error, (Refused, errors.Forbidden, errors.NotFound, errors.InvalidRequest))
-    return AuditEntry.Outcome.REFUSED if is_refusal else AuditEntry.Outcome.FAILED
 
 
 def _validation_error(request: HttpRequest, error: Any) -> HttpResponse:

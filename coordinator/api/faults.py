@@ -9,7 +9,7 @@ from ninja import Body, Router
 
 from coordinator import audit
 from coordinator.api.auth import ApiRequest
-from coordinator.api.errors import Refused, outcome_of
+from coordinator.api.errors import Refused
 from coordinator.api.locks import REFUSALS
 from coordinator.api.schemas import ClusterName, CrashedOut, CrashIn
 from coordinator.wire import NODE_NAME
@@ -35,7 +35,7 @@ async def crash(
     try:
         await _crash(request, node)
     except Exception as error:
-        await audit.arecord(**entry, outcome=outcome_of(error), details={"error": str(error)})
+        await audit.arecord(**entry, outcome=audit.outcome_of(error), details={"error": str(error)})
         raise
     await audit.arecord(**entry)
     return CrashedOut(node=node)

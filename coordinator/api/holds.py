@@ -9,7 +9,7 @@ from ninja import Body, Query, Router
 
 from coordinator import audit
 from coordinator.api.auth import ApiRequest
-from coordinator.api.errors import Refused, outcome_of
+from coordinator.api.errors import Refused
 from coordinator.api.hold_schemas import (
     BreakOut,
     BreaksOut,
@@ -124,7 +124,7 @@ async def force_release(
         op = lock_commands.ForceRelease(name, payload.reason, session)
         result = refuse(await client.command(op, act_for=principal))
     except Exception as error:
-        await audit.arecord(**entry, outcome=outcome_of(error), details={"error": str(error)})
+        await audit.arecord(**entry, outcome=audit.outcome_of(error), details={"error": str(error)})
         raise
     await audit.arecord(**entry)
     return ForcedOut(name=name, released=isinstance(result, commands.Done))

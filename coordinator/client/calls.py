@@ -18,6 +18,9 @@ RESEND_US_MAX: Final = 1_000_000
 REDIRECT_US_MIN: Final = 8_000
 """Between two sends of one question, whatever is heard of leaders: nodes that name each other must not make it spin."""
 
+NEVER_US: Final = 1 << 62
+"""When what nothing makes due is due."""
+
 
 class Target(Enum):
     LEADER = "leader"

@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from coordinator import wire
-from coordinator.client.calls import REDIRECT_US_MIN, Call, Target, resolved
+from coordinator.client.calls import NEVER_US, REDIRECT_US_MIN, Call, Target, resolved
 from coordinator.client.errors import (
     ConclaveError,
     InvalidRequest,
@@ -23,14 +23,13 @@ from coordinator.client.errors import (
     Unavailable,
     from_failure,
 )
+from coordinator.client.grants import Acquisition, Grants
 from coordinator.client.routing import Routing
 from coordinator.client.session import Session
-from coordinator.statemachine import commands, lock_commands
+from coordinator.statemachine import commands
 from coordinator.statemachine.commands import Command
 from coordinator.wire import Channels, Token, WireError
 
-ASK_US: Final = 1_000_000
-"""How often a waiter asks where it stands, besides being told (history 8)."""
 KEEP_ALIVE_RESEND_US: Final = 200_000
 BATCH_MAX: Final = 256
 """Requests of one packet."""
@@ -41,7 +40,6 @@ AWAIT_US: Final = 300_000
 """How long an answer to what nobody but the core itself asked is waited for; later it is taken in when it is seen."""
 PATIENT_KNOCK_US: Final = 1_000_000
 """The same where nothing is owed but what may take its time."""
-EARLY_GRANTS_MAX: Final = 1_024
 DIRECTORIES_MAX: Final = 256
 WITHDRAW_US_MAX: Final = 3_600_000_000
 """How long the client goes on trying to give back what it no longer wants; its session's end does it too."""
@@ -61,27 +59,6 @@ class Packet(NamedTuple):
 
 _Batch = list[tuple[int, wire.Request | msgspec.Raw]]
 """Requests for one node, each with its number."""
-
-
-class _Grant(NamedTuple):
-    session: int
-    name: str
-    acquisition: int
-
-
-class _Wait:
-    """A waiter for a grant: resolved by the push, by an answer to what it asks, or by its deadline."""
-
-    __slots__ = ("act_for", "ask_due_us", "asking", "call", "changes", "own")
-
-    def __init__(self, call: Call, act_for: str, ask_due_us: int, changes: int, *, own: bool) -> None:
-        self.own = own
-        """An acquisition of this client's own, whose number never comes again: a push can only mean this one."""
-        self.call = call
-        self.act_for = act_for
-        self.ask_due_us = ask_due_us
-        self.asking: Call | None = None
-        self.changes = changes
 
 
 class Core:
@@ -110,9 +87,8 @@ class Core:
         self._asked_us = -AWAIT_US
         """When the core last asked something of its own."""
         self._probes: dict[int, None] = {}
-        self._grants: dict[_Grant, _Wait] = {}
-        self._early_grants: dict[_Grant, int] = {}
-        self._knock_due_us = _NEVER_US
+        self._grants = Grants(self.routing, random, pause=self.pause, query=self.query, finish=self._finish)
+        self._knock_due_us = NEVER_US
         self._heard: tuple[str, int] = ("", 0)
         """Who last answered as the leader, and when."""
         self._leaders_seen = 0
@@ -120,14 +96,10 @@ class Core:
         # is too early costs a look in vain; none is ever too late.
         self._fresh: list[Call] = []
         """Submitted since the last `take_packets`; due at once."""
-        self._send_due_us = _NEVER_US
+        self._send_due_us = NEVER_US
         """Before this no other call is to be sent."""
-        self._give_up_us = _NEVER_US
+        self._give_up_us = NEVER_US
         """Before this no call is given up."""
-        self._ask_grants_us = _NEVER_US
-        """Before this no waiter asks for its grant, unless another leader was heard of."""
-        self._asked_of = 0
-        """`routing.changes` when the waiters last asked."""
 
     @property
     def calls_pending(self) -> int:
@@ -214,12 +186,16 @@ class Core:
         call = Call(build, deadline_us=deadline_us, timed_out=self._timed_out, patience_us=patience_us)
         return self.submit(call, now_us)
 
-    def pause(self, until_us: int) -> Call:
-        """Resolves to None at `until_us`."""
-        call = Call(_not_sent, target=Target.NODE, deadline_us=until_us, timed_out=_nothing)
+    def pause(self, until_us: int | None) -> Call:
+        """Resolves to None at `until_us`, where nobody has finished it before."""
+        return self._wait_only(until_us, _nothing)
+
+    def _wait_only(self, deadline_us: int | None, timed_out: Callable[[Call], ConclaveError | None]) -> Call:
+        """A call that is never sent: somebody finishes it, or its deadline comes."""
+        call = Call(_not_sent, target=Target.NODE, deadline_us=deadline_us, timed_out=timed_out)
         self._next_id += 1
         call.request_id = self._next_id
-        call.due_us = _NEVER_US
+        call.due_us = NEVER_US
         self._add(call)
         return call
 
@@ -255,11 +231,7 @@ class Core:
 
     def _follow(self, other: Call, deadline_us: int) -> Call:
         """A call that ends with another one, or at its own deadline."""
-        call = Call(_not_sent, target=Target.NODE, deadline_us=deadline_us, timed_out=self._timed_out)
-        self._next_id += 1
-        call.request_id = self._next_id
-        call.due_us = _NEVER_US
-        self._add(call)
+        call = self._wait_only(deadline_us, self._timed_out)
         other.when_done(lambda done: self._finish(call, done.outcome))
         return call
 
@@ -348,56 +320,11 @@ class Core:
 
         `ask`: ask at once, since it is not known whether this client was ever put in the queue.
         """
-        key = _Grant(session, name, acquisition)
-        token = self._early_grants.pop(key, None)
-        if token is not None and not ask:
-            return resolved(commands.Granted(token))
-        call = Call(_not_sent, target=Target.NODE, deadline_us=deadline_us, timed_out=_nothing)
-        self._next_id += 1
-        call.request_id = self._next_id
-        call.due_us = _NEVER_US
-        self._add(call)
-        ask_due_us = now_us if ask else now_us + ASK_US
-        wait = self._grants[key] = _Wait(call, act_for, ask_due_us, self.routing.changes, own=not ask)
-        self._ask_grants_us = min(self._ask_grants_us, ask_due_us)
-        call.when_done(lambda _: self._end_wait(key, wait))
-        return call
-
-    def _end_wait(self, key: _Grant, wait: _Wait) -> None:
-        if self._grants.get(key) is wait:
-            del self._grants[key]
-        if wait.asking is not None:
-            self._finish(wait.asking, None)
-
-    def _ask_for_grants(self, now_us: int) -> None:
-        if now_us < self._ask_grants_us and self._asked_of == self.routing.changes:
-            return
-        self._asked_of = self.routing.changes
-        self._ask_grants_us = _NEVER_US
-        for key, wait in [*self._grants.items()]:
-            moved = wait.changes != self.routing.changes
-            if wait.asking is not None:
-                continue
-            if not (moved or now_us >= wait.ask_due_us):
-                self._ask_grants_us = min(self._ask_grants_us, wait.ask_due_us)
-                continue
-            wait.changes = self.routing.changes
-            wait.ask_due_us = now_us + ASK_US + self._random.randrange(ASK_US // 4)
-            query = commands.AwaitGrant(key.name, key.acquisition, key.session)
-            wait.asking = self.query(query, now_us, now_us + 10 * ASK_US, wait.act_for)
-            wait.asking.when_done(lambda asked, wait=wait: self._grant_answered(wait, asked))  # type: ignore[misc]
-
-    def _grant_answered(self, wait: _Wait, asked: Call) -> None:
-        wait.asking = None
-        self._ask_grants_us = min(self._ask_grants_us, 0 if wait.changes != self.routing.changes else wait.ask_due_us)
-        outcome = asked.outcome
-        refused = isinstance(outcome, ConclaveError) and not isinstance(outcome, Unavailable)
-        if refused or isinstance(outcome, (commands.Granted, commands.NotHeld, lock_commands.Broken)):
-            self._finish(wait.call, outcome)
+        return self._grants.wait(Acquisition(session, name, acquisition), now_us, deadline_us, act_for, ask=ask)
 
     def withdraw(self, session: Session, name: str, acquisition: int, number: int, now_us: int) -> None:
         """Give back, or leave the queue of, what was asked for by request `number`, in the background (history 9)."""
-        self._early_grants.pop(_Grant(session.session, name, acquisition), None)
+        self._grants.forget(Acquisition(session.session, name, acquisition))
         if not session.gone:
             op = commands.CancelAcquire(name, acquisition, number)
             self.command(session, op, now_us, now_us + WITHDRAW_US_MAX)
@@ -411,7 +338,7 @@ class Core:
     def take_packets(self, now_us: int) -> list[Packet]:
         """Everything that is to be sent now."""
         self.give_up(now_us)
-        self._ask_for_grants(now_us)
+        self._grants.ask(now_us)
         by_node: dict[str, _Batch] = {}
         leader = self.routing.leader if self.routing.cluster else ""
         waiting = False
@@ -454,7 +381,7 @@ class Core:
         fresh, self._fresh = self._fresh, []
         if now_us < self._send_due_us:
             return [call for call in fresh if not call.done]
-        self._send_due_us = _NEVER_US
+        self._send_due_us = NEVER_US
         due = []
         for call in self._calls.values():
             if call.due_us <= now_us:
@@ -482,7 +409,7 @@ class Core:
             by_node[leader] = [(self._next_id, wire.DirectoryRequest(self._next_id))]
         hurry = any(call.sent_to == leader and not call.patience_us for call in self._calls.values())
         pause_us = KNOCK_US if hurry else PATIENT_KNOCK_US
-        self._knock_due_us = now_us + pause_us if owes else _NEVER_US
+        self._knock_due_us = now_us + pause_us if owes else NEVER_US
         return bool(owes)
 
     def _packet(self, node: str, batch: _Batch, *, is_sure: bool) -> Packet:
@@ -519,9 +446,7 @@ class Core:
 
     def due_us(self, now_us: int) -> int:
         """When `take_packets` has something to do next if nothing comes before; it may be too early, never too late."""
-        due_us = min(now_us + 1_000_000, self._give_up_us, self._ask_grants_us)
-        if self._asked_of != self.routing.changes and self._grants:
-            return now_us
+        due_us = min(now_us + 1_000_000, self._give_up_us, self._grants.due_us(now_us))
         if self._calls:
             due_us = min(due_us, self._knock_due_us)
         if self.routing.leader and self.routing.cluster:
@@ -558,7 +483,7 @@ class Core:
             return
         if envelope.sender == self.routing.leader:
             self._heard = (envelope.sender, now_us)
-            if self._knock_due_us != _NEVER_US:
+            if self._knock_due_us != NEVER_US:
                 self._knock_due_us = max(self._knock_due_us, now_us + KNOCK_US)
         for reply in replies:
             self._take(envelope.sender, reply, now_us)
@@ -596,7 +521,7 @@ class Core:
             return self._answered(reply.id, reply.result, now_us)
         match reply:
             case wire.GrantPushed(_, session, name, acquisition, token):
-                self._granted(_Grant(session, name, acquisition), token, now_us)
+                self._grants.pushed(Acquisition(session, name, acquisition), token, now_us)
             case wire.Directory():
                 self.routing.learn(reply, now_us)
                 self.directories[node] = (now_us, reply)
@@ -660,20 +585,6 @@ class Core:
             self.trouble = f"{node} does not lead" + (f", it names {leader}" if leader else " and knows of no leader")
             self._hurry(call, now_us)
 
-    def _granted(self, key: _Grant, token: int, now_us: int) -> None:
-        wait = self._grants.get(key)
-        if wait is not None and wait.own:
-            self._finish(wait.call, commands.Granted(token))
-            return
-        if wait is not None:
-            self._ask_grants_us = wait.ask_due_us = (
-                now_us  # It may be an old one: what is true, the log says (history 8).
-            )
-            return
-        self._early_grants[key] = token
-        while len(self._early_grants) > EARLY_GRANTS_MAX:
-            del self._early_grants[next(iter(self._early_grants))]
-
     def undelivered(self, packet: Packet, now_us: int) -> None:
         """Redis said that nobody listens to the channel of `packet`."""
         if not packet.node:
@@ -702,7 +613,7 @@ class Core:
         """Connected (again): everything open is asked again, since answers may have been missed."""
         self.routing.probe_soon(now_us)
         for call in self._calls.values():
-            if call.due_us != _NEVER_US:
+            if call.due_us != NEVER_US:
                 self._send_again(call, now_us)
         for session in self.sessions.values():
             session.renew_due_us = now_us
@@ -740,9 +651,6 @@ class Core:
             return f"no node here knows a cluster named {self.cluster_name!r}"
         leader = f"{self.routing.leader} is thought to lead" if self.routing.leader else "no leader is known"
         return f"{leader}; last trouble: {self.trouble}" if self.trouble else f"no answer in time; {leader}"
-
-
-_NEVER_US: Final = 1 << 62
 
 
 def _not_sent(request_id: int) -> wire.Request:

@@ -6,26 +6,23 @@
 
 from __future__ import annotations
 
-import logging
 from types import TracebackType
 from typing import Any, Final
 
 from coordinator.client import flows, lock_flows, options
 from coordinator.client.asking import Ask, Asking, Async, Part, S, Sync, as_it_is, asked
 from coordinator.client.core import Core
-from coordinator.client.errors import ConclaveError, InvalidRequest
+from coordinator.client.errors import InvalidRequest
 from coordinator.client.flows import Grant
-from coordinator.client.lease import LeaseState
+from coordinator.client.holding import Had, give_back
 from coordinator.statemachine import commands, lock_commands
 from coordinator.statemachine.commands import Holder
 from coordinator.statemachine.lock_commands import COUNTING, EXCLUSIVE, SHARED, Mode
 
 LOCK_DELAY_S_MAX: Final = lock_commands.LOCK_DELAY_MS_MAX / 1_000
 
-logger = logging.getLogger(__name__)
 
-
-class Hold(Part[S]):
+class Hold(Had[S]):
     """One name or several that this client holds, in some mode. A context manager that lets go at its end.
 
     `token` is the fencing token to send along with every write that the lock guards; an upgrade and a hand-over give a
@@ -33,19 +30,9 @@ class Hold(Part[S]):
     """
 
     def __init__(self, shell: S, grant: Grant, mode: Mode) -> None:
-        super().__init__(shell)
-        self._state = LeaseState(grant, shell.clock)
+        super().__init__(shell, grant)
         self.names = grant.names or (grant.name,)
         self.mode: Mode = mode
-
-    @property
-    def name(self) -> str:
-        """The first of its names."""
-        return self._state.grant.name
-
-    @property
-    def token(self) -> int:
-        return self._state.grant.token
 
     @property
     def session(self) -> int:
@@ -54,20 +41,6 @@ class Hold(Part[S]):
     @property
     def acquisition(self) -> int:
         return self._state.grant.acquisition
-
-    @property
-    def held(self) -> bool:
-        """Can it be proven held now?"""
-        return self._state.held
-
-    @property
-    def expires_in(self) -> float:
-        """Seconds for which it can be proven held if no leader confirms it again."""
-        return self._state.expires_in
-
-    def check(self) -> None:
-        """Raises LeaseLost unless it can be proven held at this moment. Costs no round trip."""
-        self._state.check()
 
     def sequencer(self, name: str | None = None) -> str:
         """`name:mode:token`, for a third party to check (`Locks.check_sequencer`). `name`: which of several."""
@@ -82,14 +55,7 @@ class Hold(Part[S]):
     def release(self, *, timeout: float | None = None) -> Ask[bool]:
         """Let go of all its names. True where they were still held. Raises OutcomeUnknown, and goes on trying in the
         background."""
-        clock, deadline_us, is_own = self._shell.clock, self._shell.deadline_us(timeout), self._state.is_own
-        self._state.released = True
-        grant = self._state.grant
-
-        def flow(core: Core) -> Asking[bool]:
-            return is_own and bool((yield from flows.release(core, clock, grant, deadline_us)))
-
-        return Ask(flow)
+        return self._let_go(timeout)
 
     @asked
     def downgrade(self, *, timeout: float | None = None) -> Ask[None]:
@@ -136,26 +102,6 @@ class Hold(Part[S]):
             self._state.released = True
 
         return Ask(flow)
-
-    def __enter__(self: Hold[Sync]) -> Hold[Sync]:
-        return self
-
-    def __exit__(self: Hold[Sync], *error: object) -> None:
-        if not self._state.released:
-            try:
-                self.release()
-            except ConclaveError as refusal:
-                logger.warning("lock %r is still being released: %s", self.name, refusal)
-
-    async def __aenter__(self: Hold[Async]) -> Hold[Async]:
-        return self
-
-    async def __aexit__(self: Hold[Async], *error: object) -> None:
-        if not self._state.released:
-            try:
-                await self.release()
-            except ConclaveError as refusal:
-                logger.warning("lock %r is still being released: %s", self.name, refusal)
 
     def __repr__(self) -> str:
         return f"<Hold {', '.join(self.names)} {self.mode} token={self.token}{'' if self.held else ' not held'}>"
@@ -291,7 +237,7 @@ class Locks(Part[S]):
             grant = yield from flows.acquire(core, clock, wanted[0], ttl_ms, wait_us, timeout_us, build)
             return Hold(self._shell, grant._replace(names=wanted) if len(wanted) > 1 else grant, mode)
 
-        return Ask(flow, _give_back)
+        return Ask(flow, give_back)
 
     @asked
     def heir(self, name: str, *, ttl: float = options.DEFAULT_TTL_S, timeout: float | None = None) -> Ask[Heir[S]]:
@@ -346,8 +292,3 @@ def _names(names: tuple[str, ...]) -> tuple[str, ...]:
     if not 1 <= len(found) <= lock_commands.NAMES_MAX:
         raise InvalidRequest(f"an acquisition is of 1 to {lock_commands.NAMES_MAX} names, got {len(found)}")
     return found
-
-
-def _give_back(core: Core, hold: Hold[Any]) -> None:
-    """A grant that its caller has not taken goes back (history 9)."""
-    lock_flows.give_back(core, hold._shell.clock, hold._state.grant)

@@ -68,6 +68,13 @@ def name(value: str) -> str:
         raise InvalidRequest(str(error)) from None
 
 
+def member(value: str) -> str:
+    """What one of a group is called in it."""
+    if not isinstance(value, str) or not value or "/" in value:
+        raise InvalidRequest(f"a member has a name without slashes, got {value!r}")
+    return value
+
+
 def key_value(value: bytes) -> bytes:
     if not isinstance(value, (bytes, bytearray, memoryview)):
         raise InvalidRequest(f"a value is bytes, got {type(value).__name__}")

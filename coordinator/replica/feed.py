@@ -7,7 +7,7 @@ dashboard that is slow, dead or a hundredfold never reaches the quorum (DESIGN.m
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 from coordinator import wire
@@ -45,9 +45,14 @@ class Feed:
         return now_us if self._due_us is None else self._due_us
 
     def packets(
-        self, replicas: Iterable[Replica], drops: Mapping[str, int], fsyncs_us: deque[int], now_us: int
+        self,
+        replicas: Iterable[Replica],
+        drops: Mapping[str, int],
+        fsyncs_us: deque[int],
+        now_us: int,
+        waits_for: Callable[[], str],
     ) -> list[Outbound]:
-        """The reports that are due now."""
+        """The reports that are due now. `waits_for` says why none of `replicas` runs, where there are none."""
         if len(self._told) > FEW_REPLICAS and now_us - self._looked_us < CHANGED_US:
             return []
         self._looked_us = now_us
@@ -65,7 +70,7 @@ class Feed:
                 packets.append(self._packet(self._report(replica, drops, fsyncs_us, now_us)))
         if not hosted and now_us - told.get(0, (now_us - quiet_us, ()))[0] >= quiet_us:
             told[0] = now_us, ()
-            report = waiting_report(self._identity, "", drops)
+            report = waiting_report(self._identity, "", drops, waits_for())
             packets.append(self._packet(wire.Feed(*self._order(), report, (), (), 1, None, 0, 0, 0, 0)))
         self._told = told
         self._due_us = min(sent_us for sent_us, _ in told.values()) + quiet_us

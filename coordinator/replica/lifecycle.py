@@ -114,7 +114,7 @@ class Lifecycle:
         self._journal = journal
         self._intents = intents
         self._load = load
-        self._stopped = {stored.cluster: stored for stored in stopped}
+        turn.resting.update((stored.cluster, stored) for stored in stopped)
         self._backups = backups
         self._web_token = web_token
         self._logger = logger or logging.getLogger(__name__)
@@ -195,7 +195,7 @@ class Lifecycle:
             return Outcome(DONE, f"hosts replica {hosted.replica:x} of it already", hosted.replica, epoch, own)
         if not wire.NODE_NAME.fullmatch(intent.cluster_name) or not 0 < intent.cluster < 1 << 63:
             return Outcome(REFUSED, "expected a cluster's positive 63-bit identity and a name of a-z, 0-9 and -")
-        if len(self._turn.replicas) + len(self._stopped) >= REPLICAS_MAX:
+        if len(self._turn.replicas) + len(self._turn.resting) >= REPLICAS_MAX:
             return Outcome(REFUSED, f"this node hosts its {REPLICAS_MAX} replicas")
         stored = StoredReplica(secrets.randbits(63) or 1, intent.cluster, intent.cluster_name)
         self._journal.admit(stored, None, StoredLog(HardState(0, 0, 0), [], []), intent.request)
@@ -250,18 +250,18 @@ class Lifecycle:
     def _stop(self, intent: StopReplica, now_us: int, until_us: int) -> Outcome | None:
         replica = self._turn.replicas.get(intent.cluster)
         if replica is None:
-            if intent.cluster in self._stopped:
-                return Outcome(DONE, "is stopped already", self._stopped[intent.cluster].replica)
+            if intent.cluster in self._turn.resting:
+                return Outcome(DONE, "is stopped already", self._turn.resting[intent.cluster].replica)
             return Outcome(REFUSED, "this node hosts no replica of it")
         if now_us < until_us and self._hand_over(replica, now_us):
             return None
         self._journal.mark_resting(replica.replica, resting=True)
         del self._turn.replicas[intent.cluster]
-        self._stopped[intent.cluster] = StoredReplica(replica.replica, replica.cluster, replica.cluster_name)
+        self._turn.resting[intent.cluster] = StoredReplica(replica.replica, replica.cluster, replica.cluster_name)
         return Outcome(DONE, "stopped; it counts as one that is down until it is started", replica.replica)
 
     def _start(self, intent: StartReplica) -> Outcome:
-        stored = self._stopped.get(intent.cluster)
+        stored = self._turn.resting.get(intent.cluster)
         if stored is None:
             running = self._turn.replicas.get(intent.cluster)
             if running is None:
@@ -272,7 +272,7 @@ class Lifecycle:
         except JournalDamaged as error:
             return Outcome(REFUSED, f"{error}", stored.replica)
         self._journal.mark_resting(stored.replica, resting=False)
-        del self._stopped[stored.cluster]
+        del self._turn.resting[stored.cluster]
         return Outcome(DONE, "started", stored.replica)
 
     def _remove(self, intent: RemoveReplica, now_us: int) -> Outcome | None:
@@ -299,7 +299,7 @@ class Lifecycle:
         if epoch is not None:
             self._note_epoch(stored.cluster_name, epoch)
         self._turn.replicas.pop(intent.cluster, None)
-        self._stopped.pop(intent.cluster, None)
+        self._turn.resting.pop(intent.cluster, None)
         return Outcome(DONE, f"removed replica {stored.replica:x}: {why}", stored.replica)
 
     def _is_member(self, replica: Replica, committed_index: int, now_us: int) -> str:
@@ -419,12 +419,12 @@ class Lifecycle:
         replica = self._turn.replicas.get(cluster)
         if replica is not None:
             return StoredReplica(replica.replica, replica.cluster, replica.cluster_name)
-        return self._stopped.get(cluster)
+        return self._turn.resting.get(cluster)
 
     def hosted(self) -> list[Hosted]:
         """Every replica of this node. May be called from any thread: what it reads changes whole, number by number."""
         found = [_hosted(replica) for replica in [*self._turn.replicas.values()]]
-        return found + [Hosted(s.cluster, s.cluster_name, s.replica, "stopped") for s in [*self._stopped.values()]]
+        return found + [Hosted(s.cluster, s.cluster_name, s.replica, "stopped") for s in [*self._turn.resting.values()]]
 
     def outcomes(self) -> dict[str, Outcome]:
         return self._intents.outcomes()

@@ -78,7 +78,7 @@ def _role(replica: Replica) -> str:
 
 
 def waiting_report(
-    identity: Identity, cluster_name: str, drops: Mapping[str, int], waiting_for: str = ""
+    identity: Identity, cluster_name: str, drops: Mapping[str, int], waiting_for: str
 ) -> wire.ReplicaReport:
     """Of a node that hosts no replica of the cluster."""
     return wire.ReplicaReport(
@@ -95,7 +95,7 @@ def waiting_report(
         commit_index=0,
         applied_index=0,
         digest="",
-        waiting_for=waiting_for or identity.waiting_for,
+        waiting_for=waiting_for,
         voters=(),
         drops=dict(drops),
         faults_allowed=identity.faults_allowed,

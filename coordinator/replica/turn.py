@@ -19,6 +19,7 @@ from coordinator.replica import operations
 from coordinator.replica.callers import Answers, Caller
 from coordinator.replica.feed import Feed
 from coordinator.replica.ingress import Asked, Ingress, Refused
+from coordinator.replica.journal import StoredReplica
 from coordinator.replica.leases import STEP_US_MAX
 from coordinator.replica.meters import NodeMeters
 from coordinator.replica.ports import Bus, Clock, Inbound, Journal, Outbound
@@ -73,6 +74,8 @@ class Turn:
         """`drops` counts packets and messages that are dropped, by reason; the bus may count into it too."""
         self.identity = identity
         self.replicas = {replica.cluster: replica for replica in replicas}
+        self.resting: dict[int, StoredReplica] = {}
+        """Those that were stopped, by cluster: the journal has them, and nothing comes to them."""
         self._channels = channels
         self._peer_key = peer_key
         self._journal = journal
@@ -129,7 +132,7 @@ class Turn:
             if replica.history.pending:
                 replica.history.stamp(self._clock.wall_ms())
         rest = self._answers.take() + self._refusals()
-        rest += self._feed.packets(self.replicas.values(), self.drops, self._fsyncs_us, now_us)
+        rest += self._feed.packets(self.replicas.values(), self.drops, self._fsyncs_us, now_us, self._waits_for)
         words = [(replica, replica.take_peer_words(now_us)) for replica in replicas]
         self._publish([*late, *words], rest)
         self._note_due(replicas, now_us)
@@ -200,7 +203,7 @@ class Turn:
 
     def _why_unknown(self) -> Refusal:
         if not self.replicas:
-            return Refusal(wire.REFUSED_WAITING, self.identity.waiting_for, self.identity.pid)
+            return Refusal(wire.REFUSED_WAITING, self._waits_for(), self.identity.pid)
         if all(replica.engine.is_witness for replica in self.replicas.values()):
             return Refusal(wire.REFUSED_WAITING, WITNESS, self.identity.pid)
         if not any(replica.machine.cluster_id for replica in self.replicas.values()):
@@ -246,8 +249,18 @@ class Turn:
         for replica in self.replicas.values():
             if replica.cluster_name == cluster_name:
                 return replica_report(self.identity, replica, self.drops, digest=True)
-        why = f"it hosts no replica of cluster {cluster_name!r}" if self.replicas else ""
-        return waiting_report(self.identity, cluster_name, self.drops, why)
+        return waiting_report(self.identity, cluster_name, self.drops, self._waits_for(cluster_name))
+
+    def _waits_for(self, cluster_name: str = "") -> str:
+        """Why no replica runs here: of that cluster, or ("") of any."""
+        resting = [stored.cluster_name for stored in self.resting.values() if cluster_name in ("", stored.cluster_name)]
+        if len(resting) == 1:
+            return f"its replica of {resting[0]} is stopped, until it is started"
+        if resting:
+            return f"its {len(resting)} replicas are stopped, until they are started"
+        if cluster_name and (self.replicas or self.resting):
+            return f"it hosts no replica of cluster {cluster_name!r}"
+        return self.identity.waiting_for
 
     def _may_crash(self, replica: Replica, caller: Caller, request: wire.CrashRequest) -> Done | Failure:
         if not self.identity.faults_allowed:

@@ -31,12 +31,10 @@ class DoubleBarrier(Part[S]):
         super().__init__(client._shell)
         if isinstance(count, bool) or not isinstance(count, int) or count < 1:
             raise InvalidRequest(f"a count is a whole number from 1 on, got {count!r}")
-        if not isinstance(member, str) or not member or "/" in member:
-            raise InvalidRequest(f"a member has a name without slashes, got {member!r}")
         self.name = options.name(name)
         self.count = count
         self._base = f"{self.name}/"
-        self._path = options.name(self._base + member)
+        self._path = options.name(self._base + options.member(member))
         self._ttl_ms = options.ttl_ms(ttl)
 
     @asked

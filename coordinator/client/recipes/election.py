@@ -11,15 +11,14 @@ etcd's concurrency API.
 
 from __future__ import annotations
 
-import logging
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from coordinator.client import flows, lock_flows, options
-from coordinator.client.asking import Ask, Asking, Async, Part, S, Sync, asked
+from coordinator.client.asking import Ask, Asking, Part, S, asked
 from coordinator.client.core import Core
-from coordinator.client.errors import ConclaveError, LeaseLost, NotFound, Unavailable, refuse
+from coordinator.client.errors import LeaseLost, NotFound, Unavailable, refuse
 from coordinator.client.flows import Flow, Grant
-from coordinator.client.lease import LeaseState
+from coordinator.client.holding import Had, give_back
 from coordinator.client.transactions import Transaction, key, put
 from coordinator.client.watches import Follow, Mapped, Snapshot
 from coordinator.statemachine import files, lock_commands
@@ -27,8 +26,6 @@ from coordinator.statemachine.locks import INDEX_BITS
 
 LOOKS_MAX: Final = 10
 """Leaders that may change while it is looked who leads."""
-
-logger = logging.getLogger(__name__)
 
 
 class Leader(NamedTuple):
@@ -48,29 +45,12 @@ class Proclaimed(NamedTuple):
     revision: int
 
 
-class Leadership(Part[S]):
+class Leadership(Had[S]):
     """One has it. A context manager that resigns at its end."""
 
-    def __init__(self, shell: S, grant: Grant) -> None:
-        super().__init__(shell)
-        self._state = LeaseState(grant, shell.clock)
-        self.name = grant.name
-        self.token = grant.token
-        self.session = grant.session.session
-
     @property
-    def held(self) -> bool:
-        """Can it be proven that this one leads, now?"""
-        return self._state.held
-
-    @property
-    def expires_in(self) -> float:
-        """Seconds for which that can be proven if no leader of the cluster confirms it again."""
-        return self._state.expires_in
-
-    def check(self) -> None:
-        """Raises LeaseLost unless it can be proven, at this moment, that this one leads. Costs no round trip."""
-        self._state.check()
+    def session(self) -> int:
+        return self._state.grant.session.session
 
     @asked
     def proclaim(self, value: bytes, *, timeout: float | None = None) -> Ask[int]:
@@ -82,33 +62,7 @@ class Leadership(Part[S]):
     @asked
     def resign(self, *, timeout: float | None = None) -> Ask[bool]:
         """Give way to the next candidate at once. True where this one still led."""
-        clock, deadline_us, is_own = self._shell.clock, self._shell.deadline_us(timeout), self._state.is_own
-        self._state.released = True
-
-        def flow(core: Core) -> Asking[bool]:
-            return is_own and bool((yield from flows.release(core, clock, self._state.grant, deadline_us)))
-
-        return Ask(flow)
-
-    def __enter__(self: Leadership[Sync]) -> Leadership[Sync]:
-        return self
-
-    def __exit__(self: Leadership[Sync], *error: object) -> None:
-        if not self._state.released:
-            try:
-                self.resign()
-            except ConclaveError as refusal:
-                logger.warning("election %r is still being resigned from: %s", self.name, refusal)
-
-    async def __aenter__(self: Leadership[Async]) -> Leadership[Async]:
-        return self
-
-    async def __aexit__(self: Leadership[Async], *error: object) -> None:
-        if not self._state.released:
-            try:
-                await self.resign()
-            except ConclaveError as refusal:
-                logger.warning("election %r is still being resigned from: %s", self.name, refusal)
+        return self._let_go(timeout)
 
 
 class Election(Part[S]):
@@ -137,7 +91,7 @@ class Election(Part[S]):
                 raise
             return Leadership(self._shell, grant)
 
-        return Ask(flow, _give_back)
+        return Ask(flow, give_back)
 
     @asked
     def leader(self, *, timeout: float | None = None) -> Ask[Leader | None]:
@@ -193,7 +147,3 @@ def _proclaim(core: Core, clock: flows.Clock, grant: Grant, value: bytes, deadli
     if not done.succeeded:
         raise LeaseLost(f"election {grant.name!r}: this one leads no more, and nothing was proclaimed")
     return done.revision
-
-
-def _give_back(core: Core, leadership: Leadership[Any]) -> None:
-    lock_flows.give_back(core, leadership._shell.clock, leadership._state.grant)

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from coordinator.client import flows, options
 from coordinator.client.asking import Ask, Asking, Part, S, asked
 from coordinator.client.core import Core
-from coordinator.client.errors import InvalidRequest, LeaseLost, refuse
+from coordinator.client.errors import LeaseLost, refuse
 from coordinator.client.session import Session
 from coordinator.client.watches import Follow, Mapped, Snapshot, read_all
 from coordinator.statemachine import files
@@ -89,9 +89,7 @@ class Group(Part[S]):
     def join(self, member: str, data: bytes = b"", *, timeout: float | None = None) -> Ask[Membership[S]]:
         """Become a member of this name. Raises Exists where there is one, which a process that was killed and started
         anew meets until its former session has run out."""
-        if not isinstance(member, str) or not member or "/" in member:
-            raise InvalidRequest(f"a member has a name without slashes, got {member!r}")
-        path = options.name(self._base + member)
+        path = options.name(self._base + options.member(member))
         op = files.CreateFile(path, options.key_value(data), ephemeral=True, parents=True)
         clock, deadline_us = self._shell.clock, self._shell.deadline_us(timeout)
 

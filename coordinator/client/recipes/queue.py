@@ -11,15 +11,15 @@ visibility time-outs of message queues, by session.
 
 from __future__ import annotations
 
-import logging
-from typing import Any, Final
+from types import TracebackType
+from typing import Final
 
 from coordinator.client import flows, lock_flows, options
 from coordinator.client.asking import Ask, Asking, Async, Part, S, Sync, asked
 from coordinator.client.core import Core
-from coordinator.client.errors import Compacted, ConclaveError, LeaseLost, LockNotAcquired, NotFound, refuse
+from coordinator.client.errors import Compacted, LeaseLost, LockNotAcquired, NotFound, refuse
 from coordinator.client.flows import Flow, Grant
-from coordinator.client.lease import LeaseState
+from coordinator.client.holding import Had, give_back
 from coordinator.client.transactions import Transaction, delete, key
 from coordinator.client.watches import next_changes
 from coordinator.statemachine import commands, files
@@ -29,32 +29,13 @@ LOOK_US: Final = 1_000_000
 PAGE: Final = 100
 """Items of one look."""
 
-logger = logging.getLogger(__name__)
 
-
-class Item(Part[S]):
+class Item(Had[S]):
     """An item that this client has. A context manager: done at the end, or given back where it is left by an error."""
 
     def __init__(self, shell: S, grant: Grant, value: bytes) -> None:
-        super().__init__(shell)
-        self._state = LeaseState(grant, shell.clock)
-        self.name = grant.name
+        super().__init__(shell, grant)
         self.value = value
-        self.token = grant.token
-
-    @property
-    def held(self) -> bool:
-        """Can it be proven that nobody else has it, now?"""
-        return self._state.held
-
-    @property
-    def expires_in(self) -> float:
-        """Seconds for which that can be proven if no leader of the cluster confirms it again."""
-        return self._state.expires_in
-
-    def check(self) -> None:
-        """Raises LeaseLost unless that can be proven at this moment. Costs no round trip."""
-        self._state.check()
 
     @asked
     def done(self, *, timeout: float | None = None) -> Ask[None]:
@@ -76,41 +57,23 @@ class Item(Part[S]):
     @asked
     def give_back(self, *, timeout: float | None = None) -> Ask[bool]:
         """Let others have it, at once. True where this client still had it."""
-        clock, deadline_us, is_own = self._shell.clock, self._shell.deadline_us(timeout), self._state.is_own
-        self._state.released = True
+        return self._let_go(timeout)
 
-        def flow(core: Core) -> Asking[bool]:
-            return is_own and bool((yield from flows.release(core, clock, self._state.grant, deadline_us)))
-
-        return Ask(flow)
-
-    def __enter__(self: Item[Sync]) -> Item[Sync]:
-        return self
-
-    def __exit__(self: Item[Sync], kind: type[BaseException] | None, *error: object) -> None:
-        if self._state.released:
-            return
-        if kind is None:
+    def __exit__(
+        self: Item[Sync], kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None and not self._state.released:
             self.done()
-            return
-        try:
-            self.give_back()
-        except ConclaveError as refusal:
-            logger.warning("item %r is still being given back: %s", self.name, refusal)
+        else:
+            super().__exit__(kind, error, trace)
 
-    async def __aenter__(self: Item[Async]) -> Item[Async]:
-        return self
-
-    async def __aexit__(self: Item[Async], kind: type[BaseException] | None, *error: object) -> None:
-        if self._state.released:
-            return
-        if kind is None:
+    async def __aexit__(
+        self: Item[Async], kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None and not self._state.released:
             await self.done()
-            return
-        try:
-            await self.give_back()
-        except ConclaveError as refusal:
-            logger.warning("item %r is still being given back: %s", self.name, refusal)
+        else:
+            await super().__aexit__(kind, error, trace)
 
 
 class Queue(Part[S]):
@@ -154,7 +117,7 @@ class Queue(Part[S]):
                 except Compacted:
                     continue
 
-        return Ask(flow, _give_back)
+        return Ask(flow, give_back)
 
     def _first_free(self, core: Core) -> Flow:
         """The first item that could be locked (None: there is none), and the revision that was looked at."""
@@ -191,9 +154,3 @@ class Queue(Part[S]):
             lock_flows.give_back(core, clock, grant)
             raise
         return Item(self._shell, grant, found.value)
-
-
-def _give_back(core: Core, item: Item[Any] | None) -> None:
-    """Its asker left before it had it."""
-    if item is not None:
-        lock_flows.give_back(core, item._shell.clock, item._state.grant)

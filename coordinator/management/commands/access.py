@@ -114,16 +114,14 @@ class Command(BaseCommand):
             after = behind = ""
             while held := client.query(ListPermissions(holder, after, behind)).permissions:
                 for one in held:
-                    self.stdout.write(f"{holder} {one.name}: {one.prefix}:{','.join(one.rights)}")
+                    self.stdout.write(f"{holder} {one.name}: {permitting.spelled(one)}")
                 after, behind = held[-1].name, held[-1].prefix
 
     def _principal(self, client: Client, view: commands.PrincipalView) -> None:
         access = client.query(GetAccess(view.name))
-        said = [f"{prefix}:{','.join(view.rights)}" for prefix in view.prefixes or ("",) if view.rights]
-        said += [permitting.spelled(permission) for permission in access.permissions]
         roles = f"; roles {', '.join(access.roles)}" if access.roles else ""
         tokens = f"; tokens {', '.join(view.tokens)}" if view.tokens else ""
-        self.stdout.write(f"principal {view.name}: {' '.join(said) or 'nothing'}{roles}{tokens}")
+        self.stdout.write(f"principal {view.name}: {' '.join(permitting.all_of(access)) or 'nothing'}{roles}{tokens}")
         self._say_quota(view.name, client.query(GetQuota(view.name)))
 
     def _say_quota(self, who: str, view: QuotaView) -> None:

@@ -11,7 +11,7 @@ from coordinator import wire
 from coordinator.channel import Endpoint
 from coordinator.client import flows
 from coordinator.client.calls import REDIRECT_US_MIN, RESEND_US_MAX, Call
-from coordinator.client.core import ASK_US, KNOCK_US, Core, Packet
+from coordinator.client.core import KNOCK_US, Core, Packet
 from coordinator.client.errors import (
     Forbidden,
     InvalidRequest,
@@ -20,6 +20,7 @@ from coordinator.client.errors import (
     OutcomeUnknown,
     Unavailable,
 )
+from coordinator.client.grants import ASK_US
 from coordinator.client.lease import LeaseState
 from coordinator.client.options import resolve
 from coordinator.client.session import Session

@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 
 from coordinator import wire
 from coordinator.client.errors import LeaseLost
+from coordinator.client.grants import ASK_US
 from coordinator.replica.leases import Leases
 from coordinator.statemachine.commands import Granted, Queued
-from tests.unit.client.test_core import ASK_US, Stage, Taking, keep_alives, lease_of
+from tests.unit.client.test_core import Stage, Taking, keep_alives, lease_of
 
 
 @given(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from coordinator.client.core import ASK_US
 from coordinator.client.errors import (
     Broken,
     Deadlock,
@@ -14,6 +13,7 @@ from coordinator.client.errors import (
     NotFound,
     OutcomeUnknown,
 )
+from coordinator.client.grants import ASK_US
 from coordinator.statemachine.commands import PutKey
 from coordinator.statemachine.lock_commands import ChangeMode
 from coordinator.wire import CommandRequest, decode_command

@@ -7,6 +7,7 @@ from collections import Counter
 from pathlib import Path
 from random import Random
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -277,6 +278,27 @@ def test_a_stopped_replica_stays_stopped_over_a_restart_until_it_is_started(comp
     assert follower.replica.engine.applied_index == company.leader().replica.engine.applied_index
     follower.restart()
     assert CLUSTER in follower.turn.replicas
+
+
+def test_a_node_whose_replica_is_stopped_says_so_and_not_that_it_has_none(company):
+    company.form("node1", "node2", "node3")
+    follower = next(node for node in company.nodes.values() if node is not company.leader())
+    follower.ask(StopReplica("s", CLUSTER))
+    follower.restart()
+    assert waits_for(follower) == "its replica of second is stopped, until it is started"
+    follower.ask(StartReplica("t", CLUSTER))
+    assert waits_for(follower) == ""
+    company.nodes["node9"] = bare = Node("node9", follower.directory.parent / "node9", company.clock)
+    assert waits_for(bare) == "empty"
+
+
+def waits_for(node: Node) -> str:
+    """As its feed tells dashboards."""
+    node.clock.us += 2_000_000
+    node.turn.run()
+    *_, told = [packet for packet in node.bus.published if packet.channel == CHANNELS.feed(node.name)]
+    body = wire.open_envelope(told.data, wire.FEED).body
+    return msgspec.msgpack.decode(body, type=wire.Feed).report.waiting_for
 
 
 def test_a_leader_that_is_stopped_hands_over_first(company):

@@ -12,9 +12,10 @@ from django.test import Client as DjangoClient
 from coordinator import access, permitting
 from coordinator.client import errors
 from coordinator.management.commands import access as command
-from coordinator.models import AuditEntry
+from coordinator.models import AuditEntry, Cluster
 from coordinator.statemachine import commands
 from coordinator.statemachine.permissions import (
+    ListRoles,
     NarrowToken,
     Permission,
     Quota,
@@ -112,9 +113,48 @@ def test_what_the_cluster_refuses_is_said_and_audited(pages: DjangoClient, clust
     assert "a number from 0 on" in answer.content.decode()
 
 
-def test_where_no_leader_answers_it_says_so(pages: DjangoClient, cluster: FakeCluster) -> None:
+def test_what_is_refused_stays_in_its_form_beside_what_there_is(pages: DjangoClient, cluster: FakeCluster) -> None:
+    new_token(cluster, "worker", ("read",), ("logs/",))
+    for text in (
+        change(pages, "quota", form="quota", name="worker", keys="many").content.decode(),
+        change(pages, "permit", form="permission", holder="role", name="worker", rights="many").content.decode(),
+    ):
+        assert 'value="worker"' in text
+        assert 'value="many"' in text
+        assert text.count('value="because"') == 1, "the other forms are empty"
+        assert 'data-name="worker"' in text
+    assert "<option selected>role</option>" in text
+    assert 'value="many"' not in pages.get(PAGE).content.decode()
+
+
+def test_what_was_done_is_said_though_nothing_can_be_shown(
+    pages: DjangoClient, cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    query = FakeClient.query
+
+    async def slow(self: FakeClient, asked: Any, **options: Any) -> Any:
+        if isinstance(asked, ListRoles):
+            raise errors.Unavailable("no leader is known")
+        return await query(self, asked, **options)
+
+    monkeypatch.setattr(FakeClient, "query", slow)
+    answer = change(pages, "role", name="builders", permissions="")
+    assert answer.status_code == 503
+    assert "Done: role builders" in answer.content.decode()
+    assert "no leader is known" in answer.content.decode()
+
+
+def test_another_cluster_is_chosen_for_the_same_page(pages: DjangoClient, cluster: FakeCluster) -> None:
+    Cluster.objects.create(name="other", cluster_id="aa")
+    assert 'value="/access/other"' in pages.get(PAGE).content.decode()
+
+
+def test_where_no_leader_answers_it_says_so_and_audits_no_refusal(pages: DjangoClient, cluster: FakeCluster) -> None:
+    assert pages.get(PAGE).status_code == 200
     cluster.has_leader = False
     assert pages.get(PAGE).status_code == 503
+    assert change(pages, "role", name="builders").status_code == 503
+    assert AuditEntry.objects.get(action="access.changed").outcome == "failed"
 
 
 def test_it_is_for_administrators_alone(reader: Any, cluster: FakeCluster) -> None:

@@ -1,0 +1,95 @@
+"""What a client has by a grant: a hold, a leadership, an item of a queue. Can it still be proven, and how it is let go.
+
+Each of them says in its own module what else can be done with it.
+"""
+
+from __future__ import annotations
+
+import logging
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from coordinator.client import flows, lock_flows
+from coordinator.client.asking import Ask, Asking, Async, Part, S, Sync
+from coordinator.client.core import Core
+from coordinator.client.errors import ConclaveError
+from coordinator.client.flows import Grant
+from coordinator.client.lease import LeaseState
+
+InThread = TypeVar("InThread", bound="Had[Sync]")
+InLoop = TypeVar("InLoop", bound="Had[Async]")
+
+logger = logging.getLogger(__name__)
+
+
+class Had(Part[S]):
+    """A context manager that lets go at its end."""
+
+    def __init__(self, shell: S, grant: Grant) -> None:
+        super().__init__(shell)
+        self._state = LeaseState(grant, shell.clock)
+
+    @property
+    def name(self) -> str:
+        """Of the lock, the first of several."""
+        return self._state.grant.name
+
+    @property
+    def token(self) -> int:
+        """The fencing token to send along with every write that this guards."""
+        return self._state.grant.token
+
+    @property
+    def held(self) -> bool:
+        """Can it be proven held now?"""
+        return self._state.held
+
+    @property
+    def expires_in(self) -> float:
+        """Seconds for which it can be proven held if no leader confirms it again."""
+        return self._state.expires_in
+
+    def check(self) -> None:
+        """Raises LeaseLost unless it can be proven held at this moment. Costs no round trip."""
+        self._state.check()
+
+    def _let_go(self, timeout: float | None = None) -> Ask[bool]:
+        """Let go. True where it was still held. What is not answered in time goes on in the background."""
+        clock, deadline_us, is_own = self._shell.clock, self._shell.deadline_us(timeout), self._state.is_own
+        self._state.released = True
+        grant = self._state.grant
+
+        def flow(core: Core) -> Asking[bool]:
+            return is_own and bool((yield from flows.release(core, clock, grant, deadline_us)))
+
+        return Ask(flow)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self: Had[Sync], kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if not self._state.released:
+            try:
+                self._shell.answer(self._let_go())
+            except ConclaveError as refusal:
+                logger.warning("lock %r is still being released: %s", self.name, refusal)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self: Had[Async], kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if not self._state.released:
+            try:
+                await self._shell.answer(self._let_go())
+            except ConclaveError as refusal:
+                logger.warning("lock %r is still being released: %s", self.name, refusal)
+
+
+def give_back(core: Core, had: Had[Any] | None) -> None:
+    """Its asker left before it had it: a grant that nobody has taken goes back (history 9)."""
+    if had is not None:
+        lock_flows.give_back(core, had._shell.clock, had._state.grant)
