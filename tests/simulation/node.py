@@ -25,6 +25,7 @@ from coordinator.consensus.raft.messages import (
     VoteResponse,
 )
 from coordinator.replica.callers import Answers, Caller
+from coordinator.replica.feed import Feed
 from coordinator.replica.host import WAITING_FOR
 from coordinator.replica.leases import STEP_US_MAX
 from coordinator.replica.ports import JournalFailed, Outbound, Write
@@ -226,7 +227,7 @@ class Node:
         answers = self.turn._answers = _SeenAnswers(self.name)
         answers.see_kept_alive = partial(world.watch.tell, "kept_alive", self)
         if not world.settings.with_feed:
-            self.turn._feed = _NoFeed()  # type: ignore[assignment]
+            self.turn._feed = _NoFeed(self.turn.identity, world.channels, world.peer_key)
         self._busy_until_us = 0
         self._due_us = None
         world.watch.started(self)
@@ -468,13 +469,15 @@ class Node:
                 self._wake_at(self.world.scheduler.now_us)
 
 
-class _NoFeed:
+class _NoFeed(Feed):
     """In place of the feed, which decides nothing and costs as much as all else, in most seeds."""
 
     def due_us(self, now_us: int) -> int:
         return now_us + 10_000_000
 
-    def packets(self, replicas: object, drops: object, fsyncs_us: object, now_us: int) -> list[Outbound]:
+    def packets(
+        self, replicas: object, drops: object, fsyncs_us: object, now_us: int, waits_for: object
+    ) -> list[Outbound]:
         return _NOTHING
 
 
