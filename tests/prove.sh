@@ -34,9 +34,11 @@ done
 # All that the state machine does, which the plain work has nothing of.
 step "seeds-mixed.json" "$python" -m tests.simulation --engine raft --workload mixed --seeds "$first-$((first + 1999))" --json \
     --jobs "$(getconf _NPROCESSORS_ONLN)"
-for mutant in $("$python" -m tests.simulation --list-mutants); do
-    step "mutant-$mutant" caught "$mutant"
-done
+# Each is a run of one process.
+export -f step caught
+export python state
+"$python" -m tests.simulation --list-mutants | xargs -P "$(getconf _NPROCESSORS_ONLN)" -I '{}' \
+    bash -euo pipefail -c 'step "mutant-{}" caught "{}"'
 units=$(cat $(git ls-files tests/unit) | sha256sum | cut -c1-16)
 step "random-mutants-$units" "$python" -m tests.simulation --engine raft --random-mutants 200 --jobs "$(getconf _NPROCESSORS_ONLN)"
 PROVE_KILLS=20 PROVE_FLOOD_S=30 step kills \
