@@ -42,7 +42,10 @@ class Feed:
         self._due_us: int | None = None
 
     def due_us(self, now_us: int) -> int:
-        return now_us if self._due_us is None else self._due_us
+        if self._due_us is None:
+            return now_us
+        # Of many replicas one is always due soon; before the next look its report would only be asked for, and not made.
+        return max(self._due_us, self._looked_us + CHANGED_US) if len(self._told) > FEW_REPLICAS else self._due_us
 
     def packets(
         self,

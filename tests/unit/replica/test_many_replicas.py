@@ -103,6 +103,19 @@ def test_a_lock_delay_passes_as_fast_where_no_session_is_left(stage: Stage) -> N
     assert not machine.delays()
 
 
+def test_a_report_that_is_due_makes_no_turn_before_the_feed_looks_again(stage: Stage) -> None:
+    node = stage.nodes["node1"]
+    turns = 0
+    until_us = stage.clock.us + 2_000_000
+    while stage.clock.us < until_us:
+        due_us = node.run().deadline_us
+        stage.carry()
+        assert due_us > stage.clock.us, "a turn right behind this one"
+        stage.clock.us = due_us
+        turns += 1
+    assert turns < 200
+
+
 def test_one_that_was_stopped_holds_nobody_up(stage: Stage) -> None:
     node = stage.nodes["node1"]
     node.turn.replicas[CLUSTERS[0]].stopped = "it differed"
