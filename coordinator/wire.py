@@ -232,7 +232,35 @@ class Whereabouts(NamedTuple):
     address: str
 
 
-_KINDS: Final = (*messages.KINDS, StateDigest, Whereabouts)
+class Sleeper(NamedTuple):
+    """A quiet cluster: who leads it in `term`, whom this is for, and where the log ends, all of it committed."""
+
+    cluster: int
+    leader: int
+    follower: int
+    term: int
+    last_index: int
+
+
+class SleepBeat(NamedTuple):
+    """One heartbeat for all these. Of no replica: from node to node, in a packet of its own, since who does not know it
+    drops the packet. `boot` and `number` name it and never repeat (`coordinator/replica/sleep.py`)."""
+
+    boot: int
+    number: int
+    sleepers: list[Sleeper]
+
+
+class SleepAnswer(NamedTuple):
+    """The followers of all those clusters would have answered that, but for those of the clusters `awake`."""
+
+    boot: int
+    number: int
+    awake: list[int]
+
+
+_KINDS: Final = (*messages.KINDS, StateDigest, Whereabouts, SleepBeat, SleepAnswer)
+PeerWord = messages.Message | StateDigest | Whereabouts | SleepBeat | SleepAnswer
 _routed = msgspec.msgpack.Decoder(list[Routed])
 _message_decoders: Final = tuple(msgspec.msgpack.Decoder(kind) for kind in _KINDS)
 _message_kinds: Final = {kind: number for number, kind in enumerate(_KINDS)}
@@ -242,7 +270,7 @@ class PeerMessage(NamedTuple):
     cluster: int
     sender: int
     receiver: int
-    message: messages.Message | StateDigest | Whereabouts
+    message: PeerWord
 
 
 def encode_peer(batch: list[PeerMessage]) -> bytes:
@@ -257,7 +285,7 @@ def decode_peer(body: bytes) -> list[PeerMessage]:
                 cluster,
                 sender,
                 receiver,
-                cast("messages.Message | StateDigest | Whereabouts", _message_decoders[kind].decode(raw)),
+                cast("PeerWord", _message_decoders[kind].decode(raw)),
             )
             for cluster, sender, receiver, kind, raw in _routed.decode(body)
         ]

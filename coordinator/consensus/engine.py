@@ -17,6 +17,7 @@ Between `ready` and `persisted` no other method is called.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import Enum
 from typing import Any, NamedTuple, Protocol
 
@@ -108,6 +109,21 @@ class Standing(NamedTuple):
     snapshot_size: int
 
 
+class Heartbeat(NamedTuple):
+    """What a leader with nothing to say says: it leads `term`, and its log, all committed, ends at `last_index`."""
+
+    leader: int
+    term: int
+    last_index: int
+
+
+class Heard(NamedTuple):
+    """A heartbeat was sent at `sent_us`, and its answer came at `answered_us`."""
+
+    sent_us: int
+    answered_us: int
+
+
 class Engine(Protocol):
     """A replica of one log. Times are integer microseconds of one monotonic clock, handed in; they never go back."""
 
@@ -169,6 +185,14 @@ class Engine(Protocol):
     def arrived(self) -> Snapshot | None: ...
     def install(self) -> None: ...
     def refuse(self) -> None: ...
+
+    # Heartbeats that hosts speak for quiet clusters (`raft/sleep.py`):
+    @property
+    def heartbeat_us(self) -> int: ...
+    def heartbeat(self, now_us: int) -> Heartbeat | None: ...
+    def would_answer(self, said: Heartbeat) -> bool: ...
+    def heard(self, at_us: int) -> None: ...
+    def answered(self, by: Mapping[int, Heard]) -> None: ...
 
     # What an operator asks:
     @property

@@ -138,6 +138,11 @@ class Comparison:
         return self.agreed >= last or max(self._asked, self._in_vain) >= ASK_TIMES_MAX
 
     @property
+    def is_settled(self) -> bool:
+        """Has a majority agreed with all that was marked here?"""
+        return not self.has_news and self._doubtful is None and self.agreed >= max(self._own, default=0)
+
+    @property
     def is_in_doubt(self) -> bool:
         return self._doubtful is not None
 

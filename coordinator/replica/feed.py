@@ -44,7 +44,7 @@ class Feed:
     def due_us(self, now_us: int) -> int:
         if self._due_us is None:
             return now_us
-        # Of many replicas one is always due soon; before the next look its report would only be asked for, and not made.
+        # Of many replicas one is always due soon; before the next look it would only be asked for, and not made.
         return max(self._due_us, self._looked_us + CHANGED_US) if len(self._told) > FEW_REPLICAS else self._due_us
 
     def packets(

@@ -309,6 +309,7 @@ class Lifecycle:
         say it, two things must: whoever asks has seen a later committed configuration without it, and no leader has
         spoken to it of late, as one does to every member.
         """
+        self._turn.stir(replica.cluster)
         engine = replica.engine
         heard_us = self._begun_us if engine.heard_at_us is None else engine.heard_at_us
         if now_us - heard_us < SILENCE_US_MIN:
@@ -334,6 +335,7 @@ class Lifecycle:
         engine = replica.engine
         if engine.role is not Role.LEADER:
             return False
+        self._turn.stir(replica.cluster)  # One that sleeps does not know who answers.
         last = self._handed_on.get(replica.cluster)
         if last is not None and now_us - last.at_us >= HAND_OVER_US_MAX:
             last = None
@@ -345,7 +347,6 @@ class Lifecycle:
             return True
         pause_us = HAND_OVER_US if last is None else min(2 * last.pause_us, HAND_OVER_US_MAX)
         self._handed_on[replica.cluster] = _HandedOn(now_us, successor, pause_us)
-        self._turn.stir(replica.cluster)
         return engine.transfer(successor, now_us)
 
     def _transfer(self, intent: TransferLeadership, now_us: int, until_us: int) -> Outcome | None:

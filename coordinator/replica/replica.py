@@ -338,8 +338,12 @@ class Replica:
     @property
     def _is_waited_for(self) -> bool:
         """Is there anything that only a leader has?"""
-        waits = self._proposals or self._reads_by_ticket or self._confirmed or self._waiters.count
-        return bool(waits) or self._tenure is not None
+        return self._callers_wait or self._tenure is not None
+
+    @property
+    def _callers_wait(self) -> bool:
+        """Does anybody wait for what was taken in before this turn?"""
+        return bool(self._proposals or self._reads_by_ticket or self._confirmed or self._waiters.count)
 
     def _abdicate(self, answers: Answers) -> None:
         """Whoever waits for this leader asks the next one; a retry is harmless. (Raft, section 8)"""
@@ -443,6 +447,19 @@ class Replica:
         engine = self.engine
         settled = engine.role is Role.LEADER and engine.commit_index == engine.last_index
         return settled and not (self._proposals or self._reads_by_ticket or self._confirmed)
+
+    @property
+    def is_still(self) -> bool:
+        """Has it nothing under way, nobody who waits for it, and nothing to count, until somebody comes or what it is
+        to do next is due (`states.mark_due_us`)? Then it may sleep (`sleep.py`)."""
+        stopped = self.stopped or self._stopping
+        if stopped or self.owes or self.history.pending or self._callers_wait or not self.states.is_settled:
+            return False
+        tenure = self._tenure
+        if tenure is None:
+            return self.engine.role is Role.FOLLOWER
+        counts = tenure.due_in_us is not None or tenure.watches.count or self.machine.state.level < self.levels.own
+        return self.engine.role is Role.LEADER and not counts
 
     def _answer_reads(self, answers: Answers) -> None:
         """Answer confirmed reads whose index is applied, as far as the turn's bytes go."""

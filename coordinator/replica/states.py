@@ -126,6 +126,18 @@ class States:
         loads = self._loading is not None and self._loading.loader is not None
         return self._slice_due_us if loads or self._dumping is not None else None
 
+    @property
+    def is_settled(self) -> bool:
+        """Is nothing under way here, to disk, to peers, or out of what they sent?"""
+        under_way = self._dumping or self._offered or self._taken or self._loading or self._answers_to_peers
+        wanted = self.snapshot_wanted > self.snapshot_index or self.trouble
+        return not (under_way or wanted) and self.comparison.is_settled
+
+    @property
+    def mark_due_us(self) -> int | None:
+        """When the leader is to have the states compared; None where nothing was applied since the last time."""
+        return self.compare_due_us if self._machine.applied > self.marked_index else None
+
     # --- marks ------------------------------------------------------------------------------------
 
     def put_off(self, now_us: int) -> None:

@@ -26,6 +26,7 @@ from coordinator.replica.ports import Bus, Clock, Inbound, Journal, Outbound
 from coordinator.replica.replica import Replica
 from coordinator.replica.report import WAITING_FOR_LOG, Identity, directory, replica_report, waiting_report
 from coordinator.replica.round_trips import RoundTrips
+from coordinator.replica.sleep import Sleep
 from coordinator.statemachine.commands import FORBIDDEN, INVALID, Done, Failure
 from coordinator.wire import Channels, PeerMessage, Refusal, WireError
 
@@ -95,11 +96,13 @@ class Turn:
         """When each of them last said it."""
         self._told_us: dict[str, int] = {}
         """When each node was last told of this one's."""
+        self.few_replicas = FEW_REPLICAS
         self._routes: dict[tuple[int, int], str] = {}
         """Cluster and replica to the node that last spoke for it: a replica that is new here, or whose log is behind,
         knows its leader or candidate by nothing else."""
         self._stirred: set[int] = set()
         """Clusters of which something came in this turn."""
+        self.sleep = Sleep(identity.boot, self.replicas, self._stirred)
         self._due_us: dict[int, int] = {}
         """Cluster to when its replica has something to do though nothing comes."""
         self._followed_nodes: dict[int, tuple[str, str]] = {}
@@ -112,6 +115,9 @@ class Turn:
         # After the drain: whatever came is no later than this, however long the process slept before (history 3).
         now_us = self._clock.now_us()
         self._take_in(packets, now_us)
+        self.sleep.pass_time(now_us)
+        if len(self.replicas) > self.few_replicas:
+            self.sleep.beat(now_us)
         replicas = self._awake(now_us)
         for replica in replicas:
             replica.tick(now_us, connected=self._bus.connected)
@@ -131,7 +137,7 @@ class Turn:
                 replica.engine.disk_took(took_us, now_us)
             if replica.history.pending:
                 replica.history.stamp(self._clock.wall_ms())
-        rest = self._answers.take() + self._refusals()
+        rest = self._answers.take() + self._refusals() + self._words()
         rest += self._feed.packets(self.replicas.values(), self.drops, self._fsyncs_us, now_us, self._waits_for)
         words = [(replica, replica.take_peer_words(now_us)) for replica in replicas]
         self._publish([*late, *words], rest)
@@ -156,19 +162,25 @@ class Turn:
         for node in self._bus.take_silent():
             for replica in self.replicas.values():
                 if replica.leader_node == node:
-                    self._stirred.add(replica.cluster)
+                    self.stir(replica.cluster)
                     replica.engine.suspect(replica.engine.leader, now_us)
 
     def _step(self, node: str, message: PeerMessage, now_us: int) -> None:
         if type(message.message) is wire.Whereabouts:
             self._whereabouts[node], self._whereabouts_us[node] = message.message.address, now_us
             return
+        if type(message.message) is wire.SleepBeat:
+            self.sleep.take_beat(node, message.message, now_us)
+            return
+        if type(message.message) is wire.SleepAnswer:
+            self.sleep.take_answer(node, message.message, now_us)
+            return
         replica = self.replicas.get(message.cluster)
         if replica is None or replica.replica != message.receiver or replica.stopped:
             self.drops["peer-identity"] += 1  # For a replica that is gone, or a cluster of an earlier life.
             return
+        self.stir(message.cluster)
         if type(message.message) is wire.StateDigest:
-            self._stirred.add(message.cluster)
             replica.hear_digest(message.sender, message.message)
             return
         if replica.configuration.member(message.sender) is None:
@@ -177,7 +189,6 @@ class Turn:
                 del self._routes[next(iter(self._routes))]
         if self.round_trips.open:
             self.round_trips.answered(node, message, now_us)
-        self._stirred.add(message.cluster)
         replica.engine.step(message.sender, message.message, now_us)
 
     def _take_requests(self, data: bytes, now_us: int) -> None:
@@ -216,7 +227,7 @@ class Turn:
         if kind is wire.CommandRequest or kind is wire.QueryRequest:
             replica = self.replicas.get(request.cluster)  # type: ignore[union-attr]
             if replica is not None and not replica.stopped:
-                self._stirred.add(replica.cluster)
+                self.stir(replica.cluster)
                 return replica.ask(caller, request, answers, now_us)  # type: ignore[arg-type]
         match request:
             case wire.DirectoryRequest(request_id):
@@ -224,7 +235,7 @@ class Turn:
             case wire.StatusRequest(request_id, cluster_name):
                 answers.add(caller, wire.StatusAnswer(request_id, self._status(cluster_name)))
             case _:
-                self._stirred.add(request.cluster)
+                self.stir(request.cluster)
                 replica = self.replicas.get(request.cluster)
                 if replica is None or (replica.stopped and not isinstance(request, wire.CrashRequest)):
                     answers.add(caller, wire.NotLeader(request.id, ""))
@@ -340,6 +351,17 @@ class Turn:
                 self._told_us[node] = now_us
                 messages.insert(0, PeerMessage(0, 0, 0, wire.Whereabouts(self.identity.address)))
 
+    def _words(self) -> list[Outbound]:
+        """What is said of those that sleep. Each in a packet of its own: a node that does not know it drops that."""
+        return [
+            Outbound(
+                self._address_of(node, in_log),
+                self._channels.peer(node),
+                self._seal(node, [PeerMessage(0, 0, 0, word)]),
+            )
+            for node, in_log, word in self.sleep.take_words()
+        ]
+
     def _seal(self, node: str, messages: list[PeerMessage]) -> bytes:
         return wire.seal(self._peer_key, wire.PEER, self.identity.node, node, wire.encode_peer(messages))
 
@@ -352,20 +374,22 @@ class Turn:
     # --- who has something to do ------------------------------------------------------------------
 
     def stir(self, cluster: int) -> None:
-        """Somebody changed something of the replica of `cluster` between two turns."""
+        """Somebody wants something of the replica of `cluster`, or is about to: it has a turn, and wakes."""
         self._stirred.add(cluster)
+        self.sleep.wake(cluster)
 
     def _awake(self, now_us: int) -> list[Replica]:
         """Those that have something to do in this turn. Of many replicas most are quiet: one that is left out has no
         turn, as if its node were slower."""
-        if len(self.replicas) <= FEW_REPLICAS or self._due_us.keys() != self.replicas.keys():
-            found = [replica for replica in self.replicas.values() if not replica.stopped]
+        holds = self.sleep.holds
+        if len(self.replicas) <= self.few_replicas or self._due_us.keys() != self.replicas.keys():
+            found = [replica for replica in self.replicas.values() if not (replica.stopped or holds(replica))]
         else:
             stirred, due_us = self._stirred, self._due_us
             found = [
                 replica
                 for cluster, replica in self.replicas.items()
-                if (cluster in stirred or due_us[cluster] <= now_us) and not replica.stopped
+                if (cluster in stirred or due_us[cluster] <= now_us) and not (replica.stopped or holds(replica))
             ]
         self._stirred.clear()
         return found
@@ -386,13 +410,18 @@ class Turn:
 
     def _due_of(self, replica: Replica, now_us: int) -> int:
         due_us = min(replica.due_us(now_us, connected=self._bus.connected), now_us + LOOK_AGAIN_US)
-        if len(self.replicas) > FEW_REPLICAS and replica.counts_time:
+        if len(self.replicas) > self.few_replicas and replica.counts_time:
             return min(due_us, now_us + STEP_US_MAX // 2)  # Lease time is counted in steps, that are to be no stalls.
         return due_us
 
     def _next_us(self, now_us: int) -> int:
-        due_us = [at_us for cluster, at_us in self._due_us.items() if not self.replicas[cluster].stopped]
-        return max(now_us, min([self._feed.due_us(now_us), *due_us]))
+        replicas, holds = self.replicas, self.sleep.holds
+        due_us = [
+            at_us
+            for cluster, at_us in self._due_us.items()
+            if not (replicas[cluster].stopped or holds(replicas[cluster]))
+        ]
+        return max(now_us, min([self._feed.due_us(now_us), self.sleep.due_us, *due_us]))
 
 
 def _parts(messages: list[PeerMessage]) -> list[list[PeerMessage]]:

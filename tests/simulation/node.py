@@ -112,7 +112,7 @@ class _SeenTurn(Turn):
         dropped = self.drops.get("peer-identity")
         super()._step(node, message, now_us)
         if self.drops.get("peer-identity") == dropped and not isinstance(
-            message.message, (wire.StateDigest, wire.Whereabouts)
+            message.message, (wire.StateDigest, wire.Whereabouts, wire.SleepBeat, wire.SleepAnswer)
         ):
             self.see_message(message.sender, message.message)
 

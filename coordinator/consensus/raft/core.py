@@ -7,12 +7,24 @@ The order in which a host must call is written in `coordinator/consensus/engine.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from random import Random
 
-from coordinator.consensus.engine import Committed, ConfirmedRead, HardState, Outgoing, Ready, Role, Snapshot, Standing
+from coordinator.consensus.engine import (
+    Committed,
+    ConfirmedRead,
+    HardState,
+    Heard,
+    Heartbeat,
+    Outgoing,
+    Ready,
+    Role,
+    Snapshot,
+    Standing,
+)
 from coordinator.consensus.entries import CONFIGURATION
 from coordinator.consensus.membership import Change, Configuration, decode_configuration
-from coordinator.consensus.raft import changes, elections, reads, replication, snapshots, standing, transfer
+from coordinator.consensus.raft import changes, elections, reads, replication, sleep, snapshots, standing, transfer
 from coordinator.consensus.raft.log import Log
 from coordinator.consensus.raft.messages import (
     AppendEntries,
@@ -26,7 +38,7 @@ from coordinator.consensus.raft.messages import (
     VoteRequest,
     VoteResponse,
 )
-from coordinator.consensus.raft.options import Options, check
+from coordinator.consensus.raft.options import Options, check, quiet_beat_us
 from coordinator.consensus.raft.progress import Progress
 from coordinator.consensus.raft.rounds import Rounds
 
@@ -254,6 +266,29 @@ class Raft:
         """The journal's last commit took so long. A leader whose disk stalls gives way (etcd#15247)."""
         if took_us >= self.options.disk_stall_us and now_us - self.led_since_us >= self.options.stall_pause_us:
             transfer.give_way(self, now_us)
+
+    # --- heartbeats that hosts speak --------------------------------------------------------------
+
+    @property
+    def heartbeat_us(self) -> int:
+        """Between two heartbeats of a quiet cluster; two and a half fit into the shortest election time-out."""
+        return quiet_beat_us(self.options)
+
+    def heartbeat(self, now_us: int) -> Heartbeat | None:
+        """What the host of this quiet leader may say for it to all members, not in rounds; None where it may not."""
+        return sleep.heartbeat(self, now_us)
+
+    def would_answer(self, said: Heartbeat) -> bool:
+        """May the host of this follower answer this for it?"""
+        return sleep.would_answer(self, said)
+
+    def heard(self, at_us: int) -> None:
+        """The host took in at `at_us`, and answered, what this follower would have answered."""
+        sleep.heard(self, at_us)
+
+    def answered(self, by: Mapping[int, Heard]) -> None:
+        """For each follower the last of what was said for this leader that was answered for the follower."""
+        sleep.answered(self, by)
 
     # --- what an operator asks --------------------------------------------------------------------
 

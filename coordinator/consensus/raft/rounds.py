@@ -43,4 +43,8 @@ class Rounds:
             return
         self.confirmed = number
         while self._sent and self._sent[0][0] <= number:
-            self.confirmed_at_us = self._sent.popleft()[1]
+            self.confirm_at(self._sent.popleft()[1])
+
+    def confirm_at(self, sent_us: int) -> None:
+        """A majority has answered something that was sent at `sent_us`, a round or what stands for one."""
+        self.confirmed_at_us = max(self.confirmed_at_us, sent_us)
