@@ -30,6 +30,8 @@ from coordinator.statemachine import commands
 from coordinator.wire import Token
 
 SETTLE_S: Final = 3.0
+QUIET_S: Final = 20.0
+"""So long after the last client has gone, its session has run out and its cluster has nothing to count."""
 CALLER_PROCESSES: Final = 2
 FORMED_S_MAX: Final = 120.0
 
@@ -118,9 +120,9 @@ class Bench:
         self.watcher.command(commands.AddToken(token.token_id, PRINCIPAL, token.key))
         self.token = str(token)
 
-    def idle(self) -> dict[str, float]:
+    def idle(self, settle_s: float = SETTLE_S) -> dict[str, float]:
         """Share of one core that each node takes while nobody asks."""
-        time.sleep(SETTLE_S)
+        time.sleep(settle_s)
         processes = {name: psutil.Process(process.pid) for name, process in self.server.running.items()}
         before = {name: sum(process.cpu_times()[:2]) for name, process in processes.items()}
         began_s = time.monotonic()
@@ -193,7 +195,7 @@ def run(bench: Bench) -> dict[str, Any]:
     began_s = time.monotonic()
     bench.form()
     print(f"{bench.arguments.clusters} clusters on {MEMBERS} nodes in {time.monotonic() - began_s:.0f} s", flush=True)
-    found["idle, all"] = bench.idle()
+    found["idle, all"] = bench.idle(QUIET_S)
     print(f"idle, all: {found['idle, all']}", flush=True)
     rates: dict[str, list[float]] = {"in one": [], "spread": []}
     for _ in range(2):

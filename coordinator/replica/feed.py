@@ -38,6 +38,8 @@ class Feed:
         self._number = 0
         self._told: dict[int, tuple[int, _Glance]] = {}
         """Cluster to when it was last reported, and how it was then; 0 where the node hosts none."""
+        self._cells: dict[int, tuple[_Glance, tuple[int, tuple[wire.LogCell, ...]]]] = {}
+        """Cluster to the end of its log in words, and what that was made of."""
         self._looked_us = 0
         self._due_us: int | None = None
 
@@ -65,10 +67,12 @@ class Feed:
         told = {cluster: self._told[cluster] for cluster in hosted or (0,) if cluster in self._told}
         packets = []
         for cluster, replica in hosted.items():
-            glance = self._look(replica)
             sent_us, known = told.get(cluster, (now_us - quiet_us, ()))
             passed_us = now_us - sent_us
-            if passed_us >= quiet_us or (passed_us >= changed_us and glance != known):
+            if passed_us < changed_us:
+                continue
+            glance = self._look(replica)
+            if passed_us >= quiet_us or glance != known:
                 told[cluster] = now_us, glance
                 packets.append(self._packet(self._report(replica, drops, fsyncs_us, now_us)))
         if not hosted and now_us - told.get(0, (now_us - quiet_us, ()))[0] >= quiet_us:
@@ -76,6 +80,8 @@ class Feed:
             report = waiting_report(self._identity, "", drops, waits_for())
             packets.append(self._packet(wire.Feed(*self._order(), report, (), (), 1, None, 0, 0, 0, 0)))
         self._told = told
+        if len(self._cells) > len(told):
+            self._cells = {cluster: cells for cluster, cells in self._cells.items() if cluster in told}
         self._due_us = min(sent_us for sent_us, _ in told.values()) + quiet_us
         return packets
 
@@ -97,7 +103,7 @@ class Feed:
         return self._identity.boot, self._number
 
     def _report(self, replica: Replica, drops: Mapping[str, int], fsyncs_us: deque[int], now_us: int) -> wire.Feed:
-        first_index, cells = log_cells(replica)
+        first_index, cells = self._cells_of(replica)
         leases = replica.leases
         locks = replica.machine.list_locks("", wire.FEED_LOCKS_MAX, leases.remaining_ms) if leases is not None else None
         return wire.Feed(
@@ -112,6 +118,15 @@ class Feed:
             commit_ms_p99=replica.meters.commit_ms(0.99),
             fsync_ms_p50=percentile_ms(fsyncs_us, 0.5),
         )
+
+    def _cells_of(self, replica: Replica) -> tuple[int, tuple[wire.LogCell, ...]]:
+        """The end of its log in words; most reports repeat it."""
+        engine = replica.engine
+        made_of = (replica.replica, engine.term, engine.first_index, engine.last_index)
+        known = self._cells.get(replica.cluster)
+        if known is None or known[0] != made_of:
+            known = self._cells[replica.cluster] = made_of, log_cells(replica)
+        return known[1]
 
     def _packet(self, feed: wire.Feed) -> Outbound:
         return Outbound(

@@ -46,6 +46,8 @@ SWITCH_INTERVAL_S: Final = 0.0005
 COLLECTION_NS_LONG: Final = 5_000_000
 TURN_US_MAX: Final = 20_000
 """Between two turns at the most, whatever comes: a longer time is a stall (`leases.py`)."""
+QUIET_TURN_US_MAX: Final = 60_000
+"""Where all replicas sleep, nobody counts time by turns. The death of a node is seen that much later, too."""
 JOIN_S_MAX: Final = 3.0
 HAND_OVER_S_MAX: Final = 1.5
 """How long a node that is to end tries to hand its leaderships over: two tries."""
@@ -261,7 +263,8 @@ class Host:
                     logger.warning("%s ends at an operator's word (fault injection)", self._settings.node)
                     os.kill(os.getpid(), signal.SIGKILL)
                 ended_us = now_us()
-                due_us = min(outcome.deadline_us, ended_us + TURN_US_MAX)
+                bus.look_us = QUIET_TURN_US_MAX if outcome.is_quiet else TURN_US_MAX
+                due_us = min(outcome.deadline_us, ended_us + bus.look_us)
                 is_settled = outcome.is_settled
                 self._turn.meters.loops.observe(ended_us - began_us)
                 self._turn.meters.loops_cpu.observe((time.thread_time_ns() - began_cpu_ns) // 1_000)

@@ -24,7 +24,7 @@ from coordinator.replica.ports import Inbound, Outbound
 from coordinator.wire import Channels
 
 LOOK_US: Final = 20_000
-"""How often the watched mailboxes are looked at."""
+"""How often the watched mailboxes are looked at, unless the node has nothing to do."""
 LOOK_OWN_US: Final = 500_000
 """How often the own one, where none is watched."""
 PATIENCE_US: Final = 2_000
@@ -61,6 +61,8 @@ class RedisBus:
         """Nodes whose mailboxes are looked at, and the address of each."""
         self._seen: dict[str, int] = {}
         self._silent: list[str] = []
+        self.look_us = LOOK_US
+        """How often the watched mailboxes are looked at, and how long `wait` sleeps at the most."""
         self._looked_us = 0
         self._answered_us = 0
         self._looks_open = 0
@@ -84,12 +86,12 @@ class RedisBus:
     def keep(self, now_us: int) -> None:
         """Reconnect where a connection is lost and the back-off is over; look at the watched mailboxes where due."""
         self._now_us = now_us
-        self._links.keep(now_us, LOOK_US)
+        self._links.keep(now_us, self.look_us)
         if not self._channel.connected:
             if now_us >= self._back_off.retry_us:
                 self._connect(now_us)
             return
-        if now_us - self._looked_us >= (LOOK_US if self._watched else LOOK_OWN_US):
+        if now_us - self._looked_us >= (self.look_us if self._watched else LOOK_OWN_US):
             self._looked_us = now_us
             if self._looks_open and now_us - self._answered_us > SILENCE_US_MAX:
                 self._lose(ChannelError(f"no answer for {SILENCE_US_MAX / 1e6:.0f} s"))
@@ -127,8 +129,8 @@ class RedisBus:
         logger.warning("%s is deaf: %s", self._node, error)
 
     def wait(self, wake: int, timeout_us: int, *, is_settled: bool = False) -> bool:
-        """Sleep until something comes, `wake` is readable, or the time is up; for LOOK_US at the most. True where that
-        is work for a turn, which an answer of Redis to what it was asked is not.
+        """Sleep until something comes, `wake` is readable, or the time is up; for `look_us` at the most. True where
+        that is work for a turn, which an answer of Redis to what it was asked is not.
 
         `is_settled`: nobody waits for what peers say; then that alone is work only once nothing else came for
         PATIENCE_US."""
@@ -144,7 +146,7 @@ class RedisBus:
             for descriptor, events in polled:
                 self._poll.register(descriptor, events)
             self._polled = polled
-        ready = self._poll.poll(max(0, min(timeout_us, PATIENCE_US if self._inbox else LOOK_US)) / 1_000)
+        ready = self._poll.poll(max(0, min(timeout_us, PATIENCE_US if self._inbox else self.look_us)) / 1_000)
         if not ready:
             return bool(self._inbox)
         self._take_in()

@@ -100,6 +100,11 @@ class Sleep:
         """Does it sleep?"""
         return self._asleep.get(replica.cluster) is replica
 
+    @property
+    def has_all(self) -> bool:
+        """Do all replicas of the node sleep?"""
+        return len(self._asleep) >= len(self._replicas) > 0
+
     # --- waking -----------------------------------------------------------------------------------
 
     def wake(self, cluster: int) -> None:
@@ -230,13 +235,13 @@ class Sleep:
         """Clusters for whose followers nothing can be answered. Who sleeps and is named no more wakes."""
         awake: list[int] = []
         asleep: dict[int, Replica] = {}
-        for cluster, leader, follower, term, index in said:
+        for cluster, leader, follower, term, last_index in said:
             replica = self._replicas.get(cluster)
             if replica is None or replica.replica != follower or replica.stopped or replica.leader_node != node:
                 awake.append(cluster)
                 continue
             guard.address = member.address if (member := replica.configuration.member(leader)) else ""
-            if not replica.engine.would_answer(Heartbeat(leader, term, index)):
+            if not replica.engine.would_answer(Heartbeat(leader, term, last_index)):
                 awake.append(cluster)
             elif guard.clusters.get(cluster) is replica or (cluster not in self._stirred and replica.is_still):
                 asleep[cluster] = replica

@@ -50,11 +50,13 @@ FSYNC_SAMPLES_MAX: Final = 256
 class Outcome(NamedTuple):
     """`deadline_us`: when the next turn is due if nothing comes before. `crash`: an operator asked for the
     process to die (fault injection). `is_settled`: nobody waits for what peers say next, as where the second of two
-    acknowledgements is still to come: it may wait a little for the turn of something else."""
+    acknowledgements is still to come: it may wait a little for the turn of something else. `is_quiet`: all replicas
+    sleep."""
 
     deadline_us: int
     crash: bool
     is_settled: bool = False
+    is_quiet: bool = False
 
 
 class Turn:
@@ -145,7 +147,7 @@ class Turn:
         self._bus.watch(dict(self._followed_nodes.values()))
         self.meters.turns.observe(self._clock.now_us() - now_us)
         is_settled = not self.round_trips.open and all(replica.is_settled for replica in replicas)
-        return Outcome(self._next_us(now_us), self._crash, is_settled)
+        return Outcome(self._next_us(now_us), self._crash, is_settled, self.sleep.has_all)
 
     # --- in ---------------------------------------------------------------------------------------
 

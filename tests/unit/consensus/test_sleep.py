@@ -208,4 +208,4 @@ def test_a_leader_that_wakes_unanswered_steps_down_as_early_as_one_that_was_awak
     assert leader.role is Role.LEADER
     play.now_us += 1
     leader.tick(play.now_us)
-    assert leader.role is Role.FOLLOWER
+    assert play.replicas[1].role is Role.FOLLOWER

@@ -59,9 +59,19 @@ def ticks(node: Node, monkeypatch: pytest.MonkeyPatch) -> Counter[int]:
     return counted
 
 
-def test_quiet_ones_have_a_turn_now_and_then(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_quiet_ones_have_no_turn(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     node = stage.nodes["node1"]
     assert all(node.turn.replicas[cluster].engine.role is Role.LEADER for cluster in CLUSTERS)
+    counted = ticks(node, monkeypatch)
+    stage.pass_time(2_400_000)
+    assert not counted
+
+
+def test_those_that_may_not_sleep_have_a_turn_now_and_then(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    node = stage.nodes["node1"]
+    for cluster, replica in node.turn.replicas.items():
+        node.turn.stir(cluster)
+        monkeypatch.setattr(replica.states, "snapshot_wanted", 1 << 40)
     counted = ticks(node, monkeypatch)
     stage.pass_time(2_400_000)
     assert all(2_400_000 // LOOK_AGAIN_US <= counted[cluster] <= 30 for cluster in CLUSTERS)
@@ -125,6 +135,7 @@ def test_one_that_was_stopped_holds_nobody_up(stage: Stage) -> None:
 
 def test_a_replica_that_comes_or_goes_is_seen_at_once(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     node = stage.nodes["node1"]
+    node.turn.stir(CLUSTERS[0])
     gone = node.turn.replicas.pop(CLUSTERS[0])
     node.run()
     node.turn.replicas[CLUSTERS[0]] = gone
