@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from pathlib import Path
 from typing import Any, Final
 
@@ -133,6 +134,17 @@ class Bench:
             for name, process in processes.items()
         }
 
+    def asleep(self) -> dict[str, int]:
+        """How many replicas sleep on each node."""
+        found = {}
+        for node in sorted(name for name in self.server.running if name != "redis"):
+            port = self.server.data.metrics_port(node, self.server.config)
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+                lines = answer.read().decode().splitlines()
+            (line,) = [line for line in lines if line.startswith("conclave_replicas_asleep{")]
+            found[node] = int(float(line.split()[-1]))
+        return found
+
     def rate(self, clusters: list[str]) -> float:
         """Pairs a second of all callers, who take the clusters in turn."""
         chosen = [clusters[number % len(clusters)] for number in range(self.arguments.callers)]
@@ -196,7 +208,7 @@ def run(bench: Bench) -> dict[str, Any]:
     bench.form()
     print(f"{bench.arguments.clusters} clusters on {MEMBERS} nodes in {time.monotonic() - began_s:.0f} s", flush=True)
     found["idle, all"] = bench.idle(QUIET_S)
-    print(f"idle, all: {found['idle, all']}", flush=True)
+    print(f"idle, all: {found['idle, all']}, asleep {bench.asleep()}", flush=True)
     rates: dict[str, list[float]] = {"in one": [], "spread": []}
     for _ in range(2):
         rates["in one"].append(bench.rate(["default"]))

@@ -168,6 +168,7 @@ class NodeCollector(Collector):
         for name, text, value in (
             ("conclave_mailbox_connected", "1 if the node hears its mailbox, else 0.", float(self._is_connected())),
             ("conclave_replicas", "Replicas that the node hosts; 0 while it waits.", len(turn.replicas)),
+            ("conclave_replicas_asleep", "Replicas of quiet clusters, which cost nothing.", turn.sleep.count),
             ("conclave_journal_bytes", "The journal on disk.", self._journal.size_bytes()),
         ):
             gauge = GaugeMetricFamily(name, text, labels=["node"])

@@ -101,9 +101,9 @@ class Sleep:
         return self._asleep.get(replica.cluster) is replica
 
     @property
-    def has_all(self) -> bool:
-        """Do all replicas of the node sleep?"""
-        return len(self._asleep) >= len(self._replicas) > 0
+    def count(self) -> int:
+        """How many replicas of the node sleep."""
+        return len(self._asleep)
 
     # --- waking -----------------------------------------------------------------------------------
 

@@ -147,7 +147,7 @@ class Turn:
         self._bus.watch(dict(self._followed_nodes.values()))
         self.meters.turns.observe(self._clock.now_us() - now_us)
         is_settled = not self.round_trips.open and all(replica.is_settled for replica in replicas)
-        return Outcome(self._next_us(now_us), self._crash, is_settled, self.sleep.has_all)
+        return Outcome(self._next_us(now_us), self._crash, is_settled, self.sleep.count >= len(self.replicas) > 0)
 
     # --- in ---------------------------------------------------------------------------------------
 
