@@ -46,20 +46,23 @@ def replicate(raft: Raft, now_us: int) -> None:
 
 
 def _is_beat_due(raft: Raft, now_us: int) -> bool:
-    if now_us - raft.rounds.all_sent_us < raft.options.heartbeat_us:
+    if now_us < _next_moment_us(raft, raft.options.heartbeat_us):
         return False
     _note_quiet(raft, now_us)
     return now_us >= beat_due_us(raft)
 
 
 def beat_due_us(raft: Raft) -> int:
-    """When a leader's next heartbeat is due. Those of quiet clusters fall together: a node sends them in one packet."""
+    """When a leader's next heartbeat is due. Those of all leaders of a node fall together, and so do the answers: with
+    a hundred clusters, turns and packets of their own for each would take more than all else."""
     rounds = raft.rounds
-    due_us = rounds.all_sent_us + raft.options.heartbeat_us
-    if not rounds.is_quiet or raft.log.last_index != rounds.quiet_index:
-        return due_us
-    interval_us = quiet_beat_us(raft.options)
-    return max(due_us, (rounds.all_sent_us // interval_us + 1) * interval_us)
+    is_quiet = rounds.is_quiet and raft.log.last_index == rounds.quiet_index
+    return _next_moment_us(raft, quiet_beat_us(raft.options) if is_quiet else raft.options.heartbeat_us)
+
+
+def _next_moment_us(raft: Raft, interval_us: int) -> int:
+    """The first multiple of the interval after the last round that went to everyone."""
+    return (raft.rounds.all_sent_us // interval_us + 1) * interval_us
 
 
 def _note_quiet(raft: Raft, now_us: int) -> None:
