@@ -10,11 +10,18 @@ import pytest
 from tests.integration.installation import Installation
 
 
-@pytest.fixture(scope="module")
-def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
-    """One that is ready, shared by the tests of a module: leave it as it was found."""
+@pytest.fixture(scope="session")
+def _shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
     with Installation(tmp_path_factory.mktemp("installation") / "data") as running:
         yield running
+
+
+@pytest.fixture(scope="module")
+def installation(_shared: Installation) -> Installation:
+    """One that is ready, shared by all modules: names of locks, keys and tokens begin with the module's own, and what
+    dies in a test comes back in it. Modules that break more, or want other settings, have one of their own."""
+    _shared.wait_until_ready()
+    return _shared
 
 
 @pytest.fixture

@@ -33,6 +33,13 @@ def _clusters(installation: Installation) -> list[tuple[str, str]]:
         return database.execute("SELECT name, cluster_id FROM conclave_cluster ORDER BY id").fetchall()
 
 
+@pytest.fixture(scope="module")
+def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
+    """One of this module's own: what it says at the terminal is looked at, and it is ended again and again."""
+    with Installation(tmp_path_factory.mktemp("up") / "data") as running:
+        yield running
+
+
 @pytest.fixture
 def to_end(installation: Installation) -> Iterator[Installation]:
     """The installation of the module, for a test that ends it: afterwards it runs again."""

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 class Options(NamedTuple):
     heartbeat_us: int = 60_000
-    """A tenth of the shortest election time-out: nine may be lost."""
+    """A tenth of the shortest election time-out, and never later than one and a half of it: five may be lost."""
     quiet_us: int = 2_000_000
     quiet_heartbeat_us: int = 240_000
     """A leader whose followers have all that it has, and that was asked nothing new for `quiet_us`, beats this seldom,
