@@ -25,7 +25,7 @@ def levels(stage: Stage) -> list[int]:
 
 def test_where_all_can_apply_it_the_level_is_raised_at_once(stage):
     stage.elect("node1")
-    stage.pass_time(60_000)
+    stage.pass_time(100_000)  # The others hear of it with the next heartbeat.
     assert levels(stage) == [commands.LEVEL] * 3
     last_index = stage.nodes["node1"].raft.last_index
     stage.pass_time(2 * ASK_US)
