@@ -23,7 +23,7 @@ import os
 import resource
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import cache, cached_property
 from pathlib import Path
@@ -130,8 +130,11 @@ def draw(count: int, seed: int) -> list[Point]:
     return sorted(Random(seed).sample(points, min(count, len(points))))
 
 
-def fates(points: list[Point], seeds: range, jobs: int, *, state: Path | None = STATE) -> Iterator[Fate]:
-    """What becomes of each, as it is found out. `state`: where what is known is kept; None: nowhere."""
+def fates(
+    points: list[Point], seeds: range, jobs: int, *, state: Path | None = STATE, tests: Sequence[str] = UNIT_TESTS
+) -> Iterator[Fate]:
+    """What becomes of each, as it is found out. `state`: where what is known is kept; None: nowhere. `tests` judge it,
+    and then the seeds."""
     kept = None if state is None else state / f"{_code_digest()}-{seeds[0]}-{seeds[-1]}.jsonl"
     known = _known(kept)
     left = []
@@ -145,7 +148,7 @@ def fates(points: list[Point], seeds: range, jobs: int, *, state: Path | None = 
     context = multiprocessing.get_context("fork")
     results = context.SimpleQueue()
     share = context.Value("i", 0)
-    workers = [context.Process(target=_work, args=(left, seeds, share, results.put)) for _ in range(jobs)]
+    workers = [context.Process(target=_work, args=(left, seeds, tests, share, results.put)) for _ in range(jobs)]
     for worker in workers:
         worker.start()
     try:
@@ -200,7 +203,7 @@ def _code_digest() -> str:
 # --- the judges -----------------------------------------------------------------------------------
 
 
-def _work(points: list[Point], seeds: range, share: Any, tell: Callable[[Any], None]) -> None:
+def _work(points: list[Point], seeds: range, tests: Sequence[str], share: Any, tell: Callable[[Any], None]) -> None:
     """A process that judges one mutant after the other, inside a run of pytest that has collected the unit tests."""
     quiet = os.open(os.devnull, os.O_WRONLY)
     os.dup2(quiet, 1)
@@ -208,7 +211,7 @@ def _work(points: list[Point], seeds: range, share: Any, tell: Callable[[Any], N
     phases = (Phase.explicit, Phase.generate)
     settings.register_profile("mutants", derandomize=True, database=None, phases=phases, report_multiple_bugs=False)
     settings.load_profile("mutants")
-    arguments = ["-q", "-p", "no:cacheprovider", "-m", "not slow", "--timeout=0", *UNIT_TESTS]
+    arguments = ["-q", "-p", "no:cacheprovider", "-m", "not slow", "--timeout=0", *tests]
     os.chdir(ROOT)
     judge = _Judge(points, seeds, share, tell)
     pytest.main(arguments, plugins=[judge])
