@@ -28,17 +28,6 @@ MUTANTS: Final = (
         ),
     ),
     Mutant(
-        "leader-that-doubted-forgets-what-it-proposed",
-        "Histories 10 and 11: a leader counts leases from where it has applied all that it had proposed",
-        (
-            Edit(
-                f"{_REPLICA}:Replica._abdicate",
-                "self._resumes = self.engine.term, self.engine.last_index",
-                "pass",
-            ),
-        ),
-    ),
-    Mutant(
         "keep-alive-while-its-expiry-is-proposed",
         "History 11: from the proposal of an expiry on, the session's keep-alives are not answered",
         (
