@@ -34,6 +34,7 @@ def said(play: Play) -> Heartbeat:
 def test_a_quiet_leader_says_its_term_and_its_whole_log():
     play = quiet()
     assert said(play) == Heartbeat(1, play.leader.term, play.leader.last_index)
+    assert play.leader.heartbeat_us == OPTIONS.quiet_heartbeat_us
     assert all(play.replicas[follower].would_answer(said(play)) for follower in (2, 3))
 
 
