@@ -47,7 +47,8 @@ COLLECTION_NS_LONG: Final = 5_000_000
 TURN_US_MAX: Final = 20_000
 """Between two turns at the most, whatever comes: a longer time is a stall (`leases.py`)."""
 QUIET_TURN_US_MAX: Final = 60_000
-"""Where all replicas sleep, nobody counts time by turns. The death of a node is seen that much later, too."""
+"""Where nobody wants anything; a node whose mailboxes are empty. The death of a leader's node is seen that much later,
+too; still below what the leases take for a stall."""
 JOIN_S_MAX: Final = 3.0
 HAND_OVER_S_MAX: Final = 1.5
 """How long a node that is to end tries to hand its leaderships over: two tries."""

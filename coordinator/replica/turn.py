@@ -43,6 +43,7 @@ WHEREABOUTS_US: Final = 500_000
 """A node with a Redis of its own says where that is this often, to those that it speaks to."""
 WHEREABOUTS_OLD_US: Final = 10 * WHEREABOUTS_US
 """A node that speaks, and has not said it for so long, has none of its own any more."""
+QUIET_US: Final = 2_000_000
 WITNESS: Final = "it is a witness: it votes and keeps the log, and has no state to answer from; ask another node"
 FSYNC_SAMPLES_MAX: Final = 256
 
@@ -50,8 +51,8 @@ FSYNC_SAMPLES_MAX: Final = 256
 class Outcome(NamedTuple):
     """`deadline_us`: when the next turn is due if nothing comes before. `crash`: an operator asked for the
     process to die (fault injection). `is_settled`: nobody waits for what peers say next, as where the second of two
-    acknowledgements is still to come: it may wait a little for the turn of something else. `is_quiet`: all replicas
-    sleep."""
+    acknowledgements is still to come: it may wait a little for the turn of something else. `is_quiet`: nobody
+    has asked anything and nothing was written for QUIET_US."""
 
     deadline_us: int
     crash: bool
@@ -109,6 +110,8 @@ class Turn:
         """Cluster to when its replica has something to do though nothing comes."""
         self._followed_nodes: dict[int, tuple[str, str]] = {}
         """Cluster to node and address of the leader that its replica follows."""
+        self._busy_us = clock.now_us()
+        """When somebody last asked anything, or something was written."""
         self._crash = False
 
     def run(self) -> Outcome:
@@ -147,7 +150,7 @@ class Turn:
         self._bus.watch(dict(self._followed_nodes.values()))
         self.meters.turns.observe(self._clock.now_us() - now_us)
         is_settled = not self.round_trips.open and all(replica.is_settled for replica in replicas)
-        return Outcome(self._next_us(now_us), self._crash, is_settled, self.sleep.count >= len(self.replicas) > 0)
+        return Outcome(self._next_us(now_us), self._crash, is_settled, now_us - self._busy_us >= QUIET_US)
 
     # --- in ---------------------------------------------------------------------------------------
 
@@ -196,7 +199,7 @@ class Turn:
     def _take_requests(self, data: bytes, now_us: int) -> None:
         taken = self._ingress.clients(data, self._key_of, self._why_unknown)
         if type(taken) is Asked:
-            caller = taken.caller
+            caller, self._busy_us = taken.caller, now_us
             for request in taken.requests:
                 try:
                     self._ask(caller, request, now_us)
@@ -293,7 +296,7 @@ class Turn:
         writes = [write for write in wanted if write is not None]
         if not writes:
             return 0
-        before_us = self._clock.now_us()
+        before_us = self._busy_us = self._clock.now_us()
         self._journal.commit(writes)
         took_us = self._clock.now_us() - before_us
         self._fsyncs_us.append(took_us)

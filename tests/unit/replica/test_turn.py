@@ -11,6 +11,7 @@ from coordinator.consensus.membership import Change, Member
 from coordinator.consensus.raft.messages import AppendEntries, VoteRequest
 from coordinator.replica.ports import Inbound, JournalFailed
 from coordinator.replica.states import Compaction
+from coordinator.replica.turn import QUIET_US
 from coordinator.statemachine import commands, snapshot
 from coordinator.statemachine.commands import (
     AcquireLock,
@@ -509,3 +510,16 @@ def test_a_process_that_slept_between_its_clock_and_its_mailbox_counts_nothing_b
     monkeypatch.setattr(leader.replica, "tick", watched_tick)
     leader.run()
     assert seen == [stage.clock.us]
+
+
+def test_a_node_is_quiet_two_seconds_after_it_was_last_asked_anything_or_wrote(stage: Stage) -> None:
+    node = stage.elect("node1")
+    stage.pass_time(QUIET_US + 20_000)
+    assert node.run().is_quiet
+    stage.ask("node1", wire.QueryRequest(1, CLUSTER, "", GetKey("k")))
+    assert not node.run().is_quiet
+    stage.settle()
+    stage.pass_time(QUIET_US - 40_000)
+    assert not node.run().is_quiet
+    stage.pass_time(60_000)
+    assert node.run().is_quiet
