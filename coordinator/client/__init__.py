@@ -38,6 +38,7 @@ from coordinator.client.errors import (
     Unavailable,
     WrongKind,
 )
+from coordinator.client.events import FailOver
 from coordinator.client.jeopardy import Standing
 from coordinator.client.locks import Hold
 from coordinator.client.sync import Client, Lease
@@ -56,6 +57,7 @@ __all__ = [
     "ConclaveError",
     "Deadlock",
     "Exists",
+    "FailOver",
     "Forbidden",
     "Hold",
     "InvalidRequest",

@@ -46,8 +46,9 @@ READ_BYTES_MAX: Final = 4 * 1024 * 1024
 """Answered to reads in one turn; the rest, confirmed already, waits for the next: 20 bytes may ask for 1 MiB."""
 
 
-_ReadRequest = wire.QueryRequest | wire.KeepAliveRequest | wire.ConfirmRequest | wire.WatchRequest
-_LEASED: Final = (wire.QueryRequest, wire.WatchRequest)
+_WatchRequest = wire.WatchRequest | wire.EventsRequest
+_ReadRequest = wire.QueryRequest | wire.KeepAliveRequest | wire.ConfirmRequest | _WatchRequest
+_LEASED: Final = (wire.QueryRequest, wire.WatchRequest, wire.EventsRequest)
 """What the lease of a leader may answer, where that is on."""
 
 
@@ -314,7 +315,7 @@ class Replica:
         self.states.begin_behind(self._head, installed=ready.install is not None)
         self._apply(answers, now_us)
         if self._tenure is not None:
-            self._tenure.watches.look(self.machine.state.history, self.machine.applied)
+            self._tenure.watches.look(self.machine.state)
         self.states.advance(now_us)
         for read in engine.take_reads():
             waiting = self._reads_by_ticket.pop(read.ticket, None)
@@ -474,13 +475,27 @@ class Replica:
                 if isinstance(query, commands.AwaitGrant) and isinstance(result, commands.Queued):
                     self._waiters.add(query.owner, query.name, query.acquisition, read.caller)
                 answers.add(read.caller, wire.Answer(request_id, result))
-            case wire.WatchRequest(request_id, query=changes, wait_ms=wait_ms):
-                watch = Watch(read.caller, request_id, stamp.principal, stamp.actor, changes, *stamp[2:])
-                remaining_ms = tenure.leases.remaining_ms
-                now = tenure.watches.begin(watch, wait_ms, self._turn_us, self.machine, remaining_ms)
-                if now is not None:
-                    answers.add(read.caller, wire.Answer(request_id, now))
+            case wire.WatchRequest() | wire.EventsRequest():
+                self._begin_watch(tenure, read.caller, read.request, stamp, answers)
         return None
+
+    def _begin_watch(
+        self, tenure: Tenure, caller: Caller, request: _WatchRequest, stamp: Stamp, answers: Answers
+    ) -> None:
+        tells_term = isinstance(request, wire.EventsRequest)
+        watch = Watch(caller, request.id, stamp.principal, stamp.actor, request.query, *stamp[2:], tells_term)
+        # Whoever was told by another leader is answered at once: from here on this one speaks.
+        is_other = isinstance(request, wire.EventsRequest) and request.term not in (0, self.engine.term)
+        wait_ms = 0 if is_other else request.wait_ms
+        now = tenure.watches.begin(watch, wait_ms, self._turn_us, self.machine, tenure.leases.remaining_ms)
+        if now is not None:
+            self._answer_watch(watch, now, answers)
+
+    def _answer_watch(self, watch: Watch, result: commands.Result, answers: Answers) -> None:
+        if watch.tells_term:
+            answers.add(watch.caller, wire.Told(watch.request_id, result, self.engine.term))
+        else:
+            answers.add(watch.caller, wire.Answer(watch.request_id, result))
 
     def _answer_watches(self, tenure: Tenure, answers: Answers, now_us: int) -> None:
         """Answer those that were woken, as far as the turn's bytes go."""
@@ -490,8 +505,7 @@ class Replica:
             answered = tenure.watches.answer(self.machine, tenure.leases.remaining_ms)
             if answered is None:
                 return
-            watch, result = answered
-            answers.add(watch.caller, wire.Answer(watch.request_id, result))
+            self._answer_watch(*answered, answers)
 
     def _keep_alive(self, read: _Read, request: wire.KeepAliveRequest, answers: Answers) -> None:
         assert self._tenure is not None

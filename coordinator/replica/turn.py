@@ -238,6 +238,7 @@ class Turn:
                         wire.KeepAliveRequest,
                         wire.ConfirmRequest,
                         wire.WatchRequest,
+                        wire.EventsRequest,
                     ),
                 ):
                     replica.ask(caller, request, answers, now_us)

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from coordinator.statemachine import commands, deadlocks, quotas
+from coordinator.statemachine import commands, deadlocks, lock_events, quotas
 from coordinator.statemachine.commands import Done, Failure, Granted, Held, Holder, NotHeld, Queued, Result
 from coordinator.statemachine.events import GrantMade, LockDelayed
 from coordinator.statemachine.lock_commands import (
@@ -144,7 +144,12 @@ def _is_free_for(state: State, name: str, waiter: Waiter) -> bool:
 def _take_or_wait(state: State, index: int, session: Session, waiter: Waiter, *, wait: bool) -> Result:
     for name in waiter.names:
         if not _is_free_for(state, name, waiter):
-            return _wait(state, session, waiter) if wait else _held(state.locks.rows[name])
+            result = _wait(state, session, waiter) if wait else _held(state.locks.rows[name])
+            if not isinstance(result, Failure):
+                for asked in waiter.names:
+                    if asked in state.locks.rows:
+                        lock_events.asked(state, index, state.locks.rows[asked], waiter, waits=wait)
+            return result
     return _take_free(state, index, session, waiter)
 
 
@@ -179,6 +184,7 @@ def _let_in(state: State, index: int, session: Session, lock: Lock, waiter: Wait
     if was_free and lock.name in state.keys.rows:
         # A lock that was free became held: its file shows by which token (Chubby, section 2.2).
         state.lock_generations.put(lock.name, lock.token)
+    lock_events.acquired(state, index, lock, grant)
     return grant
 
 
@@ -385,13 +391,16 @@ def end_delays(state: State, index: int, op: EndLockDelays) -> Result:
 def hand_on(state: State, index: int, names: Iterable[str]) -> None:
     """Let in whoever is first in line for what was let go; forget a lock that nobody has anything of."""
     pending = dict.fromkeys(names)
+    passed: dict[str, None] = {}
+    """Names that went to somebody who had waited."""
     while pending:
         name = next(iter(pending))
         del pending[name]
         lock = state.locks.rows.get(name)
         if lock is None:
             continue
-        _finish_upgrade(state, index, lock)
+        if _finish_upgrade(state, index, lock):
+            passed[name] = None
         while lock.queue:
             waiter = next(iter(lock.queue.values()))
             if not _is_next(state, waiter):
@@ -400,10 +409,14 @@ def hand_on(state: State, index: int, names: Iterable[str]) -> None:
             quotas.count_waiters(state.uses, waiter.holder.principal, -len(waiter.names))
             for taken in waiter.names:
                 _admit(state, index, state.locks.rows[taken], waiter)
+                passed[taken] = None
                 if taken != name:
                     pending[taken] = None  # Whoever is behind it there may hold it together with it.
         if not lock.queue and not lock.holders and lock.delay is None:
             state.locks.remove(name)
+    for name in passed:
+        if name in state.locks.rows:
+            lock_events.passed_on(state, index, state.locks.rows[name])
 
 
 def _is_next(state: State, waiter: Waiter) -> bool:
@@ -426,12 +439,14 @@ def _admit(state: State, index: int, lock: Lock, waiter: Waiter) -> None:
     state.events.append(GrantMade(holder.session, lock.name, holder.acquisition, grant.token))
 
 
-def _finish_upgrade(state: State, index: int, lock: Lock) -> None:
-    """Whoever waits to hold it alone does so when it is the only one left."""
+def _finish_upgrade(state: State, index: int, lock: Lock) -> bool:
+    """Whoever waits to hold it alone does so when it is the only one left; was that so?"""
     key = lock.upgrading
-    if key is not None and len(lock.holders) == 1 and lock.delay is None:
-        token = make_exclusive(state, index, lock, key)
-        state.events.append(GrantMade(key[0], lock.name, key[1], token))
+    if key is None or len(lock.holders) > 1 or lock.delay is not None:
+        return False
+    token = make_exclusive(state, index, lock, key)
+    state.events.append(GrantMade(key[0], lock.name, key[1], token))
+    return True
 
 
 def make_exclusive(state: State, index: int, lock: Lock, key: Key) -> int:
@@ -440,5 +455,6 @@ def make_exclusive(state: State, index: int, lock: Lock, key: Key) -> int:
     before = lock.holders[key]
     lock.token = fencing_token(state.epoch, index)
     lock.mode, lock.upgrading = EXCLUSIVE, None
-    lock.holders[key] = Grant(before.holder, lock.token, before.names, before.delay_ms)
+    grant = lock.holders[key] = Grant(before.holder, lock.token, before.names, before.delay_ms)
+    lock_events.acquired(state, index, lock, grant)
     return lock.token

@@ -77,6 +77,14 @@ class Lock:
             return self.mode == SHARED
         return waiter.mode == COUNTING == self.mode and waiter.limit == self.limit and len(self.holders) < self.limit
 
+    def conflicts(self, waiter: Waiter) -> bool:
+        """Must somebody let go of it before `waiter` can have it, whoever is in line?"""
+        if not self.holders or (waiter.reentrant and self.is_of(waiter.holder.session)):
+            return False
+        if waiter.mode == COUNTING == self.mode and waiter.limit == self.limit:
+            return len(self.holders) >= self.limit
+        return not waiter.mode == SHARED == self.mode
+
     def is_of(self, session: int) -> bool:
         """Does this session hold it, so that another acquisition of it may join?"""
         return self.mode != COUNTING and any(key[0] == session for key in self.holders)

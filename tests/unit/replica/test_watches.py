@@ -11,6 +11,7 @@ from coordinator.replica.watches import WAIT_MS_MAX, Watch, Watches
 from coordinator.statemachine import commands, history
 from coordinator.statemachine.commands import PutKey, SetPrincipal
 from coordinator.statemachine.files import ChangePage, Compact, Compacted, ReadChanges
+from coordinator.statemachine.state import State
 from tests.unit.replica.stage import CHANNELS, CLUSTER, WEB, Stage
 from tests.unit.replica.test_turn import command, opened
 
@@ -253,10 +254,10 @@ def test_what_lies_before_a_position_in_the_future_wakes_nobody(stage):
 
 def test_a_caller_that_asks_and_is_answered_a_thousand_times_leaves_nothing_behind():
     watches, caller = Watches(), Caller("c", WEB.token_id, WEB.key)
-    kept = history.History()
+    kept = State()
     for number in range(1_000):
         assert watches.add(Watch(caller, number, "web", "", ReadChanges("a", prefix=True)), 1 << 60, kept)
         watches.forget(caller, number)
     assert (watches.count, watches._of_principals, watches._numbers) == (0, {}, {})
     assert len(watches._due) < 200
-    assert watches._spans.count == 0
+    assert watches._of_changes.is_empty
