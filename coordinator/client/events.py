@@ -1,8 +1,8 @@
 """Events of locks, and of who leads: in order, each once, as watches tell changes (`watches.py`).
 
 Chubby's events besides those of files (section 2.5): a lock was acquired; a request conflicts with who holds it;
-another leader took over. The first two are in the log, at a revision. The third is told where it belongs among the others:
-what was told before it was said by a leader before, and what is told after it by the new one or a later.
+another leader took over. The first two are in the log, at a revision. The third is told where it belongs among the
+others: what comes before it was told by a leader before, and what follows by the new one or a later.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Events of locks are complete: whoever watches is told each grant, and each request that conflicts with who holds the
-name, once and in order, over changes of leader, reconnections and snapshots (Chubby, section 2.5); and of each change of
-leader between two answers, where it belongs.
+"""Events of locks are complete: whoever watches is told each grant, and each request that conflicts with who holds a
+name, once and in order, over changes of leader, reconnections and snapshots (Chubby, section 2.5); and of each change
+of leader between two answers, where it belongs.
 
 The events are those of a model that reads the same entries. Of one entry, those of one name are in order; which name
 comes first is the machine's affair, and the same on every replica.

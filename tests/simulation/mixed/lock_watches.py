@@ -14,7 +14,7 @@ from tests.simulation.clients import Client, Script, Sleep
 if TYPE_CHECKING:
     from tests.simulation.mixed import Mixed
 
-SPANS: Final = (("", "", True), ("", "", True), ("m0", "", False))
+SPANS: Final = (("", "", True), ("", "", True), ("x0", "", False))
 WAITS_US: Final = (100_000, 400_000, 1_500_000)
 PAUSE_US_MAX: Final = 250_000
 
@@ -23,7 +23,7 @@ class _Clocked(Shell):
     """What a watch asks of its client: the time."""
 
     def __init__(self, client: Client) -> None:
-        self.clock = client.clock.now_us  # type: ignore[misc]
+        self.clock = client.clock.now_us
 
     def spawn(self, ask: Ask[Any]) -> None:
         raise AssertionError("a watch runs nothing beside itself")

@@ -1,4 +1,4 @@
-"""Events of locks, and of who leads, broken: `lock_events.py` of the state machine, and the client's watches of them."""
+"""Events of locks, and of who leads, broken: `lock_events.py` of the state machine, and `events.py` of the client."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ MUTANTS: Final = (
         (
             Edit(
                 f"{_CLIENT}:EventWatch._hear",
-                "        self._term = said.term\n",
-                "        self._term = self._term or said.term\n",
+                "self._term = said.term",
+                "self._term = self._term or said.term",
             ),
         ),
     ),

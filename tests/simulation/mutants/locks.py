@@ -59,7 +59,7 @@ MUTANTS: Final = (
     Mutant(
         "an-upgrade-never-ends",
         "First come, first served: an upgrade is done as soon as its holder is the only one",
-        (Edit(f"{_LOCKING}:hand_on", "_finish_upgrade(state, index, lock)\n", "pass\n"),),
+        (Edit(f"{_LOCKING}:hand_on", "if _finish_upgrade(state, index, lock):", "if False:"),),
     ),
     Mutant(
         "an-upgrade-lets-readers-in",
