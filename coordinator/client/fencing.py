@@ -1,8 +1,8 @@
 """Fences: what a lock guards refuses whoever held the lock before.
 
 A process can be paused for longer than its lease, between its last look at the lock and its write, and no lock service
-can stop that write. What is written to can: it keeps the highest fencing token that it has seen, and refuses lower ones.
-Here is how a file does that, and a row of a database; whatever else takes a condition with a write can do the same.
+can stop that write. What is written to can: it keeps the highest fencing token that it has seen, and refuses lower
+ones. Here is how a file does that, and a row of a database; whatever else takes a condition with a write can do it too.
 
 Nothing here needs a client, or the cluster: a token is a number that only ever grows for its lock.
 """
