@@ -12,6 +12,7 @@ What was applied is looked at once, in order; whom it wakes is found in `listene
 from __future__ import annotations
 
 import heapq
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
@@ -84,7 +85,7 @@ class Watches:
         self._of_changes = Listeners()
         self._of_locks = Listeners()
         self._due: list[tuple[int, int]] = []
-        self._woken: dict[_Question, Woken] = {}
+        self._woken: OrderedDict[_Question, Woken] = OrderedDict()
         self._of_principals: dict[str, int] = {}
 
     @property
@@ -214,10 +215,9 @@ class Watches:
 
     def take_woken(self) -> Woken | None:
         """The next one to be answered."""
-        question = next(iter(self._woken), None)
-        if question is None:
+        if not self._woken:
             return None
-        woken = self._woken.pop(question)
+        _, woken = self._woken.popitem(last=False)
         self._is_over(woken.watch)
         return woken
 

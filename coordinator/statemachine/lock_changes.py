@@ -48,7 +48,8 @@ def _downgrade(state: State, index: int, lock: Lock, key: Key) -> Result:
     if lock.mode == EXCLUSIVE and len(lock.holders) > 1:
         return Failure(commands.INVALID, "the session holds it by more than one acquisition")
     state.locks.touch(lock.name)
-    lock.mode, lock.upgrading = SHARED, None
+    lock.hold_as(SHARED, lock.limit)
+    lock.upgrading = None
     locking.hand_on(state, index, (lock.name,))
     return Granted(token)
 

@@ -11,6 +11,7 @@ ended.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -204,7 +205,6 @@ def _wait(state: State, session: Session, waiter: Waiter) -> Result:
     if refused is not None:
         return refused
     place = 0
-    key = (waiter.holder.session, waiter.holder.acquisition)
     for name in waiter.names:
         lock = state.locks.rows.get(name)
         if lock is None:
@@ -212,7 +212,7 @@ def _wait(state: State, session: Session, waiter: Waiter) -> Result:
             state.locks.add(name, lock)
         else:
             state.locks.touch(name)
-        lock.queue[key] = waiter
+        lock.line_up(waiter)
         session.waits(name, waiter.holder.acquisition)
         place = max(place, len(lock.queue))
     state.waiting += len(waiter.names)
@@ -247,10 +247,10 @@ def _take_over(state: State, session: Session, lock: Lock, holder: Holder) -> Fa
             return _other_mode(lock.name, lock.queue[before].mode)
         if len(lock.queue[before].names) == 1:
             state.locks.touch(lock.name)
-            lock.queue = {
-                mine if key == before else key: _replaced(waiter, holder) if key == before else waiter
+            lock.queue = OrderedDict(
+                (mine, _replaced(waiter, holder)) if key == before else (key, waiter)
                 for key, waiter in lock.queue.items()
-            }
+            )
             session.renumber(session.waiting, lock.name, waiting, holder.acquisition)
     return None
 
@@ -390,12 +390,11 @@ def end_delays(state: State, index: int, op: EndLockDelays) -> Result:
 
 def hand_on(state: State, index: int, names: Iterable[str]) -> None:
     """Let in whoever is first in line for what was let go; forget a lock that nobody has anything of."""
-    pending = dict.fromkeys(names)
+    pending = OrderedDict.fromkeys(names)  # Of which the first is found at once, however many went before it.
     passed: dict[str, None] = {}
     """Names that went to somebody who had waited."""
     while pending:
-        name = next(iter(pending))
-        del pending[name]
+        name, _ = pending.popitem(last=False)
         lock = state.locks.rows.get(name)
         if lock is None:
             continue

@@ -331,9 +331,8 @@ class Loader:
 
     def _add_lock(self, stored: LockItem) -> None:
         lock = self._lock = Lock(stored.name)
-        lock.mode, lock.limit = stored.mode, stored.limit
-        lock.token = stored.token
-        lock.upgrading, lock.delay = stored.upgrading, stored.delay
+        lock.hold_as(stored.mode, stored.limit)
+        lock.upgrading, lock.delay, lock.token = stored.upgrading, stored.delay, stored.token
         self._append(self._state.locks, stored.name, lock)
         if stored.delay is not None:
             self._state.delayed.add(stored.name)
@@ -349,7 +348,7 @@ class Loader:
         lock = self._the_lock()
         for waiter in stored.waiters:
             holder = waiter.holder
-            lock.queue[holder.session, holder.acquisition] = waiter
+            lock.line_up(waiter)
             session = self._session_of(holder.session)
             session.waits(lock.name, holder.acquisition)
             quotas.count_waiters(self._state.uses, session.principal, 1)

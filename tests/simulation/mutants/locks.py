@@ -35,8 +35,8 @@ MUTANTS: Final = (
         (
             Edit(
                 f"{_LOADER}._add_lock",
-                "lock.mode, lock.limit = stored.mode, stored.limit",
-                "lock.mode, lock.limit = 'shared', stored.limit",
+                "lock.hold_as(stored.mode, stored.limit)",
+                "lock.hold_as('shared', stored.limit)",
             ),
         ),
     ),
@@ -105,7 +105,7 @@ MUTANTS: Final = (
     Mutant(
         "upgrade-forgotten-by-the-snapshot",
         "First come, first served: a replica that began with a snapshot knows whose upgrade waits",
-        (Edit(f"{_LOADER}._add_lock", "lock.upgrading, lock.delay = stored.upgrading, stored.delay", "pass"),),
+        (Edit(f"{_LOADER}._add_lock", "= stored.upgrading, stored.delay,", "= None, None,"),),
     ),
     # --- lock-delays
     Mutant(

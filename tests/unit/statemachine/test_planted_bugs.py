@@ -104,7 +104,7 @@ IN_THE_LOCKS = [
     ),
     (
         "holders-forgotten-by-the-snapshot",
-        Edit(f"{_LOADER}._add_lock", "lock.upgrading, lock.delay = stored.upgrading, stored.delay", "pass"),
+        Edit(f"{_LOADER}._add_lock", "= stored.upgrading, stored.delay,", "= None, None,"),
     ),
 ]
 IN_THE_ACCESS = [
