@@ -133,15 +133,16 @@ async def _look(user_id: Any, cluster: str, after: str) -> Shown:
         held, quota = await ask(GetAccess(view.name)), await ask(GetQuota(view.name))
         narrow = [(token, tokens.get(token)) for token in view.tokens]
         rows.append(Row(view.name, permitting.all_of(held), held.roles, narrow, _amounts(quota)))
+    of_all, of_each = await ask(GetQuota(CLUSTER)), await ask(GetQuota(EACH))
     quotas = [
-        ("the cluster", await ask(GetQuota(CLUSTER))),
-        ("each principal without its own", await ask(GetQuota(EACH))),
+        ("The cluster has", _amounts(of_all) or ["nothing that is counted"]),
+        ("A principal without a quota of its own may have", _amounts(of_each) or ["any amount"]),
     ]
     return Shown(
         rows,
         views[ROWS - 1].name if len(views) > ROWS else "",
         [(role.name, role.members, of_roles.get(role.name, [])) for role in roles],
-        [(who, _amounts(view)) for who, view in quotas],
+        quotas,
     )
 
 
