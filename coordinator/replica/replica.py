@@ -15,6 +15,7 @@ from coordinator import wire
 from coordinator.consensus.engine import Engine, HardState, Outgoing, Ready, Role
 from coordinator.consensus.entries import COMMAND, COMMAND_PREFIX
 from coordinator.consensus.membership import Configuration
+from coordinator.replica import watching
 from coordinator.replica.callers import Answers, Caller
 from coordinator.replica.comparison import Verdict
 from coordinator.replica.grants import GrantWaiters
@@ -27,7 +28,6 @@ from coordinator.replica.proposals import Asked, Proposal
 from coordinator.replica.stamps import Stamp, Stamps, UnknownToken
 from coordinator.replica.states import COMPARE_US, Compaction, States
 from coordinator.replica.tenure import Tenure
-from coordinator.replica.watches import Watch
 from coordinator.statemachine import commands
 from coordinator.statemachine.events import CheckpointReset, LockDelayed
 from coordinator.statemachine.machine import (
@@ -46,8 +46,7 @@ READ_BYTES_MAX: Final = 4 * 1024 * 1024
 """Answered to reads in one turn; the rest, confirmed already, waits for the next: 20 bytes may ask for 1 MiB."""
 
 
-_WatchRequest = wire.WatchRequest | wire.EventsRequest
-_ReadRequest = wire.QueryRequest | wire.KeepAliveRequest | wire.ConfirmRequest | _WatchRequest
+_ReadRequest = wire.QueryRequest | wire.KeepAliveRequest | wire.ConfirmRequest | watching.WatchRequest
 _LEASED: Final = (wire.QueryRequest, wire.WatchRequest, wire.EventsRequest)
 """What the lease of a leader may answer, where that is on."""
 
@@ -335,7 +334,7 @@ class Replica:
         if self._confirmed:
             self._answer_reads(answers)
         if self._tenure is not None:
-            self._answer_watches(self._tenure, answers, now_us)
+            watching.answer(self._tenure, self.machine, self.engine.term, now_us, answers)
         if not self._confirmed:
             self._answered_up_to_us = engine.confirmed_at_us
         self.history.observe(self, now_us)
@@ -482,36 +481,10 @@ class Replica:
                     self._waiters.add(query.owner, query.name, query.acquisition, read.caller)
                 answers.add(read.caller, wire.Answer(request_id, result))
             case wire.WatchRequest() | wire.EventsRequest():
-                self._begin_watch(tenure, read.caller, read.request, stamp, answers)
+                watching.begin(
+                    tenure, self.machine, self.engine.term, self._turn_us, read.caller, read.request, stamp, answers
+                )
         return None
-
-    def _begin_watch(
-        self, tenure: Tenure, caller: Caller, request: _WatchRequest, stamp: Stamp, answers: Answers
-    ) -> None:
-        tells_term = isinstance(request, wire.EventsRequest)
-        watch = Watch(caller, request.id, stamp.principal, stamp.actor, request.query, *stamp[2:], tells_term)
-        # Whoever was told by another leader is answered at once: from here on this one speaks.
-        is_other = isinstance(request, wire.EventsRequest) and request.term not in (0, self.engine.term)
-        wait_ms = 0 if is_other else request.wait_ms
-        now = tenure.watches.begin(watch, wait_ms, self._turn_us, self.machine, tenure.leases.remaining_ms)
-        if now is not None:
-            self._answer_watch(watch, now, answers)
-
-    def _answer_watch(self, watch: Watch, result: commands.Result, answers: Answers) -> None:
-        if watch.tells_term:
-            answers.add(watch.caller, wire.Told(watch.request_id, result, self.engine.term))
-        else:
-            answers.add(watch.caller, wire.Answer(watch.request_id, result))
-
-    def _answer_watches(self, tenure: Tenure, answers: Answers, now_us: int) -> None:
-        """Answer those that were woken, as far as the turn's bytes go."""
-        tenure.watches.pass_time(now_us, self.machine.applied)
-        size = answers.size
-        while answers.size - size <= READ_BYTES_MAX:
-            answered = tenure.watches.answer(self.machine, tenure.leases.remaining_ms)
-            if answered is None:
-                return
-            self._answer_watch(*answered, answers)
 
     def _keep_alive(self, read: _Read, request: wire.KeepAliveRequest, answers: Answers) -> None:
         assert self._tenure is not None
