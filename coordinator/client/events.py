@@ -99,22 +99,7 @@ class EventWatch(Stream[S, T]):
         return Ask(flow, lambda *_: None if self._taken is None else self._ready.appendleft(self._taken))
 
     def _ask(self, core: Core, clock: Clock, wait_us: int, deadline_us: int) -> Flow:
-        query, term, ends_us = self._from, self._term, clock() + wait_us
-
-        def build(request_id: int) -> wire.Request:
-            wait_ms = max(0, ends_us - clock()) // 1_000
-            return wire.EventsRequest(request_id, core.routing.cluster, "", query, wait_ms, term)
-
-        call = core.wait_at_leader(build, wait_us, clock(), deadline_us)
-        try:
-            said: Said = refuse((yield call))
-            refuse(said.result)
-        except Unavailable:
-            raise
-        except BaseException:
-            core.abandon(call)  # Its asker left: it is not to be sent again for as long as it might have waited.
-            raise
-        self._hear(said)
+        self._hear((yield from _ask(core, clock, self._from, self._term, wait_us, deadline_us)))
 
     def _hear(self, said: Said) -> None:
         page = said.result
@@ -128,6 +113,47 @@ class EventWatch(Stream[S, T]):
             if told is not None:
                 self._ready.append((getattr(event, "revision", self._from.since), told))
         self._from = _at(self._from, page.since, page.skip)
+
+
+def next_events(core: Core, clock: Clock, query: ReadLockEvents, until_us: int, act_for: str = "") -> Flow:
+    """The next page that has events; at `until_us` one that has none, which is a progress mark. Raises Compacted, Busy
+    (as many wait as may), and Unavailable where no leader answers at `until_us`."""
+    while True:
+        # "From now on" would be another place each time that it is asked: the first answer fixes it.
+        wait_us = max(0, min(WAIT_US, until_us - clock())) if query.since else 0
+        try:
+            said: Said = yield from _ask(core, clock, query, 0, wait_us, clock() + wait_us + QUESTION_US, act_for)
+        except Closed:
+            raise
+        except Unavailable:
+            if clock() >= until_us:
+                raise
+            continue
+        page = said.result
+        assert isinstance(page, LockEventPage), page
+        if page.events or clock() >= until_us:
+            return page
+        query = msgspec.structs.replace(query, since=page.since, skip=page.skip)
+
+
+def _ask(core: Core, clock: Clock, query: Query, term: int, wait_us: int, deadline_us: int, act_for: str = "") -> Flow:
+    """One question to whoever leads, who may wait for so long; what it Said."""
+    ends_us = clock() + wait_us
+
+    def build(request_id: int) -> wire.Request:
+        wait_ms = max(0, ends_us - clock()) // 1_000
+        return wire.EventsRequest(request_id, core.routing.cluster, act_for, query, wait_ms, term)
+
+    call = core.wait_at_leader(build, wait_us, clock(), deadline_us)
+    try:
+        said: Said = refuse((yield call))
+        refuse(said.result)
+    except Unavailable:
+        raise
+    except BaseException:
+        core.abandon(call)  # Its asker left: it is not to be sent again for as long as it might have waited.
+        raise
+    return said
 
 
 def _at(query: Query, since: int, skip: int) -> Query:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from coordinator.client.errors import Compacted, InvalidRequest
+from coordinator.client.errors import Compacted, InvalidRequest, Unavailable
 from coordinator.client.events import FailOver
 from coordinator.statemachine import lock_events
 from coordinator.statemachine.files import ChangeView
-from coordinator.statemachine.lock_commands import LockEvent
+from coordinator.statemachine.lock_commands import LockEvent, ReadLockEvents
 from coordinator.wire import EventsRequest
 from tests.unit.client.cluster import Cluster, TestClient
 
@@ -157,3 +157,19 @@ def test_a_cluster_that_keeps_none_refuses(cluster: Cluster, client: TestClient)
     cluster.machine.state.level = 3
     with pytest.raises(Exception, match="from level 4 on"):
         client.locks.watch("a").begin()
+
+
+def test_a_page_is_waited_for_from_one_place_on(cluster: Cluster, client: TestClient):
+    other = cluster.client()
+    query = ReadLockEvents("a")
+    waiting = client.later_of(client).wait_for_lock_events(query, wait=30)
+    cluster.pass_time(0.2)
+    cluster.kill_leader()
+    hold = other.locks.acquire("a")
+    page = waiting.value()
+    assert [event.token for event in page.events] == [hold.token]
+    again = ReadLockEvents("a", since=page.since, skip=page.skip)
+    assert client.wait_for_lock_events(again, wait=0.2).events == ()
+    cluster.lose_leader()
+    with pytest.raises(Unavailable):
+        client.wait_for_lock_events(again, wait=0.2)
