@@ -43,6 +43,7 @@ from coordinator.client.jeopardy import Standing
 from coordinator.client.locks import Hold
 from coordinator.client.sync import Client, Lease
 from coordinator.client.watches import Snapshot, Watch
+from coordinator.statemachine.lock_commands import LockEvent
 
 __all__ = [
     "Aborted",
@@ -63,6 +64,7 @@ __all__ = [
     "InvalidRequest",
     "Lease",
     "LeaseLost",
+    "LockEvent",
     "LockNotAcquired",
     "NotEmpty",
     "NotFound",

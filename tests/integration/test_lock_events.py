@@ -6,8 +6,7 @@ import asyncio
 
 import pytest
 
-from coordinator.client import AsyncClient, Client, FailOver
-from coordinator.statemachine.lock_commands import LockEvent
+from coordinator.client import AsyncClient, Client, FailOver, LockEvent
 from tests.integration.installation import Installation
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
