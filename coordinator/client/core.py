@@ -57,6 +57,14 @@ class Packet(NamedTuple):
     is_sure: bool = False
 
 
+class Said(NamedTuple):
+    """A result, and whose word it is: the leader's, and its term."""
+
+    result: commands.Result
+    leader: str
+    term: int
+
+
 _Batch = list[tuple[int, wire.Request | msgspec.Raw]]
 """Requests for one node, each with its number."""
 
@@ -519,6 +527,8 @@ class Core:
     def _take(self, node: str, reply: wire.Reply, now_us: int) -> None:
         if type(reply) is wire.Answer:
             return self._answered(reply.id, reply.result, now_us)
+        if type(reply) is wire.Told:
+            return self._told(node, reply, now_us)
         match reply:
             case wire.GrantPushed(_, session, name, acquisition, token):
                 self._grants.pushed(Acquisition(session, name, acquisition), token, now_us)
@@ -563,6 +573,13 @@ class Core:
             self.trouble = result.message
             return
         self._finish(call, from_failure(result))
+
+    def _told(self, node: str, reply: wire.Told, now_us: int) -> None:
+        self.routing.believe(node, reply.term, now_us)
+        if isinstance(reply.result, commands.Failure):
+            self._answered(reply.id, reply.result, now_us)
+        else:
+            self._resolve(reply.id, Said(reply.result, node, reply.term))
 
     def _kept_alive(self, request_id: int, session: int, reply: wire.KeptAlive) -> None:
         kept = self._keep_alives.pop(request_id, None)

@@ -254,6 +254,7 @@ class Turn:
                         wire.KeepAliveRequest,
                         wire.ConfirmRequest,
                         wire.WatchRequest,
+                        wire.EventsRequest,
                     ),
                 ):
                     replica.ask(caller, request, answers, now_us)

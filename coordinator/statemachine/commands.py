@@ -22,10 +22,12 @@ Holder = lock_commands.Holder
 
 ENTRY_VERSION: Final = 1
 """Of the form of an entry. What commands it may hold is the cluster's level."""
-LEVEL: Final = 3
+LEVEL: Final = 4
 """What this code can apply. A cluster is at a level that all its replicas have; commands of a later one are refused."""
 LEVEL_OF_QUOTAS: Final = 3
 """From which on keys have owners, and entries say by which token they were asked for."""
+LEVEL_OF_LOCK_EVENTS: Final = 4
+"""From which on the state holds what became of locks (`lock_events.py`)."""
 
 TTL_MS_MIN: Final = 500
 TTL_MS_MAX: Final = 86_400_000
@@ -367,6 +369,7 @@ Query = (
     | lock_commands.GetLockState
     | lock_commands.CheckSequencer
     | lock_commands.ListBreaks
+    | lock_commands.ReadLockEvents
     | permissions.GetAccess
     | permissions.ListPermissions
     | permissions.ListRoles
@@ -532,6 +535,7 @@ Result = (
     | lock_commands.LockState
     | lock_commands.SequencerState
     | lock_commands.BreakList
+    | lock_commands.LockEventPage
     | lock_commands.Broken
     | permissions.AccessView
     | permissions.PermissionList

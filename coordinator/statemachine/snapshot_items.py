@@ -13,7 +13,7 @@ import msgspec
 
 from coordinator.statemachine.commands import Result
 from coordinator.statemachine.items import Change, Item
-from coordinator.statemachine.lock_commands import Break, Delay, Grant, Mode, Waiter
+from coordinator.statemachine.lock_commands import Break, Delay, Grant, LockEvent, Mode, Waiter
 from coordinator.statemachine.locks import Lock
 from coordinator.statemachine.permissions import Permission, Quota
 from coordinator.statemachine.principals import Principal
@@ -179,6 +179,17 @@ class QuotaItem(SnapshotItem, tag=21, frozen=True):
     quota: Quota
 
 
+class LockEventsItem(SnapshotItem, tag=22, frozen=True):
+    """`following` is the number of the next event. The events come at the end, from the newest on."""
+
+    compacted: int
+    following: int
+
+
+class LockEventItem(SnapshotItem, tag=23, frozen=True):
+    event: LockEvent
+
+
 class End(SnapshotItem, tag=7, frozen=True):
     items: int
     hash: bytes
@@ -206,6 +217,8 @@ Items = list[
     | RoleItem
     | NarrowingItem
     | QuotaItem
+    | LockEventsItem
+    | LockEventItem
     | End
 ]
 
@@ -287,5 +300,6 @@ TABLES: Final[
     ("lock_generations", _same, lambda path, token: (LockGenerationItem(path, token),)),
     ("breaks", _same, lambda _, made: (BreakItem(made),)),
     ("history", _same, _change_items),
+    ("lock_events", _same, lambda _, event: (LockEventItem(event),)),
 )
 """Field of the state, freeze, items. Roles and sessions come before what names them."""

@@ -20,6 +20,7 @@ from tests.simulation.model.truth import Truth
 if TYPE_CHECKING:
     from tests.simulation.clients import Client, HeldLease
     from tests.simulation.history import Operation, Question
+    from tests.simulation.mixed.lock_watches import LockWatcher
     from tests.simulation.mixed.watches import Watcher
     from tests.simulation.node import Node
     from tests.simulation.world import World
@@ -120,6 +121,9 @@ class Checker:
     def paged(self, watcher: Watcher, question: Question) -> None:
         """A watcher was given a page of changes."""
 
+    def heard(self, watcher: LockWatcher) -> None:
+        """A watcher of locks was told of an event, or that there was none."""
+
     def lease_taken(self, lease: HeldLease) -> None:
         """A client was granted a lock."""
 
@@ -151,6 +155,7 @@ HOOKS: Final = (
     "returned",
     "answered",
     "paged",
+    "heard",
     "lease_taken",
     "lease_renewed",
     "finished",
