@@ -34,8 +34,10 @@ LOOK_AGAIN_US: Final = 50_000
 CROWD_US: Final = 10_000
 """For so long after two callers asked at the same time, the loop's own thread does the work for all."""
 RETURN_US: Final = 1_000
-"""Callers that were answered together mostly ask again together: the loop's own thread waits so long for all of them,
-sends what they ask as one packet, and lets each wake the next."""
+"""Callers that were answered together mostly ask again together: the loop's own thread waits so long for the next of
+them, sends what they ask as one packet, and lets each wake the next."""
+RETURN_US_MAX: Final = 4_000
+"""And so long for all of them."""
 ABSENT_US: Final = 20_000
 """Where they did not all come back in time, nobody is waited for until this has passed."""
 WAKE_LOST_S: Final = 0.5
@@ -122,6 +124,8 @@ class Loop(threading.Thread):
         self._expected = 0
         """How many callers were woken together and have not asked again: this thread need not be woken before."""
         self._expected_until_us = 0
+        self._is_late = False
+        """Did nobody come back for RETURN_US, though more are expected?"""
         self._absent_until_us = 0
         """Before this nobody is expected to come back at once."""
         self._baton: dict[str, int] = {}
@@ -253,10 +257,6 @@ class Loop(threading.Thread):
                 if self._ended:
                     self._wake_together()
                 now_us = _now_us()
-                if self._expected and now_us >= self._expected_until_us:
-                    self._expected = 0
-                    self._absent_until_us = now_us + ABSENT_US
-                    self._wake_all()
                 if not (self._running or self.core.awaits_answers(now_us) or now_us < self._crowd_until_us):
                     self._wake_all()
                     self._looks_us = min(self._links.due_us(now_us), now_us + TURN_US_MAX)
@@ -297,6 +297,9 @@ class Loop(threading.Thread):
         if len(self._posted) >= max(1, self._expected) or self._closing:
             timeout_us = 0
         ready = self._poll.poll(timeout_us / 1_000)
+        if not ready and self._expected:
+            ready = self._sleep_on()
+            self._is_late = not ready
         self._asleep = False
         for descriptor, _ in ready:
             if descriptor == self._wake_reader:
@@ -306,6 +309,14 @@ class Loop(threading.Thread):
                 if link.channel.connected and link.channel.fileno() == descriptor:
                     self._links.receive(link, _now_us())
                     break
+
+    def _sleep_on(self) -> list[tuple[int, int]]:
+        """While callers come back: the time is up only when there was none for RETURN_US."""
+        came, ready = 0, []
+        while came < len(self._posted) < self._expected and not ready and _now_us() < self._expected_until_us:
+            came = len(self._posted)
+            ready = self._poll.poll(RETURN_US / 1_000)
+        return ready
 
     def _watch(self) -> None:
         """Poll for what the connections wait for now."""
@@ -326,6 +337,11 @@ class Loop(threading.Thread):
         posted, running = self._posted, self._running
         if self._expected:
             self._expected = max(0, self._expected - len(posted))
+            if self._expected and self._is_late:
+                self._expected = 0
+                self._absent_until_us = _now_us() + ABSENT_US
+                self._wake_all()
+            self._is_late = False
         while posted:
             job, left_with = posted[0]
             if left_with is not None:
@@ -387,7 +403,7 @@ class Loop(threading.Thread):
             self._wake_ended()
             return
         if not self._expected:
-            self._expected_until_us = now_us + RETURN_US
+            self._expected_until_us = now_us + RETURN_US_MAX
         self._expected += len(self._ended)
         self._to_wake.extend(self._ended)
         self._ended.clear()
