@@ -37,10 +37,10 @@ RETURN_US: Final = 1_000
 """Callers that were answered together mostly ask again together: the loop's own thread waits so long for the next of
 them, sends what they ask as one packet, and lets each wake the next."""
 RETURN_US_MAX: Final = 4_000
-"""And so long for all of them."""
+"""And no longer, whatever else comes meanwhile."""
 ABSENT_US: Final = 20_000
 """Where they did not all come back in time, nobody is waited for until this has passed."""
-WAKE_LOST_S: Final = 0.5
+WAKE_LOST_S: Final = 2.0
 """A caller looks by itself after this whether it was answered: an error thrown into the one that was to wake it may
 have come in between."""
 
@@ -258,7 +258,7 @@ class Loop(threading.Thread):
                     self._wake_together()
                 now_us = _now_us()
                 if not (self._running or self.core.awaits_answers(now_us) or now_us < self._crowd_until_us):
-                    self._wake_all()
+                    self._expect_nobody()
                     self._looks_us = min(self._links.due_us(now_us), now_us + TURN_US_MAX)
                     return
                 self._sleep()
@@ -312,7 +312,8 @@ class Loop(threading.Thread):
 
     def _sleep_on(self) -> list[tuple[int, int]]:
         """While callers come back: the time is up only when there was none for RETURN_US."""
-        came, ready = 0, []
+        came = 0
+        ready: list[tuple[int, int]] = []
         while came < len(self._posted) < self._expected and not ready and _now_us() < self._expected_until_us:
             came = len(self._posted)
             ready = self._poll.poll(RETURN_US / 1_000)
@@ -336,12 +337,7 @@ class Loop(threading.Thread):
     def _take_posted(self) -> None:
         posted, running = self._posted, self._running
         if self._expected:
-            self._expected = max(0, self._expected - len(posted))
-            if self._expected and self._is_late:
-                self._expected = 0
-                self._absent_until_us = _now_us() + ABSENT_US
-                self._wake_all()
-            self._is_late = False
+            self._note_returned(len(posted))
         while posted:
             job, left_with = posted[0]
             if left_with is not None:
@@ -409,13 +405,26 @@ class Loop(threading.Thread):
         self._ended.clear()
         self.wake_next()
 
+    def _note_returned(self, count: int) -> None:
+        """So many ask, of those who were woken or of others. Where the rest is late, nobody is waited for."""
+        now_us = _now_us()
+        self._expected = max(0, self._expected - count)
+        if self._expected and (self._is_late or now_us >= self._expected_until_us):
+            self._absent_until_us = now_us + ABSENT_US
+            self._expect_nobody()
+        elif count:
+            self._expected_until_us = now_us + RETURN_US_MAX
+        self._is_late = False
+
     def wake_next(self) -> None:
+        """Wake one of those who were answered together. On the thread of the one before, as it goes to sleep."""
         if self._to_wake:
             with contextlib.suppress(IndexError, RuntimeError):
                 self._to_wake.popleft().release()
 
-    def _wake_all(self) -> None:
-        """Those, too, that were to be woken by others."""
+    def _expect_nobody(self) -> None:
+        """Wake those, too, that were to be woken by others."""
+        self._expected = 0
         while self._to_wake:
             self.wake_next()
 
@@ -445,6 +454,7 @@ class Loop(threading.Thread):
         for job in [*self._running]:
             self._end(job, None, error)
         self._wake_ended()
+        self._expect_nobody()
 
     def _refuse_posted(self) -> None:
         """The loop has ended; what was posted meanwhile is refused, by whoever notices."""
