@@ -7,7 +7,7 @@ dashboard that is slow, dead or a hundredfold never reaches the quorum (DESIGN.m
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Final
 
 from coordinator import wire
@@ -40,13 +40,16 @@ class Feed:
         """Cluster to when it was last reported, and how it was then; 0 where the node hosts none."""
         self._looked_us = 0
         self._due_us: int | None = None
+        self._look_us = 0
+        """Before this nothing is due of the replicas of then, `_hosted` in number, whatever has changed."""
+        self._hosted = 0
 
     def due_us(self, now_us: int) -> int:
         return now_us if self._due_us is None else self._due_us
 
     def packets(
         self,
-        replicas: Iterable[Replica],
+        replicas: Collection[Replica],
         drops: Mapping[str, int],
         fsyncs_us: deque[int],
         now_us: int,
@@ -54,6 +57,8 @@ class Feed:
     ) -> list[Outbound]:
         """The reports that are due now. `waits_for` says why none of `replicas` runs, where there are none."""
         if len(self._told) > FEW_REPLICAS and now_us - self._looked_us < CHANGED_US:
+            return []
+        if now_us < self._look_us and len(replicas) == self._hosted:
             return []
         self._looked_us = now_us
         hosted = {replica.cluster: replica for replica in replicas}
@@ -73,7 +78,9 @@ class Feed:
             report = waiting_report(self._identity, "", drops, waits_for())
             packets.append(self._packet(wire.Feed(*self._order(), report, (), (), 1, None, 0, 0, 0, 0)))
         self._told = told
-        self._due_us = min(sent_us for sent_us, _ in told.values()) + quiet_us
+        first_us = min(sent_us for sent_us, _ in told.values())
+        self._due_us = first_us + quiet_us
+        self._look_us, self._hosted = first_us + changed_us, len(hosted)
         return packets
 
     @staticmethod
