@@ -107,6 +107,8 @@ class Replica:
         self._reads_by_ticket: dict[int, list[_Read]] = {}
         self._confirmed: deque[tuple[int, deque[_Read]]] = deque()
         self._waiters = GrantWaiters()
+        self._resumes = (0, 0)
+        """Of a leader that ceased to serve: its term, and up to where it is to apply before it serves again."""
 
     @property
     def leases(self) -> Leases | None:
@@ -157,7 +159,9 @@ class Replica:
     @property
     def _serves(self) -> bool:
         """May it answer callers, as far as its own state goes?"""
-        return self.engine.is_fit and not self._stopping
+        term, index = self._resumes
+        engine = self.engine
+        return engine.is_fit and not self._stopping and (engine.applied_index >= index or engine.term != term)
 
     # --- what comes in ----------------------------------------------------------------------------
 
@@ -355,6 +359,8 @@ class Replica:
                 answers.add(caller, wire.NotLeader(request_id, self._elsewhere))
             for watch in self._tenure.watches.take_all():
                 answers.add(watch.caller, wire.NotLeader(watch.request_id, self._elsewhere))
+            # Where the leadership goes on, what its log holds is known again when it is applied (histories 10 and 11).
+            self._resumes = self.engine.term, self.engine.last_index
         self._tenure = None
         self._waiters = GrantWaiters()
         for reads in self._reads_by_ticket.values():
