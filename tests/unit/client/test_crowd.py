@@ -18,7 +18,7 @@ from coordinator.client.loop import RETURN_US_MAX, Job, Loop
 from coordinator.client.sync import Client
 from coordinator.statemachine import commands
 from coordinator.statemachine.commands import PutKey
-from tests.unit.client.test_loop import in_a_thread, loop_of
+from tests.unit.client.test_loop import in_a_thread, loop_of, senders
 from tests.unit.client.test_sync import TOKEN, FakeChannel, until
 
 
@@ -130,6 +130,21 @@ def test_closing_wakes_everybody(loop):
     jobs = answered(loop, 3)
     loop._fail_all(Closed())
     assert awake(jobs) == [True] * 3
+
+
+def test_in_a_crowd_no_caller_takes_the_work_from_the_loops_own_thread(monkeypatch):
+    """It would keep it: the loop's thread has to be woken first, and the caller is awake when it asks again."""
+    monkeypatch.setattr(links, "Channel", FakeChannel)
+    with Client("redis://nowhere", str(TOKEN), timeout=5) as client:
+        client.put("first", b"")
+        loop = loop_of(client)
+        until(lambda: not loop._baton)
+        who = senders(client, monkeypatch)
+        loop._crowd_until_us = 1 << 62
+        thread, results = in_a_thread(lambda: [client.put("a", b"x") for _ in range(5)])
+        thread.join(5)
+        assert len(results[0]) == 5
+        assert set(who) == {loop}
 
 
 def test_who_was_answered_together_asks_again_in_one_packet_and_the_absent_hold_up_nobody(monkeypatch):
