@@ -73,10 +73,10 @@ class Job:
 
     def wait(self) -> Any:
         """The flow's value, or what it raised. On the caller's thread."""
-        wake_next = self.loop.wake_next
+        acquire, wake_next = self._ended.acquire, self.loop.wake_next
         try:
-            wake_next()
-            while not (self._ended.acquire(timeout=WAKE_LOST_S) or self.is_over):
+            wake_next()  # And sleep at once: whoever is woken wants the interpreter.
+            while not (acquire(timeout=WAKE_LOST_S) or self.is_over):
                 pass
         except BaseException as error:
             self.loop.post(self, error)
@@ -419,8 +419,10 @@ class Loop(threading.Thread):
     def wake_next(self) -> None:
         """Wake one of those who were answered together. On the thread of the one before, as it goes to sleep."""
         if self._to_wake:
-            with contextlib.suppress(IndexError, RuntimeError):
+            try:
                 self._to_wake.popleft().release()
+            except (IndexError, RuntimeError):  # Another took the last; released, when an interrupt came.
+                return
 
     def _expect_nobody(self) -> None:
         """Wake those, too, that were to be woken by others."""
