@@ -12,6 +12,7 @@ import argparse
 import tempfile
 import time
 from pathlib import Path
+from typing import Final
 
 import psutil
 import redis
@@ -19,6 +20,9 @@ import redis
 from bench.compare import BEGINS_IN_S, clients_of
 from bench.figures import changes_of_owner
 from bench.peers.conclave import Server
+
+ENDS_IN_S: Final = 0.03
+"""So much before the callers end, what was used is read: threads take what they have counted along."""
 
 
 def used_us(groups: dict[str, list[psutil.Process]]) -> dict[str, tuple[float, float]]:
@@ -37,11 +41,18 @@ def wake_ups(groups: dict[str, list[psutil.Process]]) -> dict[str, int]:
             int(line.split()[1])
             for process in processes
             for status in Path(f"/proc/{process.pid}/task").glob("*/status")
-            for line in status.read_text().splitlines()
+            for line in _lines(status)
             if line.startswith("voluntary_ctxt_switches")
         )
         for kind, processes in groups.items()
     }
+
+
+def _lines(status: Path) -> list[str]:
+    try:
+        return status.read_text().splitlines()
+    except OSError:
+        return []  # The thread has ended.
 
 
 def publishes(connection: redis.Redis) -> int:
@@ -81,7 +92,7 @@ def measure(server: Server, work: str, callers: int, seconds: float) -> str:
             client.say({"do": "measure", "from_s": from_s, "until_s": from_s + seconds})
         time.sleep(max(0.0, from_s - time.monotonic()))
         before, woken, sent = used_us(groups), wake_ups(groups), publishes(connection)
-        time.sleep(max(0.0, from_s + seconds - time.monotonic()))
+        time.sleep(max(0.0, from_s + seconds - ENDS_IN_S - time.monotonic()))
         after, later, sent = used_us(groups), wake_ups(groups), publishes(connection) - sent
         answers = [client.answer() for client in clients.all]
     if work == "handover":

@@ -33,6 +33,16 @@ LOOK_AGAIN_US: Final = 50_000
 """Where callers do the work, the loop's own thread looks again after this: it must not be woken for each of them."""
 CROWD_US: Final = 10_000
 """For so long after two callers asked at the same time, the loop's own thread does the work for all."""
+RETURN_US: Final = 1_000
+"""Callers that were answered together mostly ask again together: the loop's own thread waits so long for the next of
+them, sends what they ask as one packet, and lets each wake the next."""
+RETURN_US_MAX: Final = 4_000
+"""And no longer, whatever else comes meanwhile."""
+ABSENT_US: Final = 20_000
+"""Where they did not all come back in time, nobody is waited for until this has passed."""
+WAKE_LOST_S: Final = 2.0
+"""A caller looks by itself after this whether it was answered: an error thrown into the one that was to wake it may
+have come in between."""
 
 logger = logging.getLogger(__name__)
 
@@ -63,8 +73,11 @@ class Job:
 
     def wait(self) -> Any:
         """The flow's value, or what it raised. On the caller's thread."""
+        acquire, wake_next = self._ended.acquire, self.loop.wake_next
         try:
-            self._ended.acquire()
+            wake_next()  # And sleep at once: whoever is woken wants the interpreter.
+            while not (acquire(timeout=WAKE_LOST_S) or self.is_over):
+                pass
         except BaseException as error:
             self.loop.post(self, error)
             raise
@@ -106,6 +119,15 @@ class Loop(threading.Thread):
         self._running: dict[Job, None] = {}
         self._ended: deque[Job] = deque()
         """Jobs that are over, and whose callers are woken at the end of the turn."""
+        self._to_wake: deque[Job] = deque()
+        """Of those, the ones whose callers are woken by the caller before."""
+        self._expected = 0
+        """How many callers were woken together and have not asked again: this thread need not be woken before."""
+        self._expected_until_us = 0
+        self._is_late = False
+        """Did nobody come back for RETURN_US, though more are expected?"""
+        self._absent_until_us = 0
+        """Before this nobody is expected to come back at once."""
         self._baton: dict[str, int] = {}
         """Under `_HELD` the thread that holds it. A dict and no lock, since taking it and saying whose it is are one
         step of the interpreter: an error thrown into a thread finds no moment in between."""
@@ -129,7 +151,8 @@ class Loop(threading.Thread):
         if self._baton.get(_HELD) == thread and _does_the_work(sys._getframe(1)):
             return self._ask_within(job)
         try:
-            if thread != threading.main_thread().ident and self._take_baton(thread):
+            is_alone = _now_us() >= self._crowd_until_us
+            if is_alone and thread != threading.main_thread().ident and self._take_baton(thread):
                 self._posted.append((job, None))
                 self._drive(job)
         finally:
@@ -176,7 +199,7 @@ class Loop(threading.Thread):
         # Appended first and looked at afterwards, here and in `_sleep` and `ask`: one of the two sees the other.
         if _HELD not in self._baton:
             self._call()
-        elif self._asleep:
+        elif self._asleep and (len(self._posted) >= self._expected or self._closing):
             self._asleep = False
             with contextlib.suppress(OSError):  # Full: it wakes anyway. Closed: whoever posts looks at `_is_over`.
                 os.write(self._wake_writer, b"\0")
@@ -230,9 +253,12 @@ class Loop(threading.Thread):
         while not self._closing:
             try:
                 self._take_up()
-                self._send()
+                self._links.send(_now_us())
+                if self._ended:
+                    self._wake_together()
                 now_us = _now_us()
                 if not (self._running or self.core.awaits_answers(now_us) or now_us < self._crowd_until_us):
+                    self._expect_nobody()
                     self._looks_us = min(self._links.due_us(now_us), now_us + TURN_US_MAX)
                     return
                 self._sleep()
@@ -265,10 +291,15 @@ class Loop(threading.Thread):
         now_us = _now_us()
         timeout_us = max(0, min(self._links.due_us(now_us) - now_us, TURN_US_MAX))
         self._watch()
+        if self._expected:
+            timeout_us = min(timeout_us, RETURN_US)
         self._asleep = True
-        if self._posted or self._closing:
+        if len(self._posted) >= max(1, self._expected) or self._closing:
             timeout_us = 0
         ready = self._poll.poll(timeout_us / 1_000)
+        if not ready and self._expected:
+            ready = self._sleep_on()
+            self._is_late = not ready
         self._asleep = False
         for descriptor, _ in ready:
             if descriptor == self._wake_reader:
@@ -278,6 +309,15 @@ class Loop(threading.Thread):
                 if link.channel.connected and link.channel.fileno() == descriptor:
                     self._links.receive(link, _now_us())
                     break
+
+    def _sleep_on(self) -> list[tuple[int, int]]:
+        """While callers come back: the time is up only when there was none for RETURN_US."""
+        came = 0
+        ready: list[tuple[int, int]] = []
+        while came < len(self._posted) < self._expected and not ready and _now_us() < self._expected_until_us:
+            came = len(self._posted)
+            ready = self._poll.poll(RETURN_US / 1_000)
+        return ready
 
     def _watch(self) -> None:
         """Poll for what the connections wait for now."""
@@ -296,6 +336,8 @@ class Loop(threading.Thread):
 
     def _take_posted(self) -> None:
         posted, running = self._posted, self._running
+        if self._expected:
+            self._note_returned(len(posted))
         while posted:
             job, left_with = posted[0]
             if left_with is not None:
@@ -349,9 +391,47 @@ class Loop(threading.Thread):
         if job.is_over and job.error is None and job.undo is not None:
             job.undo(self.core, job.value)
 
+    def _wake_together(self) -> None:
+        """After the sending: they run while this thread sleeps, and what they ask next leaves as one packet. Of several
+        each wakes the next when it asks: woken all at once, they would all sleep again, for the interpreter."""
+        now_us = _now_us()
+        if len(self._ended) + self._expected < 2 or now_us < self._absent_until_us:
+            self._wake_ended()
+            return
+        if not self._expected:
+            self._expected_until_us = now_us + RETURN_US_MAX
+        self._expected += len(self._ended)
+        self._to_wake.extend(self._ended)
+        self._ended.clear()
+        self.wake_next()
+
+    def _note_returned(self, count: int) -> None:
+        """So many ask, of those who were woken or of others. Where the rest is late, nobody is waited for."""
+        now_us = _now_us()
+        self._expected = max(0, self._expected - count)
+        if self._expected and (self._is_late or now_us >= self._expected_until_us):
+            self._absent_until_us = now_us + ABSENT_US
+            self._expect_nobody()
+        elif count:
+            self._expected_until_us = now_us + RETURN_US_MAX
+        self._is_late = False
+
+    def wake_next(self) -> None:
+        """Wake one of those who were answered together. On the thread of the one before, as it goes to sleep."""
+        if self._to_wake:
+            try:
+                self._to_wake.popleft().release()
+            except (IndexError, RuntimeError):  # Another took the last; released, when an interrupt came.
+                return
+
+    def _expect_nobody(self) -> None:
+        """Wake those, too, that were to be woken by others."""
+        self._expected = 0
+        while self._to_wake:
+            self.wake_next()
+
     def _wake_ended(self) -> None:
-        """After the sending, and all at once: they run while this thread sleeps, and what they ask next leaves as one
-        packet."""
+        """All at once."""
         ended = self._ended
         while ended:
             with contextlib.suppress(RuntimeError):  # Released, when an interrupt came.
@@ -376,6 +456,7 @@ class Loop(threading.Thread):
         for job in [*self._running]:
             self._end(job, None, error)
         self._wake_ended()
+        self._expect_nobody()
 
     def _refuse_posted(self) -> None:
         """The loop has ended; what was posted meanwhile is refused, by whoever notices."""

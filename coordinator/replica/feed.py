@@ -7,7 +7,7 @@ dashboard that is slow, dead or a hundredfold never reaches the quorum (DESIGN.m
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Final
 
 from coordinator import wire
@@ -42,6 +42,9 @@ class Feed:
         """Cluster to the end of its log in words, and what that was made of."""
         self._looked_us = 0
         self._due_us: int | None = None
+        self._look_us = 0
+        """Before this nothing is due of the replicas of then, `_hosted` in number, whatever has changed."""
+        self._hosted = 0
 
     def due_us(self, now_us: int) -> int:
         if self._due_us is None:
@@ -51,7 +54,7 @@ class Feed:
 
     def packets(
         self,
-        replicas: Iterable[Replica],
+        replicas: Collection[Replica],
         drops: Mapping[str, int],
         fsyncs_us: deque[int],
         now_us: int,
@@ -59,6 +62,8 @@ class Feed:
     ) -> list[Outbound]:
         """The reports that are due now. `waits_for` says why none of `replicas` runs, where there are none."""
         if len(self._told) > FEW_REPLICAS and now_us - self._looked_us < CHANGED_US:
+            return []
+        if now_us < self._look_us and len(replicas) == self._hosted:
             return []
         self._looked_us = now_us
         hosted = {replica.cluster: replica for replica in replicas}
@@ -82,7 +87,9 @@ class Feed:
         self._told = told
         if len(self._cells) > len(told):
             self._cells = {cluster: cells for cluster, cells in self._cells.items() if cluster in told}
-        self._due_us = min(sent_us for sent_us, _ in told.values()) + quiet_us
+        first_us = min(sent_us for sent_us, _ in told.values())
+        self._due_us = first_us + quiet_us
+        self._look_us, self._hosted = first_us + changed_us, len(hosted)
         return packets
 
     @staticmethod

@@ -82,9 +82,10 @@ class Meters:
         self._window_since_us = 0
         self._rate = 0.0
 
-    def committed(self, now_us: int, latency_us: int) -> None:
-        self._latencies_us.append(latency_us)
-        self._count += 1
+    def committed(self, now_us: int, latencies_us: list[int]) -> None:
+        """Entries were applied in this turn, so long after they were asked for."""
+        self._latencies_us.extend(latencies_us)
+        self._count += len(latencies_us)
         self._roll(now_us)
 
     def _roll(self, now_us: int) -> None:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
+import msgspec
+
 from coordinator import wire
 from coordinator.consensus.entries import COMMAND_PREFIX
 from coordinator.replica.callers import Caller
@@ -54,7 +56,7 @@ class Stamps:
         known = self._machine.key_of(token_id)
         return UnknownToken(token_id) if known is None else Stamp(known[0], own.principal, own.token, token_id)
 
-    def entry(self, of: Stamp, command: bytes) -> bytes:
+    def entry(self, of: Stamp, command: bytes | msgspec.Raw) -> bytes:
         """The entry of an encoded command, as all replicas of the cluster can read it."""
         key: tuple[str, ...] = of if self._machine.level >= commands.LEVEL_OF_QUOTAS else of[:2]
         ends = self._ends.get(key)
@@ -63,4 +65,4 @@ class Stamps:
                 self._ends.clear()
             head, tail = stamp(*of) if key is of else stamp_without_tokens(of.principal, of.actor)
             ends = self._ends[key] = COMMAND_PREFIX + head, tail
-        return ends[0] + command + ends[1]
+        return b"".join((ends[0], command, ends[1]))

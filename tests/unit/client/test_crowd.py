@@ -1,0 +1,176 @@
+"""Callers that were answered together: each wakes the next, and what they ask next leaves as one packet; one that does
+not come back holds up nobody."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import pytest
+
+from coordinator import wire
+from coordinator.client import links, options
+from coordinator.client.errors import Closed
+from coordinator.client.loop import RETURN_US_MAX, Job, Loop
+from coordinator.client.sync import Client
+from coordinator.statemachine import commands
+from coordinator.statemachine.commands import PutKey
+from tests.unit.client.test_loop import in_a_thread, loop_of, senders
+from tests.unit.client.test_sync import TOKEN, FakeChannel, until
+
+
+@pytest.fixture
+def loop(monkeypatch: pytest.MonkeyPatch) -> Iterator[Loop]:
+    """One that does not run: the test does its steps."""
+    monkeypatch.setattr(links, "Channel", FakeChannel)
+    made = Loop(options.resolve("redis://nowhere", str(TOKEN), "default", 5))
+    made._baton["held by"] = threading.get_ident()
+    yield made
+    made._end_all()
+
+
+def flow() -> Any:
+    return
+    yield
+
+
+def answered(loop: Loop, count: int) -> list[Job]:
+    jobs = [Job(loop, flow(), None) for _ in range(count)]
+    for job in jobs:
+        loop._end(job, 1, None)
+    loop._wake_together()
+    return jobs
+
+
+def awake(jobs: list[Job]) -> list[bool]:
+    return [not job._ended.locked() for job in jobs]
+
+
+def was_called(loop: Loop) -> bool:
+    try:
+        return bool(os.read(loop._wake_reader, 16))
+    except BlockingIOError:
+        return False
+
+
+def ask_again(loop: Loop, count: int) -> None:
+    loop._asleep = True
+    for _ in range(count):
+        loop.post(Job(loop, flow(), None))
+
+
+def test_each_wakes_the_next(loop):
+    jobs = answered(loop, 3)
+    assert awake(jobs) == [True, False, False]
+    loop.wake_next()
+    assert awake(jobs) == [True, True, False]
+    loop.wake_next()
+    loop.wake_next()
+    assert awake(jobs) == [True, True, True]
+
+
+def test_one_that_was_answered_alone_is_woken_and_not_waited_for(loop):
+    assert awake(answered(loop, 1)) == [True]
+    ask_again(loop, 1)
+    assert was_called(loop)
+
+
+def test_the_loop_is_woken_when_the_last_has_asked_again(loop):
+    answered(loop, 3)
+    ask_again(loop, 2)
+    assert not was_called(loop)
+    ask_again(loop, 1)
+    assert was_called(loop)
+
+
+def test_where_one_does_not_come_back_the_others_are_served_and_nobody_is_waited_for(loop):
+    jobs = answered(loop, 4)
+    ask_again(loop, 1)
+    loop._sleep()
+    assert loop._is_late
+    loop._take_posted()
+    assert awake(jobs) == [True] * 4
+    more = answered(loop, 3)
+    assert awake(more) == [True] * 3, "not so soon again"
+    ask_again(loop, 1)
+    assert was_called(loop)
+
+
+def test_who_is_answered_meanwhile_does_not_put_off_those_who_sleep(loop, monkeypatch):
+    """The loop never sleeps to the end, since something comes all the time."""
+    jobs = answered(loop, 3)
+    late_us = loop._expected_until_us
+    monkeypatch.setattr("coordinator.client.loop._now_us", lambda: late_us - 1)
+    loop._note_returned(0)
+    assert awake(jobs) == [True, False, False]
+    monkeypatch.setattr("coordinator.client.loop._now_us", lambda: late_us)
+    loop._note_returned(0)
+    assert awake(jobs) == [True] * 3
+
+
+def test_as_long_as_they_come_back_they_are_waited_for(loop, monkeypatch):
+    answered(loop, 3)
+    before_us = loop._expected_until_us
+    monkeypatch.setattr("coordinator.client.loop._now_us", lambda: before_us - 1)
+    loop._note_returned(1)
+    assert (loop._expected, loop._expected_until_us) == (2, before_us - 1 + RETURN_US_MAX)
+
+
+def test_a_caller_whose_waking_was_lost_looks_by_itself(loop, monkeypatch):
+    monkeypatch.setattr("coordinator.client.loop.WAKE_LOST_S", 0.01)
+    jobs = answered(loop, 2)
+    loop._to_wake.clear()  # What an error does that strikes between the taking and the waking.
+    assert jobs[1].wait() == 1
+
+
+def test_closing_wakes_everybody(loop):
+    jobs = answered(loop, 3)
+    loop._fail_all(Closed())
+    assert awake(jobs) == [True] * 3
+
+
+def test_in_a_crowd_no_caller_takes_the_work_from_the_loops_own_thread(monkeypatch):
+    """It would keep it: the loop's thread has to be woken first, and the caller is awake when it asks again."""
+    monkeypatch.setattr(links, "Channel", FakeChannel)
+    with Client("redis://nowhere", str(TOKEN), timeout=5) as client:
+        client.put("first", b"")
+        loop = loop_of(client)
+        until(lambda: not loop._baton)
+        who = senders(client, monkeypatch)
+        loop._crowd_until_us = 1 << 62
+        thread, results = in_a_thread(lambda: [client.put("a", b"x") for _ in range(5)])
+        thread.join(5)
+        assert len(results[0]) == 5
+        assert set(who) == {loop}
+
+
+def test_who_was_answered_together_asks_again_in_one_packet_and_the_absent_hold_up_nobody(monkeypatch):
+    monkeypatch.setattr(links, "Channel", FakeChannel)
+    with Client("redis://nowhere", str(TOKEN), timeout=5) as client:
+        client.put("first", b"")
+        channel = FakeChannel.made
+        channel.holds_back = lambda op: isinstance(op, PutKey)
+        away = threading.Event()
+
+        def caller(name: str, *, leaves: bool) -> list[int]:
+            done = [client.put(f"{name}-1", b"x")]
+            if leaves:
+                away.wait(10)
+            return [*done, client.put(f"{name}-2", b"x")]
+
+        threads = [in_a_thread(partial(caller, f"k{n}", leaves=n == 0)) for n in range(4)]
+        until(lambda: len(channel.open) == 4)
+        first = channel.open[:]
+        channel.holds_back = lambda op: False
+        channel.reply(*(wire.Answer(request.id, commands.Done(7, True)) for request in first))
+        for thread, results in threads[1:]:
+            thread.join(5)
+            assert len(results[0]) == 2
+        assert not threads[0][1]
+        away.set()
+        threads[0][0].join(5)
+        assert len(threads[0][1][0]) == 2
+        until(lambda: not loop_of(client)._to_wake)
