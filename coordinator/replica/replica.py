@@ -15,6 +15,8 @@ from coordinator import wire
 from coordinator.consensus.engine import Engine, HardState, Outgoing, Ready, Role
 from coordinator.consensus.entries import COMMAND, COMMAND_PREFIX
 from coordinator.consensus.membership import Configuration
+from coordinator.replica import cached_reads
+from coordinator.replica.caching import HELD_MAX
 from coordinator.replica.callers import Answers, Caller
 from coordinator.replica.comparison import Verdict
 from coordinator.replica.grants import GrantWaiters
@@ -46,7 +48,14 @@ READ_BYTES_MAX: Final = 4 * 1024 * 1024
 """Answered to reads in one turn; the rest, confirmed already, waits for the next: 20 bytes may ask for 1 MiB."""
 
 
-_ReadRequest = wire.QueryRequest | wire.KeepAliveRequest | wire.ConfirmRequest | wire.WatchRequest
+_ReadRequest = (
+    wire.QueryRequest
+    | wire.KeepAliveRequest
+    | wire.ConfirmRequest
+    | wire.WatchRequest
+    | wire.CachedQueryRequest
+    | wire.RenewCacheRequest
+)
 _LEASED: Final = (wire.QueryRequest, wire.WatchRequest)
 """What the lease of a leader may answer, where that is on."""
 
@@ -93,6 +102,8 @@ class Replica:
         self.states = States(replica, engine, machine, self.meters, now_us, compaction or Compaction(), compare_us)
         self._head: Head | None = None
         """What the journal took in this turn."""
+        self._inherited = (0, 0)
+        """Of a leader its term, and what its log had when it was first seen to lead."""
         self._commands: list[Asked] = []
         self._entries: list[bytes] = []
         """Of `_commands`, in the same order."""
@@ -134,7 +145,8 @@ class Replica:
         """How many wait here: proposals for their entry to be applied, reads for a majority's word, and acquisitions
         for their grant to be pushed. May be asked from another thread."""
         reads = sum(map(len, [*self._reads_by_ticket.values()])) + sum(len(reads) for _, reads in [*self._confirmed])
-        return len(self._commands) + len(self._proposals), len(self._reads) + reads, self._waiters.count
+        held = 0 if self._tenure is None else self._tenure.caching.held
+        return len(self._commands) + held + len(self._proposals), len(self._reads) + reads, self._waiters.count
 
     @property
     def watches(self) -> int:
@@ -175,7 +187,7 @@ class Replica:
         if known is None or known[0] is not caller:
             known = self._signer = (caller, self._stamps.own(caller))
         own = known[1]
-        act_for = "" if isinstance(request, wire.ConfirmRequest) else request.act_for
+        act_for: str = getattr(request, "act_for", "")
         stamp = self._stamps.acting(own, act_for) if own is not None and act_for else own
         if stamp is None or (isinstance(stamp, UnknownToken) and not self.engine.applied_own_term):
             # Not known here, or not yet: a leader that is still applying what it inherited must not judge.
@@ -200,6 +212,13 @@ class Replica:
         """Whom to ask instead; "" where nobody is known."""
         return "" if self.engine.role is Role.LEADER else self.leader_node
 
+    def hear_dropped(self, caller: Caller, said: wire.DroppedRequest) -> None:
+        """A client serves no more what it was told to drop."""
+        if self._tenure is not None and said.term == self.engine.term == self._term:
+            own = self._stamps.own(caller)
+            if own is not None:
+                cached_reads.hear_dropped(cached_reads.Asker(caller, own, said.term), said, self._tenure, self.machine)
+
     def hear_digest(self, sender: int, said: wire.StateDigest) -> None:
         """Another replica says what its state is after an entry, or what it can apply."""
         if said.version < 0:
@@ -219,6 +238,7 @@ class Replica:
         if tenure is None or self.engine.role is not Role.LEADER or self.engine.term != self._term:
             return  # Of a cluster of one voter the tick may have ended one leadership and begun another.
         tenure.leases.advance(now_us, connected=connected)
+        tenure.caching.pass_time(now_us, self.engine.last_index)
         for op in tenure.due(self._answered_up_to_us, self._others):
             if self.engine.propose([COMMAND_PREFIX + encode_node_entry(op)]) is None:
                 tenure.refused(op)
@@ -245,7 +265,7 @@ class Replica:
         if self.states.has_news:
             self._judge_state(answers, now_us)
         self.states.prepare(journal, now_us)
-        if self._commands:
+        if self._commands or self._holds_back:
             self._propose(answers)
         if self._reads:
             self._begin_reads(answers)
@@ -278,9 +298,43 @@ class Replica:
             if ticket is not None:
                 self._reads_by_ticket[ticket] = reads
 
+    @property
+    def _holds_back(self) -> bool:
+        """May anybody keep what a command of now would change?"""
+        tenure = self._tenure
+        if tenure is not None:
+            return not tenure.caching.is_idle
+        engine = self.engine
+        if engine.role is not Role.LEADER:
+            return False
+        if self._inherited[0] != engine.term:
+            self._inherited = (engine.term, engine.last_index)
+        # What a log holds that is not applied yet may say that somebody caches.
+        return bool(self.machine.state.caching) or engine.applied_index + 1 < self._inherited[1]
+
     def _propose(self, answers: Answers) -> None:
+        holds_back, tenure = self._holds_back, self._tenure
+        if holds_back and tenure is None and len(self._commands) <= HELD_MAX:
+            return
         taken, self._commands = self._commands, []
         entries, self._entries = self._entries, []
+        if holds_back and tenure is None:
+            self._busy(taken, answers)
+            return
+        if holds_back and tenure is not None:
+            taken, entries, refused = tenure.caching.take(taken, entries)
+            self._busy(refused, answers)
+        if entries:
+            self._append(taken, entries, answers)
+        if tenure is not None:
+            tenure.caching.proposed(self.engine.last_index)
+
+    def _busy(self, refused: list[Asked], answers: Answers) -> None:
+        for one in refused:
+            message = "too many commands wait until no client keeps what they change; ask again"
+            self._refuse(one.caller, one.request_id, answers, commands.BUSY, message)
+
+    def _append(self, taken: list[Asked], entries: list[bytes], answers: Answers) -> None:
         first_index = self.engine.propose(entries)
         if first_index is not None:
             term = self.engine.term
@@ -315,6 +369,7 @@ class Replica:
         self._apply(answers, now_us)
         if self._tenure is not None:
             self._tenure.watches.look(self.machine.state.history, self.machine.applied)
+            self._tenure.caching.applied(engine.applied_index)
         self.states.advance(now_us)
         for read in engine.take_reads():
             waiting = self._reads_by_ticket.pop(read.ticket, None)
@@ -324,13 +379,14 @@ class Replica:
             if self._is_waited_for:
                 self._abdicate(answers)
         elif self.leases is None and engine.applied_own_term:
-            self._tenure = Tenure(self.machine, self.levels, now_us)
+            self._tenure = Tenure(self.machine, self.levels, now_us, engine.last_index)
             self.states.put_off(now_us)
             self._answered_up_to_us = 0
         if self._confirmed:
             self._answer_reads(answers)
         if self._tenure is not None:
             self._answer_watches(self._tenure, answers, now_us)
+            self._tell_caches(self._tenure, answers)
         if not self._confirmed:
             self._answered_up_to_us = engine.confirmed_at_us
         self.history.observe(self, now_us)
@@ -348,6 +404,8 @@ class Replica:
                 answers.add(caller, wire.NotLeader(request_id, self._elsewhere))
             for watch in self._tenure.watches.take_all():
                 answers.add(watch.caller, wire.NotLeader(watch.request_id, self._elsewhere))
+            for one in self._tenure.caching.take_held():
+                answers.add(one.caller, wire.NotLeader(one.request_id, self._elsewhere))
         self._tenure = None
         self._waiters = GrantWaiters()
         for reads in self._reads_by_ticket.values():
@@ -431,9 +489,9 @@ class Replica:
             return due_us
         if self.machine.state.level < self.levels.own:
             due_us = min(due_us, self.levels.ask_due_us)
-        watch_due_us = self._tenure.watches.due_us
-        if watch_due_us is not None:
-            due_us = min(due_us, watch_due_us)
+        for other_us in (self._tenure.watches.due_us, self._tenure.caching.due_us()):
+            if other_us is not None:
+                due_us = min(due_us, other_us)
         left_us = self._tenure.due_in_us if connected else None  # While deaf, lease time stands still.
         return due_us if left_us is None else min(due_us, now_us + left_us)
 
@@ -469,6 +527,9 @@ class Replica:
                 answers.add(read.caller, wire.Confirmed(request_id, self.engine.term))
             case wire.KeepAliveRequest():
                 self._keep_alive(read, read.request, answers)
+            case wire.CachedQueryRequest() | wire.RenewCacheRequest():
+                asker = cached_reads.Asker(read.caller, stamp, self.engine.term)
+                cached_reads.answer(asker, read.request, tenure, self.machine, answers)
             case wire.QueryRequest(request_id, query=query):
                 result = self.machine.query(query, stamp.principal, tenure.leases.remaining_ms, *stamp[1:])
                 if isinstance(query, commands.AwaitGrant) and isinstance(result, commands.Queued):
@@ -492,6 +553,11 @@ class Replica:
                 return
             watch, result = answered
             answers.add(watch.caller, wire.Answer(watch.request_id, result))
+
+    def _tell_caches(self, tenure: Tenure, answers: Answers) -> None:
+        """Those that keep what is about to change."""
+        for caller, word in tenure.caching.take_words(self.cluster, self.engine.term):
+            answers.add(caller, word)
 
     def _keep_alive(self, read: _Read, request: wire.KeepAliveRequest, answers: Answers) -> None:
         assert self._tenure is not None

@@ -22,10 +22,12 @@ Holder = lock_commands.Holder
 
 ENTRY_VERSION: Final = 1
 """Of the form of an entry. What commands it may hold is the cluster's level."""
-LEVEL: Final = 3
+LEVEL: Final = 4
 """What this code can apply. A cluster is at a level that all its replicas have; commands of a later one are refused."""
 LEVEL_OF_QUOTAS: Final = 3
 """From which on keys have owners, and entries say by which token they were asked for."""
+LEVEL_OF_CACHING: Final = 4
+"""From which on clients may keep what they read."""
 
 TTL_MS_MIN: Final = 500
 TTL_MS_MAX: Final = 86_400_000
@@ -194,6 +196,7 @@ ClientOp = (
     | files.AttachFile
     | files.DetachFile
     | files.Compact
+    | files.BeginCaching
     | Transact
     | lock_commands.Acquire
     | lock_commands.Release

@@ -38,6 +38,7 @@ from coordinator.statemachine.snapshot_items import (
     TABLES,
     BreakItem,
     BreaksItem,
+    CachingItem,
     ChangeItem,
     End,
     EphemeralItem,
@@ -222,6 +223,7 @@ class Loader:
             RoleItem: self._add_role,
             NarrowingItem: self._add_narrowing,
             QuotaItem: self._add_quota,
+            CachingItem: self._add_caching,
             End: self._end,
         }
         self._names: dict[str, str] = {}
@@ -313,6 +315,12 @@ class Loader:
         quotas.count_session(self._state.uses, stored.principal, 1)
         if stored.nonce:
             self._state.nonces[stored.principal, stored.nonce] = stored.session
+
+    def _add_caching(self, stored: CachingItem) -> None:
+        if self._session is None or self._session.session != stored.session:
+            raise SnapshotDamaged("a session that is not there may keep what it reads")
+        self._session.caches = True
+        self._state.caching.add(stored.session)
 
     def _add_results(self, stored: ResultsItem) -> None:
         if self._session is None:
