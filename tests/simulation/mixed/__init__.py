@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 from tests.simulation.clients import Client, Script, Sleep
 from tests.simulation.mixed import counters, files, locks, reads, recipes, transactions
 from tests.simulation.mixed.asking import Act, Asker
+from tests.simulation.mixed.caching import cache
 from tests.simulation.mixed.mix import MixedMix
 from tests.simulation.mixed.watches import Watcher, watch
 
@@ -61,6 +62,7 @@ class Mixed(Asker):
             scripts.append(watch(self, client) if activity == "watches" else self._work(client, activity))
         if "locks" in self.mix.activities:
             scripts.append(locks.tidy_up(self, client))
+        scripts += [cache(self, client) for _ in range(self.mix.cachers)]
         return scripts
 
     def _work(self, client: Client, activity: str) -> Script:

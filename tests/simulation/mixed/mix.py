@@ -24,6 +24,8 @@ class MixedMix(NamedTuple):
     """How many revisions back one reads at the most."""
     compacts: bool
     """Is the past given up now and then?"""
+    cachers: int
+    """Workers of each client besides that read what they keep."""
 
     @classmethod
     def draw(cls, random: Random) -> MixedMix:
@@ -38,4 +40,5 @@ class MixedMix(NamedTuple):
             delays_ms=random.choice(((0,), (0, 300), (800,))),
             reach=random.choice((3, 15, 60)),
             compacts=random.random() < 0.4,
+            cachers=random.choice((0, 0, 1, 2)),
         )

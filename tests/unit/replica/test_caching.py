@@ -67,7 +67,10 @@ class Reader:
         return [one.result for one in self.stage.replies(self.channel) if isinstance(one, wire.Answer)]
 
 
-def keeps(reader: Reader, query: wire.CachedQuery = GetKey("a")) -> wire.CachedAnswer:
+A = GetKey("a")
+
+
+def keeps(reader: Reader, query: wire.CachedQuery = A) -> wire.CachedAnswer:
     answer = reader.reads(query)
     assert isinstance(answer, wire.CachedAnswer), answer
     return answer
