@@ -1,5 +1,5 @@
-"""Caches are never stale: what a client serves of its own is what the entries that anybody has applied make of it
-at that moment. A change is proposed only when nobody serves what it changes (Chubby, section 2.7), so that it can not be
+"""Caches are never stale: what a client serves of its own is what the entries that anybody has applied make of it at
+that moment. A change is proposed only when nobody serves what it changes (Chubby, section 2.7), so that it can not be
 applied anywhere before."""
 
 from __future__ import annotations

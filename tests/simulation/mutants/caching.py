@@ -78,8 +78,8 @@ MUTANTS: Final = (
                 f"{_REPLICA}:Replica.ask",
                 "if not isinstance(request, wire.CommandRequest):\n",
                 "if isinstance(request, wire.RenewCacheRequest) and self._tenure is not None:\n"
-                "            return self._answer_read(_Read(caller, request, stamp), answers)\n"
-                "        if not isinstance(request, wire.CommandRequest):\n",
+                "        return self._answer_read(_Read(caller, request, stamp), answers)\n"
+                "    if not isinstance(request, wire.CommandRequest):\n",
             ),
         ),
     ),
@@ -99,7 +99,7 @@ MUTANTS: Final = (
         (Edit(f"{_CACHING}:Caching.allow", "self._next_number += 1", "pass"),),
     ),
     Mutant(
-        "a-transaction-drops-its-then-alone",
+        "a-transaction-waits-for-its-other-branch-alone",
         "all that a command may do is dropped before it",
         (Edit(f"{_TOUCHED}:touched_by", "(*then, *otherwise)", "otherwise"),),
     ),
