@@ -54,6 +54,11 @@ class Cluster:
         self.served = 0
         """Requests that came."""
         self.pushes = True
+        self.lets_cache = True
+        """May what is read be kept? As long as it says so by `tell_to_drop`, and no longer."""
+        self.cache_number = 1
+        self.dropped: list[wire.DroppedRequest] = []
+        self._tickets = 0
         self._until_us: dict[int, int] = {}
         """Leases, as the leader counts them."""
         self._delays: dict[tuple[str, int], int] = {}
@@ -101,6 +106,13 @@ class Cluster:
         self.leader = NODES[(NODES.index(self._dead) + 1) % len(NODES)]
         for session, row in self.machine.sessions.items():
             self._until_us[session] = self.now_us + row.ttl_ms * 1_000
+
+    def tell_to_drop(self, client: TestClient, *paths: str) -> int:
+        """Push an invalidation of these (none: of everything); its ticket."""
+        self._tickets += 1
+        told = wire.Invalidation(CLUSTER, 1, self.term, self.cache_number, self._tickets, paths, not paths)
+        client.inbox.append(told)
+        return self._tickets
 
     def expire(self, session: int) -> None:
         """A session runs out, whatever its client does."""
@@ -157,6 +169,17 @@ class Cluster:
             case wire.WatchRequest():
                 self._watches[client, request.id] = (request, self.now_us + request.wait_ms * 1_000)
                 return self._watched(client, request.id)
+            case wire.CachedQueryRequest():
+                result = self.machine.query(request.query, client.principal, self._left_ms)
+                if not self.lets_cache:
+                    return [wire.Answer(request.id, result)]
+                return [wire.CachedAnswer(request.id, result, self.term, self.cache_number, self._tickets)]
+            case wire.RenewCacheRequest():
+                is_so = (request.term, request.number) == (self.term, self.cache_number)
+                return [wire.CacheRenewed(request.id, self.term, self.cache_number if is_so else 0)]
+            case wire.DroppedRequest():
+                self.dropped.append(request)
+                return []
             case wire.KeepAliveRequest():
                 if request.term != self.term:
                     return [wire.OtherTerm(request.id, self.term)]
