@@ -501,6 +501,7 @@ class CachedAnswer(_Struct, tag=40, frozen=True):
     term: int
     number: int
     ticket: int
+    lease_ms: int
 
 
 class CacheRenewed(_Struct, tag=41, frozen=True):
@@ -510,6 +511,7 @@ class CacheRenewed(_Struct, tag=41, frozen=True):
     id: int
     term: int
     number: int
+    lease_ms: int
 
 
 class Invalidation(_Struct, tag=42, frozen=True):

@@ -20,11 +20,12 @@ from coordinator.client.session import DRIFT_SHARE, DRIFT_US, Session
 from coordinator.statemachine.commands import GetKey, Result
 from coordinator.statemachine.files import GetStat, ReadFile
 
-LEASE_US: Final = 2_000_000
-"""As the leader grants it (`coordinator/replica/caching.py`)."""
 RENEWALS: Final = 3
 """A lease is renewed so many times within its length, as long as something of it is of use."""
-RENEW_AGAIN_US: Final = 200_000
+RENEW_AGAIN_SHARE: Final = 10
+"""Where no answer comes it is asked again after one part in this many of its length."""
+RENEW_US: Final = 2_000_000
+"""The length of a lease, where none was granted yet."""
 KEPT_MAX: Final = 10_000
 TRY_AGAIN_US: Final = 5_000_000
 """After a cluster would not let this client cache."""
@@ -33,17 +34,20 @@ TRY_AGAIN_US: Final = 5_000_000
 class Lease:
     """By which leader, under which number, until when, and for what."""
 
-    __slots__ = ("kept", "number", "term", "until_us")
+    __slots__ = ("kept", "length_us", "number", "term", "until_us")
 
     def __init__(self, term: int, number: int) -> None:
         self.term = term
         self.number = number
         self.until_us = 0
+        self.length_us = 0
+        """As the leader grants it."""
         self.kept: dict[wire.CachedQuery, Result] = {}
 
-    def sent(self, sent_us: int) -> None:
+    def sent(self, sent_us: int, lease_ms: int) -> None:
         """The leader answered what was sent then, and allowed all of it for a whole lease then or later."""
-        self.until_us = max(self.until_us, sent_us + LEASE_US - LEASE_US // DRIFT_SHARE - DRIFT_US)
+        self.length_us = length_us = lease_ms * 1_000
+        self.until_us = max(self.until_us, sent_us + length_us - length_us // DRIFT_SHARE - DRIFT_US)
 
 
 class Cache:
@@ -106,8 +110,8 @@ class Cache:
             return
         if query in lease.kept or len(lease.kept) < KEPT_MAX:
             lease.kept[query] = answer.result
-        lease.sent(sent_us)
-        self._renew_us = sent_us + LEASE_US // RENEWALS
+        lease.sent(sent_us, answer.lease_ms)
+        self._renew_us = sent_us + lease.length_us // RENEWALS
 
     def _lease_of(self, term: int, number: int) -> Lease | None:
         """The lease of this name, where no later one was heard of."""
@@ -141,8 +145,8 @@ class Cache:
         if answer.number:
             lease = self._lease_of(answer.term, answer.number)
             if lease is not None and sent_us is not None:
-                lease.sent(sent_us)
-                self._renew_us = sent_us + LEASE_US // RENEWALS
+                lease.sent(sent_us, answer.lease_ms)
+                self._renew_us = sent_us + lease.length_us // RENEWALS
                 self._is_used = False
             return
         if answer.term > self._lease.term:
@@ -179,11 +183,12 @@ class Cache:
         that was answered."""
         if not self._is_used or now_us < self._renew_us or self.session is None or self.session.gone:
             return None
-        self._renewals = {number: at_us for number, at_us in self._renewals.items() if now_us - at_us < LEASE_US}
-        self._renewals[request_id] = now_us
-        self._renew_us = now_us + RENEW_AGAIN_US
-        self._count += 1
         lease = self._lease
+        length_us = lease.length_us or RENEW_US
+        self._renewals = {number: at_us for number, at_us in self._renewals.items() if now_us - at_us < length_us}
+        self._renewals[request_id] = now_us
+        self._renew_us = now_us + length_us // RENEW_AGAIN_SHARE
+        self._count += 1
         return wire.RenewCacheRequest(request_id, cluster, self.session.session, lease.term, lease.number, self._count)
 
     def clear(self) -> None:

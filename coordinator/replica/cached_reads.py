@@ -41,7 +41,7 @@ def answer(
     if kept is None:
         answers.add(asker.caller, wire.Answer(request.id, result))
     else:
-        answers.add(asker.caller, wire.CachedAnswer(request.id, result, asker.term, *kept))
+        answers.add(asker.caller, wire.CachedAnswer(request.id, result, asker.term, *kept, tenure.caching.lease_ms))
     return None
 
 
@@ -65,7 +65,7 @@ def _renew(asker: Asker, request: wire.RenewCacheRequest, tenure: Tenure, machin
             tenure.caching.keeps_nothing(request.session)
         number = tenure.caching.renew(request.session, asker.caller, request.number, request.count)
     if number is not None:
-        answers.add(asker.caller, wire.CacheRenewed(request.id, asker.term, number))
+        answers.add(asker.caller, wire.CacheRenewed(request.id, asker.term, number, tenure.caching.lease_ms))
 
 
 def hear_dropped(asker: Asker, said: wire.DroppedRequest, tenure: Tenure, machine: Machine) -> None:

@@ -29,7 +29,7 @@ from coordinator.statemachine import commands
 from coordinator.statemachine.lock_commands import EndLockDelays
 from coordinator.statemachine.machine import Machine
 
-LEASE_US: Final = 2_000_000
+LEASE_MS: Final = 2_000
 """How long a client that has died may hold up a change of what it keeps."""
 TELL_AGAIN_US: Final = 100_000
 PATHS_MAX: Final = 10_000
@@ -92,14 +92,16 @@ class Taken(NamedTuple):
 
 
 class Caching:
-    def __init__(self, machine: Machine, now_us: int, last_index: int) -> None:
+    def __init__(self, machine: Machine, now_us: int, last_index: int, lease_ms: int) -> None:
+        self.lease_ms = lease_ms
+        self._lease_us = lease_ms * 1_000
         self._machine = machine
         self._now_us = now_us
         self._is_on = False
         self._known_up_to = 0
         """Of what was proposed behind this index it is known what it touches."""
         self._unheard = {*machine.state.caching}
-        self._quiet_until_us = now_us + LEASE_US if self._unheard else 0
+        self._quiet_until_us = now_us + self._lease_us if self._unheard else 0
         """Until then a leader of before may have allowed what this one does not know of."""
         self._next_number = 1
         self._holders: dict[int, Holder] = {}
@@ -342,7 +344,7 @@ class Caching:
             holder.paths[path] = 0
             self._of_paths.setdefault(path, {})[session] = None
             self._count += 1
-        holder.until_us = self._now_us + LEASE_US
+        holder.until_us = self._now_us + self._lease_us
         return holder.number, holder.ticket
 
     def _about_to_change(self) -> Iterator[Touched]:
@@ -360,7 +362,7 @@ class Caching:
         if holder.caller != caller or count <= holder.count or self._owes_word(holder):
             return None
         holder.count = count
-        holder.until_us = self._now_us + LEASE_US
+        holder.until_us = self._now_us + self._lease_us
         return number
 
     def _owes_word(self, holder: Holder) -> bool:

@@ -16,7 +16,7 @@ from coordinator.consensus.engine import Engine, HardState, Outgoing, Ready, Rol
 from coordinator.consensus.entries import COMMAND, COMMAND_PREFIX
 from coordinator.consensus.membership import Configuration
 from coordinator.replica import cached_reads
-from coordinator.replica.caching import HELD_MAX
+from coordinator.replica.caching import HELD_MAX, LEASE_MS
 from coordinator.replica.callers import Answers, Caller
 from coordinator.replica.comparison import Verdict
 from coordinator.replica.grants import GrantWaiters
@@ -78,6 +78,7 @@ class Replica:
         *,
         compaction: Compaction | None = None,
         compare_us: int = COMPARE_US,
+        cache_lease_ms: int = LEASE_MS,
         stopped: str = "",
     ) -> None:
         """`stopped`: why it takes no part, as the journal says; "" where it does."""
@@ -89,6 +90,7 @@ class Replica:
         self.engine = engine
         self.machine = machine
         self.levels = Levels()
+        self._cache_lease_ms = cache_lease_ms
         self._tenure: Tenure | None = None
         """Of a leader that has applied the first entry of its own term; None elsewhere."""
         self._term = engine.term
@@ -379,7 +381,7 @@ class Replica:
             if self._is_waited_for:
                 self._abdicate(answers)
         elif self.leases is None and engine.applied_own_term:
-            self._tenure = Tenure(self.machine, self.levels, now_us, engine.last_index)
+            self._tenure = Tenure(self.machine, self.levels, now_us, engine.last_index, self._cache_lease_ms)
             self.states.put_off(now_us)
             self._answered_up_to_us = 0
         if self._confirmed:

@@ -29,14 +29,14 @@ MUTANTS: Final = (
             Edit(
                 f"{_CACHE}:Cache.renewed",
                 "sent_us = self._renewals.pop(answer.id, None)",
-                "sent_us = max(self._renewals.values(), default=0) + 200_000 if answer.id in self._renewals else None",
+                "sent_us = max(self._renewals.values(), default=0) if answer.id in self._renewals else None",
             ),
         ),
     ),
     Mutant(
         "a-new-leader-waits-for-no-cache",
         "a new leader does not know what the one before it allowed to be kept",
-        (Edit(f"{_CACHING}:Caching.__init__", "now_us + LEASE_US if self._unheard else 0", "0"),),
+        (Edit(f"{_CACHING}:Caching.__init__", "now_us + self._lease_us if self._unheard else 0", "0"),),
     ),
     Mutant(
         "a-new-leader-waits-for-caches-too-late",
@@ -78,7 +78,8 @@ MUTANTS: Final = (
                 f"{_REPLICA}:Replica.ask",
                 "if not isinstance(request, wire.CommandRequest):\n",
                 "if isinstance(request, wire.RenewCacheRequest) and self._tenure is not None:\n"
-                "        return self._answer_read(_Read(caller, request, stamp), answers)\n"
+                "        asker = cached_reads.Asker(caller, stamp, self.engine.term)\n"
+                "        return cached_reads.answer(asker, request, self._tenure, self.machine, answers)\n"
                 "    if not isinstance(request, wire.CommandRequest):\n",
             ),
         ),

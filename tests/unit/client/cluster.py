@@ -173,10 +173,10 @@ class Cluster:
                 result = self.machine.query(request.query, client.principal, self._left_ms)
                 if not self.lets_cache:
                     return [wire.Answer(request.id, result)]
-                return [wire.CachedAnswer(request.id, result, self.term, self.cache_number, self._tickets)]
+                return [wire.CachedAnswer(request.id, result, self.term, self.cache_number, self._tickets, 2_000)]
             case wire.RenewCacheRequest():
                 is_so = (request.term, request.number) == (self.term, self.cache_number)
-                return [wire.CacheRenewed(request.id, self.term, self.cache_number if is_so else 0)]
+                return [wire.CacheRenewed(request.id, self.term, self.cache_number if is_so else 0, 2_000)]
             case wire.DroppedRequest():
                 self.dropped.append(request)
                 return []

@@ -6,7 +6,7 @@ import pytest
 
 from coordinator import wire
 from coordinator.client import cache as cache_module
-from coordinator.client.cache import LEASE_US, Cache
+from coordinator.client.cache import Cache
 from coordinator.client.calls import Call
 from coordinator.client.errors import NotFound
 from coordinator.client.session import Session
@@ -20,6 +20,9 @@ def reader(cluster: Cluster) -> TestClient:
     client = cluster.client()
     client.caches = True
     return client
+
+
+LEASE_US = 2_000_000
 
 
 def asked(cluster: Cluster, read) -> int:
@@ -167,7 +170,7 @@ class Hand:
         return self._ids
 
     def answers(self, request_id: int, value: bytes, number: int = 1, ticket: int = 0, term: int = 1) -> None:
-        self.cache.take(wire.CachedAnswer(request_id, KeyValue(value), term, number, ticket))
+        self.cache.take(wire.CachedAnswer(request_id, KeyValue(value), term, number, ticket, 2_000))
 
     def told(self, ticket: int, number: int = 1, term: int = 1, paths: tuple[str, ...] = ("a",)) -> None:
         self.cache.invalidate("n", wire.Invalidation(1, 7, term, number, ticket, paths, not paths))
@@ -225,12 +228,12 @@ def test_a_renewal_counts_from_the_very_sending_that_was_answered(hand):
     sent_us = 700_000
     assert hand.cache.renewal(91, 1, sent_us) == wire.RenewCacheRequest(91, 1, 7, 1, 1, 1)
     assert hand.cache.renewal(92, 1, sent_us + 250_000) == wire.RenewCacheRequest(92, 1, 7, 1, 1, 2)
-    hand.cache.renewed("n", 1, wire.CacheRenewed(91, 1, 1))
+    hand.cache.renewed("n", 1, wire.CacheRenewed(91, 1, 1, 2_000))
     hand.now_us = sent_us + LEASE_US - LEASE_US // 100 - 5_000
     assert hand.serves() is None
-    hand.cache.renewed("n", 1, wire.CacheRenewed(91, 1, 1))
+    hand.cache.renewed("n", 1, wire.CacheRenewed(91, 1, 1, 2_000))
     assert hand.serves() is None, "a copy"
-    hand.cache.renewed("n", 1, wire.CacheRenewed(92, 1, 1))
+    hand.cache.renewed("n", 1, wire.CacheRenewed(92, 1, 1, 2_000))
     assert hand.serves() == b"1"
 
 
@@ -238,10 +241,10 @@ def test_a_lease_that_is_no_more_ends_all_of_it(hand):
     hand.answers(hand.asks(), b"1")
     hand.serves()
     assert hand.cache.renewal(91, 1, 700_000) is not None
-    hand.cache.renewed("n", 1, wire.CacheRenewed(91, 1, 0))
+    hand.cache.renewed("n", 1, wire.CacheRenewed(91, 1, 0, 2_000))
     assert hand.serves() is None
     assert [(word.term, word.number) for _, word in hand.cache.take_words()] == [(1, 0)]
-    hand.cache.renewed("n", 1, wire.CacheRenewed(90, 0, 0))
+    hand.cache.renewed("n", 1, wire.CacheRenewed(90, 0, 0, 2_000))
     assert hand.cache.take_words() == [], "the word of a leader of before says nothing of now"
 
 
@@ -261,9 +264,9 @@ def test_more_than_may_be_kept_is_not(hand, monkeypatch):
 
 
 def test_nothing_is_kept_that_was_not_asked(hand):
-    hand.cache.take(wire.CachedAnswer(5, KeyValue(b"1"), 1, 1, 0))
+    hand.cache.take(wire.CachedAnswer(5, KeyValue(b"1"), 1, 1, 0, 2_000))
     call = Call(wire.DirectoryRequest, deadline_us=None, timed_out=lambda call: None)
     call.request_id = 6
     hand.cache.asks(call, ReadFile("a"))
-    hand.cache.take(wire.CachedAnswer(6, KeyValue(b"1"), 1, 1, 0))
+    hand.cache.take(wire.CachedAnswer(6, KeyValue(b"1"), 1, 1, 0, 2_000))
     assert hand.cache.kept == 0

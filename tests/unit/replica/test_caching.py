@@ -7,7 +7,7 @@ import pytest
 
 from coordinator import wire
 from coordinator.replica import caching
-from coordinator.replica.caching import LEASE_US, TELL_AGAIN_US
+from coordinator.replica.caching import LEASE_MS, TELL_AGAIN_US
 from coordinator.replica.callers import Caller
 from coordinator.statemachine import commands, files, lock_commands
 from coordinator.statemachine.commands import Done, GetKey, PutKey
@@ -68,6 +68,7 @@ class Reader:
 
 
 A = GetKey("a")
+LEASE_US = LEASE_MS * 1_000
 
 
 def keeps(reader: Reader, query: wire.CachedQuery = A) -> wire.CachedAnswer:
@@ -157,7 +158,7 @@ def test_what_was_proposed_before_anybody_cached_is_applied_before_anything_is_k
     reader = Reader(stage, begins=False)
     node = stage.nodes["node1"]
     reader.does(BeginCaching())
-    hand = caching.Caching(node.replica.machine, stage.clock.us, node.replica.engine.last_index + 3)
+    hand = caching.Caching(node.replica.machine, stage.clock.us, node.replica.engine.last_index + 3, LEASE_MS)
     hand.applied(node.replica.engine.applied_index)
     hand.keeps_nothing(reader.session)
     assert hand.allow(reader.session, _caller(reader), "a") is None
@@ -175,13 +176,13 @@ def test_a_renewal_prolongs_all_and_a_copy_of_it_nothing(stage):
     reader, writer = Reader(stage), Reader(stage, begins=False)
     kept = keeps(reader)
     stage.pass_time(LEASE_US - 100_000)
-    assert reader.renews(kept, 1) == [wire.CacheRenewed(901, kept.term, kept.number)]
+    assert reader.renews(kept, 1) == [wire.CacheRenewed(901, kept.term, kept.number, LEASE_MS)]
     stage.pass_time(LEASE_US - 100_000)
     assert reader.renews(kept, 1) == []
     assert writer.does(PutKey("a", b"1")) is None
     stage.pass_time(120_000)
     assert writer.answered(), "the copy renewed nothing"
-    assert wire.CacheRenewed(901, kept.term, 0) in reader.renews(kept, 2)
+    assert wire.CacheRenewed(901, kept.term, 0, LEASE_MS) in reader.renews(kept, 2)
 
 
 def test_who_owes_the_word_that_it_dropped_something_is_not_renewed(stage):
@@ -227,7 +228,7 @@ def test_a_new_leader_waits_no_longer_than_until_all_have_said_that_they_keep_no
     stage.elect("node2")
     assert writer.does(PutKey("a", b"1"), "node2") is None
     (answer,) = reader.renews(kept, node="node2")
-    assert answer == wire.CacheRenewed(901, stage.nodes["node2"].replica.engine.term, 0)
+    assert answer == wire.CacheRenewed(901, stage.nodes["node2"].replica.engine.term, 0, LEASE_MS)
     assert not writer.answered()
     word = wire.DroppedRequest(1, CLUSTER, reader.session, answer.term, 0, 0)
     stage.ask("node2", word, reply=reader.channel)
