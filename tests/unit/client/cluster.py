@@ -56,6 +56,8 @@ class Cluster:
         self.pushes = True
         self.lets_cache = True
         """May what is read be kept? As long as it says so by `tell_to_drop`, and no longer."""
+        self.tells_to_drop = False
+        """Is everything that is kept dropped before a command is applied? Else a test says it by `tell_to_drop`."""
         self.cache_number = 1
         self.dropped: list[wire.DroppedRequest] = []
         self._tickets = 0
@@ -204,6 +206,11 @@ class Cluster:
         decoded = wire.decode_command(command)
         op = decoded.op
         self.ops.append(op)
+        if self.tells_to_drop:
+            for other in self.clients:
+                if other.caches:
+                    self.tell_to_drop(other)
+                    other.take_inbox()
         result = self.machine.apply(self.index, encode_entry(client.principal, "", command))
         if isinstance(result, commands.Queued):
             if isinstance(op, commands.AcquireLock):
@@ -324,11 +331,14 @@ class TestClient(Surface[Sync], Sync):
             node = packet.node or "node2"
             for request in wire.decode_requests(envelope.body).requests:
                 self.reply(node, self.cluster.serve(self, node, request))
+        self.take_inbox()
+        for running in [*self.running]:
+            running.go_on()
+
+    def take_inbox(self) -> None:
         inbox, self.inbox = self.inbox, []
         if not self.is_cut_off:
             self.reply(self.cluster.leader or "node2", inbox)
-        for running in [*self.running]:
-            running.go_on()
 
     def reply(self, node: str, replies: list[wire.Reply]) -> None:
         if replies:
