@@ -349,8 +349,8 @@ class RenewCacheRequest(_Struct, tag=41, frozen=True):
 
 
 class DroppedRequest(_Struct, tag=42, frozen=True):
-    """What the `Invalidation` of (`term`, `number`, `ticket`) names is served no more, nor is anything that a leader of
-    before `term` allowed (`number` 0: that alone). Has no answer; the leader says it again until it hears this."""
+    """What the `Invalidation` of (`term`, `number`, `ticket`) names is served no more, nor is anything under an earlier
+    (`term`, `number`) (`ticket` 0: that alone). Has no answer; the leader says it again until it hears this."""
 
     id: int
     cluster: int
@@ -505,8 +505,8 @@ class CachedAnswer(_Struct, tag=40, frozen=True):
 
 
 class CacheRenewed(_Struct, tag=41, frozen=True):
-    """(`term`, `number`) holds on. `number` 0: what the client keeps is not by this leader, or not any more, and
-    nothing of it may be served."""
+    """(`term`, `number`) holds on. Where that is another than the client's, what it keeps is not by this leader, or not
+    any more, and nothing of it may be served."""
 
     id: int
     term: int

@@ -26,6 +26,11 @@ caught() { # MUTANT: it exits with status 1, and names the checker, where it was
     [ "$status" -eq 1 ]
 }
 
+# Each is a run of one process.
+export -f step caught
+export python state
+"$python" -m tests.simulation --list-mutants | xargs -P "$(getconf _NPROCESSORS_ONLN)" -I '{}' \
+    bash -euo pipefail -c 'step "mutant-{}" caught "{}"'
 for ((from = first; from <= last; from += size)); do
     to=$((from + size - 1 < last ? from + size - 1 : last))
     step "seeds-$from-$to.json" "$python" -m tests.simulation --engine raft --seeds "$from-$to" --json \
@@ -34,11 +39,6 @@ done
 # All that the state machine does, which the plain work has nothing of.
 step "seeds-mixed.json" "$python" -m tests.simulation --engine raft --workload mixed --seeds "$first-$((first + 1999))" --json \
     --jobs "$(getconf _NPROCESSORS_ONLN)"
-# Each is a run of one process.
-export -f step caught
-export python state
-"$python" -m tests.simulation --list-mutants | xargs -P "$(getconf _NPROCESSORS_ONLN)" -I '{}' \
-    bash -euo pipefail -c 'step "mutant-{}" caught "{}"'
 units=$(cat $(git ls-files tests/unit) | sha256sum | cut -c1-16)
 step "random-mutants-$units" "$python" -m tests.simulation --engine raft --random-mutants 200 --jobs "$(getconf _NPROCESSORS_ONLN)"
 PROVE_KILLS=20 PROVE_FLOOD_S=30 step kills \

@@ -142,20 +142,16 @@ class Cache:
 
     def renewed(self, node: str, cluster: int, answer: wire.CacheRenewed) -> None:
         sent_us = self._renewals.pop(answer.id, None)
-        if answer.number:
-            lease = self._lease_of(answer.term, answer.number)
-            if lease is not None and sent_us is not None:
-                lease.sent(sent_us, answer.lease_ms)
-                self._renew_us = sent_us + lease.length_us // RENEWALS
-                self._is_used = False
-            return
-        if answer.term > self._lease.term:
-            self._begin(answer.term, 0)
-        elif answer.term == self._lease.term and sent_us is not None:
-            self._lease.kept.clear()
-        if self.session is not None and answer.term == self._lease.term:
+        known = (self._lease.term, self._lease.number)
+        if (answer.term, answer.number) == known and sent_us is not None:
+            self._lease.sent(sent_us, answer.lease_ms)
+            self._renew_us = sent_us + self._lease.length_us // RENEWALS
+            self._is_used = False
+        elif (answer.term, answer.number) > known:
+            self._begin(answer.term, answer.number)
             self._renew_us = NEVER_US
-            self._say(node, cluster, self.session.session, answer.term, 0, 0)
+            if self.session is not None:
+                self._say(node, cluster, self.session.session, answer.term, answer.number, 0)
 
     def _say(self, node: str, cluster: int, session: int, term: int, number: int, ticket: int) -> None:
         self._next_word += 1

@@ -58,18 +58,18 @@ def _is_own(asker: Asker, session: int, machine: Machine) -> bool:
 
 
 def _renew(asker: Asker, request: wire.RenewCacheRequest, tenure: Tenure, machine: Machine, answers: Answers) -> None:
-    """Whoever names this term keeps nothing of before."""
-    number: int | None = 0
-    if request.term == asker.term:
+    caching = tenure.caching
+    if request.term != asker.term:
+        number: int | None = caching.take_number()
+    else:
         if _is_own(asker, request.session, machine):
-            tenure.caching.keeps_nothing(request.session)
-        number = tenure.caching.renew(request.session, asker.caller, request.number, request.count)
+            caching.hear(request.session, request.number)
+        number = caching.renew(request.session, asker.caller, request.number, request.count)
     if number is not None:
         answers.add(asker.caller, wire.CacheRenewed(request.id, asker.term, number, tenure.caching.lease_ms))
 
 
 def hear_dropped(asker: Asker, said: wire.DroppedRequest, tenure: Tenure, machine: Machine) -> None:
-    if said.number:
-        tenure.caching.dropped(said.session, asker.caller, said.number, said.ticket)
+    tenure.caching.dropped(said.session, asker.caller, said.number, said.ticket)
     if _is_own(asker, said.session, machine):
-        tenure.caching.keeps_nothing(said.session)
+        tenure.caching.hear(said.session, said.number)

@@ -92,7 +92,8 @@ class Taken(NamedTuple):
 
 
 class Caching:
-    def __init__(self, machine: Machine, now_us: int, last_index: int, lease_ms: int) -> None:
+    def __init__(self, machine: Machine, now_us: int, last_index: int, lease_ms: int, first_number: int) -> None:
+        """`last_index`: of the log, as this leadership has it. `first_number`: above all that its term has given."""
         self.lease_ms = lease_ms
         self._lease_us = lease_ms * 1_000
         self._machine = machine
@@ -103,7 +104,8 @@ class Caching:
         self._unheard = {*machine.state.caching}
         self._quiet_until_us = now_us + self._lease_us if self._unheard else 0
         """Until then a leader of before may have allowed what this one does not know of."""
-        self._next_number = 1
+        self._first_number = first_number
+        self.next_number = first_number
         self._holders: dict[int, Holder] = {}
         self._of_paths: dict[str, dict[int, None]] = {}
         """Path to the sessions of those that keep it."""
@@ -310,9 +312,13 @@ class Caching:
                 if holder.paths.get(path) == ticket:
                     self._keeps_no_more(holder, path)
 
-    def keeps_nothing(self, session: int) -> None:
-        """A session that is marked has nothing of before this term."""
-        self._unheard.discard(session)
+    def hear(self, session: int, number: int) -> None:
+        """The client of a session names a lease of this term: it keeps nothing by an earlier one."""
+        if number >= self._first_number:
+            self._unheard.discard(session)
+        holder = self._holders.get(session)
+        if holder is not None and number > holder.number:
+            self._forget(holder)
 
     def ended(self, session: int) -> None:
         """The session has ended, after all that its client kept was dropped."""
@@ -334,8 +340,7 @@ class Caching:
             return None
         holder = self._holders.get(session)
         if holder is None or self._is_over(holder):
-            holder = self._holders[session] = Holder(session, caller, self._next_number)
-            self._next_number += 1
+            holder = self._holders[session] = Holder(session, caller, self.take_number())
         if holder.caller != caller or self._owes_word(holder):
             return None
         if path not in holder.paths:
@@ -347,6 +352,11 @@ class Caching:
         holder.until_us = self._now_us + self._lease_us
         return holder.number, holder.ticket
 
+    def take_number(self) -> int:
+        """Greater than all before."""
+        self.next_number += 1
+        return self.next_number - 1
+
     def _about_to_change(self) -> Iterator[Touched]:
         yield from self._in_flight()
         for held in self._held.values():
@@ -355,11 +365,12 @@ class Caching:
             yield touched
 
     def renew(self, session: int, caller: Caller, number: int, count: int) -> int | None:
-        """The number under which the client may go on, 0: under none; None: nothing is to be answered."""
+        """The number under which the client may go on: another one, where it is to begin anew. None: nothing is to be
+        answered."""
         holder = self._holders.get(session)
-        if holder is None or holder.number != number or self._is_over(holder):
-            return 0
-        if holder.caller != caller or count <= holder.count or self._owes_word(holder):
+        if holder is None or self._is_over(holder):
+            return self.take_number()
+        if holder.number != number or holder.caller != caller or count <= holder.count or self._owes_word(holder):
             return None
         holder.count = count
         holder.until_us = self._now_us + self._lease_us

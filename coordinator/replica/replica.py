@@ -16,7 +16,7 @@ from coordinator.consensus.engine import Engine, HardState, Outgoing, Ready, Rol
 from coordinator.consensus.entries import COMMAND, COMMAND_PREFIX
 from coordinator.consensus.membership import Configuration
 from coordinator.replica import cached_reads
-from coordinator.replica.caching import HELD_MAX, LEASE_MS
+from coordinator.replica.caching import HELD_MAX, LEASE_MS, Caching
 from coordinator.replica.callers import Answers, Caller
 from coordinator.replica.comparison import Verdict
 from coordinator.replica.grants import GrantWaiters
@@ -91,6 +91,8 @@ class Replica:
         self.machine = machine
         self.levels = Levels()
         self._cache_lease_ms = cache_lease_ms
+        self._cache_number = 1
+        """Of no cache's lease yet: a leader that serves again in the same term must not give one twice."""
         self._tenure: Tenure | None = None
         """Of a leader that has applied the first entry of its own term; None elsewhere."""
         self._term = engine.term
@@ -117,6 +119,8 @@ class Replica:
         self._reads_by_ticket: dict[int, list[_Read]] = {}
         self._confirmed: deque[tuple[int, deque[_Read]]] = deque()
         self._waiters = GrantWaiters()
+        self._resumes = (0, 0)
+        """Of a leader that ceased to serve: its term, and up to where it is to apply before it serves again."""
 
     @property
     def leases(self) -> Leases | None:
@@ -168,7 +172,9 @@ class Replica:
     @property
     def _serves(self) -> bool:
         """May it answer callers, as far as its own state goes?"""
-        return self.engine.is_fit and not self._stopping
+        term, index = self._resumes
+        engine = self.engine
+        return engine.is_fit and not self._stopping and (engine.applied_index >= index or engine.term != term)
 
     # --- what comes in ----------------------------------------------------------------------------
 
@@ -381,7 +387,7 @@ class Replica:
             if self._is_waited_for:
                 self._abdicate(answers)
         elif self.leases is None and engine.applied_own_term:
-            self._tenure = Tenure(self.machine, self.levels, now_us, engine.last_index, self._cache_lease_ms)
+            self._tenure = Tenure(self.machine, self.levels, self._new_caching(now_us), now_us)
             self.states.put_off(now_us)
             self._answered_up_to_us = 0
         if self._confirmed:
@@ -392,6 +398,9 @@ class Replica:
         if not self._confirmed:
             self._answered_up_to_us = engine.confirmed_at_us
         self.history.observe(self, now_us)
+
+    def _new_caching(self, now_us: int) -> Caching:
+        return Caching(self.machine, now_us, self.engine.last_index, self._cache_lease_ms, self._cache_number)
 
     @property
     def _is_waited_for(self) -> bool:
@@ -408,6 +417,9 @@ class Replica:
                 answers.add(watch.caller, wire.NotLeader(watch.request_id, self._elsewhere))
             for one in self._tenure.caching.take_held():
                 answers.add(one.caller, wire.NotLeader(one.request_id, self._elsewhere))
+            self._cache_number = self._tenure.caching.next_number
+            # Where the leadership goes on, what its log holds is known again when it is applied (histories 10 and 11).
+            self._resumes = self.engine.term, self.engine.last_index
         self._tenure = None
         self._waiters = GrantWaiters()
         for reads in self._reads_by_ticket.values():

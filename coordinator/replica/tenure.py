@@ -30,8 +30,7 @@ Proposals = list[Proposal | commands.RaiseLevel]
 
 
 class Tenure:
-    def __init__(self, machine: Machine, levels: Levels, now_us: int, last_index: int, cache_lease_ms: int) -> None:
-        """`last_index`: of the log, as this leadership has it."""
+    def __init__(self, machine: Machine, levels: Levels, caching: Caching, now_us: int) -> None:
         self._machine = machine
         self._levels = levels
         self._raised = 0
@@ -40,7 +39,7 @@ class Tenure:
         self.delays = Delays()
         self.checkpoints = Checkpoints()
         self.watches = Watches()
-        self.caching = Caching(machine, now_us, last_index, cache_lease_ms)
+        self.caching = caching
         self.leases.begin({number: session.lease_ms for number, session in machine.sessions.items()})
         self.checkpoints.inherit(machine.sessions.values())
         for name, since, delay_ms in machine.delays():

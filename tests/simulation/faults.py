@@ -105,6 +105,7 @@ KINDS: Final = (
     Kind("bit-flip", 0.15, ANYONE, (50, 1_000), draws=0.2),
     # --- memory
     Kind("memory-flip", 0.5, ANYONE, (1, 2)),
+    Kind("doubt", 1.0, ("leader",), (30, 600), ("", "sent", "expiring", "kept-alive")),
     # --- clocks
     Kind("clocks-drift-apart", 1.5, ("leader",), (1_200, 6_000), ("", "locked", "kept-alive", "kept-alive")),
     Kind("wall-clock-jump", 0.3, MOSTLY_LEADER, (50, 5_000)),

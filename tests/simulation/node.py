@@ -402,6 +402,8 @@ class Node:
         self.leases_since_us = self.awake_us()
         self.leases_at_first_ms = {s.session: s.lease_ms for s in self.replica.machine.sessions.values()}
         self.kept_alive = {}
+        if self._leases is not None:
+            self.world.watch.tell("counting", self)
 
     def awake_us(self) -> int:
         """How long its processes have been awake and heard what came, in true time."""

@@ -103,6 +103,9 @@ class Checker:
     def read_answered(self, node: Node, read_index: int) -> None:
         """`node` answers a read, which was confirmed at `read_index`, from its state machine."""
 
+    def counting(self, node: Node) -> None:
+        """`node` begins to count leases: a turn of it has just ended."""
+
     def kept_alive(self, node: Node, session: int) -> None:
         """`node` answers that `session` has its full time to live again."""
 
@@ -146,6 +149,7 @@ HOOKS: Final = (
     "read_begun",
     "read_confirmed",
     "read_answered",
+    "counting",
     "kept_alive",
     "invoked",
     "returned",

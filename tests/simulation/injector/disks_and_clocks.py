@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from tests.simulation.clocks import DRIFT_PPM_MAX
 from tests.simulation.faults import Fault
+from tests.simulation.injector.messages import Messages
 from tests.simulation.injector.network import Network
 
 
-class DisksAndClocks(Network):
+class DisksAndClocks(Messages, Network):
     def _full_disk(self, fault: Fault) -> bool:
         node = self._node(fault)
         if node is None:
@@ -52,6 +53,21 @@ class DisksAndClocks(Network):
             return False
         node.flip()
         return True
+
+    def _doubt(self, fault: Fault) -> bool:
+        """States are compared while one has a flipped bit and messages are late, so that a leader may hear of the other
+        state before it hears that most have its own."""
+        leader = self._node(fault)
+        if leader is None or leader.replica is None or not leader.replica.engine.is_fit:
+            return False
+        others = [n for n in self.world.nodes if n is not leader and n.replica is not None and not n.replica.stopped]
+        others = [node for node in others if not node.engine.is_witness and self._may_lose(node, flips=True)]
+        if not others:
+            return False
+        others[fault.salt % len(others)].flip()
+        leader.replica.states.mark(leader.clock.now_us())
+        leader.nudge()
+        return self._weather(fault._replace(who="all"), "delay", 0.2 + 0.5 * fault.level, 30_000)
 
     # --- clocks -----------------------------------------------------------------------------------
 

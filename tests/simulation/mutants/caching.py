@@ -97,7 +97,7 @@ MUTANTS: Final = (
     Mutant(
         "one-number-for-all-leases",
         "a lease that ran out is another one when it is granted again, and nothing of before holds",
-        (Edit(f"{_CACHING}:Caching.allow", "self._next_number += 1", "pass"),),
+        (Edit(f"{_CACHING}:Caching.allow", "self.take_number()", "1"),),
     ),
     Mutant(
         "a-transaction-waits-for-its-other-branch-alone",

@@ -178,7 +178,9 @@ class Cluster:
                 return [wire.CachedAnswer(request.id, result, self.term, self.cache_number, self._tickets, 2_000)]
             case wire.RenewCacheRequest():
                 is_so = (request.term, request.number) == (self.term, self.cache_number)
-                return [wire.CacheRenewed(request.id, self.term, self.cache_number if is_so else 0, 2_000)]
+                if not is_so:
+                    self.cache_number += 1
+                return [wire.CacheRenewed(request.id, self.term, self.cache_number, 2_000)]
             case wire.DroppedRequest():
                 self.dropped.append(request)
                 return []

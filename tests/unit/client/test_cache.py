@@ -103,7 +103,7 @@ def test_a_new_leader_is_told_that_nothing_of_before_is_served(cluster: Cluster,
     cluster.kill_leader()
     reader.put("z", b"")  # It hears of the next one.
     cluster.pass_time(0.5)
-    assert (cluster.dropped[-1].term, cluster.dropped[-1].number) == (cluster.term, 0)
+    assert (cluster.dropped[-1].term, cluster.dropped[-1].ticket) == (cluster.term, 0)
     assert reader.core.cache.look(GetKey("a"), reader.clock) is None
 
 
@@ -241,10 +241,10 @@ def test_a_lease_that_is_no_more_ends_all_of_it(hand):
     hand.answers(hand.asks(), b"1")
     hand.serves()
     assert hand.cache.renewal(91, 1, 700_000) is not None
-    hand.cache.renewed("n", 1, wire.CacheRenewed(91, 1, 0, 2_000))
+    hand.cache.renewed("n", 1, wire.CacheRenewed(91, 1, 2, 2_000))
     assert hand.serves() is None
-    assert [(word.term, word.number) for _, word in hand.cache.take_words()] == [(1, 0)]
-    hand.cache.renewed("n", 1, wire.CacheRenewed(90, 0, 0, 2_000))
+    assert [(word.term, word.number, word.ticket) for _, word in hand.cache.take_words()] == [(1, 2, 0)]
+    hand.cache.renewed("n", 1, wire.CacheRenewed(90, 0, 9, 2_000))
     assert hand.cache.take_words() == [], "the word of a leader of before says nothing of now"
 
 

@@ -158,9 +158,9 @@ def test_what_was_proposed_before_anybody_cached_is_applied_before_anything_is_k
     reader = Reader(stage, begins=False)
     node = stage.nodes["node1"]
     reader.does(BeginCaching())
-    hand = caching.Caching(node.replica.machine, stage.clock.us, node.replica.engine.last_index + 3, LEASE_MS)
+    hand = caching.Caching(node.replica.machine, stage.clock.us, node.replica.engine.last_index + 3, LEASE_MS, 1)
     hand.applied(node.replica.engine.applied_index)
-    hand.keeps_nothing(reader.session)
+    hand.hear(reader.session, 1)
     assert hand.allow(reader.session, _caller(reader), "a") is None
     hand.applied(node.replica.engine.last_index + 3)
     assert hand.allow(reader.session, _caller(reader), "a") is not None
@@ -182,7 +182,7 @@ def test_a_renewal_prolongs_all_and_a_copy_of_it_nothing(stage):
     assert writer.does(PutKey("a", b"1")) is None
     stage.pass_time(120_000)
     assert writer.answered(), "the copy renewed nothing"
-    assert wire.CacheRenewed(901, kept.term, 0, LEASE_MS) in reader.renews(kept, 2)
+    assert wire.CacheRenewed(901, kept.term, kept.number + 1, LEASE_MS) in reader.renews(kept, 2)
 
 
 def test_who_owes_the_word_that_it_dropped_something_is_not_renewed(stage):
@@ -228,12 +228,39 @@ def test_a_new_leader_waits_no_longer_than_until_all_have_said_that_they_keep_no
     stage.elect("node2")
     assert writer.does(PutKey("a", b"1"), "node2") is None
     (answer,) = reader.renews(kept, node="node2")
-    assert answer == wire.CacheRenewed(901, stage.nodes["node2"].replica.engine.term, 0, LEASE_MS)
+    assert isinstance(answer, wire.CacheRenewed)
+    assert answer.term == stage.nodes["node2"].replica.engine.term > kept.term
     assert not writer.answered()
-    word = wire.DroppedRequest(1, CLUSTER, reader.session, answer.term, 0, 0)
+    word = wire.DroppedRequest(1, CLUSTER, reader.session, answer.term, answer.number, 0)
     stage.ask("node2", word, reply=reader.channel)
     stage.settle()
     assert writer.answered()
+
+
+def test_a_leader_that_serves_again_in_its_term_gives_no_number_twice_and_waits_too(stage):
+    """One that doubted its own state: what it allowed before is not noted any more, and its term is the same."""
+    reader, writer = Reader(stage), Reader(stage, begins=False)
+    kept = keeps(reader)
+    node = stage.nodes["node1"]
+    node.replica._abdicate(node.turn._answers)
+    stage.pass_time(40_000)
+    assert caching_of(node)
+    assert node.replica.engine.term == kept.term
+    assert writer.does(PutKey("a", b"1")) is None
+    reader.drops(wire.Invalidation(CLUSTER, 0, kept.term, kept.number, 0, (), False))
+    assert not writer.answered(), "a copy of a word of before says nothing of now"
+    again = keeps(reader, GetKey("b"))
+    assert again.number > kept.number
+    reader.drops(wire.Invalidation(CLUSTER, 0, again.term, again.number, 0, (), False))
+    assert writer.answered()
+
+
+def test_who_names_a_later_lease_keeps_nothing_by_an_earlier_one(stage):
+    """An answer that it is to begin anew came late: it would never keep anything again."""
+    reader, writer = Reader(stage), Reader(stage, begins=False)
+    kept = keeps(reader)
+    reader.drops(wire.Invalidation(CLUSTER, 0, kept.term, kept.number + 5, 0, (), False))
+    assert isinstance(writer.does(PutKey("a", b"1")), Done)
 
 
 def test_a_new_leader_does_not_wait_where_nobody_caches(stage):

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import pytest
+
+from coordinator import wire
 from coordinator.consensus.engine import Role
-from tests.unit.replica.stage import Stage
-from tests.unit.replica.test_turn import opened
+from coordinator.consensus.entries import COMMAND_PREFIX
+from coordinator.statemachine.commands import CheckpointSessions, ExpireSessions
+from coordinator.statemachine.machine import encode_node_entry
+from tests.unit.replica.stage import CHANNELS, Stage
+from tests.unit.replica.test_turn import keep_alive, opened
 
 
 def test_one_leadership_upon_another_with_no_turn_between_begins_with_full_leases():
@@ -23,3 +29,37 @@ def test_one_leadership_upon_another_with_no_turn_between_begins_with_full_lease
     assert session in node.replica.machine.sessions
     stage.pass_time(400_000)
     assert session not in node.replica.machine.sessions
+
+
+@pytest.mark.parametrize("op", [ExpireSessions, lambda sessions: CheckpointSessions(((*sessions, 400),))])
+def test_a_leader_that_doubted_its_state_serves_again_when_it_has_applied_what_it_had_proposed(op):
+    """What it proposed before, it has forgotten with what it counted: an expiry or a checkpoint that is still on its
+    way would go by a keep-alive (histories 10 and 11, within one term)."""
+    stage = Stage()
+    leader = stage.elect("node1")
+    stage.pass_time(100_000)
+    session = opened(stage)
+    stage.cut = {"node2", "node3"}
+    proposed = leader.raft.propose([COMMAND_PREFIX + encode_node_entry(op((session,)))])
+    assert proposed is not None
+    stage.settle()
+    leader.raft.in_doubt = True
+    stage.settle()
+    assert leader.replica.leases is None
+    leader.raft.in_doubt = False
+    stage.settle()
+    stage.cut = set()
+    channel = CHANNELS.reply()
+    for number in range(1, 20):
+        stage.ask("node1", keep_alive(stage, number, session), reply=channel)
+        for _ in range(6):
+            for node in stage.nodes.values():
+                node.run()
+            if any(isinstance(reply, wire.KeptAlive) for reply in stage.replies(channel)):
+                assert leader.raft.applied_index >= proposed
+                assert leader.replica.machine.sessions[session].remaining_ms is None
+            stage.carry()
+        stage.pass_time(20_000)
+    assert leader.raft.role is Role.LEADER
+    assert leader.raft.applied_index == leader.raft.last_index
+    assert leader.replica.leases is not None
