@@ -10,6 +10,7 @@ _CACHING: Final = "coordinator.replica.caching"
 _TOUCHED: Final = "coordinator.replica.touched"
 _REPLICA: Final = "coordinator.replica.replica"
 _CACHE: Final = "coordinator.client.cache"
+_CORE: Final = "coordinator.client.core"
 
 MUTANTS: Final = (
     Mutant(
@@ -23,13 +24,21 @@ MUTANTS: Final = (
         (Edit(f"{_CACHE}:Cache.look", "or clock() >= lease.until_us", ""),),
     ),
     Mutant(
-        "cache-lease-counted-from-the-last-sending",
-        "history 1: a lease counts from the very sending that was answered, and that may be any",
+        "cache-lease-counted-from-the-answer",
+        "history 1: a lease counts from the sending of the question, whenever the answer is looked at",
         (
             Edit(
-                f"{_CACHE}:Cache.renewed",
-                "sent_us = self._renewals.pop(answer.id, None)",
-                "sent_us = max(self._renewals.values(), default=0) if answer.id in self._renewals else None",
+                f"{_CORE}:Core._hear_of_cache",
+                "self.cache.take(reply)",
+                "if request_id in self._calls:\n"
+                "                self._calls[request_id].first_sent_us = now_us\n"
+                "            self.cache.take(reply)",
+            ),
+            Edit(
+                f"{_CORE}:Core._hear_of_cache",
+                "self.cache.renewed(node, self.routing.cluster, reply)",
+                "self.cache._renewals[reply.id] = now_us\n"
+                "            self.cache.renewed(node, self.routing.cluster, reply)",
             ),
         ),
     ),
