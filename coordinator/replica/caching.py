@@ -52,7 +52,7 @@ _Wait = tuple[int, int]
 class Holder:
     """A client, and what it may keep."""
 
-    __slots__ = ("caller", "count", "number", "paths", "session", "ticket", "until_us")
+    __slots__ = ("caller", "count", "number", "paths", "session", "ticket", "told", "until_us")
 
     def __init__(self, session: int, caller: Caller, number: int) -> None:
         self.session = session
@@ -64,16 +64,9 @@ class Holder:
         """Of the last invalidation."""
         self.paths: dict[str, int] = {}
         """What it may keep: 0, or the ticket of the invalidation that it has yet to confirm."""
-
-
-class _Told:
-    __slots__ = ("everything", "holder", "paths", "told_us")
-
-    def __init__(self, holder: Holder, paths: tuple[str, ...], everything: bool) -> None:
-        self.holder = holder
-        self.paths = paths
-        self.everything = everything
-        self.told_us: int | None = None
+        self.told: dict[int, tuple[str, ...]] = {}
+        """What it has yet to confirm, by ticket. Who lives and does not say so holds a change up no longer than who is
+        dead: it is not renewed."""
 
 
 class _Held(NamedTuple):
@@ -109,8 +102,12 @@ class Caching:
         self._holders: dict[int, Holder] = {}
         self._of_paths: dict[str, dict[int, None]] = {}
         """Path to the sessions of those that keep it."""
-        self._open: dict[_Wait, _Told] = {}
-        """What was told and not confirmed."""
+        self._owing: dict[int, Holder] = {}
+        """Those that have yet to confirm something, by their number."""
+        self._tell_us: dict[int, int] = {}
+        """When each of them is to be told (again)."""
+        self._next_tell_us = 0
+        """The first of these, or earlier."""
         self._held: dict[tuple[str, int], _Held] = {}
         """Commands that are held back, by their caller's channel and request."""
         self._held_bytes = 0
@@ -235,19 +232,16 @@ class Caching:
         return not self._is_quiet and not any(self._is_open(wait) for wait in held.waits)
 
     def _is_open(self, wait: _Wait) -> bool:
-        told = self._open.get(wait)
-        return told is not None and not self._is_over(told.holder)
+        number, ticket = wait
+        holder = self._owing.get(number)
+        return holder is not None and ticket in holder.told and not self._is_over(holder)
 
     def due_us(self) -> int | None:
         """When there is something to do if nothing comes; None where there is nothing."""
-        if not (self._open or (self._held and self._is_quiet)):
-            return None
         due_us = [self._quiet_until_us] if self._held and self._is_quiet else []
-        for told in self._open.values():
-            due_us.append(told.holder.until_us)
-            if told.told_us is not None:
-                due_us.append(told.told_us + TELL_AGAIN_US)
-        return min(due_us)
+        if self._owing:
+            due_us.append(self._next_tell_us)
+        return min(due_us, default=None)
 
     # --- who is told ------------------------------------------------------------------------------
 
@@ -282,23 +276,27 @@ class Caching:
             holder.ticket += 1
             for path in news:
                 holder.paths[path] = holder.ticket
-            self._open[holder.number, holder.ticket] = _Told(holder, news, len(news) > TOLD_PATHS_MAX)
+            holder.told[holder.ticket] = news
+            self._owing[holder.number] = holder
+            self._tell_us[holder.number] = self._next_tell_us = self._now_us
             waits.add((holder.number, holder.ticket))
         return waits
 
     def take_words(self, cluster: int, term: int) -> list[tuple[Caller, wire.Invalidation]]:
         """What is to be told now, and what is to be told again."""
-        words = []
-        for (number, ticket), told in [*self._open.items()]:
-            if told.told_us is not None and self._now_us - told.told_us < TELL_AGAIN_US:
+        words: list[tuple[Caller, wire.Invalidation]] = []
+        if not self._owing or self._now_us < self._next_tell_us:
+            return words
+        for holder in [*self._owing.values()]:
+            if self._is_over(holder) or self._now_us < self._tell_us[holder.number]:
                 continue
-            if self._is_over(told.holder):
-                continue
-            told.told_us = self._now_us
-            session = told.holder.session
-            paths = () if told.everything else told.paths
-            word = wire.Invalidation(cluster, session, term, number, ticket, paths, told.everything)
-            words.append((told.holder.caller, word))
+            self._tell_us[holder.number] = min(self._now_us + TELL_AGAIN_US, holder.until_us)
+            for ticket, paths in holder.told.items():
+                everything = len(paths) > TOLD_PATHS_MAX
+                named = () if everything else paths
+                word = wire.Invalidation(cluster, holder.session, term, holder.number, ticket, named, everything)
+                words.append((holder.caller, word))
+        self._next_tell_us = min(self._tell_us.values(), default=0)
         return words
 
     def dropped(self, session: int, caller: Caller, number: int, ticket: int) -> None:
@@ -306,11 +304,11 @@ class Caching:
         holder = self._holders.get(session)
         if holder is None or holder.number != number or holder.caller != caller:
             return
-        told = self._open.pop((number, ticket), None)
-        if told is not None:
-            for path in told.paths:
-                if holder.paths.get(path) == ticket:
-                    self._keeps_no_more(holder, path)
+        for path in holder.told.pop(ticket, ()):
+            if holder.paths.get(path) == ticket:
+                self._keeps_no_more(holder, path)
+        if not holder.told:
+            self._owes_nothing(holder)
 
     def hear(self, session: int, number: int) -> None:
         """The client of a session names a lease of this term: it keeps nothing by an earlier one."""
@@ -341,7 +339,7 @@ class Caching:
         holder = self._holders.get(session)
         if holder is None or self._is_over(holder):
             holder = self._holders[session] = Holder(session, caller, self.take_number())
-        if holder.caller != caller or self._owes_word(holder):
+        if holder.caller != caller or holder.told:
             return None
         if path not in holder.paths:
             if len(holder.paths) >= PATHS_MAX or self._count >= ALL_PATHS_MAX:
@@ -370,15 +368,11 @@ class Caching:
         holder = self._holders.get(session)
         if holder is None or self._is_over(holder):
             return self.take_number()
-        if holder.number != number or holder.caller != caller or count <= holder.count or self._owes_word(holder):
+        if holder.number != number or holder.caller != caller or count <= holder.count or holder.told:
             return None
         holder.count = count
         holder.until_us = self._now_us + self._lease_us
         return number
-
-    def _owes_word(self, holder: Holder) -> bool:
-        """Who lives and does not say that it has dropped something holds up a change no longer than who is dead."""
-        return any(number == holder.number for number, _ in self._open)
 
     def _is_over(self, holder: Holder) -> bool:
         """Has its lease run out? Then it is forgotten."""
@@ -392,8 +386,11 @@ class Caching:
             del self._holders[holder.session]
             for path in [*holder.paths]:
                 self._keeps_no_more(holder, path)
-            for wait in [wait for wait in self._open if wait[0] == holder.number]:
-                del self._open[wait]
+            self._owes_nothing(holder)
+
+    def _owes_nothing(self, holder: Holder) -> None:
+        self._owing.pop(holder.number, None)
+        self._tell_us.pop(holder.number, None)
 
     def _keeps_no_more(self, holder: Holder, path: str) -> None:
         del holder.paths[path]
