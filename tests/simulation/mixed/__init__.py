@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 CLOSING: Final = 0.02
 """How often a worker closes a session of its client, with all that hangs on it, before it does something."""
+ALONE: Final = 0.3
+"""Of the clients that cache, those that do nothing else, and so hear little of leaders."""
 _WORK: Final[dict[str, Callable[[Mixed, Client], Act]]] = {
     "files": files.work,
     "reads": reads.work,
@@ -52,6 +54,10 @@ class Mixed(Asker):
     def replace(self, client: Client, plain: list[Script]) -> list[Script]:
         """Let a share of a client's workers do mixed work."""
         random = client.random
+        if self.mix.cachers and random.random() < ALONE:
+            for script in plain:
+                script.close()
+            return [cache(self, client) for _ in range(1 + self.mix.cachers)]
         scripts = []
         for script in plain:
             if random.random() >= self.mix.share:
