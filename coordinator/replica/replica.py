@@ -151,7 +151,8 @@ class Replica:
         """How many wait here: proposals for their entry to be applied, reads for a majority's word, and acquisitions
         for their grant to be pushed. May be asked from another thread."""
         reads = sum(map(len, [*self._reads_by_ticket.values()])) + sum(len(reads) for _, reads in [*self._confirmed])
-        held = 0 if self._tenure is None else self._tenure.caching.held
+        tenure = self._tenure
+        held = 0 if tenure is None else tenure.caching.held
         return len(self._commands) + held + len(self._proposals), len(self._reads) + reads, self._waiters.count
 
     @property

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import msgspec
 
 from coordinator.statemachine import quotas, snapshot_v1
-from coordinator.statemachine.commands import LEVEL_OF_QUOTAS, SetPrincipal
+from coordinator.statemachine.commands import LEVEL_OF_CACHING, LEVEL_OF_QUOTAS, SetPrincipal
 from coordinator.statemachine.items import Item
 from coordinator.statemachine.lock_changes import add_break
 from coordinator.statemachine.lock_commands import EXCLUSIVE, Grant, Waiter
@@ -75,7 +75,9 @@ MAGIC: Final = b"CLST"
 VERSION: Final = 2
 """Of the bytes of a state of level 1 or 2."""
 VERSION_OF_QUOTAS: Final = 3
-"""Of the bytes of a state of level 3 on."""
+"""Of the bytes of a state of level 3."""
+VERSION_OF_CACHING: Final = 4
+"""Of the bytes of a state of level 4 on."""
 FRAME_BYTES: Final = 16_384
 FRAME_ITEMS: Final = 128
 FRAME_BYTES_MAX: Final = 1 << 26
@@ -84,6 +86,12 @@ PAGE: Final = 128
 """Rows that are frozen at once."""
 SLICE_BYTES: Final = 32_768
 """Of a slice, unless told otherwise: about a millisecond's work."""
+
+
+def _version_of(level: int) -> int:
+    if level >= LEVEL_OF_CACHING:
+        return VERSION_OF_CACHING
+    return VERSION_OF_QUOTAS if level >= LEVEL_OF_QUOTAS else VERSION
 
 
 class _Data(Protocol):
@@ -113,7 +121,7 @@ class Dump:
         )
         self.applied = state.applied
         """The index that this is the state of."""
-        self._version = VERSION_OF_QUOTAS if state.level >= LEVEL_OF_QUOTAS else VERSION
+        self._version = _version_of(state.level)
         self._walks: list[tuple[Walk[Any, Any], Callable[[Any, Any], Any]]] = []
         for field, freeze, items in TABLES:
             walk = Walk(getattr(state, field), freeze, attached=attached)
@@ -270,8 +278,8 @@ class Loader:
         if len(waiting) < 8:
             return
         version = int.from_bytes(waiting[4:6], "big")
-        if not VERSION <= version <= VERSION_OF_QUOTAS:
-            raise SnapshotDamaged(f"expected a snapshot of version 1 to {VERSION_OF_QUOTAS}, got {version}")
+        if not VERSION <= version <= VERSION_OF_CACHING:
+            raise SnapshotDamaged(f"expected a snapshot of version 1 to {VERSION_OF_CACHING}, got {version}")
         self._version = version
         self._hash.update(waiting[:8])
         del waiting[:8]
