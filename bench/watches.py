@@ -58,7 +58,7 @@ class Leader:
     def wait(self, number: int, selection: ReadChanges) -> None:
         query = msgspec.structs.replace(selection, since=self.index + 1)
         caller = Caller(f"channel{number % 100}", "0" * 16, b"k" * 32)
-        assert self.watches.add(Watch(caller, number, "web", "", query), 1 << 60, self.machine.state.history)
+        assert self.watches.add(Watch(caller, number, "web", "", query), 1 << 60, self.machine.state)
 
     def apply(self, entry: bytes) -> None:
         self.index += 1
@@ -69,7 +69,7 @@ class Leader:
         self.number += 1
         command = _encode(Command(self.session, self.number, self.number, PutKey(key, b"v" * 64)))
         self.apply(encode_entry("web", "", command))
-        self.watches.look(self.machine.state.history, self.index)
+        self.watches.look(self.machine.state)
         woken = 0
         while (each := self.watches.take_woken()) is not None:
             page = self.machine.query(each.query, each.watch.principal, lambda session: 0)

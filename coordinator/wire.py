@@ -23,6 +23,7 @@ from coordinator.consensus.membership import Member
 from coordinator.consensus.raft import messages
 from coordinator.statemachine.commands import Command, GetKey, LockList, Query, Result
 from coordinator.statemachine.files import GetStat, ReadChanges, ReadFile
+from coordinator.statemachine.lock_commands import ReadLockEvents
 
 VERSION: Final = 1
 PACKET_BYTES_MAX: Final = 8 * 1024 * 1024
@@ -360,6 +361,19 @@ class DroppedRequest(_Struct, tag=42, frozen=True):
     ticket: int
 
 
+class EventsRequest(_Struct, tag=31, frozen=True):
+    """A `WatchRequest`, for changes or for events of locks, that is answered by `Told`. `term`: of the leader that
+    answered before (0: nobody has). A later one answers at once, so that it is known from where on another leads. Nodes
+    of programs before level 4 do not know it."""
+
+    id: int
+    cluster: int
+    act_for: str
+    query: ReadChanges | ReadLockEvents
+    wait_ms: int
+    term: int
+
+
 class DirectoryRequest(_Struct, tag=4, frozen=True):
     """Who is there: any node answers at once from what it knows."""
 
@@ -458,6 +472,7 @@ Request = (
     | CachedQueryRequest
     | RenewCacheRequest
     | DroppedRequest
+    | EventsRequest
     | CrashRequest
     | OperatorRequest
 )
@@ -475,6 +490,14 @@ class Answer(_Struct, tag=1, frozen=True):
 
     id: int
     result: Result
+
+
+class Told(_Struct, tag=31, frozen=True):
+    """The answer to an `EventsRequest`, by the leader of `term`."""
+
+    id: int
+    result: Result
+    term: int
 
 
 class KeptAlive(_Struct, tag=2, frozen=True):
@@ -633,6 +656,7 @@ class Progress(_Struct, tag=20, frozen=True):
 
 Reply = (
     Answer
+    | Told
     | KeptAlive
     | OtherTerm
     | NotLeader

@@ -151,3 +151,42 @@ class LeaderOut(Schema):
         holder = grant.holder
         session = session_name(holder.session)
         return cls(name=name, session=session, principal=holder.principal, token=grant.token, value=text_of(value))
+
+
+# --- events ---------------------------------------------------------------------------------------
+
+
+class LockEventOut(Schema):
+    revision: int
+    name: str
+    kind: lock_commands.EventKind = Field(
+        description="`acquired`: `holder` came to hold the name. `conflict`: `holder` asked for what others hold."
+    )
+    holder: HolderOut
+    mode: Mode
+    token: int = Field(description="Of the grant; of a conflict, the last of those that hold the name.")
+    waits: bool = Field(description="Of a conflict: it is in line, or waits for its upgrade; else it was refused.")
+
+
+class LockEventsOut(Schema):
+    events: list[LockEventOut] = Field(description="In order. None: nothing came about so far.")
+    since: int = Field(
+        description="Go on from here, with `skip`: nothing that was asked for lies before that is not told."
+    )
+    skip: int
+
+    @classmethod
+    def of(cls, page: lock_commands.LockEventPage) -> LockEventsOut:
+        events = [
+            LockEventOut(
+                revision=event.revision,
+                name=event.name,
+                kind=event.kind,
+                holder=HolderOut.of(event.holder),
+                mode=event.mode,
+                token=event.token,
+                waits=event.waits,
+            )
+            for event in page.events
+        ]
+        return cls(events=events, since=page.since, skip=page.skip)

@@ -1,7 +1,9 @@
-"""Ranges, their changes, transactions and counters over HTTP."""
+"""Ranges, their changes and the events of their locks, transactions and counters over HTTP."""
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Annotated, Any, Final, Literal
 
 from ninja import Body, Query, Router
@@ -18,15 +20,17 @@ from coordinator.api.file_schemas import (
     TransactionOut,
     prefix_or_name,
 )
+from coordinator.api.hold_schemas import LockEventsOut
 from coordinator.api.locks import REFUSALS
 from coordinator.api.owning import with_session
 from coordinator.api.schemas import ClusterName, Problem, name_in_path
 from coordinator.client import AsyncClient, errors
 from coordinator.client.errors import refuse
-from coordinator.statemachine import commands, files
+from coordinator.statemachine import commands, files, lock_commands
 
 ranges = Router(tags=["files"])
 changes = Router(tags=["files"])
+lock_events = Router(tags=["locks"])
 transactions = Router(tags=["files"])
 counters = Router(tags=["keys"])
 
@@ -128,13 +132,43 @@ async def read_changes(
     return ChangesOut.of(await _wait(client, principal, query, wait_ms / 1000))
 
 
+@lock_events.get("", response={200: LockEventsOut, 410: Problem, **REFUSALS}, summary="Wait for events of locks")
+async def read_lock_events(
+    request: ApiRequest,
+    cluster: ClusterName,
+    start: Start,
+    end: End = "",
+    prefix: Prefix = False,
+    since: Annotated[int, Query(ge=0, le=GENERATION_MAX, description="From this revision on; 0: from now on.")] = 0,
+    skip: Annotated[int, Query(ge=0, le=GENERATION_MAX, description="As the page before said.")] = 0,
+    limit: Annotated[int, Query(ge=1, le=commands.LIST_LIMIT_MAX)] = 100,
+    acquired: Annotated[bool, Query(description="Somebody came to hold a name.")] = True,
+    conflicts: Annotated[bool, Query(description="Somebody asked for a name that others hold.")] = True,
+    wait_ms: Annotated[int, Query(ge=0, le=WAIT_MS_MAX, description="How long to wait for the first event.")] = 0,
+) -> LockEventsOut:
+    """What becomes of the locks of a range of names, in order, each once, as `changes` are told: ask again from the
+    `since` and `skip` of the page before. 410 `compacted` where events are not kept any more."""
+    span = prefix_or_name(start, prefix=prefix), end and name_in_path(end), prefix
+    query = lock_commands.ReadLockEvents(*span, since, skip, limit, acquired, conflicts)
+    client, principal = await request.auth.acting()
+    with _one_more_waits():
+        return LockEventsOut.of(await client.wait_for_lock_events(query, wait=wait_ms / 1000, act_for=principal))
+
+
 async def _wait(client: AsyncClient, principal: str, query: files.ReadChanges, wait_s: float) -> files.ChangePage:
+    with _one_more_waits():
+        return await client.wait_for_changes(query, wait=wait_s, act_for=principal)
+
+
+@contextlib.contextmanager
+def _one_more_waits() -> Iterator[None]:
+    """Raises Busy where as many wait as may."""
     global _watching  # noqa: PLW0603 - a count of this process
     if _watching >= WATCHING_MAX:
         raise errors.Busy(f"this server has its {WATCHING_MAX} calls that wait for changes; ask again later")
     _watching += 1
     try:
-        return await client.wait_for_changes(query, wait=wait_s, act_for=principal)
+        yield
     finally:
         _watching -= 1
 

@@ -38,10 +38,12 @@ from coordinator.client.errors import (
     Unavailable,
     WrongKind,
 )
+from coordinator.client.events import FailOver
 from coordinator.client.jeopardy import Standing
 from coordinator.client.locks import Hold
 from coordinator.client.sync import Client, Lease
 from coordinator.client.watches import Snapshot, Watch
+from coordinator.statemachine.lock_commands import LockEvent
 
 __all__ = [
     "Aborted",
@@ -56,11 +58,13 @@ __all__ = [
     "ConclaveError",
     "Deadlock",
     "Exists",
+    "FailOver",
     "Forbidden",
     "Hold",
     "InvalidRequest",
     "Lease",
     "LeaseLost",
+    "LockEvent",
     "LockNotAcquired",
     "NotEmpty",
     "NotFound",

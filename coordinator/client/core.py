@@ -58,6 +58,14 @@ class Packet(NamedTuple):
     is_sure: bool = False
 
 
+class Said(NamedTuple):
+    """A result, and whose word it is: the leader's, and its term."""
+
+    result: commands.Result
+    leader: str
+    term: int
+
+
 _Batch = list[tuple[int, wire.Request | msgspec.Raw]]
 """Requests for one node, each with its number."""
 
@@ -549,9 +557,9 @@ class Core:
     def _take(self, node: str, reply: wire.Reply, now_us: int) -> None:
         if type(reply) is wire.Answer:
             return self._answered(reply.id, reply.result, now_us)
+        if type(reply) is wire.Told:
+            return self._told(node, reply, now_us)
         match reply:
-            case wire.GrantPushed(_, session, name, acquisition, token):
-                self._grants.pushed(Acquisition(session, name, acquisition), token, now_us)
             case wire.Directory():
                 self.routing.learn(reply, now_us)
                 self.directories[node] = (now_us, reply)
@@ -565,8 +573,8 @@ class Core:
                 self._kept_alive(request_id, session, reply)
             case wire.OtherTerm(request_id, term):
                 self._other_term(request_id, term, now_us)
-            case wire.CachedAnswer() | wire.Invalidation() | wire.CacheRenewed():
-                self._hear_of_cache(node, reply, now_us)
+            case wire.GrantPushed() | wire.CachedAnswer() | wire.Invalidation() | wire.CacheRenewed():
+                self._hear(node, reply, now_us)
             case wire.Progress(request_id):
                 self.routing.believe(node, reply.term, now_us)
                 self._resolve(request_id, reply)
@@ -577,10 +585,16 @@ class Core:
                 self._resolve(request_id, (node, term))
         return None
 
-    def _hear_of_cache(
-        self, node: str, reply: wire.CachedAnswer | wire.Invalidation | wire.CacheRenewed, now_us: int
+    def _hear(
+        self,
+        node: str,
+        reply: wire.GrantPushed | wire.CachedAnswer | wire.Invalidation | wire.CacheRenewed,
+        now_us: int,
     ) -> None:
+        """Of a grant, or of what is kept."""
         match reply:
+            case wire.GrantPushed(_, session, name, acquisition, token):
+                self._grants.pushed(Acquisition(session, name, acquisition), token, now_us)
             case wire.CachedAnswer(request_id, result):
                 self.cache.take(reply)
                 self._answered(request_id, result, now_us)
@@ -607,6 +621,13 @@ class Core:
             self.trouble = result.message
             return
         self._finish(call, from_failure(result))
+
+    def _told(self, node: str, reply: wire.Told, now_us: int) -> None:
+        self.routing.believe(node, reply.term, now_us)
+        if isinstance(reply.result, commands.Failure):
+            self._answered(reply.id, reply.result, now_us)
+        else:
+            self._resolve(reply.id, Said(reply.result, node, reply.term))
 
     def _kept_alive(self, request_id: int, session: int, reply: wire.KeptAlive) -> None:
         kept = self._keep_alives.pop(request_id, None)

@@ -12,9 +12,10 @@ from coordinator.client import options
 from coordinator.client.asking import Ask, Asking, Async, Part, S, Sync, as_it_is, asked
 from coordinator.client.core import Core
 from coordinator.client.errors import InvalidRequest, refuse
+from coordinator.client.events import EventWatch, FailOver
 from coordinator.client.watches import Follow, Watch, range_of
 from coordinator.statemachine import commands, files
-from coordinator.statemachine.files import ANY_GENERATION, KeyView
+from coordinator.statemachine.files import ANY_GENERATION, ChangeView, KeyView
 
 
 class Files(Part[S]):
@@ -53,7 +54,7 @@ class Files(Part[S]):
     def read(self, path: str, *, revision: int = 0, timeout: float | None = None) -> Ask[files.FileContent]:
         """The content (`value`) and the `stat` of a file, at `revision` (0: now). Raises NotFound, WrongKind,
         Compacted."""
-        query = files.ReadFile(options.name(path), _revision(revision))
+        query = files.ReadFile(options.name(path), options.revision(revision))
         if revision:
             return self._query(query, as_it_is, timeout=timeout)
         return self._kept_read(query, as_it_is, timeout=timeout)
@@ -163,7 +164,7 @@ class Files(Part[S]):
         key, at the revision that this one says. Raises Compacted, TooMany."""
         query = files.ReadRange(
             *range_of(start, end, prefix=prefix),
-            revision=_revision(revision),
+            revision=options.revision(revision),
             limit=_limit(limit) if limit else 0,
             sort_by=sort_by,
             descending=descending,
@@ -174,7 +175,7 @@ class Files(Part[S]):
 
     def scan(self, start: str, end: str = "", *, prefix: bool = False, revision: int = 0) -> Scan[S]:
         """Every key of a range, at one revision, read page by page as it is iterated over."""
-        return Scan(self._shell, *range_of(start, end, prefix=prefix), _revision(revision))
+        return Scan(self._shell, *range_of(start, end, prefix=prefix), options.revision(revision))
 
     @asked
     def count(
@@ -182,7 +183,7 @@ class Files(Part[S]):
     ) -> Ask[int]:
         """How many keys a range has."""
         query = files.ReadRange(
-            *range_of(start, end, prefix=prefix), revision=_revision(revision), keys_only=True, count_only=True
+            *range_of(start, end, prefix=prefix), revision=options.revision(revision), keys_only=True, count_only=True
         )
         return self._query(query, lambda view: int(view.count), timeout=timeout)
 
@@ -198,7 +199,7 @@ class Files(Part[S]):
     def compact(self, revision: int, *, timeout: float | None = None) -> Ask[None]:
         """Give up the history up to `revision`, which stays the oldest that can be read. Takes the right to
         administer."""
-        return self._command(files.Compact(_revision(revision)), lambda _: None, timeout=timeout)
+        return self._command(files.Compact(options.revision(revision)), lambda _: None, timeout=timeout)
 
     # --- changes ----------------------------------------------------------------------------------
 
@@ -217,17 +218,40 @@ class Files(Part[S]):
         """The changes to a range from the revision `since` on (0: from now on), for ever: see `Watch`."""
         query = files.ReadChanges(
             *range_of(start, end, prefix=prefix),
-            since=_revision(since),
-            skip=_revision(skip),
+            since=options.revision(since),
+            skip=options.revision(skip),
             puts=puts,
             deletes=deletes,
             previous=previous,
         )
         return Watch(self._shell, query)
 
+    def events(
+        self,
+        start: str,
+        end: str = "",
+        *,
+        prefix: bool = False,
+        since: int = 0,
+        skip: int = 0,
+        puts: bool = True,
+        deletes: bool = True,
+        previous: bool = False,
+    ) -> EventWatch[S, ChangeView | FailOver]:
+        """What `watch` tells, and between the changes each FailOver to another leader: see `EventWatch`."""
+        query = self.watch(
+            start, end, prefix=prefix, since=since, skip=skip, puts=puts, deletes=deletes, previous=previous
+        ).query
+        return EventWatch(self._shell, query, _change_or_failover)
+
     def follow(self, start: str, end: str = "", *, prefix: bool = False) -> Follow[S]:
         """What a range holds, and then what becomes of it, for ever: see `Follow`."""
         return Follow(self._shell, *range_of(start, end, prefix=prefix))
+
+
+def _change_or_failover(event: object) -> ChangeView | FailOver:
+    assert isinstance(event, (ChangeView, FailOver))
+    return event
 
 
 class Scan(Part[S]):
@@ -271,12 +295,6 @@ def directory_name(path: str) -> str:
     """A directory's name as the cluster keeps it: "" is the root. Raises InvalidRequest."""
     bare = path.rstrip("/") if isinstance(path, str) else path
     return "" if bare == "" else options.name(bare)
-
-
-def _revision(number: int) -> int:
-    if isinstance(number, bool) or not isinstance(number, int) or number < 0:
-        raise InvalidRequest(f"a revision is a whole number from 0 on, got {number!r}")
-    return number
 
 
 def _generation(number: int | None) -> int:

@@ -13,11 +13,14 @@ from coordinator.client import flows, lock_flows, options
 from coordinator.client.asking import Ask, Asking, Async, Part, S, Sync, as_it_is, asked
 from coordinator.client.core import Core
 from coordinator.client.errors import InvalidRequest
+from coordinator.client.events import EventWatch, FailOver
 from coordinator.client.flows import Grant
 from coordinator.client.holding import Had, give_back
+from coordinator.client.watches import range_of
 from coordinator.statemachine import commands, lock_commands
 from coordinator.statemachine.commands import Holder
-from coordinator.statemachine.lock_commands import COUNTING, EXCLUSIVE, SHARED, Mode
+from coordinator.statemachine.lock_commands import COUNTING, EXCLUSIVE, SHARED, LockEvent, Mode, ReadLockEvents
+from coordinator.statemachine.locks import INDEX_BITS
 
 LOCK_DELAY_S_MAX: Final = lock_commands.LOCK_DELAY_MS_MAX / 1_000
 
@@ -44,12 +47,31 @@ class Hold(Had[S]):
 
     def sequencer(self, name: str | None = None) -> str:
         """`name:mode:token`, for a third party to check (`Locks.check_sequencer`). `name`: which of several."""
+        return lock_commands.sequencer(self._one_of_its_names(name, "the sequencer"), self.mode, self.token)
+
+    def _one_of_its_names(self, name: str | None, what: str) -> str:
         if name is None and len(self.names) > 1:
-            raise InvalidRequest(f"it holds several names; say for which of {', '.join(self.names)} the sequencer is")
+            raise InvalidRequest(f"it holds several names; say for which of {', '.join(self.names)} {what} is")
         name = self.name if name is None else options.name(name)
         if name not in self.names:
             raise InvalidRequest(f"it holds {', '.join(self.names)}, not {name!r}")
-        return lock_commands.sequencer(name, self.mode, self.token)
+        return name
+
+    def conflicts(self, name: str | None = None) -> EventWatch[S, LockEvent]:
+        """Who wants what this holds, in a mode that it can not have beside it, from the grant on: for a holder that can
+        let go early. Each is told once, in order; whoever was first in line at the grant is told of too. `name`: which
+        of several. Raises Compacted where it is asked for so late that events since the grant are not kept any more;
+        see `Locks.watch`."""
+        name = self._one_of_its_names(name, "the watch")
+        mine = (self.session, self.acquisition)
+
+        def read(event: object) -> LockEvent | None:
+            if not isinstance(event, LockEvent) or (event.holder.session, event.holder.acquisition) == mine:
+                return None
+            return event
+
+        since = self.token & ((1 << INDEX_BITS) - 1)
+        return EventWatch(self._shell, ReadLockEvents(name, since=since, acquired=False), read)
 
     @asked
     def release(self, *, timeout: float | None = None) -> Ask[bool]:
@@ -255,6 +277,41 @@ class Locks(Part[S]):
     def look(self, name: str, *, timeout: float | None = None) -> Ask[lock_commands.LockState]:
         """Who holds a name, how, and who waits for it."""
         return self._query(lock_commands.GetLockState(options.name(name)), as_it_is, timeout=timeout)
+
+    def watch(
+        self,
+        start: str,
+        end: str = "",
+        *,
+        prefix: bool = False,
+        since: int = 0,
+        skip: int = 0,
+        acquired: bool = True,
+        conflicts: bool = True,
+        failovers: bool = True,
+    ) -> EventWatch[S, LockEvent | FailOver]:
+        """What becomes of the locks of a range of names, from the revision `since` on (0: from now on), for ever.
+
+        `acquired`: somebody came to hold a name (an upgrade and a hand-over too). `conflicts`: somebody asked for it
+        in a mode that it can not have beside those that hold it, and was refused or waits; and who is first in line,
+        each time that another holds it. `failovers`: another leader took over. Takes the right to read or to lock the
+        range. See `EventWatch`.
+        """
+        query = ReadLockEvents(
+            *range_of(start, end, prefix=prefix),
+            since=options.revision(since),
+            skip=options.revision(skip),
+            acquired=acquired,
+            conflicts=conflicts,
+        )
+
+        def read(event: object) -> LockEvent | FailOver | None:
+            if isinstance(event, FailOver):
+                return event if failovers else None
+            assert isinstance(event, LockEvent)
+            return event
+
+        return EventWatch(self._shell, query, read)
 
     @asked
     def check_sequencer(self, sequencer: str, *, timeout: float | None = None) -> Ask[bool]:

@@ -88,3 +88,10 @@ def amount(value: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not -(2**63) <= value < 2**63:
         raise InvalidRequest(f"an amount is a whole number of 64 bits, got {value!r}")
     return value
+
+
+def revision(number: int) -> int:
+    """A revision, or how much of one is skipped."""
+    if isinstance(number, bool) or not isinstance(number, int) or number < 0:
+        raise InvalidRequest(f"a revision is a whole number from 0 on, got {number!r}")
+    return number

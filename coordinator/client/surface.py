@@ -6,7 +6,7 @@ from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
 from coordinator import wire
-from coordinator.client import administration, flows, jeopardy, options, watches
+from coordinator.client import administration, events, flows, jeopardy, options, watches
 from coordinator.client.asking import DEFAULT_TTL_MS, Ask, Asking, Part, S, T, as_it_is, asked
 from coordinator.client.calls import Call
 from coordinator.client.core import Core
@@ -19,6 +19,7 @@ from coordinator.client.transactions import Transaction
 from coordinator.consensus.membership import Member
 from coordinator.statemachine import commands
 from coordinator.statemachine.files import AddToKey, ChangePage, ReadChanges
+from coordinator.statemachine.lock_commands import LockEventPage, ReadLockEvents
 
 
 class Surface(Part[S]):
@@ -109,6 +110,14 @@ class Surface(Part[S]):
         clock, wait_us = self._shell.clock, options.seconds("wait", wait, 0, options.WAIT_S_MAX)
         until_us = clock() + wait_us
         return Ask(lambda core: watches.next_changes(core, clock, query, until_us, act_for))
+
+    @asked
+    def wait_for_lock_events(self, query: ReadLockEvents, *, wait: float, act_for: str = "") -> Ask[LockEventPage]:
+        """A page of events of locks as soon as there are some; after `wait` seconds one without, which says where to go
+        on. An EventWatch (`locks.watch`) goes on by itself. Raises Compacted, Busy."""
+        clock, wait_us = self._shell.clock, options.seconds("wait", wait, 0, options.WAIT_S_MAX)
+        until_us = clock() + wait_us
+        return Ask(lambda core: events.next_events(core, clock, query, until_us, act_for))
 
     @asked
     def directory(self) -> Ask[wire.Directory]:

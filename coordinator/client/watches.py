@@ -115,6 +115,11 @@ class Watch(Stream[S, ChangeView]):
         """Read, and not taken yet."""
 
     @property
+    def query(self) -> ReadChanges:
+        """What is asked next."""
+        return self._from
+
+    @property
     def since(self) -> int:
         """Nothing before this revision is missing; 0 before the first question of a watch "from now on"."""
         return self._page[0].revision if self._page else self._from.since

@@ -15,7 +15,7 @@ from coordinator import wire
 from coordinator.consensus.engine import Engine, HardState, Outgoing, Ready, Role
 from coordinator.consensus.entries import COMMAND, COMMAND_PREFIX
 from coordinator.consensus.membership import Configuration
-from coordinator.replica import cached_reads
+from coordinator.replica import cached_reads, watching
 from coordinator.replica.caching import HELD_MAX, LEASE_MS, Caching
 from coordinator.replica.callers import Answers, Caller
 from coordinator.replica.comparison import Verdict
@@ -29,7 +29,6 @@ from coordinator.replica.proposals import Asked, Proposal
 from coordinator.replica.stamps import Stamp, Stamps, UnknownToken
 from coordinator.replica.states import COMPARE_US, Compaction, States
 from coordinator.replica.tenure import Tenure
-from coordinator.replica.watches import Watch
 from coordinator.statemachine import commands
 from coordinator.statemachine.events import CheckpointReset, LockDelayed
 from coordinator.statemachine.machine import (
@@ -52,11 +51,11 @@ _ReadRequest = (
     wire.QueryRequest
     | wire.KeepAliveRequest
     | wire.ConfirmRequest
-    | wire.WatchRequest
+    | watching.WatchRequest
     | wire.CachedQueryRequest
     | wire.RenewCacheRequest
 )
-_LEASED: Final = (wire.QueryRequest, wire.WatchRequest)
+_LEASED: Final = (wire.QueryRequest, wire.WatchRequest, wire.EventsRequest)
 """What the lease of a leader may answer, where that is on."""
 
 
@@ -377,7 +376,7 @@ class Replica:
         self.states.begin_behind(self._head, installed=ready.install is not None)
         self._apply(answers, now_us)
         if self._tenure is not None:
-            self._tenure.watches.look(self.machine.state.history, self.machine.applied)
+            self._tenure.watches.look(self.machine.state)
             self._tenure.caching.applied(engine.applied_index)
         self.states.advance(now_us)
         for read in engine.take_reads():
@@ -394,7 +393,7 @@ class Replica:
         if self._confirmed:
             self._answer_reads(answers)
         if self._tenure is not None:
-            self._answer_watches(self._tenure, answers, now_us)
+            watching.answer(self._tenure, self.machine, self.engine.term, now_us, answers)
             self._tell_caches(self._tenure, answers)
         if not self._confirmed:
             self._answered_up_to_us = engine.confirmed_at_us
@@ -550,24 +549,11 @@ class Replica:
                 if isinstance(query, commands.AwaitGrant) and isinstance(result, commands.Queued):
                     self._waiters.add(query.owner, query.name, query.acquisition, read.caller)
                 answers.add(read.caller, wire.Answer(request_id, result))
-            case wire.WatchRequest(request_id, query=changes, wait_ms=wait_ms):
-                watch = Watch(read.caller, request_id, stamp.principal, stamp.actor, changes, *stamp[2:])
-                remaining_ms = tenure.leases.remaining_ms
-                now = tenure.watches.begin(watch, wait_ms, self._turn_us, self.machine, remaining_ms)
-                if now is not None:
-                    answers.add(read.caller, wire.Answer(request_id, now))
+            case wire.WatchRequest() | wire.EventsRequest():
+                watching.begin(
+                    tenure, self.machine, self.engine.term, self._turn_us, read.caller, read.request, stamp, answers
+                )
         return None
-
-    def _answer_watches(self, tenure: Tenure, answers: Answers, now_us: int) -> None:
-        """Answer those that were woken, as far as the turn's bytes go."""
-        tenure.watches.pass_time(now_us, self.machine.applied)
-        size = answers.size
-        while answers.size - size <= READ_BYTES_MAX:
-            answered = tenure.watches.answer(self.machine, tenure.leases.remaining_ms)
-            if answered is None:
-                return
-            watch, result = answered
-            answers.add(watch.caller, wire.Answer(watch.request_id, result))
 
     def _tell_caches(self, tenure: Tenure, answers: Answers) -> None:
         """Those that keep what is about to change."""

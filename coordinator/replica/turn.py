@@ -244,6 +244,7 @@ class Turn:
                         wire.WatchRequest,
                         wire.CachedQueryRequest,
                         wire.RenewCacheRequest,
+                        wire.EventsRequest,
                     ),
                 ):
                     replica.ask(caller, request, answers, now_us)

@@ -1,4 +1,4 @@
-"""Callers that wait for changes to a path, a prefix or a range. Pure; a leader's memory alone.
+"""Callers that wait for changes to a path, a prefix or a range, or for events of locks. Pure; a leader's memory alone.
 
 A watch is a question that is answered later (`wire.WatchRequest`): when something of what was asked for has changed,
 or with a progress mark when its time is over. Nothing is held for it but its question; the changes themselves are the
@@ -6,27 +6,26 @@ state machine's, and the position from which to go on is the caller's. So a read
 asks again from where it was, and where that is no longer kept it is told so (`files.Compacted`). A leader that falls
 turns everybody away, and the next one is asked from the same position.
 
-What was applied is looked at once, in order. Whom a change wakes is found by its path: in a table, for those that watch
-a single path, and in an interval tree for the others.
+What was applied is looked at once, in order; whom it wakes is found in `listeners.py`.
 """
 
 from __future__ import annotations
 
 import heapq
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
 import msgspec
 
 from coordinator.replica.callers import Caller
-from coordinator.replica.spans import Spans
+from coordinator.replica.listeners import Listeners, Log, Query
 from coordinator.statemachine import commands
 from coordinator.statemachine.commands import Failure, Result
-from coordinator.statemachine.files import ChangePage, ReadChanges
-from coordinator.statemachine.history import History
-from coordinator.statemachine.items import Change
+from coordinator.statemachine.files import ChangePage
+from coordinator.statemachine.lock_commands import LockEventPage, ReadLockEvents
 from coordinator.statemachine.machine import Machine
-from coordinator.statemachine.paths import path_order, span_of
+from coordinator.statemachine.state import State
 
 WATCHES_MAX: Final = 50_000
 """Of one cluster. Past it a watch is refused."""
@@ -35,31 +34,25 @@ WAIT_MS_MAX: Final = 60_000
 
 _Question = tuple[str, int]
 """A caller's channel, and the number of its request."""
+_Page = ChangePage | LockEventPage
 
 
 class Watch(NamedTuple):
-    """Who waits, for whom it speaks and by which tokens, and for what; `query` says from which position on."""
+    """Who waits, for whom it speaks and by which tokens, and for what; `query` says from which position on.
+    `tells_term`: its answer says whose it is."""
 
     caller: Caller
     request_id: int
     principal: str
     actor: str
-    query: ReadChanges
+    query: Query
     token: str = ""
     for_token: str = ""
+    tells_term: bool = False
 
     @property
     def question(self) -> _Question:
         return self.caller.channel, self.request_id
-
-    @property
-    def is_of_one_path(self) -> bool:
-        return not self.query.end and not self.query.prefix
-
-    def wants(self, change: Change) -> bool:
-        """A change within its range."""
-        query = self.query
-        return change.revision >= query.since and (query.deletes if change.after is None else query.puts)
 
 
 class Woken(NamedTuple):
@@ -67,15 +60,20 @@ class Woken(NamedTuple):
     for it, and its `limit` is no more than that; 0: nothing is said of that."""
 
     watch: Watch
-    query: ReadChanges
+    query: Query
     matches: int
     seen: int
 
-    def page(self, found: ChangePage) -> ChangePage:
+    def page(self, found: _Page) -> _Page:
         """What was found, with where to go on: behind all that was looked at, where nothing of it was left out."""
-        if not self.matches or len(found.changes) < self.matches or found.since > self.seen:
+        if not self.matches or len(told(found)) < self.matches or found.since > self.seen:
             return found
-        return ChangePage(found.changes, self.seen + 1, 0)
+        return msgspec.structs.replace(found, since=self.seen + 1, skip=0)
+
+
+def told(page: _Page) -> tuple[object, ...]:
+    """What a page tells, of whichever log it is."""
+    return page.changes if isinstance(page, ChangePage) else page.events
 
 
 class Watches:
@@ -84,12 +82,10 @@ class Watches:
         self._watches: dict[int, Watch] = {}
         """Those that wait for a change or for their time, by number."""
         self._numbers: dict[_Question, int] = {}
-        self._paths: dict[str, dict[int, None]] = {}
-        self._spans = Spans()
+        self._of_changes = Listeners()
+        self._of_locks = Listeners()
         self._due: list[tuple[int, int]] = []
-        self._looked = 0
-        """The number of the first change that was not looked at, while anybody waits."""
-        self._woken: dict[_Question, Woken] = {}
+        self._woken: OrderedDict[_Question, Woken] = OrderedDict()
         self._of_principals: dict[str, int] = {}
 
     @property
@@ -120,13 +116,13 @@ class Watches:
         if not 0 <= wait_ms <= WAIT_MS_MAX:
             return Failure(commands.INVALID, f"a watch waits for 0 to {WAIT_MS_MAX} ms, got {wait_ms}")
         found = self._ask(watch, watch.query, machine, remaining_ms)
-        if not isinstance(found, ChangePage) or found.changes or found.since <= machine.applied or not wait_ms:
+        if not isinstance(found, _Page) or told(found) or found.since <= machine.applied or not wait_ms:
             return found
         refused = machine.refuse_watch(watch.principal, self.count, self.count_of(watch.principal))
         if refused is not None:
             return refused
         waiting = watch._replace(query=msgspec.structs.replace(watch.query, since=found.since, skip=found.skip))
-        if self.add(waiting, now_us + wait_ms * 1_000, machine.state.history):
+        if self.add(waiting, now_us + wait_ms * 1_000, machine.state):
             return None
         return Failure(commands.FULL, f"the cluster has its {WATCHES_MAX} watches")
 
@@ -137,28 +133,27 @@ class Watches:
             return None
         watch = woken.watch
         found = self._ask(watch, woken.query, machine, remaining_ms)
-        return watch, woken.page(found) if isinstance(found, ChangePage) else found
+        return watch, woken.page(found) if isinstance(found, _Page) else found
 
     @staticmethod
-    def _ask(watch: Watch, query: ReadChanges, machine: Machine, remaining_ms: Callable[[int], int]) -> Result:
+    def _ask(watch: Watch, query: Query, machine: Machine, remaining_ms: Callable[[int], int]) -> Result:
         return machine.query(query, watch.principal, remaining_ms, watch.actor, watch.token, watch.for_token)
 
-    def add(self, watch: Watch, due_us: int, history: History) -> bool:
+    def _of(self, query: Query) -> Listeners:
+        return self._of_locks if isinstance(query, ReadLockEvents) else self._of_changes
+
+    def add(self, watch: Watch, due_us: int, state: State) -> bool:
         """Let it wait until `due_us`. All that was applied before was looked at, or is behind its position. False
         where there are too many."""
         if self.count >= WATCHES_MAX:
             return False
-        if not self._watches:
-            self._looked = history.order.following
         number = self._next_number
         self._next_number += 1
         self._watches[number] = watch
         self._numbers[watch.question] = number
         self._of_principals[watch.principal] = self._of_principals.get(watch.principal, 0) + 1
-        if watch.is_of_one_path:
-            self._paths.setdefault(watch.query.start, {})[number] = None
-        else:
-            self._spans.add(span_of(watch.query.start, watch.query.end, watch.query.prefix), number)
+        log: Log = state.lock_events if isinstance(watch.query, ReadLockEvents) else state.history
+        self._of(watch.query).add(number, watch.query, log)
         heapq.heappush(self._due, (due_us, number))
         if len(self._due) > 64 + 4 * len(self._watches):
             self._due = [(due_us, number) for due_us, number in self._due if number in self._watches]
@@ -183,43 +178,31 @@ class Watches:
     def _remove(self, number: int) -> Watch:
         watch = self._watches.pop(number)
         del self._numbers[watch.question]
-        if watch.is_of_one_path:
-            waiting = self._paths[watch.query.start]
-            del waiting[number]
-            if not waiting:
-                del self._paths[watch.query.start]
-        else:
-            self._spans.remove(span_of(watch.query.start, watch.query.end, watch.query.prefix), number)
+        self._of(watch.query).remove(number)
         return watch
 
     # --- waking -----------------------------------------------------------------------------------
 
-    def look(self, history: History, applied: int) -> None:
-        """Wake whoever waits for what was changed since the last look. `applied`: the last entry that was."""
-        order, rows = history.order, history.rows
-        if self._looked == order.following or not self._watches:
-            return None
-        if self._looked < order.first:
-            return self._wake_all(applied)
-        hits: dict[int, list[int]] = {}
-        for change in map(rows.__getitem__, range(self._looked, order.following)):
-            for number in (*self._paths.get(change.key, ()), *self._spans.holding(path_order(change.key))):
-                if self._watches[number].wants(change):
-                    hits.setdefault(number, [change.revision, 0])[1] += 1
-        self._looked = order.following
+    def look(self, state: State) -> None:
+        """Wake whoever waits for what came about since the last look."""
+        if self._watches:
+            self._look(self._of_changes, state.history, state.applied)
+            self._look(self._of_locks, state.lock_events, state.applied)
+
+    def _look(self, listeners: Listeners, log: Log, applied: int) -> None:
+        hits = listeners.look(log)
+        if hits is None:
+            # Each reads on from where it was, or is told that this is not kept.
+            for number in listeners.all:
+                watch = self._remove(number)
+                self._woken[watch.question] = Woken(watch, watch.query, 0, applied)
+            return
         for number, (since, matches) in hits.items():
             watch = self._remove(number)
             asked = watch.query  # From the beginning of a revision on: what waits has read all that was applied.
             limit = min(asked.limit or matches, matches)
             query = msgspec.structs.replace(asked, since=since, skip=0, limit=limit)
             self._woken[watch.question] = Woken(watch, query, matches, applied)
-        return None
-
-    def _wake_all(self, applied: int) -> None:
-        """Changes are kept no longer that nobody looked at: each reads on from where it was, or is told so."""
-        for number in [*self._watches]:
-            watch = self._remove(number)
-            self._woken[watch.question] = Woken(watch, watch.query, 0, applied)
 
     def pass_time(self, now_us: int, applied: int) -> None:
         """Wake those whose time is over; all that was applied was looked at."""
@@ -232,10 +215,9 @@ class Watches:
 
     def take_woken(self) -> Woken | None:
         """The next one to be answered."""
-        question = next(iter(self._woken), None)
-        if question is None:
+        if not self._woken:
             return None
-        woken = self._woken.pop(question)
+        _, woken = self._woken.popitem(last=False)
         self._is_over(woken.watch)
         return woken
 

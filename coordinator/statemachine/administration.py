@@ -38,6 +38,8 @@ def genesis(state: State, index: int, op: commands.Genesis) -> Result:
 def raise_level(state: State, index: int, op: commands.RaiseLevel) -> Result:
     if not state.level < op.level <= commands.LEVEL:
         return Failure(commands.INVALID, f"a level above {state.level} and up to {commands.LEVEL}, got {op.level}")
+    if state.level < commands.LEVEL_OF_LOCK_EVENTS <= op.level:
+        state.lock_events.compacted = index  # What came before was not kept.
     state.level = op.level
     return Done(index, existed=True)
 

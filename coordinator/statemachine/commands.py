@@ -28,6 +28,8 @@ LEVEL_OF_QUOTAS: Final = 3
 """From which on keys have owners, and entries say by which token they were asked for."""
 LEVEL_OF_CACHING: Final = 4
 """From which on clients may keep what they read."""
+LEVEL_OF_LOCK_EVENTS: Final = 4
+"""From which on the state holds what became of locks (`lock_events.py`)."""
 
 TTL_MS_MIN: Final = 500
 TTL_MS_MAX: Final = 86_400_000
@@ -370,6 +372,7 @@ Query = (
     | lock_commands.GetLockState
     | lock_commands.CheckSequencer
     | lock_commands.ListBreaks
+    | lock_commands.ReadLockEvents
     | permissions.GetAccess
     | permissions.ListPermissions
     | permissions.ListRoles
@@ -535,6 +538,7 @@ Result = (
     | lock_commands.LockState
     | lock_commands.SequencerState
     | lock_commands.BreakList
+    | lock_commands.LockEventPage
     | lock_commands.Broken
     | permissions.AccessView
     | permissions.PermissionList

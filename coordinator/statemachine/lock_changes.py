@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from coordinator.statemachine import commands, deadlocks, locking
+from coordinator.statemachine import commands, deadlocks, lock_events, locking
 from coordinator.statemachine.commands import Done, Failure, Granted, Held, Holder, NotHeld, Queued, Result
 from coordinator.statemachine.events import GrantMade, LockBroken
 from coordinator.statemachine.lock_commands import (
@@ -48,7 +48,8 @@ def _downgrade(state: State, index: int, lock: Lock, key: Key) -> Result:
     if lock.mode == EXCLUSIVE and len(lock.holders) > 1:
         return Failure(commands.INVALID, "the session holds it by more than one acquisition")
     state.locks.touch(lock.name)
-    lock.mode, lock.upgrading = SHARED, None
+    lock.hold_as(SHARED, lock.limit)
+    lock.upgrading = None
     locking.hand_on(state, index, (lock.name,))
     return Granted(token)
 
@@ -61,20 +62,29 @@ def _upgrade(state: State, index: int, session: Session, lock: Lock, key: Key, *
     if len(session.locks[lock.name]) > 1:
         return Failure(commands.INVALID, "the session holds it by more than one acquisition")
     if len(lock.holders) == 1 and lock.delay is None:
-        return Granted(locking.make_exclusive(state, index, lock, key))
+        token = locking.make_exclusive(state, index, lock, key)
+        lock_events.passed_on(state, index, lock)
+        return Granted(token)
     other = next((grant.holder for held, grant in lock.holders.items() if held != key), None)
     if lock.upgrading is not None:
         # Each would wait for the other to let go of what it shares.
         return Deadlock((LockWait(key[0], lock.name), LockWait(lock.upgrading[0], lock.name)))
     if not wait:
         assert other is not None or lock.delay is not None
+        _asked_to_be_alone(state, index, lock, key, waits=False)
         return Held(other or lock.holders[key].holder, lock.token)
     cycle = deadlocks.cycle(state, session, EXCLUSIVE, (lock.name,), in_line=False)
     if cycle:
         return Deadlock(cycle)
     state.locks.touch(lock.name)
     lock.upgrading = key
+    _asked_to_be_alone(state, index, lock, key, waits=True)
     return Queued(1)
+
+
+def _asked_to_be_alone(state: State, index: int, lock: Lock, key: Key, *, waits: bool) -> None:
+    if len(lock.holders) > 1:
+        lock_events.conflict(state, index, lock, lock.holders[key].holder, EXCLUSIVE, waits=waits)
 
 
 def hand_over(state: State, index: int, session: Session, op: HandOver) -> Result:
@@ -105,8 +115,10 @@ def hand_over(state: State, index: int, session: Session, op: HandOver) -> Resul
     grant = lock.holders[key]
     locking.let_go(state, session, lock, op.acquisition)
     lock.token = fencing_token(state.epoch, index)
-    lock.holders[to] = Grant(Holder(*to, heir.principal), lock.token, (op.name,), grant.delay_ms)
+    made = lock.holders[to] = Grant(Holder(*to, heir.principal), lock.token, (op.name,), grant.delay_ms)
     heir.holds(op.name, op.to_acquisition)
+    lock_events.acquired(state, index, lock, made)
+    lock_events.passed_on(state, index, lock)
     state.events.append(GrantMade(op.to_session, op.name, op.to_acquisition, lock.token))
     return Done(index, existed=True)
 

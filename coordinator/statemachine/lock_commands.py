@@ -133,7 +133,52 @@ class ListBreaks(WireStruct, tag=47, frozen=True):
     limit: int = 100
 
 
+EventKind = Literal["acquired", "conflict"]
+ACQUIRED: Final = "acquired"
+CONFLICT: Final = "conflict"
+
+
+class LockEvent(WireStruct, frozen=True):
+    """Entry `revision` let `holder` have `name`, in `mode` and by `token` ("acquired"); or `holder` asked for it in a
+    mode that it can not have beside those that hold it, the last of whom have it by `token` ("conflict"). `waits`: it
+    is in line, or waits for its upgrade; else it was refused."""
+
+    revision: int
+    name: str
+    kind: EventKind
+    holder: Holder
+    mode: Mode
+    token: int
+    waits: bool = False
+
+
+class ReadLockEvents(WireStruct, tag=48, frozen=True):
+    """Events of the locks of a range of names, in their order, from the revision `since` on (0: from now on), less the
+    first `skip` events of that revision, whatever names they are of. `acquired`, `conflicts`: which kinds."""
+
+    start: str
+    end: str = ""
+    prefix: bool = False
+    since: int = 0
+    skip: int = 0
+    limit: int = 0
+    acquired: bool = True
+    conflicts: bool = True
+
+    def wants(self, event: LockEvent) -> bool:
+        """Is it of a kind that was asked for?"""
+        return self.acquired if event.kind == ACQUIRED else self.conflicts
+
+
 # --- results --------------------------------------------------------------------------------------
+
+
+class LockEventPage(WireStruct, tag=37, frozen=True):
+    """As a `ChangePage`: go on from (`since`, `skip`)."""
+
+    events: tuple[LockEvent, ...]
+    since: int
+    skip: int
 
 
 class LockWait(WireStruct, frozen=True):

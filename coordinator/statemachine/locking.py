@@ -11,10 +11,11 @@ ended.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from coordinator.statemachine import commands, deadlocks, quotas
+from coordinator.statemachine import commands, deadlocks, lock_events, quotas
 from coordinator.statemachine.commands import Done, Failure, Granted, Held, Holder, NotHeld, Queued, Result
 from coordinator.statemachine.events import GrantMade, LockDelayed
 from coordinator.statemachine.lock_commands import (
@@ -144,7 +145,12 @@ def _is_free_for(state: State, name: str, waiter: Waiter) -> bool:
 def _take_or_wait(state: State, index: int, session: Session, waiter: Waiter, *, wait: bool) -> Result:
     for name in waiter.names:
         if not _is_free_for(state, name, waiter):
-            return _wait(state, session, waiter) if wait else _held(state.locks.rows[name])
+            result = _wait(state, session, waiter) if wait else _held(state.locks.rows[name])
+            if not isinstance(result, Failure):
+                for asked in waiter.names:
+                    if asked in state.locks.rows:
+                        lock_events.asked(state, index, state.locks.rows[asked], waiter, waits=wait)
+            return result
     return _take_free(state, index, session, waiter)
 
 
@@ -179,6 +185,7 @@ def _let_in(state: State, index: int, session: Session, lock: Lock, waiter: Wait
     if was_free and lock.name in state.keys.rows:
         # A lock that was free became held: its file shows by which token (Chubby, section 2.2).
         state.lock_generations.put(lock.name, lock.token)
+    lock_events.acquired(state, index, lock, grant)
     return grant
 
 
@@ -198,7 +205,6 @@ def _wait(state: State, session: Session, waiter: Waiter) -> Result:
     if refused is not None:
         return refused
     place = 0
-    key = (waiter.holder.session, waiter.holder.acquisition)
     for name in waiter.names:
         lock = state.locks.rows.get(name)
         if lock is None:
@@ -206,7 +212,7 @@ def _wait(state: State, session: Session, waiter: Waiter) -> Result:
             state.locks.add(name, lock)
         else:
             state.locks.touch(name)
-        lock.queue[key] = waiter
+        lock.line_up(waiter)
         session.waits(name, waiter.holder.acquisition)
         place = max(place, len(lock.queue))
     state.waiting += len(waiter.names)
@@ -241,10 +247,10 @@ def _take_over(state: State, session: Session, lock: Lock, holder: Holder) -> Fa
             return _other_mode(lock.name, lock.queue[before].mode)
         if len(lock.queue[before].names) == 1:
             state.locks.touch(lock.name)
-            lock.queue = {
-                mine if key == before else key: _replaced(waiter, holder) if key == before else waiter
+            lock.queue = OrderedDict(
+                (mine, _replaced(waiter, holder)) if key == before else (key, waiter)
                 for key, waiter in lock.queue.items()
-            }
+            )
             session.renumber(session.waiting, lock.name, waiting, holder.acquisition)
     return None
 
@@ -384,14 +390,16 @@ def end_delays(state: State, index: int, op: EndLockDelays) -> Result:
 
 def hand_on(state: State, index: int, names: Iterable[str]) -> None:
     """Let in whoever is first in line for what was let go; forget a lock that nobody has anything of."""
-    pending = dict.fromkeys(names)
+    pending = OrderedDict.fromkeys(names)  # Of which the first is found at once, however many went before it.
+    passed: dict[str, None] = {}
+    """Names that went to somebody who had waited."""
     while pending:
-        name = next(iter(pending))
-        del pending[name]
+        name, _ = pending.popitem(last=False)
         lock = state.locks.rows.get(name)
         if lock is None:
             continue
-        _finish_upgrade(state, index, lock)
+        if _finish_upgrade(state, index, lock):
+            passed[name] = None
         while lock.queue:
             waiter = next(iter(lock.queue.values()))
             if not _is_next(state, waiter):
@@ -400,10 +408,14 @@ def hand_on(state: State, index: int, names: Iterable[str]) -> None:
             quotas.count_waiters(state.uses, waiter.holder.principal, -len(waiter.names))
             for taken in waiter.names:
                 _admit(state, index, state.locks.rows[taken], waiter)
+                passed[taken] = None
                 if taken != name:
                     pending[taken] = None  # Whoever is behind it there may hold it together with it.
         if not lock.queue and not lock.holders and lock.delay is None:
             state.locks.remove(name)
+    for name in passed:
+        if name in state.locks.rows:
+            lock_events.passed_on(state, index, state.locks.rows[name])
 
 
 def _is_next(state: State, waiter: Waiter) -> bool:
@@ -426,12 +438,14 @@ def _admit(state: State, index: int, lock: Lock, waiter: Waiter) -> None:
     state.events.append(GrantMade(holder.session, lock.name, holder.acquisition, grant.token))
 
 
-def _finish_upgrade(state: State, index: int, lock: Lock) -> None:
-    """Whoever waits to hold it alone does so when it is the only one left."""
+def _finish_upgrade(state: State, index: int, lock: Lock) -> bool:
+    """Whoever waits to hold it alone does so when it is the only one left; was that so?"""
     key = lock.upgrading
-    if key is not None and len(lock.holders) == 1 and lock.delay is None:
-        token = make_exclusive(state, index, lock, key)
-        state.events.append(GrantMade(key[0], lock.name, key[1], token))
+    if key is None or len(lock.holders) > 1 or lock.delay is not None:
+        return False
+    token = make_exclusive(state, index, lock, key)
+    state.events.append(GrantMade(key[0], lock.name, key[1], token))
+    return True
 
 
 def make_exclusive(state: State, index: int, lock: Lock, key: Key) -> int:
@@ -440,5 +454,6 @@ def make_exclusive(state: State, index: int, lock: Lock, key: Key) -> int:
     before = lock.holders[key]
     lock.token = fencing_token(state.epoch, index)
     lock.mode, lock.upgrading = EXCLUSIVE, None
-    lock.holders[key] = Grant(before.holder, lock.token, before.names, before.delay_ms)
+    grant = lock.holders[key] = Grant(before.holder, lock.token, before.names, before.delay_ms)
+    lock_events.acquired(state, index, lock, grant)
     return lock.token

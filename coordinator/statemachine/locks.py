@@ -8,6 +8,7 @@ exclusive holder; holders that it lets in together share its token.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from itertools import islice
 from typing import Final
 
@@ -50,9 +51,10 @@ class Lock:
         self.token = 0
         """Of the last grant."""
         self.holders: dict[Key, Grant] = {}
-        """In the order of their grants."""
+        """In the order of their grants. Where there may be many, an OrderedDict: the first of a plain dict is looked
+        for behind all that went before it."""
         self.queue: dict[Key, Waiter] = {}
-        """In the order of arrival."""
+        """In the order of arrival; an OrderedDict where somebody waits, for the same reason."""
         self.upgrading: Key | None = None
         """The shared holder that waits to hold it alone; nobody else is let in."""
         self.delay: Delay | None = None
@@ -77,6 +79,14 @@ class Lock:
             return self.mode == SHARED
         return waiter.mode == COUNTING == self.mode and waiter.limit == self.limit and len(self.holders) < self.limit
 
+    def conflicts(self, waiter: Waiter) -> bool:
+        """Must somebody let go of it before `waiter` can have it, whoever is in line?"""
+        if not self.holders or (waiter.reentrant and self.is_of(waiter.holder.session)):
+            return False
+        if waiter.mode == COUNTING == self.mode and waiter.limit == self.limit:
+            return len(self.holders) >= self.limit
+        return not waiter.mode == SHARED == self.mode
+
     def is_of(self, session: int) -> bool:
         """Does this session hold it, so that another acquisition of it may join?"""
         return self.mode != COUNTING and any(key[0] == session for key in self.holders)
@@ -85,7 +95,7 @@ class Lock:
         holder = waiter.holder
         if not self.holders:
             assert token > self.token, f"token {token} of {self.name!r} does not grow from {self.token}"
-            self.mode, self.limit = waiter.mode, waiter.limit
+            self.hold_as(waiter.mode, waiter.limit)
             self.token = token
         elif self.mode == EXCLUSIVE:  # Another acquisition of the same session: by the token that it has.
             assert all(key[0] == holder.session for key in self.holders), f"lock {self.name!r} is held by {self.holder}"
@@ -96,6 +106,18 @@ class Lock:
         grant = Grant(holder, token, waiter.names, waiter.delay_ms)
         self.holders[holder.session, holder.acquisition] = grant
         return grant
+
+    def hold_as(self, mode: Mode, limit: int) -> None:
+        """From here on it is held so."""
+        self.mode, self.limit = mode, limit
+        if mode != EXCLUSIVE:
+            self.holders = OrderedDict(self.holders)
+
+    def line_up(self, waiter: Waiter) -> None:
+        """It is the last in line."""
+        if not self.queue:
+            self.queue = OrderedDict()
+        self.queue[waiter.holder.session, waiter.holder.acquisition] = waiter
 
     def position(self, session: int, acquisition: int) -> int | None:
         """Place in the queue, 1 the next in line; None where it does not wait. Exact up to PLACES_MAX; further back it

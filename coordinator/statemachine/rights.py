@@ -54,6 +54,7 @@ RULES: Final[dict[type, Rule]] = {
     lock_commands.GetLockState: Rule((READ, LOCK), "name"),
     lock_commands.CheckSequencer: Rule(()),
     lock_commands.ListBreaks: Rule((ADMINISTER,)),
+    lock_commands.ReadLockEvents: Rule((READ, LOCK), "range"),
     commands.GetKey: Rule((READ,), "key"),
     commands.GetLock: Rule((READ, LOCK), "name"),
     commands.ListLocks: Rule((READ, LOCK)),

@@ -14,7 +14,8 @@ a session and waiters of a lock, goes on in items of its own.
 A `Dump` shows the state as it was when it began, though the machine goes on: see `tables.py`. A `Loader` builds a
 state beside the one that is in use. A later version of this module reads every earlier one; version 1, one
 MessagePack array, is in `snapshot_v1.py`. Version 3 is version 2 with more kinds of items; it is written from level 3
-on, and before that, where no such item can be, version 2: the bytes that replicas of that version have too.
+on, and before that, where no such item can be, version 2: the bytes that replicas of that version have too. In the
+same way version 4 is version 3 with the events of locks, from level 4 on.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import msgspec
 
 from coordinator.statemachine import quotas, snapshot_v1
-from coordinator.statemachine.commands import LEVEL_OF_CACHING, LEVEL_OF_QUOTAS, SetPrincipal
+from coordinator.statemachine.commands import LEVEL_OF_LOCK_EVENTS, LEVEL_OF_QUOTAS, SetPrincipal
 from coordinator.statemachine.items import Item
 from coordinator.statemachine.lock_changes import add_break
 from coordinator.statemachine.lock_commands import EXCLUSIVE, Grant, Waiter
@@ -47,6 +48,8 @@ from coordinator.statemachine.snapshot_items import (
     HoldersItem,
     Items,
     KeyItem,
+    LockEventItem,
+    LockEventsItem,
     LockGenerationItem,
     LockItem,
     NarrowingItem,
@@ -76,7 +79,7 @@ VERSION: Final = 2
 """Of the bytes of a state of level 1 or 2."""
 VERSION_OF_QUOTAS: Final = 3
 """Of the bytes of a state of level 3."""
-VERSION_OF_CACHING: Final = 4
+VERSION_OF_LOCK_EVENTS: Final = 4
 """Of the bytes of a state of level 4 on."""
 FRAME_BYTES: Final = 16_384
 FRAME_ITEMS: Final = 128
@@ -86,12 +89,6 @@ PAGE: Final = 128
 """Rows that are frozen at once."""
 SLICE_BYTES: Final = 32_768
 """Of a slice, unless told otherwise: about a millisecond's work."""
-
-
-def _version_of(level: int) -> int:
-    if level >= LEVEL_OF_CACHING:
-        return VERSION_OF_CACHING
-    return VERSION_OF_QUOTAS if level >= LEVEL_OF_QUOTAS else VERSION
 
 
 class _Data(Protocol):
@@ -113,7 +110,7 @@ class Dump:
     """
 
     def __init__(self, state: State, *, attached: bool = True) -> None:
-        head = (
+        head: tuple[SnapshotItem, ...] = (
             HeadItem(state.cluster_id, state.cluster_name, state.epoch, state.applied, state.level, state.rights_index),
             WantedItem(*state.wanted),
             BreaksItem(state.next_break),
@@ -121,12 +118,15 @@ class Dump:
         )
         self.applied = state.applied
         """The index that this is the state of."""
-        self._version = _version_of(state.level)
+        self._version = VERSION_OF_QUOTAS if state.level >= LEVEL_OF_QUOTAS else VERSION
+        if state.level >= LEVEL_OF_LOCK_EVENTS:
+            self._version, events = VERSION_OF_LOCK_EVENTS, state.lock_events
+            head += (LockEventsItem(events.compacted, events.order.following),)
         self._walks: list[tuple[Walk[Any, Any], Callable[[Any, Any], Any]]] = []
         for field, freeze, items in TABLES:
             walk = Walk(getattr(state, field), freeze, attached=attached)
-            if field == "history":
-                walk.begin_behind(state.history.order.following)
+            if field in ("history", "lock_events"):
+                walk.begin_behind(getattr(state, field).order.following)
             self._walks.append((walk, items))
         self._hash = hashlib.blake2b(digest_size=16)
         self._frames = self._all(head)
@@ -232,6 +232,8 @@ class Loader:
             NarrowingItem: self._add_narrowing,
             QuotaItem: self._add_quota,
             CachingItem: self._add_caching,
+            LockEventsItem: lambda stored: self._state.lock_events.begin(stored.compacted, stored.following),
+            LockEventItem: lambda stored: self._state.lock_events.prepend(stored.event),
             End: self._end,
         }
         self._names: dict[str, str] = {}
@@ -278,8 +280,8 @@ class Loader:
         if len(waiting) < 8:
             return
         version = int.from_bytes(waiting[4:6], "big")
-        if not VERSION <= version <= VERSION_OF_CACHING:
-            raise SnapshotDamaged(f"expected a snapshot of version 1 to {VERSION_OF_CACHING}, got {version}")
+        if not VERSION <= version <= VERSION_OF_LOCK_EVENTS:
+            raise SnapshotDamaged(f"expected a snapshot of version 1 to {VERSION_OF_LOCK_EVENTS}, got {version}")
         self._version = version
         self._hash.update(waiting[:8])
         del waiting[:8]
@@ -337,9 +339,8 @@ class Loader:
 
     def _add_lock(self, stored: LockItem) -> None:
         lock = self._lock = Lock(stored.name)
-        lock.mode, lock.limit = stored.mode, stored.limit
-        lock.token = stored.token
-        lock.upgrading, lock.delay = stored.upgrading, stored.delay
+        lock.hold_as(stored.mode, stored.limit)
+        lock.upgrading, lock.delay, lock.token = stored.upgrading, stored.delay, stored.token
         self._append(self._state.locks, stored.name, lock)
         if stored.delay is not None:
             self._state.delayed.add(stored.name)
@@ -355,7 +356,7 @@ class Loader:
         lock = self._the_lock()
         for waiter in stored.waiters:
             holder = waiter.holder
-            lock.queue[holder.session, holder.acquisition] = waiter
+            lock.line_up(waiter)
             session = self._session_of(holder.session)
             session.waits(lock.name, holder.acquisition)
             quotas.count_waiters(self._state.uses, session.principal, 1)

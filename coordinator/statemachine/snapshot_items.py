@@ -13,7 +13,7 @@ import msgspec
 
 from coordinator.statemachine.commands import Result
 from coordinator.statemachine.items import Change, Item
-from coordinator.statemachine.lock_commands import Break, Delay, Grant, Mode, Waiter
+from coordinator.statemachine.lock_commands import Break, Delay, Grant, LockEvent, Mode, Waiter
 from coordinator.statemachine.locks import Lock
 from coordinator.statemachine.permissions import Permission, Quota
 from coordinator.statemachine.principals import Principal
@@ -179,7 +179,18 @@ class QuotaItem(SnapshotItem, tag=21, frozen=True):
     quota: Quota
 
 
-class CachingItem(SnapshotItem, tag=22, frozen=True):
+class LockEventsItem(SnapshotItem, tag=22, frozen=True):
+    """`following` is the number of the next event. The events come at the end, from the newest on."""
+
+    compacted: int
+    following: int
+
+
+class LockEventItem(SnapshotItem, tag=23, frozen=True):
+    event: LockEvent
+
+
+class CachingItem(SnapshotItem, tag=24, frozen=True):
     """The client of the session before it may keep what it reads."""
 
     session: int
@@ -212,6 +223,8 @@ Items = list[
     | RoleItem
     | NarrowingItem
     | QuotaItem
+    | LockEventsItem
+    | LockEventItem
     | CachingItem
     | End
 ]
@@ -296,5 +309,6 @@ TABLES: Final[
     ("lock_generations", _same, lambda path, token: (LockGenerationItem(path, token),)),
     ("breaks", _same, lambda _, made: (BreakItem(made),)),
     ("history", _same, _change_items),
+    ("lock_events", _same, lambda _, event: (LockEventItem(event),)),
 )
 """Field of the state, freeze, items. Roles and sessions come before what names them."""

@@ -9,6 +9,7 @@ from coordinator.statemachine.events import Event
 from coordinator.statemachine.history import History
 from coordinator.statemachine.items import Item
 from coordinator.statemachine.lock_commands import Break
+from coordinator.statemachine.lock_events import LockEvents
 from coordinator.statemachine.locks import Lock
 from coordinator.statemachine.paths import path_order
 from coordinator.statemachine.permissions import Permission, Quota
@@ -37,6 +38,7 @@ class State:
         "key_bytes",
         "keys",
         "level",
+        "lock_events",
         "lock_generations",
         "locks",
         "narrowings",
@@ -81,6 +83,7 @@ class State:
         self.wanted = Wanted()
         """The wanted membership: replaced as a whole."""
         self.history = History()
+        self.lock_events = LockEvents()
         self.breaks: Table[int, Break] = Table()
         """Forced releases, by number."""
         self.next_break = 1

@@ -21,6 +21,7 @@ from tests.simulation.model.truth import Truth
 if TYPE_CHECKING:
     from tests.simulation.clients import Client, HeldLease
     from tests.simulation.history import Operation, Question
+    from tests.simulation.mixed.lock_watches import LockWatcher
     from tests.simulation.mixed.watches import Watcher
     from tests.simulation.node import Node
     from tests.simulation.world import World
@@ -124,6 +125,9 @@ class Checker:
     def served(self, client: Client, query: wire.CachedQuery, found: Result) -> None:
         """A client is about to answer a read from what it keeps."""
 
+    def heard(self, watcher: LockWatcher) -> None:
+        """A watcher of locks was told of an event, or that there was none."""
+
     def lease_taken(self, lease: HeldLease) -> None:
         """A client was granted a lock."""
 
@@ -156,6 +160,7 @@ HOOKS: Final = (
     "answered",
     "paged",
     "served",
+    "heard",
     "lease_taken",
     "lease_renewed",
     "finished",

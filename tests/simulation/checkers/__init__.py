@@ -27,6 +27,7 @@ from tests.simulation.checkers.leadership_transfer import LeadershipTransfer
 from tests.simulation.checkers.lease_exclusion import LeaseExclusion
 from tests.simulation.checkers.linearizability import Linearizability
 from tests.simulation.checkers.lock_delays import LockDelays
+from tests.simulation.checkers.lock_events import LockEventsComplete
 from tests.simulation.checkers.log_matching import LogMatching
 from tests.simulation.checkers.mutual_exclusion import MutualExclusion
 from tests.simulation.checkers.no_lost_write import NoLostWrite
@@ -76,6 +77,7 @@ CHECKERS: Final[tuple[type[Checker], ...]] = (
     Ephemerals,
     Revisions,
     WatchCompleteness,
+    LockEventsComplete,
     Counters,
     StallsSpareSessions,
     SessionLeases,
@@ -90,6 +92,7 @@ OF_MIXED_WORK: Final[tuple[type[Checker], ...]] = (
     Counters,
     Deadlocks,
     LockDelays,
+    LockEventsComplete,
     Transactions,
     WatchCompleteness,
 )

@@ -13,6 +13,7 @@ from tests.simulation.clients import Client, Script, Sleep
 from tests.simulation.mixed import counters, files, locks, reads, recipes, transactions
 from tests.simulation.mixed.asking import Act, Asker
 from tests.simulation.mixed.caching import cache
+from tests.simulation.mixed.lock_watches import LockWatcher, watch_locks
 from tests.simulation.mixed.mix import MixedMix
 from tests.simulation.mixed.watches import Watcher, watch
 
@@ -43,6 +44,7 @@ class Mixed(Asker):
         self.hold_us_max = plain.hold_us_max
         self.pause_us_max = plain.pause_us_max
         self.watchers: list[Watcher] = []
+        self.lock_watchers: list[LockWatcher] = []
         self.attempts: set[tuple[str, int, int]] = set()
         """Client, session and acquisition of what somebody is taking, or has. (Only ever asked for one of them.)"""
 
@@ -65,7 +67,10 @@ class Mixed(Asker):
                 continue
             script.close()
             activity = random.choice(self.mix.activities)
-            scripts.append(watch(self, client) if activity == "watches" else self._work(client, activity))
+            if activity == "watches":
+                scripts.append(watch_locks(self, client) if random.random() < 0.4 else watch(self, client))
+            else:
+                scripts.append(self._work(client, activity))
         if "locks" in self.mix.activities:
             scripts.append(locks.tidy_up(self, client))
         scripts += [cache(self, client) for _ in range(self.mix.cachers)]
@@ -88,7 +93,13 @@ class Mixed(Asker):
         changes = self.world.watch.truth.namespace.changes
         return watcher.is_alive and watcher.since <= (changes[-1].revision if changes else 0)
 
+    def owes_events(self, watcher: LockWatcher) -> bool:
+        """Is there an event of a lock that this watcher was not told of yet?"""
+        events = self.world.watch.truth.locks.events
+        return watcher.is_alive and watcher.since <= (events[-1].revision if events else 0)
+
     @property
     def settled(self) -> bool:
         """Is every question answered, and has every watcher that lives been told everything?"""
-        return self.idle and not any(self.owes(watcher) for watcher in self.watchers)
+        told = not any(self.owes(watcher) for watcher in self.watchers)
+        return self.idle and told and not any(self.owes_events(watcher) for watcher in self.lock_watchers)

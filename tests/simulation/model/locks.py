@@ -47,6 +47,20 @@ class Grant(NamedTuple):
     token: int
 
 
+class Event(NamedTuple):
+    """Somebody came to hold a name ("acquired", by the token), or asks for what others hold ("conflict", by the
+    token)."""
+
+    revision: int
+    name: str
+    kind: str
+    session: int
+    acquisition: int
+    mode: Mode
+    token: int
+    waits: bool
+
+
 class Name:
     """How a name is held."""
 
@@ -54,6 +68,8 @@ class Name:
         self.mode: Mode = EXCLUSIVE
         self.limit = 1
         self.holds: dict[Key, Hold] = {}
+        self.token = 0
+        """Of whoever came to hold it last."""
         self.upgrading: Key | None = None
         self.delay: tuple[int, int] | None = None
         """Since which index it is unavailable, and for how many milliseconds."""
@@ -73,6 +89,14 @@ class Name:
             return self.mode == SHARED
         return wish.mode == self.mode == COUNTING and wish.limit == self.limit and len(self.holds) < self.limit
 
+    def conflicts(self, wish: Wish) -> bool:
+        """Must one that holds it let go before it could be held so, too?"""
+        if not self.holds or (wish.reentrant and self.is_of(wish.session)):
+            return False
+        if wish.mode == self.mode == COUNTING and wish.limit == self.limit:
+            return len(self.holds) == self.limit
+        return (wish.mode, self.mode) != (SHARED, SHARED)
+
 
 def excludes(one: Mode, other: Mode) -> bool:
     """Can the two not hold a name together? (Counting locks have no part in deadlocks.)"""
@@ -87,6 +111,8 @@ class Locks:
         """All that wait, in order of arrival."""
         self.grants: list[Grant] = []
         """What the entry gave to others than who asked."""
+        self.events: list[Event] = []
+        """All there ever were."""
         self.broken: set[tuple[str, Key]] = set()
         self._index = 0
 
@@ -117,12 +143,29 @@ class Locks:
             for name in wish.names:
                 token = self._take(name, wish)
             return Granted(token)
+        if wait and refuse_deadlocks and self._would_lock(wish, blocked):
+            return Deadlock(())
+        for name in wish.names:
+            self._tell_conflict(name, wish, waits=wait)
         if not wait:
             return Held(NOBODY, 0)
-        if refuse_deadlocks and self._would_lock(wish, blocked):
-            return Deadlock(())
         self.line.append(wish)
         return Queued(0)
+
+    def _tell_conflict(self, name: str, wish: Wish, *, waits: bool) -> None:
+        held = self._name(name)
+        if held.conflicts(wish):
+            self.events.append(Event(self._index, name, "conflict", *wish.key, wish.mode, held.token, waits))
+
+    def _tell_first_in_line(self, name: str) -> None:
+        first = next((wish for wish in self.line if name in wish.names), None)
+        if first is not None:
+            self._tell_conflict(name, first, waits=True)
+
+    def _tell_grant(self, name: str, key: Key, token: int) -> None:
+        held = self.names[name]
+        held.token = token
+        self.events.append(Event(self._index, name, "acquired", *key, held.mode, token, False))
 
     def _known(self, wish: Wish, *, wait: bool) -> AnyResult | None:
         """What comes of it apart from the question whether it is free."""
@@ -162,25 +205,30 @@ class Locks:
         elif held.mode == EXCLUSIVE:
             token = next(iter(held.holds.values())).token
         held.holds[wish.key] = Hold(token, wish.names, wish.delay_ms)
+        self._tell_grant(name, wish.key, token)
         return token
 
     def _settle(self) -> None:
         """Let in whoever can be, the first first, until nobody moves."""
+        before = len(self.grants)
         while self._finish_upgrades() or self._let_in_the_first():
             pass
+        for name in {grant.name: None for grant in self.grants[before:]}:
+            self._tell_first_in_line(name)
 
     def _finish_upgrades(self) -> bool:
         for name, held in sorted(self.names.items()):
             key = held.upgrading
             if key is not None and len(held.holds) == 1 and held.delay is None:
-                self._make_exclusive(held, key)
+                self._make_exclusive(name, held, key)
                 self.grants.append(Grant(key[0], name, key[1], self.token))
                 return True
         return False
 
-    def _make_exclusive(self, held: Name, key: Key) -> None:
+    def _make_exclusive(self, name: str, held: Name, key: Key) -> None:
         held.mode, held.upgrading = EXCLUSIVE, None
         held.holds[key] = held.holds[key]._replace(token=self.token)
+        self._tell_grant(name, key, self.token)
 
     def _let_in_the_first(self) -> bool:
         spoken_for: set[str] = set()
@@ -287,14 +335,17 @@ class Locks:
         if sum(other[0] == key[0] for other in held.holds) > 1:
             return Failure(commands.INVALID, "")
         if len(held.holds) == 1 and held.delay is None:
-            self._make_exclusive(held, key)
+            self._make_exclusive(op.name, held, key)
+            self._tell_first_in_line(op.name)
             return Granted(self.token)
         if held.upgrading is not None:
             return Deadlock(())
+        if op.wait and self._leads_back([other for other, _ in held.holds if other != key[0]], key[0]):
+            return Deadlock(())
+        if len(held.holds) > 1:
+            self.events.append(Event(self._index, op.name, "conflict", *key, EXCLUSIVE, held.token, op.wait))
         if not op.wait:
             return Held(NOBODY, 0)
-        if self._leads_back([other for other, _ in held.holds if other != key[0]], key[0]):
-            return Deadlock(())
         held.upgrading = key
         return Queued(0)
 
@@ -315,6 +366,8 @@ class Locks:
         hold = held.holds.pop(key)
         held.holds[heir] = hold._replace(token=self.token, names=(op.name,))
         self.grants.append(Grant(heir[0], op.name, heir[1], self.token))
+        self._tell_grant(op.name, heir, self.token)
+        self._tell_first_in_line(op.name)
         return Done(self._index, existed=True)
 
     def force_release(self, op: lock_commands.ForceRelease) -> AnyResult:

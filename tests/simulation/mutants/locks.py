@@ -35,8 +35,8 @@ MUTANTS: Final = (
         (
             Edit(
                 f"{_LOADER}._add_lock",
-                "lock.mode, lock.limit = stored.mode, stored.limit",
-                "lock.mode, lock.limit = 'shared', stored.limit",
+                "lock.hold_as(stored.mode, stored.limit)",
+                "lock.hold_as('shared', stored.limit)",
             ),
         ),
     ),
@@ -59,7 +59,7 @@ MUTANTS: Final = (
     Mutant(
         "an-upgrade-never-ends",
         "First come, first served: an upgrade is done as soon as its holder is the only one",
-        (Edit(f"{_LOCKING}:hand_on", "_finish_upgrade(state, index, lock)\n", "pass\n"),),
+        (Edit(f"{_LOCKING}:hand_on", "if _finish_upgrade(state, index, lock):", "if False:"),),
     ),
     Mutant(
         "an-upgrade-lets-readers-in",
@@ -105,7 +105,7 @@ MUTANTS: Final = (
     Mutant(
         "upgrade-forgotten-by-the-snapshot",
         "First come, first served: a replica that began with a snapshot knows whose upgrade waits",
-        (Edit(f"{_LOADER}._add_lock", "lock.upgrading, lock.delay = stored.upgrading, stored.delay", "pass"),),
+        (Edit(f"{_LOADER}._add_lock", "= stored.upgrading, stored.delay,", "= None, None,"),),
     ),
     # --- lock-delays
     Mutant(

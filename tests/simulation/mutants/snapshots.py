@@ -66,7 +66,7 @@ MUTANTS: Final = (
     Mutant(
         "token-forgotten-by-the-snapshot",
         "DESIGN.md, rule 6: tokens grow over a snapshot too",
-        (Edit(f"{_LOADER}._add_lock", "lock.token = stored.token", "lock.token = 1"),),
+        (Edit(f"{_LOADER}._add_lock", "stored.delay, stored.token", "stored.delay, 1"),),
     ),
     Mutant(
         "results-forgotten-by-the-snapshot",

@@ -91,10 +91,10 @@ MUTANTS: Final = (
         (
             Edit(
                 f"{_LOCKING}:_take_or_wait",
-                "return _wait(state, session, waiter) if wait else",
+                "result = _wait(state, session, waiter) if wait else",
                 "if not wait and not state.locks.rows[name].queue:\n"
                 "                return Granted(fencing_token(state.epoch, index))\n"
-                "            return _wait(state, session, waiter) if wait else",
+                "            result = _wait(state, session, waiter) if wait else",
             ),
         ),
     ),

@@ -7,6 +7,7 @@ from typing import Final
 from tests.simulation.mutants.edits import Edit, Mutant
 
 _WATCHES: Final = "coordinator.replica.watches"
+_LISTENERS: Final = "coordinator.replica.listeners"
 
 MUTANTS: Final = (
     Mutant(
@@ -17,7 +18,7 @@ MUTANTS: Final = (
     Mutant(
         "watch-that-left-something-out-sent-to-the-end",
         "etcd, watch guarantees, reliable: what a page had no room for follows with the next",
-        (Edit(f"{_WATCHES}:Woken.page", "len(found.changes) < self.matches", "not found.changes"),),
+        (Edit(f"{_WATCHES}:Woken.page", "len(told(found)) < self.matches", "not told(found)"),),
     ),
     Mutant(
         "watch-marked-past-what-is-applied",
@@ -27,11 +28,11 @@ MUTANTS: Final = (
     Mutant(
         "watch-looks-over-what-was-deleted",
         "a watch is told every kind of change that it asked for",
-        (Edit(f"{_WATCHES}:Watch.wants", "query.deletes if change.after is None else query.puts", "query.puts"),),
+        (Edit(f"{_LISTENERS}:wants", "query.deletes if row.after is None else query.puts", "query.puts"),),
     ),
     Mutant(
         "watches-not-woken",
         "a watch is answered when what it asks for has changed",
-        (Edit(f"{_WATCHES}:Watches.look", "if self._watches[number].wants(change):", "if False:"),),
+        (Edit(f"{_LISTENERS}:Listeners.look", "if wants(self._queries[number], row):", "if False:"),),
     ),
 )

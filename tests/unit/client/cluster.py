@@ -65,7 +65,7 @@ class Cluster:
         """Leases, as the leader counts them."""
         self._delays: dict[tuple[str, int], int] = {}
         self._watchers: dict[tuple[int, str, int], TestClient] = {}
-        self._watches: dict[tuple[TestClient, int], tuple[wire.WatchRequest, int]] = {}
+        self._watches: dict[tuple[TestClient, int], tuple[wire.WatchRequest | wire.EventsRequest, int]] = {}
         self._principals = [commands.SetPrincipal("root", commands.RIGHTS)]
         self.token = wire.Token.new("0123abcd")
         self.node(
@@ -168,8 +168,10 @@ class Cluster:
                     query = request.query
                     self._watchers[query.owner, query.name, query.acquisition] = client
                 return [wire.Answer(request.id, result)]
-            case wire.WatchRequest():
-                self._watches[client, request.id] = (request, self.now_us + request.wait_ms * 1_000)
+            case wire.WatchRequest() | wire.EventsRequest():
+                is_other = isinstance(request, wire.EventsRequest) and request.term not in (0, self.term)
+                wait_ms = 0 if is_other else request.wait_ms
+                self._watches[client, request.id] = (request, self.now_us + wait_ms * 1_000)
                 return self._watched(client, request.id)
             case wire.CachedQueryRequest():
                 result = self.machine.query(request.query, client.principal, self._left_ms)
@@ -198,10 +200,15 @@ class Cluster:
         """The answer to a question that waits; [] while there is none."""
         request, until_us = self._watches[client, request_id]
         result = self.machine.query(request.query, client.principal, self._left_ms)
-        if isinstance(result, files.ChangePage) and not result.changes and self.now_us < until_us:
+        told = getattr(result, "changes", ()) or getattr(result, "events", ())
+        if isinstance(result, (files.ChangePage, lock_commands.LockEventPage)) and not told and self.now_us < until_us:
             return []
         del self._watches[client, request_id]
-        return [] if self.loses(request) else [wire.Answer(request_id, result)]
+        if self.loses(request):
+            return []
+        if isinstance(request, wire.EventsRequest):
+            return [wire.Told(request_id, result, self.term)]
+        return [wire.Answer(request_id, result)]
 
     def _apply(self, client: TestClient, command: bytes) -> Any:
         self.index += 1

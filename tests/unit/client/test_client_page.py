@@ -26,7 +26,7 @@ class DocumentedClient(TestClient):
         return self.locks.acquire(name, **options)
 
 
-def test_the_examples_do_what_they_say(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_examples_do_what_they_say(cluster: Cluster, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     blocks = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
     assert len(blocks) >= 8
     cluster.made = 7
@@ -38,7 +38,7 @@ def test_the_examples_do_what_they_say(cluster: Cluster, monkeypatch: pytest.Mon
         return made
 
     monkeypatch.setattr(coordinator.client, "Client", client)
-    names: dict[str, Any] = {"Snapshot": Snapshot}
+    names: dict[str, Any] = {"Snapshot": Snapshot, "folder": tmp_path}
     for number, block in enumerate(blocks):
         exec(compile(block, f"{PAGE.name}, example {number}", "exec"), names)
 

@@ -4,7 +4,7 @@ report; the first sentence says what went wrong there."""
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coordinator import wire
@@ -15,6 +15,7 @@ from coordinator.statemachine.commands import Granted, Queued
 from tests.unit.client.test_core import Stage, Taking, keep_alives, lease_of
 
 
+@settings(deadline=None)  # How long an example takes on the wall is the machine's affair.
 @given(
     out_us=st.integers(0, 3_000_000),
     back_us=st.integers(0, 3_000_000),

@@ -8,9 +8,11 @@ from coordinator import wire
 from coordinator.replica import watches as watches_module
 from coordinator.replica.callers import Caller
 from coordinator.replica.watches import WAIT_MS_MAX, Watch, Watches
-from coordinator.statemachine import commands, history
-from coordinator.statemachine.commands import PutKey, SetPrincipal
+from coordinator.statemachine import commands, history, lock_events
+from coordinator.statemachine.commands import AcquireLock, PutKey, ReleaseLock, SetPrincipal
 from coordinator.statemachine.files import ChangePage, Compact, Compacted, ReadChanges
+from coordinator.statemachine.lock_commands import LockEventPage, ReadLockEvents
+from coordinator.statemachine.state import State
 from tests.unit.replica.stage import CHANNELS, CLUSTER, WEB, Stage
 from tests.unit.replica.test_turn import command, opened
 
@@ -27,7 +29,7 @@ def watch(number: int, query: ReadChanges, wait_ms: int = 10_000, act_for: str =
     return wire.WatchRequest(number, CLUSTER, act_for, query, wait_ms)
 
 
-def begun(stage: Stage, request: wire.WatchRequest, node: str = "node1", reply: str = "") -> str:
+def begun(stage: Stage, request: wire.WatchRequest | wire.EventsRequest, node: str = "node1", reply: str = "") -> str:
     channel = stage.ask(node, request, reply=reply)
     stage.settle()
     return channel
@@ -253,10 +255,80 @@ def test_what_lies_before_a_position_in_the_future_wakes_nobody(stage):
 
 def test_a_caller_that_asks_and_is_answered_a_thousand_times_leaves_nothing_behind():
     watches, caller = Watches(), Caller("c", WEB.token_id, WEB.key)
-    kept = history.History()
+    kept = State()
     for number in range(1_000):
         assert watches.add(Watch(caller, number, "web", "", ReadChanges("a", prefix=True)), 1 << 60, kept)
         watches.forget(caller, number)
     assert (watches.count, watches._of_principals, watches._numbers) == (0, {}, {})
     assert len(watches._due) < 200
-    assert watches._spans.count == 0
+    assert watches._of_changes.is_empty
+
+
+# --- events of locks, and of who leads ------------------------------------------------------------
+
+
+def events(number: int, query: ReadChanges | ReadLockEvents, term: int, wait_ms: int = 10_000) -> wire.EventsRequest:
+    return wire.EventsRequest(number, CLUSTER, "", query, wait_ms, term)
+
+
+def told(stage: Stage, channel: str) -> wire.Told:
+    (answer,) = stage.replies(channel)
+    assert isinstance(answer, wire.Told), answer
+    return answer
+
+
+def term_of(stage: Stage, node: str) -> int:
+    return int(stage.nodes[node].replica.engine.term)
+
+
+def test_whoever_watches_a_lock_is_answered_in_the_turn_that_applies_the_request(stage):
+    writer, other = Writer(stage), Writer(stage)
+    term = term_of(stage, "node1")
+    writer.does(AcquireLock("a", 0, wait=True))
+    one = begun(stage, events(1, ReadLockEvents("a"), term))
+    below = begun(stage, events(2, ReadLockEvents("a/", prefix=True), term))
+    kinds = begun(stage, events(3, ReadLockEvents("a", conflicts=False), term))
+    files = begun(stage, events(4, ReadChanges("", prefix=True), term))
+    other.does(AcquireLock("a", 0, wait=True))
+    found = told(stage, one)
+    assert isinstance(found.result, LockEventPage)
+    assert [(event.kind, event.holder.session) for event in found.result.events] == [("conflict", other.session)]
+    assert (found.term, found.result.since) == (term, stage.nodes["node1"].replica.machine.applied + 1)
+    assert [stage.replies(channel) for channel in (below, kinds, files)] == [[], [], []]
+    writer.does(ReleaseLock("a", 0))
+    (granted,) = told(stage, kinds).result.events
+    assert (granted.kind, granted.holder.session) == ("acquired", other.session)
+    assert [stage.replies(channel) for channel in (below, files)] == [[], []]
+
+
+def test_another_leader_answers_at_once_whoever_was_told_by_the_one_before(stage):
+    query = ReadLockEvents("a")
+    term = term_of(stage, "node1")
+    first = told(stage, begun(stage, events(1, query, 0, wait_ms=0)))
+    assert (first.term, first.result.events) == (term, ())
+    waiting = begun(stage, events(2, query, term))
+    stage.elect("node2")
+    stage.pass_time(100_000)
+    assert [type(answer) for answer in stage.replies(waiting)] == [wire.NotLeader]
+    asked = begun(stage, events(3, query, term), "node2")
+    answer = told(stage, asked)
+    assert answer.term == term_of(stage, "node2") > term
+    assert answer.result == LockEventPage((), stage.nodes["node2"].replica.machine.applied + 1, 0)
+    assert stage.replies(begun(stage, events(4, query, answer.term), "node2")) == []
+
+
+def test_events_that_were_dropped_before_anybody_looked_are_not_passed_over_in_silence(stage, monkeypatch):
+    monkeypatch.setattr(lock_events, "LOCK_EVENTS_MAX", 2)
+    writer = Writer(stage)
+    channel = begun(stage, events(1, ReadLockEvents("a"), term_of(stage, "node1")))
+    writer.does(*(AcquireLock(name, 0, wait=True) for name in ("a", "b", "c")))
+    assert isinstance(told(stage, channel).result, Compacted)
+
+
+def test_watches_of_both_kinds_count_together(stage, monkeypatch):
+    monkeypatch.setattr(watches_module, "WATCHES_MAX", 2)
+    term = term_of(stage, "node1")
+    begun(stage, events(1, ReadLockEvents("a"), term))
+    begun(stage, watch(2, ReadChanges("a")))
+    refused = told(stage, begun(stage, events(3, ReadLockEvents("b"), term)))
+    assert (refused.result.code, refused.term) == (commands.FULL, term)

@@ -39,7 +39,8 @@ class Reader:
         s = self.selection
         return ReadChanges(s.start, s.end, s.prefix, *self.position, s.limit, s.puts, s.deletes, s.previous)
 
-    def take(self, page: ChangePage) -> None:
+    def take(self, page: object) -> None:
+        assert isinstance(page, ChangePage)
         assert (page.since, page.skip) >= self.position
         self.heard += page.changes
         self.position = (page.since, page.skip)
@@ -72,7 +73,7 @@ class WatchesAgainstPolling(RuleBasedStateMachine):
             self.look()
 
     def look(self):
-        self.watches.look(self.asking.machine.state.history, self.asking.machine.applied)
+        self.watches.look(self.asking.machine.state)
 
     @rule(number=st.integers(0, len(SELECTIONS) - 1), wait=st.integers(0, 3))
     def a_reader_asks(self, number, wait):
@@ -85,7 +86,7 @@ class WatchesAgainstPolling(RuleBasedStateMachine):
             return reader.take(page)
         query = reader.question()
         watch = Watch(reader.caller, reader.number, "ci", "", query)
-        assert self.watches.add(watch, self.now_us + wait, self.asking.machine.state.history)
+        assert self.watches.add(watch, self.now_us + wait, self.asking.machine.state)
         reader.waits = True
         return None
 
@@ -120,7 +121,7 @@ class WatchesAgainstPolling(RuleBasedStateMachine):
         while (woken := self.watches.take_woken()) is not None:
             self.readers[woken.watch.request_id].take(woken.page(self.asking.query(woken.query)))
         assert (self.watches.count, self.watches.count_of("ci")) == (0, 0)
-        assert (self.watches._numbers, self.watches._paths, self.watches._spans.count) == ({}, {}, 0)
+        assert (self.watches._numbers, self.watches._of_changes.is_empty) == ({}, True)
         for reader in self.readers:
             while reader.position < (self.asking.index + 1, 0):
                 reader.take(self.asking.query(reader.question()))

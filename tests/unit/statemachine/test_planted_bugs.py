@@ -65,7 +65,7 @@ IN_THE_LOCKS = [
     ),
     ("one-too-many-is-counted", Edit(f"{_LOCK}.admits", "< self.limit", "<= self.limit")),
     ("an-upgrade-lets-readers-in", Edit(f"{_LOCK}.admits", "or self.upgrading is not None", "")),
-    ("an-upgrade-never-ends", Edit(f"{_LOCKING}:hand_on", "_finish_upgrade(state, index, lock)\n", "pass\n")),
+    ("an-upgrade-never-ends", Edit(f"{_LOCKING}:hand_on", "if _finish_upgrade(state, index, lock):", "if False:")),
     ("an-upgrade-outlives-its-holder", Edit(f"{_LOCKING}:let_go", "if lock.upgrading == key:", "if False:")),
     (
         "a-downgrade-wakes-nobody",
@@ -104,7 +104,7 @@ IN_THE_LOCKS = [
     ),
     (
         "holders-forgotten-by-the-snapshot",
-        Edit(f"{_LOADER}._add_lock", "lock.upgrading, lock.delay = stored.upgrading, stored.delay", "pass"),
+        Edit(f"{_LOADER}._add_lock", "= stored.upgrading, stored.delay,", "= None, None,"),
     ),
 ]
 IN_THE_ACCESS = [

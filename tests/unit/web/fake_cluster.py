@@ -208,12 +208,15 @@ class FakeClient:
             except TimeoutError:
                 return None
 
+    async def wait_for_lock_events(self, query: Any, *, wait: float, act_for: str = "") -> Any:
+        return await self.wait_for_changes(query, wait=wait, act_for=act_for)
+
     async def wait_for_changes(self, query: Any, *, wait: float, act_for: str = "") -> Any:
         deadline = time.monotonic() + wait
         while True:
             changed = self._cluster.changed
             page = errors.refuse(await self.query(query, act_for=act_for))
-            if page.changes or time.monotonic() >= deadline:
+            if getattr(page, "changes", ()) or getattr(page, "events", ()) or time.monotonic() >= deadline:
                 return page
             query = msgspec.structs.replace(query, since=page.since, skip=page.skip)
             with contextlib.suppress(TimeoutError):

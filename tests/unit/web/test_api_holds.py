@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from coordinator.api import owning
+from coordinator.api import owning, ranges
 from coordinator.models import AuditEntry
-from coordinator.statemachine import commands
+from coordinator.statemachine import commands, lock_events
 from tests.unit.web.fake_cluster import FakeCluster
 from tests.unit.web.helpers import API, Bearer, new_token, settled, until
 
@@ -185,3 +185,39 @@ async def test_a_session_for_creating_is_used_again_and_made_anew_when_it_is_gon
     cluster.pass_time(owning.TTL_MS + 1)
     done = await worker.post(f"{API}/transactions", {"then": [{"do": "create", "path": "e"}]})
     assert done.status_code == 200, done.content
+
+
+# --- events ---------------------------------------------------------------------------------------
+
+
+async def test_a_call_that_waits_is_told_who_wants_what_is_held(worker: Bearer, other: Bearer) -> None:
+    held = (await acquire(worker, "batch/7")).json()
+    known = (await worker.get(f"{API}/lock-events", start="batch/", prefix=True, since=held["token"])).json()
+    assert [(event["kind"], event["token"], event["waits"]) for event in known["events"]] == [
+        ("acquired", held["token"], False)
+    ]
+    position = {"since": known["since"], "skip": known["skip"]}
+    waiting = asyncio.create_task(
+        worker.get(f"{API}/lock-events", start="batch/7", acquired=False, wait_ms=60_000, **position)
+    )
+    await until(lambda: ranges._watching == 1)
+    refused = await acquire(other, "batch/7", mode="shared")
+    assert refused.status_code == 409
+    (event,) = (await waiting).json()["events"]
+    assert (event["kind"], event["mode"], event["waits"], event["token"]) == (
+        "conflict",
+        "shared",
+        False,
+        held["token"],
+    )
+    assert ranges._watching == 0
+
+
+async def test_events_that_are_not_kept_any_more_are_said_to_be_so(
+    worker: Bearer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lock_events, "LOCK_EVENTS_MAX", 1)
+    first = (await acquire(worker, "a")).json()["token"]
+    await acquire(worker, "b")
+    answer = await worker.get(f"{API}/lock-events", start="a", since=first)
+    assert (answer.status_code, answer.json()["error"], answer.json()["oldest"]) == (410, "compacted", first)

@@ -1,0 +1,116 @@
+"""Fences: what a lock guards refuses whoever held the lock before.
+
+A process can be paused for longer than its lease, between its last look at the lock and its write, and no lock service
+can stop that write. What is written to can: it keeps the highest fencing token that it has seen, and refuses lower
+ones. Here is how a file does that, and a row of a database; whatever else takes a condition with a write can do it too.
+
+Nothing here needs a client, or the cluster: a token is a number that only ever grows for its lock.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+from coordinator.client.errors import ConclaveError, InvalidRequest
+
+TOKEN_MAX: Final = 2**53 - 1
+FIELD: Final = "fencing_token"
+
+
+class Fenced(ConclaveError):
+    """Refused, and nothing was written: somebody who held the lock later was there before. `highest`: the token that
+    was seen, where that is known."""
+
+    def __init__(self, what: str, token: int, highest: int | None) -> None:
+        seen = "a higher one" if highest is None else str(highest)
+        super().__init__(f"{what} has seen {seen}, and refuses the fencing token {token}")
+        self.token = token
+        self.highest = highest
+
+
+class FileFence:
+    """Guards a file, or a directory, or whatever else the processes of one machine write: `path` only names it.
+
+    The highest token is kept beside it, in `PATH.fence`, and is on the disk before anything is written under it. Who
+    writes holds a lock of the operating system meanwhile (on `PATH.fence.lock`), which ends with its process: one that
+    is paused in the middle of a write keeps others out until it goes on, and one that is paused before it is refused.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self._kept = self.path.with_name(f"{self.path.name}.fence")
+        self._lock = self.path.with_name(f"{self.path.name}.fence.lock")
+
+    @property
+    def highest(self) -> int:
+        """The highest token that was seen; 0: none was. Raises ValueError where what is kept is no token."""
+        try:
+            return int(self._kept.read_text(encoding="ascii"))
+        except FileNotFoundError:
+            return 0
+
+    @contextlib.contextmanager
+    def guard(self, token: int) -> Iterator[None]:
+        """For as long as a `with` takes, nobody with another token gets in. Raises Fenced where a higher one did."""
+        token = _valid(token)
+        with open(self._lock, "ab") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            highest = self.highest
+            if token < highest:
+                raise Fenced(str(self.path), token, highest)
+            if token > highest:
+                _replace(self._kept, b"%d" % token)
+            yield
+
+    def write(self, token: int, data: bytes) -> None:
+        """Replace the content of the file, whole or not at all. Raises Fenced."""
+        with self.guard(token):
+            _replace(self.path, data)
+
+
+class Rows(Protocol):
+    """What a Django query set does: this module knows no Django."""
+
+    def filter(self, **conditions: Any) -> Rows: ...
+
+    def update(self, **values: Any) -> int: ...
+
+
+def update_rows(rows: Rows, token: int, *, column: str = FIELD, **values: Any) -> int:
+    """Update the rows of a query set whose `column` (a BigIntegerField that begins with 0) is not above `token`,
+    and write the token along; how many that were. One statement, `UPDATE … SET …, fencing_token = T WHERE … AND
+    fencing_token <= T`: no other write comes between the comparison and the update.
+
+    Raises Fenced where there is no such row: all that were meant were written by a later holder, or are not there.
+    """
+    token = _valid(token)
+    updated = rows.filter(**{f"{column}__lte": token}).update(**{column: token}, **values)
+    if not updated:
+        raise Fenced("every row that was meant", token, None)
+    return updated
+
+
+def _valid(token: int) -> int:
+    if isinstance(token, bool) or not isinstance(token, int) or not 0 < token <= TOKEN_MAX:
+        raise InvalidRequest(f"a fencing token is a whole number from 1 to {TOKEN_MAX}, got {token!r}")
+    return token
+
+
+def _replace(path: Path, data: bytes) -> None:
+    """Whole or not at all, and on the disk when this returns."""
+    whole = path.with_name(f"{path.name}.new")
+    with open(whole, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(whole, path)
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)

@@ -1,0 +1,79 @@
+"""Fences: what is written to refuses whoever held the lock before."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from coordinator.client.errors import InvalidRequest
+from coordinator.client.fencing import Fenced, FileFence, update_rows
+
+
+def test_a_file_takes_equal_and_higher_tokens_and_refuses_lower_ones(tmp_path: Path):
+    fence = FileFence(tmp_path / "report")
+    assert fence.highest == 0
+    for token in (5, 5, 7):
+        fence.write(token, b"by %d" % token)
+    with pytest.raises(Fenced, match=r"report has seen 7, and refuses the fencing token 6") as refused:
+        fence.write(6, b"late")
+    assert (refused.value.token, refused.value.highest) == (6, 7)
+    assert (fence.path.read_bytes(), FileFence(tmp_path / "report").highest) == (b"by 7", 7)
+
+
+def test_the_token_is_kept_before_what_is_written_under_it(tmp_path: Path):
+    fence = FileFence(tmp_path / "report")
+    with fence.guard(3):
+        assert FileFence(tmp_path / "report").highest == 3, "should it die here, nobody with a lower one gets in"
+    with pytest.raises(Fenced):
+        fence.write(2, b"late")
+
+
+def test_nobody_gets_in_while_another_writes(tmp_path: Path):
+    fence = FileFence(tmp_path / "report")
+    with fence.guard(3), open(tmp_path / "report.fence.lock", "ab") as other, pytest.raises(BlockingIOError):
+        fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    fence.write(4, b"")
+
+
+def test_a_fence_that_is_damaged_lets_nobody_in(tmp_path: Path):
+    (tmp_path / "report.fence").write_bytes(b"")
+    with pytest.raises(ValueError, match="invalid literal"):
+        FileFence(tmp_path / "report").write(3, b"")
+    assert not os.path.exists(tmp_path / "report")
+
+
+@pytest.mark.parametrize("token", [0, -1, 2**53, True, "3"])
+def test_what_is_no_token_is_refused(tmp_path: Path, token: Any):
+    with pytest.raises(InvalidRequest, match="a fencing token is a whole number from 1 to"):
+        FileFence(tmp_path / "report").write(token, b"")
+    with pytest.raises(InvalidRequest):
+        update_rows(Rows([0]), token)
+
+
+class Rows:
+    """Rows of a table, of which each is its token."""
+
+    def __init__(self, tokens: list[int]) -> None:
+        self.tokens = tokens
+        self._up_to = -1
+
+    def filter(self, **conditions: int) -> Rows:
+        (self._up_to,) = conditions.values()
+        return self
+
+    def update(self, **values: int) -> int:
+        before = len([token for token in self.tokens if token <= self._up_to])
+        self.tokens = [values["fencing_token"] if token <= self._up_to else token for token in self.tokens]
+        return before
+
+
+def test_rows_take_equal_and_higher_tokens_and_refuse_lower_ones():
+    rows = Rows([0, 6])
+    assert update_rows(rows, 6) == 2
+    with pytest.raises(Fenced, match="refuses the fencing token 5"):
+        update_rows(rows, 5)
+    assert rows.tokens == [6, 6]

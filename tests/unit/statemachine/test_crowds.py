@@ -1,0 +1,77 @@
+"""Whoever is first is found at once, in a line of any length, however many were before.
+
+A plain dict looks for its first key behind all that were deleted before it: in a line of 10,000 that is handed down, a
+hand-over then costs by how many had it already. (`python -m bench.crowd` has the figures.)
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+import pytest
+
+from coordinator.statemachine import commands, locking, snapshot
+from coordinator.statemachine.commands import AcquireLock
+from coordinator.statemachine.lock_commands import Acquire, ChangeMode
+from coordinator.statemachine.machine import Machine
+from tests.unit.statemachine.asking import Asking
+
+
+def finds_its_first_at_once(machine: Machine, name: str) -> tuple[bool, bool]:
+    """The line, and those that hold it."""
+    lock = machine.locks[name]
+    return isinstance(lock.queue, OrderedDict), isinstance(lock.holders, OrderedDict)
+
+
+def loaded(machine: Machine) -> Machine:
+    again = Machine()
+    snapshot.load(again, snapshot.dump(machine))
+    return again
+
+
+@pytest.mark.parametrize("mode", ["shared", "counting"])
+def test_where_many_may_hold_it(mode: str):
+    asking = Asking()
+    asking.ask(asking.open(), Acquire(("a",), 0, mode, limit=2))  # type: ignore[arg-type]
+    assert finds_its_first_at_once(asking.machine, "a")[1]
+    assert finds_its_first_at_once(loaded(asking.machine), "a")[1]
+
+
+def test_where_it_was_held_alone_and_is_shared_now():
+    asking = Asking()
+    session = asking.open()
+    asking.ask(session, Acquire(("a",), 0))
+    asking.ask(session, ChangeMode("a", 0, "shared"))
+    assert finds_its_first_at_once(asking.machine, "a")[1]
+
+
+def test_where_somebody_waits_also_when_the_place_was_taken_over():
+    asking = Asking()
+    holder, waiter = asking.open(), asking.open()
+    asking.ask(holder, AcquireLock("a", 0, wait=True))
+    asking.ask(waiter, AcquireLock("a", 0, wait=True))
+    assert finds_its_first_at_once(asking.machine, "a")[0]
+    asking.ask(waiter, AcquireLock("a", 1, wait=True, take_over=True))
+    assert [*asking.machine.locks["a"].queue] == [(waiter, 1)]
+    assert finds_its_first_at_once(asking.machine, "a")[0]
+    assert finds_its_first_at_once(loaded(asking.machine), "a")[0]
+
+
+def test_names_that_a_session_leaves_behind_are_handed_on_one_by_one(monkeypatch: pytest.MonkeyPatch):
+    """Each is looked at once, though all are let go by one entry."""
+    asking = Asking()
+    session, heir = asking.open(), asking.open()
+    for number in range(300):
+        asking.ask(session, AcquireLock(f"lock{number:03}", 0, wait=True))
+        asking.ask(heir, AcquireLock(f"lock{number:03}", 0, wait=True))
+    looks: list[str] = []
+    finish = locking._finish_upgrade
+
+    def counted(state: object, index: int, lock: object) -> bool:
+        looks.append(lock.name)  # type: ignore[attr-defined]
+        return finish(state, index, lock)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(locking, "_finish_upgrade", counted)
+    asking.node(commands.ExpireSessions((session,)))
+    assert looks == [f"lock{number:03}" for number in range(300)]
+    assert all(lock.holder.session == heir for lock in asking.machine.locks.values() if lock.holder is not None)
