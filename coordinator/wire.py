@@ -21,8 +21,8 @@ import msgspec
 
 from coordinator.consensus.membership import Member
 from coordinator.consensus.raft import messages
-from coordinator.statemachine.commands import Command, LockList, Query, Result
-from coordinator.statemachine.files import ReadChanges
+from coordinator.statemachine.commands import Command, GetKey, LockList, Query, Result
+from coordinator.statemachine.files import GetStat, ReadChanges, ReadFile
 from coordinator.statemachine.lock_commands import ReadLockEvents
 
 VERSION: Final = 1
@@ -351,6 +351,44 @@ class WatchRequest(_Struct, tag=30, frozen=True):
     wait_ms: int
 
 
+CachedQuery = ReadFile | GetStat | GetKey
+"""What a client may keep, where it is of now."""
+
+
+class CachedQueryRequest(_Struct, tag=40, frozen=True):
+    """A linearizable read whose answer the client would like to keep, for a session of its own that has begun to cache.
+    Answered by `CachedAnswer` where it may, else by `Answer`."""
+
+    id: int
+    cluster: int
+    session: int
+    query: CachedQuery
+
+
+class RenewCacheRequest(_Struct, tag=41, frozen=True):
+    """What the client keeps under (`term`, `number`) is still of use to it. Answered like a read, with `CacheRenewed`,
+    and not while it owes the word that it has dropped something. `count` only grows: a copy renews nothing."""
+
+    id: int
+    cluster: int
+    session: int
+    term: int
+    number: int
+    count: int
+
+
+class DroppedRequest(_Struct, tag=42, frozen=True):
+    """What the `Invalidation` of (`term`, `number`, `ticket`) names is served no more, nor is anything under an earlier
+    (`term`, `number`) (`ticket` 0: that alone). Has no answer; the leader says it again until it hears this."""
+
+    id: int
+    cluster: int
+    session: int
+    term: int
+    number: int
+    ticket: int
+
+
 class EventsRequest(_Struct, tag=31, frozen=True):
     """A `WatchRequest`, for changes or for events of locks, that is answered by `Told`. `term`: of the leader that
     answered before (0: nobody has). A later one answers at once, so that it is known from where on another leads. Nodes
@@ -459,6 +497,9 @@ Request = (
     | StatusRequest
     | ConfirmRequest
     | WatchRequest
+    | CachedQueryRequest
+    | RenewCacheRequest
+    | DroppedRequest
     | EventsRequest
     | CrashRequest
     | OperatorRequest
@@ -498,6 +539,43 @@ class OtherTerm(_Struct, tag=8, frozen=True):
 
     id: int
     term: int
+
+
+class CachedAnswer(_Struct, tag=40, frozen=True):
+    """The result of a `CachedQueryRequest`. The client may answer from it for the length of the cache lease, counted
+    from the sending of the question, and longer by renewals of (`term`, `number`): all that it may keep has the same,
+    and of two numbers the greater is the later. `ticket`: of the last invalidation that was told before; an answer from
+    before one that the client has taken in is not kept."""
+
+    id: int
+    result: Result
+    term: int
+    number: int
+    ticket: int
+    lease_ms: int
+
+
+class CacheRenewed(_Struct, tag=41, frozen=True):
+    """(`term`, `number`) holds on. Where that is another than the client's, what it keeps is not by this leader, or not
+    any more, and nothing of it may be served."""
+
+    id: int
+    term: int
+    number: int
+    lease_ms: int
+
+
+class Invalidation(_Struct, tag=42, frozen=True):
+    """Not an answer: what is kept of `paths` (`everything`: of any) is about to change. Told until the client says that
+    it serves it no more, or its lease has run out."""
+
+    cluster: int
+    session: int
+    term: int
+    number: int
+    ticket: int
+    paths: tuple[str, ...]
+    everything: bool
 
 
 class NotLeader(_Struct, tag=3, frozen=True):
@@ -605,7 +683,19 @@ class Progress(_Struct, tag=20, frozen=True):
 
 
 Reply = (
-    Answer | Told | KeptAlive | OtherTerm | NotLeader | Directory | StatusAnswer | Confirmed | GrantPushed | Progress
+    Answer
+    | Told
+    | KeptAlive
+    | OtherTerm
+    | NotLeader
+    | Directory
+    | StatusAnswer
+    | Confirmed
+    | GrantPushed
+    | Progress
+    | CachedAnswer
+    | CacheRenewed
+    | Invalidation
 )
 
 

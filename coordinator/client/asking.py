@@ -19,7 +19,8 @@ from collections.abc import Callable, Coroutine, Generator
 from functools import partial, update_wrapper
 from typing import Any, Concatenate, Final, Generic, ParamSpec, Self, TypeVar, overload
 
-from coordinator.client import flows, options
+from coordinator import wire
+from coordinator.client import cached_reads, flows, options
 from coordinator.client.calls import Call
 from coordinator.client.clock import now_us
 from coordinator.client.core import Core
@@ -39,17 +40,26 @@ Asking = Generator[Call, Any, T]
 class Ask(Generic[T]):
     """What is to be done for one answer. `undo`: what becomes of that where the asker left before it could take it."""
 
-    __slots__ = ("flow", "undo")
+    __slots__ = ("flow", "known", "undo")
 
-    def __init__(self, flow: Callable[[Core], Asking[T]], undo: Callable[[Core, T], None] | None = None) -> None:
+    def __init__(
+        self,
+        flow: Callable[[Core], Asking[T]],
+        undo: Callable[[Core, T], None] | None = None,
+        known: Callable[[Core], tuple[T] | None] | None = None,
+    ) -> None:
+        """`known`: the answer, where the client has it; from any thread. None: the flow is to be run."""
         self.flow = flow
         self.undo = undo
+        self.known = known
 
 
 class Shell(ABC):
     """Who runs flows, and by what clock."""
 
     clock: Clock = staticmethod(now_us)
+    caches: bool = False
+    """Does it keep what it reads?"""
     timeout_us: int
     """How long a question may take that says nothing else."""
 
@@ -118,6 +128,21 @@ class Part(Generic[S]):
             return read(refuse((yield core.query(query, clock(), deadline_us, act_for))))
 
         return Ask(flow)
+
+    def _kept_read(self, query: wire.CachedQuery, read: Callable[[Any], T], *, timeout: float | None = None) -> Ask[T]:
+        """A linearizable read of what is there now, that costs no round trip where the client has kept it."""
+        if not self._shell.caches:
+            return self._query(query, read, timeout=timeout)
+        clock, deadline_us = self._shell.clock, self._shell.deadline_us(timeout)
+
+        def known(core: Core) -> tuple[T] | None:
+            found = core.cache.look(query, clock)
+            return None if found is None else (read(refuse(found)),)
+
+        def flow(core: Core) -> Asking[T]:
+            return read((yield from cached_reads.read(core, clock, query, DEFAULT_TTL_MS, deadline_us)))
+
+        return Ask(flow, known=known)
 
 
 class asked(Generic[P, T]):  # noqa: N801 - a decorator

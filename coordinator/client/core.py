@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from coordinator import wire
+from coordinator.client.cache import Cache
 from coordinator.client.calls import NEVER_US, REDIRECT_US_MIN, Call, Target, resolved
 from coordinator.client.errors import (
     ConclaveError,
@@ -77,6 +78,7 @@ class Core:
         self.routing = Routing(cluster_name)
         self.sessions: dict[int, Session] = {}
         """By time to live in milliseconds: one each, opened once."""
+        self.cache = Cache()
         self.directories: dict[str, tuple[int, wire.Directory]] = {}
         """What each node last said of who is there, and when."""
         self.trouble = ""
@@ -116,7 +118,11 @@ class Core:
 
     def awaits_answers(self, now_us: int) -> bool:
         """Is something asked that is not answered, by a caller, or by the core itself a moment ago?"""
-        return bool(self._calls) or (now_us < self._asked_us + AWAIT_US and bool(self._keep_alives or self._probes))
+        return (
+            bool(self._calls)
+            or self.cache.holds(now_us)
+            or (now_us < self._asked_us + AWAIT_US and bool(self._keep_alives or self._probes))
+        )
 
     # --- questions --------------------------------------------------------------------------------
 
@@ -168,6 +174,16 @@ class Core:
             return wire.QueryRequest(request_id, self.routing.cluster, act_for, query)
 
         return self.submit(Call(build, deadline_us=deadline_us, timed_out=self._timed_out), now_us)
+
+    def cached_query(self, session: Session, query: wire.CachedQuery, now_us: int, deadline_us: int) -> Call:
+        """A query whose answer is kept, where the leader allows it."""
+
+        def build(request_id: int) -> wire.Request:
+            return wire.CachedQueryRequest(request_id, self.routing.cluster, session.session, query)
+
+        call = self.submit(Call(build, deadline_us=deadline_us, timed_out=self._timed_out), now_us)
+        self.cache.asks(call, query)
+        return call
 
     def keep_alive(self, session: int, now_us: int, deadline_us: int, act_for: str = "") -> Call:
         """Keep a session alive that this client does not count the lease of."""
@@ -273,6 +289,8 @@ class Core:
     def lose_session(self, session: Session) -> None:
         """The cluster says that the session is gone."""
         session.gone = True
+        if session is self.cache.session:
+            self.cache.clear()
         for call in self._revivals.pop(session.session, []):
             call.resolve(None)
 
@@ -372,6 +390,7 @@ class Core:
         knocks = self._knock(leader, by_node, now_us)
         if keep_alives := self._send_keep_alives(now_us):
             by_node.setdefault(leader, []).extend((request.id, request) for request in keep_alives)
+        self._speak_of_cache(leader, by_node, now_us)
         lost = self.routing.wants_probe(now_us) and (waiting or (not leader and self.sessions))
         doubtful = waiting and leader and now_us >= self.routing.probe_due_us
         if lost or doubtful:
@@ -383,6 +402,16 @@ class Core:
             for node, requests in by_node.items()
             for i in range(0, len(requests), BATCH_MAX)
         ]
+
+    def _speak_of_cache(self, leader: str, by_node: dict[str, _Batch], now_us: int) -> None:
+        """Say what was dropped, and renew what is of use."""
+        for node, word in self.cache.take_words():
+            by_node.setdefault(node, []).append((word.id, word))
+        if leader and now_us >= self.cache.due_us():
+            self._next_id += 1
+            renewal = self.cache.renewal(self._next_id, self.routing.cluster, now_us)
+            if renewal is not None:
+                by_node.setdefault(leader, []).append((renewal.id, renewal))
 
     def _take_due(self, now_us: int) -> list[Call]:
         """The calls to be sent now. Whoever takes them lowers `_send_due_us` to when they are due again."""
@@ -463,7 +492,7 @@ class Core:
             for session in self.sessions.values():
                 if not session.gone and session.renew_due_us < due_us:
                     due_us = session.renew_due_us
-            return due_us
+            return min(due_us, self.cache.due_us())
         for call in self._calls.values():
             due_us = min(
                 due_us, call.due_us if call.target is Target.NODE else max(call.due_us, self.routing.probe_due_us)
@@ -498,6 +527,7 @@ class Core:
         if self.routing.changes != self._leaders_seen:
             self._leaders_seen = self.routing.changes
             self._turn_to(self.routing.leader, now_us)
+            self.cache.another_leader(now_us)
 
     def _turn_to(self, leader: str, now_us: int) -> None:
         """Another leader was heard of: ask it at once what others were asked and have not answered."""
@@ -530,8 +560,6 @@ class Core:
         if type(reply) is wire.Told:
             return self._told(node, reply, now_us)
         match reply:
-            case wire.GrantPushed(_, session, name, acquisition, token):
-                self._grants.pushed(Acquisition(session, name, acquisition), token, now_us)
             case wire.Directory():
                 self.routing.learn(reply, now_us)
                 self.directories[node] = (now_us, reply)
@@ -545,6 +573,8 @@ class Core:
                 self._kept_alive(request_id, session, reply)
             case wire.OtherTerm(request_id, term):
                 self._other_term(request_id, term, now_us)
+            case wire.GrantPushed() | wire.CachedAnswer() | wire.Invalidation() | wire.CacheRenewed():
+                self._hear(node, reply, now_us)
             case wire.Progress(request_id):
                 self.routing.believe(node, reply.term, now_us)
                 self._resolve(request_id, reply)
@@ -554,6 +584,24 @@ class Core:
                 self.routing.believe(node, term, now_us)
                 self._resolve(request_id, (node, term))
         return None
+
+    def _hear(
+        self,
+        node: str,
+        reply: wire.GrantPushed | wire.CachedAnswer | wire.Invalidation | wire.CacheRenewed,
+        now_us: int,
+    ) -> None:
+        """Of a grant, or of what is kept."""
+        match reply:
+            case wire.GrantPushed(_, session, name, acquisition, token):
+                self._grants.pushed(Acquisition(session, name, acquisition), token, now_us)
+            case wire.CachedAnswer(request_id, result):
+                self.cache.take(reply)
+                self._answered(request_id, result, now_us)
+            case wire.Invalidation():
+                self.cache.invalidate(node, reply)
+            case wire.CacheRenewed():
+                self.cache.renewed(node, self.routing.cluster, reply)
 
     def _answered(self, request_id: int, result: commands.Result, now_us: int) -> None:
         if type(result) is not commands.Failure:

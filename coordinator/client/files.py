@@ -54,12 +54,15 @@ class Files(Part[S]):
     def read(self, path: str, *, revision: int = 0, timeout: float | None = None) -> Ask[files.FileContent]:
         """The content (`value`) and the `stat` of a file, at `revision` (0: now). Raises NotFound, WrongKind,
         Compacted."""
-        return self._query(files.ReadFile(options.name(path), options.revision(revision)), as_it_is, timeout=timeout)
+        query = files.ReadFile(options.name(path), options.revision(revision))
+        if revision:
+            return self._query(query, as_it_is, timeout=timeout)
+        return self._kept_read(query, as_it_is, timeout=timeout)
 
     @asked
     def stat(self, path: str, *, timeout: float | None = None) -> Ask[files.Stat]:
         """The stat of a file or a directory, now. Raises NotFound."""
-        return self._query(files.GetStat(options.name(path)), as_it_is, timeout=timeout)
+        return self._kept_read(files.GetStat(options.name(path)), as_it_is, timeout=timeout)
 
     @asked
     def write(

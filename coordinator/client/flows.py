@@ -268,6 +268,7 @@ def crash(core: Core, clock: Clock, node: str, pid: int, deadline_us: int, act_f
 def close(core: Core, clock: Clock, timeout_us: int) -> Flow:
     """End this client's sessions, so that what they hold is free at once."""
     until_us = clock() + timeout_us
+    core.cache.clear()  # The cluster waits for that before it ends the session.
     closing = []
     for own in core.sessions.values():
         if not own.gone:

@@ -68,7 +68,7 @@ class Surface(Part[S]):
     @asked
     def get(self, key: str) -> Ask[bytes | None]:
         """The value of a key, None where there is none. Linearizable: never older than what any client was told."""
-        return self._query(commands.GetKey(options.name(key)), _value)
+        return self._kept_read(commands.GetKey(options.name(key)), _value)
 
     @asked
     def delete(self, key: str) -> Ask[bool]:

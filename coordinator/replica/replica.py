@@ -16,7 +16,8 @@ from coordinator import wire
 from coordinator.consensus.engine import Engine, HardState, Outgoing, Ready, Role
 from coordinator.consensus.entries import COMMAND, COMMAND_PREFIX
 from coordinator.consensus.membership import Configuration
-from coordinator.replica import watching
+from coordinator.replica import cached_reads, watching
+from coordinator.replica.caching import HELD_MAX, LEASE_MS, Caching
 from coordinator.replica.callers import Answers, Caller
 from coordinator.replica.comparison import Verdict
 from coordinator.replica.grants import GrantWaiters
@@ -50,7 +51,14 @@ READ_BYTES_MAX: Final = 4 * 1024 * 1024
 """Answered to reads in one turn; the rest, confirmed already, waits for the next: 20 bytes may ask for 1 MiB."""
 
 
-_ReadRequest = wire.QueryRequest | wire.KeepAliveRequest | wire.ConfirmRequest | watching.WatchRequest
+_ReadRequest = (
+    wire.QueryRequest
+    | wire.KeepAliveRequest
+    | wire.ConfirmRequest
+    | watching.WatchRequest
+    | wire.CachedQueryRequest
+    | wire.RenewCacheRequest
+)
 _LEASED: Final = (wire.QueryRequest, wire.WatchRequest, wire.EventsRequest)
 """What the lease of a leader may answer, where that is on."""
 
@@ -73,6 +81,7 @@ class Replica:
         *,
         compaction: Compaction | None = None,
         compare_us: int = COMPARE_US,
+        cache_lease_ms: int = LEASE_MS,
         stopped: str = "",
     ) -> None:
         """`stopped`: why it takes no part, as the journal says; "" where it does."""
@@ -84,6 +93,9 @@ class Replica:
         self.engine = engine
         self.machine = machine
         self.levels = Levels()
+        self._cache_lease_ms = cache_lease_ms
+        self._cache_number = 1
+        """Of no cache's lease yet: a leader that serves again in the same term must not give one twice."""
         self._tenure: Tenure | None = None
         """Of a leader that has applied the first entry of its own term; None elsewhere."""
         self._term = engine.term
@@ -97,6 +109,8 @@ class Replica:
         self.states = States(replica, engine, machine, self.meters, now_us, compaction or Compaction(), compare_us)
         self._head: Head | None = None
         """What the journal took in this turn."""
+        self._inherited = (0, 0)
+        """Of a leader its term, and what its log had when it was first seen to lead."""
         self._commands: list[Asked] = []
         self._entries: list[bytes] = []
         """Of `_commands`, in the same order."""
@@ -140,7 +154,9 @@ class Replica:
         """How many wait here: proposals for their entry to be applied, reads for a majority's word, and acquisitions
         for their grant to be pushed. May be asked from another thread."""
         reads = sum(map(len, [*self._reads_by_ticket.values()])) + sum(len(reads) for _, reads in [*self._confirmed])
-        return len(self._commands) + len(self._proposals), len(self._reads) + reads, self._waiters.count
+        tenure = self._tenure
+        held = 0 if tenure is None else tenure.caching.held
+        return len(self._commands) + held + len(self._proposals), len(self._reads) + reads, self._waiters.count
 
     @property
     def watches(self) -> int:
@@ -184,7 +200,7 @@ class Replica:
                 return answers.add(caller, wire.NotLeader(request.id, self._elsewhere))
             known = self._signer = (caller, self._stamps.own(caller))
         own = known[1]
-        act_for = "" if type(request) is wire.ConfirmRequest else request.act_for  # type: ignore[union-attr]
+        act_for: str = getattr(request, "act_for", "")
         stamp = self._stamps.acting(own, act_for) if own is not None and act_for else own
         if not isinstance(stamp, Stamp):
             return self._refuse_stamp(caller, request.id, stamp, answers)
@@ -215,6 +231,13 @@ class Replica:
         """Whom to ask instead; "" where nobody is known."""
         return "" if self.engine.role is Role.LEADER else self.leader_node
 
+    def hear_dropped(self, caller: Caller, said: wire.DroppedRequest) -> None:
+        """A client serves no more what it was told to drop."""
+        if self._tenure is not None and said.term == self.engine.term == self._term:
+            own = self._stamps.own(caller)
+            if own is not None:
+                cached_reads.hear_dropped(cached_reads.Asker(caller, own, said.term), said, self._tenure, self.machine)
+
     def hear_digest(self, sender: int, said: wire.StateDigest) -> None:
         """Another replica says what its state is after an entry, or what it can apply."""
         if said.version < 0:
@@ -235,6 +258,7 @@ class Replica:
         if tenure is None or self.engine.role is not Role.LEADER or self.engine.term != self._term:
             return  # Of a cluster of one voter the tick may have ended one leadership and begun another.
         tenure.leases.advance(now_us, connected=connected)
+        tenure.caching.pass_time(now_us, self.engine.last_index)
         for op in tenure.due(self._answered_up_to_us, self._others):
             if self.engine.propose([COMMAND_PREFIX + encode_node_entry(op)]) is None:
                 tenure.refused(op)
@@ -261,7 +285,7 @@ class Replica:
         if self.states.has_news:
             self._judge_state(answers, now_us)
         self.states.prepare(journal, now_us)
-        if self._commands:
+        if self._commands or self._holds_back:
             self._propose(answers)
         if self._reads:
             self._begin_reads(answers)
@@ -294,9 +318,43 @@ class Replica:
             if ticket is not None:
                 self._reads_by_ticket[ticket] = reads
 
+    @property
+    def _holds_back(self) -> bool:
+        """May anybody keep what a command of now would change?"""
+        tenure = self._tenure
+        if tenure is not None:
+            return not tenure.caching.is_idle
+        engine = self.engine
+        if engine.role is not Role.LEADER:
+            return False
+        if self._inherited[0] != engine.term:
+            self._inherited = (engine.term, engine.last_index)
+        # What a log holds that is not applied yet may say that somebody caches.
+        return bool(self.machine.state.caching) or engine.applied_index + 1 < self._inherited[1]
+
     def _propose(self, answers: Answers) -> None:
+        holds_back, tenure = self._holds_back, self._tenure
+        if holds_back and tenure is None and len(self._commands) <= HELD_MAX:
+            return
         taken, self._commands = self._commands, []
         entries, self._entries = self._entries, []
+        if holds_back and tenure is None:
+            self._busy(taken, answers)
+            return
+        if holds_back and tenure is not None:
+            taken, entries, refused = tenure.caching.take(taken, entries)
+            self._busy(refused, answers)
+        if entries:
+            self._append(taken, entries, answers)
+        if tenure is not None:
+            tenure.caching.proposed(self.engine.last_index)
+
+    def _busy(self, refused: list[Asked], answers: Answers) -> None:
+        for one in refused:
+            message = "too many commands wait until no client keeps what they change; ask again"
+            self._refuse(one.caller, one.request_id, answers, commands.BUSY, message)
+
+    def _append(self, taken: list[Asked], entries: list[bytes], answers: Answers) -> None:
         first_index = self.engine.propose(entries)
         if first_index is not None:
             self._proposals.update(enumerate(zip(repeat(self.engine.term), taken, strict=False), first_index))
@@ -327,6 +385,7 @@ class Replica:
         self._apply(answers, now_us)
         if self._tenure is not None:
             self._tenure.watches.look(self.machine.state)
+            self._tenure.caching.applied(engine.applied_index)
         self.states.advance(now_us)
         for read in engine.take_reads():
             waiting = self._reads_by_ticket.pop(read.ticket, None)
@@ -336,16 +395,20 @@ class Replica:
             if self._is_waited_for:
                 self._abdicate(answers)
         elif self.leases is None and engine.applied_own_term:
-            self._tenure = Tenure(self.machine, self.levels, now_us)
+            self._tenure = Tenure(self.machine, self.levels, self._new_caching(now_us), now_us)
             self.states.put_off(now_us)
             self._answered_up_to_us = 0
         if self._confirmed:
             self._answer_reads(answers)
         if self._tenure is not None:
             watching.answer(self._tenure, self.machine, self.engine.term, now_us, answers)
+            self._tell_caches(self._tenure, answers)
         if not self._confirmed:
             self._answered_up_to_us = engine.confirmed_at_us
         self.history.observe(self, now_us)
+
+    def _new_caching(self, now_us: int) -> Caching:
+        return Caching(self.machine, now_us, self.engine.last_index, self._cache_lease_ms, self._cache_number)
 
     @property
     def _is_waited_for(self) -> bool:
@@ -364,6 +427,9 @@ class Replica:
                 answers.add(caller, wire.NotLeader(request_id, self._elsewhere))
             for watch in self._tenure.watches.take_all():
                 answers.add(watch.caller, wire.NotLeader(watch.request_id, self._elsewhere))
+            for one in self._tenure.caching.take_held():
+                answers.add(one.caller, wire.NotLeader(one.request_id, self._elsewhere))
+            self._cache_number = self._tenure.caching.next_number
             # Where the leadership goes on, what its log holds is known again when it is applied (histories 10 and 11).
             self._resumes = self.engine.term, self.engine.last_index
         self._tenure = None
@@ -452,9 +518,9 @@ class Replica:
             return due_us
         if self.machine.state.level < self.levels.own:
             due_us = min(due_us, self.levels.ask_due_us)
-        watch_due_us = self._tenure.watches.due_us
-        if watch_due_us is not None:
-            due_us = min(due_us, watch_due_us)
+        for other_us in (self._tenure.watches.due_us, self._tenure.caching.due_us()):
+            if other_us is not None:
+                due_us = min(due_us, other_us)
         left_us = self._tenure.due_in_us if connected else None  # While deaf, lease time stands still.
         return due_us if left_us is None else min(due_us, now_us + left_us)
 
@@ -503,6 +569,9 @@ class Replica:
                 answers.add(read.caller, wire.Confirmed(request_id, self.engine.term))
             case wire.KeepAliveRequest():
                 self._keep_alive(read, read.request, answers)
+            case wire.CachedQueryRequest() | wire.RenewCacheRequest():
+                asker = cached_reads.Asker(read.caller, stamp, self.engine.term)
+                cached_reads.answer(asker, read.request, tenure, self.machine, answers)
             case wire.QueryRequest(request_id, query=query):
                 result = self.machine.query(query, stamp.principal, tenure.leases.remaining_ms, *stamp[1:])
                 if isinstance(query, commands.AwaitGrant) and isinstance(result, commands.Queued):
@@ -513,6 +582,11 @@ class Replica:
                     tenure, self.machine, self.engine.term, self._turn_us, read.caller, read.request, stamp, answers
                 )
         return None
+
+    def _tell_caches(self, tenure: Tenure, answers: Answers) -> None:
+        """Those that keep what is about to change."""
+        for caller, word in tenure.caching.take_words(self.cluster, self.engine.term):
+            answers.add(caller, word)
 
     def _keep_alive(self, read: _Read, request: wire.KeepAliveRequest, answers: Answers) -> None:
         assert self._tenure is not None

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from typing import Final
 
+from coordinator.replica.caching import Caching
 from coordinator.replica.callers import Caller
 from coordinator.replica.checkpoints import Checkpoints, HeldAnswer
 from coordinator.replica.delays import Delays
@@ -29,7 +30,7 @@ Proposals = list[Proposal | commands.RaiseLevel]
 
 
 class Tenure:
-    def __init__(self, machine: Machine, levels: Levels, now_us: int) -> None:
+    def __init__(self, machine: Machine, levels: Levels, caching: Caching, now_us: int) -> None:
         self._machine = machine
         self._levels = levels
         self._raised = 0
@@ -38,6 +39,7 @@ class Tenure:
         self.delays = Delays()
         self.checkpoints = Checkpoints()
         self.watches = Watches()
+        self.caching = caching
         self.leases.begin({number: session.lease_ms for number, session in machine.sessions.items()})
         self.checkpoints.inherit(machine.sessions.values())
         for name, since, delay_ms in machine.delays():
@@ -52,6 +54,7 @@ class Tenure:
     def ended(self, session: int) -> None:
         self.leases.forget(session)
         self.checkpoints.forget(session)
+        self.caching.ended(session)
 
     def delayed(self, name: str, since: int, delay_ms: int) -> None:
         self.delays.begin(name, since, delay_ms, self.leases.lease_us)
@@ -92,10 +95,14 @@ class Tenure:
         expired = [session for session in silent if not self.checkpoints.is_held(session)]
         # Whose keep-alive is in hand, and waits for a slow reset, is not silent.
         leases.proposal_refused([session for session in silent if self.checkpoints.is_held(session)])
+        if expired and not self.caching.is_idle:
+            expired = self._dropped(expired)
         if expired:
             found.append(commands.ExpireSessions(tuple(expired)))
         delays = self.delays.take_passed(leases.lease_us, leases.seen_us, confirmed_at_us)
-        if delays:
+        if delays and not self.caching.is_idle and not self.caching.lets(EndLockDelays(delays)):
+            self.delays.proposal_refused(delays, leases.seen_us)
+        elif delays:
             found.append(EndLockDelays(delays))
         level = self._machine.state.level
         if level >= CHECKPOINTS_LEVEL:
@@ -111,6 +118,12 @@ class Tenure:
                 self._raised = agreed
                 found.append(commands.RaiseLevel(agreed))
         return found
+
+    def _dropped(self, expired: list[int]) -> list[int]:
+        """Those of which nobody keeps anything that goes with them. The others are tried again."""
+        gone = [session for session in expired if self.caching.lets(commands.ExpireSessions((session,)))]
+        self.leases.proposal_refused([session for session in expired if session not in gone])
+        return gone
 
     def refused(self, op: Proposal | commands.RaiseLevel) -> None:
         """The engine did not take it; try again."""

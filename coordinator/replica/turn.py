@@ -235,6 +235,10 @@ class Turn:
                 self.stir(replica.cluster)
                 return replica.ask(caller, request, answers, now_us)  # type: ignore[arg-type]
         match request:
+            case wire.DroppedRequest(cluster=cluster):
+                if cluster in self.replicas:
+                    self._stirred.add(cluster)
+                    self.replicas[cluster].hear_dropped(caller, request)
             case wire.DirectoryRequest(request_id):
                 answers.add(caller, directory(request_id, self.identity.node, self.replicas.values()))
             case wire.StatusRequest(request_id, cluster_name):
@@ -254,6 +258,8 @@ class Turn:
                         wire.KeepAliveRequest,
                         wire.ConfirmRequest,
                         wire.WatchRequest,
+                        wire.CachedQueryRequest,
+                        wire.RenewCacheRequest,
                         wire.EventsRequest,
                     ),
                 ):

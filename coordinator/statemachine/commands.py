@@ -26,6 +26,8 @@ LEVEL: Final = 4
 """What this code can apply. A cluster is at a level that all its replicas have; commands of a later one are refused."""
 LEVEL_OF_QUOTAS: Final = 3
 """From which on keys have owners, and entries say by which token they were asked for."""
+LEVEL_OF_CACHING: Final = 4
+"""From which on clients may keep what they read."""
 LEVEL_OF_LOCK_EVENTS: Final = 4
 """From which on the state holds what became of locks (`lock_events.py`)."""
 
@@ -196,6 +198,7 @@ ClientOp = (
     | files.AttachFile
     | files.DetachFile
     | files.Compact
+    | files.BeginCaching
     | Transact
     | lock_commands.Acquire
     | lock_commands.Release

@@ -109,6 +109,11 @@ class Compact(WireStruct, tag=28, frozen=True):
     revision: int
 
 
+class BeginCaching(WireStruct, tag=29, frozen=True):
+    """From here on the client of this session may keep what it reads (`coordinator/replica/caching.py`), until the
+    session ends. That is in the log, so that a new leader knows whether its predecessor may have allowed it."""
+
+
 Relation = Literal["=", "!=", "<", ">"]
 Target = Literal["value", "version", "instance", "revision", "lease", "lock", "lock-holder"]
 

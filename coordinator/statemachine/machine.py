@@ -195,7 +195,7 @@ class Machine:
     def _apply_request(self, index: int, entry: Entry) -> Result:
         command = entry.command
         state = self.state
-        if entry.token is None or state.level < _LEVEL_OF_TOKENS:
+        if entry.token is None or state.level < commands.LEVEL:
             early = _of_another_level(state, entry)
             if early is not None:
                 return early
@@ -315,8 +315,6 @@ class Machine:
         return snapshot.digest(self.state)
 
 
-_LEVEL_OF_TOKENS: Final = commands.LEVEL_OF_QUOTAS
-
 _LEVEL_1: Final = frozenset(
     (
         commands.OpenSession,
@@ -351,13 +349,21 @@ _LEVEL_3: Final = frozenset(
 )
 
 
+_LEVEL_4: Final = frozenset((files.BeginCaching,))
+
+
 def _of_another_level(state: State, entry: Entry) -> Failure | None:
     """Refusals of which nothing is kept."""
+    kind = type(entry.command.op)
+    # A replica of an earlier level cannot even read those of a later one.
+    if kind in _LEVEL_4 and state.level < commands.LEVEL_OF_CACHING:
+        return _early(entry.command.op, commands.LEVEL_OF_CACHING, state)
     if state.level >= commands.LEVEL_OF_QUOTAS:
+        if entry.token is not None:
+            return None
         # Its leader had yet to apply that tokens count: one that is narrowed must not get more by that.
         return Failure(commands.BUSY, "this copy came while the cluster changed its level")
-    # A replica of level 2 cannot even read those of level 3.
-    return _early(entry.command.op, 3, state) if type(entry.command.op) in _LEVEL_3 else None
+    return _early(entry.command.op, commands.LEVEL_OF_QUOTAS, state) if kind in _LEVEL_3 else None
 
 
 def _too_early(state: State, op: Any) -> Failure | None:

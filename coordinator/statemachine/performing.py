@@ -84,6 +84,7 @@ PERFORMERS: Final[dict[type, Performer]] = {
     files.AttachFile: _owned(namespace.attach_file),
     files.DetachFile: _owned(namespace.detach_file),
     files.Compact: _plain(namespace.compact),
+    files.BeginCaching: lambda state, index, _, session, __: sessions.begin_caching(state, index, session),
     files.ReadFile: _plain(lambda state, _, query: reading.read_file(state, query)),
     files.ReadRange: _plain(lambda state, _, query: reading.read_range(state, query)),
     commands.Transact: lambda state, index, asker, session, op: transactions.transact(

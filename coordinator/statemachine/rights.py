@@ -43,6 +43,7 @@ RULES: Final[dict[type, Rule]] = {
     files.AttachFile: Rule((WRITE,), "path"),
     files.DetachFile: Rule((), "path"),
     files.Compact: Rule((ADMINISTER,)),
+    files.BeginCaching: Rule(()),
     commands.Transact: Rule(()),
     files.Compare: Rule((READ,), "key"),
     lock_commands.Acquire: Rule((LOCK,), "names"),

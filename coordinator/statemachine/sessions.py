@@ -27,6 +27,7 @@ RESULTS_MAX: Final = 4_096
 class Session:
     __slots__ = (
         "acked",
+        "caches",
         "files",
         "locks",
         "nonce",
@@ -45,6 +46,8 @@ class Session:
         self.nonce = nonce
         self.remaining_ms: int | None = None
         """What was left of its lease at its last checkpoint; None: it was kept alive since, or there was none."""
+        self.caches = False
+        """May its client keep what it reads?"""
         self.acked = 1
         """Every number below is answered as far as the client is concerned."""
         self.results: dict[int, Result] = {}
@@ -142,6 +145,12 @@ def open_session(state: State, index: int, asker: Access, op: commands.OpenSessi
     return SessionOpened(index, op.ttl_ms)
 
 
+def begin_caching(state: State, index: int, session: Session) -> Result:
+    existed, session.caches = session.caches, True
+    state.caching.add(session.session)
+    return Done(index, existed)
+
+
 def close_session(state: State, index: int, owner: Session, op: commands.CloseSession) -> Result:
     end_sessions(state, index, (owner.session,), died=False)
     return Done(index, existed=True)
@@ -156,6 +165,7 @@ def end_sessions(state: State, index: int, ended: Iterable[int], *, died: bool) 
             continue
         session = state.sessions.remove(number)
         state.nonces.pop((session.principal, session.nonce), None)
+        state.caching.discard(number)
         state.events.append(SessionEnded(number))
         freed += locking.leave_lines(state, session)
         freed += locking.let_go_of_all(state, index, session, died=died)

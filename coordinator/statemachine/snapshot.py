@@ -39,6 +39,7 @@ from coordinator.statemachine.snapshot_items import (
     TABLES,
     BreakItem,
     BreaksItem,
+    CachingItem,
     ChangeItem,
     End,
     EphemeralItem,
@@ -230,6 +231,7 @@ class Loader:
             RoleItem: self._add_role,
             NarrowingItem: self._add_narrowing,
             QuotaItem: self._add_quota,
+            CachingItem: self._add_caching,
             LockEventsItem: lambda stored: self._state.lock_events.begin(stored.compacted, stored.following),
             LockEventItem: lambda stored: self._state.lock_events.prepend(stored.event),
             End: self._end,
@@ -323,6 +325,12 @@ class Loader:
         quotas.count_session(self._state.uses, stored.principal, 1)
         if stored.nonce:
             self._state.nonces[stored.principal, stored.nonce] = stored.session
+
+    def _add_caching(self, stored: CachingItem) -> None:
+        if self._session is None or self._session.session != stored.session:
+            raise SnapshotDamaged("a session that is not there may keep what it reads")
+        self._session.caches = True
+        self._state.caching.add(stored.session)
 
     def _add_results(self, stored: ResultsItem) -> None:
         if self._session is None:

@@ -190,6 +190,12 @@ class LockEventItem(SnapshotItem, tag=23, frozen=True):
     event: LockEvent
 
 
+class CachingItem(SnapshotItem, tag=24, frozen=True):
+    """The client of the session before it may keep what it reads."""
+
+    session: int
+
+
 class End(SnapshotItem, tag=7, frozen=True):
     items: int
     hash: bytes
@@ -219,6 +225,7 @@ Items = list[
     | QuotaItem
     | LockEventsItem
     | LockEventItem
+    | CachingItem
     | End
 ]
 
@@ -235,16 +242,18 @@ def _freeze_principal(principal: Principal) -> tuple[SnapshotItem, ...]:
     return said, PermittedItem(principal.name, principal.permissions, principal.roles)
 
 
-def _freeze_session(session: Session) -> tuple[SessionItem, list[tuple[int, Result]]]:
+def _freeze_session(session: Session) -> tuple[SessionItem, list[tuple[int, Result]], bool]:
     head = SessionItem(
         session.session, session.principal, session.ttl_ms, session.nonce, session.acked, session.remaining_ms
     )
-    return head, [*session.results.items()]
+    return head, [*session.results.items()], session.caches
 
 
-def _session_items(_: int, frozen: tuple[SessionItem, list[tuple[int, Result]]]) -> Iterator[SnapshotItem]:
-    head, results = frozen
+def _session_items(_: int, frozen: tuple[SessionItem, list[tuple[int, Result]], bool]) -> Iterator[SnapshotItem]:
+    head, results, caches = frozen
     yield head
+    if caches:
+        yield CachingItem(head.session)
     results.sort(key=lambda result: result[0])
     for start in range(0, len(results), PART_MAX):
         yield ResultsItem(results[start : start + PART_MAX])

@@ -26,6 +26,7 @@ class State:
         "applied",
         "breaks",
         "broken",
+        "caching",
         "children",
         "cluster_id",
         "cluster_name",
@@ -94,6 +95,8 @@ class State:
         """How much is directly in each directory that is not empty, made or implied; "" the root."""
         self.broken: dict[tuple[str, int, int], int] = {}
         """Name, session and acquisition to the forced release that ended that hold."""
+        self.caching: set[int] = set()
+        """Sessions whose clients may keep what they read. Never iterated over where the order matters."""
         self.delayed: set[str] = set()
         """Names with a lock-delay under way."""
         self.waiting = 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -72,6 +73,66 @@ def test_threads_of_one_client_exclude_each_other(client: Client) -> None:
     assert most == 1
     assert len(tokens) == 40
     assert tokens == sorted(set(tokens))
+
+
+def test_what_a_client_keeps_is_served_until_it_changes(credentials: tuple[str, str]) -> None:
+    with Client(*credentials) as writer, Client(*credentials, cache=True) as reader:
+        for number in range(20):
+            revision = writer.put("clients/kept", b"%d" % number)
+            assert reader.get("clients/kept") == b"%d" % number
+            assert reader.files.read("clients/kept").stat.revision == revision
+        core = reader._started().core
+        asked = core._next_id
+        for _ in range(100):
+            assert reader.get("clients/kept") == b"19"
+        assert core._next_id - asked <= 5, "nothing but renewals"
+
+
+def test_tasks_are_served_too(credentials: tuple[str, str]) -> None:
+    async def read() -> None:
+        async with AsyncClient(*credentials) as writer, AsyncClient(*credentials, cache=True) as reader:
+            for number in range(20):
+                await writer.put("clients/kept", b"%d" % number)
+                assert await reader.get("clients/kept") == b"%d" % number
+                assert await reader.get("clients/kept") == b"%d" % number
+
+    asyncio.run(read())
+
+
+def test_a_client_that_stands_still_holds_a_change_up_for_its_lease_and_serves_nothing_old(
+    client: Client, credentials: tuple[str, str]
+) -> None:
+    client.put("clients/kept", b"old")
+    script = (
+        "from coordinator.client import Client\n"
+        "with Client(cache=True) as client:\n"
+        "    while True:\n"
+        "        print(client.get('clients/kept').decode(), flush=True)\n"
+        "        input()\n"
+    )
+    url, token = credentials
+    environment = {**os.environ, "CONCLAVE_URL": url, "CONCLAVE_TOKEN": token}
+    with subprocess.Popen(
+        [sys.executable, "-c", script],
+        env=environment,
+        cwd=PROJECT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as child:
+        assert child.stdin is not None
+        assert child.stdout is not None
+        assert child.stdout.readline() == "old\n"
+        child.send_signal(signal.SIGSTOP)
+        since_s = time.monotonic()
+        client.put("clients/kept", b"new")
+        took_s = time.monotonic() - since_s
+        child.stdin.write("\n")
+        child.stdin.flush()
+        child.send_signal(signal.SIGCONT)
+        assert child.stdout.readline() == "new\n"
+        child.kill()
+    assert took_s < 2.5
 
 
 def test_taking_a_lock_opens_no_session(client: Client) -> None:

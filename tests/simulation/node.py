@@ -24,6 +24,7 @@ from coordinator.consensus.raft.messages import (
     VoteRequest,
     VoteResponse,
 )
+from coordinator.replica.caching import LEASE_MS
 from coordinator.replica.callers import Answers, Caller
 from coordinator.replica.feed import Feed
 from coordinator.replica.host import WAITING_FOR
@@ -249,6 +250,7 @@ class Node:
             now_us,
             compaction=world.settings.compaction,
             compare_us=world.settings.compare_us,
+            cache_lease_ms=LEASE_MS if world.settings.mixed is None else world.settings.mixed.cache_lease_ms,
             stopped=stored.log.stopped,
         )
         replica.see_keep_alive = self._kept_alive

@@ -97,6 +97,9 @@ QUICK: tuple[str, ...] = (
     "digests-not-told",
     "witness-serves",
     "witness-leads-on",
+    "dropped-in-word-alone",
+    "directories-are-kept",
+    "a-transaction-waits-for-its-other-branch-alone",
 )
 
 

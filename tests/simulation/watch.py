@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from coordinator import wire
 from coordinator.consensus.engine import ConfirmedRead, Outgoing, Role
 from coordinator.consensus.raft.messages import Message
 from coordinator.replica.journal import StoredLog
@@ -121,6 +122,9 @@ class Checker:
     def paged(self, watcher: Watcher, question: Question) -> None:
         """A watcher was given a page of changes."""
 
+    def served(self, client: Client, query: wire.CachedQuery, found: Result) -> None:
+        """A client is about to answer a read from what it keeps."""
+
     def heard(self, watcher: LockWatcher) -> None:
         """A watcher of locks was told of an event, or that there was none."""
 
@@ -155,6 +159,7 @@ HOOKS: Final = (
     "returned",
     "answered",
     "paged",
+    "served",
     "heard",
     "lease_taken",
     "lease_renewed",

@@ -9,7 +9,7 @@ from collections.abc import Generator
 from random import Random
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from coordinator.client import flows
+from coordinator.client import cached_reads, flows
 from coordinator.client.errors import ConclaveError, LockNotAcquired, OutcomeUnknown
 from coordinator.statemachine import commands
 from tests.simulation.clients import Client, HeldLease, Script, Sleep
@@ -163,11 +163,17 @@ class Workload:
             self.world.injector.moment("written", client)
         return operation
 
-    def get(self, client: Client, key: str) -> Generator[Any, Any, Operation]:
-        now_us = client.clock.now_us()
+    def get(self, client: Client, key: str, *, caches: bool = False) -> Generator[Any, Any, Operation]:
+        """`caches`: the client may answer it from what it keeps."""
+        now = client.clock.now_us
+        now_us = now()
         operation = self._invoke(client, "get", key, None)
         try:
-            found = yield client.core.query(commands.GetKey(key), now_us, now_us + self.mix.timeout_us)
+            if caches:
+                ttl_ms, until_us = client.random.choice(self.mix.ttls_ms), now_us + self.mix.timeout_us
+                found = yield from cached_reads.read(client.core, now, commands.GetKey(key), ttl_ms, until_us)
+            else:
+                found = yield client.core.query(commands.GetKey(key), now_us, now_us + self.mix.timeout_us)
         except ConclaveError as error:
             self._nothing(operation, str(error))
         else:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from tests.simulation.checkers.caches_never_stale import CachesNeverStale
 from tests.simulation.checkers.check_quorum import CheckQuorum
 from tests.simulation.checkers.commit_durability import CommitDurability
 from tests.simulation.checkers.configuration_safety import ConfigurationSafety
@@ -64,6 +65,7 @@ CHECKERS: Final[tuple[type[Checker], ...]] = (
     NoLostWrite,
     ExactlyOnce,
     ReadsNeverStale,
+    CachesNeverStale,
     Linearizability,
     MutualExclusion,
     LeaseExclusion,
@@ -86,6 +88,7 @@ CHECKERS: Final[tuple[type[Checker], ...]] = (
 )
 
 OF_MIXED_WORK: Final[tuple[type[Checker], ...]] = (
+    CachesNeverStale,
     Counters,
     Deadlocks,
     LockDelays,

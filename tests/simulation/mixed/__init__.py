@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 from tests.simulation.clients import Client, Script, Sleep
 from tests.simulation.mixed import counters, files, locks, reads, recipes, transactions
 from tests.simulation.mixed.asking import Act, Asker
+from tests.simulation.mixed.caching import cache
 from tests.simulation.mixed.lock_watches import LockWatcher, watch_locks
 from tests.simulation.mixed.mix import MixedMix
 from tests.simulation.mixed.watches import Watcher, watch
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 CLOSING: Final = 0.02
 """How often a worker closes a session of its client, with all that hangs on it, before it does something."""
+ALONE: Final = 0.3
+"""Of the clients that cache, those that do nothing else, and so hear little of leaders."""
 _WORK: Final[dict[str, Callable[[Mixed, Client], Act]]] = {
     "files": files.work,
     "reads": reads.work,
@@ -53,6 +56,10 @@ class Mixed(Asker):
     def replace(self, client: Client, plain: list[Script]) -> list[Script]:
         """Let a share of a client's workers do mixed work."""
         random = client.random
+        if self.mix.cachers and random.random() < ALONE:
+            for script in plain:
+                script.close()
+            return [cache(self, client) for _ in range(1 + self.mix.cachers)]
         scripts = []
         for script in plain:
             if random.random() >= self.mix.share:
@@ -66,6 +73,7 @@ class Mixed(Asker):
                 scripts.append(self._work(client, activity))
         if "locks" in self.mix.activities:
             scripts.append(locks.tidy_up(self, client))
+        scripts += [cache(self, client) for _ in range(self.mix.cachers)]
         return scripts
 
     def _work(self, client: Client, activity: str) -> Script:

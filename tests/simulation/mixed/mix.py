@@ -24,6 +24,9 @@ class MixedMix(NamedTuple):
     """How many revisions back one reads at the most."""
     compacts: bool
     """Is the past given up now and then?"""
+    cachers: int
+    """Workers of each client besides that read what they keep."""
+    cache_lease_ms: int
 
     @classmethod
     def draw(cls, random: Random) -> MixedMix:
@@ -38,4 +41,6 @@ class MixedMix(NamedTuple):
             delays_ms=random.choice(((0,), (0, 300), (800,))),
             reach=random.choice((3, 15, 60)),
             compacts=random.random() < 0.4,
+            cachers=random.choice((0, 1, 2)),
+            cache_lease_ms=random.choice((200, 400, 1_000, 2_000)),
         )

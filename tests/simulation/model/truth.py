@@ -60,6 +60,8 @@ class Truth:
         self.requests = Requests()
         self.namespace = Namespace()
         self.locks = Locks()
+        self.caching: dict[int, None] = {}
+        """Sessions whose clients may keep what they read."""
         self.namespace.tokens = self.locks.tokens
         self.namespace.holders = self.locks.holders
         self.expected: Expected
@@ -110,6 +112,9 @@ class Truth:
             case commands.Genesis():
                 self.namespace.epoch = self.locks.epoch = op.epoch
                 return Done(index)
+            case files.BeginCaching():
+                caches, self.caching[command.session] = command.session in self.caching, None
+                return Done(index, existed=caches)
             case commands.ResetCheckpoints() | commands.CheckpointSessions() | commands.MarkState():
                 return Done(index)
         return self.namespace.perform(index, command.session, op)

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import Final
 
 from tests.simulation.mutants import (
+    caching,
     disks,
     elections,
     leases,
@@ -45,6 +46,7 @@ MUTANTS: Final[dict[str, Mutant]] = {
         namespace,
         states,
         watches,
+        caching,
         witnesses,
     )
     for mutant in module.MUTANTS

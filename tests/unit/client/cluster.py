@@ -54,6 +54,13 @@ class Cluster:
         self.served = 0
         """Requests that came."""
         self.pushes = True
+        self.lets_cache = True
+        """May what is read be kept? As long as it says so by `tell_to_drop`, and no longer."""
+        self.tells_to_drop = False
+        """Is everything that is kept dropped before a command is applied? Else a test says it by `tell_to_drop`."""
+        self.cache_number = 1
+        self.dropped: list[wire.DroppedRequest] = []
+        self._tickets = 0
         self._until_us: dict[int, int] = {}
         """Leases, as the leader counts them."""
         self._delays: dict[tuple[str, int], int] = {}
@@ -101,6 +108,13 @@ class Cluster:
         self.leader = NODES[(NODES.index(self._dead) + 1) % len(NODES)]
         for session, row in self.machine.sessions.items():
             self._until_us[session] = self.now_us + row.ttl_ms * 1_000
+
+    def tell_to_drop(self, client: TestClient, *paths: str) -> int:
+        """Push an invalidation of these (none: of everything); its ticket."""
+        self._tickets += 1
+        told = wire.Invalidation(CLUSTER, 1, self.term, self.cache_number, self._tickets, paths, not paths)
+        client.inbox.append(told)
+        return self._tickets
 
     def expire(self, session: int) -> None:
         """A session runs out, whatever its client does."""
@@ -159,6 +173,19 @@ class Cluster:
                 wait_ms = 0 if is_other else request.wait_ms
                 self._watches[client, request.id] = (request, self.now_us + wait_ms * 1_000)
                 return self._watched(client, request.id)
+            case wire.CachedQueryRequest():
+                result = self.machine.query(request.query, client.principal, self._left_ms)
+                if not self.lets_cache:
+                    return [wire.Answer(request.id, result)]
+                return [wire.CachedAnswer(request.id, result, self.term, self.cache_number, self._tickets, 2_000)]
+            case wire.RenewCacheRequest():
+                is_so = (request.term, request.number) == (self.term, self.cache_number)
+                if not is_so:
+                    self.cache_number += 1
+                return [wire.CacheRenewed(request.id, self.term, self.cache_number, 2_000)]
+            case wire.DroppedRequest():
+                self.dropped.append(request)
+                return []
             case wire.KeepAliveRequest():
                 if request.term != self.term:
                     return [wire.OtherTerm(request.id, self.term)]
@@ -188,6 +215,11 @@ class Cluster:
         decoded = wire.decode_command(command)
         op = decoded.op
         self.ops.append(op)
+        if self.tells_to_drop:
+            for other in self.clients:
+                if other.caches:
+                    self.tell_to_drop(other)
+                    other.take_inbox()
         result = self.machine.apply(self.index, encode_entry(client.principal, "", command))
         if isinstance(result, commands.Queued):
             if isinstance(op, commands.AcquireLock):
@@ -308,11 +340,14 @@ class TestClient(Surface[Sync], Sync):
             node = packet.node or "node2"
             for request in wire.decode_requests(envelope.body).requests:
                 self.reply(node, self.cluster.serve(self, node, request))
+        self.take_inbox()
+        for running in [*self.running]:
+            running.go_on()
+
+    def take_inbox(self) -> None:
         inbox, self.inbox = self.inbox, []
         if not self.is_cut_off:
             self.reply(self.cluster.leader or "node2", inbox)
-        for running in [*self.running]:
-            running.go_on()
 
     def reply(self, node: str, replies: list[wire.Reply]) -> None:
         if replies:

@@ -30,7 +30,14 @@ def test_the_examples_do_what_they_say(cluster: Cluster, monkeypatch: pytest.Mon
     blocks = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
     assert len(blocks) >= 8
     cluster.made = 7
-    monkeypatch.setattr(coordinator.client, "Client", lambda: DocumentedClient(cluster, "root"))
+    cluster.tells_to_drop = True
+
+    def client(*, cache: bool = False) -> DocumentedClient:
+        made = DocumentedClient(cluster, "root")
+        made.caches = cache
+        return made
+
+    monkeypatch.setattr(coordinator.client, "Client", client)
     names: dict[str, Any] = {"Snapshot": Snapshot, "folder": tmp_path}
     for number, block in enumerate(blocks):
         exec(compile(block, f"{PAGE.name}, example {number}", "exec"), names)

@@ -272,7 +272,7 @@ def test_principals_of_before_level_3_may_do_what_they_might():
 
 def test_a_snapshot_says_from_which_level_it_is():
     """An older version then says that, instead of that it is damaged."""
-    for level, version in ((1, 2), (2, 2), (3, 3)):
+    for level, version in ((1, 2), (2, 2), (3, 3), (4, 4)):
         assert snapshot.dump(Asking(level).machine)[4:6] == version.to_bytes(2, "big")
 
 

@@ -1,0 +1,76 @@
+"""Caching broken: `coordinator/replica/caching.py`, `touched.py`, `coordinator/client/cache.py`."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tests.simulation.mutants.edits import Edit, Mutant
+
+_CACHING: Final = "coordinator.replica.caching"
+_TOUCHED: Final = "coordinator.replica.touched"
+_CACHE: Final = "coordinator.client.cache"
+
+MUTANTS: Final = (
+    Mutant(
+        "change-proposed-before-it-is-dropped",
+        "Chubby, section 2.7: a change proceeds when each client has invalidated, or its lease has run out",
+        (Edit(f"{_CACHING}:Caching.take", "if not waits and not (", "if not ("),),
+    ),
+    Mutant(
+        "cache-served-past-its-lease",
+        "a client that hears nothing serves what it keeps for the length of its lease and no longer",
+        (Edit(f"{_CACHE}:Cache.look", "or clock() >= lease.until_us", ""),),
+    ),
+    Mutant(
+        "a-new-leader-waits-for-no-cache",
+        "a new leader does not know what the one before it allowed to be kept",
+        (Edit(f"{_CACHING}:Caching.__init__", "now_us + self._lease_us if self._unheard else 0", "0"),),
+    ),
+    Mutant(
+        "kept-while-it-is-about-to-change",
+        "Chubby, section 2.7: while an invalidation is under way the file is uncachable",
+        (
+            Edit(
+                f"{_CACHING}:Caching.allow",
+                "if any(one.holds(path) or session in one.ended for one in self._about_to_change()):",
+                "if False:",
+            ),
+        ),
+    ),
+    Mutant(
+        "kept-while-its-change-is-on-its-way",
+        "what is proposed and not applied changes what is read too",
+        (Edit(f"{_CACHING}:Caching._about_to_change", "yield from self._in_flight()", ""),),
+    ),
+    Mutant(
+        "dropped-in-word-alone",
+        "Chubby, section 2.7: a client drops what it is told of, and says so afterwards",
+        (Edit(f"{_CACHE}:Cache.invalidate", "lease.kept.pop(query, None)", "pass"),),
+    ),
+    Mutant(
+        "one-number-for-all-leases",
+        "a lease that ran out is another one when it is granted again, and nothing of before holds",
+        (Edit(f"{_CACHING}:Caching.allow", "self.take_number()", "1"),),
+    ),
+    Mutant(
+        "a-transaction-waits-for-its-other-branch-alone",
+        "all that a command may do is dropped before it",
+        (Edit(f"{_TOUCHED}:touched_by", "(*then, *otherwise)", "otherwise"),),
+    ),
+    Mutant(
+        "what-ends-with-a-session-is-kept",
+        "an ephemeral file goes with its last session, and whoever keeps it is told before",
+        (Edit(f"{_TOUCHED}:_of_ends", "paths |= _with_parents(path)", "pass"),),
+    ),
+    Mutant(
+        "directories-are-kept",
+        "what comes or goes is seen in the stats of the directories above",
+        (
+            Edit(
+                f"{_TOUCHED}:_with_parents",
+                "return frozenset((path, *(",
+                "return frozenset((path,)) or frozenset((path, *(",
+            ),
+        ),
+    ),
+)
