@@ -102,16 +102,59 @@ class _SeenAnswers(Answers):
         super().add(caller, reply)
 
 
+class Spoken:
+    """Heartbeats that a node spoke for its quiet leaders, and who answered them."""
+
+    def __init__(self, boot: int) -> None:
+        self.beat_us = 0
+        """Of this turn."""
+        self._boot = boot
+        self._said: dict[tuple[str, int], tuple[int, list[wire.Sleeper]]] = {}
+        self.answered_us: dict[tuple[int, int], dict[int, int]] = {}
+        """(leader, term) to when, by its own clock, that was sent which each follower has answered last."""
+
+    def said(self, node: str, beat: wire.SleepBeat) -> None:
+        self._said[node, beat.number] = (self.beat_us, beat.sleepers)
+
+    def answered(self, node: str, answer: wire.SleepAnswer) -> None:
+        said = self._said.get((node, answer.number))
+        if said is None or answer.boot != self._boot:
+            return
+        sent_us, sleepers = said
+        for cluster, leader, follower, term, _ in sleepers:
+            if cluster not in answer.awake:
+                answered_us = self.answered_us.setdefault((leader, term), {})
+                answered_us[follower] = max(sent_us, answered_us.get(follower, 0))
+
+
 class _SeenTurn(Turn):
     """The turn, seen where it takes a message and where it publishes."""
 
     see_message: Callable[[int, Message], None]
     see_outgoing: Callable[[list[Outgoing]], None]
     see_answers: Callable[[], None]
+    see_answered_for: Callable[[wire.SleepBeat, wire.SleepAnswer], None]
+    spoken: Spoken
+
+    def _awake(self, now_us: int) -> list[Replica]:
+        self.spoken.beat_us = now_us
+        return super()._awake(now_us)
+
+    def _words(self) -> list[Outbound]:
+        for node, _, word in self.sleep._words:
+            if isinstance(word, wire.SleepBeat):
+                self.spoken.said(node, word)
+        return super()._words()
 
     def _step(self, node: str, message: PeerMessage, now_us: int) -> None:
         dropped = self.drops.get("peer-identity")
+        if isinstance(message.message, wire.SleepAnswer):
+            self.spoken.answered(node, message.message)
         super()._step(node, message, now_us)
+        if isinstance(message.message, wire.SleepBeat):
+            answer = self.sleep._words[-1][2]
+            assert isinstance(answer, wire.SleepAnswer)
+            self.see_answered_for(message.message, answer)
         if self.drops.get("peer-identity") == dropped and not isinstance(
             message.message, (wire.StateDigest, wire.Whereabouts, wire.SleepBeat, wire.SleepAnswer)
         ):
@@ -222,9 +265,13 @@ class Node:
             clock=self.clock,
             drops=drops,
         )
+        if world.settings.late_us:
+            self.turn.few_replicas = 0
         self.turn.see_outgoing = self._publishes
         self.turn.see_answers = partial(world.watch.answering, self)
         self.turn.see_message = partial(world.watch.took, self)
+        self.turn.see_answered_for = partial(world.watch.tell, "answered_for", self)
+        self.turn.spoken = Spoken(self.turn.identity.boot)
         answers = self.turn._answers = _SeenAnswers(self.name)
         answers.see_kept_alive = partial(world.watch.tell, "kept_alive", self)
         if not world.settings.with_feed:
@@ -413,6 +460,11 @@ class Node:
             asleep_us += now_us - self._asleep_since_us
         return now_us - asleep_us
 
+    @property
+    def spoken(self) -> Spoken:
+        assert isinstance(self.turn, _SeenTurn)
+        return self.turn.spoken
+
     def _falls_asleep(self) -> None:
         if self._asleep_since_us is None:
             self._asleep_since_us = self.world.scheduler.now_us
@@ -453,6 +505,8 @@ class Node:
 
     def nudge(self) -> None:
         """Let it have a turn soon: an operator asked it for something."""
+        if self.turn is not None and self.replica is not None:
+            self.turn.stir(self.replica.cluster)
         self._something_came()
 
     def pause(self, *, clock_stops: bool) -> None:

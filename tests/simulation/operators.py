@@ -22,8 +22,11 @@ AT_ONCE: Final = 0.5
 
 
 def _can_ask(node: Node) -> bool:
-    """Is there a replica that takes part?"""
-    return node.replica is not None and not node.replica.stopped
+    """Is there a replica that takes part? It is about to be asked for something, and wakes."""
+    if node.replica is None or node.replica.stopped:
+        return False
+    node.nudge()
+    return True
 
 
 def transfer(world: World, node: Node, salt: int) -> bool:
@@ -31,16 +34,13 @@ def transfer(world: World, node: Node, salt: int) -> bool:
     if not _can_ask(node):
         return False
     voters = [member.replica for member in node.engine.configuration.voters if member.replica != node.disk.replica]
-    done = bool(voters) and node.engine.transfer(voters[salt % len(voters)], node.clock.now_us())
-    node.nudge()
-    return done
+    return bool(voters) and node.engine.transfer(voters[salt % len(voters)], node.clock.now_us())
 
 
 def campaign(node: Node) -> bool:
     if not _can_ask(node):
         return False
     node.engine.campaign_now(node.clock.now_us())
-    node.nudge()
     return True
 
 
@@ -49,14 +49,12 @@ def compact(node: Node) -> None:
     if _can_ask(node):
         assert node.replica is not None
         node.replica.states.snapshot_wanted = node.engine.applied_index
-        node.nudge()
 
 
 def step_down(node: Node) -> bool:
     if not _can_ask(node):
         return False
     node.engine.step_down(node.clock.now_us())
-    node.nudge()
     return True
 
 

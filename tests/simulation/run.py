@@ -14,7 +14,7 @@ from tests.simulation.history import Operation
 from tests.simulation.mixed.mix import MixedMix
 from tests.simulation.watch import Violation
 from tests.simulation.workload import Workload
-from tests.simulation.world import Settings, World, draw_plan
+from tests.simulation.world import Settings, World, draw_plan, quiet_at_first
 
 EVENTS_MIN: Final = 3_000
 """Events under faults before the healing begins."""
@@ -60,6 +60,7 @@ def run_seed(
 ) -> Result:
     """Run one seed. `workload` is one of WORKLOADS; `plan` replaces the faults that the seed draws."""
     settings = Settings.draw(engine, nodes, Random(f"{seed}:settings"))
+    settings = quiet_at_first(settings, Random(f"{seed}:late"))
     if workload == MIXED:
         settings = settings._replace(mixed=MixedMix.draw(Random(f"{seed}:mixed")))
     world = World(seed, settings, draw_plan(seed) if plan is None else plan, trace)

@@ -19,6 +19,7 @@ from coordinator.statemachine.machine import Event
 from tests.simulation.model.truth import Truth
 
 if TYPE_CHECKING:
+    from coordinator.wire import SleepAnswer, SleepBeat
     from tests.simulation.clients import Client, HeldLease
     from tests.simulation.history import Operation, Question
     from tests.simulation.mixed.lock_watches import LockWatcher
@@ -68,6 +69,9 @@ class Checker:
 
     def took(self, node: Node, sender: int, message: Message) -> None:
         """`node` has taken a message of the replica `sender`."""
+
+    def answered_for(self, node: Node, beat: SleepBeat, answer: SleepAnswer) -> None:
+        """`node` answers what another one said for its quiet leaders."""
 
     def turned(self, node: Node) -> None:
         """A turn of `node` is over."""
@@ -154,6 +158,7 @@ HOOKS: Final = (
     "read_confirmed",
     "read_answered",
     "counting",
+    "answered_for",
     "kept_alive",
     "invoked",
     "returned",

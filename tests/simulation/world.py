@@ -32,6 +32,9 @@ from tests.simulation.workload import Mix, Workload
 REALM: Final = "51a1ab1e"
 
 
+LATE_SHARE: Final = 0.08
+
+
 class Settings(NamedTuple):
     """What a seed draws besides its faults."""
 
@@ -53,6 +56,8 @@ class Settings(NamedTuple):
     compare_us: int = 60_000_000
     mixed: MixedMix | None = None
     """None: plain work."""
+    late_us: int = 0
+    """When the clients begin. Where that is not at once, nodes let the quiet cluster sleep, as those with many do."""
 
     @classmethod
     def draw(cls, engine: str, nodes: int, random: Random) -> Settings:
@@ -73,6 +78,14 @@ class Settings(NamedTuple):
             ),
             compare_us=random.choice((150_000, 400_000, 1_000_000)),
         )
+
+
+def quiet_at_first(settings: Settings, random: Random) -> Settings:
+    """Few worlds are: there the cluster soon sleeps, and faults and then clients wake it."""
+    if random.random() >= LATE_SHARE:
+        return settings
+    options = settings.options._replace(quiet_us=random.choice((100_000, 400_000)))
+    return settings._replace(options=options, late_us=random.randrange(800_000, 4_000_000))
 
 
 def _with_size(compaction: Compaction) -> Compaction:
@@ -144,7 +157,10 @@ class World:
         for node in self.nodes:
             node.start()
         for client in self.clients:
-            client.start()
+            if self.settings.late_us:
+                self.scheduler.after(self.settings.late_us, client.start)
+            else:
+                client.start()
         self.injector.begin()
 
     def configurations_in_use(self) -> list[Configuration]:

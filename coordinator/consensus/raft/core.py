@@ -185,7 +185,8 @@ class Raft:
     def deadline_us(self) -> int:
         """When `tick` has something to do next."""
         if self.role is Role.LEADER:
-            return replication.beat_due_us(self)
+            # A quiet leader beats so seldom that it would look too late whether a majority still answers.
+            return min(replication.beat_due_us(self), elections.quorum_due_us(self))
         return self.election_due_us
 
     @property

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from coordinator.consensus.raft.core import Raft
 
 _NOBODY = 0
+_NEVER_US = 1 << 62
 
 REASON_TIMEOUT = "election time-out"
 REASON_SUSPICION = "channel fell silent"
@@ -54,9 +55,15 @@ def tick(raft: Raft, now_us: int) -> None:
 
 def _check_quorum(raft: Raft, now_us: int) -> None:
     """A leader that no majority answers steps down (thesis, section 6.2; history 13): it may be deaf."""
-    alone = raft.configuration.voter_ids == (raft.replica,)
-    if not alone and now_us - raft.rounds.confirmed_at_us > raft.options.election_timeout_us_min:
+    if now_us >= quorum_due_us(raft):
         become_follower(raft, raft.term, _NOBODY, now_us)
+
+
+def quorum_due_us(raft: Raft) -> int:
+    """When this leader steps down if no majority answers it before; never, where it is one by itself."""
+    if raft.configuration.voter_ids == (raft.replica,):
+        return _NEVER_US
+    return raft.rounds.confirmed_at_us + raft.options.election_timeout_us_min + 1
 
 
 def suspect(raft: Raft, leader: int, now_us: int) -> None:

@@ -38,6 +38,7 @@ from tests.simulation.checkers.revisions import Revisions
 from tests.simulation.checkers.round_confirmation import RoundConfirmation
 from tests.simulation.checkers.session_leases import SessionLeases
 from tests.simulation.checkers.snapshot_safety import SnapshotSafety
+from tests.simulation.checkers.spoken_heartbeats import SpokenHeartbeats
 from tests.simulation.checkers.stalls_spare_sessions import StallsSpareSessions
 from tests.simulation.checkers.state_comparison import StateComparison
 from tests.simulation.checkers.state_machine_safety import StateMachineSafety
@@ -55,6 +56,7 @@ CHECKERS: Final[tuple[type[Checker], ...]] = (
     LeaderStickiness,
     LeadershipTransfer,
     RoundConfirmation,
+    SpokenHeartbeats,
     LeaderAppendOnly,
     LogMatching,
     LeaderCompleteness,

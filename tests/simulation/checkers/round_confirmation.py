@@ -4,6 +4,7 @@ history 5); and what confirms a read is a round that was sent after the read cam
 Reads, keep-alives and check-quorum all rest on it, and count from its sending. It is counted here from the answers that
 followers send. Where a leader's lease stands in for a round (`Options.lease_reads`), it is counted here too: from the
 sending of the last round that a majority has answered, and not after the leader told anybody to campaign (history 2).
+A heartbeat that a node spoke for its quiet leader stands for a round.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from coordinator.consensus.raft.messages import (
     SnapshotResponse,
     TimeoutNow,
 )
+from tests.simulation.checkers.check_quorum import confirmed_for_us
 from tests.simulation.quorums import is_quorum
 from tests.simulation.watch import Checker
 
@@ -67,7 +69,7 @@ class RoundConfirmation(Checker):
         own = (engine.replica, engine.term)
         confirmed = engine.rounds.confirmed
         sent_us = self._sent_us.get(own, {}).get(confirmed)
-        if sent_us is not None and engine.confirmed_at_us > sent_us:
+        if sent_us is not None and engine.confirmed_at_us > max(sent_us, confirmed_for_us(node)):
             late_us = engine.confirmed_at_us - sent_us
             self.violated(f"{node.name} counts from {late_us} us after the sending of round {confirmed}")
         if confirmed <= self._held.get(own, 0):
@@ -125,8 +127,8 @@ class RoundConfirmation(Checker):
         # What confirmed a round before a change of membership still keeps anybody else from being elected: the
         # majorities of both sides overlap.
         last = max(last, self._held.get(own, 0))
-        sent_us = self._sent_us.get(own, {}).get(last)
-        if sent_us is None or node.turn_us - sent_us >= engine.options.election_timeout_us_min:
+        sent_us = max(self._sent_us.get(own, {}).get(last, 0), confirmed_for_us(node))
+        if node.turn_us - sent_us >= engine.options.election_timeout_us_min:
             self.violated(
                 f"{node.name} reads by its lease of term {engine.term}; a majority last answered round {last}"
             )

@@ -68,7 +68,8 @@ class Network(Harm):
             if node.is_up:
                 node.bus.notice_loss()
         for client in world.clients:
-            client.channel.lose()
+            if client.is_up:
+                client.channel.lose()
         self._later(fault, world.network.come_up)
         return True
 

@@ -14,6 +14,17 @@ _TERM_OF_VOTE: Final = "if response.granted and response.term != raft.term + res
 
 MUTANTS: Final = (
     Mutant(
+        "node-answers-for-followers-that-would-not",
+        "A node answers a spoken heartbeat for those alone whose log is the leader's, in its term",
+        (
+            Edit(
+                "coordinator.consensus.raft.sleep:would_answer",
+                "return follows and raft.term == raft.on_disk.term == said.term and _is_done(raft, said.last_index)",
+                "return follows",
+            ),
+        ),
+    ),
+    Mutant(
         "vote-not-persisted",
         "Raft, figure 2: votedFor is persistent state (PySyncObj#84, #202)",
         (
@@ -95,7 +106,7 @@ MUTANTS: Final = (
         (
             Edit(
                 f"{_ELECTIONS}:_check_quorum",
-                "if not alone and now_us",
+                "if now_us >= quorum_due_us(raft)",
                 "if False and now_us",
             ),
         ),

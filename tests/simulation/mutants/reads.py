@@ -90,7 +90,9 @@ MUTANTS: Final = (
             Edit(f"{_READS}:holds_lease", "and now_us - raft.rounds.confirmed_at_us < lease_us", ""),
             # A leader that sleeps finds out at its next look; so that it reads before that, as a paused process would.
             Edit(
-                "coordinator.consensus.raft.elections:_check_quorum", "if not alone and now_us", "if False and now_us"
+                "coordinator.consensus.raft.elections:_check_quorum",
+                "if now_us >= quorum_due_us(raft)",
+                "if False and now_us",
             ),
         ),
     ),

@@ -62,3 +62,18 @@ def test_one_that_lacks_something_keeps_it_awake_and_one_that_is_gone_does_not()
 def test_a_quiet_beat_is_never_too_seldom_for_the_election_time_out():
     assert quiet_beat_us(Options(quiet_heartbeat_us=10_000_000)) == 240_000
     assert quiet_beat_us(Options(quiet_heartbeat_us=1)) == Options().heartbeat_us
+
+
+def test_a_quiet_leader_that_nobody_answers_leads_no_longer_than_a_busy_one():
+    """It beats at 240 ms and looked at no other moment: 600 ms of silence were 720."""
+    play = quiet()
+    play.lost = lambda letter: True
+    leader = play.replicas[1]
+    for _ in range(1_000):
+        play.now_us = leader.deadline_us
+        play.turn(1)
+        play.settle()
+        if leader.role is not Role.LEADER:
+            break
+    assert leader.role is Role.FOLLOWER
+    assert play.now_us == leader.rounds.confirmed_at_us + OPTIONS.election_timeout_us_min + 1
