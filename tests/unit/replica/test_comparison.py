@@ -296,3 +296,28 @@ def test_where_one_of_two_is_removed_the_other_serves_again(stage):
     stage.pass_time(1_000_000)
     assert third.node == "node3"
     assert leader.replica.waits_for == ""
+
+
+def test_a_leader_whose_last_mark_was_cut_off_marks_again(stage):
+    """It leads again, of a log that does not reach up to that mark yet; nobody compared anything until it did."""
+    cut_off = stage.nodes["node1"]
+    stage.cut.add("node1")
+    for number in range(30):
+        put(stage, "node1", f"lost{number}")
+        stage.settle()
+    cut_off.replica.states.mark(stage.clock.us)
+    cut_off.run()
+    cut_off.replica.states.marked_index = cut_off.raft.last_index  # As where its entries were applied till then.
+    marked = cut_off.replica.states.marked_index
+    stage.elect("node2")
+    stage.pass_time(1_000_000)
+    stage.cut.clear()
+    stage.pass_time(1_000_000)
+    stage.elect("node1")
+    stage.pass_time(100_000)
+    put(stage, "node1", "a")
+    stage.settle()
+    corrupt(stage.nodes["node3"])
+    assert cut_off.raft.last_index < marked
+    pass_to_mark(stage)
+    assert "it stopped for good" in stage.nodes["node3"].replica.stopped
