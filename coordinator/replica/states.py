@@ -141,8 +141,8 @@ class States:
     # --- marks ------------------------------------------------------------------------------------
 
     def put_off(self, now_us: int) -> None:
-        """A leadership begins: its first mark is due after the whole time. What an earlier one marked last may have been
-        cut off, and others may have written as far again."""
+        """A leadership begins: its first mark is due after the whole time. What an earlier one marked last may have
+        been cut off."""
         self.compare_due_us = now_us + self._compare_us
         self.marked_index = min(self.marked_index, self._machine.applied)
 
