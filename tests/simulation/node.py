@@ -503,10 +503,14 @@ class Node:
         """Does its state hold a flipped bit, its own or one that came with another's snapshot?"""
         return self.replica is not None and FLIPPED in self.replica.machine.keys
 
-    def nudge(self) -> None:
-        """Let it have a turn soon: an operator asked it for something."""
+    def wake(self) -> None:
+        """Its replica sleeps no more: somebody is about to ask it for something."""
         if self.turn is not None and self.replica is not None:
             self.turn.stir(self.replica.cluster)
+
+    def nudge(self) -> None:
+        """Let it have a turn soon: an operator asked it for something."""
+        self.wake()
         self._something_came()
 
     def pause(self, *, clock_stops: bool) -> None:

@@ -25,7 +25,7 @@ def _can_ask(node: Node) -> bool:
     """Is there a replica that takes part? It is about to be asked for something, and wakes."""
     if node.replica is None or node.replica.stopped:
         return False
-    node.nudge()
+    node.wake()
     return True
 
 
@@ -34,13 +34,16 @@ def transfer(world: World, node: Node, salt: int) -> bool:
     if not _can_ask(node):
         return False
     voters = [member.replica for member in node.engine.configuration.voters if member.replica != node.disk.replica]
-    return bool(voters) and node.engine.transfer(voters[salt % len(voters)], node.clock.now_us())
+    done = bool(voters) and node.engine.transfer(voters[salt % len(voters)], node.clock.now_us())
+    node.nudge()
+    return done
 
 
 def campaign(node: Node) -> bool:
     if not _can_ask(node):
         return False
     node.engine.campaign_now(node.clock.now_us())
+    node.nudge()
     return True
 
 
@@ -49,12 +52,14 @@ def compact(node: Node) -> None:
     if _can_ask(node):
         assert node.replica is not None
         node.replica.states.snapshot_wanted = node.engine.applied_index
+        node.nudge()
 
 
 def step_down(node: Node) -> bool:
     if not _can_ask(node):
         return False
     node.engine.step_down(node.clock.now_us())
+    node.nudge()
     return True
 
 

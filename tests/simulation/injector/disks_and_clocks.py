@@ -65,6 +65,7 @@ class DisksAndClocks(Messages, Network):
         if not others:
             return False
         others[fault.salt % len(others)].flip()
+        leader.wake()
         leader.replica.states.mark(leader.clock.now_us())
         leader.nudge()
         return self._weather(fault._replace(who="all"), "delay", 0.2 + 0.5 * fault.level, 30_000)
