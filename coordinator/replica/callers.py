@@ -13,6 +13,11 @@ PACKET_BYTES_TARGET: Final = 2 * 1024 * 1024
 """A packet is closed above this; one answer alone is at most a value and little more (wire.PACKET_BYTES_MAX)."""
 
 
+READ_BYTES_MAX: Final = 4 * 1024 * 1024
+"""Answered in one turn to reads, and as much to those that wait for changes; the rest, confirmed already, waits for the
+next: 20 bytes may ask for 1 MiB."""
+
+
 class Caller(NamedTuple):
     """A verified client: its own channel, its token, and the key that signs what goes back."""
 

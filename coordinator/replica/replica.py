@@ -18,7 +18,7 @@ from coordinator.consensus.entries import COMMAND, COMMAND_PREFIX
 from coordinator.consensus.membership import Configuration
 from coordinator.replica import cached_reads, watching
 from coordinator.replica.caching import HELD_MAX, LEASE_MS, Caching
-from coordinator.replica.callers import Answers, Caller
+from coordinator.replica.callers import READ_BYTES_MAX, Answers, Caller
 from coordinator.replica.comparison import Verdict
 from coordinator.replica.grants import GrantWaiters
 from coordinator.replica.history import History
@@ -47,8 +47,6 @@ much, in transactions of a hundred keys, took 40 ms."""
 SMALL_BYTES: Final = 2_048
 """An entry of fewer bytes is copied more quickly than a view of it is made."""
 COMMAND_BYTES_MAX: Final = commands.VALUE_BYTES_MAX + 8 * 1024
-READ_BYTES_MAX: Final = 4 * 1024 * 1024
-"""Answered to reads in one turn; the rest, confirmed already, waits for the next: 20 bytes may ask for 1 MiB."""
 
 
 _ReadRequest = (

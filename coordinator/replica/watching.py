@@ -6,18 +6,13 @@ term besides, and whoever was told by another leader before is answered at once:
 
 from __future__ import annotations
 
-from typing import Final
-
 from coordinator import wire
-from coordinator.replica.callers import Answers, Caller
+from coordinator.replica.callers import READ_BYTES_MAX, Answers, Caller
 from coordinator.replica.stamps import Stamp
 from coordinator.replica.tenure import Tenure
 from coordinator.replica.watches import Watch
 from coordinator.statemachine import commands
 from coordinator.statemachine.machine import Machine
-
-ANSWERED_BYTES_MAX: Final = 4 * 1024 * 1024
-"""To those that were woken, in one turn; the rest waits for the next."""
 
 WatchRequest = wire.WatchRequest | wire.EventsRequest
 
@@ -46,7 +41,7 @@ def answer(tenure: Tenure, machine: Machine, term: int, now_us: int, answers: An
     """Answer those that were woken, as far as the turn's bytes go."""
     tenure.watches.pass_time(now_us, machine.applied)
     size = answers.size
-    while answers.size - size <= ANSWERED_BYTES_MAX:
+    while answers.size - size <= READ_BYTES_MAX:
         answered = tenure.watches.answer(machine, tenure.leases.remaining_ms)
         if answered is None:
             return

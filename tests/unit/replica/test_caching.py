@@ -185,6 +185,17 @@ def test_a_renewal_prolongs_all_and_a_copy_of_it_nothing(stage):
     assert wire.CacheRenewed(901, kept.term, kept.number + 1, LEASE_MS) in reader.renews(kept, 2)
 
 
+def test_a_leader_that_no_majority_confirms_renews_nothing(stage):
+    """History 1: it may be deposed, and its successor have changed what would be served on."""
+    reader = Reader(stage)
+    kept = keeps(reader)
+    stage.cut = {"node1"}
+    assert reader.renews(kept) == []
+    stage.cut = set()
+    stage.pass_time(200_000)
+    assert any(isinstance(one, wire.CacheRenewed) for one in stage.replies(reader.channel))
+
+
 def test_who_owes_the_word_that_it_dropped_something_is_not_renewed(stage):
     """Else a client that hears answers and loses what it is told would hold a change up for ever."""
     reader, writer = Reader(stage), Reader(stage, begins=False)
