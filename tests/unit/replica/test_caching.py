@@ -6,6 +6,7 @@ from __future__ import annotations
 import pytest
 
 from coordinator import wire
+from coordinator.consensus.engine import Role
 from coordinator.replica import caching
 from coordinator.replica.caching import LEASE_MS, TELL_AGAIN_US
 from coordinator.replica.callers import Caller
@@ -231,6 +232,28 @@ def test_a_new_leader_waits_since_it_does_not_know_what_the_last_one_allowed(sta
         stage.pass_time(20_000)
         assert stage.clock.us - since_us <= LEASE_US + 60_000
     assert stage.clock.us - since_us >= LEASE_US - 40_000
+
+
+def test_a_leader_that_has_not_applied_what_it_inherited_proposes_nothing_that_somebody_may_keep(stage):
+    """It does not know yet who caches, nor what the one before it had proposed."""
+    reader = Reader(stage)
+    keeps(reader)
+    heir = stage.nodes["node2"].raft
+    for node in stage.nodes.values():
+        node.raft.election_due_us = stage.clock.us + (0 if node.name == "node2" else 1 << 40)
+        node.raft.heard_at_us = None
+    for _ in range(20):  # Until it is elected, and no further.
+        for node in stage.nodes.values():
+            node.run()
+        if heir.role is Role.LEADER:
+            break
+        stage.carry()
+    assert heir.role is Role.LEADER
+    stage.cut = {"node2"}
+    last_index = heir.last_index
+    assert not heir.applied_own_term
+    assert reader.does(PutKey("a", b"new"), "node2") is None
+    assert heir.last_index == last_index
 
 
 def test_a_new_leader_waits_no_longer_than_until_all_have_said_that_they_keep_nothing_of_before(stage):
