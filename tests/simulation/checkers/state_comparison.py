@@ -29,6 +29,12 @@ class StateComparison(Checker):
         self._stopped: dict[int, tuple[object, ...]] = {}
         """Replica to what was seen of it when it had stopped."""
 
+    def started(self, node: Node) -> None:
+        """A new process has what the disk held: it is no candidate, and may know less to be committed."""
+        known = self._stopped.pop(node.disk.replica, None)
+        if known is not None and known[:2] != (node.engine.term, node.engine.log.last_index):
+            self.violated(f"{node.name} had stopped, and goes on after a restart from {known} to another term or log")
+
     def applied(
         self, node: Node, index: int, entry: bytes, result: Result, events: list[Event], is_first: bool
     ) -> None:
