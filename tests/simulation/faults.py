@@ -116,7 +116,7 @@ KINDS: Final = (
     Kind("new-replica", 1.0, ("any",), (1, 2)),
     Kind("membership-change", 2.5, ("leader",), (1, 2), ("", "", "elected", "locked"), draws=0.5),
     Kind("hasty-promotion", 2.0, ("leader",), (200, 580), draws=0.5),
-    Kind("removed-laggard", 1.5, ("leader",), (200, 1_500)),
+    Kind("removed-laggard", 2.0, ("leader",), (200, 1_500), draws=0.5),
     # --- clients
     Kind("client-crash", 1.0, ("any",), (20, 1_000), ("", "locked")),
     Kind("client-pause", 1.2, ("any",), (50, 3_000), ("", "locked", "kept-alive")),

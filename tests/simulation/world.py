@@ -61,6 +61,9 @@ class Settings(NamedTuple):
 
     @classmethod
     def draw(cls, engine: str, nodes: int, random: Random) -> Settings:
+        witnesses = random.sample(range(nodes), random.choice((0, 0, 0, 1, nodes // 2, nodes // 2)) if nodes > 2 else 0)
+        # Witnesses have to cut their logs, or nothing is lost with them.
+        sizes = (3, 5, 5, 12, 60) if witnesses else (5, 5, 12, 30, 60, 10_000)
         return cls(
             engine=engine,
             nodes=nodes,
@@ -72,10 +75,8 @@ class Settings(NamedTuple):
             apply_bytes_max=random.choice((2 * 1024 * 1024, 2 * 1024 * 1024, 400, 60)),
             turn_us=random.choice((60, 60, 60, 400, 2_500)),
             priorities=random.choice(((0,), (0,), (0,), (0, 0, 1), (2, 0, 1))),
-            compaction=_with_size(Compaction(random.choice((5, 5, 12, 30, 60, 10_000)), random.choice((0, 0, 3, 20)))),
-            witnesses=tuple(
-                random.sample(range(nodes), random.choice((0, 0, 0, 1, nodes // 2, nodes // 2)) if nodes > 2 else 0)
-            ),
+            compaction=_with_size(Compaction(random.choice(sizes), random.choice((0, 0, 3, 20)))),
+            witnesses=tuple(witnesses),
             compare_us=random.choice((150_000, 400_000, 1_000_000)),
         )
 

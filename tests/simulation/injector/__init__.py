@@ -39,6 +39,9 @@ class Injector(Processes, DisksAndClocks, Operators, Clients):
         """Something happened that faults may wait for."""
         if name == "elected" and self._deposing:
             self._deposed(whose)
+        if name == "sent" and whose.name in self._leaving:
+            assert isinstance(whose, Node)
+            self._left(whose)
         if name == "expiring" and self._away:
             assert isinstance(whose, Node)
             away, self._away = self._away, {}
@@ -69,6 +72,7 @@ class Injector(Processes, DisksAndClocks, Operators, Clients):
         """No more faults; everything that can be mended is."""
         self.stopped = True
         self._armed = {}
+        self._leaving = {}
         for number in [*self._undo]:
             self._undo_now(number)
         world = self.world

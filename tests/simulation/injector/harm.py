@@ -39,6 +39,8 @@ class Harm(ABC):
         """Who was cut off so to what mends it."""
         self._away: dict[int, Fault] = {}
         """What brings back a client that is cut off until its session is ended."""
+        self._leaving: dict[str, Fault] = {}
+        """What befalls a leader that has written a configuration without a voter who lags."""
         self.wanted: set[int] = set()
         """Learners that operators want to vote, as soon as a leader agrees."""
         self.stopped = False

@@ -59,7 +59,7 @@ class Operators(Network):
     def _promote_late(self, fault: Fault, leader: Node, learner: Node) -> None:
         if self.stopped or not learner.is_up or learner.paused:
             return
-        if fault.level < 0.5:
+        if fault.level < (0.9 if self.world.settings.witnesses else 0.5):
             self._promote_at_once(fault, learner)
             return
         learner.pause(clock_stops=False)
@@ -103,11 +103,34 @@ class Operators(Network):
         if not voters:
             return False
         chosen = voters[fault.salt % len(voters)]
-        self._cut(fault, [(leader.name, chosen.name)])
         asked_us = int(fault.duration_us * (0.4 + 0.5 * fault.level))
-        self.world.scheduler.after(asked_us, self._demote, leader, chosen.disk.replica)
+        ways = [(leader.name, chosen.name)]
+        if leader.engine.configuration.has_witness and fault.salt // 8 % 4:
+            # Witnesses drop what all others have: it is who lags most, and nobody waits for who is not heard.
+            chosen = self._last_of_voters(leader) or chosen
+            ways = [(leader.name, chosen.name), (chosen.name, leader.name)]
+        self._cut(fault, ways)
+        self.world.scheduler.after(asked_us, self._demote, fault, leader, chosen)
         return True
 
-    def _demote(self, leader: Node, replica: int) -> None:
-        if not self.stopped and leader.leads:
-            operators.demote(self.world, leader, replica)
+    def _last_of_voters(self, leader: Node) -> Node | None:
+        engine = leader.engine
+        match = {r: engine.progress[r].match for r in engine.configuration.full_voter_ids if r in engine.progress}
+        last = min(match, key=match.__getitem__, default=None)
+        return next((node for node in self.world.nodes if node.disk.replica == last), None)
+
+    def _demote(self, fault: Fault, leader: Node, laggard: Node) -> None:
+        if self.stopped or not leader.leads or not operators.demote(self.world, leader, laggard.disk.replica):
+            return
+        if leader.engine.configuration.has_witness:
+            self._leaving[leader.name] = fault
+
+    def _left(self, leader: Node) -> None:
+        """Of a configuration that lacks a full voter, and which the leader is just sending, witnesses alone hear."""
+        engine = leader.engine
+        before = engine.configuration_at(engine.log.commit).full_voter_ids
+        if engine.configuration.is_joint or {*before} <= {*engine.configuration.full_voter_ids}:
+            return
+        fault = self._leaving.pop(leader.name)
+        deaf = [node.name for node in self.world.nodes if node.disk.replica in before]
+        self._cut(fault, [(leader.name, name) for name in deaf if name != leader.name])
