@@ -255,6 +255,7 @@ class Lifecycle:
             return Outcome(REFUSED, "this node hosts no replica of it")
         if now_us < until_us and self._hand_over(replica, now_us):
             return None
+        self._turn.stir(intent.cluster)  # Nobody answers for it from here on.
         self._journal.mark_resting(replica.replica, resting=True)
         del self._turn.replicas[intent.cluster]
         self._turn.resting[intent.cluster] = StoredReplica(replica.replica, replica.cluster, replica.cluster_name)
@@ -298,6 +299,7 @@ class Lifecycle:
         self._sweeps = True
         if epoch is not None:
             self._note_epoch(stored.cluster_name, epoch)
+        self._turn.stir(intent.cluster)
         self._turn.replicas.pop(intent.cluster, None)
         self._turn.resting.pop(intent.cluster, None)
         return Outcome(DONE, f"removed replica {stored.replica:x}: {why}", stored.replica)

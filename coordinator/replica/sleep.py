@@ -68,8 +68,8 @@ class _Guard:
     def __init__(self) -> None:
         self.clusters: dict[int, Replica] = {}
         """Whose followers sleep here."""
-        self.said: list[Sleeper] = []
-        """What it said last, where all of that sleeps."""
+        self.said: list[Sleeper] | None = None
+        """What it said last, where all of that sleeps and nobody else does; None: what it says next is looked at."""
         self.heard_us = 0
         self.address = ""
         """Of that node, as the log says."""
@@ -116,7 +116,7 @@ class Sleep:
         led = self._led.pop(cluster, None)
         if led is None:
             guard = self._guards[self._followed.pop(cluster)]
-            guard.said = []
+            guard.said = None
             del guard.clusters[cluster]
             replica.engine.heard(guard.heard_us)
             return
@@ -124,6 +124,11 @@ class Sleep:
         by = {follower: peer.heard for follower, peer in peers.items() if peer.number >= led.since}
         if by:
             replica.engine.answered(by)
+
+    def wake_leaders(self) -> None:
+        """Nobody speaks for them any more: the node has so few replicas now that each beats for itself."""
+        for cluster in [*self._led]:
+            self.wake(cluster)
 
     def pass_time(self, now_us: int) -> None:
         """Wake those whom nobody answers or speaks to any more, and those who have something to do."""
@@ -252,7 +257,7 @@ class Sleep:
         guard.clusters = asleep
         for cluster, replica in asleep.items():
             self._asleep[cluster], self._followed[cluster] = replica, node
-        guard.said = said if len(asleep) == len(said) else []
+        guard.said = said if len(asleep) == len(said) else None
         return awake
 
     # --- out --------------------------------------------------------------------------------------

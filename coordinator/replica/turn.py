@@ -123,6 +123,8 @@ class Turn:
         self.sleep.pass_time(now_us)
         if len(self.replicas) > self.few_replicas:
             self.sleep.beat(now_us)
+        else:
+            self.sleep.wake_leaders()
         replicas = self._awake(now_us)
         for replica in replicas:
             replica.tick(now_us, connected=self._bus.connected)
@@ -365,13 +367,17 @@ class Turn:
 
     def _words(self) -> list[Outbound]:
         """What is said of those that sleep. Each in a packet of its own: a node that does not know it drops that."""
-        return [
-            Outbound(
-                self._address_of(node, in_log),
-                self._channels.peer(node),
-                self._seal(node, [PeerMessage(0, 0, 0, word)]),
-            )
+        packets = [
+            ((node, self._address_of(node, in_log)), [PeerMessage(0, 0, 0, word)])
             for node, in_log, word in self.sleep.take_words()
+        ]
+        if packets and self.identity.address:
+            told: dict[tuple[str, str], list[PeerMessage]] = {route: [] for route, _ in packets}
+            self._tell_whereabouts(told)
+            packets[:0] = [(route, messages) for route, messages in told.items() if messages]
+        return [
+            Outbound(address, self._channels.peer(node), self._seal(node, messages))
+            for (node, address), messages in packets
         ]
 
     def _seal(self, node: str, messages: list[PeerMessage]) -> bytes:
@@ -410,7 +416,8 @@ class Turn:
         """What these have to do next, and whom they follow."""
         if self._due_us.keys() != self.replicas.keys():
             self._due_us = dict.fromkeys(self.replicas, now_us + LOOK_AGAIN_US)
-            self._followed_nodes = {}
+            # Those of sleepers, who have no turn, are kept: else nobody would see their leaders die.
+            self._followed_nodes = {c: node for c, node in self._followed_nodes.items() if c in self.replicas}
         for replica in replicas:
             cluster = replica.cluster
             self._due_us[cluster] = self._due_of(replica, now_us)

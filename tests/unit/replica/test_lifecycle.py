@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from coordinator import wire
 from coordinator.consensus.engine import Role
-from coordinator.consensus.membership import Change, Member
+from coordinator.consensus.membership import Change, ChangeRefused, Member
 from coordinator.consensus.raft.core import Raft
 from coordinator.consensus.raft.log import Log
 from coordinator.consensus.raft.messages import VoteRequest
@@ -290,6 +290,35 @@ def test_a_node_whose_replica_is_stopped_says_so_and_not_that_it_has_none(compan
     assert waits_for(follower) == ""
     company.nodes["node9"] = bare = Node("node9", follower.directory.parent / "node9", company.clock)
     assert waits_for(bare) == "empty"
+
+
+@pytest.mark.parametrize("forced", [False, True])
+def test_nobody_answers_for_a_sleeper_that_was_stopped_or_removed(company, forced):
+    """Else its leader takes it for one that answers, and would make the cluster one of itself and that one."""
+    company.form("node1", "node2", "node3")
+    for node in company.nodes.values():
+        node.turn.few_replicas = 0
+    for _ in range(500):
+        company.pass_time(20_000)
+        if all(node.turn.sleep.holds(node.replica) for node in company.nodes.values()):
+            break
+    else:
+        pytest.fail("they never sleep")
+    leader = company.leader()
+    follower = next(node for node in company.nodes.values() if node is not leader)
+    follower.turn.few_replicas = 8  # It answers for who sleeps, and lays nobody to sleep itself.
+    member = leader.replica.configuration.member(follower.replica.replica)
+    if forced:
+        outcome = follower.ask(RemoveReplica("r", CLUSTER, member.replica, forced=follower.name))
+    else:
+        outcome = follower.ask(StopReplica("s", CLUSTER))
+    assert outcome.state == DONE
+    company.pass_time(2_000_000)
+    engine = leader.replica.engine
+    assert not leader.turn.sleep.holds(leader.replica)
+    own = engine.configuration.member(leader.replica.replica)
+    with pytest.raises(ChangeRefused, match="leave no quorum"):
+        engine.change(Change((own, member)), company.clock.us)
 
 
 def waits_for(node: Node) -> str:

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from random import Random
 
 import msgspec
 import pytest
 
 from coordinator import wire
 from coordinator.consensus.engine import Role
+from coordinator.consensus.membership import Member
+from coordinator.consensus.raft.core import Raft
+from coordinator.consensus.raft.log import Log
 from coordinator.consensus.raft.messages import VoteRequest
+from coordinator.replica.births import first_log
 from coordinator.replica.ports import Inbound
+from coordinator.replica.replica import Replica
 from coordinator.replica.sleep import ASK_AGAIN_US, BEAT_US, DEAF_US, PAUSE_US, SILENCE_US
 from coordinator.statemachine.commands import ClientOp, CloseSession, Command, OpenSession, PutKey
+from coordinator.statemachine.machine import Machine
 from coordinator.wire import PeerMessage, SleepAnswer, SleepBeat
-from tests.unit.replica.dormitory import CLUSTERS, Dormitory
-from tests.unit.replica.stage import CHANNELS, PEER_KEY, Node
+from tests.unit.replica.dormitory import CLUSTERS, OPTIONS, Dormitory
+from tests.unit.replica.stage import CHANNELS, PEER_KEY, WEB, Node
 
 CLUSTER = CLUSTERS[1]
 TIMEOUT_US = 600_000
@@ -178,6 +185,56 @@ def test_a_replica_that_is_gone_is_spoken_for_no_more(room: Dormitory):
     beats = [m.message for m in words(leader) if isinstance(m.message, SleepBeat)]
     assert beats
     assert all(sleeper.cluster != CLUSTER for beat in beats for sleeper in beat.sleepers)
+
+
+def test_leaders_on_a_node_that_has_few_replicas_again_beat_for_themselves():
+    """Nine clusters of one member, and one is taken away: nobody was woken, and the node turned without end."""
+    room = Dormitory(clusters=range(1_001, 1_010))
+    node = room.nodes["node1"]
+    node.turn.replicas.update({cluster: alone(cluster, room.clock.us) for cluster in node.turn.replicas})
+    node.turn.few_replicas = 8
+    for _ in range(1_000):
+        room.clock.us += 20_000
+        node.run()
+    assert node.turn.sleep.count == 9
+    del node.turn.replicas[1_001]
+    for _ in range(50):
+        room.clock.us += 20_000
+        assert node.run().deadline_us > room.clock.us
+    assert node.turn.sleep.count == 0
+
+
+def test_whoever_is_woken_does_not_hide_that_the_others_are_named_no_more(room: Dormitory):
+    """A node's last word speaks for nobody: that is not what it said before, though one of its followers woke since."""
+    node, sleepers = next(
+        (node, [*guard.clusters])
+        for node in room.nodes.values()
+        for guard in node.turn.sleep._guards.values()
+        if len(guard.clusters) > 1
+    )
+    (leader,) = {node.turn.replicas[cluster].leader_node for cluster in sleepers}
+    node.turn.stir(sleepers[0])
+    room.clock.us += BEAT_US
+    node.turn.sleep.take_beat(leader, SleepBeat(77, 1_000, []), room.clock.us)
+    assert [cluster for cluster in sleepers if node.name in room.sleepers(cluster)] == []
+
+
+def test_the_death_of_a_sleepers_leader_is_watched_for_though_another_replica_comes(room: Dormitory):
+    node = next(node for node in room.nodes.values() if node.bus.watched)
+    watched = node.bus.watched
+    for other in room.nodes.values():
+        other.turn.replicas[2_000] = alone(2_000, room.clock.us)
+    room.pass_time(100_000)
+    assert node.bus.watched == watched
+
+
+def alone(cluster: int, now_us: int) -> Replica:
+    """The only member of its cluster."""
+    member = Member(cluster * 10 + 1, "node1")
+    log = first_log(cluster, f"cluster{cluster}", 1, [member], WEB)
+    entries = Log([*log.terms], [*log.entries], log.hard_state.commit)
+    raft = Raft(member.replica, log.hard_state, entries, options=OPTIONS, random=Random(cluster), now_us=now_us)
+    return Replica(cluster, f"cluster{cluster}", member.replica, raft, Machine(), now_us)
 
 
 def test_where_a_node_does_not_know_how_nobody_sleeps_and_it_is_asked_seldom():

@@ -11,6 +11,7 @@ from coordinator.consensus.membership import Change, Member
 from coordinator.replica.mailbox import RedisBus
 from coordinator.replica.ports import Outbound
 from coordinator.replica.turn import WHEREABOUTS_OLD_US, WHEREABOUTS_US
+from tests.unit.replica.dormitory import Dormitory
 from tests.unit.replica.stage import CHANNELS, Node, Stage
 
 SHARED = "redis://shared:6379"
@@ -134,6 +135,22 @@ def test_it_is_told_now_and_then_and_not_with_every_packet():
                 told += sum(isinstance(one.message, wire.Whereabouts) for one in wire.decode_peer(body))
         stage.settle()
     assert 2_000_000 // WHEREABOUTS_US - 1 <= told <= 2_000_000 // WHEREABOUTS_US + 1
+
+
+def test_nodes_that_have_moved_find_each_other_while_their_clusters_sleep():
+    """Their words for sleepers name no address, and the log has none yet."""
+    room = Dormitory()
+    moved(room, "node1", "node2", "node3")
+    room.lull()
+    until_us = room.clock.us + 2 * WHEREABOUTS_OLD_US
+    while room.clock.us < until_us:
+        room.clock.us += 20_000
+        for _ in range(4):
+            for node in room.nodes.values():
+                node.run()
+                assert all(address == f"redis://{name}:6379" for name, address in addresses(node).items())
+            room.carry()
+        assert room.all_sleep()
 
 
 def test_clients_are_told_addresses_without_passwords():
