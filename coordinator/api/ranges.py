@@ -18,7 +18,7 @@ from coordinator.api.file_schemas import (
     RangeOut,
     TransactionIn,
     TransactionOut,
-    prefix_or_name,
+    range_named,
 )
 from coordinator.api.hold_schemas import LockEventsOut
 from coordinator.api.locks import REFUSALS
@@ -71,9 +71,7 @@ async def read(
 ) -> RangeOut:
     """A page of keys, all at one revision. 410 where that revision is not kept any more."""
     query = files.ReadRange(
-        prefix_or_name(start, prefix=prefix),
-        end and name_in_path(end),
-        prefix,
+        *range_named(start, end, prefix=prefix),
         revision,
         limit,
         sort_by,
@@ -92,7 +90,7 @@ async def delete(
     request: ApiRequest, cluster: ClusterName, start: Start, end: End = "", prefix: Prefix = False
 ) -> DeletedOut:
     """All its keys, in one revision."""
-    op = files.DeleteRange(prefix_or_name(start, prefix=prefix), end and name_in_path(end), prefix)
+    op = files.DeleteRange(*range_named(start, end, prefix=prefix))
     client, principal = await request.auth.acting()
     deleted = refuse(await client.command(op, act_for=principal))
     assert isinstance(deleted, files.Deleted), deleted
@@ -118,9 +116,7 @@ async def read_changes(
     `skip` of the page before. 410 `compacted` where they are not kept any more: read the range anew, and go on behind
     its revision."""
     query = files.ReadChanges(
-        prefix_or_name(start, prefix=prefix),
-        end and name_in_path(end),
-        prefix,
+        *range_named(start, end, prefix=prefix),
         since,
         skip,
         limit,
@@ -148,7 +144,7 @@ async def read_lock_events(
 ) -> LockEventsOut:
     """What becomes of the locks of a range of names, in order, each once, as `changes` are told: ask again from the
     `since` and `skip` of the page before. 410 `compacted` where events are not kept any more."""
-    span = prefix_or_name(start, prefix=prefix), end and name_in_path(end), prefix
+    span = range_named(start, end, prefix=prefix)
     query = lock_commands.ReadLockEvents(*span, since, skip, limit, acquired, conflicts)
     client, principal = await request.auth.acting()
     with _one_more_waits():
@@ -190,7 +186,7 @@ async def transact(
                 raise aborted.cause from None
             raise
 
-    done = await (with_session(client, cluster, principal, ask) if payload.creates else ask(0))
+    done = await (with_session(client, cluster, principal, ask) if payload.creates() else ask(0))
     assert isinstance(done, commands.Transacted), done
     return TransactionOut.of(done)
 

@@ -222,6 +222,9 @@ async def test_a_transaction_that_is_refused_says_where_and_has_done_nothing(wor
         ({"when": [{"key": "a", "target": "value", "number": 1}]}, "compared with `value` or `text`"),
         ({"when": [{"key": "a", "target": "size", "number": 1}]}, "'lock-holder'"),
         ({"if": []}, "if"),
+        ({"then": [{"do": "read-range", "start": "a", "end": "//b"}]}, "two slashes"),
+        ({"then": [{"do": "create", "path": "a", "ephemeral": "7"}]}, "such as s42"),
+        ({"then": [{"do": "transaction", "then": [{"do": "put"}]}]}, "then.0.transaction.then.0.put.key"),
         ({"then": [{"do": "delete", "key": "a"}] * 129}, "128"),
     ],
 )
@@ -231,6 +234,78 @@ async def test_a_transaction_that_makes_no_sense_is_refused_with_what_was_expect
     answer = await worker.post(f"{API}/transactions", body)
     assert answer.status_code == 422, answer.content
     assert said in answer.json()["detail"]
+
+
+async def test_transactions_are_nested_and_say_where_one_was_refused(worker: Bearer) -> None:
+    inner = {"do": "transaction", "when": [{"key": "a", "target": "version", "number": 1}]}
+    inner |= {"then": [{"do": "create", "path": "b"}], "otherwise": [{"do": "put", "key": "c", "text": ""}]}
+    body = {"then": [{"do": "put", "key": "a", "text": "1"}, inner]}
+    done = (await worker.post(f"{API}/transactions", body)).json()
+    assert done["results"][1]["succeeded"] is True, "it sees what came before it"
+    assert done["results"][1]["results"][0]["path"] == "b"
+    await worker.delete(f"{API}/keys/a")
+    answer = await worker.post(f"{API}/transactions", body)
+    assert (answer.status_code, answer.json()["place"], answer.json()["cause"]) == (409, [1, 0], "exists")
+    assert (await worker.get(f"{API}/keys/a")).status_code == 404
+
+
+async def test_transactions_that_are_nested_too_deep_are_refused_before_anything_is_asked(
+    worker: Bearer, cluster: FakeCluster
+) -> None:
+    body: dict[str, Any] = {"then": [{"do": "put", "key": "a", "text": ""}]}
+    for _ in range(3):
+        body = {"then": [{"do": "transaction", **body}]}
+    assert (await worker.post(f"{API}/transactions", body)).status_code == 200
+    cluster.commands.clear()
+    answer = await worker.post(f"{API}/transactions", {"then": [{"do": "transaction", **body}]})
+    assert (answer.status_code, answer.json()["error"]) == (422, "too-many")
+    assert "at most 4 deep" in answer.json()["detail"]
+    deep = "{}"
+    for _ in range(300):
+        deep = '{"then": [{"do": "transaction", ' + deep[1:-1] + "}]}"
+    answer = await worker._client.post(
+        f"{API}/transactions", deep, content_type="application/json", headers=worker.headers
+    )
+    assert answer.status_code in (400, 422), answer.content
+    assert cluster.commands == []
+
+
+async def test_a_transaction_makes_a_file_that_goes_with_the_session_that_was_named(worker: Bearer) -> None:
+    session = (await worker.post(f"{API}/sessions")).json()["session"]
+    body = {"then": [{"do": "transaction", "then": [{"do": "create", "path": "lamp", "ephemeral": session}]}]}
+    assert (await worker.post(f"{API}/transactions", body)).status_code == 200
+    stat = (await worker.get(f"{API}/stats/lamp")).json()
+    assert (stat["ephemeral"], stat["sessions"]) == (True, [session])
+    await worker.delete(f"{API}/sessions/{session}")
+    assert (await worker.get(f"{API}/stats/lamp")).status_code == 404
+    answer = await worker.post(f"{API}/transactions", body)
+    assert (answer.status_code, answer.json()["error"]) == (410, "session-gone")
+
+
+async def test_operations_of_a_transaction_go_by_generation_instance_and_revision(worker: Bearer) -> None:
+    created = (await create(worker, "a", b"one")).json()["revision"]
+    await worker.put(f"{FILES}/a", b"two")
+    for refused in (
+        {"do": "write", "path": "a", "text": "x", "instance": created + 1},
+        {"do": "write", "path": "a", "text": "x", "generation": 1},
+        {"do": "remove", "path": "a", "instance": created + 1},
+    ):
+        answer = await worker.post(f"{API}/transactions", {"then": [refused]})
+        assert (answer.status_code, answer.json()["cause"]) == (409, "changed"), refused
+        assert (answer.json()["version"], answer.json()["instance"]) == (2, created)
+    body = {
+        "then": [
+            {"do": "write", "path": "a", "text": "three", "generation": 2, "instance": created},
+            {"do": "read", "path": "a", "revision": created},
+            {"do": "read-range", "start": "a", "end": "/b", "revision": created},
+            {"do": "read-range", "start": "", "prefix": True, "sort_by": "value", "keys_only": True},
+        ]
+    }
+    results = (await worker.post(f"{API}/transactions", body)).json()["results"]
+    assert text(results[1]["value"]) == text(results[2]["keys"][0]["value"]) == "one"
+    assert results[3]["keys"][0]["value"] is None
+    done = await worker.post(f"{API}/transactions", {"then": [{"do": "delete-range", "start": "a", "end": "/b"}]})
+    assert done.json()["results"][0]["deleted"] == 1
 
 
 async def test_a_counter_adds_up(worker: Bearer) -> None:
