@@ -115,6 +115,26 @@ class DeletedOut(Schema):
     revision: int
 
 
+class AttachIn(StrictIn):
+    path: str = Field(description="An ephemeral file.")
+    session: SessionName
+
+
+class AttachedOut(Schema):
+    path: str
+    session: str
+    revision: int
+    was_attached: bool = Field(description="Whether the file depended on this session before.")
+
+
+class CompactIn(StrictIn):
+    revision: int = Field(ge=0, le=GENERATION_MAX, description="The oldest that is still to be readable.")
+
+
+class CompactedOut(Schema):
+    oldest: int = Field(description="The oldest revision that can be read; changes are kept from the one behind it on.")
+
+
 class ChildOut(Schema):
     name: str
     directory: bool

@@ -140,15 +140,20 @@ async def read_lock_events(
     limit: Annotated[int, Query(ge=1, le=commands.LIST_LIMIT_MAX)] = 100,
     acquired: Annotated[bool, Query(description="Somebody came to hold a name.")] = True,
     conflicts: Annotated[bool, Query(description="Somebody asked for a name that others hold.")] = True,
+    term: Annotated[
+        int, Query(ge=0, le=GENERATION_MAX, description="As the page before said; 0: fail-overs are not told.")
+    ] = 0,
     wait_ms: Annotated[int, Query(ge=0, le=WAIT_MS_MAX, description="How long to wait for the first event.")] = 0,
 ) -> LockEventsOut:
     """What becomes of the locks of a range of names, in order, each once, as `changes` are told: ask again from the
-    `since` and `skip` of the page before. 410 `compacted` where events are not kept any more."""
+    `since` and `skip` of the page before. With the `term` of that page it is also told, at once, that another leader
+    took over (`fail_over`). 410 `compacted` where events are not kept any more."""
     span = range_named(start, end, prefix=prefix)
     query = lock_commands.ReadLockEvents(*span, since, skip, limit, acquired, conflicts)
     client, principal = await request.auth.acting()
     with _one_more_waits():
-        return LockEventsOut.of(await client.wait_for_lock_events(query, wait=wait_ms / 1000, act_for=principal))
+        heard = await client.wait_for_lock_events(query, wait=wait_ms / 1000, term=term, act_for=principal)
+    return LockEventsOut.of(heard, term)
 
 
 async def _wait(client: AsyncClient, principal: str, query: files.ReadChanges, wait_s: float) -> files.ChangePage:

@@ -19,7 +19,7 @@ from coordinator.client.transactions import Transaction
 from coordinator.consensus.membership import Member
 from coordinator.statemachine import commands
 from coordinator.statemachine.files import AddToKey, ChangePage, ReadChanges
-from coordinator.statemachine.lock_commands import LockEventPage, ReadLockEvents
+from coordinator.statemachine.lock_commands import ReadLockEvents
 
 
 class Surface(Part[S]):
@@ -112,12 +112,15 @@ class Surface(Part[S]):
         return Ask(lambda core: watches.next_changes(core, clock, query, until_us, act_for))
 
     @asked
-    def wait_for_lock_events(self, query: ReadLockEvents, *, wait: float, act_for: str = "") -> Ask[LockEventPage]:
+    def wait_for_lock_events(
+        self, query: ReadLockEvents, *, wait: float, term: int = 0, act_for: str = ""
+    ) -> Ask[events.Heard]:
         """A page of events of locks as soon as there are some; after `wait` seconds one without, which says where to go
-        on. An EventWatch (`locks.watch`) goes on by itself. Raises Compacted, Busy."""
+        on. With it comes by whose word: given the `term` of the page before, it is also told at once that another
+        leader took over. An EventWatch (`locks.watch`) goes on by itself. Raises Compacted, Busy."""
         clock, wait_us = self._shell.clock, options.seconds("wait", wait, 0, options.WAIT_S_MAX)
         until_us = clock() + wait_us
-        return Ask(lambda core: events.next_events(core, clock, query, until_us, act_for))
+        return Ask(lambda core: events.next_events(core, clock, query, until_us, term, act_for))
 
     @asked
     def directory(self) -> Ask[wire.Directory]:

@@ -91,6 +91,43 @@ async def test_an_ephemeral_file_goes_with_the_session_that_was_named(worker: Be
     assert (await worker.get(f"{API}/stats/lamp")).status_code == 404
 
 
+async def test_sessions_are_attached_to_an_ephemeral_file_and_detached(worker: Bearer, other: Bearer) -> None:
+    first, second = [(await worker.post(f"{API}/sessions")).json()["session"] for _ in range(2)]
+    await create(worker, "lamp", b"", f"?ephemeral={first}")
+    attach = {"path": "/lamp", "session": second}
+    attached = await worker.post(f"{API}/attachments", attach)
+    assert attached.status_code == 200, attached.content
+    assert (attached.json()["path"], attached.json()["was_attached"]) == ("lamp", False)
+    assert (await worker.post(f"{API}/attachments", attach)).json()["was_attached"] is True
+    await worker.delete(f"{API}/sessions/{first}")
+    assert (await worker.get(f"{API}/stats/lamp")).json()["sessions"] == [second]
+    assert (await other.post(f"{API}/attachments", attach)).status_code == 410, "another's session"
+    detached = await worker.delete(f"{API}/attachments?path=lamp&session={second}")
+    assert (detached.status_code, detached.json()["was_attached"]) == (200, True)
+    assert (await worker.get(f"{API}/stats/lamp")).status_code == 404
+    assert (await worker.delete(f"{API}/attachments?path=lamp&session={second}")).json()["was_attached"] is False
+    await create(worker, "stays")
+    for path, status in (("stays", 409), ("none", 404)):
+        assert (await worker.post(f"{API}/attachments", {"path": path, "session": second})).status_code == status
+    absurd = await worker.delete(f"{API}/attachments?path=lamp&session=7")
+    assert "such as s42" in absurd.json()["detail"]
+
+
+async def test_old_revisions_are_given_up_by_who_may_administer(worker: Bearer, cluster: FakeCluster) -> None:
+    first = (await worker.put(f"{API}/keys/a", b"1")).json()["revision"]
+    last = (await worker.put(f"{API}/keys/a", b"2")).json()["revision"]
+    assert (await worker.post(f"{API}/compactions", {"revision": last})).status_code == 403
+    operator = Bearer(str(new_token(cluster, "operator", commands.RIGHTS)))
+    done = await operator.post(f"{API}/compactions", {"revision": last})
+    assert (done.status_code, done.json()) == (200, {"oldest": last})
+    answer = await worker.get(f"{FILES}/a?revision={first}")
+    assert (answer.status_code, answer.json()["oldest"]) == (410, last)
+    late = await operator.post(f"{API}/compactions", {"revision": first})
+    assert (late.status_code, late.json()["oldest"]) == (410, last)
+    ahead = await operator.post(f"{API}/compactions", {"revision": 10**9})
+    assert (ahead.status_code, ahead.json()["error"]) == (422, "invalid")
+
+
 async def test_another_ones_session_keeps_no_files_of_mine(worker: Bearer, other: Bearer) -> None:
     session = (await other.post(f"{API}/sessions")).json()["session"]
     assert (await create(worker, "lamp", b"", f"?ephemeral={session}")).status_code == 410
