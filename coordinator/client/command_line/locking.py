@@ -7,9 +7,12 @@ from typing import Any
 
 from coordinator.client import Client
 from coordinator.client.command_line import output
+from coordinator.client.command_line.joining import SEQUENCERS, Around
 from coordinator.client.command_line.running import run
+from coordinator.client.events import FailOver
 from coordinator.client.options import DEFAULT_TTL_S
 from coordinator.client.recipes.election import Election
+from coordinator.statemachine.lock_commands import Mode, sequencer
 
 
 def add_to(commands: Any) -> None:
@@ -26,6 +29,9 @@ def add_to(commands: Any) -> None:
     how.add_argument("--shared", action="store_true", help="together with others that share it")
     how.add_argument("--count", type=output.number(1), metavar="N", help="together with up to N that count it")
     lock.add_argument("--delay", type=float, default=0.0, help="seconds for which it stays unavailable if this dies")
+    lock.add_argument(
+        "--reentrant", action="store_true", help="join a `lock` that this runs in, where that holds the name already"
+    )
     lock.add_argument("command", nargs="+", help="what to run; its token is in CONCLAVE_LOCK_TOKEN")
     lock.set_defaults(run=_lock)
 
@@ -42,6 +48,17 @@ def add_to(commands: Any) -> None:
     force.add_argument("--reason", required=True, help="is kept, and told the holder")
     force.add_argument("--session", type=output.number(1), default=0, help="only what this session holds")
     force.set_defaults(run=_break)
+    watch = these.add_parser("watch", help="print what becomes of the locks of a range of names, as it comes about")
+    watch.add_argument("start", help="a name, or where a range of names begins")
+    watch.add_argument("end", nargs="?", default="", help="up to before this name; default: START alone")
+    watch.add_argument("--prefix", action="store_true", help="all names that begin with START")
+    watch.add_argument("--since", type=output.number(0), default=0, help="from this revision on; default: from now on")
+    kinds = watch.add_mutually_exclusive_group()
+    kinds.add_argument("--acquired", action="store_true", help="only who came to hold a name")
+    kinds.add_argument("--conflicts", action="store_true", help="only who asked for what others hold")
+    watch.add_argument("--count", type=output.number(1), help="end after so many events; fail-overs are not counted")
+    watch.add_argument("--json", action="store_true", help="a JSON object a line")
+    watch.set_defaults(run=_watch)
     these.add_parser("breaks", help="print what was taken away by force").set_defaults(run=_breaks)
 
     elect = commands.add_parser("elect", parents=[timed], help="run a command while being the elected leader")
@@ -60,9 +77,15 @@ def add_to(commands: Any) -> None:
 
 
 def _lock(client: Client, options: argparse.Namespace) -> int:
+    if options.reentrant:
+        mode: Mode = "counting" if options.count else "shared" if options.shared else "exclusive"
+        around = Around.of(client, (options.name, *options.also), mode)
+        if around is not None:
+            return run(options.command, around, {})
     if not (options.also or options.shared or options.count or options.delay):
         with client.lock(options.name, ttl=options.ttl, wait=options.wait) as lease:
-            return run(options.command, lease, _variables(lease.name, lease.token))
+            held = {SEQUENCERS: sequencer(lease.name, "exclusive", lease.token)}
+            return run(options.command, lease, _variables(lease.name, lease.token) | held)
     holding = client.locks.hold(
         options.name,
         *options.also,
@@ -73,11 +96,30 @@ def _lock(client: Client, options: argparse.Namespace) -> int:
         lock_delay=options.delay,
     )
     with holding as hold:
-        return run(options.command, hold, _variables(" ".join(hold.names), hold.token))
+        held = {SEQUENCERS: "\n".join(map(hold.sequencer, hold.names))}
+        return run(options.command, hold, _variables(" ".join(hold.names), hold.token) | held)
 
 
 def _variables(name: str, token: int) -> dict[str, str]:
     return {"CONCLAVE_LOCK_NAME": name, "CONCLAVE_LOCK_TOKEN": str(token)}
+
+
+def _watch(client: Client, options: argparse.Namespace) -> int:
+    told = 0
+    watch = client.locks.watch(
+        options.start,
+        options.end,
+        prefix=options.prefix,
+        since=options.since,
+        acquired=not options.conflicts,
+        conflicts=not options.acquired,
+    )
+    for event in watch:
+        output.lock_event(event, as_json=options.json)
+        told += not isinstance(event, FailOver)
+        if told == options.count:
+            break
+    return 0
 
 
 def _show(client: Client, options: argparse.Namespace) -> int:
