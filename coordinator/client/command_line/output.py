@@ -9,6 +9,8 @@ import os
 import sys
 from typing import Any
 
+import msgspec
+
 from coordinator.client.events import FailOver
 from coordinator.statemachine.files import ChangeView, FileContent, KeyView
 from coordinator.statemachine.lock_commands import ACQUIRED, LockEvent
@@ -55,14 +57,27 @@ def line(plain: str, values: dict[str, Any], *, as_json: bool) -> None:
 
 def key(view: KeyView) -> dict[str, Any]:
     """For JSON; values in base64, as over HTTP."""
-    value = None if view.value is None else base64.b64encode(view.value).decode()
-    return {"key": view.key, "value": value, "revision": view.revision, "version": view.version}
+    return {
+        "key": view.key,
+        "value": _base64(view.value),
+        "revision": view.revision,
+        "version": view.version,
+        "instance": view.instance,
+        "directory": view.directory,
+        "ephemeral": view.ephemeral,
+    }
 
 
 def content(found: FileContent) -> dict[str, Any]:
-    stat = found.stat
-    numbers = {"revision": stat.revision, "version": stat.version, "instance": stat.instance}
-    return {"path": stat.path, "value": base64.b64encode(found.value).decode(), **numbers}
+    """The same of a file with its stat."""
+    stat = msgspec.structs.asdict(found.stat)
+    stat["checksum"] = f"{found.stat.checksum:016x}"
+    stat["sessions"] = [f"s{session}" for session in found.stat.sessions]
+    return {"value": _base64(found.value), "stat": stat}
+
+
+def _base64(value: bytes | None) -> str | None:
+    return None if value is None else base64.b64encode(value).decode()
 
 
 def change(told: ChangeView, *, as_json: bool, previous: bool = False) -> None:

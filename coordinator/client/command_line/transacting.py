@@ -158,9 +158,13 @@ class _ReadRange(_In, tag="read-range"):
     prefix: bool = False
     revision: int = 0
     limit: int = 0
+    sort_by: files.SortBy = "key"
+    descending: bool = False
+    keys_only: bool = False
 
     def built(self) -> Operation:
-        return t.read_range(self.start, self.end, prefix=self.prefix, limit=self.limit, revision=self.revision)
+        page = t.read_range(self.start, self.end, prefix=self.prefix, limit=self.limit, revision=self.revision)
+        return msgspec.structs.replace(page, sort_by=self.sort_by, descending=self.descending, keys_only=self.keys_only)
 
 
 class _Nested(_In, tag="transaction"):
@@ -206,7 +210,7 @@ def _built(given: _Transaction | _Nested) -> Transaction:
 
 def _transact(client: Client, arguments: argparse.Namespace) -> int:
     done = client.transact(parse(_text_of(arguments.file)))
-    print(json.dumps(_told(done)))
+    print(json.dumps(told(done)))
     return 0 if done.succeeded else 1
 
 
@@ -219,10 +223,11 @@ def _text_of(name: str) -> bytes:
         raise InvalidRequest(f"{name}: {error.strerror}") from error
 
 
-def _told(result: Any) -> dict[str, Any]:
+def told(result: Any) -> dict[str, Any]:
+    """What came of a transaction, or of an operation of it, as HTTP says it."""
     match result:
         case commands.Transacted():
-            results = [_told(each) for each in result.results]
+            results = [told(each) for each in result.results]
             return {"succeeded": result.succeeded, "revision": result.revision, "results": results}
         case commands.Done():
             return {"revision": result.index, "existed": result.existed}

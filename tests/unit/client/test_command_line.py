@@ -264,7 +264,7 @@ def test_a_transaction_comes_from_a_file_or_from_standard_input(client: TestClie
     status, printed = shell("transact", "-", given=file.read_bytes())
     assert status == 1
     read, removed, gone, deleted = json.loads(printed)["results"]
-    assert (base64.b64decode(read["value"]), read["version"], removed["deleted"]) == (b"x", 1, 1)
+    assert (base64.b64decode(read["value"]), read["stat"]["version"], removed["deleted"]) == (b"x", 1, 1)
     assert (gone["deleted"], deleted["existed"]) == (1, True)
     refused = {"then": [{"do": "put", "key": "a", "text": ""}, {"do": "write", "path": "none", "text": ""}]}
     assert shell("transact", "-", given=json.dumps(refused).encode()) == (EXIT_NOT_DONE, "")

@@ -46,6 +46,8 @@ class FakeCluster:
         self.web_session = 0
         """The session of the web process's own client."""
         self.commands: list[Any] = []
+        self.last: commands.Result | None = None
+        """Of the last command."""
         self.gate = asyncio.Event()
         self.gate.set()
         """Cleared by a test that wants commands to be under way for as long as it likes."""
@@ -80,6 +82,7 @@ class FakeCluster:
     def apply(self, principal: str, actor: str, command: commands.Command, for_token: str = "") -> commands.Result:
         self.commands.append(command.op)
         result = self.machine.apply(next(self.index), encode_entry(principal, actor, _encode(command), "", for_token))
+        self.last = result
         self._take_events()
         return result
 

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import json
 from typing import Any
 
 import pytest
 
 from coordinator.api import ranges
+from coordinator.api.file_schemas import TransactionIn
+from coordinator.client.command_line import transacting
+from coordinator.client.command_line.transacting import parse
 from coordinator.statemachine import commands
 from tests.unit.web.fake_cluster import FakeCluster
 from tests.unit.web.helpers import API, Bearer, new_token, until
@@ -343,6 +347,35 @@ async def test_operations_of_a_transaction_go_by_generation_instance_and_revisio
     assert results[3]["keys"][0]["value"] is None
     done = await worker.post(f"{API}/transactions", {"then": [{"do": "delete-range", "start": "a", "end": "/b"}]})
     assert done.json()["results"][0]["deleted"] == 1
+
+
+async def test_a_transaction_is_the_same_over_http_and_from_a_shell(worker: Bearer, cluster: FakeCluster) -> None:
+    every: list[dict[str, Any]] = [
+        {"do": "put", "key": "/a", "value": "AAE="},
+        {"do": "delete", "key": "b"},
+        {"do": "delete-range", "start": "c", "end": "/d"},
+        {"do": "add", "key": "n", "amount": -3},
+        {"do": "create", "path": "e", "text": "ä", "sequential": True, "parents": True},
+        {"do": "create", "path": "f", "ephemeral": "s42"},
+        {"do": "make-directory", "path": "g", "parents": True},
+        {"do": "write", "path": "h", "text": "", "generation": 2, "instance": 7},
+        {"do": "remove", "path": "i", "recursive": True, "generation": 0, "instance": 1},
+        {"do": "read", "path": "j", "revision": 1},
+        {"do": "read-range", "start": "/", "prefix": True, "limit": 3, "revision": 1, "keys_only": True},
+        {"do": "read-range", "start": "k", "end": "l", "sort_by": "value", "descending": True},
+    ]
+    when = [
+        {"key": "a", "target": "value", "relation": "!=", "text": "x"},
+        {"key": "/b", "target": "lock-holder", "relation": "<", "number": 3},
+    ]
+    nested = {"do": "transaction", "when": when, "then": every[:2], "otherwise": every[2:4]}
+    body = {"when": when, "then": [*every, nested], "otherwise": every[:1]}
+    assert TransactionIn.model_validate(body).command(0) == parse(json.dumps(body).encode()).build()
+    reads = {"then": [{"do": "read", "path": "a"}, {"do": "read-range", "start": "a"}, {"do": "put", "key": "b"}]}
+    await create(worker, "a", b"x")
+    answer = (await worker.post(f"{API}/transactions", reads)).json()
+    assert isinstance(done := cluster.last, commands.Transacted)
+    assert transacting.told(done) == answer
 
 
 async def test_a_counter_adds_up(worker: Bearer) -> None:
