@@ -30,11 +30,18 @@ def _add_group(parser: argparse.ArgumentParser) -> None:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     listing = commands.add_parser("ls", help="print its members with their data")
     listing.add_argument("name")
+    listing.add_argument("-l", "--long", action="store_true", help="with what each can do, before its data")
+    listing.add_argument(
+        "--capability", action="append", default=[], metavar="WORD", help="only who can do this, and all others named"
+    )
     listing.set_defaults(run=_members)
     join = commands.add_parser("join", help="run a command while being a member")
     join.add_argument("name")
     join.add_argument("member")
     join.add_argument("--data", default="", help='"-": from standard input')
+    join.add_argument(
+        "--capability", action="append", default=[], metavar="WORD", help="what it can do; once for each word"
+    )
     join.add_argument("--ttl", type=float, default=DEFAULT_TTL_S, help="seconds until it is none after this dies")
     join.add_argument("command", nargs="+")
     join.set_defaults(run=_join)
@@ -84,8 +91,9 @@ def _add_queue(parser: argparse.ArgumentParser) -> None:
 
 
 def _members(client: Client, options: argparse.Namespace) -> int:
-    for name, data in sorted(Group(client, options.name).members().items()):
-        print(f"{name} {output.as_text(data)}".rstrip())
+    for name, member in sorted(Group(client, options.name).look(capabilities=options.capability).items()):
+        able = f"{','.join(sorted(member.capabilities)) or '-'} " if options.long else ""
+        print(f"{name} {able}{output.as_text(member.data)}".rstrip())
     return 0
 
 
@@ -106,7 +114,9 @@ class _Member:
 
 def _join(client: Client, options: argparse.Namespace) -> int:
     data = output.value_of(options.data)
-    membership = Group(client, options.name, ttl=options.ttl).join(options.member, data)
+    membership = Group(client, options.name, ttl=options.ttl).join(
+        options.member, data, capabilities=options.capability
+    )
     try:
         return run(options.command, _Member(membership), {})
     finally:

@@ -109,6 +109,7 @@ def test_keys_and_counters(shell: Shell):
         (("locks", "watch", "a", "--acquired", "--conflicts"), EXIT_USAGE, "not allowed with"),
         (("double-barrier", "b", "0", "m", "--", "true"), EXIT_USAGE, "from 1 on, got 0"),
         (("double-barrier", "b", "1", "a/b", "--", "true"), EXIT_USAGE, "without slashes, got 'a/b'"),
+        (("group", "join", "g", "m", "--capability", "a b", "--", "true"), EXIT_USAGE, "got 'a b'"),
         (("transact", "no-such-file"), EXIT_USAGE, "no-such-file: No such file"),
         (("files", "get", "a", "--revision", "x"), EXIT_USAGE, "expected a whole number, got 'x'"),
         (("files", "get", "a", "--revision", "99999"), EXIT_USAGE, "a revision up to"),
@@ -388,6 +389,13 @@ def test_groups_barriers_and_queues_from_a_shell(client: TestClient, shell: Shel
     assert shell("group", "ls", "g") == (0, "a 1\n")
     assert shell("group", "join", "g", "b", "--data", "2", "--", "true") == (0, "")
     assert shell("group", "ls", "g") == (0, "a 1\n")
+    Group(client.cluster.client(), "g").join("b", b"2", capabilities={"ssd", "gpu"})
+    assert shell("group", "ls", "g", "--capability", "gpu", "--capability", "ssd") == (0, "b 2\n")
+    assert shell("group", "ls", "g", "-l")[1].splitlines() == ["a - 1", "b gpu,ssd 2"]
+    member = ("group", "join", "g", "c", "--capability", "x86", "--capability", "gpu", "--")
+    assert shell(*member, "true") == (0, "")
+    joined = next(op for op in client.cluster.ops if getattr(op, "path", "") == "g/c")
+    assert joined.value == b"#capabilities gpu x86\n"
     assert shell("barrier", "close", "gate")[0] == 0
     assert shell("barrier", "wait", "gate", "--wait", "0")[0] == 1
     assert shell("barrier", "open", "gate")[0] == 0

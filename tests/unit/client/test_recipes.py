@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from coordinator.client.asking import Sync
@@ -10,7 +12,7 @@ from coordinator.client.recipes.barrier import Barrier
 from coordinator.client.recipes.counter import Counter
 from coordinator.client.recipes.double_barrier import DoubleBarrier
 from coordinator.client.recipes.election import Election, Leadership, Proclaimed
-from coordinator.client.recipes.group import Change, Group, Members
+from coordinator.client.recipes.group import Change, Group, Member, Members
 from coordinator.client.recipes.queue import Item, Queue
 from coordinator.statemachine.commands import AcquireLock
 from tests.unit.client.cluster import Cluster, Running, TestClient
@@ -139,6 +141,59 @@ def test_a_name_is_one_members_at_a_time(client: TestClient, other: TestClient):
     for name in ("", "a/b"):
         with pytest.raises(InvalidRequest, match="without slashes"):
             Group(client, "g").join(name)
+
+
+def test_members_say_what_they_can_do_and_are_found_by_it(cluster: Cluster, client: TestClient, other: TestClient):
+    group = Group(client, "g")
+    follow = group.follow()
+    next(follow)
+    one = group.join("a", b"4 cores", capabilities=["ssd", "gpu", "gpu"])
+    Group(other, "g").join("b", b"8 cores")
+    other.files.create("g/c", b"#capabilities gpu  x86\n", ephemeral=True)  # as over HTTP
+    assert group.members() == {"a": b"4 cores", "b": b"8 cores", "c": b""}
+    assert group.members(capabilities={"gpu"}) == {"a": b"4 cores", "c": b""}
+    assert group.members(capabilities=("gpu", "ssd")) == {"a": b"4 cores"}
+    assert group.look(capabilities={"x86"}) == {"c": Member(b"", frozenset({"gpu", "x86"}))}
+    one.update(b"2 cores")
+    assert group.members(capabilities={"ssd"}) == {"a": b"2 cores"}, "what it can do stays"
+    one.update(b"2 cores", capabilities=())
+    assert client.files.read("g/a").value == b"2 cores"
+    told = [each for _ in range(5) if isinstance(each := next(follow), Change)]
+    assert [(each.name, each.data, sorted(each.capabilities)) for each in told] == [
+        ("a", b"4 cores", ["gpu", "ssd"]),
+        ("b", b"8 cores", []),
+        ("c", b"", ["gpu", "x86"]),
+        ("a", b"2 cores", ["gpu", "ssd"]),
+        ("a", b"2 cores", []),
+    ]
+    begun = next(Group(client, "g").follow())
+    assert isinstance(begun, Members)
+    assert begun.capabilities == {"c": frozenset({"gpu", "x86"})}
+
+
+@pytest.mark.parametrize("data", [b"", b"\n", b"4 cores\n", b"#capabilities", b"#capabilities gpu\nx", b"\x00\xff"])
+@pytest.mark.parametrize("words", [(), ("gpu",), ("b", "a/1:2.3")])
+def test_data_of_members_comes_back_as_it_is(client: TestClient, data: bytes, words: tuple[str, ...]):
+    group = Group(client, "g")
+    group.join("a", data, capabilities=words)
+    assert group.look() == {"a": Member(data, frozenset(words))}
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("gpu", "such as {'gpu'}, got 'gpu'"),
+        (["a b"], "got 'a b'"),
+        ([""], "1 to 64 letters"),
+        ([7], "got 7"),
+        (["x" * 65], "1 to 64 letters"),
+        ([f"c{number}" for number in range(65)], "at most 64 capabilities, got 65"),
+    ],
+)
+def test_what_is_no_capability_is_refused(client: TestClient, words: Any, said: str):
+    with pytest.raises(InvalidRequest) as caught:
+        Group(client, "g").join("a", capabilities=words)
+    assert said in str(caught.value)
 
 
 # --- barriers -------------------------------------------------------------------------------------
