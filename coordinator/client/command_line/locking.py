@@ -11,7 +11,7 @@ from coordinator.client.command_line.joining import SEQUENCERS, Around
 from coordinator.client.command_line.running import run
 from coordinator.client.events import FailOver
 from coordinator.client.options import DEFAULT_TTL_S
-from coordinator.client.recipes.election import Election
+from coordinator.client.recipes.election import LOOKS_EVERY_S, Election, Leader
 from coordinator.statemachine.lock_commands import Mode, sequencer
 
 
@@ -70,9 +70,15 @@ def add_to(commands: Any) -> None:
     leader.add_argument("name")
     leader.add_argument("-l", "--long", action="store_true", help="with its principal, session and token")
     leader.set_defaults(run=_leader)
-    observe = commands.add_parser("observe", help="print each value that is proclaimed in an election")
+    observe = commands.add_parser("observe", help="print who leads in an election, and each time that this changes")
     observe.add_argument("name")
-    observe.add_argument("--count", type=output.number(1), help="end after so many")
+    observe.add_argument("--count", type=output.number(1), help="end after so many lines")
+    observe.add_argument(
+        "--every", type=float, default=LOOKS_EVERY_S, help="seconds until it is seen that a leader left without a next"
+    )
+    form = observe.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="a JSON object a line")
+    form.add_argument("--values", action="store_true", help="each value that is proclaimed instead, whoever leads")
     observe.set_defaults(run=_observe)
 
 
@@ -163,18 +169,34 @@ def _leader(client: Client, options: argparse.Namespace) -> int:
     if leader is None:
         return 1
     if options.long:
-        print(
-            f"{leader.principal} session {leader.session} token {leader.token} {output.as_text(leader.value)}".rstrip()
-        )
+        print(_told(leader))
     else:
         output.write_value(leader.value or b"")
     return 0
 
 
 def _observe(client: Client, options: argparse.Namespace) -> int:
-    for number, proclaimed in enumerate(Election(client, options.name).observe(), 1):
-        plain = f"{proclaimed.revision} {output.as_text(proclaimed.value)}"
-        output.line(plain, {}, as_json=False)
+    if options.values:
+        for number, proclaimed in enumerate(Election(client, options.name).proclamations(), 1):
+            print(f"{proclaimed.revision} {output.as_text(proclaimed.value)}", flush=True)
+            if number == options.count:
+                break
+        return 0
+    for number, (leader,) in enumerate(Election(client, options.name).observe(every=options.every), 1):
+        output.line(
+            _told(leader) if leader else "nobody leads", {"leader": leader and _values(leader)}, as_json=options.json
+        )
         if number == options.count:
             break
     return 0
+
+
+def _told(leader: Leader) -> str:
+    who = f"{leader.principal} session {leader.session} token {leader.token}"
+    return f"{who} {output.as_text(leader.value)}".rstrip()
+
+
+def _values(leader: Leader) -> dict[str, Any]:
+    session = f"s{leader.session}"
+    value = output.as_base64(leader.value)
+    return {"session": session, "principal": leader.principal, "token": leader.token, "value": value}

@@ -59,7 +59,7 @@ def key(view: KeyView) -> dict[str, Any]:
     """For JSON; values in base64, as over HTTP."""
     return {
         "key": view.key,
-        "value": _base64(view.value),
+        "value": as_base64(view.value),
         "revision": view.revision,
         "version": view.version,
         "instance": view.instance,
@@ -73,10 +73,11 @@ def content(found: FileContent) -> dict[str, Any]:
     stat = msgspec.structs.asdict(found.stat)
     stat["checksum"] = f"{found.stat.checksum:016x}"
     stat["sessions"] = [f"s{session}" for session in found.stat.sessions]
-    return {"value": _base64(found.value), "stat": stat}
+    return {"value": as_base64(found.value), "stat": stat}
 
 
-def _base64(value: bytes | None) -> str | None:
+def as_base64(value: bytes | None) -> str | None:
+    """For JSON."""
     return None if value is None else base64.b64encode(value).decode()
 
 

@@ -110,6 +110,7 @@ def test_keys_and_counters(shell: Shell):
         (("double-barrier", "b", "0", "m", "--", "true"), EXIT_USAGE, "from 1 on, got 0"),
         (("double-barrier", "b", "1", "a/b", "--", "true"), EXIT_USAGE, "without slashes, got 'a/b'"),
         (("group", "join", "g", "m", "--capability", "a b", "--", "true"), EXIT_USAGE, "got 'a b'"),
+        (("observe", "e", "--every", "0"), EXIT_USAGE, "a number of seconds from 0.01 to 3600, got 0"),
         (("transact", "no-such-file"), EXIT_USAGE, "no-such-file: No such file"),
         (("files", "get", "a", "--revision", "x"), EXIT_USAGE, "expected a whole number, got 'x'"),
         (("files", "get", "a", "--revision", "99999"), EXIT_USAGE, "a revision up to"),
@@ -380,7 +381,14 @@ def test_an_election_from_a_shell(client: TestClient, shell: Shell):
     leadership = Election(client.cluster.client(), "e").campaign(b"host-2")
     assert shell("leader", "e") == (0, "host-2")
     assert f"session {leadership.session} token {leadership.token} host-2" in shell("leader", "e", "-l")[1]
-    assert shell("observe", "e", "--count", "1")[1].split()[1] == "host-2"
+    assert shell("observe", "e", "--count", "1", "--values")[1].split()[1] == "host-2"
+    led = f"root session {leadership.session} token {leadership.token} host-2"
+    assert shell("observe", "e", "--count", "1") == (0, f"{led}\n")
+    told = json.loads(shell("observe", "e", "--count", "1", "--json")[1])["leader"]
+    assert (told["session"], told["token"]) == (f"s{leadership.session}", leadership.token)
+    assert base64.b64decode(told["value"]) == b"host-2"
+    assert shell("observe", "none", "--count", "1") == (0, "nobody leads\n")
+    assert json.loads(shell("observe", "none", "--count", "1", "--json")[1]) == {"leader": None}
     assert shell("elect", "e", "x", "--wait", "0", "--", "true")[0] == EXIT_NOT_ACQUIRED
 
 

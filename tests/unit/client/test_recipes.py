@@ -7,11 +7,20 @@ from typing import Any
 import pytest
 
 from coordinator.client.asking import Sync
-from coordinator.client.errors import Exists, Forbidden, InvalidRequest, LeaseLost, LockNotAcquired, NotFound, WrongKind
+from coordinator.client.errors import (
+    Exists,
+    Forbidden,
+    InvalidRequest,
+    LeaseLost,
+    LockNotAcquired,
+    NotFound,
+    Unavailable,
+    WrongKind,
+)
 from coordinator.client.recipes.barrier import Barrier
 from coordinator.client.recipes.counter import Counter
 from coordinator.client.recipes.double_barrier import DoubleBarrier
-from coordinator.client.recipes.election import Election, Leadership, Proclaimed
+from coordinator.client.recipes.election import LOOKS_EVERY_S, Election, Leader, Leadership, Observed, Proclaimed
 from coordinator.client.recipes.group import Change, Group, Member, Members
 from coordinator.client.recipes.queue import Item, Queue
 from coordinator.statemachine.commands import AcquireLock
@@ -72,7 +81,7 @@ def test_a_value_of_the_leader_before_is_not_taken_for_the_present_ones(client: 
 
 def test_observers_see_each_proclamation_in_order(cluster: Cluster, client: TestClient):
     leadership = Election(client, "e").campaign(b"1")
-    observer = Election(cluster.client(), "e").observe()
+    observer = Election(cluster.client(), "e").proclamations()
     assert next(observer).value == b"1"
     for value in (b"2", b"3"):
         leadership.proclaim(value)
@@ -81,6 +90,87 @@ def test_observers_see_each_proclamation_in_order(cluster: Cluster, client: Test
     seen = [observer.next(timeout=2) for _ in range(3)]
     assert [each.value for each in seen if isinstance(each, Proclaimed)] == [b"2", b"3", b"4"]
     assert observer.next(timeout=0.1) is None
+
+
+def test_observers_are_told_who_leads_and_that_nobody_does(cluster: Cluster, client: TestClient, other: TestClient):
+    client.put("e", b"of one long gone")
+    observer = Election(cluster.client(), "e").observe()
+    assert next(observer) == Observed(None), "what another proclaimed is not the present one's"
+    first = Election(client, "e").campaign(b"1")
+    assert next(observer) == Observed(Leader(first.session, "root", first.token, b"1"))
+    began_us = cluster.now_us
+    first.proclaim(b"2")
+    assert next(observer) == Observed(Leader(first.session, "root", first.token, b"2"))
+    assert cluster.now_us - began_us < 1_000_000, "a proclamation wakes it"
+    waiting = Election(other.later, "e").campaign(b"3")
+    cluster.pass_time(0.1)
+    first.resign()
+    second = waiting.value()
+    told = next(observer).leader
+    assert told is not None
+    assert (told.session, told.token, told.value) == (second.session, second.token, b"3")
+    assert observer.next(timeout=12) is None, "nothing is told twice"
+    Election(other, "e", ttl=15)
+    other.die()
+    began_us = cluster.now_us
+    assert next(observer) == Observed(None)
+    assert cluster.now_us - began_us < (15 + LOOKS_EVERY_S + 1) * 1_000_000
+    lease = client.later.acquire_plain("e").value()
+    told = next(observer).leader
+    assert told is not None
+    assert (told.token, told.value) == (lease.token, None), "one that proclaims nothing leads all the same"
+
+
+def test_observers_see_a_resignation_as_soon_as_they_look(cluster: Cluster, client: TestClient):
+    observer = Election(cluster.client(), "e").observe(every=0.2)
+    first = Election(client, "e").campaign(b"1")
+    assert next(observer).leader is not None
+    waiting = client.later_of(observer).next()
+    cluster.pass_time(1)
+    assert not waiting.is_over
+    first.resign()
+    began_us = cluster.now_us
+    assert waiting.value() == Observed(None)
+    assert cluster.now_us - began_us < 400_000
+    with pytest.raises(InvalidRequest, match="every is a number of seconds"):
+        Election(client, "e").observe(every=0)
+
+
+def test_observers_go_on_over_dead_leaders_and_lost_history(cluster: Cluster, client: TestClient):
+    watcher = cluster.client()
+    observer = Election(watcher, "e").observe()
+    leadership = Election(client, "e").campaign(b"1")
+    told = next(observer).leader
+    assert told is not None
+    assert told.value == b"1"
+    leadership.proclaim(b"2")
+    client.files.compact(client.put("other", b""))
+    waiting = watcher.later_of(observer).next()
+    cluster.kill_leader()
+    told = waiting.value().leader
+    assert told is not None
+    assert told.value == b"2"
+    cluster.lose_leader()
+    with pytest.raises(Unavailable):
+        observer.next(timeout=0.2)
+    cluster.elect()
+    taken = watcher.later_of(observer).next()
+    leadership.proclaim(b"3")
+    told = taken.value().leader
+    assert told is not None
+    assert told.value == b"3"
+
+
+def test_what_an_observer_was_not_told_is_told_again(cluster: Cluster, client: TestClient):
+    leadership = Election(client, "e").campaign(b"1")
+    observer = Election(client, "e").observe()
+    ask = observer._next(None)
+    told = client.answer(ask)
+    assert ask.undo is not None
+    ask.undo(client.core, told)
+    assert next(observer) == told
+    leadership.proclaim(b"2")
+    assert next(observer) != told
 
 
 def test_a_candidate_that_gives_up_leaves_no_trace(client: TestClient, other: TestClient):
