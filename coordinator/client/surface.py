@@ -7,6 +7,7 @@ from typing import Any
 
 from coordinator import wire
 from coordinator.client import administration, events, flows, jeopardy, options, watches
+from coordinator.client.access import Access
 from coordinator.client.asking import DEFAULT_TTL_MS, Ask, Asking, Part, S, T, as_it_is, asked
 from coordinator.client.calls import Call
 from coordinator.client.core import Core
@@ -32,6 +33,11 @@ class Surface(Part[S]):
     def locks(self) -> Locks[S]:
         """Locks in all modes."""
         return Locks(self._shell)
+
+    @property
+    def access(self) -> Access[S]:
+        """Principals, roles, permissions, tokens, quotas."""
+        return Access(self._shell)
 
     @asked
     def session(
