@@ -195,6 +195,11 @@ class Lifecycle:
             return Outcome(DONE, f"hosts replica {hosted.replica:x} of it already", hosted.replica, epoch, own)
         if not wire.NODE_NAME.fullmatch(intent.cluster_name) or not 0 < intent.cluster < 1 << 63:
             return Outcome(REFUSED, "expected a cluster's positive 63-bit identity and a name of a-z, 0-9 and -")
+        others = [s for s in self._journal.replicas() if s.cluster_name == intent.cluster_name]
+        if others:
+            return Outcome(
+                REFUSED, f"this node hosts a replica of another {others[0].cluster_name}: {others[0].cluster:x}"
+            )
         if len(self._turn.replicas) + len(self._turn.resting) >= REPLICAS_MAX:
             return Outcome(REFUSED, f"this node hosts its {REPLICAS_MAX} replicas")
         stored = StoredReplica(secrets.randbits(63) or 1, intent.cluster, intent.cluster_name)

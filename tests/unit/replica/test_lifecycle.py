@@ -196,6 +196,13 @@ def test_hosting_asked_for_twice_or_after_a_restart_draws_one_identity(company):
     assert node.replica.replica == first
 
 
+def test_a_node_hosts_one_cluster_of_a_name(company):
+    node = company.nodes["node1"]
+    assert node.ask(HostReplica("a", CLUSTER, "second")).state == DONE
+    outcome = node.ask(HostReplica("b", CLUSTER + 1, "second"))
+    assert (outcome.state, "another second: 4d" in outcome.message) == (REFUSED, True)
+
+
 def test_three_nodes_form_a_cluster_from_one_document(company):
     members = company.form("node1", "node2", "node3")
     leader = company.leader()
