@@ -12,7 +12,7 @@ from ninja import NinjaAPI, Router
 from ninja.openapi.docs import Swagger
 from ninja.parser import Parser
 
-from coordinator.api import errors, faults, files, holds, keys, locks, ranges, sessions, status
+from coordinator.api import errors, faults, files, holds, keys, locks, ranges, rights, sessions, status
 from coordinator.api.auth import BearerToken, SignedIn
 
 _DESCRIPTION = """\
@@ -68,6 +68,12 @@ api.add_router("/clusters/{cluster}/holds", holds.router)
 api.add_router("/clusters/{cluster}/forced-releases", holds.forced)
 api.add_router("/clusters/{cluster}/sequencers", holds.sequencers)
 api.add_router("/clusters/{cluster}/elections", holds.elections)
+api.add_router("/clusters/{cluster}/access", rights.access)
+api.add_router("/clusters/{cluster}/principals", rights.principals)
+api.add_router("/clusters/{cluster}/roles", rights.roles)
+api.add_router("/clusters/{cluster}/permissions", rights.held)
+api.add_router("/clusters/{cluster}/tokens", rights.tokens)
+api.add_router("/clusters/{cluster}/quotas", rights.quotas)
 api.add_router("/clusters/{cluster}/nodes", faults.router)
 
 
