@@ -288,8 +288,8 @@ class Command(BaseCommand):
 
     def _rebuild(self, options: dict[str, Any]) -> None:
         cluster, client = self._cluster(options["name"])
-        generation = edits.rebuild(client, cluster)
-        self._audit(options, "cluster.rebuilt", {"generation": generation})
+        generation = edits.rebuild(client, cluster.name)
+        self._audit(options, audit.CLUSTER_REBUILT, {"generation": generation})
         if generation:
             self.stdout.write(f"the database says what the log says: generation {generation}")
         else:

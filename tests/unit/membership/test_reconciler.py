@@ -112,7 +112,7 @@ def test_a_database_that_is_behind_is_refused_and_made_again_from_the_log(client
     with pytest.raises(DatabaseBehind, match="the database has nothing"):
         edits.say(client, row(), lambda w: w.removing("node1"))
     assert client.in_log.generation == 2
-    assert edits.rebuild(client, row()) == 2
+    assert edits.rebuild(client, "default") == 2
     assert edits.say(client, row(), lambda w: w.removing("node1")).nodes == ("node2", "node3", "node4", "node5")
 
 
@@ -179,8 +179,8 @@ def test_a_database_that_was_put_back_changes_nothing(client, reconciler, time, 
     WantedMembership.objects.all().delete()
     assert look(reconciler, time).startswith("refused: the database has nothing of the wanted membership")
     assert client.configuration == before
-    assert "cluster rebuild default" in saying.by_cluster()["default"]
-    edits.rebuild(client, row())
+    assert "cluster rebuild default" in saying.by_cluster()["default"].words
+    edits.rebuild(client, "default")
     assert look(reconciler, time) == "settled: "
 
 
