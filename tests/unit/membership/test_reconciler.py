@@ -233,13 +233,16 @@ class Lock:
 
     def __init__(self, company: Company) -> None:
         self.company = company
-        self.grants: list[bool] = []
+        self.grants: list[bool | Exception] = []
         self.held = True
         self.taken = 0
 
     def lock(self, name: str, *, ttl: float, wait: float):
         assert name == "conclave/reconciler"
-        if self.grants and not self.grants.pop(0):
+        granted = self.grants.pop(0) if self.grants else True
+        if isinstance(granted, Exception):
+            raise granted
+        if not granted:
             raise errors.LockNotAcquired(name, None)
         self.taken += 1
         self.held = True
@@ -272,7 +275,7 @@ def test_it_works_under_the_lock_alone(client, company, time):
             lock.held = False  # As a pause of the process would have it.
         return len(turns) > 14
 
-    lock.grants = [False, False, True]
+    lock.grants = [False, errors.Busy("too much at once"), True]
     reconciler.run(stopping)
     assert all(asked == 0 for taken, asked, _ in turns if not taken)
     assert lock.taken >= 2, "taken again after it was lost"
