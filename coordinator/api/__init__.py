@@ -12,7 +12,7 @@ from ninja import NinjaAPI, Router
 from ninja.openapi.docs import Swagger
 from ninja.parser import Parser
 
-from coordinator.api import errors, faults, files, holds, keys, locks, ranges, rights, sessions, status
+from coordinator.api import errors, faults, files, holds, keys, locks, membership, ranges, rights, sessions, status
 from coordinator.api.auth import BearerToken, SignedIn
 
 _DESCRIPTION = """\
@@ -75,6 +75,7 @@ api.add_router("/clusters/{cluster}/permissions", rights.held)
 api.add_router("/clusters/{cluster}/tokens", rights.tokens)
 api.add_router("/clusters/{cluster}/quotas", rights.quotas)
 api.add_router("/clusters/{cluster}/nodes", faults.router)
+api.add_router("/clusters/{cluster}/membership", membership.router)
 
 
 @api.get("/openapi.json", include_in_schema=False, url_name="openapi-json")
