@@ -37,9 +37,12 @@ from hypothesis import Phase, settings
 
 from tests.simulation.campaign import Order, run_one
 from tests.simulation.mutants.edits import MutantDoesNotFit, swapped
+from tests.simulation.random_changes import change, changeable, changes_of
 
 MODULES: Final = (
+    "coordinator.consensus.entries",
     "coordinator.consensus.membership",
+    "coordinator.consensus.parts",
     "coordinator.consensus.quorum",
     "coordinator.consensus.raft.changes",
     "coordinator.consensus.raft.core",
@@ -50,14 +53,37 @@ MODULES: Final = (
     "coordinator.consensus.raft.reads",
     "coordinator.consensus.raft.replication",
     "coordinator.consensus.raft.rounds",
+    "coordinator.consensus.raft.sleep",
     "coordinator.consensus.raft.snapshots",
+    "coordinator.consensus.raft.standing",
     "coordinator.consensus.raft.transfer",
+    "coordinator.replica.cached_reads",
+    "coordinator.replica.caching",
+    "coordinator.replica.callers",
+    "coordinator.replica.checkpoints",
     "coordinator.replica.comparison",
+    "coordinator.replica.delays",
+    "coordinator.replica.grants",
+    "coordinator.replica.ingress",
+    "coordinator.replica.intents",
     "coordinator.replica.leases",
+    "coordinator.replica.levels",
+    "coordinator.replica.listeners",
+    "coordinator.replica.operations",
     "coordinator.replica.replica",
+    "coordinator.replica.round_trips",
+    "coordinator.replica.sleep",
+    "coordinator.replica.spans",
+    "coordinator.replica.stamps",
     "coordinator.replica.states",
+    "coordinator.replica.tenure",
+    "coordinator.replica.touched",
     "coordinator.replica.turn",
+    "coordinator.replica.watches",
+    "coordinator.replica.watching",
 )
+"""The core, and all that decides in a turn. What only shows a turn to people (`report`, `feed`, `meters`, `history`)
+and what only wraps it (`host`, `lifecycle`, `journal`) is left out."""
 UNIT_TESTS: Final = ("tests/unit/consensus", "tests/unit/replica")
 UNIT_CPU_S_MAX: Final = 30
 SEED_CPU_S_MAX: Final = 30.0
@@ -66,26 +92,13 @@ busy machine kills no mutant."""
 MEMORY_BYTES_MAX: Final = 6 << 30
 """A mutant that never ends may also never stop to grow."""
 DIE_SHARE_MIN: Final = 0.9
-"""Of the mutants drawn, so many must die."""
+"""Of the mutants drawn, so many must die, and the page must explain each of the others."""
 POLL_S: Final = 0.05
 ROOT: Final = Path(__file__).parents[2]
 STATE: Final = ROOT / "var" / "random-mutants"
 PAGE: Final = ROOT / "docs" / "survivors.md"
 WITHOUT_END: Final = "a run without end"
 UNSOUND: Final = "a seed that fails without any mutant"
-
-_SWAPPED: Final[dict[type[ast.cmpop], type[ast.cmpop]]] = {
-    ast.Lt: ast.LtE,
-    ast.LtE: ast.Lt,
-    ast.Gt: ast.GtE,
-    ast.GtE: ast.Gt,
-    ast.Eq: ast.NotEq,
-    ast.NotEq: ast.Eq,
-    ast.Is: ast.IsNot,
-    ast.IsNot: ast.Is,
-    ast.In: ast.NotIn,
-    ast.NotIn: ast.In,
-}
 
 
 class Point(NamedTuple):
@@ -120,7 +133,7 @@ def all_points() -> list[Point]:
         for name, definition in _definitions(module_name).items():
             points += [
                 Point(module_name, name, number, line, what)
-                for number, (line, what, _, _) in enumerate(_changes(definition))
+                for number, (line, what, _, _) in enumerate(changes_of(definition))
             ]
     return points
 
@@ -383,11 +396,11 @@ def planted(point: Point) -> Iterator[None]:
     """Change the function for as long as this lasts."""
     function = _functions(importlib.import_module(point.module))[point.function]
     definition = copy.deepcopy(_definitions(point.module)[point.function])
-    changes = [*_changes(definition)]
+    changes = [*changes_of(definition)]
     if point.number >= len(changes) or changes[point.number][:2] != (point.line, point.what):
         raise MutantDoesNotFit(f"no such change: {point}")
     _, _, at, variant = changes[point.number]
-    _change([*_changeable(definition)][at][0], variant)
+    change([*changeable(definition)][at][0], variant)
     with swapped(function, _compiled(definition)):
         yield
 
@@ -442,90 +455,3 @@ def _definitions(module_name: str) -> dict[str, ast.FunctionDef]:
 
 
 _FOR_PEOPLE: Final = ("__repr__", "__str__")
-
-
-# --- the changes ----------------------------------------------------------------------------------
-
-_DROPPED: Final = (
-    ast.Assign,
-    ast.AugAssign,
-    ast.Break,
-    ast.Continue,
-    ast.Delete,
-    ast.Expr,
-    ast.Raise,
-    ast.Return,
-)
-
-
-def _changes(definition: ast.FunctionDef) -> Iterator[tuple[int, str, int, int]]:
-    """Each change that can be made: its line, what it is, which node, and which of the node's changes."""
-    for at, (node, around) in enumerate(_changeable(definition)):
-        if node is definition.body[-1] and ast.unparse(node) in ("return", "return None"):
-            continue  # The end of a function returns that by itself.
-        for variant in range(len(node.ops) if isinstance(node, ast.Compare) else 1):
-            changed = copy.deepcopy(node)
-            if not _change(changed, variant):
-                continue
-            what = f"`{ast.unparse(node)}` "
-            what += "left out" if isinstance(node, ast.stmt) else f"became `{ast.unparse(changed)}`"
-            if isinstance(node, ast.Constant) and not isinstance(around, (ast.If, ast.For, ast.While, ast.Match)):
-                what += f" in `{ast.unparse(around)}`"
-            yield node.lineno, what, at, variant
-
-
-def _changeable(definition: ast.FunctionDef) -> Iterator[tuple[Any, ast.AST]]:
-    """Statements and expressions of the function, each with the one around it, in an order that is always the same; no
-    texts, no annotations."""
-    for statement in definition.body:
-        yield from _within(statement, definition)
-
-
-def _within(node: ast.AST, around: ast.AST) -> Iterator[tuple[Any, ast.AST]]:
-    if isinstance(node, ast.JoinedStr):
-        return
-    if isinstance(node, (ast.stmt, ast.expr)):
-        yield node, around
-        around = node
-    for name, value in ast.iter_fields(node):
-        if name in ("annotation", "returns") or (isinstance(node, ast.Assert) and name == "msg"):
-            continue
-        for child in value if isinstance(value, list) else [value]:
-            if isinstance(child, ast.AST):
-                yield from _within(child, around)
-
-
-def _change(node: Any, variant: int) -> bool:
-    """Change `node` in place; False where nothing of it can be."""
-    match node:
-        case ast.Compare():
-            node.ops[variant] = _SWAPPED[type(node.ops[variant])]()
-        case ast.Constant() if type(node.value) is bool:
-            node.value = not node.value
-        case ast.Constant() if type(node.value) is int:
-            node.value += 1
-        case ast.BoolOp():
-            node.op = ast.Or() if isinstance(node.op, ast.And) else ast.And()
-        case ast.BinOp(op=ast.Add() | ast.Sub()):
-            node.op = ast.Sub() if isinstance(node.op, ast.Add) else ast.Add()
-        case ast.UnaryOp(op=ast.Not()):
-            node.op = ast.UAdd()
-            node.operand = ast.Call(ast.Name("bool", ast.Load()), [node.operand], [])
-        case ast.Call(func=ast.Name(id="min" | "max")):
-            node.func = ast.Name("min" if ast.unparse(node.func) == "max" else "max", ast.Load())
-        case ast.Expr(value=ast.Constant()):
-            return False
-        case ast.stmt() if isinstance(node, _DROPPED):
-            _leave_out(node)
-        case _:
-            return False
-    return True
-
-
-def _leave_out(statement: ast.stmt) -> None:
-    """Make the statement one that does nothing; its place in its list stays."""
-    location = {name: getattr(statement, name) for name in ("lineno", "col_offset", "end_lineno", "end_col_offset")}
-    statement.__class__ = ast.Pass
-    statement.__dict__.clear()
-    for name, value in location.items():
-        setattr(statement, name, value)
