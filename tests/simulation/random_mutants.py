@@ -292,7 +292,7 @@ def _noting() -> Iterator[set[tuple[str, str]]]:
                 definition = copy.deepcopy(_definitions(module_name)[name])
                 note = ast.parse(f"{_NOTE}({(module_name, name)!r})").body
                 definition.body[:0] = note
-                undo.enter_context(swapped(function, _compiled(definition)))
+                undo.enter_context(swapped(function, _compiled(module_name, definition)))
         yield noted
 
 
@@ -401,14 +401,17 @@ def planted(point: Point) -> Iterator[None]:
         raise MutantDoesNotFit(f"no such change: {point}")
     _, _, at, variant = changes[point.number]
     change([*changeable(definition)][at][0], variant)
-    with swapped(function, _compiled(definition)):
+    with swapped(function, _compiled(point.module, definition)):
         yield
 
 
-def _compiled(definition: ast.FunctionDef) -> CodeType:
+def _compiled(module_name: str, definition: ast.FunctionDef) -> CodeType:
+    """As if it stood where the function stands: tests that plant bugs of their own look for its source there."""
+    path = importlib.import_module(module_name).__file__
+    assert path is not None
     definition.decorator_list = []
     module = ast.fix_missing_locations(ast.Module([definition], []))
-    return compile(module, f"<mutant of {definition.name}>", "exec", _FLAGS)
+    return compile(module, path, "exec", _FLAGS)
 
 
 _FLAGS: Final = __future__.annotations.compiler_flag

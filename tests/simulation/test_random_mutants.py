@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import inspect
 import json
 import os
 import re
@@ -111,6 +112,7 @@ def test_every_mutant_fits_and_leaves_nothing_behind():
         function = _functions(importlib.import_module(point.module))[point.function]
         with planted(point):
             assert function.__code__ not in before
+            assert f"def {function.__name__}(" in inspect.getsource(function)
     assert codes() == before
 
 
