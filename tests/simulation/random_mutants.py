@@ -85,7 +85,10 @@ MODULES: Final = (
 """The core, and all that decides in a turn. What only shows a turn to people (`report`, `feed`, `meters`, `history`)
 and what only wraps it (`host`, `lifecycle`, `journal`) is left out."""
 UNIT_TESTS: Final = ("tests/unit/consensus", "tests/unit/replica")
-UNIT_CPU_S_MAX: Final = 30
+UNIT_CPU_S_MIN: Final = 30
+UNIT_CPU_TIMES_MAX: Final = 4
+"""The unit tests of one mutant may take so many times what they take without it, and at least `UNIT_CPU_S_MIN`: tests
+that only take long kill nothing."""
 SEED_CPU_S_MAX: Final = 30.0
 """A seed takes a fraction of a second; one that takes so long never ends. Of the processor's time, not the clock's: a
 busy machine kills no mutant."""
@@ -248,8 +251,7 @@ class _Judge:
         try:
             entered = _control(session.items)
             while (point := self._next()) is not None:
-                tests = [item for item in entered if (point.module, point.function) in entered[item]]
-                self._tell(_fate(point, tests, self._seeds))
+                self._tell(_fate(point, _who_could_notice(entered, point), self._seeds))
         except Exception as error:
             self.trouble = str(error)
             raise
@@ -264,20 +266,39 @@ class _Judge:
         return self._points[number] if number < len(self._points) else None
 
 
-def _control(items: list[pytest.Item]) -> dict[pytest.Item, set[tuple[str, str]]]:
+class _Entered(NamedTuple):
+    """A test took so long without a mutant, and entered these functions of those modules."""
+
+    item: pytest.Item
+    took_s: float
+    functions: set[tuple[str, str]]
+
+
+class _Tests(NamedTuple):
+    """Who is asked about a mutant, one after the other, and how much of the processor's time all may take."""
+
+    items: list[pytest.Item]
+    cpu_s_max: int
+
+
+def _control(items: list[pytest.Item]) -> list[_Entered]:
     """Run the tests without a mutant: all must pass. Notes which functions each enters, so that only those are asked
     that could notice; the quickest tests come first."""
-    entered: dict[pytest.Item, set[tuple[str, str]]] = {}
-    took_s: dict[pytest.Item, float] = {}
+    entered: list[_Entered] = []
     with _noting() as noted:
         for item in items:
             noted.clear()
             begun_s = time.process_time()
             if _fails(item):
                 raise RuntimeError(f"{item.nodeid} fails without any mutant")
-            took_s[item] = time.process_time() - begun_s
-            entered[item] = set(noted)
-    return {item: entered[item] for item in sorted(items, key=took_s.__getitem__)}
+            entered.append(_Entered(item, time.process_time() - begun_s, set(noted)))
+    return sorted(entered, key=lambda one: one.took_s)
+
+
+def _who_could_notice(entered: list[_Entered], point: Point) -> _Tests:
+    could = [one for one in entered if (point.module, point.function) in one.functions]
+    cpu_s = UNIT_CPU_TIMES_MAX * sum(one.took_s for one in could)
+    return _Tests([one.item for one in could], max(UNIT_CPU_S_MIN, round(cpu_s)))
 
 
 @contextmanager
@@ -303,10 +324,10 @@ def _fails(item: pytest.Item) -> bool:
     return any(report.failed for report in runtestprotocol(item, log=False, nextitem=None))
 
 
-def _fate(point: Point, tests: list[pytest.Item], seeds: range) -> Fate:
+def _fate(point: Point, tests: _Tests, seeds: range) -> Fate:
     def ask_tests() -> str | None:
         with planted(point):
-            return next((f"unit test {item.name}" for item in tests if _fails(item)), None)
+            return next((f"unit test {item.name}" for item in tests.items if _fails(item)), None)
 
     asker = os.getpid()
 
@@ -325,7 +346,7 @@ def _fate(point: Point, tests: list[pytest.Item], seeds: range) -> Fate:
 
     with planted(point):
         pass  # It fits; else that is an error, and no crash of a child.
-    by = _in_child(ask_tests, UNIT_CPU_S_MAX)
+    by = _in_child(ask_tests, tests.cpu_s_max)
     if by is not None:
         return Fate(point, by, 0)
     by, _, seed = (_in_child(ask_seeds, None) or "").partition("@")

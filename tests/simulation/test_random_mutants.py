@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,8 +26,10 @@ from tests.simulation.random_mutants import (
     WITHOUT_END,
     Fate,
     _definitions,
+    _Entered,
     _functions,
     _in_child,
+    _who_could_notice,
     all_points,
     draw,
     explained,
@@ -193,6 +196,16 @@ def test_the_summary_says_who_died_and_of_what_and_fails_below_the_bar_and_on_wh
     assert "0 of 1 survivors are not explained in docs/survivors.md\n" in printed
     said[0] = Fate(points[0], None, 0)
     assert command_line.main(["--engine", "raft", "--random-mutants", "10"]) == 1, "too many, explained or not"
+
+
+def test_tests_that_only_take_long_have_the_time_that_they_need():
+    point = all_points()[0]
+    here, elsewhere = {(point.module, point.function)}, {("another", "function")}
+    names: list[Any] = ["a", "b", "c"]
+    took = [*map(_Entered, names, (2.0, 5.0, 9.0), (here, elsewhere, here))]
+    both, one = _who_could_notice(took, point), _who_could_notice(took[:2], point)
+    assert ([*map(str, both.items)], both.cpu_s_max) == (["a", "c"], 44)
+    assert ([*map(str, one.items)], one.cpu_s_max) == (["a"], 30)
 
 
 @pytest.mark.timeout(600)
