@@ -44,7 +44,7 @@ def words() -> list[str]:
 
 
 @cache
-def tests() -> frozenset[str]:
+def names_of_tests() -> frozenset[str]:
     found = [
         re.findall(r"^\s*def (test_\w+)", path.read_text(), re.MULTILINE) for path in ROOT.glob("tests/**/test_*.py")
     ]
@@ -71,7 +71,7 @@ def is_there(word: str) -> bool:
     if "/" in word or word.endswith(".py"):
         return any((ROOT / room / word).exists() for room in ("", *ROOMS)) or any(ROOT.glob(f"tests/**/{word}"))
     if word.startswith("test_"):
-        return word in tests()
+        return word in names_of_tests()
     if re.fullmatch(r"[a-z]+(-[a-z]+)+", word):
         return word in {checker.name for checker in CHECKERS}
     owner, _, name = word.rpartition(".")

@@ -161,6 +161,20 @@ def test_leadership_is_handed_to_whom_an_operator_names(stage):
     assert stage.nodes["node3"].raft.role is Role.LEADER
 
 
+def test_a_transfer_is_aborted_by_naming_the_leader_itself(stage):
+    seen = progress(stage)
+    leader = stage.nodes["node1"].raft
+    stage.cut = {"node3"}
+    assert ask(stage, wire.TransferRequest(3, CLUSTER, "", seen.term, 13)).result == Done(leader.applied_index)
+    assert leader.transferring is not None
+    assert ask(stage, wire.TransferRequest(4, CLUSTER, "", seen.term - 1, leader.replica)).result.existed
+    assert leader.transferring is not None, "that was said of another leadership"
+    abort = wire.TransferRequest(5, CLUSTER, "", seen.term, leader.replica)
+    assert not ask(stage, abort).result.existed
+    assert leader.transferring is None
+    assert ask(stage, abort).result.existed, "there is none any more"
+
+
 def test_a_transfer_to_a_member_that_does_not_answer_is_refused(stage):
     stage.cut = {"node3"}
     stage.pass_time(900_000)
