@@ -18,6 +18,7 @@ import copy
 import hashlib
 import importlib
 import json
+import math
 import multiprocessing
 import os
 import resource
@@ -85,10 +86,10 @@ MODULES: Final = (
 """The core, and all that decides in a turn. What only shows a turn to people (`report`, `feed`, `meters`, `history`)
 and what only wraps it (`host`, `lifecycle`, `journal`) is left out."""
 UNIT_TESTS: Final = ("tests/unit/consensus", "tests/unit/replica")
-UNIT_CPU_S_MIN: Final = 30
+UNIT_CPU_S_MIN: Final = 10
 UNIT_CPU_TIMES_MAX: Final = 4
-"""The unit tests of one mutant may take so many times what they take without it, and at least `UNIT_CPU_S_MIN`: tests
-that only take long kill nothing."""
+"""A unit test may take so many times what it takes without a mutant, and at least `UNIT_CPU_S_MIN`: many tests, or one
+that takes long in any case, kill nothing."""
 SEED_CPU_S_MAX: Final = 30.0
 """A seed takes a fraction of a second; one that takes so long never ends. Of the processor's time, not the clock's: a
 busy machine kills no mutant."""
@@ -274,13 +275,6 @@ class _Entered(NamedTuple):
     functions: set[tuple[str, str]]
 
 
-class _Tests(NamedTuple):
-    """Who is asked about a mutant, one after the other, and how much of the processor's time all may take."""
-
-    items: list[pytest.Item]
-    cpu_s_max: int
-
-
 def _control(items: list[pytest.Item]) -> list[_Entered]:
     """Run the tests without a mutant: all must pass. Notes which functions each enters, so that only those are asked
     that could notice; the quickest tests come first."""
@@ -295,10 +289,8 @@ def _control(items: list[pytest.Item]) -> list[_Entered]:
     return sorted(entered, key=lambda one: one.took_s)
 
 
-def _who_could_notice(entered: list[_Entered], point: Point) -> _Tests:
-    could = [one for one in entered if (point.module, point.function) in one.functions]
-    cpu_s = UNIT_CPU_TIMES_MAX * sum(one.took_s for one in could)
-    return _Tests([one.item for one in could], max(UNIT_CPU_S_MIN, round(cpu_s)))
+def _who_could_notice(entered: list[_Entered], point: Point) -> list[_Entered]:
+    return [one for one in entered if (point.module, point.function) in one.functions]
 
 
 @contextmanager
@@ -324,10 +316,22 @@ def _fails(item: pytest.Item) -> bool:
     return any(report.failed for report in runtestprotocol(item, log=False, nextitem=None))
 
 
-def _fate(point: Point, tests: _Tests, seeds: range) -> Fate:
+def _fails_in_time(test: _Entered) -> bool:
+    """In a child, which ends where the test takes too long."""
+    _end_after(max(UNIT_CPU_S_MIN, UNIT_CPU_TIMES_MAX * test.took_s))
+    return _fails(test.item)
+
+
+def _end_after(cpu_s: float) -> None:
+    """Have the system end this process when it has taken so much more of the processor's time."""
+    _, most = resource.getrlimit(resource.RLIMIT_CPU)
+    resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(time.process_time() + cpu_s), most))
+
+
+def _fate(point: Point, tests: list[_Entered], seeds: range) -> Fate:
     def ask_tests() -> str | None:
         with planted(point):
-            return next((f"unit test {item.name}" for item in tests.items if _fails(item)), None)
+            return next((f"unit test {test.item.name}" for test in tests if _fails_in_time(test)), None)
 
     asker = os.getpid()
 
@@ -346,10 +350,10 @@ def _fate(point: Point, tests: _Tests, seeds: range) -> Fate:
 
     with planted(point):
         pass  # It fits; else that is an error, and no crash of a child.
-    by = _in_child(ask_tests, tests.cpu_s_max)
+    by = _in_child(ask_tests)
     if by is not None:
         return Fate(point, by, 0)
-    by, _, seed = (_in_child(ask_seeds, None) or "").partition("@")
+    by, _, seed = (_in_child(ask_seeds) or "").partition("@")
     if by == UNSOUND:
         raise RuntimeError(f"seed {seed} fails without any mutant")
     return Fate(point, by or None, int(seed or 0))
@@ -367,7 +371,7 @@ def _violation(seed: int) -> str | None:
     return None if violation is None else violation[0]
 
 
-def _in_child(work: Callable[[], str | None], cpu_s_max: int | None) -> str | None:
+def _in_child(work: Callable[[], str | None]) -> str | None:
     """Do `work` in a forked child; what it returns. A child that does not end, or crashes, says that instead."""
     reader, writer = os.pipe()
     child = os.fork()
@@ -376,8 +380,6 @@ def _in_child(work: Callable[[], str | None], cpu_s_max: int | None) -> str | No
         try:
             os.close(reader)
             resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES_MAX, MEMORY_BYTES_MAX))
-            if cpu_s_max is not None:
-                resource.setrlimit(resource.RLIMIT_CPU, (cpu_s_max, cpu_s_max))
             os.write(writer, (work() or "").encode())
             status = 0
         finally:

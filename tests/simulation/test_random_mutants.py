@@ -11,6 +11,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,9 @@ from tests.simulation.random_mutants import (
     WITHOUT_END,
     Fate,
     _definitions,
+    _end_after,
     _Entered,
+    _fails_in_time,
     _functions,
     _in_child,
     _who_could_notice,
@@ -134,6 +137,7 @@ def test_a_mutant_of_other_code_is_an_error():
 
 def test_a_judge_in_a_child_says_what_it_found_and_hangs_and_crashes_count():
     def hang() -> str:
+        _end_after(0.1)
         while True:
             pass
 
@@ -144,11 +148,11 @@ def test_a_judge_in_a_child_says_what_it_found_and_hangs_and_crashes_count():
     def fail() -> str:
         raise MemoryError
 
-    assert _in_child(lambda: None, 5) is None
-    assert _in_child(lambda: "unit test x", 5) == "unit test x"
-    assert _in_child(hang, 1) == WITHOUT_END
-    assert _in_child(crash, 5) == "a crash"
-    assert _in_child(fail, 5) == "a crash"
+    assert _in_child(lambda: None) is None
+    assert _in_child(lambda: "unit test x") == "unit test x"
+    assert _in_child(hang) == WITHOUT_END
+    assert _in_child(crash) == "a crash"
+    assert _in_child(fail) == "a crash"
 
 
 def test_each_row_of_the_page_explains_a_change_that_can_be_made():
@@ -198,14 +202,30 @@ def test_the_summary_says_who_died_and_of_what_and_fails_below_the_bar_and_on_wh
     assert command_line.main(["--engine", "raft", "--random-mutants", "10"]) == 1, "too many, explained or not"
 
 
-def test_tests_that_only_take_long_have_the_time_that_they_need():
+def test_tests_that_only_take_long_have_the_time_that_they_need(monkeypatch: pytest.MonkeyPatch):
     point = all_points()[0]
     here, elsewhere = {(point.module, point.function)}, {("another", "function")}
     names: list[Any] = ["a", "b", "c"]
     took = [*map(_Entered, names, (2.0, 5.0, 9.0), (here, elsewhere, here))]
-    both, one = _who_could_notice(took, point), _who_could_notice(took[:2], point)
-    assert ([*map(str, both.items)], both.cpu_s_max) == (["a", "c"], 44)
-    assert ([*map(str, one.items)], one.cpu_s_max) == (["a"], 30)
+    asked = _who_could_notice(took, point)
+    assert [str(test.item) for test in asked] == ["a", "c"]
+    allowed: list[float] = []
+    monkeypatch.setattr(random_mutants, "_end_after", allowed.append)
+    monkeypatch.setattr(random_mutants, "_fails", lambda item: str(item) == "c")
+    assert [_fails_in_time(test) for test in asked] == [False, True]
+    assert allowed == [10, 36]
+
+
+def test_the_time_of_one_test_is_not_taken_from_the_next():
+    def work_on(times: int) -> str:
+        for _ in range(times):
+            _end_after(1)
+            begun_s = time.process_time()
+            while time.process_time() < begun_s + 0.6:
+                pass
+        return "done"
+
+    assert _in_child(lambda: work_on(4)) == "done"
 
 
 @pytest.mark.timeout(600)
