@@ -323,6 +323,21 @@ def test_a_leader_that_may_not_serve_asks_one_after_the_other_and_then_anew():
     assert asked[:4] == [2, 3, 4, 2]
 
 
+def test_a_leader_that_may_not_serve_does_not_look_for_a_preferred_one():
+    """It waits for its doubt to end first, and then chooses by who is furthest."""
+    play = with_priorities(0, 0, 5)
+    leader = play.replicas[1]
+    play.pass_time(200_000)
+    leader.led_since_us = play.now_us - OPTIONS.priority_pause_us
+    leader.doubt(True)
+    leader.tick(play.now_us)
+    assert leader.transferring is None
+    leader.doubt(False)
+    leader.tick(play.now_us)
+    assert leader.transferring is not None
+    assert leader.transferring.target == 3
+
+
 def test_who_gave_way_to_nobody_gives_way_to_no_second_one_meanwhile():
     play = led()
     leader = play.replicas[1]

@@ -13,6 +13,7 @@ from coordinator.replica.callers import Caller
 from coordinator.statemachine import commands, files, lock_commands
 from coordinator.statemachine.commands import Done, GetKey, PutKey
 from coordinator.statemachine.files import BeginCaching, GetStat, ReadFile
+from coordinator.wire import Token
 from tests.unit.replica.stage import CHANNELS, CLUSTER, WEB, Node, Stage
 from tests.unit.replica.test_turn import command, opened
 
@@ -427,3 +428,21 @@ def test_an_end_of_the_last_session_that_caches_ends_all_of_it(stage):
     stage.pass_time(LEASE_US + 40_000)
     assert caching_of(stage.nodes["node1"]).is_idle
     assert isinstance(writer.does(PutKey("a", b"1")), Done)
+
+
+def test_nobody_keeps_anything_in_a_session_that_is_not_its_own_or_is_none(stage):
+    reader = Reader(stage)
+    reader.does(PutKey("a", b"1"))
+    reader.does(commands.SetPrincipal("other", ("read",)))
+    token = Token.new("0123abcd")
+    reader.does(commands.AddToken(token.token_id, "other", token.key))
+    channel = stage.ask("node1", wire.CachedQueryRequest(1, CLUSTER, reader.session, A), token=token)
+    stage.settle()
+    (reply,) = stage.replies(channel, token)
+    assert isinstance(reply, wire.Answer)
+    assert isinstance(reply.result, commands.KeyValue)
+    channel = stage.ask("node1", wire.CachedQueryRequest(2, CLUSTER, reader.session + 1_000, A))
+    stage.settle()
+    (reply,) = stage.replies(channel)
+    assert isinstance(reply, wire.Answer)
+    keeps(reader)
