@@ -3,6 +3,8 @@ version."""
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
 from coordinator import wire
@@ -255,6 +257,16 @@ def test_a_leader_that_has_not_applied_what_it_inherited_proposes_nothing_that_s
     assert not heir.applied_own_term
     assert reader.does(PutKey("a", b"new"), "node2") is None
     assert heir.last_index == last_index
+
+
+@pytest.mark.parametrize(("applied_index", "holds_back"), [(7, True), (8, True), (9, False), (10, False)])
+def test_one_inherited_entry_that_is_not_applied_is_enough_to_hold_back(stage, applied_index, holds_back):
+    """It may be the one by which somebody begins to cache. The entry at 10 is the first of the leader's own term."""
+    replica = stage.nodes["node2"].replica
+    replica.engine = SimpleNamespace(role=Role.LEADER, term=9, last_index=10, applied_index=applied_index)
+    assert replica._holds_back is holds_back
+    replica.engine.last_index = 12
+    assert replica._holds_back is holds_back, "what it has taken since is no inheritance"
 
 
 def test_a_new_leader_waits_no_longer_than_until_all_have_said_that_they_keep_nothing_of_before(stage):
