@@ -23,7 +23,7 @@ from tests.simulation.checkers import CHECKERS
 from tests.simulation.faults import KIND_NAMES, Fault
 from tests.simulation.mutants import MUTANTS, MutantDoesNotFit, planted
 from tests.simulation.mutants.edits import Edit, planted_edits
-from tests.simulation.run import EVENTS_MIN, PLAIN, run_seed
+from tests.simulation.run import PLAIN, run_seed
 from tests.simulation.shrink import shrink
 from tests.simulation.trace import line
 
@@ -32,6 +32,8 @@ CORES = os.cpu_count() or 1
 ORDER = Order("raft", 5)
 PLAIN_ORDER = Order("raft", 5, workload=PLAIN)
 SLICE = range(1, 41)
+EVENTS_MIN = 2_000
+"""A seed of fewer events says little."""
 SEEDS_MAX = 1_000
 """Within these a planted bug must be caught."""
 FRESH_S = 30.0
@@ -126,7 +128,7 @@ def test_a_fresh_range_of_seeds_is_clean(capsys: pytest.CaptureFixture[str]) -> 
     seeds = command_line.seeds_of(asked) if asked else range(first, first + FRESH_MAX)
     summary = Summary()
     begun_s = time.monotonic()
-    for result in results(PLAIN_ORDER, seeds, CORES):
+    for result in results(ORDER, seeds, CORES):
         summary.add(result)
         if not asked and time.monotonic() - begun_s > FRESH_S:
             break
@@ -136,7 +138,7 @@ def test_a_fresh_range_of_seeds_is_clean(capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_a_seed_is_long_enough_to_mean_something(summary: Summary) -> None:
-    assert summary.events >= EVENTS_MIN * summary.seeds
+    assert summary.events_min >= EVENTS_MIN
     assert summary.committed >= 50 * summary.seeds
     assert summary.elections >= 2 * summary.seeds
 
@@ -247,6 +249,15 @@ def test_a_summary_in_json_has_its_keys(capsys: pytest.CaptureFixture[str]) -> N
     said = json.loads(capsys.readouterr().out)
     assert {"seeds", "events", "faults", "elections", "committed", "checks", "violations"} <= said.keys()
     assert (said["seeds"], said["violations"]) == (2, 0)
+    assert 0 < said["events_min"] <= said["events"] / 2
+
+
+def test_the_command_line_runs_mixed_work_unless_it_is_asked_for_plain(capsys: pytest.CaptureFixture[str]) -> None:
+    said = []
+    for words in ([], ["--workload", "mixed"], ["--workload", "plain"]):
+        assert command_line.main(["--seeds", "3", "--json", *words]) == 0
+        said.append(json.loads(capsys.readouterr().out)["checks"])
+    assert said[0] == said[1] != said[2]
 
 
 def test_a_caught_mutant_ends_with_status_1_and_says_by_whom(capsys: pytest.CaptureFixture[str]) -> None:
