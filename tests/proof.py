@@ -97,7 +97,8 @@ def _seeds(title: str, paths: list[Path]) -> list[str]:
     totals = {key: sum(run[key] for run in runs) for key in ("seeds", "events", "elections", "committed", "violations")}
     shortest = min(run["events_min"] for run in runs) if runs else 0
     summary = (
-        f"{totals['seeds']:,} seeds of five replicas: {totals['events']:,} events (at least {shortest:,} each), {totals['elections']:,} elections, "
+        f"{totals['seeds']:,} seeds of five replicas: {totals['events']:,} events (at least {shortest:,} each), "
+        f"{totals['elections']:,} elections, "
         f"{totals['committed']:,} committed entries, {totals['violations']:,} violations."
     )
     return [f"## {title}", "", summary, "", *_table("fault", faults), "", *_table("checker", checks), ""]

@@ -22,7 +22,7 @@ class Fault(NamedTuple):
     (a client took a lock), "written" (a client's write was acknowledged), "client-gone" (a client died, stands still,
     or can not be heard), "expiring" (a leader wrote the end of sessions), "campaigning" (a node asks for votes, or
     whether it would have them), "refusing" (a follower says that what it was sent does not match its log), "changing"
-    (a leader wrote a configuration), "joint" (a joint one).
+    (a leader wrote a configuration), "joint" (a joint one), "asking" (a follower asks its leader for a read index).
     """
 
     at_us: int
@@ -65,6 +65,8 @@ KINDS: Final = (
     Kind("replayed-votes", 2.0, ("any",), (1, 2), ("campaigning",)),
     Kind("replayed-acknowledgements", 1.0, ("any",), (1, 2), ("elected",)),
     Kind("replayed-snapshot", 1.5, ("all",), (1, 2)),
+    Kind("replayed-read-answers", 2.0, ("any",), (1, 2), ("asking",)),
+    Kind("flip-in-message", 0.6, ("any", "all"), (50, 1_500)),
     # --- the network
     Kind("partition", 1.0, ("any", "any", "leader"), (100, 2_500), ("", "", "kept-alive", "elected", "changing")),
     Kind("one-way-partition", 0.8, ANYONE, (100, 2_500)),
@@ -100,9 +102,11 @@ KINDS: Final = (
     # --- disks
     Kind("failed-fsync", 0.6, ANYONE, (50, 1_500)),
     Kind("full-disk", 0.3, ANYONE, (100, 2_000)),
-    Kind("slow-disk", 0.7, MOSTLY_LEADER, (50, 1_500)),
+    Kind("slow-disk", 1.5, MOSTLY_LEADER, (50, 1_500), ("", "", "elected", "written")),
     Kind("lost-disk", 0.25, ANYONE, (50, 1_000), draws=0.25),
     Kind("bit-flip", 0.15, ANYONE, (50, 1_000), draws=0.2),
+    Kind("flip-in-stored-snapshot", 0.25, ANYONE, (50, 1_000), draws=0.25),
+    Kind("flip-in-sent-snapshot", 1.0, ("all",), (300, 3_000)),
     # --- memory
     Kind("memory-flip", 0.5, ANYONE, (1, 2)),
     Kind("doubt", 1.0, ("leader",), (30, 600), ("", "sent", "expiring", "kept-alive")),
@@ -137,7 +141,7 @@ def draw(random: Random) -> list[Fault]:
         chosen = [random.choice(KINDS)]
     changes = any(kind.name == "membership-change" for kind in chosen)
     weights = [kind.weight * random.choice((0.3, 1.0, 3.0)) for kind in chosen]
-    mean_us = random.choice((120_000, 300_000, 700_000))
+    mean_us = random.choice((100_000, 200_000, 450_000))
     faults: list[Fault] = []
     at_us = 0
     while True:

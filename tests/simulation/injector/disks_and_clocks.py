@@ -23,7 +23,7 @@ class DisksAndClocks(Messages, Network):
         if node is None:
             return False
         journal = node.journal
-        journal.slow_us = (2_000, 20_000, 150_000, 800_000)[fault.salt % 4]
+        journal.slow_us = (2_000, 20_000, 150_000, 400_000, 800_000, 800_000)[fault.salt % 6]
         self._later(fault, lambda: setattr(journal, "slow_us", 0))
         return True
 
@@ -44,6 +44,27 @@ class DisksAndClocks(Messages, Network):
         node.disk.damaged = True
         self._later(fault, node.start)
         return True
+
+    def _flip_in_stored_snapshot(self, fault: Fault) -> bool:
+        """A byte of a snapshot changes at rest, which its checksum tells when the next process reads it."""
+        node = self._node(fault)
+        if node is None or not self._may_lose(node) or not node.disk.flip_snapshot(fault.level):
+            return False
+        node.die("and a byte of its snapshot has flipped")
+        self._later(fault, node.start)
+        return True
+
+    def _flip_in_sent_snapshot(self, fault: Fault) -> bool:
+        """A byte changes in the next part of a snapshot that is sent, before it is signed: whoever puts the parts
+        together finds out. It is counted when it happens."""
+        for node in self.world.nodes:
+            node.flips_part = True
+        self._later(fault, self._flip_no_part)
+        return False
+
+    def _flip_no_part(self) -> None:
+        for node in self.world.nodes:
+            node.flips_part = False
 
     def _memory_flip(self, fault: Fault) -> bool:
         node = self._node(fault)

@@ -67,6 +67,17 @@ MUTANTS: Final = (
         ),
     ),
     Mutant(
+        "leader-with-a-stalled-disk-leads-on",
+        "etcd#15247: a leader whose disk stalls gives way",
+        (
+            Edit(
+                "coordinator.consensus.raft.core:Raft.disk_took",
+                "if took_us >= self.options.disk_stall_us and",
+                "if False and",
+            ),
+        ),
+    ),
+    Mutant(
         "wiped-node-under-its-old-identity",
         "DESIGN.md, rule 4: a replica that lost its disk is a new replica",
         (

@@ -14,6 +14,17 @@ _CHECKPOINTS: Final = "coordinator.replica.checkpoints"
 
 MUTANTS: Final = (
     Mutant(
+        "expiry-left-lying",
+        "Expiry goes through the log within 100 ms of the deadline",
+        (
+            Edit(
+                f"{_LEASES}:Leases.take_expired",
+                "if confirmed_at_us >= since_us",
+                "if confirmed_at_us >= since_us + 150_000",
+            ),
+        ),
+    ),
+    Mutant(
         "keep-alive-by-an-unconfirmed-leader",
         "History 1: a keep-alive is answered after a majority has confirmed the leader",
         (

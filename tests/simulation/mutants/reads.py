@@ -67,7 +67,7 @@ MUTANTS: Final = (
         ),
     ),
     Mutant(
-        "read-context-reused-after-a-restart",
+        "acknowledgement-of-an-old-term-confirms-a-round",
         "History 5: an acknowledgement of an earlier leadership confirms nothing in a later one",
         (
             Edit(
@@ -82,6 +82,16 @@ MUTANTS: Final = (
                 "        return\n",
             ),
         ),
+    ),
+    Mutant(
+        "read-context-reused-after-a-restart",
+        "History 5: read contexts never repeat, not even over a restart",
+        (Edit(f"{_READS}:Reads.take_answer", "response.boot != self.boot or ", ""),),
+    ),
+    Mutant(
+        "follower-read-by-an-earlier-round",
+        "Thesis, section 6.4: the round that confirms a follower's read is sent after its question came",
+        (Edit(f"{_READS}:Reads.add_for", "_Waiting(current_round + 1,", "_Waiting(current_round,"),),
     ),
     Mutant(
         "lease-read-after-a-pause",

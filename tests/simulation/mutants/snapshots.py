@@ -12,6 +12,28 @@ _LOADER: Final = "coordinator.statemachine.snapshot:Loader"
 
 MUTANTS: Final = (
     Mutant(
+        "damaged-snapshot-not-asked-for-again",
+        "Raft.refuse: what has arrived and can not be used must come again, all of it",
+        (
+            Edit(
+                "coordinator.replica.states:States._go_on_loading",
+                "self._loading = None\n            self._engine.refuse()",
+                "self._loading = None",
+            ),
+        ),
+    ),
+    Mutant(
+        "damaged-snapshot-loaded",
+        "A snapshot says at its end how many items it has, and the hash of them",
+        (
+            Edit(
+                "coordinator.statemachine.snapshot:Loader._end",
+                "if end.items != self._items or end.hash != self._hash.digest():",
+                "if False:",
+            ),
+        ),
+    ),
+    Mutant(
         "snapshot-drops-the-configuration",
         "Raft, section 7: a snapshot holds the configuration as of its last entry",
         (
