@@ -49,6 +49,8 @@ class Kind(NamedTuple):
     moments: tuple[str, ...] = ("",)
     draws: float = 0.35
     """In which share of the seeds it is there at all."""
+    from_the_start: bool = False
+    """Does the first come at once, where it is there?"""
 
 
 ANYONE: Final = ("leader", "follower", "any")
@@ -102,11 +104,12 @@ KINDS: Final = (
     # --- disks
     Kind("failed-fsync", 0.6, ANYONE, (50, 1_500)),
     Kind("full-disk", 0.3, ANYONE, (100, 2_000)),
-    Kind("slow-disk", 1.5, MOSTLY_LEADER, (50, 1_500), ("", "", "elected", "written")),
+    Kind("slow-disk", 0.7, MOSTLY_LEADER, (50, 1_500)),
+    Kind("stalled-disk", 2.5, ("leader",), (300, 1_500), ("", "elected", "written", "written"), draws=0.5),
     Kind("lost-disk", 0.25, ANYONE, (50, 1_000), draws=0.25),
     Kind("bit-flip", 0.15, ANYONE, (50, 1_000), draws=0.2),
-    Kind("flip-in-stored-snapshot", 0.25, ANYONE, (50, 1_000), draws=0.25),
-    Kind("flip-in-sent-snapshot", 1.0, ("all",), (300, 3_000)),
+    Kind("flip-in-stored-snapshot", 0.5, ANYONE, (50, 1_000)),
+    Kind("flip-in-sent-snapshot", 0.3, ("all",), (1, 2), draws=0.4, from_the_start=True),
     # --- memory
     Kind("memory-flip", 0.5, ANYONE, (1, 2)),
     Kind("doubt", 1.0, ("leader",), (30, 600), ("", "sent", "expiring", "kept-alive")),
@@ -142,13 +145,14 @@ def draw(random: Random) -> list[Fault]:
     changes = any(kind.name == "membership-change" for kind in chosen)
     weights = [kind.weight * random.choice((0.3, 1.0, 3.0)) for kind in chosen]
     mean_us = random.choice((100_000, 200_000, 450_000))
+    at_once = [kind for kind in chosen if kind.from_the_start]
     faults: list[Fault] = []
     at_us = 0
     while True:
         at_us += int(random.expovariate(1 / mean_us))
         if at_us > HORIZON_US:
             return faults
-        kind = random.choices(chosen, weights)[0]
+        kind = at_once.pop() if at_once else random.choices(chosen, weights)[0]
         low, high = kind.duration_ms
         duration_us = int(1_000 * low * (high / low) ** random.random())
         moment = random.choice(kind.moments)

@@ -204,8 +204,8 @@ class Node:
         """Why no process will ever run here again."""
         self.flipped = False
         """A bit of its memory has flipped, and may have reached its disk."""
-        self.flips_part = False
-        """Does a byte change in the next part of a snapshot that it sends?"""
+        self.flips_parts = 0.0
+        """In which share of the parts of snapshots that it sends a byte changes."""
         self._busy_until_us = 0
         self._due_us: int | None = None
         self._life = 0
@@ -434,27 +434,27 @@ class Node:
 
     def _publishes(self, outgoing: list[Outgoing]) -> None:
         self.world.watch.publishing(self, outgoing)
-        if self.flips_part:
-            self._flip_part(outgoing)
+        if self.flips_parts:
+            self._flip_parts(outgoing)
         self.bus.kept_as = next((_KEPT_AS[type(message)] for _, message in outgoing if type(message) in _KEPT_AS), "")
         if self.engine.role is Role.LEADER:
             self.world.injector.moment("sent", self)
         elif any(type(message) is AppendResponse and not message.success for _, message in outgoing):
             self.world.injector.moment("refusing", self)
 
-    def _flip_part(self, outgoing: list[Outgoing]) -> None:
-        """Change a byte of a part of a snapshot, for one who puts it together: a witness only keeps it."""
+    def _flip_parts(self, outgoing: list[Outgoing]) -> None:
+        """Change bytes of parts of a snapshot, for those who put it together: a witness only keeps it."""
         states = {
             node.disk.replica for node in self.world.nodes if node.engine is not None and not node.engine.is_witness
         }
         for position, (receiver, message) in enumerate(outgoing):
-            if isinstance(message, InstallSnapshot) and message.data and receiver in states:
+            if not isinstance(message, InstallSnapshot) or not message.data or receiver not in states:
+                continue
+            if self.random.random() < self.flips_parts:
                 data = flipped(message.data, self.random.random())
                 outgoing[position] = Outgoing(receiver, message._replace(data=data))
-                self.flips_part = False
                 self.world.faults["flip-in-sent-snapshot"] += 1
                 self.world.note(self.name, f"sends a flipped byte of a snapshot up to {message.last_index}")
-                return
 
     def _kept_alive(self, caller: Caller, request: wire.KeepAliveRequest) -> None:
         """Note a keep-alive that is for this leadership, and no copy of an earlier one."""

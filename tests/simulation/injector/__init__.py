@@ -84,7 +84,7 @@ class Injector(Processes, DisksAndClocks, Operators, Clients):
         world.network.cuts.clear()
         for node in world.nodes:
             node.disk.full = False
-            node.flips_part = False
+            node.flips_parts = 0.0
             if node.is_up:
                 node.resume()
                 node.journal.fate = ""

@@ -23,7 +23,17 @@ class DisksAndClocks(Messages, Network):
         if node is None:
             return False
         journal = node.journal
-        journal.slow_us = (2_000, 20_000, 150_000, 400_000, 800_000, 800_000)[fault.salt % 6]
+        journal.slow_us = (2_000, 20_000, 150_000, 800_000)[fault.salt % 4]
+        self._later(fault, lambda: setattr(journal, "slow_us", 0))
+        return True
+
+    def _stalled_disk(self, fault: Fault) -> bool:
+        """So slow that its leader is to give way: about as long as it takes the others to lose it."""
+        node = self._node(fault)
+        if node is None:
+            return False
+        journal = node.journal
+        journal.slow_us = (320_000, 450_000, 800_000, 800_000)[fault.salt % 4]
         self._later(fault, lambda: setattr(journal, "slow_us", 0))
         return True
 
@@ -55,16 +65,11 @@ class DisksAndClocks(Messages, Network):
         return True
 
     def _flip_in_sent_snapshot(self, fault: Fault) -> bool:
-        """A byte changes in the next part of a snapshot that is sent, before it is signed: whoever puts the parts
-        together finds out. It is counted when it happens."""
+        """From now on bytes change in some of the parts of snapshots that are sent, before they are signed: whoever
+        puts the parts together finds out. It is counted when it happens."""
         for node in self.world.nodes:
-            node.flips_part = True
-        self._later(fault, self._flip_no_part)
+            node.flips_parts = 0.05 + 0.5 * fault.level**2
         return False
-
-    def _flip_no_part(self) -> None:
-        for node in self.world.nodes:
-            node.flips_part = False
 
     def _memory_flip(self, fault: Fault) -> bool:
         node = self._node(fault)
