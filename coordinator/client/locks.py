@@ -12,7 +12,7 @@ from typing import Any, Final
 from coordinator.client import flows, lock_flows, options
 from coordinator.client.asking import Ask, Asking, Async, Part, S, Sync, as_it_is, asked
 from coordinator.client.core import Core
-from coordinator.client.errors import InvalidRequest
+from coordinator.client.errors import ConclaveError, InvalidRequest, Refused
 from coordinator.client.events import EventWatch, FailOver
 from coordinator.client.flows import Grant
 from coordinator.client.holding import Had, give_back
@@ -36,6 +36,8 @@ class Hold(Had[S]):
         super().__init__(shell, grant)
         self.names = grant.names or (grant.name,)
         self.mode: Mode = mode
+        self._may_be_shared = False
+        """Has what shares it been asked for, with no answer, so that it may be done at any time?"""
 
     @property
     def session(self) -> int:
@@ -95,32 +97,52 @@ class Hold(Had[S]):
         self.check()
         if len(self.names) > 1 or self.mode == COUNTING:
             raise InvalidRequest("only a shared or exclusive hold of one name changes its mode")
+        if mode == EXCLUSIVE and self._may_be_shared:
+            raise Refused(f"whether {self.name!r} is shared by now is not known yet; let go of it, and acquire it anew")
         clock, deadline_us = self._shell.clock, self._shell.deadline_us(timeout)
         timeout_us = deadline_us - clock()
+        before = self.mode
+        # Before it is asked for, on the caller's thread: from here on nobody may take it for exclusive.
+        self.mode, self._may_be_shared = SHARED, True
 
         def settle(token: int, now: Mode) -> None:
             self._state.grant, self.mode = self._state.grant._replace(token=token), now
+            self._may_be_shared = False
 
         def flow(core: Core) -> Asking[None]:
             grant = self._state.grant
-            if mode == SHARED:
-                settle((yield from lock_flows.downgrade(core, clock, grant, deadline_us)), SHARED)
-            else:
-                token = yield from lock_flows.upgrade(core, clock, grant, wait_us, timeout_us, settle)
-                settle(token, EXCLUSIVE)
+            try:
+                if mode == SHARED:
+                    settle((yield from lock_flows.downgrade(core, clock, grant, deadline_us)), SHARED)
+                else:
+                    token = yield from lock_flows.upgrade(core, clock, grant, wait_us, timeout_us, settle)
+                    settle(token, EXCLUSIVE)
+            except ConclaveError as error:
+                if lock_flows.was_not_done(error):
+                    self.mode, self._may_be_shared = before, False
+                raise
 
         return Ask(flow)
 
     @asked
     def hand_over(self, to: Holder, *, timeout: float | None = None) -> Ask[None]:
         """Give it to another session, past the line and by a higher token: `to` is one of the waiters that
-        `Locks.look` names, or an `Heir`'s holder. Only an exclusive hold of one name. Raises NotFound, Forbidden."""
+        `Locks.look` names, or an `Heir`'s holder. Only an exclusive hold of one name. From the asking on it can not be
+        proven held, unless that is refused. Raises NotFound, Forbidden, OutcomeUnknown."""
         self.check()
         op = lock_commands.HandOver(self.name, self.acquisition, to.session, to.acquisition)
         clock, deadline_us = self._shell.clock, self._shell.deadline_us(timeout)
 
+        # Before it is asked for, on the caller's thread. It is not `released`: at its end it is let go, should it be here.
+        self._state.may_be_given = True
+
         def flow(core: Core) -> Asking[None]:
-            yield from lock_flows.hand_over(core, clock, self._state.grant, op, deadline_us)
+            try:
+                yield from lock_flows.hand_over(core, clock, self._state.grant, op, deadline_us)
+            except ConclaveError as error:
+                if lock_flows.was_not_done(error):
+                    self._state.may_be_given = False
+                raise
             self._state.released = True
 
         return Ask(flow)
