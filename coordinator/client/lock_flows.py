@@ -20,7 +20,7 @@ from coordinator.client.errors import (
     Unavailable,
     refuse,
 )
-from coordinator.client.flows import HOLDER_US, Clock, Flow, Grant
+from coordinator.client.flows import HOLDER_US, Clock, Flow, Grant, release
 from coordinator.client.session import Session
 from coordinator.statemachine import commands
 from coordinator.statemachine.commands import CancelAcquire, Granted, Held, Holder, NotHeld, Queued
@@ -38,6 +38,11 @@ def give_back(core: Core, clock: Clock, grant: Grant) -> None:
     if not grant.session.gone:
         op = Release(grant.names or (grant.name,), grant.acquisition)
         core.command(grant.session, op, clock(), clock() + WITHDRAW_US_MAX)
+
+
+def let_go(core: Core, clock: Clock, grant: Grant) -> Flow:
+    """Nobody waits for it, and it is tried for as long as the client tries anything in the background."""
+    return (yield from release(core, clock, grant, clock() + WITHDRAW_US_MAX))
 
 
 def downgrade(core: Core, clock: Clock, grant: Grant, deadline_us: int) -> Flow:

@@ -133,7 +133,7 @@ class Hold(Had[S]):
         op = lock_commands.HandOver(self.name, self.acquisition, to.session, to.acquisition)
         clock, deadline_us = self._shell.clock, self._shell.deadline_us(timeout)
 
-        # Before it is asked for, on the caller's thread. It is not `released`: at its end it is let go, should it be here.
+        # Before it is asked for, on the caller's thread. Not `released`: at its end it is let go, should it be here.
         self._state.may_be_given = True
 
         def flow(core: Core) -> Asking[None]:
@@ -180,12 +180,8 @@ class _Holding(Part[S]):
         super().__init__(shell)
         self._ask = ask
 
-    @asked
-    def _acquire(self) -> Ask[Hold[S]]:
-        return self._ask
-
     def __enter__(self: _Holding[Sync]) -> Hold[Sync]:
-        self._hold = self._acquire()
+        self._hold = self._shell.answer(self._ask)
         return self._hold
 
     def __exit__(
@@ -194,7 +190,7 @@ class _Holding(Part[S]):
         self._hold.__exit__(kind, error, trace)
 
     async def __aenter__(self: _Holding[Async]) -> Hold[Async]:
-        hold = self._async_hold = await self._acquire()
+        hold = self._async_hold = await self._shell.answer(self._ask)
         return hold
 
     async def __aexit__(
@@ -204,6 +200,12 @@ class _Holding(Part[S]):
         trace: TracebackType | None,
     ) -> None:
         await self._async_hold.__aexit__(kind, error, trace)
+
+    def __del__(self) -> None:
+        """Only the `with` has this: where an interrupt struck between its block and its end, its end is here."""
+        hold: Hold[S] | None = getattr(self, "_hold", None)
+        if hold is not None and not hold._state.released:
+            hold._let_go_later()
 
 
 class Locks(Part[S]):

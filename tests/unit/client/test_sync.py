@@ -17,7 +17,7 @@ from coordinator import wire
 from coordinator.channel import Message, Received
 from coordinator.client import links
 from coordinator.client.errors import LockNotAcquired, Unavailable
-from coordinator.client.loop import Job
+from coordinator.client.jobs import Job
 from coordinator.client.sync import Client
 from coordinator.statemachine import commands
 from coordinator.statemachine.commands import (
@@ -214,9 +214,9 @@ def test_a_grant_that_its_caller_never_took_goes_back(client):
     taken = []
     wait = Job.wait
 
-    def interrupted(job: Job) -> Any:
-        taken.append(wait(job))
-        job.loop.post(job, KeyboardInterrupt())
+    def interrupted(job: Job) -> None:
+        wait(job)
+        taken.append(job.value)
         raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch:
