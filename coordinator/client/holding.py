@@ -67,6 +67,7 @@ class Had(Part[S]):
 
     def _let_go_later(self) -> None:
         """Something was thrown into the caller, perhaps before it had asked: it goes back in the background."""
+        self._state.released = True
         shell, grant = self._shell, self._state.grant
         with contextlib.suppress(Closed):  # Then the session ends.
             shell.spawn(Ask(lambda core: lock_flows.let_go(core, shell.clock, grant)))
@@ -102,4 +103,5 @@ class Had(Part[S]):
 def give_back(core: Core, had: Had[Any] | None) -> None:
     """Its asker left before it had it: a grant that nobody has taken goes back (history 9)."""
     if had is not None:
+        had._state.released = True
         lock_flows.give_back(core, had._shell.clock, had._state.grant)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Any, Final
 
-from coordinator.client import flows, lock_flows, options
+from coordinator.client import flows, hands, lock_flows, options
 from coordinator.client.asking import Ask, Asking, Async, Part, S, Sync, as_it_is, asked
 from coordinator.client.core import Core
 from coordinator.client.errors import ConclaveError, InvalidRequest, Refused
@@ -165,12 +165,16 @@ class Heir(Part[S]):
     def wait(self, *, wait: float | None = None) -> Ask[Hold[S]]:
         """Wait until the name is handed over. Raises LockNotAcquired after `wait` seconds."""
         clock, wait_us = self._shell.clock, options.wait_us(wait)
+        place = hands.place()
 
         def flow(core: Core) -> Asking[Hold[S]]:
-            grant = yield from lock_flows.inherit(core, clock, self._session, self.name, self.holder, wait_us)
-            return Hold(self._shell, grant, EXCLUSIVE)
+            with place:
+                grant = yield from lock_flows.inherit(core, clock, self._session, self.name, self.holder, wait_us)
+                hold = Hold(self._shell, grant, EXCLUSIVE)
+                place.state = hold._state
+            return hold
 
-        return Ask(flow)
+        return Ask(flow, give_back)
 
 
 class _Holding(Part[S]):
@@ -228,8 +232,9 @@ class Locks(Part[S]):
 
         `wait` seconds in line at the most: 0 does not wait, None waits as long as it takes. `reentrant`: what this
         client's session for `ttl` holds of it already is no hindrance. `lock_delay`: seconds for which the name stays
-        unavailable should this process die while it holds it. `refuse_deadlocks`: refuse to wait where that would close
-        a cycle of sessions; all threads of a client share a session, so pass False where one lets go for another.
+        unavailable should this process die while it holds it. `refuse_deadlocks`: where the caller (a thread or a task)
+        holds something that it took itself, refuse to wait where that would close a cycle of sessions that wait for one
+        another. All threads and tasks of a client share a session: pass False where one of them lets go for another.
 
         Raises LockNotAcquired, Deadlock (with the cycle), Unavailable, Forbidden, InvalidRequest.
         """
@@ -266,6 +271,8 @@ class Locks(Part[S]):
         delay_ms = options.seconds("lock_delay", lock_delay, 0, LOCK_DELAY_S_MAX) // 1_000
         ttl_ms, wait_us = options.ttl_ms(ttl), options.wait_us(wait)
         clock, timeout_us = self._shell.clock, self._shell.timeout_us
+        may_refuse = refuse_deadlocks and hands.are_full()
+        place = hands.place()
 
         def build(acquisition: int) -> commands.ClientOp:
             return lock_commands.Acquire(
@@ -276,12 +283,15 @@ class Locks(Part[S]):
                 limit or 1,
                 reentrant=reentrant,
                 delay_ms=delay_ms,
-                refuse_deadlocks=refuse_deadlocks,
+                refuse_deadlocks=may_refuse,
             )
 
         def flow(core: Core) -> Asking[Hold[S]]:
-            grant = yield from flows.acquire(core, clock, wanted[0], ttl_ms, wait_us, timeout_us, build)
-            return Hold(self._shell, grant._replace(names=wanted) if len(wanted) > 1 else grant, mode)
+            with place:
+                grant = yield from flows.acquire(core, clock, wanted[0], ttl_ms, wait_us, timeout_us, build)
+                hold = Hold(self._shell, grant._replace(names=wanted) if len(wanted) > 1 else grant, mode)
+                place.state = hold._state
+            return hold
 
         return Ask(flow, give_back)
 

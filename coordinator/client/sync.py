@@ -15,7 +15,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any, Self
 
-from coordinator.client import flows, lock_flows, options
+from coordinator.client import flows, hands, lock_flows, options
 from coordinator.client.asking import Ask, Sync, T
 from coordinator.client.clock import now_us as _now_us
 from coordinator.client.core import WITHDRAW_US_MAX, Core
@@ -58,7 +58,7 @@ class Lease:
     def release(self, *, timeout: float | None = None) -> bool:
         """Let go. True where it was still held. Raises OutcomeUnknown, and goes on trying in the background."""
         self._state.released = True
-        return self._state.is_own and self._client._release(self._state.grant, timeout)
+        return self._state.is_own and self._client._release(self._state, timeout)
 
     def __repr__(self) -> str:
         return f"<Lease {self.name!r} token={self.token}{'' if self.held else ' not held'}>"
@@ -94,29 +94,50 @@ class Client(Surface[Sync], Sync):
 
     # --- locks ------------------------------------------------------------------------------------
 
-    def acquire(self, name: str, *, ttl: float = options.DEFAULT_TTL_S, wait: float | None = None) -> Lease:
+    def acquire(
+        self,
+        name: str,
+        *,
+        ttl: float = options.DEFAULT_TTL_S,
+        wait: float | None = None,
+        refuse_deadlocks: bool = True,
+    ) -> Lease:
         """Take the lock `name`. `ttl` seconds after this process dies it is free; until then it is renewed.
 
-        `wait` seconds in line at the most: 0 does not wait, None waits as long as it takes. Raises LockNotAcquired,
-        Unavailable, Forbidden, InvalidRequest.
+        `wait` seconds in line at the most: 0 does not wait, None waits as long as it takes. `refuse_deadlocks`: where
+        the caller holds something, refuse to wait where that would close a cycle of sessions; see `Locks.acquire`.
+        Raises LockNotAcquired, Deadlock (with the cycle), Unavailable, Forbidden, InvalidRequest.
         """
         name, ttl_ms, wait_us = options.name(name), options.ttl_ms(ttl), options.wait_us(wait)
         timeout_us = self.timeout_us
+        may_refuse = refuse_deadlocks and hands.are_full()
         loop = self._started()
-        job = Job(loop, flows.acquire(loop.core, _now_us, name, ttl_ms, wait_us, timeout_us), _give_back)
+        asked = flows.acquire(loop.core, _now_us, name, ttl_ms, wait_us, timeout_us, refuse_deadlocks=may_refuse)
+        job = Job(loop, asked, _give_back)
+        place = hands.place()
         try:
-            return Lease(self, loop.ask(job))
+            lease = Lease(self, loop.ask(job))
+            place.state, place.is_asked_for = lease._state, False
+            return lease
         except BaseException as error:
+            place.state, place.is_asked_for = None, False
             if error is not job.error:
                 loop.post(job, error)
             raise
 
     @contextlib.contextmanager
-    def lock(self, name: str, *, ttl: float = options.DEFAULT_TTL_S, wait: float | None = None) -> Iterator[Lease]:
+    def lock(
+        self,
+        name: str,
+        *,
+        ttl: float = options.DEFAULT_TTL_S,
+        wait: float | None = None,
+        refuse_deadlocks: bool = True,
+    ) -> Iterator[Lease]:
         """Hold the lock `name` for the length of a `with`; see `acquire`."""
         lease = None
         try:
-            lease = self.acquire(name, ttl=ttl, wait=wait)
+            lease = self.acquire(name, ttl=ttl, wait=wait, refuse_deadlocks=refuse_deadlocks)
             yield lease
         finally:
             try:
@@ -126,21 +147,22 @@ class Client(Surface[Sync], Sync):
                 logger.warning("lock %r is still being released: %s", name, error)
             except BaseException:
                 if lease is not None:
-                    self._let_go(lease._state.grant)
+                    self._let_go(lease._state)
                 raise
 
-    def _release(self, grant: Grant, timeout: float | None) -> bool:
-        deadline_us = self.deadline_us(timeout)
+    def _release(self, state: LeaseState, timeout: float | None) -> bool:
+        deadline_us, grant = self.deadline_us(timeout), state.grant
         try:
             return bool(self._run(lambda core: flows.release(core, _now_us, grant, deadline_us)))
         except ConclaveError:
             raise
         except BaseException:
-            # Thrown into the caller, perhaps before it had asked: it goes back in the background.
-            self._let_go(grant)
+            self._let_go(state)
             raise
 
-    def _let_go(self, grant: Grant) -> None:
+    def _let_go(self, state: LeaseState) -> None:
+        """Something was thrown into the caller, perhaps before it had asked: it goes back in the background."""
+        state.released, grant = True, state.grant
         with contextlib.suppress(Closed):  # Then the session ends.
             self.spawn(Ask(lambda core: lock_flows.let_go(core, _now_us, grant)))
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from coordinator import wire
-from coordinator.client import links
+from coordinator.client import hands, links
 from coordinator.client.errors import SessionGone, Unavailable
 from coordinator.client.jobs import Job
 from coordinator.client.lease import LeaseState
@@ -114,6 +114,7 @@ def test_no_moment_at_which_an_interrupt_strikes_leaves_a_lock(client, taking):
     moment = 1
     while struck_at(moment, work):
         moment += 1
+        until(lambda: not hands.are_full())
     assert moment > 40, "that is not all of it"
     assert client.put("a", b"") > 0  # What was posted before is under way by now.
     until(lambda: not kept())
