@@ -20,6 +20,7 @@ from coordinator.client.flows import Flow, Grant
 from coordinator.client.lease import LeaseState
 from coordinator.client.links import Link, Links
 from coordinator.client.surface import Surface
+from coordinator.statemachine import lock_commands
 
 CLOSE_US: Final = 2_000_000
 
@@ -55,6 +56,10 @@ class AsyncLease:
     def check(self) -> None:
         """Raises LeaseLost unless it can be proven held at this moment. Costs no round trip."""
         self._state.check()
+
+    def sequencer(self) -> str:
+        """`name:exclusive:token`, for a third party to check (`Locks.check_sequencer`)."""
+        return lock_commands.sequencer(self.name, lock_commands.EXCLUSIVE, self.token)
 
     async def release(self, *, timeout: float | None = None) -> bool:
         """Let go. True where it was still held. Raises OutcomeUnknown, and goes on trying in the background."""

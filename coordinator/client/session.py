@@ -17,7 +17,7 @@ RENEWALS: Final = 3
 
 
 _forks = 0
-"""How many forks this process is away from the first one. To look costs less than to ask for the number of a process."""
+"""How many forks this process is away from the first. To look costs less than to ask for the number of a process."""
 
 
 def _forked() -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any, Self
@@ -25,7 +26,7 @@ from coordinator.client.jobs import Job, Undo
 from coordinator.client.lease import LeaseState
 from coordinator.client.loop import CLOSE_US, Loop
 from coordinator.client.surface import Surface
-from coordinator.statemachine import commands
+from coordinator.statemachine import commands, lock_commands
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +55,10 @@ class Lease:
     def check(self) -> None:
         """Raises LeaseLost unless it can be proven held at this moment. Costs no round trip."""
         self._state.check()
+
+    def sequencer(self) -> str:
+        """`name:exclusive:token`, for a third party to check (`Locks.check_sequencer`)."""
+        return lock_commands.sequencer(self.name, lock_commands.EXCLUSIVE, self.token)
 
     def release(self, *, timeout: float | None = None) -> bool:
         """Let go. True where it was still held. Raises OutcomeUnknown, and goes on trying in the background."""
@@ -220,6 +225,8 @@ class Client(Surface[Sync], Sync):
     def _start(self) -> None:
         """A signal handler may come here, too, in the middle of this and on the same thread: who is ready first counts.
         A loop that did not start, or whose starter was interrupted, is nobody's."""
+        if threading.get_ident() not in sys._current_frames():
+            raise RuntimeError("threads are patched here (gevent, eventlet); this client needs those of the system")
         loop = Loop(self._options)
         try:
             loop.start()

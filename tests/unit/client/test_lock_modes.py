@@ -361,6 +361,26 @@ def test_a_hand_over_that_was_refused_leaves_it_held(client: TestClient, other: 
     assert hold.release()
 
 
+def test_two_that_wait_for_the_same_inheritance_are_both_told(cluster: Cluster, client: TestClient, other: TestClient):
+    """The second took the place of the first, which waited to its deadline, or for ever."""
+    hold, heir = client.locks.acquire("a"), other.locks.heir("a")
+    waiting = [other.later_of(heir).wait(wait=3), other.later_of(heir).wait(wait=3)]
+    cluster.pass_time(0.05)
+    hold.hand_over(heir.holder)
+    assert {each.value().acquisition for each in waiting} == {heir.holder.acquisition}
+
+
+def test_two_that_wait_for_the_same_grant_are_both_told(cluster: Cluster, client: TestClient, other: TestClient):
+    hold = client.locks.acquire("a")
+    heir = other.later.locks.acquire("a")
+    cluster.pass_time(0.05)
+    wanted = client.locks.look("a").waiters[0].holder
+    waiting = [client.later.wait_for_grant("a", wanted.session, wanted.acquisition, wait=3) for _ in range(2)]
+    cluster.pass_time(0.05)
+    hold.release()
+    assert [each.value().token for each in waiting] == [heir.value().token] * 2
+
+
 def test_a_lock_that_was_taken_by_force_says_who_did_it_and_why(cluster: Cluster, client: TestClient):
     cluster.grant("worker", "lock")
     worker = cluster.client("worker")

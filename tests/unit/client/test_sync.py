@@ -145,6 +145,22 @@ def interrupted_after(seconds: float) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
+def test_a_lease_has_a_sequencer(client):
+    with client.lock("deploy") as lease:
+        assert lease.sequencer() == f"deploy:exclusive:{lease.token}"
+
+
+def test_threads_that_are_none_of_the_system_are_refused(monkeypatch: pytest.MonkeyPatch):
+    """As gevent and eventlet make them: who holds the baton could not be found among them."""
+    monkeypatch.setattr(links, "Channel", FakeChannel)
+    with Client("redis://nowhere", str(TOKEN), timeout=5) as client:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(threading, "get_ident", lambda: -1)
+            with pytest.raises(RuntimeError, match="gevent, eventlet"):
+                client.put("a", b"")
+        assert client.put("a", b"") > 0
+
+
 def test_threads_get_each_its_own_answer(client):
     results: dict[int, list[int]] = {}
 
