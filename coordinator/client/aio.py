@@ -10,6 +10,7 @@ from functools import partial
 from random import SystemRandom
 from typing import Any, Final, NamedTuple, Self
 
+from coordinator.channel import ChannelError
 from coordinator.client import flows, options
 from coordinator.client.asking import Ask, Async, T
 from coordinator.client.calls import Call
@@ -19,6 +20,7 @@ from coordinator.client.errors import Closed, ConclaveError, Unavailable
 from coordinator.client.flows import Flow, Grant
 from coordinator.client.lease import LeaseState
 from coordinator.client.links import Link, Links
+from coordinator.client.rest import Rest
 from coordinator.client.surface import Surface
 
 CLOSE_US: Final = 2_000_000
@@ -78,6 +80,8 @@ class _Pump:
         self._turning: asyncio.Handle | None = None
         self._connecting: dict[Link, asyncio.Task[None]] = {}
         self._watched: dict[Link, int] = {}
+        self._rest = Rest()
+        self._rests_until_us = 0
         self.closed = False
 
     def wake(self) -> None:
@@ -89,33 +93,45 @@ class _Pump:
     def _turn(self) -> None:
         self._soon = False
         now_us = _now_us()
+        if now_us < self._rests_until_us:
+            self._wake_at(self._rests_until_us)
+            return
         try:
             for link in self._links.to_connect(now_us):
-                if link not in self._connecting:
-                    self._unwatch(link)
-                    self._connecting[link] = self.loop.create_task(self._connect(link))
+                self._unwatch(link)
+                self._connecting[link] = self.loop.create_task(self._connect(link))
             self._links.send(now_us)
             for link in self._links.links.values():
                 self._watch(link)
         except Exception as error:
             logger.exception("a defect in the client's loop; everything asked fails, and it goes on")
+            for link in [*self._watched]:
+                self._unwatch(link)
+            self._links.begin_anew(now_us)
+            self._rests_until_us = now_us + self._rest.after_failure(now_us)
             self.core.fail_all(Unavailable(f"a defect in the client: {error!r}"))
+        now_us = _now_us()
+        self._wake_at(max(self._links.due_us(now_us), self._rests_until_us, now_us + 1_000))
+
+    def _wake_at(self, time_us: int) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        wait_us = self._links.due_us(_now_us()) - _now_us()
-        self._timer = self.loop.call_later(min(max(wait_us, 1_000), 1_000_000) / 1e6, self.wake)
+        wait_us = min(time_us - _now_us(), 1_000_000)
+        self._timer = self.loop.call_later(wait_us / 1e6, self.wake)
 
     async def _connect(self, link: Link) -> None:
         try:
             error = await asyncio.to_thread(self._links.connect, link)
-            self._links.connected(link, error, _now_us())
+        except RuntimeError as no_thread:  # The interpreter ends.
+            error = ChannelError(f"could not connect: {no_thread}")
         finally:
             del self._connecting[link]
+        self._links.connected(link, error, _now_us())
         self.wake()
 
     def _watch(self, link: Link) -> None:
         """Follow the link's socket, which is another one after each connection."""
-        if not link.channel.connected or link in self._connecting:
+        if not link.connected:
             self._unwatch(link)
             return
         descriptor = link.channel.fileno()
@@ -135,7 +151,7 @@ class _Pump:
             self.loop.remove_writer(descriptor)
 
     def _readable(self, link: Link) -> None:
-        if link.channel.connected:
+        if link.connected:
             self._links.receive(link, _now_us())
         self._watch(link)
         self.wake()
@@ -143,7 +159,7 @@ class _Pump:
     def figures(self) -> Figures:
         core = self.core
         return Figures(
-            connected=any(link.channel.connected for link in self._links.links.values()),
+            connected=self._links.any_connected,
             knows_leader=bool(core.routing.leader),
             calls_pending=core.calls_pending,
             sessions=sum(not session.gone for session in core.sessions.values()),
