@@ -47,7 +47,7 @@ def dripping() -> Iterator[int]:
                 while not ends.wait(0.01):
                     connection.sendall(b"a")
 
-        thread = threading.Thread(target=drip)
+        thread = threading.Thread(target=drip, daemon=True)
         thread.start()
         yield port_of(server)
         ends.set()
