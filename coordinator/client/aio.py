@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 from collections.abc import AsyncIterator, Callable
 from functools import partial
 from random import SystemRandom
@@ -74,6 +75,8 @@ class _Pump:
         random = SystemRandom()
         self.core = Core(settings.token, settings.cluster, random)
         self.loop = loop
+        self.pid = os.getpid()
+        """What it knows is its own process' alone: nobody tells a forked child to drop what it keeps."""
         self._links = Links(self.core, settings.url, random)
         self._timer: asyncio.TimerHandle | None = None
         self._soon = False
@@ -281,7 +284,7 @@ class AsyncClient(Surface[Async], Async):
     # --- the shell --------------------------------------------------------------------------------
 
     async def answer(self, ask: Ask[T]) -> T:
-        if ask.known is not None and self._pump is not None:
+        if ask.known is not None and self._pump is not None and self._pump.pid == os.getpid():
             known = ask.known(self._pump.core)
             if known is not None:
                 return known[0]
@@ -305,8 +308,8 @@ class AsyncClient(Surface[Async], Async):
         loop = asyncio.get_running_loop()
         if self._pump is None:
             self._pump = _Pump(self._options, loop)
-        elif self._pump.loop is not loop:
-            raise RuntimeError("an AsyncClient belongs to the event loop that first used it")
+        elif self._pump.loop is not loop or self._pump.pid != os.getpid():
+            raise RuntimeError("an AsyncClient belongs to the event loop that first used it, and to its process")
         return self._pump
 
     async def _run(self, flow: Callable[[Core], Flow]) -> Any:

@@ -497,7 +497,8 @@ class Core:
         return Packet(self.routing.addresses.get(node, ""), node, self.channels.client(node), data, ids, is_sure)
 
     def give_up(self, now_us: int) -> None:
-        """End the calls whose deadline has come."""
+        """End the calls whose deadline has come, and what is kept by a lease that has run out."""
+        self.cache.pass_time(now_us)
         if now_us < self._give_up_us:
             return
         late = []
@@ -635,7 +636,7 @@ class Core:
             case wire.GrantPushed(_, session, name, acquisition, token):
                 self._grants.pushed(Acquisition(session, name, acquisition), token, now_us)
             case wire.CachedAnswer(request_id, result):
-                self.cache.take(reply)
+                self.cache.take(node, self.routing.cluster, reply)
                 self._answered(request_id, result, now_us)
             case wire.Invalidation():
                 self.cache.invalidate(node, reply)

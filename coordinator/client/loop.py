@@ -163,12 +163,19 @@ class Loop(threading.Thread):
         finally:
             if self._baton.get(_HELD) == thread:
                 del self._baton[_HELD]
-                if self._running or self._posted or self._tried or self._closing or self._next_us < self._looks_us:
+                if self._is_needed():
                     self._call()
         if job.is_over:
             return job.outcome()
         self.post(job)
         return job.wait()
+
+    def _is_needed(self) -> bool:
+        """Now that a caller has put the baton down: is this loop's own thread to take it? Something may come at any
+        moment that nobody asked for, as the word that what is kept is to be dropped."""
+        if self._running or self._posted or self._tried or self._closing or self._next_us < self._looks_us:
+            return True
+        return self.core.awaits_answers(_now_us())
 
     def _take_baton(self, thread: int) -> bool:
         return self._baton.setdefault(_HELD, thread) == thread

@@ -25,7 +25,7 @@ from coordinator.client.loop import _HELD
 from coordinator.client.sync import Client
 from coordinator.statemachine import commands
 from coordinator.statemachine.commands import AcquireLock, CancelAcquire, PutKey, Queued, ReleaseLock
-from tests.unit.client.test_sync import TOKEN, FakeChannel, interrupted_after, until
+from tests.unit.client.test_sync import KEY, TOKEN, FakeChannel, interrupted_after, until
 
 
 @pytest.fixture
@@ -414,3 +414,58 @@ def test_a_soft_time_limit_leaves_a_client_that_goes_on(client):
     channel.holds_back = lambda op: False
     assert client.put("a", b"") > 0
     assert result_of(lambda: client.put("b", b"")) > 0
+
+
+def calls_of(loop: Any, monkeypatch: pytest.MonkeyPatch) -> list[None]:
+    """How often the loop's own thread is called from here on, which has nothing to look after by itself."""
+    called: list[None] = []
+    call = loop._call
+
+    def noted() -> None:
+        called.append(None)
+        call()
+
+    monkeypatch.setattr(loop, "_call", noted)
+    loop._looks_us = 0
+    return called
+
+
+class Keeping(FakeChannel):
+    """Its leader lets clients keep what they read."""
+
+    def _answer(self, request: wire.Request) -> wire.Reply | None:
+        if isinstance(request, wire.CachedQueryRequest):
+            return wire.CachedAnswer(request.id, KEY, 5, 1, 0, 2_000)
+        if isinstance(request, (wire.DroppedRequest, wire.RenewCacheRequest)):
+            return None
+        return super()._answer(request)
+
+
+def test_the_loops_own_thread_listens_while_a_caller_keeps_what_it_read(monkeypatch):
+    """The word to drop it may come at any moment, and a change waits for the answer."""
+    monkeypatch.setattr(links, "Channel", Keeping)
+    with Client("redis://nowhere", str(TOKEN), timeout=5, cache=True) as client:
+        client.put("first", b"")
+        loop = loop_of(client)
+        until(lambda: not loop._baton)
+        called = calls_of(loop, monkeypatch)
+        assert result_of(lambda: client.get("a")) == KEY.value
+        assert called
+        channel = FakeChannel.made
+        channel.reply(wire.Invalidation(42, 77, 5, 1, 1, ("a",), False))
+        until(lambda: any(isinstance(request, wire.DroppedRequest) for sent in channel.packets for request in sent))
+
+
+def test_the_loops_own_thread_listens_while_something_goes_on_in_the_background(client, monkeypatch):
+    channel, loop = FakeChannel.made, loop_of(client)
+    channel.holds_back = lambda op: isinstance(op, CancelAcquire)
+    session = loop.core.sessions[15_000]
+
+    def flow() -> Flow:
+        loop.core.withdraw(session, "a", 1, 1, client.clock())
+        return
+        yield
+
+    called = calls_of(loop, monkeypatch)
+    result_of(lambda: client._drive(loop, flow()))
+    assert called
