@@ -143,9 +143,11 @@ class Core:
         call.request_id = self._next_id
         call.due_us = now_us
         try:
-            call.first = msgspec.Raw(wire.encode(call.build(call.request_id)))
+            encoded = wire.encode(call.build(call.request_id))
+            wire.check_request(encoded)
         except (OverflowError, UnicodeError, TypeError, ValueError) as error:
             raise InvalidRequest(f"the request can not be encoded: {error}") from error
+        call.first = msgspec.Raw(encoded)
         call.first_for = self.routing.cluster
         self._fresh.append(call)
         self._add(call)
@@ -185,7 +187,11 @@ class Core:
         call = Call(build, deadline_us=deadline_us, timed_out=self._command_timed_out)
         call.number = number
         call.when_done(lambda _: session.answered(number))
-        return self.submit(call, now_us)
+        try:
+            return self.submit(call, now_us)
+        except InvalidRequest:
+            session.answered(number)  # It is never sent, and must not hold up the acknowledging of others.
+            raise
 
     def query(self, query: commands.Query, now_us: int, deadline_us: int, act_for: str = "") -> Call:
         def build(request_id: int) -> wire.Request:
