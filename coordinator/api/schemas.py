@@ -115,7 +115,7 @@ class AcquireIn(StrictIn):
     )
     refuse_deadlocks: bool = Field(
         default=True,
-        description="Refuse to wait (409 `deadlock`) where sessions would wait for one another. With `mode`.",
+        description="Refuse to wait (409 `deadlock`) where sessions would wait for one another.",
     )
 
     @model_validator(mode="after")
@@ -288,6 +288,12 @@ class StatusOut(Schema):
     voters: list[str]
     faults_allowed: bool = Field(description="Whether a node may be crashed over this API.")
     replicas: list[ReplicaOut]
+
+
+class RebuiltOut(Schema):
+    generation: int = Field(
+        description="Of the wanted membership, in the log and in the database; 0: nothing is wanted."
+    )
 
 
 class CrashedOut(Schema):
