@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Iterator
 from coordinator.client import options
 from coordinator.client.asking import Ask, Asking, Async, Part, S, Sync, as_it_is, asked
 from coordinator.client.core import Core
-from coordinator.client.errors import InvalidRequest, refuse
+from coordinator.client.errors import refuse
 from coordinator.client.events import EventWatch, FailOver
 from coordinator.client.watches import Follow, Watch, range_of
 from coordinator.statemachine import commands, files
@@ -115,7 +115,7 @@ class Files(Part[S]):
     def make_directory(self, path: str, *, parents: bool = False, timeout: float | None = None) -> Ask[int]:
         """Make a directory that stays when it is empty; the revision. `parents`: also those above it, and no error if
         it is there. Raises Exists, NotFound, WrongKind."""
-        op = files.MakeDirectory(options.name(path.rstrip("/")), parents)
+        op = files.MakeDirectory(options.directory(path), parents)
         return self._command(op, lambda created: int(created.revision), timeout=timeout)
 
     @asked
@@ -124,7 +124,7 @@ class Files(Part[S]):
     ) -> Ask[files.DirectoryList]:
         """A page of what is directly in a directory, by name, from the first after `after`; `count` is how much there
         is, `more` says whether something follows. Raises NotFound, WrongKind."""
-        query = files.ListDirectory(directory_name(path), after, _limit(limit))
+        query = files.ListDirectory(directory_name(path), after, options.limit(limit))
         return self._query(query, as_it_is, timeout=timeout)
 
     @asked
@@ -167,11 +167,11 @@ class Files(Part[S]):
         query = files.ReadRange(
             *range_of(start, end, prefix=prefix),
             revision=options.revision(revision),
-            limit=_limit(limit) if limit else 0,
-            sort_by=sort_by,
+            limit=options.limit_or_all(limit),
+            sort_by=options.sort_by(sort_by),
             descending=descending,
             keys_only=keys_only,
-            after=options.name(after) if after else "",
+            after=options.name(after) if after != "" else "",
         )
         return self._query(query, as_it_is, timeout=timeout)
 
@@ -297,9 +297,3 @@ def directory_name(path: str) -> str:
     """A directory's name as the cluster keeps it: "" is the root. Raises InvalidRequest."""
     bare = path.rstrip("/") if isinstance(path, str) else path
     return "" if bare == "" else options.name(bare)
-
-
-def _limit(number: int) -> int:
-    if isinstance(number, bool) or not isinstance(number, int) or not 1 <= number <= commands.LIST_LIMIT_MAX:
-        raise InvalidRequest(f"a limit is a whole number from 1 to {commands.LIST_LIMIT_MAX}, got {number!r}")
-    return number

@@ -192,7 +192,7 @@ def create(
 
 def make_directory(path: str, *, parents: bool = False) -> files.MakeDirectory:
     """Make a directory; refused where it is there."""
-    return files.MakeDirectory(options.name(path.rstrip("/")), parents)
+    return files.MakeDirectory(options.directory(path), parents)
 
 
 def write(path: str, value: bytes, *, generation: int | None = None, instance: int | None = None) -> files.WriteFile:
@@ -225,4 +225,5 @@ def read_range(
     start: str, end: str = "", *, prefix: bool = False, limit: int = 0, revision: int = 0
 ) -> files.ReadRange:
     """A page of a range, at `revision` (0: as what came before has made it)."""
-    return files.ReadRange(*range_of(start, end, prefix=prefix), options.revision(revision), limit)
+    bounds = range_of(start, end, prefix=prefix)
+    return files.ReadRange(*bounds, options.revision(revision), options.limit_or_all(limit))
