@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import socket
 import ssl
+import time
 from collections import deque
 from collections.abc import Iterable
 from random import Random
@@ -17,6 +18,7 @@ from urllib.parse import parse_qs, unquote, urlsplit, urlunsplit
 import hiredis
 
 CONNECT_TIMEOUT_S: Final = 1.0
+"""For one try to connect, from the moment at which the resolver has named the host's addresses."""
 BACK_OFF_US_MIN: Final = 20_000
 BACK_OFF_US_MAX: Final = 500_000
 """Between two tries to connect, doubled each time and jittered."""
@@ -79,6 +81,10 @@ class Endpoint(NamedTuple):
             raise ValueError("expected redis://[user:password@]host[:port], got a URL that can not be parsed") from None
         if parts.scheme not in ("redis", "rediss") or not parts.hostname:
             raise ValueError(f"expected redis:// or rediss:// and a host, got scheme {parts.scheme!r}")
+        try:
+            parts.hostname.encode("idna")
+        except UnicodeError as error:
+            raise ValueError(f"expected the name or the address of a host, got {parts.hostname!r}: {error}") from None
         verify = parse_qs(parts.query).get("ssl_cert_reqs", ["required"])[-1] != "none"
         return cls(
             parts.hostname,
@@ -118,7 +124,8 @@ class Received(NamedTuple):
 
 
 class Channel:
-    """`connect` blocks for CONNECT_TIMEOUT_S at the most; nothing else blocks."""
+    """`connect` blocks, for as long as the resolver takes to name the host's addresses, and then for CONNECT_TIMEOUT_S
+    at the most; nothing else blocks."""
 
     def __init__(self, url: str) -> None:
         self._endpoint = Endpoint.parse(url)
@@ -150,16 +157,19 @@ class Channel:
         """
         self.close()
         endpoint = self._endpoint
+        connection: socket.socket | None = None
         try:
-            plain = socket.create_connection((endpoint.host, endpoint.port), timeout=CONNECT_TIMEOUT_S)
-            plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            connection = self._wrap_tls(plain) if endpoint.tls else plain
-        except OSError as error:
-            raise ChannelError(f"Redis at {endpoint.host}:{endpoint.port}: {error}") from error
-        try:
-            self._handshake(connection, [*channels])
-        except (OSError, hiredis.HiredisError) as error:
-            connection.close()
+            found = socket.getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_STREAM)
+            until_s = time.monotonic() + CONNECT_TIMEOUT_S
+            connection = _dial(found, until_s)
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if endpoint.tls:
+                connection.settimeout(_left_s(until_s))
+                connection = self._wrap_tls(connection)
+            self._handshake(connection, [*channels], until_s)
+        except (OSError, ValueError, hiredis.HiredisError) as error:  # ValueError: no host is called so.
+            if connection is not None:
+                connection.close()
             raise ChannelError(f"Redis at {endpoint.host}:{endpoint.port}: {error}") from error
         connection.setblocking(False)  # noqa: FBT003 - the standard library's own name for it
         self._socket = connection
@@ -171,26 +181,32 @@ class Channel:
             context.verify_mode = ssl.CERT_NONE
         return context.wrap_socket(plain, server_hostname=self._endpoint.host)
 
-    def _handshake(self, connection: socket.socket, channels: list[str]) -> None:
+    def _handshake(self, connection: socket.socket, channels: list[str], until_s: float) -> None:
         self._reader = hiredis.Reader()
         self._unsent.clear()
         self._tags.clear()
         hello: list[str] = ["HELLO", "3"]
         if self._endpoint.password:
             hello += ["AUTH", self._endpoint.username or "default", self._endpoint.password]
-        connection.sendall(_pack(*hello))
-        self._expect(connection, 1)
-        connection.sendall(_pack("CLIENT", "REPLY", "ON"))
-        self._may_skip = self._is_permitted(connection)
+        self._say(connection, until_s, *hello)
+        self._expect(connection, 1, until_s)
+        self._say(connection, until_s, "CLIENT", "REPLY", "ON")
+        self._may_skip = self._is_permitted(connection, until_s)
         if channels:
-            connection.sendall(_pack("SUBSCRIBE", *channels))
-            self._expect(connection, len(channels))
+            self._say(connection, until_s, "SUBSCRIBE", *channels)
+            self._expect(connection, len(channels), until_s)
 
-    def _expect(self, connection: socket.socket, count: int) -> None:
+    @staticmethod
+    def _say(connection: socket.socket, until_s: float, *words: str) -> None:
+        connection.settimeout(_left_s(until_s))
+        connection.sendall(_pack(*words))
+
+    def _expect(self, connection: socket.socket, count: int, until_s: float) -> None:
         """Read `count` replies of the handshake; messages that come between them are lost, as they were before it."""
         while count:
             reply = self._reader.gets()
             if reply is False:
+                connection.settimeout(_left_s(until_s))
                 data = connection.recv(_READ_BYTES)
                 if not data:
                     raise OSError("closed while connecting")
@@ -200,9 +216,9 @@ class Channel:
             elif not isinstance(reply, hiredis.PushNotification) or reply[0] == b"subscribe":
                 count -= 1
 
-    def _is_permitted(self, connection: socket.socket) -> bool:
+    def _is_permitted(self, connection: socket.socket, until_s: float) -> bool:
         try:
-            self._expect(connection, 1)
+            self._expect(connection, 1, until_s)
         except _Refused:
             return False
         return True
@@ -288,9 +304,38 @@ class Channel:
                 replies.append((self._tags.popleft(), reply))
 
     def close(self) -> None:
-        if self._socket is not None:
-            self._socket.close()
-            self._socket = None
+        connection, self._socket = self._socket, None
+        if connection is not None:
+            connection.close()
+
+
+def _dial(found: list[Any], until_s: float) -> socket.socket:
+    """A connection to the first of these addresses that answers. Each has its share of the time: one that swallows
+    what it is sent leaves some for the others."""
+    trouble: OSError = OSError("it has no address")
+    for tried, (family, kind, protocol, _, address) in enumerate(found):
+        share_s = _left_s(until_s) / (len(found) - tried)
+        try:
+            connection = socket.socket(family, kind, protocol)
+        except OSError as error:  # This machine speaks none of this family.
+            trouble = error
+            continue
+        try:
+            connection.settimeout(share_s)
+            connection.connect(address)
+        except OSError as error:
+            connection.close()
+            trouble = error
+        else:
+            return connection
+    raise trouble
+
+
+def _left_s(until_s: float) -> float:
+    left_s = until_s - time.monotonic()
+    if left_s <= 0:
+        raise TimeoutError("timed out")
+    return left_s
 
 
 def _pack(*words: str) -> bytes:

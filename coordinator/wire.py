@@ -749,6 +749,7 @@ FEED_LOG_CELLS: Final = 24
 _requests = msgspec.msgpack.Decoder(RequestBatch)
 _replies = msgspec.msgpack.Decoder(list[Reply])
 _commands = msgspec.msgpack.Decoder(Command)
+_request = msgspec.msgpack.Decoder(Request)
 _refusals = msgspec.msgpack.Decoder(Refusal)
 _feeds = msgspec.msgpack.Decoder(Feed)
 
@@ -761,6 +762,14 @@ def encode_requests(reply: str, requests: Sequence[Request | msgspec.Raw]) -> by
 def decode_requests(body: bytes) -> RequestBatch:
     """Raises WireError("malformed")."""
     return _decode(_requests, body)
+
+
+def check_request(encoded: bytes) -> None:
+    """Would a node take it? One that it would not costs the whole packet. Raises ValueError, saying what was expected,
+    what came, and at which place."""
+    request = _request.decode(encoded)
+    if type(request) is CommandRequest:
+        _commands.decode(request.command)
 
 
 def decode_command(raw: bytes | msgspec.Raw) -> Command:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 from collections.abc import AsyncIterator, Callable
 from functools import partial
 from random import SystemRandom
 from typing import Any, Final, NamedTuple, Self
 
+from coordinator.channel import ChannelError
 from coordinator.client import flows, hands, options
 from coordinator.client.asking import Ask, Async, T
 from coordinator.client.calls import Call
@@ -19,6 +21,7 @@ from coordinator.client.errors import Closed, ConclaveError, Unavailable
 from coordinator.client.flows import Flow, Grant
 from coordinator.client.lease import LeaseState
 from coordinator.client.links import Link, Links
+from coordinator.client.rest import Rest
 from coordinator.client.surface import Surface
 from coordinator.statemachine import lock_commands
 
@@ -77,12 +80,16 @@ class _Pump:
         random = SystemRandom()
         self.core = Core(settings.token, settings.cluster, random)
         self.loop = loop
+        self.pid = os.getpid()
+        """What it knows is its own process' alone: nobody tells a forked child to drop what it keeps."""
         self._links = Links(self.core, settings.url, random)
         self._timer: asyncio.TimerHandle | None = None
         self._soon = False
         self._turning: asyncio.Handle | None = None
         self._connecting: dict[Link, asyncio.Task[None]] = {}
         self._watched: dict[Link, int] = {}
+        self._rest = Rest()
+        self._rests_until_us = 0
         self.closed = False
 
     def wake(self) -> None:
@@ -94,33 +101,45 @@ class _Pump:
     def _turn(self) -> None:
         self._soon = False
         now_us = _now_us()
+        if now_us < self._rests_until_us:
+            self._wake_at(self._rests_until_us)
+            return
         try:
             for link in self._links.to_connect(now_us):
-                if link not in self._connecting:
-                    self._unwatch(link)
-                    self._connecting[link] = self.loop.create_task(self._connect(link))
+                self._unwatch(link)
+                self._connecting[link] = self.loop.create_task(self._connect(link))
             self._links.send(now_us)
             for link in self._links.links.values():
                 self._watch(link)
         except Exception as error:
             logger.exception("a defect in the client's loop; everything asked fails, and it goes on")
+            for link in [*self._watched]:
+                self._unwatch(link)
+            self._links.begin_anew(now_us)
+            self._rests_until_us = now_us + self._rest.after_failure(now_us)
             self.core.fail_all(Unavailable(f"a defect in the client: {error!r}"))
+        now_us = _now_us()
+        self._wake_at(max(self._links.due_us(now_us), self._rests_until_us, now_us + 1_000))
+
+    def _wake_at(self, time_us: int) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        wait_us = self._links.due_us(_now_us()) - _now_us()
-        self._timer = self.loop.call_later(min(max(wait_us, 1_000), 1_000_000) / 1e6, self.wake)
+        wait_us = min(time_us - _now_us(), 1_000_000)
+        self._timer = self.loop.call_later(wait_us / 1e6, self.wake)
 
     async def _connect(self, link: Link) -> None:
         try:
             error = await asyncio.to_thread(self._links.connect, link)
-            self._links.connected(link, error, _now_us())
+        except RuntimeError as no_thread:  # The interpreter ends.
+            error = ChannelError(f"could not connect: {no_thread}")
         finally:
             del self._connecting[link]
+        self._links.connected(link, error, _now_us())
         self.wake()
 
     def _watch(self, link: Link) -> None:
         """Follow the link's socket, which is another one after each connection."""
-        if not link.channel.connected or link in self._connecting:
+        if not link.connected:
             self._unwatch(link)
             return
         descriptor = link.channel.fileno()
@@ -140,7 +159,7 @@ class _Pump:
             self.loop.remove_writer(descriptor)
 
     def _readable(self, link: Link) -> None:
-        if link.channel.connected:
+        if link.connected:
             self._links.receive(link, _now_us())
         self._watch(link)
         self.wake()
@@ -148,7 +167,7 @@ class _Pump:
     def figures(self) -> Figures:
         core = self.core
         return Figures(
-            connected=any(link.channel.connected for link in self._links.links.values()),
+            connected=self._links.any_connected,
             knows_leader=bool(core.routing.leader),
             calls_pending=core.calls_pending,
             sessions=sum(not session.gone for session in core.sessions.values()),
@@ -291,7 +310,7 @@ class AsyncClient(Surface[Async], Async):
     # --- the shell --------------------------------------------------------------------------------
 
     async def answer(self, ask: Ask[T]) -> T:
-        if ask.known is not None and self._pump is not None:
+        if ask.known is not None and self._pump is not None and self._pump.pid == os.getpid():
             known = ask.known(self._pump.core)
             if known is not None:
                 return known[0]
@@ -315,8 +334,8 @@ class AsyncClient(Surface[Async], Async):
         loop = asyncio.get_running_loop()
         if self._pump is None:
             self._pump = _Pump(self._options, loop)
-        elif self._pump.loop is not loop:
-            raise RuntimeError("an AsyncClient belongs to the event loop that first used it")
+        elif self._pump.loop is not loop or self._pump.pid != os.getpid():
+            raise RuntimeError("an AsyncClient belongs to the event loop that first used it, and to its process")
         return self._pump
 
     async def _run(self, flow: Callable[[Core], Flow]) -> Any:

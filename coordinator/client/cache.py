@@ -17,8 +17,8 @@ from typing import Final
 from coordinator import wire
 from coordinator.client.calls import NEVER_US, Call
 from coordinator.client.session import DRIFT_SHARE, DRIFT_US, Session
-from coordinator.statemachine.commands import GetKey, Result
-from coordinator.statemachine.files import GetStat, ReadFile
+from coordinator.statemachine.commands import GetKey, KeyValue, Result
+from coordinator.statemachine.files import FileContent, GetStat, ReadFile
 
 RENEWALS: Final = 3
 """A lease is renewed so many times within its length, as long as something of it is of use."""
@@ -27,6 +27,10 @@ RENEW_AGAIN_SHARE: Final = 10
 RENEW_US: Final = 2_000_000
 """The length of a lease, where none was granted yet."""
 KEPT_MAX: Final = 10_000
+KEPT_BYTES_MAX: Final = 64 * 1024 * 1024
+"""Beyond either the oldest goes."""
+RESULT_BYTES: Final = 500
+"""Of one result, but for its value and its path."""
 TRY_AGAIN_US: Final = 5_000_000
 """After a cluster would not let this client cache."""
 
@@ -34,7 +38,7 @@ TRY_AGAIN_US: Final = 5_000_000
 class Lease:
     """By which leader, under which number, until when, and for what."""
 
-    __slots__ = ("kept", "length_us", "number", "term", "until_us")
+    __slots__ = ("bytes", "kept", "length_us", "number", "term", "until_us")
 
     def __init__(self, term: int, number: int) -> None:
         self.term = term
@@ -43,11 +47,36 @@ class Lease:
         self.length_us = 0
         """As the leader grants it."""
         self.kept: dict[wire.CachedQuery, Result] = {}
+        """The oldest first."""
+        self.bytes = 0
+        """Of all that is kept, about."""
+
+    def keep(self, query: wire.CachedQuery, result: Result) -> None:
+        self.drop(query)
+        self.kept[query] = result
+        self.bytes += _bytes_of(query, result)
+        while len(self.kept) > KEPT_MAX or self.bytes > KEPT_BYTES_MAX:
+            self.drop(next(iter(self.kept)))
+
+    def drop(self, query: wire.CachedQuery) -> None:
+        result = self.kept.pop(query, None)
+        if result is not None:
+            self.bytes -= _bytes_of(query, result)
+
+    def clear(self) -> None:
+        self.kept.clear()
+        self.bytes = 0
 
     def sent(self, sent_us: int, lease_ms: int) -> None:
         """The leader answered what was sent then, and allowed all of it for a whole lease then or later."""
         self.length_us = length_us = lease_ms * 1_000
         self.until_us = max(self.until_us, sent_us + length_us - length_us // DRIFT_SHARE - DRIFT_US)
+
+
+def _bytes_of(query: wire.CachedQuery, result: Result) -> int:
+    path = query.key if isinstance(query, GetKey) else query.path
+    value = result.value if isinstance(result, (KeyValue, FileContent)) else None
+    return RESULT_BYTES + len(path) + len(value or b"")
 
 
 class Cache:
@@ -98,7 +127,11 @@ class Cache:
     def _is_answered(self, call: Call) -> None:
         self._asked.pop(call.request_id, None)
 
-    def take(self, answer: wire.CachedAnswer) -> None:
+    @property
+    def kept_bytes(self) -> int:
+        return self._lease.bytes
+
+    def take(self, node: str, cluster: int, answer: wire.CachedAnswer) -> None:
         """Keep an answer, for as long as its question's first sending allows, unless it is of before what was heard
         since."""
         call, query = self._asked.get(answer.id, (None, None))
@@ -106,10 +139,12 @@ class Cache:
             return
         sent_us = call.first_sent_us
         lease = self._lease_of(answer.term, answer.number)
-        if lease is None or answer.ticket < self._ticket:
+        if lease is None:
+            self._say_again(node, cluster, answer.term)
             return
-        if query in lease.kept or len(lease.kept) < KEPT_MAX:
-            lease.kept[query] = answer.result
+        if answer.ticket < self._ticket:
+            return
+        lease.keep(query, answer.result)
         lease.sent(sent_us, answer.lease_ms)
         self._renew_us = sent_us + lease.length_us // RENEWALS
 
@@ -122,7 +157,7 @@ class Cache:
 
     def _begin(self, term: int, number: int) -> None:
         """Nothing of before is served. Emptied in place: another thread may have it in its hand."""
-        self._lease.kept.clear()
+        self._lease.clear()
         self._lease = Lease(term, number)
         self._ticket = 0
 
@@ -134,10 +169,10 @@ class Cache:
         if lease is not None:
             self._ticket = max(self._ticket, word.ticket)
             if word.everything:
-                lease.kept.clear()
+                lease.clear()
             for path in word.paths:
                 for query in (ReadFile(path), GetStat(path), GetKey(path)):
-                    lease.kept.pop(query, None)
+                    lease.drop(query)
         self._say(node, word.cluster, word.session, word.term, word.number, word.ticket)
 
     def renewed(self, node: str, cluster: int, answer: wire.CacheRenewed) -> None:
@@ -150,14 +185,26 @@ class Cache:
         elif (answer.term, answer.number) > known:
             self._begin(answer.term, answer.number)
             self._renew_us = NEVER_US
-            if self.session is not None:
-                self._say(node, cluster, self.session.session, answer.term, answer.number, 0)
+            self._say_again(node, cluster, answer.term)
+        elif (answer.term, answer.number) < known:
+            self._say_again(node, cluster, answer.term)
+
+    def _say_again(self, node: str, cluster: int, term: int) -> None:
+        """Nothing of before this lease is kept. Said whenever its leader is heard to think so: the word may be lost."""
+        lease = self._lease
+        if self.session is not None and term == lease.term:
+            self._say(node, cluster, self.session.session, lease.term, lease.number, 0)
 
     def _say(self, node: str, cluster: int, session: int, term: int, number: int, ticket: int) -> None:
         self._next_word += 1
         self._words.append((node, wire.DroppedRequest(self._next_word, cluster, session, term, number, ticket)))
 
     # --- what goes out ----------------------------------------------------------------------------
+
+    def pass_time(self, now_us: int) -> None:
+        """What may be served no more is given up."""
+        if self._lease.kept and now_us >= self._lease.until_us:
+            self._lease.clear()
 
     def another_leader(self, now_us: int) -> None:
         """Ask the new one at once: it waits to hear what is kept of before."""
@@ -168,7 +215,8 @@ class Cache:
     def due_us(self) -> int:
         if self._words:
             return 0
-        return self._renew_us if self._is_used else NEVER_US
+        ends_us = self._lease.until_us if self._lease.kept else NEVER_US
+        return min(ends_us, self._renew_us) if self._is_used else ends_us
 
     def take_words(self) -> list[tuple[str, wire.DroppedRequest]]:
         words, self._words = self._words, []
@@ -189,6 +237,6 @@ class Cache:
 
     def clear(self) -> None:
         """Nothing is served any more."""
-        self._lease.kept.clear()
+        self._lease.clear()
         self.session = None
         self._renew_us = NEVER_US

@@ -11,6 +11,7 @@ import msgspec
 
 from coordinator import wire
 from coordinator.client.errors import ConclaveError
+from coordinator.client.session import Session
 
 RESEND_US_MIN: Final = 120_000
 RESEND_US_MAX: Final = 1_000_000
@@ -35,6 +36,7 @@ class Call:
 
     __slots__ = (
         "_callbacks",
+        "background",
         "build",
         "deadline_us",
         "done",
@@ -78,6 +80,8 @@ class Call:
         self.first_for = 0
         self.number = 0
         """Of a command: its number in its session."""
+        self.background: Session | None = None
+        """Set where nobody waits for it, and it is to be done all the same: the session whose command it is."""
         self.due_us = 0
         self.first_sent_us: int | None = None
         self.last_sent_us = 0

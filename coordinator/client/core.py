@@ -7,6 +7,7 @@ Times are integer microseconds of one monotonic clock, handed in. Calls are made
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from random import Random
 from typing import Final, NamedTuple
@@ -17,6 +18,7 @@ from coordinator import wire
 from coordinator.client.cache import Cache
 from coordinator.client.calls import NEVER_US, REDIRECT_US_MIN, Call, Target, resolved
 from coordinator.client.errors import (
+    Closed,
     ConclaveError,
     InvalidRequest,
     OutcomeUnknown,
@@ -27,6 +29,7 @@ from coordinator.client.errors import (
 from coordinator.client.grants import Acquisition, Grants
 from coordinator.client.routing import Routing
 from coordinator.client.session import Session
+from coordinator.client.waiting import Waiting
 from coordinator.statemachine import commands
 from coordinator.statemachine.commands import Command
 from coordinator.wire import Channels, Token, WireError
@@ -42,8 +45,12 @@ AWAIT_US: Final = 300_000
 PATIENT_KNOCK_US: Final = 1_000_000
 """The same where nothing is owed but what may take its time."""
 DIRECTORIES_MAX: Final = 256
+SESSIONS_MANY: Final = 64
+"""Of one client, at which it is warned: each is kept alive, since nobody but its user knows what lives under it."""
 WITHDRAW_US_MAX: Final = 3_600_000_000
 """How long the client goes on trying to give back what it no longer wants; its session's end does it too."""
+
+logger = logging.getLogger(__name__)
 
 
 class Packet(NamedTuple):
@@ -88,8 +95,12 @@ class Core:
         self._random = random
         self._next_id = random.getrandbits(48)
         self._calls: dict[int, Call] = {}
-        self._opening: dict[int, Call] = {}
-        self._revivals: dict[int, list[Call]] = {}
+        self._opening: dict[int, Waiting] = {}
+        """By time to live: who waits for the session that is being opened."""
+        self._revivals: dict[int, Waiting] = {}
+        """By session: who waits for a leader to confirm it."""
+        self._guards: dict[int, tuple[Session, int]] = {}
+        """By session: for how long it may be in jeopardy before it has expired, in microseconds."""
         self._keep_alives: dict[int, tuple[Session, int]] = {}
         self._leadership = 0
         """The term of the leader that keep-alives are for; 0 until one has told it."""
@@ -132,9 +143,11 @@ class Core:
         call.request_id = self._next_id
         call.due_us = now_us
         try:
-            call.first = msgspec.Raw(wire.encode(call.build(call.request_id)))
+            encoded = wire.encode(call.build(call.request_id))
+            wire.check_request(encoded)
         except (OverflowError, UnicodeError, TypeError, ValueError) as error:
             raise InvalidRequest(f"the request can not be encoded: {error}") from error
+        call.first = msgspec.Raw(encoded)
         call.first_for = self.routing.cluster
         self._fresh.append(call)
         self._add(call)
@@ -154,6 +167,13 @@ class Core:
         """Send it again soon: there is somebody new to ask."""
         self._send_again(call, call.hurried_us(now_us))
 
+    def in_background(self, session: Session, op: commands.ClientOp, now_us: int) -> Call:
+        """Apply `op` once, though nobody waits for it: it goes on for WITHDRAW_US_MAX, through whatever ends the
+        questions of others, but for the client's own end."""
+        call = self.command(session, op, now_us, now_us + WITHDRAW_US_MAX)
+        call.background = session
+        return call
+
     def command(
         self, session: Session, op: commands.ClientOp, now_us: int, deadline_us: int | None, act_for: str = ""
     ) -> Call:
@@ -167,7 +187,11 @@ class Core:
         call = Call(build, deadline_us=deadline_us, timed_out=self._command_timed_out)
         call.number = number
         call.when_done(lambda _: session.answered(number))
-        return self.submit(call, now_us)
+        try:
+            return self.submit(call, now_us)
+        except InvalidRequest:
+            session.answered(number)  # It is never sent, and must not hold up the acknowledging of others.
+            raise
 
     def query(self, query: commands.Query, now_us: int, deadline_us: int, act_for: str = "") -> Call:
         def build(request_id: int) -> wire.Request:
@@ -250,16 +274,11 @@ class Core:
             return self._revival(session, deadline_us)
         opening = self._opening.get(ttl_ms)
         if opening is None:
-            opening = self._opening[ttl_ms] = self._open_session(ttl_ms, now_us)
-        return self._follow(opening, deadline_us)
+            opening = self._opening[ttl_ms] = Waiting(self._finish)
+            self._open_session(ttl_ms, now_us)
+        return opening.add(self._wait_only(deadline_us, self._timed_out))
 
-    def _follow(self, other: Call, deadline_us: int) -> Call:
-        """A call that ends with another one, or at its own deadline."""
-        call = self._wait_only(deadline_us, self._timed_out)
-        other.when_done(lambda done: self._finish(call, done.outcome))
-        return call
-
-    def _open_session(self, ttl_ms: int, now_us: int) -> Call:
+    def _open_session(self, ttl_ms: int, now_us: int) -> None:
         nonce = self._random.randbytes(16)
 
         def build(request_id: int) -> wire.Request:
@@ -267,32 +286,58 @@ class Core:
             return wire.CommandRequest(request_id, self.routing.cluster, "", msgspec.Raw(wire.encode(command)))
 
         question = Call(build, deadline_us=None, timed_out=self._timed_out)
-        opened = Call(_not_sent, deadline_us=None, timed_out=self._timed_out)
 
         def done(answered: Call) -> None:
-            del self._opening[ttl_ms]
             outcome = answered.outcome
             if isinstance(outcome, commands.SessionOpened):
                 assert answered.first_sent_us is not None
                 outcome = self.sessions[ttl_ms] = Session(outcome.session, ttl_ms, answered.first_sent_us)
-            opened.resolve(outcome)
+                self._warn_of_many()
+            self._opening.pop(ttl_ms).end(outcome)
 
         question.when_done(done)
         self.submit(question, now_us)
-        return opened
+
+    def _warn_of_many(self) -> None:
+        if len(self.sessions) == SESSIONS_MANY:
+            logger.warning(
+                "this client keeps %d sessions alive, one for each time to live that it was asked for, until it is"
+                " closed: take the ttl from a few fixed values",
+                SESSIONS_MANY,
+            )
 
     def _revival(self, session: Session, deadline_us: int) -> Call:
-        revived = Call(_not_sent, deadline_us=None, timed_out=self._timed_out)
-        self._revivals.setdefault(session.session, []).append(revived)
-        return self._follow(revived, deadline_us)
+        waiting = self._revivals.setdefault(session.session, Waiting(self._finish))
+        return waiting.add(self._wait_only(deadline_us, self._timed_out))
+
+    def _end_revivals(self, session: int, outcome: Session | None) -> None:
+        waiting = self._revivals.pop(session, None)
+        if waiting is not None:
+            waiting.end(outcome)
+
+    def guard(self, session: Session, grace_us: int) -> None:
+        """The session has expired, for good, once it was in jeopardy for so long (or less, where less was asked for
+        before), whether anybody looks or not."""
+        _, known_us = self._guards.get(session.session, (session, grace_us))
+        self._guards[session.session] = (session, min(known_us, grace_us))
+        self._give_up_us = min(self._give_up_us, session.valid_until_us + grace_us)
+
+    def _end_sessions(self, now_us: int) -> None:
+        for number, (session, grace_us) in [*self._guards.items()]:
+            ends_us = session.valid_until_us + grace_us
+            if not session.gone and now_us < ends_us:
+                self._give_up_us = min(self._give_up_us, ends_us)
+                continue
+            del self._guards[number]
+            if not session.gone:
+                self.lose_session(session)
 
     def lose_session(self, session: Session) -> None:
         """The cluster says that the session is gone."""
         session.gone = True
         if session is self.cache.session:
             self.cache.clear()
-        for call in self._revivals.pop(session.session, []):
-            call.resolve(None)
+        self._end_revivals(session.session, None)
 
     def revived(self, session: Session, deadline_us: int) -> Call:
         """Resolves to the session when a leader next confirms it, to None when it is known to be gone."""
@@ -352,8 +397,7 @@ class Core:
         """Give back, or leave the queue of, what was asked for by request `number`, in the background (history 9)."""
         self._grants.forget(Acquisition(session.session, name, acquisition))
         if not session.gone:
-            op = commands.CancelAcquire(name, acquisition, number)
-            self.command(session, op, now_us, now_us + WITHDRAW_US_MAX)
+            self.in_background(session, commands.CancelAcquire(name, acquisition, number), now_us)
 
     def abandon(self, call: Call) -> None:
         """Nobody waits for this call any more."""
@@ -459,7 +503,8 @@ class Core:
         return Packet(self.routing.addresses.get(node, ""), node, self.channels.client(node), data, ids, is_sure)
 
     def give_up(self, now_us: int) -> None:
-        """End the calls whose deadline has come."""
+        """End the calls whose deadline has come, and what is kept by a lease that has run out."""
+        self.cache.pass_time(now_us)
         if now_us < self._give_up_us:
             return
         late = []
@@ -473,6 +518,7 @@ class Core:
                 self._give_up_us = call.deadline_us
         for call in late:
             self._finish(call, call.timed_out(call))
+        self._end_sessions(now_us)
         for request_id, (_, sent_us) in [*self._keep_alives.items()]:
             if now_us - sent_us > 60_000_000:
                 del self._keep_alives[request_id]
@@ -596,7 +642,7 @@ class Core:
             case wire.GrantPushed(_, session, name, acquisition, token):
                 self._grants.pushed(Acquisition(session, name, acquisition), token, now_us)
             case wire.CachedAnswer(request_id, result):
-                self.cache.take(reply)
+                self.cache.take(node, self.routing.cluster, reply)
                 self._answered(request_id, result, now_us)
             case wire.Invalidation():
                 self.cache.invalidate(node, reply)
@@ -637,8 +683,7 @@ class Core:
         own, sent_us = kept
         if own.session == session and not own.gone:
             own.confirmed(sent_us)
-            for call in self._revivals.pop(session, []):
-                call.resolve(own)
+            self._end_revivals(session, own)
 
     def _redirected(self, node: str, request_id: int, leader: str, now_us: int) -> None:
         self.routing.redirected(node, leader, now_us)
@@ -695,11 +740,14 @@ class Core:
         call.resolve(outcome)
 
     def fail_all(self, error: ConclaveError) -> None:
-        """The client is closed."""
-        for call in [*self._calls.values(), *self._opening.values()]:
-            self._finish(call, error)
+        """The client is closed; or, where it is not, something went wrong in the middle of its work: what nobody waits
+        for goes on then, and is sent again when there is a connection."""
+        is_over = isinstance(error, Closed)
+        for call in [*self._calls.values()]:
+            if is_over or call.background is None:
+                self._finish(call, error)
         for session in self.sessions.values():
-            session.nothing_is_open()
+            session.nothing_is_open(but=[call.number for call in self._calls.values() if call.background is session])
 
     def _timed_out(self, call: Call) -> Unavailable:
         return Unavailable(self._why())

@@ -113,7 +113,7 @@ class Files(Part[S]):
     def make_directory(self, path: str, *, parents: bool = False, timeout: float | None = None) -> Ask[int]:
         """Make a directory that stays when it is empty; the revision. `parents`: also those above it, and no error if
         it is there. Raises Exists, NotFound, WrongKind."""
-        op = files.MakeDirectory(options.name(path.rstrip("/")), parents)
+        op = files.MakeDirectory(options.directory(path), parents)
         return self._command(op, lambda created: int(created.revision), timeout=timeout)
 
     @asked
@@ -122,7 +122,7 @@ class Files(Part[S]):
     ) -> Ask[files.DirectoryList]:
         """A page of what is directly in a directory, by name, from the first after `after`; `count` is how much there
         is, `more` says whether something follows. Raises NotFound, WrongKind."""
-        query = files.ListDirectory(directory_name(path), after, _limit(limit))
+        query = files.ListDirectory(directory_name(path), after, options.limit(limit))
         return self._query(query, as_it_is, timeout=timeout)
 
     @asked
@@ -165,11 +165,11 @@ class Files(Part[S]):
         query = files.ReadRange(
             *range_of(start, end, prefix=prefix),
             revision=options.revision(revision),
-            limit=_limit(limit) if limit else 0,
-            sort_by=sort_by,
+            limit=options.limit_or_all(limit),
+            sort_by=options.sort_by(sort_by),
             descending=descending,
             keys_only=keys_only,
-            after=options.name(after) if after else "",
+            after=options.name(after) if after != "" else "",
         )
         return self._query(query, as_it_is, timeout=timeout)
 
@@ -302,10 +302,4 @@ def _generation(number: int | None) -> int:
         return ANY_GENERATION
     if isinstance(number, bool) or not isinstance(number, int) or number < 0:
         raise InvalidRequest(f"a generation or an instance is a whole number from 0 on, got {number!r}")
-    return number
-
-
-def _limit(number: int) -> int:
-    if isinstance(number, bool) or not isinstance(number, int) or not 1 <= number <= commands.LIST_LIMIT_MAX:
-        raise InvalidRequest(f"a limit is a whole number from 1 to {commands.LIST_LIMIT_MAX}, got {number!r}")
     return number

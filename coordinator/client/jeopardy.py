@@ -120,14 +120,7 @@ def open_handle(shell: S, ttl: float, grace: float, timeout: float | None) -> As
 
     def flow(core: Core) -> Asking[SessionHandle[S]]:
         session = yield from flows.session(core, clock, ttl_ms, deadline_us)
-        shell.spawn(Ask(lambda core: _guard(core, clock, session, grace_us)))
+        core.guard(session, grace_us)
         return SessionHandle(shell, session, grace_us)
 
     return Ask(flow)
-
-
-def _guard(core: Core, clock: Clock, session: Session, grace_us: int) -> Flow:
-    """Ends a session when its grace period does, whether anybody looks or not."""
-    known = Standing.SAFE
-    while known is not Standing.EXPIRED:
-        known = yield from until_it_changes(core, clock, session, grace_us, known)

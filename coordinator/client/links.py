@@ -22,23 +22,64 @@ HOME: Final = ""
 class Link:
     """One connection, with its back-off."""
 
-    def __init__(self, url: str, random: Random) -> None:
+    def __init__(self, url: str, back_off: BackOff) -> None:
+        self.url = url
         self.channel = Channel(url)
-        self.back_off = BackOff(random)
+        self.back_off = back_off
+        self.connecting = False
+        """Somebody tries to connect it, perhaps on another thread: the channel is that one's alone."""
+        self.wanted = False
+        """Something was to be sent over it since it was last tried."""
         self.heard_us = 0
         self.pinged_us = 0
+
+    @property
+    def connected(self) -> bool:
+        return not self.connecting and self.channel.connected
 
 
 class Links:
     def __init__(self, core: Core, url: str, random: Random) -> None:
+        """Raises ValueError where the URL is none."""
         self._core = core
         self._random = random
         self._url = url
-        self.links: dict[str, Link] = {HOME: Link(url, random)}
+        self.links: dict[str, Link] = {HOME: Link(url, BackOff(random))}
+
+    @property
+    def any_connected(self) -> bool:
+        return any(link.connected for link in self.links.values())
 
     def to_connect(self, now_us: int) -> list[Link]:
-        """Links that are down and whose back-off is over. Connecting blocks: the shell decides where."""
-        return [link for link in self.links.values() if not link.channel.connected and now_us >= link.back_off.retry_us]
+        """Links that are down, of use, and whose back-off is over; whoever takes them connects each, and says what came
+        of it by `connected`. Connecting blocks: the shell decides where."""
+        links = [link for link in self._of_use() if now_us >= link.back_off.retry_us]
+        for address, link in [*self.links.items()]:
+            if not (link.connected or link.connecting or link in links or self._is_known(address)):
+                del self.links[address]
+        for link in links:
+            link.connecting, link.wanted = True, False
+        return links
+
+    def _of_use(self) -> list[Link]:
+        """Those that are down and that nobody connects, where something is to be sent over them, or the leader is there
+        (what it pushes comes by no other way). Where nothing is connected all may help. A Redis that is gone for good
+        is left alone."""
+        if all(link.channel.connected or link.connecting for link in self.links.values()):
+            return []
+        routing = self._core.routing
+        leaders = routing.addresses.get(routing.leader, HOME)
+        anything = not self.any_connected
+        return [
+            link
+            for address, link in self.links.items()
+            if not (link.channel.connected or link.connecting)
+            and (anything or link.wanted or address in (HOME, leaders))
+        ]
+
+    def _is_known(self, address: str) -> bool:
+        """Is a node there? One may have moved."""
+        return address == HOME or address in self._core.routing.addresses.values()
 
     def connect(self, link: Link) -> ChannelError | None:
         """Try it; the error, for `connected`. May run on another thread than the core's."""
@@ -46,21 +87,26 @@ class Links:
             link.channel.connect([self._core.reply_channel])
         except ChannelError as error:
             return error
+        except Exception as error:  # noqa: BLE001 - whatever it is, there is no connection, and the back-off holds
+            return ChannelError(f"could not connect: {error!r}")
         return None
 
     def connected(self, link: Link, error: ChannelError | None, now_us: int) -> None:
         """Take in what `connect` came to."""
-        if error is None:
+        link.connecting = False
+        if link not in self.links.values():
+            link.channel.close()  # It came too late: another has its place.
+        elif error is None:
             link.back_off.succeeded()
             link.heard_us = link.pinged_us = now_us
             self._core.link_up(now_us)
-            return
-        link.back_off.failed(now_us)
-        self._core.link_lost(str(error), now_us)
+        else:
+            link.back_off.failed(now_us)
+            self._core.link_lost(str(error), now_us)
 
     def send(self, now_us: int) -> None:
         """Send what is due."""
-        if not any(link.channel.connected for link in self.links.values()):
+        if not self.any_connected:
             self._core.give_up(now_us)
             return
         by_address: dict[str, list[tuple[Packet | None, tuple[str | bytes, ...]]]] = {}
@@ -71,22 +117,29 @@ class Links:
                 continue
             by_address.setdefault(packet.address, []).append((packet, ("PUBLISH", packet.channel, packet.data)))
         for address, link in self.links.items():
-            if link.channel.connected and self._is_quiet(link, now_us):
+            if link.connected and self._is_quiet(link, now_us):
                 by_address.setdefault(address, []).append((None, ("PING",)))
         for address in {**sure, **by_address}:
-            link = self.links.get(address) or self._new(address)
-            if link.channel.connected:
-                try:
-                    if address in sure:
-                        link.channel.publish(sure[address])
-                    if address in by_address:
-                        link.channel.send(by_address[address])
-                except ChannelError as error:
-                    self._core.link_lost(str(error), now_us)
+            try:
+                link = self.links.get(address) or self._new(address)
+            except ValueError as error:  # What was to be sent is lost, as on any network.
+                self._core.link_lost(f"a node's address can not be used: {error}", now_us)
+                continue
+            if not link.connected:
+                link.wanted = True
+                continue
+            try:
+                if address in sure:
+                    link.channel.publish(sure[address])
+                if address in by_address:
+                    link.channel.send(by_address[address])
+            except ChannelError as error:
+                self._core.link_lost(str(error), now_us)
 
     def _new(self, address: str) -> Link:
-        """A link to where a node says that its mailbox is; who we are there, the URL of this client says."""
-        link = self.links[address] = Link(with_credentials(address, self._url), self._random)
+        """A link to where a node says that its mailbox is; who we are there, the URL of this client says. Raises
+        ValueError where it is no address."""
+        link = self.links[address] = Link(with_credentials(address, self._url), BackOff(self._random))
         return link
 
     def _is_quiet(self, link: Link, now_us: int) -> bool:
@@ -124,12 +177,17 @@ class Links:
 
     def due_us(self, now_us: int) -> int:
         """When `send` or `to_connect` has something to do next."""
-        up = any(link.channel.connected for link in self.links.values())
-        due = self._core.due_us(now_us) if up else self._core.deadline_us(now_us)
-        for link in self.links.values():
-            if not link.channel.connected:
-                due = min(due, link.back_off.retry_us)
-        return due
+        due = self._core.due_us(now_us) if self.any_connected else self._core.deadline_us(now_us)
+        return min([due, *(link.back_off.retry_us for link in self._of_use())])
+
+    def begin_anew(self, now_us: int) -> None:
+        """After a defect: every connection is made again, after a pause. One that is being made is left to its own."""
+        for address, link in [*self.links.items()]:
+            link.back_off.failed(now_us)
+            if link.connecting:
+                self.links[address] = Link(link.url, link.back_off)
+            else:
+                link.channel.close()
 
     def close(self) -> None:
         for link in self.links.values():

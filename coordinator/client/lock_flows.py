@@ -37,7 +37,7 @@ def give_back(core: Core, clock: Clock, grant: Grant) -> None:
     """Nobody wants it any more: it is let go in the background."""
     if not grant.session.gone:
         op = Release(grant.names or (grant.name,), grant.acquisition)
-        core.command(grant.session, op, clock(), clock() + WITHDRAW_US_MAX)
+        core.in_background(grant.session, op, clock())
 
 
 def let_go(core: Core, clock: Clock, grant: Grant) -> Flow:
@@ -155,14 +155,13 @@ def _give_up(core: Core, clock: Clock, grant: Grant, asked: Call, settle: Settle
     if own.gone:
         return
     mark = CancelAcquire(grant.name, own.next_acquisition(), asked.number)
-    until_us = clock() + WITHDRAW_US_MAX
 
     def undo(_: Call) -> None:
         if not own.gone:
-            core.command(own, _shared(grant), clock(), until_us).when_done(settled)
+            core.in_background(own, _shared(grant), clock()).when_done(settled)
 
     def settled(shared: Call) -> None:
         if isinstance(shared.outcome, commands.Granted):
             settle(shared.outcome.token, SHARED)
 
-    core.command(own, mark, clock(), until_us).when_done(undo)
+    core.in_background(own, mark, clock()).when_done(undo)

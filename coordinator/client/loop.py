@@ -17,12 +17,14 @@ from random import Random, SystemRandom
 from types import FrameType
 from typing import Any, Final
 
+from coordinator.channel import ChannelError
 from coordinator.client import options
 from coordinator.client.clock import now_us as _now_us
 from coordinator.client.core import Core
 from coordinator.client.errors import Closed, OutcomeUnknown, Unavailable
 from coordinator.client.jobs import Job, Left
-from coordinator.client.links import Links
+from coordinator.client.links import Link, Links
+from coordinator.client.rest import Rest
 
 CLOSE_US: Final = 2_000_000
 TURN_US_MAX: Final = 1_000_000
@@ -67,6 +69,8 @@ class Loop(threading.Thread):
         """Descriptor of a connection to the events that are polled for."""
         self._posted: deque[tuple[Job, BaseException | None]] = deque()
         """From other threads: jobs that begin, or what their caller left with."""
+        self._tried: deque[tuple[Link, ChannelError | None]] = deque()
+        """From threads that connect: what came of it."""
         self._running: dict[Job, None] = {}
         self._ended: deque[Job] = deque()
         """Jobs that are over, and whose callers are woken at the end of the turn."""
@@ -90,6 +94,7 @@ class Loop(threading.Thread):
         self._looks_us = 0
         """When this thread looks by itself whether there is something to do."""
         self._crowd_until_us = 0
+        self._rest = Rest()
         self._asleep = False
         self._closing = False
         self._is_over = False
@@ -111,7 +116,7 @@ class Loop(threading.Thread):
             finally:
                 if self._baton.get(_HELD) == thread:
                     del self._baton[_HELD]
-                    if self._running or self._posted or self._closing or self._next_us < self._looks_us:
+                    if self._is_needed():
                         self._call()
             if not job.is_over:
                 self.post(job)
@@ -121,6 +126,13 @@ class Loop(threading.Thread):
             if error is not job.error:
                 self.post(job, error)
             raise
+
+    def _is_needed(self) -> bool:
+        """Now that a caller has put the baton down: is this loop's own thread to take it? Something may come at any
+        moment that nobody asked for, as the word that what is kept is to be dropped."""
+        if self._running or self._posted or self._tried or self._closing or self._next_us < self._looks_us:
+            return True
+        return self.core.awaits_answers(_now_us())
 
     def _take_baton(self, thread: int) -> bool:
         return self._baton.setdefault(_HELD, thread) == thread
@@ -168,7 +180,7 @@ class Loop(threading.Thread):
         # Appended first and looked at afterwards, here and in `_sleep` and `ask`: one of the two sees the other.
         if _HELD not in self._baton:
             self._call()
-        elif self._asleep and (len(self._posted) >= self._expected or self._closing):
+        elif self._asleep and (len(self._posted) >= self._expected or self._tried or self._closing):
             self._asleep = False
             with contextlib.suppress(OSError):  # Full: it wakes anyway. Closed: whoever posts looks at `_is_over`.
                 os.write(self._wake_writer, b"\0")
@@ -208,7 +220,7 @@ class Loop(threading.Thread):
             if self._take_baton(threading.get_ident()) or self._take_lost_baton():
                 self._run_while_needed()
                 del self._baton[_HELD]
-                if self._posted:
+                if self._posted or self._tried:
                     continue
             else:
                 self._looks_us = _now_us() + LOOK_AGAIN_US
@@ -233,12 +245,13 @@ class Loop(threading.Thread):
                 self._sleep()
             except Exception as error:  # noqa: BLE001 - it is logged, and fails what was asked
                 self._fail(error)
+                self._called.acquire(timeout=self._rest.after_failure(_now_us()) / 1e6)  # Ends when it is closed.
 
     def _end_all(self) -> None:
-        self._links.close()
         self._fail_all(Closed())
         self._is_over = True
         self._refuse_posted()
+        self._links.close()  # Behind `_is_over`: whoever is still connecting looks at that afterwards.
         os.close(self._wake_reader)
         writer, self._wake_writer = self._wake_writer, -1
         os.close(writer)
@@ -246,9 +259,25 @@ class Loop(threading.Thread):
     def _take_up(self) -> None:
         """Begin what was posted, and go on with what was answered."""
         self._take_posted()
-        for link in self._links.to_connect(_now_us()):
-            self._links.connected(link, self._links.connect(link), _now_us())
+        self._connect()
         self._go_on()
+
+    def _connect(self) -> None:
+        """Each on a thread of its own: a Redis that swallows what it is sent holds up nobody."""
+        while self._tried:
+            self._links.connected(*self._tried.popleft(), _now_us())
+        for link in self._links.to_connect(_now_us()):
+            try:
+                threading.Thread(target=self._try, args=(link,), name="conclave-connect", daemon=True).start()
+            except RuntimeError as error:  # There are no more threads, or the interpreter ends.
+                self._tried.append((link, ChannelError(f"could not connect: {error}")))
+
+    def _try(self, link: Link) -> None:
+        """On the connecting thread."""
+        self._tried.append((link, self._links.connect(link)))
+        self._wake()
+        if self._is_over:
+            link.channel.close()
 
     def _send(self) -> None:
         self._links.send(_now_us())
@@ -263,7 +292,7 @@ class Loop(threading.Thread):
         if self._expected:
             timeout_us = min(timeout_us, RETURN_US)
         self._asleep = True
-        if len(self._posted) >= max(1, self._expected) or self._closing:
+        if len(self._posted) >= max(1, self._expected) or self.going_on or self._tried or self._closing:
             timeout_us = 0
         ready = self._poll.poll(timeout_us / 1_000)
         if not ready and self._expected:
@@ -275,7 +304,7 @@ class Loop(threading.Thread):
                 os.read(self._wake_reader, 4_096)
                 continue
             for link in self._links.links.values():
-                if link.channel.connected and link.channel.fileno() == descriptor:
+                if link.connected and link.channel.fileno() == descriptor:
                     self._links.receive(link, _now_us())
                     break
 
@@ -293,7 +322,7 @@ class Loop(threading.Thread):
         wanted = {
             link.channel.fileno(): select.POLLIN | (select.POLLOUT if link.channel.wants_write else 0)
             for link in self._links.links.values()
-            if link.channel.connected
+            if link.connected
         }
         if wanted == self._polled:
             return
@@ -412,7 +441,7 @@ class Loop(threading.Thread):
     def _fail(self, error: BaseException) -> None:
         """Something went wrong in the middle of the work: what was asked fails, and the connections begin anew."""
         logger.error("the client's work was cut off; everything asked fails, and it goes on", exc_info=error)
-        self._links.close()
+        self._links.begin_anew(_now_us())
         self._poll = select.poll()
         self._poll.register(self._wake_reader, select.POLLIN)
         self._polled = {}

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, get_args
 
 from coordinator.channel import Endpoint
 from coordinator.client.errors import InvalidRequest
-from coordinator.statemachine import commands
+from coordinator.statemachine import commands, files
 from coordinator.wire import Token
 
 DEFAULT_TTL_S: Final = 15.0
@@ -95,3 +95,27 @@ def revision(number: int) -> int:
     if isinstance(number, bool) or not isinstance(number, int) or number < 0:
         raise InvalidRequest(f"a revision is a whole number from 0 on, got {number!r}")
     return number
+
+
+def limit(number: int) -> int:
+    """How many of a page."""
+    if isinstance(number, bool) or not isinstance(number, int) or not 1 <= number <= commands.LIST_LIMIT_MAX:
+        raise InvalidRequest(f"a limit is a whole number from 1 to {commands.LIST_LIMIT_MAX}, got {number!r}")
+    return number
+
+
+def limit_or_all(number: int) -> int:
+    """The same, or 0: as many as a page holds."""
+    return number if number == 0 and type(number) is int else limit(number)
+
+
+def sort_by(what: files.SortBy) -> files.SortBy:
+    """By what a range is sorted."""
+    if not isinstance(what, str) or what not in get_args(files.SortBy):
+        raise InvalidRequest(f"a range is sorted by one of {', '.join(get_args(files.SortBy))}, got {what!r}")
+    return what
+
+
+def directory(path: str) -> str:
+    """The path of a directory that is not the root; slashes at its end do no harm."""
+    return name(path.rstrip("/") if isinstance(path, str) else path)

@@ -7,6 +7,7 @@ A lease counts from the *sending* of what was answered, on a monotonic clock, le
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from typing import Final
 
 DRIFT_SHARE: Final = 100
@@ -73,9 +74,9 @@ class Session:
         """The request is over for this client, answered or given up: the cluster may forget its result."""
         self._open.pop(number, None)
 
-    def nothing_is_open(self) -> None:
-        """Every request is over, also those whose end was missed."""
-        self._open.clear()
+    def nothing_is_open(self, but: Iterable[int] = ()) -> None:
+        """Every request is over, also those whose end was missed, `but` those of these numbers (ascending)."""
+        self._open = dict.fromkeys(but)
 
     @property
     def acked(self) -> int:

@@ -19,7 +19,7 @@ from typing import Any, Self
 from coordinator.client import flows, hands, lock_flows, options
 from coordinator.client.asking import Ask, Sync, T
 from coordinator.client.clock import now_us as _now_us
-from coordinator.client.core import WITHDRAW_US_MAX, Core
+from coordinator.client.core import Core
 from coordinator.client.errors import Closed, ConclaveError
 from coordinator.client.flows import Flow, Grant
 from coordinator.client.jobs import Job, Undo
@@ -257,4 +257,4 @@ def _give_back(core: Core, grant: Grant) -> None:
     """A grant that its caller has not taken goes back (history 9)."""
     if not grant.session.gone:
         op = commands.ReleaseLock(grant.name, grant.acquisition)
-        core.command(grant.session, op, _now_us(), _now_us() + WITHDRAW_US_MAX)
+        core.in_background(grant.session, op, _now_us())

@@ -192,7 +192,7 @@ def create(
 
 def make_directory(path: str, *, parents: bool = False) -> files.MakeDirectory:
     """Make a directory; refused where it is there."""
-    return files.MakeDirectory(options.name(path.rstrip("/")), parents)
+    return files.MakeDirectory(options.directory(path), parents)
 
 
 def write(path: str, value: bytes) -> files.WriteFile:
@@ -217,4 +217,4 @@ def read(path: str) -> files.ReadFile:
 
 def read_range(start: str, end: str = "", *, prefix: bool = False, limit: int = 0) -> files.ReadRange:
     """A page of a range, as what came before has made it."""
-    return files.ReadRange(*range_of(start, end, prefix=prefix), limit=limit)
+    return files.ReadRange(*range_of(start, end, prefix=prefix), limit=options.limit_or_all(limit))

@@ -228,4 +228,4 @@ def range_of(start: str, end: str, *, prefix: bool) -> tuple[str, str, bool]:
     bare = start.removeprefix("/") if isinstance(start, str) else start
     if prefix and bare == "":
         return "", "", True
-    return options.name(start), options.name(end) if end else "", prefix
+    return options.name(start), options.name(end) if end != "" else "", prefix

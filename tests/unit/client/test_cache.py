@@ -11,7 +11,7 @@ from coordinator.client.calls import Call
 from coordinator.client.errors import NotFound
 from coordinator.client.session import Session
 from coordinator.statemachine.commands import CloseSession, GetKey, KeyValue
-from coordinator.statemachine.files import BeginCaching, ReadFile
+from coordinator.statemachine.files import BeginCaching, FileContent, ReadFile, Stat
 from tests.unit.client.cluster import Cluster, TestClient
 
 
@@ -170,7 +170,7 @@ class Hand:
         return self._ids
 
     def answers(self, request_id: int, value: bytes, number: int = 1, ticket: int = 0, term: int = 1) -> None:
-        self.cache.take(wire.CachedAnswer(request_id, KeyValue(value), term, number, ticket, 2_000))
+        self.cache.take("n", 1, wire.CachedAnswer(request_id, KeyValue(value), term, number, ticket, 2_000))
 
     def told(self, ticket: int, number: int = 1, term: int = 1, paths: tuple[str, ...] = ("a",)) -> None:
         self.cache.invalidate("n", wire.Invalidation(1, 7, term, number, ticket, paths, not paths))
@@ -256,17 +256,72 @@ def test_who_looks_it_up_while_it_is_dropped_finds_nothing(hand):
     assert lease.kept == {}
 
 
-def test_more_than_may_be_kept_is_not(hand, monkeypatch):
-    monkeypatch.setattr(cache_module, "KEPT_MAX", 1)
+def test_of_more_than_may_be_kept_the_oldest_goes(hand, monkeypatch):
+    monkeypatch.setattr(cache_module, "KEPT_MAX", 2)
+    for path in ("a", "b", "a", "c"):
+        hand.answers(hand.asks(query=GetKey(path)), path.encode())
+    assert (hand.serves("a"), hand.serves("b"), hand.serves("c")) == (b"a", None, b"c"), "a was read anew"
+
+
+def test_what_is_kept_is_bounded_in_bytes_too(hand, monkeypatch):
+    size = cache_module.RESULT_BYTES + 1 + 1_000
+    monkeypatch.setattr(cache_module, "KEPT_BYTES_MAX", 2 * size)
+    content = FileContent(bytes(1_000), Stat("f", directory=False, children=0, size=1_000))
+    hand.cache.take("n", 1, wire.CachedAnswer(hand.asks(query=ReadFile("f")), content, 1, 1, 0, 2_000))
+    hand.answers(hand.asks(query=GetKey("b")), bytes(1_000))
+    assert (hand.cache.kept, hand.cache.kept_bytes) == (2, 2 * size)
+    hand.answers(hand.asks(query=GetKey("b")), bytes(1_000))
+    assert (hand.cache.kept, hand.cache.kept_bytes) == (2, 2 * size), "it takes the place of what was there"
+    hand.answers(hand.asks(query=GetKey("c")), bytes(1_000))
+    assert (hand.cache.kept, hand.cache.kept_bytes) == (2, 2 * size)
+    assert hand.cache.look(ReadFile("f"), lambda: 0) is None
+    hand.told(1, paths=("b",))
+    assert hand.cache.kept_bytes == size
+    hand.told(2, paths=())
+    assert hand.cache.kept_bytes == 0
+
+
+def test_what_may_be_served_no_more_is_given_up(hand):
     hand.answers(hand.asks(), b"1")
-    hand.answers(hand.asks(query=GetKey("b")), b"2")
-    assert (hand.serves(), hand.serves("b")) == (b"1", None)
+    ends_us = LEASE_US - LEASE_US // 100 - 5_000
+    assert hand.cache.due_us() == ends_us, "nobody read it: it is not renewed"
+    hand.cache.pass_time(ends_us - 1)
+    assert hand.cache.kept == 1
+    hand.cache.pass_time(ends_us)
+    assert (hand.cache.kept, hand.cache.kept_bytes) == (0, 0)
+
+
+def test_nothing_is_kept_for_longer_than_it_may_be_served(cluster: Cluster, reader: TestClient):
+    reader.get("a")
+    assert reader.core.cache.kept == 1
+    reader.is_cut_off = True
+    cluster.pass_time(2.1)
+    assert reader.core.cache.kept == 0
+
+
+def test_that_nothing_of_before_is_kept_is_said_again_where_the_leader_does_not_know_it(hand):
+    """The word may be lost, and what is read keeps the lease alive that the leader knows: what came by it was dropped
+    for as long as somebody read."""
+    hand.answers(hand.asks(), b"1")
+    hand.serves()
+    assert hand.cache.renewal(91, 1, 700_000) is not None
+    assert hand.cache.renewal(92, 1, 900_000) is not None
+    hand.cache.renewed("n", 1, wire.CacheRenewed(91, 1, 2, 2_000))
+    assert len(hand.cache.take_words()) == 1
+    hand.answers(hand.asks(), b"2", number=1)
+    assert hand.serves() is None
+    (node, word), *more = hand.cache.take_words()
+    assert (node, word.session, word.term, word.number, word.ticket, more) == ("n", 7, 1, 2, 0, [])
+    hand.cache.renewed("n", 1, wire.CacheRenewed(92, 1, 1, 2_000))
+    assert [word.number for _, word in hand.cache.take_words()] == [2]
+    hand.answers(hand.asks(), b"2", number=3, term=0)
+    assert hand.cache.take_words() == [], "that one leads no more"
 
 
 def test_nothing_is_kept_that_was_not_asked(hand):
-    hand.cache.take(wire.CachedAnswer(5, KeyValue(b"1"), 1, 1, 0, 2_000))
+    hand.cache.take("n", 1, wire.CachedAnswer(5, KeyValue(b"1"), 1, 1, 0, 2_000))
     call = Call(wire.DirectoryRequest, deadline_us=None, timed_out=lambda call: None)
     call.request_id = 6
     hand.cache.asks(call, ReadFile("a"))
-    hand.cache.take(wire.CachedAnswer(6, KeyValue(b"1"), 1, 1, 0, 2_000))
+    hand.cache.take("n", 1, wire.CachedAnswer(6, KeyValue(b"1"), 1, 1, 0, 2_000))
     assert hand.cache.kept == 0

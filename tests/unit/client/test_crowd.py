@@ -13,6 +13,7 @@ import pytest
 
 from coordinator import wire
 from coordinator.client import links, options
+from coordinator.client.clock import now_us
 from coordinator.client.errors import Closed
 from coordinator.client.jobs import Job
 from coordinator.client.loop import RETURN_US_MAX, Loop
@@ -176,3 +177,25 @@ def test_who_was_answered_together_asks_again_in_one_packet_and_the_absent_hold_
         threads[0][0].join(5)
         assert len(threads[0][1][0]) == 2
         until(lambda: not loop_of(client)._to_wake)
+
+
+def test_whose_time_was_found_to_be_up_at_the_sending_goes_on_at_once(loop, monkeypatch):
+    """Not when something comes next, which may be a second later."""
+
+    class Poll:
+        def poll(self, timeout_ms: float) -> list[tuple[int, int]]:
+            waited.append(timeout_ms)
+            return []
+
+    waited: list[float] = []
+    loop._links.to_connect(0)  # Somebody does.
+    waits = loop.core.pause(now_us() - 1)
+    job = Job(loop, flow(), None)
+    waits.when_done(job.answered)
+    loop._links.send(now_us())
+    monkeypatch.setattr(loop, "_poll", Poll())
+    loop._sleep()
+    assert waited == [0]
+    loop._go_on()
+    loop._sleep()
+    assert waited[-1] > 0

@@ -7,6 +7,7 @@ import ctypes
 import random
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -14,13 +15,17 @@ from typing import Any
 import pytest
 
 from coordinator import wire
+from coordinator.channel import ChannelError
 from coordinator.client import links
+from coordinator.client.asking import Ask
+from coordinator.client.core import Core
 from coordinator.client.errors import OutcomeUnknown, Unavailable
+from coordinator.client.flows import Flow
 from coordinator.client.loop import _HELD
 from coordinator.client.sync import Client
 from coordinator.statemachine import commands
 from coordinator.statemachine.commands import AcquireLock, CancelAcquire, PutKey, Queued, ReleaseLock
-from tests.unit.client.test_sync import TOKEN, FakeChannel, interrupted_after, until
+from tests.unit.client.test_sync import KEY, TOKEN, FakeChannel, interrupted_after, until
 
 
 @pytest.fixture
@@ -104,6 +109,134 @@ def test_who_comes_while_another_does_the_work_is_served_with_it(client):
     channel.reply(wire.Answer(channel.open[0].id, commands.Done(7, True)))
     slow.join(5)
     assert slow_result == [7]
+
+
+class Swallowing(FakeChannel):
+    """A Redis behind the address "dead" answers nothing, not even that it is not there."""
+
+    tried = threading.Event()
+    ends = threading.Event()
+
+    def __init__(self, url: str) -> None:
+        before = getattr(FakeChannel, "made", None)
+        super().__init__(url)
+        self.url = url
+        if "dead" in url and before is not None:
+            FakeChannel.made = before
+
+    def connect(self, channels: list[str]) -> None:
+        if "dead" in self.url:
+            self.tried.set()
+            self.ends.wait(20)
+            raise ChannelError("timed out")
+        super().connect(channels)
+
+
+@pytest.fixture
+def swallowing(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Swallowing]]:
+    Swallowing.tried.clear()
+    Swallowing.ends.clear()
+    monkeypatch.setattr(links, "Channel", Swallowing)
+    yield Swallowing
+    Swallowing.ends.set()
+
+
+def ask_the_dead(client: Client) -> Any:
+    def flow(core: Core) -> Flow:
+        core.routing.addresses["node3"] = "redis://dead"
+        until_us = client.clock() + 600_000
+        return (yield core.ask_node("node3", lambda n: wire.StatusRequest(n, "default"), client.clock(), until_us))
+
+    return client.answer(Ask(flow))
+
+
+def test_a_redis_that_swallows_what_it_is_sent_holds_up_nobody(client, swallowing):
+    asking, answers = in_a_thread(lambda: ask_the_dead(client))
+    assert swallowing.tried.wait(5)
+    assert client.put("a", b"x") > 0
+    assert result_of(lambda: client.put("b", b"x")) > 0
+    asking.join(5)
+    assert isinstance(answers[0], Unavailable), "its time is up when it said so, whatever connects"
+
+
+def test_a_client_whose_redis_swallows_what_it_is_sent_is_told_in_time_and_may_close(swallowing):
+    with Client("redis://dead", str(TOKEN), timeout=0.1) as client:
+        with pytest.raises(Unavailable):
+            client.put("a", b"")
+        assert isinstance(result_of(lambda: client.put("a", b"")), Unavailable)
+        loop = loop_of(client)
+    assert not loop.is_alive()
+    assert not swallowing.ends.is_set()
+
+
+def test_what_is_connected_after_the_end_is_closed(monkeypatch):
+    may_connect, connected = threading.Event(), threading.Event()
+
+    class Late(FakeChannel):
+        def connect(self, channels: list[str]) -> None:
+            may_connect.wait(10)
+            super().connect(channels)
+            connected.set()
+
+    monkeypatch.setattr(links, "Channel", Late)
+    client = Client("redis://nowhere", str(TOKEN), timeout=0.1)
+    with pytest.raises(Unavailable):
+        client.put("a", b"")
+    client.close()
+    may_connect.set()
+    assert connected.wait(5)
+    until(lambda: not FakeChannel.made.connected)
+
+
+def test_a_connection_that_fails_by_a_defect_is_tried_again_after_a_pause(monkeypatch, caplog):
+    tries: list[str] = []
+
+    class Odd(FakeChannel):
+        def connect(self, channels: list[str]) -> None:
+            tries.append(channels[0])
+            raise UnicodeError("label empty or too long")
+
+    monkeypatch.setattr(links, "Channel", Odd)
+    with Client("redis://nowhere", str(TOKEN), timeout=0.3) as client:
+        with pytest.raises(Unavailable, match="could not connect: UnicodeError"):
+            client.put("a", b"")
+        with pytest.raises(Unavailable, match="could not connect: UnicodeError"):
+            raise result_of(lambda: client.put("a", b""))
+    assert 1 < len(tries) < 40
+    assert "cut off" not in caplog.text
+
+
+def test_where_no_thread_can_be_started_there_is_no_connection(monkeypatch):
+    class Without(threading.Thread):
+        def start(self) -> None:
+            if self.name == "conclave-connect":
+                raise RuntimeError("can't start new thread")
+            super().start()
+
+    monkeypatch.setattr(links, "Channel", FakeChannel)
+    with Client("redis://nowhere", str(TOKEN), timeout=0.2) as client:
+        with monkeypatch.context() as patch:
+            patch.setattr(threading, "Thread", Without)
+            with pytest.raises(Unavailable, match="can't start new thread"):
+                client.put("a", b"")
+        assert client.put("a", b"") > 0
+
+
+def test_a_defect_that_strikes_each_turn_makes_no_tight_circle(client, monkeypatch, caplog):
+    loop = loop_of(client)
+    struck: list[float] = []
+
+    def send(now_us: int) -> None:
+        struck.append(time.monotonic())
+        raise ValueError("planted")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop._links, "send", send)
+        with pytest.raises(Unavailable, match="a defect in the client"):
+            client.put("a", b"")
+        until(lambda: len(struck) > 4)
+    assert struck[4] - struck[0] > 0.14, "10, 20, 40, 80 ms"
+    assert client.put("b", b"") > 0
 
 
 def test_what_is_open_when_the_driver_has_its_own_answer_goes_on(client):
@@ -281,3 +414,58 @@ def test_a_soft_time_limit_leaves_a_client_that_goes_on(client):
     channel.holds_back = lambda op: False
     assert client.put("a", b"") > 0
     assert result_of(lambda: client.put("b", b"")) > 0
+
+
+def calls_of(loop: Any, monkeypatch: pytest.MonkeyPatch) -> list[None]:
+    """How often the loop's own thread is called from here on, which has nothing to look after by itself."""
+    called: list[None] = []
+    call = loop._call
+
+    def noted() -> None:
+        called.append(None)
+        call()
+
+    monkeypatch.setattr(loop, "_call", noted)
+    loop._looks_us = 0
+    return called
+
+
+class Keeping(FakeChannel):
+    """Its leader lets clients keep what they read."""
+
+    def _answer(self, request: wire.Request) -> wire.Reply | None:
+        if isinstance(request, wire.CachedQueryRequest):
+            return wire.CachedAnswer(request.id, KEY, 5, 1, 0, 2_000)
+        if isinstance(request, (wire.DroppedRequest, wire.RenewCacheRequest)):
+            return None
+        return super()._answer(request)
+
+
+def test_the_loops_own_thread_listens_while_a_caller_keeps_what_it_read(monkeypatch):
+    """The word to drop it may come at any moment, and a change waits for the answer."""
+    monkeypatch.setattr(links, "Channel", Keeping)
+    with Client("redis://nowhere", str(TOKEN), timeout=5, cache=True) as client:
+        client.put("first", b"")
+        loop = loop_of(client)
+        until(lambda: not loop._baton)
+        called = calls_of(loop, monkeypatch)
+        assert result_of(lambda: client.get("a")) == KEY.value
+        assert called
+        channel = FakeChannel.made
+        channel.reply(wire.Invalidation(42, 77, 5, 1, 1, ("a",), False))
+        until(lambda: any(isinstance(request, wire.DroppedRequest) for sent in channel.packets for request in sent))
+
+
+def test_the_loops_own_thread_listens_while_something_goes_on_in_the_background(client, monkeypatch):
+    channel, loop = FakeChannel.made, loop_of(client)
+    channel.holds_back = lambda op: isinstance(op, CancelAcquire)
+    session = loop.core.sessions[15_000]
+
+    def flow() -> Flow:
+        loop.core.withdraw(session, "a", 1, 1, client.clock())
+        return
+        yield
+
+    called = calls_of(loop, monkeypatch)
+    result_of(lambda: client._drive(loop, flow()))
+    assert called

@@ -104,13 +104,24 @@ async def test_a_task_that_waits_learns_that_its_client_was_closed(monkeypatch: 
     assert not client._spawned
 
 
-async def test_a_session_of_asyncio_is_followed_in_the_background_until_it_ends(monkeypatch: pytest.MonkeyPatch):
+async def test_a_session_of_asyncio_is_followed_until_it_ends(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(links, "Channel", FakeChannel)
     async with AsyncClient("redis://nowhere", str(TOKEN), timeout=5) as client:
         session = await client.session(ttl=5)
         assert session.standing is Standing.SAFE
-        assert len(client._spawned) == 1
         await session.close()
         assert [standing async for standing in session] == [Standing.EXPIRED]
-        await asyncio.gather(*client._spawned)
     assert not client._spawned
+
+
+async def test_a_forked_child_serves_nothing_of_what_its_parent_keeps(monkeypatch: pytest.MonkeyPatch):
+    """Its parent is told to drop it, and says that it has; nobody tells the child."""
+    monkeypatch.setattr(links, "Channel", FakeChannel)
+    async with AsyncClient("redis://nowhere", str(TOKEN), timeout=5, cache=True) as client:
+        await client.put("a", b"")
+        known = Ask[int](lambda core: iter(()), known=lambda core: (7,))  # type: ignore[arg-type, return-value]
+        assert await client.answer(known) == 7
+        with monkeypatch.context() as child:
+            child.setattr(os, "getpid", lambda: -1)
+            with pytest.raises(RuntimeError, match="and to its process"):
+                await client.answer(known)

@@ -1,0 +1,102 @@
+"""What a caller gets wrong is refused at once, and never sent: a node drops the whole packet in which it can not read
+one thing."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from coordinator import wire
+from coordinator.client import transactions
+from coordinator.client.errors import InvalidRequest
+from coordinator.client.transactions import Transaction
+from coordinator.statemachine import commands, files, lock_commands
+from tests.unit.client.cluster import Cluster, TestClient
+
+number: Any = 5
+text: Any = "x"
+nothing: Any = None
+
+WRONG: list[tuple[str, Callable[[Any], Any], str]] = [
+    (
+        "sort_by",
+        lambda c: c.files.read_range("a", sort_by="size"),
+        "one of key, value, version, instance, revision, got 'size'",
+    ),
+    ("sort_by of another type", lambda c: c.files.read_range("a", sort_by=None), "got None"),
+    ("limit", lambda c: c.files.read_range("a", limit=-1), "a limit is a whole number from 1 to 1000, got -1"),
+    ("limit of another type", lambda c: c.files.read_range("a", limit=None), "got None"),
+    ("limit that is a truth", lambda c: c.files.read_range("a", limit=False), "got False"),
+    ("descending", lambda c: c.files.read_range("a", descending=1), "Expected `bool`, got `int`"),
+    ("keys_only", lambda c: c.files.read_range("a", keys_only="no"), "Expected `bool`, got `str`"),
+    ("after", lambda c: c.files.read_range("a", after=None), "a name is a str"),
+    ("after as bytes", lambda c: c.files.list_directory("a", after=b"b"), "Expected `str | null`, got `bytes`"),
+    ("end", lambda c: c.files.count("a", None), "a name is a str"),
+    ("start as bytes", lambda c: c.files.count(b"a"), "a name is a str"),
+    ("prefix", lambda c: c.files.count("a", prefix=1), "Expected `bool`, got `int`"),
+    ("a directory", lambda c: c.files.make_directory(None), "a name is a str"),
+    ("ephemeral", lambda c: c.files.create("a", ephemeral=1), "Expected `bool`, got `int`"),
+    ("recursive", lambda c: c.files.delete("a", recursive=None), "Expected `bool`, got `None`"),
+    ("value", lambda c: c.put("a", "text"), "a value is bytes, got str"),
+    ("revision", lambda c: c.files.compact(-1), "a revision is a whole number from 0 on, got -1"),
+    ("puts", lambda c: next(c.files.watch("a", since=1, puts="yes")), "Expected `bool`, got `str`"),
+    ("conflicts", lambda c: next(c.locks.watch("a", since=1, conflicts=2)), "Expected `bool`, got `int`"),
+    ("refuse_deadlocks", lambda c: c.locks.acquire("a", refuse_deadlocks=None), "Expected `bool`, got `None`"),
+    ("reentrant", lambda c: c.locks.acquire("a", reentrant="no"), "Expected `bool`, got `str`"),
+    ("a sequencer", lambda c: c.locks.check_sequencer(None), "Expected `str`, got `None`"),
+    ("a reason", lambda c: c.locks.force_release("a", b"why"), "Expected `str`, got `bytes`"),
+    ("a session", lambda c: c.keep_alive("7"), "Expected `int`, got `str`"),
+    ("an owner", lambda c: c.wait_for_grant("a", None, 1, wait=1), "Expected `int`, got `None`"),
+    ("act_for", lambda c: c.query(commands.GetKey("a"), act_for=None), "Expected `str`, got `None`"),
+    ("a command", lambda c: c.command(commands.PutKey("a", number)), "Expected `bytes`, got `int`"),
+    ("no command", lambda c: c.command(commands.GetKey("a")), "Expected `array` of at least length 3, got 2"),
+    ("a query", lambda c: c.query(files.ReadRange("a", limit=text)), "Expected `int`, got `str`"),
+    ("breaks", lambda c: c.query(lock_commands.ListBreaks(nothing, 5)), "Expected `int`, got `None`"),
+    (
+        "within a transaction",
+        lambda c: c.transact(Transaction().then(transactions.create("a", ephemeral=number))),
+        "Expected `bool`",
+    ),
+]
+
+
+@pytest.mark.parametrize(("what", "ask", "told"), WRONG, ids=[what for what, _, _ in WRONG])
+def test_what_is_wrong_is_refused_before_it_is_sent(cluster: Cluster, client: TestClient, what, ask, told):
+    client.put("first", b"")
+    heard: list[wire.Request] = []
+
+    def note(request: wire.Request) -> bool:
+        heard.append(request)
+        return False
+
+    cluster.drops = note
+    with pytest.raises(InvalidRequest, match=re.escape(told)):
+        ask(client)
+    assert [request for request in heard if not isinstance(request, wire.KeepAliveRequest)] == []
+    session = client.core.sessions[15_000]
+    assert session.acked == session._next_number, "no number stays open for good"
+
+
+@pytest.mark.parametrize(
+    ("build", "told"),
+    [
+        (lambda: transactions.read_range("a", limit=-1), "from 1 to 1000, got -1"),
+        (lambda: transactions.read_range("a", limit=None), "got None"),  # type: ignore[arg-type]
+        (lambda: transactions.read_range("a", limit=True), "got True"),
+        (lambda: transactions.make_directory(None), "a name is a str"),  # type: ignore[arg-type]
+    ],
+)
+def test_of_a_transaction_each_operation_is_checked_where_it_is_written(build, told):
+    with pytest.raises(InvalidRequest, match=told):
+        build()
+
+
+def test_what_is_right_stays_so(cluster: Cluster, client: TestClient):
+    client.put("a", b"1")
+    for limit in (0, 1, commands.LIST_LIMIT_MAX):
+        assert client.files.read_range("a", limit=limit, sort_by="version").count == 1
+        assert transactions.read_range("a", limit=limit).limit == limit
+    assert client.files.make_directory("d/") > 0
