@@ -51,7 +51,7 @@ MUTANTS: Final = (
         "dropped-in-word-alone",
         ("caches-never-stale",),
         "Chubby, section 2.7: a client drops what it is told of, and says so afterwards",
-        (Edit(f"{_CACHE}:Cache.invalidate", "lease.kept.pop(query, None)", "pass"),),
+        (Edit(f"{_CACHE}:Cache.invalidate", "lease.drop(query)", "pass"),),
     ),
     Mutant(
         "one-number-for-all-leases",
