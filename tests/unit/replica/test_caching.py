@@ -10,7 +10,7 @@ import pytest
 from coordinator import wire
 from coordinator.consensus.engine import Role
 from coordinator.replica import caching
-from coordinator.replica.caching import LEASE_MS, TELL_AGAIN_US
+from coordinator.replica.caching import LEASE_MS, TELL_AGAIN_US, WANTED_US
 from coordinator.replica.callers import Caller
 from coordinator.statemachine import commands, files, lock_commands
 from coordinator.statemachine.commands import Done, GetKey, PutKey
@@ -339,6 +339,28 @@ def test_a_session_that_expires_waits_for_who_keeps_its_files(stage):
     reader.drops(told)
     stage.pass_time(100_000)
     assert dying.session not in machine.sessions
+
+
+def test_what_a_leader_would_change_and_may_not_yet_is_remembered_for_a_while(stage):
+    """It tries again in each turn, and else forgets it."""
+    reader, dying = Reader(stage), Reader(stage, begins=False)
+    assert isinstance(dying.does(files.CreateFile("e", b"", ephemeral=True)), files.Created)
+    keeps(reader, ReadFile("e"))
+    keeping, now_us = stage.nodes["node1"].replica._tenure.caching, stage.clock.us
+    last_index = stage.nodes["node1"].raft.last_index
+    keeping.pass_time(now_us, last_index)
+    assert not keeping.lets(commands.ExpireSessions((dying.session,)))
+    for later_us, remembers in [(now_us + WANTED_US - 1, True), (now_us + WANTED_US, False)]:
+        keeping._sweep_us = now_us
+        keeping.pass_time(later_us, last_index)
+        assert bool(keeping._wanted) is remembers
+
+
+def test_a_leadership_that_has_applied_nothing_yet_lets_nobody_keep_anything(stage):
+    reader = Reader(stage)
+    machine = stage.nodes["node1"].replica.machine
+    fresh = caching.Caching(machine, stage.clock.us, 1_000, LEASE_MS, 1)
+    assert fresh.allow(reader.session, Caller(reader.channel, WEB.token_id, WEB.key), "a") is None
 
 
 def test_nothing_is_kept_for_a_session_that_is_about_to_end(stage):
