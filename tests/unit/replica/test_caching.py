@@ -12,9 +12,11 @@ from coordinator.consensus.engine import Role
 from coordinator.replica import caching
 from coordinator.replica.caching import LEASE_MS, TELL_AGAIN_US, WANTED_US
 from coordinator.replica.callers import Caller
+from coordinator.replica.touched import touched_by
 from coordinator.statemachine import commands, files, lock_commands
 from coordinator.statemachine.commands import Done, GetKey, PutKey
 from coordinator.statemachine.files import BeginCaching, GetStat, ReadFile
+from coordinator.statemachine.state import State
 from coordinator.wire import Token
 from tests.unit.replica.stage import CHANNELS, CLUSTER, WEB, Node, Stage
 from tests.unit.replica.test_turn import command, opened
@@ -480,3 +482,10 @@ def test_nobody_keeps_anything_in_a_session_that_is_not_its_own_or_is_none(stage
     (reply,) = stage.replies(channel)
     assert isinstance(reply, wire.Answer)
     keeps(reader)
+
+
+@pytest.mark.parametrize(("names", "of_several"), [(("a",), False), (("a", "b"), True), (("a", "b", "c"), True)])
+def test_an_acquisition_of_two_names_is_one_of_several(names, of_several):
+    """As long as one is in flight, nobody can tell which lines it moves."""
+    touched = touched_by(lock_commands.Acquire(names, 1), 7, State(), lambda: ())
+    assert (touched.paths, touched.of_several) == (frozenset(names), of_several)
