@@ -489,3 +489,11 @@ def test_an_acquisition_of_two_names_is_one_of_several(names, of_several):
     """As long as one is in flight, nobody can tell which lines it moves."""
     touched = touched_by(lock_commands.Acquire(names, 1), 7, State(), lambda: ())
     assert (touched.paths, touched.of_several) == (frozenset(names), of_several)
+
+
+def test_a_word_that_something_is_dropped_gives_its_replica_a_turn(stage):
+    """On a node of many replicas those that nobody wants anything of have none; a change may wait for this one."""
+    turn = stage.nodes["node1"].turn
+    word = wire.DroppedRequest(1, CLUSTER, 7, 1, 1, 1)
+    turn._ask(Caller(CHANNELS.reply(), WEB.token_id, WEB.key), word, stage.clock.us)
+    assert turn._stirred == {CLUSTER}
