@@ -142,6 +142,11 @@ class Attempt:
             self._keeps_place = True
             self._stopped.set()
 
+    @property
+    def name(self) -> str:
+        """What was asked for."""
+        return self._asked_for
+
     async def run(self, session: int | None, ttl_ms: int | None, wait_ms: int) -> Acquired:
         """The grant. Raises Refused (409 and others) and what the client raises; nothing is left behind then."""
         _live.add(self)
@@ -366,15 +371,14 @@ class Attempt:
                     commands.CloseSession(self._session), act_for=self._act_for, timeout=TAKE_BACK_TIMEOUT_S
                 )
             elif self._was_queued and not self._keeps_place:
-                op: commands.ClientOp = commands.ReleaseLock(self._name, self._acquisition, self._session)
-                if self._wanted is not None:
-                    op = lock_commands.Release(self._names, self._acquisition, self._session)
-                await self._client.command(
-                    op,
-                    act_for=self._act_for,
-                    timeout=TAKE_BACK_TIMEOUT_S,
-                )
+                await self._client.command(self._undoing(), act_for=self._act_for, timeout=TAKE_BACK_TIMEOUT_S)
         except errors.SessionGone:
             pass
         except errors.ConclaveError as error:
             log.warning("lock %r of session %d stays until its lease ends: %s", self._name, self._session, error)
+
+    def _undoing(self) -> commands.ClientOp:
+        """What takes back a place in line, or the grant that came of it."""
+        if self._wanted is not None:
+            return lock_commands.Release(self._names, self._acquisition, self._session)
+        return commands.ReleaseLock(self._name, self._acquisition, self._session)

@@ -77,8 +77,15 @@ async def acquire(
     attempt = Attempt(
         client, cluster, request.auth.principal, name, also, wanted, act_for, refuse_deadlocks=payload.refuse_deadlocks
     )
+    return await run_for(request, attempt, session, payload.ttl_ms, payload.wait_ms)
+
+
+async def run_for(
+    request: ApiRequest, attempt: Attempt, session: int | None, ttl_ms: int | None, wait_ms: int
+) -> Acquired:
+    """The attempt of a caller, for as long as there is one."""
     undo_when_gone(request).append(attempt.abandon)
-    task = access.spawn(attempt.run(session, payload.ttl_ms, payload.wait_ms), f"acquire lock {name!r}")
+    task = access.spawn(attempt.run(session, ttl_ms, wait_ms), f"acquire lock {attempt.name!r}")
     try:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
