@@ -10,11 +10,13 @@ import pytest
 from coordinator import wire
 from coordinator.consensus.engine import Role
 from coordinator.replica import caching
-from coordinator.replica.caching import LEASE_MS, TELL_AGAIN_US
+from coordinator.replica.caching import LEASE_MS, TELL_AGAIN_US, WANTED_US
 from coordinator.replica.callers import Caller
+from coordinator.replica.touched import touched_by
 from coordinator.statemachine import commands, files, lock_commands
 from coordinator.statemachine.commands import Done, GetKey, PutKey
 from coordinator.statemachine.files import BeginCaching, GetStat, ReadFile
+from coordinator.statemachine.state import State
 from coordinator.wire import Token
 from tests.unit.replica.stage import CHANNELS, CLUSTER, WEB, Node, Stage
 from tests.unit.replica.test_turn import command, opened
@@ -341,6 +343,28 @@ def test_a_session_that_expires_waits_for_who_keeps_its_files(stage):
     assert dying.session not in machine.sessions
 
 
+def test_what_a_leader_would_change_and_may_not_yet_is_remembered_for_a_while(stage):
+    """It tries again in each turn, and else forgets it."""
+    reader, dying = Reader(stage), Reader(stage, begins=False)
+    assert isinstance(dying.does(files.CreateFile("e", b"", ephemeral=True)), files.Created)
+    keeps(reader, ReadFile("e"))
+    keeping, now_us = stage.nodes["node1"].replica._tenure.caching, stage.clock.us
+    last_index = stage.nodes["node1"].raft.last_index
+    keeping.pass_time(now_us, last_index)
+    assert not keeping.lets(commands.ExpireSessions((dying.session,)))
+    for later_us, remembers in [(now_us + WANTED_US - 1, True), (now_us + WANTED_US, False)]:
+        keeping._sweep_us = now_us
+        keeping.pass_time(later_us, last_index)
+        assert bool(keeping._wanted) is remembers
+
+
+def test_a_leadership_that_has_applied_nothing_yet_lets_nobody_keep_anything(stage):
+    reader = Reader(stage)
+    machine = stage.nodes["node1"].replica.machine
+    fresh = caching.Caching(machine, stage.clock.us, 1_000, LEASE_MS, 1)
+    assert fresh.allow(reader.session, Caller(reader.channel, WEB.token_id, WEB.key), "a") is None
+
+
 def test_nothing_is_kept_for_a_session_that_is_about_to_end(stage):
     reader, closer = Reader(stage), Reader(stage, begins=False)
     keeps(reader)
@@ -458,3 +482,18 @@ def test_nobody_keeps_anything_in_a_session_that_is_not_its_own_or_is_none(stage
     (reply,) = stage.replies(channel)
     assert isinstance(reply, wire.Answer)
     keeps(reader)
+
+
+@pytest.mark.parametrize(("names", "of_several"), [(("a",), False), (("a", "b"), True), (("a", "b", "c"), True)])
+def test_an_acquisition_of_two_names_is_one_of_several(names, of_several):
+    """As long as one is in flight, nobody can tell which lines it moves."""
+    touched = touched_by(lock_commands.Acquire(names, 1), 7, State(), lambda: ())
+    assert (touched.paths, touched.of_several) == (frozenset(names), of_several)
+
+
+def test_a_word_that_something_is_dropped_gives_its_replica_a_turn(stage):
+    """On a node of many replicas those that nobody wants anything of have none; a change may wait for this one."""
+    turn = stage.nodes["node1"].turn
+    word = wire.DroppedRequest(1, CLUSTER, 7, 1, 1, 1)
+    turn._ask(Caller(CHANNELS.reply(), WEB.token_id, WEB.key), word, stage.clock.us)
+    assert turn._stirred == {CLUSTER}

@@ -146,3 +146,12 @@ def test_a_replica_that_comes_or_goes_is_seen_at_once(stage: Stage, monkeypatch:
     node.turn.stir(CLUSTERS[1])
     node.run()
     assert counted[CLUSTERS[1]] == 1
+
+
+def test_whom_a_replica_that_is_gone_followed_nobody_watches_any_more(stage):
+    turn = stage.nodes["node1"].turn
+    here, gone = CLUSTERS[0], CLUSTERS[1]
+    turn._followed_nodes = {here: ("node2", ""), gone: ("node3", "")}
+    del turn.replicas[gone]
+    turn._note_due([], stage.clock.us)
+    assert turn._followed_nodes == {here: ("node2", "")}, "whoever has no turn now is still watched for"
