@@ -12,10 +12,11 @@ the disk's. The file is whole or not there: written aside, synced, renamed.
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import IO, Final, NamedTuple, cast
 
 import msgspec
 
@@ -70,10 +71,13 @@ class Captured(NamedTuple):
 
 
 class Contents(NamedTuple):
+    """`digest`: of the whole file, in hex, by which two who read it know that it is the same."""
+
     header: Header
     snapshot: bytes
     terms: list[int]
     entries: list[bytes]
+    digest: str
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -131,11 +135,30 @@ def _bodies(captured: Captured) -> Iterator[bytes]:
         yield _encode((committed.terms[start:end], committed.entries[start:end]))
 
 
+class _Digesting:
+    """A file that is read from its beginning to its end, once: what was checked is what the digest is of."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.hash = hashlib.blake2b(digest_size=16)
+
+    def read(self, size: int) -> bytes:
+        data = self._file.read(size)
+        self.hash.update(data)
+        return data
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+
 def read(path: Path) -> Contents:
     """All of a backup, checked. Raises BackupDamaged, OSError."""
-    with open(path, "rb") as file:
-        if file.read(len(MAGIC)) != MAGIC:
-            raise BackupDamaged(f"{path}: expected a file that begins with {MAGIC!r}")
+    with open(path, "rb") as raw:
+        digesting = _Digesting(raw)
+        file = cast(IO[bytes], digesting)
+        found = file.read(len(MAGIC))
+        if found != MAGIC:
+            raise BackupDamaged(f"{path}: expected a file that begins with {MAGIC!r}, got {found!r}")
         try:
             header = _headers.decode(frames.read(path, file))
             snapshot = b"".join(_parts.decode(frames.read(path, file)) for _ in range(header.snapshot_parts))
@@ -151,6 +174,10 @@ def read(path: Path) -> Contents:
             raise BackupDamaged(f"{error}") from None
         if file.read(1):
             raise BackupDamaged(f"{path}: there is more behind its end")
-    if len(snapshot) != header.snapshot_bytes or header.first_index + len(entries) - 1 != header.last_index:
-        raise BackupDamaged(f"{path}: it does not hold what its header says")
-    return Contents(header, snapshot, terms, entries)
+    last_index = header.first_index + len(entries) - 1
+    if len(snapshot) != header.snapshot_bytes or last_index != header.last_index or len(terms) != len(entries):
+        raise BackupDamaged(
+            f"{path}: expected {header.snapshot_bytes} bytes of a snapshot and entries up to {header.last_index}, as "
+            f"its header says; got {len(snapshot)} bytes, and entries up to {last_index}"
+        )
+    return Contents(header, snapshot, terms, entries, digesting.hash.hexdigest())

@@ -36,6 +36,7 @@ from coordinator.replica.metrics_server import MetricsAddress, MetricsServer
 from coordinator.replica.ports import JournalFailed
 from coordinator.replica.replica import Replica
 from coordinator.replica.report import Identity
+from coordinator.replica.restoration import Begun
 from coordinator.replica.turn import Turn
 from coordinator.statemachine import snapshot
 from coordinator.statemachine.machine import Machine
@@ -159,8 +160,9 @@ class Host:
         if not (replicas or resting):
             logger.warning("%s waits: %s", settings.node, WAITING_FOR)
 
-    def _load(self, stored: StoredReplica) -> Replica:
-        log = self._journal.load(stored.replica)
+    def _load(self, stored: StoredReplica, begun: Begun | None = None) -> Replica:
+        """`begun`: what the journal was given just now, so that nobody reads it again."""
+        log = self._journal.load(stored.replica) if begun is None else begun.log
         now_us = self._clock.now_us()
         engine = Raft(
             stored.replica,
@@ -171,8 +173,8 @@ class Host:
             now_us=now_us,
             snapshot=log.snapshot,
         )
-        machine = Machine()
-        if log.snapshot is not None and not engine.is_witness:
+        machine = Machine() if begun is None else begun.machine
+        if begun is None and log.snapshot is not None and not engine.is_witness:
             snapshot.load(machine, log.snapshot.data)
         return Replica(
             stored.cluster, stored.cluster_name, stored.replica, engine, machine, now_us, stopped=log.stopped

@@ -1,11 +1,13 @@
-"""The lives of a node's replicas while it runs: one is hosted, formed, stopped, started, removed, backed up, compacted.
+"""The lives of a node's replicas while it runs: one is hosted, formed, restored, stopped, started, removed, backed up,
+compacted.
 
 The loop calls `run` between two turns, so nothing here races with a turn. What costs a disk write is rare; what costs
 more is another thread's. DESIGN.md, rules 4 and 10, are kept here:
 
 - A replica that is hosted anew has an empty journal and an identity that the node draws then and there. Nobody hands
   one in, so none comes back with another disk.
-- A new cluster's log is begun only on a replica that this node drew for it and that is still empty.
+- A new cluster's log is begun only on a replica that this node drew for it and that is still empty, and in a restore
+  epoch above all that this node knows of the cluster's name.
 - A replica is removed only where the log says that it is no member, or where an operator forces it by the node's name.
   What is removed leaves a tombstone.
 """
@@ -16,15 +18,15 @@ import logging
 import re
 import secrets
 import threading
-from collections.abc import Callable
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
 from coordinator import wire
 from coordinator.consensus.engine import HardState, Role
 from coordinator.consensus.membership import Configuration
 from coordinator.replica import backup
-from coordinator.replica.births import FIRST_TERM, WebToken, fingerprint, first_log
+from coordinator.replica.births import WebToken, fingerprint, first_log
+from coordinator.replica.hosted import Hosted, as_hosted
 from coordinator.replica.intents import (
     DONE,
     PENDING,
@@ -38,13 +40,18 @@ from coordinator.replica.intents import (
     Intents,
     Outcome,
     RemoveReplica,
+    RestoreReplica,
     StartReplica,
     StopReplica,
     TransferLeadership,
 )
 from coordinator.replica.journal import JournalDamaged, SqliteJournal, StoredLog, StoredReplica
+from coordinator.replica.ports import Staging
 from coordinator.replica.replica import Replica
+from coordinator.replica.restoration import Begun
+from coordinator.replica.restoring import Refused, Restoring
 from coordinator.replica.turn import Turn
+from coordinator.statemachine.machine import Machine
 
 REPLICAS_MAX: Final = 1_000
 """Hosted by one node."""
@@ -63,25 +70,6 @@ SILENCE_US_MIN: Final = 3_000_000
 """A member hears its leader every 60 ms. One that has heard nothing for so long may well be none any more."""
 
 
-class Hosted(NamedTuple):
-    """One replica, for reports. `state`: running, stopped, empty, or differs (it takes no part any more)."""
-
-    cluster: int
-    cluster_name: str
-    replica: int
-    state: str
-    role: str = ""
-    leader: str = ""
-    term: int = 0
-    first_index: int = 0
-    last_index: int = 0
-    commit_index: int = 0
-    applied_index: int = 0
-    epoch: int = 0
-    voters: tuple[str, ...] = ()
-    learners: tuple[str, ...] = ()
-
-
 class _Later(NamedTuple):
     intent: Intent
     until_us: int
@@ -95,6 +83,12 @@ class _HandedOn(NamedTuple):
     pause_us: int
 
 
+class Load(Protocol):
+    def __call__(self, stored: StoredReplica, begun: Begun | None = None, /) -> Replica:
+        """A replica of what the journal holds; where it was begun just now, of that."""
+        ...
+
+
 class Lifecycle:
     def __init__(
         self,
@@ -102,14 +96,13 @@ class Lifecycle:
         journal: SqliteJournal,
         intents: Intents,
         *,
-        load: Callable[[StoredReplica], Replica],
+        load: Load,
         stopped: list[StoredReplica],
         backups: Path,
         web_token: WebToken | None,
         logger: logging.Logger | None = None,
     ) -> None:
-        """`load` makes a replica of what the journal holds. `stopped`: those that the journal holds and the turn does
-        not."""
+        """`stopped`: those that the journal holds and the turn does not."""
         self._turn = turn
         self._journal = journal
         self._intents = intents
@@ -122,6 +115,7 @@ class Lifecycle:
         self._handed_on: dict[int, _HandedOn] = {}
         """By cluster."""
         self._epochs = journal.epochs()
+        self._restoring = Restoring(journal, web_token)
         self._begun_us = 0
         self._sweeps = True
         """Removed replicas may have left something in the journal; at the start, those of an earlier process."""
@@ -166,6 +160,8 @@ class Lifecycle:
                 return self._host(intent)
             case FormCluster():
                 return self._form(intent)
+            case RestoreReplica():
+                return self._restore(intent)
             case StopReplica():
                 return self._stop(intent, now_us, until_us)
             case StartReplica():
@@ -228,11 +224,68 @@ class Lifecycle:
         engine = replica.engine
         if engine.last_index or replica.machine.cluster_id:
             return self._compare(replica, log)
-        state = HardState(max(FIRST_TERM, engine.term), engine.vote, len(log.entries))
-        self._journal.form(stored, intent.epoch, log._replace(hard_state=state))
-        self._note_epoch(intent.cluster_name, intent.epoch)
-        self._turn.replicas[intent.cluster] = self._load(stored)
+        overtaken = self._is_overtaken(intent.cluster_name, intent.epoch)
+        if overtaken:
+            return Outcome(REFUSED, overtaken, stored.replica)
+        self._begin(stored, intent.epoch, log)
         return Outcome(DONE, f"replica {stored.replica:x} begins the log of {intent.cluster_name}", stored.replica)
+
+    def _begin(
+        self,
+        stored: StoredReplica,
+        epoch: int,
+        log: StoredLog,
+        machine: Machine | None = None,
+        *,
+        staged: Staging | None = None,
+    ) -> None:
+        """What the empty replica promised before it had a log stays promised."""
+        engine = self._turn.replicas[stored.cluster].engine
+        state = HardState(max(log.hard_state.term, engine.term), engine.vote, log.hard_state.commit)
+        log = log._replace(hard_state=state)
+        self._journal.form(stored, epoch, log, staged)
+        self._note_epoch(stored.cluster_name, epoch)
+        self._turn.replicas[stored.cluster] = self._load(stored, None if machine is None else Begun(log, machine))
+
+    def _is_overtaken(self, cluster_name: str, epoch: int) -> str:
+        """Why no log may begin in this epoch here: its tokens might not be above those that were granted; "" if it
+        may."""
+        known = self.epochs().get(cluster_name, -1)
+        return "" if known < epoch else f"expected an epoch above {known}, which {cluster_name} had here, got {epoch}"
+
+    def _restore(self, intent: RestoreReplica) -> Outcome | None:
+        stored, replica = self._stored(intent.cluster), self._turn.replicas.get(intent.cluster)
+        if stored is None or replica is None:
+            self._restoring.give_up(intent)
+            return Outcome(REFUSED, "this node hosts no running replica of it: a replica is hosted first")
+        outcome = self._refuse_restore(intent, stored, replica)
+        if outcome is not None:
+            self._restoring.give_up(intent)
+            return outcome
+        ready = self._restoring.go_on(intent, stored.replica)
+        if ready is None:
+            return None
+        if isinstance(ready, Refused):
+            return Outcome(REFUSED, ready.why, stored.replica)
+        self._begin(stored, intent.epoch, ready.begun.log, ready.begun.machine, staged=ready.staging)
+        index = ready.begun.log.offset
+        message = f"replica {stored.replica:x} begins {intent.cluster_name} anew behind index {index}"
+        return Outcome(DONE, f"{message}, in restore epoch {intent.epoch}", stored.replica)
+
+    def _refuse_restore(self, intent: RestoreReplica, stored: StoredReplica, replica: Replica) -> Outcome | None:
+        """What became of it, where there is nothing to do. Only the first of the members begins: of two that began,
+        each by itself, nobody could say that they began with the same."""
+        first = intent.members[0] if intent.members else None
+        if first is None or (first.replica, first.node) != (stored.replica, self._turn.identity.node):
+            return Outcome(REFUSED, f"the document does not begin with replica {stored.replica:x} on this node")
+        if intent.cluster_name != stored.cluster_name:
+            return Outcome(REFUSED, f"expected {stored.cluster_name}, got {intent.cluster_name}", stored.replica)
+        if replica.engine.last_index or replica.machine.cluster_id:
+            if self.epochs().get(intent.cluster_name, -1) >= intent.epoch and replica.engine.first_index > 1:
+                return Outcome(DONE, f"replica {replica.replica:x} has begun already", replica.replica)
+            return Outcome(REFUSED, "its log began with another document", replica.replica)
+        overtaken = self._is_overtaken(intent.cluster_name, intent.epoch)
+        return Outcome(REFUSED, overtaken, stored.replica) if overtaken else None
 
     @staticmethod
     def _compare(replica: Replica, log: StoredLog) -> Outcome:
@@ -256,9 +309,13 @@ class Lifecycle:
         if now_us < until_us and self._hand_over(replica, now_us):
             return None
         self._turn.stir(intent.cluster)  # Nobody answers for it from here on.
-        self._journal.mark_resting(replica.replica, resting=True)
+        stored = StoredReplica(replica.replica, replica.cluster, replica.cluster_name)
+        epoch = replica.machine.epoch if replica.machine.cluster_id else None
+        self._journal.mark_resting(stored, resting=True, epoch=epoch)
+        if epoch is not None:
+            self._note_epoch(stored.cluster_name, epoch)
         del self._turn.replicas[intent.cluster]
-        self._turn.resting[intent.cluster] = StoredReplica(replica.replica, replica.cluster, replica.cluster_name)
+        self._turn.resting[intent.cluster] = stored
         return Outcome(DONE, "stopped; it counts as one that is down until it is started", replica.replica)
 
     def _start(self, intent: StartReplica) -> Outcome:
@@ -272,7 +329,7 @@ class Lifecycle:
             self._turn.replicas[stored.cluster] = self._load(stored)
         except JournalDamaged as error:
             return Outcome(REFUSED, f"{error}", stored.replica)
-        self._journal.mark_resting(stored.replica, resting=False)
+        self._journal.mark_resting(stored, resting=False)
         del self._turn.resting[stored.cluster]
         return Outcome(DONE, "started", stored.replica)
 
@@ -426,28 +483,8 @@ class Lifecycle:
 
     def hosted(self) -> list[Hosted]:
         """Every replica of this node. May be called from any thread: what it reads changes whole, number by number."""
-        found = [_hosted(replica) for replica in [*self._turn.replicas.values()]]
+        found = [as_hosted(replica) for replica in [*self._turn.replicas.values()]]
         return found + [Hosted(s.cluster, s.cluster_name, s.replica, "stopped") for s in [*self._turn.resting.values()]]
 
     def outcomes(self) -> dict[str, Outcome]:
         return self._intents.outcomes()
-
-
-def _hosted(replica: Replica) -> Hosted:
-    engine, configuration = replica.engine, replica.configuration
-    return Hosted(
-        replica.cluster,
-        replica.cluster_name,
-        replica.replica,
-        "differs" if replica.stopped else "running" if engine.last_index else "empty",
-        engine.role.value,
-        replica.leader_node,
-        engine.term,
-        engine.first_index,
-        engine.last_index,
-        engine.commit_index,
-        engine.applied_index,
-        replica.machine.epoch,
-        tuple(member.node for member in configuration.voters),
-        tuple(member.node for member in configuration.learners),
-    )

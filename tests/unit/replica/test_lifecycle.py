@@ -43,6 +43,7 @@ from coordinator.replica.lifecycle import SILENCE_US_MIN, Lifecycle
 from coordinator.replica.ports import Inbound
 from coordinator.replica.replica import Replica
 from coordinator.replica.report import Identity
+from coordinator.replica.restoration import Begun
 from coordinator.replica.states import Compaction
 from coordinator.replica.turn import Turn
 from coordinator.statemachine import snapshot
@@ -91,8 +92,8 @@ class Node:
         self.journal.close()
         self.start()
 
-    def load(self, stored: StoredReplica) -> Replica:
-        log = self.journal.load(stored.replica)
+    def load(self, stored: StoredReplica, begun: Begun | None = None) -> Replica:
+        log = self.journal.load(stored.replica) if begun is None else begun.log
         engine = Raft(
             stored.replica,
             log.hard_state,
@@ -102,8 +103,8 @@ class Node:
             now_us=self.clock.us,
             snapshot=log.snapshot,
         )
-        machine = Machine()
-        if log.snapshot is not None:
+        machine = Machine() if begun is None else begun.machine
+        if log.snapshot is not None and begun is None:
             snapshot.load(machine, log.snapshot.data)
         return Replica(stored.cluster, stored.cluster_name, stored.replica, engine, machine, self.clock.us)
 
