@@ -74,6 +74,7 @@ class Installation(Company):
         engine = self.leading().turn.replicas[self.cluster].engine
         command = msgspec.msgpack.encode(commands.Command(session, number, 1, op))
         index = engine.propose([COMMAND_PREFIX + encode_entry("web", "", command, "", "")])
+        assert index is not None
         self.pass_time(200_000)
         assert engine.applied_index >= index
         return index
@@ -105,7 +106,7 @@ class Installation(Company):
     def known_epoch(self) -> int:
         return max(node.lifecycle.epochs().get("second", -1) for node in self.nodes.values())
 
-    def document(self, path: Path, epoch: int, **fields) -> RestoreReplica:
+    def written(self, path: Path, epoch: int, **fields) -> RestoreReplica:
         members = (*self.host_all(),)
         digest = backup.read(path).digest if "digest" not in fields else ""
         document = RestoreReplica(f"x{self.cluster}", self.cluster, "second", epoch, members, str(path), digest)
@@ -115,7 +116,7 @@ class Installation(Company):
         """As an operator does it: the old cluster is removed, and the nodes are asked what they know."""
         self.remove_all()
         self.cluster += 1
-        document = self.document(path, self.known_epoch() + 1)
+        document = self.written(path, self.known_epoch() + 1)
         outcome = ask(self.nodes["node1"], document)
         assert outcome.state == DONE, outcome
         self.pass_time(3_000_000)
@@ -204,7 +205,7 @@ def test_nothing_is_decided_before_a_majority_has_the_state(company):
     path = company.back_up()
     company.remove_all()
     company.cluster += 1
-    document = company.document(path, 1)
+    document = company.written(path, 1)
     company.cut = {"node2", "node3"}
     assert ask(company.nodes["node1"], document).state == DONE
     company.pass_time(5_000_000)
@@ -235,7 +236,7 @@ def test_asked_for_again_it_is_done_once(company):
     company.grant()
     node = company.nodes["node1"]
     index = node.turn.replicas[company.cluster].engine.applied_index
-    document = company.document(path, 1)
+    document = company.written(path, 1)
     assert ask(node, document).state == DONE
     assert ask(node, document._replace(request="again")).state == DONE
     node.restart()
@@ -249,7 +250,7 @@ def test_cut_off_while_the_backup_is_read_it_is_done_by_the_next_try(company):
     path = company.back_up()
     company.remove_all()
     company.cluster += 1
-    document = company.document(path, 1)
+    document = company.written(path, 1)
     node = company.nodes["node1"]
     node.ask(document)
     node.restart()
@@ -263,7 +264,7 @@ def test_a_replica_that_is_stopped_while_the_backup_is_read_does_not_begin(compa
     path = company.back_up()
     company.remove_all()
     company.cluster += 1
-    document = company.document(path, 1)
+    document = company.written(path, 1)
     node = company.nodes["node1"]
     node.ask(document)
     assert node.ask(StopReplica("s", company.cluster)).state == DONE
@@ -276,7 +277,7 @@ def test_a_wiped_node_does_not_begin_the_log_that_was_begun_on_its_old_disk(comp
     path = company.back_up()
     company.remove_all()
     company.cluster += 1
-    document = company.document(path, 1)
+    document = company.written(path, 1)
     wiped = Node("node1", tmp_path / "new-disk", company.clock)
     assert ask(wiped, document).state == REFUSED
     wiped.ask(HostReplica("again", company.cluster, "second"))
@@ -288,7 +289,7 @@ def test_only_the_first_member_begins_and_no_document_of_a_birth_is_taken_for_it
     path = company.back_up()
     company.remove_all()
     company.cluster += 1
-    document = company.document(path, 1)
+    document = company.written(path, 1)
     assert ask(company.nodes["node2"], document).state == REFUSED
     birth = FormCluster("f", company.cluster, "second", 1, document.members, "restore:" + document.digest)
     assert company.nodes["node2"].ask(birth).state == REFUSED
@@ -306,12 +307,12 @@ def test_a_node_that_knows_a_higher_epoch_refuses_and_says_which(company):
     company.remove_all()
     company.cluster += 1
     for epoch in (1, 2):
-        outcome = ask(company.nodes["node1"], company.document(path, epoch, request=f"e{epoch}"))
+        outcome = ask(company.nodes["node1"], company.written(path, epoch, request=f"e{epoch}"))
         assert outcome.state == REFUSED
         assert f"expected an epoch above 2, which second had here, got {epoch}" in outcome.message
     node = company.nodes["node1"]
     node.restart()
-    assert ask(node, company.document(path, 2, request="later")).state == REFUSED
+    assert ask(node, company.written(path, 2, request="later")).state == REFUSED
     birth = FormCluster("f", company.cluster, "second", 2, (*company.host_all(),), fingerprint(TOKEN))
     assert "expected an epoch above 2" in node.ask(birth).message
 
@@ -335,7 +336,7 @@ def test_an_epoch_outlives_a_replica_that_was_stopped_and_forced_out(company, na
 
 def refused(company: Installation, path: Path, **fields) -> str:
     node = company.nodes["node1"]
-    outcome = ask(node, company.document(path, 5, **fields))
+    outcome = ask(node, company.written(path, 5, **fields))
     assert outcome.state == REFUSED
     assert node.turn.replicas[company.cluster].engine.last_index == 0, "it is as empty as before"
     assert "second" not in node.journal.epochs() or node.journal.epochs()["second"] < 5
@@ -389,7 +390,7 @@ def test_a_backup_of_another_installation_is_refused(company, backed_up, tmp_pat
     """Whoever has that one's keys could ask the restored cluster, and this one's web tier could not."""
     stranger = Node("node1", tmp_path / "stranger", company.clock, WebToken("cd" * 8, b"x" * 32))
     replica = stranger.ask(HostReplica("h", company.cluster, "second")).replica
-    document = company.document(backed_up, 5, members=(Member(replica, "node1"),))
+    document = company.written(backed_up, 5, members=(Member(replica, "node1"),))
     outcome = ask(stranger, document)
     assert outcome.state == REFUSED
     assert "expected a backup of this installation" in outcome.message
