@@ -1,8 +1,9 @@
-"""The log that a restored cluster begins with, made of a backup: a snapshot of the state, and the higher restore epoch.
+"""The log that a restored cluster begins with, made of a backup: a snapshot of its state, with the higher restore epoch.
 
-One replica of the new cluster begins it, the first of its members; the others are empty, and get the snapshot from
-there. So nothing is decided before a majority has it: until then the first can not be elected, or can not commit. Why
-the state is not the backup's to the last byte is said in `statemachine/restoration.py`.
+The entry that raises the epoch is the new log's first, and is in the snapshot already: whoever has anything of that log
+knows its epoch, though it be killed at any moment. One replica of the new cluster begins it, the first of its members;
+the others are empty, and get the snapshot from there. So nothing is decided before a majority has it: until then the
+first can not be elected, or can not commit. What is changed in the state is in `statemachine/restoration.py`.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from coordinator.replica.births import FIRST_TERM, WEB_PRINCIPAL, WebToken
 from coordinator.replica.intents import RestoreReplica
 from coordinator.replica.journal import StoredLog
 from coordinator.statemachine import restoration, snapshot
+from coordinator.statemachine.commands import Done
 from coordinator.statemachine.lock_commands import RaiseEpoch
 from coordinator.statemachine.machine import Machine, encode_node_entry
 from coordinator.statemachine.restoration import NotRestorable
@@ -74,12 +76,12 @@ def begin(intent: RestoreReplica, web_token: WebToken) -> Begun:
             f"{intent.path}: expected a backup of this installation, and its state does not know this one's web token: "
             "put back the keys of the installation that it is of"
         )
-    index = restoration.last_index(machine.state, contents.header.last_index, intent.epoch)
-    restoration.begin_anew(machine.state, intent.cluster, index)
+    index = restoration.first_index(machine.state, contents.header.last_index, intent.epoch)
+    restoration.begin_anew(machine.state, intent.cluster, index - 1)
+    raised = machine.apply(index, encode_node_entry(RaiseEpoch(intent.epoch)))
+    assert raised == Done(index, existed=True), raised
     first = Snapshot(index, FIRST_TERM, Configuration(intent.members), snapshot.dump(machine))
-    entry = COMMAND_PREFIX + encode_node_entry(RaiseEpoch(intent.epoch))
-    state = HardState(FIRST_TERM, 0, index + 1)
-    return Begun(StoredLog(state, [FIRST_TERM], [entry], index, FIRST_TERM, first), machine)
+    return Begun(StoredLog(HardState(FIRST_TERM, 0, index), [], [], index, FIRST_TERM, first), machine)
 
 
 def check_name(header: backup.Header, cluster_name: str) -> None:

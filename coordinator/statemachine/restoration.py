@@ -30,8 +30,8 @@ class NotRestorable(Exception):
     """This state can not become that of a cluster with this epoch; says what was expected, and what came."""
 
 
-def last_index(state: State, last_backed_up: int, epoch: int) -> int:
-    """Where the snapshot of the restored state stands, of a state that was backed up after entry `last_backed_up`. Two
+def first_index(state: State, last_backed_up: int, epoch: int) -> int:
+    """Of the first entry of the restored cluster's log, of a state that was backed up after entry `last_backed_up`. Two
     restores of one backup, which differ in their epochs, stand apart. Raises NotRestorable."""
     if not state.cluster_id:
         raise NotRestorable("expected the state of a cluster, got one that no cluster had begun yet")
@@ -49,8 +49,7 @@ def last_index(state: State, last_backed_up: int, epoch: int) -> int:
 
 
 def begin_anew(state: State, cluster_id: int, index: int) -> None:
-    """Make it the state of the new cluster after entry `index` (`last_index`). Its epoch is not raised yet: the first
-    entry of the new log does that."""
+    """Make it the state of the new cluster before its first entry, which comes behind `index` and raises its epoch."""
     assert index > state.applied, f"the new log begins behind {index}, the old one came to {state.applied}"
     state.cluster_id = cluster_id
     state.applied = index

@@ -35,11 +35,11 @@ class Cluster(Asking):
     def restored(self, epoch: int, cluster: int = 99) -> Cluster:
         """The new cluster that this backup becomes; again and again, if need be."""
         copy = self._copy()
-        index = restoration.last_index(copy.machine.state, copy.index, epoch)
-        restoration.begin_anew(copy.machine.state, cluster, index)
-        copy.index = index
+        index = restoration.first_index(copy.machine.state, copy.index, epoch)
+        restoration.begin_anew(copy.machine.state, cluster, index - 1)
+        copy.index = index - 1
+        assert copy.node(RaiseEpoch(epoch)) == Done(index, existed=True)
         copy.machine = restored(copy.machine)
-        assert copy.node(RaiseEpoch(epoch)) == Done(copy.index, existed=True)
         return copy
 
     def _copy(self) -> Cluster:
@@ -164,7 +164,7 @@ def test_an_epoch_so_high_that_the_indices_would_not_last_is_refused():
 def test_a_state_that_is_no_clusters_and_one_of_the_first_level_are_refused():
     old = Cluster(level=1)
     with pytest.raises(NotRestorable, match="level 1"):
-        restoration.last_index(old.machine.state, old.index, 2)
+        restoration.first_index(old.machine.state, old.index, 2)
     old.machine.state.cluster_id = 0
     with pytest.raises(NotRestorable, match="no cluster"):
-        restoration.last_index(old.machine.state, old.index, 2)
+        restoration.first_index(old.machine.state, old.index, 2)
