@@ -82,6 +82,7 @@ def restore(
         birth = None
     _check_no_other(name, reports, but=birth)
     if birth is None:
+        creation.check_nobody_answers(name, client_of(name))
         chosen = _epoch(name, backup, reports, epoch, gone)
         birth = creation.begin(name, on, chosen, creation.RESTORED + backup.digest)
         say(f"{name} is {birth.cluster_id}, on {', '.join(on)}, in restore epoch {chosen}")

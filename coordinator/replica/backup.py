@@ -27,6 +27,7 @@ from coordinator.consensus.engine import Committed, Snapshot
 from coordinator.consensus.membership import Configuration, decode_configuration, encode_configuration
 from coordinator.replica import frames
 from coordinator.replica.directory import sync
+from coordinator.replica.replica import Replica
 
 MAGIC: Final = b"CONCLAVE-BACKUP 1\n"
 PART_BYTES: Final = 1024 * 1024
@@ -71,6 +72,22 @@ class Captured(NamedTuple):
     @property
     def last_index(self) -> int:
         return self.committed.first_index + len(self.committed.entries) - 1
+
+
+def capture(replica: Replica, node: str) -> Captured:
+    """Of a replica, by its loop: what it has applied."""
+    engine = replica.engine
+    snapshot, committed = engine.captured()
+    return Captured(
+        replica.cluster,
+        replica.cluster_name,
+        replica.replica,
+        node,
+        replica.machine.epoch,
+        engine.configuration_at(engine.applied_index),
+        snapshot,
+        committed,
+    )
 
 
 class Contents(NamedTuple):

@@ -8,7 +8,8 @@ from coordinator.replica.replica import Replica
 
 
 class Hosted(NamedTuple):
-    """One replica, for reports. `state`: running, stopped, empty, or differs (it takes no part any more)."""
+    """One replica, for reports. `state`: running, stopped, empty, differs (it takes no part any more), or damaged (nor
+    does it: the journal can not give it back)."""
 
     cluster: int
     cluster_name: str

@@ -18,8 +18,10 @@ import logging
 import re
 import secrets
 import threading
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Final, NamedTuple, Protocol
+from types import MappingProxyType
+from typing import Final, NamedTuple
 
 from coordinator import wire
 from coordinator.consensus.engine import HardState, Role
@@ -46,12 +48,14 @@ from coordinator.replica.intents import (
     TransferLeadership,
 )
 from coordinator.replica.journal import JournalDamaged, SqliteJournal, StoredLog, StoredReplica
+from coordinator.replica.loading import Load
 from coordinator.replica.ports import Staging
 from coordinator.replica.replica import Replica
 from coordinator.replica.restoration import Begun
 from coordinator.replica.restoring import Refused, Restoring
 from coordinator.replica.turn import Turn
 from coordinator.statemachine.machine import Machine
+from coordinator.statemachine.snapshot import SnapshotDamaged
 
 REPLICAS_MAX: Final = 1_000
 """Hosted by one node."""
@@ -66,6 +70,8 @@ SWEEP_US: Final = 100_000
 SWEEP_ROWS: Final = 4
 """Of what removed replicas left behind, so many rows (1 MiB of a snapshot each) are deleted at once, this often: the
 loop must not stop for it."""
+EPOCHS_US: Final = 1_000_000
+"""Restore epochs that came with logs from elsewhere are looked for this often."""
 SILENCE_US_MIN: Final = 3_000_000
 """A member hears its leader every 60 ms. One that has heard nothing for so long may well be none any more."""
 
@@ -83,12 +89,6 @@ class _HandedOn(NamedTuple):
     pause_us: int
 
 
-class Load(Protocol):
-    def __call__(self, stored: StoredReplica, begun: Begun | None = None, /) -> Replica:
-        """A replica of what the journal holds; where it was begun just now, of that."""
-        ...
-
-
 class Lifecycle:
     def __init__(
         self,
@@ -98,16 +98,18 @@ class Lifecycle:
         *,
         load: Load,
         stopped: list[StoredReplica],
+        damaged: Mapping[StoredReplica, str] = MappingProxyType({}),
         backups: Path,
         web_token: WebToken | None,
         logger: logging.Logger | None = None,
     ) -> None:
-        """`stopped`: those that the journal holds and the turn does not."""
+        """`stopped`: what the journal holds and the turn does not. `damaged`: what it can not give back, and why."""
         self._turn = turn
         self._journal = journal
         self._intents = intents
         self._load = load
-        turn.resting.update((stored.cluster, stored) for stored in stopped)
+        turn.resting.update((stored.cluster, stored) for stored in [*stopped, *damaged])
+        turn.damaged.update((stored.cluster, why) for stored, why in damaged.items())
         self._backups = backups
         self._web_token = web_token
         self._logger = logger or logging.getLogger(__name__)
@@ -120,6 +122,7 @@ class Lifecycle:
         self._sweeps = True
         """Removed replicas may have left something in the journal; at the start, those of an earlier process."""
         self._sweep_due_us = 0
+        self._epochs_due_us = 0
         self.draining = False
         self.ran_us = 0
         """When the loop last came by."""
@@ -133,6 +136,9 @@ class Lifecycle:
         if self._sweeps and now_us >= self._sweep_due_us:
             self._sweep_due_us = now_us + SWEEP_US
             self._sweeps = self._journal.sweep(SWEEP_ROWS)
+        if now_us >= self._epochs_due_us:
+            self._epochs_due_us = now_us + EPOCHS_US
+            self._keep_epochs()
         later, self._later = self._later, []
         for intent, until_us in later:
             self._do(intent, now_us, until_us)
@@ -191,6 +197,11 @@ class Lifecycle:
             return Outcome(DONE, f"hosts replica {hosted.replica:x} of it already", hosted.replica, epoch, own)
         if not wire.NODE_NAME.fullmatch(intent.cluster_name) or not 0 < intent.cluster < 1 << 63:
             return Outcome(REFUSED, "expected a cluster's positive 63-bit identity and a name of a-z, 0-9 and -")
+        others = [s for s in self._journal.replicas() if s.cluster_name == intent.cluster_name]
+        if others:
+            return Outcome(
+                REFUSED, f"this node hosts a replica of another {others[0].cluster_name}: {others[0].cluster:x}"
+            )
         if len(self._turn.replicas) + len(self._turn.resting) >= REPLICAS_MAX:
             return Outcome(REFUSED, f"this node hosts its {REPLICAS_MAX} replicas")
         stored = StoredReplica(secrets.randbits(63) or 1, intent.cluster, intent.cluster_name)
@@ -200,6 +211,15 @@ class Lifecycle:
 
     def _note_epoch(self, cluster_name: str, epoch: int) -> None:
         self._epochs[cluster_name] = max(epoch, self._epochs.get(cluster_name, 0))
+
+    def _keep_epochs(self) -> None:
+        """Write down the epochs that came with a log from elsewhere: it may be damaged, or removed while it rests, and
+        the journal must know them for ever."""
+        for replica in self._turn.replicas.values():
+            epoch = replica.machine.epoch
+            if replica.machine.cluster_id and epoch > self._epochs.get(replica.cluster_name, -1):
+                self._journal.keep_epoch(replica.cluster_name, epoch)
+                self._note_epoch(replica.cluster_name, epoch)
 
     def epochs(self) -> dict[str, int]:
         """The highest restore epoch of each cluster name that this node ever knew. From any thread."""
@@ -255,11 +275,12 @@ class Lifecycle:
 
     def _restore(self, intent: RestoreReplica) -> Outcome | None:
         stored, replica = self._stored(intent.cluster), self._turn.replicas.get(intent.cluster)
-        if stored is None or replica is None:
-            self._restoring.give_up(intent)
-            return Outcome(REFUSED, "this node hosts no running replica of it: a replica is hosted first")
-        outcome = self._refuse_restore(intent, stored, replica)
-        if outcome is not None:
+        outcome: Outcome | None = Outcome(
+            REFUSED, "this node hosts no running replica of it: a replica is hosted first"
+        )
+        if stored is not None and replica is not None:
+            outcome = self._refuse_restore(intent, stored, replica)
+        if outcome is not None or stored is None:
             self._restoring.give_up(intent)
             return outcome
         ready = self._restoring.go_on(intent, stored.replica)
@@ -309,13 +330,10 @@ class Lifecycle:
         if now_us < until_us and self._hand_over(replica, now_us):
             return None
         self._turn.stir(intent.cluster)  # Nobody answers for it from here on.
-        stored = StoredReplica(replica.replica, replica.cluster, replica.cluster_name)
-        epoch = replica.machine.epoch if replica.machine.cluster_id else None
-        self._journal.mark_resting(stored, resting=True, epoch=epoch)
-        if epoch is not None:
-            self._note_epoch(stored.cluster_name, epoch)
+        self._keep_epochs()  # Nobody reads them out of a log that rests.
+        self._journal.mark_resting(replica.replica, resting=True)
         del self._turn.replicas[intent.cluster]
-        self._turn.resting[intent.cluster] = stored
+        self._turn.resting[intent.cluster] = StoredReplica(replica.replica, replica.cluster, replica.cluster_name)
         return Outcome(DONE, "stopped; it counts as one that is down until it is started", replica.replica)
 
     def _start(self, intent: StartReplica) -> Outcome:
@@ -327,9 +345,10 @@ class Lifecycle:
             return Outcome(DONE, "runs already", running.replica)
         try:
             self._turn.replicas[stored.cluster] = self._load(stored)
-        except JournalDamaged as error:
+        except (JournalDamaged, SnapshotDamaged) as error:
             return Outcome(REFUSED, f"{error}", stored.replica)
-        self._journal.mark_resting(stored, resting=False)
+        self._turn.damaged.pop(stored.cluster, None)
+        self._journal.mark_resting(stored.replica, resting=False)
         del self._turn.resting[stored.cluster]
         return Outcome(DONE, "started", stored.replica)
 
@@ -359,6 +378,7 @@ class Lifecycle:
         self._turn.stir(intent.cluster)
         self._turn.replicas.pop(intent.cluster, None)
         self._turn.resting.pop(intent.cluster, None)
+        self._turn.damaged.pop(intent.cluster, None)
         return Outcome(DONE, f"removed replica {stored.replica:x}: {why}", stored.replica)
 
     def _is_member(self, replica: Replica, committed_index: int, now_us: int) -> str:
@@ -431,18 +451,7 @@ class Lifecycle:
         replica = self._turn.replicas.get(intent.cluster)
         if replica is None or not replica.machine.cluster_id:
             return Outcome(REFUSED, "this node hosts no running replica of it that has any state")
-        engine = replica.engine
-        snapshot, committed = engine.captured()
-        captured = backup.Captured(
-            replica.cluster,
-            replica.cluster_name,
-            replica.replica,
-            self._turn.identity.node,
-            replica.machine.epoch,
-            engine.configuration_at(engine.applied_index),
-            snapshot,
-            committed,
-        )
+        captured = backup.capture(replica, self._turn.identity.node)
         name = f"{replica.cluster_name}-{replica.cluster:x}-{captured.last_index:012}-{intent.request}.backup"
         path = self._backups / name
         pending = Outcome(PENDING, f"being written to {path}", replica.replica)
@@ -484,7 +493,10 @@ class Lifecycle:
     def hosted(self) -> list[Hosted]:
         """Every replica of this node. May be called from any thread: what it reads changes whole, number by number."""
         found = [as_hosted(replica) for replica in [*self._turn.replicas.values()]]
-        return found + [Hosted(s.cluster, s.cluster_name, s.replica, "stopped") for s in [*self._turn.resting.values()]]
+        return found + [
+            Hosted(s.cluster, s.cluster_name, s.replica, "damaged" if s.cluster in self._turn.damaged else "stopped")
+            for s in [*self._turn.resting.values()]
+        ]
 
     def outcomes(self) -> dict[str, Outcome]:
         return self._intents.outcomes()

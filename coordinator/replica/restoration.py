@@ -1,4 +1,4 @@
-"""The log that a restored cluster begins with, made of a backup: a snapshot of its state, with the higher restore epoch.
+"""The log that a restored cluster begins with, made of a backup: a snapshot of its state, in the higher restore epoch.
 
 The entry that raises the epoch is the new log's first, and is in the snapshot already: whoever has anything of that log
 knows its epoch, though it be killed at any moment. One replica of the new cluster begins it, the first of its members;

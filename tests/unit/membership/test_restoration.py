@@ -9,6 +9,8 @@ import msgspec
 import pytest
 from django.core.management import CommandError
 
+from coordinator import wire
+from coordinator.client import errors
 from coordinator.consensus.engine import Committed
 from coordinator.consensus.membership import Configuration, Member
 from coordinator.membership import creation, nodes, restoration
@@ -52,6 +54,11 @@ def restore(company: Company, path: Path, *on: str, name: str = "second", **opti
     class Lazy:
         def __getattr__(self, attribute: str):
             return getattr(company.clusters[name], attribute)
+
+        def directory(self):
+            if name not in company.clusters:
+                raise errors.Unavailable("no leader is known")
+            return company.clusters[name].directory()
 
     lazy: Any = Lazy()
     return restoration.restore(name, path, on or NAMES, client_of=lambda _: lazy, say=lambda _: None, **options)
@@ -129,6 +136,17 @@ def test_a_birth_under_way_is_not_given_up_for_a_restore(company, path):
 def test_while_a_node_hosts_the_old_cluster_nothing_is_begun(company, path):
     company.host("node4", f"{OLD:x}", "second", "5", "stopped")
     with pytest.raises(NotMade, match=r"there is a cluster second still, hosted by node4 \(77\)"):
+        restore(company, path)
+    assert not Birth.objects.exists()
+
+
+def test_while_the_old_cluster_answers_from_where_the_broker_does_not_reach_nothing_is_begun(company, path):
+    client = company.clusters["second"] = FakeClient(OLD, company)
+    client.configuration = Configuration((Member(1, "node8"),))
+    client.directory = lambda: wire.Directory(  # type: ignore[method-assign]
+        1, "node8", (), (wire.ClusterEntry("second", OLD, "node8", 2, ("node8",)),)
+    )
+    with pytest.raises(NotMade, match=r"there is a cluster second \(77\): node8 serve it"):
         restore(company, path)
     assert not Birth.objects.exists()
 
@@ -215,10 +233,11 @@ def test_what_makes_no_sense_is_refused(company, path, name, on, why):
 
 def test_the_command_restores_and_writes_it_into_the_audit(company, path, monkeypatch):
     arguments = ("restore", "second", str(path), "--nodes", ",".join(NAMES))
+    company.clusters["second"] = FakeClient(0, company)  # Looked up before there is a cluster that it is of.
+    company.clusters["second"].directory = lambda: wire.Directory(1, "node4", (), ())
     with pytest.raises(CommandError, match="expected --epoch above 3"):
         manage(company, monkeypatch, *arguments, "--epoch", "2")
     assert not AuditEntry.objects.exists()
-    company.clusters["second"] = FakeClient(0, company)  # Looked up before there is a cluster that it is of.
     monkeypatch.setattr(creation.record, "identity", lambda number: f"{number:x}" if number else born())
 
     def born() -> str:

@@ -350,6 +350,20 @@ def test_an_epoch_outlives_a_replica_that_was_stopped_and_forced_out(company, na
     assert node.lifecycle.epochs() == {"second": 1}
 
 
+def test_an_epoch_outlives_a_replica_that_the_journal_can_not_give_back(company):
+    company.begin()
+    company.restore(company.back_up())
+    node = company.nodes["node3"]
+    replica = node.turn.replicas[company.cluster].replica
+    node.journal._db.execute("UPDATE heads SET checksum = x'00' WHERE replica = ?", (replica,))
+    node.restart()
+    assert [hosted.state for hosted in node.lifecycle.hosted()] == ["damaged"]
+    assert node.lifecycle.epochs() == {"second": 1}
+    assert node.ask(RemoveReplica("r", company.cluster, replica, forced="node3")).state == DONE
+    node.restart()
+    assert node.lifecycle.epochs() == {"second": 1}
+
+
 def refused(company: Installation, path: Path, **fields) -> str:
     node = company.nodes["node1"]
     outcome = ask(node, company.written(path, 5, **fields))
