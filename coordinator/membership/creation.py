@@ -128,6 +128,7 @@ def _choose(replicas: int, reports: dict[str, NodeReport]) -> tuple[str, ...]:
 def _epoch(name: str, reports: dict[str, NodeReport], given: int | None) -> int:
     """Above every epoch that a cluster of this name ever had, so that its fencing tokens only grow (rule 6)."""
     known = [report.epochs[name] for report in reports.values() if name in report.epochs]
+    known += [epoch for epoch in begun_epochs(name) if epoch is not None]
     if given is not None:
         if known and given <= max(known):
             raise NotMade(f"--epoch must be above {max(known)}, which a cluster {name} had")
@@ -143,6 +144,11 @@ def _epoch(name: str, reports: dict[str, NodeReport], given: int | None) -> int:
                 "asked for its restore epoch: give --epoch, above every epoch that it ever had"
             )
     return max(known) + 1 if known else 0
+
+
+def begun_epochs(name: str) -> Iterable[int | None]:
+    """Of every cluster of this name that was ever begun, as far as the record knows."""
+    return Birth.objects.filter(name=name).values_list("epoch", flat=True)
 
 
 # --- the rounds -----------------------------------------------------------------------------------

@@ -152,8 +152,8 @@ def _check_no_other(name: str, reports: dict[str, NodeReport], but: Birth | None
 def _epoch(name: str, backup: Backup, reports: dict[str, NodeReport], given: int | None, gone: Collection[str]) -> int:
     """Above every one that anybody knows of: the nodes' journals, the backup, and the record of what was begun."""
     known = [report.epochs[name] for report in reports.values() if name in report.epochs]
-    begun = Birth.objects.filter(name=name, epoch__isnull=False).values_list("epoch", flat=True)
-    highest = max([backup.epoch, *known, *(epoch for epoch in begun if epoch is not None)])
+    begun = [epoch for epoch in creation.begun_epochs(name) if epoch is not None]
+    highest = max([backup.epoch, *known, *begun])
     if given is not None:
         if given <= highest:
             raise NotMade(f"expected --epoch above {highest}, which a cluster {name} had, got {given}")

@@ -49,12 +49,10 @@ from coordinator.replica.intents import (
 )
 from coordinator.replica.journal import JournalDamaged, SqliteJournal, StoredLog, StoredReplica
 from coordinator.replica.loading import Load
-from coordinator.replica.ports import Staging
 from coordinator.replica.replica import Replica
 from coordinator.replica.restoration import Begun
-from coordinator.replica.restoring import Refused, Restoring
+from coordinator.replica.restoring import Ready, Refused, Restoring
 from coordinator.replica.turn import Turn
-from coordinator.statemachine.machine import Machine
 from coordinator.statemachine.snapshot import SnapshotDamaged
 
 REPLICAS_MAX: Final = 1_000
@@ -250,22 +248,15 @@ class Lifecycle:
         self._begin(stored, intent.epoch, log)
         return Outcome(DONE, f"replica {stored.replica:x} begins the log of {intent.cluster_name}", stored.replica)
 
-    def _begin(
-        self,
-        stored: StoredReplica,
-        epoch: int,
-        log: StoredLog,
-        machine: Machine | None = None,
-        *,
-        staged: Staging | None = None,
-    ) -> None:
-        """What the empty replica promised before it had a log stays promised."""
+    def _begin(self, stored: StoredReplica, epoch: int, log: StoredLog, ready: Ready | None = None) -> None:
+        """What the empty replica promised before it had a log stays promised. `ready`: what a restored log is of."""
         engine = self._turn.replicas[stored.cluster].engine
         state = HardState(max(log.hard_state.term, engine.term), engine.vote, log.hard_state.commit)
         log = log._replace(hard_state=state)
-        self._journal.form(stored, epoch, log, staged)
+        self._journal.form(stored, epoch, log, None if ready is None else ready.staging)
         self._note_epoch(stored.cluster_name, epoch)
-        self._turn.replicas[stored.cluster] = self._load(stored, None if machine is None else Begun(log, machine))
+        begun = None if ready is None else Begun(log, ready.begun.machine)
+        self._turn.replicas[stored.cluster] = self._load(stored, begun)
 
     def _is_overtaken(self, cluster_name: str, epoch: int) -> str:
         """Why no log may begin in this epoch here: its tokens might not be above those that were granted; "" if it
@@ -288,7 +279,7 @@ class Lifecycle:
             return None
         if isinstance(ready, Refused):
             return Outcome(REFUSED, ready.why, stored.replica)
-        self._begin(stored, intent.epoch, ready.begun.log, ready.begun.machine, staged=ready.staging)
+        self._begin(stored, intent.epoch, ready.begun.log, ready)
         index = ready.begun.log.offset
         message = f"replica {stored.replica:x} begins {intent.cluster_name} anew behind index {index}"
         return Outcome(DONE, f"{message}, in restore epoch {intent.epoch}", stored.replica)
