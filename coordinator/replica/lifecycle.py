@@ -16,7 +16,6 @@ import logging
 import re
 import secrets
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -43,6 +42,7 @@ from coordinator.replica.intents import (
     TransferLeadership,
 )
 from coordinator.replica.journal import JournalDamaged, SqliteJournal, StoredLog, StoredReplica
+from coordinator.replica.loading import Loading, Make, at_once
 from coordinator.replica.replica import Replica
 from coordinator.replica.turn import Turn
 
@@ -102,18 +102,20 @@ class Lifecycle:
         journal: SqliteJournal,
         intents: Intents,
         *,
-        load: Callable[[StoredReplica], Replica],
+        make: Make,
         stopped: list[StoredReplica],
         backups: Path,
         web_token: WebToken | None,
         logger: logging.Logger | None = None,
     ) -> None:
-        """`load` makes a replica of what the journal holds. `stopped`: those that the journal holds and the turn does
+        """`make` makes a replica of what the journal holds. `stopped`: those that the journal holds and the turn does
         not."""
         self._turn = turn
         self._journal = journal
         self._intents = intents
-        self._load = load
+        self._make = make
+        self._loading: dict[int, Loading] = {}
+        """Stopped replicas that are being started, by cluster."""
         turn.resting.update((stored.cluster, stored) for stored in stopped)
         self._backups = backups
         self._web_token = web_token
@@ -169,7 +171,7 @@ class Lifecycle:
             case StopReplica():
                 return self._stop(intent, now_us, until_us)
             case StartReplica():
-                return self._start(intent)
+                return self._start(intent, now_us)
             case RemoveReplica():
                 return self._remove(intent, now_us)
             case BackUpReplica():
@@ -199,7 +201,7 @@ class Lifecycle:
             return Outcome(REFUSED, f"this node hosts its {REPLICAS_MAX} replicas")
         stored = StoredReplica(secrets.randbits(63) or 1, intent.cluster, intent.cluster_name)
         self._journal.admit(stored, None, StoredLog(HardState(0, 0, 0), [], []), intent.request)
-        self._turn.replicas[stored.cluster] = self._load(stored)
+        self._turn.replicas[stored.cluster] = at_once(stored, self._journal, self._make)
         return Outcome(DONE, f"hosts the empty replica {stored.replica:x}", stored.replica, epoch, own)
 
     def _note_epoch(self, cluster_name: str, epoch: int) -> None:
@@ -231,7 +233,7 @@ class Lifecycle:
         state = HardState(max(FIRST_TERM, engine.term), engine.vote, len(log.entries))
         self._journal.form(stored, intent.epoch, log._replace(hard_state=state))
         self._note_epoch(intent.cluster_name, intent.epoch)
-        self._turn.replicas[intent.cluster] = self._load(stored)
+        self._turn.replicas[intent.cluster] = at_once(stored, self._journal, self._make)
         return Outcome(DONE, f"replica {stored.replica:x} begins the log of {intent.cluster_name}", stored.replica)
 
     @staticmethod
@@ -251,6 +253,7 @@ class Lifecycle:
         replica = self._turn.replicas.get(intent.cluster)
         if replica is None:
             if intent.cluster in self._turn.resting:
+                self._give_up_start(intent.cluster, "it is to stay stopped")
                 return Outcome(DONE, "is stopped already", self._turn.resting[intent.cluster].replica)
             return Outcome(REFUSED, "this node hosts no replica of it")
         if now_us < until_us and self._hand_over(replica, now_us):
@@ -261,20 +264,42 @@ class Lifecycle:
         self._turn.resting[intent.cluster] = StoredReplica(replica.replica, replica.cluster, replica.cluster_name)
         return Outcome(DONE, "stopped; it counts as one that is down until it is started", replica.replica)
 
-    def _start(self, intent: StartReplica) -> Outcome:
+    def _start(self, intent: StartReplica, now_us: int) -> Outcome | None:
         stored = self._turn.resting.get(intent.cluster)
         if stored is None:
             running = self._turn.replicas.get(intent.cluster)
             if running is None:
                 return Outcome(REFUSED, "this node hosts no replica of it")
             return Outcome(DONE, "runs already", running.replica)
+        loading = self._loading.get(intent.cluster)
+        if loading is None:
+            loading = self._loading[intent.cluster] = Loading(stored, self._journal, self._make)
+            loading.begin()
         try:
-            self._turn.replicas[stored.cluster] = self._load(stored)
+            replica = loading.pass_time(now_us)
         except JournalDamaged as error:
+            del self._loading[intent.cluster]
             return Outcome(REFUSED, f"{error}", stored.replica)
+        if replica is None:
+            return None
+        self._turn.replicas[stored.cluster] = replica
+        del self._loading[intent.cluster]
         self._journal.mark_resting(stored.replica, resting=False)
         del self._turn.resting[stored.cluster]
         return Outcome(DONE, "started", stored.replica)
+
+    def _give_up_start(self, cluster: int, why: str) -> None:
+        """Whoever had it started, and waits for that, is told."""
+        if self._loading.pop(cluster, None) is None:
+            return
+        for waiting in [*self._later]:
+            if isinstance(waiting.intent, StartReplica) and waiting.intent.cluster == cluster:
+                self._later.remove(waiting)
+                self._intents.finish(waiting.intent.request, Outcome(REFUSED, why))
+
+    def due_us(self, now_us: int) -> int | None:
+        """When it is to be run at the latest, for what is under way; None where that can wait."""
+        return min((loading.due_us(now_us) for loading in self._loading.values()), default=None)
 
     def _remove(self, intent: RemoveReplica, now_us: int) -> Outcome | None:
         if intent.replica in self._journal.tombstones():
@@ -302,6 +327,7 @@ class Lifecycle:
         self._turn.stir(intent.cluster)
         self._turn.replicas.pop(intent.cluster, None)
         self._turn.resting.pop(intent.cluster, None)
+        self._give_up_start(intent.cluster, "it was removed")
         return Outcome(DONE, f"removed replica {stored.replica:x}: {why}", stored.replica)
 
     def _is_member(self, replica: Replica, committed_index: int, now_us: int) -> str:

@@ -38,15 +38,18 @@ from coordinator.replica.intents import (
     StopReplica,
     TransferLeadership,
 )
-from coordinator.replica.journal import SqliteJournal, StoredReplica
+from coordinator.replica.journal import SqliteJournal, StoredLog, StoredReplica
 from coordinator.replica.lifecycle import SILENCE_US_MIN, Lifecycle
+from coordinator.replica.loading import LOAD_BYTES, at_once
 from coordinator.replica.ports import Inbound
 from coordinator.replica.replica import Replica
 from coordinator.replica.report import Identity
-from coordinator.replica.states import Compaction
+from coordinator.replica.states import SLICE_EVERY_US, Compaction
 from coordinator.replica.turn import Turn
 from coordinator.statemachine import snapshot
+from coordinator.statemachine.items import Item
 from coordinator.statemachine.machine import Machine
+from coordinator.statemachine.state import State
 from tests.unit.replica.stage import CHANNELS, PEER_KEY, Bus, Clock
 
 CLUSTER = 77
@@ -70,7 +73,7 @@ class Node:
             Identity(self.name, 1, 7, faults_allowed=False, waiting_for="empty"),
             CHANNELS,
             PEER_KEY,
-            [self.load(each) for each in stored if each.replica not in stopped],
+            [at_once(each, self.journal, self.make) for each in stored if each.replica not in stopped],
             journal=self.journal,
             bus=self.bus,
             clock=self.clock,
@@ -81,7 +84,7 @@ class Node:
             self.turn,
             self.journal,
             self.intents,
-            load=self.load,
+            make=self.make,
             stopped=[each for each in stored if each.replica in stopped],
             backups=self.directory / "backups",
             web_token=self.token,
@@ -91,8 +94,7 @@ class Node:
         self.journal.close()
         self.start()
 
-    def load(self, stored: StoredReplica) -> Replica:
-        log = self.journal.load(stored.replica)
+    def make(self, stored: StoredReplica, log: StoredLog, state: State | None) -> Replica:
         engine = Raft(
             stored.replica,
             log.hard_state,
@@ -103,14 +105,30 @@ class Node:
             snapshot=log.snapshot,
         )
         machine = Machine()
-        if log.snapshot is not None:
-            snapshot.load(machine, log.snapshot.data)
+        if state is not None:
+            machine.adopt(state)
         return Replica(stored.cluster, stored.cluster_name, stored.replica, engine, machine, self.clock.us)
 
     def ask(self, intent: Intent) -> Outcome:
         self.intents.post(intent)
         self.lifecycle.run(self.clock.us)
         return self.intents.outcomes()[intent.request]
+
+    def starts(self, request: str) -> Outcome:
+        """What became of starting the replica, in a time that is the test's."""
+        self.ask(StartReplica(request, CLUSTER))
+        while (outcome := self.intents.outcomes()[request]).state == PENDING:
+            self.loaded()
+            self.clock.us += SLICE_EVERY_US
+            self.lifecycle.run(self.clock.us)
+        return outcome
+
+    @staticmethod
+    def loaded() -> None:
+        """What is to be loaded has been read."""
+        for thread in threading.enumerate():
+            if thread.name.startswith("conclave-load"):
+                thread.join(10.0)
 
     @property
     def replica(self) -> Replica:
@@ -273,11 +291,75 @@ def test_a_stopped_replica_stays_stopped_over_a_restart_until_it_is_started(comp
     follower.restart()
     assert CLUSTER not in follower.turn.replicas
     assert [hosted.state for hosted in follower.lifecycle.hosted()] == ["stopped"]
-    assert follower.ask(StartReplica("t", CLUSTER)).state == DONE
+    assert follower.starts("t").state == DONE
     company.pass_time(500_000)
     assert follower.replica.engine.applied_index == company.leader().replica.engine.applied_index
     follower.restart()
     assert CLUSTER in follower.turn.replicas
+
+
+def with_a_large_state(company: Company) -> Node:
+    """A follower whose replica is stopped, and has a snapshot of many slices."""
+    company.form("node1", "node2", "node3")
+    follower = next(node for node in company.nodes.values() if node is not company.leader())
+    for node in company.nodes.values():
+        keys = node.replica.machine.state.keys
+        for number in range(300):
+            keys.add(f"key{number:04}", Item(bytes(2_000), 1, 1, 1))
+        node.replica.states.compaction = Compaction(1_000, 0, staged_bytes_min=1_000)
+    follower.ask(CompactReplica("c", CLUSTER))
+    company.leader().ask(CompactReplica("c", CLUSTER))
+    while follower.replica.engine.first_index == 1:
+        company.pass_time(100_000)
+    assert follower.ask(StopReplica("s", CLUSTER)).state == DONE
+    return follower
+
+
+def test_a_large_state_is_loaded_in_slices_while_the_node_goes_on(company):
+    follower = with_a_large_state(company)
+    digest = company.leader().replica.machine.digest()
+    assert follower.ask(StartReplica("t", CLUSTER)).state == PENDING
+    follower.loaded()
+    company.clock.us += SLICE_EVERY_US
+    runs = 0
+    while follower.intents.outcomes()["t"].state == PENDING:
+        assert follower.lifecycle.hosted()[0].state == "stopped"
+        assert follower.lifecycle.due_us(company.clock.us) is not None
+        follower.lifecycle.run(company.clock.us)
+        company.clock.us += SLICE_EVERY_US
+        runs += 1
+    assert runs >= 600_000 // LOAD_BYTES
+    assert follower.lifecycle.due_us(company.clock.us) is None
+    assert follower.replica.machine.digest() == digest
+    assert follower.replica.engine.deadline_us > company.clock.us, "its time-outs begin when it is there"
+
+
+def test_a_replica_that_is_being_started_may_be_stopped_or_removed(company):
+    follower = with_a_large_state(company)
+    assert follower.ask(StartReplica("t", CLUSTER)).state == PENDING
+    follower.loaded()
+    assert follower.ask(StopReplica("u", CLUSTER)).state == DONE
+    assert follower.intents.outcomes()["t"].state == REFUSED
+    assert follower.starts("v").state == DONE
+    follower.ask(StopReplica("w", CLUSTER))
+    identity = follower.turn.resting[CLUSTER].replica
+    assert follower.ask(StartReplica("x", CLUSTER)).state == PENDING
+    follower.loaded()
+    assert follower.ask(RemoveReplica("y", CLUSTER, identity, 0, follower.name)).state == DONE
+    follower.lifecycle.run(company.clock.us)
+    assert follower.intents.outcomes()["x"].state == REFUSED
+    assert CLUSTER not in follower.turn.replicas
+
+
+def test_a_replica_whose_snapshot_is_damaged_is_not_started_and_the_node_goes_on(company):
+    follower = with_a_large_state(company)
+    (file,) = (follower.directory / "snapshots").iterdir()
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+    refused = follower.starts("t")
+    assert (refused.state, "does not match its checksum" in refused.message) == (REFUSED, True)
+    assert [hosted.state for hosted in follower.lifecycle.hosted()] == ["stopped"]
 
 
 def test_a_node_whose_replica_is_stopped_says_so_and_not_that_it_has_none(company):
@@ -286,7 +368,7 @@ def test_a_node_whose_replica_is_stopped_says_so_and_not_that_it_has_none(compan
     follower.ask(StopReplica("s", CLUSTER))
     follower.restart()
     assert waits_for(follower) == "its replica of second is stopped, until it is started"
-    follower.ask(StartReplica("t", CLUSTER))
+    follower.starts("t")
     assert waits_for(follower) == ""
     company.nodes["node9"] = bare = Node("node9", follower.directory.parent / "node9", company.clock)
     assert waits_for(bare) == "empty"
