@@ -348,6 +348,7 @@ class Replica:
             tenure.caching.proposed(self.engine.last_index)
 
     def _busy(self, refused: list[Asked], answers: Answers) -> None:
+        self.meters.proposals_failed += len(refused)
         for one in refused:
             message = "too many commands wait until no client keeps what they change; ask again"
             self._refuse(one.caller, one.request_id, answers, commands.BUSY, message)
