@@ -19,10 +19,12 @@ from coordinator.membership.wanted import Wanted
 EMPTY = "empty"
 STOPPED = "stopped"
 DIFFERS = "differs"
+DAMAGED = "damaged"
 
 _SILENT = {
     STOPPED: "is stopped",
     DIFFERS: "found that its state differs from the others' and takes no part any more: move it to another node",
+    DAMAGED: "can not read its replica any more, which takes no part: remove it by force, and it is made anew",
 }
 _SILENT_ANYHOW = "does not answer the leader, and its node answers"
 
@@ -197,8 +199,10 @@ class _Plan:
             place = next(place for place in self.wanted.voters if place.node == name)
             member = Member(node.replica, name, node.address, place.priority, place.witness)
             return Change(self._voters(), (*self._learners(), member), f"{name} is added as a learner")
-        elif node.state == STOPPED:
-            self.reasons.append(f"{name} has a stopped replica that is no member: remove that one from the node first")
+        elif node.state in (STOPPED, DAMAGED):
+            self.reasons.append(
+                f"{name} has a {node.state} replica that is no member: remove that one from the node first"
+            )
         else:
             return Delete(name, node.replica)  # Of an earlier membership: it is out, and does not come back.
         return None
@@ -278,8 +282,8 @@ class _Plan:
                 continue
             if not node.answers:
                 self.reasons.append(f"{name} has a replica to delete that is no member any more, and does not answer")
-            elif node.state == STOPPED:
-                self.reasons.append(f"{name} has a stopped replica that is no member: start it, or remove it by force")
+            elif node.state in (STOPPED, DAMAGED):
+                self.reasons.append(f"{name} has a {node.state} replica that is no member: remove it by force")
             else:
                 return Delete(name, node.replica)
         return None

@@ -7,9 +7,10 @@ and the loop builds the state from it, a slice at a time.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable
-from typing import Final
+from typing import Final, NamedTuple
 
 from coordinator.replica.journal import JournalDamaged, SqliteJournal, StoredLog, StoredReplica
 from coordinator.replica.replica import Replica
@@ -19,6 +20,8 @@ from coordinator.statemachine.state import State
 
 LOAD_BYTES: Final = 64 * 1024
 """Of a snapshot, in one slice: about two milliseconds' work."""
+
+logger = logging.getLogger(__name__)
 
 Make = Callable[[StoredReplica, StoredLog, State | None], Replica]
 """A replica of what the journal holds and, where that has a snapshot, the state in it."""
@@ -31,6 +34,30 @@ def at_once(stored: StoredReplica, journal: SqliteJournal, make: Make) -> Replic
     while (replica := loading.go_on()) is None:
         pass
     return replica
+
+
+class Loaded(NamedTuple):
+    """What a journal holds. `damaged`: what it can not give back, and why."""
+
+    replicas: list[Replica]
+    stopped: list[StoredReplica]
+    damaged: dict[StoredReplica, str]
+
+
+def load_all(journal: SqliteJournal, make: Make) -> Loaded:
+    """At the start of a node. A replica that is damaged takes no part; the others' clusters are not to go with it."""
+    loaded = Loaded([], [], {})
+    resting = journal.resting()
+    for stored in journal.replicas():
+        if stored.replica in resting:
+            loaded.stopped.append(stored)
+            continue
+        try:
+            loaded.replicas.append(at_once(stored, journal, make))
+        except JournalDamaged as error:
+            logger.error("its replica of %s takes no part: %s", stored.cluster_name, error)
+            loaded.damaged[stored] = f"{error}"
+    return loaded
 
 
 class Loading:

@@ -290,6 +290,11 @@ def make(company: Company, name: str = "second", replicas: int = 3, **options) -
         def __getattr__(self, attribute: str):
             return getattr(company.clusters[name], attribute)
 
+        def directory(self):
+            if name not in company.clusters:
+                raise errors.Unavailable("no leader is known")
+            return company.clusters[name].directory()
+
     lazy: Any = Lazy()
     return creation.create(name, replicas, client_of=lambda _: lazy, say=lambda _: None, **options)
 
@@ -334,6 +339,14 @@ def test_nodes_that_would_begin_different_logs_form_nothing(company):
 def test_a_name_that_is_there_is_not_made_again(company):
     with pytest.raises(creation.NotMade, match="there is a cluster default"):
         make(company, "default")
+
+
+def test_a_name_that_is_served_by_nodes_that_the_broker_does_not_reach_is_not_made_again(company):
+    """The database was lost, too: their mailboxes alone say that it is there."""
+    company.silent = {"node1", "node2", "node3"}
+    with pytest.raises(creation.NotMade, match=r"there is a cluster default \(aa\): node1, node2, node3 serve it"):
+        make(company, "default", 1, on=("node4",))
+    assert not Birth.objects.exists()
 
 
 def test_of_two_who_make_one_name_at_the_same_time_one_is_refused(company, monkeypatch):
