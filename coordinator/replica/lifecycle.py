@@ -15,7 +15,6 @@ from __future__ import annotations
 import logging
 import re
 import secrets
-import threading
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -24,7 +23,7 @@ from typing import Final, NamedTuple
 from coordinator import wire
 from coordinator.consensus.engine import HardState, Role
 from coordinator.consensus.membership import Configuration
-from coordinator.replica import backup
+from coordinator.replica.backups import Backups
 from coordinator.replica.births import FIRST_TERM, WebToken, fingerprint, first_log
 from coordinator.replica.intents import (
     DONE,
@@ -122,9 +121,9 @@ class Lifecycle:
         """Stopped replicas that are being started, by cluster."""
         turn.resting.update((stored.cluster, stored) for stored in [*stopped, *damaged])
         turn.damaged.update((stored.cluster, why) for stored, why in damaged.items())
-        self._backups = backups
         self._web_token = web_token
         self._logger = logger or logging.getLogger(__name__)
+        self._backups = Backups(turn.identity.node, backups, intents, self._logger)
         self._later: list[_Later] = []
         self._handed_on: dict[int, _HandedOn] = {}
         """By cluster."""
@@ -180,7 +179,7 @@ class Lifecycle:
             case RemoveReplica():
                 return self._remove(intent, now_us)
             case BackUpReplica():
-                return self._back_up(intent)
+                return self._backups.begin(intent, self._turn.replicas.get(intent.cluster))
             case CompactReplica():
                 return self._compact(intent)
             case TransferLeadership():
@@ -408,47 +407,12 @@ class Lifecycle:
 
     # --- copies -----------------------------------------------------------------------------------
 
-    def _back_up(self, intent: BackUpReplica) -> Outcome:
-        replica = self._turn.replicas.get(intent.cluster)
-        if replica is None or not replica.machine.cluster_id:
-            return Outcome(REFUSED, "this node hosts no running replica of it that has any state")
-        engine = replica.engine
-        snapshot, committed = engine.captured()
-        captured = backup.Captured(
-            replica.cluster,
-            replica.cluster_name,
-            replica.replica,
-            self._turn.identity.node,
-            replica.machine.epoch,
-            engine.configuration_at(engine.applied_index),
-            snapshot,
-            committed,
-        )
-        name = f"{replica.cluster_name}-{replica.cluster:x}-{captured.last_index:012}-{intent.request}.backup"
-        path = self._backups / name
-        pending = Outcome(PENDING, f"being written to {path}", replica.replica)
-        self._intents.finish(intent.request, pending)
-        threading.Thread(
-            target=self._write_backup, args=(intent.request, path, captured), name="conclave-backup", daemon=True
-        ).start()
-        return pending
-
-    def _write_backup(self, request: str, path: Path, captured: backup.Captured) -> None:
-        try:
-            backup.write(path, captured)
-        except OSError as error:
-            outcome = Outcome(REFUSED, f"{path}: {error.strerror}", captured.replica)
-        except Exception as error:  # noqa: BLE001 - whatever it is, whoever asked is told
-            outcome = Outcome(REFUSED, f"{path}: {error!r}", captured.replica)
-        else:
-            outcome = Outcome(DONE, f"{path}", captured.replica)
-        self._logger.info("backup: %s: %s", outcome.state, outcome.message)
-        self._intents.finish(request, outcome)
-
     def _compact(self, intent: CompactReplica) -> Outcome:
         replica = self._turn.replicas.get(intent.cluster)
         if replica is None or not replica.machine.cluster_id:
             return Outcome(REFUSED, "this node hosts no running replica of it that has any state")
+        if replica.stopped:
+            return Outcome(REFUSED, f"its replica takes no part, and takes no snapshot: {replica.stopped}")
         index = replica.engine.applied_index
         replica.states.snapshot_wanted = index
         self._turn.stir(replica.cluster)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 from random import Random
 
@@ -13,13 +15,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from coordinator import wire
-from coordinator.consensus.engine import Role
-from coordinator.consensus.membership import Change, ChangeRefused, Member
+from coordinator.consensus.engine import Committed, Role, Snapshot
+from coordinator.consensus.membership import Change, ChangeRefused, Configuration, Member
 from coordinator.consensus.raft.core import Raft
 from coordinator.consensus.raft.log import Log
 from coordinator.consensus.raft.messages import VoteRequest
 from coordinator.consensus.raft.options import Options
-from coordinator.replica import backup
+from coordinator.replica import backup, backups
 from coordinator.replica.births import WebToken, fingerprint, first_log
 from coordinator.replica.intents import (
     DONE,
@@ -579,6 +581,68 @@ def test_a_backup_that_is_written_before_the_loop_goes_on_stays_done(company, mo
 
     monkeypatch.setattr(threading, "Thread", AtOnce)
     assert company.leader().ask(BackUpReplica("b", CLUSTER)).state == DONE
+
+
+def test_backups_are_written_one_after_the_other(company, monkeypatch):
+    """Each keeps a whole state alive while it is written."""
+    company.form("node1", "node2", "node3")
+    node = company.leader()
+    monkeypatch.setattr(backups, "WAITING_MAX", 1)
+    goes_on = threading.Event()
+    write = backup.write
+
+    def slow_write(path: Path, captured: backup.Captured) -> None:
+        assert goes_on.wait(10)
+        write(path, captured)
+
+    monkeypatch.setattr(backup, "write", slow_write)
+    assert "being written" in node.ask(BackUpReplica("a", CLUSTER)).message
+    assert node.ask(BackUpReplica("b", CLUSTER)) == Outcome(PENDING, "waits for another backup", node.replica.replica)
+    assert node.ask(BackUpReplica("c", CLUSTER)).state == REFUSED
+    threads = [thread for thread in threading.enumerate() if thread.name == "conclave-backup"]
+    assert len(threads) == 1
+    goes_on.set()
+    threads[0].join(10)
+    node.lifecycle.run(company.clock.us)
+    for thread in threading.enumerate():
+        if thread.name == "conclave-backup":
+            thread.join(10)
+    assert {name: node.intents.outcomes()[name].state for name in "abc"} == {"a": DONE, "b": DONE, "c": REFUSED}
+    assert node.ask(BackUpReplica("c", CLUSTER)).state in (PENDING, DONE)
+
+
+def test_what_differs_is_not_backed_up_and_not_compacted(company):
+    company.form("node1", "node2", "node3")
+    node = company.leader()
+    node.replica.stopped = "its state differs from that of the others"
+    for intent in (BackUpReplica("b", CLUSTER), CompactReplica("c", CLUSTER)):
+        outcome = node.ask(intent)
+        assert (outcome.state, "its state differs" in outcome.message) == (REFUSED, True)
+
+
+def test_a_large_backup_is_synced_bit_by_bit(tmp_path, monkeypatch):
+    """One sync of 300 MB would hold up the journal's for seconds, on the same disk."""
+    configuration = Configuration((Member(1, "node1"),))
+    snapshot_of = Snapshot(7, 1, configuration, bytes(5 << 20))
+    entries = [bytes(10_000)] * 500
+    committed = Committed(8, [1] * 500, entries)
+    captured = backup.Captured(CLUSTER, "second", 1, "node1", 0, configuration, snapshot_of, committed)
+    synced: list[int] = []
+    for name in ("fdatasync", "fsync"):
+        real = getattr(os, name)
+
+        def sync(descriptor: int, real=real) -> None:
+            real(descriptor)
+            synced.append(os.fstat(descriptor).st_size)
+
+        monkeypatch.setattr(os, name, sync)
+    path = tmp_path / "a.backup"
+    backup.write(path, captured)
+    sizes = [0, *[size for size in synced if size >= 1 << 20]]
+    assert sizes[-1] == path.stat().st_size > 10_000_000
+    assert max(after - before for before, after in pairwise(sizes)) < 3 << 20
+    assert len(sizes) > 5
+    assert backup.read(path).entries == entries
 
 
 @pytest.mark.parametrize("position", [0, 30, 200, -1])
