@@ -242,6 +242,7 @@ class Lifecycle:
         state = HardState(max(FIRST_TERM, engine.term), engine.vote, len(log.entries))
         self._journal.form(stored, intent.epoch, log._replace(hard_state=state))
         self._note_epoch(intent.cluster_name, intent.epoch)
+        replica.states.end()
         self._turn.replicas[intent.cluster] = at_once(stored, self._journal, self._make)
         return Outcome(DONE, f"replica {stored.replica:x} begins the log of {intent.cluster_name}", stored.replica)
 
@@ -268,6 +269,7 @@ class Lifecycle:
         if now_us < until_us and self._hand_over(replica, now_us):
             return None
         self._turn.stir(intent.cluster)  # Nobody answers for it from here on.
+        replica.states.end()
         self._journal.mark_resting(replica.replica, resting=True)
         del self._turn.replicas[intent.cluster]
         self._turn.resting[intent.cluster] = StoredReplica(replica.replica, replica.cluster, replica.cluster_name)
@@ -330,6 +332,8 @@ class Lifecycle:
                 return Outcome(REFUSED, refused, replica.replica)
             why = f"no member as of index {max(intent.committed_index, replica.engine.commit_index)}"
         epoch = replica.machine.epoch if replica is not None and replica.machine.cluster_id else None
+        if replica is not None:
+            replica.states.end()
         self._journal.retire(stored, epoch, why)
         self._sweeps = True
         if epoch is not None:

@@ -379,7 +379,7 @@ class Replica:
         engine.persisted(ready)
         if self._stopping:
             self.stopped = self._stopping
-            self.states.stop()
+            self.states.end(self._head)
             return
         self.states.begin_behind(self._head, installed=ready.install is not None)
         self._apply(answers, now_us)

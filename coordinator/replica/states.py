@@ -353,6 +353,17 @@ class States:
         if dumping.parts is not None and dumping.at > self.snapshot_index:
             self._offered = Snapshot(dumping.at, dumping.term, dumping.configuration, dumping.parts)
 
+    def end(self, head: Head | None = None) -> None:
+        """The replica takes no part from here on: give up all that is under way, on disk too. `head`: what the journal
+        took in this turn, and names."""
+        self.stop()
+        self._offered = None
+        taken, loading = self._taken, self._loading
+        self._taken = self._loading = None
+        for staged in (taken, None if loading is None else loading.staged):
+            if staged is not None and (head is None or staged.staging is not head.staged):
+                self._give_up(staged)
+
     def stop(self) -> None:
         """Give up what is on its way into bytes."""
         if self._dumping is not None:

@@ -46,12 +46,13 @@ from coordinator.replica.loading import LOAD_BYTES, load_all
 from coordinator.replica.ports import Inbound
 from coordinator.replica.replica import Replica
 from coordinator.replica.report import Identity
-from coordinator.replica.states import SLICE_EVERY_US, Compaction
+from coordinator.replica.states import SLICE_EVERY_US, Compaction, _Staged
 from coordinator.replica.turn import Turn
 from coordinator.statemachine import snapshot
 from coordinator.statemachine.items import Item
 from coordinator.statemachine.machine import Machine
 from coordinator.statemachine.state import State
+from tests.integration.waiting import eventually
 from tests.unit.replica.stage import CHANNELS, PEER_KEY, Bus, Clock
 
 CLUSTER = 77
@@ -341,6 +342,23 @@ def test_a_large_state_is_loaded_in_slices_while_the_node_goes_on(company):
     assert follower.lifecycle.due_us(company.clock.us) is None
     assert follower.replica.machine.digest() == digest
     assert follower.replica.engine.deadline_us > company.clock.us, "its time-outs begin when it is there"
+
+
+@pytest.mark.parametrize("how", ["stop", "remove"])
+def test_a_snapshot_that_is_being_written_goes_with_its_replica(company, how):
+    company.form("node1", "node2", "node3")
+    node = next(node for node in company.nodes.values() if node is not company.leader())
+    replica, engine = node.replica, node.replica.engine
+    large = Snapshot(2, 1, engine.configuration, bytes(1 << 20))
+    staging = node.journal.stage(replica.replica, large)
+    replica.states._taken = _Staged(large, staging, 0)
+    directory = node.directory / "snapshots"
+    eventually(lambda: staging.is_done, timeout_s=10, what="it is on disk")
+    if how == "stop":
+        assert node.ask(StopReplica("s", CLUSTER)).state == DONE
+    else:
+        assert node.ask(RemoveReplica("r", CLUSTER, replica.replica, forced=node.name)).state == DONE
+    eventually(lambda: list(directory.iterdir()) == [], timeout_s=10, what="it is gone")
 
 
 def test_a_replica_that_is_being_started_may_be_stopped_or_removed(company):

@@ -227,3 +227,28 @@ def test_a_dump_is_measured_whole_and_one_for_a_digest_alone_not_at_all(stage, m
     stage.pass_time(400_000)
     taken = len(heads(leader))
     assert taken == sum(dumps.counts) >= 1
+
+
+def test_a_replica_that_stops_for_good_leaves_nothing_on_its_way_to_disk(stage):
+    """Neither what it took itself nor what came; hundreds of megabytes stayed until a restart."""
+    _, node = behind(stage)
+    own = Staging()
+    own.is_done = False
+    node.replica.states._taken = _Staged(Snapshot(2, 1, node.raft.configuration, b"own"), own, 0)
+    (came,) = node.journal.staged
+    node.replica._stopping = "its state differs"
+    node.run()
+    assert node.replica.stopped
+    assert (own.given_up, came.given_up) == (True, True)
+    assert (node.replica.states._taken, node.replica.states._loading) == (None, None)
+
+
+def test_what_the_journal_named_in_its_last_turn_stays(stage):
+    _, node = behind(stage)
+    (came,) = node.journal.staged
+    came.is_done = True
+    node.replica._stopping = "its state differs"
+    node.run()
+    assert node.replica.stopped
+    assert heads(node)[-1].staged is came
+    assert not came.given_up
