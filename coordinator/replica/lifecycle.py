@@ -17,7 +17,6 @@ from __future__ import annotations
 import logging
 import re
 import secrets
-import threading
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -26,7 +25,7 @@ from typing import Final, NamedTuple
 from coordinator import wire
 from coordinator.consensus.engine import HardState, Role
 from coordinator.consensus.membership import Configuration
-from coordinator.replica import backup
+from coordinator.replica.backups import Backups
 from coordinator.replica.births import WebToken, fingerprint, first_log
 from coordinator.replica.hosted import Hosted, as_hosted
 from coordinator.replica.intents import (
@@ -48,12 +47,10 @@ from coordinator.replica.intents import (
     TransferLeadership,
 )
 from coordinator.replica.journal import JournalDamaged, SqliteJournal, StoredLog, StoredReplica
-from coordinator.replica.loading import Load
+from coordinator.replica.loading import Loading, Make, at_once
 from coordinator.replica.replica import Replica
-from coordinator.replica.restoration import Begun
 from coordinator.replica.restoring import Ready, Refused, Restoring
 from coordinator.replica.turn import Turn
-from coordinator.statemachine.snapshot import SnapshotDamaged
 
 REPLICAS_MAX: Final = 1_000
 """Hosted by one node."""
@@ -94,23 +91,26 @@ class Lifecycle:
         journal: SqliteJournal,
         intents: Intents,
         *,
-        load: Load,
+        make: Make,
         stopped: list[StoredReplica],
         damaged: Mapping[StoredReplica, str] = MappingProxyType({}),
         backups: Path,
         web_token: WebToken | None,
         logger: logging.Logger | None = None,
     ) -> None:
-        """`stopped`: what the journal holds and the turn does not. `damaged`: what it can not give back, and why."""
+        """`make` makes a replica of what the journal holds. `stopped`: those that the journal holds and the turn does
+        not. `damaged`: those that it can not give back, and why."""
         self._turn = turn
         self._journal = journal
         self._intents = intents
-        self._load = load
+        self._make = make
+        self._loading: dict[int, Loading] = {}
+        """Stopped replicas that are being started, by cluster."""
         turn.resting.update((stored.cluster, stored) for stored in [*stopped, *damaged])
         turn.damaged.update((stored.cluster, why) for stored, why in damaged.items())
-        self._backups = backups
         self._web_token = web_token
         self._logger = logger or logging.getLogger(__name__)
+        self._backups = Backups(turn.identity.node, backups, intents, self._logger)
         self._later: list[_Later] = []
         self._handed_on: dict[int, _HandedOn] = {}
         """By cluster."""
@@ -169,11 +169,11 @@ class Lifecycle:
             case StopReplica():
                 return self._stop(intent, now_us, until_us)
             case StartReplica():
-                return self._start(intent)
+                return self._start(intent, now_us)
             case RemoveReplica():
                 return self._remove(intent, now_us)
             case BackUpReplica():
-                return self._back_up(intent)
+                return self._backups.begin(intent, self._turn.replicas.get(intent.cluster))
             case CompactReplica():
                 return self._compact(intent)
             case TransferLeadership():
@@ -204,7 +204,7 @@ class Lifecycle:
             return Outcome(REFUSED, f"this node hosts its {REPLICAS_MAX} replicas")
         stored = StoredReplica(secrets.randbits(63) or 1, intent.cluster, intent.cluster_name)
         self._journal.admit(stored, None, StoredLog(HardState(0, 0, 0), [], []), intent.request)
-        self._turn.replicas[stored.cluster] = self._load(stored)
+        self._turn.replicas[stored.cluster] = at_once(stored, self._journal, self._make)
         return Outcome(DONE, f"hosts the empty replica {stored.replica:x}", stored.replica, epoch, own)
 
     def _note_epoch(self, cluster_name: str, epoch: int) -> None:
@@ -250,13 +250,15 @@ class Lifecycle:
 
     def _begin(self, stored: StoredReplica, epoch: int, log: StoredLog, ready: Ready | None = None) -> None:
         """What the empty replica promised before it had a log stays promised. `ready`: what a restored log is of."""
-        engine = self._turn.replicas[stored.cluster].engine
+        empty = self._turn.replicas[stored.cluster]
+        engine = empty.engine
         state = HardState(max(log.hard_state.term, engine.term), engine.vote, log.hard_state.commit)
         log = log._replace(hard_state=state)
         self._journal.form(stored, epoch, log, None if ready is None else ready.staging)
         self._note_epoch(stored.cluster_name, epoch)
-        begun = None if ready is None else Begun(log, ready.begun.machine)
-        self._turn.replicas[stored.cluster] = self._load(stored, begun)
+        empty.states.end()
+        begun = None if ready is None else ready.begun.machine.state
+        self._turn.replicas[stored.cluster] = self._make(stored, log, begun)
 
     def _is_overtaken(self, cluster_name: str, epoch: int) -> str:
         """Why no log may begin in this epoch here: its tokens might not be above those that were granted; "" if it
@@ -316,32 +318,56 @@ class Lifecycle:
         replica = self._turn.replicas.get(intent.cluster)
         if replica is None:
             if intent.cluster in self._turn.resting:
+                self._give_up_start(intent.cluster, "it is to stay stopped")
                 return Outcome(DONE, "is stopped already", self._turn.resting[intent.cluster].replica)
             return Outcome(REFUSED, "this node hosts no replica of it")
         if now_us < until_us and self._hand_over(replica, now_us):
             return None
         self._turn.stir(intent.cluster)  # Nobody answers for it from here on.
         self._keep_epochs()  # Nobody reads them out of a log that rests.
+        replica.states.end()
         self._journal.mark_resting(replica.replica, resting=True)
         del self._turn.replicas[intent.cluster]
         self._turn.resting[intent.cluster] = StoredReplica(replica.replica, replica.cluster, replica.cluster_name)
         return Outcome(DONE, "stopped; it counts as one that is down until it is started", replica.replica)
 
-    def _start(self, intent: StartReplica) -> Outcome:
+    def _start(self, intent: StartReplica, now_us: int) -> Outcome | None:
         stored = self._turn.resting.get(intent.cluster)
         if stored is None:
             running = self._turn.replicas.get(intent.cluster)
             if running is None:
                 return Outcome(REFUSED, "this node hosts no replica of it")
             return Outcome(DONE, "runs already", running.replica)
+        loading = self._loading.get(intent.cluster)
+        if loading is None:
+            loading = self._loading[intent.cluster] = Loading(stored, self._journal, self._make)
+            loading.begin()
         try:
-            self._turn.replicas[stored.cluster] = self._load(stored)
-        except (JournalDamaged, SnapshotDamaged) as error:
+            replica = loading.pass_time(now_us)
+        except JournalDamaged as error:
+            del self._loading[intent.cluster]
             return Outcome(REFUSED, f"{error}", stored.replica)
+        if replica is None:
+            return None
+        self._turn.replicas[stored.cluster] = replica
+        del self._loading[intent.cluster]
         self._turn.damaged.pop(stored.cluster, None)
         self._journal.mark_resting(stored.replica, resting=False)
         del self._turn.resting[stored.cluster]
         return Outcome(DONE, "started", stored.replica)
+
+    def _give_up_start(self, cluster: int, why: str) -> None:
+        """Whoever had it started, and waits for that, is told."""
+        if self._loading.pop(cluster, None) is None:
+            return
+        for waiting in [*self._later]:
+            if isinstance(waiting.intent, StartReplica) and waiting.intent.cluster == cluster:
+                self._later.remove(waiting)
+                self._intents.finish(waiting.intent.request, Outcome(REFUSED, why))
+
+    def due_us(self, now_us: int) -> int | None:
+        """When it is to be run at the latest, for what is under way; None where that can wait."""
+        return min((loading.due_us(now_us) for loading in self._loading.values()), default=None)
 
     def _remove(self, intent: RemoveReplica, now_us: int) -> Outcome | None:
         if intent.replica in self._journal.tombstones():
@@ -362,6 +388,8 @@ class Lifecycle:
                 return Outcome(REFUSED, refused, replica.replica)
             why = f"no member as of index {max(intent.committed_index, replica.engine.commit_index)}"
         epoch = replica.machine.epoch if replica is not None and replica.machine.cluster_id else None
+        if replica is not None:
+            replica.states.end()
         self._journal.retire(stored, epoch, why)
         self._sweeps = True
         if epoch is not None:
@@ -369,6 +397,7 @@ class Lifecycle:
         self._turn.stir(intent.cluster)
         self._turn.replicas.pop(intent.cluster, None)
         self._turn.resting.pop(intent.cluster, None)
+        self._give_up_start(intent.cluster, "it was removed")
         self._turn.damaged.pop(intent.cluster, None)
         return Outcome(DONE, f"removed replica {stored.replica:x}: {why}", stored.replica)
 
@@ -438,36 +467,12 @@ class Lifecycle:
 
     # --- copies -----------------------------------------------------------------------------------
 
-    def _back_up(self, intent: BackUpReplica) -> Outcome:
-        replica = self._turn.replicas.get(intent.cluster)
-        if replica is None or not replica.machine.cluster_id:
-            return Outcome(REFUSED, "this node hosts no running replica of it that has any state")
-        captured = backup.capture(replica, self._turn.identity.node)
-        name = f"{replica.cluster_name}-{replica.cluster:x}-{captured.last_index:012}-{intent.request}.backup"
-        path = self._backups / name
-        pending = Outcome(PENDING, f"being written to {path}", replica.replica)
-        self._intents.finish(intent.request, pending)
-        threading.Thread(
-            target=self._write_backup, args=(intent.request, path, captured), name="conclave-backup", daemon=True
-        ).start()
-        return pending
-
-    def _write_backup(self, request: str, path: Path, captured: backup.Captured) -> None:
-        try:
-            backup.write(path, captured)
-        except OSError as error:
-            outcome = Outcome(REFUSED, f"{path}: {error.strerror}", captured.replica)
-        except Exception as error:  # noqa: BLE001 - whatever it is, whoever asked is told
-            outcome = Outcome(REFUSED, f"{path}: {error!r}", captured.replica)
-        else:
-            outcome = Outcome(DONE, f"{path}", captured.replica)
-        self._logger.info("backup: %s: %s", outcome.state, outcome.message)
-        self._intents.finish(request, outcome)
-
     def _compact(self, intent: CompactReplica) -> Outcome:
         replica = self._turn.replicas.get(intent.cluster)
         if replica is None or not replica.machine.cluster_id:
             return Outcome(REFUSED, "this node hosts no running replica of it that has any state")
+        if replica.stopped:
+            return Outcome(REFUSED, f"its replica takes no part, and takes no snapshot: {replica.stopped}")
         index = replica.engine.applied_index
         replica.states.snapshot_wanted = index
         self._turn.stir(replica.cluster)
