@@ -607,7 +607,7 @@ class Core:
             return self._told(node, reply, now_us)
         match reply:
             case wire.Directory():
-                self.routing.learn(reply, now_us)
+                self._learn(reply, now_us)
                 self.directories[node] = (now_us, reply)
                 while len(self.directories) > DIRECTORIES_MAX:
                     del self.directories[next(iter(self.directories))]
@@ -630,6 +630,15 @@ class Core:
                 self.routing.believe(node, term, now_us)
                 self._resolve(request_id, (node, term))
         return None
+
+    def _learn(self, directory: wire.Directory, now_us: int) -> None:
+        """Where another cluster has the name now, restored from a backup or made again, what this client was told is no
+        longer so: it may hold nothing any more of what its sessions held."""
+        before = self.routing.cluster
+        self.routing.learn(directory, now_us)
+        if before and self.routing.cluster != before:
+            for session in self.sessions.values():
+                self.lose_session(session)
 
     def _hear(
         self,

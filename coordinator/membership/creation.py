@@ -29,6 +29,9 @@ from coordinator.models import Birth, Cluster, Node
 
 NODES_S_MAX: Final = 10.0
 LEADER_S_MAX: Final = 15.0
+RESTORED: Final = "restore:"
+"""How the fingerprint of a cluster begins that is restored from a backup (`restoration.py`): no node takes its document
+for that of a birth."""
 
 
 class NotMade(Exception):
@@ -54,44 +57,51 @@ def create(
     reports = nodes.look()
     birth = Birth.objects.filter(name=name, finished_at=None).first()
     if birth is None:
-        _check_name_is_free(name, reports)
-        _check_nobody_answers(name, client_of(name))
+        check_name_is_free(name, reports)
+        check_nobody_answers(name, client_of(name))
         chosen = tuple(on) or _choose(replicas, reports)
-        birth = _begin(name, chosen, _epoch(name, reports, epoch))
+        birth = begin(name, chosen, _epoch(name, reports, epoch))
         say(f"{name} is {birth.cluster_id}, on {', '.join(chosen)}")
+    elif birth.fingerprint.startswith(RESTORED):
+        raise NotMade(f"{name} is being restored: give `cluster restore` again to go on with it")
     else:
         say(f"going on with {name}, {birth.cluster_id}, on {', '.join(birth.nodes)}")
     if not birth.members:
-        _write_document(birth)
+        write_document(birth)
     _form(birth, say)
-    return _finish(birth, client_of(name), say)
+    return finish(birth, client_of(name), say)
 
 
-def _begin(name: str, chosen: Sequence[str], epoch: int) -> Birth:
-    """Write it down, once: of two who make the same name at the same time, one is refused."""
+def begin(name: str, chosen: Sequence[str], epoch: int, fingerprint: str = "") -> Birth:
+    """Write it down, once: of two who make the same name at the same time, one is refused. `fingerprint`: of the log,
+    where it is known before the nodes say how they would begin one."""
     try:
         with transaction.atomic():
             birth = Birth.objects.create(
-                cluster_id=record.identity(secrets.randbits(63) or 1), name=name, nodes=list(chosen), epoch=epoch
+                cluster_id=record.identity(secrets.randbits(63) or 1),
+                name=name,
+                nodes=list(chosen),
+                epoch=epoch,
+                fingerprint=fingerprint,
             )
     except IntegrityError:
         raise NotMade(f"somebody else is making {name}; give the command again to go on with it") from None
     try:
-        _check_name_is_free(name, nodes.look())  # Another may have begun and finished since it was looked at.
+        check_name_is_free(name, nodes.look())  # Another may have begun and finished since it was looked at.
     except NotMade:
         birth.delete()
         raise
     return birth
 
 
-def _check_name_is_free(name: str, reports: dict[str, NodeReport]) -> None:
+def check_name_is_free(name: str, reports: dict[str, NodeReport]) -> None:
     for report in reports.values():
         for hosted in report.replicas:
             if hosted.cluster_name == name:
                 raise NotMade(f"there is a cluster {name}: {report.node} hosts a replica of it ({hosted.cluster})")
 
 
-def _check_nobody_answers(name: str, client: Client) -> None:
+def check_nobody_answers(name: str, client: Client) -> None:
     """A node that the broker does not reach serves on: with the database lost, nothing else says so."""
     try:
         there = client.directory()
@@ -118,6 +128,7 @@ def _choose(replicas: int, reports: dict[str, NodeReport]) -> tuple[str, ...]:
 def _epoch(name: str, reports: dict[str, NodeReport], given: int | None) -> int:
     """Above every epoch that a cluster of this name ever had, so that its fencing tokens only grow (rule 6)."""
     known = [report.epochs[name] for report in reports.values() if name in report.epochs]
+    known += [epoch for epoch in begun_epochs(name) if epoch is not None]
     if given is not None:
         if known and given <= max(known):
             raise NotMade(f"--epoch must be above {max(known)}, which a cluster {name} had")
@@ -135,23 +146,33 @@ def _epoch(name: str, reports: dict[str, NodeReport], given: int | None) -> int:
     return max(known) + 1 if known else 0
 
 
+def begun_epochs(name: str) -> Iterable[int | None]:
+    """Of every cluster of this name that was ever begun, as far as the record knows."""
+    return Birth.objects.filter(name=name).values_list("epoch", flat=True)
+
+
 # --- the rounds -----------------------------------------------------------------------------------
 
 
-def _request(birth: Birth, round_name: str) -> str:
+def request_of(birth: Birth, round_name: str) -> str:
     return f"birth-{birth.cluster_id}-{round_name}"
 
 
-def _write_document(birth: Birth) -> None:
+def write_document(birth: Birth) -> None:
     """Have the nodes draw identities, and write the document down, once."""
-    request = _request(birth, "host")
+    request = request_of(birth, "host")
     for node in birth.nodes:
         nodes.ask(node, "host_replica", request, cluster=birth.cluster_id, cluster_name=birth.name)
     drawn = nodes.outcomes(dict.fromkeys(birth.nodes, request), NODES_S_MAX)
-    _all_done(birth, drawn, birth.nodes, needed=len(birth.nodes))
+    all_done(birth, drawn, birth.nodes, needed=len(birth.nodes))
     fingerprints = {outcome.fingerprint for outcome in drawn.values()}
     if len(fingerprints) != 1:
         raise NotMade("the nodes would begin different logs: they have different keys, or run different versions")
+    for node, outcome in drawn.items():
+        if outcome.epoch >= (birth.epoch or 0) and outcome.epoch >= 0:
+            raise NotMade(
+                f"expected an epoch above {outcome.epoch}, which {birth.name} had on {node}, got {birth.epoch}"
+            )
     reports = nodes.look(birth.nodes)
     members = [[drawn[node].replica, node, reports[node].address, 0] for node in birth.nodes if node in reports]
     if len(members) != len(birth.nodes):
@@ -159,14 +180,14 @@ def _write_document(birth: Birth) -> None:
     with transaction.atomic():
         kept = Birth.objects.select_for_update().get(pk=birth.pk)
         if not kept.members:
-            kept.members, kept.fingerprint = members, fingerprints.pop()
+            kept.members, kept.fingerprint = members, kept.fingerprint or fingerprints.pop()
             kept.save(update_fields=["members", "fingerprint"])
     birth.refresh_from_db()
 
 
 def _form(birth: Birth, say: Callable[[str], None]) -> None:
     """Give every node the document. A majority that has it is a cluster; the rest gets the log from there."""
-    request = _request(birth, "form")
+    request = request_of(birth, "form")
     for node in birth.nodes:
         nodes.ask(
             node,
@@ -179,12 +200,12 @@ def _form(birth: Birth, say: Callable[[str], None]) -> None:
             fingerprint=birth.fingerprint,
         )
     formed = nodes.outcomes(dict.fromkeys(birth.nodes, request), NODES_S_MAX)
-    late = _all_done(birth, formed, birth.nodes, needed=majority(len(birth.nodes)))
+    late = all_done(birth, formed, birth.nodes, needed=majority(len(birth.nodes)))
     if late:
         say(f"not yet on {', '.join(late)}")
 
 
-def _all_done(birth: Birth, outcomes: dict[str, TaskOutcome], asked: Iterable[str], needed: int) -> list[str]:
+def all_done(birth: Birth, outcomes: dict[str, TaskOutcome], asked: Iterable[str], needed: int) -> list[str]:
     """Nodes that have not done it. Raises NotMade where fewer than `needed` have."""
     done = {node for node, outcome in outcomes.items() if outcome.state == nodes.DONE}
     late = [node for node in asked if node not in done]
@@ -194,9 +215,9 @@ def _all_done(birth: Birth, outcomes: dict[str, TaskOutcome], asked: Iterable[st
     return late
 
 
-def _finish(birth: Birth, client: Client, say: Callable[[str], None]) -> Cluster:
+def finish(birth: Birth, client: Client, say: Callable[[str], None], leader_s_max: float = LEADER_S_MAX) -> Cluster:
     """Wait for its first leader, and tell its log what is wanted of it."""
-    until = time.monotonic() + LEADER_S_MAX
+    until = time.monotonic() + leader_s_max
     while True:
         try:
             leader, _ = client.confirm(timeout=2)
@@ -204,6 +225,8 @@ def _finish(birth: Birth, client: Client, say: Callable[[str], None]) -> Cluster
         except errors.Unavailable as error:
             if time.monotonic() >= until:
                 raise NotMade(f"{error}. Give the command again to go on with {birth.name}") from error
+    if record.identity(client.cluster_id) != birth.cluster_id:
+        raise NotMade(f"expected {birth.cluster_id} to answer as {birth.name}, got {client.cluster_id:x}")
     cluster = edits.cluster_row(birth.name, int(birth.cluster_id, 16))
     wanted = Wanted(tuple(Place(node) for node in birth.nodes))
     edits.say(client, cluster, lambda _: wanted)

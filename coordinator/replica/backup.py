@@ -12,20 +12,27 @@ the disk's. The file is whole or not there: written aside, synced, renamed.
 
 from __future__ import annotations
 
+import argparse
+import hashlib
+import json
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import IO, Final, NamedTuple, cast
 
 import msgspec
 
 from coordinator.consensus.engine import Committed, Snapshot
-from coordinator.consensus.membership import Configuration, encode_configuration
+from coordinator.consensus.membership import Configuration, decode_configuration, encode_configuration
 from coordinator.replica import frames
 from coordinator.replica.directory import sync
+from coordinator.replica.replica import Replica
 
 MAGIC: Final = b"CONCLAVE-BACKUP 1\n"
 PART_BYTES: Final = 1024 * 1024
+"""Of a snapshot. And so much is written at once before it is synced: a sync of more would hold up the journal's, on the
+same disk."""
 BATCH_ENTRIES: Final = 1_000
 
 
@@ -69,17 +76,36 @@ class Captured(NamedTuple):
         return self.committed.first_index + len(self.committed.entries) - 1
 
 
+def capture(replica: Replica, node: str) -> Captured:
+    """Of a replica, by its loop: what it has applied."""
+    engine = replica.engine
+    snapshot, committed = engine.captured()
+    return Captured(
+        replica.cluster,
+        replica.cluster_name,
+        replica.replica,
+        node,
+        replica.machine.epoch,
+        engine.configuration_at(engine.applied_index),
+        snapshot,
+        committed,
+    )
+
+
 class Contents(NamedTuple):
+    """`digest`: of the whole file, in hex, by which two who read it know that it is the same."""
+
     header: Header
     snapshot: bytes
     terms: list[int]
     entries: list[bytes]
+    digest: str
 
 
 _encode = msgspec.msgpack.Encoder().encode
 _headers = msgspec.msgpack.Decoder(Header)
 _parts = msgspec.msgpack.Decoder(bytes)
-_batches = msgspec.msgpack.Decoder(tuple[list[int], list[bytes]])
+_batch = msgspec.msgpack.Decoder(tuple[list[int], list[bytes]])
 
 
 def write(path: Path, captured: Captured) -> None:
@@ -89,9 +115,15 @@ def write(path: Path, captured: Captured) -> None:
     try:
         with open(aside, "wb") as file:
             file.write(MAGIC)
+            unsynced = 0
             for body in _bodies(captured):
                 file.write(frames.head(body))
                 file.write(body)
+                unsynced += len(body)
+                if unsynced >= PART_BYTES:
+                    file.flush()
+                    os.fdatasync(file.fileno())
+                    unsynced = 0
             file.flush()
             os.fsync(file.fileno())
         os.rename(aside, path)
@@ -105,7 +137,7 @@ def _bodies(captured: Captured) -> Iterator[bytes]:
     snapshot, committed = captured.snapshot, captured.committed
     data = b"" if snapshot is None else snapshot.data
     parts = range(0, len(data), PART_BYTES)
-    batches = range(0, len(committed.entries), BATCH_ENTRIES)
+    batches = _batches_of(committed.entries)
     yield _encode(
         Header(
             cluster=captured.cluster,
@@ -126,23 +158,53 @@ def _bodies(captured: Captured) -> Iterator[bytes]:
     )
     for start in parts:
         yield _encode(data[start : start + PART_BYTES])
-    for start in batches:
-        end = start + BATCH_ENTRIES
+    for start, end in batches:
         yield _encode((committed.terms[start:end], committed.entries[start:end]))
+
+
+class _Digesting:
+    """A file that is read from its beginning to its end, once: what was checked is what the digest is of."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.hash = hashlib.blake2b(digest_size=16)
+
+    def read(self, size: int) -> bytes:
+        data = self._file.read(size)
+        self.hash.update(data)
+        return data
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+
+def _batches_of(entries: list[bytes]) -> list[tuple[int, int]]:
+    """From where to where: of at most BATCH_ENTRIES, and closed above PART_BYTES."""
+    batches: list[tuple[int, int]] = []
+    start = size = 0
+    for end, entry in enumerate(entries, 1):
+        size += len(entry)
+        if size >= PART_BYTES or end - start == BATCH_ENTRIES or end == len(entries):
+            batches.append((start, end))
+            start, size = end, 0
+    return batches
 
 
 def read(path: Path) -> Contents:
     """All of a backup, checked. Raises BackupDamaged, OSError."""
-    with open(path, "rb") as file:
-        if file.read(len(MAGIC)) != MAGIC:
-            raise BackupDamaged(f"{path}: expected a file that begins with {MAGIC!r}")
+    with open(path, "rb") as raw:
+        digesting = _Digesting(raw)
+        file = cast(IO[bytes], digesting)
+        found = file.read(len(MAGIC))
+        if found != MAGIC:
+            raise BackupDamaged(f"{path}: expected a file that begins with {MAGIC!r}, got {found!r}")
         try:
             header = _headers.decode(frames.read(path, file))
             snapshot = b"".join(_parts.decode(frames.read(path, file)) for _ in range(header.snapshot_parts))
             terms: list[int] = []
             entries: list[bytes] = []
             for _ in range(header.batches):
-                batch_terms, batch_entries = _batches.decode(frames.read(path, file))
+                batch_terms, batch_entries = _batch.decode(frames.read(path, file))
                 terms += batch_terms
                 entries += batch_entries
         except msgspec.MsgspecError as error:
@@ -151,6 +213,36 @@ def read(path: Path) -> Contents:
             raise BackupDamaged(f"{error}") from None
         if file.read(1):
             raise BackupDamaged(f"{path}: there is more behind its end")
-    if len(snapshot) != header.snapshot_bytes or header.first_index + len(entries) - 1 != header.last_index:
-        raise BackupDamaged(f"{path}: it does not hold what its header says")
-    return Contents(header, snapshot, terms, entries)
+    last_index = header.first_index + len(entries) - 1
+    if len(snapshot) != header.snapshot_bytes or last_index != header.last_index or len(terms) != len(entries):
+        raise BackupDamaged(
+            f"{path}: expected {header.snapshot_bytes} bytes of a snapshot and entries up to {header.last_index}, as "
+            f"its header says; got {len(snapshot)} bytes, and entries up to {last_index}"
+        )
+    return Contents(header, snapshot, terms, entries, digesting.hash.hexdigest())
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Read a backup, check all of it, and say in JSON what it is of.")
+    parser.add_argument("path", type=Path)
+    path = parser.parse_args().path
+    try:
+        contents = read(path)
+    except (BackupDamaged, OSError) as error:
+        print(error if isinstance(error, BackupDamaged) else f"{path}: {error.strerror}", file=sys.stderr)
+        return 1
+    header = contents.header
+    said = {
+        "cluster": f"{header.cluster:x}",
+        "cluster_name": header.cluster_name,
+        "epoch": header.epoch,
+        "last_index": header.last_index,
+        "nodes": [member.node for member in decode_configuration(header.configuration).members],
+        "digest": contents.digest,
+    }
+    print(json.dumps(said))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

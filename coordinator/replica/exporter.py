@@ -144,7 +144,7 @@ class NodeCollector(Collector):
             ("conclave_loop_cpu_seconds", "CPU time from one sleep of the loop to the next.", turn.meters.loops_cpu),
             ("etcd_disk_wal_fsync_duration_seconds", "The journal's write and sync.", self._journal.fsyncs),
             ("etcd_disk_backend_commit_duration_seconds", "The journal's whole commit.", turn.meters.commits),
-            ("etcd_snap_fsync_duration_seconds", "Commits that had a snapshot in them.", turn.meters.snapshot_commits),
+            ("etcd_snap_fsync_duration_seconds", "Snapshots put on disk.", turn.meters.snapshot_writes),
             ("conclave_turn_duration_seconds", "Turns of the node's loop.", turn.meters.turns),
             ("conclave_loop_duration_seconds", "From one sleep of the node's loop to the next.", turn.meters.loops),
         ):

@@ -29,16 +29,17 @@ from coordinator.replica.births import WebToken
 from coordinator.replica.directory import NodeDirectory
 from coordinator.replica.exporter import NodeCollector, registry_of
 from coordinator.replica.intents import Intents
-from coordinator.replica.journal import JournalDamaged, SqliteJournal, StoredReplica
-from coordinator.replica.lifecycle import Lifecycle, load_all
+from coordinator.replica.journal import JournalDamaged, SqliteJournal, StoredLog, StoredReplica
+from coordinator.replica.lifecycle import Lifecycle
+from coordinator.replica.loading import load_all
 from coordinator.replica.mailbox import RedisBus
 from coordinator.replica.metrics_server import MetricsAddress, MetricsServer
 from coordinator.replica.ports import JournalFailed
 from coordinator.replica.replica import Replica
 from coordinator.replica.report import Identity
 from coordinator.replica.turn import Turn
-from coordinator.statemachine import snapshot
 from coordinator.statemachine.machine import Machine
+from coordinator.statemachine.state import State
 from coordinator.wire import Channels
 
 SWITCH_INTERVAL_S: Final = 0.0005
@@ -119,7 +120,7 @@ class Host:
             drops=drops,
             address=settings.address,
         )
-        loaded = load_all(self._journal, self._load)
+        loaded = load_all(self._journal, self._make)
         identity = Identity(
             settings.node,
             os.getpid(),
@@ -145,7 +146,7 @@ class Host:
             self._turn,
             self._journal,
             self.intents,
-            load=self._load,
+            make=self._make,
             stopped=loaded.stopped,
             damaged=loaded.damaged,
             backups=settings.backups or settings.directory / "backups",
@@ -158,8 +159,8 @@ class Host:
         if not (loaded.replicas or loaded.stopped or loaded.damaged):
             logger.warning("%s waits: %s", settings.node, WAITING_FOR)
 
-    def _load(self, stored: StoredReplica) -> Replica:
-        log = self._journal.load(stored.replica)
+    def _make(self, stored: StoredReplica, log: StoredLog, state: State | None) -> Replica:
+        """See `loading.Make`. Raises JournalDamaged where there is a snapshot and no state."""
         now_us = self._clock.now_us()
         engine = Raft(
             stored.replica,
@@ -172,7 +173,9 @@ class Host:
         )
         machine = Machine()
         if log.snapshot is not None and not engine.is_witness:
-            snapshot.load(machine, log.snapshot.data)
+            if state is None:
+                raise JournalDamaged(f"the snapshot of replica {stored.replica:x} is empty")
+            machine.adopt(state)
         return Replica(
             stored.cluster, stored.cluster_name, stored.replica, engine, machine, now_us, stopped=log.stopped
         )
@@ -265,6 +268,9 @@ class Host:
                 ended_us = now_us()
                 bus.look_us = QUIET_TURN_US_MAX if outcome.is_quiet else TURN_US_MAX
                 due_us = min(outcome.deadline_us, ended_us + bus.look_us)
+                slice_us = self.lifecycle.due_us(ended_us)
+                if slice_us is not None:
+                    due_us = min(due_us, slice_us)
                 is_settled = outcome.is_settled
                 self._turn.meters.loops.observe(ended_us - began_us)
                 self._turn.meters.loops_cpu.observe((time.thread_time_ns() - began_cpu_ns) // 1_000)

@@ -48,6 +48,22 @@ class FormCluster(NamedTuple):
     fingerprint: str
 
 
+class RestoreReplica(NamedTuple):
+    """Begin the log of a restored cluster on the empty replica that this node hosts for it: the first of `members`.
+
+    `path`: of the backup, as this node sees it; `digest`: of the whole file, in hex. `epoch` is above every restore
+    epoch that a cluster of this name ever had. The other members get the log from here.
+    """
+
+    request: str
+    cluster: int
+    cluster_name: str
+    epoch: int
+    members: tuple[Member, ...]
+    path: str
+    digest: str
+
+
 class StopReplica(NamedTuple):
     """Take part no longer, also after a restart, until it is started again. A leader hands over first."""
 
@@ -106,6 +122,7 @@ class Drain(NamedTuple):
 Intent = (
     HostReplica
     | FormCluster
+    | RestoreReplica
     | StopReplica
     | StartReplica
     | RemoveReplica

@@ -22,6 +22,7 @@ import msgspec
 
 from coordinator.consensus.engine import Data, HardState, Snapshot
 from coordinator.consensus.membership import decode_configuration, encode_configuration
+from coordinator.replica import ports
 from coordinator.replica.frames import FrameDamaged
 from coordinator.replica.meters import Histogram
 from coordinator.replica.ports import Head, JournalFailed, Write
@@ -399,18 +400,25 @@ class SqliteJournal:
                 self._db.execute("INSERT INTO requests VALUES (?, ?)", (request, replica.replica))
             self._begin_log(replica, epoch, log)
 
-    def form(self, replica: StoredReplica, epoch: int, log: StoredLog) -> None:
-        """Write the first log of a replica that was admitted empty. Raises JournalFailed."""
+    def form(self, replica: StoredReplica, epoch: int, log: StoredLog, staged: ports.Staging | None = None) -> None:
+        """Write the first log of a replica that was admitted empty. `staged`: its snapshot is on disk already. Raises
+        JournalFailed."""
         with self._transaction():
             assert not self._db.execute("SELECT 1 FROM batches WHERE replica = ?", (replica.replica,)).fetchone()
             assert not self._db.execute("SELECT 1 FROM heads WHERE replica = ?", (replica.replica,)).fetchone()
-            self._begin_log(replica, epoch, log)
+            self._begin_log(replica, epoch, log, staged)
 
-    def _begin_log(self, replica: StoredReplica, epoch: int | None, log: StoredLog) -> None:
+    def _begin_log(
+        self, replica: StoredReplica, epoch: int | None, log: StoredLog, staged: ports.Staging | None = None
+    ) -> None:
         if epoch is not None:
             self._put_epoch(replica.cluster_name, epoch)
+        if log.snapshot is not None:
+            head = Head(log.snapshot, log.offset, log.offset_term, keep_tail=False, staged=staged)
+            self._put_head(replica.replica, head)
         if log.entries:
-            self._insert(replica.replica, 1, log.terms, log.entries)
+            self._insert(replica.replica, log.offset + 1, log.terms, log.entries)
+        self._last_index[replica.replica] = log.offset + len(log.entries)
         self._put_hard_state(replica.replica, log.hard_state)
 
     def _put_epoch(self, cluster_name: str, epoch: int) -> None:
@@ -426,6 +434,11 @@ class SqliteJournal:
             self._db.execute("DELETE FROM resting WHERE replica = ?", (replica,))
             if resting:
                 self._db.execute("INSERT INTO resting VALUES (?)", (replica,))
+
+    def keep_epoch(self, cluster_name: str, epoch: int) -> None:
+        """A cluster of this name has this restore epoch. Raises JournalFailed."""
+        with self._transaction():
+            self._put_epoch(cluster_name, epoch)
 
     def retire(self, replica: StoredReplica, epoch: int | None, why: str) -> None:
         """Delete a replica and keep its tombstone, and the epoch of its cluster's name. Its log and its snapshot, which

@@ -1,11 +1,13 @@
-"""The lives of a node's replicas while it runs: one is hosted, formed, stopped, started, removed, backed up, compacted.
+"""The lives of a node's replicas while it runs: one is hosted, formed, restored, stopped, started, removed, backed up,
+compacted.
 
 The loop calls `run` between two turns, so nothing here races with a turn. What costs a disk write is rare; what costs
 more is another thread's. DESIGN.md, rules 4 and 10, are kept here:
 
 - A replica that is hosted anew has an empty journal and an identity that the node draws then and there. Nobody hands
   one in, so none comes back with another disk.
-- A new cluster's log is begun only on a replica that this node drew for it and that is still empty.
+- A new cluster's log is begun only on a replica that this node drew for it and that is still empty, and in a restore
+  epoch above all that this node knows of the cluster's name.
 - A replica is removed only where the log says that it is no member, or where an operator forces it by the node's name.
   What is removed leaves a tombstone.
 """
@@ -15,8 +17,7 @@ from __future__ import annotations
 import logging
 import re
 import secrets
-import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final, NamedTuple
@@ -24,8 +25,9 @@ from typing import Final, NamedTuple
 from coordinator import wire
 from coordinator.consensus.engine import HardState, Role
 from coordinator.consensus.membership import Configuration
-from coordinator.replica import backup
-from coordinator.replica.births import FIRST_TERM, WebToken, fingerprint, first_log
+from coordinator.replica.backups import Backups
+from coordinator.replica.births import WebToken, fingerprint, first_log
+from coordinator.replica.hosted import Hosted, as_hosted
 from coordinator.replica.intents import (
     DONE,
     PENDING,
@@ -39,14 +41,16 @@ from coordinator.replica.intents import (
     Intents,
     Outcome,
     RemoveReplica,
+    RestoreReplica,
     StartReplica,
     StopReplica,
     TransferLeadership,
 )
 from coordinator.replica.journal import JournalDamaged, SqliteJournal, StoredLog, StoredReplica
+from coordinator.replica.loading import Loading, Make, at_once
 from coordinator.replica.replica import Replica
+from coordinator.replica.restoring import Ready, Refused, Restoring
 from coordinator.replica.turn import Turn
-from coordinator.statemachine.snapshot import SnapshotDamaged
 
 REPLICAS_MAX: Final = 1_000
 """Hosted by one node."""
@@ -61,28 +65,10 @@ SWEEP_US: Final = 100_000
 SWEEP_ROWS: Final = 4
 """Of what removed replicas left behind, so many rows (1 MiB of a snapshot each) are deleted at once, this often: the
 loop must not stop for it."""
+EPOCHS_US: Final = 1_000_000
+"""Restore epochs that came with logs from elsewhere are looked for this often."""
 SILENCE_US_MIN: Final = 3_000_000
 """A member hears its leader every 60 ms. One that has heard nothing for so long may well be none any more."""
-
-
-class Hosted(NamedTuple):
-    """One replica, for reports. `state`: running, stopped, empty, differs (it takes no part any more), or damaged (nor
-    does it: the journal can not give it back)."""
-
-    cluster: int
-    cluster_name: str
-    replica: int
-    state: str
-    role: str = ""
-    leader: str = ""
-    term: int = 0
-    first_index: int = 0
-    last_index: int = 0
-    commit_index: int = 0
-    applied_index: int = 0
-    epoch: int = 0
-    voters: tuple[str, ...] = ()
-    learners: tuple[str, ...] = ()
 
 
 class _Later(NamedTuple):
@@ -98,30 +84,6 @@ class _HandedOn(NamedTuple):
     pause_us: int
 
 
-class Loaded(NamedTuple):
-    """What a journal holds. `damaged`: what it can not give back, and why."""
-
-    replicas: list[Replica]
-    stopped: list[StoredReplica]
-    damaged: dict[StoredReplica, str]
-
-
-def load_all(journal: SqliteJournal, load: Callable[[StoredReplica], Replica]) -> Loaded:
-    """At the start of a node. A replica that is damaged takes no part; the others' clusters are not to go with it."""
-    loaded = Loaded([], [], {})
-    resting = journal.resting()
-    for stored in journal.replicas():
-        if stored.replica in resting:
-            loaded.stopped.append(stored)
-            continue
-        try:
-            loaded.replicas.append(load(stored))
-        except (JournalDamaged, SnapshotDamaged) as error:
-            logging.getLogger(__name__).error("its replica of %s takes no part: %s", stored.cluster_name, error)
-            loaded.damaged[stored] = f"{error}"
-    return loaded
-
-
 class Lifecycle:
     def __init__(
         self,
@@ -129,32 +91,36 @@ class Lifecycle:
         journal: SqliteJournal,
         intents: Intents,
         *,
-        load: Callable[[StoredReplica], Replica],
+        make: Make,
         stopped: list[StoredReplica],
         damaged: Mapping[StoredReplica, str] = MappingProxyType({}),
         backups: Path,
         web_token: WebToken | None,
         logger: logging.Logger | None = None,
     ) -> None:
-        """`load` makes a replica of what the journal holds. `stopped`: those that the journal holds and the turn does
+        """`make` makes a replica of what the journal holds. `stopped`: those that the journal holds and the turn does
         not. `damaged`: those that it can not give back, and why."""
         self._turn = turn
         self._journal = journal
         self._intents = intents
-        self._load = load
+        self._make = make
+        self._loading: dict[int, Loading] = {}
+        """Stopped replicas that are being started, by cluster."""
         turn.resting.update((stored.cluster, stored) for stored in [*stopped, *damaged])
         turn.damaged.update((stored.cluster, why) for stored, why in damaged.items())
-        self._backups = backups
         self._web_token = web_token
         self._logger = logger or logging.getLogger(__name__)
+        self._backups = Backups(turn.identity.node, backups, intents, self._logger)
         self._later: list[_Later] = []
         self._handed_on: dict[int, _HandedOn] = {}
         """By cluster."""
         self._epochs = journal.epochs()
+        self._restoring = Restoring(journal, web_token)
         self._begun_us = 0
         self._sweeps = True
         """Removed replicas may have left something in the journal; at the start, those of an earlier process."""
         self._sweep_due_us = 0
+        self._epochs_due_us = 0
         self.draining = False
         self.ran_us = 0
         """When the loop last came by."""
@@ -168,6 +134,9 @@ class Lifecycle:
         if self._sweeps and now_us >= self._sweep_due_us:
             self._sweep_due_us = now_us + SWEEP_US
             self._sweeps = self._journal.sweep(SWEEP_ROWS)
+        if now_us >= self._epochs_due_us:
+            self._epochs_due_us = now_us + EPOCHS_US
+            self._keep_epochs()
         later, self._later = self._later, []
         for intent, until_us in later:
             self._do(intent, now_us, until_us)
@@ -195,14 +164,16 @@ class Lifecycle:
                 return self._host(intent)
             case FormCluster():
                 return self._form(intent)
+            case RestoreReplica():
+                return self._restore(intent)
             case StopReplica():
                 return self._stop(intent, now_us, until_us)
             case StartReplica():
-                return self._start(intent)
+                return self._start(intent, now_us)
             case RemoveReplica():
                 return self._remove(intent, now_us)
             case BackUpReplica():
-                return self._back_up(intent)
+                return self._backups.begin(intent, self._turn.replicas.get(intent.cluster))
             case CompactReplica():
                 return self._compact(intent)
             case TransferLeadership():
@@ -233,11 +204,20 @@ class Lifecycle:
             return Outcome(REFUSED, f"this node hosts its {REPLICAS_MAX} replicas")
         stored = StoredReplica(secrets.randbits(63) or 1, intent.cluster, intent.cluster_name)
         self._journal.admit(stored, None, StoredLog(HardState(0, 0, 0), [], []), intent.request)
-        self._turn.replicas[stored.cluster] = self._load(stored)
+        self._turn.replicas[stored.cluster] = at_once(stored, self._journal, self._make)
         return Outcome(DONE, f"hosts the empty replica {stored.replica:x}", stored.replica, epoch, own)
 
     def _note_epoch(self, cluster_name: str, epoch: int) -> None:
         self._epochs[cluster_name] = max(epoch, self._epochs.get(cluster_name, 0))
+
+    def _keep_epochs(self) -> None:
+        """Write down the epochs that came with a log from elsewhere: it may be damaged, or removed while it rests, and
+        the journal must know them for ever."""
+        for replica in self._turn.replicas.values():
+            epoch = replica.machine.epoch
+            if replica.machine.cluster_id and epoch > self._epochs.get(replica.cluster_name, -1):
+                self._journal.keep_epoch(replica.cluster_name, epoch)
+                self._note_epoch(replica.cluster_name, epoch)
 
     def epochs(self) -> dict[str, int]:
         """The highest restore epoch of each cluster name that this node ever knew. From any thread."""
@@ -262,11 +242,64 @@ class Lifecycle:
         engine = replica.engine
         if engine.last_index or replica.machine.cluster_id:
             return self._compare(replica, log)
-        state = HardState(max(FIRST_TERM, engine.term), engine.vote, len(log.entries))
-        self._journal.form(stored, intent.epoch, log._replace(hard_state=state))
-        self._note_epoch(intent.cluster_name, intent.epoch)
-        self._turn.replicas[intent.cluster] = self._load(stored)
+        overtaken = self._is_overtaken(intent.cluster_name, intent.epoch)
+        if overtaken:
+            return Outcome(REFUSED, overtaken, stored.replica)
+        self._begin(stored, intent.epoch, log)
         return Outcome(DONE, f"replica {stored.replica:x} begins the log of {intent.cluster_name}", stored.replica)
+
+    def _begin(self, stored: StoredReplica, epoch: int, log: StoredLog, ready: Ready | None = None) -> None:
+        """What the empty replica promised before it had a log stays promised. `ready`: what a restored log is of."""
+        empty = self._turn.replicas[stored.cluster]
+        engine = empty.engine
+        state = HardState(max(log.hard_state.term, engine.term), engine.vote, log.hard_state.commit)
+        log = log._replace(hard_state=state)
+        self._journal.form(stored, epoch, log, None if ready is None else ready.staging)
+        self._note_epoch(stored.cluster_name, epoch)
+        empty.states.end()
+        begun = None if ready is None else ready.begun.machine.state
+        self._turn.replicas[stored.cluster] = self._make(stored, log, begun)
+
+    def _is_overtaken(self, cluster_name: str, epoch: int) -> str:
+        """Why no log may begin in this epoch here: its tokens might not be above those that were granted; "" if it
+        may."""
+        known = self.epochs().get(cluster_name, -1)
+        return "" if known < epoch else f"expected an epoch above {known}, which {cluster_name} had here, got {epoch}"
+
+    def _restore(self, intent: RestoreReplica) -> Outcome | None:
+        stored, replica = self._stored(intent.cluster), self._turn.replicas.get(intent.cluster)
+        outcome: Outcome | None = Outcome(
+            REFUSED, "this node hosts no running replica of it: a replica is hosted first"
+        )
+        if stored is not None and replica is not None:
+            outcome = self._refuse_restore(intent, stored, replica)
+        if outcome is not None or stored is None:
+            self._restoring.give_up(intent)
+            return outcome
+        ready = self._restoring.go_on(intent, stored.replica)
+        if ready is None:
+            return None
+        if isinstance(ready, Refused):
+            return Outcome(REFUSED, ready.why, stored.replica)
+        self._begin(stored, intent.epoch, ready.begun.log, ready)
+        index = ready.begun.log.offset
+        message = f"replica {stored.replica:x} begins {intent.cluster_name} anew behind index {index}"
+        return Outcome(DONE, f"{message}, in restore epoch {intent.epoch}", stored.replica)
+
+    def _refuse_restore(self, intent: RestoreReplica, stored: StoredReplica, replica: Replica) -> Outcome | None:
+        """What became of it, where there is nothing to do. Only the first of the members begins: of two that began,
+        each by itself, nobody could say that they began with the same."""
+        first = intent.members[0] if intent.members else None
+        if first is None or (first.replica, first.node) != (stored.replica, self._turn.identity.node):
+            return Outcome(REFUSED, f"the document does not begin with replica {stored.replica:x} on this node")
+        if intent.cluster_name != stored.cluster_name:
+            return Outcome(REFUSED, f"expected {stored.cluster_name}, got {intent.cluster_name}", stored.replica)
+        if replica.engine.last_index or replica.machine.cluster_id:
+            if self.epochs().get(intent.cluster_name, -1) >= intent.epoch and replica.engine.first_index > 1:
+                return Outcome(DONE, f"replica {replica.replica:x} has begun already", replica.replica)
+            return Outcome(REFUSED, "its log began with another document", replica.replica)
+        overtaken = self._is_overtaken(intent.cluster_name, intent.epoch)
+        return Outcome(REFUSED, overtaken, stored.replica) if overtaken else None
 
     @staticmethod
     def _compare(replica: Replica, log: StoredLog) -> Outcome:
@@ -285,31 +318,56 @@ class Lifecycle:
         replica = self._turn.replicas.get(intent.cluster)
         if replica is None:
             if intent.cluster in self._turn.resting:
+                self._give_up_start(intent.cluster, "it is to stay stopped")
                 return Outcome(DONE, "is stopped already", self._turn.resting[intent.cluster].replica)
             return Outcome(REFUSED, "this node hosts no replica of it")
         if now_us < until_us and self._hand_over(replica, now_us):
             return None
         self._turn.stir(intent.cluster)  # Nobody answers for it from here on.
+        self._keep_epochs()  # Nobody reads them out of a log that rests.
+        replica.states.end()
         self._journal.mark_resting(replica.replica, resting=True)
         del self._turn.replicas[intent.cluster]
         self._turn.resting[intent.cluster] = StoredReplica(replica.replica, replica.cluster, replica.cluster_name)
         return Outcome(DONE, "stopped; it counts as one that is down until it is started", replica.replica)
 
-    def _start(self, intent: StartReplica) -> Outcome:
+    def _start(self, intent: StartReplica, now_us: int) -> Outcome | None:
         stored = self._turn.resting.get(intent.cluster)
         if stored is None:
             running = self._turn.replicas.get(intent.cluster)
             if running is None:
                 return Outcome(REFUSED, "this node hosts no replica of it")
             return Outcome(DONE, "runs already", running.replica)
+        loading = self._loading.get(intent.cluster)
+        if loading is None:
+            loading = self._loading[intent.cluster] = Loading(stored, self._journal, self._make)
+            loading.begin()
         try:
-            self._turn.replicas[stored.cluster] = self._load(stored)
-        except (JournalDamaged, SnapshotDamaged) as error:
+            replica = loading.pass_time(now_us)
+        except JournalDamaged as error:
+            del self._loading[intent.cluster]
             return Outcome(REFUSED, f"{error}", stored.replica)
+        if replica is None:
+            return None
+        self._turn.replicas[stored.cluster] = replica
+        del self._loading[intent.cluster]
         self._turn.damaged.pop(stored.cluster, None)
         self._journal.mark_resting(stored.replica, resting=False)
         del self._turn.resting[stored.cluster]
         return Outcome(DONE, "started", stored.replica)
+
+    def _give_up_start(self, cluster: int, why: str) -> None:
+        """Whoever had it started, and waits for that, is told."""
+        if self._loading.pop(cluster, None) is None:
+            return
+        for waiting in [*self._later]:
+            if isinstance(waiting.intent, StartReplica) and waiting.intent.cluster == cluster:
+                self._later.remove(waiting)
+                self._intents.finish(waiting.intent.request, Outcome(REFUSED, why))
+
+    def due_us(self, now_us: int) -> int | None:
+        """When it is to be run at the latest, for what is under way; None where that can wait."""
+        return min((loading.due_us(now_us) for loading in self._loading.values()), default=None)
 
     def _remove(self, intent: RemoveReplica, now_us: int) -> Outcome | None:
         if intent.replica in self._journal.tombstones():
@@ -330,6 +388,8 @@ class Lifecycle:
                 return Outcome(REFUSED, refused, replica.replica)
             why = f"no member as of index {max(intent.committed_index, replica.engine.commit_index)}"
         epoch = replica.machine.epoch if replica is not None and replica.machine.cluster_id else None
+        if replica is not None:
+            replica.states.end()
         self._journal.retire(stored, epoch, why)
         self._sweeps = True
         if epoch is not None:
@@ -337,6 +397,7 @@ class Lifecycle:
         self._turn.stir(intent.cluster)
         self._turn.replicas.pop(intent.cluster, None)
         self._turn.resting.pop(intent.cluster, None)
+        self._give_up_start(intent.cluster, "it was removed")
         self._turn.damaged.pop(intent.cluster, None)
         return Outcome(DONE, f"removed replica {stored.replica:x}: {why}", stored.replica)
 
@@ -406,47 +467,12 @@ class Lifecycle:
 
     # --- copies -----------------------------------------------------------------------------------
 
-    def _back_up(self, intent: BackUpReplica) -> Outcome:
-        replica = self._turn.replicas.get(intent.cluster)
-        if replica is None or not replica.machine.cluster_id:
-            return Outcome(REFUSED, "this node hosts no running replica of it that has any state")
-        engine = replica.engine
-        snapshot, committed = engine.captured()
-        captured = backup.Captured(
-            replica.cluster,
-            replica.cluster_name,
-            replica.replica,
-            self._turn.identity.node,
-            replica.machine.epoch,
-            engine.configuration_at(engine.applied_index),
-            snapshot,
-            committed,
-        )
-        name = f"{replica.cluster_name}-{replica.cluster:x}-{captured.last_index:012}-{intent.request}.backup"
-        path = self._backups / name
-        pending = Outcome(PENDING, f"being written to {path}", replica.replica)
-        self._intents.finish(intent.request, pending)
-        threading.Thread(
-            target=self._write_backup, args=(intent.request, path, captured), name="conclave-backup", daemon=True
-        ).start()
-        return pending
-
-    def _write_backup(self, request: str, path: Path, captured: backup.Captured) -> None:
-        try:
-            backup.write(path, captured)
-        except OSError as error:
-            outcome = Outcome(REFUSED, f"{path}: {error.strerror}", captured.replica)
-        except Exception as error:  # noqa: BLE001 - whatever it is, whoever asked is told
-            outcome = Outcome(REFUSED, f"{path}: {error!r}", captured.replica)
-        else:
-            outcome = Outcome(DONE, f"{path}", captured.replica)
-        self._logger.info("backup: %s: %s", outcome.state, outcome.message)
-        self._intents.finish(request, outcome)
-
     def _compact(self, intent: CompactReplica) -> Outcome:
         replica = self._turn.replicas.get(intent.cluster)
         if replica is None or not replica.machine.cluster_id:
             return Outcome(REFUSED, "this node hosts no running replica of it that has any state")
+        if replica.stopped:
+            return Outcome(REFUSED, f"its replica takes no part, and takes no snapshot: {replica.stopped}")
         index = replica.engine.applied_index
         replica.states.snapshot_wanted = index
         self._turn.stir(replica.cluster)
@@ -462,7 +488,7 @@ class Lifecycle:
 
     def hosted(self) -> list[Hosted]:
         """Every replica of this node. May be called from any thread: what it reads changes whole, number by number."""
-        found = [_hosted(replica) for replica in [*self._turn.replicas.values()]]
+        found = [as_hosted(replica) for replica in [*self._turn.replicas.values()]]
         return found + [
             Hosted(s.cluster, s.cluster_name, s.replica, "damaged" if s.cluster in self._turn.damaged else "stopped")
             for s in [*self._turn.resting.values()]
@@ -470,23 +496,3 @@ class Lifecycle:
 
     def outcomes(self) -> dict[str, Outcome]:
         return self._intents.outcomes()
-
-
-def _hosted(replica: Replica) -> Hosted:
-    engine, configuration = replica.engine, replica.configuration
-    return Hosted(
-        replica.cluster,
-        replica.cluster_name,
-        replica.replica,
-        "differs" if replica.stopped else "running" if engine.last_index else "empty",
-        engine.role.value,
-        replica.leader_node,
-        engine.term,
-        engine.first_index,
-        engine.last_index,
-        engine.commit_index,
-        engine.applied_index,
-        replica.machine.epoch,
-        tuple(member.node for member in configuration.voters),
-        tuple(member.node for member in configuration.learners),
-    )

@@ -23,6 +23,10 @@ LOOK_IDLE_US: Final = 500_000
 UNUSED_US_MAX: Final = 60_000_000
 """A link over which nothing went for so long is closed: its node has moved, or is no member any more."""
 
+STEADY_US: Final = 3_000_000
+"""A connection that has lived so long is a good one. Before that, one that is made and lost at once (a server that is
+full, or is starting) counts as a failed try: else it would be made anew in every round of the loop."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -44,6 +48,10 @@ class Link:
         self._made = False
         self._error = ""
         self._was_lost = False
+        """People were told that it is lost, and not yet that it is back."""
+        self._now_us = now_us
+        self._steady_us: int | None = None
+        """When the connection will have lived long enough; None: it has, or there is none."""
         self._looked_us = 0
         self._answered_us = 0
         self._looks_open = 0
@@ -60,7 +68,7 @@ class Link:
         return self._channel.fileno()
 
     def publish(self, packets: list[tuple[str, bytes]], now_us: int) -> None:
-        self.used_us = now_us
+        self.used_us = self._now_us = now_us
         if not self.connected:
             self._drops["peer-redis"] += len(packets)
             return
@@ -72,12 +80,15 @@ class Link:
 
     def keep(self, now_us: int, look_us: int) -> None:
         """Connect where it is not, and the back-off is over; look at what is watched, every `look_us`."""
+        self._now_us = now_us
         if self._connecting is not None:
             self._finish_connecting(now_us)
         if not self._channel.connected:
             if self._connecting is None and now_us >= self._back_off.retry_us:
                 self._begin_connecting()
             return
+        if self._steady_us is not None and now_us >= self._steady_us:
+            self._be_steady()
         if self._connecting is None and now_us - self._looked_us >= (look_us if self.watched else LOOK_IDLE_US):
             self._look(now_us)
 
@@ -124,8 +135,8 @@ class Link:
         """Of the connecting thread: it may take a second."""
         try:
             self._channel.connect(())
-        except ChannelError as error:
-            self._error = str(error)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the loop is told: else it would wait for ever
+            self._error = str(error) or repr(error)
         self._made = True
 
     def _finish_connecting(self, now_us: int) -> None:
@@ -138,19 +149,26 @@ class Link:
                 self._was_lost = True
                 logger.warning("can not publish: %s", self._error)
             return
-        if self._was_lost:
-            logger.warning("can publish at %s again", without_credentials(self.address))
-        self._was_lost = False
-        self._back_off.succeeded()
+        self._steady_us = now_us + STEADY_US
         self._looks_open = 0
         self._looked_us, self._answered_us = 0, now_us
 
+    def _be_steady(self) -> None:
+        self._steady_us = None
+        self._back_off.succeeded()
+        if self._was_lost:
+            self._was_lost = False
+            logger.warning("can publish at %s again", without_credentials(self.address))
+
     def _lose(self, error: str) -> None:
         self._channel.close()
-        self._was_lost = True
+        self._back_off.failed(self._now_us)
+        self._steady_us = None
         self.lost = True
         self.counts = []
-        logger.warning("can not publish at %s: %s", without_credentials(self.address), error)
+        if not self._was_lost:
+            self._was_lost = True
+            logger.warning("can not publish at %s: %s", without_credentials(self.address), error)
 
 
 class Links:

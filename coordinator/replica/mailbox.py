@@ -19,7 +19,7 @@ from random import Random
 from typing import Final
 
 from coordinator.channel import BackOff, Channel, ChannelError
-from coordinator.replica.links import SILENCE_US_MAX, Link, Links
+from coordinator.replica.links import SILENCE_US_MAX, STEADY_US, Link, Links
 from coordinator.replica.ports import Inbound, Outbound
 from coordinator.wire import Channels
 
@@ -68,6 +68,9 @@ class RedisBus:
         self._looks_open = 0
         self._back_off = BackOff(random)
         self._was_lost = False
+        """People were told that it is deaf, and not yet that it hears again."""
+        self._steady_us: int | None = None
+        """When the connection will have lived long enough (`links.STEADY_US`); None: it has, or there is none."""
         self._inbox: list[Inbound] = []
         self._read_ns = 0
         """When what had come was last read."""
@@ -91,6 +94,8 @@ class RedisBus:
             if now_us >= self._back_off.retry_us:
                 self._connect(now_us)
             return
+        if self._steady_us is not None and now_us >= self._steady_us:
+            self._be_steady()
         if now_us - self._looked_us >= (self.look_us if self._watched else LOOK_OWN_US):
             self._looked_us = now_us
             if self._looks_open and now_us - self._answered_us > SILENCE_US_MAX:
@@ -106,16 +111,11 @@ class RedisBus:
             self._greet()
             mailboxes = (self._own, self._channels.client(self._node), self._channels.discovery)
             self._channel.connect(mailboxes)
-        except ChannelError as error:
+        except Exception as error:  # noqa: BLE001 - a node that can not listen is deaf, whatever keeps it from it
             self._back_off.failed(now_us)
-            if not self._was_lost:
-                self._was_lost = True
-                logger.warning("%s is deaf: %s", self._node, error)
+            self._tell_deaf(error)
             return
-        if self._was_lost:
-            logger.warning("%s hears again", self._node)
-        self._was_lost = False
-        self._back_off.succeeded()
+        self._steady_us = now_us + STEADY_US
         self._forget("")
         self._looks_open = 0
         self._answered_us = now_us
@@ -123,10 +123,23 @@ class RedisBus:
     def _lose(self, error: ChannelError) -> None:
         """A count that falls because the connection did says nothing: what was seen on it is forgotten."""
         self._channel.close()
-        self._was_lost = True
+        self._back_off.failed(self._now_us)
+        self._steady_us = None
         self._forget("")
         self._silent = []
-        logger.warning("%s is deaf: %s", self._node, error)
+        self._tell_deaf(error)
+
+    def _be_steady(self) -> None:
+        self._steady_us = None
+        self._back_off.succeeded()
+        if self._was_lost:
+            self._was_lost = False
+            logger.warning("%s hears again", self._node)
+
+    def _tell_deaf(self, error: Exception) -> None:
+        if not self._was_lost:
+            self._was_lost = True
+            logger.warning("%s is deaf: %s", self._node, str(error) or repr(error))
 
     def wait(self, wake: int, timeout_us: int, *, is_settled: bool = False) -> bool:
         """Sleep until something comes, `wake` is readable, or the time is up; for `look_us` at the most. True where

@@ -42,13 +42,24 @@ class Histogram:
         self.counts[bisect_left(self.bounds_us, us)] += 1
         self.sum_us += us
 
+
+class Stopwatch:
+    """How long a piece of work takes that is done in slices. On the real clock: in a simulation this is the only number
+    that differs between two runs, and nothing looks at it."""
+
+    def __init__(self) -> None:
+        self._ns = 0
+
     @contextmanager
-    def time(self) -> Iterator[None]:
-        """Measure a piece of work that is long and seldom. On the real clock: in a simulation this is the only number
-        that differs between two runs, and nothing looks at it."""
+    def slice(self) -> Iterator[None]:
         began_ns = time.perf_counter_ns()
         yield
-        self.observe((time.perf_counter_ns() - began_ns) // 1_000)
+        self._ns += time.perf_counter_ns() - began_ns
+
+    @property
+    def us(self) -> int:
+        """Of all slices so far."""
+        return self._ns // 1_000
 
 
 class NodeMeters:
@@ -63,8 +74,8 @@ class NodeMeters:
         """What of it was this thread's own work: not the disk, not the other threads, not a busy machine."""
         self.commits = Histogram()
         """Of the journal, in the turns that write."""
-        self.snapshot_commits = Histogram()
-        """Those of them that took a snapshot to disk, too."""
+        self.snapshot_writes = Histogram()
+        """Snapshots taken to disk: in a commit, or in a file of its own, before the commit that names it."""
 
 
 class Meters:
@@ -76,7 +87,9 @@ class Meters:
         self.sessions_expired = 0
         """Leases that ran out here, while this replica led."""
         self.snapshot_dumps = Histogram()
+        """Whole states made into the bytes of a snapshot: the work alone, not what lies between the slices."""
         self.snapshot_loads = Histogram()
+        """Snapshots of a leader made into a state, in the same way."""
         self._latencies_us: deque[int] = deque(maxlen=SAMPLES_MAX)
         self._count = 0
         self._window_since_us = 0

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable
 from itertools import repeat
-from typing import Final, NamedTuple
+from typing import Final
 
 from coordinator import wire
 from coordinator.consensus.engine import Engine, HardState, Outgoing, Ready, Role
@@ -27,6 +27,8 @@ from coordinator.replica.levels import Levels
 from coordinator.replica.meters import Meters
 from coordinator.replica.ports import Head, Journal, Write
 from coordinator.replica.proposals import Asked, Proposal
+from coordinator.replica.reads import BUSY as READS_BUSY
+from coordinator.replica.reads import Read, ReadRequest, Waiting
 from coordinator.replica.stamps import Stamp, Stamps, UnknownToken
 from coordinator.replica.states import COMPARE_US, Compaction, States
 from coordinator.replica.tenure import Tenure
@@ -46,25 +48,13 @@ APPLY_BYTES_MAX: Final = 128 * 1024
 much, in transactions of a hundred keys, took 40 ms."""
 SMALL_BYTES: Final = 2_048
 """An entry of fewer bytes is copied more quickly than a view of it is made."""
+READS_OF_TURN_MAX: Final = 2_048
+"""Reads answered in one turn, however few bytes each takes."""
 COMMAND_BYTES_MAX: Final = commands.VALUE_BYTES_MAX + 8 * 1024
 
 
-_ReadRequest = (
-    wire.QueryRequest
-    | wire.KeepAliveRequest
-    | wire.ConfirmRequest
-    | watching.WatchRequest
-    | wire.CachedQueryRequest
-    | wire.RenewCacheRequest
-)
 _LEASED: Final = (wire.QueryRequest, wire.WatchRequest, wire.EventsRequest)
 """What the lease of a leader may answer, where that is on."""
-
-
-class _Read(NamedTuple):
-    caller: Caller
-    request: _ReadRequest
-    stamp: Stamp
 
 
 class Replica:
@@ -116,9 +106,12 @@ class Replica:
         """The caller of the packet that is taken in, whose requests may be taken, and its stamp."""
         self._stamps = Stamps(machine)
         self._proposals: dict[int, Proposal] = {}
-        self._reads: list[_Read] = []
-        self._reads_by_ticket: dict[int, list[_Read]] = {}
-        self._confirmed: deque[tuple[int, deque[_Read]]] = deque()
+        self._reads: list[Read] = []
+        self._reads_by_ticket: dict[int, list[Read]] = {}
+        self._confirmed: deque[tuple[int, list[Read]]] = deque()
+        """Reads that wait for the entry at an index to be applied."""
+        self._waiting = Waiting()
+        """All of these are counted here, and those that nothing is in the way of but others before them are kept."""
         self._waiters = GrantWaiters()
         self._resumes = (0, 0)
         """Of a leader that ceased to serve: its term, and up to where it is to apply before it serves again."""
@@ -151,10 +144,9 @@ class Replica:
     def pending(self) -> tuple[int, int, int]:
         """How many wait here: proposals for their entry to be applied, reads for a majority's word, and acquisitions
         for their grant to be pushed. May be asked from another thread."""
-        reads = sum(map(len, [*self._reads_by_ticket.values()])) + sum(len(reads) for _, reads in [*self._confirmed])
         tenure = self._tenure
         held = 0 if tenure is None else tenure.caching.held
-        return len(self._commands) + held + len(self._proposals), len(self._reads) + reads, self._waiters.count
+        return len(self._commands) + held + len(self._proposals), self._waiting.count, self._waiters.count
 
     @property
     def watches(self) -> int:
@@ -189,7 +181,7 @@ class Replica:
         access = self.machine.access(*stamp)
         return not isinstance(access, commands.Failure) and access.may(right)
 
-    def ask(self, caller: Caller, request: wire.CommandRequest | _ReadRequest, answers: Answers, now_us: int) -> None:
+    def ask(self, caller: Caller, request: wire.CommandRequest | ReadRequest, answers: Answers, now_us: int) -> None:
         """Take a client's request; it is answered in this turn or a later one, or lost with the leadership."""
         known = self._signer
         if known is None or known[0] is not caller:
@@ -203,14 +195,19 @@ class Replica:
         if not isinstance(stamp, Stamp):
             return self._refuse_stamp(caller, request.id, stamp, answers)
         if type(request) is not wire.CommandRequest:
-            self._reads.append(_Read(caller, request, stamp))  # type: ignore[arg-type]
-            return None
+            return self._ask_read(Read(caller, request, stamp, now_us), answers)  # type: ignore[arg-type]
         if len(request.command) > COMMAND_BYTES_MAX:
             message = f"a command has at most {COMMAND_BYTES_MAX} bytes, got {len(request.command)}"
             return self._refuse(caller, request.id, answers, commands.INVALID, message)
         command = wire.decode_command(request.command)
         self._commands.append(Asked(caller, request.id, command.op, command.session, now_us))
         self._entries.append(self._stamps.entry(stamp, request.command))
+        return None
+
+    def _ask_read(self, read: Read, answers: Answers) -> None:
+        if not self._waiting.takes(read):
+            return self._refuse(read.caller, read.request.id, answers, commands.BUSY, READS_BUSY)
+        self._reads.append(read)
         return None
 
     def _refuse_stamp(
@@ -317,6 +314,9 @@ class Replica:
             ticket = self.engine.read(lease_ok=lease_ok) if reads else None
             if ticket is not None:
                 self._reads_by_ticket[ticket] = reads
+            else:
+                for read in reads:
+                    self._waiting.over(read)
 
     @property
     def _holds_back(self) -> bool:
@@ -350,6 +350,7 @@ class Replica:
             tenure.caching.proposed(self.engine.last_index)
 
     def _busy(self, refused: list[Asked], answers: Answers) -> None:
+        self.meters.proposals_failed += len(refused)
         for one in refused:
             message = "too many commands wait until no client keeps what they change; ask again"
             self._refuse(one.caller, one.request_id, answers, commands.BUSY, message)
@@ -369,8 +370,9 @@ class Replica:
             else:
                 answers.add(proposal.caller, wire.NotLeader(proposal.request_id, self.leader_node))
 
-    def _turn_away(self, reads: Iterable[_Read], answers: Answers) -> None:
+    def _turn_away(self, reads: Iterable[Read], answers: Answers) -> None:
         for read in reads:
+            self._waiting.over(read)
             answers.add(read.caller, wire.NotLeader(read.request.id, self._elsewhere))
 
     def finish(self, ready: Ready, answers: Answers, now_us: int) -> None:
@@ -379,7 +381,7 @@ class Replica:
         engine.persisted(ready)
         if self._stopping:
             self.stopped = self._stopping
-            self.states.stop()
+            self.states.end(self._head)
             return
         self.states.begin_behind(self._head, installed=ready.install is not None)
         self._apply(answers, now_us)
@@ -390,7 +392,7 @@ class Replica:
         for read in engine.take_reads():
             waiting = self._reads_by_ticket.pop(read.ticket, None)
             if waiting is not None:
-                self._confirmed.append((read.read_index, deque(waiting)))
+                self._confirmed.append((read.read_index, waiting))
         if engine.role is not Role.LEADER or not self._serves:
             if self._is_waited_for:
                 self._abdicate(answers)
@@ -398,8 +400,8 @@ class Replica:
             self._tenure = Tenure(self.machine, self.levels, self._new_caching(now_us), now_us)
             self.states.put_off(now_us)
             self._answered_up_to_us = 0
-        if self._confirmed:
-            self._answer_reads(answers)
+        if self._confirmed or self._waiting.has_ready:
+            self._answer_reads(answers, now_us)
         if self._tenure is not None:
             watching.answer(self._tenure, self.machine, self.engine.term, now_us, answers)
             self._tell_caches(self._tenure, answers)
@@ -418,7 +420,8 @@ class Replica:
     @property
     def _callers_wait(self) -> bool:
         """Does anybody wait for what was taken in before this turn?"""
-        return bool(self._proposals or self._reads_by_ticket or self._confirmed or self._waiters.count)
+        reads = self._reads_by_ticket or self._confirmed or self._waiting.has_ready
+        return bool(self._proposals or reads or self._waiters.count)
 
     def _abdicate(self, answers: Answers) -> None:
         """Whoever waits for this leader asks the next one; a retry is harmless. (Raft, section 8)"""
@@ -440,6 +443,7 @@ class Replica:
         for _, confirmed in self._confirmed:
             self._turn_away(confirmed, answers)
         self._confirmed.clear()
+        self._turn_away(self._waiting.take_all_ready(), answers)
         self.meters.proposals_failed += len(self._proposals)
         for _, proposal in self._proposals.values():
             answers.add(proposal.caller, wire.NotLeader(proposal.request_id, self._elsewhere))
@@ -503,7 +507,7 @@ class Replica:
     def owes(self) -> bool:
         """Is there work for a next turn at once?"""
         ready = bool(self._confirmed) and self._confirmed[0][0] <= self.engine.applied_index
-        ready = ready or (self._tenure is not None and self._tenure.watches.has_woken)
+        ready = ready or self._waiting.has_ready or (self._tenure is not None and self._tenure.watches.has_woken)
         return ready or self.engine.applied_index < self.engine.commit_index
 
     def due_us(self, now_us: int, *, connected: bool) -> int:
@@ -544,20 +548,23 @@ class Replica:
         counts = tenure.due_in_us is not None or tenure.watches.count or self.machine.state.level < self.levels.own
         return self.engine.role is Role.LEADER and not counts
 
-    def _answer_reads(self, answers: Answers) -> None:
-        """Answer confirmed reads whose index is applied, as far as the turn's bytes go."""
-        size = 0
+    def _answer_reads(self, answers: Answers, now_us: int) -> None:
+        """Answer confirmed reads whose index is applied: all that are prompt, then others as far as the turn's bounds
+        go."""
         while self._confirmed and self._confirmed[0][0] <= self.engine.applied_index:
-            waiting = self._confirmed[0][1]
-            while waiting:
-                if size > READ_BYTES_MAX:
-                    return
-                before = answers.size
-                self._answer_read(waiting.popleft(), answers)
-                size += answers.size - before
-            self._confirmed.popleft()
+            reads = self._confirmed.popleft()[1]
+            for read in reads:
+                if read.is_prompt:
+                    self._waiting.over(read)
+                    self._answer_read(read, answers)
+            self._waiting.add_ready(read for read in reads if not read.is_prompt)
+        size = answers.size
+        for count, read in enumerate(self._waiting.take_ready(now_us), 1):
+            self._answer_read(read, answers)
+            if answers.size - size > READ_BYTES_MAX or count >= READS_OF_TURN_MAX:
+                return
 
-    def _answer_read(self, read: _Read, answers: Answers) -> None:
+    def _answer_read(self, read: Read, answers: Answers) -> None:
         tenure = self._tenure
         assert tenure is not None, "a confirmed read is answered by a leader that has applied its own term"
         stamp = read.stamp
@@ -588,7 +595,7 @@ class Replica:
         for caller, word in tenure.caching.take_words(self.cluster, self.engine.term):
             answers.add(caller, word)
 
-    def _keep_alive(self, read: _Read, request: wire.KeepAliveRequest, answers: Answers) -> None:
+    def _keep_alive(self, read: Read, request: wire.KeepAliveRequest, answers: Answers) -> None:
         assert self._tenure is not None
         if request.term != self.engine.term:
             self._tenure.leases.allow_another_try(request.session)

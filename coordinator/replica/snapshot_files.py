@@ -15,6 +15,7 @@ import logging
 import os
 import secrets
 import threading
+import time
 from collections.abc import Callable, Collection
 from pathlib import Path
 from queue import SimpleQueue
@@ -45,6 +46,8 @@ class Staging:
         """It is on disk, whole, under its name."""
         self.failed = ""
         """Why it is not and will not be."""
+        self.took_us = 0
+        """To write and sync it, once it is done."""
         self._data: Data | None = data
         self._drop = drop
         self._given_up = threading.Event()
@@ -56,6 +59,7 @@ class Staging:
 
     def write(self, directory: Path) -> None:
         """Of the writing thread. Whatever goes wrong is told, and leaves nothing behind."""
+        began_ns = time.perf_counter_ns()
         data, self._data = self._data, None
         assert data is not None, "it is written once"
         path = directory / self.name
@@ -75,6 +79,7 @@ class Staging:
                 with contextlib.suppress(OSError):
                     left.unlink(missing_ok=True)
             return
+        self.took_us = (time.perf_counter_ns() - began_ns) // 1_000
         self.is_done = True
 
     def _write_whole(self, aside: Path, data: Data) -> bool:

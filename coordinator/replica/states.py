@@ -14,7 +14,7 @@ from coordinator.consensus.entries import COMMAND_PREFIX
 from coordinator.consensus.membership import Configuration
 from coordinator.consensus.parts import Parts
 from coordinator.replica.comparison import Comparison, Verdict
-from coordinator.replica.meters import Meters
+from coordinator.replica.meters import Meters, Stopwatch
 from coordinator.replica.ports import Head, Journal, Staging
 from coordinator.statemachine import commands, snapshot
 from coordinator.statemachine.machine import Machine, encode_node_entry
@@ -50,6 +50,7 @@ class _Dumping(NamedTuple):
     is_mark: bool
     parts: Parts | None
     """None: its digest alone is wanted."""
+    stopwatch: Stopwatch
 
 
 class _Staged(NamedTuple):
@@ -73,6 +74,7 @@ class _Loading:
         self.loader = snapshot.Loader() if has_state else None
         """None: on a witness, or once all has been fed to it."""
         self.fed = 0
+        self.stopwatch = Stopwatch()
         self.state: State | None = None
 
 
@@ -256,7 +258,7 @@ class States:
 
     def _go_on_loading(self, loading: _Loading, loader: snapshot.Loader) -> None:
         data = loading.staged.snapshot.data
-        with self._meters.snapshot_loads.time():
+        with loading.stopwatch.slice():
             try:
                 loader.feed(data[loading.fed : loading.fed + self.compaction.load_bytes])
                 loading.fed += self.compaction.load_bytes
@@ -269,6 +271,8 @@ class States:
                 self._give_up(loading.staged)
                 self._loading = None
                 self._engine.refuse()
+        if loading.state is not None:
+            self._meters.snapshot_loads.observe(loading.stopwatch.us)
 
     def head(self, ready: Ready, *, stopping: bool) -> Head | None:
         """The snapshot that the journal is to take in this turn; None where none. `stopping`: one that comes from
@@ -331,20 +335,34 @@ class States:
         self._slice_due_us = 0
         is_due = self._is_wanted(index) or index - self._snapshot_index >= self.compaction.snapshot_entries
         parts = Parts() if is_due or not is_mark else None
-        self._dumping = _Dumping(dump, index, engine.term_at(index), engine.configuration_at(index), is_mark, parts)
+        configuration = engine.configuration_at(index)
+        self._dumping = _Dumping(dump, index, engine.term_at(index), configuration, is_mark, parts, Stopwatch())
 
     def _go_on_dumping(self, dumping: _Dumping, now_us: int) -> None:
-        with self._meters.snapshot_dumps.time():
+        with dumping.stopwatch.slice():
             part = dumping.dump.slice()
         if dumping.parts is not None:
             dumping.parts.append(part)
         if not dumping.dump.done:
             return
         self._dumping = None
+        if dumping.parts is not None:
+            self._meters.snapshot_dumps.observe(dumping.stopwatch.us)
         if dumping.is_mark:
             self.comparison.marked(dumping.at, bytes.fromhex(dumping.dump.digest), now_us)
         if dumping.parts is not None and dumping.at > self.snapshot_index:
             self._offered = Snapshot(dumping.at, dumping.term, dumping.configuration, dumping.parts)
+
+    def end(self, head: Head | None = None) -> None:
+        """The replica takes no part from here on: give up all that is under way, on disk too. `head`: what the journal
+        took in this turn, and names."""
+        self.stop()
+        self._offered = None
+        taken, loading = self._taken, self._loading
+        self._taken = self._loading = None
+        for staged in (taken, None if loading is None else loading.staged):
+            if staged is not None and (head is None or staged.staging is not head.staged):
+                self._give_up(staged)
 
     def stop(self) -> None:
         """Give up what is on its way into bytes."""

@@ -26,6 +26,7 @@ from coordinator.replica.intents import (
     Intent,
     Outcome,
     RemoveReplica,
+    RestoreReplica,
     StartReplica,
     StopReplica,
     TransferLeadership,
@@ -33,7 +34,7 @@ from coordinator.replica.intents import (
 
 if TYPE_CHECKING:
     from coordinator.replica.host import Host
-    from coordinator.replica.lifecycle import Hosted
+    from coordinator.replica.hosted import Hosted
 
 NO_NODE: Final = "this worker hosts no node"
 
@@ -55,6 +56,10 @@ def _take(task: str, make: Callable[..., Intent], order: dict[str, Any]) -> None
     host.intents.post(make(order["request"], **order["arguments"]))
 
 
+def _members(document: list[list[Any]]) -> tuple[Member, ...]:
+    return tuple(Member(int(replica, 16), *rest) for replica, *rest in document)
+
+
 # --- tasks: the keyword arguments of each are an order (`coordinator/orders.py`) -------------------
 
 
@@ -73,10 +78,21 @@ def form_cluster(**order: Any) -> None:
     def make(
         request: str, cluster: str, cluster_name: str, epoch: int, members: list[list[Any]], fingerprint: str
     ) -> Intent:
-        named = tuple(Member(int(replica, 16), *rest) for replica, *rest in members)
-        return FormCluster(request, int(cluster, 16), cluster_name, epoch, named, fingerprint)
+        return FormCluster(request, int(cluster, 16), cluster_name, epoch, _members(members), fingerprint)
 
     _take("form_cluster", make, order)
+
+
+@shared_task(name="conclave.node.restore_replica", ignore_result=True)  # type: ignore[untyped-decorator]
+def restore_replica(**order: Any) -> None:
+    """`members` as for `form_cluster`; `path` and `digest`: of the backup."""
+
+    def make(
+        request: str, cluster: str, cluster_name: str, epoch: int, members: list[list[Any]], path: str, digest: str
+    ) -> Intent:
+        return RestoreReplica(request, int(cluster, 16), cluster_name, epoch, _members(members), path, digest)
+
+    _take("restore_replica", make, order)
 
 
 @shared_task(name="conclave.node.stop_replica", ignore_result=True)  # type: ignore[untyped-decorator]

@@ -27,6 +27,7 @@ from coordinator.replica.replica import Replica
 from coordinator.replica.report import WAITING_FOR_LOG, Identity, directory, replica_report, waiting_report
 from coordinator.replica.round_trips import RoundTrips
 from coordinator.replica.sleep import Sleep
+from coordinator.replica.snapshot_files import Staging
 from coordinator.statemachine.commands import FORBIDDEN, INVALID, Done, Failure
 from coordinator.wire import Channels, PeerMessage, Refusal, WireError
 
@@ -316,8 +317,11 @@ class Turn:
         took_us = self._clock.now_us() - before_us
         self._fsyncs_us.append(took_us)
         self.meters.commits.observe(took_us)
-        if any(write.head is not None for write in writes):
-            self.meters.snapshot_commits.observe(took_us)
+        heads = [write.head for write in writes if write.head is not None]
+        for head in heads:
+            beside_us = head.staged.took_us if isinstance(head.staged, Staging) else 0
+            self.meters.snapshot_writes.observe(beside_us + took_us)
+        if heads:
             return 0  # A snapshot takes its time on any disk: that is no stall.
         return took_us
 

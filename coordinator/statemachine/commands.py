@@ -30,6 +30,8 @@ LEVEL_OF_CACHING: Final = 4
 """From which on clients may keep what they read."""
 LEVEL_OF_LOCK_EVENTS: Final = 4
 """From which on the state holds what became of locks (`lock_events.py`)."""
+LEVEL_OF_SESSION_EPOCHS: Final = 4
+"""From which on a session's name holds the restore epoch (`sessions.py`)."""
 
 TTL_MS_MIN: Final = 500
 TTL_MS_MAX: Final = 86_400_000

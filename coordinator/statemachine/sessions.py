@@ -1,6 +1,7 @@
 """Sessions as the log sees them, and the results that make a retry harmless (exactly once).
 
-A session is named by the index of the entry that opened it, so that a name is never used again: a copy of old traffic
+A session is named by the restore epoch and the index of the entry that opened it, as a fencing token is, so that a name
+is never used again, not even by a cluster that was restored, or made again under the same name: a copy of old traffic
 speaks to sessions that are gone. Time is not here: whose lease ran out is the leader's to count
 (`coordinator/replica/leases.py`) and comes back as an entry.
 """
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 from coordinator.statemachine import commands, locking, namespace, quotas
 from coordinator.statemachine.commands import Done, Failure, Result, SessionOpened
 from coordinator.statemachine.events import CheckpointReset, SessionBegan, SessionEnded
+from coordinator.statemachine.locks import fencing_token
 
 if TYPE_CHECKING:
     from coordinator.statemachine.principals import Access
@@ -137,12 +139,13 @@ def open_session(state: State, index: int, asker: Access, op: commands.OpenSessi
     refused = quotas.refuse_session(state, asker.name)
     if refused is not None:
         return refused
-    state.sessions.add(index, Session(index, asker.name, op.ttl_ms, op.nonce))
+    number = fencing_token(state.epoch, index) if state.level >= commands.LEVEL_OF_SESSION_EPOCHS else index
+    state.sessions.add(number, Session(number, asker.name, op.ttl_ms, op.nonce))
     quotas.count_session(state.uses, asker.name, 1)
     if op.nonce:
-        state.nonces[asker.name, op.nonce] = index
-    state.events.append(SessionBegan(index, op.ttl_ms))
-    return SessionOpened(index, op.ttl_ms)
+        state.nonces[asker.name, op.nonce] = number
+    state.events.append(SessionBegan(number, op.ttl_ms))
+    return SessionOpened(number, op.ttl_ms)
 
 
 def begin_caching(state: State, index: int, session: Session) -> Result:

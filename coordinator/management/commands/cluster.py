@@ -9,6 +9,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Final
 
 import msgspec
@@ -18,7 +19,7 @@ from django.utils import timezone
 
 from coordinator import audit, wire
 from coordinator.client import Client, errors
-from coordinator.membership import creation, edits, nodes, saying
+from coordinator.membership import creation, edits, nodes, restoration, saying
 from coordinator.membership.clients import Clients
 from coordinator.membership.plan import choose
 from coordinator.membership.reconciler import view
@@ -56,6 +57,13 @@ class Command(BaseCommand):
         create.add_argument("--replicas", type=int, default=3, help="how many, one a node; 3 or 5 are sensible")
         create.add_argument("--on", default="", metavar="NODES", help="these nodes, separated by commas")
         create.add_argument("--epoch", type=int, help="above every restore epoch that a cluster of this name ever had")
+
+        restore = action("restore", self._restore, "begin a cluster anew from a backup")
+        restore.add_argument("name")
+        restore.add_argument("file", type=Path, help="the backup; the first of the nodes reads it under this path, too")
+        restore.add_argument("--nodes", required=True, help="where its replicas are to be, separated by commas")
+        restore.add_argument("--gone", default="", metavar="NODES", help="nodes that had it and are lost for good")
+        restore.add_argument("--epoch", type=int, help="above every restore epoch that a cluster of this name ever had")
 
         add = action("add-replica", self._add, "want one more replica", waits=True)
         add.add_argument("name")
@@ -124,7 +132,7 @@ class Command(BaseCommand):
     # --- what is wanted ---------------------------------------------------------------------------
 
     def _create(self, options: dict[str, Any]) -> None:
-        on = tuple(name.strip() for name in options["on"].split(",") if name.strip())
+        on = _names(options["on"])
         creation.create(
             options["name"],
             len(on) or options["replicas"],
@@ -134,6 +142,20 @@ class Command(BaseCommand):
             say=self.stdout.write,
         )
         self._audit(options, "cluster.created", {"on": list(on), "replicas": len(on) or options["replicas"]})
+
+    def _restore(self, options: dict[str, Any]) -> None:
+        on, gone = _names(options["nodes"]), _names(options["gone"])
+        path = options["file"].resolve()
+        restoration.restore(
+            options["name"],
+            path,
+            on,
+            client_of=self.clients,
+            epoch=options["epoch"],
+            gone=gone,
+            say=self.stdout.write,
+        )
+        self._audit(options, "cluster.restored", {"on": list(on), "from": str(path), "gone": list(gone)})
 
     def _add(self, options: dict[str, Any]) -> None:
         name = options["name"]
@@ -370,3 +392,8 @@ class Command(BaseCommand):
             )
         except DatabaseError as error:
             self.stderr.write(f"This could not be written to the audit: {error}")
+
+
+def _names(text: str) -> tuple[str, ...]:
+    """Of a list that is separated by commas."""
+    return tuple(name.strip() for name in text.split(",") if name.strip())

@@ -32,11 +32,11 @@ MUTANTS: Final = (
         (
             Edit(
                 f"{_REPLICA}:Replica.ask",
-                "self._reads.append(_Read(caller, request, stamp))",
-                "read = _Read(caller, request, stamp)\n"
+                "return self._ask_read(Read(caller, request, stamp, now_us), answers)",
+                "read = Read(caller, request, stamp, now_us)\n"
                 "        if isinstance(request, wire.KeepAliveRequest) and self.leases is not None:\n"
                 "            return self._keep_alive(read, request, answers)\n"
-                "        self._reads.append(read)",
+                "        return self._ask_read(read, answers)",
             ),
         ),
     ),
@@ -84,12 +84,12 @@ MUTANTS: Final = (
             ),
             Edit(
                 f"{_REPLICA}:Replica.ask",
-                "self._reads.append(_Read(caller, request, stamp))",
-                "read = _Read(caller, request, stamp)\n"
+                "return self._ask_read(Read(caller, request, stamp, now_us), answers)",
+                "read = Read(caller, request, stamp, now_us)\n"
                 "        if isinstance(request, wire.KeepAliveRequest) and self.leases is not None:\n"
                 "            if not self.engine.may_answer:\n"
                 "                return self._keep_alive(read, request, answers)\n"
-                "        self._reads.append(read)",
+                "        return self._ask_read(read, answers)",
             ),
         ),
     ),

@@ -54,9 +54,9 @@ class Stage:
         packet = wire.seal(TOKEN.key, wire.REPLY, node, self.core.reply_channel, list(replies))
         self.core.receive(packet, self.now_us)
 
-    def know(self, leader: str = "node1", term: int = 5) -> None:
+    def know(self, leader: str = "node1", term: int = 5, cluster: int = CLUSTER) -> None:
         nodes = (("node1", ""), ("node2", ""), ("node3", ""))
-        entry = wire.ClusterEntry("default", CLUSTER, leader, term, ("node1", "node2", "node3"))
+        entry = wire.ClusterEntry("default", cluster, leader, term, ("node1", "node2", "node3"))
         self.reply("node2", wire.Directory(0, "node2", nodes, (entry,)))
 
     def session(self, ttl_ms: int = 9_000) -> Session:
@@ -354,6 +354,24 @@ def test_a_session_that_the_cluster_ended_is_lost_for_good(stage):
     stage.reply("node1", wire.KeptAlive(request.id, 77, 9_000))
     with pytest.raises(LeaseLost, match="gone"):
         lease.check()
+
+
+def test_another_cluster_under_the_name_has_none_of_its_sessions(stage):
+    """One that was restored from a backup: what was granted behind that, it knows nothing of, though it may know the
+    session and keep it alive."""
+    session = stage.session(9_000)
+    lease = lease_of(stage, session)
+    stage.know("node2", 6)
+    lease.check()
+    stage.know("node2", 1, cluster=CLUSTER + 1)
+    with pytest.raises(LeaseLost):
+        lease.check()
+    stage.pass_time(3_000_000)
+    assert not keep_alives(stage)
+    assert stage.core.session(9_000, stage.now_us, stage.now_us + 10_000_000) is not session
+    ((_, request),) = stage.requests()
+    assert isinstance(op_of(request).op, commands.OpenSession)
+    assert request.cluster == CLUSTER + 1
 
 
 def test_a_session_in_jeopardy_is_asked_after_before_anything_is_sent_under_it(stage):

@@ -28,6 +28,7 @@ class Company:
         self.fingerprint: dict[str, str] = dict.fromkeys(names, "f")
         self.clusters: dict[str, FakeClient] = {}
         self.drawn = 0x100
+        self.refuses_restores = ""
 
     # --- what stands in for coordinator.membership.nodes ---
 
@@ -79,6 +80,17 @@ class Company:
         client.configuration = Configuration(tuple(Member(int(m[0], 16), *m[1:]) for m in members))
         client.leader = client.configuration.voters[0].replica
         return TaskOutcome("done", "", replica)
+
+    def _restore_replica(
+        self, node: str, cluster: str, cluster_name: str, epoch: int, members: Any, path: str, digest: str
+    ):
+        replica = self.hosted[node][cluster].replica
+        if self.refuses_restores:
+            return TaskOutcome("refused", self.refuses_restores, replica)
+        assert members[0][1] == node
+        for member in members:
+            self.epochs[member[1]][cluster_name] = epoch
+        return self._form_cluster(node, cluster, cluster_name, epoch, members, "")
 
     def _remove_replica(self, node: str, cluster: str, replica: str, committed_index: int = 0, forced: str = ""):
         hosted = self.hosted[node].get(cluster)

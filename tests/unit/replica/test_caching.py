@@ -434,9 +434,12 @@ def test_more_than_may_be_held_is_refused_and_may_be_asked_again(stage, monkeypa
     reader, writer = Reader(stage), Reader(stage, begins=False)
     keeps(reader)
     assert writer.does(PutKey("a", b"1")) is None
+    meters = stage.nodes["node1"].replica.meters
+    failed = meters.proposals_failed
     refused = writer.does(PutKey("a", b"2"))
     assert isinstance(refused, commands.Failure)
     assert refused.code == commands.BUSY
+    assert meters.proposals_failed == failed + 1
 
 
 def test_more_than_may_be_kept_is_read_and_not_kept(stage, monkeypatch):

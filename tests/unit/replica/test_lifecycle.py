@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 from random import Random
 
@@ -13,13 +15,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from coordinator import wire
-from coordinator.consensus.engine import Role
-from coordinator.consensus.membership import Change, ChangeRefused, Member
+from coordinator.consensus.engine import Committed, Role, Snapshot
+from coordinator.consensus.membership import Change, ChangeRefused, Configuration, Member
 from coordinator.consensus.raft.core import Raft
 from coordinator.consensus.raft.log import Log
 from coordinator.consensus.raft.messages import VoteRequest
 from coordinator.consensus.raft.options import Options
-from coordinator.replica import backup
+from coordinator.replica import backup, backups
 from coordinator.replica.births import WebToken, fingerprint, first_log
 from coordinator.replica.intents import (
     DONE,
@@ -38,15 +40,19 @@ from coordinator.replica.intents import (
     StopReplica,
     TransferLeadership,
 )
-from coordinator.replica.journal import SqliteJournal, StoredReplica
-from coordinator.replica.lifecycle import SILENCE_US_MIN, Lifecycle, load_all
+from coordinator.replica.journal import SqliteJournal, StoredLog, StoredReplica
+from coordinator.replica.lifecycle import SILENCE_US_MIN, Lifecycle
+from coordinator.replica.loading import LOAD_BYTES, load_all
 from coordinator.replica.ports import Inbound
 from coordinator.replica.replica import Replica
 from coordinator.replica.report import Identity
-from coordinator.replica.states import Compaction
+from coordinator.replica.states import SLICE_EVERY_US, Compaction, _Staged
 from coordinator.replica.turn import Turn
 from coordinator.statemachine import snapshot
+from coordinator.statemachine.items import Item
 from coordinator.statemachine.machine import Machine
+from coordinator.statemachine.state import State
+from tests.integration.waiting import eventually
 from tests.unit.replica.stage import CHANNELS, PEER_KEY, Bus, Clock
 
 CLUSTER = 77
@@ -64,7 +70,7 @@ class Node:
     def start(self) -> None:
         self.journal = SqliteJournal(self.directory)
         self.bus = Bus([])
-        loaded = load_all(self.journal, self.load)
+        loaded = load_all(self.journal, self.make)
         self.turn = Turn(
             Identity(self.name, 1, 7, faults_allowed=False, waiting_for="empty"),
             CHANNELS,
@@ -80,7 +86,7 @@ class Node:
             self.turn,
             self.journal,
             self.intents,
-            load=self.load,
+            make=self.make,
             stopped=loaded.stopped,
             damaged=loaded.damaged,
             backups=self.directory / "backups",
@@ -91,8 +97,7 @@ class Node:
         self.journal.close()
         self.start()
 
-    def load(self, stored: StoredReplica) -> Replica:
-        log = self.journal.load(stored.replica)
+    def make(self, stored: StoredReplica, log: StoredLog, state: State | None) -> Replica:
         engine = Raft(
             stored.replica,
             log.hard_state,
@@ -103,14 +108,30 @@ class Node:
             snapshot=log.snapshot,
         )
         machine = Machine()
-        if log.snapshot is not None:
-            snapshot.load(machine, log.snapshot.data)
+        if state is not None:
+            machine.adopt(state)
         return Replica(stored.cluster, stored.cluster_name, stored.replica, engine, machine, self.clock.us)
 
     def ask(self, intent: Intent) -> Outcome:
         self.intents.post(intent)
         self.lifecycle.run(self.clock.us)
         return self.intents.outcomes()[intent.request]
+
+    def starts(self, request: str) -> Outcome:
+        """What became of starting the replica, in a time that is the test's."""
+        self.ask(StartReplica(request, CLUSTER))
+        while (outcome := self.intents.outcomes()[request]).state == PENDING:
+            self.loaded()
+            self.clock.us += SLICE_EVERY_US
+            self.lifecycle.run(self.clock.us)
+        return outcome
+
+    @staticmethod
+    def loaded() -> None:
+        """What is to be loaded has been read."""
+        for thread in threading.enumerate():
+            if thread.name.startswith("conclave-load"):
+                thread.join(10.0)
 
     @property
     def replica(self) -> Replica:
@@ -280,11 +301,92 @@ def test_a_stopped_replica_stays_stopped_over_a_restart_until_it_is_started(comp
     follower.restart()
     assert CLUSTER not in follower.turn.replicas
     assert [hosted.state for hosted in follower.lifecycle.hosted()] == ["stopped"]
-    assert follower.ask(StartReplica("t", CLUSTER)).state == DONE
+    assert follower.starts("t").state == DONE
     company.pass_time(500_000)
     assert follower.replica.engine.applied_index == company.leader().replica.engine.applied_index
     follower.restart()
     assert CLUSTER in follower.turn.replicas
+
+
+def with_a_large_state(company: Company) -> Node:
+    """A follower whose replica is stopped, and has a snapshot of many slices."""
+    company.form("node1", "node2", "node3")
+    follower = next(node for node in company.nodes.values() if node is not company.leader())
+    for node in company.nodes.values():
+        keys = node.replica.machine.state.keys
+        for number in range(300):
+            keys.add(f"key{number:04}", Item(bytes(2_000), 1, 1, 1))
+        node.replica.states.compaction = Compaction(1_000, 0, staged_bytes_min=1_000)
+    follower.ask(CompactReplica("c", CLUSTER))
+    company.leader().ask(CompactReplica("c", CLUSTER))
+    while follower.replica.engine.first_index == 1:
+        company.pass_time(100_000)
+    assert follower.ask(StopReplica("s", CLUSTER)).state == DONE
+    return follower
+
+
+def test_a_large_state_is_loaded_in_slices_while_the_node_goes_on(company):
+    follower = with_a_large_state(company)
+    digest = company.leader().replica.machine.digest()
+    assert follower.ask(StartReplica("t", CLUSTER)).state == PENDING
+    follower.loaded()
+    company.clock.us += SLICE_EVERY_US
+    runs = 0
+    while follower.intents.outcomes()["t"].state == PENDING:
+        assert follower.lifecycle.hosted()[0].state == "stopped"
+        assert follower.lifecycle.due_us(company.clock.us) is not None
+        follower.lifecycle.run(company.clock.us)
+        company.clock.us += SLICE_EVERY_US
+        runs += 1
+    assert runs >= 600_000 // LOAD_BYTES
+    assert follower.lifecycle.due_us(company.clock.us) is None
+    assert follower.replica.machine.digest() == digest
+    assert follower.replica.engine.deadline_us > company.clock.us, "its time-outs begin when it is there"
+
+
+@pytest.mark.parametrize("how", ["stop", "remove"])
+def test_a_snapshot_that_is_being_written_goes_with_its_replica(company, how):
+    company.form("node1", "node2", "node3")
+    node = next(node for node in company.nodes.values() if node is not company.leader())
+    replica, engine = node.replica, node.replica.engine
+    large = Snapshot(2, 1, engine.configuration, bytes(1 << 20))
+    staging = node.journal.stage(replica.replica, large)
+    replica.states._taken = _Staged(large, staging, 0)
+    directory = node.directory / "snapshots"
+    eventually(lambda: staging.is_done, timeout_s=10, what="it is on disk")
+    if how == "stop":
+        assert node.ask(StopReplica("s", CLUSTER)).state == DONE
+    else:
+        assert node.ask(RemoveReplica("r", CLUSTER, replica.replica, forced=node.name)).state == DONE
+    eventually(lambda: list(directory.iterdir()) == [], timeout_s=10, what="it is gone")
+
+
+def test_a_replica_that_is_being_started_may_be_stopped_or_removed(company):
+    follower = with_a_large_state(company)
+    assert follower.ask(StartReplica("t", CLUSTER)).state == PENDING
+    follower.loaded()
+    assert follower.ask(StopReplica("u", CLUSTER)).state == DONE
+    assert follower.intents.outcomes()["t"].state == REFUSED
+    assert follower.starts("v").state == DONE
+    follower.ask(StopReplica("w", CLUSTER))
+    identity = follower.turn.resting[CLUSTER].replica
+    assert follower.ask(StartReplica("x", CLUSTER)).state == PENDING
+    follower.loaded()
+    assert follower.ask(RemoveReplica("y", CLUSTER, identity, 0, follower.name)).state == DONE
+    follower.lifecycle.run(company.clock.us)
+    assert follower.intents.outcomes()["x"].state == REFUSED
+    assert CLUSTER not in follower.turn.replicas
+
+
+def test_a_replica_whose_snapshot_is_damaged_is_not_started_and_the_node_goes_on(company):
+    follower = with_a_large_state(company)
+    (file,) = (follower.directory / "snapshots").iterdir()
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+    refused = follower.starts("t")
+    assert (refused.state, "does not match its checksum" in refused.message) == (REFUSED, True)
+    assert [hosted.state for hosted in follower.lifecycle.hosted()] == ["stopped"]
 
 
 def test_a_node_whose_replica_is_stopped_says_so_and_not_that_it_has_none(company):
@@ -293,7 +395,7 @@ def test_a_node_whose_replica_is_stopped_says_so_and_not_that_it_has_none(compan
     follower.ask(StopReplica("s", CLUSTER))
     follower.restart()
     assert waits_for(follower) == "its replica of second is stopped, until it is started"
-    follower.ask(StartReplica("t", CLUSTER))
+    follower.starts("t")
     assert waits_for(follower) == ""
     company.nodes["node9"] = bare = Node("node9", follower.directory.parent / "node9", company.clock)
     assert waits_for(bare) == "empty"
@@ -309,7 +411,7 @@ def test_a_damaged_replica_takes_no_part_and_the_others_of_its_node_do(company):
     assert [replica.replica for replica in node.turn.replicas.values()] == [other]
     assert {(h.replica, h.state) for h in node.lifecycle.hosted()} == {(damaged, "damaged"), (other, "empty")}
     assert "its replica of second is damaged, and takes no part until" in node.turn._waits_for("second")
-    assert "do not match their checksum" in node.ask(StartReplica("s", CLUSTER)).message
+    assert "do not match their checksum" in node.starts("s").message
     company.pass_time(200_000)
     assert company.leader().replica.engine.role is Role.LEADER
     assert node.ask(RemoveReplica("r", CLUSTER, damaged, forced=node.name)).state == DONE
@@ -497,6 +599,68 @@ def test_a_backup_that_is_written_before_the_loop_goes_on_stays_done(company, mo
 
     monkeypatch.setattr(threading, "Thread", AtOnce)
     assert company.leader().ask(BackUpReplica("b", CLUSTER)).state == DONE
+
+
+def test_backups_are_written_one_after_the_other(company, monkeypatch):
+    """Each keeps a whole state alive while it is written."""
+    company.form("node1", "node2", "node3")
+    node = company.leader()
+    monkeypatch.setattr(backups, "WAITING_MAX", 1)
+    goes_on = threading.Event()
+    write = backup.write
+
+    def slow_write(path: Path, captured: backup.Captured) -> None:
+        assert goes_on.wait(10)
+        write(path, captured)
+
+    monkeypatch.setattr(backup, "write", slow_write)
+    assert "being written" in node.ask(BackUpReplica("a", CLUSTER)).message
+    assert node.ask(BackUpReplica("b", CLUSTER)) == Outcome(PENDING, "waits for another backup", node.replica.replica)
+    assert node.ask(BackUpReplica("c", CLUSTER)).state == REFUSED
+    threads = [thread for thread in threading.enumerate() if thread.name == "conclave-backup"]
+    assert len(threads) == 1
+    goes_on.set()
+    threads[0].join(10)
+    node.lifecycle.run(company.clock.us)
+    for thread in threading.enumerate():
+        if thread.name == "conclave-backup":
+            thread.join(10)
+    assert {name: node.intents.outcomes()[name].state for name in "abc"} == {"a": DONE, "b": DONE, "c": REFUSED}
+    assert node.ask(BackUpReplica("c", CLUSTER)).state in (PENDING, DONE)
+
+
+def test_what_differs_is_not_backed_up_and_not_compacted(company):
+    company.form("node1", "node2", "node3")
+    node = company.leader()
+    node.replica.stopped = "its state differs from that of the others"
+    for intent in (BackUpReplica("b", CLUSTER), CompactReplica("c", CLUSTER)):
+        outcome = node.ask(intent)
+        assert (outcome.state, "its state differs" in outcome.message) == (REFUSED, True)
+
+
+def test_a_large_backup_is_synced_bit_by_bit(tmp_path, monkeypatch):
+    """One sync of 300 MB would hold up the journal's for seconds, on the same disk."""
+    configuration = Configuration((Member(1, "node1"),))
+    snapshot_of = Snapshot(7, 1, configuration, bytes(5 << 20))
+    entries = [bytes(10_000)] * 500
+    committed = Committed(8, [1] * 500, entries)
+    captured = backup.Captured(CLUSTER, "second", 1, "node1", 0, configuration, snapshot_of, committed)
+    synced: list[int] = []
+    for name in ("fdatasync", "fsync"):
+        real = getattr(os, name)
+
+        def sync(descriptor: int, real=real) -> None:
+            real(descriptor)
+            synced.append(os.fstat(descriptor).st_size)
+
+        monkeypatch.setattr(os, name, sync)
+    path = tmp_path / "a.backup"
+    backup.write(path, captured)
+    sizes = [0, *[size for size in synced if size >= 1 << 20]]
+    assert sizes[-1] == path.stat().st_size > 10_000_000
+    assert max(after - before for before, after in pairwise(sizes)) < 3 << 20
+    assert len(sizes) > 5
+    assert backup.read(path).entries == entries
 
 
 @pytest.mark.parametrize("position", [0, 30, 200, -1])

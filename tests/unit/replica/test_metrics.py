@@ -19,14 +19,15 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from coordinator import wire
 from coordinator.config import PROJECT, free_port
-from coordinator.consensus.engine import HardState, Outgoing
+from coordinator.consensus.engine import HardState, Outgoing, Snapshot
 from coordinator.consensus.raft.messages import AppendEntries, AppendResponse
 from coordinator.replica.exporter import NodeCollector, registry_of
 from coordinator.replica.journal import SqliteJournal
 from coordinator.replica.meters import DISK_BOUNDS_US, Histogram
 from coordinator.replica.metrics_server import SILENCE_S_MAX, MetricsAddress, MetricsServer
-from coordinator.replica.ports import Write
+from coordinator.replica.ports import Head, Write
 from coordinator.replica.round_trips import SAMPLE_US, RoundTrips
+from coordinator.replica.snapshot_files import Staging
 from coordinator.replica.states import Compaction
 from coordinator.statemachine.commands import AcquireLock, Command, OpenSession, PutKey
 from coordinator.wire import PeerMessage
@@ -245,6 +246,18 @@ def test_snapshots_made_sent_and_loaded_are_measured(stage: Stage, seen: Seen) -
     assert seen("node3", "conclave_snapshot_load_duration_seconds_count") == 1
     assert seen("node3", "etcd_snap_fsync_duration_seconds_count") >= 1
     assert seen("node3", "conclave_snapshot_load_duration_seconds_sum") > 0
+
+
+def test_a_snapshot_in_a_file_of_its_own_is_measured_with_the_writing_of_that(stage: Stage, seen: Seen) -> None:
+    leader = stage.elect("node1")
+    staged = Staging("1-1-1.snapshot", b"", lambda name: None)
+    staged.took_us = 3_000_000
+    snapshot = Snapshot(2, 1, leader.raft.configuration, b"")
+    write = Write(1, HardState(1, 0, 2), 3, [], [], Head(snapshot, 2, 1, keep_tail=True, staged=staged))
+    leader.replica.write = lambda ready: write  # type: ignore[method-assign]
+    leader.turn._write([(leader.replica, leader.raft.ready(stage.clock.us))])
+    assert seen("node1", "etcd_snap_fsync_duration_seconds_count") == 1
+    assert seen("node1", "etcd_snap_fsync_duration_seconds_sum") == 3
 
 
 def test_turns_and_commits_are_measured(stage: Stage, seen: Seen) -> None:

@@ -186,7 +186,7 @@ def test_a_read_that_is_confirmed_and_not_answered_yet_is_turned_away_with_the_l
     monkeypatch.setattr(replica_module, "READ_BYTES_MAX", 10)
     channel = stage.ask("node1", *[wire.QueryRequest(10 + n, CLUSTER, "", GetKey("big")) for n in range(3)])
     leader = stage.nodes["node1"]
-    while not leader.replica._confirmed:
+    while not leader.replica.owes:
         for node in stage.nodes.values():
             node.run()
         stage.carry()

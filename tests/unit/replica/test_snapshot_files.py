@@ -123,6 +123,7 @@ def test_what_is_given_up_when_it_is_whole_leaves_nothing(journal: SqliteJournal
     """As where a newer snapshot comes while this one is being loaded."""
     staging = staged(journal, large(4))
     assert files(tmp_path) == [staging.name]
+    assert staging.took_us > 0
     staging.give_up()
     eventually(lambda: files(tmp_path) == [], timeout_s=5, what="the file is gone")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -100,13 +101,26 @@ def test_a_full_disk_is_told_costs_nothing_else_and_is_tried_again(stage):
     assert heads(leader)[-1].staged is leader.journal.staged[1]
 
 
-def test_a_snapshot_that_comes_is_loaded_in_slices_and_its_leader_stays(stage):
+def test_a_snapshot_that_comes_is_loaded_in_slices_and_its_leader_stays(stage, monkeypatch):
+    slices: list[int] = []
+    feed = snapshot.Loader.feed
+
+    def slow_feed(loader: snapshot.Loader, part: bytes) -> None:
+        slices.append(len(part))
+        until_ns = time.perf_counter_ns() + 1_000_000
+        while time.perf_counter_ns() < until_ns:
+            pass
+        feed(loader, part)
+
+    monkeypatch.setattr(snapshot.Loader, "feed", slow_feed)
     _, node = behind(stage)
     term = node.raft.term
     loads = node.replica.meters.snapshot_loads
     size = len(node.raft.arrived.data)
     stage.pass_time(3_000_000)
-    assert sum(loads.counts) == -(-size // LARGE.load_bytes) > 5
+    assert len(slices) == -(-size // LARGE.load_bytes) > 5
+    assert sum(loads.counts) == 1, "it is measured whole"
+    assert loads.sum_us >= 900 * len(slices)
     assert node.replica.states.due_us is None, "it waits for its disk, and does not turn for nothing"
     assert (node.raft.term, node.raft.leader) == (term, stage.nodes["node1"].replica.replica)
     assert node.replica.machine.applied < 10
@@ -199,6 +213,46 @@ def test_a_digest_alone_keeps_no_bytes(stage):
     assert states._offered is None
     assert states._dumping is None or states._dumping.parts is None
     assert states.comparison.own(states.marked_index) is not None
+
+
+def test_a_dump_is_measured_whole_and_one_for_a_digest_alone_not_at_all(stage, monkeypatch):
+    session = opened(stage)
+    leader = stage.nodes["node1"]
+    dumps = leader.replica.meters.snapshot_dumps
+    monkeypatch.setattr(snapshot.Dump.slice, "__defaults__", (64,))
+    leader.replica.states.mark(stage.clock.us)
+    stage.pass_time(400_000)
+    assert leader.replica.states.is_settled
+    assert sum(dumps.counts) == 0
+    put(stage, session, range(1, 30))
+    stage.pass_time(400_000)
+    taken = len(heads(leader))
+    assert taken == sum(dumps.counts) >= 1
+
+
+def test_a_replica_that_stops_for_good_leaves_nothing_on_its_way_to_disk(stage):
+    """Neither what it took itself nor what came; hundreds of megabytes stayed until a restart."""
+    _, node = behind(stage)
+    own = Staging()
+    own.is_done = False
+    node.replica.states._taken = _Staged(Snapshot(2, 1, node.raft.configuration, b"own"), own, 0)
+    (came,) = node.journal.staged
+    node.replica._stopping = "its state differs"
+    node.run()
+    assert node.replica.stopped
+    assert (own.given_up, came.given_up) == (True, True)
+    assert node.replica.states.snapshot_index < 10, "it is nobody's any more"
+
+
+def test_what_the_journal_named_in_its_last_turn_stays(stage):
+    _, node = behind(stage)
+    (came,) = node.journal.staged
+    came.is_done = True
+    node.replica._stopping = "its state differs"
+    node.run()
+    assert node.replica.stopped
+    assert heads(node)[-1].staged is came
+    assert not came.given_up
 
 
 @pytest.mark.parametrize("under_way", ["_dumping", "_offered", "_taken", "_loading", "_answers_to_peers"])

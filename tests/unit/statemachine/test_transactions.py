@@ -20,7 +20,11 @@ from coordinator.statemachine.files import (
     ReadRange,
     WriteFile,
 )
+from coordinator.statemachine.locks import fencing_token
 from tests.unit.statemachine.test_namespace import Tree
+
+SESSION = fencing_token(1, 2)
+"""Opened by the second entry, in the epoch of `Asking`."""
 
 
 def without_the_request(tree: Tree) -> bytes:
@@ -46,15 +50,15 @@ def without_the_request(tree: Tree) -> bytes:
         (Compare("none", "value", "!=", b"m"), False),
         (Compare("none", "lock", "=", 0), True),
         (Compare("none", "lock-holder", "=", 0), True),
-        (Compare("l", "lock-holder", "=", 2), True),
+        (Compare("l", "lock-holder", "=", SESSION), True),
         (Compare("l", "lock", ">", 0), True),
-        (Compare("e", "lease", "=", 2), True),
-        (Compare("e", "lease", "=", 3), False),
+        (Compare("e", "lease", "=", SESSION), True),
+        (Compare("e", "lease", "=", SESSION + 1), False),
     ],
 )
 def test_comparisons(compare, holds):
     tree = Tree()
-    assert tree.session == 2
+    assert tree.session == SESSION
     tree.do(PutKey("a", b""))
     tree.do(PutKey("a", b"m"))
     tree.acquire(tree.session, "l")

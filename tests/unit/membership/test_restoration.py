@@ -1,0 +1,250 @@
+"""Restoring a cluster from a backup, on nodes without processes: who is asked first, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from django.core.management import CommandError
+
+from coordinator import wire
+from coordinator.client import errors
+from coordinator.consensus.engine import Committed
+from coordinator.consensus.membership import Configuration, Member
+from coordinator.membership import creation, nodes, restoration
+from coordinator.membership.creation import NotMade
+from coordinator.models import AuditEntry, Birth, Cluster, Node
+from coordinator.replica import backup
+from coordinator.replica.births import WebToken, first_log
+from tests.unit.membership.company import Company, FakeClient
+from tests.unit.membership.test_reconciler import manage
+
+pytestmark = pytest.mark.django_db
+
+NAMES = ("node1", "node2", "node3")
+OLD = 0x77
+
+
+@pytest.fixture
+def company(monkeypatch) -> Company:
+    """Nodes that had the cluster, in epoch 3, and host it no more."""
+    company = Company(*NAMES, "node4")
+    monkeypatch.setattr(nodes, "look", company.look)
+    monkeypatch.setattr(nodes, "ask", company.ask)
+    monkeypatch.setattr(nodes, "outcomes", company.wait)
+    for name in NAMES:
+        company.epochs[name]["second"] = 3
+    return company
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("backups") / "second.backup"
+    members = [Member(number, name) for number, name in enumerate(NAMES, 1)]
+    log = first_log(OLD, "second", 2, members, WebToken("ab" * 8, b"k" * 32))
+    configuration = Configuration(tuple(members))
+    committed = Committed(1, log.terms, log.entries)
+    backup.write(path, backup.Captured(OLD, "second", 1, "node1", 2, configuration, None, committed))
+    return path
+
+
+def restore(company: Company, path: Path, *on: str, name: str = "second", **options) -> Cluster:
+    class Lazy:
+        def __getattr__(self, attribute: str):
+            return getattr(company.clusters[name], attribute)
+
+        def directory(self):
+            if name not in company.clusters:
+                raise errors.Unavailable("no leader is known")
+            return company.clusters[name].directory()
+
+    lazy: Any = Lazy()
+    return restoration.restore(name, path, on or NAMES, client_of=lambda _: lazy, say=lambda _: None, **options)
+
+
+def asked(company: Company, task: str) -> list[tuple[str, dict]]:
+    return [(node, arguments) for node, what, arguments in company.asked if what == task]
+
+
+def test_a_cluster_is_begun_anew_above_every_epoch_that_anybody_knows_of(company, path):
+    company.epochs["node4"]["second"] = 6
+    cluster = restore(company, path)
+    birth = Birth.objects.get()
+    assert (birth.cluster_id, birth.epoch, birth.finished_at is not None) == (cluster.cluster_id, 7, True)
+    assert cluster.cluster_id != f"{OLD:x}"
+    ((node, document),) = asked(company, "restore_replica")
+    assert node == "node1"
+    drawn = [company.hosted[name][cluster.cluster_id].replica for name in NAMES]
+    assert [member[0] for member in document["members"]] == drawn
+    assert (document["epoch"], document["path"]) == (7, str(path))
+    assert document["digest"] == backup.read(path).digest
+    assert not asked(company, "form_cluster")
+    assert company.clusters["second"].in_log.generation == 1
+
+
+def test_what_was_begun_counts_though_no_node_remembers_it(company, path):
+    """The nodes of that try were wiped; the record was not."""
+    Birth.objects.create(name="second", cluster_id="99", nodes=["node1"], epoch=8, finished_at="2026-01-01T00:00Z")
+    restore(company, path)
+    assert Birth.objects.get(finished_at__year__gte=2026, epoch=9).nodes == [*NAMES]
+
+
+def test_given_again_it_goes_on_under_the_same_document(company, path):
+    company.silent = set()
+    company.refuses_restores = "the disk is full"
+    with pytest.raises(NotMade, match=r"node1: the disk is full. Give the command again"):
+        restore(company, path)
+    birth = Birth.objects.get()
+    with pytest.raises(NotMade, match="is being restored"):
+        creation.create("second", 3, client_of=lambda _: pytest.fail("asked"), say=lambda _: None)
+    company.refuses_restores = ""
+    restore(company, path)
+    after = Birth.objects.get()
+    assert (after.pk, after.members) == (birth.pk, birth.members)
+    with pytest.raises(NotMade, match="there is a cluster second still"):
+        restore(company, path)
+
+
+def test_another_try_under_way_is_given_up_only_where_nobody_could_begin_with_it(company, path):
+    company.refuses_restores = "no such file"
+    with pytest.raises(NotMade, match="no such file"):
+        restore(company, path)
+    company.refuses_restores = ""
+    first = Birth.objects.get()
+    with pytest.raises(NotMade, match=r"is being made already.*remove-replica second NODE --force for node1, node2"):
+        restore(company, path, "node2", "node3")
+    for name in NAMES:
+        company.hosted[name].clear()
+    company.silent = {"node1"}
+    with pytest.raises(NotMade, match="node1: no answer, and second may still be there"):
+        restore(company, path, "node2", "node3")
+    company.silent = set()
+    restore(company, path, "node2", "node3")
+    first.refresh_from_db()
+    assert first.finished_at is not None
+    assert [birth.epoch for birth in Birth.objects.order_by("epoch")] == [4, 5]
+
+
+def test_a_birth_under_way_is_not_given_up_for_a_restore(company, path):
+    Birth.objects.create(name="second", cluster_id="99", nodes=["node1"], epoch=4, fingerprint="f")
+    with pytest.raises(NotMade, match="is being made already"):
+        restore(company, path)
+
+
+def test_while_a_node_hosts_the_old_cluster_nothing_is_begun(company, path):
+    company.host("node4", f"{OLD:x}", "second", "5", "stopped")
+    with pytest.raises(NotMade, match=r"there is a cluster second still, hosted by node4 \(77\)"):
+        restore(company, path)
+    assert not Birth.objects.exists()
+
+
+def test_while_the_old_cluster_answers_from_where_the_broker_does_not_reach_nothing_is_begun(company, path):
+    client = company.clusters["second"] = FakeClient(OLD, company)
+    client.configuration = Configuration((Member(1, "node8"),))
+    client.directory = lambda: wire.Directory(  # type: ignore[method-assign]
+        1, "node8", (), (wire.ClusterEntry("second", OLD, "node8", 2, ("node8",)),)
+    )
+    with pytest.raises(NotMade, match=r"there is a cluster second \(77\): node8 serve it"):
+        restore(company, path)
+    assert not Birth.objects.exists()
+
+
+def test_a_wanted_node_that_does_not_answer_is_named(company, path):
+    company.silent = {"node2"}
+    with pytest.raises(NotMade, match="node2: no answer, and a replica is wanted there"):
+        restore(company, path)
+    assert not company.asked
+
+
+def test_a_node_that_had_it_and_does_not_answer_is_named_until_the_operator_says_that_it_is_gone(company, path):
+    """Of the backup's own members, and of those that the record knows."""
+    old = Cluster.objects.create(name="second", cluster_id=f"{OLD:x}")
+    old.replicas.create(node=Node.objects.create(name="node9"), replica_id="9")
+    company.silent = {"node2"}
+    on = ("node1", "node3")
+    with pytest.raises(NotMade, match=r"node2, node9: no answer.*--gone node2,node9"):
+        restore(company, path, *on)
+    with pytest.raises(NotMade, match=r"node2, node9: had second.*give --epoch.*3 is the highest"):
+        restore(company, path, *on, gone=("node2", "node9"))
+    with pytest.raises(NotMade, match="expected --epoch above 3, which a cluster second had, got 3"):
+        restore(company, path, *on, gone=("node2", "node9"), epoch=3)
+    restore(company, path, *on, gone=("node2", "node9"), epoch=10)
+    assert Birth.objects.get().epoch == 10
+
+
+def test_a_node_that_had_it_and_remembers_nothing_can_not_say_its_epochs(company, path):
+    """It was wiped: what it answers is not that there was nothing."""
+    del company.epochs["node3"]["second"]
+    with pytest.raises(NotMade, match="node3: had second, and can not say"):
+        restore(company, path)
+    restore(company, path, epoch=20)
+
+
+def test_a_node_that_is_said_to_be_gone_and_answers_is_not(company, path):
+    with pytest.raises(NotMade, match="node2: said to be gone, and answers"):
+        restore(company, path, "node1", "node3", gone=("node2",), epoch=9)
+    with pytest.raises(NotMade, match="node1: a node that is gone gets no replica"):
+        restore(company, path, gone=("node1",), epoch=9)
+
+
+def test_an_epoch_that_came_up_while_nodes_were_asked_is_seen_when_they_host(company, path):
+    real = company._host_replica
+
+    def knows_more(node: str, **arguments: Any):
+        return msgspec.structs.replace(real(node, **arguments), epoch=9)
+
+    company._host_replica = knows_more
+    with pytest.raises(NotMade, match="expected an epoch above 9, which second had on node1, got 4"):
+        restore(company, path)
+    assert not asked(company, "restore_replica")
+
+
+def test_a_damaged_file_a_missing_one_and_that_of_another_cluster_are_refused_before_anything_is_asked(
+    company, path, tmp_path
+):
+    damaged = tmp_path / "damaged.backup"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    damaged.write_bytes(data)
+    with pytest.raises(NotMade, match="does not match its checksum"):
+        restore(company, damaged)
+    damaged.write_bytes(b"no backup at all, and long enough")
+    with pytest.raises(NotMade, match=r"expected a file that begins with b'CONCLAVE-BACKUP 1.*got b'no backup"):
+        restore(company, damaged)
+    with pytest.raises(NotMade, match="No such file"):
+        restore(company, tmp_path / "none")
+    with pytest.raises(NotMade, match="expected a backup of third, got one of second"):
+        restore(company, path, name="third")
+    assert not company.asked
+
+
+@pytest.mark.parametrize(
+    ("name", "on", "why"),
+    [("a name", NAMES, "a cluster's name"), ("second", ("node1", "node1"), "each once"), ("second", ("",), "expected")],
+)
+def test_what_makes_no_sense_is_refused(company, path, name, on, why):
+    with pytest.raises(NotMade, match=why):
+        restoration.restore(
+            name, path, [node for node in on if node], client_of=lambda _: pytest.fail("asked"), say=lambda _: None
+        )
+
+
+def test_the_command_restores_and_writes_it_into_the_audit(company, path, monkeypatch):
+    arguments = ("restore", "second", str(path), "--nodes", ",".join(NAMES))
+    company.clusters["second"] = FakeClient(0, company)  # Looked up before there is a cluster that it is of.
+    company.clusters["second"].directory = lambda: wire.Directory(1, "node4", (), ())
+    with pytest.raises(CommandError, match="expected --epoch above 3"):
+        manage(company, monkeypatch, *arguments, "--epoch", "2")
+    assert not AuditEntry.objects.exists()
+    monkeypatch.setattr(creation.record, "identity", lambda number: f"{number:x}" if number else born())
+
+    def born() -> str:
+        return Birth.objects.get().cluster_id
+
+    said = manage(company, monkeypatch, *arguments, "--reason", "a disk was lost")
+    assert "in restore epoch 4" in said
+    entry = AuditEntry.objects.get()
+    assert (entry.action, entry.target, entry.reason) == ("cluster.restored", "second", "a disk was lost")
+    assert entry.details == {"on": [*NAMES], "from": str(path), "gone": []}

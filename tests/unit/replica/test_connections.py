@@ -1,0 +1,107 @@
+"""A node's connections to its Redis servers: how often they are tried where they do not last."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import Counter
+from collections.abc import Callable
+from random import Random
+
+import pytest
+
+from coordinator.channel import BACK_OFF_US_MAX, Channel, ChannelError, Received
+from coordinator.replica.links import STEADY_US, Link
+from coordinator.replica.mailbox import RedisBus
+from tests.unit.replica.stage import CHANNELS
+
+
+class Redis:
+    """Takes every connection and drops it at the first word, unless the test says otherwise."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.made = 0
+        self.lasts = False
+        self.refuses: Exception | None = None
+        self._open: set[int] = set()
+        monkeypatch.setattr(Channel, "connect", lambda channel, _: self._connect(channel))
+        monkeypatch.setattr(Channel, "close", lambda channel: self._open.discard(id(channel)))
+        monkeypatch.setattr(Channel, "connected", property(lambda channel: id(channel) in self._open))
+        monkeypatch.setattr(Channel, "send", lambda channel, _: self._talk())
+        monkeypatch.setattr(Channel, "receive", lambda channel: self._talk())
+
+    def _connect(self, channel: Channel) -> None:
+        self.made += 1
+        if self.refuses is not None:
+            raise self.refuses
+        self._open.add(id(channel))
+
+    def _talk(self) -> Received:
+        if not self.lasts:
+            raise ChannelError("closed")
+        return Received([], [])
+
+
+@pytest.fixture
+def redis(monkeypatch: pytest.MonkeyPatch) -> Redis:
+    return Redis(monkeypatch)
+
+
+@pytest.fixture(params=["own", "other"])
+def keep(request: pytest.FixtureRequest) -> Callable[[int], None]:
+    """A round of the loop: of the connection to the own Redis, or of a link to another."""
+    if request.param == "own":
+        bus = RedisBus("node1", "redis://here:1", CHANNELS, Random(1), greet=lambda: None, drops=Counter())
+
+        def heard(now_us: int) -> None:
+            bus.keep(now_us)
+            bus._take_in()
+
+        return heard
+    link = Link("redis://there:1", "redis://there:1", Random(1), Counter(), 0)
+
+    def kept(now_us: int) -> None:
+        link.keep(now_us, 20_000)
+        for thread in threading.enumerate():
+            if thread.name == "conclave-link":
+                thread.join()
+        link.take_in()
+
+    return kept
+
+
+def rounds(keep: Callable[[int], None], from_us: int, to_us: int) -> None:
+    for now_us in range(from_us, to_us, 5_000):
+        keep(now_us)
+
+
+def test_a_redis_that_takes_connections_and_drops_them_is_tried_ever_more_seldom(redis, keep, caplog):
+    caplog.set_level(logging.WARNING)
+    rounds(keep, 1_000_000, 11_000_000)
+    assert 10_000_000 // (2 * BACK_OFF_US_MAX) <= redis.made <= 50, "there were 2,000 rounds"
+    assert len(caplog.records) == 1, "and people are told once"
+
+
+def test_one_that_lasts_is_good_and_the_next_loss_is_mended_soon(redis, keep, caplog):
+    caplog.set_level(logging.WARNING)
+    rounds(keep, 1_000_000, 6_000_000)
+    redis.lasts = True
+    rounds(keep, 6_000_000, 6_000_000 + STEADY_US + 2 * BACK_OFF_US_MAX)
+    assert len(caplog.records) == 2, "that it was lost, and that it is back"
+    before = redis.made
+    redis.lasts = False
+    now_us = 6_000_000 + STEADY_US + 2 * BACK_OFF_US_MAX
+    rounds(keep, now_us, now_us + 100_000)
+    assert redis.made > before, "the first pause is a short one"
+    assert len(caplog.records) == 3
+
+
+def test_whatever_keeps_it_from_connecting_is_a_try_that_failed(redis, keep):
+    """As `socket.create_connection` says of a host called `a..b`."""
+    redis.refuses = UnicodeError("label empty or too long")
+    rounds(keep, 1_000_000, 11_000_000)
+    assert 10 <= redis.made <= 50
+    redis.refuses, redis.lasts = None, True
+    before = redis.made
+    rounds(keep, 11_000_000, 13_000_000)
+    assert redis.made == before + 1

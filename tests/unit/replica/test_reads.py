@@ -1,0 +1,129 @@
+"""What a leader has been asked to read: bounded, in turn, and never in the way of a keep-alive."""
+
+from __future__ import annotations
+
+import pytest
+
+from coordinator import wire
+from coordinator.replica import reads
+from coordinator.replica import replica as replica_module
+from coordinator.replica.callers import Caller
+from coordinator.replica.reads import BUSY, Read, Waiting
+from coordinator.replica.stamps import Stamp
+from coordinator.statemachine import commands
+from coordinator.statemachine.commands import GetKey, KeyValue, PutKey
+from tests.unit.replica.stage import CLUSTER, Stage
+from tests.unit.replica.test_turn import command, keep_alive, opened
+
+
+@pytest.fixture
+def stage() -> Stage:
+    stage = Stage()
+    stage.elect("node1")
+    stage.pass_time(100_000)
+    return stage
+
+
+def with_key(stage: Stage, size: int) -> int:
+    session = opened(stage)
+    stage.ask("node1", command(1, session, 1, PutKey("big", bytes(size))))
+    stage.settle()
+    return session
+
+
+def query(number: int) -> wire.QueryRequest:
+    return wire.QueryRequest(number, CLUSTER, "", GetKey("big"))
+
+
+def turns(stage: Stage, count: int) -> None:
+    for _ in range(count):
+        stage.clock.us += 1_000
+        for node in stage.nodes.values():
+            node.run()
+            stage.carry()
+
+
+def test_twenty_thousand_reads_of_a_megabyte_do_not_stand_before_a_keep_alive(stage):
+    session = with_key(stage, 1_000_000)
+    stage.ask("node1", *[query(100 + n) for n in range(20_000)])
+    turns(stage, 3)
+    channel = stage.ask("node1", keep_alive(stage, 7, session))
+    turns(stage, 2)
+    assert stage.replies(channel) == [wire.KeptAlive(7, session, 10_000)]
+
+
+def test_another_channel_has_its_read_answered_in_its_turn(stage):
+    with_key(stage, 1_000_000)
+    stage.ask("node1", *[query(100 + n) for n in range(1_000)])
+    turns(stage, 3)
+    channel = stage.ask("node1", query(7))
+    turns(stage, 3)
+    (reply,) = stage.replies(channel)
+    assert isinstance(reply.result, KeyValue)
+
+
+def test_more_reads_than_there_is_room_for_are_told_so_at_once(stage, monkeypatch):
+    monkeypatch.setattr(reads, "CHANNEL_READS_MAX", 5)
+    monkeypatch.setattr(reads, "READS_MAX", 8)
+    leader = stage.nodes["node1"]
+    first = stage.ask("node1", *[query(n) for n in range(7)])
+    second = stage.ask("node1", *[query(n) for n in range(5)])
+    leader.run()
+    assert leader.replica.pending[1] == 8
+    stage.carry()
+    for channel, refused in [(first, [5, 6]), (second, [3, 4])]:
+        busy = stage.replies(channel)
+        assert [reply.id for reply in busy] == refused
+        assert all(reply.result == commands.Failure(commands.BUSY, BUSY) for reply in busy)
+    stage.settle()
+    assert [len(stage.replies(channel)) for channel in (first, second)] == [5, 3]
+    assert leader.replica.pending[1] == 0
+    assert stage.nodes["node1"].replica._waiting._counts == {}
+
+
+def test_full_of_reads_a_leader_takes_keep_alives(stage, monkeypatch):
+    monkeypatch.setattr(reads, "READS_MAX", 1)
+    session = opened(stage)
+    channel = stage.ask("node1", query(1), query(2), keep_alive(stage, 7, session), wire.ConfirmRequest(8, CLUSTER))
+    stage.settle()
+    assert {type(reply) for reply in stage.replies(channel)} == {wire.Answer, wire.KeptAlive, wire.Confirmed}
+
+
+def test_keep_alives_too_are_bounded(stage, monkeypatch):
+    monkeypatch.setattr(reads, "PROMPT_MAX", 1)
+    channel = stage.ask("node1", wire.ConfirmRequest(1, CLUSTER), wire.ConfirmRequest(2, CLUSTER))
+    stage.settle()
+    busy, confirmed = stage.replies(channel)
+    assert (busy.id, busy.result.code, type(confirmed)) == (2, commands.BUSY, wire.Confirmed)
+    channel = stage.ask("node1", wire.ConfirmRequest(3, CLUSTER))
+    stage.settle()
+    assert [type(reply) for reply in stage.replies(channel)] == [wire.Confirmed], "there is room again"
+
+
+def test_a_read_that_waited_too_long_is_answered_to_nobody(stage, monkeypatch):
+    with_key(stage, 1_000)
+    monkeypatch.setattr(replica_module, "READS_OF_TURN_MAX", 1)
+    monkeypatch.setattr(reads, "READ_US_MAX", 100_000)
+    began_us = stage.clock.us
+    channel = stage.ask("node1", *[query(n) for n in range(10)])
+    leader = stage.nodes["node1"]
+    turns(stage, 4)
+    assert 1 <= len(stage.replies(channel)) < 8
+    for waited_us, answered in [(100_000, 1), (100_999, 1), (101_000, 0)]:
+        stage.clock.us = began_us + waited_us
+        leader.run()
+        stage.carry()
+        assert len(stage.replies(channel)) == answered
+    assert (leader.replica.owes, leader.replica.pending[1]) == (False, 0)
+
+
+def test_each_channel_in_turn():
+    waiting = Waiting()
+    come = [
+        Read(Caller(channel, "t", b""), query(number), Stamp("web", "", "", ""), 0)
+        for channel, number in [("a", 1), ("a", 2), ("a", 3), ("b", 4), ("c", 5), ("c", 6)]
+    ]
+    assert all(waiting.takes(read) for read in come)
+    waiting.add_ready(come)
+    assert [read.request.id for read in waiting.take_ready(1)] == [1, 4, 5, 2, 6, 3]
+    assert (waiting.count, waiting.has_ready) == (0, False)
