@@ -60,7 +60,8 @@ class Settings(NamedTuple):
     follower_reads_us: int = 0
     """At most so long between two reads on followers; 0: there are none."""
     late_us: int = 0
-    """When the clients begin. Where that is not at once, nodes let the quiet cluster sleep, as those with many do."""
+    """When the clients begin, and at half of it the faults. Where that is not at once, nodes let the quiet cluster
+    sleep, as those with many do."""
 
     @classmethod
     def draw(cls, engine: str, nodes: int, random: Random) -> Settings:
@@ -86,11 +87,11 @@ class Settings(NamedTuple):
 
 
 def quiet_at_first(settings: Settings, random: Random) -> Settings:
-    """Few worlds are: there the cluster soon sleeps, and faults and then clients wake it."""
+    """Few worlds are: there the cluster soon sleeps, and faults and then clients wake it; no follower is read from."""
     if random.random() >= LATE_SHARE:
         return settings
     options = settings.options._replace(quiet_us=random.choice((100_000, 400_000)))
-    return settings._replace(options=options, late_us=random.randrange(800_000, 4_000_000))
+    return settings._replace(options=options, late_us=random.randrange(2_400_000, 4_500_000), follower_reads_us=0)
 
 
 def _with_size(compaction: Compaction) -> Compaction:

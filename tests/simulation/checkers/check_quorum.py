@@ -31,11 +31,12 @@ class CheckQuorum(Checker):
 
 
 def confirmed_for_us(node: Node) -> int:
-    """When the last heartbeat was sent that the node spoke for this leader and a majority answered; 0: none was."""
+    """When the last heartbeat was sent that the node spoke for this leader and a majority answered; 0: none was. Where
+    a change of membership is under way, it may have been one of before: the majorities of both sides overlap."""
     engine = node.engine
     answered_us = node.spoken.answered_us.get((engine.replica, engine.term), {})
     for sent_us in sorted({*answered_us.values()}, reverse=True):
         since = {follower for follower, at_us in answered_us.items() if at_us >= sent_us}
-        if is_quorum(engine.configuration, {engine.replica} | since):
+        if any(is_quorum(configuration, {engine.replica} | since) for _, configuration in engine.configurations):
             return sent_us
     return 0

@@ -36,11 +36,11 @@ class LeadershipTransfer(Checker):
             self._begun.pop(own, None)
             return
         self.checks += 1
-        known, since_us = self._begun.setdefault(own, (transfer.until_us, node.turn_us))
+        known, since_us = self._begun.setdefault(own, (transfer.until_us, node.spoken.beat_us))
         if known != transfer.until_us:
-            self._begun[own] = (transfer.until_us, node.turn_us)
+            self._begun[own] = (transfer.until_us, node.spoken.beat_us)
             return
-        took_us = node.turn_us - since_us
+        took_us = node.spoken.beat_us - since_us
         if took_us > node.engine.options.election_timeout_us_min + SLACK_US:
             self.violated(f"{node.name} has been handing over for {took_us / 1_000:.0f} ms and takes no proposals")
         if transfer.told and (transfer.target, node.engine.term) not in self._told:

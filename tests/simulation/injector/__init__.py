@@ -29,7 +29,7 @@ _REPLAYED: Final = {
 class Injector(Processes, DisksAndClocks, Operators, Clients):
     def begin(self) -> None:
         for fault in self.plan:
-            self.world.scheduler.at(fault.at_us, self._due, fault)
+            self.world.scheduler.at(self.world.settings.late_us // 2 + fault.at_us, self._due, fault)
 
     def _due(self, fault: Fault) -> None:
         if self.stopped:

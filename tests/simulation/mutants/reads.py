@@ -95,12 +95,6 @@ MUTANTS: Final = (
         (Edit(f"{_READS}:Reads.take_answer", "response.boot != self.boot or ", ""),),
     ),
     Mutant(
-        "follower-read-by-an-earlier-round",
-        ("reads-never-stale",),
-        "Thesis, section 6.4: the round that confirms a follower's read is sent after its question came",
-        (Edit(f"{_READS}:Reads.add_for", "_Waiting(current_round + 1,", "_Waiting(current_round,"),),
-    ),
-    Mutant(
         "lease-read-after-a-pause",
         ("check-quorum", "round-confirmation"),
         "Options.lease_reads: a lease ends an election time-out after the sending of the last confirmed round",
