@@ -74,7 +74,9 @@ async def acquire(
     session = None if payload.session is None else session_number(payload.session)
     also = tuple(name_in_path(each) for each in payload.also)
     wanted = None if payload.is_plain else Wanted.of(payload)
-    attempt = Attempt(client, cluster, request.auth.principal, name, also, wanted, act_for)
+    attempt = Attempt(
+        client, cluster, request.auth.principal, name, also, wanted, act_for, refuse_deadlocks=payload.refuse_deadlocks
+    )
     undo_when_gone(request).append(attempt.abandon)
     task = access.spawn(attempt.run(session, payload.ttl_ms, payload.wait_ms), f"acquire lock {name!r}")
     try:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-from coordinator.client import flows, lock_flows, options
+from coordinator.client import flows, hands, lock_flows, options
 from coordinator.client.asking import Ask, Asking, Part, S, asked
 from coordinator.client.core import Core
 from coordinator.client.errors import LeaseLost, NotFound, Unavailable, refuse
@@ -75,21 +75,32 @@ class Election(Part[S]):
         self._ttl_ms = options.ttl_ms(ttl)
 
     @asked
-    def campaign(self, value: bytes = b"", *, wait: float | None = None) -> Ask[Leadership[S]]:
+    def campaign(
+        self, value: bytes = b"", *, wait: float | None = None, refuse_deadlocks: bool = True
+    ) -> Ask[Leadership[S]]:
         """Stand as a candidate until elected (or for `wait` seconds at the most), and proclaim `value` then.
+        `refuse_deadlocks` as of a lock: where the caller holds something already.
 
-        Raises LockNotAcquired, LeaseLost (elected, and gone before it was proclaimed), Unavailable, Forbidden."""
+        Raises LockNotAcquired, Deadlock, LeaseLost (elected, and gone before it was proclaimed), Unavailable,
+        Forbidden."""
         value, wait_us = options.key_value(value), options.wait_us(wait)
         clock, timeout_us = self._shell.clock, self._shell.timeout_us
+        may_refuse = refuse_deadlocks and hands.are_full()
+        place = hands.place()
 
         def flow(core: Core) -> Asking[Leadership[S]]:
-            grant = yield from flows.acquire(core, clock, self.name, self._ttl_ms, wait_us, timeout_us)
-            try:
-                yield from _proclaim(core, clock, grant, value, clock() + timeout_us)
-            except BaseException:
-                lock_flows.give_back(core, clock, grant)
-                raise
-            return Leadership(self._shell, grant)
+            with place:
+                grant = yield from flows.acquire(
+                    core, clock, self.name, self._ttl_ms, wait_us, timeout_us, refuse_deadlocks=may_refuse
+                )
+                try:
+                    yield from _proclaim(core, clock, grant, value, clock() + timeout_us)
+                except BaseException:
+                    lock_flows.give_back(core, clock, grant)
+                    raise
+                leadership = Leadership(self._shell, grant)
+                place.state = leadership._state
+            return leadership
 
         return Ask(flow, give_back)
 

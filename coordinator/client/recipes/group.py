@@ -61,7 +61,7 @@ class Membership(Part[S]):
 
     @asked
     def leave(self, *, timeout: float | None = None) -> Ask[bool]:
-        """True where it was a member still."""
+        """True where it was a member still. A fork of the process that joined can not leave for it."""
         clock, deadline_us = self._shell.clock, self._shell.deadline_us(timeout)
 
         def flow(core: Core) -> Asking[bool]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -252,3 +253,12 @@ def test_what_the_journal_named_in_its_last_turn_stays(stage):
     assert node.replica.stopped
     assert heads(node)[-1].staged is came
     assert not came.given_up
+
+
+@pytest.mark.parametrize("under_way", ["_dumping", "_offered", "_taken", "_loading", "_answers_to_peers"])
+def test_a_replica_is_settled_once_nothing_of_any_kind_is_under_way(stage, under_way):
+    states = stage.nodes["node1"].replica.states
+    assert states.is_settled
+    anything = SimpleNamespace(snapshot=SimpleNamespace(last_index=0))
+    setattr(states, under_way, [anything] if under_way == "_answers_to_peers" else anything)
+    assert not states.is_settled

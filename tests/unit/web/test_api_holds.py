@@ -83,6 +83,25 @@ async def test_a_deadlock_is_refused_with_its_cycle(worker: Bearer, other: Beare
     await settled()
 
 
+async def test_a_plain_lock_is_refused_where_it_would_close_a_cycle(
+    worker: Bearer, other: Bearer, cluster: FakeCluster
+) -> None:
+    """Both waited in vain: the plain command is never refused for it."""
+    one = (await acquire(worker, "a")).json()["session"]
+    two = (await acquire(other, "b")).json()["session"]
+    waiting = asyncio.create_task(acquire(worker, "b", session=one, wait_ms=60_000))
+    await until(lambda: cluster.machine.waiting == 1)
+    refused = await acquire(other, "a", session=two, wait_ms=60_000)
+    assert (refused.status_code, refused.json()["error"]) == (409, "deadlock"), refused.content
+    assert refused.json()["cycle"] == [{"session": two, "name": "a"}, {"session": one, "name": "b"}]
+    assert cluster.machine.waiting == 1
+    waited = await acquire(other, "a", session=two, wait_ms=30, refuse_deadlocks=False)
+    assert (waited.status_code, waited.json()["error"]) == (409, "not-acquired"), waited.content
+    await other.post(f"{LOCKS}/b/release", {"session": two})
+    assert (await waiting).json()["session"] == one
+    await settled()
+
+
 @pytest.mark.parametrize(
     ("body", "said"),
     [
