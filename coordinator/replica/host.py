@@ -38,6 +38,7 @@ from coordinator.replica.ports import JournalFailed
 from coordinator.replica.replica import Replica
 from coordinator.replica.report import Identity
 from coordinator.replica.turn import Turn
+from coordinator.replica.windows import Windows
 from coordinator.statemachine.machine import Machine
 from coordinator.statemachine.state import State
 from coordinator.wire import Channels
@@ -120,6 +121,7 @@ class Host:
             drops=drops,
             address=settings.address,
         )
+        self._windows = Windows(settings.options)
         loaded = load_all(self._journal, self._make)
         identity = Identity(
             settings.node,
@@ -166,7 +168,7 @@ class Host:
             stored.replica,
             log.hard_state,
             Log(log.terms, log.entries, log.hard_state.commit, log.offset, log.offset_term),
-            options=self._settings.options,
+            options=self._windows.options,
             random=Random(secrets.randbits(64)),  # noqa: S311 - election timers, nothing to guess
             now_us=now_us,
             snapshot=log.snapshot,
@@ -261,6 +263,7 @@ class Host:
             bus.keep(began_us)
             if has_work or self._stopping.is_set() or now_us() >= due_us:
                 self.lifecycle.run(now_us())
+                self._windows.share(self._turn.replicas.values())
                 outcome = self._turn.run()
                 if outcome.crash:
                     logger.warning("%s ends at an operator's word (fault injection)", self._settings.node)

@@ -42,6 +42,8 @@ class Read(NamedTuple):
     stamp: Stamp
     since_us: int
     """When it came."""
+    read_index: int = 0
+    """What is to be applied before it is answered; known once a majority has confirmed the leader."""
 
     @property
     def is_prompt(self) -> bool:

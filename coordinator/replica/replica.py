@@ -392,7 +392,8 @@ class Replica:
         for read in engine.take_reads():
             waiting = self._reads_by_ticket.pop(read.ticket, None)
             if waiting is not None:
-                self._confirmed.append((read.read_index, waiting))
+                confirmed = [one._replace(read_index=read.read_index) for one in waiting]
+                self._confirmed.append((read.read_index, confirmed))
         if engine.role is not Role.LEADER or not self._serves:
             if self._is_waited_for:
                 self._abdicate(answers)

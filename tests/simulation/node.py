@@ -89,7 +89,7 @@ class _SeenReplica(Replica):
         super().ask(caller, request, answers, now_us)
 
     def _answer_read(self, read: Any, answers: Answers) -> None:
-        self.see_answer(self._confirmed[0][0])
+        self.see_answer(read.read_index)
         super()._answer_read(read, answers)
 
 
