@@ -32,7 +32,7 @@ MUTANTS: Final = (
         (
             Edit(
                 f"{_CACHING}:Caching.allow",
-                "if any(one.holds(path) or session in one.ended for one in self._about_to_change()):",
+                "if self._in_flight.hold(session, path) or self._waiting.hold(session, path):",
                 "if False:",
             ),
         ),
@@ -40,7 +40,7 @@ MUTANTS: Final = (
     Mutant(
         "kept-while-its-change-is-on-its-way",
         "what is proposed and not applied changes what is read too",
-        (Edit(f"{_CACHING}:Caching._about_to_change", "yield from self._in_flight()", ""),),
+        (Edit(f"{_CACHING}:Caching.allow", "self._in_flight.hold(session, path) or ", ""),),
     ),
     Mutant(
         "dropped-in-word-alone",
