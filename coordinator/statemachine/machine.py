@@ -164,7 +164,9 @@ class Machine:
         if decoded.version != commands.ENTRY_VERSION:
             return Failure(commands.INVALID, f"expected entry version {commands.ENTRY_VERSION}, got {decoded.version}")
         if not decoded.principal:
-            return self._apply_node_op(index, decoded.command.op)
+            result = self._apply_node_op(index, decoded.command.op)
+            state.history.trim()
+            return result
         return self._apply_request(index, decoded)
 
     def _apply_node_op(self, index: int, op: commands.Op) -> Result:

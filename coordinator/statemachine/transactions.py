@@ -42,6 +42,7 @@ def transact(state: State, op: Transact, asker: Access, perform: Callable[[Any],
     if refused is not None:
         return refused
     state.undo = []
+    state.sequenced = 0
     try:
         return _Transaction(state, perform).run(op, ())
     except _Refused as aborted:
