@@ -7,7 +7,6 @@ from typing import Final
 from tests.simulation.mutants.edits import Edit, Mutant
 
 _CACHING: Final = "coordinator.replica.caching"
-_IN_FLIGHT: Final = "coordinator.replica.in_flight"
 _TOUCHED: Final = "coordinator.replica.touched"
 _CACHE: Final = "coordinator.client.cache"
 
@@ -62,16 +61,6 @@ MUTANTS: Final = (
         "what-ends-with-a-session-is-kept",
         "an ephemeral file goes with its last session, and whoever keeps it is told before",
         (Edit(f"{_TOUCHED}:_of_ends", "paths |= _with_parents(path)", "pass"),),
-    ),
-    Mutant(
-        "what-a-session-came-by-on-its-way-out-is-kept",
-        "what was under way when an end was proposed goes with the session, and the end could not name it",
-        (Edit(f"{_IN_FLIGHT}:InFlight.applied", "if self._last_end > index:", "if False:"),),
-    ),
-    Mutant(
-        "what-was-proposed-unseen-does-nothing",
-        "what was proposed before anybody cached may do anything to whom an end behind it lets in",
-        (Edit(f"{_CACHING}:Caching._is_wide", "or self._applied < self._known_up_to", ""),),
     ),
     Mutant(
         "directories-are-kept",
