@@ -205,7 +205,7 @@ class CompareIn(ValueIn):
     """`target` of `key` stands in `relation` to `number` (or to `value` or `text`, where the target is the value)."""
 
     key: str
-    target: Literal["value", "version", "instance", "revision", "lease", "lock", "lock-holder"]
+    target: files.Target
     relation: Literal["=", "!=", "<", ">"] = "="
     number: int | None = Field(None, ge=0, le=GENERATION_MAX)
 
