@@ -17,6 +17,7 @@ TOKEN_CREATED: Final = "token.created"  # noqa: S105 - an action's name
 PRINCIPAL_REMOVED: Final = "principal.removed"
 ACCESS_CHANGED: Final = "access.changed"
 NODE_CRASHED: Final = "node.crashed"
+CLUSTER_REBUILT: Final = "cluster.rebuilt"
 LOCK_BROKEN: Final = "lock.broken"
 SIGNED_IN: Final = "signed-in"
 

@@ -25,6 +25,7 @@ from redis.asyncio.client import PubSub
 from redis.exceptions import RedisError
 
 from coordinator import wire
+from coordinator.membership.note import Note
 from dashboard.broadcast import Broadcast
 from dashboard.model import NODES_MAX, ClusterModel
 from dashboard.noting import Noting
@@ -90,7 +91,7 @@ class FeedReader:
         nodes: Iterable[str],
         clusters: Iterable[str] = ("default",),
         noting: Noting | None = None,
-        membership: Callable[[], Mapping[str, str]] | None = None,
+        membership: Callable[[], Mapping[str, Note]] | None = None,
         clock: Callable[[], int] = clock_ms,
     ) -> None:
         """`membership`: what is to be said of the membership of each cluster, by name; it may take its time."""
@@ -162,7 +163,7 @@ class FeedReader:
                 except Exception:
                     log.exception("a view of cluster %s could not be made", broadcast.model.name)
 
-    async def _follow_membership(self, read: Callable[[], Mapping[str, str]]) -> None:
+    async def _follow_membership(self, read: Callable[[], Mapping[str, Note]]) -> None:
         """Look what the reconciler says, where anybody watches. A database that is slow or gone says nothing new."""
         while True:
             await asyncio.sleep(MEMBERSHIP_S)
@@ -174,7 +175,7 @@ class FeedReader:
                 log.info("what the reconciler says cannot be read: %s", problem)
                 continue
             for name, broadcast in self.clusters.items():
-                broadcast.model.membership = said.get(name, "")
+                broadcast.model.membership = said.get(name, Note())
 
     async def _listen(self) -> None:
         backoff_ms = BACKOFF_MS_MIN
@@ -290,7 +291,7 @@ class FeedReader:
             broadcast.dirty = True
 
 
-def _what_the_reconciler_says() -> Mapping[str, str]:
+def _what_the_reconciler_says() -> Mapping[str, Note]:
     from django.db import close_old_connections
 
     from coordinator.membership.saying import by_cluster

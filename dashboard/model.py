@@ -17,6 +17,7 @@ from typing import Any, Final
 import msgspec
 
 from coordinator import wire
+from coordinator.membership.note import Note
 from coordinator.statemachine.commands import Holder, LockList
 from dashboard.history import History
 from dashboard.sentence import Standing, sentence
@@ -60,7 +61,7 @@ class ClusterModel:
         self._leaderless_since_ms = now_ms
         self._blind_since_ms: int | None = None
         self._begun_ms = now_ms
-        self.membership = ""
+        self.membership = Note()
         """What is to be said of its membership, where that is not as it is wanted."""
         self.lost = 0
         self.dropped: dict[str, int] = {}
@@ -285,7 +286,8 @@ class ClusterModel:
             "state": said.state,
             "words": [list(pair) for pair in said.words],
             "detail": [list(pair) for pair in said.detail],
-            "notes": [*said.notes, *([self.membership] if self.membership else [])],
+            "notes": [*said.notes, *([self.membership.words] if self.membership.words else [])],
+            "rebuild": self.membership.refused,
         }
 
     def _lock_rows(self) -> dict[str, Any]:

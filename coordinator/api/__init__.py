@@ -12,7 +12,7 @@ from ninja import NinjaAPI, Router
 from ninja.openapi.docs import Swagger
 from ninja.parser import Parser
 
-from coordinator.api import errors, faults, files, holds, keys, locks, ranges, sessions, status
+from coordinator.api import errors, faults, files, holds, keys, locks, membership, ranges, sessions, status
 from coordinator.api.auth import BearerToken, SignedIn
 
 _DESCRIPTION = """\
@@ -67,6 +67,7 @@ api.add_router("/clusters/{cluster}/forced-releases", holds.forced)
 api.add_router("/clusters/{cluster}/sequencers", holds.sequencers)
 api.add_router("/clusters/{cluster}/elections", holds.elections)
 api.add_router("/clusters/{cluster}/nodes", faults.router)
+api.add_router("/clusters/{cluster}/membership", membership.router)
 
 
 @api.get("/openapi.json", include_in_schema=False, url_name="openapi-json")

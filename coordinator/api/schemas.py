@@ -290,6 +290,12 @@ class StatusOut(Schema):
     replicas: list[ReplicaOut]
 
 
+class RebuiltOut(Schema):
+    generation: int = Field(
+        description="Of the wanted membership, in the log and in the database; 0: nothing is wanted."
+    )
+
+
 class CrashedOut(Schema):
     node: str
     crashed: bool = True

@@ -55,6 +55,7 @@ def create(
     birth = Birth.objects.filter(name=name, finished_at=None).first()
     if birth is None:
         _check_name_is_free(name, reports)
+        _check_nobody_answers(name, client_of(name))
         chosen = tuple(on) or _choose(replicas, reports)
         birth = _begin(name, chosen, _epoch(name, reports, epoch))
         say(f"{name} is {birth.cluster_id}, on {', '.join(chosen)}")
@@ -88,6 +89,17 @@ def _check_name_is_free(name: str, reports: dict[str, NodeReport]) -> None:
         for hosted in report.replicas:
             if hosted.cluster_name == name:
                 raise NotMade(f"there is a cluster {name}: {report.node} hosts a replica of it ({hosted.cluster})")
+
+
+def _check_nobody_answers(name: str, client: Client) -> None:
+    """A node that the broker does not reach serves on: with the database lost, nothing else says so."""
+    try:
+        there = client.directory()
+    except errors.Unavailable:
+        return
+    for entry in there.clusters:
+        if entry.name == name:
+            raise NotMade(f"there is a cluster {name} ({entry.cluster:x}): {', '.join(entry.nodes)} serve it")
 
 
 def _choose(replicas: int, reports: dict[str, NodeReport]) -> tuple[str, ...]:

@@ -6,14 +6,14 @@ behind the log, since it was lost or put back, is refused: what it says was over
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from enum import Enum
 from typing import NamedTuple
 
 from django.db import transaction
 from django.utils import timezone
 
-from coordinator import record
+from coordinator import record, wire
 from coordinator.client import Client, errors
 from coordinator.membership import wanted as wanting
 from coordinator.membership.wanted import Place, Wanted
@@ -103,10 +103,19 @@ def bring_to_log(client: Client, said: Said) -> None:
     client.command(commands.SetWantedMembership(said.generation, wanting.encode(said.wanted)))
 
 
-def rebuild(client: Client, cluster: Cluster) -> int:
-    """Make the database say what the log says; its generation. Raises DatabaseError and the client's errors."""
-    record.note_directory(client.directory())
-    view = client.query(commands.GetWantedMembership())
+class Word(NamedTuple):
+    """What a cluster says of itself: its identity, what is wanted of it, who is there, and each replica's report."""
+
+    cluster: int
+    view: commands.WantedMembershipView
+    directory: wire.Directory
+    reports: Mapping[str, wire.ReplicaReport | None]
+
+
+def take_word(name: str, word: Word) -> int:
+    """Make the database say what the log says; its generation. Raises DatabaseError."""
+    record.note_directory(word.directory)
+    cluster, view = cluster_row(name, word.cluster), word.view
     if view.generation:
         WantedMembership.objects.update_or_create(
             cluster=cluster,
@@ -114,10 +123,16 @@ def rebuild(client: Client, cluster: Cluster) -> int:
         )
     else:
         WantedMembership.objects.filter(cluster=cluster).delete()
-    for report in client.status().values():
+    for report in word.reports.values():
         if report is not None:
             record.note(report)
     return int(view.generation)
+
+
+def rebuild(client: Client, name: str) -> int:
+    """Ask the cluster, and take its word. Raises DatabaseError and the client's errors."""
+    view = client.query(commands.GetWantedMembership())
+    return take_word(name, Word(client.cluster_id, view, client.directory(), client.status()))
 
 
 def as_it_is(client: Client) -> Wanted:

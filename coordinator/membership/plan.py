@@ -10,19 +10,23 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
-from typing import NamedTuple
+from types import MappingProxyType
+from typing import Final, NamedTuple
 
 from coordinator.consensus.membership import Member
 from coordinator.consensus.quorum import majority
 from coordinator.membership.wanted import Wanted
 
+NO_ZONES: Final[Mapping[str, str]] = MappingProxyType({})
 EMPTY = "empty"
 STOPPED = "stopped"
 DIFFERS = "differs"
+DAMAGED = "damaged"
 
 _SILENT = {
     STOPPED: "is stopped",
     DIFFERS: "found that its state differs from the others' and takes no part any more: move it to another node",
+    DAMAGED: "can not read its replica any more, which takes no part: remove it by force, and it is made anew",
 }
 _SILENT_ANYHOW = "does not answer the leader, and its node answers"
 
@@ -132,18 +136,23 @@ Step = Host | Change | Transfer | Delete | Replace | Waiting | Settled
 # --- the decision ---------------------------------------------------------------------------------
 
 
-def plan(wanted: Wanted, real: Real | None, nodes: Mapping[str, NodeView], now: float) -> Step:
-    """The next step. `nodes`: every node that has ever been heard of, by name; times are seconds of one clock."""
+def plan(
+    wanted: Wanted, real: Real | None, nodes: Mapping[str, NodeView], now: float, zones: Mapping[str, str] = NO_ZONES
+) -> Step:
+    """The next step. `nodes`: every node that was heard of, by name; times are seconds of one clock. `zones`: of nodes,
+    of those too that were not heard of."""
     if real is None:
         return Waiting("no leader is confirmed, and without one nothing is changed")
     if not real.settled:
         return Waiting("a change of the membership is being committed")
-    return _Plan(wanted, real, nodes, now).next()
+    return _Plan(wanted, real, nodes, now, zones).next()
 
 
 class _Plan:
-    def __init__(self, wanted: Wanted, real: Real, nodes: Mapping[str, NodeView], now: float) -> None:
-        self.wanted, self.real, self.nodes, self.now = wanted, real, nodes, now
+    def __init__(
+        self, wanted: Wanted, real: Real, nodes: Mapping[str, NodeView], now: float, zones: Mapping[str, str]
+    ) -> None:
+        self.wanted, self.real, self.nodes, self.now, self.zones = wanted, real, nodes, now, zones
         self.reasons: list[str] = []
         self.lost = {member.replica for member in real.members if self._is_lost(member)}
         """Members whose node says that it has no such replica: its disk was lost, or it was removed by force."""
@@ -197,8 +206,10 @@ class _Plan:
             place = next(place for place in self.wanted.voters if place.node == name)
             member = Member(node.replica, name, node.address, place.priority, place.witness)
             return Change(self._voters(), (*self._learners(), member), f"{name} is added as a learner")
-        elif node.state == STOPPED:
-            self.reasons.append(f"{name} has a stopped replica that is no member: remove that one from the node first")
+        elif node.state in (STOPPED, DAMAGED):
+            self.reasons.append(
+                f"{name} has a {node.state} replica that is no member: remove that one from the node first"
+            )
         else:
             return Delete(name, node.replica)  # Of an earlier membership: it is out, and does not come back.
         return None
@@ -278,8 +289,8 @@ class _Plan:
                 continue
             if not node.answers:
                 self.reasons.append(f"{name} has a replica to delete that is no member any more, and does not answer")
-            elif node.state == STOPPED:
-                self.reasons.append(f"{name} has a stopped replica that is no member: start it, or remove it by force")
+            elif node.state in (STOPPED, DAMAGED):
+                self.reasons.append(f"{name} has a {node.state} replica that is no member: remove it by force")
             else:
                 return Delete(name, node.replica)
         return None
@@ -328,7 +339,7 @@ class _Plan:
             elif not self._is_over(member.silent_since) or not self._is_gone(node):
                 self.reasons.append(f"{member.node} does not answer: it is replaced {self._when(member)}")
             else:
-                spare = choose(1, self.wanted, self.nodes.values(), but=(member.node,))
+                spare = choose(1, self.wanted, self.nodes.values(), self.zones, but=(member.node,))
                 if spare:
                     return Replace(
                         member.node, spare[0], f"{member.node} has been gone for {self._gone_s(member):.0f} s"
@@ -377,19 +388,26 @@ class _Plan:
 
 
 def choose(
-    count: int, wanted: Wanted | None, nodes: Iterable[NodeView], *, but: Collection[str] = ()
+    count: int,
+    wanted: Wanted | None,
+    nodes: Iterable[NodeView],
+    zones: Mapping[str, str] = NO_ZONES,
+    *,
+    but: Collection[str] = (),
 ) -> tuple[str, ...]:
     """Up to `count` nodes that answer and have nothing of the cluster yet: in the zones that have fewest of its
-    replicas, and there those that host fewest. `but`: not these, and they count for no zone."""
+    replicas, and there those that host fewest. `zones`: where a node is that was not heard of. `but`: not these, and
+    they count for no zone."""
     views = {view.name: view for view in nodes}
+    zone_of = {**zones, **{view.name: view.zone for view in views.values()}}
     taken = set() if wanted is None else {*wanted.nodes, *wanted.leaving}
     placed = () if wanted is None else [name for name in wanted.nodes if name not in but]
-    zones = Counter(views[name].zone for name in placed if name in views)
+    filled = Counter(zone_of[name] for name in placed if name in zone_of)
     free = [view for view in views.values() if view.answers and not view.replica and view.name not in {*taken, *but}]
     chosen: list[str] = []
     while free and len(chosen) < count:
-        best = min(free, key=lambda view: (zones[view.zone], view.replicas, view.name))
+        best = min(free, key=lambda view: (filled[view.zone], view.replicas, view.name))
         free.remove(best)
-        zones[best.zone] += 1
+        filled[best.zone] += 1
         chosen.append(best.name)
     return tuple(chosen)

@@ -93,7 +93,7 @@ class Reconciler:
                     while not stopping(BUSY_S):
                         lease.check()
                         self.look(lease)
-            except (errors.LockNotAcquired, errors.LeaseLost, errors.Unavailable) as error:
+            except errors.ConclaveError as error:  # Refused, busy, unavailable: whatever it is, it passes.
                 logger.info("not reconciling: %s", error)
                 stopping(BUSY_S)
 
@@ -178,7 +178,8 @@ class Reconciler:
         seen = client.progress()
         if record.identity(client.cluster_id) != cluster_id:
             return Finding(State.WAITING, f"another cluster has the name {name} now")
-        step = plan(said.wanted, self._real(seen, watched, now), self._views(cluster_id), now)
+        zones = dict(Node.objects.values_list("name", "zone"))
+        step = plan(said.wanted, self._real(seen, watched, now), self._views(cluster_id, zones), now, zones)
         return self._do(step, cluster, client, seen, watched, now)
 
     # --- what is seen -----------------------------------------------------------------------------
@@ -199,8 +200,7 @@ class Reconciler:
         settled = not seen.outgoing and seen.configuration_index <= seen.commit_index
         return Real(seen.replica, tuple(found), settled, seen.promote_lag_max)
 
-    def _views(self, cluster_id: str) -> dict[str, NodeView]:
-        zones = dict(Node.objects.values_list("name", "zone"))
+    def _views(self, cluster_id: str, zones: dict[str, str]) -> dict[str, NodeView]:
         return {
             name: view(report, cluster_id, zones.get(name, ""), self._silent_nodes.get(name))
             for name, report in self._reports.items()

@@ -7,6 +7,7 @@ from typing import Final
 
 from django.utils import timezone
 
+from coordinator.membership.note import Note
 from coordinator.models import Cluster, Reconciliation
 
 STALE_AFTER: Final = timedelta(seconds=90)
@@ -28,12 +29,12 @@ def of(cluster: Cluster) -> Reconciliation | None:
     return Reconciliation.objects.filter(cluster=cluster).first()
 
 
-def by_cluster() -> dict[str, str]:
-    """Of each cluster by name, what is to be said where its membership is not as it is wanted; of several clusters that
-    had a name, of the last. Raises DatabaseError."""
+def by_cluster() -> dict[str, Note]:
+    """Of each cluster by name; of several clusters that had a name, of the last. Raises DatabaseError."""
     now = timezone.now()
-    found: dict[str, str] = {}
+    found: dict[str, Note] = {}
     for said in Reconciliation.objects.select_related("cluster").order_by("cluster__created_at"):
         quiet = said.state in {Reconciliation.State.SETTLED, Reconciliation.State.UNMANAGED}
-        found[said.cluster.name] = "" if quiet else f"membership: {in_words(said, now)}"
+        refused = said.state == Reconciliation.State.REFUSED
+        found[said.cluster.name] = Note() if quiet else Note(f"membership: {in_words(said, now)}", refused)
     return found

@@ -30,7 +30,7 @@ from coordinator.replica.directory import NodeDirectory
 from coordinator.replica.exporter import NodeCollector, registry_of
 from coordinator.replica.intents import Intents
 from coordinator.replica.journal import JournalDamaged, SqliteJournal, StoredReplica
-from coordinator.replica.lifecycle import Lifecycle
+from coordinator.replica.lifecycle import Lifecycle, load_all
 from coordinator.replica.mailbox import RedisBus
 from coordinator.replica.metrics_server import MetricsAddress, MetricsServer
 from coordinator.replica.ports import JournalFailed
@@ -103,7 +103,7 @@ class Host:
     """One node. Construction takes hold of the directory and loads the journal; `start` begins to take part."""
 
     def __init__(self, settings: HostSettings) -> None:
-        """Raises DirectoryHeld, JournalDamaged, OSError."""
+        """Raises DirectoryHeld, JournalDamaged (as a whole: a damaged replica only takes no part), OSError."""
         self._settings = settings
         self._directory = NodeDirectory(settings.directory)
         self._journal = SqliteJournal(settings.directory)
@@ -119,9 +119,7 @@ class Host:
             drops=drops,
             address=settings.address,
         )
-        stopped = self._journal.resting()
-        resting = [stored for stored in self._journal.replicas() if stored.replica in stopped]
-        replicas = [self._load(stored) for stored in self._journal.replicas() if stored.replica not in stopped]
+        loaded = load_all(self._journal, self._load)
         identity = Identity(
             settings.node,
             os.getpid(),
@@ -135,7 +133,7 @@ class Host:
             identity,
             channels,
             settings.peer_key,
-            replicas,
+            loaded.replicas,
             journal=self._journal,
             bus=self._bus,
             clock=self._clock,
@@ -148,7 +146,8 @@ class Host:
             self._journal,
             self.intents,
             load=self._load,
-            stopped=resting,
+            stopped=loaded.stopped,
+            damaged=loaded.damaged,
             backups=settings.backups or settings.directory / "backups",
             web_token=settings.web_token,
         )
@@ -156,7 +155,7 @@ class Host:
         self._hand_over_until_us = 0
         self._thread = threading.Thread(target=self._run, name=f"conclave-{settings.node}", daemon=True)
         self._metrics = self._metrics_server()
-        if not (replicas or resting):
+        if not (loaded.replicas or loaded.stopped or loaded.damaged):
             logger.warning("%s waits: %s", settings.node, WAITING_FOR)
 
     def _load(self, stored: StoredReplica) -> Replica:

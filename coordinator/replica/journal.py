@@ -27,6 +27,7 @@ from coordinator.replica.meters import Histogram
 from coordinator.replica.ports import Head, JournalFailed, Write
 from coordinator.replica.schema import LATER_TABLES, SCHEMA, STOPPED
 from coordinator.replica.snapshot_files import SnapshotFiles, Staging
+from coordinator.replica.wal import rotten_frame
 
 FORMAT: Final = 1
 FILE_NAME: Final = "journal.sqlite3"
@@ -81,11 +82,22 @@ class SqliteJournal:
         self.fsyncs = Histogram()
         """Of SQLite's COMMIT alone, which writes and syncs its write-ahead log."""
         self._files = SnapshotFiles(directory)
+        log = self._path.with_name(f"{FILE_NAME}-wal")
+        rotten = rotten_frame(log)
+        if rotten >= 0:
+            what = f"frame {rotten}" if rotten else "the header"
+            raise JournalDamaged(f"{log}: {what} does not match its checksum, and more is behind it that was on disk")
         self._db = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
         try:
             self._db.execute("PRAGMA locking_mode=EXCLUSIVE")
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=FULL")
+            # What a crash left half written goes now: after the next one it could not be told from rot (`wal.py`).
+            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            # A tree whose pages are damaged would hide rows, which have checksums and are not there to be checked.
+            (found,) = self._db.execute("PRAGMA quick_check(1)").fetchone()
+            if found != "ok":
+                raise JournalDamaged(f"{self._path}: {found}")
             self._create_or_check()
         except sqlite3.DatabaseError as error:
             raise JournalDamaged(f"{self._path}: {error}") from error
@@ -300,14 +312,20 @@ class SqliteJournal:
         """Drop entries from `first_index` on; the batch that it cuts through is written again, shorter."""
         execute = self._db.execute
         cut = execute(
-            "SELECT first_index, body FROM batches WHERE replica = ? AND first_index < ? AND last_index >= ?",
+            "SELECT first_index, last_index, body, checksum FROM batches "
+            "WHERE replica = ? AND first_index < ? AND last_index >= ?",
             (replica, first_index, first_index),
         ).fetchone()
         execute("DELETE FROM batches WHERE replica = ? AND last_index >= ?", (replica, first_index))
         if cut is not None:
-            terms, entries = _bodies.decode(cut[1])
-            keep = first_index - cut[0]
-            self._insert(replica, cut[0], terms[:keep], entries[:keep])
+            first, last, body, checksum = cut
+            if checksum != _checksum(replica, first, last, body):  # It must not get a checksum that is right.
+                raise JournalFailed(
+                    f"{self._path}: entries {first} to {last} of replica {replica:x} do not match their checksum"
+                )
+            terms, entries = _bodies.decode(body)
+            keep = first_index - first
+            self._insert(replica, first, terms[:keep], entries[:keep])
 
     def _put_head(self, replica: int, head: Head) -> None:
         execute = self._db.execute

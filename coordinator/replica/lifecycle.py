@@ -16,8 +16,9 @@ import logging
 import re
 import secrets
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from coordinator import wire
@@ -45,6 +46,7 @@ from coordinator.replica.intents import (
 from coordinator.replica.journal import JournalDamaged, SqliteJournal, StoredLog, StoredReplica
 from coordinator.replica.replica import Replica
 from coordinator.replica.turn import Turn
+from coordinator.statemachine.snapshot import SnapshotDamaged
 
 REPLICAS_MAX: Final = 1_000
 """Hosted by one node."""
@@ -64,7 +66,8 @@ SILENCE_US_MIN: Final = 3_000_000
 
 
 class Hosted(NamedTuple):
-    """One replica, for reports. `state`: running, stopped, empty, or differs (it takes no part any more)."""
+    """One replica, for reports. `state`: running, stopped, empty, differs (it takes no part any more), or damaged (nor
+    does it: the journal can not give it back)."""
 
     cluster: int
     cluster_name: str
@@ -95,6 +98,30 @@ class _HandedOn(NamedTuple):
     pause_us: int
 
 
+class Loaded(NamedTuple):
+    """What a journal holds. `damaged`: what it can not give back, and why."""
+
+    replicas: list[Replica]
+    stopped: list[StoredReplica]
+    damaged: dict[StoredReplica, str]
+
+
+def load_all(journal: SqliteJournal, load: Callable[[StoredReplica], Replica]) -> Loaded:
+    """At the start of a node. A replica that is damaged takes no part; the others' clusters are not to go with it."""
+    loaded = Loaded([], [], {})
+    resting = journal.resting()
+    for stored in journal.replicas():
+        if stored.replica in resting:
+            loaded.stopped.append(stored)
+            continue
+        try:
+            loaded.replicas.append(load(stored))
+        except (JournalDamaged, SnapshotDamaged) as error:
+            logging.getLogger(__name__).error("its replica of %s takes no part: %s", stored.cluster_name, error)
+            loaded.damaged[stored] = f"{error}"
+    return loaded
+
+
 class Lifecycle:
     def __init__(
         self,
@@ -104,17 +131,19 @@ class Lifecycle:
         *,
         load: Callable[[StoredReplica], Replica],
         stopped: list[StoredReplica],
+        damaged: Mapping[StoredReplica, str] = MappingProxyType({}),
         backups: Path,
         web_token: WebToken | None,
         logger: logging.Logger | None = None,
     ) -> None:
         """`load` makes a replica of what the journal holds. `stopped`: those that the journal holds and the turn does
-        not."""
+        not. `damaged`: those that it can not give back, and why."""
         self._turn = turn
         self._journal = journal
         self._intents = intents
         self._load = load
-        turn.resting.update((stored.cluster, stored) for stored in stopped)
+        turn.resting.update((stored.cluster, stored) for stored in [*stopped, *damaged])
+        turn.damaged.update((stored.cluster, why) for stored, why in damaged.items())
         self._backups = backups
         self._web_token = web_token
         self._logger = logger or logging.getLogger(__name__)
@@ -195,6 +224,11 @@ class Lifecycle:
             return Outcome(DONE, f"hosts replica {hosted.replica:x} of it already", hosted.replica, epoch, own)
         if not wire.NODE_NAME.fullmatch(intent.cluster_name) or not 0 < intent.cluster < 1 << 63:
             return Outcome(REFUSED, "expected a cluster's positive 63-bit identity and a name of a-z, 0-9 and -")
+        others = [s for s in self._journal.replicas() if s.cluster_name == intent.cluster_name]
+        if others:
+            return Outcome(
+                REFUSED, f"this node hosts a replica of another {others[0].cluster_name}: {others[0].cluster:x}"
+            )
         if len(self._turn.replicas) + len(self._turn.resting) >= REPLICAS_MAX:
             return Outcome(REFUSED, f"this node hosts its {REPLICAS_MAX} replicas")
         stored = StoredReplica(secrets.randbits(63) or 1, intent.cluster, intent.cluster_name)
@@ -270,8 +304,9 @@ class Lifecycle:
             return Outcome(DONE, "runs already", running.replica)
         try:
             self._turn.replicas[stored.cluster] = self._load(stored)
-        except JournalDamaged as error:
+        except (JournalDamaged, SnapshotDamaged) as error:
             return Outcome(REFUSED, f"{error}", stored.replica)
+        self._turn.damaged.pop(stored.cluster, None)
         self._journal.mark_resting(stored.replica, resting=False)
         del self._turn.resting[stored.cluster]
         return Outcome(DONE, "started", stored.replica)
@@ -302,6 +337,7 @@ class Lifecycle:
         self._turn.stir(intent.cluster)
         self._turn.replicas.pop(intent.cluster, None)
         self._turn.resting.pop(intent.cluster, None)
+        self._turn.damaged.pop(intent.cluster, None)
         return Outcome(DONE, f"removed replica {stored.replica:x}: {why}", stored.replica)
 
     def _is_member(self, replica: Replica, committed_index: int, now_us: int) -> str:
@@ -427,7 +463,10 @@ class Lifecycle:
     def hosted(self) -> list[Hosted]:
         """Every replica of this node. May be called from any thread: what it reads changes whole, number by number."""
         found = [_hosted(replica) for replica in [*self._turn.replicas.values()]]
-        return found + [Hosted(s.cluster, s.cluster_name, s.replica, "stopped") for s in [*self._turn.resting.values()]]
+        return found + [
+            Hosted(s.cluster, s.cluster_name, s.replica, "damaged" if s.cluster in self._turn.damaged else "stopped")
+            for s in [*self._turn.resting.values()]
+        ]
 
     def outcomes(self) -> dict[str, Outcome]:
         return self._intents.outcomes()

@@ -78,6 +78,8 @@ class Turn:
         """`drops` counts packets and messages that are dropped, by reason; the bus may count into it too."""
         self.identity = identity
         self.replicas = {replica.cluster: replica for replica in replicas}
+        self.damaged: dict[int, str] = {}
+        """Of those that are stopped: clusters whose replica the journal can not give back, and why."""
         self.resting: dict[int, StoredReplica] = {}
         """Those that were stopped, by cluster: the journal has them, and nothing comes to them."""
         self._channels = channels
@@ -279,6 +281,10 @@ class Turn:
     def _waits_for(self, cluster_name: str = "") -> str:
         """Why no replica runs here: of that cluster, or ("") of any."""
         resting = [stored.cluster_name for stored in self.resting.values() if cluster_name in ("", stored.cluster_name)]
+        for cluster, why in self.damaged.items():
+            if cluster in self.resting and cluster_name in ("", self.resting[cluster].cluster_name):
+                name = self.resting[cluster].cluster_name
+                return f"its replica of {name} is damaged, and takes no part until it is removed by force: {why}"
         if len(resting) == 1:
             return f"its replica of {resting[0]} is stopped, until it is started"
         if resting:

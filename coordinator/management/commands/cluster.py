@@ -149,7 +149,7 @@ class Command(BaseCommand):
     def _spare(self, cluster: Cluster, wanted: Wanted) -> str:
         zones = dict(Node.objects.values_list("name", "zone"))
         views = [view(r, cluster.cluster_id, zones.get(name, ""), None) for name, r in nodes.look().items()]
-        chosen = choose(1, wanted, views)
+        chosen = choose(1, wanted, views, zones)
         if not chosen:
             raise CommandError("no node answers that has no replica of it yet")
         return chosen[0]
@@ -288,8 +288,8 @@ class Command(BaseCommand):
 
     def _rebuild(self, options: dict[str, Any]) -> None:
         cluster, client = self._cluster(options["name"])
-        generation = edits.rebuild(client, cluster)
-        self._audit(options, "cluster.rebuilt", {"generation": generation})
+        generation = edits.rebuild(client, cluster.name)
+        self._audit(options, audit.CLUSTER_REBUILT, {"generation": generation})
         if generation:
             self.stdout.write(f"the database says what the log says: generation {generation}")
         else:

@@ -68,6 +68,10 @@ export class Api {
     return this.call("POST", `/locks/${encodeURIComponent(name)}/release`, { session });
   }
 
+  rebuild() {
+    return this.call("POST", "/membership/rebuild");
+  }
+
   crash(node, reason) {
     return this.call("POST", `/nodes/${encodeURIComponent(node)}/crash`, { reason });
   }

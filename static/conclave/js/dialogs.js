@@ -1,4 +1,4 @@
-// The two dialogs: taking a lock, and crashing a node's process, which says first what will happen.
+// The dialogs: taking a lock; crashing a node's process, and taking the log's word, which say first what will happen.
 
 import { byId, el, setText } from "./dom.js";
 import { counted, listed, number, person } from "./format.js";
@@ -124,6 +124,34 @@ export class CrashDialog {
       notice(`${this.node} was crashed.`);
     } catch (error) {
       showError(byId("crash-error"), error.message);
+    } finally {
+      this.button.disabled = false;
+    }
+  }
+}
+
+export class RebuildDialog {
+  constructor(api) {
+    this.api = api;
+    this.dialog = byId("rebuild-dialog");
+    this.button = byId("rebuild-confirm");
+    closable(this.dialog);
+    this.button.addEventListener("click", () => this.rebuild());
+  }
+
+  open() {
+    showError(byId("rebuild-error"), "");
+    this.dialog.showModal();
+  }
+
+  async rebuild() {
+    this.button.disabled = true;
+    try {
+      const { generation } = await this.api.rebuild();
+      this.dialog.close();
+      notice(`The database says what the log says: generation ${number(generation)}.`);
+    } catch (error) {
+      showError(byId("rebuild-error"), error.message);
     } finally {
       this.button.disabled = false;
     }

@@ -1,7 +1,7 @@
 // The live page: connects, keeps the state, draws it at most ten times a second, and says when what it shows is old.
 
 import { Api } from "./api.js";
-import { CrashDialog, LockDialog } from "./dialogs.js";
+import { CrashDialog, LockDialog, RebuildDialog } from "./dialogs.js";
 import { byId, el, motionAllowed, setAttribute, setClass, setText } from "./dom.js";
 import { Elections } from "./elections.js";
 import { Figures } from "./figures.js";
@@ -31,6 +31,7 @@ const mine = new MyLocks(api, {
   },
 });
 const crashDialog = new CrashDialog(api, () => state.view);
+const rebuildDialog = new RebuildDialog(api);
 const lockDialog = new LockDialog(mine, { user: page.user });
 const ring = new Ring(byId("ring"), { mayCrash: mayAdminister, onCrash: (node) => crashDialog.open(node) });
 const replicas = new Replicas();
@@ -94,6 +95,7 @@ function drawSentence({ state: standing, words: said, detail, notes }) {
 function drawActions(view) {
   const leader = view.replicas[view.cluster.leader];
   byId("lose-leader").hidden = !(mayAdminister && Object.values(view.replicas).some((replica) => replica.crashable));
+  byId("rebuild").hidden = !(mayAdminister && view.sentence.rebuild);
   byId("lose-leader").disabled = !leader?.crashable;
   setText(byId("replicas-hint"), motionAllowed() ? "entries and votes, slowed" : "");
 }
@@ -156,6 +158,7 @@ function draw() {
   locks.render(view, clockMs);
 }
 
+byId("rebuild").addEventListener("click", () => rebuildDialog.open());
 byId("lose-leader").addEventListener("click", () => crashDialog.open(state.view.cluster.leader));
 mine.restore();
 socket.connect();

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coordinator import wire
+from coordinator.membership.note import Note
 from coordinator.statemachine.commands import Holder
 from dashboard.model import ELECTIONS_MAX, FORGET_MS, NODES_MAX, UNREACHABLE_MS, ClusterModel, changes, with_changes
 from tests.unit.dashboard.reports import NODES, election, feed, lock, locks, quorum
@@ -311,5 +312,6 @@ def test_a_voter_that_reports_of_another_cluster_alone_is_said_to_host_no_replic
 
 def test_what_is_to_be_said_of_the_membership_is_a_note() -> None:
     model = ClusterModel("default", NODES, 0)
-    model.membership = "membership: waiting: node4 is to get a replica, and does not answer"
-    assert model.view(100)["sentence"]["notes"][-1] == model.membership
+    model.membership = Note("membership: waiting: node4 is to get a replica, and does not answer")
+    said = model.view(100)["sentence"]
+    assert (said["notes"][-1], said["rebuild"]) == (model.membership.words, False)

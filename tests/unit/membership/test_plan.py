@@ -188,6 +188,15 @@ def test_priorities_follow():
     )
 
 
+def test_the_zone_of_a_node_that_was_not_heard_of_is_filled_all_the_same():
+    nodes = [NodeView("node4", zone="x"), NodeView("node5", zone="y")]
+    assert choose(1, want(A, B), nodes, {"node1": "x", "node2": "y", "node3": "y"}) == ("node4",)
+    assert choose(1, want(A), nodes, {"node1": "x"}) == ("node5",)
+    views = {view.name: view for view in nodes} | hosting(B)
+    step = plan(want(A, B, C), real(A, B, C, leader=B, silent={C: 601}), views, NOW, {"node1": "x", "node3": "z"})
+    assert step == Replace("node3", "node5", "node3 has been gone for 601 s")
+
+
 def test_zones_are_filled_evenly_and_then_idle_nodes_first():
     nodes = [
         NodeView("a1", zone="a", replicas=0),

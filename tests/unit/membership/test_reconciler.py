@@ -112,7 +112,7 @@ def test_a_database_that_is_behind_is_refused_and_made_again_from_the_log(client
     with pytest.raises(DatabaseBehind, match="the database has nothing"):
         edits.say(client, row(), lambda w: w.removing("node1"))
     assert client.in_log.generation == 2
-    assert edits.rebuild(client, row()) == 2
+    assert edits.rebuild(client, "default") == 2
     assert edits.say(client, row(), lambda w: w.removing("node1")).nodes == ("node2", "node3", "node4", "node5")
 
 
@@ -179,8 +179,8 @@ def test_a_database_that_was_put_back_changes_nothing(client, reconciler, time, 
     WantedMembership.objects.all().delete()
     assert look(reconciler, time).startswith("refused: the database has nothing of the wanted membership")
     assert client.configuration == before
-    assert "cluster rebuild default" in saying.by_cluster()["default"]
-    edits.rebuild(client, row())
+    assert "cluster rebuild default" in saying.by_cluster()["default"].words
+    edits.rebuild(client, "default")
     assert look(reconciler, time) == "settled: "
 
 
@@ -233,13 +233,16 @@ class Lock:
 
     def __init__(self, company: Company) -> None:
         self.company = company
-        self.grants: list[bool] = []
+        self.grants: list[bool | Exception] = []
         self.held = True
         self.taken = 0
 
     def lock(self, name: str, *, ttl: float, wait: float):
         assert name == "conclave/reconciler"
-        if self.grants and not self.grants.pop(0):
+        granted = self.grants.pop(0) if self.grants else True
+        if isinstance(granted, Exception):
+            raise granted
+        if not granted:
             raise errors.LockNotAcquired(name, None)
         self.taken += 1
         self.held = True
@@ -272,7 +275,7 @@ def test_it_works_under_the_lock_alone(client, company, time):
             lock.held = False  # As a pause of the process would have it.
         return len(turns) > 14
 
-    lock.grants = [False, False, True]
+    lock.grants = [False, errors.Busy("too much at once"), True]
     reconciler.run(stopping)
     assert all(asked == 0 for taken, asked, _ in turns if not taken)
     assert lock.taken >= 2, "taken again after it was lost"
@@ -289,6 +292,11 @@ def make(company: Company, name: str = "second", replicas: int = 3, **options) -
     class Lazy:
         def __getattr__(self, attribute: str):
             return getattr(company.clusters[name], attribute)
+
+        def directory(self):
+            if name not in company.clusters:
+                raise errors.Unavailable("no leader is known")
+            return company.clusters[name].directory()
 
     lazy: Any = Lazy()
     return creation.create(name, replicas, client_of=lambda _: lazy, say=lambda _: None, **options)
@@ -334,6 +342,14 @@ def test_nodes_that_would_begin_different_logs_form_nothing(company):
 def test_a_name_that_is_there_is_not_made_again(company):
     with pytest.raises(creation.NotMade, match="there is a cluster default"):
         make(company, "default")
+
+
+def test_a_name_that_is_served_by_nodes_that_the_broker_does_not_reach_is_not_made_again(company):
+    """The database was lost, too: their mailboxes alone say that it is there."""
+    company.silent = {"node1", "node2", "node3"}
+    with pytest.raises(creation.NotMade, match=r"there is a cluster default \(aa\): node1, node2, node3 serve it"):
+        make(company, "default", 1, on=("node4",))
+    assert not Birth.objects.exists()
 
 
 def test_of_two_who_make_one_name_at_the_same_time_one_is_refused(company, monkeypatch):

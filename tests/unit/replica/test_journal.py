@@ -143,6 +143,17 @@ def head(last_index: int, offset: int, *, keep_tail: bool = True, size: int = 10
     return Head(Snapshot(last_index, 2, CONFIGURATION, secrets.token_bytes(size)), offset, 2, keep_tail)
 
 
+def test_a_damaged_batch_that_is_cut_through_gets_no_new_checksum(tmp_path):
+    journal = born(tmp_path)
+    journal.commit([write(2, b"\x01aaaa", b"\x01bbbb", b"\x01cccc")])
+    body = journal._db.execute("SELECT body FROM batches WHERE first_index = 2").fetchone()[0]
+    journal._db.execute("UPDATE batches SET body = ? WHERE first_index = 2", (body.replace(b"aaaa", b"aaXa"),))
+    with pytest.raises(JournalFailed, match="entries 2 to 4 of replica 4000000000000001 do not match their checksum"):
+        journal.commit([write(4, b"\x01d", term=3)])
+    with pytest.raises(JournalDamaged, match="entries 2 to 4"):
+        reopened(journal, tmp_path)
+
+
 def test_a_snapshot_takes_the_place_of_the_log_up_to_its_offset(tmp_path):
     journal = born(tmp_path)
     journal.commit([write(2, *[b"\x01%d" % i for i in range(2, 8)])])
@@ -204,6 +215,35 @@ def test_a_damaged_row_is_named_and_not_served(tmp_path, statement, complaint):
         db.commit()
     with pytest.raises(JournalDamaged, match=complaint), closing(SqliteJournal(tmp_path)) as again:
         again.load(REPLICA.replica)
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, StoredLog]:
+    """A journal of many pages, and what it holds."""
+    path = tmp_path_factory.mktemp("filled")
+    journal = born(path)
+    for index in range(2, 40):
+        journal.commit([write(index, b"\x01" + bytes([index]) * (30, 300, 6_000)[index % 3], term=index)])
+    stored = reopened(journal, path)
+    return (path / FILE_NAME).read_bytes(), stored
+
+
+@given(data=st.data())
+@settings(max_examples=150, deadline=None)
+def test_a_bit_that_flips_in_the_file_is_named_or_changes_nothing(filled, tmp_path_factory, data):
+    """Half of them in the heads of pages: a page that says it has fewer rows would hide them from their checksums."""
+    content, stored = filled
+    page = data.draw(st.integers(0, len(content) // 4_096 - 1))
+    at = page * 4_096 + data.draw(st.one_of(st.integers(0, 100), st.integers(0, 4_095)))
+    damaged = bytearray(content)
+    damaged[at] ^= 1 << data.draw(st.integers(0, 7))
+    path = tmp_path_factory.mktemp("rot")
+    (path / FILE_NAME).write_bytes(damaged)
+    try:
+        found = reopened(SqliteJournal(path), path)
+    except JournalDamaged:
+        return
+    assert found == stored
 
 
 def test_a_replica_that_stopped_stays_stopped_over_a_restart(tmp_path):

@@ -39,7 +39,7 @@ from coordinator.replica.intents import (
     TransferLeadership,
 )
 from coordinator.replica.journal import SqliteJournal, StoredReplica
-from coordinator.replica.lifecycle import SILENCE_US_MIN, Lifecycle
+from coordinator.replica.lifecycle import SILENCE_US_MIN, Lifecycle, load_all
 from coordinator.replica.ports import Inbound
 from coordinator.replica.replica import Replica
 from coordinator.replica.report import Identity
@@ -64,13 +64,12 @@ class Node:
     def start(self) -> None:
         self.journal = SqliteJournal(self.directory)
         self.bus = Bus([])
-        stopped = self.journal.resting()
-        stored = self.journal.replicas()
+        loaded = load_all(self.journal, self.load)
         self.turn = Turn(
             Identity(self.name, 1, 7, faults_allowed=False, waiting_for="empty"),
             CHANNELS,
             PEER_KEY,
-            [self.load(each) for each in stored if each.replica not in stopped],
+            loaded.replicas,
             journal=self.journal,
             bus=self.bus,
             clock=self.clock,
@@ -82,7 +81,8 @@ class Node:
             self.journal,
             self.intents,
             load=self.load,
-            stopped=[each for each in stored if each.replica in stopped],
+            stopped=loaded.stopped,
+            damaged=loaded.damaged,
             backups=self.directory / "backups",
             web_token=self.token,
         )
@@ -196,6 +196,13 @@ def test_hosting_asked_for_twice_or_after_a_restart_draws_one_identity(company):
     assert node.replica.replica == first
 
 
+def test_a_node_hosts_one_cluster_of_a_name(company):
+    node = company.nodes["node1"]
+    assert node.ask(HostReplica("a", CLUSTER, "second")).state == DONE
+    outcome = node.ask(HostReplica("b", CLUSTER + 1, "second"))
+    assert (outcome.state, "another second: 4d" in outcome.message) == (REFUSED, True)
+
+
 def test_three_nodes_form_a_cluster_from_one_document(company):
     members = company.form("node1", "node2", "node3")
     leader = company.leader()
@@ -290,6 +297,24 @@ def test_a_node_whose_replica_is_stopped_says_so_and_not_that_it_has_none(compan
     assert waits_for(follower) == ""
     company.nodes["node9"] = bare = Node("node9", follower.directory.parent / "node9", company.clock)
     assert waits_for(bare) == "empty"
+
+
+def test_a_damaged_replica_takes_no_part_and_the_others_of_its_node_do(company):
+    company.form("node1", "node2", "node3")
+    node = next(node for node in company.nodes.values() if node is not company.leader())
+    other = node.ask(HostReplica("other", CLUSTER + 1, "third")).replica
+    damaged = node.replica.replica
+    node.journal._db.execute("UPDATE batches SET checksum = x'00' WHERE replica = ?", (damaged,))
+    node.restart()
+    assert [replica.replica for replica in node.turn.replicas.values()] == [other]
+    assert {(h.replica, h.state) for h in node.lifecycle.hosted()} == {(damaged, "damaged"), (other, "empty")}
+    assert "its replica of second is damaged, and takes no part until" in node.turn._waits_for("second")
+    assert "do not match their checksum" in node.ask(StartReplica("s", CLUSTER)).message
+    company.pass_time(200_000)
+    assert company.leader().replica.engine.role is Role.LEADER
+    assert node.ask(RemoveReplica("r", CLUSTER, damaged, forced=node.name)).state == DONE
+    assert node.ask(HostReplica("again", CLUSTER, "second")).state == DONE
+    assert damaged in node.journal.tombstones()
 
 
 @pytest.mark.parametrize("forced", [False, True])

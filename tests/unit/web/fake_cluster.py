@@ -222,6 +222,10 @@ class FakeClient:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(changed.wait(), deadline - time.monotonic())
 
+    @property
+    def cluster_id(self) -> int:
+        return CLUSTER_ID
+
     async def directory(self) -> wire.Directory:
         if set(self._cluster.nodes) <= self._cluster.silent_nodes:
             raise errors.Unavailable("no node answers")

@@ -1,0 +1,106 @@
+"""What SQLite does not say of its write-ahead log: that a frame in the middle of it has rotted.
+
+SQLite takes the log up to the first frame that does not check, and is silent about the rest: after a crash that is what
+was being written. But each transaction here is synced before the next one begins (`synchronous=FULL`), so that a crash
+can only tear the last. A frame that does not check, with a whole transaction and more of the same log behind it, was on
+disk once: what SQLite would drop there was promised to others. In the last transaction rot and a torn write can not be
+told apart. The format: the page "WAL-mode File Format" of SQLite's documentation.
+"""
+
+from __future__ import annotations
+
+import struct
+import sys
+from array import array
+from collections.abc import Iterator
+from functools import cache
+from operator import mul
+from pathlib import Path
+from typing import Final, NamedTuple
+
+_HEADER: Final = struct.Struct(">8I")
+"""Magic, format, page size, number of the checkpoint, two salts, two checksums."""
+_FRAME: Final = struct.Struct(">6I")
+"""Page, size of the database in pages where the frame ends a transaction (else 0), two salts, two checksums."""
+_MAGIC: Final = 0x377F0682
+"""With the last bit set the checksums are over big-endian words."""
+_MASK: Final = 0xFFFFFFFF
+_PAGE_BYTES_MAX: Final = 65_536
+
+_Sum = tuple[int, int]
+
+
+class _Frame(NamedTuple):
+    """`whole`: its checksum follows from the one before. `ends`: it ends a transaction."""
+
+    salts: tuple[int, int]
+    ends: bool
+    whole: bool
+
+
+def rotten_frame(path: Path) -> int:
+    """The number, from 1, of the frame of a write-ahead log at which SQLite would drop what was on disk; 0 for its
+    header; -1 where there is none, or no log. To be asked before SQLite opens the database."""
+    try:
+        data = memoryview(path.read_bytes())
+    except FileNotFoundError:
+        return -1
+    if len(data) < _HEADER.size + _FRAME.size:
+        return -1
+    magic, _, page_bytes, _, *salts, first, second = _HEADER.unpack_from(data)
+    swapped = (sys.byteorder == "big") != bool(magic & 1)
+    summed = _summed((0, 0), data[: _HEADER.size - 8], swapped=swapped)
+    is_page = 512 <= page_bytes <= _PAGE_BYTES_MAX and not page_bytes & (page_bytes - 1)
+    if (magic & ~1) != _MAGIC or not is_page or summed != (first, second):
+        # A header is torn only where a log begins anew, and then all that lies behind it has other salts.
+        _, _, *found, _, _ = _FRAME.unpack_from(data, _HEADER.size)
+        return 0 if found[0] == salts[0] or found[1] == salts[1] else -1
+    rotten = 0
+    has_ended = False
+    for number, frame in enumerate(_frames(data, page_bytes, summed, swapped=swapped), 1):
+        belongs = [*frame.salts] == salts
+        if not rotten and not (frame.whole and belongs):
+            rotten = number
+        if rotten and has_ended and belongs:
+            return rotten
+        has_ended = bool(rotten) and (has_ended or (belongs and frame.ends))
+    return -1
+
+
+def _frames(data: memoryview, page_bytes: int, summed: _Sum, *, swapped: bool) -> Iterator[_Frame]:
+    """Behind the first that is not whole, none is."""
+    size = _FRAME.size + page_bytes
+    whole = True
+    for at in range(_HEADER.size, len(data) - size + 1, size):
+        _, pages, one, two, *stated = _FRAME.unpack_from(data, at)
+        if whole:
+            summed = _summed(summed, data[at : at + 8], swapped=swapped)
+            summed = _summed(summed, data[at + _FRAME.size : at + size], swapped=swapped)
+            whole = [*summed] == stated
+        yield _Frame((one, two), bool(pages), whole)
+
+
+def _summed(before: _Sum, data: memoryview, *, swapped: bool) -> _Sum:
+    """SQLite's checksum: for each two words x and y, s += x + t; t += y + s. All at once, since it is linear."""
+    words = array("I", data.tobytes())
+    if swapped:
+        words.byteswap()
+    (ss, st, of_s), (ts, tt, of_t) = _weights(len(words) // 2)
+    s, t = before
+    return (
+        (ss * s + st * t + sum(map(mul, of_s, words))) & _MASK,
+        (ts * s + tt * t + sum(map(mul, of_t, words))) & _MASK,
+    )
+
+
+@cache
+def _weights(pairs: int) -> tuple[tuple[int, int, list[int]], tuple[int, int, list[int]]]:
+    """What s and t are after so many pairs of words: by what s and t were before, and by each word."""
+    ss, st, ts, tt = 1, 0, 0, 1
+    of_s: list[int] = []
+    of_t: list[int] = []
+    for _ in range(pairs):  # From the last pair to the first.
+        of_s += (st, (ss + st) & _MASK)
+        of_t += (tt, (ts + tt) & _MASK)
+        ss, st, ts, tt = (ss + st) & _MASK, (ss + 2 * st) & _MASK, (ts + tt) & _MASK, (ts + 2 * tt) & _MASK
+    return (ss, st, of_s[::-1]), (ts, tt, of_t[::-1])

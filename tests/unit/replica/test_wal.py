@@ -1,0 +1,123 @@
+"""The write-ahead log: a crash may tear its end, and what is damaged before that is named, never dropped in silence."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from coordinator.consensus.engine import HardState
+from coordinator.replica.journal import FILE_NAME, JournalDamaged, SqliteJournal, StoredLog, StoredReplica
+from coordinator.replica.ports import Write
+from coordinator.replica.wal import rotten_frame
+
+REPLICA: Final = StoredReplica(2**62 + 1, 9, "default")
+COMMITS: Final = 10
+
+
+class Crashed:
+    """What a node leaves behind that dies after ten commits; `ends` is where each of them ends in the log."""
+
+    def __init__(self, directory: Path) -> None:
+        directory.mkdir()
+        journal = SqliteJournal(directory)
+        journal.admit(REPLICA, 1, StoredLog(HardState(1, 0, 1), [1], [b"\x02first"]))
+        journal.load(REPLICA.replica)
+        log = directory / f"{FILE_NAME}-wal"
+        self.ends = [log.stat().st_size]
+        for term in range(2, COMMITS + 2):
+            entry = b"\x01" + bytes([term]) * (5_000 if term % 3 else 50)
+            journal.commit([Write(REPLICA.replica, HardState(term, 7, 0), term, [term], [entry])])
+            self.ends.append(log.stat().st_size)
+        self.database, self.log = (directory / FILE_NAME).read_bytes(), log.read_bytes()
+        journal.close()
+
+    def left(self, directory: Path, log: bytes) -> StoredLog:
+        """What a node finds there that starts with such a log. Raises JournalDamaged."""
+        directory.mkdir(exist_ok=True)
+        (directory / FILE_NAME).write_bytes(self.database)
+        (directory / f"{FILE_NAME}-wal").write_bytes(log)
+        journal = SqliteJournal(directory)
+        try:
+            return journal.load(REPLICA.replica)
+        finally:
+            journal.close()
+
+
+@pytest.fixture(scope="module")
+def crashed(tmp_path_factory: pytest.TempPathFactory) -> Crashed:
+    return Crashed(tmp_path_factory.mktemp("crashed") / "node")
+
+
+def flipped(log: bytes, bit: int) -> bytes:
+    damaged = bytearray(log)
+    damaged[bit // 8] ^= 1 << bit % 8
+    return bytes(damaged)
+
+
+@given(data=st.data())
+@settings(max_examples=150, deadline=None)
+def test_a_bit_that_flips_before_the_last_commit_is_named(crashed: Crashed, tmp_path_factory, data: st.DataObject):
+    bit = data.draw(st.integers(0, 8 * crashed.ends[-2] - 1))
+    directory = tmp_path_factory.mktemp("rot")
+    log = flipped(crashed.log, bit)
+    for _ in range(2):  # A refusal leaves everything as it is.
+        with pytest.raises(JournalDamaged, match=r"journal\.sqlite3-wal: (frame \d+|the header) does not match"):
+            crashed.left(directory, log)
+        assert (directory / f"{FILE_NAME}-wal").read_bytes() == log
+
+
+@given(data=st.data())
+@settings(max_examples=60, deadline=None)
+def test_a_log_that_a_crash_has_cut_is_taken_up_to_its_last_whole_commit(
+    crashed: Crashed, tmp_path_factory, data: st.DataObject
+):
+    at = data.draw(st.integers(crashed.ends[0], len(crashed.log)))
+    torn = crashed.log[:at] + bytes(data.draw(st.integers(0, len(crashed.log) - at)))
+    stored = crashed.left(tmp_path_factory.mktemp("torn"), torn)
+    assert len(stored.entries) == 1 + sum(end <= at for end in crashed.ends[1:])
+    assert stored.hard_state.term == max(1, len(stored.entries))
+
+
+@given(pages=st.sets(st.integers(0, 4)))
+@settings(max_examples=32, deadline=None)
+def test_of_the_last_commit_any_pages_may_be_missing(crashed: Crashed, tmp_path_factory, pages: set[int]):
+    """The disk writes them in any order."""
+    size = 24 + 4_096
+    log = bytearray(crashed.log)
+    for page in pages:
+        at = crashed.ends[-2] + page * size
+        log[at : min(at + size, len(log))] = bytes(max(0, min(size, len(log) - at)))
+    assert len(crashed.left(tmp_path_factory.mktemp("torn"), bytes(log)).entries) in (COMMITS, COMMITS + 1)
+
+
+def test_what_one_crash_left_half_written_is_no_rot_after_the_next(crashed: Crashed, tmp_path: Path):
+    """The last commit without its first page; a commit that is shorter takes its place; and the node dies again."""
+    torn = bytearray(crashed.log)
+    torn[crashed.ends[-2] : crashed.ends[-2] + 100] = bytes(100)
+    (tmp_path / FILE_NAME).write_bytes(crashed.database)
+    log = tmp_path / f"{FILE_NAME}-wal"
+    log.write_bytes(bytes(torn))
+    journal = SqliteJournal(tmp_path)
+    assert len(journal.load(REPLICA.replica).entries) == COMMITS
+    journal.commit([Write(REPLICA.replica, HardState(COMMITS + 1, 7, 0), COMMITS + 1, [COMMITS + 1], [b"\x01b"])])
+    again = tmp_path / "again"
+    again.mkdir()
+    (again / FILE_NAME).write_bytes((tmp_path / FILE_NAME).read_bytes())
+    (again / log.name).write_bytes(log.read_bytes())
+    journal.close()
+    assert SqliteJournal(again).load(REPLICA.replica).entries[-1] == b"\x01b"
+
+
+def test_no_log_and_one_that_begins_anew_are_no_damage(crashed: Crashed, tmp_path: Path):
+    log = tmp_path / "wal"
+    assert rotten_frame(log) == -1
+    log.write_bytes(b"")
+    assert rotten_frame(log) == -1
+    new = bytearray(crashed.log)
+    new[16:24] = b"othersalt"[:8]  # The header of a log that begins anew, torn, before the frames of the last one.
+    log.write_bytes(bytes(new))
+    assert rotten_frame(log) == -1
