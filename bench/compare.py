@@ -29,6 +29,8 @@ from typing import Any, Final
 
 import psutil
 
+sys.path.insert(0, str(Path(__file__).parents[1]))  # So that it also starts as a file.
+
 from bench.bars import bars_table, judged
 from bench.figures import Cell, Histogram, changes_of_owner, silence_s, summary, table
 from bench.peers import MODULES, server_class

@@ -25,6 +25,8 @@ from typing import Any, Final, NamedTuple
 
 from prometheus_client.parser import text_string_to_metric_families
 
+sys.path.insert(0, str(Path(__file__).parents[1]))  # So that it also starts as a file.
+
 from bench.peers.conclave import Server
 from coordinator import client as shipped
 from coordinator.statemachine import commands

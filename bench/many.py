@@ -24,6 +24,8 @@ from typing import Any, Final
 
 import psutil
 
+sys.path.insert(0, str(Path(__file__).parents[1]))  # So that it also starts as a file.
+
 from bench.peers.base import MEMBERS
 from bench.peers.conclave import PRINCIPAL, Server
 from coordinator import client as shipped

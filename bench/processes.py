@@ -9,6 +9,7 @@ often threads went to sleep and had to be woken, which no neighbour changes much
 from __future__ import annotations
 
 import argparse
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -16,6 +17,8 @@ from typing import Final
 
 import psutil
 import redis
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # So that it also starts as a file.
 
 from bench.compare import BEGINS_IN_S, clients_of
 from bench.figures import changes_of_owner

@@ -21,12 +21,15 @@ import gc
 import json
 import os
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 
 import msgspec
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # So that it also starts as a file.
 
 from bench.core import reference_per_s
 from coordinator.statemachine import commands, snapshot

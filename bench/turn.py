@@ -13,6 +13,7 @@ import argparse
 import cProfile
 import gc
 import pstats
+import sys
 import tempfile
 import time
 from collections import Counter
@@ -21,6 +22,8 @@ from random import Random
 from typing import Final
 
 import msgspec
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # So that it also starts as a file.
 
 from coordinator import wire
 from coordinator.consensus.membership import Member

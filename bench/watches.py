@@ -13,8 +13,11 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import msgspec
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # So that it also starts as a file.
 
 from coordinator.replica.callers import Caller
 from coordinator.replica.watches import Watch, Watches

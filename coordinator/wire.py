@@ -459,7 +459,8 @@ class ChangeRequest(_Struct, tag=21, frozen=True):
 
 
 class TransferRequest(_Struct, tag=22, frozen=True):
-    """Hand the leadership of `term` to the replica `target`. Answered when that has begun; it may come to nothing."""
+    """Hand the leadership of `term` to the replica `target`. Answered when that has begun; it may come to nothing. To
+    name the leader's own replica aborts a transfer that is under way."""
 
     id: int
     cluster: int

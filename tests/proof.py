@@ -1,4 +1,7 @@
-"""What `make prove` found, as a page: `python -m tests.proof STATE_DIRECTORY`."""
+"""What `make prove` found, as a page: `python -m tests.proof STATE_DIRECTORY`.
+
+Status 1 where it is less than was asked for, which is then said on standard error.
+"""
 
 from __future__ import annotations
 
@@ -8,18 +11,26 @@ import statistics
 import sys
 from collections import Counter
 from pathlib import Path
+from typing import Final
+
+MEDIAN_MAX: Final = 50
+"""Planted bugs are caught within so many seeds, half of them."""
+EVENTS_MIN: Final = 2_000
+"""Of every seed."""
+COMMITTED_MIN: Final = 50
+ELECTIONS_MIN: Final = 2
+"""Of a seed on average."""
 
 
 def page(state: Path) -> str:
-    mixed = state / "seeds-mixed.json"
-    plain = [path for path in sorted(state.glob("seeds-*.json")) if path != mixed]
+    plain, mixed = _plain(state), _mixed(state)
     lines = [
         "# What was proven",
         "",
         f"Written by `make prove`, which says of which code by the name of its state directory: `{state.name}`.",
         "",
         *_seeds("Seeds", plain),
-        *(_seeds("Seeds of the mixed work", [mixed]) if mixed.exists() else ()),
+        *(_seeds("Seeds of the mixed work", mixed) if mixed else ()),
         "## Planted bugs",
         "",
         "| planted bug | caught by | at seed |",
@@ -27,8 +38,7 @@ def page(state: Path) -> str:
     ]
     seeds = []
     for path in sorted(state.glob("mutant-*")):
-        found = re.search(r"caught: (\S+) by (\S+) at seed (\d+)", path.read_text())
-        assert found is not None, path
+        found = _caught(path)
         seeds.append(int(found[3]))
         lines.append(f"| {found[1]} | {found[2]} | {found[3]} |")
     if seeds:
@@ -42,6 +52,41 @@ def page(state: Path) -> str:
     return "\n".join(lines) + "\n"
 
 
+def shortcomings(state: Path) -> list[str]:
+    """What is less than was asked for, in words."""
+    short = []
+    for title, paths in (("plain", _plain(state)), ("mixed", _mixed(state))):
+        runs = [json.loads(path.read_text()) for path in paths]
+        if not runs:
+            continue
+        seeds = sum(run["seeds"] for run in runs)
+        if violations := sum(run["violations"] for run in runs):
+            short.append(f"{title} work: expected no violation, got {violations}")
+        if (shortest := min(run["events_min"] for run in runs)) < EVENTS_MIN:
+            short.append(f"{title} work: expected {EVENTS_MIN} events of every seed, the shortest has {shortest}")
+        for key, least in (("committed", COMMITTED_MIN), ("elections", ELECTIONS_MIN)):
+            if (mean := sum(run[key] for run in runs) / seeds) < least:
+                short.append(f"{title} work: expected {least} {key} a seed on average, got {mean:.2f}")
+    caught = [found for path in sorted(state.glob("mutant-*")) if (found := _caught(path))]
+    if caught and (median := statistics.median(int(found[3]) for found in caught)) > MEDIAN_MAX:
+        short.append(f"planted bugs: expected a median of at most {MEDIAN_MAX} seeds, got {median:g}")
+    return short
+
+
+def _plain(state: Path) -> list[Path]:
+    return [path for path in sorted(state.glob("seeds-*.json")) if path not in _mixed(state)]
+
+
+def _mixed(state: Path) -> list[Path]:
+    return sorted(state.glob("seeds-mixed*.json"))
+
+
+def _caught(path: Path) -> re.Match[str]:
+    found = re.search(r"caught: (\S+) by (\S+) at seed (\d+)", path.read_text())
+    assert found is not None, path
+    return found
+
+
 def _seeds(title: str, paths: list[Path]) -> list[str]:
     runs = [json.loads(path.read_text()) for path in paths]
     faults: Counter[str] = Counter()
@@ -50,8 +95,10 @@ def _seeds(title: str, paths: list[Path]) -> list[str]:
         faults.update(run["faults"])
         checks.update(run["checks"])
     totals = {key: sum(run[key] for run in runs) for key in ("seeds", "events", "elections", "committed", "violations")}
+    shortest = min(run["events_min"] for run in runs) if runs else 0
     summary = (
-        f"{totals['seeds']:,} seeds of five replicas: {totals['events']:,} events, {totals['elections']:,} elections, "
+        f"{totals['seeds']:,} seeds of five replicas: {totals['events']:,} events (at least {shortest:,} each), "
+        f"{totals['elections']:,} elections, "
         f"{totals['committed']:,} committed entries, {totals['violations']:,} violations."
     )
     return [f"## {title}", "", summary, "", *_table("fault", faults), "", *_table("checker", checks), ""]
@@ -73,5 +120,12 @@ def _table(what: str, counts: Counter[str]) -> list[str]:
     ]
 
 
+def main(state: Path) -> int:
+    sys.stdout.write(page(state))
+    short = shortcomings(state)
+    print("\n".join(short), end="\n" if short else "", file=sys.stderr)
+    return 1 if short else 0
+
+
 if __name__ == "__main__":
-    sys.stdout.write(page(Path(sys.argv[1])))
+    sys.exit(main(Path(sys.argv[1])))

@@ -31,14 +31,17 @@ export -f step caught
 export python state
 "$python" -m tests.simulation --list-mutants | xargs -P "$(getconf _NPROCESSORS_ONLN)" -I '{}' \
     bash -euo pipefail -c 'step "mutant-{}" caught "{}"'
-for ((from = first; from <= last; from += size)); do
-    to=$((from + size - 1 < last ? from + size - 1 : last))
-    step "seeds-$from-$to.json" "$python" -m tests.simulation --engine raft --seeds "$from-$to" --json \
-        --jobs "$(getconf _NPROCESSORS_ONLN)"
-done
-# All that the state machine does, which the plain work has nothing of.
-step "seeds-mixed.json" "$python" -m tests.simulation --engine raft --workload mixed --seeds "$first-$((first + 1999))" --json \
-    --jobs "$(getconf _NPROCESSORS_ONLN)"
+seeds() { # WORKLOAD PREFIX FIRST LAST: a slice a step
+    local from to
+    for ((from = $3; from <= $4; from += size)); do
+        to=$((from + size - 1 < $4 ? from + size - 1 : $4))
+        step "seeds-$2$from-$to.json" "$python" -m tests.simulation --engine raft --workload "$1" --seeds "$from-$to" --json \
+            --jobs "$(getconf _NPROCESSORS_ONLN)"
+    done
+}
+seeds plain "" "$first" "$last"
+# All that the state machine does, which the plain work has nothing of (the default of the command line).
+seeds mixed mixed- "$first" $((first + 4999))
 units=$(cat $(git ls-files tests/unit) | sha256sum | cut -c1-16)
 step "random-mutants-$units" "$python" -m tests.simulation --engine raft --random-mutants 200 --jobs "$(getconf _NPROCESSORS_ONLN)"
 PROVE_KILLS=20 PROVE_FLOOD_S=30 step kills \

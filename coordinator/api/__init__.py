@@ -12,7 +12,7 @@ from ninja import NinjaAPI, Router
 from ninja.openapi.docs import Swagger
 from ninja.parser import Parser
 
-from coordinator.api import errors, faults, files, holds, keys, locks, membership, ranges, sessions, status
+from coordinator.api import errors, faults, files, holds, keys, locks, membership, ranges, rights, sessions, status
 from coordinator.api.auth import BearerToken, SignedIn
 
 _DESCRIPTION = """\
@@ -58,6 +58,8 @@ api.add_router("/clusters/{cluster}/counters", ranges.counters)
 api.add_router("/clusters/{cluster}/files", files.router)
 api.add_router("/clusters/{cluster}/directories", files.directories)
 api.add_router("/clusters/{cluster}/stats", files.stats)
+api.add_router("/clusters/{cluster}/attachments", files.attachments)
+api.add_router("/clusters/{cluster}/compactions", files.compactions)
 api.add_router("/clusters/{cluster}/ranges", ranges.ranges)
 api.add_router("/clusters/{cluster}/changes", ranges.changes)
 api.add_router("/clusters/{cluster}/lock-events", ranges.lock_events)
@@ -66,6 +68,12 @@ api.add_router("/clusters/{cluster}/holds", holds.router)
 api.add_router("/clusters/{cluster}/forced-releases", holds.forced)
 api.add_router("/clusters/{cluster}/sequencers", holds.sequencers)
 api.add_router("/clusters/{cluster}/elections", holds.elections)
+api.add_router("/clusters/{cluster}/access", rights.access)
+api.add_router("/clusters/{cluster}/principals", rights.principals)
+api.add_router("/clusters/{cluster}/roles", rights.roles)
+api.add_router("/clusters/{cluster}/permissions", rights.held)
+api.add_router("/clusters/{cluster}/tokens", rights.tokens)
+api.add_router("/clusters/{cluster}/quotas", rights.quotas)
 api.add_router("/clusters/{cluster}/nodes", faults.router)
 api.add_router("/clusters/{cluster}/membership", membership.router)
 

@@ -95,9 +95,12 @@ class Attempt:
         also: tuple[str, ...] = (),
         wanted: Wanted | None = None,
         act_for: str = "",
+        *,
+        refuse_deadlocks: bool = False,
     ) -> None:
         """`also`: other names to take with it. `wanted`: how to hold them; None: the exclusive lock of the one name, of
-        which a session has one. `act_for`: how the client says whom it acts for; "": by the principal's name."""
+        which a session has one. `act_for`: how the client says whom it acts for; "": by the principal's name.
+        `refuse_deadlocks`: of the plain one; do not wait where that would close a cycle of sessions."""
         self._client = client
         self._cluster = cluster
         self._principal = principal
@@ -106,6 +109,7 @@ class Attempt:
         self._name = self._names[0]
         self._asked_for = name
         self._wanted = wanted
+        self._refuse_deadlocks = refuse_deadlocks
         self._session = 0
         self._acquisition = secrets.randbits(48)
         """Over HTTP a session has one plain acquisition a name: each attempt takes over what its session already has,
@@ -137,6 +141,11 @@ class Attempt:
             self._stop = errors.Unavailable("this web process ends; ask again, with the same session if you named one")
             self._keeps_place = True
             self._stopped.set()
+
+    @property
+    def name(self) -> str:
+        """What was asked for."""
+        return self._asked_for
 
     async def run(self, session: int | None, ttl_ms: int | None, wait_ms: int) -> Acquired:
         """The grant. Raises Refused (409 and others) and what the client raises; nothing is left behind then."""
@@ -174,11 +183,24 @@ class Attempt:
         raise await self._not_acquired()
 
     async def _ask(self, wants_to_wait: bool) -> commands.Result:
-        op: commands.ClientOp = commands.AcquireLock(
-            self._name, self._acquisition, wants_to_wait, self._session, take_over=True
-        )
         if self._wanted is not None:
-            op = self._wanted.op(self._names, self._acquisition, self._session, wait=wants_to_wait)
+            return await self._command(
+                self._wanted.op(self._names, self._acquisition, self._session, wait=wants_to_wait)
+            )
+        # A session that was opened here holds nothing, and closes no cycle.
+        looks = wants_to_wait and self._refuse_deadlocks and not self._opened_here
+        answer = await self._command(
+            commands.AcquireLock(
+                self._name, self._acquisition, wants_to_wait and not looks, self._session, take_over=True
+            )
+        )
+        if looks and isinstance(answer, commands.Held):
+            # What it had of the name already is this acquisition's by now, its place in line too.
+            op = lock_commands.Acquire((self._name,), self._acquisition, owner=self._session)
+            answer = await self._command(op)
+        return answer
+
+    async def _command(self, op: commands.ClientOp) -> commands.Result:
         try:
             result: commands.Result = errors.refuse(await self._client.command(op, act_for=self._act_for))
         except errors.OutcomeUnknown as error:
@@ -349,15 +371,14 @@ class Attempt:
                     commands.CloseSession(self._session), act_for=self._act_for, timeout=TAKE_BACK_TIMEOUT_S
                 )
             elif self._was_queued and not self._keeps_place:
-                op: commands.ClientOp = commands.ReleaseLock(self._name, self._acquisition, self._session)
-                if self._wanted is not None:
-                    op = lock_commands.Release(self._names, self._acquisition, self._session)
-                await self._client.command(
-                    op,
-                    act_for=self._act_for,
-                    timeout=TAKE_BACK_TIMEOUT_S,
-                )
+                await self._client.command(self._undoing(), act_for=self._act_for, timeout=TAKE_BACK_TIMEOUT_S)
         except errors.SessionGone:
             pass
         except errors.ConclaveError as error:
             log.warning("lock %r of session %d stays until its lease ends: %s", self._name, self._session, error)
+
+    def _undoing(self) -> commands.ClientOp:
+        """What takes back a place in line, or the grant that came of it."""
+        if self._wanted is not None:
+            return lock_commands.Release(self._names, self._acquisition, self._session)
+        return commands.ReleaseLock(self._name, self._acquisition, self._session)

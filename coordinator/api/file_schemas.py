@@ -11,10 +11,16 @@ from ninja import Schema
 from pydantic import Field, model_validator
 
 from coordinator.api.errors import Refused
-from coordinator.api.schemas import StrictIn, name_in_path, session_name
+from coordinator.api.schemas import SessionName, StrictIn, name_in_path, session_name, session_number
 from coordinator.statemachine import commands, files
 
 GENERATION_MAX = 2**63 - 1
+
+Generation = Annotated[
+    int, Field(ge=-1, le=GENERATION_MAX, description="Only where the content generation is this; -1: any.")
+]
+Instance = Annotated[int, Field(ge=-1, le=GENERATION_MAX, description="Only where the instance is this; -1: any.")]
+Revision = Annotated[int, Field(ge=0, le=GENERATION_MAX, description="The state at this revision; 0: now.")]
 
 
 class ValueIn(StrictIn):
@@ -47,6 +53,11 @@ def named(name: str) -> str:
 def prefix_or_name(start: str, *, prefix: bool) -> str:
     """The beginning of a range. Raises Refused."""
     return "" if prefix and start in ("", "/") else name_in_path(start)
+
+
+def range_named(start: str, end: str, *, prefix: bool) -> tuple[str, str, bool]:
+    """A range as the cluster takes it. Raises Refused."""
+    return prefix_or_name(start, prefix=prefix), end and name_in_path(end), prefix
 
 
 def text_of(value: bytes | None) -> str | None:
@@ -102,6 +113,26 @@ class WrittenOut(Schema):
 class DeletedOut(Schema):
     deleted: int = Field(description="How many files and directories went.")
     revision: int
+
+
+class AttachIn(StrictIn):
+    path: str = Field(description="An ephemeral file.")
+    session: SessionName
+
+
+class AttachedOut(Schema):
+    path: str
+    session: str
+    revision: int
+    was_attached: bool = Field(description="Whether the file depended on this session before.")
+
+
+class CompactIn(StrictIn):
+    revision: int = Field(ge=0, le=GENERATION_MAX, description="The oldest that is still to be readable.")
+
+
+class CompactedOut(Schema):
+    oldest: int = Field(description="The oldest revision that can be read; changes are kept from the one behind it on.")
 
 
 class ChildOut(Schema):
@@ -206,7 +237,7 @@ class CompareIn(ValueIn):
 
     key: str
     target: files.Target
-    relation: Literal["=", "!=", "<", ">"] = "="
+    relation: files.Relation = "="
     number: int | None = Field(None, ge=0, le=GENERATION_MAX)
 
     def compare(self) -> files.Compare:
@@ -242,15 +273,30 @@ class AddIn(StrictIn):
         return files.AddToKey(named(self.key), self.amount)
 
 
+class DeleteRangeIn(StrictIn):
+    do: Literal["delete-range"]
+    start: str
+    end: str = ""
+    prefix: bool = False
+
+    def op(self, session: int) -> commands.TransactionOp:
+        return files.DeleteRange(*range_named(self.start, self.end, prefix=self.prefix))
+
+
 class CreateIn(ValueIn):
     do: Literal["create"]
     path: str
     sequential: bool = False
     parents: bool = False
+    ephemeral: SessionName | None = Field(
+        None, description="A session of yours: the file goes when that ends. Keep the session alive."
+    )
 
     def op(self, session: int) -> commands.TransactionOp:
+        is_ephemeral = self.ephemeral is not None
+        owner = session if self.ephemeral is None else session_number(self.ephemeral)
         return files.CreateFile(
-            named(self.path), self.content, sequential=self.sequential, parents=self.parents, owner=session
+            named(self.path), self.content, is_ephemeral, self.sequential, self.parents, owner=owner
         )
 
 
@@ -266,28 +312,31 @@ class MakeDirectoryIn(StrictIn):
 class WriteIn(ValueIn):
     do: Literal["write"]
     path: str
-    generation: int = Field(-1, ge=-1, le=GENERATION_MAX)
+    generation: Generation = files.ANY_GENERATION
+    instance: Instance = files.ANY_GENERATION
 
     def op(self, session: int) -> commands.TransactionOp:
-        return files.WriteFile(named(self.path), self.content, self.generation)
+        return files.WriteFile(named(self.path), self.content, self.generation, self.instance)
 
 
 class RemoveIn(StrictIn):
     do: Literal["remove"]
     path: str
     recursive: bool = False
-    generation: int = Field(-1, ge=-1, le=GENERATION_MAX)
+    generation: Generation = files.ANY_GENERATION
+    instance: Instance = files.ANY_GENERATION
 
     def op(self, session: int) -> commands.TransactionOp:
-        return files.DeletePath(named(self.path), self.recursive, self.generation)
+        return files.DeletePath(named(self.path), self.recursive, self.generation, self.instance)
 
 
 class ReadIn(StrictIn):
     do: Literal["read"]
     path: str
+    revision: Revision = 0
 
     def op(self, session: int) -> commands.TransactionOp:
-        return files.ReadFile(named(self.path))
+        return files.ReadFile(named(self.path), self.revision)
 
 
 class ReadRangeIn(StrictIn):
@@ -295,42 +344,86 @@ class ReadRangeIn(StrictIn):
     start: str
     end: str = ""
     prefix: bool = False
+    revision: Revision = 0
     limit: int = Field(0, ge=0, le=commands.LIST_LIMIT_MAX)
+    sort_by: files.SortBy = "key"
+    descending: bool = False
+    keys_only: bool = False
 
     def op(self, session: int) -> commands.TransactionOp:
-        start = prefix_or_name(self.start, prefix=self.prefix)
-        return files.ReadRange(start, self.end, self.prefix, limit=self.limit)
+        return files.ReadRange(
+            *range_named(self.start, self.end, prefix=self.prefix),
+            self.revision,
+            self.limit,
+            self.sort_by,
+            self.descending,
+            self.keys_only,
+        )
 
 
-OperationIn = Annotated[
-    PutIn | DeleteIn | AddIn | CreateIn | MakeDirectoryIn | WriteIn | RemoveIn | ReadIn | ReadRangeIn,
-    Field(discriminator="do"),
-]
-
-
-class TransactionIn(StrictIn):
+class _Branches(StrictIn):
     when: list[CompareIn] = Field([], max_length=files.COMPARES_MAX, description="All must hold.")
     then: list[OperationIn] = Field([], max_length=files.OPERATIONS_MAX, description="Done where they do.")
     otherwise: list[OperationIn] = Field([], max_length=files.OPERATIONS_MAX, description="Done where one does not.")
 
-    @property
     def creates(self) -> bool:
-        """Does it take a session of the caller's?"""
-        return any(isinstance(each, CreateIn) for each in (*self.then, *self.otherwise))
+        """Does it take a session of the caller's that it does not name?"""
+        return any(
+            each.creates() if isinstance(each, NestedIn) else isinstance(each, CreateIn) and each.ephemeral is None
+            for each in (*self.then, *self.otherwise)
+        )
 
-    def command(self, session: int) -> commands.Transact:
+    def command(self, session: int, depth: int = 1) -> commands.Transact:
+        """Raises Refused."""
+        if depth > files.NESTING_MAX:
+            raise Refused(422, "too-many", f"transactions are nested at most {files.NESTING_MAX} deep; came deeper")
+
+        def built(each: OperationIn) -> commands.TransactionOp:
+            return each.command(session, depth + 1) if isinstance(each, NestedIn) else each.op(session)
+
         return commands.Transact(
             tuple(compare.compare() for compare in self.when),
-            tuple(each.op(session) for each in self.then),
-            tuple(each.op(session) for each in self.otherwise),
+            tuple(built(each) for each in self.then),
+            tuple(built(each) for each in self.otherwise),
         )
+
+
+class NestedIn(_Branches):
+    """A transaction within one, with comparisons and branches of its own."""
+
+    do: Literal["transaction"]
+
+
+OperationIn = Annotated[
+    PutIn
+    | DeleteIn
+    | DeleteRangeIn
+    | AddIn
+    | CreateIn
+    | MakeDirectoryIn
+    | WriteIn
+    | RemoveIn
+    | ReadIn
+    | ReadRangeIn
+    | NestedIn,
+    Field(discriminator="do"),
+]
+
+
+class TransactionIn(_Branches):
+    pass
+
+
+for _model in (_Branches, NestedIn, TransactionIn):
+    _model.model_rebuild()
 
 
 class TransactionOut(Schema):
     succeeded: bool = Field(description="Whether the comparisons held, so that `then` was done.")
     revision: int
     results: list[dict[str, Any]] = Field(
-        description="One for each operation of the branch: a written revision, a file with its stat, a range, a count."
+        description="One for each operation of the branch: a written revision, a file with its stat, a range, a count; "
+        "of a transaction within this one, such an answer of its own."
     )
 
     @classmethod
@@ -340,6 +433,8 @@ class TransactionOut(Schema):
 
 def _result(result: commands.Result) -> dict[str, Any]:
     match result:
+        case commands.Transacted():
+            return TransactionOut.of(result).dict()
         case commands.Done():
             return {"revision": result.index, "existed": result.existed}
         case files.Created():

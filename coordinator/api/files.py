@@ -5,11 +5,22 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from django.http import HttpResponse
-from ninja import Path, Query, Router, Status
+from ninja import Body, Path, Query, Router, Status
 
 from coordinator.api.auth import ApiRequest
 from coordinator.api.errors import Refused
-from coordinator.api.file_schemas import GENERATION_MAX, CreatedOut, DeletedOut, DirectoryOut, StatOut, WrittenOut
+from coordinator.api.file_schemas import (
+    GENERATION_MAX,
+    AttachedOut,
+    AttachIn,
+    CompactedOut,
+    CompactIn,
+    CreatedOut,
+    DeletedOut,
+    DirectoryOut,
+    StatOut,
+    WrittenOut,
+)
 from coordinator.api.keys import BYTES
 from coordinator.api.locks import REFUSALS
 from coordinator.api.owning import with_session
@@ -20,6 +31,8 @@ from coordinator.statemachine import commands, files
 router = Router(tags=["files"])
 directories = Router(tags=["files"])
 stats = Router(tags=["files"])
+attachments = Router(tags=["files"])
+compactions = Router(tags=["files"])
 
 _CONFLICTS: dict[Any, Any] = {409: Problem, **REFUSALS}
 _CONTENT: dict[str, Any] = {"requestBody": {"required": True, "description": "The content, at most 1 MiB.", **BYTES}}
@@ -190,3 +203,37 @@ async def make_directory(
     created = refuse(await client.command(files.MakeDirectory(path, parents), act_for=principal))
     assert isinstance(created, files.Created), created
     return Status(201, CreatedOut(path=created.path, revision=created.revision))
+
+
+@attachments.post("", response={200: AttachedOut, 410: Problem, **_CONFLICTS}, summary="Attach a session to a file")
+async def attach(request: ApiRequest, cluster: ClusterName, payload: Annotated[AttachIn, Body()]) -> AttachedOut:
+    """An ephemeral file then lives as long as this session does too. Said again it changes nothing."""
+    path, session = name_in_path(payload.path), session_number(payload.session)
+    client, principal = await request.auth.acting()
+    done = refuse(await client.command(files.AttachFile(path, session), act_for=principal))
+    assert isinstance(done, commands.Done), done
+    return AttachedOut(path=path, session=payload.session, revision=done.index, was_attached=done.existed)
+
+
+@attachments.delete("", response={200: AttachedOut, 410: Problem, **_CONFLICTS}, summary="Detach a session from a file")
+async def detach(
+    request: ApiRequest,
+    cluster: ClusterName,
+    path: Annotated[str, Query(max_length=commands.NAME_BYTES_MAX + 1, description="An ephemeral file.")],
+    session: Annotated[SessionName, Query(description="What it is no longer to depend on.")],
+) -> AttachedOut:
+    """An ephemeral file then no longer depends on this session. It goes with the last one."""
+    path, number = name_in_path(path), session_number(session)
+    client, principal = await request.auth.acting()
+    done = refuse(await client.command(files.DetachFile(path, number), act_for=principal))
+    assert isinstance(done, commands.Done), done
+    return AttachedOut(path=path, session=session, revision=done.index, was_attached=done.existed)
+
+
+@compactions.post("", response={200: CompactedOut, 410: Problem, **REFUSALS}, summary="Give up old revisions")
+async def compact(request: ApiRequest, cluster: ClusterName, payload: Annotated[CompactIn, Body()]) -> CompactedOut:
+    """The history up to `revision`, which stays the oldest that can be read. Takes the right to administer. 410
+    `compacted` where more is given up already."""
+    client, principal = await request.auth.acting()
+    refuse(await client.command(files.Compact(payload.revision), act_for=principal))
+    return CompactedOut(oldest=payload.revision)

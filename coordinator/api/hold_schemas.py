@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Literal
 
 from ninja import Schema
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from coordinator.api.file_schemas import ValueIn, text_of
 from coordinator.api.schemas import HolderOut, SessionName, StrictIn, session_name
-from coordinator.statemachine import lock_commands
+from coordinator.client.events import Heard
+from coordinator.statemachine import commands, lock_commands
 from coordinator.statemachine.lock_commands import Mode
 
 ACQUISITION_MAX = 2**63 - 1
@@ -65,6 +66,19 @@ class ChangeModeIn(StrictIn):
     session: SessionName
     acquisition: int = Field(ge=0, le=ACQUISITION_MAX, description="As acquire answered it.")
     mode: Literal["exclusive", "shared"]
+    wait_ms: int = Field(
+        0,
+        ge=0,
+        le=commands.WAIT_MS_MAX,
+        description="To exclusive: how long to wait until the others have let go. Nobody is let in meanwhile, and the "
+        "session is kept alive. Closing the connection gives it up.",
+    )
+
+    @model_validator(mode="after")
+    def _waits_to_be_alone(self) -> ChangeModeIn:
+        if self.wait_ms and self.mode != lock_commands.EXCLUSIVE:
+            raise ValueError("expected wait_ms with the mode exclusive; nobody waits to share what they hold")
+        return self
 
 
 class ModeChanged(Schema):
@@ -168,15 +182,28 @@ class LockEventOut(Schema):
     waits: bool = Field(description="Of a conflict: it is in line, or waits for its upgrade; else it was refused.")
 
 
+class FailOverOut(Schema):
+    leader: str = Field(description="The node that leads.")
+    term: int
+
+
 class LockEventsOut(Schema):
+    fail_over: FailOverOut | None = Field(
+        description="Another leader than the one of the `term` that was given took over: what came before this page "
+        "was told by leaders before it."
+    )
     events: list[LockEventOut] = Field(description="In order. None: nothing came about so far.")
     since: int = Field(
         description="Go on from here, with `skip`: nothing that was asked for lies before that is not told."
     )
     skip: int
+    term: int = Field(description="Whose word this is: give it to be told when another leader took over.")
 
     @classmethod
-    def of(cls, page: lock_commands.LockEventPage) -> LockEventsOut:
+    def of(cls, heard: Heard, term: int) -> LockEventsOut:
+        """`term`: of whom the caller heard last; 0: of nobody."""
+        page = heard.page
+        fail_over = FailOverOut(leader=heard.leader, term=heard.term) if term and heard.term != term else None
         events = [
             LockEventOut(
                 revision=event.revision,
@@ -189,4 +216,4 @@ class LockEventsOut(Schema):
             )
             for event in page.events
         ]
-        return cls(events=events, since=page.since, skip=page.skip)
+        return cls(fail_over=fail_over, events=events, since=page.since, skip=page.skip, term=heard.term)

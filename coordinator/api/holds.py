@@ -25,8 +25,9 @@ from coordinator.api.hold_schemas import (
     ProclaimIn,
     SequencerOut,
 )
-from coordinator.api.locks import REFUSALS
+from coordinator.api.locks import REFUSALS, run_for
 from coordinator.api.schemas import ClusterName, Problem, name_in_path, session_name, session_number
+from coordinator.api.upgrade import Upgrade, not_held
 from coordinator.client import errors
 from coordinator.client.errors import refuse
 from coordinator.client.recipes.election import LOOKS_MAX, is_of
@@ -44,10 +45,15 @@ _CONFLICTS: dict[Any, Any] = {409: Problem, 410: Problem, **REFUSALS}
 async def change_mode(
     request: ApiRequest, cluster: ClusterName, name: str, payload: Annotated[ChangeModeIn, Body()]
 ) -> ModeChanged:
-    """To `shared`: by the same token, and others that share it are let in. To `exclusive`: by a higher one, where
-    nobody else shares it now; 409 `not-acquired` where somebody does (it is still shared then)."""
+    """To `shared`: by the same token, and others that share it are let in. To `exclusive`: by a higher one, once nobody
+    else shares it; 409 `not-acquired` where somebody does after `wait_ms` (it is still shared then), `deadlock` where
+    another holder waits for the same. Ask again, and it goes on waiting."""
     name, session = name_in_path(name), session_number(payload.session)
     client, principal = await request.auth.acting()
+    if payload.wait_ms:
+        upgrade = Upgrade(client, cluster, request.auth.principal, name, payload.acquisition, principal)
+        done = await run_for(request, upgrade, session, None, payload.wait_ms)
+        return ModeChanged(name=name, mode=payload.mode, token=done.token, sequencer=done.sequencer)
     op = lock_commands.ChangeMode(name, payload.acquisition, payload.mode, wait=False, owner=session)
     result = refuse(await client.command(op, act_for=principal))
     match result:
@@ -57,7 +63,7 @@ async def change_mode(
         case commands.Held(holder):
             who = f"{holder.principal} (session {session_name(holder.session)})"
             raise Refused(409, "not-acquired", f"lock {name!r} is shared with {who}")
-    raise _not_held(name, payload.session, payload.acquisition)
+    raise not_held(name, session, payload.acquisition)
 
 
 @router.post("/{path:name}/hand-over", response={200: HandedOver, **_CONFLICTS}, summary="Hand a lock over")
@@ -72,7 +78,7 @@ async def hand_over(
     )
     result = refuse(await client.command(op, act_for=principal))
     if isinstance(result, commands.NotHeld):
-        raise _not_held(name, payload.session, payload.acquisition)
+        raise not_held(name, session, payload.acquisition)
     return HandedOver(name=name, to_session=payload.to_session, to_acquisition=payload.to_acquisition)
 
 
@@ -98,10 +104,6 @@ async def look_at_a_name_that_ends_in_hand_over(request: ApiRequest, cluster: Cl
 async def look(request: ApiRequest, cluster: ClusterName, name: str) -> HoldOut:
     """Who holds a name, how, and who waits for it, in all modes."""
     return await _look(request, name)
-
-
-def _not_held(name: str, session: str, acquisition: int) -> Refused:
-    return Refused(409, "not-held", f"acquisition {acquisition} of session {session} does not hold lock {name!r}")
 
 
 @forced.post("", response={200: ForcedOut, **REFUSALS}, summary="Take a lock away by force")

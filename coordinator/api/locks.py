@@ -74,9 +74,18 @@ async def acquire(
     session = None if payload.session is None else session_number(payload.session)
     also = tuple(name_in_path(each) for each in payload.also)
     wanted = None if payload.is_plain else Wanted.of(payload)
-    attempt = Attempt(client, cluster, request.auth.principal, name, also, wanted, act_for)
+    attempt = Attempt(
+        client, cluster, request.auth.principal, name, also, wanted, act_for, refuse_deadlocks=payload.refuse_deadlocks
+    )
+    return await run_for(request, attempt, session, payload.ttl_ms, payload.wait_ms)
+
+
+async def run_for(
+    request: ApiRequest, attempt: Attempt, session: int | None, ttl_ms: int | None, wait_ms: int
+) -> Acquired:
+    """The attempt of a caller, for as long as there is one."""
     undo_when_gone(request).append(attempt.abandon)
-    task = access.spawn(attempt.run(session, payload.ttl_ms, payload.wait_ms), f"acquire lock {name!r}")
+    task = access.spawn(attempt.run(session, ttl_ms, wait_ms), f"acquire lock {attempt.name!r}")
     try:
         return await asyncio.shield(task)
     except asyncio.CancelledError:

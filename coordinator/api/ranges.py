@@ -18,7 +18,7 @@ from coordinator.api.file_schemas import (
     RangeOut,
     TransactionIn,
     TransactionOut,
-    prefix_or_name,
+    range_named,
 )
 from coordinator.api.hold_schemas import LockEventsOut
 from coordinator.api.locks import REFUSALS
@@ -71,9 +71,7 @@ async def read(
 ) -> RangeOut:
     """A page of keys, all at one revision. 410 where that revision is not kept any more."""
     query = files.ReadRange(
-        prefix_or_name(start, prefix=prefix),
-        end and name_in_path(end),
-        prefix,
+        *range_named(start, end, prefix=prefix),
         revision,
         limit,
         sort_by,
@@ -92,7 +90,7 @@ async def delete(
     request: ApiRequest, cluster: ClusterName, start: Start, end: End = "", prefix: Prefix = False
 ) -> DeletedOut:
     """All its keys, in one revision."""
-    op = files.DeleteRange(prefix_or_name(start, prefix=prefix), end and name_in_path(end), prefix)
+    op = files.DeleteRange(*range_named(start, end, prefix=prefix))
     client, principal = await request.auth.acting()
     deleted = refuse(await client.command(op, act_for=principal))
     assert isinstance(deleted, files.Deleted), deleted
@@ -118,9 +116,7 @@ async def read_changes(
     `skip` of the page before. 410 `compacted` where they are not kept any more: read the range anew, and go on behind
     its revision."""
     query = files.ReadChanges(
-        prefix_or_name(start, prefix=prefix),
-        end and name_in_path(end),
-        prefix,
+        *range_named(start, end, prefix=prefix),
         since,
         skip,
         limit,
@@ -144,15 +140,20 @@ async def read_lock_events(
     limit: Annotated[int, Query(ge=1, le=commands.LIST_LIMIT_MAX)] = 100,
     acquired: Annotated[bool, Query(description="Somebody came to hold a name.")] = True,
     conflicts: Annotated[bool, Query(description="Somebody asked for a name that others hold.")] = True,
+    term: Annotated[
+        int, Query(ge=0, le=GENERATION_MAX, description="As the page before said; 0: fail-overs are not told.")
+    ] = 0,
     wait_ms: Annotated[int, Query(ge=0, le=WAIT_MS_MAX, description="How long to wait for the first event.")] = 0,
 ) -> LockEventsOut:
     """What becomes of the locks of a range of names, in order, each once, as `changes` are told: ask again from the
-    `since` and `skip` of the page before. 410 `compacted` where events are not kept any more."""
-    span = prefix_or_name(start, prefix=prefix), end and name_in_path(end), prefix
+    `since` and `skip` of the page before. With the `term` of that page it is also told, at once, that another leader
+    took over (`fail_over`). 410 `compacted` where events are not kept any more."""
+    span = range_named(start, end, prefix=prefix)
     query = lock_commands.ReadLockEvents(*span, since, skip, limit, acquired, conflicts)
     client, principal = await request.auth.acting()
     with _one_more_waits():
-        return LockEventsOut.of(await client.wait_for_lock_events(query, wait=wait_ms / 1000, act_for=principal))
+        heard = await client.wait_for_lock_events(query, wait=wait_ms / 1000, term=term, act_for=principal)
+    return LockEventsOut.of(heard, term)
 
 
 async def _wait(client: AsyncClient, principal: str, query: files.ReadChanges, wait_s: float) -> files.ChangePage:
@@ -190,7 +191,7 @@ async def transact(
                 raise aborted.cause from None
             raise
 
-    done = await (with_session(client, cluster, principal, ask) if payload.creates else ask(0))
+    done = await (with_session(client, cluster, principal, ask) if payload.creates() else ask(0))
     assert isinstance(done, commands.Transacted), done
     return TransactionOut.of(done)
 

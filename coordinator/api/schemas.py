@@ -115,7 +115,7 @@ class AcquireIn(StrictIn):
     )
     refuse_deadlocks: bool = Field(
         default=True,
-        description="Refuse to wait (409 `deadlock`) where sessions would wait for one another. With `mode`.",
+        description="Refuse to wait (409 `deadlock`) where sessions would wait for one another.",
     )
 
     @model_validator(mode="after")

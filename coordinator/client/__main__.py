@@ -3,14 +3,18 @@
     python -m coordinator.client lock deploy -- ./deploy.sh          run a command under a lock
     python -m coordinator.client lock reports --shared -- ./read.sh  together with others; or --count N, --also NAME
     python -m coordinator.client locks show|check|break|breaks …     who holds it; sequencers; take it away
+    python -m coordinator.client locks watch START                   who comes to hold locks, and who wants them
     python -m coordinator.client elect boss host-1 -- ./lead.sh      run a command as the elected leader
     python -m coordinator.client leader|observe NAME                 who leads; each value that is proclaimed
     python -m coordinator.client get|put|delete|add KEY              keys and counters
     python -m coordinator.client files get|put|stat|rm|mkdir|ls …    files and directories
-    python -m coordinator.client files range|watch START             many keys; each change as it is made
+    python -m coordinator.client files range|rm-range|watch START    many keys; each change as it is made
+    python -m coordinator.client files compact REVISION              give up the history before a revision
+    python -m coordinator.client transact FILE|-                     all of it or nothing, from JSON
     python -m coordinator.client queue put|take|size NAME            items that are done at least once
     python -m coordinator.client group ls|join NAME                  who is there
     python -m coordinator.client barrier close|open|wait NAME        wait for somebody
+    python -m coordinator.client double-barrier NAME N ME -- ./work  run a command together with others
     python -m coordinator.client status                              who leads, and how each replica is
     python -m coordinator.client members                             who is a member, and how far each has come
     python -m coordinator.client transfer|compact NODE               hand over to a node; snapshot a node now
@@ -28,7 +32,7 @@ import sys
 from typing import Final
 
 from coordinator.client import Client, ConclaveError, Deadlock, InvalidRequest, LeaseLost, LockNotAcquired
-from coordinator.client.command_line import filing, locking, operating, together
+from coordinator.client.command_line import filing, locking, operating, together, transacting
 from coordinator.client.command_line.running import EXIT_LEASE_LOST
 from coordinator.client.errors import Aborted, Changed, Compacted, Exists, NotEmpty, NotFound, WrongKind
 from coordinator.client.options import DEFAULT_TIMEOUT_S
@@ -80,7 +84,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--cluster", default="default")
     parser.add_argument("--timeout", type=float, default=DEFAULT_TIMEOUT_S, help="seconds that a question may take")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for subject in (locking, filing, together, operating):
+    for subject in (locking, filing, transacting, together, operating):
         subject.add_to(commands)
     return parser
 

@@ -51,11 +51,14 @@ def change(
 
 
 def transfer(core: Core, clock: Clock, node: str, deadline_us: int, act_for: str) -> Flow:
-    """Hand the leadership to `node`, and wait until it leads; its term. Raises NotFound, Refused, Unavailable."""
+    """Hand the leadership to `node`, and wait until it leads; its term. Where it leads already, a transfer of it to
+    somebody else that is under way is aborted. Raises NotFound, Refused, Unavailable."""
     asked_us = -REPEAT_US
     while True:
         seen: wire.Progress = yield from progress(core, clock, deadline_us, act_for)
         if seen.node == node:
+            if asked_us < 0:
+                yield from _ask_to_transfer(core, clock, seen, seen.replica, deadline_us, act_for)
             return seen.term
         if clock() >= deadline_us:
             raise Unavailable(f"{node} does not lead yet; {seen.node} does, in term {seen.term}")

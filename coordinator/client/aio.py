@@ -10,7 +10,7 @@ from functools import partial
 from random import SystemRandom
 from typing import Any, Final, NamedTuple, Self
 
-from coordinator.client import flows, options
+from coordinator.client import flows, hands, options
 from coordinator.client.asking import Ask, Async, T
 from coordinator.client.calls import Call
 from coordinator.client.clock import now_us as _now_us
@@ -20,6 +20,7 @@ from coordinator.client.flows import Flow, Grant
 from coordinator.client.lease import LeaseState
 from coordinator.client.links import Link, Links
 from coordinator.client.surface import Surface
+from coordinator.statemachine import lock_commands
 
 CLOSE_US: Final = 2_000_000
 
@@ -55,6 +56,10 @@ class AsyncLease:
     def check(self) -> None:
         """Raises LeaseLost unless it can be proven held at this moment. Costs no round trip."""
         self._state.check()
+
+    def sequencer(self) -> str:
+        """`name:exclusive:token`, for a third party to check (`Locks.check_sequencer`)."""
+        return lock_commands.sequencer(self.name, lock_commands.EXCLUSIVE, self.token)
 
     async def release(self, *, timeout: float | None = None) -> bool:
         """Let go. True where it was still held. Raises OutcomeUnknown, and goes on trying in the background."""
@@ -211,23 +216,44 @@ class AsyncClient(Surface[Async], Async):
 
     # --- locks ------------------------------------------------------------------------------------
 
-    async def acquire(self, name: str, *, ttl: float = options.DEFAULT_TTL_S, wait: float | None = None) -> AsyncLease:
+    async def acquire(
+        self,
+        name: str,
+        *,
+        ttl: float = options.DEFAULT_TTL_S,
+        wait: float | None = None,
+        refuse_deadlocks: bool = True,
+    ) -> AsyncLease:
         """Take the lock `name`. `ttl` seconds after this process dies it is free; until then it is renewed.
 
         `wait` seconds in line at the most: 0 does not wait, None waits as long as it takes. A cancelled task leaves the
-        queue. Raises LockNotAcquired, Unavailable, Forbidden, InvalidRequest.
+        queue. `refuse_deadlocks`: where the caller holds something, refuse to wait where that would close a cycle of
+        sessions; see `Locks.acquire`. Raises LockNotAcquired, Deadlock (with the cycle), Unavailable, Forbidden,
+        InvalidRequest.
         """
         name, ttl_ms, wait_us = options.name(name), options.ttl_ms(ttl), options.wait_us(wait)
         timeout_us = self.timeout_us
-        grant = await self._run(lambda core: flows.acquire(core, _now_us, name, ttl_ms, wait_us, timeout_us))
-        return AsyncLease(self, grant)
+        may_refuse = refuse_deadlocks and hands.are_full()
+
+        def flow(core: Core) -> Flow:
+            return flows.acquire(core, _now_us, name, ttl_ms, wait_us, timeout_us, refuse_deadlocks=may_refuse)
+
+        with hands.place() as place:
+            lease = AsyncLease(self, await self._run(flow))
+            place.state = lease._state
+            return lease
 
     @contextlib.asynccontextmanager
     async def lock(
-        self, name: str, *, ttl: float = options.DEFAULT_TTL_S, wait: float | None = None
+        self,
+        name: str,
+        *,
+        ttl: float = options.DEFAULT_TTL_S,
+        wait: float | None = None,
+        refuse_deadlocks: bool = True,
     ) -> AsyncIterator[AsyncLease]:
         """Hold the lock `name` for the length of an `async with`; see `acquire`."""
-        lease = await self.acquire(name, ttl=ttl, wait=wait)
+        lease = await self.acquire(name, ttl=ttl, wait=wait, refuse_deadlocks=refuse_deadlocks)
         try:
             yield lease
         finally:

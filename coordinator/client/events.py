@@ -115,14 +115,26 @@ class EventWatch(Stream[S, T]):
         self._from = _at(self._from, page.since, page.skip)
 
 
-def next_events(core: Core, clock: Clock, query: ReadLockEvents, until_us: int, act_for: str = "") -> Flow:
-    """The next page that has events; at `until_us` one that has none, which is a progress mark. Raises Compacted, Busy
-    (as many wait as may), and Unavailable where no leader answers at `until_us`."""
+class Heard(NamedTuple):
+    """A page, and by whose word: of the node that leads, and its term."""
+
+    page: LockEventPage
+    leader: str
+    term: int
+
+
+def next_events(
+    core: Core, clock: Clock, query: ReadLockEvents, until_us: int, term: int = 0, act_for: str = ""
+) -> Flow:
+    """The next page that has events, as Heard; at `until_us` one that has none, which is a progress mark. `term`: of
+    the leader that was heard before (0: nobody was); where another answers, its page is the next one, whether it has
+    events or not. Raises Compacted, Busy (as many wait as may), and Unavailable where no leader answers at
+    `until_us`."""
     while True:
         # "From now on" would be another place each time that it is asked: the first answer fixes it.
         wait_us = max(0, min(WAIT_US, until_us - clock())) if query.since else 0
         try:
-            said: Said = yield from _ask(core, clock, query, 0, wait_us, clock() + wait_us + QUESTION_US, act_for)
+            said: Said = yield from _ask(core, clock, query, term, wait_us, clock() + wait_us + QUESTION_US, act_for)
         except Closed:
             raise
         except Unavailable:
@@ -131,8 +143,8 @@ def next_events(core: Core, clock: Clock, query: ReadLockEvents, until_us: int, 
             continue
         page = said.result
         assert isinstance(page, LockEventPage), page
-        if page.events or clock() >= until_us:
-            return page
+        if page.events or clock() >= until_us or (term and said.term != term):
+            return Heard(page, said.leader, said.term)
         query = msgspec.structs.replace(query, since=page.since, skip=page.skip)
 
 

@@ -15,7 +15,7 @@ from coordinator.client.errors import InvalidRequest, refuse
 from coordinator.client.events import EventWatch, FailOver
 from coordinator.client.watches import Follow, Watch, range_of
 from coordinator.statemachine import commands, files
-from coordinator.statemachine.files import ANY_GENERATION, ChangeView, KeyView
+from coordinator.statemachine.files import ChangeView, KeyView
 
 
 class Files(Part[S]):
@@ -77,7 +77,7 @@ class Files(Part[S]):
         """Replace the content of a file that is there; the revision. `generation` (the stat's `version`), `instance`:
         only where they are these, else Changed is raised and tells those of now. Raises NotFound, WrongKind."""
         op = files.WriteFile(
-            options.name(path), options.key_value(value), _generation(generation), _generation(instance)
+            options.name(path), options.key_value(value), options.generation(generation), options.generation(instance)
         )
         return self._command(op, lambda done: int(done.index), timeout=timeout)
 
@@ -94,7 +94,9 @@ class Files(Part[S]):
         """Delete a file or a directory; how much went. A directory with something in it only if `recursive`, and then
         with all that is below, in one revision. `generation` and `instance` as in `write`. Raises NotFound, NotEmpty,
         Changed, TooMany."""
-        op = files.DeletePath(options.name(path), recursive, _generation(generation), _generation(instance))
+        op = files.DeletePath(
+            options.name(path), recursive, options.generation(generation), options.generation(instance)
+        )
         return self._command(op, lambda deleted: int(deleted.count), timeout=timeout)
 
     @asked
@@ -295,14 +297,6 @@ def directory_name(path: str) -> str:
     """A directory's name as the cluster keeps it: "" is the root. Raises InvalidRequest."""
     bare = path.rstrip("/") if isinstance(path, str) else path
     return "" if bare == "" else options.name(bare)
-
-
-def _generation(number: int | None) -> int:
-    if number is None:
-        return ANY_GENERATION
-    if isinstance(number, bool) or not isinstance(number, int) or number < 0:
-        raise InvalidRequest(f"a generation or an instance is a whole number from 0 on, got {number!r}")
-    return number
 
 
 def _limit(number: int) -> int:

@@ -88,11 +88,13 @@ def acquire(
     wait_us: int | None,
     timeout_us: int,
     build: Callable[[int], commands.ClientOp] | None = None,
+    *,
+    refuse_deadlocks: bool = False,
 ) -> Flow:
     """Take the lock `name`, waiting in line for `wait_us` (None: as long as it takes). A Grant, or LockNotAcquired.
 
     `build` makes the command of an acquisition, where it is another than the exclusive one of this name; it names
-    `name` among others.
+    `name` among others. `refuse_deadlocks`: do not wait where that would close a cycle; it raises Deadlock then.
     """
     since_us = clock()
     until_us = None if wait_us is None else since_us + wait_us
@@ -100,7 +102,7 @@ def acquire(
         answer_us = max(clock() + timeout_us, until_us or 0)
         own = yield from session(core, clock, ttl_ms, answer_us)
         acquisition = own.next_acquisition()
-        op = commands.AcquireLock(name, acquisition, wait_us != 0) if build is None else build(acquisition)
+        op = build(acquisition) if build is not None else _alone(name, acquisition, wait_us != 0, refuse_deadlocks)
         asked = core.command(own, op, clock(), answer_us)
         try:
             result = yield asked
@@ -129,6 +131,13 @@ def acquire(
             core.abandon(asked)
             core.withdraw(own, name, acquisition, asked.number, clock())
             raise
+
+
+def _alone(name: str, acquisition: int, waits: bool, refuse_deadlocks: bool) -> commands.ClientOp:
+    """The exclusive acquisition of one name."""
+    if waits and refuse_deadlocks:
+        return lock_commands.Acquire((name,), acquisition)
+    return commands.AcquireLock(name, acquisition, waits)
 
 
 def _raise_not_acquired(name: str, result: commands.Result | None) -> None:

@@ -64,7 +64,8 @@ class Grants:
         self._pause = pause
         self._query = query
         self._finish = finish
-        self._waits: dict[Acquisition, _Wait] = {}
+        self._waits: dict[Acquisition, list[_Wait]] = {}
+        """Several may wait for the same: each is told."""
         self._early: dict[Acquisition, int] = {}
         self._ask_due_us = NEVER_US
         """Before this no waiter asks for its grant, unless another leader was heard of. As the bounds of `Core`: it may
@@ -79,13 +80,16 @@ class Grants:
             return resolved(commands.Granted(token))
         call = self._pause(deadline_us)
         ask_due_us = now_us if ask else now_us + ASK_US
-        wait = self._waits[acquisition] = _Wait(call, act_for, ask_due_us, self._routing.changes, own=not ask)
+        wait = _Wait(call, act_for, ask_due_us, self._routing.changes, own=not ask)
+        self._waits.setdefault(acquisition, []).append(wait)
         self._ask_due_us = min(self._ask_due_us, ask_due_us)
         call.when_done(lambda _: self._end(acquisition, wait))
         return call
 
     def _end(self, acquisition: Acquisition, wait: _Wait) -> None:
-        if self._waits.get(acquisition) is wait:
+        waits = self._waits[acquisition]
+        waits.remove(wait)
+        if not waits:
             del self._waits[acquisition]
         if wait.asking is not None:
             self._finish(wait.asking, None)
@@ -95,13 +99,14 @@ class Grants:
         self._early.pop(acquisition, None)
 
     def pushed(self, acquisition: Acquisition, token: int, now_us: int) -> None:
-        wait = self._waits.get(acquisition)
-        if wait is not None and wait.own:
-            self._finish(wait.call, commands.Granted(token))
-            return
-        if wait is not None:
-            # It may be an old one: what is true, the log says (history 8).
-            self._ask_due_us = wait.ask_due_us = now_us
+        waits = self._waits.get(acquisition)
+        if waits is not None:
+            for wait in [*waits]:
+                if wait.own:
+                    self._finish(wait.call, commands.Granted(token))
+                else:
+                    # It may be an old one: what is true, the log says (history 8).
+                    self._ask_due_us = wait.ask_due_us = now_us
             return
         self._early[acquisition] = token
         while len(self._early) > EARLY_GRANTS_MAX:
@@ -118,7 +123,7 @@ class Grants:
             return
         self._asked_of = changes
         self._ask_due_us = NEVER_US
-        for acquisition, wait in [*self._waits.items()]:
+        for acquisition, wait in [(each, wait) for each, waits in self._waits.items() for wait in waits]:
             if wait.asking is not None:
                 continue
             if wait.changes == changes and now_us < wait.ask_due_us:

@@ -5,6 +5,7 @@ Each of them says in its own module what else can be done with it.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -12,7 +13,7 @@ from typing import Any, Self, TypeVar
 from coordinator.client import flows, lock_flows
 from coordinator.client.asking import Ask, Asking, Async, Part, S, Sync
 from coordinator.client.core import Core
-from coordinator.client.errors import ConclaveError
+from coordinator.client.errors import Closed, ConclaveError
 from coordinator.client.flows import Grant
 from coordinator.client.lease import LeaseState
 
@@ -64,17 +65,27 @@ class Had(Part[S]):
 
         return Ask(flow)
 
+    def _let_go_later(self) -> None:
+        """Something was thrown into the caller, perhaps before it had asked: it goes back in the background."""
+        self._state.released = True
+        shell, grant = self._shell, self._state.grant
+        with contextlib.suppress(Closed):  # Then the session ends.
+            shell.spawn(Ask(lambda core: lock_flows.let_go(core, shell.clock, grant)))
+
     def __enter__(self) -> Self:
         return self
 
     def __exit__(
         self: Had[Sync], kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if not self._state.released:
-            try:
+        try:
+            if not self._state.released:
                 self._shell.answer(self._let_go())
-            except ConclaveError as refusal:
-                logger.warning("lock %r is still being released: %s", self.name, refusal)
+        except ConclaveError as refusal:
+            logger.warning("lock %r is still being released: %s", self.name, refusal)
+        except BaseException:
+            self._let_go_later()
+            raise
 
     async def __aenter__(self) -> Self:
         return self
@@ -92,4 +103,5 @@ class Had(Part[S]):
 def give_back(core: Core, had: Had[Any] | None) -> None:
     """Its asker left before it had it: a grant that nobody has taken goes back (history 9)."""
     if had is not None:
+        had._state.released = True
         lock_flows.give_back(core, had._shell.clock, had._state.grant)

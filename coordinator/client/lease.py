@@ -15,6 +15,8 @@ class LeaseState:
         self.grant = grant
         self._pid = os.getpid()
         self.released = False
+        self.may_be_given = False
+        """What gives it to another was asked for, and not refused: done or not, it can not be proven held."""
         self._clock = clock
 
     @property
@@ -24,12 +26,13 @@ class LeaseState:
 
     @property
     def held(self) -> bool:
-        return not self.released and self.is_own and self.grant.session.valid(self._clock())
+        is_mine = not self.released and not self.may_be_given and self.is_own
+        return is_mine and self.grant.session.valid(self._clock())
 
     @property
     def expires_in(self) -> float:
         """Seconds for which the lease can be proven held if no leader confirms it again; 0.0 where it can not."""
-        if self.released or not self.is_own or self.grant.session.gone:
+        if self.released or self.may_be_given or not self.is_own or self.grant.session.gone:
             return 0.0
         return max(0, self.grant.session.valid_until_us - self._clock()) / 1e6
 
@@ -38,6 +41,8 @@ class LeaseState:
         name = self.grant.name
         if self.released:
             raise LeaseLost(f"lock {name!r} was released")
+        if self.may_be_given:
+            raise LeaseLost(f"lock {name!r} was handed over, or may have been: no answer said that it was not")
         if not self.is_own:
             raise LeaseLost(f"lock {name!r} belongs to process {self._pid}, which took it, and not to a fork of it")
         if self.grant.session.gone:

@@ -11,14 +11,16 @@ from typing import Final
 from coordinator.client.calls import Call
 from coordinator.client.core import WITHDRAW_US_MAX, Core
 from coordinator.client.errors import (
+    Closed,
     ConclaveError,
     LeaseLost,
     LockNotAcquired,
     OutcomeUnknown,
     SessionGone,
+    Unavailable,
     refuse,
 )
-from coordinator.client.flows import HOLDER_US, Clock, Flow, Grant
+from coordinator.client.flows import HOLDER_US, Clock, Flow, Grant, release
 from coordinator.client.session import Session
 from coordinator.statemachine import commands
 from coordinator.statemachine.commands import CancelAcquire, Granted, Held, Holder, NotHeld, Queued
@@ -36,6 +38,11 @@ def give_back(core: Core, clock: Clock, grant: Grant) -> None:
     if not grant.session.gone:
         op = Release(grant.names or (grant.name,), grant.acquisition)
         core.command(grant.session, op, clock(), clock() + WITHDRAW_US_MAX)
+
+
+def let_go(core: Core, clock: Clock, grant: Grant) -> Flow:
+    """Nobody waits for it, and it is tried for as long as the client tries anything in the background."""
+    return (yield from release(core, clock, grant, clock() + WITHDRAW_US_MAX))
 
 
 def downgrade(core: Core, clock: Clock, grant: Grant, deadline_us: int) -> Flow:
@@ -97,12 +104,18 @@ def inherit(core: Core, clock: Clock, own: Session, name: str, holder: Holder, w
         yield core.pause(clock() + HEIR_ASKS_US)
 
 
+def was_not_done(error: ConclaveError) -> bool:
+    """Does this say of a command on a hold that it was not applied, and will not be?"""
+    return not isinstance(error, (OutcomeUnknown, LeaseLost, Closed))
+
+
 def _shared(grant: Grant) -> ChangeMode:
     return ChangeMode(grant.name, grant.acquisition, SHARED)
 
 
 def of_hold(core: Core, clock: Clock, grant: Grant, asked: Call) -> Flow:
-    """The answer to a command on a hold. Raises LeaseLost where it is none any more, and what refusals say."""
+    """The answer to a command on a hold. Raises LeaseLost where it is none any more, and what refusals say. An
+    Unavailable says that it was never sent."""
     try:
         result = yield asked
     except (SessionGone, OutcomeUnknown) as error:
@@ -110,6 +123,12 @@ def of_hold(core: Core, clock: Clock, grant: Grant, asked: Call) -> Flow:
             raise
         core.lose_session(grant.session)
         raise LeaseLost(f"lock {grant.name!r}: the session is gone, and another may hold it now") from error
+    except Closed:
+        raise
+    except Unavailable as error:
+        if asked.first_sent_us is None:
+            raise
+        raise OutcomeUnknown(f"sent, and given up before an answer came: {error}") from error
     if isinstance(result, NotHeld):
         yield from _say_lost(core, clock, grant)
     return refuse(result)

@@ -9,10 +9,10 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Any, Final
 
-from coordinator.client import flows, lock_flows, options
+from coordinator.client import flows, hands, lock_flows, options
 from coordinator.client.asking import Ask, Asking, Async, Part, S, Sync, as_it_is, asked
 from coordinator.client.core import Core
-from coordinator.client.errors import InvalidRequest
+from coordinator.client.errors import ConclaveError, InvalidRequest, Refused
 from coordinator.client.events import EventWatch, FailOver
 from coordinator.client.flows import Grant
 from coordinator.client.holding import Had, give_back
@@ -36,6 +36,8 @@ class Hold(Had[S]):
         super().__init__(shell, grant)
         self.names = grant.names or (grant.name,)
         self.mode: Mode = mode
+        self._may_be_shared = False
+        """Has what shares it been asked for, with no answer, so that it may be done at any time?"""
 
     @property
     def session(self) -> int:
@@ -95,32 +97,52 @@ class Hold(Had[S]):
         self.check()
         if len(self.names) > 1 or self.mode == COUNTING:
             raise InvalidRequest("only a shared or exclusive hold of one name changes its mode")
+        if mode == EXCLUSIVE and self._may_be_shared:
+            raise Refused(f"whether {self.name!r} is shared by now is not known yet; let go of it, and acquire it anew")
         clock, deadline_us = self._shell.clock, self._shell.deadline_us(timeout)
         timeout_us = deadline_us - clock()
+        before = self.mode
+        # Before it is asked for, on the caller's thread: from here on nobody may take it for exclusive.
+        self.mode, self._may_be_shared = SHARED, True
 
         def settle(token: int, now: Mode) -> None:
             self._state.grant, self.mode = self._state.grant._replace(token=token), now
+            self._may_be_shared = False
 
         def flow(core: Core) -> Asking[None]:
             grant = self._state.grant
-            if mode == SHARED:
-                settle((yield from lock_flows.downgrade(core, clock, grant, deadline_us)), SHARED)
-            else:
-                token = yield from lock_flows.upgrade(core, clock, grant, wait_us, timeout_us, settle)
-                settle(token, EXCLUSIVE)
+            try:
+                if mode == SHARED:
+                    settle((yield from lock_flows.downgrade(core, clock, grant, deadline_us)), SHARED)
+                else:
+                    token = yield from lock_flows.upgrade(core, clock, grant, wait_us, timeout_us, settle)
+                    settle(token, EXCLUSIVE)
+            except ConclaveError as error:
+                if lock_flows.was_not_done(error):
+                    self.mode, self._may_be_shared = before, False
+                raise
 
         return Ask(flow)
 
     @asked
     def hand_over(self, to: Holder, *, timeout: float | None = None) -> Ask[None]:
         """Give it to another session, past the line and by a higher token: `to` is one of the waiters that
-        `Locks.look` names, or an `Heir`'s holder. Only an exclusive hold of one name. Raises NotFound, Forbidden."""
+        `Locks.look` names, or an `Heir`'s holder. Only an exclusive hold of one name. From the asking on it can not be
+        proven held, unless that is refused. Raises NotFound, Forbidden, OutcomeUnknown."""
         self.check()
         op = lock_commands.HandOver(self.name, self.acquisition, to.session, to.acquisition)
         clock, deadline_us = self._shell.clock, self._shell.deadline_us(timeout)
 
+        # Before it is asked for, on the caller's thread. Not `released`: at its end it is let go, should it be here.
+        self._state.may_be_given = True
+
         def flow(core: Core) -> Asking[None]:
-            yield from lock_flows.hand_over(core, clock, self._state.grant, op, deadline_us)
+            try:
+                yield from lock_flows.hand_over(core, clock, self._state.grant, op, deadline_us)
+            except ConclaveError as error:
+                if lock_flows.was_not_done(error):
+                    self._state.may_be_given = False
+                raise
             self._state.released = True
 
         return Ask(flow)
@@ -143,12 +165,16 @@ class Heir(Part[S]):
     def wait(self, *, wait: float | None = None) -> Ask[Hold[S]]:
         """Wait until the name is handed over. Raises LockNotAcquired after `wait` seconds."""
         clock, wait_us = self._shell.clock, options.wait_us(wait)
+        place = hands.place()
 
         def flow(core: Core) -> Asking[Hold[S]]:
-            grant = yield from lock_flows.inherit(core, clock, self._session, self.name, self.holder, wait_us)
-            return Hold(self._shell, grant, EXCLUSIVE)
+            with place:
+                grant = yield from lock_flows.inherit(core, clock, self._session, self.name, self.holder, wait_us)
+                hold = Hold(self._shell, grant, EXCLUSIVE)
+                place.state = hold._state
+            return hold
 
-        return Ask(flow)
+        return Ask(flow, give_back)
 
 
 class _Holding(Part[S]):
@@ -158,12 +184,8 @@ class _Holding(Part[S]):
         super().__init__(shell)
         self._ask = ask
 
-    @asked
-    def _acquire(self) -> Ask[Hold[S]]:
-        return self._ask
-
     def __enter__(self: _Holding[Sync]) -> Hold[Sync]:
-        self._hold = self._acquire()
+        self._hold = self._shell.answer(self._ask)
         return self._hold
 
     def __exit__(
@@ -172,7 +194,7 @@ class _Holding(Part[S]):
         self._hold.__exit__(kind, error, trace)
 
     async def __aenter__(self: _Holding[Async]) -> Hold[Async]:
-        hold = self._async_hold = await self._acquire()
+        hold = self._async_hold = await self._shell.answer(self._ask)
         return hold
 
     async def __aexit__(
@@ -182,6 +204,12 @@ class _Holding(Part[S]):
         trace: TracebackType | None,
     ) -> None:
         await self._async_hold.__aexit__(kind, error, trace)
+
+    def __del__(self) -> None:
+        """Only the `with` has this: where an interrupt struck between its block and its end, its end is here."""
+        hold: Hold[S] | None = getattr(self, "_hold", None)
+        if hold is not None and not hold._state.released:
+            hold._let_go_later()
 
 
 class Locks(Part[S]):
@@ -204,8 +232,9 @@ class Locks(Part[S]):
 
         `wait` seconds in line at the most: 0 does not wait, None waits as long as it takes. `reentrant`: what this
         client's session for `ttl` holds of it already is no hindrance. `lock_delay`: seconds for which the name stays
-        unavailable should this process die while it holds it. `refuse_deadlocks`: refuse to wait where that would close
-        a cycle of sessions; all threads of a client share a session, so pass False where one lets go for another.
+        unavailable should this process die while it holds it. `refuse_deadlocks`: where the caller (a thread or a task)
+        holds something that it took itself, refuse to wait where that would close a cycle of sessions that wait for one
+        another. All threads and tasks of a client share a session: pass False where one of them lets go for another.
 
         Raises LockNotAcquired, Deadlock (with the cycle), Unavailable, Forbidden, InvalidRequest.
         """
@@ -242,6 +271,8 @@ class Locks(Part[S]):
         delay_ms = options.seconds("lock_delay", lock_delay, 0, LOCK_DELAY_S_MAX) // 1_000
         ttl_ms, wait_us = options.ttl_ms(ttl), options.wait_us(wait)
         clock, timeout_us = self._shell.clock, self._shell.timeout_us
+        may_refuse = refuse_deadlocks and hands.are_full()
+        place = hands.place()
 
         def build(acquisition: int) -> commands.ClientOp:
             return lock_commands.Acquire(
@@ -252,12 +283,15 @@ class Locks(Part[S]):
                 limit or 1,
                 reentrant=reentrant,
                 delay_ms=delay_ms,
-                refuse_deadlocks=refuse_deadlocks,
+                refuse_deadlocks=may_refuse,
             )
 
         def flow(core: Core) -> Asking[Hold[S]]:
-            grant = yield from flows.acquire(core, clock, wanted[0], ttl_ms, wait_us, timeout_us, build)
-            return Hold(self._shell, grant._replace(names=wanted) if len(wanted) > 1 else grant, mode)
+            with place:
+                grant = yield from flows.acquire(core, clock, wanted[0], ttl_ms, wait_us, timeout_us, build)
+                hold = Hold(self._shell, grant._replace(names=wanted) if len(wanted) > 1 else grant, mode)
+                place.state = hold._state
+            return hold
 
         return Ask(flow, give_back)
 

@@ -13,17 +13,15 @@ import select
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable
 from random import Random, SystemRandom
 from types import FrameType
 from typing import Any, Final
 
 from coordinator.client import options
-from coordinator.client.calls import Call
 from coordinator.client.clock import now_us as _now_us
 from coordinator.client.core import Core
 from coordinator.client.errors import Closed, OutcomeUnknown, Unavailable
-from coordinator.client.flows import Flow
+from coordinator.client.jobs import Job, Left
 from coordinator.client.links import Links
 
 CLOSE_US: Final = 2_000_000
@@ -40,57 +38,8 @@ RETURN_US_MAX: Final = 4_000
 """And no longer, whatever else comes meanwhile."""
 ABSENT_US: Final = 20_000
 """Where they did not all come back in time, nobody is waited for until this has passed."""
-WAKE_LOST_S: Final = 2.0
-"""A caller looks by itself after this whether it was answered: an error thrown into the one that was to wake it may
-have come in between."""
 
 logger = logging.getLogger(__name__)
-
-
-class Job:
-    """A flow on its way, and the caller that waits until it has ended."""
-
-    __slots__ = ("_ended", "call", "error", "flow", "is_over", "loop", "release", "undo", "value")
-
-    def __init__(self, loop: Loop, flow: Flow, undo: Undo | None) -> None:
-        """`undo`: what is to be done with the flow's value where its caller has left before it could take it."""
-        self.loop = loop
-        self.flow = flow
-        self.undo = undo
-        self.call: Call | None = None
-        """What the flow waits for."""
-        self.is_over = False
-        self.value: Any = None
-        self.error: BaseException | None = None
-        self._ended = threading.Lock()
-        self._ended.acquire()
-        self.release = self._ended.release
-        """Wakes the caller; once, when it is over."""
-
-    def answered(self, call: Call) -> None:
-        """Its call is done: it goes on when all that came was taken in."""
-        self.loop.going_on.append(self)
-
-    def wait(self) -> Any:
-        """The flow's value, or what it raised. On the caller's thread."""
-        acquire, wake_next = self._ended.acquire, self.loop.wake_next
-        try:
-            wake_next()  # And sleep at once: whoever is woken wants the interpreter.
-            while not (acquire(timeout=WAKE_LOST_S) or self.is_over):
-                pass
-        except BaseException as error:
-            self.loop.post(self, error)
-            raise
-        return self.outcome()
-
-    def outcome(self) -> Any:
-        """The flow's value, or what it raised, now that it is over."""
-        if self.error is not None:
-            raise self.error
-        return self.value
-
-
-Undo = Callable[[Core, Any], None]
 
 
 class Loop(threading.Thread):
@@ -105,6 +54,8 @@ class Loop(threading.Thread):
     def __init__(self, settings: options.Options) -> None:
         super().__init__(name="conclave-client", daemon=True)
         random = Random(SystemRandom().getrandbits(256))  # noqa: S311 - jitter, and numbers that need only be unique
+        self.pid = os.getpid()
+        """The process whose loop this is; a fork of it needs one of its own."""
         self.core = Core(settings.token, settings.cluster, random)
         self.going_on: deque[Job] = deque()
         """Jobs whose call is done."""
@@ -146,24 +97,30 @@ class Loop(threading.Thread):
     # --- on callers' threads ----------------------------------------------------------------------
 
     def ask(self, job: Job) -> Any:
-        """Run a job to its end; its value, or what it raised."""
+        """Run a job to its end; its value, or what it raised. Whatever is thrown into the caller up to the return, it
+        has left then."""
         thread = threading.get_ident()
         if self._baton.get(_HELD) == thread and _does_the_work(sys._getframe(1)):
             return self._ask_within(job)
         try:
-            is_alone = _now_us() >= self._crowd_until_us
-            if is_alone and thread != threading.main_thread().ident and self._take_baton(thread):
-                self._posted.append((job, None))
-                self._drive(job)
-        finally:
-            if self._baton.get(_HELD) == thread:
-                del self._baton[_HELD]
-                if self._running or self._posted or self._closing or self._next_us < self._looks_us:
-                    self._call()
-        if job.is_over:
+            try:
+                is_alone = _now_us() >= self._crowd_until_us
+                if is_alone and thread != threading.main_thread().ident and self._take_baton(thread):
+                    self._posted.append((job, None))
+                    self._drive(job)
+            finally:
+                if self._baton.get(_HELD) == thread:
+                    del self._baton[_HELD]
+                    if self._running or self._posted or self._closing or self._next_us < self._looks_us:
+                        self._call()
+            if not job.is_over:
+                self.post(job)
+                job.wait()
             return job.outcome()
-        self.post(job)
-        return job.wait()
+        except BaseException as error:
+            if error is not job.error:
+                self.post(job, error)
+            raise
 
     def _take_baton(self, thread: int) -> bool:
         return self._baton.setdefault(_HELD, thread) == thread
@@ -188,6 +145,18 @@ class Loop(threading.Thread):
         self._wake()
         if self._is_over:
             self._refuse_posted()
+
+    def abandon(self) -> None:
+        """Nobody asks here any more, and nobody waits for the end."""
+        self._closing = True
+        self._call()
+
+    def __del__(self) -> None:
+        """One that never ran has its pipe still."""
+        writer = getattr(self, "_wake_writer", -1)
+        if writer != -1:
+            os.close(self._wake_reader)
+            os.close(writer)
 
     def close(self) -> None:
         self._closing = True
@@ -387,9 +356,11 @@ class Loop(threading.Thread):
     def _leave(self, job: Job, error: BaseException) -> None:
         """The caller left: its flow cleans up, or what it came to is undone."""
         if not job.is_over:
-            self._step(job, error)
-        if job.is_over and job.error is None and job.undo is not None:
-            job.undo(self.core, job.value)
+            # Not its own error, which the flow might take for an answer to what it asked.
+            self._step(job, Left(repr(error)))
+        undo, job.undo = job.undo, None
+        if job.is_over and job.error is None and undo is not None:
+            undo(self.core, job.value)
 
     def _wake_together(self) -> None:
         """After the sending: they run while this thread sleeps, and what they ask next leaves as one packet. Of several

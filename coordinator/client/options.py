@@ -8,6 +8,7 @@ from typing import Final, NamedTuple
 from coordinator.channel import Endpoint
 from coordinator.client.errors import InvalidRequest
 from coordinator.statemachine import commands
+from coordinator.statemachine.files import ANY_GENERATION
 from coordinator.wire import Token
 
 DEFAULT_TTL_S: Final = 15.0
@@ -94,4 +95,13 @@ def revision(number: int) -> int:
     """A revision, or how much of one is skipped."""
     if isinstance(number, bool) or not isinstance(number, int) or number < 0:
         raise InvalidRequest(f"a revision is a whole number from 0 on, got {number!r}")
+    return number
+
+
+def generation(number: int | None) -> int:
+    """A generation or an instance; None: whatever it is."""
+    if number is None:
+        return ANY_GENERATION
+    if isinstance(number, bool) or not isinstance(number, int) or number < 0:
+        raise InvalidRequest(f"a generation or an instance is a whole number from 0 on, got {number!r}")
     return number

@@ -6,6 +6,7 @@ A lease counts from the *sending* of what was answered, on a monotonic clock, le
 
 from __future__ import annotations
 
+import os
 from typing import Final
 
 DRIFT_SHARE: Final = 100
@@ -15,19 +16,40 @@ RENEWALS: Final = 3
 """Keep-alives are sent so many times within a time to live."""
 
 
+_forks = 0
+"""How many forks this process is away from the first. To look costs less than to ask for the number of a process."""
+
+
+def _forked() -> None:
+    global _forks  # noqa: PLW0603 - a count of this process
+    _forks += 1
+
+
+os.register_at_fork(after_in_child=_forked)
+
+
 class Session:
     def __init__(self, session: int, ttl_ms: int, sent_us: int) -> None:
         self.session = session
         self.ttl_ms = ttl_ms
         self.valid_until_us = 0
-        self.gone = False
-        """The cluster said so; final."""
+        self._forks = _forks
+        self._gone = False
         self.renew_due_us = 0
         self._next_number = 1
         self._open: dict[int, None] = {}
         """Numbers not answered yet, ascending (a dict for its order)."""
         self._next_acquisition = 1
         self.confirmed(sent_us)
+
+    @property
+    def gone(self) -> bool:
+        """The cluster said so; final. Nor has a fork of this process a part in it."""
+        return self._gone or self._forks != _forks
+
+    @gone.setter
+    def gone(self, gone: bool) -> None:
+        self._gone = gone
 
     def confirmed(self, sent_us: int) -> None:
         """A leader answered what was sent at `sent_us`, and it gave a full lease then or later."""
@@ -39,7 +61,7 @@ class Session:
 
     def valid(self, now_us: int) -> bool:
         """Can it be proven alive?"""
-        return not self.gone and now_us < self.valid_until_us
+        return now_us < self.valid_until_us and not self.gone
 
     def next_number(self) -> int:
         number = self._next_number

@@ -7,6 +7,7 @@ from typing import Any
 
 from coordinator import wire
 from coordinator.client import administration, events, flows, jeopardy, options, watches
+from coordinator.client.access import Access
 from coordinator.client.asking import DEFAULT_TTL_MS, Ask, Asking, Part, S, T, as_it_is, asked
 from coordinator.client.calls import Call
 from coordinator.client.core import Core
@@ -19,7 +20,7 @@ from coordinator.client.transactions import Transaction
 from coordinator.consensus.membership import Member
 from coordinator.statemachine import commands
 from coordinator.statemachine.files import AddToKey, ChangePage, ReadChanges
-from coordinator.statemachine.lock_commands import LockEventPage, ReadLockEvents
+from coordinator.statemachine.lock_commands import ReadLockEvents
 
 
 class Surface(Part[S]):
@@ -32,6 +33,11 @@ class Surface(Part[S]):
     def locks(self) -> Locks[S]:
         """Locks in all modes."""
         return Locks(self._shell)
+
+    @property
+    def access(self) -> Access[S]:
+        """Principals, roles, permissions, tokens, quotas."""
+        return Access(self._shell)
 
     @asked
     def session(
@@ -112,12 +118,15 @@ class Surface(Part[S]):
         return Ask(lambda core: watches.next_changes(core, clock, query, until_us, act_for))
 
     @asked
-    def wait_for_lock_events(self, query: ReadLockEvents, *, wait: float, act_for: str = "") -> Ask[LockEventPage]:
+    def wait_for_lock_events(
+        self, query: ReadLockEvents, *, wait: float, term: int = 0, act_for: str = ""
+    ) -> Ask[events.Heard]:
         """A page of events of locks as soon as there are some; after `wait` seconds one without, which says where to go
-        on. An EventWatch (`locks.watch`) goes on by itself. Raises Compacted, Busy."""
+        on. With it comes by whose word: given the `term` of the page before, it is also told at once that another
+        leader took over. An EventWatch (`locks.watch`) goes on by itself. Raises Compacted, Busy."""
         clock, wait_us = self._shell.clock, options.seconds("wait", wait, 0, options.WAIT_S_MAX)
         until_us = clock() + wait_us
-        return Ask(lambda core: events.next_events(core, clock, query, until_us, act_for))
+        return Ask(lambda core: events.next_events(core, clock, query, until_us, term, act_for))
 
     @asked
     def directory(self) -> Ask[wire.Directory]:

@@ -11,20 +11,22 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any, Self
 
-from coordinator.client import flows, options
+from coordinator.client import flows, hands, lock_flows, options
 from coordinator.client.asking import Ask, Sync, T
 from coordinator.client.clock import now_us as _now_us
 from coordinator.client.core import WITHDRAW_US_MAX, Core
 from coordinator.client.errors import Closed, ConclaveError
 from coordinator.client.flows import Flow, Grant
+from coordinator.client.jobs import Job, Undo
 from coordinator.client.lease import LeaseState
-from coordinator.client.loop import CLOSE_US, Job, Loop, Undo
+from coordinator.client.loop import CLOSE_US, Loop
 from coordinator.client.surface import Surface
-from coordinator.statemachine import commands
+from coordinator.statemachine import commands, lock_commands
 
 logger = logging.getLogger(__name__)
 
@@ -54,10 +56,14 @@ class Lease:
         """Raises LeaseLost unless it can be proven held at this moment. Costs no round trip."""
         self._state.check()
 
+    def sequencer(self) -> str:
+        """`name:exclusive:token`, for a third party to check (`Locks.check_sequencer`)."""
+        return lock_commands.sequencer(self.name, lock_commands.EXCLUSIVE, self.token)
+
     def release(self, *, timeout: float | None = None) -> bool:
         """Let go. True where it was still held. Raises OutcomeUnknown, and goes on trying in the background."""
         self._state.released = True
-        return self._state.is_own and bool(self._client._release(self._state.grant, timeout))
+        return self._state.is_own and self._client._release(self._state, timeout)
 
     def __repr__(self) -> str:
         return f"<Lease {self.name!r} token={self.token}{'' if self.held else ' not held'}>"
@@ -86,54 +92,99 @@ class Client(Surface[Sync], Sync):
         self._options = options.resolve(url, token, cluster, timeout)
         self.timeout_us = self._options.timeout_us
         self.caches = cache
-        self._starting = threading.Lock()
+        self._starting: dict[int, Any] = {}
+        """By process: who starts its loop. A lock that another thread held at a fork is never let go in the child."""
         self._loop: Loop | None = None
-        self._pid = 0
         self._closed = False
 
     # --- locks ------------------------------------------------------------------------------------
 
-    def acquire(self, name: str, *, ttl: float = options.DEFAULT_TTL_S, wait: float | None = None) -> Lease:
+    def acquire(
+        self,
+        name: str,
+        *,
+        ttl: float = options.DEFAULT_TTL_S,
+        wait: float | None = None,
+        refuse_deadlocks: bool = True,
+    ) -> Lease:
         """Take the lock `name`. `ttl` seconds after this process dies it is free; until then it is renewed.
 
-        `wait` seconds in line at the most: 0 does not wait, None waits as long as it takes. Raises LockNotAcquired,
-        Unavailable, Forbidden, InvalidRequest.
+        `wait` seconds in line at the most: 0 does not wait, None waits as long as it takes. `refuse_deadlocks`: where
+        the caller holds something, refuse to wait where that would close a cycle of sessions; see `Locks.acquire`.
+        Raises LockNotAcquired, Deadlock (with the cycle), Unavailable, Forbidden, InvalidRequest.
         """
         name, ttl_ms, wait_us = options.name(name), options.ttl_ms(ttl), options.wait_us(wait)
         timeout_us = self.timeout_us
-        grant = self._run(lambda core: flows.acquire(core, _now_us, name, ttl_ms, wait_us, timeout_us), _give_back)
-        return Lease(self, grant)
+        may_refuse = refuse_deadlocks and hands.are_full()
+        loop = self._started()
+        asked = flows.acquire(loop.core, _now_us, name, ttl_ms, wait_us, timeout_us, refuse_deadlocks=may_refuse)
+        job = Job(loop, asked, _give_back)
+        place = hands.place()
+        try:
+            lease = Lease(self, loop.ask(job))
+            place.state, place.is_asked_for = lease._state, False
+            return lease
+        except BaseException as error:
+            place.state, place.is_asked_for = None, False
+            if error is not job.error:
+                loop.post(job, error)
+            raise
 
     @contextlib.contextmanager
-    def lock(self, name: str, *, ttl: float = options.DEFAULT_TTL_S, wait: float | None = None) -> Iterator[Lease]:
+    def lock(
+        self,
+        name: str,
+        *,
+        ttl: float = options.DEFAULT_TTL_S,
+        wait: float | None = None,
+        refuse_deadlocks: bool = True,
+    ) -> Iterator[Lease]:
         """Hold the lock `name` for the length of a `with`; see `acquire`."""
-        lease = self.acquire(name, ttl=ttl, wait=wait)
+        lease = None
         try:
+            lease = self.acquire(name, ttl=ttl, wait=wait, refuse_deadlocks=refuse_deadlocks)
             yield lease
         finally:
-            if not lease._state.released:
-                try:
+            try:
+                if lease is not None and not lease._state.released:
                     lease.release()
-                except ConclaveError as error:
-                    logger.warning("lock %r is still being released: %s", lease.name, error)
+            except ConclaveError as error:
+                logger.warning("lock %r is still being released: %s", name, error)
+            except BaseException:
+                if lease is not None:
+                    self._let_go(lease._state)
+                raise
 
-    def _release(self, grant: Grant, timeout: float | None) -> Any:
-        deadline_us = self.deadline_us(timeout)
-        return self._run(lambda core: flows.release(core, _now_us, grant, deadline_us))
+    def _release(self, state: LeaseState, timeout: float | None) -> bool:
+        deadline_us, grant = self.deadline_us(timeout), state.grant
+        try:
+            return bool(self._run(lambda core: flows.release(core, _now_us, grant, deadline_us)))
+        except ConclaveError:
+            raise
+        except BaseException:
+            self._let_go(state)
+            raise
+
+    def _let_go(self, state: LeaseState) -> None:
+        """Something was thrown into the caller, perhaps before it had asked: it goes back in the background."""
+        state.released, grant = True, state.grant
+        with contextlib.suppress(Closed):  # Then the session ends.
+            self.spawn(Ask(lambda core: lock_flows.let_go(core, _now_us, grant)))
 
     @property
     def cluster_id(self) -> int:
         """The identity of the cluster, once a node has told it; 0 before."""
-        return self._loop.core.routing.cluster if self._loop is not None else 0
+        loop = self._loop
+        return loop.core.routing.cluster if loop is not None else 0
 
     def close(self) -> None:
         """End this client's sessions, and with them what they hold."""
-        with self._starting:
+        with self._starts():
             loop, self._loop, self._closed = self._loop, None, True
-        if loop is None or self._pid != os.getpid():
+        if loop is None or loop.pid != os.getpid():
             return
         try:
-            if loop.core.sessions:
+            if loop.core.sessions and loop.is_alive():
                 self._drive(loop, flows.close(loop.core, _now_us, CLOSE_US))
         finally:
             loop.close()
@@ -147,8 +198,9 @@ class Client(Surface[Sync], Sync):
     # --- the shell --------------------------------------------------------------------------------
 
     def answer(self, ask: Ask[T]) -> T:
-        if ask.known is not None and self._loop is not None and self._pid == os.getpid():
-            known = ask.known(self._loop.core)
+        loop = self._loop
+        if ask.known is not None and loop is not None and loop.pid == os.getpid():
+            known = ask.known(loop.core)
             if known is not None:
                 return known[0]
         answer: T = self._run(ask.flow, ask.undo)
@@ -160,16 +212,36 @@ class Client(Surface[Sync], Sync):
 
     def _started(self) -> Loop:
         loop = self._loop
-        if loop is not None and self._pid == os.getpid():
+        if loop is not None and loop.pid == os.getpid():
             return loop
-        with self._starting:
-            if self._closed:
+        with self._starts():
+            if not (self._closed or self._has_loop()):
+                self._start()
+            loop = self._loop
+            if loop is None:
                 raise Closed
-            if self._loop is None or self._pid != os.getpid():
-                self._loop = Loop(self._options)
-                self._pid = os.getpid()
-                self._loop.start()
-            return self._loop
+            return loop
+
+    def _start(self) -> None:
+        """A signal handler may come here, too, in the middle of this and on the same thread: who is ready first counts.
+        A loop that did not start, or whose starter was interrupted, is nobody's."""
+        if threading.get_ident() not in sys._current_frames():
+            raise RuntimeError("threads are patched here (gevent, eventlet); this client needs those of the system")
+        loop = Loop(self._options)
+        try:
+            loop.start()
+            if not (self._closed or self._has_loop()):
+                self._loop = loop
+        finally:
+            if self._loop is not loop:
+                loop.abandon()
+
+    def _has_loop(self) -> bool:
+        return self._loop is not None and self._loop.pid == os.getpid()
+
+    def _starts(self) -> Any:
+        """Whoever holds it starts the loop, or ends it."""
+        return self._starting.setdefault(os.getpid(), threading.RLock())
 
     def _run(self, flow: Callable[[Core], Flow], undo: Undo | None = None) -> Any:
         loop = self._started()

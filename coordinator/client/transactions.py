@@ -24,7 +24,7 @@ from coordinator.client.errors import InvalidRequest
 from coordinator.client.watches import range_of
 from coordinator.statemachine import commands, files
 from coordinator.statemachine.commands import Transact
-from coordinator.statemachine.files import ANY_GENERATION, Compare, Relation, Target
+from coordinator.statemachine.files import Compare, Relation, Target
 
 Operation: TypeAlias = "commands.TransactionOp | Transaction"
 
@@ -205,14 +205,19 @@ def make_directory(path: str, *, parents: bool = False) -> files.MakeDirectory:
     return files.MakeDirectory(options.name(path.rstrip("/")), parents)
 
 
-def write(path: str, value: bytes) -> files.WriteFile:
-    """Replace the content of a file; refused where there is none."""
-    return files.WriteFile(options.name(path), options.key_value(value))
+def write(path: str, value: bytes, *, generation: int | None = None, instance: int | None = None) -> files.WriteFile:
+    """Replace the content of a file; refused where there is none, or where its generation (the stat's `version`) or its
+    instance is another."""
+    return files.WriteFile(
+        options.name(path), options.key_value(value), options.generation(generation), options.generation(instance)
+    )
 
 
-def remove(path: str, *, recursive: bool = False) -> files.DeletePath:
-    """Delete a file or a directory; refused where there is none."""
-    return files.DeletePath(options.name(path), recursive, ANY_GENERATION, ANY_GENERATION)
+def remove(
+    path: str, *, recursive: bool = False, generation: int | None = None, instance: int | None = None
+) -> files.DeletePath:
+    """Delete a file or a directory; refused where there is none. `generation` and `instance` as in `write`."""
+    return files.DeletePath(options.name(path), recursive, options.generation(generation), options.generation(instance))
 
 
 def delete_range(start: str, end: str = "", *, prefix: bool = False) -> files.DeleteRange:
@@ -220,11 +225,14 @@ def delete_range(start: str, end: str = "", *, prefix: bool = False) -> files.De
     return files.DeleteRange(*range_of(start, end, prefix=prefix))
 
 
-def read(path: str) -> files.ReadFile:
-    """The content and stat of a file; refused where there is none."""
-    return files.ReadFile(options.name(path))
+def read(path: str, *, revision: int = 0) -> files.ReadFile:
+    """The content and stat of a file, at `revision` (0: as what came before has made it); refused where there is
+    none."""
+    return files.ReadFile(options.name(path), options.revision(revision))
 
 
-def read_range(start: str, end: str = "", *, prefix: bool = False, limit: int = 0) -> files.ReadRange:
-    """A page of a range, as what came before has made it."""
-    return files.ReadRange(*range_of(start, end, prefix=prefix), limit=limit)
+def read_range(
+    start: str, end: str = "", *, prefix: bool = False, limit: int = 0, revision: int = 0
+) -> files.ReadRange:
+    """A page of a range, at `revision` (0: as what came before has made it)."""
+    return files.ReadRange(*range_of(start, end, prefix=prefix), options.revision(revision), limit)

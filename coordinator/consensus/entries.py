@@ -17,3 +17,8 @@ NOOP_ENTRY: Final = bytes([NOOP])
 
 COMMAND_PREFIX: Final = bytes([COMMAND])
 CONFIGURATION_PREFIX: Final = bytes([CONFIGURATION])
+
+
+def payload_bytes(entries: list[bytes]) -> int:
+    """How much is in these, without the first bytes, which say for whom they are."""
+    return sum(map(len, entries)) - len(entries)

@@ -35,6 +35,7 @@ class Leases:
         self._heap: list[tuple[int, int]] = []
         self._overdue: dict[int, int] = {}
         """Session to when, on the real clock, its lease was first seen to have run out."""
+        self._wants_round = False
         self._expiring: set[int] = set()
         self._counts: dict[int, dict[str, int]] = {}
         self._allowed: set[int] = set()
@@ -130,6 +131,7 @@ class Leases:
             deadline, session = heapq.heappop(self._heap)
             if self._deadlines.get(session) == deadline and session not in self._expiring:
                 self._overdue.setdefault(session, self._seen_us)
+                self._wants_round = True
         if not self._overdue:
             return []
         expired = sorted(session for session, since_us in self._overdue.items() if confirmed_at_us >= since_us)
@@ -137,6 +139,12 @@ class Leases:
             del self._overdue[session]
             self._expiring.add(session)
         return expired
+
+    def take_wants_round(self) -> bool:
+        """Has a lease run out since this was asked last? The leader is to be confirmed by a round that is sent now: of
+        a quiet cluster the next heartbeat may be 240 ms away."""
+        wants, self._wants_round = self._wants_round, False
+        return wants
 
     def proposal_refused(self, sessions: Iterable[int]) -> None:
         """The proposal of these expiries was not taken; try again."""

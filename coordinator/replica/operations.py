@@ -130,7 +130,8 @@ def _member_problem(member: Member) -> str:
 def _transfer(replica: Replica, request: wire.TransferRequest, now_us: int) -> Done | Failure:
     engine = replica.engine
     if request.target == replica.replica:
-        return Done(engine.applied_index, existed=True)
+        aborted = request.term == engine.term and engine.transfer(replica.replica, now_us)
+        return Done(engine.applied_index, existed=not aborted)
     if request.term != engine.term:
         return Failure(
             REFUSED, f"the leadership of term {request.term} is over, this is term {engine.term}; look again"

@@ -262,6 +262,8 @@ class Replica:
                 tenure.refused(op)
             elif isinstance(op, commands.ExpireSessions):
                 self.meters.sessions_expired += len(op.sessions)
+        if tenure.leases.take_wants_round():
+            self.engine.read()  # For its round alone.
         self.states.tick(now_us)
 
     # --- the turn's middle ------------------------------------------------------------------------

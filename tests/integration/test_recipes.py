@@ -90,8 +90,12 @@ def test_candidates_are_elected_one_after_the_other_though_leaders_are_killed(
         )
         second.start()
         watcher = Client(*credentials, timeout=30)
-        observer = Election(watcher, "boss").observe()
+        observer = Election(watcher, "boss").proclamations()
+        leaders = Election(watcher, "boss").observe(every=1)
         observed.append(next(observer).value)
+        first = next(leaders).leader
+        assert first is not None
+        assert (first.token, first.value) == (token, b"first")
         installation.kill(leader(web))
         found = eventually(lambda: Election(client, "boss").leader(), timeout_s=20, what="the first leads on")
         assert (found.token, found.value) == (token, b"first")
@@ -102,7 +106,11 @@ def test_candidates_are_elected_one_after_the_other_though_leaders_are_killed(
         assert elected[0].held
         observed.append(next(observer).value)
         assert observed == [b"first", b"second"]
+        led = next(seen.leader for seen in leaders if seen.leader is None or seen.leader.value == b"second")
+        assert led is not None
+        assert (led.session, led.token) == (elected[0].session, elected[0].token)
         assert elected[0].resign()
+        assert next(leaders).leader is None
         assert Election(client, "boss").leader() is None
         with pytest.raises(LeaseLost):
             elected[0].proclaim(b"late")

@@ -6,11 +6,15 @@ Each line is one event, with tabs or spaces between the fields:
 
 A value is an integer or `nil`; a compare-and-set carries `[OLD NEW]`. What the endings mean:
 
-- `:ok`: it took effect, and a read gave this value.
+- `:ok`: it took effect, and a read gave this value. A write or a compare-and-set repeats its values, or has `nil`.
 - `:fail :cas [OLD NEW]`: the register did not hold OLD.
-- `:fail` of anything else, and of a compare-and-set with a reason instead of its values: by Jepsen's rule it surely
-  did not take effect; a read that failed constrains nothing.
-- `:info`: no answer came; it may take effect at any later time, or never. So does what never returns.
+- `:fail` of anything else, and of a compare-and-set with a reason behind its values or instead of them: by Jepsen's
+  rule it surely did not take effect; a read that failed constrains nothing.
+- `:info`: no answer came; it may take effect at any later time, or never. So does what never returns. Its process may
+  go on with another operation.
+
+A reason is whatever stands behind `:fail` or `:info`, or behind the values there: `:timed-out`, `[:timed-out "…"]`,
+words.
 
 Blank lines and what Jepsen logs of its nemesis (the process `:nemesis`) are skipped. Anything else is refused.
 """
@@ -28,7 +32,7 @@ _LINE: Final = re.compile(r"INFO\s+jepsen\.util\s+-\s+(\S+)\s+:(\w+)\s+:([\w-]+)
 _VALUE: Final = re.compile(r"nil|-?[0-9]{1,40}")
 _PAIR: Final = re.compile(r"\[\s*(nil|-?[0-9]{1,40})[\s,]+(nil|-?[0-9]{1,40})\s*\]")
 _PROCESS: Final = re.compile(r"[0-9]{1,18}")
-_REASON: Final = re.compile(r":\S+")
+_VALUES_AND_REASON: Final = re.compile(r"((?:nil|-?[0-9]{1,40}|\[(?:nil|[-0-9\s,])*\])(?=\s|$))?\s*(.*)")
 _LONGEST_SHOWN: Final = 100
 
 
@@ -78,23 +82,33 @@ def _event(history: History, number: int, text: str) -> None:
             f"process {process} returned from a {function}, but what it has open is the {operation.action} "
             f"of line {operation.line}"
         )
-    has_reason = value is None or _REASON.fullmatch(value) is not None
-    if kind == "ok" and function == "read":
-        history.complete(process, _argument(function, value))
+    if kind == "ok":
+        if function == "read":
+            history.complete(process, _argument(function, value))
+            return
+        _check_values(operation, value)
+        history.complete(process, True)
         return
-    if function != "read" and not (has_reason and kind != "ok") and _argument(function, value) != operation.argument:
-        raise HistoryError(
-            f"process {process} returned from a {function} with other values than it invoked it with in line "
-            f"{operation.line}"
-        )
+    divided = _VALUES_AND_REASON.fullmatch(value or "")
+    assert divided is not None, "it matches whatever there is"
+    values, reason = divided.groups()
+    if function != "read" and values is not None:
+        _check_values(operation, values)
     if kind == "info":
         history.lose(process)
-    elif kind == "ok":
-        history.complete(process, True)
-    elif function == "cas" and not has_reason:
+    elif function == "cas" and values not in (None, "nil") and not reason:
         history.complete(process, False)
     else:
         history.cancel(process)
+
+
+def _check_values(operation: Operation, text: str | None) -> None:
+    """A return repeats the values of its invocation, or has none."""
+    if text != "nil" and _argument(operation.action, text) != operation.argument:
+        raise HistoryError(
+            f"process {operation.process} returned from a {operation.action} with other values than it invoked it with "
+            f"in line {operation.line}"
+        )
 
 
 def _argument(function: str, text: str | None) -> int | tuple[int | None, int | None] | None:

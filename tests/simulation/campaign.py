@@ -34,6 +34,8 @@ class Summary:
     def __init__(self) -> None:
         self.seeds = 0
         self.events = 0
+        self.events_min = 0
+        """Of the shortest seed that held; 0: none did."""
         self.elections = 0
         self.committed = 0
         self.operations = 0
@@ -48,6 +50,8 @@ class Summary:
     def add(self, result: Result) -> None:
         self.seeds += 1
         self.events += result.events
+        if result.violation is None:
+            self.events_min = min(self.events_min or result.events, result.events)
         self.elections += result.elections
         self.committed += result.committed
         self.operations += result.operations
@@ -63,6 +67,7 @@ class Summary:
         return {
             "seeds": self.seeds,
             "events": self.events,
+            "events_min": self.events_min,
             "faults": dict(sorted(self.faults.items())),
             "elections": self.elections,
             "committed": self.committed,
@@ -83,7 +88,7 @@ class Summary:
         lines = [
             f"{self.seeds} seeds in {self.took_s:.1f} s: {self.seeds / took_s:.1f} a second",
             f"{self.simulated_us / 1e6:.0f} s were simulated: {self.simulated_us / 1e6 / took_s:.0f} times real time",
-            f"{self.events} events ({self.events / seeds:.0f} a seed)",
+            f"{self.events} events ({self.events / seeds:.0f} a seed, {self.events_min} in the shortest)",
             f"{self.elections} elections ({self.elections / seeds:.1f} a seed)",
             f"{self.committed} committed entries ({self.committed / seeds:.0f} a seed)",
             f"{self.operations} operations of clients, {self.locks} locks taken",

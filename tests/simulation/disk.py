@@ -7,6 +7,7 @@ that was torn by a crash either everything is there or nothing, and nobody was t
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable
 from random import Random
 from typing import Final, NamedTuple
@@ -25,6 +26,12 @@ class ProcessDied(BaseException):
 
 class DiskDamaged(Exception):
     """What the disk holds is not what was written, and its checksum says so."""
+
+
+def flipped(data: bytes, share: float) -> bytes:
+    """The same with one bit flipped; `share`, 0 to 1, says where."""
+    at = min(int(share * len(data)), len(data) - 1)
+    return b"%b%c%b" % (data[:at], data[at] ^ 1 << at % 8, data[at + 1 :])
 
 
 class Stored(NamedTuple):
@@ -55,7 +62,7 @@ class Disk:
         self.entries = [*log.entries]
         self.offset = log.offset
         self.offset_term = log.offset_term
-        self.snapshot = log.snapshot
+        self._keep_snapshot(log.snapshot)
         self.stopped = log.stopped
 
     @property
@@ -81,6 +88,8 @@ class Disk:
         """What is there; None on an empty disk. Raises DiskDamaged."""
         if self.damaged:
             raise DiskDamaged("a bit has flipped")
+        if _checksum(self.snapshot) != self._checksum:
+            raise DiskDamaged("a byte of its snapshot has flipped")
         if self.replica == 0:
             return None
         log = StoredLog(
@@ -116,7 +125,25 @@ class Disk:
         gone = head.offset - self.offset if head.keep_tail else len(self.terms)
         del self.terms[:gone]
         del self.entries[:gone]
-        self.offset, self.offset_term, self.snapshot = head.offset, head.offset_term, head.snapshot
+        self.offset, self.offset_term = head.offset, head.offset_term
+        self._keep_snapshot(head.snapshot)
+
+    def _keep_snapshot(self, snapshot: Snapshot | None) -> None:
+        self.snapshot = snapshot
+        self._checksum = _checksum(snapshot)
+        self.snapshot_flipped = False
+
+    def flip_snapshot(self, share: float) -> bool:
+        """A byte of the snapshot changes; False where there is none. `share`, 0 to 1, says where."""
+        if self.snapshot is None or not self.snapshot.data:
+            return False
+        self.snapshot = self.snapshot._replace(data=flipped(bytes(self.snapshot.data), share))
+        self.snapshot_flipped = True
+        return True
+
+
+def _checksum(snapshot: Snapshot | None) -> int:
+    return 0 if snapshot is None else zlib.crc32(bytes(snapshot.data))
 
 
 STAGING_LOOKS_MAX: Final = 12
@@ -162,6 +189,8 @@ class Journal:
         self.slow_us = 0
         """How much longer a commit takes than it should."""
         self.commits = 0
+        self.took_us = 0
+        """How long the last commit took; 0: it took a snapshot too, or this turn had none."""
 
     def commit(self, writes: list[Write]) -> None:
         self.commits += 1
@@ -170,7 +199,9 @@ class Journal:
             raise ProcessDied("before the journal's commit")
         if self._disk.full:
             raise JournalFailed("no space left on the disk")
-        self._passes(FSYNC_US_MIN + int(self._random.random() * (FSYNC_US_MAX - FSYNC_US_MIN)) + self.slow_us)
+        took_us = FSYNC_US_MIN + int(self._random.random() * (FSYNC_US_MAX - FSYNC_US_MIN)) + self.slow_us
+        self._passes(took_us)
+        self.took_us = 0 if any(write.head is not None for write in writes) else took_us
         if fate in ("within", "fail") and self._random.random() < 0.5:
             self._end(fate)
         for write in writes:

@@ -47,7 +47,10 @@ def _raft_options(random: Random) -> Options:
         options = options._replace(uncommitted_bytes_max=random.choice((1, 300)))
     if random.random() < 0.4:
         options = options._replace(lease_reads=True)
-    return options._replace(priority_pause_us=random.choice((300_000, 1_000_000, 3_000_000)))
+    return options._replace(
+        priority_pause_us=random.choice((300_000, 1_000_000, 3_000_000)),
+        stall_pause_us=random.choice((0, 0, 300_000, 10_000_000)),
+    )
 
 
 ENGINES: Final = {"raft": EngineKind("raft", _build_raft, _raft_options)}

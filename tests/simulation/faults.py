@@ -22,7 +22,7 @@ class Fault(NamedTuple):
     (a client took a lock), "written" (a client's write was acknowledged), "client-gone" (a client died, stands still,
     or can not be heard), "expiring" (a leader wrote the end of sessions), "campaigning" (a node asks for votes, or
     whether it would have them), "refusing" (a follower says that what it was sent does not match its log), "changing"
-    (a leader wrote a configuration), "joint" (a joint one).
+    (a leader wrote a configuration), "joint" (a joint one), "asking" (a follower asks its leader for a read index).
     """
 
     at_us: int
@@ -49,6 +49,8 @@ class Kind(NamedTuple):
     moments: tuple[str, ...] = ("",)
     draws: float = 0.35
     """In which share of the seeds it is there at all."""
+    from_the_start: bool = False
+    """Does the first come at once, where it is there?"""
 
 
 ANYONE: Final = ("leader", "follower", "any")
@@ -65,6 +67,8 @@ KINDS: Final = (
     Kind("replayed-votes", 2.0, ("any",), (1, 2), ("campaigning",)),
     Kind("replayed-acknowledgements", 1.0, ("any",), (1, 2), ("elected",)),
     Kind("replayed-snapshot", 1.5, ("all",), (1, 2)),
+    Kind("replayed-read-answers", 2.0, ("any",), (1, 2), ("asking",)),
+    Kind("flip-in-message", 0.6, ("any", "all"), (50, 1_500)),
     # --- the network
     Kind("partition", 1.0, ("any", "any", "leader"), (100, 2_500), ("", "", "kept-alive", "elected", "changing")),
     Kind("one-way-partition", 0.8, ANYONE, (100, 2_500)),
@@ -101,8 +105,11 @@ KINDS: Final = (
     Kind("failed-fsync", 0.6, ANYONE, (50, 1_500)),
     Kind("full-disk", 0.3, ANYONE, (100, 2_000)),
     Kind("slow-disk", 0.7, MOSTLY_LEADER, (50, 1_500)),
+    Kind("stalled-disk", 2.5, ("leader",), (300, 1_500), ("", "elected", "written", "written"), draws=0.5),
     Kind("lost-disk", 0.25, ANYONE, (50, 1_000), draws=0.25),
     Kind("bit-flip", 0.15, ANYONE, (50, 1_000), draws=0.2),
+    Kind("flip-in-stored-snapshot", 0.5, ANYONE, (50, 1_000)),
+    Kind("flip-in-sent-snapshot", 0.3, ("all",), (1, 2), draws=0.4, from_the_start=True),
     # --- memory
     Kind("memory-flip", 0.5, ANYONE, (1, 2)),
     Kind("doubt", 1.0, ("leader",), (30, 600), ("", "sent", "expiring", "kept-alive")),
@@ -137,14 +144,15 @@ def draw(random: Random) -> list[Fault]:
         chosen = [random.choice(KINDS)]
     changes = any(kind.name == "membership-change" for kind in chosen)
     weights = [kind.weight * random.choice((0.3, 1.0, 3.0)) for kind in chosen]
-    mean_us = random.choice((120_000, 300_000, 700_000))
+    mean_us = random.choice((100_000, 200_000, 450_000))
+    at_once = [kind for kind in chosen if kind.from_the_start]
     faults: list[Fault] = []
     at_us = 0
     while True:
         at_us += int(random.expovariate(1 / mean_us))
         if at_us > HORIZON_US:
             return faults
-        kind = random.choices(chosen, weights)[0]
+        kind = at_once.pop() if at_once else random.choices(chosen, weights)[0]
         low, high = kind.duration_ms
         duration_us = int(1_000 * low * (high / low) ** random.random())
         moment = random.choice(kind.moments)

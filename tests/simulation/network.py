@@ -14,6 +14,7 @@ from random import Random
 from typing import Final, NamedTuple, Protocol
 
 from coordinator.wire import Channels
+from tests.simulation.disk import flipped
 from tests.simulation.scheduler import Scheduler
 
 HOP_US_MIN: Final = 60
@@ -116,6 +117,9 @@ class Network:
                 self._faults[kind] += 1
                 if kind == "loss":
                     return
+                if kind == "flip-in-message":
+                    data = flipped(data, random())
+                    continue
                 late_us = int(random() * extra_us)
                 if kind == "duplication":
                     self._scheduler.after(delay_us + late_us, self._arrive, sender, channel, data, None)

@@ -20,6 +20,7 @@ from coordinator.consensus.raft.messages import (
     AppendResponse,
     InstallSnapshot,
     Message,
+    ReadResponse,
     SnapshotResponse,
     VoteRequest,
     VoteResponse,
@@ -40,7 +41,7 @@ from coordinator.statemachine.machine import Machine
 from coordinator.wire import PeerMessage
 from tests.simulation.bus import Bus
 from tests.simulation.clocks import Clock
-from tests.simulation.disk import NOTHING, Disk, DiskDamaged, Journal, ProcessDied, Stored
+from tests.simulation.disk import NOTHING, Disk, DiskDamaged, Journal, ProcessDied, Stored, flipped
 from tests.simulation.watch import Violation
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ _KEPT_AS: Final[dict[type, str]] = {
     InstallSnapshot: "snapshot",
     AppendResponse: "acknowledgement",
     SnapshotResponse: "acknowledgement",
+    ReadResponse: "read answer",
 }
 """Messages that somebody with a copy of the traffic keeps by their kinds (`network.keep`)."""
 START_US_MIN: Final = 1_000
@@ -202,6 +204,8 @@ class Node:
         """Why no process will ever run here again."""
         self.flipped = False
         """A bit of its memory has flipped, and may have reached its disk."""
+        self.flips_parts = 0.0
+        """In which share of the parts of snapshots that it sends a byte changes."""
         self._busy_until_us = 0
         self._due_us: int | None = None
         self._life = 0
@@ -209,7 +213,7 @@ class Node:
     @property
     def is_lost(self) -> bool:
         """Will its replica never serve again, or is that to be expected?"""
-        return self.disk.damaged or self.flipped or bool(self.disk.stopped)
+        return self.disk.damaged or self.disk.snapshot_flipped or self.flipped or bool(self.disk.stopped)
 
     # --- the process ------------------------------------------------------------------------------
 
@@ -372,6 +376,7 @@ class Node:
         assert turn is not None
         self.clock.ahead_us = 0
         self.turn_us = self.clock.now_us()
+        self.journal.took_us = 0
         try:
             outcome = turn.run()
         except ProcessDied as death:
@@ -429,11 +434,27 @@ class Node:
 
     def _publishes(self, outgoing: list[Outgoing]) -> None:
         self.world.watch.publishing(self, outgoing)
+        if self.flips_parts:
+            self._flip_parts(outgoing)
         self.bus.kept_as = next((_KEPT_AS[type(message)] for _, message in outgoing if type(message) in _KEPT_AS), "")
         if self.engine.role is Role.LEADER:
             self.world.injector.moment("sent", self)
         elif any(type(message) is AppendResponse and not message.success for _, message in outgoing):
             self.world.injector.moment("refusing", self)
+
+    def _flip_parts(self, outgoing: list[Outgoing]) -> None:
+        """Change bytes of parts of a snapshot, for those who put it together: a witness only keeps it."""
+        states = {
+            node.disk.replica for node in self.world.nodes if node.engine is not None and not node.engine.is_witness
+        }
+        for position, (receiver, message) in enumerate(outgoing):
+            if not isinstance(message, InstallSnapshot) or not message.data or receiver not in states:
+                continue
+            if self.random.random() < self.flips_parts:
+                data = flipped(message.data, self.random.random())
+                outgoing[position] = Outgoing(receiver, message._replace(data=data))
+                self.world.faults["flip-in-sent-snapshot"] += 1
+                self.world.note(self.name, f"sends a flipped byte of a snapshot up to {message.last_index}")
 
     def _kept_alive(self, caller: Caller, request: wire.KeepAliveRequest) -> None:
         """Note a keep-alive that is for this leadership, and no copy of an earlier one."""

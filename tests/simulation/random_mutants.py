@@ -18,6 +18,7 @@ import copy
 import hashlib
 import importlib
 import json
+import math
 import multiprocessing
 import os
 import resource
@@ -37,9 +38,12 @@ from hypothesis import Phase, settings
 
 from tests.simulation.campaign import Order, run_one
 from tests.simulation.mutants.edits import MutantDoesNotFit, swapped
+from tests.simulation.random_changes import change, changeable, changes_of
 
 MODULES: Final = (
+    "coordinator.consensus.entries",
     "coordinator.consensus.membership",
+    "coordinator.consensus.parts",
     "coordinator.consensus.quorum",
     "coordinator.consensus.raft.changes",
     "coordinator.consensus.raft.core",
@@ -50,42 +54,55 @@ MODULES: Final = (
     "coordinator.consensus.raft.reads",
     "coordinator.consensus.raft.replication",
     "coordinator.consensus.raft.rounds",
+    "coordinator.consensus.raft.sleep",
     "coordinator.consensus.raft.snapshots",
+    "coordinator.consensus.raft.standing",
     "coordinator.consensus.raft.transfer",
+    "coordinator.replica.cached_reads",
+    "coordinator.replica.caching",
+    "coordinator.replica.callers",
+    "coordinator.replica.checkpoints",
     "coordinator.replica.comparison",
+    "coordinator.replica.delays",
+    "coordinator.replica.grants",
+    "coordinator.replica.ingress",
+    "coordinator.replica.intents",
     "coordinator.replica.leases",
+    "coordinator.replica.levels",
+    "coordinator.replica.listeners",
+    "coordinator.replica.operations",
     "coordinator.replica.replica",
+    "coordinator.replica.round_trips",
+    "coordinator.replica.sleep",
+    "coordinator.replica.spans",
+    "coordinator.replica.stamps",
     "coordinator.replica.states",
+    "coordinator.replica.tenure",
+    "coordinator.replica.touched",
     "coordinator.replica.turn",
+    "coordinator.replica.watches",
+    "coordinator.replica.watching",
 )
+"""The core, and all that decides in a turn. What only shows a turn to people (`report`, `feed`, `meters`, `history`)
+and what only wraps it (`host`, `lifecycle`, `journal`) is left out."""
 UNIT_TESTS: Final = ("tests/unit/consensus", "tests/unit/replica")
-UNIT_CPU_S_MAX: Final = 30
+UNIT_CPU_S_MIN: Final = 10
+UNIT_CPU_TIMES_MAX: Final = 4
+"""A unit test may take so many times what it takes without a mutant, and at least `UNIT_CPU_S_MIN`: many tests, or one
+that takes long in any case, kill nothing."""
 SEED_CPU_S_MAX: Final = 30.0
 """A seed takes a fraction of a second; one that takes so long never ends. Of the processor's time, not the clock's: a
 busy machine kills no mutant."""
 MEMORY_BYTES_MAX: Final = 6 << 30
 """A mutant that never ends may also never stop to grow."""
 DIE_SHARE_MIN: Final = 0.9
-"""Of the mutants drawn, so many must die."""
+"""Of the mutants drawn, so many must die, and the page must explain each of the others."""
 POLL_S: Final = 0.05
 ROOT: Final = Path(__file__).parents[2]
 STATE: Final = ROOT / "var" / "random-mutants"
 PAGE: Final = ROOT / "docs" / "survivors.md"
 WITHOUT_END: Final = "a run without end"
 UNSOUND: Final = "a seed that fails without any mutant"
-
-_SWAPPED: Final[dict[type[ast.cmpop], type[ast.cmpop]]] = {
-    ast.Lt: ast.LtE,
-    ast.LtE: ast.Lt,
-    ast.Gt: ast.GtE,
-    ast.GtE: ast.Gt,
-    ast.Eq: ast.NotEq,
-    ast.NotEq: ast.Eq,
-    ast.Is: ast.IsNot,
-    ast.IsNot: ast.Is,
-    ast.In: ast.NotIn,
-    ast.NotIn: ast.In,
-}
 
 
 class Point(NamedTuple):
@@ -120,7 +137,7 @@ def all_points() -> list[Point]:
         for name, definition in _definitions(module_name).items():
             points += [
                 Point(module_name, name, number, line, what)
-                for number, (line, what, _, _) in enumerate(_changes(definition))
+                for number, (line, what, _, _) in enumerate(changes_of(definition))
             ]
     return points
 
@@ -235,8 +252,7 @@ class _Judge:
         try:
             entered = _control(session.items)
             while (point := self._next()) is not None:
-                tests = [item for item in entered if (point.module, point.function) in entered[item]]
-                self._tell(_fate(point, tests, self._seeds))
+                self._tell(_fate(point, _who_could_notice(entered, point), self._seeds))
         except Exception as error:
             self.trouble = str(error)
             raise
@@ -251,20 +267,30 @@ class _Judge:
         return self._points[number] if number < len(self._points) else None
 
 
-def _control(items: list[pytest.Item]) -> dict[pytest.Item, set[tuple[str, str]]]:
+class _Entered(NamedTuple):
+    """A test took so long without a mutant, and entered these functions of those modules."""
+
+    item: pytest.Item
+    took_s: float
+    functions: set[tuple[str, str]]
+
+
+def _control(items: list[pytest.Item]) -> list[_Entered]:
     """Run the tests without a mutant: all must pass. Notes which functions each enters, so that only those are asked
     that could notice; the quickest tests come first."""
-    entered: dict[pytest.Item, set[tuple[str, str]]] = {}
-    took_s: dict[pytest.Item, float] = {}
+    entered: list[_Entered] = []
     with _noting() as noted:
         for item in items:
             noted.clear()
             begun_s = time.process_time()
             if _fails(item):
                 raise RuntimeError(f"{item.nodeid} fails without any mutant")
-            took_s[item] = time.process_time() - begun_s
-            entered[item] = set(noted)
-    return {item: entered[item] for item in sorted(items, key=took_s.__getitem__)}
+            entered.append(_Entered(item, time.process_time() - begun_s, set(noted)))
+    return sorted(entered, key=lambda one: one.took_s)
+
+
+def _who_could_notice(entered: list[_Entered], point: Point) -> list[_Entered]:
+    return [one for one in entered if (point.module, point.function) in one.functions]
 
 
 @contextmanager
@@ -279,7 +305,7 @@ def _noting() -> Iterator[set[tuple[str, str]]]:
                 definition = copy.deepcopy(_definitions(module_name)[name])
                 note = ast.parse(f"{_NOTE}({(module_name, name)!r})").body
                 definition.body[:0] = note
-                undo.enter_context(swapped(function, _compiled(definition)))
+                undo.enter_context(swapped(function, _compiled(module_name, definition)))
         yield noted
 
 
@@ -290,10 +316,22 @@ def _fails(item: pytest.Item) -> bool:
     return any(report.failed for report in runtestprotocol(item, log=False, nextitem=None))
 
 
-def _fate(point: Point, tests: list[pytest.Item], seeds: range) -> Fate:
+def _fails_in_time(test: _Entered) -> bool:
+    """In a child, which ends where the test takes too long."""
+    _end_after(max(UNIT_CPU_S_MIN, UNIT_CPU_TIMES_MAX * test.took_s))
+    return _fails(test.item)
+
+
+def _end_after(cpu_s: float) -> None:
+    """Have the system end this process when it has taken so much more of the processor's time."""
+    _, most = resource.getrlimit(resource.RLIMIT_CPU)
+    resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(time.process_time() + cpu_s), most))
+
+
+def _fate(point: Point, tests: list[_Entered], seeds: range) -> Fate:
     def ask_tests() -> str | None:
         with planted(point):
-            return next((f"unit test {item.name}" for item in tests if _fails(item)), None)
+            return next((f"unit test {test.item.name}" for test in tests if _fails_in_time(test)), None)
 
     asker = os.getpid()
 
@@ -312,10 +350,10 @@ def _fate(point: Point, tests: list[pytest.Item], seeds: range) -> Fate:
 
     with planted(point):
         pass  # It fits; else that is an error, and no crash of a child.
-    by = _in_child(ask_tests, UNIT_CPU_S_MAX)
+    by = _in_child(ask_tests)
     if by is not None:
         return Fate(point, by, 0)
-    by, _, seed = (_in_child(ask_seeds, None) or "").partition("@")
+    by, _, seed = (_in_child(ask_seeds) or "").partition("@")
     if by == UNSOUND:
         raise RuntimeError(f"seed {seed} fails without any mutant")
     return Fate(point, by or None, int(seed or 0))
@@ -333,7 +371,7 @@ def _violation(seed: int) -> str | None:
     return None if violation is None else violation[0]
 
 
-def _in_child(work: Callable[[], str | None], cpu_s_max: int | None) -> str | None:
+def _in_child(work: Callable[[], str | None]) -> str | None:
     """Do `work` in a forked child; what it returns. A child that does not end, or crashes, says that instead."""
     reader, writer = os.pipe()
     child = os.fork()
@@ -342,8 +380,6 @@ def _in_child(work: Callable[[], str | None], cpu_s_max: int | None) -> str | No
         try:
             os.close(reader)
             resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES_MAX, MEMORY_BYTES_MAX))
-            if cpu_s_max is not None:
-                resource.setrlimit(resource.RLIMIT_CPU, (cpu_s_max, cpu_s_max))
             os.write(writer, (work() or "").encode())
             status = 0
         finally:
@@ -383,19 +419,22 @@ def planted(point: Point) -> Iterator[None]:
     """Change the function for as long as this lasts."""
     function = _functions(importlib.import_module(point.module))[point.function]
     definition = copy.deepcopy(_definitions(point.module)[point.function])
-    changes = [*_changes(definition)]
+    changes = [*changes_of(definition)]
     if point.number >= len(changes) or changes[point.number][:2] != (point.line, point.what):
         raise MutantDoesNotFit(f"no such change: {point}")
     _, _, at, variant = changes[point.number]
-    _change([*_changeable(definition)][at][0], variant)
-    with swapped(function, _compiled(definition)):
+    change([*changeable(definition)][at][0], variant)
+    with swapped(function, _compiled(point.module, definition)):
         yield
 
 
-def _compiled(definition: ast.FunctionDef) -> CodeType:
+def _compiled(module_name: str, definition: ast.FunctionDef) -> CodeType:
+    """As if it stood where the function stands: tests that plant bugs of their own look for its source there."""
+    path = importlib.import_module(module_name).__file__
+    assert path is not None
     definition.decorator_list = []
     module = ast.fix_missing_locations(ast.Module([definition], []))
-    return compile(module, f"<mutant of {definition.name}>", "exec", _FLAGS)
+    return compile(module, path, "exec", _FLAGS)
 
 
 _FLAGS: Final = __future__.annotations.compiler_flag
@@ -442,90 +481,3 @@ def _definitions(module_name: str) -> dict[str, ast.FunctionDef]:
 
 
 _FOR_PEOPLE: Final = ("__repr__", "__str__")
-
-
-# --- the changes ----------------------------------------------------------------------------------
-
-_DROPPED: Final = (
-    ast.Assign,
-    ast.AugAssign,
-    ast.Break,
-    ast.Continue,
-    ast.Delete,
-    ast.Expr,
-    ast.Raise,
-    ast.Return,
-)
-
-
-def _changes(definition: ast.FunctionDef) -> Iterator[tuple[int, str, int, int]]:
-    """Each change that can be made: its line, what it is, which node, and which of the node's changes."""
-    for at, (node, around) in enumerate(_changeable(definition)):
-        if node is definition.body[-1] and ast.unparse(node) in ("return", "return None"):
-            continue  # The end of a function returns that by itself.
-        for variant in range(len(node.ops) if isinstance(node, ast.Compare) else 1):
-            changed = copy.deepcopy(node)
-            if not _change(changed, variant):
-                continue
-            what = f"`{ast.unparse(node)}` "
-            what += "left out" if isinstance(node, ast.stmt) else f"became `{ast.unparse(changed)}`"
-            if isinstance(node, ast.Constant) and not isinstance(around, (ast.If, ast.For, ast.While, ast.Match)):
-                what += f" in `{ast.unparse(around)}`"
-            yield node.lineno, what, at, variant
-
-
-def _changeable(definition: ast.FunctionDef) -> Iterator[tuple[Any, ast.AST]]:
-    """Statements and expressions of the function, each with the one around it, in an order that is always the same; no
-    texts, no annotations."""
-    for statement in definition.body:
-        yield from _within(statement, definition)
-
-
-def _within(node: ast.AST, around: ast.AST) -> Iterator[tuple[Any, ast.AST]]:
-    if isinstance(node, ast.JoinedStr):
-        return
-    if isinstance(node, (ast.stmt, ast.expr)):
-        yield node, around
-        around = node
-    for name, value in ast.iter_fields(node):
-        if name in ("annotation", "returns") or (isinstance(node, ast.Assert) and name == "msg"):
-            continue
-        for child in value if isinstance(value, list) else [value]:
-            if isinstance(child, ast.AST):
-                yield from _within(child, around)
-
-
-def _change(node: Any, variant: int) -> bool:
-    """Change `node` in place; False where nothing of it can be."""
-    match node:
-        case ast.Compare():
-            node.ops[variant] = _SWAPPED[type(node.ops[variant])]()
-        case ast.Constant() if type(node.value) is bool:
-            node.value = not node.value
-        case ast.Constant() if type(node.value) is int:
-            node.value += 1
-        case ast.BoolOp():
-            node.op = ast.Or() if isinstance(node.op, ast.And) else ast.And()
-        case ast.BinOp(op=ast.Add() | ast.Sub()):
-            node.op = ast.Sub() if isinstance(node.op, ast.Add) else ast.Add()
-        case ast.UnaryOp(op=ast.Not()):
-            node.op = ast.UAdd()
-            node.operand = ast.Call(ast.Name("bool", ast.Load()), [node.operand], [])
-        case ast.Call(func=ast.Name(id="min" | "max")):
-            node.func = ast.Name("min" if ast.unparse(node.func) == "max" else "max", ast.Load())
-        case ast.Expr(value=ast.Constant()):
-            return False
-        case ast.stmt() if isinstance(node, _DROPPED):
-            _leave_out(node)
-        case _:
-            return False
-    return True
-
-
-def _leave_out(statement: ast.stmt) -> None:
-    """Make the statement one that does nothing; its place in its list stays."""
-    location = {name: getattr(statement, name) for name in ("lineno", "col_offset", "end_lineno", "end_col_offset")}
-    statement.__class__ = ast.Pass
-    statement.__dict__.clear()
-    for name, value in location.items():
-        setattr(statement, name, value)

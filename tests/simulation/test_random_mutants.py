@@ -4,28 +4,35 @@ from __future__ import annotations
 
 import ast
 import importlib
+import inspect
 import json
 import os
 import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.simulation import __main__ as command_line
 from tests.simulation import random_mutants
 from tests.simulation.mutants import MutantDoesNotFit
+from tests.simulation.random_changes import changes_of
 from tests.simulation.random_mutants import (
     MODULES,
     ROOT,
     WITHOUT_END,
     Fate,
-    _changes,
     _definitions,
+    _end_after,
+    _Entered,
+    _fails_in_time,
     _functions,
     _in_child,
+    _who_could_notice,
     all_points,
     draw,
     explained,
@@ -49,14 +56,14 @@ def sample(a: int = 1, b: "bool | 2" = True) -> int:
 '''
 
 
-def changes_of(source: str) -> list[str]:
+def said_of(source: str) -> list[str]:
     (definition,) = ast.parse(source).body
     assert isinstance(definition, ast.FunctionDef)
-    return [f"{line}: {what}" for line, what, _, _ in _changes(definition)]
+    return [f"{line}: {what}" for line, what, _, _ in changes_of(definition)]
 
 
 def test_comparisons_constants_booleans_and_statements_are_changed_and_texts_are_not():
-    assert changes_of(SOURCE) == [
+    assert said_of(SOURCE) == [
         "4: `a < 5` became `a <= 5`",
         "4: `5` became `6` in `a < 5`",
         "5: `not a and b or a in (3, 4)` became `(not a and b) and a in (3, 4)`",
@@ -82,14 +89,14 @@ def test_comparisons_constants_booleans_and_statements_are_changed_and_texts_are
 
 
 def test_each_comparison_of_a_chain_is_changed_by_itself():
-    assert changes_of("def f(a): return 0 <= a < 9")[1:3] == [
+    assert said_of("def f(a): return 0 <= a < 9")[1:3] == [
         "1: `0 <= a < 9` became `0 < a < 9`",
         "1: `0 <= a < 9` became `0 <= a <= 9`",
     ]
 
 
 def test_a_return_of_nothing_at_the_end_is_no_statement_to_leave_out():
-    assert changes_of("def f(a):\n    if a:\n        return None\n    return None") == ["3: `return None` left out"]
+    assert said_of("def f(a):\n    if a:\n        return None\n    return None") == ["3: `return None` left out"]
 
 
 def test_the_same_seed_draws_the_same_mutants_and_another_others():
@@ -111,6 +118,7 @@ def test_every_mutant_fits_and_leaves_nothing_behind():
         function = _functions(importlib.import_module(point.module))[point.function]
         with planted(point):
             assert function.__code__ not in before
+            assert f"def {function.__name__}(" in inspect.getsource(function)
     assert codes() == before
 
 
@@ -129,6 +137,7 @@ def test_a_mutant_of_other_code_is_an_error():
 
 def test_a_judge_in_a_child_says_what_it_found_and_hangs_and_crashes_count():
     def hang() -> str:
+        _end_after(0.1)
         while True:
             pass
 
@@ -139,11 +148,11 @@ def test_a_judge_in_a_child_says_what_it_found_and_hangs_and_crashes_count():
     def fail() -> str:
         raise MemoryError
 
-    assert _in_child(lambda: None, 5) is None
-    assert _in_child(lambda: "unit test x", 5) == "unit test x"
-    assert _in_child(hang, 1) == WITHOUT_END
-    assert _in_child(crash, 5) == "a crash"
-    assert _in_child(fail, 5) == "a crash"
+    assert _in_child(lambda: None) is None
+    assert _in_child(lambda: "unit test x") == "unit test x"
+    assert _in_child(hang) == WITHOUT_END
+    assert _in_child(crash) == "a crash"
+    assert _in_child(fail) == "a crash"
 
 
 def test_each_row_of_the_page_explains_a_change_that_can_be_made():
@@ -169,7 +178,7 @@ def test_what_is_known_of_this_code_is_not_judged_again(tmp_path: Path, monkeypa
     assert list(fates(points, range(1, 10), 1, state=tmp_path)) == known
 
 
-def test_the_summary_says_who_died_and_of_what_and_fails_below_the_bar(
+def test_the_summary_says_who_died_and_of_what_and_fails_below_the_bar_and_on_what_is_not_explained(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ):
     points = draw(10, 1)
@@ -177,16 +186,46 @@ def test_the_summary_says_who_died_and_of_what_and_fails_below_the_bar(
     said += [Fate(points[8], "log-matching", 3), Fate(points[9], None, 0)]
     monkeypatch.setattr(random_mutants, "fates", lambda *_: iter(said))
     monkeypatch.setattr(random_mutants, "PAGE", tmp_path / "survivors.md")
-    assert command_line.main(["--engine", "raft", "--random-mutants", "10"]) == 0
+    assert command_line.main(["--engine", "raft", "--random-mutants", "10"]) == 1
     printed = capsys.readouterr().out
     assert "9 of 10 died (90.0 %), by these judges:\n  unit tests: 8\n  log-matching in a seed: 1\n" in printed
     assert "10 of 10: " in printed
     assert f"  {points[9]} (not in docs/survivors.md)\n" in printed
-    (tmp_path / "survivors.md").write_text(f"| `{points[9].function}` | {points[9].what} | because |")
-    command_line.main(["--engine", "raft", "--random-mutants", "10"])
-    assert f"  {points[9]}\n" in capsys.readouterr().out
+    assert "1 of 1 survivors are not explained in docs/survivors.md\n" in printed
+    rows = [f"| `{point.function}` | {point.what} | because |" for point in (points[9], points[0])]
+    (tmp_path / "survivors.md").write_text("\n".join(rows))
+    assert command_line.main(["--engine", "raft", "--random-mutants", "10"]) == 0
+    printed = capsys.readouterr().out
+    assert f"  {points[9]}\n" in printed
+    assert "0 of 1 survivors are not explained in docs/survivors.md\n" in printed
     said[0] = Fate(points[0], None, 0)
-    assert command_line.main(["--engine", "raft", "--random-mutants", "10"]) == 1
+    assert command_line.main(["--engine", "raft", "--random-mutants", "10"]) == 1, "too many, explained or not"
+
+
+def test_tests_that_only_take_long_have_the_time_that_they_need(monkeypatch: pytest.MonkeyPatch):
+    point = all_points()[0]
+    here, elsewhere = {(point.module, point.function)}, {("another", "function")}
+    names: list[Any] = ["a", "b", "c"]
+    took = [*map(_Entered, names, (2.0, 5.0, 9.0), (here, elsewhere, here))]
+    asked = _who_could_notice(took, point)
+    assert [str(test.item) for test in asked] == ["a", "c"]
+    allowed: list[float] = []
+    monkeypatch.setattr(random_mutants, "_end_after", allowed.append)
+    monkeypatch.setattr(random_mutants, "_fails", lambda item: str(item) == "c")
+    assert [_fails_in_time(test) for test in asked] == [False, True]
+    assert allowed == [10, 36]
+
+
+def test_the_time_of_one_test_is_not_taken_from_the_next():
+    def work_on(times: int) -> str:
+        for _ in range(times):
+            _end_after(1)
+            begun_s = time.process_time()
+            while time.process_time() < begun_s + 0.6:
+                pass
+        return "done"
+
+    assert _in_child(lambda: work_on(4)) == "done"
 
 
 @pytest.mark.timeout(600)

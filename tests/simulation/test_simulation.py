@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from random import SystemRandom
@@ -23,7 +24,7 @@ from tests.simulation.checkers import CHECKERS
 from tests.simulation.faults import KIND_NAMES, Fault
 from tests.simulation.mutants import MUTANTS, MutantDoesNotFit, planted
 from tests.simulation.mutants.edits import Edit, planted_edits
-from tests.simulation.run import EVENTS_MIN, PLAIN, run_seed
+from tests.simulation.run import PLAIN, run_seed
 from tests.simulation.shrink import shrink
 from tests.simulation.trace import line
 
@@ -32,6 +33,8 @@ CORES = os.cpu_count() or 1
 ORDER = Order("raft", 5)
 PLAIN_ORDER = Order("raft", 5, workload=PLAIN)
 SLICE = range(1, 41)
+EVENTS_MIN = 2_000
+"""A seed of fewer events says little."""
 SEEDS_MAX = 1_000
 """Within these a planted bug must be caught."""
 FRESH_S = 30.0
@@ -126,7 +129,7 @@ def test_a_fresh_range_of_seeds_is_clean(capsys: pytest.CaptureFixture[str]) -> 
     seeds = command_line.seeds_of(asked) if asked else range(first, first + FRESH_MAX)
     summary = Summary()
     begun_s = time.monotonic()
-    for result in results(PLAIN_ORDER, seeds, CORES):
+    for result in results(ORDER, seeds, CORES):
         summary.add(result)
         if not asked and time.monotonic() - begun_s > FRESH_S:
             break
@@ -136,7 +139,7 @@ def test_a_fresh_range_of_seeds_is_clean(capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_a_seed_is_long_enough_to_mean_something(summary: Summary) -> None:
-    assert summary.events >= EVENTS_MIN * summary.seeds
+    assert summary.events_min >= EVENTS_MIN
     assert summary.committed >= 50 * summary.seeds
     assert summary.elections >= 2 * summary.seeds
 
@@ -206,19 +209,42 @@ def caught(request: pytest.FixtureRequest) -> dict[str, tuple[int, str] | None]:
 def test_a_planted_bug_is_caught_where_the_code_without_it_is_clean(
     mutant: str, summary: Summary, caught: dict[str, tuple[int, str] | None]
 ) -> None:
-    assert summary.failures == []  # The control run: the same seeds, and more.
-    assert caught[mutant] is not None
+    assert summary.failures == []  # The control run.
+    assert {*range(1, QUICK_SEEDS + 1)} <= {*SLICE}, "it is of the same seeds"
+    found = caught[mutant]
+    assert found is not None
+    assert found[1] in MUTANTS[mutant].caught_by
+
+
+@pytest.fixture(scope="module")
+def control() -> Callable[[int], list[tuple[int, str, str]]]:
+    """The violations of the seeds up to one without any planted bug; each is run once for all bugs."""
+    clean = Summary()
+
+    def up_to(seed: int) -> list[tuple[int, str, str]]:
+        for result in results(ORDER, range(clean.seeds + 1, seed + 1), CORES):
+            clean.add(result)
+        return clean.failures
+
+    return up_to
+
+
+def test_each_planted_bug_says_which_checkers_may_name_it() -> None:
+    names = {checker.name for checker in CHECKERS} | {"liveness", "no-defect"}
+    for mutant in MUTANTS.values():
+        assert mutant.caught_by, mutant.name
+        assert {*mutant.caught_by} <= names, mutant.name
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(3_600)
 @pytest.mark.parametrize("mutant", sorted(set(MUTANTS) - set(QUICK)))
-def test_every_planted_bug_is_caught(mutant: str) -> None:
+def test_every_planted_bug_is_caught(mutant: str, control: Callable[[int], list[tuple[int, str, str]]]) -> None:
     caught = _caught_at(mutant, SEEDS_MAX)
     assert caught is not None
-    seed, _ = caught
-    control = run_many(ORDER, range(max(1, seed - 20), seed + 1), 1, quiet=True, stop_at_violation=True)
-    assert control.failures == []
+    seed, checker = caught
+    assert checker in MUTANTS[mutant].caught_by
+    assert control(seed) == []
 
 
 def test_every_planted_bug_fits_the_code_and_leaves_nothing_behind() -> None:
@@ -247,11 +273,23 @@ def test_a_summary_in_json_has_its_keys(capsys: pytest.CaptureFixture[str]) -> N
     said = json.loads(capsys.readouterr().out)
     assert {"seeds", "events", "faults", "elections", "committed", "checks", "violations"} <= said.keys()
     assert (said["seeds"], said["violations"]) == (2, 0)
+    assert 0 < said["events_min"] <= said["events"] / 2
+
+
+def test_the_command_line_runs_mixed_work_unless_it_is_asked_for_plain(capsys: pytest.CaptureFixture[str]) -> None:
+    said = []
+    for words in ([], ["--workload", "mixed"], ["--workload", "plain"]):
+        assert command_line.main(["--seeds", "3", "--json", *words]) == 0
+        said.append(json.loads(capsys.readouterr().out)["checks"])
+    assert said[0] == said[1] != said[2]
 
 
 def test_a_caught_mutant_ends_with_status_1_and_says_by_whom(capsys: pytest.CaptureFixture[str]) -> None:
     assert command_line.main(["--mutant", "vote-not-persisted"]) == 1
-    assert capsys.readouterr().out.startswith("caught: vote-not-persisted by persistence-order at seed 1")
+    said = capsys.readouterr().out.split()
+    assert said[:3] == ["caught:", "vote-not-persisted", "by"]
+    assert said[3] in MUTANTS["vote-not-persisted"].caught_by
+    assert said[4:6] == ["at", "seed"]
 
 
 def test_a_mutant_that_nobody_knows_is_a_usage_error() -> None:

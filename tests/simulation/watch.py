@@ -100,7 +100,8 @@ class Checker:
         """`node` sends answers to clients."""
 
     def read_begun(self, node: Node, ticket: int, lease_ok: bool) -> None:
-        """The engine of `node`, a leader, takes reads under `ticket`; `lease_ok`: a lease will do for them."""
+        """The engine of `node`, a leader or a follower, takes reads under `ticket`; `lease_ok`: a lease will do for
+        them."""
 
     def read_confirmed(self, node: Node, read: ConfirmedRead) -> None:
         """The engine of `node` says that these reads may be answered."""

@@ -20,6 +20,7 @@ from tests.simulation.clocks import DRIFT_PPM_MAX
 from tests.simulation.disk import Stored
 from tests.simulation.engines import ENGINES
 from tests.simulation.faults import Fault
+from tests.simulation.follower_reads import FollowerReads
 from tests.simulation.injector import Injector
 from tests.simulation.mixed import Mixed
 from tests.simulation.mixed.mix import MixedMix
@@ -56,6 +57,8 @@ class Settings(NamedTuple):
     compare_us: int = 60_000_000
     mixed: MixedMix | None = None
     """None: plain work."""
+    follower_reads_us: int = 0
+    """At most so long between two reads on followers; 0: there are none."""
     late_us: int = 0
     """When the clients begin. Where that is not at once, nodes let the quiet cluster sleep, as those with many do."""
 
@@ -78,6 +81,7 @@ class Settings(NamedTuple):
             compaction=_with_size(Compaction(random.choice(sizes), random.choice((0, 0, 3, 20)))),
             witnesses=tuple(witnesses),
             compare_us=random.choice((150_000, 400_000, 1_000_000)),
+            follower_reads_us=random.choice((0, 0, 30_000, 150_000)),
         )
 
 
@@ -115,6 +119,7 @@ class World:
         self.network = Network(self.scheduler, Random(f"{seed}:network"), self.channels, self.faults)
         mixed = None if settings.mixed is None else Mixed(self, settings.mixed, settings.mix)
         self.workload = Workload(self, settings.mix, mixed)
+        self.follower_reads = FollowerReads(self, Random(f"{seed}:followers"), settings.follower_reads_us)
         self.injector = Injector(self, Random(f"{seed}:injector"), plan, self.faults)
         self.nodes = self._birth(random)
         self.clients = [Client(self, f"c{n}", Random(f"{seed}:c{n}")) for n in range(1, settings.clients + 1)]
@@ -162,6 +167,7 @@ class World:
                 self.scheduler.after(self.settings.late_us, client.start)
             else:
                 client.start()
+        self.follower_reads.begin()
         self.injector.begin()
 
     def configurations_in_use(self) -> list[Configuration]:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from typing import Any, Final, get_args
 
 from coordinator.client import Client
 from coordinator.client.command_line import output
 from coordinator.client.errors import InvalidRequest
 from coordinator.client.watches import Snapshot
+from coordinator.statemachine.commands import LIST_LIMIT_MAX
+from coordinator.statemachine.files import SortBy
+
+_SORTED: Final = get_args(SortBy)
 
 
 def add_to(commands: Any) -> None:
@@ -67,12 +71,27 @@ def _add_files(parser: argparse.ArgumentParser) -> None:
     in_range.add_argument("--prefix", action="store_true", help="all keys that begin with START")
     in_range.add_argument("--json", action="store_true", help="a JSON object a line, values in base64")
     scan = commands.add_parser("range", parents=[in_range], help="print the keys of a range, at one revision")
-    scan.add_argument("--revision", type=output.number(0), default=0)
+    scan.add_argument("--revision", type=output.number(0), default=0, help="as it was at this revision; default: now")
+    scan.add_argument("--sort-by", choices=_SORTED, default="key", help="in this order; default: of the keys")
+    scan.add_argument("--descending", action="store_true", help="the greatest first")
+    scan.add_argument("--limit", type=output.number(1), help="so many at the most; default: all")
     scan.set_defaults(run=_scan)
+    erase = commands.add_parser("rm-range", help="delete the keys of a range in one revision, and print how many went")
+    erase.add_argument("start")
+    erase.add_argument("end", nargs="?", default="", help="up to before this key; default: START alone")
+    erase.add_argument("--prefix", action="store_true", help="all keys that begin with START")
+    erase.set_defaults(run=_remove_range)
+    compact = commands.add_parser("compact", help="give up old revisions; takes the right to administer")
+    compact.add_argument("revision", type=output.number(0), help="the oldest that is still to be readable")
+    compact.set_defaults(run=_compact)
     watch = commands.add_parser("watch", parents=[in_range], help="print each change of a range as it is made")
     watch.add_argument("--since", type=output.number(0), default=0, help="from this revision on; default: from now on")
     watch.add_argument("--follow", action="store_true", help="print what is there first, and again after a gap")
     watch.add_argument("--count", type=output.number(1), help="end after so many changes")
+    kinds = watch.add_mutually_exclusive_group()
+    kinds.add_argument("--puts", action="store_true", help="only what is written")
+    kinds.add_argument("--deletes", action="store_true", help="only what is deleted")
+    watch.add_argument("--previous", action="store_true", help="with what was there before")
     watch.set_defaults(run=_watch)
 
 
@@ -127,6 +146,7 @@ def _stat(client: Client, options: argparse.Namespace) -> int:
     print(f"revision    {stat.revision}")
     print(f"instance    {stat.instance}")
     print(f"lock        {stat.lock_generation}")
+    print(f"acl         {stat.acl_generation}")
     print(f"checksum    {stat.checksum:016x}")
     if stat.sessions:
         print(f"sessions    {' '.join(map(str, stat.sessions))}")
@@ -156,8 +176,38 @@ def _list(client: Client, options: argparse.Namespace) -> int:
 
 
 def _scan(client: Client, options: argparse.Namespace) -> int:
-    for view in client.files.scan(options.start, options.end, prefix=options.prefix, revision=options.revision):
-        output.line(f"{view.key} {output.as_text(view.value)}".rstrip(), output.key(view), as_json=options.json)
+    after, revision, left = "", options.revision, options.limit
+    while True:
+        page = client.files.read_range(
+            options.start,
+            options.end,
+            prefix=options.prefix,
+            revision=revision,
+            limit=min(left or LIST_LIMIT_MAX, LIST_LIMIT_MAX),
+            sort_by=options.sort_by,
+            descending=options.descending,
+            after=after,
+        )
+        left = None if left is None else left - len(page.keys)
+        if page.more and left != 0 and options.sort_by != "key":
+            first = (
+                f"only the first {len(page.keys)} of {page.count} keys are told in the order of their {options.sort_by}"
+            )
+            raise InvalidRequest(f"{first}; narrow the range, or say --limit {len(page.keys)}")
+        for view in page.keys:
+            output.line(f"{view.key} {output.as_text(view.value)}".rstrip(), output.key(view), as_json=options.json)
+        if left == 0 or not page.more:
+            return 0
+        after, revision = page.keys[-1].key, page.revision
+
+
+def _remove_range(client: Client, options: argparse.Namespace) -> int:
+    print(client.files.delete_range(options.start, options.end, prefix=options.prefix))
+    return 0
+
+
+def _compact(client: Client, options: argparse.Namespace) -> int:
+    client.files.compact(options.revision)
     return 0
 
 
@@ -166,6 +216,8 @@ def _watch(client: Client, options: argparse.Namespace) -> int:
     if options.follow:
         if options.since:
             raise InvalidRequest("--follow begins with what is there now, --since at a revision; expected one of them")
+        if options.puts or options.deletes or options.previous:
+            raise InvalidRequest("--follow tells all that a range holds; --puts, --deletes, --previous go without it")
         for each in client.files.follow(options.start, options.end, prefix=options.prefix):
             if isinstance(each, Snapshot):
                 for view in each.keys:
@@ -177,8 +229,17 @@ def _watch(client: Client, options: argparse.Namespace) -> int:
             if told == options.count:
                 break
         return 0
-    for change in client.files.watch(options.start, options.end, prefix=options.prefix, since=options.since):
-        output.change(change, as_json=options.json)
+    watch = client.files.watch(
+        options.start,
+        options.end,
+        prefix=options.prefix,
+        since=options.since,
+        puts=not options.deletes,
+        deletes=not options.puts,
+        previous=options.previous,
+    )
+    for change in watch:
+        output.change(change, as_json=options.json, previous=options.previous)
         told += 1
         if told == options.count:
             break

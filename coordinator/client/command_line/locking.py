@@ -7,9 +7,12 @@ from typing import Any
 
 from coordinator.client import Client
 from coordinator.client.command_line import output
+from coordinator.client.command_line.joining import SEQUENCERS, Around
 from coordinator.client.command_line.running import run
+from coordinator.client.events import FailOver
 from coordinator.client.options import DEFAULT_TTL_S
-from coordinator.client.recipes.election import Election
+from coordinator.client.recipes.election import LOOKS_EVERY_S, Election, Leader
+from coordinator.statemachine.lock_commands import Mode, sequencer
 
 
 def add_to(commands: Any) -> None:
@@ -26,6 +29,9 @@ def add_to(commands: Any) -> None:
     how.add_argument("--shared", action="store_true", help="together with others that share it")
     how.add_argument("--count", type=output.number(1), metavar="N", help="together with up to N that count it")
     lock.add_argument("--delay", type=float, default=0.0, help="seconds for which it stays unavailable if this dies")
+    lock.add_argument(
+        "--reentrant", action="store_true", help="join a `lock` that this runs in, where that holds the name already"
+    )
     lock.add_argument("command", nargs="+", help="what to run; its token is in CONCLAVE_LOCK_TOKEN")
     lock.set_defaults(run=_lock)
 
@@ -42,6 +48,17 @@ def add_to(commands: Any) -> None:
     force.add_argument("--reason", required=True, help="is kept, and told the holder")
     force.add_argument("--session", type=output.number(1), default=0, help="only what this session holds")
     force.set_defaults(run=_break)
+    watch = these.add_parser("watch", help="print what becomes of the locks of a range of names, as it comes about")
+    watch.add_argument("start", help="a name, or where a range of names begins")
+    watch.add_argument("end", nargs="?", default="", help="up to before this name; default: START alone")
+    watch.add_argument("--prefix", action="store_true", help="all names that begin with START")
+    watch.add_argument("--since", type=output.number(0), default=0, help="from this revision on; default: from now on")
+    kinds = watch.add_mutually_exclusive_group()
+    kinds.add_argument("--acquired", action="store_true", help="only who came to hold a name")
+    kinds.add_argument("--conflicts", action="store_true", help="only who asked for what others hold")
+    watch.add_argument("--count", type=output.number(1), help="end after so many events; fail-overs are not counted")
+    watch.add_argument("--json", action="store_true", help="a JSON object a line")
+    watch.set_defaults(run=_watch)
     these.add_parser("breaks", help="print what was taken away by force").set_defaults(run=_breaks)
 
     elect = commands.add_parser("elect", parents=[timed], help="run a command while being the elected leader")
@@ -53,16 +70,28 @@ def add_to(commands: Any) -> None:
     leader.add_argument("name")
     leader.add_argument("-l", "--long", action="store_true", help="with its principal, session and token")
     leader.set_defaults(run=_leader)
-    observe = commands.add_parser("observe", help="print each value that is proclaimed in an election")
+    observe = commands.add_parser("observe", help="print who leads in an election, and each time that this changes")
     observe.add_argument("name")
-    observe.add_argument("--count", type=output.number(1), help="end after so many")
+    observe.add_argument("--count", type=output.number(1), help="end after so many lines")
+    observe.add_argument(
+        "--every", type=float, default=LOOKS_EVERY_S, help="seconds until it is seen that a leader left without a next"
+    )
+    form = observe.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="a JSON object a line")
+    form.add_argument("--values", action="store_true", help="each value that is proclaimed instead, whoever leads")
     observe.set_defaults(run=_observe)
 
 
 def _lock(client: Client, options: argparse.Namespace) -> int:
+    if options.reentrant:
+        mode: Mode = "counting" if options.count else "shared" if options.shared else "exclusive"
+        around = Around.of(client, (options.name, *options.also), mode)
+        if around is not None:
+            return run(options.command, around, {})
     if not (options.also or options.shared or options.count or options.delay):
         with client.lock(options.name, ttl=options.ttl, wait=options.wait) as lease:
-            return run(options.command, lease, _variables(lease.name, lease.token))
+            held = {SEQUENCERS: sequencer(lease.name, "exclusive", lease.token)}
+            return run(options.command, lease, _variables(lease.name, lease.token) | held)
     holding = client.locks.hold(
         options.name,
         *options.also,
@@ -73,11 +102,30 @@ def _lock(client: Client, options: argparse.Namespace) -> int:
         lock_delay=options.delay,
     )
     with holding as hold:
-        return run(options.command, hold, _variables(" ".join(hold.names), hold.token))
+        held = {SEQUENCERS: "\n".join(map(hold.sequencer, hold.names))}
+        return run(options.command, hold, _variables(" ".join(hold.names), hold.token) | held)
 
 
 def _variables(name: str, token: int) -> dict[str, str]:
     return {"CONCLAVE_LOCK_NAME": name, "CONCLAVE_LOCK_TOKEN": str(token)}
+
+
+def _watch(client: Client, options: argparse.Namespace) -> int:
+    told = 0
+    watch = client.locks.watch(
+        options.start,
+        options.end,
+        prefix=options.prefix,
+        since=options.since,
+        acquired=not options.conflicts,
+        conflicts=not options.acquired,
+    )
+    for event in watch:
+        output.lock_event(event, as_json=options.json)
+        told += not isinstance(event, FailOver)
+        if told == options.count:
+            break
+    return 0
 
 
 def _show(client: Client, options: argparse.Namespace) -> int:
@@ -121,18 +169,34 @@ def _leader(client: Client, options: argparse.Namespace) -> int:
     if leader is None:
         return 1
     if options.long:
-        print(
-            f"{leader.principal} session {leader.session} token {leader.token} {output.as_text(leader.value)}".rstrip()
-        )
+        print(_told(leader))
     else:
         output.write_value(leader.value or b"")
     return 0
 
 
 def _observe(client: Client, options: argparse.Namespace) -> int:
-    for number, proclaimed in enumerate(Election(client, options.name).observe(), 1):
-        plain = f"{proclaimed.revision} {output.as_text(proclaimed.value)}"
-        output.line(plain, {}, as_json=False)
+    if options.values:
+        for number, proclaimed in enumerate(Election(client, options.name).proclamations(), 1):
+            print(f"{proclaimed.revision} {output.as_text(proclaimed.value)}", flush=True)
+            if number == options.count:
+                break
+        return 0
+    for number, (leader,) in enumerate(Election(client, options.name).observe(every=options.every), 1):
+        output.line(
+            _told(leader) if leader else "nobody leads", {"leader": leader and _values(leader)}, as_json=options.json
+        )
         if number == options.count:
             break
     return 0
+
+
+def _told(leader: Leader) -> str:
+    who = f"{leader.principal} session {leader.session} token {leader.token}"
+    return f"{who} {output.as_text(leader.value)}".rstrip()
+
+
+def _values(leader: Leader) -> dict[str, Any]:
+    session = f"s{leader.session}"
+    value = output.as_base64(leader.value)
+    return {"session": session, "principal": leader.principal, "token": leader.token, "value": value}

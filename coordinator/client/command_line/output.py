@@ -9,7 +9,11 @@ import os
 import sys
 from typing import Any
 
-from coordinator.statemachine.files import ChangeView, KeyView
+import msgspec
+
+from coordinator.client.events import FailOver
+from coordinator.statemachine.files import ChangeView, FileContent, KeyView
+from coordinator.statemachine.lock_commands import ACQUIRED, LockEvent
 
 
 def value_of(argument: str) -> bytes:
@@ -53,12 +57,59 @@ def line(plain: str, values: dict[str, Any], *, as_json: bool) -> None:
 
 def key(view: KeyView) -> dict[str, Any]:
     """For JSON; values in base64, as over HTTP."""
-    value = None if view.value is None else base64.b64encode(view.value).decode()
-    return {"key": view.key, "value": value, "revision": view.revision, "version": view.version}
+    return {
+        "key": view.key,
+        "value": as_base64(view.value),
+        "revision": view.revision,
+        "version": view.version,
+        "instance": view.instance,
+        "directory": view.directory,
+        "ephemeral": view.ephemeral,
+    }
 
 
-def change(told: ChangeView, *, as_json: bool) -> None:
+def content(found: FileContent) -> dict[str, Any]:
+    """The same of a file with its stat."""
+    stat = msgspec.structs.asdict(found.stat)
+    stat["checksum"] = f"{found.stat.checksum:016x}"
+    stat["sessions"] = [f"s{session}" for session in found.stat.sessions]
+    return {"value": as_base64(found.value), "stat": stat}
+
+
+def as_base64(value: bytes | None) -> str | None:
+    """For JSON."""
+    return None if value is None else base64.b64encode(value).decode()
+
+
+def change(told: ChangeView, *, as_json: bool, previous: bool = False) -> None:
+    """`previous`: with what was there before; in plain text behind the rest."""
     done = "delete" if told.after is None else "put"
     plain = f"{told.revision} {done} {told.key} {as_text(told.after.value if told.after else None)}".rstrip()
     after = None if told.after is None else key(told.after)
-    line(plain, {"revision": told.revision, "key": told.key, "after": after}, as_json=as_json)
+    values = {"revision": told.revision, "key": told.key, "after": after}
+    if previous:
+        values["before"] = None if told.before is None else key(told.before)
+        plain += " (new)" if told.before is None else f" (was {as_text(told.before.value)})"
+    line(plain, values, as_json=as_json)
+
+
+def lock_event(told: LockEvent | FailOver, *, as_json: bool) -> None:
+    if isinstance(told, FailOver):
+        values: dict[str, Any] = {"kind": "fail-over", "leader": told.leader, "term": told.term}
+        line(f"fail-over: {told.leader} leads in term {told.term}", values, as_json=as_json)
+        return
+    holder = told.holder
+    what = f"token {told.token}" if told.kind == ACQUIRED else "waits" if told.waits else "was refused"
+    plain = f"{told.revision} {told.kind} {told.name} {holder.principal} session {holder.session} {told.mode} {what}"
+    values = {
+        "revision": told.revision,
+        "kind": told.kind,
+        "name": told.name,
+        "session": f"s{holder.session}",
+        "acquisition": holder.acquisition,
+        "principal": holder.principal,
+        "mode": told.mode,
+        "token": told.token,
+        "waits": told.waits,
+    }
+    line(plain, values, as_json=as_json)

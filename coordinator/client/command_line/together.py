@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from typing import Any
 
 from coordinator.client import Client
@@ -10,8 +11,10 @@ from coordinator.client.asking import Sync
 from coordinator.client.command_line import output
 from coordinator.client.command_line.running import run
 from coordinator.client.errors import LeaseLost
+from coordinator.client.jeopardy import SessionHandle, Standing
 from coordinator.client.options import DEFAULT_TTL_S
 from coordinator.client.recipes.barrier import Barrier
+from coordinator.client.recipes.double_barrier import DoubleBarrier
 from coordinator.client.recipes.group import Group, Membership
 from coordinator.client.recipes.queue import Queue
 
@@ -19,6 +22,7 @@ from coordinator.client.recipes.queue import Queue
 def add_to(commands: Any) -> None:
     _add_group(commands.add_parser("group", help="who is there"))
     _add_barrier(commands.add_parser("barrier", help="wait until somebody opens it"))
+    _add_double_barrier(commands.add_parser("double-barrier", help="run a command together with others"))
     _add_queue(commands.add_parser("queue", help="items that are done at least once"))
 
 
@@ -26,11 +30,18 @@ def _add_group(parser: argparse.ArgumentParser) -> None:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     listing = commands.add_parser("ls", help="print its members with their data")
     listing.add_argument("name")
+    listing.add_argument("-l", "--long", action="store_true", help="with what each can do, before its data")
+    listing.add_argument(
+        "--capability", action="append", default=[], metavar="WORD", help="only who can do this, and all others named"
+    )
     listing.set_defaults(run=_members)
     join = commands.add_parser("join", help="run a command while being a member")
     join.add_argument("name")
     join.add_argument("member")
     join.add_argument("--data", default="", help='"-": from standard input')
+    join.add_argument(
+        "--capability", action="append", default=[], metavar="WORD", help="what it can do; once for each word"
+    )
     join.add_argument("--ttl", type=float, default=DEFAULT_TTL_S, help="seconds until it is none after this dies")
     join.add_argument("command", nargs="+")
     join.set_defaults(run=_join)
@@ -48,6 +59,17 @@ def _add_barrier(parser: argparse.ArgumentParser) -> None:
         if word == "wait":
             command.add_argument("--wait", type=float, help="seconds; default: as long as it takes")
         command.set_defaults(run=act)
+
+
+def _add_double_barrier(parser: argparse.ArgumentParser) -> None:
+    parser.description = "Wait until COUNT members are in, run the command, and wait until all are out again."
+    parser.add_argument("name")
+    parser.add_argument("count", type=output.number(1), help="so many go in together")
+    parser.add_argument("member", help="what this one is called; each has a name of its own")
+    parser.add_argument("--ttl", type=float, default=DEFAULT_TTL_S, help="seconds until it is out after this dies")
+    parser.add_argument("--wait", type=float, help="seconds each way; default: as long as it takes; 1: not all came")
+    parser.add_argument("command", nargs="+")
+    parser.set_defaults(run=_double_barrier)
 
 
 def _add_queue(parser: argparse.ArgumentParser) -> None:
@@ -69,8 +91,9 @@ def _add_queue(parser: argparse.ArgumentParser) -> None:
 
 
 def _members(client: Client, options: argparse.Namespace) -> int:
-    for name, data in sorted(Group(client, options.name).members().items()):
-        print(f"{name} {output.as_text(data)}".rstrip())
+    for name, member in sorted(Group(client, options.name).look(capabilities=options.capability).items()):
+        able = f"{','.join(sorted(member.capabilities)) or '-'} " if options.long else ""
+        print(f"{name} {able}{output.as_text(member.data)}".rstrip())
     return 0
 
 
@@ -91,7 +114,9 @@ class _Member:
 
 def _join(client: Client, options: argparse.Namespace) -> int:
     data = output.value_of(options.data)
-    membership = Group(client, options.name, ttl=options.ttl).join(options.member, data)
+    membership = Group(client, options.name, ttl=options.ttl).join(
+        options.member, data, capabilities=options.capability
+    )
     try:
         return run(options.command, _Member(membership), {})
     finally:
@@ -108,6 +133,32 @@ def _open(client: Client, options: argparse.Namespace) -> int:
 
 def _wait(client: Client, options: argparse.Namespace) -> int:
     return 0 if Barrier(client, options.name).wait(wait=options.wait) else 1
+
+
+class _In:
+    """One is in a double barrier, for what runs there: as long as its session lives."""
+
+    expires_in = 0.0
+
+    def __init__(self, name: str, session: SessionHandle[Sync]) -> None:
+        self._name = name
+        self._session = session
+
+    def check(self) -> None:
+        if self._session.standing is not Standing.SAFE:
+            raise LeaseLost(f"double barrier {self._name!r}: its session can not be proven alive any more")
+
+
+def _double_barrier(client: Client, options: argparse.Namespace) -> int:
+    barrier = DoubleBarrier(client, options.name, options.count, options.member, ttl=options.ttl)
+    try:
+        barrier.enter(wait=options.wait)
+        status = run(options.command, _In(options.name, client.session(ttl=options.ttl)), {})
+        barrier.leave(wait=options.wait)
+    except TimeoutError as error:
+        print(f"conclave: {error}", file=sys.stderr)
+        return 1
+    return status
 
 
 def _put(client: Client, options: argparse.Namespace) -> int:

@@ -1,8 +1,9 @@
-"""Groups: who is there, with data of each member's own.
+"""Groups: who is there, with what each member can do and data of its own.
 
 Guarantees. A member is a file that lives as long as its session: it is there from `join` on, and gone when it leaves or
 its session ends, which is no earlier than its time to live after its last word. `members` is the group at one revision;
 `follow` tells every change behind that, each once and in order, or that some were missed and what the group is now.
+A member's capabilities are a set of words, kept in its content with its data (`capabilities.py`): both change at once.
 
 Source: the group membership of ZooKeeper's recipes (Hunt and others, "ZooKeeper", 2010, section 2.4), over Chubby's
 ephemeral files.
@@ -10,39 +11,53 @@ ephemeral files.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from coordinator.client import flows, options
 from coordinator.client.asking import Ask, Asking, Part, S, asked
 from coordinator.client.core import Core
 from coordinator.client.errors import LeaseLost, refuse
+from coordinator.client.recipes.capabilities import checked, joined, parted
 from coordinator.client.session import Session
 from coordinator.client.watches import Follow, Mapped, Snapshot, read_all
 from coordinator.statemachine import files
 
 
+class Member(NamedTuple):
+    data: bytes
+    capabilities: frozenset[str]
+
+
 class Members(NamedTuple):
-    """The whole group, at a revision. `after_gap`: changes before it were missed."""
+    """The whole group, at a revision. `after_gap`: changes before it were missed. `capabilities`: of those members that
+    say any."""
 
     members: dict[str, bytes]
     revision: int
     after_gap: bool
+    capabilities: Mapping[str, frozenset[str]] = MappingProxyType({})
 
 
 class Change(NamedTuple):
-    """A member came or changed its data (`data`), or went (None)."""
+    """A member came or changed its data and capabilities (`data`), or went (None)."""
 
     name: str
     data: bytes | None
     revision: int
+    capabilities: frozenset[str] = frozenset()
 
 
 class Membership(Part[S]):
     """One is a member."""
 
-    def __init__(self, shell: S, path: str, name: str, session: Session, ttl: float) -> None:
+    def __init__(
+        self, shell: S, path: str, name: str, session: Session, ttl: float, capabilities: frozenset[str]
+    ) -> None:
         super().__init__(shell)
         self.name = name
+        self.capabilities = capabilities
         self.session = session.session
         self._path = path
         self._ttl = ttl
@@ -54,14 +69,23 @@ class Membership(Part[S]):
         return self._session.valid(self._shell.clock())
 
     @asked
-    def update(self, data: bytes, *, timeout: float | None = None) -> Ask[int]:
-        """Other data of this member; the revision. Raises NotFound where it is none any more."""
-        op = files.WriteFile(self._path, options.key_value(data))
-        return self._command(op, lambda done: int(done.index), ttl=self._ttl, timeout=timeout)
+    def update(
+        self, data: bytes, *, capabilities: Iterable[str] | None = None, timeout: float | None = None
+    ) -> Ask[int]:
+        """Other data of this member; the revision. `capabilities`: what it can do from here on; None: what it could.
+        Raises NotFound where it is none any more."""
+        now = self.capabilities if capabilities is None else checked(capabilities)
+        op = files.WriteFile(self._path, _content(now, data))
+
+        def written(done: Any) -> int:
+            self.capabilities = now
+            return int(done.index)
+
+        return self._command(op, written, ttl=self._ttl, timeout=timeout)
 
     @asked
     def leave(self, *, timeout: float | None = None) -> Ask[bool]:
-        """True where it was a member still."""
+        """True where it was a member still. A fork of the process that joined can not leave for it."""
         clock, deadline_us = self._shell.clock, self._shell.deadline_us(timeout)
 
         def flow(core: Core) -> Asking[bool]:
@@ -86,11 +110,14 @@ class Group(Part[S]):
         options.ttl_ms(ttl)
 
     @asked
-    def join(self, member: str, data: bytes = b"", *, timeout: float | None = None) -> Ask[Membership[S]]:
-        """Become a member of this name. Raises Exists where there is one, which a process that was killed and started
-        anew meets until its former session has run out."""
+    def join(
+        self, member: str, data: bytes = b"", *, capabilities: Iterable[str] = (), timeout: float | None = None
+    ) -> Ask[Membership[S]]:
+        """Become a member of this name. `capabilities`: what it can do, a set of words. Raises Exists where there is
+        one, which a process that was killed and started anew meets until its former session has run out."""
         path = options.name(self._base + options.member(member))
-        op = files.CreateFile(path, options.key_value(data), ephemeral=True, parents=True)
+        able = checked(capabilities)
+        op = files.CreateFile(path, _content(able, data), ephemeral=True, parents=True)
         clock, deadline_us = self._shell.clock, self._shell.deadline_us(timeout)
 
         def flow(core: Core) -> Asking[Membership[S]]:
@@ -98,19 +125,30 @@ class Group(Part[S]):
             refuse((yield core.command(session, op, clock(), deadline_us)))
             if session.gone:
                 raise LeaseLost(f"the session of member {member!r} is gone")
-            return Membership(self._shell, path, member, session, self._ttl)
+            return Membership(self._shell, path, member, session, self._ttl, able)
 
         return Ask(flow, lambda core, found: _leave(core, found, clock()))
 
     @asked
-    def members(self) -> Ask[dict[str, bytes]]:
-        """All members with their data, at one revision, by name."""
+    def members(self, *, capabilities: Iterable[str] = ()) -> Ask[dict[str, bytes]]:
+        """All members with their data, at one revision, by name; only those that can do all of `capabilities`."""
+        wanted = checked(capabilities)
 
         def flow(core: Core) -> Asking[dict[str, bytes]]:
-            view = yield from read_all(core, self._shell.clock, self._base, "", prefix=True)
-            return _members(view, self._base)
+            found = yield from self._read(core, wanted)
+            return {name: member.data for name, member in found.items()}
 
         return Ask(flow)
+
+    @asked
+    def look(self, *, capabilities: Iterable[str] = ()) -> Ask[dict[str, Member]]:
+        """The same, with what each can do."""
+        wanted = checked(capabilities)
+        return Ask(lambda core: self._read(core, wanted))
+
+    def _read(self, core: Core, wanted: frozenset[str]) -> Asking[dict[str, Member]]:
+        view = yield from read_all(core, self._shell.clock, self._base, "", prefix=True)
+        return {name: member for name, member in _members(view, self._base).items() if wanted <= member.capabilities}
 
     def follow(self) -> Mapped[S, Members | Change]:
         """The group as it is, and then each change to it; the group anew where changes were missed."""
@@ -118,12 +156,28 @@ class Group(Part[S]):
 
     def _told(self, told: Snapshot | files.ChangeView) -> Members | Change:
         if isinstance(told, Snapshot):
-            return Members(_members(told, self._base), told.revision, told.after_gap)
-        return Change(told.key[len(self._base) :], None if told.after is None else told.after.value, told.revision)
+            found = _members(told, self._base)
+            able = {name: member.capabilities for name, member in found.items() if member.capabilities}
+            data = {name: member.data for name, member in found.items()}
+            return Members(data, told.revision, told.after_gap, able)
+        name = told.key[len(self._base) :]
+        if told.after is None or told.after.value is None:
+            return Change(name, None, told.revision)
+        capabilities, now = parted(told.after.value)
+        return Change(name, now, told.revision, capabilities)
 
 
-def _members(view: files.RangeView | Snapshot, base: str) -> dict[str, bytes]:
-    return {each.key[len(base) :]: each.value for each in view.keys if each.value is not None}
+def _content(capabilities: frozenset[str], data: bytes) -> bytes:
+    return options.key_value(joined(capabilities, options.key_value(data)))
+
+
+def _members(view: files.RangeView | Snapshot, base: str) -> dict[str, Member]:
+    found = {}
+    for each in view.keys:
+        if each.value is not None:
+            capabilities, data = parted(each.value)
+            found[each.key[len(base) :]] = Member(data, capabilities)
+    return found
 
 
 def _leave(core: Core, membership: Membership[S], now_us: int) -> None:

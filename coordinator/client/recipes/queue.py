@@ -14,7 +14,7 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Final
 
-from coordinator.client import flows, lock_flows, options
+from coordinator.client import flows, hands, lock_flows, options
 from coordinator.client.asking import Ask, Asking, Async, Part, S, Sync, asked
 from coordinator.client.core import Core
 from coordinator.client.errors import Compacted, LeaseLost, LockNotAcquired, NotFound, refuse
@@ -103,21 +103,29 @@ class Queue(Part[S]):
         """Take the oldest item that nobody has; wait for one, `wait` seconds at the most. None where none came."""
         clock, wait_us = self._shell.clock, options.wait_us(wait)
         until_us = None if wait_us is None else clock() + wait_us
+        place = hands.place()
 
         def flow(core: Core) -> Asking[Item[S] | None]:
-            while True:
-                item: Item[S] | None
-                item, revision = yield from self._first_free(core)
-                if item is not None or (until_us is not None and clock() >= until_us):
-                    return item
-                look_us = clock() + LOOK_US
-                more = files.ReadChanges(self._base, prefix=True, since=revision + 1, deletes=False, limit=1)
-                try:
-                    yield from next_changes(core, clock, more, look_us if until_us is None else min(look_us, until_us))
-                except Compacted:
-                    continue
+            with place:
+                item = yield from self._take(core, until_us)
+                place.state = None if item is None else item._state
+            return item
 
         return Ask(flow, give_back)
+
+    def _take(self, core: Core, until_us: int | None) -> Asking[Item[S] | None]:
+        clock = self._shell.clock
+        while True:
+            item: Item[S] | None
+            item, revision = yield from self._first_free(core)
+            if item is not None or (until_us is not None and clock() >= until_us):
+                return item
+            look_us = clock() + LOOK_US
+            more = files.ReadChanges(self._base, prefix=True, since=revision + 1, deletes=False, limit=1)
+            try:
+                yield from next_changes(core, clock, more, look_us if until_us is None else min(look_us, until_us))
+            except Compacted:
+                continue
 
     def _first_free(self, core: Core) -> Flow:
         """The first item that could be locked (None: there is none), and the revision that was looked at."""

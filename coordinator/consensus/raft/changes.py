@@ -101,13 +101,21 @@ def _put(raft: Raft, configuration: Configuration) -> int:
     return index
 
 
+def successors(raft: Raft) -> list[Member]:
+    """Who could lead instead: the other voters that have a state machine."""
+    return [m for m in raft.configuration.voters if not m.witness and m.replica in raft.progress]
+
+
 def follow_configuration(raft: Raft) -> None:
-    """Keep progress of exactly the members of the configuration that is in force."""
+    """Keep progress of exactly the members of the configuration that is in force, and hand over to nobody who has no
+    vote in it any longer."""
     members = {member.replica for member in raft.configuration.members} - {raft.replica}
     for gone in set(raft.progress) - members:
         del raft.progress[gone]
     for replica in sorted(members - set(raft.progress)):
         raft.progress[replica] = Progress(raft.log.last_index + 1)
+    if raft.transferring is not None and raft.transferring.target not in [m.replica for m in successors(raft)]:
+        raft.transferring = None
 
 
 def go_on(raft: Raft, now_us: int) -> bool:

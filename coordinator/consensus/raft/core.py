@@ -22,7 +22,7 @@ from coordinator.consensus.engine import (
     Snapshot,
     Standing,
 )
-from coordinator.consensus.entries import CONFIGURATION
+from coordinator.consensus.entries import CONFIGURATION, payload_bytes
 from coordinator.consensus.membership import Change, Configuration, decode_configuration
 from coordinator.consensus.raft import changes, elections, reads, replication, sleep, snapshots, standing, transfer
 from coordinator.consensus.raft.log import Log
@@ -230,11 +230,12 @@ class Raft:
 
     def propose(self, entries: list[bytes]) -> int | None:
         """Append to the leader's log; the index of the first, or None where this is no leader, is not fit to serve,
-        hands over, or has its bound of uncommitted bytes."""
+        hands over, or has its bound of uncommitted bytes. That never refuses what has no payload, nor what comes when
+        nothing else waits."""
         if self.role is not Role.LEADER or self.transferring is not None or not self.is_fit:
             return None
-        size = sum(map(len, entries))
-        if self.uncommitted_bytes and self.uncommitted_bytes + size > self.options.uncommitted_bytes_max:
+        size = payload_bytes(entries)
+        if size and self.uncommitted_bytes and self.uncommitted_bytes + size > self.options.uncommitted_bytes_max:
             return None
         self.uncommitted_bytes += size
         first_index = self.log.last_index + 1
@@ -327,7 +328,8 @@ class Raft:
         return changes.begin(self, change, now_us)
 
     def transfer(self, target: int, now_us: int) -> bool:
-        """Hand leadership to the replica `target`; False where that can not be. It may come to nothing."""
+        """Hand leadership to the replica `target`; False where that can not be. It may come to nothing. To name the
+        leader itself aborts a transfer that is under way; False where none is."""
         return transfer.begin(self, target, now_us)
 
     def step_down(self, now_us: int) -> None:

@@ -31,7 +31,7 @@ class Options(NamedTuple):
     inflight_messages_max: int = 64
     """Sent to one follower and not yet acknowledged. Far below the 32 MB at which Redis cuts a subscriber."""
     uncommitted_bytes_max: int = 16 * 1024 * 1024
-    """Proposals are refused above this; an empty one never is."""
+    """Of payload. Proposals are refused above this; an empty one never is."""
     snapshot_chunk_bytes: int = 256 * 1024
     snapshot_window_bytes: int = 1024 * 1024
     """Of a snapshot, sent to one follower and not yet acknowledged."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from coordinator.consensus.engine import Outgoing, Role
+from coordinator.consensus.entries import payload_bytes
 from coordinator.consensus.membership import Member
 from coordinator.consensus.raft import changes, elections, snapshots
 from coordinator.consensus.raft.messages import AppendEntries, AppendResponse
@@ -182,7 +183,8 @@ def advance_commit(raft: Raft) -> None:
     index = raft.configuration.reached(lambda voter: on_disk(raft, voter))
     if index > log.commit and log.term_at(index) == raft.term:
         start = log.commit - log.offset
-        raft.uncommitted_bytes = max(0, raft.uncommitted_bytes - sum(map(len, log.entries[start : index - log.offset])))
+        committed_bytes = payload_bytes(log.entries[start : index - log.offset])
+        raft.uncommitted_bytes = max(0, raft.uncommitted_bytes - committed_bytes)
         log.commit = index
 
 

@@ -1,7 +1,7 @@
 """Handing leadership over: thesis, section 3.10; priorities.
 
 The leader takes no proposals, brings the target up to date, and tells it to campaign at once. Where that does not come
-to anything within an election time-out, it leads on.
+to anything within an election time-out, where the target loses its vote, or where an operator says so, it leads on.
 
 A leader that may not serve (a witness; one that doubts its state) leads only because its log was needed: it brings a
 full voter up to date and hands over to it, and asks the next one where that comes to nothing.
@@ -27,26 +27,37 @@ class Transfer(NamedTuple):
 
 
 def begin(raft: Raft, target: int, now_us: int) -> bool:
-    """Hand leadership to `target`. False where this is no leader or `target` is no other voter with a state machine."""
-    if raft.role is not Role.LEADER or all(member.replica != target for member in _successors(raft)):
+    """Hand leadership to `target`. False where this is no leader or `target` is no other voter with a state machine.
+
+    To name the leader itself aborts a transfer that is under way; False where none is. A target that was told to
+    campaign may still do so."""
+    if raft.role is not Role.LEADER:
+        return False
+    if target == raft.replica:
+        return _abort(raft, now_us)
+    if all(member.replica != target for member in changes.successors(raft)):
         return False
     raft.transferring = Transfer(target, now_us + raft.options.election_timeout_us_min, told=False)
     return True
 
 
-def _successors(raft: Raft) -> list[Member]:
-    """Who could lead instead: the other voters that have a state machine."""
-    return [m for m in raft.configuration.voters if not m.witness and m.replica in raft.progress]
+def _abort(raft: Raft, now_us: int) -> bool:
+    """Lead on, and do not try at once to give way."""
+    if raft.transferring is None:
+        return False
+    raft.transferring = None
+    raft.led_since_us = now_us
+    return True
 
 
 def answering_successors(raft: Raft, now_us: int) -> list[Member]:
     """Those of them that were heard within an election time-out."""
-    return [member for member in _successors(raft) if changes.answers(raft, member.replica, now_us)]
+    return [member for member in changes.successors(raft) if changes.answers(raft, member.replica, now_us)]
 
 
 def best_successor(raft: Raft) -> int | None:
     """The one that is furthest; of several, the one of the highest priority."""
-    return furthest(raft, _successors(raft))
+    return furthest(raft, changes.successors(raft))
 
 
 def furthest(raft: Raft, members: list[Member]) -> int | None:
@@ -81,8 +92,7 @@ def tick(raft: Raft, now_us: int) -> None:
     caught up."""
     if raft.transferring is not None:
         if now_us >= raft.transferring.until_us:
-            raft.transferring = None
-            raft.led_since_us = now_us
+            _abort(raft, now_us)
         return
     if not raft.is_fit:
         if raft.may_answer and (raft.is_witness or _doubts_for_long(raft, now_us)):
@@ -95,7 +105,7 @@ def tick(raft: Raft, now_us: int) -> None:
         return
     preferred = [
         member
-        for member in _successors(raft)
+        for member in changes.successors(raft)
         if own is not None
         and member.priority > own.priority
         and raft.log.commit <= raft.progress[member.replica].match

@@ -18,6 +18,7 @@ from tests.simulation.checkers.digests_equal import DigestsEqual
 from tests.simulation.checkers.election_safety import ElectionSafety
 from tests.simulation.checkers.ephemerals import Ephemerals
 from tests.simulation.checkers.exactly_once import ExactlyOnce
+from tests.simulation.checkers.expiry_in_time import ExpiryInTime
 from tests.simulation.checkers.fencing_tokens import FencingTokens
 from tests.simulation.checkers.first_come_first_served import FirstComeFirstServed
 from tests.simulation.checkers.leader_append_only import LeaderAppendOnly
@@ -39,6 +40,7 @@ from tests.simulation.checkers.round_confirmation import RoundConfirmation
 from tests.simulation.checkers.session_leases import SessionLeases
 from tests.simulation.checkers.snapshot_safety import SnapshotSafety
 from tests.simulation.checkers.spoken_heartbeats import SpokenHeartbeats
+from tests.simulation.checkers.stalled_disks import StalledDisks
 from tests.simulation.checkers.stalls_spare_sessions import StallsSpareSessions
 from tests.simulation.checkers.state_comparison import StateComparison
 from tests.simulation.checkers.state_machine_safety import StateMachineSafety
@@ -55,6 +57,7 @@ CHECKERS: Final[tuple[type[Checker], ...]] = (
     CheckQuorum,
     LeaderStickiness,
     LeadershipTransfer,
+    StalledDisks,
     RoundConfirmation,
     SpokenHeartbeats,
     LeaderAppendOnly,
@@ -83,6 +86,7 @@ CHECKERS: Final[tuple[type[Checker], ...]] = (
     Counters,
     StallsSpareSessions,
     SessionLeases,
+    ExpiryInTime,
     DigestsEqual,
     SnapshotSafety,
     WitnessRetention,

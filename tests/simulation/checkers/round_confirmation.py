@@ -93,6 +93,8 @@ class RoundConfirmation(Checker):
 
     def read_begun(self, node: Node, ticket: int, lease_ok: bool) -> None:
         engine = node.engine
+        if not node.leads:
+            return  # Its leader confirms it.
         by_lease = lease_ok and engine.options.lease_reads
         self._begun[node.name, node.boots, ticket] = _Begun(engine.term, engine.rounds.current, by_lease)
 

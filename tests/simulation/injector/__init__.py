@@ -18,7 +18,11 @@ from tests.simulation.injector.operators import Operators
 from tests.simulation.injector.processes import Processes
 from tests.simulation.node import Node
 
-_REPLAYED: Final = {"replayed-votes": "vote", "replayed-acknowledgements": "acknowledgement"}
+_REPLAYED: Final = {
+    "replayed-votes": "vote",
+    "replayed-acknowledgements": "acknowledgement",
+    "replayed-read-answers": "read answer",
+}
 """Faults that are of whoever the moment is of, to the kind of messages that come again."""
 
 
@@ -80,6 +84,7 @@ class Injector(Processes, DisksAndClocks, Operators, Clients):
         world.network.cuts.clear()
         for node in world.nodes:
             node.disk.full = False
+            node.flips_parts = 0.0
             if node.is_up:
                 node.resume()
                 node.journal.fate = ""

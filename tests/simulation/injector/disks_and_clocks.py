@@ -27,6 +27,16 @@ class DisksAndClocks(Messages, Network):
         self._later(fault, lambda: setattr(journal, "slow_us", 0))
         return True
 
+    def _stalled_disk(self, fault: Fault) -> bool:
+        """So slow that its leader is to give way: about as long as it takes the others to lose it."""
+        node = self._node(fault)
+        if node is None:
+            return False
+        journal = node.journal
+        journal.slow_us = (320_000, 450_000, 800_000, 800_000)[fault.salt % 4]
+        self._later(fault, lambda: setattr(journal, "slow_us", 0))
+        return True
+
     def _lost_disk(self, fault: Fault) -> bool:
         node = self._node(fault)
         if node is None or not self._may_lose(node):
@@ -44,6 +54,22 @@ class DisksAndClocks(Messages, Network):
         node.disk.damaged = True
         self._later(fault, node.start)
         return True
+
+    def _flip_in_stored_snapshot(self, fault: Fault) -> bool:
+        """A byte of a snapshot changes at rest, which its checksum tells when the next process reads it."""
+        node = self._node(fault)
+        if node is None or not self._may_lose(node) or not node.disk.flip_snapshot(fault.level):
+            return False
+        node.die("and a byte of its snapshot has flipped")
+        self._later(fault, node.start)
+        return True
+
+    def _flip_in_sent_snapshot(self, fault: Fault) -> bool:
+        """From now on bytes change in some of the parts of snapshots that are sent, before they are signed: whoever
+        puts the parts together finds out. It is counted when it happens."""
+        for node in self.world.nodes:
+            node.flips_parts = 0.05 + 0.5 * fault.level**2
+        return False
 
     def _memory_flip(self, fault: Fault) -> bool:
         node = self._node(fault)

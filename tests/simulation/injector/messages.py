@@ -44,6 +44,10 @@ class Messages(Harm):
     def _delay(self, fault: Fault) -> bool:
         return self._weather(fault, "delay", 0.05 + 0.5 * fault.level, (20_000, 200_000, 1_500_000)[fault.salt % 3])
 
+    def _flip_in_message(self, fault: Fault) -> bool:
+        """A byte of a message is another one when it arrives, which its keyed hash tells."""
+        return self._weather(fault, "flip-in-message", 0.02 + 0.5 * fault.level**2, 0)
+
     def _slow_link(self, fault: Fault) -> bool:
         return self._weather(fault, "slow-link", 1.0, (5_000, 40_000, 150_000, 350_000)[fault.salt % 4])
 

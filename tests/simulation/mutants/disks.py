@@ -13,6 +13,7 @@ _LATE: Final = "late = [(replica, ready.late) for replica, ready in readies]"
 MUTANTS: Final = (
     Mutant(
         "acknowledged-before-fsync",
+        ("persistence-order",),
         "DESIGN.md, rule 3: an acknowledgement is sent after its fsync",
         (
             Edit(
@@ -25,6 +26,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "acknowledgement-before-its-journal",
+        ("persistence-order",),
         "Raft, section 5.3: an entry that is acknowledged is on disk",
         (
             Edit(
@@ -40,6 +42,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "result-before-its-journal",
+        ("persistence-order",),
         "DESIGN.md, rule 3: the leader counts itself, and answers, after its own fsync",
         (
             Edit("coordinator.replica.turn:Turn._write", "self._journal.commit(writes)", "self._unwritten = writes"),
@@ -57,6 +60,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "failed-fsync-tried-again",
+        ("log-matching", "persistence-order"),
         "DESIGN.md, rule 3: a failed fsync is final, the process ends",
         (
             Edit(
@@ -67,7 +71,20 @@ MUTANTS: Final = (
         ),
     ),
     Mutant(
+        "leader-with-a-stalled-disk-leads-on",
+        ("stalled-disks",),
+        "etcd#15247: a leader whose disk stalls gives way",
+        (
+            Edit(
+                "coordinator.consensus.raft.core:Raft.disk_took",
+                "if took_us >= self.options.disk_stall_us and",
+                "if False and",
+            ),
+        ),
+    ),
+    Mutant(
         "wiped-node-under-its-old-identity",
+        ("configuration-safety",),
         "DESIGN.md, rule 4: a replica that lost its disk is a new replica",
         (
             Edit(
@@ -79,6 +96,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "candidate-asks-before-its-journal",
+        ("persistence-order",),
         "Raft, section 5.2: a candidate votes for itself, on disk, before it asks others",
         (
             Edit(

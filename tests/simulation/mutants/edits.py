@@ -28,9 +28,11 @@ class Edit(NamedTuple):
 
 
 class Mutant(NamedTuple):
-    """`name`: lower-case words joined by hyphens. `rule`: what is broken, and who says so."""
+    """`name`: lower-case words joined by hyphens. `caught_by`: the checkers that may name it, several where the order
+    of seeds decides. `rule`: what is broken, and who says so."""
 
     name: str
+    caught_by: tuple[str, ...]
     rule: str
     edits: tuple[Edit, ...]
 

@@ -15,6 +15,7 @@ _TERM_OF_VOTE: Final = "if response.granted and response.term != raft.term + res
 MUTANTS: Final = (
     Mutant(
         "node-answers-for-followers-that-would-not",
+        ("spoken-heartbeats",),
         "A node answers a spoken heartbeat for those alone whose log is the leader's, in its term",
         (
             Edit(
@@ -26,6 +27,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "vote-not-persisted",
+        ("persistence-order",),
         "Raft, figure 2: votedFor is persistent state (PySyncObj#84, #202)",
         (
             Edit(
@@ -37,6 +39,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "term-not-persisted",
+        ("persistence-order",),
         "Raft, figure 2: currentTerm is persistent state (PySyncObj#84, #202)",
         (
             Edit(
@@ -48,6 +51,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "vote-twice-in-a-term",
+        ("persistence-order", "terms-and-votes"),
         "Raft, section 5.2: a server votes for at most one candidate in a term",
         (
             Edit(
@@ -59,6 +63,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "vote-for-a-log-that-is-behind",
+        ("leader-completeness",),
         "Raft, section 5.4.1: a voter denies its vote to a log less up to date than its own",
         (
             Edit(
@@ -75,6 +80,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "longer-log-wins",
+        ("leader-completeness",),
         "Raft, section 5.4.1: the last term decides before the length (of two logs)",
         (
             Edit(
@@ -86,6 +92,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "pre-vote-raises-the-term",
+        ("pre-vote",),
         "Thesis, section 9.6: a pre-vote changes no term",
         (
             Edit(
@@ -97,11 +104,13 @@ MUTANTS: Final = (
     ),
     Mutant(
         "pre-vote-left-out",
+        ("pre-vote",),
         "Thesis, section 9.6: who could not win does not raise the term",
         (Edit(f"{_ELECTIONS}:tick", "_campaign(raft, now_us, pre=True)", "_campaign(raft, now_us, pre=False)"),),
     ),
     Mutant(
         "check-quorum-left-out",
+        ("check-quorum",),
         "Thesis, section 6.2; history 13: a leader that no majority answers steps down",
         (
             Edit(
@@ -113,11 +122,13 @@ MUTANTS: Final = (
     ),
     Mutant(
         "majority-of-half",
+        ("persistence-order", "pre-vote", "round-confirmation"),
         "Raft, section 5.2: a majority is more than half",
         (Edit("coordinator.consensus.quorum:majority", "size // 2 + 1", "(size + 1) // 2 - (size > 3)"),),
     ),
     Mutant(
         "vote-of-an-earlier-campaign",
+        ("election-safety", "pre-vote"),
         "Raft, section 5.2: a vote counts in the term that it was given for",
         (
             Edit(f"{_ELECTIONS}:on_vote_response", _TERM_OF_VOTE, "if False:"),
@@ -130,6 +141,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "campaign-numbers-repeat-over-a-restart",
+        ("pre-vote",),
         "Raft, section 5.2: an answer to a campaign before the restart counts for nothing after it",
         (
             Edit(f"{_ELECTIONS}:on_vote_response", _TERM_OF_VOTE, "if False:"),
@@ -138,6 +150,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "vote-before-its-journal",
+        ("persistence-order",),
         "DESIGN.md, rule 3: a vote leaves after its fsync",
         (
             Edit(f"{_ELECTIONS}:_answer", "raft.late.append", "(raft.early if granted else raft.late).append"),
@@ -146,6 +159,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "higher-term-not-followed",
+        ("terms-and-votes",),
         "Raft, section 5.1: who sees a higher term becomes a follower in it",
         (
             Edit(

@@ -14,7 +14,20 @@ _CHECKPOINTS: Final = "coordinator.replica.checkpoints"
 
 MUTANTS: Final = (
     Mutant(
+        "expiry-left-lying",
+        ("expiry-in-time",),
+        "Expiry goes through the log within 100 ms of the deadline",
+        (
+            Edit(
+                f"{_LEASES}:Leases.take_expired",
+                "if confirmed_at_us >= since_us",
+                "if confirmed_at_us >= since_us + 150_000",
+            ),
+        ),
+    ),
+    Mutant(
         "keep-alive-by-an-unconfirmed-leader",
+        ("lease-exclusion", "stalls-spare-sessions"),
         "History 1: a keep-alive is answered after a majority has confirmed the leader",
         (
             Edit(
@@ -29,6 +42,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "keep-alive-while-its-expiry-is-proposed",
+        ("session-leases",),
         "History 11: from the proposal of an expiry on, the session's keep-alives are not answered",
         (
             Edit(f"{_LEASES}:Leases.renew", "if session in self._expiring:", "if False:"),
@@ -42,11 +56,13 @@ MUTANTS: Final = (
     ),
     Mutant(
         "keep-alive-before-its-checkpoint-is-reset",
+        ("session-leases",),
         "History 10: from the proposal of a checkpoint on, keep-alives are answered behind an applied reset only",
         (Edit(f"{_CHECKPOINTS}:Checkpoints.may_answer", "return session not in self._shorter", "return True"),),
     ),
     Mutant(
         "keep-alive-while-its-checkpoint-is-proposed",
+        ("session-leases",),
         "History 10: applied or not, a checkpoint holds keep-alives back from its proposal on",
         (
             Edit(
@@ -58,6 +74,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "keep-alive-before-the-own-term-is-applied",
+        ("session-leases",),
         "History 11: a new leader answers no keep-alive before it has applied an entry of its own term",
         (
             Edit(
@@ -78,11 +95,13 @@ MUTANTS: Final = (
     ),
     Mutant(
         "leases-expire-in-a-burst-after-a-stall",
+        ("stalls-spare-sessions",),
         "History 3: the length of a stall is added to every lease",
         (Edit(f"{_LEASES}:Leases.advance", "min(step, STEP_US_MAX)", "step"),),
     ),
     Mutant(
         "expiry-by-the-local-clock",
+        ("digests-equal", "first-come-first-served", "no-defect"),
         "DESIGN.md, rule 1: what ends a session is an entry of the log, not a replica's clock",
         (
             Edit(
@@ -98,6 +117,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "new-leader-begins-with-short-leases",
+        ("stalls-spare-sessions",),
         "Chubby, section 2.8: a new leader gives every session its full time to live, or what its checkpoint says",
         (
             Edit(
@@ -109,11 +129,13 @@ MUTANTS: Final = (
     ),
     Mutant(
         "expiry-without-a-confirmed-leader",
+        ("stalls-spare-sessions",),
         "History 3: only a leader confirmed since the lease ran out expires it",
         (Edit(f"{_LEASES}:Leases.take_expired", "if confirmed_at_us >= since_us", "if True"),),
     ),
     Mutant(
         "lease-without-a-margin-for-drift",
+        ("lease-exclusion",),
         "History 1: a client's lease is shorter than its time to live, since clocks drift",
         (
             Edit(
@@ -125,6 +147,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "lease-counted-from-its-last-sending",
+        ("lease-exclusion",),
         "History 1: a lease counts from the sending of the very keep-alive that was answered",
         (
             Edit(
@@ -136,6 +159,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "clients-clock-stands-still-in-sleep",
+        ("lease-exclusion",),
         "History 1: a client's clock counts the time that its machine was suspended",
         (
             Edit(
@@ -152,6 +176,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "waiter-leaves-without-a-word",
+        ("liveness",),
         "History 9: a waiter that gives up leaves the queue, and gives back a grant under way",
         (
             Edit(
@@ -163,6 +188,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "leases-forgotten-at-a-keep-alive",
+        ("stalls-spare-sessions",),
         "A keep-alive gives a session its full time to live",
         (
             Edit(

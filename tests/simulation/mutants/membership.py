@@ -13,6 +13,7 @@ _MEMBERSHIP: Final = "coordinator.consensus.membership"
 MUTANTS: Final = (
     Mutant(
         "membership-counted-from-the-old-configuration",
+        ("configuration-safety",),
         "Raft, section 6: a server goes by the last configuration in its log, committed or not",
         (
             Edit(
@@ -25,11 +26,13 @@ MUTANTS: Final = (
     ),
     Mutant(
         "one-step-change-of-two-members",
+        ("configuration-safety",),
         "Raft, section 6: a change of several voters goes through a joint configuration",
         (Edit(f"{_MEMBERSHIP}:next_configuration", "now.voters if len(changed) > 1 else ()", "()"),),
     ),
     Mutant(
         "joint-agreement-on-one-side",
+        ("round-confirmation",),
         "Raft, section 6: in a joint configuration majorities of both sides agree",
         (
             Edit(
@@ -41,6 +44,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "joint-election-on-one-side",
+        ("pre-vote",),
         "Raft, section 6: in a joint configuration a leader needs the votes of both sides",
         (
             Edit(
@@ -52,6 +56,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "learner-counted-as-a-voter",
+        ("commit-durability", "persistence-order", "round-confirmation"),
         "Thesis, section 4.2.1: a learner counts for nothing until it is made a voter",
         (
             Edit(
@@ -63,6 +68,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "change-before-the-last-is-committed",
+        ("configuration-safety",),
         "Thesis, section 4.1: one change at a time",
         (
             Edit(
@@ -74,11 +80,13 @@ MUTANTS: Final = (
     ),
     Mutant(
         "change-before-the-own-term-is-committed",
+        ("configuration-safety",),
         "Thesis, section 4.1, erratum: a leader changes nothing before it has committed an entry of its own term",
         (Edit(f"{_CHANGES}:begin", "if not raft.may_answer:", "if False:"),),
     ),
     Mutant(
         "configuration-survives-its-truncation",
+        ("configuration-safety",),
         "Raft, section 6: a configuration that is cut off is in force no longer",
         (
             Edit(
@@ -90,16 +98,19 @@ MUTANTS: Final = (
     ),
     Mutant(
         "joint-configuration-never-left",
+        ("liveness",),
         "Raft, section 6: the leader leaves a joint configuration by itself",
         (Edit(f"{_CHANGES}:go_on", "if raft.configuration.is_joint:", "if False:"),),
     ),
     Mutant(
         "removed-leader-leads-on",
+        ("liveness",),
         "Raft, section 6: a leader that is no voter any more steps down once that is committed",
         (Edit(f"{_CHANGES}:go_on", "return not raft.is_voter", "return False"),),
     ),
     Mutant(
         "transfer-that-never-ends",
+        ("leadership-transfer", "liveness"),
         "Thesis, section 3.10: a transfer that came to nothing within an election time-out is given up",
         (
             Edit(

@@ -12,6 +12,7 @@ _READS: Final = "coordinator.consensus.raft.reads"
 MUTANTS: Final = (
     Mutant(
         "stale-leader-serves-reads",
+        ("round-confirmation",),
         "Thesis, section 6.4: a leader asks a majority whether it still leads before it answers",
         (
             Edit(
@@ -23,6 +24,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "read-confirmed-by-an-earlier-round",
+        ("round-confirmation",),
         "Thesis, section 6.4: the round that confirms a read is sent after the read came (history 5)",
         (
             Edit(
@@ -34,6 +36,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "read-before-the-own-term",
+        ("session-leases",),
         "Raft, section 8: a leader knows what is committed once an entry of its own term is",
         (
             Edit(
@@ -52,6 +55,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "read-before-it-is-applied",
+        ("reads-never-stale",),
         "Thesis, section 6.4: the state machine has applied the read index before the answer",
         (
             Edit(
@@ -67,7 +71,8 @@ MUTANTS: Final = (
         ),
     ),
     Mutant(
-        "read-context-reused-after-a-restart",
+        "acknowledgement-of-an-old-term-confirms-a-round",
+        ("round-confirmation",),
         "History 5: an acknowledgement of an earlier leadership confirms nothing in a later one",
         (
             Edit(
@@ -84,7 +89,20 @@ MUTANTS: Final = (
         ),
     ),
     Mutant(
+        "read-context-reused-after-a-restart",
+        ("reads-never-stale",),
+        "History 5: read contexts never repeat, not even over a restart",
+        (Edit(f"{_READS}:Reads.take_answer", "response.boot != self.boot or ", ""),),
+    ),
+    Mutant(
+        "follower-read-by-an-earlier-round",
+        ("reads-never-stale",),
+        "Thesis, section 6.4: the round that confirms a follower's read is sent after its question came",
+        (Edit(f"{_READS}:Reads.add_for", "_Waiting(current_round + 1,", "_Waiting(current_round,"),),
+    ),
+    Mutant(
         "lease-read-after-a-pause",
+        ("check-quorum", "round-confirmation"),
         "Options.lease_reads: a lease ends an election time-out after the sending of the last confirmed round",
         (
             Edit(f"{_READS}:holds_lease", "and now_us - raft.rounds.confirmed_at_us < lease_us", ""),
@@ -98,6 +116,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "crash-hint-overrides-a-lease-read",
+        ("leader-stickiness",),
         "History 2: where lease reads are on, the crash hint waits for the lease",
         (
             Edit(
@@ -109,16 +128,19 @@ MUTANTS: Final = (
     ),
     Mutant(
         "lease-survives-a-transfer",
+        ("round-confirmation",),
         "History 2: lease reads end for good in a term once anyone was told to campaign",
         (Edit(f"{_READS}:holds_lease", "and not raft.lease_given_up", ""),),
     ),
     Mutant(
         "loyalty-forgotten-by-a-restart",
+        ("leader-stickiness",),
         "Options.lease_reads: a member that restarts keeps still for an election time-out",
         (Edit(f"{_CORE}:Raft.__init__", "if options.lease_reads:", "if False:"),),
     ),
     Mutant(
         "lease-counted-from-the-answer",
+        ("round-confirmation",),
         "DESIGN.md, a deaf leader steps down: leases count from the sending of the round that a majority confirmed",
         (
             Edit(

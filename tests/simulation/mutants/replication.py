@@ -12,6 +12,7 @@ _PROGRESS: Final = "coordinator.consensus.raft.progress"
 MUTANTS: Final = (
     Mutant(
         "old-term-committed-by-counting",
+        ("commit-durability",),
         "Raft, section 5.4.2, figure 8: only entries of the own term commit by counting (PySyncObj#110, #169)",
         (
             Edit(
@@ -23,6 +24,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "log-check-skipped",
+        ("log-matching", "state-machine-safety"),
         "Raft, section 5.3: AppendEntries fails where the log does not match at its previous entry",
         (
             Edit(
@@ -34,11 +36,13 @@ MUTANTS: Final = (
     ),
     Mutant(
         "conflicting-suffix-not-truncated",
+        ("exactly-once", "log-matching", "state-machine-safety"),
         "Raft, section 5.3: a conflicting entry is deleted with all that follow it",
         (Edit(f"{_REPLICATION}:_take_entries", "raft.truncate(index + position)", "continue"),),
     ),
     Mutant(
         "truncating-what-matches",
+        ("log-matching", "persistence-order"),
         "Raft, section 5.3: only a conflict deletes; an old message must not undo a newer one",
         (
             Edit(
@@ -53,6 +57,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "commit-beyond-what-matches",
+        ("exactly-once", "state-machine-safety"),
         "Raft, figure 2: commitIndex is at most the index of the last new entry",
         (
             Edit(
@@ -64,6 +69,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "append-of-an-old-leader-taken",
+        ("election-safety", "no-defect"),
         "Raft, section 5.1: a message of an old term is refused",
         (
             Edit(
@@ -80,6 +86,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "window-reset-skips-entries",
+        ("liveness",),
         "etcd's flow control: back in PROBE the next entry is one that may match, not the one behind the window",
         (
             Edit(
@@ -91,6 +98,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "acknowledged-what-was-sent",
+        ("persistence-order",),
         "Raft, section 5.3: what a follower has is what it says, not what was sent to it",
         (
             Edit(
@@ -102,6 +110,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "refusal-counted-as-acknowledgement",
+        ("commit-durability", "persistence-order"),
         "Raft, figure 2: matchIndex moves on success alone",
         (Edit(f"{_REPLICATION}:on_append_response", "if not response.success:", "if False:"),),
     ),

@@ -12,7 +12,32 @@ _LOADER: Final = "coordinator.statemachine.snapshot:Loader"
 
 MUTANTS: Final = (
     Mutant(
+        "damaged-snapshot-not-asked-for-again",
+        ("liveness",),
+        "Raft.refuse: what has arrived and can not be used must come again, all of it",
+        (
+            Edit(
+                "coordinator.replica.states:States._go_on_loading",
+                "self._loading = None\n            self._engine.refuse()",
+                "self._loading = None",
+            ),
+        ),
+    ),
+    Mutant(
+        "damaged-snapshot-loaded",
+        ("digests-equal", "no-defect", "snapshot-safety", "state-machine-safety"),
+        "A snapshot says at its end how many items it has, and the hash of them",
+        (
+            Edit(
+                "coordinator.statemachine.snapshot:Loader._end",
+                "if end.items != self._items or end.hash != self._hash.digest():",
+                "if False:",
+            ),
+        ),
+    ),
+    Mutant(
         "snapshot-drops-the-configuration",
+        ("configuration-safety",),
         "Raft, section 7: a snapshot holds the configuration as of its last entry",
         (
             Edit(
@@ -24,21 +49,25 @@ MUTANTS: Final = (
     ),
     Mutant(
         "snapshot-parts-out-of-order",
+        ("snapshot-safety",),
         "Raft, section 7: the parts of a snapshot are put together by their offsets",
         (Edit(f"{_SNAPSHOTS}:on_install", "if part.offset == len(data):", "if part.offset <= len(data):"),),
     ),
     Mutant(
         "snapshot-answered-before-its-journal",
+        ("persistence-order",),
         "DESIGN.md, rule 3: that a snapshot is there is said when it is on disk",
         (Edit(f"{_SNAPSHOTS}:_answer", "raft.late.append", "raft.early.append"),),
     ),
     Mutant(
         "snapshot-over-a-longer-log",
+        ("log-matching", "snapshot-safety"),
         "Raft, section 7: a snapshot of what is committed already changes nothing",
         (Edit(f"{_SNAPSHOTS}:on_install", "if part.last_index <= raft.log.commit:", "if False:"),),
     ),
     Mutant(
         "snapshot-keeps-a-tail-that-conflicts",
+        ("log-matching",),
         "Raft, section 7: what does not match the snapshot's last entry is discarded",
         (
             Edit(
@@ -49,11 +78,13 @@ MUTANTS: Final = (
     ),
     Mutant(
         "cut-off-tail-comes-back-from-disk",
+        ("no-defect", "witness-retention"),
         "Raft, section 7: what the journal keeps behind a snapshot is what memory keeps",
         (Edit(_INSTALL, "return keep_on_disk", "return True"),),
     ),
     Mutant(
         "compaction-past-the-snapshot",
+        ("no-defect",),
         "Raft, section 7: the log is cut no further than the snapshot reaches",
         (
             Edit(
@@ -65,16 +96,19 @@ MUTANTS: Final = (
     ),
     Mutant(
         "token-forgotten-by-the-snapshot",
+        ("digests-equal", "snapshot-safety", "state-machine-safety"),
         "DESIGN.md, rule 6: tokens grow over a snapshot too",
         (Edit(f"{_LOADER}._add_lock", "stored.delay, stored.token", "stored.delay, 1"),),
     ),
     Mutant(
         "results-forgotten-by-the-snapshot",
+        ("digests-equal",),
         "DESIGN.md, rule 7: what makes a retry harmless is in the snapshot",
         (Edit(f"{_LOADER}._add_results", "self._session.results.update(stored.results)", "pass"),),
     ),
     Mutant(
         "openings-forgotten-by-the-snapshot",
+        ("digests-equal",),
         "DESIGN.md, rule 7: an opening that comes again finds its session, over a snapshot too",
         (
             Edit(
@@ -86,6 +120,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "queue-turned-round-by-the-snapshot",
+        ("snapshot-safety", "state-machine-safety"),
         "DESIGN.md, rule 5: the same state after a snapshot, and the same order in line",
         (Edit(f"{_LOADER}._add_waiters", "in stored.waiters:", "in reversed(stored.waiters):"),),
     ),

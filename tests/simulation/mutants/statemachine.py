@@ -15,11 +15,13 @@ _HANDING: Final = "coordinator.statemachine.handing"
 MUTANTS: Final = (
     Mutant(
         "retry-applied-twice",
+        ("exactly-once",),
         "DESIGN.md, rule 7: a request is applied once by its session and number",
         (Edit(f"{_MACHINE}._apply_request", "    if known is not None:\n        return known\n", ""),),
     ),
     Mutant(
         "only-the-last-number-remembered",
+        ("exactly-once",),
         "History 12: numbers come out of order; a table of the last one alone repeats requests",
         (
             Edit(
@@ -31,6 +33,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "request-applied-after-its-own-cancel",
+        ("exactly-once",),
         "History 12: a request that arrives after its own cancel is refused",
         (
             Edit(
@@ -42,6 +45,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "retry-under-a-new-session",
+        ("exactly-once",),
         "History 4: a retry whose session is gone is refused, never applied",
         (
             Edit(
@@ -56,11 +60,13 @@ MUTANTS: Final = (
     ),
     Mutant(
         "session-opened-twice",
+        ("exactly-once",),
         "DESIGN.md, rule 7: a retry of an opening finds the first one",
         (Edit(f"{_SESSIONS}:open_session", "if known is not None:", "if False:"),),
     ),
     Mutant(
         "grant-before-all-have-ended",
+        ("first-come-first-served", "no-defect"),
         "DESIGN.md, rule 6: an expiry of several sessions removes all of them before it grants",
         (
             Edit(
@@ -72,11 +78,13 @@ MUTANTS: Final = (
     ),
     Mutant(
         "token-counted-by-the-lock",
+        ("fencing-tokens",),
         "DESIGN.md, rule 6: a lock deleted and created again goes on with higher tokens",
         (Edit(f"{_HANDING}:let_in", "fencing_token(state.epoch, index)", "lock.token + 1"),),
     ),
     Mutant(
         "token-of-the-request-for-a-later-grant",
+        ("fencing-tokens",),
         "DESIGN.md, rule 6: the token of a grant is the index of the entry that granted",
         (
             Edit(
@@ -88,6 +96,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "two-holders-of-one-lock",
+        ("lease-exclusion", "mutual-exclusion"),
         "An exclusive lock has one holder",
         (
             Edit(
@@ -101,6 +110,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "additions-are-not-remembered",
+        ("exactly-once",),
         "DESIGN.md, rule 7: any command is applied once, one that adds above all",
         (
             Edit(
@@ -112,6 +122,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "refusals-are-not-remembered",
+        ("exactly-once",),
         "DESIGN.md, rule 7: what was refused once is not done when it comes again",
         (
             Edit(
@@ -124,11 +135,13 @@ MUTANTS: Final = (
     ),
     Mutant(
         "results-forgotten-by-the-snapshot",
+        ("digests-equal",),
         "DESIGN.md, rule 7: a replica that began with a snapshot knows what was answered",
         (Edit(f"{_LOADER}._add_results", "self._session.results.update(stored.results)", "pass"),),
     ),
     Mutant(
         "a-retry-under-a-new-number",
+        ("counters", "linearizability"),
         "DESIGN.md, rule 7: a client asks again under the number that it asked by",
         (
             Edit(

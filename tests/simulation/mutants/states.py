@@ -13,16 +13,19 @@ _STATES: Final = "coordinator.replica.states:States"
 MUTANTS: Final = (
     Mutant(
         "states-never-compared",
+        ("liveness",),
         "DESIGN.md, rule 5: a digest of the state is compared between replicas as they run",
         (Edit(f"{_STATES}.mark", "if self._machine.applied > self.marked_index:", "if False:"),),
     ),
     Mutant(
         "digests-not-told",
+        ("liveness",),
         "each replica tells its digest, and asks again those that it has not heard",
         (Edit(f"{_COMPARISON}.due", "return Due(missing", "return None and Due(missing"),),
     ),
     Mutant(
         "whoever-is-contradicted-stops",
+        ("state-comparison",),
         "only who differs from most full voters stops",
         (
             Edit(
@@ -34,11 +37,13 @@ MUTANTS: Final = (
     ),
     Mutant(
         "in-doubt-and-serving",
+        ("state-comparison",),
         "who is in doubt of its state serves nothing",
         (Edit(f"{_STATES}.judge", "verdict is Verdict.IN_DOUBT", "False"),),
     ),
     Mutant(
         "stopped-only-until-it-restarts",
+        ("liveness",),
         "who differs stops for good, over any restart",
         (
             Edit(
@@ -50,6 +55,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "differs-and-goes-on",
+        ("state-comparison",),
         "who differs from most full voters takes no part any more",
         (Edit(f"{_REPLICA}.finish", "if self._stopping:", "if False:"),),
     ),

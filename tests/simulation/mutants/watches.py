@@ -12,26 +12,31 @@ _LISTENERS: Final = "coordinator.replica.listeners"
 MUTANTS: Final = (
     Mutant(
         "watch-sent-past-what-it-was-told",
+        ("watch-completeness",),
         "etcd, watch guarantees, reliable: a subsequence of events is never lost",
         (Edit(f"{_WATCHES}:Woken.page", "self.seen + 1", "self.seen + 2"),),
     ),
     Mutant(
         "watch-that-left-something-out-sent-to-the-end",
+        ("watch-completeness",),
         "etcd, watch guarantees, reliable: what a page had no room for follows with the next",
         (Edit(f"{_WATCHES}:Woken.page", "len(told(found)) < self.matches", "not told(found)"),),
     ),
     Mutant(
         "watch-marked-past-what-is-applied",
+        ("watch-completeness",),
         "etcd, progress notifications: all up to that revision was told",
         (Edit(f"{_WATCHES}:Watches.pass_time", "applied + 1", "applied + 2"),),
     ),
     Mutant(
         "watch-looks-over-what-was-deleted",
+        ("watch-completeness",),
         "a watch is told every kind of change that it asked for",
         (Edit(f"{_LISTENERS}:wants", "query.deletes if row.after is None else query.puts", "query.puts"),),
     ),
     Mutant(
         "watches-not-woken",
+        ("watch-completeness",),
         "a watch is answered when what it asks for has changed",
         (Edit(f"{_LISTENERS}:Listeners.look", "if wants(self._queries[number], row):", "if False:"),),
     ),

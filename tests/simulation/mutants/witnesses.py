@@ -12,6 +12,7 @@ _STATES: Final = "coordinator.replica.states:States"
 MUTANTS: Final = (
     Mutant(
         "witness-drops-what-a-full-voter-lacks",
+        ("witness-retention",),
         "a witness keeps what it acknowledged until every full voter has it",
         (
             Edit(
@@ -23,6 +24,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "settled-by-a-majority",
+        ("witness-retention",),
         "what a witness may drop, every full voter has on disk, and not only most of them",
         (
             Edit(
@@ -34,6 +36,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "settled-by-a-configuration-not-yet-committed",
+        ("witness-retention",),
         "a full voter counts for what a witness may drop until its removal is committed",
         (
             Edit(
@@ -45,26 +48,31 @@ MUTANTS: Final = (
     ),
     Mutant(
         "state-withheld-from-a-witness",
+        ("witness-retention",),
         "a witness that is sent a snapshot keeps the state in it while a full voter lacks it",
         (Edit(f"{_RAFT}.snapshots:send", "raft.settled >= source.last_index", "True"),),
     ),
     Mutant(
         "promotion-that-forgets-the-witnesses",
+        ("witness-retention",),
         "a new full voter has what witnesses may have dropped",
         (Edit(f"{_RAFT}.changes:_check_promotions", "(raft.settled or raft.configuration.has_witness)", "False"),),
     ),
     Mutant(
         "witness-gives-what-it-does-not-have",
+        ("snapshot-safety",),
         "a witness gives nobody a state: it has none",
         (Edit(f"{_RAFT}.snapshots:can_bring_up", "bool(raft.snapshot.data) and", ""),),
     ),
     Mutant(
         "witness-serves",
+        ("witness-retention",),
         "a witness leads only to bring others up to date",
         (Edit(f"{_RAFT}.core:Raft.is_fit", "and not self.is_witness", ""),),
     ),
     Mutant(
         "witness-leads-on",
+        ("liveness", "witness-retention"),
         "a witness that leads hands over as soon as somebody else can lead",
         (Edit(f"{_RAFT}.transfer:tick", "if raft.may_answer and (raft.is_witness or", "if raft.may_answer and ("),),
     ),

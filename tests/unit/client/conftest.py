@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import pytest
 
+from coordinator.client import hands
 from tests.unit.client.cluster import Cluster, TestClient
+
+
+@pytest.fixture(autouse=True)
+def _empty_hands() -> None:
+    """This thread has taken nothing, whatever was left held by the tests before."""
+    hands._places.set(())
 
 
 @pytest.fixture

@@ -106,6 +106,15 @@ def test_a_transfer_is_waited_for(stage):
     assert drive.finish() == 6
 
 
+def test_a_transfer_to_the_leader_of_now_aborts_one_that_is_under_way(stage):
+    drive = transferring(stage, "node1")
+    answer_progress(drive)
+    node, request = drive.sent(wire.TransferRequest)
+    assert (node, request.target, request.term) == ("node1", 1, 5)
+    stage.reply(node, wire.Answer(request.id, Done(9)))
+    assert drive.finish() == 5
+
+
 def test_a_transfer_that_came_to_nothing_is_asked_for_again(stage):
     drive = transferring(stage)
     answer_progress(drive)

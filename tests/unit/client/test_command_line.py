@@ -9,6 +9,7 @@ import json
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,13 +17,18 @@ import pytest
 from coordinator.client import __main__ as command_line
 from coordinator.client.__main__ import EXIT_FAILED, EXIT_NOT_ACQUIRED, EXIT_NOT_DONE, EXIT_USAGE, main
 from coordinator.client.asking import Ask
+from coordinator.client.command_line.joining import SEQUENCERS, Around
 from coordinator.client.command_line.running import EXIT_LEASE_LOST
+from coordinator.client.command_line.transacting import parse
 from coordinator.client.core import Core
+from coordinator.client.errors import InvalidRequest, LeaseLost, LockNotAcquired
 from coordinator.client.flows import Flow
+from coordinator.client.recipes.double_barrier import DoubleBarrier
 from coordinator.client.recipes.election import Election
 from coordinator.client.recipes.group import Group
 from coordinator.client.recipes.queue import Queue
 from coordinator.statemachine.commands import PutKey
+from coordinator.statemachine.lock_commands import Acquire, Release
 from tests.unit.client.cluster import Cluster, TestClient
 
 Shell = Callable[..., tuple[int, str]]
@@ -39,6 +45,8 @@ def shell(
         yield client
 
     monkeypatch.setattr(command_line, "Client", opened)
+    # Which each shell wraps for itself: a Hold does all that a Lease does.
+    monkeypatch.setattr(TestClient, "lock", lambda this, name, **how: this.locks.hold(name, **how), raising=False)
 
     def run(*arguments: str, given: bytes = b"") -> tuple[int, str]:
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(given)))
@@ -90,7 +98,20 @@ def test_keys_and_counters(shell: Shell):
         (("files", "watch", "a", "--follow", "--since", "3"), EXIT_USAGE, "one of them"),
         (("lock", "x", "--shared", "--wait", "-1", "--", "true"), EXIT_USAGE, "got -1"),
         (("lock", "x", "--shared", "--", "no-such-command"), EXIT_USAGE, "no-such-command"),
-        (("files", "compact"), EXIT_USAGE, "invalid choice"),
+        (("files", "shrink"), EXIT_USAGE, "invalid choice"),
+        (("files", "compact"), EXIT_USAGE, "required: revision"),
+        (("files", "compact", "now"), EXIT_USAGE, "expected a whole number, got 'now'"),
+        (("files", "compact", "99999"), EXIT_USAGE, "a revision up to"),
+        (("files", "watch", "a", "--puts", "--deletes"), EXIT_USAGE, "not allowed with"),
+        (("files", "watch", "a", "--follow", "--previous"), EXIT_USAGE, "go without it"),
+        (("files", "range", "a", "--sort-by", "size"), EXIT_USAGE, "invalid choice: 'size'"),
+        (("files", "range", "a", "--limit", "0"), EXIT_USAGE, "from 1 on, got 0"),
+        (("locks", "watch", "a", "--acquired", "--conflicts"), EXIT_USAGE, "not allowed with"),
+        (("double-barrier", "b", "0", "m", "--", "true"), EXIT_USAGE, "from 1 on, got 0"),
+        (("double-barrier", "b", "1", "a/b", "--", "true"), EXIT_USAGE, "without slashes, got 'a/b'"),
+        (("group", "join", "g", "m", "--capability", "a b", "--", "true"), EXIT_USAGE, "got 'a b'"),
+        (("observe", "e", "--every", "0"), EXIT_USAGE, "a number of seconds from 0.01 to 3600, got 0"),
+        (("transact", "no-such-file"), EXIT_USAGE, "no-such-file: No such file"),
         (("files", "get", "a", "--revision", "x"), EXIT_USAGE, "expected a whole number, got 'x'"),
         (("files", "get", "a", "--revision", "99999"), EXIT_USAGE, "a revision up to"),
         (("lock", "x", "--count", "0", "--", "true"), EXIT_USAGE, "from 1 on, got 0"),
@@ -141,6 +162,184 @@ def test_a_watch_prints_each_change_and_ends_after_so_many(client: TestClient, s
     assert told[-1]["key"] == "k/c"
 
 
+def test_a_watch_tells_only_what_was_asked_for_and_what_was_there_before(client: TestClient, shell: Shell):
+    first = client.put("k/a", b"1")
+    client.put("k/a", b"2")
+    client.delete("k/a")
+    watch = ("files", "watch", "k/", "--prefix", "--since", str(first), "--count")
+    puts = shell(*watch, "2", "--puts", "--previous")[1].splitlines()
+    assert [line.split(" ", 1)[1] for line in puts] == ["put k/a 1 (new)", "put k/a 2 (was 1)"]
+    deletes = [json.loads(line) for line in shell(*watch, "1", "--deletes", "--previous", "--json")[1].splitlines()]
+    assert [(each["after"], each["before"]["version"]) for each in deletes] == [(None, 2)]
+
+
+def test_a_range_is_sorted_limited_and_deleted(client: TestClient, shell: Shell, monkeypatch: pytest.MonkeyPatch):
+    for key, value in (("k/a", b"2"), ("k/b", b"1"), ("k/c", b"3")):
+        client.put(key, value)
+    monkeypatch.setattr("coordinator.client.command_line.filing.LIST_LIMIT_MAX", 2)
+    scan = ("files", "range", "k/", "--prefix")
+    assert shell(*scan)[1].splitlines() == ["k/a 2", "k/b 1", "k/c 3"], "page after page"
+    assert shell(*scan, "--descending")[1].splitlines() == ["k/c 3", "k/b 1", "k/a 2"]
+    assert shell(*scan, "--sort-by", "value", "--descending") == (EXIT_USAGE, ""), "that order has one page"
+    assert shell(*scan, "--sort-by", "value", "--descending", "--limit", "2")[1].splitlines() == ["k/c 3", "k/a 2"]
+    assert shell(*scan, "--sort-by", "value", "--limit", "1")[1].splitlines() == ["k/b 1"]
+    assert shell(*scan, "--limit", "3")[1].splitlines() == ["k/a 2", "k/b 1", "k/c 3"]
+    assert shell("files", "rm-range", "k/a", "k/c") == (0, "2\n")
+    assert shell(*scan)[1] == "k/c 3\n"
+    assert shell("files", "rm-range", "k/", "--prefix") == (0, "1\n")
+
+
+def test_old_revisions_are_given_up(client: TestClient, shell: Shell):
+    first = client.put("a", b"1")
+    last = client.put("a", b"2")
+    assert shell("files", "compact", str(last)) == (0, "")
+    assert shell("files", "get", "a", "--revision", str(first))[0] == EXIT_NOT_DONE
+    assert shell("files", "get", "a", "--revision", str(last)) == (0, "2")
+    client.cluster.grant("reader", "read")
+    generation = client.files.stat("a").acl_generation
+    assert generation > last
+    assert f"acl         {generation}\n" in shell("files", "stat", "a")[1]
+
+
+def test_what_becomes_of_locks_is_printed(cluster: Cluster, client: TestClient, shell: Shell):
+    other = cluster.client()
+    held = other.locks.acquire("a")
+    third = cluster.client()
+    with contextlib.suppress(LockNotAcquired):
+        third.locks.acquire("a", shared=True, wait=0)
+    since = ("--since", str(held.token))
+    told = shell("locks", "watch", "a", *since, "--count", "2")[1].splitlines()
+    assert told[0] == f"{held.token} acquired a root session {held.session} exclusive token {held.token}"
+    assert told[1].startswith("conflict a root session ", told[1].index(" ") + 1)
+    assert told[1].endswith(" shared was refused")
+    (printed,) = shell("locks", "watch", "", "--prefix", *since, "--count", "1", "--conflicts", "--json")[
+        1
+    ].splitlines()
+    event = json.loads(printed)
+    assert (event["kind"], event["mode"], event["waits"], event["token"]) == ("conflict", "shared", False, held.token)
+
+    def soon(core: Core) -> Flow:
+        yield core.pause(other.clock() + 1_000_000)
+        cluster.kill_leader()
+        yield core.pause(other.clock() + 8_000_000)
+        now_us = other.clock()
+        yield core.command(core.sessions[15_000], Release(("a",), held.acquisition), now_us, now_us + 9_000_000)
+        yield core.command(core.sessions[15_000], Acquire(("a",), 7), now_us, now_us + 9_000_000)
+
+    other.spawn(Ask(soon))
+    told = shell("locks", "watch", "a", "--acquired", "--count", "1")[1].splitlines()
+    assert told[0] == "fail-over: node2 leads in term 2"
+    assert " acquired a root " in told[1]
+
+
+def test_a_transaction_comes_from_a_file_or_from_standard_input(client: TestClient, shell: Shell, tmp_path: Path):
+    move = {
+        "when": [{"key": "to", "target": "version", "number": 0}],
+        "then": [
+            {"do": "put", "key": "to", "value": "AAE="},
+            {"do": "create", "path": "d/f", "text": "x", "parents": True},
+            {"do": "add", "key": "n", "amount": 3},
+            {"do": "read-range", "start": "d/", "prefix": True},
+            {
+                "do": "transaction",
+                "when": [{"key": "to", "target": "value", "value": "AAE="}],
+                "then": [{"do": "make-directory", "path": "e"}, {"do": "write", "path": "w", "text": "4"}],
+            },
+        ],
+        "otherwise": [
+            {"do": "read", "path": "d/f"},
+            {"do": "remove", "path": "d/f", "generation": 1},
+            {"do": "delete-range", "start": "e"},
+            {"do": "delete", "key": "to"},
+        ],
+    }
+    client.put("w", b"")
+    file = tmp_path / "move.json"
+    file.write_text(json.dumps(move))
+    status, printed = shell("transact", str(file))
+    done = json.loads(printed)
+    assert (status, done["succeeded"]) == (0, True)
+    assert (done["results"][1]["path"], done["results"][2]["value"]) == ("d/f", 3)
+    assert done["results"][3]["keys"][0]["key"] == "d/f"
+    assert done["results"][4]["succeeded"] is True
+    assert (client.get("to"), client.get("w")) == (b"\x00\x01", b"4")
+    status, printed = shell("transact", "-", given=file.read_bytes())
+    assert status == 1
+    read, removed, gone, deleted = json.loads(printed)["results"]
+    assert (base64.b64decode(read["value"]), read["stat"]["version"], removed["deleted"]) == (b"x", 1, 1)
+    assert (gone["deleted"], deleted["existed"]) == (1, True)
+    refused = {"then": [{"do": "put", "key": "a", "text": ""}, {"do": "write", "path": "none", "text": ""}]}
+    assert shell("transact", "-", given=json.dumps(refused).encode()) == (EXIT_NOT_DONE, "")
+    assert client.get("a") is None
+    session = client.session(ttl=15).session
+    lamp = {"then": [{"do": "create", "path": "lamp", "ephemeral": f"s{session}"}]}
+    assert shell("transact", "-", given=json.dumps(lamp).encode())[0] == 0
+    assert client.files.stat("lamp").sessions == (session,)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("{", "expected JSON such as"),
+        ('{"if": []}', "unknown field `if`"),
+        ('{"then": [{"do": "dance"}]}', "Invalid value 'dance' - at `$.then[0].do`"),
+        ('{"then": [{"do": "put"}]}', "missing required field `key` - at `$.then[0]`"),
+        ('{"then": [{"do": "put", "key": "a", "text": "", "value": ""}]}', "expected `value` or `text`, got both"),
+        ('{"then": [{"do": "put", "key": "a", "value": "?"}]}', "Invalid base64"),
+        ('{"then": [{"do": "put", "key": ""}]}', "1 to 512 bytes"),
+        ('{"when": [{"key": "a", "target": "version", "text": "1"}]}', "compared with `number`"),
+        ('{"when": [{"key": "a", "target": "value", "number": 1}]}', "compared with `value` or `text`"),
+        ('{"when": [{"key": "a", "target": "size", "number": 1}]}', "Invalid enum value 'size'"),
+        ('{"then": [{"do": "create", "path": "a", "ephemeral": "7"}]}', "a session such as s42, got '7'"),
+        ('{"then": [{"do": "write", "path": "a", "generation": -1}]}', "whole number from 0 on, got -1"),
+    ],
+)
+def test_a_transaction_that_makes_no_sense_says_where_and_what_was_expected(given: str, said: str):
+    with pytest.raises(InvalidRequest) as caught:
+        parse(given.encode())
+    assert said in str(caught.value)
+
+
+def test_a_command_runs_together_with_others(cluster: Cluster, client: TestClient, shell: Shell):
+    assert shell("double-barrier", "b", "1", "me", "--", "sh", "-c", "echo in; exit 3") == (3, "in\n")
+    assert shell("double-barrier", "b", "2", "me", "--wait", "0.1", "--", "echo", "in") == (1, "")
+    assert client.files.children("b") == []
+    other = DoubleBarrier(cluster.client().later, "b", 2, "other")
+    entering = other.enter()
+    assert shell("double-barrier", "b", "2", "me", "--wait", "1", "--", "echo", "in") == (1, "in\n"), "one stays in"
+    assert entering.is_over
+    assert client.files.children("b") == ["other"]
+
+
+def test_a_lock_within_a_lock_joins_it(client: TestClient, shell: Shell, monkeypatch: pytest.MonkeyPatch):
+    held = client.cluster.client().locks.acquire("a", "b")
+    monkeypatch.setenv(SEQUENCERS, "\n".join(map(held.sequencer, ("a", "b"))))
+    assert shell("lock", "a", "--wait", "0", "--", "true")[0] == EXIT_NOT_ACQUIRED, "not unless it is asked for"
+    assert shell("lock", "/a", "--also", "b", "--reentrant", "--wait", "0", "--", "echo", "in") == (0, "in\n")
+    assert shell("lock", "a", "--shared", "--reentrant", "--wait", "0", "--", "true")[0] == 0
+    assert shell("lock", "a", "--also", "c", "--reentrant", "--wait", "0", "--", "true")[0] == EXIT_USAGE
+    assert shell("lock", "c", "--reentrant", "--wait", "0", "--", "true")[0] == 0, "it takes what is not held around it"
+    assert client.locks.look("a").holding == 1
+    monkeypatch.setattr("coordinator.client.command_line.joining.ASKS_S", 0.0)
+    around = Around.of(client, ("a",), "exclusive")
+    assert around is not None
+    around.check()
+    held.release()
+    with pytest.raises(LeaseLost, match="not held any more"):
+        around.check()
+    assert Around.of(client, ("a",), "exclusive") is None
+    shared = client.cluster.client().locks.acquire("a", shared=True)
+    monkeypatch.setenv(SEQUENCERS, shared.sequencer())
+    assert shell("lock", "a", "--reentrant", "--wait", "0", "--", "true")[0] == EXIT_USAGE
+
+
+def test_a_lock_tells_its_command_by_what_it_is_held(client: TestClient, shell: Shell):
+    for more, names in (((), ["a"]), (("--also", "b c"), ["a", "b c"])):
+        echo = ("--", "sh", "-c", 'echo "$CONCLAVE_LOCK_SEQUENCERS"')
+        lines = shell("lock", "a", *more, *echo)[1].splitlines()
+        assert [line.rsplit(":", 2)[:2] for line in lines] == [[name, "exclusive"] for name in names]
+
+
 def test_a_command_runs_under_a_lock_in_any_mode(client: TestClient, shell: Shell):
     echo = ("--", "sh", "-c", "echo $CONCLAVE_LOCK_NAME $CONCLAVE_LOCK_TOKEN; exit 3")
     status, printed = shell("lock", "b", "--also", "a", "--shared", *echo)
@@ -182,7 +381,14 @@ def test_an_election_from_a_shell(client: TestClient, shell: Shell):
     leadership = Election(client.cluster.client(), "e").campaign(b"host-2")
     assert shell("leader", "e") == (0, "host-2")
     assert f"session {leadership.session} token {leadership.token} host-2" in shell("leader", "e", "-l")[1]
-    assert shell("observe", "e", "--count", "1")[1].split()[1] == "host-2"
+    assert shell("observe", "e", "--count", "1", "--values")[1].split()[1] == "host-2"
+    led = f"root session {leadership.session} token {leadership.token} host-2"
+    assert shell("observe", "e", "--count", "1") == (0, f"{led}\n")
+    told = json.loads(shell("observe", "e", "--count", "1", "--json")[1])["leader"]
+    assert (told["session"], told["token"]) == (f"s{leadership.session}", leadership.token)
+    assert base64.b64decode(told["value"]) == b"host-2"
+    assert shell("observe", "none", "--count", "1") == (0, "nobody leads\n")
+    assert json.loads(shell("observe", "none", "--count", "1", "--json")[1]) == {"leader": None}
     assert shell("elect", "e", "x", "--wait", "0", "--", "true")[0] == EXIT_NOT_ACQUIRED
 
 
@@ -191,6 +397,13 @@ def test_groups_barriers_and_queues_from_a_shell(client: TestClient, shell: Shel
     assert shell("group", "ls", "g") == (0, "a 1\n")
     assert shell("group", "join", "g", "b", "--data", "2", "--", "true") == (0, "")
     assert shell("group", "ls", "g") == (0, "a 1\n")
+    Group(client.cluster.client(), "g").join("b", b"2", capabilities={"ssd", "gpu"})
+    assert shell("group", "ls", "g", "--capability", "gpu", "--capability", "ssd") == (0, "b 2\n")
+    assert shell("group", "ls", "g", "-l")[1].splitlines() == ["a - 1", "b gpu,ssd 2"]
+    member = ("group", "join", "g", "c", "--capability", "x86", "--capability", "gpu", "--")
+    assert shell(*member, "true") == (0, "")
+    joined = next(op for op in client.cluster.ops if getattr(op, "path", "") == "g/c")
+    assert joined.value == b"#capabilities gpu x86\n"
     assert shell("barrier", "close", "gate")[0] == 0
     assert shell("barrier", "wait", "gate", "--wait", "0")[0] == 1
     assert shell("barrier", "open", "gate")[0] == 0

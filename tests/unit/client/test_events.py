@@ -166,10 +166,19 @@ def test_a_page_is_waited_for_from_one_place_on(cluster: Cluster, client: TestCl
     cluster.pass_time(0.2)
     cluster.kill_leader()
     hold = other.locks.acquire("a")
-    page = waiting.value()
+    page, leader, term = waiting.value()
     assert [event.token for event in page.events] == [hold.token]
+    assert (leader, term) == ("node2", 2)
     again = ReadLockEvents("a", since=page.since, skip=page.skip)
-    assert client.wait_for_lock_events(again, wait=0.2).events == ()
+    assert client.wait_for_lock_events(again, wait=0.2).page.events == ()
+    waiting = client.later_of(client).wait_for_lock_events(again, wait=30, term=term)
+    cluster.pass_time(0.2)
+    assert not waiting.is_over
+    began_us = cluster.now_us
+    cluster.kill_leader()
+    heard = waiting.value()
+    assert (heard.leader, heard.term, heard.page.events) == ("node3", 3, ()), "who leads is told though nothing came"
+    assert cluster.now_us - began_us < 2_000_000
     cluster.lose_leader()
     with pytest.raises(Unavailable):
         client.wait_for_lock_events(again, wait=0.2)

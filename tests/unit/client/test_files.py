@@ -241,6 +241,34 @@ def test_a_transaction_that_is_refused_has_done_nothing_and_says_where(client: T
     assert (client.get("b"), client.get("c")) == (None, None)
 
 
+def test_operations_of_a_transaction_go_by_generation_instance_and_revision(client: TestClient):
+    created = client.files.create("a", b"one")
+    client.files.write("a", b"two")
+    for refused in (
+        t.write("a", b"x", generation=1),
+        t.write("a", b"x", instance=created.revision + 1),
+        t.remove("a", generation=1),
+        t.remove("a", instance=created.revision + 1),
+    ):
+        with pytest.raises(Aborted) as caught:
+            client.transact(Transaction().then(refused))
+        assert isinstance(caught.value.cause, Changed)
+        assert (caught.value.cause.version, caught.value.cause.instance) == (2, created.revision)
+    done = client.transact(
+        Transaction().then(
+            t.write("a", b"three", generation=2, instance=created.revision),
+            t.read("a", revision=created.revision),
+            t.read_range("a", "b", revision=created.revision),
+            t.read("a"),
+        )
+    )
+    assert [done.results[1].value, done.results[2].keys[0].value, done.results[3].value] == [b"one", b"one", b"three"]
+    with pytest.raises(InvalidRequest, match="a generation or an instance is a whole number from 0 on, got -1"):
+        t.remove("a", generation=-1)
+    with pytest.raises(InvalidRequest, match="a revision is a whole number from 0 on, got 'x'"):
+        t.read("a", revision="x")  # type: ignore[arg-type]
+
+
 def test_every_comparison_and_operation_reads_as_it_is_meant(client: TestClient):
     client.files.create("e", b"v", ephemeral=True, ttl=5)
     with client.locks.acquire("e", ttl=5) as hold:

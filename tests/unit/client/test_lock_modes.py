@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from coordinator.client.errors import (
     Broken,
     Deadlock,
+    Forbidden,
     InvalidRequest,
     LeaseLost,
     LockNotAcquired,
     NotFound,
     OutcomeUnknown,
+    Refused,
 )
 from coordinator.client.grants import ASK_US
 from coordinator.statemachine.commands import PutKey
-from coordinator.statemachine.lock_commands import ChangeMode
+from coordinator.statemachine.lock_commands import ChangeMode, HandOver
 from coordinator.wire import CommandRequest, decode_command
 from tests.unit.client.cluster import Cluster, TestClient
 
@@ -246,6 +250,45 @@ def test_what_is_counted_or_of_several_names_does_not_change_its_mode(client: Te
             hold.downgrade()
 
 
+def loses(kind: type) -> Callable[[object], bool]:
+    """Answers to commands of this kind are lost."""
+    return lambda request: isinstance(request, CommandRequest) and isinstance(decode_command(request.command).op, kind)
+
+
+def test_a_downgrade_without_an_answer_may_have_been_done(cluster: Cluster, client: TestClient):
+    hold = client.locks.acquire("doc")
+    cluster.loses = loses(ChangeMode)
+    with pytest.raises(OutcomeUnknown):
+        hold.downgrade(timeout=0.2)
+    assert hold.mode == "shared", "others share it by now"
+    cluster.loses = lambda request: False
+    assert client.locks.check_sequencer(hold.sequencer())
+    with pytest.raises(Refused, match="acquire it anew"):
+        hold.upgrade()  # The unanswered downgrade may still be on its way, and arrive after it.
+    assert hold.held
+    assert hold.release()
+
+
+def test_a_downgrade_is_reckoned_with_from_the_asking_on(cluster: Cluster, client: TestClient):
+    hold = client.locks.acquire("doc")
+    cluster.loses = loses(ChangeMode)
+    asked = client.later_of(hold).downgrade()
+    assert hold.mode == "shared"
+    cluster.pass_time(0.02)
+    asked.cancel()
+    assert hold.mode == "shared"
+
+
+def test_a_downgrade_that_was_refused_changes_nothing(cluster: Cluster, client: TestClient):
+    cluster.grant("worker", "lock")
+    hold = cluster.client("worker").locks.acquire("doc")
+    cluster.grant("worker", "read")
+    with pytest.raises(Forbidden):
+        hold.downgrade()
+    assert hold.mode == "exclusive"
+    assert client.locks.check_sequencer(hold.sequencer())
+
+
 # --- hand-over, force, sequencers -----------------------------------------------------------------
 
 
@@ -279,6 +322,63 @@ def test_a_hold_is_handed_to_an_heir_that_stands_in_no_line(client: TestClient, 
         other.locks.heir("a").wait(wait=0.3)
     with pytest.raises(NotFound, match="no session 999"):
         client.locks.acquire("a").hand_over(type(heir.holder)(999, 1, ""))
+
+
+def test_a_hold_whose_hand_over_was_not_answered_can_not_be_proven_held(
+    cluster: Cluster, client: TestClient, other: TestClient
+):
+    """It is the heir's by then: there were two that were told that they hold it."""
+    hold, heir = client.locks.acquire("a"), other.locks.heir("a")
+    cluster.loses = loses(HandOver)
+    with pytest.raises(OutcomeUnknown):
+        hold.hand_over(heir.holder, timeout=0.2)
+    assert heir.wait(wait=1).held
+    assert not hold.held
+    assert not hold.expires_in
+    with pytest.raises(LeaseLost, match="may have been"):
+        hold.check()
+    cluster.loses = lambda request: False
+    assert not hold.release(), "at its end it is let go, should it be here still"
+
+
+def test_an_interrupted_hand_over_leaves_nothing_to_prove(cluster: Cluster, client: TestClient, other: TestClient):
+    hold, heir = client.locks.acquire("a"), other.locks.heir("a")
+    cluster.loses = loses(HandOver)
+    giving = client.later_of(hold).hand_over(heir.holder)
+    assert not hold.held, "already while it is asked for"
+    cluster.pass_time(0.02)
+    giving.cancel()
+    assert heir.wait(wait=1).held
+    with pytest.raises(LeaseLost):
+        hold.check()
+
+
+def test_a_hand_over_that_was_refused_leaves_it_held(client: TestClient, other: TestClient):
+    hold, heir = client.locks.acquire("a"), other.locks.heir("a")
+    with pytest.raises(NotFound):
+        hold.hand_over(type(heir.holder)(999, 1, ""))
+    hold.check()
+    assert hold.release()
+
+
+def test_two_that_wait_for_the_same_inheritance_are_both_told(cluster: Cluster, client: TestClient, other: TestClient):
+    """The second took the place of the first, which waited to its deadline, or for ever."""
+    hold, heir = client.locks.acquire("a"), other.locks.heir("a")
+    waiting = [other.later_of(heir).wait(wait=3), other.later_of(heir).wait(wait=3)]
+    cluster.pass_time(0.05)
+    hold.hand_over(heir.holder)
+    assert {each.value().acquisition for each in waiting} == {heir.holder.acquisition}
+
+
+def test_two_that_wait_for_the_same_grant_are_both_told(cluster: Cluster, client: TestClient, other: TestClient):
+    hold = client.locks.acquire("a")
+    heir = other.later.locks.acquire("a")
+    cluster.pass_time(0.05)
+    wanted = client.locks.look("a").waiters[0].holder
+    waiting = [client.later.wait_for_grant("a", wanted.session, wanted.acquisition, wait=3) for _ in range(2)]
+    cluster.pass_time(0.05)
+    hold.release()
+    assert [each.value().token for each in waiting] == [heir.value().token] * 2
 
 
 def test_a_lock_that_was_taken_by_force_says_who_did_it_and_why(cluster: Cluster, client: TestClient):

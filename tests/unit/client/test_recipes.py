@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from coordinator.client.asking import Sync
-from coordinator.client.errors import Exists, Forbidden, InvalidRequest, LeaseLost, LockNotAcquired, NotFound, WrongKind
+from coordinator.client.errors import (
+    Exists,
+    Forbidden,
+    InvalidRequest,
+    LeaseLost,
+    LockNotAcquired,
+    NotFound,
+    Unavailable,
+    WrongKind,
+)
 from coordinator.client.recipes.barrier import Barrier
 from coordinator.client.recipes.counter import Counter
 from coordinator.client.recipes.double_barrier import DoubleBarrier
-from coordinator.client.recipes.election import Election, Leadership, Proclaimed
-from coordinator.client.recipes.group import Change, Group, Members
+from coordinator.client.recipes.election import LOOKS_EVERY_S, Election, Leader, Leadership, Observed, Proclaimed
+from coordinator.client.recipes.group import Change, Group, Member, Members
 from coordinator.client.recipes.queue import Item, Queue
 from coordinator.statemachine.commands import AcquireLock
 from tests.unit.client.cluster import Cluster, Running, TestClient
@@ -70,7 +81,7 @@ def test_a_value_of_the_leader_before_is_not_taken_for_the_present_ones(client: 
 
 def test_observers_see_each_proclamation_in_order(cluster: Cluster, client: TestClient):
     leadership = Election(client, "e").campaign(b"1")
-    observer = Election(cluster.client(), "e").observe()
+    observer = Election(cluster.client(), "e").proclamations()
     assert next(observer).value == b"1"
     for value in (b"2", b"3"):
         leadership.proclaim(value)
@@ -79,6 +90,87 @@ def test_observers_see_each_proclamation_in_order(cluster: Cluster, client: Test
     seen = [observer.next(timeout=2) for _ in range(3)]
     assert [each.value for each in seen if isinstance(each, Proclaimed)] == [b"2", b"3", b"4"]
     assert observer.next(timeout=0.1) is None
+
+
+def test_observers_are_told_who_leads_and_that_nobody_does(cluster: Cluster, client: TestClient, other: TestClient):
+    client.put("e", b"of one long gone")
+    observer = Election(cluster.client(), "e").observe()
+    assert next(observer) == Observed(None), "what another proclaimed is not the present one's"
+    first = Election(client, "e").campaign(b"1")
+    assert next(observer) == Observed(Leader(first.session, "root", first.token, b"1"))
+    began_us = cluster.now_us
+    first.proclaim(b"2")
+    assert next(observer) == Observed(Leader(first.session, "root", first.token, b"2"))
+    assert cluster.now_us - began_us < 1_000_000, "a proclamation wakes it"
+    waiting = Election(other.later, "e").campaign(b"3")
+    cluster.pass_time(0.1)
+    first.resign()
+    second = waiting.value()
+    told = next(observer).leader
+    assert told is not None
+    assert (told.session, told.token, told.value) == (second.session, second.token, b"3")
+    assert observer.next(timeout=12) is None, "nothing is told twice"
+    Election(other, "e", ttl=15)
+    other.die()
+    began_us = cluster.now_us
+    assert next(observer) == Observed(None)
+    assert cluster.now_us - began_us < (15 + LOOKS_EVERY_S + 1) * 1_000_000
+    lease = client.later.acquire_plain("e").value()
+    told = next(observer).leader
+    assert told is not None
+    assert (told.token, told.value) == (lease.token, None), "one that proclaims nothing leads all the same"
+
+
+def test_observers_see_a_resignation_as_soon_as_they_look(cluster: Cluster, client: TestClient):
+    observer = Election(cluster.client(), "e").observe(every=0.2)
+    first = Election(client, "e").campaign(b"1")
+    assert next(observer).leader is not None
+    waiting = client.later_of(observer).next()
+    cluster.pass_time(1)
+    assert not waiting.is_over
+    first.resign()
+    began_us = cluster.now_us
+    assert waiting.value() == Observed(None)
+    assert cluster.now_us - began_us < 400_000
+    with pytest.raises(InvalidRequest, match="every is a number of seconds"):
+        Election(client, "e").observe(every=0)
+
+
+def test_observers_go_on_over_dead_leaders_and_lost_history(cluster: Cluster, client: TestClient):
+    watcher = cluster.client()
+    observer = Election(watcher, "e").observe()
+    leadership = Election(client, "e").campaign(b"1")
+    told = next(observer).leader
+    assert told is not None
+    assert told.value == b"1"
+    leadership.proclaim(b"2")
+    client.files.compact(client.put("other", b""))
+    waiting = watcher.later_of(observer).next()
+    cluster.kill_leader()
+    told = waiting.value().leader
+    assert told is not None
+    assert told.value == b"2"
+    cluster.lose_leader()
+    with pytest.raises(Unavailable):
+        observer.next(timeout=0.2)
+    cluster.elect()
+    taken = watcher.later_of(observer).next()
+    leadership.proclaim(b"3")
+    told = taken.value().leader
+    assert told is not None
+    assert told.value == b"3"
+
+
+def test_what_an_observer_was_not_told_is_told_again(cluster: Cluster, client: TestClient):
+    leadership = Election(client, "e").campaign(b"1")
+    observer = Election(client, "e").observe()
+    ask = observer._next(None)
+    told = client.answer(ask)
+    assert ask.undo is not None
+    ask.undo(client.core, told)
+    assert next(observer) == told
+    leadership.proclaim(b"2")
+    assert next(observer) != told
 
 
 def test_a_candidate_that_gives_up_leaves_no_trace(client: TestClient, other: TestClient):
@@ -139,6 +231,59 @@ def test_a_name_is_one_members_at_a_time(client: TestClient, other: TestClient):
     for name in ("", "a/b"):
         with pytest.raises(InvalidRequest, match="without slashes"):
             Group(client, "g").join(name)
+
+
+def test_members_say_what_they_can_do_and_are_found_by_it(cluster: Cluster, client: TestClient, other: TestClient):
+    group = Group(client, "g")
+    follow = group.follow()
+    next(follow)
+    one = group.join("a", b"4 cores", capabilities=["ssd", "gpu", "gpu"])
+    Group(other, "g").join("b", b"8 cores")
+    other.files.create("g/c", b"#capabilities gpu  x86\n", ephemeral=True)  # as over HTTP
+    assert group.members() == {"a": b"4 cores", "b": b"8 cores", "c": b""}
+    assert group.members(capabilities={"gpu"}) == {"a": b"4 cores", "c": b""}
+    assert group.members(capabilities=("gpu", "ssd")) == {"a": b"4 cores"}
+    assert group.look(capabilities={"x86"}) == {"c": Member(b"", frozenset({"gpu", "x86"}))}
+    one.update(b"2 cores")
+    assert group.members(capabilities={"ssd"}) == {"a": b"2 cores"}, "what it can do stays"
+    one.update(b"2 cores", capabilities=())
+    assert client.files.read("g/a").value == b"2 cores"
+    told = [each for _ in range(5) if isinstance(each := next(follow), Change)]
+    assert [(each.name, each.data, sorted(each.capabilities)) for each in told] == [
+        ("a", b"4 cores", ["gpu", "ssd"]),
+        ("b", b"8 cores", []),
+        ("c", b"", ["gpu", "x86"]),
+        ("a", b"2 cores", ["gpu", "ssd"]),
+        ("a", b"2 cores", []),
+    ]
+    begun = next(Group(client, "g").follow())
+    assert isinstance(begun, Members)
+    assert begun.capabilities == {"c": frozenset({"gpu", "x86"})}
+
+
+@pytest.mark.parametrize("data", [b"", b"\n", b"4 cores\n", b"#capabilities", b"#capabilities gpu\nx", b"\x00\xff"])
+@pytest.mark.parametrize("words", [(), ("gpu",), ("b", "a/1:2.3")])
+def test_data_of_members_comes_back_as_it_is(client: TestClient, data: bytes, words: tuple[str, ...]):
+    group = Group(client, "g")
+    group.join("a", data, capabilities=words)
+    assert group.look() == {"a": Member(data, frozenset(words))}
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("gpu", "such as {'gpu'}, got 'gpu'"),
+        (["a b"], "got 'a b'"),
+        ([""], "1 to 64 letters"),
+        ([7], "got 7"),
+        (["x" * 65], "1 to 64 letters"),
+        ([f"c{number}" for number in range(65)], "at most 64 capabilities, got 65"),
+    ],
+)
+def test_what_is_no_capability_is_refused(client: TestClient, words: Any, said: str):
+    with pytest.raises(InvalidRequest) as caught:
+        Group(client, "g").join("a", capabilities=words)
+    assert said in str(caught.value)
 
 
 # --- barriers -------------------------------------------------------------------------------------

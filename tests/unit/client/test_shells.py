@@ -56,7 +56,7 @@ def test_a_forked_child_does_not_let_go_of_what_its_parent_holds(client: Client,
 
 def test_an_interrupted_acquisition_of_several_names_goes_back(client: Client):
     """What its asker left before it could take it."""
-    from coordinator.client.loop import Job
+    from coordinator.client.jobs import Job
 
     ask = client.locks._acquire(("a", "b"), False, None, 15, None, False, 0, True)
     loop = client._started()

@@ -17,7 +17,7 @@ from coordinator import wire
 from coordinator.channel import Message, Received
 from coordinator.client import links
 from coordinator.client.errors import LockNotAcquired, Unavailable
-from coordinator.client.loop import Job
+from coordinator.client.jobs import Job
 from coordinator.client.sync import Client
 from coordinator.statemachine import commands
 from coordinator.statemachine.commands import (
@@ -145,6 +145,22 @@ def interrupted_after(seconds: float) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
+def test_a_lease_has_a_sequencer(client):
+    with client.lock("deploy") as lease:
+        assert lease.sequencer() == f"deploy:exclusive:{lease.token}"
+
+
+def test_threads_that_are_none_of_the_system_are_refused(monkeypatch: pytest.MonkeyPatch):
+    """As gevent and eventlet make them: who holds the baton could not be found among them."""
+    monkeypatch.setattr(links, "Channel", FakeChannel)
+    with Client("redis://nowhere", str(TOKEN), timeout=5) as client:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(threading, "get_ident", lambda: -1)
+            with pytest.raises(RuntimeError, match="gevent, eventlet"):
+                client.put("a", b"")
+        assert client.put("a", b"") > 0
+
+
 def test_threads_get_each_its_own_answer(client):
     results: dict[int, list[int]] = {}
 
@@ -214,9 +230,9 @@ def test_a_grant_that_its_caller_never_took_goes_back(client):
     taken = []
     wait = Job.wait
 
-    def interrupted(job: Job) -> Any:
-        taken.append(wait(job))
-        job.loop.post(job, KeyboardInterrupt())
+    def interrupted(job: Job) -> None:
+        wait(job)
+        taken.append(job.value)
         raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch:

@@ -191,15 +191,43 @@ def test_the_bound_of_uncommitted_bytes_counts_what_is_proposed_and_not_yet_comm
     leader = play.elect(1)
     play.pass_time(100_000)
     play.isolate(1)
-    assert leader.propose([bytes([1]) * 60]) is not None
-    assert leader.propose([bytes([1]) * 41]) is None
-    assert leader.propose([bytes([1]) * 40]) is not None
+    assert leader.propose([bytes([1]) * 31, bytes([1]) * 31]) is not None
+    assert leader.uncommitted_bytes == 60, "the first byte of an entry is no payload"
+    assert leader.propose([bytes([1]) * 42]) is None
+    assert leader.propose([bytes([1]) * 41]) is not None
     assert leader.uncommitted_bytes == 100
-    assert leader.propose([b"\x01"]) is None
+    assert leader.propose([b"\x01a"]) is None
     play.heal()
     play.pass_time(200_000)
     assert leader.uncommitted_bytes == 0
     assert leader.propose([bytes([1]) * 5_000]) is not None, "what is larger than the bound still goes alone"
+
+
+def test_the_bound_of_uncommitted_bytes_never_refuses_what_is_empty():
+    play = Play(options=Options(uncommitted_bytes_max=100))
+    leader = play.elect(1)
+    play.pass_time(100_000)
+    play.isolate(1)
+    leader.propose([bytes([1]) * 5_000])
+    before = leader.last_index
+    assert leader.propose([b"\x01a"]) is None
+    assert leader.propose([b"\x01", b"\x01"]) == before + 1
+    assert leader.propose([]) == before + 3
+    assert leader.last_index == before + 2
+    assert leader.uncommitted_bytes == 4_999
+
+
+def test_what_is_committed_no_longer_counts_and_what_is_not_still_does():
+    play = Play(options=Options(uncommitted_bytes_max=100))
+    leader = play.elect(1)
+    play.pass_time(100_000)
+    play.propose(1, "a" * 20, "b" * 30)
+    play.lost = lambda letter: letter.receiver == 1 and letter.message.match > leader.term_start_index + 2
+    play.turn(1)
+    play.propose(1, "c" * 40)
+    play.settle()
+    assert len(play.words(1)) == 2
+    assert leader.uncommitted_bytes == 40
 
 
 def test_a_new_leader_counts_no_uncommitted_bytes_of_former_ones():

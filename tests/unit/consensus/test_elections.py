@@ -374,6 +374,17 @@ def test_a_vote_that_is_granted_buys_the_candidate_time():
     assert voter.election_due_us >= 1_000 + OPTIONS.election_timeout_us_min
 
 
+def test_who_gives_its_vote_away_no_longer_suspects():
+    play = Play()
+    play.elect(1)
+    voter = play.replicas[3]
+    for candidate, last_index, reason in [(9, 0, "channel fell silent"), (2, voter.last_index, "")]:
+        voter.suspect(1, play.now_us)
+        voter.step(candidate, VoteRequest(9, last_index, 2, pre=False, campaign=1, transfer=True), play.now_us)
+        assert voter.campaign_reason == reason, "a refusal says nothing of the leader"
+        assert voter.vote == (2 if not reason else 0)
+
+
 def test_a_time_out_that_a_higher_term_finds_already_over_stays_so():
     play = Play()
     voter = play.replicas[3]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
+
 from coordinator.consensus.engine import HardState, Role
-from coordinator.consensus.membership import Configuration, Member, encode_configuration
+from coordinator.consensus.membership import Change, Configuration, Member, encode_configuration
 from coordinator.consensus.raft.messages import TimeoutNow, VoteRequest
 from coordinator.consensus.raft.transfer import best_successor, give_way
 from tests.unit.consensus.play import OPTIONS, Disk, Play
@@ -51,11 +53,88 @@ def test_a_transfer_that_comes_to_nothing_is_given_up():
     assert play.propose(1, "a") is not None
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        Change((Member(1, "node1"), Member(2, "node2"))),
+        Change((Member(1, "node1"), Member(2, "node2")), (Member(3, "node3"),)),
+    ],
+    ids=["removed", "made a learner"],
+)
+def test_a_transfer_whose_target_loses_its_vote_is_aborted_at_once(change: Change):
+    play = led()
+    leader = play.replicas[1]
+    play.lost = lambda letter: letter.receiver == 3
+    assert leader.transfer(3, play.now_us)
+    assert play.propose(1, "a") is None
+    leader.change(change, play.now_us)
+    assert leader.transferring is None
+    assert play.propose(1, "b") is not None
+    play.settle()
+    assert play.words(1) == ["b"]
+    assert not leader.transfer(3, play.now_us), "and nobody hands over to it again"
+
+
+def test_a_transfer_whose_target_stays_outlives_a_change_of_others():
+    play = led()
+    leader = play.replicas[1]
+    play.lost = lambda letter: letter.receiver == 3
+    leader.transfer(3, play.now_us)
+    leader.change(Change((Member(1, "node1"), Member(3, "node3"))), play.now_us)
+    play.settle()
+    assert leader.transferring is not None
+    play.heal()
+    play.pass_time(200_000)
+    assert play.leader is play.replicas[3]
+
+
+def test_a_change_to_several_voters_aborts_a_transfer_to_one_that_goes():
+    """While the configuration is joint the target still votes, of the old side; it will not when that is left."""
+    play = led()
+    leader = play.replicas[1]
+    for replica in (4, 5):
+        play.join(replica)
+    five = tuple(Member(replica, f"node{replica}") for replica in range(1, 6))
+    leader.change(Change(five[:3], five[3:]), play.now_us)
+    play.pass_time(200_000)
+    play.lost = lambda letter: letter.receiver == 3
+    leader.transfer(3, play.now_us)
+    leader.change(Change((five[0], five[1], five[3], five[4])), play.now_us)
+    assert leader.configuration.is_joint
+    assert leader.transferring is None
+
+
+def test_a_transfer_can_be_aborted_by_naming_the_leader_itself():
+    play = with_priorities(0, 5, 0)
+    leader = play.replicas[1]
+    play.lost = lambda letter: letter.receiver == 3
+    leader.transfer(3, play.now_us)
+    assert play.propose(1, "a") is None
+    play.now_us += 5_000
+    assert leader.transfer(1, play.now_us)
+    assert leader.transferring is None
+    assert leader.led_since_us == play.now_us, "and it does not try at once to give way to the preferred one"
+    assert play.propose(1, "b") is not None
+    assert not leader.transfer(1, play.now_us), "nothing is under way any more"
+
+
+def test_the_lease_stays_given_up_where_a_transfer_is_aborted_after_the_word():
+    """History 2: the word to campaign may still arrive."""
+    play = led()
+    leader = play.replicas[1]
+    play.lost = lambda letter: isinstance(letter.message, TimeoutNow)
+    leader.transfer(3, play.now_us)
+    play.settle()
+    assert leader.transfer(1, play.now_us)
+    assert leader.lease_given_up
+
+
 def test_no_transfer_to_oneself_to_a_stranger_or_from_a_follower():
     play = led()
     assert not play.replicas[1].transfer(1, play.now_us)
     assert not play.replicas[1].transfer(9, play.now_us)
     assert not play.replicas[2].transfer(3, play.now_us)
+    assert not play.replicas[2].transfer(2, play.now_us)
 
 
 def test_an_old_word_to_campaign_means_nothing_in_a_later_term():
@@ -242,6 +321,21 @@ def test_a_leader_that_may_not_serve_asks_one_after_the_other_and_then_anew():
         if leader.transferring is not None and (not asked or asked[-1] != leader.transferring.target):
             asked.append(leader.transferring.target)
     assert asked[:4] == [2, 3, 4, 2]
+
+
+def test_a_leader_that_may_not_serve_does_not_look_for_a_preferred_one():
+    """It waits for its doubt to end first, and then chooses by who is furthest."""
+    play = with_priorities(0, 0, 5)
+    leader = play.replicas[1]
+    play.pass_time(200_000)
+    leader.led_since_us = play.now_us - OPTIONS.priority_pause_us
+    leader.doubt(True)
+    leader.tick(play.now_us)
+    assert leader.transferring is None
+    leader.doubt(False)
+    leader.tick(play.now_us)
+    assert leader.transferring is not None
+    assert leader.transferring.target == 3
 
 
 def test_who_gave_way_to_nobody_gives_way_to_no_second_one_meanwhile():

@@ -55,6 +55,24 @@ class TestVerdicts:
             "none.log: No such file or directory",
         ]
 
+    @pytest.mark.parametrize(
+        ("model", "whole"),
+        [
+            ("register", GOOD),
+            ("kv", '{:process 0, :type :invoke, :f :get, :key "k", :value nil}\n{:process 0, :type :ok, :f :get}\n'),
+        ],
+    )
+    def test_a_last_line_that_is_cut_off_is_named_with_its_file(
+        self, model: str, whole: str, files: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        begins = whole.index("\n") + 1
+        for length in range(begins + 1, len(whole) - 3):
+            (files / "cut").write_text(whole[:length])
+            assert main(["--model", model, "cut"]) == 2, whole[:length]
+            output = capsys.readouterr()
+            assert output.out == ""
+            assert output.err.startswith("cut, line 2: expected ")
+
     def test_status_3_if_the_time_limit_came_first(self, capsys: pytest.CaptureFixture[str]) -> None:
         assert self.judge(capsys, "--time-limit-s", "1e-9", "good.log") == (3, "good.log unknown\n", "")
 

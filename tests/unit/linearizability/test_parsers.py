@@ -56,6 +56,29 @@ class TestRegister:
             (operation,) = read_register(text)
             assert operation.outcome_is_unknown
 
+    @pytest.mark.parametrize(("function", "value"), [("write", "1"), ("cas", "[1 2]"), ("cas", "[nil 2]")])
+    @pytest.mark.parametrize("reason", ["", ":timed-out", '[:timed-out "no [answer]"]', "Read timed out", "nil"])
+    def test_an_unknown_outcome_may_carry_its_error_and_its_process_goes_on(
+        self, function: str, value: str, reason: str
+    ) -> None:
+        for ending in (reason, f"{value}\t{reason}"):
+            events = [line(0, "invoke", function, value), line(0, "info", function, ending).rstrip()]
+            first, second = read_register(
+                "\n".join([*events, line(0, "invoke", "write", "5"), line(0, "ok", "write", "5")])
+            )
+            assert first.outcome_is_unknown
+            assert second.result is True
+
+    @pytest.mark.parametrize(("function", "value"), [("write", "1"), ("cas", "[1 2]")])
+    def test_what_took_effect_repeats_its_values_or_has_none(self, function: str, value: str) -> None:
+        for returned in (value, "nil"):
+            (operation,) = read_register(line(0, "invoke", function, value) + "\n" + line(0, "ok", function, returned))
+            assert operation.result is True
+
+    @pytest.mark.parametrize("ending", ["", ":refused", "[1 2]\t:refused", "nil", "nil\t:refused", "the [1 2] is gone"])
+    def test_a_compare_that_failed_for_a_reason_says_nothing_of_the_register(self, ending: str) -> None:
+        assert read_register(line(0, "invoke", "cas", "[1 2]") + "\n" + line(0, "fail", "cas", ending).rstrip()) == ()
+
     @pytest.mark.parametrize(("function", "value"), [("write", "1"), ("cas", "[1 2]")])
     def test_what_failed_for_a_reason_did_not_happen(self, function: str, value: str) -> None:
         assert read_register(line(0, "invoke", function, value) + "\n" + line(0, "fail", function, ":refused")) == ()
@@ -76,6 +99,7 @@ class TestRegister:
         [
             ("hello", "expected 'INFO  jepsen.util - PROCESS"),
             ("INFO  jepsen.util - 0\t:invoke", "expected 'INFO  jepsen.util - PROCESS"),
+            ("INFO  jeps", "expected 'INFO  jepsen.util - PROCESS"),
             ("INFO  jepsen.util - 0\t:inv", "expected 'INFO  jepsen.util - PROCESS"),
             (event(0, "invoke", "get", "1", "nil"), "expected 'INFO  jepsen.util - PROCESS"),
             (line("x", "invoke", "read", "nil"), "expected a process number, got 'x'"),
@@ -105,6 +129,14 @@ class TestRegister:
             (("write", "1"), ("ok", "write", "2"), "with other values than it invoked it with in line 1"),
             (("cas", "[1 2]"), ("fail", "cas", "[2 1]"), "with other values than it invoked it with in line 1"),
             (("cas", "[1 2]"), ("ok", "cas", ":timed-out"), r"expected \[OLD NEW\] for a cas"),
+            (
+                ("cas", "[1 2]"),
+                ("info", "cas", "[2 1]\t:timed-out"),
+                "with other values than it invoked it with in line 1",
+            ),
+            (("write", "1"), ("fail", "write", "2\t:refused"), "with other values than it invoked it with in line 1"),
+            (("write", "1"), ("ok", "write", "1\t:timed-out"), "expected an integer or nil for a write"),
+            (("cas", "[1 2]"), ("ok", "cas", "[1 "), r"expected \[OLD NEW\] for a cas"),
             (("read", "nil"), ("ok", "read", ":timed-out"), "expected an integer or nil for a read"),
         ],
     )
@@ -143,6 +175,36 @@ class TestStore:
         for text in (invocation, invocation + "\n" + event(0, "info", "append", "k", '"a"')):
             assert read_store(text)[0].outcome_is_unknown
 
+    @pytest.mark.parametrize("value", ["nil", '""', '"a"'])
+    @pytest.mark.parametrize("function", ["put", "append"])
+    def test_what_changed_something_repeats_its_value_or_has_none(self, function: str, value: str) -> None:
+        text = event(0, "invoke", function, "k", '"a"') + "\n" + event(0, "ok", function, "k", value)
+        (operation,) = read_store(text)
+        assert (operation.argument, operation.result) == ("a", True)
+
+    @pytest.mark.parametrize("asked", ["nil", '""'])
+    @pytest.mark.parametrize("found", ["nil", '""'])
+    def test_a_get_asks_with_nothing_and_may_find_nothing(self, asked: str, found: str) -> None:
+        (operation,) = read_store(event(0, "invoke", "get", "k", asked) + "\n" + event(0, "ok", "get", "k", found))
+        assert (operation.argument, operation.result) == (None, "")
+
+    def test_a_key_may_be_an_integer(self) -> None:
+        events = [event(0, kind, "put", "-7", '"a"').replace('"-7"', "-7") for kind in ("invoke", "ok")]
+        (operation,) = read_store("\n".join(events))
+        assert (operation.key, operation.result) == ("-7", True)
+
+    def test_what_the_nemesis_did_is_read_over(self) -> None:
+        nemesis = '{:process :nemesis, :type :info, :f :start, :value {"n1" #{"n2" ["n3"]}}, :time 12}'
+        assert len(read_store(nemesis + "\n" + event(0, "invoke", "get", "k", "nil"))) == 1
+
+    def test_an_unknown_outcome_may_carry_its_error_and_its_process_goes_on(self) -> None:
+        error = ':error [:timeout "no } answer" {:after #duration "5 s", :tries (1 2)}]'
+        lost = '{:process 0, :type :info, :f :put, :key "k", :value :timed-out, ' + error + "}"
+        again = event(0, "invoke", "put", "k", '"b"') + "\n" + event(0, "ok", "put", "k", '"b"')
+        first, second = read_store(event(0, "invoke", "put", "k", '"a"') + "\n" + lost + "\n" + again)
+        assert first.outcome_is_unknown
+        assert (second.argument, second.result) == ("b", True)
+
     def test_what_failed_did_not_happen(self) -> None:
         assert read_store(event(0, "invoke", "put", "k", '"a"') + "\n" + event(0, "fail", "put", "k", '"a"')) == ()
 
@@ -158,21 +220,31 @@ class TestStore:
                 '{:process 0, :process 1, :type :invoke, :f :get, :key "k", :value nil}',
                 "the field :process comes twice",
             ),
-            ('{:process 0, :type :invoke, :f :get, :key {"a" 1}, :value nil}', "expected ':name value'"),
+            (
+                '{:process 0, :type :invoke, :f :get, :key {"a" 1}, :value nil}',
+                "expected a string or an integer as :key",
+            ),
+            ('{:process 0, :type :invoke, :f :get, :error ["a" (1}, :key "k", :value nil}', "column 38, got ':error"),
+            ('{:process 0, :type :invoke, :f :get, :error ), :key "k", :value nil}', "column 38, got ':error"),
+            ('{:process 0, :type :invoke, :f :get, :error [, :key "k", :value nil}', "column 38, got ':error"),
+            ("{:process 0, :type :invoke, :f :get, :key 3.5, :value nil}", "expected a string or an integer as :key"),
+            ("{:process 0, :type :invoke, :f :get, :key 03, :value nil}", "expected a string or an integer as :key"),
+            (event(0, "invoke", "get", "9", "nil").replace('"9"', "9"), "the key 9 is written as an integer and as a"),
+            ('{:process 0, :type :ok, :f :put, :key "9", :val', "expected a map"),
+            ('{:process 0, :type :ok, :f :put, :key "9", :va}', "expected ':name value'"),
             ("{}", "missing :process, :type, :f, :key, :value"),
             (event("x", "invoke", "get", "k", "nil"), "expected a number as :process, got x"),
             (event(0, "begin", "get", "k", "nil"), "expected :invoke, :ok, :info or :fail as :type, got :begin"),
             (event(0, "invoke", "delete", "k", "nil"), "expected :get, :put or :append as :f, got :delete"),
             (event(0, "invoke", "get", "k", '"v"'), "expected nil as :value of the invocation of a get"),
             (event(0, "invoke", "put", "k", "nil"), "expected a string as :value, got nil"),
-            ("{:process 0, :type :invoke, :f :get, :key 3, :value nil}", "expected a string as :key, got 3"),
             (r'{:process 0, :type :invoke, :f :put, :key "k", :value "\q"}', r"unknown escape \\q in a string"),
             (event(0, "ok", "get", "k", '"v"'), "process 0 returned, but has no operation open"),
         ],
     )
     def test_a_bad_line_is_named(self, text: str, problem: str) -> None:
         with pytest.raises(SourceError, match=problem) as caught:
-            read_store(event(1, "invoke", "put", "k", '"a"') + "\n" + text)
+            read_store(event(1, "invoke", "put", "9", '"a"') + "\n" + text)
         assert str(caught.value).startswith("a.txt, line 2: ")
         assert len(str(caught.value)) < 400
 

@@ -3,6 +3,8 @@ version."""
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
 from coordinator import wire
@@ -14,6 +16,7 @@ from coordinator.replica.callers import Caller
 from coordinator.statemachine import commands, files, lock_commands
 from coordinator.statemachine.commands import Done, GetKey, PutKey
 from coordinator.statemachine.files import BeginCaching, GetStat, ReadFile
+from coordinator.wire import Token
 from tests.unit.replica.stage import CHANNELS, CLUSTER, WEB, Node, Stage
 from tests.unit.replica.test_turn import command, opened
 
@@ -287,6 +290,16 @@ def test_and_one_in_commands(stage, monkeypatch):
     assert all(isinstance(one, commands.Failure) and one.code == commands.BUSY for one in results[2:])
 
 
+@pytest.mark.parametrize(("applied_index", "holds_back"), [(7, True), (8, True), (9, False), (10, False)])
+def test_one_inherited_entry_that_is_not_applied_is_enough_to_hold_back(stage, applied_index, holds_back):
+    """It may be the one by which somebody begins to cache. The entry at 10 is the first of the leader's own term."""
+    replica = stage.nodes["node2"].replica
+    replica.engine = SimpleNamespace(role=Role.LEADER, term=9, last_index=10, applied_index=applied_index)
+    assert replica._holds_back is holds_back
+    replica.engine.last_index = 12
+    assert replica._holds_back is holds_back, "what it has taken since is no inheritance"
+
+
 def test_a_new_leader_waits_no_longer_than_until_all_have_said_that_they_keep_nothing_of_before(stage):
     reader, writer = Reader(stage), Reader(stage, begins=False)
     kept = keeps(reader)
@@ -458,3 +471,21 @@ def test_an_end_of_the_last_session_that_caches_ends_all_of_it(stage):
     stage.pass_time(LEASE_US + 40_000)
     assert caching_of(stage.nodes["node1"]).is_idle
     assert isinstance(writer.does(PutKey("a", b"1")), Done)
+
+
+def test_nobody_keeps_anything_in_a_session_that_is_not_its_own_or_is_none(stage):
+    reader = Reader(stage)
+    reader.does(PutKey("a", b"1"))
+    reader.does(commands.SetPrincipal("other", ("read",)))
+    token = Token.new("0123abcd")
+    reader.does(commands.AddToken(token.token_id, "other", token.key))
+    channel = stage.ask("node1", wire.CachedQueryRequest(1, CLUSTER, reader.session, A), token=token)
+    stage.settle()
+    (reply,) = stage.replies(channel, token)
+    assert isinstance(reply, wire.Answer)
+    assert isinstance(reply.result, commands.KeyValue)
+    channel = stage.ask("node1", wire.CachedQueryRequest(2, CLUSTER, reader.session + 1_000, A))
+    stage.settle()
+    (reply,) = stage.replies(channel)
+    assert isinstance(reply, wire.Answer)
+    keeps(reader)

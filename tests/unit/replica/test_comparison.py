@@ -145,6 +145,21 @@ def test_a_state_is_kept_when_nobody_has_answered_for_long_however_often_marks_c
     assert comparison.may_keep(index + 10)
 
 
+def test_each_second_in_vain_counts_once_and_the_first_one_too():
+    comparison = Comparison(1)
+    index, now_us = asked_for(comparison, ASK_TIMES_MAX - 1, 0, 0)
+    assert not comparison.may_keep(index)
+    index, _ = asked_for(comparison, 1, index, now_us)
+    assert comparison.may_keep(index)
+
+
+def test_each_mark_is_asked_about_so_often_and_no_more():
+    comparison = Comparison(1)
+    comparison.marked(10, RIGHT, 0)
+    asked = [comparison.due((2,), second * ASK_US) is not None for second in range(2 * ASK_TIMES_MAX)]
+    assert asked == [True] * ASK_TIMES_MAX + [False] * ASK_TIMES_MAX
+
+
 def test_once_a_majority_agrees_it_is_asked_for_long_again():
     comparison = Comparison(1)
     index, now_us = asked_for(comparison, ASK_TIMES_MAX + 1, 0, 0)

@@ -8,6 +8,7 @@ import pytest
 from coordinator import wire
 from coordinator.consensus.engine import Role
 from coordinator.consensus.membership import Member
+from coordinator.replica.operations import ADDRESS_BYTES_MAX, MEMBERS_MAX, PRIORITY_MAX
 from coordinator.replica.states import COMPARE_US
 from coordinator.statemachine import commands
 from coordinator.statemachine.commands import AddToken, Command, Done, Failure, OpenSession, PutKey, SetPrincipal
@@ -161,6 +162,20 @@ def test_leadership_is_handed_to_whom_an_operator_names(stage):
     assert stage.nodes["node3"].raft.role is Role.LEADER
 
 
+def test_a_transfer_is_aborted_by_naming_the_leader_itself(stage):
+    seen = progress(stage)
+    leader = stage.nodes["node1"].raft
+    stage.cut = {"node3"}
+    assert ask(stage, wire.TransferRequest(3, CLUSTER, "", seen.term, 13)).result == Done(leader.applied_index)
+    assert leader.transferring is not None
+    assert ask(stage, wire.TransferRequest(4, CLUSTER, "", seen.term - 1, leader.replica)).result.existed
+    assert leader.transferring is not None, "that was said of another leadership"
+    abort = wire.TransferRequest(5, CLUSTER, "", seen.term, leader.replica)
+    assert not ask(stage, abort).result.existed
+    assert leader.transferring is None
+    assert ask(stage, abort).result.existed, "there is none any more"
+
+
 def test_a_transfer_to_a_member_that_does_not_answer_is_refused(stage):
     stage.cut = {"node3"}
     stage.pass_time(900_000)
@@ -231,3 +246,30 @@ def test_a_mark_that_this_replica_did_not_look_at_is_no_reason_to_keep_its_state
 def test_members_that_are_none_are_refused(stage, member):
     seen = progress(stage)
     assert ask(stage, change(seen, seen.voters, [member])).result.code == commands.INVALID
+
+
+@pytest.mark.parametrize(
+    ("member", "is_one"),
+    [
+        (Member(1, "node4"), True),
+        (Member((1 << 63) - 1, "node4"), True),
+        (Member(1 << 63, "node4"), False),
+        (Member(14, "node4", "x" * ADDRESS_BYTES_MAX), True),
+        (Member(14, "node4", "x" * (ADDRESS_BYTES_MAX + 1)), False),
+        (Member(14, "node4", "", PRIORITY_MAX), True),
+        (Member(14, "node4", "", -PRIORITY_MAX), True),
+        (Member(14, "node4", "", PRIORITY_MAX + 1), False),
+        (Member(14, "node4", "", -PRIORITY_MAX - 1), False),
+    ],
+)
+def test_bounds_of_a_member_are_those_that_are_said(stage, member, is_one):
+    seen = progress(stage)
+    result = ask(stage, change(seen, seen.voters, [member])).result
+    assert isinstance(result, Done) if is_one else result.code == commands.INVALID
+
+
+def test_a_cluster_has_so_many_members_and_no_more(stage):
+    seen = progress(stage)
+    learners = [Member(100 + number, f"other{number}") for number in range(MEMBERS_MAX - 2)]
+    assert ask(stage, change(seen, seen.voters, learners)).result.code == commands.INVALID
+    assert isinstance(ask(stage, change(seen, seen.voters, learners[1:])).result, Done)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
 from coordinator.consensus.engine import Role, Snapshot
@@ -197,3 +199,12 @@ def test_a_digest_alone_keeps_no_bytes(stage):
     assert states._offered is None
     assert states._dumping is None or states._dumping.parts is None
     assert states.comparison.own(states.marked_index) is not None
+
+
+@pytest.mark.parametrize("under_way", ["_dumping", "_offered", "_taken", "_loading", "_answers_to_peers"])
+def test_a_replica_is_settled_once_nothing_of_any_kind_is_under_way(stage, under_way):
+    states = stage.nodes["node1"].replica.states
+    assert states.is_settled
+    anything = SimpleNamespace(snapshot=SimpleNamespace(last_index=0))
+    setattr(states, under_way, [anything] if under_way == "_answers_to_peers" else anything)
+    assert not states.is_settled

@@ -192,6 +192,18 @@ def test_a_session_that_is_not_kept_alive_expires_and_its_lock_goes_on(stage):
     assert (pushed.session, pushed.name) == (two, "deploy")
 
 
+@pytest.mark.parametrize("ttl_ms", [8_080, 8_160])
+def test_a_session_of_a_quiet_cluster_ends_within_100_ms_of_its_deadline(stage, ttl_ms):
+    """Its heartbeats are 240 ms apart: a lease that runs out asks for a round of its own."""
+    session = opened(stage, ttl_ms)
+    machine = stage.nodes["node1"].replica.machine
+    stage.pass_time(ttl_ms * 1_000 - 40_000)
+    assert session in machine.sessions
+    assert stage.nodes["node1"].raft.rounds.is_quiet
+    stage.pass_time(140_000)
+    assert session not in machine.sessions
+
+
 def test_a_new_leader_gives_every_session_its_full_lease(stage):
     session = opened(stage, 2_000)
     stage.pass_time(900_000)

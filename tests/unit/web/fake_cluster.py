@@ -15,6 +15,7 @@ import msgspec
 from coordinator import wire
 from coordinator.client import errors
 from coordinator.client.aio import Figures
+from coordinator.client.events import Heard
 from coordinator.statemachine import commands
 from coordinator.statemachine.machine import (
     GrantMade,
@@ -37,6 +38,7 @@ class FakeCluster:
         self.index = itertools.count(1)
         self.nodes = nodes
         self.has_leader = True
+        self.term = 4
         self.silent_nodes: set[str] = set()
         self.waiting_nodes: dict[str, str] = {}
         self.crashed: list[tuple[str, str]] = []
@@ -44,6 +46,8 @@ class FakeCluster:
         self.web_session = 0
         """The session of the web process's own client."""
         self.commands: list[Any] = []
+        self.last: commands.Result | None = None
+        """Of the last command."""
         self.gate = asyncio.Event()
         self.gate.set()
         """Cleared by a test that wants commands to be under way for as long as it likes."""
@@ -78,6 +82,7 @@ class FakeCluster:
     def apply(self, principal: str, actor: str, command: commands.Command, for_token: str = "") -> commands.Result:
         self.commands.append(command.op)
         result = self.machine.apply(next(self.index), encode_entry(principal, actor, _encode(command), "", for_token))
+        self.last = result
         self._take_events()
         return result
 
@@ -100,6 +105,12 @@ class FakeCluster:
         self.kept_alive.append(session)
         return ttl_ms
 
+    def fail_over(self) -> None:
+        """Another leadership begins."""
+        self.term += 1
+        self.changed.set()
+        self.changed = asyncio.Event()
+
     # --- reports ------------------------------------------------------------------------------------
 
     def report(self, node: str) -> wire.ReplicaReport | None:
@@ -117,7 +128,7 @@ class FakeCluster:
             pid=1000 + self.nodes.index(node),
             role=role,
             leader=self.nodes[1] if self.has_leader and not waits else "",
-            term=0 if waits else 4,
+            term=0 if waits else self.term,
             vote="" if waits else self.nodes[1],
             last_index=applied,
             commit_index=applied,
@@ -208,15 +219,17 @@ class FakeClient:
             except TimeoutError:
                 return None
 
-    async def wait_for_lock_events(self, query: Any, *, wait: float, act_for: str = "") -> Any:
-        return await self.wait_for_changes(query, wait=wait, act_for=act_for)
+    async def wait_for_lock_events(self, query: Any, *, wait: float, term: int = 0, act_for: str = "") -> Heard:
+        page = await self.wait_for_changes(query, wait=wait, act_for=act_for, term=term)
+        return Heard(page, self._cluster.nodes[1], self._cluster.term)
 
-    async def wait_for_changes(self, query: Any, *, wait: float, act_for: str = "") -> Any:
+    async def wait_for_changes(self, query: Any, *, wait: float, act_for: str = "", term: int = 0) -> Any:
         deadline = time.monotonic() + wait
         while True:
             changed = self._cluster.changed
             page = errors.refuse(await self.query(query, act_for=act_for))
-            if getattr(page, "changes", ()) or getattr(page, "events", ()) or time.monotonic() >= deadline:
+            told = getattr(page, "changes", ()) or getattr(page, "events", ())
+            if told or time.monotonic() >= deadline or (term and term != self._cluster.term):
                 return page
             query = msgspec.structs.replace(query, since=page.since, skip=page.skip)
             with contextlib.suppress(TimeoutError):

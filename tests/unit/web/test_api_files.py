@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import json
 from typing import Any
 
 import pytest
 
 from coordinator.api import ranges
+from coordinator.api.file_schemas import TransactionIn
+from coordinator.client.command_line import transacting
+from coordinator.client.command_line.transacting import parse
 from coordinator.statemachine import commands
 from tests.unit.web.fake_cluster import FakeCluster
 from tests.unit.web.helpers import API, Bearer, new_token, until
@@ -89,6 +93,43 @@ async def test_an_ephemeral_file_goes_with_the_session_that_was_named(worker: Be
     assert (stat["ephemeral"], stat["sessions"]) == (True, [session])
     await worker.delete(f"{API}/sessions/{session}")
     assert (await worker.get(f"{API}/stats/lamp")).status_code == 404
+
+
+async def test_sessions_are_attached_to_an_ephemeral_file_and_detached(worker: Bearer, other: Bearer) -> None:
+    first, second = [(await worker.post(f"{API}/sessions")).json()["session"] for _ in range(2)]
+    await create(worker, "lamp", b"", f"?ephemeral={first}")
+    attach = {"path": "/lamp", "session": second}
+    attached = await worker.post(f"{API}/attachments", attach)
+    assert attached.status_code == 200, attached.content
+    assert (attached.json()["path"], attached.json()["was_attached"]) == ("lamp", False)
+    assert (await worker.post(f"{API}/attachments", attach)).json()["was_attached"] is True
+    await worker.delete(f"{API}/sessions/{first}")
+    assert (await worker.get(f"{API}/stats/lamp")).json()["sessions"] == [second]
+    assert (await other.post(f"{API}/attachments", attach)).status_code == 410, "another's session"
+    detached = await worker.delete(f"{API}/attachments?path=lamp&session={second}")
+    assert (detached.status_code, detached.json()["was_attached"]) == (200, True)
+    assert (await worker.get(f"{API}/stats/lamp")).status_code == 404
+    assert (await worker.delete(f"{API}/attachments?path=lamp&session={second}")).json()["was_attached"] is False
+    await create(worker, "stays")
+    for path, status in (("stays", 409), ("none", 404)):
+        assert (await worker.post(f"{API}/attachments", {"path": path, "session": second})).status_code == status
+    absurd = await worker.delete(f"{API}/attachments?path=lamp&session=7")
+    assert "such as s42" in absurd.json()["detail"]
+
+
+async def test_old_revisions_are_given_up_by_who_may_administer(worker: Bearer, cluster: FakeCluster) -> None:
+    first = (await worker.put(f"{API}/keys/a", b"1")).json()["revision"]
+    last = (await worker.put(f"{API}/keys/a", b"2")).json()["revision"]
+    assert (await worker.post(f"{API}/compactions", {"revision": last})).status_code == 403
+    operator = Bearer(str(new_token(cluster, "operator", commands.RIGHTS)))
+    done = await operator.post(f"{API}/compactions", {"revision": last})
+    assert (done.status_code, done.json()) == (200, {"oldest": last})
+    answer = await worker.get(f"{FILES}/a?revision={first}")
+    assert (answer.status_code, answer.json()["oldest"]) == (410, last)
+    late = await operator.post(f"{API}/compactions", {"revision": first})
+    assert (late.status_code, late.json()["oldest"]) == (410, last)
+    ahead = await operator.post(f"{API}/compactions", {"revision": 10**9})
+    assert (ahead.status_code, ahead.json()["error"]) == (422, "invalid")
 
 
 async def test_another_ones_session_keeps_no_files_of_mine(worker: Bearer, other: Bearer) -> None:
@@ -222,6 +263,9 @@ async def test_a_transaction_that_is_refused_says_where_and_has_done_nothing(wor
         ({"when": [{"key": "a", "target": "value", "number": 1}]}, "compared with `value` or `text`"),
         ({"when": [{"key": "a", "target": "size", "number": 1}]}, "'lock-holder'"),
         ({"if": []}, "if"),
+        ({"then": [{"do": "read-range", "start": "a", "end": "//b"}]}, "two slashes"),
+        ({"then": [{"do": "create", "path": "a", "ephemeral": "7"}]}, "such as s42"),
+        ({"then": [{"do": "transaction", "then": [{"do": "put"}]}]}, "then.0.transaction.then.0.put.key"),
         ({"then": [{"do": "delete", "key": "a"}] * 129}, "128"),
     ],
 )
@@ -231,6 +275,107 @@ async def test_a_transaction_that_makes_no_sense_is_refused_with_what_was_expect
     answer = await worker.post(f"{API}/transactions", body)
     assert answer.status_code == 422, answer.content
     assert said in answer.json()["detail"]
+
+
+async def test_transactions_are_nested_and_say_where_one_was_refused(worker: Bearer) -> None:
+    inner = {"do": "transaction", "when": [{"key": "a", "target": "version", "number": 1}]}
+    inner |= {"then": [{"do": "create", "path": "b"}], "otherwise": [{"do": "put", "key": "c", "text": ""}]}
+    body = {"then": [{"do": "put", "key": "a", "text": "1"}, inner]}
+    done = (await worker.post(f"{API}/transactions", body)).json()
+    assert done["results"][1]["succeeded"] is True, "it sees what came before it"
+    assert done["results"][1]["results"][0]["path"] == "b"
+    await worker.delete(f"{API}/keys/a")
+    answer = await worker.post(f"{API}/transactions", body)
+    assert (answer.status_code, answer.json()["place"], answer.json()["cause"]) == (409, [1, 0], "exists")
+    assert (await worker.get(f"{API}/keys/a")).status_code == 404
+
+
+async def test_transactions_that_are_nested_too_deep_are_refused_before_anything_is_asked(
+    worker: Bearer, cluster: FakeCluster
+) -> None:
+    body: dict[str, Any] = {"then": [{"do": "put", "key": "a", "text": ""}]}
+    for _ in range(3):
+        body = {"then": [{"do": "transaction", **body}]}
+    assert (await worker.post(f"{API}/transactions", body)).status_code == 200
+    cluster.commands.clear()
+    answer = await worker.post(f"{API}/transactions", {"then": [{"do": "transaction", **body}]})
+    assert (answer.status_code, answer.json()["error"]) == (422, "too-many")
+    assert "at most 4 deep" in answer.json()["detail"]
+    deep = "{}"
+    for _ in range(300):
+        deep = '{"then": [{"do": "transaction", ' + deep[1:-1] + "}]}"
+    answer = await worker._client.post(
+        f"{API}/transactions", deep, content_type="application/json", headers=worker.headers
+    )
+    assert answer.status_code in (400, 422), answer.content
+    assert cluster.commands == []
+
+
+async def test_a_transaction_makes_a_file_that_goes_with_the_session_that_was_named(worker: Bearer) -> None:
+    session = (await worker.post(f"{API}/sessions")).json()["session"]
+    body = {"then": [{"do": "transaction", "then": [{"do": "create", "path": "lamp", "ephemeral": session}]}]}
+    assert (await worker.post(f"{API}/transactions", body)).status_code == 200
+    stat = (await worker.get(f"{API}/stats/lamp")).json()
+    assert (stat["ephemeral"], stat["sessions"]) == (True, [session])
+    await worker.delete(f"{API}/sessions/{session}")
+    assert (await worker.get(f"{API}/stats/lamp")).status_code == 404
+    answer = await worker.post(f"{API}/transactions", body)
+    assert (answer.status_code, answer.json()["error"]) == (410, "session-gone")
+
+
+async def test_operations_of_a_transaction_go_by_generation_instance_and_revision(worker: Bearer) -> None:
+    created = (await create(worker, "a", b"one")).json()["revision"]
+    await worker.put(f"{FILES}/a", b"two")
+    for refused in (
+        {"do": "write", "path": "a", "text": "x", "instance": created + 1},
+        {"do": "write", "path": "a", "text": "x", "generation": 1},
+        {"do": "remove", "path": "a", "instance": created + 1},
+    ):
+        answer = await worker.post(f"{API}/transactions", {"then": [refused]})
+        assert (answer.status_code, answer.json()["cause"]) == (409, "changed"), refused
+        assert (answer.json()["version"], answer.json()["instance"]) == (2, created)
+    body = {
+        "then": [
+            {"do": "write", "path": "a", "text": "three", "generation": 2, "instance": created},
+            {"do": "read", "path": "a", "revision": created},
+            {"do": "read-range", "start": "a", "end": "/b", "revision": created},
+            {"do": "read-range", "start": "", "prefix": True, "sort_by": "value", "keys_only": True},
+        ]
+    }
+    results = (await worker.post(f"{API}/transactions", body)).json()["results"]
+    assert text(results[1]["value"]) == text(results[2]["keys"][0]["value"]) == "one"
+    assert results[3]["keys"][0]["value"] is None
+    done = await worker.post(f"{API}/transactions", {"then": [{"do": "delete-range", "start": "a", "end": "/b"}]})
+    assert done.json()["results"][0]["deleted"] == 1
+
+
+async def test_a_transaction_is_the_same_over_http_and_from_a_shell(worker: Bearer, cluster: FakeCluster) -> None:
+    every: list[dict[str, Any]] = [
+        {"do": "put", "key": "/a", "value": "AAE="},
+        {"do": "delete", "key": "b"},
+        {"do": "delete-range", "start": "c", "end": "/d"},
+        {"do": "add", "key": "n", "amount": -3},
+        {"do": "create", "path": "e", "text": "ä", "sequential": True, "parents": True},
+        {"do": "create", "path": "f", "ephemeral": "s42"},
+        {"do": "make-directory", "path": "g", "parents": True},
+        {"do": "write", "path": "h", "text": "", "generation": 2, "instance": 7},
+        {"do": "remove", "path": "i", "recursive": True, "generation": 0, "instance": 1},
+        {"do": "read", "path": "j", "revision": 1},
+        {"do": "read-range", "start": "/", "prefix": True, "limit": 3, "revision": 1, "keys_only": True},
+        {"do": "read-range", "start": "k", "end": "l", "sort_by": "value", "descending": True},
+    ]
+    when = [
+        {"key": "a", "target": "value", "relation": "!=", "text": "x"},
+        {"key": "/b", "target": "lock-holder", "relation": "<", "number": 3},
+    ]
+    nested = {"do": "transaction", "when": when, "then": every[:2], "otherwise": every[2:4]}
+    body = {"when": when, "then": [*every, nested], "otherwise": every[:1]}
+    assert TransactionIn.model_validate(body).command(0) == parse(json.dumps(body).encode()).build()
+    reads = {"then": [{"do": "read", "path": "a"}, {"do": "read-range", "start": "a"}, {"do": "put", "key": "b"}]}
+    await create(worker, "a", b"x")
+    answer = (await worker.post(f"{API}/transactions", reads)).json()
+    assert isinstance(done := cluster.last, commands.Transacted)
+    assert transacting.told(done) == answer
 
 
 async def test_a_counter_adds_up(worker: Bearer) -> None:

@@ -83,6 +83,25 @@ async def test_a_deadlock_is_refused_with_its_cycle(worker: Bearer, other: Beare
     await settled()
 
 
+async def test_a_plain_lock_is_refused_where_it_would_close_a_cycle(
+    worker: Bearer, other: Bearer, cluster: FakeCluster
+) -> None:
+    """Both waited in vain: the plain command is never refused for it."""
+    one = (await acquire(worker, "a")).json()["session"]
+    two = (await acquire(other, "b")).json()["session"]
+    waiting = asyncio.create_task(acquire(worker, "b", session=one, wait_ms=60_000))
+    await until(lambda: cluster.machine.waiting == 1)
+    refused = await acquire(other, "a", session=two, wait_ms=60_000)
+    assert (refused.status_code, refused.json()["error"]) == (409, "deadlock"), refused.content
+    assert refused.json()["cycle"] == [{"session": two, "name": "a"}, {"session": one, "name": "b"}]
+    assert cluster.machine.waiting == 1
+    waited = await acquire(other, "a", session=two, wait_ms=30, refuse_deadlocks=False)
+    assert (waited.status_code, waited.json()["error"]) == (409, "not-acquired"), waited.content
+    await other.post(f"{LOCKS}/b/release", {"session": two})
+    assert (await waiting).json()["session"] == one
+    await settled()
+
+
 @pytest.mark.parametrize(
     ("body", "said"),
     [
@@ -115,6 +134,58 @@ async def test_a_hold_is_upgraded_and_downgraded(worker: Bearer, other: Bearer) 
     assert downgraded["token"] == upgraded["token"]
     gone = await worker.post(f"{API}/holds/doc/mode", change | {"acquisition": 7})
     assert (gone.status_code, gone.json()["error"]) == (409, "not-held")
+
+
+async def test_an_upgrade_waits_until_the_others_have_let_go(
+    worker: Bearer, other: Bearer, cluster: FakeCluster
+) -> None:
+    hold = (await acquire(worker, "doc", mode="shared")).json()
+    shared = (await acquire(other, "doc", mode="shared")).json()
+    change = {"session": hold["session"], "acquisition": hold["acquisition"], "mode": "exclusive", "wait_ms": 60_000}
+    waiting = asyncio.create_task(worker.post(f"{API}/holds/doc/mode", change))
+    await until(lambda: cluster.machine.state.locks.rows["doc"].upgrading is not None)
+    theirs = {"session": shared["session"], "acquisition": shared["acquisition"], "mode": "exclusive"}
+    crossed = await other.post(f"{API}/holds/doc/mode", theirs | {"wait_ms": 60_000})
+    assert (crossed.status_code, crossed.json()["error"]) == (409, "deadlock")
+    await other.post(f"{LOCKS}/doc/release", {"session": shared["session"]})
+    done = await waiting
+    assert (done.status_code, done.json()["mode"]) == (200, "exclusive"), done.content
+    assert done.json()["token"] > hold["token"]
+    state = (await worker.get(f"{API}/holds/doc")).json()
+    assert (state["mode"], state["token"]) == ("exclusive", done.json()["token"])
+
+
+@pytest.mark.parametrize("ends", ["in vain", "hung up"])
+async def test_an_upgrade_that_nobody_waits_for_any_more_is_given_up(
+    worker: Bearer, other: Bearer, cluster: FakeCluster, ends: str
+) -> None:
+    hold = (await acquire(worker, "doc", mode="shared")).json()
+    await acquire(other, "doc", mode="shared")
+    wait_ms = 20 if ends == "in vain" else 60_000
+    change = {"session": hold["session"], "acquisition": hold["acquisition"], "mode": "exclusive", "wait_ms": wait_ms}
+    waiting = asyncio.create_task(worker.post(f"{API}/holds/doc/mode", change))
+    await until(lambda: any(getattr(op, "mode", "") == "exclusive" for op in cluster.commands))
+    if ends == "hung up":
+        await until(lambda: cluster.machine.state.locks.rows["doc"].upgrading is not None)
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+        await settled()
+    else:
+        answer = await waiting
+        assert (answer.status_code, answer.json()["error"]) == (409, "not-acquired"), answer.content
+    state = (await worker.get(f"{API}/holds/doc")).json()
+    assert (state["mode"], state["holding"], state["upgrading"]) == ("shared", 2, None)
+    assert (await acquire(other, "doc", mode="shared")).status_code == 200, "others are let in again"
+
+
+async def test_an_upgrade_of_what_is_not_held_is_refused(worker: Bearer) -> None:
+    hold = (await acquire(worker, "doc", mode="shared")).json()
+    change = {"session": hold["session"], "acquisition": 7, "mode": "exclusive", "wait_ms": 1000}
+    gone = await worker.post(f"{API}/holds/doc/mode", change)
+    assert (gone.status_code, gone.json()["error"]) == (409, "not-held")
+    absurd = await worker.post(f"{API}/holds/doc/mode", change | {"mode": "shared"})
+    assert absurd.status_code == 422
+    assert "wait_ms with the mode exclusive" in absurd.json()["detail"]
 
 
 async def test_a_hold_is_handed_over(worker: Bearer, other: Bearer) -> None:
@@ -211,6 +282,21 @@ async def test_a_call_that_waits_is_told_who_wants_what_is_held(worker: Bearer, 
         held["token"],
     )
     assert ranges._watching == 0
+
+
+async def test_a_call_that_waits_is_told_at_once_that_another_leads(worker: Bearer, cluster: FakeCluster) -> None:
+    held = (await acquire(worker, "a")).json()
+    known = (await worker.get(f"{API}/lock-events", start="a", since=held["token"])).json()
+    assert (known["fail_over"], known["term"]) == (None, 4)
+    position = {"since": known["since"], "skip": known["skip"], "term": known["term"]}
+    waiting = asyncio.create_task(worker.get(f"{API}/lock-events", start="a", wait_ms=60_000, **position))
+    await until(lambda: ranges._watching == 1)
+    await asyncio.sleep(0)
+    cluster.fail_over()
+    page = (await waiting).json()
+    assert (page["fail_over"], page["events"], page["term"]) == ({"leader": "node2", "term": 5}, [], 5)
+    again = (await worker.get(f"{API}/lock-events", start="a", **position | {"term": 5})).json()
+    assert again["fail_over"] is None
 
 
 async def test_events_that_are_not_kept_any_more_are_said_to_be_so(

@@ -1,0 +1,98 @@
+"""A forked child begins anew: of what its parent holds it has nothing, can prove nothing, and lets go of nothing."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from coordinator.client import links
+from coordinator.client.errors import LeaseLost
+from coordinator.client.jeopardy import Standing
+from coordinator.client.recipes.group import Group
+from coordinator.client.sync import Client
+from coordinator.statemachine.commands import CloseSession
+from coordinator.statemachine.files import DetachFile
+from tests.unit.client.test_sync import TOKEN, FakeChannel
+
+CHILD_S = 20
+
+
+@pytest.fixture
+def client(monkeypatch: pytest.MonkeyPatch) -> Iterator[Client]:
+    monkeypatch.setattr(links, "Channel", FakeChannel)
+    with Client("redis://nowhere", str(TOKEN), timeout=5) as client:
+        client.put("first", b"")
+        yield client
+
+
+def in_a_child(work: Callable[[], bool]) -> bool:
+    """Is it so in a forked child?"""
+    child = os.fork()
+    if not child:
+        signal.alarm(CHILD_S)  # Should it hang.
+        is_so = False
+        try:
+            is_so = work()
+        finally:
+            sys.stderr.flush()
+            os._exit(not is_so)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_a_child_has_no_part_in_its_parents_session(client):
+    session = client.session(ttl=15)
+    assert session.standing is Standing.SAFE
+
+    def ends_nothing() -> bool:
+        is_over = session.standing is Standing.EXPIRED and session.expires_in == 0
+        session.close()
+        return is_over and not any(isinstance(op, CloseSession) for op in FakeChannel.made.ops)
+
+    assert in_a_child(ends_nothing)
+    assert session.standing is Standing.SAFE
+
+
+def test_a_child_is_no_member_and_leaves_nothing(client):
+    member = Group(client, "workers").join("one")
+    assert member.held
+
+    def leaves_nothing() -> bool:
+        is_none = not member.held and member.leave() is False
+        return is_none and not any(isinstance(op, DetachFile) for op in FakeChannel.made.ops)
+
+    assert in_a_child(leaves_nothing)
+    assert member.held
+
+
+def test_a_child_is_no_heir(client):
+    heir = client.locks.heir("deploy")
+
+    def has_no_part() -> bool:
+        try:
+            heir.wait(wait=1)
+        except LeaseLost:
+            return True
+        return False
+
+    assert in_a_child(has_no_part)
+
+
+def test_a_child_that_was_forked_while_another_thread_started_the_client_uses_it(client):
+    held, may_end = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with client._starts():
+            held.set()
+            may_end.wait(CHILD_S)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait(5)
+    assert in_a_child(lambda: client.put("a", b"") > 0)
+    may_end.set()
+    thread.join(5)

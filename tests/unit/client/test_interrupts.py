@@ -1,0 +1,218 @@
+"""What an interrupt on the main thread leaves behind, wherever it strikes: Ctrl-C, a soft time limit, any handler that
+raises. No lock is left to a session that nobody remembers it in, and the client goes on."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import Any
+
+import pytest
+
+from coordinator import wire
+from coordinator.client import hands, links
+from coordinator.client.errors import SessionGone, Unavailable
+from coordinator.client.jobs import Job
+from coordinator.client.lease import LeaseState
+from coordinator.client.loop import Loop
+from coordinator.client.sync import Client
+from coordinator.statemachine.commands import AcquireLock, CancelAcquire, Queued, ReleaseLock
+from coordinator.statemachine.lock_commands import Acquire, Release
+from tests.unit.client.test_sync import TOKEN, FakeChannel, until
+
+Taking = Callable[[Client], contextlib.AbstractContextManager[Any]]
+
+
+class Struck(BaseException):
+    """The interrupt."""
+
+
+@pytest.fixture
+def client(monkeypatch: pytest.MonkeyPatch) -> Iterator[Client]:
+    monkeypatch.setattr(links, "Channel", FakeChannel)
+    with Client("redis://nowhere", str(TOKEN), timeout=5) as client:
+        client.put("first", b"")
+        yield client
+
+
+def kept() -> set[int]:
+    """Acquisitions that were asked for, and neither let go of nor taken back."""
+    ops = FakeChannel.made.ops
+    asked = {op.acquisition for op in ops if isinstance(op, (AcquireLock, Acquire))}
+    return asked - {op.acquisition for op in ops if isinstance(op, (ReleaseLock, Release, CancelAcquire))}
+
+
+def once(owner: type, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next time that the main thread comes there, it is struck."""
+    there = getattr(owner, name)
+
+    def struck(*arguments: Any, **named: Any) -> Any:
+        if threading.current_thread() is threading.main_thread():
+            monkeypatch.setattr(owner, name, there)
+            raise Struck
+        return there(*arguments, **named)
+
+    monkeypatch.setattr(owner, name, struck)
+
+
+@pytest.mark.parametrize(("owner", "name"), [(Loop, "_wake"), (LeaseState, "__init__"), (Job, "__init__")])
+def test_an_interrupt_while_a_lock_is_taken_leaves_none(client, monkeypatch, owner, name):
+    once(owner, name, monkeypatch)
+    with pytest.raises(Struck), client.lock("deploy"):
+        raise AssertionError("it was struck before")
+    assert client.put("a", b"") > 0  # What was posted before is under way by now.
+    until(lambda: not kept())
+
+
+@pytest.mark.parametrize(("owner", "name"), [(Loop, "_wake"), (Job, "__init__")])
+@pytest.mark.parametrize("taking", [lambda client: client.lock("deploy"), lambda client: client.locks.hold("deploy")])
+def test_an_interrupt_while_a_lock_is_let_go_leaves_none(client, monkeypatch, owner, name, taking):
+    def work() -> None:
+        with taking(client):
+            once(owner, name, monkeypatch)
+
+    with pytest.raises(Struck):
+        work()
+    assert client.put("a", b"") > 0  # What was posted before is under way by now.
+    until(lambda: not kept())
+
+
+def struck_at(moment: int, work: Callable[[], None]) -> bool:
+    """Do it, with an interrupt at the so-manieth of the moments at which the interpreter looks for signals: where a
+    function begins, and where one of C has ended. False where it was over before."""
+    left = moment
+
+    def look(frame: FrameType, event: str, argument: object) -> None:
+        nonlocal left
+        if event in ("call", "c_return") and frame.f_code.co_name != "__del__":  # Nobody hears of it there.
+            left -= 1
+            if not left:
+                sys.setprofile(None)
+                raise Struck
+
+    try:
+        sys.setprofile(look)
+        work()
+    except Struck:
+        pass
+    finally:
+        sys.setprofile(None)
+    return left <= 0
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # Finalisers are struck, too.
+@pytest.mark.parametrize("taking", [lambda client: client.lock("deploy"), lambda client: client.locks.hold("deploy")])
+def test_no_moment_at_which_an_interrupt_strikes_leaves_a_lock(client, taking):
+    def work() -> None:
+        with taking(client):
+            pass
+
+    moment = 1
+    while struck_at(moment, work):
+        moment += 1
+        until(lambda: not hands.are_full())
+    assert moment > 40, "that is not all of it"
+    assert client.put("a", b"") > 0  # What was posted before is under way by now.
+    until(lambda: not kept())
+
+
+@pytest.mark.parametrize("error", [SessionGone, Unavailable])
+def test_the_callers_own_error_is_no_answer_to_its_flow(client, error):
+    """A handler that raises what a leader could have said: the flow took it for that, lost a session that lives, and
+    acquired again, for nobody."""
+    channel = FakeChannel.made
+    channel.holds_back = lambda op: isinstance(op, AcquireLock)
+
+    def handler(number: int, frame: object) -> None:
+        channel.reply(wire.Answer(channel.open[0].id, Queued(1)))
+        raise error("of the handler")
+
+    before = signal.signal(signal.SIGALRM, handler)
+    signal.setitimer(signal.ITIMER_REAL, 0.2)
+    try:
+        with pytest.raises(error, match="of the handler"):
+            client.acquire("deploy")
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert client.put("a", b"") > 0  # What was posted before is under way by now.
+    until(lambda: not kept())
+    assert len({op.acquisition for op in channel.ops if isinstance(op, AcquireLock)}) == 1
+    assert client._started().core.sessions[15_000].valid(0)
+
+
+# --- the client's thread --------------------------------------------------------------------------
+
+
+def new_client(monkeypatch: pytest.MonkeyPatch) -> Client:
+    monkeypatch.setattr(links, "Channel", FakeChannel)
+    return Client("redis://nowhere", str(TOKEN), timeout=5)
+
+
+@pytest.mark.parametrize("error", [RuntimeError, Struck])
+def test_a_thread_that_did_not_start_is_started_by_the_next_question(monkeypatch, error):
+    start = Loop.start
+
+    def fails(loop: Loop) -> None:
+        monkeypatch.setattr(Loop, "start", start)
+        if error is Struck:
+            start(loop)  # An interrupt strikes while it waits for the thread to have begun.
+        raise error
+
+    monkeypatch.setattr(Loop, "start", fails)
+    with new_client(monkeypatch) as client:
+        with pytest.raises(error):
+            client.put("a", b"")
+        assert client.put("a", b"") > 0
+    until(lambda: not any(isinstance(thread, Loop) for thread in threading.enumerate()))
+
+
+def test_a_thread_that_could_not_be_started_lets_the_client_be_closed(monkeypatch):
+    def fails(loop: Loop) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(Loop, "start", fails)
+    client = new_client(monkeypatch)
+    with pytest.raises(RuntimeError):
+        client.put("a", b"")
+    client.close()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_who_waits_for_a_thread_that_has_ended_is_told_so(client, monkeypatch):
+    def ends(loop: Loop, error: BaseException) -> None:
+        raise SystemExit
+
+    monkeypatch.setattr(Loop, "_fail", ends)
+    FakeChannel.made.breaks = True
+    with pytest.raises(Unavailable, match="thread has ended"):
+        client.put("a", b"")
+    client.close()
+
+
+@pytest.mark.parametrize("closes", [False, True])
+def test_a_signal_handler_may_use_the_client_while_it_is_started(monkeypatch, closes):
+    """On the very thread that is starting it."""
+    start = Loop.start
+    found: list[int] = []
+    client = new_client(monkeypatch)
+
+    def interrupted(loop: Loop) -> None:
+        monkeypatch.setattr(Loop, "start", start)
+        if closes:
+            client.close()
+        else:
+            found.append(client.put("handler", b"x"))
+        start(loop)
+
+    monkeypatch.setattr(Loop, "start", interrupted)
+    if closes:
+        with pytest.raises(Unavailable, match="closed"):
+            client.put("a", b"")
+    else:
+        assert client.put("a", b"") > found[0], "of the same session"
+    client.close()
+    until(lambda: not any(isinstance(thread, Loop) for thread in threading.enumerate()))
