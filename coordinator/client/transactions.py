@@ -152,6 +152,16 @@ class Key:
         return Subject(self._name, "lock-holder")
 
     @property
+    def lock_generation(self) -> Subject:
+        """The fencing token under which its name last went from free to held since the file is there; else 0."""
+        return Subject(self._name, "lock-generation")
+
+    @property
+    def acl_generation(self) -> Subject:
+        """Of a key that is there: the index that last changed what somebody may do, anywhere."""
+        return Subject(self._name, "acl-generation")
+
+    @property
     def is_there(self) -> Compare:
         return self.version > 0
 

@@ -17,12 +17,12 @@ before its term, or for the length of a lease. Where no session is marked nothin
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 from coordinator import wire
 from coordinator.replica.callers import Caller
+from coordinator.replica.in_flight import InFlight, Marks
 from coordinator.replica.proposals import Asked
 from coordinator.replica.touched import Touched, touched_by
 from coordinator.statemachine import commands
@@ -76,6 +76,14 @@ class _Held(NamedTuple):
     waits: frozenset[_Wait]
 
 
+class _Wanted(NamedTuple):
+    """What the leader itself would change, and waits to propose."""
+
+    touched: Touched
+    until_us: int
+    waits: frozenset[_Wait]
+
+
 class Taken(NamedTuple):
     """Of what was asked and what was held: what is to be proposed now, and what is refused."""
 
@@ -111,12 +119,11 @@ class Caching:
         self._held: dict[tuple[str, int], _Held] = {}
         """Commands that are held back, by their caller's channel and request."""
         self._held_bytes = 0
-        self._wanted: dict[int, tuple[Touched, int]] = {}
-        """What the leader itself would change, and until when that holds: by session that is to end, 0: lock-delays."""
-        self._pending: deque[tuple[int, Touched]] = deque()
-        """Proposed and not applied: index, or a higher one, and what it touches."""
-        self._fresh: list[Touched] = []
-        """Of this turn, which have no index yet."""
+        self._wanted: dict[int, _Wanted] = {}
+        """By session that is to end, 0: lock-delays."""
+        self._waiting = Marks()
+        """Of all that is held back and wanted."""
+        self._in_flight = InFlight()
         self._sweep_us = now_us
         self._count = 0
         self._applied = 0
@@ -145,8 +152,8 @@ class Caching:
         is_on = bool(self._machine.state.caching)
         if is_on and not self._is_on:
             self._known_up_to = last_index
-        if not is_on:
-            self._pending.clear()
+        if self._is_on and not is_on:
+            self._in_flight = InFlight()
         self._is_on = is_on
 
     def pass_time(self, now_us: int, last_index: int) -> None:
@@ -157,18 +164,17 @@ class Caching:
             self._sweep_us = now_us + SWEEP_US
             for holder in [*self._holders.values()]:
                 self._is_over(holder)
-            for key in [key for key, (_, until_us) in self._wanted.items() if until_us <= now_us]:
-                del self._wanted[key]
+            for key in [key for key, wanted in self._wanted.items() if wanted.until_us <= now_us]:
+                self._wants_no_more(key)
 
     def take(self, asked: Iterable[Asked], entries: Iterable[bytes]) -> Taken:
         """Which of these commands, and of those held back, may be proposed now."""
         taken = Taken([], [], [])
         ready = [(held.asked, held.entry) for held in [*self._held.values()] if self._is_ready(held)]
-        for one, entry in ready:
-            del self._held[one.caller.channel, one.request_id]
-            self._held_bytes -= len(entry)
+        for one, _ in ready:
+            self._holds_no_more((one.caller.channel, one.request_id))
         for one, entry in (*ready, *zip(asked, entries, strict=True)):
-            touched = touched_by(one.op, one.session, self._machine.state, self._in_flight)
+            touched = touched_by(one.op, one.session, self._machine.state, wide=self._is_wide)
             waits = self._tell(touched)
             if not waits and not (self._is_quiet and not touched.is_nothing):
                 self._proposes(touched)
@@ -182,47 +188,78 @@ class Caching:
 
     def _hold(self, held: _Held) -> None:
         key = (held.asked.caller.channel, held.asked.request_id)
-        earlier = self._held.get(key)  # Sent again meanwhile.
-        if earlier is not None:
-            self._held_bytes -= len(earlier.entry)
+        if key in self._held:  # Sent again meanwhile.
+            self._holds_no_more(key)
         self._held[key] = held
         self._held_bytes += len(held.entry)
+        self._waiting.add(held.touched)
 
-    def lets(self, op: commands.ExpireSessions | EndLockDelays) -> bool:
-        """May the leader propose this of its own now? Else it tries again, soon."""
-        touched = touched_by(op, 0, self._machine.state, self._in_flight)
-        key = op.sessions[0] if isinstance(op, commands.ExpireSessions) else 0
-        if self._tell(touched) or (self._is_quiet and not touched.is_nothing):
-            self._wanted[key] = (touched, self._now_us + WANTED_US)
+    def _holds_no_more(self, key: tuple[str, int]) -> None:
+        held = self._held.pop(key)
+        self._held_bytes -= len(held.entry)
+        self._waiting.remove(held.touched)
+
+    def lets_end(self, sessions: Iterable[int]) -> list[int]:
+        """Those of these sessions whose expiry the leader may propose now. It tries the others again, soon."""
+        ended: list[int] = []
+        for session in sessions:
+            if self._still_waits(session):
+                continue
+            op = commands.ExpireSessions((session,))
+            if self._lets(session, touched_by(op, 0, self._machine.state, wide=self._is_wide)):
+                ended.append(session)
+        return ended
+
+    def lets_pass(self, op: EndLockDelays) -> bool:
+        """May the leader propose that these lock-delays are over now? Else it tries again, soon."""
+        return self._lets(0, touched_by(op, 0, self._machine.state, wide=self._is_wide))
+
+    def _still_waits(self, key: int) -> bool:
+        """Is it clear without another look that it may not be proposed yet? So many that wait cost little."""
+        wanted = self._wanted.get(key)
+        if wanted is None or not (self._is_quiet or any(map(self._is_open, wanted.waits))):
             return False
-        self._wanted.pop(key, None)
+        self._wanted[key] = wanted._replace(until_us=self._now_us + WANTED_US)
+        return True
+
+    def _lets(self, key: int, touched: Touched) -> bool:
+        self._wants_no_more(key)
+        waits = self._tell(touched)
+        if waits or (self._is_quiet and not touched.is_nothing):
+            self._wanted[key] = _Wanted(touched, self._now_us + WANTED_US, waits)
+            self._waiting.add(touched)
+            return False
         self._proposes(touched)
         return True
 
+    def _wants_no_more(self, key: int) -> None:
+        wanted = self._wanted.pop(key, None)
+        if wanted is not None:
+            self._waiting.remove(wanted.touched)
+
     def _proposes(self, touched: Touched) -> None:
-        if not touched.is_nothing or touched.of_several:
-            self._fresh.append(touched)
+        if self._is_on and not touched.is_nothing:
+            self._in_flight.add(touched)
 
     def proposed(self, last_index: int) -> None:
         """All that was let go in this turn lies up to this index, where the engine took it."""
-        if self._is_on:
-            self._pending.extend((last_index, touched) for touched in self._fresh)
-        self._fresh.clear()
+        self._in_flight.proposed(last_index)
 
     def applied(self, index: int) -> None:
         self._applied = index
-        while self._pending and self._pending[0][0] <= index:
-            self._pending.popleft()
+        self._in_flight.applied(index)
 
     def take_held(self) -> list[Asked]:
         """Everything that is held back: this leadership is over."""
-        held, self._held = self._held, {}
-        return [one.asked for one in held.values()]
+        asked = [held.asked for held in self._held.values()]
+        for key in [*self._held]:
+            self._holds_no_more(key)
+        return asked
 
-    def _in_flight(self) -> Iterator[Touched]:
-        for _, touched in self._pending:
-            yield touched
-        yield from self._fresh
+    @property
+    def _is_wide(self) -> bool:
+        """May what is under way do more than it names? Of what was proposed unseen, nobody knows."""
+        return self._in_flight.is_wide or self._applied < self._known_up_to
 
     @property
     def _is_quiet(self) -> bool:
@@ -248,16 +285,25 @@ class Caching:
     def _tell(self, touched: Touched) -> frozenset[_Wait]:
         """Tell all that keep something of it; what is to be waited for."""
         waits: set[_Wait] = set()
+        if touched.everything:
+            for holder in [*self._holders.values()]:
+                if not self._is_over(holder):
+                    waits |= self._tell_all(holder)
+            return frozenset(waits)
         for session, paths in self._keeping(touched).items():
             holder = self._holders[session]
             if not self._is_over(holder):
                 waits |= self._tell_holder(holder, paths)
         return frozenset(waits)
 
+    def _tell_all(self, holder: Holder) -> set[_Wait]:
+        """Of everything that it keeps. Where it was told all of it already, nothing of it is looked at again."""
+        told = sum(map(len, holder.told.values()))
+        waits = {(holder.number, ticket) for ticket in holder.told}
+        return waits if told == len(holder.paths) else waits | self._tell_holder(holder, [*holder.paths])
+
     def _keeping(self, touched: Touched) -> dict[int, list[str]]:
         found: dict[int, list[str]] = {}
-        if touched.everything:
-            return {session: [*holder.paths] for session, holder in self._holders.items()}
         for session in touched.ended:
             if session in self._holders:
                 found[session] = [*self._holders[session].paths]
@@ -334,7 +380,7 @@ class Caching:
             return None
         if self._applied < self._known_up_to:
             return None
-        if any(one.holds(path) or session in one.ended for one in self._about_to_change()):
+        if self._in_flight.hold(session, path) or self._waiting.hold(session, path):
             return None
         holder = self._holders.get(session)
         if holder is None or self._is_over(holder):
@@ -354,13 +400,6 @@ class Caching:
         """Greater than all before."""
         self.next_number += 1
         return self.next_number - 1
-
-    def _about_to_change(self) -> Iterator[Touched]:
-        yield from self._in_flight()
-        for held in self._held.values():
-            yield held.touched
-        for touched, _ in self._wanted.values():
-            yield touched
 
     def renew(self, session: int, caller: Caller, number: int, count: int) -> int | None:
         """The number under which the client may go on: another one, where it is to begin anew. None: nothing is to be

@@ -17,7 +17,7 @@ from coordinator.consensus.engine import Engine, HardState, Outgoing, Ready, Rol
 from coordinator.consensus.entries import COMMAND, COMMAND_PREFIX
 from coordinator.consensus.membership import Configuration
 from coordinator.replica import cached_reads, watching
-from coordinator.replica.caching import HELD_MAX, LEASE_MS, Caching
+from coordinator.replica.caching import HELD_BYTES_MAX, HELD_MAX, LEASE_MS, Caching
 from coordinator.replica.callers import READ_BYTES_MAX, Answers, Caller
 from coordinator.replica.comparison import Verdict
 from coordinator.replica.grants import GrantWaiters
@@ -334,13 +334,11 @@ class Replica:
 
     def _propose(self, answers: Answers) -> None:
         holds_back, tenure = self._holds_back, self._tenure
-        if holds_back and tenure is None and len(self._commands) <= HELD_MAX:
+        if holds_back and tenure is None:
+            self._put_off(answers)
             return
         taken, self._commands = self._commands, []
         entries, self._entries = self._entries, []
-        if holds_back and tenure is None:
-            self._busy(taken, answers)
-            return
         if holds_back and tenure is not None:
             taken, entries, refused = tenure.caching.take(taken, entries)
             self._busy(refused, answers)
@@ -348,6 +346,17 @@ class Replica:
             self._append(taken, entries, answers)
         if tenure is not None:
             tenure.caching.proposed(self.engine.last_index)
+
+    def _put_off(self, answers: Answers) -> None:
+        """Keep the commands until it is known who caches; what is beyond the bounds is refused."""
+        count = size = 0
+        for entry in self._entries[:HELD_MAX]:
+            size += len(entry)
+            if size > HELD_BYTES_MAX:
+                break
+            count += 1
+        self._busy(self._commands[count:], answers)
+        del self._commands[count:], self._entries[count:]
 
     def _busy(self, refused: list[Asked], answers: Answers) -> None:
         self.meters.proposals_failed += len(refused)

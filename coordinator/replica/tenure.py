@@ -100,7 +100,7 @@ class Tenure:
         if expired:
             found.append(commands.ExpireSessions(tuple(expired)))
         delays = self.delays.take_passed(leases.lease_us, leases.seen_us, confirmed_at_us)
-        if delays and not self.caching.is_idle and not self.caching.lets(EndLockDelays(delays)):
+        if delays and not self.caching.is_idle and not self.caching.lets_pass(EndLockDelays(delays)):
             self.delays.proposal_refused(delays, leases.seen_us)
         elif delays:
             found.append(EndLockDelays(delays))
@@ -121,9 +121,10 @@ class Tenure:
 
     def _dropped(self, expired: list[int]) -> list[int]:
         """Those of which nobody keeps anything that goes with them. The others are tried again."""
-        gone = [session for session in expired if self.caching.lets(commands.ExpireSessions((session,)))]
+        ended = self.caching.lets_end(expired)
+        gone = {*ended}
         self.leases.proposal_refused([session for session in expired if session not in gone])
-        return gone
+        return ended
 
     def refused(self, op: Proposal | commands.RaiseLevel) -> None:
         """The engine did not take it; try again."""

@@ -2,12 +2,13 @@
 
 The leader asks this before it proposes a command, to know whose caches hold what it touches (`caching.py`). The command
 will be applied behind all that was proposed and is not applied yet, so what hangs on the state (what a session leaves
-behind when it ends, who stands in a line) is taken together with what those touch.
+behind when it ends, who stands in a line) hangs on those too. What they touch nobody keeps, and nobody may until the
+command is applied (`in_flight.py`); so it is not named again here, but for what nobody can tell (`wide`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from coordinator.statemachine import commands, files, lock_commands
@@ -33,19 +34,19 @@ class Touched(NamedTuple):
     def is_nothing(self) -> bool:
         return not (self.paths or self.prefixes or self.everything or self.ended)
 
-    def holds(self, path: str) -> bool:
-        return self.everything or path in self.paths or path.startswith(self.prefixes)
+    @property
+    def is_wide(self) -> bool:
+        """May it take, or leave, names that those behind it do not name?"""
+        return self.everything or self.of_several
 
 
 NOTHING: Final = Touched()
 EVERYTHING: Final = Touched(everything=True)
 
-InFlight = Callable[[], Iterable[Touched]]
-"""What is touched by what was proposed and is not applied yet."""
 
-
-def touched_by(op: Any, session: int, state: State, in_flight: InFlight) -> Touched:
-    """By a command under the numbers of `session` (0: of the leader's own)."""
+def touched_by(op: Any, session: int, state: State, *, wide: bool) -> Touched:
+    """By a command under the numbers of `session` (0: of the leader's own). `wide`: something that was proposed and is
+    not applied yet may take, or leave, several names together, or nobody knows what it does."""
     if type(op) in _NOTHING:
         return NOTHING
     field = _ONE_PATH.get(type(op))
@@ -61,33 +62,33 @@ def touched_by(op: Any, session: int, state: State, in_flight: InFlight) -> Touc
         case files.DeleteRange(start, end, prefix):
             return _of_range(start, end, prefix)
         case commands.Transact(_, then, otherwise):
-            return _all_of(touched_by(each, session, state, in_flight) for each in (*then, *otherwise))
+            return _all_of(touched_by(each, session, state, wide=wide) for each in (*then, *otherwise))
         case commands.CloseSession(owner):
-            return _of_ends((owner or session,), state, in_flight)
+            return _of_ends((owner or session,), state, wide=wide)
         case commands.ExpireSessions(sessions):
-            return _of_ends(sessions, state, in_flight)
-    return _by_lock(op, session, state, in_flight)
+            return _of_ends(sessions, state, wide=wide)
+    return _by_lock(op, session, state, wide=wide)
 
 
-def _by_lock(op: Any, session: int, state: State, in_flight: InFlight) -> Touched:
+def _by_lock(op: Any, session: int, state: State, *, wide: bool) -> Touched:
     match op:
         case commands.AcquireLock(name):
             return Touched(frozenset((name,)))
         case lock_commands.Acquire(names):
             return Touched(frozenset(names), of_several=len(names) > 1)
         case lock_commands.Release(names):
-            return _of_lines(names, state, in_flight)
+            return _of_lines(names, state, wide=wide)
         case commands.CancelAcquire(name, acquisition, owner=owner):
-            return _of_lines((name, *_names_of(state, name, (owner or session, acquisition))), state, in_flight)
+            return _of_lines((name, *_names_of(state, name, (owner or session, acquisition))), state, wide=wide)
         case (
             commands.ReleaseLock(name)
             | lock_commands.ChangeMode(name)
             | lock_commands.HandOver(name)
             | lock_commands.ForceRelease(name)
         ):
-            return _of_lines((name,), state, in_flight)
+            return _of_lines((name,), state, wide=wide)
         case lock_commands.EndLockDelays(delays):
-            return _of_lines([name for name, _ in delays], state, in_flight)
+            return _of_lines([name for name, _ in delays], state, wide=wide)
     return EVERYTHING  # Rights, and whatever else there will be.
 
 
@@ -130,17 +131,17 @@ def _all_of(several: Iterable[Touched]) -> Touched:
     found = [*several]
     return Touched(
         frozenset().union(*(one.paths for one in found)),
-        tuple(prefix for one in found for prefix in one.prefixes),
+        tuple(dict.fromkeys(prefix for one in found for prefix in one.prefixes)),
         any(one.everything for one in found),
         tuple(session for one in found for session in one.ended),
         any(one.of_several for one in found),
     )
 
 
-def _of_lines(names: Iterable[str], state: State, in_flight: InFlight) -> Touched:
+def _of_lines(names: Iterable[str], state: State, *, wide: bool) -> Touched:
     """Who stands in line for these may be let in. One that waits for others too takes, or leaves, those with it."""
     names = frozenset(names)
-    if any(one.of_several or one.everything for one in in_flight()):
+    if wide:
         return EVERYTHING
     for name in names:
         lock = state.locks.rows.get(name)
@@ -157,9 +158,8 @@ def _names_of(state: State, name: str, key: tuple[int, int]) -> tuple[str, ...]:
     return () if has is None else has.names
 
 
-def _of_ends(sessions: Iterable[int], state: State, in_flight: InFlight) -> Touched:
-    """A session leaves its locks, its places in line and its ephemeral files: those that it has, and those that it may
-    come to have by what is under way."""
+def _of_ends(sessions: Iterable[int], state: State, *, wide: bool) -> Touched:
+    """A session leaves its locks, its places in line and its ephemeral files."""
     names: set[str] = set()
     paths: set[str] = set()
     ended = tuple(sessions)
@@ -169,6 +169,4 @@ def _of_ends(sessions: Iterable[int], state: State, in_flight: InFlight) -> Touc
             names.update(session.locks, session.waiting)
             for path in session.files:
                 paths |= _with_parents(path)
-    lines = _of_lines(names, state, in_flight)
-    both = _all_of((lines, Touched(frozenset(paths)), *in_flight()))
-    return both._replace(ended=ended)
+    return _all_of((_of_lines(names, state, wide=wide), Touched(frozenset(paths), ended=ended)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from coordinator.statemachine import commands, locking
+from coordinator.statemachine import commands, handing, locking
 from coordinator.statemachine.commands import Done, Failure, Result
 from coordinator.statemachine.lock_commands import RaiseEpoch
 from coordinator.statemachine.locks import EPOCH_MAX
@@ -99,7 +99,7 @@ def remove_principal(state: State, index: int, op: commands.RemovePrincipal) -> 
     for session in state.sessions.rows.values():
         if session.principal == op.name:
             left += locking.leave_lines(state, session)
-    locking.hand_on(state, index, left)
+    handing.hand_on(state, index, left)
     return Done(index, existed=True)
 
 

@@ -1,7 +1,8 @@
 """Deadlocks between sessions: would one that is about to wait close a cycle?
 
 A session waits for those that hold a name that it is in line for, and for those before it in that line, unless the two
-could hold the name together; one that waits to hold it alone is taken to do so. Counting locks have no part in this:
+could hold the name together; one that waits to hold it alone is taken to do so. A re-entrant one waits for nobody in
+the line of a name that its own session holds. Counting locks have no part in this:
 any of their holders may be the one that lets go, and whoever lets go need not be the one that took.
 
 The search goes backwards, from who waits for the session: most have nobody, and then it is over at once.
@@ -71,7 +72,9 @@ def _waiting_for(state: State, session: Session, steps: Iterator[int]) -> Iterat
         for waiter in lock.queue.values():
             if next(steps) > CYCLE_STEPS_MAX:
                 return
-            if waiter.holder.session != session.session and _excludes(_mode(lock, session), waiter.mode):
+            if waiter.holder.session == session.session or lock.is_joined_by(waiter):
+                continue
+            if _excludes(_mode(lock, session), waiter.mode):
                 yield waiter.holder.session, name
     yield from _behind(state, session, steps)
 
@@ -80,13 +83,14 @@ def _behind(state: State, session: Session, steps: Iterator[int]) -> Iterator[tu
     """Those that stand in line behind this session, and could not hold the name together with it."""
     for name in sorted(session.waiting):
         ahead: Waiter | None = None
-        for waiter in state.locks.rows[name].queue.values():
+        lock = state.locks.rows[name]
+        for waiter in lock.queue.values():
             if next(steps) > CYCLE_STEPS_MAX:
                 return
             if waiter.holder.session == session.session:
                 if waiter.mode != COUNTING and (ahead is None or ahead.mode == SHARED):
                     ahead = waiter
-            elif ahead is not None and _excludes(ahead.mode, waiter.mode):
+            elif ahead is not None and _excludes(ahead.mode, waiter.mode) and not lock.is_joined_by(waiter):
                 yield waiter.holder.session, name
 
 

@@ -115,13 +115,18 @@ class BeginCaching(WireStruct, tag=29, frozen=True):
 
 
 Relation = Literal["=", "!=", "<", ">"]
-Target = Literal["value", "version", "instance", "revision", "lease", "lock", "lock-holder"]
+Target = Literal[
+    "value", "version", "instance", "revision", "lease", "lock", "lock-holder", "lock-generation", "acl-generation"
+]
+LEVEL_4_TARGETS: Final = ("lock-generation", "acl-generation")
+"""A replica of an earlier level can not read an entry that names them."""
 
 
 class Compare(WireStruct, frozen=True):
     """`target` of `key` stands in `relation` to `operand`: bytes for a value, else a number.
 
-    Of a key that is not there every number is 0, and a comparison of its value does not hold. "lease" is a session that
+    Of a key that is not there every number is 0, and a comparison of its value does not hold. "lock-generation" and
+    "acl-generation" are what its stat shows. "lease" is a session that
     the key is ephemeral with, "lock" the token under which the lock of that name is held, "lock-holder" a session
     that holds it; where there are several, it is enough that one stands in the relation.
     """

@@ -1,9 +1,10 @@
 """The changes of the namespace that are still kept, and what was at a path before them.
 
 Changes are numbered one after the other; an entry may make several, all of its revision. They are kept up to
-CHANGES_MAX, and HISTORY_BYTES_MAX of what was replaced; whoever changes something drops a few of the oldest
-(`trim`), so that no entry pays for many. `compacted` is the oldest revision that can still be read: the state
-just behind the newest change that is no longer kept, or behind what an operator gave up.
+CHANGES_MAX, and HISTORY_BYTES_MAX of what was replaced. Each entry drops as many of the oldest as it made itself, and a
+few more (`trim`), so that the bounds hold behind every entry, and none pays for many others. `compacted` is the oldest
+revision that can still be read: the state just behind the newest change that is no longer kept, or behind what an
+operator gave up.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ from coordinator.statemachine.tables import Walk
 CHANGES_MAX: Final = 100_000
 HISTORY_BYTES_MAX: Final = 1 << 27
 TRIMMED_MAX: Final = 4
-"""Changes that one trim drops."""
+"""Changes that one trim drops, beyond as many as the entry made."""
+TRIMMED_BYTES: Final = 1_024
+"""For so many bytes that the entry replaced it drops one more: what is old and small makes room for what is large."""
 _STALE_MAX: Final = 64
 """Changes of one key that may be remembered though they are dropped."""
 
@@ -48,7 +51,18 @@ class NewestFirst:
 class History:
     """Has what `tables.Walk` asks of a table."""
 
-    __slots__ = ("_may_be_given_up", "bytes", "compacted", "gone", "order", "past", "rows", "walk")
+    __slots__ = (
+        "_bytes_before",
+        "_following_before",
+        "_may_be_given_up",
+        "bytes",
+        "compacted",
+        "gone",
+        "order",
+        "past",
+        "rows",
+        "walk",
+    )
 
     def __init__(self) -> None:
         self.rows: dict[int, Change] = {}
@@ -59,6 +73,9 @@ class History:
         """May there be changes up to `compacted`? So that most entries need not look."""
         self.bytes = 0
         """Of the values that were replaced."""
+        self._following_before = self.order.following
+        self._bytes_before = 0
+        """As the last entry left them."""
         self.past: dict[str, list[Change]] = {}
         """The changes of each key that has some, in order; a few that are dropped may be before them."""
         self.gone: OrderedKeys[str] = OrderedKeys(path_order)
@@ -104,6 +121,8 @@ class History:
     def loaded(self) -> None:
         for past in self.past.values():
             past.reverse()
+        self._following_before = self.order.following
+        self._bytes_before = self.bytes
 
     def take_back(self) -> Change:
         """Undo the last `append`."""
@@ -124,12 +143,20 @@ class History:
         return change
 
     def trim(self) -> None:
-        """Drop a few of the oldest changes, where there are more than may be, or an operator gave them up."""
+        """Behind an entry: drop some of the oldest changes, where there are more than may be, or an operator gave them
+        up."""
         order = self.order
-        excess = order.following - order.first > CHANGES_MAX or self.bytes > HISTORY_BYTES_MAX
-        if not excess and not self._may_be_given_up:
-            return
-        for _ in range(TRIMMED_MAX):
+        if order.following - order.first > CHANGES_MAX or self.bytes > HISTORY_BYTES_MAX or self._may_be_given_up:
+            count = TRIMMED_MAX + order.following - self._following_before
+            if self.bytes > HISTORY_BYTES_MAX:
+                count += max(0, self.bytes - self._bytes_before) // TRIMMED_BYTES
+            self._drop_some(count)
+        self._following_before = order.following
+        self._bytes_before = self.bytes
+
+    def _drop_some(self, count: int) -> None:
+        order = self.order
+        for _ in range(count):
             if order.first == order.following:
                 return
             oldest = self.rows[order.first]

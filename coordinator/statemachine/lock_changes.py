@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from coordinator.statemachine import commands, deadlocks, lock_events, locking
+from coordinator.statemachine import commands, deadlocks, handing, lock_events, locking
 from coordinator.statemachine.commands import Done, Failure, Granted, Held, Holder, NotHeld, Queued, Result
 from coordinator.statemachine.events import GrantMade, LockBroken
 from coordinator.statemachine.lock_commands import (
@@ -50,7 +50,7 @@ def _downgrade(state: State, index: int, lock: Lock, key: Key) -> Result:
     state.locks.touch(lock.name)
     lock.hold_as(SHARED, lock.limit)
     lock.upgrading = None
-    locking.hand_on(state, index, (lock.name,))
+    handing.hand_on(state, index, (lock.name,))
     return Granted(token)
 
 
@@ -62,8 +62,8 @@ def _upgrade(state: State, index: int, session: Session, lock: Lock, key: Key, *
     if len(session.locks[lock.name]) > 1:
         return Failure(commands.INVALID, "the session holds it by more than one acquisition")
     if len(lock.holders) == 1 and lock.delay is None:
-        token = locking.make_exclusive(state, index, lock, key)
-        lock_events.passed_on(state, index, lock)
+        token = handing.make_exclusive(state, index, lock, key)
+        handing.hand_on(state, index, (), came=((key[0], lock.name),))
         return Granted(token)
     other = next((grant.holder for held, grant in lock.holders.items() if held != key), None)
     if lock.upgrading is not None:
@@ -118,8 +118,8 @@ def hand_over(state: State, index: int, session: Session, op: HandOver) -> Resul
     made = lock.holders[to] = Grant(Holder(*to, heir.principal), lock.token, (op.name,), grant.delay_ms)
     heir.holds(op.name, op.to_acquisition)
     lock_events.acquired(state, index, lock, made)
-    lock_events.passed_on(state, index, lock)
     state.events.append(GrantMade(op.to_session, op.name, op.to_acquisition, lock.token))
+    handing.hand_on(state, index, (), came=((op.to_session, op.name),))
     return Done(index, existed=True)
 
 
@@ -136,7 +136,7 @@ def force_release(state: State, index: int, asker: Access, op: ForceRelease) -> 
         locking.let_go(state, state.sessions.rows[key[0]], lock, key[1])
         _remember(state, Break(state.next_break, index, op.name, grant.holder, grant.token, asker.name, op.reason))
         state.events.append(LockBroken(key[0], op.name, key[1]))
-    locking.hand_on(state, index, (op.name,))
+    handing.hand_on(state, index, (op.name,))
     return Done(index, existed=True)
 
 

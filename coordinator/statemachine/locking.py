@@ -3,21 +3,20 @@
 The line of a name is strictly first come, first served: nobody is let in past another, and those that can hold it
 together are let in together. A waiter for several names stands in all their lines and is let in when it is
 first in each and each admits it; until then it holds none of them. Lines are joined by whole entries, so that two such
-waiters are in the same order in every line that they share.
+waiters are in the same order in every line that they share. A re-entrant one passes the line of what its session holds.
 
-Whoever lets go of something calls `hand_on` with the names within the same entry, when all that the entry ends has
-ended.
+Whoever lets go of something calls `handing.hand_on` with the names within the same entry, when all that the entry ends
+has ended.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from coordinator.statemachine import commands, deadlocks, lock_events, quotas
+from coordinator.statemachine import commands, deadlocks, handing, lock_events, quotas
 from coordinator.statemachine.commands import Done, Failure, Granted, Held, Holder, NotHeld, Queued, Result
-from coordinator.statemachine.events import GrantMade, LockDelayed
+from coordinator.statemachine.events import LockDelayed
 from coordinator.statemachine.lock_commands import (
     COUNTING,
     EXCLUSIVE,
@@ -34,7 +33,7 @@ from coordinator.statemachine.lock_commands import (
     Release,
     Waiter,
 )
-from coordinator.statemachine.locks import LOCKS_MAX, WAITERS_MAX, Key, Lock, fencing_token
+from coordinator.statemachine.locks import LOCKS_MAX, WAITERS_MAX, Key, Lock
 
 if TYPE_CHECKING:
     from coordinator.statemachine.sessions import Session
@@ -81,7 +80,8 @@ def acquire_names(state: State, index: int, session: Session, op: Acquire) -> Re
     if known is not None:
         if all(_has(state, name, waiter) for name in waiter.names):
             return known
-        return Failure(commands.INVALID, f"acquisition {op.acquisition} is one of other names already")
+        broken = _broken(state, waiter.names, (session.session, op.acquisition))
+        return broken or Failure(commands.INVALID, f"acquisition {op.acquisition} is one of other names already")
     if op.wait and op.refuse_deadlocks:
         blocked = [name for name in waiter.names if not _is_free_for(state, name, waiter)]
         cycle = deadlocks.cycle(state, session, waiter.mode, blocked) if blocked else ()
@@ -166,7 +166,7 @@ def _take_free(state: State, index: int, session: Session, waiter: Waiter) -> Re
             state.locks.add(name, lock)
         else:
             state.locks.touch(name)
-        token = _let_in(state, index, session, lock, waiter).token
+        token = handing.let_in(state, index, session, lock, waiter).token
     return Granted(token)
 
 
@@ -176,17 +176,6 @@ def _no_room_for_locks(state: State, waiter: Waiter) -> Failure | None:
     ):
         return Failure(commands.FULL, f"the cluster has its {LOCKS_MAX} locks")
     return None
-
-
-def _let_in(state: State, index: int, session: Session, lock: Lock, waiter: Waiter) -> Grant:
-    was_free = not lock.holders
-    grant = lock.grant(waiter, fencing_token(state.epoch, index))
-    session.holds(lock.name, waiter.holder.acquisition)
-    if was_free and lock.name in state.keys.rows:
-        # A lock that was free became held: its file shows by which token (Chubby, section 2.2).
-        state.lock_generations.put(lock.name, lock.token)
-    lock_events.acquired(state, index, lock, grant)
-    return grant
 
 
 def _held(lock: Lock) -> Held:
@@ -213,7 +202,7 @@ def _wait(state: State, session: Session, waiter: Waiter) -> Result:
         else:
             state.locks.touch(name)
         lock.line_up(waiter)
-        session.waits(name, waiter.holder.acquisition)
+        session.waits(name, waiter.holder.acquisition, reentrant=waiter.reentrant)
         place = max(place, len(lock.queue))
     state.waiting += len(waiter.names)
     quotas.count_waiters(state.uses, session.principal, len(waiter.names))
@@ -251,7 +240,8 @@ def _take_over(state: State, session: Session, lock: Lock, holder: Holder) -> Fa
                 (mine, _replaced(waiter, holder)) if key == before else (key, waiter)
                 for key, waiter in lock.queue.items()
             )
-            session.renumber(session.waiting, lock.name, waiting, holder.acquisition)
+            for names in (session.waiting, session.reentrant):
+                session.renumber(names, lock.name, waiting, holder.acquisition)
     return None
 
 
@@ -305,17 +295,18 @@ def _release(state: State, index: int, session: Session, names: tuple[str, ...],
         elif key in lock.queue:
             freed += leave_line(state, session, lock.queue[key])
     if not freed:
-        return _not_held(state, names, key)
-    hand_on(state, index, freed)
+        return _broken(state, names, key) or NotHeld()
+    handing.hand_on(state, index, freed)
     return Done(index, existed=True)
 
 
-def _not_held(state: State, names: tuple[str, ...], key: Key) -> Result:
+def _broken(state: State, names: tuple[str, ...], key: Key) -> Broken | None:
+    """The first of these names that was taken from the acquisition by force."""
     for name in names:
         number = state.broken.get((name, *key))
         if number is not None:
             return Broken(state.breaks.rows[number])
-    return NotHeld()
+    return None
 
 
 def let_go(state: State, session: Session, lock: Lock, acquisition: int) -> None:
@@ -381,79 +372,5 @@ def end_delays(state: State, index: int, op: EndLockDelays) -> Result:
             lock.delay = None
             state.delayed.discard(name)
             ended.append(name)
-    hand_on(state, index, ended)
+    handing.hand_on(state, index, ended)
     return Done(index, existed=bool(ended))
-
-
-# --- handing on -----------------------------------------------------------------------------------
-
-
-def hand_on(state: State, index: int, names: Iterable[str]) -> None:
-    """Let in whoever is first in line for what was let go; forget a lock that nobody has anything of."""
-    pending = OrderedDict.fromkeys(names)  # Of which the first is found at once, however many went before it.
-    passed: dict[str, None] = {}
-    """Names that went to somebody who had waited."""
-    while pending:
-        name, _ = pending.popitem(last=False)
-        lock = state.locks.rows.get(name)
-        if lock is None:
-            continue
-        if _finish_upgrade(state, index, lock):
-            passed[name] = None
-        while lock.queue:
-            waiter = next(iter(lock.queue.values()))
-            if not _is_next(state, waiter):
-                break
-            state.waiting -= len(waiter.names)
-            quotas.count_waiters(state.uses, waiter.holder.principal, -len(waiter.names))
-            for taken in waiter.names:
-                _admit(state, index, state.locks.rows[taken], waiter)
-                passed[taken] = None
-                if taken != name:
-                    pending[taken] = None  # Whoever is behind it there may hold it together with it.
-        if not lock.queue and not lock.holders and lock.delay is None:
-            state.locks.remove(name)
-    for name in passed:
-        if name in state.locks.rows:
-            lock_events.passed_on(state, index, state.locks.rows[name])
-
-
-def _is_next(state: State, waiter: Waiter) -> bool:
-    """Is it first in all its lines, and does each admit it?"""
-    key = (waiter.holder.session, waiter.holder.acquisition)
-    for name in waiter.names:
-        lock = state.locks.rows[name]
-        if next(iter(lock.queue)) != key or not lock.admits(waiter):
-            return False
-    return True
-
-
-def _admit(state: State, index: int, lock: Lock, waiter: Waiter) -> None:
-    holder = waiter.holder
-    session = state.sessions.rows[holder.session]
-    state.locks.touch(lock.name)
-    del lock.queue[holder.session, holder.acquisition]
-    session.waits_no_more(lock.name, holder.acquisition)
-    grant = _let_in(state, index, session, lock, waiter)
-    state.events.append(GrantMade(holder.session, lock.name, holder.acquisition, grant.token))
-
-
-def _finish_upgrade(state: State, index: int, lock: Lock) -> bool:
-    """Whoever waits to hold it alone does so when it is the only one left; was that so?"""
-    key = lock.upgrading
-    if key is None or len(lock.holders) > 1 or lock.delay is not None:
-        return False
-    token = make_exclusive(state, index, lock, key)
-    state.events.append(GrantMade(key[0], lock.name, key[1], token))
-    return True
-
-
-def make_exclusive(state: State, index: int, lock: Lock, key: Key) -> int:
-    """The only holder of a shared lock holds it exclusively, by a new token."""
-    state.locks.touch(lock.name)
-    before = lock.holders[key]
-    lock.token = fencing_token(state.epoch, index)
-    lock.mode, lock.upgrading = EXCLUSIVE, None
-    grant = lock.holders[key] = Grant(before.holder, lock.token, before.names, before.delay_ms)
-    lock_events.acquired(state, index, lock, grant)
-    return lock.token

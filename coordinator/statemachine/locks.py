@@ -70,7 +70,7 @@ class Lock:
     def admits(self, waiter: Waiter) -> bool:
         """Could `waiter` be let in, were it first in line?"""
         if waiter.reentrant and self.is_of(waiter.holder.session):
-            return self.mode in (EXCLUSIVE, waiter.mode)
+            return self.is_joined_by(waiter)
         if self.delay is not None or self.upgrading is not None:
             return False
         if not self.holders:
@@ -78,6 +78,10 @@ class Lock:
         if waiter.mode == SHARED:
             return self.mode == SHARED
         return waiter.mode == COUNTING == self.mode and waiter.limit == self.limit and len(self.holders) < self.limit
+
+    def is_joined_by(self, waiter: Waiter) -> bool:
+        """Does its own session hold it, so that it may come in wherever it stands in line?"""
+        return waiter.reentrant and self.mode in (EXCLUSIVE, waiter.mode) and self.is_of(waiter.holder.session)
 
     def conflicts(self, waiter: Waiter) -> bool:
         """Must somebody let go of it before `waiter` can have it, whoever is in line?"""

@@ -32,6 +32,7 @@ from coordinator.statemachine import (
     rights,
     sessions,
     snapshot,
+    transactions,
     views,
 )
 from coordinator.statemachine.commands import Done, Entry, Failure, LockList, NodeCommand, Result
@@ -164,7 +165,9 @@ class Machine:
         if decoded.version != commands.ENTRY_VERSION:
             return Failure(commands.INVALID, f"expected entry version {commands.ENTRY_VERSION}, got {decoded.version}")
         if not decoded.principal:
-            return self._apply_node_op(index, decoded.command.op)
+            result = self._apply_node_op(index, decoded.command.op)
+            state.history.trim()
+            return result
         return self._apply_request(index, decoded)
 
     def _apply_node_op(self, index: int, op: commands.Op) -> Result:
@@ -357,22 +360,27 @@ def _of_another_level(state: State, entry: Entry) -> Failure | None:
     kind = type(entry.command.op)
     # A replica of an earlier level cannot even read those of a later one.
     if kind in _LEVEL_4 and state.level < commands.LEVEL_OF_CACHING:
-        return _early(entry.command.op, commands.LEVEL_OF_CACHING, state)
+        return _early(kind.__name__, commands.LEVEL_OF_CACHING, state)
+    op = entry.command.op
+    if isinstance(op, commands.Transact) and state.level < commands.LEVEL_OF_CACHING:
+        target = transactions.late_target(op)
+        if target:
+            return _early(f"a comparison of {target!r}", commands.LEVEL_OF_CACHING, state)
     if state.level >= commands.LEVEL_OF_QUOTAS:
         if entry.token is not None:
             return None
         # Its leader had yet to apply that tokens count: one that is narrowed must not get more by that.
         return Failure(commands.BUSY, "this copy came while the cluster changed its level")
-    return _early(entry.command.op, commands.LEVEL_OF_QUOTAS, state) if kind in _LEVEL_3 else None
+    return _early(kind.__name__, commands.LEVEL_OF_QUOTAS, state) if kind in _LEVEL_3 else None
 
 
 def _too_early(state: State, op: Any) -> Failure | None:
     """A replica of level 1 could not decode it, and would have another state from then on."""
-    return None if state.level >= 2 or type(op) in _LEVEL_1 else _early(op, 2, state)
+    return None if state.level >= 2 or type(op) in _LEVEL_1 else _early(type(op).__name__, 2, state)
 
 
-def _early(op: Any, level: int, state: State) -> Failure:
-    return Failure(commands.INVALID, f"{type(op).__name__} is of level {level}, the cluster is at level {state.level}")
+def _early(what: str, level: int, state: State) -> Failure:
+    return Failure(commands.INVALID, f"{what} is of level {level}, the cluster is at level {state.level}")
 
 
 _ANSWERS: Final[dict[type, Callable[[State, Access, views.Remaining, Any], Result]]] = {

@@ -30,7 +30,7 @@ ATTACHED_MAX: Final = 1_024
 EPHEMERALS_MAX: Final = 100_000
 """Ephemeral files that depend on one session."""
 SEQUENCE_PLACES: Final = 1_000
-"""Sequential names that one entry may make."""
+"""Sequential names that one entry could make: a transaction makes no more than it has operations."""
 COUNTER_MAX: Final = 2**63 - 1
 
 
@@ -283,15 +283,11 @@ def create_file(state: State, index: int, owner: Session, op: files.CreateFile) 
 
 
 def _sequence(state: State, index: int) -> str:
-    """19 digits that are greater than any before: the token that the entry grants, and how many changes of it came
+    """19 digits that are greater than any before: the token that the entry grants, and how many such names it made
     before. They never come again, not even after a restore."""
     place = 0
-    numbers = state.history.order
-    while place < SEQUENCE_PLACES - 1:
-        number = numbers.following - 1 - place
-        if number < numbers.first or state.history.rows[number].revision != index:
-            break
-        place += 1
+    if state.undo is not None:
+        place, state.sequenced = state.sequenced, state.sequenced + 1
     return f"{fencing_token(state.epoch, index) * SEQUENCE_PLACES + place:019d}"
 
 
@@ -439,3 +435,4 @@ def _wrong_kind(path: str, kind: str) -> Failure:
 
 
 assert SEQUENCE_PLACES * 2**53 < 10**19, "a sequential name has 19 digits"
+assert files.OPERATIONS_MAX <= SEQUENCE_PLACES, "each sequential name of an entry has a place"

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
-from coordinator.statemachine import commands, locking, namespace, quotas
+from coordinator.statemachine import commands, handing, locking, namespace, quotas
 from coordinator.statemachine.commands import Done, Failure, Result, SessionOpened
 from coordinator.statemachine.events import CheckpointReset, SessionBegan, SessionEnded
 from coordinator.statemachine.locks import fencing_token
@@ -34,6 +34,7 @@ class Session:
         "locks",
         "nonce",
         "principal",
+        "reentrant",
         "remaining_ms",
         "results",
         "session",
@@ -59,6 +60,8 @@ class Session:
         the names sorts them: a replica that began with a snapshot came by them in another order."""
         self.waiting: dict[str, dict[int, None]] = {}
         """Names that it waits for, and for each the acquisitions in their order in line. Sorted, too."""
+        self.reentrant: dict[str, dict[int, None]] = {}
+        """Those of `waiting` that are re-entrant: they may be let in when the session comes to hold the name."""
         self.files: set[str] = set()
         """Ephemeral files that live with it. Sorted, too."""
 
@@ -84,19 +87,24 @@ class Session:
         """The first acquisition of this session that holds `name`."""
         return next(iter(self.locks.get(name, ())), None)
 
-    def waits(self, name: str, acquisition: int) -> None:
+    def waits(self, name: str, acquisition: int, *, reentrant: bool) -> None:
         self.waiting.setdefault(name, {})[acquisition] = None
+        if reentrant:
+            self.reentrant.setdefault(name, {})[acquisition] = None
 
     def waits_no_more(self, name: str, acquisition: int) -> None:
-        waiting = self.waiting[name]
-        del waiting[acquisition]
-        if not waiting:
-            del self.waiting[name]
+        for names in (self.waiting, self.reentrant):
+            waiting = names.get(name)
+            if waiting is not None and acquisition in waiting:
+                del waiting[acquisition]
+                if not waiting:
+                    del names[name]
 
     @staticmethod
     def renumber(names: dict[str, dict[int, None]], name: str, before: int, after: int) -> None:
-        """In `locks` or `waiting`: what was acquisition `before` is `after`, in the same place."""
-        names[name] = {after if number == before else number: None for number in names[name]}
+        """In `locks`, `waiting` or `reentrant`: what was acquisition `before` is `after`, in the same place."""
+        if before in names.get(name, ()):
+            names[name] = {after if number == before else number: None for number in names[name]}
 
     def waiting_for(self, name: str) -> int | None:
         """The first acquisition of this session that waits for `name`."""
@@ -175,7 +183,7 @@ def end_sessions(state: State, index: int, ended: Iterable[int], *, died: bool) 
         for path in sorted(session.files):
             namespace.detach(state, index, number, path)
         quotas.count_session(state.uses, session.principal, -1)
-    locking.hand_on(state, index, freed)
+    handing.hand_on(state, index, freed)
 
 
 def checkpoint(state: State, index: int, op: commands.CheckpointSessions) -> Result:

@@ -358,7 +358,7 @@ class Loader:
             holder = waiter.holder
             lock.line_up(waiter)
             session = self._session_of(holder.session)
-            session.waits(lock.name, holder.acquisition)
+            session.waits(lock.name, holder.acquisition, reentrant=waiter.reentrant)
             quotas.count_waiters(self._state.uses, session.principal, 1)
         self._state.waiting += len(stored.waiters)
 

@@ -48,6 +48,7 @@ class State:
         "quotas",
         "rights_index",
         "roles",
+        "sequenced",
         "sessions",
         "tokens",
         "undo",
@@ -109,6 +110,8 @@ class State:
         """What the host must tell others, in order, until it takes them. No part of a snapshot."""
         self.undo: list[tuple[tuple[int, ...], int]] | None = None
         """Within a transaction: for each change of it, what the change does not say (`namespace.take_back`)."""
+        self.sequenced = 0
+        """Sequential names that the transaction under way has made."""
 
     def rights_changed(self, index: int) -> None:
         """Entry `index` changed what somebody may do: whatever comes behind it is judged anew."""

@@ -17,6 +17,7 @@ from coordinator.statemachine.files import Compacted, Compare, FileContent, Mism
 from coordinator.statemachine.rights import refuse
 
 if TYPE_CHECKING:
+    from coordinator.statemachine.items import Item
     from coordinator.statemachine.principals import Access
     from coordinator.statemachine.state import State
 
@@ -42,6 +43,7 @@ def transact(state: State, op: Transact, asker: Access, perform: Callable[[Any],
     if refused is not None:
         return refused
     state.undo = []
+    state.sequenced = 0
     try:
         return _Transaction(state, perform).run(op, ())
     except _Refused as aborted:
@@ -110,9 +112,34 @@ def _found(state: State, compare: Compare) -> tuple[bytes | int, ...]:
     item = state.keys.rows.get(key)
     if compare.target == "value":
         return () if item is None or item.value is None else (item.value,)
-    if item is None:
-        return (0,)
-    return ({"version": item.version, "instance": item.instance, "revision": item.revision}[compare.target],)
+    return (0 if item is None else _number(state, compare.target, key, item),)
+
+
+def _number(state: State, target: files.Target, key: str, item: Item) -> int:
+    """Of a file or a directory that is there, as its stat shows it."""
+    match target:
+        case "version":
+            return item.version
+        case "instance":
+            return item.instance
+        case "revision":
+            return item.revision
+        case "lock-generation":
+            return state.lock_generations.rows.get(key, 0)
+    assert target == "acl-generation"
+    return state.rights_index
+
+
+def late_target(op: Transact) -> str:
+    """The first target of its comparisons, or of those within, that is of level 4; "": there is none."""
+    pending = [op]
+    while pending:
+        transaction = pending.pop()
+        for compare in transaction.compares:
+            if compare.target in files.LEVEL_4_TARGETS:
+                return compare.target
+        pending += [one for one in (*transaction.then, *transaction.otherwise) if isinstance(one, Transact)]
+    return ""
 
 
 def _refuse(op: Transact, asker: Access) -> Failure | None:

@@ -258,6 +258,8 @@ def _take_another(mixed: Mixed, client: Client, attempt: Attempt) -> Act:
     mode: Mode
     if random.random() < 0.3 and attempt.mode != COUNTING:
         names, mode, reentrant = attempt.names[:1], attempt.mode, True
+        if random.random() < 0.8:
+            names = tuple(dict.fromkeys((*names, random.choice(_names(mixed)))))
     else:
         (names, mode), reentrant = _wanted(mixed, client), False
     wait_us = random.choice((300_000, 1_000_000))

@@ -89,6 +89,10 @@ class Name:
             return self.mode == SHARED
         return wish.mode == self.mode == COUNTING and wish.limit == self.limit and len(self.holds) < self.limit
 
+    def is_joined_by(self, wish: Wish) -> bool:
+        """May it come in past the line, since its session holds it?"""
+        return wish.reentrant and self.is_of(wish.session) and self.admits(wish)
+
     def conflicts(self, wish: Wish) -> bool:
         """Must one that holds it let go before it could be held so, too?"""
         if not self.holds or (wish.reentrant and self.is_of(wish.session)):
@@ -187,6 +191,8 @@ class Locks:
             return Queued(0) if wait else Held(NOBODY, 0)
         if len(holds) == len(wish.names):
             return Granted(holds[0].holds[wish.key].token)
+        if any((name, wish.key) in self.broken for name in wish.names):
+            return Broken(Break(0, 0, "", NOBODY, 0, "", ""))
         return Failure(commands.INVALID, "")
 
     def _name(self, name: str) -> Name:
@@ -208,12 +214,12 @@ class Locks:
         self._tell_grant(name, wish.key, token)
         return token
 
-    def _settle(self) -> None:
-        """Let in whoever can be, the first first, until nobody moves."""
+    def _settle(self, *passed: str) -> None:
+        """Let in whoever can be, the first first, until nobody moves. `passed`: names that went to somebody before."""
         before = len(self.grants)
         while self._finish_upgrades() or self._let_in_the_first():
             pass
-        for name in {grant.name: None for grant in self.grants[before:]}:
+        for name in {**dict.fromkeys(passed), **{grant.name: None for grant in self.grants[before:]}}:
             self._tell_first_in_line(name)
 
     def _finish_upgrades(self) -> bool:
@@ -233,7 +239,10 @@ class Locks:
     def _let_in_the_first(self) -> bool:
         spoken_for: set[str] = set()
         for place, wish in enumerate(self.line):
-            if not spoken_for & set(wish.names) and all(self._name(name).admits(wish) for name in wish.names):
+            if all(
+                self._name(name).is_joined_by(wish) or (name not in spoken_for and self._name(name).admits(wish))
+                for name in wish.names
+            ):
                 del self.line[place]
                 for name in wish.names:
                     token = self._take(name, wish)
@@ -336,7 +345,7 @@ class Locks:
             return Failure(commands.INVALID, "")
         if len(held.holds) == 1 and held.delay is None:
             self._make_exclusive(op.name, held, key)
-            self._tell_first_in_line(op.name)
+            self._settle(op.name)
             return Granted(self.token)
         if held.upgrading is not None:
             return Deadlock(())
@@ -367,7 +376,7 @@ class Locks:
         held.holds[heir] = hold._replace(token=self.token, names=(op.name,))
         self.grants.append(Grant(heir[0], op.name, heir[1], self.token))
         self._tell_grant(op.name, heir, self.token)
-        self._tell_first_in_line(op.name)
+        self._settle(op.name)
         return Done(self._index, existed=True)
 
     def force_release(self, op: lock_commands.ForceRelease) -> AnyResult:
@@ -410,6 +419,8 @@ class Locks:
         for place, wish in enumerate(self.line):
             if wish.session == session:
                 for name in wish.names:
+                    if self._name(name).is_joined_by(wish):
+                        continue
                     yield from self._in_the_way(name, wish)
                     yield from self._before(name, wish, self.line[:place])
         for held in self.names.values():

@@ -80,6 +80,8 @@ class Namespace:
         self.holders: Callable[[str], Iterable[int]] = lambda name: ()
         """Tokens by which a name is held, and sessions that hold it."""
         self._index = 0
+        self._sequenced = 0
+        """Sequential names that the entry has made."""
         self._once = False
         """Within a transaction, which changes no key twice."""
 
@@ -114,6 +116,7 @@ class Namespace:
     def perform(self, index: int, session: int, op: Any) -> Result:
         """What a command does; the result of one that is refused is that refusal, of which the code is meant."""
         self._index = index
+        self._sequenced = 0
         try:
             return self._do(session, op)
         except Refused as refused:
@@ -205,7 +208,8 @@ class Namespace:
         path = op.path
         if op.sequential:
             token = self.epoch << INDEX_BITS | self._index
-            path += f"{token * SEQUENCE_PLACES + self._changes_now():019d}"
+            path += f"{token * SEQUENCE_PLACES + self._sequenced:019d}"
+            self._sequenced += 1
         if self._is_there(path):
             raise _refuse(commands.EXISTS)
         self._make_parents(path, make=op.parents)

@@ -1,4 +1,4 @@
-"""Caching broken: `coordinator/replica/caching.py`, `touched.py`, `coordinator/client/cache.py`."""
+"""Caching broken: `coordinator/replica/caching.py`, `touched.py`, `in_flight.py`, `coordinator/client/cache.py`."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ MUTANTS: Final = (
         (
             Edit(
                 f"{_CACHING}:Caching.allow",
-                "if any(one.holds(path) or session in one.ended for one in self._about_to_change()):",
+                "if self._in_flight.hold(session, path) or self._waiting.hold(session, path):",
                 "if False:",
             ),
         ),
@@ -45,7 +45,7 @@ MUTANTS: Final = (
         "kept-while-its-change-is-on-its-way",
         ("caches-never-stale",),
         "what is proposed and not applied changes what is read too",
-        (Edit(f"{_CACHING}:Caching._about_to_change", "yield from self._in_flight()", ""),),
+        (Edit(f"{_CACHING}:Caching.allow", "self._in_flight.hold(session, path) or ", ""),),
     ),
     Mutant(
         "dropped-in-word-alone",

@@ -8,6 +8,7 @@ from tests.simulation.mutants.edits import Edit, Mutant
 
 _EVENTS: Final = "coordinator.statemachine.lock_events"
 _LOCKING: Final = "coordinator.statemachine.locking"
+_HANDING: Final = "coordinator.statemachine.handing"
 _CLIENT: Final = "coordinator.client.events"
 
 MUTANTS: Final = (
@@ -21,7 +22,7 @@ MUTANTS: Final = (
         "the-next-holder-is-not-told-who-waits",
         ("lock-events-complete",),
         "lock events: whoever comes to hold a name is told who is first in line behind it",
-        (Edit(f"{_LOCKING}:hand_on", "for name in passed:", "for name in ():"),),
+        (Edit(f"{_HANDING}:hand_on", "for name in handing.passed:", "for name in ():"),),
     ),
     Mutant(
         "events-of-one-entry-told-in-part",

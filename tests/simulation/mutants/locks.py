@@ -7,6 +7,7 @@ from typing import Final
 from tests.simulation.mutants.edits import Edit, Mutant
 
 _LOCKING: Final = "coordinator.statemachine.locking"
+_HANDING: Final = "coordinator.statemachine.handing"
 _CHANGES: Final = "coordinator.statemachine.lock_changes"
 _DEADLOCKS: Final = "coordinator.statemachine.deadlocks"
 _LOCK: Final = "coordinator.statemachine.locks:Lock"
@@ -55,19 +56,19 @@ MUTANTS: Final = (
         "one-reader-at-a-time",
         ("first-come-first-served",),
         "First come, first served: those at the head that can hold a name together are let in together",
-        (Edit(f"{_LOCKING}:hand_on", "while lock.queue:", "for _ in range(1 if lock.queue else 0):"),),
+        (Edit(f"{_HANDING}:hand_on", "while lock.queue:", "for _ in range(1 if lock.queue else 0):"),),
     ),
     Mutant(
         "a-downgrade-wakes-nobody",
         ("first-come-first-served",),
         "First come, first served: who can be let in by an entry is let in by it",
-        (Edit(f"{_CHANGES}:_downgrade", "    locking.hand_on(state, index, (lock.name,))\n", ""),),
+        (Edit(f"{_CHANGES}:_downgrade", "    handing.hand_on(state, index, (lock.name,))\n", ""),),
     ),
     Mutant(
         "an-upgrade-never-ends",
         ("first-come-first-served",),
         "First come, first served: an upgrade is done as soon as its holder is the only one",
-        (Edit(f"{_LOCKING}:hand_on", "if _finish_upgrade(state, index, lock):", "if False:"),),
+        (Edit(f"{_HANDING}:_Handing.finish_upgrades", "if _finish_upgrade(state, index, lock):", "if False:"),),
     ),
     Mutant(
         "an-upgrade-lets-readers-in",
@@ -85,7 +86,7 @@ MUTANTS: Final = (
         "some-of-several-names",
         ("mutual-exclusion",),
         "First come, first served: several names are taken all or none",
-        (Edit(f"{_LOCKING}:_is_next", "for name in waiter.names:", "for name in waiter.names[:1]:"),),
+        (Edit(f"{_HANDING}:_is_next", "for name in waiter.names:", "for name in waiter.names[:1]:"),),
     ),
     Mutant(
         "a-cancel-of-one-name-alone",
@@ -109,7 +110,7 @@ MUTANTS: Final = (
         "force-wakes-nobody",
         ("first-come-first-served",),
         "First come, first served: what is taken by force goes to the next in line",
-        (Edit(f"{_CHANGES}:force_release", "    locking.hand_on(state, index, (op.name,))\n", ""),),
+        (Edit(f"{_CHANGES}:force_release", "    handing.hand_on(state, index, (op.name,))\n", ""),),
     ),
     Mutant(
         "an-heir-stays-in-line",
@@ -155,7 +156,7 @@ MUTANTS: Final = (
         "DESIGN.md, rule 6: who is made the only holder has a higher token than those that shared it",
         (
             Edit(
-                f"{_LOCKING}:make_exclusive",
+                f"{_HANDING}:make_exclusive",
                 "lock.token = fencing_token(state.epoch, index)",
                 "lock.token = before.token",
             ),
@@ -172,6 +173,12 @@ MUTANTS: Final = (
                 "lock.token = grant.token",
             ),
         ),
+    ),
+    Mutant(
+        "a-re-entrant-one-stands-behind-others-that-wait-for-it",
+        ("fencing-tokens", "first-come-first-served"),
+        "a re-entrant acquisition joins what its session holds, past the line",
+        (Edit(f"{_HANDING}:_is_next", "not lock.is_joined_by(waiter) and ", ""),),
     ),
     # --- deadlocks
     Mutant(

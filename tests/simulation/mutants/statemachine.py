@@ -10,6 +10,7 @@ _MACHINE: Final = "coordinator.statemachine.machine:Machine"
 _SESSIONS: Final = "coordinator.statemachine.sessions"
 _LOADER: Final = "coordinator.statemachine.snapshot:Loader"
 _LOCKING: Final = "coordinator.statemachine.locking"
+_HANDING: Final = "coordinator.statemachine.handing"
 
 MUTANTS: Final = (
     Mutant(
@@ -71,7 +72,7 @@ MUTANTS: Final = (
             Edit(
                 f"{_SESSIONS}:end_sessions",
                 "        freed += locking.let_go_of_all(state, index, session, died=died)\n",
-                "        locking.hand_on(state, index, locking.let_go_of_all(state, index, session, died=died))\n",
+                "        handing.hand_on(state, index, locking.let_go_of_all(state, index, session, died=died))\n",
             ),
         ),
     ),
@@ -79,7 +80,7 @@ MUTANTS: Final = (
         "token-counted-by-the-lock",
         ("fencing-tokens",),
         "DESIGN.md, rule 6: a lock deleted and created again goes on with higher tokens",
-        (Edit(f"{_LOCKING}:_let_in", "fencing_token(state.epoch, index)", "lock.token + 1"),),
+        (Edit(f"{_HANDING}:let_in", "fencing_token(state.epoch, index)", "lock.token + 1"),),
     ),
     Mutant(
         "token-of-the-request-for-a-later-grant",
@@ -87,9 +88,9 @@ MUTANTS: Final = (
         "DESIGN.md, rule 6: the token of a grant is the index of the entry that granted",
         (
             Edit(
-                f"{_LOCKING}:_admit",
-                "_let_in(state, index, session, lock, waiter)",
-                "_let_in(state, max(index - 1, lock.token + 1), session, lock, waiter)",
+                f"{_HANDING}:_admit",
+                "let_in(state, index, session, lock, waiter)",
+                "let_in(state, max(index - 1, lock.token + 1), session, lock, waiter)",
             ),
         ),
     ),

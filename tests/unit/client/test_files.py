@@ -285,6 +285,8 @@ def test_every_comparison_and_operation_reads_as_it_is_meant(client: TestClient)
             subject.session == stat.sessions[0],
             subject.token == hold.token,
             subject.holder == hold.session,
+            subject.lock_generation == hold.token,
+            subject.acl_generation == stat.acl_generation,
             subject.is_there,
             key("none").is_missing,
         ):

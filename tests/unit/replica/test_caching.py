@@ -9,6 +9,7 @@ import pytest
 
 from coordinator import wire
 from coordinator.consensus.engine import Role
+from coordinator.consensus.raft.core import Raft
 from coordinator.replica import caching
 from coordinator.replica.caching import LEASE_MS, TELL_AGAIN_US, WANTED_US
 from coordinator.replica.callers import Caller
@@ -239,10 +240,8 @@ def test_a_new_leader_waits_since_it_does_not_know_what_the_last_one_allowed(sta
     assert stage.clock.us - since_us >= LEASE_US - 40_000
 
 
-def test_a_leader_that_has_not_applied_what_it_inherited_proposes_nothing_that_somebody_may_keep(stage):
-    """It does not know yet who caches, nor what the one before it had proposed."""
-    reader = Reader(stage)
-    keeps(reader)
+def elected_and_cut_off(stage: Stage) -> Raft:
+    """node2 leads, and has not applied an entry of its own term."""
     heir = stage.nodes["node2"].raft
     for node in stage.nodes.values():
         node.raft.election_due_us = stage.clock.us + (0 if node.name == "node2" else 1 << 40)
@@ -255,10 +254,42 @@ def test_a_leader_that_has_not_applied_what_it_inherited_proposes_nothing_that_s
         stage.carry()
     assert heir.role is Role.LEADER
     stage.cut = {"node2"}
+    return heir
+
+
+def test_a_leader_that_has_not_applied_what_it_inherited_proposes_nothing_that_somebody_may_keep(stage):
+    """It does not know yet who caches, nor what the one before it had proposed."""
+    reader = Reader(stage)
+    keeps(reader)
+    heir = elected_and_cut_off(stage)
     last_index = heir.last_index
     assert not heir.applied_own_term
     assert reader.does(PutKey("a", b"new"), "node2") is None
     assert heir.last_index == last_index
+
+
+def test_what_such_a_leader_collects_has_a_bound_in_bytes_too(stage):
+    reader = Reader(stage)
+    keeps(reader)
+    elected_and_cut_off(stage)
+    big = bytes(commands.VALUE_BYTES_MAX)
+    refused = [
+        number for number in range(20) if isinstance(reader.does(PutKey(f"k{number}", big), "node2"), commands.Failure)
+    ]
+    assert refused == [15, 16, 17, 18, 19]
+    replica = stage.nodes["node2"].replica
+    assert sum(map(len, replica._entries)) <= caching.HELD_BYTES_MAX
+    assert len(replica._commands) == len(replica._entries) == 15
+
+
+def test_and_one_in_commands(stage, monkeypatch):
+    monkeypatch.setattr("coordinator.replica.replica.HELD_MAX", 2)
+    reader = Reader(stage)
+    keeps(reader)
+    elected_and_cut_off(stage)
+    results = [reader.does(PutKey(f"k{number}", b""), "node2") for number in range(4)]
+    assert results[:2] == [None, None]
+    assert all(isinstance(one, commands.Failure) and one.code == commands.BUSY for one in results[2:])
 
 
 @pytest.mark.parametrize(("applied_index", "holds_back"), [(7, True), (8, True), (9, False), (10, False)])

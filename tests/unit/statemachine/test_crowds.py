@@ -10,10 +10,11 @@ from collections import OrderedDict
 
 import pytest
 
-from coordinator.statemachine import commands, locking, snapshot
+from coordinator.statemachine import commands, handing, snapshot
 from coordinator.statemachine.commands import AcquireLock
-from coordinator.statemachine.lock_commands import Acquire, ChangeMode
+from coordinator.statemachine.lock_commands import Acquire, ChangeMode, Waiter
 from coordinator.statemachine.machine import Machine
+from coordinator.statemachine.state import State
 from tests.unit.statemachine.asking import Asking
 
 
@@ -65,13 +66,13 @@ def test_names_that_a_session_leaves_behind_are_handed_on_one_by_one(monkeypatch
         asking.ask(session, AcquireLock(f"lock{number:03}", 0, wait=True))
         asking.ask(heir, AcquireLock(f"lock{number:03}", 0, wait=True))
     looks: list[str] = []
-    finish = locking._finish_upgrade
+    is_next = handing._is_next
 
-    def counted(state: object, index: int, lock: object) -> bool:
-        looks.append(lock.name)  # type: ignore[attr-defined]
-        return finish(state, index, lock)  # type: ignore[arg-type]
+    def counted(state: State, waiter: Waiter) -> bool:
+        looks.extend(waiter.names)
+        return is_next(state, waiter)
 
-    monkeypatch.setattr(locking, "_finish_upgrade", counted)
+    monkeypatch.setattr(handing, "_is_next", counted)
     asking.node(commands.ExpireSessions((session,)))
     assert looks == [f"lock{number:03}" for number in range(300)]
     assert all(lock.holder.session == heir for lock in asking.machine.locks.values() if lock.holder is not None)

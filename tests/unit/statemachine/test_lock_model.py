@@ -31,6 +31,7 @@ class Wish(NamedTuple):
     acquisition: int
     names: tuple[str, ...]
     mode: str
+    reentrant: bool = False
 
     @property
     def key(self):
@@ -58,11 +59,21 @@ class LocksOfAllModes(RuleBasedStateMachine):
         modes = {one.mode for one in held} | {wish.mode}
         return modes == {"shared"} or (modes == {"counting"} and len(held) < LIMIT)
 
+    def joins(self, name, wish):
+        """Its own session holds the name: its place in that line does not count."""
+        modes = {one.mode for one in self.held[name]}
+        own = wish.reentrant and any(one.session == wish.session for one in self.held[name])
+        return own and "counting" not in modes and modes <= {"exclusive", wish.mode}
+
+    def takes(self, name, wish):
+        held = self.held[name]
+        held.append(wish._replace(mode="exclusive") if held and held[0].mode == "exclusive" else wish)
+
     def free(self, wish):
         ahead = {name for waiter in self.waiters if waiter != wish for name in waiter.names}
         if wish in self.waiters:
             ahead = {name for waiter in self.waiters[: self.waiters.index(wish)] for name in waiter.names}
-        return all(name not in ahead and self.admits(name, wish) for name in wish.names)
+        return all(self.joins(name, wish) or (name not in ahead and self.admits(name, wish)) for name in wish.names)
 
     def settle(self):
         moved = True
@@ -77,7 +88,7 @@ class LocksOfAllModes(RuleBasedStateMachine):
                 if self.free(wish):
                     self.waiters.remove(wish)
                     for name in wish.names:
-                        self.held[name].append(wish)
+                        self.takes(name, wish)
                     moved = True
                     break
 
@@ -96,24 +107,34 @@ class LocksOfAllModes(RuleBasedStateMachine):
     # --- rules ------------------------------------------------------------------------------------
 
     @rule(
-        who=WHO, acquisition=st.integers(0, 1), names=NAME_SETS, mode=MODES, wait=st.sampled_from([True, True, False])
+        who=WHO,
+        acquisition=st.integers(0, 1),
+        names=NAME_SETS,
+        mode=MODES,
+        wait=st.sampled_from([True, True, False]),
+        reentrant=st.booleans(),
     )
-    def acquire(self, who, acquisition, names, mode, wait):
+    def acquire(self, who, acquisition, names, mode, wait, *, reentrant=False):
         session = self.sessions[who]
         while self.has((session, acquisition)) is not None:
             acquisition += 1
-        wish = Wish(session, acquisition, names, mode)
-        op = Acquire(names, acquisition, mode, wait, LIMIT, refuse_deadlocks=False)
+        wish = Wish(session, acquisition, names, mode, reentrant)
+        op = Acquire(names, acquisition, mode, wait, LIMIT, reentrant=reentrant, refuse_deadlocks=False)
         result = self.asking.ask(session, op)
-        if self.free(wish):
+        if reentrant and mode == "exclusive" and any(self.shares(session, name) for name in names):
+            assert result.code == commands.INVALID
+        elif self.free(wish):
             assert isinstance(result, Granted)
             for name in names:
-                self.held[name].append(wish)
+                self.takes(name, wish)
         elif wait:
             assert isinstance(result, Queued)
             self.waiters.append(wish)
         else:
             assert isinstance(result, Held)
+
+    def shares(self, session, name):
+        return any(one.session == session and one.mode == "shared" for one in self.held[name])
 
     @rule(who=WHO, mode=MODES)
     def stand_in_one_line(self, who, mode):
@@ -176,7 +197,10 @@ class LocksOfAllModes(RuleBasedStateMachine):
         acquisition = key[1]
         mine = [one for one in self.held[name] if one.session == key[0]]
         result = self.asking.ask(key[0], ChangeMode(name, acquisition, "exclusive" if up else "shared"))
-        if not up:
+        if not up and isinstance(result, commands.Failure):
+            assert wish.mode == "exclusive"
+            assert len(mine) > 1
+        elif not up:
             assert isinstance(result, Granted)
             self.held[name] = [one._replace(mode="shared") if one.key == key else one for one in self.held[name]]
             if self.upgrading.get(name) == wish:
@@ -189,6 +213,7 @@ class LocksOfAllModes(RuleBasedStateMachine):
         elif isinstance(result, Granted):
             assert self.held[name] == [wish]
             self.held[name] = [wish._replace(mode="exclusive")]
+            self.settle()
         elif isinstance(result, Queued):
             assert len(self.held[name]) > 1
             assert self.upgrading.get(name, wish) == wish
@@ -217,7 +242,7 @@ class LocksOfAllModes(RuleBasedStateMachine):
         """Nobody has anything; then these sessions ask, one after the other."""
         self.expire({*range(SESSIONS)})
         for one, (names, mode) in zip(who, wishes, strict=False):
-            self.acquire(one, 0, names, mode, wait=True)
+            self.acquire(one, 0, names, mode, wait=True, reentrant=False)
         self.holders_and_lines_are_those_of_the_model()
 
     @rule(who=WHOEVER, expires=st.booleans())
@@ -268,6 +293,23 @@ class LocksOfAllModes(RuleBasedStateMachine):
     def one_that_lets_go_moves_two_lines(self, who):
         self.anew(who, (("a",), "exclusive"), (("a", "b"), "shared"), (("b",), "shared"))
         self.release(self.held["a"][0].key, ("a",))
+
+    @rule(who=WHOEVER, mode=st.sampled_from(["exclusive", "shared"]))
+    def one_that_holds_one_of_two_passes_its_line(self, who, mode):
+        self.anew(who, (("a",), mode), (("b",), "exclusive"), (("a",), "exclusive"))
+        self.acquire(who[0], 1, ("a", "b"), mode, wait=True, reentrant=True)
+        self.acquire(who[3], 0, ("b",), "shared", wait=True)
+        self.restore()
+        self.release(self.held["b"][0].key, ("b",))
+        assert len(self.held["a"]) == 2
+
+    @rule(who=WHOEVER, mode=st.sampled_from(["exclusive", "shared"]))
+    def one_that_comes_to_hold_a_name_lets_in_what_it_waits_for_itself(self, who, mode):
+        self.anew(who, (("a",), "exclusive"), (("a",), mode), (("a",), "exclusive"))
+        self.acquire(who[1], 1, ("a", "b"), mode, wait=True, reentrant=True)
+        self.restore()
+        self.release(self.held["a"][0].key, ("a",))
+        assert len(self.held["a"]) == 2
 
     @rule(who=WHOEVER)
     def one_that_comes_to_share_lets_in_who_waits(self, who):

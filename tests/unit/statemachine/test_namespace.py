@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from coordinator.statemachine import commands, files, history, namespace, paths
+from coordinator.statemachine import commands, files, namespace, paths
 from coordinator.statemachine.commands import DeleteKey, Done, ExpireSessions, GetKey, KeyValue, PutKey
 from coordinator.statemachine.files import (
     AddToKey,
@@ -172,6 +172,21 @@ def test_sequential_names_only_ever_grow():
     assert {len(name) for name in names} == {2 + 19}
 
 
+@pytest.mark.parametrize("deleted", [0, 1_100])
+def test_sequential_names_of_one_transaction_grow_whatever_it_changed_before(deleted):
+    """They would come again behind 999 changes, and the last of them be the first of the next entry."""
+    tree = Tree()
+    for number in range(deleted):
+        tree.do(PutKey(f"old/{number}", b""))
+    tree.do(MakeDirectory("q"))
+    create = CreateFile("q/", b"", sequential=True)
+    result = tree.do(commands.Transact((), (DeleteRange("old/", prefix=True), *(create for _ in range(120)))))
+    names = [created.path for created in result.results[1:]]
+    names.append(tree.do(create).path)
+    assert names == sorted({*names})
+    assert len(names) == 121
+
+
 def test_a_directory_is_listed_in_pages_by_name_and_each_child_once():
     tree = Tree()
     for key in ("d/b", "d/b-c", "d/b/x", "d/a/1", "d/a/2", "e", "d/c"):
@@ -306,25 +321,6 @@ def test_a_compacted_revision_is_refused_with_the_oldest_that_is_left():
         tree.do(PutKey("b", b"%d" % value))
     kept = tree.machine.state.history.rows
     assert min(change.revision for change in kept.values()) == keep + 1, "its memory is given back"
-
-
-def test_history_is_bounded_and_drops_the_oldest(monkeypatch):
-    monkeypatch.setattr(history, "CHANGES_MAX", 10)
-    tree = Tree()
-    for value in range(300):
-        tree.do(PutKey(f"k{value % 3}", b"%d" % value))
-    kept = tree.machine.state.history
-    assert len(kept.rows) <= 11
-    assert sum(len(past) for past in kept.past.values()) <= 11 + 3 * history._STALE_MAX
-    oldest = kept.compacted
-    assert tree.query(ReadFile("k0", revision=oldest - 1)) == Compacted(oldest)
-    value = int(tree.query(ReadFile("k0", revision=oldest)).value)
-    assert value == max(v for v in range(0, 300, 3) if v <= oldest - (tree.index - 299))
-    monkeypatch.setattr(history, "CHANGES_MAX", 1_000)
-    monkeypatch.setattr(history, "HISTORY_BYTES_MAX", 1_000)
-    for _ in range(20):
-        tree.do(PutKey("large", bytes(300)))
-    assert kept.bytes <= 1_300
 
 
 def test_ranges_have_an_order_a_limit_a_count_and_pages():

@@ -18,6 +18,7 @@ _READING: Final = "coordinator.statemachine.reading"
 _HISTORY: Final = "coordinator.statemachine.history:History"
 _TRANSACTIONS: Final = "coordinator.statemachine.transactions"
 _LOCKING: Final = "coordinator.statemachine.locking"
+_HANDING: Final = "coordinator.statemachine.handing"
 _LOCK: Final = "coordinator.statemachine.locks:Lock"
 _CHANGES: Final = "coordinator.statemachine.lock_changes"
 _SESSIONS: Final = "coordinator.statemachine.sessions"
@@ -61,19 +62,22 @@ IN_THE_LOCKS = [
     ("readers-overtake", Edit(f"{_LOCKING}:_is_free_for", "if lock.queue and not", "if False and not")),
     (
         "one-reader-at-a-time",
-        Edit(f"{_LOCKING}:hand_on", "while lock.queue:", "for _ in range(1 if lock.queue else 0):"),
+        Edit(f"{_HANDING}:hand_on", "while lock.queue:", "for _ in range(1 if lock.queue else 0):"),
     ),
     ("one-too-many-is-counted", Edit(f"{_LOCK}.admits", "< self.limit", "<= self.limit")),
     ("an-upgrade-lets-readers-in", Edit(f"{_LOCK}.admits", "or self.upgrading is not None", "")),
-    ("an-upgrade-never-ends", Edit(f"{_LOCKING}:hand_on", "if _finish_upgrade(state, index, lock):", "if False:")),
+    (
+        "an-upgrade-never-ends",
+        Edit(f"{_HANDING}:_Handing.finish_upgrades", "if _finish_upgrade(state, index, lock):", "if False:"),
+    ),
     ("an-upgrade-outlives-its-holder", Edit(f"{_LOCKING}:let_go", "if lock.upgrading == key:", "if False:")),
     (
         "a-downgrade-wakes-nobody",
-        Edit(f"{_CHANGES}:_downgrade", "    locking.hand_on(state, index, (lock.name,))\n", ""),
+        Edit(f"{_CHANGES}:_downgrade", "    handing.hand_on(state, index, (lock.name,))\n", ""),
     ),
     (
         "some-of-several-names",
-        Edit(f"{_LOCKING}:_is_next", "for name in waiter.names:", "for name in waiter.names[:1]:"),
+        Edit(f"{_HANDING}:_is_next", "for name in waiter.names:", "for name in waiter.names[:1]:"),
     ),
     (
         "a-leaver-wakes-nobody",
@@ -84,7 +88,7 @@ IN_THE_LOCKS = [
         ),
     ),
     ("a-cancel-of-one-name-alone", Edit(f"{_LOCKING}:cancel", "names = has.names", "pass")),
-    ("other-lines-are-not-gone-over", Edit(f"{_LOCKING}:hand_on", "pending[taken] = None", "pass")),
+    ("other-lines-are-not-gone-over", Edit(f"{_HANDING}:_Handing.let_in", "self.pending[taken] = None", "pass")),
     (
         "the-dead-leave-no-lines",
         Edit(f"{_SESSIONS}:end_sessions", "freed += locking.leave_lines(state, session)", "pass"),
@@ -95,12 +99,24 @@ IN_THE_LOCKS = [
             f"{_SESSIONS}:end_sessions",
             "        freed += locking.let_go_of_all(state, index, session, died=died)\n",
             "        freed = locking.let_go_of_all(state, index, session, died=died)\n"
-            "        locking.hand_on(state, index, freed)\n",
+            "        handing.hand_on(state, index, freed)\n",
         ),
     ),
     (
+        "a-re-entrant-one-stands-behind-others-that-wait-for-it",
+        Edit(f"{_HANDING}:_is_next", "not lock.is_joined_by(waiter) and ", ""),
+    ),
+    (
+        "who-comes-to-hold-a-name-waits-for-it-still",
+        Edit(f"{_HANDING}:_Handing.let_in", "self.joined[session.session, taken] = None", "pass"),
+    ),
+    (
+        "re-entrant-waiters-forgotten-by-the-snapshot",
+        Edit(f"{_LOADER}._add_waiters", "reentrant=waiter.reentrant", "reentrant=False"),
+    ),
+    (
         "an-upgrade-keeps-its-token",
-        Edit(f"{_LOCKING}:make_exclusive", "lock.token = fencing_token(state.epoch, index)", "lock.token -= 1"),
+        Edit(f"{_HANDING}:make_exclusive", "lock.token = fencing_token(state.epoch, index)", "lock.token -= 1"),
     ),
     (
         "holders-forgotten-by-the-snapshot",
@@ -191,7 +207,9 @@ IN_THE_ACCESS = [
     ),
     (
         "those-let-in-still-wait",
-        Edit(f"{_LOCKING}:hand_on", "waiter.holder.principal, -len(waiter.names))", "waiter.holder.principal, 0)"),
+        Edit(
+            f"{_HANDING}:_Handing.let_in", "waiter.holder.principal, -len(waiter.names))", "waiter.holder.principal, 0)"
+        ),
     ),
     (
         "those-who-leave-still-wait",

@@ -13,6 +13,7 @@ from coordinator.statemachine.files import (
     Deleted,
     DeletePath,
     DeleteRange,
+    GetStat,
     MakeDirectory,
     Mismatch,
     ReadChanges,
@@ -21,6 +22,7 @@ from coordinator.statemachine.files import (
     WriteFile,
 )
 from coordinator.statemachine.locks import fencing_token
+from tests.unit.statemachine.asking import Asking
 from tests.unit.statemachine.test_namespace import Tree
 
 SESSION = fencing_token(1, 2)
@@ -67,6 +69,43 @@ def test_comparisons(compare, holds):
     assert done == Transacted(tree.index, holds, (Done(tree.index),))
     assert tree.query(GetKey("then" if holds else "else")).version == 1
     assert tree.query(GetKey("else" if holds else "then")).version == 0
+
+
+@pytest.mark.parametrize("target", files.LEVEL_4_TARGETS)
+def test_a_generation_of_a_stat_is_compared_and_is_0_where_nothing_is(target):
+    tree = Tree()
+    tree.do(PutKey("a", b""))
+    tree.acquire(tree.session, "a")
+    tree.acquire(tree.session, "none")
+    stat = tree.query(GetStat("a"))
+    number = getattr(stat, target.replace("-", "_"))
+    assert number > 0
+    for key, operand, holds in (("a", number, True), ("a", 0, False), ("none", 0, True), ("none", number, False)):
+        assert tree.do(Transact((Compare(key, target, "=", operand),), ())).succeeded is holds
+    tree.do(DeleteKey("a"))
+    tree.do(PutKey("a", b""))
+    stat = tree.query(GetStat("a"))
+    assert tree.do(Transact((Compare("a", target, "=", getattr(stat, target.replace("-", "_"))),), ())).succeeded, (
+        "of the file that is there now"
+    )
+    refused = tree.do(Transact((Compare("a", target, "=", b"1"),), ()))
+    assert refused.code == commands.INVALID
+
+
+@pytest.mark.parametrize("level", [2, 3])
+def test_below_level_4_such_a_comparison_is_refused_and_nothing_of_it_is_kept(level):
+    """A replica of that level can not even read it."""
+    asking = Asking(level)
+    session = asking.open()
+    before = snapshot.dump(asking.machine)
+    inner = Transact((Compare("a", "acl-generation", "=", 0),), ())
+    refused = asking.send(session, 1, Transact((), (PutKey("b", b""), inner)), acked=1)
+    assert refused.code == commands.INVALID
+    assert "'acl-generation' is of level 4" in refused.message
+    asking.machine.state.applied -= 1
+    assert snapshot.dump(asking.machine) == before
+    asking.machine.state.applied += 1
+    assert isinstance(asking.send(session, 1, Transact((Compare("a", "lock", "=", 0),), ())), Transacted)
 
 
 def test_all_of_it_is_one_revision_and_later_operations_see_earlier_ones():
