@@ -382,7 +382,7 @@ def test_what_a_leader_would_change_and_may_not_yet_is_remembered_for_a_while(st
     keeping, now_us = stage.nodes["node1"].replica._tenure.caching, stage.clock.us
     last_index = stage.nodes["node1"].raft.last_index
     keeping.pass_time(now_us, last_index)
-    assert not keeping.lets(commands.ExpireSessions((dying.session,)))
+    assert keeping.lets_end([dying.session]) == []
     for later_us, remembers in [(now_us + WANTED_US - 1, True), (now_us + WANTED_US, False)]:
         keeping._sweep_us = now_us
         keeping.pass_time(later_us, last_index)
@@ -521,7 +521,7 @@ def test_nobody_keeps_anything_in_a_session_that_is_not_its_own_or_is_none(stage
 @pytest.mark.parametrize(("names", "of_several"), [(("a",), False), (("a", "b"), True), (("a", "b", "c"), True)])
 def test_an_acquisition_of_two_names_is_one_of_several(names, of_several):
     """As long as one is in flight, nobody can tell which lines it moves."""
-    touched = touched_by(lock_commands.Acquire(names, 1), 7, State(), lambda: ())
+    touched = touched_by(lock_commands.Acquire(names, 1), 7, State(), wide=False)
     assert (touched.paths, touched.of_several) == (frozenset(names), of_several)
 
 
