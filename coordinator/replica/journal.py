@@ -100,6 +100,7 @@ class SqliteJournal:
             if found != "ok":
                 raise JournalDamaged(f"{self._path}: {found}")
             self._create_or_check()
+            self._check_order()
         except sqlite3.DatabaseError as error:
             raise JournalDamaged(f"{self._path}: {error}") from error
         self._last_index: dict[int, int] = {}
@@ -127,6 +128,18 @@ class SqliteJournal:
         self.node_identity = int(stored["node"])
         """Random, made with the journal: a new disk is a new node, whatever its name."""
         self._files.sweep({row[0] for row in self._db.execute("SELECT name FROM snapshot_files")})
+
+    def _check_order(self) -> None:
+        """Whoever looks for a replica's batches trusts in their order, which SQLite does not check: one that is out of
+        place, since its key has rotted, hides those behind it. None is of a replica that was never here."""
+        known = {
+            row[0] for row in self._db.execute("SELECT replica FROM replicas UNION SELECT replica FROM tombstones")
+        }
+        before = (0, 0)
+        for key in self._db.execute("SELECT replica, first_index FROM batches NOT INDEXED"):
+            if key[0] not in known or key <= before:
+                raise JournalDamaged(f"{self._path}: entries from {key[1]} of replica {key[0]:x} are out of place")
+            before = key
 
     def close(self) -> None:
         self._files.close()

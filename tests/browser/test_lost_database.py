@@ -18,7 +18,7 @@ pytestmark = pytest.mark.timeout(180)
 def test_the_page_says_what_is_wrong_and_takes_the_logs_word(installation: Installation, open_page: OpenPage) -> None:
     installation.manage("cluster", "replace-after", "default", "600")
     with closing(sqlite3.connect(installation.data.path / "db.sqlite3")) as database:
-        database.execute("DELETE FROM coordinator_wantedmembership")
+        database.execute("DELETE FROM conclave_wantedmembership")
         database.commit()
     live = open_page()
     live.expect_state("healthy")
