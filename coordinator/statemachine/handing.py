@@ -92,6 +92,17 @@ class _Handing:
             self.passed[taken] = None
             if taken != name:
                 self.pending[taken] = None  # Whoever is behind it there may hold it together with it.
+        holder = waiter.holder
+        token = token_of(state, waiter.names, (holder.session, holder.acquisition))
+        for taken in waiter.names:
+            state.events.append(GrantMade(holder.session, taken, holder.acquisition, token))
+
+
+def token_of(state: State, names: Iterable[str], key: Key) -> int:
+    """By which an acquisition that has come to hold these names is told so: the highest of theirs. A name that its
+    session held before, and that it joined, has an earlier one; the next holder of any gets a higher one."""
+    grants = (state.locks.rows[name].holders.get(key) for name in names if name in state.locks.rows)
+    return max(grant.token for grant in grants if grant is not None)
 
 
 def _reentrant(state: State, session: int, name: str) -> list[Waiter]:
@@ -116,8 +127,7 @@ def _admit(state: State, index: int, lock: Lock, waiter: Waiter) -> None:
     state.locks.touch(lock.name)
     del lock.queue[holder.session, holder.acquisition]
     session.waits_no_more(lock.name, holder.acquisition)
-    grant = let_in(state, index, session, lock, waiter)
-    state.events.append(GrantMade(holder.session, lock.name, holder.acquisition, grant.token))
+    let_in(state, index, session, lock, waiter)
 
 
 def _finish_upgrade(state: State, index: int, lock: Lock) -> bool:

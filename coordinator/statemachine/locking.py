@@ -79,6 +79,9 @@ def acquire_names(state: State, index: int, session: Session, op: Acquire) -> Re
             known = known or _known(lock, waiter, wait=op.wait)
     if known is not None:
         if all(_has(state, name, waiter) for name in waiter.names):
+            if type(known) is Granted and len(waiter.names) > 1:
+                key = (session.session, op.acquisition)
+                return Granted(handing.token_of(state, waiter.names, key))
             return known
         broken = _broken(state, waiter.names, (session.session, op.acquisition))
         return broken or Failure(commands.INVALID, f"acquisition {op.acquisition} is one of other names already")
@@ -166,7 +169,7 @@ def _take_free(state: State, index: int, session: Session, waiter: Waiter) -> Re
             state.locks.add(name, lock)
         else:
             state.locks.touch(name)
-        token = handing.let_in(state, index, session, lock, waiter).token
+        token = max(token, handing.let_in(state, index, session, lock, waiter).token)
     return Granted(token)
 
 

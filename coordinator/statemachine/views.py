@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from itertools import chain, islice, takewhile
 from typing import TYPE_CHECKING, Final
 
-from coordinator.statemachine import commands, sessions
+from coordinator.statemachine import commands, handing, sessions
 from coordinator.statemachine.commands import Failure, Granted, LockList, LockView, NotHeld, Queued, Result
 from coordinator.statemachine.lock_commands import EXCLUSIVE, BreakList, Broken, LockState, SequencerState
 from coordinator.statemachine.principals import EVERYTHING, least
@@ -86,7 +86,7 @@ def await_grant(state: State, asker: Access, query: commands.AwaitGrant) -> Resu
     if found is not None:
         grant = found.holders.get(key)
         if grant is not None and found.upgrading != key:
-            return Granted(grant.token)
+            return Granted(grant.token if len(grant.names) == 1 else handing.token_of(state, grant.names, key))
         place = 1 if grant is not None else found.position(*key)
         if place is not None:
             return Queued(place)

@@ -144,9 +144,7 @@ class Locks:
             return known
         blocked = [name for name in wish.names if not self._is_free(name, wish)]
         if not blocked:
-            for name in wish.names:
-                token = self._take(name, wish)
-            return Granted(token)
+            return Granted(max([self._take(name, wish) for name in wish.names]))
         if wait and refuse_deadlocks and self._would_lock(wish, blocked):
             return Deadlock(())
         for name in wish.names:
@@ -190,7 +188,7 @@ class Locks:
         if waits is not None and set(wish.names) <= set(waits.names):
             return Queued(0) if wait else Held(NOBODY, 0)
         if len(holds) == len(wish.names):
-            return Granted(holds[0].holds[wish.key].token)
+            return Granted(max(held.holds[wish.key].token for held in holds))
         if any((name, wish.key) in self.broken for name in wish.names):
             return Broken(Break(0, 0, "", NOBODY, 0, "", ""))
         return Failure(commands.INVALID, "")
@@ -244,9 +242,8 @@ class Locks:
                 for name in wish.names
             ):
                 del self.line[place]
-                for name in wish.names:
-                    token = self._take(name, wish)
-                    self.grants.append(Grant(wish.session, name, wish.key[1], token))
+                token = max([self._take(name, wish) for name in wish.names])
+                self.grants += [Grant(wish.session, name, wish.key[1], token) for name in wish.names]
                 return True
             spoken_for.update(wish.names)
         return False

@@ -101,6 +101,31 @@ def test_the_line_is_first_come_first_served_and_readers_go_in_together_by_one_t
     assert locks.holding() == [4, 5]
 
 
+@pytest.mark.parametrize("waits", [False, True])
+def test_who_joins_some_of_several_names_is_told_a_token_above_all_that_were_granted_before(waits):
+    """By the earlier token of the name that its session held already, a write to what guards the other is refused."""
+    locks = Locking()
+    first = locks.take(0, "b").token
+    other = locks.take(1, "a").token
+    assert other > first
+    if not waits:
+        locks.drop(1, "a")
+    locks.machine.events.clear()
+    result = locks.take(0, "a", "b", acquisition=2, reentrant=True)
+    if waits:
+        assert result == Queued(1)
+        locks.drop(1, "a")
+        told = [event for event in locks.machine.events if isinstance(event, GrantMade)]
+        assert [event.name for event in told] == ["a", "b"]
+        (token,) = {event.token for event in told}
+    else:
+        token = result.token
+    assert token > other
+    assert [grant.token for grant in locks.state("b").holders] == [first, first]
+    assert locks.take(0, "a", "b", acquisition=2, reentrant=True) == Granted(token)
+    assert {locks.query(AwaitGrant(name, 2, locks.sessions[0])) for name in "ab"} == {Granted(token)}
+
+
 def test_who_leaves_the_line_lets_in_those_behind_that_it_kept_out():
     locks = Locking()
     locks.take(0, mode="shared")
