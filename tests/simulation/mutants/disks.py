@@ -42,7 +42,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "result-before-its-journal",
-        ("persistence-order",),
+        ("persistence-order", "stalled-disks"),
         "DESIGN.md, rule 3: the leader counts itself, and answers, after its own fsync",
         (
             Edit("coordinator.replica.turn:Turn._write", "self._journal.commit(writes)", "self._unwritten = writes"),

@@ -48,7 +48,7 @@ MUTANTS: Final = (
     # --- first come, first served
     Mutant(
         "readers-overtake",
-        ("no-defect",),
+        ("first-come-first-served", "no-defect"),
         "First come, first served: nobody is let in past another",
         (Edit(f"{_LOCKING}:_is_free_for", "if lock.queue and not", "if False and not"),),
     ),

@@ -23,7 +23,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "a-recursive-delete-that-leaves-something",
-        ("no-defect",),
+        ("no-defect", "revisions"),
         "Revisions: a recursive delete leaves nothing below",
         (Edit(f"{_NAMESPACE}:_delete_span", "seek(span.start), count)", "seek(span.start), count - 1)"),),
     ),
@@ -109,13 +109,13 @@ MUTANTS: Final = (
     ),
     Mutant(
         "an-ephemeral-goes-with-its-first-session",
-        ("revisions",),
+        ("ephemerals", "revisions"),
         "Ephemerals: a file stays as long as one of its sessions lives",
         (Edit(f"{_NAMESPACE}:detach", "if not left:", "if True:"),),
     ),
     Mutant(
         "attachments-forgotten-by-the-snapshot",
-        ("ephemerals",),
+        ("digests-equal", "ephemerals"),
         "Ephemerals: a replica that began with a snapshot knows what lives with a session",
         (Edit(f"{_LOADER}._add_ephemeral", "files.add(stored.path)", "files"),),
     ),
@@ -183,7 +183,7 @@ MUTANTS: Final = (
     # --- counters
     Mutant(
         "the-sum-before-the-addition",
-        ("transactions",),
+        ("revisions", "transactions"),
         "Counters: whoever adds is told the sum",
         (Edit(f"{_NAMESPACE}:add", "return files.Counted(count,", "return files.Counted(count - op.amount,"),),
     ),

@@ -36,7 +36,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "read-before-the-own-term",
-        ("session-leases",),
+        ("reads-never-stale", "session-leases"),
         "Raft, section 8: a leader knows what is committed once an entry of its own term is",
         (
             Edit(

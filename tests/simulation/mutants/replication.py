@@ -36,7 +36,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "conflicting-suffix-not-truncated",
-        ("exactly-once", "log-matching", "state-machine-safety"),
+        ("commit-durability", "exactly-once", "log-matching", "state-machine-safety"),
         "Raft, section 5.3: a conflicting entry is deleted with all that follow it",
         (Edit(f"{_REPLICATION}:_take_entries", "raft.truncate(index + position)", "continue"),),
     ),
@@ -98,7 +98,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "acknowledged-what-was-sent",
-        ("persistence-order",),
+        ("commit-durability", "persistence-order"),
         "Raft, section 5.3: what a follower has is what it says, not what was sent to it",
         (
             Edit(
@@ -110,7 +110,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "refusal-counted-as-acknowledgement",
-        ("commit-durability", "persistence-order"),
+        ("commit-durability", "persistence-order", "witness-retention"),
         "Raft, figure 2: matchIndex moves on success alone",
         (Edit(f"{_REPLICATION}:on_append_response", "if not response.success:", "if False:"),),
     ),

@@ -78,13 +78,13 @@ MUTANTS: Final = (
     ),
     Mutant(
         "cut-off-tail-comes-back-from-disk",
-        ("no-defect", "witness-retention"),
+        ("log-matching", "no-defect", "witness-retention"),
         "Raft, section 7: what the journal keeps behind a snapshot is what memory keeps",
         (Edit(_INSTALL, "return keep_on_disk", "return True"),),
     ),
     Mutant(
         "compaction-past-the-snapshot",
-        ("no-defect",),
+        ("no-defect", "snapshot-safety"),
         "Raft, section 7: the log is cut no further than the snapshot reaches",
         (
             Edit(
@@ -120,7 +120,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "queue-turned-round-by-the-snapshot",
-        ("snapshot-safety", "state-machine-safety"),
+        ("digests-equal", "snapshot-safety", "state-machine-safety"),
         "DESIGN.md, rule 5: the same state after a snapshot, and the same order in line",
         (Edit(f"{_LOADER}._add_waiters", "in stored.waiters:", "in reversed(stored.waiters):"),),
     ),

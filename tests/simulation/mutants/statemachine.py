@@ -96,7 +96,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "two-holders-of-one-lock",
-        ("lease-exclusion", "mutual-exclusion"),
+        ("lease-exclusion", "mutual-exclusion", "no-defect"),
         "An exclusive lock has one holder",
         (
             Edit(

@@ -36,7 +36,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "watches-not-woken",
-        ("watch-completeness",),
+        ("lock-events-complete", "watch-completeness"),
         "a watch is answered when what it asks for has changed",
         (Edit(f"{_LISTENERS}:Listeners.look", "if wants(self._queries[number], row):", "if False:"),),
     ),
