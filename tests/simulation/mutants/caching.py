@@ -18,12 +18,6 @@ MUTANTS: Final = (
         (Edit(f"{_CACHING}:Caching.take", "if not waits and not (", "if not ("),),
     ),
     Mutant(
-        "cache-served-past-its-lease",
-        ("caches-never-stale",),
-        "a client that hears nothing serves what it keeps for the length of its lease and no longer",
-        (Edit(f"{_CACHE}:Cache.look", "or clock() >= lease.until_us", ""),),
-    ),
-    Mutant(
         "a-new-leader-waits-for-no-cache",
         ("caches-never-stale",),
         "a new leader does not know what the one before it allowed to be kept",

@@ -174,12 +174,6 @@ MUTANTS: Final = (
             ),
         ),
     ),
-    Mutant(
-        "a-re-entrant-one-stands-behind-others-that-wait-for-it",
-        ("fencing-tokens", "first-come-first-served"),
-        "a re-entrant acquisition joins what its session holds, past the line",
-        (Edit(f"{_HANDING}:_is_next", "not lock.is_joined_by(waiter) and ", ""),),
-    ),
     # --- deadlocks
     Mutant(
         "a-cycle-is-not-looked-for",
