@@ -29,12 +29,6 @@ MUTANTS: Final = (
         (Edit(f"{_WATCHES}:Watches.pass_time", "applied + 1", "applied + 2"),),
     ),
     Mutant(
-        "watch-looks-over-what-was-deleted",
-        ("watch-completeness",),
-        "a watch is told every kind of change that it asked for",
-        (Edit(f"{_LISTENERS}:wants", "query.deletes if row.after is None else query.puts", "query.puts"),),
-    ),
-    Mutant(
         "watches-not-woken",
         ("lock-events-complete", "watch-completeness"),
         "a watch is answered when what it asks for has changed",

@@ -9,7 +9,7 @@ from coordinator.replica import watches as watches_module
 from coordinator.replica.callers import Caller
 from coordinator.replica.watches import WAIT_MS_MAX, Watch, Watches
 from coordinator.statemachine import commands, history, lock_events
-from coordinator.statemachine.commands import AcquireLock, PutKey, ReleaseLock, SetPrincipal
+from coordinator.statemachine.commands import AcquireLock, DeleteKey, PutKey, ReleaseLock, SetPrincipal
 from coordinator.statemachine.files import ChangePage, Compact, Compacted, ReadChanges
 from coordinator.statemachine.lock_commands import LockEventPage, ReadLockEvents
 from coordinator.statemachine.state import State
@@ -72,6 +72,18 @@ def test_it_is_answered_in_the_turn_that_applies_the_change_and_by_what_it_asked
     assert [change.key for change in page(stage, below).changes] == ["a/b", "a/c"]
     assert [change.key for change in page(stage, other).changes] == ["b"]
     assert stage.nodes["node1"].replica._tenure.watches.count == 0
+
+
+def test_it_is_woken_by_the_kinds_of_change_alone_that_it_asked_for(stage):
+    writer = Writer(stage)
+    writer.does(PutKey("a", b"1"))
+    puts = begun(stage, watch(1, ReadChanges("a", deletes=False)))
+    deletes = begun(stage, watch(2, ReadChanges("a", puts=False)))
+    writer.does(DeleteKey("a"))
+    assert [change.after for change in page(stage, deletes).changes] == [None]
+    assert stage.replies(puts) == []
+    writer.does(PutKey("a", b"2"))
+    assert [change.after.value for change in page(stage, puts).changes if change.after] == [b"2"]
 
 
 def test_what_has_changed_already_is_answered_at_once(stage):
