@@ -36,7 +36,10 @@ def describe(data: bytes) -> str:
             envelope = wire.open_envelope(data, kind)
         except WireError:
             continue
-        return read(envelope.body)
+        try:
+            return read(envelope.body)
+        except WireError:
+            return "a word that nobody understands"
     return "a word that is not signed"
 
 
