@@ -46,7 +46,10 @@ MUTANTS: Final = (
         "lock-events-forgotten-by-the-snapshot",
         ("digests-equal", "lock-events-complete", "snapshot-safety", "state-machine-safety"),
         "lock events: a replica that began with a snapshot knows what came before it",
-        (Edit(f"{_EVENTS}:LockEvents.prepend", "self.rows[self.order.first] = event", "pass"),),
+        (
+            Edit(f"{_EVENTS}:LockEvents.prepend", "self.order.first -= 1", "pass"),
+            Edit(f"{_EVENTS}:LockEvents.prepend", "self.rows[self.order.first] = event", "pass"),
+        ),
     ),
     Mutant(
         "a-fail-over-told-again",
