@@ -28,6 +28,7 @@ from coordinator.membership.wanted import VOTERS_MAX, Place, Wanted
 from coordinator.models import Birth, Cluster, Node
 
 NODES_S_MAX: Final = 10.0
+LOOKS_MAX: Final = 4
 LEADER_S_MAX: Final = 15.0
 RESTORED: Final = "restore:"
 """How the fingerprint of a cluster begins that is restored from a backup (`restoration.py`): no node takes its document
@@ -54,7 +55,7 @@ def create(
     """
     if not wire.NODE_NAME.fullmatch(name):
         raise NotMade(f"a cluster's name matches {wire.NODE_NAME.pattern}, got {name!r}")
-    reports = nodes.look()
+    reports = _look(len(on) or replicas)
     birth = Birth.objects.filter(name=name, finished_at=None).first()
     if birth is None:
         check_name_is_free(name, reports)
@@ -70,6 +71,15 @@ def create(
         write_document(birth)
     _form(birth, say)
     return finish(birth, client_of(name), say)
+
+
+def _look(replicas: int) -> dict[str, NodeReport]:
+    """What the nodes say. A busy one may take longer than one look lasts."""
+    reports = nodes.look()
+    for _ in range(LOOKS_MAX - 1):
+        if len(reports) < replicas:
+            reports |= nodes.look()
+    return reports
 
 
 def begin(name: str, chosen: Sequence[str], epoch: int, fingerprint: str = "") -> Birth:

@@ -382,6 +382,18 @@ def test_a_name_that_was_made_while_one_looked_is_not_made_again(company, monkey
     assert not Birth.objects.exists()
 
 
+def test_a_node_that_is_too_busy_for_one_look_is_looked_for_again(company, monkeypatch):
+    looks = iter([{"node1", "node4"}, {"node2", "node4"}])
+
+    def look(expected=None, timeout_s=1.0):
+        company.silent = next(looks, set())
+        return company.look(expected, timeout_s)
+
+    monkeypatch.setattr(nodes, "look", look)
+    assert make(company).name == "second"
+    assert len(Birth.objects.get().nodes) == 3
+
+
 def test_more_replicas_than_nodes_are_refused(company):
     with pytest.raises(creation.NotMade, match="4 answer"):
         make(company, replicas=5)
