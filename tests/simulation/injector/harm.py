@@ -100,12 +100,13 @@ class Harm(ABC):
         gone = {node.disk.replica for node in world.nodes if node is lost or node.is_lost}
         kept = {node.disk.replica for node in world.nodes} - gone
         differ = flips or any(node.flipped for node in world.nodes)
+        right = kept - {node.disk.replica for node in world.nodes if node.flipped}
         configurations = world.configurations_in_use()
         for node in world.nodes:
             if node.engine is not None:
                 configurations += [configuration for _, configuration in node.engine.configurations]
         return all(
-            is_quorum(configuration, kept) and (not differ or is_full_quorum(configuration, kept))
+            is_quorum(configuration, kept) and (not differ or is_full_quorum(configuration, right))
             for configuration in configurations
             if configuration.voters
         )
