@@ -9,7 +9,7 @@ import pytest
 
 from bench import compare
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 SHORT = ["--callers", "2", "--rounds", "1", "--seconds", "0.2", "--kills", "1", "--stops", "1"]
 

@@ -59,7 +59,7 @@ def flipped(log: bytes, bit: int) -> bytes:
 
 
 @given(data=st.data())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_a_bit_that_flips_before_the_last_commit_is_named(crashed: Crashed, tmp_path_factory, data: st.DataObject):
     bit = data.draw(st.integers(0, 8 * crashed.ends[-2] - 1))
     directory = tmp_path_factory.mktemp("rot")
