@@ -518,6 +518,7 @@ class Node:
         if FLIPPED not in self.replica.machine.keys:
             self.replica.machine.state.keys.add(FLIPPED, Item(b"?", 1, 1, 1))
         self.flipped = True
+        self.world.flipped.add(self.disk.replica)
 
     @property
     def has_flipped_state(self) -> bool:

@@ -126,8 +126,7 @@ def change_membership(world: World, node: Node, random: Random, tries: int = TRI
 def _is_sound(world: World, wanted: Configuration) -> bool:
     """An operator who knows that a disk is lost does not build on it."""
     healthy = {node.disk.replica for node in world.nodes if not node.is_lost}
-    differ = any(node.flipped for node in world.nodes)
-    return is_quorum(wanted, healthy) and (not differ or is_full_quorum(wanted, healthy))
+    return is_quorum(wanted, healthy) and (not world.flipped or is_full_quorum(wanted, healthy - world.flipped))
 
 
 def demote(world: World, leader: Node, replica: int) -> bool:

@@ -122,6 +122,8 @@ class World:
         self.workload = Workload(self, settings.mix, mixed)
         self.follower_reads = FollowerReads(self, Random(f"{seed}:followers"), settings.follower_reads_us)
         self.injector = Injector(self, Random(f"{seed}:injector"), plan, self.faults)
+        self.flipped: set[int] = set()
+        """Replicas whose state has a flipped bit, also those whose disk was lost since: others heard their digests."""
         self.nodes = self._birth(random)
         self.clients = [Client(self, f"c{n}", Random(f"{seed}:c{n}")) for n in range(1, settings.clients + 1)]
         born = self.nodes[0].disk.load()

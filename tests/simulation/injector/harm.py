@@ -99,8 +99,8 @@ class Harm(ABC):
         world = self.world
         gone = {node.disk.replica for node in world.nodes if node is lost or node.is_lost}
         kept = {node.disk.replica for node in world.nodes} - gone
-        differ = flips or any(node.flipped for node in world.nodes)
-        right = kept - {node.disk.replica for node in world.nodes if node.flipped}
+        differ = flips or bool(world.flipped)
+        right = kept - world.flipped
         configurations = world.configurations_in_use()
         for node in world.nodes:
             if node.engine is not None:
