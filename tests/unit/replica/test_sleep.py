@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from random import Random
 
 import msgspec
@@ -78,6 +78,7 @@ def test_all_that_is_said_of_sleepers_is_a_message_and_an_answer_between_two_nod
     leading = {room.leader(cluster)[0].name for cluster in CLUSTERS}
     assert len(said) == 10 * len(leading) * 2 * 2
     assert room.all_sleep()
+    assert [node.turn.drops.total() for node in room.nodes.values()] == [0, 0, 0]
 
 
 def test_whoever_is_asked_answers_within_one_round_and_sleeps_again(room: Dormitory):
@@ -113,6 +114,36 @@ def test_leadership_is_handed_over_by_one_that_sleeps(room: Dormitory):
     room.settle()
     assert replica.engine.role is Role.FOLLOWER
     room.lull()
+
+
+def test_a_node_whose_replicas_sleep_has_its_next_turn_when_the_next_word_is_due(room: Dormitory):
+    leader, _ = room.leader(CLUSTER)
+    at_us = leader.turn.sleep.due_us
+    assert room.clock.us < at_us <= room.clock.us + BEAT_US
+    assert at_us % BEAT_US == 0
+    room.clock.us = at_us
+    before = leader.turn.sleep.due_us
+    leader.run()
+    assert [type(one.message) for one in words(leader)].count(SleepBeat) == 2
+    assert before == at_us < leader.turn.sleep.due_us
+
+
+def test_a_node_that_nobody_answers_does_not_take_turn_after_turn_for_it(room: Dormitory):
+    leader, _ = room.leader(CLUSTER)
+    gone, other = (node for node in room.nodes.values() if node is not leader)
+    both = [leader.name, other.name]
+    for node in (leader, other):
+        node.turn.replicas[2_000] = replica_of(2_000, both, node.name, room.clock.us)
+    room.pass_time(8_000_000)
+    room.cut = {gone.name}
+    until_us = room.clock.us + 2 * SILENCE_US
+    while room.clock.us < until_us:
+        room.clock.us += 10_000
+        for node in room.nodes.values():
+            node.run()
+        assert leader.turn.sleep.due_us > room.clock.us
+        assert leader.turn.sleep.holds(leader.turn.replicas[2_000]), "no member of it is gone"
+        room.carry()
 
 
 # --- what must wake -------------------------------------------------------------------------------
@@ -191,7 +222,7 @@ def test_leaders_on_a_node_that_has_few_replicas_again_beat_for_themselves():
     """Nine clusters of one member, and one is taken away: nobody was woken, and the node turned without end."""
     room = Dormitory(clusters=range(1_001, 1_010))
     node = room.nodes["node1"]
-    node.turn.replicas.update({cluster: alone(cluster, room.clock.us) for cluster in node.turn.replicas})
+    node.turn.replicas.update({c: replica_of(c, ["node1"], "node1", room.clock.us) for c in node.turn.replicas})
     node.turn.few_replicas = 8
     for _ in range(1_000):
         room.clock.us += 20_000
@@ -223,18 +254,19 @@ def test_the_death_of_a_sleepers_leader_is_watched_for_though_another_replica_co
     node = next(node for node in room.nodes.values() if node.bus.watched)
     watched = node.bus.watched
     for other in room.nodes.values():
-        other.turn.replicas[2_000] = alone(2_000, room.clock.us)
+        other.turn.replicas[2_000] = replica_of(2_000, [other.name], other.name, room.clock.us)
     room.pass_time(100_000)
     assert node.bus.watched == watched
 
 
-def alone(cluster: int, now_us: int) -> Replica:
-    """The only member of its cluster."""
-    member = Member(cluster * 10 + 1, "node1")
-    log = first_log(cluster, f"cluster{cluster}", 1, [member], WEB)
+def replica_of(cluster: int, nodes: Sequence[str], own: str, now_us: int) -> Replica:
+    """The replica on `own` of a cluster that is on `nodes` alone."""
+    members = [Member(cluster * 10 + number, node) for number, node in enumerate(nodes, 1)]
+    me = members[nodes.index(own)].replica
+    log = first_log(cluster, f"cluster{cluster}", 1, members, WEB)
     entries = Log([*log.terms], [*log.entries], log.hard_state.commit)
-    raft = Raft(member.replica, log.hard_state, entries, options=OPTIONS, random=Random(cluster), now_us=now_us)
-    return Replica(cluster, f"cluster{cluster}", member.replica, raft, Machine(), now_us)
+    raft = Raft(me, log.hard_state, entries, options=OPTIONS, random=Random(me), now_us=now_us)
+    return Replica(cluster, f"cluster{cluster}", me, raft, Machine(), now_us)
 
 
 def test_where_a_node_does_not_know_how_nobody_sleeps_and_it_is_asked_seldom():

@@ -51,6 +51,9 @@ def test_a_node_that_has_moved_tells_its_peers_and_finds_those_that_have_not():
     follower.run()
     assert addresses(follower) == {"node1": SHARED}
     assert follower.bus.watched == {"node1": SHARED}
+    assert [node.turn.drops.total() for node in stage.nodes.values()] == [0, 0, 0], (
+        "what is said of nodes is for no replica"
+    )
 
 
 def test_a_node_that_has_moved_back_to_the_shared_one_is_found_there():
