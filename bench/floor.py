@@ -47,11 +47,11 @@ _SEQ: Final = struct.Struct("<Q")
 
 
 class Line:
-    """A blocking connection to Redis that publishes and listens (RESP3)."""
+    """A blocking connection to Redis, on its Unix socket as Conclave's are, that publishes and listens (RESP3)."""
 
-    def __init__(self, port: int, channel: str) -> None:
-        self.socket = socket.create_connection(("127.0.0.1", port))
-        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    def __init__(self, path: str, channel: str) -> None:
+        self.socket = socket.socket(socket.AF_UNIX)
+        self.socket.connect(path)
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", _WAIT_S, 0))
         self.reader = hiredis.Reader()
         self.socket.sendall(_packed("HELLO", "3") + _packed("SUBSCRIBE", channel))
@@ -82,8 +82,8 @@ def _log(directory: Path) -> int:
     return os.open(directory, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
 
 
-def lead(port: int, log: Path) -> None:
-    line, file = Line(port, "l"), _log(log)
+def lead(path: str, log: Path) -> None:
+    line, file = Line(path, "l"), _log(log)
     turn, acknowledged = 0, 0
     pending: deque[tuple[int, list[tuple[int, int]]]] = deque()
     while True:
@@ -115,8 +115,8 @@ def lead(port: int, log: Path) -> None:
             line.publish([(f"c{client}", b"D" + struct.pack(f"<{len(s)}Q", *s)) for client, s in answers.items()])
 
 
-def follow(port: int, log: Path, number: int) -> None:
-    line, file = Line(port, f"f{number}"), _log(log)
+def follow(path: str, log: Path, number: int) -> None:
+    line, file = Line(path, f"f{number}"), _log(log)
     while True:
         turn, payloads, writes = 0, [], False
         for message in line.receive():
@@ -133,8 +133,8 @@ def follow(port: int, log: Path, number: int) -> None:
 class FloorClient:
     """One client process: `drive` keeps so many requests in flight."""
 
-    def __init__(self, port: int, number: int) -> None:
-        self.line, self.number = Line(port, f"c{number}"), number
+    def __init__(self, path: str, number: int) -> None:
+        self.line, self.number = Line(path, f"c{number}"), number
         self.seq = 0
         self.in_flight: dict[int, tuple[int, list[tuple[float, int]]]] = {}
         """By sequence number: which entry of an operation it is, and (began, callers) of those it carries."""
@@ -177,14 +177,14 @@ def main() -> None:
     parser.add_argument("--callers", default="1,16,64,256")
     parser.add_argument("--seconds", default="3")
     parser.add_argument("--rounds", default="3")
-    parser.add_argument("--replica", nargs=3, metavar=("PORT", "LOG", "NUMBER"), help=argparse.SUPPRESS)
+    parser.add_argument("--replica", nargs=3, metavar=("SOCKET", "LOG", "NUMBER"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.replica is not None:
-        port, log, number = int(arguments.replica[0]), Path(arguments.replica[1]), int(arguments.replica[2])
+        path, log, number = arguments.replica[0], Path(arguments.replica[1]), int(arguments.replica[2])
         if number == 0:
-            lead(port, log)
+            lead(path, log)
         else:
-            follow(port, log, number)
+            follow(path, log, number)
         return
     from bench import compare
 

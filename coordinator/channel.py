@@ -19,6 +19,8 @@ import hiredis
 
 CONNECT_TIMEOUT_S: Final = 1.0
 """For one try to connect, from the moment at which the resolver has named the host's addresses."""
+SOCKET_TIMEOUT_S: Final = 0.25
+"""For one try on a Unix socket, before the host is tried."""
 BACK_OFF_US_MIN: Final = 20_000
 BACK_OFF_US_MAX: Final = 500_000
 """Between two tries to connect, doubled each time and jittered."""
@@ -64,6 +66,8 @@ class Endpoint(NamedTuple):
     password: str
     tls: bool
     verify: bool
+    socket: str = ""
+    """Path of a Unix socket on which the same Redis listens; "" where none is known."""
 
     def __repr__(self) -> str:
         return f"Endpoint({self.host!r}, {self.port}, {self.username!r})"
@@ -72,7 +76,9 @@ class Endpoint(NamedTuple):
     def parse(cls, url: str) -> Endpoint:
         """Parse `redis://` or `rediss://`. Raises ValueError; the message never repeats a password.
 
-        Publish and subscribe know no database numbers, so that a path is accepted and means nothing.
+        Publish and subscribe know no database numbers, so that a path is accepted and means nothing. A fragment is the
+        path of a Unix socket of the same Redis: a message costs half as much there, and whoever can not reach it
+        (another machine, another user, a library that knows nothing of it) uses host and port.
         """
         try:
             parts = urlsplit(url)
@@ -93,6 +99,7 @@ class Endpoint(NamedTuple):
             unquote(parts.password or ""),
             parts.scheme == "rediss",
             verify,
+            unquote(parts.fragment) if parts.scheme == "redis" and parts.fragment.startswith("/") else "",
         )
 
 
@@ -124,8 +131,8 @@ class Received(NamedTuple):
 
 
 class Channel:
-    """`connect` blocks, for as long as the resolver takes to name the host's addresses, and then for CONNECT_TIMEOUT_S
-    at the most; nothing else blocks."""
+    """`connect` blocks: for SOCKET_TIMEOUT_S at the most where there is a socket, for as long as the resolver takes to
+    name the host's addresses, and then for CONNECT_TIMEOUT_S at the most; nothing else blocks."""
 
     def __init__(self, url: str) -> None:
         self._endpoint = Endpoint.parse(url)
@@ -156,6 +163,24 @@ class Channel:
         Raises ChannelError with what went wrong.
         """
         self.close()
+        if not (self._endpoint.socket and self._is_on_socket([*channels])):
+            self._connect_to_host([*channels])
+
+    def _is_on_socket(self, channels: list[str]) -> bool:
+        """Connect there; False where that did not work: why is nobody's concern, for the host is tried next."""
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            until_s = time.monotonic() + SOCKET_TIMEOUT_S
+            connection.settimeout(SOCKET_TIMEOUT_S)
+            connection.connect(self._endpoint.socket)
+            self._handshake(connection, channels, until_s)
+        except (OSError, ValueError, hiredis.HiredisError):  # ValueError: no path is called so.
+            connection.close()
+            return False
+        self._adopt(connection)
+        return True
+
+    def _connect_to_host(self, channels: list[str]) -> None:
         endpoint = self._endpoint
         connection: socket.socket | None = None
         try:
@@ -166,11 +191,14 @@ class Channel:
             if endpoint.tls:
                 connection.settimeout(_left_s(until_s))
                 connection = self._wrap_tls(connection)
-            self._handshake(connection, [*channels], until_s)
+            self._handshake(connection, channels, until_s)
         except (OSError, ValueError, hiredis.HiredisError) as error:  # ValueError: no host is called so.
             if connection is not None:
                 connection.close()
             raise ChannelError(f"Redis at {endpoint.host}:{endpoint.port}: {error}") from error
+        self._adopt(connection)
+
+    def _adopt(self, connection: socket.socket) -> None:
         connection.setblocking(False)  # noqa: FBT003 - the standard library's own name for it
         self._socket = connection
 

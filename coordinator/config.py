@@ -27,6 +27,8 @@ from coordinator import wire
 PROJECT: Final = Path(__file__).resolve().parent.parent
 NODES_MAX: Final = 9
 SECRET_BYTES: Final = 32
+SOCKET_PATH_BYTES_MAX: Final = 107
+"""Of a Unix socket, on Linux."""
 LOG_MANNERS: Final = ("plain", "json")
 METRICS_TOKEN: Final = re.compile(r"[A-Za-z0-9._~+/-]{15,}[A-Za-z0-9._~+/=-]+")
 NODE_USER: Final = "conclave-node"
@@ -410,18 +412,28 @@ class DataDirectory:
         """The password of the clients' user, on whichever Redis."""
         return self.redis_state().client_password
 
+    def redis_socket(self) -> Path | None:
+        """The Unix socket of the embedded Redis, for processes of this user; None where none can have that path."""
+        path = self.redis / "redis.sock"
+        return path if path.is_absolute() and len(os.fsencode(path)) <= SOCKET_PATH_BYTES_MAX else None
+
+    def _socket_fragment(self) -> str:
+        """As part of a URL, which whoever knows nothing of it overlooks (`channel.Endpoint`)."""
+        path = self.redis_socket()
+        return "" if path is None else f"#{quote(str(path))}"
+
     def node_redis_url(self, config: Config) -> str:
         """The Redis over which nodes and the web process speak; it carries a password."""
         if config.redis_url is not None:
             return config.redis_url
         state = self.redis_state({config.port})
-        return f"redis://{NODE_USER}:{state.node_password}@127.0.0.1:{state.port}/0"
+        return f"redis://{NODE_USER}:{state.node_password}@127.0.0.1:{state.port}/0{self._socket_fragment()}"
 
     def client_redis_url(self, config: Config) -> str:
         """The same Redis for a client: as the user that may only publish requests and hear its own answers."""
         if config.redis_url is None:
             state = self.redis_state({config.port})
-            return f"redis://{CLIENT_USER}:{state.client_password}@127.0.0.1:{state.port}/0"
+            return f"redis://{CLIENT_USER}:{state.client_password}@127.0.0.1:{state.port}/0{self._socket_fragment()}"
         parts = urlsplit(config.redis_url)
         user = quote(external_client_user(self.realm()), safe="")
         address = parts.netloc.rpartition("@")[2]

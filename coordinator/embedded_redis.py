@@ -190,7 +190,7 @@ def prepare(data: DataDirectory, server: Server) -> list[str]:
         )
     users, settings = data.redis / "users.acl", data.redis / "redis.conf"
     _replace(users, _users(data.realm(), state.node_password, state.client_password, server.version))
-    _replace(settings, _settings(data.redis, state.port, users))
+    _replace(settings, _settings(data.redis, state.port, users, data.redis_socket()))
     return [str(server.program), str(settings)]
 
 
@@ -205,12 +205,13 @@ def _users(realm: str, node_password: str, client_password: str, version: tuple[
     )
 
 
-def _settings(directory: Path, port: int, users: Path) -> str:
+def _settings(directory: Path, port: int, users: Path, unix: Path | None) -> str:
+    listens = f"unixsocket {_quoted(unix)}\nunixsocketperm 700\n" if unix is not None else ""
     return f"""\
 # Written by `manage.py up` at each start; changes here are lost.
 bind 127.0.0.1
 port {port}
-protected-mode yes
+{listens}protected-mode yes
 daemonize no
 set-proc-title no
 dir {_quoted(directory)}

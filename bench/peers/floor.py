@@ -21,29 +21,31 @@ class Server(Peer):
     def __init__(self, directory: Path) -> None:
         super().__init__(directory)
         self.port = free_port()
+        self.socket = directory / "redis.sock"
 
     @classmethod
     def check(cls) -> str:
         return redis_version()
 
     def start(self) -> None:
-        self.launch("redis", redis_command(self.directory / "redis", self.port, fsync=False))
+        command = redis_command(self.directory / "redis", self.port, fsync=False)
+        self.launch("redis", [*command, "--unixsocket", str(self.socket)])
         self.until(lambda: listens(self.port), "Redis listens")
         for number in (0, *FOLLOWERS):
             log = self.directory / f"log{number}"
             self.launch(f"replica{number}", [
-                sys.executable, "-m", "bench.floor", "--replica", str(self.port), str(log), str(number),
+                sys.executable, "-m", "bench.floor", "--replica", str(self.socket), str(log), str(number),
             ])  # fmt: skip
             self.until(log.exists, f"replica {number} listens")
 
     def connection(self) -> dict[str, Any]:
-        return {"port": self.port}
+        return {"socket": str(self.socket)}
 
 
 class Client(PeerClient):
     def __init__(self, connection: Mapping[str, Any], number: int) -> None:
         super().__init__(connection, number)
-        floor = FloorClient(connection["port"], number)
+        floor = FloorClient(connection["socket"], number)
         self.drive = floor.drive
 
     def write(self, key: str) -> Operation:

@@ -28,7 +28,7 @@ from coordinator.replica.meters import Histogram
 from coordinator.replica.ports import Head, JournalFailed, Write
 from coordinator.replica.schema import LATER_TABLES, SCHEMA, STOPPED
 from coordinator.replica.snapshot_files import SnapshotFiles, Staging
-from coordinator.replica.wal import rotten_frame
+from coordinator.replica.wal import make_room, rotten_frame
 
 FORMAT: Final = 1
 FILE_NAME: Final = "journal.sqlite3"
@@ -95,6 +95,7 @@ class SqliteJournal:
             self._db.execute("PRAGMA synchronous=FULL")
             # What a crash left half written goes now: after the next one it could not be told from rot (`wal.py`).
             self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            make_room(log)
             # A tree whose pages are damaged would hide rows, which have checksums and are not there to be checked.
             (found,) = self._db.execute("PRAGMA quick_check(1)").fetchone()
             if found != "ok":

@@ -1,4 +1,4 @@
-"""What SQLite does not say of its write-ahead log: that a frame in the middle of it has rotted.
+"""What SQLite does not do about its write-ahead log: say that a frame in the middle of it has rotted, and make room.
 
 SQLite takes the log up to the first frame that does not check, and is silent about the rest: after a crash that is what
 was being written. But each transaction here is synced before the next one begins (`synchronous=FULL`), so that a crash
@@ -9,6 +9,7 @@ told apart. The format: the page "WAL-mode File Format" of SQLite's documentatio
 
 from __future__ import annotations
 
+import os
 import struct
 import sys
 from array import array
@@ -26,6 +27,8 @@ _MAGIC: Final = 0x377F0682
 """With the last bit set the checksums are over big-endian words."""
 _MASK: Final = 0xFFFFFFFF
 _PAGE_BYTES_MAX: Final = 65_536
+ROOM_BYTES: Final = 4_200_000
+"""What the log takes before SQLite begins it anew, as a rule."""
 
 _Sum = tuple[int, int]
 
@@ -38,6 +41,22 @@ class _Frame(NamedTuple):
     whole: bool
 
 
+def make_room(path: Path) -> None:
+    """Let an empty log take the space on disk that it will have: to sync a file that grows takes the disk twice as long
+    as to write over what is there. SQLite writes from the beginning, and takes zeros for the end. To be asked once
+    SQLite has opened the log. A disk that is full is another's concern."""
+    if not path.exists() or path.stat().st_size:
+        return
+    descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(descriptor, bytes(ROOM_BYTES))
+        os.fsync(descriptor)
+    except OSError:
+        os.ftruncate(descriptor, 0)
+    finally:
+        os.close(descriptor)
+
+
 def rotten_frame(path: Path) -> int:
     """The number, from 1, of the frame of a write-ahead log at which SQLite would drop what was on disk; 0 for its
     header; -1 where there is none, or no log. To be asked before SQLite opens the database."""
@@ -45,7 +64,7 @@ def rotten_frame(path: Path) -> int:
         data = memoryview(path.read_bytes())
     except FileNotFoundError:
         return -1
-    if len(data) < _HEADER.size + _FRAME.size:
+    if len(data) < _HEADER.size + _FRAME.size or not any(data[: _HEADER.size + _FRAME.size]):
         return -1
     magic, _, page_bytes, _, *salts, first, second = _HEADER.unpack_from(data)
     swapped = (sys.byteorder == "big") != bool(magic & 1)

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import socket
+import stat
 from collections.abc import Iterator
 
 import pytest
 import redis
 from redis.connection import Connection
 
+from coordinator.channel import Channel
 from coordinator.embedded_redis import SELECTORS_SINCE, ensure_client_user
+from coordinator.wire import Channels
 from tests.integration.private_redis import PrivateRedis
+from tests.integration.waiting import eventually
 
 ANSWER_S_MAX = 5
 
@@ -131,3 +137,27 @@ def test_where_it_may_not_it_says_so(redis_server: PrivateRedis, administrator: 
 def test_a_wrong_password_is_no_crash(redis_server: PrivateRedis) -> None:
     url = f"redis://operator:wrong@127.0.0.1:{redis_server.port}/0"
     assert ensure_client_user(url, redis_server.realm, "a password") in {"unreachable", "denied"}
+
+
+def test_processes_of_the_same_user_meet_on_the_socket_and_others_at_the_port(redis_server: PrivateRedis) -> None:
+    socket_of_it = redis_server.data.redis_socket()
+    assert socket_of_it is not None
+    assert stat.S_IMODE(socket_of_it.stat().st_mode) == 0o700
+    answers = Channels(redis_server.realm).reply()
+    client, node = Channel(redis_server.client_url), Channel(redis_server.url)
+    far = Channel(redis_server.client_url.partition("#")[0])
+    client.connect([answers])
+    node.connect([])
+    assert family_of(client) == family_of(node) == socket.AF_UNIX
+    node.publish([(answers, b"said")])
+    heard = eventually(lambda: client.receive().messages, timeout_s=ANSWER_S_MAX, what="it is heard")
+    assert [message.data for message in heard] == [b"said"]
+    far.connect([Channels(redis_server.realm).reply()])
+    assert family_of(far) == socket.AF_INET
+    for channel in (client, node, far):
+        channel.close()
+
+
+def family_of(channel: Channel) -> socket.AddressFamily:
+    with socket.socket(fileno=os.dup(channel.fileno())) as copy:
+        return copy.family

@@ -6,6 +6,7 @@ import contextlib
 import socket
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -32,6 +33,38 @@ def swallowing() -> Iterator[int]:
             connection.setblocking(False)
             connection.connect_ex(server.getsockname())
         yield port_of(server)
+
+
+GREETING = b"%0\r\n+OK\r\n>3\r\n$9\r\nsubscribe\r\n$1\r\na\r\n:1\r\n"
+"""What a Redis says to whoever connects, and listens to one channel."""
+
+
+@contextlib.contextmanager
+def answering(server: socket.socket, says: bytes = GREETING) -> Iterator[list[socket.socket]]:
+    """Whoever has connected there, and was told that."""
+    taken: list[socket.socket] = []
+
+    def answer() -> None:
+        with contextlib.suppress(OSError):
+            connection, _ = server.accept()
+            taken.append(connection)
+            connection.sendall(says)
+
+    thread = threading.Thread(target=answer, daemon=True)
+    thread.start()
+    yield taken
+    server.shutdown(socket.SHUT_RDWR)
+    thread.join(5)
+    for connection in taken:
+        connection.close()
+
+
+@contextlib.contextmanager
+def listening_at(path: Path) -> Iterator[socket.socket]:
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(path))
+        server.listen()
+        yield server
 
 
 @contextlib.contextmanager
@@ -76,21 +109,11 @@ def test_an_address_that_swallows_what_it_is_sent_leaves_time_for_the_next(monke
     with swallowing() as dead, listening() as server:
         found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port)) for port in (dead, port_of(server))]
         monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
-        taken = []
-
-        def answer() -> None:
-            connection, _ = server.accept()
-            taken.append(connection)
-            connection.sendall(b"%0\r\n+OK\r\n>3\r\n$9\r\nsubscribe\r\n$1\r\na\r\n:1\r\n")
-
-        thread = threading.Thread(target=answer, daemon=True)
-        thread.start()
-        channel = Channel("redis://somewhere")
-        channel.connect(["a"])
-        assert channel.connected
-        channel.close()
-        thread.join(5)
-        taken[0].close()
+        with answering(server):
+            channel = Channel("redis://somewhere")
+            channel.connect(["a"])
+            assert channel.connected
+            channel.close()
 
 
 def test_of_addresses_that_all_fail_the_last_error_is_told(monkeypatch):
@@ -127,3 +150,78 @@ def test_a_name_that_no_host_can_have_is_refused(host):
 @pytest.mark.parametrize("host", ["redis", "redis.svc.", "127.0.0.1", "[::1]", "[fe80::1%25eth0]", "bücher.example"])
 def test_a_host_is_a_name_or_an_address(host):
     assert Endpoint.parse(f"redis://{host}").port == 6379
+
+
+# --- the same Redis on a Unix socket --------------------------------------------------------------
+
+
+def test_where_a_socket_is_named_it_is_used(tmp_path):
+    path = tmp_path / "redis.sock"
+    with listening() as elsewhere, listening_at(path) as server, answering(server) as taken:
+        channel = Channel(f"redis://127.0.0.1:{port_of(elsewhere)}#{path}")
+        channel.connect(["a"])
+        assert [connection.family for connection in taken] == [socket.AF_UNIX]
+        channel.publish([("b", b"said")])
+        assert b"said" in taken[0].recv(1_000)
+        taken[0].sendall(b">3\r\n$7\r\nmessage\r\n$1\r\na\r\n$5\r\nheard\r\n")
+        assert [message.data for message in channel.receive().messages] == [b"heard"]
+        channel.close()
+
+
+@contextlib.contextmanager
+def broken_socket(path, how) -> Iterator[None]:
+    if how == "nothing is there":
+        yield
+    elif how == "nobody listens":
+        with socket.socket(socket.AF_UNIX) as left_behind:
+            left_behind.bind(str(path))
+        yield
+    elif how == "a file":
+        path.write_text("")
+        yield
+    else:
+        says = {
+            "nobody answers": b"",
+            "it is none of ours": b"-WRONGPASS invalid password\r\n",
+            "no Redis": b"HTTP/1.1",
+        }
+        with listening_at(path) as server, answering(server, says[how]):
+            yield
+
+
+@pytest.mark.parametrize(
+    "how",
+    ["nothing is there", "nobody listens", "a file", "nobody answers", "it is none of ours", "no Redis"],
+)
+def test_whoever_can_not_use_the_socket_uses_the_port(tmp_path, monkeypatch, how):
+    monkeypatch.setattr(channel_module, "SOCKET_TIMEOUT_S", 0.05)
+    path = tmp_path / "redis.sock"
+    with broken_socket(path, how), listening() as server, answering(server) as taken:
+        channel = Channel(f"redis://127.0.0.1:{port_of(server)}/0#{path}")
+        channel.connect(["a"])
+        assert [connection.family for connection in taken] == [socket.AF_INET]
+        channel.close()
+
+
+def test_where_neither_answers_the_port_says_why(tmp_path):
+    with listening() as server:
+        port = port_of(server)
+    with pytest.raises(ChannelError, match=rf"Redis at 127\.0\.0\.1:{port}: .*refused"):
+        Channel(f"redis://127.0.0.1:{port}#{tmp_path}/redis.sock").connect([])
+
+
+@pytest.mark.parametrize(
+    ("url", "path"),
+    [
+        ("redis://h", ""),
+        ("redis://h/0#/run/redis.sock", "/run/redis.sock"),
+        ("redis://h#/a%23b%20c", "/a#b c"),
+        ("redis://h#redis.sock", ""),
+        ("redis://h#%00/x", ""),
+        ("rediss://h#/run/redis.sock", ""),
+    ],
+)
+def test_a_socket_is_the_absolute_path_behind_the_hash_and_carries_no_tls(url, path):
+    assert Endpoint.parse(url).socket == path
+    with pytest.raises(ChannelError):
+        Channel("redis://127.0.0.1:1#/nul%00byte").connect([])

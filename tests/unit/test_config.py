@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coordinator import wire
+from coordinator.channel import Endpoint
 from coordinator.config import (
     PROJECT,
     Config,
@@ -279,15 +280,36 @@ def test_nodes_and_clients_are_different_users_of_the_embedded_redis(tmp_path: P
     assert state is None, "made on first use"
     node, client = data.node_redis_url(config), data.client_redis_url(config)
     state = json.loads((data.redis / "state.json").read_text())
-    assert node == f"redis://conclave-node:{state['node_password']}@127.0.0.1:{state['port']}/0"
-    assert client == f"redis://conclave-client:{state['client_password']}@127.0.0.1:{state['port']}/0"
+    socket_of_it = f"#{data.redis / 'redis.sock'}"
+    assert node == f"redis://conclave-node:{state['node_password']}@127.0.0.1:{state['port']}/0{socket_of_it}"
+    assert client == f"redis://conclave-client:{state['client_password']}@127.0.0.1:{state['port']}/0{socket_of_it}"
     assert data.client_password() == state["client_password"] != state["node_password"]
+
+
+@pytest.mark.parametrize("name", ["d" * 120, "ü" * 60])
+def test_where_no_socket_can_have_that_path_the_port_must_do(tmp_path: Path, name: str) -> None:
+    data = DataDirectory(tmp_path / name)
+    assert data.redis_socket() is None
+    assert "#" not in data.node_redis_url(load_config()) + data.client_redis_url(load_config())
+
+
+def test_a_socket_whose_path_hangs_on_the_working_directory_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert DataDirectory(Path("data")).redis_socket() is None
+
+
+def test_a_path_with_any_letters_is_found_again(tmp_path: Path) -> None:
+    data = DataDirectory(tmp_path / "a #b%20c ?ü")
+    assert Endpoint.parse(data.client_redis_url(load_config())).socket == str(data.redis_socket())
 
 
 @pytest.mark.parametrize(
     ("url", "rest"),
     [
         ("redis://host:6380/2", "@host:6380/2"),
+        ("redis://localhost/0#/run/redis/redis.sock", "@localhost/0#/run/redis/redis.sock"),
         ("rediss://root:pw%40x@host/0?ssl_cert_reqs=none", "@host/0?ssl_cert_reqs=none"),
         ("redis://:pw@[::1]:6379", "@[::1]:6379"),
     ],

@@ -137,12 +137,20 @@ def test_it_listens_on_loopback_and_saves_nothing(tmp_path: Path) -> None:
     for line in (
         "bind 127.0.0.1",
         f"port {data.redis_state().port}",
+        f"""unixsocket "{str(data.redis / "redis.sock").replace('"', chr(92) + '"')}\"""",
+        "unixsocketperm 700",
         'save ""',
         "appendonly no",
         "client-output-buffer-limit pubsub 256mb 128mb 60",
         f'''dir "{str(data.redis).replace('"', chr(92) + '"')}"''',
     ):
         assert line in lines
+
+
+def test_where_no_socket_can_have_that_path_there_is_none(tmp_path: Path) -> None:
+    data = DataDirectory(tmp_path / ("d" * 120))
+    prepare(data, Server(Path("/bin/redis-server"), (6, 2, 14)))
+    assert "unixsocket" not in (data.redis / "redis.conf").read_text()
 
 
 def test_its_files_hold_no_password_and_are_for_nobody_else(tmp_path: Path) -> None:

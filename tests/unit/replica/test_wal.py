@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 from typing import Final
 
@@ -12,10 +13,16 @@ from hypothesis import strategies as st
 from coordinator.consensus.engine import HardState
 from coordinator.replica.journal import FILE_NAME, JournalDamaged, SqliteJournal, StoredLog, StoredReplica
 from coordinator.replica.ports import Write
-from coordinator.replica.wal import rotten_frame
+from coordinator.replica.wal import ROOM_BYTES, rotten_frame
 
 REPLICA: Final = StoredReplica(2**62 + 1, 9, "default")
 COMMITS: Final = 10
+
+
+def written(log: Path) -> int:
+    """Up to where frames are in a log that was empty: behind them it has room."""
+    data = log.read_bytes()
+    return next(at for at in range(32, len(data), 24 + 4_096) if not any(data[at : at + 24]))
 
 
 class Crashed:
@@ -27,12 +34,12 @@ class Crashed:
         journal.admit(REPLICA, 1, StoredLog(HardState(1, 0, 1), [1], [b"\x02first"]))
         journal.load(REPLICA.replica)
         log = directory / f"{FILE_NAME}-wal"
-        self.ends = [log.stat().st_size]
+        self.ends = [written(log)]
         for term in range(2, COMMITS + 2):
             entry = b"\x01" + bytes([term]) * (5_000 if term % 3 else 50)
             journal.commit([Write(REPLICA.replica, HardState(term, 7, 0), term, [term], [entry])])
-            self.ends.append(log.stat().st_size)
-        self.database, self.log = (directory / FILE_NAME).read_bytes(), log.read_bytes()
+            self.ends.append(written(log))
+        self.database, self.log = (directory / FILE_NAME).read_bytes(), log.read_bytes()[: self.ends[-1]]
         journal.close()
 
     def left(self, directory: Path, log: bytes) -> StoredLog:
@@ -110,6 +117,33 @@ def test_what_one_crash_left_half_written_is_no_rot_after_the_next(crashed: Cras
     (again / log.name).write_bytes(log.read_bytes())
     journal.close()
     assert SqliteJournal(again).load(REPLICA.replica).entries[-1] == b"\x01b"
+
+
+def test_a_log_has_its_room_before_it_needs_it_and_a_crash_leaves_that_behind(tmp_path: Path):
+    journal = SqliteJournal(tmp_path)
+    log = tmp_path / f"{FILE_NAME}-wal"
+    assert log.stat().st_size == ROOM_BYTES
+    journal.admit(REPLICA, 1, StoredLog(HardState(1, 0, 1), [1], [b"\x02first"]))
+    journal.load(REPLICA.replica)
+    for index in range(2, 300):
+        journal.commit([Write(REPLICA.replica, HardState(1, 7, 0), index, [1], [b"\x01"])])
+    assert log.stat().st_size == ROOM_BYTES
+    again = tmp_path / "again"
+    again.mkdir()
+    (again / FILE_NAME).write_bytes((tmp_path / FILE_NAME).read_bytes())
+    (again / log.name).write_bytes(log.read_bytes())
+    journal.close()
+    assert len(SqliteJournal(again).load(REPLICA.replica).entries) == 299
+    log.write_bytes(bytes(ROOM_BYTES))  # Of a node that died before it wrote anything.
+    assert len(SqliteJournal(tmp_path).load(REPLICA.replica).entries) == 299
+
+
+def test_a_disk_without_room_for_it_is_no_trouble(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("coordinator.replica.wal.os.write", full)
+    SqliteJournal(tmp_path).admit(REPLICA, 1, StoredLog(HardState(1, 0, 1), [1], [b"\x02first"]))
 
 
 def test_no_log_and_one_that_begins_anew_are_no_damage(crashed: Crashed, tmp_path: Path):
