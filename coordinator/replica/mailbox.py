@@ -67,6 +67,8 @@ class RedisBus:
         self._answered_us = 0
         self._looks_open = 0
         self._back_off = BackOff(random)
+        self._is_news = False
+        """The connection was lost, and no turn was told yet."""
         self._was_lost = False
         """People were told that it is deaf, and not yet that it hears again."""
         self._steady_us: int | None = None
@@ -103,8 +105,11 @@ class RedisBus:
                 return
             here = [node for node, address in sorted(self._watched.items()) if self._links.is_own(address)]
             names = [self._channels.peer(node) for node in here]
-            self._send([("look", ("PUBSUB", "NUMSUB", self._own, *names))])
             self._looks_open += 1
+            try:
+                self._channel.send([("look", ("PUBSUB", "NUMSUB", self._own, *names))])
+            except ChannelError as error:
+                self._lose(error)
 
     def _connect(self, now_us: int) -> None:
         try:
@@ -123,6 +128,7 @@ class RedisBus:
     def _lose(self, error: ChannelError) -> None:
         """A count that falls because the connection did says nothing: what was seen on it is forgotten."""
         self._channel.close()
+        self._is_news = True
         self._back_off.failed(self._now_us)
         self._steady_us = None
         self._forget("")
@@ -147,6 +153,9 @@ class RedisBus:
 
         `is_settled`: nobody waits for what peers say; then that alone is work only once nothing else came for
         PATIENCE_US."""
+        if self._is_news:  # What was sent found it so: nothing that is polled for would tell it.
+            self._is_news = False
+            return True
         connections: list[Channel | Link] = [self._channel, *self._links.all()]
         polled = tuple(
             (one.fileno(), select.POLLIN | (select.POLLOUT if one.wants_write else 0))
@@ -166,7 +175,8 @@ class RedisBus:
         woken = any(found == wake for found, _ in ready)
         if woken:
             os.read(wake, 4_096)
-        if woken or self._silent or not self._channel.connected:
+        if woken or self._silent or self._is_news:
+            self._is_news = False
             return True
         return bool(self._inbox) and not (is_settled and self._is_from_peers)
 
@@ -233,16 +243,6 @@ class RedisBus:
             self._channel.publish([(packet.channel, packet.data) for packet in packets])
         except ChannelError as error:
             self.drops["not-connected"] += len(packets)
-            self._lose(error)
-
-    def _send(self, commands: list[tuple[str | None, tuple[str | bytes, ...]]]) -> None:
-        if not self._channel.connected:
-            self.drops["not-connected"] += len(commands)
-            return
-        try:
-            self._channel.send(commands)
-        except ChannelError as error:
-            self.drops["not-connected"] += len(commands)
             self._lose(error)
 
     def watch(self, nodes: Mapping[str, str]) -> None:

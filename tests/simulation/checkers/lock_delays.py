@@ -27,25 +27,33 @@ class LockDelays(Checker):
 
     def __init__(self, world: World) -> None:
         super().__init__(world)
-        self._begun: dict[tuple[str, int], tuple[int, int]] = {}
-        """Name and the index that its delay is since, to when that was applied first, and for how many milliseconds."""
+        self._begun: dict[int, tuple[int, dict[str, int]]] = {}
+        """The index that delays are since, to when it was applied first, and by name for how many milliseconds. A turn
+        on a slow disk applies at a time that others, whose turns are run behind it, may have applied before."""
 
     def applied(
         self, node: Node, index: int, entry: bytes, result: Result, events: list[Event], is_first: bool
     ) -> None:
+        now_us = self.world.scheduler.now_us + node.clock.ahead_us
+        begun = self._begun.get(index)
+        if begun is not None:
+            self._begun[index] = (min(begun[0], now_us), begun[1])
         if not is_first:
             return
         watch = self.world.watch
         expected = watch.truth.expected
-        now_us = self.world.scheduler.now_us + node.clock.ahead_us
         if expected.ended:
-            for name, held in watch.truth.locks.names.items():
-                if held.delay is not None and held.delay[0] == index:
-                    self._begun[name, index] = (now_us, held.delay[1])
+            delays = {
+                name: held.delay[1]
+                for name, held in watch.truth.locks.names.items()
+                if held.delay is not None and held.delay[0] == index
+            }
+            self._begun[index] = (now_us, delays)
         elif isinstance(expected.command.op, EndLockDelays):
             for name, since in expected.command.op.delays:
                 self.checks += 1
-                begun_us, delay_ms = self._begun[name, since]
+                begun_us, delays = self._begun[since]
+                delay_ms = delays[name]
                 passed_ms = (now_us - begun_us + LATE_US) / 1_000
                 if passed_ms < delay_ms * TOLERANCE:
                     self.violated(
