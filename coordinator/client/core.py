@@ -18,6 +18,7 @@ from coordinator import wire
 from coordinator.client.cache import Cache
 from coordinator.client.calls import NEVER_US, REDIRECT_US_MIN, Call, Target, resolved
 from coordinator.client.errors import (
+    Busy,
     Closed,
     ConclaveError,
     InvalidRequest,
@@ -27,6 +28,7 @@ from coordinator.client.errors import (
     from_failure,
 )
 from coordinator.client.grants import Acquisition, Grants
+from coordinator.client.room import Room, ends_something
 from coordinator.client.routing import Routing
 from coordinator.client.session import Session
 from coordinator.client.waiting import Waiting
@@ -95,6 +97,8 @@ class Core:
         self._random = random
         self._next_id = random.getrandbits(48)
         self._calls: dict[int, Call] = {}
+        self.room = Room(random)
+        """What of the calls counts there, is counted."""
         self._opening: dict[int, Waiting] = {}
         """By time to live: who waits for the session that is being opened."""
         self._revivals: dict[int, Waiting] = {}
@@ -108,7 +112,7 @@ class Core:
         self._asked_us = -AWAIT_US
         """When the core last asked something of its own."""
         self._probes: dict[int, None] = {}
-        self._grants = Grants(self.routing, random, pause=self.pause, query=self.query, finish=self._finish)
+        self._grants = Grants(self.routing, random, pause=self.pause, query=self._own_query, finish=self._finish)
         self._knock_due_us = NEVER_US
         self._heard: tuple[str, int] = ("", 0)
         """Who last answered as the leader, and when."""
@@ -138,7 +142,8 @@ class Core:
     # --- questions --------------------------------------------------------------------------------
 
     def submit(self, call: Call, now_us: int) -> Call:
-        """Send the call's request, again and again, until it is answered or its deadline has come."""
+        """Send the call's request, again and again, until it is answered or its deadline has come. Raises Busy where
+        there is no room for it, and InvalidRequest."""
         self._next_id += 1
         call.request_id = self._next_id
         call.due_us = now_us
@@ -147,6 +152,9 @@ class Core:
             wire.check_request(encoded)
         except (OverflowError, UnicodeError, TypeError, ValueError) as error:
             raise InvalidRequest(f"the request can not be encoded: {error}") from error
+        if not call.persists:
+            self.room.check(len(encoded))
+        call.size = len(encoded)
         call.first = msgspec.Raw(encoded)
         call.first_for = self.routing.cluster
         self._fresh.append(call)
@@ -155,6 +163,7 @@ class Core:
 
     def _add(self, call: Call) -> None:
         self._calls[call.request_id] = call
+        self.room.enter(call)
         if call.deadline_us is not None and call.deadline_us < self._give_up_us:
             self._give_up_us = call.deadline_us
 
@@ -170,34 +179,59 @@ class Core:
     def in_background(self, session: Session, op: commands.ClientOp, now_us: int) -> Call:
         """Apply `op` once, though nobody waits for it: it goes on for WITHDRAW_US_MAX, through whatever ends the
         questions of others, but for the client's own end."""
-        call = self.command(session, op, now_us, now_us + WITHDRAW_US_MAX)
+        call = self.command(session, op, now_us, now_us + WITHDRAW_US_MAX, persists=True)
         call.background = session
         return call
 
     def command(
-        self, session: Session, op: commands.ClientOp, now_us: int, deadline_us: int | None, act_for: str = ""
+        self,
+        session: Session,
+        op: commands.ClientOp,
+        now_us: int,
+        deadline_us: int | None,
+        act_for: str = "",
+        *,
+        persists: bool = False,
     ) -> Call:
-        """Apply `op` once, under the next number of `session`."""
+        """Apply `op` once, under the next number of `session`. Raises Busy and InvalidRequest: then it never is.
+        `persists`: it is not given up for want of room, as what ends something never is."""
         number = session.next_number()
 
         def build(request_id: int) -> wire.Request:
             command = Command(session.session, number, session.acked, op)
             return wire.CommandRequest(request_id, self.routing.cluster, act_for, msgspec.Raw(wire.encode(command)))
 
-        call = Call(build, deadline_us=deadline_us, timed_out=self._command_timed_out)
+        persists = persists or ends_something(op)
+        call = Call(build, deadline_us=deadline_us, timed_out=self._command_timed_out, persists=persists)
         call.number = number
         call.when_done(lambda _: session.answered(number))
         try:
             return self.submit(call, now_us)
-        except InvalidRequest:
+        except (Busy, InvalidRequest):
             session.answered(number)  # It is never sent, and must not hold up the acknowledging of others.
             raise
 
-    def query(self, query: commands.Query, now_us: int, deadline_us: int, act_for: str = "") -> Call:
+    def query(
+        self,
+        query: commands.Query,
+        now_us: int,
+        deadline_us: int,
+        act_for: str = "",
+        *,
+        persists: bool = False,
+        counts: bool = True,
+    ) -> Call:
+        """For the last two see `Call`."""
+
         def build(request_id: int) -> wire.Request:
             return wire.QueryRequest(request_id, self.routing.cluster, act_for, query)
 
-        return self.submit(Call(build, deadline_us=deadline_us, timed_out=self._timed_out), now_us)
+        call = Call(build, deadline_us=deadline_us, timed_out=self._timed_out, persists=persists, counts=counts)
+        return self.submit(call, now_us)
+
+    def _own_query(self, query: commands.Query, now_us: int, deadline_us: int, act_for: str) -> Call:
+        """Of the core itself, for a call that waits."""
+        return self.query(query, now_us, deadline_us, act_for, persists=True, counts=False)
 
     def cached_query(self, session: Session, query: wire.CachedQuery, now_us: int, deadline_us: int) -> Call:
         """A query whose answer is kept, where the leader allows it."""
@@ -215,7 +249,7 @@ class Core:
         def build(request_id: int) -> wire.Request:
             return self._keep_alive_request(request_id, act_for, session)
 
-        return self.submit(Call(build, deadline_us=deadline_us, timed_out=self._timed_out), now_us)
+        return self.submit(Call(build, deadline_us=deadline_us, timed_out=self._timed_out, persists=True), now_us)
 
     def confirm(self, now_us: int, deadline_us: int) -> Call:
         def build(request_id: int) -> wire.Request:
@@ -230,8 +264,13 @@ class Core:
     def wait_at_leader(
         self, build: Callable[[int], wire.Request], patience_us: int, now_us: int, deadline_us: int
     ) -> Call:
-        """Ask whoever leads what may take it `patience_us` to answer; asked again it goes on waiting."""
-        call = Call(build, deadline_us=deadline_us, timed_out=self._timed_out, patience_us=patience_us)
+        """Ask whoever leads what may take it `patience_us` to answer; asked again it goes on waiting. Where it may wait
+        at all, it waits for room at the leader, too."""
+        self.room.check()
+        persists = patience_us > 0
+        call = Call(
+            build, deadline_us=deadline_us, timed_out=self._timed_out, patience_us=patience_us, persists=persists
+        )
         return self.submit(call, now_us)
 
     def pause(self, until_us: int | None) -> Call:
@@ -264,13 +303,16 @@ class Core:
         session = self.sessions.get(ttl_ms)
         return session if session is not None and session.valid(now_us) else None
 
-    def session(self, ttl_ms: int, now_us: int, deadline_us: int) -> Call:
+    def session(self, ttl_ms: int, now_us: int, deadline_us: int, *, persists: bool = False) -> Call:
         """The session for this time to live, opened where there is none. Resolves to a Session that was alive a moment
-        ago, or to None where it turned out to be gone: then ask again."""
+        ago, or to None where it turned out to be gone: then ask again. Raises Busy where there is no room to wait for
+        it, unless what it is for `persists`."""
         session = self.sessions.get(ttl_ms)
+        if session is not None and session.valid(now_us):
+            return resolved(session)
+        if not persists:
+            self.room.check()
         if session is not None and not session.gone:
-            if session.valid(now_us):
-                return resolved(session)
             return self._revival(session, deadline_us)
         opening = self._opening.get(ttl_ms)
         if opening is None:
@@ -285,7 +327,7 @@ class Core:
             command = Command(0, 0, 0, commands.OpenSession(ttl_ms, nonce))
             return wire.CommandRequest(request_id, self.routing.cluster, "", msgspec.Raw(wire.encode(command)))
 
-        question = Call(build, deadline_us=None, timed_out=self._timed_out)
+        question = Call(build, deadline_us=None, timed_out=self._timed_out, persists=True, counts=False)
 
         def done(answered: Call) -> None:
             outcome = answered.outcome
@@ -619,7 +661,9 @@ class Core:
                 self._kept_alive(request_id, session, reply)
             case wire.OtherTerm(request_id, term):
                 self._other_term(request_id, term, now_us)
-            case wire.GrantPushed() | wire.CachedAnswer() | wire.Invalidation() | wire.CacheRenewed():
+            case (
+                wire.GrantPushed() | wire.CachedAnswer() | wire.Invalidation() | wire.CacheRenewed() | wire.Overloaded()
+            ):
                 self._hear(node, reply, now_us)
             case wire.Progress(request_id):
                 self.routing.believe(node, reply.term, now_us)
@@ -643,11 +687,13 @@ class Core:
     def _hear(
         self,
         node: str,
-        reply: wire.GrantPushed | wire.CachedAnswer | wire.Invalidation | wire.CacheRenewed,
+        reply: wire.GrantPushed | wire.CachedAnswer | wire.Invalidation | wire.CacheRenewed | wire.Overloaded,
         now_us: int,
     ) -> None:
-        """Of a grant, or of what is kept."""
+        """Of a grant, of what is kept, or of room that there is not."""
         match reply:
+            case wire.Overloaded():
+                self._overloaded(reply)
             case wire.GrantPushed(_, session, name, acquisition, token):
                 self._grants.pushed(Acquisition(session, name, acquisition), token, now_us)
             case wire.CachedAnswer(request_id, result):
@@ -676,6 +722,21 @@ class Core:
             self.trouble = result.message
             return
         self._finish(call, from_failure(result))
+
+    def _overloaded(self, reply: wire.Overloaded) -> None:
+        """There was no room for one copy. Where no other was ever sent its asker is told so at once; else it goes on,
+        since another may have been applied."""
+        self._keep_alives.pop(reply.id, None)
+        call = self._calls.get(reply.id)
+        if call is None:
+            return
+        self.trouble = reply.message
+        if call.sends == 1 and not call.persists:
+            self._finish(call, self._refusal(call, reply))
+
+    def _refusal(self, call: Call, reply: wire.Overloaded) -> ConclaveError:
+        """What its asker is told of a call that there was no room for."""
+        return self.room.busy(reply.message, reply.retry_ms)
 
     def _told(self, node: str, reply: wire.Told, now_us: int) -> None:
         self.routing.believe(node, reply.term, now_us)
@@ -740,12 +801,13 @@ class Core:
     # --- ends -------------------------------------------------------------------------------------
 
     def _resolve(self, request_id: int, outcome: object) -> None:
-        call = self._calls.pop(request_id, None)
+        call = self._calls.get(request_id)
         if call is not None:
-            call.resolve(outcome)
+            self._finish(call, outcome)
 
     def _finish(self, call: Call, outcome: object) -> None:
-        self._calls.pop(call.request_id, None)
+        if self._calls.pop(call.request_id, None) is not None:
+            self.room.leave(call)
         call.resolve(outcome)
 
     def fail_all(self, error: ConclaveError) -> None:
