@@ -647,6 +647,13 @@ class Core:
             return self._answered(reply.id, reply.result, now_us)
         if type(reply) is wire.Told:
             return self._told(node, reply, now_us)
+        if type(reply) is wire.Overloaded:
+            return self._overloaded(reply)
+        self._hear_more(node, reply, now_us)
+        return None
+
+    def _hear_more(self, node: str, reply: wire.Reply, now_us: int) -> None:
+        """What is no result, and comes less often than those."""
         match reply:
             case wire.Directory():
                 self._learn(reply, now_us)
@@ -661,9 +668,7 @@ class Core:
                 self._kept_alive(request_id, session, reply)
             case wire.OtherTerm(request_id, term):
                 self._other_term(request_id, term, now_us)
-            case (
-                wire.GrantPushed() | wire.CachedAnswer() | wire.Invalidation() | wire.CacheRenewed() | wire.Overloaded()
-            ):
+            case wire.GrantPushed() | wire.CachedAnswer() | wire.Invalidation() | wire.CacheRenewed():
                 self._hear(node, reply, now_us)
             case wire.Progress(request_id):
                 self.routing.believe(node, reply.term, now_us)
@@ -673,7 +678,6 @@ class Core:
             case wire.Confirmed(request_id, term):
                 self.routing.believe(node, term, now_us)
                 self._resolve(request_id, (node, term))
-        return None
 
     def _learn(self, directory: wire.Directory, now_us: int) -> None:
         """Where another cluster has the name now, restored from a backup or made again, what this client was told is no
@@ -687,13 +691,11 @@ class Core:
     def _hear(
         self,
         node: str,
-        reply: wire.GrantPushed | wire.CachedAnswer | wire.Invalidation | wire.CacheRenewed | wire.Overloaded,
+        reply: wire.GrantPushed | wire.CachedAnswer | wire.Invalidation | wire.CacheRenewed,
         now_us: int,
     ) -> None:
-        """Of a grant, of what is kept, or of room that there is not."""
+        """Of a grant, or of what is kept."""
         match reply:
-            case wire.Overloaded():
-                self._overloaded(reply)
             case wire.GrantPushed(_, session, name, acquisition, token):
                 self._grants.pushed(Acquisition(session, name, acquisition), token, now_us)
             case wire.CachedAnswer(request_id, result):

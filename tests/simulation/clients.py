@@ -20,7 +20,7 @@ from coordinator.client.flows import Grant
 from coordinator.client.lease import LeaseState
 from coordinator.client.links import HOME, Links
 from coordinator.statemachine.lock_commands import EXCLUSIVE, Mode
-from coordinator.wire import Overloaded
+from coordinator.wire import CommandRequest, Overloaded, decode_command
 from tests.simulation.clocks import Clock
 from tests.simulation.watch import Violation
 from tests.simulation.wires import SimulatedChannel
@@ -87,6 +87,9 @@ class _SeenCore(Core):
             self._world.faults["busy-and-doubled"] += 1
             return OutcomeUnknown("there was no room for one copy, and the network made another")
         self._world.faults["busy"] += 1
+        request = call.build(call.request_id)
+        if isinstance(request, CommandRequest):
+            self._world.watch.tell("refused", decode_command(request.command))
         return super()._refusal(call, reply)
 
 
