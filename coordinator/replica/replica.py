@@ -51,6 +51,9 @@ SMALL_BYTES: Final = 2_048
 READS_OF_TURN_MAX: Final = 2_048
 """Reads answered in one turn, however few bytes each takes."""
 COMMAND_BYTES_MAX: Final = commands.VALUE_BYTES_MAX + 8 * 1024
+UNAPPLIED_BYTES_MAX: Final = 64 * 1024 * 1024
+"""Of a leader's own proposals. Entries may be committed faster than they are applied."""
+NO_ROOM_TO_APPLY: Final = "the leader has as many bytes of entries before it that are not applied as it takes"
 NO_ROOM_TO_HOLD: Final = "as many commands as may wait until no client keeps what they change"
 NO_ROOM_IN_LOG: Final = "the leader has as many bytes of entries before it that are not committed as it takes"
 HANDS_OVER: Final = "the leader takes nothing new while it hands over; ask again"
@@ -108,6 +111,9 @@ class Replica:
         """The caller of the packet that is taken in, whose requests may be taken, and its stamp."""
         self._stamps = Stamps(machine)
         self._proposals: dict[int, Proposal] = {}
+        self._unapplied: deque[tuple[int, int]] = deque()
+        """What was proposed in this leadership and is not applied, by turn: the last index, and bytes."""
+        self._unapplied_bytes = 0
         self._reads: list[Read] = []
         self._reads_by_ticket: dict[int, list[Read]] = {}
         self._confirmed: deque[tuple[int, list[Read]]] = deque()
@@ -367,8 +373,13 @@ class Replica:
             answers.overloaded(one.caller, one.request_id, message)
 
     def _append(self, taken: list[Asked], entries: list[bytes], answers: Answers) -> None:
+        size = sum(map(len, entries))
+        if self._unapplied_bytes and self._unapplied_bytes + size > UNAPPLIED_BYTES_MAX:
+            return self._has_no_room(taken, answers, NO_ROOM_TO_APPLY)
         first_index = self.engine.propose(entries)
         if first_index is not None:
+            self._unapplied.append((self.engine.last_index, size))
+            self._unapplied_bytes += size
             self._proposals.update(enumerate(zip(repeat(self.engine.term), taken, strict=False), first_index))
             return None
         engine = self.engine
@@ -459,6 +470,8 @@ class Replica:
             self._turn_away(confirmed, answers)
         self._confirmed.clear()
         self._turn_away(self._waiting.take_all_ready(), answers)
+        self._unapplied.clear()
+        self._unapplied_bytes = 0
         self.meters.proposals_failed += len(self._proposals)
         for _, proposal in self._proposals.values():
             answers.add(proposal.caller, wire.NotLeader(proposal.request_id, self._elsewhere))
@@ -473,6 +486,8 @@ class Replica:
         if self.engine.is_witness:
             return
         machine, proposals = self.machine, self._proposals
+        while self._unapplied and self._unapplied[0][0] <= self.engine.applied_index:
+            self._unapplied_bytes -= self._unapplied.popleft()[1]
         latencies_us: list[int] = []
         for index, (term, entry) in enumerate(
             zip(committed.terms, committed.entries, strict=True), committed.first_index
