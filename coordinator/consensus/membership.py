@@ -98,6 +98,8 @@ class Configuration(_Sides):
 
     def reached(self, value_of: Callable[[int], int]) -> int:
         """The largest value that a majority has reached, of both sides where it is joint."""
+        if not self.outgoing:  # As a rule, and many times a turn.
+            return reached_by_majority(self._side_ids[0], value_of)
         return min(reached_by_majority(side, value_of) for side in self._side_ids)
 
     def tally(self, votes: dict[int, bool]) -> Tally:

@@ -275,10 +275,10 @@ class Caching:
 
     def due_us(self) -> int | None:
         """When there is something to do if nothing comes; None where there is nothing."""
-        due_us = [self._quiet_until_us] if self._held and self._is_quiet else []
-        if self._owing:
-            due_us.append(self._next_tell_us)
-        return min(due_us, default=None)
+        quiet_us = self._quiet_until_us if self._held and self._is_quiet else None
+        if not self._owing:
+            return quiet_us
+        return self._next_tell_us if quiet_us is None else min(quiet_us, self._next_tell_us)
 
     # --- who is told ------------------------------------------------------------------------------
 

@@ -258,6 +258,8 @@ class Replica:
         self._signer = None
         self.engine.tick(now_us)
         tenure = self._tenure
+        if self.engine.role is Role.LEADER and not self.engine.is_fit:
+            self.states.tick_in_doubt(now_us)
         if tenure is None or self.engine.role is not Role.LEADER or self.engine.term != self._term:
             return  # Of a cluster of one voter the tick may have ended one leadership and begun another.
         tenure.leases.advance(now_us, connected=connected)
@@ -306,7 +308,8 @@ class Replica:
 
     def take_peer_words(self, now_us: int) -> list[Outgoing]:
         """What is to be said to other replicas beside the engine's messages, after the journal."""
-        words = self.states.take_peer_words(now_us) + self.levels.take_answers()
+        words = self.states.take_peer_words(now_us)
+        words += self.levels.take_answers()
         if self._tenure is not None and self.machine.state.level < self.levels.own:
             words += self.levels.ask(self.engine.term, self._others(), now_us)
         return words
@@ -536,9 +539,10 @@ class Replica:
     @property
     def owes(self) -> bool:
         """Is there work for a next turn at once?"""
-        ready = bool(self._confirmed) and self._confirmed[0][0] <= self.engine.applied_index
+        applied_index = self.engine.applied_index
+        ready = bool(self._confirmed) and self._confirmed[0][0] <= applied_index
         ready = ready or self._waiting.has_ready or (self._tenure is not None and self._tenure.watches.has_woken)
-        return ready or self.engine.applied_index < self.engine.commit_index
+        return ready or applied_index < self.engine.commit_index
 
     def due_us(self, now_us: int, *, connected: bool) -> int:
         """When the next turn is due for this replica, if nothing comes before."""
@@ -546,17 +550,20 @@ class Replica:
             return now_us
         due_us = self.engine.deadline_us
         slice_us = self.states.due_us
-        if slice_us is not None:
-            due_us = min(due_us, slice_us)
-        if self._tenure is None:
+        if slice_us is not None and slice_us < due_us:
+            due_us = slice_us
+        tenure = self._tenure
+        if tenure is None:
             return due_us
         if self.machine.state.level < self.levels.own:
             due_us = min(due_us, self.levels.ask_due_us)
-        for other_us in (self._tenure.watches.due_us, self._tenure.caching.due_us()):
-            if other_us is not None:
-                due_us = min(due_us, other_us)
-        left_us = self._tenure.due_in_us if connected else None  # While deaf, lease time stands still.
-        return due_us if left_us is None else min(due_us, now_us + left_us)
+        watch_us, cache_us = tenure.watches.due_us, tenure.caching.due_us()
+        if watch_us is not None and watch_us < due_us:
+            due_us = watch_us
+        if cache_us is not None and cache_us < due_us:
+            due_us = cache_us
+        left_us = tenure.due_in_us if connected else None  # While deaf, lease time stands still.
+        return due_us if left_us is None or due_us < now_us + left_us else now_us + left_us
 
     @property
     def is_settled(self) -> bool:

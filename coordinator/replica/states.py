@@ -24,6 +24,9 @@ COMPARE_US: Final = 60_000_000
 """The leader has the replicas compare their states this often, where something was applied since."""
 SLICE_EVERY_US: Final = 3_000
 """A slice of a state, about a millisecond's work, is cut this often: whoever waits for a lock has the rest."""
+MARK_AGAIN_US_MIN: Final = 1_000_000
+MARK_AGAIN_US_MAX: Final = 60_000_000
+"""Between two marks of a leader in doubt, doubled each time: the log grows with them, though nobody may be right."""
 STAGE_AGAIN_US: Final = 2_000_000
 """A disk that did not take a snapshot is tried again after this."""
 
@@ -97,6 +100,9 @@ class States:
         self.marked_index = 0
         """The last mark that was applied here, or proposed."""
         self.compare_due_us = now_us + compare_us
+        self._mark_again_us: int | None = None
+        """When a leader in doubt makes a new mark; None: it has not been seen in doubt yet."""
+        self._mark_again_pause_us = MARK_AGAIN_US_MIN
         self._compare_us = compare_us
         self._replica = replica
         self._engine = engine
@@ -156,6 +162,20 @@ class States:
         if is_due and self._dumping is None:
             self.mark(now_us)
 
+    def tick_in_doubt(self, now_us: int) -> None:
+        """Let time pass, on a leader that serves nothing since it doubts its state. Who was busy with one mark passed
+        over the next, so that it may be that no two replicas can be compared at the same one. Behind a new mark, now
+        that nothing else comes, all can."""
+        if not self.comparison.is_in_doubt or self._dumping is not None:
+            return
+        if self._mark_again_us is None:
+            self._mark_again_us = now_us + self._mark_again_pause_us
+        if now_us < self._mark_again_us:
+            return
+        if self._engine.propose([COMMAND_PREFIX + encode_node_entry(commands.MarkState())], in_doubt=True) is not None:
+            self._mark_again_pause_us = min(2 * self._mark_again_pause_us, MARK_AGAIN_US_MAX)
+            self._mark_again_us = now_us + self._mark_again_pause_us
+
     def mark(self, now_us: int) -> None:
         """Have all replicas compare their states, where something was applied since the last time."""
         self.compare_due_us = now_us + self._compare_us
@@ -191,6 +211,8 @@ class States:
     def judge(self) -> Verdict:
         """What to think of the own state. The engine is told of a doubt."""
         verdict = self.comparison.judge(self._engine.configuration.full_voter_ids)
+        if verdict is not Verdict.IN_DOUBT:
+            self._mark_again_us, self._mark_again_pause_us = None, MARK_AGAIN_US_MIN
         self._engine.doubt(verdict is Verdict.IN_DOUBT, self.comparison.agreed)
         return verdict
 

@@ -91,10 +91,11 @@ class Tenure:
         other members that have a state machine."""
         leases = self.leases
         found: Proposals = []
-        silent = leases.take_expired(confirmed_at_us)
-        expired = [session for session in silent if not self.checkpoints.is_held(session)]
-        # Whose keep-alive is in hand, and waits for a slow reset, is not silent.
-        leases.proposal_refused([session for session in silent if self.checkpoints.is_held(session)])
+        expired = silent = leases.take_expired(confirmed_at_us)
+        if silent:
+            # Whose keep-alive is in hand, and waits for a slow reset, is not silent.
+            leases.proposal_refused([session for session in silent if self.checkpoints.is_held(session)])
+            expired = [session for session in silent if not self.checkpoints.is_held(session)]
         if expired and not self.caching.is_idle:
             expired = self._dropped(expired)
         if expired:
@@ -145,10 +146,11 @@ class Tenure:
         """How long until there may be something to propose, in lease time; None where there is nothing."""
         lease_us = self.leases.lease_us
         due_us = self.leases.deadline_in_us
-        later = [self.delays.due_in_us(lease_us)]
+        delay_us = self.delays.due_in_us(lease_us)
+        if delay_us is not None and (due_us is None or delay_us < due_us):
+            due_us = delay_us
         if self._machine.state.level >= CHECKPOINTS_LEVEL:
-            later.append(self.checkpoints.due_in_us(lease_us))
-        for other_us in later:
+            other_us = self.checkpoints.due_in_us(lease_us)
             if other_us is not None and (due_us is None or other_us < due_us):
                 due_us = other_us
         return due_us

@@ -136,12 +136,13 @@ class Turn:
             replica.tick(now_us, connected=self._bus.connected)
         readies = [(replica, replica.prepare(self._answers, self._journal, now_us)) for replica in replicas]
 
-        has_spoken = self._publish([(replica, ready.early) for replica, ready in readies], [])
+        early = [(replica, ready.early) for replica, ready in readies if ready.early]
+        has_spoken = bool(early) and self._publish(early, [])
         if now_us >= self.round_trips.due_us:
-            self.round_trips.sent([(replica.cluster, ready.early) for replica, ready in readies], now_us)
+            self.round_trips.sent([(replica.cluster, outgoing) for replica, outgoing in early], now_us)
         took_us = self._write(readies)
-        late = [(replica, ready.late) for replica, ready in readies]
-        if not has_spoken:
+        late = [(replica, ready.late) for replica, ready in readies if ready.late]
+        if late and not has_spoken:
             self._publish(late, [])
             late = []
         for replica, ready in readies:
@@ -150,14 +151,21 @@ class Turn:
                 replica.engine.disk_took(took_us, now_us)
             if replica.history.pending:
                 replica.history.stamp(self._clock.wall_ms())
-        rest = self._answers.take() + self._refusals() + self._words()
+        rest = self._answers.take()
+        if self._refused:
+            rest += self._refusals()
+        rest += self._words()
         rest += self._feed.packets(self.replicas.values(), self.drops, self._fsyncs_us, now_us, self._waits_for)
-        words = [(replica, replica.take_peer_words(now_us)) for replica in replicas]
-        self._publish([*late, *words], rest)
+        for replica in replicas:
+            words = replica.take_peer_words(now_us)
+            if words:
+                late.append((replica, words))
+        if late or rest:
+            self._publish(late, rest)
         self._note_due(replicas, now_us)
         self._bus.watch(dict(self._followed_nodes.values()))
         self.meters.turns.observe(self._clock.now_us() - now_us)
-        is_settled = not self.round_trips.open and all(replica.is_settled for replica in replicas)
+        is_settled = not (self.round_trips.open or [replica for replica in replicas if not replica.is_settled])
         return Outcome(self._next_us(now_us), self._crash, is_settled, now_us - self._busy_us >= QUIET_US)
 
     # --- in ---------------------------------------------------------------------------------------
@@ -383,11 +391,13 @@ class Turn:
 
     def _words(self) -> list[Outbound]:
         """What is said of those that sleep. Each in a packet of its own: a node that does not know it drops that."""
+        words = self.sleep.take_words()
+        if not words:
+            return []
         packets = [
-            ((node, self._address_of(node, in_log)), [PeerMessage(0, 0, 0, word)])
-            for node, in_log, word in self.sleep.take_words()
+            ((node, self._address_of(node, in_log)), [PeerMessage(0, 0, 0, word)]) for node, in_log, word in words
         ]
-        if packets and self.identity.address:
+        if self.identity.address:
             told: dict[tuple[str, str], list[PeerMessage]] = {route: [] for route, _ in packets}
             self._tell_whereabouts(told)
             packets[:0] = [(route, messages) for route, messages in told.items() if messages]
@@ -400,8 +410,6 @@ class Turn:
         return wire.seal(self._peer_key, wire.PEER, self.identity.node, node, wire.encode_peer(messages))
 
     def _refusals(self) -> list[Outbound]:
-        if not self._refused:
-            return []
         refused, self._refused = self._refused, []
         return [Outbound("", r.channel, wire.seal_refusal(self.identity.node, r.channel, r.refusal)) for r in refused]
 

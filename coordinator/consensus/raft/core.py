@@ -49,6 +49,9 @@ NOBODY = 0
 class Raft:
     """See `coordinator.consensus.engine.Engine`. All state is public to the modules of this package."""
 
+    configuration: Configuration
+    """The one that is in force: the last in the log, whether it is committed or not (Raft, section 6)."""
+
     def __init__(
         self,
         replica: int,
@@ -142,10 +145,6 @@ class Raft:
         return self.applied
 
     @property
-    def configuration(self) -> Configuration:
-        return self.configurations[-1][1]
-
-    @property
     def is_voter(self) -> bool:
         return self.replica in self.configuration.voter_ids
 
@@ -186,7 +185,8 @@ class Raft:
         """When `tick` has something to do next."""
         if self.role is Role.LEADER:
             # A quiet leader beats so seldom that it would look too late whether a majority still answers.
-            return min(replication.beat_due_us(self), elections.quorum_due_us(self))
+            beat_us, quorum_us = replication.beat_due_us(self), elections.quorum_due_us(self)
+            return min(quorum_us, beat_us)
         return self.election_due_us
 
     @property
@@ -228,11 +228,13 @@ class Raft:
         """The host itself saw the channel of `leader` fall silent (the crash hint)."""
         elections.suspect(self, leader, now_us)
 
-    def propose(self, entries: list[bytes]) -> int | None:
+    def propose(self, entries: list[bytes], *, in_doubt: bool = False) -> int | None:
         """Append to the leader's log; the index of the first, or None where this is no leader, is not fit to serve,
         hands over, or has its bound of uncommitted bytes. That never refuses what has no payload, nor what comes when
-        nothing else waits."""
-        if self.role is not Role.LEADER or self.transferring is not None or not self.is_fit:
+        nothing else waits. `in_doubt`: though this replica doubts its state, of which the entries say nothing."""
+        if self.role is not Role.LEADER or self.transferring is not None:
+            return None
+        if not self.is_fit and not (in_doubt and not self.is_witness):
             return None
         size = payload_bytes(entries)
         if size and self.uncommitted_bytes and self.uncommitted_bytes + size > self.options.uncommitted_bytes_max:
@@ -392,7 +394,8 @@ class Raft:
         # A leader that said and wrote nothing counts as it did before.
         if self.role is Role.LEADER and (ready.hard_state is not None or ready.early or not self.progress):
             replication.advance_commit(self)
-            self.rounds.confirm(replication.confirmed_round(self))
+            if self.rounds.confirmed < self.rounds.current:
+                self.rounds.confirm(replication.confirmed_round(self))
             if self.may_answer:
                 reads.confirm(self)
 
@@ -453,6 +456,7 @@ class Raft:
         self.log.truncate(first_index)
         while self.configurations[-1][0] >= first_index:
             self.configurations.pop()
+        self.configuration = self.configurations[-1][1]
 
     def note_configurations(self, first_index: int) -> None:
         """Take on configurations from `first_index` on as soon as they are in the log (Raft, section 6)."""
@@ -462,6 +466,7 @@ class Raft:
             if entry[0] == CONFIGURATION:
                 self.configurations.append((log.offset + 1 + position, decode_configuration(entry)))
                 self.note_kind()
+        self.configuration = self.configurations[-1][1]
 
     def note_kind(self) -> None:
         """A witness is one from before the configuration that names it (only witnesses begin behind a snapshot without

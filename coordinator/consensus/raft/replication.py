@@ -28,7 +28,12 @@ def replicate(raft: Raft, now_us: int) -> None:
     to_all = raft.rounds.current == 0 or _is_beat_due(raft, now_us) or raft.reads.needs_round(raft.rounds.current)
     targets = [*raft.progress.items()]
     if not to_all:
-        targets = [(voter, progress) for voter, progress in targets if _has_work(raft, progress)]
+        last_index, in_parts = raft.log.last_index, ProgressState.SNAPSHOT
+        targets = [
+            (voter, progress)
+            for voter, progress in targets
+            if (progress.next <= last_index or progress.state is in_parts) and _has_work(raft, progress)
+        ]
     if not targets and not to_all:
         return
     number = raft.rounds.begin(now_us, to_all=len(targets) == len(raft.progress))
@@ -180,6 +185,8 @@ def confirmed_round(raft: Raft) -> int:
 def advance_commit(raft: Raft) -> None:
     """Commit what a majority has on disk, by counting entries of the own term alone (Raft, section 5.4.2, figure 8)."""
     log = raft.log
+    if log.commit == log.last_index:
+        return
     index = raft.configuration.reached(lambda voter: on_disk(raft, voter))
     if index > log.commit and log.term_at(index) == raft.term:
         start = log.commit - log.offset

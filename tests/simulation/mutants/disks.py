@@ -8,7 +8,7 @@ from typing import Final
 from tests.simulation.mutants.edits import Edit, Mutant
 
 _TURN: Final = "coordinator.replica.turn:Turn.run"
-_LATE: Final = "late = [(replica, ready.late) for replica, ready in readies]"
+_LATE: Final = "late = [(replica, ready.late) for replica, ready in readies if ready.late]"
 
 MUTANTS: Final = (
     Mutant(
@@ -18,8 +18,8 @@ MUTANTS: Final = (
         (
             Edit(
                 _TURN,
-                "self._publish([(replica, ready.early) for replica, ready in readies], [])",
-                "self._publish([(replica, ready.early + ready.late) for replica, ready in readies], [])",
+                "early = [(replica, ready.early) for replica, ready in readies if ready.early]",
+                "early = [(replica, ready.early + ready.late) for replica, ready in readies]",
             ),
             Edit(_TURN, _LATE, "late = []"),
         ),
@@ -47,11 +47,11 @@ MUTANTS: Final = (
         (
             Edit("coordinator.replica.turn:Turn._write", "self._journal.commit(writes)", "self._unwritten = writes"),
             Edit(_TURN, "took_us = self._write(readies)", "self._unwritten = []\n    took_us = self._write(readies)"),
-            Edit(_TURN, "if not has_spoken:", "if False:"),
+            Edit(_TURN, "if late and not has_spoken:", "if False:"),
             Edit(
                 _TURN,
-                "self._publish([*late, *words], rest)",
-                "self._publish(words, rest)\n"
+                "    self._publish(late, rest)",
+                "    self._publish([], rest)\n"
                 "    if self._unwritten:\n"
                 "        self._journal.commit(self._unwritten)\n"
                 "    self._publish(late, [])",

@@ -17,10 +17,10 @@ MUTANTS: Final = (
         "Raft, section 6: a server goes by the last configuration in its log, committed or not",
         (
             Edit(
-                f"{_CORE}:Raft.configuration",
-                "return self.configurations[-1][1]",
+                f"{_CORE}:Raft.note_configurations",
+                "self.configuration = self.configurations[-1][1]",
                 "committed = [c for index, c in self.configurations if index <= self.log.commit]\n"
-                "    return committed[-1] if committed else self.configurations[0][1]",
+                "    self.configuration = committed[-1] if committed else self.configurations[0][1]",
             ),
         ),
     ),
@@ -59,6 +59,11 @@ MUTANTS: Final = (
         ("commit-durability", "persistence-order", "round-confirmation"),
         "Thesis, section 4.2.1: a learner counts for nothing until it is made a voter",
         (
+            Edit(
+                f"{_MEMBERSHIP}:Configuration.reached",
+                "reached_by_majority(self._side_ids[0], value_of)",
+                "reached_by_majority(_ids(self.voters + self.learners), value_of)",
+            ),
             Edit(
                 f"{_MEMBERSHIP}:Configuration.reached",
                 "for side in self._side_ids)",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from coordinator.consensus.engine import Role
+from coordinator.consensus.entries import COMMAND
 from coordinator.consensus.membership import (
     Change,
     ChangeRefused,
@@ -360,6 +361,21 @@ def test_where_all_are_in_doubt_somebody_still_leads_and_nothing_is_served():
     play.pass_time(3_000_000)
     assert play.leader is not None
     assert play.propose(play.leader.replica, "no") is None
+
+
+def test_a_leader_in_doubt_takes_what_says_nothing_of_its_state_and_a_witness_not_even_that():
+    play = Play()
+    play.elect(1)
+    play.pass_time(200_000)
+    leader = play.replicas[1]
+    mark = [bytes([COMMAND]) + b"mark"]
+    leader.doubt(True)
+    assert leader.propose(mark) is None
+    assert leader.propose(mark, in_doubt=True) == leader.last_index
+    leader.is_witness = True
+    assert leader.propose(mark, in_doubt=True) is None
+    play.replicas[2].doubt(True)
+    assert play.replicas[2].propose(mark, in_doubt=True) is None, "it does not lead"
 
 
 def test_a_leader_whose_disk_stalls_gives_way():

@@ -8,15 +8,16 @@ import pytest
 
 from coordinator import wire
 from coordinator.consensus.engine import Ready, Role
+from coordinator.consensus.entries import COMMAND_PREFIX
 from coordinator.consensus.raft.core import Raft
 from coordinator.consensus.raft.log import Log
 from coordinator.consensus.raft.options import Options
 from coordinator.replica.replica import Replica
 from coordinator.replica.states import SLICE_EVERY_US, Compaction
 from coordinator.statemachine import snapshot
-from coordinator.statemachine.commands import GetKey
+from coordinator.statemachine.commands import GetKey, KeyValue, MarkState
 from coordinator.statemachine.items import Item
-from coordinator.statemachine.machine import Machine
+from coordinator.statemachine.machine import Machine, encode_node_entry
 from tests.unit.replica.stage import CLUSTER, Node
 from tests.unit.replica.test_comparison import Opened, corrupt, pass_to_mark, put
 
@@ -235,3 +236,54 @@ def test_the_digest_of_a_large_state_is_taken_in_slices_while_the_node_goes_on()
     assert {node.replica.states.comparison.agreed for node in stage.nodes.values()} == {
         leader.replica.states.marked_index
     }
+
+
+def mark(stage: Opened, busy: Node) -> None:
+    """A change, and a mark that all apply; `busy` passes over it, as one does that is busy with an earlier one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(busy.replica.states, "marked", lambda _: None)
+        put(stage, "node1", f"k{stage.number}")
+        stage.settle()
+        assert stage.nodes["node1"].raft.propose([COMMAND_PREFIX + encode_node_entry(MarkState())]) is not None
+        stage.pass_time(200_000)
+
+
+@pytest.mark.parametrize("bad", ["node1", "node2", "node3"])
+def test_where_no_two_took_the_same_mark_another_one_tells_who_is_right(bad):
+    """A leader in doubt put no mark into the log, so that nobody was served any more, ever."""
+    stage = Opened()
+    wrong = stage.nodes[bad]
+    right = [node for node in stage.nodes.values() if node is not wrong]
+    corrupt(wrong)
+    with pytest.MonkeyPatch.context() as patch:
+        for node in stage.nodes.values():
+            patch.setattr(node.replica, "take_peer_words", lambda _: [])  # What is said of the first is late.
+        for busy in right:
+            mark(stage, busy)
+    stage.pass_time(100_000)
+    assert stage.nodes["node1"].replica.states.comparison.is_in_doubt
+    one, other = ({*node.replica.states.comparison._own} for node in right)
+    assert not one & other
+    stage.pass_time(5_000_000)
+    assert "it stopped for good" in wrong.replica.stopped
+    assert [node.replica.waits_for for node in right] == ["", ""]
+    (leader,) = (node for node in right if node.raft.role is Role.LEADER)
+    asked = stage.ask(leader.name, wire.QueryRequest(50, CLUSTER, "", GetKey("k1")))
+    stage.pass_time(200_000)
+    (answer,) = stage.replies(asked)
+    assert isinstance(answer.result, KeyValue)
+
+
+def test_where_two_differ_and_the_third_is_gone_marks_are_made_ever_more_seldom():
+    stage = Opened()
+    stage.cut.add("node3")
+    corrupt(stage.nodes["node1"])
+    put(stage, "node1", "a")
+    stage.settle()
+    pass_to_mark(stage)
+    last = max(node.raft.last_index for node in stage.nodes.values())
+    stage.pass_time(120_000_000)
+    grown = max(node.raft.last_index for node in stage.nodes.values()) - last
+    elections = max(node.raft.term for node in stage.nodes.values())
+    assert 4 <= grown <= 12 + elections
+    assert all("serves nothing meanwhile" in stage.nodes[name].replica.waits_for for name in ("node1", "node2"))
