@@ -486,6 +486,7 @@ class Replica:
         if self.engine.applied_index >= self.engine.commit_index:
             return
         committed = self.engine.take_committed(APPLY_BYTES_MAX)
+        self.states.applied(sum(map(len, committed.entries)))
         if self.engine.is_witness:
             return
         machine, proposals = self.machine, self._proposals
