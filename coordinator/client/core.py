@@ -39,6 +39,13 @@ from coordinator.wire import Channels, Token, WireError
 KEEP_ALIVE_RESEND_US: Final = 200_000
 BATCH_MAX: Final = 256
 """Requests of one packet."""
+PACKET_BYTES_TARGET: Final = 2 * 1024 * 1024
+"""A packet is closed above this; a node drops one of more than `wire.PACKET_BYTES_MAX`."""
+WINDOW_BYTES: Final = 2 * 1024 * 1024
+WINDOW_CALLS: Final = 2_048
+"""Sent and not answered; what is more waits here for its first sending. Sent all at once, it would be sent again while
+it waits for its turn at the leader, and again, in place of what has not been sent at all. (A session's numbers go no
+further than 4,095 above the lowest that is open.) What persists is not held back, nor counted."""
 KNOCK_US: Final = 25_000
 """A leader that owes an answer and was silent for so long is asked whether anyone listens there: the kill of a process
 loses what was published in its last millisecond, and Redis says at once when nobody listens any more."""
@@ -123,6 +130,11 @@ class Core:
         """Submitted since the last `take_packets`; due at once."""
         self._send_due_us = NEVER_US
         """Before this no other call is to be sent."""
+        self._in_flight = 0
+        self._in_flight_bytes = 0
+        """Of calls that were sent and are not answered."""
+        self._holds_back = False
+        """Are there calls that wait for others to be answered, to be sent at all?"""
         self._give_up_us = NEVER_US
         """Before this no call is given up."""
 
@@ -455,6 +467,9 @@ class Core:
         leader = self.routing.leader if self.routing.cluster else ""
         waiting = False
         for call in self._take_due(now_us):
+            if self._is_beyond_window(call):
+                self._holds_back = True
+                continue
             if call.target is Target.NODE:
                 node = call.node or "*"
             elif leader:
@@ -469,6 +484,9 @@ class Core:
             if batch is None:
                 batch = by_node[node] = []
             batch.append((call.request_id, call.request(self.routing.cluster)))
+            if not (call.sends or call.persists):
+                self._in_flight += 1
+                self._in_flight_bytes += call.size
             call.sent(node, now_us, self._random)
             self._send_due_us = min(self._send_due_us, call.due_us)
             if node == leader:
@@ -484,10 +502,30 @@ class Core:
         heard, heard_us = self._heard
         sure = heard if now_us - heard_us < KNOCK_US and not knocks else ""
         return [
-            self._packet(node, requests[i : i + BATCH_MAX], is_sure=node == sure)
+            self._packet(node, part, is_sure=node == sure)
             for node, requests in by_node.items()
-            for i in range(0, len(requests), BATCH_MAX)
+            for part in self._parts(requests)
         ]
+
+    def _is_beyond_window(self, call: Call) -> bool:
+        if call.sends or call.persists or not self._in_flight:
+            return False
+        return self._in_flight >= WINDOW_CALLS or self._in_flight_bytes + call.size > WINDOW_BYTES
+
+    def _parts(self, requests: _Batch) -> list[_Batch]:
+        """What goes in one packet each."""
+        if self.room.bytes <= PACKET_BYTES_TARGET:
+            return [requests[i : i + BATCH_MAX] for i in range(0, len(requests), BATCH_MAX)]
+        parts: list[_Batch] = [[]]
+        size = 0
+        for one in requests:
+            if size > PACKET_BYTES_TARGET or len(parts[-1]) >= BATCH_MAX:
+                parts.append([])
+                size = 0
+            parts[-1].append(one)
+            call = self._calls.get(one[0])
+            size += 0 if call is None else call.size
+        return parts
 
     def _speak_of_cache(self, leader: str, by_node: dict[str, _Batch], now_us: int) -> None:
         """Say what was dropped, and renew what is of use."""
@@ -810,6 +848,11 @@ class Core:
     def _finish(self, call: Call, outcome: object) -> None:
         if self._calls.pop(call.request_id, None) is not None:
             self.room.leave(call)
+            if call.sends and not call.persists:
+                self._in_flight -= 1
+                self._in_flight_bytes -= call.size
+            if self._holds_back:
+                self._holds_back, self._send_due_us = False, 0
         call.resolve(outcome)
 
     def fail_all(self, error: ConclaveError) -> None:

@@ -48,9 +48,7 @@ class Room:
         if self.calls >= CALLS_MAX:
             raise self.busy(f"this client has its {CALLS_MAX} questions and waits that are not over")
         if self.bytes and self.bytes + size > CALL_BYTES_MAX:
-            raise self.busy(
-                f"this client has {self.bytes} bytes of requests that are not answered, of {CALL_BYTES_MAX}"
-            )
+            raise self.busy(f"this client has its {CALL_BYTES_MAX} bytes of requests that are not answered")
 
     def busy(self, message: str, retry_ms: int = RETRY_MS) -> Busy:
         """Up to twice as long, drawn anew: who was refused together does not come back together."""

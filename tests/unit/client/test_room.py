@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Iterator
 from random import Random
 
@@ -10,9 +11,10 @@ import pytest
 
 from coordinator import wire
 from coordinator.client import AsyncClient, Client, flows, links, lock_flows, room
+from coordinator.client import core as core_module
 from coordinator.client.calls import RESEND_US_MAX, Call
 from coordinator.client.core import Core
-from coordinator.client.errors import Busy, OutcomeUnknown
+from coordinator.client.errors import Busy, OutcomeUnknown, Unavailable
 from coordinator.client.room import Room, ends_something
 from coordinator.client.session import Session
 from coordinator.statemachine import commands, files
@@ -322,7 +324,7 @@ def test_bytes_of_requests_are_bounded_and_one_alone_always_goes(stage, monkeypa
     monkeypatch.setattr(room, "CALL_BYTES_MAX", 1_000)
     big = stage.core.command(session, PutKey("a", bytes(5_000)), stage.now_us, soon(stage))
     request = stage.requests()[-1][1]
-    with pytest.raises(Busy, match="bytes of requests that are not answered, of 1000"):
+    with pytest.raises(Busy, match="this client has its 1000 bytes of requests"):
         stage.core.command(session, PutKey("b", b""), stage.now_us, soon(stage))
     stage.reply("node1", wire.Answer(request.id, Done(9)))
     assert big.done
@@ -374,3 +376,94 @@ def test_the_bounds_are_those_of_the_page():
     core.give_up(1_000_000)
     assert all(call.done for call in calls)
     core.query(GetKey("a"), 1_000_000, 2_000_000)
+
+
+# --- what is sent at once -------------------------------------------------------------------------
+
+
+def commands_of(stage: Stage) -> list[wire.CommandRequest]:
+    return [request for _, request in stage.requests() if isinstance(request, wire.CommandRequest)]
+
+
+@pytest.mark.parametrize(("window", "bound"), [("WINDOW_BYTES", 2_500), ("WINDOW_CALLS", 2)])
+def test_what_is_beyond_the_window_is_sent_when_others_are_answered(stage, monkeypatch, window, bound):
+    session = stage.session()
+    monkeypatch.setattr(core_module, window, bound)
+    calls = [
+        stage.core.command(session, PutKey("a", bytes(1_000)), stage.now_us, stage.now_us + 1_000_000) for _ in range(5)
+    ]
+    release = stage.core.command(session, ReleaseLock("a", 1), stage.now_us, soon(stage))
+    first = commands_of(stage)
+    assert [request.id for request in first] == [calls[0].request_id, calls[1].request_id, release.request_id]
+    assert stage.core.due_us(stage.now_us) > stage.now_us, "nothing is due until then"
+    stage.reply("node1", wire.Answer(first[0].id, Done(9)))
+    assert stage.core.due_us(stage.now_us) <= stage.now_us
+    assert [request.id for request in commands_of(stage)] == [calls[2].request_id]
+    stage.pass_time(300_000)
+    again = {request.id for request in commands_of(stage)}
+    assert again == {calls[1].request_id, calls[2].request_id, release.request_id}, "only what was sent is sent again"
+    stage.pass_time(700_000)
+    stage.requests()
+    assert [type(call.outcome) for call in calls[1:]] == [OutcomeUnknown, OutcomeUnknown, Unavailable, Unavailable]
+    stage.reply("node1", wire.Answer(release.request_id, Done(9)))
+    assert (stage.core._in_flight, stage.core._in_flight_bytes) == (0, 0)
+
+
+def test_one_that_is_larger_than_the_window_goes_alone(stage, monkeypatch):
+    session = stage.session()
+    monkeypatch.setattr(core_module, "WINDOW_BYTES", 100)
+    for _ in range(2):
+        stage.core.command(session, PutKey("a", bytes(1_000)), stage.now_us, soon(stage))
+    assert len(commands_of(stage)) == 1
+
+
+def test_no_packet_is_larger_than_a_node_takes(stage, monkeypatch):
+    """256 requests of 60 kB were one packet of 15 MB, which each node dropped."""
+    session = stage.session()
+    monkeypatch.setattr(core_module, "WINDOW_BYTES", 64 * 1024 * 1024)
+    calls = [stage.core.command(session, PutKey("a", bytes(60_000)), stage.now_us, soon(stage)) for _ in range(300)]
+    stage.sent.clear()
+    assert len(commands_of(stage)) == len(calls)
+    assert all(len(packet.data) < 3 * 1024 * 1024 < wire.PACKET_BYTES_MAX for packet in stage.sent)
+    assert len(stage.sent) < 12
+    small = [stage.core.query(GetKey("a"), stage.now_us, soon(stage)) for _ in range(300)]
+    stage.sent.clear()
+    assert len([r for _, r in stage.requests() if isinstance(r, wire.QueryRequest)]) == len(small)
+    assert len(stage.sent) == 2
+
+
+def test_while_the_connection_takes_nothing_nothing_is_handed_to_it(monkeypatch):
+    monkeypatch.setattr(links, "Channel", FakeChannel)
+    core = Core(TOKEN, "default", Random(1))
+    made = links.Links(core, "redis://nowhere", Random(1))
+    (link,) = made.to_connect(0)
+    made.connected(link, made.connect(link), 0)
+    call = core.query(GetKey("a"), 0, 1_000_000)
+    monkeypatch.setattr(link.channel, "wants_write", True, raising=False)
+    made.send(0)
+    assert made.due_us(0) == links.FULL_US, "it is no tight circle"
+    made.send(1_000_000)
+    assert call.done, "though the time goes on"
+    core.query(GetKey("a"), 1_000_000, 2_000_000)
+    monkeypatch.setattr(link.channel, "wants_write", False, raising=False)
+    assert made.due_us(1_000_000) <= 1_000_000
+
+
+def test_a_connection_that_broke_while_it_was_full_is_let_go_of(monkeypatch):
+    """The system knows its descriptor no more: a defect, of which everything that was asked failed."""
+
+    async def work() -> None:
+        client = AsyncClient("redis://nowhere", str(TOKEN), timeout=5)
+        pump = client._started()
+        one, other = socket.socketpair()
+        link = next(iter(pump._links.links.values()))
+        link.channel._socket = one
+        link.channel._unsent += b"x"
+        pump._watch(link)
+        link.channel.close()
+        pump._watch(link)
+        assert not pump._watched
+        other.close()
+        await client.aclose()
+
+    asyncio.run(work())
