@@ -43,7 +43,7 @@ class Due(NamedTuple):
 
 
 class Comparison:
-    def __init__(self, replica: int) -> None:
+    def __init__(self, replica: int, agreed: int = 0) -> None:
         self._replica = replica
         self._own: dict[int, bytes] = {}
         self._heard: dict[int, dict[int, bytes]] = {}
@@ -51,8 +51,8 @@ class Comparison:
         self._doubtful: int | None = None
         """The mark at which somebody differed, and no majority has confirmed this replica since."""
         self._differs: int | None = None
-        self.agreed = 0
-        """The last mark at which a majority had the same digest as this replica."""
+        self.agreed = agreed
+        """The last mark at which a majority had the same digest as this replica; after a restart, its snapshot's."""
         self._ask_due_us = 0
         self._asked = 0
         """How often for the last mark."""

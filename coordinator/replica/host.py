@@ -179,7 +179,14 @@ class Host:
                 raise JournalDamaged(f"the snapshot of replica {stored.replica:x} is empty")
             machine.adopt(state)
         return Replica(
-            stored.cluster, stored.cluster_name, stored.replica, engine, machine, now_us, stopped=log.stopped
+            stored.cluster,
+            stored.cluster_name,
+            stored.replica,
+            engine,
+            machine,
+            now_us,
+            stopped=log.stopped,
+            agreed_index=log.agreed_index,
         )
 
     @property

@@ -62,7 +62,8 @@ class StoredReplica(NamedTuple):
 
 
 class StoredLog(NamedTuple):
-    """`offset`: the log begins behind it; 0 where there is no snapshot. `stopped`: see `ports.Write`."""
+    """`offset`: the log begins behind it; 0 where there is no snapshot. `stopped`: see `ports.Write`; `agreed`: of the
+    snapshot, see `ports.Head`."""
 
     hard_state: HardState
     terms: list[int]
@@ -71,6 +72,12 @@ class StoredLog(NamedTuple):
     offset_term: int = 0
     snapshot: Snapshot | None = None
     stopped: str = ""
+    agreed: bool = False
+
+    @property
+    def agreed_index(self) -> int:
+        """Up to there a majority had the state that the snapshot holds; 0: it is not known."""
+        return self.snapshot.last_index if self.agreed and self.snapshot is not None else 0
 
 
 class SqliteJournal:
@@ -200,7 +207,14 @@ class SqliteJournal:
         self._last_index[replica] = end
         self._passed[replica] = offset
         stopped = self._load_stopped(replica)
-        return StoredLog(HardState(*row[:3]), terms, entries, offset, offset_term, snapshot, stopped)
+        agreed = snapshot is not None and self._is_agreed(replica, snapshot.last_index)
+        return StoredLog(HardState(*row[:3]), terms, entries, offset, offset_term, snapshot, stopped, agreed)
+
+    def _is_agreed(self, replica: int, last_index: int) -> bool:
+        row = self._db.execute("SELECT last_index, checksum FROM agreed WHERE replica = ?", (replica,)).fetchone()
+        if row is not None and row[1] != _checksum(replica, row[0]):
+            raise JournalDamaged(f"{self._path}: what replica {replica:x} has agreed on is damaged")
+        return row is not None and row[0] == last_index
 
     def _load_stopped(self, replica: int) -> str:
         row = self._db.execute("SELECT reason, checksum FROM stopped WHERE replica = ?", (replica,)).fetchone()
@@ -354,6 +368,11 @@ class SqliteJournal:
             head.offset_term,
         )
         self._put_data(replica, head)
+        if head.agreed:
+            agreed = (replica, snapshot.last_index, _checksum(replica, snapshot.last_index))
+            execute("INSERT OR REPLACE INTO agreed VALUES (?, ?, ?)", agreed)
+        else:
+            execute("DELETE FROM agreed WHERE replica = ?", (replica,))
         execute(
             "INSERT OR REPLACE INTO heads VALUES (?, ?, ?, ?, ?, ?, ?, ?)", (replica, *row, _checksum(replica, *row))
         )
@@ -460,7 +479,7 @@ class SqliteJournal:
         with self._transaction():
             self._db.execute("INSERT OR REPLACE INTO tombstones VALUES (?, ?, ?, ?)", (*replica, why))
             file = self._db.execute("SELECT name FROM snapshot_files WHERE replica = ?", (replica.replica,)).fetchone()
-            for table in ("replicas", "hard_states", "heads", "snapshot_files", "stopped", "resting"):
+            for table in ("replicas", "hard_states", "heads", "snapshot_files", "agreed", "stopped", "resting"):
                 self._db.execute(f"DELETE FROM {table} WHERE replica = ?", (replica.replica,))  # noqa: S608
             if epoch is not None:
                 self._put_epoch(replica.cluster_name, epoch)

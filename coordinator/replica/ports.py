@@ -37,7 +37,7 @@ class Head(NamedTuple):
     """A snapshot, and where the log begins behind it: at `offset + 1`, with `offset_term` the term of the entry before.
 
     `keep_tail`: what the journal holds of the log behind the offset stays; else it goes. `staged`: the snapshot's bytes
-    are on disk already (`Journal.stage`); None: they are to be written now.
+    are on disk already (`Journal.stage`); None: they are to be written now. `agreed`: a majority had the same state.
     """
 
     snapshot: Snapshot
@@ -45,6 +45,7 @@ class Head(NamedTuple):
     offset_term: int
     keep_tail: bool
     staged: Staging | None = None
+    agreed: bool = False
 
 
 class Write(NamedTuple):

@@ -76,8 +76,9 @@ class Replica:
         compare_us: int = COMPARE_US,
         cache_lease_ms: int = LEASE_MS,
         stopped: str = "",
+        agreed_index: int = 0,
     ) -> None:
-        """`stopped`: why it takes no part, as the journal says; "" where it does."""
+        """`stopped`: why it takes no part, as the journal says; "" where it does. `agreed_index`: see `States`."""
         self.stopped = stopped
         self._stopping = ""
         self.cluster = cluster
@@ -99,7 +100,9 @@ class Replica:
         (history 3). Behind the engine's own confirmation, which comes within a turn, before its reads are answered."""
         self.history = History(now_us)
         self.meters = Meters()
-        self.states = States(replica, engine, machine, self.meters, now_us, compaction or Compaction(), compare_us)
+        self.states = States(
+            replica, engine, machine, self.meters, now_us, compaction or Compaction(), compare_us, agreed_index
+        )
         self._head: Head | None = None
         """What the journal took in this turn."""
         self._inherited = (0, 0)

@@ -96,12 +96,14 @@ class States:
         now_us: int,
         compaction: Compaction,
         compare_us: int,
+        agreed_index: int,
     ) -> None:
+        """`agreed_index`: up to there the state that it begins with is one that a majority had; 0: it is not known."""
         self.compaction = compaction
         self.snapshot_wanted = 0
         """An operator wants a snapshot at this index or later. It is taken at the next mark: what was applied behind
         the last one, nobody has compared, and a log must not be cut behind a state that may be wrong."""
-        self.comparison = Comparison(replica)
+        self.comparison = Comparison(replica, agreed_index)
         self.marked_index = 0
         """The last mark that was applied here, or proposed."""
         self.compare_due_us = now_us + compare_us
@@ -335,7 +337,8 @@ class States:
         taken, staging, _ = self._taken
         behind = self._log_bytes.place_before(taken.last_index, self.compaction.trailing_bytes)
         offset = max(self._engine.first_index - 1, taken.last_index - self.compaction.trailing_entries, behind)
-        return Head(taken, offset, self._engine.term_at(offset), keep_tail=True, staged=staging)
+        agreed = self.comparison.agreed >= taken.last_index
+        return Head(taken, offset, self._engine.term_at(offset), keep_tail=True, staged=staging, agreed=agreed)
 
     def begin_behind(self, head: Head | None, *, installed: bool) -> None:
         """A snapshot is on disk, one that came or one that was taken here: begin behind it."""

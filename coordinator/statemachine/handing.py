@@ -37,7 +37,7 @@ def hand_on(state: State, index: int, names: Iterable[str], came: Iterable[tuple
             if not _is_next(state, waiter):
                 break
             handing.let_in(waiter, name)
-        if not lock.queue and not lock.holders and lock.delay is None:
+        if lock.is_free:
             state.locks.remove(name)
         if handing.joined:
             handing.let_join()

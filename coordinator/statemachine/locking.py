@@ -299,7 +299,10 @@ def _release(state: State, index: int, session: Session, names: tuple[str, ...],
             freed += leave_line(state, session, lock.queue[key])
     if not freed:
         return _broken(state, names, key) or NotHeld()
-    handing.hand_on(state, index, freed)
+    if len(freed) == 1 and state.locks.rows[freed[0]].is_free:
+        state.locks.remove(freed[0])  # As most are: nobody waits.
+    else:
+        handing.hand_on(state, index, freed)
     return Done(index, existed=True)
 
 

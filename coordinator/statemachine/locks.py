@@ -67,6 +67,11 @@ class Lock:
             return grant.holder
         return None
 
+    @property
+    def is_free(self) -> bool:
+        """Has nobody anything of it, any more or yet?"""
+        return not self.holders and not self.queue and self.delay is None
+
     def admits(self, waiter: Waiter) -> bool:
         """Could `waiter` be let in, were it first in line?"""
         if waiter.reentrant and self.is_of(waiter.holder.session):

@@ -63,6 +63,7 @@ class Disk:
         self.offset = log.offset
         self.offset_term = log.offset_term
         self._keep_snapshot(log.snapshot)
+        self.agreed = log.agreed
         self.stopped = log.stopped
 
     @property
@@ -100,6 +101,7 @@ class Disk:
             self.offset_term,
             self.snapshot,
             self.stopped,
+            self.agreed,
         )
         return Stored(self.replica, log)
 
@@ -127,6 +129,7 @@ class Disk:
         del self.entries[:gone]
         self.offset, self.offset_term = head.offset, head.offset_term
         self._keep_snapshot(head.snapshot)
+        self.agreed = head.agreed
 
     def _keep_snapshot(self, snapshot: Snapshot | None) -> None:
         self.snapshot = snapshot

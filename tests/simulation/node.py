@@ -301,6 +301,7 @@ class Node:
             now_us,
             compaction=world.settings.compaction,
             compare_us=world.settings.compare_us,
+            agreed_index=stored.log.agreed_index,
             cache_lease_ms=LEASE_MS if world.settings.mixed is None else world.settings.mixed.cache_lease_ms,
             stopped=stored.log.stopped,
         )

@@ -70,8 +70,16 @@ def restarted(stage: Opened, node: Node) -> None:
         now_us=stage.clock.us,
         snapshot=old.snapshot,
     )
+    head = next(write.head for commit in reversed(node.journal.commits) for write in commit if write.head is not None)
     node.replica = Replica(
-        CLUSTER, "default", old.replica, node.raft, machine, stage.clock.us, compaction=Compaction(5, 1)
+        CLUSTER,
+        "default",
+        old.replica,
+        node.raft,
+        machine,
+        stage.clock.us,
+        compaction=Compaction(5, 1),
+        agreed_index=head.snapshot.last_index if head.agreed else 0,
     )
     node.turn.replicas[CLUSTER] = node.replica
 
@@ -287,3 +295,23 @@ def test_where_two_differ_and_the_third_is_gone_marks_are_made_ever_more_seldom(
     elections = max(node.raft.term for node in stage.nodes.values())
     assert 4 <= grown <= 12 + elections
     assert all("serves nothing meanwhile" in stage.nodes[name].replica.waits_for for name in ("node1", "node2"))
+
+
+def test_who_is_in_doubt_after_a_restart_still_gives_what_a_majority_had():
+    """The one who could tell needs a snapshot, and whoever differed is gone for good: that its own snapshot had been
+    right was forgotten with the restart, so that nobody was served any more, ever."""
+    stage = small(Opened())
+    stage.cut.add("node3")
+    puts(stage, "node1", 20)
+    leader = stage.nodes["node1"]
+    assert leader.raft.snapshot.last_index > stage.nodes["node3"].raft.last_index
+    corrupt(stage.nodes["node2"])
+    restarted(stage, leader)
+    stage.elect("node1")
+    put(stage, "node1", "last")
+    stage.pass_time(500_000)
+    assert leader.replica.states.comparison.is_in_doubt
+    stage.cut = {"node2"}
+    stage.pass_time(10_000_000)
+    assert [stage.nodes[name].replica.waits_for for name in ("node1", "node3")] == ["", ""]
+    assert stage.nodes["node3"].replica.machine.keys.keys() == leader.replica.machine.keys.keys()

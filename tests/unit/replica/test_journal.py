@@ -165,6 +165,25 @@ def test_a_snapshot_takes_the_place_of_the_log_up_to_its_offset(tmp_path):
     assert (stored.offset, stored.offset_term, stored.snapshot) == (4, 2, taken.snapshot)
 
 
+def test_whether_a_majority_had_the_state_of_a_snapshot_is_kept_with_it(tmp_path):
+    journal = born(tmp_path)
+    assert reopened(journal, tmp_path).agreed_index == 0
+    journal = SqliteJournal(tmp_path)
+    journal.load(REPLICA.replica)
+    journal.commit([write(2, *[b"\x01%d" % i for i in range(2, 8)])])
+    journal.commit([write(8, commit=4)._replace(head=head(4, 4)._replace(agreed=True))])
+    stored = reopened(journal, tmp_path)
+    assert (stored.agreed, stored.agreed_index) == (True, 4)
+    journal = SqliteJournal(tmp_path)
+    journal.load(REPLICA.replica)
+    journal.commit([write(8, commit=6)._replace(head=head(6, 6))])
+    assert reopened(journal, tmp_path).agreed_index == 0
+    journal = SqliteJournal(tmp_path)
+    journal._db.execute("INSERT INTO agreed VALUES (?, 6, x'00')", (REPLICA.replica,))
+    with pytest.raises(JournalDamaged, match="agreed on is damaged"):
+        reopened(journal, tmp_path)
+
+
 def test_a_snapshot_from_the_leader_may_take_the_place_of_everything(tmp_path):
     journal = born(tmp_path)
     journal.commit([write(2, b"\x01a", b"\x01b")])

@@ -756,6 +756,6 @@ def test_a_snapshot_of_the_own_state_is_dropped_when_one_comes_from_the_leader(s
     replica.states._taken = own
     write = replica.write(Ready([], [], HardState(2, 0, 9), 10, [], [], theirs, keep_tail=False))
     assert write is not None
-    assert write.head == (theirs, 9, 2, False, None)
+    assert write.head == (theirs, 9, 2, False, None, False)
     assert own.staging.given_up
     assert replica.states._taken is None
