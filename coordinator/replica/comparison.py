@@ -61,6 +61,8 @@ class Comparison:
         self._in_vain_due_us = 0
         self.has_news = False
         """Something was marked or heard since the last judgement."""
+        self.others_differ = False
+        """Others differ at a mark of which this replica can say nothing."""
 
     def marked(self, index: int, digest: bytes, now_us: int) -> None:
         """This replica's own digest, after the mark at `index`."""
@@ -123,6 +125,10 @@ class Comparison:
                     self._doubtful = None
             elif any(digest != own for digest in counts):
                 self._doubtful = max(index, self._doubtful or 0)
+        self.others_differ = any(
+            index > self.agreed and index not in self._own and len({*digests.values()}) > 1
+            for index, digests in self._heard.items()
+        )
         if self._differs is not None:
             return Verdict.DIFFERS
         return Verdict.AGREES if self._doubtful is None else Verdict.IN_DOUBT

@@ -178,6 +178,7 @@ class States:
 
     def tick(self, now_us: int) -> None:
         """Let time pass, on a leader that serves."""
+        self.tick_in_doubt(now_us)
         unmarked = self._engine.applied_index - max(self.marked_index, self._snapshot_index)
         waits = self._is_wanted(self._engine.applied_index) and self._offered is None
         is_due = waits or now_us >= self.compare_due_us or unmarked >= self.compaction.snapshot_entries
@@ -186,10 +187,10 @@ class States:
             self.mark(now_us)
 
     def tick_in_doubt(self, now_us: int) -> None:
-        """Let time pass, on a leader that serves nothing since it doubts its state. Who was busy with one mark passed
-        over the next, so that it may be that no two replicas can be compared at the same one. Behind a new mark, now
-        that nothing else comes, all can."""
-        if not self.comparison.is_in_doubt or self._dumping is not None:
+        """Let time pass, on a leader that doubts its state, and serves nothing; or that can not tell which of the
+        others is right. Who was busy with one mark passed over the next, so that it may be that no two replicas can be
+        compared at the same one. Behind a new mark all can, once nothing else comes."""
+        if self._dumping is not None or not (self.comparison.is_in_doubt or self.comparison.others_differ):
             return
         if self._mark_again_us is None:
             self._mark_again_us = now_us + self._mark_again_pause_us
@@ -236,7 +237,7 @@ class States:
     def judge(self) -> Verdict:
         """What to think of the own state. The engine is told of a doubt."""
         verdict = self.comparison.judge(self._engine.configuration.full_voter_ids)
-        if verdict is not Verdict.IN_DOUBT:
+        if verdict is not Verdict.IN_DOUBT and not self.comparison.others_differ:
             self._mark_again_us, self._mark_again_pause_us = None, MARK_AGAIN_US_MIN
         self._engine.doubt(verdict is Verdict.IN_DOUBT, self.comparison.agreed)
         return verdict

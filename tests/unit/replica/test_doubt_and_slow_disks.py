@@ -315,3 +315,23 @@ def test_who_is_in_doubt_after_a_restart_still_gives_what_a_majority_had():
     stage.pass_time(10_000_000)
     assert [stage.nodes[name].replica.waits_for for name in ("node1", "node3")] == ["", ""]
     assert stage.nodes["node3"].replica.machine.keys.keys() == leader.replica.machine.keys.keys()
+
+
+def test_whoever_comes_back_need_not_wait_for_the_next_mark():
+    """Marks have become seldom by then."""
+    stage = Opened()
+    stage.cut.add("node3")
+    corrupt(stage.nodes["node1"])
+    put(stage, "node1", "a")
+    stage.settle()
+    pass_to_mark(stage)
+    stage.pass_time(20_000_000)
+    returning = stage.nodes["node3"].replica
+    passed_over = {*range(max(node.raft.last_index for node in stage.nodes.values()) + 1)}
+    take = returning.states.marked
+    returning.states.marked = lambda at: None if at in passed_over else take(at)  # type: ignore[assignment,method-assign]
+    returning.states.comparison.marked(1, b"of old", stage.clock.us)
+    stage.cut.clear()
+    stage.pass_time(5_000_000)
+    assert "it stopped for good" in stage.nodes["node1"].replica.stopped
+    assert [stage.nodes[name].replica.waits_for for name in ("node2", "node3")] == ["", ""]
