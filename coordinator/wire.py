@@ -521,6 +521,15 @@ class Answer(_Struct, tag=1, frozen=True):
     result: Result
 
 
+class Overloaded(_Struct, tag=50, frozen=True):
+    """There was no room for this copy of a request, and it is not applied: ask again after `retry_ms`. In a packet of
+    its own: a client of before this drops that packet alone, and asks again when it is due."""
+
+    id: int
+    message: str
+    retry_ms: int
+
+
 class Told(_Struct, tag=31, frozen=True):
     """The answer to an `EventsRequest`, by the leader of `term`."""
 
@@ -697,6 +706,7 @@ Reply = (
     | CachedAnswer
     | CacheRenewed
     | Invalidation
+    | Overloaded
 )
 
 

@@ -17,7 +17,7 @@ import time
 from typing import Final, NamedTuple
 
 from coordinator import access
-from coordinator.api.errors import Refused
+from coordinator.api.errors import RETRY_AFTER_S, Refused
 from coordinator.api.schemas import TTL_MS_DEFAULT, Acquired, AcquireIn, HolderOut, session_name
 from coordinator.client import AsyncClient, errors
 from coordinator.client.session import DRIFT_SHARE, DRIFT_US
@@ -171,7 +171,10 @@ class Attempt:
         self._raise_if_stopped()
         wants_to_wait = wait_ms > 0
         if wants_to_wait and _waiting >= WAITING_MAX:
-            raise errors.Busy(f"this server has its {WAITING_MAX} waiting calls; ask again later, or with wait_ms 0")
+            raise errors.Busy(
+                f"this server has its {WAITING_MAX} waiting calls; ask again later, or with wait_ms 0",
+                retry_after=float(RETRY_AFTER_S),
+            )
         answer = await self._ask(wants_to_wait)
         match answer:
             case commands.Granted():

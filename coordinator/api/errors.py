@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, Final, NoReturn
 
@@ -12,7 +13,8 @@ from ninja.errors import AuthenticationError, HttpError, ValidationError
 from coordinator import access
 from coordinator.client import errors
 
-RETRY_AFTER_S: Final = "1"
+RETRY_AFTER_S: Final = 1
+"""What `Retry-After` says at least, and where nobody knows better."""
 
 
 class Refused(errors.ConclaveError):
@@ -60,7 +62,8 @@ def answer(status: int, code: str, detail: str, extra: Mapping[str, Any] | None 
     if status == 401:
         response["WWW-Authenticate"] = 'Bearer realm="conclave"'
     if status in (429, 503):
-        response["Retry-After"] = RETRY_AFTER_S
+        retry_ms = (extra or {}).get("retry_after_ms", 0)
+        response["Retry-After"] = str(max(RETRY_AFTER_S, math.ceil(retry_ms / 1_000)))
     return response
 
 
@@ -94,6 +97,8 @@ def _status_of(error: Exception) -> tuple[int, str]:
 def _extra(error: errors.ConclaveError) -> dict[str, Any]:
     """What a program can go by, beside the code."""
     match error:
+        case errors.Busy(retry_after=float(seconds)):
+            return {"retry_after_ms": math.ceil(seconds * 1_000)}
         case errors.Changed():
             return {"revision": error.revision, "version": error.version, "instance": error.instance}
         case errors.Compacted():

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Final, Literal
 from ninja import Body, Query, Router
 
 from coordinator.api.auth import ApiRequest
+from coordinator.api.errors import RETRY_AFTER_S
 from coordinator.api.file_schemas import (
     GENERATION_MAX,
     AmountIn,
@@ -166,7 +167,10 @@ def _one_more_waits() -> Iterator[None]:
     """Raises Busy where as many wait as may."""
     global _watching  # noqa: PLW0603 - a count of this process
     if _watching >= WATCHING_MAX:
-        raise errors.Busy(f"this server has its {WATCHING_MAX} calls that wait for changes; ask again later")
+        raise errors.Busy(
+            f"this server has its {WATCHING_MAX} calls that wait for changes; ask again later",
+            retry_after=float(RETRY_AFTER_S),
+        )
     _watching += 1
     try:
         yield

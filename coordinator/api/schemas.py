@@ -151,11 +151,19 @@ class CrashIn(StrictIn):
 # --- out ------------------------------------------------------------------------------------------
 
 
-class Problem(Schema):
+class _Refusal(Schema):
     """What every refusal answers."""
 
     error: str = Field(description="A short code that programs can tell apart.", examples=["session-gone"])
     detail: str = Field(description="A sentence for people: what was expected and what came.")
+
+
+class Problem(_Refusal):
+    """What a refusal answers."""
+
+    retry_after_ms: int | None = Field(
+        None, description="Of `busy`, where it is known: after so long it may be asked again. Nothing was done."
+    )
 
 
 class HolderOut(Schema):
@@ -185,7 +193,7 @@ class Acquired(Schema):
     sequencer: str = Field(description="`name:mode:token`, for a third party to check.")
 
 
-class NotAcquired(Problem):
+class NotAcquired(_Refusal):
     name: str
     holder: HolderOut | None = Field(description="Who has it; null where it was let go just now, or cannot be asked.")
     token: int | None = Field(description="The holder's fencing token.")

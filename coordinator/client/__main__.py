@@ -34,7 +34,7 @@ from typing import Final
 from coordinator.client import Client, ConclaveError, Deadlock, InvalidRequest, LeaseLost, LockNotAcquired
 from coordinator.client.command_line import filing, locking, operating, together, transacting
 from coordinator.client.command_line.running import EXIT_LEASE_LOST
-from coordinator.client.errors import Aborted, Changed, Compacted, Exists, NotEmpty, NotFound, WrongKind
+from coordinator.client.errors import Aborted, Busy, Changed, Compacted, Exists, NotEmpty, NotFound, WrongKind
 from coordinator.client.options import DEFAULT_TIMEOUT_S
 
 EXIT_NOT_DONE: Final = 1
@@ -69,13 +69,20 @@ def main(arguments: list[str] | None = None) -> int:
             status: int = options.run(client, options)
             return status
     except ConclaveError as error:
-        print(f"conclave: {error}", file=sys.stderr)
+        print(f"conclave: {error}{_when(error)}", file=sys.stderr)
         return next(status for kind, status in _STATUS_OF if isinstance(error, kind))
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Nobody reads on; nor is that an error of ours.
         return 128 + signal.SIGPIPE
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
+
+
+def _when(error: ConclaveError) -> str:
+    """In words, when it may be asked again, where that is known."""
+    if isinstance(error, Busy) and error.retry_after is not None:
+        return f"; nothing was done, ask again in {error.retry_after:.1f} seconds"
+    return ""
 
 
 def _parser() -> argparse.ArgumentParser:

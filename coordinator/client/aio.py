@@ -155,7 +155,8 @@ class _Pump:
     def _unwatch(self, link: Link) -> None:
         descriptor = self._watched.pop(link, None)
         if descriptor is not None:
-            self.loop.remove_reader(descriptor)
+            with contextlib.suppress(OSError):  # It is closed, and the system knows it no more.
+                self.loop.remove_reader(descriptor)
             self.loop.remove_writer(descriptor)
 
     def _readable(self, link: Link) -> None:

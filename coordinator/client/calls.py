@@ -38,6 +38,7 @@ class Call:
         "_callbacks",
         "background",
         "build",
+        "counts",
         "deadline_us",
         "done",
         "due_us",
@@ -49,9 +50,11 @@ class Call:
         "number",
         "outcome",
         "patience_us",
+        "persists",
         "request_id",
         "sends",
         "sent_to",
+        "size",
         "target",
         "timed_out",
     )
@@ -65,6 +68,8 @@ class Call:
         deadline_us: int | None,
         timed_out: Callable[[Call], ConclaveError | None],
         patience_us: int = 0,
+        persists: bool = False,
+        counts: bool = True,
     ) -> None:
         self.build = build
         self.target = target
@@ -74,6 +79,12 @@ class Call:
         """What the asker is told at the deadline."""
         self.patience_us = patience_us
         """For so long an answer may take, of a leader that is well: it is not sent again before."""
+        self.persists = persists
+        """It is not given up for want of room, here or at the leader: it is asked again up to its deadline."""
+        self.counts = counts
+        """Among those that a client may have. What the core asks by itself does not: it hangs on a call that does."""
+        self.size = 0
+        """Bytes of its request."""
         self.request_id = 0
         self.first: msgspec.Raw | None = None
         """The request as it was encoded when it was submitted, for the cluster `first_for`; until it is sent."""

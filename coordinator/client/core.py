@@ -18,6 +18,7 @@ from coordinator import wire
 from coordinator.client.cache import Cache
 from coordinator.client.calls import NEVER_US, REDIRECT_US_MIN, Call, Target, resolved
 from coordinator.client.errors import (
+    Busy,
     Closed,
     ConclaveError,
     InvalidRequest,
@@ -27,6 +28,7 @@ from coordinator.client.errors import (
     from_failure,
 )
 from coordinator.client.grants import Acquisition, Grants
+from coordinator.client.room import Room, ends_something
 from coordinator.client.routing import Routing
 from coordinator.client.session import Session
 from coordinator.client.waiting import Waiting
@@ -37,6 +39,13 @@ from coordinator.wire import Channels, Token, WireError
 KEEP_ALIVE_RESEND_US: Final = 200_000
 BATCH_MAX: Final = 256
 """Requests of one packet."""
+PACKET_BYTES_TARGET: Final = 2 * 1024 * 1024
+"""A packet is closed above this; a node drops one of more than `wire.PACKET_BYTES_MAX`."""
+WINDOW_BYTES: Final = 2 * 1024 * 1024
+WINDOW_CALLS: Final = 2_048
+"""Sent and not answered; what is more waits here for its first sending. Sent all at once, it would be sent again while
+it waits for its turn at the leader, and again, in place of what has not been sent at all. (A session's numbers go no
+further than 4,095 above the lowest that is open.) What persists is not held back, nor counted."""
 KNOCK_US: Final = 25_000
 """A leader that owes an answer and was silent for so long is asked whether anyone listens there: the kill of a process
 loses what was published in its last millisecond, and Redis says at once when nobody listens any more."""
@@ -95,6 +104,8 @@ class Core:
         self._random = random
         self._next_id = random.getrandbits(48)
         self._calls: dict[int, Call] = {}
+        self.room = Room(random)
+        """What of the calls counts there, is counted."""
         self._opening: dict[int, Waiting] = {}
         """By time to live: who waits for the session that is being opened."""
         self._revivals: dict[int, Waiting] = {}
@@ -108,7 +119,7 @@ class Core:
         self._asked_us = -AWAIT_US
         """When the core last asked something of its own."""
         self._probes: dict[int, None] = {}
-        self._grants = Grants(self.routing, random, pause=self.pause, query=self.query, finish=self._finish)
+        self._grants = Grants(self.routing, random, pause=self.pause, query=self._own_query, finish=self._finish)
         self._knock_due_us = NEVER_US
         self._heard: tuple[str, int] = ("", 0)
         """Who last answered as the leader, and when."""
@@ -119,6 +130,11 @@ class Core:
         """Submitted since the last `take_packets`; due at once."""
         self._send_due_us = NEVER_US
         """Before this no other call is to be sent."""
+        self._in_flight = 0
+        self._in_flight_bytes = 0
+        """Of calls that were sent and are not answered."""
+        self._holds_back = False
+        """Are there calls that wait for others to be answered, to be sent at all?"""
         self._give_up_us = NEVER_US
         """Before this no call is given up."""
 
@@ -138,7 +154,8 @@ class Core:
     # --- questions --------------------------------------------------------------------------------
 
     def submit(self, call: Call, now_us: int) -> Call:
-        """Send the call's request, again and again, until it is answered or its deadline has come."""
+        """Send the call's request, again and again, until it is answered or its deadline has come. Raises Busy where
+        there is no room for it, and InvalidRequest."""
         self._next_id += 1
         call.request_id = self._next_id
         call.due_us = now_us
@@ -147,6 +164,9 @@ class Core:
             wire.check_request(encoded)
         except (OverflowError, UnicodeError, TypeError, ValueError) as error:
             raise InvalidRequest(f"the request can not be encoded: {error}") from error
+        if not call.persists:
+            self.room.check(len(encoded))
+        call.size = len(encoded)
         call.first = msgspec.Raw(encoded)
         call.first_for = self.routing.cluster
         self._fresh.append(call)
@@ -155,6 +175,7 @@ class Core:
 
     def _add(self, call: Call) -> None:
         self._calls[call.request_id] = call
+        self.room.enter(call)
         if call.deadline_us is not None and call.deadline_us < self._give_up_us:
             self._give_up_us = call.deadline_us
 
@@ -170,34 +191,59 @@ class Core:
     def in_background(self, session: Session, op: commands.ClientOp, now_us: int) -> Call:
         """Apply `op` once, though nobody waits for it: it goes on for WITHDRAW_US_MAX, through whatever ends the
         questions of others, but for the client's own end."""
-        call = self.command(session, op, now_us, now_us + WITHDRAW_US_MAX)
+        call = self.command(session, op, now_us, now_us + WITHDRAW_US_MAX, persists=True)
         call.background = session
         return call
 
     def command(
-        self, session: Session, op: commands.ClientOp, now_us: int, deadline_us: int | None, act_for: str = ""
+        self,
+        session: Session,
+        op: commands.ClientOp,
+        now_us: int,
+        deadline_us: int | None,
+        act_for: str = "",
+        *,
+        persists: bool = False,
     ) -> Call:
-        """Apply `op` once, under the next number of `session`."""
+        """Apply `op` once, under the next number of `session`. Raises Busy and InvalidRequest: then it never is.
+        `persists`: it is not given up for want of room, as what ends something never is."""
         number = session.next_number()
 
         def build(request_id: int) -> wire.Request:
             command = Command(session.session, number, session.acked, op)
             return wire.CommandRequest(request_id, self.routing.cluster, act_for, msgspec.Raw(wire.encode(command)))
 
-        call = Call(build, deadline_us=deadline_us, timed_out=self._command_timed_out)
+        persists = persists or ends_something(op)
+        call = Call(build, deadline_us=deadline_us, timed_out=self._command_timed_out, persists=persists)
         call.number = number
         call.when_done(lambda _: session.answered(number))
         try:
             return self.submit(call, now_us)
-        except InvalidRequest:
+        except (Busy, InvalidRequest):
             session.answered(number)  # It is never sent, and must not hold up the acknowledging of others.
             raise
 
-    def query(self, query: commands.Query, now_us: int, deadline_us: int, act_for: str = "") -> Call:
+    def query(
+        self,
+        query: commands.Query,
+        now_us: int,
+        deadline_us: int,
+        act_for: str = "",
+        *,
+        persists: bool = False,
+        counts: bool = True,
+    ) -> Call:
+        """For the last two see `Call`."""
+
         def build(request_id: int) -> wire.Request:
             return wire.QueryRequest(request_id, self.routing.cluster, act_for, query)
 
-        return self.submit(Call(build, deadline_us=deadline_us, timed_out=self._timed_out), now_us)
+        call = Call(build, deadline_us=deadline_us, timed_out=self._timed_out, persists=persists, counts=counts)
+        return self.submit(call, now_us)
+
+    def _own_query(self, query: commands.Query, now_us: int, deadline_us: int, act_for: str) -> Call:
+        """Of the core itself, for a call that waits."""
+        return self.query(query, now_us, deadline_us, act_for, persists=True, counts=False)
 
     def cached_query(self, session: Session, query: wire.CachedQuery, now_us: int, deadline_us: int) -> Call:
         """A query whose answer is kept, where the leader allows it."""
@@ -215,7 +261,7 @@ class Core:
         def build(request_id: int) -> wire.Request:
             return self._keep_alive_request(request_id, act_for, session)
 
-        return self.submit(Call(build, deadline_us=deadline_us, timed_out=self._timed_out), now_us)
+        return self.submit(Call(build, deadline_us=deadline_us, timed_out=self._timed_out, persists=True), now_us)
 
     def confirm(self, now_us: int, deadline_us: int) -> Call:
         def build(request_id: int) -> wire.Request:
@@ -230,8 +276,13 @@ class Core:
     def wait_at_leader(
         self, build: Callable[[int], wire.Request], patience_us: int, now_us: int, deadline_us: int
     ) -> Call:
-        """Ask whoever leads what may take it `patience_us` to answer; asked again it goes on waiting."""
-        call = Call(build, deadline_us=deadline_us, timed_out=self._timed_out, patience_us=patience_us)
+        """Ask whoever leads what may take it `patience_us` to answer; asked again it goes on waiting. Where it may wait
+        at all, it waits for room at the leader, too."""
+        self.room.check()
+        persists = patience_us > 0
+        call = Call(
+            build, deadline_us=deadline_us, timed_out=self._timed_out, patience_us=patience_us, persists=persists
+        )
         return self.submit(call, now_us)
 
     def pause(self, until_us: int | None) -> Call:
@@ -264,13 +315,16 @@ class Core:
         session = self.sessions.get(ttl_ms)
         return session if session is not None and session.valid(now_us) else None
 
-    def session(self, ttl_ms: int, now_us: int, deadline_us: int) -> Call:
+    def session(self, ttl_ms: int, now_us: int, deadline_us: int, *, persists: bool = False) -> Call:
         """The session for this time to live, opened where there is none. Resolves to a Session that was alive a moment
-        ago, or to None where it turned out to be gone: then ask again."""
+        ago, or to None where it turned out to be gone: then ask again. Raises Busy where there is no room to wait for
+        it, unless what it is for `persists`."""
         session = self.sessions.get(ttl_ms)
+        if session is not None and session.valid(now_us):
+            return resolved(session)
+        if not persists:
+            self.room.check()
         if session is not None and not session.gone:
-            if session.valid(now_us):
-                return resolved(session)
             return self._revival(session, deadline_us)
         opening = self._opening.get(ttl_ms)
         if opening is None:
@@ -285,7 +339,7 @@ class Core:
             command = Command(0, 0, 0, commands.OpenSession(ttl_ms, nonce))
             return wire.CommandRequest(request_id, self.routing.cluster, "", msgspec.Raw(wire.encode(command)))
 
-        question = Call(build, deadline_us=None, timed_out=self._timed_out)
+        question = Call(build, deadline_us=None, timed_out=self._timed_out, persists=True, counts=False)
 
         def done(answered: Call) -> None:
             outcome = answered.outcome
@@ -413,6 +467,9 @@ class Core:
         leader = self.routing.leader if self.routing.cluster else ""
         waiting = False
         for call in self._take_due(now_us):
+            if self._is_beyond_window(call):
+                self._holds_back = True
+                continue
             if call.target is Target.NODE:
                 node = call.node or "*"
             elif leader:
@@ -427,6 +484,9 @@ class Core:
             if batch is None:
                 batch = by_node[node] = []
             batch.append((call.request_id, call.request(self.routing.cluster)))
+            if not (call.sends or call.persists):
+                self._in_flight += 1
+                self._in_flight_bytes += call.size
             call.sent(node, now_us, self._random)
             self._send_due_us = min(self._send_due_us, call.due_us)
             if node == leader:
@@ -442,10 +502,30 @@ class Core:
         heard, heard_us = self._heard
         sure = heard if now_us - heard_us < KNOCK_US and not knocks else ""
         return [
-            self._packet(node, requests[i : i + BATCH_MAX], is_sure=node == sure)
+            self._packet(node, part, is_sure=node == sure)
             for node, requests in by_node.items()
-            for i in range(0, len(requests), BATCH_MAX)
+            for part in self._parts(requests)
         ]
+
+    def _is_beyond_window(self, call: Call) -> bool:
+        if call.sends or call.persists or not self._in_flight:
+            return False
+        return self._in_flight >= WINDOW_CALLS or self._in_flight_bytes + call.size > WINDOW_BYTES
+
+    def _parts(self, requests: _Batch) -> list[_Batch]:
+        """What goes in one packet each."""
+        if self.room.bytes <= PACKET_BYTES_TARGET:
+            return [requests[i : i + BATCH_MAX] for i in range(0, len(requests), BATCH_MAX)]
+        parts: list[_Batch] = [[]]
+        size = 0
+        for one in requests:
+            if size > PACKET_BYTES_TARGET or len(parts[-1]) >= BATCH_MAX:
+                parts.append([])
+                size = 0
+            parts[-1].append(one)
+            call = self._calls.get(one[0])
+            size += 0 if call is None else call.size
+        return parts
 
     def _speak_of_cache(self, leader: str, by_node: dict[str, _Batch], now_us: int) -> None:
         """Say what was dropped, and renew what is of use."""
@@ -605,6 +685,13 @@ class Core:
             return self._answered(reply.id, reply.result, now_us)
         if type(reply) is wire.Told:
             return self._told(node, reply, now_us)
+        if type(reply) is wire.Overloaded:
+            return self._overloaded(reply)
+        self._hear_more(node, reply, now_us)
+        return None
+
+    def _hear_more(self, node: str, reply: wire.Reply, now_us: int) -> None:
+        """What is no result, and comes less often than those."""
         match reply:
             case wire.Directory():
                 self._learn(reply, now_us)
@@ -629,7 +716,6 @@ class Core:
             case wire.Confirmed(request_id, term):
                 self.routing.believe(node, term, now_us)
                 self._resolve(request_id, (node, term))
-        return None
 
     def _learn(self, directory: wire.Directory, now_us: int) -> None:
         """Where another cluster has the name now, restored from a backup or made again, what this client was told is no
@@ -676,6 +762,21 @@ class Core:
             self.trouble = result.message
             return
         self._finish(call, from_failure(result))
+
+    def _overloaded(self, reply: wire.Overloaded) -> None:
+        """There was no room for one copy. Where no other was ever sent its asker is told so at once; else it goes on,
+        since another may have been applied."""
+        self._keep_alives.pop(reply.id, None)
+        call = self._calls.get(reply.id)
+        if call is None:
+            return
+        self.trouble = reply.message
+        if call.sends == 1 and not call.persists:
+            self._finish(call, self._refusal(call, reply))
+
+    def _refusal(self, call: Call, reply: wire.Overloaded) -> ConclaveError:
+        """What its asker is told of a call that there was no room for."""
+        return self.room.busy(reply.message, reply.retry_ms)
 
     def _told(self, node: str, reply: wire.Told, now_us: int) -> None:
         self.routing.believe(node, reply.term, now_us)
@@ -740,12 +841,18 @@ class Core:
     # --- ends -------------------------------------------------------------------------------------
 
     def _resolve(self, request_id: int, outcome: object) -> None:
-        call = self._calls.pop(request_id, None)
+        call = self._calls.get(request_id)
         if call is not None:
-            call.resolve(outcome)
+            self._finish(call, outcome)
 
     def _finish(self, call: Call, outcome: object) -> None:
-        self._calls.pop(call.request_id, None)
+        if self._calls.pop(call.request_id, None) is not None:
+            self.room.leave(call)
+            if call.sends and not call.persists:
+                self._in_flight -= 1
+                self._in_flight_bytes -= call.size
+            if self._holds_back:
+                self._holds_back, self._send_due_us = False, 0
         call.resolve(outcome)
 
     def fail_all(self, error: ConclaveError) -> None:

@@ -38,7 +38,20 @@ class OutcomeUnknown(Unavailable):
 
 
 class Busy(ConclaveError):
-    """The cluster has as many of what was asked for as it may have. Nothing was applied; ask again later."""
+    """There is no room for it. Nothing was applied, and nothing will be; ask again later.
+
+    `retry_after`: in so many seconds it may be asked again. It is told at once where the leader had no room for the
+    only copy that was ever sent, and where this client's own queue is full, so that nothing was sent. None: the
+    cluster, or the principal, has as many of these as it may have, and somebody has to give one back first.
+
+    That a refused copy is the only one rests on this: Redis gives a message that is published once to each subscriber
+    once, and a node's mailbox has one. Whoever records the traffic and publishes it again (history 7) can still have
+    such a request applied, until the same session's next request says that its number is over.
+    """
+
+    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
 
 
 class Refused(ConclaveError):

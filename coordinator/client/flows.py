@@ -14,6 +14,7 @@ from coordinator import wire
 from coordinator.client.calls import Call
 from coordinator.client.core import Core
 from coordinator.client.errors import (
+    Busy,
     ConclaveError,
     Deadlock,
     LockNotAcquired,
@@ -23,6 +24,7 @@ from coordinator.client.errors import (
     Unavailable,
     refuse,
 )
+from coordinator.client.room import ends_something
 from coordinator.client.session import Session
 from coordinator.statemachine import commands, lock_commands
 from coordinator.statemachine.commands import Holder
@@ -53,20 +55,20 @@ class Grant(NamedTuple):
     """All of them, where it is of several; `name` is the first."""
 
 
-def session(core: Core, clock: Clock, ttl_ms: int, deadline_us: int) -> Flow:
-    """A session that was alive a moment ago."""
+def session(core: Core, clock: Clock, ttl_ms: int, deadline_us: int, *, persists: bool = False) -> Flow:
+    """A session that was alive a moment ago. See `Core.session`."""
     live = core.live_session(ttl_ms, clock())
     if live is not None:
         return live
     while True:
-        found: Session | None = yield core.session(ttl_ms, clock(), deadline_us)
+        found: Session | None = yield core.session(ttl_ms, clock(), deadline_us, persists=persists)
         if found is not None:
             return found
 
 
 def command(core: Core, clock: Clock, op: commands.ClientOp, ttl_ms: int, deadline_us: int, act_for: str) -> Flow:
     """Apply `op` exactly once, under the numbers of the session for `ttl_ms`."""
-    own = yield from session(core, clock, ttl_ms, deadline_us)
+    own = yield from session(core, clock, ttl_ms, deadline_us, persists=ends_something(op))
     try:
         return (yield core.command(own, op, clock(), deadline_us, act_for))
     except OutcomeUnknown as error:
@@ -91,7 +93,8 @@ def acquire(
     *,
     refuse_deadlocks: bool = False,
 ) -> Flow:
-    """Take the lock `name`, waiting in line for `wait_us` (None: as long as it takes). A Grant, or LockNotAcquired.
+    """Take the lock `name`, waiting in line for `wait_us` (None: as long as it takes). A Grant, or LockNotAcquired;
+    Busy where there is no room for the question, and then nothing is left of it.
 
     `build` makes the command of an acquisition, where it is another than the exclusive one of this name; it names
     `name` among others. `refuse_deadlocks`: do not wait where that would close a cycle; it raises Deadlock then.
@@ -119,8 +122,8 @@ def acquire(
             core.lose_session(own)
             if until_us is not None and clock() >= until_us:
                 raise LockNotAcquired(name, None) from error
-        except Deadlock:
-            raise  # Nothing was done.
+        except (Busy, Deadlock):
+            raise  # Nothing was done, and nothing will be.
         except LockNotAcquired as error:
             if error.holder is None:
                 core.withdraw(own, name, acquisition, asked.number, clock())
@@ -186,6 +189,7 @@ def wait_for_grant(
     core: Core, clock: Clock, name: str, owner: int, acquisition: int, until_us: int, act_for: str
 ) -> Flow:
     """Wait for the grant of an acquisition of any session that one may act for. None: it still waits."""
+    core.room.check()
     result = yield core.grant(owner, name, acquisition, clock(), until_us, act_for, ask=True)
     if isinstance(result, commands.NotHeld):
         raise NotFound(f"acquisition {acquisition} of session {owner} neither holds {name!r} nor waits for it")

@@ -15,6 +15,8 @@ from coordinator.client.core import Core, Packet
 IDLE_PING_US: Final = 10_000_000
 """A connection that was silent for so long is asked whether it still stands."""
 PONG_US_MAX: Final = 3_000_000
+FULL_US: Final = 5_000
+"""Where a connection takes nothing for now, it is looked at again after this, unless it says before that it does."""
 HOME: Final = ""
 """The address of the Redis in the client's URL."""
 
@@ -111,7 +113,7 @@ class Links:
             return
         by_address: dict[str, list[tuple[Packet | None, tuple[str | bytes, ...]]]] = {}
         sure: dict[str, list[tuple[str, bytes]]] = {}
-        for packet in self._core.take_packets(now_us):
+        for packet in self._packets(now_us):
             if packet.is_sure:
                 sure.setdefault(packet.address, []).append((packet.channel, packet.data))
                 continue
@@ -135,6 +137,19 @@ class Links:
                     link.channel.send(by_address[address])
             except ChannelError as error:
                 self._core.link_lost(str(error), now_us)
+
+    def _packets(self, now_us: int) -> list[Packet]:
+        """What is due; nothing where the way to the leader takes nothing just now: it would only pile up here."""
+        if self._is_full:
+            self._core.give_up(now_us)
+            return []
+        return self._core.take_packets(now_us)
+
+    @property
+    def _is_full(self) -> bool:
+        routing = self._core.routing
+        link = self.links.get(routing.addresses.get(routing.leader, HOME))
+        return link is not None and link.connected and link.channel.wants_write
 
     def _new(self, address: str) -> Link:
         """A link to where a node says that its mailbox is; who we are there, the URL of this client says. Raises
@@ -178,6 +193,8 @@ class Links:
     def due_us(self, now_us: int) -> int:
         """When `send` or `to_connect` has something to do next."""
         due = self._core.due_us(now_us) if self.any_connected else self._core.deadline_us(now_us)
+        if self._is_full:
+            due = max(due, now_us + FULL_US)
         return min([due, *(link.back_off.retry_us for link in self._of_use())])
 
     def begin_anew(self, now_us: int) -> None:

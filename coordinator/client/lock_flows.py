@@ -92,6 +92,7 @@ def hand_over(core: Core, clock: Clock, grant: Grant, op: HandOver, deadline_us:
 def inherit(core: Core, clock: Clock, own: Session, name: str, holder: Holder, wait_us: int | None) -> Flow:
     """Wait until `name` is handed over to `holder`, which stands in no line; the Grant."""
     until_us = None if wait_us is None else clock() + wait_us
+    core.room.check()
     while True:
         if own.gone:
             raise LeaseLost(f"lock {name!r}: the session that was to have it is gone")

@@ -84,7 +84,7 @@ def read_all(core: Core, clock: Clock, start: str, end: str, *, prefix: bool) ->
     while True:
         query = files.ReadRange(start, end, prefix, revision=revision, after=after)
         try:
-            page: files.RangeView = refuse((yield core.query(query, clock(), clock() + QUESTION_US)))
+            page: files.RangeView = refuse((yield core.query(query, clock(), clock() + QUESTION_US, persists=True)))
         except Closed:
             raise
         except Unavailable:

@@ -18,6 +18,12 @@ READ_BYTES_MAX: Final = 4 * 1024 * 1024
 next: 20 bytes may ask for 1 MiB."""
 
 
+RETRY_MS: Final = 250
+"""After so long whoever found no room may ask again. What is in the way goes within that, where the node works at all:
+the 16 MiB of entries that may be uncommitted by one disk that writes 64 MiB/s, the 8,192 reads of one channel at the
+rate at which a leader answers them."""
+
+
 class Caller(NamedTuple):
     """A verified client: its own channel, its token, and the key that signs what goes back."""
 
@@ -35,6 +41,8 @@ class Answers:
     def __init__(self, node: str) -> None:
         self._node = node
         self._by_caller: dict[Caller, list[msgspec.Raw]] = {}
+        self._apart: dict[Caller, list[msgspec.Raw]] = {}
+        """What goes in packets of its own."""
         self._last: tuple[Caller | None, list[msgspec.Raw]] = (None, [])
         """Of whom the last answer was, and theirs: mostly the next one is theirs too."""
         self.size = 0
@@ -49,16 +57,24 @@ class Answers:
             self._last = caller, answers
         answers.append(msgspec.Raw(data))
 
+    def overloaded(self, caller: Caller, request_id: int, message: str) -> None:
+        """There is no room for this copy of a request; `message` says which."""
+        data = wire.encode(wire.Overloaded(request_id, message, RETRY_MS))
+        self.size += len(data)
+        self._apart.setdefault(caller, []).append(msgspec.Raw(data))
+
     def take(self) -> list[Outbound]:
         """Signed packets, for the Redis on which the questions came."""
-        if not self._by_caller:
+        if not (self._by_caller or self._apart):
             return []
         packets = [
             Outbound("", caller.channel, wire.seal(caller.key, wire.REPLY, self._node, caller.channel, part))
-            for caller, replies in self._by_caller.items()
+            for gathered in (self._by_caller, self._apart)
+            for caller, replies in gathered.items()
             for part in _parts(replies)
         ]
         self._by_caller = {}
+        self._apart = {}
         self._last = (None, [])
         self.size = 0
         return packets

@@ -29,6 +29,12 @@ LOOK_OWN_US: Final = 500_000
 """How often the own one, where none is watched."""
 PATIENCE_US: Final = 2_000
 """How long what peers say waits for something else to come, where nobody waits for it."""
+INBOX_BYTES_MAX: Final = {False: 32 * 1024 * 1024, True: 64 * 1024 * 1024}
+"""Taken in for one turn: of clients, and of peers (True), whom no flood of clients can keep from being heard. What is
+more is dropped, as on any network: to leave it unread would have Redis cut the connection, with all that comes on it.
+Leaders have no more than 16 MiB before a node that it has not acknowledged (`windows.py`)."""
+TURN_BYTES: Final = 1024 * 1024
+"""So much is work for a turn, whoever says it."""
 READ_AGAIN_NS: Final = 200_000
 """What was read longer ago than this may lack what has come since."""
 
@@ -74,6 +80,8 @@ class RedisBus:
         self._steady_us: int | None = None
         """When the connection will have lived long enough (`links.STEADY_US`); None: it has, or there is none."""
         self._inbox: list[Inbound] = []
+        self._inbox_bytes = {False: 0, True: 0}
+        """Of clients, and of peers."""
         self._read_ns = 0
         """When what had come was last read."""
         self._is_from_peers = True
@@ -178,7 +186,8 @@ class RedisBus:
         if woken or self._silent or self._is_news:
             self._is_news = False
             return True
-        return bool(self._inbox) and not (is_settled and self._is_from_peers)
+        may_wait = is_settled and self._is_from_peers and self._inbox_bytes[True] < TURN_BYTES
+        return bool(self._inbox) and not may_wait
 
     def _take_in(self) -> None:
         """Read whatever has come. A connection that is lost takes what was read of it along."""
@@ -204,6 +213,11 @@ class RedisBus:
                 self._note_counts(reply)
         for channel, data in received.messages:
             from_peers = channel == self._peer_channel
+            size = self._inbox_bytes[from_peers] + len(data)
+            if size > INBOX_BYTES_MAX[from_peers]:
+                self.drops["peer-flood" if from_peers else "client-flood"] += 1
+                continue
+            self._inbox_bytes[from_peers] = size
             self._inbox.append(Inbound(from_peers, data))
             if not from_peers:
                 self._is_from_peers = False
@@ -214,6 +228,7 @@ class RedisBus:
         if time.monotonic_ns() - self._read_ns > READ_AGAIN_NS:
             self._take_in()  # Since `wait` read, the process may have slept (history 3).
         inbox, self._inbox = self._inbox, []
+        self._inbox_bytes = {False: 0, True: 0}
         self._is_from_peers = True
         return inbox
 

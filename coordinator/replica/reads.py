@@ -17,13 +17,13 @@ from coordinator.replica.callers import Caller
 from coordinator.replica.stamps import Stamp
 
 READS_MAX: Final = 32_768
-"""That wait in a replica. One more is told that the leader is busy."""
+"""That wait in a replica. One more is told that there is no room."""
 CHANNEL_READS_MAX: Final = 8_192
 """Of one reply channel: nobody takes all the room."""
 PROMPT_MAX: Final = 262_144
 """Keep-alives, confirmations and renewals that wait in a replica, for a majority's word alone."""
 READ_US_MAX: Final = 5_000_000
-BUSY: Final = "the leader has as many reads before it as it takes; ask again"
+NO_ROOM: Final = "the leader has as many reads before it as it takes"
 
 ReadRequest = (
     wire.QueryRequest

@@ -27,7 +27,7 @@ from coordinator.replica.levels import Levels
 from coordinator.replica.meters import Meters
 from coordinator.replica.ports import Head, Journal, Write
 from coordinator.replica.proposals import Asked, Proposal
-from coordinator.replica.reads import BUSY as READS_BUSY
+from coordinator.replica.reads import NO_ROOM as NO_ROOM_FOR_READS
 from coordinator.replica.reads import Read, ReadRequest, Waiting
 from coordinator.replica.stamps import Stamp, Stamps, UnknownToken
 from coordinator.replica.states import COMPARE_US, Compaction, States
@@ -51,7 +51,12 @@ SMALL_BYTES: Final = 2_048
 READS_OF_TURN_MAX: Final = 2_048
 """Reads answered in one turn, however few bytes each takes."""
 COMMAND_BYTES_MAX: Final = commands.VALUE_BYTES_MAX + 8 * 1024
-
+UNAPPLIED_BYTES_MAX: Final = 64 * 1024 * 1024
+"""Of a leader's own proposals. Entries may be committed faster than they are applied."""
+NO_ROOM_TO_APPLY: Final = "the leader has as many bytes of entries before it that are not applied as it takes"
+NO_ROOM_TO_HOLD: Final = "as many commands as may wait until no client keeps what they change"
+NO_ROOM_IN_LOG: Final = "the leader has as many bytes of entries before it that are not committed as it takes"
+HANDS_OVER: Final = "the leader takes nothing new while it hands over; ask again"
 
 _LEASED: Final = (wire.QueryRequest, wire.WatchRequest, wire.EventsRequest)
 """What the lease of a leader may answer, where that is on."""
@@ -109,6 +114,9 @@ class Replica:
         """The caller of the packet that is taken in, whose requests may be taken, and its stamp."""
         self._stamps = Stamps(machine)
         self._proposals: dict[int, Proposal] = {}
+        self._unapplied: deque[tuple[int, int]] = deque()
+        """What was proposed in this leadership and is not applied, by turn: the last index, and bytes."""
+        self._unapplied_bytes = 0
         self._reads: list[Read] = []
         self._reads_by_ticket: dict[int, list[Read]] = {}
         self._confirmed: deque[tuple[int, list[Read]]] = deque()
@@ -209,7 +217,7 @@ class Replica:
 
     def _ask_read(self, read: Read, answers: Answers) -> None:
         if not self._waiting.takes(read):
-            return self._refuse(read.caller, read.request.id, answers, commands.BUSY, READS_BUSY)
+            return answers.overloaded(read.caller, read.request.id, NO_ROOM_FOR_READS)
         self._reads.append(read)
         return None
 
@@ -347,7 +355,7 @@ class Replica:
         entries, self._entries = self._entries, []
         if holds_back and tenure is not None:
             taken, entries, refused = tenure.caching.take(taken, entries)
-            self._busy(refused, answers)
+            self._has_no_room(refused, answers, NO_ROOM_TO_HOLD)
         if entries:
             self._append(taken, entries, answers)
         if tenure is not None:
@@ -361,29 +369,37 @@ class Replica:
             if size > HELD_BYTES_MAX:
                 break
             count += 1
-        self._busy(self._commands[count:], answers)
+        self._has_no_room(self._commands[count:], answers, NO_ROOM_TO_HOLD)
         del self._commands[count:], self._entries[count:]
 
-    def _busy(self, refused: list[Asked], answers: Answers) -> None:
+    def _has_no_room(self, refused: list[Asked], answers: Answers, message: str) -> None:
+        """None of these is proposed. Only this may be said so of a command: a client passes it on to its caller."""
         self.meters.proposals_failed += len(refused)
         for one in refused:
-            message = "too many commands wait until no client keeps what they change; ask again"
-            self._refuse(one.caller, one.request_id, answers, commands.BUSY, message)
+            answers.overloaded(one.caller, one.request_id, message)
 
     def _append(self, taken: list[Asked], entries: list[bytes], answers: Answers) -> None:
+        size = sum(map(len, entries))
+        if self._unapplied_bytes and self._unapplied_bytes + size > UNAPPLIED_BYTES_MAX:
+            return self._has_no_room(taken, answers, NO_ROOM_TO_APPLY)
         first_index = self.engine.propose(entries)
         if first_index is not None:
+            self._unapplied.append((self.engine.last_index, size))
+            self._unapplied_bytes += size
             self._proposals.update(enumerate(zip(repeat(self.engine.term), taken, strict=False), first_index))
-            return
+            return None
+        engine = self.engine
+        leads = engine.role is Role.LEADER
+        if leads and engine.is_fit and engine.transferring is None:
+            return self._has_no_room(taken, answers, NO_ROOM_IN_LOG)
         self.meters.proposals_failed += len(taken)
         for proposal in taken:
-            if self.engine.role is Role.LEADER:
-                message = (
-                    "the leader takes nothing new now: it hands over, or has its bound of uncommitted bytes; ask again"
-                )
-                self._refuse(proposal.caller, proposal.request_id, answers, commands.BUSY, message)
+            if leads:
+                # Of which callers hear nothing, as in a rolling restart: their clients ask again.
+                self._refuse(proposal.caller, proposal.request_id, answers, commands.BUSY, HANDS_OVER)
             else:
                 answers.add(proposal.caller, wire.NotLeader(proposal.request_id, self.leader_node))
+        return None
 
     def _turn_away(self, reads: Iterable[Read], answers: Answers) -> None:
         for read in reads:
@@ -460,6 +476,8 @@ class Replica:
             self._turn_away(confirmed, answers)
         self._confirmed.clear()
         self._turn_away(self._waiting.take_all_ready(), answers)
+        self._unapplied.clear()
+        self._unapplied_bytes = 0
         self.meters.proposals_failed += len(self._proposals)
         for _, proposal in self._proposals.values():
             answers.add(proposal.caller, wire.NotLeader(proposal.request_id, self._elsewhere))
@@ -471,9 +489,12 @@ class Replica:
         if self.engine.applied_index >= self.engine.commit_index:
             return
         committed = self.engine.take_committed(APPLY_BYTES_MAX)
+        self.states.applied(sum(map(len, committed.entries)))
         if self.engine.is_witness:
             return
         machine, proposals = self.machine, self._proposals
+        while self._unapplied and self._unapplied[0][0] <= self.engine.applied_index:
+            self._unapplied_bytes -= self._unapplied.popleft()[1]
         latencies_us: list[int] = []
         for index, (term, entry) in enumerate(
             zip(committed.terms, committed.entries, strict=True), committed.first_index

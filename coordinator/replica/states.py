@@ -14,6 +14,7 @@ from coordinator.consensus.entries import COMMAND_PREFIX
 from coordinator.consensus.membership import Configuration
 from coordinator.consensus.parts import Parts
 from coordinator.replica.comparison import Comparison, Verdict
+from coordinator.replica.log_bytes import LogBytes
 from coordinator.replica.meters import Meters, Stopwatch
 from coordinator.replica.ports import Head, Journal, Staging
 from coordinator.statemachine import commands, snapshot
@@ -24,6 +25,8 @@ COMPARE_US: Final = 60_000_000
 """The leader has the replicas compare their states this often, where something was applied since."""
 SLICE_EVERY_US: Final = 3_000
 """A slice of a state, about a millisecond's work, is cut this often: whoever waits for a lock has the rest."""
+BYTE_STEPS: Final = 64
+"""Of `trailing_bytes`, to within which it is known where in the log they begin."""
 MARK_AGAIN_US_MIN: Final = 1_000_000
 MARK_AGAIN_US_MAX: Final = 60_000_000
 """Between two marks of a leader in doubt, doubled each time: the log grows with them, though nobody may be right."""
@@ -32,8 +35,8 @@ STAGE_AGAIN_US: Final = 2_000_000
 
 
 class Compaction(NamedTuple):
-    """When the log is cut: a snapshot each `snapshot_entries` applied, behind which `trailing_entries` are kept for
-    followers that are a little behind."""
+    """When the log is cut: a snapshot each `snapshot_entries` applied, or `snapshot_bytes` of them, behind which
+    `trailing_entries` are kept for followers that are a little behind, or `trailing_bytes` of them."""
 
     snapshot_entries: int = 20_000
     trailing_entries: int = 5_000
@@ -41,6 +44,8 @@ class Compaction(NamedTuple):
     """A snapshot of this size is put on disk beside the loop; a smaller one in the commit that takes it."""
     load_bytes: int = 64 * 1024
     """Of a snapshot, loaded in one turn: about two milliseconds' work."""
+    snapshot_bytes: int = 256 * 1024 * 1024
+    trailing_bytes: int = 64 * 1024 * 1024
 
 
 class _Dumping(NamedTuple):
@@ -112,6 +117,9 @@ class States:
         self._meters = meters
         self._answers_to_peers: list[Outgoing] = []
         self._snapshot_index = engine.applied_index
+        self._log_bytes = LogBytes()
+        self._unmarked_bytes = 0
+        """Applied since the last mark."""
         self._dumping: _Dumping | None = None
         """A state on its way into bytes, a slice a turn."""
         self._offered: Snapshot | None = None
@@ -148,6 +156,18 @@ class States:
         """When the leader is to have the states compared; None where nothing was applied since the last time."""
         return self.compare_due_us if self._machine.applied > self.marked_index else None
 
+    def applied(self, size: int) -> None:
+        """`size` bytes of entries were taken from the log to be applied."""
+        self._unmarked_bytes += size
+        self._log_bytes.applied(self._engine.applied_index, size, self.compaction.trailing_bytes // BYTE_STEPS)
+
+    def _is_long(self, index: int, share: int = 1) -> bool:
+        """Is so much applied up to `index` since the last snapshot that the log is to be cut? `share`: or an integer
+        part of the bytes; whoever follows a mark has counted a little less, or more, than whoever made it."""
+        if index - self._snapshot_index >= self.compaction.snapshot_entries:
+            return True
+        return self._log_bytes.since(self._snapshot_index) >= self.compaction.snapshot_bytes // share
+
     # --- marks ------------------------------------------------------------------------------------
 
     def put_off(self, now_us: int) -> None:
@@ -162,6 +182,7 @@ class States:
         unmarked = self._engine.applied_index - max(self.marked_index, self._snapshot_index)
         waits = self._is_wanted(self._engine.applied_index) and self._offered is None
         is_due = waits or now_us >= self.compare_due_us or unmarked >= self.compaction.snapshot_entries
+        is_due = is_due or self._unmarked_bytes >= self.compaction.snapshot_bytes
         if is_due and self._dumping is None:
             self.mark(now_us)
 
@@ -186,9 +207,11 @@ class States:
             index = self._engine.propose([COMMAND_PREFIX + encode_node_entry(commands.MarkState())])
             if index is not None:
                 self.marked_index = index
+                self._unmarked_bytes = 0
 
     def marked(self, index: int) -> None:
         """Here the replicas compare their states. One at a time: a mark that comes meanwhile is another's chance."""
+        self._unmarked_bytes = 0
         if self._dumping is not None:
             self.marked_index = self._dumping.at
             return
@@ -313,7 +336,8 @@ class States:
         if self._taken is None or stopping or not self._taken.is_ready:
             return None
         taken, staging, _ = self._taken
-        offset = max(self._engine.first_index - 1, taken.last_index - self.compaction.trailing_entries)
+        behind = self._log_bytes.place_before(taken.last_index, self.compaction.trailing_bytes)
+        offset = max(self._engine.first_index - 1, taken.last_index - self.compaction.trailing_entries, behind)
         agreed = self.comparison.agreed >= taken.last_index
         return Head(taken, offset, self._engine.term_at(offset), keep_tail=True, staged=staging, agreed=agreed)
 
@@ -329,8 +353,9 @@ class States:
                 if loading.state is not None:
                     self._machine.adopt(loading.state)
         else:
-            self._engine.compact(head.snapshot, head.snapshot.last_index - self.compaction.trailing_entries + 1)
+            self._engine.compact(head.snapshot, head.offset + 1)
             self._taken = None
+        self._log_bytes.forget(head.offset)
         self._snapshot_index = head.snapshot.last_index
 
     def advance(self, now_us: int) -> None:
@@ -338,7 +363,7 @@ class States:
         engine = self._engine
         if engine.is_witness:
             index = min(engine.applied_index, engine.settled)
-            if index - self._snapshot_index >= self.compaction.snapshot_entries:
+            if index > self._snapshot_index and self._is_long(index):
                 empty = Snapshot(index, engine.term_at(index), engine.configuration_at(index), b"")
                 self._taken = _Staged(empty, None, now_us)
             return
@@ -359,7 +384,7 @@ class States:
         engine = self._engine
         dump = snapshot.begin(self._machine)
         self._slice_due_us = 0
-        is_due = self._is_wanted(index) or index - self._snapshot_index >= self.compaction.snapshot_entries
+        is_due = self._is_wanted(index) or self._is_long(index, 2)
         parts = Parts() if is_due or not is_mark else None
         configuration = engine.configuration_at(index)
         self._dumping = _Dumping(dump, index, engine.term_at(index), configuration, is_mark, parts, Stopwatch())

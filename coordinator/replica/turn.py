@@ -35,6 +35,9 @@ PACKET_BYTES_TARGET: Final = 2 * 1024 * 1024
 """A packet for a node is closed above this; far below what a reader takes (wire.PACKET_BYTES_MAX)."""
 REFUSALS_MAX: Final = 32
 """Unsigned refusals of one turn: nobody's garbage makes the node talk without end."""
+ANSWERS_BYTES_MAX: Final = 32 * 1024 * 1024
+"""Of one turn, but for what was asked before: who asks more than that is not heard, since a question of 10 bytes may
+have an answer of thousands. Whoever asks in earnest asks again."""
 ROUTES_MAX: Final = 1_024
 FEW_REPLICAS: Final = 8
 """A node with no more has a look at each of them in every turn."""
@@ -213,7 +216,10 @@ class Turn:
         taken = self._ingress.clients(data, self._key_of, self._why_unknown)
         if type(taken) is Asked:
             caller, self._busy_us = taken.caller, now_us
-            for request in taken.requests:
+            for number, request in enumerate(taken.requests):
+                if self._answers.size > ANSWERS_BYTES_MAX:
+                    self.drops["client-flood"] += len(taken.requests) - number
+                    break
                 try:
                     self._ask(caller, request, now_us)
                 except WireError as error:

@@ -14,11 +14,13 @@ from random import Random
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from coordinator.client.calls import Call, resolved
-from coordinator.client.core import Core
+from coordinator.client.core import Core, Packet
+from coordinator.client.errors import ConclaveError, OutcomeUnknown
 from coordinator.client.flows import Grant
 from coordinator.client.lease import LeaseState
 from coordinator.client.links import HOME, Links
 from coordinator.statemachine.lock_commands import EXCLUSIVE, Mode
+from coordinator.wire import CommandRequest, Overloaded, decode_command
 from tests.simulation.clocks import Clock
 from tests.simulation.watch import Violation
 from tests.simulation.wires import SimulatedChannel
@@ -63,6 +65,34 @@ class HeldLease:
         return f"{self.mode} {self.name!r} of {self.client.name} (session {self.session.session}, token {self.token})"
 
 
+class _SeenCore(Core):
+    """`Busy` speaks for the only copy of a request: that is a Redis' promise, and not this network's. Where the network
+    has doubled the packet, the outcome is as unknown as ever; else it is to be true that nothing is applied."""
+
+    def __init__(self, world: World, random: Random) -> None:
+        super().__init__(world.token, world.settings.cluster_name, random)
+        self._world = world
+        self._packets: dict[int, bytes] = {}
+        """By call: what it was last sent in."""
+
+    def take_packets(self, now_us: int) -> list[Packet]:
+        packets = super().take_packets(now_us)
+        self._packets = {number: data for number, data in self._packets.items() if number in self._calls}
+        for packet in packets:
+            self._packets.update(dict.fromkeys(packet.ids, packet.data))
+        return packets
+
+    def _refusal(self, call: Call, reply: Overloaded) -> ConclaveError:
+        if call.number and not self._world.network.comes_once(self._packets[call.request_id]):
+            self._world.faults["busy-and-doubled"] += 1
+            return OutcomeUnknown("there was no room for one copy, and the network made another")
+        self._world.faults["busy"] += 1
+        request = call.build(call.request_id)
+        if isinstance(request, CommandRequest):
+            self._world.watch.tell("refused", decode_command(request.command))
+        return super()._refusal(call, reply)
+
+
 class Client:
     def __init__(self, world: World, name: str, random: Random) -> None:
         self.world = world
@@ -98,7 +128,7 @@ class Client:
         self.is_up = True
         self.leases = []
         self._valid_until = {}
-        self.core = Core(world.token, world.settings.cluster_name, self.random)
+        self.core = _SeenCore(world, self.random)
         # A channel's name is drawn from the system's randomness, which a simulation must not depend on.
         self.core.reply_channel = f"{self.core.channels.reply_prefix}{self.random.getrandbits(128):032x}"
         world.network.name_place(self.core.reply_channel, self.name)

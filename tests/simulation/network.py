@@ -62,6 +62,8 @@ class Network:
         self.cuts: Counter[tuple[str, str]] = Counter()
         """Ways that nothing passes, (from, to); counted, since partitions may lie over one another."""
         self._kept: list[tuple[str, str, bytes]] = []
+        self._repeated: set[bytes] = set()
+        """Messages that came more than once, or are going to."""
         self._kept_apart: dict[tuple[str, str], deque[tuple[str, bytes]]] = {}
         self.doubled = ""
         """Of this kind of what is kept apart, each message comes twice."""
@@ -122,6 +124,7 @@ class Network:
                     continue
                 late_us = int(random() * extra_us)
                 if kind == "duplication":
+                    self._repeated.add(data)
                     self._scheduler.after(delay_us + late_us, self._arrive, sender, channel, data, None)
                 else:
                     delay_us += late_us
@@ -165,10 +168,18 @@ class Network:
                 HOP_US_MAX + int(self._random.random() * 3_000), self._arrive, sender, channel, data, None
             )
 
+    def comes_once(self, data: bytes) -> bool:
+        """Does this message come no more than once, as with a Redis? Where that is so up to now, it stays so."""
+        if data in self._repeated:
+            return False
+        self._kept = [kept for kept in self._kept if kept[2] != data]
+        return True
+
     def replay(self, count: int) -> bool:
         """Somebody with a copy of the traffic sends some of it again (history 7)."""
         for _ in range(count if self._kept and self.up else 0):
             sender, channel, data = self._kept[int(self._random.random() * len(self._kept))]
+            self._repeated.add(data)
             self._scheduler.after(int(self._random.random() * 20_000), self._arrive, sender, channel, data, None)
         return bool(self._kept) and self.up
 

@@ -14,7 +14,7 @@ from coordinator.consensus.engine import ConfirmedRead, Outgoing, Role
 from coordinator.consensus.raft.messages import Message
 from coordinator.replica.journal import StoredLog
 from coordinator.replica.ports import Write
-from coordinator.statemachine.commands import Result
+from coordinator.statemachine.commands import Command, Result
 from coordinator.statemachine.machine import Event
 from tests.simulation.model.truth import Truth
 
@@ -124,6 +124,9 @@ class Checker:
     def answered(self, question: Question) -> None:
         """A question came back, with a result or refused."""
 
+    def refused(self, command: Command) -> None:
+        """A client tells its caller that there was no room for it, and that it is not applied."""
+
     def paged(self, watcher: Watcher, question: Question) -> None:
         """A watcher was given a page of changes."""
 
@@ -164,6 +167,7 @@ HOOKS: Final = (
     "invoked",
     "returned",
     "answered",
+    "refused",
     "paged",
     "served",
     "heard",

@@ -45,7 +45,7 @@ class Item(Had[S]):
         def flow(core: Core) -> Asking[None]:
             self._state.check()
             move = Transaction().when(key(self.name).token == self.token).then(delete(self.name))
-            asked = core.command(grant.session, move.build(), clock(), deadline_us)
+            asked = core.command(grant.session, move.build(), clock(), deadline_us, persists=True)
             finished = yield from lock_flows.of_hold(core, clock, grant, asked)
             self._state.released = True
             lock_flows.give_back(core, clock, grant)

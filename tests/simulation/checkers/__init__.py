@@ -32,6 +32,7 @@ from tests.simulation.checkers.lock_events import LockEventsComplete
 from tests.simulation.checkers.log_matching import LogMatching
 from tests.simulation.checkers.mutual_exclusion import MutualExclusion
 from tests.simulation.checkers.no_lost_write import NoLostWrite
+from tests.simulation.checkers.no_room import NoRoom
 from tests.simulation.checkers.persistence_order import PersistenceOrder
 from tests.simulation.checkers.pre_vote import PreVote
 from tests.simulation.checkers.reads_never_stale import ReadsNeverStale
@@ -69,6 +70,7 @@ CHECKERS: Final[tuple[type[Checker], ...]] = (
     ConfigurationSafety,
     NoLostWrite,
     ExactlyOnce,
+    NoRoom,
     ReadsNeverStale,
     CachesNeverStale,
     Linearizability,

@@ -59,6 +59,18 @@ MUTANTS: Final = (
         ),
     ),
     Mutant(
+        "no-room-for-what-was-proposed",
+        ("no-room",),
+        "Busy says that nothing is applied: what a fallen leader has proposed may be, by the next",
+        (
+            Edit(
+                "coordinator.replica.replica:Replica._abdicate",
+                "answers.add(proposal.caller, wire.NotLeader(proposal.request_id, self._elsewhere))",
+                "answers.overloaded(proposal.caller, proposal.request_id, 'it fell')",
+            ),
+        ),
+    ),
+    Mutant(
         "session-opened-twice",
         ("exactly-once",),
         "DESIGN.md, rule 7: a retry of an opening finds the first one",

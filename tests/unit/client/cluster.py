@@ -50,6 +50,8 @@ class Cluster:
         """Requests whose answers are lost; they take effect all the same."""
         self.drops: Callable[[wire.Request], bool] = lambda request: False
         """Requests that never come."""
+        self.refuses: Callable[[wire.Request], bool] = lambda request: False
+        """Requests that there is no room for."""
         self.ops: list[Any] = []
         self.served = 0
         """Requests that came."""
@@ -152,6 +154,8 @@ class Cluster:
             return [wire.Directory(request.id, node, nodes, (self._entry(),))]
         if node != self.leader:
             return [wire.NotLeader(request.id, self.leader)]
+        if self.refuses(request):
+            return [wire.Overloaded(request.id, "there is no room", 250)]
         answers = self._answer(client, request)
         return [] if self.loses(request) else answers
 

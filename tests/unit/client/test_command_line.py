@@ -6,6 +6,7 @@ import base64
 import contextlib
 import io
 import json
+import re
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from coordinator import wire
 from coordinator.client import __main__ as command_line
 from coordinator.client.__main__ import EXIT_FAILED, EXIT_NOT_ACQUIRED, EXIT_NOT_DONE, EXIT_USAGE, main
 from coordinator.client.asking import Ask
@@ -422,3 +424,14 @@ def test_groups_barriers_and_queues_from_a_shell(client: TestClient, shell: Shel
 def test_a_cluster_that_does_not_answer_is_said_so(cluster: Cluster, shell: Shell):
     cluster.lose_leader()
     assert shell("get", "a")[0] == EXIT_FAILED
+
+
+def test_where_there_is_no_room_it_says_when_to_ask_again(
+    shell: Shell, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+):
+    assert shell("put", "a", "1") == (0, "")
+    said: list[str] = []
+    monkeypatch.setattr(command_line, "print", lambda text, file: said.append(text), raising=False)
+    cluster.refuses = lambda request: isinstance(request, wire.CommandRequest)
+    assert shell("put", "a", "1") == (EXIT_FAILED, "")
+    assert re.fullmatch(r"conclave: there is no room; nothing was done, ask again in 0\.[2-5] seconds", said[0])

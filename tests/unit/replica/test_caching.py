@@ -13,6 +13,7 @@ from coordinator.consensus.raft.core import Raft
 from coordinator.replica import caching
 from coordinator.replica.caching import LEASE_MS, TELL_AGAIN_US, WANTED_US
 from coordinator.replica.callers import Caller
+from coordinator.replica.replica import NO_ROOM_TO_HOLD
 from coordinator.replica.touched import touched_by
 from coordinator.statemachine import commands, files, lock_commands
 from coordinator.statemachine.commands import Done, GetKey, PutKey
@@ -47,10 +48,13 @@ class Reader:
         self.stage.settle()
         return self.stage.replies(self.channel)
 
-    def does(self, op: commands.ClientOp, node: str = "node1") -> commands.Result | None:
-        """The result; None while it is held back."""
+    def does(self, op: commands.ClientOp, node: str = "node1") -> commands.Result | wire.Overloaded | None:
+        """The result, or that there is no room; None while it is held back."""
         self.number += 1
         answers = self.ask(command(self.number, self.session, self.number, op), node)
+        for one in answers:
+            if isinstance(one, wire.Overloaded):
+                return one
         return next((one.result for one in answers if isinstance(one, wire.Answer)), None)
 
     def reads(self, query: wire.CachedQuery, node: str = "node1") -> wire.CachedAnswer | wire.Answer:
@@ -274,7 +278,7 @@ def test_what_such_a_leader_collects_has_a_bound_in_bytes_too(stage):
     elected_and_cut_off(stage)
     big = bytes(commands.VALUE_BYTES_MAX)
     refused = [
-        number for number in range(20) if isinstance(reader.does(PutKey(f"k{number}", big), "node2"), commands.Failure)
+        number for number in range(20) if isinstance(reader.does(PutKey(f"k{number}", big), "node2"), wire.Overloaded)
     ]
     assert refused == [15, 16, 17, 18, 19]
     replica = stage.nodes["node2"].replica
@@ -289,7 +293,7 @@ def test_and_one_in_commands(stage, monkeypatch):
     elected_and_cut_off(stage)
     results = [reader.does(PutKey(f"k{number}", b""), "node2") for number in range(4)]
     assert results[:2] == [None, None]
-    assert all(isinstance(one, commands.Failure) and one.code == commands.BUSY for one in results[2:])
+    assert all(isinstance(one, wire.Overloaded) for one in results[2:])
 
 
 @pytest.mark.parametrize(("applied_index", "holds_back"), [(7, True), (8, True), (9, False), (10, False)])
@@ -468,8 +472,8 @@ def test_more_than_may_be_held_is_refused_and_may_be_asked_again(stage, monkeypa
     meters = stage.nodes["node1"].replica.meters
     failed = meters.proposals_failed
     refused = writer.does(PutKey("a", b"2"))
-    assert isinstance(refused, commands.Failure)
-    assert refused.code == commands.BUSY
+    assert isinstance(refused, wire.Overloaded)
+    assert refused.message == NO_ROOM_TO_HOLD
     assert meters.proposals_failed == failed + 1
 
 

@@ -7,10 +7,9 @@ import pytest
 from coordinator import wire
 from coordinator.replica import reads
 from coordinator.replica import replica as replica_module
-from coordinator.replica.callers import Caller
-from coordinator.replica.reads import BUSY, Read, Waiting
+from coordinator.replica.callers import RETRY_MS, Caller
+from coordinator.replica.reads import NO_ROOM, Read, Waiting
 from coordinator.replica.stamps import Stamp
-from coordinator.statemachine import commands
 from coordinator.statemachine.commands import GetKey, KeyValue, PutKey
 from tests.unit.replica.stage import CLUSTER, Stage
 from tests.unit.replica.test_turn import command, keep_alive, opened
@@ -73,8 +72,7 @@ def test_more_reads_than_there_is_room_for_are_told_so_at_once(stage, monkeypatc
     stage.carry()
     for channel, refused in [(first, [5, 6]), (second, [3, 4])]:
         busy = stage.replies(channel)
-        assert [reply.id for reply in busy] == refused
-        assert all(reply.result == commands.Failure(commands.BUSY, BUSY) for reply in busy)
+        assert busy == [wire.Overloaded(number, NO_ROOM, RETRY_MS) for number in refused]
     stage.settle()
     assert [len(stage.replies(channel)) for channel in (first, second)] == [5, 3]
     assert leader.replica.pending[1] == 0
@@ -86,15 +84,17 @@ def test_full_of_reads_a_leader_takes_keep_alives(stage, monkeypatch):
     session = opened(stage)
     channel = stage.ask("node1", query(1), query(2), keep_alive(stage, 7, session), wire.ConfirmRequest(8, CLUSTER))
     stage.settle()
-    assert {type(reply) for reply in stage.replies(channel)} == {wire.Answer, wire.KeptAlive, wire.Confirmed}
+    kinds = {type(reply) for reply in stage.replies(channel)}
+    assert kinds == {wire.Answer, wire.Overloaded, wire.KeptAlive, wire.Confirmed}
 
 
 def test_keep_alives_too_are_bounded(stage, monkeypatch):
     monkeypatch.setattr(reads, "PROMPT_MAX", 1)
     channel = stage.ask("node1", wire.ConfirmRequest(1, CLUSTER), wire.ConfirmRequest(2, CLUSTER))
     stage.settle()
-    busy, confirmed = stage.replies(channel)
-    assert (busy.id, busy.result.code, type(confirmed)) == (2, commands.BUSY, wire.Confirmed)
+    confirmed, busy = sorted(stage.replies(channel), key=lambda reply: reply.id)
+    assert busy == wire.Overloaded(2, NO_ROOM, RETRY_MS)
+    assert type(confirmed) is wire.Confirmed
     channel = stage.ask("node1", wire.ConfirmRequest(3, CLUSTER))
     stage.settle()
     assert [type(reply) for reply in stage.replies(channel)] == [wire.Confirmed], "there is room again"

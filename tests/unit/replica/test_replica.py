@@ -10,9 +10,10 @@ from coordinator.consensus.membership import Change, Member
 from coordinator.consensus.raft.messages import AppendEntries
 from coordinator.replica import grants
 from coordinator.replica import replica as replica_module
+from coordinator.replica.callers import RETRY_MS, Answers
 from coordinator.replica.comparison import ASK_TIMES_MAX, ASK_US, HEARD_MAX, Comparison, Verdict
 from coordinator.replica.ports import Inbound
-from coordinator.replica.replica import COMMAND_BYTES_MAX
+from coordinator.replica.replica import COMMAND_BYTES_MAX, NO_ROOM_IN_LOG
 from coordinator.replica.states import Compaction, _Staged
 from coordinator.replica.turn import PACKET_BYTES_TARGET, REFUSALS_MAX, ROUTES_MAX, WITNESS, _parts
 from coordinator.statemachine import commands
@@ -109,8 +110,49 @@ def test_while_it_hands_over_a_leader_is_busy(stage):
     stage.cut = {"node2", "node3"}
     leader.raft.transfer(12, stage.clock.us)
     (reply,) = answered(stage, command(1, session, 1, PutKey("a", b"1")))
-    assert reply.result.code == commands.BUSY
+    assert reply.result.code == commands.BUSY, "which its client asks again, and tells nobody"
     assert leader.replica._proposals == {}
+
+
+def test_who_is_not_fit_to_serve_tells_clients_to_ask_again_and_nobody_else(stage):
+    session = opened(stage)
+    leader = stage.nodes["node1"]
+    stage.ask("node1", command(1, session, 1, PutKey("a", b"1")))
+    leader.turn._take_in(leader.bus.drain(), stage.clock.us)
+    leader.raft.doubt(in_doubt=True)
+    answers = Answers("node1")
+    leader.replica._propose(answers)
+    assert [reply.result.code for reply in replies_of(answers)] == [commands.BUSY]
+
+
+def replies_of(answers: Answers) -> list[wire.Reply]:
+    bodies = [wire.open_envelope(packet.data, wire.REPLY).body for packet in answers.take()]
+    return [reply for body in bodies for reply in wire.decode_replies(body)]
+
+
+def test_past_the_bound_of_uncommitted_bytes_a_caller_is_told_so_at_once_and_nothing_of_it_is_applied(stage):
+    session = opened(stage)
+    leader = stage.nodes["node1"]
+    leader.raft.options = leader.raft.options._replace(uncommitted_bytes_max=10)
+    stage.cut = {"node2", "node3"}
+    first = stage.ask("node1", command(1, session, 1, PutKey("a", b"1")))
+    leader.run()
+    failed = leader.replica.meters.proposals_failed
+    asked = [command(2, session, 2, PutKey("b", b"2")), command(3, session, 3, PutKey("c", b"3"))]
+    second = stage.ask("node1", *asked, wire.DirectoryRequest(4))
+    leader.run()
+    stage.carry()
+    assert stage.replies(first) == []
+    packets = stage.answers[second]
+    told = [reply for reply in stage.replies(second) if isinstance(reply, wire.Overloaded)]
+    assert told == [wire.Overloaded(2, NO_ROOM_IN_LOG, RETRY_MS), wire.Overloaded(3, NO_ROOM_IN_LOG, RETRY_MS)]
+    assert len(packets) == 2, "a client that does not know the word loses that packet alone"
+    assert leader.replica.meters.proposals_failed == failed + 2
+    stage.cut = set()
+    stage.pass_time(400_000)
+    assert stage.replies(first)[0].result.existed is False
+    found = [result(stage, wire.QueryRequest(9, CLUSTER, "", GetKey(key))) for key in ("a", "b", "c")]
+    assert [getattr(one, "value", None) for one in found] == [b"1", None, None]
 
 
 def test_who_loses_its_leadership_in_the_turn_of_the_asking_turns_the_asker_away(stage):

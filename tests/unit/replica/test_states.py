@@ -9,6 +9,7 @@ import pytest
 
 from coordinator.consensus.engine import Role, Snapshot
 from coordinator.consensus.parts import Parts
+from coordinator.replica.log_bytes import LogBytes
 from coordinator.replica.ports import Head
 from coordinator.replica.states import STAGE_AGAIN_US, Compaction, _Staged
 from coordinator.statemachine import snapshot
@@ -262,3 +263,38 @@ def test_a_replica_is_settled_once_nothing_of_any_kind_is_under_way(stage, under
     anything = SimpleNamespace(snapshot=SimpleNamespace(last_index=0))
     setattr(states, under_way, [anything] if under_way == "_answers_to_peers" else anything)
     assert not states.is_settled
+
+
+# --- the log in bytes -----------------------------------------------------------------------------
+
+BYTES = Compaction(snapshot_entries=10_000, trailing_entries=5_000, snapshot_bytes=20_000, trailing_bytes=6_400)
+
+
+def test_a_log_of_few_large_entries_is_cut_too(stage):
+    """20,000 entries of a megabyte are 20 GB, in memory and on disk."""
+    for node in stage.nodes.values():
+        node.replica.states.compaction = BYTES
+    session = opened(stage)
+    for number in range(1, 101):
+        stage.ask("node1", command(number, session, number, PutKey("a", bytes(1_000))))
+        stage.settle()
+        stage.pass_time(20_000)
+        if number == 15:
+            assert not any(heads(node) for node in stage.nodes.values()), "not before it is due"
+    for node in stage.nodes.values():
+        held = node.raft.log.slice(node.raft.first_index, node.raft.last_index, 1 << 62)[1]
+        assert 6_400 <= sum(map(len, held)) <= 20_000 + 6_400 + 3_000
+        assert 3 <= len(heads(node)) <= 6, "each 20,000 bytes one, and no more"
+        assert heads(node)[-1].offset == node.raft.first_index - 1, "memory and disk hold the same"
+        assert len(node.replica.states._log_bytes._places) < 40
+
+
+def test_where_nothing_was_counted_nothing_is_cut():
+    counted = LogBytes()
+    assert counted.since(0) == counted.place_before(0, 1) == 0
+    for index in range(1, 11):
+        counted.applied(index, 10, 25)
+    assert [counted.since(index) for index in (0, 3, 5, 6, 10)] == [100, 70, 70, 40, 10]
+    assert [counted.place_before(10, size) for size in (1, 30, 31, 60, 61, 90)] == [6, 6, 3, 3, 0, 0]
+    counted.forget(5)
+    assert [counted.since(index) for index in (3, 6)] == [70, 40]

@@ -215,7 +215,7 @@ async def test_what_was_compacted_is_told_with_the_oldest_revision_left(worker: 
 async def test_the_number_of_calls_that_wait_is_bounded(worker: Bearer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ranges, "WATCHING_MAX", 0)
     answer = await worker.get(f"{API}/changes", start="a")
-    assert (answer.status_code, answer.json()["error"]) == (429, "busy")
+    assert (answer.status_code, answer.json()["error"], answer.json()["retry_after_ms"]) == (429, "busy", 1_000)
 
 
 # --- transactions, counters -----------------------------------------------------------------------

@@ -517,9 +517,32 @@ async def test_more_waiting_calls_than_the_bound_are_refused(
     _, hang_up = await _waiting_call(cluster, other)
     response = await other.post(ACQUIRE, {"wait_ms": 1000})
     assert response.status_code == 429
-    assert response.json()["error"] == "busy"
+    assert (response.json()["error"], response.json()["retry_after_ms"]) == ("busy", 1_000)
     assert response["Retry-After"] == "1"
     await hang_up()
+
+
+@pytest.mark.parametrize(("seconds", "told"), [(0.31, "1"), (1.0, "1"), (1.001, "2"), (7.5, "8")])
+async def test_where_there_is_no_room_the_answer_says_when_to_ask_again(
+    worker: Bearer, cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch, seconds: float, told: str
+) -> None:
+    async def refuse(*_: object, **__: object) -> None:
+        raise errors.Busy("the leader has as much before it as it takes", retry_after=seconds)
+
+    before = set(cluster.machine.sessions)
+    with monkeypatch.context() as full:
+        full.setattr(FakeClient, "command", refuse)
+        response = await worker.post(ACQUIRE)
+    body = {
+        "error": "busy",
+        "detail": "the leader has as much before it as it takes",
+        "retry_after_ms": round(seconds * 1_000),
+    }
+    assert (response.status_code, response.json()) == (429, body)
+    assert response["Retry-After"] == told
+    await settled()
+    assert set(cluster.machine.sessions) == before
+    assert (await worker.post(ACQUIRE)).status_code == 200
 
 
 async def test_when_the_process_ends_its_waiters_are_told_and_leave_nothing(
