@@ -174,7 +174,11 @@ def test_kill_9_leaves_no_process_behind_and_the_next_one_goes_on(installation: 
     assert _clusters(installation) == before
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+SIGNALS = [signal.SIGINT, signal.SIGTERM, pytest.param(signal.SIGHUP, marks=pytest.mark.slow)]
+"""A start takes 10 s: what differs little is left to `make prove`."""
+
+
+@pytest.mark.parametrize("how", SIGNALS)
 def test_a_signal_ends_all_of_it_within_10_s(to_end: Installation, how: signal.Signals) -> None:
     said_before = len(to_end.terminal)
     assert to_end.stop(how) < 10
@@ -187,7 +191,7 @@ def test_parts_that_hang_do_not_hold_up_the_end(to_end: Installation) -> None:
     assert to_end.stop(signal.SIGTERM) < 10
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("how", SIGNALS)
 def test_a_signal_in_the_middle_of_setting_up_leaves_nothing_either(new_installation: New, how: signal.Signals) -> None:
     installation = new_installation()
     installation.start()
@@ -242,9 +246,13 @@ def test_two_copies_run_side_by_side(installation: Installation, new_installatio
 
 MOMENTS = ("nodes.unborn", "nodes", "db.sqlite3", "run/supervisor.conf")
 """What setting up leaves behind, in this order; the first is there for some milliseconds only."""
+QUICK = ("nodes.unborn", "db.sqlite3")
+"""Of these, what runs with every change."""
 
 
-@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize(
+    "moment", [moment if moment in QUICK else pytest.param(moment, marks=pytest.mark.slow) for moment in MOMENTS]
+)
 def test_killed_while_it_sets_up_the_next_one_finds_all_or_nothing(new_installation: New, moment: str) -> None:
     installation = new_installation()
     installation.start()
