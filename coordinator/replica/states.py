@@ -399,8 +399,13 @@ class States:
         self._dumping = None
         if dumping.parts is not None:
             self._meters.snapshot_dumps.observe(dumping.stopwatch.us)
+        digest = bytes.fromhex(dumping.dump.digest)
         if dumping.is_mark:
-            self.comparison.marked(dumping.at, bytes.fromhex(dumping.dump.digest), now_us)
+            self.comparison.marked(dumping.at, digest, now_us)
+        elif digest != self.comparison.own(dumping.at):
+            # It changed and nothing was applied: this is not the state that was compared, and never a snapshot.
+            self.comparison.marked(dumping.at, digest, now_us)
+            return
         if dumping.parts is not None and dumping.at > self.snapshot_index:
             self._offered = Snapshot(dumping.at, dumping.term, dumping.configuration, dumping.parts)
 

@@ -126,6 +126,8 @@ class Probes:
     def held(self) -> str:
         """Locks that somebody holds or waits for, though every client has let go, or is dead."""
         leader = self._world.watch.leader
+        if self._world.is_beyond_repair:
+            return ""
         locks = sorted(leader.replica.machine.locks) if leader is not None and leader.replica is not None else []
         return f"locks are still held: {', '.join(locks)}" if locks else ""
 

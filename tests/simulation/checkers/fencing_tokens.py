@@ -48,12 +48,27 @@ class FencingTokens(Checker):
         op = command.op
         if isinstance(result, commands.Granted) and isinstance(op, _GRANTED):
             owner = op.owner or command.session
-            for name in op.names if isinstance(op, lock_commands.Acquire) else (op.name,):
+            names = op.names if isinstance(op, lock_commands.Acquire) else (op.name,)
+            if self._joins(names, owner, result.token):
+                return
+            for name in names:
                 # A repetition, a re-entrant grant and a downgrade name the token that the session has.
                 if owner not in self._owners.get((name, result.token), ()):
                     self._granted(index, name, owner, result.token)
                 elif expected.is_new and isinstance(op, lock_commands.ChangeMode) and op.mode == EXCLUSIVE:
                     self._upgraded(index, name, result.token)
+
+    def _joins(self, names: tuple[str, ...], owner: int, token: int) -> bool:
+        """Does the session hold all of these already, so that nothing is granted anew? Then it is told the highest of
+        their tokens."""
+        highest = [self._highest.get(name, 0) for name in names]
+        held = [owner in self._owners.get((name, of), ()) for name, of in zip(names, highest, strict=True)]
+        if len(names) == 1 or not all(held) or token != max(highest):
+            return False
+        for name in names:
+            self._owners.setdefault((name, token), set()).add(owner)
+        self.checks += 1
+        return True
 
     def _granted(self, index: int, name: str, session: int, token: int) -> None:
         self.checks += 1

@@ -2,8 +2,8 @@
 name, once and in order, over changes of leader, reconnections and snapshots (Chubby, section 2.5); and of each change
 of leader between two answers, where it belongs.
 
-The events are those of a model that reads the same entries. Of one entry, those of one name are in order; which name
-comes first is the machine's affair, and the same on every replica.
+The events are those of a model that reads the same entries. In which order one entry lets in several is the machine's
+affair, where all of them may come in, and the same on every replica.
 """
 
 from __future__ import annotations
@@ -71,4 +71,6 @@ def _by_name(events: Iterable[Event]) -> dict[str, list[Event]]:
     found: dict[str, list[Event]] = {}
     for event in events:
         found.setdefault(event.name, []).append(event)
+    for of_name in found.values():
+        of_name.sort(key=lambda event: (event.revision, event.kind, event.session, event.acquisition))
     return found

@@ -335,3 +335,19 @@ def test_whoever_comes_back_need_not_wait_for_the_next_mark():
     stage.pass_time(5_000_000)
     assert "it stopped for good" in stage.nodes["node1"].replica.stopped
     assert [stage.nodes[name].replica.waits_for for name in ("node2", "node3")] == ["", ""]
+
+
+def test_a_state_that_changed_since_it_was_compared_becomes_no_snapshot():
+    """An operator asks for a snapshot at the last mark: the state goes into bytes a second time."""
+    stage = Opened()
+    put(stage, "node1", "a")
+    stage.settle()
+    pass_to_mark(stage)
+    wrong = stage.nodes["node2"]
+    states = wrong.replica.states
+    assert states.comparison.agreed == states.marked_index == wrong.replica.machine.applied
+    corrupt(wrong)
+    states.snapshot_wanted = states.marked_index
+    stage.pass_time(1_000_000)
+    assert "it stopped for good" in wrong.replica.stopped
+    assert not [write.head for commit in wrong.journal.commits for write in commit if write.head is not None]
