@@ -49,10 +49,11 @@ class Compaction(NamedTuple):
 
 
 class _Dumping(NamedTuple):
-    """The state after the entry `at`. `is_mark`: the replicas compare this one."""
+    """The state after the entry `at`, and after the mark `mark` too. `is_mark`: the replicas compare this one."""
 
     dump: snapshot.Dump
     at: int
+    mark: int
     term: int
     configuration: Configuration
     is_mark: bool
@@ -387,7 +388,8 @@ class States:
         is_due = self._is_wanted(index) or self._is_long(index, 2)
         parts = Parts() if is_due or not is_mark else None
         configuration = engine.configuration_at(index)
-        self._dumping = _Dumping(dump, index, engine.term_at(index), configuration, is_mark, parts, Stopwatch())
+        term = engine.term_at(index)
+        self._dumping = _Dumping(dump, index, self.marked_index, term, configuration, is_mark, parts, Stopwatch())
 
     def _go_on_dumping(self, dumping: _Dumping, now_us: int) -> None:
         with dumping.stopwatch.slice():
@@ -402,9 +404,9 @@ class States:
         digest = bytes.fromhex(dumping.dump.digest)
         if dumping.is_mark:
             self.comparison.marked(dumping.at, digest, now_us)
-        elif digest != self.comparison.own(dumping.at):
+        elif digest != self.comparison.own(dumping.mark):
             # It changed and nothing was applied: this is not the state that was compared, and never a snapshot.
-            self.comparison.marked(dumping.at, digest, now_us)
+            self.comparison.marked(dumping.mark, digest, now_us)
             return
         if dumping.parts is not None and dumping.at > self.snapshot_index:
             self._offered = Snapshot(dumping.at, dumping.term, dumping.configuration, dumping.parts)
