@@ -214,7 +214,7 @@ def test_where_no_thread_can_be_started_there_is_no_connection(monkeypatch):
             super().start()
 
     monkeypatch.setattr(links, "Channel", FakeChannel)
-    with Client("redis://nowhere", str(TOKEN), timeout=0.2) as client:
+    with Client("redis://nowhere", str(TOKEN), timeout=1) as client:  # The pause between two tries grows to 0.75 s.
         with monkeypatch.context() as patch:
             patch.setattr(threading, "Thread", Without)
             with pytest.raises(Unavailable, match="can't start new thread"):
