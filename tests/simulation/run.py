@@ -22,7 +22,8 @@ CHAOS_US_MAX: Final = 60_000_000
 SERVE_US_MAX: Final = 5_000_000
 """Within this a healed cluster elects, catches up, and answers every client."""
 FREE_US_MAX: Final = 10_000_000
-"""Within this every lock is free: its holder lets go, or its session of 4 s at the most runs out."""
+"""Within this every lock is free: its holder lets go, or its session of 4 s at the most runs out, and then its
+lock-delay; and whoever waited for it has done its work."""
 LOOK_US: Final = 20_000
 PLAIN: Final = "plain"
 MIXED: Final = "mixed"
@@ -129,7 +130,9 @@ class Probes:
         if self._world.is_beyond_repair:
             return ""
         locks = sorted(leader.replica.machine.locks) if leader is not None and leader.replica is not None else []
-        return f"locks are still held: {', '.join(locks)}" if locks else ""
+        if not locks:
+            return "" if self._world.workload.idle else "somebody's work is not over"
+        return f"locks are still held: {', '.join(locks)}"
 
     def _behind(self) -> list[str]:
         """Members of the cluster that live and have not applied everything."""
@@ -169,7 +172,7 @@ class Probes:
             and not leader.engine.configuration.is_joint
         )
         flipped, world.is_beyond_repair = self._flipped()
-        served = self._done == len(world.clients) and world.workload.idle
+        served = self._done == len(world.clients)
         if world.is_beyond_repair or (served and settled and not behind and not flipped):
             return ""
         leaders = ", ".join(node.name for node in world.nodes if node.leads) or "nobody"
