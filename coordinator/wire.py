@@ -28,6 +28,8 @@ from coordinator.statemachine.lock_commands import ReadLockEvents
 VERSION: Final = 1
 PACKET_BYTES_MAX: Final = 8 * 1024 * 1024
 """Packets above this are dropped unread. The largest honest one carries a few entries of 1 MiB."""
+PACKET_BYTES_TARGET: Final = 2 * 1024 * 1024
+"""Whoever sends closes a packet above this: far below what a reader takes."""
 
 PEER: Final = 1
 REQUEST: Final = 2

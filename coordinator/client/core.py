@@ -39,8 +39,6 @@ from coordinator.wire import Channels, Token, WireError
 KEEP_ALIVE_RESEND_US: Final = 200_000
 BATCH_MAX: Final = 256
 """Requests of one packet."""
-PACKET_BYTES_TARGET: Final = 2 * 1024 * 1024
-"""A packet is closed above this; a node drops one of more than `wire.PACKET_BYTES_MAX`."""
 WINDOW_BYTES: Final = 2 * 1024 * 1024
 WINDOW_CALLS: Final = 2_048
 """Sent and not answered; what is more waits here for its first sending. Sent all at once, it would be sent again while
@@ -514,12 +512,12 @@ class Core:
 
     def _parts(self, requests: _Batch) -> list[_Batch]:
         """What goes in one packet each."""
-        if self.room.bytes <= PACKET_BYTES_TARGET:
+        if self.room.bytes <= wire.PACKET_BYTES_TARGET:
             return [requests[i : i + BATCH_MAX] for i in range(0, len(requests), BATCH_MAX)]
         parts: list[_Batch] = [[]]
         size = 0
         for one in requests:
-            if size > PACKET_BYTES_TARGET or len(parts[-1]) >= BATCH_MAX:
+            if size > wire.PACKET_BYTES_TARGET or len(parts[-1]) >= BATCH_MAX:
                 parts.append([])
                 size = 0
             parts[-1].append(one)

@@ -9,10 +9,6 @@ import msgspec
 from coordinator import wire
 from coordinator.replica.ports import Outbound
 
-PACKET_BYTES_TARGET: Final = 2 * 1024 * 1024
-"""A packet is closed above this; one answer alone is at most a value and little more (wire.PACKET_BYTES_MAX)."""
-
-
 READ_BYTES_MAX: Final = 4 * 1024 * 1024
 """Answered in one turn to reads, and as much to those that wait for changes; the rest, confirmed already, waits for the
 next: 20 bytes may ask for 1 MiB."""
@@ -84,7 +80,7 @@ def _parts(replies: list[msgspec.Raw]) -> list[list[msgspec.Raw]]:
     parts: list[list[msgspec.Raw]] = [[]]
     size = 0
     for reply in replies:
-        if size > PACKET_BYTES_TARGET:
+        if size > wire.PACKET_BYTES_TARGET:
             parts.append([])
             size = 0
         parts[-1].append(reply)

@@ -126,7 +126,9 @@ class Comparison:
             elif any(digest != own for digest in counts):
                 self._doubtful = max(index, self._doubtful or 0)
         self.others_differ = any(
-            index > self.agreed and index not in self._own and len({*digests.values()}) > 1
+            index > self.agreed
+            and index not in self._own
+            and len({digest for replica, digest in digests.items() if replica in full_voters}) > 1
             for index, digests in self._heard.items()
         )
         if self._differs is not None:

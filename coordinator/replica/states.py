@@ -197,7 +197,7 @@ class States:
             self._mark_again_us = now_us + self._mark_again_pause_us
         if now_us < self._mark_again_us:
             return
-        if self._engine.propose([COMMAND_PREFIX + encode_node_entry(commands.MarkState())], in_doubt=True) is not None:
+        if self._propose_mark(in_doubt=True) is not None:
             self._mark_again_pause_us = min(2 * self._mark_again_pause_us, MARK_AGAIN_US_MAX)
             self._mark_again_us = now_us + self._mark_again_pause_us
 
@@ -205,10 +205,13 @@ class States:
         """Have all replicas compare their states, where something was applied since the last time."""
         self.compare_due_us = now_us + self._compare_us
         if self._machine.applied > self.marked_index:
-            index = self._engine.propose([COMMAND_PREFIX + encode_node_entry(commands.MarkState())])
+            index = self._propose_mark()
             if index is not None:
                 self.marked_index = index
                 self._unmarked_bytes = 0
+
+    def _propose_mark(self, *, in_doubt: bool = False) -> int | None:
+        return self._engine.propose([COMMAND_PREFIX + encode_node_entry(commands.MarkState())], in_doubt=in_doubt)
 
     def marked(self, index: int) -> None:
         """Here the replicas compare their states. One at a time: a mark that comes meanwhile is another's chance."""

@@ -31,8 +31,6 @@ from coordinator.replica.snapshot_files import Staging
 from coordinator.statemachine.commands import FORBIDDEN, INVALID, Done, Failure
 from coordinator.wire import Channels, PeerMessage, Refusal, WireError
 
-PACKET_BYTES_TARGET: Final = 2 * 1024 * 1024
-"""A packet for a node is closed above this; far below what a reader takes (wire.PACKET_BYTES_MAX)."""
 REFUSALS_MAX: Final = 32
 """Unsigned refusals of one turn: nobody's garbage makes the node talk without end."""
 ANSWERS_BYTES_MAX: Final = 32 * 1024 * 1024
@@ -468,13 +466,13 @@ class Turn:
 
 
 def _parts(messages: list[PeerMessage]) -> list[list[PeerMessage]]:
-    """Messages of one packet each, closed above PACKET_BYTES_TARGET."""
+    """Messages of one packet each, closed above wire.PACKET_BYTES_TARGET."""
     if len(messages) == 1:
         return [messages]
     parts: list[list[PeerMessage]] = [[]]
     size = 0
     for message in messages:
-        if size > PACKET_BYTES_TARGET:
+        if size > wire.PACKET_BYTES_TARGET:
             parts.append([])
             size = 0
         parts[-1].append(message)

@@ -24,6 +24,8 @@ SERVE_US_MAX: Final = 5_000_000
 FREE_US_MAX: Final = 10_000_000
 """Within this every lock is free: its holder lets go, or its session of 4 s at the most runs out, and then its
 lock-delay; and whoever waited for it has done its work."""
+BEHIND_LOCKS_US: Final = 1_000_000
+"""Of the first phase: so long after the last lock is free everybody's work is over."""
 LOOK_US: Final = 20_000
 PLAIN: Final = "plain"
 MIXED: Final = "mixed"
@@ -113,6 +115,8 @@ class Probes:
     def __init__(self, world: World) -> None:
         self._world = world
         self._done = 0
+        self._held_us = -BEHIND_LOCKS_US
+        """When somebody was last seen to hold a lock or to wait for one."""
         for client in world.clients:
             client.add_script(self._probe(client, world.workload))
 
@@ -172,7 +176,11 @@ class Probes:
             and not leader.engine.configuration.is_joint
         )
         flipped, world.is_beyond_repair = self._flipped()
-        served = self._done == len(world.clients)
+        if leader is not None and leader.replica is not None and leader.replica.machine.locks:
+            self._held_us = world.scheduler.now_us
+        # Whoever waits for a lock of a dead session waits for longer than this phase, and has some work behind it.
+        waits = world.scheduler.now_us - self._held_us <= BEHIND_LOCKS_US
+        served = self._done == len(world.clients) and (world.workload.idle or waits)
         if world.is_beyond_repair or (served and settled and not behind and not flipped):
             return ""
         leaders = ", ".join(node.name for node in world.nodes if node.leads) or "nobody"

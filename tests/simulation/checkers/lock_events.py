@@ -2,13 +2,15 @@
 name, once and in order, over changes of leader, reconnections and snapshots (Chubby, section 2.5); and of each change
 of leader between two answers, where it belongs.
 
-The events are those of a model that reads the same entries. In which order one entry lets in several is the machine's
-affair, where all of them may come in, and the same on every replica.
+The events are those of a model that reads the same entries. Of one entry, those of one name are in order; which name
+comes first is the machine's affair, and the same on every replica, and so is who of several is let in first that come
+to hold a name together, by one token.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 from tests.simulation.model.locks import Event
@@ -71,6 +73,13 @@ def _by_name(events: Iterable[Event]) -> dict[str, list[Event]]:
     found: dict[str, list[Event]] = {}
     for event in events:
         found.setdefault(event.name, []).append(event)
-    for of_name in found.values():
-        of_name.sort(key=lambda event: (event.revision, event.kind, event.session, event.acquisition))
-    return found
+    return {name: [*_with_each_other(of_name)] for name, of_name in found.items()}
+
+
+def _with_each_other(events: list[Event]) -> Iterator[Event]:
+    """The same, but for those that were let in one behind the other by one token: in the order of their holders."""
+    for (kind, _, _), together in groupby(events, key=lambda event: (event.kind, event.revision, event.token)):
+        if kind == "acquired":
+            yield from sorted(together, key=lambda event: (event.session, event.acquisition))
+        else:
+            yield from together

@@ -15,7 +15,7 @@ from coordinator.replica.comparison import ASK_TIMES_MAX, ASK_US, HEARD_MAX, Com
 from coordinator.replica.ports import Inbound
 from coordinator.replica.replica import COMMAND_BYTES_MAX, NO_ROOM_IN_LOG
 from coordinator.replica.states import Compaction, _Staged
-from coordinator.replica.turn import PACKET_BYTES_TARGET, REFUSALS_MAX, ROUTES_MAX, WITNESS, _parts
+from coordinator.replica.turn import REFUSALS_MAX, ROUTES_MAX, WITNESS, _parts
 from coordinator.statemachine import commands
 from coordinator.statemachine.commands import (
     RIGHTS,
@@ -471,10 +471,10 @@ def test_messages_for_one_node_are_closed_into_packets_above_a_size():
     def message(size: int) -> PeerMessage:
         return PeerMessage(CLUSTER, 1, 2, AppendEntries(1, 0, 0, 0, 1, [1], [bytes(size)]))
 
-    exactly, small = message(PACKET_BYTES_TARGET - 64), message(0)
+    exactly, small = message(wire.PACKET_BYTES_TARGET - 64), message(0)
     assert [len(part) for part in _parts([exactly, small, small])] == [2, 1]
-    assert [len(part) for part in _parts([message(PACKET_BYTES_TARGET - 63), small])] == [1, 1]
-    assert [len(part) for part in _parts([message(PACKET_BYTES_TARGET)] * 3)] == [1, 1, 1]
+    assert [len(part) for part in _parts([message(wire.PACKET_BYTES_TARGET - 63), small])] == [1, 1]
+    assert [len(part) for part in _parts([message(wire.PACKET_BYTES_TARGET)] * 3)] == [1, 1, 1]
     assert _parts([small] * 3) == [[small] * 3]
 
 
