@@ -68,6 +68,7 @@ class Crossing:
     """Crosses one layer from some configurations."""
 
     __slots__ = (
+        "_ahead",
         "_changing",
         "_consumed",
         "_index",
@@ -94,6 +95,7 @@ class Crossing:
         self._layer = layer
         self._target = layer.target
         self._not_target = ~layer.target
+        self._ahead = layer.demand_of_target
         # The target is never buried: the step that it is waited for would then be another's.
         self._total = layer.total & ~layer.target
         self._changing = layer.changing
@@ -197,6 +199,9 @@ class Crossing:
             self._arrive(new, must, may, new_trace, cost)
             if bit == self._target or not may & self._target:
                 return
+        ahead = self._ahead
+        if ahead is not None and not (must | may) & ahead.roots and not self._timeline.leads(new, ahead.guard):
+            return
         others = self.reached.get(new)
         if others is None:
             self.reached[new] = [(must, may, cost)]

@@ -28,8 +28,11 @@ def set_demands(layers: Sequence[Layer], lost: Sequence[Lost], roots: Mapping[in
     opened: dict[int, list[int]] = {entry.kind.number: list(entry.layers) for entry in lost}
     """For each kind the layers in which one of its operations opened, in order."""
     last_wanted: dict[State, int] = {}
+    targets: list[State] = []
+    """For each layer the only state in which its target is legal, or ANY_STATE."""
     last_opened: dict[State, int] = {}
     for index, layer in enumerate(layers):
+        targets.append(ANY_STATE)
         for bit, _, kind in layer.open:
             if bit & layer.must_opened:
                 opened.setdefault(kind.number, []).append(index)
@@ -37,6 +40,7 @@ def set_demands(layers: Sequence[Layer], lost: Sequence[Lost], roots: Mapping[in
                     last_opened[kind.traits.guard] = index
             if bit == layer.target and kind.traits.guard is not ANY_STATE:
                 last_wanted[kind.traits.guard] = index
+                targets[index] = kind.traits.guard
     last_rooted = dict.fromkeys(last_wanted, 0)
     for number, opened_in in opened.items():
         opened_in.sort()
@@ -59,4 +63,7 @@ def set_demands(layers: Sequence[Layer], lost: Sequence[Lost], roots: Mapping[in
             waiting = sum(bit for bit, _, kind in layer.open if kind.traits.guard == guard)
             bringing = sum(bit for bit, _, kind in layer.open if guard in roots_of[kind.number])
             waiting = -1 if last_opened[guard] > index else waiting
-            layer.demands.append(Demand(guard, waiting, bringing | lost_roots[guard]))
+            demand = Demand(guard, waiting, bringing | lost_roots[guard])
+            layer.demands.append(demand)
+            if targets[index] == guard:
+                layer.demand_of_target = demand

@@ -24,6 +24,7 @@ class Layer:
 
     __slots__ = (
         "changing",
+        "demand_of_target",
         "demands",
         "groups",
         "may_opened",
@@ -73,6 +74,9 @@ class Layer:
         """What `Timeline.settled` found so far."""
         self.demands: list[Demand] = []
         """A configuration that can not meet one of these leads nowhere."""
+        self.demand_of_target: Demand | None = None
+        """The one of them that the target waits for: a step after which it can not be met leads nowhere. Heeding it never
+        changes how far a walk comes."""
 
     def prepare(self) -> None:
         """Sets what is derived from the open operations."""

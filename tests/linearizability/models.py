@@ -117,7 +117,7 @@ class SharpLens:
     def seen_until(self, operation: Operation) -> float:
         return math.inf
 
-    def roots(self, operation: Operation) -> None:
+    def roots(self, operation: Operation) -> Collection[State] | None:
         return None
 
     def leads(self, state: State, guard: State) -> bool:
@@ -380,6 +380,9 @@ class _GrowingLens(SharpLens):
 
     def seen_until(self, operation: Operation) -> float:
         return self.told_apart_until(_amount(operation))
+
+    def roots(self, operation: Operation) -> Collection[State]:
+        return ()
 
     def leads(self, state: State, guard: State) -> bool:
         assert isinstance(guard, int)
