@@ -61,10 +61,14 @@ class Clock:
         self._settle()
         self._frozen = True
 
-    def thaw(self) -> None:
-        if self._frozen:
-            self._true_us = self._scheduler.now_us
-            self._frozen = False
+    def thaw(self) -> int:
+        """Go on. Returns for how long it stood still, in true time."""
+        if not self._frozen:
+            return 0
+        stood_us = self._scheduler.now_us - self._true_us
+        self._true_us = self._scheduler.now_us
+        self._frozen = False
+        return stood_us
 
     def _settle(self) -> None:
         """Begin to count anew from here, so that what follows does not change what was."""

@@ -546,12 +546,13 @@ class Node:
             self.clock.freeze()
 
     def resume(self) -> None:
-        self.clock.thaw()
+        # It stood still within a turn, perhaps, whose end its clock has shown already: there it goes on.
+        self._busy_until_us += self.clock.thaw()
         if self.paused:
             self.paused = False
             self._wakes()
             if self.turn is not None:
-                self._wake_at(self.world.scheduler.now_us)
+                self._wake_at(max(self.world.scheduler.now_us, self._busy_until_us))
 
 
 class _NoFeed(Feed):

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from coordinator import wire
 from coordinator.consensus.engine import ConfirmedRead, Outgoing, Role
-from coordinator.consensus.raft.messages import Message
+from coordinator.consensus.entries import CONFIGURATION
+from coordinator.consensus.raft.messages import AppendEntries, Message
 from coordinator.replica.journal import StoredLog
 from coordinator.replica.ports import Write
 from coordinator.statemachine.commands import Command, Result
@@ -207,6 +208,8 @@ class Watch:
         self.truth = Truth()
         """What the entries mean, done besides by a model; what it expects of an entry is known before it is looked at
         what the machine made of it."""
+        self.sent_configurations: dict[bytes, int] = {}
+        """Entries of configurations that some replica sent, committed or not, to the highest index that each had."""
         self.elections = 0
         self.leader: Node | None = None
         """Whoever was elected last."""
@@ -301,6 +304,11 @@ class Watch:
             listener(node, index, entry, result, events, is_first)
 
     def publishing(self, node: Node, outgoing: Sequence[Outgoing]) -> None:
+        for _, message in outgoing:
+            if isinstance(message, AppendEntries):
+                for index, entry in enumerate(message.entries, message.prev_index + 1):
+                    if entry[0] == CONFIGURATION:
+                        self.sent_configurations[entry] = max(index, self.sent_configurations.get(entry, 0))
         for listener in self._publishing:
             listener(node, outgoing)
 

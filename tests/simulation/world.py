@@ -177,13 +177,15 @@ class World:
         self.injector.begin()
 
     def configurations_in_use(self) -> list[Configuration]:
-        """The last one that is committed, and those that are written behind it on some disk."""
+        """The last one that is committed, and those that are written behind it on some disk or were sent. A leader sends
+        what it has not written yet; it may die of that, and what is under way still arrive."""
         committed = len(self.watch.committed_entries)
         found = [next(entry for entry in reversed(self.watch.committed_entries) if entry[0] == CONFIGURATION)]
         for node in self.nodes:
             disk = node.disk
             behind = disk.entries[max(0, committed - disk.offset) :]
             found += [entry for entry in behind if entry[0] == CONFIGURATION]
+        found += [entry for entry, index in self.watch.sent_configurations.items() if index > committed]
         return [decode_configuration(entry) for entry in found]
 
     def replicas_in_use(self) -> set[int]:

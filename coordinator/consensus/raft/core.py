@@ -79,6 +79,8 @@ class Raft:
         self.leader = NOBODY
         self.heard_at_us: int | None = None
         """When this follower last heard the leader of its term; None: it owes no loyalty to anyone."""
+        self.heard_round = (0, 0)
+        """The highest round that a leader was heard to send, behind its term."""
         self.election_due_us = 0
         self.campaign = random.getrandbits(48)
         """Numbers this replica's campaigns; begins anywhere, so that no number repeats over a restart."""

@@ -125,9 +125,13 @@ def campaign(raft: Raft, now_us: int) -> None:
         _campaign(raft, now_us, pre=True)
 
 
-def follow(raft: Raft, term: int, leader: int, now_us: int) -> None:
-    """The leader of `term` has spoken."""
+def follow(raft: Raft, term: int, round_number: int, leader: int, now_us: int) -> None:
+    """The leader of `term` has spoken. What it sent in a round that was heard of before, or in an earlier one, may come
+    long after its end, and is no sign of life: copies of it keep nobody from electing another."""
     assert raft.role is not Role.LEADER or term > raft.term, f"two leaders in term {raft.term}"
+    if (term, round_number) <= raft.heard_round:
+        return
+    raft.heard_round = (term, round_number)
     if term > raft.term or raft.role is not Role.FOLLOWER or raft.leader != leader:
         become_follower(raft, term, leader, now_us)
     else:

@@ -204,7 +204,7 @@ def on_append_entries(raft: Raft, sender: int, message: AppendEntries, now_us: i
         # The answer deposes a leader of the past, and frees one whose followers went on to a higher term.
         raft.late.append(Outgoing(sender, _refusal(raft, message, round_number=0)))
         return
-    elections.follow(raft, message.term, sender, now_us)
+    elections.follow(raft, message.term, message.round, sender, now_us)
     raft.settled = max(raft.settled, message.settled)
     if message.prev_index < log.offset:
         # What the log no longer holds is committed, and so matches: say so, and take what lies behind it.

@@ -116,7 +116,7 @@ def on_install(raft: Raft, sender: int, part: InstallSnapshot, now_us: int) -> N
     if part.term < raft.term:
         raft.late.append(Outgoing(sender, SnapshotResponse(raft.term, 0, part.last_index, -1, part.size)))
         return
-    elections.follow(raft, part.term, sender, now_us)
+    elections.follow(raft, part.term, part.round, sender, now_us)
     if part.last_index <= raft.log.commit:
         raft.incoming = None
         _answer(raft, sender, part, part.size)

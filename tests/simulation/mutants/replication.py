@@ -79,8 +79,8 @@ MUTANTS: Final = (
             ),
             Edit(
                 f"{_REPLICATION}:on_append_entries",
-                "elections.follow(raft, message.term, sender, now_us)",
-                "elections.follow(raft, max(raft.term, message.term), sender, now_us)",
+                "elections.follow(raft, message.term, message.round, sender, now_us)",
+                "elections.follow(raft, max(raft.term, message.term), message.round, sender, now_us)",
             ),
         ),
     ),

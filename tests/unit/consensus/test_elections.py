@@ -479,3 +479,34 @@ def test_who_may_not_campaign_does_not_wake_its_host_again_and_again():
     learner.tick(now_us)
     assert learner.role is Role.FOLLOWER
     assert learner.deadline_us >= now_us + OPTIONS.election_timeout_us_min
+
+
+def test_copies_of_what_a_dead_leader_sent_keep_nobody_from_electing_another():
+    play = Play()
+    play.elect(1)
+    play.propose(1, "a")
+    play.settle()
+    follower = play.replicas[2]
+    last = AppendEntries(follower.term, 3, follower.term, 3, follower.heard_round[1], [], [])
+    earlier = last._replace(round=last.round - 1, commit=2)
+    due_us = follower.election_due_us
+    for copy in (last, earlier):
+        follower.step(1, copy, 100_000)
+        assert (follower.election_due_us, follower.heard_at_us) == (due_us, 0)
+    follower.tick(due_us)
+    assert follower.role is Role.PRE_CANDIDATE
+    follower.step(1, last, due_us)
+    assert (follower.role, follower.leader) == (Role.PRE_CANDIDATE, 0)
+    follower.step(1, last._replace(round=last.round + 1), due_us + 1)
+    assert (follower.role, follower.leader, follower.heard_at_us) == (Role.FOLLOWER, 1, due_us + 1)
+
+
+def test_rounds_are_counted_anew_in_each_term():
+    play = Play()
+    play.elect(1)
+    for _ in range(3):
+        play.propose(1, "a")
+        play.settle()
+    follower = play.replicas[2]
+    follower.step(3, AppendEntries(follower.term + 1, 2, 2, 2, 1, [], []), 5)
+    assert (follower.leader, follower.heard_at_us, follower.heard_round) == (3, 5, (follower.term, 1))
