@@ -177,8 +177,8 @@ class World:
         self.injector.begin()
 
     def configurations_in_use(self) -> list[Configuration]:
-        """The last one that is committed, and those that are written behind it on some disk or were sent. A leader sends
-        what it has not written yet; it may die of that, and what is under way still arrive."""
+        """The last one that is committed, and those that are written behind it on some disk or were sent. A leader
+        sends what it has not written yet; it may die then, and what is under way still arrive."""
         committed = len(self.watch.committed_entries)
         found = [next(entry for entry in reversed(self.watch.committed_entries) if entry[0] == CONFIGURATION)]
         for node in self.nodes:

@@ -70,10 +70,8 @@ class Raft:
             raise ValueError(f"a replica's identity is a positive integer, got {replica}")
         self.replica = replica
         self.options = options
-        self.random = random
-        self.log = log
-        self.term = hard_state.term
-        self.vote = hard_state.vote
+        self.random, self.log = random, log
+        self.term, self.vote = hard_state.term, hard_state.vote
         self.on_disk = hard_state
         self.role = Role.FOLLOWER
         self.leader = NOBODY
