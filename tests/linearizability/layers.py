@@ -75,8 +75,8 @@ class Layer:
         self.demands: list[Demand] = []
         """A configuration that can not meet one of these leads nowhere."""
         self.demand_of_target: Demand | None = None
-        """The one of them that the target waits for: a step after which it can not be met leads nowhere. To heed it never
-        changes how far a walk comes."""
+        """The one of them that the target waits for: a step behind which it can not be met leads nowhere. To heed it
+        never changes how far a walk comes."""
 
     def prepare(self) -> None:
         """Sets what is derived from the open operations."""
