@@ -3,7 +3,8 @@
 
 Checked where lease reads are on: there the leader's lease rests on it, so that neither a restart nor the crash hint may
 shorten it (`Options.lease_reads`; history 2). It is counted from the answers that a replica sends, by the clock of its
-machine, over the lives of its processes.
+machine, over the lives of its processes. An answer to what was sent in an earlier round than one that it has answered
+adds nothing: the lease counts from the sending of a round.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 class _Answered(NamedTuple):
     leader: int
     term: int
+    round: int
     us: int
 
 
@@ -38,7 +40,7 @@ class LeaderStickiness(Checker):
     def __init__(self, world: World) -> None:
         super().__init__(world)
         self._answered: dict[int, _Answered] = {}
-        """Replica to the leader that it answered last, and when."""
+        """Replica to the leader that it answered last, the highest round of that, and when it first answered it."""
         self._gave_way: set[tuple[int, int]] = set()
         """Leaders that told somebody to campaign, and in which term."""
 
@@ -47,8 +49,10 @@ class LeaderStickiness(Checker):
             return
         for receiver, message in outgoing:
             if isinstance(message, (AppendResponse, SnapshotResponse)):
-                if message.round and message.term == node.engine.term:
-                    self._answered[node.disk.replica] = _Answered(receiver, message.term, node.turn_us)
+                answered = self._answered.get(node.disk.replica)
+                is_new = answered is None or (message.term, message.round) > (answered.term, answered.round)
+                if message.round and message.term == node.engine.term and is_new:
+                    self._answered[node.disk.replica] = _Answered(receiver, message.term, message.round, node.turn_us)
             elif isinstance(message, TimeoutNow):
                 self._gave_way.add((node.disk.replica, message.term))
             elif isinstance(message, VoteResponse):

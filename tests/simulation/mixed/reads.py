@@ -49,7 +49,10 @@ def some_range(mixed: Mixed, client: Client) -> ReadRange:
 
 
 def _revision(mixed: Mixed, client: Client) -> int:
-    """Now, or a revision that somebody knows of."""
-    if client.random.random() < 0.4:
+    """Now, or a revision that somebody knows of; or one that is long past, and given up perhaps."""
+    choice = client.random.random()
+    if choice < 0.4:
         return 0
+    if choice < 0.5:
+        return client.random.randrange(1, max(1, mixed.history.told) + 1)
     return int(max(1, mixed.history.told - client.random.randrange(mixed.mix.reach)))
