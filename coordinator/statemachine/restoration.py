@@ -4,7 +4,8 @@ Everything that was said behind the backup is undone, and whoever heard it must 
 log. So no number comes twice: tokens, sessions and sequences carry the higher restore epoch, and revisions go on far
 above all that the old log may have reached (`INDICES_PER_EPOCH`). Changes and events up to there count as compacted:
 whoever followed the old log reads anew. Sessions stay, with what they hold and where they wait, so that a lease that
-its client can still prove keeps others out until it has run out; the wanted membership does not.
+its client can still prove keeps others out until it has run out; the wanted membership does not. Checkpoints do not
+either: a keep-alive may have been answered behind the backup, and so a client may prove the whole of its lease.
 """
 
 from __future__ import annotations
@@ -54,6 +55,8 @@ def begin_anew(state: State, cluster_id: int, index: int) -> None:
     state.cluster_id = cluster_id
     state.applied = index
     state.wanted = Wanted()
+    for session in state.sessions.rows.values():
+        session.remaining_ms = None
     state.history.compact(index)
     if state.level >= commands.LEVEL_OF_LOCK_EVENTS:
         state.lock_events.compacted = index

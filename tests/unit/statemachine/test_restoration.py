@@ -8,6 +8,7 @@ import pytest
 
 from coordinator.statemachine import restoration
 from coordinator.statemachine.commands import (
+    CheckpointSessions,
     Done,
     ExpireSessions,
     Failure,
@@ -15,11 +16,12 @@ from coordinator.statemachine.commands import (
     GetWantedMembership,
     Granted,
     PutKey,
+    ResetCheckpoints,
     SetWantedMembership,
     WantedMembershipView,
 )
-from coordinator.statemachine.files import Compacted, ReadChanges, ReadRange
-from coordinator.statemachine.lock_commands import RaiseEpoch, ReadLockEvents
+from coordinator.statemachine.files import BeginCaching, Compacted, ReadChanges, ReadRange
+from coordinator.statemachine.lock_commands import Acquire, EndLockDelays, RaiseEpoch, ReadLockEvents
 from coordinator.statemachine.locks import EPOCH_MAX, INDEX_BITS
 from coordinator.statemachine.restoration import FIRST_INDEX_MAX, INDICES_PER_EPOCH, NotRestorable
 from tests.unit.statemachine.asking import Asking
@@ -125,6 +127,48 @@ def test_what_was_held_is_held_until_its_session_ends_and_who_waits_gets_a_highe
     new.node(ExpireSessions((holder,)))
     assert new.holder() == (waiter, 1)
     assert new.machine.locks["deploy"].token > lost_token > before
+
+
+def test_no_checkpoint_outlives_a_restore():
+    """A keep-alive was answered behind the backup, and reset it there: its client can prove the whole lease. Given what
+    the checkpoint said, the session would be ended, and the lock granted to another, while it still does."""
+    old = Cluster()
+    kept, silent = old.open(), old.open()
+    old.acquire(kept)
+    old.node(CheckpointSessions(((kept, 100), (silent, 0))))
+    backup = old.backed_up()
+    old.node(ResetCheckpoints((kept,)))
+    old.node(CheckpointSessions(((silent, 0),)))
+    new = backup.restored(2)
+    for session in (kept, silent):
+        assert new.machine.sessions[session].remaining_ms is None
+        assert new.machine.sessions[session].lease_ms == old.machine.sessions[session].ttl_ms
+    assert new.holder() == (kept, 1)
+
+
+def test_a_lock_delay_begins_anew_and_its_end_is_still_said():
+    old = Cluster()
+    holder, waiter = old.open(), old.open()
+    old.ask(holder, Acquire(("l",), 1, delay_ms=9_000))
+    old.ask(waiter, Acquire(("l",), 1))
+    old.node(ExpireSessions((holder,)))
+    since = old.index
+    backup = old.backed_up()
+    old.node(EndLockDelays((("l", since),)))  # In the log that is lost.
+    new = backup.restored(2)
+    assert new.machine.delays() == [("l", since, 9_000)]
+    new.node(EndLockDelays((("l", since),)))
+    held = new.machine.locks["l"].holder
+    assert held is not None
+    assert held.session == waiter
+
+
+def test_who_may_cache_is_remembered():
+    """So the leader holds back what changes a file until their leases of before have run out."""
+    old = Cluster()
+    session = old.open()
+    old.ask(session, BeginCaching())
+    assert old.backed_up().restored(2).machine.state.caching == {session}
 
 
 def test_the_wanted_membership_of_the_old_nodes_is_not_that_of_the_new_cluster():
