@@ -1,4 +1,5 @@
-"""What one operation costs in a crowd: processor time, beside that in a tenth and a hundredth of it.
+"""What one operation costs in a crowd: processor time, beside that in a tenth and a hundredth of it (where that has a
+hundred sessions).
 
 `python -m bench.crowd [--sessions N] [--json]`. A crowd of 100,000 is so many sessions, a tenth as many watches (of
 ten, seven of a path of their own, one of the events of a lock, one of a prefix, one of a range), and a tenth as many
@@ -25,6 +26,7 @@ import msgspec
 sys.path.insert(0, str(Path(__file__).parents[1]))  # So that it also starts as a file.
 
 from bench.core import reference_per_s
+from coordinator.replica.caching import LEASE_MS, Caching
 from coordinator.replica.callers import Caller
 from coordinator.replica.grants import GrantWaiters
 from coordinator.replica.levels import Levels
@@ -37,6 +39,8 @@ from coordinator.statemachine.files import ReadChanges
 from coordinator.statemachine.machine import Machine, encode_entry, encode_node_entry
 
 SESSIONS: Final = 100_000
+SESSIONS_MIN: Final = 100
+"""Of a crowd with watches of all kinds, a line, and others that stand in none."""
 CROWDED: Final = "crowded"
 ROUNDS: Final = 5
 TIMES: Final = 400
@@ -53,7 +57,8 @@ class Crowd:
         right = commands.SetPrincipal("ci", commands.RIGHTS)
         self.node(commands.Genesis(1, "bench", 0, (right,), (), commands.LEVEL))
         self.now_us = 0
-        self.tenure = Tenure(self.machine, Levels(), self.now_us)
+        caching = Caching(self.machine, self.now_us, self.index, LEASE_MS, 1)
+        self.tenure = Tenure(self.machine, Levels(), caching, self.now_us)
         self.grants = GrantWaiters()
         self.pushed = 0
         self.told = 0
@@ -300,10 +305,14 @@ def main() -> int:
     parser.add_argument("--sessions", type=int, default=SESSIONS, help=f"of the largest crowd (default {SESSIONS})")
     parser.add_argument("--json", action="store_true", help="print one object")
     arguments = parser.parse_args()
-    crowds = [figures(arguments.sessions // less) for less in (100, 10, 1)]
+    if arguments.sessions < SESSIONS_MIN:
+        parser.error(f"a crowd has {SESSIONS_MIN} sessions or more, got {arguments.sessions}")
+    sizes = [arguments.sessions // less for less in (100, 10, 1)]
+    crowds = [figures(size) for size in sizes if size >= SESSIONS_MIN]
     if arguments.json:
         print(json.dumps({"crowds": crowds, "reference_per_s": round(reference_per_s())}))
         return 0
+    print(f"The reference loop: {reference_per_s():,.0f} a second.\n")
     print("| processor time, µs | " + " | ".join(f"{crowd['sessions']:,}" for crowd in crowds) + " |")
     print("| --- |" + " --- |" * len(crowds))
     for name, what in (NAMES | AT_ONCE).items():

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from bench.crowd import AT_ONCE, NAMES
 
 ROOT = Path(__file__).parents[3]
 PROGRAMS = sorted(path for path in (ROOT / "bench").glob("*.py") if "add_argument" in path.read_text())
@@ -23,3 +26,32 @@ def test_a_program_starts_by_its_path(program: Path, tmp_path: Path) -> None:
     )
     assert run.returncode == 0, run.stderr
     assert run.stdout.startswith("usage: ")
+
+
+def test_a_small_crowd_is_measured() -> None:
+    """It stands on the real leader's parts: whatever they come to need, it must have."""
+    run = subprocess.run(
+        [sys.executable, "-m", "bench.crowd", "--sessions", "100", "--json"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert run.returncode == 0, run.stderr
+    (crowd,) = json.loads(run.stdout)["crowds"]
+    assert {"sessions": 100, "watches": 10, "waiters": 10}.items() <= crowd.items()
+    assert all(crowd[name] > 0 for name in (NAMES | AT_ONCE))
+
+
+def test_a_crowd_of_too_few_is_refused() -> None:
+    run = subprocess.run(
+        [sys.executable, "-m", "bench.crowd", "--sessions", "99"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert run.returncode == 2
+    assert "100 sessions or more, got 99" in run.stderr
