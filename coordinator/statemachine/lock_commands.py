@@ -24,7 +24,8 @@ REASON_BYTES_MAX: Final = 512
 BREAKS_MAX: Final = 1_000
 """Forced releases that are remembered."""
 CYCLE_STEPS_MAX: Final = 2_000
-"""Waiters that the search for a deadlock goes over. A cycle that lies behind more is not found."""
+"""Steps of a search for a deadlock, from both ends together: one for each holder or waiter that it goes over. A cycle
+that lies behind half of them from either end is not found."""
 
 Mode = Literal["exclusive", "shared", "counting"]
 EXCLUSIVE: Final = "exclusive"

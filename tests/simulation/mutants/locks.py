@@ -185,7 +185,10 @@ MUTANTS: Final = (
         "who-holds-alone-is-not-waited-for",
         ("deadlocks",),
         "Deadlocks: whoever is in line waits for the holder",
-        (Edit(f"{_DEADLOCKS}:_blocks", "and lock.mode != COUNTING and", "and lock.mode == SHARED and"),),
+        (
+            Edit(f"{_DEADLOCKS}:_blocks", "and lock.mode != COUNTING and", "and lock.mode == SHARED and"),
+            Edit(f"{_DEADLOCKS}:_hold", "if lock.mode == COUNTING:", "if lock.mode != SHARED:"),
+        ),
     ),
     Mutant(
         "readers-wait-for-readers",
@@ -197,6 +200,13 @@ MUTANTS: Final = (
         "an-upgrade-in-no-cycle",
         ("deadlocks",),
         "Deadlocks: whoever waits to hold a name alone keeps those out that share it",
-        (Edit(f"{_DEADLOCKS}:_mode", "return EXCLUSIVE if is_upgrading else lock.mode", "return lock.mode"),),
+        (
+            Edit(
+                f"{_DEADLOCKS}:_mode",
+                "return EXCLUSIVE if _is_upgrading(lock, session) else lock.mode",
+                "return lock.mode",
+            ),
+            Edit(f"{_DEADLOCKS}:_hold", "if lock.upgrading is not None:", "if False:"),
+        ),
     ),
 )

@@ -16,7 +16,7 @@ encode = msgspec.msgpack.encode
 class Asking:
     """`ask` as a principal, each request under the next number of its session."""
 
-    def __init__(self, level: int = commands.LEVEL) -> None:
+    def __init__(self, level: int = commands.LEVEL, epoch: int = 1) -> None:
         self.machine = Machine()
         self.index = 0
         self.numbers: dict[int, int] = {}
@@ -25,7 +25,7 @@ class Asking:
             Genesis(
                 7,
                 "default",
-                1,
+                epoch,
                 (
                     SetPrincipal("web", RIGHTS, act_for=True),
                     SetPrincipal("ci", ("read", "write", "lock")),
