@@ -1,4 +1,4 @@
-"""Deadlocks between sessions: would one that is about to wait close a cycle?
+"""Deadlocks between sessions: would one that is about to wait close a cycle, or one that is to be given a name?
 
 A session waits for those that hold a name that it is in line for, and for those before it in that line, unless the two
 could hold the name together; one that waits to hold it alone is taken to do so. A re-entrant one waits for nobody in
@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from coordinator.statemachine.lock_commands import COUNTING, CYCLE_STEPS_MAX, EXCLUSIVE, SHARED, LockWait, Mode, Waiter
 
@@ -49,6 +49,35 @@ def cycle(
     me, waits = session.session, _Waits(state)
     behind = _Side(waits.of_those_behind, me, waits.of_those_behind(session), closes, knows_me=True)
     ahead = _Side(waits.of_those_ahead, me, waits.at_the_end(session, mode, wanted, in_line=in_line))
+    return _met(state, me, behind, ahead)
+
+
+class Given(NamedTuple):
+    """A name as if it had been handed over: `heir` (session and acquisition) holds it alone in the place of `giver`,
+    and stands in line for it no more."""
+
+    name: str
+    giver: int
+    heir: Key
+
+
+def cycle_of_heir(state: State, heir: Session, given: Given) -> tuple[LockWait, ...]:
+    """The cycle, from the heir on, that a hand-over would close: whoever stands in line for the name would wait for the
+    heir, and the heir for it; () where there is none."""
+    lock, me = state.locks.rows[given.name], heir.session
+    if not lock.queue or me == given.giver:
+        return ()
+
+    def closes(waited_for: int) -> str | None:
+        waiting = state.sessions.rows[waited_for].waiting.get(given.name, ())
+        return lock.name if any(lock.queue[waited_for, one].mode != COUNTING for one in waiting) else None
+
+    waits = _Waits(state, given)
+    in_line = (
+        (key[0], lock.name) if key[0] != me and waiter.mode != COUNTING else None for key, waiter in lock.queue.items()
+    )
+    behind = _Side(waits.of_those_behind, me, in_line)
+    ahead = _Side(waits.of_those_ahead, me, waits.of_those_ahead(heir), closes, knows_me=True)
     return _met(state, me, behind, ahead)
 
 
@@ -143,8 +172,9 @@ class _Line:
 class _Waits:
     """Who waits for whom, looked at from both ends."""
 
-    def __init__(self, state: State) -> None:
+    def __init__(self, state: State, given: Given | None = None) -> None:
         self._state = state
+        self._given = given
         self._ahead: dict[tuple[str, Mode], _Line] = {}
         """Lines from their head on, by how those that go over them wait: what one has gone over is found for all."""
         self._behind: dict[tuple[str, Mode], _Line] = {}
@@ -161,10 +191,11 @@ class _Waits:
             for acquisition in session.waiting[name]:
                 key = (session.session, acquisition)
                 waiter = lock.queue[key]
-                if waiter.mode == COUNTING or self._is_joined(lock, waiter):
+                if waiter.mode == COUNTING or self._has_left(name, key) or self._is_joined(lock, waiter):
                     yield None
                     continue
-                yield from _hold(lock, session, waiter.mode, self._holders_of(lock))
+                if self._given is None or name != self._given.name:  # Of that it is known where it leads: to the heir.
+                    yield from _hold(lock, session, waiter.mode, self._holders_of(lock))
                 line = self._ahead.get((name, waiter.mode))
                 if line is None:
                     line = self._ahead[name, waiter.mode] = _Line(iter(lock.queue.items()))
@@ -191,7 +222,7 @@ class _Waits:
         rows = self._state.locks.rows
         for name in sorted([name for name in session.locks if _is_waited_for(rows[name])]):
             lock = rows[name]
-            if lock.mode == COUNTING:
+            if lock.mode == COUNTING or (self._given is not None and name == self._given.name):
                 continue
             if lock.upgrading is not None and lock.upgrading[0] != session.session:
                 yield lock.upgrading[0], name
@@ -217,7 +248,7 @@ class _Waits:
         for place, waiter in line.rest:
             passed.add(place)
             waits = place[0] != me and _excludes(mode, waiter.mode) and not self._is_joined(lock, waiter)
-            yield (place[0], lock.name) if waits else None
+            yield (place[0], lock.name) if waits and not self._has_left(lock.name, place) else None
             if key in passed:
                 return
 
@@ -225,7 +256,13 @@ class _Waits:
         """As `Lock.is_joined_by`, whoever else holds it."""
         if not waiter.reentrant or lock.mode not in (EXCLUSIVE, waiter.mode):
             return False
+        if self._given is not None and lock.name == self._given.name:
+            return waiter.holder.session == self._given.heir[0]
         return lock.mode != COUNTING and lock.name in self._state.sessions.rows[waiter.holder.session].locks
+
+    def _has_left(self, name: str, key: Key) -> bool:
+        """Does this waiter stand in line no more, once the name is given?"""
+        return self._given is not None and name == self._given.name and key == self._given.heir
 
 
 def _hold(lock: Lock, session: Session, mode: Mode, holders: Iterator[Key]) -> Iterator[_Step]:

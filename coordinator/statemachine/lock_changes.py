@@ -106,11 +106,14 @@ def hand_over(state: State, index: int, session: Session, op: HandOver) -> Resul
     to = (op.to_session, op.to_acquisition)
     if to == key:
         return Failure(commands.INVALID, "that is whose it is")
-    state.locks.touch(op.name)
     waiter = lock.queue.get(to)
+    if waiter is not None and len(waiter.names) > 1:
+        return Failure(commands.INVALID, "the heir waits for it together with other names")
+    cycle = deadlocks.cycle_of_heir(state, heir, deadlocks.Given(op.name, session.session, to))
+    if cycle:
+        return Deadlock(cycle)
+    state.locks.touch(op.name)
     if waiter is not None:
-        if len(waiter.names) > 1:
-            return Failure(commands.INVALID, "the heir waits for it together with other names")
         locking.leave_line(state, heir, waiter)
     grant = lock.holders[key]
     locking.let_go(state, session, lock, op.acquisition)

@@ -81,7 +81,8 @@ class ChangeMode(WireStruct, tag=34, frozen=True):
 
 
 class HandOver(WireStruct, tag=35, frozen=True):
-    """Give an exclusive hold to another session, by a higher token, whoever else is in line."""
+    """Give an exclusive hold to another session, by a higher token, whoever else is in line; but not where the heir
+    waits, by way of whomever, for one of those."""
 
     name: str
     acquisition: int
@@ -191,7 +192,7 @@ class LockWait(WireStruct, frozen=True):
 
 class Deadlock(WireStruct, tag=32, frozen=True):
     """Refused: each of these waits for what the next one holds, or is before it in line for; the last one waits for the
-    first, who is the caller."""
+    first, who is the caller, or the heir of a hand-over."""
 
     cycle: tuple[LockWait, ...]
 

@@ -367,10 +367,14 @@ class Locks:
         waits = next((wish for wish in self.line if wish.key == heir and op.name in wish.names), None)
         if heir == key or (waits is not None and len(waits.names) > 1):
             return Failure(commands.INVALID, "")
-        if waits is not None:
-            self.line.remove(waits)
-        hold = held.holds.pop(key)
+        line, hold = self.line, held.holds.pop(key)
+        self.line = [wish for wish in line if wish is not waits]
         held.holds[heir] = hold._replace(token=self.token, names=(op.name,))
+        if heir[0] != key[0] and any(
+            self._leads_back(self._waited_for(heir[0]), one) for one in self._kept_out(op.name)
+        ):
+            self.line, held.holds = line, {key: hold}
+            return Deadlock(())
         self.grants.append(Grant(heir[0], op.name, heir[1], self.token))
         self._tell_grant(op.name, heir, self.token)
         self._settle(op.name)
@@ -423,6 +427,15 @@ class Locks:
         for held in self.names.values():
             if held.upgrading is not None and held.upgrading[0] == session:
                 yield from (other for other, _ in held.holds if other != session)
+
+    def _kept_out(self, name: str) -> list[int]:
+        """Those in line for it that wait for whoever holds it alone."""
+        held = self._name(name)
+        return [
+            wish.session
+            for wish in self.line
+            if name in wish.names and wish.mode != COUNTING and not held.is_of(wish.session)
+        ]
 
     def _in_the_way(self, name: str, wish: Wish) -> Iterator[int]:
         """Those that hold it, and another way than the two could together."""

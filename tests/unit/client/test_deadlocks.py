@@ -171,3 +171,21 @@ def test_an_heir_whose_taker_left_gives_it_back(cluster: Cluster, client: TestCl
     ask.undo(other.core, had)
     cluster.pass_time(0.05)
     assert not client.locks.look("a").holders
+
+
+def test_a_hand_over_into_a_cycle_is_refused_and_the_hold_stays(
+    cluster: Cluster, client: TestClient, other: TestClient
+):
+    hold, theirs = client.locks.acquire("x"), other.locks.acquire("y")
+    third = cluster.client()
+    heir = third.locks.heir("x")
+    third.later.locks.acquire("y", refuse_deadlocks=False)
+    waiting = other.later_of(other.locks).acquire("x")
+    cluster.pass_time(0.05)
+    with pytest.raises(Deadlock) as caught:
+        hold.hand_over(heir.holder)
+    assert caught.value.cycle == ((heir.holder.session, "y"), (theirs.session, "x"))
+    assert hold.held
+    assert hold.release()
+    cluster.pass_time(0.05)
+    assert waiting.value().held

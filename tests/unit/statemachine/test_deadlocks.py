@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from coordinator.statemachine import deadlocks
+from coordinator.statemachine import deadlocks, snapshot
 from coordinator.statemachine.commands import Done, ExpireSessions, Queued
 from coordinator.statemachine.lock_commands import (
     CYCLE_STEPS_MAX,
@@ -21,6 +21,7 @@ from coordinator.statemachine.lock_commands import (
     Release,
 )
 from tests.simulation.model.truth import Truth, agree
+from tests.simulation.mutants.edits import Edit, planted_edits
 from tests.unit.statemachine.asking import Asking
 from tests.unit.statemachine.derived import restored
 
@@ -51,8 +52,13 @@ class Compared(Asking):
     def is_a_cycle(self, op: Any, asker: int, cycle: tuple[LockWait, ...]) -> None:
         """Each waits for the next, but for what is only asked for: the caller's first wait."""
         assert len({wait.session for wait in cycle}) == len(cycle)
-        assert cycle[0].session == asker
-        for one, other in pairwise((*cycle[1:], cycle[0])):
+        if isinstance(op, HandOver):
+            assert (cycle[0].session, cycle[-1].name) == (op.to_session, op.name)
+            known = cycle
+        else:
+            assert cycle[0].session == asker
+            known = (*cycle[1:], cycle[0])
+        for one, other in pairwise(known):
             assert other.session in {*self.truth.locks._waited_for(one.session)}
 
 
@@ -76,12 +82,10 @@ def one_step(chance: random.Random, asking: Compared, sessions: list[int]) -> No
             ),
         )
     elif roll < 0.72:
-        holder = asking.machine.locks[names[0]].holder if names[0] in asking.machine.locks else None
-        if holder is not None:
-            asking.ask(
-                holder.session,
-                ChangeMode(names[0], holder.acquisition, chance.choice(("shared", "exclusive", EXCLUSIVE))),
-            )
+        lock = asking.machine.locks.get(names[0])
+        if lock is not None and lock.holders:
+            has, acquisition = chance.choice([*lock.holders])
+            asking.ask(has, ChangeMode(names[0], acquisition, chance.choice(("shared", EXCLUSIVE, EXCLUSIVE))))
     elif roll < 0.86:
         lock = asking.machine.locks.get(names[0])
         if lock is not None and lock.holder is not None:
@@ -98,26 +102,143 @@ def one_step(chance: random.Random, asking: Compared, sessions: list[int]) -> No
         sessions[place] = asking.open()
 
 
-@pytest.mark.parametrize("seed", range(25))
-def test_a_cycle_is_found_where_the_model_finds_one_and_nowhere_else(seed: int) -> None:
+def compared(seed: int) -> dict[str, int]:
+    """How many cycles were found, by command."""
     chance = random.Random(seed)
     asking = Compared()
     sessions = [asking.open() for _ in range(SESSIONS)]
     for _ in range(300):
         one_step(chance, asking, sessions)
-    assert asking.deadlocks["Acquire"] > 0
+    return asking.deadlocks
 
 
-def test_a_place_of_its_own_that_the_caller_passes_over_is_one_that_others_wait_for() -> None:
+@pytest.mark.parametrize("seed", range(25))
+def test_a_cycle_is_found_where_the_model_finds_one_and_nowhere_else(seed: int) -> None:
+    assert compared(seed)["Acquire"] > 0
+
+
+def test_chance_makes_upgrades_and_hand_overs_that_would_close_a_cycle() -> None:
+    kinds = [compared(1_000 + seed) for seed in range(4)]
+    assert {kind for found in kinds for kind in found} == {"Acquire", "ChangeMode", "HandOver"}
+
+
+_DEADLOCKS = "coordinator.statemachine.deadlocks"
+PLANTED = [
+    (
+        "a-hand-over-into-a-cycle",
+        Edit("coordinator.statemachine.lock_changes:hand_over", "    if cycle:\n", "    if False:\n"),
+    ),
+    (
+        "an-heir-that-stands-in-line-still",
+        Edit(f"{_DEADLOCKS}:_Waits._has_left", "return self", "return False and self"),
+    ),
+    (
+        "a-giver-that-holds-it-still",
+        Edit(f"{_DEADLOCKS}:_Waits.of_those_ahead", "if self._given is None or name != self._given.name:", "if True:"),
+    ),
+    (
+        "who-only-counts-waits-for-the-heir",
+        Edit(f"{_DEADLOCKS}:cycle_of_heir", "any(lock.queue[waited_for, one].mode != COUNTING for", "any(True for"),
+    ),
+    (
+        "what-was-gone-over-for-sharers-is-not-for-others",
+        Edit(f"{_DEADLOCKS}:_Waits._after", "self._behind.get((lock.name, mode))", "self._behind.get((lock.name, ''))"),
+        Edit(f"{_DEADLOCKS}:_Waits._after", "self._behind[lock.name, mode] = ", "self._behind[lock.name, ''] = "),
+    ),
+    (
+        "who-comes-now-goes-over-its-own-places-for-all",
+        Edit(
+            f"{_DEADLOCKS}:_Waits.at_the_end",
+            "_Line(iter(lock.queue.items()))",
+            "self._ahead.setdefault((lock.name, mode), _Line(iter(lock.queue.items())))",
+        ),
+    ),
+    ("a-side-that-is-over-says-nothing", Edit(f"{_DEADLOCKS}:_met", "other.knows(found):", "False:")),
+]
+
+
+@pytest.mark.parametrize("edits", [edits for _, *edits in PLANTED], ids=[str(name) for name, *_ in PLANTED])
+def test_each_of_these_bugs_is_found_by_chance(edits: list[Edit]) -> None:
+    with planted_edits(edits), pytest.raises((AssertionError, KeyError)):
+        any(compared(seed) == {} for seed in range(60))
+
+
+# --- hand-overs -----------------------------------------------------------------------------------
+
+
+def handing(*, wants: str = "y") -> tuple[Asking, int, int, int]:
+    """The first holds x, the second holds y and waits for x, and the third waits for y, or for another name."""
     asking = Asking()
-    holder, caller, other, third = (asking.open() for _ in range(4))
-    asking.ask(holder, Acquire(("c",), 1))
-    asking.ask(caller, Acquire(("d",), 1))
-    for _ in range(5):
-        asking.acquire(third, "d", asking.index)
-    asking.ask(caller, Acquire(("c",), 2))
-    asking.ask(other, Acquire(("c",), 1))
-    assert asking.ask(caller, Acquire(("c",), 3)) == Deadlock((LockWait(caller, "c"), LockWait(other, "c")))
+    giver, holder, heir = (asking.open() for _ in range(3))
+    asking.ask(giver, Acquire(("x",), 1))
+    asking.ask(holder, Acquire(("y",), 1))
+    asking.ask(giver, Acquire(("z",), 1))
+    assert isinstance(asking.ask(heir, Acquire((wants,), 1)), Queued)
+    assert isinstance(asking.ask(holder, Acquire(("x",), 2)), Queued)
+    return asking, giver, holder, heir
+
+
+def test_a_hand_over_that_would_close_a_cycle_is_refused_with_the_cycle_and_changes_nothing() -> None:
+    asking, giver, holder, heir = handing()
+    before = snapshot.dump(asking.machine)
+    refused = asking.ask(giver, HandOver("x", 1, heir, 5))
+    assert refused == Deadlock((LockWait(heir, "y"), LockWait(holder, "x")))
+    assert asking.holder("x") == (giver, 1)
+    asking.machine.sessions[giver].results.popitem()
+    asking.machine.state.applied -= 1
+    assert snapshot.dump(asking.machine) == before
+    assert isinstance(asking.ask(giver, Release(("x",), 1)), Done)
+    assert asking.holder("x") == (holder, 2)
+
+
+def test_a_hand_over_to_one_that_waits_for_nobody_in_line_is_done() -> None:
+    asking, giver, _, heir = handing(wants="z")
+    assert isinstance(asking.ask(giver, HandOver("x", 1, heir, 5)), Done)
+    assert asking.holder("x") == (heir, 5)
+
+
+def test_a_hand_over_to_one_that_stands_in_line_for_two_names_is_refused_too() -> None:
+    asking, giver, holder, heir = handing()
+    asking.ask(heir, Acquire(("x",), 5))
+    assert asking.ask(giver, HandOver("x", 1, heir, 5)) == Deadlock((LockWait(heir, "y"), LockWait(holder, "x")))
+    assert [*asking.machine.locks["x"].queue] == [(holder, 2), (heir, 5)]
+
+
+def test_a_hand_over_closes_a_longer_cycle() -> None:
+    asking, giver, holder, _ = handing(wants="z")
+    heir, between = asking.open(), asking.open()
+    asking.ask(between, Acquire(("w",), 1))
+    asking.ask(between, Acquire(("y",), 2))
+    asking.ask(heir, Acquire(("w",), 1))
+    assert asking.ask(giver, HandOver("x", 1, heir, 5)) == Deadlock(
+        (LockWait(heir, "w"), LockWait(between, "y"), LockWait(holder, "x"))
+    )
+
+
+def test_a_hand_over_to_one_that_waits_for_its_giver_who_stands_in_line_itself_is_refused() -> None:
+    asking = Asking()
+    giver, heir = asking.open(), asking.open()
+    for name in "xz":
+        asking.ask(giver, Acquire((name,), 1))
+    asking.ask(heir, Acquire(("z",), 1))
+    assert asking.ask(giver, Acquire(("x",), 2)) == Queued(1)
+    assert asking.ask(giver, HandOver("x", 1, heir, 5)) == Deadlock((LockWait(heir, "z"), LockWait(giver, "x")))
+
+
+def test_a_hand_over_to_another_acquisition_of_its_session_closes_nothing() -> None:
+    asking, giver, _, _ = handing()
+    asking.ask(giver, Acquire(("y",), 4, refuse_deadlocks=False))
+    assert isinstance(asking.ask(giver, HandOver("x", 1, giver, 5)), Done)
+
+
+def test_a_hand_over_beside_a_crowd_is_refused() -> None:
+    crowd = Crowd(MANY)
+    heir, last = crowd.open(), crowd.takes("y")
+    crowd.ask(heir, Acquire(("y",), 1))
+    crowd.ask(last, Acquire(("crowd",), 2))
+    assert crowd.ask(crowd.first, HandOver("crowd", 1, heir, 5)) == Deadlock(
+        (LockWait(heir, "y"), LockWait(last, "crowd"))
+    )
 
 
 # --- crowds ---------------------------------------------------------------------------------------
