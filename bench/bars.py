@@ -1,4 +1,5 @@
-"""What Conclave's figures are to reach, as ratios of medians in one run, and whether they do. Pure."""
+"""What Conclave's figures are to reach, and whether they do: beside its peers, as ratios of medians in one run; of the
+state machine alone, in proportion to what the machine can do. Pure."""
 
 from __future__ import annotations
 
@@ -96,3 +97,78 @@ def bars_table(outcomes: Iterable[Outcome]) -> str:
         asked = f"at least {bar.least:,g}" if bar.least is not None else f"at most {bar.most:,g}"
         rows.append([outcome.text, asked, f"{outcome.value:,.3g}", "met" if outcome.met else "**missed**"])
     return markdown(rows)
+
+
+# --- the state machine alone ----------------------------------------------------------------------
+
+REFERENCE_PER_S: Final = 600_000
+"""What the reference loop did where the bars of the state machine were set: a machine at half of it owes half."""
+MACHINE_KEYS: Final = 1_000_000
+"""Of the snapshot whose time is judged."""
+
+
+class MachineBar(NamedTuple):
+    """A figure of `bench.statemachine`, where the reference loop does REFERENCE_PER_S."""
+
+    figure: str
+    least: float | None = None
+    most: float | None = None
+    scales: bool = True
+    """Does it go with how fast the machine is?"""
+
+    def owed(self, reference_per_s: float) -> float:
+        """By a machine on which the reference loop does so much."""
+        speed = reference_per_s / REFERENCE_PER_S if self.scales else 1
+        if self.least is not None:
+            return self.least * speed
+        assert self.most is not None, f"{self.figure} has no bar"
+        return self.most / speed
+
+
+MACHINE_BARS: Final = (
+    MachineBar("lock_pairs_per_s", least=60_000),
+    MachineBar("puts_per_s", least=100_000),
+    MachineBar("reads_per_s", least=250_000),
+    MachineBar("bytes_per_key", most=700, scales=False),
+    MachineBar("snapshot_s", most=6),
+    MachineBar("slice_ms_p99", most=5),
+)
+
+
+class MachineOutcome(NamedTuple):
+    bar: MachineBar
+    owed: float
+    value: float
+
+    @property
+    def met(self) -> bool:
+        return self.value >= self.owed if self.bar.least is not None else self.value <= self.owed
+
+    @property
+    def text(self) -> str:
+        how = "at least" if self.bar.least is not None else "at most"
+        asked = self.bar.least if self.bar.least is not None else self.bar.most
+        as_set = f" ({asked:,g} where the bars were set)" if self.bar.scales else ""
+        said = "met" if self.met else "MISSED"
+        return f"{self.bar.figure}: {said}, {_said(self.value)}; owed here {how} {_said(self.owed)}{as_set}"
+
+
+def _said(figure: float) -> str:
+    return f"{figure:,.0f}" if figure >= 100 else f"{figure:.3g}"
+
+
+def machine_judged(figures: Mapping[str, float], keys: int) -> list[MachineOutcome]:
+    """Of one run of `bench.statemachine` with so many keys."""
+    outcomes = []
+    for bar in MACHINE_BARS:
+        if bar.figure == "snapshot_s" and keys != MACHINE_KEYS:
+            continue
+        outcomes.append(MachineOutcome(bar, bar.owed(figures["reference_per_s"]), figures[bar.figure]))
+    return outcomes
+
+
+def machine_report(outcomes: Iterable[MachineOutcome]) -> str:
+    """The bars, one a line, and which of them are missed."""
+    outcomes = [*outcomes]
+    missed = [outcome.bar.figure for outcome in outcomes if not outcome.met]
+    return "\n".join([*(outcome.text for outcome in outcomes), f"missed: {', '.join(missed) or 'none'}"])

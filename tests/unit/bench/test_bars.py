@@ -6,7 +6,17 @@ from typing import Any
 
 import pytest
 
-from bench.bars import BARS, Bar, bars_table, judged
+from bench.bars import (
+    BARS,
+    MACHINE_BARS,
+    MACHINE_KEYS,
+    REFERENCE_PER_S,
+    Bar,
+    bars_table,
+    judged,
+    machine_judged,
+    machine_report,
+)
 from bench.figures import Cell, summary
 from bench.peers import MODULES
 from bench.works import CALLERS, DEATH_CALLERS, DEATHS, HANDOVER_CALLERS, RATES
@@ -65,3 +75,55 @@ def test_the_table_says_which_are_missed() -> None:
     assert "| lock, 64 callers: rate, etcd's | at least 12 | 11   | **missed** |" in bars_table(
         judged(summary(cells, "etcd"))
     )
+
+
+# --- the state machine alone ----------------------------------------------------------------------
+
+ENOUGH = {
+    "lock_pairs_per_s": 60_000.0,
+    "puts_per_s": 100_000.0,
+    "reads_per_s": 250_000.0,
+    "bytes_per_key": 700.0,
+    "snapshot_s": 6.0,
+    "slice_ms_p99": 5.0,
+}
+"""Where the reference loop does what it did there."""
+
+
+def missed(figures: dict[str, float], reference_per_s: float = REFERENCE_PER_S, keys: int = MACHINE_KEYS) -> list[str]:
+    outcomes = machine_judged(figures | {"reference_per_s": reference_per_s}, keys)
+    return [outcome.bar.figure for outcome in outcomes if not outcome.met]
+
+
+def test_what_reaches_every_bar_of_the_state_machine_misses_none() -> None:
+    assert missed(ENOUGH) == []
+    assert [bar.figure for bar in MACHINE_BARS] == [*ENOUGH]
+
+
+@pytest.mark.parametrize("figure", ENOUGH)
+def test_a_shortfall_is_named(figure: str) -> None:
+    worse = ENOUGH[figure] * (0.99 if figure.endswith("_per_s") else 1.01)
+    figures = ENOUGH | {figure: worse}
+    assert missed(figures) == [figure]
+    report = machine_report(machine_judged(figures | {"reference_per_s": REFERENCE_PER_S}, MACHINE_KEYS))
+    assert report.splitlines()[-1] == f"missed: {figure}"
+    assert f"{figure}: MISSED, " in report
+    assert report.count("MISSED") == 1
+
+
+def test_a_machine_at_half_the_reference_owes_half_and_one_at_twice_owes_twice() -> None:
+    slow = {name: value / 2 if name.endswith("_per_s") else value * 2 for name, value in ENOUGH.items()}
+    slow["bytes_per_key"] = 700  # A byte is a byte on every machine.
+    assert missed(slow, REFERENCE_PER_S / 2) == []
+    assert missed(slow) == ["lock_pairs_per_s", "puts_per_s", "reads_per_s", "snapshot_s", "slice_ms_p99"]
+    assert missed(ENOUGH, REFERENCE_PER_S * 2) == missed(slow)
+
+
+def test_a_snapshot_of_fewer_keys_is_not_judged_by_its_time() -> None:
+    assert missed(ENOUGH | {"snapshot_s": 60.0}, keys=1_000) == []
+
+
+def test_the_report_says_what_is_owed_here_and_what_was_asked() -> None:
+    report = machine_report(machine_judged(ENOUGH | {"reference_per_s": 300_000}, MACHINE_KEYS))
+    assert "lock_pairs_per_s: met, 60,000; owed here at least 30,000 (60,000 where the bars were set)" in report
+    assert report.endswith("missed: none")
