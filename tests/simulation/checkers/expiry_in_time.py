@@ -47,7 +47,7 @@ class ExpiryInTime(Checker):
         if whose is not tenure:
             last_us, due = now_us, {}
         elif now_us == last_us:
-            return  # It has not looked at its leases in this turn: what it was told in the last one, it sees in the next.
+            return  # It has not looked at its leases in this turn: what the last one told it, it sees in the next.
         lease_us = tenure.leases.lease_us
         still: dict[int, _Due] = {}
         for session, deadline in tenure.leases._deadlines.items():
