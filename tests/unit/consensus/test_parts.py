@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -263,13 +265,17 @@ def test_options_at_their_bounds_are_good():
             check(bad)
 
 
+def changed(values: dict[str, Any]) -> Options:
+    return Options()._replace(**values)
+
+
 @pytest.mark.parametrize(("name", "least"), sorted(LEAST.items()))
 def test_an_option_below_its_least_is_refused_and_at_it_is_not(name, least):
     with pytest.raises(ValueError, match=rf"^{name} must be at least {least}, got {least - 1}$"):
-        check(Options()._replace(**{name: least - 1}))
+        check(changed({name: least - 1}))
     with pytest.raises(ValueError, match=rf"^{name} must be at least {least}, got -5$"):
-        check(Options()._replace(**{name: -5}))
-    others = {
+        check(changed({name: -5}))
+    others: dict[str, dict[str, Any]] = {
         "election_timeout_us_min": {"heartbeat_us": 1, "lease_drift_share": 2, "election_timeout_us_min": 2},
         "election_timeout_us_max": {
             "heartbeat_us": 1,
@@ -279,7 +285,7 @@ def test_an_option_below_its_least_is_refused_and_at_it_is_not(name, least):
         },
         "campaign_us_max": {"campaign_us_min": 1},
     }
-    check(Options()._replace(**{name: least} | others.get(name, {})))
+    check(changed({name: least} | others.get(name, {})))
 
 
 def test_every_option_has_a_least_but_the_one_that_is_no_number():
