@@ -124,6 +124,10 @@ class MachineBar(NamedTuple):
         assert self.most is not None, f"{self.figure} has no bar"
         return self.most / speed
 
+    def is_met(self, value: float, reference_per_s: float) -> bool:
+        owed = self.owed(reference_per_s)
+        return value >= owed if self.least is not None else value <= owed
+
 
 MACHINE_BARS: Final = (
     MachineBar("lock_pairs_per_s", least=60_000),
@@ -137,12 +141,16 @@ MACHINE_BARS: Final = (
 
 class MachineOutcome(NamedTuple):
     bar: MachineBar
-    owed: float
     value: float
+    reference_per_s: float
+
+    @property
+    def owed(self) -> float:
+        return self.bar.owed(self.reference_per_s)
 
     @property
     def met(self) -> bool:
-        return self.value >= self.owed if self.bar.least is not None else self.value <= self.owed
+        return self.bar.is_met(self.value, self.reference_per_s)
 
     @property
     def text(self) -> str:
@@ -163,12 +171,19 @@ def machine_judged(figures: Mapping[str, float], keys: int) -> list[MachineOutco
     for bar in MACHINE_BARS:
         if bar.figure == "snapshot_s" and keys != MACHINE_KEYS:
             continue
-        outcomes.append(MachineOutcome(bar, bar.owed(figures["reference_per_s"]), figures[bar.figure]))
+        outcomes.append(MachineOutcome(bar, figures[bar.figure], figures["reference_per_s"]))
     return outcomes
 
 
 def machine_report(outcomes: Iterable[MachineOutcome]) -> str:
-    """The bars, one a line, and which of them are missed."""
+    """The bars, one a line, and which of them are missed: as they were set, and in proportion."""
     outcomes = [*outcomes]
+    below = [outcome.bar.figure for outcome in outcomes if not outcome.bar.is_met(outcome.value, REFERENCE_PER_S)]
     missed = [outcome.bar.figure for outcome in outcomes if not outcome.met]
-    return "\n".join([*(outcome.text for outcome in outcomes), f"missed: {', '.join(missed) or 'none'}"])
+    return "\n".join(
+        [
+            *(outcome.text for outcome in outcomes),
+            f"short of the figures as they were set: {', '.join(below) or 'none'}",
+            f"missed: {', '.join(missed) or 'none'}",
+        ]
+    )
