@@ -42,7 +42,7 @@ from coordinator.wire import PeerMessage
 from tests.simulation.bus import Bus
 from tests.simulation.clocks import Clock
 from tests.simulation.disk import NOTHING, Disk, DiskDamaged, Journal, ProcessDied, Stored, flipped
-from tests.simulation.watch import Violation
+from tests.simulation.watch import Violation, defect_of
 
 if TYPE_CHECKING:
     from tests.simulation.watch import View
@@ -389,7 +389,7 @@ class Node:
         except Violation:
             raise
         except Exception as defect:
-            raise Violation("no-defect", f"{self.name}: {defect!r}") from defect
+            raise defect_of(self.name, defect) from defect
         busy_until_us = world.scheduler.now_us + self.clock.ahead_us + world.settings.turn_us
         self.clock.ahead_us = 0
         self._busy_until_us = busy_until_us

@@ -24,14 +24,16 @@ from tests.simulation.checkers import CHECKERS
 from tests.simulation.faults import KIND_NAMES, Fault
 from tests.simulation.mutants import MUTANTS, MutantDoesNotFit, planted
 from tests.simulation.mutants.edits import Edit, planted_edits
-from tests.simulation.run import PLAIN, run_seed
+from tests.simulation.run import LIVENESS, PLAIN, run_seed
 from tests.simulation.shrink import shrink
 from tests.simulation.trace import line
+from tests.simulation.watch import NO_DEFECT
 
 ROOT = Path(__file__).parents[2]
 CORES = os.cpu_count() or 1
 ORDER = Order("raft", 5)
 PLAIN_ORDER = Order("raft", 5, workload=PLAIN)
+NAMES = {checker.name for checker in CHECKERS} | {LIVENESS, NO_DEFECT}
 SLICE = range(1, 41)
 EVENTS_MIN = 2_000
 """A seed of fewer events says little."""
@@ -133,7 +135,7 @@ def test_a_seed_is_long_enough_to_mean_something(summary: Summary) -> None:
 
 
 def test_every_checker_checks_and_most_kinds_of_fault_occur(summary: Summary) -> None:
-    assert {name for name, count in summary.checks.items() if count} == {checker.name for checker in CHECKERS}
+    assert {name for name, count in summary.checks.items() if count} == NAMES
     assert len(summary.faults.keys() & set(KIND_NAMES)) >= 0.8 * len(KIND_NAMES)
 
 
@@ -218,10 +220,9 @@ def control() -> Callable[[int], list[tuple[int, str, str]]]:
 
 
 def test_each_planted_bug_says_which_checkers_may_name_it() -> None:
-    names = {checker.name for checker in CHECKERS} | {"liveness", "no-defect"}
     for mutant in MUTANTS.values():
         assert mutant.caught_by, mutant.name
-        assert {*mutant.caught_by} <= names, mutant.name
+        assert {*mutant.caught_by} <= NAMES, mutant.name
 
 
 @pytest.mark.slow
@@ -284,11 +285,6 @@ def test_a_mutant_that_nobody_knows_is_a_usage_error() -> None:
     with pytest.raises(SystemExit) as end:
         command_line.main(["--mutant", "no-such-mutant"])
     assert end.value.code == 2
-
-
-def test_a_failure_is_replayed_and_cut_down(capsys: pytest.CaptureFixture[str]) -> None:
-    assert command_line.main(["--mutant", "wiped-node-under-its-old-identity", "--seed", "1", "--trace"]) in (0, 1)
-    assert "legend" not in capsys.readouterr().err
 
 
 def test_shrinking_finds_the_faults_that_are_needed() -> None:
