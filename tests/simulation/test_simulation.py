@@ -22,7 +22,7 @@ from tests.simulation import __main__ as command_line
 from tests.simulation.campaign import Order, Summary, results, run_many
 from tests.simulation.checkers import CHECKERS
 from tests.simulation.faults import KIND_NAMES, Fault
-from tests.simulation.mutants import MUTANTS, MutantDoesNotFit, planted
+from tests.simulation.mutants import MUTANTS, MutantDoesNotFit, by_name, planted
 from tests.simulation.mutants.edits import Edit, planted_edits
 from tests.simulation.run import LIVENESS, PLAIN, run_seed
 from tests.simulation.shrink import shrink
@@ -168,6 +168,13 @@ def test_work_is_mixed_unless_it_is_asked_to_be_plain() -> None:
     assert run_seed(3) != run_seed(3, workload=PLAIN)
 
 
+@pytest.mark.parametrize("checker", ["linearizability", "counters"])
+def test_a_search_is_given_up_after_so_many_steps(checker: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(f"tests.simulation.checkers.{checker}.SEARCH_STEPS_MAX", 0)
+    violation = next(violation for seed in range(1, 30) if (violation := run_seed(seed).violation) is not None)
+    assert violation[0] == checker
+
+
 def test_processes_make_no_difference() -> None:
     alone = [result._replace(happened=()) for result in results(ORDER, range(1, 5), 1)]
     assert [result._replace(happened=()) for result in results(ORDER, range(1, 5), 2)] == alone
@@ -255,6 +262,12 @@ def test_names_of_mutants_are_lower_case_words_joined_by_hyphens(capsys: pytest.
     names = capsys.readouterr().out.split()
     assert names == list(MUTANTS)
     assert all(word.isascii() and word.islower() and word.isalpha() for name in names for word in name.split("-"))
+
+
+def test_no_two_mutants_have_one_name() -> None:
+    one = MUTANTS["vote-not-persisted"]
+    with pytest.raises(AssertionError, match="two mutants 'vote-not-persisted'"):
+        by_name([one, one._replace(rule="another")])
 
 
 def test_a_summary_in_json_has_its_keys(capsys: pytest.CaptureFixture[str]) -> None:
