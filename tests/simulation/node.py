@@ -257,7 +257,14 @@ class Node:
             passes=self._time_passes,
             listens=world.listeners_changed,
         )
-        self.journal = Journal(self.disk, self.random, passes=self._time_passes, journaled=self._journaled)
+        bus = self.bus
+        self.journal = Journal(
+            self.disk,
+            self.random,
+            passes=self._time_passes,
+            journaled=self._journaled,
+            has_sent=lambda: bus.has_sent,
+        )
         drops: Counter[str] = Counter()
         self.turn = _SeenTurn(
             Identity(self.name, 1_000 + self.boots, self.boots, True, "" if self.replica else WAITING_FOR),
@@ -499,9 +506,9 @@ class Node:
 
     # --- what befalls it --------------------------------------------------------------------------
 
-    def die_while_sending(self, packets: int) -> None:
-        """Die when so many more packets have left."""
-        self.bus.sends_left = packets
+    def die_while_sending(self, packets: int, befell: Callable[[], None]) -> None:
+        """Die when so many more packets have left; `befell` is told then."""
+        self.bus.sends_left, self.bus.died_sending = packets, befell
 
     def rebirth(self, replica: int) -> None:
         """An operator makes an empty journal for a new replica here, in place of whatever there was."""
