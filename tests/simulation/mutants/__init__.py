@@ -15,6 +15,7 @@ from tests.simulation.mutants import (
     caching,
     disks,
     elections,
+    flow,
     leases,
     lock_events,
     locks,
@@ -32,6 +33,7 @@ from tests.simulation.mutants.edits import Mutant, MutantDoesNotFit, planted_edi
 
 _MODULES: Final = (
     elections,
+    flow,
     replication,
     disks,
     membership,
