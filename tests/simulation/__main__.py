@@ -22,6 +22,8 @@ HELD, VIOLATED, UNUSABLE = 0, 1, 2
 MUTANT_SEEDS: Final = range(1, 1_001)
 NODES: Final = 5
 SEED_MAX: Final = 10**15
+REPLAY_CPU_S_MAX: Final = 10.0
+"""Of the processor's time, for each of the many runs that cut down a failure: some never end."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -201,7 +203,12 @@ def _print_shortest(order: Order, result: Result) -> None:
 
     def fails(plan: list[Fault]) -> bool:
         found = run_seed(
-            result.seed, engine=order.engine, nodes=order.nodes, workload=order.workload, plan=plan
+            result.seed,
+            engine=order.engine,
+            nodes=order.nodes,
+            workload=order.workload,
+            plan=plan,
+            cpu_s_max=REPLAY_CPU_S_MAX,
         ).violation
         return found is not None and found[0] == checker
 
