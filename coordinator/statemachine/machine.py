@@ -41,7 +41,7 @@ from coordinator.statemachine.items import Item
 from coordinator.statemachine.locks import Lock
 from coordinator.statemachine.performing import PERFORMERS
 from coordinator.statemachine.principals import Access, Principal, access_of
-from coordinator.statemachine.results import SMALL
+from coordinator.statemachine.results import SMALL, kept
 from coordinator.statemachine.sessions import RESULTS_MAX, Session
 from coordinator.statemachine.state import State
 from coordinator.statemachine.wanted import Wanted
@@ -226,9 +226,10 @@ class Machine:
         stamp = (entry.principal, entry.actor, entry.token or "", entry.for_token)
         asker = state.accesses.get(stamp) or access_of(state, *stamp)
         result = asker if isinstance(asker, Failure) else self._do(index, asker, session, command)
-        session.results[command.number] = result
         if type(result) not in SMALL:
+            result = kept(result)
             session.count(command.number, result)
+        session.results[command.number] = result
         return result
 
     def _open_session(self, index: int, entry: Entry) -> Result:

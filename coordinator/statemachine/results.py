@@ -12,11 +12,14 @@ from typing import Final
 import msgspec
 
 from coordinator.statemachine import commands, files
-from coordinator.statemachine.commands import Result
+from coordinator.statemachine.commands import Failure, Result
 
 RESULT_BYTES_MAX: Final = 8 * 1024 * 1024
 """Of the results of one session that are not acknowledged. So much is there when 128 transactions are in flight that
 each read all they may; more would let a client that never acknowledges fill every replica's memory and snapshots."""
+
+MESSAGE_CHARS_MAX: Final = 4_096
+"""Of a refusal that is kept: what says what came may repeat some MiB of it."""
 
 SMALL: Final = frozenset(
     (
@@ -34,6 +37,13 @@ SMALL: Final = frozenset(
 """Tags and numbers alone: none has 32 bytes, so that those of a session have 128 KiB at the most."""
 
 _encode = msgspec.msgpack.Encoder().encode
+
+
+def kept(result: Result) -> Result:
+    """What is kept of it, and answered."""
+    if isinstance(result, Failure) and len(result.message) > MESSAGE_CHARS_MAX:
+        return Failure(result.code, result.message[: MESSAGE_CHARS_MAX - 1] + "…")
+    return result
 
 
 def size_of(result: Result) -> int:

@@ -145,8 +145,11 @@ class Session:
         passed = acked - self.acked
         if passed <= 0:
             return
-        if passed <= len(self.results):
-            done: Iterable[int] = range(self.acked, acked)
+        done: Iterable[int]
+        if passed == 1:  # As a client does that has one request in flight.
+            done = (self.acked,)
+        elif passed <= len(self.results):
+            done = range(self.acked, acked)
         else:  # A client may leap: never count over more numbers than there are results.
             done = [number for number in self.results if number < acked]
         self.acked = acked

@@ -34,7 +34,7 @@ from coordinator.statemachine.files import (
     ReadRange,
 )
 from coordinator.statemachine.lock_commands import Release
-from coordinator.statemachine.results import RESULT_BYTES_MAX, SMALL, size_of
+from coordinator.statemachine.results import MESSAGE_CHARS_MAX, RESULT_BYTES_MAX, SMALL, size_of
 from coordinator.statemachine.sessions import RESULTS_MAX
 from tests.unit.statemachine.asking import Asking, encode
 from tests.unit.statemachine.derived import restored
@@ -172,6 +172,17 @@ def test_a_cancel_of_its_own_number_leaves_no_mark_that_is_counted():
     assert asking.machine.sessions[session].sizes == {}
     asking.send(session, 5, CancelAcquire("a", 1, 4))
     assert [*asking.machine.sessions[session].sizes] == [4]
+    restored(asking.machine)
+
+
+def test_a_refusal_does_not_repeat_all_that_came():
+    asking = Asking()
+    web = asking.open("web")
+    refused = asking.ask(web, commands.SetPrincipal("\1" * 1_000_000, ()), "web")
+    assert refused.code == commands.INVALID
+    assert len(refused.message) == MESSAGE_CHARS_MAX
+    assert asking.machine.sessions[web].results[1] == refused
+    assert asking.machine.sessions[web].result_bytes < MESSAGE_CHARS_MAX + 64
     restored(asking.machine)
 
 
