@@ -192,6 +192,7 @@ SPOKEN = st.characters(exclude_categories=["Cs", "Cc"])
 
 @given(st.lists(st.tuples(SPOKEN, st.booleans())), st.booleans())
 @example([("\U00031350", True)], True)
+@settings(deadline=None)
 def test_a_refusal_is_kept_in_the_same_words_by_every_version_of_python(text, aborted):
     """What `repr` escapes is what its Unicode tables do not know, or do not print; a later version knows more."""
 
@@ -245,6 +246,7 @@ def test_frames_and_slices_of_large_results_are_bounded():
 
 
 @given(st.lists(st.sampled_from([0, 0, 40, 900, 5_000, 16_383, 16_384, 16_385, 70_000]), max_size=400))
+@settings(deadline=None)
 def test_results_are_cut_by_number_and_by_bytes(sizes):
     numbers = [*range(7, 7 + len(sizes))]
     sized = {number: size for number, size in zip(numbers, sizes, strict=True) if size}
