@@ -213,6 +213,9 @@ def delete(state: State, index: int, op: commands.DeleteKey) -> Result:
         return Done(index, existed=False)
     if known.value is None:
         return _wrong_kind(op.key, "a directory")
+    refused = _refuse_deletions(state, 1)
+    if refused is not None:
+        return refused
     write(state, index, op.key, None)
     return Done(index, existed=True)
 
@@ -360,17 +363,32 @@ def delete_path(state: State, index: int, op: files.DeletePath) -> Result:
         return _delete_span(state, index, subtree(op.path))
     if known is None or (known.value is None and state.children.get(op.path)):
         return Failure(commands.NOT_EMPTY, f"{op.path!r} has {state.children[op.path]} children")
+    refusal = _refuse_deletions(state, 1)
+    if refusal is not None:
+        return refusal
     write(state, index, op.path, None)
     return Deleted(index, 1)
 
 
 def _delete_span(state: State, index: int, span: Span) -> Result:
     count = state.keys.order.count(span.start, span.end)
-    if count > files.DELETED_MAX:
-        return Failure(commands.TOO_MANY, f"one command deletes at most {files.DELETED_MAX}, here are {count}")
+    refused = _refuse_deletions(state, count)
+    if refused is not None:
+        return refused
+    state.work.changes += count
     for key in [*islice(state.keys.order.seek(span.start), count)]:
         write(state, index, key, None)
     return Deleted(index, count)
+
+
+def _refuse_deletions(state: State, count: int) -> Failure | None:
+    """Why the command may not delete so many more. A transaction is one command, whatever it is made of."""
+    total = count
+    if state.undo is not None and state.level >= commands.LEVEL_OF_BOUNDS:
+        total = state.work.deleted = state.work.deleted + count
+    if total > files.DELETED_MAX:
+        return Failure(commands.TOO_MANY, f"one command deletes at most {files.DELETED_MAX}, here are {total}")
+    return None
 
 
 def attach_file(state: State, index: int, owner: Session, op: files.AttachFile) -> Result:
