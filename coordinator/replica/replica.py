@@ -18,7 +18,7 @@ from coordinator.consensus.entries import COMMAND, COMMAND_PREFIX
 from coordinator.consensus.membership import Configuration
 from coordinator.replica import cached_reads, watching
 from coordinator.replica.caching import HELD_BYTES_MAX, HELD_MAX, LEASE_MS, Caching
-from coordinator.replica.callers import READ_BYTES_MAX, Answers, Caller
+from coordinator.replica.callers import READ_BYTES_MAX, ROWS_OF_TURN_MAX, Answers, Caller
 from coordinator.replica.comparison import Verdict
 from coordinator.replica.grants import GrantWaiters
 from coordinator.replica.history import History
@@ -599,10 +599,15 @@ class Replica:
                     self._waiting.over(read)
                     self._answer_read(read, answers)
             self._waiting.add_ready(read for read in reads if not read.is_prompt)
-        size = answers.size
+        work = self.machine.state.work
+        size, rows = answers.size, work.rows
         for count, read in enumerate(self._waiting.take_ready(now_us), 1):
             self._answer_read(read, answers)
-            if answers.size - size > READ_BYTES_MAX or count >= READS_OF_TURN_MAX:
+            if (
+                answers.size - size > READ_BYTES_MAX
+                or work.rows - rows > ROWS_OF_TURN_MAX
+                or count >= READS_OF_TURN_MAX
+            ):
                 return
 
     def _answer_read(self, read: Read, answers: Answers) -> None:

@@ -286,7 +286,7 @@ def read_changes(state: State, query: files.ReadChanges) -> Result:
         position = (change.revision, place + 1)
     else:
         position = (max(since, state.applied + 1), 0)
-    state.work.goes_over(scanned)
+    state.work.goes_over(scanned + 1)
     return files.ChangePage(tuple(found), *position)
 
 
