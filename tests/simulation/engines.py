@@ -48,6 +48,7 @@ def _raft_options(random: Random) -> Options:
     if random.random() < 0.4:
         options = options._replace(lease_reads=True)
     return options._replace(
+        promote_lag_entries_max=random.choice((0, 3, 20, 256)),
         priority_pause_us=random.choice((300_000, 1_000_000, 3_000_000)),
         stall_pause_us=random.choice((0, 0, 300_000, 10_000_000)),
     )

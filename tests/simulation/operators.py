@@ -111,14 +111,16 @@ def change_membership(world: World, node: Node, random: Random, tries: int = TRI
                 learners[replica] = everyone[replica]
     if not _is_sound(world, Configuration(_sorted(voters))):
         return False
+    change = Change(_sorted(voters), _sorted(learners))
     try:
-        engine.change(Change(_sorted(voters), _sorted(learners)), node.clock.now_us())
+        engine.change(change, node.clock.now_us())
     except ChangeRefused:
         world.faults["refused-change"] += 1
         if tries > 0:
             pause_us = random.randrange(50, 2_000)
             world.scheduler.after(pause_us, _try_again, world, node, random, tries - 1)
         return False
+    world.watch.tell("change_begun", node, change)
     node.nudge()
     return True
 
@@ -152,6 +154,7 @@ def _ask(world: World, leader: Node, change: Change) -> bool:
         leader.engine.change(change, leader.clock.now_us())
     except ChangeRefused:
         return False
+    world.watch.tell("change_begun", leader, change)
     leader.nudge()
     return True
 

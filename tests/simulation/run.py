@@ -12,6 +12,7 @@ from tests.simulation.clients import Client, Script
 from tests.simulation.faults import Fault
 from tests.simulation.history import Operation
 from tests.simulation.mixed.mix import MixedMix
+from tests.simulation.node import Node
 from tests.simulation.watch import Violation
 from tests.simulation.workload import Workload
 from tests.simulation.world import Settings, World, draw_plan, quiet_at_first
@@ -24,6 +25,8 @@ SERVE_US_MAX: Final = 5_000_000
 FREE_US_MAX: Final = 10_000_000
 """Within this every lock is free: its holder lets go, or its session of 4 s at the most runs out, and then its
 lock-delay; and whoever waited for it has done its work."""
+PREFERRED_US_MAX: Final = 25_000_000
+"""Within this whoever is preferred leads: a leader looks for one each 3 s at the most, and may try in vain."""
 BEHIND_LOCKS_US: Final = 1_000_000
 """Of the first phase: so long after the last lock is free everybody's work is over."""
 LOOK_US: Final = 20_000
@@ -96,6 +99,7 @@ def _heal(world: World) -> int:
     probes = Probes(world)
     served_us = _wait(world, since_us, SERVE_US_MAX, probes.missing)
     _wait(world, since_us, FREE_US_MAX, lambda: probes.held() or probes.missing())
+    _wait(world, since_us, PREFERRED_US_MAX, lambda: probes.passed_over() or probes.missing())
     return served_us
 
 
@@ -137,6 +141,18 @@ class Probes:
         if not locks:
             return "" if self._world.workload.idle else "somebody's work is not over"
         return f"locks are still held: {', '.join(locks)}"
+
+    def passed_over(self) -> str:
+        """A voter that can lead is preferred to the one that leads; "" there is none."""
+        leader = self._world.watch.leader
+        if self._world.is_beyond_repair or leader is None or leader.replica is None:
+            return ""
+        ids = {node.disk.replica for node in self._world.nodes if _can_lead(node)}
+        voters = leader.engine.configuration.voters
+        able = [member for member in voters if member.replica in ids and not member.witness]
+        own = [member.priority for member in able if member.replica == leader.disk.replica]
+        preferred = [member.node for member in able if own and member.priority > own[0]]
+        return f"{leader.name} leads though {preferred[0]} is preferred" if preferred else ""
 
     def _behind(self) -> list[str]:
         """Members of the cluster that live and have not applied everything."""
@@ -190,6 +206,10 @@ class Probes:
             f"behind are {', '.join(behind) or 'none'}, "
             f"flipped and not stopped are {', '.join(flipped) or 'none'}, up are {up}"
         )
+
+
+def _can_lead(node: Node) -> bool:
+    return node.replica is not None and not node.replica.stopped and node.engine.is_fit
 
 
 def _result(world: World, violation: tuple[str, str] | None, healed_us: int) -> Result:

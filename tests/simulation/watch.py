@@ -20,6 +20,7 @@ from coordinator.statemachine.machine import Event
 from tests.simulation.model.truth import Truth
 
 if TYPE_CHECKING:
+    from coordinator.consensus.membership import Change
     from coordinator.wire import SleepAnswer, SleepBeat
     from tests.simulation.clients import Client, HeldLease
     from tests.simulation.history import Operation, Question
@@ -73,6 +74,9 @@ class Checker:
 
     def answered_for(self, node: Node, beat: SleepBeat, answer: SleepAnswer) -> None:
         """`node` answers what another one said for its quiet leaders."""
+
+    def change_begun(self, node: Node, change: Change) -> None:
+        """The engine of `node`, a leader, has taken an operator's change of membership."""
 
     def turned(self, node: Node) -> None:
         """A turn of `node` is over."""
@@ -151,6 +155,7 @@ HOOKS: Final = (
     "started",
     "changed",
     "took",
+    "change_begun",
     "turned",
     "led",
     "elected",

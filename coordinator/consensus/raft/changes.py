@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from coordinator.consensus.engine import Role
+from coordinator.consensus.entries import payload_bytes
 from coordinator.consensus.membership import (
     Change,
     ChangeRefused,
@@ -96,7 +97,9 @@ def is_committed(raft: Raft) -> bool:
 
 def _put(raft: Raft, configuration: Configuration) -> int:
     index = raft.log.last_index + 1
-    raft.append(index, [raft.term], [encode_configuration(configuration)])
+    entries = [encode_configuration(configuration)]
+    raft.uncommitted_bytes += payload_bytes(entries)
+    raft.append(index, [raft.term], entries)
     follow_configuration(raft)
     return index
 

@@ -106,7 +106,7 @@ class Raft:
         """The host is not sure of its state machine: this replica must not serve."""
         self.lease_given_up = False
         """This leader told somebody to campaign in this term: its lease holds no more."""
-        self.uncommitted_bytes = 0
+        self.uncommitted_bytes = 0  # Of a leader: the payload behind its commit index, of whatever term.
         self.snapshot = snapshot
         self.incoming: snapshots.Incoming | None = None
         self.installed: Snapshot | None = None

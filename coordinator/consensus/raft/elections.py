@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from coordinator.consensus.engine import Outgoing, Role
-from coordinator.consensus.entries import NOOP_ENTRY
+from coordinator.consensus.entries import NOOP_ENTRY, payload_bytes
 from coordinator.consensus.quorum import Tally
 from coordinator.consensus.raft import changes, transfer
 from coordinator.consensus.raft.messages import TimeoutNow, VoteRequest, VoteResponse
@@ -192,7 +192,7 @@ def _become_leader(raft: Raft, now_us: int) -> None:
     raft.leader = raft.replica
     raft.heard_at_us = None
     raft.rounds = Rounds(now_us)
-    raft.uncommitted_bytes = 0
+    raft.uncommitted_bytes = payload_bytes(raft.log.entries[raft.log.commit - raft.log.offset :])
     next_index = raft.log.last_index + 1
     raft.progress = {}
     raft.transferring = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 
 class Options(NamedTuple):
@@ -43,6 +43,7 @@ class Options(NamedTuple):
     and the crash hint waits for the lease (history 2).
     """
     lease_drift_share: int = 100
+    """At least 2, for at 1 no lease is left; at most so large that the drift is a microsecond."""
     promote_lag_entries_max: int = 256
     """A learner that lacks more than this is not caught up, and is not made a voter."""
     disk_stall_us: int = 300_000
@@ -54,16 +55,58 @@ class Options(NamedTuple):
     """A leader waits so long, after its election and between two tries, before it gives way to a preferred one."""
 
 
+LEAST: Final = {
+    "heartbeat_us": 1,
+    "quiet_us": 0,
+    "quiet_heartbeat_us": 1,
+    "election_timeout_us_min": 2,
+    "election_timeout_us_max": 3,
+    "campaign_us_min": 1,
+    "campaign_us_max": 2,
+    "suspicion_step_us": 0,
+    "message_bytes_max": 1,
+    "inflight_bytes_max": 1,
+    "inflight_messages_max": 1,
+    "uncommitted_bytes_max": 1,
+    "snapshot_chunk_bytes": 1,
+    "snapshot_window_bytes": 1,
+    "lease_drift_share": 2,
+    "promote_lag_entries_max": 0,
+    "disk_stall_us": 1,
+    "stall_pause_us": 0,
+    "priority_pause_us": 0,
+}
+"""Below these, something never ends, never begins, or divides by nothing. A chunk of a snapshot may be larger than the
+window, and a message of entries too: the last that begins within it still goes."""
+
+
 def quiet_beat_us(options: Options) -> int:
     """Between two heartbeats of a quiet cluster."""
     return max(options.heartbeat_us, min(options.quiet_heartbeat_us, options.election_timeout_us_min * 2 // 5))
 
 
 def check(options: Options) -> None:
-    """Raises ValueError for times that would break the algorithm's assumptions."""
-    if not 0 < options.heartbeat_us * 2 <= options.election_timeout_us_min:
-        raise ValueError(f"heartbeat_us must be at most half of election_timeout_us_min, got {options}")
-    if not options.election_timeout_us_min < options.election_timeout_us_max:
-        raise ValueError(f"election_timeout_us_min must be below election_timeout_us_max, got {options}")
-    if not 0 < options.campaign_us_min < options.campaign_us_max:
-        raise ValueError(f"campaign_us_min must be below campaign_us_max, got {options}")
+    """Raises ValueError, which says what was expected and what came, for what would break the algorithm's assumptions
+    or let it stand still."""
+    for name, least in LEAST.items():
+        value = getattr(options, name)
+        if value < least:
+            raise ValueError(f"{name} must be at least {least}, got {value}")
+    shortest_us = options.election_timeout_us_min
+    if options.heartbeat_us * 2 > shortest_us:
+        raise ValueError(
+            f"heartbeat_us must be at most half of election_timeout_us_min, {shortest_us}, got {options.heartbeat_us}"
+        )
+    if options.election_timeout_us_max <= shortest_us:
+        raise ValueError(
+            "election_timeout_us_max must be above election_timeout_us_min, "
+            f"{shortest_us}, got {options.election_timeout_us_max}"
+        )
+    if options.campaign_us_max <= options.campaign_us_min:
+        raise ValueError(
+            f"campaign_us_max must be above campaign_us_min, {options.campaign_us_min}, got {options.campaign_us_max}"
+        )
+    if options.lease_drift_share > shortest_us:
+        raise ValueError(  # The lease would end no earlier than the time-out that it must not outlast.
+            f"lease_drift_share must be at most election_timeout_us_min, {shortest_us}, got {options.lease_drift_share}"
+        )

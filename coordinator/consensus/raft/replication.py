@@ -190,8 +190,7 @@ def advance_commit(raft: Raft) -> None:
     index = raft.configuration.reached(lambda voter: on_disk(raft, voter))
     if index > log.commit and log.term_at(index) == raft.term:
         start = log.commit - log.offset
-        committed_bytes = payload_bytes(log.entries[start : index - log.offset])
-        raft.uncommitted_bytes = max(0, raft.uncommitted_bytes - committed_bytes)
+        raft.uncommitted_bytes -= payload_bytes(log.entries[start : index - log.offset])
         log.commit = index
 
 

@@ -1,7 +1,7 @@
 """Snapshots: Raft, section 7; thesis, chapter 5. Sent in parts, with a window, resumed after loss.
 
 A part that is lost shows as a gap: the follower answers with how much it has, and the leader goes on from there. While
-a snapshot is sent its parts are the heartbeats; where the window is full, an empty part is.
+a snapshot is sent its parts are the heartbeats: one that was not acknowledged is sent again, though the window be full.
 
 One that has come whole is put in place by its host, which may take many turns to write and to load it (`Raft.arrived`,
 `Raft.install`). Meanwhile the follower votes, and answers its leader as if the last byte were missing.
@@ -47,8 +47,6 @@ def send(raft: Raft, follower: int, progress: Progress, number: int, *, heartbea
         _send_part(raft, at.source, follower, number, at.sent, data)
         at.sent += len(data)
         beaten = True
-    if heartbeat and not beaten:
-        _send_part(raft, at.source, follower, number, at.sent, b"")
 
 
 def can_bring_up(raft: Raft, follower: int) -> bool:

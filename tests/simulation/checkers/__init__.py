@@ -21,6 +21,7 @@ from tests.simulation.checkers.exactly_once import ExactlyOnce
 from tests.simulation.checkers.expiry_in_time import ExpiryInTime
 from tests.simulation.checkers.fencing_tokens import FencingTokens
 from tests.simulation.checkers.first_come_first_served import FirstComeFirstServed
+from tests.simulation.checkers.flow_control import FlowControl
 from tests.simulation.checkers.leader_append_only import LeaderAppendOnly
 from tests.simulation.checkers.leader_completeness import LeaderCompleteness
 from tests.simulation.checkers.leader_stickiness import LeaderStickiness
@@ -58,6 +59,7 @@ CHECKERS: Final[tuple[type[Checker], ...]] = (
     CheckQuorum,
     LeaderStickiness,
     LeadershipTransfer,
+    FlowControl,
     StalledDisks,
     RoundConfirmation,
     SpokenHeartbeats,

@@ -46,6 +46,8 @@ class ExpiryInTime(Checker):
         whose, last_us, due = self._due.get(node.name, (None, now_us, {}))
         if whose is not tenure:
             last_us, due = now_us, {}
+        elif now_us == last_us:
+            return  # It has not looked at its leases in this turn: what the last one told it, it sees in the next.
         lease_us = tenure.leases.lease_us
         still: dict[int, _Due] = {}
         for session, deadline in tenure.leases._deadlines.items():

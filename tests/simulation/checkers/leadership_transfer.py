@@ -1,6 +1,8 @@
 """Leadership transfer: a leader hands over to a voter whose disk has all of its log, and leads on where that came to
 nothing within an election time-out (thesis, section 3.10).
 
+While it hands over it takes no proposals.
+
 A leader that steps down by itself also tells somebody to campaign; it has nothing to lead on with, and its successor
 may lack what was not committed.
 """
@@ -9,6 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from coordinator.consensus.entries import CONFIGURATION
 from tests.simulation.watch import Checker
 
 if TYPE_CHECKING:
@@ -28,14 +31,24 @@ class LeadershipTransfer(Checker):
         """Node, start of its process and term to the transfer that is under way, by when it says that it ends (an
         operator may ask for it anew), and since when it was seen."""
         self._told: set[tuple[int, int]] = set()
+        self._still: dict[tuple[str, int, int], tuple[int, int]] = {}
+        """To by when the transfer ends that was under way when the last turn ended, and how long the log was then."""
 
     def led(self, node: Node) -> None:
         own = (node.name, node.boots, node.engine.term)
         transfer = node.engine.transferring
         if transfer is None:
             self._begun.pop(own, None)
+            self._still.pop(own, None)
             return
         self.checks += 1
+        log = node.engine.log
+        until_us, last_index = self._still.get(own, (-1, log.last_index))
+        if until_us == transfer.until_us and any(
+            entry[0] != CONFIGURATION for entry in log.entries[max(0, last_index - log.offset) :]
+        ):
+            self.violated(f"{node.name} hands over and takes what comes behind entry {last_index} all the same")
+        self._still[own] = (transfer.until_us, log.last_index)
         known, since_us = self._begun.setdefault(own, (transfer.until_us, node.spoken.beat_us))
         if known != transfer.until_us:
             self._begun[own] = (transfer.until_us, node.spoken.beat_us)

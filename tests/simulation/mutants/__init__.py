@@ -15,6 +15,7 @@ from tests.simulation.mutants import (
     caching,
     disks,
     elections,
+    flow,
     leases,
     lock_events,
     locks,
@@ -34,6 +35,7 @@ MUTANTS: Final[dict[str, Mutant]] = {
     mutant.name: mutant
     for module in (
         elections,
+        flow,
         replication,
         disks,
         membership,

@@ -7,7 +7,7 @@ from random import Random
 import pytest
 
 from coordinator.consensus.engine import HardState, Role, Snapshot
-from coordinator.consensus.entries import COMMAND_PREFIX, NOOP_ENTRY
+from coordinator.consensus.entries import COMMAND_PREFIX, NOOP_ENTRY, payload_bytes
 from coordinator.consensus.membership import Change, Configuration, Member, encode_configuration
 from coordinator.consensus.raft.core import Raft
 from coordinator.consensus.raft.log import Log
@@ -230,16 +230,65 @@ def test_what_is_committed_no_longer_counts_and_what_is_not_still_does():
     assert leader.uncommitted_bytes == 40
 
 
-def test_a_new_leader_counts_no_uncommitted_bytes_of_former_ones():
+def uncommitted(raft):
+    """The payload behind a leader's commit index, counted anew."""
+    return payload_bytes(raft.log.entries[raft.commit_index - raft.log.offset :])
+
+
+def test_a_new_leader_counts_the_uncommitted_bytes_that_it_inherits():
     play = Play(options=Options(uncommitted_bytes_max=100))
-    leader = play.elect(1)
+    first = play.elect(1)
+    play.pass_time(100_000)
     play.lost = lambda letter: isinstance(letter.message, AppendResponse)
-    leader.propose([bytes([1]) * 90])
+    first.propose([bytes([1]) * 41, bytes([1]) * 51])
     play.settle()
-    play.heal()
     second = play.elect(2)
-    assert second.uncommitted_bytes == 0
-    assert leader.uncommitted_bytes == 0, "and who leads no more counts none"
+    assert first.uncommitted_bytes == 0, "who leads no more counts none"
+    assert second.uncommitted_bytes == uncommitted(second) == 90
+    assert second.propose([bytes([1]) * 12]) is None
+    assert second.propose([b"\x01"]) is not None, "what is empty is never refused"
+    assert second.propose([bytes([1]) * 11]) is not None
+    assert second.uncommitted_bytes == uncommitted(second) == 100
+    play.heal()
+    play.pass_time(200_000)
+    assert second.uncommitted_bytes == uncommitted(second) == 0
+    assert second.propose([bytes([1]) * 91]) is not None
+
+
+def test_a_new_leader_counts_what_is_behind_its_commit_index_and_nothing_before_though_its_log_was_cut():
+    play = Play(options=Options(uncommitted_bytes_max=100))
+    play.elect(1)
+    play.pass_time(100_000)
+    play.propose(1, "a" * 30)
+    play.pass_time(100_000)
+    play.snapshot(2)
+    assert play.replicas[2].log.offset > 1
+    play.propose(1, "b" * 40)
+    play.pass_time(100_000)
+    play.lost = lambda letter: isinstance(letter.message, AppendResponse)
+    play.propose(1, "c" * 20)
+    play.settle()
+    second = play.elect(2)
+    assert second.uncommitted_bytes == uncommitted(second) == 20
+
+
+def test_a_leader_counts_the_configurations_that_it_writes_as_it_takes_them_off():
+    play = Play(options=Options(uncommitted_bytes_max=1_000, message_bytes_max=1))
+    leader = play.elect(1)
+    play.pass_time(100_000)
+    play.isolate(1)
+    leader.propose([bytes([1]) * 901])
+    before = leader.uncommitted_bytes
+    index = leader.change(Change(MEMBERS, (Member(9, "node9"),)), play.now_us)
+    assert leader.uncommitted_bytes == uncommitted(leader) > before == 900
+    assert leader.propose([bytes([1]) * 101]) is None
+    play.lost = lambda letter: letter.receiver == 1 and letter.message.match >= index
+    play.pass_time(100_000)
+    assert leader.commit_index == index - 1
+    assert leader.uncommitted_bytes == uncommitted(leader) > 0
+    play.heal()
+    play.pass_time(200_000)
+    assert leader.uncommitted_bytes == uncommitted(leader) == 0
 
 
 def test_who_does_not_lead_steps_down_from_nothing():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,7 +12,7 @@ from coordinator.consensus.engine import Snapshot
 from coordinator.consensus.membership import Configuration, Member, decode_configuration, encode_configuration
 from coordinator.consensus.quorum import Tally, majority, reached_by_majority, tally
 from coordinator.consensus.raft.log import Log
-from coordinator.consensus.raft.options import Options, check
+from coordinator.consensus.raft.options import LEAST, Options, check
 from coordinator.consensus.raft.progress import Progress, ProgressState
 from coordinator.consensus.raft.rounds import Rounds
 
@@ -261,3 +263,52 @@ def test_options_at_their_bounds_are_good():
     ):
         with pytest.raises(ValueError, match="must be"):
             check(bad)
+
+
+def changed(values: dict[str, Any]) -> Options:
+    return Options()._replace(**values)
+
+
+@pytest.mark.parametrize(("name", "least"), sorted(LEAST.items()))
+def test_an_option_below_its_least_is_refused_and_at_it_is_not(name, least):
+    with pytest.raises(ValueError, match=rf"^{name} must be at least {least}, got {least - 1}$"):
+        check(changed({name: least - 1}))
+    with pytest.raises(ValueError, match=rf"^{name} must be at least {least}, got -5$"):
+        check(changed({name: -5}))
+    others: dict[str, dict[str, Any]] = {
+        "election_timeout_us_min": {"heartbeat_us": 1, "lease_drift_share": 2, "election_timeout_us_min": 2},
+        "election_timeout_us_max": {
+            "heartbeat_us": 1,
+            "lease_drift_share": 2,
+            "election_timeout_us_min": 2,
+            "election_timeout_us_max": 3,
+        },
+        "campaign_us_max": {"campaign_us_min": 1},
+    }
+    check(changed({name: least} | others.get(name, {})))
+
+
+def test_every_option_has_a_least_but_the_one_that_is_no_number():
+    assert set(LEAST) == set(Options._fields) - {"lease_reads"}
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (Options(heartbeat_us=300_001), "at most half of election_timeout_us_min, 600000, got 300001"),
+        (Options(election_timeout_us_max=600_000), "above election_timeout_us_min, 600000, got 600000"),
+        (Options(campaign_us_max=150_000), "above campaign_us_min, 150000, got 150000"),
+        (Options(lease_drift_share=600_001), "at most election_timeout_us_min, 600000, got 600001"),
+        (Options(lease_drift_share=1), "at least 2, got 1"),
+        (Options(lease_drift_share=0), "at least 2, got 0"),
+    ],
+)
+def test_a_refusal_of_options_says_what_was_expected_and_what_came(options, words):
+    with pytest.raises(ValueError, match=f" must be {words}$"):
+        check(options)
+
+
+def test_bounds_that_are_small_or_beside_one_another_are_good():
+    check(Options(message_bytes_max=1, inflight_messages_max=1, inflight_bytes_max=1, uncommitted_bytes_max=1))
+    check(Options(snapshot_chunk_bytes=1_000, snapshot_window_bytes=64))
+    check(Options(lease_drift_share=600_000))

@@ -317,15 +317,17 @@ def test_an_empty_snapshot_is_one_part_a_heartbeat_until_it_is_acknowledged():
     assert play.replicas[3].commit_index == leader.commit_index
 
 
-def test_where_the_window_is_full_an_empty_part_is_the_heartbeat():
-    play = behind(SMALL._replace(snapshot_chunk_bytes=50, snapshot_window_bytes=0))
+def test_where_the_window_is_full_a_part_that_was_sent_before_is_the_heartbeat():
+    play = behind(SMALL._replace(snapshot_chunk_bytes=50, snapshot_window_bytes=1))
+    play.lost = lambda letter: isinstance(letter.message, SnapshotResponse)
     play.start(3)
-    sizes = []
+    sent = []
     for _ in range(30):
         play.now_us += 10_000
-        sizes += [len(x.message.data) for x in play.deliver() if isinstance(x.message, InstallSnapshot)]
-    assert len(sizes) >= 3
-    assert set(sizes) == {0}
+        parts = [letter.message for letter in play.deliver() if isinstance(letter.message, InstallSnapshot)]
+        sent += [(part.offset, len(part.data)) for part in parts]
+    assert len(sent) >= 3
+    assert set(sent) == {(0, 50)}
     assert play.replicas[3].leader == 1
 
 
