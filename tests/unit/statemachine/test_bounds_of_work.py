@@ -7,7 +7,7 @@ import random
 import pytest
 
 from coordinator import wire
-from coordinator.statemachine import commands, files, history, lock_commands, locking, locks, work
+from coordinator.statemachine import commands, files, history, lock_commands, locking, locks, namespace, work
 from coordinator.statemachine.commands import (
     Aborted,
     DeleteKey,
@@ -337,3 +337,20 @@ def test_the_end_of_a_session_is_counted_as_what_it_had():
     before = asking.machine.state.work.spent
     asking.ask(session, commands.CloseSession())
     assert asking.machine.state.work.spent - before == 4 * work.CHANGE_ROWS
+
+
+@pytest.mark.parametrize(("level", "most"), [(commands.LEVEL, 2), (3, 3)])
+def test_a_session_has_so_many_ephemeral_files_and_no_more(monkeypatch, level, most):
+    monkeypatch.setattr(namespace, "EPHEMERALS_MAX", 2)
+    monkeypatch.setattr(namespace, "EPHEMERALS_MAX_BEFORE", 3)
+    asking = Asking(level)
+    one, other = asking.open(), asking.open()
+    asking.ask(other, files.CreateFile("others", b"", ephemeral=True))
+    for number in range(most):
+        assert isinstance(asking.ask(one, files.CreateFile(f"f{number}", b"", ephemeral=True)), files.Created)
+    for op in (files.CreateFile("g", b"", ephemeral=True), files.AttachFile("others")):
+        answer = asking.ask(one, op)
+        assert (answer.code, f"its {most} ephemeral files" in answer.message) == (commands.FULL, True)
+    assert isinstance(asking.ask(one, files.CreateFile("g", b"")), files.Created)
+    asking.ask(one, DeleteKey("f0"))
+    assert isinstance(asking.ask(one, files.AttachFile("others")), Done)
