@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from coordinator.consensus.engine import Outgoing
-from coordinator.consensus.entries import payload_bytes
+from coordinator.consensus.entries import CONFIGURATION, payload_bytes
 from coordinator.consensus.raft.messages import (
     AppendEntries,
     AppendResponse,
@@ -123,9 +123,10 @@ class FlowControl(Checker):
         self._waiting[own] = (now, log.last_index)
         if before is None:
             return
-        new = payload_bytes(log.entries[max(0, last_index - log.offset) :]) if last_index >= log.commit else now
+        came = log.entries[max(log.commit, last_index) - log.offset :]
+        # A change of membership waits as all else does, but is never refused.
+        new = payload_bytes([entry for entry in came if entry[0] != CONFIGURATION])
+        waited = now - payload_bytes(came)
         self.checks += 1
-        if new and now > new and now > most:
-            self.violated(
-                f"{node.name} takes {new} bytes more while {now - new} are not committed; at most {most} may be"
-            )
+        if new and waited and waited + new > most:
+            self.violated(f"{node.name} takes {new} bytes more while {waited} are not committed; at most {most} may be")
