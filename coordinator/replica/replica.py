@@ -16,9 +16,9 @@ from coordinator import wire
 from coordinator.consensus.engine import Engine, HardState, Outgoing, Ready, Role
 from coordinator.consensus.entries import COMMAND, COMMAND_PREFIX
 from coordinator.consensus.membership import Configuration
-from coordinator.replica import cached_reads, watching
+from coordinator.replica import cached_reads, callers, watching
 from coordinator.replica.caching import HELD_BYTES_MAX, HELD_MAX, LEASE_MS, Caching
-from coordinator.replica.callers import READ_BYTES_MAX, ROWS_OF_TURN_MAX, Answers, Caller
+from coordinator.replica.callers import READ_BYTES_MAX, Answers, Caller
 from coordinator.replica.comparison import Verdict
 from coordinator.replica.grants import GrantWaiters
 from coordinator.replica.history import History
@@ -605,7 +605,7 @@ class Replica:
             self._answer_read(read, answers)
             if (
                 answers.size - size > READ_BYTES_MAX
-                or work.rows - rows > ROWS_OF_TURN_MAX
+                or work.rows - rows > callers.ROWS_OF_TURN_MAX
                 or count >= READS_OF_TURN_MAX
             ):
                 return

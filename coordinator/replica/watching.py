@@ -7,7 +7,8 @@ term besides, and whoever was told by another leader before is answered at once:
 from __future__ import annotations
 
 from coordinator import wire
-from coordinator.replica.callers import READ_BYTES_MAX, ROWS_OF_TURN_MAX, Answers, Caller
+from coordinator.replica import callers
+from coordinator.replica.callers import READ_BYTES_MAX, Answers, Caller
 from coordinator.replica.stamps import Stamp
 from coordinator.replica.tenure import Tenure
 from coordinator.replica.watches import Watch
@@ -42,7 +43,7 @@ def answer(tenure: Tenure, machine: Machine, term: int, now_us: int, answers: An
     tenure.watches.pass_time(now_us, machine.applied)
     work = machine.state.work
     size, rows = answers.size, work.rows
-    while answers.size - size <= READ_BYTES_MAX and work.rows - rows <= ROWS_OF_TURN_MAX:
+    while answers.size - size <= READ_BYTES_MAX and work.rows - rows <= callers.ROWS_OF_TURN_MAX:
         answered = tenure.watches.answer(machine, tenure.leases.remaining_ms)
         if answered is None:
             return

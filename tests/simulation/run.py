@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from random import Random
 from typing import Final, NamedTuple
 
+from coordinator.replica import callers
 from coordinator.replica import replica as replica_module
 from tests.simulation.clients import Client, Script
 from tests.simulation.faults import Fault
@@ -30,6 +32,8 @@ PREFERRED_US_MAX: Final = 25_000_000
 BEHIND_LOCKS_US: Final = 1_000_000
 """Of the first phase: so long after the last lock is free everybody's work is over."""
 LOOK_US: Final = 20_000
+LITTLE_BYTES: Final = 400
+"""Where a turn applies no more, it goes over one row for reads."""
 PLAIN: Final = "plain"
 MIXED: Final = "mixed"
 WORKLOADS: Final = (MIXED, PLAIN)
@@ -69,11 +73,30 @@ def run_seed(
     settings = quiet_at_first(settings, Random(f"{seed}:late"))
     if workload == MIXED:
         settings = settings._replace(mixed=MixedMix.draw(Random(f"{seed}:mixed")))
+    with _bounds_of_turns(settings):
+        return _run(seed, settings, plan, trace)
+
+
+@contextmanager
+def _bounds_of_turns(settings: Settings) -> Iterator[None]:
+    """Turns that apply little answer one read that goes over any rows, and one watch, and owe the rest."""
+    usual_bytes_max, usual_rows_max = replica_module.APPLY_BYTES_MAX, callers.ROWS_OF_TURN_MAX
+    replica_module.APPLY_BYTES_MAX = settings.apply_bytes_max  # type: ignore[misc]
+    if settings.apply_bytes_max <= LITTLE_BYTES:
+        callers.ROWS_OF_TURN_MAX = 0  # type: ignore[misc]
+    try:
+        yield
+    finally:
+        replica_module.APPLY_BYTES_MAX = usual_bytes_max  # type: ignore[misc]
+        callers.ROWS_OF_TURN_MAX = usual_rows_max  # type: ignore[misc]
+
+
+def _run(
+    seed: int, settings: Settings, plan: list[Fault] | None, trace: Callable[[int, str, str], None] | None
+) -> Result:
     world = World(seed, settings, draw_plan(seed) if plan is None else plan, trace)
     violation: tuple[str, str] | None = None
     healed_us = 0
-    usual_bytes_max = replica_module.APPLY_BYTES_MAX
-    replica_module.APPLY_BYTES_MAX = settings.apply_bytes_max  # type: ignore[misc]
     try:
         world.begin()
         world.scheduler.run(CHAOS_US_MAX, EVENTS_MIN)
@@ -83,7 +106,6 @@ def run_seed(
         violation = (found.checker, str(found))
         world.note("violation", f"{found.checker}: {found}")
     finally:
-        replica_module.APPLY_BYTES_MAX = usual_bytes_max  # type: ignore[misc]
         for client in world.clients:
             client.die()
     return _result(world, violation, healed_us)
