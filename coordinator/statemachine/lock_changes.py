@@ -106,8 +106,12 @@ def hand_over(state: State, index: int, session: Session, op: HandOver) -> Resul
     to = (op.to_session, op.to_acquisition)
     if to == key:
         return Failure(commands.INVALID, "that is whose it is")
-    state.locks.touch(op.name)
     waiter = lock.queue.get(to)
+    if waiter is None and heir is not session:
+        refused = locking.no_room_in_session(state, heir, 1)
+        if refused is not None:
+            return refused
+    state.locks.touch(op.name)
     if waiter is not None:
         if len(waiter.names) > 1:
             return Failure(commands.INVALID, "the heir waits for it together with other names")

@@ -42,6 +42,7 @@ class Session:
         "files",
         "locks",
         "nonce",
+        "places",
         "principal",
         "reentrant",
         "remaining_ms",
@@ -77,6 +78,8 @@ class Session:
         """Names that it waits for, and for each the acquisitions in their order in line. Sorted, too."""
         self.reentrant: dict[str, dict[int, None]] = {}
         """Those of `waiting` that are re-entrant: they may be let in when the session comes to hold the name."""
+        self.places = 0
+        """How many these are: acquisitions that hold or wait, one for each of their names."""
         self.files: set[str] = set()
         """Ephemeral files that live with it. Sorted, too."""
 
@@ -86,6 +89,7 @@ class Session:
         return self.ttl_ms if self.remaining_ms is None else self.remaining_ms
 
     def holds(self, name: str, acquisition: int) -> None:
+        self.places += 1
         held = self.locks.get(name)
         if held is None:
             self.locks[name] = {acquisition: None}
@@ -93,6 +97,7 @@ class Session:
             held[acquisition] = None
 
     def holds_no_more(self, name: str, acquisition: int) -> None:
+        self.places -= 1
         held = self.locks[name]
         del held[acquisition]
         if not held:
@@ -103,11 +108,13 @@ class Session:
         return next(iter(self.locks.get(name, ())), None)
 
     def waits(self, name: str, acquisition: int, *, reentrant: bool) -> None:
+        self.places += 1
         self.waiting.setdefault(name, {})[acquisition] = None
         if reentrant:
             self.reentrant.setdefault(name, {})[acquisition] = None
 
     def waits_no_more(self, name: str, acquisition: int) -> None:
+        self.places -= 1
         for names in (self.waiting, self.reentrant):
             waiting = names.get(name)
             if waiting is not None and acquisition in waiting:
@@ -214,6 +221,7 @@ def end_sessions(state: State, index: int, ended: Iterable[int], *, died: bool) 
         state.nonces.pop((session.principal, session.nonce), None)
         state.caching.discard(number)
         state.events.append(SessionEnded(number))
+        state.work.changes += session.places + len(session.files)
         freed += locking.leave_lines(state, session)
         freed += locking.let_go_of_all(state, index, session, died=died)
         for path in sorted(session.files):

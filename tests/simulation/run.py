@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from random import Random
 from typing import Final, NamedTuple
 
+from coordinator.replica import callers
 from coordinator.replica import replica as replica_module
 from tests.simulation.clients import Client, Script
 from tests.simulation.faults import Fault
@@ -36,6 +37,8 @@ SEED_CPU_S_MAX: Final = 120.0
 """A seed takes a fraction of a second of the processor's time; one that takes so long never ends."""
 LIVENESS: Final = "liveness"
 """The property that the healed cluster serves again, which is put to each seed whose faults came to their end."""
+LITTLE_BYTES: Final = 400
+"""Where a turn applies no more, it goes over one row for reads."""
 PLAIN: Final = "plain"
 MIXED: Final = "mixed"
 WORKLOADS: Final = (MIXED, PLAIN)
@@ -72,23 +75,18 @@ def run_seed(
     cpu_s_max: float | None = None,
 ) -> Result:
     """Run one seed. `workload` is one of WORKLOADS; `plan` replaces the faults that the seed draws. Whatever is raised,
-    and a run that takes more than
-    `cpu_s_max` (SEED_CPU_S_MAX), is a violation of the result."""
+    and a run that takes more than `cpu_s_max` (SEED_CPU_S_MAX), is a violation of the result."""
     limit_s = SEED_CPU_S_MAX if cpu_s_max is None else cpu_s_max
     world: World | None = None
     found: list[Violation] = []
     healed_us = 0
-    usual_bytes_max = replica_module.APPLY_BYTES_MAX
-    try:
-        with _finding(found, limit_s):
-            world = _world(seed, engine, nodes, workload, plan, trace)
-            replica_module.APPLY_BYTES_MAX = world.settings.apply_bytes_max  # type: ignore[misc]
+    with _finding(found, limit_s):
+        world = _world(seed, engine, nodes, workload, plan, trace)
+        with _bounds_of_turns(world.settings):
             world.begin()
             world.scheduler.run(CHAOS_US_MAX, EVENTS_MIN)
             healed_us = _heal(world)
             world.watch.tell("finished")
-    finally:
-        replica_module.APPLY_BYTES_MAX = usual_bytes_max  # type: ignore[misc]
     if world is None:
         return Result(seed, 0, {}, 0, 0, {NO_DEFECT: 1}, 0, 0, 0, 0, (found[0].checker, str(found[0])), ())
     with _finding(found, limit_s):
@@ -126,6 +124,20 @@ def _world(
     if workload == MIXED:
         settings = settings._replace(mixed=MixedMix.draw(Random(f"{seed}:mixed")))
     return World(seed, settings, draw_plan(seed) if plan is None else plan, trace)
+
+
+@contextmanager
+def _bounds_of_turns(settings: Settings) -> Iterator[None]:
+    """Turns that apply little answer one read that goes over any rows, and one watch, and owe the rest."""
+    usual_bytes_max, usual_rows_max = replica_module.APPLY_BYTES_MAX, callers.ROWS_OF_TURN_MAX
+    replica_module.APPLY_BYTES_MAX = settings.apply_bytes_max  # type: ignore[misc]
+    if settings.apply_bytes_max <= LITTLE_BYTES:
+        callers.ROWS_OF_TURN_MAX = 0  # type: ignore[misc]
+    try:
+        yield
+    finally:
+        replica_module.APPLY_BYTES_MAX = usual_bytes_max  # type: ignore[misc]
+        callers.ROWS_OF_TURN_MAX = usual_rows_max  # type: ignore[misc]
 
 
 def _heal(world: World) -> int:
