@@ -12,8 +12,9 @@ from coordinator.replica.ports import Outbound
 READ_BYTES_MAX: Final = 4 * 1024 * 1024
 """Answered in one turn to reads, and as much to those that wait for changes; the rest, confirmed already, waits for the
 next: 20 bytes may ask for 1 MiB."""
-
-
+ROWS_OF_TURN_MAX: Final = 20_000
+"""Gone over in one turn for reads, and as many for those that wait for changes, and by the last one (`work.py`): a
+count at an earlier revision may go over 100,000 changes and answers with 20 bytes. 20,000 take 25 ms at most."""
 RETRY_MS: Final = 250
 """After so long whoever found no room may ask again. What is in the way goes within that, where the node works at all:
 the 16 MiB of entries that may be uncommitted by one disk that writes 64 MiB/s, the 8,192 reads of one channel at the

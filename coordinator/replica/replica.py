@@ -16,7 +16,7 @@ from coordinator import wire
 from coordinator.consensus.engine import Engine, HardState, Outgoing, Ready, Role
 from coordinator.consensus.entries import COMMAND, COMMAND_PREFIX
 from coordinator.consensus.membership import Configuration
-from coordinator.replica import cached_reads, watching
+from coordinator.replica import cached_reads, callers, watching
 from coordinator.replica.caching import HELD_BYTES_MAX, HELD_MAX, LEASE_MS, Caching
 from coordinator.replica.callers import READ_BYTES_MAX, Answers, Caller
 from coordinator.replica.comparison import Verdict
@@ -599,10 +599,15 @@ class Replica:
                     self._waiting.over(read)
                     self._answer_read(read, answers)
             self._waiting.add_ready(read for read in reads if not read.is_prompt)
-        size = answers.size
+        work = self.machine.state.work
+        size, rows = answers.size, work.rows
         for count, read in enumerate(self._waiting.take_ready(now_us), 1):
             self._answer_read(read, answers)
-            if answers.size - size > READ_BYTES_MAX or count >= READS_OF_TURN_MAX:
+            if (
+                answers.size - size > READ_BYTES_MAX
+                or work.rows - rows > callers.ROWS_OF_TURN_MAX
+                or count >= READS_OF_TURN_MAX
+            ):
                 return
 
     def _answer_read(self, read: Read, answers: Answers) -> None:

@@ -7,6 +7,7 @@ term besides, and whoever was told by another leader before is answered at once:
 from __future__ import annotations
 
 from coordinator import wire
+from coordinator.replica import callers
 from coordinator.replica.callers import READ_BYTES_MAX, Answers, Caller
 from coordinator.replica.stamps import Stamp
 from coordinator.replica.tenure import Tenure
@@ -38,10 +39,11 @@ def begin(
 
 
 def answer(tenure: Tenure, machine: Machine, term: int, now_us: int, answers: Answers) -> None:
-    """Answer those that were woken, as far as the turn's bytes go."""
+    """Answer those that were woken, as far as the turn's bytes and rows go."""
     tenure.watches.pass_time(now_us, machine.applied)
-    size = answers.size
-    while answers.size - size <= READ_BYTES_MAX:
+    work = machine.state.work
+    size, rows = answers.size, work.rows
+    while answers.size - size <= READ_BYTES_MAX and work.rows - rows <= callers.ROWS_OF_TURN_MAX:
         answered = tenure.watches.answer(machine, tenure.leases.remaining_ms)
         if answered is None:
             return

@@ -47,6 +47,7 @@ def _held(state: State, query: permissions.ListPermissions) -> Iterator[HeldPerm
             yield HeldPermission(after, permission.prefix, permission.rights)
     orders = {"principal": state.principals.order, "role": state.roles.order, "token": state.narrowings.order}
     for name in orders[query.holder].seek(after, after=True):
+        state.work.goes_over(1)
         for permission in _permissions_of(state, query.holder, name):
             yield HeldPermission(name, permission.prefix, permission.rights)
 
@@ -67,6 +68,7 @@ def list_members(state: State, query: permissions.ListMembers) -> Result:
     if query.role not in state.roles.rows:
         return Failure(commands.NOT_FOUND, f"no role {query.role!r} in this cluster")
     rows = state.principals.rows
+    state.work.goes_over(len(rows))
     names = (name for name in state.principals.order.seek(query.after, after=True) if query.role in rows[name].roles)
     return MemberList(tuple(islice(names, page_limit(query.limit))))
 

@@ -30,6 +30,8 @@ LEVEL_OF_CACHING: Final = 4
 """From which on clients may keep what they read."""
 LEVEL_OF_LOCK_EVENTS: Final = 4
 """From which on the state holds what became of locks (`lock_events.py`)."""
+LEVEL_OF_BOUNDS: Final = 4
+"""From it on a transaction has a bound of all its work, and a session one of what it holds and waits for."""
 LEVEL_OF_SESSION_EPOCHS: Final = 4
 """From which on a session's name holds the restore epoch (`sessions.py`)."""
 

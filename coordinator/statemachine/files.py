@@ -16,7 +16,7 @@ DEPTH_MAX: Final = 64
 CHILDREN_MAX: Final = 100_000
 """Of one directory, as far as tree commands create them."""
 DELETED_MAX: Final = 4_096
-"""Files and directories that one command deletes."""
+"""Files and directories that one command deletes, in all the operations of a transaction together."""
 SORTED_MAX: Final = 10_000
 """Keys of a range that is sorted by anything but its keys."""
 PAGE_BYTES_MAX: Final = 1_048_576
@@ -29,7 +29,9 @@ OPERATIONS_MAX: Final = 128
 NESTING_MAX: Final = 4
 """Transactions within one another, the outermost with them."""
 TRANSACTION_READ_BYTES_MAX: Final = 65_536
-"""Of what one transaction reads: its result is kept until it is acknowledged."""
+"""Of what one transaction reads, as it is encoded in its result, which is kept until it is acknowledged."""
+TRANSACTION_ROWS_MAX: Final = 20_000
+"""Rows that one transaction goes over (`work.py`): all replicas do nothing else meanwhile."""
 ANY_GENERATION: Final = -1
 
 # --- commands -------------------------------------------------------------------------------------

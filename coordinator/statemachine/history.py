@@ -203,6 +203,10 @@ class History:
         """The changes from `revision` on, in order. Nothing must change while this is under way."""
         return map(self.rows.__getitem__, range(self._first_since(revision), self.order.following))
 
+    def count_since(self, revision: int) -> int:
+        """How many these are."""
+        return self.order.following - self._first_since(revision)
+
     def _first_since(self, revision: int) -> int:
         low, high = self.order.first, self.order.following
         while low < high:

@@ -109,6 +109,10 @@ def hand_over(state: State, index: int, session: Session, op: HandOver) -> Resul
     waiter = lock.queue.get(to)
     if waiter is not None and len(waiter.names) > 1:
         return Failure(commands.INVALID, "the heir waits for it together with other names")
+    if waiter is None and heir is not session:
+        refused = locking.no_room_in_session(state, heir, 1)
+        if refused is not None:
+            return refused
     cycle = deadlocks.cycle_of_heir(state, heir, deadlocks.Given(op.name, session.session, to))
     if cycle:
         return Deadlock(cycle)

@@ -144,4 +144,5 @@ def read_lock_events(state: State, query: ReadLockEvents) -> Result:
         position = (revision, place)
     else:
         position = (max(since, state.applied + 1), 0)
+    state.work.goes_over(scanned)
     return LockEventPage(tuple(found), *position)

@@ -33,7 +33,7 @@ from coordinator.statemachine.lock_commands import (
     Release,
     Waiter,
 )
-from coordinator.statemachine.locks import LOCKS_MAX, WAITERS_MAX, Key, Lock
+from coordinator.statemachine.locks import LOCKS_MAX, PLACES_OF_SESSION_MAX, WAITERS_MAX, Key, Lock
 
 if TYPE_CHECKING:
     from coordinator.statemachine.sessions import Session
@@ -158,7 +158,7 @@ def _take_or_wait(state: State, index: int, session: Session, waiter: Waiter, *,
 
 
 def _take_free(state: State, index: int, session: Session, waiter: Waiter) -> Result:
-    refused = _no_room_for_locks(state, waiter)
+    refused = no_room_in_session(state, session, len(waiter.names)) or _no_room_for_locks(state, waiter)
     if refused is not None:
         return refused
     token = 0
@@ -171,6 +171,14 @@ def _take_free(state: State, index: int, session: Session, waiter: Waiter) -> Re
             state.locks.touch(name)
         token = max(token, handing.let_in(state, index, session, lock, waiter).token)
     return Granted(token)
+
+
+def no_room_in_session(state: State, session: Session, places: int) -> Failure | None:
+    """Why it may not hold or wait for so many more. An acquisition of three names has three, waiting or holding."""
+    if session.places + places <= PLACES_OF_SESSION_MAX or state.level < commands.LEVEL_OF_BOUNDS:
+        return None
+    message = f"session {session.session} has its {PLACES_OF_SESSION_MAX} holds and places in line"
+    return Failure(commands.FULL, message)
 
 
 def _no_room_for_locks(state: State, waiter: Waiter) -> Failure | None:
@@ -193,7 +201,11 @@ def _held(lock: Lock) -> Held:
 def _wait(state: State, session: Session, waiter: Waiter) -> Result:
     if state.waiting + len(waiter.names) > WAITERS_MAX:
         return Failure(commands.FULL, f"the cluster has its {WAITERS_MAX} waiters")
-    refused = _no_room_for_locks(state, waiter) or quotas.refuse_waiters(state, session.principal, len(waiter.names))
+    refused = (
+        no_room_in_session(state, session, len(waiter.names))
+        or _no_room_for_locks(state, waiter)
+        or quotas.refuse_waiters(state, session.principal, len(waiter.names))
+    )
     if refused is not None:
         return refused
     place = 0

@@ -18,6 +18,9 @@ from coordinator.statemachine.lock_commands import COUNTING, EXCLUSIVE, SHARED, 
 LOCKS_MAX: Final = 1_000_000
 WAITERS_MAX: Final = 200_000
 """Places in line, all names together."""
+PLACES_OF_SESSION_MAX: Final = 10_000
+"""Holds and places in line of one session. One entry ends them all, in 40 ms; and the names of what it holds, of
+NAME_BYTES_MAX each, are 5 MiB, which is below a packet."""
 
 INDEX_BITS: Final = 40
 PLACES_MAX: Final = 256

@@ -27,8 +27,10 @@ KEY_BYTES_MAX: Final = 1 << 30
 """Of all keys and values together."""
 ATTACHED_MAX: Final = 1_024
 """Sessions that one ephemeral file depends on."""
-EPHEMERALS_MAX: Final = 100_000
-"""Ephemeral files that depend on one session."""
+EPHEMERALS_MAX: Final = 10_000
+"""Ephemeral files that depend on one session. One entry deletes them all when it ends, in 80 ms."""
+EPHEMERALS_MAX_BEFORE: Final = 100_000
+"""The same, below level 4."""
 SEQUENCE_PLACES: Final = 1_000
 """Sequential names that one entry could make: a transaction makes no more than it has operations."""
 COUNTER_MAX: Final = 2**63 - 1
@@ -213,6 +215,9 @@ def delete(state: State, index: int, op: commands.DeleteKey) -> Result:
         return Done(index, existed=False)
     if known.value is None:
         return _wrong_kind(op.key, "a directory")
+    refused = _refuse_deletions(state, 1)
+    if refused is not None:
+        return refused
     write(state, index, op.key, None)
     return Done(index, existed=True)
 
@@ -268,8 +273,9 @@ def create_file(state: State, index: int, owner: Session, op: files.CreateFile) 
         return Failure(commands.INVALID, problem)
     if is_there(state, path):
         return Failure(commands.EXISTS, f"{path!r} is there")
-    if op.ephemeral and len(owner.files) >= EPHEMERALS_MAX:
-        return Failure(commands.FULL, f"session {owner.session} has its {EPHEMERALS_MAX} ephemeral files")
+    refused = _no_ephemeral_more(state, owner) if op.ephemeral else None
+    if refused is not None:
+        return refused
     principal = owner_for(state, owner.principal)
     size = len(op.value)
     refused = room(state, path, size, None, principal) or _prepare_parent(
@@ -280,6 +286,13 @@ def create_file(state: State, index: int, owner: Session, op: files.CreateFile) 
     item = Item(op.value, index, 1, index, op.ephemeral, principal)
     write(state, index, path, item, owner if op.ephemeral else None)
     return Created(path, index)
+
+
+def _no_ephemeral_more(state: State, owner: Session) -> Failure | None:
+    most = EPHEMERALS_MAX if state.level >= commands.LEVEL_OF_BOUNDS else EPHEMERALS_MAX_BEFORE
+    if len(owner.files) < most:
+        return None
+    return Failure(commands.FULL, f"session {owner.session} has its {most} ephemeral files")
 
 
 def _sequence(state: State, index: int) -> str:
@@ -360,17 +373,32 @@ def delete_path(state: State, index: int, op: files.DeletePath) -> Result:
         return _delete_span(state, index, subtree(op.path))
     if known is None or (known.value is None and state.children.get(op.path)):
         return Failure(commands.NOT_EMPTY, f"{op.path!r} has {state.children[op.path]} children")
+    refusal = _refuse_deletions(state, 1)
+    if refusal is not None:
+        return refusal
     write(state, index, op.path, None)
     return Deleted(index, 1)
 
 
 def _delete_span(state: State, index: int, span: Span) -> Result:
     count = state.keys.order.count(span.start, span.end)
-    if count > files.DELETED_MAX:
-        return Failure(commands.TOO_MANY, f"one command deletes at most {files.DELETED_MAX}, here are {count}")
+    refused = _refuse_deletions(state, count)
+    if refused is not None:
+        return refused
+    state.work.changes += count
     for key in [*islice(state.keys.order.seek(span.start), count)]:
         write(state, index, key, None)
     return Deleted(index, count)
+
+
+def _refuse_deletions(state: State, count: int) -> Failure | None:
+    """Why the command may not delete so many more. A transaction is one command, whatever it is made of."""
+    total = count
+    if state.undo is not None and state.level >= commands.LEVEL_OF_BOUNDS:
+        total = state.work.deleted = state.work.deleted + count
+    if total > files.DELETED_MAX:
+        return Failure(commands.TOO_MANY, f"one command deletes at most {files.DELETED_MAX}, here are {total}")
+    return None
 
 
 def attach_file(state: State, index: int, owner: Session, op: files.AttachFile) -> Result:
@@ -382,8 +410,9 @@ def attach_file(state: State, index: int, owner: Session, op: files.AttachFile) 
         return Done(index, existed=True)
     if len(attached) >= ATTACHED_MAX:
         return Failure(commands.FULL, f"{op.path!r} has its {ATTACHED_MAX} sessions")
-    if len(owner.files) >= EPHEMERALS_MAX:
-        return Failure(commands.FULL, f"session {owner.session} has its {EPHEMERALS_MAX} ephemeral files")
+    refused = _no_ephemeral_more(state, owner)
+    if refused is not None:
+        return refused
     state.ephemerals.touch(op.path)
     state.ephemerals.rows[op.path] = (*attached, owner.session)
     owner.files.add(op.path)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import heapq
-from collections.abc import Callable, Iterator
-from itertools import islice
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, Final
 
 from coordinator.statemachine import commands, files
@@ -20,6 +20,12 @@ if TYPE_CHECKING:
     from coordinator.statemachine.state import State
 
 SHOWN_SESSIONS_MAX: Final = 50
+KEY_CHANGES: Final = 8
+"""What a key was is looked up in the time in which so many changes are gone over in a row."""
+PAST_ROWS: Final = 2
+"""What a key was counts as so many rows, and"""
+CHILD_ROWS: Final = 4
+"""each child of a directory as so many."""
 
 _SORT: Final[dict[str, Callable[[KeyView], Any]]] = {
     "value": lambda view: view.value or b"",
@@ -109,12 +115,13 @@ def read_range(state: State, query: files.ReadRange) -> Result:
     sort = _SORT.get(query.sort_by)
     if sort is None:
         found = _items(state, span, query.revision, descending=query.descending)
-        return _page(((key, item) for key, item in found), query, count, revision)
+        return _page(state, found, query, count, revision)
     if count > files.SORTED_MAX:
         return Failure(commands.TOO_MANY, f"at most {files.SORTED_MAX} keys are sorted, the range has {count}")
+    state.work.goes_over(count)
     views = [(key_view(key, item), item) for key, item in _items(state, span, query.revision, descending=False)]
     views.sort(key=lambda both: sort(both[0]), reverse=query.descending)
-    return _page(((view.key, item) for view, item in views), query, count, revision)
+    return _page(state, ((view.key, item) for view, item in views), query, count, revision)
 
 
 def key_view(key: str, item: Item, *, keys_only: bool = False) -> KeyView:
@@ -129,16 +136,21 @@ def key_view(key: str, item: Item, *, keys_only: bool = False) -> KeyView:
     )
 
 
-def _page(found: Iterator[tuple[str, Item]], query: files.ReadRange, count: int, revision: int) -> RangeView:
+def _page(
+    state: State, found: Iterator[tuple[str, Item]], query: files.ReadRange, count: int, revision: int
+) -> RangeView:
     limit = query.limit if 0 < query.limit < commands.LIST_LIMIT_MAX else commands.LIST_LIMIT_MAX
     page: list[KeyView] = []
     size = 0
+    more = False
     for key, item in found:
         if len(page) == limit or (page and size + item.size > files.PAGE_BYTES_MAX and not query.keys_only):
-            return RangeView(tuple(page), count, revision, more=True)
+            more = True
+            break
         size += item.size
         page.append(key_view(key, item, keys_only=query.keys_only))
-    return RangeView(tuple(page), count, revision)
+    state.work.goes_over(len(page))
+    return RangeView(tuple(page), count, revision, more)
 
 
 def _items(state: State, span: Span, revision: int, *, descending: bool) -> Iterator[tuple[str, Item]]:
@@ -150,8 +162,16 @@ def _items(state: State, span: Span, revision: int, *, descending: bool) -> Iter
     history = state.history
     gone = _within(history.gone.seek_back(span.end) if descending else history.gone.seek(span.start), span, descending)
     both = heapq.merge(keys, gone, key=path_order, reverse=descending)
-    then = ((key, history.at(key, rows.get(key), revision)) for key in both)
+    then = ((key, history.at(key, rows.get(key), revision)) for key in _counted(state, both))
     return ((key, item) for key, item in then if item is not None)
+
+
+def _counted(state: State, keys: Iterable[str]) -> Iterator[str]:
+    """How many must be gone over to fill a page of the past is only known behind it."""
+    work = state.work
+    for key in keys:
+        work.goes_over(PAST_ROWS)
+        yield key
 
 
 def _changed(state: State) -> int:
@@ -175,16 +195,30 @@ def _within(keys: Iterator[str], span: Span, descending: bool) -> Iterator[str]:
 
 
 def _count(state: State, span: Span, revision: int) -> int:
-    """How many keys the span has at `revision`: those of now, less what has come since, and with what has gone."""
+    """How many keys the span has at `revision`: those of now, less what has come since, and with what has gone. Or key
+    by key, where these are few beside the changes since."""
     count = state.keys.order.count(span.start, span.end)
     if not revision or revision >= _changed(state):
         return count
+    gone = state.history.gone.count(span.start, span.end)
+    changes = state.history.count_since(revision + 1)
+    if (count + gone) * KEY_CHANGES < changes:
+        return _count_keys(state, span, revision, count + gone)
+    state.work.goes_over(changes)
     seen: set[str] = set()
     for change in state.history.since(revision + 1):
         if change.key not in seen and span.holds(change.key):
             seen.add(change.key)
             count += (change.before is not None) - (change.key in state.keys.rows)
     return count
+
+
+def _count_keys(state: State, span: Span, revision: int, keys: int) -> int:
+    state.work.goes_over(PAST_ROWS * keys)
+    rows, history = state.keys.rows, state.history
+    of_now = _within(state.keys.order.seek(span.start), span, descending=False)
+    of_then = _within(history.gone.seek(span.start), span, descending=False)
+    return sum(history.at(key, rows.get(key), revision) is not None for key in chain(of_now, of_then))
 
 
 # --- directories ----------------------------------------------------------------------------------
@@ -198,6 +232,7 @@ def list_directory(state: State, query: files.ListDirectory) -> Result:
         return Failure(commands.WRONG_KIND, f"{query.path!r} is a file")
     limit = page_limit(query.limit)
     names = [*islice(_children(state, query.path, query.after), limit + 1)]
+    state.work.goes_over(CHILD_ROWS * len(names))
     base = f"{query.path}/" if query.path else ""
     children = tuple(_child(state, base + name, name) for name in names[:limit])
     count = state.children.get(query.path, 0)
@@ -239,6 +274,7 @@ def read_changes(state: State, query: files.ReadChanges) -> Result:
     found: list[ChangeView] = []
     size = 0
     position = (since, query.skip)
+    scanned = 0
     for scanned, (change, place) in enumerate(_placed(state, since, query.skip)):
         wanted = span.holds(change.key) and (query.deletes if change.after is None else query.puts)
         grown = _size(change, query) if wanted else 0
@@ -250,6 +286,7 @@ def read_changes(state: State, query: files.ReadChanges) -> Result:
         position = (change.revision, place + 1)
     else:
         position = (max(since, state.applied + 1), 0)
+    state.work.goes_over(scanned + 1)
     return files.ChangePage(tuple(found), *position)
 
 

@@ -18,6 +18,7 @@ from coordinator.statemachine.quotas import Use
 from coordinator.statemachine.sessions import Session
 from coordinator.statemachine.tables import Table
 from coordinator.statemachine.wanted import Wanted
+from coordinator.statemachine.work import Work
 
 
 class State:
@@ -55,6 +56,7 @@ class State:
         "uses",
         "waiting",
         "wanted",
+        "work",
     )
 
     def __init__(self) -> None:
@@ -108,6 +110,7 @@ class State:
         """What requests may do that were asked lately. Whoever takes a right or a token away empties it."""
         self.events: list[Event] = []
         """What the host must tell others, in order, until it takes them. No part of a snapshot."""
+        self.work = Work()
         self.undo: list[tuple[tuple[int, ...], int]] | None = None
         """Within a transaction: for each change of it, what the change does not say (`namespace.take_back`)."""
         self.sequenced = 0

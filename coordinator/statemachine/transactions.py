@@ -14,10 +14,14 @@ from typing import TYPE_CHECKING, Any, Final
 from coordinator.statemachine import commands, files, namespace
 from coordinator.statemachine.commands import Aborted, Failure, Result, Transact, Transacted
 from coordinator.statemachine.files import Compacted, Compare, FileContent, Mismatch, RangeView
+from coordinator.statemachine.results import size_of
 from coordinator.statemachine.rights import refuse
+from coordinator.statemachine.work import TooManyRows
 
 if TYPE_CHECKING:
     from coordinator.statemachine.items import Item
+    from coordinator.statemachine.lock_commands import Grant
+    from coordinator.statemachine.locks import Key
     from coordinator.statemachine.principals import Access
     from coordinator.statemachine.state import State
 
@@ -28,6 +32,7 @@ _RELATIONS: Final[dict[str, Callable[[Any, Any], bool]]] = {
     ">": operator.gt,
 }
 _REFUSALS: Final = (Failure, Mismatch, Compacted)
+_READ: Final = (FileContent, RangeView)
 
 
 class _Refused(Exception):
@@ -44,13 +49,17 @@ def transact(state: State, op: Transact, asker: Access, perform: Callable[[Any],
         return refused
     state.undo = []
     state.sequenced = 0
+    if state.level >= commands.LEVEL_OF_BOUNDS:
+        state.work.begin(files.TRANSACTION_ROWS_MAX)
     try:
         return _Transaction(state, perform).run(op, ())
     except _Refused as aborted:
         namespace.take_back(state)
-        return Aborted(aborted.place, aborted.refusal)
+        # Before its first operation nothing has a place.
+        return Aborted(aborted.place, aborted.refusal) if aborted.place else aborted.refusal
     finally:
         state.undo = None
+        state.work.end()
 
 
 class _Transaction:
@@ -60,7 +69,10 @@ class _Transaction:
         self._read_bytes = 0
 
     def run(self, op: Transact, place: tuple[int, ...]) -> Transacted:
-        succeeded = all(_holds(self._state, compare) for compare in op.compares)
+        try:
+            succeeded = all(_holds(self._state, compare) for compare in op.compares)
+        except TooManyRows:
+            raise _Refused(place, _too_many_rows()) from None
         results = []
         for number, inner in enumerate(op.then if succeeded else op.otherwise):
             here = (*place, number)
@@ -75,21 +87,21 @@ class _Transaction:
                 commands.INVALID, f"a transaction changes a key once, {twice.args[0]!r} was changed before"
             )
             raise _Refused(place, refusal) from None
+        except TooManyRows:
+            raise _Refused(place, _too_many_rows()) from None
         if isinstance(result, _REFUSALS):
             raise _Refused(place, result)
-        self._read_bytes += _bytes_read(result)
+        if isinstance(result, _READ):
+            self._read_bytes += size_of(result)
         if self._read_bytes > files.TRANSACTION_READ_BYTES_MAX:
             message = f"a transaction reads at most {files.TRANSACTION_READ_BYTES_MAX} bytes"
             raise _Refused(place, Failure(commands.TOO_MANY, message))
         return result
 
 
-def _bytes_read(result: Result) -> int:
-    if isinstance(result, FileContent):
-        return len(result.value)
-    if isinstance(result, RangeView):
-        return sum(len(view.key) + len(view.value or b"") for view in result.keys)
-    return 0
+def _too_many_rows() -> Failure:
+    message = f"a transaction goes over at most {files.TRANSACTION_ROWS_MAX} keys, changes and holders"
+    return Failure(commands.TOO_MANY, message)
 
 
 def _holds(state: State, compare: Compare) -> bool:
@@ -104,15 +116,21 @@ def _found(state: State, compare: Compare) -> tuple[bytes | int, ...]:
         case "lease":
             return state.ephemerals.rows.get(key) or (0,)
         case "lock":
-            lock = state.locks.rows.get(key)
-            return tuple(grant.token for grant in lock.holders.values()) if lock is not None and lock.holders else (0,)
+            return tuple(grant.token for grant in _holders(state, key).values()) or (0,)
         case "lock-holder":
-            lock = state.locks.rows.get(key)
-            return tuple(session for session, _ in lock.holders) if lock is not None and lock.holders else (0,)
+            return tuple(session for session, _ in _holders(state, key)) or (0,)
     item = state.keys.rows.get(key)
     if compare.target == "value":
         return () if item is None or item.value is None else (item.value,)
     return (0 if item is None else _number(state, compare.target, key, item),)
+
+
+def _holders(state: State, name: str) -> dict[Key, Grant]:
+    lock = state.locks.rows.get(name)
+    if lock is None:
+        return {}
+    state.work.goes_over(len(lock.holders))
+    return lock.holders
 
 
 def _number(state: State, target: files.Target, key: str, item: Item) -> int:

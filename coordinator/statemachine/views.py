@@ -62,6 +62,7 @@ def check_sequencer(state: State, sequencer: str) -> Result:
     found = state.locks.rows.get(name)
     if found is None or found.mode != mode or not rest.isascii() or not rest.isdigit() or len(rest) > TOKEN_DIGITS_MAX:
         return SequencerState(valid=False)
+    state.work.goes_over(len(found.holders))
     return SequencerState(any(grant.token == int(rest) for grant in found.holders.values()))
 
 

@@ -13,6 +13,8 @@ from coordinator.statemachine.lock_commands import COUNTING, EXCLUSIVE, SHARED, 
 INDEX_BITS: Final = 40
 Key = tuple[int, int]
 """Session and acquisition."""
+PLACES_OF_SESSION_MAX: Final = 10_000
+"""What a session holds and waits for, name by name."""
 NOBODY: Final = Holder(0, 0, "")
 """Where a refusal names somebody: who, is not said here."""
 
@@ -143,16 +145,26 @@ class Locks:
         if known is not None:
             return known
         blocked = [name for name in wish.names if not self._is_free(name, wish)]
+        is_full = self._places(wish.session) + len(wish.names) > PLACES_OF_SESSION_MAX
+        if not blocked and is_full:
+            return Failure(commands.FULL, "")
         if not blocked:
             return Granted(max([self._take(name, wish) for name in wish.names]))
         if wait and refuse_deadlocks and self._would_lock(wish, blocked):
             return Deadlock(())
+        if wait and is_full:
+            return Failure(commands.FULL, "")
         for name in wish.names:
             self._tell_conflict(name, wish, waits=wait)
         if not wait:
             return Held(NOBODY, 0)
         self.line.append(wish)
         return Queued(0)
+
+    def _places(self, session: int) -> int:
+        """What it holds and waits for."""
+        holds = sum(key[0] == session for held in self.names.values() for key in held.holds)
+        return holds + sum(len(wish.names) for wish in self.line if wish.session == session)
 
     def _tell_conflict(self, name: str, wish: Wish, *, waits: bool) -> None:
         held = self._name(name)
@@ -367,6 +379,8 @@ class Locks:
         waits = next((wish for wish in self.line if wish.key == heir and op.name in wish.names), None)
         if heir == key or (waits is not None and len(waits.names) > 1):
             return Failure(commands.INVALID, "")
+        if waits is None and heir[0] != key[0] and self._places(heir[0]) >= PLACES_OF_SESSION_MAX:
+            return Failure(commands.FULL, "")
         line, hold = self.line, held.holds.pop(key)
         self.line = [wish for wish in line if wish is not waits]
         held.holds[heir] = hold._replace(token=self.token, names=(op.name,))

@@ -12,6 +12,8 @@ from coordinator.statemachine.files import ANY_GENERATION, Created, Deleted, Key
 
 INDEX_BITS: Final = 40
 SEQUENCE_PLACES: Final = 1_000
+DELETED_MAX: Final = 4_096
+"""Files and directories that one command deletes."""
 _RELATIONS: Final[dict[str, Callable[[Any, Any], bool]]] = {
     "=": operator.eq,
     "!=": operator.ne,
@@ -82,6 +84,8 @@ class Namespace:
         self._index = 0
         self._sequenced = 0
         """Sequential names that the entry has made."""
+        self._deleted = 0
+        """Files and directories that the entry has deleted, apart from those of sessions that ended."""
         self._once = False
         """Within a transaction, which changes no key twice."""
 
@@ -117,6 +121,7 @@ class Namespace:
         """What a command does; the result of one that is refused is that refusal, of which the code is meant."""
         self._index = index
         self._sequenced = 0
+        self._deleted = 0
         try:
             return self._do(session, op)
         except Refused as refused:
@@ -192,7 +197,7 @@ class Namespace:
             return Done(self._index)
         if known.value is None:
             raise _refuse(commands.WRONG_KIND)
-        self._change(key, None)
+        self._delete(key)
         return Done(self._index, existed=True)
 
     def _add(self, op: files.AddToKey) -> Result:
@@ -259,13 +264,19 @@ class Namespace:
             return self._delete_all([*below, *([op.path] if known else [])])
         if known is None or (known.value is None and below):
             raise _refuse(commands.NOT_EMPTY)
-        self._change(op.path, None)
+        self._delete(op.path)
         return Deleted(self._index, 1)
+
+    def _delete(self, *keys: str) -> None:
+        self._deleted += len(keys)
+        if self._deleted > DELETED_MAX:
+            raise _refuse(commands.TOO_MANY)
+        for key in keys:
+            self._change(key, None)
 
     def _delete_all(self, keys: Iterable[str]) -> Result:
         gone = sorted(keys, key=order)
-        for key in gone:
-            self._change(key, None)
+        self._delete(*gone)
         return Deleted(self._index, len(gone))
 
     # --- ephemeral files --------------------------------------------------------------------------

@@ -5,12 +5,13 @@ from __future__ import annotations
 import pytest
 
 from coordinator import wire
-from coordinator.replica import reads
+from coordinator.replica import callers, reads
 from coordinator.replica import replica as replica_module
 from coordinator.replica.callers import RETRY_MS, Caller
 from coordinator.replica.reads import NO_ROOM, Read, Waiting
 from coordinator.replica.stamps import Stamp
 from coordinator.statemachine.commands import GetKey, KeyValue, PutKey
+from coordinator.statemachine.files import ReadChanges, ReadRange
 from tests.unit.replica.stage import CLUSTER, Stage
 from tests.unit.replica.test_turn import command, keep_alive, opened
 
@@ -127,3 +128,93 @@ def test_each_channel_in_turn():
     waiting.add_ready(come)
     assert [read.request.id for read in waiting.take_ready(1)] == [1, 4, 5, 2, 6, 3]
     assert (waiting.count, waiting.has_ready) == (0, False)
+
+
+def with_past(stage: Stage, keys: int) -> int:
+    """So many keys, each written once; the session that wrote them, and a count of the past goes over all of them."""
+    session = opened(stage)
+    stage.ask("node1", *[command(n, session, n, PutKey(f"k{n}", b"")) for n in range(1, keys + 1)])
+    stage.settle()
+    return session
+
+
+def count_of_the_past(number: int) -> wire.QueryRequest:
+    return wire.QueryRequest(number, CLUSTER, "", ReadRange("", prefix=True, revision=4, count_only=True))
+
+
+def answers_by_turn(stage: Stage, channel: str, count: int) -> list[list[int]]:
+    """The numbers of what is answered, turn for turn of the leader."""
+    told = []
+    for _ in range(count):
+        turns(stage, 1)
+        told.append([reply.id for reply in stage.replies(channel)])
+    return [numbers for numbers in told if numbers]
+
+
+def test_a_turn_goes_over_so_many_rows_and_owes_the_rest(stage, monkeypatch):
+    """Fifty small answers can be the work of a second, in which no heartbeat goes out."""
+    with_past(stage, 30)
+    work = stage.nodes["node1"].replica.machine.state.work
+    before = work.rows
+    stage.ask("node1", count_of_the_past(1))
+    turns(stage, 4)
+    each = work.rows - before
+    assert each >= 30
+    monkeypatch.setattr(callers, "ROWS_OF_TURN_MAX", 3 * each)
+    channel = stage.ask("node1", *[count_of_the_past(n) for n in range(10)])
+    told = answers_by_turn(stage, channel, 8)
+    assert told == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]], "in their order, with one confirmation"
+
+
+def test_one_read_that_is_more_than_a_turn_may_do_is_answered(stage, monkeypatch):
+    with_past(stage, 30)
+    monkeypatch.setattr(callers, "ROWS_OF_TURN_MAX", 0)
+    channel = stage.ask("node1", *[count_of_the_past(n) for n in range(3)])
+    assert answers_by_turn(stage, channel, 8) == [[0], [1], [2]]
+
+
+def test_what_costs_no_rows_is_not_put_off(stage, monkeypatch):
+    with_key(stage, 10)
+    monkeypatch.setattr(callers, "ROWS_OF_TURN_MAX", 0)
+    channel = stage.ask("node1", *[query(n) for n in range(20)])
+    assert answers_by_turn(stage, channel, 6) == [[*range(20)]]
+
+
+def test_keep_alives_and_other_channels_do_not_wait_behind_long_reads(stage, monkeypatch):
+    session = with_past(stage, 30)
+    monkeypatch.setattr(callers, "ROWS_OF_TURN_MAX", 0)
+    many = stage.ask("node1", *[count_of_the_past(n) for n in range(50)])
+    turns(stage, 3)
+    channel = stage.ask("node1", query(1), query(2), keep_alive(stage, 7, session))
+    turns(stage, 6)
+    assert {reply.id for reply in stage.replies(channel)} == {1, 2, 7}
+    assert len(stage.replies(many)) < 10
+    turns(stage, 50)
+    assert not stage.nodes["node1"].replica.owes
+
+
+def test_reads_that_are_put_off_go_with_the_leadership(stage, monkeypatch):
+    """Confirmed once is confirmed for as long as it leads, and no longer."""
+    with_past(stage, 30)
+    monkeypatch.setattr(callers, "ROWS_OF_TURN_MAX", 0)
+    channel = stage.ask("node1", *[count_of_the_past(n) for n in range(9)])
+    leader = stage.nodes["node1"]
+    told = answers_by_turn(stage, channel, 3)
+    assert leader.replica.owes
+    leader.raft.step_down(stage.clock.us)
+    leader.run()
+    stage.carry()
+    kinds = {reply.id: type(reply) for reply in stage.replies(channel)}
+    assert told
+    assert sorted([*kinds, *(number for numbers in told for number in numbers)]) == [*range(9)]
+    assert kinds[8] is wire.NotLeader
+
+
+def test_watches_that_are_woken_are_answered_as_far_as_the_rows_go(stage, monkeypatch):
+    session = with_past(stage, 1)
+    look = ReadChanges("w", prefix=True)
+    channel = stage.ask("node1", *[wire.WatchRequest(n, CLUSTER, "", look, 60_000) for n in range(5)])
+    turns(stage, 4)
+    monkeypatch.setattr(callers, "ROWS_OF_TURN_MAX", 0)
+    stage.ask("node1", command(9, session, 2, PutKey("w", b"")))
+    assert answers_by_turn(stage, channel, 10) == [[0], [1], [2], [3], [4]]

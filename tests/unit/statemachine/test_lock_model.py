@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from typing import NamedTuple
+from unittest import mock
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from coordinator.statemachine import commands
+from coordinator.statemachine import commands, locking
 from coordinator.statemachine.commands import CancelAcquire, ExpireSessions, Granted, Held, NotHeld, Queued
 from coordinator.statemachine.events import GrantMade
 from coordinator.statemachine.lock_commands import Acquire, ChangeMode, Deadlock, GetLockState, LockWait, Release
@@ -24,6 +25,8 @@ SESSIONS = 4
 WHO = st.integers(0, SESSIONS - 1)
 WHOEVER = st.permutations(range(SESSIONS))
 LIMIT = 2
+PLACES = 5
+"""Holds and places in line that a session may have here."""
 
 
 class Wish(NamedTuple):
@@ -120,9 +123,13 @@ class LocksOfAllModes(RuleBasedStateMachine):
             acquisition += 1
         wish = Wish(session, acquisition, names, mode, reentrant)
         op = Acquire(names, acquisition, mode, wait, LIMIT, reentrant=reentrant, refuse_deadlocks=False)
-        result = self.asking.ask(session, op)
+        with mock.patch.object(locking, "PLACES_OF_SESSION_MAX", PLACES):
+            result = self.asking.ask(session, op)
+        is_full = self.places(session) + len(names) > PLACES
         if reentrant and mode == "exclusive" and any(self.shares(session, name) for name in names):
             assert result.code == commands.INVALID
+        elif is_full and (wait or self.free(wish)):
+            assert (result.code, f"{PLACES} holds" in result.message) == (commands.FULL, True)
         elif self.free(wish):
             assert isinstance(result, Granted)
             for name in names:
@@ -132,6 +139,10 @@ class LocksOfAllModes(RuleBasedStateMachine):
             self.waiters.append(wish)
         else:
             assert isinstance(result, Held)
+
+    def places(self, session):
+        held = sum(one.session == session for name in NAMES for one in self.held[name])
+        return held + sum(len(one.names) for one in self.waiters if one.session == session)
 
     def shares(self, session, name):
         return any(one.session == session and one.mode == "shared" for one in self.held[name])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from unittest import mock
+
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -30,6 +32,8 @@ from tests.unit.statemachine.asking import Asking
 from tests.unit.statemachine.derived import derived, restored
 
 PATHS = st.sampled_from(["a", "a/b", "a/b/c", "a/b-c", "a-b", "d", "d/e", "d/e/f"])
+DELETED = 3
+"""Keys that one command deletes here, where it is a transaction."""
 VALUES = st.sampled_from([b"", b"1", b"-5", b"xyz"])
 DIRECTORY = None
 
@@ -51,6 +55,12 @@ class Row:
 
 def order(path):
     return path.replace("/", "\0")
+
+
+def rows_of(machine, query):
+    before = machine.state.work.rows
+    machine.query(query, "ci", lambda session: 1_000)
+    return machine.state.work.rows - before
 
 
 class NamespaceAgainstAModel(RuleBasedStateMachine):
@@ -258,6 +268,41 @@ class NamespaceAgainstAModel(RuleBasedStateMachine):
             assert isinstance(result, commands.Aborted) == refused
         self.noted()
 
+    @rule(first=PATHS, second=PATHS, third=PATHS, prefix=st.booleans(), inner=st.booleans())
+    def transact_deletions(self, first, second, third, prefix, inner):
+        """All of them count as one."""
+        ops = (DeleteRange(first, prefix=prefix), DeletePath(second, recursive=True), DeleteKey(third))
+        with mock.patch.object(files, "DELETED_MAX", DELETED):
+            result = self.ask(Transact((), (ops[0], Transact((), ops[1:])) if inner else ops))
+        left, count = dict(self.now), 0
+        refused = None
+        for number in range(3):
+            if number == 0:
+                gone = [key for key in left if (key.startswith(first) if prefix else key == first)]
+            elif number == 1:
+                gone = [key for key in left if key == second or key.startswith(second + "/")]
+                if not gone:
+                    refused = commands.NOT_FOUND
+                    break
+            else:
+                gone = [key for key in left if key == third]
+                if gone and left[third].value is DIRECTORY:
+                    refused = commands.WRONG_KIND
+                    break
+            count += len(gone)
+            if count > DELETED:
+                refused = commands.TOO_MANY
+                break
+            for key in gone:
+                del left[key]
+        if refused is None:
+            assert result.succeeded
+            self.now = left
+        else:
+            assert result.refusal.code == refused
+            assert result.place == ((1, number - 1) if inner and number else (number,))
+        self.noted()
+
     @rule(both=st.booleans())
     def expire(self, both):
         ended = tuple(self.sessions) if both else (self.sessions[0],)
@@ -271,7 +316,15 @@ class NamespaceAgainstAModel(RuleBasedStateMachine):
 
     @rule()
     def restore(self):
-        self.asking.machine = restored(self.asking.machine)
+        """What reads go over is the same, too: what a transaction is refused for hangs on it."""
+        before, again = self.asking.machine, restored(self.asking.machine)
+        for revision in [0, *self.then][-8:]:
+            for query in (
+                ReadRange("", prefix=True, revision=revision),
+                ReadRange("a", prefix=True, revision=revision),
+            ):
+                assert rows_of(before, query) == rows_of(again, query)
+        self.asking.machine = again
 
     # --- what must hold ---------------------------------------------------------------------------
 

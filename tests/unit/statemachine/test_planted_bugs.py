@@ -29,6 +29,8 @@ _STATE: Final = "coordinator.statemachine.state:State"
 _ROLES: Final = "coordinator.statemachine.roles"
 _ADMINISTRATION: Final = "coordinator.statemachine.administration"
 _QUOTAS: Final = "coordinator.statemachine.quotas"
+_SESSION: Final = "coordinator.statemachine.sessions:Session"
+_WORK: Final = "coordinator.statemachine.work:Work"
 
 IN_THE_NAMESPACE = [
     ("implied-directories-uncounted", Edit(f"{_NAMESPACE}:_arrives", "if known or key in rows:", "if True:")),
@@ -56,7 +58,17 @@ IN_THE_NAMESPACE = [
         Edit(f"{_TRANSACTIONS}:_Transaction.run", "op.then if succeeded else", "op.then if not succeeded else"),
     ),
     ("changes-forgotten-by-the-snapshot", Edit(f"{_LOADER}._prepend", "key, before,", "key, None,")),
+    (
+        "bytes-of-results-forgotten-by-the-snapshot",
+        Edit(f"{_LOADER}._add_results", "if type(result) not in SMALL:", "if False:"),
+    ),
     ("attachments-forgotten-by-the-snapshot", Edit(f"{_LOADER}._add_ephemeral", "files.add(stored.path)", "files")),
+    (
+        "each-operation-deletes-as-many-as-a-command-may",
+        Edit(f"{_NAMESPACE}:_refuse_deletions", "state.work.deleted = state.work.deleted + count", "count"),
+    ),
+    ("single-deletions-cost-nothing", Edit(f"{_NAMESPACE}:delete", "_refuse_deletions(state, 1)", "None")),
+    ("a-transaction-pays-for-the-one-before", Edit(f"{_WORK}.begin", "self.deleted = 0", "pass")),
 ]
 IN_THE_LOCKS = [
     ("readers-overtake", Edit(f"{_LOCKING}:_is_free_for", "if lock.queue and not", "if False and not")),
@@ -122,6 +134,10 @@ IN_THE_LOCKS = [
         "holders-forgotten-by-the-snapshot",
         Edit(f"{_LOADER}._add_lock", "= stored.upgrading, stored.delay,", "= None, None,"),
     ),
+    ("a-session-takes-as-much-as-it-likes", Edit(f"{_LOCKING}:_take_free", "no_room_in_session(", "None and (")),
+    ("a-session-waits-for-as-much-as-it-likes", Edit(f"{_LOCKING}:_wait", "no_room_in_session(", "None and (")),
+    ("what-was-let-go-counts", Edit(f"{_SESSION}.holds_no_more", "self.places -= 1", "pass")),
+    ("who-left-the-line-counts", Edit(f"{_SESSION}.waits_no_more", "self.places -= 1", "pass")),
 ]
 IN_THE_ACCESS = [
     ("any-right-will-do", Edit(f"{_RIGHTS}:refuse_name", "reach[right]", "sum(reach.values(), ())")),
