@@ -10,8 +10,15 @@ import re
 import statistics
 import sys
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
+
+from tests.simulation.checkers import CHECKERS, OF_MIXED_WORK
+from tests.simulation.faults import KIND_NAMES
+from tests.simulation.random_mutants import DIE_SHARE_MIN
+from tests.simulation.run import LIVENESS
+from tests.simulation.watch import NO_DEFECT
 
 MEDIAN_MAX: Final = 50
 """Planted bugs are caught within so many seeds, half of them."""
@@ -20,6 +27,8 @@ EVENTS_MIN: Final = 2_000
 COMMITTED_MIN: Final = 50
 ELECTIONS_MIN: Final = 2
 """Of a seed on average."""
+CHECKED: Final = (*(checker.name for checker in CHECKERS), LIVENESS, NO_DEFECT)
+OF_PLAIN_WORK: Final = tuple(name for name in CHECKED if name not in {checker.name for checker in OF_MIXED_WORK})
 
 
 def page(state: Path) -> str:
@@ -43,7 +52,7 @@ def page(state: Path) -> str:
         lines.append(f"| {found[1]} | {found[2]} | {found[3]} |")
     if seeds:
         lines += ["", f"{len(seeds)} of {len(seeds)} caught; median at seed {statistics.median(seeds):g}."]
-    for path in sorted(state.glob("random-mutants-*"), key=lambda path: path.stat().st_mtime)[-1:]:
+    for path in _random_mutants(state):
         said = [line for line in path.read_text().splitlines() if not re.match(r"\d+ of \d+: ", line)]
         lines += ["", "## Bugs that nobody chose", "", *[f"    {line}" for line in said]]
     said = [*_said(state / "kills", r"from|service|\d+ pack"), *_said(state / "torture", r"\d+ rounds, ")]
@@ -55,7 +64,7 @@ def page(state: Path) -> str:
 def shortcomings(state: Path) -> list[str]:
     """What is less than was asked for, in words."""
     short = []
-    for title, paths in (("plain", _plain(state)), ("mixed", _mixed(state))):
+    for title, paths, checkers in (("plain", _plain(state), OF_PLAIN_WORK), ("mixed", _mixed(state), CHECKED)):
         runs = [json.loads(path.read_text()) for path in paths]
         if not runs:
             continue
@@ -67,10 +76,30 @@ def shortcomings(state: Path) -> list[str]:
         for key, least in (("committed", COMMITTED_MIN), ("elections", ELECTIONS_MIN)):
             if (mean := sum(run[key] for run in runs) / seeds) < least:
                 short.append(f"{title} work: expected {least} {key} a seed on average, got {mean:.2f}")
+        if lacking := _never(KIND_NAMES, [run["faults"] for run in runs]):
+            short.append(f"{title} work: these kinds of fault never occurred: {', '.join(lacking)}")
+        if lacking := _never(checkers, [run["checks"] for run in runs]):
+            short.append(f"{title} work: these checkers never checked anything: {', '.join(lacking)}")
     caught = [found for path in sorted(state.glob("mutant-*")) if (found := _caught(path))]
     if caught and (median := statistics.median(int(found[3]) for found in caught)) > MEDIAN_MAX:
         short.append(f"planted bugs: expected a median of at most {MEDIAN_MAX} seeds, got {median:g}")
+    for path in _random_mutants(state):
+        died = re.search(r"^(\d+) of (\d+) died ", path.read_text(), re.MULTILINE)
+        if died is None:
+            short.append("random mutants: nothing says how many died")
+        elif int(died[1]) < DIE_SHARE_MIN * int(died[2]):
+            short.append(f"random mutants: expected {100 * DIE_SHARE_MIN:g} % to die, {died[1]} of {died[2]} did")
     return short
+
+
+def _never(names: Iterable[str], counts: list[dict[str, int]]) -> list[str]:
+    """Those that nobody counted."""
+    return [name for name in names if not any(count.get(name) for count in counts)]
+
+
+def _random_mutants(state: Path) -> list[Path]:
+    """The last run's output, where there was one."""
+    return sorted(state.glob("random-mutants-*"), key=lambda path: path.stat().st_mtime)[-1:]
 
 
 def _plain(state: Path) -> list[Path]:

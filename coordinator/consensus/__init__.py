@@ -1,1 +1,1 @@
-"""The algorithms that decide: pure, deterministic, on the standard library alone (DESIGN.md, rule 2)."""
+"""The algorithms that decide: pure, deterministic, on the standard library alone (docs/design.md, rule 2)."""

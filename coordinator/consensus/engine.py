@@ -11,7 +11,7 @@ The host of a replica does, in every turn and in this order:
 5. `persisted`, then apply `take_committed` and answer `take_reads`;
 6. publish `ready.late`.
 
-Nothing of `late` may leave before step 4 is done: votes and acknowledgements are promises (DESIGN.md, rule 3).
+Nothing of `late` may leave before step 4 is done: votes and acknowledgements are promises (docs/design.md, rule 3).
 Between `ready` and `persisted` no other method is called.
 """
 

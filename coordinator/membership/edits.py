@@ -1,7 +1,7 @@
 """Saying what is wanted: the database first, then the log, each change under the next generation.
 
 Cut off between the two, the database is one ahead, and whoever comes next brings it to the log. A database that is
-behind the log, since it was lost or put back, is refused: what it says was overtaken (DESIGN.md, rule 10).
+behind the log, since it was lost or put back, is refused: what it says was overtaken (docs/design.md, rule 10).
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@ first log, which the first of its nodes makes of the backup.
 
 Nothing is begun before every node that may know something of the old cluster was asked: what restore epoch it had
 there, so that the new one is above, and whether it is still there, so that two never serve under one name. A node that
-does not answer is one that might; only an operator's own word says that it is gone (DESIGN.md, rules 4 and 6).
+does not answer is one that might; only an operator's own word says that it is gone (docs/design.md, rules 4 and 6).
 """
 
 from __future__ import annotations

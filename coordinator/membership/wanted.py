@@ -1,7 +1,7 @@
 """What the administrators of a cluster want its membership to be.
 
 People say it through Django; the database keeps it, and the log keeps the same bytes with a generation, so that a
-database that was lost or put back is noticed (DESIGN.md, rule 10). Whoever is to leave is named: a member that is
+database that was lost or put back is noticed (docs/design.md, rule 10). Whoever is to leave is named: a member that is
 merely not mentioned stays.
 """
 

@@ -1,4 +1,4 @@
-"""Births: the first journals of all nodes of a new cluster, put in place at once (DESIGN.md, rule 4).
+"""Births: the first journals of all nodes of a new cluster, put in place at once (docs/design.md, rule 4).
 
 Only this makes a replica with an identity out of nothing, and only where there are no nodes yet. All journals are
 written beside the nodes' directory, and one rename puts them there: killed at any moment there are all of them or none.

@@ -1,4 +1,4 @@
-"""Digests of the state machine, compared between replicas while they run (DESIGN.md, rule 5). Pure.
+"""Digests of the state machine, compared between replicas while they run (docs/design.md, rule 5). Pure.
 
 Now and then the leader puts a mark into the log. Whoever applies it takes a digest of all of its state there, tells the
 other replicas, and judges itself:

@@ -1,7 +1,7 @@
 """The feed: what a node tells dashboards, often enough to watch and seldom enough to cost nothing.
 
 Every report is whole and numbered, so that a lost one heals with the next. Nobody answers and nothing waits: a
-dashboard that is slow, dead or a hundredfold never reaches the quorum (DESIGN.md, rule 8).
+dashboard that is slow, dead or a hundredfold never reaches the quorum (docs/design.md, rule 8).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A node's process from inside: what the bootstep starts, runs on a thread of its own, and stops.
 
 It puts the one turn on SQLite, Redis and the monotonic clock. It outlives the loss of the broker and of Redis; it does
-not outlive a journal that failed, because what is on disk is then unknown (DESIGN.md, rule 3).
+not outlive a journal that failed, because what is on disk is then unknown (docs/design.md, rule 3).
 """
 
 from __future__ import annotations
@@ -44,7 +44,8 @@ from coordinator.statemachine.state import State
 from coordinator.wire import Channels
 
 SWITCH_INTERVAL_S: Final = 0.0005
-"""A busy thread beside the loop took its p50 from 0.38 ms to 5.65 ms, and to 0.96 ms with this (DESIGN.md)."""
+"""A thread that computes took the loop's p50 from 0.38 ms to 5.65 ms, and to 0.96 ms with this (docs/design.md, "A busy
+thread beside the loop")."""
 COLLECTION_NS_LONG: Final = 5_000_000
 TURN_US_MAX: Final = 20_000
 """Between two turns at the most, whatever comes: a longer time is a stall (`leases.py`)."""

@@ -85,7 +85,7 @@ class SqliteJournal:
 
     def __init__(self, directory: Path) -> None:
         """Open the journal in `directory`, made empty where there is none: an empty one holds no replica, and a node
-        without replicas waits (DESIGN.md, rule 4). Raises JournalDamaged, sqlite3.Error."""
+        without replicas waits (docs/design.md, rule 4). Raises JournalDamaged, sqlite3.Error."""
         self._path = directory / FILE_NAME
         self.fsyncs = Histogram()
         """Of SQLite's COMMIT alone, which writes and syncs its write-ahead log."""

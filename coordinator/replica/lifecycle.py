@@ -2,7 +2,7 @@
 compacted.
 
 The loop calls `run` between two turns, so nothing here races with a turn. What costs a disk write is rare; what costs
-more is another thread's. DESIGN.md, rules 4 and 10, are kept here:
+more is another thread's. docs/design.md, rules 4 and 10, are kept here:
 
 - A replica that is hosted anew has an empty journal and an identity that the node draws then and there. Nobody hands
   one in, so none comes back with another disk.

@@ -3,8 +3,8 @@
 One connection listens, and publishes to all nodes that have their mailboxes on the same Redis; where others have one of
 their own, links to those do (`links.py`). Nothing is queued in Redis, and nothing here waits for it: what can not be
 sent is lost, as on any network, and counted. On the same connections the node looks at its leader's mailbox every
-20 ms: when that loses its only subscriber, the leader's process is dead or deaf (DESIGN.md, "A crash is seen through
-the channel").
+20 ms: when that loses its only subscriber, the leader's process is dead or deaf (docs/design.md, "A crash is seen
+through the channel").
 """
 
 from __future__ import annotations

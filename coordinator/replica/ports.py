@@ -12,7 +12,7 @@ from coordinator.consensus.engine import HardState, Snapshot
 
 
 class JournalFailed(Exception):
-    """A write may or may not be on disk, and nobody can know. The process must end (DESIGN.md, rule 3)."""
+    """A write may or may not be on disk, and nobody can know. The process must end (docs/design.md, rule 3)."""
 
 
 class Staging(Protocol):
@@ -89,7 +89,7 @@ class Outbound(NamedTuple):
 
 
 class Bus(Protocol):
-    """A lossy, reordering, duplicating network (DESIGN.md, rule 1). Nothing here blocks or raises."""
+    """A lossy, reordering, duplicating network (docs/design.md, rule 1). Nothing here blocks or raises."""
 
     @property
     def connected(self) -> bool:

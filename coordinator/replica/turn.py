@@ -5,7 +5,8 @@
 
 Two publishes and one commit of the journal at the most, whatever came in: load makes turns larger, not more. Whoever
 had nothing to say before the journal, a follower above all, publishes its acknowledgements before it applies. Journal,
-bus, clock and randomness are handed in; the simulator runs this very code (DESIGN.md, "One turn is one piece of code").
+bus, clock and randomness are handed in; the simulator runs this very code (docs/design.md, "One turn is one
+piece of code").
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""What the log means: sessions, locks, keys, principals. Pure and deterministic (DESIGN.md, rule 5)."""
+"""What the log means: sessions, locks, keys, principals. Pure and deterministic (docs/design.md, rule 5)."""

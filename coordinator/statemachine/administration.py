@@ -1,4 +1,4 @@
-"""Principals and tokens come, change and go: what an administrator commands (DESIGN.md, rule 9)."""
+"""Principals and tokens come, change and go: what an administrator commands (docs/design.md, rule 9)."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ OPERATIONS_MAX: Final = 128
 NESTING_MAX: Final = 4
 """Transactions within one another, the outermost with them."""
 TRANSACTION_READ_BYTES_MAX: Final = 65_536
-"""Of what one transaction reads: its result is kept until it is acknowledged."""
+"""Of what one transaction reads, as it is encoded in its result, which is kept until it is acknowledged."""
 TRANSACTION_ROWS_MAX: Final = 20_000
 """Rows that one transaction goes over (`work.py`): all replicas do nothing else meanwhile."""
 ANY_GENERATION: Final = -1

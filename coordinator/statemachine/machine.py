@@ -41,6 +41,7 @@ from coordinator.statemachine.items import Item
 from coordinator.statemachine.locks import Lock
 from coordinator.statemachine.performing import PERFORMERS
 from coordinator.statemachine.principals import Access, Principal, access_of
+from coordinator.statemachine.results import SMALL, kept
 from coordinator.statemachine.sessions import RESULTS_MAX, Session
 from coordinator.statemachine.state import State
 from coordinator.statemachine.wanted import Wanted
@@ -218,12 +219,16 @@ class Machine:
         known = session.results.get(command.number)
         if known is not None:
             return known
-        if command.number >= session.acked + RESULTS_MAX:
-            # A window, not a count: the lowest number, whose answer would move it, is always taken.
-            return Failure(commands.BUSY, f"session {session.session} has not acknowledged from {session.acked} on")
+        if session.sizes or command.number >= session.acked + RESULTS_MAX:
+            busy = session.refuse(command.number, command.op)
+            if busy is not None:
+                return busy
         stamp = (entry.principal, entry.actor, entry.token or "", entry.for_token)
         asker = state.accesses.get(stamp) or access_of(state, *stamp)
         result = asker if isinstance(asker, Failure) else self._do(index, asker, session, command)
+        if type(result) not in SMALL:
+            result = kept(result)
+            session.count(command.number, result)
         session.results[command.number] = result
         return result
 
@@ -251,9 +256,12 @@ class Machine:
         if refused is not None:
             return refused
         if type(op) is commands.CancelAcquire:
-            in_window = session.acked <= op.number < session.acked + RESULTS_MAX
+            # Its own number gets its own result.
+            in_window = session.acked <= op.number < session.acked + RESULTS_MAX and op.number != command.number
             if in_window and op.number not in session.results:
-                session.results[op.number] = Failure(commands.CANCELLED, f"request {op.number} was cancelled")
+                cancelled = Failure(commands.CANCELLED, f"request {op.number} was cancelled")
+                session.results[op.number] = cancelled
+                session.count(op.number, cancelled)
         result: Result = PERFORMERS[type(op)](state, index, asker, session, op)
         history = state.history
         if history.order.first != history.order.following:

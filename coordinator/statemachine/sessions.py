@@ -11,10 +11,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
-from coordinator.statemachine import commands, handing, locking, namespace, quotas
+from coordinator.statemachine import commands, files, handing, lock_commands, locking, namespace, quotas
 from coordinator.statemachine.commands import Done, Failure, Result, SessionOpened
 from coordinator.statemachine.events import CheckpointReset, SessionBegan, SessionEnded
 from coordinator.statemachine.locks import fencing_token
+from coordinator.statemachine.results import RESULT_BYTES_MAX, size_of
 
 if TYPE_CHECKING:
     from coordinator.statemachine.principals import Access
@@ -24,6 +25,14 @@ SESSIONS_MAX: Final = 200_000
 NONCE_BYTES_MAX: Final = 32
 RESULTS_MAX: Final = 4_096
 """Unacknowledged results that one session may have; at the bound new requests are refused, results never dropped."""
+_LETS_GO: Final = (
+    commands.CloseSession,
+    commands.ReleaseLock,
+    commands.CancelAcquire,
+    lock_commands.Release,
+    files.DetachFile,
+)
+"""Never refused for the bytes of results: nobody is kept waiting for a client that is slow to acknowledge."""
 
 
 class Session:
@@ -37,8 +46,10 @@ class Session:
         "principal",
         "reentrant",
         "remaining_ms",
+        "result_bytes",
         "results",
         "session",
+        "sizes",
         "ttl_ms",
         "waiting",
     )
@@ -56,6 +67,10 @@ class Session:
         """Every number below is answered as far as the client is concerned."""
         self.results: dict[int, Result] = {}
         """Results by request number, from `acked` on; numbers come out of order and with gaps (history 12)."""
+        self.sizes: dict[int, int] = {}
+        """Bytes of those results that are not `results.SMALL`, by request number."""
+        self.result_bytes = 0
+        """Of all of these."""
         self.locks: dict[str, dict[int, None]] = {}
         """Names that this session holds, and for each the acquisitions in the order of their grants. Whoever goes over
         the names sorts them: a replica that began with a snapshot came by them in another order."""
@@ -117,18 +132,39 @@ class Session:
         """The first acquisition of this session that waits for `name`."""
         return next(iter(self.waiting.get(name, ())), None)
 
+    def count(self, number: int, result: Result) -> None:
+        """The result of `number`, which is kept from here on, is none of `results.SMALL`."""
+        size = self.sizes[number] = size_of(result)
+        self.result_bytes += size
+
+    def refuse(self, number: int, op: commands.Op) -> Failure | None:
+        """Why this new request is not taken: there are too many results that are not acknowledged, or too many bytes
+        of them. The lowest number, whose answer lets the client acknowledge those above it, is always taken."""
+        if number >= self.acked + RESULTS_MAX:  # A window, not a count.
+            return Failure(commands.BUSY, f"session {self.session} has not acknowledged from {self.acked} on")
+        if self.result_bytes < RESULT_BYTES_MAX or number == self.acked or isinstance(op, _LETS_GO):
+            return None
+        kept = f"{self.result_bytes} bytes of results, at most {RESULT_BYTES_MAX}"
+        return Failure(commands.BUSY, f"session {self.session} has not acknowledged from {self.acked} on: {kept}")
+
     def acknowledge(self, acked: int) -> None:
         """Forget the results below `acked`."""
         passed = acked - self.acked
         if passed <= 0:
             return
-        if passed <= len(self.results):
-            done: Iterable[int] = range(self.acked, acked)
+        done: Iterable[int]
+        if passed == 1:  # As a client does that has one request in flight.
+            done = (self.acked,)
+        elif passed <= len(self.results):
+            done = range(self.acked, acked)
         else:  # A client may leap: never count over more numbers than there are results.
             done = [number for number in self.results if number < acked]
         self.acked = acked
         for number in done:
             self.results.pop(number, None)
+        if self.sizes:
+            for number in done:
+                self.result_bytes -= self.sizes.pop(number, 0)
 
 
 def own(state: State, asker: Access, owner: int) -> Session | None:

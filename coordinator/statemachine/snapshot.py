@@ -8,8 +8,8 @@ A snapshot is a head, frames, and an end:
 
 Numbers are big-endian. Items come in the order of the tables (`TABLES`) and within each in the order of its keys. A
 frame is full when its items have FRAME_BYTES or are FRAME_ITEMS: that depends on the items alone, and slices are whole
-frames, so that the bytes do not depend on how they were sliced. What of one row may grow without bound, results of
-a session and waiters of a lock, goes on in items of its own.
+frames, so that the bytes do not depend on how they were sliced. What of one row may be much, results of a session and
+holders and waiters of a lock, goes on in items of its own.
 
 A `Dump` shows the state as it was when it began, though the machine goes on: see `tables.py`. A `Loader` builds a
 state beside the one that is in use. A later version of this module reads every earlier one; version 1, one
@@ -30,10 +30,10 @@ from coordinator.statemachine import quotas, snapshot_v1
 from coordinator.statemachine.commands import LEVEL_OF_LOCK_EVENTS, LEVEL_OF_QUOTAS, SetPrincipal
 from coordinator.statemachine.items import Item
 from coordinator.statemachine.lock_changes import add_break
-from coordinator.statemachine.lock_commands import EXCLUSIVE, Grant, Waiter
 from coordinator.statemachine.locks import Lock
 from coordinator.statemachine.namespace import restore_item
 from coordinator.statemachine.principals import Principal, Role
+from coordinator.statemachine.results import SMALL
 from coordinator.statemachine.sessions import Session
 from coordinator.statemachine.snapshot_items import (
     TABLES,
@@ -84,7 +84,8 @@ VERSION_OF_LOCK_EVENTS: Final = 4
 FRAME_BYTES: Final = 16_384
 FRAME_ITEMS: Final = 128
 FRAME_BYTES_MAX: Final = 1 << 26
-"""Of a frame that is read: more is damage, not state."""
+"""Of the body of a frame. No item comes near it: the largest are a file and a result, of some MiB at the most. More
+that is read is damage, not state."""
 PAGE: Final = 128
 """Rows that are frozen at once."""
 SLICE_BYTES: Final = 32_768
@@ -183,6 +184,7 @@ class Dump:
     def _frame(self, count: int, body: bytearray) -> bytes:
         head = (len(body) + 3).to_bytes(4, "big") + b"\xdc" + count.to_bytes(2, "big")
         frame = b"".join((head, body))
+        assert len(frame) <= 4 + FRAME_BYTES_MAX, f"a frame of {len(frame)} bytes is one that no replica loads"
         self._hash.update(frame)
         return frame
 
@@ -263,7 +265,8 @@ class Loader:
     def finish(self) -> State:
         """The state. Raises SnapshotDamaged where the bytes end before the snapshot does."""
         if self._version == snapshot_v1.VERSION:
-            _load_v1(self, snapshot_v1.decode(bytes(self._waiting)))
+            for item in snapshot_v1.items(snapshot_v1.decode(bytes(self._waiting))):
+                self._add[type(item)](item)
             self._waiting.clear()
         elif not self._ended:
             raise SnapshotDamaged(f"the snapshot ends too early, after {self._items} items")
@@ -336,6 +339,9 @@ class Loader:
         if self._session is None:
             raise SnapshotDamaged("results without a session")
         self._session.results.update(stored.results)
+        for number, result in stored.results:
+            if type(result) not in SMALL:
+                self._session.count(number, result)
 
     def _add_lock(self, stored: LockItem) -> None:
         lock = self._lock = Lock(stored.name)
@@ -446,29 +452,6 @@ class Loader:
 
 def _item(was: Was, owner: str) -> Item:
     return Item(was.value, was.revision, was.version, was.instance, was.ephemeral, owner)
-
-
-def _load_v1(loader: Loader, old: snapshot_v1.State) -> None:
-    loader._add_head(HeadItem(old.cluster_id, old.cluster_name, old.epoch, old.applied))
-    for principal in old.principals:
-        loader._add_principal(
-            PrincipalItem(principal.name, principal.rights, principal.prefixes, principal.act_for, (*principal.tokens,))
-        )
-    for session in old.sessions:
-        loader._add_session(
-            SessionItem(session.session, session.principal, session.ttl_ms, session.nonce, session.acked)
-        )
-        loader._add_results(ResultsItem(session.results))
-    for lock in old.locks:
-        names = (lock.name,)
-        loader._add_lock(LockItem(lock.name, EXCLUSIVE, 1, lock.token, None, None))
-        loader._add_holders(HoldersItem((Grant(lock.holder, lock.token, names),)))
-        loader._add_waiters(WaitersItem([Waiter(holder, EXCLUSIVE, 1, names) for holder in lock.queue]))
-    for key, value, revision, version in old.keys:
-        # When it was created is not known; no later one gets an instance that is not greater.
-        loader._add_key(KeyItem(key, value, revision, version, revision))
-    loader._add_history(HistoryItem(old.applied, 1))
-    loader._add_wanted(WantedItem(*old.wanted))
 
 
 # --- at once --------------------------------------------------------------------------------------

@@ -20,7 +20,12 @@ from coordinator.statemachine.principals import Principal
 from coordinator.statemachine.sessions import Session
 
 PART_MAX: Final = 128
-"""Results of a session, or waiters of a lock, in one item."""
+"""Results of a session, or holders or waiters of a lock, in one item."""
+PART_BYTES: Final = 16_384
+"""Of the results in one item, or one result."""
+
+FrozenSession = tuple["SessionItem", dict[int, Result], dict[int, int], bool]
+"""Its item, its results, what each of them has in bytes where it is no small one, and whether its client caches."""
 
 
 class SnapshotItem(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -242,21 +247,32 @@ def _freeze_principal(principal: Principal) -> tuple[SnapshotItem, ...]:
     return said, PermittedItem(principal.name, principal.permissions, principal.roles)
 
 
-def _freeze_session(session: Session) -> tuple[SessionItem, list[tuple[int, Result]], bool]:
+def _freeze_session(session: Session) -> FrozenSession:
     head = SessionItem(
         session.session, session.principal, session.ttl_ms, session.nonce, session.acked, session.remaining_ms
     )
-    return head, [*session.results.items()], session.caches
+    return head, session.results.copy(), session.sizes.copy(), session.caches
 
 
-def _session_items(_: int, frozen: tuple[SessionItem, list[tuple[int, Result]], bool]) -> Iterator[SnapshotItem]:
-    head, results, caches = frozen
+def _session_items(_: int, frozen: FrozenSession) -> Iterator[SnapshotItem]:
+    head, results, sizes, caches = frozen
     yield head
     if caches:
         yield CachingItem(head.session)
-    results.sort(key=lambda result: result[0])
-    for start in range(0, len(results), PART_MAX):
-        yield ResultsItem(results[start : start + PART_MAX])
+    for part in _parts(sorted(results), sizes):
+        yield ResultsItem([(number, results[number]) for number in part])
+
+
+def _parts(numbers: list[int], sizes: dict[int, int]) -> Iterator[list[int]]:
+    """PART_MAX of them at the most and PART_BYTES, but one at least."""
+    start = size = 0
+    for at, number in enumerate(numbers):
+        size += sizes.get(number, 0)
+        if at > start and (at - start == PART_MAX or size > PART_BYTES):
+            yield numbers[start:at]
+            start, size = at, sizes.get(number, 0)
+    if start < len(numbers):
+        yield numbers[start:]
 
 
 def _freeze_lock(lock: Lock) -> tuple[LockItem, list[Grant], list[Waiter]]:

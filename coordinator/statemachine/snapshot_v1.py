@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Final
 
 import msgspec
 
 from coordinator.statemachine.commands import Holder, Result
+from coordinator.statemachine.lock_commands import EXCLUSIVE, Grant, Waiter
+from coordinator.statemachine.snapshot_items import (
+    HeadItem,
+    HistoryItem,
+    HoldersItem,
+    KeyItem,
+    LockItem,
+    PrincipalItem,
+    ResultsItem,
+    SessionItem,
+    SnapshotItem,
+    WaitersItem,
+    WantedItem,
+)
 
 VERSION: Final = 1
 
@@ -65,3 +80,23 @@ def decode(data: bytes) -> State:
     if state.version != VERSION:
         raise SnapshotDamaged(f"expected a snapshot of version {VERSION}, got {state.version}")
     return state
+
+
+def items(old: State) -> Iterator[SnapshotItem]:
+    """Those that a snapshot of now would have of it."""
+    yield HeadItem(old.cluster_id, old.cluster_name, old.epoch, old.applied)
+    for one in old.principals:
+        yield PrincipalItem(one.name, one.rights, one.prefixes, one.act_for, (*one.tokens,))
+    for session in old.sessions:
+        yield SessionItem(session.session, session.principal, session.ttl_ms, session.nonce, session.acked)
+        yield ResultsItem(session.results)
+    for lock in old.locks:
+        names = (lock.name,)
+        yield LockItem(lock.name, EXCLUSIVE, 1, lock.token, None, None)
+        yield HoldersItem((Grant(lock.holder, lock.token, names),))
+        yield WaitersItem([Waiter(holder, EXCLUSIVE, 1, names) for holder in lock.queue])
+    for key, value, revision, version in old.keys:
+        # When it was created is not known; no later one gets an instance that is not greater.
+        yield KeyItem(key, value, revision, version, revision)
+    yield HistoryItem(old.applied, 1)
+    yield WantedItem(*old.wanted)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from coordinator.statemachine import commands, files, namespace
 from coordinator.statemachine.commands import Aborted, Failure, Result, Transact, Transacted
 from coordinator.statemachine.files import Compacted, Compare, FileContent, Mismatch, RangeView
+from coordinator.statemachine.results import size_of
 from coordinator.statemachine.rights import refuse
 from coordinator.statemachine.work import TooManyRows
 
@@ -31,6 +32,7 @@ _RELATIONS: Final[dict[str, Callable[[Any, Any], bool]]] = {
     ">": operator.gt,
 }
 _REFUSALS: Final = (Failure, Mismatch, Compacted)
+_READ: Final = (FileContent, RangeView)
 
 
 class _Refused(Exception):
@@ -89,7 +91,8 @@ class _Transaction:
             raise _Refused(place, _too_many_rows()) from None
         if isinstance(result, _REFUSALS):
             raise _Refused(place, result)
-        self._read_bytes += _bytes_read(result)
+        if isinstance(result, _READ):
+            self._read_bytes += size_of(result)
         if self._read_bytes > files.TRANSACTION_READ_BYTES_MAX:
             message = f"a transaction reads at most {files.TRANSACTION_READ_BYTES_MAX} bytes"
             raise _Refused(place, Failure(commands.TOO_MANY, message))
@@ -99,14 +102,6 @@ class _Transaction:
 def _too_many_rows() -> Failure:
     message = f"a transaction goes over at most {files.TRANSACTION_ROWS_MAX} keys, changes and holders"
     return Failure(commands.TOO_MANY, message)
-
-
-def _bytes_read(result: Result) -> int:
-    if isinstance(result, FileContent):
-        return len(result.value)
-    if isinstance(result, RangeView):
-        return sum(len(view.key) + len(view.value or b"") for view in result.keys)
-    return 0
 
 
 def _holds(state: State, compare: Compare) -> bool:

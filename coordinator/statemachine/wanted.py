@@ -1,6 +1,6 @@
 """The wanted membership, as the log holds it: opaque, with a generation that only ever grows by one.
 
-The database is where people say what they want; this is how a database that is behind shows (DESIGN.md, rule 10).
+The database is where people say what they want; this is how a database that is behind shows (docs/design.md, rule 10).
 """
 
 from __future__ import annotations

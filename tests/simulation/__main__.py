@@ -20,40 +20,76 @@ from tests.simulation.trace import LEGEND, line
 
 HELD, VIOLATED, UNUSABLE = 0, 1, 2
 MUTANT_SEEDS: Final = range(1, 1_001)
+NODES: Final = 5
+SEED_MAX: Final = 10**15
+REPLAY_CPU_S_MAX: Final = 10.0
+"""Of the processor's time, for each of the many runs that cut down a failure: some never end."""
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = _parser()
     options = parser.parse_args(arguments)
+    _refuse_what_is_not_heeded(parser, options)
     if options.list_mutants:
         print("\n".join(MUTANTS))
         return HELD
-    if options.mutant and options.mutant not in MUTANTS:
+    if options.mutant is not None and options.mutant not in MUTANTS:
         parser.error(f"there is no mutant {options.mutant!r}; --list-mutants names them")
-    order = Order(options.engine, options.nodes, options.mutant, options.workload)
+    order = Order(options.engine, options.nodes or NODES, options.mutant or "", options.workload or MIXED)
+    seeds, jobs = options.seeds or MUTANT_SEEDS, options.jobs or 1
     try:
         if options.random_mutants:
-            return _random_mutants(
-                options.random_mutants, options.random_seed, options.seeds or MUTANT_SEEDS, options.jobs
-            )
-        if options.seed is not None:
+            drawn_by = 1 if options.random_seed is None else options.random_seed
+            return _random_mutants(options.random_mutants, drawn_by, seeds, jobs)
+        if options.seed is not None and not options.json:
             return _one(order, options.seed, trace=options.trace)
         if options.mutant:
-            return _hunt(order, options.seeds or MUTANT_SEEDS, options.jobs)
-        if options.seeds is None:
-            parser.error("expected --seed N, --seeds A-B, --mutant NAME or --list-mutants")
-        return _many(order, options.seeds, options.jobs, as_json=options.json)
-    except BrokenPipeError:
+            return _hunt(order, seeds, jobs)
+        if options.seed is not None:
+            seeds = range(options.seed, options.seed + 1)
+        return _many(order, seeds, jobs, as_json=options.json)
+    except (BrokenPipeError, _NobodyReads):
         # Whoever read has had enough, as `head` has; nothing more is to be written, not even at the end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return UNUSABLE
     except MutantDoesNotFit as error:
-        print(f"the mutant does not fit the code any more: {error}", file=sys.stderr)
+        name = f" {order.mutant}" if order.mutant else ""
+        print(f"the mutant{name} does not fit the code any more: {error}", file=sys.stderr)
         return UNUSABLE
     except Exception:  # noqa: BLE001 - whatever it is, it is printed
         # Status 1 is a violation's alone: a defect of the simulator must not look like one.
         traceback.print_exc()
         return UNUSABLE
+
+
+class _NobodyReads(BaseException):
+    """Whoever read the trace has had enough. Nothing that is simulated may catch it."""
+
+
+_HEEDED: Final = {
+    "list_mutants": "",
+    "random_mutants": "random_seed seeds jobs",
+    "seed": "nodes workload mutant jobs trace json",
+    "mutant": "nodes workload seeds jobs",
+    "seeds": "nodes workload jobs json",
+}
+"""What is asked for, the first that is there, to what it heeds besides `--engine`."""
+
+
+def _refuse_what_is_not_heeded(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """Nobody is to take for said what nothing came of."""
+    said = {name: value for name, value in vars(options).items() if name != "engine"}
+    given = [name for name, value in said.items() if value is not None and value is not False]
+    asked = next((name for name in _HEEDED if name in given), None)
+    if asked is None:
+        parser.error("expected --seed N, --seeds A-B, --mutant NAME, --random-mutants N or --list-mutants")
+    heeded = {asked, *_HEEDED[asked].split()}
+    if asked == "seed" and options.json:
+        heeded -= {"trace", "mutant"}
+        asked = "seed with --json"
+    for name in given:
+        if name not in heeded:
+            parser.error(f"--{asked.replace('_', '-')} does not go with --{name.replace('_', '-')}")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -66,21 +102,20 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--workload",
         choices=WORKLOADS,
-        default=MIXED,
         help="what clients do (default mixed: all that the state machine can; plain: keys and exclusive locks)",
     )
-    parser.add_argument("--nodes", type=_nodes, default=5, help="replicas, 1 to 9 (default 5)")
+    parser.add_argument("--nodes", type=_nodes, help=f"replicas, 1 to 9 (default {NODES})")
     parser.add_argument("--seed", type=int, help="run one seed")
     parser.add_argument("--trace", action="store_true", help="with --seed: print each event, and shrink a failure")
     parser.add_argument("--seeds", type=seeds_of, metavar="A-B", help="run many seeds and sum them up")
-    parser.add_argument("--jobs", type=_jobs, default=1, help="processes (default 1)")
-    parser.add_argument("--json", action="store_true", help="the summary as one JSON object")
-    parser.add_argument("--mutant", default="", metavar="NAME", help="plant a bug; stop at the first violation")
+    parser.add_argument("--jobs", type=_jobs, help="processes (default 1)")
+    parser.add_argument("--json", action="store_true", help="with --seeds or --seed: the summary as one JSON object")
+    parser.add_argument("--mutant", metavar="NAME", help="plant a bug; stop at the first violation")
     parser.add_argument("--list-mutants", action="store_true", help="the names of the planted bugs")
     parser.add_argument(
         "--random-mutants", type=_jobs_or_more, metavar="N", help="plant N bugs that nobody chose, one at a time"
     )
-    parser.add_argument("--random-seed", type=int, default=1, metavar="S", help="which N are drawn (default 1)")
+    parser.add_argument("--random-seed", type=int, metavar="S", help="which N are drawn (default 1)")
     return parser
 
 
@@ -89,6 +124,8 @@ def seeds_of(text: str) -> range:
     first, dash, last = text.partition("-")
     if not (first.isdecimal() and (last.isdecimal() if dash else True)) or (dash and int(last) < int(first)):
         raise argparse.ArgumentTypeError(f"expected FIRST-LAST, like 1-100, got {text!r}")
+    if int(last or first) > SEED_MAX:
+        raise argparse.ArgumentTypeError(f"expected seeds up to {SEED_MAX}, got {text!r}")
     return range(int(first), int(last or first) + 1)
 
 
@@ -138,7 +175,7 @@ def _one(order: Order, seed: int, *, trace: bool) -> int:
             engine=order.engine,
             nodes=order.nodes,
             workload=order.workload,
-            trace=(lambda *event: print(line(*event))) if trace else None,
+            trace=_tell if trace else None,
         )
         summary = Summary()
         summary.add(result)
@@ -153,13 +190,25 @@ def _one(order: Order, seed: int, *, trace: bool) -> int:
         return VIOLATED
 
 
+def _tell(now_us: int, who: str, what: str) -> None:
+    try:
+        print(line(now_us, who, what))
+    except BrokenPipeError:
+        raise _NobodyReads from None
+
+
 def _print_shortest(order: Order, result: Result) -> None:
     assert result.violation is not None
     checker = result.violation[0]
 
     def fails(plan: list[Fault]) -> bool:
         found = run_seed(
-            result.seed, engine=order.engine, nodes=order.nodes, workload=order.workload, plan=plan
+            result.seed,
+            engine=order.engine,
+            nodes=order.nodes,
+            workload=order.workload,
+            plan=plan,
+            cpu_s_max=REPLAY_CPU_S_MAX,
         ).violation
         return found is not None and found[0] == checker
 
@@ -203,7 +252,7 @@ def _arguments(order: Order) -> str:
     words = [f"--engine {order.engine}"]
     if order.workload != MIXED:
         words.append(f"--workload {order.workload}")
-    if order.nodes != 5:
+    if order.nodes != NODES:
         words.append(f"--nodes {order.nodes}")
     if order.mutant:
         words.append(f"--mutant {order.mutant}")

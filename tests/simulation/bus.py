@@ -63,12 +63,16 @@ class Bus:
         self.connected = False
         self.hears = False
         """Does Redis still know the subscription? A bus that was cut off may believe itself connected."""
+        self.has_sent = False
+        """Has anything left since the last drain, which begins a turn?"""
         self.sends_left: int | None = None
         """How many packets leave before the process dies; None: it does not."""
+        self.died_sending: Callable[[], None]
+        """Is told when it does."""
         self.kept_as = ""
         """Under which kind whoever copies the traffic keeps what it publishes next; "" among all others."""
-        self.stumbles: dict[str, int] = {}
-        """"drain" or "publish" to how long the process stands still right behind that, once."""
+        self.stumbles: dict[str, tuple[int, Callable[[], None]]] = {}
+        """"drain" or "publish" to how long the process stands still right behind that, once, and who is told then."""
 
     # --- the connection ---------------------------------------------------------------------------
 
@@ -136,6 +140,7 @@ class Bus:
 
     def drain(self) -> list[Inbound]:
         inbox, self._inbox = self._inbox, []
+        self.has_sent = False
         self._stumble("drain")
         return inbox
 
@@ -144,9 +149,11 @@ class Bus:
         for packet in packets:
             if self.sends_left is not None:
                 if self.sends_left == 0:
+                    self.died_sending()
                     raise ProcessDied("while sending")
                 self.sends_left -= 1
             if self.connected:
+                self.has_sent = True
                 self._network.publish(self.place, packet.channel, packet.data, ahead_us)
                 if self.kept_as:
                     self._network.keep(self.kept_as, self.place, packet.channel, packet.data)
@@ -154,8 +161,10 @@ class Bus:
         self._stumble("publish")
 
     def _stumble(self, where: str) -> None:
-        if self.stumbles:
-            self._passes(self.stumbles.pop(where, 0))
+        if where in self.stumbles:
+            us, befell = self.stumbles.pop(where)
+            befell()
+            self._passes(us)
 
     def watch(self, where: Mapping[str, str]) -> None:
         nodes = frozenset(where)  # All share one Redis here.

@@ -109,28 +109,18 @@ def results(order: Order, seeds: Iterable[int], jobs: int) -> Iterator[Result]:
                 yield run_one(order, seed, collect=number % SEEDS_A_COLLECTION == 0)
         return
     context = multiprocessing.get_context("fork")
-    with context.Pool(jobs, _begin_worker, (order.mutant,)) as pool:
+    # Planted before the fork: a worker that could not begin would be replaced by another one, for ever.
+    with planted(order.mutant), context.Pool(jobs, gc.freeze) as pool:
         yield from pool.imap(partial(run_one, order), seeds, chunksize=4)
 
 
-def _begin_worker(mutant: str) -> None:
-    gc.freeze()
-    planting = planted(mutant)
-    planting.__enter__()
-    _plantings.append(planting)
-
-
-_plantings: list[Any] = []
-"""What a worker process has planted stays for its life."""
-
-
-def run_one(order: Order, seed: int, *, collect: bool | None = None) -> Result:
+def run_one(order: Order, seed: int, *, collect: bool | None = None, cpu_s_max: float | None = None) -> Result:
     """One seed, with the collector off while it runs."""
     if collect or (collect is None and seed % SEEDS_A_COLLECTION == 0):
         gc.collect()
     gc.disable()
     try:
-        return run_seed(seed, engine=order.engine, nodes=order.nodes, workload=order.workload)
+        return run_seed(seed, engine=order.engine, nodes=order.nodes, workload=order.workload, cpu_s_max=cpu_s_max)
     finally:
         gc.enable()
 

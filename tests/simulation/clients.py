@@ -22,7 +22,7 @@ from coordinator.client.links import HOME, Links
 from coordinator.statemachine.lock_commands import EXCLUSIVE, Mode
 from coordinator.wire import CommandRequest, Overloaded, decode_command
 from tests.simulation.clocks import Clock
-from tests.simulation.watch import Violation
+from tests.simulation.watch import Violation, defect_of
 from tests.simulation.wires import SimulatedChannel
 
 if TYPE_CHECKING:
@@ -194,7 +194,7 @@ class Client:
         except Violation:
             raise
         except Exception as defect:
-            raise Violation("no-defect", f"{self.name}: {defect!r}") from defect
+            raise defect_of(self.name, defect) from defect
 
     def _do_turn(self) -> None:
         """What a shell does in one iteration of its loop."""

@@ -149,6 +149,10 @@ def _checksum(snapshot: Snapshot | None) -> int:
     return 0 if snapshot is None else zlib.crc32(bytes(snapshot.data))
 
 
+def _nobody_asks() -> None:
+    """Of what befell."""
+
+
 STAGING_LOOKS_MAX: Final = 12
 
 
@@ -179,27 +183,49 @@ class Journal:
     """A process's handle on its disk (`ports.Journal`)."""
 
     def __init__(
-        self, disk: Disk, random: Random, *, passes: Callable[[int], None], journaled: Callable[[Write], None]
+        self,
+        disk: Disk,
+        random: Random,
+        *,
+        passes: Callable[[int], None],
+        journaled: Callable[[Write], None],
+        has_sent: Callable[[], bool],
     ) -> None:
-        """`passes` lets time pass within the turn, in microseconds; `journaled` is told what is on disk now."""
+        """`passes` lets time pass within the turn, in microseconds; `journaled` is told what is on disk now; `has_sent`
+        says whether this turn has sent anything so far."""
         self._disk = disk
         self._random = random
         self._passes = passes
         self._journaled = journaled
-        self.fate = ""
-        """What befalls the next commit: "before", "within" or "after" (the process dies there), "fail" (the fsync
-        fails, and nobody knows what is on disk); "" nothing."""
+        self._has_sent = has_sent
+        self._fate = ""
+        self._befell: Callable[[], None] = _nobody_asks
         self.slow_us = 0
         """How much longer a commit takes than it should."""
         self.commits = 0
         self.took_us = 0
         """How long the last commit took; 0: it took a snapshot too, or this turn had none."""
 
+    def doom(self, fate: str, befell: Callable[[], None]) -> None:
+        """Let something befall the next commit: "before", "within" or "after" (the process dies there), "behind a send"
+        (it dies before the next commit of a turn that has sent something), "fail" (the fsync fails, and nobody knows
+        what is on disk). `befell` is told when it does."""
+        self._fate, self._befell = fate, befell
+
+    def spare(self) -> None:
+        """Nothing is to befall it any more."""
+        self._fate = ""
+
     def commit(self, writes: list[Write]) -> None:
         self.commits += 1
-        fate, self.fate = self.fate, ""
-        if fate == "before":
-            raise ProcessDied("before the journal's commit")
+        fate = self._fate
+        if fate == "behind a send" and not self._has_sent():
+            fate = ""
+        elif fate:
+            self._fate = ""
+        if fate in ("before", "behind a send"):
+            self._befell()
+            raise ProcessDied(f"{'behind an early send, ' if self._has_sent() else ''}before the journal's commit")
         if self._disk.full:
             raise JournalFailed("no space left on the disk")
         took_us = FSYNC_US_MIN + int(self._random.random() * (FSYNC_US_MAX - FSYNC_US_MIN)) + self.slow_us
@@ -219,6 +245,7 @@ class Journal:
         return Staging(self._disk, snapshot, 1 + int(self._random.random() * STAGING_LOOKS_MAX))
 
     def _end(self, fate: str) -> None:
+        self._befell()
         if fate == "fail":
             raise JournalFailed("the fsync failed")
         raise ProcessDied(f"{fate} the journal's commit")

@@ -42,7 +42,7 @@ from coordinator.wire import PeerMessage
 from tests.simulation.bus import Bus
 from tests.simulation.clocks import Clock
 from tests.simulation.disk import NOTHING, Disk, DiskDamaged, Journal, ProcessDied, Stored, flipped
-from tests.simulation.watch import Violation
+from tests.simulation.watch import Violation, defect_of
 
 if TYPE_CHECKING:
     from tests.simulation.watch import View
@@ -257,7 +257,14 @@ class Node:
             passes=self._time_passes,
             listens=world.listeners_changed,
         )
-        self.journal = Journal(self.disk, self.random, passes=self._time_passes, journaled=self._journaled)
+        bus = self.bus
+        self.journal = Journal(
+            self.disk,
+            self.random,
+            passes=self._time_passes,
+            journaled=self._journaled,
+            has_sent=lambda: bus.has_sent,
+        )
         drops: Counter[str] = Counter()
         self.turn = _SeenTurn(
             Identity(self.name, 1_000 + self.boots, self.boots, True, "" if self.replica else WAITING_FOR),
@@ -389,7 +396,7 @@ class Node:
         except Violation:
             raise
         except Exception as defect:
-            raise Violation("no-defect", f"{self.name}: {defect!r}") from defect
+            raise defect_of(self.name, defect) from defect
         busy_until_us = world.scheduler.now_us + self.clock.ahead_us + world.settings.turn_us
         self.clock.ahead_us = 0
         self._busy_until_us = busy_until_us
@@ -499,9 +506,9 @@ class Node:
 
     # --- what befalls it --------------------------------------------------------------------------
 
-    def die_while_sending(self, packets: int) -> None:
-        """Die when so many more packets have left."""
-        self.bus.sends_left = packets
+    def die_while_sending(self, packets: int, befell: Callable[[], None]) -> None:
+        """Die when so many more packets have left; `befell` is told then."""
+        self.bus.sends_left, self.bus.died_sending = packets, befell
 
     def rebirth(self, replica: int) -> None:
         """An operator makes an empty journal for a new replica here, in place of whatever there was."""

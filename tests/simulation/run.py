@@ -15,7 +15,8 @@ from tests.simulation.faults import Fault
 from tests.simulation.history import Operation
 from tests.simulation.mixed.mix import MixedMix
 from tests.simulation.node import Node
-from tests.simulation.watch import Violation
+from tests.simulation.time_limit import TooLong, time_limit
+from tests.simulation.watch import NO_DEFECT, Violation, defect_of
 from tests.simulation.workload import Workload
 from tests.simulation.world import Settings, World, draw_plan, quiet_at_first
 
@@ -32,6 +33,10 @@ PREFERRED_US_MAX: Final = 25_000_000
 BEHIND_LOCKS_US: Final = 1_000_000
 """Of the first phase: so long after the last lock is free everybody's work is over."""
 LOOK_US: Final = 20_000
+SEED_CPU_S_MAX: Final = 120.0
+"""A seed takes a fraction of a second of the processor's time; one that takes so long never ends."""
+LIVENESS: Final = "liveness"
+"""The property that the healed cluster serves again, which is put to each seed whose faults came to their end."""
 LITTLE_BYTES: Final = 400
 """Where a turn applies no more, it goes over one row for reads."""
 PLAIN: Final = "plain"
@@ -67,14 +72,58 @@ def run_seed(
     workload: str = MIXED,
     plan: list[Fault] | None = None,
     trace: Callable[[int, str, str], None] | None = None,
+    cpu_s_max: float | None = None,
 ) -> Result:
-    """Run one seed. `workload` is one of WORKLOADS; `plan` replaces the faults that the seed draws."""
+    """Run one seed. `workload` is one of WORKLOADS; `plan` replaces the faults that the seed draws. Whatever is raised,
+    and a run that takes more than `cpu_s_max` (SEED_CPU_S_MAX), is a violation of the result."""
+    limit_s = SEED_CPU_S_MAX if cpu_s_max is None else cpu_s_max
+    world: World | None = None
+    found: list[Violation] = []
+    healed_us = 0
+    with _finding(found, limit_s):
+        world = _world(seed, engine, nodes, workload, plan, trace)
+        with _bounds_of_turns(world.settings):
+            world.begin()
+            world.scheduler.run(CHAOS_US_MAX, EVENTS_MIN)
+            healed_us = _heal(world)
+            world.watch.tell("finished")
+    if world is None:
+        return Result(seed, 0, {}, 0, 0, {NO_DEFECT: 1}, 0, 0, 0, 0, (found[0].checker, str(found[0])), ())
+    with _finding(found, limit_s):
+        for client in world.clients:
+            client.die()
+    if found:
+        world.note("violation", f"{found[0].checker}: {found[0]}")
+    return _result(world, found[0] if found else None, healed_us)
+
+
+@contextmanager
+def _finding(found: list[Violation], cpu_s_max: float) -> Iterator[None]:
+    """Whatever is raised in here ends what is done, and is found; so is what does not end."""
+    try:
+        with time_limit(cpu_s_max):
+            yield
+    except Violation as violation:
+        found.append(violation)
+    except TooLong:
+        found.append(Violation(NO_DEFECT, f"the run: still runs after {cpu_s_max:g} s of the processor's time"))
+    except Exception as defect:  # noqa: BLE001 - outside of everybody's turns: by operators, faults, probes, checkers
+        found.append(defect_of("the run", defect))
+
+
+def _world(
+    seed: int,
+    engine: str,
+    nodes: int,
+    workload: str,
+    plan: list[Fault] | None,
+    trace: Callable[[int, str, str], None] | None,
+) -> World:
     settings = Settings.draw(engine, nodes, Random(f"{seed}:settings"))
     settings = quiet_at_first(settings, Random(f"{seed}:late"))
     if workload == MIXED:
         settings = settings._replace(mixed=MixedMix.draw(Random(f"{seed}:mixed")))
-    with _bounds_of_turns(settings):
-        return _run(seed, settings, plan, trace)
+    return World(seed, settings, draw_plan(seed) if plan is None else plan, trace)
 
 
 @contextmanager
@@ -92,26 +141,6 @@ def _bounds_of_turns(settings: Settings) -> Iterator[None]:
         replica_module.APPLY_BYTES_MAX = usual_bytes_max  # type: ignore[misc]
         replica_module.APPLY_ROWS_MAX = usual_applied_max  # type: ignore[misc]
         callers.ROWS_OF_TURN_MAX = usual_rows_max  # type: ignore[misc]
-
-
-def _run(
-    seed: int, settings: Settings, plan: list[Fault] | None, trace: Callable[[int, str, str], None] | None
-) -> Result:
-    world = World(seed, settings, draw_plan(seed) if plan is None else plan, trace)
-    violation: tuple[str, str] | None = None
-    healed_us = 0
-    try:
-        world.begin()
-        world.scheduler.run(CHAOS_US_MAX, EVENTS_MIN)
-        healed_us = _heal(world)
-        world.watch.tell("finished")
-    except Violation as found:
-        violation = (found.checker, str(found))
-        world.note("violation", f"{found.checker}: {found}")
-    finally:
-        for client in world.clients:
-            client.die()
-    return _result(world, violation, healed_us)
 
 
 def _heal(world: World) -> int:
@@ -133,7 +162,7 @@ def _wait(world: World, since_us: int, within_us: int, missing: Callable[[], str
     scheduler = world.scheduler
     while what := missing():
         if scheduler.now_us - since_us > within_us:
-            raise Violation("liveness", f"{within_us / 1e6:.0f} s without faults, and {what}")
+            raise Violation(LIVENESS, f"{within_us / 1e6:.0f} s without faults, and {what}")
         scheduler.run(scheduler.now_us + LOOK_US, 1 << 60)
     return scheduler.now_us - since_us
 
@@ -237,8 +266,8 @@ def _can_lead(node: Node) -> bool:
     return node.replica is not None and not node.replica.stopped and node.engine.is_fit
 
 
-def _result(world: World, violation: tuple[str, str] | None, healed_us: int) -> Result:
-    checks: Counter[str] = Counter()
+def _result(world: World, violation: Violation | None, healed_us: int) -> Result:
+    checks = Counter({NO_DEFECT: 1, LIVENESS: int(world.injector.stopped)})
     for checker in world.watch.checkers:
         checks[checker.name] += checker.checks
     return Result(
@@ -252,6 +281,6 @@ def _result(world: World, violation: tuple[str, str] | None, healed_us: int) -> 
         world.scheduler.now_us,
         len(world.workload.history.operations) + len(world.workload.history.questions),
         world.workload.locks_taken,
-        violation,
+        None if violation is None else (violation.checker, str(violation)),
         tuple(world.injector.happened),
     )

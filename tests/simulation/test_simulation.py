@@ -22,16 +22,18 @@ from tests.simulation import __main__ as command_line
 from tests.simulation.campaign import Order, Summary, results, run_many
 from tests.simulation.checkers import CHECKERS
 from tests.simulation.faults import KIND_NAMES, Fault
-from tests.simulation.mutants import MUTANTS, MutantDoesNotFit, planted
+from tests.simulation.mutants import MUTANTS, MutantDoesNotFit, by_name, planted
 from tests.simulation.mutants.edits import Edit, planted_edits
-from tests.simulation.run import PLAIN, run_seed
+from tests.simulation.run import LIVENESS, PLAIN, run_seed
 from tests.simulation.shrink import shrink
 from tests.simulation.trace import line
+from tests.simulation.watch import NO_DEFECT
 
 ROOT = Path(__file__).parents[2]
 CORES = os.cpu_count() or 1
 ORDER = Order("raft", 5)
 PLAIN_ORDER = Order("raft", 5, workload=PLAIN)
+NAMES = {checker.name for checker in CHECKERS} | {LIVENESS, NO_DEFECT}
 SLICE = range(1, 41)
 EVENTS_MIN = 2_000
 """A seed of fewer events says little."""
@@ -133,7 +135,7 @@ def test_a_seed_is_long_enough_to_mean_something(summary: Summary) -> None:
 
 
 def test_every_checker_checks_and_most_kinds_of_fault_occur(summary: Summary) -> None:
-    assert {name for name, count in summary.checks.items() if count} == {checker.name for checker in CHECKERS}
+    assert {name for name, count in summary.checks.items() if count} == NAMES
     assert len(summary.faults.keys() & set(KIND_NAMES)) >= 0.8 * len(KIND_NAMES)
 
 
@@ -164,6 +166,13 @@ def test_a_run_does_not_depend_on_how_strings_are_hashed() -> None:
 def test_work_is_mixed_unless_it_is_asked_to_be_plain() -> None:
     assert run_seed(3) == run_seed(3, workload="mixed")
     assert run_seed(3) != run_seed(3, workload=PLAIN)
+
+
+@pytest.mark.parametrize("checker", ["linearizability", "counters"])
+def test_a_search_is_given_up_after_so_many_steps(checker: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(f"tests.simulation.checkers.{checker}.SEARCH_STEPS_MAX", 0)
+    violation = next(violation for seed in range(1, 30) if (violation := run_seed(seed).violation) is not None)
+    assert violation[0] == checker
 
 
 def test_processes_make_no_difference() -> None:
@@ -218,10 +227,9 @@ def control() -> Callable[[int], list[tuple[int, str, str]]]:
 
 
 def test_each_planted_bug_says_which_checkers_may_name_it() -> None:
-    names = {checker.name for checker in CHECKERS} | {"liveness", "no-defect"}
     for mutant in MUTANTS.values():
         assert mutant.caught_by, mutant.name
-        assert {*mutant.caught_by} <= names, mutant.name
+        assert {*mutant.caught_by} <= NAMES, mutant.name
 
 
 @pytest.mark.slow
@@ -256,6 +264,12 @@ def test_names_of_mutants_are_lower_case_words_joined_by_hyphens(capsys: pytest.
     assert all(word.isascii() and word.islower() and word.isalpha() for name in names for word in name.split("-"))
 
 
+def test_no_two_mutants_have_one_name() -> None:
+    one = MUTANTS["vote-not-persisted"]
+    with pytest.raises(AssertionError, match="two mutants 'vote-not-persisted'"):
+        by_name([one, one._replace(rule="another")])
+
+
 def test_a_summary_in_json_has_its_keys(capsys: pytest.CaptureFixture[str]) -> None:
     assert command_line.main(["--engine", "raft", "--seeds", "1-2", "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
@@ -284,11 +298,6 @@ def test_a_mutant_that_nobody_knows_is_a_usage_error() -> None:
     with pytest.raises(SystemExit) as end:
         command_line.main(["--mutant", "no-such-mutant"])
     assert end.value.code == 2
-
-
-def test_a_failure_is_replayed_and_cut_down(capsys: pytest.CaptureFixture[str]) -> None:
-    assert command_line.main(["--mutant", "wiped-node-under-its-old-identity", "--seed", "1", "--trace"]) in (0, 1)
-    assert "legend" not in capsys.readouterr().err
 
 
 def test_shrinking_finds_the_faults_that_are_needed() -> None:

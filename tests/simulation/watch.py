@@ -6,7 +6,9 @@ entries are committed, and what came of each when it was applied.
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from coordinator import wire
@@ -36,6 +38,16 @@ class Violation(Exception):
     def __init__(self, checker: str, message: str) -> None:
         super().__init__(message)
         self.checker = checker
+
+
+NO_DEFECT: Final = "no-defect"
+"""The property that nothing is raised which nobody expects, neither by what is simulated nor by the simulator."""
+
+
+def defect_of(who: str, error: Exception) -> Violation:
+    """What somebody raised whom nobody expected to, and where."""
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    return Violation(NO_DEFECT, f"{who}: {error!r} in {place.name} ({Path(place.filename).name}:{place.lineno})")
 
 
 class View(NamedTuple):

@@ -39,8 +39,9 @@ class Options(NamedTuple):
     """May a leader answer reads within its lease, without asking a majority? Off: then no clock is trusted in a read.
 
     On, this is assumed: over one election time-out no two members' monotonic clocks drift apart by more than one part
-    in `lease_drift_share`. A member that restarts keeps still for an election time-out, since it forgot whom it heard,
-    and the crash hint waits for the lease (history 2).
+    in `lease_drift_share`, and none stands still, as CLOCK_MONOTONIC does while its machine is suspended. A
+    member that restarts keeps still for an election time-out, since it forgot whom it heard, and the crash hint waits
+    for the lease (history 2).
     """
     lease_drift_share: int = 100
     """At least 2, for at 1 no lease is left; at most so large that the drift is a microsecond."""

@@ -1,7 +1,7 @@
 """The rounds of a leader: when each was sent, and which of them a majority has answered.
 
 "A majority took me for the leader after I sent round r" is what a linearizable read, a keep-alive and check-quorum
-all need (thesis, sections 6.2 and 6.4). Times count from the *sending* (DESIGN.md, "A deaf leader steps down").
+all need (thesis, sections 6.2 and 6.4). Times count from the *sending* (docs/design.md, "A deaf leader steps down").
 """
 
 from __future__ import annotations

@@ -12,12 +12,12 @@ from coordinator.statemachine.files import AddToKey, Counted
 from tests.linearizability import checker
 from tests.linearizability import history as recorded
 from tests.linearizability.models import CounterModel
+from tests.simulation.checkers.linearizability import SEARCH_STEPS_MAX
 from tests.simulation.watch import Checker
 
 if TYPE_CHECKING:
     from tests.simulation.history import Question
 
-SEARCH_S_MAX: Final = 20.0
 COUNTERS: Final = "n"
 """Keys that are added to by plain commands alone begin so."""
 
@@ -33,7 +33,7 @@ class Counters(Checker):
                 by_key.setdefault(operation.key, []).append(operation)
         for key, operations in by_key.items():
             self.checks += len(operations)
-            outcome = checker.check(CounterModel(), operations, time_limit_s=SEARCH_S_MAX)
+            outcome = checker.check(CounterModel(), operations, steps_max=SEARCH_STEPS_MAX)
             if outcome.verdict is not checker.Verdict.LINEARIZABLE:
                 self.violated(f"the history of {key!r} is {outcome.verdict.value}")
 

@@ -1,8 +1,8 @@
 """What each kind of fault does to a running cluster, and how it is undone.
 
 A fault names its victim by what it is at that moment ("leader"), since who that will be is not known when it is drawn.
-Every fault that took effect is counted by its kind. What the kinds do is in the modules here, by whom they befall; what
-they stand on, in `harm`.
+Every fault that took effect is counted by its kind; one that waits for a commit or a send, when that comes. What the
+kinds do is in the modules here, by whom they befall; what they stand on, in `harm`.
 """
 
 from __future__ import annotations
@@ -69,8 +69,7 @@ class Injector(Processes, DisksAndClocks, Operators, Clients):
             do: Callable[[Fault], bool] = getattr(self, "_" + fault.kind.replace("-", "_"))
             done = do(fault)
         if done:
-            self._faults[fault.kind] += 1
-            self.world.note("fault", str(fault))
+            self._befell(fault)
 
     def heal(self) -> None:
         """No more faults; everything that can be mended is."""
@@ -87,7 +86,7 @@ class Injector(Processes, DisksAndClocks, Operators, Clients):
             node.flips_parts = 0.0
             if node.is_up:
                 node.resume()
-                node.journal.fate = ""
+                node.journal.spare()
                 node.journal.slow_us = 0
                 node.bus.sends_left = None
                 if node.bus.connected and not node.bus.hears:

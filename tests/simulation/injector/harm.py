@@ -49,6 +49,11 @@ class Harm(ABC):
     def moment(self, name: str, whose: Node | Client) -> None:
         """Something happened that faults may wait for."""
 
+    def _befell(self, fault: Fault) -> None:
+        """It happens, or has just happened."""
+        self._faults[fault.kind] += 1
+        self.world.note("fault", str(fault))
+
     # --- undoing ----------------------------------------------------------------------------------
 
     def _later(self, fault: Fault, undo: Callable[[], None]) -> int:

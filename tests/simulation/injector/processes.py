@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from random import Random
 from typing import Final
 
@@ -44,18 +45,24 @@ class Processes(Messages, Network):
         return bool(victims)
 
     def _crash_at_commit(self, fault: Fault, fate: str) -> bool:
+        """It is counted when it happens."""
         node = self._node(fault)
-        if node is None:
-            return False
-        node.journal.fate = fate
-        return True
+        if node is not None:
+            node.journal.doom(fate, partial(self._befell, fault))
+        return False
 
     def _crash_before_commit(self, fault: Fault) -> bool:
-        return self._crash_at_commit(fault, "before")
+        """Before the next commit, whatever its turn has sent: what that makes of it is what it is counted as."""
+        node = self._node(fault)
+        if node is not None:
+            sent = fault._replace(kind="crash-after-early-send")
+            bus = node.bus
+            node.journal.doom("before", lambda: self._befell(sent if bus.has_sent else fault))
+        return False
 
     def _crash_after_early_send(self, fault: Fault) -> bool:
         """Of a leader: its followers have what it is about to write."""
-        return self._crash_at_commit(fault, "before")
+        return self._crash_at_commit(fault, "behind a send")
 
     def _crash_within_commit(self, fault: Fault) -> bool:
         return self._crash_at_commit(fault, "within")
@@ -65,10 +72,9 @@ class Processes(Messages, Network):
 
     def _crash_while_sending(self, fault: Fault) -> bool:
         node = self._node(fault)
-        if node is None:
-            return False
-        node.die_while_sending(fault.salt % 6)
-        return True
+        if node is not None:
+            node.die_while_sending(fault.salt % 6, partial(self._befell, fault))
+        return False
 
     def _pause(self, fault: Fault) -> bool:
         return self._stop(fault, clock_stops=False)
@@ -89,10 +95,10 @@ class Processes(Messages, Network):
     def _stumble(self, fault: Fault) -> bool:
         """A pause within a turn: between what it takes in and the look at its clock, or between two sends."""
         node = self._node(fault)
-        if node is None:
-            return False
-        node.bus.stumbles[("drain", "publish")[fault.salt & 1]] = fault.duration_us
-        return True
+        if node is not None:
+            where = ("drain", "publish")[fault.salt & 1]
+            node.bus.stumbles[where] = fault.duration_us, partial(self._befell, fault)
+        return False
 
     def _suspend(self, fault: Fault) -> bool:
         return self._stop(fault, clock_stops=True)

@@ -8,7 +8,8 @@ from coordinator.statemachine import commands
 from coordinator.statemachine.commands import Failure, NodeCommand, Result
 
 WINDOW: Final = 4_096
-"""Numbers of a session, from the lowest that is not acknowledged, that are taken."""
+"""Numbers of a session, from the lowest that is not acknowledged, that are taken. The bound of bytes of results is not
+here, since the truth does not tell all that results say: no work comes near it, or what it refused would be seen."""
 
 
 class Session:

@@ -7,7 +7,7 @@ mutants are in the modules beside this one, by what they break.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
@@ -31,28 +31,36 @@ from tests.simulation.mutants import (
 )
 from tests.simulation.mutants.edits import Mutant, MutantDoesNotFit, planted_edits
 
-MUTANTS: Final[dict[str, Mutant]] = {
-    mutant.name: mutant
-    for module in (
-        elections,
-        flow,
-        replication,
-        disks,
-        membership,
-        snapshots,
-        reads,
-        leases,
-        statemachine,
-        locks,
-        lock_events,
-        namespace,
-        states,
-        watches,
-        caching,
-        witnesses,
-    )
-    for mutant in module.MUTANTS
-}
+_MODULES: Final = (
+    elections,
+    flow,
+    replication,
+    disks,
+    membership,
+    snapshots,
+    reads,
+    leases,
+    statemachine,
+    locks,
+    lock_events,
+    namespace,
+    states,
+    watches,
+    caching,
+    witnesses,
+)
+
+
+def by_name(mutants: Iterable[Mutant]) -> dict[str, Mutant]:
+    """Two of one name would be one that nobody puts to the proof."""
+    named: dict[str, Mutant] = {}
+    for mutant in mutants:
+        assert mutant.name not in named, f"there are two mutants {mutant.name!r}"
+        named[mutant.name] = mutant
+    return named
+
+
+MUTANTS: Final = by_name(mutant for module in _MODULES for mutant in module.MUTANTS)
 
 
 @contextmanager
@@ -65,4 +73,4 @@ def planted(name: str) -> Iterator[None]:
         yield
 
 
-__all__ = ["MUTANTS", "Mutant", "MutantDoesNotFit", "planted"]
+__all__ = ["MUTANTS", "Mutant", "MutantDoesNotFit", "by_name", "planted"]

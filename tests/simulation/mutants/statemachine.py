@@ -8,7 +8,6 @@ from tests.simulation.mutants.edits import Edit, Mutant
 
 _MACHINE: Final = "coordinator.statemachine.machine:Machine"
 _SESSIONS: Final = "coordinator.statemachine.sessions"
-_LOADER: Final = "coordinator.statemachine.snapshot:Loader"
 _LOCKING: Final = "coordinator.statemachine.locking"
 _HANDING: Final = "coordinator.statemachine.handing"
 
@@ -156,12 +155,6 @@ MUTANTS: Final = (
                 "        session.results[command.number] = result\n",
             ),
         ),
-    ),
-    Mutant(
-        "results-forgotten-by-the-snapshot",
-        ("digests-equal",),
-        "DESIGN.md, rule 7: a replica that began with a snapshot knows what was answered",
-        (Edit(f"{_LOADER}._add_results", "self._session.results.update(stored.results)", "pass"),),
     ),
     Mutant(
         "a-retry-under-a-new-number",

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import importlib
-import inspect
 import re
 from functools import cache
-from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import pytest
 
 from tests.simulation.checkers import CHECKERS
+from tests.unit.pages import DOCS, ROOT, WORD, has, names_of_tests, rows, words
 
-ROOT = Path(__file__).parents[3]
-PAGE = ROOT / "docs" / "raft.md"
+PAGE = DOCS / "raft.md"
 ROOMS = (
     "coordinator/consensus/raft",
     "coordinator/consensus",
@@ -30,25 +27,6 @@ SECTIONS = {
     "thesis": "3.10 4.1 4.2.1 4.2.2 4.2.3 4.2.4 4.3 4.4 6.1 6.2 6.3 6.4 6.4.1 9.1 9.2 9.3 9.4 9.5 9.6 "
     "10.1 10.2.1 10.2.2",
 }
-WORD = re.compile(r"`([^`]+)`")
-
-
-def rows(text: str) -> list[list[str]]:
-    """The cells of each row of a table."""
-    lines = [line for line in text.splitlines() if line.startswith("| ") and not line.startswith("| ---")]
-    return [[cell.strip() for cell in line.strip("| ").split(" | ")] for line in lines]
-
-
-def words() -> list[str]:
-    return sorted({word for paragraph in PAGE.read_text().split("\n\n") for word in WORD.findall(paragraph)})
-
-
-@cache
-def names_of_tests() -> frozenset[str]:
-    found = [
-        re.findall(r"^\s*def (test_\w+)", path.read_text(), re.MULTILINE) for path in ROOT.glob("tests/**/test_*.py")
-    ]
-    return frozenset(name for names in found for name in names)
 
 
 @cache
@@ -57,13 +35,6 @@ def modules() -> list[ModuleType]:
     paths = [path for room in ROOMS[:-2] for path in sorted((ROOT / room).glob("*.py")) if path.stem != "__main__"]
     paths += [ROOT / "coordinator/client/routing.py", ROOT / "coordinator/wire.py"]
     return [importlib.import_module(".".join(path.relative_to(ROOT).with_suffix("").parts)) for path in paths]
-
-
-def has(owner: Any, name: str) -> bool:
-    """A function, a class, a field, or what a method sets on itself."""
-    if hasattr(owner, name):
-        return True
-    return isinstance(owner, type) and re.search(rf"\bself\.{name}\b", inspect.getsource(owner)) is not None
 
 
 def is_there(word: str) -> bool:
@@ -82,7 +53,7 @@ def is_there(word: str) -> bool:
     return any(has(one, name) for one in stems + classes)
 
 
-@pytest.mark.parametrize("word", words())
+@pytest.mark.parametrize("word", words(PAGE.read_text()))
 def test_what_the_page_names_is_there(word: str) -> None:
     assert is_there(word), f"docs/raft.md names `{word}`, and there is none"
 

@@ -86,12 +86,27 @@ def test_a_search_stops_when_its_steps_are_used_up_and_goes_on_where_it_stopped(
     assert sliced.advance(50) is True
 
 
+def _no_clock() -> float:
+    raise AssertionError("nobody is to ask what time it is")
+
+
 class TestTimeLimit:
     def test_past_it_the_verdict_is_unknown(self) -> None:
         clock = itertools.count()
         outcome = check(STORE, hard(1, "", 0), time_limit_s=3, now=lambda: float(next(clock)))
         assert outcome.verdict is Verdict.UNKNOWN
         assert 0 < outcome.steps < 10 * TURN_STEPS
+
+    def test_so_it_is_past_the_steps_and_the_clock_says_nothing_of_that(self) -> None:
+        outcomes = [check(STORE, hard(1, "", 0), steps_max=5 * TURN_STEPS, now=_no_clock) for _ in range(2)]
+        assert outcomes[0] == outcomes[1]
+        assert outcomes[0].verdict is Verdict.UNKNOWN
+        assert 5 * TURN_STEPS <= outcomes[0].steps < 7 * TURN_STEPS
+
+    def test_within_the_steps_the_verdict_is_given(self) -> None:
+        operations = simulate(random.Random(5), model="register", operations=300, clients=10, lost=0.1)
+        steps = check(REGISTER, operations).steps
+        assert check(REGISTER, operations, steps_max=steps).verdict is Verdict.LINEARIZABLE
 
     def test_within_it_the_verdict_is_given(self) -> None:
         outcome = check(REGISTER, spans((0, 1, "read", None, 1)), time_limit_s=3, now=lambda: 0.0)

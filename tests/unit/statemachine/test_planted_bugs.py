@@ -58,6 +58,10 @@ IN_THE_NAMESPACE = [
         Edit(f"{_TRANSACTIONS}:_Transaction.run", "op.then if succeeded else", "op.then if not succeeded else"),
     ),
     ("changes-forgotten-by-the-snapshot", Edit(f"{_LOADER}._prepend", "key, before,", "key, None,")),
+    (
+        "bytes-of-results-forgotten-by-the-snapshot",
+        Edit(f"{_LOADER}._add_results", "if type(result) not in SMALL:", "if False:"),
+    ),
     ("attachments-forgotten-by-the-snapshot", Edit(f"{_LOADER}._add_ephemeral", "files.add(stored.path)", "files")),
     (
         "each-operation-deletes-as-many-as-a-command-may",

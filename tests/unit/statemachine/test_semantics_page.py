@@ -20,6 +20,7 @@ from coordinator.statemachine import (
     namespace,
     permissions,
     principals,
+    results,
     rights,
     sessions,
 )
@@ -124,6 +125,8 @@ LIMITS = {
     "WAITERS_MAX": locks.WAITERS_MAX,
     "SESSIONS_MAX": sessions.SESSIONS_MAX,
     "RESULTS_MAX": sessions.RESULTS_MAX,
+    "RESULT_BYTES_MAX": results.RESULT_BYTES_MAX,
+    "MESSAGE_CHARS_MAX": results.MESSAGE_CHARS_MAX,
     "NONCE_BYTES_MAX": sessions.NONCE_BYTES_MAX,
     "TTL_MS_MIN": commands.TTL_MS_MIN,
     "TTL_MS_MAX": commands.TTL_MS_MAX,
