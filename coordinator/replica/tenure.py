@@ -8,7 +8,7 @@ take comes back by `refused`. What was taken is not proposed again: a leader's o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from typing import Final
 
 from coordinator.replica.caching import Caching
@@ -20,6 +20,7 @@ from coordinator.replica.levels import Levels
 from coordinator.replica.watches import Watches
 from coordinator.statemachine import commands
 from coordinator.statemachine.lock_commands import EndLockDelays
+from coordinator.statemachine.locks import PLACES_OF_SESSION_MAX
 from coordinator.statemachine.machine import Machine
 
 CHECKPOINTS_LEVEL: Final = 2
@@ -99,7 +100,7 @@ class Tenure:
         if expired and not self.caching.is_idle:
             expired = self._dropped(expired)
         if expired:
-            found.append(commands.ExpireSessions(tuple(expired)))
+            found += [commands.ExpireSessions(part) for part in self._in_parts(expired)]
         delays = self.delays.take_passed(leases.lease_us, leases.seen_us, confirmed_at_us)
         if delays and not self.caching.is_idle and not self.caching.lets_pass(EndLockDelays(delays)):
             self.delays.proposal_refused(delays, leases.seen_us)
@@ -119,6 +120,20 @@ class Tenure:
                 self._raised = agreed
                 found.append(commands.RaiseLevel(agreed))
         return found
+
+    def _in_parts(self, expired: list[int]) -> Iterator[tuple[int, ...]]:
+        """What one entry ends is short work: as much as one session may have, or one session more."""
+        part: list[int] = []
+        places = 0
+        for number in expired:
+            session = self._machine.sessions.get(number)
+            part.append(number)
+            places += 0 if session is None else session.places + len(session.files)
+            if places >= PLACES_OF_SESSION_MAX:
+                yield tuple(part)
+                part, places = [], 0
+        if part:
+            yield tuple(part)
 
     def _dropped(self, expired: list[int]) -> list[int]:
         """Those of which nobody keeps anything that goes with them. The others are tried again."""

@@ -385,7 +385,7 @@ def _delete_span(state: State, index: int, span: Span) -> Result:
     refused = _refuse_deletions(state, count)
     if refused is not None:
         return refused
-    state.work.changes += count
+    state.work.ends(count)
     for key in [*islice(state.keys.order.seek(span.start), count)]:
         write(state, index, key, None)
     return Deleted(index, count)

@@ -26,15 +26,14 @@ class Work:
         self.rows = 0
         """Keys, changes, events and holders that were gone over to answer something."""
         self.changes = 0
-        """Keys and holds that went together with others: by a range, or by the end of a session."""
+        """Keys and holds that went together with others, by a range or by the end of a session; in rows, too."""
         self.deleted = 0
         """Keys that the transaction under way has deleted."""
         self._rows_max = _UNBOUNDED
 
-    @property
-    def spent(self) -> int:
-        """All of it, in rows."""
-        return self.rows + CHANGE_ROWS * self.changes
+    def ends(self, count: int) -> None:
+        """So many keys or holds go together."""
+        self.changes += CHANGE_ROWS * count
 
     def goes_over(self, rows: int) -> None:
         """Ask before: a transaction that has no rows left for it ends here."""

@@ -128,8 +128,10 @@ def _world(
 
 @contextmanager
 def _bounds_of_turns(settings: Settings) -> Iterator[None]:
-    """Turns that apply little answer one read that goes over any rows, and one watch, and owe the rest."""
+    """A turn applies one entry that is much work, and gives back those behind it. Turns that apply little answer one
+    read that goes over any rows, and one watch, and owe the rest."""
     usual_bytes_max, usual_rows_max = replica_module.APPLY_BYTES_MAX, callers.ROWS_OF_TURN_MAX
+    usual_applied_max, replica_module.APPLY_ROWS_MAX = replica_module.APPLY_ROWS_MAX, 0  # type: ignore[misc]
     replica_module.APPLY_BYTES_MAX = settings.apply_bytes_max  # type: ignore[misc]
     if settings.apply_bytes_max <= LITTLE_BYTES:
         callers.ROWS_OF_TURN_MAX = 0  # type: ignore[misc]
@@ -137,6 +139,7 @@ def _bounds_of_turns(settings: Settings) -> Iterator[None]:
         yield
     finally:
         replica_module.APPLY_BYTES_MAX = usual_bytes_max  # type: ignore[misc]
+        replica_module.APPLY_ROWS_MAX = usual_applied_max  # type: ignore[misc]
         callers.ROWS_OF_TURN_MAX = usual_rows_max  # type: ignore[misc]
 
 

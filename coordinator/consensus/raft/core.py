@@ -408,6 +408,10 @@ class Raft:
         self.applied += len(entries)
         return Committed(first_index, terms, entries)
 
+    def give_back(self, count: int) -> None:
+        """The host has not applied the last so many of what it took, and takes them anew."""
+        self.applied -= count
+
     def tail(self, count: int) -> Committed:
         """The last `count` entries, committed or not; for people to look at."""
         first_index = max(self.log.offset, self.log.last_index - count) + 1

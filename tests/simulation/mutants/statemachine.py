@@ -13,6 +13,18 @@ _HANDING: Final = "coordinator.statemachine.handing"
 
 MUTANTS: Final = (
     Mutant(
+        "what-a-turn-gives-back-is-forgotten",
+        ("state-machine-safety", "no-defect"),
+        "Raft, section 3: every replica applies every entry",
+        (
+            Edit(
+                "coordinator.replica.replica:Replica._apply",
+                "self.engine.give_back(len(committed.entries) - count)",
+                "pass",
+            ),
+        ),
+    ),
+    Mutant(
         "retry-applied-twice",
         ("exactly-once",),
         "DESIGN.md, rule 7: a request is applied once by its session and number",

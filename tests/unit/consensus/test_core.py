@@ -141,6 +141,23 @@ def test_committed_entries_are_handed_out_once_in_order_and_in_parts():
     assert leader.applied_index == applied + 5
 
 
+def test_what_is_given_back_is_handed_out_again():
+    play = Play()
+    leader = play.elect(1)
+    play.propose(1, "a")
+    play.settle()
+    applied = leader.applied_index
+    leader.propose([COMMAND_PREFIX + bytes([number]) for number in range(3)])
+    for follower in (2, 3):
+        answer = AppendResponse(leader.term, 1, success=True, match=leader.last_index, hint_index=0, hint_term=0)
+        leader.ready(play.now_us)
+        leader.step(follower, answer, play.now_us)
+    taken = leader.take_committed(1 << 20)
+    leader.give_back(2)
+    assert leader.applied_index == applied + 1
+    assert leader.take_committed(1 << 20) == (applied + 2, taken.terms[1:], taken.entries[1:])
+
+
 def test_an_election_is_told_by_its_votes():
     play = Play(size=5)
     leader = play.elect(1)

@@ -334,9 +334,9 @@ def test_the_end_of_a_session_is_counted_as_what_it_had():
     for number in range(3):
         asking.acquire(session, f"l{number}")
     asking.ask(session, files.CreateFile("f", b"", ephemeral=True))
-    before = asking.machine.state.work.spent
+    before = asking.machine.state.work.changes
     asking.ask(session, commands.CloseSession())
-    assert asking.machine.state.work.spent - before == 4 * work.CHANGE_ROWS
+    assert asking.machine.state.work.changes - before == 4 * work.CHANGE_ROWS
 
 
 @pytest.mark.parametrize(("level", "most"), [(commands.LEVEL, 2), (3, 3)])
