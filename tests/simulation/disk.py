@@ -82,7 +82,7 @@ class Disk:
         return self.terms[position] if 0 <= position < len(self.terms) else None
 
     def wipe(self) -> None:
-        """Lose everything. What comes back is a new disk (DESIGN.md, rule 4)."""
+        """Lose everything. What comes back is a new disk (docs/design.md, rule 4)."""
         self.put(NOTHING)
 
     def load(self) -> Stored | None:

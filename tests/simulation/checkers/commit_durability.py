@@ -1,4 +1,4 @@
-"""Nothing is committed before a majority has it on disk (Raft, sections 5.3 and 5.4.2; DESIGN.md, rule 3).
+"""Nothing is committed before a majority has it on disk (Raft, sections 5.3 and 5.4.2; docs/design.md, rule 3).
 
 And a leader commits by counting only up to an entry of its own term: those of older terms go along with it.
 

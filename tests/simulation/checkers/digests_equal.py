@@ -1,4 +1,4 @@
-"""Digests equal: replicas that have applied the same index have the same state, byte for byte (DESIGN.md, rule 5).
+"""Digests equal: replicas that have applied the same index have the same state, byte for byte (docs/design.md, rule 5).
 
 Of those that no bit has flipped in. What befalls those is for `state_comparison` to see.
 

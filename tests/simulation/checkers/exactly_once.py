@@ -1,4 +1,4 @@
-"""Applied exactly once: a request takes effect in one entry, however often it was sent (DESIGN.md, rule 7).
+"""Applied exactly once: a request takes effect in one entry, however often it was sent (docs/design.md, rule 7).
 
 A repetition is answered with the result of the first, and changes nothing, grants nothing and ends nothing. A request
 that was cancelled before it came takes no effect (history 12), nor does one whose session has ended (history 4). And

@@ -1,5 +1,5 @@
-"""Tokens strictly growing: each grant of a name carries a higher fencing token than every one before (DESIGN.md, rule
-6).
+"""Tokens strictly growing: each grant of a name carries a higher fencing token than every one before (rule 6 of
+docs/design.md).
 
 A token names the entry that granted. One entry grants a name to one exclusive holder; holders that share or count it,
 and are let in by one entry, have one token.

@@ -1,4 +1,4 @@
-"""Nothing leaves before what it promises is on disk (DESIGN.md, rule 3; Raft, section 5.2 and figure 2).
+"""Nothing leaves before what it promises is on disk (docs/design.md, rule 3; Raft, section 5.2 and figure 2).
 
 A vote, an acknowledgement, a request for votes, an answer to a client: each is compared with its sender's disk at the
 moment of its sending. A disk that knows a higher term keeps every promise of a lower one by itself: nothing is done

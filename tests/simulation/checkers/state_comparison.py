@@ -1,4 +1,4 @@
-"""State comparison: replicas compare digests of their states while they run, and who differs stops (DESIGN.md, rule 5).
+"""State comparison: replicas compare digests of their states, and who differs stops (docs/design.md, rule 5).
 
 Only who differs from the majority stops, it takes no part from then on, and who is in doubt serves nothing. That one
 who differs is noticed at all, the liveness phase demands.

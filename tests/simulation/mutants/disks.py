@@ -1,4 +1,4 @@
-"""Promises broken: something leaves before it is on disk, or what was on disk is forgotten (DESIGN.md, rules 3 and
+"""Promises broken: something leaves before it is on disk, or what was on disk is forgotten (docs/design.md, rules 3 and
 4)."""
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ MUTANTS: Final = (
     Mutant(
         "acknowledged-before-fsync",
         ("persistence-order",),
-        "DESIGN.md, rule 3: an acknowledgement is sent after its fsync",
+        "docs/design.md, rule 3: an acknowledgement is sent after its fsync",
         (
             Edit(
                 _TURN,
@@ -43,7 +43,7 @@ MUTANTS: Final = (
     Mutant(
         "result-before-its-journal",
         ("persistence-order", "stalled-disks"),
-        "DESIGN.md, rule 3: the leader counts itself, and answers, after its own fsync",
+        "docs/design.md, rule 3: the leader counts itself, and answers, after its own fsync",
         (
             Edit("coordinator.replica.turn:Turn._write", "self._journal.commit(writes)", "self._unwritten = writes"),
             Edit(_TURN, "took_us = self._write(readies)", "self._unwritten = []\n    took_us = self._write(readies)"),
@@ -61,7 +61,7 @@ MUTANTS: Final = (
     Mutant(
         "failed-fsync-tried-again",
         ("log-matching", "persistence-order"),
-        "DESIGN.md, rule 3: a failed fsync is final, the process ends",
+        "docs/design.md, rule 3: a failed fsync is final, the process ends",
         (
             Edit(
                 "coordinator.replica.turn:Turn._write",
@@ -85,7 +85,7 @@ MUTANTS: Final = (
     Mutant(
         "wiped-node-under-its-old-identity",
         ("configuration-safety",),
-        "DESIGN.md, rule 4: a replica that lost its disk is a new replica",
+        "docs/design.md, rule 4: a replica that lost its disk is a new replica",
         (
             Edit(
                 "tests.simulation.disk:Disk.wipe",

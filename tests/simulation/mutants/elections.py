@@ -151,7 +151,7 @@ MUTANTS: Final = (
     Mutant(
         "vote-before-its-journal",
         ("persistence-order",),
-        "DESIGN.md, rule 3: a vote leaves after its fsync",
+        "docs/design.md, rule 3: a vote leaves after its fsync",
         (
             Edit(f"{_ELECTIONS}:_answer", "raft.late.append", "(raft.early if granted else raft.late).append"),
             Edit(f"{_CORE}:Raft.ready", "if hard_state.term != self.on_disk.term:", "if False:"),

@@ -1,4 +1,4 @@
-"""Sessions and leases broken, at the leader and at the client (DESIGN.md, histories 1, 3, 9 and 11)."""
+"""Sessions and leases broken, at the leader and at the client (docs/design.md, histories 1, 3, 9 and 11)."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ MUTANTS: Final = (
     Mutant(
         "expiry-by-the-local-clock",
         ("digests-equal", "first-come-first-served", "no-defect"),
-        "DESIGN.md, rule 1: what ends a session is an entry of the log, not a replica's clock",
+        "docs/design.md, rule 1: what ends a session is an entry of the log, not a replica's clock",
         (
             Edit(
                 f"{_TENURE}:Tenure.due",

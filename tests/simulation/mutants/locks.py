@@ -153,7 +153,7 @@ MUTANTS: Final = (
     Mutant(
         "an-upgrade-keeps-its-token",
         ("first-come-first-served",),
-        "DESIGN.md, rule 6: who is made the only holder has a higher token than those that shared it",
+        "docs/design.md, rule 6: who is made the only holder has a higher token than those that shared it",
         (
             Edit(
                 f"{_HANDING}:make_exclusive",
@@ -165,7 +165,7 @@ MUTANTS: Final = (
     Mutant(
         "an-heir-has-the-token-of-its-giver",
         ("fencing-tokens",),
-        "DESIGN.md, rule 6: a hand-over is by a higher token",
+        "docs/design.md, rule 6: a hand-over is by a higher token",
         (
             Edit(
                 f"{_CHANGES}:hand_over",

@@ -135,7 +135,7 @@ MUTANTS: Final = (
     Mutant(
         "lease-counted-from-the-answer",
         ("round-confirmation",),
-        "DESIGN.md, a deaf leader steps down: leases count from the sending of the round that a majority confirmed",
+        "docs/design.md, a deaf leader steps down: leases count from the sending of a confirmed round",
         (
             Edit(
                 "coordinator.consensus.raft.replication:on_append_response",

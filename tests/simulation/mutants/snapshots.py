@@ -56,7 +56,7 @@ MUTANTS: Final = (
     Mutant(
         "snapshot-answered-before-its-journal",
         ("persistence-order",),
-        "DESIGN.md, rule 3: that a snapshot is there is said when it is on disk",
+        "docs/design.md, rule 3: that a snapshot is there is said when it is on disk",
         (Edit(f"{_SNAPSHOTS}:_answer", "raft.late.append", "raft.early.append"),),
     ),
     Mutant(
@@ -97,19 +97,19 @@ MUTANTS: Final = (
     Mutant(
         "token-forgotten-by-the-snapshot",
         ("digests-equal", "snapshot-safety", "state-machine-safety"),
-        "DESIGN.md, rule 6: tokens grow over a snapshot too",
+        "docs/design.md, rule 6: tokens grow over a snapshot too",
         (Edit(f"{_LOADER}._add_lock", "stored.delay, stored.token", "stored.delay, 1"),),
     ),
     Mutant(
         "results-forgotten-by-the-snapshot",
         ("digests-equal",),
-        "DESIGN.md, rule 7: what makes a retry harmless is in the snapshot",
+        "docs/design.md, rule 7: what makes a retry harmless is in the snapshot",
         (Edit(f"{_LOADER}._add_results", "self._session.results.update(stored.results)", "pass"),),
     ),
     Mutant(
         "openings-forgotten-by-the-snapshot",
         ("digests-equal",),
-        "DESIGN.md, rule 7: an opening that comes again finds its session, over a snapshot too",
+        "docs/design.md, rule 7: an opening that comes again finds its session, over a snapshot too",
         (
             Edit(
                 f"{_LOADER}._add_session",
@@ -121,7 +121,7 @@ MUTANTS: Final = (
     Mutant(
         "queue-turned-round-by-the-snapshot",
         ("digests-equal", "snapshot-safety", "state-machine-safety"),
-        "DESIGN.md, rule 5: the same state after a snapshot, and the same order in line",
+        "docs/design.md, rule 5: the same state after a snapshot, and the same order in line",
         (Edit(f"{_LOADER}._add_waiters", "in stored.waiters:", "in reversed(stored.waiters):"),),
     ),
 )

@@ -1,4 +1,4 @@
-"""The state machine broken: exactly once, locks, tokens, determinism (DESIGN.md, rules 5, 6 and 7; history 12)."""
+"""The state machine broken: exactly once, locks, tokens, determinism (docs/design.md, rules 5, 6 and 7; history 12)."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MUTANTS: Final = (
     Mutant(
         "retry-applied-twice",
         ("exactly-once",),
-        "DESIGN.md, rule 7: a request is applied once by its session and number",
+        "docs/design.md, rule 7: a request is applied once by its session and number",
         (Edit(f"{_MACHINE}._apply_request", "    if known is not None:\n        return known\n", ""),),
     ),
     Mutant(
@@ -84,13 +84,13 @@ MUTANTS: Final = (
     Mutant(
         "session-opened-twice",
         ("exactly-once",),
-        "DESIGN.md, rule 7: a retry of an opening finds the first one",
+        "docs/design.md, rule 7: a retry of an opening finds the first one",
         (Edit(f"{_SESSIONS}:open_session", "if known is not None:", "if False:"),),
     ),
     Mutant(
         "grant-before-all-have-ended",
         ("first-come-first-served", "no-defect"),
-        "DESIGN.md, rule 6: an expiry of several sessions removes all of them before it grants",
+        "docs/design.md, rule 6: an expiry of several sessions removes all of them before it grants",
         (
             Edit(
                 f"{_SESSIONS}:end_sessions",
@@ -102,13 +102,13 @@ MUTANTS: Final = (
     Mutant(
         "token-counted-by-the-lock",
         ("fencing-tokens",),
-        "DESIGN.md, rule 6: a lock deleted and created again goes on with higher tokens",
+        "docs/design.md, rule 6: a lock deleted and created again goes on with higher tokens",
         (Edit(f"{_HANDING}:let_in", "fencing_token(state.epoch, index)", "lock.token + 1"),),
     ),
     Mutant(
         "token-of-the-request-for-a-later-grant",
         ("fencing-tokens",),
-        "DESIGN.md, rule 6: the token of a grant is the index of the entry that granted",
+        "docs/design.md, rule 6: the token of a grant is the index of the entry that granted",
         (
             Edit(
                 f"{_HANDING}:_admit",
@@ -134,7 +134,7 @@ MUTANTS: Final = (
     Mutant(
         "additions-are-not-remembered",
         ("exactly-once",),
-        "DESIGN.md, rule 7: any command is applied once, one that adds above all",
+        "docs/design.md, rule 7: any command is applied once, one that adds above all",
         (
             Edit(
                 f"{_MACHINE}._apply_request",
@@ -146,7 +146,7 @@ MUTANTS: Final = (
     Mutant(
         "refusals-are-not-remembered",
         ("exactly-once",),
-        "DESIGN.md, rule 7: what was refused once is not done when it comes again",
+        "docs/design.md, rule 7: what was refused once is not done when it comes again",
         (
             Edit(
                 f"{_MACHINE}._apply_request",
@@ -159,7 +159,7 @@ MUTANTS: Final = (
     Mutant(
         "a-retry-under-a-new-number",
         ("counters", "linearizability"),
-        "DESIGN.md, rule 7: a client asks again under the number that it asked by",
+        "docs/design.md, rule 7: a client asks again under the number that it asked by",
         (
             Edit(
                 "coordinator.client.core:Core.command",

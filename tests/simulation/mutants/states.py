@@ -1,4 +1,4 @@
-"""The comparison of states broken (DESIGN.md, rule 5): `coordinator/replica/comparison.py`."""
+"""The comparison of states broken (docs/design.md, rule 5): `coordinator/replica/comparison.py`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MUTANTS: Final = (
     Mutant(
         "states-never-compared",
         ("liveness",),
-        "DESIGN.md, rule 5: a digest of the state is compared between replicas as they run",
+        "docs/design.md, rule 5: a digest of the state is compared between replicas as they run",
         (Edit(f"{_STATES}.mark", "if self._machine.applied > self.marked_index:", "if False:"),),
     ),
     Mutant(
