@@ -20,13 +20,13 @@ from tests.simulation.watch import NO_DEFECT, Violation, defect_of
 from tests.simulation.workload import Workload
 from tests.simulation.world import Settings, World, draw_plan, quiet_at_first
 
-EVENTS_MIN: Final = 2_400
+EVENTS_MIN: Final = 2_250
 """Events under faults before the healing begins; a seed must have 2,000 in all to mean something."""
 CHAOS_US_MAX: Final = 60_000_000
 SERVE_US_MAX: Final = 5_000_000
 """Within this a healed cluster elects, catches up, and answers every client."""
 FREE_US_MAX: Final = 10_000_000
-"""Within this every lock is free: its holder lets go, or its session of 4 s at the most runs out, and then its
+"""Within this every lock is free: its holder lets go, or its session of 3 s at the most runs out, and then its
 lock-delay; and whoever waited for it has done its work."""
 PREFERRED_US_MAX: Final = 25_000_000
 """Within this whoever is preferred leads: a leader looks for one each 3 s at the most, and may try in vain."""

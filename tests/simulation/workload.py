@@ -73,7 +73,7 @@ class Mix(NamedTuple):
             lock_workers=random.choice((1, 1, 2, 3)),
             readers=random.choice((0, 0, 1)),
             pause_us_max=random.choice((60_000, 150_000, 400_000)),
-            ttls_ms=random.choice(((500,), (700, 1_500), (1_000,), (2_500,), (4_000, 500))),
+            ttls_ms=random.choice(((500,), (700, 1_500), (1_000,), (1_800,), (3_000, 500))),
             hold_us_max=random.choice((50_000, 300_000, 1_500_000)),
             timeout_us=random.choice((300_000, 1_500_000, 1_500_000)),
             impatience=random.choice((0.0, 0.1, 0.4)),
