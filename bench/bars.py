@@ -102,7 +102,8 @@ def bars_table(outcomes: Iterable[Outcome]) -> str:
 # --- the state machine alone ----------------------------------------------------------------------
 
 REFERENCE_PER_S: Final = 600_000
-"""What the reference loop did where the bars of the state machine were set: a machine at half of it owes half."""
+"""What the reference loop did where the bars of the state machine were set: a machine at half of it owes half, and one
+above it what was set."""
 MACHINE_KEYS: Final = 1_000_000
 """Of the snapshot whose time is judged."""
 
@@ -118,7 +119,7 @@ class MachineBar(NamedTuple):
 
     def owed(self, reference_per_s: float) -> float:
         """By a machine on which the reference loop does so much."""
-        speed = reference_per_s / REFERENCE_PER_S if self.scales else 1
+        speed = min(1, reference_per_s / REFERENCE_PER_S) if self.scales else 1
         if self.least is not None:
             return self.least * speed
         assert self.most is not None, f"{self.figure} has no bar"

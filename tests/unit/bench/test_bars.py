@@ -111,12 +111,13 @@ def test_a_shortfall_is_named(figure: str) -> None:
     assert report.count("MISSED") == 1
 
 
-def test_a_machine_at_half_the_reference_owes_half_and_one_at_twice_owes_twice() -> None:
+def test_a_machine_at_half_the_reference_owes_half_and_one_above_it_what_was_set() -> None:
     slow = {name: value / 2 if name.endswith("_per_s") else value * 2 for name, value in ENOUGH.items()}
     slow["bytes_per_key"] = 700  # A byte is a byte on every machine.
     assert missed(slow, REFERENCE_PER_S / 2) == []
     assert missed(slow) == ["lock_pairs_per_s", "puts_per_s", "reads_per_s", "snapshot_s", "slice_ms_p99"]
-    assert missed(ENOUGH, REFERENCE_PER_S * 2) == missed(slow)
+    assert missed(ENOUGH, REFERENCE_PER_S * 2) == []
+    assert missed(slow, REFERENCE_PER_S * 2) == missed(slow)
 
 
 def test_a_snapshot_of_fewer_keys_is_not_judged_by_its_time() -> None:
@@ -127,9 +128,3 @@ def test_the_report_says_what_is_owed_here_and_what_was_asked() -> None:
     report = machine_report(machine_judged(ENOUGH | {"reference_per_s": 300_000}, MACHINE_KEYS))
     assert "lock_pairs_per_s: met, 60,000; owed here at least 30,000 (60,000 where the bars were set)" in report
     assert report.endswith("missed: none")
-
-
-def test_a_fast_machine_that_reaches_the_figures_as_they_were_set_may_still_owe_more() -> None:
-    report = machine_report(machine_judged(ENOUGH | {"reference_per_s": 1_200_000}, MACHINE_KEYS))
-    assert "short of the figures as they were set: none" in report
-    assert report.endswith("missed: lock_pairs_per_s, puts_per_s, reads_per_s, snapshot_s, slice_ms_p99")
