@@ -68,11 +68,16 @@ class Settings(NamedTuple):
         witnesses = random.sample(range(nodes), random.choice((0, 0, 0, 1, nodes // 2, nodes // 2)) if nodes > 2 else 0)
         # Witnesses have to cut their logs, or nothing is lost with them.
         sizes = (3, 5, 5, 12, 60) if witnesses else (5, 5, 12, 30, 60, 10_000)
+        clients = random.choice((2, 3, 3, 4))
+        options = ENGINES[engine].options(random)
+        if witnesses:
+            # What witnesses have dropped is more than a learner lacks that has to be close behind.
+            options = options._replace(promote_lag_entries_max=Options().promote_lag_entries_max)
         return cls(
             engine=engine,
             nodes=nodes,
-            clients=random.choice((2, 3, 3, 4)),
-            options=ENGINES[engine].options(random),
+            clients=clients,
+            options=options,
             mix=Mix.draw(random),
             drift_ppm_max=random.choice((0, 500, DRIFT_PPM_MAX)),
             with_feed=random.random() < 0.03,
