@@ -122,11 +122,13 @@ class Tenure:
         return found
 
     def _in_parts(self, expired: list[int]) -> Iterator[tuple[int, ...]]:
-        """What one entry ends is short work: as much as one session may have, or one session more."""
+        """What one entry ends is short work: as much as one session may have, or one session more. Whoever waits goes
+        first, so that as few as can be are granted what they do not live to hold."""
         part: list[int] = []
         places = 0
-        for number in expired:
-            session = self._machine.sessions.get(number)
+        sessions = self._machine.sessions
+        for number in sorted(expired, key=lambda one: one not in sessions or not sessions[one].waiting):
+            session = sessions.get(number)
             part.append(number)
             places += 0 if session is None else session.places + len(session.files)
             if places >= PLACES_OF_SESSION_MAX:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from coordinator.statemachine.lock_commands import COUNTING, CYCLE_STEPS_MAX, EXCLUSIVE, SHARED, LockWait, Mode, Waiter
 
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from coordinator.statemachine.locks import Key, Lock
     from coordinator.statemachine.sessions import Session
     from coordinator.statemachine.state import State
+
+STEP_ROWS: Final = 8
+"""A step of both ends takes as long as to go over so many rows."""
 
 _Step = tuple[int, str] | None
 """A session, and the name by which it waits, or is waited for; None: a step that led to nobody."""
@@ -127,6 +130,7 @@ class _Side:
 def _met(state: State, me: int, behind: _Side, ahead: _Side) -> tuple[LockWait, ...]:
     """The cycle where the two sides meet, from `me` on."""
     for _ in range(CYCLE_STEPS_MAX // 2):
+        state.work.passes(STEP_ROWS)
         for side, other in ((behind, ahead), (ahead, behind)):
             found = side.step(state)
             if found is not None:

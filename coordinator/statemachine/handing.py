@@ -84,6 +84,7 @@ class _Handing:
         state = self._state
         session = state.sessions.rows[waiter.holder.session]
         state.waiting -= len(waiter.names)
+        state.work.ends(len(waiter.names))
         quotas.count_waiters(state.uses, waiter.holder.principal, -len(waiter.names))
         for taken in waiter.names:
             if taken in session.reentrant and taken not in session.locks:

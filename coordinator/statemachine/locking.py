@@ -238,6 +238,7 @@ def _take_over(state: State, session: Session, lock: Lock, holder: Holder) -> Fa
             return _other_mode(lock.name, lock.mode)
         if len(lock.holders[before].names) == 1 and lock.upgrading != before:
             state.locks.touch(lock.name)
+            state.work.passes(len(lock.holders))
             lock.holders = {
                 mine if key == before else key: _renamed(grant, holder) if key == before else grant
                 for key, grant in lock.holders.items()
@@ -251,6 +252,7 @@ def _take_over(state: State, session: Session, lock: Lock, holder: Holder) -> Fa
             return _other_mode(lock.name, lock.queue[before].mode)
         if len(lock.queue[before].names) == 1:
             state.locks.touch(lock.name)
+            state.work.passes(len(lock.queue))
             lock.queue = OrderedDict(
                 (mine, _replaced(waiter, holder)) if key == before else (key, waiter)
                 for key, waiter in lock.queue.items()

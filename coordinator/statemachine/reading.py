@@ -24,6 +24,8 @@ KEY_CHANGES: Final = 8
 """What a key was is looked up in the time in which so many changes are gone over in a row."""
 PAST_ROWS: Final = 2
 """What a key was counts as so many rows, and"""
+SUMMED_BYTES: Final = 1_024
+"""So many bytes of a content whose checksum is told count as one row, and"""
 CHILD_ROWS: Final = 4
 """each child of a directory as so many."""
 
@@ -67,6 +69,7 @@ def _stat(state: State, path: str, item: Item | None) -> Stat:
     if item is None:
         return Stat(path, directory=True, children=children, acl_generation=state.rights_index)
     sessions = state.ephemerals.rows.get(path, ())
+    state.work.goes_over(0 if item.value is None else len(item.value) // SUMMED_BYTES)
     return Stat(
         path,
         directory=item.value is None,

@@ -1,7 +1,8 @@
 """How much work the state machine has done, in rows that it went over: what hosts and transactions are bounded by.
 
 It is counted and not timed, so that what is refused for it is refused on every replica. What costs the same however
-large the state is, as a point read, a put or a lock, is not counted: the number of those is bounded elsewhere.
+large the state is, as a point read, a put or a lock that nobody else wants, is not counted: the number of those is
+bounded elsewhere.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ class Work:
         self.rows = 0
         """Keys, changes, events and holders that were gone over to answer something."""
         self.changes = 0
-        """Keys and holds that went together with others, by a range or by the end of a session; in rows, too."""
+        """What was done in the lines of locks, and keys and holds that went together with others, by a range or by the
+        end of a session; in rows, too. No transaction is refused for it."""
         self.deleted = 0
         """Keys that the transaction under way has deleted."""
         self._rows_max = _UNBOUNDED
@@ -34,6 +36,10 @@ class Work:
     def ends(self, count: int) -> None:
         """So many keys or holds go together."""
         self.changes += CHANGE_ROWS * count
+
+    def passes(self, places: int) -> None:
+        """So many holders, or places in line, are gone over for a lock."""
+        self.changes += places
 
     def goes_over(self, rows: int) -> None:
         """Ask before: a transaction that has no rows left for it ends here."""

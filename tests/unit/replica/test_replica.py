@@ -812,3 +812,18 @@ def test_sessions_that_run_out_together_end_in_entries_of_bounded_work(stage, mo
     assert [session for part in ended for session in part] == sorted(sessions)
     assert max(map(len, ended)) <= 2
     assert not machine.locks
+
+
+def test_of_sessions_that_run_out_together_whoever_waits_ends_first(stage, monkeypatch):
+    # Else what the first of them held would be granted to another that is dead as well, and its lock-delay begin.
+    monkeypatch.setattr(tenure, "PLACES_OF_SESSION_MAX", 1)
+    holds, waits = opened(stage, 1_000), opened(stage, 1_000)
+    stage.ask("node1", command(1, holds, 1, AcquireLock("a", 1, wait=False)))
+    stage.ask("node1", command(2, waits, 1, AcquireLock("a", 1, wait=True)))
+    stage.settle()
+    replica = stage.nodes["node1"].replica
+    parts = [*replica._tenure._in_parts([holds, waits])]
+    assert parts == [(waits,), (holds,)]
+    stage.pass_time(3_000_000)
+    assert not replica.machine.locks
+    assert not replica.machine.sessions

@@ -354,3 +354,48 @@ def test_a_session_has_so_many_ephemeral_files_and_no_more(monkeypatch, level, m
     assert isinstance(asking.ask(one, files.CreateFile("g", b"")), files.Created)
     asking.ask(one, DeleteKey("f0"))
     assert isinstance(asking.ask(one, files.AttachFile("others")), Done)
+
+
+# --- the lines of locks ---------------------------------------------------------------------------
+
+
+def changes(asking: Asking, session: int, op: commands.Op) -> int:
+    before = asking.machine.state.work.changes
+    asking.ask(session, op)
+    return asking.machine.state.work.changes - before
+
+
+def test_a_checksum_of_much_content_is_work():
+    asking, session = with_keys(1)
+    asking.ask(session, PutKey("large", b"v" * 40_960))
+    assert (rows(asking, files.GetStat("k/0")), rows(asking, files.GetStat("large"))) == (0, 40)
+
+
+def test_what_is_done_in_a_long_line_is_work():
+    asking = Asking()
+    holder, *waiting = [asking.open() for _ in range(6)]
+    asking.ask(holder, Acquire(("a",), 1))
+    for session in waiting:
+        assert changes(asking, session, Acquire(("a",), 1, lock_commands.SHARED)) == 0
+    let_in = changes(asking, holder, lock_commands.Release(("a",), 1))
+    assert let_in == work.CHANGE_ROWS * len(waiting)
+
+
+def test_to_take_over_a_place_in_a_long_line_is_work():
+    asking = Asking()
+    holder, *waiting = [asking.open() for _ in range(6)]
+    asking.ask(holder, Acquire(("a",), 1))
+    for session in waiting:
+        asking.ask(session, Acquire(("a",), 1))
+    assert changes(asking, waiting[0], commands.AcquireLock("a", 2, wait=True, take_over=True)) == len(waiting)
+    assert changes(asking, holder, commands.AcquireLock("a", 2, wait=True, take_over=True)) == 1
+
+
+def test_a_search_for_a_deadlock_is_work():
+    asking = Asking()
+    first, second = asking.open(), asking.open()
+    asking.ask(first, Acquire(("a",), 1))
+    asking.ask(second, Acquire(("b",), 1))
+    assert changes(asking, first, Acquire(("c",), 2, refuse_deadlocks=True)) == 0
+    asking.ask(second, Acquire(("a",), 2))
+    assert changes(asking, first, Acquire(("b",), 3, refuse_deadlocks=True)) > 0
