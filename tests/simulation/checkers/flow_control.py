@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from coordinator.consensus.engine import Outgoing
 from coordinator.consensus.entries import CONFIGURATION, payload_bytes
+from coordinator.consensus.membership import Configuration
 from coordinator.consensus.raft.messages import (
     AppendEntries,
     AppendResponse,
@@ -56,6 +57,8 @@ class FlowControl(Checker):
         super().__init__(world)
         self._under_way: dict[tuple[int, int, int], _UnderWay] = {}
         """By leader, term and follower."""
+        self._members: dict[str, Configuration] = {}
+        """By node the configuration that it went by when it last led."""
         self._waiting: dict[tuple[int, int], tuple[int, int]] = {}
         """By leader and term: how much payload was not committed at the end of its last turn, and the last index."""
 
@@ -113,6 +116,11 @@ class FlowControl(Checker):
 
     def led(self, node: Node) -> None:
         engine = node.engine
+        if self._members.get(node.name) is not engine.configuration:
+            self._members[node.name] = engine.configuration
+            members = {member.replica for member in engine.configuration.members}
+            for key in [key for key in self._under_way if key[0] == engine.replica and key[2] not in members]:
+                del self._under_way[key]  # Who comes back is begun with anew.
         most = engine.options.uncommitted_bytes_max
         if most > _LARGE:
             return  # Never reached.
