@@ -134,6 +134,7 @@ def read_lock_events(state: State, query: ReadLockEvents) -> Result:
             revision, place = event.revision, 0
         place += 1
         if revision == since and place <= query.skip:
+            state.work.goes_over(1)
             continue
         is_wanted = span.holds(event.name) and query.wants(event)
         if scanned == SCANNED_MAX or (is_wanted and len(found) == limit):

@@ -294,13 +294,15 @@ def read_changes(state: State, query: files.ReadChanges) -> Result:
 
 
 def _placed(state: State, since: int, skip: int) -> Iterator[tuple[Change, int]]:
-    """Changes with their place within their revision."""
+    """Changes with their place within their revision. Those that are skipped are gone over all the same."""
     revision, place = since, 0
     for change in state.history.since(since):
         if change.revision != revision:
             revision, place = change.revision, 0
         if change.revision != since or place >= skip:
             yield change, place
+        else:
+            state.work.goes_over(1)
         place += 1
 
 

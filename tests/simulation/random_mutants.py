@@ -27,6 +27,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import cache, cached_property
+from multiprocessing.connection import wait
 from pathlib import Path
 from random import Random
 from types import CodeType, FunctionType, ModuleType
@@ -97,7 +98,6 @@ MEMORY_BYTES_MAX: Final = 6 << 30
 """A mutant that never ends may also never stop to grow."""
 DIE_SHARE_MIN: Final = 0.9
 """Of the mutants drawn, so many must die, and the page must explain each of the others."""
-POLL_S: Final = 0.05
 ROOT: Final = Path(__file__).parents[2]
 STATE: Final = ROOT / "var" / "random-mutants"
 PAGE: Final = ROOT / "docs" / "survivors.md"
@@ -163,18 +163,25 @@ def fates(
     if not left:
         return
     context = multiprocessing.get_context("fork")
-    results = context.SimpleQueue()
+    results, told = context.Pipe(duplex=False)
+    lock = context.Lock()
+
+    def tell(found: object) -> None:
+        with lock:
+            told.send(found)
+
     share = context.Value("i", 0)
-    workers = [context.Process(target=_work, args=(left, seeds, tests, share, results.put)) for _ in range(jobs)]
+    workers = [context.Process(target=_work, args=(left, seeds, tests, share, tell)) for _ in range(jobs)]
     for worker in workers:
         worker.start()
     try:
         for _ in left:
-            while results.empty():
-                if not any(worker.is_alive() for worker in workers) and results.empty():
+            while not results.poll():
+                alive = [worker.sentinel for worker in workers if worker.is_alive()]
+                if not alive and not results.poll():
                     raise RuntimeError("the processes that judge have died without a word")
-                time.sleep(POLL_S)
-            found = results.get()
+                wait([results, *alive])
+            found = results.recv()
             if isinstance(found, str):
                 raise RuntimeError(found)
             if kept is not None:

@@ -359,7 +359,7 @@ def test_a_session_has_so_many_ephemeral_files_and_no_more(monkeypatch, level, m
 # --- the lines of locks ---------------------------------------------------------------------------
 
 
-def changes(asking: Asking, session: int, op: commands.Op) -> int:
+def changes(asking: Asking, session: int, op: commands.ClientOp) -> int:
     before = asking.machine.state.work.changes
     asking.ask(session, op)
     return asking.machine.state.work.changes - before
@@ -399,3 +399,10 @@ def test_a_search_for_a_deadlock_is_work():
     assert changes(asking, first, Acquire(("c",), 2, refuse_deadlocks=True)) == 0
     asking.ask(second, Acquire(("a",), 2))
     assert changes(asking, first, Acquire(("b",), 3, refuse_deadlocks=True)) > 0
+
+
+def test_changes_that_are_skipped_are_rows():
+    asking, session = with_keys(8)
+    asking.ask(session, DeleteRange("k", prefix=True))
+    revision = asking.machine.applied
+    assert rows(asking, ReadChanges("k", prefix=True, since=revision, skip=6)) >= 8
