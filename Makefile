@@ -14,6 +14,8 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip install --disable-pip-version-check
 PYTEST ?=
+# A process for each core, and a file of tests stays with one of them (tests/conftest.py).
+SIDE_BY_SIDE := -n logical --maxprocesses 8 --dist loadgroup
 PROVE_DIRECTORY := var/prove
 PROVE_SEEDS := 1-20000
 PROVE_SLICE := 500
@@ -30,14 +32,14 @@ up: $(VENV)/.runtime ## set up what is missing and run Conclave; Ctrl-C stops it
 setup: $(VENV)/.development ## the virtual environment, with all that working on Conclave needs
 
 test: $(VENV)/.development tools ## every test but the long proofs, on real processes and in a real browser
-	@exec $(RUN) -m pytest -m "not slow" $(PYTEST)
+	@SIDE_BY_SIDE="$(SIDE_BY_SIDE)" exec tests/all.sh $(RUN) $(PYTEST)
 
 check: $(VENV)/.development ## what every change must pass: format, lint, types, import contracts, unit tests
 	$(RUN) -m ruff format --check .
 	$(RUN) -m ruff check .
 	$(RUN) -m mypy
 	$(VENV)/bin/lint-imports --no-logo
-	$(RUN) -m pytest tests/unit -m "not slow" $(PYTEST)
+	$(RUN) -m pytest $(SIDE_BY_SIDE) tests/unit -m "not slow" $(PYTEST)
 
 prove: $(VENV)/.development ## the long proofs; goes on where it was stopped
 	@exec tests/prove.sh $(RUN) $(PROVE_DIRECTORY) $(PROVE_SEEDS) $(PROVE_SLICE)

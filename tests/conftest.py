@@ -20,10 +20,20 @@ SLOW_ROOMS = ("integration", "browser")
 event loop running in the main thread, beside which no asynchronous test can run its own."""
 
 
+INSTALLATIONS = "installations"
+"""The group of tests that start servers: where several processes run the tests, one of them runs all of these, so that
+no two look for a free port at once."""
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if _room(item) in SLOW_ROOMS:
-            item.add_marker(_room(item))
+        room = _room(item)
+        if room in SLOW_ROOMS:
+            item.add_marker(room)
+        if room == "browser":
+            item.add_marker("alone")
+        item.add_marker(pytest.mark.xdist_group(INSTALLATIONS if room in SLOW_ROOMS else str(item.path)))
     items.sort(key=lambda item: SLOW_ROOMS.index(_room(item)) if _room(item) in SLOW_ROOMS else -1)
 
 

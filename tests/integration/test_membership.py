@@ -16,8 +16,11 @@ import pytest
 from coordinator.client import Client, ConclaveError
 from coordinator.config import PROJECT
 from tests.integration.installation import Installation
+from tests.integration.memory import directory_in_memory
 from tests.integration.quorum import LockLoop, leader, web_client
 from tests.integration.waiting import eventually
+
+pytestmark = pytest.mark.alone
 
 WAIT = ("--wait", "50")
 START_S_MAX = 90.0
@@ -26,15 +29,15 @@ START_S_MAX = 90.0
 
 @pytest.fixture(scope="module")
 def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
-    directory = tmp_path_factory.mktemp("membership") / "data"
-    running = Installation(directory, settings={"CONCLAVE_NODES": "4"})
-    try:
-        running.start()
-        running.wait_until_ready(START_S_MAX)
-        running.manage("cluster", "remove-replica", "default", "node4", *WAIT)
-        yield running
-    finally:
-        running.__exit__(None, None, None)
+    with directory_in_memory(tmp_path_factory.mktemp("membership")) as directory:
+        running = Installation(directory / "data", settings={"CONCLAVE_NODES": "4"})
+        try:
+            running.start()
+            running.wait_until_ready(START_S_MAX)
+            running.manage("cluster", "remove-replica", "default", "node4", *WAIT)
+            yield running
+        finally:
+            running.__exit__(None, None, None)
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from tests.integration.installation import Installation
 from tests.integration.quorum import NODES, LockLoop, PlainRedis, leader, reports, wait_in_step, web_client
 from tests.integration.waiting import eventually
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.alone, pytest.mark.timeout(400)]
 
 KILLS = int(os.environ.get("PROVE_KILLS", "5"))
 """`make prove` kills 20 leaders."""

@@ -20,6 +20,8 @@ from tests.integration.installation import ADMIN_PASSWORD, Installation, lives
 from tests.integration.private_redis import PrivateRedis
 from tests.integration.waiting import eventually
 
+pytestmark = pytest.mark.alone
+
 READY_S_BAR = 15.0
 BACK_AGAIN_S_MAX = RESTART_DELAY_S_MAX + 2.0
 EXIT_S_MAX = 10.0

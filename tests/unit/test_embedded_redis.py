@@ -6,6 +6,8 @@ import importlib.util
 import socket
 import stat
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -129,8 +131,15 @@ def test_looking_at_a_redis_repeats_no_password() -> None:
 # --- how it is set --------------------------------------------------------------------------------
 
 
-def test_it_listens_on_loopback_and_saves_nothing(tmp_path: Path) -> None:
-    data = DataDirectory(tmp_path / 'a "quoted" directory')
+@pytest.fixture
+def short_path() -> Iterator[Path]:
+    """How long pytest's own directories are depends on where and how it runs; a socket's path has 107 characters."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as directory:
+        yield Path(directory)
+
+
+def test_it_listens_on_loopback_and_saves_nothing(short_path: Path) -> None:
+    data = DataDirectory(short_path / 'a "quoted" directory')
     command = prepare(data, Server(Path("/bin/redis-server"), (6, 2, 14)))
     assert command == ["/bin/redis-server", str(data.redis / "redis.conf")]
     lines = (data.redis / "redis.conf").read_text().splitlines()
