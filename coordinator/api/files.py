@@ -157,11 +157,15 @@ async def delete(
     return DeletedOut(deleted=deleted.count, revision=deleted.revision)
 
 
-@stats.get("/{path:path}", response={200: StatOut, **REFUSALS}, summary="Look at a file or a directory")
-async def stat(request: ApiRequest, cluster: ClusterName, path: Annotated[str, Path()]) -> StatOut:
+@stats.get("/{path:path}", response={200: StatOut, 410: Problem, **REFUSALS}, summary="Look at a file or a directory")
+async def stat(
+    request: ApiRequest, cluster: ClusterName, path: Annotated[str, Path()], revision: Revision = 0
+) -> StatOut:
+    """Now, or at a revision that is still kept (410 where it is not)."""
     path = name_in_path(path)
     client, principal = await request.auth.acting()
-    found = refuse(await client.query(files.GetStat(path), act_for=principal))
+    query = files.ReadStat(path, revision) if revision else files.GetStat(path)
+    found = refuse(await client.query(query, act_for=principal))
     assert isinstance(found, files.Stat), found
     return StatOut.of(found)
 
@@ -170,22 +174,32 @@ After = Annotated[str | None, Query(max_length=commands.NAME_BYTES_MAX, descript
 Limit = Annotated[int, Query(ge=1, le=commands.LIST_LIMIT_MAX)]
 
 
-@directories.get("", response={200: DirectoryOut, **_CONFLICTS}, summary="List the root")
-async def list_root(request: ApiRequest, cluster: ClusterName, after: After = None, limit: Limit = 100) -> DirectoryOut:
-    return await _list(request, "", after, limit)
-
-
-@directories.get("/{path:path}", response={200: DirectoryOut, **_CONFLICTS}, summary="List a directory")
-async def list_directory(
-    request: ApiRequest, cluster: ClusterName, path: Annotated[str, Path()], after: After = None, limit: Limit = 100
+@directories.get("", response={200: DirectoryOut, 410: Problem, **_CONFLICTS}, summary="List the root")
+async def list_root(
+    request: ApiRequest, cluster: ClusterName, after: After = None, limit: Limit = 100, revision: Revision = 0
 ) -> DirectoryOut:
-    """What is directly in it, in pages."""
-    return await _list(request, name_in_path(path.rstrip("/")), after, limit)
+    return await _list(request, "", after, limit, revision)
 
 
-async def _list(request: ApiRequest, path: str, after: str | None, limit: int) -> DirectoryOut:
+@directories.get("/{path:path}", response={200: DirectoryOut, 410: Problem, **_CONFLICTS}, summary="List a directory")
+async def list_directory(
+    request: ApiRequest,
+    cluster: ClusterName,
+    path: Annotated[str, Path()],
+    after: After = None,
+    limit: Limit = 100,
+    revision: Revision = 0,
+) -> DirectoryOut:
+    """What is directly in it, in pages, now or at a revision that is still kept (410 where it is not)."""
+    return await _list(request, name_in_path(path.rstrip("/")), after, limit, revision)
+
+
+async def _list(request: ApiRequest, path: str, after: str | None, limit: int, revision: int) -> DirectoryOut:
     client, principal = await request.auth.acting()
-    page = refuse(await client.query(files.ListDirectory(path, after, limit), act_for=principal))
+    query: commands.Query = files.ListDirectory(path, after, limit)
+    if revision:
+        query = files.ReadDirectory(path, revision, after, limit)
+    page = refuse(await client.query(query, act_for=principal))
     assert isinstance(page, files.DirectoryList), page
     return DirectoryOut.of(page)
 

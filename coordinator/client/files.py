@@ -60,8 +60,10 @@ class Files(Part[S]):
         return self._kept_read(query, as_it_is, timeout=timeout)
 
     @asked
-    def stat(self, path: str, *, timeout: float | None = None) -> Ask[files.Stat]:
-        """The stat of a file or a directory, now. Raises NotFound."""
+    def stat(self, path: str, *, revision: int = 0, timeout: float | None = None) -> Ask[files.Stat]:
+        """The stat of a file or a directory, at `revision` (0: now). Raises NotFound, Compacted."""
+        if options.revision(revision):
+            return self._query(files.ReadStat(options.name(path), revision), as_it_is, timeout=timeout)
         return self._kept_read(files.GetStat(options.name(path)), as_it_is, timeout=timeout)
 
     @asked
@@ -120,23 +122,30 @@ class Files(Part[S]):
 
     @asked
     def list_directory(
-        self, path: str = "", *, after: str | None = None, limit: int = 100, timeout: float | None = None
+        self,
+        path: str = "",
+        *,
+        revision: int = 0,
+        after: str | None = None,
+        limit: int = 100,
+        timeout: float | None = None,
     ) -> Ask[files.DirectoryList]:
-        """A page of what is directly in a directory, by name, from the first after `after`; `count` is how much there
-        is, `more` says whether something follows. Raises NotFound, WrongKind."""
-        query = files.ListDirectory(directory_name(path), after, options.limit(limit))
+        """A page of what is directly in a directory, by name, from the first after `after`, at `revision` (0: now);
+        `count` is how much there is, `more` says whether something follows. Raises NotFound, WrongKind, Compacted."""
+        query = _listing(directory_name(path), options.revision(revision), after, options.limit(limit))
         return self._query(query, as_it_is, timeout=timeout)
 
     @asked
-    def children(self, path: str = "", *, timeout: float | None = None) -> Ask[list[str]]:
-        """The names of all that is directly in a directory, page after page: what comes or goes meanwhile may be
-        missing or named."""
-        name, clock, deadline_us = directory_name(path), self._shell.clock, self._shell.deadline_us(timeout)
+    def children(self, path: str = "", *, revision: int = 0, timeout: float | None = None) -> Ask[list[str]]:
+        """The names of all that is directly in a directory, page after page, at `revision`; 0: now, and what comes or
+        goes meanwhile may be missing or named."""
+        name, then = directory_name(path), options.revision(revision)
+        clock, deadline_us = self._shell.clock, self._shell.deadline_us(timeout)
 
         def flow(core: Core) -> Asking[list[str]]:
             names: list[str] = []
             while True:
-                query = files.ListDirectory(name, names[-1] if names else None, commands.LIST_LIMIT_MAX)
+                query = _listing(name, then, names[-1] if names else None, commands.LIST_LIMIT_MAX)
                 page = refuse((yield core.query(query, clock(), deadline_us)))
                 names += [child.name for child in page.children]
                 if not page.more:
@@ -291,6 +300,13 @@ class Scan(Part[S]):
                 yield self._page.pop()
             else:
                 self._take(await self._more())
+
+
+def _listing(directory: str, revision: int, after: str | None, limit: int) -> files.ListDirectory | files.ReadDirectory:
+    """Of now as nodes of every version know it."""
+    if revision:
+        return files.ReadDirectory(directory, revision, after, limit)
+    return files.ListDirectory(directory, after, limit)
 
 
 def directory_name(path: str) -> str:

@@ -384,6 +384,8 @@ Query = (
     | permissions.GetQuota
     | permissions.ListQuotas
     | permissions.GetTokenAccess
+    | files.ReadStat
+    | files.ReadDirectory
 )
 
 

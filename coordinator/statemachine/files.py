@@ -203,6 +203,22 @@ class ReadChanges(WireStruct, tag=44, frozen=True):
     previous: bool = False
 
 
+class ReadStat(WireStruct, tag=70, frozen=True):
+    """The stat of a path, as it was at `revision` (0: now)."""
+
+    path: str
+    revision: int = 0
+
+
+class ReadDirectory(WireStruct, tag=71, frozen=True):
+    """What was directly in a directory at `revision` (0: now), as `ListDirectory` tells it of now."""
+
+    path: str
+    revision: int = 0
+    after: str | None = None
+    limit: int = 100
+
+
 # --- results --------------------------------------------------------------------------------------
 
 

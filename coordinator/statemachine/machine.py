@@ -406,9 +406,15 @@ _ANSWERS: Final[dict[type, Callable[[State, Access, views.Remaining, Any], Resul
     commands.ListPrincipals: lambda state, _, __, query: views.list_principals(state, query.after, query.limit),
     commands.GetWantedMembership: lambda state, _, __, query: commands.WantedMembershipView(*state.wanted),
     files.ReadFile: lambda state, _, __, query: reading.read_file(state, query),
-    files.GetStat: lambda state, _, __, query: reading.get_stat(state, query.path),
+    files.GetStat: lambda state, _, __, query: reading.read_stat(state, query.path),
+    files.ReadStat: lambda state, _, __, query: reading.read_stat(state, query.path, query.revision),
     files.ReadRange: lambda state, _, __, query: reading.read_range(state, query),
-    files.ListDirectory: lambda state, _, __, query: reading.list_directory(state, query),
+    files.ListDirectory: lambda state, _, __, query: reading.list_directory(
+        state, query.path, query.after, query.limit
+    ),
+    files.ReadDirectory: lambda state, _, __, query: reading.list_directory(
+        state, query.path, query.after, query.limit, query.revision
+    ),
     files.ReadChanges: lambda state, _, __, query: reading.read_changes(state, query),
     lock_commands.GetLockState: lambda state, _, __, query: views.lock_state(state, query.name),
     lock_commands.CheckSequencer: lambda state, _, __, query: views.check_sequencer(state, query.sequencer),

@@ -80,8 +80,10 @@ RULES: Final[dict[type, Rule]] = {
     permissions.GetTokenAccess: Rule((ADMINISTER,)),
     files.ReadFile: Rule((READ,), "path"),
     files.GetStat: Rule((READ,), "path"),
+    files.ReadStat: Rule((READ,), "path"),
     files.ReadRange: Rule((READ,), "range"),
     files.ListDirectory: Rule((READ,), "directory"),
+    files.ReadDirectory: Rule((READ,), "directory"),
     files.ReadChanges: Rule((READ,), "range"),
 }
 """A transaction is held to the rules of all that is in it. Letting go takes no right: whoever lost the right to lock
@@ -131,7 +133,7 @@ def refuse_name(access: Access, rights: tuple[str, ...], name: str) -> Failure |
 
 def _refuse_span(access: Access, rights: tuple[str, ...], op: Any) -> Failure | None:
     names: tuple[str, ...]
-    if isinstance(op, files.ListDirectory):
+    if isinstance(op, (files.ListDirectory, files.ReadDirectory)):
         names, span = (op.path,), prefixed(f"{op.path}/" if op.path else "")
     else:
         names, span = (op.start, op.end, getattr(op, "after", "")), span_of(op.start, op.end, op.prefix)

@@ -50,6 +50,7 @@ def _add_files(parser: argparse.ArgumentParser) -> None:
     put.set_defaults(run=_put)
     stat = commands.add_parser("stat", help="print what is known of a file or directory")
     stat.add_argument("path")
+    stat.add_argument("--revision", type=output.number(0), default=0, help="as it was at this revision")
     stat.set_defaults(run=_stat)
     remove = commands.add_parser("rm", help="delete a file or a directory")
     remove.add_argument("path")
@@ -62,6 +63,7 @@ def _add_files(parser: argparse.ArgumentParser) -> None:
     make.set_defaults(run=_make_directory)
     listing = commands.add_parser("ls", help="list a directory")
     listing.add_argument("path", nargs="?", default="")
+    listing.add_argument("--revision", type=output.number(0), default=0, help="as it was at this revision")
     listing.add_argument("-l", "--long", action="store_true", help="with size, revision and kind")
     listing.set_defaults(run=_list)
 
@@ -137,7 +139,7 @@ def _put(client: Client, options: argparse.Namespace) -> int:
 
 
 def _stat(client: Client, options: argparse.Namespace) -> int:
-    stat = client.files.stat(options.path)
+    stat = client.files.stat(options.path, revision=options.revision)
     print(f"path        {stat.path}")
     print(f"kind        {'directory' if stat.directory else 'ephemeral file' if stat.ephemeral else 'file'}")
     print(f"children    {stat.children}")
@@ -166,7 +168,7 @@ def _make_directory(client: Client, options: argparse.Namespace) -> int:
 def _list(client: Client, options: argparse.Namespace) -> int:
     after: str | None = None
     while True:
-        page = client.files.list_directory(options.path, after=after, limit=1_000)
+        page = client.files.list_directory(options.path, revision=options.revision, after=after, limit=1_000)
         for child in page.children:
             name = f"{child.name}/" if child.directory else child.name
             print(f"{child.size:>9} {child.revision:>12}  {name}" if options.long else name)

@@ -47,6 +47,8 @@ class Revisions(Checker):
         if question.error is not None:
             if isinstance(query, files.ReadFile) and isinstance(question.error, NotFound):
                 self._read(question, names, None)
+            elif isinstance(query, (files.ReadStat, files.ReadDirectory)) and query.revision:
+                self._refused(question, names)
             elif isinstance(query, files.ReadRange) and isinstance(question.error, (NotFound, InvalidRequest)):
                 self.violated(f"{question}, which can be read")
             return
@@ -57,6 +59,8 @@ class Revisions(Checker):
                 self._read(question, names, question.result)
             case files.DirectoryList():
                 self._listing(question, names)
+            case files.Stat() if isinstance(query, files.ReadStat):
+                self._stat(question, names)
             case KeyValue():
                 self._value(question, names)
             case files.Compacted(oldest=oldest):
@@ -93,15 +97,43 @@ class Revisions(Checker):
             self.violated(f"{question}; the commits say otherwise")
 
     def _listing(self, question: Question, names: Namespace) -> None:
-        listing = question.result
-        base = f"{question.what.path}/" if question.what.path else ""
+        listing, query = question.result, question.what
         then = names.at(listing.revision)
-        must = {key.removeprefix(base).partition("/")[0] for key in then if key.startswith(base)}
+        must = _children(then, query.path)
         self.checks += 1
-        if listing.revision < question.floor:
+        if not getattr(query, "revision", 0) and listing.revision < question.floor:
             self.violated(f"{question}; {question.floor} was known when it was asked")
-        if [child.name for child in listing.children] != sorted(must) or listing.count != len(must):
-            self.violated(f"{question}; the commits say {sorted(must)}")
+        base = f"{query.path}/" if query.path else ""
+        told = [(child.name, child.children) for child in listing.children]
+        if told != [(name, len(_children(then, base + name))) for name in must] or listing.count != len(must):
+            self.violated(f"{question}; the commits say {must}")
+
+    def _stat(self, question: Question, names: Namespace) -> None:
+        """Of now it is read at some moment: what is there at all of them would be too much to go over."""
+        query, stat = question.what, question.result
+        if query.revision:
+            then = names.at(query.revision)
+            row = then.get(query.path)
+            must = (len(_children(then, query.path)), *((0, 0, 0) if row is None else row[1:4]))
+            self.checks += 1
+            if (stat.children, stat.revision, stat.version, stat.instance) != must:
+                self.violated(f"{question}; the commits say {must}")
+
+    def _refused(self, question: Question, names: Namespace) -> None:
+        query = question.what
+        if isinstance(question.error, InvalidRequest):
+            self.violated(f"{question}, which can be read")
+        elif isinstance(question.error, NotFound):
+            then = names.at(query.revision)
+            self.checks += 1
+            if not query.path or query.path in then or _children(then, query.path):
+                self.violated(f"{question}, which was there at {query.revision}")
+
+
+def _children(then: dict[str, Row], path: str) -> list[str]:
+    """What was directly in a directory, by name."""
+    base = f"{path}/" if path else ""
+    return sorted({key.removeprefix(base).partition("/")[0] for key in then if key.startswith(base)})
 
 
 def _seen(names: Namespace, path: str, revision: int, floor: int) -> list[tuple[Any, ...] | None]:

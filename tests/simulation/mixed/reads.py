@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from coordinator.statemachine.files import ListDirectory, ReadFile, ReadRange, SortBy
+from coordinator.statemachine.files import ListDirectory, ReadDirectory, ReadFile, ReadRange, ReadStat, SortBy
 from tests.simulation.clients import Client
 from tests.simulation.mixed.asking import Act
 from tests.simulation.mixed.files import DIRECTORIES, EPHEMERALS, PATHS
@@ -26,6 +26,10 @@ def work(mixed: Mixed, client: Client) -> Act:
         yield from mixed.query(client, ReadFile(path, _revision(mixed, client)))
     elif choice < 0.35:
         yield from mixed.query(client, ListDirectory(random.choice(("q", *DIRECTORIES))))
+    elif choice < 0.45:
+        path = random.choice(("q", *DIRECTORIES))
+        revision = _revision(mixed, client)
+        yield from mixed.query(client, ReadDirectory(path, revision) if choice < 0.4 else ReadStat(path, revision))
     else:
         yield from mixed.query(client, some_range(mixed, client))
 

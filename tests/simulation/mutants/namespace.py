@@ -8,6 +8,7 @@ from tests.simulation.mutants.edits import Edit, Mutant
 
 _NAMESPACE: Final = "coordinator.statemachine.namespace"
 _READING: Final = "coordinator.statemachine.reading"
+_PAST: Final = "coordinator.statemachine.past"
 _HISTORY: Final = "coordinator.statemachine.history:History"
 _TRANSACTIONS: Final = "coordinator.statemachine.transactions"
 _SESSIONS: Final = "coordinator.statemachine.sessions"
@@ -37,19 +38,25 @@ MUTANTS: Final = (
         "the-past-forgets-what-is-gone",
         ("revisions",),
         "Revisions: a range at a revision holds what was deleted since",
-        (Edit(f"{_READING}:_items", "heapq.merge(keys, gone,", "heapq.merge(keys,"),),
+        (Edit(f"{_PAST}:items", "heapq.merge(keys, gone,", "heapq.merge(keys,"),),
     ),
     Mutant(
         "a-count-of-now-for-the-past",
         ("revisions",),
         "Revisions: a range at a revision counts what was there then",
-        (Edit(f"{_READING}:_count", "if not revision or revision", "if True or revision"),),
+        (Edit(f"{_PAST}:count", "return now + sum(", "return now + 0 * sum("),),
+    ),
+    Mutant(
+        "a-directory-of-now-for-the-past",
+        ("revisions",),
+        "Revisions: a directory at a revision has in it what was there then",
+        (Edit(f"{_PAST}:Tree.children", "if children is None", "if True"),),
     ),
     Mutant(
         "what-was-given-up-is-read",
         ("revisions",),
         "Revisions: below the oldest that is kept nothing is read",
-        (Edit(f"{_READING}:unreadable", "if 0 < revision < state.history.compacted:", "if False:"),),
+        (Edit(f"{_PAST}:unreadable", "if 0 < revision < state.history.compacted:", "if False:"),),
     ),
     Mutant(
         "the-past-forgotten-by-the-snapshot",

@@ -71,6 +71,10 @@ def test_files_are_made_read_listed_and_removed(shell: Shell):
     assert shell("files", "mkdir", "-p", "d/e/") == (0, "")
     assert shell("files", "ls", "d") == (0, "a\ne/\n")
     assert "generation  2" in shell("files", "stat", "d/a")[1]
+    first = re.search(r"instance +(\d+)", shell("files", "stat", "d/a")[1])
+    assert first is not None
+    assert "generation  1" in shell("files", "stat", "d/a", "--revision", first[1])[1]
+    assert shell("files", "ls", "d", "--revision", first[1]) == (0, "a\n")
     _, printed = shell("files", "range", "d/", "--prefix", "--json")
     assert [json.loads(line)["key"] for line in printed.splitlines()] == ["d/a", "d/e"]
     assert base64.b64decode(json.loads(printed.splitlines()[0])["value"]) == b"two\n"

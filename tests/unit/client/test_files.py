@@ -153,6 +153,26 @@ def test_a_directory_is_listed_in_pages(client: TestClient):
     assert client.files.children() == client.files.children("/") == ["d"]
 
 
+def test_a_directory_and_a_stat_are_read_as_they_were(client: TestClient):
+    before = client.files.create("d/a", b"1", parents=True).revision
+    client.files.write("d/a", b"22")
+    client.files.delete("d", recursive=True)
+    client.files.create("d/b", parents=True)
+    assert client.files.children("d", revision=before) == ["a"]
+    page = client.files.list_directory("/d/", revision=before)
+    assert ([child.name for child in page.children], page.revision) == (["a"], before)
+    assert client.files.children("d") == ["b"]
+    stat = client.files.stat("d/a", revision=before)
+    assert (stat.size, stat.version, stat.instance) == (1, 1, before)
+    assert client.files.stat("d/a", revision=before + 1).version == 2
+    with pytest.raises(NotFound, match=f"at revision {before - 1}"):
+        client.files.stat("d", revision=before - 1)
+    with pytest.raises(NotFound):
+        client.files.stat("d/a")
+    with pytest.raises(InvalidRequest, match="a whole number from 0 on, got -1"):
+        client.files.stat("d/a", revision=-1)
+
+
 def test_a_scan_reads_one_revision_whatever_is_written_meanwhile(client: TestClient):
     for number in range(2_500):
         client.put(f"k/{number:04}", b"old")
@@ -187,6 +207,9 @@ def test_what_was_compacted_is_refused_and_the_oldest_revision_named(client: Tes
     with pytest.raises(Compacted) as caught:
         client.files.read("a", revision=first)
     assert caught.value.oldest == last
+    for read in (client.files.stat, client.files.list_directory, client.files.children):
+        with pytest.raises(Compacted, match=str(last)):
+            read("a", revision=first)
 
 
 # --- counters and transactions --------------------------------------------------------------------

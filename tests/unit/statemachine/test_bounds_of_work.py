@@ -21,7 +21,16 @@ from coordinator.statemachine.commands import (
     Transact,
     Transacted,
 )
-from coordinator.statemachine.files import Compare, DeletePath, DeleteRange, ListDirectory, ReadChanges, ReadRange
+from coordinator.statemachine.files import (
+    Compare,
+    DeletePath,
+    DeleteRange,
+    ListDirectory,
+    ReadChanges,
+    ReadDirectory,
+    ReadRange,
+    ReadStat,
+)
 from coordinator.statemachine.lock_commands import Acquire, CheckSequencer, HandOver, ReadLockEvents
 from coordinator.statemachine.permissions import ListMembers, ListPermissions, SetRole
 from tests.unit.statemachine.asking import Asking
@@ -248,6 +257,18 @@ def test_a_count_of_the_past_takes_the_shorter_way(keys, revision, key_by_key):
     assert (asking.machine.state.work.rows - before == 2 * keys) == key_by_key
     walked = asking.query(ReadRange("k/", prefix=True, revision=revision)).keys
     assert counted == len(walked)
+
+
+def test_what_a_directory_of_the_past_goes_over_is_counted():
+    asking, session = with_keys(40)
+    revision = asking.index
+    for number in range(60):
+        asking.ask(session, PutKey(f"other/{number}", b""))
+    assert rows(asking, ReadDirectory("other", revision)) >= 60, "each change since"
+    assert rows(asking, ReadStat("k", revision)) == 60
+    for _ in range(300):
+        asking.ask(session, PutKey("other/0", b""))
+    assert rows(asking, ReadStat("k", revision)) == 2 * 40, "or each key, where these are few"
 
 
 def test_what_queries_go_over_without_telling_of_it_is_counted():

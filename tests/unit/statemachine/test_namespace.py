@@ -24,8 +24,10 @@ from coordinator.statemachine.files import (
     MakeDirectory,
     Mismatch,
     ReadChanges,
+    ReadDirectory,
     ReadFile,
     ReadRange,
+    ReadStat,
     WriteFile,
 )
 from coordinator.statemachine.reading import checksum
@@ -323,6 +325,58 @@ def test_a_compacted_revision_is_refused_with_the_oldest_that_is_left():
     assert min(change.revision for change in kept.values()) == keep + 1, "its memory is given back"
 
 
+def test_directories_and_stats_are_read_as_they_were():
+    tree = Tree()
+    tree.do(MakeDirectory("d"))
+    empty = tree.index
+    tree.do(CreateFile("d/x/1", b"one", parents=True))
+    tree.do(PutKey("d/y/2", b""))
+    full = tree.index
+    tree.do(DeletePath("d/x", recursive=True))
+    tree.do(DeleteKey("d/y/2"))
+    tree.do(PutKey("d/z", b""))
+    tree.do(PutKey("d/z/below", b""))
+
+    def listed(path, revision, **query):
+        page = tree.query(ReadDirectory(path, revision, **query))
+        assert page.revision == (revision or tree.index)
+        return page.count, [(child.name, child.directory, child.children) for child in page.children]
+
+    assert listed("d", empty) == (0, [])
+    assert listed("d", full) == (2, [("x", True, 1), ("y", True, 1)])
+    assert listed("d", full, limit=1) == (2, [("x", True, 1)])
+    assert listed("d", full, after="x") == (2, [("y", True, 1)])
+    assert listed("d/y", full) == (1, [("2", False, 0)])
+    assert listed("", empty) == (1, [("d", True, 0)])
+    assert listed("", empty - 1) == (0, [])
+    assert listed("d", 0) == listed("d", tree.index) == (1, [("z", False, 1)])
+    stat = tree.query(ReadStat("d/x/1", full))
+    assert (stat.size, stat.checksum, stat.version) == (3, checksum(b"one"), 1)
+    implied = tree.query(ReadStat("d/y", full))
+    assert implied == files.Stat("d/y", directory=True, children=1, acl_generation=1)
+    assert tree.query(ReadStat("d", empty)).children == 0
+    assert tree.query(ReadStat("d", full)).children == 2
+    assert tree.query(ReadStat("d")) == tree.query(GetStat("d"))
+    refused = tree.query(ReadStat("d/x", empty))
+    assert (refused.code, refused.message) == (commands.NOT_FOUND, f"there is no 'd/x' at revision {empty}")
+    assert tree.query(ReadDirectory("d/y", empty)).code == commands.NOT_FOUND
+    assert tree.query(ReadDirectory("d/x/1", full)).code == commands.WRONG_KIND
+
+
+def test_directories_and_stats_of_what_is_given_up_are_refused_with_the_oldest_that_is_left():
+    tree = Tree()
+    for value in range(5):
+        tree.do(PutKey("d/a", b"%d" % value))
+    keep = tree.index - 1
+    tree.ask(tree.open("web"), Compact(keep), "web")
+    for query in (ReadStat("d/a", keep - 1), ReadDirectory("d", keep - 1)):
+        assert tree.query(query) == Compacted(keep)
+    assert tree.query(ReadStat("d/a", keep)).version == 4
+    assert tree.query(ReadDirectory("d", keep)).count == 1
+    for query in (ReadStat("d/a", tree.index + 1), ReadDirectory("d", -1)):
+        assert tree.query(query).code == commands.INVALID
+
+
 def test_ranges_have_an_order_a_limit_a_count_and_pages():
     tree = Tree()
     for key in ("a", "a/b", "a-b", "b", "c"):
@@ -428,7 +482,11 @@ def test_a_page_of_changes_that_nobody_asked_for_is_a_progress_mark(monkeypatch)
         (ReadChanges("", prefix=True, since=1), False),
         (ListDirectory("build"), True),
         (ListDirectory(""), False),
+        (ReadDirectory("build", 1), True),
+        (ReadDirectory("builds", 1), False),
         (GetStat("build/x"), True),
+        (ReadStat("build/x", 1), True),
+        (ReadStat("x", 1), False),
         (ReadFile("other"), False),
     ],
 )

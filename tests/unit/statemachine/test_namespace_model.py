@@ -24,8 +24,10 @@ from coordinator.statemachine.files import (
     MakeDirectory,
     Mismatch,
     ReadChanges,
+    ReadDirectory,
     ReadFile,
     ReadRange,
+    ReadStat,
     WriteFile,
 )
 from tests.unit.statemachine.asking import Asking
@@ -55,6 +57,11 @@ class Row:
 
 def order(path):
     return path.replace("/", "\0")
+
+
+def children_of(then, path):
+    base = path + "/" if path else ""
+    return sorted({key.removeprefix(base).partition("/")[0] for key in then if key.startswith(base)})
 
 
 def rows_of(machine, query):
@@ -357,19 +364,38 @@ class NamespaceAgainstAModel(RuleBasedStateMachine):
             assert isinstance(one, Failure)
         else:
             assert one.value == then[start][0]
+        self.is_as_it_was(start, revision, then)
+        self.is_listed(self.asking.query(ReadDirectory("", revision)), "", then)
 
     @precondition(lambda self: self.now)
     @rule(path=st.one_of(st.just(""), PATHS))
     def a_listing(self, path):
-        base = path + "/" if path else ""
-        names = {key.removeprefix(base).partition("/")[0] for key in self.now if key.startswith(base)}
         listed = self.asking.query(ListDirectory(path))
-        if not self.there(path):
+        self.is_listed(listed, path, {key: row.seen for key, row in self.now.items()})
+
+    def is_as_it_was(self, path, revision, then):
+        self.is_listed(self.asking.query(ReadDirectory(path, revision)), path, then)
+        stat = self.asking.query(ReadStat(path, revision))
+        children = len(children_of(then, path))
+        if path not in then and not children:
+            assert stat.code == commands.NOT_FOUND
+        else:
+            value, *numbers = then.get(path, (DIRECTORY, 0, 0, 0, False))
+            assert stat.directory == (value is DIRECTORY)
+            assert (stat.children, stat.size) == (children, len(value or b""))
+            assert [stat.revision, stat.version, stat.instance, stat.ephemeral] == numbers
+
+    @staticmethod
+    def is_listed(listed, path, then):
+        names = children_of(then, path)
+        if path and path not in then and not names:
             assert listed.code == commands.NOT_FOUND
-        elif not names and not self.directory(path):
+        elif not names and path and then[path][0] is not DIRECTORY:
             assert listed.code == commands.WRONG_KIND
         else:
-            assert [child.name for child in listed.children] == sorted(names)
+            base = path + "/" if path else ""
+            assert [child.name for child in listed.children] == names
+            assert [child.children for child in listed.children] == [len(children_of(then, base + n)) for n in names]
             assert listed.count == len(names)
 
     @rule()

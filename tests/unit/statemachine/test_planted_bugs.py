@@ -14,7 +14,7 @@ from tests.unit.statemachine.test_lock_model import LocksOfAllModes
 from tests.unit.statemachine.test_namespace_model import NamespaceAgainstAModel
 
 _NAMESPACE: Final = "coordinator.statemachine.namespace"
-_READING: Final = "coordinator.statemachine.reading"
+_PAST: Final = "coordinator.statemachine.past"
 _HISTORY: Final = "coordinator.statemachine.history:History"
 _TRANSACTIONS: Final = "coordinator.statemachine.transactions"
 _LOCKING: Final = "coordinator.statemachine.locking"
@@ -49,8 +49,9 @@ IN_THE_NAMESPACE = [
         "the-revision-after-the-one-asked-for",
         Edit(f"{_HISTORY}.at", "bisect_right(past, revision, ", "bisect_right(past, revision + 1, "),
     ),
-    ("the-past-forgets-what-is-gone", Edit(f"{_READING}:_items", "heapq.merge(keys, gone,", "heapq.merge(keys,")),
-    ("a-count-of-now-for-the-past", Edit(f"{_READING}:_count", "if not revision or revision", "if True or revision")),
+    ("the-past-forgets-what-is-gone", Edit(f"{_PAST}:items", "heapq.merge(keys, gone,", "heapq.merge(keys,")),
+    ("a-count-of-now-for-the-past", Edit(f"{_PAST}:count", "return now + sum(", "return now + 0 * sum(")),
+    ("a-directory-of-now-for-the-past", Edit(f"{_PAST}:Tree.children", "if children is None", "if True")),
     ("nothing-is-taken-back", Edit(f"{_TRANSACTIONS}:transact", "        namespace.take_back(state)\n", "")),
     ("history-is-not-taken-back", Edit(f"{_HISTORY}.take_back", "    past.pop()\n", "    past[-1:] = past[-1:]\n")),
     (

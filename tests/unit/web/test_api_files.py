@@ -150,6 +150,18 @@ async def test_directories_are_made_and_listed_in_pages(worker: Bearer) -> None:
     assert [child["name"] for child in (await worker.get(f"{API}/directories")).json()["children"]] == ["d"]
 
 
+async def test_directories_and_stats_are_read_as_they_were(worker: Bearer) -> None:
+    first = (await create(worker, "d/a", b"1", "?parents=true")).json()["revision"]
+    await worker.put(f"{FILES}/d/a", b"22")
+    assert (await worker.delete(f"{FILES}/d?recursive=true")).status_code == 200
+    page = (await worker.get(f"{API}/directories/d?revision={first}")).json()
+    assert ([child["name"] for child in page["children"]], page["revision"]) == (["a"], first)
+    assert (await worker.get(f"{API}/directories?revision={first}")).json()["count"] == 1
+    assert (await worker.get(f"{API}/directories/d")).status_code == 404
+    assert (await worker.get(f"{API}/stats/d/a?revision={first}")).json()["size"] == 1
+    assert (await worker.get(f"{API}/stats/d/a")).status_code == 404
+
+
 async def test_sequential_files_have_their_digits(worker: Bearer) -> None:
     made = [(await create(worker, "q/", b"", "?sequential=true&parents=true")).json()["path"] for _ in range(3)]
     assert made == sorted(set(made))
@@ -207,7 +219,12 @@ async def test_what_was_compacted_is_told_with_the_oldest_revision_left(worker: 
     first = (await worker.put(f"{API}/keys/a", b"1")).json()["revision"]
     last = (await worker.put(f"{API}/keys/a", b"2")).json()["revision"]
     cluster.machine.state.history.compact(last)
-    for path in (f"{API}/changes?start=a&since={first}", f"{FILES}/a?revision={first}"):
+    for path in (
+        f"{API}/changes?start=a&since={first}",
+        f"{FILES}/a?revision={first}",
+        f"{API}/stats/a?revision={first}",
+        f"{API}/directories?revision={first}",
+    ):
         answer = await worker.get(path)
         assert (answer.status_code, answer.json()["error"], answer.json()["oldest"]) == (410, "compacted", last)
 
