@@ -23,7 +23,7 @@ from coordinator.consensus.membership import Member
 from coordinator.consensus.raft import messages
 from coordinator.statemachine.commands import Command, GetKey, LockList, Query, Result
 from coordinator.statemachine.files import GetStat, ReadChanges, ReadFile
-from coordinator.statemachine.lock_commands import ReadLockEvents
+from coordinator.statemachine.lock_commands import ReadLockEvents, ReadLockLives
 
 VERSION: Final = 1
 PACKET_BYTES_MAX: Final = 8 * 1024 * 1024
@@ -399,7 +399,7 @@ class EventsRequest(_Struct, tag=31, frozen=True):
     id: int
     cluster: int
     act_for: str
-    query: ReadChanges | ReadLockEvents
+    query: ReadChanges | ReadLockEvents | ReadLockLives
     wait_ms: int
     term: int
 

@@ -174,11 +174,14 @@ class LockEventOut(Schema):
     revision: int
     name: str
     kind: lock_commands.EventKind = Field(
-        description="`acquired`: `holder` came to hold the name. `conflict`: `holder` asked for what others hold."
+        description="`acquired`: `holder` came to hold the name. `conflict`: `holder` asked for what others hold. Its "
+        "hold ended: `released`, by itself; `handed-over`; `expired`, with its session; `forced`, by an operator."
     )
     holder: HolderOut
     mode: Mode
-    token: int = Field(description="Of the grant; of a conflict, the last of those that hold the name.")
+    token: int = Field(
+        description="Of the grant, also of one that ended; of a conflict, the last of those that hold the name."
+    )
     waits: bool = Field(description="Of a conflict: it is in line, or waits for its upgrade; else it was refused.")
 
 

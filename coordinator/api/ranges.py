@@ -141,6 +141,7 @@ async def read_lock_events(
     limit: Annotated[int, Query(ge=1, le=commands.LIST_LIMIT_MAX)] = 100,
     acquired: Annotated[bool, Query(description="Somebody came to hold a name.")] = True,
     conflicts: Annotated[bool, Query(description="Somebody asked for a name that others hold.")] = True,
+    released: Annotated[bool, Query(description="A hold ended, in whatever way.")] = True,
     term: Annotated[
         int, Query(ge=0, le=GENERATION_MAX, description="As the page before said; 0: fail-overs are not told.")
     ] = 0,
@@ -150,7 +151,7 @@ async def read_lock_events(
     `since` and `skip` of the page before. With the `term` of that page it is also told, at once, that another leader
     took over (`fail_over`). 410 `compacted` where events are not kept any more."""
     span = range_named(start, end, prefix=prefix)
-    query = lock_commands.ReadLockEvents(*span, since, skip, limit, acquired, conflicts)
+    query = lock_commands.events_of(span, since, skip, limit, acquired=acquired, conflicts=conflicts, released=released)
     client, principal = await request.auth.acting()
     with _one_more_waits():
         heard = await client.wait_for_lock_events(query, wait=wait_ms / 1000, term=term, act_for=principal)

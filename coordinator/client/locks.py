@@ -19,7 +19,15 @@ from coordinator.client.holding import Had, give_back
 from coordinator.client.watches import range_of
 from coordinator.statemachine import commands, lock_commands
 from coordinator.statemachine.commands import Holder
-from coordinator.statemachine.lock_commands import COUNTING, EXCLUSIVE, SHARED, LockEvent, Mode, ReadLockEvents
+from coordinator.statemachine.lock_commands import (
+    COUNTING,
+    EXCLUSIVE,
+    SHARED,
+    LockEvent,
+    Mode,
+    ReadLockEvents,
+    events_of,
+)
 from coordinator.statemachine.locks import INDEX_BITS
 
 LOCK_DELAY_S_MAX: Final = lock_commands.LOCK_DELAY_MS_MAX / 1_000
@@ -323,21 +331,24 @@ class Locks(Part[S]):
         skip: int = 0,
         acquired: bool = True,
         conflicts: bool = True,
+        released: bool = True,
         failovers: bool = True,
     ) -> EventWatch[S, LockEvent | FailOver]:
         """What becomes of the locks of a range of names, from the revision `since` on (0: from now on), for ever.
 
         `acquired`: somebody came to hold a name (an upgrade and a hand-over too). `conflicts`: somebody asked for it
         in a mode that it can not have beside those that hold it, and was refused or waits; and who is first in line,
-        each time that another holds it. `failovers`: another leader took over. Takes the right to read or to lock the
-        range. See `EventWatch`.
+        each time that another holds it. `released`: a hold ended, and how ("released", "handed-over", "expired",
+        "forced"; `breaks` says by whom and why). `failovers`: another leader took over. Takes the right to read or to
+        lock the range. See `EventWatch`.
         """
-        query = ReadLockEvents(
-            *range_of(start, end, prefix=prefix),
-            since=options.revision(since),
-            skip=options.revision(skip),
+        query = events_of(
+            range_of(start, end, prefix=prefix),
+            options.revision(since),
+            options.revision(skip),
             acquired=acquired,
             conflicts=conflicts,
+            released=released,
         )
 
         def read(event: object) -> LockEvent | FailOver | None:

@@ -40,6 +40,8 @@ def raise_level(state: State, index: int, op: commands.RaiseLevel) -> Result:
         return Failure(commands.INVALID, f"a level above {state.level} and up to {commands.LEVEL}, got {op.level}")
     if state.level < commands.LEVEL_OF_LOCK_EVENTS <= op.level:
         state.lock_events.compacted = index  # What came before was not kept.
+    if state.level < commands.LEVEL_OF_LOCK_RELEASES <= op.level:
+        state.lock_events.released_since = index
     state.level = op.level
     return Done(index, existed=True)
 

@@ -22,7 +22,7 @@ Holder = lock_commands.Holder
 
 ENTRY_VERSION: Final = 1
 """Of the form of an entry. What commands it may hold is the cluster's level."""
-LEVEL: Final = 4
+LEVEL: Final = 5
 """What this code can apply. A cluster is at a level that all its replicas have; commands of a later one are refused."""
 LEVEL_OF_QUOTAS: Final = 3
 """From which on keys have owners, and entries say by which token they were asked for."""
@@ -34,6 +34,9 @@ LEVEL_OF_BOUNDS: Final = 4
 """From it on a transaction has a bound of all its work, and a session one of what it holds and waits for."""
 LEVEL_OF_SESSION_EPOCHS: Final = 4
 """From which on a session's name holds the restore epoch (`sessions.py`)."""
+
+LEVEL_OF_LOCK_RELEASES: Final = 5
+"""From which on events of locks tell of holds that end, too."""
 
 TTL_MS_MIN: Final = 500
 TTL_MS_MAX: Final = 86_400_000
@@ -386,6 +389,7 @@ Query = (
     | permissions.GetTokenAccess
     | files.ReadStat
     | files.ReadDirectory
+    | lock_commands.ReadLockLives
 )
 
 

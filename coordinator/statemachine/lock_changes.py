@@ -10,6 +10,8 @@ from coordinator.statemachine.events import GrantMade, LockBroken
 from coordinator.statemachine.lock_commands import (
     BREAKS_MAX,
     EXCLUSIVE,
+    FORCED,
+    HANDED_OVER,
     REASON_BYTES_MAX,
     SHARED,
     Break,
@@ -120,7 +122,7 @@ def hand_over(state: State, index: int, session: Session, op: HandOver) -> Resul
     if waiter is not None:
         locking.leave_line(state, heir, waiter)
     grant = lock.holders[key]
-    locking.let_go(state, session, lock, op.acquisition)
+    locking.let_go(state, index, session, lock, op.acquisition, HANDED_OVER)
     lock.token = fencing_token(state.epoch, index)
     made = lock.holders[to] = Grant(Holder(*to, heir.principal), lock.token, (op.name,), grant.delay_ms)
     heir.holds(op.name, op.to_acquisition)
@@ -140,7 +142,7 @@ def force_release(state: State, index: int, asker: Access, op: ForceRelease) -> 
     if lock is None or not broken:
         return NotHeld()
     for key, grant in broken:
-        locking.let_go(state, state.sessions.rows[key[0]], lock, key[1])
+        locking.let_go(state, index, state.sessions.rows[key[0]], lock, key[1], FORCED)
         _remember(state, Break(state.next_break, index, op.name, grant.holder, grant.token, asker.name, op.reason))
         state.events.append(LockBroken(key[0], op.name, key[1]))
     handing.hand_on(state, index, (op.name,))

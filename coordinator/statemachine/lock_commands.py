@@ -135,15 +135,21 @@ class ListBreaks(WireStruct, tag=47, frozen=True):
     limit: int = 100
 
 
-EventKind = Literal["acquired", "conflict"]
+EventKind = Literal["acquired", "conflict", "released", "handed-over", "expired", "forced"]
 ACQUIRED: Final = "acquired"
 CONFLICT: Final = "conflict"
+RELEASED: Final = "released"
+HANDED_OVER: Final = "handed-over"
+EXPIRED: Final = "expired"
+FORCED: Final = "forced"
 
 
 class LockEvent(WireStruct, frozen=True):
     """Entry `revision` let `holder` have `name`, in `mode` and by `token` ("acquired"); or `holder` asked for it in a
     mode that it can not have beside those that hold it, the last of whom have it by `token` ("conflict"). `waits`: it
-    is in line, or waits for its upgrade; else it was refused."""
+    is in line, or waits for its upgrade; else it was refused. Or the hold of `holder`, which was in `mode` and by
+    `token`, ended: it let go itself ("released"), or gave it to another ("handed-over"), its session ran out
+    ("expired"), or it was taken from it ("forced")."""
 
     revision: int
     name: str
@@ -169,7 +175,35 @@ class ReadLockEvents(WireStruct, tag=48, frozen=True):
 
     def wants(self, event: LockEvent) -> bool:
         """Is it of a kind that was asked for?"""
-        return self.acquired if event.kind == ACQUIRED else self.conflicts
+        return self.acquired if event.kind == ACQUIRED else self.conflicts and event.kind == CONFLICT
+
+
+class ReadLockLives(ReadLockEvents, tag=72, frozen=True):
+    """The same, and with `released` each hold that ends, in whatever way. Whoever asks with `ReadLockEvents` is not
+    told of kinds that it may not know."""
+
+    released: bool = True
+
+    def wants(self, event: LockEvent) -> bool:
+        if event.kind == ACQUIRED:
+            return self.acquired
+        return self.conflicts if event.kind == CONFLICT else self.released
+
+
+def events_of(
+    span: tuple[str, str, bool],
+    since: int,
+    skip: int,
+    limit: int = 0,
+    *,
+    acquired: bool,
+    conflicts: bool,
+    released: bool,
+) -> ReadLockEvents:
+    """The question for these kinds: where it does without `released`, one that nodes of level 4 know, too."""
+    if released:
+        return ReadLockLives(*span, since, skip, limit, acquired, conflicts)
+    return ReadLockEvents(*span, since, skip, limit, acquired, conflicts)
 
 
 # --- results --------------------------------------------------------------------------------------

@@ -1,9 +1,10 @@
-"""What became of locks, for those that watch them: grants, and requests that conflict with who holds a name.
+"""What became of locks, for those that watch them: grants, requests that conflict with who holds a name, and how holds
+ended.
 
 Chubby's events of locks (section 2.5). They are numbered one after the other, as the changes of the namespace are, and
 kept apart from those: a busy lock costs no file its past. An entry may bring about several, all of its revision. The
-newest LOCK_EVENTS_MAX are kept; whoever brings one about drops the oldest. Below level 4 none is kept, so that replicas
-of an earlier program hold the same state.
+newest LOCK_EVENTS_MAX are kept; whoever brings one about drops the oldest. Below level 4 none is kept, and below level
+5 none of a hold that ended, so that replicas of an earlier program hold the same state.
 """
 
 from __future__ import annotations
@@ -18,11 +19,13 @@ from coordinator.statemachine.history import NewestFirst
 from coordinator.statemachine.lock_commands import (
     ACQUIRED,
     CONFLICT,
+    EventKind,
     Grant,
     LockEvent,
     LockEventPage,
     Mode,
     ReadLockEvents,
+    ReadLockLives,
     Waiter,
 )
 from coordinator.statemachine.paths import span_of
@@ -38,7 +41,7 @@ LOCK_EVENTS_MAX: Final = 50_000
 class LockEvents:
     """Has what `tables.Walk` asks of a table, and what the leader's watches ask of a log (`replica/listeners.py`)."""
 
-    __slots__ = ("compacted", "order", "rows", "walk")
+    __slots__ = ("compacted", "order", "released_since", "rows", "walk")
 
     def __init__(self) -> None:
         self.rows: dict[int, LockEvent] = {}
@@ -46,6 +49,8 @@ class LockEvents:
         self.walk: Walk[int, LockEvent] | None = None
         self.compacted = 0
         """Events of this revision and those below may be missing."""
+        self.released_since = 0
+        """Of holds that ended, those of this revision and those below are missing: the cluster came to tell of them."""
 
     def append(self, event: LockEvent) -> None:
         order, rows = self.order, self.rows
@@ -88,6 +93,12 @@ def acquired(state: State, index: int, lock: Lock, grant: Grant) -> None:
         state.lock_events.append(event)
 
 
+def ended(state: State, index: int, lock: Lock, grant: Grant, how: EventKind) -> None:
+    """The hold was ended by entry `index`."""
+    if state.level >= commands.LEVEL_OF_LOCK_RELEASES:
+        state.lock_events.append(LockEvent(index, lock.name, how, grant.holder, lock.mode, grant.token))
+
+
 def asked(state: State, index: int, lock: Lock, waiter: Waiter, *, waits: bool) -> None:
     """`waiter` was not let in by entry `index`. Where that is because of who holds the name, they can learn of it."""
     if lock.conflicts(waiter):
@@ -122,8 +133,14 @@ def read_lock_events(state: State, query: ReadLockEvents) -> Result:
     if query.since < 0 or query.skip < 0:
         return Failure(commands.INVALID, f"revisions and counts are not negative, got {query.since}, {query.skip}")
     since = query.since or state.applied + 1
-    if since <= events.compacted:
-        return Compacted(events.compacted)
+    oldest = events.compacted
+    if isinstance(query, ReadLockLives) and query.released:
+        if state.level < commands.LEVEL_OF_LOCK_RELEASES:
+            message = f"is told from level {commands.LEVEL_OF_LOCK_RELEASES} on, the cluster has {state.level}"
+            return Failure(commands.REFUSED, f"how holds end {message}")
+        oldest = max(oldest, events.released_since)
+    if since <= oldest:
+        return Compacted(oldest)
     span = span_of(query.start, query.end, query.prefix)
     limit = query.limit if 0 < query.limit < commands.LIST_LIMIT_MAX else commands.LIST_LIMIT_MAX
     found: list[LockEvent] = []

@@ -20,15 +20,18 @@ from coordinator.statemachine.events import LockDelayed
 from coordinator.statemachine.lock_commands import (
     COUNTING,
     EXCLUSIVE,
+    EXPIRED,
     LIMIT_MAX,
     LOCK_DELAY_MS_MAX,
     NAMES_MAX,
+    RELEASED,
     SHARED,
     Acquire,
     Broken,
     Deadlock,
     Delay,
     EndLockDelays,
+    EventKind,
     Grant,
     Release,
     Waiter,
@@ -307,7 +310,7 @@ def _release(state: State, index: int, session: Session, names: tuple[str, ...],
         if lock is None:
             continue
         if key in lock.holders:
-            let_go(state, session, lock, acquisition)
+            let_go(state, index, session, lock, acquisition, RELEASED)
             freed.append(name)
         elif key in lock.queue:
             freed += leave_line(state, session, lock.queue[key])
@@ -329,11 +332,11 @@ def _broken(state: State, names: tuple[str, ...], key: Key) -> Broken | None:
     return None
 
 
-def let_go(state: State, session: Session, lock: Lock, acquisition: int) -> None:
+def let_go(state: State, index: int, session: Session, lock: Lock, acquisition: int, how: EventKind) -> None:
     """The acquisition holds it no more."""
     state.locks.touch(lock.name)
     key = (session.session, acquisition)
-    del lock.holders[key]
+    lock_events.ended(state, index, lock, lock.holders.pop(key), how)
     session.holds_no_more(lock.name, acquisition)
     if lock.upgrading == key:
         lock.upgrading = None
@@ -367,7 +370,7 @@ def let_go_of_all(state: State, index: int, session: Session, *, died: bool) -> 
         lock = state.locks.rows[name]
         for acquisition in [*session.locks[name]]:
             grant = lock.holders[session.session, acquisition]
-            let_go(state, session, lock, acquisition)
+            let_go(state, index, session, lock, acquisition, EXPIRED if died else RELEASED)
             if died and grant.delay_ms:
                 _delay(state, index, lock, grant)
         freed.append(name)

@@ -420,6 +420,7 @@ _ANSWERS: Final[dict[type, Callable[[State, Access, views.Remaining, Any], Resul
     lock_commands.CheckSequencer: lambda state, _, __, query: views.check_sequencer(state, query.sequencer),
     lock_commands.ListBreaks: lambda state, _, __, query: views.list_breaks(state, query.after, query.limit),
     lock_commands.ReadLockEvents: lambda state, _, __, query: lock_events.read_lock_events(state, query),
+    lock_commands.ReadLockLives: lambda state, _, __, query: lock_events.read_lock_events(state, query),
     permissions.GetAccess: lambda state, asker, _, query: access_views.access(state, asker, query.principal),
     permissions.ListPermissions: lambda state, _, __, query: access_views.list_permissions(state, query),
     permissions.ListRoles: lambda state, _, __, query: access_views.list_roles(state, query),

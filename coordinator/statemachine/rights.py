@@ -55,6 +55,7 @@ RULES: Final[dict[type, Rule]] = {
     lock_commands.CheckSequencer: Rule(()),
     lock_commands.ListBreaks: Rule((ADMINISTER,)),
     lock_commands.ReadLockEvents: Rule((READ, LOCK), "range"),
+    lock_commands.ReadLockLives: Rule((READ, LOCK), "range"),
     commands.GetKey: Rule((READ,), "key"),
     commands.GetLock: Rule((READ, LOCK), "name"),
     commands.ListLocks: Rule((READ, LOCK)),

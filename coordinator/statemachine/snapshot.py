@@ -15,7 +15,8 @@ A `Dump` shows the state as it was when it began, though the machine goes on: se
 state beside the one that is in use. A later version of this module reads every earlier one; version 1, one
 MessagePack array, is in `snapshot_v1.py`. Version 3 is version 2 with more kinds of items; it is written from level 3
 on, and before that, where no such item can be, version 2: the bytes that replicas of that version have too. In the
-same way version 4 is version 3 with the events of locks, from level 4 on.
+same way version 4 is version 3 with the events of locks, from level 4 on, and version 5 says from where on those tell
+how holds end, from level 5 on.
 """
 
 from __future__ import annotations
@@ -27,7 +28,12 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import msgspec
 
 from coordinator.statemachine import quotas, snapshot_v1
-from coordinator.statemachine.commands import LEVEL_OF_LOCK_EVENTS, LEVEL_OF_QUOTAS, SetPrincipal
+from coordinator.statemachine.commands import (
+    LEVEL_OF_LOCK_EVENTS,
+    LEVEL_OF_LOCK_RELEASES,
+    LEVEL_OF_QUOTAS,
+    SetPrincipal,
+)
 from coordinator.statemachine.items import Item
 from coordinator.statemachine.lock_changes import add_break
 from coordinator.statemachine.locks import Lock
@@ -52,6 +58,7 @@ from coordinator.statemachine.snapshot_items import (
     LockEventsItem,
     LockGenerationItem,
     LockItem,
+    LockReleasesItem,
     NarrowingItem,
     OwnedChangeItem,
     OwnedKeyItem,
@@ -80,7 +87,9 @@ VERSION: Final = 2
 VERSION_OF_QUOTAS: Final = 3
 """Of the bytes of a state of level 3."""
 VERSION_OF_LOCK_EVENTS: Final = 4
-"""Of the bytes of a state of level 4 on."""
+"""Of the bytes of a state of level 4."""
+VERSION_OF_LOCK_RELEASES: Final = 5
+"""Of the bytes of a state of level 5 on."""
 FRAME_BYTES: Final = 16_384
 FRAME_ITEMS: Final = 128
 FRAME_BYTES_MAX: Final = 1 << 26
@@ -123,6 +132,9 @@ class Dump:
         if state.level >= LEVEL_OF_LOCK_EVENTS:
             self._version, events = VERSION_OF_LOCK_EVENTS, state.lock_events
             head += (LockEventsItem(events.compacted, events.order.following),)
+        if state.level >= LEVEL_OF_LOCK_RELEASES:
+            self._version = VERSION_OF_LOCK_RELEASES
+            head += (LockReleasesItem(state.lock_events.released_since),)
         self._walks: list[tuple[Walk[Any, Any], Callable[[Any, Any], Any]]] = []
         for field, freeze, items in TABLES:
             walk = Walk(getattr(state, field), freeze, attached=attached)
@@ -236,6 +248,7 @@ class Loader:
             CachingItem: self._add_caching,
             LockEventsItem: lambda stored: self._state.lock_events.begin(stored.compacted, stored.following),
             LockEventItem: lambda stored: self._state.lock_events.prepend(stored.event),
+            LockReleasesItem: self._add_lock_releases,
             End: self._end,
         }
         self._names: dict[str, str] = {}
@@ -283,8 +296,8 @@ class Loader:
         if len(waiting) < 8:
             return
         version = int.from_bytes(waiting[4:6], "big")
-        if not VERSION <= version <= VERSION_OF_LOCK_EVENTS:
-            raise SnapshotDamaged(f"expected a snapshot of version 1 to {VERSION_OF_LOCK_EVENTS}, got {version}")
+        if not VERSION <= version <= VERSION_OF_LOCK_RELEASES:
+            raise SnapshotDamaged(f"expected a snapshot of version 1 to {VERSION_OF_LOCK_RELEASES}, got {version}")
         self._version = version
         self._hash.update(waiting[:8])
         del waiting[:8]
@@ -367,6 +380,9 @@ class Loader:
             session.waits(lock.name, holder.acquisition, reentrant=waiter.reentrant)
             quotas.count_waiters(self._state.uses, session.principal, 1)
         self._state.waiting += len(stored.waiters)
+
+    def _add_lock_releases(self, stored: LockReleasesItem) -> None:
+        self._state.lock_events.released_since = stored.since
 
     def _the_lock(self) -> Lock:
         if self._lock is None:

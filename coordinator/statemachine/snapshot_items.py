@@ -195,6 +195,12 @@ class LockEventItem(SnapshotItem, tag=23, frozen=True):
     event: LockEvent
 
 
+class LockReleasesItem(SnapshotItem, tag=25, frozen=True):
+    """Of a state of level 5 on: from behind which revision on the events tell how holds ended."""
+
+    since: int
+
+
 class CachingItem(SnapshotItem, tag=24, frozen=True):
     """The client of the session before it may keep what it reads."""
 
@@ -231,6 +237,7 @@ Items = list[
     | LockEventsItem
     | LockEventItem
     | CachingItem
+    | LockReleasesItem
     | End
 ]
 

@@ -42,11 +42,13 @@ def test_a_holder_lets_go_for_whoever_asks_and_hears_of_the_next_leader(installa
                 return token
 
             token = asyncio.run(both())
-        told = [next(watch) for _ in range(3)]
+        told = [next(watch) for _ in range(5)]
         assert [(e.kind, e.token) for e in told if isinstance(e, LockEvent)] == [
             ("acquired", hold.token),
             ("conflict", hold.token),
+            ("released", hold.token),
             ("acquired", token),
+            ("released", token),
         ]
         assert asyncio.run(first_of(since)) == told[0]
         node, term = client.confirm()

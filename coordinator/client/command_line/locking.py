@@ -56,6 +56,7 @@ def add_to(commands: Any) -> None:
     kinds = watch.add_mutually_exclusive_group()
     kinds.add_argument("--acquired", action="store_true", help="only who came to hold a name")
     kinds.add_argument("--conflicts", action="store_true", help="only who asked for what others hold")
+    kinds.add_argument("--released", action="store_true", help="only whose hold ended, and how")
     watch.add_argument("--count", type=output.number(1), help="end after so many events; fail-overs are not counted")
     watch.add_argument("--json", action="store_true", help="a JSON object a line")
     watch.set_defaults(run=_watch)
@@ -117,8 +118,9 @@ def _watch(client: Client, options: argparse.Namespace) -> int:
         options.end,
         prefix=options.prefix,
         since=options.since,
-        acquired=not options.conflicts,
-        conflicts=not options.acquired,
+        acquired=not (options.conflicts or options.released),
+        conflicts=not (options.acquired or options.released),
+        released=not (options.acquired or options.conflicts),
     )
     for event in watch:
         output.lock_event(event, as_json=options.json)

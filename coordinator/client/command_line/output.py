@@ -13,7 +13,7 @@ import msgspec
 
 from coordinator.client.events import FailOver
 from coordinator.statemachine.files import ChangeView, FileContent, KeyView
-from coordinator.statemachine.lock_commands import ACQUIRED, LockEvent
+from coordinator.statemachine.lock_commands import CONFLICT, LockEvent
 
 
 def value_of(argument: str) -> bytes:
@@ -99,7 +99,7 @@ def lock_event(told: LockEvent | FailOver, *, as_json: bool) -> None:
         line(f"fail-over: {told.leader} leads in term {told.term}", values, as_json=as_json)
         return
     holder = told.holder
-    what = f"token {told.token}" if told.kind == ACQUIRED else "waits" if told.waits else "was refused"
+    what = f"token {told.token}" if told.kind != CONFLICT else "waits" if told.waits else "was refused"
     plain = f"{told.revision} {told.kind} {told.name} {holder.principal} session {holder.session} {told.mode} {what}"
     values = {
         "revision": told.revision,

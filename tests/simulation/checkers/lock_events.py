@@ -1,6 +1,6 @@
-"""Events of locks are complete: whoever watches is told each grant, and each request that conflicts with who holds a
-name, once and in order, over changes of leader, reconnections and snapshots (Chubby, section 2.5); and of each change
-of leader between two answers, where it belongs.
+"""Events of locks are complete: whoever watches is told each grant, each request that conflicts with who holds a name,
+and how each hold ended, once and in order, over changes of leader, reconnections and snapshots (Chubby, section 2.5);
+and of each change of leader between two answers, where it belongs.
 
 The events are those of a model that reads the same entries. Of one entry, those of one name are in order; which name
 comes first is the machine's affair, and the same on every replica, and so is who of several is let in first that come
@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from tests.simulation.model.locks import Event
+from tests.simulation.model.locks import ENDS, Event
 from tests.simulation.model.namespace import is_within
 from tests.simulation.watch import Checker
 
@@ -65,8 +65,10 @@ class LockEventsComplete(Checker):
     @staticmethod
     def _wants(watcher: LockWatcher, event: Event) -> bool:
         query = watcher.query
-        is_wanted = query.acquired if event.kind == "acquired" else query.conflicts
-        return is_wanted and is_within(event.name, query.start, query.end, query.prefix)
+        wanted = {"acquired": query.acquired, "conflict": query.conflicts}
+        return wanted.get(event.kind, getattr(query, "released", False)) and is_within(
+            event.name, query.start, query.end, query.prefix
+        )
 
 
 def _by_name(events: Iterable[Event]) -> dict[str, list[Event]]:
@@ -77,9 +79,14 @@ def _by_name(events: Iterable[Event]) -> dict[str, list[Event]]:
 
 
 def _with_each_other(events: list[Event]) -> Iterator[Event]:
-    """The same, but for those that were let in one behind the other by one token: in the order of their holders."""
-    for (kind, _, _), together in groupby(events, key=lambda event: (event.kind, event.revision, event.token)):
-        if kind == "acquired":
-            yield from sorted(together, key=lambda event: (event.session, event.acquisition))
-        else:
+    """The same, but for those that were let in one behind the other by one token, and those whose holds ended with one
+    entry: in the order of their holders."""
+    for (kind, _, _), together in groupby(events, key=_together):
+        if kind == "conflict":
             yield from together
+        else:
+            yield from sorted(together, key=lambda event: (event.session, event.acquisition))
+
+
+def _together(event: Event) -> tuple[str, int, int]:
+    return event.kind, event.revision, 0 if event.kind in ENDS else event.token

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from coordinator.client.asking import Ask, Shell
 from coordinator.client.errors import ConclaveError
 from coordinator.client.events import EventWatch, FailOver
-from coordinator.statemachine.lock_commands import LockEvent, ReadLockEvents
+from coordinator.statemachine.lock_commands import LockEvent, events_of
 from tests.simulation.clients import Client, Script, Sleep
 
 if TYPE_CHECKING:
@@ -43,8 +43,14 @@ class LockWatcher:
         self.life = client.lives
         acquired = random.random() < 0.7
         conflicts = not acquired or random.random() < 0.8
-        self.query = ReadLockEvents(
-            *random.choice(SPANS), since=1, limit=random.choice((0, 1, 2)), acquired=acquired, conflicts=conflicts
+        self.query = events_of(
+            random.choice(SPANS),
+            since=1,
+            skip=0,
+            limit=random.choice((0, 1, 2)),
+            acquired=acquired,
+            conflicts=conflicts,
+            released=random.random() < 0.7,
         )
         self.watch: EventWatch[Any, LockEvent | FailOver] = EventWatch(_Clocked(client), self.query, _as_it_is)
         self.heard: list[LockEvent] = []

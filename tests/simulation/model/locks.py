@@ -49,9 +49,12 @@ class Grant(NamedTuple):
     token: int
 
 
+ENDS: Final = ("released", "handed-over", "expired", "forced")
+
+
 class Event(NamedTuple):
-    """Somebody came to hold a name ("acquired", by the token), or asks for what others hold ("conflict", by the
-    token)."""
+    """Somebody came to hold a name ("acquired", by the token), asks for what others hold ("conflict", by the token),
+    or holds it no more (`ENDS`)."""
 
     revision: int
     name: str
@@ -267,7 +270,7 @@ class Locks:
         had = False
         for name in names:
             if key in self._name(name).holds:
-                self._let_go(name, key)
+                self._let_go(name, key, "released")
                 had = True
             elif any(wish.key == key and name in wish.names for wish in self.line):
                 self.line = [wish for wish in self.line if wish.key != key]
@@ -295,8 +298,9 @@ class Locks:
                 names = wish.names
         return self.release(key, names)
 
-    def _let_go(self, name: str, key: Key) -> Hold:
+    def _let_go(self, name: str, key: Key, how: str) -> Hold:
         held = self.names[name]
+        self.events.append(Event(self._index, name, how, *key, held.mode, held.holds[key].token, False))
         if held.upgrading == key:
             held.upgrading = None
         return held.holds.pop(key)
@@ -308,7 +312,7 @@ class Locks:
         for session in ended:
             for name, held in sorted(self.names.items()):
                 for key in [key for key in held.holds if key[0] == session]:
-                    delay_ms = self._let_go(name, key).delay_ms
+                    delay_ms = self._let_go(name, key, "expired" if died else "released").delay_ms
                     if died and delay_ms:
                         held.delay = (self._index, max(delay_ms, held.delay[1] if held.delay is not None else 0))
         self._settle()
@@ -389,6 +393,7 @@ class Locks:
         ):
             self.line, held.holds = line, {key: hold}
             return Deadlock(())
+        self.events.append(Event(self._index, op.name, "handed-over", *key, held.mode, hold.token, False))
         self.grants.append(Grant(heir[0], op.name, heir[1], self.token))
         self._tell_grant(op.name, heir, self.token)
         self._settle(op.name)
@@ -399,7 +404,7 @@ class Locks:
         if not broken:
             return NotHeld()
         for key in broken:
-            self._let_go(op.name, key)
+            self._let_go(op.name, key, "forced")
             self.broken.add((op.name, key))
         self._settle()
         return Done(self._index, existed=True)

@@ -43,6 +43,18 @@ MUTANTS: Final = (
         ),
     ),
     Mutant(
+        "who-died-is-told-to-have-let-go",
+        ("lock-events-complete",),
+        "lock events: whoever watches learns how a hold ended",
+        (Edit(f"{_LOCKING}:let_go_of_all", "EXPIRED if died else RELEASED", "RELEASED"),),
+    ),
+    Mutant(
+        "whose-hold-was-taken-is-nobodys-business",
+        ("lock-events-complete",),
+        "lock events: whoever watches learns of each hold that ended",
+        (Edit(f"{_EVENTS}:ended", "if state.level >=", 'if how != "forced" and state.level >='),),
+    ),
+    Mutant(
         "lock-events-forgotten-by-the-snapshot",
         ("digests-equal", "lock-events-complete", "snapshot-safety", "state-machine-safety"),
         "lock events: a replica that began with a snapshot knows what came before it",

@@ -224,6 +224,10 @@ def test_what_becomes_of_locks_is_printed(cluster: Cluster, client: TestClient, 
     event = json.loads(printed)
     assert (event["kind"], event["mode"], event["waits"], event["token"]) == ("conflict", "shared", False, held.token)
 
+    client.locks.force_release("a", "it hangs")
+    (printed,) = shell("locks", "watch", "a", *since, "--count", "1", "--released")[1].splitlines()
+    assert printed.endswith(f" forced a root session {held.session} exclusive token {held.token}")
+
     def soon(core: Core) -> Flow:
         yield core.pause(other.clock() + 1_000_000)
         cluster.kill_leader()

@@ -67,21 +67,27 @@ def test_of_several_names_one_is_said(client: TestClient):
 
 def test_a_watch_of_locks_tells_what_was_asked_for(client: TestClient):
     watch = client.locks.watch("build/", prefix=True)
-    grants = client.locks.watch("build/", prefix=True, conflicts=False)
-    assert watch.begin() == grants.begin() == client.cluster.machine.applied + 1
+    grants = client.locks.watch("build/", prefix=True, conflicts=False, released=False)
+    ends = client.locks.watch("build/", prefix=True, acquired=False, conflicts=False)
+    assert watch.begin() == grants.begin() == ends.begin() == client.cluster.machine.applied + 1
     held = client.locks.acquire("build/1")
     client.locks.acquire("other")
     with pytest.raises(Exception, match="build/1"):
         client.locks.acquire("build/1", wait=0)
     held.release()
     client.locks.acquire("build/1")
-    assert [brief(next(watch)) for _ in range(3)] == [
+    assert [brief(next(watch)) for _ in range(4)] == [
         ("acquired", "build/1", False),
         ("conflict", "build/1", False),
+        ("released", "build/1", False),
         ("acquired", "build/1", False),
     ]
     assert [next(grants).kind for _ in range(2)] == ["acquired", "acquired"]
     assert grants.next(timeout=0.05) is None
+    client.locks.force_release("build/1", "it hangs")
+    assert [next(ends).kind for _ in range(2)] == ["released", "forced"]
+    assert next(watch).kind == "forced"
+    assert client.locks.breaks()[-1].index == watch.since - 1
     again = client.locks.watch("build/", prefix=True, since=watch.since, skip=watch.skip)
     assert again.next(timeout=0.05) is None
 

@@ -11,7 +11,7 @@ from coordinator.replica.watches import WAIT_MS_MAX, Watch, Watches
 from coordinator.statemachine import commands, history, lock_events
 from coordinator.statemachine.commands import AcquireLock, DeleteKey, PutKey, ReleaseLock, SetPrincipal
 from coordinator.statemachine.files import ChangePage, Compact, Compacted, ReadChanges
-from coordinator.statemachine.lock_commands import LockEventPage, ReadLockEvents
+from coordinator.statemachine.lock_commands import LockEventPage, ReadLockEvents, ReadLockLives
 from coordinator.statemachine.state import State
 from tests.unit.replica.stage import CHANNELS, CLUSTER, WEB, Stage
 from tests.unit.replica.test_turn import command, opened
@@ -300,14 +300,17 @@ def test_whoever_watches_a_lock_is_answered_in_the_turn_that_applies_the_request
     one = begun(stage, events(1, ReadLockEvents("a"), term))
     below = begun(stage, events(2, ReadLockEvents("a/", prefix=True), term))
     kinds = begun(stage, events(3, ReadLockEvents("a", conflicts=False), term))
+    ends = begun(stage, events(5, ReadLockLives("a", acquired=False, conflicts=False), term))
     files = begun(stage, events(4, ReadChanges("", prefix=True), term))
     other.does(AcquireLock("a", 0, wait=True))
     found = told(stage, one)
     assert isinstance(found.result, LockEventPage)
     assert [(event.kind, event.holder.session) for event in found.result.events] == [("conflict", other.session)]
     assert (found.term, found.result.since) == (term, stage.nodes["node1"].replica.machine.applied + 1)
-    assert [stage.replies(channel) for channel in (below, kinds, files)] == [[], [], []]
+    assert [stage.replies(channel) for channel in (below, kinds, ends, files)] == [[], [], [], []]
     writer.does(ReleaseLock("a", 0))
+    (ended,) = told(stage, ends).result.events
+    assert (ended.kind, ended.holder.session) == ("released", writer.session)
     (granted,) = told(stage, kinds).result.events
     assert (granted.kind, granted.holder.session) == ("acquired", other.session)
     assert [stage.replies(channel) for channel in (below, files)] == [[], []]

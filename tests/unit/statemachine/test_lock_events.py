@@ -17,14 +17,18 @@ from coordinator.statemachine.lock_commands import (
     ChangeMode,
     Deadlock,
     EndLockDelays,
+    ForceRelease,
     HandOver,
+    ListBreaks,
     LockEvent,
     LockEventPage,
     ReadLockEvents,
+    ReadLockLives,
     Release,
 )
 from coordinator.statemachine.machine import Machine
 from tests.unit.statemachine.asking import Asking
+from tests.unit.statemachine.derived import restored
 
 Brief = tuple[int, str, str, str, bool]
 
@@ -156,6 +160,104 @@ def test_a_hand_over_is_told(asking: Asking):
         asking.ask(session, take())
     asking.ask(one, HandOver("a", 0, three, 0))
     assert [each[:2] for each in told(asking, asking.index)] == [(three, "acquired"), (two, "conflict")]
+
+
+Ends = list[tuple[str, str, int]]
+
+
+def ends(asking: Asking, since: int = 1) -> Ends:
+    """How which holds ended, and of whom."""
+    query = ReadLockLives("", prefix=True, since=since, acquired=False, conflicts=False)
+    return [(event.kind, event.name, event.holder.session) for event in read(asking, query).events]
+
+
+def test_each_hold_that_ends_is_told_of_and_how(asking: Asking):
+    web, one, two, three, four = asking.open("web"), *(asking.open() for _ in range(4))
+    for session, name in ((one, "a"), (one, "b"), (two, "c"), (three, "d"), (four, "e"), (four, "f")):
+        asking.ask(session, take(name))
+    since = asking.index + 1
+    token = asking.machine.locks["a"].token
+    asking.ask(one, ReleaseLock("a", 0))
+    query = ReadLockLives("a", since=since)
+    (event,) = read(asking, query).events
+    assert (event.revision, event.kind, event.holder.session) == (since, "released", one)
+    assert (event.mode, event.token, event.waits) == ("exclusive", token, False)
+    asking.ask(one, CancelAcquire("b", 0, 99))
+    asking.ask(two, commands.CloseSession())
+    asking.ask(web, ForceRelease("d", "it hangs"), "web")
+    asking.node(commands.ExpireSessions((four,)))
+    assert ends(asking, since) == [
+        ("released", "a", one),
+        ("released", "b", one),
+        ("released", "c", two),
+        ("forced", "d", three),
+        ("expired", "e", four),
+        ("expired", "f", four),
+    ]
+    (broken,) = asking.query(ListBreaks(), "web").breaks
+    assert broken.index == since + 3, "who did it, and why, is found by the revision"
+
+
+def test_a_name_that_passes_on_is_told_of_twice_in_one_revision(asking: Asking):
+    one, two = asking.open(), asking.open()
+    for session in (one, two):
+        asking.ask(session, take())
+    asking.ask(one, Release(("a",), 0))
+    events = read(asking, ReadLockLives("a", since=asking.index)).events
+    assert [each[:2] for each in brief(events)] == [(one, "released"), (two, "acquired")]
+    asking.ask(two, HandOver("a", 0, one, 7))
+    events = read(asking, ReadLockLives("a", since=asking.index)).events
+    assert [each[:2] for each in brief(events)] == [(two, "handed-over"), (one, "acquired")]
+
+
+def test_what_ends_no_hold_is_not_told_as_an_end(asking: Asking):
+    one, two = asking.open(), asking.open()
+    asking.ask(one, take(mode="shared"))
+    asking.ask(two, take())
+    asking.ask(two, CancelAcquire("a", 0, 99))
+    asking.ask(one, ChangeMode("a", 0, "exclusive"))
+    asking.ask(one, ChangeMode("a", 0, "shared"))
+    asking.ask(one, AcquireLock("b", 0, wait=True))
+    asking.ask(one, AcquireLock("b", 1, wait=True, take_over=True))
+    assert ends(asking) == []
+    asking.ask(one, ReleaseLock("b", 0))
+    assert ends(asking) == []
+    asking.ask(one, ReleaseLock("b", 1))
+    assert ends(asking) == [("released", "b", one)]
+
+
+def test_whoever_asks_as_before_is_told_what_there_was_before(asking: Asking):
+    one = asking.open()
+    asking.ask(one, take())
+    asking.ask(one, ReleaseLock("a", 0))
+    assert [each[1] for each in told(asking)] == ["acquired"]
+    kinds = ReadLockLives("a", since=1, released=False)
+    assert [each[1] for each in brief(read(asking, kinds).events)] == ["acquired"]
+
+
+def test_below_level_5_no_end_is_told_and_the_bytes_are_those_of_before():
+    asking = Asking(level=4)
+    session = asking.open()
+    asking.ask(session, take())
+    asking.ask(session, ReleaseLock("a", 0))
+    assert len(asking.machine.state.lock_events.rows) == 1
+    refused = asking.query(ReadLockLives("a", since=1))
+    assert (refused.code, refused.message) == (
+        commands.REFUSED,
+        "how holds end is told from level 5 on, the cluster has 4",
+    )
+    assert len(read(asking, ReadLockLives("a", since=1, released=False)).events) == 1
+    assert snapshot.dump(asking.machine)[4:6] == b"\0\4"
+    asking.node(RaiseLevel(5))
+    raised = asking.index
+    assert snapshot.dump(asking.machine)[4:6] == b"\0\5"
+    asking.ask(session, take("b", acquisition=1))
+    asking.ask(session, ReleaseLock("b", 1))
+    for machine in (asking.machine, restored(asking.machine)):
+        asking.machine = machine
+        assert asking.query(ReadLockLives("a", since=raised)) == Compacted(raised), "ends of before were not kept"
+        assert [each[1] for each in told(asking)] == ["acquired"], "and all else of before is still told"
+        assert ends(asking, raised + 1) == [("released", "b", session)]
 
 
 def test_several_names_are_told_each(asking: Asking):

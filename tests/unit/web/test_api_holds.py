@@ -282,6 +282,12 @@ async def test_a_call_that_waits_is_told_who_wants_what_is_held(worker: Bearer, 
         held["token"],
     )
     assert ranges._watching == 0
+    await worker.post(f"{LOCKS}/batch/7/release", {"session": held["session"], "acquisition": held["acquisition"]})
+    kinds = {"acquired": False, "conflicts": False}
+    (event,) = (await worker.get(f"{API}/lock-events", start="batch/7", since=held["token"], **kinds)).json()["events"]
+    assert (event["kind"], event["token"]) == ("released", held["token"])
+    kinds |= {"released": False}
+    assert (await worker.get(f"{API}/lock-events", start="batch/7", since=1, **kinds)).json()["events"] == []
 
 
 async def test_a_call_that_waits_is_told_at_once_that_another_leads(worker: Bearer, cluster: FakeCluster) -> None:
