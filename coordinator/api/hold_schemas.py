@@ -106,12 +106,12 @@ class ForceReleaseIn(StrictIn):
     reason: str = Field(
         min_length=1, max_length=lock_commands.REASON_BYTES_MAX, description="Kept, and told the holder."
     )
-    session: SessionName | None = Field(None, description="Only what this session holds.")
+    session: SessionName | None = Field(None, description="Only what this session holds, or left a lock-delay of.")
 
 
 class ForcedOut(Schema):
     name: str
-    released: bool = Field(description="Whether anybody held it.")
+    released: bool = Field(description="Whether anybody held it, or a lock-delay kept it.")
 
 
 class BreakOut(Schema):

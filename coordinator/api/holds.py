@@ -110,8 +110,8 @@ async def look(request: ApiRequest, cluster: ClusterName, name: str) -> HoldOut:
 async def force_release(
     request: ApiRequest, cluster: ClusterName, payload: Annotated[ForceReleaseIn, Body()]
 ) -> ForcedOut:
-    """It is free at once: only fencing tokens keep a former holder out. Who did it and why is kept, and told the
-    holder. Takes the right to administer."""
+    """Also the lock-delay of a holder that died. It is free at once: only fencing tokens keep a former holder out. Who
+    did it and why is kept, and told the holder. Takes the right to administer."""
     name = name_in_path(payload.name)
     entry: dict[str, Any] = {
         "actor": request.auth.actor,

@@ -366,8 +366,9 @@ class Locks(Part[S]):
 
     @asked
     def force_release(self, name: str, reason: str, *, session: int = 0, timeout: float | None = None) -> Ask[bool]:
-        """Take a name from all that hold it, or from one session: only fencing tokens keep a former holder out. Who did
-        it and why is kept. False where nobody held it. Takes the right to administer."""
+        """Take a name from all that hold it, or from one session, and end its lock-delay where one is under way: only
+        fencing tokens keep a former holder out. Who did it and why is kept. False where nobody held it, nor a delay
+        kept it. Takes the right to administer."""
         op = lock_commands.ForceRelease(options.name(name), reason, session)
         return self._command(op, lambda result: isinstance(result, commands.Done), timeout=timeout)
 

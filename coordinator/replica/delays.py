@@ -1,9 +1,9 @@
 """Lock-delays, as the leader counts them. Pure; a leader's memory alone.
 
 The log says that a name is in a lock-delay, for how long, and since which entry (Chubby, section 2.4); when it has
-passed the leader says so, by an entry. Delays run on lease time, as leases do (`leases.py`): they stand still in a
-stall. A new leader counts each anew, from its whole length. Only a leader that a majority has confirmed since a delay
-passed proposes its end.
+passed the leader says so, by an entry; where an operator ends it before, the log says that. Delays run on lease time,
+as leases do (`leases.py`): they stand still in a stall. A new leader counts each anew, from its whole length. Only a
+leader that a majority has confirmed since a delay passed proposes its end.
 """
 
 from __future__ import annotations
@@ -38,6 +38,12 @@ class Delays:
         """`lease_us`: lease time now."""
         self._since[name] = since
         heapq.heappush(self._heap, (lease_us + delay_ms * 1_000, (name, since)))
+
+    def end(self, name: str, since: int) -> None:
+        """The log says that it is over, whoever ended it: it is not counted any more."""
+        if self._since.get(name) == since:
+            del self._since[name]
+        self._overdue.pop((name, since), None)
 
     def take_passed(self, lease_us: int, seen_us: int, confirmed_at_us: int) -> tuple[Delayed, ...]:
         """Delays to propose the end of, by name. `seen_us`: the real clock now."""

@@ -33,7 +33,7 @@ from coordinator.replica.stamps import Stamp, Stamps, UnknownToken
 from coordinator.replica.states import COMPARE_US, Compaction, States
 from coordinator.replica.tenure import Tenure
 from coordinator.statemachine import commands
-from coordinator.statemachine.events import CheckpointReset, LockDelayed
+from coordinator.statemachine.events import CheckpointReset, LockDelayed, LockDelayEnded
 from coordinator.statemachine.machine import (
     GrantMade,
     Machine,
@@ -548,8 +548,8 @@ class Replica:
                 case CheckpointReset(session) if tenure is not None and self.engine.role is Role.LEADER:
                     for caller, request_id in tenure.was_reset(session):
                         answers.add(caller, wire.KeptAlive(request_id, session, self.machine.sessions[session].ttl_ms))
-                case LockDelayed(name, since, delay_ms) if tenure is not None:
-                    tenure.delayed(name, since, delay_ms)
+                case LockDelayed() | LockDelayEnded() if tenure is not None:
+                    tenure.delayed(event)
                 case StateMarked():
                     self.states.marked(index)
 

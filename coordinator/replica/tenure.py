@@ -19,6 +19,7 @@ from coordinator.replica.leases import Leases
 from coordinator.replica.levels import Levels
 from coordinator.replica.watches import Watches
 from coordinator.statemachine import commands
+from coordinator.statemachine.events import LockDelayed, LockDelayEnded
 from coordinator.statemachine.lock_commands import EndLockDelays
 from coordinator.statemachine.locks import PLACES_OF_SESSION_MAX
 from coordinator.statemachine.machine import Machine
@@ -57,8 +58,11 @@ class Tenure:
         self.checkpoints.forget(session)
         self.caching.ended(session)
 
-    def delayed(self, name: str, since: int, delay_ms: int) -> None:
-        self.delays.begin(name, since, delay_ms, self.leases.lease_us)
+    def delayed(self, event: LockDelayed | LockDelayEnded) -> None:
+        if isinstance(event, LockDelayed):
+            self.delays.begin(event.name, event.since, event.delay_ms, self.leases.lease_us)
+        else:
+            self.delays.end(event.name, event.since)
 
     def was_reset(self, session: int) -> list[HeldAnswer]:
         """A checkpoint was reset: who may be answered now. Nobody, where the session's expiry is proposed (history 11):

@@ -37,6 +37,8 @@ LEVEL_OF_SESSION_EPOCHS: Final = 4
 
 LEVEL_OF_LOCK_RELEASES: Final = 5
 """From which on events of locks tell of holds that end, too."""
+LEVEL_OF_ENDED_DELAYS: Final = 5
+"""From which on a forced release ends a lock-delay, too."""
 
 TTL_MS_MIN: Final = 500
 TTL_MS_MAX: Final = 86_400_000

@@ -42,6 +42,13 @@ class LockDelayed(NamedTuple):
     delay_ms: int
 
 
+class LockDelayEnded(NamedTuple):
+    """The delay of `name` that was `since` this index is over: it has passed, or an operator ended it."""
+
+    name: str
+    since: int
+
+
 class LockBroken(NamedTuple):
     """A hold was ended by force."""
 
@@ -50,4 +57,6 @@ class LockBroken(NamedTuple):
     acquisition: int
 
 
-Event = GrantMade | SessionBegan | SessionEnded | StateMarked | CheckpointReset | LockDelayed | LockBroken
+Event = (
+    GrantMade | SessionBegan | SessionEnded | StateMarked | CheckpointReset | LockDelayed | LockDelayEnded | LockBroken
+)

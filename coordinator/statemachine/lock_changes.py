@@ -17,6 +17,7 @@ from coordinator.statemachine.lock_commands import (
     Break,
     ChangeMode,
     Deadlock,
+    Delay,
     ForceRelease,
     Grant,
     HandOver,
@@ -139,14 +140,25 @@ def force_release(state: State, index: int, asker: Access, op: ForceRelease) -> 
     broken = [
         (key, grant) for key, grant in (lock.holders.items() if lock is not None else ()) if op.session in (0, key[0])
     ]
-    if lock is None or not broken:
+    delay = None if lock is None else _delay_of(state, lock, op.session)
+    if lock is None or not (broken or delay):
         return NotHeld()
     for key, grant in broken:
         locking.let_go(state, index, state.sessions.rows[key[0]], lock, key[1], FORCED)
         _remember(state, Break(state.next_break, index, op.name, grant.holder, grant.token, asker.name, op.reason))
         state.events.append(LockBroken(key[0], op.name, key[1]))
+    if delay is not None:
+        _remember(state, Break(state.next_break, index, op.name, delay.holder, delay.token, asker.name, op.reason))
+        locking.end_delay(state, lock, delay)
     handing.hand_on(state, index, (op.name,))
     return Done(index, existed=True)
+
+
+def _delay_of(state: State, lock: Lock, session: int) -> Delay | None:
+    """What a forced release ends besides holds: the delay that is under way, where it is this session's (0: anybody's)."""
+    if state.level < commands.LEVEL_OF_ENDED_DELAYS or lock.delay is None:
+        return None
+    return lock.delay if session in (0, lock.delay.holder.session) else None
 
 
 def _remember(state: State, broken: Break) -> None:

@@ -92,8 +92,8 @@ class HandOver(WireStruct, tag=35, frozen=True):
 
 
 class ForceRelease(WireStruct, tag=36, frozen=True):
-    """Take `name` from all that hold it (`session` 0) or from one session. Who did it and why is kept. It is free at
-    once: only fencing tokens keep a former holder out."""
+    """Take `name` from all that hold it (`session` 0) or from one session, and end the lock-delay that they, or that
+    one, left behind. Who did it and why is kept. It is free at once: only fencing tokens keep a former holder out."""
 
     name: str
     reason: str
@@ -270,7 +270,8 @@ class SequencerState(WireStruct, tag=34, frozen=True):
 
 
 class Break(WireStruct, frozen=True):
-    """Entry `index`: `principal` took `name` from `holder`, who had it by `token`. `number` counts them."""
+    """Entry `index`: `principal` took `name` from `holder`, who had it by `token`, or ended the lock-delay that this
+    hold had left behind. `number` counts them."""
 
     number: int
     index: int

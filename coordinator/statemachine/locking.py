@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from coordinator.statemachine import commands, deadlocks, handing, lock_events, quotas
 from coordinator.statemachine.commands import Done, Failure, Granted, Held, Holder, NotHeld, Queued, Result
-from coordinator.statemachine.events import LockDelayed
+from coordinator.statemachine.events import LockDelayed, LockDelayEnded
 from coordinator.statemachine.lock_commands import (
     COUNTING,
     EXCLUSIVE,
@@ -391,9 +391,14 @@ def end_delays(state: State, index: int, op: EndLockDelays) -> Result:
     for name, since in op.delays:
         lock = state.locks.rows.get(name)
         if lock is not None and lock.delay is not None and lock.delay.since == since:
-            state.locks.touch(name)
-            lock.delay = None
-            state.delayed.discard(name)
+            end_delay(state, lock, lock.delay)
             ended.append(name)
     handing.hand_on(state, index, ended)
     return Done(index, existed=bool(ended))
+
+
+def end_delay(state: State, lock: Lock, delay: Delay) -> None:
+    state.locks.touch(lock.name)
+    lock.delay = None
+    state.delayed.discard(lock.name)
+    state.events.append(LockDelayEnded(lock.name, delay.since))

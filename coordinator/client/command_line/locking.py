@@ -43,7 +43,7 @@ def add_to(commands: Any) -> None:
     check = these.add_parser("check", help="status 0 where a sequencer is good, 1 where it is not")
     check.add_argument("sequencer", help="name:mode:token")
     check.set_defaults(run=_check)
-    force = these.add_parser("break", help="take a name from all that hold it")
+    force = these.add_parser("break", help="take a name from all that hold it, or end its lock-delay")
     force.add_argument("name")
     force.add_argument("--reason", required=True, help="is kept, and told the holder")
     force.add_argument("--session", type=output.number(1), default=0, help="only what this session holds")

@@ -76,8 +76,8 @@ class Name:
         self.token = 0
         """Of whoever came to hold it last."""
         self.upgrading: Key | None = None
-        self.delay: tuple[int, int] | None = None
-        """Since which index it is unavailable, and for how many milliseconds."""
+        self.delay: tuple[int, int, int] | None = None
+        """Since which index it is unavailable, for how many milliseconds, and whose session died last."""
 
     def is_of(self, session: int) -> bool:
         return self.mode != COUNTING and any(key[0] == session for key in self.holds)
@@ -314,7 +314,8 @@ class Locks:
                 for key in [key for key in held.holds if key[0] == session]:
                     delay_ms = self._let_go(name, key, "expired" if died else "released").delay_ms
                     if died and delay_ms:
-                        held.delay = (self._index, max(delay_ms, held.delay[1] if held.delay is not None else 0))
+                        longest_ms = max(delay_ms, held.delay[1] if held.delay is not None else 0)
+                        held.delay = (self._index, longest_ms, session)
         self._settle()
 
     def end_delays(self, delays: Iterable[tuple[str, int]]) -> AnyResult:
@@ -400,9 +401,13 @@ class Locks:
         return Done(self._index, existed=True)
 
     def force_release(self, op: lock_commands.ForceRelease) -> AnyResult:
-        broken = [key for key in self._name(op.name).holds if op.session in (0, key[0])]
-        if not broken:
+        held = self._name(op.name)
+        broken = [key for key in held.holds if op.session in (0, key[0])]
+        ends_delay = held.delay is not None and op.session in (0, held.delay[2])
+        if not broken and not ends_delay:
             return NotHeld()
+        if ends_delay:
+            held.delay = None
         for key in broken:
             self._let_go(op.name, key, "forced")
             self.broken.add((op.name, key))

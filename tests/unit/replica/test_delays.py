@@ -9,7 +9,7 @@ from coordinator import wire
 from coordinator.replica.delays import ENDED_MAX, Delays
 from coordinator.statemachine import commands
 from coordinator.statemachine.commands import Command, Granted, Queued
-from coordinator.statemachine.lock_commands import Acquire
+from coordinator.statemachine.lock_commands import Acquire, ForceRelease
 from tests.unit.replica.stage import CLUSTER, Node, Stage
 from tests.unit.replica.test_turn import opened
 
@@ -122,6 +122,37 @@ def test_the_turn_is_due_when_a_delay_passes(stage):
     deaf_us = leader.run().deadline_us
     leader.bus.connected = True
     assert leader.run().deadline_us <= deaf_us
+
+
+def test_a_delay_that_an_operator_ends_is_counted_no_more(stage):
+    waiter = held_and_waited_for(stage, 2_000)
+    leader = stage.nodes["node1"]
+    until_it_is_delayed(stage, leader)
+    stage.pass_time(100_000)
+    operator = opened(stage, 60_000)
+    assert isinstance(asked(stage, operator, 1, ForceRelease("a", "its host is gone")), commands.Done)
+    assert until_it_is_free(stage, leader, waiter) == 0
+    assert leader.replica._tenure is not None
+    assert leader.replica._tenure.delays.count == 0
+    last_index = leader.raft.last_index
+    stage.pass_time(2_500_000)
+    assert leader.raft.last_index == last_index, "nothing is said of it when it would have passed"
+
+
+def test_an_end_that_waits_for_a_majority_is_forgotten_with_its_delay():
+    delays = Delays()
+    delays.begin("a", 7, 100, 0)
+    assert delays.take_passed(200_000, 200_000, 100_000) == ()
+    delays.end("a", 7)
+    assert (delays.count, delays.take_passed(200_000, 200_000, 200_000), delays.due_in_us(200_000)) == (0, (), None)
+
+
+def test_an_end_of_an_earlier_delay_leaves_the_later_one():
+    delays = Delays()
+    delays.begin("a", 7, 100, 0)
+    delays.begin("a", 9, 100, 50_000)
+    delays.end("a", 7)
+    assert delays.take_passed(150_000, 150_000, 150_000) == (("a", 9),)
 
 
 def test_a_later_delay_of_a_name_takes_the_place_of_an_earlier():

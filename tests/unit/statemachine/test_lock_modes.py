@@ -17,10 +17,11 @@ from coordinator.statemachine.commands import (
     Held,
     NotHeld,
     Queued,
+    RaiseLevel,
     ReleaseLock,
     RemovePrincipal,
 )
-from coordinator.statemachine.events import GrantMade, LockBroken, LockDelayed
+from coordinator.statemachine.events import GrantMade, LockBroken, LockDelayed, LockDelayEnded
 from coordinator.statemachine.lock_commands import (
     BREAKS_MAX,
     Acquire,
@@ -44,8 +45,8 @@ from tests.unit.statemachine.derived import restored
 
 
 class Locking(Asking):
-    def __init__(self, sessions: int = 4) -> None:
-        super().__init__()
+    def __init__(self, sessions: int = 4, level: int = commands.LEVEL) -> None:
+        super().__init__(level)
         self.sessions = [self.open() for _ in range(sessions)]
 
     def take(self, who, *names, **fields):
@@ -424,6 +425,66 @@ def test_a_lock_stays_unavailable_for_its_delay_after_its_holder_died():
     assert locks.holding() == [], "that is another delay"
     locks.node(EndLockDelays((("l", since), ("none", 1))))
     assert locks.holding() == [1]
+    assert locks.machine.delays() == []
+
+
+def test_an_operator_ends_a_delay_and_leaves_who_and_why():
+    locks = Locking()
+    web = locks.open("web")
+    token = locks.take(0, delay_ms=5_000).token
+    dead = locks.sessions[0]
+    locks.node(ExpireSessions((dead,)))
+    since = locks.index
+    locks.take(1)
+    assert locks.ask(locks.sessions[1], ForceRelease("l", "mine")).code == commands.FORBIDDEN
+    assert locks.ask(web, ForceRelease("l", "another's", locks.sessions[2]), "web") == NotHeld()
+    assert locks.holding() == []
+    locks.machine.events.clear()
+    assert locks.ask(web, ForceRelease("l", "the host is gone", dead), "web") == Done(locks.index, existed=True)
+    assert locks.holding() == [1]
+    assert (locks.machine.delays(), locks.state().delay_ms) == ([], 0)
+    assert locks.machine.events[0] == LockDelayEnded("l", since), "the leader counts it no more"
+    (broken,) = locks.query(ListBreaks(), "web").breaks
+    assert (broken.holder.session, broken.token, broken.index) == (dead, token, locks.index)
+    assert (broken.principal, broken.reason) == ("web", "the host is gone")
+    assert restored(locks.machine).query(ListBreaks(), "web", lambda _: 1).breaks == (broken,)
+    assert locks.state().token > token
+    assert locks.node(EndLockDelays((("l", since),))) == Done(locks.index, existed=False), "a late word of the leader"
+    assert locks.holding() == [1]
+
+
+def test_a_forced_release_takes_from_who_is_left_and_ends_the_delay_of_who_died():
+    locks = Locking()
+    web = locks.open("web")
+    for who in (0, 1):
+        locks.take(who, mode="shared", delay_ms=5_000)
+    locks.take(2)
+    locks.node(ExpireSessions((locks.sessions[0],)))
+    assert locks.ask(web, ForceRelease("l", "only one", locks.sessions[1]), "web") == Done(locks.index, existed=True)
+    assert locks.holding() == [], "the delay stays"
+    assert locks.ask(web, ForceRelease("l", "all of it"), "web") == Done(locks.index, existed=True)
+    assert locks.holding() == [2]
+    assert [one.reason for one in locks.query(ListBreaks(), "web").breaks] == ["only one", "all of it"]
+
+
+def test_with_nobody_in_line_a_delay_that_is_ended_leaves_nothing():
+    locks = Locking()
+    web = locks.open("web")
+    locks.take(0, delay_ms=5_000)
+    locks.node(ExpireSessions((locks.sessions[0],)))
+    locks.ask(web, ForceRelease("l", "why"), "web")
+    assert "l" not in locks.machine.locks
+
+
+def test_below_level_5_a_forced_release_leaves_delays_alone():
+    locks = Locking(level=4)
+    web = locks.open("web")
+    locks.take(0, delay_ms=5_000)
+    locks.node(ExpireSessions((locks.sessions[0],)))
+    assert locks.ask(web, ForceRelease("l", "why"), "web") == NotHeld()
+    assert len(locks.machine.delays()) == 1
+    locks.node(RaiseLevel(5))
+    assert isinstance(locks.ask(web, ForceRelease("l", "why"), "web"), Done)
     assert locks.machine.delays() == []
 
 
