@@ -70,7 +70,8 @@ async def change_mode(
 async def hand_over(
     request: ApiRequest, cluster: ClusterName, name: str, payload: Annotated[HandOverIn, Body()]
 ) -> HandedOver:
-    """Give an exclusive hold to another session, past the line and by a higher token."""
+    """Give a hold to another session, past the line and by a higher token. A shared or counting one only to one that
+    stands in line for the same."""
     name, session = name_in_path(name), session_number(payload.session)
     client, principal = await request.auth.acting()
     op = lock_commands.HandOver(

@@ -135,9 +135,10 @@ class Hold(Had[S]):
     @asked
     def hand_over(self, to: Holder, *, timeout: float | None = None) -> Ask[None]:
         """Give it to another session, past the line and by a higher token: `to` is one of the waiters that
-        `Locks.look` names, or an `Heir`'s holder. Only an exclusive hold of one name. From the asking on it can not be
-        proven held, unless that is refused. Raises NotFound, Forbidden, Deadlock (the heir waits for one that waits for
-        this name; with the cycle, from the heir on), OutcomeUnknown."""
+        `Locks.look` names, or an `Heir`'s holder; of a shared or counting hold only a waiter for the same. Only a hold
+        of one name. From the asking on it can not be proven held, unless that is refused. Raises NotFound, Forbidden,
+        Refused (while an upgrade or a lock-delay lasts), Deadlock (the heir waits for one that waits for this name;
+        with the cycle, from the heir on), OutcomeUnknown."""
         self.check()
         op = lock_commands.HandOver(self.name, self.acquisition, to.session, to.acquisition)
         clock, deadline_us = self._shell.clock, self._shell.deadline_us(timeout)

@@ -39,6 +39,8 @@ LEVEL_OF_LOCK_RELEASES: Final = 5
 """From which on events of locks tell of holds that end, too."""
 LEVEL_OF_ENDED_DELAYS: Final = 5
 """From which on a forced release ends a lock-delay, too."""
+LEVEL_OF_SHARED_HAND_OVERS: Final = 5
+"""From which on a shared and a counting hold are handed over, too."""
 
 TTL_MS_MIN: Final = 500
 TTL_MS_MAX: Final = 86_400_000

@@ -56,28 +56,30 @@ def cycle(
 
 
 class Given(NamedTuple):
-    """A name as if it had been handed over: `heir` (session and acquisition) holds it alone in the place of `giver`,
-    and stands in line for it no more."""
+    """A name as if it had been handed over: `heir` (session and acquisition) holds it in the place of `giver`, and
+    stands in line for it no more."""
 
     name: str
-    giver: int
+    giver: Key
     heir: Key
 
 
 def cycle_of_heir(state: State, heir: Session, given: Given) -> tuple[LockWait, ...]:
-    """The cycle, from the heir on, that a hand-over would close: whoever stands in line for the name would wait for the
-    heir, and the heir for it; () where there is none."""
+    """The cycle, from the heir on, that a hand-over would close: one that stands in line for the name, and could not
+    hold it together with the heir, would wait for it, and the heir for that one; () where there is none."""
     lock, me = state.locks.rows[given.name], heir.session
-    if not lock.queue or me == given.giver:
+    if not lock.queue or me == given.giver[0]:
         return ()
 
     def closes(waited_for: int) -> str | None:
         waiting = state.sessions.rows[waited_for].waiting.get(given.name, ())
-        return lock.name if any(lock.queue[waited_for, one].mode != COUNTING for one in waiting) else None
+        kept_out = any(_excludes(lock.mode, lock.queue[waited_for, one].mode) for one in waiting)
+        return lock.name if kept_out else None
 
     waits = _Waits(state, given)
     in_line = (
-        (key[0], lock.name) if key[0] != me and waiter.mode != COUNTING else None for key, waiter in lock.queue.items()
+        (key[0], lock.name) if key[0] != me and _excludes(lock.mode, waiter.mode) else None
+        for key, waiter in lock.queue.items()
     )
     behind = _Side(waits.of_those_behind, me, in_line)
     ahead = _Side(waits.of_those_ahead, me, waits.of_those_ahead(heir), closes, knows_me=True)
@@ -198,8 +200,7 @@ class _Waits:
                 if waiter.mode == COUNTING or self._has_left(name, key) or self._is_joined(lock, waiter):
                     yield None
                     continue
-                if self._given is None or name != self._given.name:  # Of that it is known where it leads: to the heir.
-                    yield from _hold(lock, session, waiter.mode, self._holders_of(lock))
+                yield from _hold(lock, session, waiter.mode, self._holders_of(lock))
                 line = self._ahead.get((name, waiter.mode))
                 if line is None:
                     line = self._ahead[name, waiter.mode] = _Line(iter(lock.queue.items()))
@@ -209,7 +210,11 @@ class _Waits:
             yield from _hold(rows[name], session, EXCLUSIVE, self._holders_of(rows[name]))
 
     def _holders_of(self, lock: Lock) -> Iterator[Key]:
-        return self._holders.setdefault(lock.name, iter(lock.holders))
+        """But for the hold that is given: that it leads to the heir is known."""
+        found = self._holders.get(lock.name)
+        if found is None:
+            found = self._holders[lock.name] = (key for key in lock.holders if not self._is_given(lock.name, key))
+        return found
 
     def at_the_end(self, session: Session, mode: Mode, wanted: Iterable[Lock], *, in_line: bool) -> Iterator[_Step]:
         """Those that one would wait for that comes now. They are gone over apart from what others wait for: who comes
@@ -226,7 +231,9 @@ class _Waits:
         rows = self._state.locks.rows
         for name in sorted([name for name in session.locks if _is_waited_for(rows[name])]):
             lock = rows[name]
-            if lock.mode == COUNTING or (self._given is not None and name == self._given.name):
+            if lock.mode == COUNTING or all(
+                self._is_given(name, (session.session, one)) for one in session.locks[name]
+            ):
                 continue
             if lock.upgrading is not None and lock.upgrading[0] != session.session:
                 yield lock.upgrading[0], name
@@ -260,9 +267,15 @@ class _Waits:
         """As `Lock.is_joined_by`, whoever else holds it."""
         if not waiter.reentrant or lock.mode not in (EXCLUSIVE, waiter.mode):
             return False
-        if self._given is not None and lock.name == self._given.name:
-            return waiter.holder.session == self._given.heir[0]
-        return lock.mode != COUNTING and lock.name in self._state.sessions.rows[waiter.holder.session].locks
+        session = waiter.holder.session
+        if self._given is not None and (lock.name, session) == (self._given.name, self._given.heir[0]):
+            return True
+        held = self._state.sessions.rows[session].locks.get(lock.name, ())
+        return lock.mode != COUNTING and not all(self._is_given(lock.name, (session, one)) for one in held)
+
+    def _is_given(self, name: str, key: Key) -> bool:
+        """Does this holder have it no more, once the name is given?"""
+        return self._given is not None and name == self._given.name and key == self._given.giver
 
     def _has_left(self, name: str, key: Key) -> bool:
         """Does this waiter stand in line no more, once the name is given?"""

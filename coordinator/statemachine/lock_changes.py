@@ -9,6 +9,7 @@ from coordinator.statemachine.commands import Done, Failure, Granted, Held, Hold
 from coordinator.statemachine.events import GrantMade, LockBroken
 from coordinator.statemachine.lock_commands import (
     BREAKS_MAX,
+    COUNTING,
     EXCLUSIVE,
     FORCED,
     HANDED_OVER,
@@ -22,6 +23,7 @@ from coordinator.statemachine.lock_commands import (
     Grant,
     HandOver,
     LockWait,
+    Waiter,
 )
 from coordinator.statemachine.locks import Key, Lock, fencing_token
 from coordinator.statemachine.principals import Access, access_of
@@ -95,28 +97,15 @@ def hand_over(state: State, index: int, session: Session, op: HandOver) -> Resul
     key = (session.session, op.acquisition)
     if lock is None or key not in lock.holders:
         return NotHeld()
-    if lock.mode != EXCLUSIVE or len(lock.holders) > 1 or len(lock.holders[key].names) > 1:
-        return Failure(commands.INVALID, "only an exclusive hold of one name, by one acquisition, is handed over")
-    if op.to_acquisition < 0:
-        return Failure(commands.INVALID, f"an acquisition is a number from 0 on, got {op.to_acquisition}")
-    heir = state.sessions.rows.get(op.to_session)
-    access = access_of(state, heir.principal) if heir is not None else None
-    if heir is None or not isinstance(access, Access):
-        return Failure(commands.NOT_FOUND, f"there is no session {op.to_session}")
-    refused = refuse_name(access, (commands.LOCK,), op.name)
+    refused = _not_one_to_give(state, lock, lock.holders[key])
     if refused is not None:
         return refused
+    heir = _heir(state, session, lock, op)
+    if isinstance(heir, Failure):
+        return heir
     to = (op.to_session, op.to_acquisition)
-    if to == key:
-        return Failure(commands.INVALID, "that is whose it is")
     waiter = lock.queue.get(to)
-    if waiter is not None and len(waiter.names) > 1:
-        return Failure(commands.INVALID, "the heir waits for it together with other names")
-    if waiter is None and heir is not session:
-        refused = locking.no_room_in_session(state, heir, 1)
-        if refused is not None:
-            return refused
-    cycle = deadlocks.cycle_of_heir(state, heir, deadlocks.Given(op.name, session.session, to))
+    cycle = deadlocks.cycle_of_heir(state, heir, deadlocks.Given(op.name, key, to))
     if cycle:
         return Deadlock(cycle)
     state.locks.touch(op.name)
@@ -131,6 +120,54 @@ def hand_over(state: State, index: int, session: Session, op: HandOver) -> Resul
     state.events.append(GrantMade(op.to_session, op.name, op.to_acquisition, lock.token))
     handing.hand_on(state, index, (), came=((op.to_session, op.name),))
     return Done(index, existed=True)
+
+
+def _heir(state: State, giver: Session, lock: Lock, op: HandOver) -> Session | Failure:
+    """Whose session it is that is to have the hold, or why it may not."""
+    if op.to_acquisition < 0:
+        return Failure(commands.INVALID, f"an acquisition is a number from 0 on, got {op.to_acquisition}")
+    heir = state.sessions.rows.get(op.to_session)
+    access = access_of(state, heir.principal) if heir is not None else None
+    if heir is None or not isinstance(access, Access):
+        return Failure(commands.NOT_FOUND, f"there is no session {op.to_session}")
+    refused = refuse_name(access, (commands.LOCK,), op.name)
+    if refused is not None:
+        return refused
+    to = (op.to_session, op.to_acquisition)
+    if to == (giver.session, op.acquisition):
+        return Failure(commands.INVALID, "that is whose it is")
+    waiter = lock.queue.get(to)
+    if waiter is not None and len(waiter.names) > 1:
+        return Failure(commands.INVALID, "the heir waits for it together with other names")
+    if lock.mode != EXCLUSIVE:
+        refused = _not_in_its_place(lock, waiter)
+        if refused is not None:
+            return refused
+    if waiter is None and heir is not giver:
+        refused = locking.no_room_in_session(state, heir, 1)
+        if refused is not None:
+            return refused
+    return heir
+
+
+def _not_one_to_give(state: State, lock: Lock, grant: Grant) -> Failure | None:
+    if state.level < commands.LEVEL_OF_SHARED_HAND_OVERS:
+        if lock.mode != EXCLUSIVE or len(lock.holders) > 1 or len(grant.names) > 1:
+            return Failure(commands.INVALID, "only an exclusive hold of one name, by one acquisition, is handed over")
+    elif len(grant.names) > 1 or (lock.mode == EXCLUSIVE and len(lock.holders) > 1):
+        return Failure(commands.INVALID, "only a hold of one name is handed over, an exclusive one by one acquisition")
+    return None
+
+
+def _not_in_its_place(lock: Lock, waiter: Waiter | None) -> Failure | None:
+    """Why the heir, which stands in line as `waiter`, may not have one of several holds. It is told of a token alone,
+    and so must have asked for what it gets: what is shared must never be taken for exclusive."""
+    if waiter is None or waiter.mode != lock.mode or (lock.mode == COUNTING and waiter.limit != lock.limit):
+        like = f"counting to {lock.limit}" if lock.mode == COUNTING else lock.mode
+        return Failure(commands.INVALID, f"a {like} hold is handed over to one that stands in line for the same")
+    if lock.upgrading is not None or lock.delay is not None:
+        return Failure(commands.REFUSED, "an upgrade or a lock-delay of the name is waited for, nobody is let in")
+    return None
 
 
 def force_release(state: State, index: int, asker: Access, op: ForceRelease) -> Result:
@@ -155,7 +192,7 @@ def force_release(state: State, index: int, asker: Access, op: ForceRelease) -> 
 
 
 def _delay_of(state: State, lock: Lock, session: int) -> Delay | None:
-    """What a forced release ends besides holds: the delay that is under way, where it is this session's (0: anybody's)."""
+    """What a forced release ends besides holds: the delay under way, where it is of this session (0: of any)."""
     if state.level < commands.LEVEL_OF_ENDED_DELAYS or lock.delay is None:
         return None
     return lock.delay if session in (0, lock.delay.holder.session) else None

@@ -81,8 +81,8 @@ class ChangeMode(WireStruct, tag=34, frozen=True):
 
 
 class HandOver(WireStruct, tag=35, frozen=True):
-    """Give an exclusive hold to another session, by a higher token, whoever else is in line; but not where the heir
-    waits, by way of whomever, for one of those."""
+    """Give a hold to another session, by a higher token, whoever else is in line; but not where the heir waits, by way
+    of whomever, for one of those. A shared or counting one only to one that stands in line for it in the same way."""
 
     name: str
     acquisition: int

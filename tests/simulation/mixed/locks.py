@@ -201,6 +201,8 @@ def _use(mixed: Mixed, client: Client, attempt: Attempt) -> Act:
             yield from _hand_over(mixed, client, attempt)
         else:
             yield from _downgrade(mixed, client, attempt)
+    elif len(attempt.leases) == 1 and choice > (0.9 if attempt.mode == SHARED else 0.6):
+        yield from _hand_over(mixed, client, attempt)
     else:
         yield from _take_another(mixed, client, attempt)
 
@@ -243,7 +245,11 @@ def _hand_over(mixed: Mixed, client: Client, attempt: Attempt) -> Act:
     state = question.result
     if not isinstance(state, LockState):
         return
-    heirs = [waiter.holder for waiter in state.waiters if waiter.holder.session != attempt.session.session]
+    heirs = [
+        waiter.holder
+        for waiter in state.waiters
+        if waiter.holder.session != attempt.session.session and attempt.mode in (EXCLUSIVE, waiter.mode)
+    ]
     if heirs and lease.held:
         heir = client.random.choice(heirs)
         client.let_go(lease)

@@ -376,7 +376,7 @@ class Locks:
         held = self._name(op.name)
         if key not in held.holds:
             return NotHeld()
-        if held.mode != EXCLUSIVE or len(held.holds) > 1 or len(held.holds[key].names) > 1:
+        if len(held.holds[key].names) > 1 or (held.mode == EXCLUSIVE and len(held.holds) > 1):
             return Failure(commands.INVALID, "")
         heir = (op.to_session, op.to_acquisition)
         if op.to_session not in alive:
@@ -384,15 +384,21 @@ class Locks:
         waits = next((wish for wish in self.line if wish.key == heir and op.name in wish.names), None)
         if heir == key or (waits is not None and len(waits.names) > 1):
             return Failure(commands.INVALID, "")
+        if held.mode != EXCLUSIVE:
+            if waits is None or waits.mode != held.mode or (held.mode == COUNTING and waits.limit != held.limit):
+                return Failure(commands.INVALID, "")
+            if held.upgrading is not None or held.delay is not None:
+                return Failure(commands.REFUSED, "")
         if waits is None and heir[0] != key[0] and self._places(heir[0]) >= PLACES_OF_SESSION_MAX:
             return Failure(commands.FULL, "")
-        line, hold = self.line, held.holds.pop(key)
+        line, holds = self.line, dict(held.holds)
+        hold = held.holds.pop(key)
         self.line = [wish for wish in line if wish is not waits]
         held.holds[heir] = hold._replace(token=self.token, names=(op.name,))
         if heir[0] != key[0] and any(
-            self._leads_back(self._waited_for(heir[0]), one) for one in self._kept_out(op.name)
+            self._leads_back(self._waited_for(heir[0]), one) for one in self._kept_out(op.name, heir[0])
         ):
-            self.line, held.holds = line, {key: hold}
+            self.line, held.holds = line, holds
             return Deadlock(())
         self.events.append(Event(self._index, op.name, "handed-over", *key, held.mode, hold.token, False))
         self.grants.append(Grant(heir[0], op.name, heir[1], self.token))
@@ -452,13 +458,13 @@ class Locks:
             if held.upgrading is not None and held.upgrading[0] == session:
                 yield from (other for other, _ in held.holds if other != session)
 
-    def _kept_out(self, name: str) -> list[int]:
-        """Those in line for it that wait for whoever holds it alone."""
-        held = self._name(name)
+    def _kept_out(self, name: str, heir: int) -> list[int]:
+        """Those in line for it that wait for the heir, which holds it now."""
+        mode = self._name(name).mode
         return [
             wish.session
             for wish in self.line
-            if name in wish.names and wish.mode != COUNTING and not held.is_of(wish.session)
+            if name in wish.names and wish.session != heir and excludes(mode, wish.mode)
         ]
 
     def _in_the_way(self, name: str, wish: Wish) -> Iterator[int]:

@@ -381,6 +381,19 @@ def test_two_that_wait_for_the_same_grant_are_both_told(cluster: Cluster, client
     assert [each.value().token for each in waiting] == [heir.value().token] * 2
 
 
+def test_a_unit_of_a_counting_lock_is_handed_over_to_a_waiter(cluster: Cluster, client: TestClient, other: TestClient):
+    hold = client.locks.acquire("slots", limit=1)
+    waiting = other.later_of(other.locks).acquire("slots", limit=1)
+    cluster.pass_time(0.2)
+    hold.hand_over(client.locks.look("slots").waiters[0].holder)
+    given = waiting.value()
+    assert (given.mode, hold.held, given.token > hold.token) == ("counting", False, True)
+    assert other.locks.check_sequencer(given.sequencer())
+    with pytest.raises(InvalidRequest, match="a counting to 1 hold is handed over to one that stands in line"):
+        given.hand_over(client.locks.heir("slots").holder)
+    assert given.held
+
+
 def test_a_lock_that_was_taken_by_force_says_who_did_it_and_why(cluster: Cluster, client: TestClient):
     cluster.grant("worker", "lock")
     worker = cluster.client("worker")

@@ -90,7 +90,8 @@ def one_step(chance: random.Random, asking: Compared, sessions: list[int]) -> No
         lock = asking.machine.locks.get(names[0])
         if lock is not None and lock.holder is not None:
             heir = chance.choice([*lock.queue, (chance.choice(sessions), acquisition)])
-            asking.ask(lock.holder.session, HandOver(names[0], lock.holder.acquisition, *heir))
+            has, acquisition = chance.choice([*lock.holders])
+            asking.ask(has, HandOver(names[0], acquisition, *heir))
     elif roll < 0.97:
         lock = asking.machine.locks.get(names[0])
         if lock is not None:
@@ -134,11 +135,17 @@ PLANTED = [
     ),
     (
         "a-giver-that-holds-it-still",
-        Edit(f"{_DEADLOCKS}:_Waits.of_those_ahead", "if self._given is None or name != self._given.name:", "if True:"),
+        Edit(f"{_DEADLOCKS}:_Waits._is_given", "return self._given is not None", "return False"),
     ),
     (
         "who-only-counts-waits-for-the-heir",
-        Edit(f"{_DEADLOCKS}:cycle_of_heir", "any(lock.queue[waited_for, one].mode != COUNTING for", "any(True for"),
+        Edit(f"{_DEADLOCKS}:cycle_of_heir", "_excludes(lock.mode, lock.queue[waited_for, one].mode) for", "True for"),
+    ),
+    (
+        "who-shares-waits-for-an-heir-that-shares",
+        Edit(
+            f"{_DEADLOCKS}:cycle_of_heir", "me and _excludes(lock.mode, waiter.mode)", "me and waiter.mode != COUNTING"
+        ),
     ),
     (
         "what-was-gone-over-for-sharers-is-not-for-others",

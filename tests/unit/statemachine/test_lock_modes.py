@@ -371,6 +371,106 @@ def test_an_exclusive_hold_is_handed_over_by_a_higher_token():
     assert locks.holding() == [1]
 
 
+def give(locks, giver, heir, acquisition=1, name="l"):
+    return locks.ask(locks.sessions[giver], HandOver(name, 1, locks.sessions[heir], acquisition))
+
+
+def test_a_unit_of_a_counting_lock_is_handed_over_to_one_that_waits_for_it():
+    locks = Locking()
+    first, _ = (locks.take(who, mode="counting", limit=2).token for who in (0, 1))
+    locks.take(2, mode="counting", limit=2)
+    locks.take(3, mode="counting", limit=2)
+    locks.machine.events.clear()
+    assert give(locks, 0, 3) == Done(locks.index, existed=True)
+    assert (locks.holding(), locks.waiting()) == ([1, 3], [2]), (
+        "past the line, and whoever was before it keeps its place"
+    )
+    state = locks.state()
+    assert (state.mode, state.limit, state.holding) == ("counting", 2, 2)
+    assert state.token == state.holders[1].token > first
+    assert locks.machine.events == [GrantMade(locks.sessions[3], "l", 1, state.token)]
+    assert give(locks, 0, 2) == NotHeld()
+    locks.drop(3)
+    assert locks.holding() == [1, 2]
+    restored(locks.machine)
+
+
+def test_a_shared_hold_is_handed_over_past_whoever_waits_to_have_it_alone():
+    locks = Locking()
+    shared(locks, 0, 1)
+    locks.take(2)
+    locks.take(3, mode="shared")
+    assert give(locks, 0, 3) == Done(locks.index, existed=True)
+    assert (locks.holding(), locks.waiting()) == ([1, 3], [2])
+    assert locks.state().mode == "shared"
+    locks.drop(1)
+    locks.drop(3)
+    assert locks.holding() == [2]
+
+
+@pytest.mark.parametrize(
+    ("held", "asked", "like"),
+    [
+        ({"mode": "shared"}, {}, "shared"),
+        ({"mode": "shared"}, None, "shared"),
+        ({"mode": "counting", "limit": 1}, {"mode": "shared"}, "counting to 1"),
+        ({"mode": "counting", "limit": 1}, {}, "counting to 1"),
+        ({"mode": "counting", "limit": 1}, None, "counting to 1"),
+    ],
+)
+def test_who_did_not_ask_for_it_so_is_given_no_hold_of_several(held, asked, like):
+    """It is told of a token alone: what it shares it would take for its own."""
+    locks = Locking()
+    locks.take(0, **held)
+    locks.take(1)
+    if asked is not None:
+        locks.take(2, **asked)
+    refused = give(locks, 0, 2)
+    message = f"a {like} hold is handed over to one that stands in line for the same"
+    assert (refused.code, refused.message) == (commands.INVALID, message)
+    assert locks.holding() == [0]
+
+
+def test_nobody_is_given_a_shared_hold_while_an_upgrade_or_a_lock_delay_lasts():
+    locks = Locking()
+    shared(locks, 0, 1)
+    locks.take(3, mode="shared", delay_ms=1_000)
+    message = "an upgrade or a lock-delay of the name is waited for, nobody is let in"
+    change(locks, 1, "exclusive")
+    locks.take(2, mode="shared")
+    for giver in (0, 1):
+        refused = give(locks, giver, 2)
+        assert (refused.code, refused.message) == (commands.REFUSED, message)
+    change(locks, 1, "shared")
+    assert locks.holding() == [0, 1, 3, 2]
+    locks.node(ExpireSessions((locks.sessions[3],)))
+    locks.drop(2)
+    locks.take(2, mode="shared")
+    assert (give(locks, 0, 2).code, locks.waiting()) == (commands.REFUSED, [2])
+
+
+def test_a_hold_of_several_names_or_acquisitions_is_not_handed_over():
+    locks = Locking()
+    locks.take(0, "l", "m", mode="shared")
+    locks.take(1, "x")
+    locks.take(1, "x", acquisition=2, reentrant=True)
+    for refused in (give(locks, 0, 2), give(locks, 1, 2, name="x")):
+        message = "only a hold of one name is handed over, an exclusive one by one acquisition"
+        assert (refused.code, refused.message) == (commands.INVALID, message)
+
+
+def test_below_level_5_only_exclusive_holds_are_handed_over():
+    locks = Locking(level=4)
+    locks.take(0, mode="counting", limit=1)
+    locks.take(1, mode="counting", limit=1)
+    refused = give(locks, 0, 1)
+    message = "only an exclusive hold of one name, by one acquisition, is handed over"
+    assert (refused.code, refused.message) == (commands.INVALID, message)
+    locks.node(RaiseLevel(5))
+    assert give(locks, 0, 1) == Done(locks.index, existed=True)
+    assert locks.holding() == [1]
+
+
 def test_a_forced_release_leaves_who_and_why():
     locks = Locking()
     web = locks.open("web")
