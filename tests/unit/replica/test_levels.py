@@ -9,7 +9,10 @@ from coordinator.consensus.membership import Change, Member
 from coordinator.replica import births
 from coordinator.replica.levels import ASK_US, QUESTION_BYTES_MAX, Levels
 from coordinator.statemachine import commands, snapshot
+from coordinator.statemachine.lock_commands import Acquire, HandOver, Release
 from tests.unit.replica.stage import Stage
+from tests.unit.replica.test_delays import asked
+from tests.unit.replica.test_turn import opened
 
 
 @pytest.fixture
@@ -61,6 +64,36 @@ def test_the_level_is_the_lowest_of_all(stage):
     stage.nodes["node3"].replica.levels.own = 2
     stage.pass_time(ASK_US + 60_000)
     assert levels(stage) == [2] * 3
+
+
+def test_in_a_mixed_cluster_what_is_of_level_5_is_not_done_until_all_can_apply_it(monkeypatch):
+    """A replica of level 4 would refuse it, keep no event of it, and have another state from then on."""
+    monkeypatch.setattr(births, "LEVEL", 4)
+    stage = Stage()
+    stage.nodes["node3"].replica.levels.own = 4
+    stage.elect("node1")
+    stage.pass_time(100_000)
+    one, two = opened(stage, 600_000), opened(stage, 600_000)
+    counted = Acquire(("slots",), 1, "counting", limit=1)
+    assert isinstance(asked(stage, one, 1, counted), commands.Granted)
+    assert asked(stage, two, 1, counted) == commands.Queued(1)
+    give = HandOver("slots", 1, two, 1)
+    refused = asked(stage, one, 2, give)
+    assert isinstance(refused, commands.Failure)
+    assert refused.message == "only an exclusive hold of one name, by one acquisition, is handed over"
+    assert isinstance(asked(stage, one, 3, Release(("slots",), 1)), commands.Done)
+    stage.pass_time(2 * ASK_US)
+    assert levels(stage) == [4] * 3
+    machine = stage.nodes["node1"].replica.machine
+    assert {event.kind for event in machine.state.lock_events.rows.values()} == {"acquired", "conflict"}
+    stage.nodes["node3"].replica.levels.own = commands.LEVEL
+    stage.pass_time(ASK_US + 60_000)
+    assert levels(stage) == [commands.LEVEL] * 3
+    assert asked(stage, one, 4, counted) == commands.Queued(1)
+    assert isinstance(asked(stage, two, 2, HandOver("slots", 1, one, 1)), commands.Done)
+    stage.pass_time(100_000)
+    assert "handed-over" in {event.kind for event in machine.state.lock_events.rows.values()}
+    assert len({node.replica.machine.digest() for node in stage.nodes.values()}) == 1
 
 
 def test_a_level_that_can_not_be_proposed_now_is_proposed_later(stage):
