@@ -25,6 +25,7 @@ from coordinator.api.keys import BYTES
 from coordinator.api.locks import REFUSALS
 from coordinator.api.owning import with_session
 from coordinator.api.schemas import ClusterName, Problem, SessionName, name_in_path, session_number
+from coordinator.client import AsyncClient, conditional
 from coordinator.client.errors import refuse
 from coordinator.statemachine import commands, files
 
@@ -41,6 +42,10 @@ Generation = Annotated[
     int, Query(ge=-1, le=GENERATION_MAX, description="Only where the content generation is this; -1: any.")
 ]
 Instance = Annotated[int, Query(ge=-1, le=GENERATION_MAX, description="Only where the instance is this; -1: any.")]
+LastRevision = Annotated[
+    int | None,
+    Query(ge=0, le=GENERATION_MAX, description="Only where this revision wrote it last. Takes the right to read, too."),
+]
 Revision = Annotated[int, Query(ge=0, le=GENERATION_MAX, description="The state at this revision; 0: now.")]
 
 
@@ -129,12 +134,14 @@ async def write(
     path: Annotated[str, Path()],
     generation: Generation = -1,
     instance: Instance = -1,
+    revision: LastRevision = None,
 ) -> WrittenOut:
-    """Replace the content of a file that is there. 409 `changed` where it is of another generation or instance than was
-    named; the refusal tells those of now."""
+    """Replace the content of a file that is there. 409 `changed` where it is of another generation, instance or
+    revision than was named; the refusal tells those of now. A revision is never used again, not even after a restore,
+    as a generation may be."""
     path, value = name_in_path(path), content_of(request)
     client, principal = await request.auth.acting()
-    done = refuse(await client.command(files.WriteFile(path, value, generation, instance), act_for=principal))
+    done = await _where(client, principal, files.WriteFile(path, value, generation, instance), revision)
     assert isinstance(done, commands.Done), done
     return WrittenOut(path=path, revision=done.index)
 
@@ -147,14 +154,24 @@ async def delete(
     recursive: Annotated[bool, Query(description="A directory with all that is below it.")] = False,
     generation: Generation = -1,
     instance: Instance = -1,
+    revision: LastRevision = None,
 ) -> DeletedOut:
     """404 where there is nothing, 409 where a directory is not empty or the file has changed."""
     path = name_in_path(path)
     client, principal = await request.auth.acting()
     op = files.DeletePath(path, recursive, generation, instance)
-    deleted = refuse(await client.command(op, act_for=principal))
+    deleted = await _where(client, principal, op, revision)
     assert isinstance(deleted, files.Deleted), deleted
     return DeletedOut(deleted=deleted.count, revision=deleted.revision)
+
+
+async def _where(
+    client: AsyncClient, principal: str, op: files.WriteFile | files.DeletePath, revision: int | None
+) -> Any:
+    if revision is None:
+        return refuse(await client.command(op, act_for=principal))
+    result = await client.command(conditional.unchanged(op.path, revision, op), act_for=principal)
+    return refuse(conditional.outcome(op.path, result))
 
 
 @stats.get("/{path:path}", response={200: StatOut, 410: Problem, **REFUSALS}, summary="Look at a file or a directory")

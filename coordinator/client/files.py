@@ -6,10 +6,11 @@ is stripped; where a directory is named, "" or "/" is the root, and a slash at t
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
 
-from coordinator.client import options
-from coordinator.client.asking import Ask, Asking, Async, Part, S, Sync, as_it_is, asked
+from coordinator.client import conditional, flows, options
+from coordinator.client.asking import DEFAULT_TTL_MS, Ask, Asking, Async, Part, S, Sync, as_it_is, asked
 from coordinator.client.core import Core
 from coordinator.client.errors import refuse
 from coordinator.client.events import EventWatch, FailOver
@@ -74,14 +75,35 @@ class Files(Part[S]):
         *,
         generation: int | None = None,
         instance: int | None = None,
+        revision: int | None = None,
         timeout: float | None = None,
     ) -> Ask[int]:
-        """Replace the content of a file that is there; the revision. `generation` (the stat's `version`), `instance`:
-        only where they are these, else Changed is raised and tells those of now. Raises NotFound, WrongKind."""
+        """Replace the content of a file that is there; the revision. `generation` (the stat's `version`), `instance`,
+        or `revision` (that wrote it last): only where they are these, else Changed is raised and tells those of now.
+        A revision never comes again, not even after a restore, as a generation may; it takes the right to read, too.
+        Raises NotFound, WrongKind."""
         op = files.WriteFile(
             options.name(path), options.key_value(value), options.generation(generation), options.generation(instance)
         )
-        return self._command(op, lambda done: int(done.index), timeout=timeout)
+        return self._where(op, revision, lambda done: int(done.index), timeout)
+
+    def _where(
+        self,
+        op: files.WriteFile | files.DeletePath,
+        revision: int | None,
+        read: Callable[[Any], int],
+        timeout: float | None,
+    ) -> Ask[int]:
+        if revision is None:
+            return self._command(op, read, timeout=timeout)
+        command = conditional.unchanged(op.path, options.revision(revision), op)
+        clock, deadline_us = self._shell.clock, self._shell.deadline_us(timeout)
+
+        def flow(core: Core) -> Asking[int]:
+            result = yield from flows.command(core, clock, command, DEFAULT_TTL_MS, deadline_us, "")
+            return read(refuse(conditional.outcome(op.path, result)))
+
+        return Ask(flow)
 
     @asked
     def delete(
@@ -91,15 +113,16 @@ class Files(Part[S]):
         recursive: bool = False,
         generation: int | None = None,
         instance: int | None = None,
+        revision: int | None = None,
         timeout: float | None = None,
     ) -> Ask[int]:
         """Delete a file or a directory; how much went. A directory with something in it only if `recursive`, and then
-        with all that is below, in one revision. `generation` and `instance` as in `write`. Raises NotFound, NotEmpty,
-        Changed, TooMany."""
+        with all that is below, in one revision. `generation`, `instance` and `revision` as in `write`. Raises NotFound,
+        NotEmpty, Changed, TooMany."""
         op = files.DeletePath(
             options.name(path), recursive, options.generation(generation), options.generation(instance)
         )
-        return self._command(op, lambda deleted: int(deleted.count), timeout=timeout)
+        return self._where(op, revision, lambda deleted: int(deleted.count), timeout)
 
     @asked
     def attach(self, path: str, *, ttl: float = options.DEFAULT_TTL_S, timeout: float | None = None) -> Ask[None]:

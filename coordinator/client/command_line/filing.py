@@ -44,6 +44,7 @@ def _add_files(parser: argparse.ArgumentParser) -> None:
     put.add_argument("path")
     put.add_argument("value", help='"-": from standard input')
     put.add_argument("--generation", type=output.number(0), help="only where its content generation is this")
+    put.add_argument("--if-revision", type=output.number(0), metavar="R", help="only where revision R wrote it last")
     put.add_argument("--create", action="store_true", help="create it, and print its path; it must not be there")
     put.add_argument("--parents", action="store_true", help="with --create: make directories that are missing")
     put.add_argument("--sequential", action="store_true", help="with --create: 19 digits that grow behind its name")
@@ -56,6 +57,7 @@ def _add_files(parser: argparse.ArgumentParser) -> None:
     remove.add_argument("path")
     remove.add_argument("-r", "--recursive", action="store_true", help="with all that is below")
     remove.add_argument("--generation", type=output.number(0), help="only where its content generation is this")
+    remove.add_argument("--if-revision", type=output.number(0), metavar="R", help="only where R wrote it last")
     remove.set_defaults(run=_remove)
     make = commands.add_parser("mkdir", help="make a directory that stays when it is empty")
     make.add_argument("path")
@@ -66,7 +68,10 @@ def _add_files(parser: argparse.ArgumentParser) -> None:
     listing.add_argument("--revision", type=output.number(0), default=0, help="as it was at this revision")
     listing.add_argument("-l", "--long", action="store_true", help="with size, revision and kind")
     listing.set_defaults(run=_list)
+    _add_ranges(commands)
 
+
+def _add_ranges(commands: Any) -> None:
     in_range = argparse.ArgumentParser(add_help=False)
     in_range.add_argument("start")
     in_range.add_argument("end", nargs="?", default="", help="up to before this key")
@@ -127,14 +132,15 @@ def _get(client: Client, options: argparse.Namespace) -> int:
 def _put(client: Client, options: argparse.Namespace) -> int:
     if not options.create and (options.parents or options.sequential):
         raise InvalidRequest("--parents and --sequential go with --create")
-    if options.create and options.generation is not None:
-        raise InvalidRequest("--generation is of a file that is there, --create makes one that is not")
+    if options.create and (options.generation is not None or options.if_revision is not None):
+        given = "--generation" if options.generation is not None else "--if-revision"
+        raise InvalidRequest(f"{given} is of a file that is there, --create makes one that is not")
     value = output.value_of(options.value)
     if options.create:
         created = client.files.create(options.path, value, sequential=options.sequential, parents=options.parents)
         print(created.path)
     else:
-        client.files.write(options.path, value, generation=options.generation)
+        client.files.write(options.path, value, generation=options.generation, revision=options.if_revision)
     return 0
 
 
@@ -156,7 +162,9 @@ def _stat(client: Client, options: argparse.Namespace) -> int:
 
 
 def _remove(client: Client, options: argparse.Namespace) -> int:
-    client.files.delete(options.path, recursive=options.recursive, generation=options.generation)
+    client.files.delete(
+        options.path, recursive=options.recursive, generation=options.generation, revision=options.if_revision
+    )
     return 0
 
 

@@ -78,6 +78,12 @@ def test_files_are_made_read_listed_and_removed(shell: Shell):
     _, printed = shell("files", "range", "d/", "--prefix", "--json")
     assert [json.loads(line)["key"] for line in printed.splitlines()] == ["d/a", "d/e"]
     assert base64.b64decode(json.loads(printed.splitlines()[0])["value"]) == b"two\n"
+    assert shell("files", "put", "d/a", "three", "--if-revision", first[1])[0] == EXIT_NOT_DONE
+    assert shell("files", "rm", "d/a", "--if-revision", first[1])[0] == EXIT_NOT_DONE
+    last = re.search(r"revision +(\d+)", shell("files", "stat", "d/a")[1])
+    assert last is not None
+    assert shell("files", "put", "d/a", "three", "--if-revision", last[1]) == (0, "")
+    assert shell("files", "put", "d/b", "", "--create", "--if-revision", "1")[0] == EXIT_USAGE
     assert shell("files", "rm", "-r", "d") == (0, "")
     assert shell("files", "get", "d/a")[0] == EXIT_NOT_DONE
 

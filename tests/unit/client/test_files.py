@@ -55,6 +55,28 @@ def test_a_write_by_generation_tells_the_one_of_now(client: TestClient):
     assert client.files.delete("a", generation=2) == 1
 
 
+def test_a_write_and_a_deletion_by_revision_tell_what_is_there_now(client: TestClient):
+    first = client.files.create("a", b"1").revision
+    second = client.files.write("a", b"2", revision=first)
+    with pytest.raises(Changed) as caught:
+        client.files.write("a", b"3", revision=first)
+    assert (caught.value.revision, caught.value.version, caught.value.instance) == (second, 2, first)
+    with pytest.raises(Changed):
+        client.files.delete("a", revision=first)
+    with pytest.raises(Changed):
+        client.files.write("a", b"3", revision=second, generation=1)
+    assert client.files.read("a").value == b"2"
+    assert client.files.delete("a", revision=second) == 1
+    for call in (lambda: client.files.write("a", b"3", revision=second), lambda: client.files.delete("a", revision=0)):
+        with pytest.raises(NotFound, match="'a'"):
+            call()
+    made = client.files.make_directory("d")
+    with pytest.raises(WrongKind):
+        client.files.write("d", b"", revision=made)
+    with pytest.raises(InvalidRequest, match="got -1"):
+        client.files.write("a", b"3", revision=-1)
+
+
 @pytest.mark.parametrize(
     ("call", "error"),
     [

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from coordinator.client import conditional
 from coordinator.statemachine import restoration
 from coordinator.statemachine.commands import (
     CheckpointSessions,
@@ -20,7 +21,16 @@ from coordinator.statemachine.commands import (
     SetWantedMembership,
     WantedMembershipView,
 )
-from coordinator.statemachine.files import BeginCaching, Compacted, ReadChanges, ReadRange
+from coordinator.statemachine.files import (
+    BeginCaching,
+    Compacted,
+    CreateFile,
+    Mismatch,
+    ReadChanges,
+    ReadFile,
+    ReadRange,
+    WriteFile,
+)
 from coordinator.statemachine.lock_commands import Acquire, EndLockDelays, RaiseEpoch, ReadLockEvents
 from coordinator.statemachine.locks import EPOCH_MAX, INDEX_BITS
 from coordinator.statemachine.restoration import FIRST_INDEX_MAX, INDICES_PER_EPOCH, NotRestorable
@@ -110,6 +120,27 @@ def test_whoever_followed_the_old_log_is_told_to_read_anew_and_can_go_on_from_th
     changed = new.ask(session, PutKey("k", b"after"))
     page = new.query(ReadChanges("k", since=view.revision + 1))
     assert [change.revision for change in page.changes] == [changed.index]
+
+
+def test_a_revision_of_the_lost_log_holds_for_nothing_though_a_generation_may():
+    """What the page warns of: generations are counted anew from the backup on."""
+    old = Cluster()
+    session = old.open()
+    old.ask(session, CreateFile("a", b"before"))
+    backup = old.backed_up()
+    lost = old.ask(session, WriteFile("a", b"undone")).index
+    seen = old.query(ReadFile("a")).stat
+    new = backup.restored(2)
+    again = new.open()
+    new.ask(again, WriteFile("a", b"another's"))
+    stat = new.query(ReadFile("a")).stat
+    assert (stat.version, stat.instance) == (seen.version, seen.instance), "by these nobody can tell them apart"
+    assert stat.revision > seen.revision == lost
+    refused = new.ask(again, conditional.unchanged("a", lost, WriteFile("a", b"mine")))
+    assert conditional.outcome("a", refused) == Mismatch(stat.revision, stat.version, stat.instance)
+    assert new.query(ReadFile("a")).value == b"another's"
+    done = new.ask(again, conditional.unchanged("a", stat.revision, WriteFile("a", b"mine")))
+    assert conditional.outcome("a", done) == Done(new.index, existed=True)
 
 
 def test_what_was_held_is_held_until_its_session_ends_and_who_waits_gets_a_higher_token():

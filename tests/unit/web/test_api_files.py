@@ -150,6 +150,15 @@ async def test_directories_are_made_and_listed_in_pages(worker: Bearer) -> None:
     assert [child["name"] for child in (await worker.get(f"{API}/directories")).json()["children"]] == ["d"]
 
 
+async def test_a_file_is_written_and_deleted_by_the_revision_that_wrote_it_last(worker: Bearer) -> None:
+    first = (await create(worker, "a", b"1")).json()["revision"]
+    second = (await worker.put(f"{FILES}/a?revision={first}", b"2")).json()["revision"]
+    for late in (await worker.put(f"{FILES}/a?revision={first}", b"3"), await worker.delete(f"{FILES}/a?revision=1")):
+        assert (late.status_code, late.json()["error"], late.json()["version"]) == (409, "changed", 2)
+    assert (await worker.delete(f"{FILES}/a?revision={second}")).json()["deleted"] == 1
+    assert (await worker.put(f"{FILES}/a?revision={second}", b"3")).status_code == 404
+
+
 async def test_directories_and_stats_are_read_as_they_were(worker: Bearer) -> None:
     first = (await create(worker, "d/a", b"1", "?parents=true")).json()["revision"]
     await worker.put(f"{FILES}/d/a", b"22")
