@@ -41,7 +41,7 @@ def raise_level(state: State, index: int, op: commands.RaiseLevel) -> Result:
     if state.level < commands.LEVEL_OF_LOCK_EVENTS <= op.level:
         state.lock_events.compacted = index  # What came before was not kept.
     if state.level < commands.LEVEL_OF_LOCK_RELEASES <= op.level:
-        state.lock_events.released_since = index
+        state.lock_events.begin_ends(index)
     state.level = op.level
     return Done(index, existed=True)
 

@@ -67,6 +67,10 @@ class LockEvents:
         self.compacted = compacted
         self.order.first = self.order.following = following
 
+    def begin_ends(self, revision: int) -> None:
+        """From behind this one on it is told how holds end."""
+        self.released_since = revision
+
     def prepend(self, event: LockEvent) -> None:
         self.order.first -= 1
         self.rows[self.order.first] = event

@@ -27,13 +27,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import msgspec
 
-from coordinator.statemachine import quotas, snapshot_v1
-from coordinator.statemachine.commands import (
-    LEVEL_OF_LOCK_EVENTS,
-    LEVEL_OF_LOCK_RELEASES,
-    LEVEL_OF_QUOTAS,
-    SetPrincipal,
-)
+from coordinator.statemachine import commands, quotas, snapshot_v1
 from coordinator.statemachine.items import Item
 from coordinator.statemachine.lock_changes import add_break
 from coordinator.statemachine.locks import Lock
@@ -128,11 +122,11 @@ class Dump:
         )
         self.applied = state.applied
         """The index that this is the state of."""
-        self._version = VERSION_OF_QUOTAS if state.level >= LEVEL_OF_QUOTAS else VERSION
-        if state.level >= LEVEL_OF_LOCK_EVENTS:
+        self._version = VERSION_OF_QUOTAS if state.level >= commands.LEVEL_OF_QUOTAS else VERSION
+        if state.level >= commands.LEVEL_OF_LOCK_EVENTS:
             self._version, events = VERSION_OF_LOCK_EVENTS, state.lock_events
             head += (LockEventsItem(events.compacted, events.order.following),)
-        if state.level >= LEVEL_OF_LOCK_RELEASES:
+        if state.level >= commands.LEVEL_OF_LOCK_RELEASES:
             self._version = VERSION_OF_LOCK_RELEASES
             head += (LockReleasesItem(state.lock_events.released_since),)
         self._walks: list[tuple[Walk[Any, Any], Callable[[Any, Any], Any]]] = []
@@ -248,7 +242,7 @@ class Loader:
             CachingItem: self._add_caching,
             LockEventsItem: lambda stored: self._state.lock_events.begin(stored.compacted, stored.following),
             LockEventItem: lambda stored: self._state.lock_events.prepend(stored.event),
-            LockReleasesItem: self._add_lock_releases,
+            LockReleasesItem: lambda stored: self._state.lock_events.begin_ends(stored.since),
             End: self._end,
         }
         self._names: dict[str, str] = {}
@@ -328,7 +322,7 @@ class Loader:
         state.level, state.rights_index = head.level, head.rights_index
 
     def _add_principal(self, stored: PrincipalItem) -> None:
-        principal = Principal(SetPrincipal(stored.name, stored.rights, stored.prefixes, stored.act_for))
+        principal = Principal(commands.SetPrincipal(stored.name, stored.rights, stored.prefixes, stored.act_for))
         principal.tokens = dict(stored.tokens)
         self._append(self._state.principals, stored.name, principal)
         self._state.tokens.update((token_id, stored.name) for token_id in principal.tokens)
@@ -380,9 +374,6 @@ class Loader:
             session.waits(lock.name, holder.acquisition, reentrant=waiter.reentrant)
             quotas.count_waiters(self._state.uses, session.principal, 1)
         self._state.waiting += len(stored.waiters)
-
-    def _add_lock_releases(self, stored: LockReleasesItem) -> None:
-        self._state.lock_events.released_since = stored.since
 
     def _the_lock(self) -> Lock:
         if self._lock is None:
