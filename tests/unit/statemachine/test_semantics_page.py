@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import re
 import typing
-from pathlib import Path
-from types import UnionType
-from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from coordinator.statemachine import (
     commands,
@@ -25,38 +24,13 @@ from coordinator.statemachine import (
     sessions,
 )
 from coordinator.statemachine.commands import RIGHTS
+from tests.unit import pages
+from tests.unit.spelling import row, rows
+from tests.unit.statemachine import fuzzing
+from tests.unit.statemachine.asking import Asking
 
-PAGE = (Path(__file__).parents[3] / "docs" / "semantics.md").read_text()
-
-
-def spelled(kind: object) -> str:
-    """A field's type as the page spells it."""
-    if kind is type(None):
-        return "nil"
-    origin = typing.get_origin(kind)
-    if origin is typing.Literal:
-        return " / ".join(f'"{value}"' for value in typing.get_args(kind))
-    if origin in (UnionType, typing.Union):
-        names = [spelled(one) for one in typing.get_args(kind)]
-        return " or ".join(names) if len(names) < 4 else "any of these" if "Transact" in names else "any result"
-    if origin is tuple:
-        inner = typing.get_args(kind)
-        return f"[{spelled(inner[0])}…]" if inner[-1] is Ellipsis else f"[{', '.join(map(spelled, inner))}]"
-    return kind.__name__ if isinstance(kind, type) else str(kind)
-
-
-def row(kind: Any) -> str:
-    hints = typing.get_type_hints(kind)
-    defaults = len(kind.__struct_fields__) - len(kind.__struct_defaults__)
-    fields = [f"{name}: {spelled(hints[name])}" for name in kind.__struct_fields__]
-    shown = [field + (" ?" if place >= defaults else "") for place, field in enumerate(fields)]
-    tag = kind.__struct_config__.tag
-    return f"| {'' if tag is None else tag} | `{kind.__name__}` | {'; '.join(shown)} |"
-
-
-def rows(union: object) -> list[str]:
-    kinds = sorted(typing.get_args(union), key=lambda kind: kind.__struct_config__.tag)
-    return [row(kind) for kind in kinds]
+PATH = pages.DOCS / "semantics.md"
+PAGE = PATH.read_text()
 
 
 PARTS = [
@@ -90,6 +64,59 @@ PARTS = [
 )
 def test_the_page_says_how_each_is_encoded(line):
     assert line in PAGE
+
+
+def test_nothing_else_is_said_to_be_encoded():
+    wire = pages.section(PATH, "Wire form")
+    said = [line for line in wire.splitlines() if re.match(r"\| \d* ?\| `", line)]
+    assert len(said) == sum(
+        map(len, (*map(typing.get_args, (commands.ClientOp, commands.Query, commands.Result)), PARTS))
+    )
+
+
+def test_the_page_says_what_a_transaction_may_hold():
+    (said,) = re.findall(r"An \*operation\* is one of (.*?), with the tag", PAGE, re.DOTALL)
+    assert sorted(pages.words(said)) == sorted(kind.__name__ for kind in typing.get_args(commands.TransactionOp))
+
+
+ANSWERED = {
+    request: {*pages.words(f"{done} | {refused}")}
+    for table in pages.section(PATH, "What each is answered with").split("\n\n")
+    if table.startswith("| ")
+    for requests, done, refused in ((*cells, "")[:3] for cells in pages.rows(table)[1:])
+    for request in pages.words(requests)
+}
+"""Of each command and query: results, and codes of failures, that are its own."""
+OF_ANY = {"invalid", "forbidden"}
+
+
+def test_the_page_says_what_each_is_answered_with():
+    kinds = [*typing.get_args(commands.ClientOp), *typing.get_args(commands.Query)]
+    assert sorted(ANSWERED) == sorted(kind.__name__ for kind in kinds)
+    results = {kind.__name__ for kind in typing.get_args(commands.Result)} - {"Failure"}
+    codes = {value for name, value in vars(commands).items() if isinstance(value, str) and name.isupper()}
+    said = {word for words in ANSWERED.values() for word in words}
+    assert said - results <= codes - OF_ANY
+    assert said >= results
+
+
+def told(result):
+    return result.code if isinstance(result, commands.Failure) else type(result).__name__
+
+
+@given(st.data())
+@settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=[*HealthCheck])
+def test_nothing_is_answered_with_what_the_page_does_not_say(data):
+    asking = Asking()
+    sessions = [asking.open("web"), asking.open("web")]
+    for _ in range(data.draw(st.integers(1, 20))):
+        op = data.draw(fuzzing.any_of(commands.ClientOp))
+        session = data.draw(st.sampled_from(sessions))
+        found = told(asking.ask(session, op, "web"))
+        of_commands = {"outcome-unknown", "acknowledged", "cancelled", "busy"}
+        assert found in ANSWERED[type(op).__name__] | OF_ANY | of_commands, op
+        query = data.draw(fuzzing.any_of(commands.Query))
+        assert told(asking.query(query, "web")) in ANSWERED[type(query).__name__] | OF_ANY, query
 
 
 LIMITS = {
