@@ -11,6 +11,7 @@ import pytest
 
 from coordinator import wire
 from coordinator.client import cache, calls, core, grants, routing, session
+from coordinator.consensus.membership import Member
 from coordinator.embedded_redis import SELECTORS_SINCE, client_acl_rules
 from coordinator.replica import caching, callers, ingress, leases, mailbox, reads, replica, turn, watches
 from tests.unit.pages import DOCS, ROOT, WORD, section
@@ -27,7 +28,7 @@ PARTS = [
     wire.Refusal,
     wire.ClusterEntry,
     wire.ReplicaReport,
-    wire.Member,
+    Member,
     wire.MemberProgress,
 ]
 

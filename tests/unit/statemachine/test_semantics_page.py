@@ -6,8 +6,6 @@ import re
 import typing
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from coordinator.statemachine import (
     commands,
@@ -26,8 +24,6 @@ from coordinator.statemachine import (
 from coordinator.statemachine.commands import RIGHTS
 from tests.unit import pages
 from tests.unit.spelling import row, rows
-from tests.unit.statemachine import fuzzing
-from tests.unit.statemachine.asking import Asking
 
 PATH = pages.DOCS / "semantics.md"
 PAGE = PATH.read_text()
@@ -77,46 +73,6 @@ def test_nothing_else_is_said_to_be_encoded():
 def test_the_page_says_what_a_transaction_may_hold():
     (said,) = re.findall(r"An \*operation\* is one of (.*?), with the tag", PAGE, re.DOTALL)
     assert sorted(pages.words(said)) == sorted(kind.__name__ for kind in typing.get_args(commands.TransactionOp))
-
-
-ANSWERED = {
-    request: {*pages.words(f"{done} | {refused}")}
-    for table in pages.section(PATH, "What each is answered with").split("\n\n")
-    if table.startswith("| ")
-    for requests, done, refused in ((*cells, "")[:3] for cells in pages.rows(table)[1:])
-    for request in pages.words(requests)
-}
-"""Of each command and query: results, and codes of failures, that are its own."""
-OF_ANY = {"invalid", "forbidden"}
-
-
-def test_the_page_says_what_each_is_answered_with():
-    kinds = [*typing.get_args(commands.ClientOp), *typing.get_args(commands.Query)]
-    assert sorted(ANSWERED) == sorted(kind.__name__ for kind in kinds)
-    results = {kind.__name__ for kind in typing.get_args(commands.Result)} - {"Failure"}
-    codes = {value for name, value in vars(commands).items() if isinstance(value, str) and name.isupper()}
-    said = {word for words in ANSWERED.values() for word in words}
-    assert said - results <= codes - OF_ANY
-    assert said >= results
-
-
-def told(result):
-    return result.code if isinstance(result, commands.Failure) else type(result).__name__
-
-
-@given(st.data())
-@settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=[*HealthCheck])
-def test_nothing_is_answered_with_what_the_page_does_not_say(data):
-    asking = Asking()
-    sessions = [asking.open("web"), asking.open("web")]
-    for _ in range(data.draw(st.integers(1, 20))):
-        op = data.draw(fuzzing.any_of(commands.ClientOp))
-        session = data.draw(st.sampled_from(sessions))
-        found = told(asking.ask(session, op, "web"))
-        of_commands = {"outcome-unknown", "acknowledged", "cancelled", "busy"}
-        assert found in ANSWERED[type(op).__name__] | OF_ANY | of_commands, op
-        query = data.draw(fuzzing.any_of(commands.Query))
-        assert told(asking.query(query, "web")) in ANSWERED[type(query).__name__] | OF_ANY, query
 
 
 LIMITS = {
