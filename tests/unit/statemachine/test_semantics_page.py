@@ -115,6 +115,8 @@ LIMITS = {
     "TTL_MS_MAX": commands.TTL_MS_MAX,
     "PRINCIPALS_MAX": principals.PRINCIPALS_MAX,
     "TOKENS_MAX": principals.TOKENS_MAX,
+    "KEY_BYTES": commands.KEY_BYTES,
+    "WANTED_BYTES_MAX": commands.WANTED_BYTES_MAX,
     "PREFIXES_MAX": principals.PREFIXES_MAX,
     "PERMISSIONS_MAX": permissions.PERMISSIONS_MAX,
     "ROLES_MAX": permissions.ROLES_MAX,
@@ -140,3 +142,8 @@ def test_the_page_explains_each_code():
     for code in codes:
         if code not in RIGHTS:
             assert f"`{code}`" in PAGE, code
+
+
+def test_the_page_says_what_names_are():
+    for pattern in (commands.PRINCIPAL_NAME, permissions.ROLE_NAME, commands.TOKEN_ID):
+        assert f"`{pattern.pattern}`" in PAGE
