@@ -113,9 +113,8 @@ class HistoryAgainstAModel(RuleBasedStateMachine):
 
     def forget(self):
         """The latest of the changes are kept, less where they replaced more than so many bytes."""
-        count, size = 0, 0
-        for change in reversed(self.changes):
-            count += 1
+        size = 0
+        for count, change in enumerate(reversed(self.changes), 1):
             size += len(change.before.value) if change.before else 0
             if count > CHANGES or size > BYTES:
                 self.oldest = max(self.oldest, change.revision)
