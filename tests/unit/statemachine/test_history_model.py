@@ -345,5 +345,5 @@ class HistoryAgainstAModel(RuleBasedStateMachine):
 
 TestHistoryAgainstAModel = HistoryAgainstAModel.TestCase
 TestHistoryAgainstAModel.settings = settings(
-    max_examples=40, stateful_step_count=40, deadline=None, suppress_health_check=[*HealthCheck]
+    max_examples=30, stateful_step_count=40, deadline=None, suppress_health_check=[*HealthCheck]
 )

@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from coordinator.statemachine.commands import ReleaseLock
+from coordinator.statemachine.commands import SESSION_GONE, AcquireLock, CloseSession, ReleaseLock
 from coordinator.statemachine.lock_commands import Release
 from tests.unit.statemachine.holds import Wish
 from tests.unit.statemachine.passing import NAMES, NARROW, PLACES, SESSIONS, Passing
@@ -20,6 +20,18 @@ DELAYS = st.sampled_from([0, 0, 1_000, 5_000])
 WHO = st.integers(0, SESSIONS - 1)
 WHOEVER = st.permutations(range(NARROW))
 OFTEN = st.sampled_from([True, True, True, False])
+PLACES_OF_HEIRS = [
+    "none",
+    "plain",
+    "some",
+    "twice",
+    "joins",
+    "joins both",
+    "full",
+    "full but for it",
+    "itself",
+    "held twice",
+]
 
 
 class HoldsPassOn(Passing, RuleBasedStateMachine):
@@ -55,6 +67,23 @@ class HoldsPassOn(Passing, RuleBasedStateMachine):
     @rule(data=st.data())
     def cancel(self, data):
         self.cancels(self.anybody(data))
+
+    @rule(data=st.data())
+    def another_principal_asks_for_it(self, data):
+        """Nothing comes of it."""
+        session, acquisition = self.anybody(data)
+        principal = "ci" if session == self.sessions[NARROW] else "narrow"
+        op = data.draw(
+            st.sampled_from(
+                [
+                    Release(("build/c",), acquisition, session),
+                    AcquireLock("build/c", acquisition, wait=True, owner=session, take_over=True),
+                    CloseSession(session),
+                ]
+            )
+        )
+        result = self.asking.ask(self.desks[principal], op, principal)
+        assert result.code == SESSION_GONE
 
     # --- taken over -------------------------------------------------------------------------------
 
@@ -114,7 +143,7 @@ class HoldsPassOn(Passing, RuleBasedStateMachine):
 
     @rule(
         who=WHOEVER,
-        delays=st.tuples(DELAYS, DELAYS),
+        delays=st.sampled_from([(5_000, 1_000), (1_000, 5_000), (1_000, 0)]),
         up=OFTEN,
         then=st.sampled_from(["die", "go", "force", "one"]),
         stays=OFTEN,
@@ -122,7 +151,7 @@ class HoldsPassOn(Passing, RuleBasedStateMachine):
     def one_that_shares_dies_and_then_another(self, who, delays, up, then, stays):
         first, second, third = who[:3]
         self.anew(
-            (first, ("a",), "shared", max(*delays, 1_000), False),
+            (first, ("a",), "shared", delays[0], False),
             (second, ("a",), "shared", delays[1], False),
             (third, ("a",), "shared"),
         )
@@ -149,7 +178,7 @@ class HoldsPassOn(Passing, RuleBasedStateMachine):
 
     @rule(
         who=WHOEVER,
-        place=st.sampled_from(["none", "plain", "twice", "joins", "joins both", "full", "full but for it", "itself"]),
+        place=st.sampled_from(PLACES_OF_HEIRS),
         waits=OFTEN.map(lambda often: not often),
     )
     def one_gives_it_to_one_that_waits(self, who, place, waits):
@@ -163,7 +192,9 @@ class HoldsPassOn(Passing, RuleBasedStateMachine):
         if waits:
             self.asks(Wish(self.sessions[heir], self.another(), ("b",)), wait=True)
         self.asks(Wish(self.sessions[fourth if place == "plain" else third], self.another(), ("a",)), wait=True)
-        to = Wish(self.sessions[heir], self.another(), ("a",))
+        to = Wish(self.sessions[heir], self.another(), ("a", "b") if place == "some" else ("a",))
+        if place == "held twice":
+            self.asks(Wish(self.sessions[giver], self.another(), ("a",), reentrant=True), wait=True)
         if place not in ("none", "full", "itself"):
             self.asks(to, wait=True)
         for _ in range(PLACES if "full" in place else 0):
@@ -203,20 +234,16 @@ class HoldsPassOn(Passing, RuleBasedStateMachine):
         self.asks_again(one, wait=False)
 
     @rule(
-        who=WHOEVER, what=st.sampled_from(["hold", "place", "both", "shared", "several", "joined"]), wait=st.booleans()
+        who=WHOEVER,
+        what=st.sampled_from(["hold", "place", "shared place", "both", "shared", "several", "joined"]),
+        wait=st.booleans(),
     )
     def one_takes_over_what_it_has(self, who, what, wait):
-        mode = "shared" if what == "shared" else "exclusive"
+        self.anew(*[(who[1], ("a",), "exclusive")] * ("place" in what))
+        mode = "shared" if "shared" in what else "exclusive"
         names = ("a", "b") if what == "several" else ("a",)
         old = Wish(self.sessions[who[0]], self.another(), names, mode, delay_ms=1_000)
-        if what == "place":
-            self.anew((who[1], ("a",), "exclusive"))
-            old = replace(old, session=self.sessions[who[0]])
-            self.asks(old, wait=True)
-        else:
-            self.anew()
-            old = replace(old, session=self.sessions[who[0]])
-            self.asks(old, wait=True)
+        self.asks(old, wait=True)
         if what in ("both", "joined"):
             self.asks(replace(old, acquisition=self.another(), reentrant=what == "joined"), wait=True)
         self.asks(Wish(self.sessions[who[2]], self.another(), ("a",)), wait=True)

@@ -202,6 +202,10 @@ IN_THE_PASSING = [
         Edit(f"{_LOCKING}:_take_over", "session.renumber(session.locks, lock.name, held, holder.acquisition)", "pass"),
     ),
     (
+        "whoever-names-a-session-speaks-for-it",
+        Edit(f"{_SESSIONS}:own", "session.principal == asker.name", "True"),
+    ),
+    (
         "a-hand-over-keeps-the-token",
         Edit(f"{_CHANGES}:hand_over", "= fencing_token(state.epoch, index)", "= grant.token"),
     ),
