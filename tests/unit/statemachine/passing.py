@@ -78,7 +78,7 @@ class Passing:
 
     def holder(self, key):
         who = self.sessions.index(key[0])
-        return Holder(*key, self.principal(who))
+        return Holder(key[0], key[1], self.principal(who))
 
     def stands(self, name, wish):
         """What whoever waits for its grant is told."""
@@ -303,7 +303,7 @@ class Passing:
         before, held = [*model.waiters], model.held[name]
         if place:
             model.waiters.remove(place)
-        wish = Wish(*heir, (name,), delay_ms=hold.wish.delay_ms)
+        wish = Wish(heir[0], heir[1], (name,), delay_ms=hold.wish.delay_ms)
         model.held[name] = [Hold(wish, "exclusive", self.token)]
         if giver[0] != heir[0] and line & model.reaches(heir[0]):
             assert isinstance(result, Deadlock), result

@@ -264,5 +264,5 @@ class HoldsPassOn(Passing, RuleBasedStateMachine):
 
 TestHoldsPassOn = HoldsPassOn.TestCase
 TestHoldsPassOn.settings = settings(
-    max_examples=25, stateful_step_count=30, deadline=None, suppress_health_check=[*HealthCheck]
+    max_examples=20, stateful_step_count=30, deadline=None, suppress_health_check=[*HealthCheck]
 )
