@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -266,3 +267,15 @@ TestHoldsPassOn = HoldsPassOn.TestCase
 TestHoldsPassOn.settings = settings(
     max_examples=20, stateful_step_count=30, deadline=None, suppress_health_check=[*HealthCheck]
 )
+
+
+@pytest.mark.parametrize("waits", [False, True])
+@pytest.mark.parametrize("place", PLACES_OF_HEIRS)
+def test_a_hold_is_handed_over_as_in_the_model_wherever_the_heir_stands(place, waits):
+    """Chance finds some of them late."""
+    holds = HoldsPassOn()
+    try:
+        holds.one_gives_it_to_one_that_waits([0, 1, 2, 3], place, waits)
+        holds.the_model_is_right()
+    finally:
+        holds.teardown()
