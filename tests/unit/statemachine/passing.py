@@ -216,8 +216,7 @@ class Passing:
     def cancels(self, key):
         wishes = [wish for wish in self.everything() if wish.key == key]
         names = wishes[0].names if wishes else ("a",)
-        has = [name for name in names if self.model.hold(key, name) or self.model.waiter(key, name)]
-        result = self.ask(key[0], CancelAcquire((has or names)[-1], key[1], 9_999))
+        result = self.ask(key[0], CancelAcquire(names[0], key[1], 9_999))
         self.lets_go(key, names, result)
 
     # --- taken over -------------------------------------------------------------------------------

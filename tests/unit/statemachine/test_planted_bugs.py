@@ -101,7 +101,7 @@ IN_THE_LOCKS = [
             "leave_line(state, session, lock.queue[key])\n            freed.append('')",
         ),
     ),
-    ("a-cancel-of-one-name-alone", Edit(f"{_LOCKING}:cancel", "names = has.names", "pass")),
+    ("a-cancel-of-one-name-alone", Edit(f"{_LOCKING}:cancel", "names = has.names", "names = (op.name,)")),
     ("other-lines-are-not-gone-over", Edit(f"{_HANDING}:_Handing.let_in", "self.pending[taken] = None", "pass")),
     (
         "the-dead-leave-no-lines",
