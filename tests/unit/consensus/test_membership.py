@@ -430,6 +430,19 @@ def test_progress_is_kept_of_exactly_the_members():
     assert leader.progress[7].next == leader.last_index + 1
 
 
+def test_without_witnesses_a_learner_that_lags_a_little_becomes_a_voter():
+    """What it lacks all others keep, so that it need not even have what this leader began its term with."""
+    play = led()
+    play.join(4)
+    play.replicas[1].change(Change(members(1, 2, 3), members(4)), play.now_us)
+    play.pass_time(200_000)
+    play.elect(2)
+    leader = play.replicas[2]
+    play.pass_time(200_000)
+    leader.progress[4].match = leader.term_start_index - 1
+    leader.change(Change(members(1, 2, 3, 4)), play.now_us)
+
+
 def test_a_learner_that_has_answered_and_has_nothing_is_not_promoted():
     play = led()
     play.join(4)

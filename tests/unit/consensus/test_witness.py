@@ -298,6 +298,21 @@ def test_a_new_leader_knows_that_witnesses_were_told_by_the_one_before():
         play.replicas[2].change(Change((FULL_1, FULL_2, WITNESS, learner)), play.now_us)
 
 
+def test_a_learner_that_lags_a_little_becomes_a_witness():
+    """A witness makes no state of its log, so it may lack what the others have dropped."""
+    play = site()
+    learner = Member(4, "node4", witness=True)
+    leader = play.replicas[1]
+    leader.change(Change((FULL_1, FULL_2, WITNESS), (learner,)), play.now_us)
+    play.join(4)
+    play.pass_time(300_000)
+    write(play, 1, 3)
+    play.pass_time(300_000)
+    assert leader.settled == leader.commit_index
+    leader.progress[4].match = leader.settled - 1
+    leader.change(Change((FULL_1, FULL_2, WITNESS, learner)), play.now_us)
+
+
 def test_leadership_is_never_handed_to_a_witness():
     play = site()
     assert not play.replicas[1].transfer(3, play.now_us)

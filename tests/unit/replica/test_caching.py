@@ -106,6 +106,15 @@ def test_a_change_waits_until_who_keeps_it_has_dropped_it(stage):
     assert caching_of(stage.nodes["node1"]).paths == 0
 
 
+def test_who_was_told_is_told_again_after_a_while_and_not_in_each_turn(stage):
+    reader, writer = Reader(stage), Reader(stage, begins=False)
+    keeps(reader)
+    writer.does(PutKey("a", b"1"))
+    due_us = caching_of(stage.nodes["node1"]).due_us()
+    assert due_us is not None
+    assert stage.clock.us < due_us <= stage.clock.us + TELL_AGAIN_US, "a loop that is due at once never rests"
+
+
 def test_what_nobody_keeps_waits_for_nobody(stage):
     reader, writer = Reader(stage), Reader(stage, begins=False)
     keeps(reader)

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import re
 import typing
-from pathlib import Path
-from types import UnionType
-from typing import Any
 
 import pytest
 
@@ -25,38 +22,11 @@ from coordinator.statemachine import (
     sessions,
 )
 from coordinator.statemachine.commands import RIGHTS
+from tests.unit import pages
+from tests.unit.spelling import row, rows
 
-PAGE = (Path(__file__).parents[3] / "docs" / "semantics.md").read_text()
-
-
-def spelled(kind: object) -> str:
-    """A field's type as the page spells it."""
-    if kind is type(None):
-        return "nil"
-    origin = typing.get_origin(kind)
-    if origin is typing.Literal:
-        return " / ".join(f'"{value}"' for value in typing.get_args(kind))
-    if origin in (UnionType, typing.Union):
-        names = [spelled(one) for one in typing.get_args(kind)]
-        return " or ".join(names) if len(names) < 4 else "any of these" if "Transact" in names else "any result"
-    if origin is tuple:
-        inner = typing.get_args(kind)
-        return f"[{spelled(inner[0])}…]" if inner[-1] is Ellipsis else f"[{', '.join(map(spelled, inner))}]"
-    return kind.__name__ if isinstance(kind, type) else str(kind)
-
-
-def row(kind: Any) -> str:
-    hints = typing.get_type_hints(kind)
-    defaults = len(kind.__struct_fields__) - len(kind.__struct_defaults__)
-    fields = [f"{name}: {spelled(hints[name])}" for name in kind.__struct_fields__]
-    shown = [field + (" ?" if place >= defaults else "") for place, field in enumerate(fields)]
-    tag = kind.__struct_config__.tag
-    return f"| {'' if tag is None else tag} | `{kind.__name__}` | {'; '.join(shown)} |"
-
-
-def rows(union: object) -> list[str]:
-    kinds = sorted(typing.get_args(union), key=lambda kind: kind.__struct_config__.tag)
-    return [row(kind) for kind in kinds]
+PATH = pages.DOCS / "semantics.md"
+PAGE = PATH.read_text()
 
 
 PARTS = [
@@ -90,6 +60,19 @@ PARTS = [
 )
 def test_the_page_says_how_each_is_encoded(line):
     assert line in PAGE
+
+
+def test_nothing_else_is_said_to_be_encoded():
+    wire = pages.section(PATH, "Wire form")
+    said = [line for line in wire.splitlines() if re.match(r"\| \d* ?\| `", line)]
+    assert len(said) == sum(
+        map(len, (*map(typing.get_args, (commands.ClientOp, commands.Query, commands.Result)), PARTS))
+    )
+
+
+def test_the_page_says_what_a_transaction_may_hold():
+    (said,) = re.findall(r"An \*operation\* is one of (.*?), with the tag", PAGE, re.DOTALL)
+    assert sorted(pages.words(said)) == sorted(kind.__name__ for kind in typing.get_args(commands.TransactionOp))
 
 
 LIMITS = {
@@ -132,6 +115,8 @@ LIMITS = {
     "TTL_MS_MAX": commands.TTL_MS_MAX,
     "PRINCIPALS_MAX": principals.PRINCIPALS_MAX,
     "TOKENS_MAX": principals.TOKENS_MAX,
+    "KEY_BYTES": commands.KEY_BYTES,
+    "WANTED_BYTES_MAX": commands.WANTED_BYTES_MAX,
     "PREFIXES_MAX": principals.PREFIXES_MAX,
     "PERMISSIONS_MAX": permissions.PERMISSIONS_MAX,
     "ROLES_MAX": permissions.ROLES_MAX,
@@ -157,3 +142,8 @@ def test_the_page_explains_each_code():
     for code in codes:
         if code not in RIGHTS:
             assert f"`{code}`" in PAGE, code
+
+
+def test_the_page_says_what_names_are():
+    for pattern in (commands.PRINCIPAL_NAME, permissions.ROLE_NAME, commands.TOKEN_ID):
+        assert f"`{pattern.pattern}`" in PAGE
