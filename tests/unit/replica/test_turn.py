@@ -305,6 +305,14 @@ def test_the_bus_is_told_whom_to_watch_where_that_is_news_alone(stage, monkeypat
     assert told in ([{"node3": ""}], [{}, {"node3": ""}])
 
 
+def test_whom_a_replica_followed_that_is_gone_nobody_watches(stage):
+    follower = stage.nodes["node2"]
+    assert follower.bus.watched == {"node1": ""}
+    follower.turn.replicas.clear()
+    follower.run()
+    assert follower.bus.watched == {}
+
+
 def test_a_retry_after_a_leader_change_is_applied_once(stage):
     session = opened(stage)
     request = command(1, session, 1, AcquireLock("deploy", 1, wait=False))
