@@ -11,6 +11,7 @@ import ssl
 import time
 from collections import deque
 from collections.abc import Iterable
+from functools import lru_cache
 from random import Random
 from typing import Any, Final, NamedTuple
 from urllib.parse import parse_qs, unquote, urlsplit, urlunsplit
@@ -26,6 +27,8 @@ BACK_OFF_US_MAX: Final = 500_000
 """Between two tries to connect, doubled each time and jittered."""
 UNSENT_BYTES_MAX: Final = 64 * 1024 * 1024
 """A Redis that stops reading is given up above this; nothing is queued without bound."""
+ADDRESSES_MAX: Final = 1_024
+"""Taken apart once, and remembered without their credentials: each answer of who is there names all members."""
 _READ_BYTES: Final = 1 << 18
 _SKIP: Final = b"*3\r\n$6\r\nCLIENT\r\n$5\r\nREPLY\r\n$4\r\nSKIP\r\n"
 """Redis says nothing to the command that follows: a reply costs it a write, and wakes its reader for nothing."""
@@ -112,6 +115,7 @@ def with_credentials(address: str, own_url: str) -> str:
     return urlunsplit(theirs._replace(netloc=f"{credentials}@{theirs.netloc}"))
 
 
+@lru_cache(ADDRESSES_MAX)
 def without_credentials(address: str) -> str:
     """An address for people, and for those who are somebody else there."""
     parts = urlsplit(address)

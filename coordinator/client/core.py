@@ -400,7 +400,7 @@ class Core:
         if not (self.routing.leader and self.routing.cluster):
             return requests
         for session in self.sessions.values():
-            if session.gone or now_us < session.renew_due_us:
+            if now_us < session.renew_due_us or session.gone:
                 continue
             self._next_id += 1
             # Each send is a question of its own: a lease counts from the very send that was answered.
@@ -614,7 +614,7 @@ class Core:
             if self._calls:
                 due_us = min(due_us, now_us if self._fresh else self._send_due_us)
             for session in self.sessions.values():
-                if not session.gone and session.renew_due_us < due_us:
+                if session.renew_due_us < due_us and not session.gone:
                     due_us = session.renew_due_us
             return min(due_us, self.cache.due_us())
         for call in self._calls.values():

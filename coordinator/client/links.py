@@ -50,7 +50,7 @@ class Links:
 
     @property
     def any_connected(self) -> bool:
-        return any(link.connected for link in self.links.values())
+        return self.links[HOME].connected or any(link.connected for link in self.links.values())
 
     def to_connect(self, now_us: int) -> list[Link]:
         """Links that are down, of use, and whose back-off is over; whoever takes them connects each, and says what came
@@ -67,17 +67,15 @@ class Links:
         """Those that are down and that nobody connects, where something is to be sent over them, or the leader is there
         (what it pushes comes by no other way). Where nothing is connected all may help. A Redis that is gone for good
         is left alone."""
-        if all(link.channel.connected or link.connecting for link in self.links.values()):
+        down = [
+            (address, link) for address, link in self.links.items() if not (link.channel.connected or link.connecting)
+        ]
+        if not down:
             return []
         routing = self._core.routing
         leaders = routing.addresses.get(routing.leader, HOME)
         anything = not self.any_connected
-        return [
-            link
-            for address, link in self.links.items()
-            if not (link.channel.connected or link.connecting)
-            and (anything or link.wanted or address in (HOME, leaders))
-        ]
+        return [link for address, link in down if anything or link.wanted or address in (HOME, leaders)]
 
     def _is_known(self, address: str) -> bool:
         """Is a node there? One may have moved."""
@@ -195,7 +193,9 @@ class Links:
         due = self._core.due_us(now_us) if self.any_connected else self._core.deadline_us(now_us)
         if self._is_full:
             due = max(due, now_us + FULL_US)
-        return min([due, *(link.back_off.retry_us for link in self._of_use())])
+        for link in self._of_use():
+            due = min(due, link.back_off.retry_us)
+        return due
 
     def begin_anew(self, now_us: int) -> None:
         """After a defect: every connection is made again, after a pause. One that is being made is left to its own."""

@@ -150,11 +150,6 @@ class Replica:
         return self.engine.configuration.node_of(self.engine.leader)
 
     @property
-    def followed_node(self) -> str:
-        """The node of the leader that this replica follows; "" where it follows none."""
-        return self.leader_node if self.engine.role is Role.FOLLOWER else ""
-
-    @property
     def pending(self) -> tuple[int, int, int]:
         """How many wait here: proposals for their entry to be applied, reads for a majority's word, and acquisitions
         for their grant to be pushed. May be asked from another thread."""
@@ -417,7 +412,8 @@ class Replica:
             self.stopped = self._stopping
             self.states.end(self._head)
             return
-        self.states.begin_behind(self._head, installed=ready.install is not None)
+        if self._head is not None:
+            self.states.begin_behind(self._head, installed=ready.install is not None)
         self._apply(answers, now_us)
         if self._tenure is not None:
             self._tenure.watches.look(self.machine.state)

@@ -345,10 +345,8 @@ class States:
         agreed = self.comparison.agreed >= taken.last_index
         return Head(taken, offset, self._engine.term_at(offset), keep_tail=True, staged=staging, agreed=agreed)
 
-    def begin_behind(self, head: Head | None, *, installed: bool) -> None:
+    def begin_behind(self, head: Head, *, installed: bool) -> None:
         """A snapshot is on disk, one that came or one that was taken here: begin behind it."""
-        if head is None:
-            return
         if installed:
             self.stop()
             loading = self._loading

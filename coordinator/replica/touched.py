@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from coordinator.statemachine import commands, files, lock_commands
+from coordinator.statemachine import commands, files, lock_commands, locking
 
 if TYPE_CHECKING:
     from coordinator.statemachine.state import State
@@ -155,7 +155,10 @@ def _of_lines(names: Iterable[str], state: State, *, wide: bool) -> Touched:
 def _names_of(state: State, name: str, key: tuple[int, int]) -> tuple[str, ...]:
     lock = state.locks.rows.get(name)
     has = None if lock is None else lock.holders.get(key) or lock.queue.get(key)
-    return () if has is None else has.names
+    if has is not None:
+        return has.names
+    session = state.sessions.rows.get(key[0])
+    return () if session is None else tuple(locking.taken_with(state, session, name, key[1]))
 
 
 def _of_ends(sessions: Iterable[int], state: State, *, wide: bool) -> Touched:

@@ -15,7 +15,7 @@ from collections import Counter, deque
 from typing import Final, NamedTuple
 
 from coordinator import wire
-from coordinator.consensus.engine import Outgoing, Ready
+from coordinator.consensus.engine import Outgoing, Ready, Role
 from coordinator.replica import operations
 from coordinator.replica.callers import Answers, Caller
 from coordinator.replica.feed import Feed
@@ -162,7 +162,6 @@ class Turn:
         if late or rest:
             self._publish(late, rest)
         self._note_due(replicas, now_us)
-        self._bus.watch(dict(self._followed_nodes.values()))
         self.meters.turns.observe(self._clock.now_us() - now_us)
         is_settled = not (self.round_trips.open or [replica for replica in replicas if not replica.is_settled])
         return Outcome(self._next_us(now_us), self._crash, is_settled, now_us - self._busy_us >= QUIET_US)
@@ -186,22 +185,23 @@ class Turn:
                     replica.engine.suspect(replica.engine.leader, now_us)
 
     def _step(self, node: str, message: PeerMessage, now_us: int) -> None:
-        if type(message.message) is wire.Whereabouts:
-            self._whereabouts[node], self._whereabouts_us[node] = message.message.address, now_us
+        said = message.message
+        if type(said) is wire.Whereabouts:
+            self._whereabouts[node], self._whereabouts_us[node] = said.address, now_us
             return
-        if type(message.message) is wire.SleepBeat:
-            self.sleep.take_beat(node, message.message, now_us)
+        if type(said) is wire.SleepBeat:
+            self.sleep.take_beat(node, said, now_us)
             return
-        if type(message.message) is wire.SleepAnswer:
-            self.sleep.take_answer(node, message.message, now_us)
+        if type(said) is wire.SleepAnswer:
+            self.sleep.take_answer(node, said, now_us)
             return
         replica = self.replicas.get(message.cluster)
         if replica is None or replica.replica != message.receiver or replica.stopped:
             self.drops["peer-identity"] += 1  # For a replica that is gone, or a cluster of an earlier life.
             return
         self.stir(message.cluster)
-        if type(message.message) is wire.StateDigest:
-            replica.hear_digest(message.sender, message.message)
+        if type(said) is wire.StateDigest:
+            replica.hear_digest(message.sender, said)
             return
         if replica.configuration.member(message.sender) is None:
             self._routes[message.cluster, message.sender] = node
@@ -209,7 +209,7 @@ class Turn:
                 del self._routes[next(iter(self._routes))]
         if self.round_trips.open:
             self.round_trips.answered(node, message, now_us)
-        replica.engine.step(message.sender, message.message, now_us)
+        replica.engine.step(message.sender, said, now_us)
 
     def _take_requests(self, data: bytes, now_us: int) -> None:
         taken = self._ingress.clients(data, self._key_of, self._why_unknown)
@@ -321,8 +321,7 @@ class Turn:
 
     def _write(self, readies: list[tuple[Replica, Ready]]) -> int:
         """How long the journal took, in microseconds; 0 where that says nothing of the disk."""
-        wanted = [replica.write(ready) for replica, ready in readies]
-        writes = [write for write in wanted if write is not None]
+        writes = [write for replica, ready in readies if (write := replica.write(ready)) is not None]
         if not writes:
             return 0
         before_us = self._busy_us = self._clock.now_us()
@@ -378,7 +377,10 @@ class Turn:
 
     def _followed(self, replica: Replica) -> tuple[str, str] | None:
         """Node and address of the leader that a replica follows."""
-        return self._route(replica, replica.engine.leader) if replica.followed_node else None
+        if replica.engine.role is not Role.FOLLOWER:
+            return None
+        leader = replica.configuration.member(replica.engine.leader)
+        return None if leader is None else (leader.node, self._address_of(leader.node, leader.address))
 
     def _tell_whereabouts(self, by_node: dict[tuple[str, str], list[PeerMessage]]) -> None:
         """With what else goes to each node, where this one's own mailbox is, now and then."""
@@ -436,19 +438,26 @@ class Turn:
         return found
 
     def _note_due(self, replicas: list[Replica], now_us: int) -> None:
-        """What these have to do next, and whom they follow."""
+        """What these have to do next, and whom they follow: the bus is told where that is news."""
+        is_news = False
         if self._due_us.keys() != self.replicas.keys():
             self._due_us = dict.fromkeys(self.replicas, now_us + LOOK_AGAIN_US)
             # Those of sleepers, who have no turn, are kept: else nobody would see their leaders die.
             self._followed_nodes = {c: node for c, node in self._followed_nodes.items() if c in self.replicas}
+            is_news = True
         for replica in replicas:
             cluster = replica.cluster
             self._due_us[cluster] = self._due_of(replica, now_us)
             followed = self._followed(replica)
+            if followed == self._followed_nodes.get(cluster):
+                continue
+            is_news = True
             if followed is None:
-                self._followed_nodes.pop(cluster, None)
+                del self._followed_nodes[cluster]
             else:
                 self._followed_nodes[cluster] = followed
+        if is_news:
+            self._bus.watch(dict(self._followed_nodes.values()))
 
     def _due_of(self, replica: Replica, now_us: int) -> int:
         due_us = min(replica.due_us(now_us, connected=self._bus.connected), now_us + LOOK_AGAIN_US)
@@ -458,12 +467,11 @@ class Turn:
 
     def _next_us(self, now_us: int) -> int:
         replicas, holds = self.replicas, self.sleep.holds
-        due_us = [
-            at_us
-            for cluster, at_us in self._due_us.items()
-            if not (replicas[cluster].stopped or holds(replicas[cluster]))
-        ]
-        return max(now_us, min([self._feed.due_us(now_us), self.sleep.due_us, *due_us]))
+        due_us = min(self._feed.due_us(now_us), self.sleep.due_us)
+        for cluster, at_us in self._due_us.items():
+            if at_us < due_us and not (replicas[cluster].stopped or holds(replicas[cluster])):
+                due_us = at_us
+        return max(now_us, due_us)
 
 
 def _parts(messages: list[PeerMessage]) -> list[list[PeerMessage]]:

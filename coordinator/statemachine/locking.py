@@ -292,14 +292,26 @@ def release_names(state: State, index: int, session: Session, op: Release) -> Re
 
 def cancel(state: State, index: int, session: Session, op: commands.CancelAcquire) -> Result:
     """All that the acquisition has, whatever it was for."""
-    names: tuple[str, ...] = (op.name,)
     lock = state.locks.rows.get(op.name)
-    if lock is not None:
-        key = (session.session, op.acquisition)
-        has = lock.holders.get(key) or lock.queue.get(key)
-        if has is not None:
-            names = has.names
+    key = (session.session, op.acquisition)
+    has = None if lock is None else lock.holders.get(key) or lock.queue.get(key)
+    if has is not None:
+        names = has.names
+    else:
+        state.work.passes(len(session.locks))
+        names = (op.name, *taken_with(state, session, op.name, op.acquisition))
     return _release(state, index, session, names, op.acquisition)
+
+
+def taken_with(state: State, session: Session, name: str, acquisition: int) -> list[str]:
+    """What the acquisition holds still of names that it took together with `name`, which was let go of, or taken by
+    force."""
+    key = (session.session, acquisition)
+    return sorted(
+        other
+        for other, held in session.locks.items()
+        if acquisition in held and name in state.locks.rows[other].holders[key].names
+    )
 
 
 def _release(state: State, index: int, session: Session, names: tuple[str, ...], acquisition: int) -> Result:

@@ -141,12 +141,13 @@ class Bus:
     def drain(self) -> list[Inbound]:
         inbox, self._inbox = self._inbox, []
         self.has_sent = False
-        self._stumble("drain")
+        if self.stumbles:
+            self._stumble("drain")
         return inbox
 
     def publish(self, packets: list[Outbound]) -> None:
         ahead_us = self._ahead_us()
-        for packet in packets:
+        for _, channel, data in packets:
             if self.sends_left is not None:
                 if self.sends_left == 0:
                     self.died_sending()
@@ -154,11 +155,12 @@ class Bus:
                 self.sends_left -= 1
             if self.connected:
                 self.has_sent = True
-                self._network.publish(self.place, packet.channel, packet.data, ahead_us)
+                self._network.publish(self.place, channel, data, ahead_us)
                 if self.kept_as:
-                    self._network.keep(self.kept_as, self.place, packet.channel, packet.data)
+                    self._network.keep(self.kept_as, self.place, channel, data)
         self.kept_as = ""
-        self._stumble("publish")
+        if self.stumbles:
+            self._stumble("publish")
 
     def _stumble(self, where: str) -> None:
         if where in self.stumbles:

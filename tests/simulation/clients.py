@@ -77,7 +77,8 @@ class _SeenCore(Core):
 
     def take_packets(self, now_us: int) -> list[Packet]:
         packets = super().take_packets(now_us)
-        self._packets = {number: data for number, data in self._packets.items() if number in self._calls}
+        if packets:
+            self._packets = {number: data for number, data in self._packets.items() if number in self._calls}
         for packet in packets:
             self._packets.update(dict.fromkeys(packet.ids, packet.data))
         return packets
@@ -109,6 +110,9 @@ class Client:
         self._scripts: list[Script] = []
         self._ready: deque[tuple[Script, Call | None]] = deque()
         self._due_us: int | None = None
+        self._to_wake: set[tuple[int, int]] = set()
+        """Times of wake-ups that are to come, with the life that they are for: of two at one time the second would come
+        to nothing."""
         self._valid_until: dict[int, int] = {}
 
     @property
@@ -179,9 +183,12 @@ class Client:
     def _wake_at(self, time_us: int) -> None:
         if self._due_us is None or time_us < self._due_us:
             self._due_us = time_us
-            self.world.scheduler.at(time_us, self._wake, time_us, self.lives)
+            if (time_us, self.lives) not in self._to_wake:
+                self._to_wake.add((time_us, self.lives))
+                self.world.scheduler.at(time_us, self._wake, time_us, self.lives)
 
     def _wake(self, due_us: int, life: int) -> None:
+        self._to_wake.remove((due_us, life))
         if due_us != self._due_us or life != self.lives or self.paused or not self.is_up:
             self.world.scheduler.nothing_happened()
             return

@@ -149,18 +149,19 @@ class _SeenTurn(Turn):
         return super()._words()
 
     def _step(self, node: str, message: PeerMessage, now_us: int) -> None:
+        said = message.message
         dropped = self.drops.get("peer-identity")
-        if isinstance(message.message, wire.SleepAnswer):
-            self.spoken.answered(node, message.message)
+        if isinstance(said, wire.SleepAnswer):
+            self.spoken.answered(node, said)
         super()._step(node, message, now_us)
-        if isinstance(message.message, wire.SleepBeat):
+        if isinstance(said, wire.SleepBeat):
             answer = self.sleep._words[-1][2]
             assert isinstance(answer, wire.SleepAnswer)
-            self.see_answered_for(message.message, answer)
+            self.see_answered_for(said, answer)
         if self.drops.get("peer-identity") == dropped and not isinstance(
-            message.message, (wire.StateDigest, wire.Whereabouts, wire.SleepBeat, wire.SleepAnswer)
+            said, (wire.StateDigest, wire.Whereabouts, wire.SleepBeat, wire.SleepAnswer)
         ):
-            self.see_message(message.sender, message.message)
+            self.see_message(message.sender, said)
 
     def _publish(self, batches: list[tuple[Replica, list[Outgoing]]], rest: list[Outbound]) -> bool:
         for _, outgoing in batches:
@@ -209,6 +210,9 @@ class Node:
         self._busy_until_us = 0
         self._due_us: int | None = None
         self._life = 0
+        self._to_wake: set[tuple[int, int]] = set()
+        """Times of wake-ups that are to come, with the life that they are for: of two at one time the second would come
+        to nothing."""
 
     @property
     def is_lost(self) -> bool:
@@ -369,9 +373,12 @@ class Node:
         """Let there be a turn at `time_us` at the latest."""
         if self._due_us is None or time_us < self._due_us:
             self._due_us = time_us
-            self.world.scheduler.at(time_us, self._wake, time_us, self._life)
+            if (time_us, self._life) not in self._to_wake:
+                self._to_wake.add((time_us, self._life))
+                self.world.scheduler.at(time_us, self._wake, time_us, self._life)
 
     def _wake(self, due_us: int, life: int) -> None:
+        self._to_wake.remove((due_us, life))
         if due_us != self._due_us or life != self._life or self.paused:
             self.world.scheduler.nothing_happened()
             return
@@ -444,7 +451,10 @@ class Node:
         self.world.watch.publishing(self, outgoing)
         if self.flips_parts:
             self._flip_parts(outgoing)
-        self.bus.kept_as = next((_KEPT_AS[type(message)] for _, message in outgoing if type(message) in _KEPT_AS), "")
+        for _, message in outgoing:
+            self.bus.kept_as = _KEPT_AS.get(type(message), "")
+            if self.bus.kept_as:
+                break
         if self.engine.role is Role.LEADER:
             self.world.injector.moment("sent", self)
         elif any(type(message) is AppendResponse and not message.success for _, message in outgoing):

@@ -24,8 +24,9 @@ class Scheduler:
     def at(self, time_us: int, happen: Callable[..., None], *arguments: Any) -> None:
         """Let `happen(*arguments)` be at `time_us`, or now where that is past."""
         self._number = number = self._number + 1
-        now_us = self.now_us
-        heappush(self._queue, (max(now_us, time_us), number, happen, arguments))
+        if time_us < self.now_us:
+            time_us = self.now_us
+        heappush(self._queue, (time_us, number, happen, arguments))
 
     def after(self, delay_us: int, happen: Callable[..., None], *arguments: Any) -> None:
         """Let `happen(*arguments)` be `delay_us` from now."""

@@ -34,7 +34,9 @@ def confirmed_for_us(node: Node) -> int:
     """When the last heartbeat was sent that the node spoke for this leader and a majority answered; 0: none was. Where
     a change of membership is under way, it may have been one of before: the majorities of both sides overlap."""
     engine = node.engine
-    answered_us = node.spoken.answered_us.get((engine.replica, engine.term), {})
+    answered_us = node.spoken.answered_us.get((engine.replica, engine.term))
+    if answered_us is None:
+        return 0
     for sent_us in sorted({*answered_us.values()}, reverse=True):
         since = {follower for follower, at_us in answered_us.items() if at_us >= sent_us}
         if any(is_quorum(configuration, {engine.replica} | since) for _, configuration in engine.configurations):

@@ -85,8 +85,14 @@ class FlowControl(Checker):
             elif isinstance(message, InstallSnapshot):
                 self._part(node, receiver, message, options)
 
+    def _to(self, follower: int, leader: int, term: int) -> _UnderWay:
+        at = self._under_way.get((leader, term, follower))
+        if at is None:
+            at = self._under_way[leader, term, follower] = _UnderWay()
+        return at
+
     def _entries(self, node: Node, follower: int, message: AppendEntries, options: Options) -> None:
-        at = self._under_way.setdefault((node.disk.replica, message.term, follower), _UnderWay())
+        at = self._to(follower, node.disk.replica, message.term)
         while at.messages and at.messages[-1][0] > message.prev_index:
             at.size -= at.messages.pop()[1]  # It goes on from an earlier place: what was sent behind that is given up.
         if not message.entries:
@@ -102,7 +108,7 @@ class FlowControl(Checker):
         at.size += size
 
     def _part(self, node: Node, follower: int, part: InstallSnapshot, options: Options) -> None:
-        at = self._under_way.setdefault((node.disk.replica, part.term, follower), _UnderWay())
+        at = self._to(follower, node.disk.replica, part.term)
         at.clear()
         if not part.data:
             return

@@ -60,7 +60,9 @@ class RoundConfirmation(Checker):
                 if message.round > answered.get(own, 0):
                     answered[own] = message.round
             elif isinstance(message, (AppendEntries, InstallSnapshot)):
-                self._sent_us.setdefault((own, message.term), {}).setdefault(message.round, node.clock.now_us())
+                sent_us = self._sent_us.setdefault((own, message.term), {})
+                if message.round not in sent_us:
+                    sent_us[message.round] = node.clock.now_us()
             elif isinstance(message, TimeoutNow):
                 self._gave_way_us.setdefault((own, message.term), node.turn_us)
 
@@ -69,8 +71,9 @@ class RoundConfirmation(Checker):
         own = (engine.replica, engine.term)
         confirmed = engine.rounds.confirmed
         sent_us = self._sent_us.get(own, {}).get(confirmed)
-        if sent_us is not None and engine.confirmed_at_us > max(sent_us, confirmed_for_us(node)):
-            late_us = engine.confirmed_at_us - sent_us
+        at_us = engine.confirmed_at_us
+        if sent_us is not None and at_us > sent_us and at_us > confirmed_for_us(node):
+            late_us = at_us - sent_us
             self.violated(f"{node.name} counts from {late_us} us after the sending of round {confirmed}")
         if confirmed <= self._held.get(own, 0):
             return

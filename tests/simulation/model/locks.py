@@ -293,6 +293,8 @@ class Locks:
         names: tuple[str, ...] = (name,)
         if key in self._name(name).holds:
             names = self.names[name].holds[key].names
+        else:
+            names += tuple(n for n, held in self.names.items() if key in held.holds and name in held.holds[key].names)
         for wish in self.line:
             if wish.key == key and name in wish.names:
                 names = wish.names

@@ -11,7 +11,7 @@ from coordinator import wire
 from coordinator.consensus.engine import Role
 from coordinator.consensus.raft.core import Raft
 from coordinator.replica import caching
-from coordinator.replica.caching import LEASE_MS, TELL_AGAIN_US, WANTED_US
+from coordinator.replica.caching import LEASE_MS, SWEEP_US, TELL_AGAIN_US, WANTED_US
 from coordinator.replica.callers import Caller
 from coordinator.replica.replica import NO_ROOM_TO_HOLD
 from coordinator.replica.touched import touched_by
@@ -113,6 +113,24 @@ def test_who_was_told_is_told_again_after_a_while_and_not_in_each_turn(stage):
     due_us = caching_of(stage.nodes["node1"]).due_us()
     assert due_us is not None
     assert stage.clock.us < due_us <= stage.clock.us + TELL_AGAIN_US, "a loop that is due at once never rests"
+
+
+def test_whose_lease_is_over_is_looked_for_now_and_then_and_not_in_each_turn(stage, monkeypatch):
+    """There may be 10,000 of them."""
+    keeps(Reader(stage))
+    looked = caching_of(stage.nodes["node1"])
+    at_us = []
+
+    def is_over(holder: caching.Holder) -> bool:
+        at_us.append(stage.clock.us)
+        return False
+
+    monkeypatch.setattr(looked, "_is_over", is_over)
+    for _ in range(100):
+        stage.clock.us += 10_000
+        looked.pass_time(stage.clock.us, 1)
+    assert len(at_us) == 2
+    assert at_us[1] - at_us[0] == SWEEP_US
 
 
 def test_what_nobody_keeps_waits_for_nobody(stage):

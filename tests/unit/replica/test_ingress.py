@@ -55,7 +55,10 @@ def test_what_a_client_asks_another_node_is_dropped(ingress):
     assert ingress.drops == {"client-receiver": 1}
 
 
-@pytest.mark.parametrize("reply", ["conclave:0123abcd:p:node1", CHANNELS.reply() + "\n", CHANNELS.reply() + "x" * 128])
+REPLY = CHANNELS.reply_prefix + "0" * 32
+
+
+@pytest.mark.parametrize("reply", ["conclave:0123abcd:p:node1", REPLY + "\n", REPLY + "x" * 128])
 def test_answers_go_to_no_channel_that_is_no_clients(ingress, reply):
     assert asked(ingress, "node2", reply) is None
     assert ingress.drops == {"client-reply-channel": 1}

@@ -289,6 +289,18 @@ def test_a_log_of_few_large_entries_is_cut_too(stage):
         assert len(node.replica.states._log_bytes._places) < 40
 
 
+def test_a_log_is_long_and_a_mark_is_due_with_just_so_much_and_not_before(stage):
+    leader = stage.nodes["node1"]
+    states = leader.replica.states
+    states.compaction = BYTES
+    assert [states._is_long(states.snapshot_index + entries) for entries in (9_999, 10_000)] == [False, True]
+    last_index = leader.raft.last_index
+    for size, marks in ((19_999, 0), (20_000, 1)):
+        states._unmarked_bytes = size
+        states.tick(stage.clock.us)
+        assert leader.raft.last_index == last_index + marks
+
+
 def test_where_nothing_was_counted_nothing_is_cut():
     counted = LogBytes()
     assert counted.since(0) == counted.place_before(0, 1) == 0

@@ -295,6 +295,24 @@ def test_a_follower_watches_its_leader_and_the_hint_starts_an_election(stage):
     assert follower.replica.engine.role is Role.LEADER
 
 
+def test_the_bus_is_told_whom_to_watch_where_that_is_news_alone(stage, monkeypatch):
+    told = []
+    monkeypatch.setattr(stage.nodes["node2"].bus, "watch", lambda nodes: told.append(dict(nodes)))
+    stage.pass_time(300_000)
+    assert told == []
+    stage.elect("node3")
+    stage.pass_time(300_000)
+    assert told in ([{"node3": ""}], [{}, {"node3": ""}])
+
+
+def test_whom_a_replica_followed_that_is_gone_nobody_watches(stage):
+    follower = stage.nodes["node2"]
+    assert follower.bus.watched == {"node1": ""}
+    follower.turn.replicas.clear()
+    follower.run()
+    assert follower.bus.watched == {}
+
+
 def test_a_retry_after_a_leader_change_is_applied_once(stage):
     session = opened(stage)
     request = command(1, session, 1, AcquireLock("deploy", 1, wait=False))

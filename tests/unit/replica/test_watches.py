@@ -7,10 +7,10 @@ import pytest
 from coordinator import wire
 from coordinator.replica import watches as watches_module
 from coordinator.replica.callers import Caller
-from coordinator.replica.watches import WAIT_MS_MAX, Watch, Watches
+from coordinator.replica.watches import WAIT_MS_MAX, Watch, Watches, Woken
 from coordinator.statemachine import commands, history, lock_events
 from coordinator.statemachine.commands import AcquireLock, DeleteKey, PutKey, ReleaseLock, SetPrincipal
-from coordinator.statemachine.files import ChangePage, Compact, Compacted, ReadChanges
+from coordinator.statemachine.files import ChangePage, ChangeView, Compact, Compacted, ReadChanges
 from coordinator.statemachine.lock_commands import LockEventPage, ReadLockEvents, ReadLockLives
 from coordinator.statemachine.state import State
 from tests.unit.replica.stage import CHANNELS, CLUSTER, WEB, Stage
@@ -56,6 +56,18 @@ def page(stage: Stage, channel: str) -> ChangePage:
     (answer,) = stage.replies(channel)
     assert isinstance(answer.result, ChangePage), answer.result
     return answer.result
+
+
+@pytest.mark.parametrize("found", [(6, 0), (7, 1), (9, 0), (9, 2)])
+def test_a_page_that_tells_all_goes_on_behind_all_that_was_looked_at(found):
+    """At the beginning of an entry: who skipped any of it would miss what it brings."""
+    asked = Watch(Caller("r", "t", b""), 1, "", "", ReadChanges("a"))
+    change = ChangeView(6, "a", None)
+    woken = Woken(asked, asked.query, 1, 9)
+    assert woken.page(ChangePage((change,), *found)) == ChangePage((change,), 10, 0)
+    for as_it_is in (ChangePage((), *found), ChangePage((change,), 10, 0), ChangePage((change,), 12, 1)):
+        assert woken.page(as_it_is) is as_it_is
+    assert woken._replace(matches=2).page(ChangePage((change,), *found)) == ChangePage((change,), *found), "one is left"
 
 
 def test_it_is_answered_in_the_turn_that_applies_the_change_and_by_what_it_asked_for_alone(stage):

@@ -10,8 +10,10 @@ from hypothesis import HealthCheck, Phase, settings
 
 from tests.simulation.mutants.edits import Edit, planted_edits
 from tests.unit.statemachine.test_access_model import AccessAgainstAModel
+from tests.unit.statemachine.test_history_model import HistoryAgainstAModel
 from tests.unit.statemachine.test_lock_model import LocksOfAllModes
 from tests.unit.statemachine.test_namespace_model import NamespaceAgainstAModel
+from tests.unit.statemachine.test_passing_model import HoldsPassOn
 
 _NAMESPACE: Final = "coordinator.statemachine.namespace"
 _PAST: Final = "coordinator.statemachine.past"
@@ -100,7 +102,7 @@ IN_THE_LOCKS = [
             "leave_line(state, session, lock.queue[key])\n            freed.append('')",
         ),
     ),
-    ("a-cancel-of-one-name-alone", Edit(f"{_LOCKING}:cancel", "names = has.names", "pass")),
+    ("a-cancel-of-one-name-alone", Edit(f"{_LOCKING}:cancel", "names = has.names", "names = (op.name,)")),
     ("other-lines-are-not-gone-over", Edit(f"{_HANDING}:_Handing.let_in", "self.pending[taken] = None", "pass")),
     (
         "the-dead-leave-no-lines",
@@ -139,6 +141,142 @@ IN_THE_LOCKS = [
     ("a-session-waits-for-as-much-as-it-likes", Edit(f"{_LOCKING}:_wait", "no_room_in_session(", "None and (")),
     ("what-was-let-go-counts", Edit(f"{_SESSION}.holds_no_more", "self.places -= 1", "pass")),
     ("who-left-the-line-counts", Edit(f"{_SESSION}.waits_no_more", "self.places -= 1", "pass")),
+]
+IN_THE_PAST = [
+    ("nothing-is-given-up", Edit(f"{_HISTORY}.compact", "self.compacted = max(self.compacted, revision)", "pass")),
+    ("what-was-given-up-is-kept", Edit(f"{_HISTORY}.compact", "self._may_be_given_up = True", "pass")),
+    (
+        "what-comes-is-given-up",
+        Edit(f"{_NAMESPACE}:compact", "if not 0 <= op.revision <= index:", "if op.revision < 0:"),
+    ),
+    ("given-up-twice", Edit(f"{_NAMESPACE}:compact", "if op.revision < state.history.compacted:", "if False:")),
+    (
+        "anybody-gives-it-up",
+        Edit(f"{_RIGHTS}:refuse", "if rights and not", "if type(op).__name__ != 'Compact' and rights and not"),
+    ),
+    ("what-is-kept-no-more-is-read", Edit(f"{_READING}:unreadable", "0 < revision < state", "False and state")),
+    ("the-oldest-is-not-read", Edit(f"{_READING}:unreadable", "0 < revision < state", "0 < revision <= state")),
+    ("who-comes-too-late-misses-something", Edit(f"{_READING}:read_changes", "since <= state", "since < state")),
+    ("who-comes-too-late-is-not-told", Edit(f"{_READING}:read_changes", "if since <= state", "if False and state")),
+    ("what-was-told-is-told-again", Edit(f"{_READING}:_placed", "place >= skip", "True")),
+    (
+        "what-is-too-much-goes-in-silence",
+        Edit(f"{_HISTORY}._drop", "max(self.compacted, oldest.revision)", "self.compacted"),
+    ),
+    (
+        "what-is-too-much-is-kept",
+        Edit(f"{_HISTORY}._drop_some", "order.first > CHANGES_MAX or", "order.first > CHANGES_MAX + 1 or"),
+    ),
+    ("bytes-that-were-replaced-are-not-counted", Edit(f"{_HISTORY}.append", "self.bytes += len(before.value)", "pass")),
+    (
+        "bytes-that-were-replaced-forgotten-by-the-snapshot",
+        Edit(f"{_HISTORY}.prepend", "0 if before is None else before.size", "0"),
+    ),
+    ("compaction-forgotten-by-the-snapshot", Edit(f"{_LOADER}._add_history", "begin(stored.compacted,", "begin(0,")),
+    ("one-number-for-all-of-an-entry", Edit(f"{_NAMESPACE}:_sequence", "state.sequenced + 1", "0")),
+    ("numbers-of-the-entry-before-go-on", Edit(f"{_TRANSACTIONS}:transact", "    state.sequenced = 0\n", "")),
+    ("numbers-without-an-epoch", Edit(f"{_NAMESPACE}:_sequence", "fencing_token(state.epoch, index)", "index")),
+    ("numbers-of-eighteen-digits", Edit(f"{_NAMESPACE}:_sequence", ":019d", ":018d")),
+]
+IN_THE_PASSING = [
+    ("a-shared-hold-is-taken-over", Edit(f"{_LOCKING}:_take_over", "if lock.mode != EXCLUSIVE:", "if False:")),
+    (
+        "a-shared-place-is-taken-over",
+        Edit(f"{_LOCKING}:_take_over", "if lock.queue[before].mode != EXCLUSIVE:", "if False:"),
+    ),
+    (
+        "one-of-several-names-is-taken-over",
+        Edit(f"{_LOCKING}:_take_over", "len(lock.holders[before].names) == 1", "True"),
+    ),
+    ("a-take-over-takes-nothing", Edit(f"{_LOCKING}:acquire", "if op.take_over:", "if False:")),
+    ("a-take-over-forgets-the-lock-delay", Edit(f"{_LOCKING}:_renamed", "grant.delay_ms", "0")),
+    (
+        "a-place-that-is-taken-over-is-the-last",
+        Edit(
+            f"{_LOCKING}:_take_over",
+            "for key, waiter in lock.queue.items()",
+            "for key, waiter in sorted(lock.queue.items(), key=lambda place: place[0] == before)",
+        ),
+    ),
+    (
+        "the-session-does-not-know-of-the-take-over",
+        Edit(f"{_LOCKING}:_take_over", "session.renumber(session.locks, lock.name, held, holder.acquisition)", "pass"),
+    ),
+    (
+        "whoever-names-a-session-speaks-for-it",
+        Edit(f"{_SESSIONS}:own", "session.principal == asker.name", "True"),
+    ),
+    (
+        "a-hand-over-keeps-the-token",
+        Edit(f"{_CHANGES}:hand_over", "= fencing_token(state.epoch, index)", "= grant.token"),
+    ),
+    (
+        "an-heir-stays-in-line",
+        Edit(f"{_CHANGES}:hand_over", "        locking.leave_line(state, heir, waiter)\n", "        pass\n"),
+    ),
+    ("an-heir-without-the-lock-delay", Edit(f"{_CHANGES}:hand_over", "grant.delay_ms", "0")),
+    (
+        "what-is-re-entrant-of-the-heirs-waits-on",
+        Edit(f"{_CHANGES}:hand_over", "came=((op.to_session, op.name),)", "came=()"),
+    ),
+    (
+        "an-heir-without-the-right",
+        Edit(f"{_CHANGES}:hand_over", "refuse_name(access, (commands.LOCK,), op.name)", "None"),
+    ),
+    (
+        "an-heir-has-more-than-it-may",
+        Edit(f"{_CHANGES}:hand_over", "if waiter is None and heir is not session:", "if False:"),
+    ),
+    ("an-heir-of-some-of-its-names", Edit(f"{_CHANGES}:hand_over", "len(waiter.names) > 1", "False")),
+    ("a-shared-hold-is-handed-over", Edit(f"{_CHANGES}:hand_over", "lock.mode != EXCLUSIVE or ", "")),
+    ("one-of-several-holds-is-handed-over", Edit(f"{_CHANGES}:hand_over", "len(lock.holders) > 1 or ", "")),
+    ("one-of-several-names-is-handed-over", Edit(f"{_CHANGES}:hand_over", " or len(lock.holders[key].names) > 1", "")),
+    ("a-hand-over-makes-a-deadlock", Edit(f"{_CHANGES}:hand_over", "if cycle:", "if False:")),
+    ("handed-over-to-oneself", Edit(f"{_CHANGES}:hand_over", "if to == key:", "if False:")),
+    ("force-wakes-nobody", Edit(f"{_CHANGES}:force_release", "    handing.hand_on(state, index, (op.name,))\n", "")),
+    ("force-takes-from-all", Edit(f"{_CHANGES}:force_release", "if op.session in (0, key[0])", "if True")),
+    (
+        "force-ends-the-lock-delay",
+        Edit(f"{_CHANGES}:force_release", "    handing.hand_on(", "    lock.delay = None\n    handing.hand_on("),
+    ),
+    ("force-needs-no-reason", Edit(f"{_CHANGES}:force_release", " or not op.reason", "")),
+    (
+        "who-lost-it-is-not-told",
+        Edit(f"{_CHANGES}:_remember", "add_break(state, broken)", "state.breaks.add(broken.number, broken)"),
+    ),
+    ("forced-releases-are-kept-for-ever", Edit(f"{_CHANGES}:_remember", "> BREAKS_MAX", "> BREAKS_MAX + 1")),
+    (
+        "a-later-forced-release-is-forgotten-with-the-first",
+        Edit(f"{_CHANGES}:_remember", "state.broken.get(place) == forgotten.number", "place in state.broken"),
+    ),
+    ("forced-releases-forgotten-by-the-snapshot", Edit(f"{_LOADER}._add_breaks", "= stored.following", "= 1")),
+    ("who-closes-leaves-a-lock-delay", Edit(f"{_LOCKING}:let_go_of_all", "if died and grant", "if grant")),
+    ("the-dead-leave-no-lock-delay", Edit(f"{_LOCKING}:let_go_of_all", "if died and grant", "if not died and grant")),
+    (
+        "the-last-lock-delay-counts",
+        Edit(f"{_LOCKING}:_delay", "lock.delay.delay_ms if lock.delay is not None else 0", "0"),
+    ),
+    (
+        "a-lock-delay-does-not-begin-anew",
+        Edit(
+            f"{_LOCKING}:_delay",
+            "delay_ms, index)\n    state",
+            "delay_ms, lock.delay.since if lock.delay else index)\n    state",
+        ),
+    ),
+    ("let-in-during-the-lock-delay", Edit(f"{_LOCK}.admits", "self.delay is not None or ", "")),
+    ("upgraded-during-the-lock-delay", Edit(f"{_CHANGES}:_upgrade", " and lock.delay is None", "")),
+    ("an-upgrade-ends-during-the-lock-delay", Edit(f"{_HANDING}:_finish_upgrade", " or lock.delay is not None", "")),
+    ("a-lock-delay-of-before-ends-this-one", Edit(f"{_LOCKING}:end_delays", " and lock.delay.since == since", "")),
+    (
+        "the-end-of-a-lock-delay-wakes-nobody",
+        Edit(f"{_LOCKING}:end_delays", "    handing.hand_on(state, index, ended)\n", ""),
+    ),
+    ("a-name-without-holders-has-no-lock-delay", Edit(f"{_LOCK}.is_free", " and self.delay is None", "")),
+    (
+        "lock-delays-forgotten-by-the-snapshot",
+        Edit(f"{_LOADER}._add_lock", "= stored.upgrading, stored.delay,", "= stored.upgrading, None,"),
+    ),
 ]
 IN_THE_ACCESS = [
     ("any-right-will-do", Edit(f"{_RIGHTS}:refuse_name", "reach[right]", "sum(reach.values(), ())")),
@@ -282,3 +420,15 @@ def test_the_model_of_rights_and_quotas_notices(name, edit):
 @pytest.mark.parametrize(("name", "edit"), IN_THE_LOCKS, ids=[name for name, _ in IN_THE_LOCKS])
 def test_the_model_of_locks_notices(name, edit):
     assert notices(LocksOfAllModes, edit)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "edit"), IN_THE_PAST, ids=[name for name, _ in IN_THE_PAST])
+def test_the_model_of_the_past_notices(name, edit):
+    assert notices(HistoryAgainstAModel, edit)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "edit"), IN_THE_PASSING, ids=[name for name, _ in IN_THE_PASSING])
+def test_the_model_of_how_holds_pass_on_notices(name, edit):
+    assert notices(HoldsPassOn, edit)
