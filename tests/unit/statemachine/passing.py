@@ -63,6 +63,8 @@ class Passing:
         self.desks = {principal: self.asking.open(principal) for principal in ("ci", "narrow")}
         """Sessions that only speak for others."""
         self.sessions = [self.asking.open(self.principal(who)) for who in range(SESSIONS)]
+        self.principals = {session: self.principal(who) for who, session in enumerate(self.sessions)}
+        """Of all sessions that there ever were."""
         self.acquisitions = 0
         self.model = Holds(NAMES)
         self.tokens = dict.fromkeys(NAMES, 0)
@@ -298,12 +300,16 @@ class Passing:
         if expected:
             assert getattr(result, "code", type(result)) in expected, (result, expected)
             return
-        line = {wish.session for wish in model.line(name) if wish != place and wish.session != heir[0]}
+        line = {
+            wish.session
+            for wish in model.line(name)
+            if wish != place and wish.session != heir[0] and (wish.mode, hold.mode) != ("shared", "shared")
+        }
         before, held = [*model.waiters], model.held[name]
         if place:
             model.waiters.remove(place)
-        wish = Wish(heir[0], heir[1], (name,), delay_ms=hold.wish.delay_ms)
-        model.held[name] = [Hold(wish, "exclusive", self.token)]
+        wish = Wish(heir[0], heir[1], (name,), hold.mode, delay_ms=hold.wish.delay_ms)
+        model.held[name] = [*(other for other in held if other is not hold), Hold(wish, hold.mode, self.token)]
         if giver[0] != heir[0] and line & model.reaches(heir[0]):
             assert isinstance(result, Deadlock), result
             assert (result.cycle[0].session, result.cycle[-1].name) == (heir[0], name)
@@ -318,8 +324,12 @@ class Passing:
         model, found = self.model, []
         if hold is None:
             return [NotHeld]
-        if hold.mode != "exclusive" or hold.wish.names != (name,) or len(model.of_session(giver[0], name)) > 1:
+        if hold.wish.names != (name,) or (hold.mode == "exclusive" and len(model.of_session(giver[0], name)) > 1):
             found.append(commands.INVALID)
+        if hold.mode == "shared" and not (place and place.mode == "shared"):
+            found.append(commands.INVALID)
+        if hold.mode == "shared" and (name in model.upgrading or name in model.delays):
+            found.append(commands.REFUSED)
         if giver == heir or heir[1] < 0 or (place and place.names != (name,)):
             found.append(commands.INVALID)
         if heir[0] not in self.sessions:
@@ -341,19 +351,27 @@ class Passing:
             assert result.code == commands.INVALID
             return
         gone = self.model.lose(name, lambda hold: session in (0, hold.wish.session))
-        assert result == (self.done() if gone else NotHeld())
+        delay = self.model.delays.get(name)
+        if delay and session not in (0, delay.holder[0]):
+            delay = None
+        assert result == (self.done() if gone or delay else NotHeld())
         for hold in gone:
-            number = self.breaks[-1].number + 1 if self.breaks else 1
-            key = hold.wish.key
-            broken = Break(number, self.asking.index, name, self.holder(key), hold.token, "web", reason)
-            self.breaks.append(broken)
-            self.lost.setdefault(key, {})[name] = (hold.wish, broken)
+            broken = self.breaks_off(name, self.holder(hold.wish.key), hold.token, reason)
+            self.lost.setdefault(hold.wish.key, {})[name] = (hold.wish, broken)
+        if delay:
+            self.breaks_off(name, Holder(*delay.holder, self.principals[delay.holder[0]]), delay.token, reason)
+            del self.model.delays[name]
         self.breaks = self.breaks[-BREAKS:]
         for key, lost in [*self.lost.items()]:
             self.lost[key] = {name: one for name, one in lost.items() if one[1] in self.breaks}
             if not self.lost[key]:
                 del self.lost[key]
         self.model.settle(self.token)
+
+    def breaks_off(self, name, holder, token, reason):
+        number = self.breaks[-1].number + 1 if self.breaks else 1
+        self.breaks.append(Break(number, self.asking.index, name, holder, token, "web", reason))
+        return self.breaks[-1]
 
     # --- died -------------------------------------------------------------------------------------
 
@@ -371,6 +389,7 @@ class Passing:
         for session in ended:
             who = self.sessions.index(session)
             self.sessions[who] = self.asking.open(self.principal(who))
+            self.principals[self.sessions[who]] = self.principal(who)
 
     def gone(self, ended, *, died):
         self.model.end(ended, self.asking.index, self.token, died=died)

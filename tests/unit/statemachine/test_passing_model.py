@@ -174,8 +174,9 @@ class HoldsPassOn(Passing, RuleBasedStateMachine):
             self.changes("a", holds[2], up=True)
         if not stays and self.model.hold(holds[2].wish.key, "a"):
             self.lets_go_of(holds[2].wish, ("a",))
-        self.delays_end(["a"], off=-1)
-        self.delays_end(["a"])
+        if "a" in self.model.delays:  # Unless it was ended by force.
+            self.delays_end(["a"], off=-1)
+            self.delays_end(["a"])
 
     @rule(
         who=WHOEVER,

@@ -17,6 +17,7 @@ from tests.unit.statemachine.test_passing_model import HoldsPassOn
 
 _NAMESPACE: Final = "coordinator.statemachine.namespace"
 _PAST: Final = "coordinator.statemachine.past"
+_READING: Final = "coordinator.statemachine.reading"
 _HISTORY: Final = "coordinator.statemachine.history:History"
 _TRANSACTIONS: Final = "coordinator.statemachine.transactions"
 _LOCKING: Final = "coordinator.statemachine.locking"
@@ -154,8 +155,8 @@ IN_THE_PAST = [
         "anybody-gives-it-up",
         Edit(f"{_RIGHTS}:refuse", "if rights and not", "if type(op).__name__ != 'Compact' and rights and not"),
     ),
-    ("what-is-kept-no-more-is-read", Edit(f"{_READING}:unreadable", "0 < revision < state", "False and state")),
-    ("the-oldest-is-not-read", Edit(f"{_READING}:unreadable", "0 < revision < state", "0 < revision <= state")),
+    ("what-is-kept-no-more-is-read", Edit(f"{_PAST}:unreadable", "0 < revision < state", "False and state")),
+    ("the-oldest-is-not-read", Edit(f"{_PAST}:unreadable", "0 < revision < state", "0 < revision <= state")),
     ("who-comes-too-late-misses-something", Edit(f"{_READING}:read_changes", "since <= state", "since < state")),
     ("who-comes-too-late-is-not-told", Edit(f"{_READING}:read_changes", "if since <= state", "if False and state")),
     ("what-was-told-is-told-again", Edit(f"{_READING}:_placed", "place >= skip", "True")),
