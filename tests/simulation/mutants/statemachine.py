@@ -97,6 +97,12 @@ MUTANTS: Final = (
                 "        freed += locking.let_go_of_all(state, index, session, died=died)\n",
                 "        handing.hand_on(state, index, locking.let_go_of_all(state, index, session, died=died))\n",
             ),
+            # And by a leader that takes them as they come, as one of before did: nothing may hang on its order.
+            Edit(
+                "coordinator.replica.tenure:Tenure._in_parts",
+                "sorted(expired, key=lambda one: one not in sessions or not sessions[one].waiting)",
+                "sorted(expired)",
+            ),
         ),
     ),
     Mutant(
