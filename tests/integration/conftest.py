@@ -8,15 +8,11 @@ from pathlib import Path
 import pytest
 
 from tests.integration.installation import Installation
-from tests.integration.memory import directory_in_memory
 
 
 @pytest.fixture(scope="session")
 def _shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
-    with (
-        directory_in_memory(tmp_path_factory.mktemp("installation")) as directory,
-        Installation(directory / "data") as running,
-    ):
+    with Installation(tmp_path_factory.mktemp("installation") / "data") as running:
         yield running
 
 

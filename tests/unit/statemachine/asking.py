@@ -74,7 +74,11 @@ class Asking:
         for_token: str = "",
     ) -> Any:
         number = self.numbers[session] = self.numbers.get(session, 0) + 1
-        return self.send(session, number, op, principal, actor, token=token, for_token=for_token)
+        return self.send(session, number, op, principal, actor, self.acked_by(number), token, for_token)
+
+    def acked_by(self, number: int) -> int:
+        """Which results this request acknowledges: those below."""
+        return 0
 
     def query(
         self, query: commands.Query, principal: str = "ci", actor: str = "", token: str = "", for_token: str = ""

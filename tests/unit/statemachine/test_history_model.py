@@ -68,6 +68,8 @@ class HistoryAgainstAModel(RuleBasedStateMachine):
         super().__init__()
         self.few = [mock.patch.object(history, "CHANGES_MAX", CHANGES)]
         self.few.append(mock.patch.object(history, "HISTORY_BYTES_MAX", BYTES))
+        # What is too much goes by and by, over several entries; here with the one that makes it too much.
+        self.few.append(mock.patch.object(history, "TRIMMED_MAX", 1_000))
         for patch in self.few:
             patch.start()
         self.asking = Twins()
