@@ -2,7 +2,8 @@
 
 A leader changes one thing at a time: it begins a change only once its own term is committed (without that, two leaders'
 single-voter changes could miss each other) and the configuration before is committed. It leaves a joint configuration
-by itself, and steps down when it is no longer in the one that is committed.
+by itself, though not behind the back of an heir that was told to campaign and would lack that entry, and steps down
+when it is no longer in the one that is committed.
 """
 
 from __future__ import annotations
@@ -126,6 +127,7 @@ def go_on(raft: Raft, now_us: int) -> bool:
     if not is_committed(raft):
         return False
     if raft.configuration.is_joint:
-        _put(raft, raft.configuration.left())
+        if raft.transferring is None or not raft.transferring.told:
+            _put(raft, raft.configuration.left())
         return False
     return not raft.is_voter

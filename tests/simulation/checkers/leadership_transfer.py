@@ -58,6 +58,8 @@ class LeadershipTransfer(Checker):
             self.violated(f"{node.name} has been handing over for {took_us / 1_000:.0f} ms and takes no proposals")
         if transfer.told and (transfer.target, node.engine.term) not in self._told:
             self._told.add((transfer.target, node.engine.term))
-            last_index, term = node.engine.log.last_index, node.engine.log.last_term
-            if transfer.target not in self.world.watch.holders(last_index, term):
+            last_index = log.last_index
+            while last_index > log.offset and log.entries[last_index - log.offset - 1][0] == CONFIGURATION:
+                last_index -= 1  # A change of membership may have been asked for behind the word, in the same turn.
+            if transfer.target not in self.world.watch.holders(last_index, log.term_at(last_index) or 0):
                 self.violated(f"{node.name} hands over to {transfer.target:x}, whose disk lacks entry {last_index}")

@@ -104,6 +104,52 @@ def test_a_change_to_several_voters_aborts_a_transfer_to_one_that_goes():
     assert leader.transferring is None
 
 
+def test_a_joint_configuration_is_not_left_while_an_heir_that_was_told_may_campaign():
+    """Seed 802518: the heir had every entry; then the joint configuration was committed, and the leader left it. Who
+    had that entry would have refused the heir its vote."""
+    play = led()
+    leader = play.replicas[1]
+    for replica in (4, 5):
+        play.join(replica)
+    five = tuple(Member(replica, f"node{replica}") for replica in range(1, 6))
+    leader.change(Change(five[:3], five[3:]), play.now_us)
+    play.pass_time(200_000)
+    play.lost = lambda letter: letter.sender in (2, 4, 5) or isinstance(letter.message, TimeoutNow)
+    joint_index = leader.change(Change(five), play.now_us)
+    leader.transfer(3, play.now_us)
+    play.settle()
+    assert leader.transferring is not None
+    assert leader.transferring.told
+    assert leader.log.commit < leader.log.last_index == joint_index
+    play.lost = lambda letter: isinstance(letter.message, TimeoutNow)
+    play.pass_time(4 * OPTIONS.heartbeat_us)
+    assert leader.transferring is not None
+    assert leader.log.commit == leader.log.last_index == joint_index
+    assert leader.configuration.is_joint
+    assert play.replicas[3].log.last_index == joint_index
+
+    play.pass_time(OPTIONS.election_timeout_us_min + 50_000)
+    assert leader.role is Role.LEADER
+    assert leader.transferring is None
+    assert not leader.configuration.is_joint, "and where that comes to nothing it is left at once"
+    assert leader.log.commit == joint_index + 1
+
+
+def test_the_heir_leaves_the_joint_configuration():
+    play = led()
+    leader = play.replicas[1]
+    for replica in (4, 5):
+        play.join(replica)
+    five = tuple(Member(replica, f"node{replica}") for replica in range(1, 6))
+    leader.change(Change(five[:3], five[3:]), play.now_us)
+    play.pass_time(200_000)
+    leader.change(Change(five), play.now_us)
+    leader.transfer(3, play.now_us)
+    play.pass_time(200_000)
+    assert play.replicas[3].role is Role.LEADER
+    assert [play.replicas[replica].configuration for replica in range(1, 6)] == [Configuration(five)] * 5
+
+
 def test_a_transfer_can_be_aborted_by_naming_the_leader_itself():
     play = with_priorities(0, 5, 0)
     leader = play.replicas[1]
