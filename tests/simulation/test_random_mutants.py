@@ -109,6 +109,17 @@ def test_the_same_seed_draws_the_same_mutants_and_another_others():
     assert draw(1 << 20, 1) == sorted(points)
 
 
+def test_a_change_to_one_function_draws_no_others_elsewhere():
+    points = all_points()
+    drawn = draw(200, 1, points)
+    touched = drawn[0].function
+    moved = [point._replace(line=point.line + 7, number=point.number + 1) for point in points]
+    left = [point for point in moved if point.function != touched]
+    again = {(point.module, point.function, point.what) for point in draw(200, 1, left)}
+    others = {(point.module, point.function, point.what) for point in drawn if point.function != touched}
+    assert others <= again
+
+
 def test_every_mutant_fits_and_leaves_nothing_behind():
     def codes() -> list[object]:
         return [f.__code__ for module in MODULES for f in _functions(importlib.import_module(module)).values()]
