@@ -51,7 +51,7 @@ class Core:
         self.room = self._outstanding.room
         self._timed_out = self._outstanding.timed_out
         self.cache = Cache()
-        self._keeper = SessionKeeper(self.routing, self._outstanding, self.cache, random)
+        self._keeper = SessionKeeper(self.routing, self._outstanding, self.cache, random, submit=self.submit)
         self.sessions = self._keeper.sessions
         """By time to live in milliseconds: one each, opened once."""
         self._discovery = Discovery(self.routing, self._outstanding)
@@ -87,6 +87,18 @@ class Core:
 
     # --- questions --------------------------------------------------------------------------------
 
+    def submit(self, call: Call, now_us: int) -> Call:
+        """Send the call's request, again and again, until it is answered or its deadline has come. Raises Busy where
+        there is no room for it, and InvalidRequest."""
+        call.request_id = self._outstanding.next_id()
+        try:
+            encoded = wire.encode(call.build(call.request_id))
+            wire.check_request(encoded)
+        except (OverflowError, UnicodeError, TypeError, ValueError) as error:
+            raise InvalidRequest(f"the request can not be encoded: {error}") from error
+        self._outstanding.begin(call, encoded, now_us)
+        return call
+
     def in_background(self, session: Session, op: commands.ClientOp, now_us: int) -> Call:
         """Apply `op` once, though nobody waits for it: it goes on for WITHDRAW_US_MAX, through whatever ends the
         questions of others, but for the client's own end."""
@@ -117,7 +129,7 @@ class Core:
         call.number = number
         call.when_done(lambda _: session.answered(number))
         try:
-            return self._outstanding.submit(call, now_us)
+            return self.submit(call, now_us)
         except (Busy, InvalidRequest):
             session.answered(number)  # It is never sent, and must not hold up the acknowledging of others.
             raise
@@ -138,7 +150,7 @@ class Core:
             return wire.QueryRequest(request_id, self.routing.cluster, act_for, query)
 
         call = Call(build, deadline_us=deadline_us, timed_out=self._timed_out, persists=persists, counts=counts)
-        return self._outstanding.submit(call, now_us)
+        return self.submit(call, now_us)
 
     def _own_query(self, query: commands.Query, now_us: int, deadline_us: int, act_for: str) -> Call:
         """Of the core itself, for a call that waits."""
@@ -150,7 +162,7 @@ class Core:
         def build(request_id: int) -> wire.Request:
             return wire.CachedQueryRequest(request_id, self.routing.cluster, session.session, query)
 
-        call = self._outstanding.submit(Call(build, deadline_us=deadline_us, timed_out=self._timed_out), now_us)
+        call = self.submit(Call(build, deadline_us=deadline_us, timed_out=self._timed_out), now_us)
         self.cache.asks(call, query)
         return call
 
@@ -160,19 +172,17 @@ class Core:
         def build(request_id: int) -> wire.Request:
             return self._keeper.keep_alive(request_id, act_for, session)
 
-        return self._outstanding.submit(
-            Call(build, deadline_us=deadline_us, timed_out=self._timed_out, persists=True), now_us
-        )
+        return self.submit(Call(build, deadline_us=deadline_us, timed_out=self._timed_out, persists=True), now_us)
 
     def confirm(self, now_us: int, deadline_us: int) -> Call:
         def build(request_id: int) -> wire.Request:
             return wire.ConfirmRequest(request_id, self.routing.cluster)
 
-        return self._outstanding.submit(Call(build, deadline_us=deadline_us, timed_out=self._timed_out), now_us)
+        return self.submit(Call(build, deadline_us=deadline_us, timed_out=self._timed_out), now_us)
 
     def ask_leader(self, build: Callable[[int], wire.Request], now_us: int, deadline_us: int) -> Call:
         """Ask whoever leads; only for what may be asked twice."""
-        return self._outstanding.submit(Call(build, deadline_us=deadline_us, timed_out=self._timed_out), now_us)
+        return self.submit(Call(build, deadline_us=deadline_us, timed_out=self._timed_out), now_us)
 
     def wait_at_leader(
         self, build: Callable[[int], wire.Request], patience_us: int, now_us: int, deadline_us: int
@@ -184,7 +194,7 @@ class Core:
         call = Call(
             build, deadline_us=deadline_us, timed_out=self._timed_out, patience_us=patience_us, persists=persists
         )
-        return self._outstanding.submit(call, now_us)
+        return self.submit(call, now_us)
 
     def pause(self, until_us: int | None) -> Call:
         """Resolves to None at `until_us`, where nobody has finished it before."""
@@ -193,12 +203,12 @@ class Core:
     def ask_node(self, node: str, build: Callable[[int], wire.Request], now_us: int, deadline_us: int) -> Call:
         """Ask one node and nobody else."""
         call = Call(build, target=Target.NODE, node=node, deadline_us=deadline_us, timed_out=self._timed_out)
-        return self._outstanding.submit(call, now_us)
+        return self.submit(call, now_us)
 
     def directory(self, now_us: int, deadline_us: int) -> Call:
         """Whoever answers first says who is there."""
         call = Call(wire.DirectoryRequest, target=Target.NODE, deadline_us=deadline_us, timed_out=self._timed_out)
-        return self._outstanding.submit(call, now_us)
+        return self.submit(call, now_us)
 
     # --- sessions ---------------------------------------------------------------------------------
 

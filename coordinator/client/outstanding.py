@@ -1,6 +1,6 @@
 """The calls that are not over: when each is sent, how many are on their way at once, and when it is given up.
 
-Part of `core.py`. What the core asks by itself has its number from here, so that no two requests have the same.
+Part of `core.py`. All requests have their numbers from here, so that no two have the same.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import msgspec
 
 from coordinator import wire
 from coordinator.client.calls import NEVER_US, Batch, Call, Target
-from coordinator.client.errors import ConclaveError, InvalidRequest, OutcomeUnknown, Unavailable
+from coordinator.client.errors import ConclaveError, OutcomeUnknown, Unavailable
 from coordinator.client.room import Room
 from coordinator.client.routing import Routing
 
@@ -38,7 +38,7 @@ class Outstanding:
         # Lower bounds, so that a thousand questions a second do not look at all of those that wait, each time. One that
         # is too early costs a look in vain; none is ever too late.
         self._fresh: list[Call] = []
-        """Submitted since the last `put_due`; due at once."""
+        """Begun since the last `put_due`; due at once."""
         self._send_due_us = NEVER_US
         """Before this no other call is to be sent."""
         self._in_flight = 0
@@ -50,31 +50,23 @@ class Outstanding:
         """Before this no call is given up, nor is there anything else that `look_by` was told of."""
 
     def next_id(self) -> int:
-        """The number of a request that is no call's."""
+        """The number of one request more."""
         self._next_id += 1
         return self._next_id
 
     # --- how they begin ---------------------------------------------------------------------------
 
-    def submit(self, call: Call, now_us: int) -> Call:
-        """Send the call's request, again and again, until it is answered or its deadline has come. Raises Busy where
-        there is no room for it, and InvalidRequest."""
-        self._next_id += 1
-        call.request_id = self._next_id
-        call.due_us = now_us
-        try:
-            encoded = wire.encode(call.build(call.request_id))
-            wire.check_request(encoded)
-        except (OverflowError, UnicodeError, TypeError, ValueError) as error:
-            raise InvalidRequest(f"the request can not be encoded: {error}") from error
+    def begin(self, call: Call, encoded: bytes, now_us: int) -> None:
+        """Send the call's request, at first as it is encoded here, again and again until it is answered or its deadline
+        has come. Raises Busy where there is no room for it."""
         if not call.persists:
             self.room.check(len(encoded))
+        call.due_us = now_us
         call.size = len(encoded)
         call.first = msgspec.Raw(encoded)
         call.first_for = self._routing.cluster
         self._fresh.append(call)
         self._add(call)
-        return call
 
     def wait(self, deadline_us: int | None, timed_out: Callable[[Call], ConclaveError | None]) -> Call:
         """A call that is never sent: somebody finishes it, or its deadline comes."""

@@ -8,6 +8,7 @@ is in `session.py`.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from random import Random
 from typing import Final
 
@@ -33,7 +34,15 @@ logger = logging.getLogger(__name__)
 
 
 class SessionKeeper:
-    def __init__(self, routing: Routing, outstanding: Outstanding, cache: Cache, random: Random) -> None:
+    def __init__(
+        self,
+        routing: Routing,
+        outstanding: Outstanding,
+        cache: Cache,
+        random: Random,
+        *,
+        submit: Callable[[Call, int], Call],
+    ) -> None:
         self.sessions: dict[int, Session] = {}
         """By time to live in milliseconds: one each, opened once."""
         self.asked_us = 0
@@ -42,6 +51,7 @@ class SessionKeeper:
         self._outstanding = outstanding
         self._cache = cache
         self._random = random
+        self._submit = submit
         self._opening: dict[int, Waiting] = {}
         """By time to live: who waits for the session that is being opened."""
         self._revivals: dict[int, Waiting] = {}
@@ -89,7 +99,7 @@ class SessionKeeper:
             self._opening.pop(ttl_ms).end(outcome)
 
         question.when_done(done)
-        self._outstanding.submit(question, now_us)
+        self._submit(question, now_us)
 
     def _warn_of_many(self) -> None:
         if len(self.sessions) == SESSIONS_MANY:
