@@ -18,6 +18,7 @@ ROOMS = (
     "coordinator/consensus",
     "coordinator/replica",
     "coordinator/statemachine",
+    "coordinator/statemachine/commands",
     "coordinator/membership",
     "coordinator/wire",
     "coordinator/client",
