@@ -14,7 +14,7 @@ from coordinator.replica import caching
 from coordinator.replica.caching import LEASE_MS, SWEEP_US, TELL_AGAIN_US, WANTED_US
 from coordinator.replica.callers import Caller
 from coordinator.replica.replica import NO_ROOM_TO_HOLD
-from coordinator.replica.touched import touched_by
+from coordinator.replica.touched import EVERYTHING, LINE_MAX, Touched, touched_by
 from coordinator.statemachine import commands, files, lock_commands
 from coordinator.statemachine.commands import Done, GetKey, PutKey
 from coordinator.statemachine.files import BeginCaching, GetStat, ReadFile
@@ -160,6 +160,22 @@ def test_it_is_told_again_while_it_does_not_answer(stage):
     assert len(reader.hears()) == 1
     stage.pass_time(TELL_AGAIN_US + 20_000)
     assert len(reader.hears()) == 1
+
+
+def test_who_has_dropped_one_of_two_that_it_was_told_of_is_told_of_the_other_again(stage):
+    reader, writer = Reader(stage), Reader(stage, begins=False)
+    keeps(reader)
+    keeps(reader, GetKey("b"))
+    writer.does(PutKey("a", b"1"))
+    (first,) = reader.hears()
+    writer.does(PutKey("b", b"1"))
+    *_, second = reader.hears()
+    reader.drops(first)
+    stage.pass_time(TELL_AGAIN_US + 20_000)
+    assert [one.paths for one in reader.hears()] == [("b",)]
+    reader.drops(second)
+    assert [type(result) for result in writer.answered()] == [Done, Done]
+    assert caching_of(stage.nodes["node1"]).due_us() is None, "and then of nothing"
 
 
 def test_nothing_is_kept_of_what_is_about_to_change(stage):
@@ -388,6 +404,24 @@ def test_a_leader_that_falls_turns_away_what_it_held_back(stage):
     assert [type(one) for one in stage.replies(writer.channel)] == [wire.NotLeader]
 
 
+def test_who_asks_a_leader_in_the_turn_in_which_it_falls_is_turned_away_in_that_turn(stage):
+    """It knows of clients that cache, and has no command to hold back for them any more."""
+    keeps(Reader(stage))
+    writer = Reader(stage, begins=False)
+    fallen = stage.nodes["node1"]
+    stage.cut = {"node1"}
+    stage.elect("node2")
+    stage.cut = set()
+    stage.ask("node1", command(1, writer.session, 1, PutKey("a", b"1")), reply=writer.channel)
+    stage.clock.us += 200_000
+    stage.nodes["node2"].run()
+    stage.carry()
+    fallen.run()
+    assert fallen.raft.role is Role.FOLLOWER
+    stage.carry()
+    assert [type(one) for one in stage.replies(writer.channel)] == [wire.NotLeader]
+
+
 def test_a_session_that_expires_waits_for_who_keeps_its_files(stage):
     reader = Reader(stage)
     dying = Reader(stage, begins=False)
@@ -554,6 +588,19 @@ def test_an_acquisition_of_two_names_is_one_of_several(names, of_several):
     """As long as one is in flight, nobody can tell which lines it moves."""
     touched = touched_by(lock_commands.Acquire(names, 1), 7, State(), wide=False)
     assert (touched.paths, touched.of_several) == (frozenset(names), of_several)
+
+
+def test_a_line_is_looked_through_up_to_a_length_for_those_who_wait_for_several_names():
+    waiters = {(session, 1): SimpleNamespace(names=("a",)) for session in range(LINE_MAX)}
+    locks = SimpleNamespace(rows={"a": SimpleNamespace(queue=waiters)})
+    state = SimpleNamespace(locks=locks)
+    release = commands.ReleaseLock("a", 1)
+    assert touched_by(release, 1, state, wide=False) == Touched(frozenset("a"))
+    waiters[0, 2] = SimpleNamespace(names=("a", "b"))
+    del waiters[0, 1]
+    assert touched_by(release, 1, state, wide=False) == EVERYTHING
+    waiters[0, 2] = waiters[0, 1] = SimpleNamespace(names=("a",))
+    assert touched_by(release, 1, state, wide=False) == EVERYTHING
 
 
 def test_a_word_that_something_is_dropped_gives_its_replica_a_turn(stage):

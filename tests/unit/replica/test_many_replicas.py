@@ -15,6 +15,7 @@ from coordinator.consensus.raft.core import Raft
 from coordinator.consensus.raft.log import Log
 from coordinator.consensus.raft.options import Options
 from coordinator.replica.births import first_log
+from coordinator.replica.leases import STEP_US_MAX
 from coordinator.replica.replica import Replica
 from coordinator.replica.turn import FEW_REPLICAS, LOOK_AGAIN_US
 from coordinator.statemachine.commands import Command, OpenSession
@@ -111,6 +112,17 @@ def test_a_lock_delay_passes_as_fast_where_no_session_is_left(stage: Stage) -> N
     assert machine.delays()
     stage.pass_time(400_000)
     assert not machine.delays()
+
+
+def test_lease_time_is_counted_in_steps_and_not_without_rest(stage: Stage) -> None:
+    node, cluster = stage.nodes["node1"], CLUSTERS[0]
+    raw = msgspec.Raw(wire.encode(Command(0, 0, 0, OpenSession(60_000, b""))))
+    stage.ask("node1", wire.CommandRequest(1, cluster, "", raw))
+    stage.settle()
+    assert node.turn.replicas[cluster].counts_time
+    stage.clock.us += 1
+    due_us = node.run().deadline_us
+    assert stage.clock.us < due_us <= stage.clock.us + STEP_US_MAX // 2
 
 
 def test_a_report_that_is_due_makes_no_turn_before_the_feed_looks_again(stage: Stage) -> None:

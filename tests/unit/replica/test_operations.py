@@ -155,6 +155,12 @@ def test_who_may_not_act_for_others_does_not_borrow_their_right(stage):
     assert reply.result.code == commands.FORBIDDEN
 
 
+@pytest.mark.parametrize("act_for", ["token:zz", "token zz"], ids=["unknown", "no name of anybody"])
+def test_what_is_asked_for_a_token_that_nobody_knows_is_refused(stage, act_for):
+    reply = ask(stage, wire.ProgressRequest(1, CLUSTER, act_for))
+    assert reply.result.code == commands.FORBIDDEN
+
+
 def test_leadership_is_handed_to_whom_an_operator_names(stage):
     seen = progress(stage)
     assert isinstance(ask(stage, wire.TransferRequest(3, CLUSTER, "", seen.term, 13)).result, Done)

@@ -202,6 +202,18 @@ def test_what_the_own_replica_was_writing_is_given_up_when_a_snapshot_comes(stag
     assert len(heads(node)) == 1
 
 
+def test_the_state_that_was_being_dumped_is_given_up_when_a_snapshot_takes_its_place(stage, monkeypatch):
+    _, node = behind(stage)
+    states = node.replica.states
+    monkeypatch.setattr(states, "_go_on_dumping", lambda dumping, now_us: None)
+    states._begin_dump(node.raft.applied_index, is_mark=False)
+    assert states._dumping is not None
+    node.journal.staged[0].is_done = True
+    stage.pass_time(100_000)
+    assert len(heads(node)) == 1
+    assert states._dumping is None, "it would end as an older snapshot than the one on disk"
+
+
 def test_a_digest_alone_keeps_no_bytes(stage):
     """A mark with no snapshot due: nothing of 300 MB is to stay in memory for it."""
     session = opened(stage)

@@ -6,9 +6,9 @@ import msgspec
 import pytest
 
 from coordinator import wire
-from coordinator.consensus.engine import Role
+from coordinator.consensus.engine import Outgoing, Role
 from coordinator.consensus.membership import Change, Member
-from coordinator.consensus.raft.messages import AppendEntries, VoteRequest
+from coordinator.consensus.raft.messages import AppendEntries, VoteRequest, VoteResponse
 from coordinator.replica.ports import Inbound, JournalFailed
 from coordinator.replica.states import Compaction
 from coordinator.replica.turn import QUIET_US
@@ -78,6 +78,17 @@ def test_a_turn_publishes_commits_and_publishes_in_this_order_and_once_each(stag
         stage.carry()
         stage.nodes[name].run()
         assert stage.nodes[name].events == ["commit", "publish"]
+
+
+def test_who_spoke_before_the_journal_says_all_that_is_left_at_once(stage):
+    """A promise to a peer and an answer to a client, behind entries: two publishes and no third."""
+    session = opened(stage)
+    leader = stage.nodes["node1"]
+    stage.ask("node1", command(1, session, 1, PutKey("a", b"1")), wire.DirectoryRequest(2))
+    leader.raft.late.append(Outgoing(12, VoteResponse(leader.raft.term, granted=False, pre=False, campaign=1)))
+    leader.run()
+    assert leader.events == ["publish", "commit", "publish"]
+    assert [type(one.message) for one in peers_of(leader)].count(VoteResponse) == 1
 
 
 def test_a_leader_sends_entries_before_its_journal_and_a_follower_acknowledges_after(stage):

@@ -7,7 +7,7 @@ import pytest
 from coordinator.replica import replica as replica_module
 from coordinator.replica import tenure
 from coordinator.statemachine.commands import AcquireLock, PutKey
-from coordinator.statemachine.files import DeleteRange
+from coordinator.statemachine.files import CreateFile, DeleteRange
 from tests.unit.replica.stage import Stage
 from tests.unit.replica.test_turn import command, opened
 
@@ -83,3 +83,14 @@ def test_of_sessions_that_run_out_together_whoever_waits_ends_first(stage, monke
     stage.pass_time(3_000_000)
     assert not replica.machine.locks
     assert not replica.machine.sessions
+
+
+def test_the_files_of_sessions_that_run_out_count_as_their_places_do(stage, monkeypatch):
+    monkeypatch.setattr(tenure, "PLACES_OF_SESSION_MAX", 3)
+    sessions = [opened(stage, 60_000) for _ in range(4)]
+    for number, session in enumerate(sessions):
+        stage.ask("node1", command(number, session, 1, CreateFile(f"f{session}", b"", ephemeral=True)))
+        stage.ask("node1", command(number, session, 2, AcquireLock(f"l{session}", 1, wait=False)))
+    stage.settle()
+    parts = [*stage.nodes["node1"].replica._tenure._in_parts(sessions)]
+    assert parts == [tuple(sessions[:2]), tuple(sessions[2:])]
