@@ -258,6 +258,13 @@ def test_a_mutant_that_does_not_fit_is_an_error() -> None:
         pass
 
 
+def test_a_mutant_that_names_what_its_module_does_not_know_is_an_error() -> None:
+    """Its own NameError would be caught, and not what it was planted for."""
+    edit = Edit("coordinator.consensus.quorum:majority", "return size", "return [twice(n) for n in (size,)][0]")
+    with pytest.raises(MutantDoesNotFit, match="there is no twice"), planted_edits([edit]):
+        pass
+
+
 def test_names_of_mutants_are_lower_case_words_joined_by_hyphens(capsys: pytest.CaptureFixture[str]) -> None:
     assert command_line.main(["--list-mutants"]) == 0
     names = capsys.readouterr().out.split()

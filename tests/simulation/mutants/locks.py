@@ -102,7 +102,9 @@ MUTANTS: Final = (
             Edit(
                 f"{_LOCKING}:_release",
                 "freed += leave_line(state, session, lock.queue[key])",
-                "leave_line(state, session, lock.queue[key])\n            freed.append('')",
+                "freed += leave_line(state, session, lock.queue[key])\n"
+                "            if lock.queue and lock.holders:\n"
+                "                return Done(index, existed=True)",
             ),
         ),
     ),

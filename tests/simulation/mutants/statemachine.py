@@ -132,7 +132,7 @@ MUTANTS: Final = (
                 f"{_LOCKING}:_take_or_wait",
                 "result = _wait(state, session, waiter) if wait else",
                 "if not wait and not state.locks.rows[name].queue:\n"
-                "                return Granted(fencing_token(state.epoch, index))\n"
+                "                return Granted(handing.fencing_token(state.epoch, index))\n"
                 "            result = _wait(state, session, waiter) if wait else",
             ),
         ),
