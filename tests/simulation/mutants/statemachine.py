@@ -125,7 +125,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "two-holders-of-one-lock",
-        ("lease-exclusion", "mutual-exclusion", "no-defect"),
+        ("lease-exclusion", "mutual-exclusion"),
         "An exclusive lock has one holder",
         (
             Edit(
