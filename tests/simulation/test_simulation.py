@@ -89,6 +89,44 @@ QUICK: tuple[str, ...] = (
 )
 
 
+ASKED_FOR: tuple[str, ...] = (
+    "vote-not-persisted",
+    "vote-twice-in-a-term",
+    "term-not-persisted",
+    "old-term-committed-by-counting",
+    "log-check-skipped",
+    "acknowledged-before-fsync",
+    "conflicting-suffix-not-truncated",
+    "truncating-what-matches",
+    "stale-leader-serves-reads",
+    "lease-read-after-a-pause",
+    "membership-counted-from-the-old-configuration",
+    "one-step-change-of-two-members",
+    "snapshot-drops-the-configuration",
+    "retry-applied-twice",
+    "expiry-by-the-local-clock",
+    "token-forgotten-by-the-snapshot",
+    "learner-counted-as-a-voter",
+    "pre-vote-raises-the-term",
+    "window-reset-skips-entries",
+    "compaction-past-the-snapshot",
+    "keep-alive-by-an-unconfirmed-leader",
+    "keep-alive-while-its-expiry-is-proposed",
+    "keep-alive-while-its-checkpoint-is-proposed",
+    "crash-hint-overrides-a-lease-read",
+    "read-context-reused-after-a-restart",
+    "leases-expire-in-a-burst-after-a-stall",
+    "vote-before-its-journal",
+    "acknowledgement-before-its-journal",
+    "result-before-its-journal",
+    "wiped-node-under-its-old-identity",
+    "check-quorum-left-out",
+    "request-applied-after-its-own-cancel",
+)
+"""The rules of the algorithm and the turn that must each have a bug which breaks it; whoever removes one leaves a rule
+unproven."""
+
+
 @pytest.fixture(scope="module")
 def summary() -> Summary:
     return run_many(ORDER, SLICE, CORES, quiet=True, stop_at_violation=False)
@@ -290,6 +328,10 @@ def test_names_of_mutants_are_lower_case_words_joined_by_hyphens(capsys: pytest.
     names = capsys.readouterr().out.split()
     assert names == list(MUTANTS)
     assert all(word.isascii() and word.islower() and word.isalpha() for name in names for word in name.split("-"))
+
+
+def test_every_rule_that_must_have_a_mutant_has_one() -> None:
+    assert {*ASKED_FOR} <= MUTANTS.keys()
 
 
 def test_no_two_mutants_have_one_name() -> None:
