@@ -342,6 +342,22 @@ def test_a_campaign_waits_for_its_votes_as_long_as_the_options_say():
     assert len(waits) > 40
 
 
+def test_a_campaign_that_always_comes_to_nothing_waits_for_an_election_time_out_and_its_own_wait():
+    """Each waits twice as long as the one before, and what is drawn still parts those that campaign together."""
+    play = Play()
+    candidate = play.start(1, seed=7)
+    waits = []
+    for _ in range(40):
+        now_us = candidate.election_due_us
+        candidate.tick(now_us)
+        waits.append(candidate.election_due_us - now_us)
+    longest = OPTIONS.election_timeout_us_max
+    late = waits[20:]
+    assert longest + OPTIONS.campaign_us_min <= min(late)
+    assert max(late) < longest + OPTIONS.campaign_us_max
+    assert len(set(late)) > 10
+
+
 def test_a_pre_vote_is_granted_for_the_own_term_only_where_its_vote_is_free():
     """The pre-vote asks what a vote would be answered."""
     play = Play()

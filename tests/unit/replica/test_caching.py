@@ -162,6 +162,21 @@ def test_it_is_told_again_while_it_does_not_answer(stage):
     assert len(reader.hears()) == 1
 
 
+def test_who_has_dropped_one_of_two_that_it_was_told_of_is_told_of_the_other_again(stage):
+    reader, writer = Reader(stage), Reader(stage, begins=False)
+    keeps(reader)
+    keeps(reader, GetKey("b"))
+    writer.does(PutKey("a", b"1"))
+    writer.does(PutKey("b", b"1"))
+    first, second = reader.hears()
+    reader.drops(first)
+    stage.pass_time(TELL_AGAIN_US + 20_000)
+    assert [one.paths for one in reader.hears()] == [("b",)]
+    reader.drops(second)
+    assert [type(result) for result in writer.answered()] == [Done, Done]
+    assert caching_of(stage.nodes["node1"]).due_us() is None, "and then of nothing"
+
+
 def test_nothing_is_kept_of_what_is_about_to_change(stage):
     reader, other, writer = Reader(stage), Reader(stage), Reader(stage, begins=False)
     keeps(reader)

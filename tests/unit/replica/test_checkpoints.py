@@ -139,6 +139,8 @@ def test_what_was_not_taken_is_proposed_again():
     assert checkpoints.take_resets() == (), "one reset speaks for all who wait"
     assert checkpoints.was_reset(5) == [(caller("a"), 2)]
     assert checkpoints.may_answer(5)
+    checkpoints.hold(5, caller("a"), 3)
+    assert checkpoints.take_resets() == (5,), "who waits behind it waits for the next one"
 
 
 def test_of_each_channel_the_last_keep_alive_waits_and_of_so_many_channels():

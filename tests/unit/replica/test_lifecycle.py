@@ -25,6 +25,7 @@ from coordinator.replica import backup, backups
 from coordinator.replica.births import WebToken, fingerprint, first_log
 from coordinator.replica.intents import (
     DONE,
+    OUTCOMES_MAX,
     PENDING,
     REFUSED,
     BackUpReplica,
@@ -215,6 +216,19 @@ def test_hosting_asked_for_twice_or_after_a_restart_draws_one_identity(company):
     node.restart()
     assert node.ask(HostReplica("a", CLUSTER, "second")).replica == first
     assert node.replica.replica == first
+
+
+def test_what_became_of_the_last_intents_is_known_and_of_older_ones_no_more():
+    intents = Intents(lambda: None)
+    for number in range(OUTCOMES_MAX + 3):
+        intents.finish(f"asked {number}", Outcome(DONE, f"done {number}"))
+    known = intents.outcomes()
+    assert [*known] == [f"asked {number}" for number in range(3, OUTCOMES_MAX + 3)]
+    intents.finish("asked 3", Outcome(REFUSED, "again"))
+    intents.finish("a new one", Outcome(PENDING, "posted"))
+    known = intents.outcomes()
+    assert "asked 3" in known, "it was heard of since"
+    assert "asked 4" not in known
 
 
 def test_a_node_hosts_one_cluster_of_a_name(company):

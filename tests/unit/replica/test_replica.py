@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from coordinator import wire
 from coordinator.consensus.engine import HardState, Ready, Role, Snapshot
 from coordinator.consensus.membership import Change, Member
 from coordinator.consensus.raft.messages import AppendEntries
-from coordinator.replica import grants
+from coordinator.replica import callers, grants
 from coordinator.replica import replica as replica_module
 from coordinator.replica.callers import RETRY_MS, Answers
 from coordinator.replica.comparison import ASK_TIMES_MAX, ASK_US, HEARD_MAX, Comparison, Verdict
@@ -476,6 +477,13 @@ def test_messages_for_one_node_are_closed_into_packets_above_a_size():
     assert [len(part) for part in _parts([message(wire.PACKET_BYTES_TARGET - 63), small])] == [1, 1]
     assert [len(part) for part in _parts([message(wire.PACKET_BYTES_TARGET)] * 3)] == [1, 1, 1]
     assert _parts([small] * 3) == [[small] * 3]
+
+
+def test_answers_to_one_caller_are_closed_into_packets_above_a_size():
+    exactly, small = (msgspec.Raw(bytes(size)) for size in (wire.PACKET_BYTES_TARGET, 1))
+    assert [len(part) for part in callers._parts([exactly, small, exactly, small])] == [2, 2]
+    assert [len(part) for part in callers._parts([exactly, small, small])] == [2, 1]
+    assert callers._parts([small] * 3) == [[small] * 3]
 
 
 def test_refusals_of_one_turn_are_bounded(stage):
