@@ -105,6 +105,19 @@ def test_who_acts_for_a_token_may_do_what_the_token_may(company):
     assert code(company.does(PutKey("a", b""), company.ci, company.token, other)) == commands.FORBIDDEN
 
 
+def test_a_copy_that_comes_when_its_token_is_gone_is_told_what_the_first_was(company):
+    """A refusal is only given where no copy took effect."""
+    act_for = f"{wire.FOR_TOKEN}{company.narrow.token_id}"
+    done = company.does(PutKey("a", b""), act_for=act_for)
+    number = company.numbers[company.web]
+    company.does(RemoveToken(company.narrow.token_id))
+    assert company.send(company.web, number, PutKey("a", b""), WEB, act_for) == done
+    refused = company.send(company.web, number + 2, PutKey("a", b""), WEB, act_for)
+    assert code(refused) == commands.FORBIDDEN
+    company.does(AddToken(company.narrow.token_id, "ci", company.narrow.key))
+    assert company.send(company.web, number + 2, PutKey("a", b""), WEB, act_for) == refused, "it has its place"
+
+
 def test_a_narrowed_token_operates_nothing(company):
     for token, refused in ((company.token, ""), (company.narrow, commands.FORBIDDEN)):
         (reply,) = company.ask(wire.ProgressRequest(1, CLUSTER, ""), token)
