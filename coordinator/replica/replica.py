@@ -201,6 +201,8 @@ class Replica:
         own = known[1]
         act_for: str = getattr(request, "act_for", "")
         stamp = self._stamps.acting(own, act_for) if own is not None and act_for else own
+        if type(stamp) is UnknownToken and own is not None and self.engine.applied_own_term:
+            stamp = stamp.stamp(own)
         if not isinstance(stamp, Stamp):
             return self._refuse_stamp(caller, request.id, stamp, answers)
         if type(request) is not wire.CommandRequest:
@@ -223,11 +225,9 @@ class Replica:
         self, caller: Caller, request_id: int, stamp: UnknownToken | commands.Failure | None, answers: Answers
     ) -> None:
         """Of a caller whom nothing is known of that its requests could be stamped with."""
-        if stamp is None or (isinstance(stamp, UnknownToken) and not self.engine.applied_own_term):
+        if not isinstance(stamp, commands.Failure):
             # Not known here, or not yet: a leader that is still applying what it inherited must not judge.
             return answers.add(caller, wire.NotLeader(request_id, ""))
-        if isinstance(stamp, UnknownToken):
-            return self._refuse(caller, request_id, answers, commands.FORBIDDEN, "act_for is no token of this cluster")
         return answers.add(caller, wire.Answer(request_id, stamp))
 
     @property
@@ -625,9 +625,10 @@ class Replica:
         tenure = self._tenure
         assert tenure is not None, "a confirmed read is answered by a leader that has applied its own term"
         stamp = read.stamp
-        if stamp.actor and not self.machine.may_act_for(stamp.actor):
-            message = f"{stamp.actor!r} may not act for others"
-            return self._refuse(read.caller, read.request.id, answers, commands.FORBIDDEN, message)
+        if stamp.actor and (not self.machine.may_act_for(stamp.actor) or stamp.for_token):
+            access = self.machine.access(*stamp)
+            if isinstance(access, commands.Failure):
+                return answers.add(read.caller, wire.Answer(read.request.id, access))
         match read.request:
             case wire.ConfirmRequest(request_id):
                 answers.add(read.caller, wire.Confirmed(request_id, self.engine.term))

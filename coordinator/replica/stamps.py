@@ -35,6 +35,13 @@ class UnknownToken(NamedTuple):
 
     token_id: str
 
+    def stamp(self, own: Stamp) -> Stamp | commands.Failure:
+        """Of `own`, who acts for it: nobody is called so, and so nobody may do anything. But an earlier copy of the
+        same request may have come when the token was known, and then the log answers this one as it did that."""
+        if not commands.TOKEN_ID.fullmatch(self.token_id):
+            return commands.Failure(commands.FORBIDDEN, "act_for is no token of this cluster")
+        return Stamp(f"{wire.FOR_TOKEN}{self.token_id}", own.principal, own.token, self.token_id)
+
 
 class Stamps:
     def __init__(self, machine: Machine) -> None:

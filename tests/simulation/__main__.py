@@ -105,7 +105,7 @@ def _parser() -> argparse.ArgumentParser:
         help="what clients do (default mixed: all that the state machine can; plain: keys and exclusive locks)",
     )
     parser.add_argument("--nodes", type=_nodes, help=f"replicas, 1 to 9 (default {NODES})")
-    parser.add_argument("--seed", type=int, help="run one seed")
+    parser.add_argument("--seed", type=_seed, metavar="N", help="run one seed")
     parser.add_argument("--trace", action="store_true", help="with --seed: print each event, and shrink a failure")
     parser.add_argument("--seeds", type=seeds_of, metavar="A-B", help="run many seeds and sum them up")
     parser.add_argument("--jobs", type=_jobs, help="processes (default 1)")
@@ -127,6 +127,12 @@ def seeds_of(text: str) -> range:
     if int(last or first) > SEED_MAX:
         raise argparse.ArgumentTypeError(f"expected seeds up to {SEED_MAX}, got {text!r}")
     return range(int(first), int(last or first) + 1)
+
+
+def _seed(text: str) -> int:
+    if not text.isdecimal() or int(text) > SEED_MAX:
+        raise argparse.ArgumentTypeError(f"expected a seed from 0 to {SEED_MAX}, got {text!r}")
+    return int(text)
 
 
 def _nodes(text: str) -> int:

@@ -45,6 +45,9 @@ def _refusal(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         (["--mutant", ""], "there is no mutant ''"),
         (["--seeds", "1-99999999999999999999999"], "expected seeds up to 1000000000000000, got "),
         (["--seeds", "2-1"], "expected FIRST-LAST"),
+        (["--seed", "-3"], "argument --seed: expected a seed from 0 to 1000000000000000, got '-3'"),
+        (["--seed", "1000000000000001"], "argument --seed: expected a seed from 0 to 1000000000000000, got "),
+        (["--seed", "one"], "argument --seed: expected a seed from 0 to 1000000000000000, got 'one'"),
     ],
 )
 def test_what_would_be_passed_over_in_silence_is_refused(

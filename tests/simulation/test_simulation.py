@@ -23,7 +23,7 @@ from tests.simulation.campaign import Order, Summary, results, run_many
 from tests.simulation.checkers import CHECKERS
 from tests.simulation.faults import KIND_NAMES, Fault
 from tests.simulation.mutants import MUTANTS, MutantDoesNotFit, by_name, planted
-from tests.simulation.mutants.edits import Edit, planted_edits
+from tests.simulation.mutants.edits import Edit, Mutant, planted_edits
 from tests.simulation.run import LIVENESS, PLAIN, run_seed
 from tests.simulation.shrink import shrink
 from tests.simulation.trace import line
@@ -87,6 +87,44 @@ QUICK: tuple[str, ...] = (
     "dropped-in-word-alone",
     "directories-are-kept",
 )
+
+
+ASKED_FOR: tuple[str, ...] = (
+    "vote-not-persisted",
+    "vote-twice-in-a-term",
+    "term-not-persisted",
+    "old-term-committed-by-counting",
+    "log-check-skipped",
+    "acknowledged-before-fsync",
+    "conflicting-suffix-not-truncated",
+    "truncating-what-matches",
+    "stale-leader-serves-reads",
+    "lease-read-after-a-pause",
+    "membership-counted-from-the-old-configuration",
+    "one-step-change-of-two-members",
+    "snapshot-drops-the-configuration",
+    "retry-applied-twice",
+    "expiry-by-the-local-clock",
+    "token-forgotten-by-the-snapshot",
+    "learner-counted-as-a-voter",
+    "pre-vote-raises-the-term",
+    "window-reset-skips-entries",
+    "compaction-past-the-snapshot",
+    "keep-alive-by-an-unconfirmed-leader",
+    "keep-alive-while-its-expiry-is-proposed",
+    "keep-alive-while-its-checkpoint-is-proposed",
+    "crash-hint-overrides-a-lease-read",
+    "read-context-reused-after-a-restart",
+    "leases-expire-in-a-burst-after-a-stall",
+    "vote-before-its-journal",
+    "acknowledgement-before-its-journal",
+    "result-before-its-journal",
+    "wiped-node-under-its-old-identity",
+    "check-quorum-left-out",
+    "request-applied-after-its-own-cancel",
+)
+"""The rules of the algorithm and the turn that must each have a bug which breaks it; whoever removes one leaves a rule
+unproven."""
 
 
 @pytest.fixture(scope="module")
@@ -186,15 +224,26 @@ def test_clusters_of_other_sizes_hold_too(nodes: int) -> None:
     assert run_many(Order("raft", nodes), range(1, 4), 1, quiet=True, stop_at_violation=True).failures == []
 
 
-def _caught_at(mutant: str, seeds: int) -> tuple[int, str] | None:
+def _caught_at(mutant: str, seeds: int) -> tuple[int, str, str] | None:
+    """The seed, the checker and what it said."""
     for result in results(Order("raft", 5, mutant), range(1, seeds + 1), 1):
         if result.violation is not None:
-            return result.seed, result.violation[0]
+            return result.seed, *result.violation
     return None
 
 
+def _is_by(found: tuple[int, str, str] | None, mutant: str) -> bool:
+    """Was it caught by a checker that may name it, and not because its own text raised something? Assertions of the
+    product in the function that was edited do count."""
+    if found is None:
+        return False
+    _, checker, said = found
+    of_its_own = "(<mutant of " in said and "AssertionError(" not in said
+    return checker in MUTANTS[mutant].caught_by and not (checker == NO_DEFECT and of_its_own)
+
+
 @pytest.fixture(scope="module")
-def caught(request: pytest.FixtureRequest) -> dict[str, tuple[int, str] | None]:
+def caught(request: pytest.FixtureRequest) -> dict[str, tuple[int, str, str] | None]:
     """Of the QUICK bugs that this run is to see, where each was caught: as many at a time as there are cores."""
     quick = [item.callspec.params.get("mutant") for item in request.session.items if hasattr(item, "callspec")]
     names = [name for name in QUICK if name in quick]
@@ -205,13 +254,11 @@ def caught(request: pytest.FixtureRequest) -> dict[str, tuple[int, str] | None]:
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("mutant", QUICK)
 def test_a_planted_bug_is_caught_where_the_code_without_it_is_clean(
-    mutant: str, summary: Summary, caught: dict[str, tuple[int, str] | None]
+    mutant: str, summary: Summary, caught: dict[str, tuple[int, str, str] | None]
 ) -> None:
     assert summary.failures == []  # The control run.
     assert {*range(1, QUICK_SEEDS + 1)} <= {*SLICE}, "it is of the same seeds"
-    found = caught[mutant]
-    assert found is not None
-    assert found[1] in MUTANTS[mutant].caught_by
+    assert _is_by(caught[mutant], mutant), caught[mutant]
 
 
 @pytest.fixture(scope="module")
@@ -237,11 +284,22 @@ def test_each_planted_bug_says_which_checkers_may_name_it() -> None:
 @pytest.mark.timeout(3_600)
 @pytest.mark.parametrize("mutant", sorted(set(MUTANTS) - set(QUICK)))
 def test_every_planted_bug_is_caught(mutant: str, control: Callable[[int], list[tuple[int, str, str]]]) -> None:
-    caught = _caught_at(mutant, SEEDS_MAX)
-    assert caught is not None
-    seed, checker = caught
-    assert checker in MUTANTS[mutant].caught_by
-    assert control(seed) == []
+    found = _caught_at(mutant, SEEDS_MAX)
+    assert found is not None
+    assert _is_by(found, mutant), found
+    assert control(found[0]) == []
+
+
+def test_an_error_of_a_planted_bugs_own_text_catches_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    where, before = "coordinator.consensus.raft.elections:_become_leader", "raft.role = Role.LEADER"
+    for after, is_caught in [("raft.role = [][0]", False), ("assert raft.in_doubt", True)]:
+        mutant = Mutant("planted", (NO_DEFECT,), "", (Edit(where, before, after),))
+        monkeypatch.setitem(MUTANTS, "planted", mutant)
+        found = _caught_at("planted", 1)
+        assert found is not None
+        assert "(<mutant of _become_leader>:" in found[2]
+        assert _is_by(found, "planted") == is_caught
+    assert not _is_by(None, "planted")
 
 
 def test_every_planted_bug_fits_the_code_and_leaves_nothing_behind() -> None:
@@ -258,11 +316,22 @@ def test_a_mutant_that_does_not_fit_is_an_error() -> None:
         pass
 
 
+def test_a_mutant_that_names_what_its_module_does_not_know_is_an_error() -> None:
+    """Its own NameError would be caught, and not what it was planted for."""
+    edit = Edit("coordinator.consensus.quorum:majority", "return size", "return [twice(n) for n in (size,)][0]")
+    with pytest.raises(MutantDoesNotFit, match="there is no twice"), planted_edits([edit]):
+        pass
+
+
 def test_names_of_mutants_are_lower_case_words_joined_by_hyphens(capsys: pytest.CaptureFixture[str]) -> None:
     assert command_line.main(["--list-mutants"]) == 0
     names = capsys.readouterr().out.split()
     assert names == list(MUTANTS)
     assert all(word.isascii() and word.islower() and word.isalpha() for name in names for word in name.split("-"))
+
+
+def test_every_rule_that_must_have_a_mutant_has_one() -> None:
+    assert {*ASKED_FOR} <= MUTANTS.keys()
 
 
 def test_no_two_mutants_have_one_name() -> None:

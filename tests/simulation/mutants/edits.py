@@ -6,6 +6,8 @@ The code object is exchanged inside the function, so that whoever has imported t
 from __future__ import annotations
 import __future__
 
+import builtins
+import dis
 import importlib
 import inspect
 import textwrap
@@ -53,7 +55,11 @@ def planted_edits(edits: Sequence[Edit]) -> Iterator[None]:
             sources[edit.where] = source.replace(edit.before, edit.after)
         for where, source in sources.items():
             function = _find(where)
-            undo.enter_context(swapped(function, _compiled(function, source)))
+            module = _compiled(function, source)
+            for name in _global_names(module):
+                if name not in function.__globals__ and not hasattr(builtins, name):
+                    raise MutantDoesNotFit(f"{where}: there is no {name} in its module")
+            undo.enter_context(swapped(function, module))
         yield
 
 
@@ -72,6 +78,16 @@ def swapped(function: FunctionType, module: CodeType) -> Iterator[None]:
         yield
     finally:
         function.__code__ = original
+
+
+def _global_names(code: CodeType) -> Iterator[str]:
+    """What it looks up in its module, itself and in whatever is defined within."""
+    for instruction in dis.get_instructions(code):
+        if instruction.opname == "LOAD_GLOBAL":
+            yield instruction.argval
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _global_names(constant)
 
 
 def _find(where: str) -> FunctionType:

@@ -35,7 +35,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "mode-forgotten-by-the-snapshot",
-        ("digests-equal",),
+        ("digests-equal", "state-machine-safety"),
         "Mutual exclusion: a replica that began with a snapshot knows how a name is held",
         (
             Edit(
@@ -72,7 +72,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "an-upgrade-lets-readers-in",
-        ("first-come-first-served",),
+        ("deadlocks", "first-come-first-served"),
         "First come, first served: while an upgrade waits nobody is let in",
         (Edit(f"{_LOCK}.admits", "or self.upgrading is not None", ""),),
     ),
@@ -92,7 +92,7 @@ MUTANTS: Final = (
         "a-cancel-of-one-name-alone",
         ("first-come-first-served",),
         "First come, first served: whoever leaves one of its lines leaves all",
-        (Edit(f"{_LOCKING}:cancel", "names = has.names", "pass"),),
+        (Edit(f"{_LOCKING}:cancel", "names = has.names", "names = (op.name,)"),),
     ),
     Mutant(
         "a-leaver-wakes-nobody",
@@ -102,13 +102,15 @@ MUTANTS: Final = (
             Edit(
                 f"{_LOCKING}:_release",
                 "freed += leave_line(state, session, lock.queue[key])",
-                "leave_line(state, session, lock.queue[key])\n            freed.append('')",
+                "freed += leave_line(state, session, lock.queue[key])\n"
+                "            if lock.queue and lock.holders:\n"
+                "                return Done(index, existed=True)",
             ),
         ),
     ),
     Mutant(
         "force-wakes-nobody",
-        ("first-come-first-served",),
+        ("first-come-first-served", "liveness"),
         "First come, first served: what is taken by force goes to the next in line",
         (Edit(f"{_CHANGES}:force_release", "    handing.hand_on(state, index, (op.name,))\n", ""),),
     ),
@@ -120,7 +122,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "upgrade-forgotten-by-the-snapshot",
-        ("state-machine-safety",),
+        ("digests-equal", "state-machine-safety"),
         "First come, first served: a replica that began with a snapshot knows whose upgrade waits",
         (Edit(f"{_LOADER}._add_lock", "= stored.upgrading, stored.delay,", "= None, None,"),),
     ),

@@ -32,7 +32,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "joint-agreement-on-one-side",
-        ("round-confirmation",),
+        ("persistence-order", "round-confirmation"),
         "Raft, section 6: in a joint configuration majorities of both sides agree",
         (
             Edit(

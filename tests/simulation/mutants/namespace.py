@@ -24,15 +24,15 @@ MUTANTS: Final = (
     ),
     Mutant(
         "a-recursive-delete-that-leaves-something",
-        ("no-defect", "revisions"),
+        ("revisions",),
         "Revisions: a recursive delete leaves nothing below",
-        (Edit(f"{_NAMESPACE}:_delete_span", "seek(span.start), count)", "seek(span.start), count - 1)"),),
+        (Edit(f"{_NAMESPACE}:_delete_span", "seek(span.start), count)", "seek(span.start), max(0, count - 1))"),),
     ),
     Mutant(
         "the-revision-after-the-one-asked-for",
-        ("no-defect", "revisions"),
+        ("revisions",),
         "Revisions: a read at a revision gives what was there then",
-        (Edit(f"{_HISTORY}.at", "bisect_right(past, revision, ", "bisect_right(past, revision + 1, "),),
+        (Edit(f"{_HISTORY}.at", "past = self.past.get(key)", "past, revision = self.past.get(key), revision + 1"),),
     ),
     Mutant(
         "the-past-forgets-what-is-gone",
@@ -73,7 +73,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "a-creation-is-not-taken-back",
-        ("revisions",),
+        ("revisions", "transactions"),
         "Transactions: of one that is refused nothing stays",
         (
             Edit(

@@ -57,7 +57,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "commit-beyond-what-matches",
-        ("exactly-once", "state-machine-safety"),
+        ("exactly-once", "no-defect", "state-machine-safety"),
         "Raft, figure 2: commitIndex is at most the index of the last new entry",
         (
             Edit(

@@ -125,14 +125,14 @@ MUTANTS: Final = (
     ),
     Mutant(
         "two-holders-of-one-lock",
-        ("lease-exclusion", "mutual-exclusion", "no-defect"),
+        ("lease-exclusion", "mutual-exclusion"),
         "An exclusive lock has one holder",
         (
             Edit(
                 f"{_LOCKING}:_take_or_wait",
                 "result = _wait(state, session, waiter) if wait else",
                 "if not wait and not state.locks.rows[name].queue:\n"
-                "                return Granted(fencing_token(state.epoch, index))\n"
+                "                return Granted(handing.fencing_token(state.epoch, index))\n"
                 "            result = _wait(state, session, waiter) if wait else",
             ),
         ),

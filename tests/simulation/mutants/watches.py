@@ -12,7 +12,7 @@ _LISTENERS: Final = "coordinator.replica.listeners"
 MUTANTS: Final = (
     Mutant(
         "watch-sent-past-what-it-was-told",
-        ("watch-completeness",),
+        ("lock-events-complete", "watch-completeness"),
         "etcd, watch guarantees, reliable: a subsequence of events is never lost",
         (Edit(f"{_WATCHES}:Woken.page", "self.seen + 1", "self.seen + 2"),),
     ),

@@ -13,7 +13,15 @@ def test_a_read_waits_for_a_round_that_was_sent_after_it_came():
     play = Play()
     leader = play.elect(1)
     play.pass_time(100_000)
+    play.now_us = leader.deadline_us
+    play.turn(1)
+    sent = leader.rounds.current
     ticket = leader.read()
+    for follower in (2, 3):
+        answer = AppendResponse(leader.term, sent, success=True, match=leader.last_index, hint_index=0, hint_term=0)
+        leader.step(follower, answer, play.now_us)
+    play.turn(1)
+    assert leader.rounds.confirmed == sent, "everybody takes it for the leader, as of before the read came"
     assert play.reads[1] == []
     play.settle()
     assert play.reads[1] == [ticket]
@@ -239,6 +247,9 @@ def test_a_voter_that_restarts_keeps_still_for_an_election_time_out():
         play.start(replica).campaign_now(play.now_us)
     play.settle()
     assert play.leader is play.replicas[1]
+    assert [(play.replicas[replica].role, play.replicas[replica].term) for replica in (2, 3)] == [
+        (Role.FOLLOWER, 2)
+    ] * 2
 
 
 def test_who_told_another_to_campaign_reads_by_lease_no_more_in_that_term():

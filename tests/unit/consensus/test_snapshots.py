@@ -196,8 +196,15 @@ def test_nothing_is_cut_that_is_not_applied_committed_and_on_disk():
     play.isolate(1)
     play.propose(1, "a")
     play.settle()
-    with pytest.raises(AssertionError):
-        leader.log.compact(leader.last_index)
+    log, last_index = leader.log, leader.last_index
+    with pytest.raises(AssertionError, match="which is not committed"):
+        log.compact(last_index)
+    log.commit = log.unwritten = last_index
+    with pytest.raises(AssertionError, match="which is not on disk"):
+        log.compact(last_index)
+    log.unwritten = last_index + 1
+    log.compact(last_index)
+    assert leader.first_index == last_index + 1
 
 
 def test_a_tail_on_disk_that_memory_has_cut_off_does_not_come_back():

@@ -4,6 +4,7 @@ version."""
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -593,7 +594,7 @@ def test_an_acquisition_of_two_names_is_one_of_several(names, of_several):
 def test_a_line_is_looked_through_up_to_a_length_for_those_who_wait_for_several_names():
     waiters = {(session, 1): SimpleNamespace(names=("a",)) for session in range(LINE_MAX)}
     locks = SimpleNamespace(rows={"a": SimpleNamespace(queue=waiters)})
-    state = SimpleNamespace(locks=locks)
+    state: Any = SimpleNamespace(locks=locks)
     release = commands.ReleaseLock("a", 1)
     assert touched_by(release, 1, state, wide=False) == Touched(frozenset("a"))
     waiters[0, 2] = SimpleNamespace(names=("a", "b"))

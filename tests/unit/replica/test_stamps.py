@@ -6,6 +6,7 @@ import msgspec
 import pytest
 
 from coordinator import wire
+from coordinator.consensus.engine import Role
 from coordinator.consensus.entries import COMMAND_PREFIX
 from coordinator.replica.callers import Caller
 from coordinator.replica.stamps import Stamp, Stamps, UnknownToken
@@ -103,6 +104,42 @@ def test_who_acts_for_a_token_may_do_what_the_token_may(company):
     assert code(company.does(PutKey("a", b""), act_for="token zz")) == commands.INVALID
     other = f"{wire.FOR_TOKEN}{WEB.token_id}"
     assert code(company.does(PutKey("a", b""), company.ci, company.token, other)) == commands.FORBIDDEN
+
+
+def test_a_copy_that_comes_when_its_token_is_gone_is_told_what_the_first_was(company):
+    """A refusal is only given where no copy took effect."""
+    act_for = f"{wire.FOR_TOKEN}{company.narrow.token_id}"
+    done = company.does(PutKey("a", b""), act_for=act_for)
+    number = company.numbers[company.web]
+    company.does(RemoveToken(company.narrow.token_id))
+    assert company.send(company.web, number, PutKey("a", b""), WEB, act_for) == done
+    refused = company.send(company.web, number + 2, PutKey("a", b""), WEB, act_for)
+    assert code(refused) == commands.FORBIDDEN
+    company.does(AddToken(company.narrow.token_id, "ci", company.narrow.key))
+    assert company.send(company.web, number + 2, PutKey("a", b""), WEB, act_for) == refused, "it has its place"
+
+
+def test_a_leader_that_nobody_confirms_does_not_judge_by_the_tokens_that_it_knows(company):
+    """Another leads, and has taken a token of which this one knows nothing."""
+    stage, added = company.stage, Token.new("0123abcd")
+    stage.cut.add("node1")
+    stage.elect("node2")
+    raw = msgspec.Raw(wire.encode(Command(company.web, 90, 0, AddToken(added.token_id, "ci", added.key))))
+    channel = stage.ask("node2", wire.CommandRequest(1, CLUSTER, "", raw))
+    stage.settle()
+    (answer,) = stage.replies(channel, WEB)
+    assert isinstance(answer.result, Done)
+    act_for = f"{wire.FOR_TOKEN}{added.token_id}"
+    assert company.ask(wire.QueryRequest(2, CLUSTER, act_for, GetKey("a"))) == []
+    assert stage.nodes["node1"].replica.engine.role is Role.LEADER
+    (found,) = stage_replies(stage, "node2", wire.QueryRequest(3, CLUSTER, act_for, GetKey("a")))
+    assert not code(found)
+
+
+def stage_replies(stage: Stage, node: str, request: wire.Request) -> list[object]:
+    channel = stage.ask(node, request)
+    stage.settle()
+    return [reply.result for reply in stage.replies(channel, WEB) if isinstance(reply, wire.Answer)]
 
 
 def test_a_narrowed_token_operates_nothing(company):
