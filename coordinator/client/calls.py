@@ -22,6 +22,9 @@ REDIRECT_US_MIN: Final = 8_000
 NEVER_US: Final = 1 << 62
 """When what nothing makes due is due."""
 
+Batch = list[tuple[int, wire.Request | msgspec.Raw]]
+"""Requests for one node, each with its number."""
+
 
 class Target(Enum):
     LEADER = "leader"

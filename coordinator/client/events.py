@@ -15,9 +15,10 @@ import msgspec
 
 from coordinator import wire
 from coordinator.client.asking import Ask, Asking, S, Stream, T, asked
-from coordinator.client.core import Core, Said
+from coordinator.client.core import Core
 from coordinator.client.errors import Closed, Unavailable, refuse
 from coordinator.client.flows import Clock, Flow
+from coordinator.client.replies import Said
 from coordinator.client.watches import QUESTION_US, WAIT_US
 from coordinator.statemachine.files import ChangePage, ReadChanges
 from coordinator.statemachine.lock_commands import LockEventPage, ReadLockEvents

@@ -10,7 +10,8 @@ from random import Random
 from typing import Final
 
 from coordinator.channel import BackOff, Channel, ChannelError, with_credentials
-from coordinator.client.core import Core, Packet
+from coordinator.client.core import Core
+from coordinator.client.packets import Packet
 
 IDLE_PING_US: Final = 10_000_000
 """A connection that was silent for so long is asked whether it still stands."""
@@ -184,7 +185,7 @@ class Links:
             if packet is None:
                 continue
             if isinstance(reply, Exception):
-                self._core.trouble = f"Redis refused to publish: {reply}"
+                self._core.routing.trouble = f"Redis refused to publish: {reply}"
             elif reply == 0:
                 self._core.undelivered(packet, now_us)
 

@@ -33,6 +33,8 @@ class Routing:
         self._probe_us = PROBE_US_MIN
         self.known_absent = False
         """A node answered, and knows no cluster of this name."""
+        self.trouble = ""
+        """What last went wrong on the way, for the message of a time-out."""
 
     def learn(self, directory: wire.Directory, now_us: int) -> None:
         """Take what a node says of the cluster."""
@@ -84,6 +86,13 @@ class Routing:
         questions are turned away meanwhile."""
         self._probe_us = PROBE_US_MIN
         self._probe_due_us = min(max(now_us, self._probed_us + PROBE_US_MIN), max(now_us, self._probe_due_us))
+
+    def why(self) -> str:
+        """Why no answer came, as far as it is known."""
+        if self.known_absent:
+            return f"no node here knows a cluster named {self._cluster_name!r}"
+        leader = f"{self.leader} is thought to lead" if self.leader else "no leader is known"
+        return f"{leader}; last trouble: {self.trouble}" if self.trouble else f"no answer in time; {leader}"
 
     @property
     def probe_due_us(self) -> int:

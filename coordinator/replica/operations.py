@@ -1,7 +1,7 @@
 """What an operator asks of one replica, answered at once: change its membership, hand over, compact, say how it stands.
 
 All of it takes the right to administer, as the log has it, and all of it is harmless when it comes twice: a request
-names the leadership and what the operator had seen (`wire.py`). A change that can not be made says why.
+names the leadership and what the operator had seen (`wire/requests.py`). A change that can not be made says why.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The vocabulary of the namespace: its commands, queries and results. A part of `commands.py`, which names them all.
+"""The vocabulary of the namespace: its commands, queries and results. A part of `commands/`, which names them all.
 
 Words: a *path* names a file or a directory; a *flat key* is a file that is written without regard to directories. The
 *instance* of a file is the revision that created it, its *content generation* (`version`) counts its writes since

@@ -1,4 +1,4 @@
-"""The vocabulary of permissions, roles and quotas: commands, queries and results. A part of `commands.py`, which names
+"""The vocabulary of permissions, roles and quotas: commands, queries and results. A part of `commands/`, which names
 them all. All of it is of level 3.
 
 Words: a *permission* is some rights on all names that begin with a prefix ("": on everything). It is held by a

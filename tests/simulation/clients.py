@@ -14,11 +14,12 @@ from random import Random
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from coordinator.client.calls import Call, resolved
-from coordinator.client.core import Core, Packet
+from coordinator.client.core import Core
 from coordinator.client.errors import ConclaveError, OutcomeUnknown
 from coordinator.client.flows import Grant
 from coordinator.client.lease import LeaseState
 from coordinator.client.links import HOME, Links
+from coordinator.client.packets import Packet
 from coordinator.statemachine.lock_commands import EXCLUSIVE, Mode
 from coordinator.wire import CommandRequest, Overloaded, decode_command
 from tests.simulation.clocks import Clock

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from coordinator import wire
-from coordinator.client import cache, calls, core, grants, routing, session
+from coordinator.client import cache, calls, grants, outstanding, packets, routing, session, session_keeper
 from coordinator.consensus.membership import Member
 from coordinator.embedded_redis import SELECTORS_SINCE, client_acl_rules
 from coordinator.replica import caching, callers, ingress, leases, mailbox, reads, replica, turn, watches
@@ -133,12 +133,12 @@ def ms(us: int) -> int:
         f"no sooner than {ms(calls.REDIRECT_US_MIN)} ms",
         f"does not believe in that node for {ms(routing.DOUBT_US)} ms",
         f"again after {ms(routing.PROBE_US_MIN)} ms, then a quarter later each time, to {ms(routing.PROBE_US_MAX)} ms",
-        f"another each {ms(core.KEEP_ALIVE_RESEND_US)} ms",
+        f"another each {ms(session_keeper.KEEP_ALIVE_RESEND_US)} ms",
         f"less a hundredth and {ms(session.DRIFT_US)} ms for drift",
         f"tells apart the {leases.CHANNELS_MAX} channels",
         f"comes every {ms(caching.TELL_AGAIN_US)} ms",
         f"or {caching.LEASE_MS // 1_000} s are over",
-        f"{core.BATCH_MAX} requests of a packet (`BATCH_MAX`), and {core.WINDOW_CALLS:,} requests",
+        f"{packets.BATCH_MAX} requests of a packet (`BATCH_MAX`), and {outstanding.WINDOW_CALLS:,} requests",
         f"{turn.REFUSALS_MAX} of them a turn",
     ],
 )

@@ -151,7 +151,7 @@ MUTANTS: Final = (
         "History 1: a lease counts from the sending of the very keep-alive that was answered",
         (
             Edit(
-                "coordinator.client.core:Core._kept_alive",
+                "coordinator.client.session_keeper:SessionKeeper.kept_alive",
                 "own.confirmed(sent_us)",
                 "own.confirmed(max(sent for _, sent in [kept, *self._keep_alives.values()]))",
             ),

@@ -99,7 +99,7 @@ def test_a_session_is_guarded_through_a_defect_too(client):
     session = client.session(ttl=15, grace=3)
     strike(client)
     core = loop_of(client).core
-    assert core._guards == {session.session: (core.sessions[15_000], 3_000_000)}
+    assert core._keeper._guards == {session.session: (core.sessions[15_000], 3_000_000)}
 
 
 # --- what is left ---------------------------------------------------------------------------------
@@ -107,14 +107,14 @@ def test_a_session_is_guarded_through_a_defect_too(client):
 
 def test_however_often_a_session_is_asked_for_one_guards_it_with_the_least_grace(cluster: Cluster, user: TestClient):
     handles = [user.session(ttl=2, grace=grace) for grace in (30, 5, 10)]
-    assert len(user.core._guards) == 1
+    assert len(user.core._keeper._guards) == 1
     assert user.running == []
     user.is_cut_off = True
     cluster.pass_time(6)
     assert not handles[0]._session.gone
     cluster.pass_time(2)
     assert handles[0]._session.gone
-    assert user.core._guards == {}
+    assert user.core._keeper._guards == {}
 
 
 @pytest.fixture
@@ -128,7 +128,7 @@ def test_questions_that_failed_for_want_of_a_leader_leave_nothing_behind(cluster
     for _ in range(3):
         with pytest.raises(Unavailable):
             user.files.create("a", ttl=7, timeout=0.2)
-    assert len(core._opening[7_000]) == 0
+    assert len(core._keeper._opening[7_000]) == 0
     assert core.calls_pending == 1, "the session is being opened"
     cluster.elect()
     user.put("a", b"")
@@ -137,14 +137,14 @@ def test_questions_that_failed_for_want_of_a_leader_leave_nothing_behind(cluster
     for _ in range(3):
         with pytest.raises(Unavailable):
             user.files.create("b", timeout=0.2)
-    assert [len(waiting) for waiting in core._revivals.values()] == [0]
+    assert [len(waiting) for waiting in core._keeper._revivals.values()] == [0]
     assert core.calls_pending == 0
 
 
 def test_a_client_that_is_asked_for_many_times_to_live_is_warned_of_once(
     cluster: Cluster, user: TestClient, monkeypatch, caplog
 ):
-    monkeypatch.setattr("coordinator.client.core.SESSIONS_MANY", 3)
+    monkeypatch.setattr("coordinator.client.session_keeper.SESSIONS_MANY", 3)
     for ttl in (2, 2, 3, 4, 5, 6):
         user.files.create(f"f{ttl}", sequential=True, ttl=ttl)
     assert [record.getMessage()[:35] for record in caplog.records] == ["this client keeps 3 sessions alive,"]

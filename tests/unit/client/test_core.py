@@ -11,7 +11,8 @@ from coordinator import wire
 from coordinator.channel import Endpoint
 from coordinator.client import flows
 from coordinator.client.calls import REDIRECT_US_MIN, RESEND_US_MAX, Call
-from coordinator.client.core import KNOCK_US, Core, Packet
+from coordinator.client.core import Core
+from coordinator.client.discovery import KNOCK_US
 from coordinator.client.errors import (
     Forbidden,
     InvalidRequest,
@@ -23,6 +24,7 @@ from coordinator.client.errors import (
 from coordinator.client.grants import ASK_US
 from coordinator.client.lease import LeaseState
 from coordinator.client.options import resolve
+from coordinator.client.packets import Packet
 from coordinator.client.session import Session
 from coordinator.statemachine import commands
 from coordinator.statemachine.commands import AcquireLock, CancelAcquire, Granted, PutKey, Queued, SessionOpened

@@ -151,7 +151,7 @@ def test_one_try_at_a_time_and_none_before_the_back_off_is_over(hand):
 def test_whatever_goes_wrong_with_a_connection_is_one_that_could_not_be_made(hand, error):
     hand.breaks(HOME, error)
     assert hand.connect() == [HOME]
-    assert str(error) in hand.core.trouble
+    assert str(error) in hand.core.routing.trouble
     assert hand.connect() == []
 
 
@@ -164,7 +164,7 @@ def test_a_nodes_address_that_is_none_costs_what_was_to_be_sent_there(monkeypatc
     hand.learns("bad", bad=address, alive="")
     hand.connect()
     hand.asks("bad")
-    assert "a node's address can not be used" in hand.core.trouble
+    assert "a node's address can not be used" in hand.core.routing.trouble
     assert hand.core.due_us(hand.now_us) > hand.now_us
     hand.asks("alive")
     assert hand.links.links[HOME].channel.sent  # type: ignore[attr-defined]

@@ -291,14 +291,15 @@ def test_an_interrupt_in_the_middle_of_the_work_fails_what_was_asked_and_the_cli
     until(lambda: len(channel.open) == 1)
     other, other_result = in_a_thread(lambda: client.put("b", b"x"))
     until(lambda: len(channel.open) == 2)
-    resolve = loop.core._resolve
+    outstanding = loop.core._outstanding
+    resolve = outstanding.resolve
 
     def cut_off(request_id: int, outcome: object) -> None:
-        loop.core._resolve = resolve
-        loop.core._calls.pop(request_id)
+        outstanding.resolve = resolve
+        outstanding.calls.pop(request_id)
         raise error
 
-    loop.core._resolve = cut_off
+    outstanding.resolve = cut_off
     channel.reply(wire.Answer(channel.open[1].id, commands.Done(7, True)))
     for thread in (driver, other):
         thread.join(5)

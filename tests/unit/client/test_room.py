@@ -10,8 +10,7 @@ from random import Random
 import pytest
 
 from coordinator import wire
-from coordinator.client import AsyncClient, Client, flows, links, lock_flows, room
-from coordinator.client import core as core_module
+from coordinator.client import AsyncClient, Client, flows, links, lock_flows, outstanding, room
 from coordinator.client.calls import RESEND_US_MAX, Call
 from coordinator.client.core import Core
 from coordinator.client.errors import Busy, OutcomeUnknown, Unavailable
@@ -388,7 +387,7 @@ def commands_of(stage: Stage) -> list[wire.CommandRequest]:
 @pytest.mark.parametrize(("window", "bound"), [("WINDOW_BYTES", 2_500), ("WINDOW_CALLS", 2)])
 def test_what_is_beyond_the_window_is_sent_when_others_are_answered(stage, monkeypatch, window, bound):
     session = stage.session()
-    monkeypatch.setattr(core_module, window, bound)
+    monkeypatch.setattr(outstanding, window, bound)
     calls = [
         stage.core.command(session, PutKey("a", bytes(1_000)), stage.now_us, stage.now_us + 1_000_000) for _ in range(5)
     ]
@@ -406,12 +405,12 @@ def test_what_is_beyond_the_window_is_sent_when_others_are_answered(stage, monke
     stage.requests()
     assert [type(call.outcome) for call in calls[1:]] == [OutcomeUnknown, OutcomeUnknown, Unavailable, Unavailable]
     stage.reply("node1", wire.Answer(release.request_id, Done(9)))
-    assert (stage.core._in_flight, stage.core._in_flight_bytes) == (0, 0)
+    assert (stage.core._outstanding._in_flight, stage.core._outstanding._in_flight_bytes) == (0, 0)
 
 
 def test_one_that_is_larger_than_the_window_goes_alone(stage, monkeypatch):
     session = stage.session()
-    monkeypatch.setattr(core_module, "WINDOW_BYTES", 100)
+    monkeypatch.setattr(outstanding, "WINDOW_BYTES", 100)
     for _ in range(2):
         stage.core.command(session, PutKey("a", bytes(1_000)), stage.now_us, soon(stage))
     assert len(commands_of(stage)) == 1
@@ -420,7 +419,7 @@ def test_one_that_is_larger_than_the_window_goes_alone(stage, monkeypatch):
 def test_no_packet_is_larger_than_a_node_takes(stage, monkeypatch):
     """256 requests of 60 kB were one packet of 15 MB, which each node dropped."""
     session = stage.session()
-    monkeypatch.setattr(core_module, "WINDOW_BYTES", 64 * 1024 * 1024)
+    monkeypatch.setattr(outstanding, "WINDOW_BYTES", 64 * 1024 * 1024)
     calls = [stage.core.command(session, PutKey("a", bytes(60_000)), stage.now_us, soon(stage)) for _ in range(300)]
     stage.sent.clear()
     assert len(commands_of(stage)) == len(calls)

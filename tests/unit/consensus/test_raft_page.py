@@ -18,7 +18,9 @@ ROOMS = (
     "coordinator/consensus",
     "coordinator/replica",
     "coordinator/statemachine",
+    "coordinator/statemachine/commands",
     "coordinator/membership",
+    "coordinator/wire",
     "coordinator/client",
     "coordinator",
 )
@@ -33,7 +35,7 @@ SECTIONS = {
 def modules() -> list[ModuleType]:
     """Those that can be named by their last name, and whose classes can be named by themselves."""
     paths = [path for room in ROOMS[:-2] for path in sorted((ROOT / room).glob("*.py")) if path.stem != "__main__"]
-    paths += [ROOT / "coordinator/client/routing.py", ROOT / "coordinator/wire.py"]
+    paths += [ROOT / "coordinator/client/routing.py"]
     return [importlib.import_module(".".join(path.relative_to(ROOT).with_suffix("").parts)) for path in paths]
 
 

@@ -1,0 +1,84 @@
+"""Who is there, and does the leader still listen? What the core asks of nodes by itself, and what it heard of them.
+
+Any node that hears a question on the discovery channel says whom it knows to lead. A leader that owes an answer is
+knocked at: Redis tells whether anybody listens there. Part of `core.py`.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from coordinator import wire
+from coordinator.client.calls import NEVER_US, Batch
+from coordinator.client.outstanding import Outstanding
+from coordinator.client.routing import Routing
+
+KNOCK_US: Final = 25_000
+"""A leader that owes an answer and was silent for so long is asked whether anyone listens there: the kill of a process
+loses what was published in its last millisecond, and Redis says at once when nobody listens any more."""
+PATIENT_KNOCK_US: Final = 1_000_000
+"""The same where nothing is owed but what may take its time."""
+PROBES_MAX: Final = 64
+DIRECTORIES_MAX: Final = 256
+
+
+class Discovery:
+    def __init__(self, routing: Routing, outstanding: Outstanding) -> None:
+        self.directories: dict[str, tuple[int, wire.Directory]] = {}
+        """What each node last said of who is there, and when."""
+        self.asked_us = 0
+        """When it was last asked who leads."""
+        self.knock_due_us = NEVER_US
+        self._routing = routing
+        self._outstanding = outstanding
+        self._probes: dict[int, None] = {}
+        self._heard: tuple[str, int] = ("", 0)
+        """Who last answered as the leader, and when."""
+
+    @property
+    def awaits(self) -> bool:
+        """Is a question who leads not answered?"""
+        return bool(self._probes)
+
+    def probe(self, by_node: dict[str, Batch], now_us: int) -> None:
+        """Ask whoever hears it who leads."""
+        request_id = self._outstanding.next_id()
+        self.asked_us = now_us
+        self._probes[request_id] = None
+        while len(self._probes) > PROBES_MAX:
+            del self._probes[next(iter(self._probes))]
+        by_node.setdefault("*", []).append((request_id, wire.DirectoryRequest(request_id)))
+        self._routing.probed(now_us)
+
+    def take(self, node: str, directory: wire.Directory, now_us: int) -> None:
+        self.directories[node] = (now_us, directory)
+        while len(self.directories) > DIRECTORIES_MAX:
+            del self.directories[next(iter(self.directories))]
+        self._probes.pop(directory.id, None)
+
+    def heard(self, leader: str, now_us: int) -> None:
+        """The leader answered something."""
+        self._heard = (leader, now_us)
+        if self.knock_due_us != NEVER_US:
+            self.knock_due_us = max(self.knock_due_us, now_us + KNOCK_US)
+
+    def knock(self, leader: str, by_node: dict[str, Batch], now_us: int) -> bool:
+        """Is anyone there? Only Redis' count of listeners matters; the answer is a bonus. True where it is to count."""
+        if leader in by_node:
+            self.knock_due_us = min(self.knock_due_us, now_us + KNOCK_US)
+        if now_us < self.knock_due_us:
+            return False
+        calls = self._outstanding.calls
+        owes = leader and any(call.sent_to == leader and not call.done for call in calls.values())
+        if owes and leader not in by_node:
+            request_id = self._outstanding.next_id()
+            by_node[leader] = [(request_id, wire.DirectoryRequest(request_id))]
+        hurry = any(call.sent_to == leader and not call.patience_us for call in calls.values())
+        pause_us = KNOCK_US if hurry else PATIENT_KNOCK_US
+        self.knock_due_us = now_us + pause_us if owes else NEVER_US
+        return bool(owes)
+
+    def surely_there(self, now_us: int) -> str:
+        """The leader that was heard a moment ago; "" where none was."""
+        leader, heard_us = self._heard
+        return leader if now_us - heard_us < KNOCK_US else ""
