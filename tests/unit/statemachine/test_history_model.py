@@ -230,7 +230,7 @@ class HistoryAgainstAModel(RuleBasedStateMachine):
         self.changed([(key, None, 0) for key in gone], sorts=True)
         self.sessions = [*self.sessions[len(ended) :], *(self.asking.open() for _ in ended)]
 
-    @rule(back=st.sampled_from([-1, 0, 0, 1, 2, 3, 5, 8, 30]), may=st.sampled_from([True, True, True, False]))
+    @rule(back=st.sampled_from([-9, -2, -1, 0, 0, 1, 2, 3, 5, 8, 30]), may=st.sampled_from([True, True, True, False]))
     def compact(self, back, may):
         revision = max(1, self.asking.index - back)
         if not may:
