@@ -118,6 +118,14 @@ def test_it_waits_for_a_bounded_time(stage, wait_ms):
     assert answer.result == commands.Failure(commands.INVALID, f"a watch waits for 0 to 60000 ms, got {wait_ms}")
 
 
+def test_the_next_ones_time_is_when_something_is_due_and_no_earlier(stage):
+    watches = stage.nodes["node1"].replica._tenure.watches
+    assert watches.due_us is None
+    for number, wait_ms in ((1, 9_000), (2, 4_000), (3, 6_000)):
+        begun(stage, watch(number, ReadChanges("a"), wait_ms))
+    assert watches.due_us == stage.clock.us + 4_000_000
+
+
 def test_when_its_time_is_over_it_hears_how_far_it_has_come(stage):
     writer = Writer(stage)
     channel = begun(stage, watch(1, ReadChanges("a"), 500))
