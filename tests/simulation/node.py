@@ -496,7 +496,7 @@ class Node:
         now_us = self.world.scheduler.now_us + self.clock.ahead_us
         asleep_us = self._asleep_us
         if self._asleep_since_us is not None:
-            asleep_us += now_us - self._asleep_since_us
+            asleep_us += max(0, now_us - self._asleep_since_us)
         return now_us - asleep_us
 
     @property
@@ -504,9 +504,12 @@ class Node:
         assert isinstance(self.turn, _SeenTurn)
         return self.turn.spoken
 
-    def _falls_asleep(self) -> None:
+    def _falls_asleep(self, *, clock_stops: bool) -> None:
+        """A turn whose end its clock has shown already is over first, unless the clock stands still with it: the end
+        comes later then (`resume`)."""
         if self._asleep_since_us is None:
-            self._asleep_since_us = self.world.scheduler.now_us
+            now_us = self.world.scheduler.now_us
+            self._asleep_since_us = now_us if clock_stops else max(now_us, self._busy_until_us)
 
     def _wakes(self) -> None:
         if self._asleep_since_us is not None:
@@ -556,10 +559,11 @@ class Node:
     def pause(self, *, clock_stops: bool) -> None:
         """SIGSTOP, or a suspended machine, whose clock may stand still with it (not where lease reads are on: they
         assume clocks that do not, `Options.lease_reads`)."""
+        clock_stops = clock_stops and not self.world.settings.options.lease_reads
         self.paused = True
-        self._falls_asleep()
+        self._falls_asleep(clock_stops=clock_stops)
         self._due_us = None
-        if clock_stops and not self.world.settings.options.lease_reads:
+        if clock_stops:
             self.clock.freeze()
 
     def resume(self) -> None:

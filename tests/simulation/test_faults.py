@@ -9,10 +9,11 @@ import pytest
 
 from coordinator.consensus.engine import HardState
 from coordinator.replica.journal import StoredLog
+from coordinator.replica.leases import STEP_US_MAX
 from coordinator.replica.ports import JournalFailed, Write
 from tests.simulation.disk import Disk, Journal, ProcessDied, Stored
 from tests.simulation.faults import Fault
-from tests.simulation.run import run_seed
+from tests.simulation.run import _world, run_seed
 
 DEATHS = {
     "crash-before-commit": "dies before the journal's commit",
@@ -88,3 +89,18 @@ def test_a_crash_behind_a_send_waits_for_a_turn_that_has_sent_something() -> Non
     journal.doom("behind a send", lambda: befell.append("it"))
     _commit(journal)
     assert befell == []
+
+
+@pytest.mark.parametrize(("clock_stops", "awake_us"), [(False, 250_000), (True, 0)])
+def test_a_process_that_is_stopped_within_a_turn_sleeps_from_that_turns_end_on(clock_stops, awake_us):
+    """Its clock has shown that end already; where the clock stands still, too, the end comes later (seed 2000811)."""
+    world = _world(3, "raft", 3, "plain", [], None)
+    node = world.nodes[0]
+    node.start()
+    node._busy_until_us = 250_000
+    before_us = node.awake_us()
+    node.pause(clock_stops=clock_stops)
+    world.scheduler.at(400_000, node.resume)
+    world.scheduler.run(400_000, 1 << 20)
+    assert not node.paused
+    assert node.awake_us() - before_us == awake_us + STEP_US_MAX
