@@ -33,9 +33,13 @@ class LeadershipTransfer(Checker):
         self._told: set[tuple[int, int]] = set()
         self._still: dict[tuple[str, int, int], tuple[int, int]] = {}
         """To by when the transfer ends that was under way when the last turn ended, and how long the log was then."""
+        self._ended: dict[str, tuple[tuple[str, int, int], int]] = {}
+        """By node: as whom it led when its last turn ended, and how long its log was then."""
 
     def led(self, node: Node) -> None:
         own = (node.name, node.boots, node.engine.term)
+        led_as, length = self._ended.get(node.name, (own, 0))
+        self._ended[node.name] = (own, node.engine.log.last_index)
         transfer = node.engine.transferring
         if transfer is None:
             self._begun.pop(own, None)
@@ -59,7 +63,8 @@ class LeadershipTransfer(Checker):
         if transfer.told and (transfer.target, node.engine.term) not in self._told:
             self._told.add((transfer.target, node.engine.term))
             last_index = log.last_index
-            while last_index > log.offset and log.entries[last_index - log.offset - 1][0] == CONFIGURATION:
-                last_index -= 1  # A change of membership may have been asked for behind the word, in the same turn.
+            known = max(log.offset, length if led_as == own else 0)
+            while last_index > known and log.entries[last_index - log.offset - 1][0] == CONFIGURATION:
+                last_index -= 1  # A change of membership may have been asked for behind the word, in this very turn.
             if transfer.target not in self.world.watch.holders(last_index, log.term_at(last_index) or 0):
                 self.violated(f"{node.name} hands over to {transfer.target:x}, whose disk lacks entry {last_index}")

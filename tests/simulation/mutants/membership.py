@@ -114,6 +114,12 @@ MUTANTS: Final = (
         (Edit(f"{_CHANGES}:go_on", "return not raft.is_voter", "return False"),),
     ),
     Mutant(
+        "heir-told-before-it-has-everything",
+        ("leadership-transfer",),
+        "Thesis, section 3.10: the leader brings the target's log up to date before it tells it to campaign",
+        (Edit("coordinator.consensus.raft.transfer:tell", "progress.match == raft.log.last_index", "True"),),
+    ),
+    Mutant(
         "transfer-that-never-ends",
         ("leadership-transfer", "liveness"),
         "Thesis, section 3.10: a transfer that came to nothing within an election time-out is given up",

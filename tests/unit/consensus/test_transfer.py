@@ -18,6 +18,17 @@ def led() -> Play:
     return play
 
 
+def led_with_learners() -> tuple[Play, tuple[Member, ...]]:
+    """Replica 1 leads 2 and 3; 4 and 5 learn. All five, as voters."""
+    play = led()
+    for replica in (4, 5):
+        play.join(replica)
+    five = tuple(Member(replica, f"node{replica}") for replica in range(1, 6))
+    play.replicas[1].change(Change(five[:3], five[3:]), play.now_us)
+    play.pass_time(200_000)
+    return play, five
+
+
 def test_leadership_is_handed_to_the_one_that_was_named():
     play = led()
     assert play.replicas[1].transfer(3, play.now_us)
@@ -90,13 +101,8 @@ def test_a_transfer_whose_target_stays_outlives_a_change_of_others():
 
 def test_a_change_to_several_voters_aborts_a_transfer_to_one_that_goes():
     """While the configuration is joint the target still votes, of the old side; it will not when that is left."""
-    play = led()
+    play, five = led_with_learners()
     leader = play.replicas[1]
-    for replica in (4, 5):
-        play.join(replica)
-    five = tuple(Member(replica, f"node{replica}") for replica in range(1, 6))
-    leader.change(Change(five[:3], five[3:]), play.now_us)
-    play.pass_time(200_000)
     play.lost = lambda letter: letter.receiver == 3
     leader.transfer(3, play.now_us)
     leader.change(Change((five[0], five[1], five[3], five[4])), play.now_us)
@@ -107,13 +113,8 @@ def test_a_change_to_several_voters_aborts_a_transfer_to_one_that_goes():
 def test_a_joint_configuration_is_not_left_while_an_heir_that_was_told_may_campaign():
     """Seed 802518: the heir had every entry; then the joint configuration was committed, and the leader left it. Who
     had that entry would have refused the heir its vote."""
-    play = led()
+    play, five = led_with_learners()
     leader = play.replicas[1]
-    for replica in (4, 5):
-        play.join(replica)
-    five = tuple(Member(replica, f"node{replica}") for replica in range(1, 6))
-    leader.change(Change(five[:3], five[3:]), play.now_us)
-    play.pass_time(200_000)
     play.lost = lambda letter: letter.sender in (2, 4, 5) or isinstance(letter.message, TimeoutNow)
     joint_index = leader.change(Change(five), play.now_us)
     leader.transfer(3, play.now_us)
@@ -135,16 +136,17 @@ def test_a_joint_configuration_is_not_left_while_an_heir_that_was_told_may_campa
     assert leader.log.commit == joint_index + 1
 
 
-def test_the_heir_leaves_the_joint_configuration():
-    play = led()
+def test_the_heir_leaves_the_joint_configuration_that_the_leader_left_to_it():
+    play, five = led_with_learners()
     leader = play.replicas[1]
-    for replica in (4, 5):
-        play.join(replica)
-    five = tuple(Member(replica, f"node{replica}") for replica in range(1, 6))
-    leader.change(Change(five[:3], five[3:]), play.now_us)
-    play.pass_time(200_000)
+    play.lost = lambda letter: letter.sender in (2, 4, 5) or isinstance(letter.message, TimeoutNow)
     leader.change(Change(five), play.now_us)
     leader.transfer(3, play.now_us)
+    play.settle()
+    assert leader.transferring is not None
+    assert leader.transferring.told
+    play.heal()
+    play.replicas[3].step(1, TimeoutNow(leader.term), play.now_us)
     play.pass_time(200_000)
     assert play.replicas[3].role is Role.LEADER
     assert [play.replicas[replica].configuration for replica in range(1, 6)] == [Configuration(five)] * 5
