@@ -30,7 +30,6 @@ from coordinator.replica.directory import sync
 from coordinator.replica.replica import Replica
 
 MAGIC: Final = b"CONCLAVE-BACKUP 1\n"
-PART_BYTES: Final = 1024 * 1024
 """Of a snapshot. And so much is written at once before it is synced: a sync of more would hold up the journal's, on the
 same disk."""
 BATCH_ENTRIES: Final = 1_000
@@ -115,16 +114,8 @@ def write(path: Path, captured: Captured) -> None:
     try:
         with open(aside, "wb") as file:
             file.write(MAGIC)
-            unsynced = 0
             for body in _bodies(captured):
-                file.write(frames.head(body))
-                file.write(body)
-                unsynced += len(body)
-                if unsynced >= PART_BYTES:
-                    file.flush()
-                    os.fdatasync(file.fileno())
-                    unsynced = 0
-            file.flush()
+                frames.put(file, body)
             os.fsync(file.fileno())
         os.rename(aside, path)
     except BaseException:
@@ -136,7 +127,7 @@ def write(path: Path, captured: Captured) -> None:
 def _bodies(captured: Captured) -> Iterator[bytes]:
     snapshot, committed = captured.snapshot, captured.committed
     data = b"" if snapshot is None else snapshot.data
-    parts = range(0, len(data), PART_BYTES)
+    parts = range(0, len(data), frames.PART_BYTES)
     batches = _batches_of(committed.entries)
     yield _encode(
         Header(
@@ -157,7 +148,7 @@ def _bodies(captured: Captured) -> Iterator[bytes]:
         )
     )
     for start in parts:
-        yield _encode(data[start : start + PART_BYTES])
+        yield _encode(data[start : start + frames.PART_BYTES])
     for start, end in batches:
         yield _encode((committed.terms[start:end], committed.entries[start:end]))
 
@@ -179,12 +170,12 @@ class _Digesting:
 
 
 def _batches_of(entries: list[bytes]) -> list[tuple[int, int]]:
-    """From where to where: of at most BATCH_ENTRIES, and closed above PART_BYTES."""
+    """From where to where: of at most BATCH_ENTRIES, and closed above frames.PART_BYTES."""
     batches: list[tuple[int, int]] = []
     start = size = 0
     for end, entry in enumerate(entries, 1):
         size += len(entry)
-        if size >= PART_BYTES or end - start == BATCH_ENTRIES or end == len(entries):
+        if size >= frames.PART_BYTES or end - start == BATCH_ENTRIES or end == len(entries):
             batches.append((start, end))
             start, size = end, 0
     return batches

@@ -47,6 +47,9 @@ SWITCH_INTERVAL_S: Final = 0.0005
 """A thread that computes took the loop's p50 from 0.38 ms to 5.65 ms, and to 0.96 ms with this (docs/design.md, "A busy
 thread beside the loop")."""
 COLLECTION_NS_LONG: Final = 5_000_000
+PROMOTIONS_MAX: Final = 16
+"""Collections of the middle generation since the last full one, of some 8,000 objects each, that a full one may follow:
+about 10 ms."""
 TURN_US_MAX: Final = 20_000
 """Between two turns at the most, whatever comes: a longer time is a stall (`leases.py`)."""
 QUIET_TURN_US_MAX: Final = 60_000
@@ -299,15 +302,22 @@ class Host:
 
 class _Collections:
     """Full collections look at all that lives, and hold up the loop for it: with a million keys for 150 ms. Where one
-    took long, what survived it is left out of all later ones; counting references frees most of it anyway."""
+    took long, what survived it is left out of all later ones; where one would, what has come since the last one is left
+    out of it. Counting references frees most of it anyway."""
 
     def __init__(self) -> None:
         self._began_ns = 0
+        self._promoted = gc.get_stats()[1]["collections"]
+        """Collections of the middle generation up to the last full one."""
 
     def __call__(self, phase: str, info: dict[str, int]) -> None:
         if info["generation"] < 2:
             return
         if phase == "start":
+            promoted = gc.get_stats()[1]["collections"]
+            if promoted - self._promoted > PROMOTIONS_MAX:
+                gc.freeze()
+            self._promoted = promoted
             self._began_ns = time.thread_time_ns()
         elif time.thread_time_ns() - self._began_ns > COLLECTION_NS_LONG:
             gc.freeze()

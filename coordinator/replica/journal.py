@@ -81,7 +81,9 @@ class StoredLog(NamedTuple):
 
 
 class SqliteJournal:
-    """Use by one thread of one process, which holds the node directory's lock."""
+    """Use by one thread of one process, which holds the node directory's lock.
+
+    What `sqlite3` says of a damaged file may quote its bytes, so a UnicodeDecodeError is the database's too."""
 
     def __init__(self, directory: Path) -> None:
         """Open the journal in `directory`, made empty where there is none: an empty one holds no replica, and a node
@@ -109,7 +111,7 @@ class SqliteJournal:
                 raise JournalDamaged(f"{self._path}: {found}")
             self._create_or_check()
             self._check_order()
-        except sqlite3.DatabaseError as error:
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
             raise JournalDamaged(f"{self._path}: {error}") from error
         self._last_index: dict[int, int] = {}
         self._hard_states: dict[int, HardState] = {}
@@ -172,7 +174,7 @@ class SqliteJournal:
         """Everything of one replica, checked. Raises JournalDamaged."""
         try:
             return self._load(replica)
-        except sqlite3.DatabaseError as error:
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
             raise JournalDamaged(f"{self._path}: {error}") from error
 
     def _load(self, replica: int) -> StoredLog:
@@ -308,7 +310,7 @@ class SqliteJournal:
             self.fsyncs.observe((time.perf_counter_ns() - before_ns) // 1_000)
             while self._old_files:
                 self._files.drop(self._old_files.pop())
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:
             raise JournalFailed(f"{self._path}: {error}") from error
 
     def _is_known(self, replica: int, state: HardState) -> bool:
@@ -515,7 +517,7 @@ class SqliteJournal:
             self._db.execute("BEGIN IMMEDIATE")
             yield
             self._db.execute("COMMIT")
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:
             raise JournalFailed(f"{self._path}: {error}") from error
 
 

@@ -5,7 +5,7 @@ the journal names it, in the commit that puts the log behind it. So a crash at a
 new one; files that the journal does not name are deleted when it is opened, and when another one takes their place.
 
     CONCLAVE-SNAPSHOT 1\\n
-    frames (`frames.py`) of the snapshot's bytes, PART_BYTES each but the last
+    frames (`frames.py`) of the snapshot's bytes, of any size: now `frames.PART_BYTES` each but the last
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import logging
 import os
 import secrets
 import threading
-import time
 from collections.abc import Callable, Collection
 from pathlib import Path
 from queue import SimpleQueue
@@ -28,8 +27,6 @@ from coordinator.replica.directory import sync
 
 DIRECTORY: Final = "snapshots"
 MAGIC: Final = b"CONCLAVE-SNAPSHOT 1\n"
-PART_BYTES: Final = 1024 * 1024
-"""Written and synced at once: a sync of more would hold up the journal's, on the same disk."""
 _SUFFIX: Final = ".snapshot"
 CLOSE_S_MAX: Final = 2.0
 
@@ -47,7 +44,7 @@ class Staging:
         self.failed = ""
         """Why it is not and will not be."""
         self.took_us = 0
-        """To write and sync it, once it is done."""
+        """To write and sync it, once it is done: the work alone, not the rests between its parts."""
         self._data: Data | None = data
         self._drop = drop
         self._given_up = threading.Event()
@@ -59,7 +56,6 @@ class Staging:
 
     def write(self, directory: Path) -> None:
         """Of the writing thread. Whatever goes wrong is told, and leaves nothing behind."""
-        began_ns = time.perf_counter_ns()
         data, self._data = self._data, None
         assert data is not None, "it is written once"
         path = directory / self.name
@@ -79,20 +75,19 @@ class Staging:
                 with contextlib.suppress(OSError):
                     left.unlink(missing_ok=True)
             return
-        self.took_us = (time.perf_counter_ns() - began_ns) // 1_000
         self.is_done = True
 
     def _write_whole(self, aside: Path, data: Data) -> bool:
         """False where it was given up on the way."""
-        with open(aside, "xb", buffering=0) as file:
+        took_s = 0.0
+        with open(aside, "xb") as file:
             file.write(MAGIC)
-            for start in range(0, len(data), PART_BYTES):
+            for start in range(0, len(data), frames.PART_BYTES):
                 if self._given_up.is_set():
                     return False
-                body = data[start : start + PART_BYTES]
-                _write_all(file.fileno(), frames.head(body) + body)
-                os.fdatasync(file.fileno())
+                took_s += frames.put(file, data[start : start + frames.PART_BYTES], self._given_up.wait)
             os.fsync(file.fileno())
+        self.took_us = int(took_s * 1e6)
         return not self._given_up.is_set()
 
 
@@ -167,9 +162,3 @@ class SnapshotFiles:
             else:
                 with contextlib.suppress(OSError):  # It is swept when the journal is opened again.
                     (self._directory / work).unlink(missing_ok=True)
-
-
-def _write_all(descriptor: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(descriptor, view) :]

@@ -43,6 +43,9 @@ def _raft_options(random: Random) -> Options:
         if random.random() < 0.3:
             # One entry on its way to each follower: what is proposed waits behind all before it, and rounds overtake.
             options = options._replace(message_bytes_max=1, inflight_messages_max=1)
+        options = options._replace(
+            message_entries_max={1: 3, 2: options.message_entries_max, 5: 2}[options.inflight_messages_max]
+        )
     if random.random() < 0.15:
         options = options._replace(uncommitted_bytes_max=random.choice((1, 300)))
     if random.random() < 0.4:

@@ -7,6 +7,10 @@ entries cost the collector nothing.
 
 from __future__ import annotations
 
+from typing import Final
+
+_SLICE_STEP: Final = 1_024
+
 
 class Log:
     def __init__(
@@ -91,17 +95,19 @@ class Log:
         return keep_on_disk
 
     def slice(self, first_index: int, last_index: int, bytes_max: int) -> tuple[list[int], list[bytes]]:
-        """Entries from `first_index` to `last_index`, cut at `bytes_max` but never below one entry."""
+        """Entries from `first_index` to `last_index`, cut at `bytes_max` but never below one entry. What it costs is in
+        proportion to what it gives, not to what there is."""
         start = first_index - self.offset - 1
         stop = last_index - self.offset
-        entries = self.entries[start:stop]
-        if sum(map(len, entries)) > bytes_max:
-            size = 0
-            for count, entry in enumerate(entries):
-                size += len(entry)
-                if size > bytes_max and count:
-                    del entries[count:]
-                    break
+        entries = self.entries[start : min(stop, start + _SLICE_STEP)]
+        size = sum(map(len, entries))
+        if size > bytes_max:
+            del entries[_fitting(entries, bytes_max) or 1 :]
+        while size <= bytes_max and start + len(entries) < stop:
+            at = start + len(entries)
+            step = self.entries[at : min(stop, at + _SLICE_STEP)]
+            entries += step[: _fitting(step, bytes_max - size)]
+            size += sum(map(len, step))
         return self.terms[start : start + len(entries)], entries
 
     def rest(self, first_index: int) -> tuple[list[int], list[bytes]]:
@@ -115,3 +121,13 @@ class Log:
         while index > self.offset and self.terms[index - self.offset - 1] > term:
             index -= 1
         return index, self.term_at(index) or 0
+
+
+def _fitting(entries: list[bytes], bytes_max: int) -> int:
+    """How many of these, from the first on, have at most `bytes_max` together."""
+    size = 0
+    for count, entry in enumerate(entries):
+        size += len(entry)
+        if size > bytes_max:
+            return count
+    return len(entries)

@@ -26,8 +26,10 @@ class Options(NamedTuple):
     """Followers that saw the leader's channel fall silent start one after the other, in this step, so that
     they do not split the vote. Above the interval at which the channel is looked at (20 ms)."""
     message_bytes_max: int = 512 * 1024
-    """Entries of one AppendEntries; a single larger entry still goes alone."""
-    inflight_bytes_max: int = 4 * 1024 * 1024
+    message_entries_max: int = 1_024
+    """Of one AppendEntries; a single larger entry still goes alone. Both bound what a turn takes for one that lacks
+    much: a leader sends it no more than `ROUND_MESSAGES_MAX` of these in one."""
+    inflight_bytes_max: int = 1024 * 1024
     inflight_messages_max: int = 64
     """Sent to one follower and not yet acknowledged. Far below the 32 MB at which Redis cuts a subscriber."""
     uncommitted_bytes_max: int = 16 * 1024 * 1024
@@ -66,6 +68,7 @@ LEAST: Final = {
     "campaign_us_max": 2,
     "suspicion_step_us": 0,
     "message_bytes_max": 1,
+    "message_entries_max": 1,
     "inflight_bytes_max": 1,
     "inflight_messages_max": 1,
     "uncommitted_bytes_max": 1,

@@ -6,7 +6,7 @@ them (thesis, section 10.2.1). It counts itself only for what is in its own jour
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from coordinator.consensus.engine import Outgoing, Role
 from coordinator.consensus.entries import payload_bytes
@@ -18,6 +18,9 @@ from coordinator.consensus.raft.progress import Progress, ProgressState
 
 if TYPE_CHECKING:
     from coordinator.consensus.raft.core import Raft
+
+ROUND_MESSAGES_MAX: Final = 2
+"""To one follower. The rest goes with its answers: one that lacks much must not hold up the others' turn."""
 
 
 # --- the leader -----------------------------------------------------------------------------------
@@ -47,7 +50,9 @@ def replicate(raft: Raft, now_us: int) -> None:
                 _beat(raft, voter, progress, number)
             continue
         _send(raft, voter, progress, number)
-        while progress.next <= raft.log.last_index and _may_send(raft, progress):
+        for _ in range(ROUND_MESSAGES_MAX - 1):
+            if not _may_send(raft, progress):
+                break
             _send(raft, voter, progress, number)
 
 
@@ -141,7 +146,9 @@ def _send(raft: Raft, voter: int, progress: Progress, number: int) -> None:
     prev_term = log.term_at(prev_index)
     assert prev_term is not None, f"the log no longer holds {prev_index}, which {voter} needs"
     if _may_send(raft, progress):
-        terms, entries = log.slice(progress.next, log.last_index, raft.options.message_bytes_max)
+        options = raft.options
+        last_index = min(log.last_index, prev_index + options.message_entries_max)
+        terms, entries = log.slice(progress.next, last_index, options.message_bytes_max)
         progress.sent(prev_index + len(entries), sum(map(len, entries)))
     message = AppendEntries(raft.term, prev_index, prev_term, log.commit, number, terms, entries, raft.settled)
     raft.early.append(Outgoing(voter, message))

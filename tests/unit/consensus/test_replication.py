@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from coordinator.consensus.engine import HardState, Role
 from coordinator.consensus.raft.messages import AppendEntries, AppendResponse
 from coordinator.consensus.raft.options import Options
+from coordinator.consensus.raft.replication import ROUND_MESSAGES_MAX
 from tests.unit.consensus.play import Disk, Letter, Play
 
 
@@ -212,8 +213,35 @@ def test_the_window_bounds_what_is_under_way():
     play.lost = lambda letter: letter.receiver == 1
     for number in range(50):
         play.propose(1, f"{number:090}")
-    play.turn(1)
-    assert sum(1 for letter in play.post if letter.receiver == 2 and getattr(letter.message, "entries", None)) == 3
+    under_way = []
+    for _ in range(3):
+        play.turn(1)
+        with_entries = [letter for letter in play.post if getattr(letter.message, "entries", None)]
+        under_way.append(sum(letter.receiver == 2 for letter in with_entries))
+    assert under_way == [ROUND_MESSAGES_MAX, 3, 3]
+
+
+def test_a_follower_that_lacks_much_is_sent_a_bounded_number_of_entries_in_a_turn():
+    """A learner that joined under load held up its leader's turn by 150 ms: it was sent 10,000 entries."""
+    options = Options(message_entries_max=20)
+    play = Play(options=options)
+    leader = play.elect(1)
+    play.isolate(3)
+    for number in range(500):
+        play.propose(1, f"{number}")
+    play.pass_time(100_000)
+    play.heal()
+    most = 0
+    for _ in range(2_000):
+        play.now_us += 1_000
+        sent = [letter.message for letter in play.deliver() if letter.receiver == 3]
+        entries = [len(message.entries) for message in sent if isinstance(message, AppendEntries)]
+        assert all(count <= options.message_entries_max for count in entries)
+        most = max(most, sum(entries))
+        if play.replicas[3].last_index == leader.last_index:
+            break
+    assert play.replicas[3].last_index == leader.last_index
+    assert most == ROUND_MESSAGES_MAX * options.message_entries_max
 
 
 def test_proposals_past_the_bound_are_refused_and_an_empty_log_never_refuses():

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import gc
+import subprocess
+import sys
 import time
 
 import pytest
 
-from coordinator.replica.host import COLLECTION_NS_LONG, _Collections
+from coordinator.replica.host import COLLECTION_NS_LONG, PROMOTIONS_MAX, _Collections
 
 
 @pytest.mark.parametrize(
@@ -26,3 +28,45 @@ def test_what_survived_a_long_full_collection_is_left_out_of_later_ones(
     now_ns += took_ns
     collections("stop", {"generation": generation})
     assert len(frozen) == freezes
+
+
+@pytest.mark.parametrize(("promotions", "freezes"), [(PROMOTIONS_MAX, 0), (PROMOTIONS_MAX + 1, 1)])
+def test_a_full_collection_that_would_take_long_looks_at_nothing(
+    monkeypatch: pytest.MonkeyPatch, promotions: int, freezes: int
+) -> None:
+    frozen = []
+    collections = _Collections()
+    monkeypatch.setattr(time, "thread_time_ns", lambda: 1)
+    monkeypatch.setattr(gc, "freeze", lambda: frozen.append(1))
+    seen = 7
+
+    def stats() -> list[dict[str, int]]:
+        return [{"collections": 0}, {"collections": seen}, {"collections": 0}]
+
+    monkeypatch.setattr(gc, "get_stats", stats)
+    for more in (0, promotions):
+        seen += more
+        frozen.clear()
+        collections("start", {"generation": 2})
+        collections("stop", {"generation": 2})
+    assert len(frozen) == freezes
+
+
+def test_a_heap_that_grows_fast_is_never_looked_at_whole() -> None:
+    """The real collector: a full collection finds no more than so many promotions' objects."""
+    script = """
+import gc, sys, time
+from coordinator.replica.host import _Collections
+gc.collect(); gc.freeze()
+gc.callbacks.append(_Collections())
+longest = 0
+def look(phase, info):
+    global longest
+    if phase == "start" and info["generation"] == 2:
+        longest = max(longest, len(gc.get_objects()))
+gc.callbacks.append(look)
+kept = [[number] for number in range(1_000_000)]
+print(longest)
+"""
+    longest = int(subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True).stdout)
+    assert 0 < longest < 300_000

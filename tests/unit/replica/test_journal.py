@@ -265,6 +265,16 @@ def test_a_bit_that_flips_in_the_file_is_named_or_changes_nothing(filled, tmp_pa
     assert found == stored
 
 
+def test_a_name_that_is_no_text_any_more_is_damage(filled, tmp_path):
+    """SQLite quotes the name of what it can not read, and Python can not decode that."""
+    content, _ = filled
+    damaged = bytearray(content)
+    damaged[content.index(b"agreedagreed")] ^= 0x80
+    (tmp_path / FILE_NAME).write_bytes(damaged)
+    with pytest.raises(JournalDamaged):
+        SqliteJournal(tmp_path)
+
+
 def test_a_replica_that_stopped_stays_stopped_over_a_restart(tmp_path):
     journal = born(tmp_path)
     journal.commit([write(2, b"\x01a")._replace(stopped="it differed")])

@@ -6,19 +6,22 @@ import errno
 import os
 import secrets
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import IO
 
 import pytest
 
 from coordinator.consensus.engine import HardState, Snapshot
 from coordinator.consensus.membership import Configuration, Member
 from coordinator.consensus.parts import Parts
+from coordinator.replica import frames, snapshot_files
 from coordinator.replica import journal as journal_module
-from coordinator.replica import snapshot_files
+from coordinator.replica.frames import PART_BYTES
 from coordinator.replica.journal import FILE_NAME, JournalDamaged, SqliteJournal, StoredLog, StoredReplica
 from coordinator.replica.ports import Head, Write
-from coordinator.replica.snapshot_files import DIRECTORY, PART_BYTES, Staging
+from coordinator.replica.snapshot_files import DIRECTORY, Staging
 from tests.integration.waiting import eventually
 
 REPLICA = StoredReplica(2**62 + 1, 9, "default")
@@ -169,17 +172,18 @@ def test_a_full_disk_costs_the_snapshot_alone(
     old, new = large(4), large(7)
     keep(journal, old, staged(journal, old))
     written = 0
+    put = frames.put
 
-    def write(descriptor: int, data: bytes) -> None:
+    def full(file: IO[bytes], body: bytes, rest: Callable[[float], object]) -> float:
         nonlocal written
         written += 1
         if written == 2:
-            os.write(descriptor, data[:1000])
+            file.write(body[:1000])
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        os.write(descriptor, data)
+        return put(file, body, rest)
 
     with monkeypatch.context() as patch:
-        patch.setattr(snapshot_files, "_write_all", write)
+        patch.setattr(frames, "put", full)
         staging = staged(journal, new)
     assert not staging.is_done
     assert "No space left on device" in staging.failed
@@ -272,7 +276,7 @@ def test_what_is_left_of_the_log_after_a_crash_is_passed_over_and_goes_then(
 def test_rows_of_a_version_without_files_go_bit_by_bit(
     journal: SqliteJournal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    old, new = large(4, 9 * PART_BYTES), large(7)
+    old, new = large(4, 9 * journal_module.PART_BYTES), large(7)
     keep(journal, old, None)
     keep(journal, new, staged(journal, new))
 
