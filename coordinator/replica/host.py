@@ -46,10 +46,13 @@ from coordinator.wire import Channels
 SWITCH_INTERVAL_S: Final = 0.0005
 """A thread that computes took the loop's p50 from 0.38 ms to 5.65 ms, and to 0.96 ms with this (docs/design.md, "A busy
 thread beside the loop")."""
-COLLECTION_NS_LONG: Final = 5_000_000
-PROMOTIONS_MAX: Final = 16
-"""Collections of the middle generation since the last full one, of some 8,000 objects each, that a full one may follow:
-about 10 ms."""
+COLLECTION_NS_LONG: Final = 1_000_000
+"""Of some 25,000 objects, where they are in a cache; where they are not, ten times that."""
+FULL_EVERY: Final = 2
+"""Collections of the middle generation, of some 9,000 new objects each, between two full ones: of memory that was not
+touched for long, a full one takes half a microsecond an object."""
+PROMOTIONS_MAX: Final = 4
+"""A full one that comes behind more of them than this would take long."""
 TURN_US_MAX: Final = 20_000
 """Between two turns at the most, whatever comes: a longer time is a stall (`leases.py`)."""
 QUIET_TURN_US_MAX: Final = 60_000
@@ -230,6 +233,7 @@ class Host:
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         gc.collect()
         gc.freeze()
+        gc.set_threshold(*gc.get_threshold()[:2], FULL_EVERY)
         gc.callbacks.append(_Collections())
         self._thread.start()
         if self._metrics is not None:

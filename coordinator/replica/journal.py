@@ -14,7 +14,6 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import accumulate
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -40,8 +39,8 @@ PART_BYTES: Final = 1024 * 1024
 
 PARTS_AT_ONCE: Final = 4
 PASSED_BATCHES: Final = 64
-PASSED_BYTES: Final = 512 * 1024
-"""Deleted in one commit, of those that a snapshot took the place of: more than come with it."""
+PASSED_BYTES: Final = 128 * 1024
+"""Deleted in one commit, of those that a snapshot took the place of, and twice what comes with it: so they end."""
 
 _encode = msgspec.msgpack.Encoder().encode
 _bodies = msgspec.msgpack.Decoder(tuple[list[int], list[bytes]])
@@ -102,6 +101,8 @@ class SqliteJournal:
             self._db.execute("PRAGMA locking_mode=EXCLUSIVE")
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=FULL")
+            # Where it is on, as distributions build it, all that a snapshot made superfluous is written once more.
+            self._db.execute("PRAGMA secure_delete=OFF")
             # What a crash left half written goes now: after the next one it could not be told from rot (`wal.py`).
             self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             make_room(log)
@@ -301,7 +302,7 @@ class SqliteJournal:
                 if write.head is not None or not self._is_known(write.replica, write.hard_state):
                     self._put_hard_state(write.replica, write.hard_state)
                 if write.replica in self._passed:
-                    self._sweep_passed(write.replica)
+                    self._sweep_passed(write.replica, PASSED_BYTES + 2 * sum(map(len, write.entries)))
                 if write.stopped:
                     stopped = (write.replica, write.stopped, _checksum(write.replica, write.stopped))
                     execute("INSERT OR REPLACE INTO stopped VALUES (?, ?, ?)", stopped)
@@ -383,22 +384,24 @@ class SqliteJournal:
             self._last_index[replica] = head.offset
         self._passed[replica] = head.offset
 
-    def _sweep_passed(self, replica: int) -> None:
+    def _sweep_passed(self, replica: int, bytes_max: int) -> None:
         """Delete some of the batches that the log no longer holds: all at once would hold up the loop."""
-        execute = self._db.execute
-        passed = execute(
-            "SELECT first_index, length(body) FROM batches WHERE replica = ? AND last_index <= ? "
-            "ORDER BY first_index LIMIT ?",
-            (replica, self._passed[replica], PASSED_BATCHES),
-        ).fetchall()
-        sizes = accumulate(size for _, size in passed)
-        few = [
-            first_index for (first_index, size), total in zip(passed, sizes, strict=True) if total - size < PASSED_BYTES
-        ]
-        if len(few) == len(passed) < PASSED_BATCHES:
+        # Row by row, and no further than needed: SQLite reads all of a row to find out that it is of this replica.
+        passed = self._db.execute(
+            "SELECT first_index, length(body) FROM batches WHERE replica = ? AND last_index <= ? ORDER BY first_index",
+            (replica, self._passed[replica]),
+        )
+        last = size = count = 0
+        for last, length in passed:  # noqa: B007 - the last one
+            size += length
+            count += 1
+            if size >= bytes_max or count == PASSED_BATCHES:
+                break
+        else:
             del self._passed[replica]
-        if few:
-            execute("DELETE FROM batches WHERE replica = ? AND first_index <= ?", (replica, few[-1]))
+        passed.close()
+        if count:
+            self._db.execute("DELETE FROM batches WHERE replica = ? AND first_index <= ?", (replica, last))
 
     def _put_data(self, replica: int, head: Head) -> None:
         """The snapshot's bytes, or the name of the file that has them. An old file goes once this is committed."""

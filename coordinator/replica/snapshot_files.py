@@ -15,6 +15,7 @@ import logging
 import os
 import secrets
 import threading
+import time
 from collections.abc import Callable, Collection
 from pathlib import Path
 from queue import SimpleQueue
@@ -29,6 +30,9 @@ DIRECTORY: Final = "snapshots"
 MAGIC: Final = b"CONCLAVE-SNAPSHOT 1\n"
 _SUFFIX: Final = ".snapshot"
 CLOSE_S_MAX: Final = 2.0
+FREED_BYTES: Final = 8 * 1024 * 1024
+FREED_REST_S: Final = 0.02
+"""Of a file that is deleted, freed at once, and the rest after it."""
 
 logger = logging.getLogger(__name__)
 
@@ -161,4 +165,12 @@ class SnapshotFiles:
                 work.write(self._directory)
             else:
                 with contextlib.suppress(OSError):  # It is swept when the journal is opened again.
-                    (self._directory / work).unlink(missing_ok=True)
+                    _delete(self._directory / work)
+
+
+def _delete(path: Path) -> None:
+    """Bit by bit: a file system that frees 300 MB at once holds up every sync for 30 to 50 ms."""
+    for size in range(path.stat().st_size - FREED_BYTES, 0, -FREED_BYTES):
+        os.truncate(path, size)
+        time.sleep(FREED_REST_S)
+    path.unlink()

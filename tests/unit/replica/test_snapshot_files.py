@@ -290,3 +290,25 @@ def test_rows_of_a_version_without_files_go_bit_by_bit(
         pass
     assert rows() == 0
     assert reopened(journal, tmp_path).snapshot == new
+
+
+def test_an_old_file_goes_bit_by_bit(journal: SqliteJournal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To free 300 MB at once held up the journal's sync for 50 ms."""
+    old, new = large(4), large(7)
+    keep(journal, old, staged(journal, old))
+    (name,) = files(tmp_path)
+    size = (tmp_path / DIRECTORY / name).stat().st_size
+    sizes: list[int] = []
+    truncate = os.truncate
+
+    def cut(path: Path, length: int) -> None:
+        assert path.name == name
+        sizes.append(length)
+        truncate(path, length)
+
+    monkeypatch.setattr(os, "truncate", cut)
+    monkeypatch.setattr(snapshot_files, "FREED_BYTES", 100_000)
+    keep(journal, new, staged(journal, new))
+    eventually(lambda: name not in files(tmp_path), timeout_s=10, what="the old file is gone")
+    assert sizes == [*range(size - 100_000, 0, -100_000)]
+    assert len(sizes) > 3
