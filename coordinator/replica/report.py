@@ -102,8 +102,8 @@ def waiting_report(
     )
 
 
-def directory(request_id: int, node: str, replicas: Iterable[Replica]) -> wire.Directory:
-    """Who is there, as this node's logs say; answered without asking anyone, so it may be old."""
+def directory(node: str, replicas: Iterable[Replica]) -> wire.Directory:
+    """Who is there, as this node's logs say; answered without asking anyone, so it may be old. It names no request."""
     addresses = {node: ""}
     clusters = []
     for replica in replicas:
@@ -120,7 +120,7 @@ def directory(request_id: int, node: str, replicas: Iterable[Replica]) -> wire.D
                 tuple(member.node for member in members),
             )
         )
-    return wire.Directory(request_id, node, tuple(addresses.items()), tuple(clusters))
+    return wire.Directory(0, node, tuple(addresses.items()), tuple(clusters))
 
 
 def log_cells(replica: Replica) -> tuple[int, tuple[wire.LogCell, ...]]:

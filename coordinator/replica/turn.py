@@ -14,6 +14,8 @@ from __future__ import annotations
 from collections import Counter, deque
 from typing import Final, NamedTuple
 
+import msgspec
+
 from coordinator import wire
 from coordinator.consensus.engine import Outgoing, Ready, Role
 from coordinator.replica import operations
@@ -118,12 +120,15 @@ class Turn:
         self._busy_us = clock.now_us()
         """When somebody last asked anything, or something was written."""
         self._crash = False
+        self._directory: wire.Directory | None = None
+        """As it is in this turn: with a hundred clusters it is work, and all ask for it when a leader has died."""
 
     def run(self) -> Outcome:
         """Do one turn. Raises JournalFailed: then the process must end."""
         packets = self._bus.drain()
         # After the drain: whatever came is no later than this, however long the process slept before (history 3).
         now_us = self._clock.now_us()
+        self._directory = None
         self._take_in(packets, now_us)
         self.sleep.pass_time(now_us)
         if len(self.replicas) > self.few_replicas:
@@ -258,7 +263,9 @@ class Turn:
                     self._stirred.add(cluster)
                     self.replicas[cluster].hear_dropped(caller, request)
             case wire.DirectoryRequest(request_id):
-                answers.add(caller, directory(request_id, self.identity.node, self.replicas.values()))
+                if self._directory is None:
+                    self._directory = directory(self.identity.node, self.replicas.values())
+                answers.add(caller, msgspec.structs.replace(self._directory, id=request_id))
             case wire.StatusRequest(request_id, cluster_name):
                 answers.add(caller, wire.StatusAnswer(request_id, self._status(cluster_name)))
             case _:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from coordinator import wire
 from coordinator.replica import replica as replica_module
-from coordinator.replica import tenure
+from coordinator.replica import report, tenure, turn
 from coordinator.statemachine.commands import AcquireLock, PutKey
 from coordinator.statemachine.files import CreateFile, DeleteRange
 from tests.unit.replica.stage import Stage
@@ -94,3 +95,26 @@ def test_the_files_of_sessions_that_run_out_count_as_their_places_do(stage, monk
     stage.settle()
     parts = [*stage.nodes["node1"].replica._tenure._in_parts(sessions)]
     assert parts == [tuple(sessions[:2]), tuple(sessions[2:])]
+
+
+def test_a_directory_is_made_once_in_a_turn_and_anew_in_the_next(stage, monkeypatch):
+    """When a leader has died, all its clients ask at once; of a hundred clusters each answer was 0.5 ms."""
+    made = []
+
+    def counted(node, replicas):
+        made.append(node)
+        return report.directory(node, replicas)
+
+    monkeypatch.setattr(turn, "directory", counted)
+    channel = stage.ask("node1", *map(wire.DirectoryRequest, (1, 2, 3)))
+    stage.settle()
+    first, second, third = stage.replies(channel)
+    assert (first.id, second.id, third.id) == (1, 2, 3)
+    assert first.clusters == second.clusters == third.clusters != ()
+    assert len(made) == 1
+    stage.elect("node2")
+    channel = stage.ask("node1", wire.DirectoryRequest(4))
+    stage.settle()
+    (fourth,) = stage.replies(channel)
+    assert fourth.clusters[0].leader == "node2"
+    assert len(made) == 2
