@@ -53,6 +53,9 @@ FULL_EVERY: Final = 2
 touched for long, a full one takes half a microsecond an object."""
 PROMOTIONS_MAX: Final = 4
 """A full one that comes behind more of them than this would take long."""
+YOUNG_NS: Final = 20_000_000
+"""What is new is looked at each time the loop has worked for so long. The interpreter counts how many more objects were
+made than freed, so that what takes the place of older objects, as in the history, is 100,000 before it is looked at."""
 TURN_US_MAX: Final = 20_000
 """Between two turns at the most, whatever comes: a longer time is a stall (`leases.py`)."""
 QUIET_TURN_US_MAX: Final = 60_000
@@ -163,6 +166,7 @@ class Host:
         )
         self._stopping = threading.Event()
         self._hand_over_until_us = 0
+        self._collections = _Collections()
         self._thread = threading.Thread(target=self._run, name=f"conclave-{settings.node}", daemon=True)
         self._metrics = self._metrics_server()
         if not (loaded.replicas or loaded.stopped or loaded.damaged):
@@ -234,7 +238,7 @@ class Host:
         gc.collect()
         gc.freeze()
         gc.set_threshold(*gc.get_threshold()[:2], FULL_EVERY)
-        gc.callbacks.append(_Collections())
+        gc.callbacks.append(self._collections)
         self._thread.start()
         if self._metrics is not None:
             self._metrics.start()
@@ -290,6 +294,7 @@ class Host:
                 if slice_us is not None:
                     due_us = min(due_us, slice_us)
                 is_settled = outcome.is_settled
+                self._collections.pass_time(time.thread_time_ns())
                 self._turn.meters.loops.observe(ended_us - began_us)
                 self._turn.meters.loops_cpu.observe((time.thread_time_ns() - began_cpu_ns) // 1_000)
             has_work = bus.wait(self._wake_reader, due_us - now_us(), is_settled=is_settled)
@@ -313,6 +318,14 @@ class _Collections:
         self._began_ns = 0
         self._promoted = gc.get_stats()[1]["collections"]
         """Collections of the middle generation up to the last full one."""
+        self._young_ns = 0
+        """When what is new was looked at, in CPU time of the loop."""
+
+    def pass_time(self, cpu_ns: int) -> None:
+        """Of the loop's thread: it has worked for so long by now."""
+        if cpu_ns - self._young_ns >= YOUNG_NS:
+            gc.collect(1)
+            self._young_ns = cpu_ns
 
     def __call__(self, phase: str, info: dict[str, int]) -> None:
         if info["generation"] < 2:

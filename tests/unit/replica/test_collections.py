@@ -6,10 +6,11 @@ import gc
 import subprocess
 import sys
 import time
+from collections import deque
 
 import pytest
 
-from coordinator.replica.host import COLLECTION_NS_LONG, PROMOTIONS_MAX, _Collections
+from coordinator.replica.host import COLLECTION_NS_LONG, PROMOTIONS_MAX, YOUNG_NS, _Collections
 
 
 @pytest.mark.parametrize(
@@ -71,3 +72,17 @@ print(longest)
 """
     longest = int(subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True).stdout)
     assert 0 < longest < 120_000
+
+
+def test_what_takes_the_place_of_older_objects_is_looked_at_in_time() -> None:
+    """A history of bounded length frees as many as it makes, which the interpreter takes for nothing new."""
+    collections = _Collections()
+    history: deque[list[int]] = deque(([number] for number in range(100_000)), maxlen=100_000)
+    gc.collect()
+    most = 0
+    for number in range(300_000):
+        history.append([number])
+        if number % 1_000 == 0:
+            most = max(most, len(gc.get_objects(generation=0)) + len(gc.get_objects(generation=1)))
+            collections.pass_time(number * YOUNG_NS // 5_000)
+    assert most < 20_000
