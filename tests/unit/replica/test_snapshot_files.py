@@ -6,6 +6,7 @@ import errno
 import os
 import secrets
 import sqlite3
+import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -312,3 +313,17 @@ def test_an_old_file_goes_bit_by_bit(journal: SqliteJournal, tmp_path: Path, mon
     eventually(lambda: name not in files(tmp_path), timeout_s=10, what="the old file is gone")
     assert sizes == [*range(size - 100_000, 0, -100_000)]
     assert len(sizes) > 3
+
+
+@pytest.mark.parametrize(("took_s", "rests_s"), [(0.01, 0.03), (2.0, frames.REST_S_MAX)])
+def test_whoever_writes_a_large_file_leaves_the_disk_to_the_journal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, took_s: float, rests_s: float
+) -> None:
+    moments = iter([5.0, 5.0 + took_s])
+    monkeypatch.setattr(time, "perf_counter", lambda: next(moments))
+    rests: list[float] = []
+    with open(tmp_path / "large", "wb") as file:
+        assert frames.put(file, b"part", rests.append) == pytest.approx(took_s)
+    assert rests == [pytest.approx(rests_s)]
+    with open(tmp_path / "large", "rb") as file:
+        assert frames.read(tmp_path / "large", file) == b"part"
