@@ -90,9 +90,10 @@ def test_a_hint_is_the_last_place_where_logs_may_agree(terms, index, term):
     assert hint_term == (held.term_at(hint) or 0)
 
 
-@given(st.lists(st.binary(min_size=1, max_size=30), min_size=1, max_size=20), st.integers(0, 200))
-def test_a_slice_holds_its_bytes_and_at_least_one_entry(entries, bytes_max):
-    held = Log([1] * len(entries), entries, 0)
+@given(st.lists(st.binary(min_size=1, max_size=30), min_size=1, max_size=20), st.integers(0, 200), st.data())
+def test_a_slice_holds_its_bytes_and_at_least_one_entry(log_entries, bytes_max, data):
+    held = Log([1] * len(log_entries), log_entries, 0)
+    entries = log_entries[: data.draw(st.integers(1, len(log_entries)))]
     with mock.patch.object(log_module, "_SLICE_STEP", 4):
         terms, taken = held.slice(1, len(entries), bytes_max)
     assert len(terms) == len(taken) >= 1
