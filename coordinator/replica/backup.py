@@ -30,8 +30,6 @@ from coordinator.replica.directory import sync
 from coordinator.replica.replica import Replica
 
 MAGIC: Final = b"CONCLAVE-BACKUP 1\n"
-"""Of a snapshot. And so much is written at once before it is synced: a sync of more would hold up the journal's, on the
-same disk."""
 BATCH_ENTRIES: Final = 1_000
 
 

@@ -29,7 +29,8 @@ class FrameDamaged(Exception):
 def put(file: IO[bytes], body: bytes, rest: Callable[[float], object] = time.sleep) -> float:
     """Add a frame to a file, sync it, and `rest`. Gives the seconds that it took without the rest. Raises OSError."""
     began_s = time.perf_counter()
-    file.write(len(body).to_bytes(_LENGTH_BYTES, "big") + _checksum(body) + body)
+    file.write(len(body).to_bytes(_LENGTH_BYTES, "big") + _checksum(body))
+    file.write(body)
     file.flush()
     os.fdatasync(file.fileno())
     took_s = time.perf_counter() - began_s

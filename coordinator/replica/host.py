@@ -287,6 +287,7 @@ class Host:
                 if outcome.crash:
                     logger.warning("%s ends at an operator's word (fault injection)", self._settings.node)
                     os.kill(os.getpid(), signal.SIGKILL)
+                self._collections.pass_time(time.thread_time_ns())
                 ended_us = now_us()
                 bus.look_us = QUIET_TURN_US_MAX if outcome.is_quiet else TURN_US_MAX
                 due_us = min(outcome.deadline_us, ended_us + bus.look_us)
@@ -294,7 +295,6 @@ class Host:
                 if slice_us is not None:
                     due_us = min(due_us, slice_us)
                 is_settled = outcome.is_settled
-                self._collections.pass_time(time.thread_time_ns())
                 self._turn.meters.loops.observe(ended_us - began_us)
                 self._turn.meters.loops_cpu.observe((time.thread_time_ns() - began_cpu_ns) // 1_000)
             has_work = bus.wait(self._wake_reader, due_us - now_us(), is_settled=is_settled)

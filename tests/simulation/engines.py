@@ -43,6 +43,7 @@ def _raft_options(random: Random) -> Options:
         if random.random() < 0.3:
             # One entry on its way to each follower: what is proposed waits behind all before it, and rounds overtake.
             options = options._replace(message_bytes_max=1, inflight_messages_max=1)
+        # With no draw of its own, so that what every seed does besides stays as it was.
         options = options._replace(
             message_entries_max={1: 3, 2: options.message_entries_max, 5: 2}[options.inflight_messages_max]
         )

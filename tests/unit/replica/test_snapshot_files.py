@@ -327,3 +327,19 @@ def test_whoever_writes_a_large_file_leaves_the_disk_to_the_journal(
     assert rests == [pytest.approx(rests_s)]
     with open(tmp_path / "large", "rb") as file:
         assert frames.read(tmp_path / "large", file) == b"part"
+
+
+def test_the_end_of_a_node_does_not_wait_for_a_large_file_to_go(
+    journal: SqliteJournal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, new = large(4), large(7)
+    keep(journal, old, staged(journal, old))
+    monkeypatch.setattr(snapshot_files, "FREED_BYTES", 100_000)
+    monkeypatch.setattr(snapshot_files, "FREED_REST_S", 3_600.0)
+    keep(journal, new, staged(journal, new))
+    journal._files.close()
+    assert journal._files._thread is not None
+    assert not journal._files._thread.is_alive()
+    assert len(files(tmp_path)) == 2
+    assert reopened(journal, tmp_path).snapshot == new
+    assert len(files(tmp_path)) == 1
