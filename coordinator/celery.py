@@ -9,8 +9,12 @@ from typing import Any
 from celery import Celery
 from celery.signals import setup_logging
 
+from coordinator import compiled
+
+_USE = compiled.use() if os.environ.get("CONCLAVE_NODE") else compiled.Use(compiled=False, note="hosts no node")
+
 # A node's tasks and remote-control commands; `celery inspect` and `celery control` look them up in their own process.
-import coordinator.replica.tasks  # noqa: F401
+import coordinator.replica.tasks  # noqa: E402, F401 - after the compiled modules can be found
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "coordinator.settings")
 

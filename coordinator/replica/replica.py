@@ -12,13 +12,15 @@ from collections.abc import Iterable
 from itertools import repeat
 from typing import Final
 
+from mypy_extensions import mypyc_attr
+
 from coordinator import wire
-from coordinator.consensus.engine import Committed, Engine, HardState, Outgoing, Ready, Role
+from coordinator.consensus.engine import Committed, ConfirmedRead, Engine, HardState, Outgoing, Ready, Role
 from coordinator.consensus.entries import COMMAND, COMMAND_PREFIX
 from coordinator.consensus.membership import Configuration
-from coordinator.replica import cached_reads, callers, watching
+from coordinator.replica import cached_reads, watching
 from coordinator.replica.caching import HELD_BYTES_MAX, HELD_MAX, LEASE_MS, Caching
-from coordinator.replica.callers import READ_BYTES_MAX, Answers, Caller
+from coordinator.replica.callers import READ_BYTES_MAX, Answers, Caller, TurnBounds
 from coordinator.replica.comparison import Verdict
 from coordinator.replica.grants import GrantWaiters
 from coordinator.replica.history import History
@@ -43,12 +45,6 @@ from coordinator.statemachine.machine import (
     encode_node_entry,
 )
 
-APPLY_BYTES_MAX: Final = 128 * 1024
-"""Entries applied in one turn; the rest waits for the next, so that a long log does not hold the loop: four times as
-much, in transactions of a hundred keys, took 40 ms."""
-APPLY_ROWS_MAX: Final = 20_000
-"""Work of the entries applied in one turn, in rows (`work.py`), but for the last one: 100 bytes may delete 4,096
-keys, or end a session with 10,000 locks."""
 SMALL_BYTES: Final = 2_048
 """An entry of fewer bytes is copied more quickly than a view of it is made."""
 READS_OF_TURN_MAX: Final = 2_048
@@ -65,6 +61,7 @@ _LEASED: Final = (wire.QueryRequest, wire.WatchRequest, wire.EventsRequest)
 """What the lease of a leader may answer, where that is on."""
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)  # the simulator looks on from one
 class Replica:
     def __init__(
         self,
@@ -80,6 +77,7 @@ class Replica:
         cache_lease_ms: int = LEASE_MS,
         stopped: str = "",
         agreed_index: int = 0,
+        bounds: TurnBounds | None = None,
     ) -> None:
         """`stopped`: why it takes no part, as the journal says; "" where it does. `agreed_index`: see `States`."""
         self.stopped = stopped
@@ -90,6 +88,7 @@ class Replica:
         self.engine = engine
         self.machine = machine
         self.levels = Levels()
+        self.bounds = bounds or TurnBounds()
         self._cache_lease_ms = cache_lease_ms
         self._cache_number = 1
         """Of no cache's lease yet: a leader that serves again in the same term must not give one twice."""
@@ -271,7 +270,7 @@ class Replica:
             elif isinstance(op, commands.ExpireSessions):
                 self.meters.sessions_expired += len(op.sessions)
         if tenure.leases.take_wants_round():
-            self.engine.read()  # For its round alone.
+            self._begin_read(lease_ok=False)  # For its round alone.
         self.states.tick(now_us)
 
     # --- the turn's middle ------------------------------------------------------------------------
@@ -323,7 +322,7 @@ class Replica:
             return
         for lease_ok in (True, False):
             reads = [read for read in taken if isinstance(read.request, _LEASED) is lease_ok]
-            ticket = self.engine.read(lease_ok=lease_ok) if reads else None
+            ticket = self._begin_read(lease_ok=lease_ok) if reads else None
             if ticket is not None:
                 self._reads_by_ticket[ticket] = reads
             else:
@@ -343,6 +342,12 @@ class Replica:
             self._inherited = (engine.term, engine.last_index)
         # What a log holds that is not applied yet may say that somebody caches.
         return bool(self.machine.state.caching) or engine.applied_index + 1 < self._inherited[1]
+
+    def _begin_read(self, *, lease_ok: bool) -> int | None:
+        return self.engine.read(lease_ok=lease_ok)
+
+    def _confirmed_reads(self) -> list[ConfirmedRead]:
+        return self.engine.take_reads()
 
     def _propose(self, answers: Answers) -> None:
         holds_back, tenure = self._holds_back, self._tenure
@@ -419,7 +424,7 @@ class Replica:
             self._tenure.watches.look(self.machine.state)
             self._tenure.caching.applied(engine.applied_index)
         self.states.advance(now_us)
-        for read in engine.take_reads():
+        for read in self._confirmed_reads():
             waiting = self._reads_by_ticket.pop(read.ticket, None)
             if waiting is not None:
                 confirmed = [one._replace(read_index=read.read_index) for one in waiting]
@@ -434,7 +439,7 @@ class Replica:
         if self._confirmed or self._waiting.has_ready:
             self._answer_reads(answers, now_us)
         if self._tenure is not None:
-            watching.answer(self._tenure, self.machine, self.engine.term, now_us, answers)
+            watching.answer(self._tenure, self.machine, self.engine.term, now_us, answers, self.bounds.read_rows)
             self._tell_caches(self._tenure, answers)
         if not self._confirmed:
             self._answered_up_to_us = engine.confirmed_at_us
@@ -487,7 +492,7 @@ class Replica:
     def _apply(self, answers: Answers, now_us: int) -> None:
         if self.engine.applied_index >= self.engine.commit_index:
             return
-        committed = self.engine.take_committed(APPLY_BYTES_MAX)
+        committed = self.engine.take_committed(self.bounds.apply_bytes)
         count = len(committed.entries)
         if not self.engine.is_witness:
             count = self._apply_some(committed, answers, now_us)
@@ -500,7 +505,7 @@ class Replica:
         """Apply as many of them as are work for one turn, one at least; how many these were."""
         machine, proposals = self.machine, self._proposals
         work = machine.state.work
-        spent_max = work.rows + work.changes + APPLY_ROWS_MAX
+        spent_max = work.rows + work.changes + self.bounds.apply_rows
         count = 0
         latencies_us: list[int] = []
         for index, (term, entry) in enumerate(
@@ -616,7 +621,7 @@ class Replica:
             self._answer_read(read, answers)
             if (
                 answers.size - size > READ_BYTES_MAX
-                or work.rows - rows > callers.ROWS_OF_TURN_MAX
+                or work.rows - rows > self.bounds.read_rows
                 or count >= READS_OF_TURN_MAX
             ):
                 return

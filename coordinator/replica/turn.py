@@ -15,6 +15,7 @@ from collections import Counter, deque
 from typing import Final, NamedTuple
 
 import msgspec
+from mypy_extensions import mypyc_attr
 
 from coordinator import wire
 from coordinator.consensus.engine import Outgoing, Ready, Role
@@ -65,6 +66,7 @@ class Outcome(NamedTuple):
     is_quiet: bool = False
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)  # the simulator looks on from one
 class Turn:
     """A node: its replicas on one loop, one journal and one mailbox."""
 

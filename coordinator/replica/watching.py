@@ -7,7 +7,6 @@ term besides, and whoever was told by another leader before is answered at once:
 from __future__ import annotations
 
 from coordinator import wire
-from coordinator.replica import callers
 from coordinator.replica.callers import READ_BYTES_MAX, Answers, Caller
 from coordinator.replica.stamps import Stamp
 from coordinator.replica.tenure import Tenure
@@ -38,12 +37,12 @@ def begin(
         _say(watch, now, term, answers)
 
 
-def answer(tenure: Tenure, machine: Machine, term: int, now_us: int, answers: Answers) -> None:
-    """Answer those that were woken, as far as the turn's bytes and rows go."""
+def answer(tenure: Tenure, machine: Machine, term: int, now_us: int, answers: Answers, rows_max: int) -> None:
+    """Answer those that were woken, as far as the turn's bytes and `rows_max` go."""
     tenure.watches.pass_time(now_us, machine.applied)
     work = machine.state.work
     size, rows = answers.size, work.rows
-    while answers.size - size <= READ_BYTES_MAX and work.rows - rows <= callers.ROWS_OF_TURN_MAX:
+    while answers.size - size <= READ_BYTES_MAX and work.rows - rows <= rows_max:
         answered = tenure.watches.answer(machine, tenure.leases.remaining_ms)
         if answered is None:
             return

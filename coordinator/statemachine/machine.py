@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import msgspec
+from mypy_extensions import mypyc_attr
 
 from coordinator.statemachine import (
     access_views,
@@ -75,6 +76,7 @@ def encode_node_entry(op: commands.NodeOp) -> bytes:
     return head + _encode(NodeCommand(0, 0, 0, op)) + tail
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)  # the simulator looks on from one
 class Machine:
     def __init__(self, state: State | None = None) -> None:
         self.state = state or State()

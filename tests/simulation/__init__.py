@@ -10,3 +10,10 @@ scheduler. `node` is a node's process, `clients` a client's; `workload` and `mix
 what befalls them, `injector` does it. `watch` and `checkers` say what must hold, `model` what the log means.
 `mutants` are bugs that must be found. `run` is one seed, `campaign` many.
 """
+
+import os
+
+from coordinator import compiled
+
+if os.environ.get(compiled.VARIABLE) == "always":  # before anything of what is compiled is imported
+    compiled.use()

@@ -26,7 +26,7 @@ from coordinator.consensus.raft.messages import (
     VoteResponse,
 )
 from coordinator.replica.caching import LEASE_MS
-from coordinator.replica.callers import Answers, Caller
+from coordinator.replica.callers import Answers, Caller, TurnBounds
 from coordinator.replica.feed import Feed
 from coordinator.replica.host import WAITING_FOR
 from coordinator.replica.leases import STEP_US_MAX
@@ -59,8 +59,17 @@ _KEPT_AS: Final[dict[type, str]] = {
 """Messages that somebody with a copy of the traffic keeps by their kinds (`network.keep`)."""
 START_US_MIN: Final = 1_000
 START_US_MAX: Final = 60_000
+LITTLE_BYTES: Final = 400
+"""Where a turn applies no more, it goes over one row for reads."""
 FLIPPED: Final = "a-flipped-bit"
 """The key that is there where a bit of the state has flipped."""
+
+
+def _bounds(apply_bytes: int) -> TurnBounds:
+    """A turn applies one entry that is much work, and gives back those behind it. Turns that apply little answer one
+    read that goes over any rows, and one watch, and owe the rest."""
+    usual = TurnBounds(apply_bytes=apply_bytes, apply_rows=0)
+    return usual._replace(read_rows=0) if apply_bytes <= LITTLE_BYTES else usual
 
 
 class _SeenMachine(Machine):
@@ -78,15 +87,29 @@ class _SeenMachine(Machine):
 
 
 class _SeenReplica(Replica):
-    """The replica, seen where a client asks it, and where it answers a read."""
+    """The replica, seen where a client asks it, and where it begins a read, may answer it, and answers it."""
 
     see_keep_alive: Callable[[Caller, wire.KeepAliveRequest], None]
     see_answer: Callable[[int], None]
+    see_begun: Callable[[int, bool], None]
+    see_confirmed: Callable[[ConfirmedRead], None]
 
     def ask(self, caller: Caller, request: Any, answers: Answers, now_us: int) -> None:
         if type(request) is wire.KeepAliveRequest:
             self.see_keep_alive(caller, request)
         super().ask(caller, request, answers, now_us)
+
+    def _begin_read(self, *, lease_ok: bool) -> int | None:
+        ticket = super()._begin_read(lease_ok=lease_ok)
+        if ticket is not None:
+            self.see_begun(ticket, lease_ok)
+        return ticket
+
+    def _confirmed_reads(self) -> list[ConfirmedRead]:
+        confirmed = super()._confirmed_reads()
+        for one in confirmed:
+            self.see_confirmed(one)
+        return confirmed
 
     def _answer_read(self, read: Any, answers: Answers) -> None:
         self.see_answer(read.read_index)
@@ -315,29 +338,13 @@ class Node:
             agreed_index=stored.log.agreed_index,
             cache_lease_ms=LEASE_MS if world.settings.mixed is None else world.settings.mixed.cache_lease_ms,
             stopped=stored.log.stopped,
+            bounds=_bounds(world.settings.apply_bytes_max),
         )
         replica.see_keep_alive = self._kept_alive
         replica.see_answer = partial(world.watch.tell, "read_answered", self)
-        self._see_reads(engine)
+        replica.see_begun = partial(world.watch.tell, "read_begun", self)
+        replica.see_confirmed = partial(world.watch.tell, "read_confirmed", self)
         return replica
-
-    def _see_reads(self, engine: Any) -> None:
-        """Let the watch see each read where the engine takes it, and where the engine says that it may be answered."""
-        watch, read, take_reads = self.world.watch, engine.read, engine.take_reads
-
-        def seen_read(*, lease_ok: bool = False) -> int | None:
-            ticket: int | None = read(lease_ok=lease_ok)
-            if ticket is not None:
-                watch.tell("read_begun", self, ticket, lease_ok)
-            return ticket
-
-        def seen_take_reads() -> list[ConfirmedRead]:
-            confirmed: list[ConfirmedRead] = take_reads()
-            for one in confirmed:
-                watch.tell("read_confirmed", self, one)
-            return confirmed
-
-        engine.read, engine.take_reads = seen_read, seen_take_reads
 
     def _connect(self, life: int) -> None:
         if life == self._life and self.is_up:

@@ -8,8 +8,6 @@ from contextlib import contextmanager
 from random import Random
 from typing import Final, NamedTuple
 
-from coordinator.replica import callers
-from coordinator.replica import replica as replica_module
 from tests.simulation.clients import Client, Script
 from tests.simulation.faults import Fault
 from tests.simulation.history import Operation
@@ -37,8 +35,6 @@ SEED_CPU_S_MAX: Final = 120.0
 """A seed takes a fraction of a second of the processor's time; one that takes so long never ends."""
 LIVENESS: Final = "liveness"
 """The property that the healed cluster serves again, which is put to each seed whose faults came to their end."""
-LITTLE_BYTES: Final = 400
-"""Where a turn applies no more, it goes over one row for reads."""
 PLAIN: Final = "plain"
 MIXED: Final = "mixed"
 WORKLOADS: Final = (MIXED, PLAIN)
@@ -82,11 +78,10 @@ def run_seed(
     healed_us = 0
     with _finding(found, limit_s):
         world = _world(seed, engine, nodes, workload, plan, trace)
-        with _bounds_of_turns(world.settings):
-            world.begin()
-            world.scheduler.run(CHAOS_US_MAX, EVENTS_MIN)
-            healed_us = _heal(world)
-            world.watch.tell("finished")
+        world.begin()
+        world.scheduler.run(CHAOS_US_MAX, EVENTS_MIN)
+        healed_us = _heal(world)
+        world.watch.tell("finished")
     if world is None:
         return Result(seed, 0, {}, 0, 0, {NO_DEFECT: 1}, 0, 0, 0, 0, (found[0].checker, str(found[0])), ())
     with _finding(found, limit_s):
@@ -124,23 +119,6 @@ def _world(
     if workload == MIXED:
         settings = settings._replace(mixed=MixedMix.draw(Random(f"{seed}:mixed")))
     return World(seed, settings, draw_plan(seed) if plan is None else plan, trace)
-
-
-@contextmanager
-def _bounds_of_turns(settings: Settings) -> Iterator[None]:
-    """A turn applies one entry that is much work, and gives back those behind it. Turns that apply little answer one
-    read that goes over any rows, and one watch, and owe the rest."""
-    usual_bytes_max, usual_rows_max = replica_module.APPLY_BYTES_MAX, callers.ROWS_OF_TURN_MAX
-    usual_applied_max, replica_module.APPLY_ROWS_MAX = replica_module.APPLY_ROWS_MAX, 0  # type: ignore[misc]
-    replica_module.APPLY_BYTES_MAX = settings.apply_bytes_max  # type: ignore[misc]
-    if settings.apply_bytes_max <= LITTLE_BYTES:
-        callers.ROWS_OF_TURN_MAX = 0  # type: ignore[misc]
-    try:
-        yield
-    finally:
-        replica_module.APPLY_BYTES_MAX = usual_bytes_max  # type: ignore[misc]
-        replica_module.APPLY_ROWS_MAX = usual_applied_max  # type: ignore[misc]
-        callers.ROWS_OF_TURN_MAX = usual_rows_max  # type: ignore[misc]
 
 
 def _heal(world: World) -> int:

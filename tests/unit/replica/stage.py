@@ -144,6 +144,11 @@ class Stage:
         self.cut: set[str] = set()
         self.answers: dict[str, list[Outbound]] = {}
 
+    def bound(self, **bounds: int) -> None:
+        """From here on, so much of each replica's work is one turn's (`TurnBounds`)."""
+        for node in self.nodes.values():
+            node.replica.bounds = node.replica.bounds._replace(**bounds)
+
     def join(self, member: Member) -> Node:
         """A node with a new replica, which knows nobody."""
         self.nodes[member.node] = Node(member.node, member, [], self.clock)

@@ -115,7 +115,7 @@ def test_who_asks_for_more_than_a_turn_may_answer_is_not_heard_and_others_are_in
 
 
 def test_entries_that_are_committed_faster_than_they_are_applied_are_bounded(stage, monkeypatch):
-    monkeypatch.setattr(replica_module, "APPLY_BYTES_MAX", 1)
+    stage.bound(apply_bytes=1)
     monkeypatch.setattr(replica_module, "UNAPPLIED_BYTES_MAX", 20_000)
     session = opened(stage)
     leader = stage.nodes["node1"]

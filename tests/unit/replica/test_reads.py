@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from coordinator import wire
-from coordinator.replica import callers, reads
+from coordinator.replica import reads
 from coordinator.replica import replica as replica_module
 from coordinator.replica.callers import RETRY_MS, Caller
 from coordinator.replica.reads import NO_ROOM, Read, Waiting
@@ -160,7 +160,7 @@ def test_a_turn_goes_over_so_many_rows_and_owes_the_rest(stage, monkeypatch):
     turns(stage, 4)
     each = work.rows - before
     assert each >= 30
-    monkeypatch.setattr(callers, "ROWS_OF_TURN_MAX", 3 * each)
+    stage.bound(read_rows=3 * each)
     channel = stage.ask("node1", *[count_of_the_past(n) for n in range(10)])
     told = answers_by_turn(stage, channel, 8)
     assert told == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]], "in their order, with one confirmation"
@@ -168,21 +168,21 @@ def test_a_turn_goes_over_so_many_rows_and_owes_the_rest(stage, monkeypatch):
 
 def test_one_read_that_is_more_than_a_turn_may_do_is_answered(stage, monkeypatch):
     with_past(stage, 30)
-    monkeypatch.setattr(callers, "ROWS_OF_TURN_MAX", 0)
+    stage.bound(read_rows=0)
     channel = stage.ask("node1", *[count_of_the_past(n) for n in range(3)])
     assert answers_by_turn(stage, channel, 8) == [[0], [1], [2]]
 
 
 def test_what_costs_no_rows_is_not_put_off(stage, monkeypatch):
     with_key(stage, 10)
-    monkeypatch.setattr(callers, "ROWS_OF_TURN_MAX", 0)
+    stage.bound(read_rows=0)
     channel = stage.ask("node1", *[query(n) for n in range(20)])
     assert answers_by_turn(stage, channel, 6) == [[*range(20)]]
 
 
 def test_keep_alives_and_other_channels_do_not_wait_behind_long_reads(stage, monkeypatch):
     session = with_past(stage, 30)
-    monkeypatch.setattr(callers, "ROWS_OF_TURN_MAX", 0)
+    stage.bound(read_rows=0)
     many = stage.ask("node1", *[count_of_the_past(n) for n in range(50)])
     turns(stage, 3)
     channel = stage.ask("node1", query(1), query(2), keep_alive(stage, 7, session))
@@ -196,7 +196,7 @@ def test_keep_alives_and_other_channels_do_not_wait_behind_long_reads(stage, mon
 def test_reads_that_are_put_off_go_with_the_leadership(stage, monkeypatch):
     """Confirmed once is confirmed for as long as it leads, and no longer."""
     with_past(stage, 30)
-    monkeypatch.setattr(callers, "ROWS_OF_TURN_MAX", 0)
+    stage.bound(read_rows=0)
     channel = stage.ask("node1", *[count_of_the_past(n) for n in range(9)])
     leader = stage.nodes["node1"]
     told = answers_by_turn(stage, channel, 3)
@@ -215,6 +215,6 @@ def test_watches_that_are_woken_are_answered_as_far_as_the_rows_go(stage, monkey
     look = ReadChanges("w", prefix=True)
     channel = stage.ask("node1", *[wire.WatchRequest(n, CLUSTER, "", look, 60_000) for n in range(5)])
     turns(stage, 4)
-    monkeypatch.setattr(callers, "ROWS_OF_TURN_MAX", 0)
+    stage.bound(read_rows=0)
     stage.ask("node1", command(9, session, 2, PutKey("w", b"")))
     assert answers_by_turn(stage, channel, 10) == [[0], [1], [2], [3], [4]]

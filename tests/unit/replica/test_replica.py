@@ -247,7 +247,7 @@ def test_a_read_that_is_confirmed_and_not_answered_yet_is_turned_away_with_the_l
 def test_a_turn_applies_so_many_bytes_and_owes_the_rest(stage, monkeypatch):
     session = opened(stage)
     follower = stage.nodes["node2"]
-    monkeypatch.setattr(replica_module, "APPLY_BYTES_MAX", 2_500)
+    stage.bound(apply_bytes=2_500)
     stage.ask("node1", *[command(n, session, n, PutKey(f"k{n}", bytes(1_000))) for n in range(1, 7)])
     stage.settle()
     stage.clock.us += 60_000

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from coordinator import wire
-from coordinator.replica import replica as replica_module
 from coordinator.replica import report, tenure, turn
 from coordinator.statemachine.commands import AcquireLock, PutKey
 from coordinator.statemachine.files import CreateFile, DeleteRange
@@ -25,7 +24,7 @@ def test_a_turn_applies_so_much_work_and_gives_back_the_rest(stage, monkeypatch)
     session = opened(stage)
     stage.ask("node1", *[command(n, session, n, PutKey(f"k{n}", b"")) for n in range(1, 7)])
     stage.settle()
-    monkeypatch.setattr(replica_module, "APPLY_ROWS_MAX", 7)
+    stage.bound(apply_rows=7)
     channel = stage.ask("node1", *[command(n, session, n, DeleteRange(f"k{n - 6}")) for n in range(7, 13)])
     follower, steps = stage.nodes["node2"], []
     for _ in range(12):

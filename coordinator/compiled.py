@@ -1,0 +1,100 @@
+"""The compiled replicas' side: the same modules, made native code by mypyc, for a node to run.
+
+A build lies in var/compiled under the digest of what it was made of: the sources of the replicas' side, the interpreter
+and its platform. One that does not match is never loaded: code that was changed runs as it stands, interpreted, until
+it is compiled again (`make compile`, coordinator/compiling.py). So there are two programs, and what is proved of one is
+to be shown of the other: tests/integration/test_compiled.py runs the same seeds of the simulator in both, and compares
+each event.
+
+The standard library alone: this runs before anything of a node is imported.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+import sysconfig
+from collections.abc import Mapping, Sequence
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec
+from importlib.util import spec_from_file_location
+from pathlib import Path
+from types import ModuleType
+from typing import Final, NamedTuple
+
+PROJECT: Final = Path(__file__).parents[1]
+BUILDS: Final = PROJECT / "var" / "compiled"
+MODULES: Final = "modules.json"
+"""In each build: module to file, relative to the build. Written last."""
+SOURCES: Final = ("channel.py", "consensus", "replica", "statemachine", "wire")
+"""What a build depends on, in coordinator/."""
+VARIABLE: Final = "CONCLAVE_COMPILED"
+CHOICES: Final = ("auto", "always", "never")
+
+
+class Use(NamedTuple):
+    """Whether this process runs the compiled modules, and what there is to say of it."""
+
+    compiled: bool
+    note: str
+
+
+class _Finder(MetaPathFinder):
+    def __init__(self, files: Mapping[str, str]) -> None:
+        self._files = files
+
+    def find_spec(
+        self, name: str, _path: Sequence[str] | None = None, _target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        file = self._files.get(name)
+        return spec_from_file_location(name, file) if file is not None else None
+
+
+def digest(project: Path = PROJECT) -> str:
+    """Of all that a build is made of, as hex. Also the name of its directory."""
+    whole = hashlib.blake2b(digest_size=16)
+    whole.update(f"{sys.version}\n{sysconfig.get_platform()}\n{sysconfig.get_config_var('SOABI')}\n".encode())
+    package = project / "coordinator"
+    for source in SOURCES:
+        path = package / source
+        for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
+            data = file.read_bytes()
+            whole.update(f"{file.relative_to(package).as_posix()}\n{len(data)}\n".encode())
+            whole.update(data)
+    return whole.hexdigest()
+
+
+def modules_of(build: Path) -> dict[str, str]:
+    """Module to file of a build, as absolute paths; empty where there is none, or where it is not whole."""
+    try:
+        named = json.loads((build / MODULES).read_bytes())
+    except (OSError, ValueError):
+        return {}
+    files = {str(name): str(build / str(file)) for name, file in named.items()} if isinstance(named, dict) else {}
+    return files if all(os.path.isfile(file) for file in files.values()) else {}
+
+
+def use(environment: Mapping[str, str] = os.environ, builds: Path = BUILDS) -> Use:
+    """From here on, import the compiled modules where there are any of these very sources.
+
+    To be called before any of them is imported. `CONCLAVE_COMPILED` set to `never` leaves them alone, `always` asks
+    for them; SystemExit where they are not there then, or where it is set to something else."""
+    choice = environment.get(VARIABLE) or "auto"
+    if choice not in CHOICES:
+        raise SystemExit(f"{VARIABLE}: expected one of {', '.join(CHOICES)}; got {choice!r}")
+    if choice == "never":
+        return Use(compiled=False, note=f"interpreted, as {VARIABLE}=never asks")
+    build = builds / digest()
+    files = modules_of(build)
+    if not files:
+        missing = f"there is no build of these sources in {builds}; `make compile` makes one"
+        if choice == "always":
+            raise SystemExit(f"{VARIABLE}: {missing}")
+        return Use(compiled=False, note=f"interpreted: {missing}")
+    early = sorted(files.keys() & sys.modules.keys())
+    if early:
+        raise RuntimeError(f"imported before the compiled modules could be: {', '.join(early)}")
+    sys.meta_path.insert(0, _Finder(files))
+    return Use(compiled=True, note=f"compiled: {build}")

@@ -1,0 +1,215 @@
+"""Compile the replicas' side with mypyc, for nodes to run (coordinator/compiled.py).
+
+    python -m coordinator.compiling [--if-possible]
+
+Takes half a minute on two processors, a C compiler, and what requirements-compile.txt lists. Where a build of these
+sources is there already, nothing is done. With --if-possible whatever is missing is said, and is no failure.
+
+What is compiled is what each request passes, on a node alone: a client stays as it is. A module that defines msgspec's
+structures cannot be, for their class is made by a metaclass of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib.util
+import io
+import json
+import os
+import shlex
+import shutil
+import sys
+import sysconfig
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Final
+
+from coordinator import compiled
+
+WHOLE: Final = ("consensus", "statemachine", "wire")
+"""Packages of which every module is compiled that can be."""
+OF_THE_REPLICA: Final = (
+    "cached_reads",
+    "caching",
+    "callers",
+    "checkpoints",
+    "comparison",
+    "delays",
+    "feed",
+    "grants",
+    "history",
+    "in_flight",
+    "ingress",
+    "journal",
+    "leases",
+    "levels",
+    "links",
+    "listeners",
+    "mailbox",
+    "meters",
+    "operations",
+    "reads",
+    "replica",
+    "round_trips",
+    "sleep",
+    "spans",
+    "stamps",
+    "states",
+    "tenure",
+    "touched",
+    "turn",
+    "wal",
+    "watches",
+    "watching",
+    "windows",
+)
+"""What a turn of a node passes. The rest of that package is Celery's, or runs once in a while."""
+LEFT_OUT: Final = frozenset(
+    {
+        "consensus.membership",
+        "consensus.raft.messages",
+        "statemachine.commands.client_ops",
+        "statemachine.commands.entries",
+        "statemachine.commands.queries",
+        "statemachine.commands.results",
+        "statemachine.files",
+        "statemachine.items",
+        "statemachine.lock_commands",
+        "statemachine.performing",
+        "statemachine.permissions",
+        "statemachine.snapshot_items",
+        "statemachine.snapshot_v1",
+        "statemachine.structs",
+        "wire.encoding",
+        "wire.envelope",
+        "wire.feed",
+        "wire.peers",
+        "wire.refusal",
+        "wire.replies",
+        "wire.requests",
+    }
+)
+"""What msgspec reads the fields of, at run time, and what registers itself by decorators."""
+OPTIONS: Final = ("--ignore-missing-imports", "--follow-imports=silent", "--check-untyped-defs", "--config-file=")
+OPTIMISATION: Final = "1"
+"""Of the C compiler: 2 takes half as long again, for nothing that could be measured."""
+
+
+class CannotCompile(Exception):
+    """Says what is missing, or what went wrong."""
+
+
+def sources() -> list[str]:
+    """Of the modules that are compiled, relative to the project."""
+    package = compiled.PROJECT / "coordinator"
+    files = [file for name in WHOLE for file in sorted((package / name).rglob("*.py"))]
+    files += [package / "replica" / f"{name}.py" for name in OF_THE_REPLICA]
+    return [
+        file.relative_to(compiled.PROJECT).as_posix()
+        for file in files
+        if file.name != "__init__.py" and ".".join(file.relative_to(package).with_suffix("").parts) not in LEFT_OUT
+    ]
+
+
+def build(builds: Path = compiled.BUILDS) -> Path:
+    """Compile what there is, and give where; at once where it is there already. Of older builds nothing is kept: a node
+    that runs one has it open. Raises CannotCompile."""
+    target = builds / compiled.digest()
+    if compiled.modules_of(target):
+        return target
+    if importlib.util.find_spec("mypyc") is None or importlib.util.find_spec("setuptools") is None:
+        raise CannotCompile("mypyc is not installed here; `make compile` does that (requirements-compile.txt)")
+    compiler = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")[0]
+    if shutil.which(compiler) is None:
+        raise CannotCompile(f"there is no C compiler {compiler} (Debian and Ubuntu: apt-get install gcc)")
+    header = Path(sysconfig.get_path("include"), "Python.h")
+    if not header.is_file():
+        raise CannotCompile(f"there is no {header} (Debian and Ubuntu: apt-get install python3-dev)")
+    builds.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="making-", dir=builds) as making:
+        _compile(Path(making))
+        before = target if target.exists() else None
+        if before is not None:  # one that is not whole
+            shutil.rmtree(before)
+        try:
+            Path(making, "lib").rename(target)
+        except OSError:
+            if not compiled.modules_of(target):  # else another one was quicker
+                raise
+    for other in builds.iterdir():
+        if other != target and not other.name.startswith("making-"):
+            shutil.rmtree(other, ignore_errors=True)
+    return target
+
+
+def _compile(making: Path) -> None:
+    """Into making/lib, beside a list of the modules."""
+    from mypyc.build import mypycify
+    from setuptools import Distribution
+    from setuptools.command.build_ext import build_ext
+
+    class OnAllProcessors(build_ext):
+        """The files of one extension are compiled side by side, and not one after another."""
+
+        def build_extensions(self) -> None:
+            alone: Callable[..., list[str]] = self.compiler.compile
+
+            def compile_all(files: Sequence[str], *arguments: Any, **named: Any) -> list[str]:
+                with ThreadPoolExecutor(os.cpu_count()) as pool:
+                    made = pool.map(lambda file: alone([file], *arguments, **named), files)
+                    return [one for each in made for one in each]
+
+            self.compiler.compile = compile_all
+            super().build_extensions()
+
+    said = io.StringIO()
+    here = Path.cwd()
+    os.chdir(compiled.PROJECT)  # mypyc makes a module's name of its path
+    try:
+        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+            extensions = mypycify(
+                [*OPTIONS, f"--cache-dir={making / 'cache'}", *sources()],
+                opt_level=OPTIMISATION,
+                debug_level="0",
+                multi_file=True,
+                target_dir=str(making / "c"),
+            )
+            command = OnAllProcessors(Distribution({"name": "conclave-compiled", "ext_modules": extensions}))
+            command.build_lib = str(making / "lib")
+            command.build_temp = str(making / "o")
+            command.ensure_finalized()
+            command.run()
+    except (Exception, SystemExit) as error:
+        tail = "\n".join(said.getvalue().strip().splitlines()[-20:])
+        raise CannotCompile(f"{type(error).__name__}: {error}\n{tail}") from error
+    finally:
+        os.chdir(here)
+    files = {extension.name: command.get_ext_filename(extension.name) for extension in extensions}
+    (making / "lib" / compiled.MODULES).write_text(json.dumps(files, indent=1, sort_keys=True))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m coordinator.compiling", description=__doc__.splitlines()[0])
+    parser.add_argument("--if-possible", action="store_true", help="what is missing is said, and is no failure")
+    options = parser.parse_args(arguments)
+    current = compiled.BUILDS / compiled.digest()
+    if compiled.modules_of(current):
+        print(f"the replicas' side is compiled: {current}")
+        return 0
+    print("compiling the replicas' side, which takes half a minute or so ...", flush=True)
+    began = time.monotonic()
+    try:
+        made = build()
+    except CannotCompile as error:
+        print(f"not compiled, nodes run it interpreted: {error}" if options.if_possible else error, file=sys.stderr)
+        return 0 if options.if_possible else 1
+    print(f"compiled in {time.monotonic() - began:.0f} s: {made}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
