@@ -21,17 +21,20 @@ PROVE_SEEDS := 1-20000
 PROVE_SLICE := 500
 BENCH ?=
 
-.PHONY: help up setup test check prove bench bench-setup fmt tools
+.PHONY: help up setup compile test check prove bench bench-setup fmt tools
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-up: $(VENV)/.runtime ## set up what is missing and run Conclave; Ctrl-C stops it
+up: $(VENV)/.runtime compiled ## set up what is missing and run Conclave; Ctrl-C stops it
 	@exec $(RUN) manage.py up
 
 setup: $(VENV)/.development ## the virtual environment, with all that working on Conclave needs
 
-test: $(VENV)/.development tools ## every test but the long proofs, on real processes and in a real browser
+compile: $(VENV)/.compiler ## the replicas' side as native code, which `make up` does too where it can
+	@exec $(RUN) -m coordinator.compiling
+
+test: $(VENV)/.development tools compiled ## every test but the long proofs, on real processes and in a real browser
 	@SIDE_BY_SIDE="$(SIDE_BY_SIDE)" exec tests/all.sh $(RUN) $(PYTEST)
 
 check: $(VENV)/.development ## what every change must pass: format, lint, types, import contracts, unit tests
@@ -44,7 +47,7 @@ check: $(VENV)/.development ## what every change must pass: format, lint, types,
 prove: $(VENV)/.development ## the long proofs; goes on where it was stopped
 	@exec tests/prove.sh $(RUN) $(PROVE_DIRECTORY) $(PROVE_SEEDS) $(PROVE_SLICE)
 
-bench: $(VENV)/.development ## Conclave beside its peers, about 40 minutes; less with BENCH="--peers conclave,etcd --rounds 1"
+bench: $(VENV)/.development compiled ## Conclave beside its peers, about 40 minutes; less with BENCH="--peers conclave,etcd --rounds 1"
 	@echo "== bench.core"; $(RUN) -m bench.core
 	@echo "== bench.compare"; exec $(RUN) -m bench.compare $(BENCH)
 
@@ -54,6 +57,16 @@ bench-setup: $(VENV)/.development ## install what `make bench` compares with: et
 fmt: $(VENV)/.development ## format the code, and mend what can be mended by itself
 	$(RUN) -m ruff check --fix-only .
 	$(RUN) -m ruff format .
+
+# Nodes run as well without; COMPILED=no leaves it out.
+COMPILED ?= yes
+.PHONY: compiled
+ifeq ($(COMPILED),no)
+compiled:
+else
+compiled: $(VENV)/.compiler
+	@$(RUN) -m coordinator.compiling --if-possible
+endif
 
 tools:
 	@tests/tools.sh
@@ -70,7 +83,12 @@ $(VENV)/.runtime: requirements.txt | $(VENV)/bin/python
 	@$(PIP) -r $<
 	@touch $@
 
-$(VENV)/.development: requirements-dev.txt requirements.txt | $(VENV)/bin/python
+$(VENV)/.compiler: requirements-compile.txt | $(VENV)/.runtime
+	@echo "installing what compiling needs ($$(grep -c == $<) packages)"
+	@$(PIP) -r $<
+	@touch $@
+
+$(VENV)/.development: requirements-dev.txt requirements-compile.txt requirements.txt | $(VENV)/bin/python
 	@echo "installing what working on Conclave needs ($$(cat $^ | grep -c ==) packages)"
 	@$(PIP) -r $<
-	@touch $@ $(VENV)/.runtime
+	@touch $@ $(VENV)/.runtime $(VENV)/.compiler

@@ -41,6 +41,7 @@ if os.environ.get("CONCLAVE_NODE"):
     from coordinator.replica.metrics_server import MetricsAddress
 
     _log_as_django_does()  # what Celery warns of comes before its signal
+    logging.getLogger(__name__).info("the replicas' side runs %s", _USE.note)
 
     def _metrics_address(config: Config, data: DataDirectory, node: str) -> MetricsAddress | None:
         port = data.metrics_port(node, config) if config.metrics_port is None else config.metrics_port

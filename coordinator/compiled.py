@@ -41,6 +41,11 @@ class Use(NamedTuple):
     note: str
 
 
+def is_used() -> bool:
+    """Does this process run the compiled modules?"""
+    return any(isinstance(finder, _Finder) for finder in sys.meta_path)
+
+
 class _Finder(MetaPathFinder):
     def __init__(self, files: Mapping[str, str]) -> None:
         self._files = files

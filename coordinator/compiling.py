@@ -115,7 +115,7 @@ def sources() -> list[str]:
     ]
 
 
-def build(builds: Path = compiled.BUILDS) -> Path:
+def build(builds: Path) -> Path:
     """Compile what there is, and give where; at once where it is there already. Of older builds nothing is kept: a node
     that runs one has it open. Raises CannotCompile."""
     target = builds / compiled.digest()
@@ -203,7 +203,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print("compiling the replicas' side, which takes half a minute or so ...", flush=True)
     began = time.monotonic()
     try:
-        made = build()
+        made = build(compiled.BUILDS)
     except CannotCompile as error:
         print(f"not compiled, nodes run it interpreted: {error}" if options.if_possible else error, file=sys.stderr)
         return 0 if options.if_possible else 1

@@ -22,7 +22,7 @@ from urllib.parse import quote, urlsplit, urlunsplit
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from coordinator import wire
+from coordinator import compiled, wire
 
 PROJECT: Final = Path(__file__).resolve().parent.parent
 NODES_MAX: Final = 9
@@ -92,6 +92,8 @@ class Config(BaseSettings):
     """What a caller has to bring as a bearer token; it opens the nodes' metrics and the web process' alike."""
     log: str = Field("plain", validation_alias="CONCLAVE_LOG")
     """How log lines are written: `plain`, or `json`, one object a line."""
+    compiled: str = Field("auto", validation_alias="CONCLAVE_COMPILED")
+    """Whether nodes run the compiled modules (coordinator/compiled.py): where there are any, `always` or `never`."""
     node: str | None = Field(None, validation_alias="CONCLAVE_NODE")
     """The node that this worker hosts; None in every other process."""
 
@@ -162,6 +164,13 @@ class Config(BaseSettings):
         if text not in LOG_MANNERS:
             raise ValueError(" or ".join(LOG_MANNERS))
         return text
+
+    @field_validator("compiled", mode="before")
+    @classmethod
+    def _a_choice(cls, value: Any) -> str:
+        if value not in compiled.CHOICES:
+            raise ValueError(" or ".join(compiled.CHOICES))
+        return str(value)
 
     @field_validator("bind", "metrics_bind", mode="before")
     @classmethod

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from celery import shared_task
 from celery.worker.control import control_command, inspect_command
 
-from coordinator import orders
+from coordinator import compiled, orders
 from coordinator.consensus.membership import Member
 from coordinator.replica.intents import (
     BackUpReplica,
@@ -137,6 +137,7 @@ def replicas(state: Any, nonce: str = "") -> dict[str, Any]:
         "node": host.node,
         "journal": f"{host.journal_identity:x}",
         "address": host.address,
+        "compiled": compiled.is_used(),
         "draining": lifecycle.draining,
         "loop_silent_ms": (time.monotonic_ns() // 1_000 - lifecycle.ran_us) // 1_000,
         "epochs": lifecycle.epochs(),

@@ -31,9 +31,9 @@ Figures = dict[tuple[str, Labels], float]
 
 @pytest.fixture(scope="module")
 def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
-    """One that writes its logs as JSON."""
+    """One that writes its logs as JSON, and whose nodes run interpreted."""
     directory = tmp_path_factory.mktemp("metrics") / "data"
-    with Installation(directory, settings={"CONCLAVE_LOG": "json"}) as running:
+    with Installation(directory, settings={"CONCLAVE_LOG": "json", "CONCLAVE_COMPILED": "never"}) as running:
         yield running
 
 
@@ -71,6 +71,11 @@ def of_replica(figures: Figures, name: str, node: str) -> float | None:
 
 def _says(installation: Installation, name: str, words: str) -> bool:
     return words in installation.log(name)
+
+
+def test_a_node_says_that_it_runs_interpreted(installation: Installation) -> None:
+    where = urls(installation)
+    assert {scrape(where[node])["conclave_compiled", (("node", node),)] for node in NODES} == {0}
 
 
 def test_after_the_leaders_death_the_others_have_seen_one_more_and_have_one_again(installation: Installation) -> None:

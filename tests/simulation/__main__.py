@@ -10,6 +10,7 @@ import traceback
 from collections import Counter
 from typing import Final
 
+from coordinator import compiled
 from tests.simulation.campaign import Order, Summary, results, run_many
 from tests.simulation.engines import ENGINES
 from tests.simulation.faults import Fault
@@ -35,6 +36,8 @@ def main(arguments: list[str] | None = None) -> int:
         return HELD
     if options.mutant is not None and options.mutant not in MUTANTS:
         parser.error(f"there is no mutant {options.mutant!r}; --list-mutants names them")
+    if (options.mutant or options.random_mutants) and os.environ.get(compiled.VARIABLE) == "always":
+        parser.error(f"a bug can be planted in interpreted modules alone: unset {compiled.VARIABLE}")
     order = Order(options.engine, options.nodes or NODES, options.mutant or "", options.workload or MIXED)
     seeds, jobs = options.seeds or MUTANT_SEEDS, options.jobs or 1
     try:

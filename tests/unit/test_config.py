@@ -39,6 +39,7 @@ NAMES = (
     "CONCLAVE_METRICS_PORT",
     "CONCLAVE_METRICS_TOKEN",
     "CONCLAVE_LOG",
+    "CONCLAVE_COMPILED",
     "REDIS_URL",
     "DATABASE_URL",
 )
@@ -360,6 +361,7 @@ def test_without_settings_metrics_are_on_loopback_and_logs_are_plain() -> None:
         ("CONCLAVE_METRICS_PORT", "65536", "a port number from 1 to 65535, or 0 for none"),
         ("CONCLAVE_METRICS_PORT", "-1", "a port number from 1 to 65535, or 0 for none"),
         ("CONCLAVE_LOG", "xml", "plain or json"),
+        ("CONCLAVE_COMPILED", "yes", "auto or always or never"),
     ],
 )
 def test_bad_settings_of_metrics_and_logs_are_refused(

@@ -1,0 +1,72 @@
+"""The compiled replicas' side: the same program as the interpreted one, and what nodes run where it was built."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from coordinator import compiled
+from tests.conftest import without
+from tests.integration.installation import Installation
+from tests.integration.quorum import NODES
+from tests.integration.test_metrics import scrape, urls
+
+pytestmark = pytest.mark.integration
+
+TRACED: Final = (3, 11, 1000, 20_261_127)
+"""Seeds of which each event is compared."""
+
+
+@pytest.fixture(autouse=True)
+def build() -> Path:
+    path = compiled.BUILDS / compiled.digest()
+    if not compiled.modules_of(path):
+        without("a build of these sources (make compile)")
+    return path
+
+
+def simulated(choice: str, *arguments: str) -> str:
+    ran = subprocess.run(
+        [sys.executable, "-m", "tests.simulation", "--engine", "raft", *arguments],
+        cwd=compiled.PROJECT,
+        env={**os.environ, compiled.VARIABLE: choice},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stdout[-2_000:] + ran.stderr[-2_000:]
+    return ran.stdout
+
+
+@pytest.mark.parametrize("seed", TRACED)
+def test_a_seed_is_the_same_run_event_by_event(seed: int) -> None:
+    traces = [simulated(choice, "--seed", str(seed), "--trace").splitlines() for choice in ("never", "always")]
+    assert len(traces[0]) > 500
+    assert traces[0] == traces[1]
+
+
+def test_many_seeds_come_to_the_same() -> None:
+    """As many events, elections, entries, faults and checks: all that a run counts."""
+    counted = []
+    for choice in ("never", "always"):
+        said = json.loads(simulated(choice, "--seeds", "500-539", "--jobs", "2", "--json"))
+        counted.append({name: value for name, value in said.items() if name not in ("took_s", "seeds_per_s")})
+    assert counted[0]["seeds"] == 40
+    assert counted[0] == counted[1]
+
+
+def test_a_bug_is_planted_in_the_interpreted_modules_alone() -> None:
+    with pytest.raises(AssertionError, match="unset CONCLAVE_COMPILED"):
+        simulated("always", "--mutant", "vote-not-persisted", "--seed", "1")
+
+
+def test_nodes_run_what_was_built(installation: Installation, build: Path) -> None:
+    where = urls(installation)
+    assert {scrape(where[node])["conclave_compiled", (("node", node),)] for node in NODES} == {1}
+    assert all(f"the replicas' side runs compiled: {build}" in installation.log(node) for node in NODES)

@@ -1,0 +1,146 @@
+"""Which build a node loads, and when it loads none."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from coordinator import compiled, compiling
+
+
+@pytest.fixture
+def builds(tmp_path: Path) -> Iterator[Path]:
+    """A directory of builds; what of them is made to be found is found no more at the end."""
+    finders = [*sys.meta_path]
+    yield tmp_path / "compiled"
+    sys.meta_path[:] = finders
+    sys.modules.pop("conclave_probe", None)
+
+
+def put_build(builds: Path, modules: dict[str, str]) -> Path:
+    build = builds / compiled.digest()
+    build.mkdir(parents=True)
+    (build / "probe.py").write_text("SAYS = 'built'\n")
+    (build / compiled.MODULES).write_text(json.dumps(modules))
+    return build
+
+
+def test_what_was_built_of_these_sources_is_imported(builds):
+    build = put_build(builds, {"conclave_probe": "probe.py"})
+    assert compiled.use({}, builds) == (True, f"compiled: {build}")
+    assert compiled.is_used()
+    conclave_probe = importlib.import_module("conclave_probe")
+    assert conclave_probe.SAYS == "built"
+    assert conclave_probe.__file__ == str(build / "probe.py")
+
+
+def test_where_nothing_is_built_it_says_how(builds):
+    used, note = compiled.use({}, builds)
+    assert not used
+    assert "no build of these sources" in note
+    assert "make compile" in note
+    assert not compiled.is_used()
+
+
+def test_a_build_can_be_left_alone(builds):
+    put_build(builds, {"conclave_probe": "probe.py"})
+    assert compiled.use({compiled.VARIABLE: "never"}, builds) == (
+        False,
+        "interpreted, as CONCLAVE_COMPILED=never asks",
+    )
+    assert not compiled.is_used()
+
+
+def test_a_build_can_be_asked_for(builds):
+    with pytest.raises(SystemExit, match="CONCLAVE_COMPILED: there is no build of these sources"):
+        compiled.use({compiled.VARIABLE: "always"}, builds)
+    put_build(builds, {"conclave_probe": "probe.py"})
+    assert compiled.use({compiled.VARIABLE: "always"}, builds).compiled
+
+
+def test_another_choice_is_refused(builds):
+    with pytest.raises(SystemExit, match="CONCLAVE_COMPILED: expected one of auto, always, never; got 'yes'"):
+        compiled.use({compiled.VARIABLE: "yes"}, builds)
+
+
+@pytest.mark.parametrize(
+    "said", ["{", "[]", "{}", '{"conclave_probe": "gone.so"}', "\x00", '{"a": "probe.py", "b": "gone.so"}']
+)
+def test_a_build_that_is_not_whole_is_none(builds, said):
+    build = put_build(builds, {})
+    (build / compiled.MODULES).write_text(said)
+    assert not compiled.use({}, builds).compiled
+
+
+def test_too_late_is_a_defect(builds):
+    """Half of the modules compiled and half not would be a third program."""
+    put_build(builds, {"coordinator.compiled": "probe.py"})
+    with pytest.raises(RuntimeError, match=r"imported before the compiled modules could be: coordinator\.compiled"):
+        compiled.use({}, builds)
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    for source in compiled.SOURCES:
+        path = tmp_path / "coordinator" / source
+        (path if path.suffix else path / "deep" / "module.py").parent.mkdir(parents=True, exist_ok=True)
+        (path if path.suffix else path / "deep" / "module.py").write_text("x = 1\n")
+    (tmp_path / "coordinator" / "views.py").write_text("x = 1\n")
+    return tmp_path
+
+
+def test_a_build_is_of_its_sources_and_of_nothing_else(project):
+    before = compiled.digest(project)
+    (project / "coordinator" / "views.py").write_text("x = 2\n")
+    assert compiled.digest(project) == before
+    for source in compiled.SOURCES:
+        path = project / "coordinator" / source
+        file = path if path.suffix else path / "deep" / "module.py"
+        file.write_text("x = 2\n")
+        assert compiled.digest(project) != before, source
+        file.write_text("x = 1\n")
+    (project / "coordinator" / "wire" / "deep" / "module.py").rename(project / "coordinator" / "wire" / "module.py")
+    assert compiled.digest(project) != before
+
+
+def test_what_a_module_is_compiled_with_is_what_a_build_depends_on():
+    """Constants and classes of other modules are in what is compiled, too."""
+    covered = {f"coordinator.{source.removesuffix('.py')}" for source in compiled.SOURCES}
+    for source in compiling.sources():
+        for node in ast.walk(ast.parse((compiled.PROJECT / source).read_text())):
+            if not isinstance(node, ast.ImportFrom) or not (node.module or "").startswith("coordinator"):
+                continue
+            names = [f"coordinator.{alias.name}" for alias in node.names] if node.module == "coordinator" else []
+            for name in names or [str(node.module)]:
+                assert ".".join(name.split(".")[:2]) in covered, f"{source} imports {name}"
+
+
+def test_all_that_is_named_is_there():
+    assert all((compiled.PROJECT / source).is_file() for source in compiling.sources())
+    named = {f"coordinator/{name.replace('.', '/')}.py" for name in compiling.LEFT_OUT}
+    assert all((compiled.PROJECT / source).is_file() for source in named)
+    assert not named & set(compiling.sources())
+
+
+def test_without_a_compiler_it_says_so(builds, monkeypatch, capsys):
+    monkeypatch.setenv("CC", "no-such-compiler -O1")
+    with pytest.raises(compiling.CannotCompile, match="there is no C compiler no-such-compiler"):
+        compiling.build(builds)
+    monkeypatch.setattr(compiled, "BUILDS", builds)
+    assert compiling.main(["--if-possible"]) == 0
+    assert "nodes run it interpreted: there is no C compiler" in capsys.readouterr().err
+    assert compiling.main([]) == 1
+    assert not list(builds.glob("*"))
+
+
+def test_what_the_compiler_says_is_told_and_nothing_stays_behind(builds, monkeypatch):
+    monkeypatch.setattr(compiling, "sources", lambda: ["coordinator/no_such_module.py"])
+    with pytest.raises(compiling.CannotCompile, match="no_such_module"):
+        compiling.build(builds)
+    assert not list(builds.iterdir())
