@@ -28,8 +28,8 @@ PROJECT: Final = Path(__file__).parents[1]
 BUILDS: Final = PROJECT / "var" / "compiled"
 MODULES: Final = "modules.json"
 """In each build: module to file, relative to the build. Written last."""
-SOURCES: Final = ("channel.py", "consensus", "replica", "statemachine", "wire")
-"""What a build depends on, in coordinator/."""
+SOURCES: Final = ("channel.py", "compiling.py", "consensus", "replica", "statemachine", "wire")
+"""What a build depends on, in coordinator/: what is compiled, what that is compiled with, and how."""
 VARIABLE: Final = "CONCLAVE_COMPILED"
 CHOICES: Final = ("auto", "always", "never")
 
