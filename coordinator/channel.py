@@ -17,6 +17,7 @@ from typing import Any, Final, NamedTuple
 from urllib.parse import parse_qs, unquote, urlsplit, urlunsplit
 
 import hiredis
+from mypy_extensions import mypyc_attr
 
 CONNECT_TIMEOUT_S: Final = 1.0
 """For one try to connect, from the moment at which the resolver has named the host's addresses."""
@@ -56,6 +57,7 @@ class BackOff:
         self._pause_us = BACK_OFF_US_MIN
 
 
+@mypyc_attr(native_class=False)
 class _Refused(OSError):
     """Redis answered a command of the handshake with an error."""
 

@@ -42,13 +42,16 @@ OF_THE_REPLICA: Final = (
     "feed",
     "grants",
     "history",
+    "host",
     "in_flight",
     "ingress",
     "journal",
     "leases",
     "levels",
+    "lifecycle",
     "links",
     "listeners",
+    "log_bytes",
     "mailbox",
     "meters",
     "operations",
@@ -107,6 +110,7 @@ def sources() -> list[str]:
     """Of the modules that are compiled, relative to the project."""
     package = compiled.PROJECT / "coordinator"
     files = [file for name in WHOLE for file in sorted((package / name).rglob("*.py"))]
+    files += [package / "channel.py"]
     files += [package / "replica" / f"{name}.py" for name in OF_THE_REPLICA]
     return [
         file.relative_to(compiled.PROJECT).as_posix()

@@ -167,7 +167,7 @@ class Host:
         self._stopping = threading.Event()
         self._hand_over_until_us = 0
         self._collections = _Collections()
-        self._thread = threading.Thread(target=self._run, name=f"conclave-{settings.node}", daemon=True)
+        self._runner = threading.Thread(target=self._run, name=f"conclave-{settings.node}", daemon=True)
         self._metrics = self._metrics_server()
         if not (loaded.replicas or loaded.stopped or loaded.damaged):
             logger.warning("%s waits: %s", settings.node, WAITING_FOR)
@@ -239,7 +239,7 @@ class Host:
         gc.freeze()
         gc.set_threshold(*gc.get_threshold()[:2], FULL_EVERY)
         gc.callbacks.append(self._collections)
-        self._thread.start()
+        self._runner.start()
         if self._metrics is not None:
             self._metrics.start()
 
@@ -261,8 +261,8 @@ class Host:
             self._hand_over_until_us = self._clock.now_us() + int(HAND_OVER_S_MAX * 1e6)
         self._stopping.set()
         self._wake()
-        if self._thread.is_alive():
-            self._thread.join(JOIN_S_MAX)
+        if self._runner.is_alive():
+            self._runner.join(JOIN_S_MAX)
 
     def _run(self) -> None:
         try:
