@@ -87,13 +87,12 @@ LEFT_OUT: Final = frozenset(
         "statemachine.snapshot_items",
         "statemachine.snapshot_v1",
         "statemachine.structs",
-        "wire.encoding",
-        "wire.envelope",
         "wire.feed",
         "wire.peers",
         "wire.refusal",
         "wire.replies",
         "wire.requests",
+        "wire.structs",
     }
 )
 """What msgspec reads the fields of, at run time, and what registers itself by decorators."""

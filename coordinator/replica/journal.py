@@ -293,6 +293,11 @@ class SqliteJournal:
         """See `ports.Journal`."""
         try:
             execute = self._db.execute
+            if len(writes) == 1 and self._is_one_row(writes[0]):
+                before_ns = time.perf_counter_ns()
+                self._put_entries(writes[0])  # A statement by itself is a transaction.
+                self.fsyncs.observe((time.perf_counter_ns() - before_ns) // 1_000)
+                return
             execute("BEGIN IMMEDIATE")
             for write in writes:
                 if write.head is not None:
@@ -313,6 +318,18 @@ class SqliteJournal:
                 self._files.drop(self._old_files.pop())
         except (sqlite3.Error, UnicodeDecodeError) as error:
             raise JournalFailed(f"{self._path}: {error}") from error
+
+    def _is_one_row(self, write: Write) -> bool:
+        """Does this write say nothing but entries behind the last one?"""
+        return (
+            bool(write.entries)
+            and write.head is None
+            and not write.stopped
+            and not self._old_files
+            and write.replica not in self._passed
+            and write.first_index > self._last_index.get(write.replica, 0)
+            and self._is_known(write.replica, write.hard_state)
+        )
 
     def _is_known(self, replica: int, state: HardState) -> bool:
         """Does the journal hold this term and vote, and about this commit index?"""

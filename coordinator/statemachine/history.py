@@ -28,6 +28,11 @@ _STALE_MAX: Final = 64
 """Changes of one key that may be remembered though they are dropped."""
 
 
+def content_size(item: Item | None) -> int:
+    """Bytes of a file's content; 0 of a directory, or where nothing is."""
+    return 0 if item is None or item.value is None else len(item.value)
+
+
 class NewestFirst:
     """The order of the changes in a snapshot: whoever loads one knows what came after a change before the change."""
 
@@ -116,7 +121,7 @@ class History:
         past.append(change)
         self.order.first -= 1
         self.rows[self.order.first] = change
-        self.bytes += 0 if before is None else before.size
+        self.bytes += content_size(before)
 
     def loaded(self) -> None:
         for past in self.past.values():
@@ -139,7 +144,7 @@ class History:
             if past:
                 self.gone.add(change.key)
         else:
-            self.bytes -= change.before.size
+            self.bytes -= content_size(change.before)
         return change
 
     def trim(self) -> None:
@@ -175,7 +180,7 @@ class History:
         self.compacted = max(self.compacted, oldest.revision)
         self._may_be_given_up = True  # There may be more of that revision.
         if oldest.before is not None:
-            self.bytes -= oldest.before.size
+            self.bytes -= content_size(oldest.before)
         past = self.past[oldest.key]
         if past[-1] is oldest:
             del self.past[oldest.key]

@@ -20,10 +20,6 @@ class Item(msgspec.Struct, frozen=True, array_like=True, gc=False):
     ephemeral: bool = False
     owner: str = ""
 
-    @property
-    def size(self) -> int:
-        return 0 if self.value is None else len(self.value)
-
 
 class Change(msgspec.Struct, frozen=True, gc=False):
     """What the entry `revision` made of `key`; None: not there."""

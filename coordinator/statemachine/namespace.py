@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 from coordinator.statemachine import commands, files, quotas
 from coordinator.statemachine.commands import Done, Failure, Result
 from coordinator.statemachine.files import ANY_GENERATION, Created, Deleted, Mismatch
+from coordinator.statemachine.history import content_size
 from coordinator.statemachine.items import Change, Item
 from coordinator.statemachine.locks import fencing_token
 from coordinator.statemachine.paths import Span, parent_of, path_problem, span_of, subtree
@@ -75,7 +76,7 @@ def _place(state: State, key: str, before: Item | None, after: Item | None) -> N
     if before is None:
         assert after is not None
         keys.add(key, after)
-        size = len(key) + after.size
+        size = len(key) + content_size(after)
         state.key_bytes += size
         if after.owner:
             use = state.uses.get(after.owner)
@@ -86,7 +87,7 @@ def _place(state: State, key: str, before: Item | None, after: Item | None) -> N
         _arrives(state.children, keys.rows, key)
     elif after is None:
         keys.remove(key)
-        size = len(key) + before.size
+        size = len(key) + content_size(before)
         state.key_bytes -= size
         if before.owner:
             use = state.uses[before.owner]
@@ -99,7 +100,7 @@ def _place(state: State, key: str, before: Item | None, after: Item | None) -> N
         if keys.walk is not None:
             keys.walk.touch(key)
         keys.rows[key] = after
-        grown = after.size - before.size
+        grown = content_size(after) - content_size(before)
         if grown:
             state.key_bytes += grown
             if after.owner:
@@ -182,7 +183,7 @@ def room(state: State, key: str, size: int, known: Item | None, owner: str) -> F
             return Failure(commands.FULL, f"the cluster has its {KEYS_MAX} keys")
         grown = size + len(key)
     else:
-        grown = size - known.size
+        grown = size - content_size(known)
     if grown > 0 and state.key_bytes + grown > KEY_BYTES_MAX:
         return Failure(commands.FULL, f"the cluster has its {KEY_BYTES_MAX} bytes of keys and values")
     if state.quotas.rows:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from coordinator.statemachine import commands, files, past
 from coordinator.statemachine.commands import Failure, KeyValue, Result
 from coordinator.statemachine.files import ChangeView, ChildView, Compacted, FileContent, KeyView, RangeView, Stat
+from coordinator.statemachine.history import content_size
 from coordinator.statemachine.items import Change, Item
 from coordinator.statemachine.past import Tree
 from coordinator.statemachine.paths import Span, behind, path_order, span_of, subtree
@@ -75,7 +76,7 @@ def _stat(state: State, path: str, item: Item | None, children: int) -> Stat:
         path,
         directory=item.value is None,
         children=children,
-        size=item.size,
+        size=content_size(item),
         revision=item.revision,
         version=item.version,
         instance=item.instance,
@@ -139,10 +140,10 @@ def _page(
     size = 0
     more = False
     for key, item in found:
-        if len(page) == limit or (page and size + item.size > files.PAGE_BYTES_MAX and not query.keys_only):
+        if len(page) == limit or (page and size + content_size(item) > files.PAGE_BYTES_MAX and not query.keys_only):
             more = True
             break
-        size += item.size
+        size += content_size(item)
         page.append(key_view(key, item, keys_only=query.keys_only))
     state.work.goes_over(len(page))
     return RangeView(tuple(page), count, revision, more)
@@ -187,7 +188,7 @@ def _child(state: State, tree: Tree, path: str, name: str, revision: int) -> Chi
     children = tree.children(path)
     if item is None:
         return ChildView(name, directory=True, children=children)
-    return ChildView(name, item.value is None, children, item.size, item.revision)
+    return ChildView(name, item.value is None, children, content_size(item), item.revision)
 
 
 # --- changes --------------------------------------------------------------------------------------
@@ -235,8 +236,8 @@ def _placed(state: State, since: int, skip: int) -> Iterator[tuple[Change, int]]
 
 
 def _size(change: Change, query: files.ReadChanges) -> int:
-    size = 0 if change.after is None else change.after.size
-    return size + (change.before.size if query.previous and change.before is not None else 0)
+    size = content_size(change.after)
+    return size + (content_size(change.before) if query.previous and change.before is not None else 0)
 
 
 def _change_view(change: Change, query: files.ReadChanges) -> ChangeView:

@@ -10,6 +10,14 @@ history 7), so nothing here tries to tell an old packet from a new one.
 Whoever imports `wire` finds here all that is for others; the files beside this one say what each is.
 """
 
+from coordinator.wire.batches import (
+    check_request,
+    decode_command,
+    decode_peer,
+    decode_requests,
+    encode_peer,
+    encode_requests,
+)
 from coordinator.wire.channels import (
     NODE_NAME,
     REALM,
@@ -28,7 +36,6 @@ from coordinator.wire.envelope import (
     REPLY,
     REQUEST,
     VERSION,
-    Envelope,
     open_envelope,
     seal,
     verify,
@@ -52,8 +59,6 @@ from coordinator.wire.peers import (
     Sleeper,
     StateDigest,
     Whereabouts,
-    decode_peer,
-    encode_peer,
 )
 from coordinator.wire.refusal import (
     REFUSED_TOKEN,
@@ -106,10 +111,9 @@ from coordinator.wire.requests import (
     StepDownRequest,
     TransferRequest,
     WatchRequest,
-    check_request,
-    decode_command,
-    decode_requests,
-    encode_requests,
+)
+from coordinator.wire.structs import (
+    Envelope,
 )
 
 __all__ = [

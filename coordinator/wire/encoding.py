@@ -1,5 +1,4 @@
-"""MessagePack, and the one kind of struct that requests, answers and the feed are: frozen, encoded as an array, its tag
-first. What does not decode is an error with a word for a counter."""
+"""MessagePack. What does not decode is an error with a word for a counter."""
 
 from __future__ import annotations
 
@@ -18,10 +17,6 @@ class WireError(Exception):
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
         self.reason = reason
-
-
-class Struct(msgspec.Struct, frozen=True, array_like=True, gc=False, forbid_unknown_fields=True):
-    pass
 
 
 def decode(decoder: msgspec.msgpack.Decoder[_T], body: bytes | msgspec.Raw) -> _T:

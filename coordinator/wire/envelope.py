@@ -8,7 +8,8 @@ from typing import Any, Final
 
 import msgspec
 
-from coordinator.wire.encoding import Struct, WireError, encode
+from coordinator.wire.encoding import WireError, encode
+from coordinator.wire.structs import Envelope
 
 VERSION: Final = 1
 PACKET_BYTES_MAX: Final = 8 * 1024 * 1024
@@ -24,18 +25,6 @@ REFUSAL: Final = 5
 """Unsigned: a node tells a caller whose token it does not know why it will not answer. Never decides anything."""
 
 _MAC_BYTES: Final = 16
-
-
-class Envelope(Struct, frozen=True):
-    """`sender` and `receiver`: node names for PEER; token id and node name (or "*") for REQUEST; node name
-    and reply channel for REPLY and REFUSAL; node name and "" for FEED."""
-
-    version: int
-    kind: int
-    sender: str
-    receiver: str
-    mac: bytes
-    body: bytes
 
 
 _envelopes = msgspec.msgpack.Decoder(Envelope)

@@ -7,8 +7,9 @@ from typing import Final
 import msgspec
 
 from coordinator.statemachine.commands import LockList
-from coordinator.wire.encoding import Struct, decode
+from coordinator.wire.encoding import decode
 from coordinator.wire.replies import ReplicaReport
+from coordinator.wire.structs import Struct
 
 FEED_LOCKS_MAX: Final = 200
 FEED_LOG_CELLS: Final = 24

@@ -1,13 +1,12 @@
-"""Between nodes: batches of the engines' messages, and what nodes say to each other beside those."""
+"""Between nodes: the engines' messages, and what nodes say to each other beside those. `batches.py` encodes them."""
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple, cast
+from typing import Final, NamedTuple
 
 import msgspec
 
 from coordinator.consensus.raft import messages
-from coordinator.wire.encoding import WireError, encode
 
 Routed = tuple[int, int, int, int, msgspec.Raw]
 """Cluster, sending replica, receiving replica, the message's kind (`messages.KINDS`), the message."""
@@ -59,11 +58,9 @@ class SleepAnswer(NamedTuple):
     awake: list[int]
 
 
-_KINDS: Final = (*messages.KINDS, StateDigest, Whereabouts, SleepBeat, SleepAnswer)
+KINDS: Final = (*messages.KINDS, StateDigest, Whereabouts, SleepBeat, SleepAnswer)
+"""Their places are their numbers on the wire."""
 PeerWord = messages.Message | StateDigest | Whereabouts | SleepBeat | SleepAnswer
-_routed = msgspec.msgpack.Decoder(list[Routed])
-_message_decoders: Final = tuple(msgspec.msgpack.Decoder(kind) for kind in _KINDS)
-_message_kinds: Final = {kind: number for number, kind in enumerate(_KINDS)}
 
 
 class PeerMessage(NamedTuple):
@@ -71,23 +68,3 @@ class PeerMessage(NamedTuple):
     sender: int
     receiver: int
     message: PeerWord
-
-
-def encode_peer(batch: list[PeerMessage]) -> bytes:
-    return encode([(m.cluster, m.sender, m.receiver, _message_kinds[type(m.message)], m.message) for m in batch])
-
-
-def decode_peer(body: bytes) -> list[PeerMessage]:
-    """Raises WireError("malformed")."""
-    try:
-        return [
-            PeerMessage(
-                cluster,
-                sender,
-                receiver,
-                cast("PeerWord", _message_decoders[kind].decode(raw)),
-            )
-            for cluster, sender, receiver, kind, raw in _routed.decode(body)
-        ]
-    except (msgspec.MsgspecError, IndexError, UnicodeDecodeError, RecursionError):
-        raise WireError("malformed") from None

@@ -6,8 +6,9 @@ from typing import Final
 
 import msgspec
 
-from coordinator.wire.encoding import Struct, decode, encode
-from coordinator.wire.envelope import REFUSAL, VERSION, Envelope
+from coordinator.wire.encoding import decode, encode
+from coordinator.wire.envelope import REFUSAL, VERSION
+from coordinator.wire.structs import Envelope, Struct
 
 
 class Refusal(Struct, frozen=True):

@@ -6,7 +6,8 @@ import msgspec
 
 from coordinator.consensus.membership import Member
 from coordinator.statemachine.commands import Result
-from coordinator.wire.encoding import Struct, decode
+from coordinator.wire.encoding import decode
+from coordinator.wire.structs import Struct
 
 
 class Answer(Struct, tag=1, frozen=True):

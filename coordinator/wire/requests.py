@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Final
 
 import msgspec
 
 from coordinator.consensus.membership import Member
-from coordinator.statemachine.commands import Command, GetKey, Query
+from coordinator.statemachine.commands import GetKey, Query
 from coordinator.statemachine.files import GetStat, ReadChanges, ReadFile
 from coordinator.statemachine.lock_commands import ReadLockEvents, ReadLockLives
-from coordinator.wire.encoding import Struct, decode, encode
+from coordinator.wire.structs import Struct
 
 FOR_TOKEN: Final = "token:"  # noqa: S105 - what stands before an id
 """In `act_for`, before the id of a token: act for whoever has it, with no more than that token may."""
@@ -224,31 +223,3 @@ class RequestBatch(Struct, frozen=True):
 
     reply: str
     requests: list[Request]
-
-
-_requests = msgspec.msgpack.Decoder(RequestBatch)
-_request = msgspec.msgpack.Decoder(Request)
-_commands = msgspec.msgpack.Decoder(Command)
-
-
-def encode_requests(reply: str, requests: Sequence[Request | msgspec.Raw]) -> bytes:
-    """A `RequestBatch` of requests, some of which are encoded already."""
-    return encode((reply, requests))
-
-
-def decode_requests(body: bytes) -> RequestBatch:
-    """Raises WireError("malformed")."""
-    return decode(_requests, body)
-
-
-def check_request(encoded: bytes) -> None:
-    """Would a node take it? One that it would not costs the whole packet. Raises ValueError, saying what was expected,
-    what came, and at which place."""
-    request = _request.decode(encoded)
-    if type(request) is CommandRequest:
-        _commands.decode(request.command)
-
-
-def decode_command(raw: bytes | msgspec.Raw) -> Command:
-    """Raises WireError("malformed")."""
-    return decode(_commands, raw)

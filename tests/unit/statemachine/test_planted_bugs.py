@@ -171,7 +171,7 @@ IN_THE_PAST = [
     ("bytes-that-were-replaced-are-not-counted", Edit(f"{_HISTORY}.append", "self.bytes += len(before.value)", "pass")),
     (
         "bytes-that-were-replaced-forgotten-by-the-snapshot",
-        Edit(f"{_HISTORY}.prepend", "0 if before is None else before.size", "0"),
+        Edit(f"{_HISTORY}.prepend", "content_size(before)", "0"),
     ),
     ("compaction-forgotten-by-the-snapshot", Edit(f"{_LOADER}._add_history", "begin(stored.compacted,", "begin(0,")),
     ("one-number-for-all-of-an-entry", Edit(f"{_NAMESPACE}:_sequence", "state.sequenced + 1", "0")),
