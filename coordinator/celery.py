@@ -41,7 +41,6 @@ if os.environ.get("CONCLAVE_NODE"):
     from coordinator.replica.metrics_server import MetricsAddress
 
     _log_as_django_does()  # what Celery warns of comes before its signal
-    logging.getLogger(__name__).info("the replicas' side runs %s", _USE.note)
 
     def _metrics_address(config: Config, data: DataDirectory, node: str) -> MetricsAddress | None:
         port = data.metrics_port(node, config) if config.metrics_port is None else config.metrics_port
@@ -63,6 +62,7 @@ if os.environ.get("CONCLAVE_NODE"):
                 ensure_client_user(own, realm, data.client_password())
 
         token = data.web_token()
+        logging.getLogger(__name__).info("the replicas' side runs %s", _USE.note)
         return HostSettings(
             node=config.node,
             directory=data.nodes / config.node,

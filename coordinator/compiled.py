@@ -28,7 +28,7 @@ PROJECT: Final = Path(__file__).parents[1]
 BUILDS: Final = PROJECT / "var" / "compiled"
 MODULES: Final = "modules.json"
 """In each build: module to file, relative to the build. Written last."""
-SOURCES: Final = ("channel.py", "compiling.py", "consensus", "replica", "statemachine", "wire")
+SOURCES: Final = ("channel.py", "compiling.py", "consensus", "orders.py", "replica", "statemachine", "wire")
 """What a build depends on, in coordinator/: what is compiled, what that is compiled with, and how."""
 VARIABLE: Final = "CONCLAVE_COMPILED"
 CHOICES: Final = ("auto", "always", "never")
