@@ -44,7 +44,7 @@ check: $(VENV)/.development ## what every change must pass: format, lint, types,
 	$(VENV)/bin/lint-imports --no-logo
 	$(RUN) -m pytest $(SIDE_BY_SIDE) tests/unit -m "not slow" $(PYTEST)
 
-prove: $(VENV)/.development ## the long proofs; goes on where it was stopped
+prove: $(VENV)/.development compiled ## the long proofs; goes on where it was stopped
 	@exec tests/prove.sh $(RUN) $(PROVE_DIRECTORY) $(PROVE_SEEDS) $(PROVE_SLICE)
 
 bench: $(VENV)/.development compiled ## Conclave beside its peers, about 40 minutes; less with BENCH="--peers conclave,etcd --rounds 1"

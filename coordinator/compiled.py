@@ -27,7 +27,7 @@ from typing import Final, NamedTuple
 PROJECT: Final = Path(__file__).parents[1]
 BUILDS: Final = PROJECT / "var" / "compiled"
 MODULES: Final = "modules.json"
-"""In each build: module to file, relative to the build. Written last."""
+"""In each build: module to file, relative to the build, and what is in it (`checksum`). Written last."""
 SOURCES: Final = ("channel.py", "compiling.py", "consensus", "orders.py", "replica", "statemachine", "wire")
 """What a build depends on, in coordinator/: what is compiled, what that is compiled with, and how."""
 VARIABLE: Final = "CONCLAVE_COMPILED"
@@ -72,13 +72,18 @@ def digest(project: Path = PROJECT) -> str:
 
 
 def modules_of(build: Path) -> dict[str, str]:
-    """Module to file of a build, as absolute paths; empty where there is none, or where it is not whole."""
+    """Module to file of a build, as absolute paths; empty where there is none, or where it is not whole: a machine that
+    lost its power while it was written may have files that hold nothing."""
     try:
         named = json.loads((build / MODULES).read_bytes())
-    except (OSError, ValueError):
+        whole = all(checksum(build / file) == sum_ for file, sum_ in named.values())
+    except (OSError, ValueError, TypeError, AttributeError):
         return {}
-    files = {str(name): str(build / str(file)) for name, file in named.items()} if isinstance(named, dict) else {}
-    return files if all(os.path.isfile(file) for file in files.values()) else {}
+    return {name: str(build / file) for name, (file, _) in named.items()} if whole else {}
+
+
+def checksum(file: Path) -> str:
+    return hashlib.blake2b(file.read_bytes(), digest_size=16).hexdigest()
 
 
 def use(environment: Mapping[str, str] = os.environ, builds: Path = BUILDS) -> Use:

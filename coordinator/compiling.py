@@ -191,8 +191,10 @@ def _compile(making: Path) -> None:
         raise CannotCompile(f"{type(error).__name__}: {error}\n{tail}") from error
     finally:
         os.chdir(here)
+    lib = making / "lib"
     files = {extension.name: command.get_ext_filename(extension.name) for extension in extensions}
-    (making / "lib" / compiled.MODULES).write_text(json.dumps(files, indent=1, sort_keys=True))
+    named = {name: (file, compiled.checksum(lib / file)) for name, file in files.items()}
+    (lib / compiled.MODULES).write_text(json.dumps(named, indent=1, sort_keys=True))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -23,16 +23,16 @@ def builds(tmp_path: Path) -> Iterator[Path]:
     sys.modules.pop("conclave_probe", None)
 
 
-def put_build(builds: Path, modules: dict[str, str]) -> Path:
+def put_build(builds: Path, module: str = "conclave_probe") -> Path:
     build = builds / compiled.digest()
     build.mkdir(parents=True)
     (build / "probe.py").write_text("SAYS = 'built'\n")
-    (build / compiled.MODULES).write_text(json.dumps(modules))
+    (build / compiled.MODULES).write_text(json.dumps({module: ("probe.py", compiled.checksum(build / "probe.py"))}))
     return build
 
 
 def test_what_was_built_of_these_sources_is_imported(builds):
-    build = put_build(builds, {"conclave_probe": "probe.py"})
+    build = put_build(builds)
     assert compiled.use({}, builds) == (True, f"compiled: {build}")
     assert compiled.is_used()
     conclave_probe = importlib.import_module("conclave_probe")
@@ -49,7 +49,7 @@ def test_where_nothing_is_built_it_says_how(builds):
 
 
 def test_a_build_can_be_left_alone(builds):
-    put_build(builds, {"conclave_probe": "probe.py"})
+    put_build(builds)
     assert compiled.use({compiled.VARIABLE: "never"}, builds) == (
         False,
         "interpreted, as CONCLAVE_COMPILED=never asks",
@@ -60,7 +60,7 @@ def test_a_build_can_be_left_alone(builds):
 def test_a_build_can_be_asked_for(builds):
     with pytest.raises(SystemExit, match="CONCLAVE_COMPILED: there is no build of these sources"):
         compiled.use({compiled.VARIABLE: "always"}, builds)
-    put_build(builds, {"conclave_probe": "probe.py"})
+    put_build(builds)
     assert compiled.use({compiled.VARIABLE: "always"}, builds).compiled
 
 
@@ -70,17 +70,26 @@ def test_another_choice_is_refused(builds):
 
 
 @pytest.mark.parametrize(
-    "said", ["{", "[]", "{}", '{"conclave_probe": "gone.so"}', "\x00", '{"a": "probe.py", "b": "gone.so"}']
+    "said", ["", "{", "[]", "3", '{"a": "probe.py"}', '{"a": ["gone.so", ""]}', '{"a": 3}', "\x00"]
 )
 def test_a_build_that_is_not_whole_is_none(builds, said):
-    build = put_build(builds, {})
+    build = put_build(builds)
     (build / compiled.MODULES).write_text(said)
     assert not compiled.use({}, builds).compiled
 
 
+@pytest.mark.parametrize("kept", [0, 5, -1])
+def test_a_file_that_lost_something_is_not_loaded(builds, kept):
+    """As after a loss of power: the name is there, and what was written is not."""
+    build = put_build(builds)
+    (build / "probe.py").write_bytes((build / "probe.py").read_bytes()[:kept])
+    assert not compiled.use({}, builds).compiled
+    assert not compiled.is_used()
+
+
 def test_too_late_is_a_defect(builds):
     """Half of the modules compiled and half not would be a third program."""
-    put_build(builds, {"coordinator.compiled": "probe.py"})
+    put_build(builds, "coordinator.compiled")
     with pytest.raises(RuntimeError, match=r"imported before the compiled modules could be: coordinator\.compiled"):
         compiled.use({}, builds)
 
