@@ -61,6 +61,28 @@ def test_many_seeds_come_to_the_same() -> None:
     assert counted[0] == counted[1]
 
 
+HOSTILE: Final = """
+from coordinator import compiled
+compiled.use()
+from coordinator import wire
+for kind in (-(2**63), -100, 99, 2**31, 2**63 - 1, 2**63, 2**64 - 1):
+    try:
+        wire.decode_peer(wire.encode([(1, 2, 3, kind, None)]))
+    except wire.WireError as error:
+        assert error.reason == "malformed"
+    else:
+        raise SystemExit(f"{kind} is taken for a kind")
+"""
+
+
+@pytest.mark.parametrize("choice", ["never", "always"])
+def test_a_kind_that_there_is_not_is_malformed(choice: str) -> None:
+    """An index that is no machine word is another error in each of them."""
+    subprocess.run(
+        [sys.executable, "-c", HOSTILE], cwd=compiled.PROJECT, env={**os.environ, compiled.VARIABLE: choice}, check=True
+    )
+
+
 def test_a_bug_is_planted_in_the_interpreted_modules_alone() -> None:
     with pytest.raises(AssertionError, match="unset CONCLAVE_COMPILED"):
         simulated("always", "--mutant", "vote-not-persisted", "--seed", "1")
