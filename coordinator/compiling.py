@@ -100,6 +100,10 @@ OPTIONS: Final = ("--ignore-missing-imports", "--follow-imports=silent", "--chec
 OPTIMISATION: Final = "1"
 """Of the C compiler: 2 takes half as long again, for nothing that could be measured."""
 
+MAKING: Final = "making-"
+MAKING_S_MAX: Final = 3_600.0
+"""What is older was left by one that was killed."""
+
 
 class CannotCompile(Exception):
     """Says what is missing, or what went wrong."""
@@ -133,7 +137,7 @@ def build(builds: Path) -> Path:
     if not header.is_file():
         raise CannotCompile(f"there is no {header} (Debian and Ubuntu: apt-get install python3-dev)")
     builds.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="making-", dir=builds) as making:
+    with tempfile.TemporaryDirectory(prefix=MAKING, dir=builds) as making:
         _compile(Path(making))
         before = target if target.exists() else None
         if before is not None:  # one that is not whole
@@ -144,8 +148,10 @@ def build(builds: Path) -> Path:
             if not compiled.modules_of(target):  # else another one was quicker
                 raise
     for other in builds.iterdir():
-        if other != target and not other.name.startswith("making-"):
-            shutil.rmtree(other, ignore_errors=True)
+        with contextlib.suppress(FileNotFoundError):  # Another one that compiles clears up, too.
+            is_being_made = other.name.startswith(MAKING) and time.time() - other.stat().st_mtime < MAKING_S_MAX
+            if other != target and not is_being_made:
+                shutil.rmtree(other, ignore_errors=True)
     return target
 
 
@@ -209,7 +215,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     began = time.monotonic()
     try:
         made = build(compiled.BUILDS)
-    except CannotCompile as error:
+    except (CannotCompile, OSError) as error:
         print(f"not compiled, nodes run it interpreted: {error}" if options.if_possible else error, file=sys.stderr)
         return 0 if options.if_possible else 1
     print(f"compiled in {time.monotonic() - began:.0f} s: {made}")

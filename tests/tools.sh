@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What some tests need and pip cannot bring: Chromium for the browser tests, `ip` for those that cut a network. Installed
+# What some tests need and pip cannot bring: Chromium for the browser tests, `ip` for those that cut a network, a C compiler. Installed
 # where that is allowed (root, apt-get); elsewhere a line says what will be skipped. With CI=true the tests fail instead.
 set -euo pipefail
 
@@ -7,6 +7,12 @@ wanted=()
 has() { command -v "$1" >/dev/null 2>&1; }
 has chromium || has chromium-browser || has google-chrome || wanted+=(chromium fonts-dejavu-core)
 has ip || wanted+=(iproute2)
+has gcc || has cc || wanted+=(gcc libc6-dev)
+# Of a Python that is not the system's, the headers came with it.
+python=.venv/bin/python
+if [ -x $python ] && ! [ -e "$($python -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h" ]; then
+    wanted+=("python$($python -c 'import sys; print("%d.%d" % sys.version_info[:2])')-dev")
+fi
 [ ${#wanted[@]} -eq 0 ] && exit 0
 
 if [ "$(id -u)" -eq 0 ] && has apt-get; then

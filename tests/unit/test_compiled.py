@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import json
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -137,6 +138,14 @@ def test_all_that_is_named_is_there():
     assert not named & set(compiling.sources())
 
 
+@pytest.fixture
+def toolchain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is looked for before anything is compiled, also on a machine that has none of it."""
+    monkeypatch.setenv("CC", sys.executable)
+    (tmp_path / "Python.h").write_text("")
+    monkeypatch.setattr(compiling.sysconfig, "get_path", lambda _: str(tmp_path))
+
+
 def test_without_a_compiler_it_says_so(builds, monkeypatch, capsys):
     monkeypatch.setenv("CC", "no-such-compiler -O1")
     with pytest.raises(compiling.CannotCompile, match="there is no C compiler no-such-compiler"):
@@ -148,6 +157,34 @@ def test_without_a_compiler_it_says_so(builds, monkeypatch, capsys):
     assert not list(builds.glob("*"))
 
 
+@pytest.mark.usefixtures("toolchain")
+def test_older_builds_go_and_what_is_being_made_stays(builds, monkeypatch):
+    def compile_nothing(making: Path) -> None:
+        (making / "lib").mkdir()
+        (making / "lib" / "probe.py").write_text("")
+        sums = {"conclave_probe": ("probe.py", compiled.checksum(making / "lib" / "probe.py"))}
+        (making / "lib" / compiled.MODULES).write_text(json.dumps(sums))
+
+    monkeypatch.setattr(compiling, "_compile", compile_nothing)
+    for name in ("0123", "making-now", "making-long-ago"):
+        (builds / name).mkdir(parents=True)
+    os.utime(builds / "making-long-ago", (0, 0))
+    (builds / compiled.digest()).mkdir()  # One that was cut off.
+    made = compiling.build(builds)
+    assert {path.name for path in builds.iterdir()} == {compiled.digest(), "making-now"}
+    assert compiled.modules_of(made)
+    assert compiling.build(builds) == made
+
+
+@pytest.mark.usefixtures("toolchain")
+def test_where_it_may_not_write_it_says_so(builds, monkeypatch, capsys):
+    builds.write_text("a file")
+    monkeypatch.setattr(compiled, "BUILDS", builds)
+    assert compiling.main(["--if-possible"]) == 0
+    assert "nodes run it interpreted" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("toolchain")
 def test_what_the_compiler_says_is_told_and_nothing_stays_behind(builds, monkeypatch):
     monkeypatch.setattr(compiling, "sources", lambda: ["coordinator/no_such_module.py"])
     with pytest.raises(compiling.CannotCompile, match="no_such_module"):
