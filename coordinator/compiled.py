@@ -30,6 +30,8 @@ MODULES: Final = "modules.json"
 """In each build: module to file, relative to the build, and what is in it (`checksum`). Written last."""
 SOURCES: Final = ("channel.py", "compiling.py", "consensus", "orders.py", "replica", "statemachine", "wire")
 """What a build depends on, in coordinator/: what is compiled, what that is compiled with, and how."""
+PINNED: Final = ("requirements.txt", "requirements-compile.txt")
+"""Beside it: the compiler, and the packages whose types are compiled in."""
 VARIABLE: Final = "CONCLAVE_COMPILED"
 CHOICES: Final = ("auto", "always", "never")
 
@@ -61,12 +63,11 @@ def digest(project: Path = PROJECT) -> str:
     """Of all that a build is made of, as hex. Also the name of its directory."""
     whole = hashlib.blake2b(digest_size=16)
     whole.update(f"{sys.version}\n{sysconfig.get_platform()}\n{sysconfig.get_config_var('SOABI')}\n".encode())
-    package = project / "coordinator"
-    for source in SOURCES:
-        path = package / source
+    paths = [project / "coordinator" / source for source in SOURCES] + [project / name for name in PINNED]
+    for path in paths:
         for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
-            data = file.read_bytes()
-            whole.update(f"{file.relative_to(package).as_posix()}\n{len(data)}\n".encode())
+            data = file.read_bytes() if file.exists() else b""
+            whole.update(f"{file.relative_to(project).as_posix()}\n{len(data)}\n".encode())
             whole.update(data)
     return whole.hexdigest()
 

@@ -125,7 +125,8 @@ def sources() -> list[str]:
 def build(builds: Path) -> Path:
     """Compile what there is, and give where; at once where it is there already. Of older builds nothing is kept: a node
     that runs one has it open. Raises CannotCompile."""
-    target = builds / compiled.digest()
+    digest = compiled.digest()
+    target = builds / digest
     if compiled.modules_of(target):
         return target
     if importlib.util.find_spec("mypyc") is None or importlib.util.find_spec("setuptools") is None:
@@ -139,6 +140,8 @@ def build(builds: Path) -> Path:
     builds.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=MAKING, dir=builds) as making:
         _compile(Path(making))
+        if compiled.digest() != digest:
+            raise CannotCompile("a source was changed meanwhile: which one was compiled is not known")
         before = target if target.exists() else None
         if before is not None:  # one that is not whole
             shutil.rmtree(before)

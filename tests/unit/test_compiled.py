@@ -102,6 +102,8 @@ def project(tmp_path: Path) -> Path:
         (path if path.suffix else path / "deep" / "module.py").parent.mkdir(parents=True, exist_ok=True)
         (path if path.suffix else path / "deep" / "module.py").write_text("x = 1\n")
     (tmp_path / "coordinator" / "views.py").write_text("x = 1\n")
+    for name in compiled.PINNED:
+        (tmp_path / name).write_text("mypy==2\n")
     return tmp_path
 
 
@@ -109,12 +111,14 @@ def test_a_build_is_of_its_sources_and_of_nothing_else(project):
     before = compiled.digest(project)
     (project / "coordinator" / "views.py").write_text("x = 2\n")
     assert compiled.digest(project) == before
-    for source in compiled.SOURCES:
-        path = project / "coordinator" / source
+    for source in (*compiled.SOURCES, *compiled.PINNED):
+        path = project / source if source in compiled.PINNED else project / "coordinator" / source
         file = path if path.suffix else path / "deep" / "module.py"
+        known = file.read_text()
         file.write_text("x = 2\n")
         assert compiled.digest(project) != before, source
-        file.write_text("x = 1\n")
+        file.write_text(known)
+    assert compiled.digest(project) == before
     (project / "coordinator" / "wire" / "deep" / "module.py").rename(project / "coordinator" / "wire" / "module.py")
     assert compiled.digest(project) != before
 
@@ -174,6 +178,16 @@ def test_older_builds_go_and_what_is_being_made_stays(builds, monkeypatch):
     assert {path.name for path in builds.iterdir()} == {compiled.digest(), "making-now"}
     assert compiled.modules_of(made)
     assert compiling.build(builds) == made
+
+
+@pytest.mark.usefixtures("toolchain")
+def test_what_was_compiled_of_sources_that_changed_meanwhile_is_no_build(builds, monkeypatch):
+    monkeypatch.setattr(
+        compiling, "_compile", lambda making: monkeypatch.setattr(compiled, "digest", lambda: "another")
+    )
+    with pytest.raises(compiling.CannotCompile, match="a source was changed meanwhile"):
+        compiling.build(builds)
+    assert not list(builds.iterdir())
 
 
 @pytest.mark.usefixtures("toolchain")
