@@ -11,7 +11,7 @@ from celery.signals import setup_logging
 
 from coordinator import compiled
 
-_USE = compiled.use() if os.environ.get("CONCLAVE_NODE") else compiled.Use(compiled=False, note="hosts no node")
+_USE = compiled.use() if os.environ.get("CONCLAVE_NODE") else None
 
 # A node's tasks and remote-control commands; `celery inspect` and `celery control` look them up in their own process.
 import coordinator.replica.tasks  # noqa: E402, F401 - after the compiled modules can be found
@@ -62,6 +62,7 @@ if os.environ.get("CONCLAVE_NODE"):
                 ensure_client_user(own, realm, data.client_password())
 
         token = data.web_token()
+        assert _USE is not None, "CONCLAVE_NODE is set"
         logging.getLogger(__name__).info("the replicas' side runs %s", _USE.note)
         return HostSettings(
             node=config.node,

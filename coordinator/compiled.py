@@ -43,6 +43,12 @@ class Use(NamedTuple):
     note: str
 
 
+def use_where_asked() -> None:
+    """For programs that are no node: as `use`, where `CONCLAVE_COMPILED` is `always`, and else not at all."""
+    if os.environ.get(VARIABLE) == "always":
+        use()
+
+
 def is_used() -> bool:
     """Does this process run the compiled modules?"""
     return any(isinstance(finder, _Finder) for finder in sys.meta_path)

@@ -15,11 +15,15 @@ if [ -x $python ] && ! [ -e "$($python -c 'import sysconfig; print(sysconfig.get
 fi
 [ ${#wanted[@]} -eq 0 ] && exit 0
 
+missing=("${wanted[@]}")
 if [ "$(id -u)" -eq 0 ] && has apt-get; then
     echo "installing ${wanted[*]} for the tests"
     export DEBIAN_FRONTEND=noninteractive
-    if apt-get update -qq </dev/null && apt-get install -y -qq --no-install-recommends "${wanted[@]}" </dev/null >/dev/null; then
-        exit 0
-    fi
+    apt-get update -qq </dev/null || true
+    missing=()
+    for package in "${wanted[@]}"; do # one that there is not keeps the others out no more
+        apt-get install -y -qq --no-install-recommends "$package" </dev/null >/dev/null || missing+=("$package")
+    done
 fi
-echo "not installed: ${wanted[*]}. Tests that need them are skipped$([ "${CI:-}" = true ] && echo ', which is a failure with CI=true')." >&2
+[ ${#missing[@]} -eq 0 ] && exit 0
+echo "not installed: ${missing[*]}. Tests that need them are skipped$([ "${CI:-}" = true ] && echo ', which is a failure with CI=true')." >&2

@@ -5,6 +5,7 @@ Driven by the shipped client for threads, with a token of its own, so that every
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any, ClassVar, Final
 
 from bench.peers.base import MEMBERS, VALUE_BYTES, Operation, Peer, PeerClient, members
 from coordinator import client as shipped
-from coordinator import embedded_redis
+from coordinator import compiled, embedded_redis
 from coordinator.config import Config, DataDirectory
 from coordinator.replica import births
 from coordinator.statemachine import commands
@@ -22,10 +23,16 @@ CLUSTER: Final = "default"
 PRINCIPAL: Final = "bench"
 
 
+def _program() -> str:
+    """Which of the two a node runs here."""
+    is_built = bool(compiled.modules_of(compiled.BUILDS / compiled.digest()))
+    return "compiled" if is_built and os.environ.get(compiled.VARIABLE) != "never" else "interpreted"
+
+
 class Server(Peer):
     name = "conclave"
     works: ClassVar[frozenset[str]] = frozenset({"lock", "write", "read", "handover", "failover", "silence"})
-    about = "three Celery workers and one Redis; SQLite with synchronous=FULL; its own client, signed"
+    about = f"three Celery workers ({_program()}) and one Redis; SQLite with synchronous=FULL; its own client, signed"
 
     def __init__(self, directory: Path) -> None:
         super().__init__(directory)

@@ -168,11 +168,7 @@ class NodeCollector(Collector):
         yield drops
         for name, text, value in (
             ("conclave_mailbox_connected", "1 if the node hears its mailbox, else 0.", float(self._is_connected())),
-            (
-                "conclave_compiled",
-                "1 if it runs compiled, 0 if interpreted.",
-                float(compiled.is_used()),
-            ),
+            ("conclave_compiled", "1 if it runs compiled, 0 if interpreted.", float(compiled.is_used())),
             ("conclave_replicas", "Replicas that the node hosts; 0 while it waits.", len(turn.replicas)),
             ("conclave_replicas_asleep", "Replicas of quiet clusters, which cost nothing.", turn.sleep.count),
             ("conclave_journal_bytes", "The journal on disk.", self._journal.size_bytes()),

@@ -11,9 +11,6 @@ what befalls them, `injector` does it. `watch` and `checkers` say what must hold
 `mutants` are bugs that must be found. `run` is one seed, `campaign` many.
 """
 
-import os
-
 from coordinator import compiled
 
-if os.environ.get(compiled.VARIABLE) == "always":  # before anything of what is compiled is imported
-    compiled.use()
+compiled.use_where_asked()  # before anything of what is compiled is imported

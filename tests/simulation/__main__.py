@@ -36,7 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
         return HELD
     if options.mutant is not None and options.mutant not in MUTANTS:
         parser.error(f"there is no mutant {options.mutant!r}; --list-mutants names them")
-    if (options.mutant or options.random_mutants) and os.environ.get(compiled.VARIABLE) == "always":
+    if (options.mutant or options.random_mutants) and compiled.is_used():
         parser.error(f"a bug can be planted in interpreted modules alone: unset {compiled.VARIABLE}")
     order = Order(options.engine, options.nodes or NODES, options.mutant or "", options.workload or MIXED)
     seeds, jobs = options.seeds or MUTANT_SEEDS, options.jobs or 1

@@ -139,6 +139,23 @@ def test_a_tail_is_replaced_wherever_it_is_cut(tmp_path_factory, steps):
 CONFIGURATION = Configuration((Member(1, "node1"),))
 
 
+def test_what_takes_the_place_of_a_tail_is_one_transaction_and_one_row_needs_none_around_it(tmp_path):
+    """Between a tail that was deleted and what takes its place no crash may come."""
+    journal = born(tmp_path)
+    journal.commit([write(2, b"a", b"b", b"c")])
+    said: list[str] = []
+    journal._db.set_trace_callback(lambda statement: said.append(statement.split()[0]))
+    journal.commit([write(5, b"d")])
+    assert said == ["INSERT"]
+    said.clear()
+    journal.commit([write(4, b"e", b"f")])
+    assert (said[0], said[-1]) == ("BEGIN", "COMMIT")
+    assert {"DELETE", "INSERT"} <= set(said[1:-1])
+    said.clear()
+    journal.commit([write(6, b"g", term=3)])
+    assert (said[0], said[-1]) == ("BEGIN", "COMMIT"), "the term is another row"
+
+
 def head(last_index: int, offset: int, *, keep_tail: bool = True, size: int = 10) -> Head:
     return Head(Snapshot(last_index, 2, CONFIGURATION, secrets.token_bytes(size)), offset, 2, keep_tail)
 
