@@ -89,7 +89,7 @@ class SqliteJournal:
         without replicas waits (docs/design.md, rule 4). Raises JournalDamaged, sqlite3.Error."""
         self._path = directory / FILE_NAME
         self.fsyncs = Histogram()
-        """Of what writes and syncs SQLite's write-ahead log: COMMIT, or the statement that is a transaction by itself."""
+        """Of what writes and syncs SQLite's write-ahead log: COMMIT, or a statement that is a transaction itself."""
         self._files = SnapshotFiles(directory)
         log = self._path.with_name(f"{FILE_NAME}-wal")
         rotten = rotten_frame(log)
