@@ -34,6 +34,7 @@ def _log_as_django_does(**_: Any) -> None:
 if os.environ.get("CONCLAVE_NODE"):
     from coordinator.channel import without_credentials
     from coordinator.config import Config, ConfigError, DataDirectory, load_config
+    from coordinator.consensus.raft.options import Options
     from coordinator.embedded_redis import ensure_client_user
     from coordinator.replica.births import WebToken
     from coordinator.replica.bootstep import NodeStep, queue_of
@@ -77,6 +78,7 @@ if os.environ.get("CONCLAVE_NODE"):
             web_token=WebToken(token.token_id, token.key),
             backups=data.path / "backups" / config.node,
             metrics=metrics,
+            options=Options(spare_us=config.spare_us),
         )
 
     class _NodeStep(NodeStep):

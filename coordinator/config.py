@@ -36,6 +36,10 @@ CLIENT_USER: Final = "conclave-client"
 PORT_CHOICES_MAX: Final = 200
 """How many ports are tried before giving up on finding a free one."""
 
+SPARE_MS_MAX: Final = 60
+"""A heartbeat."""
+SPARE_US_OF_ONE_MACHINE: Final = 10_000
+
 _PORTS_OF_OUR_OWN: Final = range(20_000, 30_000)
 """Below those that Linux takes for outgoing connections, so that a port kept over restarts stays free."""
 
@@ -94,8 +98,19 @@ class Config(BaseSettings):
     """How log lines are written: `plain`, or `json`, one object a line."""
     compiled: str = Field("auto", validation_alias="CONCLAVE_COMPILED")
     """Whether nodes run the compiled modules (coordinator/compiled.py): where there are any, `always` or `never`."""
+    spare_ms: int | None = Field(None, validation_alias="CONCLAVE_SPARE_MS")
+    """At moments so far apart, in milliseconds, a leader sends what is new to those followers that no majority needs;
+    0: at once, as to the others. Where it is not set, see `spare_us`."""
     node: str | None = Field(None, validation_alias="CONCLAVE_NODE")
     """The node that this worker hosts; None in every other process."""
+
+    @property
+    def spare_us(self) -> int:
+        """`spare_ms` in microseconds. Nodes that share the embedded Redis share its machine: there what one follower
+        does for an entry is taken from all, and elsewhere from itself alone."""
+        if self.spare_ms is not None:
+            return self.spare_ms * 1_000
+        return 0 if self.redis_url or self.node_redis else SPARE_US_OF_ONE_MACHINE
 
     @property
     def node_names(self) -> list[str]:
@@ -149,6 +164,11 @@ class Config(BaseSettings):
     @classmethod
     def _a_port_or_none(cls, value: Any) -> int:
         return _whole_number(value, 0, 65_535, "a port number from 1 to 65535, or 0 for none")
+
+    @field_validator("spare_ms", mode="before")
+    @classmethod
+    def _a_short_time(cls, value: Any) -> int:
+        return _whole_number(value, 0, SPARE_MS_MAX, f"a whole number of milliseconds from 0 to {SPARE_MS_MAX}")
 
     @field_validator("metrics_token", mode="before")
     @classmethod

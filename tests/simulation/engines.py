@@ -51,11 +51,13 @@ def _raft_options(random: Random) -> Options:
         options = options._replace(uncommitted_bytes_max=random.choice((1, 300)))
     if random.random() < 0.4:
         options = options._replace(lease_reads=True)
-    return options._replace(
+    options = options._replace(
         promote_lag_entries_max=random.choice((0, 3, 20, 256)),
         priority_pause_us=random.choice((300_000, 1_000_000, 3_000_000)),
         stall_pause_us=random.choice((0, 0, 300_000, 10_000_000)),
     )
+    # No draw of its own here, too. As nodes have it that share a machine, for longer, and not at all.
+    return options._replace(spare_us={300_000: 10_000, 1_000_000: 60_000, 3_000_000: 0}[options.priority_pause_us])
 
 
 ENGINES: Final = {"raft": EngineKind("raft", _build_raft, _raft_options)}

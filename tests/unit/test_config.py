@@ -40,6 +40,8 @@ NAMES = (
     "CONCLAVE_METRICS_TOKEN",
     "CONCLAVE_LOG",
     "CONCLAVE_COMPILED",
+    "CONCLAVE_NODE_REDIS",
+    "CONCLAVE_SPARE_MS",
     "REDIS_URL",
     "DATABASE_URL",
 )
@@ -342,6 +344,25 @@ def test_a_kept_port_lies_where_outgoing_connections_do_not_take_it() -> None:
 def test_an_address_of_another_machine_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"192\.0\.2\.1: expected an address of this machine"):
         port_is_free("192.0.2.1", 8000)
+
+
+# --- followers that wait ---------------------------------------------------------------------------
+
+
+def test_followers_that_no_majority_needs_wait_where_all_nodes_are_on_one_machine(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert load_config().spare_us == 10_000
+    assert _load(monkeypatch, CONCLAVE_SPARE_MS="0").spare_us == 0
+    monkeypatch.delenv("CONCLAVE_SPARE_MS")
+    assert _load(monkeypatch, REDIS_URL="redis://elsewhere").spare_us == 0
+    assert _load(monkeypatch, REDIS_URL="redis://elsewhere", CONCLAVE_SPARE_MS="60").spare_us == 60_000
+
+
+@pytest.mark.parametrize("value", ["-1", "61", "ten", "1.5"])
+def test_how_long_they_wait_is_at_most_a_heartbeat(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    expected = f"CONCLAVE_SPARE_MS: expected a whole number of milliseconds from 0 to 60; came {value!r}"
+    assert _refusal(monkeypatch, CONCLAVE_SPARE_MS=value) == expected
 
 
 # --- metrics and logs -----------------------------------------------------------------------------

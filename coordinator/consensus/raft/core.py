@@ -41,6 +41,7 @@ from coordinator.consensus.raft.messages import (
 from coordinator.consensus.raft.options import Options, check, quiet_beat_us
 from coordinator.consensus.raft.progress import Progress
 from coordinator.consensus.raft.rounds import Rounds
+from coordinator.consensus.raft.spares import Spares
 
 NOBODY = 0
 """No replica has this identity."""
@@ -85,7 +86,7 @@ class Raft:
         self.campaign_reason = ""
         self.votes: dict[int, bool] = {}
         self.progress: dict[int, Progress] = {}
-        self.rounds = Rounds(now_us)
+        self.rounds, self.spares = Rounds(now_us), Spares()
         self.reads = reads.Reads(random.getrandbits(63))
         self.term_start_index = 0
         """A leader's first entry of its own term."""
@@ -186,7 +187,7 @@ class Raft:
         if self.role is Role.LEADER:
             # A quiet leader beats so seldom that it would look too late whether a majority still answers.
             beat_us, quorum_us = replication.beat_due_us(self), elections.quorum_due_us(self)
-            return min(quorum_us, beat_us)
+            return min(quorum_us, beat_us, self.spares.due_us)
         return self.election_due_us
 
     @property

@@ -17,6 +17,7 @@ from coordinator.consensus.quorum import Tally
 from coordinator.consensus.raft import changes, transfer
 from coordinator.consensus.raft.messages import TimeoutNow, VoteRequest, VoteResponse
 from coordinator.consensus.raft.rounds import Rounds
+from coordinator.consensus.raft.spares import Spares
 
 if TYPE_CHECKING:
     from coordinator.consensus.raft.core import Raft
@@ -192,6 +193,7 @@ def _become_leader(raft: Raft, now_us: int) -> None:
     raft.leader = raft.replica
     raft.heard_at_us = None
     raft.rounds = Rounds(now_us)
+    raft.spares = Spares()
     raft.uncommitted_bytes = payload_bytes(raft.log.entries[raft.log.commit - raft.log.offset :])
     next_index = raft.log.last_index + 1
     raft.progress = {}

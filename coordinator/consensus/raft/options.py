@@ -12,6 +12,9 @@ class Options(NamedTuple):
     quiet_heartbeat_us: int = 240_000
     """A leader whose followers have all that it has, and that was asked nothing new for `quiet_us`, beats this seldom,
     at the same moments as all others of its node; at most 0.4 of the shortest election time-out."""
+    spare_us: int = 0
+    """Followers that are not needed for a majority are sent entries at moments that are so far apart (`spares.py`); 0:
+    at once, as the others are. At most a heartbeat."""
     election_timeout_us_min: int = 600_000
     """Also how long stickiness and check-quorum last. A Python process on a busy machine is silent for 300 ms
     now and then; twice that is no reason to lose a leader."""
@@ -62,6 +65,7 @@ LEAST: Final = {
     "heartbeat_us": 1,
     "quiet_us": 0,
     "quiet_heartbeat_us": 1,
+    "spare_us": 0,
     "election_timeout_us_min": 2,
     "election_timeout_us_max": 3,
     "campaign_us_min": 1,
@@ -101,6 +105,8 @@ def check(options: Options) -> None:
         raise ValueError(
             f"heartbeat_us must be at most half of election_timeout_us_min, {shortest_us}, got {options.heartbeat_us}"
         )
+    if options.spare_us > options.heartbeat_us:
+        raise ValueError(f"spare_us must be at most heartbeat_us, {options.heartbeat_us}, got {options.spare_us}")
     if options.election_timeout_us_max <= shortest_us:
         raise ValueError(
             "election_timeout_us_max must be above election_timeout_us_min, "

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from coordinator.consensus.engine import Outgoing, Role
 from coordinator.consensus.entries import payload_bytes
 from coordinator.consensus.membership import Member
-from coordinator.consensus.raft import changes, elections, snapshots
+from coordinator.consensus.raft import changes, elections, snapshots, spares
 from coordinator.consensus.raft.messages import AppendEntries, AppendResponse
 from coordinator.consensus.raft.options import quiet_beat_us
 from coordinator.consensus.raft.progress import Progress, ProgressState
@@ -27,7 +27,8 @@ ROUND_MESSAGES_MAX: Final = 2
 
 
 def replicate(raft: Raft, now_us: int) -> None:
-    """Send each follower what it lacks; to all of them where a heartbeat is due or a read waits for a round."""
+    """Send each follower what it lacks, or have it wait for that (`spares.py`); to all of them where a heartbeat is due
+    or a read waits for a round."""
     to_all = raft.rounds.current == 0 or _is_beat_due(raft, now_us) or raft.reads.needs_round(raft.rounds.current)
     targets = [*raft.progress.items()]
     if not to_all:
@@ -37,9 +38,13 @@ def replicate(raft: Raft, now_us: int) -> None:
             for voter, progress in targets
             if (progress.next <= last_index or progress.state is in_parts) and _has_work(raft, progress)
         ]
+        targets = spares.hold_back(raft, targets, now_us)
     if not targets and not to_all:
         return
-    number = raft.rounds.begin(now_us, to_all=len(targets) == len(raft.progress))
+    is_for_all = len(targets) == len(raft.progress)
+    number = raft.rounds.begin(now_us, to_all=is_for_all)
+    if is_for_all:
+        raft.spares.shared(number)
     if raft.configuration.has_witness and raft.may_answer:
         raft.settled = max(raft.settled, _settled(raft))
     for voter, progress in targets:
@@ -173,6 +178,8 @@ def on_append_response(raft: Raft, sender: int, response: AppendResponse, now_us
     if progress is None:
         return
     raft.note_contact(progress, response.round, now_us)
+    if raft.options.spare_us:
+        raft.spares.answered(sender, response.round, now_us, raft.options.spare_us // spares.LATE_SHARE)
     if not response.success:
         agree_index, _ = raft.log.conflict_hint(response.hint_index, response.hint_term)
         progress.refused(response.match, agree_index)

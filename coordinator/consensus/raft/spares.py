@@ -1,0 +1,122 @@
+"""Which followers are sent an entry at once, and which a moment later.
+
+To commit, a majority is enough (Raft, section 5.3); as long as nothing fails, the others can wait (Lamport and Massa,
+"Cheap Paxos", DSN 2004). Where the nodes share a machine, what one follower does for an entry is taken from all: so the
+others, the spares, get what they lack at moments that are `Options.spare_us` apart and the same for all leaders of a
+node, many entries at a time. Rounds that are for everyone, as heartbeats and those of reads are, carry it, too.
+
+What is committed is still on the disks of a majority, and a leader that sends less is one whose messages are late: no
+rule of Raft knows of it. Chosen are those that campaign first where the leader's channel falls silent
+(`elections.suspect`), for they have everything. One that does not answer, or is late again and again, is replaced.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from coordinator.consensus.membership import Configuration
+from coordinator.consensus.raft.progress import Progress, ProgressState
+
+if TYPE_CHECKING:
+    from coordinator.consensus.raft.core import Raft
+
+NEVER_US: Final = 1 << 62
+LATE_SHARE: Final = 4
+"""Of a round that went to everyone, as many as are needed have answered; whoever answers later than `Options.spare_us`,
+divided by this, behind them is late."""
+LATE_MAX: Final = 4
+"""Who was late so much more often than in time is chosen no more."""
+
+Targets = list[tuple[int, Progress]]
+
+
+class Spares:
+    """Of one leadership."""
+
+    def __init__(self) -> None:
+        self.due_us = NEVER_US
+        """When those that wait are to be sent what they lack."""
+        self.needed = 0
+        """So many of the others make a majority with the leader; 0: everyone is sent everything at once."""
+        self.chosen: tuple[int, ...] = ()
+        self._configuration: Configuration | None = None
+        """For which all this holds."""
+        self.others: list[int] = []
+        """The other voters, in the order in which they would campaign."""
+        self._waits_since = self._waited_since = 0
+        """The first round that somebody was left out of since the last of those moments, and since the one before."""
+        self._shared_round = 0
+        """The last round that went to all of them."""
+        self._answers = 0
+        self._enough_us = 0
+        """How many have answered it, and when that were enough."""
+        self._late: dict[int, int] = {}
+        """How much more often one was late than in time, 0 at the least."""
+
+    def follow(self, configuration: Configuration, replica: int) -> None:
+        """Begin anew where the configuration is another. One that changes, or has witnesses, spares nobody: there more
+        hangs on everyone's answer than the commit."""
+        if configuration is self._configuration:
+            return
+        self._configuration = configuration
+        self.others = sorted(voter for voter in configuration.voter_ids if voter != replica)
+        is_plain = not (configuration.is_joint or configuration.has_witness) and replica in configuration.voter_ids
+        self.needed = len(configuration.voter_ids) // 2 if is_plain else 0
+        self.chosen = tuple(self.others[: self.needed])
+        self._late = {}
+
+    def shared(self, number: int) -> None:
+        """This round goes to everyone: nobody waits any more."""
+        self.due_us = NEVER_US
+        self._shared_round, self._answers = number, 0
+
+    def wait(self, number: int, due_us: int) -> None:
+        """Somebody is left out of this round, up to then."""
+        if self.due_us == NEVER_US:
+            self.due_us = due_us
+            self._waited_since, self._waits_since = self._waits_since, number
+
+    def answered(self, voter: int, number: int, now_us: int, late_us: int) -> None:
+        """Note who is late."""
+        if number != self._shared_round or voter not in self.others:
+            return
+        self._answers += 1
+        if self._answers == self.needed:
+            self._enough_us = now_us
+        is_late = self._answers > self.needed and now_us - self._enough_us > late_us
+        self._late[voter] = max(0, self._late.get(voter, 0) + (1 if is_late else -1))
+
+    def choose(self, progress: dict[int, Progress]) -> None:
+        """Keep those that are chosen, but for who is late or was silent since the moment before the last."""
+
+        def rank(voter: int) -> tuple[bool, bool, bool]:
+            is_silent = progress[voter].acked_round < self._waited_since
+            return is_silent, self._late.get(voter, 0) >= LATE_MAX, voter not in self.chosen
+
+        chosen = tuple(sorted(self.others, key=rank)[: self.needed])
+        if chosen != self.chosen:
+            self.chosen, self._late = chosen, {}
+
+
+def hold_back(raft: Raft, targets: Targets, now_us: int) -> Targets:
+    """Those of `targets` that are to be sent what they lack now; the others wait."""
+    spares, options = raft.spares, raft.options
+    spares.follow(raft.configuration, raft.replica)
+    is_due = now_us >= spares.due_us
+    if is_due:
+        spares.choose(raft.progress)
+        spares.due_us = NEVER_US
+    if is_due or not (options.spare_us and spares.needed) or raft.transferring is not None:
+        return targets
+    now = [(voter, progress) for voter, progress in targets if not _may_wait(raft, voter, progress)]
+    if len(now) < len(targets):
+        spares.wait(raft.rounds.current + 1, (now_us // options.spare_us + 1) * options.spare_us)
+    return now
+
+
+def _may_wait(raft: Raft, voter: int, progress: Progress) -> bool:
+    """Is it a voter that is not needed, and lacks little?"""
+    spares = raft.spares
+    is_spare = voter not in spares.chosen and voter in spares.others
+    lag = raft.log.last_index - progress.match
+    return is_spare and progress.state is ProgressState.REPLICATE and lag <= raft.options.message_entries_max

@@ -1,0 +1,196 @@
+"""Followers that a majority does not need are sent entries a moment later (`coordinator/consensus/raft/spares.py`)."""
+
+from __future__ import annotations
+
+from coordinator.consensus.engine import Role
+from coordinator.consensus.membership import Change, Member
+from coordinator.consensus.raft.messages import AppendEntries
+from coordinator.consensus.raft.options import Options
+from coordinator.consensus.raft.spares import LATE_MAX, NEVER_US
+from tests.unit.consensus.play import Letter, Play
+
+SPARE_US = 10_000
+
+
+def a_play(size: int = 3, *, witnesses: tuple[int, ...] = (), leader: int = 1) -> Play:
+    """With a leader whose first entry everyone has, a moment behind one of the moments at which spares are sent to."""
+    play = Play(size, witnesses, Options(spare_us=SPARE_US))
+    play.elect(leader)
+    play.pass_time(20_000)
+    play.now_us += 1_000
+    return play
+
+
+def sent_to(play: Play, *words: str, sender: int = 1) -> set[int]:
+    """To whom entries go at once. All that goes is delivered, and answered."""
+    play.propose(sender, *words)
+    play.turn(sender)
+    receivers = {letter.receiver for letter in play.post if has_entries(letter)}
+    play.settle()
+    return receivers
+
+
+def has_entries(letter: Letter) -> bool:
+    return isinstance(letter.message, AppendEntries) and bool(letter.message.entries)
+
+
+def member(replica: int) -> Member:
+    return Member(replica, f"node{replica}")
+
+
+def test_a_majority_is_sent_an_entry_at_once_and_the_others_at_the_next_moment():
+    play = a_play()
+    assert sent_to(play, "a") == {2}
+    assert play.words(1) == ["a"], "a majority has it"
+    assert sent_to(play, "b") == {2}
+    assert play.leader.deadline_us == 30_000
+    play.now_us = 30_000
+    play.turn(1)
+    (letter,) = [letter for letter in play.post if has_entries(letter)]
+    assert letter.receiver == 3
+    assert len(letter.message.entries) == 2, "all that it lacks, at once"
+    play.settle()
+    assert play.words(3) == ["a", "b"]
+    assert play.leader.spares.due_us == NEVER_US, "nobody waits, so that nothing is due"
+
+
+def test_of_five_voters_two_are_sent_to_at_once():
+    play = a_play(5)
+    assert sent_to(play, "a") == {2, 3}
+    assert play.words(1) == ["a"]
+
+
+def test_chosen_are_those_that_campaign_first_when_the_leader_falls_silent():
+    play = a_play(leader=3)
+    assert sent_to(play, "a", sender=3) == {1}
+    play.crash(3)
+    for replica in (1, 2):
+        play.replicas[replica].suspect(3, play.now_us)
+    play.pass_time(20_000)
+    assert play.replicas[1].role is Role.LEADER, "it has everything, and was first"
+    assert play.words(1) == ["a"]
+
+
+def test_a_spare_that_campaigns_first_does_not_lose_what_it_lacks():
+    """What is committed is on the disk of the leader and of the chosen one alone: the spare may not be elected."""
+    play = a_play()
+    sent_to(play, "a")
+    play.crash(1)
+    spare = play.replicas[3]
+    spare.heard_at_us = play.replicas[2].heard_at_us = None
+    play.replicas[2].election_due_us = play.now_us + 10_000_000
+    spare.election_due_us = play.now_us
+    play.settle()
+    assert spare.role is not Role.LEADER
+    play.elect(2)
+    play.pass_time(100_000)
+    assert play.words(3) == ["a"]
+
+
+def test_with_what_goes_to_everyone_an_entry_goes_to_everyone():
+    play = a_play()
+    play.leader.read()
+    assert sent_to(play, "a") == {2, 3}
+    assert play.leader.spares.due_us == NEVER_US
+    play = a_play()
+    play.now_us += 100_000  # A heartbeat is due.
+    assert sent_to(play, "a") == {2, 3}
+
+
+def test_where_the_chosen_one_is_silent_another_is_chosen():
+    play = a_play()
+    play.crash(2)
+    sent_to(play, "a")
+    assert play.words(1) == [], "one that is dead gives no majority"
+    play.now_us = 30_000
+    play.settle()
+    assert play.words(1) == ["a"], "and so the spare gives it at the next moment"
+    play.now_us += 1_000
+    sent_to(play, "b")
+    play.now_us = 40_000
+    play.settle()
+    assert play.words(1) == ["a", "b"]
+    play.now_us += 1_000
+    assert sent_to(play, "c") == {3}
+    assert play.words(1) == ["a", "b", "c"], "it is waited for no more"
+
+
+def a_moment_at_which_one_is_late(play: Play, who: int) -> None:
+    """Everyone is sent an entry, and `who` answers half the time to the next such moment later than the other."""
+    play.propose(1, "b")
+    play.now_us = (play.now_us // SPARE_US + 1) * SPARE_US
+    play.turn(1)
+    play.deliver()
+    play.deliver(only=lambda letter: letter.sender != who)
+    play.now_us += SPARE_US // 2
+    play.settle()
+
+
+def test_one_that_is_late_again_and_again_is_chosen_no_more():
+    play = a_play()
+    for _ in range(LATE_MAX):
+        assert sent_to(play, "a") == {2}
+        a_moment_at_which_one_is_late(play, 2)
+    sent_to(play, "c")
+    play.now_us = (play.now_us // SPARE_US + 1) * SPARE_US
+    play.settle()
+    assert sent_to(play, "d") == {3}
+
+
+def test_one_that_is_late_no_more_often_than_the_other_stays_chosen():
+    play = a_play()
+    for number in range(4 * LATE_MAX):
+        assert sent_to(play, "a") == {2}
+        a_moment_at_which_one_is_late(play, 2 if number % 2 else 3)
+
+
+def test_a_spare_that_lacks_much_is_sent_it_at_once():
+    play = Play(options=Options(spare_us=SPARE_US, message_entries_max=2))
+    play.elect(1)
+    play.pass_time(20_000)
+    play.now_us += 1_000
+    assert sent_to(play, "a", "b") == {2}
+    assert sent_to(play, "c") == {2, 3}
+
+
+def test_a_learner_does_not_wait():
+    play = a_play()
+    play.join(4)
+    play.leader.change(Change(voters=play.leader.configuration.voters, learners=(member(4),)), play.now_us)
+    play.settle()
+    play.pass_time(20_000)
+    play.now_us += 1_000
+    assert sent_to(play, "a") == {2, 4}
+
+
+def test_a_witness_keeps_what_not_all_have_on_disk_so_that_nobody_waits():
+    assert sent_to(a_play(witnesses=(3,)), "a") == {2, 3}
+
+
+def test_who_is_to_lead_next_is_sent_what_it_lacks_at_once():
+    play = a_play()
+    assert sent_to(play, "a") == {2}
+    assert play.leader.transfer(3, play.now_us)
+    play.settle()
+    assert play.replicas[3].role is Role.LEADER
+    assert play.words(3) == ["a"]
+
+
+def test_while_the_voters_change_nobody_waits():
+    play = a_play()
+    for replica in (4, 5):
+        play.join(replica)
+    members = play.leader.configuration.voters
+    play.leader.change(Change(members, (member(4), member(5))), play.now_us)
+    play.pass_time(100_000)
+    play.now_us += 1_000
+    play.leader.change(Change((*members, member(4), member(5))), play.now_us)
+    play.turn(1)
+    assert play.leader.configuration.is_joint
+    assert {letter.receiver for letter in play.post if has_entries(letter)} == {2, 3, 4, 5}
+
+
+def test_the_option_is_off_unless_asked_for():
+    play = Play()
+    play.elect(1)
+    assert sent_to(play, "a") == {2, 3}
