@@ -38,7 +38,7 @@ PORT_CHOICES_MAX: Final = 200
 
 SPARE_MS_MAX: Final = 60
 """A heartbeat."""
-SPARE_US_OF_ONE_MACHINE: Final = 10_000
+SPARE_US_OF_ONE_MACHINE: Final = 20_000
 
 _PORTS_OF_OUR_OWN: Final = range(20_000, 30_000)
 """Below those that Linux takes for outgoing connections, so that a port kept over restarts stays free."""

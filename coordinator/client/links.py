@@ -48,21 +48,34 @@ class Links:
         self._random = random
         self._url = url
         self.links: dict[str, Link] = {HOME: Link(url, BackOff(random))}
+        self.all_stand = False
+        """Every connection stands, as far as it was heard, so that there is nothing to connect."""
+        self.is_changed = True
+        """Is there something else to be watched than when whoever watches the sockets last set this to False?"""
+        self._look_us = 0
+        """Before this no connection was silent for too long."""
 
     @property
     def any_connected(self) -> bool:
-        return self.links[HOME].connected or any(link.connected for link in self.links.values())
+        return self.all_stand or self.links[HOME].connected or any(link.connected for link in self.links.values())
 
     def to_connect(self, now_us: int) -> list[Link]:
         """Links that are down, of use, and whose back-off is over; whoever takes them connects each, and says what came
         of it by `connected`. Connecting blocks: the shell decides where."""
+        if self.all_stand:
+            return []
         links = [link for link in self._of_use() if now_us >= link.back_off.retry_us]
         for address, link in [*self.links.items()]:
             if not (link.connected or link.connecting or link in links or self._is_known(address)):
                 del self.links[address]
         for link in links:
             link.connecting, link.wanted = True, False
+        self.all_stand = all(link.connected for link in self.links.values())
         return links
+
+    def _is_lost(self, error: str, now_us: int) -> None:
+        self.all_stand, self.is_changed = False, True
+        self._core.link_lost(error, now_us)
 
     def _of_use(self) -> list[Link]:
         """Those that are down and that nobody connects, where something is to be sent over them, or the leader is there
@@ -100,6 +113,8 @@ class Links:
         elif error is None:
             link.back_off.succeeded()
             link.heard_us = link.pinged_us = now_us
+            self._look_us = min(self._look_us, now_us + IDLE_PING_US)
+            self.is_changed = True
             self._core.link_up(now_us)
         else:
             link.back_off.failed(now_us)
@@ -117,8 +132,8 @@ class Links:
                 sure.setdefault(packet.address, []).append((packet.channel, packet.data))
                 continue
             by_address.setdefault(packet.address, []).append((packet, ("PUBLISH", packet.channel, packet.data)))
-        for address, link in self.links.items():
-            if link.connected and self._is_quiet(link, now_us):
+        if now_us >= self._look_us:
+            for address in self._quiet(now_us):
                 by_address.setdefault(address, []).append((None, ("PING",)))
         for address in {**sure, **by_address}:
             try:
@@ -126,7 +141,7 @@ class Links:
             except ValueError as error:  # What was to be sent is lost, as on any network.
                 self._core.link_lost(f"a node's address can not be used: {error}", now_us)
                 continue
-            if not link.connected:
+            if not (self.all_stand or link.connected):
                 link.wanted = True
                 continue
             try:
@@ -134,8 +149,9 @@ class Links:
                     link.channel.publish(sure[address])
                 if address in by_address:
                     link.channel.send(by_address[address])
+                self.is_changed = self.is_changed or link.channel.wants_write
             except ChannelError as error:
-                self._core.link_lost(str(error), now_us)
+                self._is_lost(str(error), now_us)
 
     def _packets(self, now_us: int) -> list[Packet]:
         """What is due; nothing where the way to the leader takes nothing just now: it would only pile up here."""
@@ -148,20 +164,31 @@ class Links:
     def _is_full(self) -> bool:
         routing = self._core.routing
         link = self.links.get(routing.addresses.get(routing.leader, HOME))
-        return link is not None and link.connected and link.channel.wants_write
+        return link is not None and link.channel.wants_write and link.connected
 
     def _new(self, address: str) -> Link:
         """A link to where a node says that its mailbox is; who we are there, the URL of this client says. Raises
         ValueError where it is no address."""
         link = self.links[address] = Link(with_credentials(address, self._url), BackOff(self._random))
+        self.all_stand = False
         return link
+
+    def _quiet(self, now_us: int) -> list[str]:
+        """The addresses of those of which it is time to ask whether they still stand."""
+        quiet = [address for address, link in self.links.items() if link.connected and self._is_quiet(link, now_us)]
+        self._look_us = now_us + IDLE_PING_US
+        for link in self.links.values():
+            if link.connected:
+                waited_us = PONG_US_MAX if link.pinged_us > link.heard_us else IDLE_PING_US
+                self._look_us = min(self._look_us, max(link.pinged_us, link.heard_us) + waited_us + 1)
+        return quiet
 
     def _is_quiet(self, link: Link, now_us: int) -> bool:
         """Is it time to ask whether the connection still stands? One that did not answer that is given up."""
         if link.pinged_us > link.heard_us:
             if now_us - link.pinged_us > PONG_US_MAX:
                 link.channel.close()
-                self._core.link_lost("Redis answers nothing", now_us)
+                self._is_lost("Redis answers nothing", now_us)
             return False
         if now_us - link.heard_us <= IDLE_PING_US:
             return False
@@ -173,11 +200,14 @@ class Links:
         try:
             if link.channel.wants_write:
                 link.channel.flush()
+                self.is_changed = True
             received = link.channel.receive()
         except ChannelError as error:
             link.channel.close()
-            self._core.link_lost(str(error), now_us)
+            self._is_lost(str(error), now_us)
             return
+        if not link.channel.connected:
+            self.all_stand, self.is_changed = False, True  # What came before the end is good.
         link.heard_us = now_us
         for message in received.messages:
             self._core.receive(message.data, now_us)
@@ -194,12 +224,14 @@ class Links:
         due = self._core.due_us(now_us) if self.any_connected else self._core.deadline_us(now_us)
         if self._is_full:
             due = max(due, now_us + FULL_US)
-        for link in self._of_use():
-            due = min(due, link.back_off.retry_us)
+        if not self.all_stand:
+            for link in self._of_use():
+                due = min(due, link.back_off.retry_us)
         return due
 
     def begin_anew(self, now_us: int) -> None:
         """After a defect: every connection is made again, after a pause. One that is being made is left to its own."""
+        self.all_stand, self.is_changed = False, True
         for address, link in [*self.links.items()]:
             link.back_off.failed(now_us)
             if link.connecting:
@@ -208,5 +240,6 @@ class Links:
                 link.channel.close()
 
     def close(self) -> None:
+        self.all_stand, self.is_changed = False, True
         for link in self.links.values():
             link.channel.close()

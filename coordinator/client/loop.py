@@ -67,6 +67,9 @@ class Loop(threading.Thread):
         self._poll.register(self._wake_reader, select.POLLIN)
         self._polled: dict[int, int] = {}
         """Descriptor of a connection to the events that are polled for."""
+        self._watched: dict[int, Link] = {}
+        """The connections of those."""
+        self._main = threading.main_thread().ident
         self._posted: deque[tuple[Job, BaseException | None]] = deque()
         """From other threads: jobs that begin, or what their caller left with."""
         self._tried: deque[tuple[Link, ChannelError | None]] = deque()
@@ -110,7 +113,7 @@ class Loop(threading.Thread):
         try:
             try:
                 is_alone = _now_us() >= self._crowd_until_us
-                if is_alone and thread != threading.main_thread().ident and self._take_baton(thread):
+                if is_alone and thread != self._main and self._take_baton(thread):
                     self._posted.append((job, None))
                     self._drive(job)
             finally:
@@ -259,7 +262,8 @@ class Loop(threading.Thread):
     def _take_up(self) -> None:
         """Begin what was posted, and go on with what was answered."""
         self._take_posted()
-        self._connect()
+        if self._tried or not self._links.all_stand:
+            self._connect()
         self._go_on()
 
     def _connect(self) -> None:
@@ -288,7 +292,8 @@ class Loop(threading.Thread):
         """Until something comes, or is due; what has come is taken in."""
         now_us = _now_us()
         timeout_us = max(0, min(self._links.due_us(now_us) - now_us, TURN_US_MAX))
-        self._watch()
+        if self._links.is_changed:
+            self._watch()
         if self._expected:
             timeout_us = min(timeout_us, RETURN_US)
         self._asleep = True
@@ -303,10 +308,9 @@ class Loop(threading.Thread):
             if descriptor == self._wake_reader:
                 os.read(self._wake_reader, 4_096)
                 continue
-            for link in self._links.links.values():
-                if link.connected and link.channel.fileno() == descriptor:
-                    self._links.receive(link, _now_us())
-                    break
+            link = self._watched.get(descriptor)
+            if link is not None and link.connected:
+                self._links.receive(link, _now_us())
 
     def _sleep_on(self) -> list[tuple[int, int]]:
         """While callers come back: the time is up only when there was none for RETURN_US."""
@@ -319,11 +323,12 @@ class Loop(threading.Thread):
 
     def _watch(self) -> None:
         """Poll for what the connections wait for now."""
+        self._watched = {link.channel.fileno(): link for link in self._links.links.values() if link.connected}
         wanted = {
-            link.channel.fileno(): select.POLLIN | (select.POLLOUT if link.channel.wants_write else 0)
-            for link in self._links.links.values()
-            if link.connected
+            descriptor: select.POLLIN | (select.POLLOUT if link.channel.wants_write else 0)
+            for descriptor, link in self._watched.items()
         }
+        self._links.is_changed = any(events & select.POLLOUT for events in wanted.values())
         if wanted == self._polled:
             return
         for descriptor in self._polled.keys() - wanted.keys():
@@ -434,8 +439,10 @@ class Loop(threading.Thread):
         """All at once."""
         ended = self._ended
         while ended:
-            with contextlib.suppress(RuntimeError):  # Released, when an interrupt came.
+            try:  # noqa: SIM105 - a context manager takes longer than all else here
                 ended[0].release()
+            except RuntimeError:  # Released, when an interrupt came.
+                pass
             ended.popleft()
 
     def _fail(self, error: BaseException) -> None:
@@ -444,7 +451,7 @@ class Loop(threading.Thread):
         self._links.begin_anew(_now_us())
         self._poll = select.poll()
         self._poll.register(self._wake_reader, select.POLLIN)
-        self._polled = {}
+        self._polled, self._watched = {}, {}
         self._asleep = False
         self._fail_all(Unavailable(f"a defect in the client: {error!r}"))
 

@@ -39,8 +39,9 @@ class Packer:
 
     def pack(self, node: str, requests: Batch, reply_channel: str, *, is_sure: bool) -> list[Packet]:
         """Packets for `node` ("*": any) with these requests, in their order."""
-        address, name, channel = "", "", self._channels.discovery
-        if node != "*":
+        if node == "*":
+            address, name, channel = "", "", self._channels.discovery
+        else:
             address, name, channel = self._routing.addresses.get(node, ""), node, self._channels.client(node)
         packets = []
         for part in self._parts(requests):
@@ -53,6 +54,8 @@ class Packer:
     def _parts(self, requests: Batch) -> list[Batch]:
         """What goes in one packet each."""
         if self._outstanding.room.bytes <= wire.PACKET_BYTES_TARGET:
+            if len(requests) <= BATCH_MAX:
+                return [requests]
             return [requests[i : i + BATCH_MAX] for i in range(0, len(requests), BATCH_MAX)]
         parts: list[Batch] = [[]]
         size = 0

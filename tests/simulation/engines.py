@@ -57,7 +57,7 @@ def _raft_options(random: Random) -> Options:
         stall_pause_us=random.choice((0, 0, 300_000, 10_000_000)),
     )
     # No draw of its own here, too. As nodes have it that share a machine, for longer, and not at all.
-    return options._replace(spare_us={300_000: 10_000, 1_000_000: 60_000, 3_000_000: 0}[options.priority_pause_us])
+    return options._replace(spare_us={300_000: 20_000, 1_000_000: 60_000, 3_000_000: 0}[options.priority_pause_us])
 
 
 ENGINES: Final = {"raft": EngineKind("raft", _build_raft, _raft_options)}

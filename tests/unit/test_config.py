@@ -352,7 +352,7 @@ def test_an_address_of_another_machine_is_refused() -> None:
 def test_followers_that_no_majority_needs_wait_where_all_nodes_are_on_one_machine(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    assert load_config().spare_us == 10_000
+    assert load_config().spare_us == 20_000
     assert _load(monkeypatch, CONCLAVE_SPARE_MS="0").spare_us == 0
     monkeypatch.delenv("CONCLAVE_SPARE_MS")
     assert _load(monkeypatch, REDIS_URL="redis://elsewhere").spare_us == 0

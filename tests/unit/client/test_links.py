@@ -75,8 +75,10 @@ class Hand:
 
     def breaks(self, address: str, error: Exception | None = None) -> None:
         """Its connection is lost, and can not be made again."""
-        channel: Any = self.links.links[address].channel
-        channel.connected, channel.error = False, error or ChannelError("timed out")
+        link = self.links.links[address]
+        channel: Any = link.channel
+        channel.error = error or ChannelError("timed out")
+        self.links.receive(link, self.now_us)
 
 
 @pytest.fixture
@@ -195,3 +197,28 @@ def test_after_a_defect_every_connection_is_made_again_after_a_pause(two):
     assert two.links.links[DEAD] is not late
     two.now_us += LONG_US
     assert two.connect() == [HOME, ALIVE, DEAD]
+
+
+def test_a_loss_that_shows_with_the_last_that_came_is_a_loss(two, monkeypatch):
+    """`Channel.receive` gives what came before the end, and raises nothing then."""
+    link = two.links.links[ALIVE]
+    assert two.connect() == []
+
+    def ends(channel):
+        channel.connected = False
+        return Received([], [])
+
+    monkeypatch.setattr(Socket, "receive", ends)
+    two.links.receive(link, two.now_us)
+    two.asks("alive")
+    assert two.connect() == [ALIVE]
+
+
+def test_whoever_watches_the_sockets_is_told_of_what_could_not_be_sent(two):
+    two.links.is_changed = False
+    two.asks("alive")
+    assert not two.links.is_changed
+    channel = two.links.links[ALIVE].channel
+    channel.wants_write = True
+    two.asks("alive")
+    assert two.links.is_changed, "it is to be watched for room"
