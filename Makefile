@@ -15,7 +15,7 @@ RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip install --disable-pip-version-check
 PYTEST ?=
 # A process for each core, and a file of tests stays with one of them (tests/conftest.py).
-SIDE_BY_SIDE := -n logical --maxprocesses 8 --dist loadgroup
+SIDE_BY_SIDE := -n logical --maxprocesses 8 --no-loadscope-reorder
 PROVE_DIRECTORY := var/prove
 PROVE_SEEDS := 1-20000
 PROVE_SLICE := 500

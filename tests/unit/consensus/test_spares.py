@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+
 from coordinator.consensus.engine import Role
 from coordinator.consensus.membership import Change, Member
 from coordinator.consensus.raft.messages import AppendEntries
-from coordinator.consensus.raft.options import Options
+from coordinator.consensus.raft.options import Options, check
 from coordinator.consensus.raft.spares import LATE_MAX, NEVER_US
 from tests.unit.consensus.play import Letter, Play
 
@@ -194,3 +196,10 @@ def test_the_option_is_off_unless_asked_for():
     play = Play()
     play.elect(1)
     assert sent_to(play, "a") == {2, 3}
+
+
+def test_they_wait_no_longer_than_a_heartbeat():
+    longest = Options().heartbeat_us
+    check(Options(spare_us=longest))
+    with pytest.raises(ValueError, match=f"spare_us must be at most heartbeat_us, {longest}, got {longest + 1}"):
+        check(Options(spare_us=longest + 1))
