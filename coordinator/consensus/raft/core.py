@@ -69,13 +69,11 @@ class Raft:
         check(options)
         if replica <= NOBODY:
             raise ValueError(f"a replica's identity is a positive integer, got {replica}")
-        self.replica = replica
-        self.options = options
+        self.replica, self.options = replica, options
         self.random, self.log = random, log
         self.term, self.vote = hard_state.term, hard_state.vote
         self.on_disk = hard_state
-        self.role = Role.FOLLOWER
-        self.leader = NOBODY
+        self.role, self.leader = Role.FOLLOWER, NOBODY
         self.heard_at_us: int | None = None
         """When this follower last heard the leader of its term; None: it owes no loyalty to anyone."""
         self.heard_round = (0, 0)
@@ -84,6 +82,8 @@ class Raft:
         self.campaign = random.getrandbits(48)
         """Numbers this replica's campaigns; begins anywhere, so that no number repeats over a restart."""
         self.campaign_reason = ""
+        self.unanswered: tuple[int, VoteRequest] | None = None
+        """Who last asked for a pre-vote and got no answer, since this replica was loyal to its leader."""
         self.votes: dict[int, bool] = {}
         self.progress: dict[int, Progress] = {}
         self.rounds, self.spares = Rounds(now_us), Spares()

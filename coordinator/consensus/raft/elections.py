@@ -70,7 +70,9 @@ def quorum_due_us(raft: Raft) -> int:
 def suspect(raft: Raft, leader: int, now_us: int) -> None:
     """This replica itself saw the leader's channel fall silent, so it owes it no loyalty (history 2).
 
-    Followers start one after the other, so that they do not split the vote.
+    Followers start one after the other, so that they do not split the vote. One that looked earlier may have asked for
+    a pre-vote already, and was not answered for loyalty: it is answered now. Where it has gone on since, the number of
+    its campaign says so, and the answer counts for nothing.
     """
     if raft.role is not Role.FOLLOWER or leader != raft.leader or leader == _NOBODY:
         return
@@ -84,6 +86,10 @@ def suspect(raft: Raft, leader: int, now_us: int) -> None:
     others = sorted(voter for voter in raft.configuration.full_voter_ids if voter != leader)
     rank = others.index(raft.replica) if raft.replica in others and raft.is_fit else len(others)
     raft.election_due_us = min(raft.election_due_us, start_us + rank * raft.options.suspicion_step_us)
+    if raft.unanswered is not None:
+        sender, request = raft.unanswered
+        raft.unanswered = None
+        on_vote_request(raft, sender, request, now_us)
 
 
 def become_follower(raft: Raft, term: int, leader: int, now_us: int) -> None:
@@ -220,6 +226,8 @@ def on_vote_request(raft: Raft, sender: int, request: VoteRequest, now_us: int) 
         _answer(raft, sender, request, granted=False)
         return
     if not request.transfer and _is_loyal(raft, now_us):
+        if request.pre:
+            raft.unanswered = sender, request
         return
     if request.pre:
         free = request.term > raft.term or raft.vote in (_NOBODY, sender)

@@ -7,7 +7,8 @@ node, many entries at a time. Rounds that are for everyone, as heartbeats and th
 
 What is committed is still on the disks of a majority, and a leader that sends less is one whose messages are late: no
 rule of Raft knows of it. Chosen are those that campaign first where the leader's channel falls silent
-(`elections.suspect`), for they have everything. One that does not answer, or is late again and again, is replaced.
+(`elections.suspect`), for they have everything: as many of these as answer, lack little and are not late again and
+again. Where there are too few, and in a leadership that nobody has answered yet, everyone is sent everything at once.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ LATE_SHARE: Final = 4
 """Of a round that went to everyone, as many as are needed have answered; whoever answers later than `Options.spare_us`,
 divided by this, behind them is late."""
 LATE_MAX: Final = 4
-"""Who was late so much more often than in time is chosen no more."""
+"""Who was late so much more often than in time is not chosen."""
+LATE_LONG: Final = 24
+"""Nor again until it was in time about so much more often than late."""
 
 Targets = list[tuple[int, Progress]]
 
@@ -62,7 +65,7 @@ class Spares:
         self.others = sorted(voter for voter in configuration.voter_ids if voter != replica)
         is_plain = not (configuration.is_joint or configuration.has_witness) and replica in configuration.voter_ids
         self.needed = len(configuration.voter_ids) // 2 if is_plain else 0
-        self.chosen = tuple(self.others[: self.needed])
+        self.chosen = ()
         self._late = {}
 
     def shared(self, number: int) -> None:
@@ -83,30 +86,38 @@ class Spares:
         self._answers += 1
         if self._answers == self.needed:
             self._enough_us = now_us
-        is_late = self._answers > self.needed and now_us - self._enough_us > late_us
-        self._late[voter] = max(0, self._late.get(voter, 0) + (1 if is_late else -1))
+        late = self._late.get(voter, 0)
+        if self._answers > self.needed and now_us - self._enough_us > late_us:
+            self._late[voter] = LATE_LONG if late + 1 >= LATE_MAX else late + 1
+        elif late:
+            self._late[voter] = late - 1
 
-    def choose(self, progress: dict[int, Progress]) -> None:
-        """Keep those that are chosen, but for who is late or was silent since the moment before the last."""
+    def choose(self, raft: Raft) -> None:
+        """The first of those that would campaign that are fit for it, or nobody."""
+        fit = [voter for voter in self.others if self._is_fit(raft, voter)]
+        in_time = [voter for voter in fit if self._late.get(voter, 0) < LATE_MAX]
+        late = [voter for voter in fit if voter not in in_time]
+        self.chosen = tuple((in_time + late)[: self.needed]) if len(fit) >= self.needed else ()
 
-        def rank(voter: int) -> tuple[bool, bool, bool]:
-            is_silent = progress[voter].acked_round < self._waited_since
-            return is_silent, self._late.get(voter, 0) >= LATE_MAX, voter not in self.chosen
-
-        chosen = tuple(sorted(self.others, key=rank)[: self.needed])
-        if chosen != self.chosen:
-            self.chosen, self._late = chosen, {}
+    def _is_fit(self, raft: Raft, voter: int) -> bool:
+        """Does it lack little, and has it answered in this leadership, and since the moment before the last?"""
+        return lacks_little(raft, raft.progress[voter]) and raft.progress[voter].acked_round >= max(
+            1, self._waited_since
+        )
 
 
 def hold_back(raft: Raft, targets: Targets, now_us: int) -> Targets:
     """Those of `targets` that are to be sent what they lack now; the others wait."""
     spares, options = raft.spares, raft.options
     spares.follow(raft.configuration, raft.replica)
-    is_due = now_us >= spares.due_us
-    if is_due:
-        spares.choose(raft.progress)
+    if not (options.spare_us and spares.needed) or raft.transferring is not None:
         spares.due_us = NEVER_US
-    if is_due or not (options.spare_us and spares.needed) or raft.transferring is not None:
+        return targets
+    is_due = now_us >= spares.due_us
+    if is_due or not spares.chosen:
+        spares.choose(raft)
+        spares.due_us = NEVER_US
+    if is_due or not spares.chosen:
         return targets
     now = [(voter, progress) for voter, progress in targets if not _may_wait(raft, voter, progress)]
     if len(now) < len(targets):
@@ -117,6 +128,9 @@ def hold_back(raft: Raft, targets: Targets, now_us: int) -> Targets:
 def _may_wait(raft: Raft, voter: int, progress: Progress) -> bool:
     """Is it a voter that is not needed, and lacks little?"""
     spares = raft.spares
-    is_spare = voter not in spares.chosen and voter in spares.others
+    return voter in spares.others and voter not in spares.chosen and lacks_little(raft, progress)
+
+
+def lacks_little(raft: Raft, progress: Progress) -> bool:
     lag = raft.log.last_index - progress.match
-    return is_spare and progress.state is ProgressState.REPLICATE and lag <= raft.options.message_entries_max
+    return progress.state is ProgressState.REPLICATE and lag <= raft.options.message_entries_max

@@ -534,3 +534,43 @@ def test_rounds_are_counted_anew_in_each_term():
     follower = play.replicas[2]
     follower.step(3, AppendEntries(follower.term + 1, 2, 2, 2, 1, [], []), 5)
     assert (follower.leader, follower.heard_at_us, follower.heard_round) == (3, 5, (follower.term, 1))
+
+
+def test_who_looked_first_is_answered_by_who_looks_later():
+    """The other follower looks 15 ms later, is loyal up to then, and lacks an entry, so that it can not be elected."""
+    play = Play()
+    play.elect(1)
+    play.pass_time(20_000)
+    play.lost = lambda letter: letter.receiver == 3
+    play.propose(1, "a")
+    play.settle()
+    play.heal()
+    play.crash(1)
+    play.replicas[2].suspect(1, play.now_us)
+    play.settle()
+    assert play.replicas[2].role is Role.PRE_CANDIDATE, "the other one is loyal"
+    play.now_us += 15_000
+    play.replicas[3].suspect(1, play.now_us)
+    play.settle()
+    assert play.leader.replica == 2
+
+
+def test_a_late_answer_to_a_campaign_that_is_over_counts_for_nothing():
+    play = Play()
+    play.elect(1)
+    play.pass_time(20_000)
+    play.crash(1)
+    play.replicas[2].suspect(1, play.now_us)
+    play.settle()
+    before = play.replicas[2].campaign
+    play.now_us = play.replicas[2].election_due_us
+    play.lost = lambda letter: letter.receiver == 3
+    play.settle()
+    assert play.replicas[2].campaign == before + 1, "it asked again, and that was lost"
+    play.heal()
+    play.replicas[3].suspect(1, play.now_us)
+    play.turn(3)
+    (answer,) = [letter.message for letter in play.post if isinstance(letter.message, VoteResponse)]
+    assert answer.campaign == before
+    play.deliver()
+    assert play.replicas[2].role is Role.PRE_CANDIDATE

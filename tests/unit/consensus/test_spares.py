@@ -8,7 +8,7 @@ from coordinator.consensus.engine import Role
 from coordinator.consensus.membership import Change, Member
 from coordinator.consensus.raft.messages import AppendEntries
 from coordinator.consensus.raft.options import Options, check
-from coordinator.consensus.raft.spares import LATE_MAX, NEVER_US
+from coordinator.consensus.raft.spares import LATE_LONG, LATE_MAX, NEVER_US
 from tests.unit.consensus.play import Letter, Play
 
 SPARE_US = 10_000
@@ -117,6 +117,53 @@ def test_where_the_chosen_one_is_silent_another_is_chosen():
     assert play.words(1) == ["a", "b", "c"], "it is waited for no more"
 
 
+def test_after_an_election_who_died_before_it_is_not_chosen():
+    """Leader 1 has died, 2 leads, and 1 would be the first to campaign: a write must not wait for it."""
+    play = a_play()
+    sent_to(play, "a")
+    play.crash(1)
+    play.elect(2)
+    play.now_us += 1_000
+    assert sent_to(play, "b", sender=2) == {3}
+    assert play.words(2) == ["a", "b"]
+
+
+def test_who_has_come_back_is_chosen_again():
+    """Or else it would campaign first and lack what is new."""
+    play = a_play()
+    play.crash(2)
+    play.pass_time(100_000)
+    for _ in range(3):
+        sent_to(play, "a")
+        play.now_us = (play.now_us // SPARE_US + 1) * SPARE_US
+        play.settle()
+    play.now_us += 1_000
+    assert sent_to(play, "b") == {3}
+    play.start(2)
+    play.pass_time(200_000)
+    for _ in range(3):
+        play.now_us += 1_000
+        sent_to(play, "c")
+        play.now_us = (play.now_us // SPARE_US + 1) * SPARE_US
+        play.settle()
+    play.now_us += 1_000
+    assert sent_to(play, "d") == {2}
+
+
+def test_where_too_few_answer_everyone_is_sent_everything_at_once():
+    play = a_play(5)
+    for replica in (3, 4, 5):
+        play.crash(replica)
+    for _ in range(4):
+        play.propose(1, "a")
+        play.turn(1)
+        play.deliver()
+        play.now_us = (play.now_us // SPARE_US + 1) * SPARE_US
+        play.deliver()
+    assert play.leader.spares.chosen == ()
+    assert play.leader.spares.due_us == NEVER_US
+
+
 def a_moment_at_which_one_is_late(play: Play, who: int) -> None:
     """Everyone is sent an entry, and `who` answers half the time to the next such moment later than the other."""
     play.propose(1, "b")
@@ -133,10 +180,20 @@ def test_one_that_is_late_again_and_again_is_chosen_no_more():
     for _ in range(LATE_MAX):
         assert sent_to(play, "a") == {2}
         a_moment_at_which_one_is_late(play, 2)
-    sent_to(play, "c")
-    play.now_us = (play.now_us // SPARE_US + 1) * SPARE_US
-    play.settle()
-    assert sent_to(play, "d") == {3}
+    for _ in range(LATE_LONG // 2):
+        sent_to(play, "c")
+        play.now_us = (play.now_us // SPARE_US + 1) * SPARE_US
+        play.settle()
+        play.now_us += 1_000
+        assert sent_to(play, "d") == {3}
+    play.pass_time(LATE_LONG * Options().quiet_heartbeat_us)
+    for _ in range(2):
+        play.now_us += 1_000
+        sent_to(play, "e")
+        play.now_us = (play.now_us // SPARE_US + 1) * SPARE_US
+        play.settle()
+    play.now_us += 1_000
+    assert sent_to(play, "f") == {2}, "it was in time for long"
 
 
 def test_one_that_is_late_no_more_often_than_the_other_stays_chosen():
