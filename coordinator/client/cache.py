@@ -90,8 +90,6 @@ class Cache:
         self._lease = Lease(0, 0)
         self._ticket = 0
         """Of the last invalidation under this lease."""
-        self.is_touched = False
-        """Was anything ever asked of it? Else it has nothing to do."""
         self._is_used = False
         self._renew_us = NEVER_US
         self._renewals: dict[int, int] = {}
@@ -123,7 +121,6 @@ class Cache:
 
     def asks(self, call: Call, query: wire.CachedQuery) -> None:
         """What comes of this call may be kept."""
-        self.is_touched = True
         self._asked[call.request_id] = (call, query)
         call.when_done(self._is_answered)
 
@@ -199,7 +196,6 @@ class Cache:
             self._say(node, cluster, self.session.session, lease.term, lease.number, 0)
 
     def _say(self, node: str, cluster: int, session: int, term: int, number: int, ticket: int) -> None:
-        self.is_touched = True
         self._next_word += 1
         self._words.append((node, wire.DroppedRequest(self._next_word, cluster, session, term, number, ticket)))
 
@@ -213,7 +209,7 @@ class Cache:
     def another_leader(self, now_us: int) -> None:
         """Ask the new one at once: it waits to hear what is kept of before."""
         if self.session is not None and not self.session.gone:
-            self.is_touched = self._is_used = True
+            self._is_used = True
             self._renew_us = now_us
 
     def due_us(self) -> int:

@@ -80,7 +80,7 @@ class Core:
 
     def awaits_answers(self, now_us: int) -> bool:
         """Is something asked that is not answered, by a caller, or by the core itself a moment ago?"""
-        if self._calls or (self.cache.is_touched and self.cache.holds(now_us)):
+        if self._calls or self.cache.holds(now_us):
             return True
         asked_us = max(self._keeper.asked_us, self._discovery.asked_us)
         return now_us < asked_us + AWAIT_US and (self._keeper.awaits or self._discovery.awaits)
@@ -278,8 +278,7 @@ class Core:
         knocks = self._discovery.knock(leader, by_node, now_us)
         if keep_alives := self._keeper.keep_alives(now_us):
             by_node.setdefault(leader, []).extend((request.id, request) for request in keep_alives)
-        if self.cache.is_touched:
-            self._speak_of_cache(leader, by_node, now_us)
+        self._speak_of_cache(leader, by_node, now_us)
         lost = self.routing.wants_probe(now_us) and (waiting or (not leader and self.sessions))
         doubtful = waiting and leader and now_us >= self.routing.probe_due_us
         if lost or doubtful:
@@ -301,8 +300,7 @@ class Core:
 
     def give_up(self, now_us: int) -> None:
         """End the calls whose deadline has come, and what is kept by a lease that has run out."""
-        if self.cache.is_touched:
-            self.cache.pass_time(now_us)
+        self.cache.pass_time(now_us)
         if now_us >= self._outstanding.give_up_us:
             self._outstanding.give_up(now_us)
             self._keeper.pass_time(now_us)
@@ -322,7 +320,7 @@ class Core:
             for session in self.sessions.values():
                 if session.renew_due_us < due_us and not session.gone:
                     due_us = session.renew_due_us
-            return min(due_us, self.cache.due_us()) if self.cache.is_touched else due_us
+            return min(due_us, self.cache.due_us())
         for call in self._calls.values():
             due_us = min(
                 due_us, call.due_us if call.target is Target.NODE else max(call.due_us, self.routing.probe_due_us)

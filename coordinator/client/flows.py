@@ -68,9 +68,7 @@ def session(core: Core, clock: Clock, ttl_ms: int, deadline_us: int, *, persists
 
 def command(core: Core, clock: Clock, op: commands.ClientOp, ttl_ms: int, deadline_us: int, act_for: str) -> Flow:
     """Apply `op` exactly once, under the numbers of the session for `ttl_ms`."""
-    own = core.live_session(ttl_ms, clock())
-    if own is None:
-        own = yield from session(core, clock, ttl_ms, deadline_us, persists=ends_something(op))
+    own = yield from session(core, clock, ttl_ms, deadline_us, persists=ends_something(op))
     try:
         return (yield core.command(own, op, clock(), deadline_us, act_for))
     except OutcomeUnknown as error:
@@ -105,7 +103,7 @@ def acquire(
     until_us = None if wait_us is None else since_us + wait_us
     while True:
         answer_us = max(clock() + timeout_us, until_us or 0)
-        own = core.live_session(ttl_ms, clock()) or (yield from session(core, clock, ttl_ms, answer_us))
+        own = yield from session(core, clock, ttl_ms, answer_us)
         acquisition = own.next_acquisition()
         op = build(acquisition) if build is not None else _alone(name, acquisition, wait_us != 0, refuse_deadlocks)
         asked = core.command(own, op, clock(), answer_us)

@@ -87,6 +87,10 @@ class Configuration(_Sides):
     def member(self, replica: int) -> Member | None:
         return self._by_replica.get(replica)
 
+    def heirs_of(self, leader: int) -> list[int]:
+        """The other full voters, in the order in which they campaign where `leader` falls silent."""
+        return sorted(voter for voter in self.full_voter_ids if voter != leader)
+
     def node_of(self, replica: int) -> str:
         """The node that hosts `replica`; "" where it is not a member."""
         member = self.member(replica)

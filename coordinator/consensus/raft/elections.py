@@ -83,7 +83,7 @@ def suspect(raft: Raft, leader: int, now_us: int) -> None:
         start_us = max(now_us, raft.heard_at_us + raft.options.election_timeout_us_min)
     else:
         raft.heard_at_us = None
-    others = sorted(voter for voter in raft.configuration.full_voter_ids if voter != leader)
+    others = raft.configuration.heirs_of(leader)
     rank = others.index(raft.replica) if raft.replica in others and raft.is_fit else len(others)
     raft.election_due_us = min(raft.election_due_us, start_us + rank * raft.options.suspicion_step_us)
     if raft.unanswered is not None:

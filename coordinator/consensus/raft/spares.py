@@ -62,7 +62,7 @@ class Spares:
         if configuration is self._configuration:
             return
         self._configuration = configuration
-        self.others = sorted(voter for voter in configuration.voter_ids if voter != replica)
+        self.others = configuration.heirs_of(replica)
         is_plain = not (configuration.is_joint or configuration.has_witness) and replica in configuration.voter_ids
         self.needed = len(configuration.voter_ids) // 2 if is_plain else 0
         self.chosen = ()
@@ -95,15 +95,13 @@ class Spares:
     def choose(self, raft: Raft) -> None:
         """The first of those that would campaign that are fit for it, or nobody."""
         fit = [voter for voter in self.others if self._is_fit(raft, voter)]
-        in_time = [voter for voter in fit if self._late.get(voter, 0) < LATE_MAX]
-        late = [voter for voter in fit if voter not in in_time]
-        self.chosen = tuple((in_time + late)[: self.needed]) if len(fit) >= self.needed else ()
+        fit.sort(key=lambda voter: self._late.get(voter, 0) >= LATE_MAX)  # Those who are late last.
+        self.chosen = tuple(fit[: self.needed]) if len(fit) >= self.needed else ()
 
     def _is_fit(self, raft: Raft, voter: int) -> bool:
         """Does it lack little, and has it answered in this leadership, and since the moment before the last?"""
-        return lacks_little(raft, raft.progress[voter]) and raft.progress[voter].acked_round >= max(
-            1, self._waited_since
-        )
+        progress = raft.progress[voter]
+        return _lacks_little(raft, progress) and progress.acked_round >= max(1, self._waited_since)
 
 
 def hold_back(raft: Raft, targets: Targets, now_us: int) -> Targets:
@@ -128,9 +126,9 @@ def hold_back(raft: Raft, targets: Targets, now_us: int) -> Targets:
 def _may_wait(raft: Raft, voter: int, progress: Progress) -> bool:
     """Is it a voter that is not needed, and lacks little?"""
     spares = raft.spares
-    return voter in spares.others and voter not in spares.chosen and lacks_little(raft, progress)
+    return voter in spares.others and voter not in spares.chosen and _lacks_little(raft, progress)
 
 
-def lacks_little(raft: Raft, progress: Progress) -> bool:
+def _lacks_little(raft: Raft, progress: Progress) -> bool:
     lag = raft.log.last_index - progress.match
     return progress.state is ProgressState.REPLICATE and lag <= raft.options.message_entries_max

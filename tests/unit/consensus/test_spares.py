@@ -32,6 +32,12 @@ def sent_to(play: Play, *words: str, sender: int = 1) -> set[int]:
     return receivers
 
 
+def next_moment(play: Play) -> None:
+    """At which spares are sent to."""
+    play.now_us = (play.now_us // SPARE_US + 1) * SPARE_US
+    play.settle()
+
+
 def has_entries(letter: Letter) -> bool:
     return isinstance(letter.message, AppendEntries) and bool(letter.message.entries)
 
@@ -135,8 +141,7 @@ def test_who_has_come_back_is_chosen_again():
     play.pass_time(100_000)
     for _ in range(3):
         sent_to(play, "a")
-        play.now_us = (play.now_us // SPARE_US + 1) * SPARE_US
-        play.settle()
+        next_moment(play)
     play.now_us += 1_000
     assert sent_to(play, "b") == {3}
     play.start(2)
@@ -144,8 +149,7 @@ def test_who_has_come_back_is_chosen_again():
     for _ in range(3):
         play.now_us += 1_000
         sent_to(play, "c")
-        play.now_us = (play.now_us // SPARE_US + 1) * SPARE_US
-        play.settle()
+        next_moment(play)
     play.now_us += 1_000
     assert sent_to(play, "d") == {2}
 
@@ -182,16 +186,14 @@ def test_one_that_is_late_again_and_again_is_chosen_no_more():
         a_moment_at_which_one_is_late(play, 2)
     for _ in range(LATE_LONG // 2):
         sent_to(play, "c")
-        play.now_us = (play.now_us // SPARE_US + 1) * SPARE_US
-        play.settle()
+        next_moment(play)
         play.now_us += 1_000
         assert sent_to(play, "d") == {3}
     play.pass_time(LATE_LONG * Options().quiet_heartbeat_us)
     for _ in range(2):
         play.now_us += 1_000
         sent_to(play, "e")
-        play.now_us = (play.now_us // SPARE_US + 1) * SPARE_US
-        play.settle()
+        next_moment(play)
     play.now_us += 1_000
     assert sent_to(play, "f") == {2}, "it was in time for long"
 
