@@ -32,6 +32,8 @@ SOURCES: Final = ("channel.py", "compiling.py", "consensus", "orders.py", "repli
 """What a build depends on, in coordinator/: what is compiled, what that is compiled with, and how."""
 PINNED: Final = ("requirements.txt", "requirements-compile.txt")
 """Beside it: the compiler, and the packages whose types are compiled in."""
+EXTENSIONS: Final = PROJECT / "var" / "native"
+"""Where modules lie that are written in C."""
 VARIABLE: Final = "CONCLAVE_COMPILED"
 CHOICES: Final = ("auto", "always", "never")
 
@@ -67,8 +69,7 @@ class _Finder(MetaPathFinder):
 
 def digest(project: Path = PROJECT) -> str:
     """Of all that a build is made of, as hex. Also the name of its directory."""
-    whole = hashlib.blake2b(digest_size=16)
-    whole.update(f"{sys.version}\n{sysconfig.get_platform()}\n{sysconfig.get_config_var('SOABI')}\n".encode())
+    whole = hashlib.blake2b(_interpreter(), digest_size=16)
     paths = [project / "coordinator" / source for source in SOURCES] + [project / name for name in PINNED]
     for path in paths:
         for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
@@ -76,6 +77,22 @@ def digest(project: Path = PROJECT) -> str:
             whole.update(f"{file.relative_to(project).as_posix()}\n{len(data)}\n".encode())
             whole.update(data)
     return whole.hexdigest()
+
+
+def extension(name: str, directory: Path = EXTENSIONS) -> Path:
+    """Where the module `name` lies as native code, whether it was made or not: its file is called after what is in the
+    C file of that name, and after the interpreter. Raises OSError where there is no such source."""
+    whole = hashlib.blake2b(_interpreter(), digest_size=16)
+    whole.update(c_source(name).read_bytes())
+    return directory / f"{name}-{whole.hexdigest()}{sysconfig.get_config_var('EXT_SUFFIX')}"
+
+
+def c_source(name: str) -> Path:
+    return PROJECT.joinpath(*name.split(".")).with_suffix(".c")
+
+
+def _interpreter() -> bytes:
+    return f"{sys.version}\n{sysconfig.get_platform()}\n{sysconfig.get_config_var('SOABI')}\n".encode()
 
 
 def modules_of(build: Path) -> dict[str, str]:

@@ -5,8 +5,9 @@
 Takes half a minute on two processors, a C compiler, and what requirements-compile.txt lists. Where a build of these
 sources is there already, nothing is done. With --if-possible whatever is missing is said, and is no failure.
 
-What is compiled is what each request passes, on a node alone: a client stays as it is. A module that defines msgspec's
-structures cannot be, for their class is made by a metaclass of its own.
+What is compiled is what each request passes, on a node alone. A module that defines msgspec's structures cannot be, for
+their class is made by a metaclass of its own. A client stays as it is, but for one module of a few functions, which is
+written in C (coordinator/client/parker.py says why), and takes a second.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ from coordinator import compiled
 
 WHOLE: Final = ("consensus", "statemachine", "wire")
 """Packages of which every module is compiled that can be."""
+EXTENSIONS: Final = ("coordinator.client._parker",)
+"""Modules that are written in C."""
 OF_THE_REPLICA: Final = (
     "cached_reads",
     "caching",
@@ -129,14 +132,7 @@ def build(builds: Path) -> Path:
     target = builds / digest
     if compiled.modules_of(target):
         return target
-    if importlib.util.find_spec("mypyc") is None or importlib.util.find_spec("setuptools") is None:
-        raise CannotCompile("mypyc is not installed here; `make compile` does that (requirements-compile.txt)")
-    compiler = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")[0]
-    if shutil.which(compiler) is None:
-        raise CannotCompile(f"there is no C compiler {compiler} (Debian and Ubuntu: apt-get install gcc)")
-    header = Path(sysconfig.get_path("include"), "Python.h")
-    if not header.is_file():
-        raise CannotCompile(f"there is no {header} (Debian and Ubuntu: apt-get install python3-dev)")
+    _look_for_tools()
     builds.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=MAKING, dir=builds) as making:
         _compile(Path(making))
@@ -155,6 +151,53 @@ def build(builds: Path) -> Path:
             is_being_made = other.name.startswith(MAKING) and time.time() - other.stat().st_mtime < MAKING_S_MAX
             if other != target and not is_being_made:
                 shutil.rmtree(other, ignore_errors=True)
+    return target
+
+
+def _look_for_tools() -> None:
+    if importlib.util.find_spec("mypyc") is None or importlib.util.find_spec("setuptools") is None:
+        raise CannotCompile("mypyc is not installed here; `make compile` does that (requirements-compile.txt)")
+    compiler = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")[0]
+    if shutil.which(compiler) is None:
+        raise CannotCompile(f"there is no C compiler {compiler} (Debian and Ubuntu: apt-get install gcc)")
+    header = Path(sysconfig.get_path("include"), "Python.h")
+    if not header.is_file():
+        raise CannotCompile(f"there is no {header} (Debian and Ubuntu: apt-get install python3-dev)")
+
+
+def build_extension(name: str, directory: Path) -> Path:
+    """Compile the module `name` of its C file, and give where; at once where it is there already. Raises
+    CannotCompile."""
+    target = compiled.extension(name, directory)
+    if target.is_file():
+        return target
+    _look_for_tools()
+    from setuptools import Distribution, Extension
+    from setuptools.command.build_ext import build_ext
+
+    directory.mkdir(parents=True, exist_ok=True)
+    said = io.StringIO()
+    with tempfile.TemporaryDirectory(prefix=MAKING, dir=directory) as making:
+        source = Path(making, "module.c")  # As it is now: what it is called after must be what it is made of.
+        source.write_bytes(compiled.c_source(name).read_bytes())
+        command = build_ext(Distribution({"name": name, "ext_modules": [Extension(name, [str(source)])]}))
+        command.build_lib = command.build_temp = making
+        try:
+            with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+                command.ensure_finalized()
+                command.run()
+        except (Exception, SystemExit) as error:
+            tail = "\n".join(said.getvalue().strip().splitlines()[-20:])
+            raise CannotCompile(f"{type(error).__name__}: {error}\n{tail}") from error
+        made = Path(making, command.get_ext_filename(name))
+        with made.open("rb") as file:
+            os.fsync(file.fileno())  # One that holds nothing, after a loss of power, must not have the name.
+        if compiled.extension(name, directory) != target:
+            raise CannotCompile(f"{compiled.c_source(name)} was changed meanwhile")
+        made.rename(target)
+    for other in directory.glob(f"{name}-*"):
+        if other != target:
+            other.unlink(missing_ok=True)
     return target
 
 
@@ -211,12 +254,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--if-possible", action="store_true", help="what is missing is said, and is no failure")
     options = parser.parse_args(arguments)
     current = compiled.BUILDS / compiled.digest()
-    if compiled.modules_of(current):
-        print(f"the replicas' side is compiled: {current}")
-        return 0
-    print("compiling the replicas' side, which takes half a minute or so ...", flush=True)
+    is_there = bool(compiled.modules_of(current))
     began = time.monotonic()
     try:
+        for name in EXTENSIONS:
+            build_extension(name, compiled.EXTENSIONS)
+        if is_there:
+            print(f"the replicas' side is compiled: {current}")
+            return 0
+        print("compiling the replicas' side, which takes half a minute or so ...", flush=True)
         made = build(compiled.BUILDS)
     except (CannotCompile, OSError) as error:
         print(f"not compiled, nodes run it interpreted: {error}" if options.if_possible else error, file=sys.stderr)

@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Final
 from bench.peers.base import MEMBERS, VALUE_BYTES, Operation, Peer, PeerClient, members
 from coordinator import client as shipped
 from coordinator import compiled, embedded_redis
+from coordinator.client import parker
 from coordinator.config import Config, DataDirectory
 from coordinator.replica import births
 from coordinator.statemachine import commands
@@ -32,7 +33,10 @@ def _program() -> str:
 class Server(Peer):
     name = "conclave"
     works: ClassVar[frozenset[str]] = frozenset({"lock", "write", "read", "handover", "failover", "silence"})
-    about = f"three Celery workers ({_program()}) and one Redis; SQLite with synchronous=FULL; its own client, signed"
+    about = (
+        f"three Celery workers ({_program()}) and one Redis; SQLite with synchronous=FULL; its own client, signed, "
+        f"{'with' if parker.Parker is not parker.PlainParker else 'without'} its parker in C"
+    )
 
     def __init__(self, directory: Path) -> None:
         super().__init__(directory)

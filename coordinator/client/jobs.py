@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
@@ -10,6 +9,7 @@ from coordinator.client.calls import Call
 from coordinator.client.core import Core
 from coordinator.client.errors import Unavailable
 from coordinator.client.flows import Flow
+from coordinator.client.parker import Parker
 
 if TYPE_CHECKING:
     from coordinator.client.loop import Loop
@@ -28,7 +28,7 @@ class Left(BaseException):
 class Job:
     """A flow on its way, and the caller that waits until it has ended."""
 
-    __slots__ = ("_ended", "call", "error", "flow", "is_over", "loop", "release", "undo", "value")
+    __slots__ = ("call", "error", "flow", "is_over", "loop", "parker", "undo", "value")
 
     def __init__(self, loop: Loop, flow: Flow, undo: Undo | None) -> None:
         """`undo`: what is to be done with the flow's value where its caller has left before it could take it."""
@@ -40,10 +40,8 @@ class Job:
         self.is_over = False
         self.value: Any = None
         self.error: BaseException | None = None
-        self._ended = threading.Lock()
-        self._ended.acquire()
-        self.release = self._ended.release
-        """Wakes the caller; once, when it is over."""
+        self.parker = Parker()
+        """Of the caller; it is woken when it is over."""
 
     def answered(self, call: Call) -> None:
         """Its call is done: it goes on when all that came was taken in."""
@@ -51,9 +49,9 @@ class Job:
 
     def wait(self) -> None:
         """Until the flow has ended. On the caller's thread. Raises Unavailable where nobody runs it any more."""
-        acquire, wake_next = self._ended.acquire, self.loop.wake_next
-        wake_next()  # And sleep at once: whoever is woken wants the interpreter.
-        while not (acquire(timeout=WAKE_LOST_S) or self.is_over):
+        park, next_one = self.parker.park, self.loop.next_to_wake()
+        while not (park(WAKE_LOST_S, next_one) or self.is_over):
+            next_one = None
             if not self.loop.is_alive() and not self.is_over:
                 raise Unavailable("the client's thread has ended; close this client, and make another")
 

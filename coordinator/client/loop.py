@@ -24,6 +24,7 @@ from coordinator.client.core import Core
 from coordinator.client.errors import Closed, OutcomeUnknown, Unavailable
 from coordinator.client.jobs import Job, Left
 from coordinator.client.links import Link, Links
+from coordinator.client.parker import PlainParker
 from coordinator.client.rest import Rest
 
 CLOSE_US: Final = 2_000_000
@@ -408,7 +409,7 @@ class Loop(threading.Thread):
         self._expected += len(self._ended)
         self._to_wake.extend(self._ended)
         self._ended.clear()
-        self.wake_next()
+        self._wake_next()
 
     def _note_returned(self, count: int) -> None:
         """So many ask, of those who were woken or of others. Where the rest is late, nobody is waited for."""
@@ -421,28 +422,29 @@ class Loop(threading.Thread):
             self._expected_until_us = now_us + RETURN_US_MAX
         self._is_late = False
 
-    def wake_next(self) -> None:
-        """Wake one of those who were answered together. On the thread of the one before, as it goes to sleep."""
-        if self._to_wake:
-            try:
-                self._to_wake.popleft().release()
-            except (IndexError, RuntimeError):  # Another took the last; released, when an interrupt came.
-                return
+    def next_to_wake(self) -> PlainParker | None:
+        """The next of those who were answered together, to be woken by the one before as it goes to sleep."""
+        try:
+            return self._to_wake.popleft().parker if self._to_wake else None
+        except IndexError:  # Another took the last.
+            return None
 
     def _expect_nobody(self) -> None:
         """Wake those, too, that were to be woken by others."""
         self._expected = 0
         while self._to_wake:
-            self.wake_next()
+            self._wake_next()
+
+    def _wake_next(self) -> None:
+        next_one = self.next_to_wake()
+        if next_one is not None:
+            next_one.unpark()
 
     def _wake_ended(self) -> None:
         """All at once."""
         ended = self._ended
         while ended:
-            try:  # noqa: SIM105 - a context manager takes longer than all else here
-                ended[0].release()
-            except RuntimeError:  # Released, when an interrupt came.
-                pass
+            ended[0].parker.unpark()
             ended.popleft()
 
     def _fail(self, error: BaseException) -> None:
@@ -473,7 +475,7 @@ class Loop(threading.Thread):
                 if left_with is None and not job.is_over:
                     job.error = Closed()
                     job.is_over = True
-                    job.release()
+                    job.parker.unpark()
 
 
 def _does_the_work(frame: FrameType | None) -> bool:

@@ -48,7 +48,7 @@ def answered(loop: Loop, count: int) -> list[Job]:
 
 
 def awake(jobs: list[Job]) -> list[bool]:
-    return [not job._ended.locked() for job in jobs]
+    return [job.parker.is_unparked for job in jobs]
 
 
 def was_called(loop: Loop) -> bool:
@@ -67,11 +67,18 @@ def ask_again(loop: Loop, count: int) -> None:
 def test_each_wakes_the_next(loop):
     jobs = answered(loop, 3)
     assert awake(jobs) == [True, False, False]
-    loop.wake_next()
+    assert loop.next_to_wake() is jobs[1].parker
+    assert loop.next_to_wake() is jobs[2].parker
+    assert loop.next_to_wake() is None
+
+
+def test_who_waits_wakes_the_next_as_it_falls_asleep(loop):
+    jobs = answered(loop, 3)
+    jobs[0].wait()
     assert awake(jobs) == [True, True, False]
-    loop.wake_next()
-    loop.wake_next()
-    assert awake(jobs) == [True, True, True]
+    jobs[1].wait()
+    assert awake(jobs) == [True] * 3
+    jobs[2].wait()
 
 
 def test_one_that_was_answered_alone_is_woken_and_not_waited_for(loop):
