@@ -2,6 +2,7 @@
 
     python -m bench.compare [--peers conclave,etcd,floor] [--works lock,write,read,handover,failover,silence]
                             [--callers 1,16,64,256] [--rounds 3] [--seconds 3] [--kills 30] [--stops 9] [--json FILE]
+                            [--slower-disk-us 4000]
 
 In each round every peer is started anew in a directory of its own, driven by the same program (`bench.callers`, in two
 client processes), and stopped; the next round begins with another peer. A peer that is not installed is left out, with
@@ -31,6 +32,7 @@ import psutil
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # So that it also starts as a file.
 
+from bench import slow_disk
 from bench.bars import bars_table, judged
 from bench.figures import Cell, Histogram, changes_of_owner, silence_s, summary, table
 from bench.peers import MODULES, server_class
@@ -372,6 +374,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--kills", type=positive, default=30, help="deaths of each peer's leader by kill -9, over all rounds"
     )
     parser.add_argument("--stops", type=positive, default=9, help="and by SIGSTOP")
+    parser.add_argument(
+        "--slower-disk-us", type=positive, default=0, help="so much longer do fdatasync and fsync take (slow_disk.py)"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="keep every cell and the summary there")
     parser.add_argument("--directory", type=Path, default=PROJECT / "var", help="where the peers keep their data")
     parser.add_argument("--keep", action="store_true", help="leave the peers' data and logs there")
@@ -390,9 +395,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parent = Path(tempfile.mkdtemp(prefix="bench-", dir=options.directory))
     result = Run()
     before = machine()
+    before["slower_disk_us"] = options.slower_disk_us
     began_s = time.monotonic()
     try:
-        go(result, options, names, parent)
+        with slow_disk.slower(parent, options.slower_disk_us):
+            go(result, options, names, parent)
     except KeyboardInterrupt:
         say("cut off; this is what there is so far")
     finally:
@@ -425,8 +432,11 @@ def report(cells: Sequence[Cell], where: dict[str, Any], versions: dict[str, str
         f"{where['processors']} processors, Python {where['python']}, Linux {where['kernel']}.",
         f"Took {took_s / 60:.0f} minutes. Load at the beginning: {where['load'][0]}.",
         f"Append and fdatasync of 512 bytes, before each round: {disk} µs.",
-        "",
     ]
+    if where["slower_disk_us"]:
+        longer = where["slower_disk_us"]
+        lines.append(f"In programs that are linked with libc (etcd is not) it takes {longer} µs longer.")
+    lines.append("")
     lines += [f"- {name}: {server_class(name).about} ({versions[name]})" for name in peers]
     return "\n".join(lines)
 

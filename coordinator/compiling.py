@@ -43,6 +43,7 @@ OF_THE_REPLICA: Final = (
     "comparison",
     "delays",
     "feed",
+    "gathering",
     "grants",
     "history",
     "host",

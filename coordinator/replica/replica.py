@@ -22,6 +22,7 @@ from coordinator.replica import cached_reads, watching
 from coordinator.replica.caching import HELD_BYTES_MAX, HELD_MAX, LEASE_MS, Caching
 from coordinator.replica.callers import READ_BYTES_MAX, Answers, Caller, TurnBounds
 from coordinator.replica.comparison import Verdict
+from coordinator.replica.gathering import Gathering
 from coordinator.replica.grants import GrantWaiters
 from coordinator.replica.history import History
 from coordinator.replica.leases import Leases
@@ -112,6 +113,7 @@ class Replica:
         self._commands: list[Asked] = []
         self._entries: list[bytes] = []
         """Of `_commands`, in the same order."""
+        self.gathering = Gathering(self.bounds.gather_commit_us)
         self._signer: tuple[Caller, Stamp | None] | None = None
         """The caller of the packet that is taken in, whose requests may be taken, and its stamp."""
         self._stamps = Stamps(machine)
@@ -292,11 +294,22 @@ class Replica:
         if self.states.has_news:
             self._judge_state(answers, now_us)
         self.states.prepare(journal, now_us)
-        if self._commands or self._holds_back:
+        if self._proposals and self.gathering.is_on and self.engine.applied_index < self.engine.commit_index:
+            answered = sum(index <= self.engine.commit_index for index in self._proposals)
+            self.gathering.answers(answered, len(self._commands), now_us)
+        if (self._commands and not self._gathers(now_us)) or self._holds_back:
             self._propose(answers)
         if self._reads:
             self._begin_reads(answers)
         return self.engine.ready(now_us)
+
+    def _gathers(self, now_us: int) -> bool:
+        """Are the commands to share a later commit?"""
+        gathering, engine = self.gathering, self.engine
+        if engine.role is not Role.LEADER:
+            gathering.until_us = 0
+            return False
+        return bool(gathering.until_us) and gathering.holds(len(self._commands), now_us)
 
     def _judge_state(self, answers: Answers, now_us: int) -> None:
         """Serve nothing while in doubt of the own state, and take no part any more where it is known to differ."""
@@ -390,6 +403,8 @@ class Replica:
             self._unapplied.append((self.engine.last_index, size))
             self._unapplied_bytes += size
             self._proposals.update(enumerate(zip(repeat(self.engine.term), taken, strict=False), first_index))
+            if self.gathering.is_on:
+                self.gathering.proposed(self._turn_us)
             return None
         engine = self.engine
         leads = engine.role is Role.LEADER
@@ -444,6 +459,11 @@ class Replica:
         if not self._confirmed:
             self._answered_up_to_us = engine.confirmed_at_us
         self.history.observe(self, now_us)
+
+    def disk_took(self, took_us: int, now_us: int) -> None:
+        """The journal's commit of this turn took so long."""
+        self.engine.disk_took(took_us, now_us)
+        self.gathering.took(took_us)
 
     def _new_caching(self, now_us: int) -> Caching:
         return Caching(self.machine, now_us, self.engine.last_index, self._cache_lease_ms, self._cache_number)
@@ -569,6 +589,8 @@ class Replica:
         if self.owes:
             return now_us
         due_us = self.engine.deadline_us
+        if self._commands and self.gathering.until_us:
+            due_us = min(due_us, self.gathering.until_us)
         slice_us = self.states.due_us
         if slice_us is not None and slice_us < due_us:
             due_us = slice_us
@@ -597,7 +619,14 @@ class Replica:
         """Has it nothing under way, nobody who waits for it, and nothing to count, until somebody comes or what it is
         to do next is due (`states.mark_due_us`)? Then it may sleep (`sleep.py`)."""
         stopped = self.stopped or self._stopping
-        if stopped or self.owes or self.history.pending or self._callers_wait or not self.states.is_settled:
+        if (
+            stopped
+            or self.owes
+            or self.history.pending
+            or self._commands
+            or self._callers_wait
+            or not self.states.is_settled
+        ):
             return False
         tenure = self._tenure
         if tenure is None:

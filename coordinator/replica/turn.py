@@ -154,7 +154,7 @@ class Turn:
         for replica, ready in readies:
             replica.finish(ready, self._answers, now_us)
             if took_us:
-                replica.engine.disk_took(took_us, now_us)
+                replica.disk_took(took_us, now_us)
             if replica.history.pending:
                 replica.history.stamp(self._clock.wall_ms())
         rest = self._answers.take()

@@ -65,10 +65,12 @@ FLIPPED: Final = "a-flipped-bit"
 """The key that is there where a bit of the state has flipped."""
 
 
-def _bounds(apply_bytes: int) -> TurnBounds:
+def _bounds(apply_bytes: int, *, gathers: bool) -> TurnBounds:
     """A turn applies one entry that is much work, and gives back those behind it. Turns that apply little answer one
-    read that goes over any rows, and one watch, and owe the rest."""
+    read that goes over any rows, and one watch, and owe the rest. `gathers`: callers share commits on any disk."""
     usual = TurnBounds(apply_bytes=apply_bytes, apply_rows=0)
+    if gathers:
+        usual = usual._replace(gather_commit_us=1)
     return usual._replace(read_rows=0) if apply_bytes <= LITTLE_BYTES else usual
 
 
@@ -338,7 +340,8 @@ class Node:
             agreed_index=stored.log.agreed_index,
             cache_lease_ms=LEASE_MS if world.settings.mixed is None else world.settings.mixed.cache_lease_ms,
             stopped=stored.log.stopped,
-            bounds=_bounds(world.settings.apply_bytes_max),
+            # With no draw of its own: a leader that its disk never makes give way for long has it as on a quick one.
+            bounds=_bounds(world.settings.apply_bytes_max, gathers=world.settings.options.stall_pause_us > 0),
         )
         replica.see_keep_alive = self._kept_alive
         replica.see_answer = partial(world.watch.tell, "read_answered", self)
