@@ -190,10 +190,12 @@ class Journal:
         passes: Callable[[int], None],
         journaled: Callable[[Write], None],
         has_sent: Callable[[], bool],
+        slower_us: int,
     ) -> None:
         """`passes` lets time pass within the turn, in microseconds; `journaled` is told what is on disk now; `has_sent`
-        says whether this turn has sent anything so far."""
+        says whether this turn has sent anything so far. `slower_us`: so much longer takes every commit."""
         self._disk = disk
+        self._slower_us = slower_us
         self._random = random
         self._passes = passes
         self._journaled = journaled
@@ -201,7 +203,7 @@ class Journal:
         self._fate = ""
         self._befell: Callable[[], None] = _nobody_asks
         self.slow_us = 0
-        """How much longer a commit takes than it should."""
+        """How much longer a commit takes for now."""
         self.commits = 0
         self.took_us = 0
         """How long the last commit took; 0: it took a snapshot too, or this turn had none."""
@@ -228,7 +230,8 @@ class Journal:
             raise ProcessDied(f"{'behind an early send, ' if self._has_sent() else ''}before the journal's commit")
         if self._disk.full:
             raise JournalFailed("no space left on the disk")
-        took_us = FSYNC_US_MIN + int(self._random.random() * (FSYNC_US_MAX - FSYNC_US_MIN)) + self.slow_us
+        took_us = FSYNC_US_MIN + int(self._random.random() * (FSYNC_US_MAX - FSYNC_US_MIN))
+        took_us += self._slower_us + self.slow_us
         self._passes(took_us)
         self.took_us = 0 if any(write.head is not None for write in writes) else took_us
         if fate in ("within", "fail") and self._random.random() < 0.5:

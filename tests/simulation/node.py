@@ -59,18 +59,18 @@ _KEPT_AS: Final[dict[type, str]] = {
 """Messages that somebody with a copy of the traffic keeps by their kinds (`network.keep`)."""
 START_US_MIN: Final = 1_000
 START_US_MAX: Final = 60_000
+SLOWER_US: Final = 3_000
+"""Of slow disks, where callers share commits (`coordinator/replica/gathering.py`)."""
 LITTLE_BYTES: Final = 400
 """Where a turn applies no more, it goes over one row for reads."""
 FLIPPED: Final = "a-flipped-bit"
 """The key that is there where a bit of the state has flipped."""
 
 
-def _bounds(apply_bytes: int, *, gathers: bool) -> TurnBounds:
+def _bounds(apply_bytes: int) -> TurnBounds:
     """A turn applies one entry that is much work, and gives back those behind it. Turns that apply little answer one
-    read that goes over any rows, and one watch, and owe the rest. `gathers`: callers share commits on any disk."""
+    read that goes over any rows, and one watch, and owe the rest."""
     usual = TurnBounds(apply_bytes=apply_bytes, apply_rows=0)
-    if gathers:
-        usual = usual._replace(gather_commit_us=1)
     return usual._replace(read_rows=0) if apply_bytes <= LITTLE_BYTES else usual
 
 
@@ -293,6 +293,7 @@ class Node:
             passes=self._time_passes,
             journaled=self._journaled,
             has_sent=lambda: bus.has_sent,
+            slower_us=SLOWER_US if world.settings.disks_are_slow else 0,
         )
         drops: Counter[str] = Counter()
         self.turn = _SeenTurn(
@@ -340,8 +341,7 @@ class Node:
             agreed_index=stored.log.agreed_index,
             cache_lease_ms=LEASE_MS if world.settings.mixed is None else world.settings.mixed.cache_lease_ms,
             stopped=stored.log.stopped,
-            # With no draw of its own: a leader that its disk never makes give way for long has it as on a quick one.
-            bounds=_bounds(world.settings.apply_bytes_max, gathers=world.settings.options.stall_pause_us > 0),
+            bounds=_bounds(world.settings.apply_bytes_max),
         )
         replica.see_keep_alive = self._kept_alive
         replica.see_answer = partial(world.watch.tell, "read_answered", self)

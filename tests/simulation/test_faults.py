@@ -64,7 +64,14 @@ def test_a_stumble_is_counted_when_it_happens() -> None:
 def _journal(*, has_sent: bool) -> tuple[Journal, list[str]]:
     befell: list[str] = []
     disk = Disk(Stored(1, StoredLog(HardState(1, 0, 0), [1], [b"a"])))
-    journal = Journal(disk, Random(1), passes=lambda us: None, journaled=lambda write: None, has_sent=lambda: has_sent)
+    journal = Journal(
+        disk,
+        Random(1),
+        passes=lambda us: None,
+        journaled=lambda write: None,
+        has_sent=lambda: has_sent,
+        slower_us=0,
+    )
     return journal, befell
 
 

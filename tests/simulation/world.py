@@ -63,6 +63,11 @@ class Settings(NamedTuple):
     """When the clients begin, and at half of it the faults. Where that is not at once, nodes let the quiet cluster
     sleep, as those with many do."""
 
+    @property
+    def disks_are_slow(self) -> bool:
+        """A quarter of the worlds has those; with no draw of its own, so that what every seed does besides stays."""
+        return self.options.stall_pause_us == 300_000
+
     @classmethod
     def draw(cls, engine: str, nodes: int, random: Random) -> Settings:
         witnesses = random.sample(range(nodes), random.choice((0, 0, 0, 1, nodes // 2, nodes // 2)) if nodes > 2 else 0)
