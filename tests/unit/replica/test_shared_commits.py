@@ -112,3 +112,53 @@ def test_where_the_leadership_is_lost_those_who_wait_are_told(stage, leader, cal
     stage.elect("node2")
     assert [type(reply) for reply in stage.replies(second)] == [wire.NotLeader]
     assert leader.replica.gathering.until_us == 0
+
+
+def test_who_is_applied_bit_by_bit_is_answered_once(stage, leader, callers):
+    """Else nobody would go on before all of it is applied."""
+    stage.bound(apply_bytes=1)
+    leader.journal.commits.clear()
+    for _ in range(4):
+        callers.put()
+    leader.run()
+    fifth = callers.put()
+    for node in ("node2", "node3"):
+        stage.carry()
+        stage.nodes[node].run()
+    stage.carry()
+    leader.run()
+    until_us = leader.replica.gathering.until_us
+    assert until_us > stage.clock.us
+    stage.clock.us = until_us
+    assert leader.replica.owes
+    leader.run()
+    assert written(leader) == [4, 1], "three quarters of a commit have passed"
+    stage.settle()
+    assert len(stage.replies(fifth)) == 1
+
+
+def test_in_a_cluster_of_one_nothing_is_in_flight_behind_a_turn():
+    stage = Stage(1)
+    leader = stage.elect("node1")
+    callers = Callers(stage)
+    for _ in range(100):
+        leader.replica.gathering.took(COMMIT_US)
+    leader.journal.commits.clear()
+    for count in range(1, 4):
+        channel = callers.put()
+        leader.run()
+        stage.carry()
+        assert written(leader) == [1] * count
+        assert len(stage.replies(channel)) == 1
+    callers.put()
+    callers.put()
+    leader.run()
+    third = callers.put()
+    leader.run()
+    assert written(leader) == [1, 1, 1, 2], "two were answered, and may come back"
+    assert leader.replica.due_us(stage.clock.us, connected=True) <= stage.clock.us + 2 * COMMIT_US
+    fourth = callers.put()
+    leader.run()
+    stage.carry()
+    assert written(leader) == [1, 1, 1, 2, 2]
+    assert len(stage.replies(third)) == len(stage.replies(fourth)) == 1
