@@ -27,9 +27,6 @@ class TurnBounds(NamedTuple):
     apply_rows: int = 20_000
     """Work of the entries applied, in rows (`work.py`), but for the last one: 100 bytes may delete 4,096 keys, or end
     a session with 10,000 locks."""
-    gather_commit_us: int = 500
-    """Where the journal's commits take that long, callers share them (`gathering.py`): one needs 200 to 300 to come
-    back."""
     read_rows: int = 20_000
     """Gone over for reads, and as many for those that wait for changes, and by the last one: a count at an earlier
     revision may go over 100,000 changes and answers with 20 bytes. 20,000 take 25 ms at most."""

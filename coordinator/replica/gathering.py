@@ -13,8 +13,11 @@ any of this: a command that waits is one that came later.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
+COMMIT_US_MIN: Final = 500
+"""Nobody waits where a commit takes less: a caller needs 200 to 300 to come back."""
 GATHER_SHARE: Final = (3, 4)
 """Who was answered is waited for as long as that share of what a commit takes."""
 GATHER_US_MAX: Final = 10_000
@@ -33,9 +36,7 @@ COMMITS_AT_ONCE: Final = 16
 class Gathering:
     """Of one replica."""
 
-    def __init__(self, commit_us_min: int) -> None:
-        """Nothing waits where a commit takes less than `commit_us_min`: it would wait longer than the commit takes."""
-        self._commit_us_min = commit_us_min
+    def __init__(self) -> None:
         self.commit_us = 0
         """What a commit of the journal takes, of late."""
         self._quickest_us = self._commits = 0
@@ -48,11 +49,13 @@ class Gathering:
         self._answered = self._before = 0
         """How many were answered, then, and how many commands waited; 0: what is in flight is waited for."""
         self._rests_until_us = 0
+        self._commit_index = 0
+        """Up to there those whose commands are committed are counted."""
 
     @property
     def is_on(self) -> bool:
         """Is the disk so slow that anybody waits?"""
-        return self.commit_us >= self._commit_us_min
+        return self.commit_us >= COMMIT_US_MIN
 
     def took(self, took_us: int) -> None:
         """A commit took so long."""
@@ -60,6 +63,13 @@ class Gathering:
         self._commits += 1
         if self._commits == COMMITS_AT_ONCE:
             self.commit_us, self._commits = self._quickest_us, 0
+
+    def committed(self, commit_index: int, asked: Iterable[int], waiting: int, now_us: int) -> None:
+        """Up to `commit_index` all is committed; `asked`: the indexes that callers wait for."""
+        before = self._commit_index
+        if commit_index > before and self.is_on:
+            self._commit_index = commit_index
+            self.answers(sum(before < index <= commit_index for index in asked), waiting, now_us)
 
     def answers(self, count: int, waiting: int, now_us: int) -> None:
         """In this turn so many callers are answered, while so many commands wait."""

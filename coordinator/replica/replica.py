@@ -113,9 +113,7 @@ class Replica:
         self._commands: list[Asked] = []
         self._entries: list[bytes] = []
         """Of `_commands`, in the same order."""
-        self.gathering = Gathering(self.bounds.gather_commit_us)
-        self._noted_index = 0
-        """Up to there those whose commands are committed were told to it."""
+        self.gathering = Gathering()
         self._signer: tuple[Caller, Stamp | None] | None = None
         """The caller of the packet that is taken in, whose requests may be taken, and its stamp."""
         self._stamps = Stamps(machine)
@@ -296,20 +294,12 @@ class Replica:
         if self.states.has_news:
             self._judge_state(answers, now_us)
         self.states.prepare(journal, now_us)
-        self._note_answers(now_us)
+        self.gathering.committed(self.engine.commit_index, self._proposals, len(self._commands), now_us)
         if (self._commands and not self._gathers(now_us)) or self._holds_back:
             self._propose(answers)
         if self._reads:
             self._begin_reads(answers)
         return self.engine.ready(now_us)
-
-    def _note_answers(self, now_us: int) -> None:
-        """Those whose commands are committed now are about to be answered."""
-        noted_index, commit_index = self._noted_index, self.engine.commit_index
-        if commit_index > noted_index and self.gathering.is_on:
-            self._noted_index = commit_index
-            answered = sum(noted_index < index <= commit_index for index in self._proposals)
-            self.gathering.answers(answered, len(self._commands), now_us)
 
     def _gathers(self, now_us: int) -> bool:
         """Are the commands to share a later commit?"""
@@ -411,8 +401,7 @@ class Replica:
             self._unapplied.append((self.engine.last_index, size))
             self._unapplied_bytes += size
             self._proposals.update(enumerate(zip(repeat(self.engine.term), taken, strict=False), first_index))
-            if self.gathering.is_on:
-                self.gathering.proposed(self._turn_us)
+            self.gathering.proposed(self._turn_us)
             return None
         engine = self.engine
         leads = engine.role is Role.LEADER
@@ -436,7 +425,9 @@ class Replica:
         """The journal has what `ready` asked for: apply what is committed and answer whom that answers."""
         engine = self.engine
         engine.persisted(ready)
-        self._note_answers(now_us + self.gathering.commit_us)  # In a cluster of one voter; else it is done.
+        # Of a cluster of one voter; of others it was told before the journal's commit.
+        behind_us = now_us + self.gathering.commit_us
+        self.gathering.committed(engine.commit_index, self._proposals, len(self._commands), behind_us)
         if self._stopping:
             self.stopped = self._stopping
             self.states.end(self._head)

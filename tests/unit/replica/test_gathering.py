@@ -15,7 +15,7 @@ COMMIT_US = 4_000
 
 
 def of_a_disk(commit_us: int = COMMIT_US) -> Gathering:
-    gathering = Gathering(500)
+    gathering = Gathering()
     for _ in range(100):
         gathering.took(commit_us)
     return gathering

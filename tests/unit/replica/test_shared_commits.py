@@ -104,10 +104,12 @@ def test_who_waits_for_a_majority_that_is_silent_goes_on_when_the_time_is_up(sta
 
 
 def test_where_the_leadership_is_lost_those_who_wait_are_told(stage, leader, callers):
+    leader.journal.commits.clear()
     callers.put()
     leader.run()
     second = callers.put()
     leader.run()
+    assert written(leader) == [1], "the second waits, and is in nobody's log"
     leader.bus.published.clear()
     stage.elect("node2")
     assert [type(reply) for reply in stage.replies(second)] == [wire.NotLeader]
