@@ -453,6 +453,8 @@ class Turn:
             self._due_us = dict.fromkeys(self.replicas, now_us + LOOK_AGAIN_US)
             # Those of sleepers, who have no turn, are kept: else nobody would see their leaders die.
             self._followed_nodes = {c: node for c, node in self._followed_nodes.items() if c in self.replicas}
+            for replica in self.replicas.values():
+                replica.states.is_crowded = len(self.replicas) > self.few_replicas
             is_news = True
         for replica in replicas:
             cluster = replica.cluster

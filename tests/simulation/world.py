@@ -106,10 +106,12 @@ def quiet_at_first(settings: Settings, random: Random) -> Settings:
 
 def _with_size(compaction: Compaction) -> Compaction:
     """Half of the worlds take their small snapshots for large ones: written beside the loop, and loaded in slices. A
-    few cut their logs by bytes alone."""
+    few cut their logs by bytes alone, or by both."""
     if compaction.trailing_entries:
         if compaction.snapshot_entries == 10_000 and compaction.trailing_entries == 20:
             return compaction._replace(snapshot_bytes=3_000, trailing_bytes=640)
+        if compaction.snapshot_entries == 60 and compaction.trailing_entries == 20:
+            return compaction._replace(crowded_entries=20, crowded_bytes=2_000)
         return compaction
     return compaction._replace(staged_bytes_min=0, load_bytes=100)
 

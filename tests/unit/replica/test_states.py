@@ -279,6 +279,7 @@ def test_a_replica_is_settled_once_nothing_of_any_kind_is_under_way(stage, under
 
 # --- the log in bytes -----------------------------------------------------------------------------
 
+CROWDED = Compaction()
 BYTES = Compaction(snapshot_entries=10_000, trailing_entries=5_000, snapshot_bytes=20_000, trailing_bytes=6_400)
 
 
@@ -311,6 +312,43 @@ def test_a_log_is_long_and_a_mark_is_due_with_just_so_much_and_not_before(stage)
         states._unmarked_bytes = size
         states.tick(stage.clock.us)
         assert leader.raft.last_index == last_index + marks
+
+
+@pytest.mark.parametrize(
+    ("entries", "size", "is_crowded", "is_much"),
+    [
+        (99_999, 1_000, False, False),
+        (100_000, 1_000, False, True),
+        (19_999, CROWDED.crowded_bytes, True, False),
+        (20_000, CROWDED.crowded_bytes - 1, False, False),
+        (20_000, CROWDED.crowded_bytes, False, True),
+        (20_000, 1_000, True, True),
+        (1, CROWDED.snapshot_bytes - 1, True, False),
+        (1, CROWDED.snapshot_bytes, False, True),
+    ],
+)
+def test_a_log_of_small_entries_grows_long_where_there_are_few(stage, entries, size, is_crowded, is_much):
+    states = stage.nodes["node1"].replica.states
+    states.compaction = CROWDED
+    states.is_crowded = is_crowded
+    assert states._is_much(entries, size) is is_much
+
+
+def test_at_a_mark_half_of_it_is_enough_since_the_state_is_gone_over_anyway(stage):
+    states = stage.nodes["node1"].replica.states
+    states.compaction = CROWDED
+    behind = states.snapshot_index
+    assert [states._is_long(behind + entries, 2) for entries in (49_999, 50_000)] == [False, True]
+
+
+def test_a_node_with_many_replicas_says_so(stage):
+    node = stage.nodes["node1"]
+    states = node.replica.states
+    for few, is_crowded in ((1, False), (0, True)):
+        node.turn.few_replicas = few
+        node.turn._due_us.clear()  # As where a replica comes or goes.
+        node.turn.run()
+        assert states.is_crowded is is_crowded
 
 
 def test_where_nothing_was_counted_nothing_is_cut():
