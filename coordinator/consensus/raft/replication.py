@@ -73,7 +73,8 @@ def beat_due_us(raft: Raft) -> int:
     a hundred clusters, turns and packets of their own for each would take more than all else."""
     rounds = raft.rounds
     is_quiet = rounds.is_quiet and raft.log.last_index == rounds.quiet_index
-    return _next_moment_us(raft, quiet_beat_us(raft.options) if is_quiet else raft.options.heartbeat_us)
+    is_seldom = is_quiet or spares.beats_seldom(raft)
+    return _next_moment_us(raft, quiet_beat_us(raft.options) if is_seldom else raft.options.heartbeat_us)
 
 
 def _next_moment_us(raft: Raft, interval_us: int) -> int:
@@ -206,6 +207,8 @@ def advance_commit(raft: Raft) -> None:
         start = log.commit - log.offset
         raft.uncommitted_bytes -= payload_bytes(log.entries[start : index - log.offset])
         log.commit = index
+        if index == log.last_index:
+            raft.spares.committed()
 
 
 # --- the follower ---------------------------------------------------------------------------------

@@ -2,8 +2,10 @@
 
 To commit, a majority is enough (Raft, section 5.3); as long as nothing fails, the others can wait (Lamport and Massa,
 "Cheap Paxos", DSN 2004). Where the nodes share a machine, what one follower does for an entry is taken from all: so the
-others, the spares, get what they lack at moments that are `Options.spare_us` apart and the same for all leaders of a
-node, many entries at a time. Rounds that are for everyone, as heartbeats and those of reads are, carry it, too.
+others, the spares, get what they lack many entries at a time: at moments that are `Options.spare_us` apart and the same
+for all leaders of a node, where it is much or something has not been committed without them for as long; else with
+the rounds that are for everyone, as heartbeats and those of reads are. The former are as seldom as a quiet cluster's:
+who is chosen hears of the leader with each entry, and keeps a spare that hears too little from being elected.
 
 What is committed is still on the disks of a majority, and a leader that sends less is one whose messages are late: no
 rule of Raft knows of it. Chosen are those that campaign first where the leader's channel falls silent
@@ -29,6 +31,8 @@ LATE_MAX: Final = 4
 """Who was late so much more often than in time is not chosen."""
 LATE_LONG: Final = 24
 """Nor again until it was in time about so much more often than late."""
+FEW: Final = 16
+"""Whoever lacks fewer entries, and all of these are committed, waits for the next round that goes to everyone."""
 
 Targets = list[tuple[int, Progress]]
 
@@ -39,10 +43,12 @@ class Spares:
     def __init__(self) -> None:
         self.due_us = NEVER_US
         """When those that wait are to be sent what they lack."""
+        self._lacks_few = True
+        """Does nobody of those that wait lack more than a few entries?"""
         self.needed = 0
         """So many of the others make a majority with the leader; 0: everyone is sent everything at once."""
         self.chosen: tuple[int, ...] = ()
-        self._configuration: Configuration | None = None
+        self.configuration: Configuration | None = None
         """For which all this holds."""
         self.others: list[int] = []
         """The other voters, in the order in which they would campaign."""
@@ -59,9 +65,9 @@ class Spares:
     def follow(self, configuration: Configuration, replica: int) -> None:
         """Begin anew where the configuration is another. One that changes, or has witnesses, spares nobody: there more
         hangs on everyone's answer than the commit."""
-        if configuration is self._configuration:
+        if configuration is self.configuration:
             return
-        self._configuration = configuration
+        self.configuration = configuration
         self.others = configuration.heirs_of(replica)
         is_plain = not (configuration.is_joint or configuration.has_witness) and replica in configuration.voter_ids
         self.needed = len(configuration.voter_ids) // 2 if is_plain else 0
@@ -73,11 +79,17 @@ class Spares:
         self.due_us = NEVER_US
         self._shared_round, self._answers = number, 0
 
-    def wait(self, number: int, due_us: int) -> None:
+    def wait(self, number: int, due_us: int, *, lacks_few: bool) -> None:
         """Somebody is left out of this round, up to then."""
         if self.due_us == NEVER_US:
-            self.due_us = due_us
             self._waited_since, self._waits_since = self._waits_since, number
+        self.due_us = min(self.due_us, due_us)
+        self._lacks_few = lacks_few
+
+    def committed(self) -> None:
+        """All that there is is committed: who lacks little of it may wait longer."""
+        if self._lacks_few:
+            self.due_us = NEVER_US
 
     def answered(self, voter: int, number: int, now_us: int, late_us: int) -> None:
         """Note who is late."""
@@ -117,10 +129,22 @@ def hold_back(raft: Raft, targets: Targets, now_us: int) -> Targets:
         spares.due_us = NEVER_US
     if is_due or not spares.chosen:
         return targets
-    now = [(voter, progress) for voter, progress in targets if not _may_wait(raft, voter, progress)]
-    if len(now) < len(targets):
-        spares.wait(raft.rounds.current + 1, (now_us // options.spare_us + 1) * options.spare_us)
-    return now
+    waiting = [progress for voter, progress in targets if _may_wait(raft, voter, progress)]
+    if not waiting:
+        return targets
+    lacks_few = all(raft.log.last_index - progress.match < FEW for progress in waiting)
+    if not lacks_few or raft.log.commit < raft.log.last_index:
+        moment_us = (now_us // options.spare_us + (2 if lacks_few else 1)) * options.spare_us
+        spares.wait(raft.rounds.current + 1, moment_us, lacks_few=lacks_few)
+    return [target for target in targets if target[1] not in waiting]
+
+
+def beats_seldom(raft: Raft) -> bool:
+    """Do those that are chosen hear of the leader with each entry, and is nobody to be brought up by heartbeats?"""
+    spares = raft.spares
+    if not spares.chosen or spares.configuration is not raft.configuration or raft.transferring is not None:
+        return False
+    return all(progress.state is ProgressState.REPLICATE for progress in raft.progress.values())
 
 
 def _may_wait(raft: Raft, voter: int, progress: Progress) -> bool:

@@ -6,12 +6,21 @@ import pytest
 
 from coordinator.consensus.engine import Role
 from coordinator.consensus.membership import Change, Member
+from coordinator.consensus.raft import spares
 from coordinator.consensus.raft.messages import AppendEntries
 from coordinator.consensus.raft.options import Options, check
-from coordinator.consensus.raft.spares import LATE_LONG, LATE_MAX, NEVER_US
+from coordinator.consensus.raft.spares import FEW, LATE_LONG, LATE_MAX, NEVER_US
 from tests.unit.consensus.play import Letter, Play
 
 SPARE_US = 10_000
+SELDOM_US = Options().quiet_heartbeat_us
+MUCH = [f"word{number}" for number in range(FEW)]
+
+
+@pytest.fixture
+def one_is_much(monkeypatch):
+    """Who lacks a single entry is sent it at the next moment."""
+    monkeypatch.setattr(spares, "FEW", 1)
 
 
 def a_play(size: int = 3, *, witnesses: tuple[int, ...] = (), leader: int = 1) -> Play:
@@ -46,6 +55,7 @@ def member(replica: int) -> Member:
     return Member(replica, f"node{replica}")
 
 
+@pytest.mark.usefixtures("one_is_much")
 def test_a_majority_is_sent_an_entry_at_once_and_the_others_at_the_next_moment():
     play = a_play()
     assert sent_to(play, "a") == {2}
@@ -60,6 +70,54 @@ def test_a_majority_is_sent_an_entry_at_once_and_the_others_at_the_next_moment()
     play.settle()
     assert play.words(3) == ["a", "b"]
     assert play.leader.spares.due_us == NEVER_US, "nobody waits, so that nothing is due"
+
+
+def test_who_lacks_little_that_is_committed_waits_for_the_heartbeat():
+    play = a_play()
+    for word in MUCH[1:]:
+        assert sent_to(play, word) == {2}
+        assert play.leader.spares.due_us == NEVER_US, "nothing hangs on the spare"
+    next_moment(play)
+    next_moment(play)
+    assert play.words(3) == []
+    assert play.leader.deadline_us == SELDOM_US, "as of a quiet cluster, since the other hears of it all the time"
+    play.now_us = SELDOM_US
+    play.settle()
+    assert play.words(3) == MUCH[1:]
+
+
+def test_who_lacks_much_gets_it_at_the_next_moment():
+    play = a_play()
+    for word in MUCH:
+        sent_to(play, word)
+    assert play.leader.spares.due_us == 30_000
+    play.now_us = 30_000
+    play.settle()
+    assert play.words(3) == MUCH
+
+
+def test_what_is_not_committed_is_sent_to_everyone_at_the_second_moment():
+    """One of those that were to do is slow, or dead."""
+    play = a_play()
+    play.crash(2)
+    for word, moment_us in (("a", 40_000), ("b", 60_000)):
+        assert sent_to(play, word) == set(), "the other is dead"
+        assert play.leader.deadline_us == moment_us
+        play.now_us = moment_us
+        play.settle()
+        assert play.words(1)[-1] == word
+    play.now_us += 1_000
+    assert sent_to(play, "c") == {3}, "it is waited for no more"
+
+
+def test_in_other_configurations_heartbeats_are_as_often_as_ever():
+    """Whoever was chosen in the one before."""
+    play = a_play()
+    sent_to(play, "a")
+    play.join(4)
+    play.leader.change(Change(voters=play.leader.configuration.voters, learners=(member(4),)), play.now_us)
+    play.turn(1)
+    assert play.leader.deadline_us <= 2 * Options().heartbeat_us
 
 
 def test_of_five_voters_two_are_sent_to_at_once():
@@ -91,7 +149,7 @@ def test_a_spare_that_campaigns_first_does_not_lose_what_it_lacks():
     play.settle()
     assert spare.role is not Role.LEADER
     play.elect(2)
-    play.pass_time(100_000)
+    play.pass_time(SELDOM_US + 100_000)
     assert play.words(3) == ["a"]
 
 
@@ -101,10 +159,11 @@ def test_with_what_goes_to_everyone_an_entry_goes_to_everyone():
     assert sent_to(play, "a") == {2, 3}
     assert play.leader.spares.due_us == NEVER_US
     play = a_play()
-    play.now_us += 100_000  # A heartbeat is due.
+    play.now_us += SELDOM_US + Options().heartbeat_us  # A heartbeat is due.
     assert sent_to(play, "a") == {2, 3}
 
 
+@pytest.mark.usefixtures("one_is_much")
 def test_where_the_chosen_one_is_silent_another_is_chosen():
     play = a_play()
     play.crash(2)
@@ -134,6 +193,7 @@ def test_after_an_election_who_died_before_it_is_not_chosen():
     assert play.words(2) == ["a", "b"]
 
 
+@pytest.mark.usefixtures("one_is_much")
 def test_who_has_come_back_is_chosen_again():
     """Or else it would campaign first and lack what is new."""
     play = a_play()
@@ -154,6 +214,7 @@ def test_who_has_come_back_is_chosen_again():
     assert sent_to(play, "d") == {2}
 
 
+@pytest.mark.usefixtures("one_is_much")
 def test_where_too_few_answer_everyone_is_sent_everything_at_once():
     play = a_play(5)
     for replica in (3, 4, 5):
@@ -179,6 +240,7 @@ def a_moment_at_which_one_is_late(play: Play, who: int) -> None:
     play.settle()
 
 
+@pytest.mark.usefixtures("one_is_much")
 def test_one_that_is_late_again_and_again_is_chosen_no_more():
     play = a_play()
     for _ in range(LATE_MAX):
@@ -198,6 +260,7 @@ def test_one_that_is_late_again_and_again_is_chosen_no_more():
     assert sent_to(play, "f") == {2}, "it was in time for long"
 
 
+@pytest.mark.usefixtures("one_is_much")
 def test_one_that_is_late_no_more_often_than_the_other_stays_chosen():
     play = a_play()
     for number in range(4 * LATE_MAX):
