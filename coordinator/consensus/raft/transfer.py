@@ -91,9 +91,9 @@ def tick(raft: Raft, now_us: int) -> None:
     """Give up a transfer whose time is over; give way where this leader may not serve, or to a preferred leader that is
     caught up."""
     if raft.transferring is not None:
-        if now_us >= raft.transferring.until_us:
-            _abort(raft, now_us)
-        return
+        if now_us < raft.transferring.until_us:
+            return
+        _abort(raft, now_us)
     if not raft.is_fit:
         if raft.may_answer and (raft.is_witness or _doubts_for_long(raft, now_us)):
             give_way(raft, now_us)

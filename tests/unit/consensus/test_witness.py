@@ -79,6 +79,26 @@ def test_a_witness_takes_no_proposal_and_answers_no_read_and_hands_over():
     assert play.leader is play.replicas[2]
 
 
+def test_a_witness_that_gives_up_one_hand_over_begins_the_next_at_once():
+    """Seed 5601784: a node with many replicas had nothing due for it before the next heartbeat."""
+    play = site()
+    play.lost = lambda letter: isinstance(letter.message, TimeoutNow)
+    play.elect(3)
+    play.settle()
+    witness = play.replicas[3]
+    first = witness.transferring
+    assert first is not None
+    assert first.told
+    witness.rounds.confirmed_at_us = first.until_us
+    for progress in witness.progress.values():
+        progress.heard_at_us = first.until_us
+    witness.tick(first.until_us - 1)
+    assert witness.transferring == first
+    witness.tick(first.until_us)
+    assert witness.transferring is not None
+    assert {first.target, witness.transferring.target} == {1, 2}
+
+
 def test_a_full_voter_that_can_lead_does_so_before_a_witness_tries():
     for seed in range(1, 30):
         play = Play(witnesses=(1,))
