@@ -37,8 +37,8 @@ STAGE_AGAIN_US: Final = 2_000_000
 class Compaction(NamedTuple):
     """When the log is cut: a snapshot each `snapshot_entries` applied, or `snapshot_bytes` of them, behind which
     `trailing_entries` are kept for followers that are a little behind, or `trailing_bytes` of them. Each costs what the
-    state has, not the log: with the last 100,000 changes in it, at one each 20,000 entries, a seventh of all that a node
-    does under load. So a log of small entries grows longer."""
+    state has, not the log: with the last 100,000 changes in it, at one each 20,000 entries, a seventh of all that nodes
+    do under load. So a log of small entries grows longer."""
 
     snapshot_entries: int = 100_000
     trailing_entries: int = 5_000
