@@ -94,6 +94,8 @@ def tick(raft: Raft, now_us: int) -> None:
         if now_us < raft.transferring.until_us:
             return
         _abort(raft, now_us)
+        if not raft.is_witness:
+            return  # Whoever doubts its state proposes a mark before it tries again.
     if not raft.is_fit:
         if raft.may_answer and (raft.is_witness or _doubts_for_long(raft, now_us)):
             give_way(raft, now_us)
