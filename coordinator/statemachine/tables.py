@@ -119,12 +119,12 @@ class Walk(Generic[K, R]):
         table = self._table
         keys = table.order.page(self._cursor, limit)
         end = (keys[-1], table.order.rank(keys[-1])) if len(keys) == limit else None
-        if not self._kept:
+        gone, end = self._take_kept(end, limit)
+        if gone or not self._kept.keys().isdisjoint(keys):
+            found = self._merged(keys, gone, end)
+        else:
             rows, freeze = table.rows, self._freeze
             found = [(key, freeze(rows[key])) for key in keys]
-        else:
-            gone, end = self._take_kept(end, limit)
-            found = self._merged(keys, gone, end)
         if end is None:
             self.close()
         else:
