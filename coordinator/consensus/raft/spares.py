@@ -48,6 +48,8 @@ class Spares:
         self.needed = 0
         """So many of the others make a majority with the leader; 0: everyone is sent everything at once."""
         self.chosen: tuple[int, ...] = ()
+        self.may_be_others = False
+        """Is it to be seen who is to be chosen? After each round for everyone: a moment may not come for long."""
         self.configuration: Configuration | None = None
         """For which all this holds."""
         self.others: list[int] = []
@@ -75,8 +77,9 @@ class Spares:
         self._late = {}
 
     def shared(self, number: int) -> None:
-        """This round goes to everyone: nobody waits any more."""
+        """This round goes to everyone: nobody waits any more, and who is behind comes up with it."""
         self.due_us = NEVER_US
+        self.may_be_others = True
         self._shared_round, self._answers = number, 0
 
     def wait(self, number: int, due_us: int, *, lacks_few: bool) -> None:
@@ -106,6 +109,7 @@ class Spares:
 
     def choose(self, raft: Raft) -> None:
         """The first of those that would campaign that are fit for it, or nobody."""
+        self.may_be_others = False
         fit = [voter for voter in self.others if self._is_fit(raft, voter)]
         fit.sort(key=lambda voter: self._late.get(voter, 0) >= LATE_MAX)  # Those who are late last.
         self.chosen = tuple(fit[: self.needed]) if len(fit) >= self.needed else ()
@@ -127,6 +131,8 @@ def hold_back(raft: Raft, targets: Targets, now_us: int) -> Targets:
     if is_due or not spares.chosen:
         spares.choose(raft)
         spares.due_us = NEVER_US
+    elif spares.may_be_others:
+        spares.choose(raft)
     if is_due or not spares.chosen:
         return targets
     waiting = [progress for voter, progress in targets if _may_wait(raft, voter, progress)]

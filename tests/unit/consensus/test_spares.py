@@ -110,6 +110,22 @@ def test_what_is_not_committed_is_sent_to_everyone_at_the_second_moment():
     assert sent_to(play, "c") == {3}, "it is waited for no more"
 
 
+def test_who_has_come_back_is_chosen_again_though_nothing_is_ever_late():
+    """It campaigns first when the leader falls silent: lacking the last entries it loses, and 25 ms are lost with it."""
+    play = a_play()
+    play.crash(2)
+    for _ in range(3):
+        sent_to(play, "a")
+        next_moment(play)
+        next_moment(play)
+        play.now_us += 1_000
+    assert sent_to(play, "b") == {3}
+    play.start(2)
+    play.pass_time(2 * SELDOM_US)
+    sent_to(play, "c")
+    assert sent_to(play, "d") == {2}
+
+
 def test_in_other_configurations_heartbeats_are_as_often_as_ever():
     """Whoever was chosen in the one before."""
     play = a_play()
