@@ -111,7 +111,7 @@ def test_what_is_not_committed_is_sent_to_everyone_at_the_second_moment():
 
 
 def test_who_has_come_back_is_chosen_again_though_nothing_is_ever_late():
-    """It campaigns first when the leader falls silent: lacking the last entries it loses, and 25 ms are lost with it."""
+    """It campaigns first when the leader falls silent: lacking the last entries it loses, and 25 ms are lost."""
     play = a_play()
     play.crash(2)
     for _ in range(3):
