@@ -126,8 +126,8 @@ MUTANTS: Final = (
         (
             Edit(
                 "coordinator.consensus.raft.transfer:tick",
-                "if now_us >= raft.transferring.until_us:",
-                "if False:",
+                "if now_us < raft.transferring.until_us:",
+                "if True:",
             ),
         ),
     ),
