@@ -50,7 +50,7 @@ class Spares:
         self.chosen: tuple[int, ...] = ()
         self.may_be_others = False
         """Is it to be seen who is to be chosen? After each round for everyone: a moment may not come for long."""
-        self.configuration: Configuration | None = None
+        self._configuration: Configuration | None = None
         """For which all this holds."""
         self.others: list[int] = []
         """The other voters, in the order in which they would campaign."""
@@ -67,9 +67,9 @@ class Spares:
     def follow(self, configuration: Configuration, replica: int) -> None:
         """Begin anew where the configuration is another. One that changes, or has witnesses, spares nobody: there more
         hangs on everyone's answer than the commit."""
-        if configuration is self.configuration:
+        if configuration is self._configuration:
             return
-        self.configuration = configuration
+        self._configuration = configuration
         self.others = configuration.heirs_of(replica)
         is_plain = not (configuration.is_joint or configuration.has_witness) and replica in configuration.voter_ids
         self.needed = len(configuration.voter_ids) // 2 if is_plain else 0
@@ -135,20 +135,19 @@ def hold_back(raft: Raft, targets: Targets, now_us: int) -> Targets:
         spares.choose(raft)
     if is_due or not spares.chosen:
         return targets
-    waiting = [progress for voter, progress in targets if _may_wait(raft, voter, progress)]
-    if not waiting:
+    now = [(voter, progress) for voter, progress in targets if not _may_wait(raft, voter, progress)]
+    if len(now) == len(targets):
         return targets
-    lacks_few = all(raft.log.last_index - progress.match < FEW for progress in waiting)
+    lacks_few = all(_lag(raft, progress) < FEW for voter, progress in targets if _may_wait(raft, voter, progress))
     if not lacks_few or raft.log.commit < raft.log.last_index:
         moment_us = (now_us // options.spare_us + (2 if lacks_few else 1)) * options.spare_us
         spares.wait(raft.rounds.current + 1, moment_us, lacks_few=lacks_few)
-    return [target for target in targets if target[1] not in waiting]
+    return now
 
 
 def beats_seldom(raft: Raft) -> bool:
     """Do those that are chosen hear of the leader with each entry, and is nobody to be brought up by heartbeats?"""
-    spares = raft.spares
-    if not spares.chosen or spares.configuration is not raft.configuration or raft.transferring is not None:
+    if not raft.spares.chosen or raft.transferring is not None:
         return False
     return all(progress.state is ProgressState.REPLICATE for progress in raft.progress.values())
 
@@ -160,5 +159,8 @@ def _may_wait(raft: Raft, voter: int, progress: Progress) -> bool:
 
 
 def _lacks_little(raft: Raft, progress: Progress) -> bool:
-    lag = raft.log.last_index - progress.match
-    return progress.state is ProgressState.REPLICATE and lag <= raft.options.message_entries_max
+    return progress.state is ProgressState.REPLICATE and _lag(raft, progress) <= raft.options.message_entries_max
+
+
+def _lag(raft: Raft, progress: Progress) -> int:
+    return raft.log.last_index - progress.match

@@ -10,6 +10,7 @@ from coordinator.consensus.raft import spares
 from coordinator.consensus.raft.messages import AppendEntries
 from coordinator.consensus.raft.options import Options, check
 from coordinator.consensus.raft.spares import FEW, LATE_LONG, LATE_MAX, NEVER_US
+from coordinator.consensus.raft.transfer import Transfer
 from tests.unit.consensus.play import Letter, Play
 
 SPARE_US = 10_000
@@ -126,14 +127,23 @@ def test_who_has_come_back_is_chosen_again_though_nothing_is_ever_late():
     assert sent_to(play, "d") == {2}
 
 
-def test_in_other_configurations_heartbeats_are_as_often_as_ever():
-    """Whoever was chosen in the one before."""
+def test_where_nobody_is_spared_or_one_is_to_be_brought_up_heartbeats_are_as_often_as_ever():
+    beat_us = Options().heartbeat_us
     play = a_play()
     sent_to(play, "a")
-    play.join(4)
-    play.leader.change(Change(voters=play.leader.configuration.voters, learners=(member(4),)), play.now_us)
-    play.turn(1)
-    assert play.leader.deadline_us <= 2 * Options().heartbeat_us
+    assert play.leader.deadline_us == SELDOM_US
+    play.leader.progress[3].probe()
+    assert play.leader.deadline_us == beat_us
+    play.settle()
+    members = [*play.leader.configuration.voters]
+    play.leader.change(Change((*members[:2], members[2]._replace(priority=1))), play.now_us)
+    play.settle()
+    assert play.leader.spares.chosen == (2,), "the voters are the same"
+    play.leader.transferring = Transfer(3, 1 << 62, told=True)
+    assert play.leader.deadline_us == beat_us
+    play = a_play(witnesses=(3,))
+    sent_to(play, "a")
+    assert play.leader.deadline_us == beat_us
 
 
 def test_of_five_voters_two_are_sent_to_at_once():
