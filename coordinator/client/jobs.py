@@ -9,7 +9,7 @@ from coordinator.client.calls import Call
 from coordinator.client.core import Core
 from coordinator.client.errors import Unavailable
 from coordinator.client.flows import Flow
-from coordinator.client.parker import Parker
+from coordinator.client.parker import NO_BELL, Parker
 
 if TYPE_CHECKING:
     from coordinator.client.loop import Loop
@@ -47,11 +47,12 @@ class Job:
         """Its call is done: it goes on when all that came was taken in."""
         self.loop.going_on.append(self)
 
-    def wait(self) -> None:
-        """Until the flow has ended. On the caller's thread. Raises Unavailable where nobody runs it any more."""
+    def wait(self, bell: int = NO_BELL) -> None:
+        """Until the flow has ended. On the caller's thread. Raises Unavailable where nobody runs it any more. `bell`: a
+        descriptor to write to as it goes to sleep."""
         park, next_one = self.parker.park, self.loop.next_to_wake()
-        while not (park(WAKE_LOST_S, next_one) or self.is_over):
-            next_one = None
+        while not (park(WAKE_LOST_S, next_one, bell) or self.is_over):
+            next_one, bell = None, NO_BELL
             if not self.loop.is_alive() and not self.is_over:
                 raise Unavailable("the client's thread has ended; close this client, and make another")
 

@@ -24,7 +24,7 @@ from coordinator.client.core import Core
 from coordinator.client.errors import Closed, OutcomeUnknown, Unavailable
 from coordinator.client.jobs import Job, Left
 from coordinator.client.links import Link, Links
-from coordinator.client.parker import PlainParker
+from coordinator.client.parker import NO_BELL, PlainParker, Poll
 from coordinator.client.rest import Rest
 
 CLOSE_US: Final = 2_000_000
@@ -64,10 +64,9 @@ class Loop(threading.Thread):
         """Jobs whose call is done."""
         self._links = Links(self.core, settings.url, random)
         self._wake_reader, self._wake_writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        self._poll = select.poll()
-        self._poll.register(self._wake_reader, select.POLLIN)
-        self._polled: dict[int, int] = {}
-        """Descriptor of a connection to the events that are polled for."""
+        self._polled = {self._wake_reader: select.POLLIN}
+        """Descriptors to the events that are polled for."""
+        self._poll = Poll(self._polled)
         self._watched: dict[int, Link] = {}
         """The connections of those."""
         self._main = threading.main_thread().ident
@@ -80,6 +79,8 @@ class Loop(threading.Thread):
         """Jobs that are over, and whose callers are woken at the end of the turn."""
         self._to_wake: deque[Job] = deque()
         """Of those, the ones whose callers are woken by the caller before."""
+        self._wakes_next = False
+        """Is this thread to wake the next of them as it goes to sleep?"""
         self._expected = 0
         """How many callers were woken together and have not asked again: this thread need not be woken before."""
         self._expected_until_us = 0
@@ -123,8 +124,7 @@ class Loop(threading.Thread):
                     if self._is_needed():
                         self._call()
             if not job.is_over:
-                self.post(job)
-                job.wait()
+                job.wait(self._hand_over(job))
             return job.outcome()
         except BaseException as error:
             if error is not job.error:
@@ -155,6 +155,15 @@ class Loop(threading.Thread):
         self._posted.append((job, None))
         raise OutcomeUnknown("asked from within the client's own work, so nobody waits for it: it is done afterwards")
 
+    def _hand_over(self, job: Job) -> int:
+        """To whoever has the baton, by a caller that is about to sleep: where it is to ring as it does."""
+        self._posted.append((job, None))
+        if _HELD not in self._baton:
+            self._call()
+        if self._is_over:
+            self._refuse_posted()
+        return self._wake_writer if self._is_to_be_woken() else NO_BELL
+
     def post(self, job: Job, left_with: BaseException | None = None) -> None:
         """Hand over a job that begins, or that its caller has left (interrupted, cancelled)."""
         self._posted.append((job, left_with))
@@ -168,11 +177,10 @@ class Loop(threading.Thread):
         self._call()
 
     def __del__(self) -> None:
-        """One that never ran has its pipe still."""
-        writer = getattr(self, "_wake_writer", -1)
-        if writer != -1:
+        """Its pipe goes with it and not before: a caller may be about to ring, and the number may be another's then."""
+        if hasattr(self, "_wake_writer"):
             os.close(self._wake_reader)
-            os.close(writer)
+            os.close(self._wake_writer)
 
     def close(self) -> None:
         self._closing = True
@@ -181,13 +189,16 @@ class Loop(threading.Thread):
         self.join(CLOSE_US / 1e6)
 
     def _wake(self) -> None:
-        # Appended first and looked at afterwards, here and in `_sleep` and `ask`: one of the two sees the other.
+        # Appended first and looked at afterwards, here and in `_sleep` and `_hand_over`: one of the two sees the other.
         if _HELD not in self._baton:
             self._call()
-        elif self._asleep and (len(self._posted) >= self._expected or self._tried or self._closing):
+        elif self._is_to_be_woken():
             self._asleep = False
-            with contextlib.suppress(OSError):  # Full: it wakes anyway. Closed: whoever posts looks at `_is_over`.
+            with contextlib.suppress(OSError):  # Full: it wakes anyway.
                 os.write(self._wake_writer, b"\0")
+
+    def _is_to_be_woken(self) -> bool:
+        return self._asleep and (len(self._posted) >= self._expected or bool(self._tried) or self._closing)
 
     def _call(self) -> None:
         """Have this loop's own thread take the baton."""
@@ -256,9 +267,6 @@ class Loop(threading.Thread):
         self._is_over = True
         self._refuse_posted()
         self._links.close()  # Behind `_is_over`: whoever is still connecting looks at that afterwards.
-        os.close(self._wake_reader)
-        writer, self._wake_writer = self._wake_writer, -1
-        os.close(writer)
 
     def _take_up(self) -> None:
         """Begin what was posted, and go on with what was answered."""
@@ -300,7 +308,7 @@ class Loop(threading.Thread):
         self._asleep = True
         if len(self._posted) >= max(1, self._expected) or self.going_on or self._tried or self._closing:
             timeout_us = 0
-        ready = self._poll.poll(timeout_us / 1_000)
+        ready = self._poll.wait(-(-timeout_us // 1_000), self._first_to_wake())
         if not ready and self._expected:
             ready = self._sleep_on()
             self._is_late = not ready
@@ -319,24 +327,18 @@ class Loop(threading.Thread):
         ready: list[tuple[int, int]] = []
         while came < len(self._posted) < self._expected and not ready and _now_us() < self._expected_until_us:
             came = len(self._posted)
-            ready = self._poll.poll(RETURN_US / 1_000)
+            ready = self._poll.wait(RETURN_US // 1_000)
         return ready
 
     def _watch(self) -> None:
         """Poll for what the connections wait for now."""
         self._watched = {link.channel.fileno(): link for link in self._links.links.values() if link.connected}
-        wanted = {
-            descriptor: select.POLLIN | (select.POLLOUT if link.channel.wants_write else 0)
-            for descriptor, link in self._watched.items()
-        }
+        wanted = {self._wake_reader: select.POLLIN}
+        for descriptor, link in self._watched.items():
+            wanted[descriptor] = select.POLLIN | (select.POLLOUT if link.channel.wants_write else 0)
         self._links.is_changed = any(events & select.POLLOUT for events in wanted.values())
-        if wanted == self._polled:
-            return
-        for descriptor in self._polled.keys() - wanted.keys():
-            self._poll.unregister(descriptor)
-        for descriptor, events in wanted.items():
-            self._poll.register(descriptor, events)
-        self._polled = wanted
+        if wanted != self._polled:
+            self._polled, self._poll = wanted, Poll(wanted)
 
     def _take_posted(self) -> None:
         posted, running = self._posted, self._running
@@ -400,16 +402,18 @@ class Loop(threading.Thread):
     def _wake_together(self) -> None:
         """After the sending: they run while this thread sleeps, and what they ask next leaves as one packet. Of several
         each wakes the next when it asks: woken all at once, they would all sleep again, for the interpreter."""
-        now_us = _now_us()
-        if len(self._ended) + self._expected < 2 or now_us < self._absent_until_us:
+        now_us, count = _now_us(), len(self._ended)
+        if count + self._expected < 2:
+            count = 0
+        elif now_us < self._absent_until_us:
             self._wake_ended()
             return
         if not self._expected:
             self._expected_until_us = now_us + RETURN_US_MAX
-        self._expected += len(self._ended)
+        self._expected += count
         self._to_wake.extend(self._ended)
         self._ended.clear()
-        self._wake_next()
+        self._wakes_next = True
 
     def _note_returned(self, count: int) -> None:
         """So many ask, of those who were woken or of others. Where the rest is late, nobody is waited for."""
@@ -428,6 +432,11 @@ class Loop(threading.Thread):
             return self._to_wake.popleft().parker if self._to_wake else None
         except IndexError:  # Another took the last.
             return None
+
+    def _first_to_wake(self) -> PlainParker | None:
+        """The first of those who were answered, to be woken by this thread as it goes to sleep."""
+        wakes, self._wakes_next = self._wakes_next, False
+        return self.next_to_wake() if wakes else None
 
     def _expect_nobody(self) -> None:
         """Wake those, too, that were to be woken by others."""
@@ -451,9 +460,8 @@ class Loop(threading.Thread):
         """Something went wrong in the middle of the work: what was asked fails, and the connections begin anew."""
         logger.error("the client's work was cut off; everything asked fails, and it goes on", exc_info=error)
         self._links.begin_anew(_now_us())
-        self._poll = select.poll()
-        self._poll.register(self._wake_reader, select.POLLIN)
-        self._polled, self._watched = {}, {}
+        self._polled, self._watched = {self._wake_reader: select.POLLIN}, {}
+        self._poll = Poll(self._polled)
         self._asleep = False
         self._fail_all(Unavailable(f"a defect in the client: {error!r}"))
 

@@ -1,14 +1,17 @@
 """A thread's place to sleep until another wakes it; the name is that of park and unpark in Java's LockSupport.
 
 Where `make compile` could make one, it is native code (`_parker.c`), for one thing that Python's locks cannot do: wake
-the next and fall asleep as one step, with the interpreter let go of in between. A thread that is woken by one which
+another and fall asleep as one step, with the interpreter let go of in between. The other is the next of those who sleep
+here, or who waits for descriptors. A thread that is woken by one which
 still has the interpreter finds it taken, sleeps again, and takes the processor twice from whoever woke it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import select
 import threading
 from importlib.util import module_from_spec, spec_from_file_location
 from typing import Final
@@ -18,6 +21,9 @@ from coordinator import compiled
 _NAME: Final = "coordinator.client._parker"
 
 logger = logging.getLogger(__name__)
+
+
+NO_BELL: Final = -1
 
 
 class PlainParker:
@@ -38,35 +44,55 @@ class PlainParker:
         except RuntimeError:  # It was.
             pass
 
-    def park(self, timeout_s: float, wakes: PlainParker | None = None, /) -> bool:
-        """Wake `wakes`, and sleep: until woken (True), or for `timeout_s` seconds. Raises what a signal's handler
-        raises meanwhile."""
+    def park(self, timeout_s: float, wakes: PlainParker | None = None, bell: int = NO_BELL, /) -> bool:
+        """Wake `wakes`, write a byte to the descriptor `bell`, and sleep: until woken (True), or for `timeout_s`
+        seconds. Raises what a signal's handler raises meanwhile."""
         if wakes is not None:
             wakes.unpark()
+        if bell != NO_BELL:
+            with contextlib.suppress(OSError):  # Full, and whoever hears it wakes anyway; or nobody is there.
+                os.write(bell, b"\0")
         if self._lock.acquire(timeout=timeout_s):
             self._lock.release()
             return True
         return False
 
 
-def load() -> type[PlainParker]:
+class PlainPoll:
+    """Descriptors, each with the events to wait for (as select.poll has them)."""
+
+    __slots__ = ("_poll",)
+
+    def __init__(self, events: dict[int, int], /) -> None:
+        self._poll = select.poll()
+        for descriptor, wanted in events.items():
+            self._poll.register(descriptor, wanted)
+
+    def wait(self, timeout_ms: int, wakes: PlainParker | None = None, /) -> list[tuple[int, int]]:
+        """Wake `wakes`, and sleep until there are events, or for `timeout_ms`. What there is, by descriptor."""
+        if wakes is not None:
+            wakes.unpark()
+        return self._poll.poll(timeout_ms)
+
+
+def load() -> tuple[type[PlainParker], type[PlainPoll]]:
     """The native one where there is one of this very source; it has the same methods, and is no subclass."""
     if os.environ.get(compiled.VARIABLE) == "never":
-        return PlainParker
+        return PlainParker, PlainPoll
     try:
         file = compiled.extension(_NAME)
         if not file.is_file():
-            return PlainParker
+            return PlainParker, PlainPoll
         spec = spec_from_file_location(_NAME, file)
         assert spec is not None, "the name ends as an extension's does"
         assert spec.loader is not None, "so it has a loader"
         module = module_from_spec(spec)
         spec.loader.exec_module(module)
-        native: type[PlainParker] = module.Parker
+        native: tuple[type[PlainParker], type[PlainPoll]] = module.Parker, module.Poll
     except (ImportError, OSError) as error:
         logger.warning("callers wake each other without native code: %s", error)
-        return PlainParker
+        return PlainParker, PlainPoll
     return native
 
 
-Parker = load()
+Parker, Poll = load()

@@ -116,7 +116,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "an-heir-stays-in-line",
-        ("first-come-first-served",),
+        ("first-come-first-served", "lock-events-complete"),
         "First come, first served: whoever was given a name waits for it no more",
         (Edit(f"{_CHANGES}:hand_over", "        locking.leave_line(state, heir, waiter)\n", "        pass\n"),),
     ),

@@ -14,7 +14,7 @@ _HANDING: Final = "coordinator.statemachine.handing"
 MUTANTS: Final = (
     Mutant(
         "what-a-turn-gives-back-is-forgotten",
-        ("state-machine-safety", "no-defect"),
+        ("state-machine-safety", "digests-equal", "no-defect"),
         "Raft, section 3: every replica applies every entry",
         (
             Edit(

@@ -17,6 +17,7 @@ from coordinator.client.clock import now_us
 from coordinator.client.errors import Closed
 from coordinator.client.jobs import Job
 from coordinator.client.loop import RETURN_US_MAX, Loop
+from coordinator.client.parker import PlainParker
 from coordinator.client.sync import Client
 from coordinator.statemachine import commands
 from coordinator.statemachine.commands import PutKey
@@ -44,6 +45,9 @@ def answered(loop: Loop, count: int) -> list[Job]:
     for job in jobs:
         loop._end(job, 1, None)
     loop._wake_together()
+    first = loop._first_to_wake()  # As it falls asleep.
+    if first is not None:
+        first.unpark()
     return jobs
 
 
@@ -190,11 +194,11 @@ def test_whose_time_was_found_to_be_up_at_the_sending_goes_on_at_once(loop, monk
     """Not when something comes next, which may be a second later."""
 
     class Poll:
-        def poll(self, timeout_ms: float) -> list[tuple[int, int]]:
+        def wait(self, timeout_ms: int, wakes: PlainParker | None = None) -> list[tuple[int, int]]:
             waited.append(timeout_ms)
             return []
 
-    waited: list[float] = []
+    waited: list[int] = []
     loop._links.to_connect(0)  # Somebody does.
     waits = loop.core.pause(now_us() - 1)
     job = Job(loop, flow(), None)

@@ -230,8 +230,8 @@ def test_a_grant_that_its_caller_never_took_goes_back(client):
     taken = []
     wait = Job.wait
 
-    def interrupted(job: Job) -> None:
-        wait(job)
+    def interrupted(job: Job, bell: int) -> None:
+        wait(job, bell)
         taken.append(job.value)
         raise KeyboardInterrupt
 
