@@ -195,8 +195,6 @@ poll_new(PyTypeObject *type, PyObject *args, PyObject *named)
     Poll *self = (Poll *)type->tp_alloc(type, 0);
     if (self == NULL)
         return NULL;
-    self->parker = NULL;
-    self->count = 0;
     self->watched = PyMem_New(struct pollfd, PyDict_GET_SIZE(events) + 1);
     if (self->watched == NULL) {
         Py_DECREF(self);

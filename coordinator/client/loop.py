@@ -78,7 +78,7 @@ class Loop(threading.Thread):
         self._ended: deque[Job] = deque()
         """Jobs that are over, and whose callers are woken at the end of the turn."""
         self._to_wake: deque[Job] = deque()
-        """Of those, the ones whose callers are woken by the caller before."""
+        """Of those, the ones whose callers are woken by the caller before, or by this thread as it goes to sleep."""
         self._wakes_next = False
         """Is this thread to wake the next of them as it goes to sleep?"""
         self._expected = 0

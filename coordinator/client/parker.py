@@ -1,9 +1,9 @@
 """A thread's place to sleep until another wakes it; the name is that of park and unpark in Java's LockSupport.
 
 Where `make compile` could make one, it is native code (`_parker.c`), for one thing that Python's locks cannot do: wake
-another and fall asleep as one step, with the interpreter let go of in between. The other is the next of those who sleep
-here, or who waits for descriptors. A thread that is woken by one which
-still has the interpreter finds it taken, sleeps again, and takes the processor twice from whoever woke it.
+another and fall asleep as one step, with the interpreter let go of in between. The other sleeps here, too, or waits for
+descriptors. A thread that is woken by one which still has the interpreter finds it taken, sleeps again, and takes the
+processor twice from whoever woke it.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ not come back holds up nobody."""
 from __future__ import annotations
 
 import os
+import select
 import threading
 from collections.abc import Iterator
 from functools import partial
@@ -83,6 +84,36 @@ def test_who_waits_wakes_the_next_as_it_falls_asleep(loop):
     jobs[1].wait()
     assert awake(jobs) == [True] * 3
     jobs[2].wait()
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_the_first_is_woken_as_the_loop_falls_asleep_and_not_before(loop, count):
+    jobs = [Job(loop, flow(), None) for _ in range(count)]
+    for job in jobs:
+        loop._end(job, 1, None)
+    loop._wake_together()
+    assert not any(awake(jobs))
+    loop.going_on.append(jobs[0])  # So that it looks, and does not wait.
+    loop._sleep()
+    assert awake(jobs) == [True] + [False] * (count - 1)
+
+
+def test_the_last_to_ask_again_rings_as_it_falls_asleep(loop):
+    answered(loop, 2)
+    loop._asleep = True
+    jobs = [Job(loop, flow(), None) for _ in range(2)]
+    threads = [threading.Thread(target=loop.ask, args=(job,), daemon=True) for job in jobs]
+    threads[0].start()
+    until(lambda: loop._posted)
+    assert not was_called(loop)
+    threads[1].start()
+    assert select.select([loop._wake_reader], [], [], 30)[0], "long before it would look by itself"
+    assert len(loop._posted) == 2
+    for job, thread in zip(jobs, threads, strict=True):
+        loop._end(job, 1, None)
+        job.parker.unpark()
+        thread.join(30)
+        assert not thread.is_alive()
 
 
 def test_one_that_was_answered_alone_is_woken_and_not_waited_for(loop):
