@@ -67,7 +67,7 @@ KINDS: Final = (
     Kind("replayed-votes", 2.0, ("any",), (1, 2), ("campaigning",)),
     Kind("replayed-acknowledgements", 1.0, ("any",), (1, 2), ("elected",)),
     Kind("replayed-snapshot", 1.5, ("all",), (1, 2)),
-    Kind("replayed-read-answers", 2.0, ("any",), (1, 2), ("asking",)),
+    Kind("replayed-read-answers", 2.0, ("whose",), (1, 2), ("asking",)),
     Kind("flip-in-message", 0.6, ("any", "all"), (50, 1_500)),
     # --- the network
     Kind("partition", 1.0, ("any", "any", "leader"), (100, 2_500), ("", "", "kept-alive", "elected", "changing")),

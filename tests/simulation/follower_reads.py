@@ -6,6 +6,7 @@ its host may read; what that must be is for `checkers/reads_never_stale.py` to s
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from random import Random
 from typing import TYPE_CHECKING, Final
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 PAUSE_US_MIN: Final = 1_000
+ANEW: Final = 40
+"""Questions at once of who asks anew: more than the network keeps answers."""
 
 
 class FollowerReads:
@@ -24,10 +27,16 @@ class FollowerReads:
         self._world = world
         self._random = random
         self._pause_us_max = pause_us_max
+        self._anew: dict[str, Callable[[], object]] = {}
+        """Who was ended since it asked, to what is called as soon as it has asked again."""
 
     def begin(self) -> None:
         if self._pause_us_max:
             self._world.scheduler.after(self._random.randrange(PAUSE_US_MIN, self._pause_us_max), self._ask)
+
+    def asks_anew(self, node: Node, asked: Callable[[], object]) -> None:
+        """As soon as it follows again, `node` asks much at once; then `asked` is called."""
+        self._anew[node.name] = asked
 
     def _ask(self) -> None:
         if self._world.injector.stopped:
@@ -36,10 +45,22 @@ class FollowerReads:
         if followers:
             node = self._random.choice(followers)
             node.wake()
-            if node.engine.read() is not None:
+            asked = [self._read(node) for _ in range(ANEW if node.name in self._anew else 1)]
+            if any(asked):
+                self._anew.pop(node.name, _nothing)()
                 self._world.injector.moment("asking", node)
                 node.nudge()
         self.begin()
+
+    def _read(self, node: Node) -> bool:
+        ticket: int | None = node.engine.read()
+        if ticket is not None:
+            self._world.watch.tell("read_begun", node, ticket, False)
+        return ticket is not None
+
+
+def _nothing() -> None:
+    """Nobody waits for the question."""
 
 
 def _follows(node: Node) -> bool:

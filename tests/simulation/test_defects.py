@@ -16,6 +16,7 @@ from tests.simulation.injector import Injector
 from tests.simulation.mutants import MUTANTS
 from tests.simulation.mutants.edits import Edit, Mutant
 from tests.simulation.run import Probes, run_seed
+from tests.simulation.watch import Watch
 
 
 def _raises(*_: object, **__: object) -> NoReturn:
@@ -117,6 +118,21 @@ def test_a_planted_bug_that_does_not_fit_ends_the_run_and_says_which_and_where(
     said = capsys.readouterr().err
     assert "the mutant misfit does not fit" in said
     assert "coordinator.consensus.quorum:majority" in said
+
+
+def test_a_read_index_that_nobody_asked_for_is_a_violation(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that the checker hears of every read, of leaders and of followers: it is deaf to what it is not told of."""
+    tell = Watch.tell
+
+    def forgets(self: Watch, what: str, *details: Any) -> None:
+        if what != "read_begun" or details[0].leads:
+            tell(self, what, *details)
+
+    monkeypatch.setattr(Watch, "tell", forgets)
+    found = (run_seed(seed) for seed in range(1, 40))
+    violation = next(result.violation for result in found if result.violation is not None)
+    assert violation[0] == "reads-never-stale"
+    assert "for a read that nobody began" in violation[1]
 
 
 def test_liveness_and_defects_are_counted_as_what_was_put_to_the_seeds(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
 
 from coordinator import wire
 from coordinator.consensus.engine import ConfirmedRead, Outgoing, Role
@@ -72,7 +72,7 @@ class Checker:
         self.world = world
         self.checks = 0
 
-    def violated(self, message: str) -> None:
+    def violated(self, message: str) -> NoReturn:
         raise Violation(self.name, message)
 
     def started(self, node: Node) -> None:

@@ -44,7 +44,7 @@ def test_what_is_counted_and_not_drawn_is_counted_in_the_code() -> None:
 
 def test_the_injector_does_every_kind_on_the_page() -> None:
     made = [kind for kind in KIND_NAMES if not hasattr(Injector, "_" + kind.replace("-", "_"))]
-    assert made == ["replayed-votes", "replayed-acknowledgements", "replayed-read-answers"]
+    assert made == ["replayed-votes", "replayed-acknowledgements"]
 
 
 def test_every_checker_has_its_row_in_order() -> None:

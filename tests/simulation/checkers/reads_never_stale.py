@@ -30,7 +30,9 @@ class ReadsNeverStale(Checker):
 
     def read_confirmed(self, node: Node, read: ConfirmedRead) -> None:
         self.checks += 1
-        committed = self._committed.pop((node.name, node.boots, read.ticket), 0)
+        committed = self._committed.pop((node.name, node.boots, read.ticket), None)
+        if committed is None:
+            self.violated(f"{node.name} is given the index {read.read_index} for a read that nobody began")
         if read.read_index < committed:
             self.violated(
                 f"{node.name} gives a read the index {read.read_index}; {committed} was committed when it began"

@@ -21,7 +21,6 @@ from tests.simulation.node import Node
 _REPLAYED: Final = {
     "replayed-votes": "vote",
     "replayed-acknowledgements": "acknowledgement",
-    "replayed-read-answers": "read answer",
 }
 """Faults that are of whoever the moment is of, to the kind of messages that come again."""
 

@@ -30,6 +30,15 @@ class Processes(Messages, Network):
         node = self._node(fault)
         return node is not None and self._end(fault, node, "between two turns")
 
+    def _replayed_read_answers(self, fault: Fault) -> bool:
+        """A follower that asks for a read index hears the answers to what it asked before, or what its process asked
+        that has ended since: the new one asks so often that its questions have the numbers of old ones."""
+        node = self._node(fault)
+        if node is None or fault.level < 0.4:
+            return node is not None and self._replayed("read answer", node.name)
+        self.world.follower_reads.asks_anew(node, lambda: self._replayed("read answer", node.name))
+        return self._end(fault, node, "behind a question")
+
     def _silent_death(self, fault: Fault) -> bool:
         node = self._node(fault)
         return node is not None and self._end(fault, node, "with its machine", silently=True)

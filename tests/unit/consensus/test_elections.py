@@ -49,6 +49,25 @@ def test_a_vote_is_given_once_a_term_and_survives_a_restart():
     assert play.post[-1] == Letter(3, 2, VoteResponse(5, granted=False, pre=False, campaign=1))
 
 
+def test_a_vote_holds_whose_turn_ended_in_a_later_term():
+    """The disk has no word of it, and needs none: in the later term nobody else is voted for in the one before."""
+    play = Play()
+    voter = play.replicas[3]
+    voter.step(1, VoteRequest(5, 1, 1, pre=False, campaign=1), 0)
+    voter.step(2, VoteRequest(6, 1, 1, pre=False, campaign=1), 0)
+    play.turn(3)
+    assert play.post[-2:] == [
+        Letter(3, 1, VoteResponse(5, granted=True, pre=False, campaign=1)),
+        Letter(3, 2, VoteResponse(6, granted=True, pre=False, campaign=1)),
+    ]
+    play.crash(3)
+    voter = play.start(3)
+    assert (voter.term, voter.vote) == (6, 2)
+    voter.step(2, VoteRequest(5, 1, 1, pre=False, campaign=1), 0)
+    play.turn(3)
+    assert play.post[-1] == Letter(3, 2, VoteResponse(6, granted=False, pre=False, campaign=1))
+
+
 def test_a_vote_leaves_only_after_the_journal():
     play = Play()
     play.replicas[3].step(1, VoteRequest(5, 1, 1, pre=False, campaign=1), 0)
