@@ -195,7 +195,8 @@ poll_new(PyTypeObject *type, PyObject *args, PyObject *named)
     Poll *self = (Poll *)type->tp_alloc(type, 0);
     if (self == NULL)
         return NULL;
-    self->watched = PyMem_New(struct pollfd, PyDict_GET_SIZE(events) + 1);
+    const Py_ssize_t size = PyDict_GET_SIZE(events);
+    self->watched = PyMem_New(struct pollfd, size + 1);
     if (self->watched == NULL) {
         Py_DECREF(self);
         return PyErr_NoMemory();
@@ -208,6 +209,8 @@ poll_new(PyTypeObject *type, PyObject *args, PyObject *named)
     }
     for (Py_ssize_t at = 0; PyDict_Next(events, &at, &descriptor, &wanted);) {
         long number = PyLong_AsLong(descriptor), bits = PyLong_AsLong(wanted);
+        if (!PyErr_Occurred() && self->count == size)
+            PyErr_SetString(PyExc_RuntimeError, "Poll: the descriptors changed while they were taken");
         if (PyErr_Occurred()) {
             Py_DECREF(self);
             return NULL;

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
@@ -28,7 +29,7 @@ class Left(BaseException):
 class Job:
     """A flow on its way, and the caller that waits until it has ended."""
 
-    __slots__ = ("call", "error", "flow", "is_over", "loop", "parker", "undo", "value")
+    __slots__ = ("call", "error", "flow", "is_over", "loop", "parker", "thread", "undo", "value")
 
     def __init__(self, loop: Loop, flow: Flow, undo: Undo | None) -> None:
         """`undo`: what is to be done with the flow's value where its caller has left before it could take it."""
@@ -42,6 +43,8 @@ class Job:
         self.error: BaseException | None = None
         self.parker = Parker()
         """Of the caller; it is woken when it is over."""
+        self.thread = threading.get_ident()
+        """The caller's."""
 
     def answered(self, call: Call) -> None:
         """Its call is done: it goes on when all that came was taken in."""

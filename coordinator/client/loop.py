@@ -13,6 +13,7 @@ import select
 import sys
 import threading
 from collections import deque
+from collections.abc import Callable
 from random import Random, SystemRandom
 from types import FrameType
 from typing import Any, Final
@@ -22,6 +23,7 @@ from coordinator.client import options
 from coordinator.client.clock import now_us as _now_us
 from coordinator.client.core import Core
 from coordinator.client.errors import Closed, OutcomeUnknown, Unavailable
+from coordinator.client.flows import Flow
 from coordinator.client.jobs import Job, Left
 from coordinator.client.links import Link, Links
 from coordinator.client.parker import NO_BELL, PlainParker, Poll
@@ -59,6 +61,8 @@ class Loop(threading.Thread):
         random = Random(SystemRandom().getrandbits(256))  # noqa: S311 - jitter, and numbers that need only be unique
         self.pid = os.getpid()
         """The process whose loop this is; a fork of it needs one of its own."""
+        self.thread = 0
+        """This one, once it runs; as a job has the thread of its caller."""
         self.core = Core(settings.token, settings.cluster, random)
         self.going_on: deque[Job] = deque()
         """Jobs whose call is done."""
@@ -88,9 +92,10 @@ class Loop(threading.Thread):
         """Did nobody come back for RETURN_US, though more are expected?"""
         self._absent_until_us = 0
         """Before this nobody is expected to come back at once."""
-        self._baton: dict[str, int] = {}
-        """Under `_HELD` the thread that holds it. A dict and no lock, since taking it and saying whose it is are one
-        step of the interpreter: an error thrown into a thread finds no moment in between."""
+        self._baton: dict[str, Job | Loop] = {}
+        """Under `_HELD` who holds it: the job of a caller, or this loop's own thread. A dict and no lock, since taking
+        it and saying whose it is are one step of the interpreter: an error thrown into a thread finds no moment in
+        between."""
         self._called = threading.Lock()
         """Released: this thread is to take the baton, if it can."""
         self._called.acquire()
@@ -109,17 +114,17 @@ class Loop(threading.Thread):
     def ask(self, job: Job) -> Any:
         """Run a job to its end; its value, or what it raised. Whatever is thrown into the caller up to the return, it
         has left then."""
-        thread = threading.get_ident()
-        if self._baton.get(_HELD) == thread and _does_the_work(sys._getframe(1)):
+        holder = self._baton.get(_HELD)
+        if holder is not None and holder.thread == job.thread and _is_at_work(holder, sys._getframe(1)):
             return self._ask_within(job)
         try:
             try:
                 is_alone = _now_us() >= self._crowd_until_us
-                if is_alone and thread != self._main and self._take_baton(thread):
+                if is_alone and job.thread != self._main and self._take_baton(job):
                     self._posted.append((job, None))
                     self._drive(job)
             finally:
-                if self._baton.get(_HELD) == thread:
+                if self._baton.get(_HELD) is job:
                     del self._baton[_HELD]
                     if self._is_needed():
                         self._call()
@@ -138,16 +143,19 @@ class Loop(threading.Thread):
             return True
         return self.core.awaits_answers(_now_us())
 
-    def _take_baton(self, thread: int) -> bool:
-        return self._baton.setdefault(_HELD, thread) == thread
+    def _take_baton(self, holder: Job | Loop) -> bool:
+        return self._baton.setdefault(_HELD, holder) is holder
 
     def _take_lost_baton(self) -> bool:
-        """An error that was thrown into a thread may have struck where it was about to put the baton down: who holds it
-        and is nowhere in `ask` will not put it down any more."""
-        holder = self._baton.get(_HELD, 0)
-        if _does_the_work(sys._current_frames().get(holder)) or self._baton.get(_HELD) != holder:
+        """An error that was thrown into a thread may have struck where it was about to put the baton down: a job that
+        holds it, and that nobody asks any more, will never put it down. This loop's own thread alone takes it then, so
+        that nobody comes in between."""
+        holder = self._baton.get(_HELD)
+        if holder is None or _is_at_work(holder, sys._current_frames().get(holder.thread)):
             return False
-        self._baton[_HELD] = threading.get_ident()
+        if self._baton.get(_HELD) is not holder:
+            return False  # It was put down in the meantime.
+        self._baton[_HELD] = self
         return True
 
     def _ask_within(self, job: Job) -> Any:
@@ -158,9 +166,10 @@ class Loop(threading.Thread):
     def _hand_over(self, job: Job) -> int:
         """To whoever has the baton, by a caller that is about to sleep: where it is to ring as it does."""
         self._posted.append((job, None))
-        if _HELD not in self._baton:
+        holder = self._baton.get(_HELD)
+        if holder is None or holder.thread == job.thread:  # The latter was lost, by this very thread.
             self._call()
-        if self._is_over:
+        if self._is_over or sys.is_finalizing():  # The loop's own thread does nothing any more, then.
             self._refuse_posted()
         return self._wake_writer if self._is_to_be_woken() else NO_BELL
 
@@ -182,18 +191,34 @@ class Loop(threading.Thread):
             os.close(self._wake_reader)
             os.close(self._wake_writer)
 
-    def close(self) -> None:
-        self._closing = True
-        self._wake()
-        self._call()
-        self.join(CLOSE_US / 1e6)
+    def close(self, last: Callable[[Core], Flow]) -> None:
+        """Run `last` where there are sessions, and end. Whoever is in the middle of this loop's own work (a finaliser,
+        a log handler) can not wait for that: it is done afterwards."""
+        holder = self._baton.get(_HELD)
+        if holder is not None and holder.thread == threading.get_ident() and _is_at_work(holder, sys._getframe(1)):
+            self._posted.append((Job(self, self._and_end(last(self.core)), None), None))
+            return
+        try:
+            if self.core.sessions and self.is_alive():
+                self.ask(Job(self, last(self.core), None))
+        finally:
+            self._closing = True
+            self._wake()
+            self._call()
+            self.join(CLOSE_US / 1e6)
+
+    def _and_end(self, last: Flow) -> Flow:
+        try:
+            yield from last
+        finally:
+            self._closing = True
+            self._call()
 
     def _wake(self) -> None:
         # Appended first and looked at afterwards, here and in `_sleep` and `_hand_over`: one of the two sees the other.
         if _HELD not in self._baton:
             self._call()
         elif self._is_to_be_woken():
-            self._asleep = False
             with contextlib.suppress(OSError):  # Full: it wakes anyway.
                 os.write(self._wake_writer, b"\0")
 
@@ -231,8 +256,9 @@ class Loop(threading.Thread):
     # --- with the baton ---------------------------------------------------------------------------
 
     def run(self) -> None:
+        self.thread = threading.get_ident()
         while not self._closing:
-            if self._take_baton(threading.get_ident()) or self._take_lost_baton():
+            if self._take_baton(self) or self._take_lost_baton():
                 self._run_while_needed()
                 del self._baton[_HELD]
                 if self._posted or self._tried:
@@ -240,7 +266,7 @@ class Loop(threading.Thread):
             else:
                 self._looks_us = _now_us() + LOOK_AGAIN_US
             self._called.acquire(timeout=max(0, self._looks_us - _now_us()) / 1e6)
-        while not (self._take_baton(threading.get_ident()) or self._take_lost_baton()):
+        while not (self._take_baton(self) or self._take_lost_baton()):
             self._called.acquire(timeout=LOOK_AGAIN_US / 1e6)
         self._end_all()
         del self._baton[_HELD]
@@ -422,6 +448,8 @@ class Loop(threading.Thread):
         if self._expected and (self._is_late or now_us >= self._expected_until_us):
             self._absent_until_us = now_us + ABSENT_US
             self._expect_nobody()
+        elif not self._expected:
+            self._expect_nobody()  # Others may have come in their place, who wake nobody.
         elif count:
             self._expected_until_us = now_us + RETURN_US_MAX
         self._is_late = False
@@ -486,10 +514,11 @@ class Loop(threading.Thread):
                     job.parker.unpark()
 
 
-def _does_the_work(frame: FrameType | None) -> bool:
-    """Is this where a thread is that runs the core, or what it calls?"""
+def _is_at_work(holder: Job | Loop, frame: FrameType | None) -> bool:
+    """Is `frame`, where the holder's thread is, within the very call that took the baton for it?"""
+    code, name = (Loop.ask.__code__, "job") if isinstance(holder, Job) else (Loop.run.__code__, "self")
     while frame is not None:
-        if frame.f_code in (Loop.ask.__code__, Loop.run.__code__):
+        if frame.f_code is code and frame.f_locals.get(name) is holder:
             return True
         frame = frame.f_back
     return False

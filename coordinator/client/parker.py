@@ -53,7 +53,8 @@ class PlainParker:
             with contextlib.suppress(OSError):  # Full, and whoever hears it wakes anyway; or nobody is there.
                 os.write(bell, b"\0")
         if self._lock.acquire(timeout=timeout_s):
-            self._lock.release()
+            with contextlib.suppress(RuntimeError):  # It was woken once more in the meantime.
+                self._lock.release()
             return True
         return False
 

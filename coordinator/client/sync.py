@@ -181,13 +181,8 @@ class Client(Surface[Sync], Sync):
         """End this client's sessions, and with them what they hold."""
         with self._starts():
             loop, self._loop, self._closed = self._loop, None, True
-        if loop is None or loop.pid != os.getpid():
-            return
-        try:
-            if loop.core.sessions and loop.is_alive():
-                self._drive(loop, flows.close(loop.core, _now_us, CLOSE_US))
-        finally:
-            loop.close()
+        if loop is not None and loop.pid == os.getpid():
+            loop.close(lambda core: flows.close(core, _now_us, CLOSE_US))
 
     def __enter__(self) -> Self:
         return self
@@ -227,6 +222,8 @@ class Client(Surface[Sync], Sync):
         A loop that did not start, or whose starter was interrupted, is nobody's."""
         if threading.get_ident() not in sys._current_frames():
             raise RuntimeError("threads are patched here (gevent, eventlet); this client needs those of the system")
+        if sys.is_finalizing():
+            raise Closed  # A thread that is started now never runs, and is waited for without end.
         loop = Loop(self._options)
         try:
             loop.start()

@@ -31,7 +31,7 @@ def loop(monkeypatch: pytest.MonkeyPatch) -> Iterator[Loop]:
     """One that does not run: the test does its steps."""
     monkeypatch.setattr(links, "Channel", FakeChannel)
     made = Loop(options.resolve("redis://nowhere", str(TOKEN), "default", 5))
-    made._baton["held by"] = threading.get_ident()
+    made._baton["held by"] = made
     yield made
     made._end_all()
 
@@ -74,6 +74,16 @@ def test_each_wakes_the_next(loop):
     assert awake(jobs) == [True, False, False]
     assert loop.next_to_wake() is jobs[1].parker
     assert loop.next_to_wake() is jobs[2].parker
+    assert loop.next_to_wake() is None
+
+
+def test_who_comes_in_the_place_of_those_who_were_woken_leaves_no_sleeper_behind(loop):
+    """What was let go of in the background, or a caller that left: they wake nobody."""
+    jobs = answered(loop, 3)
+    assert awake(jobs) == [True, False, False]
+    ask_again(loop, 3)
+    loop._take_posted()
+    assert awake(jobs) == [True, True, True]
     assert loop.next_to_wake() is None
 
 

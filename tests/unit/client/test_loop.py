@@ -103,7 +103,7 @@ def test_who_comes_while_another_does_the_work_is_served_with_it(client):
     channel.holds_back = lambda op: op == PutKey("slow", b"x")
     slow, slow_result = in_a_thread(lambda: client.put("slow", b"x"))
     until(lambda: channel.open)
-    assert loop_of(client)._baton[_HELD] == slow.ident
+    assert loop_of(client)._baton[_HELD].thread == slow.ident
     assert result_of(lambda: client.put("quick", b"x")) > 0
     assert client.put("main", b"x") > 0
     channel.reply(wire.Answer(channel.open[0].id, commands.Done(7, True)))
@@ -272,7 +272,7 @@ def test_an_interrupt_in_the_drivers_sleep_takes_the_waiter_out_of_the_line(clie
     channel.holds_back = lambda op: isinstance(op, AcquireLock)
     thread, results = in_a_thread(lambda: client.acquire("deploy"))
     until(lambda: channel.open)
-    assert loop_of(client)._baton[_HELD] == thread.ident
+    assert loop_of(client)._baton[_HELD].thread == thread.ident
     throw(thread, KeyboardInterrupt)
     channel.reply(wire.Answer(channel.open[0].id, Queued(1)))  # Ends the sleep, so that the interrupt strikes.
     thread.join(5)
@@ -366,32 +366,6 @@ def test_a_signal_handler_may_ask_while_the_main_thread_waits(client):
     finally:
         signal.signal(signal.SIGALRM, before)
     assert len(found) == 1
-
-
-def test_a_baton_that_nobody_puts_down_any_more_is_taken_up(client):
-    """An error thrown into a thread may strike where it was about to put it down."""
-    loop = loop_of(client)
-    held, may_end = threading.Event(), threading.Event()
-
-    def lose() -> None:
-        loop._baton.setdefault(_HELD, threading.get_ident())
-        held.set()
-        may_end.wait(10)
-
-    thread, _ = in_a_thread(lose)
-    held.wait(5)
-    assert result_of(lambda: client.put("a", b"")) > 0
-    assert client.put("b", b"") > 0
-    may_end.set()
-    thread.join(5)
-
-
-def test_who_lost_the_baton_may_ask_again(client):
-    def lose_and_ask() -> int:
-        loop_of(client)._baton.setdefault(_HELD, threading.get_ident())
-        return client.put("a", b"")
-
-    assert result_of(lose_and_ask) > 0
 
 
 def test_interrupts_at_any_moment_leave_a_client_that_goes_on(client):

@@ -356,3 +356,42 @@ def test_a_source_that_does_not_compile_is_said(native, monkeypatch, tmp_path: P
     monkeypatch.setattr(compiled, "c_source", lambda _name: broken)
     with pytest.raises(compiling.CannotCompile, match="failed"):
         compiling.build_extension(NAME, tmp_path / "native")
+
+
+def test_who_is_woken_twice_is_awake(make):
+    """By two that can not know of each other; the second may come at any moment of its waking up."""
+    one = make()
+    one.unpark()
+    one.unpark()
+    assert one.park(LONG_S)
+
+
+def test_the_second_waker_may_come_as_the_first_has_woken_it():
+    one: Any = PlainParker()
+    lock = one._lock
+
+    class Between:
+        def acquire(self, **wait: float) -> bool:
+            taken: bool = lock.acquire(**wait)
+            one.unpark()
+            return taken
+
+        def release(self) -> None:
+            lock.release()
+
+    one._lock = Between()
+    one.unpark()
+    assert one.park(LONG_S)
+
+
+def test_descriptors_that_change_while_they_are_taken_are_refused(module):
+    events: dict[int, Any] = {}
+
+    class Grows:
+        def __index__(self) -> int:
+            events.update(dict.fromkeys(range(100), 0))
+            return 1
+
+    events[0] = Grows()
+    with pytest.raises(RuntimeError, match="changed"):
+        module.Poll(events)
