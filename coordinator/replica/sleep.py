@@ -71,6 +71,8 @@ class _Guard:
         self.said: list[Sleeper] | None = None
         """What it said last, where all of that sleeps and nobody else does; None: what it says next is looked at."""
         self.heard_us = 0
+        self.numbers: dict[int, int] = {}
+        """Start of that node to the number of the last word that it said then."""
         self.address = ""
         """Of that node, as the log says."""
 
@@ -228,8 +230,12 @@ class Sleep:
     # --- followers here ---------------------------------------------------------------------------
 
     def take_beat(self, node: str, beat: SleepBeat, now_us: int) -> None:
-        """A node speaks for leaders there: answer for their followers here, and let them sleep."""
+        """A node speaks for leaders there: answer for their followers here, and let them sleep. A copy, or what later
+        words have overtaken, is no sign that it lives."""
         guard = self._guards.setdefault(node, _Guard())
+        if beat.number <= guard.numbers.get(beat.boot, 0):
+            return
+        guard.numbers[beat.boot] = beat.number
         awake: list[int] = []
         if beat.sleepers != guard.said:
             awake = self._look_at_each(node, guard, beat.sleepers, now_us)

@@ -48,7 +48,7 @@ LOOK_AGAIN_US: Final = 1_000_000
 WHEREABOUTS_US: Final = 500_000
 """A node with a Redis of its own says where that is this often, to those that it speaks to."""
 WHEREABOUTS_OLD_US: Final = 10 * WHEREABOUTS_US
-"""A node that speaks, and has not said it for so long, has none of its own any more."""
+"""A node that speaks, and has not said it for so long, has none of its own any more; a silent one may have moved."""
 QUIET_US: Final = 2_000_000
 WITNESS: Final = "it is a witness: it votes and keeps the log, and has no state to answer from; ask another node"
 FSYNC_SAMPLES_MAX: Final = 256
@@ -381,8 +381,13 @@ class Turn:
         return None if node is None else (node, self._address_of(node, ""))
 
     def _address_of(self, node: str, in_log: str) -> str:
-        """Where a node's mailbox is: as it says, else as the log says, else where all are that have no own."""
-        return self._whereabouts.get(node) or in_log or self.identity.shared_redis
+        """Where a node's mailbox is: as it says, else as the log says, else where all are that have no own. Who has
+        not said so for long may have moved since, and say nothing before it hears something: each in its turn."""
+        said, known = self._whereabouts.get(node), in_log or self.identity.shared_redis
+        if not said or said == known:
+            return known
+        spans = (self._clock.now_us() - self._whereabouts_us[node]) // WHEREABOUTS_OLD_US
+        return known if spans & 1 else said
 
     def _followed(self, replica: Replica) -> tuple[str, str] | None:
         """Node and address of the leader that a replica follows."""

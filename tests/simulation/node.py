@@ -178,8 +178,9 @@ class _SeenTurn(Turn):
         dropped = self.drops.get("peer-identity")
         if isinstance(said, wire.SleepAnswer):
             self.spoken.answered(node, said)
+        words = len(self.sleep._words)
         super()._step(node, message, now_us)
-        if isinstance(said, wire.SleepBeat):
+        if isinstance(said, wire.SleepBeat) and len(self.sleep._words) > words:
             answer = self.sleep._words[-1][2]
             assert isinstance(answer, wire.SleepAnswer)
             self.see_answered_for(said, answer)

@@ -481,9 +481,9 @@ class Raft:
         self.is_witness = self.is_witness or without_state or named
 
     def note_contact(self, progress: Progress, number: int, now_us: int) -> None:
-        """A follower has answered round `number`."""
-        progress.acked_round = max(progress.acked_round, number)
-        progress.heard_at_us = now_us
+        """A follower has answered round `number`. What was answered before is a copy, or late: no sign of life."""
+        if number > progress.acked_round:
+            progress.acked_round, progress.heard_at_us = number, now_us
         self.rounds.confirm(replication.confirmed_round(self))
 
     def drop_leadership(self) -> None:

@@ -240,7 +240,7 @@ def on_vote_request(raft: Raft, sender: int, request: VoteRequest, now_us: int) 
         # Only a vote that is granted buys the candidate time: one that cannot win must not hold back one that can.
         raft.campaign_reason, raft.election_due_us = reason, max(due_us, now_us)
     granted = raft.vote in (_NOBODY, sender) and raft.log.up_to_date(request.last_index, request.last_term)
-    if granted:
+    if granted and raft.vote != sender:  # A copy of the question buys no time.
         raft.vote = sender
         raft.campaign_reason = ""
         reset_timer(raft, now_us)

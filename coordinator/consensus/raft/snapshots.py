@@ -114,13 +114,17 @@ def on_install(raft: Raft, sender: int, part: InstallSnapshot, now_us: int) -> N
     if part.term < raft.term:
         raft.late.append(Outgoing(sender, SnapshotResponse(raft.term, 0, part.last_index, -1, part.size)))
         return
+    is_overtaken = (part.term, part.round) < raft.heard_round
     elections.follow(raft, part.term, part.round, sender, now_us)
     if part.last_index <= raft.log.commit:
-        raft.incoming = None
+        if not is_overtaken:
+            raft.incoming = None
         _answer(raft, sender, part, part.size)
         return
     key = (part.last_index, part.last_term, part.size)
     if raft.incoming is None or raft.incoming.key != key:
+        if raft.incoming is not None and is_overtaken:
+            return  # A copy of an earlier one must not undo what has come of the latest.
         raft.incoming = Incoming(key)
     data = raft.incoming.data
     if part.offset == len(data):

@@ -287,11 +287,12 @@ def test_a_snapshot_that_is_already_here_is_acknowledged_to_its_end():
     follower = play.replicas[3]
     entry = encode_configuration(follower.configuration)
     index = follower.commit_index
-    follower.step(1, InstallSnapshot(2, 8, index + 5, 2, entry, 8, 0, b"da"), play.now_us)
+    _, heard = follower.heard_round
+    follower.step(1, InstallSnapshot(2, heard + 1, index + 5, 2, entry, 8, 0, b"da"), play.now_us)
     assert follower.incoming is not None
     follower.late.clear()
-    follower.step(1, InstallSnapshot(2, 9, index, 2, entry, 8, 0, b"data"), play.now_us)
-    assert follower.late == [(1, SnapshotResponse(2, 9, index, 8, 8))]
+    follower.step(1, InstallSnapshot(2, heard + 2, index, 2, entry, 8, 0, b"data"), play.now_us)
+    assert follower.late == [(1, SnapshotResponse(2, heard + 2, index, 8, 8))]
     assert follower.installed is None
     assert follower.incoming is None
 

@@ -406,15 +406,37 @@ def test_a_node_answers_for_no_leader_of_another_node_or_another_term(room: Dorm
     follower = other.turn.replicas[CLUSTER]
     engine = replica.engine
     right = wire.Sleeper(CLUSTER, replica.replica, follower.replica, engine.term, engine.last_index)
-    for node, wrong in (
+    all_wrong = (
         ("node9", right),
         (leader.name, right._replace(term=engine.term + 1)),
         (leader.name, right._replace(leader=1)),
         (leader.name, right._replace(follower=1)),
         (leader.name, right._replace(last_index=engine.last_index - 1)),
-    ):
-        other.turn.sleep.take_beat(node, SleepBeat(5, 6, [wrong]), room.clock.us)
-        assert other.turn.sleep.take_words()[-1][2] == SleepAnswer(5, 6, [CLUSTER])
+    )
+    for number, (node, wrong) in enumerate(all_wrong, 6):
+        other.turn.sleep.take_beat(node, SleepBeat(5, number, [wrong]), room.clock.us)
+        assert other.turn.sleep.take_words()[-1][2] == SleepAnswer(5, number, [CLUSTER])
+
+
+def test_copies_of_the_words_of_a_dead_node_keep_nobody_from_electing(room: Dormitory):
+    dead = room.leader(CLUSTER)[0]
+    others = [node for node in room.nodes.values() if node is not dead]
+    said: dict[str, bytes] = {}
+    while len(said) < len(others):
+        room.carry()
+        room.clock.us += 20_000
+        dead.run()
+        for packet in dead.bus.published:
+            body = wire.open_envelope(packet.data, wire.PEER).body if ":p:" in packet.channel else b""
+            if body and isinstance(wire.decode_peer(body)[0].message, SleepBeat):
+                said[packet.channel] = packet.data
+    room.carry()
+    room.cut = {dead.name}
+    for _ in range(25):
+        room.pass_time(BEAT_US)
+        for node in others:
+            node.bus.inbox.append(Inbound(from_peers=True, data=said[CHANNELS.peer(node.name)]))
+    assert any(node.turn.replicas[CLUSTER].engine.role is Role.LEADER for node in others)
 
 
 def test_one_that_is_deaf_counts_from_the_last_word_and_not_from_when_it_wakes(room: Dormitory):

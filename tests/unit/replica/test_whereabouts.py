@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from random import Random
 
+import pytest
+
 from coordinator import wire
 from coordinator.channel import with_credentials, without_credentials
 from coordinator.consensus.membership import Change, Member
 from coordinator.replica.mailbox import RedisBus
-from coordinator.replica.ports import Outbound
+from coordinator.replica.ports import Inbound, Outbound
 from coordinator.replica.turn import WHEREABOUTS_OLD_US, WHEREABOUTS_US
 from tests.unit.replica.dormitory import Dormitory
 from tests.unit.replica.stage import CHANNELS, Node, Stage
@@ -177,3 +179,37 @@ def test_who_we_are_elsewhere_is_who_we_are_at_home_unless_the_address_says():
     assert with_credentials("redis://there:1", "redis://here:6379") == "redis://there:1"
     assert without_credentials(own) == "redis://here:6379"
     assert without_credentials("") == ""
+
+
+@pytest.mark.parametrize(
+    ("now", "is_copied"), [("redis://elsewhere:6379", False), ("", False), ("redis://elsewhere:6379", True)]
+)
+def test_a_learner_that_has_moved_since_is_found(now, is_copied):
+    """It never speaks first; and the log says where it is, but its own word was another: which of them is newer?"""
+    stage = Stage()
+    leader = stage.elect("node1")
+    learner = stage.join(Member(21, "node4"))
+    moved(stage, "node4")
+    voters = leader.raft.configuration.voters
+    leader.raft.change(Change(voters, (Member(21, "node4", "redis://node4:6379"),)), stage.clock.us)
+    stage.clock.us += 100_000
+    leader.run()
+    stage.carry()
+    learner.run()
+    (word,) = [packet.data for packet in learner.bus.published if packet.channel == CHANNELS.peer("node1")]
+    stage.pass_time(1_000_000)
+    learner.turn.identity = learner.turn.identity._replace(address=now, shared_redis="")
+    leader.raft.change(Change(voters, (Member(21, "node4", now),)), stage.clock.us)
+    if is_copied:
+        stage.pass_time(1_000_000)  # It has said so.
+        leader.bus.inbox.append(Inbound(from_peers=True, data=word))
+    channel = CHANNELS.peer("node4")
+    for _ in range(1_000):
+        stage.clock.us += 20_000
+        for node in stage.nodes.values():
+            node.run()
+            node.bus.published = [p for p in node.bus.published if p.channel != channel or p.address == now]
+        stage.carry()
+    heard_us = leader.raft.progress[21].heard_at_us
+    assert heard_us is not None
+    assert stage.clock.us - heard_us < 1_000_000
