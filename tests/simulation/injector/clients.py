@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from tests.simulation.clients import Client
 from tests.simulation.faults import Fault
 from tests.simulation.injector.network import Network
 from tests.simulation.network import Weather
 from tests.simulation.node import Node
 
+TOGETHER: Final = 0.75
+"""A crash of a higher level is that of a whole machine."""
+
 
 class Clients(Network):
     def _client_crash(self, fault: Fault) -> bool:
+        """Or the machine on which all clients are, at times with a leader: the next one counts the leases of all their
+        sessions from the same moment."""
         client = self._client(fault)
         if client is None:
             return False
-        client.die()
-        self.world.note(client.name, "dies")
-        self._later(fault, client.start)
+        together = [one for one in self.world.clients if one.is_up] if fault.level > TOGETHER else [client]
+        for one in together:
+            one.die()
+            self.world.note(one.name, "dies")
+            self._later(fault, one.start)
+        leader = self.world.watch.leader
+        if fault.level > TOGETHER and fault.salt & 1 and leader is not None and leader.is_up:
+            leader.die("with its clients")
+            self._later(fault, leader.start)
         self.moment("client-gone", client)
         return True
 
