@@ -51,6 +51,7 @@ from coordinator.replica.loading import Loading, Make, at_once
 from coordinator.replica.replica import Replica
 from coordinator.replica.restoring import Ready, Refused, Restoring
 from coordinator.replica.turn import Turn
+from coordinator.statemachine.locks import EPOCH_MAX
 
 REPLICAS_MAX: Final = 1_000
 """Hosted by one node."""
@@ -114,7 +115,8 @@ class Lifecycle:
         self._later: list[_Later] = []
         self._handed_on: dict[int, _HandedOn] = {}
         """By cluster."""
-        self._epochs = journal.epochs()
+        # One beyond the maximum was never served in, though a document of such a one was once written down.
+        self._epochs = {name: epoch for name, epoch in journal.epochs().items() if epoch <= EPOCH_MAX}
         self._restoring = Restoring(journal, web_token)
         self._begun_us = 0
         self._sweeps = True
@@ -238,6 +240,8 @@ class Lifecycle:
         if self._web_token is None or intent.fingerprint != fingerprint(self._web_token):
             message = "this node would begin another log: has it other keys than the rest, or another version?"
             return Outcome(REFUSED, message, stored.replica)
+        if not 0 <= intent.epoch <= EPOCH_MAX:
+            return Outcome(REFUSED, f"expected an epoch from 0 to {EPOCH_MAX}, got {intent.epoch}", stored.replica)
         log = first_log(intent.cluster, intent.cluster_name, intent.epoch, list(intent.members), self._web_token)
         engine = replica.engine
         if engine.last_index or replica.machine.cluster_id:
@@ -298,6 +302,8 @@ class Lifecycle:
             if self.epochs().get(intent.cluster_name, -1) >= intent.epoch and replica.engine.first_index > 1:
                 return Outcome(DONE, f"replica {replica.replica:x} has begun already", replica.replica)
             return Outcome(REFUSED, "its log began with another document", replica.replica)
+        if not 0 <= intent.epoch <= EPOCH_MAX:
+            return Outcome(REFUSED, f"expected an epoch from 0 to {EPOCH_MAX}, got {intent.epoch}", stored.replica)
         overtaken = self._is_overtaken(intent.cluster_name, intent.epoch)
         return Outcome(REFUSED, overtaken, stored.replica) if overtaken else None
 

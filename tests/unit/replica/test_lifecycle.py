@@ -37,6 +37,7 @@ from coordinator.replica.intents import (
     Intents,
     Outcome,
     RemoveReplica,
+    RestoreReplica,
     StartReplica,
     StopReplica,
     TransferLeadership,
@@ -51,6 +52,7 @@ from coordinator.replica.states import SLICE_EVERY_US, Compaction, _Staged
 from coordinator.replica.turn import Turn
 from coordinator.statemachine import snapshot
 from coordinator.statemachine.items import Item
+from coordinator.statemachine.locks import EPOCH_MAX
 from coordinator.statemachine.machine import Machine
 from coordinator.statemachine.state import State
 from tests.integration.waiting import eventually
@@ -253,6 +255,27 @@ def test_a_document_that_comes_twice_changes_nothing_and_another_is_refused(comp
     assert node.ask(company.document(members, "again")).state == DONE
     assert node.ask(company.document(members, "other", epoch=5)).state == REFUSED
     assert node.replica.engine.applied_index == applied
+
+
+@pytest.mark.parametrize("epoch", [-1, EPOCH_MAX + 1, 10**20])
+def test_a_document_of_an_epoch_that_there_can_not_be_begins_nothing(company, epoch):
+    """The log would hold a genesis that every state refuses, and the name would be used up on this node."""
+    members = company.host("node1", "node2", "node3")
+    node = company.nodes["node1"]
+    outcome = node.ask(company.document(members, epoch=epoch))
+    assert (outcome.state, outcome.message) == (REFUSED, f"expected an epoch from 0 to {EPOCH_MAX}, got {epoch}")
+    assert (node.replica.engine.last_index, node.lifecycle.epochs(), node.journal.epochs()) == (0, {}, {})
+    first = RestoreReplica("restore", CLUSTER, "second", epoch, tuple(members.values()), "none", "d")
+    assert "expected an epoch from 0 to" in node.ask(first).message
+
+
+def test_an_epoch_beyond_the_maximum_in_a_journal_uses_up_no_name(company):
+    """Nodes wrote down what a document said before they checked it."""
+    node = company.nodes["node1"]
+    node.journal.keep_epoch("second", 9000)
+    node.restart()
+    members = company.host("node1", "node2", "node3")
+    assert node.ask(company.document(members, epoch=3)).state == DONE
 
 
 def test_a_document_that_comes_late_finds_a_replica_that_voted_and_keeps_its_vote(company):
