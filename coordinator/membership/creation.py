@@ -6,10 +6,14 @@
    refuses.
 3. The identities become the document. It is written down once, never changed, and given to every node: each begins its
    journal with the same two entries. From a majority on, they elect a leader.
+
+Before there is a document no node knows the epoch, and none can begin: until then the nodes and the epoch may be said
+anew (`_change`), and a try that is given up has used no epoch. What may be done is looked up under the row's lock.
 """
 
 from __future__ import annotations
 
+import reprlib
 import secrets
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -21,14 +25,18 @@ from django.utils import timezone
 from coordinator import record, wire
 from coordinator.client import Client, errors
 from coordinator.consensus.quorum import majority
-from coordinator.membership import edits, nodes
+from coordinator.membership import edits, known, nodes
 from coordinator.membership.nodes import NodeReport, TaskOutcome
 from coordinator.membership.plan import NodeView, choose
 from coordinator.membership.wanted import VOTERS_MAX, Place, Wanted
 from coordinator.models import Birth, Cluster, Node
+from coordinator.statemachine.locks import EPOCH_MAX
 
 NODES_S_MAX: Final = 10.0
-LOOKS_MAX: Final = 4
+REPLICAS: Final = 3
+"""Of a cluster of which nobody said how many it is to have."""
+EPOCH_MIN: Final = 1
+"""That can be said: a name that no cluster ever had begins in epoch 0 by itself."""
 LEADER_S_MAX: Final = 15.0
 RESTORED: Final = "restore:"
 """How the fingerprint of a cluster begins that is restored from a backup (`restoration.py`): no node takes its document
@@ -41,30 +49,28 @@ class NotMade(Exception):
 
 def create(
     name: str,
-    replicas: int,
+    replicas: int | None,
     *,
     client_of: Callable[[str], Client],
     on: Sequence[str] = (),
     epoch: int | None = None,
     say: Callable[[str], None],
 ) -> Cluster:
-    """Make the cluster `name`, or go on where an earlier try was cut off. `on`: its nodes, else they are chosen.
+    """Make the cluster `name`, or go on where an earlier try was cut off. `on`: its nodes, else `replicas` are chosen;
+    where neither is said, those of the earlier try, or three.
 
     `epoch`: where nodes that had a cluster of this name cannot be asked: above every restore epoch that it ever had.
     Raises NotMade, BrokerUnavailable, DatabaseError.
     """
-    if not wire.NODE_NAME.fullmatch(name):
-        raise NotMade(f"a cluster's name matches {wire.NODE_NAME.pattern}, got {name!r}")
-    reports = _look(len(on) or replicas)
-    birth = Birth.objects.filter(name=name, finished_at=None).first()
-    if birth is None:
-        check_name_is_free(name, reports)
-        check_nobody_answers(name, client_of(name))
-        chosen = tuple(on) or _choose(replicas, reports)
-        birth = begin(name, chosen, _epoch(name, reports, epoch))
-        say(f"{name} is {birth.cluster_id}, on {', '.join(chosen)}")
-    elif birth.fingerprint.startswith(RESTORED):
+    check_said(name, on, epoch)
+    if not on and replicas is not None and not 1 <= replicas <= VOTERS_MAX:
+        raise NotMade(f"expected 1 to {VOTERS_MAX} replicas, got {reprlib.repr(replicas)}")
+    birth = under_way(name)
+    if birth is not None and is_restore(birth):
         raise NotMade(f"{name} is being restored: give `cluster restore` again to go on with it")
+    if birth is None or _wants_else(birth, replicas, on, epoch):
+        birth = _record(name, birth, replicas, client_of(name), on, epoch)
+        say(f"{name} is {birth.cluster_id}, on {', '.join(birth.nodes)}")
     else:
         say(f"going on with {name}, {birth.cluster_id}, on {', '.join(birth.nodes)}")
     if not birth.members:
@@ -73,13 +79,77 @@ def create(
     return finish(birth, client_of(name), say)
 
 
-def _look(replicas: int) -> dict[str, NodeReport]:
+def check_said(name: str, on: Sequence[str], epoch: int | None) -> None:
+    """What can be told without asking anybody. Raises NotMade."""
+    if not wire.NODE_NAME.fullmatch(name):
+        raise NotMade(f"a cluster's name matches {wire.NODE_NAME.pattern}, got {reprlib.repr(name)}")
+    for node in on:
+        if why := known.name_problem(node):
+            raise NotMade(why)
+    if len(on) > VOTERS_MAX or len({*on}) != len(on):
+        raise NotMade(f"expected 1 to {VOTERS_MAX} nodes, each once, got {', '.join(on)}")
+    if epoch is not None and not EPOCH_MIN <= epoch <= EPOCH_MAX:
+        raise NotMade(f"expected --epoch from {EPOCH_MIN} to {EPOCH_MAX}, got {reprlib.repr(epoch)}")
+
+
+def under_way(name: str) -> Birth | None:
+    """The try to make or to restore `name` that is not over."""
+    return Birth.objects.filter(name=name, finished_at=None).first()
+
+
+def is_restore(birth: Birth) -> bool:
+    return birth.fingerprint.startswith(RESTORED)
+
+
+def _wants_else(birth: Birth, replicas: int | None, on: Sequence[str], epoch: int | None) -> bool:
+    """Is another cluster wanted than the one that is under way? What is not said is as it was."""
+    other = {*on} != {*birth.nodes} if on else replicas not in (None, len(birth.nodes))
+    return other or is_other_epoch(birth, epoch)
+
+
+def is_other_epoch(birth: Birth, epoch: int | None) -> bool:
+    """One beyond the maximum, which was recorded before this was checked, is never gone on with."""
+    return epoch not in (None, birth.epoch) or (birth.epoch or 0) > EPOCH_MAX
+
+
+def _record(
+    name: str, birth: Birth | None, replicas: int | None, client: Client, on: Sequence[str], epoch: int | None
+) -> Birth:
+    """Write down what is to be made, once all is checked. `birth`: the try of something else that is under way."""
+    as_before = birth is not None and not on and replicas in (None, len(birth.nodes))
+    wanted = on or (birth.nodes if birth is not None and as_before else ())
+    reports = _look(wanted, len(wanted) or replicas or REPLICAS)
+    if birth is not None and birth.members:
+        check_is_over(birth, reports)
+    check_name_is_free(name, reports, but=birth)
+    check_nobody_answers(name, client)
+    if wanted:
+        check_nodes(wanted, reports)
+    chosen = tuple(wanted) or _choose(replicas or REPLICAS, reports)
+    above = _epoch(name, reports, epoch, but=birth)
+    if birth is not None and not birth.members:
+        return _change(birth, chosen, above)
+    if birth is not None:
+        give_up(birth)
+    return begin(name, chosen, above)
+
+
+def _look(wanted: Sequence[str], replicas: int) -> dict[str, NodeReport]:
     """What the nodes say. A busy one may take longer than one look lasts."""
     reports = nodes.look()
-    for _ in range(LOOKS_MAX - 1):
-        if len(reports) < replicas:
+    for _ in range(known.LOOKS_MAX - 1):
+        if len(reports) < replicas or not reports.keys() >= {*wanted}:
             reports |= nodes.look()
     return reports
+
+
+def check_nodes(wanted: Sequence[str], reports: dict[str, NodeReport], heard_of: Iterable[str] = ()) -> None:
+    """Raises NotMade where one of these is not known, or does not answer. `heard_of`: elsewhere than in the record."""
+    if why := known.problem({*wanted} - {*heard_of}, reports):
+        raise NotMade(why)
+    silent = [node for node in wanted if node not in reports]
+    if silent:
+        raise NotMade(f"{', '.join(silent)}: no answer, and a replica is wanted there")
 
 
 def begin(name: str, chosen: Sequence[str], epoch: int, fingerprint: str = "") -> Birth:
@@ -95,6 +165,8 @@ def begin(name: str, chosen: Sequence[str], epoch: int, fingerprint: str = "") -
                 fingerprint=fingerprint,
             )
     except IntegrityError:
+        if under_way(name) is None:
+            raise
         raise NotMade(f"somebody else is making {name}; give the command again to go on with it") from None
     try:
         check_name_is_free(name, nodes.look())  # Another may have begun and finished since it was looked at.
@@ -104,10 +176,12 @@ def begin(name: str, chosen: Sequence[str], epoch: int, fingerprint: str = "") -
     return birth
 
 
-def check_name_is_free(name: str, reports: dict[str, NodeReport]) -> None:
+def check_name_is_free(name: str, reports: dict[str, NodeReport], but: Birth | None = None) -> None:
+    """`but`: a try that is under way, whose replicas may be there."""
+    own = but.cluster_id if but is not None else ""
     for report in reports.values():
         for hosted in report.replicas:
-            if hosted.cluster_name == name:
+            if hosted.cluster_name == name and hosted.cluster != own:
                 raise NotMade(f"there is a cluster {name}: {report.node} hosts a replica of it ({hosted.cluster})")
 
 
@@ -123,8 +197,6 @@ def check_nobody_answers(name: str, client: Client) -> None:
 
 
 def _choose(replicas: int, reports: dict[str, NodeReport]) -> tuple[str, ...]:
-    if not 1 <= replicas <= VOTERS_MAX:
-        raise NotMade(f"expected 1 to {VOTERS_MAX} replicas, got {replicas}")
     zones = dict(Node.objects.values_list("name", "zone"))
     views = [NodeView(name, zone=zones.get(name, ""), replicas=len(r.replicas)) for name, r in reports.items()]
     chosen = choose(replicas, None, views)
@@ -135,13 +207,16 @@ def _choose(replicas: int, reports: dict[str, NodeReport]) -> tuple[str, ...]:
     return chosen
 
 
-def _epoch(name: str, reports: dict[str, NodeReport], given: int | None) -> int:
+def _epoch(name: str, reports: dict[str, NodeReport], given: int | None, but: Birth | None) -> int:
     """Above every epoch that a cluster of this name ever had, so that its fencing tokens only grow (rule 6)."""
-    known = [report.epochs[name] for report in reports.values() if name in report.epochs]
-    known += [epoch for epoch in begun_epochs(name) if epoch is not None]
+    had_epochs = [report.epochs[name] for report in reports.values() if name in report.epochs]
+    had_epochs += begun_epochs(name, but)
+    highest = max(had_epochs, default=-1)
+    if highest >= EPOCH_MAX:
+        raise NotMade(f"{name} had restore epoch {highest}, and {EPOCH_MAX} is the last: take another name")
     if given is not None:
-        if known and given <= max(known):
-            raise NotMade(f"--epoch must be above {max(known)}, which a cluster {name} had")
+        if given <= highest:
+            raise NotMade(f"expected --epoch above {highest}, which a cluster {name} had, got {given}")
         return given
     earlier = Cluster.objects.filter(name=name)
     for cluster in earlier:
@@ -153,12 +228,67 @@ def _epoch(name: str, reports: dict[str, NodeReport], given: int | None) -> int:
                 f"there was a cluster {name} ({cluster.cluster_id}), and a majority of its nodes ({names}) cannot be "
                 "asked for its restore epoch: give --epoch, above every epoch that it ever had"
             )
-    return max(known) + 1 if known else 0
+    return highest + 1
 
 
-def begun_epochs(name: str) -> Iterable[int | None]:
-    """Of every cluster of this name that was ever begun, as far as the record knows."""
-    return Birth.objects.filter(name=name).values_list("epoch", flat=True)
+def begun_epochs(name: str, but: Birth | None = None) -> list[int]:
+    """Of every cluster of this name that may ever have begun, as far as the record knows. `but`: a try that is under
+    way, and is to become another or to be given up.
+
+    A try without a document told no node its epoch, and once it is over it gets no document any more: nothing was begun
+    in that epoch. Nor in one beyond the maximum, which no state takes.
+    """
+    rows = Birth.objects.filter(name=name, epoch__lte=EPOCH_MAX)
+    own = but.pk if but is not None else None
+    return [row.epoch or 0 for row in rows if row.members or (row.finished_at is None and row.pk != own)]
+
+
+# --- a try that is to become another, or is over --------------------------------------------------
+
+
+def _locked(birth: Birth) -> Birth:
+    """Its row, for one that is to change it. Raises NotMade where somebody else has changed it since it was read."""
+    kept = Birth.objects.select_for_update().get(pk=birth.pk)
+    seen = (birth.nodes, birth.epoch, birth.members, birth.finished_at)
+    if (kept.nodes, kept.epoch, kept.members, kept.finished_at) != seen:
+        raise NotMade(f"somebody else is making {birth.name}, too; give the command again to go on with what is there")
+    return kept
+
+
+def _change(birth: Birth, chosen: Sequence[str], epoch: int) -> Birth:
+    """Other nodes, or another epoch, for a cluster that has no document yet: so none of its replicas can have begun.
+    What the nodes drew that are left out is nobody for ever, and deleted in the end (`finish`)."""
+    with transaction.atomic():
+        kept = _locked(birth)
+        assert not kept.members, kept
+        kept.nodes, kept.epoch = list(chosen), epoch
+        kept.save(update_fields=["nodes", "epoch"])
+    return kept
+
+
+def check_is_over(birth: Birth, reports: dict[str, NodeReport]) -> None:
+    """A try is over only where all of its nodes say that they host no replica for it: then its document names nobody
+    any more who could begin. Raises NotMade where that is not so."""
+    left = [node for node in birth.nodes if node not in reports or reports[node].hosted(birth.cluster_id) is not None]
+    if left:
+        raise NotMade(already_made(birth, left))
+
+
+def already_made(birth: Birth, left: Sequence[str]) -> str:
+    """What to do about a try of something else. `left`: nodes that may have a replica of it."""
+    return (
+        f"{birth.name} is being made already, as {birth.cluster_id} on {', '.join(birth.nodes)} in restore epoch "
+        f"{birth.epoch}, of something else. Go on with that; or give it up: manage.py cluster remove-replica "
+        f"{birth.name} NODE --force for {', '.join(left) or 'each of them'}"
+    )
+
+
+def give_up(birth: Birth) -> None:
+    """It stays in the record, for its epoch. Raises NotMade where somebody else goes on with it."""
+    with transaction.atomic():
+        kept = _locked(birth)
+        kept.finished_at = timezone.now()
+        kept.save(update_fields=["finished_at"])
 
 
 # --- the rounds -----------------------------------------------------------------------------------
@@ -189,6 +319,8 @@ def write_document(birth: Birth) -> None:
         raise NotMade(f"not all of {', '.join(birth.nodes)} answer. Give the command again to go on with {birth.name}")
     with transaction.atomic():
         kept = Birth.objects.select_for_update().get(pk=birth.pk)
+        if (kept.nodes, kept.epoch, kept.finished_at) != (birth.nodes, birth.epoch, None):
+            raise NotMade(f"somebody else has changed what {birth.name} is to be, or gave it up; look again")
         if not kept.members:
             kept.members, kept.fingerprint = members, kept.fingerprint or fingerprints.pop()
             kept.save(update_fields=["members", "fingerprint"])
@@ -221,7 +353,8 @@ def all_done(birth: Birth, outcomes: dict[str, TaskOutcome], asked: Iterable[str
     late = [node for node in asked if node not in done]
     if len(done) < needed:
         why = "; ".join(f"{node}: {outcomes[node].message if node in outcomes else 'no answer'}" for node in late)
-        raise NotMade(f"{why}. Give the command again to go on with {birth.name}")
+        other = "" if birth.members or is_restore(birth) else ", or with other nodes (--on, --replicas)"
+        raise NotMade(f"{why}. Give the command again to go on with {birth.name}{other}")
     return late
 
 
@@ -238,7 +371,8 @@ def finish(birth: Birth, client: Client, say: Callable[[str], None], leader_s_ma
     if record.identity(client.cluster_id) != birth.cluster_id:
         raise NotMade(f"expected {birth.cluster_id} to answer as {birth.name}, got {client.cluster_id:x}")
     cluster = edits.cluster_row(birth.name, int(birth.cluster_id, 16))
-    wanted = Wanted(tuple(Place(node) for node in birth.nodes))
+    left = [n for n, report in nodes.look().items() if n not in birth.nodes and report.hosted(birth.cluster_id)]
+    wanted = Wanted(tuple(Place(node) for node in birth.nodes), tuple(sorted(left)))
     edits.say(client, cluster, lambda _: wanted)
     birth.finished_at = timezone.now()
     birth.save(update_fields=["finished_at"])

@@ -15,15 +15,14 @@ from pathlib import Path
 from typing import Final
 
 import msgspec
-from django.utils import timezone
 
-from coordinator import wire
 from coordinator.client import Client
 from coordinator.membership import creation, nodes
 from coordinator.membership.creation import NotMade
 from coordinator.membership.nodes import NodeReport
 from coordinator.membership.wanted import VOTERS_MAX
 from coordinator.models import Birth, Cluster, Node
+from coordinator.statemachine.restoration import epoch_max
 
 READ_S_MAX: Final = 300.0
 RESTORE_S_MAX: Final = 300.0
@@ -71,19 +70,22 @@ def restore(
     `gone`: nodes that do not answer and never will. `epoch`: above every one that a cluster of this name ever had;
     needed where some are gone, or lost what they knew. Raises NotMade, BrokerUnavailable, DatabaseError.
     """
-    _check(name, on, gone)
+    _check(name, on, gone, epoch)
     backup = look_into(path)
     if backup.cluster_name != name:
         raise NotMade(f"expected a backup of {name}, got one of {backup.cluster_name}")
     reports = _ask_all(name, on, backup, gone)
-    birth = Birth.objects.filter(name=name, finished_at=None).first()
-    if birth is not None and not _is_of(birth, backup, on):
-        _give_up(birth, reports)
+    birth = creation.under_way(name)
+    other = None if birth is None or _is_of(birth, backup, on, epoch) else birth
+    if other is not None:
+        _check_is_over(other, reports)
         birth = None
     _check_no_other(name, reports, but=birth)
     if birth is None:
         creation.check_nobody_answers(name, client_of(name))
-        chosen = _epoch(name, backup, reports, epoch, gone)
+        chosen = _epoch(name, backup, reports, epoch, gone, other)
+        if other is not None:
+            creation.give_up(other)
         birth = creation.begin(name, on, chosen, creation.RESTORED + backup.digest)
         say(f"{name} is {birth.cluster_id}, on {', '.join(on)}, in restore epoch {chosen}")
     else:
@@ -94,11 +96,10 @@ def restore(
     return creation.finish(birth, client_of(name), say, LEADER_S_MAX)
 
 
-def _check(name: str, on: Sequence[str], gone: Collection[str]) -> None:
-    if not wire.NODE_NAME.fullmatch(name):
-        raise NotMade(f"a cluster's name matches {wire.NODE_NAME.pattern}, got {name!r}")
-    if not 1 <= len(on) <= VOTERS_MAX or len({*on}) != len(on):
-        raise NotMade(f"expected 1 to {VOTERS_MAX} nodes, each once, got {', '.join(on) or 'none'}")
+def _check(name: str, on: Sequence[str], gone: Collection[str], epoch: int | None) -> None:
+    creation.check_said(name, on, epoch)
+    if not on:
+        raise NotMade(f"expected 1 to {VOTERS_MAX} nodes, each once, got none")
     both = [node for node in on if node in gone]
     if both:
         raise NotMade(f"{', '.join(both)}: a node that is gone gets no replica")
@@ -112,9 +113,7 @@ def _ask_all(name: str, on: Sequence[str], backup: Backup, gone: Collection[str]
     asked = {*on, *had} - {*gone}
     reports = nodes.look() if gone else nodes.look(sorted(asked))
     reports |= {} if reports.keys() >= asked else nodes.look(sorted(asked))
-    silent = [node for node in on if node not in reports]
-    if silent:
-        raise NotMade(f"{', '.join(silent)}: no answer, and a replica is wanted there")
+    creation.check_nodes(on, reports, had)
     silent = sorted(asked - reports.keys())
     if silent:
         raise NotMade(
@@ -149,11 +148,24 @@ def _check_no_other(name: str, reports: dict[str, NodeReport], but: Birth | None
         )
 
 
-def _epoch(name: str, backup: Backup, reports: dict[str, NodeReport], given: int | None, gone: Collection[str]) -> int:
-    """Above every one that anybody knows of: the nodes' journals, the backup, and the record of what was begun."""
+def _epoch(
+    name: str,
+    backup: Backup,
+    reports: dict[str, NodeReport],
+    given: int | None,
+    gone: Collection[str],
+    but: Birth | None,
+) -> int:
+    """Above every one that anybody knows of: the nodes' journals, the backup, and the record of what was begun. `but`:
+    a try of something else, which is to be given up."""
     known = [report.epochs[name] for report in reports.values() if name in report.epochs]
-    begun = [epoch for epoch in creation.begun_epochs(name) if epoch is not None]
-    highest = max([backup.epoch, *known, *begun])
+    highest = max([backup.epoch, *known, *creation.begun_epochs(name, but)])
+    most = epoch_max(backup.epoch, backup.last_index)
+    if highest >= most or (given is not None and given > most):
+        last = f"{most} is the last restore epoch for a backup of epoch {backup.epoch} and index {backup.last_index}"
+        if highest >= most:
+            raise NotMade(f"nothing can be restored from this: {last}, and a cluster {name} had {highest}")
+        raise NotMade(f"expected --epoch from {highest + 1} to {most}, got {given}: {last}")
     if given is not None:
         if given <= highest:
             raise NotMade(f"expected --epoch above {highest}, which a cluster {name} had, got {given}")
@@ -167,22 +179,16 @@ def _epoch(name: str, backup: Backup, reports: dict[str, NodeReport], given: int
     return highest + 1
 
 
-def _is_of(birth: Birth, backup: Backup, on: Sequence[str]) -> bool:
-    return birth.fingerprint == creation.RESTORED + backup.digest and birth.nodes == [*on]
+def _is_of(birth: Birth, backup: Backup, on: Sequence[str], epoch: int | None) -> bool:
+    same = birth.fingerprint == creation.RESTORED + backup.digest and birth.nodes == [*on]
+    return same and not creation.is_other_epoch(birth, epoch)
 
 
-def _give_up(birth: Birth, reports: dict[str, NodeReport]) -> None:
-    """Another try is under way that wants something else. It is over only where all of its nodes say that they host no
-    replica for it: then its document names nobody any more who could begin."""
-    left = [node for node in birth.nodes if node not in reports or reports[node].hosted(birth.cluster_id) is not None]
-    if left or not birth.fingerprint.startswith(creation.RESTORED):
-        raise NotMade(
-            f"{birth.name} is being made already, as {birth.cluster_id} on {', '.join(birth.nodes)}, of something "
-            f"else. Go on with that; or give it up: manage.py cluster remove-replica {birth.name} NODE --force for "
-            f"{', '.join(left) or 'each of them'}"
-        )
-    birth.finished_at = timezone.now()  # It stays in the record, for its epoch.
-    birth.save(update_fields=["finished_at"])
+def _check_is_over(birth: Birth, reports: dict[str, NodeReport]) -> None:
+    """Another try is under way that wants something else."""
+    if not creation.is_restore(birth):
+        raise NotMade(creation.already_made(birth, ()))
+    creation.check_is_over(birth, reports)
 
 
 def _begin(birth: Birth, path: Path, backup: Backup, say: Callable[[str], None]) -> None:

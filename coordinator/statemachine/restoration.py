@@ -49,6 +49,11 @@ def first_index(state: State, last_backed_up: int, epoch: int) -> int:
     return index
 
 
+def epoch_max(epoch: int, last_backed_up: int) -> int:
+    """The highest epoch in which a cluster can begin of a backup of `epoch`, made after entry `last_backed_up`."""
+    return min(EPOCH_MAX, epoch + max(0, FIRST_INDEX_MAX - last_backed_up) // INDICES_PER_EPOCH)
+
+
 def begin_anew(state: State, cluster_id: int, index: int) -> None:
     """Make it the state of the new cluster before its first entry, which comes behind `index` and raises its epoch."""
     assert index > state.applied, f"the new log begins behind {index}, the old one came to {state.applied}"

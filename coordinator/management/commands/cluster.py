@@ -24,7 +24,7 @@ from coordinator.membership.clients import Clients
 from coordinator.membership.plan import choose
 from coordinator.membership.reconciler import view
 from coordinator.membership.wanted import Wanted, WantedDamaged
-from coordinator.models import AuditEntry, Cluster, Node
+from coordinator.models import AuditEntry, Birth, Cluster, Node
 from coordinator.statemachine import commands
 
 TIMEOUT_S: Final = 10.0
@@ -54,7 +54,7 @@ class Command(BaseCommand):
 
         create = action("create", self._create, "make a cluster")
         create.add_argument("name")
-        create.add_argument("--replicas", type=int, default=3, help="how many, one a node; 3 or 5 are sensible")
+        create.add_argument("--replicas", type=int, help="how many, one a node; 3 where it is not said, or 5")
         create.add_argument("--on", default="", metavar="NODES", help="these nodes, separated by commas")
         create.add_argument("--epoch", type=int, help="above every restore epoch that a cluster of this name ever had")
 
@@ -133,15 +133,16 @@ class Command(BaseCommand):
 
     def _create(self, options: dict[str, Any]) -> None:
         on = _names(options["on"])
-        creation.create(
+        cluster = creation.create(
             options["name"],
-            len(on) or options["replicas"],
+            options["replicas"],
             client_of=self.clients,
             on=on,
             epoch=options["epoch"],
             say=self.stdout.write,
         )
-        self._audit(options, "cluster.created", {"on": list(on), "replicas": len(on) or options["replicas"]})
+        made = Birth.objects.get(cluster_id=cluster.cluster_id).nodes
+        self._audit(options, "cluster.created", {"on": list(on), "replicas": len(made)})
 
     def _restore(self, options: dict[str, Any]) -> None:
         on, gone = _names(options["nodes"]), _names(options["gone"])

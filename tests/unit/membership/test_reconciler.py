@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
+from django.db import IntegrityError
 from django.utils import timezone
 
 from coordinator import record
@@ -17,6 +18,7 @@ from coordinator.membership import creation, edits, nodes, saying, wanted
 from coordinator.membership.edits import DatabaseBehind
 from coordinator.membership.reconciler import Reconciler
 from coordinator.models import AuditEntry, Birth, Cluster, Node, Reconciliation, WantedMembership
+from coordinator.statemachine.locks import EPOCH_MAX
 from tests.unit.membership.company import Company, FakeClient
 
 pytestmark = pytest.mark.django_db
@@ -287,7 +289,7 @@ def test_it_works_under_the_lock_alone(client, company, time):
 # --- making clusters ------------------------------------------------------------------------------
 
 
-def make(company: Company, name: str = "second", replicas: int = 3, **options) -> Cluster:
+def make(company: Company, name: str = "second", replicas: int | None = None, **options) -> Cluster:
     # The client of a cluster that is still to be made is looked up when it is there.
     class Lazy:
         def __getattr__(self, attribute: str):
@@ -300,6 +302,24 @@ def make(company: Company, name: str = "second", replicas: int = 3, **options) -
 
     lazy: Any = Lazy()
     return creation.create(name, replicas, client_of=lambda _: lazy, say=lambda _: None, **options)
+
+
+def cut_off(company: Company, silent: str, *on: str, **options) -> Birth:
+    """A try one of whose nodes falls silent as it is asked to host: there is no document."""
+    real = company.ask
+
+    def ask(node: str, task: str, request: str, **arguments: Any) -> None:
+        company.silent = {silent}
+        real(node, task, request, **arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(nodes, "ask", ask)
+        with pytest.raises(creation.NotMade, match="Give the command again"):
+            make(company, on=on, **options)
+    company.silent = set()
+    birth = Birth.objects.get()
+    assert birth.members == []
+    return birth
 
 
 def test_a_cluster_is_made_of_what_the_nodes_drew(company):
@@ -315,12 +335,7 @@ def test_a_cluster_is_made_of_what_the_nodes_drew(company):
 
 
 def test_a_try_that_was_cut_off_is_gone_on_with_under_the_same_document(company):
-    company.silent = {"node2"}
-    with pytest.raises(creation.NotMade, match="Give the command again"):
-        make(company, on=("node1", "node2", "node3"))
-    birth = Birth.objects.get()
-    assert birth.members == []
-    company.silent = set()
+    birth = cut_off(company, "node2", "node1", "node2", "node3")
     real, company._form_cluster = company._form_cluster, None
     with pytest.raises(TypeError):
         make(company)
@@ -360,8 +375,9 @@ def test_of_two_who_make_one_name_at_the_same_time_one_is_refused(company, monke
             Birth.objects.create(name="second", cluster_id="99")
         return look()
 
-    first = Birth.objects.filter(name="second", finished_at=None)
-    monkeypatch.setattr(creation.Birth.objects, "filter", lambda **_: first.none())
+    seen = iter([None])
+    real = creation.under_way
+    monkeypatch.setattr(creation, "under_way", lambda name: next(seen, real(name)))
     monkeypatch.setattr(nodes, "look", another_begins)
     with pytest.raises(creation.NotMade, match="somebody else is making second"):
         make(company)
@@ -410,6 +426,114 @@ def test_a_name_that_comes_back_begins_above_every_epoch_that_it_had(company):
     company.epochs["node2"]["second"] = 6
     make(company)
     assert Birth.objects.get().epoch == 7
+
+
+@pytest.mark.parametrize("epoch", [-1, 0, EPOCH_MAX + 1, 10**20])
+def test_an_epoch_that_there_can_not_be_is_refused_before_anything_is_written_down(company, epoch):
+    with pytest.raises(creation.NotMade, match=rf"^expected --epoch from 1 to 8191, got {epoch}$"):
+        make(company, epoch=epoch)
+    assert (Birth.objects.count(), company.asked) == (0, [])
+
+
+def test_a_record_that_can_not_be_kept_is_not_taken_for_somebody_else(company, monkeypatch):
+    def refuses(**_: Any) -> Birth:
+        raise IntegrityError("CHECK constraint failed")
+
+    monkeypatch.setattr(creation.Birth.objects, "create", refuses)
+    with pytest.raises(IntegrityError):
+        make(company)
+
+
+@pytest.mark.parametrize(
+    ("on", "why"),
+    [
+        (("node1", "node77"), r"^node77: no such node is known; these are: node1, node2, node3, node4$"),
+        (("node1", "node1"), "expected 1 to 15 nodes, each once, got node1, node1"),
+        (tuple(f"node{number}" for number in range(16)), "expected 1 to 15 nodes, each once"),
+        (("node1", "Node 2"), r"^a node's name matches .*, got 'Node 2'$"),
+        (("node1", "n" * 10_000), r"^a node's name matches .{1,60}, got .{1,40}$"),
+    ],
+)
+def test_nodes_that_nothing_can_be_made_on_are_refused_before_anything_is_written_down(company, on, why):
+    with pytest.raises(creation.NotMade, match=why):
+        make(company, on=on)
+    assert (Birth.objects.count(), company.asked) == (0, [])
+
+
+def test_a_node_of_the_record_that_does_not_answer_is_told_from_one_that_nobody_knows(company):
+    Node.objects.create(name="node4")
+    company.silent = {"node4"}
+    with pytest.raises(creation.NotMade, match=r"^node4: no answer, and a replica is wanted there$"):
+        make(company, on=("node1", "node4"))
+    with pytest.raises(creation.NotMade, match=r"these are: node1, node2, node3, node4 \(does not answer\)$"):
+        make(company, on=("node1", "node5"))
+    assert not Birth.objects.exists()
+
+
+@pytest.mark.parametrize("replicas", [0, -1, 16, 10**20])
+def test_as_many_replicas_as_there_can_not_be_are_refused(company, replicas):
+    with pytest.raises(creation.NotMade, match=f"^expected 1 to 15 replicas, got {replicas}$"):
+        make(company, replicas=replicas)
+
+
+def test_while_it_has_no_document_a_cluster_is_put_on_other_nodes(company, reconciler, time):
+    """What a node drew that is left out is nobody, and deleted."""
+    first = cut_off(company, "node2", "node1", "node2", "node3")
+    assert first.cluster_id in company.hosted["node1"]
+    make(company, on=("node3", "node4"))
+    birth = Birth.objects.get()
+    assert (birth.cluster_id, birth.nodes) == (first.cluster_id, ["node3", "node4"])
+    assert [member[1] for member in birth.members] == ["node3", "node4"]
+    said = wanted.decode(company.clusters["second"].in_log.wanted)
+    assert (said.nodes, said.leaving) == (("node3", "node4"), ("node1",))
+    for _ in range(3):
+        time.now += 11
+        reconciler.look()
+    assert first.cluster_id not in company.hosted["node1"]
+
+
+def test_a_cluster_that_was_written_down_on_a_node_that_there_is_not_is_put_on_others(company):
+    """As it was before the nodes were looked for first: there was no way out."""
+    Birth.objects.create(name="second", cluster_id="99", nodes=["node1", "node77"], epoch=0)
+    make(company, replicas=3)
+    assert len(Birth.objects.get(cluster_id="99").members) == 3
+
+
+def test_an_epoch_beyond_the_maximum_that_was_written_down_burns_no_name(company):
+    Birth.objects.create(name="second", cluster_id="99", nodes=["node1", "node2"], epoch=9000)
+    make(company)
+    assert Birth.objects.get(finished_at__isnull=False).epoch == 0
+
+
+def test_once_there_is_a_document_it_is_given_up_only_where_nobody_could_begin_with_it(company):
+    real, company._form_cluster = company._form_cluster, lambda *_, **__: nodes.TaskOutcome("refused", "full", "0")
+    with pytest.raises(creation.NotMade, match=r"full. Give the command again to go on with second$"):
+        make(company, on=("node1", "node2"), epoch=4)
+    company._form_cluster = real
+    first = Birth.objects.get()
+    with pytest.raises(creation.NotMade, match=r"made already.*remove-replica second NODE --force for node1, node2$"):
+        make(company, on=("node3", "node4"))
+    for name in ("node1", "node2"):
+        company.hosted[name].pop(first.cluster_id)
+    make(company, on=("node3", "node4"))
+    first.refresh_from_db()
+    assert first.finished_at is not None
+    assert Birth.objects.get(nodes=["node3", "node4"]).epoch == 5, "the nodes were told of epoch 4"
+
+
+def test_who_goes_on_with_what_another_has_put_elsewhere_writes_no_document(company, monkeypatch):
+    """The identities that it has are of the nodes of before."""
+    real = company.wait
+
+    def put_elsewhere(requests: dict[str, str], timeout_s: float, **options: Any) -> dict[str, nodes.TaskOutcome]:
+        Birth.objects.update(nodes=["node4"])
+        return real(requests, timeout_s, **options)
+
+    monkeypatch.setattr(nodes, "outcomes", put_elsewhere)
+    with pytest.raises(creation.NotMade, match="somebody else has changed what second is to be"):
+        make(company, on=("node1", "node2"))
+    assert Birth.objects.get().members == []
+    assert not any(task == "form_cluster" for _, task, _ in company.asked)
 
 
 # --- the command, the page and the admin ----------------------------------------------------------

@@ -86,9 +86,71 @@ def test_a_cluster_is_begun_anew_above_every_epoch_that_anybody_knows_of(company
 
 def test_what_was_begun_counts_though_no_node_remembers_it(company, path):
     """The nodes of that try were wiped; the record was not."""
-    Birth.objects.create(name="second", cluster_id="99", nodes=["node1"], epoch=8, finished_at="2026-01-01T00:00Z")
+    begun = {"members": [["1", "node1", "", 0]], "finished_at": "2026-01-01T00:00Z"}
+    Birth.objects.create(name="second", cluster_id="99", nodes=["node1"], epoch=8, **begun)
     restore(company, path)
     assert Birth.objects.get(finished_at__year__gte=2026, epoch=9).nodes == [*NAMES]
+
+
+def test_a_try_that_was_given_up_without_a_document_has_used_no_epoch(company, path):
+    """No node was told its epoch, and none will be. One beyond the maximum, recorded once, counts for nothing."""
+    over = {"name": "second", "nodes": ["node1"], "finished_at": "2026-01-01T00:00Z"}
+    Birth.objects.create(cluster_id="98", epoch=8191, **over)
+    Birth.objects.create(cluster_id="99", epoch=9000, members=[["1", "node1", "", 0]], **over)
+    restore(company, path)
+    assert Birth.objects.order_by("begun_at").last().epoch == 4
+
+
+def test_who_goes_on_with_what_was_given_up_meanwhile_writes_no_document(company, path, monkeypatch):
+    real = company.wait
+
+    def gives_up(requests: dict[str, str], timeout_s: float, **options: Any):
+        creation.give_up(Birth.objects.get())
+        return real(requests, timeout_s, **options)
+
+    monkeypatch.setattr(nodes, "outcomes", gives_up)
+    with pytest.raises(NotMade, match="somebody else has changed what second is to be, or gave it up"):
+        restore(company, path)
+    assert Birth.objects.get().members == []
+    assert not asked(company, "restore_replica")
+
+
+@pytest.mark.parametrize(
+    ("epoch", "why"),
+    [
+        (9000, "^expected --epoch from 1 to 8191, got 9000$"),
+        (-1, "^expected --epoch from 1 to 8191, got -1$"),
+        (10**20, "^expected --epoch from 1 to 8191, got 1000"),
+        (514, "^expected --epoch from 4 to 513, got 514: 513 is the last restore epoch for a backup of epoch 2 and"),
+    ],
+)
+def test_an_epoch_that_there_can_not_be_burns_no_name(company, path, epoch, why):
+    with pytest.raises(NotMade, match=why):
+        restore(company, path, epoch=epoch)
+    assert not Birth.objects.exists()
+    restore(company, path)
+    assert Birth.objects.get().epoch == 4
+
+
+def test_one_that_was_recorded_beyond_the_maximum_is_begun_in_another(company, path):
+    digest = creation.RESTORED + backup.read(path).digest
+    Birth.objects.create(name="second", cluster_id="99", nodes=[*NAMES], epoch=9000, fingerprint=digest)
+    restore(company, path)
+    assert Birth.objects.exclude(cluster_id="99").get().epoch == 4
+
+
+def test_a_try_is_not_given_up_before_all_of_the_other_is_checked(company, path):
+    digest = creation.RESTORED + "of another file"
+    Birth.objects.create(name="second", cluster_id="99", nodes=[*NAMES], epoch=5, fingerprint=digest)
+    with pytest.raises(NotMade, match="expected --epoch above 3"):
+        restore(company, path, epoch=2)
+    assert Birth.objects.get().finished_at is None
+
+
+def test_a_node_that_nobody_knows_is_named_with_those_that_are(company, path):
+    with pytest.raises(NotMade, match=r"^node77: no such node is known; these are: node1, node2, node3, node4$"):
+        restore(company, path, "node1", "node77")
+    assert not Birth.objects.exists()
 
 
 def test_given_again_it_goes_on_under_the_same_document(company, path):

@@ -236,6 +236,16 @@ def test_an_epoch_so_high_that_the_indices_would_not_last_is_refused():
         Cluster().restored(most + 2)
 
 
+def test_the_highest_epoch_of_a_backup_is_the_last_that_is_taken():
+    old = Cluster()
+    most = restoration.epoch_max(old.machine.state.epoch, old.index)
+    assert restoration.first_index(old.machine.state, old.index, most) <= FIRST_INDEX_MAX
+    with pytest.raises(NotRestorable):
+        restoration.first_index(old.machine.state, old.index, most + 1)
+    assert restoration.epoch_max(EPOCH_MAX - 1, 1) == EPOCH_MAX
+    assert restoration.epoch_max(7, 1 << INDEX_BITS) == 7
+
+
 def test_a_state_that_is_no_clusters_and_one_of_the_first_level_are_refused():
     old = Cluster(level=1)
     with pytest.raises(NotRestorable, match="level 1"):
