@@ -68,6 +68,8 @@ def transfer(core: Core, clock: Clock, node: str, deadline_us: int, act_for: str
             if target is None:
                 names = ", ".join(member.node for member in seen.voters)
                 raise NotFound(f"{node} has no vote in cluster {core.cluster_name!r}; these have: {names}")
+            if target.witness:
+                raise Refused(f"{node} is a witness: it has no state, so it can not lead")
             yield from _ask_to_transfer(core, clock, seen, target.replica, deadline_us, act_for)
         yield core.pause(clock() + LOOK_US)
 

@@ -465,6 +465,8 @@ class Lifecycle:
             return Outcome(DONE, "it leads already", replica.replica)
         if intent.node and intent.node not in voters:
             return Outcome(REFUSED, f"{intent.node} has no vote in it")
+        if intent.node and replica.configuration.is_witness(voters[intent.node]):
+            return Outcome(REFUSED, f"{intent.node} is a witness: it has no state, so it can not lead")
         if now_us >= until_us:
             return Outcome(REFUSED, "it came to nothing; is the other up to date?")
         if self._hand_over(replica, now_us, voters.get(intent.node)):

@@ -18,7 +18,6 @@ from coordinator.statemachine.commands import ADMINISTER, FORBIDDEN, INVALID, RE
 MEMBERS_MAX: Final = 32
 """Of one cluster, voters and learners together."""
 ADDRESS_BYTES_MAX: Final = 512
-PRIORITY_MAX: Final = 1_000
 
 
 def may_administer(replica: Replica, caller: Caller, act_for: str) -> bool:
@@ -122,8 +121,8 @@ def _member_problem(member: Member) -> str:
         return f"a replica's identity is a positive 63-bit number, got {member.replica}"
     if len(member.address.encode(errors="replace")) > ADDRESS_BYTES_MAX or not member.address.isprintable():
         return f"an address is a Redis URL of at most {ADDRESS_BYTES_MAX} bytes"
-    if not -PRIORITY_MAX <= member.priority <= PRIORITY_MAX:
-        return f"a priority is -{PRIORITY_MAX} to {PRIORITY_MAX}, got {member.priority}"
+    if not -wire.PRIORITY_MAX <= member.priority <= wire.PRIORITY_MAX:
+        return f"a priority is -{wire.PRIORITY_MAX} to {wire.PRIORITY_MAX}, got {member.priority}"
     return ""
 
 
@@ -136,6 +135,8 @@ def _transfer(replica: Replica, request: wire.TransferRequest, now_us: int) -> D
         return Failure(
             REFUSED, f"the leadership of term {request.term} is over, this is term {engine.term}; look again"
         )
+    if engine.configuration.is_witness(request.target):
+        return Failure(REFUSED, f"replica {request.target:x} is a witness: it has no state, so it can not lead")
     heard_us = {standing.replica: standing.heard_at_us for standing in engine.standing(now_us)}.get(request.target)
     if heard_us is None or now_us - heard_us > engine.quorum_us:
         return Failure(REFUSED, f"replica {request.target:x} is no member, or does not answer")

@@ -90,6 +90,7 @@ from coordinator.wire.replies import (
 )
 from coordinator.wire.requests import (
     FOR_TOKEN,
+    PRIORITY_MAX,
     CachedQuery,
     CachedQueryRequest,
     ChangeRequest,
@@ -125,6 +126,7 @@ __all__ = [
     "PACKET_BYTES_MAX",
     "PACKET_BYTES_TARGET",
     "PEER",
+    "PRIORITY_MAX",
     "REALM",
     "REFUSAL",
     "REFUSED_TOKEN",

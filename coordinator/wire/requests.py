@@ -14,6 +14,8 @@ from coordinator.wire.structs import Struct
 
 FOR_TOKEN: Final = "token:"  # noqa: S105 - what stands before an id
 """In `act_for`, before the id of a token: act for whoever has it, with no more than that token may."""
+PRIORITY_MAX: Final = 1_000
+"""Of a member, above and below zero."""
 
 
 class CommandRequest(Struct, tag=1, frozen=True):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from coordinator import wire
@@ -146,6 +147,15 @@ def test_a_transfer_to_somebody_without_a_vote_says_who_has_one(stage):
     drive = transferring(stage, "node9")
     answer_progress(drive)
     with pytest.raises(NotFound, match="node1, node2, node3"):
+        drive.finish()
+
+
+def test_a_transfer_to_a_witness_says_that_it_is_one(stage):
+    drive = transferring(stage)
+    node, request = drive.sent(wire.ProgressRequest)
+    seen = progress(request.id)
+    stage.reply(node, msgspec.structs.replace(seen, voters=(*MEMBERS[:2], MEMBERS[2]._replace(witness=True))))
+    with pytest.raises(Refused, match=r"^node3 is a witness: it has no state, so it can not lead$"):
         drive.finish()
 
 

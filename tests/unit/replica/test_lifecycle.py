@@ -294,6 +294,20 @@ def test_a_document_that_comes_late_finds_a_replica_that_voted_and_keeps_its_vot
     assert third.replica.engine.applied_index == company.leader().replica.engine.applied_index
 
 
+def test_an_order_to_hand_over_to_a_witness_says_that_it_is_one(company):
+    company.form("node1", "node2")
+    witness = company.host("node3")["node3"]._replace(witness=True)
+    leader = company.leader()
+    engine = leader.replica.engine
+    voters = engine.configuration.voters
+    engine.change(Change(voters, (witness,)), company.clock.us)
+    company.pass_time(500_000)
+    engine.change(Change((*voters, witness)), company.clock.us)
+    company.pass_time(500_000)
+    outcome = leader.ask(TransferLeadership("t", CLUSTER, "node3"))
+    assert (outcome.state, outcome.message) == (REFUSED, "node3 is a witness: it has no state, so it can not lead")
+
+
 def test_a_vote_that_an_empty_replica_gave_outlives_its_document(company):
     """Rule 3: what was promised stays promised, whatever begins the log."""
     members = company.host("node1", "node2", "node3")

@@ -8,11 +8,11 @@ import pytest
 from coordinator import wire
 from coordinator.consensus.engine import Role
 from coordinator.consensus.membership import Member
-from coordinator.replica.operations import ADDRESS_BYTES_MAX, MEMBERS_MAX, PRIORITY_MAX
+from coordinator.replica.operations import ADDRESS_BYTES_MAX, MEMBERS_MAX
 from coordinator.replica.states import COMPARE_US
 from coordinator.statemachine import commands
 from coordinator.statemachine.commands import AddToken, Command, Done, Failure, OpenSession, PutKey, SetPrincipal
-from coordinator.wire import Token
+from coordinator.wire import PRIORITY_MAX, Token
 from tests.unit.replica.stage import CLUSTER, WEB, Stage
 
 FOURTH = Member(14, "node4")
@@ -189,6 +189,18 @@ def test_a_transfer_to_a_member_that_does_not_answer_is_refused(stage):
     result = ask(stage, wire.TransferRequest(3, CLUSTER, "", seen.term, 13)).result
     assert isinstance(result, Failure)
     assert result.code == commands.REFUSED
+
+
+def test_a_transfer_to_a_witness_says_that_it_is_one(stage):
+    fourth = stage.join(Member(14, "node4", witness=True))
+    seen = progress(stage)
+    ask(stage, change(seen, seen.voters, (fourth.member,)))
+    stage.pass_time(300_000)
+    seen = progress(stage)
+    ask(stage, change(seen, (*seen.voters, fourth.member)))
+    stage.pass_time(300_000)
+    result = ask(stage, wire.TransferRequest(3, CLUSTER, "", seen.term, 14)).result
+    assert result == Failure(commands.REFUSED, "replica e is a witness: it has no state, so it can not lead")
 
 
 def test_a_leader_steps_down_when_asked_and_a_copy_does_not_depose_the_next(stage):
