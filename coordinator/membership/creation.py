@@ -28,7 +28,7 @@ from coordinator.consensus.quorum import majority
 from coordinator.membership import edits, known, nodes
 from coordinator.membership.nodes import NodeReport, TaskOutcome
 from coordinator.membership.plan import NodeView, choose
-from coordinator.membership.wanted import VOTERS_MAX, Place, Wanted
+from coordinator.membership.wanted import VOTERS_MAX, Place, Wanted, name_problem
 from coordinator.models import Birth, Cluster, Node
 from coordinator.statemachine.locks import EPOCH_MAX
 
@@ -84,7 +84,7 @@ def check_said(name: str, on: Sequence[str], epoch: int | None) -> None:
     if not wire.NODE_NAME.fullmatch(name):
         raise NotMade(f"a cluster's name matches {wire.NODE_NAME.pattern}, got {reprlib.repr(name)}")
     for node in on:
-        if why := known.name_problem(node):
+        if why := name_problem(node):
             raise NotMade(why)
     if len(on) > VOTERS_MAX or len({*on}) != len(on):
         raise NotMade(f"expected 1 to {VOTERS_MAX} nodes, each once, got {', '.join(on)}")

@@ -5,23 +5,15 @@ A name that nobody knows is a slip as a rule, and what is wanted on such a node 
 
 from __future__ import annotations
 
-import reprlib
 from collections.abc import Collection, Iterable
 from typing import Final
 
-from coordinator import wire
 from coordinator.membership import nodes
+from coordinator.membership.wanted import name_problem
 from coordinator.models import Node
 
 LOOKS_MAX: Final = 4
 """A busy node may take longer than one look lasts."""
-
-
-def name_problem(node: str) -> str:
-    """Why this can be no node's name; "" where it can."""
-    if wire.NODE_NAME.fullmatch(node):
-        return ""
-    return f"a node's name matches {wire.NODE_NAME.pattern}, got {reprlib.repr(node)}"
 
 
 def problem(asked: Iterable[str], answering: Collection[str]) -> str:

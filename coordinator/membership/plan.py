@@ -276,7 +276,10 @@ class _Plan:
             m for m in self.real.members if m.votes and m.answers and not m.member.witness and m not in self.surplus
         ]
         if not heirs:
-            self.reasons.append(f"the replica on {leader.node} leads, and nobody else who votes answers")
+            why = "nobody else who votes answers"
+            if any(m.votes and m.answers and m.member.witness for m in self.real.members):
+                why = "of the others only witnesses vote and answer, which can not lead"
+            self.reasons.append(f"the replica on {leader.node} leads, and {why}")
             return None
         heir = min(heirs, key=lambda m: (-m.member.priority, m.lag, m.node))
         return Transfer(heir.node, f"the replica on {leader.node} leads and is to go")

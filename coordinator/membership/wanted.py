@@ -7,11 +7,16 @@ merely not mentioned stays.
 
 from __future__ import annotations
 
+import reprlib
 from typing import Final
 
 import msgspec
 
+from coordinator import wire
+
 REPLACE_AFTER_S: Final = 600
+REPLACE_AFTER_S_MAX: Final = 31_536_000
+"""A year."""
 VOTERS_MAX: Final = 15
 
 
@@ -41,7 +46,12 @@ class Wanted(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
         return tuple(place.node for place in self.voters)
 
     def adding(self, node: str, priority: int = 0, *, witness: bool = False) -> Wanted:
-        """Raises ValueError where it is wanted already, or there are as many as there may be."""
+        """Raises ValueError where it is wanted already, there are as many as there may be, or it can not be wanted."""
+        if why := name_problem(node):
+            raise ValueError(why)
+        if not -wire.PRIORITY_MAX <= priority <= wire.PRIORITY_MAX:
+            most = wire.PRIORITY_MAX
+            raise ValueError(f"expected a priority from -{most} to {most}, got {reprlib.repr(priority)}")
         if node in self.nodes:
             raise ValueError(f"{node} has a replica, or is to get one, already")
         if len(self.voters) >= VOTERS_MAX:
@@ -51,10 +61,13 @@ class Wanted(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
         return msgspec.structs.replace(self, voters=(*self.voters, place), leaving=leaving)
 
     def removing(self, node: str) -> Wanted:
-        """Raises ValueError where it is the last one."""
+        """Raises ValueError where it is the last one, or the last that could lead."""
         voters = tuple(place for place in self.voters if place.node != node)
         if not voters:
             raise ValueError(f"{node} is the last one: a cluster without replicas decides nothing")
+        if all(place.witness for place in voters):
+            names = ", ".join(place.node for place in voters)
+            raise ValueError(f"{node} is the last one with a state: a witness can not lead, and {names} would be left")
         leaving = tuple(dict.fromkeys((*self.leaving, node)))
         return msgspec.structs.replace(self, voters=voters, leaving=leaving)
 
@@ -64,6 +77,19 @@ class Wanted(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
         if place is None:
             raise ValueError(f"{source} has no replica that is wanted; these have: {', '.join(self.nodes)}")
         return self.adding(target, place.priority, witness=place.witness).removing(source)
+
+    def replacing_after(self, seconds: int) -> Wanted:
+        """Raises ValueError for what is no such time."""
+        if not 0 <= seconds <= REPLACE_AFTER_S_MAX:
+            raise ValueError(f"expected 0 (never) to {REPLACE_AFTER_S_MAX} seconds, got {reprlib.repr(seconds)}")
+        return msgspec.structs.replace(self, replace_after_s=seconds)
+
+
+def name_problem(node: str) -> str:
+    """Why this can be no node's name; "" where it can."""
+    if wire.NODE_NAME.fullmatch(node):
+        return ""
+    return f"a node's name matches {wire.NODE_NAME.pattern}, got {reprlib.repr(node)}"
 
 
 _wanted = msgspec.json.Decoder(Wanted)

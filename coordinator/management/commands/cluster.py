@@ -6,28 +6,29 @@ is handed over at once. Nothing here removes anything because it is not mentione
 
 from __future__ import annotations
 
+import reprlib
 import secrets
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-import msgspec
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import DatabaseError
 from django.utils import timezone
 
 from coordinator import audit, wire
 from coordinator.client import Client, errors
-from coordinator.membership import creation, edits, nodes, restoration, saying
+from coordinator.membership import creation, edits, known, nodes, restoration, saying
 from coordinator.membership.clients import Clients
 from coordinator.membership.plan import choose
 from coordinator.membership.reconciler import view
-from coordinator.membership.wanted import Wanted, WantedDamaged
+from coordinator.membership.wanted import Wanted, WantedDamaged, name_problem
 from coordinator.models import AuditEntry, Birth, Cluster, Node
 from coordinator.statemachine import commands
 
 TIMEOUT_S: Final = 10.0
+WAIT_S_MAX: Final = 86_400.0
 WAIT_POLL_S: Final = 0.5
 TASK_S_MAX: Final = 10.0
 BACKUP_S_MAX: Final = 60.0
@@ -67,7 +68,7 @@ class Command(BaseCommand):
 
         add = action("add-replica", self._add, "want one more replica", waits=True)
         add.add_argument("name")
-        add.add_argument("node", nargs="?", default="", help="where; else where it spreads best over zones")
+        add.add_argument("node", nargs="?", help="where; else where it spreads best over zones")
         add.add_argument("--priority", type=int, default=0, help="of those caught up, the highest leads where it can")
 
         add.add_argument("--witness", action="store_true", help="it votes and keeps the log, and has no state")
@@ -121,6 +122,7 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         run = options.pop("run")
         try:
+            _check(options)
             with Clients(TIMEOUT_S) as clients:
                 self.clients = clients
                 run(options)
@@ -159,8 +161,9 @@ class Command(BaseCommand):
         self._audit(options, "cluster.restored", {"on": list(on), "from": str(path), "gone": list(gone)})
 
     def _add(self, options: dict[str, Any]) -> None:
-        name = options["name"]
-        cluster, client = self._cluster(name)
+        if options["node"] is not None:
+            known.check(options["node"])
+        cluster, client = self._cluster(options["name"])
 
         def add(wanted: Wanted) -> Wanted:
             node = options["node"] or self._spare(cluster, wanted)
@@ -184,9 +187,9 @@ class Command(BaseCommand):
         node = options["node"]
 
         def remove(wanted: Wanted) -> Wanted:
-            known = {*wanted.nodes, *wanted.leaving, *(m.node for m in self._members(client))}
-            if node not in known:
-                raise ValueError(f"{node} has no replica of {cluster}; these have: {', '.join(sorted(known))}")
+            there = {*wanted.nodes, *wanted.leaving, *(m.node for m in self._members(client))}
+            if node not in there:
+                raise ValueError(f"{node} has no replica of {cluster}; these have: {', '.join(sorted(there))}")
             return wanted.removing(node)
 
         self._want(cluster, client, remove, options, "replica.removed")
@@ -200,8 +203,11 @@ class Command(BaseCommand):
     def _force(self, options: dict[str, Any]) -> None:
         """Delete a replica from its node at an operator's word. The log, where there still is one, is not asked."""
         node, name = options["node"], options["name"]
-        report = nodes.look().get(node)
+        reports = nodes.look()
+        report = reports.get(node)
         if report is None:
+            if why := known.problem([node], reports):
+                raise CommandError(why)
             raise CommandError(f"{node} does not answer")
         hosted = next((replica for replica in report.replicas if replica.cluster_name == name), None)
         if hosted is None:
@@ -219,17 +225,17 @@ class Command(BaseCommand):
         self._audit(options, "replica.forced-out", {"node": node, "replica": hosted.replica})
 
     def _move(self, options: dict[str, Any]) -> None:
-        cluster, client = self._cluster(options["name"])
         source, target = options["source"], options["target"]
+        known.check(target)
+        cluster, client = self._cluster(options["name"])
         self._want(cluster, client, lambda wanted: wanted.moving(source, target), options, "replica.moved")
 
     def _replace_after(self, options: dict[str, Any]) -> None:
-        if options["seconds"] < 0:
-            raise CommandError("expected a number of seconds from 0 on")
+        Wanted(()).replacing_after(options["seconds"])
         cluster, client = self._cluster(options["name"])
 
         def change(wanted: Wanted) -> Wanted:
-            return msgspec.structs.replace(wanted, replace_after_s=options["seconds"])
+            return wanted.replacing_after(options["seconds"])
 
         self._want(cluster, client, change, options, "cluster.replace-after")
 
@@ -281,15 +287,18 @@ class Command(BaseCommand):
 
     def _task(self, options: dict[str, Any]) -> None:
         node, task = options["node"], options["task"]
-        cluster_id = self._cluster_id(options["name"])
+        reports = nodes.look()
+        if why := known.problem([node], reports):
+            raise CommandError(why)
+        cluster_id = self._cluster_id(options["name"], reports)
         request = f"{task.partition('_')[0]}-{secrets.token_hex(8)}"
         wait_s = BACKUP_S_MAX if task == "back_up_replica" else TASK_S_MAX
         self._say_outcome(nodes.ask_and_wait(node, task, request, wait_s, cluster=cluster_id))
         self._audit(options, f"replica.{task}", {"node": node})
 
-    def _cluster_id(self, name: str) -> str:
+    def _cluster_id(self, name: str, reports: dict[str, nodes.NodeReport]) -> str:
         """By what the nodes host: a cluster without a leader can be stopped, too."""
-        found = {r.cluster for report in nodes.look().values() for r in report.replicas if r.cluster_name == name}
+        found = {r.cluster for report in reports.values() for r in report.replicas if r.cluster_name == name}
         if len(found) != 1:
             raise CommandError(f"expected one cluster {name} among what the nodes host, found {len(found)}")
         return found.pop()
@@ -304,7 +313,8 @@ class Command(BaseCommand):
     def _zone(self, options: dict[str, Any]) -> None:
         zone = options["zone"]
         if zone and not wire.NODE_NAME.fullmatch(zone):
-            raise CommandError(f"a zone's name matches {wire.NODE_NAME.pattern}, got {zone!r}")
+            raise CommandError(f"a zone's name matches {wire.NODE_NAME.pattern}, got {reprlib.repr(zone)}")
+        known.check(options["node"])
         Node.objects.update_or_create(name=options["node"], defaults={"zone": zone})
         self._audit(options | {"name": "-"}, "node.zone", {"node": options["node"], "zone": zone})
         self.stdout.write(f"{options['node']} is in {'zone ' + zone if zone else 'no zone'}")
@@ -340,6 +350,7 @@ class Command(BaseCommand):
             cluster = self._cluster(name)[0]
             said = edits.compare(cluster, client.query(commands.GetWantedMembership(), timeout=3))
         except errors.Unavailable as error:
+            self._check_there_is(name, client)
             self.stdout.write(f"no leader answers: {error}")
             return
         if said.wanted is None:
@@ -348,6 +359,17 @@ class Command(BaseCommand):
             leaving = f"; to leave: {', '.join(said.wanted.leaving)}" if said.wanted.leaving else ""
             self.stdout.write(f"wanted (generation {said.generation}): {', '.join(said.wanted.nodes)}{leaving}")
         self.stdout.write(self._says(cluster))
+
+    @staticmethod
+    def _check_there_is(name: str, client: Client) -> None:
+        """One of which no leader answers is there still where a node has it, or the record does."""
+        try:
+            served = {entry.name for entry in client.directory().clusters}
+        except errors.Unavailable:
+            served = set()
+        served |= {hosted.cluster_name for report in nodes.look().values() for hosted in report.replicas}
+        if name not in served and not Cluster.objects.filter(name=name).exists():
+            raise CommandError(f"there is no cluster {name}; these are: {', '.join(sorted(served)) or 'none'}")
 
     def _say_members(self, client: Client) -> None:
         try:
@@ -393,6 +415,18 @@ class Command(BaseCommand):
             )
         except DatabaseError as error:
             self.stderr.write(f"This could not be written to the audit: {error}")
+
+
+def _check(options: dict[str, Any]) -> None:
+    """What can be told without asking anybody. Raises ValueError."""
+    name, wait_s = options.get("name"), options.get("wait", 0.0)
+    if name is not None and not wire.NODE_NAME.fullmatch(name):
+        raise ValueError(f"a cluster's name matches {wire.NODE_NAME.pattern}, got {reprlib.repr(name)}")
+    for node in (options.get("node"), options.get("source"), options.get("target")):
+        if node is not None and (why := name_problem(node)):
+            raise ValueError(why)
+    if not 0 <= wait_s <= WAIT_S_MAX:
+        raise ValueError(f"expected --wait from 0 to {WAIT_S_MAX:.0f} seconds, got {wait_s:g}")
 
 
 def _names(text: str) -> tuple[str, ...]:

@@ -91,6 +91,48 @@ def test_a_witness_is_wanted_as_one_and_never_handed_the_leadership():
     assert step == Transfer("node2", "the replica on node1 leads and is to go")
 
 
+def test_the_last_full_voter_is_not_wanted_away():
+    """Its wish was accepted, and waited for without end."""
+    wanted = Wanted((Place("node1"), Place("node2"), Place("node4", witness=True))).removing("node1")
+    with pytest.raises(
+        ValueError, match=r"^node2 is the last one with a state: a witness can not lead, and node4 would"
+    ):
+        wanted.removing("node2")
+    assert wanted.moving("node2", "node3").nodes == ("node4", "node3")
+
+
+def test_where_only_witnesses_could_take_over_it_says_so():
+    """Wanted before it was refused."""
+    witness = D._replace(witness=True)
+    step = plan(want(witness, leaving=("node1",)), real(A, witness), hosting(A, witness), NOW)
+    assert reason(step) == (
+        "the replica on node1 leads, and of the others only witnesses vote and answer, which can not lead"
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (lambda w: w.adding("node4", 1_001), "^expected a priority from -1000 to 1000, got 1001$"),
+        (lambda w: w.adding("node4", -1_001), "^expected a priority from -1000 to 1000, got -1001$"),
+        (lambda w: w.adding("node4", 2**64 - 1), "^expected a priority from -1000 to 1000, got 18446744073709551615$"),
+        (lambda w: w.adding("n" * 10_000), "^a node's name matches .{1,90}$"),
+        (lambda w: w.adding("a node"), "got 'a node'$"),
+        (lambda w: w.moving("node1", ""), "^a node's name matches .*, got ''$"),
+        (lambda w: w.replacing_after(-1), "got -1$"),
+        (lambda w: w.replacing_after(10**23), r"^expected 0 \(never\) to 31536000 seconds, got 1000"),
+    ],
+)
+def test_what_can_not_be_wanted_is_refused(change, why):
+    with pytest.raises(ValueError, match=why):
+        change(want(A, B, C))
+
+
+def test_the_outermost_of_what_can_be_wanted_is_taken():
+    assert want(A).adding("node4", 1_000).adding("node5", -1_000).nodes == ("node1", "node4", "node5")
+    assert want(A).replacing_after(31_536_000).replacing_after(0).replace_after_s == 0
+
+
 def test_a_move_swaps_in_one_change_and_deletes_last():
     wanted = want(A, B, C).moving("node3", "node4")
     ready = real(A, B, C, learners=[D])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from io import StringIO
 from typing import Any
 
@@ -555,6 +556,58 @@ def test_the_command_says_what_is_wanted_and_what_it_waits_for(company, client, 
         manage(company, monkeypatch, "remove-replica", "default", "node9")
     with pytest.raises(CommandError, match="already"):
         manage(company, monkeypatch, "add-replica", "default", "node1")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        ("add-replica default node4 --priority 18446744073709551615", "^expected a priority from -1000 to 1000, got"),
+        ("add-replica default node77", "^node77: no such node is known; these are: node1, node2, node3, node4$"),
+        ("add-replica default Node_4", "^a node's name matches .*, got 'Node_4'$"),
+        ("add-replica default " + "n" * 10_000, "^a node's name matches .{1,90}$"),
+        ("add-replica default ''", "^a node's name matches .*, got ''$"),
+        ("add-replica default node4 --wait nan", "^expected --wait from 0 to 86400 seconds, got nan$"),
+        ("add-replica default node4 --wait=-5", "^expected --wait from 0 to 86400 seconds, got -5$"),
+        ("add-replica default node4 --wait inf", "^expected --wait from 0 to 86400 seconds, got inf$"),
+        ("move default node1 node77", "^node77: no such node is known"),
+        ("move default node77 node4", "^node77 has no replica that is wanted; these have: node1, node2, node3$"),
+        ("move default node1 n_", "^a node's name matches"),
+        ("remove-replica default node77", "^node77 has no replica of default; these have: node1, node2, node3$"),
+        ("remove-replica default node77 --force", "^node77: no such node is known"),
+        ("replace-after default 100000000000000000000000", r"^expected 0 \(never\) to 31536000 seconds, got 1"),
+        ("replace-after default -- -1", r"^expected 0 \(never\) to 31536000 seconds, got -1$"),
+        ("zone '' a", "^a node's name matches .*, got ''$"),
+        ("zone node77 a", "^node77: no such node is known"),
+        ("zone node1 " + "z" * 10_000, "^a zone's name matches .{1,90}$"),
+        ("transfer default ''", "^a node's name matches"),
+        ("stop-replica default node77", "^node77: no such node is known; these are: node1, node2, node3, node4$"),
+        ("start-replica default node77", "^node77: no such node is known"),
+        ("compact default node77", "^node77: no such node is known"),
+        ("backup default node77", "^node77: no such node is known"),
+        ("status " + "c" * 10_000, "^a cluster's name matches .{1,90}$"),
+    ],
+)
+def test_a_slip_is_refused_in_one_line_before_anything_is_written_down(company, client, monkeypatch, arguments, why):
+    with pytest.raises(CommandError, match=why):
+        manage(company, monkeypatch, *shlex.split(arguments))
+    assert (company.asked, client.in_log.generation) == ([], 0)
+    assert not WantedMembership.objects.exists()
+    assert not AuditEntry.objects.exists()
+    assert not Node.objects.exists()
+
+
+def test_a_node_of_the_record_is_known_though_it_does_not_answer(company, client, monkeypatch):
+    Node.objects.create(name="node5")
+    assert "node3, node5" in manage(company, monkeypatch, "add-replica", "default", "node5")
+
+
+def test_a_status_of_a_cluster_that_there_is_not_fails(company, client, monkeypatch):
+    company.clusters["nosuch"] = FakeClient(0, company)
+    company.clusters["nosuch"].down = True
+    with pytest.raises(CommandError, match=r"^there is no cluster nosuch; these are: default$"):
+        manage(company, monkeypatch, "status", "nosuch")
+    client.down = True
+    assert "no leader answers" in manage(company, monkeypatch, "status", "default")
 
 
 def test_waiting_until_it_is_so_ends_with_what_it_waits_for(company, client, monkeypatch):
