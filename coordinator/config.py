@@ -17,7 +17,7 @@ import socket
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Annotated, Any, Final, NamedTuple
-from urllib.parse import quote, urlsplit, urlunsplit
+from urllib.parse import parse_qs, quote, unquote, urlsplit, urlunsplit
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -52,6 +52,14 @@ _DATABASE_DRIVERS: Final = {
     "oracle": ("oracledb",),
 }
 """What a scheme needs, by the names under which it is imported. SQLite's comes with Python."""
+_REDIS_EXPECTED: Final = (
+    "redis://[user:password@]host[:port][/number of the database], or rediss:// for TLS, which may end in "
+    "?ssl_cert_reqs=required, optional or none"
+)
+_REDIS_PARAMETERS: Final = frozenset({"ssl_cert_reqs", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile"})
+"""Celery passes them on to its connections, and fails on any other."""
+_CERT_REQS: Final = ("required", "optional", "none")
+_DATABASE_EXPECTED: Final = "a database address such as postgres://user:password@host:5432/name or sqlite:////path/file"
 _TRUE: Final = frozenset({"1", "true", "yes", "on"})
 _FALSE: Final = frozenset({"0", "false", "no", "off"})
 
@@ -230,17 +238,29 @@ class Config(BaseSettings):
     @field_validator("redis_url", "node_redis", mode="before")
     @classmethod
     def _a_redis_url(cls, value: Any) -> str:
-        return _url(value, {"redis", "rediss"}, "redis://[user:password@]host[:port][/database], or rediss:// for TLS")
+        text = _url(value, {"redis", "rediss"}, _REDIS_EXPECTED)
+        parts = urlsplit(text)
+        parameters = parse_qs(parts.query, keep_blank_values=True)
+        if not re.fullmatch(r"(/\d{0,9})?", parts.path, re.ASCII):
+            raise ValueError(_REDIS_EXPECTED)
+        if parameters.keys() - (_REDIS_PARAMETERS if parts.scheme == "rediss" else set()):
+            raise ValueError(_REDIS_EXPECTED)
+        if not {*parameters.get("ssl_cert_reqs", ())} <= {*_CERT_REQS}:
+            raise ValueError(_REDIS_EXPECTED)
+        return text
 
     @field_validator("database_url", mode="before")
     @classmethod
     def _a_database_url(cls, value: Any) -> str:
-        text = _url(
-            value,
-            set(_DATABASE_DRIVERS),
-            "a database address such as postgres://user:password@host:5432/name or sqlite:////path/file",
-        )
-        drivers = _DATABASE_DRIVERS[urlsplit(text).scheme]
+        if _is_in_memory(str(value).strip()):
+            raise ValueError(
+                "a database in a file, such as sqlite:////path/file: one in memory would be another for each process"
+            )
+        text = _url(value, set(_DATABASE_DRIVERS), _DATABASE_EXPECTED)
+        parts = urlsplit(text)
+        if parts.scheme != "sqlite" and not parts.path.strip("/") and "service" not in parse_qs(parts.query):
+            raise ValueError(_DATABASE_EXPECTED)
+        drivers = _DATABASE_DRIVERS[parts.scheme]
         if not any(importlib.util.find_spec(driver) for driver in drivers):
             raise ValueError(f"a database whose driver is installed; pip install {drivers[0]} into this environment")
         return text
@@ -316,16 +336,34 @@ def _url(value: Any, schemes: set[str], expected: str) -> str:
     text = str(value).strip()
     try:
         parts = urlsplit(text)
-        _ = parts.port
+        is_good = parts.scheme in schemes and parts.port != 0 and text.isprintable() and " " not in text
+        host = (parts.hostname or "").encode("idna")
     except ValueError:
         raise ValueError(expected) from None
-    if parts.scheme not in schemes or (parts.scheme != "sqlite" and not parts.hostname) or not text.isprintable():
+    if not is_good or not (host or parts.scheme == "sqlite"):
         raise ValueError(expected)
     return text
 
 
+def _is_in_memory(url: str) -> bool:
+    """Whether SQLite would keep the database of such a URL in memory."""
+    scheme, _, rest = url.partition("://")
+    name = unquote(rest)
+    has_path = bool(rest.partition("?")[0].partition("/")[2])
+    return scheme == "sqlite" and (not has_path or ":memory:" in name or "mode=memory" in name)
+
+
 def _without_password(text: str) -> str:
     return re.sub(r"//[^@]*@", "//…@", text)
+
+
+def url_for_celery(redis_url: str) -> str:
+    """The same Redis as Celery takes it: over TLS it must be told to check certificates, as everybody else here does
+    where nothing is said."""
+    parts = urlsplit(redis_url)
+    if parts.scheme != "rediss" or "ssl_cert_reqs" in parse_qs(parts.query):
+        return redis_url
+    return urlunsplit(parts._replace(query="&".join(filter(None, (parts.query, "ssl_cert_reqs=required")))))
 
 
 def _with_port(host: str, port: int) -> str:
@@ -509,8 +547,10 @@ def free_port(kept: Collection[int] = ()) -> int:
     )
 
 
-def port_is_free(address: str, port: int) -> bool:
-    """Whether a server could listen there now. Raises ConfigError where the address is not of this machine."""
+def port_is_free(address: str, port: int, settings: str = "") -> bool:
+    """Whether a server could listen there now. Raises ConfigError where the address is not of this machine, or this
+    user may not listen there. `settings`: how the variables begin that say where, as CONCLAVE_METRICS of
+    CONCLAVE_METRICS_BIND; "": none say it."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -518,13 +558,17 @@ def port_is_free(address: str, port: int) -> bool:
             probe.bind((address, port))
             probe.listen(1)
         except PermissionError:
+            name = f"{settings}_PORT: " if settings else ""
             raise ConfigError(
-                f"port {port} on {address}: this user may not listen there; take a port above 1023"
+                f"{name}expected a port on which this user may listen, as one above 1023; came {port}, on {address}"
             ) from None
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
                 return False
-            raise ConfigError(f"{address}: expected an address of this machine; {error.strerror}") from None
+            name = f"{settings}_BIND: " if settings else ""
+            raise ConfigError(
+                f"{name}expected an address of this machine; came {address!r}: {error.strerror}"
+            ) from None
     return True
 
 

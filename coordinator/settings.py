@@ -16,7 +16,7 @@ from django.templatetags.static import static
 from django.urls import reverse_lazy
 
 from coordinator import logs
-from coordinator.config import Config, DataDirectory, load_config
+from coordinator.config import Config, DataDirectory, load_config, url_for_celery
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
@@ -159,7 +159,7 @@ SERVESTATIC_ALLOW_ALL_ORIGINS = False
 
 _celery_prefix = {"global_keyprefix": f"conclave:{DATA.realm()}:celery:"}
 
-CELERY_BROKER_URL = DATA.node_redis_url(CONCLAVE)
+CELERY_BROKER_URL = url_for_celery(DATA.node_redis_url(CONCLAVE))
 CELERY_RESULT_BACKEND = CELERY_BROKER_URL
 CELERY_BROKER_TRANSPORT_OPTIONS = _celery_prefix
 CELERY_RESULT_BACKEND_TRANSPORT_OPTIONS = _celery_prefix

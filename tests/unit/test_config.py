@@ -10,6 +10,7 @@ import stat
 from pathlib import Path
 
 import pytest
+from celery import Celery
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -23,6 +24,7 @@ from coordinator.config import (
     free_port,
     load_config,
     port_is_free,
+    url_for_celery,
 )
 
 NAMES = (
@@ -106,6 +108,29 @@ def test_an_empty_variable_counts_as_not_set(monkeypatch: pytest.MonkeyPatch) ->
         ("REDIS_URL", "http://127.0.0.1", "redis://"),
         ("REDIS_URL", "redis://", "redis://"),
         ("REDIS_URL", "redis://host:port", "redis://"),
+        ("REDIS_URL", "redis://host:0", "redis://"),
+        ("REDIS_URL", "redis://host:65536", "redis://"),
+        ("REDIS_URL", "redis://ho st", "redis://"),
+        ("REDIS_URL", "redis://a..b", "redis://"),
+        ("REDIS_URL", "unix:///run/redis.sock", "redis://"),
+        ("REDIS_URL", "redis://host/notanumber", "number of the database"),
+        ("REDIS_URL", "redis://host/-1", "number of the database"),
+        ("REDIS_URL", "redis://host/0/1", "number of the database"),
+        ("REDIS_URL", "redis://host/٣", "number of the database"),
+        ("REDIS_URL", "redis://host/0?socket_timeout=x", "redis://"),
+        ("REDIS_URL", "redis://host/0?ssl_cert_reqs=none", "rediss:// for TLS"),
+        ("REDIS_URL", "rediss://host/0?ssl_cert_reqs=bogus", "ssl_cert_reqs=required, optional or none"),
+        ("CONCLAVE_NODE_REDIS", "redis://host/notanumber", "number of the database"),
+        ("CONCLAVE_NODE_REDIS", "host:6379", "redis://"),
+        ("DATABASE_URL", "postgres://host:port/name", "a database address"),
+        ("DATABASE_URL", "postgres://host:0/name", "a database address"),
+        ("DATABASE_URL", "postgres://host", "a database address"),
+        ("DATABASE_URL", "mysql://host/", "a database address"),
+        ("DATABASE_URL", "sqlite://", "a database in a file"),
+        ("DATABASE_URL", "sqlite:///", "a database in a file"),
+        ("DATABASE_URL", "sqlite://:memory:", "a database in a file"),
+        ("DATABASE_URL", "sqlite:///:memory:", "a database in a file"),
+        ("DATABASE_URL", "sqlite:///file%3Aa%3Fmode=memory", "a database in a file"),
         ("DATABASE_URL", "postgres", "a database address"),
         ("DATABASE_URL", "mongodb://host/name", "a database address"),
         ("CONCLAVE_DATA", "/tmp/a\nb", "a path without line breaks"),
@@ -124,6 +149,42 @@ def test_a_bad_setting_is_refused_by_name_with_what_was_expected_and_what_came(
 def test_every_bad_setting_gets_its_own_line(monkeypatch: pytest.MonkeyPatch) -> None:
     lines = _refusal(monkeypatch, CONCLAVE_PORT="x", CONCLAVE_NODES="x", CONCLAVE_BIND="x").splitlines()
     assert sorted(line.partition(":")[0] for line in lines) == ["CONCLAVE_BIND", "CONCLAVE_NODES", "CONCLAVE_PORT"]
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://host",
+        "redis://host/",
+        "redis://u:p%40x@host:6380/15",
+        "redis://[::1]:6379/0#/run/redis/redis.sock",
+        "rediss://host/0?ssl_cert_reqs=none&ssl_ca_certs=/ca.pem",
+    ],
+)
+def test_an_address_of_redis_is_taken_as_it_is(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    config = _load(monkeypatch, REDIS_URL=url, CONCLAVE_NODE_REDIS=url)
+    assert config.redis_url == config.node_redis == url
+
+
+@pytest.mark.parametrize(
+    ("url", "for_celery"),
+    [
+        ("redis://host/1#/run/redis.sock", "redis://host/1#/run/redis.sock"),
+        ("rediss://u:p@host/1", "rediss://u:p@host/1?ssl_cert_reqs=required"),
+        ("rediss://host?ssl_ca_certs=/ca.pem", "rediss://host?ssl_ca_certs=/ca.pem&ssl_cert_reqs=required"),
+        ("rediss://host/1?ssl_cert_reqs=none", "rediss://host/1?ssl_cert_reqs=none"),
+    ],
+)
+def test_celery_checks_the_certificate_of_a_redis_unless_told_not_to(url: str, for_celery: str) -> None:
+    """Without the parameter its result backend raises ValueError, and its broker checks none."""
+    assert url_for_celery(url) == for_celery
+    app = Celery(broker=for_celery, backend=for_celery)
+    assert ("ssl_cert_reqs" in app.backend.connparams) == url.startswith("rediss")
+
+
+@pytest.mark.parametrize("url", ["sqlite:////var/lib/db.sqlite3", "sqlite:///memory.sqlite3?timeout=5"])
+def test_a_database_in_a_file_is_taken_as_it_is(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    assert _load(monkeypatch, DATABASE_URL=url).database_url == url
 
 
 @pytest.mark.parametrize("url", ["redis://user:s3cret@host:99999", "http://user:s3cret@host/0"])
@@ -341,9 +402,11 @@ def test_a_kept_port_lies_where_outgoing_connections_do_not_take_it() -> None:
     assert 20_000 <= free_port() < 30_000
 
 
-def test_an_address_of_another_machine_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"192\.0\.2\.1: expected an address of this machine"):
-        port_is_free("192.0.2.1", 8000)
+@pytest.mark.parametrize("settings", ["CONCLAVE", "CONCLAVE_METRICS"])
+def test_an_address_of_another_machine_is_refused_by_the_name_of_its_setting(settings: str) -> None:
+    expected = rf"^{settings}_BIND: expected an address of this machine; came '192\.0\.2\.1'"
+    with pytest.raises(ConfigError, match=expected):
+        port_is_free("192.0.2.1", 8000, settings)
 
 
 # --- followers that wait ---------------------------------------------------------------------------

@@ -54,7 +54,7 @@ class Command(BaseCommand):
         data = DataDirectory(config.data)
         setting_up.hold(data)
         self._say(f"Conclave keeps everything in {data.path}")
-        if not port_is_free(config.bind, config.port):
+        if not port_is_free(config.bind, config.port, "CONCLAVE"):
             raise ConfigError(
                 f"CONCLAVE_PORT: expected a free port; another program listens on {config.bind}:{config.port}"
             )
@@ -107,7 +107,8 @@ class Command(BaseCommand):
             )
         said = [f"http://{config.page_host}/metrics (web)"]
         for name, port in ports.items():
-            taken = "" if port_is_free(config.metrics_bind, port) else ", not served: another program listens there"
+            is_free = port_is_free(config.metrics_bind, port, "CONCLAVE_METRICS")
+            taken = "" if is_free else ", not served: another program listens there"
             said.append(f"{config.metrics_url(port)} ({name}{taken})")
         self._say(f"metrics: {', '.join(said)}")
         return ports
