@@ -14,6 +14,7 @@ import threading
 import time
 from typing import Final
 
+EXIT_USAGE: Final = 2
 ASK_EVERY_S: Final = 0.1
 ANSWER_S_MAX: Final = 3.0
 BODY_BYTES_MAX: Final = 10_000
@@ -64,8 +65,17 @@ def main(address: str, port: int, host: str, started: float) -> None:
         pause.wait(ASK_EVERY_S)
 
 
+def _arguments(given: list[str]) -> tuple[str, int, str, float]:
+    try:
+        address, port, host, started = given
+        return address, int(port), host, float(started)
+    except ValueError:
+        sys.stderr.write("usage: python -m coordinator.announce CONNECT_ADDRESS PORT HOST_HEADER STARTED_MONOTONIC\n")
+        sys.exit(EXIT_USAGE)
+
+
 if __name__ == "__main__":
     try:
-        main(sys.argv[1], int(sys.argv[2]), sys.argv[3], float(sys.argv[4]))
+        main(*_arguments(sys.argv[1:]))
     except KeyboardInterrupt:
         sys.exit(130)

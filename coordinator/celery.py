@@ -49,12 +49,15 @@ if os.environ.get("CONCLAVE_NODE"):
 
     def _node_settings() -> HostSettings:
         try:
-            config = load_config()
-            assert config.node is not None, "CONCLAVE_NODE is set"
-            data = DataDirectory(config.data)
-            metrics = _metrics_address(config, data, config.node)
+            return _settings_of_node()
         except ConfigError as error:
-            raise SystemExit(str(error)) from error
+            raise SystemExit(str(error)) from None
+
+    def _settings_of_node() -> HostSettings:
+        config = load_config()
+        assert config.node is not None, "CONCLAVE_NODE is set"
+        data = DataDirectory(config.data)
+        metrics = _metrics_address(config, data, config.node)
         realm = data.realm()
 
         def greet() -> None:

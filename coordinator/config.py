@@ -523,6 +523,19 @@ class DataDirectory:
         return directory
 
 
+def installation() -> tuple[Config, DataDirectory]:
+    """The settings of this process, and the data directory with what Django's settings take from it. Where they cannot
+    be used the process ends, with a line for each: whichever program reads them, nobody has to search a traceback."""
+    try:
+        config = load_config()
+        data = DataDirectory(config.data)
+        for read in (data.secret_key, data.realm, lambda: data.node_redis_url(config), lambda: data.database):
+            read()
+    except ConfigError as error:
+        raise SystemExit(str(error)) from None
+    return config, data
+
+
 def external_client_user(realm: str) -> str:
     """The clients' user on a Redis that other installations may share."""
     return f"{CLIENT_USER}-{realm}"

@@ -16,12 +16,11 @@ from django.templatetags.static import static
 from django.urls import reverse_lazy
 
 from coordinator import logs
-from coordinator.config import Config, DataDirectory, load_config, url_for_celery
+from coordinator.config import installation, url_for_celery
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
-CONCLAVE: Config = load_config()
-DATA = DataDirectory(CONCLAVE.data)
+CONCLAVE, DATA = installation()
 
 # --- what answers, and to whom --------------------------------------------------------------------
 

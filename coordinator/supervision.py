@@ -231,4 +231,7 @@ def main(settings: str, data: str, companion: list[str]) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) < 3:
+        sys.stderr.write("usage: python -m coordinator.supervision SETTINGS DIRECTORY [PROGRAM [ARGUMENT ...]]\n")
+        sys.exit(2)
     main(sys.argv[1], sys.argv[2], sys.argv[3:])

@@ -1,0 +1,75 @@
+"""Whichever program is started with settings that it cannot use says so in a line, and ends: no traceback."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from coordinator.config import PROJECT, DataDirectory
+
+START_S_MAX = 60
+PROGRAMS = {
+    "celery": ["-m", "celery", "-A", "coordinator", "inspect", "replicas"],
+    "node": ["-m", "celery", "-A", "coordinator", "worker", "--pool", "solo"],
+    "reconciler": ["-m", "coordinator.membership"],
+    "web": ["-m", "uvicorn", "coordinator.asgi:application"],
+    "manage": ["manage.py", "cluster", "list"],
+}
+
+
+def _start(arguments: list[str], **variables: str) -> subprocess.CompletedProcess[str]:
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("CONCLAVE_") and name not in {"REDIS_URL", "DATABASE_URL", "DJANGO_SETTINGS_MODULE"}
+    }
+    return subprocess.run(
+        [sys.executable, *arguments],
+        env=kept | variables,
+        cwd=PROJECT,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=START_S_MAX,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_a_setting_that_cannot_be_used_is_said_in_a_line_by_every_program(program: str, tmp_path: Path) -> None:
+    node = {"CONCLAVE_NODE": "node1"} if program == "node" else {}
+    ended = _start(PROGRAMS[program], CONCLAVE_DATA=str(tmp_path / "data"), CONCLAVE_NODES="x", **node)
+    expected = "CONCLAVE_NODES: expected a whole number from 1 to 9; 3 or 5 are sensible; came 'x'\n"
+    assert (ended.returncode, ended.stdout + ended.stderr) == (1, expected)
+
+
+@pytest.mark.parametrize("program", ["celery", "reconciler", "manage"])
+def test_a_data_directory_that_nobody_can_write_is_said_in_a_line(program: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    ended = _start(PROGRAMS[program], CONCLAVE_DATA=str(tmp_path / "file" / "data"))
+    assert ended.returncode == 1
+    (line,) = (ended.stdout + ended.stderr).splitlines()
+    assert line.startswith("CONCLAVE_DATA: expected a directory that this user can write; ")
+
+
+def test_a_node_whose_keys_are_damaged_says_which_in_a_line(tmp_path: Path) -> None:
+    key = DataDirectory(tmp_path / "data").keys / "peer_key"
+    key.write_text("short")
+    node = [*PROGRAMS["node"], "-Q", "conclave.node.node1"]
+    ended = _start(node, CONCLAVE_DATA=str(tmp_path / "data"), CONCLAVE_NODE="node1")
+    assert ended.returncode == 1
+    assert f"{key}: expected 64 hex digits; it holds something else\n" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.parametrize("module", ["coordinator.announce", "coordinator.supervision"])
+@pytest.mark.parametrize("arguments", [[], ["x"]])
+def test_a_part_of_up_that_is_started_alone_says_how_it_is_used(module: str, arguments: list[str]) -> None:
+    ended = _start(["-m", module, *arguments])
+    assert ended.returncode == 2
+    (line,) = ended.stderr.splitlines()
+    assert line.startswith(f"usage: python -m {module} ")
