@@ -157,11 +157,22 @@ SERVESTATIC_ALLOW_ALL_ORIGINS = False
 # --- Celery ---------------------------------------------------------------------------------------
 
 _celery_prefix = {"global_keyprefix": f"conclave:{DATA.realm()}:celery:"}
+BROKER_ANSWER_S_MAX = 5.0
+"""A Redis that takes longer to answer a command counts as lost. Well above the second for which a worker without work
+has Redis hold back its answer (BRPOP), and above any pause of a Redis that is well."""
+BROKER_CONNECT_S_MAX = 3.0
 
 CELERY_BROKER_URL = url_for_celery(DATA.node_redis_url(CONCLAVE))
 CELERY_RESULT_BACKEND = CELERY_BROKER_URL
-CELERY_BROKER_TRANSPORT_OPTIONS = _celery_prefix
+CELERY_BROKER_TRANSPORT_OPTIONS = _celery_prefix | {
+    "socket_timeout": BROKER_ANSWER_S_MAX,
+    "socket_connect_timeout": BROKER_CONNECT_S_MAX,
+}
+CELERY_BROKER_CONNECTION_TIMEOUT = BROKER_CONNECT_S_MAX
+"""A command that connects tries once more only where it was told no within this time. Workers try for ever."""
 CELERY_RESULT_BACKEND_TRANSPORT_OPTIONS = _celery_prefix
+CELERY_REDIS_SOCKET_TIMEOUT = BROKER_ANSWER_S_MAX
+CELERY_REDIS_SOCKET_CONNECT_TIMEOUT = BROKER_CONNECT_S_MAX
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_BROKER_CONNECTION_MAX_RETRIES = None
 """For ever: with the default of 100 a worker, and the replica on it, would end after 45 minutes without a broker."""

@@ -1,0 +1,66 @@
+"""Celery's broker stops answering, and goes and comes back: commands say so in good time, workers work on."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+
+from coordinator.config import PROJECT
+from tests.integration.installation import Installation
+from tests.integration.waiting import eventually
+
+ANSWER_S_MAX = 15.0
+"""Ten, and the start of the interpreter on a busy machine."""
+BACK_S_MAX = 30.0
+NODES = ("node1", "node2", "node3")
+
+
+def _run(installation: Installation, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=PROJECT,
+        env=installation.environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def _all_are_listed(installation: Installation) -> bool:
+    listed = _run(installation, "manage.py", "cluster", "list")
+    return listed.returncode == 0 and all(node in listed.stdout for node in NODES)
+
+
+def _all_work(installation: Installation) -> bool:
+    """Each has taken a task from its queue, and said what became of it."""
+    return all(_run(installation, "manage.py", "cluster", "compact", "default", node).returncode == 0 for node in NODES)
+
+
+def test_while_redis_does_not_answer_commands_end_with_a_line_and_afterwards_all_is_well(
+    installation: Installation,
+) -> None:
+    redis = installation.part("redis")
+    redis.suspend()
+    try:
+        for command in (["manage.py", "cluster", "list"], ["-m", "celery", "-A", "coordinator", "inspect", "replicas"]):
+            began = time.monotonic()
+            ended = _run(installation, *command)
+            assert ended.returncode != 0
+            assert time.monotonic() - began < ANSWER_S_MAX
+            (line,) = ended.stderr.splitlines()
+            assert "broker" in line
+    finally:
+        redis.resume()
+    eventually(lambda: _all_are_listed(installation), timeout_s=BACK_S_MAX, what="all nodes are listed")
+    eventually(lambda: _all_work(installation), timeout_s=BACK_S_MAX, what="all nodes take tasks")
+
+
+def test_workers_outlive_a_redis_that_dies(installation: Installation) -> None:
+    workers = {node: installation.part(node).pid for node in NODES}
+    installation.kill("redis")
+    eventually(lambda: _all_are_listed(installation), timeout_s=BACK_S_MAX, what="all nodes are listed")
+    eventually(lambda: _all_work(installation), timeout_s=BACK_S_MAX, what="all nodes take tasks")
+    assert {node: installation.part(node).pid for node in NODES} == workers

@@ -1,0 +1,59 @@
+"""A Redis that is there and says nothing, or an address that swallows everything, ends a command in good time.
+
+A worker has the same options, and is to be idle for as long as it likes: tests/integration/test_broker.py asks that of
+a real Redis.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import time
+from collections.abc import Iterator
+
+import pytest
+from celery import Celery
+from django.conf import settings
+from kombu.transport.redis import Transport
+
+from coordinator.membership import nodes
+
+ANSWER_S_MAX = 10.0
+
+
+@pytest.fixture
+def silent() -> Iterator[str]:
+    """Of a server that takes connections and never answers, as a Redis that was stopped."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"redis://127.0.0.1:{server.getsockname()[1]}/0"
+
+
+@pytest.fixture
+def swallowing() -> Iterator[str]:
+    """Of a server whose line of connections is full, so that no packet to it is answered."""
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        for _ in range(4):
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(server.getsockname())
+        yield f"redis://127.0.0.1:{server.getsockname()[1]}/0"
+
+
+@pytest.mark.parametrize("kind", ["silent", "swallowing"])
+def test_a_redis_that_does_not_answer_ends_a_command_in_good_time(
+    kind: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = Celery(broker=request.getfixturevalue(kind), set_as_current=False)
+    app.config_from_object("django.conf:settings", namespace="CELERY")
+    app.conf.broker_url = request.getfixturevalue(kind)
+    monkeypatch.setattr(nodes, "current_app", app)
+    began = time.monotonic()
+    with pytest.raises(nodes.BrokerUnavailable, match="Celery's broker does not answer: Timeout"):
+        nodes.look()
+    assert time.monotonic() - began < ANSWER_S_MAX
+
+
+def test_a_workers_question_without_an_answer_is_no_lost_connection() -> None:
+    """A worker without work has Redis hold back its answer for a while; no time-out of a socket may come before."""
+    assert Transport.brpop_timeout * 3 <= settings.CELERY_BROKER_TRANSPORT_OPTIONS["socket_timeout"]
