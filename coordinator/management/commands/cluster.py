@@ -17,7 +17,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import DatabaseError
 from django.utils import timezone
 
-from coordinator import audit, wire
+from coordinator import audit, database_errors, wire
 from coordinator.client import Client, errors
 from coordinator.membership import creation, edits, known, nodes, restoration, saying
 from coordinator.membership.clients import Clients
@@ -129,7 +129,7 @@ class Command(BaseCommand):
         except (errors.ConclaveError, creation.NotMade, WantedDamaged, ValueError) as error:
             raise CommandError(f"{error}") from error
         except DatabaseError as error:
-            raise CommandError(f"the database cannot be used: {error}") from error
+            raise CommandError(database_errors.in_words(error)) from error
 
     # --- what is wanted ---------------------------------------------------------------------------
 

@@ -1,0 +1,29 @@
+"""What went wrong with the database, in a line for whoever runs the installation."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from django.db import DatabaseError
+
+_NO_TABLES: Final = re.compile(
+    r"no such (table|column)"  # SQLite
+    r"|(relation|column) .* does not exist"  # PostgreSQL
+    r"|table .* doesn't exist|unknown column"  # MySQL
+    r"|ORA-00942|ORA-00904",
+    re.IGNORECASE,
+)
+
+
+def lacks_tables(error: DatabaseError) -> bool:
+    """Whether the database is there, and its tables or columns are not: a new one, or one of an older version."""
+    return _NO_TABLES.search(str(error)) is not None
+
+
+def in_words(error: DatabaseError) -> str:
+    """One line, with what to do where that is known."""
+    said = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    if lacks_tables(error):
+        return f"the database lacks tables ({said}); to make them, run `python manage.py migrate` first"
+    return f"the database cannot be used: {said}"
