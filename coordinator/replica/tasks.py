@@ -7,6 +7,8 @@ where no node is hosted, so that `celery inspect` and `celery control` know the 
 
 from __future__ import annotations
 
+import functools
+import inspect
 import secrets
 import time
 from collections.abc import Callable
@@ -126,12 +128,33 @@ def compact_replica(**order: Any) -> None:
 # --- remote control -------------------------------------------------------------------------------
 
 
+def _of_node(usage: str) -> Callable[[Callable[..., dict[str, Any]]], Callable[..., dict[str, Any]]]:
+    """A command that its node answers, and is handed: `usage` is how it is given. Whoever gives it reads what is wrong
+    with the arguments; all of them are text."""
+
+    def decorate(command: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
+        @functools.wraps(command)
+        def answer(state: Any, **arguments: Any) -> dict[str, Any]:
+            if not _hosts:
+                return {"error": NO_NODE}
+            try:
+                inspect.signature(command).bind(_hosts[0], **arguments)
+            except TypeError as error:
+                return {"error": f"expected {usage}: {error}"}
+            for name, value in arguments.items():
+                if not isinstance(value, str):
+                    return {"error": f"expected {usage}: {name} is to be text, got {value!r}"}
+            return command(_hosts[0], **arguments)
+
+        return answer
+
+    return decorate
+
+
 @inspect_command(args=[("nonce", str)], signature="")  # type: ignore[untyped-decorator]
-def replicas(state: Any, nonce: str = "") -> dict[str, Any]:
+@_of_node("replicas")
+def replicas(host: Host, nonce: str = "") -> dict[str, Any]:
     """The replicas that a node hosts, how they are, and what became of what it was asked to do."""
-    if not _hosts:
-        return {"error": NO_NODE}
-    host = _hosts[0]
     lifecycle = host.lifecycle
     report = {
         "node": host.node,
@@ -162,25 +185,43 @@ def _outcome(outcome: Outcome) -> dict[str, Any]:
 
 
 @control_command(args=[("cluster", str), ("node", str)], signature="CLUSTER [NODE]")  # type: ignore[untyped-decorator]
-def transfer(state: Any, cluster: str, node: str = "") -> dict[str, Any]:
+@_of_node("transfer CLUSTER [NODE]")
+def transfer(host: Host, cluster: str, node: str = "") -> dict[str, Any]:
     """Hand the leadership of a cluster to a node; without one, to whoever is furthest."""
-    if not _hosts:
-        return {"error": NO_NODE}
-    host = _hosts[0]
-    for hosted in host.lifecycle.hosted():
-        if hosted.cluster_name == cluster and hosted.role == "leader":
-            host.intents.post(TransferLeadership(f"transfer-{secrets.token_hex(8)}", hosted.cluster, node))
-            return {"ok": f"{host.node} hands {cluster} over"}
-    return {"ok": f"{host.node} does not lead {cluster}"}
+    every = {hosted.cluster_name: hosted for hosted in host.lifecycle.hosted()}
+    hosted = every.get(cluster)
+    if hosted is None:
+        names = f"it hosts {', '.join(sorted(every))}" if every else "it hosts none"
+        return {"error": f"{host.node} hosts no replica of {cluster}; {names}"}
+    if hosted.role == "leader" and node == host.node:
+        return {"ok": f"{node} leads {cluster} already"}
+    refused = _no_transfer(host.node, hosted, node)
+    if refused:
+        return {"error": refused}
+    host.intents.post(TransferLeadership(f"transfer-{secrets.token_hex(8)}", hosted.cluster, node))
+    return {"ok": f"{host.node} hands {cluster} over"}
+
+
+def _no_transfer(own: str, hosted: Hosted, node: str) -> str:
+    """Why a node can not hand a cluster over to another, as far as that is known at once; "" where it may."""
+    name = hosted.cluster_name
+    if not hosted.role:
+        return f"{own} does not lead {name}: its replica is {hosted.state}"
+    if hosted.role != "leader":
+        leads = f"as far as it knows {hosted.leader} does" if hosted.leader else "it knows of nobody who does"
+        return f"{own} does not lead {name}; {leads}"
+    if {*hosted.voters} <= {own}:
+        return f"nobody but {own} has a vote in {name}"
+    if node and node not in hosted.voters:
+        return f"{node} has no vote in {name}; {', '.join(hosted.voters)} have"
+    return ""
 
 
 @control_command(args=[("on", str)], signature="[on|off]")  # type: ignore[untyped-decorator]
-def drain(state: Any, on: str = "on") -> dict[str, Any]:
+@_of_node("drain [on|off]")
+def drain(host: Host, on: str = "on") -> dict[str, Any]:
     """Hand over every leadership that a node has, and lead nothing until `drain off` or a restart."""
-    if not _hosts:
-        return {"error": NO_NODE}
     if on not in {"on", "off"}:
-        return {"error": f"expected on or off, got {on!r}"}
-    host = _hosts[0]
+        return {"error": f"expected drain [on|off]: got {on!r}"}
     host.intents.post(Drain(f"drain-{secrets.token_hex(8)}", on == "on"))
     return {"ok": f"{host.node} {'hands over what it leads' if on == 'on' else 'may lead again'}"}
