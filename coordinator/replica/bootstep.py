@@ -6,7 +6,9 @@ It is a step of the worker itself, not of its consumer, so that the node outlive
 from __future__ import annotations
 
 import logging
+import sqlite3
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from celery import bootsteps
@@ -21,6 +23,17 @@ logger = logging.getLogger(__name__)
 def queue_of(node: str) -> str:
     """The queue of a node's own tasks."""
     return f"conclave.node.{node}"
+
+
+def _what_to_do(error: Exception, directory: Path) -> str:
+    """About a journal that is damaged. One that SQLite could not read for another reason may be as it should."""
+    if not isinstance(error, JournalDamaged) or isinstance(error.__cause__, sqlite3.OperationalError):
+        return ""
+    return (
+        f". Move {directory} away and start the node again: it waits as a new one, to be given new replicas by the "
+        "others; never put an older copy back, which knows nothing of later votes (docs/journal.md, What to do about "
+        "damage)"
+    )
 
 
 class NodeStep(bootsteps.StartStopStep):  # type: ignore[misc]
@@ -46,8 +59,11 @@ class NodeStep(bootsteps.StartStopStep):  # type: ignore[misc]
             )
         try:
             self._host = Host(settings)
-        except (DirectoryHeld, JournalDamaged, OSError) as error:
-            raise SystemExit(f"this worker can not host its node: {error}") from error
+        except (DirectoryHeld, JournalDamaged, OSError, sqlite3.Error) as error:
+            said = " ".join(str(error).splitlines())
+            raise SystemExit(
+                f"this worker can not host its node: {said}{_what_to_do(error, settings.directory)}"
+            ) from error
 
     def start(self, worker: Any) -> None:
         assert self._host is not None, "create comes before start"
