@@ -6,9 +6,13 @@ import subprocess
 import sys
 import time
 
+import pytest
+
 from coordinator.config import PROJECT
 from tests.integration.installation import Installation
 from tests.integration.waiting import eventually
+
+pytestmark = [pytest.mark.integration, pytest.mark.alone, pytest.mark.timeout(240)]
 
 ANSWER_S_MAX = 15.0
 """Ten, and the start of the interpreter on a busy machine."""
