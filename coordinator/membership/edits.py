@@ -135,6 +135,14 @@ def rebuild(client: Client, name: str) -> int:
     return take_word(name, Word(client.cluster_id, view, client.directory(), client.status()))
 
 
+def nothing_said(name: str) -> str:
+    """Of a cluster of which nobody has said what is wanted: what that means, and what to do."""
+    return (
+        "nobody has said yet what its membership is to be: it stays as it is, and no replica that is lost is replaced. "
+        f"To have that looked after: manage.py cluster replace-after {name} {wanting.REPLACE_AFTER_S}"
+    )
+
+
 def as_it_is(client: Client) -> Wanted:
     """The real voters, as what is wanted: for a cluster of which nobody has said anything yet."""
     return Wanted(tuple(Place(m.node, m.priority, m.witness) for m in client.progress().voters))

@@ -169,7 +169,7 @@ class Reconciler:
         cluster = edits.cluster_row(name, int(cluster_id, 16))
         said = edits.compare(cluster, client.query(commands.GetWantedMembership()))
         if said.agreement is Agreement.NOTHING:
-            return Finding(State.UNMANAGED, "nobody has said yet what its membership is to be: it stays as it is")
+            return Finding(State.UNMANAGED, edits.nothing_said(name))
         if said.agreement is Agreement.BEHIND:
             return Finding(State.REFUSED, said.message)
         if said.agreement is Agreement.AHEAD:

@@ -354,7 +354,7 @@ class Command(BaseCommand):
             self.stdout.write(f"no leader answers: {error}")
             return
         if said.wanted is None:
-            self.stdout.write(said.message or "nobody has said yet what the membership is to be: it stays as it is")
+            self.stdout.write(said.message or edits.nothing_said(name))
         else:
             leaving = f"; to leave: {', '.join(said.wanted.leaving)}" if said.wanted.leaving else ""
             self.stdout.write(f"wanted (generation {said.generation}): {', '.join(said.wanted.nodes)}{leaving}")

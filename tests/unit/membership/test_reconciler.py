@@ -542,6 +542,7 @@ def test_who_goes_on_with_what_another_has_put_elsewhere_writes_no_document(comp
 
 def test_the_command_says_what_is_wanted_and_what_it_waits_for(company, client, reconciler, time, monkeypatch):
     assert "nobody has said yet" in manage(company, monkeypatch, "status")
+    assert "manage.py cluster replace-after default 600" in manage(company, monkeypatch, "status")
     assert "wanted: replicas of default on node1, node2, node3, node4" in manage(
         company, monkeypatch, "add-replica", "default", "--reason", "more"
     )
