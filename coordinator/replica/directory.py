@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
@@ -17,6 +18,26 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+class OpenFiles:
+    """Files that this process has open, by the names that they had then."""
+
+    def __init__(self, paths: Iterable[Path]) -> None:
+        """Raises OSError."""
+        self._opened = {path: os.stat(path) for path in paths}
+
+    def first_gone(self) -> Path | None:
+        """One whose name leads to it no more: deleted, or put elsewhere. What is written there is kept by nobody."""
+        for path, opened in self._opened.items():
+            try:
+                if not os.path.samestat(os.stat(path), opened):
+                    return path
+            except (FileNotFoundError, NotADirectoryError):
+                return path
+            except OSError:
+                continue  # That says nothing of the file.
+        return None
 
 
 class DirectoryHeld(Exception):

@@ -26,10 +26,10 @@ from coordinator.consensus.raft.core import Raft
 from coordinator.consensus.raft.log import Log
 from coordinator.consensus.raft.options import Options
 from coordinator.replica.births import WebToken
-from coordinator.replica.directory import NodeDirectory
+from coordinator.replica.directory import LOCK_NAME, NodeDirectory, OpenFiles
 from coordinator.replica.exporter import NodeCollector, registry_of
 from coordinator.replica.intents import Intents
-from coordinator.replica.journal import JournalDamaged, SqliteJournal, StoredLog, StoredReplica
+from coordinator.replica.journal import FILE_NAME, JournalDamaged, SqliteJournal, StoredLog, StoredReplica
 from coordinator.replica.lifecycle import Lifecycle
 from coordinator.replica.loading import load_all
 from coordinator.replica.mailbox import RedisBus
@@ -61,6 +61,8 @@ TURN_US_MAX: Final = 20_000
 QUIET_TURN_US_MAX: Final = 60_000
 """Where nobody wants anything; a node whose mailboxes are empty. The death of a leader's node is seen that much later,
 too; still below what the leases take for a stall."""
+FILES_US: Final = 1_000_000
+"""Between two looks whether the files that it has open are still there."""
 JOIN_S_MAX: Final = 3.0
 HAND_OVER_S_MAX: Final = 1.5
 """How long a node that is to end tries to hand its leaderships over: two tries."""
@@ -119,6 +121,10 @@ class Host:
         self._settings = settings
         self._directory = NodeDirectory(settings.directory)
         self._journal = SqliteJournal(settings.directory)
+        names = (LOCK_NAME, FILE_NAME, f"{FILE_NAME}-wal")
+        self._open_files = OpenFiles(settings.directory / name for name in names)
+        self._looks_us = 0
+        """When it is next looked whether they are there."""
         self._clock = MonotonicClock()
         channels = Channels(settings.realm)
         drops: Counter[str] = Counter()
@@ -289,6 +295,8 @@ class Host:
                     os.kill(os.getpid(), signal.SIGKILL)
                 self._collections.pass_time(time.thread_time_ns())
                 ended_us = now_us()
+                if ended_us >= self._looks_us:
+                    self._check_files(ended_us)
                 bus.look_us = QUIET_TURN_US_MAX if outcome.is_quiet else TURN_US_MAX
                 due_us = min(outcome.deadline_us, ended_us + bus.look_us)
                 slice_us = self.lifecycle.due_us(ended_us)
@@ -300,6 +308,14 @@ class Host:
             has_work = bus.wait(self._wake_reader, due_us - now_us(), is_settled=is_settled)
         self._journal.close()
         self._directory.release()
+
+    def _check_files(self, now_us: int) -> None:
+        """A journal that somebody deleted takes what is written, and keeps nothing over the end of this process (rule
+        3). Raises JournalFailed."""
+        self._looks_us = now_us + FILES_US
+        gone = self._open_files.first_gone()
+        if gone is not None:
+            raise JournalFailed(f"{gone} was deleted or put elsewhere while this process had it open")
 
     def _is_over(self) -> bool:
         """Is it time to end: asked to, and nothing left that this node leads and another could, or no time for it?"""

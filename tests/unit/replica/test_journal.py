@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import sqlite3
 from contextlib import closing
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from coordinator.consensus.engine import HardState, Snapshot
 from coordinator.consensus.membership import Configuration, Member
 from coordinator.replica.births import AlreadyBorn, create
-from coordinator.replica.directory import DirectoryHeld, NodeDirectory
+from coordinator.replica.directory import DirectoryHeld, NodeDirectory, OpenFiles
 from coordinator.replica.journal import (
     COMMIT_LAG_MAX,
     FILE_NAME,
@@ -324,6 +325,39 @@ def test_a_nodes_directory_has_one_holder(tmp_path):
         NodeDirectory(tmp_path / "node1")
     held.release()
     NodeDirectory(tmp_path / "node1").release()
+
+
+def test_a_file_is_gone_whose_name_leads_to_it_no_more(tmp_path):
+    paths = [tmp_path / "node1" / name for name in ("lock", "journal")]
+    paths[0].parent.mkdir()
+    for path in paths:
+        path.write_bytes(b"")
+    opened = OpenFiles(paths)
+    assert opened.first_gone() is None
+    paths[1].write_bytes(b"more")
+    assert opened.first_gone() is None
+    paths[1].rename(tmp_path / "elsewhere")
+    assert opened.first_gone() == paths[1]
+    paths[1].write_bytes(b"more")
+    assert opened.first_gone() == paths[1]
+    (tmp_path / "elsewhere").replace(paths[1])
+    assert opened.first_gone() is None
+    paths[0].parent.rename(tmp_path / "node2")
+    assert opened.first_gone() == paths[0]
+    paths[0].parent.write_bytes(b"")
+    assert opened.first_gone() == paths[0]
+
+
+def test_what_may_not_be_looked_at_is_not_gone(tmp_path, monkeypatch):
+    path = tmp_path / "lock"
+    path.write_bytes(b"")
+    opened = OpenFiles([path])
+
+    def refused(path: object) -> None:
+        raise PermissionError(path)
+
+    monkeypatch.setattr(os, "stat", refused)
+    assert opened.first_gone() is None
 
 
 def hosted(path) -> list[StoredReplica]:
