@@ -240,8 +240,8 @@ class Lifecycle:
         if self._web_token is None or intent.fingerprint != fingerprint(self._web_token):
             message = "this node would begin another log: has it other keys than the rest, or another version?"
             return Outcome(REFUSED, message, stored.replica)
-        if not 0 <= intent.epoch <= EPOCH_MAX:
-            return Outcome(REFUSED, f"expected an epoch from 0 to {EPOCH_MAX}, got {intent.epoch}", stored.replica)
+        if why := _epoch_problem(intent.epoch):
+            return Outcome(REFUSED, why, stored.replica)
         log = first_log(intent.cluster, intent.cluster_name, intent.epoch, list(intent.members), self._web_token)
         engine = replica.engine
         if engine.last_index or replica.machine.cluster_id:
@@ -302,10 +302,8 @@ class Lifecycle:
             if self.epochs().get(intent.cluster_name, -1) >= intent.epoch and replica.engine.first_index > 1:
                 return Outcome(DONE, f"replica {replica.replica:x} has begun already", replica.replica)
             return Outcome(REFUSED, "its log began with another document", replica.replica)
-        if not 0 <= intent.epoch <= EPOCH_MAX:
-            return Outcome(REFUSED, f"expected an epoch from 0 to {EPOCH_MAX}, got {intent.epoch}", stored.replica)
-        overtaken = self._is_overtaken(intent.cluster_name, intent.epoch)
-        return Outcome(REFUSED, overtaken, stored.replica) if overtaken else None
+        why = _epoch_problem(intent.epoch) or self._is_overtaken(intent.cluster_name, intent.epoch)
+        return Outcome(REFUSED, why, stored.replica) if why else None
 
     @staticmethod
     def _compare(replica: Replica, log: StoredLog) -> Outcome:
@@ -504,3 +502,8 @@ class Lifecycle:
 
     def outcomes(self) -> dict[str, Outcome]:
         return self._intents.outcomes()
+
+
+def _epoch_problem(epoch: int) -> str:
+    """Why no log can begin in it; "" where one can."""
+    return "" if 0 <= epoch <= EPOCH_MAX else f"expected an epoch from 0 to {EPOCH_MAX}, got {epoch}"

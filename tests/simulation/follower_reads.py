@@ -11,13 +11,14 @@ from random import Random
 from typing import TYPE_CHECKING, Final
 
 from coordinator.consensus.engine import Role
+from tests.simulation.network import KEPT_APART_MAX
 
 if TYPE_CHECKING:
     from tests.simulation.node import Node
     from tests.simulation.world import World
 
 PAUSE_US_MIN: Final = 1_000
-ANEW: Final = 40
+ANEW: Final = KEPT_APART_MAX + 10
 """Questions at once of who asks anew: more than the network keeps answers."""
 
 
