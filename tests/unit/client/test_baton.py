@@ -12,14 +12,13 @@ from typing import Any
 import pytest
 
 from coordinator import wire
-from coordinator.client import links
 from coordinator.client.asking import Ask
 from coordinator.client.jobs import Job
 from coordinator.client.loop import _HELD
 from coordinator.client.sync import Client
 from coordinator.statemachine import commands
 from coordinator.statemachine.commands import CloseSession, PutKey
-from tests.unit.client.test_loop import in_a_thread, loop_of, result_of, throw
+from tests.unit.client.test_loop import at_rest, in_a_thread, loop_of, result_of, throw
 from tests.unit.client.test_sync import TOKEN, FakeChannel, until
 
 DONE = commands.Done(7, True)
@@ -27,10 +26,7 @@ DONE = commands.Done(7, True)
 
 @pytest.fixture
 def client(monkeypatch: pytest.MonkeyPatch) -> Iterator[Client]:
-    monkeypatch.setattr(links, "Channel", FakeChannel)
-    with Client("redis://nowhere", str(TOKEN), timeout=5) as client:
-        client.put("first", b"")
-        until(lambda: not loop_of(client)._baton)
+    with at_rest(monkeypatch) as client:
         yield client
 
 

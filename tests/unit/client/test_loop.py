@@ -3,6 +3,7 @@ behind, wherever it strikes."""
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import random
 import signal
@@ -28,12 +29,19 @@ from coordinator.statemachine.commands import AcquireLock, CancelAcquire, PutKey
 from tests.unit.client.test_sync import KEY, TOKEN, FakeChannel, interrupted_after, until
 
 
-@pytest.fixture
-def client(monkeypatch: pytest.MonkeyPatch) -> Iterator[Client]:
+@contextlib.contextmanager
+def at_rest(monkeypatch: pytest.MonkeyPatch) -> Iterator[Client]:
+    """A client whose first question is answered, and of which nobody holds the baton."""
     monkeypatch.setattr(links, "Channel", FakeChannel)
     with Client("redis://nowhere", str(TOKEN), timeout=5) as client:
         client.put("first", b"")
         until(lambda: not loop_of(client)._baton)
+        yield client
+
+
+@pytest.fixture
+def client(monkeypatch: pytest.MonkeyPatch) -> Iterator[Client]:
+    with at_rest(monkeypatch) as client:
         yield client
 
 
