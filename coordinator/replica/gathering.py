@@ -1,109 +1,199 @@
-"""Where the disk is slow, a leader has callers share its commits, as PostgreSQL does with `commit_delay`.
+"""A leader has callers share its commits, as PostgreSQL does with `commit_delay`.
 
-Left alone, callers that ask again as soon as they are answered fall into two groups, of which each waits for the other:
-while the entries of one are written, those of the other queue; they go as soon as the disk is free, a moment before the
-first are acknowledged by a majority and their callers are back. So every caller waits for two commits, and each commit
-has half of them. A leader that has its commands wait until what is in flight is acknowledged, and then until those that
-were just answered are back, writes for all of them at once.
+Left alone, callers that ask again as soon as they are answered fall into groups that take turns. On a slow disk each
+group waits for the other: while the entries of one are written, those of the other queue; they go as soon as the disk is
+free, a moment before the first are acknowledged by a majority and their callers are back. So every caller waits for two
+commits, and each commit has half of them. On a quick disk it is the processors that each group uses for itself: the turns
+of a leader and its followers, and the packets between them, cost nearly as much for one entry as for ten. A leader that
+has its commands wait until what is in flight is applied, and then until those that were just answered are back, has one
+round for all of them.
 
-To wait for them must cost less than not to, which is one commit. Once half are back, the rest have as long as these
-took. And where fewer come back in time, nobody is waited for until many commits have passed. Nothing of Raft hangs on
-any of this: a command that waits is one that came later.
+To wait for them must cost less than not to. Once half are back, the rest have as long as these took. Who is not back in
+time is not waited for until many rounds have passed, and where most are not, nobody is. Nothing of Raft hangs on any of
+this: a command that waits is one that came later.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Final
 
-COMMIT_US_MIN: Final = 500
-"""Nobody waits where a commit takes less: a caller needs 200 to 300 to come back."""
+SLOW_US: Final = 500
+"""A disk is slow where the quickest commit takes this long."""
+LATELY: Final = 16
+"""Of so many commits the quickest says what one takes: where processors are short, others take longer on any disk. Of so
+many rounds it is the middle one, since processors that are short are what a round less is worth."""
+ROUNDS: Final = (5, 2)
+"""So many rounds are what all that take part in one more pay for it, beside the disk."""
+ROUNDS_US_MAX: Final = 2_500
+"""And no more than this: what takes longer is a network, in which rounds do not wait for each other."""
 GATHER_SHARE: Final = (3, 4)
-"""Who was answered is waited for as long as that share of what a commit takes."""
+"""Who was answered is waited for as long as that share of what not to wait costs."""
 GATHER_US_MAX: Final = 10_000
 """And no longer than this."""
-IN_FLIGHT_COMMITS: Final = 2
-"""What is in flight is waited for as long as so many commits take; then a majority is slower than this disk."""
+REST_SHARE: Final = (1, 4)
+"""Once half are back, the rest have that share of it at least."""
+IN_FLIGHT_COSTS: Final = 2
+"""What is in flight is waited for as long as so many times what not to wait costs; then a majority is slower than it was."""
 IN_FLIGHT_US_MAX: Final = 20_000
-REST_COMMITS: Final = 64
-"""Nobody is waited for as long as so many commits take, once most of those that were answered did not come back."""
+QUICK_MIN: Final = 4
+"""On a quick disk nobody waits for fewer, so that few who ask at a pace of their own need not keep step: they would
+save less than they wait."""
+QUICK_MAX: Final = 32
+"""Nor for as many as this, who have a round for themselves well used: two groups of them keep more processors busy."""
+PAUSE_COSTS: Final = 4
+"""Who did not come back is not waited for as long as so many times what not to wait costs; twice as long the next time."""
+PAUSE_COSTS_MAX: Final = 4_096
 WAITING_MAX: Final = 1_024
 """Commands; with more of them a commit is shared well enough."""
-COMMITS_AT_ONCE: Final = 16
-"""The quickest of so many says what one takes: where processors are short, others take longer on any disk."""
+ABSENT_MAX: Final = 1_024
+"""Callers that are known not to come back."""
+
+
+class Lately:
+    """What something takes: of the last sixteen, the one of this rank."""
+
+    def __init__(self, rank: int) -> None:
+        self.us = 0
+        self._rank = rank
+        self._took_us: list[int] = []
+
+    def took(self, took_us: int) -> None:
+        self._took_us.append(took_us)
+        if len(self._took_us) == LATELY:
+            self.us = sorted(self._took_us)[self._rank]
+            self._took_us = []
 
 
 class Gathering:
-    """Of one replica."""
+    """Of one replica. A caller is known by its client's channel, which threads of one process share."""
 
     def __init__(self) -> None:
-        self.commit_us = 0
-        """What a commit of the journal takes, of late."""
-        self._quickest_us = self._commits = 0
-        """Of those since then, and how many they are."""
+        self._commit = Lately(0)
+        self._round = Lately(LATELY // 2)
+        self._timed = (0, 0)
+        """The entry by which a round is timed, and when it was proposed."""
         self.until_us = 0
         """When whoever waits goes on at the latest; 0: nobody is waited for."""
-        self._expected = 0
-        """So many commands are all that may come."""
+        self._in_flight = False
+        """Is it for what is in flight, and not for callers that were answered?"""
+        self._awaited: dict[str, int] = {}
+        """Callers, and how many of their commands may come."""
+        self._answered = self._back = 0
+        """How many commands were answered, and how many came since."""
         self._began_us = 0
-        self._answered = self._before = 0
-        """How many were answered, then, and how many commands waited; 0: what is in flight is waited for."""
-        self._rests_until_us = 0
-        self._commit_index = 0
-        """Up to there those whose commands are committed are counted."""
+        """When they were answered; 0 once half are back."""
+        self._pause_costs = PAUSE_COSTS
+        self._pauses_until_us = 0
+        self._absent: dict[str, tuple[int, int]] = {}
+        """Who is not waited for: for how many costs, and until when."""
 
     @property
-    def is_on(self) -> bool:
-        """Is the disk so slow that anybody waits?"""
-        return self.commit_us >= COMMIT_US_MIN
+    def commit_us(self) -> int:
+        """What a commit of the journal takes; 0 while that is not known."""
+        return self._commit.us
+
+    @property
+    def cost_us(self) -> int:
+        """What not to wait costs; 0 while that is not known."""
+        rounds_us = min(self._round.us * ROUNDS[0] // ROUNDS[1], ROUNDS_US_MAX)
+        return max(self.commit_us, rounds_us) if self._is_slow else rounds_us
+
+    @property
+    def _is_slow(self) -> bool:
+        return self.commit_us >= SLOW_US
 
     def took(self, took_us: int) -> None:
         """A commit took so long."""
-        self._quickest_us = min(self._quickest_us, took_us) if self._commits else took_us
-        self._commits += 1
-        if self._commits == COMMITS_AT_ONCE:
-            self.commit_us, self._commits = self._quickest_us, 0
+        self._commit.took(took_us)
 
-    def committed(self, commit_index: int, asked: Iterable[int], waiting: int, now_us: int) -> None:
-        """Up to `commit_index` all is committed; `asked`: the indexes that callers wait for."""
-        before = self._commit_index
-        if commit_index > before and self.is_on:
-            self._commit_index = commit_index
-            self.answers(sum(before < index <= commit_index for index in asked), waiting, now_us)
+    def proposed(self, callers: list[str], index: int, now_us: int) -> None:
+        """Their commands leave for the disks, up to that index: what comes now waits for them."""
+        if not self._timed[0]:
+            self._timed = index, now_us
+        self.end()
+        if self._is_worth_it(self._expected(callers, now_us), now_us):
+            self.until_us = now_us + min(self.cost_us * IN_FLIGHT_COSTS, IN_FLIGHT_US_MAX)
+            self._in_flight = True
 
-    def answers(self, count: int, waiting: int, now_us: int) -> None:
-        """In this turn so many callers are answered, while so many commands wait."""
-        if self._rests(now_us):
+    def applied(self, callers: list[str], index: int, now_us: int) -> None:
+        """All is applied up to that index, and these were answered, once for each of their commands."""
+        timed_index, since_us = self._timed
+        if timed_index and index >= timed_index:
+            self._round.took(now_us - since_us)
+            self._timed = 0, 0
+        expected = self._expected(callers, now_us)
+        if self.until_us and not self._in_flight:
+            # The rest of what was committed together: nobody is to wait until all of it is applied.
+            self._await(expected)
+        elif self._is_worth_it(expected, now_us):
+            self.until_us = now_us + min(self.cost_us * GATHER_SHARE[0] // GATHER_SHARE[1], GATHER_US_MAX)
+            self._in_flight = False
+            self._answered = self._back = 0
+            self._began_us = now_us
+            self._await(expected)
+        elif self._in_flight:
+            self.until_us = now_us
+
+    def arrived(self, caller: str, now_us: int) -> None:
+        """A command came."""
+        count = self._awaited.get(caller, 0)
+        if not count:
             return
-        self.until_us = now_us + min(self.commit_us * GATHER_SHARE[0] // GATHER_SHARE[1], GATHER_US_MAX)
-        self._expected = waiting + count
-        self._began_us, self._answered, self._before = now_us, count, waiting
-
-    def proposed(self, now_us: int) -> None:
-        """Entries leave for the disks: what comes now waits for them."""
-        if self._rests(now_us):
-            return
-        self.until_us = now_us + min(self.commit_us * IN_FLIGHT_COMMITS, IN_FLIGHT_US_MAX)
-        self._expected = WAITING_MAX
-        self._answered = self._before = 0
+        if count == 1:
+            del self._awaited[caller]
+        else:
+            self._awaited[caller] = count - 1
+        self._absent.pop(caller, None)
+        self._back += 1
+        if self._began_us and 2 * self._back >= self._answered:
+            rest_us = max(now_us - self._began_us, self.cost_us * REST_SHARE[0] // REST_SHARE[1])
+            self.until_us = min(self.until_us, now_us + rest_us)
+            self._began_us = 0
 
     def holds(self, waiting: int, now_us: int) -> bool:
-        """Are these commands to wait?"""
+        """Are so many commands to wait?"""
         if not self.until_us:
             return False
-        are_most_back = (waiting - self._before) * 2 >= self._answered
-        if waiting < min(self._expected, WAITING_MAX) and now_us < self.until_us:
-            if self._answered and are_most_back:
-                self.until_us = min(self.until_us, 2 * now_us - self._began_us)
-                self._began_us = 0  # Once.
+        if now_us < self.until_us and waiting < WAITING_MAX and (self._in_flight or self._awaited):
             return True
-        if not are_most_back:
-            self._rests_until_us = now_us + self.commit_us * REST_COMMITS
-        self.until_us = 0
+        if self._awaited and now_us >= self.until_us:
+            self._stayed_away(now_us)
+        elif not self._in_flight:
+            self._pause_costs = PAUSE_COSTS
+        self.end()
         return False
 
-    def _rests(self, now_us: int) -> bool:
-        if self.is_on and now_us >= self._rests_until_us:
-            return False
+    def end(self) -> None:
+        """Nobody is waited for any more."""
         self.until_us = 0
-        return True
+        self._in_flight = False
+        if self._awaited:
+            self._awaited = {}
+
+    def _await(self, callers: list[str]) -> None:
+        for caller in callers:
+            self._awaited[caller] = self._awaited.get(caller, 0) + 1
+        self._answered += len(callers)
+
+    def _stayed_away(self, now_us: int) -> None:
+        if 2 * self._back < self._answered:
+            self._pauses_until_us = now_us + self.cost_us * self._pause_costs
+            self._pause_costs = min(2 * self._pause_costs, PAUSE_COSTS_MAX)
+            return
+        if len(self._absent) + len(self._awaited) > ABSENT_MAX:
+            self._absent.clear()
+        for caller in self._awaited:
+            before = self._absent.get(caller)
+            costs = PAUSE_COSTS if before is None else min(2 * before[0], PAUSE_COSTS_MAX)
+            self._absent[caller] = costs, now_us + self.cost_us * costs
+
+    def _expected(self, callers: list[str], now_us: int) -> list[str]:
+        if not self._absent:
+            return callers
+        return [caller for caller in callers if self._absent.get(caller, (0, 0))[1] <= now_us]
+
+    def _is_worth_it(self, expected: list[str], now_us: int) -> bool:
+        if not self.cost_us or now_us < self._pauses_until_us:
+            return False
+        count = len(expected)
+        return count > 0 if self._is_slow else QUICK_MIN <= count < QUICK_MAX

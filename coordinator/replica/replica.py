@@ -114,6 +114,8 @@ class Replica:
         self._entries: list[bytes] = []
         """Of `_commands`, in the same order."""
         self.gathering = Gathering()
+        self._answered: list[str] = []
+        """Who was answered in this turn, and may come back at once."""
         self._signer: tuple[Caller, Stamp | None] | None = None
         """The caller of the packet that is taken in, whose requests may be taken, and its stamp."""
         self._stamps = Stamps(machine)
@@ -212,6 +214,7 @@ class Replica:
             message = f"a command has at most {COMMAND_BYTES_MAX} bytes, got {len(request.command)}"
             return self._refuse(caller, request.id, answers, commands.INVALID, message)
         command = wire.decode_command(request.command)
+        self.gathering.arrived(caller.channel, now_us)
         self._commands.append(Asked(caller, request.id, command.op, command.session, now_us))
         self._entries.append(self._stamps.entry(stamp, request.command))
         return None
@@ -294,7 +297,6 @@ class Replica:
         if self.states.has_news:
             self._judge_state(answers, now_us)
         self.states.prepare(journal, now_us)
-        self.gathering.committed(self.engine.commit_index, self._proposals, len(self._commands), now_us)
         if (self._commands and not self._gathers(now_us)) or self._holds_back:
             self._propose(answers)
         if self._reads:
@@ -303,9 +305,9 @@ class Replica:
 
     def _gathers(self, now_us: int) -> bool:
         """Are the commands to share a later commit?"""
-        gathering, engine = self.gathering, self.engine
-        if engine.role is not Role.LEADER:
-            gathering.until_us = 0
+        gathering = self.gathering
+        if self.engine.role is not Role.LEADER:
+            gathering.end()
             return False
         return bool(gathering.until_us) and gathering.holds(len(self._commands), now_us)
 
@@ -401,7 +403,8 @@ class Replica:
             self._unapplied.append((self.engine.last_index, size))
             self._unapplied_bytes += size
             self._proposals.update(enumerate(zip(repeat(self.engine.term), taken, strict=False), first_index))
-            self.gathering.proposed(self._turn_us)
+            callers = [one.caller.channel for one in taken]
+            self.gathering.proposed(callers, self.engine.last_index, self._turn_us)
             return None
         engine = self.engine
         leads = engine.role is Role.LEADER
@@ -425,9 +428,6 @@ class Replica:
         """The journal has what `ready` asked for: apply what is committed and answer whom that answers."""
         engine = self.engine
         engine.persisted(ready)
-        # Of a cluster of one voter; of others it was told before the journal's commit.
-        behind_us = now_us + self.gathering.commit_us
-        self.gathering.committed(engine.commit_index, self._proposals, len(self._commands), behind_us)
         if self._stopping:
             self.stopped = self._stopping
             self.states.end(self._head)
@@ -515,8 +515,11 @@ class Replica:
         committed = self.engine.take_committed(self.bounds.apply_bytes)
         count = len(committed.entries)
         if not self.engine.is_witness:
+            self._answered = []
             count = self._apply_some(committed, answers, now_us)
             self.engine.give_back(len(committed.entries) - count)
+            if self.engine.role is Role.LEADER:
+                self.gathering.applied(self._answered, self.engine.applied_index, now_us)
         self.states.applied(sum(map(len, committed.entries[:count])))
         while self._unapplied and self._unapplied[0][0] <= self.engine.applied_index:
             self._unapplied_bytes -= self._unapplied.popleft()[1]
@@ -542,6 +545,8 @@ class Replica:
                 caller, request_id, op, session, since_us = proposal[1]
                 answers.add(caller, wire.Answer(request_id, result))
                 latencies_us.append(now_us - since_us)
+                if type(result) is not commands.Queued:
+                    self._answered.append(caller.channel)
                 if self._waiters.count or type(result) is commands.Queued:
                     self._waiters.follow(op, result, session, caller)
             if machine.events:
@@ -565,6 +570,7 @@ class Replica:
                 case GrantMade(session, name, acquisition, token):
                     caller = self._waiters.take(session, name, acquisition)
                     if caller is not None:
+                        self._answered.append(caller.channel)
                         answers.add(caller, wire.GrantPushed(self.cluster, session, name, acquisition, token))
                 case CheckpointReset(session) if tenure is not None and self.engine.role is Role.LEADER:
                     for caller, request_id in tenure.was_reset(session):

@@ -1,15 +1,17 @@
-"""A leader on a slow disk has callers share its commits; what waits is neither lost nor kept from anybody."""
+"""A leader has callers share its commits; what waits is neither lost nor kept from anybody."""
 
 from __future__ import annotations
 
 import pytest
 
 from coordinator import wire
-from coordinator.statemachine.commands import PutKey
+from coordinator.replica.gathering import LATELY
+from coordinator.statemachine.commands import AcquireLock, ClientOp, PutKey, ReleaseLock
 from tests.unit.replica.stage import Node, Stage
 from tests.unit.replica.test_turn import command, opened
 
 COMMIT_US = 4_000
+ROUND_US = 600
 
 
 class Callers:
@@ -20,9 +22,17 @@ class Callers:
         self.session = opened(stage)
         self.number = 0
 
-    def put(self) -> str:
-        self.number += 1
-        return self.stage.ask("node1", command(self.number, self.session, self.number, PutKey(f"k{self.number}", b"")))
+    def put(self, channel: str = "") -> str:
+        """By a caller with that channel, or one that has not asked before; its channel."""
+        return self.ask(channel, PutKey(f"k{self.number + 1}", b""))
+
+    def ask(self, channel: str, *ops: ClientOp) -> str:
+        """In one packet, as threads of one client do."""
+        asked = []
+        for op in ops:
+            self.number += 1
+            asked.append(command(self.number, self.session, self.number, op))
+        return self.stage.ask("node1", *asked, reply=channel)
 
 
 @pytest.fixture
@@ -62,7 +72,7 @@ def test_callers_that_took_turns_come_to_share_a_commit(stage, leader, callers):
     assert len(stage.replies(first)) == 1
     assert stage.replies(second) == []
     assert not leader.replica.is_still, "it must not be laid to sleep with a command that waits"
-    first = callers.put()
+    callers.put(first)
     stage.settle()
     assert written(leader) == [1, 2]
     assert len(stage.replies(first)) == len(stage.replies(second)) == 1
@@ -70,8 +80,9 @@ def test_callers_that_took_turns_come_to_share_a_commit(stage, leader, callers):
 
 def test_a_caller_that_is_alone_waits_for_nobody(stage, leader, callers):
     leader.journal.commits.clear()
+    channel = ""
     for count in range(1, 6):
-        channel = callers.put()
+        channel = callers.put(channel)
         stage.settle()
         assert written(leader) == [1] * count
         assert len(stage.replies(channel)) == 1
@@ -146,21 +157,120 @@ def test_in_a_cluster_of_one_nothing_is_in_flight_behind_a_turn():
     for _ in range(100):
         leader.replica.gathering.took(COMMIT_US)
     leader.journal.commits.clear()
+    channel = ""
     for count in range(1, 4):
-        channel = callers.put()
+        channel = callers.put(channel)
         leader.run()
         stage.carry()
         assert written(leader) == [1] * count
         assert len(stage.replies(channel)) == 1
-    callers.put()
-    callers.put()
+    channel, other = callers.put(channel), callers.put()
     leader.run()
-    third = callers.put()
+    callers.put(channel)
     leader.run()
     assert written(leader) == [1, 1, 1, 2], "two were answered, and may come back"
     assert leader.replica.due_us(stage.clock.us, connected=True) <= stage.clock.us + 2 * COMMIT_US
-    fourth = callers.put()
+    callers.put(other)
     leader.run()
     stage.carry()
     assert written(leader) == [1, 1, 1, 2, 2]
-    assert len(stage.replies(third)) == len(stage.replies(fourth)) == 1
+    assert len(stage.replies(channel)) == len(stage.replies(other)) == 2
+
+
+def test_whoever_waited_for_what_nobody_comes_back_from_goes_on_at_once(stage, leader, callers):
+    """Who stands in line comes back with a grant, which may take its time."""
+    leader.journal.commits.clear()
+    holder = callers.ask("", AcquireLock("a", 1, wait=True))
+    stage.settle()
+    callers.ask(holder, AcquireLock("a", 2, wait=True))
+    leader.run()
+    channel = callers.put()
+    stage.settle()
+    assert written(leader) == [1, 1], "the write waits for the entry before it"
+    assert leader.replica.due_us(stage.clock.us, connected=True) == stage.clock.us
+    stage.settle()
+    assert written(leader) == [1, 1, 1]
+    assert len(stage.replies(channel)) == 1
+
+
+def test_who_is_granted_a_lock_is_waited_for_as_is_who_released_it(stage, leader, callers):
+    first, second = callers.ask("", AcquireLock("a", 1, wait=True)), callers.ask("", AcquireLock("a", 2, wait=True))
+    stage.settle()
+    leader.journal.commits.clear()
+    callers.ask(first, ReleaseLock("a", 1))
+    stage.settle()
+    callers.ask(first, AcquireLock("a", 3, wait=True))
+    stage.settle()
+    assert written(leader) == [1]
+    callers.ask(second, ReleaseLock("a", 2))
+    stage.settle()
+    assert written(leader) == [1, 2]
+
+
+class TestOnAQuickDisk:
+    """What a round takes is learned from the rounds."""
+
+    @pytest.fixture
+    def groups(self, stage: Stage, leader: Node) -> Callers:
+        callers = Callers(stage)
+        channel = ""
+        for _ in range(LATELY):
+            channel = callers.put(channel)
+            leader.run()
+            stage.clock.us += ROUND_US
+            stage.settle()
+        assert leader.replica.gathering.cost_us == ROUND_US * 5 // 2
+        leader.journal.commits.clear()
+        return callers
+
+    @staticmethod
+    def puts(count: int) -> list[PutKey]:
+        return [PutKey(f"k{number}", b"") for number in range(count)]
+
+    def test_two_clients_come_to_ask_together(self, stage, leader, groups):
+        first = groups.ask("", *self.puts(8))
+        leader.run()
+        second = groups.ask("", *self.puts(8))
+        stage.settle()
+        assert written(leader) == [8]
+        groups.ask(first, *self.puts(8))
+        stage.settle()
+        assert written(leader) == [8, 16]
+        groups.ask(second, *self.puts(8))
+        stage.settle()
+        assert written(leader) == [8, 16], "the first may be back at any moment"
+        groups.ask(first, *self.puts(8))
+        stage.settle()
+        assert written(leader) == [8, 16, 16]
+
+    def test_few_go_on_at_once(self, stage, leader, groups):
+        groups.ask("", *self.puts(3))
+        leader.run()
+        groups.ask("", *self.puts(8))
+        leader.run()
+        assert written(leader) == [3, 8]
+
+    def test_many_go_on_at_once(self, stage, leader, groups):
+        first = groups.ask("", *self.puts(32))
+        leader.run()
+        second = groups.ask("", *self.puts(32))
+        stage.settle()
+        groups.ask(first, *self.puts(32))
+        stage.settle()
+        assert written(leader) == [32, 32, 32]
+        assert len(stage.replies(second)) == 32
+
+    def test_who_waited_in_vain_waits_for_nobody_the_next_time(self, stage, leader, groups):
+        groups.ask("", *self.puts(8))
+        leader.run()
+        groups.ask("", *self.puts(2))
+        stage.settle()
+        assert written(leader) == [8]
+        stage.clock.us += 2 * ROUND_US
+        stage.settle()
+        assert written(leader) == [8, 2]
+        groups.ask("", *self.puts(8))
+        leader.run()
+        groups.ask("", *self.puts(2))
+        leader.run()
+        assert written(leader) == [8, 2, 8, 2]
