@@ -1,12 +1,12 @@
 """A leader has callers share its commits, as PostgreSQL does with `commit_delay`.
 
 Left alone, callers that ask again as soon as they are answered fall into groups that take turns. On a slow disk each
-group waits for the other: while the entries of one are written, those of the other queue; they go as soon as the disk is
-free, a moment before the first are acknowledged by a majority and their callers are back. So every caller waits for two
-commits, and each commit has half of them. On a quick disk it is the processors that each group uses for itself: the turns
-of a leader and its followers, and the packets between them, cost nearly as much for one entry as for ten. A leader that
-has its commands wait until what is in flight is applied, and then until those that were just answered are back, has one
-round for all of them.
+group waits for the other: while the entries of one are written, those of the other queue; they go as soon as the disk
+is free, a moment before the first are acknowledged by a majority and their callers are back. So every caller waits for
+two commits, and each commit has half of them. On a quick disk it is the processors that each group uses for itself: the
+turns of a leader and its followers, and the packets between them, cost nearly as much for one entry as for ten. A
+leader that has its commands wait until what is in flight is applied, and then until those that were just answered are
+back, has one round for all of them.
 
 To wait for them must cost less than not to. Once half are back, the rest have as long as these took. Who is not back in
 time is not waited for until many rounds have passed, and where most are not, nobody is. Nothing of Raft hangs on any of
@@ -20,8 +20,8 @@ from typing import Final
 SLOW_US: Final = 500
 """A disk is slow where the quickest commit takes this long."""
 LATELY: Final = 16
-"""Of so many commits the quickest says what one takes: where processors are short, others take longer on any disk. Of so
-many rounds it is the middle one, since processors that are short are what a round less is worth."""
+"""Of so many commits the quickest says what one takes: where processors are short, others take longer on any disk. Of
+as many rounds the middle one does, since processors that are short are what a round less is worth."""
 ROUNDS: Final = (5, 2)
 """So many rounds are what all that take part in one more pay for it, beside the disk."""
 ROUNDS_US_MAX: Final = 2_500
@@ -33,7 +33,8 @@ GATHER_US_MAX: Final = 10_000
 REST_SHARE: Final = (1, 4)
 """Once half are back, the rest have that share of it at least."""
 IN_FLIGHT_COSTS: Final = 2
-"""What is in flight is waited for as long as so many times what not to wait costs; then a majority is slower than it was."""
+"""What is in flight is waited for as long as so many times what not to wait costs; then a majority is slower than it
+was."""
 IN_FLIGHT_US_MAX: Final = 20_000
 QUICK_MIN: Final = 4
 """On a quick disk nobody waits for fewer, so that few who ask at a pace of their own need not keep step: they would
@@ -41,7 +42,8 @@ save less than they wait."""
 QUICK_MAX: Final = 32
 """Nor for as many as this, who have a round for themselves well used: two groups of them keep more processors busy."""
 PAUSE_COSTS: Final = 4
-"""Who did not come back is not waited for as long as so many times what not to wait costs; twice as long the next time."""
+"""Who did not come back is not waited for as long as so many times what not to wait costs; twice as long the next
+time."""
 PAUSE_COSTS_MAX: Final = 4_096
 WAITING_MAX: Final = 1_024
 """Commands; with more of them a commit is shared well enough."""
