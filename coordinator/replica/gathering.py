@@ -39,14 +39,17 @@ IN_FLIGHT_US_MAX: Final = 20_000
 QUICK_MIN: Final = 4
 """On a quick disk nobody waits for fewer, so that few who ask at a pace of their own need not keep step: they would
 save less than they wait."""
-QUICK_MAX: Final = 32
-"""Nor for as many as this, who have a round for themselves well used: two groups of them keep more processors busy."""
+QUICK_MAX: Final = 24
+"""Nor for as many as this, and so many do not wait: they use a round well enough, and two groups of them keep more
+processors busy than one."""
+QUICK_EACH_MAX: Final = 12
+"""Nor for whoever asks for so many at once."""
 PAUSE_COSTS: Final = 4
 """Who did not come back is not waited for as long as so many times what not to wait costs; twice as long the next
 time."""
 PAUSE_COSTS_MAX: Final = 4_096
 WAITING_MAX: Final = 1_024
-"""Commands; with more of them a commit is shared well enough."""
+"""Commands; with so many of them the commit of a slow disk is shared well enough."""
 ABSENT_MAX: Final = 1_024
 """Callers that are known not to come back."""
 
@@ -113,7 +116,7 @@ class Gathering:
         if not self._timed[0]:
             self._timed = index, now_us
         self.end()
-        if self._is_worth_it(self._expected(callers, now_us), now_us):
+        if self._is_worth_it(self._expected(callers, now_us)):
             self.until_us = now_us + min(self.cost_us * IN_FLIGHT_COSTS, IN_FLIGHT_US_MAX)
             self._in_flight = True
 
@@ -127,7 +130,7 @@ class Gathering:
         if self.until_us and not self._in_flight:
             # The rest of what was committed together: nobody is to wait until all of it is applied.
             self._await(expected)
-        elif self._is_worth_it(expected, now_us):
+        elif self._is_worth_it(expected):
             self.until_us = now_us + min(self.cost_us * GATHER_SHARE[0] // GATHER_SHARE[1], GATHER_US_MAX)
             self._in_flight = False
             self._answered = self._back = 0
@@ -156,7 +159,8 @@ class Gathering:
         """Are so many commands to wait?"""
         if not self.until_us:
             return False
-        if now_us < self.until_us and waiting < WAITING_MAX and (self._in_flight or self._awaited):
+        most = WAITING_MAX if self._is_slow else QUICK_MAX
+        if now_us < self.until_us and waiting < most and (self._in_flight or self._awaited):
             return True
         if self._awaited and now_us >= self.until_us:
             self._stayed_away(now_us)
@@ -172,10 +176,10 @@ class Gathering:
         if self._awaited:
             self._awaited = {}
 
-    def _await(self, callers: list[str]) -> None:
-        for caller in callers:
-            self._awaited[caller] = self._awaited.get(caller, 0) + 1
-        self._answered += len(callers)
+    def _await(self, expected: dict[str, int]) -> None:
+        for caller, count in expected.items():
+            self._awaited[caller] = self._awaited.get(caller, 0) + count
+            self._answered += count
 
     def _stayed_away(self, now_us: int) -> None:
         if 2 * self._back < self._answered:
@@ -189,13 +193,18 @@ class Gathering:
             costs = PAUSE_COSTS if before is None else min(2 * before[0], PAUSE_COSTS_MAX)
             self._absent[caller] = costs, now_us + self.cost_us * costs
 
-    def _expected(self, callers: list[str], now_us: int) -> list[str]:
-        if not self._absent:
-            return callers
-        return [caller for caller in callers if self._absent.get(caller, (0, 0))[1] <= now_us]
-
-    def _is_worth_it(self, expected: list[str], now_us: int) -> bool:
+    def _expected(self, callers: list[str], now_us: int) -> dict[str, int]:
+        """Who of them may come back and is worth waiting for, and how many of their commands."""
+        counts: dict[str, int] = {}
         if not self.cost_us or now_us < self._pauses_until_us:
-            return False
-        count = len(expected)
-        return count > 0 if self._is_slow else QUICK_MIN <= count < QUICK_MAX
+            return counts
+        for caller in callers:
+            counts[caller] = counts.get(caller, 0) + 1
+        for caller in [*counts]:
+            is_absent = self._absent and self._absent.get(caller, (0, 0))[1] > now_us
+            if is_absent or (counts[caller] >= QUICK_EACH_MAX and not self._is_slow):
+                del counts[caller]
+        return counts
+
+    def _is_worth_it(self, expected: dict[str, int]) -> bool:
+        return bool(expected) and (self._is_slow or QUICK_MIN <= sum(expected.values()) < QUICK_MAX)

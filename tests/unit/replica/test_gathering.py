@@ -11,6 +11,7 @@ from coordinator.replica.gathering import (
     LATELY,
     PAUSE_COSTS,
     PAUSE_COSTS_MAX,
+    QUICK_EACH_MAX,
     QUICK_MAX,
     QUICK_MIN,
     ROUNDS_US_MAX,
@@ -248,16 +249,31 @@ def test_a_disk_that_is_quick_again_makes_nobody_wait():
 
 @pytest.mark.parametrize(
     ("count", "waits"),
-    [(1, False), (QUICK_MIN - 1, False), (QUICK_MIN, True), (QUICK_MAX - 1, True), (QUICK_MAX, False)],
+    [(1, False), (QUICK_MIN - 1, False), (QUICK_MIN, True), (QUICK_MAX - 1, True), (QUICK_MAX, False), (100, False)],
 )
 def test_on_a_quick_disk_neither_few_nor_many_are_waited_for(count, waits):
     gathering = of_rounds()
-    gathering.proposed(["a"] * count, 100, 0)
+    callers = [f"one of {QUICK_EACH_MAX - 1} commands: {n // (QUICK_EACH_MAX - 1)}" for n in range(count)]
+    gathering.proposed(callers, 100, 0)
     assert gathering.holds(1, 1) == waits
     gathering = of_rounds()
-    gathering.applied(["a"] * count, 100, 0)
+    gathering.applied(callers, 100, 0)
     assert gathering.holds(1, 1) == waits
     assert gathering.until_us == (QUICK_COST_US * 3 // 4 if waits else 0)
+
+
+@pytest.mark.parametrize(("count", "waits"), [(QUICK_EACH_MAX - 1, True), (QUICK_EACH_MAX, False)])
+def test_on_a_quick_disk_who_asks_for_many_at_once_is_not_waited_for(count, waits):
+    gathering = of_rounds()
+    gathering.applied(["a"] * count + ["b"], 100, 0)
+    assert gathering.holds(1, 1) == waits
+
+
+def test_on_a_quick_disk_many_do_not_wait():
+    gathering = of_rounds()
+    gathering.proposed(["a"] * 8, 100, 0)
+    assert gathering.holds(QUICK_MAX - 1, 1)
+    assert not gathering.holds(QUICK_MAX, 2)
 
 
 def test_who_is_not_waited_for_does_not_count():
