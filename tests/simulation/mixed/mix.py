@@ -41,6 +41,6 @@ class MixedMix(NamedTuple):
             delays_ms=random.choice(((0,), (0, 300), (800,))),
             reach=random.choice((3, 15, 60)),
             compacts=random.random() < 0.4,
-            cachers=random.choice((0, 1, 2)),
+            cachers=random.choice((0, 2, 4)),
             cache_lease_ms=random.choice((200, 400, 1_000, 2_000)),
         )
