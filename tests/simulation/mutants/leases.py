@@ -101,7 +101,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "expiry-by-the-local-clock",
-        ("digests-equal", "first-come-first-served", "no-defect", "revisions"),
+        ("digests-equal", "first-come-first-served", "liveness", "no-defect", "revisions"),
         "docs/design.md, rule 1: what ends a session is an entry of the log, not a replica's clock",
         (
             Edit(

@@ -96,7 +96,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "a-leaver-wakes-nobody",
-        ("first-come-first-served",),
+        ("first-come-first-served", "liveness"),
         "First come, first served: those behind one that leaves the line are let in",
         (
             Edit(

@@ -61,7 +61,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "snapshot-over-a-longer-log",
-        ("log-matching", "snapshot-safety"),
+        ("liveness", "log-matching", "snapshot-safety"),
         "Raft, section 7: a snapshot of what is committed already changes nothing",
         (Edit(f"{_SNAPSHOTS}:on_install", "if part.last_index <= raft.log.commit:", "if False:"),),
     ),

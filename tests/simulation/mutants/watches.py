@@ -18,7 +18,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "watch-that-left-something-out-sent-to-the-end",
-        ("watch-completeness",),
+        ("lock-events-complete", "watch-completeness"),
         "etcd, watch guarantees, reliable: what a page had no room for follows with the next",
         (Edit(f"{_WATCHES}:Woken.page", "len(told(found)) < self.matches", "not told(found)"),),
     ),
