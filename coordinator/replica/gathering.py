@@ -120,24 +120,26 @@ class Gathering:
             self.until_us = now_us + min(self.cost_us * IN_FLIGHT_COSTS, IN_FLIGHT_US_MAX)
             self._in_flight = True
 
-    def applied(self, callers: list[str], index: int, now_us: int) -> None:
-        """All is applied up to that index, and these were answered, once for each of their commands."""
+    def applied(self, callers: list[str], index: int, now_us: int, took_us: int = 0) -> None:
+        """All is applied up to that index, and these are answered, once for each of their commands: behind the commit
+        of this turn, which took so long."""
         timed_index, since_us = self._timed
         if timed_index and index >= timed_index:
             self._round.took(now_us - since_us)
             self._timed = 0, 0
-        expected = self._expected(callers, now_us)
+        answered_us = now_us + took_us
+        expected = self._expected(callers, answered_us)
         if self.until_us and not self._in_flight:
             # The rest of what was committed together: nobody is to wait until all of it is applied.
             self._await(expected)
         elif self._is_worth_it(expected):
-            self.until_us = now_us + min(self.cost_us * GATHER_SHARE[0] // GATHER_SHARE[1], GATHER_US_MAX)
+            self.until_us = answered_us + min(self.cost_us * GATHER_SHARE[0] // GATHER_SHARE[1], GATHER_US_MAX)
             self._in_flight = False
             self._answered = self._back = 0
-            self._began_us = now_us
+            self._began_us = answered_us
             self._await(expected)
         elif self._in_flight:
-            self.until_us = now_us
+            self.until_us = answered_us
 
     def arrived(self, caller: str, now_us: int) -> None:
         """A command came."""
@@ -196,15 +198,17 @@ class Gathering:
     def _expected(self, callers: list[str], now_us: int) -> dict[str, int]:
         """Who of them may come back and is worth waiting for, and how many of their commands."""
         counts: dict[str, int] = {}
-        if not self.cost_us or now_us < self._pauses_until_us:
+        is_slow = self._is_slow
+        is_right_many = is_slow or QUICK_MIN <= len(callers) < QUICK_MAX
+        if not (self.cost_us and is_right_many) or now_us < self._pauses_until_us:
             return counts
         for caller in callers:
             counts[caller] = counts.get(caller, 0) + 1
         for caller in [*counts]:
             is_absent = self._absent and self._absent.get(caller, (0, 0))[1] > now_us
-            if is_absent or (counts[caller] >= QUICK_EACH_MAX and not self._is_slow):
+            if is_absent or (counts[caller] >= QUICK_EACH_MAX and not is_slow):
                 del counts[caller]
         return counts
 
     def _is_worth_it(self, expected: dict[str, int]) -> bool:
-        return bool(expected) and (self._is_slow or QUICK_MIN <= sum(expected.values()) < QUICK_MAX)
+        return sum(expected.values()) >= (1 if self._is_slow else QUICK_MIN)

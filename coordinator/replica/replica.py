@@ -309,7 +309,7 @@ class Replica:
         if self.engine.role is not Role.LEADER:
             gathering.end()
             return False
-        return bool(gathering.until_us) and gathering.holds(len(self._commands), now_us)
+        return gathering.holds(len(self._commands), now_us)
 
     def _judge_state(self, answers: Answers, now_us: int) -> None:
         """Serve nothing while in doubt of the own state, and take no part any more where it is known to differ."""
@@ -424,8 +424,8 @@ class Replica:
             self._waiting.over(read)
             answers.add(read.caller, wire.NotLeader(read.request.id, self._elsewhere))
 
-    def finish(self, ready: Ready, answers: Answers, now_us: int) -> None:
-        """The journal has what `ready` asked for: apply what is committed and answer whom that answers."""
+    def finish(self, ready: Ready, answers: Answers, now_us: int, took_us: int) -> None:
+        """The journal has what `ready` asked for, which took so long: apply what is committed, answer who asked."""
         engine = self.engine
         engine.persisted(ready)
         if self._stopping:
@@ -434,7 +434,7 @@ class Replica:
             return
         if self._head is not None:
             self.states.begin_behind(self._head, installed=ready.install is not None)
-        self._apply(answers, now_us)
+        self._apply(answers, now_us, took_us)
         if self._tenure is not None:
             self._tenure.watches.look(self.machine.state)
             self._tenure.caching.applied(engine.applied_index)
@@ -509,7 +509,7 @@ class Replica:
 
     # --- apply ------------------------------------------------------------------------------------
 
-    def _apply(self, answers: Answers, now_us: int) -> None:
+    def _apply(self, answers: Answers, now_us: int, took_us: int) -> None:
         if self.engine.applied_index >= self.engine.commit_index:
             return
         committed = self.engine.take_committed(self.bounds.apply_bytes)
@@ -519,7 +519,7 @@ class Replica:
             count = self._apply_some(committed, answers, now_us)
             self.engine.give_back(len(committed.entries) - count)
             if self.engine.role is Role.LEADER:
-                self.gathering.applied(self._answered, self.engine.applied_index, now_us)
+                self.gathering.applied(self._answered, self.engine.applied_index, now_us, took_us)
         self.states.applied(sum(map(len, committed.entries[:count])))
         while self._unapplied and self._unapplied[0][0] <= self.engine.applied_index:
             self._unapplied_bytes -= self._unapplied.popleft()[1]

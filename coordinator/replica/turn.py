@@ -152,7 +152,7 @@ class Turn:
             self._publish(late, [])
             late = []
         for replica, ready in readies:
-            replica.finish(ready, self._answers, now_us)
+            replica.finish(ready, self._answers, now_us, took_us)
             if took_us:
                 replica.disk_took(took_us, now_us)
             if replica.history.pending:

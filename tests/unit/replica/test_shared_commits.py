@@ -6,6 +6,7 @@ import pytest
 
 from coordinator import wire
 from coordinator.replica.gathering import LATELY
+from coordinator.replica.ports import Write
 from coordinator.statemachine.commands import AcquireLock, ClientOp, PutKey, ReleaseLock
 from tests.unit.replica.stage import Node, Stage
 from tests.unit.replica.test_turn import command, opened
@@ -175,6 +176,33 @@ def test_in_a_cluster_of_one_nothing_is_in_flight_behind_a_turn():
     stage.carry()
     assert written(leader) == [1, 1, 1, 2, 2]
     assert len(stage.replies(channel)) == len(stage.replies(other)) == 2
+
+
+def test_in_a_cluster_of_one_the_waiting_begins_behind_the_commit(monkeypatch):
+    """It answers behind it: what the commit took is no time in which a caller could have come back."""
+    stage = Stage(1)
+    leader = stage.elect("node1")
+    callers = Callers(stage)
+    for _ in range(LATELY):
+        leader.replica.gathering.took(COMMIT_US)
+    commit = leader.journal.commit
+
+    def slowly(writes: list[Write]) -> None:
+        stage.clock.us += COMMIT_US
+        commit(writes)
+
+    monkeypatch.setattr(leader.journal, "commit", slowly)
+    leader.journal.commits.clear()
+    channel, other = callers.put(), callers.put()
+    leader.run()
+    stage.clock.us += 100
+    callers.put(channel)
+    leader.run()
+    assert written(leader) == [2], "the other has had no time yet"
+    stage.clock.us += 100
+    callers.put(other)
+    leader.run()
+    assert written(leader) == [2, 2]
 
 
 def test_whoever_waited_for_what_nobody_comes_back_from_goes_on_at_once(stage, leader, callers):
