@@ -17,6 +17,10 @@ from functools import partial
 from types import FrameType
 from typing import Any, Final
 
+from coordinator import compiled
+
+compiled.use_in_client()  # before anything of what is compiled is imported
+
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "coordinator.settings")
 
 from django.core.asgi import get_asgi_application

@@ -1,18 +1,19 @@
-"""The compiled replicas' side: the same modules, made native code by mypyc, for a node to run.
+"""What is compiled: the same modules, made native code by mypyc, for nodes and for clients to run.
 
-A build lies in var/compiled under the digest of what it was made of: the sources of the replicas' side, the interpreter
+A build lies in var/compiled under the digest of what it was made of: the sources of what is compiled, the interpreter
 and its platform. One that does not match is never loaded: code that was changed runs as it stands, interpreted, until
 it is compiled again (`make compile`, coordinator/compiling.py). So there are two programs, and what is proved of one is
 to be shown of the other: tests/integration/test_compiled.py runs the same seeds of the simulator in both, and compares
 each event.
 
-The standard library alone: this runs before anything of a node is imported.
+The standard library alone: this runs before anything of a node, or of a client, is imported.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import sys
 import sysconfig
@@ -28,7 +29,7 @@ PROJECT: Final = Path(__file__).parents[1]
 BUILDS: Final = PROJECT / "var" / "compiled"
 MODULES: Final = "modules.json"
 """In each build: module to file, relative to the build, and what is in it (`checksum`). Written last."""
-SOURCES: Final = ("channel.py", "compiling.py", "consensus", "orders.py", "replica", "statemachine", "wire")
+SOURCES: Final = ("channel.py", "client", "compiling.py", "consensus", "orders.py", "replica", "statemachine", "wire")
 """What a build depends on, in coordinator/: what is compiled, what that is compiled with, and how."""
 PINNED: Final = ("requirements.txt", "requirements-compile.txt")
 """Beside it: the compiler, and the packages whose types are compiled in."""
@@ -36,6 +37,8 @@ EXTENSIONS: Final = PROJECT / "var" / "native"
 """Where modules lie that are written in C."""
 VARIABLE: Final = "CONCLAVE_COMPILED"
 CHOICES: Final = ("auto", "always", "never")
+
+_logger = logging.getLogger(__name__)
 
 
 class Use(NamedTuple):
@@ -45,10 +48,34 @@ class Use(NamedTuple):
     note: str
 
 
+_is_settled = False
+"""Has this process said which it runs, before any client is imported?"""
+
+
 def use_where_asked() -> None:
     """For programs that are no node: as `use`, where `CONCLAVE_COMPILED` is `always`, and else not at all."""
-    if os.environ.get(VARIABLE) == "always":
+    if os.environ.get(VARIABLE) == "always" and not is_used():
         use()
+
+
+def settle() -> None:
+    """For tests, which look at the insides: the same, and a client that is imported leaves it at that."""
+    global _is_settled  # noqa: PLW0603 - a choice of this process
+    _is_settled = True
+    use_where_asked()
+
+
+def use_in_client(environment: Mapping[str, str] = os.environ, builds: Path = BUILDS) -> None:
+    """For a client, which is a guest in another's program, and for the web process: as `use`, but whatever speaks
+    against it ends nobody. They run interpreted then: part of what is compiled may have been imported before them."""
+    if _is_settled or is_used() or not (environment.get(VARIABLE) or builds.is_dir()):
+        return
+    try:
+        use(environment, builds)
+    except (OSError, RuntimeError) as error:
+        _logger.debug("this process runs interpreted: %s", error)
+    except SystemExit as error:
+        _logger.warning("this process runs interpreted: %s", error)
 
 
 def is_used() -> bool:

@@ -1,13 +1,13 @@
-"""Compile the replicas' side with mypyc, for nodes to run (coordinator/compiled.py).
+"""Compile with mypyc what nodes and clients do for each request (coordinator/compiled.py).
 
     python -m coordinator.compiling [--if-possible]
 
 Takes half a minute on two processors, a C compiler, and what requirements-compile.txt lists. Where a build of these
 sources is there already, nothing is done. With --if-possible whatever is missing is said, and is no failure.
 
-What is compiled is what each request passes, on a node alone. A module that defines msgspec's structures cannot be, for
-their class is made by a metaclass of its own. A client stays as it is, but for one module of a few functions, which is
-written in C (coordinator/client/parker.py says why), and takes a second.
+What is compiled is what each request passes, on a node and in a client. A module that defines msgspec's structures
+cannot be, for their class is made by a metaclass of its own. One module of a few functions is written in C
+(coordinator/client/parker.py says why), and takes a second.
 """
 
 from __future__ import annotations
@@ -75,6 +75,30 @@ OF_THE_REPLICA: Final = (
     "windows",
 )
 """What a turn of a node passes. The rest of that package is Celery's, or runs once in a while."""
+OF_THE_CLIENT: Final = (
+    "cache",
+    "cached_reads",
+    "calls",
+    "clock",
+    "core",
+    "discovery",
+    "flows",
+    "grants",
+    "hands",
+    "jobs",
+    "lease",
+    "lock_flows",
+    "outstanding",
+    "packets",
+    "replies",
+    "room",
+    "routing",
+    "session",
+    "session_keeper",
+)
+"""What is below the surface of a client. Not what its users see, and may subclass and patch; nor what checks what they
+say (`options.py`), since types are checked in what is compiled, with an error of its own; nor the loop (`loop.py`),
+which looks for frames of itself: what is compiled has none."""
 LEFT_OUT: Final = frozenset(
     {
         "consensus.membership",
@@ -119,6 +143,7 @@ def sources() -> list[str]:
     files = [file for name in WHOLE for file in sorted((package / name).rglob("*.py"))]
     files += [package / "channel.py"]
     files += [package / "replica" / f"{name}.py" for name in OF_THE_REPLICA]
+    files += [package / "client" / f"{name}.py" for name in OF_THE_CLIENT]
     return [
         file.relative_to(compiled.PROJECT).as_posix()
         for file in files
@@ -261,12 +286,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for name in EXTENSIONS:
             build_extension(name, compiled.EXTENSIONS)
         if is_there:
-            print(f"the replicas' side is compiled: {current}")
+            print(f"compiled already: {current}")
             return 0
-        print("compiling the replicas' side, which takes half a minute or so ...", flush=True)
+        print("compiling what nodes and clients run, which takes half a minute or so ...", flush=True)
         made = build(compiled.BUILDS)
     except (CannotCompile, OSError) as error:
-        print(f"not compiled, nodes run it interpreted: {error}" if options.if_possible else error, file=sys.stderr)
+        print(f"not compiled, it is run interpreted: {error}" if options.if_possible else error, file=sys.stderr)
         return 0 if options.if_possible else 1
     print(f"compiled in {time.monotonic() - began:.0f} s: {made}")
     return 0

@@ -1,0 +1,3 @@
+from coordinator import compiled
+
+compiled.settle()  # before anything of what is compiled is imported

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
+from coordinator import compiled
 from tests.integration.private_redis import PrivateRedis
 
 TESTS = Path(__file__).parent
@@ -61,6 +62,8 @@ def _room(item: pytest.Item) -> str:
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("browser") is not None and chromium() is None:
         without("Chromium")
+    if item.get_closest_marker("interpreted") is not None and compiled.is_used():
+        pytest.skip("it patches what compiled modules have built in")
 
 
 def without(tool: str) -> None:

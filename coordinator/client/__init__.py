@@ -13,6 +13,12 @@ locks in all modes, `client.session` tells what becomes of a session; transactio
 `coordinator.client.errors`, and here.
 """
 
+from coordinator import compiled
+
+compiled.use_in_client()  # before anything of what is compiled is imported
+
+# ruff: noqa: E402
+
 from coordinator.client.aio import AsyncClient, AsyncLease
 from coordinator.client.errors import (
     Aborted,

@@ -24,7 +24,7 @@ from coordinator.client import cached_reads, flows, options
 from coordinator.client.calls import Call
 from coordinator.client.clock import now_us
 from coordinator.client.core import Core
-from coordinator.client.errors import refuse
+from coordinator.client.errors import InvalidRequest, refuse
 from coordinator.client.flows import Clock
 from coordinator.statemachine import commands
 
@@ -162,6 +162,9 @@ class asked(Generic[P, T]):  # noqa: N801 - a decorator
         return self if part is None else partial(self._of, part)
 
     def _of(self, part: Part[Any], *arguments: P.args, **named: P.kwargs) -> Any:
+        act_for = named.get("act_for", "")
+        if not isinstance(act_for, str):
+            raise InvalidRequest(f"act_for is the name of a principal, got {act_for!r}")
         return part._shell.answer(self.describe(part, *arguments, **named))
 
 

@@ -31,6 +31,9 @@ def resolve(url: str | None, token: str | None, cluster: str, timeout: float) ->
     """Fill in CONCLAVE_URL and CONCLAVE_TOKEN. Raises InvalidRequest."""
     url = url if url is not None else os.environ.get("CONCLAVE_URL")
     text = token if token is not None else os.environ.get("CONCLAVE_TOKEN")
+    for what, said in (("url", url or ""), ("token", text or ""), ("cluster", cluster)):
+        if not isinstance(said, str):
+            raise InvalidRequest(f"{what}: expected a str, got {type(said).__name__}")
     if not url:
         raise InvalidRequest("no url: give one, or set CONCLAVE_URL (`manage.py token NAME` prints it)")
     if not text:
@@ -89,6 +92,13 @@ def amount(value: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not -(2**63) <= value < 2**63:
         raise InvalidRequest(f"an amount is a whole number of 64 bits, got {value!r}")
     return value
+
+
+def identity(what: str, number: int) -> int:
+    """The number of a session, or of an acquisition."""
+    if isinstance(number, bool) or not isinstance(number, int):
+        raise InvalidRequest(f"{what} is known by a whole number, got {number!r}")
+    return number
 
 
 def revision(number: int) -> int:

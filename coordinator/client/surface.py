@@ -97,6 +97,7 @@ class Surface(Part[S]):
     @asked
     def keep_alive(self, session: int, *, act_for: str = "", timeout: float | None = None) -> Ask[wire.KeptAlive]:
         """Give a session its full time to live again. Sessions of this client are kept alive by themselves."""
+        session = options.identity("a session", session)
         return self._one(lambda core, clock, until_us: core.keep_alive(session, clock(), until_us, act_for), timeout)
 
     @asked
@@ -106,7 +107,8 @@ class Surface(Part[S]):
         """Wait for the grant of a queued acquisition. None where it still waits after `wait` seconds."""
         clock = self._shell.clock
         until_us = clock() + options.seconds("wait", wait, 0, options.WAIT_S_MAX)
-        name = options.name(name)
+        name, owner = options.name(name), options.identity("a session", owner)
+        acquisition = options.identity("an acquisition", acquisition)
         return Ask(lambda core: flows.wait_for_grant(core, clock, name, owner, acquisition, until_us, act_for))
 
     @asked

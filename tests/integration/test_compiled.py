@@ -1,9 +1,10 @@
-"""The compiled replicas' side: the same program as the interpreted one, and what nodes run where it was built."""
+"""What is compiled: the same program as the interpreted one, and what nodes and clients run where it was built."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +20,7 @@ from tests.integration.test_metrics import scrape, urls
 
 pytestmark = pytest.mark.integration
 
+CLIENT: Final = "tests/unit/client"
 TRACED: Final = (3, 11, 1000, 20_261_127)
 """Seeds of which each event is compared."""
 
@@ -59,6 +61,50 @@ def test_many_seeds_come_to_the_same() -> None:
         counted.append({name: value for name, value in said.items() if name not in ("took_s", "seeds_per_s")})
     assert counted[0]["seeds"] == 40
     assert counted[0] == counted[1]
+
+
+def test_a_client_passes_its_tests_compiled() -> None:
+    """All of them, but for those that patch what is built in then."""
+    ran = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-n",
+            "0",
+            "-p",
+            "no:cacheprovider",
+            "-m",
+            "not slow and not alone",
+            CLIENT,
+        ],
+        cwd=compiled.PROJECT,
+        env={**os.environ, compiled.VARIABLE: "always"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stdout[-3_000:] + ran.stderr[-2_000:]
+    counted = {what: int(number) for number, what in re.findall(r"(\d+) (passed|skipped)", ran.stdout)}
+    assert counted["passed"] > 20 * counted["skipped"], ran.stdout[-500:]
+    assert counted["skipped"], "some can not pass, by which it is seen that these did not run interpreted"
+
+
+def test_a_client_and_the_web_process_run_what_was_built(build: Path) -> None:
+    asks = "from coordinator import compiled; from coordinator.client import core; print(compiled.is_used(), core)"
+    environment = {name: value for name, value in os.environ.items() if name != compiled.VARIABLE}
+    for imports in ("coordinator.client", "coordinator.asgi"):
+        ran = subprocess.run(
+            [sys.executable, "-c", f"import {imports}; {asks}"],
+            cwd=compiled.PROJECT,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert ran.stdout.startswith("True "), (imports, ran.stdout)
+        assert str(build) in ran.stdout, (imports, ran.stdout)
 
 
 HOSTILE: Final = """

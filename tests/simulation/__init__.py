@@ -10,7 +10,3 @@ scheduler. `node` is a node's process, `clients` a client's; `workload` and `mix
 what befalls them, `injector` does it. `watch` and `checkers` say what must hold, `model` what the log means.
 `mutants` are bugs that must be found. `run` is one seed, `campaign` many.
 """
-
-from coordinator import compiled
-
-compiled.use_where_asked()  # before anything of what is compiled is imported

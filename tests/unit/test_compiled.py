@@ -96,6 +96,67 @@ def test_too_late_is_a_defect(builds):
 
 
 @pytest.fixture
+def unsettled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a program of a user; tests have said what they run."""
+    monkeypatch.setattr(compiled, "_is_settled", False)
+
+
+@pytest.mark.usefixtures("unsettled")
+@pytest.mark.parametrize("choice", ["", "auto", "always"])
+def test_a_client_runs_what_was_built(builds, choice):
+    put_build(builds)
+    compiled.use_in_client({compiled.VARIABLE: choice}, builds)
+    assert compiled.is_used()
+    finders = [*sys.meta_path]
+    compiled.use_in_client({compiled.VARIABLE: choice}, builds)
+    assert sys.meta_path == finders
+
+
+@pytest.mark.parametrize("choice", ["", "always"])
+def test_where_a_program_has_settled_what_it_runs_a_client_leaves_it_at_that(builds, choice):
+    put_build(builds)
+    compiled.use_in_client({compiled.VARIABLE: choice}, builds)
+    assert not compiled.is_used()
+
+
+@pytest.mark.usefixtures("unsettled")
+@pytest.mark.parametrize(
+    ("choice", "module", "said"),
+    [
+        ("never", "conclave_probe", []),
+        ("yes", "conclave_probe", ["expected one of auto, always, never; got 'yes'"]),
+        ("", "coordinator.compiled", []),
+        ("always", "coordinator.compiled", []),
+    ],
+)
+def test_what_speaks_against_it_ends_no_clients_program(builds, caplog, choice, module, said):
+    """It is a guest there; nodes refuse to start."""
+    put_build(builds, module)
+    with caplog.at_level("WARNING"):
+        compiled.use_in_client({compiled.VARIABLE: choice}, builds)
+    assert not compiled.is_used()
+    assert [record.message.partition("COMPILED: ")[2] for record in caplog.records] == said
+
+
+@pytest.mark.usefixtures("unsettled")
+def test_a_client_whose_build_was_asked_for_and_is_not_there_says_so(builds, caplog):
+    with caplog.at_level("WARNING"):
+        compiled.use_in_client({compiled.VARIABLE: "always"}, builds)
+        assert "there is no build of these sources" in caplog.text
+        caplog.clear()
+        compiled.use_in_client({}, builds)
+    assert not caplog.records
+    assert not compiled.is_used()
+
+
+@pytest.mark.usefixtures("unsettled")
+def test_where_nothing_was_ever_built_a_client_reads_no_sources(builds, monkeypatch):
+    """As where it is installed as a package."""
+    monkeypatch.setattr(compiled, "digest", lambda: pytest.fail("it was looked for"))
+    compiled.use_in_client({}, builds)
+
+
+@pytest.fixture
 def project(tmp_path: Path) -> Path:
     for source in compiled.SOURCES:
         path = tmp_path / "coordinator" / source
@@ -156,7 +217,7 @@ def test_without_a_compiler_it_says_so(builds, monkeypatch, capsys):
         compiling.build(builds)
     monkeypatch.setattr(compiled, "BUILDS", builds)
     assert compiling.main(["--if-possible"]) == 0
-    assert "nodes run it interpreted: there is no C compiler" in capsys.readouterr().err
+    assert "it is run interpreted: there is no C compiler" in capsys.readouterr().err
     assert compiling.main([]) == 1
     assert not list(builds.glob("*"))
 
@@ -195,7 +256,7 @@ def test_where_it_may_not_write_it_says_so(builds, monkeypatch, capsys):
     builds.write_text("a file")
     monkeypatch.setattr(compiled, "BUILDS", builds)
     assert compiling.main(["--if-possible"]) == 0
-    assert "nodes run it interpreted" in capsys.readouterr().err
+    assert "it is run interpreted" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("toolchain")

@@ -12,7 +12,7 @@ PRINCIPAL_NAME: Final = re.compile(r"(user:)?[A-Za-z0-9][A-Za-z0-9._@+-]{0,149}"
 user whose name these characters spell."""
 
 
-def canonical_name(name: str) -> str:
+def canonical_name(name: object) -> str:
     """A key's or lock's name as the cluster keeps it: without one leading slash.
 
     Raises ValueError, saying what was expected and what came.

@@ -141,6 +141,7 @@ def test_questions_that_failed_for_want_of_a_leader_leave_nothing_behind(cluster
     assert core.calls_pending == 0
 
 
+@pytest.mark.interpreted
 def test_a_client_that_is_asked_for_many_times_to_live_is_warned_of_once(
     cluster: Cluster, user: TestClient, monkeypatch, caplog
 ):

@@ -256,6 +256,7 @@ def test_who_looks_it_up_while_it_is_dropped_finds_nothing(hand):
     assert lease.kept == {}
 
 
+@pytest.mark.interpreted
 def test_of_more_than_may_be_kept_the_oldest_goes(hand, monkeypatch):
     monkeypatch.setattr(cache_module, "KEPT_MAX", 2)
     for path in ("a", "b", "a", "c"):
@@ -263,6 +264,7 @@ def test_of_more_than_may_be_kept_the_oldest_goes(hand, monkeypatch):
     assert (hand.serves("a"), hand.serves("b"), hand.serves("c")) == (b"a", None, b"c"), "a was read anew"
 
 
+@pytest.mark.interpreted
 def test_what_is_kept_is_bounded_in_bytes_too(hand, monkeypatch):
     size = cache_module.RESULT_BYTES + 1 + 1_000
     monkeypatch.setattr(cache_module, "KEPT_BYTES_MAX", 2 * size)

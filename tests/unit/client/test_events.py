@@ -148,6 +148,7 @@ def test_nothing_is_lost_with_an_answer(cluster: Cluster, client: TestClient):
     assert watch.next(timeout=0.1) is None
 
 
+@pytest.mark.interpreted
 def test_a_watch_that_comes_too_late_says_so(client: TestClient, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(lock_events, "LOCK_EVENTS_MAX", 2)
     hold = client.locks.acquire("a")

@@ -289,6 +289,7 @@ def test_an_interrupt_in_the_drivers_sleep_takes_the_waiter_out_of_the_line(clie
     assert result_of(lambda: client.put("a", b"")) > 0
 
 
+@pytest.mark.interpreted
 @pytest.mark.parametrize("error", [KeyboardInterrupt, TimeoutError])
 def test_an_interrupt_in_the_middle_of_the_work_fails_what_was_asked_and_the_client_goes_on(client, error, caplog):
     """Thrown where the answer is half taken in: who else waits is told, and nothing hangs."""

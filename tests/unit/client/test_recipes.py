@@ -419,6 +419,7 @@ def test_a_taker_that_waits_has_the_item_that_comes(cluster: Cluster, client: Te
     assert item.value == b"x"
 
 
+@pytest.mark.interpreted
 def test_an_item_of_a_dead_taker_comes_back_and_is_done_once(cluster: Cluster, client: TestClient):
     other = cluster.client()
     Queue(client, "q").put(b"x")

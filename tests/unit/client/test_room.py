@@ -253,6 +253,7 @@ def filled(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> Session:
     return session
 
 
+@pytest.mark.interpreted
 def test_more_calls_than_there_may_be_are_refused_at_once_and_nothing_is_sent(stage, monkeypatch):
     session = filled(stage, monkeypatch)
     acked = session.acked
@@ -297,6 +298,7 @@ def test_what_ends_something_and_what_runs_in_the_background_always_has_room(sta
     assert stage.core.room.calls == 7, "what the wait for the grant asks does not count beside it"
 
 
+@pytest.mark.interpreted
 def test_waits_count(stage, monkeypatch):
     session = stage.session()
     monkeypatch.setattr(room, "CALLS_MAX", 1)
@@ -305,6 +307,7 @@ def test_waits_count(stage, monkeypatch):
         stage.core.query(GetKey("a"), stage.now_us, soon(stage))
 
 
+@pytest.mark.interpreted
 def test_a_waiter_whose_acquisition_came_through_waits_however_full_it_is_by_then(stage, monkeypatch):
     stage.session()
     flow = flows.acquire(stage.core, lambda: stage.now_us, "a", 9_000, 0, 2_000_000)
@@ -318,6 +321,7 @@ def test_a_waiter_whose_acquisition_came_through_waits_however_full_it_is_by_the
         stage.core.room.check()
 
 
+@pytest.mark.interpreted
 def test_bytes_of_requests_are_bounded_and_one_alone_always_goes(stage, monkeypatch):
     session = stage.session()
     monkeypatch.setattr(room, "CALL_BYTES_MAX", 1_000)
@@ -343,6 +347,7 @@ def threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[Client]:
         yield client
 
 
+@pytest.mark.interpreted
 def test_a_client_for_threads_raises_it_and_goes_on(threads, monkeypatch):
     with monkeypatch.context() as bound:
         bound.setattr(room, "CALLS_MAX", 0)
@@ -352,6 +357,7 @@ def test_a_client_for_threads_raises_it_and_goes_on(threads, monkeypatch):
     assert threads.put("a", b"") > 0
 
 
+@pytest.mark.interpreted
 def test_one_for_asyncio_refuses_the_task_that_is_one_too_many(monkeypatch):
     monkeypatch.setattr(links, "Channel", FakeChannel)
     monkeypatch.setattr(room, "CALLS_MAX", 100)
@@ -384,6 +390,7 @@ def commands_of(stage: Stage) -> list[wire.CommandRequest]:
     return [request for _, request in stage.requests() if isinstance(request, wire.CommandRequest)]
 
 
+@pytest.mark.interpreted
 @pytest.mark.parametrize(("window", "bound"), [("WINDOW_BYTES", 2_500), ("WINDOW_CALLS", 2)])
 def test_what_is_beyond_the_window_is_sent_when_others_are_answered(stage, monkeypatch, window, bound):
     session = stage.session()
@@ -408,6 +415,7 @@ def test_what_is_beyond_the_window_is_sent_when_others_are_answered(stage, monke
     assert (stage.core._outstanding._in_flight, stage.core._outstanding._in_flight_bytes) == (0, 0)
 
 
+@pytest.mark.interpreted
 def test_one_that_is_larger_than_the_window_goes_alone(stage, monkeypatch):
     session = stage.session()
     monkeypatch.setattr(outstanding, "WINDOW_BYTES", 100)
@@ -416,6 +424,7 @@ def test_one_that_is_larger_than_the_window_goes_alone(stage, monkeypatch):
     assert len(commands_of(stage)) == 1
 
 
+@pytest.mark.interpreted
 def test_no_packet_is_larger_than_a_node_takes(stage, monkeypatch):
     """256 requests of 60 kB were one packet of 15 MB, which each node dropped."""
     session = stage.session()
