@@ -15,6 +15,7 @@ from random import Random
 from typing import Final
 
 import msgspec
+from mypy_extensions import mypyc_attr
 
 from coordinator import wire
 from coordinator.client.cache import Cache
@@ -39,6 +40,7 @@ WITHDRAW_US_MAX: Final = 3_600_000_000
 """How long the client goes on trying to give back what it no longer wants; its session's end does it too."""
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)  # the simulator looks on from one
 class Core:
     def __init__(self, token: Token, cluster_name: str, random: Random) -> None:
         self.channels = Channels(token.realm)
