@@ -18,6 +18,7 @@ import os
 import sys
 import sysconfig
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
 from importlib.util import spec_from_file_location
@@ -68,10 +69,15 @@ def settle() -> None:
 def use_in_client(environment: Mapping[str, str] = os.environ, builds: Path = BUILDS) -> None:
     """For a client, which is a guest in another's program, and for the web process: as `use`, but whatever speaks
     against it ends nobody. They run interpreted then: part of what is compiled may have been imported before them."""
-    if _is_settled or is_used() or not (environment.get(VARIABLE) or builds.is_dir()):
+    if _is_settled or is_used():
         return
     try:
-        use(environment, builds)
+        if environment.get(VARIABLE) or builds.is_dir():  # It raises where one may not look.
+            use(environment, builds)
+            _load()
+    except ImportError as error:  # As from a file system that nothing is run from.
+        sys.meta_path[:] = [finder for finder in sys.meta_path if not isinstance(finder, _Finder)]
+        _logger.warning("this process runs interpreted: %s", error)
     except (OSError, RuntimeError) as error:
         _logger.debug("this process runs interpreted: %s", error)
     except SystemExit as error:
@@ -85,13 +91,21 @@ def is_used() -> bool:
 
 class _Finder(MetaPathFinder):
     def __init__(self, files: Mapping[str, str]) -> None:
-        self._files = files
+        self.files = files
 
     def find_spec(
         self, name: str, _path: Sequence[str] | None = None, _target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        file = self._files.get(name)
+        file = self.files.get(name)
         return spec_from_file_location(name, file) if file is not None else None
+
+
+def _load() -> None:
+    """What all compiled modules lie in, so that it is known that they can be. Raises ImportError."""
+    for finder in [*sys.meta_path]:
+        for name in finder.files if isinstance(finder, _Finder) else ():
+            if "." not in name:
+                import_module(name)
 
 
 def digest(project: Path = PROJECT) -> str:

@@ -21,7 +21,7 @@ from coordinator import wire
 from coordinator.client.cache import Cache
 from coordinator.client.calls import NEVER_US, Batch, Call, Target
 from coordinator.client.discovery import Discovery
-from coordinator.client.errors import Busy, Closed, ConclaveError, InvalidRequest, Unavailable
+from coordinator.client.errors import Busy, Closed, ConclaveError, InvalidRequest, Unavailable, caused
 from coordinator.client.grants import Acquisition, Grants
 from coordinator.client.outstanding import LOOK_US, Outstanding
 from coordinator.client.packets import Packer, Packet
@@ -97,7 +97,7 @@ class Core:
             encoded = wire.encode(call.build(call.request_id))
             wire.check_request(encoded)
         except (OverflowError, UnicodeError, TypeError, ValueError) as error:
-            raise InvalidRequest(f"the request can not be encoded: {error}") from error
+            raise caused(InvalidRequest(f"the request can not be encoded: {error}"), error) from error
         self._outstanding.begin(call, encoded, now_us)
         return call
 

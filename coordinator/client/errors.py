@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from coordinator.statemachine import commands, files, lock_commands
 from coordinator.statemachine.commands import Holder
 
+E = TypeVar("E", bound=BaseException)
+
 
 class ConclaveError(Exception):
     """Base of everything that the client raises on purpose."""
+
+
+def caused(error: E, cause: BaseException | None) -> E:
+    """For `raise ... from cause`: mypyc leaves out what stands behind the `from`."""
+    error.__cause__ = cause  # With it goes the context, of which a traceback would tell, too.
+    return error
 
 
 class InvalidRequest(ConclaveError, ValueError):

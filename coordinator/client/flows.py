@@ -22,6 +22,7 @@ from coordinator.client.errors import (
     OutcomeUnknown,
     SessionGone,
     Unavailable,
+    caused,
     refuse,
 )
 from coordinator.client.room import ends_something
@@ -107,6 +108,7 @@ def acquire(
         acquisition = own.next_acquisition()
         op = build(acquisition) if build is not None else _alone(name, acquisition, wait_us != 0, refuse_deadlocks)
         asked = core.command(own, op, clock(), answer_us)
+        is_late = False
         try:
             result = yield asked
             if isinstance(result, commands.Queued):
@@ -121,19 +123,23 @@ def acquire(
                 raise
             core.lose_session(own)
             if until_us is not None and clock() >= until_us:
-                raise LockNotAcquired(name, None) from error
+                raise caused(LockNotAcquired(name, None), error) from error
         except (Busy, Deadlock):
             raise  # Nothing was done, and nothing will be.
         except LockNotAcquired as error:
-            if error.holder is None:
-                core.withdraw(own, name, acquisition, asked.number, clock())
-                raise LockNotAcquired(name, (yield from _holder(core, clock, name))) from None
-            raise
+            if error.holder is not None:
+                raise
+            core.withdraw(own, name, acquisition, asked.number, clock())
+            is_late = True
         except BaseException:
             # The caller left (cancelled, interrupted, refused): so does its waiter, and a grant under way goes back.
             core.abandon(asked)
             core.withdraw(own, name, acquisition, asked.number, clock())
             raise
+        # Not within a handler: what is compiled, and yields there, leaves its error with whoever runs it, whose own
+        # `raise` would raise it.
+        if is_late:
+            raise LockNotAcquired(name, (yield from _holder(core, clock, name)))
 
 
 def _alone(name: str, acquisition: int, waits: bool, refuse_deadlocks: bool) -> commands.ClientOp:

@@ -18,6 +18,7 @@ from coordinator.client.errors import (
     OutcomeUnknown,
     SessionGone,
     Unavailable,
+    caused,
     refuse,
 )
 from coordinator.client.flows import HOLDER_US, Clock, Flow, Grant, release
@@ -123,13 +124,15 @@ def of_hold(core: Core, clock: Clock, grant: Grant, asked: Call) -> Flow:
         if isinstance(error, OutcomeUnknown) and not error.session_gone:
             raise
         core.lose_session(grant.session)
-        raise LeaseLost(f"lock {grant.name!r}: the session is gone, and another may hold it now") from error
+        lost = LeaseLost(f"lock {grant.name!r}: the session is gone, and another may hold it now")
+        raise caused(lost, error) from error
     except Closed:
         raise
     except Unavailable as error:
         if asked.first_sent_us is None:
             raise
-        raise OutcomeUnknown(f"sent, and given up before an answer came: {error}") from error
+        unknown = OutcomeUnknown(f"sent, and given up before an answer came: {error}")
+        raise caused(unknown, error) from error
     if isinstance(result, NotHeld):
         yield from _say_lost(core, clock, grant)
     return refuse(result)
@@ -144,7 +147,7 @@ def _say_lost(core: Core, clock: Clock, grant: Grant) -> Flow:
     except LeaseLost:
         raise
     except ConclaveError:
-        raise lost from None
+        raise caused(lost, None) from None
     raise lost
 
 

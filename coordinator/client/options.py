@@ -39,6 +39,7 @@ def resolve(url: str | None, token: str | None, cluster: str, timeout: float) ->
     if not text:
         raise InvalidRequest("no token: give one, or set CONCLAVE_TOKEN (`manage.py token NAME` prints it)")
     try:
+        url, text, cluster = url[:], text[:], cluster[:]  # See `name`.
         Endpoint.parse(url)
     except ValueError as error:
         raise InvalidRequest(f"url: {error}") from None
@@ -67,7 +68,8 @@ def wait_us(value: float | None) -> int | None:
 
 def name(value: str) -> str:
     try:
-        return commands.canonical_name(value)
+        # Of a kind of str (an enum's, Django's safe or lazy ones) the str: nothing else is encoded.
+        return commands.canonical_name(value[:] if isinstance(value, str) else value)
     except ValueError as error:
         raise InvalidRequest(str(error)) from None
 
@@ -92,6 +94,13 @@ def amount(value: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not -(2**63) <= value < 2**63:
         raise InvalidRequest(f"an amount is a whole number of 64 bits, got {value!r}")
     return value
+
+
+def node(value: str) -> str:
+    """What a node is called."""
+    if not isinstance(value, str):
+        raise InvalidRequest(f"a node is known by its name, got {value!r}")
+    return value[:]
 
 
 def identity(what: str, number: int) -> int:

@@ -205,6 +205,7 @@ class Surface(Part[S]):
     @asked
     def compact(self, node: str, *, act_for: str = "", timeout: float | None = None) -> Ask[int]:
         """Have a node take a snapshot at the next mark and cut its log there; the index. Raises NotFound, Refused."""
+        node = options.node(node)
         clock, deadline_us = self._shell.clock, self._shell.deadline_us(timeout)
 
         def flow(core: Core) -> Asking[int]:

