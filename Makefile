@@ -31,7 +31,7 @@ up: $(VENV)/.runtime compiled ## set up what is missing and run Conclave; Ctrl-C
 
 setup: $(VENV)/.development ## the virtual environment, with all that working on Conclave needs
 
-compile: $(VENV)/.compiler ## the replicas' side as native code, which `make up` does too where it can
+compile: $(VENV)/.compiler ## what nodes and clients run as native code, which `make up` does too where it can
 	@exec $(RUN) -m coordinator.compiling
 
 test: $(VENV)/.development tools compiled ## every test but the long proofs, on real processes and in a real browser

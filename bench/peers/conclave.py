@@ -34,7 +34,8 @@ class Server(Peer):
     name = "conclave"
     works: ClassVar[frozenset[str]] = frozenset({"lock", "write", "read", "handover", "failover", "silence"})
     about = (
-        f"three Celery workers ({_program()}) and one Redis; SQLite with synchronous=FULL; its own client, signed, "
+        f"three Celery workers ({_program()}) and one Redis; SQLite with synchronous=FULL; its own client "
+        f"({'compiled' if compiled.is_used() else 'interpreted'}), signed, "
         f"{'with' if parker.Parker is not parker.PlainParker else 'without'} its parker in C"
     )
 
