@@ -74,10 +74,6 @@ def use_in_client(environment: Mapping[str, str] = os.environ, builds: Path = BU
     try:
         if environment.get(VARIABLE) or builds.is_dir():  # It raises where one may not look.
             use(environment, builds)
-            _load()
-    except ImportError as error:  # As from a file system that nothing is run from.
-        sys.meta_path[:] = [finder for finder in sys.meta_path if not isinstance(finder, _Finder)]
-        _logger.warning("this process runs interpreted: %s", error)
     except (OSError, RuntimeError) as error:
         _logger.debug("this process runs interpreted: %s", error)
     except SystemExit as error:
@@ -91,21 +87,13 @@ def is_used() -> bool:
 
 class _Finder(MetaPathFinder):
     def __init__(self, files: Mapping[str, str]) -> None:
-        self.files = files
+        self._files = files
 
     def find_spec(
         self, name: str, _path: Sequence[str] | None = None, _target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        file = self.files.get(name)
+        file = self._files.get(name)
         return spec_from_file_location(name, file) if file is not None else None
-
-
-def _load() -> None:
-    """What all compiled modules lie in, so that it is known that they can be. Raises ImportError."""
-    for finder in [*sys.meta_path]:
-        for name in finder.files if isinstance(finder, _Finder) else ():
-            if "." not in name:
-                import_module(name)
 
 
 def digest(project: Path = PROJECT) -> str:
@@ -171,5 +159,16 @@ def use(environment: Mapping[str, str] = os.environ, builds: Path = BUILDS) -> U
     early = sorted(files.keys() & sys.modules.keys())
     if early:
         raise RuntimeError(f"imported before the compiled modules could be: {', '.join(early)}")
-    sys.meta_path.insert(0, _Finder(files))
+    finder = _Finder(files)
+    sys.meta_path.insert(0, finder)
+    try:
+        for library in [name for name in files if "." not in name]:  # All of them lie in it.
+            import_module(library)
+    except ImportError as error:  # As from a file system that nothing is run from.
+        sys.meta_path.remove(finder)
+        trouble = f"the build in {build} can not be loaded: {error}"
+        if choice == "always":
+            raise SystemExit(f"{VARIABLE}: {trouble}") from None
+        _logger.warning("this process runs interpreted: %s", trouble)
+        return Use(compiled=False, note=f"interpreted: {trouble}")
     return Use(compiled=True, note=f"compiled: {build}")

@@ -253,7 +253,7 @@ class AsyncClient(Surface[Async], Async):
         """
         name, ttl_ms, wait_us = options.name(name), options.ttl_ms(ttl), options.wait_us(wait)
         timeout_us = self.timeout_us
-        may_refuse = bool(refuse_deadlocks) and hands.are_full()
+        may_refuse = hands.may_close_a_cycle(refuse_deadlocks)
 
         def flow(core: Core) -> Flow:
             return flows.acquire(core, _now_us, name, ttl_ms, wait_us, timeout_us, refuse_deadlocks=may_refuse)

@@ -51,6 +51,11 @@ def are_full() -> bool:
     return any(place.is_full for place in _places.get())
 
 
+def may_close_a_cycle(refuse_deadlocks: object) -> bool:
+    """Is the cluster to look for one, for a caller that chose so (whatever of that is true)?"""
+    return bool(refuse_deadlocks) and are_full()
+
+
 def place() -> Place:
     """For what the caller asks for now. On its thread."""
     new = Place()

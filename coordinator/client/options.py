@@ -91,7 +91,7 @@ def key_value(value: bytes) -> bytes:
 
 def amount(value: int) -> int:
     """What may be added to a counter: a whole number of 64 bits."""
-    if isinstance(value, bool) or not isinstance(value, int) or not -(2**63) <= value < 2**63:
+    if not _is_whole(value) or not -(2**63) <= value < 2**63:
         raise InvalidRequest(f"an amount is a whole number of 64 bits, got {value!r}")
     return value
 
@@ -103,16 +103,21 @@ def node(value: str) -> str:
     return value[:]
 
 
+def _is_whole(value: object) -> bool:
+    """A whole number, and no truth, which Python takes for one."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
 def identity(what: str, number: int) -> int:
     """The number of a session, or of an acquisition."""
-    if isinstance(number, bool) or not isinstance(number, int):
+    if not _is_whole(number):
         raise InvalidRequest(f"{what} is known by a whole number, got {number!r}")
     return number
 
 
 def revision(number: int) -> int:
     """A revision, or how much of one is skipped."""
-    if isinstance(number, bool) or not isinstance(number, int) or number < 0:
+    if not _is_whole(number) or number < 0:
         raise InvalidRequest(f"a revision is a whole number from 0 on, got {number!r}")
     return number
 
@@ -121,14 +126,14 @@ def generation(number: int | None) -> int:
     """A generation or an instance; None: whatever it is."""
     if number is None:
         return ANY_GENERATION
-    if isinstance(number, bool) or not isinstance(number, int) or number < 0:
+    if not _is_whole(number) or number < 0:
         raise InvalidRequest(f"a generation or an instance is a whole number from 0 on, got {number!r}")
     return number
 
 
 def limit(number: int) -> int:
     """How many of a page."""
-    if isinstance(number, bool) or not isinstance(number, int) or not 1 <= number <= commands.LIST_LIMIT_MAX:
+    if not _is_whole(number) or not 1 <= number <= commands.LIST_LIMIT_MAX:
         raise InvalidRequest(f"a limit is a whole number from 1 to {commands.LIST_LIMIT_MAX}, got {number!r}")
     return number
 

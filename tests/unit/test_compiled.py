@@ -149,14 +149,28 @@ def test_a_client_whose_build_was_asked_for_and_is_not_there_says_so(builds, cap
     assert not compiled.is_used()
 
 
-@pytest.mark.usefixtures("unsettled")
-def test_a_client_whose_build_can_not_be_loaded_runs_interpreted(builds, caplog):
+@pytest.fixture
+def build_that_can_not_be_loaded(builds: Path) -> Path:
     """As where it lies on a file system that nothing is run from."""
-    put_build(builds)
-    build = builds / compiled.digest()
+    build = put_build(builds)
     (build / "probe.py").write_text("raise ImportError('can not be mapped')\n")
     named = {"conclave_probe": ("probe.py", compiled.checksum(build / "probe.py"))}
     (build / compiled.MODULES).write_text(json.dumps(named))
+    return build
+
+
+def test_a_node_whose_build_can_not_be_loaded_says_so(builds, build_that_can_not_be_loaded):
+    used, note = compiled.use({}, builds)
+    assert not used
+    assert note == f"interpreted: the build in {build_that_can_not_be_loaded} can not be loaded: can not be mapped"
+    assert not compiled.is_used()
+    with pytest.raises(SystemExit, match=r"CONCLAVE_COMPILED: the build in .* can not be loaded: can not be mapped"):
+        compiled.use({compiled.VARIABLE: "always"}, builds)
+    assert not compiled.is_used()
+
+
+@pytest.mark.usefixtures("unsettled", "build_that_can_not_be_loaded")
+def test_a_client_whose_build_can_not_be_loaded_runs_interpreted(builds, caplog):
     with caplog.at_level("WARNING"):
         compiled.use_in_client({}, builds)
     assert not compiled.is_used()

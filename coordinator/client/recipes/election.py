@@ -97,7 +97,7 @@ class Election(Part[S]):
         Forbidden."""
         value, wait_us = options.key_value(value), options.wait_us(wait)
         clock, timeout_us = self._shell.clock, self._shell.timeout_us
-        may_refuse = bool(refuse_deadlocks) and hands.are_full()
+        may_refuse = hands.may_close_a_cycle(refuse_deadlocks)
         place = hands.place()
 
         def flow(core: Core) -> Asking[Leadership[S]]:
