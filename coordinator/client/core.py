@@ -350,8 +350,9 @@ class Core:
                 f"an answer that claims to come from {envelope.sender!r} was dropped ({error.reason})"
             )
             return
-        if envelope.sender == self.routing.leader:
-            self._discovery.heard(envelope.sender, now_us)
+        leader = self.routing.leader
+        if envelope.sender == leader or self._outstanding.is_answer_of(leader, replies):
+            self._discovery.heard(leader, now_us)
         for reply in replies:
             self._replies.take(envelope.sender, reply, now_us)
         if self.routing.changes != self._leaders_seen:

@@ -62,6 +62,11 @@ class GrantWaiters:
                 del self._by_session[session]
         return caller
 
+    def clear(self) -> None:
+        """Nobody is to be told of anything any more."""
+        self._by_session = {}
+        self.count = 0
+
     def forget(self, session: int) -> None:
         """The session has ended."""
         self.count -= len(self._by_session.pop(session, {}))

@@ -8,19 +8,18 @@ the one turn (`turn.py`); nothing here does input or output.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
 from itertools import repeat
 from typing import Final
 
 from mypy_extensions import mypyc_attr
 
 from coordinator import wire
-from coordinator.consensus.engine import Committed, ConfirmedRead, Engine, HardState, Outgoing, Ready, Role
+from coordinator.consensus.engine import Committed, Engine, HardState, Outgoing, Ready, Role
 from coordinator.consensus.entries import COMMAND, COMMAND_PREFIX
 from coordinator.consensus.membership import Configuration
 from coordinator.replica import cached_reads, watching
 from coordinator.replica.caching import HELD_BYTES_MAX, HELD_MAX, LEASE_MS, Caching
-from coordinator.replica.callers import READ_BYTES_MAX, Answers, Caller, TurnBounds
+from coordinator.replica.callers import Answers, Caller, TurnBounds
 from coordinator.replica.comparison import Verdict
 from coordinator.replica.gathering import Gathering
 from coordinator.replica.grants import GrantWaiters
@@ -30,8 +29,8 @@ from coordinator.replica.levels import Levels
 from coordinator.replica.meters import Meters
 from coordinator.replica.ports import Head, Journal, Write
 from coordinator.replica.proposals import Asked, Proposal
-from coordinator.replica.reads import NO_ROOM as NO_ROOM_FOR_READS
-from coordinator.replica.reads import Read, ReadRequest, Waiting
+from coordinator.replica.reading import Reading, whom_to_ask
+from coordinator.replica.reads import Read, ReadRequest
 from coordinator.replica.stamps import Stamp, Stamps, UnknownToken
 from coordinator.replica.states import COMPARE_US, Compaction, States
 from coordinator.replica.tenure import Tenure
@@ -48,8 +47,6 @@ from coordinator.statemachine.machine import (
 
 SMALL_BYTES: Final = 2_048
 """An entry of fewer bytes is copied more quickly than a view of it is made."""
-READS_OF_TURN_MAX: Final = 2_048
-"""Reads answered in one turn, however few bytes each takes."""
 COMMAND_BYTES_MAX: Final = commands.VALUE_BYTES_MAX + 8 * 1024
 UNAPPLIED_BYTES_MAX: Final = 64 * 1024 * 1024
 """Of a leader's own proposals. Entries may be committed faster than they are applied."""
@@ -57,9 +54,6 @@ NO_ROOM_TO_APPLY: Final = "the leader has as many bytes of entries before it tha
 NO_ROOM_TO_HOLD: Final = "as many commands as may wait until no client keeps what they change"
 NO_ROOM_IN_LOG: Final = "the leader has as many bytes of entries before it that are not committed as it takes"
 HANDS_OVER: Final = "the leader takes nothing new while it hands over; ask again"
-
-_LEASED: Final = (wire.QueryRequest, wire.WatchRequest, wire.EventsRequest)
-"""What the lease of a leader may answer, where that is on."""
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)  # the simulator looks on from one
@@ -123,13 +117,8 @@ class Replica:
         self._unapplied: deque[tuple[int, int]] = deque()
         """What was proposed in this leadership and is not applied, by turn: the last index, and bytes."""
         self._unapplied_bytes = 0
-        self._reads: list[Read] = []
-        self._reads_by_ticket: dict[int, list[Read]] = {}
-        self._confirmed: deque[tuple[int, list[Read]]] = deque()
-        """Reads that wait for the entry at an index to be applied."""
-        self._waiting = Waiting()
-        """All of these are counted here, and those that nothing is in the way of but others before them are kept."""
         self._waiters = GrantWaiters()
+        self.reading = self._new_reading(engine, machine)
         self._resumes = (0, 0)
         """Of a leader that ceased to serve: its term, and up to where it is to apply before it serves again."""
 
@@ -158,7 +147,7 @@ class Replica:
         for their grant to be pushed. May be asked from another thread."""
         tenure = self._tenure
         held = 0 if tenure is None else tenure.caching.held
-        return len(self._commands) + held + len(self._proposals), self._waiting.count, self._waiters.count
+        return len(self._commands) + held + len(self._proposals), self.reading.count, self._waiters.count
 
     @property
     def watches(self) -> int:
@@ -199,7 +188,7 @@ class Replica:
         if known is None or known[0] is not caller:
             # Of another packet: within one, nothing changes that this asks.
             if self.engine.role is not Role.LEADER or not self._serves:
-                return answers.add(caller, wire.NotLeader(request.id, self._elsewhere))
+                return answers.add(caller, wire.NotLeader(request.id, whom_to_ask(self.engine)))
             known = self._signer = (caller, self._stamps.own(caller))
         own = known[1]
         act_for: str = getattr(request, "act_for", "")
@@ -209,7 +198,7 @@ class Replica:
         if not isinstance(stamp, Stamp):
             return self._refuse_stamp(caller, request.id, stamp, answers)
         if type(request) is not wire.CommandRequest:
-            return self._ask_read(Read(caller, request, stamp, now_us), answers)  # type: ignore[arg-type]
+            return self.reading.ask(Read(caller, request, stamp, now_us), answers)  # type: ignore[arg-type]
         if len(request.command) > COMMAND_BYTES_MAX:
             message = f"a command has at most {COMMAND_BYTES_MAX} bytes, got {len(request.command)}"
             return self._refuse(caller, request.id, answers, commands.INVALID, message)
@@ -217,12 +206,6 @@ class Replica:
         self.gathering.arrived(caller.channel, now_us)
         self._commands.append(Asked(caller, request.id, command.op, command.session, now_us))
         self._entries.append(self._stamps.entry(stamp, request.command))
-        return None
-
-    def _ask_read(self, read: Read, answers: Answers) -> None:
-        if not self._waiting.takes(read):
-            return answers.overloaded(read.caller, read.request.id, NO_ROOM_FOR_READS)
-        self._reads.append(read)
         return None
 
     def _refuse_stamp(
@@ -233,11 +216,6 @@ class Replica:
             # Not known here, or not yet: a leader that is still applying what it inherited must not judge.
             return answers.add(caller, wire.NotLeader(request_id, ""))
         return answers.add(caller, wire.Answer(request_id, stamp))
-
-    @property
-    def _elsewhere(self) -> str:
-        """Whom to ask instead; "" where nobody is known."""
-        return "" if self.engine.role is Role.LEADER else self.leader_node
 
     def hear_dropped(self, caller: Caller, said: wire.DroppedRequest) -> None:
         """A client serves no more what it was told to drop."""
@@ -275,7 +253,7 @@ class Replica:
             elif isinstance(op, commands.ExpireSessions):
                 self.meters.sessions_expired += len(op.sessions)
         if tenure.leases.take_wants_round():
-            self._begin_read(lease_ok=False)  # For its round alone.
+            self.reading.begin_round(lease_ok=False)  # For its round alone.
         self.states.tick(now_us)
 
     # --- the turn's middle ------------------------------------------------------------------------
@@ -299,8 +277,7 @@ class Replica:
         self.states.prepare(journal, now_us)
         if (self._commands and not self._gathers(now_us)) or self._holds_back:
             self._propose(answers)
-        if self._reads:
-            self._begin_reads(answers)
+        self.reading.begin(answers, now_us)
         return self.engine.ready(now_us)
 
     def _gathers(self, now_us: int) -> bool:
@@ -323,24 +300,10 @@ class Replica:
         """What is to be said to other replicas beside the engine's messages, after the journal."""
         words = self.states.take_peer_words(now_us)
         words += self.levels.take_answers()
+        words += self.reading.delegate.take_words(now_us)
         if self._tenure is not None and self.machine.state.level < self.levels.own:
             words += self.levels.ask(self.engine.term, self._others(), now_us)
         return words
-
-    def _begin_reads(self, answers: Answers) -> None:
-        """One question for all reads of the turn, and one for all keep-alives, which no lease answers (history 1)."""
-        taken, self._reads = self._reads, []
-        if self.engine.role is not Role.LEADER:
-            self._turn_away(taken, answers)
-            return
-        for lease_ok in (True, False):
-            reads = [read for read in taken if isinstance(read.request, _LEASED) is lease_ok]
-            ticket = self._begin_read(lease_ok=lease_ok) if reads else None
-            if ticket is not None:
-                self._reads_by_ticket[ticket] = reads
-            else:
-                for read in reads:
-                    self._waiting.over(read)
 
     @property
     def _holds_back(self) -> bool:
@@ -355,12 +318,6 @@ class Replica:
             self._inherited = (engine.term, engine.last_index)
         # What a log holds that is not applied yet may say that somebody caches.
         return bool(self.machine.state.caching) or engine.applied_index + 1 < self._inherited[1]
-
-    def _begin_read(self, *, lease_ok: bool) -> int | None:
-        return self.engine.read(lease_ok=lease_ok)
-
-    def _confirmed_reads(self) -> list[ConfirmedRead]:
-        return self.engine.take_reads()
 
     def _propose(self, answers: Answers) -> None:
         holds_back, tenure = self._holds_back, self._tenure
@@ -419,11 +376,6 @@ class Replica:
                 answers.add(proposal.caller, wire.NotLeader(proposal.request_id, self.leader_node))
         return None
 
-    def _turn_away(self, reads: Iterable[Read], answers: Answers) -> None:
-        for read in reads:
-            self._waiting.over(read)
-            answers.add(read.caller, wire.NotLeader(read.request.id, self._elsewhere))
-
     def finish(self, ready: Ready, answers: Answers, now_us: int, took_us: int) -> None:
         """The journal has what `ready` asked for, which took so long: apply what is committed, answer who asked."""
         engine = self.engine
@@ -434,29 +386,25 @@ class Replica:
             return
         if self._head is not None:
             self.states.begin_behind(self._head, installed=ready.install is not None)
+        self.reading.judge(now_us, serves=self._serves)
         self._apply(answers, now_us, took_us)
         if self._tenure is not None:
             self._tenure.watches.look(self.machine.state)
             self._tenure.caching.applied(engine.applied_index)
         self.states.advance(now_us)
-        for read in self._confirmed_reads():
-            waiting = self._reads_by_ticket.pop(read.ticket, None)
-            if waiting is not None:
-                confirmed = [one._replace(read_index=read.read_index) for one in waiting]
-                self._confirmed.append((read.read_index, confirmed))
+        self.reading.confirm()
         if engine.role is not Role.LEADER or not self._serves:
-            if self._is_waited_for:
+            if self._is_waited_for or (self.reading.delegate.has_work and not self._serves):
                 self._abdicate(answers)
         elif self.leases is None and engine.applied_own_term:
             self._tenure = Tenure(self.machine, self.levels, self._new_caching(now_us), now_us)
             self.states.put_off(now_us)
             self._answered_up_to_us = 0
-        if self._confirmed or self._waiting.has_ready:
-            self._answer_reads(answers, now_us)
+        self.reading.answer(self._tenure, answers, now_us)
         if self._tenure is not None:
             watching.answer(self._tenure, self.machine, self.engine.term, now_us, answers, self.bounds.read_rows)
             self._tell_caches(self._tenure, answers)
-        if not self._confirmed:
+        if not self.reading.has_confirmed:
             self._answered_up_to_us = engine.confirmed_at_us
         self.history.observe(self, now_us)
 
@@ -464,6 +412,9 @@ class Replica:
         """The journal's commit of this turn took so long."""
         self.engine.disk_took(took_us, now_us)
         self.gathering.took(took_us)
+
+    def _new_reading(self, engine: Engine, machine: Machine) -> Reading:
+        return Reading(self.replica, engine, machine, self._stamps, self._waiters, self.bounds)
 
     def _new_caching(self, now_us: int) -> Caching:
         return Caching(self.machine, now_us, self.engine.last_index, self._cache_lease_ms, self._cache_number)
@@ -476,35 +427,29 @@ class Replica:
     @property
     def _callers_wait(self) -> bool:
         """Does anybody wait for what was taken in before this turn?"""
-        reads = self._reads_by_ticket or self._confirmed or self._waiting.has_ready
-        return bool(self._proposals or reads or self._waiters.count)
+        return bool(self._proposals or self.reading.is_waited_for or self._waiters.count)
 
     def _abdicate(self, answers: Answers) -> None:
         """Whoever waits for this leader asks the next one; a retry is harmless. (Raft, section 8)"""
+        elsewhere = whom_to_ask(self.engine)
         if self._tenure is not None:
             for caller, request_id in self._tenure.checkpoints.take_held():
-                answers.add(caller, wire.NotLeader(request_id, self._elsewhere))
+                answers.add(caller, wire.NotLeader(request_id, elsewhere))
             for watch in self._tenure.watches.take_all():
-                answers.add(watch.caller, wire.NotLeader(watch.request_id, self._elsewhere))
+                answers.add(watch.caller, wire.NotLeader(watch.request_id, elsewhere))
             for one in self._tenure.caching.take_held():
-                answers.add(one.caller, wire.NotLeader(one.request_id, self._elsewhere))
+                answers.add(one.caller, wire.NotLeader(one.request_id, elsewhere))
             self._cache_number = self._tenure.caching.next_number
             # Where the leadership goes on, what its log holds is known again when it is applied (histories 10 and 11).
             self._resumes = self.engine.term, self.engine.last_index
         self._tenure = None
-        self._waiters = GrantWaiters()
-        for reads in self._reads_by_ticket.values():
-            self._turn_away(reads, answers)
-        self._reads_by_ticket = {}
-        for _, confirmed in self._confirmed:
-            self._turn_away(confirmed, answers)
-        self._confirmed.clear()
-        self._turn_away(self._waiting.take_all_ready(), answers)
+        self._waiters.clear()
+        self.reading.turn_away(answers)
         self._unapplied.clear()
         self._unapplied_bytes = 0
         self.meters.proposals_failed += len(self._proposals)
         for _, proposal in self._proposals.values():
-            answers.add(proposal.caller, wire.NotLeader(proposal.request_id, self._elsewhere))
+            answers.add(proposal.caller, wire.NotLeader(proposal.request_id, elsewhere))
         self._proposals = {}
 
     # --- apply ------------------------------------------------------------------------------------
@@ -585,16 +530,15 @@ class Replica:
     @property
     def owes(self) -> bool:
         """Is there work for a next turn at once?"""
-        applied_index = self.engine.applied_index
-        ready = bool(self._confirmed) and self._confirmed[0][0] <= applied_index
-        ready = ready or self._waiting.has_ready or (self._tenure is not None and self._tenure.watches.has_woken)
-        return ready or applied_index < self.engine.commit_index
+        tenure = self._tenure
+        woken = tenure is not None and tenure.watches.has_woken
+        return woken or self.reading.owes or self.engine.applied_index < self.engine.commit_index
 
     def due_us(self, now_us: int, *, connected: bool) -> int:
         """When the next turn is due for this replica, if nothing comes before."""
         if self.owes:
             return now_us
-        due_us = self.engine.deadline_us
+        due_us = min(self.engine.deadline_us, self.reading.due_us)
         if self._commands and self.gathering.until_us:
             due_us = min(due_us, self.gathering.until_us)
         slice_us = self.states.due_us
@@ -618,7 +562,7 @@ class Replica:
         """Does it lead, and nobody waits for its followers: not for an entry, not for a read?"""
         engine = self.engine
         settled = engine.role is Role.LEADER and engine.commit_index == engine.last_index
-        return settled and not (self._proposals or self._reads_by_ticket or self._confirmed)
+        return settled and not (self._proposals or self.reading.awaits_others)
 
     @property
     def is_still(self) -> bool:
@@ -631,6 +575,7 @@ class Replica:
             or self.history.pending
             or self._commands
             or self._callers_wait
+            or self.reading.delegate.has_something_to_say
             or not self.states.is_settled
         ):
             return False
@@ -640,71 +585,7 @@ class Replica:
         counts = tenure.due_in_us is not None or tenure.watches.count or self.machine.state.level < self.levels.own
         return self.engine.role is Role.LEADER and not counts
 
-    def _answer_reads(self, answers: Answers, now_us: int) -> None:
-        """Answer confirmed reads whose index is applied: all that are prompt, then others as far as the turn's bounds
-        go."""
-        while self._confirmed and self._confirmed[0][0] <= self.engine.applied_index:
-            reads = self._confirmed.popleft()[1]
-            for read in reads:
-                if read.is_prompt:
-                    self._waiting.over(read)
-                    self._answer_read(read, answers)
-            self._waiting.add_ready(read for read in reads if not read.is_prompt)
-        work = self.machine.state.work
-        size, rows = answers.size, work.rows
-        for count, read in enumerate(self._waiting.take_ready(now_us), 1):
-            self._answer_read(read, answers)
-            if (
-                answers.size - size > READ_BYTES_MAX
-                or work.rows - rows > self.bounds.read_rows
-                or count >= READS_OF_TURN_MAX
-            ):
-                return
-
-    def _answer_read(self, read: Read, answers: Answers) -> None:
-        tenure = self._tenure
-        assert tenure is not None, "a confirmed read is answered by a leader that has applied its own term"
-        stamp = read.stamp
-        if stamp.actor and (not self.machine.may_act_for(stamp.actor) or stamp.for_token):
-            access = self.machine.access(*stamp)
-            if isinstance(access, commands.Failure):
-                return answers.add(read.caller, wire.Answer(read.request.id, access))
-        match read.request:
-            case wire.ConfirmRequest(request_id):
-                answers.add(read.caller, wire.Confirmed(request_id, self.engine.term))
-            case wire.KeepAliveRequest():
-                self._keep_alive(read, read.request, answers)
-            case wire.CachedQueryRequest() | wire.RenewCacheRequest():
-                asker = cached_reads.Asker(read.caller, stamp, self.engine.term)
-                cached_reads.answer(asker, read.request, tenure, self.machine, answers)
-            case wire.QueryRequest(request_id, query=query):
-                result = self.machine.query(query, stamp.principal, tenure.leases.remaining_ms, *stamp[1:])
-                if isinstance(query, commands.AwaitGrant) and isinstance(result, commands.Queued):
-                    self._waiters.add(query.owner, query.name, query.acquisition, read.caller)
-                answers.add(read.caller, wire.Answer(request_id, result))
-            case wire.WatchRequest() | wire.EventsRequest():
-                watching.begin(
-                    tenure, self.machine, self.engine.term, self._turn_us, read.caller, read.request, stamp, answers
-                )
-        return None
-
     def _tell_caches(self, tenure: Tenure, answers: Answers) -> None:
         """Those that keep what is about to change."""
         for caller, word in tenure.caching.take_words(self.cluster, self.engine.term):
             answers.add(caller, word)
-
-    def _keep_alive(self, read: Read, request: wire.KeepAliveRequest, answers: Answers) -> None:
-        assert self._tenure is not None
-        if request.term != self.engine.term:
-            self._tenure.leases.allow_another_try(request.session)
-            return answers.add(read.caller, wire.OtherTerm(request.id, self.engine.term))
-        session = self.machine.sessions.get(request.session)
-        principal = read.stamp.principal
-        if session is None or session.principal != principal or principal not in self.machine.principals:
-            message = f"session {request.session} is gone, or another's"
-            return self._refuse(read.caller, request.id, answers, commands.SESSION_GONE, message)
-        if not self._tenure.leases.is_new(request.session, read.caller.channel, request.count):
-            return None
-        if self._tenure.keep_alive(request.session, read.caller, request.id):
-            answers.add(read.caller, wire.KeptAlive(request.id, request.session, session.ttl_ms))
-        return None

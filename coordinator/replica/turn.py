@@ -142,7 +142,9 @@ class Turn:
             replica.tick(now_us, connected=self._bus.connected)
         readies = [(replica, replica.prepare(self._answers, self._journal, now_us)) for replica in replicas]
 
-        early = [(replica, ready.early) for replica, ready in readies if ready.early]
+        early = [
+            (replica, words) for replica, ready in readies if (words := ready.early + replica.reading.left.take_words())
+        ]
         has_spoken = bool(early) and self._publish(early, [])
         if now_us >= self.round_trips.due_us:
             self.round_trips.sent([(replica.cluster, outgoing) for replica, outgoing in early], now_us)
@@ -207,6 +209,12 @@ class Turn:
             self.drops["peer-identity"] += 1  # For a replica that is gone, or a cluster of an earlier life.
             return
         self.stir(message.cluster)
+        if type(said) is wire.LeftReads:
+            replica.reading.delegate.hear(message.sender, said)
+            return
+        if type(said) is wire.ReadsTaken:
+            replica.reading.hear_taken(message.sender, said, now_us)
+            return
         if type(said) is wire.StateDigest:
             replica.hear_digest(message.sender, said)
             return
@@ -491,15 +499,21 @@ class Turn:
 
 
 def _parts(messages: list[PeerMessage]) -> list[list[PeerMessage]]:
-    """Messages of one packet each, closed above wire.PACKET_BYTES_TARGET."""
+    """Messages of one packet each, closed above wire.PACKET_BYTES_TARGET. What is left to a delegate has packets of its
+    own, since who does not know it drops those; they are behind the rest."""
     if len(messages) == 1:
         return [messages]
+    alone = [[message] for message in messages if type(message.message) is wire.LeftReads]
+    if len(alone) == len(messages):
+        return alone
     parts: list[list[PeerMessage]] = [[]]
     size = 0
     for message in messages:
+        if type(message.message) is wire.LeftReads:
+            continue
         if size > wire.PACKET_BYTES_TARGET:
             parts.append([])
             size = 0
         parts[-1].append(message)
         size += sum(map(len, getattr(message.message, "entries", ()))) + 64
-    return parts
+    return parts + alone

@@ -431,9 +431,12 @@ _ANSWERS: Final[dict[type, Callable[[State, Access, views.Remaining, Any], Resul
     permissions.ListQuotas: lambda state, _, __, query: access_views.list_quotas(state, query),
     permissions.GetTokenAccess: lambda state, asker, _, query: access_views.token_access(state, asker, query.token_id),
 }
+OF_THE_LEADER: Final = frozenset({commands.GetLock, commands.ListLocks, commands.GetSession, commands.AwaitGrant})
+"""Queries that ask what is left of a lease, or that wait: any other one is answered from the state alone."""
 
 
 __all__ = [
+    "OF_THE_LEADER",
     "Event",
     "GrantMade",
     "Machine",

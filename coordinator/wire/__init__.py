@@ -52,8 +52,11 @@ from coordinator.wire.keys import (
     Token,
 )
 from coordinator.wire.peers import (
+    LeftReads,
     PeerMessage,
     PeerWord,
+    Questions,
+    ReadsTaken,
     SleepAnswer,
     SleepBeat,
     Sleeper,
@@ -158,6 +161,7 @@ __all__ = [
     "Invalidation",
     "KeepAliveRequest",
     "KeptAlive",
+    "LeftReads",
     "LogCell",
     "MemberProgress",
     "NotLeader",
@@ -169,6 +173,8 @@ __all__ = [
     "Progress",
     "ProgressRequest",
     "QueryRequest",
+    "Questions",
+    "ReadsTaken",
     "Refusal",
     "RenewCacheRequest",
     "ReplicaReport",

@@ -7,6 +7,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from coordinator.consensus.raft import messages
+from coordinator.wire.requests import QueryRequest
 
 Routed = tuple[int, int, int, int, msgspec.Raw]
 """Cluster, sending replica, receiving replica, the message's kind (`messages.KINDS`), the message."""
@@ -58,9 +59,36 @@ class SleepAnswer(NamedTuple):
     awake: list[int]
 
 
-KINDS: Final = (*messages.KINDS, StateDigest, Whereabouts, SleepBeat, SleepAnswer)
+class Questions(NamedTuple):
+    """Of one client, as its leader took them: the reply channel, the token that they were signed with, the requests."""
+
+    channel: str
+    token_id: str
+    requests: list[QueryRequest]
+
+
+class LeftReads(NamedTuple):
+    """A leader leaves these to its delegate (`consensus/raft/reads.py`). In a packet of its own, since who does not
+    know it drops the packet. `number` goes up within `term`; `read_index` is the leader's commit index."""
+
+    term: int
+    number: int
+    read_index: int
+    reads: list[Questions]
+
+
+class ReadsTaken(NamedTuple):
+    """Numbers of what was left to the sender in `term`: `taken`, which it has answered or sees to, and `declined`,
+    which the leader is to answer."""
+
+    term: int
+    taken: list[int]
+    declined: list[int]
+
+
+KINDS: Final = (*messages.KINDS, StateDigest, Whereabouts, SleepBeat, SleepAnswer, LeftReads, ReadsTaken)
 """Their places are their numbers on the wire."""
-PeerWord = messages.Message | StateDigest | Whereabouts | SleepBeat | SleepAnswer
+PeerWord = messages.Message | StateDigest | Whereabouts | SleepBeat | SleepAnswer | LeftReads | ReadsTaken
 
 
 class PeerMessage(NamedTuple):

@@ -15,13 +15,12 @@ from tests.simulation.campaign import Order, Summary, results, run_many
 from tests.simulation.engines import ENGINES
 from tests.simulation.faults import Fault
 from tests.simulation.mutants import MUTANTS, MutantDoesNotFit, planted
-from tests.simulation.run import MIXED, WORKLOADS, Result, run_seed
+from tests.simulation.run import AS_DRAWN, MIXED, WORKLOADS, Result, run_seed
 from tests.simulation.shrink import shrink
 from tests.simulation.trace import LEGEND, line
 
 HELD, VIOLATED, UNUSABLE = 0, 1, 2
 MUTANT_SEEDS: Final = range(1, 1_001)
-NODES: Final = 5
 SEED_MAX: Final = 10**15
 REPLAY_CPU_S_MAX: Final = 10.0
 """Of the processor's time, for each of the many runs that cut down a failure: some never end."""
@@ -38,7 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error(f"there is no mutant {options.mutant!r}; --list-mutants names them")
     if (options.mutant or options.random_mutants) and compiled.is_used():
         parser.error(f"a bug can be planted in interpreted modules alone: unset {compiled.VARIABLE}")
-    order = Order(options.engine, options.nodes or NODES, options.mutant or "", options.workload or MIXED)
+    order = Order(options.engine, _nodes_for(options), options.mutant or "", options.workload or MIXED)
     seeds, jobs = options.seeds or MUTANT_SEEDS, options.jobs or 1
     try:
         if options.random_mutants:
@@ -107,7 +106,7 @@ def _parser() -> argparse.ArgumentParser:
         choices=WORKLOADS,
         help="what clients do (default mixed: all that the state machine can; plain: keys and exclusive locks)",
     )
-    parser.add_argument("--nodes", type=_nodes, help=f"replicas, 1 to 9 (default {NODES})")
+    parser.add_argument("--nodes", type=_nodes, help="replicas, 1 to 9 (default: 3 or 5, as the seed says)")
     parser.add_argument("--seed", type=_seed, metavar="N", help="run one seed")
     parser.add_argument("--trace", action="store_true", help="with --seed: print each event, and shrink a failure")
     parser.add_argument("--seeds", type=seeds_of, metavar="A-B", help="run many seeds and sum them up")
@@ -136,6 +135,12 @@ def _seed(text: str) -> int:
     if not text.isdecimal() or int(text) > SEED_MAX:
         raise argparse.ArgumentTypeError(f"expected a seed from 0 to {SEED_MAX}, got {text!r}")
     return int(text)
+
+
+def _nodes_for(options: argparse.Namespace) -> int:
+    """As asked, else as the mutant that is to be caught needs it, else as each seed says."""
+    mutant = MUTANTS.get(options.mutant or "")
+    return int(options.nodes) if options.nodes else AS_DRAWN if mutant is None else mutant.nodes
 
 
 def _nodes(text: str) -> int:
@@ -261,7 +266,7 @@ def _arguments(order: Order) -> str:
     words = [f"--engine {order.engine}"]
     if order.workload != MIXED:
         words.append(f"--workload {order.workload}")
-    if order.nodes != NODES:
+    if order.nodes != AS_DRAWN:
         words.append(f"--nodes {order.nodes}")
     if order.mutant:
         words.append(f"--mutant {order.mutant}")

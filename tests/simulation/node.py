@@ -13,7 +13,7 @@ from random import Random
 from typing import TYPE_CHECKING, Any, Final
 
 from coordinator import wire
-from coordinator.consensus.engine import ConfirmedRead, Outgoing, Role
+from coordinator.consensus.engine import Outgoing, Role
 from coordinator.consensus.entries import CONFIGURATION
 from coordinator.consensus.membership import decode_configuration
 from coordinator.consensus.raft.messages import (
@@ -26,7 +26,7 @@ from coordinator.consensus.raft.messages import (
     VoteResponse,
 )
 from coordinator.replica.caching import LEASE_MS
-from coordinator.replica.callers import Answers, Caller, TurnBounds
+from coordinator.replica.callers import Caller, TurnBounds
 from coordinator.replica.feed import Feed
 from coordinator.replica.host import WAITING_FOR
 from coordinator.replica.leases import STEP_US_MAX
@@ -37,11 +37,11 @@ from coordinator.replica.turn import Turn
 from coordinator.statemachine import snapshot
 from coordinator.statemachine.commands import Result
 from coordinator.statemachine.items import Item
-from coordinator.statemachine.machine import Machine
 from coordinator.wire import PeerMessage
 from tests.simulation.bus import Bus
 from tests.simulation.clocks import Clock
 from tests.simulation.disk import NOTHING, Disk, DiskDamaged, Journal, ProcessDied, Stored, flipped
+from tests.simulation.seen import SeenAnswers, SeenDelegate, SeenMachine, SeenReading, SeenReplica
 from tests.simulation.watch import Violation, defect_of
 
 if TYPE_CHECKING:
@@ -72,61 +72,6 @@ def _bounds(apply_bytes: int) -> TurnBounds:
     read that goes over any rows, and one watch, and owe the rest."""
     usual = TurnBounds(apply_bytes=apply_bytes, apply_rows=0)
     return usual._replace(read_rows=0) if apply_bytes <= LITTLE_BYTES else usual
-
-
-class _SeenMachine(Machine):
-    """The state machine, seen."""
-
-    def __init__(self, see: Callable[[int, bytes, Result, list[Any]], None]) -> None:
-        super().__init__()
-        self._see = see
-
-    def apply(self, index: int, entry: bytes | memoryview) -> Result:
-        known = len(self.events)
-        result = super().apply(index, entry)
-        self._see(index, bytes(entry), result, self.events[known:])
-        return result
-
-
-class _SeenReplica(Replica):
-    """The replica, seen where a client asks it, and where it begins a read, may answer it, and answers it."""
-
-    see_keep_alive: Callable[[Caller, wire.KeepAliveRequest], None]
-    see_answer: Callable[[int], None]
-    see_begun: Callable[[int, bool], None]
-    see_confirmed: Callable[[ConfirmedRead], None]
-
-    def ask(self, caller: Caller, request: Any, answers: Answers, now_us: int) -> None:
-        if type(request) is wire.KeepAliveRequest:
-            self.see_keep_alive(caller, request)
-        super().ask(caller, request, answers, now_us)
-
-    def _begin_read(self, *, lease_ok: bool) -> int | None:
-        ticket = super()._begin_read(lease_ok=lease_ok)
-        if ticket is not None:
-            self.see_begun(ticket, lease_ok)
-        return ticket
-
-    def _confirmed_reads(self) -> list[ConfirmedRead]:
-        confirmed = super()._confirmed_reads()
-        for one in confirmed:
-            self.see_confirmed(one)
-        return confirmed
-
-    def _answer_read(self, read: Any, answers: Answers) -> None:
-        self.see_answer(read.read_index)
-        super()._answer_read(read, answers)
-
-
-class _SeenAnswers(Answers):
-    """A turn's answers, seen where one says that a session was kept alive."""
-
-    see_kept_alive: Callable[[int], None]
-
-    def add(self, caller: Caller, reply: wire.Reply) -> None:
-        if type(reply) is wire.KeptAlive:
-            self.see_kept_alive(reply.session)
-        super().add(caller, reply)
 
 
 class Spoken:
@@ -185,7 +130,15 @@ class _SeenTurn(Turn):
             assert isinstance(answer, wire.SleepAnswer)
             self.see_answered_for(said, answer)
         if self.drops.get("peer-identity") == dropped and not isinstance(
-            said, (wire.StateDigest, wire.Whereabouts, wire.SleepBeat, wire.SleepAnswer)
+            said,
+            (
+                wire.StateDigest,
+                wire.Whereabouts,
+                wire.SleepBeat,
+                wire.SleepAnswer,
+                wire.LeftReads,
+                wire.ReadsTaken,
+            ),
         ):
             self.see_message(message.sender, said)
 
@@ -314,7 +267,7 @@ class Node:
         self.turn.see_message = partial(world.watch.took, self)
         self.turn.see_answered_for = partial(world.watch.tell, "answered_for", self)
         self.turn.spoken = Spoken(self.turn.identity.boot)
-        answers = self.turn._answers = _SeenAnswers(self.name)
+        answers = self.turn._answers = SeenAnswers(self.name)
         answers.see_kept_alive = partial(world.watch.tell, "kept_alive", self)
         if not world.settings.with_feed:
             self.turn._feed = _NoFeed(self.turn.identity, world.channels, world.peer_key)
@@ -327,10 +280,10 @@ class Node:
     def _host(self, stored: Stored, now_us: int) -> Replica:
         world = self.world
         engine = world.engine_kind.build(stored, world.settings.options, Random(self.random.getrandbits(64)), now_us)
-        machine = _SeenMachine(self._applied)
+        machine = SeenMachine(self._applied)
         if stored.log.snapshot is not None and not engine.is_witness:
             snapshot.load(machine, stored.log.snapshot.data)
-        replica = _SeenReplica(
+        replica = SeenReplica(
             world.cluster,
             world.settings.cluster_name,
             stored.replica,
@@ -345,9 +298,14 @@ class Node:
             bounds=_bounds(world.settings.apply_bytes_max),
         )
         replica.see_keep_alive = self._kept_alive
-        replica.see_answer = partial(world.watch.tell, "read_answered", self)
-        replica.see_begun = partial(world.watch.tell, "read_begun", self)
-        replica.see_confirmed = partial(world.watch.tell, "read_confirmed", self)
+        reading, delegate = replica.reading, replica.reading.delegate
+        assert isinstance(reading, SeenReading)
+        assert isinstance(delegate, SeenDelegate)
+        reading.see_answer = partial(world.watch.tell, "read_answered", self)
+        reading.see_begun = partial(world.watch.tell, "read_begun", self)
+        reading.see_confirmed = partial(world.watch.tell, "read_confirmed", self)
+        reading.see_left = partial(world.watch.tell, "reads_left", self)
+        delegate.see_taken = partial(world.watch.tell, "reads_taken", self)
         return replica
 
     def _connect(self, life: int) -> None:

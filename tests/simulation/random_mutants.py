@@ -40,6 +40,7 @@ from hypothesis import Phase, settings
 from tests.simulation.campaign import Order, run_one
 from tests.simulation.mutants.edits import MutantDoesNotFit, swapped
 from tests.simulation.random_changes import change, changeable, changes_of
+from tests.simulation.run import AS_DRAWN
 
 MODULES: Final = (
     "coordinator.consensus.entries",
@@ -375,7 +376,7 @@ def _fate(point: Point, tests: list[_Entered], seeds: range) -> Fate:
 
 def _violation(seed: int) -> str | None:
     """What noticed something in this run; None where nothing did."""
-    violation = run_one(Order("raft", 5), seed, cpu_s_max=SEED_CPU_S_MAX).violation
+    violation = run_one(Order("raft", AS_DRAWN), seed, cpu_s_max=SEED_CPU_S_MAX).violation
     return None if violation is None else violation[0]
 
 

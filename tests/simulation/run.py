@@ -41,6 +41,15 @@ WORKLOADS: Final = (MIXED, PLAIN)
 """What clients do: all that the state machine can, or keys and exclusive locks alone."""
 
 
+AS_DRAWN: Final = 0
+"""As many nodes as the seed says."""
+
+
+def nodes_of(seed: int) -> int:
+    """Of three seeds in four five nodes, where more can go wrong at a time; of the fourth three, as most have."""
+    return 3 if seed % 4 == 3 else 5
+
+
 class Result(NamedTuple):
     """What came of a seed. `violation`: checker and message; None: all held."""
 
@@ -64,20 +73,21 @@ def run_seed(
     seed: int,
     *,
     engine: str = "raft",
-    nodes: int = 5,
+    nodes: int = AS_DRAWN,
     workload: str = MIXED,
     plan: list[Fault] | None = None,
     trace: Callable[[int, str, str], None] | None = None,
     cpu_s_max: float | None = None,
 ) -> Result:
-    """Run one seed. `workload` is one of WORKLOADS; `plan` replaces the faults that the seed draws. Whatever is raised,
-    and a run that takes more than `cpu_s_max` (SEED_CPU_S_MAX), is a violation of the result."""
+    """Run one seed. `nodes`: AS_DRAWN or how many; `workload` is one of WORKLOADS; `plan` replaces the faults that the
+    seed draws. Whatever is raised, and a run that takes more than `cpu_s_max` (SEED_CPU_S_MAX), is a violation of the
+    result."""
     limit_s = SEED_CPU_S_MAX if cpu_s_max is None else cpu_s_max
     world: World | None = None
     found: list[Violation] = []
     healed_us = 0
     with _finding(found, limit_s):
-        world = _world(seed, engine, nodes, workload, plan, trace)
+        world = _world(seed, engine, nodes or nodes_of(seed), workload, plan, trace)
         world.begin()
         world.scheduler.run(CHAOS_US_MAX, EVENTS_MIN)
         healed_us = _heal(world)

@@ -24,15 +24,15 @@ from tests.simulation.checkers import CHECKERS
 from tests.simulation.faults import KIND_NAMES, Fault
 from tests.simulation.mutants import MUTANTS, MutantDoesNotFit, by_name, planted
 from tests.simulation.mutants.edits import Edit, Mutant, planted_edits
-from tests.simulation.run import LIVENESS, PLAIN, run_seed
+from tests.simulation.run import AS_DRAWN, LIVENESS, PLAIN, run_seed
 from tests.simulation.shrink import shrink
 from tests.simulation.trace import line
 from tests.simulation.watch import NO_DEFECT
 
 ROOT = Path(__file__).parents[2]
 CORES = os.cpu_count() or 1
-ORDER = Order("raft", 5)
-PLAIN_ORDER = Order("raft", 5, workload=PLAIN)
+ORDER = Order("raft", AS_DRAWN)
+PLAIN_ORDER = Order("raft", AS_DRAWN, workload=PLAIN)
 NAMES = {checker.name for checker in CHECKERS} | {LIVENESS, NO_DEFECT}
 SLICE = range(1, 41)
 EVENTS_MIN = 2_000
@@ -226,7 +226,7 @@ def test_clusters_of_other_sizes_hold_too(nodes: int) -> None:
 
 def _caught_at(mutant: str, seeds: int) -> tuple[int, str, str] | None:
     """The seed, the checker and what it said."""
-    for result in results(Order("raft", 5, mutant), range(1, seeds + 1), 1):
+    for result in results(Order("raft", MUTANTS[mutant].nodes, mutant), range(1, seeds + 1), 1):
         if result.violation is not None:
             return result.seed, *result.violation
     return None

@@ -123,6 +123,12 @@ class Checker:
     def read_confirmed(self, node: Node, read: ConfirmedRead) -> None:
         """The engine of `node` says that these reads may be answered."""
 
+    def reads_left(self, node: Node, delegate: int, number: int) -> None:
+        """The leader `node` leaves reads that it was asked to its `delegate`, with this number in its term."""
+
+    def reads_taken(self, node: Node, leader: int, said: wire.LeftReads) -> None:
+        """`node` answers reads that `leader` left to it, as soon as it has applied their read index."""
+
     def read_answered(self, node: Node, read_index: int) -> None:
         """`node` answers a read, which was confirmed at `read_index`, from its state machine."""
 
@@ -179,6 +185,8 @@ HOOKS: Final = (
     "read_begun",
     "read_confirmed",
     "read_answered",
+    "reads_left",
+    "reads_taken",
     "counting",
     "answered_for",
     "kept_alive",

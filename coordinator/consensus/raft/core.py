@@ -76,8 +76,9 @@ class Raft:
         self.role, self.leader = Role.FOLLOWER, NOBODY
         self.heard_at_us: int | None = None
         """When this follower last heard the leader of its term; None: it owes no loyalty to anyone."""
-        self.heard_round = (0, 0)
-        """The highest round that a leader was heard to send, behind its term."""
+        self.heard_round = self.agreed = (0, 0)
+        """Behind its term, the highest round that a leader was heard to send; and up to where the log was found to be
+        that of a leader."""
         self.election_due_us = 0
         self.campaign = random.getrandbits(48)
         """Numbers this replica's campaigns; begins anywhere, so that no number repeats over a restart."""
@@ -251,6 +252,15 @@ class Raft:
 
         `lease_ok`: where lease reads are switched on, the leader's lease will do instead of a majority's word."""
         return reads.begin(self, lease_ok=lease_ok)
+
+    @property
+    def delegate(self) -> int:
+        """The voter that this leader may leave linearizable reads to; 0 where there is none."""
+        return reads.delegate(self)
+
+    def stands_in(self, leader: int, term: int, read_index: int) -> bool:
+        """May this replica answer reads that `leader` left to it in `term`, as soon as it has applied `read_index`?"""
+        return reads.stands_in(self, leader, term, read_index)
 
     def doubt(self, in_doubt: bool, sure_index: int = 0) -> None:
         """The host doubts its state machine, or no longer: this replica must not serve meanwhile. Up to `sure_index`

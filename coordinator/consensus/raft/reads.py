@@ -9,6 +9,11 @@ the leader has told anyone to campaign: the word may still arrive, even when the
 
 A follower asks the leader for the index and answers from its own state. Its question carries a number drawn at its
 start and a ticket, which together never repeat: an answer from before a restart confirms nothing (history 5).
+
+A leader that is a majority together with one follower may also leave the read to that one, its delegate, as it passes
+on the read and its own commit index. A delegate that is still in the leader's term when it has that word is what (2)
+asks for: a majority that had not gone on to a later term when the read came, so that nobody else had committed anything
+by then. It may answer once (3) holds of its own state; the leader's second turn, and two of five messages, are spared.
 """
 
 from __future__ import annotations
@@ -122,6 +127,26 @@ def on_request(raft: Raft, sender: int, request: ReadRequest) -> None:
 def on_response(raft: Raft, response: ReadResponse) -> None:
     if raft.reads.take_answer(response):
         raft.confirmed_reads.append(ConfirmedRead(response.ticket, response.read_index))
+
+
+def delegate(raft: Raft) -> int:
+    """The voter that this leader may leave reads to; 0 where there is none. Those that are chosen to be sent entries at
+    once hear most from their leader (`spares.py`). Where lease reads are on, nobody need be asked."""
+    spares = raft.spares
+    if len(spares.chosen) != 1 or not spares.is_of(raft.configuration) or raft.options.lease_reads:
+        return 0
+    return spares.chosen[0] if raft.may_answer and raft.is_fit and raft.transferring is None else 0
+
+
+def stands_in(raft: Raft, leader: int, term: int, read_index: int) -> bool:
+    """`leader` left reads to this replica, in `term` and with `read_index` committed: may it answer them, as soon as it
+    has applied up to there? The word may be a copy, or late: it is no sign of life of that leader."""
+    if raft.role is not Role.FOLLOWER or raft.leader != leader or raft.term != term or not raft.is_fit:
+        return False
+    agreed_term, agreed_index = raft.agreed
+    if agreed_term == term:
+        raft.log.commit = max(raft.log.commit, min(read_index, agreed_index))
+    return raft.log.commit >= read_index
 
 
 def holds_lease(raft: Raft, now_us: int) -> bool:

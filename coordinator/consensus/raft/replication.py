@@ -245,6 +245,7 @@ def on_append_entries(raft: Raft, sender: int, message: AppendEntries, now_us: i
         return
     match = message.prev_index + len(message.entries)
     _take_entries(raft, message)
+    raft.agreed = max(raft.agreed, (raft.term, match))
     log.commit = max(log.commit, min(message.commit, match))
     raft.late.append(
         Outgoing(sender, AppendResponse(raft.term, message.round, success=True, match=match, hint_index=0, hint_term=0))

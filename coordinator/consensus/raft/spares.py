@@ -76,6 +76,10 @@ class Spares:
         self.chosen = ()
         self._late = {}
 
+    def is_of(self, configuration: Configuration) -> bool:
+        """Was it chosen by this one?"""
+        return configuration is self._configuration
+
     def shared(self, number: int) -> None:
         """This round goes to everyone: nobody waits any more, and who is behind comes up with it."""
         self.due_us = NEVER_US

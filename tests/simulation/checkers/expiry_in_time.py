@@ -84,4 +84,4 @@ def _may(node: Node, tenure: Tenure, session: int) -> bool:
         return False
     if engine.uncommitted_bytes and engine.options.uncommitted_bytes_max < 1_000:
         return False
-    return not tenure.checkpoints.is_held(session) and not node.replica._confirmed
+    return not tenure.checkpoints.is_held(session) and not node.replica.reading.has_confirmed

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from coordinator import wire
 from coordinator.consensus.engine import ConfirmedRead
 from tests.simulation.history import Operation
 from tests.simulation.watch import Checker
@@ -25,6 +26,9 @@ class ReadsNeverStale(Checker):
         self._committed: dict[tuple[str, int, int], int] = {}
         """Node, start of its process and ticket to what was committed anywhere when the read began."""
 
+        self._left: dict[tuple[int, int, int], int] = {}
+        """The same of reads that a leader leaves to its delegate, by leader, term and number."""
+
     def read_begun(self, node: Node, ticket: int, lease_ok: bool) -> None:
         self._committed[node.name, node.boots, ticket] = len(self.world.watch.committed_terms)
 
@@ -36,6 +40,19 @@ class ReadsNeverStale(Checker):
         if read.read_index < committed:
             self.violated(
                 f"{node.name} gives a read the index {read.read_index}; {committed} was committed when it began"
+            )
+
+    def reads_left(self, node: Node, delegate: int, number: int) -> None:
+        self._left[node.engine.replica, node.engine.term, number] = len(self.world.watch.committed_terms)
+
+    def reads_taken(self, node: Node, leader: int, said: wire.LeftReads) -> None:
+        self.checks += 1
+        committed = self._left.get((leader, said.term, said.number))
+        if committed is None:
+            self.violated(f"{node.name} takes reads number {said.number} of term {said.term}, which nobody left to it")
+        if said.read_index < committed:
+            self.violated(
+                f"{node.name} takes reads with the index {said.read_index}; {committed} was committed when they came"
             )
 
     def read_answered(self, node: Node, read_index: int) -> None:

@@ -4,7 +4,8 @@ history 5); and what confirms a read is a round that was sent after the read cam
 Reads, keep-alives and check-quorum all rest on it, and count from its sending. It is counted here from the answers that
 followers send. Where a leader's lease stands in for a round (`Options.lease_reads`), it is counted here too: from the
 sending of the last round that a majority has answered, and not after the leader told anybody to campaign (history 2).
-A heartbeat that a node spoke for its quiet leader stands for a round.
+A heartbeat that a node spoke for its quiet leader stands for a round. So does the word of a delegate to which a leader
+left reads: the two of them are a majority, and both are still in that term.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from coordinator import wire
 from coordinator.consensus.engine import ConfirmedRead, Outgoing
 from coordinator.consensus.raft.messages import (
     AppendEntries,
@@ -117,6 +119,17 @@ class RoundConfirmation(Checker):
                 f"confirmed is round {engine.rounds.confirmed}"
             )
         self._lease_held(node)
+
+    def reads_left(self, node: Node, delegate: int, number: int) -> None:
+        self.checks += 1
+        engine = node.engine
+        if not is_quorum(engine.configuration, {engine.replica, delegate}):
+            self.violated(f"{node.name} leaves reads to {delegate}; the two of them are no majority")
+
+    def reads_taken(self, node: Node, leader: int, said: wire.LeftReads) -> None:
+        self.checks += 1
+        if node.engine.term != said.term:
+            self.violated(f"{node.name} answers in term {node.engine.term} what was left to it in term {said.term}")
 
     def _lease_held(self, node: Node) -> None:
         """Has a majority answered a round of late, and was nobody told to campaign before this turn?"""

@@ -72,3 +72,9 @@ class StateComparison(Checker):
         self.checks += 1
         if node.replica.leases is not None and node.replica.states.comparison.is_in_doubt:
             self.violated(f"{node.name} is in doubt of its state, and serves as leader")
+
+    def read_answered(self, node: Node, read_index: int) -> None:
+        assert node.replica is not None
+        self.checks += 1
+        if node.replica.states.comparison.is_in_doubt:
+            self.violated(f"{node.name} is in doubt of its state, and answers a read from it")

@@ -37,6 +37,8 @@ class Mutant(NamedTuple):
     caught_by: tuple[str, ...]
     rule: str
     edits: tuple[Edit, ...]
+    nodes: int = 0
+    """In a cluster of so many; 0: of any."""
 
 
 @contextmanager

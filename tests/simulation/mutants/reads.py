@@ -7,6 +7,7 @@ from typing import Final
 from tests.simulation.mutants.edits import Edit, Mutant
 
 _CORE: Final = "coordinator.consensus.raft.core"
+_DELEGATION: Final = "coordinator.replica.delegation"
 _READS: Final = "coordinator.consensus.raft.reads"
 
 MUTANTS: Final = (
@@ -47,9 +48,9 @@ MUTANTS: Final = (
             Edit(f"{_CORE}:Raft.persisted", "if self.may_answer:", "if True:"),
             # The replica's own guard would stop most of them.
             Edit(
-                "coordinator.replica.replica:Replica._answer_reads",
-                "while self._confirmed and",
-                "while self.leases is not None and self._confirmed and",
+                "coordinator.replica.reading:Reading._answer",
+                "while confirmed and",
+                "while (tenure is not None or waiting is self.delegate.waiting) and confirmed and",
             ),
         ),
     ),
@@ -59,9 +60,9 @@ MUTANTS: Final = (
         "Thesis, section 6.4: the state machine has applied the read index before the answer",
         (
             Edit(
-                "coordinator.replica.replica:Replica._answer_reads",
-                "while self._confirmed and self._confirmed[0][0] <= self.engine.applied_index:",
-                "while self._confirmed and self.leases is not None:",
+                "coordinator.replica.reading:Reading._answer",
+                "while confirmed and confirmed[0][0] <= self._engine.applied_index:",
+                "while confirmed and tenure is not None:",
             ),
             Edit(
                 "coordinator.replica.replica:Replica.finish",
@@ -143,5 +144,53 @@ MUTANTS: Final = (
                 "raft.note_contact(progress, response.round, now_us)\n    raft.rounds.confirmed_at_us = now_us",
             ),
         ),
+    ),
+    Mutant(
+        "delegate-answers-in-another-term",
+        ("round-confirmation",),
+        "reads.py: a delegate that is still in the leader's term is what a majority's word is",
+        (
+            Edit(
+                f"{_READS}:stands_in",
+                "raft.role is not Role.FOLLOWER or raft.leader != leader or raft.term != term or not raft.is_fit",
+                "not raft.is_fit",
+            ),
+        ),
+        nodes=3,
+    ),
+    Mutant(
+        "delegate-answers-before-it-has-applied",
+        ("reads-never-stale",),
+        "Thesis, section 6.4: the state machine has applied the read index before the answer",
+        (
+            Edit(
+                f"{_DELEGATION}:Delegate.take",
+                "self.confirmed.append((said.read_index, reads))",
+                "self.confirmed.append((0, reads))",
+            ),
+            Edit(f"{_READS}:stands_in", "return raft.log.commit >= read_index", "return True"),
+        ),
+        nodes=3,
+    ),
+    Mutant(
+        "delegate-commits-what-it-lacks",
+        ("commit-durability", "no-defect"),
+        "Raft, figure 2: a follower commits no further than its log was found to be the leader's",
+        (Edit(f"{_READS}:stands_in", "min(read_index, agreed_index)", "read_index"),),
+        nodes=3,
+    ),
+    Mutant(
+        "left-to-one-of-many",
+        ("round-confirmation",),
+        "reads.py: a leader and its delegate are a majority",
+        (Edit(f"{_READS}:delegate", "len(spares.chosen) != 1", "not spares.chosen"),),
+        nodes=5,
+    ),
+    Mutant(
+        "left-by-an-earlier-configuration",
+        ("round-confirmation",),
+        "reads.py: a leader and its delegate are a majority of the configuration that is in force",
+        (Edit(f"{_READS}:delegate", " or not spares.is_of(raft.configuration)", ""),),
+        nodes=3,
     ),
 )

@@ -160,6 +160,40 @@ def test_a_silent_leader_is_knocked_at(stage):
     assert [(n, type(r)) for n, r in stage.requests()] == [("node1", wire.DirectoryRequest)]
 
 
+def asks(stage: Stage) -> tuple[Call, int, bool]:
+    """A read, the number of its request, and whether nobody need count who listens at the leader's mailbox."""
+    call = stage.core.query(commands.GetKey("a"), stage.now_us, stage.now_us + 10_000_000)
+    ((node, request),) = stage.requests()
+    assert node == "node1"
+    return call, request.id, stage.sent[-1].is_sure
+
+
+def test_a_leader_whose_delegate_answers_is_as_sure_to_be_there_as_if_it_had_answered_itself(stage):
+    """Else each read of many would have Redis count who listens, and wake the client for that."""
+    stage.pass_time(KNOCK_US)
+    call, number, is_sure = asks(stage)
+    assert not is_sure
+    stage.reply("node3", wire.Answer(number, commands.KeyValue(b"1", 7)))
+    assert call.result() == commands.KeyValue(b"1", 7)
+    _, number, is_sure = asks(stage)
+    assert is_sure
+    stage.pass_time(KNOCK_US)
+    assert [type(request) for _, request in stage.requests()] == [wire.DirectoryRequest], "it is silent again"
+
+
+def test_what_another_node_says_of_itself_says_nothing_of_the_leader(stage):
+    stage.pass_time(KNOCK_US)
+    _, number, _ = asks(stage)
+    stage.reply("node3", wire.Answer(number + 99, commands.KeyValue(b"1", 7)))
+    stage.reply("node3", wire.NotLeader(number + 98, ""))
+    stage.reply("node3")
+    call = stage.core.ask_node("node3", wire.DirectoryRequest, stage.now_us, stage.now_us + 10_000_000)
+    ((_, asked),) = [one for one in stage.requests() if one[0] == "node3"]
+    stage.reply("node3", wire.Answer(asked.id, commands.KeyValue(b"1", 7)))
+    assert call.done
+    assert not asks(stage)[2]
+
+
 def test_another_leader_is_asked_at_once(stage):
     stage.core.query(commands.GetKey("a"), stage.now_us, stage.now_us + 10_000_000)
     stage.requests()

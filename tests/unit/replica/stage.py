@@ -99,7 +99,9 @@ class Journal:
 
 
 class Node:
-    def __init__(self, name: str, member: Member, members: list[Member], clock: Clock) -> None:
+    def __init__(
+        self, name: str, member: Member, members: list[Member], clock: Clock, options: Options | None = None
+    ) -> None:
         """`members` none: a replica with nothing in its journal."""
         self.name = name
         self.member = member
@@ -113,7 +115,7 @@ class Node:
             member.replica,
             log.hard_state,
             Log([*log.terms], [*log.entries], log.hard_state.commit),
-            options=Options(),
+            options=options or Options(),
             random=Random(member.replica),
             now_us=clock.us,
         )
@@ -137,17 +139,19 @@ class Node:
 class Stage:
     """Nodes node1 to node`size`; `settle` carries everything that they publish to one another."""
 
-    def __init__(self, size: int = 3) -> None:
+    def __init__(self, size: int = 3, options: Options | None = None, addresses: Mapping[str, str] = {}) -> None:
+        """`addresses`: of the nodes that have a Redis of their own, as the log says."""
         self.clock = Clock()
-        members = [Member(10 + number, f"node{number}") for number in range(1, size + 1)]
-        self.nodes = {member.node: Node(member.node, member, members, self.clock) for member in members}
+        names = [f"node{number}" for number in range(1, size + 1)]
+        members = [Member(11 + at, name, address=addresses.get(name, "")) for at, name in enumerate(names)]
+        self.nodes = {member.node: Node(member.node, member, members, self.clock, options) for member in members}
         self.cut: set[str] = set()
         self.answers: dict[str, list[Outbound]] = {}
 
     def bound(self, **bounds: int) -> None:
         """From here on, so much of each replica's work is one turn's (`TurnBounds`)."""
         for node in self.nodes.values():
-            node.replica.bounds = node.replica.bounds._replace(**bounds)
+            node.replica.bounds = node.replica.reading.bounds = node.replica.bounds._replace(**bounds)
 
     def join(self, member: Member) -> Node:
         """A node with a new replica, which knows nobody."""

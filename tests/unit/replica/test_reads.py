@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from coordinator import wire
-from coordinator.replica import reads
-from coordinator.replica import replica as replica_module
+from coordinator.replica import reading, reads
 from coordinator.replica.callers import RETRY_MS, Caller
 from coordinator.replica.reads import NO_ROOM, Read, Waiting
 from coordinator.replica.stamps import Stamp
@@ -77,7 +76,7 @@ def test_more_reads_than_there_is_room_for_are_told_so_at_once(stage, monkeypatc
     stage.settle()
     assert [len(stage.replies(channel)) for channel in (first, second)] == [5, 3]
     assert leader.replica.pending[1] == 0
-    assert stage.nodes["node1"].replica._waiting._counts == {}
+    assert stage.nodes["node1"].replica.reading._waiting._counts == {}
 
 
 def test_full_of_reads_a_leader_takes_keep_alives(stage, monkeypatch):
@@ -103,7 +102,7 @@ def test_keep_alives_too_are_bounded(stage, monkeypatch):
 
 def test_a_read_that_waited_too_long_is_answered_to_nobody(stage, monkeypatch):
     with_key(stage, 1_000)
-    monkeypatch.setattr(replica_module, "READS_OF_TURN_MAX", 1)
+    monkeypatch.setattr(reading, "READS_OF_TURN_MAX", 1)
     monkeypatch.setattr(reads, "READ_US_MAX", 100_000)
     began_us = stage.clock.us
     channel = stage.ask("node1", *[query(n) for n in range(10)])

@@ -9,8 +9,7 @@ from coordinator import wire
 from coordinator.consensus.engine import HardState, Ready, Role, Snapshot
 from coordinator.consensus.membership import Change, Member
 from coordinator.consensus.raft.messages import AppendEntries
-from coordinator.replica import callers, grants
-from coordinator.replica import replica as replica_module
+from coordinator.replica import callers, grants, reading
 from coordinator.replica.callers import RETRY_MS, Answers
 from coordinator.replica.comparison import ASK_TIMES_MAX, ASK_US, HEARD_MAX, Comparison, Verdict
 from coordinator.replica.ports import Inbound
@@ -213,10 +212,10 @@ def test_who_waits_in_any_way_for_a_leader_that_is_deposed_is_turned_away_once(s
     leader.run()
     replica = leader.replica
     assert replica._proposals
-    assert replica._reads_by_ticket
+    assert replica.reading.awaits_others
     stage.pass_time(900_000)
     assert sorted(reply.id for reply in stage.replies(channel)) == [1, 2]
-    assert (replica._proposals, replica._reads_by_ticket, list(replica._confirmed)) == ({}, {}, [])
+    assert (replica._proposals, replica.reading.awaits_others, replica.pending) == ({}, False, (0, 0, 0))
     assert (replica._waiters.count, [*replica._waiters], replica.leases) == (0, [], None)
     stage.pass_time(300_000)
     assert stage.replies(channel) == []
@@ -226,7 +225,7 @@ def test_a_read_that_is_confirmed_and_not_answered_yet_is_turned_away_with_the_l
     session = opened(stage)
     stage.ask("node1", command(1, session, 1, PutKey("big", bytes(1_000))))
     stage.settle()
-    monkeypatch.setattr(replica_module, "READ_BYTES_MAX", 10)
+    monkeypatch.setattr(reading, "READ_BYTES_MAX", 10)
     channel = stage.ask("node1", *[wire.QueryRequest(10 + n, CLUSTER, "", GetKey("big")) for n in range(3)])
     leader = stage.nodes["node1"]
     while not leader.replica.owes:

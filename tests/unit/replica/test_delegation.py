@@ -1,0 +1,495 @@
+"""Reads that a leader leaves to its delegate: who answers, from what, and what happens where the word stays away."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, get_args
+
+import msgspec
+import pytest
+
+from coordinator import wire
+from coordinator.consensus.engine import Role
+from coordinator.consensus.membership import Configuration, Member
+from coordinator.consensus.raft.messages import AppendEntries
+from coordinator.consensus.raft.options import Options
+from coordinator.consensus.raft.transfer import Transfer
+from coordinator.replica import reads
+from coordinator.replica.delegation import LATE_US, PAUSE_US, READS_OF_WORD_MAX, TAKEN_MAX, TAKEN_US
+from coordinator.replica.ports import Inbound
+from coordinator.statemachine.commands import (
+    AcquireLock,
+    AwaitGrant,
+    GetKey,
+    GetLock,
+    GetSession,
+    ListLocks,
+    PutKey,
+)
+from coordinator.statemachine.machine import _ANSWERS, OF_THE_LEADER
+from coordinator.wire import Token
+from tests.unit.replica.stage import CHANNELS, CLUSTER, PEER_KEY, REALM, WEB, Node, Stage
+from tests.unit.replica.test_turn import command, keep_alive, opened, peers_of
+
+SPARE_US = 10_000
+
+
+def a_stage(size: int = 3, options: Options | None = None, **addresses: str) -> Stage:
+    """With a leader on node1 that has chosen who is sent entries at once."""
+    stage = Stage(size, options or Options(spare_us=SPARE_US), addresses)
+    stage.elect("node1")
+    stage.pass_time(100_000)
+    session = opened(stage)
+    stage.ask("node1", command(1, session, 1, PutKey("a", b"old")))
+    stage.settle()
+    stage.pass_time(100_000)
+    return stage
+
+
+@pytest.fixture
+def stage() -> Stage:
+    return a_stage()
+
+
+@pytest.fixture
+def leader(stage: Stage) -> Node:
+    return stage.nodes["node1"]
+
+
+@pytest.fixture
+def delegate(stage: Stage, leader: Node) -> Node:
+    assert leader.raft.delegate
+    return next(node for node in stage.nodes.values() if node.raft.replica == leader.raft.delegate)
+
+
+def get(number: int, key: str = "a") -> wire.QueryRequest:
+    return wire.QueryRequest(number, CLUSTER, "", GetKey(key))
+
+
+def answered_by(stage: Stage, channel: str) -> list[str]:
+    return [wire.open_envelope(packet.data, wire.REPLY).sender for packet in stage.answers.get(channel, [])]
+
+
+def put(stage: Stage, session: int, number: int, value: bytes) -> None:
+    """Committed and acknowledged; nobody but the leader knows that yet."""
+    channel = stage.ask("node1", command(50 + number, session, number, PutKey("a", value)))
+    for _ in range(6):
+        for node in stage.nodes.values():
+            node.run()
+            stage.carry()
+        if stage.answers.get(channel):
+            return
+    raise AssertionError("nobody acknowledged the write")
+
+
+def leave(stage: Stage, leader: Node, *requests: wire.Request) -> tuple[str, list[wire.LeftReads]]:
+    """The leader takes these; what it leaves is on its way."""
+    channel = stage.ask("node1", *requests)
+    leader.run()
+    return channel, [said.message for said in peers_of(leader) if isinstance(said.message, wire.LeftReads)]
+
+
+def forge(to: Node, sender: Node, message: wire.LeftReads | AppendEntries) -> None:
+    """A packet of the leader's node."""
+    said = wire.PeerMessage(CLUSTER, sender.raft.replica, to.raft.replica, message)
+    data = wire.seal(PEER_KEY, wire.PEER, sender.name, to.name, wire.encode_peer([said]))
+    to.bus.inbox.append(Inbound(from_peers=True, data=data))
+
+
+# --- who answers ----------------------------------------------------------------------------------
+
+
+def test_the_delegate_answers_and_the_leader_has_no_further_turn(stage, leader, delegate):
+    channel, left = leave(stage, leader, get(7), get(8))
+    assert [[request.id for request in said.reads[0].requests] for said in left] == [[7, 8]]
+    assert not [said for said in peers_of(leader) if isinstance(said.message, AppendEntries)], "no round is asked for"
+    stage.carry()
+    delegate.run()
+    assert [packet.channel for packet in delegate.bus.published] == [channel]
+    stage.carry()
+    assert answered_by(stage, channel) == [delegate.name]
+    assert [(reply.id, reply.result.value) for reply in stage.replies(channel)] == [(7, b"old"), (8, b"old")]
+
+
+def test_a_delegate_answers_with_what_was_acknowledged_though_nobody_told_it_of_the_commit(stage, leader, delegate):
+    session = opened(stage)
+    for number in range(1, 4):
+        put(stage, session, number, b"new%d" % number)
+        assert delegate.raft.commit_index < leader.raft.commit_index, "it has the entry, and not the word"
+        channel, left = leave(stage, leader, get(7))
+        assert left
+        stage.carry()
+        delegate.run()
+        stage.carry()
+        (reply,) = stage.replies(channel)
+        assert reply.result.value == b"new%d" % number
+        assert answered_by(stage, channel) == []
+
+
+def test_what_a_leader_alone_counts_or_waits_for_is_never_left(stage, leader):
+    session = opened(stage)
+    stage.ask("node1", command(1, session, 1, AcquireLock("l", 1, wait=False)))
+    stage.settle()
+    asked: list[wire.Request] = [
+        wire.QueryRequest(1, CLUSTER, "", GetLock("l")),
+        wire.QueryRequest(2, CLUSTER, "", ListLocks()),
+        wire.QueryRequest(3, CLUSTER, "", GetSession(session)),
+        wire.QueryRequest(4, CLUSTER, "", AwaitGrant("l", 1, session)),
+        keep_alive(stage, 5, session),
+        wire.ConfirmRequest(6, CLUSTER),
+    ]
+    channel, left = leave(stage, leader, *asked)
+    assert left == []
+    stage.settle()
+    assert {*answered_by(stage, channel)} == {"node1"}
+    assert sorted(reply.id for reply in stage.replies(channel)) == [1, 2, 3, 4, 5, 6]
+
+
+def sample(kind: type[msgspec.Struct]) -> Any:
+    """One of them, with what it needs alone."""
+    values: dict[object, object] = {str: "a", int: 1}
+    fields = [field for field in msgspec.structs.fields(kind) if field.required]
+    return kind(**{field.name: values.get(field.type) or next(iter(get_args(field.type)), ()) for field in fields})
+
+
+def test_every_query_that_asks_what_is_left_of_a_lease_is_the_leaders(stage, leader):
+    session = opened(stage)
+    stage.ask("node1", command(1, session, 1, AcquireLock("a", 1, wait=False)))
+    stage.settle()
+    asked: dict[type, list[int]] = {kind: [] for kind in _ANSWERS}
+
+    def remaining_ms(kind: type, of: int) -> int:
+        asked[kind].append(of)
+        return 1_000
+
+    for kind in _ANSWERS:
+        query = GetSession(session) if kind is GetSession else sample(kind)
+        leader.replica.machine.query(query, "web", partial(remaining_ms, kind), "", WEB.token_id)
+    those = {kind for kind, of in asked.items() if of}
+    assert those == {GetLock, ListLocks, GetSession}
+    assert those | {AwaitGrant} == OF_THE_LEADER, "who awaits a grant is told of it by the leader"
+
+
+@pytest.mark.parametrize(
+    ("size", "options"),
+    [(5, Options(spare_us=SPARE_US)), (3, Options()), (3, Options(spare_us=SPARE_US, lease_reads=True))],
+    ids=["no majority", "nobody is chosen", "the lease will do"],
+)
+def test_who_is_no_majority_with_one_other_leaves_nothing(size, options):
+    stage = a_stage(size, options)
+    leader = stage.nodes["node1"]
+    assert leader.raft.delegate == 0
+    channel, left = leave(stage, leader, get(7))
+    assert left == []
+    stage.settle()
+    assert answered_by(stage, channel) == ["node1"]
+
+
+def test_a_leader_that_hands_over_or_doubts_or_has_not_committed_anything_of_its_own_leaves_nothing(leader):
+    raft = leader.raft
+    raft.transferring = Transfer(12, 0, told=False)
+    assert raft.delegate == 0
+    raft.transferring = None
+    raft.doubt(True)
+    assert raft.delegate == 0
+    raft.doubt(False)
+    assert raft.delegate
+    raft.term_start_index = raft.log.commit + 1
+    assert raft.delegate == 0
+
+
+def test_who_was_chosen_by_an_earlier_configuration_is_no_delegate(stage, leader):
+    raft = leader.raft
+    voters = raft.configuration.voters
+    raft.configuration = Configuration((*voters, Member(14, "node4"), Member(15, "node5")))
+    assert raft.spares.chosen
+    assert raft.delegate == 0
+
+
+def test_a_follower_whose_callers_are_elsewhere_is_left_nothing():
+    stage = a_stage(3, None, node2="redis://two", node3="redis://three")
+    leader = stage.nodes["node1"]
+    for node in stage.nodes.values():
+        node.turn.identity = node.turn.identity._replace(
+            address={"node2": "redis://two", "node3": "redis://three"}.get(node.name, "")
+        )
+    assert leader.raft.delegate
+    assert leave(stage, leader, get(7))[1] == []
+
+
+# --- what a delegate declines ---------------------------------------------------------------------
+
+
+def declined(stage: Stage, delegate: Node) -> list[int]:
+    """What the delegate says in its turn that it does not take; it answers nobody."""
+    delegate.run()
+    assert not [packet for packet in delegate.bus.published if ":p:" not in packet.channel]
+    return [
+        number
+        for said in peers_of(delegate)
+        if isinstance(said.message, wire.ReadsTaken)
+        for number in said.message.declined
+    ]
+
+
+def test_who_has_gone_on_to_a_later_term_declines(stage, leader, delegate):
+    _, (said,) = leave(stage, leader, get(7))
+    delegate.raft.term += 1
+    stage.carry()
+    assert declined(stage, delegate) == [said.number]
+
+
+def test_a_copy_from_an_earlier_term_is_declined_by_who_follows_the_next_leader(stage, leader, delegate):
+    _, (said,) = leave(stage, leader, get(7))
+    leader.bus.published.clear()
+    other = next(node for node in stage.nodes.values() if node not in (leader, delegate))
+    stage.elect(other.name)
+    assert delegate.raft.leader == other.raft.replica
+    forge(delegate, leader, said)
+    assert declined(stage, delegate) == [said.number]
+
+
+def test_who_campaigns_declines_and_a_word_is_no_sign_of_life(stage, leader, delegate):
+    heard_us, due_us = delegate.raft.heard_at_us, delegate.raft.election_due_us
+    stage.clock.us += 10_000
+    _, (said,) = leave(stage, leader, get(7))
+    stage.carry()
+    delegate.run()
+    stage.carry()
+    assert (delegate.raft.heard_at_us, delegate.raft.election_due_us) == (heard_us, due_us)
+    delegate.raft.role = Role.PRE_CANDIDATE
+    forge(delegate, leader, said)
+    assert declined(stage, delegate) == [said.number]
+
+
+def test_who_doubts_its_state_declines(stage, leader, delegate):
+    _, (said,) = leave(stage, leader, get(7))
+    delegate.raft.doubt(True)
+    stage.carry()
+    assert declined(stage, delegate) == [said.number]
+
+
+def test_who_lacks_the_entry_declines_and_commits_nothing_of_what_it_has(stage, leader, delegate):
+    session = opened(stage)
+    delegate.bus.drain()
+    before = delegate.raft.commit_index
+    stage.cut = {delegate.name}
+    stage.ask("node1", command(60, session, 1, PutKey("a", b"new")))
+    stage.settle()
+    stage.pass_time(20_000)
+    stage.cut = set()
+    said = wire.LeftReads(leader.raft.term, 99, leader.raft.commit_index, [])
+    assert leader.raft.commit_index > delegate.raft.last_index
+    forge(delegate, leader, said)
+    assert declined(stage, delegate) == [99]
+    assert delegate.raft.commit_index <= delegate.raft.last_index
+    assert before <= delegate.raft.commit_index
+
+
+def test_a_tail_that_was_not_found_to_be_the_leaders_is_not_committed(stage, leader, delegate):
+    """As that of a leader of the past, which comes off with the first append that conflicts."""
+    raft = delegate.raft
+    agreed = raft.agreed
+    raft.append(raft.last_index + 1, [raft.term - 1], [b"\x01stale"])
+    forge(delegate, leader, wire.LeftReads(leader.raft.term, 99, raft.last_index, []))
+    assert declined(stage, delegate) == [99]
+    assert raft.agreed == agreed
+    assert raft.commit_index < raft.last_index
+    assert not raft.stands_in(leader.raft.replica, raft.term, raft.last_index)
+
+
+def test_who_found_its_log_to_be_that_of_an_earlier_leader_alone_commits_nothing_of_it(leader, delegate):
+    raft = delegate.raft
+    raft.append(raft.last_index + 1, [raft.term], [b"\x01new"])
+    raft.agreed = (raft.term - 1, raft.last_index)
+    assert not raft.stands_in(leader.raft.replica, raft.term, raft.last_index)
+    assert raft.commit_index < raft.last_index
+
+
+def test_who_does_not_know_the_token_declines_all_of_the_word(stage, leader, delegate):
+    _, (said,) = leave(stage, leader, get(7))
+    leader.bus.published.clear()
+    stranger = wire.Questions("conclave:r:x", Token.new(REALM).token_id, [get(8)])
+    forge(delegate, leader, said._replace(reads=[*said.reads, stranger]))
+    assert declined(stage, delegate) == [said.number]
+    assert delegate.replica.reading.delegate.waiting.count == 0
+
+
+@pytest.mark.parametrize("query", [GetLock("a"), ListLocks(), AwaitGrant("a", 1, 1), GetSession(1)], ids=repr)
+def test_a_delegate_answers_nothing_that_a_leader_alone_can(stage, leader, delegate, query):
+    _, (said,) = leave(stage, leader, get(7))
+    leader.bus.published.clear()
+    asked = wire.Questions(*said.reads[0][:2], [get(8), wire.QueryRequest(9, CLUSTER, "", query)])
+    forge(delegate, leader, said._replace(reads=[asked]))
+    assert declined(stage, delegate) == [said.number]
+    assert delegate.replica.reading.delegate.waiting.count == 0
+
+
+def test_a_delegate_without_room_declines(stage, leader, delegate, monkeypatch):
+    _, (said,) = leave(stage, leader, get(7), get(8))
+    stage.carry()
+    monkeypatch.setattr(reads, "CHANNEL_READS_MAX", 1)
+    assert declined(stage, delegate) == [said.number]
+    assert delegate.replica.reading.delegate.waiting.count == 0
+
+
+def test_what_is_declined_is_answered_by_the_leader_which_leaves_nothing_for_a_while(stage, leader, delegate):
+    channel, _ = leave(stage, leader, get(7))
+    delegate.raft.doubt(True)
+    stage.settle()
+    assert answered_by(stage, channel) == ["node1"]
+    assert [reply.id for reply in stage.replies(channel)] == [7]
+    delegate.raft.doubt(False)
+    stage.pass_time(PAUSE_US - 20_000)
+    assert leave(stage, leader, get(8))[1] == []
+    stage.settle()
+    stage.pass_time(20_000)
+    assert leave(stage, leader, get(9))[1]
+
+
+# --- what a leader keeps --------------------------------------------------------------------------
+
+
+def test_a_delegate_says_what_it_took_in_one_word_for_many_and_until_then_the_leader_keeps_it(stage, leader, delegate):
+    for number in range(3):
+        leave(stage, leader, get(number))
+        stage.carry()
+        outcome = delegate.run()
+        stage.carry()
+    assert leader.replica.pending[1] == 3
+    assert outcome.deadline_us <= stage.clock.us + TAKEN_US
+    assert not delegate.replica.is_still
+    assert not leader.replica.is_still
+    stage.clock.us += TAKEN_US
+    delegate.run()
+    assert [said.message for said in peers_of(delegate)] == [wire.ReadsTaken(leader.raft.term, [1, 2, 3], [])]
+    stage.carry()
+    leader.run()
+    assert leader.replica.pending[1] == 0
+    assert not leader.replica.reading.left.is_open
+
+
+def test_after_many_words_a_delegate_does_not_wait_to_say_so(stage, leader, delegate):
+    for number in range(TAKEN_MAX):
+        leave(stage, leader, get(number))
+        stage.carry()
+        assert not [said for said in peers_of(delegate) if isinstance(said.message, wire.ReadsTaken)]
+        delegate.run()
+    assert [len(said.message.taken) for said in peers_of(delegate)] == [TAKEN_MAX]
+
+
+def test_where_the_delegate_is_silent_the_leader_answers_in_time_and_leaves_nothing_for_a_while(
+    stage, leader, delegate
+):
+    stage.cut = {delegate.name}
+    channel, left = leave(stage, leader, get(7))
+    assert left
+    assert leader.run().deadline_us <= stage.clock.us + LATE_US
+    stage.clock.us += LATE_US - 1
+    leader.run()
+    assert leader.replica.reading.left.is_open
+    stage.clock.us += 1
+    stage.settle()
+    assert answered_by(stage, channel) == ["node1"]
+    assert leader.replica.pending[1] == 0
+    assert leave(stage, leader, get(8))[1] == []
+
+
+def test_a_word_that_comes_late_or_twice_or_of_another_term_frees_nothing_else(stage, leader, delegate):
+    leave(stage, leader, get(7))
+    leave(stage, leader, get(8))
+    replica, reading = leader.replica, leader.replica.reading
+    term, now_us = leader.raft.term, stage.clock.us
+    reading.hear_taken(delegate.raft.replica, wire.ReadsTaken(term - 1, [1, 2], []), now_us)
+    reading.hear_taken(99, wire.ReadsTaken(term, [1, 2], []), now_us)
+    assert replica.pending[1] == 2
+    for _ in range(2):
+        reading.hear_taken(delegate.raft.replica, wire.ReadsTaken(term, [1, 5], []), now_us)
+        assert replica.pending[1] == 1
+    reading.hear_taken(delegate.raft.replica, wire.ReadsTaken(term, [], [1]), now_us)
+    assert not reading.left.has_back
+
+
+def test_a_deposed_leader_turns_away_what_it_left_and_was_not_told_of(stage, leader):
+    channel, _ = leave(stage, leader, get(7))
+    leader.bus.published.clear()
+    leader.raft.step_down(stage.clock.us)
+    leader.run()
+    stage.carry()
+    assert [(reply.id, type(reply)) for reply in stage.replies(channel)] == [(7, wire.NotLeader)]
+    assert leader.replica.pending[1] == 0
+    assert not leader.replica.reading.left.is_open
+
+
+def test_a_delegate_that_comes_to_doubt_its_state_turns_away_what_it_has_not_answered(
+    stage, leader, delegate, monkeypatch
+):
+    monkeypatch.setattr("coordinator.replica.reading.READS_OF_TURN_MAX", 1)
+    channel, _ = leave(stage, leader, get(7), get(8), get(9))
+    stage.carry()
+    assert delegate.run().deadline_us <= stage.clock.us, "it owes the rest"
+    delegate.raft.doubt(True)
+    delegate.run()
+    stage.carry()
+    assert [(reply.id, type(reply)) for reply in stage.replies(channel)] == [
+        (7, wire.Answer),
+        (8, wire.NotLeader),
+        (9, wire.NotLeader),
+    ]
+    assert not delegate.replica.owes
+    assert delegate.replica.reading.delegate.waiting.count == 0
+
+
+def test_many_reads_go_in_several_words(stage, leader, delegate):
+    channel, left = leave(stage, leader, *[get(number) for number in range(READS_OF_WORD_MAX + 1)])
+    assert [[len(asked.requests) for asked in said.reads] for said in left] == [[READS_OF_WORD_MAX], [1]]
+    stage.carry()
+    delegate.run()
+    stage.carry()
+    assert len(stage.replies(channel)) == READS_OF_WORD_MAX + 1
+
+
+def test_each_caller_is_named_once_and_has_its_own_answers(stage, leader, delegate):
+    first, second = stage.ask("node1", get(1)), stage.ask("node1", get(2))
+    stage.ask("node1", get(3), reply=first)
+    leader.run()
+    (said,) = [said.message for said in peers_of(leader)]
+    assert {asked.channel: [request.id for request in asked.requests] for asked in said.reads} == {
+        first: [1, 3],
+        second: [2],
+    }
+    stage.carry()
+    delegate.run()
+    stage.carry()
+    assert [reply.id for reply in stage.replies(first)] == [1, 3]
+    assert [reply.id for reply in stage.replies(second)] == [2]
+
+
+def test_who_acts_for_another_is_judged_by_the_delegate_as_the_leader_would(stage, leader, delegate):
+    channel, left = leave(stage, leader, wire.QueryRequest(7, CLUSTER, "nobody", GetKey("a")))
+    assert left[0].reads[0].requests[0].act_for == "nobody"
+    stage.carry()
+    delegate.run()
+    stage.carry()
+    (by_delegate,) = stage.replies(channel)
+    leader.replica.reading.left._trusts_from_us = stage.clock.us + 1
+    channel, left = leave(stage, leader, wire.QueryRequest(7, CLUSTER, "nobody", GetKey("a")))
+    assert left == []
+    stage.settle()
+    assert [by_delegate] == stage.replies(channel)
+
+
+def test_what_is_left_has_a_packet_of_its_own_behind_the_entries(stage, leader, delegate):
+    """An older version drops a packet with a word that it does not know."""
+    session = opened(stage)
+    leave(stage, leader, get(7), command(50, session, 1, PutKey("a", b"new")), get(8))
+    packets = [packet for packet in leader.bus.published if packet.channel == CHANNELS.peer(delegate.name)]
+    kinds = [
+        [type(said.message) for said in wire.decode_peer(wire.open_envelope(packet.data, wire.PEER).body)]
+        for packet in packets
+    ]
+    assert kinds == [[AppendEntries], [wire.LeftReads]]
+
+
+def test_a_delegate_says_what_it_took_long_before_its_leader_takes_that_back():
+    assert 2 * TAKEN_US < LATE_US < PAUSE_US
