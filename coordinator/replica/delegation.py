@@ -51,6 +51,8 @@ class Left:
     def __init__(self) -> None:
         self.number = 0
         """Of the last word."""
+        self.count = self.count_back = 0
+        """Reads that were ever left, and those that the leader had to answer after all."""
         self._open: dict[int, _Batch] = {}
         self._back: list[Read] = []
         self._words: list[Outgoing] = []
@@ -78,6 +80,7 @@ class Left:
 
     def leave(self, delegate: int, term: int, read_index: int, reads: list[Read], now_us: int) -> None:
         """Leave these to `delegate`, with `read_index` committed in `term`."""
+        self.count += len(reads)
         for start in range(0, len(reads), READS_OF_WORD_MAX):
             part = reads[start : start + READS_OF_WORD_MAX]
             self.number += 1
@@ -124,6 +127,7 @@ class Left:
     def _give_back(self, reads: list[Read], now_us: int) -> None:
         if reads:
             self._back += reads
+            self.count_back += len(reads)
             self._trusts_from_us = now_us + PAUSE_US
 
 

@@ -77,6 +77,16 @@ _COUNTERS: Final[tuple[_Figure, ...]] = (
         "Leases that ran out while this replica led.",
         lambda r: r.meters.sessions_expired,
     ),
+    (
+        "conclave_reads_left",
+        "Reads that this replica, as leader, left to the follower that confirms them.",
+        lambda r: r.reading.left.count,
+    ),
+    (
+        "conclave_reads_taken_back",
+        "Of these, those that it answered itself after all.",
+        lambda r: r.reading.left.count_back,
+    ),
 )
 _HISTOGRAMS: Final[tuple[tuple[str, str, Callable[[Replica], Histogram]], ...]] = (
     (

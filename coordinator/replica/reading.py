@@ -234,7 +234,7 @@ class Reading:
             case wire.ConfirmRequest(request_id):
                 answers.add(read.caller, wire.Confirmed(request_id, term))
             case wire.KeepAliveRequest():
-                self._keep_alive(read, read.request, tenure, answers)
+                self.keep_alive(read, read.request, tenure, answers)
             case wire.CachedQueryRequest() | wire.RenewCacheRequest():
                 asker = cached_reads.Asker(read.caller, stamp, term)
                 cached_reads.answer(asker, read.request, tenure, self._machine, answers)
@@ -250,7 +250,7 @@ class Reading:
             self._waiters.add(query.owner, query.name, query.acquisition, read.caller)
         answers.add(read.caller, wire.Answer(request.id, result))
 
-    def _keep_alive(self, read: Read, request: wire.KeepAliveRequest, tenure: Tenure, answers: Answers) -> None:
+    def keep_alive(self, read: Read, request: wire.KeepAliveRequest, tenure: Tenure, answers: Answers) -> None:
         if request.term != self._engine.term:
             tenure.leases.allow_another_try(request.session)
             return answers.add(read.caller, wire.OtherTerm(request.id, self._engine.term))

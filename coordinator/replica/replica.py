@@ -278,7 +278,9 @@ class Replica:
         if (self._commands and not self._gathers(now_us)) or self._holds_back:
             self._propose(answers)
         self.reading.begin(answers, now_us)
-        return self.engine.ready(now_us)
+        ready = self.engine.ready(now_us)
+        ready.early.extend(self.reading.left.take_words())
+        return ready
 
     def _gathers(self, now_us: int) -> bool:
         """Are the commands to share a later commit?"""

@@ -142,9 +142,7 @@ class Turn:
             replica.tick(now_us, connected=self._bus.connected)
         readies = [(replica, replica.prepare(self._answers, self._journal, now_us)) for replica in replicas]
 
-        early = [
-            (replica, words) for replica, ready in readies if (words := ready.early + replica.reading.left.take_words())
-        ]
+        early = [(replica, ready.early) for replica, ready in readies if ready.early]
         has_spoken = bool(early) and self._publish(early, [])
         if now_us >= self.round_trips.due_us:
             self.round_trips.sent([(replica.cluster, outgoing) for replica, outgoing in early], now_us)

@@ -244,8 +244,8 @@ def on_append_entries(raft: Raft, sender: int, message: AppendEntries, now_us: i
         raft.late.append(Outgoing(sender, _refusal(raft, message, round_number=message.round, hint=hint)))
         return
     match = message.prev_index + len(message.entries)
-    _take_entries(raft, message)
     raft.agreed = max(raft.agreed, (raft.term, match))
+    _take_entries(raft, message)
     log.commit = max(log.commit, min(message.commit, match))
     raft.late.append(
         Outgoing(sender, AppendResponse(raft.term, message.round, success=True, match=match, hint_index=0, hint_term=0))

@@ -32,11 +32,11 @@ MUTANTS: Final = (
         (
             Edit(
                 f"{_REPLICA}:Replica.ask",
-                "return self._ask_read(Read(caller, request, stamp, now_us), answers)",
+                "return self.reading.ask(Read(caller, request, stamp, now_us), answers)",
                 "read = Read(caller, request, stamp, now_us)\n"
-                "        if isinstance(request, wire.KeepAliveRequest) and self.leases is not None:\n"
-                "            return self._keep_alive(read, request, answers)\n"
-                "        return self._ask_read(read, answers)",
+                "        if isinstance(request, wire.KeepAliveRequest) and self._tenure is not None:\n"
+                "            return self.reading.keep_alive(read, request, self._tenure, answers)\n"
+                "        return self.reading.ask(read, answers)",
             ),
         ),
     ),
@@ -84,12 +84,12 @@ MUTANTS: Final = (
             ),
             Edit(
                 f"{_REPLICA}:Replica.ask",
-                "return self._ask_read(Read(caller, request, stamp, now_us), answers)",
+                "return self.reading.ask(Read(caller, request, stamp, now_us), answers)",
                 "read = Read(caller, request, stamp, now_us)\n"
-                "        if isinstance(request, wire.KeepAliveRequest) and self.leases is not None:\n"
+                "        if isinstance(request, wire.KeepAliveRequest) and self._tenure is not None:\n"
                 "            if not self.engine.may_answer:\n"
-                "                return self._keep_alive(read, request, answers)\n"
-                "        return self._ask_read(read, answers)",
+                "                return self.reading.keep_alive(read, request, self._tenure, answers)\n"
+                "        return self.reading.ask(read, answers)",
             ),
         ),
     ),

@@ -76,7 +76,7 @@ MUTANTS: Final = (
         (
             Edit(
                 "coordinator.replica.replica:Replica._abdicate",
-                "answers.add(proposal.caller, wire.NotLeader(proposal.request_id, self._elsewhere))",
+                "answers.add(proposal.caller, wire.NotLeader(proposal.request_id, elsewhere))",
                 "answers.overloaded(proposal.caller, proposal.request_id, 'it fell')",
             ),
         ),

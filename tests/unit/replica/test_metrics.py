@@ -21,6 +21,8 @@ from coordinator import wire
 from coordinator.config import PROJECT, free_port
 from coordinator.consensus.engine import HardState, Outgoing, Snapshot
 from coordinator.consensus.raft.messages import AppendEntries, AppendResponse
+from coordinator.consensus.raft.options import Options
+from coordinator.replica.delegation import TAKEN_US
 from coordinator.replica.exporter import NodeCollector, registry_of
 from coordinator.replica.journal import SqliteJournal
 from coordinator.replica.meters import DISK_BOUNDS_US, Histogram
@@ -29,7 +31,7 @@ from coordinator.replica.ports import Head, Write
 from coordinator.replica.round_trips import SAMPLE_US, RoundTrips
 from coordinator.replica.snapshot_files import Staging
 from coordinator.replica.states import Compaction
-from coordinator.statemachine.commands import AcquireLock, Command, OpenSession, PutKey
+from coordinator.statemachine.commands import AcquireLock, Command, GetKey, OpenSession, PutKey
 from coordinator.wire import PeerMessage
 from tests.unit.replica.stage import CLUSTER, Node, Stage
 
@@ -204,6 +206,25 @@ def test_sessions_locks_waiters_and_keys_are_counted_on_every_node_and_leases_on
     for node in stage.nodes:
         assert seen(node, "conclave_sessions") == seen(node, "conclave_locks") == 0
         assert seen(node, "etcd_debugging_server_lease_expired_total") == (node == "node1")
+
+
+def test_reads_that_are_left_to_a_follower_are_counted_and_those_that_come_back(journal: SqliteJournal) -> None:
+    stage = Stage(options=Options(spare_us=10_000))
+    seen = Seen(stage, journal)
+    stage.elect("node1")
+    stage.pass_time(100_000)
+    for number in range(3):
+        stage.cut = {"node2", "node3"} if number == 2 else set()
+        stage.ask("node1", wire.QueryRequest(number, CLUSTER, "", GetKey("key")))
+        stage.settle()
+        stage.clock.us += TAKEN_US
+        stage.settle()
+    stage.cut = set()
+    stage.pass_time(40_000)
+    for node in stage.nodes:
+        assert seen(node, "conclave_reads_left_total") == (3 if node == "node1" else 0)
+        assert seen(node, "conclave_reads_taken_back_total") == (1 if node == "node1" else 0)
+        assert seen(node, "conclave_reads_pending") == 0
 
 
 def test_reads_wait_for_a_majority(stage: Stage, seen: Seen) -> None:
