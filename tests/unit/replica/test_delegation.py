@@ -10,10 +10,8 @@ import pytest
 
 from coordinator import wire
 from coordinator.consensus.engine import Role
-from coordinator.consensus.membership import Configuration, Member
 from coordinator.consensus.raft.messages import AppendEntries
 from coordinator.consensus.raft.options import Options
-from coordinator.consensus.raft.transfer import Transfer
 from coordinator.replica import reads
 from coordinator.replica.delegation import LATE_US, PAUSE_US, READS_OF_WORD_MAX, TAKEN_MAX, TAKEN_US
 from coordinator.replica.ports import Inbound
@@ -170,42 +168,6 @@ def test_every_query_that_asks_what_is_left_of_a_lease_is_the_leaders(stage, lea
     assert those | {AwaitGrant} == OF_THE_LEADER, "who awaits a grant is told of it by the leader"
 
 
-@pytest.mark.parametrize(
-    ("size", "options"),
-    [(5, Options(spare_us=SPARE_US)), (3, Options()), (3, Options(spare_us=SPARE_US, lease_reads=True))],
-    ids=["no majority", "nobody is chosen", "the lease will do"],
-)
-def test_who_is_no_majority_with_one_other_leaves_nothing(size, options):
-    stage = a_stage(size, options)
-    leader = stage.nodes["node1"]
-    assert leader.raft.delegate == 0
-    channel, left = leave(stage, leader, get(7))
-    assert left == []
-    stage.settle()
-    assert answered_by(stage, channel) == ["node1"]
-
-
-def test_a_leader_that_hands_over_or_doubts_or_has_not_committed_anything_of_its_own_leaves_nothing(leader):
-    raft = leader.raft
-    raft.transferring = Transfer(12, 0, told=False)
-    assert raft.delegate == 0
-    raft.transferring = None
-    raft.doubt(True)
-    assert raft.delegate == 0
-    raft.doubt(False)
-    assert raft.delegate
-    raft.term_start_index = raft.log.commit + 1
-    assert raft.delegate == 0
-
-
-def test_who_was_chosen_by_an_earlier_configuration_is_no_delegate(stage, leader):
-    raft = leader.raft
-    voters = raft.configuration.voters
-    raft.configuration = Configuration((*voters, Member(14, "node4"), Member(15, "node5")))
-    assert raft.spares.chosen
-    assert raft.delegate == 0
-
-
 def test_a_follower_whose_callers_are_elsewhere_is_left_nothing():
     stage = a_stage(3, None, node2="redis://two", node3="redis://three")
     leader = stage.nodes["node1"]
@@ -284,26 +246,6 @@ def test_who_lacks_the_entry_declines_and_commits_nothing_of_what_it_has(stage, 
     assert declined(stage, delegate) == [99]
     assert delegate.raft.commit_index <= delegate.raft.last_index
     assert before <= delegate.raft.commit_index
-
-
-def test_a_tail_that_was_not_found_to_be_the_leaders_is_not_committed(stage, leader, delegate):
-    """As that of a leader of the past, which comes off with the first append that conflicts."""
-    raft = delegate.raft
-    agreed = raft.agreed
-    raft.append(raft.last_index + 1, [raft.term - 1], [b"\x01stale"])
-    forge(delegate, leader, wire.LeftReads(leader.raft.term, 99, raft.last_index, []))
-    assert declined(stage, delegate) == [99]
-    assert raft.agreed == agreed
-    assert raft.commit_index < raft.last_index
-    assert not raft.stands_in(leader.raft.replica, raft.term, raft.last_index)
-
-
-def test_who_found_its_log_to_be_that_of_an_earlier_leader_alone_commits_nothing_of_it(leader, delegate):
-    raft = delegate.raft
-    raft.append(raft.last_index + 1, [raft.term], [b"\x01new"])
-    raft.agreed = (raft.term - 1, raft.last_index)
-    assert not raft.stands_in(leader.raft.replica, raft.term, raft.last_index)
-    assert raft.commit_index < raft.last_index
 
 
 def test_who_does_not_know_the_token_declines_all_of_the_word(stage, leader, delegate):
