@@ -127,7 +127,7 @@ class Reading:
 
     def _leave_some(self, taken: list[Read], now_us: int) -> list[Read]:
         """Those that are not left to a delegate."""
-        delegate = self._engine.delegate if self.left.trusts(now_us) else 0
+        delegate = self._engine.delegate(now_us) if self.left.trusts(now_us) else 0
         if not (delegate and self._shares_its_redis(delegate)):
             return taken
         left: list[Read] = []

@@ -253,10 +253,9 @@ class Raft:
         `lease_ok`: where lease reads are switched on, the leader's lease will do instead of a majority's word."""
         return reads.begin(self, lease_ok=lease_ok)
 
-    @property
-    def delegate(self) -> int:
+    def delegate(self, now_us: int) -> int:
         """The voter that this leader may leave linearizable reads to; 0 where there is none."""
-        return reads.delegate(self)
+        return reads.delegate(self, now_us)
 
     def stands_in(self, leader: int, term: int, read_index: int) -> bool:
         """May this replica answer reads that `leader` left to it in `term`, as soon as it has applied `read_index`?"""

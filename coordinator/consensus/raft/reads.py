@@ -22,6 +22,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from coordinator.consensus.engine import ConfirmedRead, Outgoing, Role
+from coordinator.consensus.raft import changes
 from coordinator.consensus.raft.messages import ReadRequest, ReadResponse
 
 if TYPE_CHECKING:
@@ -129,13 +130,15 @@ def on_response(raft: Raft, response: ReadResponse) -> None:
         raft.confirmed_reads.append(ConfirmedRead(response.ticket, response.read_index))
 
 
-def delegate(raft: Raft) -> int:
+def delegate(raft: Raft, now_us: int) -> int:
     """The voter that this leader may leave reads to; 0 where there is none. Those that are chosen to be sent entries at
     once hear most from their leader (`spares.py`). Where lease reads are on, nobody need be asked."""
     spares = raft.spares
     if len(spares.chosen) != 1 or not spares.is_of(raft.configuration) or raft.options.lease_reads:
         return 0
-    return spares.chosen[0] if raft.may_answer and raft.is_fit and raft.transferring is None else 0
+    chosen = spares.chosen[0]
+    may_leave = raft.may_answer and raft.is_fit and raft.transferring is None
+    return chosen if may_leave and changes.answers(raft, chosen, now_us) else 0
 
 
 def stands_in(raft: Raft, leader: int, term: int, read_index: int) -> bool:

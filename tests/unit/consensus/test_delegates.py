@@ -28,8 +28,8 @@ def leader(play: Play) -> Raft:
 
 @pytest.fixture
 def delegate(play: Play, leader: Raft) -> Raft:
-    assert leader.delegate in (2, 3)
-    return play.replicas[leader.delegate]
+    assert leader.delegate(play.now_us) in (2, 3)
+    return play.replicas[leader.delegate(play.now_us)]
 
 
 def committed_by_the_leader_alone(play: Play, leader: Raft, *words: str) -> None:
@@ -37,7 +37,7 @@ def committed_by_the_leader_alone(play: Play, leader: Raft, *words: str) -> None
     play.propose(1, *words)
     play.turn(1)
     play.deliver()
-    play.turn(leader.delegate)
+    play.turn(leader.delegate(play.now_us))
     play.deliver()
     play.turn(1)
     play.post.clear()
@@ -62,31 +62,42 @@ def test_a_leader_that_is_no_majority_with_one_other_or_need_ask_nobody_has_no_d
     play.pass_time(20_000)
     play.propose(1, "word")
     play.settle()
-    assert play.replicas[1].delegate == 0
+    assert play.replicas[1].delegate(play.now_us) == 0
 
 
-def test_nor_has_one_that_hands_over_or_doubts_or_has_committed_nothing_of_its_own(leader):
+def test_nor_has_one_that_hands_over_or_doubts_or_has_committed_nothing_of_its_own(play, leader):
     leader.transferring = Transfer(2, 0, told=False)
-    assert leader.delegate == 0
+    assert leader.delegate(play.now_us) == 0
     leader.transferring = None
     leader.doubt(True)
-    assert leader.delegate == 0
+    assert leader.delegate(play.now_us) == 0
     leader.doubt(False)
-    assert leader.delegate
+    assert leader.delegate(play.now_us)
     leader.term_start_index = leader.commit_index + 1
-    assert leader.delegate == 0
+    assert leader.delegate(play.now_us) == 0
 
 
 def test_nor_any_who_does_not_lead(play, leader, delegate):
-    assert delegate.delegate == 0
+    assert delegate.delegate(play.now_us) == 0
     leader.step_down(play.now_us)
-    assert leader.delegate == 0
+    assert leader.delegate(play.now_us) == 0
 
 
-def test_who_was_chosen_by_an_earlier_configuration_is_no_delegate(leader):
+def test_who_was_chosen_by_an_earlier_configuration_is_no_delegate(play, leader):
     leader.configuration = Configuration((*leader.configuration.voters, member(4), member(5)))
     assert leader.spares.chosen
-    assert leader.delegate == 0
+    assert leader.delegate(play.now_us) == 0
+
+
+def test_nor_is_one_that_has_not_answered_for_long(play, leader, delegate):
+    """Where nothing is written nobody else is chosen in its place."""
+    play.isolate(delegate.replica)
+    for _ in range(100):
+        play.pass_time(10_000)
+        if leader.delegate(play.now_us) != delegate.replica:
+            break
+    assert play.leader is leader
+    assert leader.delegate(play.now_us) in (0, 5 - delegate.replica)
 
 
 def test_while_a_change_of_members_is_under_way_nobody_is(play, leader):
@@ -97,7 +108,7 @@ def test_while_a_change_of_members_is_under_way_nobody_is(play, leader):
     leader.change(Change((*leader.configuration.voters, member(4), member(5))), play.now_us)
     play.turn(1)
     assert leader.configuration.is_joint
-    assert leader.delegate == 0
+    assert leader.delegate(play.now_us) == 0
 
 
 def test_who_went_on_to_a_later_term_stands_in_for_nobody(leader, delegate):

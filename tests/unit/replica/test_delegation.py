@@ -56,8 +56,9 @@ def leader(stage: Stage) -> Node:
 
 @pytest.fixture
 def delegate(stage: Stage, leader: Node) -> Node:
-    assert leader.raft.delegate
-    return next(node for node in stage.nodes.values() if node.raft.replica == leader.raft.delegate)
+    chosen = leader.raft.delegate(stage.clock.us)
+    assert chosen
+    return next(node for node in stage.nodes.values() if node.raft.replica == chosen)
 
 
 def get(number: int, key: str = "a") -> wire.QueryRequest:
@@ -175,7 +176,7 @@ def test_a_follower_whose_callers_are_elsewhere_is_left_nothing():
         node.turn.identity = node.turn.identity._replace(
             address={"node2": "redis://two", "node3": "redis://three"}.get(node.name, "")
         )
-    assert leader.raft.delegate
+    assert leader.raft.delegate(stage.clock.us)
     assert leave(stage, leader, get(7))[1] == []
 
 
@@ -335,6 +336,18 @@ def test_where_the_delegate_is_silent_the_leader_answers_in_time_and_leaves_noth
     assert answered_by(stage, channel) == ["node1"]
     assert leader.replica.pending[1] == 0
     assert leave(stage, leader, get(8))[1] == []
+
+
+def test_who_died_is_left_nothing_again_though_nothing_is_written(stage, leader, delegate):
+    stage.cut = {delegate.name}
+    stage.ask("node1", get(7))
+    stage.pass_time(2 * PAUSE_US)
+    for number in range(3):
+        channel, left = leave(stage, leader, get(number))
+        assert delegate.raft.replica not in {said.receiver for said in peers_of(leader) if said.message in left}
+        stage.settle()
+        assert len(stage.replies(channel)) == 1
+        stage.pass_time(PAUSE_US)
 
 
 def test_a_word_that_comes_late_or_twice_or_of_another_term_frees_nothing_else(stage, leader, delegate):
