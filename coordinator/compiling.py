@@ -74,6 +74,7 @@ OF_THE_REPLICA: Final = (
     "wal",
     "watches",
     "watching",
+    "whereabouts",
     "windows",
 )
 """What a turn of a node passes. The rest of that package is Celery's, or runs once in a while."""

@@ -32,6 +32,7 @@ from coordinator.replica.report import WAITING_FOR_LOG, Identity, directory, rep
 from coordinator.replica.round_trips import RoundTrips
 from coordinator.replica.sleep import Sleep
 from coordinator.replica.snapshot_files import Staging
+from coordinator.replica.whereabouts import Whereabouts
 from coordinator.statemachine.commands import FORBIDDEN, INVALID, Done, Failure
 from coordinator.wire import Channels, PeerMessage, Refusal, WireError
 
@@ -40,15 +41,10 @@ REFUSALS_MAX: Final = 32
 ANSWERS_BYTES_MAX: Final = 32 * 1024 * 1024
 """Of one turn, but for what was asked before: who asks more than that is not heard, since a question of 10 bytes may
 have an answer of thousands. Whoever asks in earnest asks again."""
-ROUTES_MAX: Final = 1_024
 FEW_REPLICAS: Final = 8
 """A node with no more has a look at each of them in every turn."""
 LOOK_AGAIN_US: Final = 1_000_000
 """At each replica at the latest, whatever it has to do."""
-WHEREABOUTS_US: Final = 500_000
-"""A node with a Redis of its own says where that is this often, to those that it speaks to."""
-WHEREABOUTS_OLD_US: Final = 10 * WHEREABOUTS_US
-"""A node that speaks, and has not said it for so long, has none of its own any more; a silent one may have moved."""
 QUIET_US: Final = 2_000_000
 WITNESS: Final = "it is a witness: it votes and keeps the log, and has no state to answer from; ask another node"
 FSYNC_SAMPLES_MAX: Final = 256
@@ -102,16 +98,8 @@ class Turn:
         self.meters = NodeMeters()
         self.round_trips = RoundTrips()
         self._refused: list[Refused] = []
-        self._whereabouts: dict[str, str] = {}
-        """Node to the address of its Redis, as it said itself: the log of whoever is new here does not say it yet."""
-        self._whereabouts_us: dict[str, int] = {}
-        """When each of them last said it."""
-        self._told_us: dict[str, int] = {}
-        """When each node was last told of this one's."""
+        self.whereabouts = Whereabouts(clock)
         self.few_replicas = FEW_REPLICAS
-        self._routes: dict[tuple[int, int], str] = {}
-        """Cluster and replica to the node that last spoke for it: a replica that is new here, or whose log is behind,
-        knows its leader or candidate by nothing else."""
         self._stirred: set[int] = set()
         """Clusters of which something came in this turn."""
         self.sleep = Sleep(identity.boot, self.replicas, self._stirred)
@@ -179,8 +167,7 @@ class Turn:
         for packet in packets:
             if packet.from_peers:
                 node, messages = self._ingress.peers(packet.data)
-                if now_us - self._whereabouts_us.get(node, now_us) > WHEREABOUTS_OLD_US:
-                    del self._whereabouts[node], self._whereabouts_us[node]
+                self.whereabouts.heard(node, now_us)
                 for message in messages:
                     self._step(node, message, now_us)
             else:
@@ -194,35 +181,33 @@ class Turn:
     def _step(self, node: str, message: PeerMessage, now_us: int) -> None:
         said = message.message
         if type(said) is wire.Whereabouts:
-            self._whereabouts[node], self._whereabouts_us[node] = said.address, now_us
-            return
-        if type(said) is wire.SleepBeat:
+            self.whereabouts.said(node, said, now_us)
+        elif type(said) is wire.SleepBeat:
             self.sleep.take_beat(node, said, now_us)
-            return
-        if type(said) is wire.SleepAnswer:
+        elif type(said) is wire.SleepAnswer:
             self.sleep.take_answer(node, said, now_us)
-            return
-        replica = self.replicas.get(message.cluster)
-        if replica is None or replica.replica != message.receiver or replica.stopped:
-            self.drops["peer-identity"] += 1  # For a replica that is gone, or a cluster of an earlier life.
-            return
-        self.stir(message.cluster)
+        else:
+            replica = self.replicas.get(message.cluster)
+            if replica is None or replica.replica != message.receiver or replica.stopped:
+                self.drops["peer-identity"] += 1  # For a replica that is gone, or a cluster of an earlier life.
+                return
+            self.stir(message.cluster)
+            self._step_replica(replica, node, message, now_us)
+
+    def _step_replica(self, replica: Replica, node: str, message: PeerMessage, now_us: int) -> None:
+        sender, said = message.sender, message.message
         if type(said) is wire.LeftReads:
-            replica.reading.delegate.hear(message.sender, said)
-            return
-        if type(said) is wire.ReadsTaken:
-            replica.reading.hear_taken(message.sender, said, now_us)
-            return
-        if type(said) is wire.StateDigest:
-            replica.hear_digest(message.sender, said)
-            return
-        if replica.configuration.member(message.sender) is None:
-            self._routes[message.cluster, message.sender] = node
-            while len(self._routes) > ROUTES_MAX:
-                del self._routes[next(iter(self._routes))]
-        if self.round_trips.open:
-            self.round_trips.answered(node, message, now_us)
-        replica.engine.step(message.sender, said, now_us)
+            replica.reading.delegate.hear(sender, said)
+        elif type(said) is wire.ReadsTaken:
+            replica.reading.hear_taken(sender, said, now_us)
+        elif type(said) is wire.StateDigest:
+            replica.hear_digest(sender, said)
+        else:
+            if replica.configuration.member(sender) is None:
+                self.whereabouts.spoke(message.cluster, sender, node)
+            if self.round_trips.open:
+                self.round_trips.answered(node, message, now_us)
+            replica.engine.step(sender, said, now_us)
 
     def _take_requests(self, data: bytes, now_us: int) -> None:
         taken = self._ingress.clients(data, self._key_of, self._why_unknown)
@@ -359,7 +344,7 @@ class Turn:
         by_node: dict[tuple[str, str], list[PeerMessage]] = {}
         for replica, outgoing in batches:
             for receiver, message in outgoing:
-                route = self._route(replica, receiver)
+                route = self.whereabouts.route(self.identity, replica, receiver)
                 if route is not None:
                     by_node.setdefault(route, []).append(
                         PeerMessage(replica.cluster, replica.replica, receiver, message)
@@ -368,8 +353,7 @@ class Turn:
             if rest:
                 self._bus.publish(rest)
             return bool(rest)
-        if self.identity.address:
-            self._tell_whereabouts(by_node)
+        self.whereabouts.tell(self.identity, by_node)
         packets = [
             Outbound(address, self._channels.peer(node), self._seal(node, part))
             for (node, address), messages in by_node.items()
@@ -378,37 +362,16 @@ class Turn:
         self._bus.publish(packets + rest)
         return True
 
-    def _route(self, replica: Replica, receiver: int) -> tuple[str, str] | None:
-        """Node and address of a replica: as the log says, else as it made itself known."""
-        member = replica.configuration.member(receiver)
-        if member is not None:
-            return member.node, self._address_of(member.node, member.address)
-        node = self._routes.get((replica.cluster, receiver))
-        return None if node is None else (node, self._address_of(node, ""))
-
-    def _address_of(self, node: str, in_log: str) -> str:
-        """Where a node's mailbox is: as it says, else as the log says, else where all are that have no own. Who has
-        not said so for long may have moved since, and say nothing before it hears something: each in its turn."""
-        said, known = self._whereabouts.get(node), in_log or self.identity.shared_redis
-        if not said or said == known:
-            return known
-        spans = (self._clock.now_us() - self._whereabouts_us[node]) // WHEREABOUTS_OLD_US
-        return known if spans & 1 else said
-
     def _followed(self, replica: Replica) -> tuple[str, str] | None:
         """Node and address of the leader that a replica follows."""
         if replica.engine.role is not Role.FOLLOWER:
             return None
         leader = replica.configuration.member(replica.engine.leader)
-        return None if leader is None else (leader.node, self._address_of(leader.node, leader.address))
-
-    def _tell_whereabouts(self, by_node: dict[tuple[str, str], list[PeerMessage]]) -> None:
-        """With what else goes to each node, where this one's own mailbox is, now and then."""
-        now_us = self._clock.now_us()
-        for (node, _), messages in by_node.items():
-            if now_us - self._told_us.get(node, -WHEREABOUTS_US) >= WHEREABOUTS_US:
-                self._told_us[node] = now_us
-                messages.insert(0, PeerMessage(0, 0, 0, wire.Whereabouts(self.identity.address)))
+        return (
+            None
+            if leader is None
+            else (leader.node, self.whereabouts.address_of(self.identity, leader.node, leader.address))
+        )
 
     def _words(self) -> list[Outbound]:
         """What is said of those that sleep. Each in a packet of its own: a node that does not know it drops that."""
@@ -416,12 +379,12 @@ class Turn:
         if not words:
             return []
         packets = [
-            ((node, self._address_of(node, in_log)), [PeerMessage(0, 0, 0, word)]) for node, in_log, word in words
+            ((node, self.whereabouts.address_of(self.identity, node, in_log)), [PeerMessage(0, 0, 0, word)])
+            for node, in_log, word in words
         ]
-        if self.identity.address:
-            told: dict[tuple[str, str], list[PeerMessage]] = {route: [] for route, _ in packets}
-            self._tell_whereabouts(told)
-            packets[:0] = [(route, messages) for route, messages in told.items() if messages]
+        told: dict[tuple[str, str], list[PeerMessage]] = {route: [] for route, _ in packets}
+        self.whereabouts.tell(self.identity, told)
+        packets[:0] = [(route, messages) for route, messages in told.items() if messages]
         return [
             Outbound(address, self._channels.peer(node), self._seal(node, messages))
             for (node, address), messages in packets

@@ -15,7 +15,8 @@ from coordinator.replica.comparison import ASK_TIMES_MAX, ASK_US, HEARD_MAX, Com
 from coordinator.replica.ports import Inbound
 from coordinator.replica.replica import COMMAND_BYTES_MAX, NO_ROOM_IN_LOG
 from coordinator.replica.states import Compaction, _Staged
-from coordinator.replica.turn import REFUSALS_MAX, ROUTES_MAX, WITNESS, _parts
+from coordinator.replica.turn import REFUSALS_MAX, WITNESS, _parts
+from coordinator.replica.whereabouts import ROUTES_MAX
 from coordinator.statemachine import commands
 from coordinator.statemachine.commands import (
     RIGHTS,
@@ -564,9 +565,9 @@ def test_the_way_to_replicas_that_no_log_names_is_remembered_and_bounded(stage):
         packet = wire.seal(PEER_KEY, wire.PEER, "node9", "node2", wire.encode_peer(messages[at : at + 500]))
         node.bus.inbox.append(Inbound(from_peers=True, data=packet))
     node.run()
-    assert len(node.turn._routes) == ROUTES_MAX
-    assert (CLUSTER, 1_002) not in node.turn._routes
-    assert node.turn._routes[CLUSTER, 1_003] == "node9"
+    assert len(node.turn.whereabouts._routes) == ROUTES_MAX
+    assert (CLUSTER, 1_002) not in node.turn.whereabouts._routes
+    assert node.turn.whereabouts._routes[CLUSTER, 1_003] == "node9"
     sent = [packet for packet in node.bus.published if packet.channel == CHANNELS.peer("node9")]
     assert sent, "it answers whom it knows by its packets alone"
     assert {packet.address for packet in sent} == {""}

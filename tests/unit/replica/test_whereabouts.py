@@ -12,7 +12,7 @@ from coordinator.channel import with_credentials, without_credentials
 from coordinator.consensus.membership import Change, Member
 from coordinator.replica.mailbox import RedisBus
 from coordinator.replica.ports import Inbound, Outbound
-from coordinator.replica.turn import WHEREABOUTS_OLD_US, WHEREABOUTS_US
+from coordinator.replica.whereabouts import WHEREABOUTS_OLD_US, WHEREABOUTS_US
 from tests.unit.replica.dormitory import Dormitory
 from tests.unit.replica.stage import CHANNELS, Node, Stage
 
