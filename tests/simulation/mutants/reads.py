@@ -173,24 +173,10 @@ MUTANTS: Final = (
         nodes=3,
     ),
     Mutant(
-        "delegate-commits-what-it-lacks",
-        ("commit-durability", "no-defect"),
-        "Raft, figure 2: a follower commits no further than its log was found to be the leader's",
-        (Edit(f"{_READS}:stands_in", "min(read_index, agreed_index)", "read_index"),),
-        nodes=3,
-    ),
-    Mutant(
         "left-to-one-of-many",
         ("round-confirmation",),
         "reads.py: a leader and its delegate are a majority",
         (Edit(f"{_READS}:delegate", "len(spares.chosen) != 1", "not spares.chosen"),),
         nodes=5,
-    ),
-    Mutant(
-        "left-by-an-earlier-configuration",
-        ("round-confirmation",),
-        "reads.py: a leader and its delegate are a majority of the configuration that is in force",
-        (Edit(f"{_READS}:delegate", " or not spares.is_of(raft.configuration)", ""),),
-        nodes=3,
     ),
 )
