@@ -150,10 +150,10 @@ class Outstanding:
     # --- how they end -----------------------------------------------------------------------------
 
     def is_answer_of(self, leader: str, replies: list[wire.Reply]) -> bool:
-        """Does the first of them answer what only `leader` was asked? Then it has passed that on to who answers."""
+        """Does the first of them answer what `leader` was asked, and nobody else? Then it has passed that on."""
         reply = replies[0] if replies else None
         call = self.calls.get(reply.id) if type(reply) is wire.Answer else None
-        return call is not None and bool(leader) and call.sent_to == leader
+        return call is not None and bool(leader) and call.sent_to == leader and call.sends == 1
 
     def resolve(self, request_id: int, outcome: object) -> None:
         call = self.calls.get(request_id)

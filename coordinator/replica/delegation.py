@@ -10,9 +10,9 @@ keep-alive, nothing that waits. Pure.
 
 from __future__ import annotations
 
-from collections import deque
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, cast
 
+import msgspec
 from mypy_extensions import mypyc_attr
 
 from coordinator import wire
@@ -24,6 +24,10 @@ from coordinator.statemachine.machine import OF_THE_LEADER, Machine
 
 NEVER_US: Final = 1 << 62
 READS_OF_WORD_MAX: Final = 256
+READ_BYTES_MAX: Final = 2_048
+"""A longer request stays with the leader: what goes to the delegate lies between entries and votes."""
+READS_OF_TURN_MAX: Final = 2_048
+"""So many are left in one turn."""
 LATE_US: Final = 25_000
 """A leader answers itself what its delegate has not taken by then."""
 PAUSE_US: Final = 1_000_000
@@ -37,6 +41,33 @@ TAKEN_MAX: Final = 64
 def may_be_left(request: object) -> bool:
     """Is it a query that any replica can answer from its state?"""
     return type(request) is wire.QueryRequest and type(request.query) not in OF_THE_LEADER
+
+
+class Leaving(NamedTuple):
+    """Reads that are to be left, and their requests as they are encoded; and the others."""
+
+    reads: list[Read]
+    encoded: list[bytes]
+    kept: list[Read]
+
+
+def sort_out(reads: list[Read]) -> Leaving:
+    """What a delegate would take: no more than it may be sent in one turn, and nothing of a token that is not known
+    here, which it may know."""
+    left = Leaving([], [], [])
+    for read in reads:
+        if (
+            may_be_left(read.request)
+            and len(left.reads) < READS_OF_TURN_MAX
+            and not read.stamp.principal.startswith(wire.FOR_TOKEN)
+        ):
+            encoded = wire.encode(read.request)
+            if len(encoded) <= READ_BYTES_MAX:
+                left.reads.append(read)
+                left.encoded.append(encoded)
+                continue
+        left.kept.append(read)
+    return left
 
 
 class _Batch(NamedTuple):
@@ -78,14 +109,15 @@ class Left:
             return batch.sent_us + LATE_US
         return NEVER_US
 
-    def leave(self, delegate: int, term: int, read_index: int, reads: list[Read], now_us: int) -> None:
+    def leave(self, delegate: int, term: int, read_index: int, leaving: Leaving, now_us: int) -> None:
         """Leave these to `delegate`, with `read_index` committed in `term`."""
-        self.count += len(reads)
-        for start in range(0, len(reads), READS_OF_WORD_MAX):
-            part = reads[start : start + READS_OF_WORD_MAX]
+        self.count += len(leaving.reads)
+        for start in range(0, len(leaving.reads), READS_OF_WORD_MAX):
+            part = slice(start, start + READS_OF_WORD_MAX)
             self.number += 1
-            self._open[self.number] = _Batch(delegate, now_us, part)
-            self._words.append(Outgoing(delegate, wire.LeftReads(term, self.number, read_index, _questions(part))))
+            self._open[self.number] = _Batch(delegate, now_us, leaving.reads[part])
+            questions = _questions(leaving.reads[part], leaving.encoded[part])
+            self._words.append(Outgoing(delegate, wire.LeftReads(term, self.number, read_index, questions)))
 
     def take_words(self) -> list[Outgoing]:
         words, self._words = self._words, []
@@ -131,17 +163,18 @@ class Left:
             self._trusts_from_us = now_us + PAUSE_US
 
 
-def _questions(reads: list[Read]) -> list[wire.Questions]:
-    by_caller: dict[Caller, list[wire.QueryRequest]] = {}
+def _questions(reads: list[Read], encoded: list[bytes]) -> list[wire.Questions]:
+    by_caller: dict[Caller, list[msgspec.Raw]] = {}
     last: Caller | None = None
-    for read in reads:
-        request = read.request
-        assert isinstance(request, wire.QueryRequest), "only queries are left to a delegate"
+    for read, request in zip(reads, encoded, strict=True):
         if read.caller is not last:
             last = read.caller
             requests = by_caller.setdefault(last, [])
-        requests.append(request)
-    return [wire.Questions(caller.channel, caller.token_id, asked) for caller, asked in by_caller.items()]
+        requests.append(msgspec.Raw(request))
+    return [
+        wire.Questions(caller.channel, caller.token_id, cast("list[wire.QueryRequest]", asked))
+        for caller, asked in by_caller.items()
+    ]
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)  # the simulator looks on from one
@@ -150,8 +183,6 @@ class Delegate:
 
     def __init__(self) -> None:
         self.waiting = Waiting()
-        self.confirmed: deque[tuple[int, list[Read]]] = deque()
-        """Reads that wait for the entry at an index to be applied."""
         self._heard: list[tuple[int, wire.LeftReads]] = []
         self._leader = (0, 0)
         """To whom, and in which term, it is still to be said what was taken."""
@@ -160,49 +191,56 @@ class Delegate:
         self._due_us = NEVER_US
 
     @property
-    def has_work(self) -> bool:
-        return bool(self._heard or self.confirmed or self.waiting.has_ready)
-
-    @property
     def has_heard(self) -> bool:
         """Was anything left to this replica in this turn?"""
         return bool(self._heard)
 
     @property
-    def has_something_to_say(self) -> bool:
-        return self._due_us != NEVER_US
+    def has_ready(self) -> bool:
+        """Are there reads that it is to answer?"""
+        return self.waiting.has_ready
 
     @property
     def due_us(self) -> int:
-        """When it is to be said what was taken."""
+        """When it is to be said what was taken; NEVER_US where there is nothing to be said."""
         return self._due_us
 
     def hear(self, leader: int, said: wire.LeftReads) -> None:
         self._heard.append((leader, said))
 
+    def learn(self, engine: Engine) -> None:
+        """Of what was heard in this turn, learn what is committed. After the journal has the turn's term and entries,
+        before anything is applied."""
+        for leader, said in self._heard:
+            engine.stands_in(leader, said.term, said.read_index)
+
     def judge(self, engine: Engine, machine: Machine, stamps: Stamps, now_us: int, *, serves: bool) -> None:
-        """Take what was heard in this turn, or decline it. After the journal has the turn's term."""
+        """Take what was heard in this turn where it can be answered from what is applied, else decline it: a leader
+        answers sooner than one that has much to apply. A leader of the past is owed no word."""
         heard, self._heard = self._heard, []
         for leader, said in heard:
+            if said.term < engine.term:
+                continue
             if self._leader != (leader, said.term):
                 self._leader, self._taken, self._declined = (leader, said.term), [], []
-            reads = self._reads_of(said, machine, stamps, now_us)
-            if reads is not None and serves and engine.stands_in(leader, said.term, said.read_index):
-                self.take(leader, said, reads)
-            else:
-                for read in reads or ():
-                    self.waiting.over(read)
+            may_answer = serves and engine.stands_in(leader, said.term, said.read_index)
+            reads = None
+            if may_answer and engine.applied_index >= said.read_index:
+                reads = self._reads_of(said, machine, stamps, now_us)
+            if reads is None:
                 self._declined.append(said.number)
+            else:
+                self.take(leader, said, reads)
             self._due_us = min(self._due_us, now_us + TAKEN_US)
 
     def take(self, leader: int, said: wire.LeftReads, reads: list[Read]) -> None:
         """What `leader` said is true, and this replica answers it."""
-        self.confirmed.append((said.read_index, reads))
+        self.waiting.add_ready(reads)
         self._taken.append(said.number)
 
     def _reads_of(self, said: wire.LeftReads, machine: Machine, stamps: Stamps, now_us: int) -> list[Read] | None:
-        """As they would be, had they come here; each is counted. None where this replica can not tell or has no room:
-        then all of them are the leader's."""
+        """As they would be, had they come here; each is counted. None where this replica can not tell whose one is, or
+        has no room: then all of them are the leader's."""
         reads: list[Read] = []
         for channel, token_id, requests in said.reads:
             known = machine.key_of(token_id)
@@ -250,6 +288,4 @@ class Delegate:
 
     def take_all(self) -> list[Read]:
         """They are not to be answered here. Each is still counted."""
-        reads = [read for _, confirmed in self.confirmed for read in confirmed] + self.waiting.take_all_ready()
-        self.confirmed.clear()
-        return reads
+        return self.waiting.take_all_ready()

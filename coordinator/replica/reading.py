@@ -17,7 +17,7 @@ from coordinator import wire
 from coordinator.consensus.engine import ConfirmedRead, Engine, Role
 from coordinator.replica import cached_reads, watching
 from coordinator.replica.callers import READ_BYTES_MAX, Answers, TurnBounds
-from coordinator.replica.delegation import Delegate, Left, may_be_left
+from coordinator.replica.delegation import Delegate, Leaving, Left, sort_out
 from coordinator.replica.grants import GrantWaiters
 from coordinator.replica.reads import NO_ROOM, Read, Waiting
 from coordinator.replica.stamps import Stamps
@@ -54,14 +54,17 @@ class Reading:
         """Reads that wait for the entry at an index to be applied."""
         self._waiting = Waiting()
         """All of these are counted here, and those that nothing is in the way of but others before them are kept."""
+        self.address: str | None = None
+        """Of the Redis of this node's own mailbox ("": the one that all share); None where it is not known yet."""
         self.left = Left()
         """Of these, what a delegate is to answer."""
         self.delegate = Delegate()
 
     @property
     def count(self) -> int:
-        """How many wait here for a majority's word or for their turn. May be asked from another thread."""
-        return self._waiting.count
+        """How many wait here for a majority's word, for that of a delegate to which they were left, or for their turn.
+        May be asked from another thread."""
+        return self._waiting.count + self.delegate.waiting.count
 
     @property
     def is_waited_for(self) -> bool:
@@ -82,7 +85,7 @@ class Reading:
     def owes(self) -> bool:
         """Is there work for a next turn at once?"""
         ready = bool(self._confirmed) and self._confirmed[0][0] <= self._engine.applied_index
-        return ready or self._waiting.has_ready or self.delegate.has_work
+        return ready or self._waiting.has_ready or self.delegate.has_ready
 
     @property
     def due_us(self) -> int:
@@ -127,32 +130,39 @@ class Reading:
 
     def _leave_some(self, taken: list[Read], now_us: int) -> list[Read]:
         """Those that are not left to a delegate."""
-        delegate = self._engine.delegate(now_us) if self.left.trusts(now_us) else 0
+        delegate = self._engine.delegate(now_us) if taken and self.left.trusts(now_us) else 0
         if not (delegate and self._shares_its_redis(delegate)):
             return taken
-        left: list[Read] = []
-        kept: list[Read] = []
-        for read in taken:
-            (left if may_be_left(read.request) else kept).append(read)
-        if not left:
-            return taken
-        self.leave(delegate, left, now_us)
-        return kept
+        leaving = sort_out(taken)
+        if leaving.reads:
+            self.leave(delegate, leaving, now_us)
+        return leaving.kept
 
-    def leave(self, delegate: int, reads: list[Read], now_us: int) -> None:
-        self.left.leave(delegate, self._engine.term, self._engine.commit_index, reads, now_us)
+    def leave(self, delegate: int, leaving: Leaving, now_us: int) -> None:
+        self.left.leave(delegate, self._engine.term, self._engine.commit_index, leaving, now_us)
 
     def _shares_its_redis(self, other: int) -> bool:
-        """Do the callers of this replica hear what `other` says, as far as the log tells?"""
-        configuration = self._engine.configuration
-        own, its = configuration.member(self._replica), configuration.member(other)
-        return own is not None and its is not None and own.address == its.address
+        """Do the callers of this replica hear what `other` says? The log may be behind: each side looks for itself."""
+        its = self._engine.configuration.member(other)
+        return self._is_where_it_should_be and its is not None and its.address == self.address
+
+    @property
+    def _is_where_it_should_be(self) -> bool:
+        """Is this node's mailbox on the Redis that the log names?"""
+        own = self._engine.configuration.member(self._replica)
+        return own is not None and own.address == self.address
 
     # --- what goes out ----------------------------------------------------------------------------
 
-    def judge(self, now_us: int, *, serves: bool) -> None:
-        """As a delegate, take what was left to this replica in this turn, or decline it. Before anything is applied."""
+    def learn(self) -> None:
+        """As a delegate, learn what is committed. Before anything is applied."""
         if self.delegate.has_heard:
+            self.delegate.learn(self._engine)
+
+    def judge(self, now_us: int, *, serves: bool) -> None:
+        """As a delegate, take what was left to this replica in this turn, or decline it. Behind what is applied."""
+        if self.delegate.has_heard:
+            serves = serves and self._is_where_it_should_be
             self.delegate.judge(self._engine, self._machine, self._stamps, now_us, serves=serves)
 
     def confirm(self) -> None:
@@ -167,12 +177,18 @@ class Reading:
         return self._engine.take_reads()
 
     def answer(self, tenure: Tenure | None, answers: Answers, now_us: int) -> None:
-        """Answer what may be answered, as far as the turn's bounds go: what this replica was asked as the leader, and
-        what was left to it."""
-        if self._confirmed or self._waiting.has_ready:
-            self._answer(self._confirmed, self._waiting, tenure, answers, now_us)
-        if self.delegate.has_work:
-            self._answer(self.delegate.confirmed, self.delegate.waiting, tenure, answers, now_us)
+        """Answer what may be answered, what this replica was asked as the leader and what was left to it: all that is
+        prompt, then others as far as the turn's bounds go."""
+        while self._confirmed and self._confirmed[0][0] <= self._engine.applied_index:
+            reads = self._confirmed.popleft()[1]
+            for read in reads:
+                if read.is_prompt:
+                    self._waiting.over(read)
+                    self.answer_one(read, tenure, answers, now_us)
+            self._waiting.add_ready(read for read in reads if not read.is_prompt)
+        for waiting in (self._waiting, self.delegate.waiting):
+            if waiting.has_ready:
+                self._answer_ready(waiting, tenure, answers, now_us)
 
     def turn_away(self, answers: Answers) -> None:
         """All that wait here ask somebody else."""
@@ -191,23 +207,7 @@ class Reading:
             counted.over(read)
             answers.add(read.caller, wire.NotLeader(read.request.id, node))
 
-    def _answer(
-        self,
-        confirmed: deque[tuple[int, list[Read]]],
-        waiting: Waiting,
-        tenure: Tenure | None,
-        answers: Answers,
-        now_us: int,
-    ) -> None:
-        """Answer confirmed reads whose index is applied: all that are prompt, then others as far as the turn's bounds
-        go."""
-        while confirmed and confirmed[0][0] <= self._engine.applied_index:
-            reads = confirmed.popleft()[1]
-            for read in reads:
-                if read.is_prompt:
-                    waiting.over(read)
-                    self.answer_one(read, tenure, answers, now_us)
-            waiting.add_ready(read for read in reads if not read.is_prompt)
+    def _answer_ready(self, waiting: Waiting, tenure: Tenure | None, answers: Answers, now_us: int) -> None:
         work = self._machine.state.work
         size, rows = answers.size, work.rows
         for count, read in enumerate(waiting.take_ready(now_us), 1):

@@ -1,4 +1,4 @@
-"""Reads that a leader has taken and not answered yet: how many there may be, and whose turn it is.
+"""Reads that a leader, or its delegate, has taken and not answered yet: how many there may be, and whose turn it is.
 
 Keep-alives and the like are prompt: each costs a few bytes, and leases hang on them, so they are answered as soon as
 they may be, before any read. Of the reads, which may ask for 1 MiB in 20 bytes, each reply channel has one answered in

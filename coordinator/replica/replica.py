@@ -21,6 +21,7 @@ from coordinator.replica import cached_reads, watching
 from coordinator.replica.caching import HELD_BYTES_MAX, HELD_MAX, LEASE_MS, Caching
 from coordinator.replica.callers import Answers, Caller, TurnBounds
 from coordinator.replica.comparison import Verdict
+from coordinator.replica.delegation import NEVER_US
 from coordinator.replica.gathering import Gathering
 from coordinator.replica.grants import GrantWaiters
 from coordinator.replica.history import History
@@ -388,15 +389,16 @@ class Replica:
             return
         if self._head is not None:
             self.states.begin_behind(self._head, installed=ready.install is not None)
-        self.reading.judge(now_us, serves=self._serves)
+        self.reading.learn()
         self._apply(answers, now_us, took_us)
+        self.reading.judge(now_us, serves=self._serves)
         if self._tenure is not None:
             self._tenure.watches.look(self.machine.state)
             self._tenure.caching.applied(engine.applied_index)
         self.states.advance(now_us)
         self.reading.confirm()
         if engine.role is not Role.LEADER or not self._serves:
-            if self._is_waited_for or (self.reading.delegate.has_work and not self._serves):
+            if self._is_waited_for or (self.reading.delegate.has_ready and not self._serves):
                 self._abdicate(answers)
         elif self.leases is None and engine.applied_own_term:
             self._tenure = Tenure(self.machine, self.levels, self._new_caching(now_us), now_us)
@@ -577,7 +579,7 @@ class Replica:
             or self.history.pending
             or self._commands
             or self._callers_wait
-            or self.reading.delegate.has_something_to_say
+            or self.reading.delegate.due_us != NEVER_US
             or not self.states.is_settled
         ):
             return False

@@ -429,6 +429,7 @@ class Turn:
             self._followed_nodes = {c: node for c, node in self._followed_nodes.items() if c in self.replicas}
             for replica in self.replicas.values():
                 replica.states.is_crowded = len(self.replicas) > self.few_replicas
+                replica.reading.address = self.identity.address
             is_news = True
         for replica in replicas:
             cluster = replica.cluster

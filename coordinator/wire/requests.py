@@ -29,7 +29,8 @@ class CommandRequest(Struct, tag=1, frozen=True):
 
 
 class QueryRequest(Struct, tag=2, frozen=True):
-    """A linearizable read: answered by a leader that a majority confirmed after the request came."""
+    """A linearizable read: answered by a leader that a majority confirmed after the request came, or by the follower
+    that confirms it (`consensus/raft/reads.py`)."""
 
     id: int
     cluster: int

@@ -66,6 +66,7 @@ MODULES: Final = (
     "coordinator.replica.checkpoints",
     "coordinator.replica.comparison",
     "coordinator.replica.delays",
+    "coordinator.replica.delegation",
     "coordinator.replica.grants",
     "coordinator.replica.ingress",
     "coordinator.replica.intents",
@@ -73,6 +74,8 @@ MODULES: Final = (
     "coordinator.replica.levels",
     "coordinator.replica.listeners",
     "coordinator.replica.operations",
+    "coordinator.replica.reading",
+    "coordinator.replica.reads",
     "coordinator.replica.replica",
     "coordinator.replica.round_trips",
     "coordinator.replica.sleep",
@@ -84,6 +87,7 @@ MODULES: Final = (
     "coordinator.replica.turn",
     "coordinator.replica.watches",
     "coordinator.replica.watching",
+    "coordinator.replica.whereabouts",
 )
 """The core, and all that decides in a turn. What only shows a turn to people (`report`, `feed`, `meters`, `history`)
 and what only wraps it (`host`, `lifecycle`, `journal`) is left out."""

@@ -8,7 +8,7 @@ from typing import Any
 from coordinator import wire
 from coordinator.consensus.engine import ConfirmedRead, Engine
 from coordinator.replica.callers import Answers, Caller
-from coordinator.replica.delegation import Delegate
+from coordinator.replica.delegation import Delegate, Leaving
 from coordinator.replica.reading import Reading
 from coordinator.replica.reads import Read
 from coordinator.replica.replica import Replica
@@ -51,9 +51,9 @@ class SeenReading(Reading):
             self.see_confirmed(one)
         return confirmed
 
-    def leave(self, delegate: int, reads: list[Read], now_us: int) -> None:
+    def leave(self, delegate: int, leaving: Leaving, now_us: int) -> None:
         first = self.left.number + 1
-        super().leave(delegate, reads, now_us)
+        super().leave(delegate, leaving, now_us)
         for number in range(first, self.left.number + 1):
             self.see_left(delegate, number)
 

@@ -48,9 +48,9 @@ MUTANTS: Final = (
             Edit(f"{_CORE}:Raft.persisted", "if self.may_answer:", "if True:"),
             # The replica's own guard would stop most of them.
             Edit(
-                "coordinator.replica.reading:Reading._answer",
-                "while confirmed and",
-                "while (tenure is not None or waiting is self.delegate.waiting) and confirmed and",
+                "coordinator.replica.reading:Reading.answer",
+                "while self._confirmed and",
+                "while tenure is not None and self._confirmed and",
             ),
         ),
     ),
@@ -60,9 +60,9 @@ MUTANTS: Final = (
         "Thesis, section 6.4: the state machine has applied the read index before the answer",
         (
             Edit(
-                "coordinator.replica.reading:Reading._answer",
-                "while confirmed and confirmed[0][0] <= self._engine.applied_index:",
-                "while confirmed and tenure is not None:",
+                "coordinator.replica.reading:Reading.answer",
+                "while self._confirmed and self._confirmed[0][0] <= self._engine.applied_index:",
+                "while self._confirmed and tenure is not None:",
             ),
             Edit(
                 "coordinator.replica.replica:Replica.finish",
@@ -155,6 +155,7 @@ MUTANTS: Final = (
                 "raft.role is not Role.FOLLOWER or raft.leader != leader or raft.term != term or not raft.is_fit",
                 "not raft.is_fit",
             ),
+            Edit(f"{_DELEGATION}:Delegate.judge", "if said.term < engine.term:", "if False:"),
         ),
         nodes=3,
     ),
@@ -164,10 +165,9 @@ MUTANTS: Final = (
         "Thesis, section 6.4: the state machine has applied the read index before the answer",
         (
             Edit(
-                f"{_DELEGATION}:Delegate.take",
-                "self.confirmed.append((said.read_index, reads))",
-                "self.confirmed.append((0, reads))",
+                f"{_DELEGATION}:Delegate.judge", "may_answer and engine.applied_index >= said.read_index", "may_answer"
             ),
+            # Who has learnt what is committed has mostly applied it, too.
             Edit(f"{_READS}:stands_in", "return raft.log.commit >= read_index", "return True"),
         ),
         nodes=3,

@@ -12,11 +12,20 @@ from coordinator import wire
 from coordinator.consensus.engine import Role
 from coordinator.consensus.raft.messages import AppendEntries
 from coordinator.consensus.raft.options import Options
-from coordinator.replica import reads
-from coordinator.replica.delegation import LATE_US, PAUSE_US, READS_OF_WORD_MAX, TAKEN_MAX, TAKEN_US
+from coordinator.replica import delegation, reads
+from coordinator.replica.delegation import (
+    LATE_US,
+    PAUSE_US,
+    READ_BYTES_MAX,
+    READS_OF_TURN_MAX,
+    READS_OF_WORD_MAX,
+    TAKEN_MAX,
+    TAKEN_US,
+)
 from coordinator.replica.ports import Inbound
 from coordinator.statemachine.commands import (
     AcquireLock,
+    AddToken,
     AwaitGrant,
     GetKey,
     GetLock,
@@ -169,24 +178,79 @@ def test_every_query_that_asks_what_is_left_of_a_lease_is_the_leaders(stage, lea
     assert those | {AwaitGrant} == OF_THE_LEADER, "who awaits a grant is told of it by the leader"
 
 
-def test_a_follower_whose_callers_are_elsewhere_is_left_nothing():
-    stage = a_stage(3, None, node2="redis://two", node3="redis://three")
+def moved(node: Node, address: str) -> None:
+    """It comes back with its mailbox on another Redis; the log does not say so yet."""
+    node.turn.identity = node.turn.identity._replace(address=address)
+    node.replica.reading.address = address
+
+
+@pytest.mark.parametrize("address", ["redis://one", "redis://two"])
+def test_a_follower_whose_callers_are_elsewhere_is_left_nothing(address):
+    stage = a_stage(3, None, node1="redis://one", node2=address, node3=address)
     leader = stage.nodes["node1"]
     for node in stage.nodes.values():
-        node.turn.identity = node.turn.identity._replace(
-            address={"node2": "redis://two", "node3": "redis://three"}.get(node.name, "")
-        )
+        moved(node, address if node is not leader else "redis://one")
     assert leader.raft.delegate(stage.clock.us)
-    assert leave(stage, leader, get(7))[1] == []
+    assert bool(leave(stage, leader, get(7))[1]) is (address == "redis://one")
+
+
+def test_a_leader_that_has_moved_leaves_nothing_and_a_delegate_that_has_moved_declines(stage, leader, delegate):
+    moved(delegate, "redis://two")
+    _, (said,) = leave(stage, leader, get(7))
+    stage.carry()
+    assert declined(stage, delegate) == [said.number]
+    moved(delegate, "")
+    moved(leader, "redis://one")
+    stage.pass_time(PAUSE_US)
+    assert leave(stage, leader, get(8))[1] == []
+
+
+def test_nothing_is_left_or_taken_before_it_is_known_where_the_node_is(stage, leader, delegate):
+    _, (said,) = leave(stage, leader, get(7))
+    delegate.replica.reading.address = None
+    stage.carry()
+    assert declined(stage, delegate) == [said.number]
+    leader.replica.reading.address = None
+    stage.pass_time(2 * PAUSE_US)
+    assert leave(stage, leader, get(8))[1] == []
+
+
+def test_a_turn_tells_the_replicas_where_their_node_is():
+    stage = Stage(3, None, {"node2": "redis://two"})
+    for node in stage.nodes.values():
+        node.turn.identity = node.turn.identity._replace(address="redis://" + node.name)
+        node.run()
+        assert node.replica.reading.address == "redis://" + node.name
+
+
+def test_long_requests_and_too_many_stay_with_the_leader(stage, leader, delegate, monkeypatch):
+    """What is left lies in a follower's mailbox beside entries and votes."""
+    asked = [get(1, "k" * READ_BYTES_MAX), get(2, "k" * (READ_BYTES_MAX - 50)), *[get(n) for n in range(3, 7)]]
+    monkeypatch.setattr(delegation, "READS_OF_TURN_MAX", 3)
+    channel, left = leave(stage, leader, *asked)
+    assert [[request.id for request in asked.requests] for said in left for asked in said.reads] == [[2, 3, 4]]
+    stage.settle()
+    assert sorted(reply.id for reply in stage.replies(channel)) == [1, 2, 3, 4, 5, 6]
+    longest = (READS_OF_TURN_MAX // READS_OF_WORD_MAX) * READS_OF_WORD_MAX * READ_BYTES_MAX
+    assert longest <= 2 * wire.PACKET_BYTES_TARGET < wire.PACKET_BYTES_MAX
+
+
+def test_who_acts_for_a_token_that_is_not_known_turns_nothing_off(stage, leader, delegate):
+    asked = wire.QueryRequest(2, CLUSTER, f"token:{Token.new(REALM).token_id}", GetKey("a"))
+    channel, left = leave(stage, leader, get(1), asked)
+    assert [request.id for said in left for request in said.reads[0].requests] == [1]
+    stage.settle()
+    assert leader.replica.reading.left.trusts(stage.clock.us)
+    assert sorted(reply.id for reply in stage.replies(channel)) == [1, 2]
 
 
 # --- what a delegate declines ---------------------------------------------------------------------
 
 
-def declined(stage: Stage, delegate: Node) -> list[int]:
-    """What the delegate says in its turn that it does not take; it answers nobody."""
+def declined(stage: Stage, delegate: Node, *, answers: int = 0) -> list[int]:
+    """What the delegate says in its turn that it does not take; it answers so many callers."""
     delegate.run()
-    assert not [packet for packet in delegate.bus.published if ":p:" not in packet.channel]
+    assert len([packet for packet in delegate.bus.published if ":p:" not in packet.channel]) == answers
     return [
         number
         for said in peers_of(delegate)
@@ -195,21 +259,41 @@ def declined(stage: Stage, delegate: Node) -> list[int]:
     ]
 
 
-def test_who_has_gone_on_to_a_later_term_declines(stage, leader, delegate):
-    _, (said,) = leave(stage, leader, get(7))
+def test_who_has_gone_on_to_a_later_term_answers_nobody_and_owes_no_word(stage, leader, delegate):
+    leave(stage, leader, get(7))
     delegate.raft.term += 1
     stage.carry()
-    assert declined(stage, delegate) == [said.number]
+    assert declined(stage, delegate) == []
 
 
-def test_a_copy_from_an_earlier_term_is_declined_by_who_follows_the_next_leader(stage, leader, delegate):
+def test_a_copy_from_an_earlier_term_is_passed_over_by_who_follows_the_next_leader(stage, leader, delegate):
     _, (said,) = leave(stage, leader, get(7))
     leader.bus.published.clear()
     other = next(node for node in stage.nodes.values() if node not in (leader, delegate))
     stage.elect(other.name)
     assert delegate.raft.leader == other.raft.replica
     forge(delegate, leader, said)
+    assert declined(stage, delegate) == []
+
+
+def test_a_copy_of_a_leader_of_the_past_does_not_make_a_delegate_forget_what_it_owes_this_one(stage, leader, delegate):
+    _, (said,) = leave(stage, leader, get(7))
+    stage.carry()
+    delegate.run()
+    forge(delegate, leader, said._replace(term=said.term - 1))
+    delegate.run()
+    stage.clock.us += TAKEN_US
+    delegate.run()
+    assert [word.message for word in peers_of(delegate)] == [wire.ReadsTaken(said.term, [said.number], [])]
+
+
+def test_a_leader_of_a_term_that_was_not_heard_of_yet_is_told_so(stage, leader, delegate):
+    """Its word overtook its first entry."""
+    _, (said,) = leave(stage, leader, get(7))
+    leader.bus.published.clear()
+    forge(delegate, leader, said._replace(term=said.term + 1))
     assert declined(stage, delegate) == [said.number]
+    assert delegate.raft.term == said.term
 
 
 def test_who_campaigns_declines_and_a_word_is_no_sign_of_life(stage, leader, delegate):
@@ -247,6 +331,36 @@ def test_who_lacks_the_entry_declines_and_commits_nothing_of_what_it_has(stage, 
     assert declined(stage, delegate) == [99]
     assert delegate.raft.commit_index <= delegate.raft.last_index
     assert before <= delegate.raft.commit_index
+
+
+def test_who_has_much_to_apply_declines_since_its_leader_answers_sooner(stage, leader, delegate):
+    session = opened(stage)
+    stage.ask("node1", *[command(n, session, n, PutKey("a", bytes(1_000))) for n in range(1, 11)])
+    for node in (leader, delegate, leader):
+        node.run()
+        stage.carry()
+    assert leader.raft.applied_index == leader.raft.last_index > delegate.raft.applied_index
+    delegate.replica.bounds = delegate.replica.bounds._replace(apply_bytes=2_000)
+    _, (said,) = leave(stage, leader, get(7))
+    stage.carry()
+    assert declined(stage, delegate) == [said.number]
+    assert delegate.raft.applied_index < delegate.raft.commit_index == leader.raft.commit_index
+
+
+def test_the_first_read_with_a_new_token_is_taken(stage, leader, delegate):
+    session, new = opened(stage), Token.new(REALM)
+    channel = stage.ask("node1", command(60, session, 1, AddToken(new.token_id, "web", new.key)))
+    for node in (leader, delegate, leader):
+        node.run()
+        stage.carry()
+    assert len(stage.replies(channel)) == 1
+    assert delegate.replica.machine.key_of(new.token_id) is None, "it has not been told of the commit"
+    channel = stage.ask("node1", get(7), token=new)
+    leader.run()
+    stage.carry()
+    assert declined(stage, delegate, answers=1) == []
+    stage.carry()
+    assert [reply.id for reply in stage.replies(channel, new)] == [7]
 
 
 def test_who_does_not_know_the_token_declines_all_of_the_word(stage, leader, delegate):
