@@ -25,7 +25,7 @@ PRINCIPAL: Final = "bench"
 
 
 def _program() -> str:
-    """Which of the two a node runs here."""
+    """Which of the two a node runs here, and a client, which is a process of its own, too."""
     is_built = bool(compiled.modules_of(compiled.BUILDS / compiled.digest()))
     return "compiled" if is_built and os.environ.get(compiled.VARIABLE) != "never" else "interpreted"
 
@@ -34,8 +34,8 @@ class Server(Peer):
     name = "conclave"
     works: ClassVar[frozenset[str]] = frozenset({"lock", "write", "read", "handover", "failover", "silence"})
     about = (
-        f"three Celery workers ({_program()}) and one Redis; SQLite with synchronous=FULL; its own client "
-        f"({'compiled' if compiled.is_used() else 'interpreted'}), signed, "
+        f"three Celery workers and one Redis; SQLite with synchronous=FULL; its own client, signed, "
+        f"all of them {_program()}, "
         f"{'with' if parker.Parker is not parker.PlainParker else 'without'} its parker in C"
     )
 
