@@ -105,9 +105,9 @@ class Left:
     @property
     def due_us(self) -> int:
         """When the leader is to look what is late."""
-        for batch in self._open.values():
-            return batch.sent_us + LATE_US
-        return NEVER_US
+        if not self._open:
+            return NEVER_US
+        return next(iter(self._open.values())).sent_us + LATE_US
 
     def leave(self, delegate: int, term: int, read_index: int, leaving: Leaving, now_us: int) -> None:
         """Leave these to `delegate`, with `read_index` committed in `term`."""
@@ -118,6 +118,10 @@ class Left:
             self._open[self.number] = _Batch(delegate, now_us, leaving.reads[part])
             questions = _questions(leaving.reads[part], leaving.encoded[part])
             self._words.append(Outgoing(delegate, wire.LeftReads(term, self.number, read_index, questions)))
+
+    @property
+    def has_words(self) -> bool:
+        return bool(self._words)
 
     def take_words(self) -> list[Outgoing]:
         words, self._words = self._words, []

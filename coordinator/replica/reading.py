@@ -108,7 +108,8 @@ class Reading:
     def begin(self, answers: Answers, now_us: int) -> None:
         """Leave to a delegate what may be left to it; of the rest one question for all reads of the turn, and one for
         all keep-alives, which no lease answers (history 1)."""
-        self.left.look(now_us)
+        if self.left.is_open:
+            self.left.look(now_us)
         if not (self._asked or self.left.has_back):
             return
         taken, self._asked = self._asked, []
@@ -186,9 +187,10 @@ class Reading:
                     self._waiting.over(read)
                     self.answer_one(read, tenure, answers, now_us)
             self._waiting.add_ready(read for read in reads if not read.is_prompt)
-        for waiting in (self._waiting, self.delegate.waiting):
-            if waiting.has_ready:
-                self._answer_ready(waiting, tenure, answers, now_us)
+        if self._waiting.has_ready:
+            self._answer_ready(self._waiting, tenure, answers, now_us)
+        if self.delegate.has_ready:
+            self._answer_ready(self.delegate.waiting, tenure, answers, now_us)
 
     def turn_away(self, answers: Answers) -> None:
         """All that wait here ask somebody else."""

@@ -280,7 +280,8 @@ class Replica:
             self._propose(answers)
         self.reading.begin(answers, now_us)
         ready = self.engine.ready(now_us)
-        ready.early.extend(self.reading.left.take_words())
+        if self.reading.left.has_words:
+            ready.early.extend(self.reading.left.take_words())
         return ready
 
     def _gathers(self, now_us: int) -> bool:
@@ -303,7 +304,8 @@ class Replica:
         """What is to be said to other replicas beside the engine's messages, after the journal."""
         words = self.states.take_peer_words(now_us)
         words += self.levels.take_answers()
-        words += self.reading.delegate.take_words(now_us)
+        if self.reading.delegate.due_us != NEVER_US:
+            words += self.reading.delegate.take_words(now_us)
         if self._tenure is not None and self.machine.state.level < self.levels.own:
             words += self.levels.ask(self.engine.term, self._others(), now_us)
         return words

@@ -353,7 +353,8 @@ class Turn:
             if rest:
                 self._bus.publish(rest)
             return bool(rest)
-        self.whereabouts.tell(self.identity, by_node)
+        if self.identity.address:
+            self.whereabouts.tell(self.identity, by_node)
         packets = [
             Outbound(address, self._channels.peer(node), self._seal(node, part))
             for (node, address), messages in by_node.items()
