@@ -19,9 +19,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import Enum
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from coordinator.consensus.membership import Change, Configuration
+
+NEVER_US: Final = 1 << 62
+"""Of what has no deadline."""
 
 
 class Role(Enum):

@@ -16,17 +16,16 @@ import msgspec
 from mypy_extensions import mypyc_attr
 
 from coordinator import wire
-from coordinator.consensus.engine import Engine, Outgoing
+from coordinator.consensus.engine import NEVER_US, Engine, Outgoing
 from coordinator.replica.callers import Caller
 from coordinator.replica.reads import Read, Waiting
 from coordinator.replica.stamps import Stamp, Stamps
 from coordinator.statemachine.machine import OF_THE_LEADER, Machine
 
-NEVER_US: Final = 1 << 62
 READS_OF_WORD_MAX: Final = 256
-READ_BYTES_MAX: Final = 2_048
+LEFT_BYTES_MAX: Final = 2_048
 """A longer request stays with the leader: what goes to the delegate lies between entries and votes."""
-READS_OF_TURN_MAX: Final = 2_048
+LEFT_OF_TURN_MAX: Final = 2_048
 """So many are left in one turn."""
 LATE_US: Final = 25_000
 """A leader answers itself what its delegate has not taken by then."""
@@ -58,11 +57,11 @@ def sort_out(reads: list[Read]) -> Leaving:
     for read in reads:
         if (
             may_be_left(read.request)
-            and len(left.reads) < READS_OF_TURN_MAX
+            and len(left.reads) < LEFT_OF_TURN_MAX
             and not read.stamp.principal.startswith(wire.FOR_TOKEN)
         ):
             encoded = wire.encode(read.request)
-            if len(encoded) <= READ_BYTES_MAX:
+            if len(encoded) <= LEFT_BYTES_MAX:
                 left.reads.append(read)
                 left.encoded.append(encoded)
                 continue
@@ -175,6 +174,7 @@ def _questions(reads: list[Read], encoded: list[bytes]) -> list[wire.Questions]:
             last = read.caller
             requests = by_caller.setdefault(last, [])
         requests.append(msgspec.Raw(request))
+    # On the wire what is encoded already looks as what is encoded there.
     return [
         wire.Questions(caller.channel, caller.token_id, cast("list[wire.QueryRequest]", asked))
         for caller, asked in by_caller.items()
@@ -249,37 +249,24 @@ class Delegate:
         for channel, token_id, requests in said.reads:
             known = machine.key_of(token_id)
             if known is None:
-                break
+                return self._none_of(reads)
             caller = Caller(channel, token_id, known[1])
-            own = Stamp(known[0], "", token_id, "")
-            if not self._take_in(caller, own, requests, stamps, said.read_index, now_us, reads):
-                break
-        else:
-            return reads
+            own = stamps.own(caller)
+            for request in requests:
+                stamp = stamps.acting(own, request.act_for) if own is not None and request.act_for else own
+                if not (isinstance(stamp, Stamp) and may_be_left(request)):
+                    return self._none_of(reads)
+                read = Read(caller, request, stamp, now_us, said.read_index)
+                if not self.waiting.takes(read):
+                    return self._none_of(reads)
+                reads.append(read)
+        return reads
+
+    def _none_of(self, reads: list[Read]) -> list[Read] | None:
+        """They are not counted any more."""
         for read in reads:
             self.waiting.over(read)
         return None
-
-    def _take_in(
-        self,
-        caller: Caller,
-        own: Stamp,
-        requests: list[wire.QueryRequest],
-        stamps: Stamps,
-        read_index: int,
-        now_us: int,
-        reads: list[Read],
-    ) -> bool:
-        """Add those of one caller to `reads`. False where one can not be taken."""
-        for request in requests:
-            stamp = stamps.acting(own, request.act_for) if request.act_for else own
-            if not (isinstance(stamp, Stamp) and may_be_left(request)):
-                return False
-            read = Read(caller, request, stamp, now_us, read_index)
-            if not self.waiting.takes(read):
-                return False
-            reads.append(read)
-        return True
 
     def take_words(self, now_us: int) -> list[Outgoing]:
         """What was taken, where it is time to say it; what was declined, at once."""

@@ -143,9 +143,10 @@ class Reading:
         self.left.leave(delegate, self._engine.term, self._engine.commit_index, leaving, now_us)
 
     def _shares_its_redis(self, other: int) -> bool:
-        """Do the callers of this replica hear what `other` says? The log may be behind: each side looks for itself."""
+        """Do the callers of this replica hear what `other` says, as the log tells? It looks for itself whether it is
+        still there."""
         its = self._engine.configuration.member(other)
-        return self._is_where_it_should_be and its is not None and its.address == self.address
+        return its is not None and its.address == self.address
 
     @property
     def _is_where_it_should_be(self) -> bool:
@@ -157,14 +158,12 @@ class Reading:
 
     def learn(self) -> None:
         """As a delegate, learn what is committed. Before anything is applied."""
-        if self.delegate.has_heard:
-            self.delegate.learn(self._engine)
+        self.delegate.learn(self._engine)
 
     def judge(self, now_us: int, *, serves: bool) -> None:
         """As a delegate, take what was left to this replica in this turn, or decline it. Behind what is applied."""
-        if self.delegate.has_heard:
-            serves = serves and self._is_where_it_should_be
-            self.delegate.judge(self._engine, self._machine, self._stamps, now_us, serves=serves)
+        serves = serves and self._is_where_it_should_be
+        self.delegate.judge(self._engine, self._machine, self._stamps, now_us, serves=serves)
 
     def confirm(self) -> None:
         """Take note of what the engine says may be answered."""

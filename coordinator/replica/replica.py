@@ -14,14 +14,13 @@ from typing import Final
 from mypy_extensions import mypyc_attr
 
 from coordinator import wire
-from coordinator.consensus.engine import Committed, Engine, HardState, Outgoing, Ready, Role
+from coordinator.consensus.engine import NEVER_US, Committed, Engine, HardState, Outgoing, Ready, Role
 from coordinator.consensus.entries import COMMAND, COMMAND_PREFIX
 from coordinator.consensus.membership import Configuration
 from coordinator.replica import cached_reads, watching
 from coordinator.replica.caching import HELD_BYTES_MAX, HELD_MAX, LEASE_MS, Caching
 from coordinator.replica.callers import Answers, Caller, TurnBounds
 from coordinator.replica.comparison import Verdict
-from coordinator.replica.delegation import NEVER_US
 from coordinator.replica.gathering import Gathering
 from coordinator.replica.grants import GrantWaiters
 from coordinator.replica.history import History
@@ -391,9 +390,12 @@ class Replica:
             return
         if self._head is not None:
             self.states.begin_behind(self._head, installed=ready.install is not None)
-        self.reading.learn()
+        was_left_reads = self.reading.delegate.has_heard
+        if was_left_reads:
+            self.reading.learn()
         self._apply(answers, now_us, took_us)
-        self.reading.judge(now_us, serves=self._serves)
+        if was_left_reads:
+            self.reading.judge(now_us, serves=self._serves)
         if self._tenure is not None:
             self._tenure.watches.look(self.machine.state)
             self._tenure.caching.applied(engine.applied_index)

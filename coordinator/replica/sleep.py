@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
-from coordinator.consensus.engine import Heard, Heartbeat, Role
+from coordinator.consensus.engine import NEVER_US, Heard, Heartbeat, Role
 from coordinator.replica.replica import Replica
 from coordinator.wire import PeerWord, SleepAnswer, SleepBeat, Sleeper
 
@@ -32,7 +32,6 @@ PAUSE_US: Final = 2_000_000
 """A cluster of which another node says that its follower is awake is left so for this long."""
 ASK_AGAIN_US: Final = 5_000_000
 """A node that never answered may be of a version that does not know how: it is tried again this seldom."""
-NEVER_US: Final = 1 << 62
 
 
 class _Led(NamedTuple):

@@ -383,9 +383,10 @@ class Turn:
             ((node, self.whereabouts.address_of(self.identity, node, in_log)), [PeerMessage(0, 0, 0, word)])
             for node, in_log, word in words
         ]
-        told: dict[tuple[str, str], list[PeerMessage]] = {route: [] for route, _ in packets}
-        self.whereabouts.tell(self.identity, told)
-        packets[:0] = [(route, messages) for route, messages in told.items() if messages]
+        if self.identity.address:
+            told: dict[tuple[str, str], list[PeerMessage]] = {route: [] for route, _ in packets}
+            self.whereabouts.tell(self.identity, told)
+            packets[:0] = [(route, messages) for route, messages in told.items() if messages]
         return [
             Outbound(address, self._channels.peer(node), self._seal(node, messages))
             for (node, address), messages in packets

@@ -72,8 +72,6 @@ class Whereabouts:
 
     def tell(self, identity: Identity, by_node: dict[tuple[str, str], list[PeerMessage]]) -> None:
         """With what else goes to each node, where this one's own mailbox is, now and then."""
-        if not identity.address:
-            return
         now_us = self._clock.now_us()
         for (node, _), messages in by_node.items():
             if now_us - self._told_us.get(node, -WHEREABOUTS_US) >= WHEREABOUTS_US:

@@ -16,6 +16,7 @@ from coordinator import wire
 from coordinator.consensus.engine import Outgoing, Role
 from coordinator.consensus.entries import CONFIGURATION
 from coordinator.consensus.membership import decode_configuration
+from coordinator.consensus.raft.messages import KINDS as MESSAGE_KINDS
 from coordinator.consensus.raft.messages import (
     AppendResponse,
     InstallSnapshot,
@@ -129,17 +130,7 @@ class _SeenTurn(Turn):
             answer = self.sleep._words[-1][2]
             assert isinstance(answer, wire.SleepAnswer)
             self.see_answered_for(said, answer)
-        if self.drops.get("peer-identity") == dropped and not isinstance(
-            said,
-            (
-                wire.StateDigest,
-                wire.Whereabouts,
-                wire.SleepBeat,
-                wire.SleepAnswer,
-                wire.LeftReads,
-                wire.ReadsTaken,
-            ),
-        ):
+        if self.drops.get("peer-identity") == dropped and isinstance(said, MESSAGE_KINDS):
             self.see_message(message.sender, said)
 
     def _publish(self, batches: list[tuple[Replica, list[Outgoing]]], rest: list[Outbound]) -> bool:

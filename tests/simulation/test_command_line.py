@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from tests.simulation import __main__ as command_line
+from tests.simulation.campaign import Order
+from tests.simulation.run import AS_DRAWN, nodes_of, run_seed
 
 ROOT = Path(__file__).parents[2]
 PLANTED = ("--mutant", "vote-not-persisted")
@@ -99,3 +101,22 @@ def test_a_failure_is_replayed_and_cut_down(capsys: pytest.CaptureFixture[str]) 
     assert "caught: vote-not-persisted by " in said
     assert " violation " in said
     assert re.search(r"^of \d+ faults it needs \d+:$", said, re.MULTILINE)
+
+
+def test_so_many_nodes_run_as_are_asked_for_or_as_a_planted_bug_needs_or_as_the_seed_says(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    orders: list[Order] = []
+    for name in ("_hunt", "_many"):
+        monkeypatch.setattr(command_line, name, lambda order, *_, **__: orders.append(order))
+    for arguments in (
+        ["--seeds", "1-2"],
+        ["--seeds", "1-2", "--nodes", "4"],
+        ["--mutant", "left-to-one-of-many"],
+        ["--mutant", "vote-not-persisted"],
+        ["--mutant", "left-to-one-of-many", "--nodes", "3"],
+    ):
+        command_line.main(["--engine", "raft", *arguments])
+    assert [order.nodes for order in orders] == [AS_DRAWN, 4, 5, AS_DRAWN, 3]
+    assert [nodes_of(seed) for seed in range(8)] == [5, 5, 5, 3, 5, 5, 5, 3]
+    assert run_seed(3) == run_seed(3, nodes=3) != run_seed(3, nodes=5)

@@ -13,7 +13,7 @@ start and a ticket, which together never repeat: an answer from before a restart
 A leader that is a majority together with one follower may also leave the read to that one, its delegate, as it passes
 on the read and its own commit index. A delegate that is still in the leader's term when it has that word is what (2)
 asks for: a majority that had not gone on to a later term when the read came, so that nobody else had committed anything
-by then. It may answer once (3) holds of its own state; the leader's second turn, and two of five messages, are spared.
+by then. It may answer once (3) holds of its own state; the leader's second turn, and one of four messages, are spared.
 """
 
 from __future__ import annotations

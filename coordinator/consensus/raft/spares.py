@@ -17,13 +17,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from coordinator.consensus.engine import NEVER_US
 from coordinator.consensus.membership import Configuration
 from coordinator.consensus.raft.progress import Progress, ProgressState
 
 if TYPE_CHECKING:
     from coordinator.consensus.raft.core import Raft
 
-NEVER_US: Final = 1 << 62
 LATE_SHARE: Final = 4
 """Of a round that went to everyone, as many as are needed have answered; whoever answers later than `Options.spare_us`,
 divided by this, behind them is late."""

@@ -191,7 +191,8 @@ def test_what_another_node_says_of_itself_says_nothing_of_the_leader(stage):
     ((_, asked),) = [one for one in stage.requests() if one[0] == "node3"]
     stage.reply("node3", wire.Answer(asked.id, commands.KeyValue(b"1", 7)))
     assert call.done
-    call, number, _ = asks(stage)
+    call, number, is_sure = asks(stage)
+    assert not is_sure, "what node3 was asked itself it may answer without the leader"
     stage.pass_time(REDIRECT_US_MIN)
     stage.know("node2", term=6)
     assert ("node2", number) in [(node, request.id) for node, request in stage.requests()], "another leads now"

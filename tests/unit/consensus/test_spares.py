@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from coordinator.consensus.engine import Role
+from coordinator.consensus.engine import NEVER_US, Role
 from coordinator.consensus.membership import Change, Member
 from coordinator.consensus.raft import spares
 from coordinator.consensus.raft.messages import AppendEntries
 from coordinator.consensus.raft.options import Options, check
-from coordinator.consensus.raft.spares import FEW, LATE_LONG, LATE_MAX, NEVER_US
+from coordinator.consensus.raft.spares import FEW, LATE_LONG, LATE_MAX
 from coordinator.consensus.raft.transfer import Transfer
 from tests.unit.consensus.play import Letter, Play
 

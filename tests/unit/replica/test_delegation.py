@@ -15,9 +15,9 @@ from coordinator.consensus.raft.options import Options
 from coordinator.replica import delegation, reads
 from coordinator.replica.delegation import (
     LATE_US,
+    LEFT_BYTES_MAX,
+    LEFT_OF_TURN_MAX,
     PAUSE_US,
-    READ_BYTES_MAX,
-    READS_OF_TURN_MAX,
     READS_OF_WORD_MAX,
     TAKEN_MAX,
     TAKEN_US,
@@ -225,13 +225,13 @@ def test_a_turn_tells_the_replicas_where_their_node_is():
 
 def test_long_requests_and_too_many_stay_with_the_leader(stage, leader, delegate, monkeypatch):
     """What is left lies in a follower's mailbox beside entries and votes."""
-    asked = [get(1, "k" * READ_BYTES_MAX), get(2, "k" * (READ_BYTES_MAX - 50)), *[get(n) for n in range(3, 7)]]
-    monkeypatch.setattr(delegation, "READS_OF_TURN_MAX", 3)
+    asked = [get(1, "k" * LEFT_BYTES_MAX), get(2, "k" * (LEFT_BYTES_MAX - 50)), *[get(n) for n in range(3, 7)]]
+    monkeypatch.setattr(delegation, "LEFT_OF_TURN_MAX", 3)
     channel, left = leave(stage, leader, *asked)
     assert [[request.id for request in asked.requests] for said in left for asked in said.reads] == [[2, 3, 4]]
     stage.settle()
     assert sorted(reply.id for reply in stage.replies(channel)) == [1, 2, 3, 4, 5, 6]
-    longest = (READS_OF_TURN_MAX // READS_OF_WORD_MAX) * READS_OF_WORD_MAX * READ_BYTES_MAX
+    longest = (LEFT_OF_TURN_MAX // READS_OF_WORD_MAX) * READS_OF_WORD_MAX * LEFT_BYTES_MAX
     assert longest <= 2 * wire.PACKET_BYTES_TARGET < wire.PACKET_BYTES_MAX
 
 
@@ -285,6 +285,19 @@ def test_a_copy_of_a_leader_of_the_past_does_not_make_a_delegate_forget_what_it_
     stage.clock.us += TAKEN_US
     delegate.run()
     assert [word.message for word in peers_of(delegate)] == [wire.ReadsTaken(said.term, [said.number], [])]
+
+
+def test_the_next_leader_is_told_of_its_own_words_alone(stage, leader, delegate):
+    """It numbers from the beginning, too: what the last one left under these numbers is not its own."""
+    for number in range(2):
+        leave(stage, leader, get(number))
+        stage.carry()
+        delegate.run()
+    other = next(node for node in stage.nodes.values() if node not in (leader, delegate))
+    term = leader.raft.term + 1
+    forge(delegate, other, wire.LeftReads(term, 3, 1, []))
+    delegate.run()
+    assert [said.message for said in peers_of(delegate)] == [wire.ReadsTaken(term, [], [3])]
 
 
 def test_a_leader_of_a_term_that_was_not_heard_of_yet_is_told_so(stage, leader, delegate):
