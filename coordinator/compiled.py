@@ -30,7 +30,18 @@ PROJECT: Final = Path(__file__).parents[1]
 BUILDS: Final = PROJECT / "var" / "compiled"
 MODULES: Final = "modules.json"
 """In each build: module to file, relative to the build, and what is in it (`checksum`). Written last."""
-SOURCES: Final = ("channel.py", "client", "compiling.py", "consensus", "orders.py", "replica", "statemachine", "wire")
+SOURCES: Final = (
+    "channel.py",
+    "client",
+    "compiling.py",
+    "consensus",
+    "hot_functions.txt",
+    "native_layout.py",
+    "orders.py",
+    "replica",
+    "statemachine",
+    "wire",
+)
 """What a build depends on, in coordinator/: what is compiled, what that is compiled with, and how."""
 PINNED: Final = ("requirements.txt", "requirements-compile.txt")
 """Beside it: the compiler, and the packages whose types are compiled in."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Final
 
 import pytest
 
-from coordinator import compiled
+from coordinator import compiled, native_layout
 from tests.conftest import without
 from tests.integration.installation import Installation
 from tests.integration.quorum import NODES
@@ -44,6 +45,21 @@ def simulated(choice: str, *arguments: str) -> str:
     )
     assert ran.returncode == 0, ran.stdout[-2_000:] + ran.stderr[-2_000:]
     return ran.stdout
+
+
+def test_what_requests_pass_lies_side_by_side(build: Path) -> None:
+    """It names functions of C, which are called after ours: where many are gone, `python -m bench.hot_functions` counts
+    them anew."""
+    if shutil.which("nm") is None:
+        without("nm (Debian and Ubuntu: apt-get install binutils)")
+    (library,) = build.glob("*__mypyc*")
+    told = subprocess.run(["nm", "--defined-only", str(library)], capture_output=True, text=True, check=True).stdout
+    addresses = {name: int(at, 16) for at, kind, name in map(str.split, told.splitlines()) if kind in "tT"}
+    ours = [name for name in native_layout.hot_functions() if name.startswith(("CPyDef_", "CPyPy_"))]
+    there = sorted(addresses[name] for name in ours if name in addresses)
+    assert len(there) >= 0.9 * len(ours), [name for name in ours if name not in addresses]
+    whole = max(addresses.values()) - min(addresses.values())
+    assert there[len(there) * 95 // 100] - there[0] < whole / 4, "they lie where they fell"
 
 
 @pytest.mark.parametrize("seed", TRACED)
@@ -108,7 +124,7 @@ def test_a_client_and_the_web_process_run_what_was_built(build: Path) -> None:
 
 
 HOSTILE: Final = """
-from coordinator import compiled
+from coordinator import compiled, native_layout
 compiled.use()
 from coordinator import wire
 for kind in (-(2**63), -100, 99, 2**31, 2**63 - 1, 2**63, 2**64 - 1):

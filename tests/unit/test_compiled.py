@@ -269,7 +269,7 @@ def test_older_builds_go_and_what_is_being_made_stays(builds, monkeypatch):
         sums = {"conclave_probe": ("probe.py", compiled.checksum(making / "lib" / "probe.py"))}
         (making / "lib" / compiled.MODULES).write_text(json.dumps(sums))
 
-    monkeypatch.setattr(compiling, "_compile", compile_nothing)
+    monkeypatch.setattr(compiling, "compile_into", compile_nothing)
     for name in ("0123", "making-now", "making-long-ago"):
         (builds / name).mkdir(parents=True)
     os.utime(builds / "making-long-ago", (0, 0))
@@ -283,7 +283,7 @@ def test_older_builds_go_and_what_is_being_made_stays(builds, monkeypatch):
 @pytest.mark.usefixtures("toolchain")
 def test_what_was_compiled_of_sources_that_changed_meanwhile_is_no_build(builds, monkeypatch):
     monkeypatch.setattr(
-        compiling, "_compile", lambda making: monkeypatch.setattr(compiled, "digest", lambda: "another")
+        compiling, "compile_into", lambda making: monkeypatch.setattr(compiled, "digest", lambda: "another")
     )
     with pytest.raises(compiling.CannotCompile, match="a source was changed meanwhile"):
         compiling.build(builds)
