@@ -2,7 +2,7 @@
 
     python -m bench.hot_functions [--calls 500] [--seconds 3]
 
-Takes three minutes and GCC with its gcov. A copy of the project is compiled so that it counts, `bench.compare` drives
+Takes two and a half minutes and GCC with its gcov. A copy of the project is compiled so that it counts, `bench.compare` drives
 it as it drives any, and what was called at least `--calls` times is written, the most called ones first. To be run when
 the way of a request has changed: a function that is not in the list is as right, and stands among the seldom ones.
 """
