@@ -2,9 +2,10 @@
 
     python -m bench.hot_functions [--calls 500] [--seconds 3]
 
-Takes two and a half minutes and GCC with its gcov. A copy of the project is compiled so that it counts, `bench.compare` drives
-it as it drives any, and what was called at least `--calls` times is written, the most called ones first. To be run when
-the way of a request has changed: a function that is not in the list is as right, and stands among the seldom ones.
+Takes two and a half minutes and GCC with its gcov. A copy of the project is compiled so that it counts, `bench.compare`
+drives it as it drives any, and what was called at least `--calls` times is written, the most called ones first. To be
+run when the way of a request has changed: a function that is not in the list is as right, and stands among the seldom
+ones.
 """
 
 from __future__ import annotations
@@ -72,6 +73,7 @@ def hottest(calls: Counter[str], calls_min: int) -> list[str]:
 
 
 def count(directory: Path, seconds: float) -> Counter[str]:
+    """Raises subprocess.CalledProcessError where it can not be compiled, driven, or counted."""
     copy, making = directory / "copy", directory / "making"
     shutil.copytree(compiled.PROJECT, copy, ignore=shutil.ignore_patterns("var", ".venv", ".git", "__pycache__"))
     making.mkdir()

@@ -20,9 +20,6 @@ from typing import Final, NamedTuple
 
 HOT: Final = Path(__file__).with_name("hot_functions.txt")
 """C's names of functions, one a line, the most called ones first."""
-SECTION: Final = ".text.asked"
-"""What holds them, in what was linked."""
-
 COLD: Final = """\
 #if defined(__has_include) && __has_include("CPy.h")
 #include <Python.h>
@@ -65,7 +62,7 @@ def linker_script(names: list[str]) -> str:
 
     GNU ld's and lld's; of -ffunction-sections, where each function is a section of its own."""
     taken = "".join(f"    *(.text.{name} .text.{name}.*)\n" for name in names)
-    return f"SECTIONS\n{{\n  {SECTION} :\n  {{\n{taken}  }}\n}}\nINSERT BEFORE .text;\n"
+    return f"SECTIONS\n{{\n  .text.asked :\n  {{\n{taken}  }}\n}}\nINSERT BEFORE .text;\n"
 
 
 def write(directory: Path) -> Flags:
@@ -79,4 +76,4 @@ def write(directory: Path) -> Flags:
     )
 
 
-__all__ = ["HOT", "SECTION", "Flags", "hot_functions", "linker_script", "write"]
+__all__ = ["HOT", "Flags", "hot_functions", "linker_script", "write"]

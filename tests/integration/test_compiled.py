@@ -47,19 +47,29 @@ def simulated(choice: str, *arguments: str) -> str:
     return ran.stdout
 
 
-def test_what_requests_pass_lies_side_by_side(build: Path) -> None:
-    """It names functions of C, which are called after ours: where many are gone, `python -m bench.hot_functions` counts
-    them anew."""
+def symbols(library: Path, *options: str) -> dict[str, int]:
+    """Name to address of the functions that `nm` finds."""
     if shutil.which("nm") is None:
         without("nm (Debian and Ubuntu: apt-get install binutils)")
+    told = subprocess.run(
+        ["nm", "--defined-only", *options, library], capture_output=True, text=True, check=True
+    ).stdout
+    return {name: int(at, 16) for at, kind, name in map(str.split, told.splitlines()) if kind in "tT"}
+
+
+def test_what_requests_pass_lies_side_by_side_and_errors_out_of_its_way(build: Path) -> None:
+    """The list names functions of C, which are called after ours: where many are gone, `python -m bench.hot_functions`
+    counts them anew."""
     (library,) = build.glob("*__mypyc*")
-    told = subprocess.run(["nm", "--defined-only", str(library)], capture_output=True, text=True, check=True).stdout
-    addresses = {name: int(at, 16) for at, kind, name in map(str.split, told.splitlines()) if kind in "tT"}
+    addresses = symbols(library)
     ours = [name for name in native_layout.hot_functions() if name.startswith(("CPyDef_", "CPyPy_"))]
     there = sorted(addresses[name] for name in ours if name in addresses)
     assert len(there) >= 0.9 * len(ours), [name for name in ours if name not in addresses]
     whole = max(addresses.values()) - min(addresses.values())
     assert there[len(there) * 95 // 100] - there[0] < whole / 4, "they lie where they fell"
+    split = sum(f"{name}.cold" in addresses for name in ours)
+    assert split > len(there) / 2, "errors are handled within the functions"
+    assert not [name for name in symbols(library, "--dynamic") if name.startswith("CPyDef_")]
 
 
 @pytest.mark.parametrize("seed", TRACED)
@@ -124,7 +134,7 @@ def test_a_client_and_the_web_process_run_what_was_built(build: Path) -> None:
 
 
 HOSTILE: Final = """
-from coordinator import compiled, native_layout
+from coordinator import compiled
 compiled.use()
 from coordinator import wire
 for kind in (-(2**63), -100, 99, 2**31, 2**63 - 1, 2**63, 2**64 - 1):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import shlex
+import io
 
 import pytest
+from setuptools.errors import CompileError, LinkError
 
 from bench import hot_functions
 from coordinator import compiling, native_layout
@@ -17,16 +18,14 @@ class Compiler:
     def __init__(self, *unknown: str) -> None:
         self.unknown = unknown
 
-    def _take(self, flags: list[str]) -> None:
-        if any(flag.startswith(self.unknown) for flag in flags):
-            raise RuntimeError("unknown option")
-
     def compile(self, files: list[str], *, output_dir: str, extra_postargs: list[str]) -> list[str]:
-        self._take(extra_postargs)
+        if any(flag.startswith(self.unknown) for flag in extra_postargs):
+            raise CompileError("unknown option")
         return [f"{output_dir}/{len(files)}.o"]
 
     def link_shared_object(self, _made: list[str], _target: str, *, extra_postargs: list[str]) -> None:
-        self._take(extra_postargs)
+        if any(flag.startswith(self.unknown) for flag in extra_postargs):
+            raise LinkError("unknown option")
 
 
 def test_the_functions_of_the_list_are_taken_in_its_order_and_what_was_made_of_them_beside():
@@ -56,13 +55,18 @@ def test_a_line_that_is_no_name_is_refused(tmp_path, line):
     ("unknown", "is_laid_out"), [((), True), (("-Wl,-T",), False), (("-ffunction-sections",), False)]
 )
 def test_where_the_tools_do_not_know_how_code_lies_where_it_falls(tmp_path, unknown, is_laid_out):
-    compiler = Compiler(*unknown)
-    laid_out = compiling._layout(compiler, tmp_path)
-    assert (laid_out != Flags()) == is_laid_out
-    if is_laid_out:
-        named = [part for flag in laid_out.linker for part in shlex.split(flag.replace(",", " "))]
-        assert str(tmp_path / "hot.ld") in named
-        assert (tmp_path / "hot.ld").read_text() == native_layout.linker_script(native_layout.hot_functions())
+    told = io.StringIO()
+    flags = compiling._layout(Compiler(*unknown), tmp_path, told)
+    assert (flags != Flags()) == is_laid_out
+    assert ("not laid out for requests" in told.getvalue()) != is_laid_out
+
+
+def test_the_flags_name_what_was_written(tmp_path):
+    flags = native_layout.write(tmp_path)
+    assert f"-Wl,-T,{tmp_path / 'hot.ld'}" in flags.linker
+    assert (tmp_path / "hot.ld").read_text() == native_layout.linker_script(native_layout.hot_functions())
+    assert flags.compiler[flags.compiler.index("-include") + 1] == str(tmp_path / "cold.h")
+    assert (tmp_path / "cold.h").read_text() == native_layout.COLD
 
 
 def test_calls_are_counted_over_all_files_and_the_most_called_ones_are_first():
