@@ -23,7 +23,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # So that it also starts as 
 
 from coordinator.consensus.engine import HardState, Outgoing, Role
 from coordinator.consensus.entries import COMMAND_PREFIX
-from coordinator.consensus.membership import Configuration, Member, encode_configuration
+from coordinator.consensus.members import Member
+from coordinator.consensus.membership import Configuration, encode_configuration
 from coordinator.consensus.raft.core import Raft
 from coordinator.consensus.raft.log import Log
 from coordinator.consensus.raft.options import Options

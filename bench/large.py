@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # So that it also starts as 
 
 from bench.peers.conclave import Server
 from coordinator import client as shipped
-from coordinator.consensus.membership import Member
+from coordinator.consensus.members import Member
 from coordinator.statemachine import commands
 
 PUTS_AT_ONCE: Final = 100

@@ -26,7 +26,7 @@ import msgspec
 sys.path.insert(0, str(Path(__file__).parents[1]))  # So that it also starts as a file.
 
 from coordinator import wire
-from coordinator.consensus.membership import Member
+from coordinator.consensus.members import Member
 from coordinator.consensus.raft.core import Raft
 from coordinator.consensus.raft.log import Log
 from coordinator.consensus.raft.options import Options

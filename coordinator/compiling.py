@@ -105,7 +105,7 @@ say (`options.py`), since types are checked in what is compiled, with an error o
 which looks for frames of itself: what is compiled has none."""
 LEFT_OUT: Final = frozenset(
     {
-        "consensus.membership",
+        "consensus.members",
         "consensus.raft.messages",
         "statemachine.commands.client_ops",
         "statemachine.commands.entries",

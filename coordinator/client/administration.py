@@ -13,7 +13,7 @@ from coordinator import wire
 from coordinator.client.core import Core
 from coordinator.client.errors import NotFound, Refused, Unavailable
 from coordinator.client.flows import STATUS_US, Clock, Flow
-from coordinator.consensus.membership import Member
+from coordinator.consensus.members import Member
 
 LOOK_US: Final = 20_000
 """How often it is looked whether another leads now."""

@@ -17,7 +17,7 @@ from coordinator.client.flows import Clock
 from coordinator.client.jeopardy import SessionHandle
 from coordinator.client.locks import Locks
 from coordinator.client.transactions import Transaction
-from coordinator.consensus.membership import Member
+from coordinator.consensus.members import Member
 from coordinator.statemachine import commands
 from coordinator.statemachine.files import AddToKey, ChangePage, ReadChanges
 from coordinator.statemachine.lock_commands import ReadLockEvents

@@ -12,11 +12,10 @@ agree (Raft, section 6), and which the leader leaves by itself.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
-from functools import cached_property
-from typing import NamedTuple
+from collections.abc import Iterable
 
 from coordinator.consensus.entries import CONFIGURATION, CONFIGURATION_PREFIX
+from coordinator.consensus.members import Change, Member
 from coordinator.consensus.quorum import Tally, reached_by_majority, tally
 
 
@@ -24,65 +23,49 @@ class ChangeRefused(Exception):
     """The change of membership can not be made now, or at all; says why."""
 
 
-class Member(NamedTuple):
-    """`address`: the Redis of the node's mailbox; "" where it is the Redis that the whole installation shares.
-    `priority`: of those who are caught up, the highest leads where it can.
-    `witness`: it votes and keeps the log, and has no state machine; it stays one for as long as it is a member."""
-
-    replica: int
-    node: str
-    address: str = ""
-    priority: int = 0
-    witness: bool = False
-
-
-class _Sides(NamedTuple):
-    voters: tuple[Member, ...]
-    outgoing: tuple[Member, ...] = ()
-    learners: tuple[Member, ...] = ()
-
-
-class Configuration(_Sides):
+class Configuration:
     """`outgoing`: the voters of before, while the configuration is joint; empty else. A learner gets the log, and
-    counts for nothing."""
+    counts for nothing. Never changed once it is made, so what follows from its fields is found then: a leader asks
+    much of it in every turn."""
 
-    @property
-    def is_joint(self) -> bool:
-        return bool(self.outgoing)
-
-    @cached_property
-    def voter_ids(self) -> tuple[int, ...]:
+    def __init__(
+        self, voters: tuple[Member, ...], outgoing: tuple[Member, ...] = (), learners: tuple[Member, ...] = ()
+    ) -> None:
+        self.voters, self.outgoing, self.learners = voters, outgoing, learners
+        self.is_joint = bool(outgoing)
+        on_either_side = voters + outgoing
+        self.voter_ids: tuple[int, ...] = _each_once(on_either_side)
         """Everyone whose vote counts on either side."""
-        return tuple({member.replica: None for member in self.voters + self.outgoing})
-
-    @cached_property
-    def full_voter_ids(self) -> tuple[int, ...]:
+        self.full_voter_ids: tuple[int, ...] = _each_once(m for m in on_either_side if not m.witness)
         """Those voters, of either side, that have a state machine."""
-        return tuple({member.replica: None for member in self.voters + self.outgoing if not member.witness})
-
-    @cached_property
-    def has_witness(self) -> bool:
-        """Is there a member without a state machine, a learner even?"""
-        return any(member.witness for member in self.members)
-
-    @cached_property
-    def highest_priority(self) -> int:
-        """Of those who could lead."""
-        return max((member.priority for member in self.voters if not member.witness), default=0)
-
-    @cached_property
-    def members(self) -> tuple[Member, ...]:
+        self._by_replica = {member.replica: member for member in outgoing + learners + voters}
+        self.members: tuple[Member, ...] = tuple(self._by_replica.values())
         """Everyone who gets the log, each once."""
-        return tuple(self._by_replica.values())
-
-    @cached_property
-    def _by_replica(self) -> dict[int, Member]:
-        return {member.replica: member for member in self.outgoing + self.learners + self.voters}
-
-    @cached_property
-    def _side_ids(self) -> tuple[tuple[int, ...], ...]:
+        self.has_witness = any(member.witness for member in self.members)
+        """Is there a member without a state machine, a learner even?"""
+        self.highest_priority = max((member.priority for member in voters if not member.witness), default=0)
+        """Of those who could lead."""
+        self._side_ids: list[tuple[int, ...]] = [_ids(side) for side in (voters, outgoing) if side] or [()]
         """The voters of each side that there is."""
-        return tuple(_ids(side) for side in (self.voters, self.outgoing) if side) or ((),)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Configuration):
+            return NotImplemented
+        return self._fields() == other._fields()
+
+    def __hash__(self) -> int:
+        return hash(self._fields())
+
+    def __repr__(self) -> str:
+        return f"Configuration({self.voters!r}, {self.outgoing!r}, {self.learners!r})"
+
+    def _fields(self) -> tuple[tuple[Member, ...], tuple[Member, ...], tuple[Member, ...]]:
+        return self.voters, self.outgoing, self.learners
+
+    def sides(self) -> dict[str, tuple[Member, ...]]:
+        """The members by what they are, as a log entry names that; those that there are."""
+        named = {"voters": self.voters, "outgoing": self.outgoing, "learners": self.learners}
+        return {name: members for name, members in named.items() if members}
 
     def member(self, replica: int) -> Member | None:
         return self._by_replica.get(replica)
@@ -100,11 +83,11 @@ class Configuration(_Sides):
         member = self.member(replica)
         return member is not None and member.witness
 
-    def reached(self, value_of: Callable[[int], int]) -> int:
-        """The largest value that a majority has reached, of both sides where it is joint."""
+    def reached(self, values: dict[int, int]) -> int:
+        """The largest value that a majority has reached, of both sides where it is joint, given every voter's."""
         if not self.outgoing:  # As a rule, and many times a turn.
-            return reached_by_majority(self._side_ids[0], value_of)
-        return min(reached_by_majority(side, value_of) for side in self._side_ids)
+            return reached_by_majority([values[voter] for voter in self._side_ids[0]])
+        return min(reached_by_majority([values[voter] for voter in side]) for side in self._side_ids)
 
     def tally(self, votes: dict[int, bool]) -> Tally:
         """Where an election stands: won on both sides, lost on one, or pending."""
@@ -115,15 +98,7 @@ class Configuration(_Sides):
 
     def left(self) -> Configuration:
         """What a joint configuration becomes."""
-        return self._replace(outgoing=())
-
-
-class Change(NamedTuple):
-    """What the membership is to become. Whoever is new joins as a learner first; whoever is in neither is
-    removed."""
-
-    voters: tuple[Member, ...]
-    learners: tuple[Member, ...] = ()
+        return Configuration(self.voters, (), self.learners)
 
 
 def next_configuration(now: Configuration, change: Change) -> Configuration:
@@ -165,12 +140,15 @@ def _ids(members: Iterable[Member]) -> tuple[int, ...]:
     return tuple(member.replica for member in members)
 
 
+def _each_once(members: Iterable[Member]) -> tuple[int, ...]:
+    return tuple({member.replica: None for member in members})
+
+
 def encode_configuration(configuration: Configuration) -> bytes:
     """The log entry for `configuration`; the same configuration gives the same bytes."""
     body = {
         name: [list(member if member.witness else member[:-1]) for member in members]
-        for name, members in configuration._asdict().items()
-        if members
+        for name, members in configuration.sides().items()
     }
     return CONFIGURATION_PREFIX + json.dumps(body, separators=(",", ":"), sort_keys=True).encode()
 
@@ -180,6 +158,7 @@ def decode_configuration(entry: bytes) -> Configuration:
     if not entry or entry[0] != CONFIGURATION:
         raise ValueError(f"expected an entry of kind {CONFIGURATION}, got {entry[:1]!r}")
     body = json.loads(entry[1:])
-    return Configuration(
-        **{name: tuple(Member(*member) for member in body.get(name, [])) for name in Configuration._fields}
+    voters, outgoing, learners = (
+        tuple(Member(*member) for member in body.get(name, [])) for name in ("voters", "outgoing", "learners")
     )
+    return Configuration(voters, outgoing, learners)

@@ -5,7 +5,7 @@ A quorum that no voter makes up (an empty set) is never reached here: nothing co
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from enum import Enum
 
 
@@ -22,11 +22,12 @@ def majority(size: int) -> int:
     return size // 2 + 1
 
 
-def reached_by_majority(voters: Collection[int], value_of: Callable[[int], int]) -> int:
-    """The largest value that at least a majority of the voters has reached; -1 without voters."""
-    if not voters:
+def reached_by_majority(values: list[int]) -> int:
+    """The largest value that at least a majority of the voters has reached, given the value of each; -1 without voters.
+    Sorts the list."""
+    if not values:
         return -1
-    values = sorted([value_of(voter) for voter in voters])
+    values.sort()
     return values[len(values) - majority(len(values))]
 
 

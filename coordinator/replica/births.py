@@ -20,7 +20,8 @@ from typing import NamedTuple
 from coordinator import wire
 from coordinator.consensus.engine import HardState
 from coordinator.consensus.entries import COMMAND_PREFIX
-from coordinator.consensus.membership import Configuration, Member, encode_configuration
+from coordinator.consensus.members import Member
+from coordinator.consensus.membership import Configuration, encode_configuration
 from coordinator.replica.directory import sync
 from coordinator.replica.journal import FILE_NAME, SqliteJournal, StoredLog, StoredReplica
 from coordinator.statemachine.commands import LEVEL, RIGHTS, AddToken, Genesis, SetPrincipal

@@ -11,7 +11,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-from coordinator.consensus.membership import Member
+from coordinator.consensus.members import Member
 
 WAITING_MAX: Final = 1_000
 """Intents that were posted and not taken up; more are refused."""

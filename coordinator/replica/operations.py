@@ -10,7 +10,8 @@ from typing import Final
 
 from coordinator import wire
 from coordinator.consensus.engine import Role, Standing
-from coordinator.consensus.membership import Change, ChangeRefused, Member
+from coordinator.consensus.members import Change, Member
+from coordinator.consensus.membership import ChangeRefused
 from coordinator.replica.callers import Caller
 from coordinator.replica.replica import Replica
 from coordinator.statemachine.commands import ADMINISTER, FORBIDDEN, INVALID, REFUSED, Done, Failure

@@ -8,14 +8,13 @@ the one turn (`turn.py`); nothing here does input or output.
 from __future__ import annotations
 
 from collections import deque
-from itertools import repeat
 from typing import Final
 
 from mypy_extensions import mypyc_attr
 
 from coordinator import wire
 from coordinator.consensus.engine import NEVER_US, Committed, Engine, HardState, Outgoing, Ready, Role
-from coordinator.consensus.entries import COMMAND, COMMAND_PREFIX
+from coordinator.consensus.entries import COMMAND, COMMAND_PREFIX, bytes_in
 from coordinator.consensus.membership import Configuration
 from coordinator.replica import cached_reads, watching
 from coordinator.replica.caching import HELD_BYTES_MAX, HELD_MAX, LEASE_MS, Caching
@@ -356,20 +355,22 @@ class Replica:
             answers.overloaded(one.caller, one.request_id, message)
 
     def _append(self, taken: list[Asked], entries: list[bytes], answers: Answers) -> None:
-        size = sum(map(len, entries))
+        size = bytes_in(entries)
         if self._unapplied_bytes and self._unapplied_bytes + size > UNAPPLIED_BYTES_MAX:
             return self._has_no_room(taken, answers, NO_ROOM_TO_APPLY)
         first_index = self.engine.propose(entries)
         if first_index is not None:
             self._unapplied.append((self.engine.last_index, size))
             self._unapplied_bytes += size
-            self._proposals.update(enumerate(zip(repeat(self.engine.term), taken, strict=False), first_index))
+            term, proposals = self.engine.term, self._proposals
+            for index, asked in enumerate(taken, first_index):
+                proposals[index] = (term, asked)
             callers = [one.caller.channel for one in taken]
             self.gathering.proposed(callers, self.engine.last_index, self._turn_us)
             return None
         engine = self.engine
         leads = engine.role is Role.LEADER
-        if leads and engine.is_fit and engine.transferring is None:
+        if leads and engine.is_fit and not engine.is_handing_over:
             return self._has_no_room(taken, answers, NO_ROOM_IN_LOG)
         self.meters.proposals_failed += len(taken)
         for proposal in taken:
@@ -473,7 +474,7 @@ class Replica:
             self.engine.give_back(len(committed.entries) - count)
             if self.engine.role is Role.LEADER:
                 self.gathering.applied(self._answered, self.engine.applied_index, now_us, took_us)
-        self.states.applied(sum(map(len, committed.entries[:count])))
+        self.states.applied(bytes_in(committed.entries[:count]))
         while self._unapplied and self._unapplied[0][0] <= self.engine.applied_index:
             self._unapplied_bytes -= self._unapplied.popleft()[1]
 

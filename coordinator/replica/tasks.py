@@ -18,7 +18,7 @@ from celery import shared_task
 from celery.worker.control import control_command, inspect_command
 
 from coordinator import compiled, orders
-from coordinator.consensus.membership import Member
+from coordinator.consensus.members import Member
 from coordinator.replica.intents import (
     BackUpReplica,
     CompactReplica,

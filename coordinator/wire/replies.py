@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from coordinator.consensus.membership import Member
+from coordinator.consensus.members import Member
 from coordinator.statemachine.commands import Result
 from coordinator.wire.encoding import decode
 from coordinator.wire.structs import Struct

@@ -6,7 +6,7 @@ from typing import Final
 
 import msgspec
 
-from coordinator.consensus.membership import Member
+from coordinator.consensus.members import Member
 from coordinator.statemachine.commands import GetKey, Query
 from coordinator.statemachine.files import GetStat, ReadChanges, ReadFile
 from coordinator.statemachine.lock_commands import ReadLockEvents, ReadLockLives

@@ -9,7 +9,8 @@ from __future__ import annotations
 from random import Random
 from typing import TYPE_CHECKING, Final
 
-from coordinator.consensus.membership import Change, ChangeRefused, Configuration, Member
+from coordinator.consensus.members import Change, Member
+from coordinator.consensus.membership import ChangeRefused, Configuration
 from tests.simulation.node import Node
 from tests.simulation.quorums import is_full_quorum, is_quorum
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from coordinator.consensus.membership import Configuration, Member
+from coordinator.consensus.members import Member
+from coordinator.consensus.membership import Configuration
 
 
 def is_quorum(configuration: Configuration, replicas: Collection[int]) -> bool:

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from coordinator.consensus.engine import HardState
-from coordinator.consensus.membership import Configuration, Member
+from coordinator.consensus.members import Member
+from coordinator.consensus.membership import Configuration
 from coordinator.consensus.raft.messages import VoteResponse
 from coordinator.replica.ports import Write
 from tests.simulation.checkers.election_safety import ElectionSafety

@@ -22,7 +22,7 @@ from coordinator.statemachine.machine import Event
 from tests.simulation.model.truth import Truth
 
 if TYPE_CHECKING:
-    from coordinator.consensus.membership import Change
+    from coordinator.consensus.members import Change
     from coordinator.wire import SleepAnswer, SleepBeat
     from tests.simulation.clients import Client, HeldLease
     from tests.simulation.history import Operation, Question

@@ -8,7 +8,8 @@ from random import Random
 from typing import Final, NamedTuple
 
 from coordinator.consensus.entries import CONFIGURATION
-from coordinator.consensus.membership import Configuration, Member, decode_configuration
+from coordinator.consensus.members import Member
+from coordinator.consensus.membership import Configuration, decode_configuration
 from coordinator.consensus.raft.options import Options
 from coordinator.replica.births import FIRST_EPOCH, first_log
 from coordinator.replica.states import Compaction

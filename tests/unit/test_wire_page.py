@@ -11,7 +11,7 @@ import pytest
 
 from coordinator import wire
 from coordinator.client import cache, calls, grants, outstanding, packets, routing, session, session_keeper
-from coordinator.consensus.membership import Member
+from coordinator.consensus.members import Member
 from coordinator.embedded_redis import SELECTORS_SINCE, client_acl_rules
 from coordinator.replica import caching, callers, ingress, leases, mailbox, reads, replica, turn, watches
 from tests.unit.pages import DOCS, ROOT, WORD, section

@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING
 
 from coordinator.consensus.engine import Role
 from coordinator.consensus.entries import payload_bytes
+from coordinator.consensus.members import Change, Member
 from coordinator.consensus.membership import (
-    Change,
     ChangeRefused,
     Configuration,
-    Member,
     encode_configuration,
     next_configuration,
 )

@@ -13,6 +13,7 @@ from random import Random
 from coordinator.consensus.engine import (
     Committed,
     ConfirmedRead,
+    Engine,
     HardState,
     Heard,
     Heartbeat,
@@ -23,7 +24,8 @@ from coordinator.consensus.engine import (
     Standing,
 )
 from coordinator.consensus.entries import CONFIGURATION, payload_bytes
-from coordinator.consensus.membership import Change, Configuration, decode_configuration
+from coordinator.consensus.members import Change
+from coordinator.consensus.membership import Configuration, decode_configuration
 from coordinator.consensus.raft import changes, elections, reads, replication, sleep, snapshots, standing, transfer
 from coordinator.consensus.raft.log import Log
 from coordinator.consensus.raft.messages import (
@@ -47,7 +49,7 @@ NOBODY = 0
 """No replica has this identity."""
 
 
-class Raft:
+class Raft(Engine):
     """See `coordinator.consensus.engine.Engine`. All state is public to the modules of this package."""
 
     configuration: Configuration
@@ -145,6 +147,11 @@ class Raft:
     def applied_index(self) -> int:
         """The last index that `take_committed` has handed out."""
         return self.applied
+
+    @property
+    def is_handing_over(self) -> bool:
+        """Does it lead, and take nothing new until somebody else does?"""
+        return self.transferring is not None
 
     @property
     def is_voter(self) -> bool:

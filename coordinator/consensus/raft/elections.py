@@ -9,6 +9,7 @@ A pre-vote changes nothing at the voter and promises nothing. A vote is a promis
 
 from __future__ import annotations
 
+from random import Random
 from typing import TYPE_CHECKING
 
 from coordinator.consensus.engine import Outgoing, Role
@@ -35,11 +36,20 @@ def reset_timer(raft: Raft, now_us: int) -> None:
     """The next election time-out, drawn anew each time (Raft, section 5.2). Who may not serve lets the others try
     first."""
     options = raft.options
-    raft.election_due_us = now_us + raft.random.randrange(
-        options.election_timeout_us_min, options.election_timeout_us_max
-    )
+    shortest_us = options.election_timeout_us_min
+    raft.election_due_us = now_us + shortest_us + _below(raft.random, options.election_timeout_us_max - shortest_us)
     if not raft.is_fit:
         raft.election_due_us += options.campaign_us_max
+
+
+def _below(random: Random, bound: int) -> int:
+    """What `random.randrange(bound)` gives, drawn in the same way: each message of a leader draws one, and that
+    function runs interpreted."""
+    bits = bound.bit_length()
+    drawn = random.getrandbits(bits)
+    while drawn >= bound:
+        drawn = random.getrandbits(bits)
+    return drawn
 
 
 def tick(raft: Raft, now_us: int) -> None:

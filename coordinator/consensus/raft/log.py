@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from coordinator.consensus.entries import bytes_in
+
 _SLICE_STEP: Final = 1_024
 
 
@@ -100,14 +102,14 @@ class Log:
         start = first_index - self.offset - 1
         stop = last_index - self.offset
         entries = self.entries[start : min(stop, start + _SLICE_STEP)]
-        size = sum(map(len, entries))
+        size = bytes_in(entries)
         if size > bytes_max:
             del entries[_fitting(entries, bytes_max) or 1 :]
         while size <= bytes_max and start + len(entries) < stop:
             at = start + len(entries)
             step = self.entries[at : min(stop, at + _SLICE_STEP)]
             entries += step[: _fitting(step, bytes_max - size)]
-            size += sum(map(len, step))
+            size += bytes_in(step)
         return self.terms[start : start + len(entries)], entries
 
     def rest(self, first_index: int) -> tuple[list[int], list[bytes]]:

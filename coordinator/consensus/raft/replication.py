@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from coordinator.consensus.engine import Outgoing, Role
-from coordinator.consensus.entries import payload_bytes
-from coordinator.consensus.membership import Member
+from coordinator.consensus.entries import bytes_in, payload_bytes
+from coordinator.consensus.members import Member
 from coordinator.consensus.raft import changes, elections, snapshots, spares
 from coordinator.consensus.raft.messages import AppendEntries, AppendResponse
 from coordinator.consensus.raft.options import quiet_beat_us
@@ -155,7 +155,7 @@ def _send(raft: Raft, voter: int, progress: Progress, number: int) -> None:
         options = raft.options
         last_index = min(log.last_index, prev_index + options.message_entries_max)
         terms, entries = log.slice(progress.next, last_index, options.message_bytes_max)
-        progress.sent(prev_index + len(entries), sum(map(len, entries)))
+        progress.sent(prev_index + len(entries), bytes_in(entries))
     message = AppendEntries(raft.term, prev_index, prev_term, log.commit, number, terms, entries, raft.settled)
     raft.early.append(Outgoing(voter, message))
 
@@ -191,9 +191,10 @@ def on_append_response(raft: Raft, sender: int, response: AppendResponse, now_us
 def confirmed_round(raft: Raft) -> int:
     """The last round that a majority, the leader included, has answered."""
 
-    def answered(voter: int) -> int:
-        return raft.rounds.current if voter == raft.replica else raft.progress[voter].acked_round
-
+    answered = {
+        voter: raft.rounds.current if voter == raft.replica else raft.progress[voter].acked_round
+        for voter in raft.configuration.voter_ids
+    }
     return raft.configuration.reached(answered)
 
 
@@ -202,7 +203,8 @@ def advance_commit(raft: Raft) -> None:
     log = raft.log
     if log.commit == log.last_index:
         return
-    index = raft.configuration.reached(lambda voter: on_disk(raft, voter))
+    configuration = raft.configuration
+    index = configuration.reached({voter: on_disk(raft, voter) for voter in configuration.voter_ids})
     if index > log.commit and log.term_at(index) == raft.term:
         start = log.commit - log.offset
         raft.uncommitted_bytes -= payload_bytes(log.entries[start : index - log.offset])

@@ -67,10 +67,6 @@ def answered(raft: Raft, by: Mapping[int, Heard]) -> None:
         progress = raft.progress[follower]
         progress.heard_at_us = max(progress.heard_at_us or 0, said.answered_us)
     latest_us = max((said.sent_us for said in by.values()), default=0)
-
-    def confirmed_us(voter: int) -> int:
-        if voter == raft.replica:
-            return latest_us
-        return by[voter].sent_us if voter in by else 0
-
+    confirmed_us = {voter: by[voter].sent_us if voter in by else 0 for voter in raft.configuration.voter_ids}
+    confirmed_us[raft.replica] = latest_us
     raft.rounds.confirm_at(raft.configuration.reached(confirmed_us))

@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from coordinator.consensus.engine import Outgoing, Role
-from coordinator.consensus.membership import Member
+from coordinator.consensus.members import Member
 from coordinator.consensus.raft import changes
 from coordinator.consensus.raft.messages import TimeoutNow
 

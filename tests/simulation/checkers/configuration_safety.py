@@ -16,7 +16,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from coordinator.consensus.entries import CONFIGURATION
-from coordinator.consensus.membership import Change, Configuration, Member, decode_configuration
+from coordinator.consensus.members import Change, Member
+from coordinator.consensus.membership import Configuration, decode_configuration
 from coordinator.consensus.raft.messages import AppendResponse, Message, SnapshotResponse
 from coordinator.replica.ports import Write
 from tests.simulation.watch import Checker, View
@@ -121,7 +122,7 @@ class ConfigurationSafety(Checker):
 
 def _may_follow(before: Configuration, after: Configuration) -> bool:
     if before.is_joint:
-        return after == before._replace(outgoing=())
+        return after == Configuration(before.voters, (), before.learners)
     if after.is_joint:
         return after.outgoing == before.voters
     changed = {member.replica for member in before.voters} ^ {member.replica for member in after.voters}

@@ -61,13 +61,23 @@ MUTANTS: Final = (
         (
             Edit(
                 f"{_MEMBERSHIP}:Configuration.reached",
-                "reached_by_majority(self._side_ids[0], value_of)",
-                "reached_by_majority(_ids(self.voters + self.learners), value_of)",
+                "self._side_ids[0]])",
+                "_ids(self.voters + self.learners)])",
             ),
             Edit(
                 f"{_MEMBERSHIP}:Configuration.reached",
                 "for side in self._side_ids)",
                 "for side in (_ids(self.voters + self.learners), *self._side_ids[1:]))",
+            ),
+            Edit(
+                "coordinator.consensus.raft.replication:confirmed_round",
+                "raft.configuration.voter_ids",
+                "raft.configuration._by_replica",
+            ),
+            Edit(
+                "coordinator.consensus.raft.replication:advance_commit",
+                "configuration.voter_ids",
+                "configuration._by_replica",
             ),
         ),
     ),

@@ -13,7 +13,7 @@ from coordinator.client.administration import REPEAT_US
 from coordinator.client.calls import Call
 from coordinator.client.errors import NotFound, Refused, Unavailable
 from coordinator.client.flows import GATHER_US, Flow
-from coordinator.consensus.membership import Member
+from coordinator.consensus.members import Member
 from coordinator.statemachine import commands
 from coordinator.statemachine.commands import Done, Failure
 from tests.unit.client.test_core import CLUSTER, Stage

@@ -14,7 +14,8 @@ from typing import NamedTuple
 
 from coordinator.consensus.engine import HardState, Role, Snapshot
 from coordinator.consensus.entries import COMMAND_PREFIX
-from coordinator.consensus.membership import Configuration, Member, encode_configuration
+from coordinator.consensus.members import Member
+from coordinator.consensus.membership import Configuration, encode_configuration
 from coordinator.consensus.raft.core import Raft
 from coordinator.consensus.raft.log import Log
 from coordinator.consensus.raft.messages import Message

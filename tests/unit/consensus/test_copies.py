@@ -8,7 +8,8 @@ from __future__ import annotations
 import pytest
 
 from coordinator.consensus.engine import Role
-from coordinator.consensus.membership import Change, ChangeRefused, encode_configuration
+from coordinator.consensus.members import Change
+from coordinator.consensus.membership import ChangeRefused, encode_configuration
 from coordinator.consensus.raft.messages import AppendResponse, InstallSnapshot, VoteRequest
 from tests.unit.consensus.play import Letter, Play
 

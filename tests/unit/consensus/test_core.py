@@ -8,7 +8,8 @@ import pytest
 
 from coordinator.consensus.engine import HardState, Role, Snapshot
 from coordinator.consensus.entries import COMMAND_PREFIX, NOOP_ENTRY, payload_bytes
-from coordinator.consensus.membership import Change, Configuration, Member, encode_configuration
+from coordinator.consensus.members import Change, Member
+from coordinator.consensus.membership import Configuration, encode_configuration
 from coordinator.consensus.raft.core import Raft
 from coordinator.consensus.raft.log import Log
 from coordinator.consensus.raft.messages import AppendEntries, AppendResponse, VoteRequest

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from coordinator.consensus.engine import Role
-from coordinator.consensus.membership import Change, Configuration
+from coordinator.consensus.members import Change
+from coordinator.consensus.membership import Configuration
 from coordinator.consensus.raft.core import Raft
 from coordinator.consensus.raft.options import Options
 from coordinator.consensus.raft.transfer import Transfer

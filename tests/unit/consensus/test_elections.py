@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from coordinator.consensus.engine import Role
-from coordinator.consensus.membership import Configuration, Member
+from coordinator.consensus.members import Member
+from coordinator.consensus.membership import Configuration
 from coordinator.consensus.raft.elections import become_follower
 from coordinator.consensus.raft.messages import AppendEntries, AppendResponse, VoteRequest, VoteResponse
 from tests.unit.consensus.play import OPTIONS, Letter, Play

@@ -5,11 +5,10 @@ from __future__ import annotations
 import pytest
 
 from coordinator.consensus.engine import Role
+from coordinator.consensus.members import Change, Member
 from coordinator.consensus.membership import (
-    Change,
     ChangeRefused,
     Configuration,
-    Member,
     decode_configuration,
     encode_configuration,
     next_configuration,

@@ -14,11 +14,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from coordinator.consensus.engine import HardState, Role, Snapshot
+from coordinator.consensus.members import Change, Member
 from coordinator.consensus.membership import (
-    Change,
     ChangeRefused,
     Configuration,
-    Member,
     decode_configuration,
     encode_configuration,
     next_configuration,
@@ -119,7 +118,7 @@ class QuorumsAgainstEverySubset(RuleBasedStateMachine):
     @invariant()
     def what_is_reached_is_what_some_quorum_has(self):
         reached = max(min(self.values[voter] for voter in quorum) for quorum in quorums(self.configuration))
-        assert self.configuration.reached(self.values.__getitem__) == reached
+        assert self.configuration.reached(self.values) == reached
 
     @invariant()
     def an_election_is_won_by_a_quorum_and_lost_when_none_is_left(self):

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coordinator.consensus.engine import Snapshot
-from coordinator.consensus.membership import Configuration, Member, decode_configuration, encode_configuration
+from coordinator.consensus.members import Member
+from coordinator.consensus.membership import Configuration, decode_configuration, encode_configuration
 from coordinator.consensus.quorum import Tally, majority, reached_by_majority, tally
 from coordinator.consensus.raft import log as log_module
 from coordinator.consensus.raft.log import Log
@@ -21,13 +22,13 @@ from coordinator.consensus.raft.rounds import Rounds
 
 @given(st.dictionaries(st.integers(1, 9), st.integers(0, 50), min_size=1, max_size=9))
 def test_what_a_majority_reached_is_the_largest_value_that_a_majority_reached(values):
-    reached = reached_by_majority(tuple(values), values.__getitem__)
+    reached = reached_by_majority(list(values.values()))
     assert sum(value >= reached for value in values.values()) >= majority(len(values))
     assert sum(value > reached for value in values.values()) < majority(len(values))
 
 
 def test_a_cluster_without_voters_decides_nothing():
-    assert reached_by_majority((), lambda voter: 99) == -1
+    assert reached_by_majority([]) == -1
     assert tally((), {1: True}) is Tally.LOST
 
 
@@ -52,6 +53,14 @@ def test_a_configuration_survives_its_entry():
 
 def log(*terms: int, commit: int = 0) -> Log:
     return Log([*terms], [bytes([1, term]) for term in terms], commit)
+
+
+def test_configurations_are_the_same_whose_members_are_and_say_who_these_are():
+    one, other = (Configuration((Member(1, "node1"),), (), (Member(2, "node2"),)) for _ in range(2))
+    assert {one: "found"}[other] == "found"
+    assert one != Configuration(one.voters, one.learners, ())
+    assert one != one.voters
+    assert repr(one) == f"Configuration({one.voters!r}, (), {one.learners!r})"
 
 
 def test_a_log_finds_terms_and_matches():

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from coordinator.consensus.engine import Heard, Heartbeat, Role
-from coordinator.consensus.membership import Change, Member
+from coordinator.consensus.members import Change, Member
 from coordinator.consensus.raft.messages import AppendEntries, InstallSnapshot, VoteRequest
 from coordinator.consensus.raft.options import Options
 from tests.unit.consensus.play import OPTIONS, Play

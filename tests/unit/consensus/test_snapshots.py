@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from coordinator.consensus.engine import Role
-from coordinator.consensus.membership import Change, Member, encode_configuration
+from coordinator.consensus.members import Change, Member
+from coordinator.consensus.membership import encode_configuration
 from coordinator.consensus.raft.messages import AppendEntries, InstallSnapshot, SnapshotResponse
 from coordinator.consensus.raft.options import Options
 from tests.unit.consensus.play import OPTIONS, Play

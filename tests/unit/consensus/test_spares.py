@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from coordinator.consensus.engine import NEVER_US, Role
-from coordinator.consensus.membership import Change, Member
+from coordinator.consensus.members import Change, Member
 from coordinator.consensus.raft import spares
 from coordinator.consensus.raft.messages import AppendEntries
 from coordinator.consensus.raft.options import Options, check

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from coordinator.consensus.engine import Standing
-from coordinator.consensus.membership import Change, Member
+from coordinator.consensus.members import Change, Member
 from tests.unit.consensus.play import OPTIONS, Play
 
 

@@ -24,7 +24,8 @@ import pytest
 
 from coordinator.consensus.engine import Role
 from coordinator.consensus.entries import COMMAND_PREFIX, CONFIGURATION, NOOP_ENTRY
-from coordinator.consensus.membership import Change, ChangeRefused, Configuration, Member, decode_configuration
+from coordinator.consensus.members import Change, Member
+from coordinator.consensus.membership import ChangeRefused, Configuration, decode_configuration
 from coordinator.consensus.raft.messages import Message
 from coordinator.consensus.raft.options import Options
 from tests.unit.consensus.play import Letter, Play
@@ -188,8 +189,7 @@ def _members(words: list[str]) -> tuple[Member, ...]:
 def configuration_text(configuration: Configuration) -> str:
     parts = [
         f"{name} {' '.join(f'{member.replica}{chr(119) * member.witness}' for member in members)}"
-        for name, members in configuration._asdict().items()
-        if members
+        for name, members in configuration.sides().items()
     ]
     return ", ".join(parts) or "nobody"
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from coordinator.consensus.engine import HardState, Role
-from coordinator.consensus.membership import Change, Configuration, Member, encode_configuration
+from coordinator.consensus.members import Change, Member
+from coordinator.consensus.membership import Configuration, encode_configuration
 from coordinator.consensus.raft.messages import TimeoutNow, VoteRequest
 from coordinator.consensus.raft.transfer import best_successor, give_way
 from tests.unit.consensus.play import OPTIONS, Disk, Play
@@ -78,8 +79,9 @@ def test_a_transfer_whose_target_loses_its_vote_is_aborted_at_once(change: Chang
     play.lost = lambda letter: letter.receiver == 3
     assert leader.transfer(3, play.now_us)
     assert play.propose(1, "a") is None
+    assert leader.is_handing_over
     leader.change(change, play.now_us)
-    assert leader.transferring is None
+    assert not leader.is_handing_over
     assert play.propose(1, "b") is not None
     play.settle()
     assert play.words(1) == ["b"]

@@ -6,11 +6,10 @@ import pytest
 
 from coordinator.consensus.engine import Role
 from coordinator.consensus.entries import COMMAND
+from coordinator.consensus.members import Change, Member
 from coordinator.consensus.membership import (
-    Change,
     ChangeRefused,
     Configuration,
-    Member,
     encode_configuration,
     next_configuration,
 )

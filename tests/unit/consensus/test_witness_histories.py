@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from coordinator.consensus.engine import Role
-from coordinator.consensus.membership import Change, ChangeRefused, Member
+from coordinator.consensus.members import Change, Member
+from coordinator.consensus.membership import ChangeRefused
 from coordinator.consensus.raft.options import Options
 from tests.unit.consensus.play import Play
 from tests.unit.consensus.test_witness import FULL_1, FULL_2, WITNESS, site, write

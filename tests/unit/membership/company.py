@@ -6,7 +6,8 @@ from typing import Any
 
 from coordinator import wire
 from coordinator.client import errors
-from coordinator.consensus.membership import Change, Configuration, Member, next_configuration
+from coordinator.consensus.members import Change, Member
+from coordinator.consensus.membership import Configuration, next_configuration
 from coordinator.membership import nodes
 from coordinator.membership.nodes import HostedReplica, NodeReport, TaskOutcome
 from coordinator.statemachine import commands

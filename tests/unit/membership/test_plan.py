@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coordinator.consensus import membership
-from coordinator.consensus.membership import Configuration, Member
+from coordinator.consensus import members, membership
+from coordinator.consensus.members import Member
+from coordinator.consensus.membership import Configuration
 from coordinator.consensus.quorum import majority
 from coordinator.membership.plan import (
     Change,
@@ -340,7 +341,7 @@ class World:
 
     def _change(self, voters, learners) -> None:
         before = self.configuration
-        change = membership.Change(tuple(voters), tuple(learners))
+        change = members.Change(tuple(voters), tuple(learners))
         after = membership.next_configuration(before, change)
         for member in voters:
             if member.replica not in before.voter_ids:

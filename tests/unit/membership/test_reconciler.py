@@ -13,7 +13,8 @@ from django.utils import timezone
 
 from coordinator import record
 from coordinator.client import errors
-from coordinator.consensus.membership import Configuration, Member
+from coordinator.consensus.members import Member
+from coordinator.consensus.membership import Configuration
 from coordinator.management.commands import cluster as command
 from coordinator.membership import creation, edits, nodes, saying, wanted
 from coordinator.membership.edits import DatabaseBehind

@@ -12,7 +12,8 @@ from django.core.management import CommandError
 from coordinator import wire
 from coordinator.client import errors
 from coordinator.consensus.engine import Committed
-from coordinator.consensus.membership import Configuration, Member
+from coordinator.consensus.members import Member
+from coordinator.consensus.membership import Configuration
 from coordinator.membership import creation, nodes, restoration
 from coordinator.membership.creation import NotMade
 from coordinator.models import AuditEntry, Birth, Cluster, Node

@@ -8,7 +8,7 @@ from random import Random
 
 from coordinator import wire
 from coordinator.consensus.engine import HardState, Snapshot
-from coordinator.consensus.membership import Member
+from coordinator.consensus.members import Member
 from coordinator.consensus.raft.core import Raft
 from coordinator.consensus.raft.log import Log
 from coordinator.consensus.raft.options import Options

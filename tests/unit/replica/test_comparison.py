@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from coordinator import wire
 from coordinator.consensus.engine import Role
-from coordinator.consensus.membership import Change
+from coordinator.consensus.members import Change
 from coordinator.replica.comparison import ASK_TIMES_MAX, ASK_US, MARKS_MAX, Comparison, Verdict
 from coordinator.statemachine.commands import Command, GetKey, KeyValue, OpenSession, PutKey
 from coordinator.statemachine.items import Item

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coordinator.consensus.engine import HardState, Snapshot
-from coordinator.consensus.membership import Configuration, Member
+from coordinator.consensus.members import Member
+from coordinator.consensus.membership import Configuration
 from coordinator.replica.births import AlreadyBorn, create
 from coordinator.replica.directory import DirectoryHeld, NodeDirectory, OpenFiles
 from coordinator.replica.journal import (

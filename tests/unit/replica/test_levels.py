@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from coordinator import wire
-from coordinator.consensus.membership import Change, Member
+from coordinator.consensus.members import Change, Member
 from coordinator.replica import births
 from coordinator.replica.levels import ASK_US, QUESTION_BYTES_MAX, Levels
 from coordinator.statemachine import commands, snapshot

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from coordinator import wire
 from coordinator.consensus.engine import Committed, Role, Snapshot
-from coordinator.consensus.membership import Change, ChangeRefused, Configuration, Member
+from coordinator.consensus.members import Change, Member
+from coordinator.consensus.membership import ChangeRefused, Configuration
 from coordinator.consensus.raft.core import Raft
 from coordinator.consensus.raft.log import Log
 from coordinator.consensus.raft.messages import VoteRequest

@@ -7,7 +7,7 @@ import pytest
 
 from coordinator import wire
 from coordinator.consensus.engine import Role
-from coordinator.consensus.membership import Member
+from coordinator.consensus.members import Member
 from coordinator.replica.operations import ADDRESS_BYTES_MAX, MEMBERS_MAX
 from coordinator.replica.states import COMPARE_US
 from coordinator.statemachine import commands

@@ -7,7 +7,7 @@ import pytest
 
 from coordinator import wire
 from coordinator.consensus.engine import HardState, Ready, Role, Snapshot
-from coordinator.consensus.membership import Change, Member
+from coordinator.consensus.members import Change, Member
 from coordinator.consensus.raft.messages import AppendEntries
 from coordinator.replica import callers, grants, reading
 from coordinator.replica.callers import RETRY_MS, Answers

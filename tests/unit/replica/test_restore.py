@@ -11,7 +11,7 @@ import pytest
 
 from coordinator.consensus.engine import Role
 from coordinator.consensus.entries import COMMAND_PREFIX
-from coordinator.consensus.membership import Member
+from coordinator.consensus.members import Member
 from coordinator.replica import backup, restoring
 from coordinator.replica.births import WebToken, fingerprint
 from coordinator.replica.intents import (

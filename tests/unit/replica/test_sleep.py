@@ -10,7 +10,7 @@ import pytest
 
 from coordinator import wire
 from coordinator.consensus.engine import Role
-from coordinator.consensus.membership import Member
+from coordinator.consensus.members import Member
 from coordinator.consensus.raft.core import Raft
 from coordinator.consensus.raft.log import Log
 from coordinator.consensus.raft.messages import VoteRequest

@@ -15,7 +15,8 @@ from typing import IO
 import pytest
 
 from coordinator.consensus.engine import HardState, Snapshot
-from coordinator.consensus.membership import Configuration, Member
+from coordinator.consensus.members import Member
+from coordinator.consensus.membership import Configuration
 from coordinator.consensus.parts import Parts
 from coordinator.replica import frames, snapshot_files
 from coordinator.replica import journal as journal_module

@@ -7,7 +7,7 @@ import pytest
 
 from coordinator import wire
 from coordinator.consensus.engine import Outgoing, Role
-from coordinator.consensus.membership import Change, Member
+from coordinator.consensus.members import Change, Member
 from coordinator.consensus.raft.messages import AppendEntries, VoteRequest, VoteResponse
 from coordinator.replica.ports import Inbound, JournalFailed
 from coordinator.replica.states import Compaction

@@ -9,7 +9,7 @@ import pytest
 
 from coordinator import wire
 from coordinator.channel import with_credentials, without_credentials
-from coordinator.consensus.membership import Change, Member
+from coordinator.consensus.members import Change, Member
 from coordinator.replica.mailbox import RedisBus
 from coordinator.replica.ports import Inbound, Outbound
 from coordinator.replica.whereabouts import WHEREABOUTS_OLD_US, WHEREABOUTS_US
