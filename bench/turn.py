@@ -25,7 +25,7 @@ import msgspec
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # So that it also starts as a file.
 
-from coordinator import wire
+from coordinator import records, wire
 from coordinator.consensus.members import Member
 from coordinator.consensus.raft.core import Raft
 from coordinator.consensus.raft.log import Log
@@ -258,6 +258,7 @@ def main() -> None:
     parser.add_argument("--batches", default="1,32")
     parser.add_argument("--profile", choices=["", "leader", "follower"], default="")
     arguments = parser.parse_args()
+    records.quicken("coordinator")
     for work in arguments.works.split(","):
         for size in map(int, arguments.batches.split(",")):
             memory = SHARED_MEMORY if SHARED_MEMORY.is_dir() else None

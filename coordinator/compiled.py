@@ -21,7 +21,7 @@ from collections.abc import Mapping, Sequence
 from importlib import import_module
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
-from importlib.util import spec_from_file_location
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 from typing import Final, NamedTuple
@@ -125,6 +125,25 @@ def extension(name: str, directory: Path = EXTENSIONS) -> Path:
     whole = hashlib.blake2b(_interpreter(), digest_size=16)
     whole.update(c_source(name).read_bytes())
     return directory / f"{name}-{whole.hexdigest()}{sysconfig.get_config_var('EXT_SUFFIX')}"
+
+
+def native(name: str) -> ModuleType | None:
+    """The module `name` of C, where it was made of the source that is here, and nobody asked for no native code."""
+    if os.environ.get(VARIABLE) == "never":
+        return None
+    try:
+        file = extension(name)
+        if not file.is_file():
+            return None
+        spec = spec_from_file_location(name, file)
+        assert spec is not None, "the name ends as an extension's does"
+        assert spec.loader is not None, "so it has a loader"
+        module = module_from_spec(spec)
+        spec.loader.exec_module(module)
+    except (ImportError, OSError) as error:
+        _logger.warning("this process does without the native code of %s: %s", name, error)
+        return None
+    return module
 
 
 def c_source(name: str) -> Path:

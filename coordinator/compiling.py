@@ -34,7 +34,7 @@ from coordinator.native_layout import Flags
 
 WHOLE: Final = ("consensus", "statemachine", "wire")
 """Packages of which every module is compiled that can be."""
-EXTENSIONS: Final = ("coordinator.client._parker",)
+EXTENSIONS: Final = ("coordinator._records", "coordinator.client._parker")
 """Modules that are written in C."""
 OF_THE_REPLICA: Final = (
     "cached_reads",

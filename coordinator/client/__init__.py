@@ -13,7 +13,7 @@ locks in all modes, `client.session` tells what becomes of a session; transactio
 `coordinator.client.errors`, and here.
 """
 
-from coordinator import compiled
+from coordinator import compiled, records
 
 compiled.use_in_client()  # before anything of what is compiled is imported
 
@@ -85,3 +85,5 @@ __all__ = [
     "Watch",
     "WrongKind",
 ]
+
+records.quicken("coordinator")

@@ -9,19 +9,14 @@ processor twice from whoever woke it.
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import select
 import threading
-from importlib.util import module_from_spec, spec_from_file_location
 from typing import Final
 
 from coordinator import compiled
 
 _NAME: Final = "coordinator.client._parker"
-
-logger = logging.getLogger(__name__)
-
 
 NO_BELL: Final = -1
 
@@ -78,22 +73,8 @@ class PlainPoll:
 
 def load() -> tuple[type[PlainParker], type[PlainPoll]]:
     """The native one where there is one of this very source; it has the same methods, and is no subclass."""
-    if os.environ.get(compiled.VARIABLE) == "never":
-        return PlainParker, PlainPoll
-    try:
-        file = compiled.extension(_NAME)
-        if not file.is_file():
-            return PlainParker, PlainPoll
-        spec = spec_from_file_location(_NAME, file)
-        assert spec is not None, "the name ends as an extension's does"
-        assert spec.loader is not None, "so it has a loader"
-        module = module_from_spec(spec)
-        spec.loader.exec_module(module)
-        native: tuple[type[PlainParker], type[PlainPoll]] = module.Parker, module.Poll
-    except (ImportError, OSError) as error:
-        logger.warning("callers wake each other without native code: %s", error)
-        return PlainParker, PlainPoll
-    return native
+    module = compiled.native(_NAME)
+    return (PlainParker, PlainPoll) if module is None else (module.Parker, module.Poll)
 
 
 Parker, Poll = load()

@@ -21,7 +21,7 @@ from pathlib import Path
 from random import Random
 from typing import Final, NamedTuple, NoReturn
 
-from coordinator import orders
+from coordinator import orders, records
 from coordinator.consensus.raft.core import Raft
 from coordinator.consensus.raft.log import Log
 from coordinator.consensus.raft.options import Options
@@ -118,6 +118,7 @@ class Host:
 
     def __init__(self, settings: HostSettings) -> None:
         """Raises DirectoryHeld, JournalDamaged (as a whole: a damaged replica only takes no part), OSError."""
+        records.quicken("coordinator")
         self._settings = settings
         self._directory = NodeDirectory(settings.directory)
         self._journal = SqliteJournal(settings.directory)
