@@ -30,6 +30,7 @@ from coordinator.consensus.members import Member
 from coordinator.consensus.raft.core import Raft
 from coordinator.consensus.raft.log import Log
 from coordinator.consensus.raft.options import Options
+from coordinator.replica import ports
 from coordinator.replica.births import first_log
 from coordinator.replica.journal import SqliteJournal, StoredReplica
 from coordinator.replica.ports import Inbound, Outbound
@@ -48,7 +49,7 @@ SHARED_MEMORY: Final = Path("/dev/shm")
 _REFERENCE_LOOPS: Final = 5_000
 
 
-class Clock:
+class Clock(ports.Clock):
     """Stands still unless it is moved: no timer is part of the figure."""
 
     us = 1_000_000
@@ -60,7 +61,7 @@ class Clock:
         return self.us // 1_000
 
 
-class Bus:
+class Bus(ports.Bus):
     connected = True
 
     def __init__(self) -> None:

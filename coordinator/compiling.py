@@ -61,6 +61,7 @@ OF_THE_REPLICA: Final = (
     "mailbox",
     "meters",
     "operations",
+    "ports",
     "reading",
     "reads",
     "replica",

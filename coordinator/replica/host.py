@@ -34,7 +34,7 @@ from coordinator.replica.lifecycle import Lifecycle
 from coordinator.replica.loading import load_all
 from coordinator.replica.mailbox import RedisBus
 from coordinator.replica.metrics_server import MetricsAddress, MetricsServer
-from coordinator.replica.ports import JournalFailed
+from coordinator.replica.ports import Clock, JournalFailed
 from coordinator.replica.replica import Replica
 from coordinator.replica.report import Identity
 from coordinator.replica.turn import Turn
@@ -105,7 +105,7 @@ class HostSettings(NamedTuple):
         return f"HostSettings({self.node!r}, {str(self.directory)!r})"  # The rest is secret.
 
 
-class MonotonicClock:
+class MonotonicClock(Clock):
     def now_us(self) -> int:
         return time.monotonic_ns() // 1_000
 

@@ -20,7 +20,7 @@ from typing import Final
 
 from coordinator.channel import BackOff, Channel, ChannelError
 from coordinator.replica.links import SILENCE_US_MAX, STEADY_US, Link, Links
-from coordinator.replica.ports import Inbound, Outbound
+from coordinator.replica.ports import Bus, Inbound, Outbound
 from coordinator.wire import Channels
 
 LOOK_US: Final = 20_000
@@ -41,7 +41,7 @@ READ_AGAIN_NS: Final = 200_000
 logger = logging.getLogger(__name__)
 
 
-class RedisBus:
+class RedisBus(Bus):
     def __init__(
         self,
         node: str,

@@ -1,12 +1,17 @@
 """What one turn needs of the world, so that a worker and the simulator can each hand in their own.
 
-A worker's are SQLite (`journal.py`), Redis (`mailbox.py`) and the monotonic clock; the simulator's are its own.
+A worker's are SQLite (`journal.py`), Redis (`mailbox.py`) and the monotonic clock; the simulator's are its own. These
+three are base classes and no protocols: a turn calls them a dozen times, and what is compiled knows of a class where
+its methods are, and looks for those of a protocol by their names.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import NamedTuple, Protocol
+
+from mypy_extensions import mypyc_attr
 
 from coordinator.consensus.engine import HardState, Snapshot
 
@@ -63,11 +68,14 @@ class Write(NamedTuple):
     stopped: str = ""
 
 
-class Journal(Protocol):
+@mypyc_attr(allow_interpreted_subclasses=True)  # the simulator's
+class Journal(ABC):
+    @abstractmethod
     def commit(self, writes: list[Write]) -> None:
         """Put all of it on disk, at once or not at all; it is there when this returns. Raises JournalFailed."""
         ...
 
+    @abstractmethod
     def stage(self, replica: int, snapshot: Snapshot) -> Staging:
         """Begin to put a large snapshot on disk, so that the commit that takes it is short."""
         ...
@@ -88,32 +96,41 @@ class Outbound(NamedTuple):
     data: bytes
 
 
-class Bus(Protocol):
+@mypyc_attr(allow_interpreted_subclasses=True)  # the simulator's
+class Bus(ABC):
     """A lossy, reordering, duplicating network (docs/design.md, rule 1). Nothing here blocks or raises."""
 
     @property
+    @abstractmethod
     def connected(self) -> bool:
         """Is the node's mailbox being listened to? While it is not, time is a stall."""
         ...
 
+    @abstractmethod
     def drain(self) -> list[Inbound]: ...
 
+    @abstractmethod
     def publish(self, packets: list[Outbound]) -> None: ...
 
+    @abstractmethod
     def watch(self, nodes: Mapping[str, str]) -> None:
         """Look out for these nodes' mailboxes falling silent; with each the address of its Redis."""
         ...
 
+    @abstractmethod
     def take_silent(self) -> list[str]:
         """Watched nodes whose mailbox lost its only subscriber, seen on one unbroken connection (the crash hint)."""
         ...
 
 
-class Clock(Protocol):
+@mypyc_attr(allow_interpreted_subclasses=True)  # the simulator's
+class Clock(ABC):
+    @abstractmethod
     def now_us(self) -> int:
         """Monotonic microseconds."""
         ...
 
+    @abstractmethod
     def wall_ms(self) -> int:
         """Milliseconds since 1970, for people; nothing is decided by it."""
         ...

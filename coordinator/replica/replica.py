@@ -198,13 +198,14 @@ class Replica:
             return self._refuse_stamp(caller, request.id, stamp, answers)
         if type(request) is not wire.CommandRequest:
             return self.reading.ask(Read(caller, request, stamp, now_us), answers)  # type: ignore[arg-type]
-        if len(request.command) > COMMAND_BYTES_MAX:
-            message = f"a command has at most {COMMAND_BYTES_MAX} bytes, got {len(request.command)}"
+        encoded = request.command
+        if len(encoded) > COMMAND_BYTES_MAX:
+            message = f"a command has at most {COMMAND_BYTES_MAX} bytes, got {len(encoded)}"
             return self._refuse(caller, request.id, answers, commands.INVALID, message)
-        command = wire.decode_command(request.command)
+        command = wire.decode_command(encoded)
         self.gathering.arrived(caller.channel, now_us)
         self._commands.append(Asked(caller, request.id, command.op, command.session, now_us))
-        self._entries.append(self._stamps.entry(stamp, request.command))
+        self._entries.append(self._stamps.entry(stamp, encoded))
         return None
 
     def _refuse_stamp(
@@ -363,8 +364,10 @@ class Replica:
             self._unapplied.append((self.engine.last_index, size))
             self._unapplied_bytes += size
             term, proposals = self.engine.term, self._proposals
-            for index, asked in enumerate(taken, first_index):
+            index = first_index
+            for asked in taken:
                 proposals[index] = (term, asked)
+                index += 1
             callers = [one.caller.channel for one in taken]
             self.gathering.proposed(callers, self.engine.last_index, self._turn_us)
             return None

@@ -409,15 +409,15 @@ class Turn:
     def _awake(self, now_us: int) -> list[Replica]:
         """Those that have something to do in this turn. Of many replicas most are quiet: one that is left out has no
         turn, as if its node were slower."""
-        holds = self.sleep.holds
+        sleep = self.sleep
         if len(self.replicas) <= self.few_replicas or self._due_us.keys() != self.replicas.keys():
-            found = [replica for replica in self.replicas.values() if not (replica.stopped or holds(replica))]
+            found = [replica for replica in self.replicas.values() if not (replica.stopped or sleep.holds(replica))]
         else:
             stirred, due_us = self._stirred, self._due_us
             found = [
                 replica
                 for cluster, replica in self.replicas.items()
-                if (cluster in stirred or due_us[cluster] <= now_us) and not (replica.stopped or holds(replica))
+                if (cluster in stirred or due_us[cluster] <= now_us) and not (replica.stopped or sleep.holds(replica))
             ]
         self._stirred.clear()
         return found
@@ -454,10 +454,10 @@ class Turn:
         return due_us
 
     def _next_us(self, now_us: int) -> int:
-        replicas, holds = self.replicas, self.sleep.holds
-        due_us = min(self._feed.due_us(now_us), self.sleep.due_us)
+        replicas, sleep = self.replicas, self.sleep
+        due_us = min(self._feed.due_us(now_us), sleep.due_us)
         for cluster, at_us in self._due_us.items():
-            if at_us < due_us and not (replicas[cluster].stopped or holds(replicas[cluster])):
+            if at_us < due_us and not (replicas[cluster].stopped or sleep.holds(replicas[cluster])):
                 due_us = at_us
         return max(now_us, due_us)
 

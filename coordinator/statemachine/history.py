@@ -30,7 +30,8 @@ _STALE_MAX: Final = 64
 
 def content_size(item: Item | None) -> int:
     """Bytes of a file's content; 0 of a directory, or where nothing is."""
-    return 0 if item is None or item.value is None else len(item.value)
+    value = None if item is None else item.value
+    return 0 if value is None else len(value)
 
 
 class NewestFirst:

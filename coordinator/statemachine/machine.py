@@ -214,15 +214,16 @@ class Machine:
             return Failure(commands.OUTCOME_UNKNOWN, f"session {command.session} is gone, or another's")
         if sessions_table.walk is not None:
             sessions_table.walk.touch(command.session)
-        if command.acked > session.acked:
-            session.acknowledge(min(command.acked, command.number))
-        if command.number < session.acked:
-            return Failure(commands.ACKNOWLEDGED, f"request {command.number} was answered and acknowledged")
-        known = session.results.get(command.number)
+        number, acked = command.number, command.acked
+        if acked > session.acked:
+            session.acknowledge(min(acked, number))
+        if number < session.acked:
+            return Failure(commands.ACKNOWLEDGED, f"request {number} was answered and acknowledged")
+        known = session.results.get(number)
         if known is not None:
             return known
-        if session.sizes or command.number >= session.acked + RESULTS_MAX:
-            busy = session.refuse(command.number, command.op)
+        if session.sizes or number >= session.acked + RESULTS_MAX:
+            busy = session.refuse(number, command.op)
             if busy is not None:
                 return busy
         stamp = (entry.principal, entry.actor, entry.token or "", entry.for_token)
@@ -230,8 +231,8 @@ class Machine:
         result = asker if isinstance(asker, Failure) else self._do(index, asker, session, command)
         if type(result) not in SMALL:
             result = kept(result)
-            session.count(command.number, result)
-        session.results[command.number] = result
+            session.count(number, result)
+        session.results[number] = result
         return result
 
     def _open_session(self, index: int, entry: Entry) -> Result:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from random import Random
 from typing import TYPE_CHECKING, Final
 
+from coordinator.replica import ports
 from coordinator.replica.mailbox import LOOK_US
 from coordinator.replica.ports import Inbound, Outbound
 from coordinator.wire import Channels
@@ -27,7 +28,9 @@ INBOX_MAX: Final = 20_000
 """Unread messages at which Redis gives up a subscriber (its 32 MB)."""
 
 
-class Bus:
+class Bus(ports.Bus):
+    connected = False
+
     def __init__(
         self,
         place: str,

@@ -9,6 +9,7 @@ from __future__ import annotations
 from random import Random
 from typing import Final
 
+from coordinator.replica import ports
 from tests.simulation.scheduler import Scheduler
 
 DRIFT_PPM_MAX: Final = 4_500
@@ -16,7 +17,7 @@ DRIFT_PPM_MAX: Final = 4_500
 _MILLION: Final = 1_000_000
 
 
-class Clock:
+class Clock(ports.Clock):
     """Monotonic microseconds of one machine. `ahead_us` is what has passed within an event that takes time."""
 
     def __init__(self, scheduler: Scheduler, random: Random, drift_ppm_max: int) -> None:

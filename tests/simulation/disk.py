@@ -13,6 +13,7 @@ from random import Random
 from typing import Final, NamedTuple
 
 from coordinator.consensus.engine import HardState, Snapshot
+from coordinator.replica import ports
 from coordinator.replica.journal import StoredLog
 from coordinator.replica.ports import Head, JournalFailed, Write
 
@@ -179,7 +180,7 @@ class Staging:
         self.given_up = True
 
 
-class Journal:
+class Journal(ports.Journal):
     """A process's handle on its disk (`ports.Journal`)."""
 
     def __init__(

@@ -194,8 +194,8 @@ class Raft(Engine):
         """When `tick` has something to do next."""
         if self.role is Role.LEADER:
             # A quiet leader beats so seldom that it would look too late whether a majority still answers.
-            beat_us, quorum_us = replication.beat_due_us(self), elections.quorum_due_us(self)
-            return min(quorum_us, beat_us, self.spares.due_us)
+            due_us = min(replication.beat_due_us(self), elections.quorum_due_us(self))
+            return min(due_us, self.spares.due_us)
         return self.election_due_us
 
     @property

@@ -37,8 +37,8 @@ MUTANTS: Final = (
         (
             Edit(
                 f"{_MACHINE}._apply_request",
-                "session.results[command.number] = result",
-                "session.results.clear()\n    session.results[command.number] = result",
+                "session.results[number] = result",
+                "session.results.clear()\n    session.results[number] = result",
             ),
         ),
     ),
@@ -144,8 +144,8 @@ MUTANTS: Final = (
         (
             Edit(
                 f"{_MACHINE}._apply_request",
-                "    session.results[command.number] = result\n",
-                "    if type(result).__name__ != 'Counted':\n        session.results[command.number] = result\n",
+                "    session.results[number] = result\n",
+                "    if type(result).__name__ != 'Counted':\n        session.results[number] = result\n",
             ),
         ),
     ),
@@ -156,9 +156,9 @@ MUTANTS: Final = (
         (
             Edit(
                 f"{_MACHINE}._apply_request",
-                "    session.results[command.number] = result\n",
+                "    session.results[number] = result\n",
                 "    if type(result).__name__ not in ('Failure', 'Held', 'Mismatch', 'Aborted'):\n"
-                "        session.results[command.number] = result\n",
+                "        session.results[number] = result\n",
             ),
         ),
     ),

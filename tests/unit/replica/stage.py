@@ -12,6 +12,7 @@ from coordinator.consensus.members import Member
 from coordinator.consensus.raft.core import Raft
 from coordinator.consensus.raft.log import Log
 from coordinator.consensus.raft.options import Options
+from coordinator.replica import ports
 from coordinator.replica.births import first_log
 from coordinator.replica.journal import StoredLog
 from coordinator.replica.ports import Inbound, JournalFailed, Outbound, Write
@@ -28,7 +29,7 @@ CLUSTER = 99
 WEB = Token.new(REALM)
 
 
-class Clock:
+class Clock(ports.Clock):
     def __init__(self) -> None:
         self.us = 1_000_000
 
@@ -39,7 +40,9 @@ class Clock:
         return self.us // 1_000
 
 
-class Bus:
+class Bus(ports.Bus):
+    connected = True
+
     def __init__(self, events: list[str]) -> None:
         self.connected = True
         self.inbox: list[Inbound] = []
@@ -76,7 +79,7 @@ class Staging:
         self.given_up = True
 
 
-class Journal:
+class Journal(ports.Journal):
     def __init__(self, events: list[str]) -> None:
         self.commits: list[list[Write]] = []
         self.broken = False

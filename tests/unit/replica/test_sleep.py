@@ -191,7 +191,7 @@ def test_a_leader_that_one_follower_answers_leads_on_awake(room: Dormitory):
 def test_a_follower_that_its_leader_speaks_for_no_more_wakes(room: Dormitory):
     leader, replica = room.leader(CLUSTER)
     leader.turn.stir(CLUSTER)
-    replica.engine.role = Role.FOLLOWER  # type: ignore[misc]
+    replica.engine.role = Role.FOLLOWER
     room.pass_time(BEAT_US + 20_000)
     assert room.sleepers(CLUSTER) == []
 
@@ -315,7 +315,7 @@ def test_followers_that_voted_for_another_confirm_nothing_though_their_node_answ
             other = node.turn.replicas[CLUSTER]
             node.turn.stir(CLUSTER)
             assert isinstance(other.engine.heard_at_us, int)
-            other.engine.heard_at_us = None  # type: ignore[misc]
+            other.engine.heard_at_us = None
             later = VoteRequest(replica.engine.term + 1, 99, replica.engine.term, pre=False, campaign=1)
             other.engine.step(12345, later, room.clock.us)
     room.nodes = {name: node for name, node in room.nodes.items() if name}
