@@ -38,6 +38,7 @@ SOURCES: Final = (
     "hot_functions.txt",
     "native_layout.py",
     "orders.py",
+    "records.py",
     "replica",
     "statemachine",
     "wire",
