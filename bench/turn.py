@@ -1,10 +1,11 @@
 """What a turn costs: CPU time on the leader and on a follower for each operation, without Redis and without a disk.
 
-    python -m bench.turn [--works lock,write,read] [--batches 1,32] [--profile leader|follower]
+    python -m bench.turn [--works lock,write,read] [--batches 1,32] [--profile leader|follower] [--evict-mb 64]
 
 Three nodes of the real turn hand one another their packets in memory; the journal is the real one, in memory where the
 machine has such a file system. A batch comes in two signed packets, as from two client processes. Beside each figure
-stands the time of a reference loop in the same run, so that runs on a busy machine can be compared.
+stands the time of a reference loop in the same run, so that runs on a busy machine can be compared. With `--evict-mb`
+so much memory is copied over before each turn: then caches have forgotten it, as between two requests of one caller.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from random import Random
 from typing import Final
@@ -75,14 +77,27 @@ class Bus(ports.Bus):
     def publish(self, packets: list[Outbound]) -> None:
         self.published += packets
 
-    def watch(self, nodes: frozenset[str]) -> None:
+    def watch(self, nodes: Mapping[str, str]) -> None:
         """Nobody dies here."""
 
     def take_silent(self) -> list[str]:
         return []
 
 
+class Eviction:
+    """Memory that is copied over before each turn, one half of it to the other."""
+
+    def __init__(self, megabytes: int) -> None:
+        self._half = megabytes * 500_000
+        self._all = memoryview(bytearray(2 * self._half))
+
+    def run(self) -> None:
+        self._all[: self._half] = self._all[self._half :]
+
+
 class Node:
+    eviction = Eviction(0)
+
     def __init__(self, member: Member, members: list[Member], token: Token, clock: Clock, directory: Path) -> None:
         log = first_log(CLUSTER, "default", 1, members, token)
         stored = StoredReplica(member.replica, CLUSTER, "default")
@@ -114,6 +129,7 @@ class Node:
         self.profile: cProfile.Profile | None = None
 
     def run(self) -> None:
+        self.eviction.run()
         if self.profile is not None:
             self.profile.enable()
         began_s = time.process_time()
@@ -258,7 +274,9 @@ def main() -> None:
     parser.add_argument("--works", default="lock,write,read")
     parser.add_argument("--batches", default="1,32")
     parser.add_argument("--profile", choices=["", "leader", "follower"], default="")
+    parser.add_argument("--evict-mb", type=int, default=0)
     arguments = parser.parse_args()
+    Node.eviction = Eviction(arguments.evict_mb)
     records.quicken("coordinator")
     for work in arguments.works.split(","):
         for size in map(int, arguments.batches.split(",")):

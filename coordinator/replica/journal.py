@@ -98,7 +98,7 @@ class SqliteJournal(Journal):
             raise JournalDamaged(f"{log}: {what} does not match its checksum, and more is behind it that was on disk")
         self._db = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
         self._inserting = self._db.cursor()
-        """For what each turn writes: to make one takes longer than all else there that is not SQLite's."""
+        """For what each turn writes, so that none has to be made for it."""
         try:
             self._db.execute("PRAGMA locking_mode=EXCLUSIVE")
             self._db.execute("PRAGMA journal_mode=WAL")

@@ -170,8 +170,9 @@ class Reading:
         for read in self.confirmed_reads():
             waiting = self._by_ticket.pop(read.ticket, None)
             if waiting is not None:
-                confirmed = [one._replace(read_index=read.read_index) for one in waiting]
-                self._confirmed.append((read.read_index, confirmed))
+                index = read.read_index
+                confirmed = [Read(one.caller, one.request, one.stamp, one.since_us, index) for one in waiting]
+                self._confirmed.append((index, confirmed))
 
     def confirmed_reads(self) -> list[ConfirmedRead]:
         return self._engine.take_reads()

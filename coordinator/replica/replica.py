@@ -197,7 +197,7 @@ class Replica:
         if not isinstance(stamp, Stamp):
             return self._refuse_stamp(caller, request.id, stamp, answers)
         if type(request) is not wire.CommandRequest:
-            return self.reading.ask(Read(caller, request, stamp, now_us), answers)  # type: ignore[arg-type]
+            return self.reading.ask(Read(caller, request, stamp, now_us, 0), answers)  # type: ignore[arg-type]
         encoded = request.command
         if len(encoded) > COMMAND_BYTES_MAX:
             message = f"a command has at most {COMMAND_BYTES_MAX} bytes, got {len(encoded)}"

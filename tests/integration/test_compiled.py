@@ -72,6 +72,42 @@ def test_what_requests_pass_lies_side_by_side_and_errors_out_of_its_way(build: P
     assert not [name for name in symbols(library, "--dynamic") if name.startswith("CPyDef_")]
 
 
+SEEN_TURNS: Final = """
+import sys
+from pathlib import Path
+from bench.turn import Cluster
+from coordinator import records
+
+assert records.quicken("coordinator") > 50
+cluster = Cluster(Path(sys.argv[1]))
+for work in ("write", "lock", "lock", "read"):
+    cluster.ask_for(work, 2, release=False)
+    sys.setprofile(lambda frame, what, _: what == "call" and print(frame.f_code.co_filename, frame.f_code.co_qualname))
+    cluster.serve()
+    sys.setprofile(None)
+    assert len(cluster.answered()) == 2, work
+"""
+
+
+def test_what_a_request_passes_in_a_node_is_not_interpreted(tmp_path: Path) -> None:
+    """But for those who look on, and for what is made of decorators: each function that is costs memory that no cache
+    has (docs/performance.md, What is looked for by its name)."""
+    ran = subprocess.run(
+        [sys.executable, "-c", SEEN_TURNS, str(tmp_path)],
+        cwd=compiled.PROJECT,
+        env={**os.environ, compiled.VARIABLE: "always"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr[-2_000:]
+    passed = {tuple(line.split(" ", 1)) for line in ran.stdout.splitlines()}
+    looks_on = str(compiled.PROJECT / "bench/turn.py")
+    decorates = str(compiled.PROJECT / "coordinator/statemachine/performing.py")
+    assert any(file == looks_on for file, _ in passed), "nothing was seen"
+    assert not {(file, name) for file, name in passed if file not in (looks_on, decorates)}
+
+
 @pytest.mark.parametrize("seed", TRACED)
 def test_a_seed_is_the_same_run_event_by_event(seed: int) -> None:
     traces = [simulated(choice, "--seed", str(seed), "--trace").splitlines() for choice in ("never", "always")]

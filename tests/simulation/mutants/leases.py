@@ -32,7 +32,7 @@ MUTANTS: Final = (
         (
             Edit(
                 f"{_REPLICA}:Replica.ask",
-                "return self.reading.ask(Read(caller, request, stamp, now_us), answers)",
+                "return self.reading.ask(Read(caller, request, stamp, now_us, 0), answers)",
                 "read = Read(caller, request, stamp, now_us)\n"
                 "        if isinstance(request, wire.KeepAliveRequest) and self._tenure is not None:\n"
                 "            return self.reading.keep_alive(read, request, self._tenure, answers)\n"
@@ -84,7 +84,7 @@ MUTANTS: Final = (
             ),
             Edit(
                 f"{_REPLICA}:Replica.ask",
-                "return self.reading.ask(Read(caller, request, stamp, now_us), answers)",
+                "return self.reading.ask(Read(caller, request, stamp, now_us, 0), answers)",
                 "read = Read(caller, request, stamp, now_us)\n"
                 "        if isinstance(request, wire.KeepAliveRequest) and self._tenure is not None:\n"
                 "            if not self.engine.may_answer:\n"
