@@ -9,6 +9,10 @@
 
 #define FIELDS_MAX 12
 
+/* From 3.14 on a tuple has more than its items: its hash, once that is known. What later ones have nobody knows here, so
+   there Python goes on making them. */
+#define KNOWS_TUPLES (PY_VERSION_HEX < 0x030E0000)
+
 /* Do these names say the last fields, in order? Where they might and are other objects, that is for Python to find. */
 static int
 are_last_fields(PyObject *type, PyObject *names, Py_ssize_t before)
@@ -111,7 +115,7 @@ quicken(PyObject *Py_UNUSED(module), PyObject *type)
     }
     Py_ssize_t count = PyTuple_GET_SIZE(fields);
     Py_DECREF(fields);
-    if (count < 1 || count > FIELDS_MAX)
+    if (!KNOWS_TUPLES || count < 1 || count > FIELDS_MAX)
         Py_RETURN_FALSE;
     ((PyTypeObject *)type)->tp_vectorcall = MAKERS[count];
     Py_RETURN_TRUE;

@@ -3,7 +3,7 @@
 `typing.NamedTuple` gives a class a constructor that is a function of Python. To a node, all else of which is compiled,
 that is most of what the interpreter is run for: 32 times for one write. So its classes are given a constructor in C
 (`_records.c`), which makes the same tuples; what it does not understand (arguments that are missing, or in another
-order) it leaves to the one of Python. Where there is none, all is as it was, and slower.
+order) it leaves to the one of Python. Where there is none, and from Python 3.14 on, all is as it was, and slower.
 """
 
 from __future__ import annotations
