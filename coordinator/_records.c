@@ -89,14 +89,20 @@ static const vectorcallfunc MAKERS[FIELDS_MAX + 1] = {
     NULL, make_1, make_2, make_3, make_4, make_5, make_6, make_7, make_8, make_9, make_10, make_11, make_12,
 };
 
-/* Is it what `typing.NamedTuple` makes, and nothing that somebody built upon it? Its instances hold their fields alone,
-   and a Python function is what makes them, which does nothing but that. */
+/* Is it made as `typing.NamedTuple` makes one, and nothing that somebody built upon such a class? Then its instances
+   hold their fields alone, and what makes them does nothing but that: no class body may say another `__new__`. */
 static int
 is_named_tuple(PyTypeObject *type)
 {
-    return type->tp_base == &PyTuple_Type && (type->tp_flags & Py_TPFLAGS_HEAPTYPE) != 0
-        && type->tp_basicsize == PyTuple_Type.tp_basicsize && type->tp_init == PyTuple_Type.tp_init
-        && Py_TYPE(type) == &PyType_Type;
+    if (type->tp_base != &PyTuple_Type || (type->tp_flags & Py_TPFLAGS_HEAPTYPE) == 0
+        || type->tp_basicsize != PyTuple_Type.tp_basicsize || type->tp_init != PyTuple_Type.tp_init
+        || Py_TYPE(type) != &PyType_Type)
+        return 0;
+    PyObject *defaults = PyObject_GetAttrString((PyObject *)type, "_field_defaults");
+    int has_them = defaults != NULL && PyDict_CheckExact(defaults);
+    PyErr_Clear();
+    Py_XDECREF(defaults);
+    return has_them;
 }
 
 static PyObject *

@@ -136,14 +136,19 @@ def native(name: str) -> ModuleType | None:
         file = extension(name)
         if not file.is_file():
             return None
-        spec = spec_from_file_location(name, file)
-        assert spec is not None, "the name ends as an extension's does"
-        assert spec.loader is not None, "so it has a loader"
-        module = module_from_spec(spec)
-        spec.loader.exec_module(module)
+        return load(name, file)
     except (ImportError, OSError) as error:
         _logger.warning("this process does without the native code of %s: %s", name, error)
         return None
+
+
+def load(name: str, file: Path) -> ModuleType:
+    """The module `name` of native code in that file. Raises ImportError."""
+    spec = spec_from_file_location(name, file)
+    assert spec is not None, "the name ends as an extension's does"
+    assert spec.loader is not None, "so it has a loader"
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
     return module
 
 

@@ -29,5 +29,5 @@ def quicken(package: str) -> int:
         if isinstance(kind, type)
         and kind.__module__ == name
         and kind.__bases__ == (tuple,)
-        and hasattr(kind, "_fields")
+        and hasattr(kind, "_field_defaults")
     )

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from typing import Final
 
 from coordinator.consensus.entries import CONFIGURATION, CONFIGURATION_PREFIX
 from coordinator.consensus.members import Change, Member
@@ -31,21 +32,23 @@ class Configuration:
     def __init__(
         self, voters: tuple[Member, ...], outgoing: tuple[Member, ...] = (), learners: tuple[Member, ...] = ()
     ) -> None:
-        self.voters, self.outgoing, self.learners = voters, outgoing, learners
-        self.is_joint = bool(outgoing)
+        self.voters: Final = voters
+        self.outgoing: Final = outgoing
+        self.learners: Final = learners
+        self.is_joint: Final = bool(outgoing)
         on_either_side = voters + outgoing
-        self.voter_ids: tuple[int, ...] = _each_once(on_either_side)
+        self.voter_ids: Final[tuple[int, ...]] = _each_once(on_either_side)
         """Everyone whose vote counts on either side."""
-        self.full_voter_ids: tuple[int, ...] = _each_once(m for m in on_either_side if not m.witness)
+        self.full_voter_ids: Final[tuple[int, ...]] = _each_once(m for m in on_either_side if not m.witness)
         """Those voters, of either side, that have a state machine."""
-        self._by_replica = {member.replica: member for member in outgoing + learners + voters}
-        self.members: tuple[Member, ...] = tuple(self._by_replica.values())
+        self._by_replica: Final = {member.replica: member for member in outgoing + learners + voters}
+        self.members: Final[tuple[Member, ...]] = tuple(self._by_replica.values())
         """Everyone who gets the log, each once."""
-        self.has_witness = any(member.witness for member in self.members)
+        self.has_witness: Final = any(member.witness for member in self.members)
         """Is there a member without a state machine, a learner even?"""
-        self.highest_priority = max((member.priority for member in voters if not member.witness), default=0)
+        self.highest_priority: Final = max((member.priority for member in voters if not member.witness), default=0)
         """Of those who could lead."""
-        self._side_ids: list[tuple[int, ...]] = [_ids(side) for side in (voters, outgoing) if side] or [()]
+        self._side_ids: Final[list[tuple[int, ...]]] = [_ids(side) for side in (voters, outgoing) if side] or [()]
         """The voters of each side that there is."""
 
     def __eq__(self, other: object) -> bool:
@@ -141,7 +144,7 @@ def _ids(members: Iterable[Member]) -> tuple[int, ...]:
 
 
 def _each_once(members: Iterable[Member]) -> tuple[int, ...]:
-    return tuple({member.replica: None for member in members})
+    return tuple(dict.fromkeys(_ids(members)))
 
 
 def encode_configuration(configuration: Configuration) -> bytes:

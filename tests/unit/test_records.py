@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import gc
-import os
 import pickle
 import sys
 from collections.abc import Callable
-from importlib.util import module_from_spec, spec_from_file_location
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coordinator import compiled, compiling, records
+from coordinator import compiled, records
+from tests.native import native_module
 
 NAME = "coordinator._records"
 
@@ -63,22 +62,15 @@ class Nothing(NamedTuple):
 
 class FieldsOnly(tuple[int, ...]):
     __slots__ = ()
-    _fields = "one"
+    _fields = ("one",)
+
+    def __new__(cls, one: int) -> Self:
+        return super().__new__(cls, (one, one))
 
 
 @pytest.fixture(scope="module", autouse=True)
 def native(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    try:
-        file = compiling.build_extension(NAME, tmp_path_factory.mktemp("native"))
-    except compiling.CannotCompile as error:
-        if os.environ.get("CI"):
-            raise
-        pytest.skip(f"nothing can be compiled here: {error}")
-    spec = spec_from_file_location(NAME, file)
-    assert spec is not None
-    assert spec.loader is not None
-    made = module_from_spec(spec)
-    spec.loader.exec_module(made)
+    made: Any = native_module(NAME, tmp_path_factory.mktemp("native"))
     assert made.quicken(Quick) is (sys.version_info < (3, 14))
     return made
 

@@ -11,7 +11,6 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ import pytest
 from coordinator import compiled, compiling
 from coordinator.client import parker
 from coordinator.client.parker import NO_BELL, PlainParker, PlainPoll
+from tests.native import native_module
 
 NAME = "coordinator.client._parker"
 LONG_S = 30.0
@@ -35,18 +35,7 @@ def strike(*_: object) -> None:
 
 @pytest.fixture(scope="module")
 def module(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    try:
-        file = compiling.build_extension(NAME, tmp_path_factory.mktemp("native"))
-    except compiling.CannotCompile as error:
-        if os.environ.get("CI"):
-            raise
-        pytest.skip(f"nothing can be compiled here: {error}")
-    spec = spec_from_file_location(NAME, file)
-    assert spec is not None
-    assert spec.loader is not None
-    made = module_from_spec(spec)
-    spec.loader.exec_module(made)
-    return made
+    return native_module(NAME, tmp_path_factory.mktemp("native"))
 
 
 @pytest.fixture(scope="module")
