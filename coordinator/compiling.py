@@ -86,12 +86,14 @@ OF_THE_CLIENT: Final = (
     "calls",
     "clock",
     "core",
+    "crowd",
     "discovery",
     "flows",
     "grants",
     "hands",
     "jobs",
     "lease",
+    "links",
     "lock_flows",
     "outstanding",
     "packets",
@@ -100,6 +102,7 @@ OF_THE_CLIENT: Final = (
     "routing",
     "session",
     "session_keeper",
+    "work",
 )
 """What is below the surface of a client. Not what its users see, and may subclass and patch; nor what checks what they
 say (`options.py`), since types are checked in what is compiled, with an error of its own; nor the loop (`loop.py`),

@@ -16,8 +16,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine, Generator
-from functools import partial, update_wrapper
-from typing import Any, Concatenate, Final, Generic, ParamSpec, Self, TypeVar, overload
+from functools import wraps
+from typing import TYPE_CHECKING, Any, Concatenate, Final, Generic, ParamSpec, Self, TypeVar, overload
 
 from coordinator import wire
 from coordinator.client import cached_reads, flows, options
@@ -113,21 +113,14 @@ class Part(Generic[S]):
         clock, deadline_us = self._shell.clock, self._shell.deadline_us(timeout)
         ttl_ms = DEFAULT_TTL_MS if ttl is options.DEFAULT_TTL_S else options.ttl_ms(ttl)
 
-        def flow(core: Core) -> Asking[T]:
-            return read(refuse((yield from flows.command(core, clock, op, ttl_ms, deadline_us, act_for))))
-
-        return Ask(flow)
+        return Ask(lambda core: flows.command(core, clock, op, ttl_ms, deadline_us, act_for, read))
 
     def _query(
         self, query: commands.Query, read: Callable[[Any], T], *, timeout: float | None = None, act_for: str = ""
     ) -> Ask[T]:
         """A linearizable read; `read` makes the answer of its result."""
         clock, deadline_us = self._shell.clock, self._shell.deadline_us(timeout)
-
-        def flow(core: Core) -> Asking[T]:
-            return read(refuse((yield core.query(query, clock(), deadline_us, act_for))))
-
-        return Ask(flow)
+        return Ask(lambda core: flows.query(core, clock, query, deadline_us, act_for, read))
 
     def _kept_read(self, query: wire.CachedQuery, read: Callable[[Any], T], *, timeout: float | None = None) -> Ask[T]:
         """A linearizable read of what is there now, that costs no round trip where the client has kept it."""
@@ -145,27 +138,36 @@ class Part(Generic[S]):
         return Ask(flow, known=known)
 
 
-class asked(Generic[P, T]):  # noqa: N801 - a decorator
-    """See the head of this module."""
+if TYPE_CHECKING:
 
-    def __init__(self, describe: Callable[Concatenate[Any, P], Ask[T]]) -> None:
-        self.describe = describe
-        update_wrapper(self, describe)  # type: ignore[arg-type]  # What help() shows.
+    class asked(Generic[P, T]):  # noqa: N801 - a decorator
+        """See the head of this module."""
 
-    @overload
-    def __get__(self, part: None, owner: Any) -> Self: ...
-    @overload
-    def __get__(self, part: Part[Sync], owner: Any) -> Callable[P, T]: ...
-    @overload
-    def __get__(self, part: Part[Async], owner: Any) -> Callable[P, Coroutine[Any, Any, T]]: ...
-    def __get__(self, part: Part[Any] | None, owner: Any) -> Any:
-        return self if part is None else partial(self._of, part)
+        describe: Callable[Concatenate[Any, P], Ask[T]]
 
-    def _of(self, part: Part[Any], *arguments: P.args, **named: P.kwargs) -> Any:
-        act_for = named.get("act_for", "")
-        if not isinstance(act_for, str):
-            raise InvalidRequest(f"act_for is the name of a principal, got {act_for!r}")
-        return part._shell.answer(self.describe(part, *arguments, **named))
+        def __init__(self, describe: Callable[Concatenate[Any, P], Ask[T]]) -> None: ...
+        @overload
+        def __get__(self, part: None, owner: Any) -> Self: ...
+        @overload
+        def __get__(self, part: Part[Sync], owner: Any) -> Callable[P, T]: ...
+        @overload
+        def __get__(self, part: Part[Async], owner: Any) -> Callable[P, Coroutine[Any, Any, T]]: ...
+        def __get__(self, part: Any, owner: Any) -> Any: ...
+
+else:
+
+    def asked(describe):
+        """See the head of this module."""
+
+        @wraps(describe)  # What help() shows.
+        def ask(part, *arguments, **named):
+            act_for = named.get("act_for", "")
+            if not isinstance(act_for, str):
+                raise InvalidRequest(f"act_for is the name of a principal, got {act_for!r}")
+            return part._shell.answer(describe(part, *arguments, **named))
+
+        ask.describe = describe
+        return ask
 
 
 def as_it_is(result: T) -> T:

@@ -176,7 +176,7 @@ def from_failure(failure: commands.Failure) -> ConclaveError:
 
 def refuse(result: Any) -> Any:
     """`result`, where it is no refusal; else the refusal is raised."""
-    if type(result) not in _REFUSALS:
+    if type(result) not in REFUSALS:
         return result
     match result:
         case commands.Failure():
@@ -197,7 +197,7 @@ def refuse(result: Any) -> Any:
     raise AssertionError(f"{result!r} is no refusal")
 
 
-_REFUSALS: Final = frozenset(
+REFUSALS: Final = frozenset(
     (
         commands.Failure,
         files.Mismatch,
@@ -207,6 +207,7 @@ _REFUSALS: Final = frozenset(
         commands.Aborted,
     )
 )
+"""The types of results that are refusals."""
 
 _BY_CODE: dict[str, type[ConclaveError]] = {
     commands.SESSION_GONE: SessionGone,

@@ -14,6 +14,7 @@ from coordinator import wire
 from coordinator.client.calls import Call
 from coordinator.client.core import Core
 from coordinator.client.errors import (
+    REFUSALS,
     Busy,
     ConclaveError,
     Deadlock,
@@ -67,14 +68,37 @@ def session(core: Core, clock: Clock, ttl_ms: int, deadline_us: int, *, persists
             return found
 
 
-def command(core: Core, clock: Clock, op: commands.ClientOp, ttl_ms: int, deadline_us: int, act_for: str) -> Flow:
-    """Apply `op` exactly once, under the numbers of the session for `ttl_ms`."""
-    own = yield from session(core, clock, ttl_ms, deadline_us, persists=ends_something(op))
+def command(
+    core: Core,
+    clock: Clock,
+    op: commands.ClientOp,
+    ttl_ms: int,
+    deadline_us: int,
+    act_for: str,
+    read: Callable[[Any], Any] | None = None,
+) -> Flow:
+    """Apply `op` exactly once, under the numbers of the session for `ttl_ms`. Its result; or what `read` makes of it,
+    and then one that is a refusal is raised."""
+    own = core.live_session(ttl_ms, clock())
+    if own is None:
+        own = yield from session(core, clock, ttl_ms, deadline_us, persists=ends_something(op))
     try:
-        return (yield core.command(own, op, clock(), deadline_us, act_for))
+        result = yield core.command(own, op, clock(), deadline_us, act_for)
     except OutcomeUnknown as error:
         _note_gone(core, own, error)
         raise
+    return result if read is None else _read(result, read)
+
+
+def query(
+    core: Core, clock: Clock, query: commands.Query, deadline_us: int, act_for: str, read: Callable[[Any], Any]
+) -> Flow:
+    """A linearizable read: what `read` makes of its result; one that is a refusal is raised."""
+    return _read((yield core.query(query, clock(), deadline_us, act_for)), read)
+
+
+def _read(result: Any, read: Callable[[Any], Any]) -> Any:
+    return read(refuse(result) if type(result) in REFUSALS else result)
 
 
 def _note_gone(core: Core, own: Session, error: OutcomeUnknown) -> None:
@@ -104,7 +128,7 @@ def acquire(
     until_us = None if wait_us is None else since_us + wait_us
     while True:
         answer_us = max(clock() + timeout_us, until_us or 0)
-        own = yield from session(core, clock, ttl_ms, answer_us)
+        own = core.live_session(ttl_ms, clock()) or (yield from session(core, clock, ttl_ms, answer_us))
         acquisition = own.next_acquisition()
         op = build(acquisition) if build is not None else _alone(name, acquisition, wait_us != 0, refuse_deadlocks)
         asked = core.command(own, op, clock(), answer_us)

@@ -1,4 +1,4 @@
-"""What a caller hands over to be run: a flow, and how it waits for its end. `loop.py` runs them."""
+"""What a caller hands over to be run: a flow, and how it waits for its end. `work.py` runs them."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from coordinator.client.parker import NO_BELL, Parker
 
 if TYPE_CHECKING:
     from coordinator.client.loop import Loop
+    from coordinator.client.work import Work
 
 WAKE_LOST_S: Final = 2.0
 """A caller looks by itself after this whether it was answered: an error thrown into the one that was to wake it may
@@ -29,11 +30,12 @@ class Left(BaseException):
 class Job:
     """A flow on its way, and the caller that waits until it has ended."""
 
-    __slots__ = ("call", "error", "flow", "is_over", "loop", "parker", "thread", "undo", "value")
+    __slots__ = ("call", "error", "flow", "is_over", "loop", "parker", "thread", "undo", "value", "work")
 
     def __init__(self, loop: Loop, flow: Flow, undo: Undo | None) -> None:
         """`undo`: what is to be done with the flow's value where its caller has left before it could take it."""
         self.loop = loop
+        self.work: Work = loop.work
         self.flow = flow
         self.undo = undo
         self.call: Call | None = None
@@ -48,12 +50,12 @@ class Job:
 
     def answered(self, call: Call) -> None:
         """Its call is done: it goes on when all that came was taken in."""
-        self.loop.going_on.append(self)
+        self.work.going_on.append(self)
 
     def wait(self, bell: int = NO_BELL) -> None:
         """Until the flow has ended. On the caller's thread. Raises Unavailable where nobody runs it any more. `bell`: a
         descriptor to write to as it goes to sleep."""
-        park, next_one = self.parker.park, self.loop.next_to_wake()
+        park, next_one = self.parker.park, self.work.crowd.next_to_wake()
         while not (park(WAKE_LOST_S, next_one, bell) or self.is_over):
             next_one, bell = None, NO_BELL
             if not self.loop.is_alive() and not self.is_over:

@@ -6,8 +6,9 @@ shell's affair.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from random import Random
-from typing import Final
+from typing import Any, Final
 
 from coordinator.channel import BackOff, Channel, ChannelError, with_credentials
 from coordinator.client.core import Core
@@ -22,12 +23,16 @@ HOME: Final = ""
 """The address of the Redis in the client's URL."""
 
 
+new_channel: Callable[[str], Any] = Channel
+"""Looked up at each connection, also where this is compiled: tests connect to no Redis."""
+
+
 class Link:
     """One connection, with its back-off."""
 
     def __init__(self, url: str, back_off: BackOff) -> None:
         self.url = url
-        self.channel = Channel(url)
+        self.channel: Any = new_channel(url)
         self.back_off = back_off
         self.connecting = False
         """Somebody tries to connect it, perhaps on another thread: the channel is that one's alone."""
@@ -52,6 +57,8 @@ class Links:
         """Every connection stands, as far as it was heard, so that there is nothing to connect."""
         self.is_changed = True
         """Is there something else to be watched than when whoever watches the sockets last set this to False?"""
+        self._some_are_full = False
+        """Did one of them not take all that was sent, when it was last looked at?"""
         self._look_us = 0
         """Before this no connection was silent for too long."""
 
@@ -149,7 +156,8 @@ class Links:
                     link.channel.publish(sure[address])
                 if address in by_address:
                     link.channel.send(by_address[address])
-                self.is_changed = self.is_changed or link.channel.wants_write
+                if link.channel.wants_write:
+                    self.is_changed = self._some_are_full = True
             except ChannelError as error:
                 self._is_lost(str(error), now_us)
 
@@ -162,6 +170,9 @@ class Links:
 
     @property
     def _is_full(self) -> bool:
+        if not self._some_are_full:
+            return False
+        self._some_are_full = any(link.channel.wants_write for link in self.links.values())
         routing = self._core.routing
         link = self.links.get(routing.addresses.get(routing.leader, HOME))
         return link is not None and link.channel.wants_write and link.connected

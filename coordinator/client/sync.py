@@ -13,7 +13,7 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, Self
 
 from coordinator.client import flows, hands, lock_flows, options
@@ -21,8 +21,8 @@ from coordinator.client.asking import Ask, Sync, T
 from coordinator.client.clock import now_us as _now_us
 from coordinator.client.core import Core
 from coordinator.client.errors import Closed, ConclaveError
-from coordinator.client.flows import Flow, Grant
-from coordinator.client.jobs import Job, Undo
+from coordinator.client.flows import Grant
+from coordinator.client.jobs import Job
 from coordinator.client.lease import LeaseState
 from coordinator.client.loop import CLOSE_US, Loop
 from coordinator.client.surface import Surface
@@ -156,9 +156,10 @@ class Client(Surface[Sync], Sync):
                 raise
 
     def _release(self, state: LeaseState, timeout: float | None) -> bool:
-        deadline_us, grant = self.deadline_us(timeout), state.grant
+        deadline_us = self.deadline_us(timeout)
         try:
-            return bool(self._run(lambda core: flows.release(core, _now_us, grant, deadline_us)))
+            loop = self._started()
+            return bool(loop.ask(Job(loop, flows.release(loop.core, _now_us, state.grant, deadline_us), None)))
         except ConclaveError:
             raise
         except BaseException:
@@ -198,7 +199,8 @@ class Client(Surface[Sync], Sync):
             known = ask.known(loop.core)
             if known is not None:
                 return known[0]
-        answer: T = self._run(ask.flow, ask.undo)
+        loop = self._started()
+        answer: T = loop.ask(Job(loop, ask.flow(loop.core), ask.undo))
         return answer
 
     def spawn(self, ask: Ask[Any]) -> None:
@@ -239,15 +241,6 @@ class Client(Surface[Sync], Sync):
     def _starts(self) -> Any:
         """Whoever holds it starts the loop, or ends it."""
         return self._starting.setdefault(os.getpid(), threading.RLock())
-
-    def _run(self, flow: Callable[[Core], Flow], undo: Undo | None = None) -> Any:
-        loop = self._started()
-        return self._drive(loop, flow(loop.core), undo)
-
-    @staticmethod
-    def _drive(loop: Loop, flow: Flow, undo: Undo | None = None) -> Any:
-        """Have a flow run to its end."""
-        return loop.ask(Job(loop, flow, undo))
 
 
 def _give_back(core: Core, grant: Grant) -> None:

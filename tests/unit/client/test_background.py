@@ -10,6 +10,7 @@ import pytest
 from coordinator.client import links, lock_flows
 from coordinator.client.core import Core
 from coordinator.client.errors import Closed, OutcomeUnknown, Unavailable
+from coordinator.client.jobs import Job
 from coordinator.client.session import Session
 from coordinator.client.sync import Client
 from coordinator.statemachine.commands import CancelAcquire, PutKey, ReleaseLock
@@ -51,7 +52,7 @@ def test_what_goes_on_is_given_up_after_an_hour():
 
 @pytest.fixture
 def client(monkeypatch: pytest.MonkeyPatch) -> Iterator[Client]:
-    monkeypatch.setattr(links, "Channel", FakeChannel)
+    monkeypatch.setattr(links, "new_channel", FakeChannel)
     with Client("redis://nowhere", str(TOKEN), timeout=5) as client:
         client.put("first", b"")
         yield client
@@ -88,7 +89,7 @@ def test_a_grant_that_is_given_back_goes_back_through_a_defect_too(client):
         return
         yield
 
-    client._drive(loop, flow(loop.core))
+    loop.ask(Job(loop, flow(loop.core), None))
     until(lambda: any(isinstance(op, Release) for op in channel.ops))
     strike(client)
     before = len(channel.ops)

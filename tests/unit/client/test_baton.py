@@ -19,7 +19,7 @@ from coordinator.client.sync import Client
 from coordinator.statemachine import commands
 from coordinator.statemachine.commands import CloseSession, PutKey
 from tests.unit.client.test_loop import at_rest, in_a_thread, loop_of, result_of, throw
-from tests.unit.client.test_sync import TOKEN, FakeChannel, until
+from tests.unit.client.test_sync import TOKEN, FakeChannel, in_the_middle, until
 
 DONE = commands.Done(7, True)
 
@@ -113,13 +113,13 @@ def test_it_is_taken_up_where_a_finaliser_lost_it_and_the_caller_below_sleeps(cl
 
     def collected(job: Job) -> int:
         loop._hand_over = hand_over
-        loop._crowd_until_us = 0
+        loop.work.crowd.until_us = 0
         baton.lose(lambda: client.put("inner", b""))
         return hand_over(job)
 
     def ask() -> int:
         loop._hand_over = collected
-        loop._crowd_until_us = 1 << 62
+        loop.work.crowd.until_us = 1 << 62
         return client.put("outer", b"")
 
     assert result_of(ask) > 0
@@ -147,9 +147,9 @@ def test_it_is_not_taken_from_one_that_put_it_down_and_took_it_again(client, mon
         channel.reply(wire.Answer(channel.open[0].id, DONE))
         is_back.wait(5)
         found = frames()
-        before.append(loop._looks_us)
+        before.append(loop.work.looks_us)
         may_ask.set()
-        until(lambda: len(channel.open) == 2 and loop._asleep)
+        until(lambda: len(channel.open) == 2 and loop.work.asleep)
         has_looked.set()
         return found
 
@@ -157,7 +157,7 @@ def test_it_is_not_taken_from_one_that_put_it_down_and_took_it_again(client, mon
     thread, result = in_a_thread(ask_twice)
     loop._call()
     assert has_looked.wait(5)
-    until(lambda: loop._looks_us not in before)  # It has looked, and sleeps.
+    until(lambda: loop.work.looks_us not in before)  # It has looked, and sleeps.
     assert loop._baton[_HELD].thread == thread.ident
     channel.reply(wire.Answer(channel.open[1].id, commands.Done(8, True)))
     thread.join(5)
@@ -170,7 +170,7 @@ def test_an_interrupt_in_the_drivers_sleep_fails_nobody_else_though_somebody_has
     driver, driver_result = in_a_thread(lambda: client.put("a", b""))
     until(lambda: len(channel.open) == 1)
     other, other_result = in_a_thread(lambda: client.put("b", b""))
-    until(lambda: len(channel.open) == 2 and loop._asleep)
+    until(lambda: len(channel.open) == 2 and loop.work.asleep)
     assert loop._baton[_HELD].thread == driver.ident
     throw(driver, KeyboardInterrupt)
     client.spawn(Ask(nothing))
@@ -186,18 +186,15 @@ def test_a_client_that_is_closed_within_its_own_work_ends_its_sessions_afterward
     """By a finaliser, or a log handler."""
     channel, loop = FakeChannel.made, loop_of(client)
     client.acquire("deploy")
-    go_on = loop._go_on
     errors: list[BaseException] = []
 
     def finaliser() -> None:
-        loop._go_on = go_on
         try:
             client.close()
         except BaseException as error:  # noqa: BLE001 - the test looks at it
             errors.append(error)
-        go_on()
 
-    loop._go_on = finaliser
+    in_the_middle(channel, finaliser)
     assert client.put("a", b"") > 0
     loop.join(5)
     assert not loop.is_alive()
@@ -209,15 +206,9 @@ def test_a_client_that_its_driver_closes_in_the_middle_of_the_work_ends_its_sess
     channel, loop = FakeChannel.made, loop_of(client)
     client.acquire("deploy")
     until(lambda: not loop._baton)
-    go_on = loop._go_on
-
-    def finaliser() -> None:
-        loop._go_on = go_on
-        client.close()
-        go_on()
 
     def ask() -> int:
-        loop._go_on = finaliser
+        in_the_middle(channel, client.close)
         return client.put("a", b"")
 
     assert result_of(ask) > 0
@@ -234,7 +225,7 @@ def test_who_asks_as_the_interpreter_ends_is_refused_at_once(was_used):
         from coordinator.client import Client, Unavailable, links
         from tests.unit.client.test_sync import TOKEN, FakeChannel
 
-        links.Channel = FakeChannel
+        links.new_channel = FakeChannel
         client = Client("redis://nowhere", str(TOKEN), timeout=30)
         if {was_used}:
             client.put("first", b"")

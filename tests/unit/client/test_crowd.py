@@ -15,9 +15,10 @@ import pytest
 from coordinator import wire
 from coordinator.client import links, options
 from coordinator.client.clock import now_us
+from coordinator.client.crowd import RETURN_US_MAX
 from coordinator.client.errors import Closed
 from coordinator.client.jobs import Job
-from coordinator.client.loop import RETURN_US_MAX, Loop
+from coordinator.client.loop import Loop
 from coordinator.client.parker import PlainParker
 from coordinator.client.sync import Client
 from coordinator.statemachine import commands
@@ -29,7 +30,7 @@ from tests.unit.client.test_sync import TOKEN, FakeChannel, until
 @pytest.fixture
 def loop(monkeypatch: pytest.MonkeyPatch) -> Iterator[Loop]:
     """One that does not run: the test does its steps."""
-    monkeypatch.setattr(links, "Channel", FakeChannel)
+    monkeypatch.setattr(links, "new_channel", FakeChannel)
     made = Loop(options.resolve("redis://nowhere", str(TOKEN), "default", 5))
     made._baton["held by"] = made
     yield made
@@ -44,9 +45,9 @@ def flow() -> Any:
 def answered(loop: Loop, count: int) -> list[Job]:
     jobs = [Job(loop, flow(), None) for _ in range(count)]
     for job in jobs:
-        loop._end(job, 1, None)
-    loop._wake_together()
-    first = loop._first_to_wake()  # As it falls asleep.
+        loop.work.end(job, 1, None)
+    loop.work.crowd.wake_together(now_us())
+    first = loop.work.crowd.first_to_wake()  # As it falls asleep.
     if first is not None:
         first.unpark()
     return jobs
@@ -64,7 +65,7 @@ def was_called(loop: Loop) -> bool:
 
 
 def ask_again(loop: Loop, count: int) -> None:
-    loop._asleep = True
+    loop.work.asleep = True
     for _ in range(count):
         loop.post(Job(loop, flow(), None))
 
@@ -72,9 +73,9 @@ def ask_again(loop: Loop, count: int) -> None:
 def test_each_wakes_the_next(loop):
     jobs = answered(loop, 3)
     assert awake(jobs) == [True, False, False]
-    assert loop.next_to_wake() is jobs[1].parker
-    assert loop.next_to_wake() is jobs[2].parker
-    assert loop.next_to_wake() is None
+    assert loop.work.crowd.next_to_wake() is jobs[1].parker
+    assert loop.work.crowd.next_to_wake() is jobs[2].parker
+    assert loop.work.crowd.next_to_wake() is None
 
 
 def test_who_comes_in_the_place_of_those_who_were_woken_leaves_no_sleeper_behind(loop):
@@ -82,9 +83,9 @@ def test_who_comes_in_the_place_of_those_who_were_woken_leaves_no_sleeper_behind
     jobs = answered(loop, 3)
     assert awake(jobs) == [True, False, False]
     ask_again(loop, 3)
-    loop._take_posted()
+    loop.work.take_posted()
     assert awake(jobs) == [True, True, True]
-    assert loop.next_to_wake() is None
+    assert loop.work.crowd.next_to_wake() is None
 
 
 def test_who_waits_wakes_the_next_as_it_falls_asleep(loop):
@@ -100,27 +101,27 @@ def test_who_waits_wakes_the_next_as_it_falls_asleep(loop):
 def test_the_first_is_woken_as_the_loop_falls_asleep_and_not_before(loop, count):
     jobs = [Job(loop, flow(), None) for _ in range(count)]
     for job in jobs:
-        loop._end(job, 1, None)
-    loop._wake_together()
+        loop.work.end(job, 1, None)
+    loop.work.crowd.wake_together(now_us())
     assert not any(awake(jobs))
-    loop.going_on.append(jobs[0])  # So that it looks, and does not wait.
-    loop._sleep()
+    loop.work.going_on.append(jobs[0])  # So that it looks, and does not wait.
+    loop._sleep(loop.work.before_sleep(now_us()))
     assert awake(jobs) == [True] + [False] * (count - 1)
 
 
 def test_the_last_to_ask_again_rings_as_it_falls_asleep(loop):
     answered(loop, 2)
-    loop._asleep = True
+    loop.work.asleep = True
     jobs = [Job(loop, flow(), None) for _ in range(2)]
     threads = [threading.Thread(target=loop.ask, args=(job,), daemon=True) for job in jobs]
     threads[0].start()
-    until(lambda: loop._posted)
+    until(lambda: loop.work.posted)
     assert not was_called(loop)
     threads[1].start()
     assert select.select([loop._wake_reader], [], [], 30)[0], "long before it would look by itself"
-    assert len(loop._posted) == 2
+    assert len(loop.work.posted) == 2
     for job, thread in zip(jobs, threads, strict=True):
-        loop._end(job, 1, None)
+        loop.work.end(job, 1, None)
         job.parker.unpark()
         thread.join(30)
         assert not thread.is_alive()
@@ -143,9 +144,9 @@ def test_the_loop_is_woken_when_the_last_has_asked_again(loop):
 def test_where_one_does_not_come_back_the_others_are_served_and_nobody_is_waited_for(loop):
     jobs = answered(loop, 4)
     ask_again(loop, 1)
-    loop._sleep()
-    assert loop._is_late
-    loop._take_posted()
+    loop._sleep(loop.work.before_sleep(now_us()))
+    assert loop.work.crowd.is_late
+    loop.work.take_posted()
     assert awake(jobs) == [True] * 4
     more = answered(loop, 3)
     assert awake(more) == [True] * 3, "not so soon again"
@@ -153,49 +154,46 @@ def test_where_one_does_not_come_back_the_others_are_served_and_nobody_is_waited
     assert was_called(loop)
 
 
-def test_who_is_answered_meanwhile_does_not_put_off_those_who_sleep(loop, monkeypatch):
+def test_who_is_answered_meanwhile_does_not_put_off_those_who_sleep(loop):
     """The loop never sleeps to the end, since something comes all the time."""
     jobs = answered(loop, 3)
-    late_us = loop._expected_until_us
-    monkeypatch.setattr("coordinator.client.loop._now_us", lambda: late_us - 1)
-    loop._note_returned(0)
+    late_us = loop.work.crowd.expected_until_us
+    loop.work.crowd.note_returned(0, late_us - 1)
     assert awake(jobs) == [True, False, False]
-    monkeypatch.setattr("coordinator.client.loop._now_us", lambda: late_us)
-    loop._note_returned(0)
+    loop.work.crowd.note_returned(0, late_us)
     assert awake(jobs) == [True] * 3
 
 
-def test_as_long_as_they_come_back_they_are_waited_for(loop, monkeypatch):
+def test_as_long_as_they_come_back_they_are_waited_for(loop):
     answered(loop, 3)
-    before_us = loop._expected_until_us
-    monkeypatch.setattr("coordinator.client.loop._now_us", lambda: before_us - 1)
-    loop._note_returned(1)
-    assert (loop._expected, loop._expected_until_us) == (2, before_us - 1 + RETURN_US_MAX)
+    before_us = loop.work.crowd.expected_until_us
+    loop.work.crowd.note_returned(1, before_us - 1)
+    assert (loop.work.crowd.expected, loop.work.crowd.expected_until_us) == (2, before_us - 1 + RETURN_US_MAX)
 
 
 def test_a_caller_whose_waking_was_lost_looks_by_itself(loop, monkeypatch):
     monkeypatch.setattr("coordinator.client.jobs.WAKE_LOST_S", 0.01)
     jobs = answered(loop, 2)
-    loop._to_wake.clear()  # What an error does that strikes between the taking and the waking.
+    loop.work.crowd.to_wake.clear()  # What an error does that strikes between the taking and the waking.
     jobs[1].wait()
     assert jobs[1].outcome() == 1
 
 
 def test_closing_wakes_everybody(loop):
     jobs = answered(loop, 3)
-    loop._fail_all(Closed())
+    loop.work.fail_all(Closed())
     assert awake(jobs) == [True] * 3
 
 
 def test_in_a_crowd_no_caller_takes_the_work_from_the_loops_own_thread(monkeypatch):
     """It would keep it: the loop's thread has to be woken first, and the caller is awake when it asks again."""
-    monkeypatch.setattr(links, "Channel", FakeChannel)
+    monkeypatch.setattr(links, "new_channel", FakeChannel)
     with Client("redis://nowhere", str(TOKEN), timeout=5) as client:
         client.put("first", b"")
         loop = loop_of(client)
         until(lambda: not loop._baton)
         who = senders(client, monkeypatch)
-        loop._crowd_until_us = 1 << 62
+        loop.work.crowd.until_us = 1 << 62
         thread, results = in_a_thread(lambda: [client.put("a", b"x") for _ in range(5)])
         thread.join(5)
         assert len(results[0]) == 5
@@ -203,7 +201,7 @@ def test_in_a_crowd_no_caller_takes_the_work_from_the_loops_own_thread(monkeypat
 
 
 def test_who_was_answered_together_asks_again_in_one_packet_and_the_absent_hold_up_nobody(monkeypatch):
-    monkeypatch.setattr(links, "Channel", FakeChannel)
+    monkeypatch.setattr(links, "new_channel", FakeChannel)
     with Client("redis://nowhere", str(TOKEN), timeout=5) as client:
         client.put("first", b"")
         channel = FakeChannel.made
@@ -228,7 +226,7 @@ def test_who_was_answered_together_asks_again_in_one_packet_and_the_absent_hold_
         away.set()
         threads[0][0].join(5)
         assert len(threads[0][1][0]) == 2
-        until(lambda: not loop_of(client)._to_wake)
+        until(lambda: not loop_of(client).work.crowd.to_wake)
 
 
 def test_whose_time_was_found_to_be_up_at_the_sending_goes_on_at_once(loop, monkeypatch):
@@ -240,14 +238,14 @@ def test_whose_time_was_found_to_be_up_at_the_sending_goes_on_at_once(loop, monk
             return []
 
     waited: list[int] = []
-    loop._links.to_connect(0)  # Somebody does.
+    loop.work.links.to_connect(0)  # Somebody does.
     waits = loop.core.pause(now_us() - 1)
     job = Job(loop, flow(), None)
     waits.when_done(job.answered)
-    loop._links.send(now_us())
-    monkeypatch.setattr(loop, "_poll", Poll())
-    loop._sleep()
+    loop.work.links.send(now_us())
+    monkeypatch.setattr(loop.work, "poll", Poll())
+    loop._sleep(loop.work.before_sleep(now_us()))
     assert waited == [0]
-    loop._go_on()
-    loop._sleep()
+    loop.work.go_on()
+    loop._sleep(loop.work.before_sleep(now_us()))
     assert waited[-1] > 0

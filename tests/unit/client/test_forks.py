@@ -24,7 +24,7 @@ CHILD_S = 20
 
 @pytest.fixture
 def client(monkeypatch: pytest.MonkeyPatch) -> Iterator[Client]:
-    monkeypatch.setattr(links, "Channel", FakeChannel)
+    monkeypatch.setattr(links, "new_channel", FakeChannel)
     with Client("redis://nowhere", str(TOKEN), timeout=5) as client:
         client.put("first", b"")
         yield client

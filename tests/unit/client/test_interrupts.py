@@ -33,7 +33,7 @@ class Struck(BaseException):
 
 @pytest.fixture
 def client(monkeypatch: pytest.MonkeyPatch) -> Iterator[Client]:
-    monkeypatch.setattr(links, "Channel", FakeChannel)
+    monkeypatch.setattr(links, "new_channel", FakeChannel)
     with Client("redis://nowhere", str(TOKEN), timeout=5) as client:
         client.put("first", b"")
         yield client
@@ -59,7 +59,7 @@ def once(owner: type, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(owner, name, struck)
 
 
-@pytest.mark.parametrize(("owner", "name"), [(Loop, "_is_to_be_woken"), (LeaseState, "__init__"), (Job, "__init__")])
+@pytest.mark.parametrize(("owner", "name"), [(Loop, "_hand_over"), (LeaseState, "__init__"), (Job, "__init__")])
 def test_an_interrupt_while_a_lock_is_taken_leaves_none(client, monkeypatch, owner, name):
     once(owner, name, monkeypatch)
     with pytest.raises(Struck), client.lock("deploy"):
@@ -68,7 +68,7 @@ def test_an_interrupt_while_a_lock_is_taken_leaves_none(client, monkeypatch, own
     until(lambda: not kept())
 
 
-@pytest.mark.parametrize(("owner", "name"), [(Loop, "_is_to_be_woken"), (Job, "__init__")])
+@pytest.mark.parametrize(("owner", "name"), [(Loop, "_hand_over"), (Job, "__init__")])
 @pytest.mark.parametrize("taking", [lambda client: client.lock("deploy"), lambda client: client.locks.hold("deploy")])
 def test_an_interrupt_while_a_lock_is_let_go_leaves_none(client, monkeypatch, owner, name, taking):
     def work() -> None:
@@ -148,7 +148,7 @@ def test_the_callers_own_error_is_no_answer_to_its_flow(client, error):
 
 
 def new_client(monkeypatch: pytest.MonkeyPatch) -> Client:
-    monkeypatch.setattr(links, "Channel", FakeChannel)
+    monkeypatch.setattr(links, "new_channel", FakeChannel)
     return Client("redis://nowhere", str(TOKEN), timeout=5)
 
 

@@ -83,7 +83,7 @@ class Hand:
 
 @pytest.fixture
 def hand(monkeypatch: pytest.MonkeyPatch) -> Hand:
-    monkeypatch.setattr(links_module, "Channel", Socket)
+    monkeypatch.setattr(links_module, "new_channel", Socket)
     return Hand()
 
 
@@ -160,8 +160,8 @@ def test_whatever_goes_wrong_with_a_connection_is_one_that_could_not_be_made(han
 @pytest.mark.parametrize("address", ["redis://redis..svc", "redis://[", "http://a"])
 def test_a_nodes_address_that_is_none_costs_what_was_to_be_sent_there(monkeypatch, address):
     hand = Hand()
-    monkeypatch.setattr(links_module, "Channel", Socket)
-    hand.links.links[HOME].channel = Socket("")  # type: ignore[assignment]
+    monkeypatch.setattr(links_module, "new_channel", Socket)
+    hand.links.links[HOME].channel = Socket("")
     monkeypatch.undo()
     hand.learns("bad", bad=address, alive="")
     hand.connect()
@@ -169,7 +169,7 @@ def test_a_nodes_address_that_is_none_costs_what_was_to_be_sent_there(monkeypatc
     assert "a node's address can not be used" in hand.core.routing.trouble
     assert hand.core.due_us(hand.now_us) > hand.now_us
     hand.asks("alive")
-    assert hand.links.links[HOME].channel.sent  # type: ignore[attr-defined]
+    assert hand.links.links[HOME].channel.sent
 
 
 def test_a_link_to_where_no_node_is_any_more_is_forgotten_once_it_is_down(two):

@@ -22,17 +22,18 @@ from coordinator.client.asking import Ask
 from coordinator.client.core import Core
 from coordinator.client.errors import OutcomeUnknown, Unavailable
 from coordinator.client.flows import Flow
+from coordinator.client.jobs import Job
 from coordinator.client.loop import _HELD
 from coordinator.client.sync import Client
 from coordinator.statemachine import commands
 from coordinator.statemachine.commands import AcquireLock, CancelAcquire, PutKey, Queued, ReleaseLock
-from tests.unit.client.test_sync import KEY, TOKEN, FakeChannel, interrupted_after, until
+from tests.unit.client.test_sync import KEY, TOKEN, FakeChannel, in_the_middle, interrupted_after, until
 
 
 @contextlib.contextmanager
 def at_rest(monkeypatch: pytest.MonkeyPatch) -> Iterator[Client]:
     """A client whose first question is answered, and of which nobody holds the baton."""
-    monkeypatch.setattr(links, "Channel", FakeChannel)
+    monkeypatch.setattr(links, "new_channel", FakeChannel)
     with Client("redis://nowhere", str(TOKEN), timeout=5) as client:
         client.put("first", b"")
         until(lambda: not loop_of(client)._baton)
@@ -144,7 +145,7 @@ class Swallowing(FakeChannel):
 def swallowing(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Swallowing]]:
     Swallowing.tried.clear()
     Swallowing.ends.clear()
-    monkeypatch.setattr(links, "Channel", Swallowing)
+    monkeypatch.setattr(links, "new_channel", Swallowing)
     yield Swallowing
     Swallowing.ends.set()
 
@@ -186,7 +187,7 @@ def test_what_is_connected_after_the_end_is_closed(monkeypatch):
             super().connect(channels)
             connected.set()
 
-    monkeypatch.setattr(links, "Channel", Late)
+    monkeypatch.setattr(links, "new_channel", Late)
     client = Client("redis://nowhere", str(TOKEN), timeout=0.1)
     with pytest.raises(Unavailable):
         client.put("a", b"")
@@ -204,7 +205,7 @@ def test_a_connection_that_fails_by_a_defect_is_tried_again_after_a_pause(monkey
             tries.append(channels[0])
             raise UnicodeError("label empty or too long")
 
-    monkeypatch.setattr(links, "Channel", Odd)
+    monkeypatch.setattr(links, "new_channel", Odd)
     with Client("redis://nowhere", str(TOKEN), timeout=0.3) as client:
         with pytest.raises(Unavailable, match="could not connect: UnicodeError"):
             client.put("a", b"")
@@ -221,7 +222,7 @@ def test_where_no_thread_can_be_started_there_is_no_connection(monkeypatch):
                 raise RuntimeError("can't start new thread")
             super().start()
 
-    monkeypatch.setattr(links, "Channel", FakeChannel)
+    monkeypatch.setattr(links, "new_channel", FakeChannel)
     with Client("redis://nowhere", str(TOKEN), timeout=1) as client:  # The pause between two tries grows to 0.75 s.
         with monkeypatch.context() as patch:
             patch.setattr(threading, "Thread", Without)
@@ -235,7 +236,7 @@ def test_a_defect_that_strikes_each_turn_makes_no_tight_circle(client, monkeypat
     struck: list[float] = []
     fail, failed = loop._fail, []
 
-    def send(now_us: int) -> None:
+    def publish(channel: FakeChannel, sent: list[tuple[str, bytes]]) -> None:
         struck.append(time.monotonic())
         raise ValueError("planted")
 
@@ -244,7 +245,7 @@ def test_a_defect_that_strikes_each_turn_makes_no_tight_circle(client, monkeypat
         failed.append(error)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop._links, "send", send)
+        patch.setattr(FakeChannel, "publish", publish)
         patch.setattr(loop, "_fail", see_fail)
         with pytest.raises(Unavailable, match="a defect in the client"):
             client.put("a", b"")
@@ -323,35 +324,40 @@ def test_an_interrupt_in_the_middle_of_the_work_fails_what_was_asked_and_the_cli
 def test_a_grant_whose_taker_was_interrupted_on_the_way_out_goes_back(client, monkeypatch):
     """History 9, where the caller itself took in its grant."""
     loop = loop_of(client)
-    wake_ended = loop._wake_ended
+    work, drive = loop.work, loop._drive
 
-    def cut_off() -> None:
-        wake_ended()
-        if any(isinstance(op, AcquireLock) for op in FakeChannel.made.ops):
-            monkeypatch.setattr(loop, "_wake_ended", wake_ended)
+    class CutOff:
+        """The work, but that an error strikes when the rest is left to others."""
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(work, name)
+
+        def leave_the_rest(self) -> None:
+            loop.work = work
+            work.leave_the_rest()
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(loop, "_wake_ended", cut_off)
+    def drives(job: Job) -> None:
+        loop.work, loop._drive = CutOff(), drive
+        drive(job)
+
+    monkeypatch.setattr(loop, "_drive", drives)
     assert isinstance(result_of(lambda: client.acquire("deploy")), KeyboardInterrupt)
     until(lambda: any(isinstance(op, ReleaseLock) for op in FakeChannel.made.ops))
 
 
 def test_who_asks_from_within_the_clients_own_work_does_not_wait_for_itself(client):
     """A finaliser that lets go of a lock runs wherever the collector comes by."""
-    loop = loop_of(client)
-    go_on = loop._go_on
     inner: list[Any] = []
 
     def finaliser() -> None:
-        loop._go_on = go_on
         try:
             client.put("inner", b"x")
         except OutcomeUnknown as error:
             inner.append(error)
-        go_on()
 
     def work() -> int:
-        loop._go_on = finaliser
+        in_the_middle(FakeChannel.made, finaliser)
         return client.put("outer", b"x")
 
     assert result_of(work) > 0
@@ -416,7 +422,7 @@ def calls_of(loop: Any, monkeypatch: pytest.MonkeyPatch) -> list[None]:
         call()
 
     monkeypatch.setattr(loop, "_call", noted)
-    loop._looks_us = 0
+    loop.work.looks_us = 0
     return called
 
 
@@ -433,7 +439,7 @@ class Keeping(FakeChannel):
 
 def test_the_loops_own_thread_listens_while_a_caller_keeps_what_it_read(monkeypatch):
     """The word to drop it may come at any moment, and a change waits for the answer."""
-    monkeypatch.setattr(links, "Channel", Keeping)
+    monkeypatch.setattr(links, "new_channel", Keeping)
     with Client("redis://nowhere", str(TOKEN), timeout=5, cache=True) as client:
         client.put("first", b"")
         loop = loop_of(client)
@@ -457,5 +463,5 @@ def test_the_loops_own_thread_listens_while_something_goes_on_in_the_background(
         yield
 
     called = calls_of(loop, monkeypatch)
-    result_of(lambda: client._drive(loop, flow()))
+    result_of(lambda: loop.ask(Job(loop, flow(), None)))
     assert called

@@ -341,7 +341,7 @@ def test_bytes_of_requests_are_bounded_and_one_alone_always_goes(stage, monkeypa
 
 @pytest.fixture
 def threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[Client]:
-    monkeypatch.setattr(links, "Channel", FakeChannel)
+    monkeypatch.setattr(links, "new_channel", FakeChannel)
     with Client("redis://nowhere", str(TOKEN), timeout=5) as client:
         client.put("first", b"")
         yield client
@@ -359,7 +359,7 @@ def test_a_client_for_threads_raises_it_and_goes_on(threads, monkeypatch):
 
 @pytest.mark.interpreted
 def test_one_for_asyncio_refuses_the_task_that_is_one_too_many(monkeypatch):
-    monkeypatch.setattr(links, "Channel", FakeChannel)
+    monkeypatch.setattr(links, "new_channel", FakeChannel)
     monkeypatch.setattr(room, "CALLS_MAX", 100)
 
     async def work() -> list[object]:
@@ -441,15 +441,19 @@ def test_no_packet_is_larger_than_a_node_takes(stage, monkeypatch):
 
 
 def test_while_the_connection_takes_nothing_nothing_is_handed_to_it(monkeypatch):
-    monkeypatch.setattr(links, "Channel", FakeChannel)
+    monkeypatch.setattr(links, "new_channel", FakeChannel)
     core = Core(TOKEN, "default", Random(1))
     made = links.Links(core, "redis://nowhere", Random(1))
     (link,) = made.to_connect(0)
     made.connected(link, made.connect(link), 0)
-    call = core.query(GetKey("a"), 0, 1_000_000)
+    core.query(GetKey("a"), 0, 1_000_000)
     monkeypatch.setattr(link.channel, "wants_write", True, raising=False)
+    made.send(0)  # It does not take all of it.
+    sent = len(link.channel.packets)
+    call = core.query(GetKey("a"), 0, 1_000_000)
     made.send(0)
-    assert made.due_us(0) == links.FULL_US, "it is no tight circle"
+    assert len(link.channel.packets) == sent
+    assert made.due_us(20_000) == 20_000 + links.FULL_US, "it is no tight circle"
     made.send(1_000_000)
     assert call.done, "though the time goes on"
     core.query(GetKey("a"), 1_000_000, 2_000_000)

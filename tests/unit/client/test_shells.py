@@ -18,7 +18,7 @@ from tests.unit.client.test_sync import TOKEN, FakeChannel, until
 
 @pytest.fixture
 def client(monkeypatch: pytest.MonkeyPatch) -> Iterator[Client]:
-    monkeypatch.setattr(links, "Channel", FakeChannel)
+    monkeypatch.setattr(links, "new_channel", FakeChannel)
     with Client("redis://nowhere", str(TOKEN), timeout=5) as client:
         yield client
 
@@ -82,11 +82,11 @@ def test_what_was_spawned_runs_and_ends_with_its_client(client: Client):
     loop = client._loop
     assert loop is not None
     client.close()
-    until(lambda: not loop._running)
+    until(lambda: not loop.work.running)
 
 
 async def test_a_task_that_waits_learns_that_its_client_was_closed(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(links, "Channel", FakeChannel)
+    monkeypatch.setattr(links, "new_channel", FakeChannel)
     client = AsyncClient("redis://nowhere", str(TOKEN), timeout=5)
     await client.put("a", b"")
 
@@ -105,7 +105,7 @@ async def test_a_task_that_waits_learns_that_its_client_was_closed(monkeypatch: 
 
 
 async def test_a_session_of_asyncio_is_followed_until_it_ends(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(links, "Channel", FakeChannel)
+    monkeypatch.setattr(links, "new_channel", FakeChannel)
     async with AsyncClient("redis://nowhere", str(TOKEN), timeout=5) as client:
         session = await client.session(ttl=5)
         assert session.standing is Standing.SAFE
@@ -116,7 +116,7 @@ async def test_a_session_of_asyncio_is_followed_until_it_ends(monkeypatch: pytes
 
 async def test_a_forked_child_serves_nothing_of_what_its_parent_keeps(monkeypatch: pytest.MonkeyPatch):
     """Its parent is told to drop it, and says that it has; nobody tells the child."""
-    monkeypatch.setattr(links, "Channel", FakeChannel)
+    monkeypatch.setattr(links, "new_channel", FakeChannel)
     async with AsyncClient("redis://nowhere", str(TOKEN), timeout=5, cache=True) as client:
         await client.put("a", b"")
         known = Ask[int](lambda core: iter(()), known=lambda core: (7,))  # type: ignore[arg-type, return-value]

@@ -116,7 +116,7 @@ class FakeChannel:
 
 @pytest.fixture
 def client(monkeypatch: pytest.MonkeyPatch) -> Iterator[Client]:
-    monkeypatch.setattr(links, "Channel", FakeChannel)
+    monkeypatch.setattr(links, "new_channel", FakeChannel)
     with Client("redis://nowhere", str(TOKEN), timeout=5) as client:
         client.put("first", b"")
         yield client
@@ -127,6 +127,18 @@ def until(holds: Callable[[], object]) -> None:
     while not holds():
         assert time.monotonic() < until_s
         time.sleep(0.002)
+
+
+def in_the_middle(channel: FakeChannel, finaliser: Callable[[], Any]) -> None:
+    """Run it once in the middle of the client's work, when it next publishes: the collector comes by anywhere."""
+    publish = channel.publish
+
+    def published(sent: list[tuple[str, bytes]]) -> None:
+        channel.publish = publish  # type: ignore[method-assign]
+        finaliser()
+        publish(sent)
+
+    channel.publish = published  # type: ignore[method-assign]
 
 
 @contextlib.contextmanager
@@ -152,7 +164,7 @@ def test_a_lease_has_a_sequencer(client):
 
 def test_threads_that_are_none_of_the_system_are_refused(monkeypatch: pytest.MonkeyPatch):
     """As gevent and eventlet make them: who holds the baton could not be found among them."""
-    monkeypatch.setattr(links, "Channel", FakeChannel)
+    monkeypatch.setattr(links, "new_channel", FakeChannel)
     with Client("redis://nowhere", str(TOKEN), timeout=5) as client:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(threading, "get_ident", lambda: -1)
@@ -192,15 +204,14 @@ def test_what_waits_while_an_answer_is_out_leaves_in_one_packet(client):
     threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
     for thread in threads:
         thread.start()
-    take_up = loop._take_up
     gate = threading.Event()
-    loop._take_up = lambda: (gate.wait(5), take_up())[-1]
+    in_the_middle(channel, lambda: gate.wait(5))
     client_turns = threading.Thread(target=client.get, args=("a",))  # Brings the loop to the gate.
     client_turns.start()
     until(lambda: loop._baton)
     before = len(channel.packets)
     asked.wait(5)
-    until(lambda: len(loop._posted) >= 8)
+    until(lambda: len(loop.work.posted) >= 8)
     gate.set()
     for thread in [*threads, client_turns]:
         thread.join(5)
@@ -269,7 +280,7 @@ def test_a_job_that_comes_after_the_end_is_refused(client):
     assert loop is not None
     client.close()
     with pytest.raises(Unavailable, match="closed"):
-        client._drive(loop, iter(()))
+        loop.ask(Job(loop, iter(()), None))
 
 
 def test_a_defect_fails_what_is_asked_and_the_client_goes_on(client, caplog):
