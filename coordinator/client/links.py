@@ -23,6 +23,9 @@ HOME: Final = ""
 """The address of the Redis in the client's URL."""
 
 
+_Due = tuple[list[tuple[str, bytes]], list[tuple[Packet | None, tuple[str | bytes, ...]]]]
+"""For one link: what is published, and what Redis answers, each with whose answer that is."""
+
 new_channel: Callable[[str], Any] = Channel
 """Looked up at each connection, also where this is compiled: tests connect to no Redis."""
 
@@ -132,34 +135,40 @@ class Links:
         if not self.any_connected:
             self._core.give_up(now_us)
             return
-        by_address: dict[str, list[tuple[Packet | None, tuple[str | bytes, ...]]]] = {}
-        sure: dict[str, list[tuple[str, bytes]]] = {}
+        due: dict[str, _Due] = {}
         for packet in self._packets(now_us):
+            of_one = due.get(packet.address)
+            if of_one is None:
+                of_one = due[packet.address] = ([], [])
             if packet.is_sure:
-                sure.setdefault(packet.address, []).append((packet.channel, packet.data))
-                continue
-            by_address.setdefault(packet.address, []).append((packet, ("PUBLISH", packet.channel, packet.data)))
+                of_one[0].append((packet.channel, packet.data))
+            else:
+                of_one[1].append((packet, ("PUBLISH", packet.channel, packet.data)))
         if now_us >= self._look_us:
             for address in self._quiet(now_us):
-                by_address.setdefault(address, []).append((None, ("PING",)))
-        for address in {**sure, **by_address}:
-            try:
-                link = self.links.get(address) or self._new(address)
-            except ValueError as error:  # What was to be sent is lost, as on any network.
-                self._core.link_lost(f"a node's address can not be used: {error}", now_us)
-                continue
-            if not (self.all_stand or link.connected):
-                link.wanted = True
-                continue
-            try:
-                if address in sure:
-                    link.channel.publish(sure[address])
-                if address in by_address:
-                    link.channel.send(by_address[address])
-                if link.channel.wants_write:
-                    self.is_changed = self._some_are_full = True
-            except ChannelError as error:
-                self._is_lost(str(error), now_us)
+                due.setdefault(address, ([], []))[1].append((None, ("PING",)))
+        for address, of_one in due.items():
+            self._send(address, of_one, now_us)
+
+    def _send(self, address: str, due: _Due, now_us: int) -> None:
+        try:
+            link = self.links.get(address) or self._new(address)
+        except ValueError as error:  # What was to be sent is lost, as on any network.
+            self._core.link_lost(f"a node's address can not be used: {error}", now_us)
+            return
+        if not (self.all_stand or link.connected):
+            link.wanted = True
+            return
+        try:
+            published, answered = due
+            if published:
+                link.channel.publish(published)
+            if answered:
+                link.channel.send(answered)
+            if link.channel.wants_write:
+                self.is_changed = self._some_are_full = True
+        except ChannelError as error:
+            self._is_lost(str(error), now_us)
 
     def _packets(self, now_us: int) -> list[Packet]:
         """What is due; nothing where the way to the leader takes nothing just now: it would only pile up here."""
