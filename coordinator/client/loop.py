@@ -200,7 +200,6 @@ class Loop(threading.Thread):
             if is_defect:
                 self._fail(error)
             work.asleep = False
-            work.leave(job, error)
             work.crowd.wake_all()
             if not (is_defect and isinstance(error, Exception)):
                 raise

@@ -22,6 +22,7 @@ from coordinator.client.loop import Loop
 from coordinator.client.sync import Client
 from coordinator.statemachine.commands import AcquireLock, CancelAcquire, Queued, ReleaseLock
 from coordinator.statemachine.lock_commands import Acquire, Release
+from tests.unit.client.test_loop import result_of
 from tests.unit.client.test_sync import TOKEN, FakeChannel, until
 
 Taking = Callable[[Client], contextlib.AbstractContextManager[Any]]
@@ -81,15 +82,16 @@ def test_an_interrupt_while_a_lock_is_let_go_leaves_none(client, monkeypatch, ow
     until(lambda: not kept())
 
 
-def struck_at(moment: int, work: Callable[[], None]) -> bool:
+def struck_at(moment: int, work: Callable[[], None], *, within: str = "") -> bool:
     """Do it, with an interrupt at the so-manieth of the moments at which the interpreter looks for signals: where a
-    function begins, and where one of C has ended. False where it was over before."""
+    function begins, and where one of C has ended; `within` modules that are called so. False where it was over
+    before."""
     left = moment
 
     def look(frame: FrameType, event: str, argument: object) -> None:
         nonlocal left
         if event in ("call", "c_return") and frame.f_code.co_name != "__del__":  # Nobody hears of it there.
-            left -= 1
+            left -= frame.f_code.co_filename.endswith(within)
             if not left:
                 sys.setprofile(None)
                 raise Struck
@@ -118,6 +120,29 @@ def test_no_moment_at_which_an_interrupt_strikes_leaves_a_lock(client, taking):
     assert moment > 40, "that is not all of it"
     assert client.put("a", b"") > 0  # What was posted before is under way by now.
     until(lambda: not kept())
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # Finalisers are struck, too.
+def test_no_moment_between_two_steps_of_the_work_at_which_its_doer_is_struck_leaves_a_lock_or_is_a_defect(
+    client, caplog
+):
+    """A caller that is alone does the work; what is thrown into it strikes in `loop.py`, or the caller's own code."""
+
+    def work() -> None:
+        with client.lock("deploy"):
+            pass
+
+    def strike_at_all() -> int:
+        moment = 1
+        while struck_at(moment, work, within="client/loop.py"):
+            moment += 1
+        return moment
+
+    until(lambda: not client._started()._baton)
+    assert result_of(strike_at_all) > 14, "that is not all of it"
+    assert client.put("a", b"") > 0  # What was posted before is under way by now.
+    until(lambda: not kept())
+    assert "cut off" not in caplog.text
 
 
 @pytest.mark.parametrize("error", [SessionGone, Unavailable])

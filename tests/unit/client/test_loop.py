@@ -231,6 +231,22 @@ def test_where_no_thread_can_be_started_there_is_no_connection(monkeypatch):
         assert client.put("a", b"") > 0
 
 
+def test_an_interrupt_where_a_connection_is_begun_leaves_none_that_nobody_makes(monkeypatch):
+    class Struck(threading.Thread):
+        def start(self) -> None:
+            if self.name == "conclave-connect":
+                raise KeyboardInterrupt
+            super().start()
+
+    monkeypatch.setattr(links, "new_channel", FakeChannel)
+    with Client("redis://nowhere", str(TOKEN), timeout=5) as client:
+        client._started()
+        with monkeypatch.context() as patch:
+            patch.setattr(threading, "Thread", Struck)
+            assert isinstance(result_of(lambda: client.put("a", b"")), KeyboardInterrupt)
+        assert client.put("a", b"") > 0
+
+
 def test_a_defect_that_strikes_each_turn_makes_no_tight_circle(client, monkeypatch, caplog):
     loop = loop_of(client)
     struck: list[float] = []
