@@ -231,20 +231,18 @@ def test_where_no_thread_can_be_started_there_is_no_connection(monkeypatch):
         assert client.put("a", b"") > 0
 
 
-def test_an_interrupt_where_a_connection_is_begun_leaves_none_that_nobody_makes(monkeypatch):
+def test_an_interrupt_where_a_connection_is_begun_leaves_none_that_nobody_makes(client, monkeypatch):
     class Struck(threading.Thread):
         def start(self) -> None:
             if self.name == "conclave-connect":
                 raise KeyboardInterrupt
             super().start()
 
-    monkeypatch.setattr(links, "new_channel", FakeChannel)
-    with Client("redis://nowhere", str(TOKEN), timeout=5) as client:
-        client._started()
-        with monkeypatch.context() as patch:
-            patch.setattr(threading, "Thread", Struck)
-            assert isinstance(result_of(lambda: client.put("a", b"")), KeyboardInterrupt)
-        assert client.put("a", b"") > 0
+    loop_of(client).work.links.begin_anew(client.clock())  # Nobody is at work, and there is no connection now.
+    with monkeypatch.context() as patch:
+        patch.setattr(threading, "Thread", Struck)
+        assert isinstance(result_of(lambda: client.put("a", b"")), KeyboardInterrupt)
+    assert client.put("a", b"") > 0
 
 
 def test_a_defect_that_strikes_each_turn_makes_no_tight_circle(client, monkeypatch, caplog):
