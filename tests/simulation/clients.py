@@ -139,7 +139,7 @@ class Client:
         world.network.name_place(self.core.reply_channel, self.name)
         self.links = Links(self.core, "redis://simulated", self.random)
         self.channel = SimulatedChannel(self.name, world.network, world.scheduler, self._something_came)
-        self.links.links[HOME].channel = self.channel  # type: ignore[assignment]
+        self.links.links[HOME].channel = self.channel
         for script in world.workload.scripts(self):
             self.add_script(script)
 

@@ -15,7 +15,7 @@ import pytest
 
 from coordinator import wire
 from coordinator.channel import Message, Received
-from coordinator.client import links
+from coordinator.client import flows, links
 from coordinator.client.errors import LockNotAcquired, Unavailable
 from coordinator.client.jobs import Job
 from coordinator.client.sync import Client
@@ -279,8 +279,9 @@ def test_a_job_that_comes_after_the_end_is_refused(client):
     loop = client._loop
     assert loop is not None
     client.close()
+    job = Job(loop, flows.directory(loop.core, client.clock, 0), None)
     with pytest.raises(Unavailable, match="closed"):
-        loop.ask(Job(loop, iter(()), None))
+        loop.ask(job)
 
 
 def test_a_defect_fails_what_is_asked_and_the_client_goes_on(client, caplog):
