@@ -150,8 +150,8 @@ def acquire(
                 raise caused(LockNotAcquired(name, None), error) from error
         except (Busy, Deadlock):
             raise  # Nothing was done, and nothing will be.
-        except LockNotAcquired as error:
-            if error.holder is not None:
+        except LockNotAcquired as too_late:
+            if too_late.holder is not None:
                 raise
             core.withdraw(own, name, acquisition, asked.number, clock())
             is_late = True

@@ -111,8 +111,8 @@ class Links:
             link.channel.connect([self._core.reply_channel])
         except ChannelError as error:
             return error
-        except Exception as error:  # noqa: BLE001 - whatever it is, there is no connection, and the back-off holds
-            return ChannelError(f"could not connect: {error!r}")
+        except Exception as defect:  # noqa: BLE001 - whatever it is, there is no connection, and the back-off holds
+            return ChannelError(f"could not connect: {defect!r}")
         return None
 
     def connected(self, link: Link, error: ChannelError | None, now_us: int) -> None:
@@ -167,8 +167,8 @@ class Links:
                 link.channel.send(answered)
             if link.channel.wants_write:
                 self.is_changed = self._some_are_full = True
-        except ChannelError as error:
-            self._is_lost(str(error), now_us)
+        except ChannelError as lost:
+            self._is_lost(str(lost), now_us)
 
     def _packets(self, now_us: int) -> list[Packet]:
         """What is due; nothing where the way to the leader takes nothing just now: it would only pile up here."""

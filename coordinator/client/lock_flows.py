@@ -128,11 +128,11 @@ def of_hold(core: Core, clock: Clock, grant: Grant, asked: Call) -> Flow:
         raise caused(lost, error) from error
     except Closed:
         raise
-    except Unavailable as error:
+    except Unavailable as unavailable:
         if asked.first_sent_us is None:
             raise
-        unknown = OutcomeUnknown(f"sent, and given up before an answer came: {error}")
-        raise caused(unknown, error) from error
+        unknown = OutcomeUnknown(f"sent, and given up before an answer came: {unavailable}")
+        raise caused(unknown, unavailable) from unavailable
     if isinstance(result, NotHeld):
         yield from _say_lost(core, clock, grant)
     return refuse(result)

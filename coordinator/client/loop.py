@@ -112,7 +112,7 @@ class Loop(threading.Thread):
 
     def _ask_within(self, job: Job) -> Any:
         """A finaliser or a log handler asks, in the middle of this thread's own work for the core."""
-        self.work.posted.append((job, None))
+        self.post(job)
         raise OutcomeUnknown("asked from within the client's own work, so nobody waits for it: it is done afterwards")
 
     def _hand_over(self, job: Job) -> int:
@@ -148,7 +148,7 @@ class Loop(threading.Thread):
         a log handler) can not wait for that: it is done afterwards."""
         holder = self._baton.get(_HELD)
         if holder is not None and holder.thread == threading.get_ident() and _is_at_work(holder, sys._getframe(1)):
-            self.work.posted.append((Job(self, self._and_end(last(self.core)), None), None))
+            self.post(Job(self, self._and_end(last(self.core)), None))
             return
         try:
             if self.core.sessions and self.is_alive():
@@ -200,6 +200,7 @@ class Loop(threading.Thread):
             if is_defect:
                 self._fail(error)
             work.asleep = False
+            work.leave(job, error)  # Here, too: another error may strike before it is posted.
             work.crowd.wake_all()
             if not (is_defect and isinstance(error, Exception)):
                 raise

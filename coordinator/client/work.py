@@ -19,7 +19,7 @@ from coordinator.client.errors import Unavailable
 from coordinator.client.jobs import Job, Left
 from coordinator.client.links import Link, Links
 from coordinator.client.parker import Poll
-from coordinator.client.stepping import advance
+from coordinator.client.stepping import advance, close
 
 TURN_US_MAX: Final = 1_000_000
 OVER: Final = -1
@@ -77,14 +77,13 @@ class Work:
         is."""
         self.in_the_middle = True
         self._take_up()
-        timeout_ms = OVER
         if not job.is_over:
             now_us = _now_us()
             self.links.send(now_us)
             self.crowd.wake_all()
-            timeout_ms = self.before_sleep(now_us)
+            return self.before_sleep(now_us)
         self.in_the_middle = False
-        return timeout_ms
+        return OVER
 
     def leave_the_rest(self) -> None:
         """Of a caller whose job is over: to the loop's own thread."""
@@ -99,7 +98,7 @@ class Work:
         now_us = _now_us()
         self.links.send(now_us)
         if self.crowd.ended:
-            self.crowd.wake_together(now_us)
+            self.crowd.wake_together(_now_us())
         if not (self.running or self.core.awaits_answers(now_us) or now_us < self.crowd.until_us):
             self.crowd.expect_nobody()
             self.looks_us = min(self.links.due_us(now_us), now_us + TURN_US_MAX)
@@ -114,6 +113,7 @@ class Work:
         expected = self.crowd.expected
         if expected:
             timeout_us = min(timeout_us, RETURN_US)
+        self.in_the_middle = False  # First: what is thrown here from now on disturbs nothing.
         self.asleep = True
         # Whoever posts something looks whether it sleeps afterwards: one of the two sees the other.
         if len(self.posted) >= max(1, expected) or self.going_on or self.tried or self.closing:
@@ -202,22 +202,19 @@ class Work:
         """Run the job's flow until it has ended, or waits for a call that is not done."""
         flow, call = job.flow, job.call
         value: Any = None
-        try:
-            while True:
-                if throw is None and call is not None:
-                    value = call.outcome
-                    throw = value if isinstance(value, BaseException) else None
-                call, value = advance(flow, value, throw)
-                throw = None
-                if call is None:
-                    self.end(job, value, None)
-                    return
-                if not call.done:
-                    job.call = call
-                    call.when_done(job.answered)
-                    return
-        except BaseException as error:  # noqa: BLE001 - it is raised on the caller's thread
-            self.end(job, None, error)
+        while True:
+            if throw is None and call is not None:
+                value = call.outcome
+                throw = value if isinstance(value, BaseException) else None
+            call, value, error = advance(flow, value, throw)
+            if call is None:
+                self.end(job, value, error)
+                return
+            throw = None
+            if not call.done:
+                job.call = call
+                call.when_done(job.answered)
+                return
 
     def end(self, job: Job, value: Any, error: BaseException | None) -> None:
         job.value, job.error = value, error
@@ -250,6 +247,7 @@ class Work:
         self.take_posted()
         self.go_on()
         for job in [*self.running]:
+            close(job.flow)
             self.end(job, None, error)
         self.crowd.wake_all()
         self.crowd.expect_nobody()

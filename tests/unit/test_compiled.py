@@ -324,3 +324,27 @@ def test_nothing_that_is_compiled_yields_within_a_handler():
     assert [*yields_within(ast.parse(program))] == [6]
     found = [(file, [*yields_within(ast.parse((compiled.PROJECT / file).read_text()))]) for file in compiling.sources()]
     assert [(file, lines) for file, lines in found if lines] == []
+
+
+def caught_as_another(tree: ast.Module) -> list[int]:
+    """The lines of handlers that call an error as an earlier one of the same function calls one of another type."""
+    found = []
+    for function in ast.walk(tree):
+        types: dict[str, str] = {}
+        if isinstance(function, ast.FunctionDef):
+            for handler in ast.walk(function):
+                if isinstance(handler, ast.ExceptHandler) and handler.name and handler.type:
+                    kind = ast.unparse(handler.type)
+                    if types.setdefault(handler.name, kind) != kind:
+                        found.append(handler.lineno)
+    return found
+
+
+def test_nothing_that_is_compiled_calls_errors_of_two_types_the_same():
+    """The name has the type of the first there: what another handler caught was a TypeError, where that is compiled."""
+    program = "def flow():\n try:\n  work()\n except OSError as error:\n  pass\n except ValueError as error:\n  pass\n"
+    assert caught_as_another(ast.parse(program)) == [6]
+    found = [
+        (file, caught_as_another(ast.parse((compiled.PROJECT / file).read_text()))) for file in compiling.sources()
+    ]
+    assert [(file, lines) for file, lines in found if lines] == []

@@ -122,11 +122,9 @@ def test_no_moment_at_which_an_interrupt_strikes_leaves_a_lock(client, taking):
     until(lambda: not kept())
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # Finalisers are struck, too.
-def test_no_moment_between_two_steps_of_the_work_at_which_its_doer_is_struck_leaves_a_lock_or_is_a_defect(
-    client, caplog
-):
-    """A caller that is alone does the work; what is thrown into it strikes in `loop.py`, or the caller's own code."""
+def strike_who_works(client: Client, within: str) -> None:
+    """A caller that is alone does the work; what is thrown into it strikes in `loop.py` and in the steps of flows, or
+    in the caller's own code. Wherever it strikes, no lock is left."""
 
     def work() -> None:
         with client.lock("deploy"):
@@ -134,15 +132,27 @@ def test_no_moment_between_two_steps_of_the_work_at_which_its_doer_is_struck_lea
 
     def strike_at_all() -> int:
         moment = 1
-        while struck_at(moment, work, within="client/loop.py"):
+        while struck_at(moment, work, within=within):
             moment += 1
         return moment
 
     until(lambda: not client._started()._baton)
-    assert result_of(strike_at_all) > 14, "that is not all of it"
+    assert result_of(strike_at_all) > 4, "that is not all of it"
     assert client.put("a", b"") > 0  # What was posted before is under way by now.
     until(lambda: not kept())
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # Finalisers are struck, too.
+def test_no_moment_between_two_steps_of_the_work_at_which_its_doer_is_struck_leaves_a_lock_or_is_a_defect(
+    client, caplog
+):
+    strike_who_works(client, "client/loop.py")
     assert "cut off" not in caplog.text
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # Finalisers are struck, too.
+def test_no_moment_in_a_step_of_a_flow_at_which_its_doer_is_struck_leaves_a_lock(client):
+    strike_who_works(client, "client/stepping.py")
 
 
 @pytest.mark.parametrize("error", [SessionGone, Unavailable])

@@ -335,8 +335,9 @@ def test_an_interrupt_in_the_middle_of_the_work_fails_what_was_asked_and_the_cli
     assert session.acked == session._next_number, "no number stays open for good"
 
 
-def test_a_grant_whose_taker_was_interrupted_on_the_way_out_goes_back(client, monkeypatch):
-    """History 9, where the caller itself took in its grant."""
+@pytest.mark.parametrize("twice", [False, True])
+def test_a_grant_whose_taker_was_interrupted_on_the_way_out_goes_back(client, monkeypatch, twice):
+    """History 9, where the caller itself took in its grant. `twice`: another error strikes before it has said so."""
     loop = loop_of(client)
     work, drive = loop.work, loop._drive
 
@@ -356,6 +357,8 @@ def test_a_grant_whose_taker_was_interrupted_on_the_way_out_goes_back(client, mo
         drive(job)
 
     monkeypatch.setattr(loop, "_drive", drives)
+    if twice:
+        monkeypatch.setattr(loop, "post", lambda job, error: None)
     assert isinstance(result_of(lambda: client.acquire("deploy")), KeyboardInterrupt)
     until(lambda: any(isinstance(op, ReleaseLock) for op in FakeChannel.made.ops))
 
