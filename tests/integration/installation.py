@@ -179,6 +179,12 @@ class Installation:
         eventually(lambda: not lives(process), timeout_s=STOPPED_S_MAX, what=f"{name} is dead")
         return process.pid
 
+    def freeze(self, name: str) -> None:
+        """SIGSTOP of one part; it stands still when this returns. Whoever freezes it lets it go on (SIGCONT)."""
+        process = self.part(name)
+        process.send_signal(signal.SIGSTOP)
+        eventually(lambda: stands_still(process), timeout_s=STOPPED_S_MAX, what=f"{name} stands still")
+
     # --- what it says ---
 
     @property
@@ -232,6 +238,12 @@ def lives(process: psutil.Process) -> bool:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
+
+
+def stands_still(process: psutil.Process) -> bool:
+    """Every thread of it: the signal stops one, which stops the others."""
+    threads = Path(f"/proc/{process.pid}/task").glob("*/stat")
+    return {thread.read_text().rpartition(")")[2].split()[0] for thread in threads} == {"T"}
 
 
 def _kill(process: psutil.Process) -> None:

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from tests.integration.http_api import API, Caller, HangingCall
-from tests.integration.installation import Installation
+from tests.integration.installation import Installation, stands_still
 from tests.integration.waiting import eventually
 
 NAMES = re.compile(r"node\d|\d+\.\d+\.\d+\.\d+|:\d{4}")
@@ -81,12 +81,14 @@ def test_without_a_majority_callers_are_told_and_nothing_is_granted(
     held = worker.acquire("failures/majority", ttl_ms=60_000).json()
     status = worker.status()
     others = [replica["node"] for replica in status["replicas"] if replica["node"] != status["leader"]]
+    assert len(others) == 2, status
     stopped = [installation.part(node) for node in others]
-    for process in stopped:
-        process.send_signal(signal.SIGSTOP)
     try:
+        for node in others:
+            installation.freeze(node)
         refused = worker.acquire("failures/no-majority", ttl_ms=60_000)
-        assert refused.status_code == 503
+        assert [*map(stands_still, stopped)] == [True, True], refused.text
+        assert refused.status_code == 503, (refused.text, status, installation.parts())
         assert refused.headers["Retry-After"] == "1"
         eventually(lambda: worker.status()["leader"] is None, timeout_s=10, what="nobody says that it leads")
         for caller in (worker, admin):
