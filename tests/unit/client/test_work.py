@@ -34,6 +34,7 @@ def work(monkeypatch: pytest.MonkeyPatch) -> Iterator[Work]:
 
 
 def test_who_has_nothing_to_do_sleeps_and_is_not_in_the_middle_of_anything(work):
+    work.in_the_middle = True
     assert work.before_sleep(now_us()) > 0
     assert work.asleep
     assert not work.in_the_middle
