@@ -58,7 +58,8 @@ class Grant(NamedTuple):
 
 
 def session(core: Core, clock: Clock, ttl_ms: int, deadline_us: int, *, persists: bool = False) -> Flow:
-    """A session that was alive a moment ago. See `Core.session`."""
+    """A session that was alive a moment ago. See `Core.session`. Who asks for each question looks for a live one itself
+    before: to begin a flow costs more than that."""
     live = core.live_session(ttl_ms, clock())
     if live is not None:
         return live
@@ -98,6 +99,7 @@ def query(
 
 
 def _read(result: Any, read: Callable[[Any], Any]) -> Any:
+    # Looked at here, too: `refuse` is not compiled, and most results are none.
     return read(refuse(result) if type(result) in REFUSALS else result)
 
 
@@ -138,7 +140,7 @@ def acquire(
             if isinstance(result, commands.Queued):
                 result = yield core.grant(own.session, name, acquisition, clock(), until_us)
             if isinstance(result, commands.Granted):
-                return Grant(own, name, acquisition, result.token)
+                return Grant(own, name, acquisition, result.token, ())
             _raise_not_acquired(name, result)
         except (SessionGone, OutcomeUnknown) as error:
             # With the session went everything that this may have done: asking under a new one is no repetition.

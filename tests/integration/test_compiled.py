@@ -109,6 +109,49 @@ def test_what_a_request_passes_in_a_node_is_not_interpreted(tmp_path: Path) -> N
     assert not {(file, name) for file, name in passed if file not in (looks_on, decorates)}
 
 
+SEEN_QUESTIONS: Final = """
+import sys
+import threading
+from coordinator.client import Client, links
+from tests.unit.client.test_sync import TOKEN, FakeChannel
+
+links.new_channel = FakeChannel
+client = Client("redis://nowhere", str(TOKEN))
+
+def ask():
+    for question in (lambda: client.put("a", b"x"), lambda: client.get("a"), lambda: client.acquire("a").release()):
+        question()
+        sys.setprofile(lambda frame, what, _: what == "call" and print(frame.f_code.co_filename, frame.f_code.co_qualname))
+        question()
+        sys.setprofile(None)
+
+caller = threading.Thread(target=ask)  # Alone, and so it does the work itself.
+caller.start()
+caller.join()
+client.close()
+"""
+AT_THE_SURFACE: Final = {"surface", "asking", "options", "sync", "loop", "stepping"}
+"""Modules of a client that stay Python (docs/architecture.md, Two programs)."""
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 14), reason="there Python makes named tuples (coordinator/_records.c)")
+def test_what_a_question_passes_in_a_client_is_interpreted_at_its_surface_alone() -> None:
+    ran = subprocess.run(
+        [sys.executable, "-c", SEEN_QUESTIONS],
+        cwd=compiled.PROJECT,
+        env={**os.environ, compiled.VARIABLE: "always"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr[-2_000:]
+    passed = {tuple(line.split(" ", 1)) for line in ran.stdout.splitlines()}
+    package = compiled.PROJECT / "coordinator"
+    ours = {Path(file) for file, _ in passed if Path(file).is_relative_to(package)}
+    assert ours == {package / "client" / f"{name}.py" for name in AT_THE_SURFACE}
+    assert ("<string>", "<lambda>") not in passed, "Python made a named tuple: hand in all of its fields"
+
+
 @pytest.mark.parametrize("seed", TRACED)
 def test_a_seed_is_the_same_run_event_by_event(seed: int) -> None:
     traces = [simulated(choice, "--seed", str(seed), "--trace").splitlines() for choice in ("never", "always")]

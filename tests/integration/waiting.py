@@ -12,7 +12,13 @@ LOOK_EVERY_S: Final = 0.02
 T = TypeVar("T")
 
 
-def eventually(condition: Callable[[], T], *, timeout_s: float, what: str | Callable[[], str]) -> T:
+def eventually(
+    condition: Callable[[], T],
+    *,
+    timeout_s: float,
+    what: str | Callable[[], str],
+    look_every_s: float = LOOK_EVERY_S,
+) -> T:
     """The first true value of `condition`. Raises AssertionError, saying `what` was waited for, after `timeout_s`."""
     pause = threading.Event()
     deadline = time.monotonic() + timeout_s
@@ -22,4 +28,4 @@ def eventually(condition: Callable[[], T], *, timeout_s: float, what: str | Call
             return value
         if time.monotonic() >= deadline:
             raise AssertionError(f"not within {timeout_s:g} s: {what if isinstance(what, str) else what()}")
-        pause.wait(LOOK_EVERY_S)
+        pause.wait(look_every_s)

@@ -7,7 +7,6 @@ import contextlib
 import signal
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -34,6 +33,7 @@ from coordinator.statemachine.commands import (
 )
 from coordinator.statemachine.lock_commands import Acquire
 from coordinator.wire import Token
+from tests.integration.waiting import eventually
 
 TOKEN = Token.new("0123abcd")
 CLUSTER = 42
@@ -123,10 +123,7 @@ def client(monkeypatch: pytest.MonkeyPatch) -> Iterator[Client]:
 
 
 def until(holds: Callable[[], object]) -> None:
-    until_s = time.monotonic() + 5
-    while not holds():
-        assert time.monotonic() < until_s
-        time.sleep(0.002)
+    eventually(holds, timeout_s=5, what="it holds", look_every_s=0.002)
 
 
 def in_the_middle(channel: FakeChannel, finaliser: Callable[[], Any]) -> None:

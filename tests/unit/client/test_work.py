@@ -12,6 +12,7 @@ from coordinator.channel import ChannelError
 from coordinator.client import links
 from coordinator.client.clock import now_us
 from coordinator.client.core import Core
+from coordinator.client.session import Session
 from coordinator.client.work import OVER, TURN_US_MAX, Work
 from tests.unit.client.test_sync import TOKEN, FakeChannel
 
@@ -52,8 +53,13 @@ def test_what_came_meanwhile_is_not_slept_over(work, what):
 
 
 def test_where_nobody_asks_the_loops_own_thread_looks_again_when_something_is_due(work):
+    """As it is to keep a session alive."""
+    work.core.routing.cluster, work.core.routing.leader = 42, "node1"
+    session = work.core.sessions[15_000] = Session(77, 15_000, now_us())
     assert work.turn_for_all() == OVER
-    assert now_us() < work.looks_us <= min(work.links.due_us(now_us()), now_us() + TURN_US_MAX)
+    session.renew_due_us = now_us() + 100_000
+    assert work.turn_for_all() == OVER
+    assert work.looks_us == session.renew_due_us
 
 
 def test_a_caller_leaves_word_of_when_something_is_due(work):
