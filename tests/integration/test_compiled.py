@@ -118,10 +118,14 @@ from tests.unit.client.test_sync import TOKEN, FakeChannel
 links.new_channel = FakeChannel
 client = Client("redis://nowhere", str(TOKEN))
 
+def see(frame, what, _):
+    if what == "call":
+        print(frame.f_code.co_filename, frame.f_code.co_qualname)
+
 def ask():
     for question in (lambda: client.put("a", b"x"), lambda: client.get("a"), lambda: client.acquire("a").release()):
         question()
-        sys.setprofile(lambda frame, what, _: what == "call" and print(frame.f_code.co_filename, frame.f_code.co_qualname))
+        sys.setprofile(see)
         question()
         sys.setprofile(None)
 
