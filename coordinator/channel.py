@@ -149,6 +149,8 @@ class Channel:
         self._tags: deque[Any] = deque()
         self._may_skip = False
         """Does this Redis let us have no reply to a command?"""
+        self.is_local = False
+        """Is the connection one through a Unix socket, and so the Redis on this machine?"""
 
     @property
     def connected(self) -> bool:
@@ -206,6 +208,7 @@ class Channel:
 
     def _adopt(self, connection: socket.socket) -> None:
         connection.setblocking(False)  # noqa: FBT003 - the standard library's own name for it
+        self.is_local = connection.family == socket.AF_UNIX
         self._socket = connection
 
     def _wrap_tls(self, plain: socket.socket) -> socket.socket:

@@ -78,6 +78,7 @@ OF_THE_REPLICA: Final = (
     "watching",
     "whereabouts",
     "windows",
+    "yielding",
 )
 """What a turn of a node passes. The rest of that package is Celery's, or runs once in a while."""
 OF_THE_CLIENT: Final = (

@@ -21,6 +21,7 @@ from typing import Final
 from coordinator.channel import BackOff, Channel, ChannelError
 from coordinator.replica.links import SILENCE_US_MAX, STEADY_US, Link, Links
 from coordinator.replica.ports import Bus, Inbound, Outbound
+from coordinator.replica.yielding import Yielding
 from coordinator.wire import Channels
 
 LOOK_US: Final = 20_000
@@ -86,6 +87,7 @@ class RedisBus(Bus):
         """When what had come was last read."""
         self._is_from_peers = True
         """Is all of it from peers?"""
+        self._yielding = Yielding()
         self._poll = select.poll()
         self._polled: tuple[tuple[int, int], ...] | None = None
         self.drops = drops
@@ -259,6 +261,9 @@ class RedisBus(Bus):
         except ChannelError as error:
             self.drops["not-connected"] += len(packets)
             self._lose(error)
+        else:
+            if self._channel.is_local:
+                self._yielding.give_way()
 
     def watch(self, nodes: Mapping[str, str]) -> None:
         if nodes == self._watched:

@@ -15,6 +15,7 @@ import pytest
 
 from coordinator.replica.mailbox import PATIENCE_US, RedisBus
 from coordinator.replica.ports import Inbound, Outbound
+from coordinator.replica.yielding import Yielding
 from coordinator.wire import Channels
 from tests.integration.private_redis import PrivateRedis
 
@@ -150,3 +151,18 @@ def test_a_node_that_slept_since_it_was_woken_takes_in_what_came_meanwhile(nodes
             there = peeked.recv(65_536, socket.MSG_PEEK)
     two.bus._read_ns -= 1_000_000  # So long it slept.
     assert [packet.data for packet in two.bus.drain()] == [b"first", b"meanwhile"]
+
+
+def test_whom_a_packet_wakes_runs_first_where_redis_is_on_this_machine(redis: PrivateRedis) -> None:
+    """A host and a port may be anywhere: what has the processor here then are others."""
+    yields: list[str] = []
+    for url, expected in ((redis.url, ["yields"]), (redis.url.partition("#")[0], [])):
+        bus = RedisBus("node1", url, Channels(redis.realm), Random(1), greet=lambda: None, drops=Counter())
+        bus._yielding = Yielding(yields=lambda: yields.append("yields"))
+        bus.publish([Outbound("", "nobody", b"not connected yet")])
+        assert not yields
+        bus.keep(Node.now_us())
+        bus.publish([Outbound("", "nobody", b"one"), Outbound("", "nobody", b"in the same write")])
+        assert yields == expected
+        bus._channel.close()
+        yields.clear()
