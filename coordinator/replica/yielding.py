@@ -22,7 +22,9 @@ TOGETHER: Final = 16
 TOGETHER_NS_MAX: Final = 4_000_000
 """They take 1.4 ms where clients and nodes use the processors up, 10 ms where programs compute beside them."""
 PAUSE_NS: Final = 100_000_000
-PAUSE_NS_MAX: Final = 30_000_000_000
+PAUSE_NS_MAX: Final = 2_000_000_000
+"""A node that starts is beside others that do: it must not have learned from that for long. Of two seconds one slice, or a
+few, are less than a hundredth."""
 
 
 class Yielding:

@@ -53,7 +53,7 @@ def test_beside_a_program_that_never_sleeps_hardly_anything_is_lost() -> None:
     began_ns = processor.now_ns
     while processor.now_ns - began_ns < 600 * SECOND_NS:
         spent_ns += processor.publish(1, every_ns=500_000) * SLICE_NS
-    assert spent_ns < 0.001 * 600 * SECOND_NS, f"{spent_ns / SECOND_NS} s of ten minutes"
+    assert spent_ns < 0.005 * 600 * SECOND_NS, f"{spent_ns / SECOND_NS} s of ten minutes"
     assert processor.count > 20, "it looks again now and then"
 
 
