@@ -21,7 +21,7 @@ from typing import Final
 from coordinator.channel import BackOff, Channel, ChannelError
 from coordinator.replica.links import SILENCE_US_MAX, STEADY_US, Link, Links
 from coordinator.replica.ports import Bus, Inbound, Outbound
-from coordinator.replica.yielding import Yielding
+from coordinator.replica.yielding import Conversation, Yielding
 from coordinator.wire import Channels
 
 LOOK_US: Final = 20_000
@@ -88,6 +88,7 @@ class RedisBus(Bus):
         self._is_from_peers = True
         """Is all of it from peers?"""
         self._yielding = Yielding()
+        self._conversation = Conversation(self._yielding)
         self._poll = select.poll()
         self._polled: tuple[tuple[int, int], ...] | None = None
         self.drops = drops
@@ -178,10 +179,16 @@ class RedisBus(Bus):
             for descriptor, events in polled:
                 self._poll.register(descriptor, events)
             self._polled = polled
-        ready = self._poll.poll(max(0, min(timeout_us, PATIENCE_US if self._inbox else self.look_us)) / 1_000)
+        timeout_us = max(0, min(timeout_us, PATIENCE_US if self._inbox else self.look_us))
+        ready = []
+        if self._channel.is_local and not self._inbox:
+            ready = self._conversation.look(self._poll.poll, timeout_us)
+        ready = ready or self._poll.poll(timeout_us / 1_000)
         if not ready:
             return bool(self._inbox)
         self._take_in()
+        if self._inbox:
+            self._conversation.came(self._inbox_bytes[True] + self._inbox_bytes[False])
         woken = any(found == wake for found, _ in ready)
         if woken:
             os.read(wake, 4_096)

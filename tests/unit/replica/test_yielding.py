@@ -1,8 +1,21 @@
-"""Whoever a packet wakes runs first, except where programs that never sleep would (`yielding.py`)."""
+"""When a node gives its processor up, and when it looks for the next packet instead of falling asleep."""
 
 from __future__ import annotations
 
-from coordinator.replica.yielding import PAUSE_NS, PAUSE_NS_MAX, TOGETHER, TOGETHER_NS_MAX, Yielding
+import pytest
+
+from coordinator.replica.yielding import (
+    FEW_BYTES,
+    MANY_NS,
+    PAUSE_NS,
+    PAUSE_NS_MAX,
+    SHORT_NS,
+    SHORT_WAITS,
+    TOGETHER,
+    TOGETHER_NS_MAX,
+    Conversation,
+    Yielding,
+)
 
 SECOND_NS = 1_000_000_000
 SLICE_NS = 3_300_000
@@ -80,3 +93,99 @@ def test_pauses_grow_to_a_bound_and_shrink_when_the_program_has_gone() -> None:
     processor.now_ns += PAUSE_NS
     assert processor.publish(1) == 1, "the first pause is a short one again"
 
+
+READY = [(7, 1)]
+
+
+class Mailbox(Processor):
+    """Where packets come some time after the node began to wait; and how often it looked before it fell asleep."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conversation = Conversation(self.yielding, lambda: self.now_ns)
+        self.comes_ns = 0
+        self.looks = 0
+
+    def _poll(self, timeout_ms: int) -> list[tuple[int, int]]:
+        assert timeout_ms == 0, "it does not sleep here"
+        self.looks += 1
+        self.now_ns += 1_000
+        return READY if self.now_ns >= self.comes_ns else []
+
+    def wait(self, takes_ns: int, size: int = 100, timeout_us: int = 20_000) -> bool:
+        """Was the packet found without falling asleep?"""
+        self.comes_ns = self.now_ns + takes_ns
+        found = self.conversation.look(self._poll, timeout_us)
+        self.now_ns = max(self.now_ns, self.comes_ns)
+        self.conversation.came(size)
+        return found == READY
+
+    def talk(self) -> None:
+        for _ in range(SHORT_WAITS):
+            self.wait(SHORT_NS // 4)
+
+
+def test_where_one_packet_soon_follows_another_the_node_looks_for_the_next_and_gives_way() -> None:
+    mailbox = Mailbox()
+    assert [mailbox.wait(SHORT_NS // 4) for _ in range(SHORT_WAITS)] == [False] * SHORT_WAITS
+    assert not mailbox.looks, "up to now it slept"
+    before = mailbox.count
+    assert [mailbox.wait(SHORT_NS // 4) for _ in range(20)] == [True] * 20
+    assert mailbox.count - before == mailbox.looks - 20, "between any two looks"
+    assert mailbox.looks > 20 * 10
+
+
+def test_one_that_does_not_come_soon_ends_that() -> None:
+    mailbox = Mailbox()
+    mailbox.talk()
+    began_ns = mailbox.now_ns
+    mailbox.comes_ns = began_ns + SECOND_NS
+    assert mailbox.conversation.look(mailbox._poll, 20_000) == []
+    assert SHORT_NS <= mailbox.now_ns - began_ns < SHORT_NS + 10_000
+    looks = mailbox.looks
+    assert mailbox.conversation.look(mailbox._poll, 20_000) == [], "woken by something else it goes on waiting"
+    assert mailbox.looks == looks, "and does not begin anew"
+    mailbox.now_ns = mailbox.comes_ns
+    mailbox.conversation.came(100)
+    assert not mailbox.wait(SHORT_NS // 4)
+
+
+def test_who_asks_now_and_then_is_not_waited_for() -> None:
+    """The leader waits for a follower, which is short, and for the caller, which is not."""
+    mailbox = Mailbox()
+    for _ in range(100):
+        assert not mailbox.wait(SHORT_NS // 4)
+        assert not mailbox.wait(50 * SHORT_NS)
+    assert not mailbox.looks
+
+
+def test_where_many_ask_it_sleeps_until_there_were_few_for_some_time() -> None:
+    mailbox = Mailbox()
+    mailbox.talk()
+    assert mailbox.wait(SHORT_NS // 4, size=FEW_BYTES + 1)
+    until_ns = mailbox.now_ns + MANY_NS
+    while mailbox.now_ns < until_ns:
+        assert not mailbox.wait(SHORT_NS // 4, size=FEW_BYTES)
+    assert mailbox.wait(SHORT_NS // 4, size=FEW_BYTES)
+
+
+@pytest.mark.parametrize("timeout_us", [0, 50])
+def test_what_is_due_is_not_late_for_it(timeout_us: int) -> None:
+    mailbox = Mailbox()
+    mailbox.talk()
+    began_ns = mailbox.now_ns
+    assert not mailbox.wait(SHORT_NS // 2, timeout_us=timeout_us)
+    assert mailbox.looks <= timeout_us
+    assert timeout_us or mailbox.now_ns == began_ns + SHORT_NS // 2
+
+
+def test_beside_a_program_that_never_sleeps_it_sleeps() -> None:
+    mailbox = Mailbox()
+    mailbox.talk()
+    mailbox.takes_ns = SLICE_NS
+    while mailbox.yielding.give_way():
+        pass
+    looks = mailbox.looks
+    for _ in range(100):
+        mailbox.wait(SHORT_NS // 4)
+    assert mailbox.looks - looks <= 100, "one look each time, before it would have given way"
