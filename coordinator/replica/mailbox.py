@@ -188,7 +188,7 @@ class RedisBus(Bus):
             return bool(self._inbox)
         self._take_in()
         if self._inbox:
-            self._conversation.came(self._inbox_bytes[True] + self._inbox_bytes[False])
+            self._conversation.came(len(self._inbox), self._inbox_bytes[True] + self._inbox_bytes[False])
         woken = any(found == wake for found, _ in ready)
         if woken:
             os.read(wake, 4_096)

@@ -39,8 +39,11 @@ SHORT_WAITS: Final = 8
 """So many in a row make a conversation. Where somebody asks now and then there is none: every other wait is long."""
 FEW_BYTES: Final = 512
 """More at once are of many who ask; of one caller 200 come."""
+FEW_PACKETS: Final = 4
+"""More at once are of many processes, or of many clusters: somebody always waits for the processor then, and takes it
+for long. The node keeps it, and neither looks nor gives way."""
 MANY_NS: Final = 20_000_000
-"""So long many have asked lately."""
+"""For so long after that there are many."""
 
 
 class Yielding:
@@ -75,6 +78,9 @@ class Yielding:
         self._count = self._took_ns = 0
         return True
 
+    def pause(self, until_ns: int) -> None:
+        self._pauses_until_ns = max(self._pauses_until_ns, until_ns)
+
 
 class Conversation:
     def __init__(self, yielding: Yielding, now_ns: Callable[[], int] = time.monotonic_ns) -> None:
@@ -102,11 +108,13 @@ class Conversation:
             now_ns = self._now_ns()
         return []
 
-    def came(self, size: int) -> None:
-        """A packet came, or several, of so many bytes."""
+    def came(self, packets: int, size: int) -> None:
+        """So many came, of so many bytes together."""
         now_ns = self._now_ns()
         is_short = now_ns - self._waits_since_ns <= SHORT_NS
         self._short_waits = self._short_waits + 1 if is_short else 0
         self._waits_since_ns = 0
-        if size > FEW_BYTES:
+        if packets > FEW_PACKETS:
+            self._yielding.pause(now_ns + MANY_NS)
+        elif size > FEW_BYTES:
             self._many_until_ns = now_ns + MANY_NS

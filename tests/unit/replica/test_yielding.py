@@ -6,6 +6,7 @@ import pytest
 
 from coordinator.replica.yielding import (
     FEW_BYTES,
+    FEW_PACKETS,
     MANY_NS,
     PAUSE_NS,
     PAUSE_NS_MAX,
@@ -112,12 +113,12 @@ class Mailbox(Processor):
         self.now_ns += 1_000
         return READY if self.now_ns >= self.comes_ns else []
 
-    def wait(self, takes_ns: int, size: int = 100, timeout_us: int = 20_000) -> bool:
+    def wait(self, takes_ns: int, packets: int = 1, size: int = 100, timeout_us: int = 20_000) -> bool:
         """Was the packet found without falling asleep?"""
         self.comes_ns = self.now_ns + takes_ns
         found = self.conversation.look(self._poll, timeout_us)
         self.now_ns = max(self.now_ns, self.comes_ns)
-        self.conversation.came(size)
+        self.conversation.came(packets, size)
         return found == READY
 
     def talk(self) -> None:
@@ -146,7 +147,7 @@ def test_one_that_does_not_come_soon_ends_that() -> None:
     assert mailbox.conversation.look(mailbox._poll, 20_000) == [], "woken by something else it goes on waiting"
     assert mailbox.looks == looks, "and does not begin anew"
     mailbox.now_ns = mailbox.comes_ns
-    mailbox.conversation.came(100)
+    mailbox.conversation.came(1, 100)
     assert not mailbox.wait(SHORT_NS // 4)
 
 
@@ -159,14 +160,19 @@ def test_who_asks_now_and_then_is_not_waited_for() -> None:
     assert not mailbox.looks
 
 
-def test_where_many_ask_it_sleeps_until_there_were_few_for_some_time() -> None:
+@pytest.mark.parametrize(
+    ("more", "gives_way"), [({"size": FEW_BYTES + 1}, True), ({"packets": FEW_PACKETS + 1}, False)]
+)
+def test_where_many_ask_it_sleeps_until_there_were_few_for_some_time(more: dict[str, int], gives_way: bool) -> None:
+    """Many processes, unlike one with many threads, leave it no processor to give up either."""
     mailbox = Mailbox()
     mailbox.talk()
-    assert mailbox.wait(SHORT_NS // 4, size=FEW_BYTES + 1)
+    assert mailbox.wait(SHORT_NS // 4, **more)
     until_ns = mailbox.now_ns + MANY_NS
+    assert mailbox.yielding.give_way() is gives_way
     while mailbox.now_ns < until_ns:
-        assert not mailbox.wait(SHORT_NS // 4, size=FEW_BYTES)
-    assert mailbox.wait(SHORT_NS // 4, size=FEW_BYTES)
+        assert not mailbox.wait(SHORT_NS // 4, FEW_PACKETS, FEW_BYTES)
+    assert mailbox.wait(SHORT_NS // 4, FEW_PACKETS, FEW_BYTES)
 
 
 @pytest.mark.parametrize("timeout_us", [0, 50])
