@@ -181,7 +181,7 @@ class RedisBus(Bus):
             self._polled = polled
         timeout_us = max(0, min(timeout_us, PATIENCE_US if self._inbox else self.look_us))
         ready = []
-        if self._channel.is_local and not self._inbox:
+        if self._channel.is_local:
             ready = self._conversation.look(self._poll.poll, timeout_us)
         ready = ready or self._poll.poll(timeout_us / 1_000)
         if not ready:

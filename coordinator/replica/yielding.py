@@ -111,9 +111,10 @@ class Conversation:
     def came(self, packets: int, size: int) -> None:
         """So many came, of so many bytes together."""
         now_ns = self._now_ns()
-        is_short = now_ns - self._waits_since_ns <= SHORT_NS
-        self._short_waits = self._short_waits + 1 if is_short else 0
-        self._waits_since_ns = 0
+        if self._waits_since_ns:
+            is_short = now_ns - self._waits_since_ns <= SHORT_NS
+            self._short_waits = self._short_waits + 1 if is_short else 0
+            self._waits_since_ns = 0
         if packets > FEW_PACKETS:
             self._yielding.pause(now_ns + MANY_NS)
         elif size > FEW_BYTES:

@@ -151,6 +151,15 @@ def test_one_that_does_not_come_soon_ends_that() -> None:
     assert not mailbox.wait(SHORT_NS // 4)
 
 
+def test_what_comes_while_it_waits_for_nothing_says_nothing() -> None:
+    """As where a packet is left for a moment, and another one is taken in with it."""
+    mailbox = Mailbox()
+    mailbox.talk()
+    mailbox.now_ns += SECOND_NS
+    mailbox.conversation.came(1, 100)
+    assert mailbox.wait(SHORT_NS // 4)
+
+
 def test_who_asks_now_and_then_is_not_waited_for() -> None:
     """The leader waits for a follower, which is short, and for the caller, which is not."""
     mailbox = Mailbox()
