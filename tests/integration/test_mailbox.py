@@ -15,7 +15,7 @@ import pytest
 
 from coordinator.replica.mailbox import PATIENCE_US, RedisBus
 from coordinator.replica.ports import Inbound, Outbound
-from coordinator.replica.yielding import Yielding
+from coordinator.replica.yielding import SHORT_WAITS, Conversation, Yielding
 from coordinator.wire import Channels
 from tests.integration.private_redis import PrivateRedis
 
@@ -166,3 +166,14 @@ def test_whom_a_packet_wakes_runs_first_where_redis_is_on_this_machine(redis: Pr
         assert yields == expected
         bus._channel.close()
         yields.clear()
+
+
+def test_in_a_conversation_a_node_looks_for_what_comes_and_does_not_fall_asleep(nodes: tuple[Node, Node]) -> None:
+    one, two = nodes
+    packet = [Outbound("", one.channels.peer("node2"), b"a word")]
+    two.bus._conversation = Conversation(Yielding(yields=lambda: one.bus.publish(packet)), now_ns=lambda: 1)
+    for _ in range(SHORT_WAITS):
+        one.bus.publish(packet)
+        assert two.has_work(5_000_000)
+        two.bus.drain()
+    assert two.has_work(5_000_000), "nobody speaks but who was given way to"
