@@ -159,8 +159,9 @@ class RedisBus(Bus):
             logger.warning("%s is deaf: %s", self._node, str(error) or repr(error))
 
     def wait(self, wake: int, timeout_us: int, *, is_settled: bool = False) -> bool:
-        """Sleep until something comes, `wake` is readable, or the time is up; for `look_us` at the most. True where
-        that is work for a turn, which an answer of Redis to what it was asked is not.
+        """Sleep until something comes, `wake` is readable, or the time is up; for `look_us` at the most, and in a
+        conversation not at once (`yielding.py`). True where that is work for a turn, which an answer of Redis to what
+        it was asked is not.
 
         `is_settled`: nobody waits for what peers say; then that alone is work only once nothing else came for
         PATIENCE_US."""

@@ -6,8 +6,8 @@ there is the commit of the journal, or what is left of a turn, and neither is as
 node gives the processor up for a moment; where nobody waits for it, that takes a microsecond.
 
 In a conversation it does not fall asleep at all: where one packet soon follows another, it looks for the next one
-again and again, and gives way each time. Whoever runs on its processor meanwhile is not kept, and nobody
-need wake the node, or a processor that sleeps: on a virtual machine that takes longer than a message does. Seastar's
+again and again, and gives way each time. Whoever runs on its processor meanwhile is not kept, and nobody need wake the
+node, or a processor that sleeps: on a virtual machine that takes longer than a message does. Seastar's
 `--idle-poll-time-us` is of the same kind, and KVM's `halt_poll_ns`. Where many ask it sleeps: what comes in the time
 that it takes to wake shares a turn then.
 
@@ -47,6 +47,8 @@ MANY_NS: Final = 20_000_000
 
 
 class Yielding:
+    """Gives the processor up, where that does not take long."""
+
     def __init__(
         self, now_ns: Callable[[], int] = time.monotonic_ns, yields: Callable[[], object] = os.sched_yield
     ) -> None:
@@ -79,10 +81,13 @@ class Yielding:
         return True
 
     def pause(self, until_ns: int) -> None:
+        """Keep the processor up to then, as somebody else knows better."""
         self._pauses_until_ns = max(self._pauses_until_ns, until_ns)
 
 
 class Conversation:
+    """What one hears soon after another, so that it is worth listening for the next."""
+
     def __init__(self, yielding: Yielding, now_ns: Callable[[], int] = time.monotonic_ns) -> None:
         self._yielding = yielding
         self._now_ns = now_ns
@@ -115,7 +120,7 @@ class Conversation:
             is_short = now_ns - self._waits_since_ns <= SHORT_NS
             self._short_waits = self._short_waits + 1 if is_short else 0
             self._waits_since_ns = 0
-        if packets > FEW_PACKETS:
-            self._yielding.pause(now_ns + MANY_NS)
-        elif size > FEW_BYTES:
+        if packets > FEW_PACKETS or size > FEW_BYTES:
             self._many_until_ns = now_ns + MANY_NS
+        if packets > FEW_PACKETS:
+            self._yielding.pause(self._many_until_ns)

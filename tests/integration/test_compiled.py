@@ -89,12 +89,15 @@ for work in ("write", "lock", "lock", "read"):
 """
 
 
-@pytest.mark.skipif(sys.version_info >= (3, 14), reason="there Python makes named tuples (coordinator/_records.c)")
-def test_what_a_request_passes_in_a_node_is_not_interpreted(tmp_path: Path) -> None:
-    """But for those who look on, and for what is made of decorators: each function that is costs memory that no cache
-    has (docs/performance.md, What is looked for by its name)."""
+tuples_are_made_in_c = pytest.mark.skipif(
+    sys.version_info >= (3, 14), reason="there Python makes named tuples (coordinator/_records.c)"
+)
+
+
+def interpreted(program: str, *arguments: str) -> set[tuple[str, ...]]:
+    """File and name of each function that the interpreter begins in that program, which prints them."""
     ran = subprocess.run(
-        [sys.executable, "-c", SEEN_TURNS, str(tmp_path)],
+        [sys.executable, "-c", program, *arguments],
         cwd=compiled.PROJECT,
         env={**os.environ, compiled.VARIABLE: "always"},
         capture_output=True,
@@ -102,7 +105,14 @@ def test_what_a_request_passes_in_a_node_is_not_interpreted(tmp_path: Path) -> N
         check=False,
     )
     assert ran.returncode == 0, ran.stderr[-2_000:]
-    passed = {tuple(line.split(" ", 1)) for line in ran.stdout.splitlines()}
+    return {tuple(line.split(" ", 1)) for line in ran.stdout.splitlines()}
+
+
+@tuples_are_made_in_c
+def test_what_a_request_passes_in_a_node_is_not_interpreted(tmp_path: Path) -> None:
+    """But for those who look on, and for what is made of decorators: each function that is costs memory that no cache
+    has (docs/performance.md, What is looked for by its name)."""
+    passed = interpreted(SEEN_TURNS, str(tmp_path))
     looks_on = str(compiled.PROJECT / "bench/turn.py")
     decorates = str(compiled.PROJECT / "coordinator/statemachine/performing.py")
     assert any(file == looks_on for file, _ in passed), "nothing was seen"
@@ -138,18 +148,9 @@ AT_THE_SURFACE: Final = {"surface", "asking", "options", "sync", "loop", "steppi
 """Modules of a client that stay Python (docs/architecture.md, Two programs)."""
 
 
-@pytest.mark.skipif(sys.version_info >= (3, 14), reason="there Python makes named tuples (coordinator/_records.c)")
+@tuples_are_made_in_c
 def test_what_a_question_passes_in_a_client_is_interpreted_at_its_surface_alone() -> None:
-    ran = subprocess.run(
-        [sys.executable, "-c", SEEN_QUESTIONS],
-        cwd=compiled.PROJECT,
-        env={**os.environ, compiled.VARIABLE: "always"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert ran.returncode == 0, ran.stderr[-2_000:]
-    passed = {tuple(line.split(" ", 1)) for line in ran.stdout.splitlines()}
+    passed = interpreted(SEEN_QUESTIONS)
     package = compiled.PROJECT / "coordinator"
     ours = {Path(file) for file, _ in passed if Path(file).is_relative_to(package)}
     assert ours == {package / "client" / f"{name}.py" for name in AT_THE_SURFACE}
