@@ -96,9 +96,6 @@ UNIT_CPU_S_MIN: Final = 10
 UNIT_CPU_TIMES_MAX: Final = 4
 """A unit test may take so many times what it takes without a mutant, and at least `UNIT_CPU_S_MIN`: many tests, or one
 that takes long in any case, kill nothing."""
-SEED_CPU_S_MAX: Final = 30.0
-"""A seed takes a fraction of a second; one that takes so long never ends. Of the processor's time, not the clock's: a
-busy machine kills no mutant."""
 MEMORY_BYTES_MAX: Final = 6 << 30
 """A mutant that never ends may also never stop to grow."""
 DIE_SHARE_MIN: Final = 0.9
@@ -380,7 +377,7 @@ def _fate(point: Point, tests: list[_Entered], seeds: range) -> Fate:
 
 def _violation(seed: int) -> str | None:
     """What noticed something in this run; None where nothing did."""
-    violation = run_one(Order("raft", AS_DRAWN), seed, cpu_s_max=SEED_CPU_S_MAX).violation
+    violation = run_one(Order("raft", AS_DRAWN), seed).violation
     return None if violation is None else violation[0]
 
 

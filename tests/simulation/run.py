@@ -31,7 +31,7 @@ PREFERRED_US_MAX: Final = 25_000_000
 BEHIND_LOCKS_US: Final = 1_000_000
 """Of the first phase: so long after the last lock is free everybody's work is over."""
 LOOK_US: Final = 20_000
-SEED_CPU_S_MAX: Final = 120.0
+SEED_CPU_S_MAX: Final = 30.0
 """A seed takes a fraction of a second of the processor's time; one that takes so long never ends."""
 LIVENESS: Final = "liveness"
 """The property that the healed cluster serves again, which is put to each seed whose faults came to their end."""
