@@ -4,11 +4,10 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 
-# The first that is new enough, really runs (a shim may only pretend to) and can make a virtual environment. 3.12 and 3.11 come
-# before newer ones because the Redis that comes along, for machines without one, is built for them.
+# The first that is new enough and really runs (a shim may only pretend to) looks whether another one in PATH is quicker.
 PYTHON ?= $(shell for candidate in python3.12 python3.11 python3 python3.13 python3.14 python; do \
-	if "$$candidate" -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; \
-	then echo "$$candidate"; break; fi; done)
+	if "$$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; \
+	then "$$candidate" -I coordinator/interpreters.py; break; fi; done)
 
 VENV := .venv
 RUN := $(VENV)/bin/python
@@ -72,11 +71,11 @@ tools:
 	@tests/tools.sh
 
 $(VENV)/bin/python:
-	@if [ -z "$(PYTHON)" ]; then \
+	@python="$(PYTHON)"; if [ -z "$$python" ]; then \
 	echo "Conclave needs Python 3.11 or newer with its venv module (Debian and Ubuntu: apt-get install python3 python3-venv)." >&2; \
-	echo "If you have one under another name: make PYTHON=/path/to/python ..." >&2; exit 1; fi
-	@echo "making $(VENV) with $$("$(PYTHON)" --version)"
-	@"$(PYTHON)" -m venv --clear $(VENV)
+	echo "If you have one under another name: make PYTHON=/path/to/python ..." >&2; exit 1; fi; \
+	echo "making $(VENV) with $$("$$python" --version), $$python"; \
+	"$$python" -m venv --clear $(VENV)
 
 $(VENV)/.runtime: requirements.txt | $(VENV)/bin/python
 	@echo "installing what Conclave runs on ($$(grep -c == $<) packages)"
