@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 import pytest
@@ -59,6 +60,11 @@ def test_the_python_of_these_tests_says_what_it_is() -> None:
     assert found is not None
     assert found.version == sys.version_info[:2]
     assert found.real_path == str(Path(sys.executable).resolve())
+    assert found.compiles == (Path(sysconfig.get_path("include")) / "Python.h").exists()
+    maps = Path("/proc/self/maps")
+    behind_a_library = maps.exists() and "libpython" in maps.read_text()
+    has_profile = "--enable-optimizations" in (sysconfig.get_config_var("CONFIG_ARGS") or "")
+    assert found.is_slow == (behind_a_library and not has_profile)
 
 
 @pytest.mark.parametrize(

@@ -448,7 +448,6 @@ class Raft(Engine):
         ]
         # What a follower needs next, once it has the snapshot that it is being sent, is kept for it.
         self.log.compact(min(keep_from - 1, snapshot.last_index, *being_sent))
-        assert self.log.offset <= snapshot.last_index, f"cut at {self.log.offset}, behind {snapshot.last_index}"
 
     def term_at(self, index: int) -> int:
         """The term of an entry that the log holds, or of the one before its first."""

@@ -99,6 +99,7 @@ class Log:
     def slice(self, first_index: int, last_index: int, bytes_max: int) -> tuple[list[int], list[bytes]]:
         """Entries from `first_index` to `last_index`, cut at `bytes_max` but never below one entry. What it costs is in
         proportion to what it gives, not to what there is."""
+        assert first_index > self.offset, f"asked for entry {first_index}, the log begins behind {self.offset}"
         start = first_index - self.offset - 1
         stop = last_index - self.offset
         entries = self.entries[start : min(stop, start + _SLICE_STEP)]

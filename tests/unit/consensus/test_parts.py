@@ -111,6 +111,15 @@ def test_a_slice_holds_its_bytes_and_at_least_one_entry(log_entries, bytes_max, 
     assert len(taken) == len(entries) or sum(map(len, entries[: len(taken) + 1])) > bytes_max
 
 
+def test_a_slice_of_what_was_cut_off_is_refused():
+    held = log(1, 1, 2)
+    held.commit, held.unwritten = 3, 4
+    held.compact(2)
+    assert held.slice(3, 3, 100)[0] == [2]
+    with pytest.raises(AssertionError, match=r"entry 2, the log begins behind 2"):
+        held.slice(2, 3, 100)
+
+
 @given(st.lists(st.tuples(st.sampled_from(["send", "ack", "refuse", "beat"]), st.integers(0, 30)), max_size=60))
 def test_progress_keeps_match_below_next_and_never_takes_match_back(steps):
     progress = Progress(1)
