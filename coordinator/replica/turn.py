@@ -149,7 +149,9 @@ class Turn:
         if self._refused:
             rest += self._refusals()
         rest += self._words()
-        rest += self._feed.packets(self.replicas.values(), self.drops, self._fsyncs_us, now_us, self._waits_for)
+        rest += self._feed.packets(
+            self.replicas.values(), self.drops, self._fsyncs_us, now_us, self._waits_for, self.sleep
+        )
         for replica in replicas:
             words = replica.take_peer_words(now_us)
             if words:

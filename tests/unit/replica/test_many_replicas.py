@@ -15,13 +15,14 @@ from coordinator.consensus.raft.core import Raft
 from coordinator.consensus.raft.log import Log
 from coordinator.consensus.raft.options import Options
 from coordinator.replica.births import first_log
+from coordinator.replica.feed import ASLEEP_US, EACH_US
 from coordinator.replica.leases import STEP_US_MAX
 from coordinator.replica.replica import Replica
 from coordinator.replica.turn import FEW_REPLICAS, LOOK_AGAIN_US
 from coordinator.statemachine.commands import Command, OpenSession
 from coordinator.statemachine.lock_commands import Acquire
 from coordinator.statemachine.machine import Machine
-from tests.unit.replica.stage import WEB, Node, Stage
+from tests.unit.replica.stage import CHANNELS, WEB, Node, Stage
 
 CLUSTERS = range(1_000, 1_000 + FEW_REPLICAS + 4)
 
@@ -136,6 +137,41 @@ def test_a_report_that_is_due_makes_no_turn_before_the_feed_looks_again(stage: S
         stage.clock.us = due_us
         turns += 1
     assert turns < 200
+
+
+def _reports(stage: Stage, node: str, cluster: int) -> list[wire.Feed]:
+    """All that `node` has told dashboards of `cluster` since this was asked last."""
+    packets = stage.answers.pop(CHANNELS.feed(node), [])
+    reports = [wire.decode_feed(wire.open_envelope(packet.data, wire.FEED).body) for packet in packets]
+    return [report for report in reports if report.report.cluster == cluster]
+
+
+def test_a_replica_that_sleeps_is_reported_seldom_and_at_once_where_something_happens_to_it(stage: Stage) -> None:
+    cluster, turn = CLUSTERS[0], stage.nodes["node1"].turn
+    assert turn.sleep.count == len(turn.replicas)
+    _reports(stage, "node1", cluster)
+    stage.pass_time(4 * ASLEEP_US)
+    told = _reports(stage, "node1", cluster)
+    assert 3 <= len(told) <= 4
+    assert {report.again_ms for report in told} == {(ASLEEP_US + len(turn.replicas) * EACH_US) // 1_000}
+
+    raw = msgspec.Raw(wire.encode(Command(0, 0, 0, OpenSession(10_000, b""))))
+    stage.ask("node1", wire.CommandRequest(1, cluster, "", raw))
+    stage.settle()
+    stage.pass_time(2 * len(turn.replicas) * EACH_US)
+    woken = _reports(stage, "node1", cluster)
+    assert woken[-1].report.commit_index > told[-1].report.commit_index
+    assert woken[-1].again_ms < told[-1].again_ms
+
+
+def test_a_replica_that_is_awake_is_reported_every_second_or_so(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    node = stage.nodes["node1"]
+    monkeypatch.setattr(node.turn, "few_replicas", len(node.turn.replicas))  # nobody sleeps
+    stage.pass_time(1_000_000)
+    assert node.turn.sleep.count == 0
+    _reports(stage, "node1", CLUSTERS[0])
+    stage.pass_time(5_000_000)
+    assert len(_reports(stage, "node1", CLUSTERS[0])) >= 5
 
 
 def test_one_that_was_stopped_holds_nobody_up(stage: Stage) -> None:
