@@ -18,7 +18,7 @@ import msgspec
 from mypy_extensions import mypyc_attr
 
 from coordinator import wire
-from coordinator.consensus.engine import Outgoing, Ready, Role
+from coordinator.consensus.engine import NEVER_US, Outgoing, Ready, Role
 from coordinator.replica import operations
 from coordinator.replica.callers import Answers, Caller
 from coordinator.replica.feed import Feed
@@ -104,9 +104,13 @@ class Turn:
         """Clusters of which something came in this turn."""
         self.sleep = Sleep(identity.boot, self.replicas, self._stirred)
         self._due_us: dict[int, int] = {}
-        """Cluster to when its replica has something to do though nothing comes."""
+        """Cluster to when its replica has something to do though nothing comes, in the order of `replicas`."""
+        self._next_due_us = NEVER_US
+        """The first of these."""
         self._followed_nodes: dict[int, tuple[str, str]] = {}
         """Cluster to node and address of the leader that its replica follows."""
+        self._is_watched = False
+        """Has the bus been told of them as they are?"""
         self._busy_us = clock.now_us()
         """When somebody last asked anything, or something was written."""
         self._crash = False
@@ -411,42 +415,61 @@ class Turn:
     def _awake(self, now_us: int) -> list[Replica]:
         """Those that have something to do in this turn. Of many replicas most are quiet: one that is left out has no
         turn, as if its node were slower."""
-        sleep = self.sleep
-        if len(self.replicas) <= self.few_replicas or self._due_us.keys() != self.replicas.keys():
-            found = [replica for replica in self.replicas.values() if not (replica.stopped or sleep.holds(replica))]
+        sleep, replicas, due_us = self.sleep, self.replicas, self._due_us
+        if [*due_us] != [*replicas]:
+            due_us = self._take_stock(now_us)
+        self._next_due_us = NEVER_US
+        if len(replicas) <= self.few_replicas:
+            found = [replica for replica in replicas.values() if not (replica.stopped or sleep.holds(replica))]
         else:
-            stirred, due_us = self._stirred, self._due_us
-            found = [
-                replica
-                for cluster, replica in self.replicas.items()
-                if (cluster in stirred or due_us[cluster] <= now_us) and not (replica.stopped or sleep.holds(replica))
-            ]
+            found, chosen, first_us = [], self._stirred.copy(), NEVER_US
+            for cluster, at_us in due_us.items():
+                if at_us <= now_us:
+                    chosen.add(cluster)
+                elif at_us < first_us:
+                    first_us = at_us
+            self._next_due_us = first_us
+            for cluster in chosen:
+                replica = replicas.get(cluster)
+                if replica is None:
+                    continue
+                if sleep.holds(replica):
+                    due_us[cluster] = NEVER_US  # Who wakes is stirred.
+                elif replica.stopped:
+                    due_us[cluster] = now_us + LOOK_AGAIN_US
+                else:
+                    found.append(replica)
         self._stirred.clear()
         return found
 
+    def _take_stock(self, now_us: int) -> dict[int, int]:
+        """Replicas have come or gone: when each is due, which is now."""
+        self._due_us = dict.fromkeys(self.replicas, now_us)
+        # Those of sleepers, who have no turn, are kept: else nobody would see their leaders die.
+        self._followed_nodes = {c: node for c, node in self._followed_nodes.items() if c in self.replicas}
+        self._is_watched = False
+        for replica in self.replicas.values():
+            replica.states.is_crowded = len(self.replicas) > self.few_replicas
+            replica.reading.address = self.identity.address
+        return self._due_us
+
     def _note_due(self, replicas: list[Replica], now_us: int) -> None:
         """What these have to do next, and whom they follow: the bus is told where that is news."""
-        is_news = False
-        if self._due_us.keys() != self.replicas.keys():
-            self._due_us = dict.fromkeys(self.replicas, now_us + LOOK_AGAIN_US)
-            # Those of sleepers, who have no turn, are kept: else nobody would see their leaders die.
-            self._followed_nodes = {c: node for c, node in self._followed_nodes.items() if c in self.replicas}
-            for replica in self.replicas.values():
-                replica.states.is_crowded = len(self.replicas) > self.few_replicas
-                replica.reading.address = self.identity.address
-            is_news = True
         for replica in replicas:
             cluster = replica.cluster
-            self._due_us[cluster] = self._due_of(replica, now_us)
+            due_us = self._due_us[cluster] = self._due_of(replica, now_us)
+            if due_us < self._next_due_us and not (replica.stopped or self.sleep.holds(replica)):
+                self._next_due_us = due_us
             followed = self._followed(replica)
             if followed == self._followed_nodes.get(cluster):
                 continue
-            is_news = True
+            self._is_watched = False
             if followed is None:
                 del self._followed_nodes[cluster]
             else:
                 self._followed_nodes[cluster] = followed
-        if is_news:
+        if not self._is_watched:
+            self._is_watched = True
             self._bus.watch(dict(self._followed_nodes.values()))
 
     def _due_of(self, replica: Replica, now_us: int) -> int:
@@ -456,12 +479,7 @@ class Turn:
         return due_us
 
     def _next_us(self, now_us: int) -> int:
-        replicas, sleep = self.replicas, self.sleep
-        due_us = min(self._feed.due_us(now_us), sleep.due_us)
-        for cluster, at_us in self._due_us.items():
-            if at_us < due_us and not (replicas[cluster].stopped or sleep.holds(replicas[cluster])):
-                due_us = at_us
-        return max(now_us, due_us)
+        return max(now_us, min(self._feed.due_us(now_us), self.sleep.due_us, self._next_due_us))
 
 
 def _parts(messages: list[PeerMessage]) -> list[list[PeerMessage]]:

@@ -27,24 +27,27 @@ from tests.unit.replica.stage import CHANNELS, WEB, Node, Stage
 CLUSTERS = range(1_000, 1_000 + FEW_REPLICAS + 4)
 
 
+def only_voter(cluster: int, now_us: int) -> Replica:
+    member = Member(cluster, "node1")
+    log = first_log(cluster, f"cluster{cluster}", 1, [member], WEB)
+    raft = Raft(
+        member.replica,
+        log.hard_state,
+        Log([*log.terms], [*log.entries], log.hard_state.commit),
+        options=Options(),
+        random=Random(cluster),
+        now_us=now_us,
+    )
+    return Replica(cluster, f"cluster{cluster}", member.replica, raft, Machine(), now_us)
+
+
 @pytest.fixture
 def stage() -> Stage:
     """One node that is the only voter of many clusters, all of them quiet by now."""
     stage = Stage(1)
     node = stage.nodes["node1"]
     for cluster in CLUSTERS:
-        member = Member(cluster, "node1")
-        log = first_log(cluster, f"cluster{cluster}", 1, [member], WEB)
-        raft = Raft(
-            member.replica,
-            log.hard_state,
-            Log([*log.terms], [*log.entries], log.hard_state.commit),
-            options=Options(),
-            random=Random(cluster),
-            now_us=stage.clock.us,
-        )
-        replica = Replica(cluster, f"cluster{cluster}", member.replica, raft, Machine(), stage.clock.us)
-        node.turn.replicas[cluster] = replica
+        node.turn.replicas[cluster] = only_voter(cluster, stage.clock.us)
     stage.pass_time(5_000_000)
     return stage
 
@@ -196,10 +199,22 @@ def test_a_replica_that_comes_or_goes_is_seen_at_once(stage: Stage, monkeypatch:
     assert counted[CLUSTERS[1]] == 1
 
 
+def test_a_replica_put_in_the_place_of_a_sleeper_has_its_turns(stage: Stage) -> None:
+    node, cluster = stage.nodes["node1"], CLUSTERS[2]
+    before = node.turn.replicas[cluster]
+    assert node.turn.sleep.holds(before)
+    stage.pass_time(2 * LOOK_AGAIN_US)  # it has been passed over
+    assert node.turn.sleep.holds(before)
+    after = only_voter(cluster, stage.clock.us)
+    node.turn.replicas[cluster] = after
+    stage.pass_time(LOOK_AGAIN_US)
+    assert after.engine.role is Role.LEADER, "it campaigned"
+
+
 def test_whom_a_replica_that_is_gone_followed_nobody_watches_any_more(stage):
     turn = stage.nodes["node1"].turn
     here, gone = CLUSTERS[0], CLUSTERS[1]
     turn._followed_nodes = {here: ("node2", ""), gone: ("node3", "")}
     del turn.replicas[gone]
-    turn._note_due([], stage.clock.us)
+    turn._awake(stage.clock.us)
     assert turn._followed_nodes == {here: ("node2", "")}, "whoever has no turn now is still watched for"
