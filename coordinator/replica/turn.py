@@ -431,12 +431,10 @@ class Turn:
             self._next_due_us = first_us
             for cluster in chosen:
                 replica = replicas.get(cluster)
-                if replica is None:
+                if replica is None or replica.stopped:
                     continue
                 if sleep.holds(replica):
                     due_us[cluster] = NEVER_US  # Who wakes is stirred.
-                elif replica.stopped:
-                    due_us[cluster] = now_us + LOOK_AGAIN_US
                 else:
                     found.append(replica)
         self._stirred.clear()
@@ -458,7 +456,7 @@ class Turn:
         for replica in replicas:
             cluster = replica.cluster
             due_us = self._due_us[cluster] = self._due_of(replica, now_us)
-            if due_us < self._next_due_us and not (replica.stopped or self.sleep.holds(replica)):
+            if due_us < self._next_due_us:
                 self._next_due_us = due_us
             followed = self._followed(replica)
             if followed == self._followed_nodes.get(cluster):

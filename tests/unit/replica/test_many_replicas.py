@@ -177,6 +177,21 @@ def test_a_replica_that_is_awake_is_reported_every_second_or_so(stage: Stage, mo
     assert len(_reports(stage, "node1", CLUSTERS[0])) >= 5
 
 
+def test_a_turn_is_due_when_the_first_of_all_replicas_is(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    node = stage.nodes["node1"]
+    for place, (cluster, replica) in enumerate(node.turn.replicas.items()):
+        node.turn.stir(cluster)
+        after_us = 20_000 + (place * 7 % len(node.turn.replicas)) * 1_000
+        monkeypatch.setattr(replica, "due_us", lambda now_us, *, connected, after_us=after_us: now_us + after_us)
+    monkeypatch.setattr(node.turn._feed, "due_us", lambda now_us: now_us + 60_000_000)
+    for step_us in (1_000, 20_000, 1_000, 5_000):
+        stage.clock.us += step_us
+        deadline_us = node.run().deadline_us
+        awake = [replica for replica in node.turn.replicas.values() if not node.turn.sleep.holds(replica)]
+        assert len(awake) == len(node.turn.replicas)
+        assert deadline_us == min(node.turn._due_us.values())
+
+
 def test_one_that_was_stopped_holds_nobody_up(stage: Stage) -> None:
     node = stage.nodes["node1"]
     node.turn.replicas[CLUSTERS[0]].stopped = "it differed"
