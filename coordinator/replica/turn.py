@@ -456,8 +456,7 @@ class Turn:
         for replica in replicas:
             cluster = replica.cluster
             due_us = self._due_us[cluster] = self._due_of(replica, now_us)
-            if due_us < self._next_due_us:
-                self._next_due_us = due_us
+            self._next_due_us = min(self._next_due_us, due_us)
             followed = self._followed(replica)
             if followed == self._followed_nodes.get(cluster):
                 continue
