@@ -282,7 +282,9 @@ class Core:
             by_node.setdefault(leader, []).extend((request.id, request) for request in keep_alives)
         self._speak_of_cache(leader, by_node, now_us)
         lost = self.routing.wants_probe(now_us) and (waiting or (not leader and self.sessions))
-        doubtful = waiting and leader and now_us >= self.routing.probe_due_us
+        # Others may know better than one that does not answer, though Redis counts who listens there.
+        is_silent = waiting or self._keeper.asks_in_vain or (knocks and self._discovery.is_silent(leader, now_us))
+        doubtful = is_silent and leader and now_us >= self.routing.probe_due_us
         if lost or doubtful:
             self._discovery.probe(by_node, now_us)
         sure = "" if knocks else self._discovery.surely_there(now_us)

@@ -18,6 +18,9 @@ KNOCK_US: Final = 25_000
 loses what was published in its last millisecond, and Redis says at once when nobody listens any more."""
 PATIENT_KNOCK_US: Final = 1_000_000
 """The same where nothing is owed but what may take its time."""
+SILENT_US: Final = 200_000
+"""A leader that was knocked at and has not answered for so long may be none: Redis counts those who listen, and so a
+process that stands still, or one of a machine that is gone."""
 PROBES_MAX: Final = 64
 DIRECTORIES_MAX: Final = 256
 
@@ -32,6 +35,8 @@ class Discovery:
         self._routing = routing
         self._outstanding = outstanding
         self._probes: dict[int, None] = {}
+        self._knock: tuple[int, str, int] = (0, "", 0)
+        """The first knock that is not answered: its number, whom it is for, and when it was sent."""
         self._heard: tuple[str, int] = ("", 0)
         """Who last answered as the leader, and when."""
 
@@ -55,10 +60,14 @@ class Discovery:
         while len(self.directories) > DIRECTORIES_MAX:
             del self.directories[next(iter(self.directories))]
         self._probes.pop(directory.id, None)
+        if directory.id == self._knock[0]:
+            self._knock = (0, "", 0)
 
     def heard(self, leader: str, now_us: int) -> None:
         """The leader answered something."""
         self._heard = (leader, now_us)
+        if self._knock[1] == leader:
+            self._knock = (0, "", 0)
         if self.knock_due_us != NEVER_US:
             self.knock_due_us = max(self.knock_due_us, now_us + KNOCK_US)
 
@@ -73,10 +82,17 @@ class Discovery:
         if owes and leader not in by_node:
             request_id = self._outstanding.next_id()
             by_node[leader] = [(request_id, wire.DirectoryRequest(request_id))]
+            if self._knock[1] != leader:
+                self._knock = (request_id, leader, now_us)
         hurry = any(call.sent_to == leader and not call.patience_us for call in calls.values())
         pause_us = KNOCK_US if hurry else PATIENT_KNOCK_US
         self.knock_due_us = now_us + pause_us if owes else NEVER_US
         return bool(owes)
+
+    def is_silent(self, leader: str, now_us: int) -> bool:
+        """Was it knocked at, and has it said nothing for a while?"""
+        _, knocked, since_us = self._knock
+        return bool(leader) and knocked == leader and now_us - since_us >= SILENT_US
 
     def surely_there(self, now_us: int) -> str:
         """The leader that was heard a moment ago; "" where none was."""

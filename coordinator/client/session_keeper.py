@@ -60,6 +60,10 @@ class SessionKeeper:
         """By session: for how long it may be in jeopardy before it has expired, in microseconds."""
         self._keep_alives: dict[int, tuple[Session, int]] = {}
         """By number of the request: what was sent and is not answered, and when."""
+        self._last_asked: dict[int, int] = {}
+        """By session: the number of the keep-alive that was sent last."""
+        self.asks_in_vain = False
+        """Was one that `keep_alives` last asked for asked for before, and not answered?"""
         self._leadership = 0
         """The term of the leader that keep-alives are for; 0 until one has told it."""
         self._keep_alive_count = 0
@@ -127,12 +131,15 @@ class SessionKeeper:
     def keep_alives(self, now_us: int) -> list[wire.Request]:
         """Those that are to be sent to the leader now."""
         requests: list[wire.Request] = []
+        self.asks_in_vain = False
         if not (self._routing.leader and self._routing.cluster):
             return requests
         for session in self.sessions.values():
             if now_us < session.renew_due_us or session.gone:
                 continue
-            request_id = self._outstanding.next_id()
+            if self._last_asked.get(session.session) in self._keep_alives:
+                self.asks_in_vain = True
+            request_id = self._last_asked[session.session] = self._outstanding.next_id()
             # Each send is a question of its own: a lease counts from the very send that was answered.
             self._keep_alives[request_id] = (session, now_us)
             requests.append(self.keep_alive(request_id, "", session.session))
@@ -204,6 +211,7 @@ class SessionKeeper:
     def lose(self, session: Session) -> None:
         """See `Core.lose_session`."""
         session.gone = True
+        self._last_asked.pop(session.session, None)
         if session is self._cache.session:
             self._cache.clear()
         self._end_revivals(session.session, None)

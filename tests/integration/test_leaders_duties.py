@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import statistics
 import subprocess
 import sys
@@ -160,3 +161,20 @@ def test_leaders_that_change_before_a_dead_session_runs_out_do_not_keep_it_alive
     thread.join(30)
     assert changes >= 1, "else this says nothing"
     assert taken[0] - killed_s <= 9
+
+
+def test_who_only_holds_a_lock_keeps_it_though_its_leader_falls_silent(
+    installation: Installation, credentials: tuple[str, str]
+) -> None:
+    """It asks nothing, and Redis says that somebody listens to the leader's mailbox: that process stands still."""
+    ttl_s = 4.0
+    with Client(*credentials, timeout=20) as holder, web_client(installation) as operator:
+        hold = holder.locks.acquire("duties/idle", ttl=ttl_s)
+        session = holder.session(ttl=ttl_s)
+        silent = leader(operator)
+        installation.freeze(silent)
+        try:
+            assert session.next(timeout=3 * ttl_s) is None, f"its lease ran out: {session.standing}"
+            hold.check()
+        finally:
+            installation.part(silent).send_signal(signal.SIGCONT)

@@ -12,7 +12,7 @@ from coordinator.channel import Endpoint
 from coordinator.client import flows
 from coordinator.client.calls import REDIRECT_US_MIN, RESEND_US_MAX, Call
 from coordinator.client.core import Core
-from coordinator.client.discovery import KNOCK_US
+from coordinator.client.discovery import KNOCK_US, PATIENT_KNOCK_US
 from coordinator.client.errors import (
     Forbidden,
     InvalidRequest,
@@ -26,6 +26,7 @@ from coordinator.client.lease import LeaseState
 from coordinator.client.options import resolve
 from coordinator.client.packets import Packet
 from coordinator.client.session import Session
+from coordinator.client.session_keeper import KEEP_ALIVE_RESEND_US
 from coordinator.statemachine import commands
 from coordinator.statemachine.commands import AcquireLock, CancelAcquire, Granted, PutKey, Queued, SessionOpened
 from coordinator.wire import Token
@@ -158,6 +159,44 @@ def test_a_silent_leader_is_knocked_at(stage):
     stage.requests()
     stage.pass_time(KNOCK_US)
     assert [(n, type(r)) for n, r in stage.requests()] == [("node1", wire.DirectoryRequest)]
+
+
+def watches(stage: Stage) -> None:
+    """It asks what may take its time, and is asked again after half a minute."""
+
+    def build(request_id: int) -> wire.Request:
+        return wire.ConfirmRequest(request_id, CLUSTER)
+
+    stage.core.wait_at_leader(build, 30_000_000, stage.now_us, stage.now_us + 60_000_000)
+
+
+def test_a_watcher_whose_leader_says_nothing_asks_who_leads(stage):
+    """Redis counts a listener: the process stands still. What may take its time is not asked again before that."""
+    watches(stage)
+    ((_, watch),) = stage.requests()
+    stage.pass_time(KNOCK_US)
+    assert [(n, type(r)) for n, r in stage.requests()] == [("node1", wire.DirectoryRequest)]
+    stage.pass_time(PATIENT_KNOCK_US)
+    assert [(n, type(r)) for n, r in stage.requests()] == [
+        ("node1", wire.DirectoryRequest), ("", wire.DirectoryRequest)
+    ]  # fmt: skip
+    stage.know("node3", term=6)
+    assert ("node3", watch.id) in [(node, request.id) for node, request in stage.requests()]
+
+
+@pytest.mark.parametrize("says", ["the directory", "something else"])
+def test_a_watcher_whose_leader_answers_when_it_is_knocked_at_asks_nobody_else(stage, says):
+    watches(stage)
+    stage.requests()
+    stage.pass_time(KNOCK_US)
+    for _ in range(5):
+        ((node, knock),) = stage.requests()
+        assert node == "node1"
+        if says == "the directory":
+            stage.reply("node1", wire.Directory(knock.id, "node1", (), ()))
+        else:
+            stage.reply("node1", wire.KeptAlive(1, 77, 9_000))
+        stage.pass_time(PATIENT_KNOCK_US)
 
 
 def asks(stage: Stage) -> tuple[Call, int, bool]:
@@ -355,6 +394,41 @@ def test_each_keep_alive_counts_from_its_own_sending(stage):
     assert second.id != first.id
     stage.reply("node1", wire.KeptAlive(first.id, 77, 9_000))
     assert session.valid_until_us < first_us + 9_000_000
+
+
+def test_who_is_not_kept_alive_asks_who_leads_though_nothing_else_is_asked(stage):
+    """Redis counts a listener: the leader's process stands still, or its machine is gone."""
+    session = stage.session(9_000)
+    stage.pass_time(3_000_000)
+    assert [(n, type(r)) for n, r in stage.requests()] == [("node1", wire.KeepAliveRequest)]
+    stage.pass_time(KEEP_ALIVE_RESEND_US)
+    assert [(n, type(r)) for n, r in stage.requests()] == [
+        ("node1", wire.KeepAliveRequest), ("", wire.DirectoryRequest)
+    ]  # fmt: skip
+    stage.know("node1", term=5)
+    stage.pass_time(KEEP_ALIVE_RESEND_US)
+    assert ("", wire.DirectoryRequest) in [(n, type(r)) for n, r in stage.requests()], "nobody had been elected yet"
+    stage.know("node3", term=6)
+    stage.pass_time(KEEP_ALIVE_RESEND_US)
+    ((node, request),) = keep_alives(stage)
+    assert node == "node3"
+    stage.reply("node3", wire.KeptAlive(request.id, 77, 9_000))
+    assert session.valid(stage.now_us)
+    assert session.renew_due_us == stage.now_us + 3_000_000
+    stage.pass_time(3_000_000)
+    assert [(n, type(r)) for n, r in stage.requests()] == [("node3", wire.KeepAliveRequest)]
+
+
+def test_who_was_kept_alive_though_one_answer_was_lost_asks_nobody_who_leads(stage):
+    stage.session(9_000)
+    stage.pass_time(3_000_000)
+    keep_alives(stage)
+    for _ in range(3):
+        stage.pass_time(KEEP_ALIVE_RESEND_US)
+        ((_, request),) = keep_alives(stage)
+        stage.reply("node1", wire.KeptAlive(request.id, 77, 9_000))
+        stage.pass_time(3_000_000)
+        assert [(n, type(r)) for n, r in stage.requests()] == [("node1", wire.KeepAliveRequest)]
 
 
 def test_a_keep_alive_names_the_leadership_that_it_is_for_and_is_numbered(stage):
