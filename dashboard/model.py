@@ -39,17 +39,8 @@ View = dict[str, dict[str, Any]]
 
 @dataclass(slots=True)
 class _Heard:
-    """The last report of a node about this cluster, and when it came. `alive_ms`: when the node was last heard at all,
-    since it reports of a cluster that nothing happens to more seldom than it reports."""
-
     feed: wire.Feed
     at_ms: int
-    alive_ms: int
-
-    @property
-    def patience_ms(self) -> int:
-        """Behind the report for so long it is believed. One that is lost is none that is missing."""
-        return max(UNREACHABLE_MS, 2 * self.feed.again_ms)
 
 
 class ClusterModel:
@@ -70,8 +61,6 @@ class ClusterModel:
         self._leaderless_since_ms = now_ms
         self._blind_since_ms: int | None = None
         self._begun_ms = now_ms
-        self._pause_ms = 0
-        """The longest that a node keeps between two reports of one cluster, as far as they said."""
         self.membership = Note()
         """What is to be said of its membership, where that is not as it is wanted."""
         self.lost = 0
@@ -89,7 +78,7 @@ class ClusterModel:
         if node not in self._heard and node not in self._configured and len(self._heard) >= NODES_MAX:
             self.drop("too many nodes")
             return False
-        self._heard[node] = _Heard(feed, now_ms, now_ms)
+        self._heard[node] = _Heard(feed, now_ms)
         self._expected.setdefault(node, now_ms)
         for election in feed.elections:
             self._learn(election)
@@ -100,25 +89,15 @@ class ClusterModel:
         return True
 
     def elsewhere(self, feed: wire.Feed, now_ms: int) -> bool:
-        """Take in that a node reports of another cluster: it lives. Where it has not reported of this one for a while,
-        it hosts no replica of it: that is another thing than not to answer. True where that is to be shown."""
+        """Take in that a node reports of another cluster. Where it has not reported of this one for a while, it hosts
+        no replica of it: that is another thing than not to answer. True where that is to be shown."""
         node = feed.report.node
         heard = self._heard.get(node)
-        if node not in self._expected:
+        if node not in self._expected or (
+            heard is not None and heard.feed.report.replica and now_ms - heard.at_ms <= UNREACHABLE_MS
+        ):
             return False
-        if heard is not None and heard.feed.report.replica:
-            is_same = heard.feed.boot == feed.boot
-            if now_ms - heard.at_ms <= (heard.patience_ms if is_same else UNREACHABLE_MS):
-                was_silent = now_ms - heard.alive_ms > UNREACHABLE_MS
-                if is_same:
-                    heard.alive_ms = now_ms
-                return is_same and was_silent
-            is_known = True
-        else:  # What it hosts, it has reported once twice the longest of its pauses has passed.
-            self._pause_ms = max(self._pause_ms, feed.again_ms)
-            is_known = now_ms - max(self._begun_ms, self._expected[node]) > 2 * self._pause_ms
-        waiting_for = HOSTS_NONE if is_known and node in self._voters() else ""
-        self._heard[node] = _Heard(_without_replica(feed, waiting_for), now_ms, now_ms)
+        self._heard[node] = _Heard(_without_replica(feed, HOSTS_NONE if node in self._voters() else ""), now_ms)
         return True
 
     def tick(self, now_ms: int, wall_ms: int | None = None) -> None:
@@ -137,7 +116,7 @@ class ClusterModel:
     def blind(self, now_ms: int) -> None:
         """The feed's Redis does not answer, and has not since a report was last heard: nobody is in sight."""
         if self._blind_since_ms is None:
-            self._blind_since_ms = max((heard.alive_ms for heard in self._heard.values()), default=now_ms)
+            self._blind_since_ms = max((heard.at_ms for heard in self._heard.values()), default=now_ms)
 
     def sighted(self, now_ms: int) -> None:
         """The feed's Redis answers again. Silence is counted from here: it was not the nodes that fell silent."""
@@ -179,7 +158,7 @@ class ClusterModel:
 
     def _fresh(self, now_ms: int) -> dict[str, wire.ReplicaReport]:
         return {
-            node: heard.feed.report for node, heard in self._heard.items() if now_ms - heard.alive_ms <= UNREACHABLE_MS
+            node: heard.feed.report for node, heard in self._heard.items() if now_ms - heard.at_ms <= UNREACHABLE_MS
         }
 
     def _find_leader(self, now_ms: int) -> tuple[str, int]:
@@ -279,9 +258,9 @@ class ClusterModel:
     def _silent_since(self, node: str, now_ms: int) -> int | None:
         """Since when `node` has not been heard, None while it is; never before this process could hear it."""
         heard = self._heard.get(node)
-        if heard is not None and now_ms - heard.alive_ms <= UNREACHABLE_MS:
+        if heard is not None and now_ms - heard.at_ms <= UNREACHABLE_MS:
             return None
-        return max(self._begun_ms, heard.alive_ms if heard else self._expected[node])
+        return max(self._begun_ms, heard.at_ms if heard else self._expected[node])
 
     def _sentence(self, voters: list[str], replicas: Mapping[str, dict[str, Any]], now_ms: int) -> dict[str, Any]:
         waiting = {node: row["waiting_for"] for node, row in replicas.items() if row["role"] == "waiting"}

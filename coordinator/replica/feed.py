@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Collection, Mapping
-from typing import Final, NamedTuple
+from typing import Final
 
 from mypy_extensions import mypyc_attr
 
@@ -17,7 +17,6 @@ from coordinator.replica.meters import percentile_ms
 from coordinator.replica.ports import Outbound
 from coordinator.replica.replica import Replica
 from coordinator.replica.report import Identity, log_cells, replica_report, waiting_report
-from coordinator.replica.sleep import Sleep
 from coordinator.wire import Channels
 
 CHANGED_US: Final = 100_000
@@ -26,22 +25,12 @@ QUIET_US: Final = 500_000
 """At least this often in any case: a silent node is a dead one."""
 
 QUIET_US_MAX: Final = 1_000_000
-ASLEEP_US: Final = 4_000_000
-"""One that sleeps is reported this often: nothing happens to it, and the node's other reports say that the node lives.
-Less than a bar of the page's history (dashboard/history.py), which would be empty else."""
+"""The page takes who was not reported for 1.5 s for dead, however many replicas a node has (dashboard/model.py)."""
 EACH_US: Final = 10_000
-"""A node with many replicas reports a hundred of them a second at the most, and each of them that much less often."""
+"""A node with up to a hundred replicas makes a hundred reports a second at the most, and of each that many less."""
 FEW_REPLICAS: Final = 8
 
 _Glance = tuple[object, ...]
-
-
-class _Told(NamedTuple):
-    """When a replica was last reported, how it was then, and before when it is not to be looked at again."""
-
-    sent_us: int
-    glance: _Glance
-    look_us: int
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)  # the simulator looks on from one
@@ -51,8 +40,8 @@ class Feed:
         self._channel = channels.feed(identity.node)
         self._peer_key = peer_key
         self._number = 0
-        self._told: dict[int, _Told] = {}
-        """By cluster; 0 where the node hosts none."""
+        self._told: dict[int, tuple[int, _Glance]] = {}
+        """Cluster to when it was last reported, and how it was then; 0 where the node hosts none."""
         self._cells: dict[int, tuple[_Glance, tuple[int, tuple[wire.LogCell, ...]]]] = {}
         """Cluster to the end of its log in words, and what that was made of."""
         self._looked_us = 0
@@ -74,52 +63,40 @@ class Feed:
         fsyncs_us: deque[int],
         now_us: int,
         waits_for: Callable[[], str],
-        sleep: Sleep,
     ) -> list[Outbound]:
-        """The reports that are due now. `waits_for` says why none of `replicas` runs, where there are none; `sleep`
-        which of them sleep."""
+        """The reports that are due now. `waits_for` says why none of `replicas` runs, where there are none."""
         if len(self._told) > FEW_REPLICAS and now_us - self._looked_us < CHANGED_US:
             return []
         if now_us < self._look_us and len(replicas) == self._hosted:
             return []
         self._looked_us = now_us
         hosted = {replica.cluster: replica for replica in replicas}
-        is_many = len(hosted) > FEW_REPLICAS
-        changed_us = max(CHANGED_US, len(hosted) * EACH_US)
-        quiet_us = max(QUIET_US, min(QUIET_US_MAX, len(hosted) * EACH_US))
-        unknown = _Told(now_us - ASLEEP_US, (), now_us)
-        due_us, look_us = now_us + ASLEEP_US, now_us + ASLEEP_US
+        changed_us = max(CHANGED_US, min(QUIET_US_MAX, len(hosted) * EACH_US))
+        quiet_us = max(QUIET_US, changed_us)
         fsync_ms = -1.0
-        told: dict[int, _Told] = {}
+        told = {cluster: self._told[cluster] for cluster in hosted or (0,) if cluster in self._told}
         packets = []
         for cluster, replica in hosted.items():
-            known = self._told.get(cluster, unknown)
-            again_us = ASLEEP_US if is_many and sleep.holds(replica) else quiet_us
-            if now_us >= known.look_us:
-                glance = self._look(replica)
-                if now_us - known.sent_us >= again_us or glance != known.glance:
-                    known = _Told(now_us, glance, now_us + changed_us)
-                    if fsync_ms < 0:
-                        fsync_ms = percentile_ms(fsyncs_us, 0.5)  # of the node: the same for all
-                    again_ms = (again_us + changed_us) // 1_000
-                    packets.append(self._packet(self._report(replica, drops, fsync_ms, now_us, again_ms)))
-                elif is_many:
-                    known = _Told(known.sent_us, known.glance, now_us + changed_us)
-            told[cluster] = known
-            look_us = min(look_us, known.look_us)
-            due_us = min(due_us, max(known.look_us, known.sent_us + again_us))
-        if not hosted:
-            known = self._told.get(0, unknown)
-            if now_us - known.sent_us >= quiet_us:
-                known = _Told(now_us, (), now_us + changed_us)
-                report = waiting_report(self._identity, "", drops, waits_for())
-                packets.append(self._packet(wire.Feed(*self._order(), report, (), (), 1, None, 0, 0, 0, 0)))
-            told[0] = known
-            due_us, look_us = known.sent_us + quiet_us, known.look_us
+            sent_us, known = told.get(cluster, (now_us - quiet_us, ()))
+            passed_us = now_us - sent_us
+            if passed_us < changed_us:
+                continue
+            glance = self._look(replica)
+            if passed_us >= quiet_us or glance != known:
+                told[cluster] = now_us, glance
+                if fsync_ms < 0:
+                    fsync_ms = percentile_ms(fsyncs_us, 0.5)  # of the node: the same in all of its reports
+                packets.append(self._packet(self._report(replica, drops, fsync_ms, now_us)))
+        if not hosted and now_us - told.get(0, (now_us - quiet_us, ()))[0] >= quiet_us:
+            told[0] = now_us, ()
+            report = waiting_report(self._identity, "", drops, waits_for())
+            packets.append(self._packet(wire.Feed(*self._order(), report, (), (), 1, None, 0, 0, 0, 0)))
         self._told = told
         if len(self._cells) > len(told):
             self._cells = {cluster: cells for cluster, cells in self._cells.items() if cluster in told}
-        self._due_us, self._look_us, self._hosted = due_us, look_us, len(hosted)
+        first_us = min(sent_us for sent_us, _ in told.values())
+        self._due_us = first_us + quiet_us
+        self._look_us, self._hosted = first_us + changed_us, len(hosted)
         return packets
 
     @staticmethod
@@ -139,9 +116,7 @@ class Feed:
         self._number += 1
         return self._identity.boot, self._number
 
-    def _report(
-        self, replica: Replica, drops: Mapping[str, int], fsync_ms: float, now_us: int, again_ms: int
-    ) -> wire.Feed:
+    def _report(self, replica: Replica, drops: Mapping[str, int], fsync_ms: float, now_us: int) -> wire.Feed:
         first_index, cells = self._cells_of(replica)
         leases = replica.leases
         locks = replica.machine.list_locks("", wire.FEED_LOCKS_MAX, leases.remaining_ms) if leases is not None else None
@@ -156,7 +131,6 @@ class Feed:
             commit_ms_p50=replica.meters.commit_ms(0.5),
             commit_ms_p99=replica.meters.commit_ms(0.99),
             fsync_ms_p50=fsync_ms,
-            again_ms=again_ms,
         )
 
     def _cells_of(self, replica: Replica) -> tuple[int, tuple[wire.LogCell, ...]]:

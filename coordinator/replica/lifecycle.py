@@ -206,7 +206,7 @@ class Lifecycle:
             return Outcome(REFUSED, f"this node hosts its {REPLICAS_MAX} replicas")
         stored = StoredReplica(secrets.randbits(63) or 1, intent.cluster, intent.cluster_name)
         self._journal.admit(stored, None, StoredLog(HardState(0, 0, 0), [], []), intent.request)
-        self._turn.replicas[stored.cluster] = at_once(stored, self._journal, self._make)
+        self._turn.host(at_once(stored, self._journal, self._make))
         return Outcome(DONE, f"hosts the empty replica {stored.replica:x}", stored.replica, epoch, own)
 
     def _note_epoch(self, cluster_name: str, epoch: int) -> None:
@@ -262,7 +262,7 @@ class Lifecycle:
         self._note_epoch(stored.cluster_name, epoch)
         empty.states.end()
         begun = None if ready is None else ready.begun.machine.state
-        self._turn.replicas[stored.cluster] = self._make(stored, log, begun)
+        self._turn.host(self._make(stored, log, begun))
 
     def _is_overtaken(self, cluster_name: str, epoch: int) -> str:
         """Why no log may begin in this epoch here: its tokens might not be above those that were granted; "" if it
@@ -353,7 +353,7 @@ class Lifecycle:
             return Outcome(REFUSED, f"{error}", stored.replica)
         if replica is None:
             return None
-        self._turn.replicas[stored.cluster] = replica
+        self._turn.host(replica)
         del self._loading[intent.cluster]
         self._turn.damaged.pop(stored.cluster, None)
         self._journal.mark_resting(stored.replica, resting=False)

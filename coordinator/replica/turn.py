@@ -153,9 +153,7 @@ class Turn:
         if self._refused:
             rest += self._refusals()
         rest += self._words()
-        rest += self._feed.packets(
-            self.replicas.values(), self.drops, self._fsyncs_us, now_us, self._waits_for, self.sleep
-        )
+        rest += self._feed.packets(self.replicas.values(), self.drops, self._fsyncs_us, now_us, self._waits_for)
         for replica in replicas:
             words = replica.take_peer_words(now_us)
             if words:
@@ -412,6 +410,11 @@ class Turn:
         self._stirred.add(cluster)
         self.sleep.wake(cluster)
 
+    def host(self, replica: Replica) -> None:
+        """Have a replica take part, also in the place of another of its cluster."""
+        self.replicas[replica.cluster] = replica
+        self._due_us.pop(replica.cluster, None)
+
     def _awake(self, now_us: int) -> list[Replica]:
         """Those that have something to do in this turn. Of many replicas most are quiet: one that is left out has no
         turn, as if its node were slower."""
@@ -426,7 +429,7 @@ class Turn:
             for cluster, at_us in due_us.items():
                 if at_us <= now_us:
                     chosen.add(cluster)
-                elif at_us < first_us:
+                elif at_us < first_us and cluster not in chosen:
                     first_us = at_us
             self._next_due_us = first_us
             for cluster in chosen:

@@ -39,8 +39,7 @@ class Feed(Struct, frozen=True):
     """One report of a node about one cluster. `boot` and `number` order them: numbers of one boot have no gap
     unless a message was lost; each report is whole, so that a loss heals with the next one.
 
-    `locks` is there from the leader alone, at most FEED_LOCKS_MAX of them with the true counts beside them. `again_ms`:
-    the next report about this cluster is sent within that, whatever happens.
+    `locks` is there from the leader alone, at most FEED_LOCKS_MAX of them with the true counts beside them.
     """
 
     boot: int
@@ -54,8 +53,6 @@ class Feed(Struct, frozen=True):
     commit_ms_p50: float
     commit_ms_p99: float
     fsync_ms_p50: float
-    again_ms: int = 1_000
-    """What a node of an earlier version keeps to."""
 
 
 _feeds = msgspec.msgpack.Decoder(Feed)

@@ -543,7 +543,7 @@ class _NoFeed(Feed):
         return now_us + 10_000_000
 
     def packets(
-        self, replicas: object, drops: object, fsyncs_us: object, now_us: int, waits_for: object, sleep: object
+        self, replicas: object, drops: object, fsyncs_us: object, now_us: int, waits_for: object
     ) -> list[Outbound]:
         return _NOTHING
 

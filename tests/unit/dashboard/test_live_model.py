@@ -310,56 +310,6 @@ def test_a_voter_that_reports_of_another_cluster_alone_is_said_to_host_no_replic
     assert notes == ["node3 waits: it hosts no running replica of this cluster"]
 
 
-def test_a_cluster_that_sleeps_is_reported_seldom_and_its_nodes_live_as_long_as_they_report_of_others() -> None:
-    model = ClusterModel("default", NODES, 0)
-    for node in NODES:
-        role = "leader" if node == "node2" else "follower"
-        model.apply(feed(node, role=role, again_ms=5_000), 1_000)
-    for now_ms in range(2_000, 6_000, 1_000):
-        for node in ("node1", "node2"):
-            assert not model.elsewhere(feed(node, cluster_name="second", number=now_ms), now_ms)
-    view = model.view(6_000)
-    assert view["cluster"]["leader"] == "node2"
-    assert [view["replicas"][node]["role"] for node in NODES] == ["follower", "leader", "unreachable"]
-    assert view["replicas"]["node3"]["silent_since_ms"] == 1_000
-    assert model.elsewhere(feed("node3", cluster_name="second", number=9), 6_000), "it is back, which is to be shown"
-    assert model.view(6_000)["replicas"]["node3"]["role"] == "follower"
-
-
-def test_a_cluster_that_a_node_never_reports_again_is_not_hosted_there_any_more() -> None:
-    model = ClusterModel("default", NODES, 0)
-    for node in NODES:
-        model.apply(feed(node, role="leader" if node == "node2" else "follower", again_ms=5_000), 1_000)
-    other = feed("node2", cluster_name="second")
-    model.elsewhere(other, 10_000)
-    assert not model.elsewhere(other, 11_000), "one report may be lost"
-    assert model.elsewhere(other, 11_001)
-    view = model.view(11_001)
-    assert view["replicas"]["node2"]["role"] == "waiting"
-    assert view["sentence"]["notes"] == ["node2 waits: it hosts no running replica of this cluster"]
-    assert view["cluster"]["leader"] == ""
-
-
-def test_what_a_node_said_before_it_was_started_again_is_believed_no_longer_than_it_is_silent() -> None:
-    model = ClusterModel("default", NODES, 0)
-    for node in NODES:
-        model.apply(feed(node, role="leader" if node == "node2" else "follower", again_ms=5_000), 1_000)
-    started_again = feed("node2", cluster_name="second", boot=2)
-    assert not model.elsewhere(started_again, 2_500)
-    assert model.elsewhere(started_again, 2_501)
-    assert model.view(2_501)["replicas"]["node2"]["role"] == "waiting"
-
-
-def test_one_who_has_just_begun_to_listen_does_not_say_that_a_node_hosts_nothing() -> None:
-    model = ClusterModel("default", NODES, 1_000)
-    model.apply(feed("node1", again_ms=5_000), 1_100)
-    for now_ms in range(1_200, 11_001, 200):
-        model.elsewhere(feed("node3", cluster_name="second", again_ms=5_000, number=now_ms), now_ms)
-        assert not [note for note in model.view(now_ms)["sentence"]["notes"] if "hosts no" in note], now_ms
-    model.elsewhere(feed("node3", cluster_name="second", again_ms=5_000, number=20_000), 11_001)
-    assert "node3 waits: it hosts no running replica of this cluster" in model.view(11_001)["sentence"]["notes"]
-
-
 def test_what_is_to_be_said_of_the_membership_is_a_note() -> None:
     model = ClusterModel("default", NODES, 0)
     model.membership = Note("membership: waiting: node4 is to get a replica, and does not answer")

@@ -15,7 +15,6 @@ from coordinator.consensus.raft.core import Raft
 from coordinator.consensus.raft.log import Log
 from coordinator.consensus.raft.options import Options
 from coordinator.replica.births import first_log
-from coordinator.replica.feed import ASLEEP_US, EACH_US
 from coordinator.replica.leases import STEP_US_MAX
 from coordinator.replica.replica import Replica
 from coordinator.replica.turn import FEW_REPLICAS, LOOK_AGAIN_US
@@ -142,39 +141,30 @@ def test_a_report_that_is_due_makes_no_turn_before_the_feed_looks_again(stage: S
     assert turns < 200
 
 
-def _reports(stage: Stage, node: str, cluster: int) -> list[wire.Feed]:
-    """All that `node` has told dashboards of `cluster` since this was asked last."""
-    packets = stage.answers.pop(CHANNELS.feed(node), [])
-    reports = [wire.decode_feed(wire.open_envelope(packet.data, wire.FEED).body) for packet in packets]
-    return [report for report in reports if report.report.cluster == cluster]
-
-
-def test_a_replica_that_sleeps_is_reported_seldom_and_at_once_where_something_happens_to_it(stage: Stage) -> None:
-    cluster, turn = CLUSTERS[0], stage.nodes["node1"].turn
-    assert turn.sleep.count == len(turn.replicas)
-    _reports(stage, "node1", cluster)
-    stage.pass_time(4 * ASLEEP_US)
-    told = _reports(stage, "node1", cluster)
-    assert 3 <= len(told) <= 4
-    assert {report.again_ms for report in told} == {(ASLEEP_US + len(turn.replicas) * EACH_US) // 1_000}
-
-    raw = msgspec.Raw(wire.encode(Command(0, 0, 0, OpenSession(10_000, b""))))
-    stage.ask("node1", wire.CommandRequest(1, cluster, "", raw))
-    stage.settle()
-    stage.pass_time(2 * len(turn.replicas) * EACH_US)
-    woken = _reports(stage, "node1", cluster)
-    assert woken[-1].report.commit_index > told[-1].report.commit_index
-    assert woken[-1].again_ms < told[-1].again_ms
-
-
-def test_a_replica_that_is_awake_is_reported_every_second_or_so(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_more_than_a_hundred_each_is_reported_in_time_and_no_turn_follows_another_at_once() -> None:
+    stage = Stage(1)
     node = stage.nodes["node1"]
-    monkeypatch.setattr(node.turn, "few_replicas", len(node.turn.replicas))  # nobody sleeps
-    stage.pass_time(1_000_000)
-    assert node.turn.sleep.count == 0
-    _reports(stage, "node1", CLUSTERS[0])
+    clusters = range(1_000, 1_130)
+    for cluster in clusters:
+        node.turn.replicas[cluster] = only_voter(cluster, stage.clock.us)
     stage.pass_time(5_000_000)
-    assert len(_reports(stage, "node1", CLUSTERS[0])) >= 5
+    reported_us: dict[int, int] = dict.fromkeys(clusters, stage.clock.us)
+    longest_us = turns = 0
+    until_us = stage.clock.us + 5_000_000
+    stage.answers.pop(CHANNELS.feed("node1"))
+    while stage.clock.us < until_us:
+        due_us = node.run().deadline_us
+        stage.carry()
+        for packet in stage.answers.pop(CHANNELS.feed("node1"), []):
+            report = wire.decode_feed(wire.open_envelope(packet.data, wire.FEED).body).report
+            longest_us = max(longest_us, stage.clock.us - reported_us.get(report.cluster, stage.clock.us))
+            reported_us[report.cluster] = stage.clock.us
+        assert due_us > stage.clock.us, "a turn right behind this one"
+        stage.clock.us = due_us
+        turns += 1
+    assert turns < 500
+    assert 900_000 < longest_us < 1_300_000
+    assert all(stage.clock.us - at_us < 1_300_000 for at_us in reported_us.values())
 
 
 def test_a_turn_is_due_when_the_first_of_all_replicas_is(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -221,7 +211,9 @@ def test_a_replica_put_in_the_place_of_a_sleeper_has_its_turns(stage: Stage) -> 
     stage.pass_time(2 * LOOK_AGAIN_US)  # it has been passed over
     assert node.turn.sleep.holds(before)
     after = only_voter(cluster, stage.clock.us)
-    node.turn.replicas[cluster] = after
+    node.turn.host(after)
+    node.run()
+    assert (after.states.is_crowded, after.reading.address) == (True, before.reading.address)
     stage.pass_time(LOOK_AGAIN_US)
     assert after.engine.role is Role.LEADER, "it campaigned"
 
