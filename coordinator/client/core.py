@@ -19,7 +19,7 @@ from mypy_extensions import mypyc_attr
 
 from coordinator import wire
 from coordinator.client.cache import Cache
-from coordinator.client.calls import NEVER_US, Batch, Call, Target
+from coordinator.client.calls import NEVER_US, REDIRECT_US_MIN, Batch, Call, Target
 from coordinator.client.discovery import Discovery
 from coordinator.client.errors import Busy, Closed, ConclaveError, InvalidRequest, Unavailable, caused
 from coordinator.client.grants import Acquisition, Grants
@@ -29,7 +29,7 @@ from coordinator.client.replies import Replies
 from coordinator.client.room import ends_something
 from coordinator.client.routing import Routing
 from coordinator.client.session import Session
-from coordinator.client.session_keeper import SessionKeeper
+from coordinator.client.session_keeper import KEEP_ALIVE_RESEND_US, SessionKeeper
 from coordinator.statemachine import commands
 from coordinator.statemachine.commands import Command
 from coordinator.wire import Channels, Token, WireError
@@ -281,10 +281,13 @@ class Core:
         if keep_alives := self._keeper.keep_alives(now_us):
             by_node.setdefault(leader, []).extend((request.id, request) for request in keep_alives)
         self._speak_of_cache(leader, by_node, now_us)
-        lost = self.routing.wants_probe(now_us) and (waiting or (not leader and self.sessions))
+        lost = self.routing.wants_probe(now_us) and (waiting or (not leader and (self.sessions or self._asks_leader())))
         # Others may know better than one that does not answer, though Redis counts who listens there.
-        is_silent = waiting or self._keeper.asks_in_vain or (knocks and self._discovery.is_silent(leader, now_us))
-        doubtful = is_silent and leader and now_us >= self.routing.probe_due_us
+        is_silent = waiting or (knocks and self._discovery.is_silent(leader, now_us))
+        doubtful = leader and (
+            (is_silent and now_us >= self.routing.probe_due_us)
+            or (self._keeper.asks_in_vain and now_us - self._discovery.asked_us >= KEEP_ALIVE_RESEND_US)
+        )
         if lost or doubtful:
             self._discovery.probe(by_node, now_us)
         sure = "" if knocks else self._discovery.surely_there(now_us)
@@ -292,6 +295,10 @@ class Core:
         for node, requests in by_node.items():
             packets += self._packer.pack(node, requests, self.reply_channel, is_sure=node == sure)
         return packets
+
+    def _asks_leader(self) -> bool:
+        """Is something asked of whoever leads, though it may not be due to be sent again for long?"""
+        return any(call.target is Target.LEADER for call in self._calls.values())
 
     def _speak_of_cache(self, leader: str, by_node: dict[str, Batch], now_us: int) -> None:
         """Say what was dropped, and renew what is of use."""
@@ -326,9 +333,7 @@ class Core:
                     due_us = session.renew_due_us
             return min(due_us, self.cache.due_us())
         for call in self._calls.values():
-            due_us = min(
-                due_us, call.due_us if call.target is Target.NODE else max(call.due_us, self.routing.probe_due_us)
-            )
+            due_us = min(due_us, call.due_us if call.target is Target.NODE else self.routing.probe_due_us)
         if any(not session.gone for session in self.sessions.values()):
             due_us = min(due_us, self.routing.probe_due_us)
         return due_us
@@ -360,6 +365,7 @@ class Core:
         if self.routing.changes != self._leaders_seen:
             self._leaders_seen = self.routing.changes
             self._turn_to(self.routing.leader, now_us)
+            self._keeper.renew_all(now_us + REDIRECT_US_MIN, unanswered=True)
             self.cache.another_leader(now_us)
 
     def _turn_to(self, leader: str, now_us: int) -> None:
@@ -400,8 +406,7 @@ class Core:
         for call in self._calls.values():
             if call.due_us != NEVER_US:
                 self._outstanding.send_again(call, now_us)
-        for session in self.sessions.values():
-            session.renew_due_us = now_us
+        self._keeper.renew_all(now_us)
 
     # --- ends -------------------------------------------------------------------------------------
 

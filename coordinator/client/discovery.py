@@ -86,8 +86,13 @@ class Discovery:
                 self._knock = (request_id, leader, now_us)
         hurry = any(call.sent_to == leader and not call.patience_us for call in calls.values())
         pause_us = KNOCK_US if hurry else PATIENT_KNOCK_US
-        self.knock_due_us = now_us + pause_us if owes else NEVER_US
-        return bool(owes)
+        if not owes:
+            self._knock = (0, "", 0)
+            # Who waits is to be knocked for again when somebody is known to lead, though nothing is sent then.
+            self.knock_due_us = now_us + PATIENT_KNOCK_US if calls and not leader else NEVER_US
+            return False
+        self.knock_due_us = now_us + pause_us
+        return True
 
     def is_silent(self, leader: str, now_us: int) -> bool:
         """Was it knocked at, and has it said nothing for a while?"""

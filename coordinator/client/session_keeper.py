@@ -25,6 +25,8 @@ from coordinator.statemachine import commands
 from coordinator.statemachine.commands import Command
 
 KEEP_ALIVE_RESEND_US: Final = 200_000
+SHORT_TTL_MS: Final = 3_000
+"""A session of a shorter time to live has none to lose when its leader says nothing."""
 FORGOTTEN_US: Final = 60_000_000
 """After so long a keep-alive that was never answered is not waited for."""
 SESSIONS_MANY: Final = 64
@@ -60,10 +62,10 @@ class SessionKeeper:
         """By session: for how long it may be in jeopardy before it has expired, in microseconds."""
         self._keep_alives: dict[int, tuple[Session, int]] = {}
         """By number of the request: what was sent and is not answered, and when."""
-        self._last_asked: dict[int, int] = {}
-        """By session: the number of the keep-alive that was sent last."""
+        self._unanswered: dict[int, int] = {}
+        """By session: when the first keep-alive was sent that nothing has been said to, nor to one behind it."""
         self.asks_in_vain = False
-        """Was one that `keep_alives` last asked for asked for before, and not answered?"""
+        """Is one that `keep_alives` last asked for asked for again, since nothing is said to it?"""
         self._leadership = 0
         """The term of the leader that keep-alives are for; 0 until one has told it."""
         self._keep_alive_count = 0
@@ -137,9 +139,12 @@ class SessionKeeper:
         for session in self.sessions.values():
             if now_us < session.renew_due_us or session.gone:
                 continue
-            if self._last_asked.get(session.session) in self._keep_alives:
+            since_us = self._unanswered.setdefault(session.session, now_us)
+            # Whoever has the time asks a leader that is slow once more, before all nodes are asked.
+            patience_us = KEEP_ALIVE_RESEND_US * (1 if session.ttl_ms < SHORT_TTL_MS else 2)
+            if now_us - since_us >= patience_us:
                 self.asks_in_vain = True
-            request_id = self._last_asked[session.session] = self._outstanding.next_id()
+            request_id = self._outstanding.next_id()
             # Each send is a question of its own: a lease counts from the very send that was answered.
             self._keep_alives[request_id] = (session, now_us)
             requests.append(self.keep_alive(request_id, "", session.session))
@@ -164,6 +169,7 @@ class SessionKeeper:
             self._outstanding.resolve(request_id, reply)
             return
         own, sent_us = kept
+        self._unanswered.pop(own.session, None)
         if own.session == session and not own.gone:
             own.confirmed(sent_us)
             self._end_revivals(session, own)
@@ -180,11 +186,23 @@ class SessionKeeper:
         kept = self._keep_alives.pop(request_id, None)
         if kept is not None:
             kept[0].renew_due_us = min(kept[0].renew_due_us, due_us)
+            self._unanswered.pop(kept[0].session, None)
+
+    def renew_all(self, due_us: int, *, unanswered: bool = False) -> None:
+        """Keep all sessions alive anew, or those whose last keep-alives are not answered: there is another connection,
+        or another leader to ask. The next are due then, if not before."""
+        for session in self.sessions.values():
+            if session.session in self._unanswered or not unanswered:
+                session.renew_due_us = min(session.renew_due_us, due_us)
+        self._unanswered.clear()
 
     def forget(self, request_id: int) -> Session | None:
         """If this was a keep-alive it is not waited for any more: the session that it was for."""
         kept = self._keep_alives.pop(request_id, None)
-        return kept[0] if kept is not None else None
+        if kept is None:
+            return None
+        self._unanswered.pop(kept[0].session, None)
+        return kept[0]
 
     # --- ended ------------------------------------------------------------------------------------
 
@@ -211,7 +229,7 @@ class SessionKeeper:
     def lose(self, session: Session) -> None:
         """See `Core.lose_session`."""
         session.gone = True
-        self._last_asked.pop(session.session, None)
+        self._unanswered.pop(session.session, None)
         if session is self._cache.session:
             self._cache.clear()
         self._end_revivals(session.session, None)
