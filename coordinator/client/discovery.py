@@ -35,8 +35,8 @@ class Discovery:
         self._routing = routing
         self._outstanding = outstanding
         self._probes: dict[int, None] = {}
-        self._knock: tuple[int, str, int] = (0, "", 0)
-        """The first knock that is not answered: its number, whom it is for, and when it was sent."""
+        self._knocked: tuple[str, int] = ("", 0)
+        """Who was knocked at and has said nothing since, and since when."""
         self._heard: tuple[str, int] = ("", 0)
         """Who last answered as the leader, and when."""
 
@@ -60,14 +60,12 @@ class Discovery:
         while len(self.directories) > DIRECTORIES_MAX:
             del self.directories[next(iter(self.directories))]
         self._probes.pop(directory.id, None)
-        if directory.id == self._knock[0]:
-            self._knock = (0, "", 0)
 
     def heard(self, leader: str, now_us: int) -> None:
         """The leader answered something."""
         self._heard = (leader, now_us)
-        if self._knock[1] == leader:
-            self._knock = (0, "", 0)
+        if self._knocked[0] == leader:
+            self._knocked = ("", 0)
         if self.knock_due_us != NEVER_US:
             self.knock_due_us = max(self.knock_due_us, now_us + KNOCK_US)
 
@@ -82,12 +80,12 @@ class Discovery:
         if owes and leader not in by_node:
             request_id = self._outstanding.next_id()
             by_node[leader] = [(request_id, wire.DirectoryRequest(request_id))]
-            if self._knock[1] != leader:
-                self._knock = (request_id, leader, now_us)
+            if self._knocked[0] != leader:
+                self._knocked = (leader, now_us)
         hurry = any(call.sent_to == leader and not call.patience_us for call in calls.values())
         pause_us = KNOCK_US if hurry else PATIENT_KNOCK_US
         if not owes:
-            self._knock = (0, "", 0)
+            self._knocked = ("", 0)
             # Who waits is to be knocked for again when somebody is known to lead, though nothing is sent then.
             self.knock_due_us = now_us + PATIENT_KNOCK_US if calls and not leader else NEVER_US
             return False
@@ -96,8 +94,8 @@ class Discovery:
 
     def is_silent(self, leader: str, now_us: int) -> bool:
         """Was it knocked at, and has it said nothing for a while?"""
-        _, knocked, since_us = self._knock
-        return bool(leader) and knocked == leader and now_us - since_us >= SILENT_US
+        knocked, since_us = self._knocked
+        return knocked == leader != "" and now_us - since_us >= SILENT_US
 
     def surely_there(self, now_us: int) -> str:
         """The leader that was heard a moment ago; "" where none was."""
