@@ -110,7 +110,8 @@ MUTANTS: Final = (
     ),
     Mutant(
         "refusal-counted-as-acknowledgement",
-        ("commit-durability", "persistence-order", "witness-retention"),
+        # What was refused is never sent again: its follower stays behind, and is handed the leadership all the same.
+        ("commit-durability", "persistence-order", "witness-retention", "leadership-transfer", "liveness"),
         "Raft, figure 2: matchIndex moves on success alone",
         (Edit(f"{_REPLICATION}:on_append_response", "if not response.success:", "if False:"),),
     ),
