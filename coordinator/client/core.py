@@ -365,7 +365,7 @@ class Core:
         if self.routing.changes != self._leaders_seen:
             self._leaders_seen = self.routing.changes
             self._turn_to(self.routing.leader, now_us)
-            self._keeper.renew_all(now_us + REDIRECT_US_MIN, unanswered=True)
+            self._keeper.renew(now_us + REDIRECT_US_MIN, only_unanswered=True)
             self.cache.another_leader(now_us)
 
     def _turn_to(self, leader: str, now_us: int) -> None:
@@ -406,7 +406,7 @@ class Core:
         for call in self._calls.values():
             if call.due_us != NEVER_US:
                 self._outstanding.send_again(call, now_us)
-        self._keeper.renew_all(now_us)
+        self._keeper.renew(now_us)
 
     # --- ends -------------------------------------------------------------------------------------
 

@@ -76,20 +76,18 @@ class Discovery:
         if now_us < self.knock_due_us:
             return False
         calls = self._outstanding.calls
-        owes = leader and any(call.sent_to == leader and not call.done for call in calls.values())
-        if owes and leader not in by_node:
+        if not leader or not any(call.sent_to == leader and not call.done for call in calls.values()):
+            self._knocked = ("", 0)
+            # Who waits is to be knocked for again when somebody is known to lead, though nothing is sent then.
+            self.knock_due_us = now_us + PATIENT_KNOCK_US if calls and not leader else NEVER_US
+            return False
+        if leader not in by_node:
             request_id = self._outstanding.next_id()
             by_node[leader] = [(request_id, wire.DirectoryRequest(request_id))]
             if self._knocked[0] != leader:
                 self._knocked = (leader, now_us)
         hurry = any(call.sent_to == leader and not call.patience_us for call in calls.values())
-        pause_us = KNOCK_US if hurry else PATIENT_KNOCK_US
-        if not owes:
-            self._knocked = ("", 0)
-            # Who waits is to be knocked for again when somebody is known to lead, though nothing is sent then.
-            self.knock_due_us = now_us + PATIENT_KNOCK_US if calls and not leader else NEVER_US
-            return False
-        self.knock_due_us = now_us + pause_us
+        self.knock_due_us = now_us + (KNOCK_US if hurry else PATIENT_KNOCK_US)
         return True
 
     def is_silent(self, leader: str, now_us: int) -> bool:

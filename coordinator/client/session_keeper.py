@@ -26,7 +26,7 @@ from coordinator.statemachine.commands import Command
 
 KEEP_ALIVE_RESEND_US: Final = 200_000
 SHORT_TTL_MS: Final = 3_000
-"""A session of a shorter time to live has none to lose when its leader says nothing."""
+"""Below that, the nodes are asked who leads as soon as one keep-alive is not answered."""
 FORGOTTEN_US: Final = 60_000_000
 """After so long a keep-alive that was never answered is not waited for."""
 SESSIONS_MANY: Final = 64
@@ -140,7 +140,7 @@ class SessionKeeper:
             if now_us < session.renew_due_us or session.gone:
                 continue
             since_us = self._unanswered.setdefault(session.session, now_us)
-            # Whoever has the time asks a leader that is slow once more, before all nodes are asked.
+            # Where there is time, a leader that may merely be slow is asked once more before.
             patience_us = KEEP_ALIVE_RESEND_US * (1 if session.ttl_ms < SHORT_TTL_MS else 2)
             if now_us - since_us >= patience_us:
                 self.asks_in_vain = True
@@ -164,12 +164,11 @@ class SessionKeeper:
         return bool(self._keep_alives)
 
     def kept_alive(self, request_id: int, session: int, reply: wire.KeptAlive) -> None:
-        kept = self._keep_alives.pop(request_id, None)
+        kept = self._take(request_id)
         if kept is None:
             self._outstanding.resolve(request_id, reply)
             return
         own, sent_us = kept
-        self._unanswered.pop(own.session, None)
         if own.session == session and not own.gone:
             own.confirmed(sent_us)
             self._end_revivals(session, own)
@@ -183,26 +182,29 @@ class SessionKeeper:
 
     def renew_by(self, request_id: int, due_us: int) -> None:
         """If this was a keep-alive it came to nothing: the next is due then, if not before."""
-        kept = self._keep_alives.pop(request_id, None)
-        if kept is not None:
-            kept[0].renew_due_us = min(kept[0].renew_due_us, due_us)
-            self._unanswered.pop(kept[0].session, None)
+        session = self.forget(request_id)
+        if session is not None:
+            session.renew_due_us = min(session.renew_due_us, due_us)
 
-    def renew_all(self, due_us: int, *, unanswered: bool = False) -> None:
-        """Keep all sessions alive anew, or those whose last keep-alives are not answered: there is another connection,
-        or another leader to ask. The next are due then, if not before."""
+    def renew(self, due_us: int, *, only_unanswered: bool = False) -> None:
+        """There is another connection, or another leader to ask: the next keep-alive of each session, or of those whose
+        last ones are not answered, is due then, if not before."""
         for session in self.sessions.values():
-            if session.session in self._unanswered or not unanswered:
+            if session.session in self._unanswered or not only_unanswered:
                 session.renew_due_us = min(session.renew_due_us, due_us)
         self._unanswered.clear()
 
     def forget(self, request_id: int) -> Session | None:
         """If this was a keep-alive it is not waited for any more: the session that it was for."""
+        kept = self._take(request_id)
+        return kept[0] if kept is not None else None
+
+    def _take(self, request_id: int) -> tuple[Session, int] | None:
+        """Something was said to this, if it was a keep-alive: its session, and when it was sent."""
         kept = self._keep_alives.pop(request_id, None)
-        if kept is None:
-            return None
-        self._unanswered.pop(kept[0].session, None)
-        return kept[0]
+        if kept is not None:
+            self._unanswered.pop(kept[0].session, None)
+        return kept
 
     # --- ended ------------------------------------------------------------------------------------
 

@@ -27,7 +27,7 @@ QUIET_US: Final = 500_000
 QUIET_US_MAX: Final = 1_000_000
 """The page takes who was not reported for 1.5 s for dead, however many replicas a node has (dashboard/model.py)."""
 EACH_US: Final = 10_000
-"""A node with up to a hundred replicas makes a hundred reports a second at the most, and of each that many less."""
+"""Up to a hundred replicas make a hundred reports a second at the most: the more they are, the fewer of each."""
 FEW_REPLICAS: Final = 8
 
 _Glance = tuple[object, ...]

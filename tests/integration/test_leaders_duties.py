@@ -176,5 +176,6 @@ def test_who_only_holds_a_lock_keeps_it_though_its_leader_falls_silent(
         try:
             assert session.next(timeout=3 * ttl_s) is None, f"its lease ran out: {session.standing}"
             hold.check()
+            assert leader(operator) != silent, "else this says nothing"
         finally:
             installation.part(silent).send_signal(signal.SIGCONT)
