@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import signal
@@ -18,6 +19,8 @@ from types import FrameType
 from typing import Any, Final
 
 from coordinator import compiled
+
+gc.disable()  # until all is imported: next to nothing of that is garbage
 
 compiled.use_in_client()  # before anything of what is compiled is imported
 
@@ -238,3 +241,8 @@ application = ProtocolTypeRouter(
         "lifespan": lifespan,
     }
 )
+
+# What is here now stays. To look through it again and again would hold up every request for a tenth of a second.
+gc.collect()
+gc.freeze()
+gc.enable()

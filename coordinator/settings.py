@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import dj_database_url
-from django.templatetags.static import static
-from django.urls import reverse_lazy
+from django.utils.functional import lazy
 
 from coordinator import logs
 from coordinator.config import installation, url_for_celery
@@ -191,6 +190,23 @@ LOGGING = logs.settings(CONCLAVE.log, node=CONCLAVE.node)
 
 # --- the admin's look -----------------------------------------------------------------------------
 
+# A node reads these settings, too: what addresses and pages need is imported where there is a page to show.
+
+
+def _address_of(view: str) -> str:
+    from django.urls import reverse
+
+    return reverse(view)
+
+
+_page = lazy(_address_of, str)
+
+
+def _mark(_request: Any) -> str:
+    from django.templatetags.static import static
+
+    return static("conclave/mark.svg")
+
 
 def _item(title: str, icon: str, link: Any, permission: str | None = None) -> dict[str, Any]:
     item: dict[str, Any] = {"title": title, "icon": icon, "link": link}
@@ -204,8 +220,8 @@ UNFOLD = {
     "SITE_HEADER": "Conclave",
     "SITE_SUBHEADER": "the record of what the log says",
     "SITE_URL": "/",
-    "SITE_ICON": lambda request: static("conclave/mark.svg"),
-    "SITE_FAVICONS": [{"rel": "icon", "type": "image/svg+xml", "href": lambda request: static("conclave/mark.svg")}],
+    "SITE_ICON": _mark,
+    "SITE_FAVICONS": [{"rel": "icon", "type": "image/svg+xml", "href": _mark}],
     "SHOW_HISTORY": False,
     "SHOW_VIEW_ON_SITE": False,
     "BORDER_RADIUS": "7px",
@@ -246,27 +262,25 @@ UNFOLD = {
                 "items": [
                     # Never marked as where one is: every address begins with its own.
                     _item("Live page", "monitoring", "/") | {"active": lambda request: False},
-                    _item("API", "api", reverse_lazy("api-docs")),
+                    _item("API", "api", _page("api-docs")),
                 ],
             },
             {
                 "title": "The record",
                 "separator": True,
                 "items": [
-                    _item(
-                        "Clusters", "hub", reverse_lazy("admin:conclave_cluster_changelist"), "conclave.view_cluster"
-                    ),
-                    _item("Nodes", "dns", reverse_lazy("admin:conclave_node_changelist"), "conclave.view_node"),
+                    _item("Clusters", "hub", _page("admin:conclave_cluster_changelist"), "conclave.view_cluster"),
+                    _item("Nodes", "dns", _page("admin:conclave_node_changelist"), "conclave.view_node"),
                     _item(
                         "Replicas",
                         "account_tree",
-                        reverse_lazy("admin:conclave_replica_changelist"),
+                        _page("admin:conclave_replica_changelist"),
                         "conclave.view_replica",
                     ),
                     _item(
                         "Audit",
                         "history",
-                        reverse_lazy("admin:conclave_auditentry_changelist"),
+                        _page("admin:conclave_auditentry_changelist"),
                         "conclave.view_auditentry",
                     ),
                 ],
@@ -275,8 +289,8 @@ UNFOLD = {
                 "title": "People",
                 "separator": True,
                 "items": [
-                    _item("Users", "person", reverse_lazy("admin:auth_user_changelist"), "auth.view_user"),
-                    _item("Groups", "group", reverse_lazy("admin:auth_group_changelist"), "auth.view_group"),
+                    _item("Users", "person", _page("admin:auth_user_changelist"), "auth.view_user"),
+                    _item("Groups", "group", _page("admin:auth_group_changelist"), "auth.view_group"),
                 ],
             },
         ],

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import re
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
+from django.contrib.staticfiles.finders import get_finders
+from django.core.management import call_command
 
 from coordinator import setting_up
 from coordinator.config import Config, DataDirectory, load_config
 from coordinator.models import Cluster
 from coordinator.setting_up import Births, SetUpError, about_nodes, hold, make_administrator
+from coordinator.static_storage import OWN_SCRIPTS, StaticStorage
 
 pytestmark = pytest.mark.django_db
 
@@ -162,3 +168,26 @@ def test_files_are_gathered_again_only_after_a_change(
     (tmp_path / "static" / "staticfiles.json").unlink()
     setting_up.collect_static_files(data)
     assert len(gathered) == 3
+
+
+def test_no_scripts_but_our_own_import_one_another() -> None:
+    """Others are not looked through: what one of them imported would be served without a hash in its name."""
+    imports = [re.compile(pattern) for pattern, _ in StaticStorage._js_module_import_aggregation_patterns[1]]
+    importing = [
+        name
+        for finder in get_finders()
+        for name, storage in finder.list([])
+        if name.endswith(".js") and any(each.search(Path(storage.path(name)).read_text()) for each in imports)
+    ]
+    assert any(fnmatch(name, OWN_SCRIPTS) for name in importing)
+    assert [name for name in importing if not fnmatch(name, OWN_SCRIPTS)] == []
+
+
+def test_what_our_scripts_import_is_served_by_its_hash(tmp_path: Path, settings: object) -> None:
+    settings.STATIC_ROOT = tmp_path / "static"  # type: ignore[attr-defined]
+    settings.STORAGES = settings.STORAGES | {"staticfiles": {"BACKEND": "coordinator.static_storage.StaticStorage"}}  # type: ignore[attr-defined]
+    call_command("collectstatic", interactive=False, verbosity=0)
+    manifest = json.loads((tmp_path / "static" / "staticfiles.json").read_text())["paths"]
+    served = (tmp_path / "static" / manifest["conclave/js/dialogs.js"]).read_text()
+    assert f'from "./{Path(manifest["conclave/js/dom.js"]).name}";' in served
+    assert "./dom.js" not in served

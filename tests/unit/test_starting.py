@@ -73,3 +73,18 @@ def test_a_part_of_up_that_is_started_alone_says_how_it_is_used(module: str, arg
     assert ended.returncode == 2
     (line,) = ended.stderr.splitlines()
     assert line.startswith(f"usage: python -m {module} ")
+
+
+WITHOUT_PAGES = """
+import sys
+import coordinator.celery
+coordinator.celery.app.loader.init_worker()
+from coordinator.replica import bootstep
+pages = {"django.db.models", "django.urls", "ninja", "unfold", "coordinator.api"}
+print(sorted(pages & set(sys.modules)))
+"""
+
+
+def test_a_node_loads_nothing_of_pages_and_database(tmp_path: Path) -> None:
+    ended = _start(["-c", WITHOUT_PAGES], CONCLAVE_DATA=str(tmp_path / "data"), CONCLAVE_NODE="node1")
+    assert (ended.returncode, ended.stdout) == (0, "[]\n"), ended.stderr
