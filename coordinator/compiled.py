@@ -3,7 +3,7 @@
 A build lies in var/compiled under the digest of what it was made of: the sources of what is compiled, the interpreter
 and its platform. One that does not match is never loaded: code that was changed runs as it stands, interpreted, until
 it is compiled again (`make compile`, coordinator/compiling.py). So there are two programs, and what is proved of one is
-to be shown of the other: tests/integration/test_compiled.py runs the same seeds of the simulator in both, and compares
+to be shown of the other: tests/test_compiled.py runs the same seeds of the simulator in both, and compares
 each event.
 
 The standard library alone: this runs before anything of a node, or of a client, is imported.

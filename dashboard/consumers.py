@@ -24,7 +24,7 @@ from channels.generic.websocket import AsyncJsonWebsocketConsumer
 from django.contrib.auth import HASH_SESSION_KEY, get_user_model
 from django.utils.crypto import constant_time_compare
 
-from dashboard import feed_reader, rights
+from dashboard import feed_reader, rights, sign_out
 from dashboard.broadcast import Subscription, TooManySubscribersError
 
 MESSAGE_CHARACTERS_MAX: Final = 1_024
@@ -35,7 +35,8 @@ SNAPSHOT_S_MIN: Final = 0.5
 SEND_S_MAX: Final = 20.0
 """A browser that takes no message for so long is closed."""
 RECHECK_S: Final = 15.0
-"""A page outlives neither its sign-in nor its rights by more than this."""
+"""A page outlives neither its sign-in nor its rights by more than this. Where one signs out by the same web process, it
+ends at once."""
 
 SIGNED_OUT: Final = 4401
 FORBIDDEN: Final = 4403
@@ -95,16 +96,20 @@ class LiveConsumer(AsyncJsonWebsocketConsumer):
 
     async def _recheck(self) -> None:
         """Signing out, and a right taken away, end the page that is open."""
-        while True:
-            await asyncio.sleep(RECHECK_S)
-            try:
-                refusal = await self._refusal()
-            except Exception:
-                log.warning("a page's rights could not be checked again; it stays until they can", exc_info=True)
-                continue
-            if refusal:
-                await self._close(refusal)
-                return
+        session = self.scope.get("session")
+        with sign_out.heard_of(session.session_key if session is not None else "") as signed_out:
+            while True:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(signed_out.wait(), RECHECK_S)
+                signed_out.clear()
+                try:
+                    refusal = await self._refusal()
+                except Exception:
+                    log.warning("a page's rights could not be checked again; it stays until they can", exc_info=True)
+                    continue
+                if refusal:
+                    await self._close(refusal)
+                    return
 
     async def _close(self, code: int) -> None:
         """From a task of this consumer: `disconnect` follows, and cancels it."""

@@ -23,6 +23,15 @@ SLOW_ROOMS = ("integration", "browser")
 event loop running in the main thread, beside which no asynchronous test can run its own."""
 
 
+CLOCKLESS = (
+    "simulation",
+    "test_core_coverage.py",
+    "unit/consensus",
+    "unit/linearizability",
+    "unit/statemachine",
+)
+"""Rooms and files in which nothing looks at a clock: no time passes but what a test says, or a processor counts."""
+
 INSTALLATIONS = "installations"
 """The group of tests that start servers: where several processes run the tests, one of them runs all of these, so that
 no two look for a free port at once."""
@@ -50,6 +59,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(room)
         if room == "browser":
             item.add_marker("alone")
+        if any(item.path.is_relative_to(TESTS / each) for each in CLOCKLESS):
+            item.add_marker("clockless")
     # Side by side what takes longest begins first; the browser is not among that.
     last = -1 if hasattr(config, "workerinput") else 1
     items.sort(key=lambda item: last * (SLOW_ROOMS.index(_room(item)) + 1 if _room(item) in SLOW_ROOMS else 0))
@@ -77,6 +88,15 @@ def without(tool: str) -> None:
 def chromium() -> str | None:
     """The path of the browser."""
     return next((path for name in CHROMIUM_NAMES if (path := shutil.which(name)) is not None), None)
+
+
+@pytest.fixture
+def build() -> Path:
+    """Where what was compiled of these very sources is."""
+    path = compiled.BUILDS / compiled.digest()
+    if not compiled.modules_of(path):
+        without("a build of these sources (make compile)")
+    return path
 
 
 @pytest.fixture(scope="session")

@@ -32,7 +32,7 @@ export python state
 "$python" -m tests.simulation --list-mutants | xargs -P "$(getconf _NPROCESSORS_ONLN)" -I '{}' \
     bash -euo pipefail -c 'step "mutant-{}" caught "{}"'
 # Where the replicas' side is compiled, every other slice is run by that program: both come to the same with the same seeds
-# (tests/integration/test_compiled.py).
+# (tests/test_compiled.py).
 is_built=$("$python" -c 'from coordinator import compiled; print(bool(compiled.modules_of(compiled.BUILDS / compiled.digest())))')
 seeds() { # WORKLOAD PREFIX FIRST LAST: a slice a step
     local from to program

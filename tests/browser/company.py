@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Final, Self
 
@@ -33,11 +35,14 @@ class Company:
         return client
 
     def __enter__(self) -> Self:
+        names = ["counter", *(name for name, *_ in (*HELD, *WAITING))]
+        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+            clients = dict(zip(names, pool.map(self._client, names), strict=True))
         for name, lock, ttl_s in HELD:
-            self._client(name).acquire(lock, ttl=ttl_s)
+            clients[name].acquire(lock, ttl=ttl_s)
         for name, lock in WAITING:
-            self._begin(self._wait, self._client(name), lock)
-        self._begin(self._write, self._client("counter"))
+            self._begin(self._wait, clients[name], lock)
+        self._begin(self._write, clients["counter"])
         return self
 
     def _begin(self, work: Callable[..., None], *arguments: object) -> None:

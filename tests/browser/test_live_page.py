@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import WebSocketRoute, expect
 
 from tests.browser.company import Company
-from tests.browser.conftest import PATIENCE_MS, PHONE, SHOTS, OpenPage
+from tests.browser.conftest import PHONE, SHOTS, OpenPage
 from tests.browser.live_page import LivePage
 from tests.integration.installation import Installation
 
@@ -149,6 +149,7 @@ def test_at_phone_width_it_is_one_column_and_nothing_scrolls_sideways(open_page:
     live.shoot(SHOTS / "phone.png", whole=True)
     live.page.get_by_role("button", name="Menu").click()
     expect(live.page.get_by_role("link", name="Audit")).to_be_visible()
+    live.page.get_by_role("button", name="Close this message").click()
     live.release(name)
 
 
@@ -280,7 +281,7 @@ def test_signing_out_elsewhere_ends_the_page(open_page: OpenPage) -> None:
     other = live.page.context.new_page()
     other.goto(live.url)
     other.get_by_role("button", name="Sign out").click()
-    expect(live.page.locator("#banner")).to_contain_text("You are signed out.", timeout=2 * PATIENCE_MS)
+    expect(live.page.locator("#banner")).to_contain_text("You are signed out.")
     expect(live.page.get_by_role("link", name="Sign in again")).to_be_visible()
 
 

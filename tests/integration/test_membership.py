@@ -59,7 +59,8 @@ def celery(installation: Installation, *arguments: str) -> str:
 
 
 def hosted(installation: Installation) -> dict[str, list[dict]]:
-    answers = json.loads(celery(installation, "inspect", "replicas", "--json", "--timeout", "3"))
+    nodes = ",".join(f"{part}@conclave" for part in installation.parts() if part.startswith("node"))
+    answers = json.loads(celery(installation, "inspect", "replicas", "--json", "--timeout", "3", "-d", nodes))
     return {said["node"]: said["replicas"] for said in answers.values()}
 
 

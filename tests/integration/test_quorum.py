@@ -140,10 +140,11 @@ def test_wiped_nodes_wait_and_nothing_forms_anew(new_installation: Callable[...,
             timeout_s=20,
             what="node1 and node2 wait",
         )
-        with pytest.raises(Unavailable):
-            client.confirm(timeout=4)
-        with pytest.raises(Unavailable):
-            client.acquire("new", ttl=5, wait=0)
+        with web_client(installation, timeout=1) as impatient:
+            with pytest.raises(Unavailable):
+                impatient.confirm()
+            with pytest.raises(Unavailable):
+                impatient.acquire("new", ttl=5, wait=0)
         assert reports(client)["node3"].role != "leader"
         assert installation.get("/readyz/default").status == 503
     installation.stop()

@@ -108,7 +108,6 @@ def test_a_seed_that_ended_well_leaves_no_limit_behind() -> None:
 
 
 @pytest.mark.parametrize("jobs", ["1", "2"])
-@pytest.mark.timeout(60)
 def test_a_planted_bug_that_does_not_fit_ends_the_run_and_says_which_and_where(
     jobs: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -150,7 +150,6 @@ def test_plain_work_alone_is_clean_too() -> None:
     assert not plain.checks["transactions"]
 
 
-@pytest.mark.alone
 @pytest.mark.timeout(600)
 def test_a_fresh_range_of_seeds_is_clean(capsys: pytest.CaptureFixture[str]) -> None:
     asked = os.environ.get("PROVE_FRESH")

@@ -43,5 +43,6 @@ class Socket:
                 return int(answer["code"])
 
     async def disconnect(self) -> None:
+        """As a browser that goes, or one that heard the server close."""
         await self._talk.send_input({"type": "websocket.disconnect", "code": 1000})
         await self._talk.wait(PATIENCE_S)

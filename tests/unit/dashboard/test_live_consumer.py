@@ -13,7 +13,7 @@ from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_K
 from django.contrib.auth.models import AnonymousUser, Permission
 from django.contrib.sessions.backends.db import SessionStore
 
-from dashboard import broadcast, consumers, feed_reader
+from dashboard import broadcast, consumers, feed_reader, sign_out
 from dashboard.broadcast import Broadcast
 from dashboard.feed_reader import FeedReader
 from dashboard.model import with_changes
@@ -131,6 +131,23 @@ async def test_a_page_does_not_outlive_what_let_it_in(what: str, monkeypatch: py
     else:
         await user.user_permissions.aclear()
     assert await socket.close_code() == (consumers.FORBIDDEN if what == "no right" else consumers.SIGNED_OUT)
+
+
+@pytest.mark.usefixtures("live")
+async def test_signing_out_ends_all_pages_of_that_session_at_once() -> None:
+    user = await reader_user()
+    ended, other = await sync_to_async(signed_in)(user), await sync_to_async(signed_in)(user)
+    pages = [await connected(user, session=session) for session in (ended, ended, other)]
+    for page in pages:
+        assert (await page.take())["type"] == "snapshot"
+    await sync_to_async(SessionStore(ended.session_key).delete)()
+    assert consumers.RECHECK_S > 2 * PATIENCE_S, "so it is not seen by looking again"
+    assert [await page.close_code() for page in pages[:2]] == [consumers.SIGNED_OUT] * 2
+    for page in pages[:2]:
+        await page.disconnect()
+    assert set(sign_out._listening) == {other.session_key}
+    await pages[2].disconnect()
+    assert not sign_out._listening
 
 
 # --- what it says -------------------------------------------------------------------------------
