@@ -37,11 +37,7 @@ test: $(VENV)/.development tools compiled ## every test but the long proofs, on 
 	@SIDE_BY_SIDE="$(SIDE_BY_SIDE)" exec tests/all.sh $(RUN) $(PYTEST)
 
 check: $(VENV)/.development ## what every change must pass: format, lint, types, import contracts, unit tests
-	$(RUN) -m ruff format --check .
-	$(RUN) -m ruff check .
-	$(RUN) -m mypy
-	$(VENV)/bin/lint-imports --no-logo
-	$(RUN) -m pytest $(SIDE_BY_SIDE) tests/unit -m "not slow" $(PYTEST)
+	@SIDE_BY_SIDE="$(SIDE_BY_SIDE)" exec tests/check.sh $(RUN) $(PYTEST)
 
 prove: $(VENV)/.development compiled ## the long proofs; goes on where it was stopped
 	@exec tests/prove.sh $(RUN) $(PROVE_DIRECTORY) $(PROVE_SEEDS) $(PROVE_SLICE)

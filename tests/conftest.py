@@ -9,12 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 from xdist.scheduler import LoadScopeScheduling
 
 from coordinator import compiled
 from tests.integration.private_redis import PrivateRedis
 
 TESTS = Path(__file__).parent
+
+settings.register_profile("unhurried", settings(), deadline=None)
+settings.load_profile("unhurried")  # How long an example takes on the wall is the machine's affair.
+
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome")
 
 

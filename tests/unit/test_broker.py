@@ -40,6 +40,7 @@ def swallowing() -> Iterator[str]:
         yield f"redis://127.0.0.1:{server.getsockname()[1]}/0"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["silent", "swallowing"])
 def test_a_redis_that_does_not_answer_ends_a_command_in_good_time(
     kind: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch

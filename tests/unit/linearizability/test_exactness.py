@@ -112,6 +112,7 @@ class TestOnAnythingReported:
         operations = data.draw(histories(model, PERMUTED_MAX - 2))
         assert is_linearizable(model, operations) == by_permutation(model, operations)
 
+    @pytest.mark.long
     @settings(max_examples=300, deadline=None)
     @given(data=st.data())
     def test_the_verdict_is_that_of_the_textbook(self, model: Model, data: st.DataObject) -> None:

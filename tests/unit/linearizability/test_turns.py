@@ -147,6 +147,7 @@ NASTY = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("options", NASTY.values(), ids=NASTY)
 def test_nasty_histories_are_judged_in_time(options: dict[str, object]) -> None:
     model = REGISTER if options["model"] == "register" else STORE

@@ -768,6 +768,7 @@ BIRTH_EVENTS = st.lists(
 )
 
 
+@pytest.mark.long
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(BIRTH_EVENTS)
 def test_a_birth_makes_one_log_and_no_identity_comes_back(tmp_path_factory, events) -> None:

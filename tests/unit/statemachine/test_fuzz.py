@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import msgspec
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -22,6 +23,7 @@ PRINCIPALS = st.sampled_from(["ci", "ci", "web", "web", "narrow", "nobody"])
 _results = msgspec.msgpack.Decoder(commands.Result)
 
 
+@pytest.mark.long
 @given(st.data())
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 def test_any_commands_and_queries(data):
