@@ -18,9 +18,9 @@ import coordinator.replica.tasks  # noqa: E402, F401 - after the compiled module
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "coordinator.settings")
 
-# Without what Celery does for programs of Django: no task of ours comes near the database, and to set Django up, with
-# its checks, which import every page, took a node longer than all else before its first turn.
-app = Celery("coordinator", fixups=())
+# A node does without what Celery does for programs of Django: no task of ours comes near the database, and to set
+# Django up, with its checks, which import every page, took a node longer than all else before its first turn.
+app = Celery("coordinator", fixups=() if os.environ.get("CONCLAVE_NODE") else None)
 app.config_from_object("django.conf:settings", namespace="CELERY")
 
 

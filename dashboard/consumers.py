@@ -37,6 +37,8 @@ SEND_S_MAX: Final = 20.0
 RECHECK_S: Final = 15.0
 """A page outlives neither its sign-in nor its rights by more than this. Where one signs out by the same web process, it
 ends at once."""
+AGAIN_S: Final = 1.0
+"""Until it is looked again, where the database could not be asked."""
 
 SIGNED_OUT: Final = 4401
 FORBIDDEN: Final = 4403
@@ -56,6 +58,9 @@ class LiveConsumer(AsyncJsonWebsocketConsumer):
         self._mistakes = 0
         self._asked_s = float("-inf")
         self._asking: asyncio.TimerHandle | None = None
+        self._heard = contextlib.ExitStack()
+        session = self.scope.get("session")
+        signed_out = self._heard.enter_context(sign_out.heard_of(session.session_key if session is not None else None))
         await self.accept()
         refusal = await self._refusal()
         if refusal:
@@ -71,7 +76,10 @@ class LiveConsumer(AsyncJsonWebsocketConsumer):
         except TooManySubscribersError:
             await self.close(TOO_MUCH)
             return
-        self._tasks = [asyncio.create_task(self._write(self._subscription)), asyncio.create_task(self._recheck())]
+        self._tasks = [
+            asyncio.create_task(self._write(self._subscription)),
+            asyncio.create_task(self._recheck(signed_out)),
+        ]
 
     async def disconnect(self, code: int) -> None:
         if self._subscription is not None:
@@ -81,6 +89,7 @@ class LiveConsumer(AsyncJsonWebsocketConsumer):
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._heard.close()
 
     # --- out ------------------------------------------------------------------------------------
 
@@ -94,22 +103,22 @@ class LiveConsumer(AsyncJsonWebsocketConsumer):
                 await self._close(TOO_SLOW)
                 return
 
-    async def _recheck(self) -> None:
+    async def _recheck(self, signed_out: asyncio.Event) -> None:
         """Signing out, and a right taken away, end the page that is open."""
-        session = self.scope.get("session")
-        with sign_out.heard_of(session.session_key if session is not None else "") as signed_out:
-            while True:
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(signed_out.wait(), RECHECK_S)
-                signed_out.clear()
-                try:
-                    refusal = await self._refusal()
-                except Exception:
-                    log.warning("a page's rights could not be checked again; it stays until they can", exc_info=True)
-                    continue
-                if refusal:
-                    await self._close(refusal)
-                    return
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(RECHECK_S):
+                    await signed_out.wait()
+            try:
+                refusal = await self._refusal()
+            except Exception:
+                log.warning("a page's rights could not be checked again; it stays until they can", exc_info=True)
+                await asyncio.sleep(AGAIN_S)
+                continue
+            if refusal:
+                await self._close(refusal)
+                return
+            signed_out.clear()
 
     async def _close(self, code: int) -> None:
         """From a task of this consumer: `disconnect` follows, and cancels it."""

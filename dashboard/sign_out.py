@@ -17,13 +17,13 @@ from django.db.models.signals import post_delete
 _Listener = tuple[asyncio.AbstractEventLoop, asyncio.Event]
 
 _lock = threading.Lock()
-_listening: defaultdict[str, set[_Listener]] = defaultdict(set)
+_listening: defaultdict[str | None, set[_Listener]] = defaultdict(set)
 
 
 @contextlib.contextmanager
-def heard_of(session: str) -> Iterator[asyncio.Event]:
-    """An event that is set once this process has deleted the session of that key. Of another process nothing is
-    heard."""
+def heard_of(session: str | None) -> Iterator[asyncio.Event]:
+    """An event that is set once this process has deleted the session of that key (None: there is none). Of another
+    process nothing is heard."""
     listener = (asyncio.get_running_loop(), asyncio.Event())
     with _lock:
         _listening[session].add(listener)

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Every test but the slow ones: first what can run side by side, then, alone, what judges times. Beside that, with what it
+# Every test but the slow ones: first what can run side by side, then what judges times. Beside the latter, with what it
 # leaves of the processors, what looks at no clock.
 #   all.sh PYTHON [ARGUMENTS OF PYTEST]
-# With arguments that choose tests, some of the three may have none of them; all having none is a failure.
+# Arguments may choose tests: then nothing runs in the background, and one of the two halves may have none of them.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -10,33 +10,52 @@ python=$1
 shift
 none=5 # pytest's status where it found no test
 
-# What is idle for Linux gives way at once to whatever else wants to run.
+side_by_side() {
+    # shellcheck disable=SC2086 # several words on purpose
+    "$python" -m pytest ${SIDE_BY_SIDE:-} "$@"
+}
+
+if [ $# -gt 0 ]; then
+    beside_others=0
+    side_by_side -m "not slow and not alone" "$@" || beside_others=$?
+    alone=0
+    "$python" -m pytest -m "alone and not slow" "$@" || alone=$?
+    if [ "$beside_others" -eq "$none" ]; then exit "$alone"; fi
+    if [ "$alone" -eq "$none" ] || [ "$beside_others" -ne 0 ]; then exit "$beside_others"; fi
+    exit "$alone"
+fi
+
+status=0
+said=$(mktemp)
+beside=
+end() {
+    if [ -n "$beside" ]; then kill -- "-$beside" 2>/dev/null || true; fi
+    rm -f "$said"
+}
+trap end EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+side_by_side -m "not slow and not alone and not clockless" || status=$?
+
+# What is idle for Linux gives way at once to all of its session that wants to run.
 leftover=(nice -n 19)
 if chrt --idle 0 true 2>/dev/null; then leftover=(chrt --idle 0); fi
-
-side_by_side=0
-# shellcheck disable=SC2086 # several words on purpose
-"$python" -m pytest ${SIDE_BY_SIDE:-} -m "not slow and not alone and not clockless" "$@" || side_by_side=$?
-
-said=$(mktemp)
+set -m # a process group of its own, so that all of it can be ended
 # How long a test may take is there for those that hang; these wait for their turn.
-"${leftover[@]}" "$python" -m pytest -p no:cacheprovider -o timeout=900 -m "clockless and not slow" "$@" >"$said" 2>&1 &
+"${leftover[@]}" "$python" -m pytest -o cache_dir=.pytest_cache/clockless -o timeout=900 -m "clockless and not slow" \
+    >"$said" 2>&1 </dev/null &
 beside=$!
-trap 'kill "$beside" 2>/dev/null || true; rm -f "$said"' EXIT
-alone=0
-if [ $# -eq 0 ]; then
-    # All tests of the browser are marked so, by tests/conftest.py. To collect the others would take longer than some of these.
-    mapfile -t marked < <(grep -rl --include='test_*.py' 'mark\.alone' tests)
-    set -- "${marked[@]}" tests/browser
-fi
-"$python" -m pytest -m "alone and not slow" "$@" || alone=$?
+set +m
+# To collect all the others would take longer than some of these.
+mapfile -t marked < <(grep -rl --include='test_*.py' 'mark\.alone' tests)
+"$python" -m pytest -m "alone and not slow" "${marked[@]}" || status=$?
+
 clockless=0
 wait "$beside" || clockless=$?
+beside=
 cat "$said"
-
-status=$none
-for each in "$side_by_side" "$alone" "$clockless"; do
-    if [ "$each" -eq "$none" ]; then continue; fi
-    if [ "$status" -eq "$none" ] || [ "$status" -eq 0 ]; then status=$each; fi
-done
+# The browser is a session of its own.
+"$python" -m pytest -m "not slow" tests/browser || status=$?
+if [ "$status" -eq 0 ]; then status=$clockless; fi
 exit "$status"

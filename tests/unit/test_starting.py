@@ -88,3 +88,27 @@ print(sorted(pages & set(sys.modules)))
 def test_a_node_loads_nothing_of_pages_and_database(tmp_path: Path) -> None:
     ended = _start(["-c", WITHOUT_PAGES], CONCLAVE_DATA=str(tmp_path / "data"), CONCLAVE_NODE="node1")
     assert (ended.returncode, ended.stdout) == (0, "[]\n"), ended.stderr
+
+
+def test_what_is_asked_of_any_celery_program_is_answered(tmp_path: Path) -> None:
+    """It shows all of Django's settings, those of the admin among them."""
+    ended = _start(["-m", "celery", "-A", "coordinator", "report"], CONCLAVE_DATA=str(tmp_path / "data"))
+    assert ended.returncode == 0, ended.stderr
+    assert "UNFOLD" in ended.stdout
+    node = {"CONCLAVE_DATA": str(tmp_path / "data"), "CONCLAVE_NODE": "node1"}
+    ended = _start(["-c", "import coordinator.celery; print(coordinator.celery.app.bugreport())"], **node)
+    assert ended.returncode == 0, ended.stderr
+    assert "UNFOLD" not in ended.stdout
+
+
+OTHER_THREAD = """
+import threading
+import coordinator.celery
+from celery import current_app
+threading.Thread(target=lambda: print(current_app.main)).start()
+"""
+
+
+def test_a_task_is_sent_by_our_app_from_any_thread(tmp_path: Path) -> None:
+    ended = _start(["-c", OTHER_THREAD], CONCLAVE_DATA=str(tmp_path / "data"))
+    assert (ended.returncode, ended.stdout) == (0, "coordinator\n"), ended.stderr

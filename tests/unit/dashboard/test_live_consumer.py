@@ -12,6 +12,7 @@ from channels.routing import URLRouter
 from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY, get_user_model
 from django.contrib.auth.models import AnonymousUser, Permission
 from django.contrib.sessions.backends.db import SessionStore
+from django.db import OperationalError
 
 from dashboard import broadcast, consumers, feed_reader, sign_out
 from dashboard.broadcast import Broadcast
@@ -148,6 +149,41 @@ async def test_signing_out_ends_all_pages_of_that_session_at_once() -> None:
     assert set(sign_out._listening) == {other.session_key}
     await pages[2].disconnect()
     assert not sign_out._listening
+
+
+async def test_one_who_signs_out_while_the_page_opens_does_not_keep_it(
+    live: Broadcast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = await sync_to_async(signed_in)(user := await reader_user())
+    start = feed_reader.start
+
+    async def signing_out() -> FeedReader:
+        await sync_to_async(SessionStore(session.session_key).delete)()
+        return await start()
+
+    monkeypatch.setattr(feed_reader, "start", signing_out)
+    assert consumers.RECHECK_S > 2 * PATIENCE_S
+    assert await (await connected(user, session=session)).close_code() == consumers.SIGNED_OUT
+
+
+async def test_a_sign_out_is_not_forgotten_where_the_database_can_not_be_asked(
+    live: Broadcast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(consumers, "AGAIN_S", 0.02)
+    session = await sync_to_async(signed_in)(user := await reader_user())
+    page = await connected(user, session=session)
+    assert (await page.take())["type"] == "snapshot"
+    refusal, asked = consumers._refusal, []
+
+    def busy(scope: Any) -> int:
+        asked.append(scope)
+        if len(asked) < 3:
+            raise OperationalError("database is locked")
+        return refusal(scope)
+
+    monkeypatch.setattr(consumers, "_refusal", busy)
+    await sync_to_async(SessionStore(session.session_key).delete)()
+    assert await page.close_code() == consumers.SIGNED_OUT
 
 
 # --- what it says -------------------------------------------------------------------------------
