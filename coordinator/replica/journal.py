@@ -27,10 +27,11 @@ from coordinator.replica.meters import Histogram
 from coordinator.replica.ports import Head, Journal, JournalFailed, Write
 from coordinator.replica.schema import LATER_TABLES, SCHEMA, STOPPED
 from coordinator.replica.snapshot_files import SnapshotFiles, Staging
-from coordinator.replica.wal import make_room, rotten_frame
+from coordinator.replica.wal import lost, make_room, mark_closed, mark_open, rotten_frame
 
 FORMAT: Final = 1
 FILE_NAME: Final = "journal.sqlite3"
+MARK_NAME: Final = "journal.open"
 COMMIT_LAG_MAX: Final = 1_000
 """How far the commit index on disk may stay behind, in entries: it only saves time after a restart, and a row that is
 written again in every commit costs a page of the write-ahead log each time."""
@@ -92,6 +93,10 @@ class SqliteJournal(Journal):
         """Of what writes and syncs SQLite's write-ahead log: COMMIT, or a statement that is a transaction itself."""
         self._files = SnapshotFiles(directory)
         log = self._path.with_name(f"{FILE_NAME}-wal")
+        self._mark = directory / MARK_NAME
+        harm = lost(self._mark, log)
+        if harm:
+            raise JournalDamaged(f"{log}: {harm}; what was on disk there is not in {self._path}")
         rotten = rotten_frame(log)
         if rotten >= 0:
             what = f"frame {rotten}" if rotten else "the header"
@@ -106,6 +111,8 @@ class SqliteJournal(Journal):
             # Where it is on, as distributions build it, all that a snapshot made superfluous is written once more.
             self._db.execute("PRAGMA secure_delete=OFF")
             # What a crash left half written goes now: after the next one it could not be told from rot (`wal.py`).
+            self._db.execute("PRAGMA wal_checkpoint(FULL)")
+            mark_closed(self._mark)
             self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             make_room(log)
             # A tree whose pages are damaged would hide rows, which have checksums and are not there to be checked.
@@ -114,7 +121,8 @@ class SqliteJournal(Journal):
                 raise JournalDamaged(f"{self._path}: {found}")
             self._create_or_check()
             self._check_order()
-        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
+            self._mark_open(log)
+        except (sqlite3.DatabaseError, ValueError, KeyError, TypeError) as error:
             raise JournalDamaged(f"{self._path}: {error}") from error
         self._last_index: dict[int, int] = {}
         self._hard_states: dict[int, HardState] = {}
@@ -142,6 +150,13 @@ class SqliteJournal(Journal):
         """Random, made with the journal: a new disk is a new node, whatever its name."""
         self._files.sweep({row[0] for row in self._db.execute("SELECT name FROM snapshot_files")})
 
+    def _mark_open(self, log: Path) -> None:
+        """From here on a log that is gone is damage. Where the disk is full it goes unmarked, which is for the first
+        commit to say."""
+        with contextlib.suppress(sqlite3.OperationalError, OSError):
+            self._db.execute("INSERT OR REPLACE INTO meta VALUES ('opened', ?)", (secrets.token_hex(8),))
+            mark_open(self._mark, log)
+
     def _check_order(self) -> None:
         """Whoever looks for a replica's batches trusts in their order, which SQLite does not check: one that is out of
         place, since its key has rotted, hides those behind it. None is of a replica that was never here."""
@@ -156,6 +171,8 @@ class SqliteJournal(Journal):
 
     def close(self) -> None:
         self._files.close()
+        with contextlib.suppress(OSError):
+            mark_closed(self._mark)
         self._db.close()
 
     def size_bytes(self) -> int:
@@ -177,7 +194,7 @@ class SqliteJournal(Journal):
         """Everything of one replica, checked. Raises JournalDamaged."""
         try:
             return self._load(replica)
-        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
+        except (sqlite3.DatabaseError, ValueError, KeyError, TypeError) as error:
             raise JournalDamaged(f"{self._path}: {error}") from error
 
     def _load(self, replica: int) -> StoredLog:
@@ -194,11 +211,11 @@ class SqliteJournal(Journal):
             (replica,),
         )
         for first_index, last_index, body, checksum in rows:
-            if last_index <= offset:
-                continue  # It waits to be swept.
             where = f"{self._path}: entries {first_index} to {last_index} of replica {replica:x}"
             if checksum != _checksum(replica, first_index, last_index, body):
                 raise JournalDamaged(f"{where} do not match their checksum")
+            if last_index <= offset:
+                continue  # It waits to be swept.
             end = offset + len(entries)
             before = max(0, offset + 1 - first_index) if not entries else 0  # Of a batch that the offset cuts through.
             if first_index + before != end + 1:

@@ -1,4 +1,5 @@
-"""What SQLite does not do about its write-ahead log: say that a frame in the middle of it has rotted, and make room.
+"""What SQLite does not do about its write-ahead log: say that a frame in the middle of it has rotted, or that all of it
+is lost, and make room.
 
 SQLite takes the log up to the first frame that does not check, and is silent about the rest: after a crash that is what
 was being written. But each transaction here is synced before the next one begins (`synchronous=FULL`), so that a crash
@@ -9,6 +10,7 @@ told apart. The format: the page "WAL-mode File Format" of SQLite's documentatio
 
 from __future__ import annotations
 
+import contextlib
 import os
 import struct
 import sys
@@ -18,6 +20,8 @@ from functools import cache
 from operator import mul
 from pathlib import Path
 from typing import Final, NamedTuple
+
+from coordinator.replica.directory import sync
 
 _HEADER: Final = struct.Struct(">8I")
 """Magic, format, page size, number of the checkpoint, two salts, two checksums."""
@@ -64,8 +68,10 @@ def rotten_frame(path: Path) -> int:
         data = memoryview(path.read_bytes())
     except FileNotFoundError:
         return -1
-    if len(data) < _HEADER.size + _FRAME.size or not any(data[: _HEADER.size + _FRAME.size]):
+    if len(data) < _HEADER.size + _FRAME.size:
         return -1
+    if not any(data[: _HEADER.size]):
+        return 0 if data.tobytes().strip(b"\0") else -1  # A header is on disk before the first frame behind it.
     magic, _, page_bytes, _, *salts, first, second = _HEADER.unpack_from(data)
     swapped = (sys.byteorder == "big") != bool(magic & 1)
     summed = _summed((0, 0), data[: _HEADER.size - 8], swapped=swapped)
@@ -82,8 +88,48 @@ def rotten_frame(path: Path) -> int:
             rotten = number
         if rotten and has_ended and belongs:
             return rotten
-        has_ended = bool(rotten) and (has_ended or (belongs and frame.ends))
+        # One that checks and does not belong was whole, for its salts are not summed: they alone have rotted.
+        has_ended = bool(rotten) and (has_ended or ((belongs or frame.whole) and frame.ends))
     return -1
+
+
+def lost(mark: Path, log: Path) -> str:
+    """Why `log` is not what a journal left there that was not closed, "" where it may be: see `mark_open`. To be asked
+    before SQLite opens the database. Raises OSError."""
+    try:
+        size = int(mark.read_bytes())
+    except FileNotFoundError:
+        return ""  # It was closed, and all of it is in the database; or a version left it that made no mark.
+    except ValueError:
+        size = 1
+    try:
+        with log.open("rb") as file:
+            found, header = os.fstat(file.fileno()).st_size, file.read(_HEADER.size)
+    except FileNotFoundError:
+        return "is gone"
+    if found < size:
+        return f"has {found} bytes, and had {size}"
+    return "" if any(header) else "is empty"
+
+
+def mark_open(mark: Path, log: Path) -> None:
+    """Note, on disk, that the database is nothing without `log`, which holds a commit and never gets shorter while it
+    is open. Raises OSError."""
+    new = mark.with_name(f"{mark.name}.new")
+    with new.open("wb") as file:
+        file.write(str(log.stat().st_size).encode())
+        file.flush()
+        os.fsync(file.fileno())
+    new.rename(mark)
+    sync(mark.parent)
+
+
+def mark_closed(mark: Path) -> None:
+    """To be said when all that the log holds is in the database, or is about to be by SQLite's own doing, and before
+    SQLite makes the log shorter. Raises OSError."""
+    with contextlib.suppress(FileNotFoundError):
+        mark.unlink()
+        sync(mark.parent)
 
 
 def _frames(data: memoryview, page_bytes: int, summed: _Sum, *, swapped: bool) -> Iterator[_Frame]:

@@ -242,6 +242,9 @@ def test_a_damaged_snapshot_is_named_and_not_served(tmp_path, statement):
         ("DELETE FROM batches WHERE first_index = 1", "follow index 0"),
         ("UPDATE meta SET value = '99' WHERE key = 'format'", "expected format"),
         (f"INSERT INTO stopped VALUES ({REPLICA.replica}, 'never mind', x'00')", "why replica"),
+        ("UPDATE meta SET value = '12x' WHERE key = 'node'", "12x"),
+        ("DELETE FROM meta WHERE key = 'node'", "node"),
+        ("UPDATE meta SET value = 1.5 WHERE key = 'node'", "1.5"),
     ],
 )
 def test_a_damaged_row_is_named_and_not_served(tmp_path, statement, complaint):
@@ -253,6 +256,27 @@ def test_a_damaged_row_is_named_and_not_served(tmp_path, statement, complaint):
         db.commit()
     with pytest.raises(JournalDamaged, match=complaint), closing(SqliteJournal(tmp_path)) as again:
         again.load(REPLICA.replica)
+
+
+def test_batches_that_the_snapshot_covers_and_that_wait_to_be_swept_are_no_part_of_the_log(tmp_path):
+    journal = born(tmp_path)
+    for index in range(2, 201):
+        journal.commit([write(index, b"\x01a")])
+    journal.commit([write(201, b"\x01b")._replace(head=head(200, 200))])
+    (left,) = journal._db.execute("SELECT count(*) FROM batches").fetchone()
+    assert left > 1
+    assert reopened(journal, tmp_path).entries == [b"\x01b"]
+
+
+@pytest.mark.parametrize("last_index", [0, 3, 4])
+def test_a_batch_is_not_taken_for_one_that_the_snapshot_covers_by_an_index_that_has_rotted(tmp_path, last_index):
+    """The commit index on disk may lag, so that nothing else would say that entries are missing."""
+    journal = born(tmp_path)
+    journal.commit([write(2, b"\x01a", b"\x01b", b"\x01c", commit=3)._replace(head=head(4, 4))])
+    journal.commit([write(5, b"\x01d", b"\x01e", commit=3)])
+    journal._db.execute("UPDATE batches SET last_index = ? WHERE first_index = 5", (last_index,))
+    with pytest.raises(JournalDamaged, match=f"entries 5 to {last_index} .* do not match their checksum"):
+        reopened(journal, tmp_path)
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coordinator.consensus.engine import HardState
-from coordinator.replica.journal import FILE_NAME, JournalDamaged, SqliteJournal, StoredLog, StoredReplica
+from coordinator.replica import journal as journals
+from coordinator.replica.journal import FILE_NAME, MARK_NAME, JournalDamaged, SqliteJournal, StoredLog, StoredReplica
 from coordinator.replica.ports import Write
 from coordinator.replica.wal import ROOM_BYTES, rotten_frame
 
@@ -155,3 +156,135 @@ def test_no_log_and_one_that_begins_anew_are_no_damage(crashed: Crashed, tmp_pat
     new[16:24] = b"othersalt"[:8]  # The header of a log that begins anew, torn, before the frames of the last one.
     log.write_bytes(bytes(new))
     assert rotten_frame(log) == -1
+
+
+def test_salts_that_have_rotted_do_not_hide_the_commit_behind_them(tmp_path: Path):
+    """Of commits that are one frame each: SQLite ends before the first, and it ended a transaction."""
+    journal = SqliteJournal(tmp_path)
+    journal.admit(REPLICA, 1, StoredLog(HardState(1, 7, 0), [1], [b"\x02first"]))
+    journal.load(REPLICA.replica)
+    log = tmp_path / f"{FILE_NAME}-wal"
+    for index in range(2, 6):
+        before = written(log)
+        journal.commit([Write(REPLICA.replica, HardState(1, 7, 0), index, [1], [b"\x01"])])
+    assert written(log) - before == 24 + 4_096
+    data = log.read_bytes()[: written(log)]
+    journal.close()
+    rotten = tmp_path / "rotten"
+    for bit in range(8 * (before - 4_096 - 24 + 8), 8 * (before - 4_096 - 24 + 16)):
+        rotten.write_bytes(flipped(data, bit))
+        assert rotten_frame(rotten) == before // 4_120, bit
+    rotten.write_bytes(flipped(data, 8 * (before + 8)))
+    assert rotten_frame(rotten) == -1, "of the last one: a torn write"
+
+
+# --- a log that is lost -------------------------------------------------------------------------
+
+
+def copied(source: Path, target: Path) -> Path:
+    """What a process that dies now would leave."""
+    target.mkdir()
+    for file in source.iterdir():
+        (target / file.name).write_bytes(file.read_bytes())
+    return target
+
+
+def running(directory: Path) -> SqliteJournal:
+    directory.mkdir(exist_ok=True)
+    journal = SqliteJournal(directory)
+    journal.admit(REPLICA, 1, StoredLog(HardState(1, 0, 1), [1], [b"\x02first"]))
+    journal.load(REPLICA.replica)
+    return journal
+
+
+HARMS: Final = {
+    "deleted": (Path.unlink, "is gone"),
+    "empty": (lambda log: log.write_bytes(b""), "has 0 bytes, and had"),
+    "cut": (lambda log: log.write_bytes(log.read_bytes()[:40_000]), "has 40000 bytes, and had"),
+    "zeros": (lambda log: log.write_bytes(bytes(ROOM_BYTES)), "is empty"),
+    "no first block": (lambda log: log.write_bytes(bytes(512) + log.read_bytes()[512:]), "is empty"),
+}
+
+
+@pytest.mark.parametrize("harm", HARMS)
+def test_a_log_that_was_lost_is_named(tmp_path: Path, harm: str):
+    journal = running(tmp_path / "node")
+    journal.commit([Write(REPLICA.replica, HardState(5, 7, 0), 2, [5], [b"\x01"])])
+    left = copied(tmp_path / "node", tmp_path / "left")
+    journal.close()
+    does_harm, complaint = HARMS[harm]
+    does_harm(left / f"{FILE_NAME}-wal")
+    before = {file.name: file.read_bytes() for file in left.iterdir()}
+    for _ in range(2):
+        with pytest.raises(
+            JournalDamaged, match=f"journal.sqlite3-wal: {complaint}.*; what was on disk there is not in"
+        ):
+            SqliteJournal(left)
+    assert {file.name: file.read_bytes() for file in left.iterdir()} == before, "a refusal leaves everything as it is"
+
+
+def test_without_a_mark_a_first_block_of_zeros_is_rot(crashed: Crashed, tmp_path: Path):
+    """As of a version that made none. A header is on disk before the first frame behind it, so no crash leaves that."""
+    for size in (512, 4_096):
+        with pytest.raises(JournalDamaged, match="the header does not match"):
+            crashed.left(tmp_path, bytes(size) + crashed.log[size:])
+
+
+def test_a_mark_that_has_rotted_still_asks_for_a_log(tmp_path: Path):
+    journal = running(tmp_path / "node")
+    left = copied(tmp_path / "node", tmp_path / "left")
+    journal.close()
+    (left / MARK_NAME).write_bytes(b"\xff")
+    SqliteJournal(copied(left, tmp_path / "whole")).close()
+    (left / f"{FILE_NAME}-wal").unlink()
+    with pytest.raises(JournalDamaged, match="is gone"):
+        SqliteJournal(left)
+
+
+def test_wherever_a_process_dies_its_log_is_not_taken_for_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Before and after each step by which a journal is opened and closed, over what the one before left."""
+    left: list[Path] = []
+    source = tmp_path / "node"
+
+    def watched(name: str) -> None:
+        step = getattr(journals, name)
+
+        def dying(*arguments: object) -> object:
+            left.append(copied(source, tmp_path / f"{len(left)}-{name}-before"))
+            result = step(*arguments)
+            left.append(copied(source, tmp_path / f"{len(left)}-{name}-after"))
+            return result
+
+        monkeypatch.setattr(journals, name, dying)
+
+    running(source).close()
+    steps = ("mark_closed", "make_room", "mark_open")
+    for name in steps:
+        watched(name)
+    for index in range(2, 5):
+        journal = SqliteJournal(source)
+        journal.load(REPLICA.replica)
+        journal.commit([Write(REPLICA.replica, HardState(index, 7, 0), index, [index], [b"\x01"])])
+        if index == 3:  # This one is killed.
+            copied(source, tmp_path / "killed")
+            source = tmp_path / "killed"
+        else:
+            journal.close()
+    monkeypatch.undo()
+    assert {path.name.split("-")[1] for path in left} == {*steps}
+    for path in left:
+        again = SqliteJournal(path)
+        stored = again.load(REPLICA.replica)
+        again.close()
+        assert len(stored.entries) >= 1
+        assert stored.hard_state.term == len(stored.entries)
+    assert not (source / MARK_NAME).exists(), "it was closed"
+
+
+def test_a_full_disk_keeps_no_mark_and_opens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(journals, "mark_open", full)
+    running(tmp_path).close()
+    assert not (tmp_path / MARK_NAME).exists()
