@@ -28,6 +28,7 @@ from coordinator.replica.ports import Head, Journal, JournalFailed, Write
 from coordinator.replica.schema import LATER_TABLES, SCHEMA, STOPPED
 from coordinator.replica.snapshot_files import SnapshotFiles, Staging
 from coordinator.replica.wal import lost, make_room, mark_closed, mark_open, rotten_frame
+from coordinator.statemachine.locks import EPOCH_MAX
 
 FORMAT: Final = 1
 FILE_NAME: Final = "journal.sqlite3"
@@ -146,6 +147,9 @@ class SqliteJournal(Journal):
             raise JournalDamaged(f"{self._path}: expected format {FORMAT}, got {stored.get('format')}")
         for statement in LATER_TABLES.strip().split(";\n"):
             self._db.execute(statement)
+        unsummed = "SELECT * FROM epochs WHERE cluster_name NOT IN (SELECT cluster_name FROM summed_epochs)"
+        for name, epoch in self._db.execute(unsummed).fetchall():  # Of a version before that table.
+            self._write_epoch(name, epoch)
         self.node_identity = int(stored["node"])
         """Random, made with the journal: a new disk is a new node, whatever its name."""
         self._files.sweep({row[0] for row in self._db.execute("SELECT name FROM snapshot_files")})
@@ -286,8 +290,16 @@ class SqliteJournal(Journal):
         return bytes(data)
 
     def epochs(self) -> dict[str, int]:
-        """The highest restore epoch of each cluster name that this node ever knew."""
-        return dict(self._db.execute("SELECT cluster_name, epoch FROM epochs").fetchall())
+        """The highest restore epoch of each cluster name that this node ever knew. Raises JournalDamaged."""
+        try:
+            found = {name: epoch for name, epoch in self._db.execute("SELECT * FROM epochs") if epoch <= EPOCH_MAX}
+            for name, epoch, checksum in self._db.execute("SELECT * FROM summed_epochs"):
+                if checksum != _checksum(name, epoch):
+                    raise JournalDamaged(f"{self._path}: the restore epoch of {name} is damaged")
+                found[name] = max(epoch, found.get(name, 0))  # A version before this table may have raised the other.
+        except (sqlite3.DatabaseError, ValueError, TypeError) as error:
+            raise JournalDamaged(f"{self._path}: {error}") from error
+        return found
 
     def resting(self) -> set[int]:
         """Replicas that are not to take part until they are started again."""
@@ -496,11 +508,13 @@ class SqliteJournal(Journal):
         self._put_hard_state(replica.replica, log.hard_state)
 
     def _put_epoch(self, cluster_name: str, epoch: int) -> None:
-        self._db.execute(
-            "INSERT INTO epochs VALUES (?, ?) "
-            "ON CONFLICT (cluster_name) DO UPDATE SET epoch = max(epoch, excluded.epoch)",
-            (cluster_name, epoch),
-        )
+        self._write_epoch(cluster_name, max(epoch, self.epochs().get(cluster_name, epoch)))
+
+    def _write_epoch(self, cluster_name: str, epoch: int) -> None:
+        """Into the table without a checksum, too, which a version reads that knows no other."""
+        self._db.execute("INSERT OR REPLACE INTO epochs VALUES (?, ?)", (cluster_name, epoch))
+        summed = (cluster_name, epoch, _checksum(cluster_name, epoch))
+        self._db.execute("INSERT OR REPLACE INTO summed_epochs VALUES (?, ?, ?)", summed)
 
     def mark_resting(self, replica: int, *, resting: bool) -> None:
         """Whether the replica is to take part after a restart. Raises JournalFailed."""

@@ -35,6 +35,9 @@ CREATE TABLE IF NOT EXISTS requests (request TEXT PRIMARY KEY, replica INTEGER N
 CREATE TABLE IF NOT EXISTS snapshot_files (
     replica INTEGER PRIMARY KEY, last_index INTEGER NOT NULL, name TEXT NOT NULL, checksum BLOB NOT NULL
 );
+CREATE TABLE IF NOT EXISTS summed_epochs (
+    cluster_name TEXT PRIMARY KEY, epoch INTEGER NOT NULL, checksum BLOB NOT NULL
+) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS agreed (
     replica INTEGER PRIMARY KEY, last_index INTEGER NOT NULL, checksum BLOB NOT NULL
 );

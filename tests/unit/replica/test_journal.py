@@ -268,6 +268,41 @@ def test_batches_that_the_snapshot_covers_and_that_wait_to_be_swept_are_no_part_
     assert reopened(journal, tmp_path).entries == [b"\x01b"]
 
 
+def test_an_epoch_that_has_rotted_lets_no_name_begin_in_an_old_one(tmp_path):
+    """A token of an older epoch is below those that were given out (docs/design.md, rule 6)."""
+    journal = born(tmp_path)
+    journal.keep_epoch("second", 6)
+    journal.keep_epoch("second", 2)
+    for harm in ("SET epoch = 2", "SET epoch = 100000", "SET cluster_name = 'secone'", "SET epoch = 9"):
+        journal._db.execute(f"UPDATE epochs {harm} WHERE cluster_name = 'second'")
+        journal.close()
+        journal = SqliteJournal(tmp_path)
+        assert journal.epochs()["second"] == (9 if harm.endswith("9") else 6), harm
+        journal._db.execute("INSERT OR REPLACE INTO epochs VALUES ('second', 6)")
+    journal.keep_epoch("second", 7)
+    journal.close()
+    assert SqliteJournal(tmp_path).epochs()["second"] == 7
+
+
+@pytest.mark.parametrize("harm", ["epoch = 2", "cluster_name = 'secone'", "checksum = x'00'", "epoch = x'00'"])
+def test_an_epoch_that_does_not_check_is_named(tmp_path, harm):
+    journal = born(tmp_path)
+    journal.keep_epoch("second", 6)
+    journal._db.execute(f"UPDATE summed_epochs SET {harm} WHERE cluster_name = 'second'")
+    with pytest.raises(JournalDamaged, match="the restore epoch of seco"):
+        journal.epochs()
+
+
+def test_epochs_of_a_version_that_did_not_sum_them_are_summed(tmp_path):
+    journal = born(tmp_path)
+    journal.keep_epoch("second", 6)
+    journal._db.execute("DROP TABLE summed_epochs")
+    journal.close()
+    journal = SqliteJournal(tmp_path)
+    journal._db.execute("UPDATE epochs SET epoch = 1 WHERE cluster_name = 'second'")
+    assert journal.epochs()["second"] == 6
+
+
 @pytest.mark.parametrize("last_index", [0, 3, 4])
 def test_a_batch_is_not_taken_for_one_that_the_snapshot_covers_by_an_index_that_has_rotted(tmp_path, last_index):
     """The commit index on disk may lag, so that nothing else would say that entries are missing."""
