@@ -35,7 +35,7 @@ CLOCKLESS = (
     "unit/linearizability",
     "unit/statemachine",
 )
-"""Rooms and files in which nothing looks at a clock: no time passes but what a test says, or a processor counts."""
+"""Rooms and files in which nothing is judged by a clock: no time passes but what a test says, or a processor counts."""
 
 INSTALLATIONS = "installations"
 """The group of tests that start servers: where several processes run the tests, one of them runs all of these, so that

@@ -198,7 +198,7 @@ class SqliteJournal(Journal):
         """Everything of one replica, checked. Raises JournalDamaged."""
         try:
             return self._load(replica)
-        except (sqlite3.DatabaseError, ValueError, KeyError, TypeError) as error:
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
             raise JournalDamaged(f"{self._path}: {error}") from error
 
     def _load(self, replica: int) -> StoredLog:
@@ -290,13 +290,18 @@ class SqliteJournal(Journal):
         return bytes(data)
 
     def epochs(self) -> dict[str, int]:
-        """The highest restore epoch of each cluster name that this node ever knew. Raises JournalDamaged."""
+        """The highest restore epoch of each cluster name that this node ever knew. One beyond the maximum was never
+        served in, though a document of such a one was once written down. Raises JournalDamaged."""
         try:
-            found = {name: epoch for name, epoch in self._db.execute("SELECT * FROM epochs") if epoch <= EPOCH_MAX}
+            rows = self._db.execute("SELECT * FROM epochs").fetchall()  # A version before the other table may raise it.
             for name, epoch, checksum in self._db.execute("SELECT * FROM summed_epochs"):
                 if checksum != _checksum(name, epoch):
                     raise JournalDamaged(f"{self._path}: the restore epoch of {name} is damaged")
-                found[name] = max(epoch, found.get(name, 0))  # A version before this table may have raised the other.
+                rows.append((name, epoch))
+            found: dict[str, int] = {}
+            for name, epoch in rows:
+                if epoch <= EPOCH_MAX:
+                    found[name] = max(epoch, found.get(name, 0))
         except (sqlite3.DatabaseError, ValueError, TypeError) as error:
             raise JournalDamaged(f"{self._path}: {error}") from error
         return found

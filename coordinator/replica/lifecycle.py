@@ -115,8 +115,7 @@ class Lifecycle:
         self._later: list[_Later] = []
         self._handed_on: dict[int, _HandedOn] = {}
         """By cluster."""
-        # One beyond the maximum was never served in, though a document of such a one was once written down.
-        self._epochs = {name: epoch for name, epoch in journal.epochs().items() if epoch <= EPOCH_MAX}
+        self._epochs = journal.epochs()
         self._restoring = Restoring(journal, web_token)
         self._begun_us = 0
         self._sweeps = True

@@ -112,3 +112,11 @@ threading.Thread(target=lambda: print(current_app.main)).start()
 def test_a_task_is_sent_by_our_app_from_any_thread(tmp_path: Path) -> None:
     ended = _start(["-c", OTHER_THREAD], CONCLAVE_DATA=str(tmp_path / "data"))
     assert (ended.returncode, ended.stdout) == (0, "coordinator\n"), ended.stderr
+
+
+MODULES_ARE_KEPT = "import gc, coordinator.asgi; print(gc.isenabled(), gc.get_freeze_count() > 50_000)"
+
+
+def test_the_web_process_collects_garbage_and_does_not_look_for_it_among_its_modules(tmp_path: Path) -> None:
+    ended = _start(["-c", MODULES_ARE_KEPT], CONCLAVE_DATA=str(tmp_path / "data"))
+    assert (ended.returncode, ended.stdout) == (0, "True True\n"), ended.stderr

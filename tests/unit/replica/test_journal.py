@@ -293,6 +293,14 @@ def test_an_epoch_that_does_not_check_is_named(tmp_path, harm):
         journal.epochs()
 
 
+def test_an_epoch_that_is_no_number_any_more_is_damage(tmp_path):
+    journal = born(tmp_path)
+    journal.keep_epoch("second", 6)
+    journal._db.execute("UPDATE epochs SET epoch = x'00'")
+    with pytest.raises(JournalDamaged, match="not supported between"):
+        journal.epochs()
+
+
 def test_epochs_of_a_version_that_did_not_sum_them_are_summed(tmp_path):
     journal = born(tmp_path)
     journal.keep_epoch("second", 6)
