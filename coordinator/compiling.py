@@ -70,6 +70,7 @@ OF_THE_REPLICA: Final = (
     "spans",
     "stamps",
     "states",
+    "sums",
     "tenure",
     "touched",
     "turn",

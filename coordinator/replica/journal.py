@@ -8,25 +8,25 @@ never served. The format is described in `docs/journal.md`.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import secrets
 import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
 
 from coordinator.consensus.engine import Data, HardState, Snapshot
 from coordinator.consensus.membership import decode_configuration, encode_configuration
-from coordinator.replica import ports
+from coordinator.replica import ports, sums
 from coordinator.replica.frames import FrameDamaged
 from coordinator.replica.meters import Histogram
 from coordinator.replica.ports import Head, Journal, JournalFailed, Write
 from coordinator.replica.schema import LATER_TABLES, SCHEMA, STOPPED
 from coordinator.replica.snapshot_files import SnapshotFiles, Staging
+from coordinator.replica.sums import checksum_of
 from coordinator.replica.wal import lost, make_room, mark_closed, mark_open, rotten_frame
 from coordinator.statemachine.locks import EPOCH_MAX
 
@@ -121,7 +121,6 @@ class SqliteJournal(Journal):
             if found != "ok":
                 raise JournalDamaged(f"{self._path}: {found}")
             self._create_or_check()
-            self._check_order()
             self._mark_open(log)
         except (sqlite3.DatabaseError, ValueError, KeyError, TypeError) as error:
             raise JournalDamaged(f"{self._path}: {error}") from error
@@ -147,6 +146,8 @@ class SqliteJournal(Journal):
             raise JournalDamaged(f"{self._path}: expected format {FORMAT}, got {stored.get('format')}")
         for statement in LATER_TABLES.strip().split(";\n"):
             self._db.execute(statement)
+        if harm := sums.harm(self._db):
+            raise JournalDamaged(f"{self._path}: {harm}")
         unsummed = "SELECT * FROM epochs WHERE cluster_name NOT IN (SELECT cluster_name FROM summed_epochs)"
         for name, epoch in self._db.execute(unsummed).fetchall():  # Of a version before that table.
             self._write_epoch(name, epoch)
@@ -160,18 +161,6 @@ class SqliteJournal(Journal):
         with contextlib.suppress(sqlite3.OperationalError, OSError):
             self._db.execute("INSERT OR REPLACE INTO meta VALUES ('opened', ?)", (secrets.token_hex(8),))
             mark_open(self._mark, log)
-
-    def _check_order(self) -> None:
-        """Whoever looks for a replica's batches trusts in their order, which SQLite does not check: one that is out of
-        place, since its key has rotted, hides those behind it. None is of a replica that was never here."""
-        known = {
-            row[0] for row in self._db.execute("SELECT replica FROM replicas UNION SELECT replica FROM tombstones")
-        }
-        before = (0, 0)
-        for key in self._db.execute("SELECT replica, first_index FROM batches NOT INDEXED"):
-            if key[0] not in known or key <= before:
-                raise JournalDamaged(f"{self._path}: entries from {key[1]} of replica {key[0]:x} are out of place")
-            before = key
 
     def close(self) -> None:
         self._files.close()
@@ -205,7 +194,7 @@ class SqliteJournal(Journal):
         row = self._db.execute(
             "SELECT term, vote, commit_index, checksum FROM hard_states WHERE replica = ?", (replica,)
         ).fetchone()
-        if row is None or row[3] != _checksum(replica, *row[:3]):
+        if row is None or row[3] != checksum_of(replica, *row[:3]):
             raise JournalDamaged(f"{self._path}: the hard state of replica {replica:x} is missing or damaged")
         snapshot, offset, offset_term = self._load_head(replica)
         terms: list[int] = []
@@ -216,7 +205,7 @@ class SqliteJournal(Journal):
         )
         for first_index, last_index, body, checksum in rows:
             where = f"{self._path}: entries {first_index} to {last_index} of replica {replica:x}"
-            if checksum != _checksum(replica, first_index, last_index, body):
+            if checksum != checksum_of(replica, first_index, last_index, body):
                 raise JournalDamaged(f"{where} do not match their checksum")
             if last_index <= offset:
                 continue  # It waits to be swept.
@@ -238,7 +227,7 @@ class SqliteJournal(Journal):
 
     def _is_agreed(self, replica: int, last_index: int) -> bool:
         row = self._db.execute("SELECT last_index, checksum FROM agreed WHERE replica = ?", (replica,)).fetchone()
-        if row is not None and row[1] != _checksum(replica, row[0]):
+        if row is not None and row[1] != checksum_of(replica, row[0]):
             raise JournalDamaged(f"{self._path}: what replica {replica:x} has agreed on is damaged")
         return row is not None and row[0] == last_index
 
@@ -246,7 +235,7 @@ class SqliteJournal(Journal):
         row = self._db.execute("SELECT reason, checksum FROM stopped WHERE replica = ?", (replica,)).fetchone()
         if row is None:
             return ""
-        if row[1] != _checksum(replica, row[0]):
+        if row[1] != checksum_of(replica, row[0]):
             raise JournalDamaged(f"{self._path}: why replica {replica:x} stopped is damaged")
         return str(row[0])
 
@@ -259,7 +248,7 @@ class SqliteJournal(Journal):
         if row is None:
             return None, 0, 0
         where = f"{self._path}: the snapshot of replica {replica:x}"
-        if row[6] != _checksum(replica, *row[:6]):
+        if row[6] != checksum_of(replica, *row[:6]):
             raise JournalDamaged(f"{where} has a damaged head")
         last_index, term, configuration, size, offset, offset_term = row[:6]
         data = self._load_data(replica, last_index, size)
@@ -273,7 +262,7 @@ class SqliteJournal(Journal):
             "SELECT last_index, name, checksum FROM snapshot_files WHERE replica = ?", (replica,)
         ).fetchone()
         if file is not None:
-            if file[2] != _checksum(replica, *file[:2]) or file[0] != last_index:
+            if file[2] != checksum_of(replica, *file[:2]) or file[0] != last_index:
                 raise JournalDamaged(f"{where}: the name of its file is damaged")
             try:
                 return self._files.read(file[1], size)
@@ -284,7 +273,7 @@ class SqliteJournal(Journal):
             "SELECT part, body, checksum FROM snapshots WHERE replica = ? ORDER BY part", (replica,)
         )
         for number, (part, body, checksum) in enumerate(parts):
-            if part != number or checksum != _checksum(replica, last_index, part, body):
+            if part != number or checksum != checksum_of(replica, last_index, part, body):
                 raise JournalDamaged(f"{where}: part {number} is missing or damaged")
             data += body
         return bytes(data)
@@ -295,7 +284,7 @@ class SqliteJournal(Journal):
         try:
             rows = self._db.execute("SELECT * FROM epochs").fetchall()  # A version before the other table may raise it.
             for name, epoch, checksum in self._db.execute("SELECT * FROM summed_epochs"):
-                if checksum != _checksum(name, epoch):
+                if checksum != checksum_of(name, epoch):
                     raise JournalDamaged(f"{self._path}: the restore epoch of {name} is damaged")
                 rows.append((name, epoch))
             found: dict[str, int] = {}
@@ -345,7 +334,7 @@ class SqliteJournal(Journal):
                 if write.replica in self._passed:
                     self._sweep_passed(write.replica, PASSED_BYTES + 2 * sum(map(len, write.entries)))
                 if write.stopped:
-                    stopped = (write.replica, write.stopped, _checksum(write.replica, write.stopped))
+                    stopped = (write.replica, write.stopped, checksum_of(write.replica, write.stopped))
                     execute("INSERT OR REPLACE INTO stopped VALUES (?, ?, ?)", stopped)
             before_ns = time.perf_counter_ns()
             execute("COMMIT")
@@ -374,7 +363,7 @@ class SqliteJournal(Journal):
 
     def _put_hard_state(self, replica: int, state: HardState) -> None:
         self._db.execute(
-            "INSERT OR REPLACE INTO hard_states VALUES (?, ?, ?, ?, ?)", (replica, *state, _checksum(replica, *state))
+            "INSERT OR REPLACE INTO hard_states VALUES (?, ?, ?, ?, ?)", (replica, *state, checksum_of(replica, *state))
         )
         self._hard_states[replica] = state
 
@@ -390,7 +379,7 @@ class SqliteJournal(Journal):
         body = _encode((terms, entries))
         self._inserting.execute(
             "INSERT INTO batches VALUES (?, ?, ?, ?, ?)",
-            (replica, first_index, last_index, body, _checksum(replica, first_index, last_index, body)),
+            (replica, first_index, last_index, body, checksum_of(replica, first_index, last_index, body)),
         )
 
     def _truncate(self, replica: int, first_index: int) -> None:
@@ -404,7 +393,7 @@ class SqliteJournal(Journal):
         execute("DELETE FROM batches WHERE replica = ? AND last_index >= ?", (replica, first_index))
         if cut is not None:
             first, last, body, checksum = cut
-            if checksum != _checksum(replica, first, last, body):  # It must not get a checksum that is right.
+            if checksum != checksum_of(replica, first, last, body):  # It must not get a checksum that is right.
                 raise JournalFailed(
                     f"{self._path}: entries {first} to {last} of replica {replica:x} do not match their checksum"
                 )
@@ -425,12 +414,12 @@ class SqliteJournal(Journal):
         )
         self._put_data(replica, head)
         if head.agreed:
-            agreed = (replica, snapshot.last_index, _checksum(replica, snapshot.last_index))
+            agreed = (replica, snapshot.last_index, checksum_of(replica, snapshot.last_index))
             execute("INSERT OR REPLACE INTO agreed VALUES (?, ?, ?)", agreed)
         else:
             execute("DELETE FROM agreed WHERE replica = ?", (replica,))
         execute(
-            "INSERT OR REPLACE INTO heads VALUES (?, ?, ?, ?, ?, ?, ?, ?)", (replica, *row, _checksum(replica, *row))
+            "INSERT OR REPLACE INTO heads VALUES (?, ?, ?, ?, ?, ?, ?, ?)", (replica, *row, checksum_of(replica, *row))
         )
         if not head.keep_tail:
             execute("DELETE FROM batches WHERE replica = ? AND last_index > ?", (replica, head.offset))
@@ -470,14 +459,14 @@ class SqliteJournal(Journal):
             assert isinstance(head.staged, Staging), "a snapshot is staged by the journal that is to take it"
             assert head.staged.is_done, "a snapshot is on disk before the journal names it"
             row = (snapshot.last_index, head.staged.name)
-            execute("INSERT INTO snapshot_files VALUES (?, ?, ?, ?)", (replica, *row, _checksum(replica, *row)))
+            execute("INSERT INTO snapshot_files VALUES (?, ?, ?, ?)", (replica, *row, checksum_of(replica, *row)))
             return
         execute("DELETE FROM snapshots WHERE replica = ?", (replica,))
         for part, start in enumerate(range(0, len(snapshot.data), PART_BYTES)):
             body = snapshot.data[start : start + PART_BYTES]
             execute(
                 "INSERT INTO snapshots VALUES (?, ?, ?, ?)",
-                (replica, part, body, _checksum(replica, snapshot.last_index, part, body)),
+                (replica, part, body, checksum_of(replica, snapshot.last_index, part, body)),
             )
 
     def admit(self, replica: StoredReplica, epoch: int | None, log: StoredLog, request: str = "") -> None:
@@ -487,8 +476,10 @@ class SqliteJournal(Journal):
             raise IdentityRetired(f"{self._path}: replica {replica.replica:x} was removed and does not come back")
         with self._transaction():
             self._db.execute("INSERT INTO replicas VALUES (?, ?, ?)", replica)
+            sums.put(self._db, "replicas", *replica)
             if request:
                 self._db.execute("INSERT INTO requests VALUES (?, ?)", (request, replica.replica))
+                sums.put(self._db, "requests", request, replica.replica)
             self._begin_log(replica, epoch, log)
 
     def form(self, replica: StoredReplica, epoch: int, log: StoredLog, staged: ports.Staging | None = None) -> None:
@@ -518,7 +509,7 @@ class SqliteJournal(Journal):
     def _write_epoch(self, cluster_name: str, epoch: int) -> None:
         """Into the table without a checksum, too, which a version reads that knows no other."""
         self._db.execute("INSERT OR REPLACE INTO epochs VALUES (?, ?)", (cluster_name, epoch))
-        summed = (cluster_name, epoch, _checksum(cluster_name, epoch))
+        summed = (cluster_name, epoch, checksum_of(cluster_name, epoch))
         self._db.execute("INSERT OR REPLACE INTO summed_epochs VALUES (?, ?, ?)", summed)
 
     def mark_resting(self, replica: int, *, resting: bool) -> None:
@@ -538,6 +529,8 @@ class SqliteJournal(Journal):
         may be large, are left for `sweep`. Raises JournalFailed."""
         with self._transaction():
             self._db.execute("INSERT OR REPLACE INTO tombstones VALUES (?, ?, ?, ?)", (*replica, why))
+            sums.put(self._db, "tombstones", replica.replica)
+            sums.drop(self._db, "replicas", replica.replica)
             file = self._db.execute("SELECT name FROM snapshot_files WHERE replica = ?", (replica.replica,)).fetchone()
             for table in ("replicas", "hard_states", "heads", "snapshot_files", "agreed", "stopped", "resting"):
                 self._db.execute(f"DELETE FROM {table} WHERE replica = ?", (replica.replica,))  # noqa: S608
@@ -577,7 +570,3 @@ class SqliteJournal(Journal):
             self._db.execute("COMMIT")
         except (sqlite3.Error, UnicodeDecodeError) as error:
             raise JournalFailed(f"{self._path}: {error}") from error
-
-
-def _checksum(*fields: Any) -> bytes:
-    return hashlib.blake2b(_encode(fields), digest_size=8).digest()

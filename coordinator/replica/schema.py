@@ -41,6 +41,9 @@ CREATE TABLE IF NOT EXISTS summed_epochs (
 CREATE TABLE IF NOT EXISTS agreed (
     replica INTEGER PRIMARY KEY, last_index INTEGER NOT NULL, checksum BLOB NOT NULL
 );
+CREATE TABLE IF NOT EXISTS summed (
+    of TEXT NOT NULL, key NOT NULL, checksum BLOB NOT NULL, PRIMARY KEY (of, key)
+) WITHOUT ROWID;
 """
 """Not in the journals that were made first. An earlier version of this module does not miss them."""
 STOPPED: Final = (

@@ -42,6 +42,14 @@ def write(first_index: int, *entries: bytes, term: int = 2, vote: int = 0, commi
     return Write(REPLICA.replica, HardState(term, vote, commit), first_index, [term] * len(entries), list(entries))
 
 
+def with_others(journal: SqliteJournal) -> None:
+    """A replica that rests and was asked for, and one that is gone."""
+    journal.admit(StoredReplica(4, 7, "third"), None, StoredLog(HardState(0, 0, 0), [], []), "for e")
+    journal.mark_resting(4, resting=True)
+    journal.admit(StoredReplica(5, 8, "second"), None, StoredLog(HardState(0, 0, 0), [], []), "for d")
+    journal.retire(StoredReplica(5, 8, "second"), 4, "no member")
+
+
 def reopened(journal: SqliteJournal, path) -> StoredLog:
     journal.close()
     again = SqliteJournal(path)
@@ -90,11 +98,34 @@ def test_a_removed_replica_leaves_a_tombstone_and_is_swept_bit_by_bit(tmp_path):
 def test_what_an_older_version_made_gets_the_later_tables(tmp_path):
     born(tmp_path).close()
     with closing(sqlite3.connect(tmp_path / FILE_NAME)) as db:
-        for table in ("tombstones", "resting", "requests", "stopped"):
+        for table in ("tombstones", "resting", "requests", "stopped", "summed"):
             db.execute(f"DROP TABLE {table}")
     again = SqliteJournal(tmp_path)
     assert (again.tombstones(), again.resting(), again.replica_of_request("r")) == ({}, set(), None)
     assert again.load(REPLICA.replica).entries == [b"\x02first"]
+
+
+def test_what_an_older_version_did_in_between_is_no_damage(tmp_path):
+    """It knows no checksums of small rows: it admits replicas without, and leaves that of one which it removes."""
+    journal = born(tmp_path)
+    with_others(journal)
+    journal.close()
+    with closing(sqlite3.connect(tmp_path / FILE_NAME)) as db:
+        db.execute("DELETE FROM replicas WHERE replica = 4")
+        db.execute("DELETE FROM hard_states WHERE replica = 4")
+        db.execute("DELETE FROM resting")
+        db.execute("INSERT INTO tombstones VALUES (4, 7, 'third', 'no member')")
+        db.execute("INSERT OR REPLACE INTO tombstones VALUES (5, 8, 'second', 'once more')")
+        db.execute("INSERT INTO replicas VALUES (6, 9, 'fourth')")
+        db.execute("INSERT INTO requests VALUES ('for f', 6)")
+        db.commit()
+    journal = SqliteJournal(tmp_path)
+    assert journal.replicas() == [StoredReplica(6, 9, "fourth"), REPLICA]
+    assert journal.tombstones() == {4: "no member", 5: "once more"}
+    journal._db.execute("UPDATE replicas SET cluster = 10 WHERE replica = 6")
+    journal.close()
+    with pytest.raises(JournalDamaged, match="row 6 of replicas does not match"):
+        SqliteJournal(tmp_path)
 
 
 def test_term_vote_and_log_survive(tmp_path):
@@ -242,14 +273,27 @@ def test_a_damaged_snapshot_is_named_and_not_served(tmp_path, statement):
         ("DELETE FROM batches WHERE first_index = 1", "follow index 0"),
         ("UPDATE meta SET value = '99' WHERE key = 'format'", "expected format"),
         (f"INSERT INTO stopped VALUES ({REPLICA.replica}, 'never mind', x'00')", "why replica"),
-        ("UPDATE meta SET value = '12x' WHERE key = 'node'", "12x"),
-        ("DELETE FROM meta WHERE key = 'node'", "node"),
-        ("UPDATE meta SET value = 1.5 WHERE key = 'node'", "1.5"),
+        ("UPDATE meta SET value = '12' WHERE key = 'node'", "row node of meta does not match"),
+        ("UPDATE meta SET value = 1.5 WHERE key = 'node'", "row node of meta does not match"),
+        ("DELETE FROM meta WHERE key = 'node'", "row node of meta is missing"),
+        ("UPDATE replicas SET cluster = 8 WHERE replica = 4", "row 4 of replicas does not match"),
+        ("UPDATE replicas SET cluster_name = 'thirc' WHERE replica = 4", "row 4 of replicas does not match"),
+        ("UPDATE replicas SET replica = 6 WHERE replica = 4", "row 4 of replicas is missing"),
+        ("DELETE FROM replicas WHERE replica = 4", "row 4 of replicas is missing"),
+        ("UPDATE requests SET replica = 7 WHERE request = 'for e'", "row for e of requests does not match"),
+        ("UPDATE requests SET request = 'for f' WHERE request = 'for e'", "row for e of requests is missing"),
+        ("DELETE FROM requests WHERE request = 'for e'", "row for e of requests is missing"),
+        ("UPDATE tombstones SET replica = replica + 1", "row 5 of tombstones is missing"),
+        ("DELETE FROM tombstones", "row 5 of tombstones is missing"),
+        ("UPDATE resting SET replica = 6", "resting has a row of replica"),
+        ("UPDATE hard_states SET replica = 6 WHERE replica = 4", "hard_states has a row of replica"),
+        ("UPDATE summed SET checksum = x'00' WHERE of = 'replicas'", "of replicas does not match"),
     ],
 )
 def test_a_damaged_row_is_named_and_not_served(tmp_path, statement, complaint):
     journal = born(tmp_path)
     journal.commit([write(2, b"\x01a", b"\x01b", commit=3)])
+    with_others(journal)
     journal.close()
     with closing(sqlite3.connect(tmp_path / FILE_NAME)) as db:
         db.execute(statement)
@@ -323,14 +367,29 @@ def test_a_batch_is_not_taken_for_one_that_the_snapshot_covers_by_an_index_that_
 
 
 @pytest.fixture(scope="module")
-def filled(tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, StoredLog]:
+def filled(tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, object]:
     """A journal of many pages, and what it holds."""
     path = tmp_path_factory.mktemp("filled")
     journal = born(path)
+    with_others(journal)
     for index in range(2, 40):
         journal.commit([write(index, b"\x01" + bytes([index]) * (30, 300, 6_000)[index % 3], term=index)])
-    stored = reopened(journal, path)
+    journal.close()
+    stored = everything(path)
     return (path / FILE_NAME).read_bytes(), stored
+
+
+def everything(path) -> object:
+    with closing(SqliteJournal(path)) as journal:
+        return (
+            journal.load(REPLICA.replica),
+            journal.replicas(),
+            journal.node_identity,
+            set(journal.tombstones()),
+            journal.resting(),
+            journal.epochs(),
+            [journal.replica_of_request(request) for request in ("for d", "for e")],
+        )
 
 
 @given(data=st.data())
@@ -345,7 +404,7 @@ def test_a_bit_that_flips_in_the_file_is_named_or_changes_nothing(filled, tmp_pa
     path = tmp_path_factory.mktemp("rot")
     (path / FILE_NAME).write_bytes(damaged)
     try:
-        found = reopened(SqliteJournal(path), path)
+        found = everything(path)
     except JournalDamaged:
         return
     assert found == stored
