@@ -92,7 +92,7 @@ def create(
     for member in members:
         directory = unborn / member.node
         directory.mkdir(mode=0o700, parents=True)
-        journal = SqliteJournal(directory)
+        journal = SqliteJournal(directory, member.node)
         journal.admit(StoredReplica(member.replica, cluster, cluster_name), FIRST_EPOCH, log)
         journal.close()
         sync(directory / FILE_NAME)

@@ -121,7 +121,7 @@ class Host:
         records.quicken("coordinator")
         self._settings = settings
         self._directory = NodeDirectory(settings.directory)
-        self._journal = SqliteJournal(settings.directory)
+        self._journal = SqliteJournal(settings.directory, settings.node)
         names = (LOCK_NAME, FILE_NAME, f"{FILE_NAME}-wal")
         self._open_files = OpenFiles(settings.directory / name for name in names)
         self._looks_us = 0

@@ -86,9 +86,11 @@ class SqliteJournal(Journal):
 
     What `sqlite3` says of a damaged file may quote its bytes, so a UnicodeDecodeError is the database's too."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, node_name: str = "") -> None:
         """Open the journal in `directory`, made empty where there is none: an empty one holds no replica, and a node
-        without replicas waits (docs/design.md, rule 4). Raises JournalDamaged, sqlite3.Error."""
+        without replicas waits (docs/design.md, rule 4). `node_name`: whose it is to be: in another's place its
+        replicas would wait for messages that go elsewhere, and where that node has a copy, be two that vote as one.
+        Raises JournalDamaged, sqlite3.Error."""
         self._path = directory / FILE_NAME
         self.fsyncs = Histogram()
         """Of what writes and syncs SQLite's write-ahead log: COMMIT, or a statement that is a transaction itself."""
@@ -106,23 +108,12 @@ class SqliteJournal(Journal):
         self._inserting = self._db.cursor()
         """For what each turn writes, so that none has to be made for it."""
         try:
-            self._db.execute("PRAGMA locking_mode=EXCLUSIVE")
-            self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute("PRAGMA synchronous=FULL")
-            # Where it is on, as distributions build it, all that a snapshot made superfluous is written once more.
-            self._db.execute("PRAGMA secure_delete=OFF")
-            # What a crash left half written goes now: after the next one it could not be told from rot (`wal.py`).
-            self._db.execute("PRAGMA wal_checkpoint(FULL)")
-            mark_closed(self._mark)
-            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-            make_room(log)
-            # A tree whose pages are damaged would hide rows, which have checksums and are not there to be checked.
-            (found,) = self._db.execute("PRAGMA quick_check(1)").fetchone()
-            if found != "ok":
-                raise JournalDamaged(f"{self._path}: {found}")
-            self._create_or_check()
-            self._mark_open(log)
+            self._make_ready(log, node_name)
+        except JournalDamaged:
+            self._db.close()
+            raise
         except (sqlite3.DatabaseError, ValueError, KeyError, TypeError) as error:
+            self._db.close()
             raise JournalDamaged(f"{self._path}: {error}") from error
         self._last_index: dict[int, int] = {}
         self._hard_states: dict[int, HardState] = {}
@@ -132,7 +123,25 @@ class SqliteJournal(Journal):
         self._old_files: list[str] = []
         """Of snapshots whose place others take in this commit."""
 
-    def _create_or_check(self) -> None:
+    def _make_ready(self, log: Path, node_name: str) -> None:
+        self._db.execute("PRAGMA locking_mode=EXCLUSIVE")
+        self._db.execute("PRAGMA journal_mode=WAL")
+        self._db.execute("PRAGMA synchronous=FULL")
+        # Where it is on, as distributions build it, all that a snapshot made superfluous is written once more.
+        self._db.execute("PRAGMA secure_delete=OFF")
+        # What a crash left half written goes now: after the next one it could not be told from rot (`wal.py`).
+        self._db.execute("PRAGMA wal_checkpoint(FULL)")
+        mark_closed(self._mark)
+        self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        make_room(log)
+        # A tree whose pages are damaged would hide rows, which have checksums and are not there to be checked.
+        (found,) = self._db.execute("PRAGMA quick_check(1)").fetchone()
+        if found != "ok":
+            raise JournalDamaged(f"{self._path}: {found}")
+        self._create_or_check(node_name)
+        self._mark_open(log)
+
+    def _create_or_check(self, node_name: str) -> None:
         if not self._db.execute("SELECT 1 FROM sqlite_master WHERE name = 'meta'").fetchone():
             self._db.execute("BEGIN IMMEDIATE")
             for statement in SCHEMA.strip().split(";\n"):
@@ -148,6 +157,11 @@ class SqliteJournal(Journal):
             self._db.execute(statement)
         if harm := sums.harm(self._db):
             raise JournalDamaged(f"{self._path}: {harm}")
+        if node_name and stored.get("name", node_name) != node_name:
+            raise JournalDamaged(f"{self._path} is node {stored['name']}'s, and lies where {node_name}'s is to be")
+        if node_name and "name" not in stored:
+            self._db.execute("INSERT INTO meta VALUES ('name', ?)", (node_name,))
+            sums.put(self._db, "meta", "name", node_name)
         unsummed = "SELECT * FROM epochs WHERE cluster_name NOT IN (SELECT cluster_name FROM summed_epochs)"
         for name, epoch in self._db.execute(unsummed).fetchall():  # Of a version before that table.
             self._write_epoch(name, epoch)

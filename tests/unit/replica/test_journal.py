@@ -70,6 +70,27 @@ def test_an_empty_journal_holds_no_replica_and_has_an_identity_of_its_own(tmp_pa
     assert SqliteJournal(one).node_identity == first.node_identity
 
 
+def test_a_journal_in_another_nodes_place_is_refused_and_stays_as_it_is(tmp_path):
+    """Its replicas are members under the name of the other node, and one that has a copy of it may run."""
+    create(tmp_path / "nodes", ["node1", "node2"], "default", TOKEN)
+    (tmp_path / "nodes" / "node1").rename(tmp_path / "nodes" / "node3")
+    for _ in range(2):
+        with pytest.raises(JournalDamaged, match="is node node1's, and lies where node3's is to be"):
+            SqliteJournal(tmp_path / "nodes" / "node3", "node3")
+    (tmp_path / "nodes" / "node3").rename(tmp_path / "nodes" / "node1")
+    for node in ("node1", "node2"):
+        with closing(SqliteJournal(tmp_path / "nodes" / node, node)) as journal:
+            assert [stored.cluster_name for stored in journal.replicas()] == ["default"]
+
+
+def test_a_journal_of_before_they_had_names_is_of_the_first_node_that_opens_it(tmp_path):
+    born(tmp_path).close()
+    SqliteJournal(tmp_path, "node1").close()
+    SqliteJournal(tmp_path, "node1").close()
+    with pytest.raises(JournalDamaged, match="is node node1's, and lies where node2's is to be"):
+        SqliteJournal(tmp_path, "node2")
+
+
 def test_a_removed_replica_leaves_a_tombstone_and_is_swept_bit_by_bit(tmp_path):
     journal = born(tmp_path)
     other = StoredReplica(5, 8, "second")
