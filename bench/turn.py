@@ -34,10 +34,11 @@ from coordinator.consensus.raft.log import Log
 from coordinator.consensus.raft.options import Options
 from coordinator.replica import ports
 from coordinator.replica.births import first_log
-from coordinator.replica.journal import SqliteJournal, StoredReplica
+from coordinator.replica.journal import SqliteJournal
 from coordinator.replica.ports import Inbound, Outbound
 from coordinator.replica.replica import Replica
 from coordinator.replica.report import Identity
+from coordinator.replica.stored import StoredReplica
 from coordinator.replica.turn import Turn
 from coordinator.statemachine import commands
 from coordinator.statemachine.commands import Command

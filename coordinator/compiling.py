@@ -70,6 +70,7 @@ OF_THE_REPLICA: Final = (
     "spans",
     "stamps",
     "states",
+    "stored",
     "sums",
     "tenure",
     "touched",

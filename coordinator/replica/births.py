@@ -23,7 +23,8 @@ from coordinator.consensus.entries import COMMAND_PREFIX
 from coordinator.consensus.members import Member
 from coordinator.consensus.membership import Configuration, encode_configuration
 from coordinator.replica.directory import sync
-from coordinator.replica.journal import FILE_NAME, SqliteJournal, StoredLog, StoredReplica
+from coordinator.replica.journal import FILE_NAME, SqliteJournal
+from coordinator.replica.stored import StoredLog, StoredReplica
 from coordinator.statemachine.commands import LEVEL, RIGHTS, AddToken, Genesis, SetPrincipal
 from coordinator.statemachine.machine import encode_node_entry
 

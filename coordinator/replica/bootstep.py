@@ -15,7 +15,8 @@ from celery import bootsteps
 
 from coordinator.replica import tasks
 from coordinator.replica.directory import DirectoryHeld
-from coordinator.replica.host import Host, HostSettings, JournalDamaged
+from coordinator.replica.host import Host, HostSettings
+from coordinator.replica.stored import JournalDamaged
 
 logger = logging.getLogger(__name__)
 

@@ -29,7 +29,7 @@ from coordinator.replica.births import WebToken
 from coordinator.replica.directory import LOCK_NAME, NodeDirectory, OpenFiles
 from coordinator.replica.exporter import NodeCollector, registry_of
 from coordinator.replica.intents import Intents
-from coordinator.replica.journal import FILE_NAME, JournalDamaged, SqliteJournal, StoredLog, StoredReplica
+from coordinator.replica.journal import FILE_NAME, SqliteJournal
 from coordinator.replica.lifecycle import Lifecycle
 from coordinator.replica.loading import load_all
 from coordinator.replica.mailbox import RedisBus
@@ -37,6 +37,7 @@ from coordinator.replica.metrics_server import MetricsAddress, MetricsServer
 from coordinator.replica.ports import Clock, JournalFailed
 from coordinator.replica.replica import Replica
 from coordinator.replica.report import Identity
+from coordinator.replica.stored import JournalDamaged, StoredLog, StoredReplica
 from coordinator.replica.turn import Turn
 from coordinator.replica.windows import Windows
 from coordinator.statemachine.machine import Machine
@@ -363,4 +364,4 @@ def _end(status: int, message: str) -> NoReturn:
     os._exit(status)
 
 
-__all__ = ["Host", "HostSettings", "JournalDamaged"]
+__all__ = ["Host", "HostSettings"]

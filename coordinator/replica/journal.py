@@ -14,18 +14,18 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
 import msgspec
 
-from coordinator.consensus.engine import Data, HardState, Snapshot
-from coordinator.consensus.membership import decode_configuration, encode_configuration
+from coordinator.consensus.engine import HardState, Snapshot
+from coordinator.consensus.membership import encode_configuration
 from coordinator.replica import ports, sums
-from coordinator.replica.frames import FrameDamaged
 from coordinator.replica.meters import Histogram
 from coordinator.replica.ports import Head, Journal, JournalFailed, Write
 from coordinator.replica.schema import LATER_TABLES, SCHEMA, STOPPED
 from coordinator.replica.snapshot_files import SnapshotFiles, Staging
+from coordinator.replica.stored import JournalDamaged, StoredLog, StoredReplica, bodies, stored_log
 from coordinator.replica.sums import checksum_of
 from coordinator.replica.wal import lost, make_room, mark_closed, mark_open, rotten_frame
 from coordinator.statemachine.locks import EPOCH_MAX
@@ -45,40 +45,10 @@ PASSED_BYTES: Final = 128 * 1024
 """Deleted in one commit, of those that a snapshot took the place of, and twice what comes with it: so they end."""
 
 _encode = msgspec.msgpack.Encoder().encode
-_bodies = msgspec.msgpack.Decoder(tuple[list[int], list[bytes]])
-
-
-class JournalDamaged(Exception):
-    """The journal holds something that its checksum denies, or lacks something. Names the row."""
 
 
 class IdentityRetired(Exception):
     """A replica of this identity was removed from this node."""
-
-
-class StoredReplica(NamedTuple):
-    replica: int
-    cluster: int
-    cluster_name: str
-
-
-class StoredLog(NamedTuple):
-    """`offset`: the log begins behind it; 0 where there is no snapshot. `stopped`: see `ports.Write`; `agreed`: of the
-    snapshot, see `ports.Head`."""
-
-    hard_state: HardState
-    terms: list[int]
-    entries: list[bytes]
-    offset: int = 0
-    offset_term: int = 0
-    snapshot: Snapshot | None = None
-    stopped: str = ""
-    agreed: bool = False
-
-    @property
-    def agreed_index(self) -> int:
-        """Up to there a majority had the state that the snapshot holds; 0: it is not known."""
-        return self.snapshot.last_index if self.agreed and self.snapshot is not None else 0
 
 
 class SqliteJournal(Journal):
@@ -199,98 +169,10 @@ class SqliteJournal(Journal):
 
     def load(self, replica: int) -> StoredLog:
         """Everything of one replica, checked. Raises JournalDamaged."""
-        try:
-            return self._load(replica)
-        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
-            raise JournalDamaged(f"{self._path}: {error}") from error
-
-    def _load(self, replica: int) -> StoredLog:
-        row = self._db.execute(
-            "SELECT term, vote, commit_index, checksum FROM hard_states WHERE replica = ?", (replica,)
-        ).fetchone()
-        if row is None or row[3] != checksum_of(replica, *row[:3]):
-            raise JournalDamaged(f"{self._path}: the hard state of replica {replica:x} is missing or damaged")
-        snapshot, offset, offset_term = self._load_head(replica)
-        terms: list[int] = []
-        entries: list[bytes] = []
-        rows = self._db.execute(
-            "SELECT first_index, last_index, body, checksum FROM batches WHERE replica = ? ORDER BY first_index",
-            (replica,),
-        )
-        for first_index, last_index, body, checksum in rows:
-            where = f"{self._path}: entries {first_index} to {last_index} of replica {replica:x}"
-            if checksum != checksum_of(replica, first_index, last_index, body):
-                raise JournalDamaged(f"{where} do not match their checksum")
-            if last_index <= offset:
-                continue  # It waits to be swept.
-            end = offset + len(entries)
-            before = max(0, offset + 1 - first_index) if not entries else 0  # Of a batch that the offset cuts through.
-            if first_index + before != end + 1:
-                raise JournalDamaged(f"{where} follow index {end}")
-            batch_terms, batch_entries = _bodies.decode(body)
-            terms += batch_terms[before:]
-            entries += batch_entries[before:]
-        end = offset + len(entries)
-        if end < row[2]:
-            raise JournalDamaged(f"{self._path}: replica {replica:x} lacks entries up to its commit index {row[2]}")
-        self._last_index[replica] = end
-        self._passed[replica] = offset
-        stopped = self._load_stopped(replica)
-        agreed = snapshot is not None and self._is_agreed(replica, snapshot.last_index)
-        return StoredLog(HardState(*row[:3]), terms, entries, offset, offset_term, snapshot, stopped, agreed)
-
-    def _is_agreed(self, replica: int, last_index: int) -> bool:
-        row = self._db.execute("SELECT last_index, checksum FROM agreed WHERE replica = ?", (replica,)).fetchone()
-        if row is not None and row[1] != checksum_of(replica, row[0]):
-            raise JournalDamaged(f"{self._path}: what replica {replica:x} has agreed on is damaged")
-        return row is not None and row[0] == last_index
-
-    def _load_stopped(self, replica: int) -> str:
-        row = self._db.execute("SELECT reason, checksum FROM stopped WHERE replica = ?", (replica,)).fetchone()
-        if row is None:
-            return ""
-        if row[1] != checksum_of(replica, row[0]):
-            raise JournalDamaged(f"{self._path}: why replica {replica:x} stopped is damaged")
-        return str(row[0])
-
-    def _load_head(self, replica: int) -> tuple[Snapshot | None, int, int]:
-        row = self._db.execute(
-            "SELECT last_index, term, configuration, size, log_offset, offset_term, checksum FROM heads "
-            "WHERE replica = ?",
-            (replica,),
-        ).fetchone()
-        if row is None:
-            return None, 0, 0
-        where = f"{self._path}: the snapshot of replica {replica:x}"
-        if row[6] != checksum_of(replica, *row[:6]):
-            raise JournalDamaged(f"{where} has a damaged head")
-        last_index, term, configuration, size, offset, offset_term = row[:6]
-        data = self._load_data(replica, last_index, size)
-        if len(data) != size:
-            raise JournalDamaged(f"{where}: expected {size} bytes, got {len(data)}")
-        return Snapshot(last_index, term, decode_configuration(configuration), data), offset, offset_term
-
-    def _load_data(self, replica: int, last_index: int, size: int) -> Data:
-        where = f"{self._path}: the snapshot of replica {replica:x}"
-        file = self._db.execute(
-            "SELECT last_index, name, checksum FROM snapshot_files WHERE replica = ?", (replica,)
-        ).fetchone()
-        if file is not None:
-            if file[2] != checksum_of(replica, *file[:2]) or file[0] != last_index:
-                raise JournalDamaged(f"{where}: the name of its file is damaged")
-            try:
-                return self._files.read(file[1], size)
-            except (FrameDamaged, OSError) as error:
-                raise JournalDamaged(f"{where}: {error}") from error
-        data = bytearray()
-        parts = self._db.execute(
-            "SELECT part, body, checksum FROM snapshots WHERE replica = ? ORDER BY part", (replica,)
-        )
-        for number, (part, body, checksum) in enumerate(parts):
-            if part != number or checksum != checksum_of(replica, last_index, part, body):
-                raise JournalDamaged(f"{where}: part {number} is missing or damaged")
-            data += body
-        return bytes(data)
+        stored = stored_log(self._db, self._path, self._files, replica)
+        self._last_index[replica] = stored.offset + len(stored.entries)
+        self._passed[replica] = stored.offset
+        return stored
 
     def epochs(self) -> dict[str, int]:
         """The highest restore epoch of each cluster name that this node ever knew. One beyond the maximum was never
@@ -411,7 +293,7 @@ class SqliteJournal(Journal):
                 raise JournalFailed(
                     f"{self._path}: entries {first} to {last} of replica {replica:x} do not match their checksum"
                 )
-            terms, entries = _bodies.decode(body)
+            terms, entries = bodies.decode(body)
             keep = first_index - first
             self._insert(replica, first, terms[:keep], entries[:keep])
 

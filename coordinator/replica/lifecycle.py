@@ -46,10 +46,11 @@ from coordinator.replica.intents import (
     StopReplica,
     TransferLeadership,
 )
-from coordinator.replica.journal import JournalDamaged, SqliteJournal, StoredLog, StoredReplica
+from coordinator.replica.journal import SqliteJournal
 from coordinator.replica.loading import Loading, Make, at_once
 from coordinator.replica.replica import Replica
 from coordinator.replica.restoring import Ready, Refused, Restoring
+from coordinator.replica.stored import JournalDamaged, StoredLog, StoredReplica
 from coordinator.replica.turn import Turn
 from coordinator.statemachine.locks import EPOCH_MAX
 

@@ -12,9 +12,10 @@ import threading
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-from coordinator.replica.journal import JournalDamaged, SqliteJournal, StoredLog, StoredReplica
+from coordinator.replica.journal import SqliteJournal
 from coordinator.replica.replica import Replica
 from coordinator.replica.states import SLICE_EVERY_US
+from coordinator.replica.stored import JournalDamaged, StoredLog, StoredReplica
 from coordinator.statemachine import snapshot
 from coordinator.statemachine.state import State
 

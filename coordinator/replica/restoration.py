@@ -17,7 +17,7 @@ from coordinator.consensus.membership import Configuration
 from coordinator.replica import backup
 from coordinator.replica.births import FIRST_TERM, WEB_PRINCIPAL, WebToken
 from coordinator.replica.intents import RestoreReplica
-from coordinator.replica.journal import StoredLog
+from coordinator.replica.stored import StoredLog
 from coordinator.statemachine import restoration, snapshot
 from coordinator.statemachine.commands import Done
 from coordinator.statemachine.lock_commands import RaiseEpoch

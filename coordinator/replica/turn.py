@@ -23,7 +23,6 @@ from coordinator.replica import operations
 from coordinator.replica.callers import Answers, Caller
 from coordinator.replica.feed import Feed
 from coordinator.replica.ingress import Asked, Ingress, Refused
-from coordinator.replica.journal import StoredReplica
 from coordinator.replica.leases import STEP_US_MAX
 from coordinator.replica.meters import NodeMeters
 from coordinator.replica.ports import Bus, Clock, Inbound, Journal, Outbound
@@ -32,6 +31,7 @@ from coordinator.replica.report import WAITING_FOR_LOG, Identity, directory, rep
 from coordinator.replica.round_trips import RoundTrips
 from coordinator.replica.sleep import Sleep
 from coordinator.replica.snapshot_files import Staging
+from coordinator.replica.stored import StoredReplica
 from coordinator.replica.whereabouts import Whereabouts
 from coordinator.statemachine.commands import FORBIDDEN, INVALID, Done, Failure
 from coordinator.wire import Channels, PeerMessage, Refusal, WireError

@@ -14,8 +14,8 @@ from typing import Final, NamedTuple
 
 from coordinator.consensus.engine import HardState, Snapshot
 from coordinator.replica import ports
-from coordinator.replica.journal import StoredLog
 from coordinator.replica.ports import Head, JournalFailed, Write
+from coordinator.replica.stored import StoredLog
 
 FSYNC_US_MIN: Final = 120
 FSYNC_US_MAX: Final = 400

@@ -8,9 +8,9 @@ from random import Random
 import pytest
 
 from coordinator.consensus.engine import HardState
-from coordinator.replica.journal import StoredLog
 from coordinator.replica.leases import STEP_US_MAX
 from coordinator.replica.ports import JournalFailed, Write
+from coordinator.replica.stored import StoredLog
 from tests.simulation.disk import Disk, Journal, ProcessDied, Stored
 from tests.simulation.faults import Fault
 from tests.simulation.run import _world, run_seed

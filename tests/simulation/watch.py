@@ -15,8 +15,8 @@ from coordinator import wire
 from coordinator.consensus.engine import ConfirmedRead, Outgoing, Role
 from coordinator.consensus.entries import CONFIGURATION
 from coordinator.consensus.raft.messages import AppendEntries, Message
-from coordinator.replica.journal import StoredLog
 from coordinator.replica.ports import Write
+from coordinator.replica.stored import StoredLog
 from coordinator.statemachine.commands import Command, Result
 from coordinator.statemachine.machine import Event
 from tests.simulation.model.truth import Truth

@@ -14,10 +14,10 @@ from coordinator.consensus.raft.log import Log
 from coordinator.consensus.raft.options import Options
 from coordinator.replica import ports
 from coordinator.replica.births import first_log
-from coordinator.replica.journal import StoredLog
 from coordinator.replica.ports import Inbound, JournalFailed, Outbound, Write
 from coordinator.replica.replica import Replica
 from coordinator.replica.report import Identity
+from coordinator.replica.stored import StoredLog
 from coordinator.replica.turn import Outcome, Turn
 from coordinator.statemachine.machine import Machine
 from coordinator.wire import Channels, Token

@@ -12,7 +12,8 @@ import pytest
 from coordinator.replica import bootstep
 from coordinator.replica.bootstep import NodeStep, queue_of
 from coordinator.replica.directory import DirectoryHeld
-from coordinator.replica.journal import FILE_NAME, JournalDamaged, SqliteJournal
+from coordinator.replica.journal import FILE_NAME, SqliteJournal
+from coordinator.replica.stored import JournalDamaged
 
 DIRECTORY = Path("/data/nodes/node1")
 

@@ -8,10 +8,11 @@ import pytest
 from coordinator import wire
 from coordinator.consensus.engine import Role
 from coordinator.consensus.entries import COMMAND
-from coordinator.replica.journal import SqliteJournal, StoredLog, StoredReplica
+from coordinator.replica.journal import SqliteJournal
 from coordinator.replica.leases import Leases
 from coordinator.replica.ports import Write
 from coordinator.replica.states import Compaction
+from coordinator.replica.stored import StoredLog, StoredReplica
 from coordinator.statemachine import commands, snapshot
 from coordinator.statemachine.commands import AcquireLock, GetLock, Granted, Held, PutKey, Queued
 from coordinator.statemachine.machine import Machine

@@ -16,16 +16,9 @@ from coordinator.consensus.members import Member
 from coordinator.consensus.membership import Configuration
 from coordinator.replica.births import AlreadyBorn, create
 from coordinator.replica.directory import DirectoryHeld, NodeDirectory, OpenFiles
-from coordinator.replica.journal import (
-    COMMIT_LAG_MAX,
-    FILE_NAME,
-    IdentityRetired,
-    JournalDamaged,
-    SqliteJournal,
-    StoredLog,
-    StoredReplica,
-)
+from coordinator.replica.journal import COMMIT_LAG_MAX, FILE_NAME, IdentityRetired, SqliteJournal
 from coordinator.replica.ports import Head, JournalFailed, Write
+from coordinator.replica.stored import JournalDamaged, StoredLog, StoredReplica
 from coordinator.wire import Token
 
 REPLICA = StoredReplica(2**62 + 1, 9, "default")

@@ -43,13 +43,14 @@ from coordinator.replica.intents import (
     StopReplica,
     TransferLeadership,
 )
-from coordinator.replica.journal import SqliteJournal, StoredLog, StoredReplica
+from coordinator.replica.journal import SqliteJournal
 from coordinator.replica.lifecycle import SILENCE_US_MIN, Lifecycle
 from coordinator.replica.loading import LOAD_BYTES, load_all
 from coordinator.replica.ports import Inbound
 from coordinator.replica.replica import Replica
 from coordinator.replica.report import Identity
 from coordinator.replica.states import SLICE_EVERY_US, Compaction, _Staged
+from coordinator.replica.stored import StoredLog, StoredReplica
 from coordinator.replica.turn import Turn
 from coordinator.statemachine import snapshot
 from coordinator.statemachine.items import Item

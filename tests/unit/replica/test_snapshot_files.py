@@ -21,9 +21,10 @@ from coordinator.consensus.parts import Parts
 from coordinator.replica import frames, snapshot_files
 from coordinator.replica import journal as journal_module
 from coordinator.replica.frames import PART_BYTES
-from coordinator.replica.journal import FILE_NAME, JournalDamaged, SqliteJournal, StoredLog, StoredReplica
+from coordinator.replica.journal import FILE_NAME, SqliteJournal
 from coordinator.replica.ports import Head, Write
 from coordinator.replica.snapshot_files import DIRECTORY, Staging
+from coordinator.replica.stored import JournalDamaged, StoredLog, StoredReplica
 from tests.integration.waiting import eventually
 
 REPLICA = StoredReplica(2**62 + 1, 9, "default")

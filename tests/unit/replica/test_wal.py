@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from coordinator.consensus.engine import HardState
 from coordinator.replica import journal as journals
-from coordinator.replica.journal import FILE_NAME, MARK_NAME, JournalDamaged, SqliteJournal, StoredLog, StoredReplica
+from coordinator.replica.journal import FILE_NAME, MARK_NAME, SqliteJournal
 from coordinator.replica.ports import Write
+from coordinator.replica.stored import JournalDamaged, StoredLog, StoredReplica
 from coordinator.replica.wal import ROOM_BYTES, rotten_frame
 
 REPLICA: Final = StoredReplica(2**62 + 1, 9, "default")
