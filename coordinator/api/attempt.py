@@ -19,7 +19,7 @@ from typing import Final, NamedTuple
 from coordinator import access
 from coordinator.api.errors import RETRY_AFTER_S, Refused
 from coordinator.api.schemas import TTL_MS_DEFAULT, Acquired, AcquireIn, HolderOut, session_name
-from coordinator.client import AsyncClient, errors
+from coordinator.client import AsyncClient, clock, errors
 from coordinator.client.session import DRIFT_SHARE, DRIFT_US
 from coordinator.statemachine import commands, lock_commands
 
@@ -40,9 +40,11 @@ _waiting = 0
 _live: set[Attempt] = set()
 
 
-def lease_left_ms(ttl_ms: int, until: float) -> int:
-    """What can be proven of a lease that ends at the monotonic time `until`: less a margin for clocks that drift."""
-    return max(0, int((until - time.monotonic()) * 1000 - ttl_ms / DRIFT_SHARE - DRIFT_US / 1000))
+def lease_left_ms(ttl_ms: int, until_us: int) -> int:
+    """What can be proven of a lease that ends at `until_us` on the clock of leases, which runs on while the machine is
+    suspended (`coordinator.client.clock`): less a margin for clocks that drift."""
+    margin_us = ttl_ms * 1000 // DRIFT_SHARE + DRIFT_US
+    return max(0, (until_us - clock.now_us() - margin_us) // 1000)
 
 
 def end_all() -> None:
@@ -118,8 +120,8 @@ class Attempt:
         self._ttl_ms = 0
         self._opened_here = False
         self._was_queued = False
-        self._lease_until = 0.0
-        """Monotonic time at which the lease ends as the log counts: from the sending of the last renewal."""
+        self._lease_until_us = 0
+        """When the lease ends as the log counts, on the clock of leases: from the sending of the last renewal."""
         self._stop: errors.ConclaveError | None = None
         self._stopped = asyncio.Event()
         self._keeps_place = False
@@ -217,7 +219,7 @@ class Attempt:
     # --- the session ------------------------------------------------------------------------------
 
     async def _open_session(self, ttl_ms: int) -> None:
-        sent = time.monotonic()
+        sent_us = clock.now_us()
         try:
             opened = await self._client.command(
                 commands.OpenSession(ttl_ms, secrets.token_bytes(16)), act_for=self._act_for
@@ -227,10 +229,10 @@ class Attempt:
             raise errors.Unavailable(f"nothing was acquired: {error}") from None
         assert isinstance(opened, commands.SessionOpened), opened
         self._session, self._ttl_ms, self._opened_here = opened.session, opened.ttl_ms, True
-        self._lease_until = sent + opened.ttl_ms / 1000
+        self._lease_until_us = sent_us + opened.ttl_ms * 1000
 
     async def _use_session(self, session: int, ttl_ms: int | None) -> None:
-        sent = time.monotonic()
+        sent_us = clock.now_us()
         view = await self._client.query(commands.GetSession(session), act_for=self._act_for)
         assert isinstance(view, commands.SessionView), view
         if ttl_ms is not None and ttl_ms != view.ttl_ms:
@@ -242,18 +244,18 @@ class Attempt:
                 {"ttl_ms": view.ttl_ms},
             )
         self._session, self._ttl_ms = session, view.ttl_ms
-        self._lease_until = sent + view.expires_in_ms / 1000
+        self._lease_until_us = sent_us + view.expires_in_ms * 1000
 
     async def _keep_alive(self) -> None:
-        sent = time.monotonic()
+        sent_us = clock.now_us()
         kept = await self._client.keep_alive(self._session, act_for=self._act_for)
-        self._lease_until = sent + kept.ttl_ms / 1000
+        self._lease_until_us = sent_us + kept.ttl_ms * 1000
 
     async def _keep_alive_while_waiting(self) -> None:
         """Ends only with SessionGone (or a refusal): without a leader it tries on, since leases do not run out then."""
         while True:
-            due = self._lease_until - self._ttl_ms / 1000 * (1 - 1 / KEEP_ALIVES_PER_TTL)
-            await asyncio.sleep(max(0.0, due - time.monotonic()))
+            due_us = self._lease_until_us - self._ttl_ms * 1000 * (1 - 1 / KEEP_ALIVES_PER_TTL)
+            await asyncio.sleep(max(0.0, (due_us - clock.now_us()) / 1_000_000))
             try:
                 await self._keep_alive()
             except (errors.Unavailable, errors.Busy):
@@ -332,7 +334,7 @@ class Attempt:
         )
 
     def _left_ms(self) -> int:
-        return lease_left_ms(self._ttl_ms, self._lease_until)
+        return lease_left_ms(self._ttl_ms, self._lease_until_us)
 
     async def _not_acquired(self, held: commands.Held | None = None) -> Refused:
         """Names the holder. Whoever is refused a lock is told who has it, whether or not they may read others."""

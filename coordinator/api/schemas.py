@@ -9,7 +9,7 @@ import re
 from typing import Annotated, Final
 
 from ninja import Path, Schema
-from pydantic import AfterValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from coordinator.api.errors import Refused
 from coordinator.statemachine import commands, lock_commands
@@ -70,7 +70,9 @@ def name_in_path(name: str) -> str:
 # --- in -------------------------------------------------------------------------------------------
 
 
-class StrictIn(Schema):
+class StrictIn(BaseModel):
+    """Not a ninja `Schema`: with `extra` forbidden that one validates what is nested twice on each level."""
+
     model_config = ConfigDict(extra="forbid", strict=True)
 
 

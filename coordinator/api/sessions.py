@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import time
 from typing import Annotated
 
 from ninja import Body, Router, Status
@@ -21,6 +20,7 @@ from coordinator.api.schemas import (
     session_in_path,
     session_name,
 )
+from coordinator.client import clock
 from coordinator.statemachine import commands
 
 router = Router(tags=["sessions"])
@@ -33,7 +33,7 @@ async def open_session(
 ) -> Status[SessionOut]:
     """For several locks that live and end together. Acquire opens one by itself where none is named."""
     client, principal = await request.auth.acting()
-    sent = time.monotonic()
+    sent_us = clock.now_us()
     opened = await client.command(commands.OpenSession(payload.ttl_ms, secrets.token_bytes(16)), act_for=principal)
     assert isinstance(opened, commands.SessionOpened), opened
     return Status(
@@ -42,7 +42,7 @@ async def open_session(
             session=session_name(opened.session),
             principal=request.auth.principal,
             ttl_ms=opened.ttl_ms,
-            expires_in_ms=lease_left_ms(opened.ttl_ms, sent + opened.ttl_ms / 1000),
+            expires_in_ms=lease_left_ms(opened.ttl_ms, sent_us + opened.ttl_ms * 1000),
             locks=[],
         ),
     )
@@ -55,10 +55,10 @@ async def keep_alive(request: ApiRequest, cluster: ClusterName, session: str) ->
     """Give the session its full time to live again, and with it everything that it holds."""
     number = session_in_path(session)
     client, principal = await request.auth.acting()
-    sent = time.monotonic()
+    sent_us = clock.now_us()
     kept = await client.keep_alive(number, act_for=principal)
     return KeptAliveOut(
-        session=session, ttl_ms=kept.ttl_ms, expires_in_ms=lease_left_ms(kept.ttl_ms, sent + kept.ttl_ms / 1000)
+        session=session, ttl_ms=kept.ttl_ms, expires_in_ms=lease_left_ms(kept.ttl_ms, sent_us + kept.ttl_ms * 1000)
     )
 
 

@@ -327,11 +327,18 @@ async def test_transactions_that_are_nested_too_deep_are_refused_before_anything
     answer = await worker.post(f"{API}/transactions", {"then": [{"do": "transaction", **body}]})
     assert (answer.status_code, answer.json()["error"]) == (422, "too-many")
     assert "at most 4 deep" in answer.json()["detail"]
-    deep = "{}"
-    for _ in range(300):
-        deep = '{"then": [{"do": "transaction", ' + deep[1:-1] + "}]}"
+    assert cluster.commands == []
+
+
+@pytest.mark.parametrize("levels", [50, 300])
+async def test_what_is_nested_deep_is_refused_at_once(worker: Bearer, cluster: FakeCluster, levels: int) -> None:
+    """Each level was validated twice by the one above it: 2 to the power of 50 steps on the web process's loop."""
+    deep = '"do": "put", "key": "a", "text": ""'
+    for _ in range(levels):
+        deep = f'"do": "transaction", "then": [{{{deep}}}]'
+    cluster.commands.clear()
     answer = await worker._client.post(
-        f"{API}/transactions", deep, content_type="application/json", headers=worker.headers
+        f"{API}/transactions", f'{{"then": [{{{deep}}}]}}', content_type="application/json", headers=worker.headers
     )
     assert answer.status_code in (400, 422), answer.content
     assert cluster.commands == []

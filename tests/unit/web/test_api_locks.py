@@ -11,7 +11,7 @@ import pytest_asyncio
 
 from coordinator import access
 from coordinator.api import attempt
-from coordinator.client import errors
+from coordinator.client import clock, errors
 from coordinator.statemachine import commands
 from tests.unit.web.fake_cluster import FakeClient, FakeCluster
 from tests.unit.web.helpers import API, Bearer, new_token, settled, until
@@ -347,6 +347,28 @@ async def test_a_waiter_is_granted_when_the_holder_lets_go(worker: Bearer, other
     assert response.status_code == 200
     assert response.json()["principal"] == "other"
     assert (await worker.get(LOCK)).json()["holder"]["session"] == response.json()["session"]
+
+
+async def test_a_lease_that_ended_while_the_machine_slept_is_not_answered_as_left(
+    worker: Bearer, other: Bearer, cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The grant lies in this machine's socket while it is suspended, and on the nodes the session runs out. The clock
+    of leases runs on then, and CLOCK_MONOTONIC does not."""
+    slept_ms = 60_000
+    wait, now_us = FakeClient.wait_for_grant, clock.now_us
+
+    async def wait_and_sleep(self: FakeClient, *names: Any, **options: Any) -> Any:
+        granted = await wait(self, *names, **options)
+        cluster.pass_time(slept_ms)
+        monkeypatch.setattr(clock, "now_us", lambda: now_us() + slept_ms * 1_000)
+        return granted
+
+    monkeypatch.setattr(FakeClient, "wait_for_grant", wait_and_sleep)
+    session = await _hold(worker)
+    call, _ = await _waiting_call(cluster, other, ttl_ms=15_000)
+    await worker.post(RELEASE, {"session": session})
+    response = await call
+    assert response.status_code == 410, response.json()
 
 
 async def test_a_wait_that_is_over_answers_409_and_leaves_neither_place_nor_session(
