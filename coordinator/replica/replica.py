@@ -99,6 +99,8 @@ class Replica:
         self.states = States(
             replica, engine, machine, self.meters, now_us, compaction or Compaction(), compare_us, agreed_index
         )
+        self.digested = (-1, "")
+        """The digest of all that was applied up to an index, for status (`report.py`)."""
         self._head: Head | None = None
         """What the journal took in this turn."""
         self._inherited = (0, 0)

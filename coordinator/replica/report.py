@@ -17,8 +17,8 @@ from coordinator.statemachine.commands import Entry, ExpireSessions
 WAITING: Final = "waiting"
 WAITING_FOR_LOG: Final = "its replica is new, and waits for a leader to add it and to send it the log"
 DIGEST_BYTES_MAX: Final = 256 * 1024
-"""About how much state a status hashes at the most: it must not hold the turn."""
-_ITEM_BYTES: Final = 128
+"""How much state a status hashes at the most, old versions and events of locks too: some milliseconds' work. It must
+not hold the turn, and whoever asks for it may be anybody."""
 
 _entries = msgspec.msgpack.Decoder(Entry)
 
@@ -41,9 +41,6 @@ def replica_report(
     identity: Identity, replica: Replica, drops: Mapping[str, int], *, digest: bool
 ) -> wire.ReplicaReport:
     engine = replica.engine
-    machine = replica.machine
-    items = len(machine.sessions) + len(machine.locks) + len(machine.keys) + machine.waiting
-    size = machine.key_bytes + _ITEM_BYTES * items
     return wire.ReplicaReport(
         node=identity.node,
         cluster=replica.cluster,
@@ -57,12 +54,20 @@ def replica_report(
         last_index=engine.last_index,
         commit_index=engine.commit_index,
         applied_index=engine.applied_index,
-        digest=machine.digest() if digest and size <= DIGEST_BYTES_MAX else "",
+        digest=_digest(replica) if digest else "",
         waiting_for=replica.waits_for or ("" if replica.configuration.members else WAITING_FOR_LOG),
         voters=tuple(member.node for member in replica.configuration.voters),
         drops=dict(drops),
         faults_allowed=identity.faults_allowed,
     )
+
+
+def _digest(replica: Replica) -> str:
+    """Of all that is applied, taken once for it, however often it is asked for. "": there is too much."""
+    machine = replica.machine
+    if replica.digested[0] != machine.applied:
+        replica.digested = machine.applied, machine.digest(DIGEST_BYTES_MAX)
+    return replica.digested[1]
 
 
 def _role(replica: Replica) -> str:

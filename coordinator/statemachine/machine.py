@@ -13,6 +13,7 @@ This module hands out; what a command does is in the module of its subject.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -324,9 +325,10 @@ class Machine:
         """Hold this state from here on, instead of one's own. A dump of the former that is under way goes on."""
         self.state = state
 
-    def digest(self) -> str:
-        """A hash over all of the state, equal on every replica that has applied the same index."""
-        return snapshot.digest(self.state)
+    def digest(self, bytes_max: int = sys.maxsize) -> str:
+        """A hash over all of the state, equal on every replica that has applied the same index; "" where the state is
+        larger than `bytes_max`, as bytes of a snapshot."""
+        return snapshot.digest(self.state, bytes_max)
 
 
 _LEVEL_1: Final = frozenset(
