@@ -98,6 +98,11 @@ def is_recorded(cluster: str) -> bool:
     return Cluster.objects.filter(name=cluster).exists()
 
 
+def cluster_names() -> list[str]:
+    """Names of all clusters that there ever were, as far as the record knows. Raises DatabaseError."""
+    return sorted(set(Cluster.objects.values_list("name", flat=True)))
+
+
 async def make_from_log() -> None:
     """Make the record again from what the nodes say, once, as soon as any of them answers."""
     while True:

@@ -5,9 +5,9 @@
             {"type": "error", "message": "..."}
     client  {"type": "snapshot"}        after a gap in the numbers, and only then
 
-It closes with 4401 (nobody is signed in), 4403 (signed in without the right to read), 4404 (no such cluster), 4408
-(the browser reads nothing), 4429 (too many pages, or too much nonsense). The socket is accepted first in each case: a
-browser is told the code of an open socket only.
+It closes with 4401 (nobody is signed in), 4403 (signed in without the right to read), 4404 (no cluster of this name is
+known yet: a page tries again), 4408 (the browser reads nothing), 4429 (too many pages, or too much nonsense). The
+socket is accepted first in each case: a browser is told the code of an open socket only.
 """
 
 from __future__ import annotations

@@ -40,6 +40,10 @@ BACKOFF_MS_MAX: Final = 3_000
 CLUSTERS_MAX: Final = 128
 MEMBERSHIP_S: Final = 2.0
 """Between two looks at what the reconciler says."""
+RECORD_S: Final = 2.0
+"""Between two looks at which clusters the record knows, until the database has said it once."""
+RECORD_S_MAX: Final = 0.5
+"""A reader that starts waits so long for the record at the most; it learns the rest as it goes."""
 
 log = logging.getLogger(__name__)
 _feeds = msgspec.msgpack.Decoder(wire.Feed)
@@ -92,9 +96,11 @@ class FeedReader:
         clusters: Iterable[str] = ("default",),
         noting: Noting | None = None,
         membership: Callable[[], Mapping[str, Note]] | None = None,
+        recorded: Callable[[], Iterable[str]] | None = None,
         clock: Callable[[], int] = clock_ms,
     ) -> None:
-        """`membership`: what is to be said of the membership of each cluster, by name; it may take its time."""
+        """`membership`: what is to be said of the membership of each cluster, by name; it may take its time.
+        `recorded`: clusters that are expected beside `clusters`; it may take its time, and fail."""
         self._url = url
         self._channels = wire.Channels(realm)
         self._peer_key = peer_key
@@ -102,6 +108,7 @@ class FeedReader:
         self._clock = clock
         self._noting = noting
         self._membership = membership
+        self._recorded = recorded
         self._subscribed: dict[bytes, str] = {}
         self._orders: dict[str, FeedOrder] = {}
         self._is_connected = False
@@ -116,18 +123,22 @@ class FeedReader:
     # --- life -----------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Begin to listen. The connection is made, and made again, in the background."""
+        """Begin to listen. The connection is made, and made again, in the background. What is recorded is expected
+        when this returns, where the record answers within RECORD_S_MAX."""
         if self._tasks:
             return
         self._tasks = [asyncio.create_task(self._listen(), name="conclave-feed")]
         self._tasks.append(asyncio.create_task(self._publish(), name="conclave-views"))
         if self._noting is not None:
             self._tasks.append(asyncio.create_task(self._noting.run(), name="conclave-noting"))
-
         if self._membership is not None:
             self._tasks.append(
                 asyncio.create_task(self._follow_membership(self._membership), name="conclave-membership")
             )
+        if self._recorded is not None:
+            learning = asyncio.create_task(self._expect_recorded(self._recorded), name="conclave-recorded")
+            self._tasks.append(learning)
+            await asyncio.wait({learning}, timeout=RECORD_S_MAX)
 
     async def stop(self) -> None:
         tasks, self._tasks = self._tasks, []
@@ -139,6 +150,11 @@ class FeedReader:
         """Where to listen to `cluster`; None where no node has spoken of it and nobody expects it."""
         return self.clusters.get(cluster)
 
+    def _expect(self, cluster: str) -> Broadcast | None:
+        """Where to listen to `cluster` from now on; None where it is one too many."""
+        known = self.clusters.get(cluster)
+        return self._add_cluster(cluster) if known is None and len(self.clusters) < CLUSTERS_MAX else known
+
     def figures(self) -> Figures:
         now_ms = self._clock()
         lag_s = {node: (now_ms - self._heard_ms.get(node, self._begun_ms)) / 1_000 for node in sorted(self._wanted())}
@@ -149,7 +165,7 @@ class FeedReader:
         self.clusters[name] = broadcast
         return broadcast
 
-    # --- the two tasks --------------------------------------------------------------------------
+    # --- its tasks ------------------------------------------------------------------------------
 
     async def _publish(self) -> None:
         while True:
@@ -176,6 +192,20 @@ class FeedReader:
                 continue
             for name, broadcast in self.clusters.items():
                 broadcast.model.membership = said.get(name, Note())
+
+    async def _expect_recorded(self, read: Callable[[], Iterable[str]]) -> None:
+        """A page of a cluster that the record knows is not turned away until its first report. A database that cannot
+        be asked is asked again, until it has answered once."""
+        while True:
+            try:
+                names = await sync_to_async(read, thread_sensitive=False)()
+            except Exception as problem:  # noqa: BLE001 - whatever it is, reports tell the same, only later
+                log.info("which clusters the record knows cannot be read: %s", problem)
+                await asyncio.sleep(RECORD_S)
+                continue
+            for name in names:
+                self._expect(name)
+            return
 
     async def _listen(self) -> None:
         backoff_ms = BACKOFF_MS_MIN
@@ -263,9 +293,7 @@ class FeedReader:
         """The clusters that a report is about: the one that it names; of a node that hosts none, all that expect it."""
         if not report.cluster_name:
             return [each for each in self.clusters.values() if report.node in each.model.nodes()]
-        known = self.clusters.get(report.cluster_name)
-        if known is None and len(self.clusters) < CLUSTERS_MAX:
-            known = self._add_cluster(report.cluster_name)
+        known = self._expect(report.cluster_name)
         return [] if known is None else [known]
 
     def _count(self, reason: str) -> None:
@@ -302,6 +330,17 @@ def _what_the_reconciler_says() -> Mapping[str, Note]:
         close_old_connections()
 
 
+def _what_the_record_knows() -> list[str]:
+    from django.db import close_old_connections
+
+    from coordinator import record
+
+    try:
+        return record.cluster_names()
+    finally:
+        close_old_connections()
+
+
 # --- the one of this process -----------------------------------------------------------------------
 
 _readers: list[FeedReader] = []
@@ -321,6 +360,7 @@ async def start(**overrides: Any) -> FeedReader:
             "nodes": config.node_names,
             "noting": Noting(),
             "membership": _what_the_reconciler_says,
+            "recorded": _what_the_record_knows,
         }
         _readers.append(FeedReader(data.node_redis_url(config), **(options | overrides)))
         await _readers[0].start()

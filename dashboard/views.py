@@ -13,7 +13,8 @@ from django.shortcuts import redirect, render
 from django.urls import NoReverseMatch, reverse
 from django.views.decorators.http import require_safe
 
-from coordinator.models import AuditEntry, Cluster
+from coordinator import record
+from coordinator.models import AuditEntry
 from dashboard import rights
 
 DEFAULT_CLUSTER: Final = "default"
@@ -61,7 +62,7 @@ def audit(request: HttpRequest) -> HttpResponse:
 
 def known_clusters() -> list[str]:
     """Names of the clusters that the record knows, the default one among them even before its first report."""
-    return sorted({DEFAULT_CLUSTER, *Cluster.objects.values_list("name", flat=True)})
+    return sorted({DEFAULT_CLUSTER, *record.cluster_names()})
 
 
 def frame(request: HttpRequest, page: str, clusters: list[str]) -> dict[str, Any]:

@@ -241,6 +241,32 @@ def test_a_lost_message_is_healed_by_a_fresh_snapshot(open_page: OpenPage) -> No
     live.release("gap")
 
 
+def test_a_page_that_is_told_that_there_is_no_such_cluster_tries_again(open_page: OpenPage) -> None:
+    """A web process that has just started may not have heard of the cluster yet."""
+    live = open_page()
+    live.expect_state("healthy")
+    turned_away: list[str] = []
+    lets_in = False
+
+    def door(browser_side: WebSocketRoute) -> None:
+        if lets_in:
+            browser_side.connect_to_server()
+            return
+        turned_away.append(browser_side.url)
+        browser_side.close(code=4404)
+
+    live.page.route_web_socket(re.compile(r"/ws/live/default/$"), door)
+    live.page.reload()
+    banner = live.page.locator("#banner")
+    expect(banner).to_have_text("No node has reported a cluster of this name yet; trying again.")
+    live.shoot(SHOTS / "no-cluster.png")
+    lets_in = True
+    live.expect_connection("live")
+    live.expect_state("healthy")
+    expect(banner).to_be_hidden()
+    assert turned_away
+
+
 def test_a_lost_redis_is_said_and_the_lock_is_still_there_when_it_is_back(
     installation: Installation, open_page: OpenPage
 ) -> None:

@@ -16,6 +16,7 @@ import { Socket } from "./socket.js";
 import { LiveState } from "./state.js";
 
 const DRAW_MS = 100;
+const UNKNOWN = "No node has reported a cluster of this name yet";
 
 const page = byId("main").dataset;
 const mayLock = page.mayLock === "yes";
@@ -115,10 +116,15 @@ function drawConnection(nowMs) {
     setText(byId("spoken"), isOld ? "Stale: the page is not connected." : "Connected again.");
   }
   const banner = byId("banner");
-  banner.hidden = !isOld;
-  if (!isOld) return;
+  banner.hidden = !isOld && !socket.isUnknown;
+  if (banner.hidden) return;
+  if (!isOld) {
+    setText(banner, `${UNKNOWN}; trying again.`);
+    return;
+  }
   const ago = duration(Date.now() - heardAtWallMs, { tenthsBelow: 0 });
-  const again = connection === "stale" ? "the connection is open, and nothing comes" : "trying again";
+  const trying = socket.isUnknown ? `${UNKNOWN.toLowerCase()}; trying again` : "trying again";
+  const again = connection === "stale" && !socket.isUnknown ? "the connection is open, and nothing comes" : trying;
   setText(banner, `Stale: what you see is from ${timeOfDay(heardAtWallMs)}, ${ago} ago; ${again}. Your locks do not depend on this page's picture.`);
 }
 
@@ -128,7 +134,6 @@ function showFinal(reason) {
   const texts = {
     "signed-out": "You are signed out. ",
     forbidden: "You may no longer watch this cluster: your account lost the right to read. ",
-    "no-cluster": "No node has reported a cluster of this name. ",
   };
   const way = reason === "signed-out" ? el("a", { href: page.login }, "Sign in again") : el("a", { href: "" }, "Try again");
   banner.replaceChildren(texts[reason], way);

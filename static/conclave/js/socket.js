@@ -8,8 +8,8 @@ const DEAD_MS = 15_000;
 const FINAL = {
   4401: "signed-out",
   4403: "forbidden",
-  4404: "no-cluster",
 };
+const NO_CLUSTER = 4404; // Passes: a web process that has just started knows a cluster once a node reports it.
 
 export class Socket {
   // `onMessage(message)`, `onOpen()`, `onFinal(reason)`: reason is one of the words above, and nothing follows it.
@@ -22,6 +22,7 @@ export class Socket {
     this.retryMs = null;
     this.timer = null;
     this.final = null;
+    this.isUnknown = false; // Was it turned away last because no such cluster is known, and has heard nothing since?
     window.addEventListener("online", () => this.retryNow());
     document.addEventListener("visibilitychange", () => document.hidden || this.retryNow());
   }
@@ -32,11 +33,13 @@ export class Socket {
     const socket = new WebSocket(this.url);
     this.socket = socket;
     this.openedMs = performance.now();
+    this.heardMs = null;
     socket.addEventListener("open", () => this.handlers.onOpen());
     socket.addEventListener("message", (event) => {
       if (socket !== this.socket) return;
       this.heardMs = performance.now();
       this.openedMs = this.heardMs;
+      this.isUnknown = false;
       this.backoffMs = BACKOFF_MS_MIN;
       this.handlers.onMessage(JSON.parse(event.data));
     });
@@ -50,6 +53,7 @@ export class Socket {
       this.handlers.onFinal(this.final);
       return;
     }
+    this.isUnknown = code === NO_CLUSTER;
     const waitMs = this.backoffMs * (0.5 + Math.random() / 2);
     this.backoffMs = Math.min(2 * this.backoffMs, BACKOFF_MS_MAX);
     this.retryMs = performance.now() + waitMs;

@@ -12,8 +12,10 @@ from typing import Any
 import msgspec
 import pytest
 import redis
+from asgiref.sync import sync_to_async
 
 from coordinator import record, wire
+from dashboard import feed_reader
 from dashboard.feed_reader import FeedReader, decode_feed
 from dashboard.noting import REPEAT_MS, Noting
 from tests.integration.private_redis import PrivateRedis
@@ -151,6 +153,73 @@ async def test_a_lost_redis_is_said_and_its_return_is_found(server: PrivateRedis
     server.start()
     await spoken_to(server, *quorum(number=2))
     await until(lambda: state() != "blind")
+
+
+# --- what the record knows ----------------------------------------------------------------------
+
+
+def deaf_reader(recorded: Callable[[], list[str]]) -> FeedReader:
+    """It hears no node."""
+    return FeedReader("redis://127.0.0.1:1", realm="00000000", peer_key=KEY, nodes=NODES, recorded=recorded)
+
+
+async def test_a_cluster_that_the_record_knows_is_expected_before_its_first_report() -> None:
+    reader = deaf_reader(lambda: ["default", "other"])
+    default = reader.broadcast("default")
+    await reader.start()
+    assert reader.broadcast("other") is not None
+    assert reader.broadcast("default") is default
+    assert reader.broadcast("nobody") is None
+    await reader.stop()
+
+
+async def test_a_record_of_too_many_clusters_is_cut() -> None:
+    reader = deaf_reader(lambda: [f"c{number}" for number in range(2 * feed_reader.CLUSTERS_MAX)])
+    await reader.start()
+    assert len(reader.clusters) == feed_reader.CLUSTERS_MAX
+    await reader.stop()
+
+
+async def test_a_database_that_fails_is_asked_again_which_clusters_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feed_reader, "RECORD_S", 0.0)
+    answers: list[Any] = [OSError("no database"), OSError("locked"), ["other"]]
+
+    def read() -> list[str]:
+        answer = answers.pop(0)
+        if isinstance(answer, OSError):
+            raise answer
+        return list(answer)
+
+    reader = deaf_reader(read)
+    await reader.start()
+    await until(lambda: reader.broadcast("other"))
+    await reader.stop()
+
+
+async def test_a_database_that_hangs_does_not_keep_the_reader_from_starting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feed_reader, "RECORD_S_MAX", 0.01)
+    gate = threading.Event()
+
+    def read() -> list[str]:
+        gate.wait(PATIENCE_S)
+        return ["other"]
+
+    reader = deaf_reader(read)
+    await reader.start()
+    assert reader.broadcast("other") is None
+    gate.set()
+    await until(lambda: reader.broadcast("other"))
+    await reader.stop()
+
+
+@pytest.mark.django_db(transaction=True)
+async def test_the_reader_of_a_web_process_expects_what_the_record_knows() -> None:
+    await sync_to_async(record.record_birth)("other", "5eed", NODES)
+    reader = await feed_reader.start(realm="00000000", peer_key=KEY, nodes=NODES, noting=None)
+    try:
+        assert sorted(reader.clusters) == ["default", "other"]
+    finally:
+        await feed_reader.stop()
 
 
 # --- the database, on the side ------------------------------------------------------------------
