@@ -19,6 +19,7 @@ import msgspec
 from coordinator import wire
 from coordinator.membership.note import Note
 from coordinator.statemachine.commands import Holder, LockList
+from coordinator.statemachine.lock_commands import EXCLUSIVE, SHARED
 from dashboard.history import History
 from dashboard.sentence import Standing, sentence
 
@@ -54,6 +55,8 @@ class ClusterModel:
         self._elections: dict[int, wire.Election] = {}
         self._lease_ends: dict[str, tuple[int, int, int]] = {}
         self._locks: LockList | None = None
+        self._shared: dict[str, wire.SharedLock] | None = None
+        """Of `_locks` those that several may hold, by name; None where their leader does not tell."""
         self._history = History()
         self._leader = ""
         self._term = 0
@@ -153,6 +156,8 @@ class ClusterModel:
             ends[lock.name] = (lock.holder.session, lock.token, end)
         self._lease_ends = ends
         self._locks = heard.feed.locks
+        shared = heard.feed.shared
+        self._shared = None if shared is None else {each.name: each for each in shared}
 
     # --- who leads ------------------------------------------------------------------------------
 
@@ -296,6 +301,7 @@ class ClusterModel:
         return {
             lock.name: {
                 "holder": _holder(lock.holder),
+                **self._sharing(lock.name),
                 "token": lock.token,
                 "waiters": [_holder(waiter) for waiter in lock.waiters],
                 "waiting": lock.waiting,
@@ -306,14 +312,31 @@ class ClusterModel:
             if lock.holder is not None and not lock.name.startswith(HOUSEKEEPING)
         }
 
+    def _sharing(self, name: str) -> dict[str, Any]:
+        """How a lock is held, and how many hold it, of how many that may; null where that is not known."""
+        if self._shared is None:
+            return {"mode": None, "holding": None, "limit": None}
+        shared = self._shared.get(name)
+        if shared is None:
+            return {"mode": EXCLUSIVE, "holding": 1, "limit": 1}
+        return {
+            "mode": shared.mode,
+            "holding": shared.holding,
+            "limit": None if shared.mode == SHARED else shared.limit,
+        }
+
     def _lock_totals(self) -> dict[str, Any]:
+        """Names without a holder are kept back for a lock-delay, and not held; they are counted among those listed."""
         locks = self._locks
-        hidden = [lock for lock in locks.locks if lock.name.startswith(HOUSEKEEPING)] if locks else []
+        listed = locks.locks if locks else ()
+        hidden = [lock for lock in listed if lock.name.startswith(HOUSEKEEPING)]
+        kept_back = sum(lock.holder is None and not lock.name.startswith(HOUSEKEEPING) for lock in listed)
         return {
             "known": locks is not None,
             "counting": bool(self._leader) and self._blind_since_ms is None,
             "in_sight": self._blind_since_ms is None,
-            "held": locks.held - len(hidden) if locks else 0,
+            "held": locks.held - len(hidden) - kept_back if locks else 0,
+            "kept_back": kept_back,
             "waiting": locks.waiting - sum(lock.waiting for lock in hidden) if locks else 0,
         }
 

@@ -119,7 +119,9 @@ class Feed:
     def _report(self, replica: Replica, drops: Mapping[str, int], fsync_ms: float, now_us: int) -> wire.Feed:
         first_index, cells = self._cells_of(replica)
         leases = replica.leases
-        locks = replica.machine.list_locks("", wire.FEED_LOCKS_MAX, leases.remaining_ms) if leases is not None else None
+        machine = replica.machine
+        locks = machine.list_locks("", wire.FEED_LOCKS_MAX, leases.remaining_ms) if leases is not None else None
+        shared = machine.list_shared([view.name for view in locks.locks]) if locks is not None else []
         return wire.Feed(
             *self._order(),
             report=replica_report(self._identity, replica, drops, digest=False),
@@ -131,6 +133,7 @@ class Feed:
             commit_ms_p50=replica.meters.commit_ms(0.5),
             commit_ms_p99=replica.meters.commit_ms(0.99),
             fsync_ms_p50=fsync_ms,
+            shared=tuple([wire.SharedLock(*each) for each in shared]),
         )
 
     def _cells_of(self, replica: Replica) -> tuple[int, tuple[wire.LogCell, ...]]:

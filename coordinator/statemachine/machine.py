@@ -14,7 +14,7 @@ This module hands out; what a command does is in the module of its subject.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -40,6 +40,7 @@ from coordinator.statemachine import (
 from coordinator.statemachine.commands import Done, Entry, Failure, LockList, NodeCommand, Result
 from coordinator.statemachine.events import Event, GrantMade, SessionBegan, SessionEnded, StateMarked
 from coordinator.statemachine.items import Item
+from coordinator.statemachine.lock_commands import Mode
 from coordinator.statemachine.locks import Lock
 from coordinator.statemachine.performing import PERFORMERS
 from coordinator.statemachine.principals import Access, Principal, access_of
@@ -312,6 +313,10 @@ class Machine:
     def list_locks(self, after: str, limit: int, remaining_ms: Callable[[int], int]) -> LockList:
         """Held locks by name, whoever may see them (for the feed)."""
         return views.list_locks(self.state, after, limit, remaining_ms)
+
+    def list_shared(self, names: Iterable[str]) -> list[tuple[str, Mode, int, int]]:
+        """Of these locks those that several may hold: name, mode, limit, how many hold it (for the feed)."""
+        return views.list_shared(self.state, names)
 
     def delays(self) -> list[tuple[str, int, int]]:
         """The lock-delays under way, for a new leader to count: name, the index since which, milliseconds."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain, islice, takewhile
 from typing import TYPE_CHECKING, Final
 
 from coordinator.statemachine import commands, handing, sessions
 from coordinator.statemachine.commands import Failure, Granted, LockList, LockView, NotHeld, Queued, Result
-from coordinator.statemachine.lock_commands import EXCLUSIVE, BreakList, Broken, LockState, SequencerState
+from coordinator.statemachine.lock_commands import EXCLUSIVE, BreakList, Broken, LockState, Mode, SequencerState
 from coordinator.statemachine.principals import EVERYTHING, least
 
 if TYPE_CHECKING:
@@ -77,6 +77,14 @@ def list_locks(state: State, after: str, limit: int, remaining_ms: Remaining, as
     page = page_of(state.locks.order, after, limit, prefixes)
     locks = tuple(lock(state, name, remaining_ms) for name in page)
     return LockList(locks, len(state.locks.rows), state.waiting)
+
+
+def list_shared(state: State, names: Iterable[str]) -> list[tuple[str, Mode, int, int]]:
+    """Of these names those that are held by one or several who share or count them: name, mode, limit, how many."""
+    rows = state.locks.rows
+    found = [rows[name] for name in names if name in rows]
+    shared = [each for each in found if each.mode != EXCLUSIVE and each.holders]
+    return [(each.name, each.mode, each.limit, len(each.holders)) for each in shared]
 
 
 def await_grant(state: State, asker: Access, query: commands.AwaitGrant) -> Result:

@@ -46,6 +46,7 @@ from coordinator.wire.feed import (
     Election,
     Feed,
     LogCell,
+    SharedLock,
     decode_feed,
 )
 from coordinator.wire.keys import (
@@ -181,6 +182,7 @@ __all__ = [
     "Reply",
     "Request",
     "RequestBatch",
+    "SharedLock",
     "SleepAnswer",
     "SleepBeat",
     "Sleeper",

@@ -7,6 +7,7 @@ from typing import Final
 import msgspec
 
 from coordinator.statemachine.commands import LockList
+from coordinator.statemachine.lock_commands import Mode
 from coordinator.wire.encoding import decode
 from coordinator.wire.replies import ReplicaReport
 from coordinator.wire.structs import Struct
@@ -35,11 +36,24 @@ class LogCell(Struct, frozen=True):
     what: str
 
 
-class Feed(Struct, frozen=True):
+class SharedLock(Struct, frozen=True, forbid_unknown_fields=False):
+    """A lock that several may hold: `mode` is shared or counting, `holding` how many hold it, `limit` how many may of a
+    counting one."""
+
+    name: str
+    mode: Mode
+    limit: int
+    holding: int
+
+
+class Feed(Struct, frozen=True, forbid_unknown_fields=False):
     """One report of a node about one cluster. `boot` and `number` order them: numbers of one boot have no gap
     unless a message was lost; each report is whole, so that a loss heals with the next one.
 
-    `locks` is there from the leader alone, at most FEED_LOCKS_MAX of them with the true counts beside them.
+    `locks` is there from the leader alone, at most FEED_LOCKS_MAX of them with the true counts beside them. `shared`:
+    those of them that several may hold; None of a node that does not tell yet.
+
+    Fields are added at the end, with defaults: who reads passes over those that it does not know.
     """
 
     boot: int
@@ -53,6 +67,7 @@ class Feed(Struct, frozen=True):
     commit_ms_p50: float
     commit_ms_p99: float
     fsync_ms_p50: float
+    shared: tuple[SharedLock, ...] | None = None
 
 
 _feeds = msgspec.msgpack.Decoder(Feed)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -239,6 +240,53 @@ def test_a_lost_message_is_healed_by_a_fresh_snapshot(open_page: OpenPage) -> No
     assert asked == ['{"type":"snapshot"}']
     assert len(snapshots) == 2
     live.release("gap")
+
+
+def test_a_lock_that_several_hold_says_so_and_one_that_is_kept_back_is_not_counted(open_page: OpenPage) -> None:
+    live, phone = open_page(), open_page(viewport=PHONE, has_touch=True, is_mobile=True)
+    session = str(acquired(live, "alone")["session"])
+    for name, how in (("reports", {"mode": "shared"}), ("slots", {"mode": "counting", "limit": 5})):
+        for _ in range(2):
+            acquired(live, name, session=session, **how)
+    acquired(live, "reports", session=session, mode="shared")
+    for page in (live, phone):
+        for name, mode, others in (
+            ("reports", "shared, 3 hold it", "and 2 more"),
+            ("slots", "counting, 2 of 5 taken", "and 1 more"),
+            ("alone", "exclusive", ""),
+        ):
+            expect(page.lock(name).get_by_test_id("lock-mode")).to_have_text(mode)
+            expect(page.lock(name).get_by_test_id("lock-others")).to_have_text(others)
+    expect(phone.lock("reports").get_by_test_id("lock-mode")).to_be_visible()
+    acquired(live, "delayed", ttl_ms=500, lock_delay_ms=20_000)
+    expect(live.page.locator("#locks-hint")).to_have_text("3 held, 1 kept back for a lock-delay")
+    live.shoot(SHOTS / "shared.png")
+    phone.shoot(SHOTS / "shared-phone.png", whole=True)
+    assert phone.sideways_px <= 0
+    live.take_lock("delayed")
+    expect(live.find("lock-error")).to_contain_text("its last holder died, and it is kept back for its lock-delay")
+    live.shoot(SHOTS / "delayed.png")
+    live.page.keyboard.press("Escape")
+    assert asked(live, "forced-releases", name="delayed", reason="the test is over")["released"]
+    live.page.request.delete(f"{live.url}/api/v1/clusters/default/sessions/{session}", headers=token_of(live))
+    expect(live.page.get_by_text("Nobody holds a lock.")).to_be_visible()
+
+
+def token_of(live: LivePage) -> dict[str, str]:
+    return {"X-CSRFToken": live.page.locator("#main").get_attribute("data-csrf") or "", "Referer": live.url}
+
+
+def asked(live: LivePage, path: str, **body: Any) -> dict[str, Any]:
+    """Over the API, with the page's cookies."""
+    url = f"{live.url}/api/v1/clusters/default/{path}"
+    response = live.page.request.post(url, headers=token_of(live), data=body)
+    assert response.ok, response.text()
+    answer: dict[str, Any] = response.json()
+    return answer
+
+
+def acquired(live: LivePage, name: str, **how: Any) -> dict[str, Any]:
+    return asked(live, f"locks/{name}/acquire", **({"ttl_ms": 60_000} | how))
 
 
 def test_a_page_that_is_told_that_there_is_no_such_cluster_tries_again(open_page: OpenPage) -> None:

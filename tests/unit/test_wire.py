@@ -13,6 +13,7 @@ from coordinator import wire
 from coordinator.consensus.raft.messages import AppendEntries, AppendResponse, VoteRequest, VoteResponse
 from coordinator.statemachine.commands import GetLock
 from coordinator.wire import PEER, REPLY, REQUEST, Channels, Envelope, PeerMessage, Token, WireError
+from tests.unit.dashboard.reports import feed
 
 KEY = b"k" * 32
 MESSAGES = [
@@ -67,6 +68,15 @@ def test_garbage_raises_wire_errors_and_nothing_else(data):
     except WireError:
         return
     raise AssertionError("garbage was taken for a packet")
+
+
+def test_a_feed_of_a_version_before_and_of_one_to_come_are_read():
+    """The live page goes on where nodes and web processes are of two versions."""
+    report = feed("node1", shared=(wire.SharedLock("slots", "counting", 5, 2),))
+    fields = msgspec.msgpack.decode(wire.encode(report))
+    assert wire.decode_feed(wire.encode(fields)) == report
+    assert wire.decode_feed(wire.encode(fields[:-1])) == feed("node1", shared=None)
+    assert wire.decode_feed(wire.encode([*fields, "to come"])) == report
 
 
 @given(st.integers(0, 400), st.integers(0, 255))

@@ -5,6 +5,7 @@ import { number, ordinal, person, plural } from "./format.js";
 import { notice } from "./notices.js";
 
 const WAIT_TTL_MS = 30_000;
+const ALONE = { mode: "exclusive", holding: 1, limit: 1 };
 
 export class Locks {
   constructor(mine, { user, mayLock }) {
@@ -16,7 +17,9 @@ export class Locks {
 
   makeRow(name) {
     const part = {
+      mode: el("span", { class: "sub mode", "data-testid": "lock-mode" }),
       holder: el("span", { "data-testid": "lock-holder" }),
+      others: el("span", { class: "sub", "data-testid": "lock-others" }),
       trouble: el("span", { class: "sub bad" }),
       token: el("td", { role: "cell", class: "number token", "data-testid": "lock-token" }),
       queue: el("span"),
@@ -32,8 +35,8 @@ export class Locks {
     };
     part.lease = el("div", { class: "lease" }, el("span", { class: "track", "aria-hidden": "true" }, part.bar), part.left);
     part.node = el("tr", { role: "row", "data-testid": `lock-row-${name}` },
-      el("th", { role: "rowheader", scope: "row", class: "lock-name" }, el("strong", {}, name), el("span", { class: "sub" }, "exclusive")),
-      el("td", { role: "cell", class: "holder" }, part.holder, part.trouble),
+      el("th", { role: "rowheader", scope: "row", class: "lock-name" }, el("strong", {}, name), part.mode),
+      el("td", { role: "cell", class: "holder" }, part.holder, part.others, part.trouble),
       part.token,
       el("td", { role: "cell", class: "queue" }, part.queue),
       el("td", { role: "cell", class: "lease-cell" }, part.lease),
@@ -68,13 +71,14 @@ export class Locks {
     const rows = this.rows(view);
     this.list.render(rows, ({ name }) => name, (part, row) => this.update(part, row));
     this.current = rows;
-    const { known, held, waiting } = view.lock_totals;
+    const { known, held, waiting, kept_back: keptBack } = view.lock_totals;
     byId("locks-table").hidden = rows.length === 0;
     byId("locks-empty").hidden = rows.length > 0;
     setText(byId("locks-empty"), known ? "Nobody holds a lock. Take one and watch its lease run down." : "Waiting for the leader's first report.");
     const queue = waiting ? `, ${number(waiting)} waiting in line` : "";
     const part = held > rows.length ? `, the first ${number(rows.length)} shown` : "";
-    setText(byId("locks-hint"), known && held ? `${number(held)} held${queue}${part}` : "");
+    const back = keptBack ? `, ${number(keptBack)} kept back for a lock-delay` : "";
+    setText(byId("locks-hint"), known && (held || keptBack) ? `${number(held)} held${queue}${back}${part}` : "");
     this.tick(view, clockMs);
   }
 
@@ -83,7 +87,8 @@ export class Locks {
     const rows = Object.entries(view.locks).map(([name, lock]) => ({ name, ...lock }));
     for (const [name, { session, token }] of this.mine.held) {
       if (!(name in view.locks)) {
-        rows.push({ name, holder: { session, principal: this.principal }, token, waiters: [], waiting: 0, ttl_ms: 0, ends_at_ms: null });
+        const holder = { session, principal: this.principal };
+        rows.push({ ...ALONE, name, holder, token, waiters: [], waiting: 0, ttl_ms: 0, ends_at_ms: null });
       }
     }
     for (const row of rows) row.isMine = this.mine.isMine(row.holder);
@@ -93,7 +98,10 @@ export class Locks {
   update(part, row) {
     part.row = row;
     setClass(part.node, "is-mine", row.isMine);
+    setText(part.mode, this.mode(row));
+    setClass(part.mode, "is-shared", row.mode !== "exclusive");
     setText(part.holder, this.who(row.holder));
+    setText(part.others, row.holding > 1 ? `and ${number(row.holding - 1)} more` : "");
     setText(part.token, number(row.token));
     const place = row.waiters.findIndex((waiter) => this.mine.isMine(waiter)) + 1;
     const isInLine = place > 0 || this.mine.waits.has(row.name);
@@ -106,6 +114,13 @@ export class Locks {
     part.buttons.release.hidden = !row.isMine;
     part.buttons.wait.hidden = row.isMine || isInLine || !this.mayLock;
     part.buttons.leave.hidden = row.isMine || !this.mine.waits.has(row.name);
+  }
+
+  // "" where the leader does not tell.
+  mode({ mode, holding, limit }) {
+    if (mode === "counting") return `counting, ${number(holding)} of ${number(limit)} taken`;
+    if (mode !== "shared") return mode ?? "";
+    return `shared, ${holding === 1 ? "one holds" : `${number(holding)} hold`} it`;
   }
 
   who(holder) {

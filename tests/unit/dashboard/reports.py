@@ -20,7 +20,7 @@ def feed(node: str, *, role: str = "follower", leader: str = "node2", term: int 
     }  # fmt: skip
     around: dict[str, Any] = {
         "boot": 1, "number": 1, "elections": (), "log": (), "first_index": 1, "locks": None,
-        "commits_per_s": 0.0, "commit_ms_p50": 0.0, "commit_ms_p99": 0.0, "fsync_ms_p50": 0.0,
+        "commits_per_s": 0.0, "commit_ms_p50": 0.0, "commit_ms_p99": 0.0, "fsync_ms_p50": 0.0, "shared": None,
     }  # fmt: skip
     for name, value in changed.items():
         (report if name in report else around)[name] = value

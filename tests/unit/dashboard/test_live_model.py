@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from coordinator import wire
 from coordinator.membership.note import Note
-from coordinator.statemachine.commands import Holder
+from coordinator.statemachine.commands import Holder, LockView
 from dashboard.model import ELECTIONS_MAX, FORGET_MS, NODES_MAX, UNREACHABLE_MS, ClusterModel, changes, with_changes
 from tests.unit.dashboard.reports import NODES, election, feed, lock, locks, quorum
 
@@ -201,7 +201,45 @@ def test_locks_stay_while_nobody_leads_and_are_not_counted_down() -> None:
         model.apply(feed(node, role="pre-candidate", leader=""), START + 50)
     view = model.view(START + 60)
     assert "deploy" in view["locks"]
-    assert view["lock_totals"] == {"known": True, "counting": False, "in_sight": True, "held": 1, "waiting": 1}
+    assert view["lock_totals"] == {
+        "known": True,
+        "counting": False,
+        "in_sight": True,
+        "held": 1,
+        "kept_back": 0,
+        "waiting": 1,
+    }
+
+
+def how(model: ClusterModel, name: str) -> tuple[Any, ...]:
+    row = model.view(START)["locks"][name]
+    return row["mode"], row["holding"], row["limit"]
+
+
+def test_a_row_says_how_the_lock_is_held_and_by_how_many() -> None:
+    held = locks(lock("deploy"), lock("reports"), lock("slots"))
+    shared = (wire.SharedLock("reports", "shared", 1, 3), wire.SharedLock("slots", "counting", 5, 2))
+    model = model_of(*quorum(locks=held, shared=shared))
+    assert how(model, "deploy") == ("exclusive", 1, 1)
+    assert how(model, "reports") == ("shared", 3, None)
+    assert how(model, "slots") == ("counting", 2, 5)
+
+
+def test_of_a_node_that_does_not_tell_yet_how_locks_are_held_nothing_is_said_of_it() -> None:
+    model = model_of(*quorum(locks=locks(lock())))
+    assert how(model, "deploy") == (None, None, None)
+
+
+def test_a_name_in_its_lock_delay_is_kept_back_and_not_held() -> None:
+    back = LockView("reports", None, 9, (), 0, 0, 0)
+    view = model_of(*quorum(locks=locks(lock("deploy"), back))).view(START)
+    assert [*view["locks"]] == ["deploy"]
+    assert (view["lock_totals"]["held"], view["lock_totals"]["kept_back"]) == (1, 1)
+
+
+def test_a_lock_of_conclave_itself_that_is_kept_back_is_not_counted_either() -> None:
+    view = model_of(*quorum(locks=locks(LockView("conclave/reconciler", None, 9, (), 0, 0, 0)))).view(START)
+    assert (view["lock_totals"]["held"], view["lock_totals"]["kept_back"]) == (0, 0)
 
 
 def test_a_lock_of_conclave_itself_is_not_shown() -> None:

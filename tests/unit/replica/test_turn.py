@@ -375,6 +375,20 @@ def test_the_feed_is_whole_and_numbered(stage):
     assert WEB.secret not in str(last)
 
 
+def test_the_feed_tells_of_locks_that_several_may_hold(stage):
+    session = opened(stage)
+    shared = [Acquire(("reports",), number, "shared") for number in (2, 3)]
+    wanted = [Acquire(("alone",), 1), *shared, Acquire(("slots",), 4, "counting", limit=5)]
+    for number, op in enumerate(wanted, 1):
+        stage.ask("node1", command(number, session, number, op))
+    stage.pass_time(1_200_000)
+    *_, last = stage.answers[CHANNELS.feed("node1")]
+    told = wire.decode_feed(wire.open_envelope(last.data, wire.FEED).body)
+    assert told.locks is not None
+    assert [view.name for view in told.locks.locks] == ["alone", "reports", "slots"]
+    assert told.shared == (wire.SharedLock("reports", "shared", 1, 2), wire.SharedLock("slots", "counting", 5, 1))
+
+
 def small(stage: Stage) -> None:
     for node in stage.nodes.values():
         node.replica.states.compaction = Compaction(snapshot_entries=20, trailing_entries=5)
