@@ -341,21 +341,14 @@ class Attempt:
         holder = held.holder if held else None
         token = held.token if held else None
         expires_in_ms: int | None = None
-        try:
-            view = await self._client.query(commands.GetLock(self._name), timeout=HOLDER_TIMEOUT_S)
-        except (errors.Unavailable, errors.Busy):
-            view = None
-        if isinstance(view, commands.LockView) and view.holder is not None and token in (None, view.token):
-            holder, token, expires_in_ms = view.holder, view.token, view.expires_in_ms
-        who = (
-            f"held by {holder.principal} (session {session_name(holder.session)})"
-            if holder
-            else "its holder is not known"
-        )
+        view = await self._in_the_way(held)
+        if view is not None:
+            holder = view.holder
+            token, expires_in_ms = (view.token, view.expires_in_ms) if holder else (None, None)
         return Refused(
             409,
             "not-acquired",
-            f"lock {self._name!r} was not acquired in time; {who}",
+            f"lock {self._name!r} was not acquired in time; {_who_has(holder, view)}",
             {
                 "name": self._name,
                 "holder": HolderOut.of(holder).dict() if holder is not None else None,
@@ -363,6 +356,19 @@ class Attempt:
                 "expires_in_ms": expires_in_ms,
             },
         )
+
+    async def _in_the_way(self, held: commands.Held | None) -> commands.LockView | None:
+        """The one of its names that is in the way, as it is now: the one that `held` is of, else one that is held, else
+        one that is kept back. None where nobody can be asked."""
+        try:
+            answers = await asyncio.gather(
+                *(self._client.query(commands.GetLock(name), timeout=HOLDER_TIMEOUT_S) for name in self._names)
+            )
+        except (errors.Unavailable, errors.Busy):
+            return None
+        views = [view for view in answers if isinstance(view, commands.LockView)]
+        token = held.token if held else 0
+        return min(views, key=lambda view: (view.token != token, view.holder is None, not view.token), default=None)
 
     async def _take_back_soon(self) -> None:
         """Before a refusal is answered, the place in line is gone; but no caller waits long for that."""
@@ -387,3 +393,14 @@ class Attempt:
         if self._wanted is not None:
             return lock_commands.Release(self._names, self._acquisition, self._session)
         return commands.ReleaseLock(self._name, self._acquisition, self._session)
+
+
+def _who_has(holder: commands.Holder | None, view: commands.LockView | None) -> str:
+    """Who is in the way; `view`: the name as it is now, where that is known."""
+    if holder is not None:
+        return f"held by {holder.principal} (session {session_name(holder.session)})"
+    if view is None:
+        return "its holder is not known"
+    if view.token:  # Whoever is first in line could not be let in: a name without holders is in its lock-delay.
+        return "its last holder died, and it is kept back for its lock-delay"
+    return "it was let go just now"

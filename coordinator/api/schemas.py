@@ -197,7 +197,9 @@ class Acquired(Schema):
 
 class NotAcquired(_Refusal):
     name: str
-    holder: HolderOut | None = Field(description="Who has it; null where it was let go just now, or cannot be asked.")
+    holder: HolderOut | None = Field(
+        description="Who has it; null where it was let go just now, is kept back for a lock-delay, or cannot be asked."
+    )
     token: int | None = Field(description="The holder's fencing token.")
     expires_in_ms: int | None = Field(description="What is left of the holder's lease.")
 

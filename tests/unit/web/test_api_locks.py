@@ -84,6 +84,55 @@ async def test_a_held_lock_is_refused_naming_the_holder(worker: Bearer, other: B
     assert body["name"] == "deploy"
 
 
+async def _die_holding(bearer: Bearer, cluster: FakeCluster, name: str) -> None:
+    """Leave a lock-delay behind."""
+    await bearer.post(f"{API}/locks/{name}/acquire", {"ttl_ms": 1_000, "lock_delay_ms": 60_000})
+    cluster.pass_time(2_000)
+
+
+@pytest.mark.parametrize("how", [{}, {"mode": "shared"}, {"wait_ms": 1}])
+async def test_a_name_in_its_lock_delay_is_refused_without_naming_the_dead_as_its_holder(
+    worker: Bearer, other: Bearer, cluster: FakeCluster, how: dict[str, Any]
+) -> None:
+    await _die_holding(worker, cluster, "deploy")
+    response = await other.post(ACQUIRE, how)
+    assert response.status_code == 409
+    body = response.json()
+    assert (body["holder"], body["token"], body["expires_in_ms"]) == (None, None, None)
+    assert body["detail"].endswith("; its last holder died, and it is kept back for its lock-delay")
+    assert "worker" not in body["detail"]
+
+
+async def test_of_several_names_the_one_in_the_way_is_looked_at(
+    worker: Bearer, other: Bearer, cluster: FakeCluster
+) -> None:
+    await _die_holding(worker, cluster, "reindex")
+    refused = (await other.post(ACQUIRE, {"also": ["reindex"]})).json()
+    assert refused["holder"] is None
+    assert "lock-delay" in refused["detail"]
+    held = (await worker.post(f"{API}/locks/zoo/acquire")).json()
+    refused = (await other.post(ACQUIRE, {"also": ["zoo"]})).json()
+    assert refused["holder"]["session"] == held["session"]
+    assert refused["expires_in_ms"] > 0
+
+
+async def test_a_lock_that_is_let_go_before_its_holder_is_looked_at_is_said_to_be(
+    worker: Bearer, other: Bearer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = (await worker.post(ACQUIRE)).json()
+    query = FakeClient.query
+
+    async def letting_go(self: FakeClient, asked: Any, **options: Any) -> Any:
+        if isinstance(asked, commands.GetLock):
+            await worker.post(RELEASE, {"session": held["session"]})
+        return await query(self, asked, **options)
+
+    monkeypatch.setattr(FakeClient, "query", letting_go)
+    refused = (await other.post(ACQUIRE)).json()
+    assert refused["holder"] is None
+    assert refused["detail"].endswith("; it was let go just now")
+
+
 async def test_a_refused_call_closes_the_session_that_it_opened(
     worker: Bearer, other: Bearer, cluster: FakeCluster
 ) -> None:
