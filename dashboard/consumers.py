@@ -6,8 +6,8 @@
     client  {"type": "snapshot"}        after a gap in the numbers, and only then
 
 It closes with 4401 (nobody is signed in), 4403 (signed in without the right to read), 4404 (no cluster of this name is
-known yet: a page tries again), 4408 (the browser reads nothing), 4429 (too many pages, or too much nonsense). The
-socket is accepted first in each case: a browser is told the code of an open socket only.
+known yet, where a page tries again; or no such address), 4408 (the browser reads nothing), 4429 (too many pages, or too
+much nonsense). The socket is accepted first in each case: a browser is told the code of an open socket only.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import time
 from typing import Any, Final
 
 from asgiref.sync import sync_to_async
-from channels.generic.websocket import AsyncJsonWebsocketConsumer
+from channels.generic.websocket import AsyncJsonWebsocketConsumer, AsyncWebsocketConsumer
 from django.contrib.auth import HASH_SESSION_KEY, get_user_model
 from django.utils.crypto import constant_time_compare
 
@@ -176,6 +176,14 @@ class LiveConsumer(AsyncJsonWebsocketConsumer):
         self._asked_s = time.monotonic()
         if self._subscription is not None:
             self._subscription.want_snapshot()
+
+
+class NoSuchSocket(AsyncWebsocketConsumer):
+    """At any other address there is nothing."""
+
+    async def connect(self) -> None:
+        await self.accept()
+        await self.close(NO_CLUSTER)
 
 
 def _refusal(scope: Any) -> int:

@@ -8,12 +8,15 @@ from json import JSONDecodeError
 from typing import Any
 
 from django.http import HttpRequest, HttpResponse
+from django.urls import register_converter
+from django.urls.converters import StringConverter
 from ninja import NinjaAPI, Router
 from ninja.openapi.docs import Swagger
 from ninja.parser import Parser
 
 from coordinator.api import errors, faults, files, holds, keys, locks, membership, ranges, rights, sessions, status
 from coordinator.api.auth import BearerToken, SignedIn
+from coordinator.api.schemas import name_in_path
 
 _DESCRIPTION = """\
 Locks, sessions, keys and files of Conclave's clusters. Every grant and every value is decided by a quorum.
@@ -83,13 +86,23 @@ async def openapi(request: HttpRequest) -> HttpResponse:
     return HttpResponse(json.dumps(api.get_openapi_schema(), indent=1), content_type="application/json")
 
 
+class _AnyText(StringConverter):
+    """Slashes and line feeds too, at which Django's `path` ends."""
+
+    regex = r"[\s\S]+"
+
+
+register_converter(_AnyText, "any")
 _rest = Router()
 _METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
 
 
-@_rest.api_operation(_METHODS, "/{path:rest}", include_in_schema=False)
+@_rest.api_operation(_METHODS, "/{any:rest}", include_in_schema=False)
 async def no_such_route(request: HttpRequest, rest: str) -> HttpResponse:
-    """Behind the same credentials as what is there: a stranger learns nothing from a guess."""
+    """Behind the same credentials as what is there: a stranger learns nothing from a guess. What a line feed kept from
+    its route is refused as other names that are none."""
+    if "\n" in rest:
+        name_in_path(rest)
     return errors.answer(404, "not-found", "there is nothing at this address; /api/docs lists what there is")
 
 

@@ -11,7 +11,7 @@ from ninja import Schema
 from pydantic import Field, model_validator
 
 from coordinator.api.errors import Refused
-from coordinator.api.schemas import SessionName, StrictIn, name_in_path, session_name, session_number
+from coordinator.api.schemas import SessionName, StrictIn, Text, name_in_path, session_name, session_number
 from coordinator.statemachine import commands, files
 
 GENERATION_MAX = 2**63 - 1
@@ -27,7 +27,7 @@ class ValueIn(StrictIn):
     """Bytes: as base64 (`value`), or as they are written in UTF-8 (`text`)."""
 
     value: str | None = Field(None, description="Base64.")
-    text: str | None = Field(None, description="Instead of `value`: written as UTF-8.")
+    text: Text | None = Field(None, description="Instead of `value`: written as UTF-8.")
 
     @model_validator(mode="after")
     def _one_of_two(self) -> ValueIn:

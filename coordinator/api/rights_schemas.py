@@ -8,7 +8,7 @@ from ninja import Schema
 from pydantic import Field
 
 from coordinator.api.errors import Refused
-from coordinator.api.schemas import StrictIn
+from coordinator.api.schemas import StrictIn, Text
 from coordinator.audit import REASON_CHARACTERS_MAX
 from coordinator.statemachine import commands, permissions
 from coordinator.statemachine.permissions import NO_QUOTA, QUOTA_MAX, AccessView, Permission
@@ -54,7 +54,7 @@ class PermitIn(PermissionIn):
 
 
 class RolesIn(StrictIn):
-    roles: list[str] = Field(max_length=permissions.ROLES_HELD_MAX, description="Instead of those it had.")
+    roles: list[Text] = Field(max_length=permissions.ROLES_HELD_MAX, description="Instead of those it had.")
     reason: Reason = ""
 
 
@@ -75,7 +75,7 @@ class TokenIn(StrictIn):
 class QuotaIn(StrictIn):
     """Set as a whole: what is left out has no quota."""
 
-    principal: str = Field(
+    principal: Text = Field(
         description="Whose; empty: of the cluster as a whole; `*`: of each principal that has no quota of its own."
     )
     keys: Amount = None

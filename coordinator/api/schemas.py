@@ -38,6 +38,19 @@ SessionName = Annotated[
 ]
 
 
+def _valid_unicode(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError("expected valid Unicode, without lone surrogates") from None
+    return text
+
+
+Text = Annotated[str, AfterValidator(_valid_unicode)]
+"""Of any length, and no name: what JSON takes for a string and UTF-8 does not is refused. (With a `max_length` pydantic
+refuses it by itself.)"""
+
+
 def session_number(name: str) -> int:
     """The number of a well-formed session name."""
     match = _SESSION.fullmatch(name)

@@ -102,6 +102,13 @@ async def test_a_cluster_that_nobody_knows_is_refused() -> None:
     assert await (await connected(await reader_user(), "nobody")).close_code() == consumers.NO_CLUSTER
 
 
+@pytest.mark.parametrize("path", ["/ws/zz", "/", "/ws/live/no slug/"])
+async def test_at_another_address_there_is_no_socket(path: str) -> None:
+    socket = Socket(URLRouter(websocket_urlpatterns), path, user=AnonymousUser())
+    await socket.connect()
+    assert await socket.close_code() == consumers.NO_CLUSTER
+
+
 async def test_one_page_too_many_is_refused(live: Broadcast, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(broadcast, "SUBSCRIBERS_MAX", 0)
     assert await (await connected(await reader_user())).close_code() == consumers.TOO_MUCH

@@ -126,6 +126,37 @@ async def test_a_change_by_cookie_needs_the_csrf_token(admin: User, cluster: Fak
     assert (await client.get(f"{API}/locks")).status_code == 200
 
 
+@pytest.mark.parametrize(
+    ("content_type", "body"),
+    [
+        ("multipart/form-data", b"no boundary"),
+        ("multipart/form-data; boundary=x", b"no form"),
+        ("multipart/form-data; boundary=x", b'--x\r\nContent-Disposition: form-data; name="a"\r\n\r\n1\r\n--x--'),
+        ("application/x-www-form-urlencoded", b"a=1&" * 2_000),
+    ],
+)
+async def test_a_body_that_says_that_it_is_a_form_is_none_of_ours(
+    admin: User, cluster: FakeCluster, content_type: str, body: bytes
+) -> None:
+    client = DjangoAsyncClient(enforce_csrf_checks=True)
+    await client.aforce_login(admin)
+    await client.get("/accounts/login/")
+    secret = client.cookies["csrftoken"].value
+    response = await client.post(ACQUIRE, body, content_type=content_type, headers={"X-CSRFToken": secret})
+    assert (response.status_code, response.json()["error"]) == (400, "bad-json")
+    written = await client.post(f"{API}/files/form", body, content_type=content_type, headers={"X-CSRFToken": secret})
+    assert written.status_code == 201
+    assert cluster.machine.state.keys.rows["form"].value == body
+
+
+async def test_the_csrf_token_counts_in_the_header_alone(admin: User, cluster: FakeCluster) -> None:
+    client = DjangoAsyncClient(enforce_csrf_checks=True)
+    await client.aforce_login(admin)
+    await client.get("/accounts/login/")
+    form = {"csrfmiddlewaretoken": client.cookies["csrftoken"].value}
+    assert (await client.post(ACQUIRE, form)).status_code == 403
+
+
 async def test_a_change_by_token_needs_no_csrf_token(cluster: FakeCluster, worker: Bearer) -> None:
     client = DjangoAsyncClient(enforce_csrf_checks=True)
     response = await client.post(ACQUIRE, {}, content_type=JSON, headers=worker.headers)

@@ -284,6 +284,8 @@ async def test_a_transaction_that_is_refused_says_where_and_has_done_nothing(wor
         ({"then": [{"do": "dance"}]}, "dance"),
         ({"then": [{"do": "put", "key": "a", "value": "no base64"}]}, "expected base64"),
         ({"then": [{"do": "put", "key": "a", "value": "", "text": ""}]}, "not both"),
+        ({"then": [{"do": "put", "key": "a", "text": "\ud800"}]}, "expected valid Unicode"),
+        ({"when": [{"key": "a", "target": "value", "text": "\udfff"}], "then": []}, "expected valid Unicode"),
         ({"then": [{"do": "put", "key": ""}]}, "1 to 512 bytes"),
         ({"when": [{"key": "a", "target": "version", "text": "1"}]}, "compared with `number`"),
         ({"when": [{"key": "a", "target": "value", "number": 1}]}, "compared with `value` or `text`"),

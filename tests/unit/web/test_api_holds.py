@@ -227,6 +227,26 @@ async def test_a_lock_is_taken_away_by_force_which_is_kept_and_told(
     ] * 2
 
 
+async def test_text_that_utf8_does_not_take_is_refused(
+    worker: Bearer, cluster: FakeCluster, transactional_db: None
+) -> None:
+    refused = await worker.put_json(f"{API}/elections/e", {"token": 1, "text": "\ud800"})
+    assert refused.status_code == 422
+    assert "expected valid Unicode" in refused.json()["detail"]
+    boss = Bearer(str(new_token(cluster, "boss", commands.RIGHTS)))
+    quota = {"principal": "\ud800"}
+    roles = {"roles": ["\ud800"]}
+    reason = {"reason": "\udfff"}
+    answers = [
+        await boss.post(f"{API}/forced-releases", {"name": "a"} | reason),
+        await boss.post(f"{API}/nodes/node1/crash", reason),
+        await boss.put_json(f"{API}/principals/worker", {"rights": []} | reason),
+        await boss.put_json(f"{API}/principals/worker/roles", roles),
+        await boss.put_json(f"{API}/quotas", quota),
+    ]
+    assert [answer.status_code for answer in answers] == [422] * len(answers)
+
+
 async def test_a_leader_proclaims_under_its_token_alone(worker: Bearer, other: Bearer) -> None:
     assert (await other.get(f"{API}/elections/e")).status_code == 404
     first = (await acquire(worker, "e")).json()

@@ -83,6 +83,14 @@ async def test_names_that_are_no_utf8_are_refused(worker: Bearer, address: str) 
     assert exchange.status == 422
 
 
+async def test_a_name_with_a_line_feed_is_refused_as_other_names_that_are_none(worker: Bearer) -> None:
+    for path in ("locks/a%0d%0aX:y", "locks/a%0ab/acquire", "files/%0a", "keys/a%0a"):
+        exchange = await Exchange("GET", f"{API}/{path}", worker.headers).run()
+        assert (exchange.status, exchange.json()["error"]) == (422, "invalid"), path
+        assert "a name holds no control characters" in exchange.json()["detail"]
+    assert (await Exchange("GET", f"{API}/locks/a%0a", {}).run()).status == 401
+
+
 # --- bodies ---------------------------------------------------------------------------------------
 
 
