@@ -163,6 +163,31 @@ def test_in_the_dark_and_without_motion_it_is_the_same_page(open_page: OpenPage)
     expect(live.page.locator("#replicas-hint")).to_have_text("")
 
 
+def test_a_lock_may_have_any_name(open_page: OpenPage) -> None:
+    """Also one that objects of JavaScript have by themselves, or that a row has."""
+    live = open_page()
+    live.expect_state("healthy")
+    of_others = [acquired(live, name)["session"] for name in ("__proto__", "plain")]
+    for name in ("__proto__", "plain"):
+        expect(live.lock(name).get_by_test_id("lock-holder")).to_have_text("you (another page or program)")
+    expect(live.page.locator("#locks-hint")).to_have_text("2 held")
+    names = ("constructor", "holder", "toString", "waiters")
+    for name in names:
+        live.take_lock(name)
+        assert live.lease_s(name) > 0, "known from the leader's report"
+    live.page.reload()
+    expect(live.lock("__proto__")).to_have_count(1)
+    for name in names:
+        live.expect_mine(name, live.token(name))
+        live.release(name)
+    for session in of_others:
+        live.page.request.delete(f"{live.url}/api/v1/clusters/default/sessions/{session}", headers=token_of(live))
+    expect(live.lock("__proto__")).to_have_count(0)
+    live.take_lock("__proto__")
+    assert live.lease_s("__proto__") > 0
+    live.release("__proto__")
+
+
 def test_a_lock_outlives_a_reload_of_the_page(open_page: OpenPage) -> None:
     live = open_page()
     live.take_lock("reload")

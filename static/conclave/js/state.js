@@ -2,6 +2,9 @@
 
 const CLOCK_SLACK_MS = 300;
 
+// The keys of a section are names that people gave, "__proto__" and "constructor" too: it inherits nothing.
+const noRows = () => Object.create(null);
+
 export class LiveState {
   constructor() {
     this.view = null;
@@ -13,7 +16,8 @@ export class LiveState {
   // Takes one message in. "changed": draw; "gap": changes are missing, ask for a snapshot; "ignored": it waits for one.
   take(message, nowMs) {
     if (message.type === "snapshot") {
-      this.view = message.view;
+      const sections = Object.entries(message.view);
+      this.view = Object.fromEntries(sections.map(([section, rows]) => [section, Object.assign(noRows(), rows)]));
       this.number = message.number;
       this.awaitsSnapshot = false;
       this.setClock(message.clock_ms, nowMs);
@@ -30,7 +34,7 @@ export class LiveState {
       for (const key of keys) delete this.view[section][key];
     }
     for (const [section, rows] of Object.entries(message.set)) {
-      this.view[section] = Object.assign(this.view[section] ?? {}, rows);
+      this.view[section] = Object.assign(this.view[section] ?? noRows(), rows);
     }
     return "changed";
   }
