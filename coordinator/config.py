@@ -354,7 +354,17 @@ def _is_in_memory(url: str) -> bool:
 
 
 def _without_password(text: str) -> str:
-    return re.sub(r"//[^@]*@", "//…@", text)
+    """What may be an address, without user and password, and with the names alone of what its query says. Where an @
+    stands behind a ?, which may be of either, nothing is left but the scheme."""
+    if "//" not in text and "@" not in text:
+        return text
+    address, mark, query = text.partition("?")
+    scheme, slashes, rest = address.partition("//") if "//" in address else ("", "", address)
+    if "@" in query:
+        return f"{scheme}{slashes}…"
+    _, at, place = rest.rpartition("@")
+    said = [f"{name}=…" if equals else "…" for name, equals, _ in (part.partition("=") for part in query.split("&"))]
+    return "".join((scheme, slashes, at and "…@", place, mark, "&".join(said) if mark else ""))
 
 
 def url_for_celery(redis_url: str) -> str:
