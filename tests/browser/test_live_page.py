@@ -198,6 +198,27 @@ def test_a_lock_outlives_a_reload_of_the_page(open_page: OpenPage) -> None:
     live.release("reload")
 
 
+def test_a_lease_is_not_proven_by_a_clock_that_stood_still_in_a_suspend(open_page: OpenPage) -> None:
+    """Which the monotonic clock of a browser may; the one on the wall goes on."""
+    live = open_page()
+    live.page.add_init_script(
+        "const now = Date.now; window.suspendedMs = 0; Date.now = () => now() + window.suspendedMs;"
+    )
+    live.page.reload()
+    live.take_lock("suspend", ttl_s=600)
+    assert live.lease_s("suspend") > 0
+    live.page.route("**/keepalive", lambda route: route.abort("connectionrefused"))
+    row = live.lock("suspend")
+    live.page.evaluate("window.suspendedMs = 300_000")
+    expect(row).to_contain_text(re.compile(r"not renewed yet, asking again; proven for (29\d|300)\.\d s more"))
+    live.page.evaluate("window.suspendedMs = 601_000")
+    expect(row).to_contain_text("not proven held")
+    live.page.unroute("**/keepalive")
+    expect(row).not_to_contain_text("not proven held")
+    expect(row).not_to_contain_text("not renewed yet")
+    live.release("suspend")
+
+
 def test_who_waits_in_line_gets_the_lock_with_a_higher_token(open_page: OpenPage) -> None:
     first, second = open_page(), open_page()
     first.take_lock("line")

@@ -56,7 +56,7 @@ const socket = new Socket(page.socket, {
       heardAtWallMs = Date.now();
     }
     // Messages come once a second even where the browser slows the timers of a page that nobody looks at.
-    mine.sessions.tick(performance.now());
+    mine.sessions.tick();
     if (state.view) mine.observe(state.view, performance.now());
   },
   onFinal: (reason) => showFinal(reason),
@@ -143,7 +143,7 @@ function showFinal(reason) {
 
 function draw() {
   const nowMs = performance.now();
-  mine.sessions.tick(nowMs);
+  mine.sessions.tick();
   drawConnection(nowMs);
   if (document.hidden || state.view === null) return;
   const clockMs = state.clock(nowMs);

@@ -130,7 +130,6 @@ export class Locks {
 
   // What moves with time alone: the leases.
   tick(view, clockMs) {
-    const nowMs = performance.now();
     for (const { row, bar, left, lease, trouble } of this.list.parts.values()) {
       const isCounting = view.lock_totals.counting && row.ends_at_ms !== null;
       const leftMs = isCounting ? Math.max(0, row.ends_at_ms - clockMs) : null;
@@ -141,7 +140,7 @@ export class Locks {
       const idle = view.lock_totals.in_sight ? "kept" : "not known";
       setText(left, isCounting ? `${(leftMs / 1000).toFixed(1)} s` : idle);
       setAttribute(left, "title", isCounting ? `of ${plural(row.ttl_ms / 1000, "second")}` : "no leader is seen to count it down");
-      setText(trouble, row.isMine ? this.mine.sessions.trouble(row.holder.session, nowMs) : "");
+      setText(trouble, row.isMine ? this.mine.sessions.trouble(row.holder.session) : "");
     }
   }
 }

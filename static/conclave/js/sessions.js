@@ -10,6 +10,11 @@ const ANSWER_MS_MAX = 4_000;
 const SIGNED_OUT_RETRY_MS = 2_000;
 const CLAIM_MS = 1_500;
 
+// What has passed is told by whichever clock went further: the monotonic one may stand still while the machine is
+// suspended, and the other may be set back.
+const moment = (agoMs = 0) => ({ ms: performance.now() - agoMs, wallMs: Date.now() - agoMs });
+const passedMs = (since) => Math.max(performance.now() - since.ms, Date.now() - since.wallMs);
+
 export class Sessions {
   // `onGone(session, why)`: the cluster said that it has ended. `onChange()`: something worth saving or showing.
   constructor(api, { onGone, onChange }) {
@@ -34,16 +39,17 @@ export class Sessions {
   }
 
   async open(ttlMs) {
-    const sentMs = performance.now();
+    const sent = moment();
     const { session } = await this.api.openSession(ttlMs);
     await this.claim(session);
-    this.add(session, ttlMs, sentMs);
+    this.add(session, ttlMs, sent);
     this.handlers.onChange();
     return session;
   }
 
-  add(session, ttlMs, okMs) {
-    this.all.set(session, { session, ttlMs, okMs, nextMs: okMs + ttlMs / 3, asking: null, failingSinceMs: null, problem: "" });
+  // `ok`: when that was sent which the cluster answered last. It is asked again `restMs` after `asked`.
+  add(session, ttlMs, ok, restMs = ttlMs / 3) {
+    this.all.set(session, { session, ttlMs, ok, asked: ok, restMs, asking: null, isFailing: false });
   }
 
   // A tab that was duplicated brings a copy of the first one's sessions: only one of the two may go on with them.
@@ -63,26 +69,25 @@ export class Sessions {
 
   // Sessions of this page's life before a reload. Those that another tab goes on with are left to it.
   async restore(saved) {
-    const agoMs = (wall) => Math.max(0, Date.now() - wall);
     for (const { session, ttl_ms: ttlMs, ok_wall_ms: okWallMs } of saved) {
       if (!(await this.claim(session))) continue;
-      this.add(session, ttlMs, performance.now() - agoMs(okWallMs));
-      this.all.get(session).nextMs = performance.now();
+      this.add(session, ttlMs, moment(Math.max(0, Date.now() - okWallMs)), 0);
     }
   }
 
   saved() {
-    const toWall = (ms) => Math.round(Date.now() - (performance.now() - ms));
     return [...this.all.values()].map((known) => ({
       session: known.session,
       ttl_ms: known.ttlMs,
-      ok_wall_ms: toWall(known.okMs),
+      ok_wall_ms: Math.round(Date.now() - passedMs(known.ok)),
     }));
   }
 
   // Called often: asks for those that are due.
-  tick(nowMs) {
-    for (const known of this.all.values()) if (!known.asking && nowMs >= known.nextMs) this.renew(known.session);
+  tick() {
+    for (const known of this.all.values()) {
+      if (!known.asking && passedMs(known.asked) >= known.restMs) this.renew(known.session);
+    }
   }
 
   // One keep-alive now. Resolves to whether the session is known to live.
@@ -97,24 +102,22 @@ export class Sessions {
 
   async ask(known) {
     const { session } = known;
-    const sentMs = performance.now();
+    const sent = moment();
     try {
       await this.api.keepAlive(session, Math.min(ANSWER_MS_MAX, Math.max(ANSWER_MS_MIN, known.ttlMs / 3)));
-      Object.assign(known, { okMs: sentMs, nextMs: sentMs + known.ttlMs / 3, failingSinceMs: null, problem: "" });
+      Object.assign(known, { ok: sent, asked: sent, restMs: known.ttlMs / 3, isFailing: false });
       this.handlers.onChange();
       return true;
     } catch (error) {
       if (error.status === 410) this.end(session, error.message);
-      else this.failed(known, error, sentMs);
+      else this.failed(known, error);
       return false;
     }
   }
 
-  failed(known, error, sentMs) {
-    known.failingSinceMs ??= sentMs;
-    known.problem = error.message;
+  failed(known, error) {
     const retryMs = Math.min(RETRY_MS_MAX, Math.max(RETRY_MS_MIN, known.ttlMs / 12));
-    known.nextMs = performance.now() + (error.isPassing ? retryMs : SIGNED_OUT_RETRY_MS);
+    Object.assign(known, { asked: moment(), restMs: error.isPassing ? retryMs : SIGNED_OUT_RETRY_MS, isFailing: true });
     this.handlers.onChange();
   }
 
@@ -131,10 +134,11 @@ export class Sessions {
   }
 
   // What is wrong with a session's lease at this moment, in words; "" where nothing is.
-  trouble(session, nowMs) {
+  trouble(session) {
     const known = this.all.get(session);
-    if (!known || known.failingSinceMs === null) return "";
-    const leftMs = known.okMs + known.ttlMs - nowMs;
+    if (!known) return "";
+    const leftMs = known.ttlMs - passedMs(known.ok);
+    if (leftMs > 0 && !known.isFailing) return "";
     if (leftMs > 0) return `not renewed yet, asking again; proven for ${(leftMs / 1000).toFixed(1)} s more`;
     return "not proven held: no answer since its lease ran out; asking again";
   }
