@@ -5,7 +5,8 @@ told to stop, and then itself takes back what it asked for, in order (histories 
 session where this call opened it, since nobody else knows it; otherwise the place in line, or the grant that came of
 it, unless a later call of the same session has taken them over. A lock that a named session got, or already had,
 without waiting stays: the caller knows the session and can ask again. So it is with a place in line when not the caller
-but this process ends.
+but this process ends, and always where the caller named the acquisition: another call of it may be under way, whose
+grant a late take-back of this one would undo.
 """
 
 from __future__ import annotations
@@ -66,10 +67,19 @@ class Wanted(NamedTuple):
     reentrant: bool
     delay_ms: int
     refuse_deadlocks: bool
+    acquisition: int | None
+    """The caller's own number of it; None: one that no other attempt has."""
 
     @classmethod
     def of(cls, payload: AcquireIn) -> Wanted:
-        return cls(payload.mode, payload.limit or 1, payload.reentrant, payload.lock_delay_ms, payload.refuse_deadlocks)
+        return cls(
+            payload.mode,
+            payload.limit or 1,
+            payload.reentrant,
+            payload.lock_delay_ms,
+            payload.refuse_deadlocks,
+            payload.acquisition,
+        )
 
     def op(self, names: tuple[str, ...], acquisition: int, session: int, *, wait: bool) -> lock_commands.Acquire:
         return lock_commands.Acquire(
@@ -113,10 +123,12 @@ class Attempt:
         self._wanted = wanted
         self._refuse_deadlocks = refuse_deadlocks
         self._session = 0
-        self._acquisition = secrets.randbits(48)
+        named = None if wanted is None else wanted.acquisition
+        self._acquisition = secrets.randbits(48) if named is None else named
         """Over HTTP a session has one plain acquisition a name: each attempt takes over what its session already has,
         and an older one that still waits is told so. The number is this attempt's alone, so that whatever it takes
-        back, however late, is never what a later one was granted."""
+        back, however late, is never what a later one was granted. A caller's own number is of several attempts, which
+        take nothing back."""
         self._ttl_ms = 0
         self._opened_here = False
         self._was_queued = False
@@ -124,7 +136,7 @@ class Attempt:
         """When the lease ends as the log counts, on the clock of leases: from the sending of the last renewal."""
         self._stop: errors.ConclaveError | None = None
         self._stopped = asyncio.Event()
-        self._keeps_place = False
+        self._keeps_place = named is not None
         self.finished = asyncio.Event()
         """Set when `run` is over and, where it failed or was stopped, everything has been taken back."""
 
@@ -348,7 +360,7 @@ class Attempt:
         return Refused(
             409,
             "not-acquired",
-            f"lock {self._name!r} was not acquired in time; {_who_has(holder, view)}",
+            f"lock {self._name!r} was not acquired in time; {_who_has(holder, view)}{self._still_waits()}",
             {
                 "name": self._name,
                 "holder": HolderOut.of(holder).dict() if holder is not None else None,
@@ -356,6 +368,10 @@ class Attempt:
                 "expires_in_ms": expires_in_ms,
             },
         )
+
+    def _still_waits(self) -> str:
+        waits = self._was_queued and self._keeps_place
+        return f"; acquisition {self._acquisition} waits on in line, until it is released" if waits else ""
 
     async def _in_the_way(self, held: commands.Held | None) -> commands.LockView | None:
         """The one of its names that is in the way, as it is now: the one that `held` is of, else one that is held, else

@@ -8,12 +8,10 @@ from ninja import Schema
 from pydantic import Field, model_validator
 
 from coordinator.api.file_schemas import ValueIn, text_of
-from coordinator.api.schemas import HolderOut, SessionName, StrictIn, session_name
+from coordinator.api.schemas import ACQUISITION_MAX, HolderOut, SessionName, StrictIn, session_name
 from coordinator.client.events import Heard
 from coordinator.statemachine import commands, lock_commands
 from coordinator.statemachine.lock_commands import Mode
-
-ACQUISITION_MAX = 2**63 - 1
 
 
 class GrantOut(Schema):

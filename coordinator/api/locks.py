@@ -66,8 +66,9 @@ async def acquire(
 
     Asking again with the session that holds the lock answers 200 with the same token, so a lost answer can be asked for
     again; in other modes than the exclusive one of one name each call is an acquisition of its own, which the answer
-    tells. 409 names the holder, or says how sessions would wait for one another (`deadlock`). A caller that closes the
-    connection while it waits leaves the line at once.
+    tells, but for calls that name the same `acquisition`: those answer the same hold, or wait in the same place. 409
+    names the holder, or says how sessions would wait for one another (`deadlock`). A caller that closes the connection
+    while it waits leaves the line at once, unless it named its acquisition.
     """
     name = name_in_path(name)
     client, act_for = await request.auth.acting()

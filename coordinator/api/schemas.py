@@ -17,6 +17,7 @@ from coordinator.statemachine.commands import TTL_MS_MAX, TTL_MS_MIN, WAIT_MS_MA
 from coordinator.statemachine.lock_commands import Mode
 
 TTL_MS_DEFAULT: Final = 15_000
+ACQUISITION_MAX: Final = 2**63 - 1
 _SESSION: Final = re.compile(r"s([1-9][0-9]{0,15})")
 
 
@@ -90,8 +91,9 @@ class StrictIn(BaseModel):
 
 
 class AcquireIn(StrictIn):
-    """Without `mode`, `also`, `reentrant` and `lock_delay_ms`, a session has one hold of the name, and asking again
-    answers it. With one of them each call is an acquisition of its own."""
+    """Without `mode`, `also`, `reentrant`, `lock_delay_ms` and `acquisition`, a session has one hold of the name, and
+    asking again answers it. With one of them each call is an acquisition of its own, but for those that name the same
+    `acquisition`."""
 
     session: SessionName | None = Field(
         None, description="The session to hold the lock with. Without it one is opened for this call."
@@ -132,6 +134,20 @@ class AcquireIn(StrictIn):
         default=True,
         description="Refuse to wait (409 `deadlock`) where sessions would wait for one another.",
     )
+    acquisition: int | None = Field(
+        None,
+        ge=0,
+        le=ACQUISITION_MAX,
+        description="A number of your own for this hold of the session (which is named then), so that it can be asked "
+        "for again: that answers the same hold, or goes on waiting in the same place. The place stays when the "
+        "connection closes and when `wait_ms` is over: release it where you no longer want it.",
+    )
+
+    @model_validator(mode="after")
+    def _acquisition_of_session(self) -> AcquireIn:
+        if self.acquisition is not None and self.session is None:
+            raise ValueError("expected a session with an acquisition: the one to ask again with")
+        return self
 
     @model_validator(mode="after")
     def _limit_of_counting(self) -> AcquireIn:
@@ -142,13 +158,14 @@ class AcquireIn(StrictIn):
     @property
     def is_plain(self) -> bool:
         """The exclusive lock of one name, of which a session has one hold."""
-        return self.mode == lock_commands.EXCLUSIVE and not (self.also or self.reentrant or self.lock_delay_ms)
+        is_alone = self.mode == lock_commands.EXCLUSIVE and self.acquisition is None
+        return is_alone and not (self.also or self.reentrant or self.lock_delay_ms)
 
 
 class ReleaseIn(StrictIn):
     session: SessionName
     acquisition: int | None = Field(
-        None, ge=0, le=2**63 - 1, description="As acquire answered it. Without: the first that the session has."
+        None, ge=0, le=ACQUISITION_MAX, description="As acquire answered it. Without: the first that the session has."
     )
     also: list[str] = Field([], max_length=lock_commands.NAMES_MAX - 1, description="Other names taken with it.")
 

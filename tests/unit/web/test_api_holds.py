@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from coordinator.api import owning, ranges
+from coordinator.api import attempt, owning, ranges
 from coordinator.models import AuditEntry
 from coordinator.statemachine import commands, lock_events
 from tests.unit.web.fake_cluster import FakeCluster
@@ -70,6 +70,54 @@ async def test_a_waiter_in_another_mode_is_let_in_and_one_that_hangs_up_leaves_a
     assert cluster.machine.waiting == 0
 
 
+@pytest.mark.parametrize(
+    "how", [{"mode": "shared"}, {"mode": "counting", "limit": 3}, {"also": ["b"]}, {"lock_delay_ms": 5}, {}]
+)
+async def test_asked_again_with_its_acquisition_it_answers_the_same_hold(worker: Bearer, how: dict[str, Any]) -> None:
+    session = (await worker.post(f"{API}/sessions", {})).json()["session"]
+    answers = [await acquire(worker, "a", session=session, acquisition=7, **how) for _ in range(3)]
+    assert [answer.status_code for answer in answers] == [200] * 3
+    assert len({(answer.json()["acquisition"], answer.json()["token"]) for answer in answers}) == 1
+    assert (await worker.get(f"{API}/holds/a")).json()["holding"] == 1
+    other = await acquire(worker, "a", session=session, acquisition=8, **how)
+    assert (other.status_code == 200) == ("mode" in how)
+
+
+async def test_an_acquisition_of_the_callers_goes_on_waiting_in_its_place(
+    worker: Bearer, other: Bearer, cluster: FakeCluster
+) -> None:
+    held = (await acquire(worker, "a")).json()
+    session = (await other.post(f"{API}/sessions", {})).json()["session"]
+    wish = {"session": session, "acquisition": 7, "mode": "shared"}
+    in_vain = await acquire(other, "a", wait_ms=1, **wish)
+    assert in_vain.status_code == 409
+    assert in_vain.json()["detail"].endswith("; acquisition 7 waits on in line, until it is released")
+    hung_up = asyncio.create_task(acquire(other, "a", wait_ms=60_000, **wish))
+    await until(lambda: attempt._waiting == 1)
+    hung_up.cancel()
+    await asyncio.gather(hung_up, return_exceptions=True)
+    await settled()
+    assert cluster.machine.waiting == 1
+    both = [asyncio.create_task(acquire(other, "a", wait_ms=60_000, **wish)) for _ in range(2)]
+    await until(lambda: attempt._waiting == 2)
+    assert cluster.machine.waiting == 1
+    await worker.post(f"{LOCKS}/a/release", {"session": held["session"]})
+    first, second = [(await each).json() for each in both]
+    assert (first["token"], first["acquisition"]) == (second["token"], second["acquisition"])
+    assert (await worker.get(f"{API}/holds/a")).json()["holding"] == 1
+
+
+async def test_the_place_of_a_callers_acquisition_is_let_go_by_releasing_it(
+    worker: Bearer, other: Bearer, cluster: FakeCluster
+) -> None:
+    await acquire(worker, "a")
+    session = (await other.post(f"{API}/sessions", {})).json()["session"]
+    await acquire(other, "a", wait_ms=1, session=session, acquisition=7, mode="shared")
+    released = await other.post(f"{LOCKS}/a/release", {"session": session, "acquisition": 7})
+    assert released.status_code == 200
+    assert cluster.machine.waiting == 0
+
+
 async def test_a_deadlock_is_refused_with_its_cycle(worker: Bearer, other: Bearer, cluster: FakeCluster) -> None:
     one = (await acquire(worker, "a", mode="shared")).json()["session"]
     two = (await acquire(other, "b", mode="shared")).json()["session"]
@@ -108,6 +156,9 @@ async def test_a_plain_lock_is_refused_where_it_would_close_a_cycle(
         ({"mode": "counting"}, "limit with the mode counting"),
         ({"limit": 3}, "limit with the mode counting"),
         ({"mode": "both"}, "mode"),
+        ({"acquisition": 7}, "expected a session with an acquisition"),
+        ({"acquisition": -1, "session": "s1"}, "acquisition"),
+        ({"acquisition": 2**63, "session": "s1"}, "acquisition"),
         ({"also": ["x" * 600]}, "1 to 512 bytes"),
         ({"lock_delay_ms": 60_001}, "lock_delay_ms"),
     ],
