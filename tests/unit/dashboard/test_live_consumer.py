@@ -107,6 +107,7 @@ async def test_at_another_address_there_is_no_socket(path: str) -> None:
     socket = Socket(URLRouter(websocket_urlpatterns), path, user=AnonymousUser())
     await socket.connect()
     assert await socket.close_code() == consumers.NO_CLUSTER
+    await socket.disconnect()
 
 
 async def test_one_page_too_many_is_refused(live: Broadcast, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,6 +140,7 @@ async def test_a_page_does_not_outlive_what_let_it_in(what: str, monkeypatch: py
     else:
         await user.user_permissions.aclear()
     assert await socket.close_code() == (consumers.FORBIDDEN if what == "no right" else consumers.SIGNED_OUT)
+    await socket.disconnect()
 
 
 @pytest.mark.usefixtures("live")
@@ -170,7 +172,9 @@ async def test_one_who_signs_out_while_the_page_opens_does_not_keep_it(
 
     monkeypatch.setattr(feed_reader, "start", signing_out)
     assert consumers.RECHECK_S > 2 * PATIENCE_S
-    assert await (await connected(user, session=session)).close_code() == consumers.SIGNED_OUT
+    page = await connected(user, session=session)
+    assert await page.close_code() == consumers.SIGNED_OUT
+    await page.disconnect()
 
 
 async def test_a_sign_out_is_not_forgotten_where_the_database_can_not_be_asked(
@@ -191,6 +195,7 @@ async def test_a_sign_out_is_not_forgotten_where_the_database_can_not_be_asked(
     monkeypatch.setattr(consumers, "_refusal", busy)
     await sync_to_async(SessionStore(session.session_key).delete)()
     assert await page.close_code() == consumers.SIGNED_OUT
+    await page.disconnect()
 
 
 # --- what it says -------------------------------------------------------------------------------
