@@ -9,6 +9,9 @@
 
 Before there is a document no node knows the epoch, and none can begin: until then the nodes and the epoch may be said
 anew (`_change`), and a try that is given up has used no epoch. What may be done is looked up under the row's lock.
+
+Nothing is begun before every node that is known was asked whether the name is there still: one that does not answer
+may serve it. The database may be lost or a day old, so what the logs say of who there is counts as well.
 """
 
 from __future__ import annotations
@@ -16,13 +19,13 @@ from __future__ import annotations
 import reprlib
 import secrets
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Final
 
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 
-from coordinator import record, wire
+from coordinator import access, record, wire
 from coordinator.client import Client, errors
 from coordinator.consensus.quorum import majority
 from coordinator.membership import edits, known, nodes
@@ -53,25 +56,28 @@ def create(
     *,
     client_of: Callable[[str], Client],
     on: Sequence[str] = (),
+    gone: Collection[str] = (),
     epoch: int | None = None,
     say: Callable[[str], None],
 ) -> Cluster:
     """Make the cluster `name`, or go on where an earlier try was cut off. `on`: its nodes, else `replicas` are chosen;
     where neither is said, those of the earlier try, or three.
 
-    `epoch`: where nodes that had a cluster of this name cannot be asked: above every restore epoch that it ever had.
-    Raises NotMade, BrokerUnavailable, DatabaseError.
+    `gone`: nodes that do not answer and never will. `epoch`: above every restore epoch that a cluster of this name ever
+    had; needed where some are gone, or lost what they knew. Raises NotMade, BrokerUnavailable, DatabaseError.
     """
-    check_said(name, on, epoch)
+    check_said(name, on, gone, epoch)
     if not on and replicas is not None and not 1 <= replicas <= VOTERS_MAX:
         raise NotMade(f"expected 1 to {VOTERS_MAX} replicas, got {reprlib.repr(replicas)}")
     birth = under_way(name)
     if birth is not None and is_restore(birth):
         raise NotMade(f"{name} is being restored: give `cluster restore` again to go on with it")
-    if birth is None or _wants_else(birth, replicas, on, epoch):
-        birth = _record(name, birth, replicas, client_of(name), on, epoch)
+    if birth is None or _wants_else(birth, replicas, on, gone, epoch):
+        birth = _record(name, birth, replicas, client_of, on, gone, epoch)
         say(f"{name} is {birth.cluster_id}, on {', '.join(birth.nodes)}")
     else:
+        if not birth.members:
+            _check_again(birth, client_of)
         say(f"going on with {name}, {birth.cluster_id}, on {', '.join(birth.nodes)}")
     if not birth.members:
         write_document(birth)
@@ -79,13 +85,16 @@ def create(
     return finish(birth, client_of(name), say)
 
 
-def check_said(name: str, on: Sequence[str], epoch: int | None) -> None:
+def check_said(name: str, on: Sequence[str], gone: Collection[str], epoch: int | None) -> None:
     """What can be told without asking anybody. Raises NotMade."""
     if not wire.NODE_NAME.fullmatch(name):
         raise NotMade(f"a cluster's name matches {wire.NODE_NAME.pattern}, got {reprlib.repr(name)}")
-    for node in on:
+    for node in (*on, *gone):
         if why := name_problem(node):
             raise NotMade(why)
+    both = [node for node in on if node in gone]
+    if both:
+        raise NotMade(f"{', '.join(both)}: a node that is gone gets no replica")
     if len(on) > VOTERS_MAX or len({*on}) != len(on):
         raise NotMade(f"expected 1 to {VOTERS_MAX} nodes, each once, got {', '.join(on)}")
     if epoch is not None and not EPOCH_MIN <= epoch <= EPOCH_MAX:
@@ -101,10 +110,13 @@ def is_restore(birth: Birth) -> bool:
     return birth.fingerprint.startswith(RESTORED)
 
 
-def _wants_else(birth: Birth, replicas: int | None, on: Sequence[str], epoch: int | None) -> bool:
-    """Is another cluster wanted than the one that is under way? What is not said is as it was."""
+def _wants_else(
+    birth: Birth, replicas: int | None, on: Sequence[str], gone: Collection[str], epoch: int | None
+) -> bool:
+    """Is another cluster wanted than the one that is under way? What is not said is as it was. Before there is a
+    document, nodes that are gone change what its epoch rests on."""
     other = {*on} != {*birth.nodes} if on else replicas not in (None, len(birth.nodes))
-    return other or is_other_epoch(birth, epoch)
+    return other or is_other_epoch(birth, epoch) or bool(gone and not birth.members)
 
 
 def is_other_epoch(birth: Birth, epoch: int | None) -> bool:
@@ -113,20 +125,20 @@ def is_other_epoch(birth: Birth, epoch: int | None) -> bool:
 
 
 def _record(
-    name: str, birth: Birth | None, replicas: int | None, client: Client, on: Sequence[str], epoch: int | None
+    name: str,
+    birth: Birth | None,
+    replicas: int | None,
+    client_of: Callable[[str], Client],
+    on: Sequence[str],
+    gone: Collection[str],
+    epoch: int | None,
 ) -> Birth:
     """Write down what is to be made, once all is checked. `birth`: the try of something else that is under way."""
     as_before = birth is not None and not on and replicas in (None, len(birth.nodes))
     wanted = on or (birth.nodes if birth is not None and as_before else ())
-    reports = _look(wanted, len(wanted) or replicas or REPLICAS)
-    if birth is not None and birth.members:
-        check_is_over(birth, reports)
-    check_name_is_free(name, reports, but=birth)
-    check_nobody_answers(name, client)
-    if wanted:
-        check_nodes(wanted, reports)
+    reports = _ask_all(name, birth, wanted, len(wanted) or replicas or REPLICAS, client_of, gone)
     chosen = tuple(wanted) or _choose(replicas or REPLICAS, reports)
-    above = _epoch(name, reports, epoch, but=birth)
+    above = _epoch(name, reports, epoch, gone, but=birth)
     if birth is not None and not birth.members:
         return _change(birth, chosen, above)
     if birth is not None:
@@ -134,11 +146,49 @@ def _record(
     return begin(name, chosen, above)
 
 
-def _look(wanted: Sequence[str], replicas: int) -> dict[str, NodeReport]:
+def _check_again(birth: Birth, client_of: Callable[[str], Client]) -> None:
+    """A try without a document may be one of long ago, in a database that was put back. Raises NotMade where it cannot
+    be gone on with."""
+    reports = _ask_all(birth.name, birth, birth.nodes, len(birth.nodes), client_of, ())
+    _epoch(birth.name, reports, birth.epoch, (), but=birth)
+
+
+def _ask_all(
+    name: str,
+    birth: Birth | None,
+    wanted: Sequence[str],
+    replicas: int,
+    client_of: Callable[[str], Client],
+    gone: Collection[str],
+) -> dict[str, NodeReport]:
+    """What every node says that anybody knows of. Raises NotMade where one of them does not answer, or the name is
+    there. `birth`: the try that is under way."""
+    directories = ask_for_directories(name, client_of)
+    asked = _nodes_known(name, directories) - {*gone}
+    reports = _look({*wanted, *asked}, replicas)
+    if birth is not None and birth.members:
+        check_is_over(birth, reports)
+    check_name_is_free(name, reports, but=birth)
+    check_nobody_answers(name, directories)
+    if wanted:
+        check_nodes(wanted, reports)
+    check_all_answer(name, asked, gone, reports)
+    return reports
+
+
+def _nodes_known(name: str, directories: Iterable[wire.Directory]) -> set[str]:
+    """Every node of which the record knows, earlier tries of this name do, or the logs, which outlive the database."""
+    known_nodes = {*Node.objects.values_list("name", flat=True)}
+    for nodes_of_birth in Birth.objects.filter(name=name).values_list("nodes", flat=True):
+        known_nodes.update(nodes_of_birth)
+    return known_nodes.union(node for there in directories for node, _ in there.nodes)
+
+
+def _look(expected: Collection[str], replicas: int) -> dict[str, NodeReport]:
     """What the nodes say. A busy one may take longer than one look lasts."""
     reports = nodes.look()
     for _ in range(known.LOOKS_MAX - 1):
-        if len(reports) < replicas or not reports.keys() >= {*wanted}:
+        if len(reports) < replicas or not reports.keys() >= {*expected}:
             reports |= nodes.look()
     return reports
 
@@ -185,13 +235,35 @@ def check_name_is_free(name: str, reports: dict[str, NodeReport], but: Birth | N
                 raise NotMade(f"there is a cluster {name}: {report.node} hosts a replica of it ({hosted.cluster})")
 
 
-def check_nobody_answers(name: str, client: Client) -> None:
-    """A node that the broker does not reach serves on: with the database lost, nothing else says so."""
-    try:
-        there = client.directory()
-    except errors.Unavailable:
-        return
-    for entry in there.clusters:
+def check_all_answer(name: str, asked: Collection[str], gone: Collection[str], reports: dict[str, NodeReport]) -> None:
+    """Raises NotMade for any of these nodes that does not answer, and for one that does although it is `gone`."""
+    silent = sorted({*asked} - reports.keys())
+    if silent:
+        raise NotMade(
+            f"{', '.join(silent)}: no answer, and {name} may still be there, or have had a higher restore epoch. Start "
+            f"them; where they are lost for good, so that nothing of theirs ever runs again: --gone "
+            f"{','.join(sorted({*silent, *gone}))}"
+        )
+    back = sorted(reports.keys() & {*gone})
+    if back:
+        raise NotMade(f"{', '.join(back)}: said to be gone, and answers")
+
+
+def ask_for_directories(name: str, client_of: Callable[[str], Client]) -> list[wire.Directory]:
+    """Who is there, as the logs say. A node that the broker does not reach serves on: with the database lost, nothing
+    else says so. Empty where no node answers."""
+    found = []
+    for cluster in dict.fromkeys((name, access.DEFAULT_CLUSTER)):
+        try:
+            found.append(client_of(cluster).directory())
+        except errors.Unavailable:
+            continue
+    return found
+
+
+def check_nobody_answers(name: str, directories: Iterable[wire.Directory]) -> None:
+    """Raises NotMade where a cluster of this name is served."""
+    for entry in [entry for there in directories for entry in there.clusters]:
         if entry.name == name:
             raise NotMade(f"there is a cluster {name} ({entry.cluster:x}): {', '.join(entry.nodes)} serve it")
 
@@ -207,7 +279,9 @@ def _choose(replicas: int, reports: dict[str, NodeReport]) -> tuple[str, ...]:
     return chosen
 
 
-def _epoch(name: str, reports: dict[str, NodeReport], given: int | None, but: Birth | None) -> int:
+def _epoch(
+    name: str, reports: dict[str, NodeReport], given: int | None, gone: Collection[str], but: Birth | None
+) -> int:
     """Above every epoch that a cluster of this name ever had, so that its fencing tokens only grow (rule 6)."""
     had_epochs = [report.epochs[name] for report in reports.values() if name in report.epochs]
     had_epochs += begun_epochs(name, but)
@@ -218,17 +292,31 @@ def _epoch(name: str, reports: dict[str, NodeReport], given: int | None, but: Bi
         if given <= highest:
             raise NotMade(f"expected --epoch above {highest}, which a cluster {name} had, got {given}")
         return given
-    earlier = Cluster.objects.filter(name=name)
-    for cluster in earlier:
-        had = set(Node.objects.filter(replicas__cluster=cluster).values_list("name", flat=True))
-        asked = {node for node in had if name in (reports[node].epochs if node in reports else {})}
-        if len(asked) < majority(len(had)):
-            names = ", ".join(sorted(had))
-            raise NotMade(
-                f"there was a cluster {name} ({cluster.cluster_id}), and a majority of its nodes ({names}) cannot be "
-                "asked for its restore epoch: give --epoch, above every epoch that it ever had"
-            )
+    if gone:
+        least = f"{highest} is the highest that is known" if highest >= 0 else "1 where there never was one"
+        raise NotMade(
+            f"{', '.join(sorted(gone))}: may have had {name}, and can not say any more in which restore epochs: give "
+            f"--epoch, above every one that it ever had; {least}"
+        )
+    for cluster in Cluster.objects.filter(name=name):
+        if why := _epochs_problem(cluster, reports):
+            raise NotMade(f"{why}: give --epoch, above every one that it ever had")
     return highest + 1
+
+
+def _epochs_problem(cluster: Cluster, reports: dict[str, NodeReport]) -> str:
+    """Why the nodes cannot say in which restore epochs this cluster was, which is over; "" where they can."""
+    had = {*Node.objects.filter(replicas__cluster=cluster).values_list("name", flat=True)}
+    for nodes_of_birth in Birth.objects.filter(cluster_id=cluster.cluster_id).values_list("nodes", flat=True):
+        had.update(nodes_of_birth)
+    there_was = f"there was a cluster {cluster.name} ({cluster.cluster_id})"
+    if not had:
+        return f"{there_was}, and the record does not say on which nodes, which would know its restore epoch"
+    told = {node for node in had if node in reports and cluster.name in reports[node].epochs}
+    if len(told) < majority(len(had)):
+        names = ", ".join(sorted(had))
+        return f"{there_was}, and a majority of its nodes ({names}) cannot say (any more) what its restore epoch was"
+    return ""
 
 
 def begun_epochs(name: str, but: Birth | None = None) -> list[int]:

@@ -82,7 +82,7 @@ def restore(
         birth = None
     _check_no_other(name, reports, but=birth)
     if birth is None:
-        creation.check_nobody_answers(name, client_of(name))
+        creation.check_nobody_answers(name, creation.ask_for_directories(name, client_of))
         chosen = _epoch(name, backup, reports, epoch, gone, other)
         if other is not None:
             creation.give_up(other)
@@ -97,12 +97,9 @@ def restore(
 
 
 def _check(name: str, on: Sequence[str], gone: Collection[str], epoch: int | None) -> None:
-    creation.check_said(name, on, epoch)
+    creation.check_said(name, on, gone, epoch)
     if not on:
         raise NotMade(f"expected 1 to {VOTERS_MAX} nodes, each once, got none")
-    both = [node for node in on if node in gone]
-    if both:
-        raise NotMade(f"{', '.join(both)}: a node that is gone gets no replica")
 
 
 def _ask_all(name: str, on: Sequence[str], backup: Backup, gone: Collection[str]) -> dict[str, NodeReport]:
@@ -114,15 +111,7 @@ def _ask_all(name: str, on: Sequence[str], backup: Backup, gone: Collection[str]
     reports = nodes.look() if gone else nodes.look(sorted(asked))
     reports |= {} if reports.keys() >= asked else nodes.look(sorted(asked))
     creation.check_nodes(on, reports, had)
-    silent = sorted(asked - reports.keys())
-    if silent:
-        raise NotMade(
-            f"{', '.join(silent)}: no answer, and {name} may still be there, or have had a higher restore epoch. Start "
-            f"them; where they are lost for good, so that nothing of theirs ever runs again: --gone {','.join(silent)}"
-        )
-    back = sorted(reports.keys() & {*gone})
-    if back:
-        raise NotMade(f"{', '.join(back)}: said to be gone, and answers")
+    creation.check_all_answer(name, asked, gone, reports)
     return reports
 
 

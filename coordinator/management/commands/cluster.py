@@ -57,6 +57,7 @@ class Command(BaseCommand):
         create.add_argument("name")
         create.add_argument("--replicas", type=int, help="how many, one a node; 3 where it is not said, or 5")
         create.add_argument("--on", default="", metavar="NODES", help="these nodes, separated by commas")
+        create.add_argument("--gone", default="", metavar="NODES", help="nodes that are known and are lost for good")
         create.add_argument("--epoch", type=int, help="above every restore epoch that a cluster of this name ever had")
 
         restore = action("restore", self._restore, "begin a cluster anew from a backup")
@@ -134,17 +135,18 @@ class Command(BaseCommand):
     # --- what is wanted ---------------------------------------------------------------------------
 
     def _create(self, options: dict[str, Any]) -> None:
-        on = _names(options["on"])
+        on, gone = _names(options["on"]), _names(options["gone"])
         cluster = creation.create(
             options["name"],
             options["replicas"],
             client_of=self.clients,
             on=on,
+            gone=gone,
             epoch=options["epoch"],
             say=self.stdout.write,
         )
         made = Birth.objects.get(cluster_id=cluster.cluster_id).nodes
-        self._audit(options, "cluster.created", {"on": list(on), "replicas": len(made)})
+        self._audit(options, "cluster.created", {"on": list(on), "replicas": len(made), "gone": list(gone)})
 
     def _restore(self, options: dict[str, Any]) -> None:
         on, gone = _names(options["nodes"]), _names(options["gone"])

@@ -189,7 +189,8 @@ class FakeClient:
     def directory(self) -> wire.Directory:
         self._check()
         nodes_of = tuple(member.node for member in self.configuration.members)
-        entry = wire.ClusterEntry("default", self.cluster_id, nodes_of[0], 2, nodes_of)
+        name = next((name for name, client in self.company.clusters.items() if client is self), "default")
+        entry = wire.ClusterEntry(name, self.cluster_id, nodes_of[0], 2, nodes_of)
         return wire.Directory(1, nodes_of[0], tuple((node, "") for node in nodes_of), (entry,))
 
     def status(self) -> dict[str, Any]:

@@ -302,8 +302,10 @@ def make(company: Company, name: str = "second", replicas: int | None = None, **
                 raise errors.Unavailable("no leader is known")
             return company.clusters[name].directory()
 
-    lazy: Any = Lazy()
-    return creation.create(name, replicas, client_of=lambda _: lazy, say=lambda _: None, **options)
+    def client_of(cluster: str) -> Any:
+        return Lazy() if cluster == name else company.clusters[cluster]
+
+    return creation.create(name, replicas, client_of=client_of, say=lambda _: None, **options)
 
 
 def cut_off(company: Company, silent: str, *on: str, **options) -> Birth:
@@ -430,6 +432,71 @@ def test_a_name_that_comes_back_begins_above_every_epoch_that_it_had(company):
     assert Birth.objects.get().epoch == 7
 
 
+def unreachable(company: Company, *names: str) -> None:
+    """A second cluster on these nodes, which neither the broker nor this client's Redis reaches."""
+    company.silent = {*names}
+    for number, name in enumerate(names, 5):
+        company.host(name, "77", "second", f"{number:x}")
+        company.epochs[name]["second"] = 1
+
+
+def test_while_its_nodes_are_unreachable_no_second_cluster_of_the_name_is_made(company):
+    """Not by a database that knows it, with an epoch that was given, nor by one that was lost."""
+    unreachable(company, "node2", "node3")
+    with pytest.raises(
+        creation.NotMade, match=r"^node2, node3: no answer, and second may still be there.*--gone node2,n"
+    ):
+        make(company, replicas=2)
+    old = Cluster.objects.create(name="second", cluster_id="77")
+    old.replicas.create(node=Node.objects.create(name="node5"), replica_id="5")
+    with pytest.raises(creation.NotMade, match=r"^node2, node3, node5: no answer.*--gone node2,node3,node5$"):
+        make(company, replicas=2, epoch=7)
+    assert (Birth.objects.count(), company.asked) == (0, [])
+
+
+def test_a_node_that_only_the_record_knows_or_only_an_earlier_try_is_asked_too(company):
+    Node.objects.create(name="node5")
+    over = {"members": [["1", "node6", "", 0]], "finished_at": timezone.now()}
+    Birth.objects.create(name="second", cluster_id="77", nodes=["node6"], epoch=1, **over)
+    with pytest.raises(creation.NotMade, match=r"^node5, node6: no answer"):
+        make(company, epoch=7)
+    with pytest.raises(creation.NotMade, match=r"^node6: no answer.*--gone node5,node6$"):
+        make(company, gone=("node5",), epoch=7)
+
+
+def test_where_nodes_are_said_to_be_gone_the_epoch_is_given(company):
+    unreachable(company, "node3")
+    with pytest.raises(
+        creation.NotMade, match=r"^node3: may have had second.*give --epoch.*; 1 where there never was one$"
+    ):
+        make(company, gone=("node3",))
+    company.epochs["node1"]["second"] = 3
+    with pytest.raises(creation.NotMade, match=r"^node3: may have had second.*; 3 is the highest that is known$"):
+        make(company, gone=("node3",))
+    with pytest.raises(creation.NotMade, match=r"^expected --epoch above 3, which a cluster second had, got 3$"):
+        make(company, gone=("node3",), epoch=3)
+    make(company, gone=("node3",), epoch=5)
+    assert (Birth.objects.get().epoch, "node3" in Birth.objects.get().nodes) == (5, False)
+
+
+def test_a_node_that_is_said_to_be_gone_and_answers_or_is_to_have_a_replica_is_not(company):
+    with pytest.raises(creation.NotMade, match=r"^node2: said to be gone, and answers$"):
+        make(company, gone=("node2",), epoch=5)
+    with pytest.raises(creation.NotMade, match=r"^node2: a node that is gone gets no replica$"):
+        make(company, on=("node1", "node2"), gone=("node2",), epoch=5)
+    assert not Birth.objects.exists()
+
+
+def test_a_cluster_whose_nodes_were_never_recorded_takes_an_epoch_that_is_given(company):
+    Cluster.objects.create(name="second", cluster_id="77")
+    with pytest.raises(
+        creation.NotMade, match=r"\(77\), and the record does not say on which nodes.*: give --epoch, above"
+    ):
+        make(company)
+    make(company, epoch=2)
+    assert Birth.objects.get().epoch == 2
+
+
 @pytest.mark.parametrize("epoch", [-1, 0, EPOCH_MAX + 1, 10**20])
 def test_an_epoch_that_there_can_not_be_is_refused_before_anything_is_written_down(company, epoch):
     with pytest.raises(creation.NotMade, match=rf"^expected --epoch from 1 to 8191, got {epoch}$"):
@@ -497,7 +564,9 @@ def test_while_it_has_no_document_a_cluster_is_put_on_other_nodes(company, recon
 def test_a_cluster_that_was_written_down_on_a_node_that_there_is_not_is_put_on_others(company):
     """As it was before the nodes were looked for first: there was no way out."""
     Birth.objects.create(name="second", cluster_id="99", nodes=["node1", "node77"], epoch=0)
-    make(company, replicas=3)
+    with pytest.raises(creation.NotMade, match=r"node77: no answer.*--gone node77"):
+        make(company, replicas=3)
+    make(company, replicas=3, gone=("node77",), epoch=1)
     assert len(Birth.objects.get(cluster_id="99").members) == 3
 
 
@@ -538,7 +607,34 @@ def test_who_goes_on_with_what_another_has_put_elsewhere_writes_no_document(comp
     assert not any(task == "form_cluster" for _, task, _ in company.asked)
 
 
+def test_a_try_without_a_document_is_not_gone_on_with_while_a_node_does_not_answer(company):
+    """The database may have been put back: the cluster that the try became may be on that node."""
+    birth = cut_off(company, "node2", "node1", "node2")
+    company.silent = {"node3"}
+    with pytest.raises(creation.NotMade, match=r"^node3: no answer, and second may still be there"):
+        make(company)
+    with pytest.raises(creation.NotMade, match=r"^node3: may have had second"):
+        make(company, gone=("node3",))
+    make(company, gone=("node3",), epoch=4)
+    made = Birth.objects.get()
+    assert (made.cluster_id, made.nodes, made.epoch) == (birth.cluster_id, birth.nodes, 4)
+
+
 # --- the command, the page and the admin ----------------------------------------------------------
+
+
+def test_the_command_says_which_nodes_are_gone_and_writes_it_into_the_audit(company, client, monkeypatch):
+    company.silent = {"node3"}
+    company.clusters["second"] = client  # Looked up before there is a cluster that it is of.
+    arguments = ("create", "second", "--on", "node1,node2")
+    with pytest.raises(CommandError, match=r"node3: no answer.*--gone node3"):
+        manage(company, monkeypatch, *arguments)
+    del company.clusters["second"]
+    monkeypatch.setattr(
+        creation, "create", lambda *_, **said: Birth.objects.create(cluster_id="99", nodes=said["gone"])
+    )
+    manage(company, monkeypatch, *arguments, "--gone", "node3", "--epoch", "4")
+    assert AuditEntry.objects.get().details == {"on": ["node1", "node2"], "replicas": 1, "gone": ["node3"]}
 
 
 def test_the_command_says_what_is_wanted_and_what_it_waits_for(company, client, reconciler, time, monkeypatch):

@@ -298,6 +298,7 @@ def test_the_command_restores_and_writes_it_into_the_audit(company, path, monkey
     arguments = ("restore", "second", str(path), "--nodes", ",".join(NAMES))
     company.clusters["second"] = FakeClient(0, company)  # Looked up before there is a cluster that it is of.
     company.clusters["second"].directory = lambda: wire.Directory(1, "node4", (), ())
+    company.clusters["default"] = company.clusters["second"]
     with pytest.raises(CommandError, match="expected --epoch above 3"):
         manage(company, monkeypatch, *arguments, "--epoch", "2")
     assert not AuditEntry.objects.exists()
