@@ -100,11 +100,13 @@ class WantedMembership(models.Model):
 class Birth(models.Model):
     """A cluster that is being made, or was: written down before any node is asked, so that whoever is cut off goes on.
 
-    `members` is the document that all of its nodes get, byte for byte the same: what the nodes drew, never changed."""
+    `members` is the document that all of its nodes get, byte for byte the same: what the nodes drew, never changed.
+    `left_out`: nodes of an earlier list, which may have an empty replica of it."""
 
     cluster_id = models.CharField("identity", max_length=16, unique=True)
     name = models.CharField(max_length=63, db_index=True)
     nodes = models.JSONField(default=list)
+    left_out = models.JSONField(default=list, blank=True)
     members = models.JSONField(default=list, blank=True)
     epoch = models.PositiveIntegerField(null=True, blank=True)
     fingerprint = models.CharField(max_length=64, blank=True, default="")

@@ -30,7 +30,7 @@ from coordinator.client import Client, errors
 from coordinator.consensus.quorum import majority
 from coordinator.membership import edits, known, nodes
 from coordinator.membership.nodes import NodeReport, TaskOutcome
-from coordinator.membership.plan import NodeView, choose
+from coordinator.membership.plan import EMPTY, NodeView, choose
 from coordinator.membership.wanted import VOTERS_MAX, Place, Wanted, name_problem
 from coordinator.models import Birth, Cluster, Node
 from coordinator.statemachine.locks import EPOCH_MAX
@@ -80,7 +80,7 @@ def create(
             _check_again(birth, client_of)
         say(f"going on with {name}, {birth.cluster_id}, on {', '.join(birth.nodes)}")
     if not birth.members:
-        write_document(birth)
+        write_document(birth, client_of)
     _form(birth, say)
     return finish(birth, client_of(name), say)
 
@@ -345,12 +345,14 @@ def _locked(birth: Birth) -> Birth:
 
 def _change(birth: Birth, chosen: Sequence[str], epoch: int) -> Birth:
     """Other nodes, or another epoch, for a cluster that has no document yet: so none of its replicas can have begun.
-    What the nodes drew that are left out is nobody for ever, and deleted in the end (`finish`)."""
+    What the nodes drew that are left out is nobody for ever, and deleted in the end (`finish`), even where one of them
+    is down until then."""
     with transaction.atomic():
         kept = _locked(birth)
         assert not kept.members, kept
+        kept.left_out = sorted({*kept.left_out, *kept.nodes} - {*chosen})
         kept.nodes, kept.epoch = list(chosen), epoch
-        kept.save(update_fields=["nodes", "epoch"])
+        kept.save(update_fields=["nodes", "left_out", "epoch"])
     return kept
 
 
@@ -386,8 +388,9 @@ def request_of(birth: Birth, round_name: str) -> str:
     return f"birth-{birth.cluster_id}-{round_name}"
 
 
-def write_document(birth: Birth) -> None:
-    """Have the nodes draw identities, and write the document down, once."""
+def write_document(birth: Birth, client_of: Callable[[str], Client]) -> None:
+    """Have the nodes draw identities, and write the document down, once. Raises NotMade where there is a log of this
+    cluster that the record knows nothing of."""
     request = request_of(birth, "host")
     for node in birth.nodes:
         nodes.ask(node, "host_replica", request, cluster=birth.cluster_id, cluster_name=birth.name)
@@ -401,7 +404,8 @@ def write_document(birth: Birth) -> None:
             raise NotMade(
                 f"expected an epoch above {outcome.epoch}, which {birth.name} had on {node}, got {birth.epoch}"
             )
-    reports = nodes.look(birth.nodes)
+    reports = _look(birth.nodes, len(birth.nodes))
+    begun_on = _begun_on(birth, reports, ask_for_directories(birth.name, client_of))
     members = [[drawn[node].replica, node, reports[node].address, 0] for node in birth.nodes if node in reports]
     if len(members) != len(birth.nodes):
         raise NotMade(f"not all of {', '.join(birth.nodes)} answer. Give the command again to go on with {birth.name}")
@@ -409,10 +413,26 @@ def write_document(birth: Birth) -> None:
         kept = Birth.objects.select_for_update().get(pk=birth.pk)
         if (kept.nodes, kept.epoch, kept.finished_at) != (birth.nodes, birth.epoch, None):
             raise NotMade(f"somebody else has changed what {birth.name} is to be, or gave it up; look again")
+        if begun_on and not kept.members:
+            raise NotMade(
+                f"{birth.name} ({birth.cluster_id}) has a log already, on {', '.join(begun_on)}, and the database "
+                f"knows of none: it was put back. Nothing is made; to look at that cluster: manage.py cluster status "
+                f"{birth.name}, to take its word: manage.py cluster rebuild {birth.name}"
+            )
         if not kept.members:
             kept.members, kept.fingerprint = members, kept.fingerprint or fingerprints.pop()
             kept.save(update_fields=["members", "fingerprint"])
     birth.refresh_from_db()
+
+
+def _begun_on(birth: Birth, reports: dict[str, NodeReport], directories: Iterable[wire.Directory]) -> list[str]:
+    """Nodes that have more of this cluster than an empty replica. Who has none is in no directory."""
+    hosted = {node: report.hosted(birth.cluster_id) for node, report in reports.items()}
+    begun = {node for node, replica in hosted.items() if replica is not None and replica.state != EMPTY}
+    for entry in [entry for there in directories for entry in there.clusters]:
+        if record.identity(entry.cluster) == birth.cluster_id:
+            begun.update(entry.nodes)
+    return sorted(begun)
 
 
 def _form(birth: Birth, say: Callable[[str], None]) -> None:
@@ -459,8 +479,9 @@ def finish(birth: Birth, client: Client, say: Callable[[str], None], leader_s_ma
     if record.identity(client.cluster_id) != birth.cluster_id:
         raise NotMade(f"expected {birth.cluster_id} to answer as {birth.name}, got {client.cluster_id:x}")
     cluster = edits.cluster_row(birth.name, int(birth.cluster_id, 16))
-    left = [n for n, report in nodes.look().items() if n not in birth.nodes and report.hosted(birth.cluster_id)]
-    wanted = Wanted(tuple(Place(node) for node in birth.nodes), tuple(sorted(left)))
+    hosting = {node for node, report in nodes.look().items() if report.hosted(birth.cluster_id)}
+    leaving = sorted({*birth.left_out, *hosting} - {*birth.nodes})
+    wanted = Wanted(tuple(Place(node) for node in birth.nodes), tuple(leaving))
     edits.say(client, cluster, lambda _: wanted)
     birth.finished_at = timezone.now()
     birth.save(update_fields=["finished_at"])

@@ -91,7 +91,7 @@ def restore(
     else:
         say(f"going on with {name}, {birth.cluster_id}, on {', '.join(birth.nodes)}, in restore epoch {birth.epoch}")
     if not birth.members:
-        creation.write_document(birth)
+        creation.write_document(birth, client_of)
     _begin(birth, path, backup, say)
     return creation.finish(birth, client_of(name), say, LEADER_S_MAX)
 

@@ -554,7 +554,7 @@ def test_while_it_has_no_document_a_cluster_is_put_on_other_nodes(company, recon
     assert (birth.cluster_id, birth.nodes) == (first.cluster_id, ["node3", "node4"])
     assert [member[1] for member in birth.members] == ["node3", "node4"]
     said = wanted.decode(company.clusters["second"].in_log.wanted)
-    assert (said.nodes, said.leaving) == (("node3", "node4"), ("node1",))
+    assert (said.nodes, said.leaving) == (("node3", "node4"), ("node1", "node2"))
     for _ in range(3):
         time.now += 11
         reconciler.look()
@@ -605,6 +605,52 @@ def test_who_goes_on_with_what_another_has_put_elsewhere_writes_no_document(comp
         make(company, on=("node1", "node2"))
     assert Birth.objects.get().members == []
     assert not any(task == "form_cluster" for _, task, _ in company.asked)
+
+
+def test_what_a_node_drew_that_was_down_when_the_cluster_was_made_is_deleted_once_it_is_back(company, reconciler, time):
+    first = cut_off(company, "node2", "node1", "node2", "node3")
+    company.silent = {"node1"}
+    make(company, on=("node3", "node4"), gone=("node1",), epoch=1)
+    said = wanted.decode(company.clusters["second"].in_log.wanted)
+    assert (said.nodes, said.leaving) == (("node3", "node4"), ("node1", "node2"))
+    company.silent = set()
+    for _ in range(3):
+        time.now += 11
+        reconciler.look()
+    assert first.cluster_id not in company.hosted["node1"]
+
+
+def test_a_database_that_was_put_back_to_before_the_document_begins_no_second_log(company):
+    """It was put elsewhere and made there; the database of before that knows the first of its lists alone."""
+    first = cut_off(company, "node2", "node1", "node2")
+    make(company, on=("node3", "node4"))
+    Birth.objects.update(nodes=["node1", "node2"], left_out=[], members=[], finished_at=None)
+    company.clusters["second"].down = True
+    company.asked.clear()
+    with pytest.raises(
+        creation.NotMade, match=rf"^second \({first.cluster_id}\) has a log already, on node3, node4, and"
+    ):
+        make(company)
+    assert Birth.objects.get().members == []
+    assert not any(task == "form_cluster" for _, task, _ in company.asked)
+    company.clusters["second"].down = False
+    with pytest.raises(creation.NotMade, match=r"^there is a cluster second .*: node3, node4 serve it$"):
+        make(company)
+
+
+def test_of_two_who_go_on_with_one_try_both_have_it_made(company, monkeypatch):
+    """The log that the slower one sees is that of the document which the other wrote meanwhile."""
+    real, company._form_cluster = company._form_cluster, None
+    with pytest.raises(TypeError):
+        make(company, on=("node1", "node2"))
+    company._form_cluster = real
+    slower = Birth.objects.get()
+    make(company)
+    document = Birth.objects.get().members
+    slower.members = []
+    Birth.objects.update(finished_at=None)
+    creation.write_document(slower, lambda _: company.clusters["second"])
+    assert slower.members == document
 
 
 def test_a_try_without_a_document_is_not_gone_on_with_while_a_node_does_not_answer(company):

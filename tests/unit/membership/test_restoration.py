@@ -170,6 +170,18 @@ def test_given_again_it_goes_on_under_the_same_document(company, path):
         restore(company, path)
 
 
+def test_a_log_that_the_broker_does_not_reach_is_no_second_time_begun(company, path):
+    """The database was put back to before the document: the cluster is served from elsewhere."""
+    digest = creation.RESTORED + backup.read(path).digest
+    Birth.objects.create(name="second", cluster_id="99", nodes=[*NAMES], epoch=4, fingerprint=digest)
+    client = company.clusters["second"] = FakeClient(0x99, company)
+    client.configuration = Configuration((Member(1, "node8"),))
+    with pytest.raises(NotMade, match=r"second \(99\) has a log already, on node8, and the database knows of none"):
+        restore(company, path)
+    assert Birth.objects.get().members == []
+    assert not asked(company, "restore_replica")
+
+
 def test_another_try_under_way_is_given_up_only_where_nobody_could_begin_with_it(company, path):
     company.refuses_restores = "no such file"
     with pytest.raises(NotMade, match="no such file"):
