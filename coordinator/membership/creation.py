@@ -33,6 +33,7 @@ from coordinator.membership.nodes import NodeReport, TaskOutcome
 from coordinator.membership.plan import EMPTY, NodeView, choose
 from coordinator.membership.wanted import VOTERS_MAX, Place, Wanted, name_problem
 from coordinator.models import Birth, Cluster, Node
+from coordinator.statemachine import commands
 from coordinator.statemachine.locks import EPOCH_MAX
 
 NODES_S_MAX: Final = 10.0
@@ -467,7 +468,7 @@ def all_done(birth: Birth, outcomes: dict[str, TaskOutcome], asked: Iterable[str
 
 
 def finish(birth: Birth, client: Client, say: Callable[[str], None], leader_s_max: float = LEADER_S_MAX) -> Cluster:
-    """Wait for its first leader, and tell its log what is wanted of it."""
+    """Wait for its first leader, and tell its log what is wanted of it, where nobody has said anything to it since."""
     until = time.monotonic() + leader_s_max
     while True:
         try:
@@ -479,11 +480,18 @@ def finish(birth: Birth, client: Client, say: Callable[[str], None], leader_s_ma
     if record.identity(client.cluster_id) != birth.cluster_id:
         raise NotMade(f"expected {birth.cluster_id} to answer as {birth.name}, got {client.cluster_id:x}")
     cluster = edits.cluster_row(birth.name, int(birth.cluster_id, 16))
-    hosting = {node for node, report in nodes.look().items() if report.hosted(birth.cluster_id)}
-    leaving = sorted({*birth.left_out, *hosting} - {*birth.nodes})
-    wanted = Wanted(tuple(Place(node) for node in birth.nodes), tuple(leaving))
-    edits.say(client, cluster, lambda _: wanted)
+    said = edits.compare(cluster, client.query(commands.GetWantedMembership()))
+    if said.agreement is edits.Agreement.NOTHING:
+        wanted = _wanted(birth)
+        edits.say(client, cluster, lambda _: wanted)
     birth.finished_at = timezone.now()
     birth.save(update_fields=["finished_at"])
     say(f"{leader} leads {birth.name}")
     return cluster
+
+
+def _wanted(birth: Birth) -> Wanted:
+    """Its nodes as they were said, and without whatever replicas of it others have."""
+    hosting = {node for node, report in nodes.look().items() if report.hosted(birth.cluster_id)}
+    leaving = sorted({*birth.left_out, *hosting} - {*birth.nodes})
+    return Wanted(tuple(Place(node) for node in birth.nodes), tuple(leaving))

@@ -21,6 +21,7 @@ from coordinator.membership.edits import DatabaseBehind
 from coordinator.membership.reconciler import Reconciler
 from coordinator.models import AuditEntry, Birth, Cluster, Node, Reconciliation, WantedMembership
 from coordinator.statemachine.locks import EPOCH_MAX
+from coordinator.statemachine.wanted import Wanted as InTheLog
 from tests.unit.membership.company import Company, FakeClient
 
 pytestmark = pytest.mark.django_db
@@ -636,6 +637,36 @@ def test_a_database_that_was_put_back_to_before_the_document_begins_no_second_lo
     company.clusters["second"].down = False
     with pytest.raises(creation.NotMade, match=r"^there is a cluster second .*: node3, node4 serve it$"):
         make(company)
+
+
+@pytest.mark.parametrize("reached_the_log", [True, False])
+def test_given_again_after_its_last_step_was_cut_off_it_undoes_no_move_that_was_made_since(
+    company, reconciler, time, monkeypatch, reached_the_log
+):
+    def cut(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(edits, "say", cut)
+        with pytest.raises(KeyboardInterrupt):
+            make(company, on=("node1", "node2", "node3"))
+    second = company.clusters["second"]
+    edits.say(second, edits.cluster_row("second", second.cluster_id), lambda w: w.moving("node1", "node4"))
+    if not reached_the_log:
+        second.in_log = InTheLog()
+
+    def form_again(node: str, cluster: str, **_: Any) -> nodes.TaskOutcome:
+        there = cluster in company.hosted[node]
+        return nodes.TaskOutcome("done" if there else "refused", "", "0")
+
+    monkeypatch.setattr(company, "_form_cluster", form_again)
+    make(company)
+    assert Birth.objects.get().finished_at is not None
+    for _ in range(12):
+        time.now += 11
+        reconciler.look()
+    assert {member.node for member in second.configuration.voters} == {"node2", "node3", "node4"}
+    assert second.in_log.generation == 1
 
 
 def test_of_two_who_go_on_with_one_try_both_have_it_made(company, monkeypatch):
