@@ -166,7 +166,7 @@ def _ask_all(
     there. `birth`: the try that is under way."""
     directories = ask_for_directories(name, client_of)
     asked = _nodes_known(name, directories) - {*gone}
-    reports = _look({*wanted, *asked}, replicas)
+    reports = look_for({*wanted, *asked}, replicas)
     if birth is not None and birth.members:
         check_is_over(birth, reports)
     check_name_is_free(name, reports, but=birth)
@@ -185,8 +185,9 @@ def _nodes_known(name: str, directories: Iterable[wire.Directory]) -> set[str]:
     return known_nodes.union(node for there in directories for node, _ in there.nodes)
 
 
-def _look(expected: Collection[str], replicas: int) -> dict[str, NodeReport]:
-    """What the nodes say. A busy one may take longer than one look lasts."""
+def look_for(expected: Collection[str], replicas: int = 0) -> dict[str, NodeReport]:
+    """What all nodes say, also those that nobody expects: of a look for some, the quickest answers alone come back. A
+    busy node may take longer than one look lasts."""
     reports = nodes.look()
     for _ in range(known.LOOKS_MAX - 1):
         if len(reports) < replicas or not reports.keys() >= {*expected}:
@@ -405,7 +406,7 @@ def write_document(birth: Birth, client_of: Callable[[str], Client]) -> None:
             raise NotMade(
                 f"expected an epoch above {outcome.epoch}, which {birth.name} had on {node}, got {birth.epoch}"
             )
-    reports = _look(birth.nodes, len(birth.nodes))
+    reports = look_for(birth.nodes)
     begun_on = _begun_on(birth, reports, ask_for_directories(birth.name, client_of))
     members = [[drawn[node].replica, node, reports[node].address, 0] for node in birth.nodes if node in reports]
     if len(members) != len(birth.nodes):

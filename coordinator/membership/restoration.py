@@ -108,8 +108,7 @@ def _ask_all(name: str, on: Sequence[str], backup: Backup, gone: Collection[str]
     for nodes_of_birth in Birth.objects.filter(name=name).values_list("nodes", flat=True):
         had.update(nodes_of_birth)
     asked = {*on, *had} - {*gone}
-    reports = nodes.look() if gone else nodes.look(sorted(asked))
-    reports |= {} if reports.keys() >= asked else nodes.look(sorted(asked))
+    reports = creation.look_for(asked)
     creation.check_nodes(on, reports, had)
     creation.check_all_answer(name, asked, gone, reports)
     return reports

@@ -85,6 +85,18 @@ def test_a_cluster_is_begun_anew_above_every_epoch_that_anybody_knows_of(company
     assert company.clusters["second"].in_log.generation == 1
 
 
+def test_an_epoch_of_a_node_that_nobody_expects_and_that_is_slow_to_answer_counts(company, path, monkeypatch):
+    """A look for some nodes is over once so many have answered."""
+    company.epochs["node4"]["second"] = 6
+
+    def look(expected: Any = None, timeout_s: float = 1.0) -> dict[str, nodes.NodeReport]:
+        return {node: report for node, report in company.look().items() if not expected or node in expected}
+
+    monkeypatch.setattr(nodes, "look", look)
+    restore(company, path)
+    assert Birth.objects.get().epoch == 7
+
+
 def test_what_was_begun_counts_though_no_node_remembers_it(company, path):
     """The nodes of that try were wiped; the record was not."""
     begun = {"members": [["1", "node1", "", 0]], "finished_at": "2026-01-01T00:00Z"}
