@@ -16,6 +16,7 @@ import argparse
 import hashlib
 import json
 import os
+import stat
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -179,9 +180,16 @@ def _batches_of(entries: list[bytes]) -> list[tuple[int, int]]:
     return batches
 
 
+def _at_once(path: str, flags: int) -> int:
+    """Open it without waiting, as a pipe lets one do for who writes into it."""
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
 def read(path: Path) -> Contents:
     """All of a backup, checked. Raises BackupDamaged, OSError."""
-    with open(path, "rb") as raw:
+    with open(path, "rb", opener=_at_once) as raw:
+        if not stat.S_ISREG(os.fstat(raw.fileno()).st_mode):
+            raise BackupDamaged(f"{path}: expected a regular file, which can be read once more")
         digesting = _Digesting(raw)
         file = cast(IO[bytes], digesting)
         found = file.read(len(MAGIC))

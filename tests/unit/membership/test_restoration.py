@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -304,6 +305,17 @@ def test_a_damaged_file_a_missing_one_and_that_of_another_cluster_are_refused_be
         restore(company, tmp_path / "none")
     with pytest.raises(NotMade, match="expected a backup of third, got one of second"):
         restore(company, path, name="third")
+    assert not company.asked
+
+
+def test_what_is_no_regular_file_is_refused_and_not_waited_for(company, tmp_path, monkeypatch):
+    monkeypatch.setattr(restoration, "READ_S_MAX", 20.0)
+    pipe = tmp_path / "second.backup"
+    os.mkfifo(pipe)
+    with pytest.raises(NotMade, match=r"^nothing can be restored from this: .*second\.backup: expected a regular file"):
+        restore(company, pipe)
+    with pytest.raises(NotMade, match="Is a directory"):
+        restore(company, tmp_path)
     assert not company.asked
 
 
