@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from types import TracebackType
 from typing import Any, Final
 
@@ -193,18 +195,26 @@ class _Holding(Part[S]):
     def __init__(self, shell: S, ask: Ask[Hold[S]]) -> None:
         super().__init__(shell)
         self._ask = ask
+        self._entered: list[tuple[object, Hold[S]]] = []
+        """Of each entry that is not over the thread or the task, and what it holds; the last one last."""
 
     def __enter__(self: _Holding[Sync]) -> Hold[Sync]:
-        self._hold = self._shell.answer(self._ask)
-        return self._hold
+        # In one step of the interpreter: an interrupt finds no moment at which nobody has it.
+        self._entered.append(entry := (threading.get_ident(), self._shell.answer(self._ask)))
+        return entry[1]
 
     def __exit__(
         self: _Holding[Sync], kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._hold.__exit__(kind, error, trace)
+        entry = self._last_of(threading.get_ident())
+        try:
+            entry[1].__exit__(kind, error, trace)
+        finally:
+            self._entered.remove(entry)
 
     async def __aenter__(self: _Holding[Async]) -> Hold[Async]:
-        hold = self._async_hold = await self._shell.answer(self._ask)
+        hold = await self._shell.answer(self._ask)
+        self._entered.append((asyncio.current_task(), hold))
         return hold
 
     async def __aexit__(
@@ -213,13 +223,23 @@ class _Holding(Part[S]):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        await self._async_hold.__aexit__(kind, error, trace)
+        entry = self._last_of(asyncio.current_task())
+        try:
+            await entry[1].__aexit__(kind, error, trace)
+        finally:
+            self._entered.remove(entry)
+
+    def _last_of(self, asker: object) -> tuple[object, Hold[S]]:
+        """Its last entry. Where it has none, a framework leaves by another thread or task than it entered by: the last
+        of all."""
+        entered = [*self._entered]
+        return next((entry for entry in reversed(entered) if entry[0] == asker), entered[-1])
 
     def __del__(self) -> None:
-        """Only the `with` has this: where an interrupt struck between its block and its end, its end is here."""
-        hold: Hold[S] | None = getattr(self, "_hold", None)
-        if hold is not None and not hold._state.released:
-            hold._let_go_later()
+        """Only the `with` has these: where an interrupt struck between its block and its end, its end is here."""
+        for _, hold in getattr(self, "_entered", ()):
+            if isinstance(self._shell, Sync) and not hold._state.released:
+                hold._let_go_later()
 
 
 class Locks(Part[S]):
