@@ -12,12 +12,12 @@ from random import SystemRandom
 from typing import Any, Final, NamedTuple, Self
 
 from coordinator.channel import ChannelError
-from coordinator.client import flows, hands, options
+from coordinator.client import flows, hands, lock_flows, options
 from coordinator.client.asking import Ask, Async, T
 from coordinator.client.calls import Call
 from coordinator.client.clock import now_us as _now_us
 from coordinator.client.core import Core
-from coordinator.client.errors import Closed, ConclaveError, Unavailable
+from coordinator.client.errors import Closed, ConclaveError, LeaseLost, Unavailable
 from coordinator.client.flows import Flow, Grant
 from coordinator.client.lease import LeaseState
 from coordinator.client.links import Link, Links
@@ -272,14 +272,19 @@ class AsyncClient(Surface[Async], Async):
         wait: float | None = None,
         refuse_deadlocks: bool = True,
     ) -> AsyncIterator[AsyncLease]:
-        """Hold the lock `name` for the length of an `async with`; see `acquire`."""
-        lease = await self.acquire(name, ttl=ttl, wait=wait, refuse_deadlocks=refuse_deadlocks)
+        """Hold the lock `name` for the length of an `async with`; see `acquire`. Where it was not held any more at its
+        end, and nothing was raised in it, it raises LeaseLost: what was done last nothing has guarded."""
+        lease, is_whole = await self.acquire(name, ttl=ttl, wait=wait, refuse_deadlocks=refuse_deadlocks), False
         try:
             yield lease
+            is_whole = True
         finally:
             if not lease._state.released:
                 try:
-                    await lease.release()
+                    if await lease.release() is False and is_whole and lease._state.is_own:
+                        await self._run(lambda core: lock_flows.say_lost(core, _now_us, lease._state.grant))
+                except LeaseLost:
+                    raise
                 except ConclaveError as error:
                     logger.warning("lock %r is still being released: %s", lease.name, error)
 

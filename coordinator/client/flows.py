@@ -139,7 +139,7 @@ def acquire(
             result = yield asked
             if isinstance(result, commands.Queued):
                 result = yield core.grant(own.session, name, acquisition, clock(), until_us)
-            if isinstance(result, commands.Granted):
+            if isinstance(result, commands.Granted) and (yield from _lives(core, clock, own, clock() + timeout_us)):
                 return Grant(own, name, acquisition, result.token, ())
             _raise_not_acquired(name, result)
         except (SessionGone, OutcomeUnknown) as error:
@@ -168,6 +168,12 @@ def acquire(
             raise LockNotAcquired(name, (yield from _holder(core, clock, name)))
 
 
+def _lives(core: Core, clock: Clock, own: Session, deadline_us: int) -> Flow:
+    """Is a session alive that was granted something? Where this process stood still since it asked, the session may be
+    gone, and with it the grant: then it is waited for a leader's word."""
+    return own.valid(clock()) or (yield core.revived(own, deadline_us)) is not None
+
+
 def _alone(name: str, acquisition: int, waits: bool, refuse_deadlocks: bool) -> commands.ClientOp:
     """The exclusive acquisition of one name."""
     if waits and refuse_deadlocks:
@@ -176,12 +182,13 @@ def _alone(name: str, acquisition: int, waits: bool, refuse_deadlocks: bool) -> 
 
 
 def _raise_not_acquired(name: str, result: commands.Result | None) -> None:
-    """Unless the line was cleared (NotHeld), or the grant broken before it was heard of: then stand in line again."""
+    """Unless the line was cleared (NotHeld), or the grant broken, or its session gone, before it was heard of: then
+    stand in line again."""
     if result is None:
         raise LockNotAcquired(name, None)
     if isinstance(result, commands.Held):
         raise LockNotAcquired(name, result.holder)
-    if not isinstance(result, (commands.NotHeld, lock_commands.Broken)):
+    if not isinstance(result, (commands.Granted, commands.NotHeld, lock_commands.Broken)):
         refuse(result)
         raise AssertionError(f"{result!r} answers no acquisition")
 

@@ -20,7 +20,7 @@ from coordinator.client import flows, hands, lock_flows, options
 from coordinator.client.asking import Ask, Sync, T
 from coordinator.client.clock import now_us as _now_us
 from coordinator.client.core import Core
-from coordinator.client.errors import Closed, ConclaveError
+from coordinator.client.errors import Closed, ConclaveError, LeaseLost
 from coordinator.client.flows import Grant
 from coordinator.client.jobs import Job
 from coordinator.client.lease import LeaseState
@@ -139,15 +139,19 @@ class Client(Surface[Sync], Sync):
         wait: float | None = None,
         refuse_deadlocks: bool = True,
     ) -> Iterator[Lease]:
-        """Hold the lock `name` for the length of a `with`; see `acquire`."""
-        lease = None
+        """Hold the lock `name` for the length of a `with`; see `acquire`. Where it was not held any more at its end,
+        and nothing was raised in it, it raises LeaseLost: what was done last nothing has guarded."""
+        lease, is_whole = None, False
         try:
             lease = self.acquire(name, ttl=ttl, wait=wait, refuse_deadlocks=refuse_deadlocks)
             yield lease
+            is_whole = True
         finally:
             try:
-                if lease is not None and not lease._state.released:
-                    lease.release()
+                if lease is not None and not lease._state.released and lease.release() is False and is_whole:
+                    self._say_lost(lease._state)
+            except LeaseLost:
+                raise
             except ConclaveError as error:
                 logger.warning("lock %r is still being released: %s", name, error)
             except BaseException:
@@ -165,6 +169,11 @@ class Client(Surface[Sync], Sync):
         except BaseException:
             self._let_go(state)
             raise
+
+    def _say_lost(self, state: LeaseState) -> None:
+        """Raises LeaseLost, unless this is a fork of the process that held it."""
+        if state.is_own:
+            self.answer(Ask(lambda core: lock_flows.say_lost(core, _now_us, state.grant)))
 
     def _let_go(self, state: LeaseState) -> None:
         """Something was thrown into the caller, perhaps before it had asked: it goes back in the background."""

@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 from types import FrameType
 from typing import Final, Protocol
 
 from coordinator.client.errors import InvalidRequest, LeaseLost
 
 EXIT_LEASE_LOST: Final = 76
-"""The command was ended because what it ran under could not be proven held any more."""
+"""What the command ran under could not be proven held any more; it was ended, where it had not ended by itself."""
 LOOK_S: Final = 0.1
 """How often the lease is looked at while the command runs."""
 TERM_S_MAX: Final = 5.0
@@ -26,8 +25,8 @@ class Held(Protocol):
 
 
 def run(command: list[str], held: Held, variables: dict[str, str], given: bytes | None = None) -> int:
-    """Run it to its end; its status. `given`: what it reads on its standard input. Raises InvalidRequest where it can
-    not be started."""
+    """Run it to its end; its status. `given`: what it reads on its standard input. Raises LeaseLost where it was ended
+    because what it ran under is lost, and InvalidRequest where it can not be started."""
     try:
         process = subprocess.Popen(
             command, env=os.environ | variables, stdin=None if given is None else subprocess.PIPE
@@ -65,11 +64,10 @@ def _guard(process: subprocess.Popen[bytes], held: Held) -> int:
         try:
             held.check()
         except LeaseLost as error:
-            print(f"conclave: {error}; the command is ended", file=sys.stderr)
             process.terminate()
             try:
                 process.wait(min(TERM_S_MAX, held.expires_in or TERM_S_MAX))
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-            return EXIT_LEASE_LOST
+            raise LeaseLost(f"{error}; the command was ended") from error
