@@ -24,7 +24,7 @@ from coordinator.client import cached_reads, flows, options
 from coordinator.client.calls import Call
 from coordinator.client.clock import now_us
 from coordinator.client.core import Core
-from coordinator.client.errors import InvalidRequest, refuse
+from coordinator.client.errors import refuse
 from coordinator.client.flows import Clock
 from coordinator.statemachine import commands
 
@@ -162,8 +162,8 @@ else:
         @wraps(describe)  # What help() shows.
         def ask(part, *arguments, **named):
             act_for = named.get("act_for", "")
-            if not isinstance(act_for, str):
-                raise InvalidRequest(f"act_for is the name of a principal, got {act_for!r}")
+            if act_for != "":
+                options.principal("act_for", act_for)
             return part._shell.answer(describe(part, *arguments, **named))
 
         ask.describe = describe

@@ -139,7 +139,10 @@ def acquire(
             result = yield asked
             if isinstance(result, commands.Queued):
                 result = yield core.grant(own.session, name, acquisition, clock(), until_us)
-            if isinstance(result, commands.Granted) and (yield from _lives(core, clock, own, clock() + timeout_us)):
+            # Where this process stood still since it asked, the session may be gone, and with it the grant.
+            if isinstance(result, commands.Granted) and (
+                own.valid(clock()) or (yield core.revived(own, clock() + timeout_us)) is not None
+            ):
                 return Grant(own, name, acquisition, result.token, ())
             _raise_not_acquired(name, result)
         except (SessionGone, OutcomeUnknown) as error:
@@ -166,12 +169,6 @@ def acquire(
         # `raise` would raise it.
         if is_late:
             raise LockNotAcquired(name, (yield from _holder(core, clock, name)))
-
-
-def _lives(core: Core, clock: Clock, own: Session, deadline_us: int) -> Flow:
-    """Is a session alive that was granted something? Where this process stood still since it asked, the session may be
-    gone, and with it the grant: then it is waited for a leader's word."""
-    return own.valid(clock()) or (yield core.revived(own, deadline_us)) is not None
 
 
 def _alone(name: str, acquisition: int, waits: bool, refuse_deadlocks: bool) -> commands.ClientOp:

@@ -110,9 +110,25 @@ def _is_whole(value: object) -> bool:
 
 def identity(what: str, number: int) -> int:
     """The number of a session, or of an acquisition."""
-    if not _is_whole(number):
-        raise InvalidRequest(f"{what} is known by a whole number, got {number!r}")
+    if not _is_whole(number) or not 0 <= number < 2**63:
+        raise InvalidRequest(f"{what} is known by a whole number from 0 to {2**63 - 1}, got {number!r}")
     return number
+
+
+def principal(what: str, name: str) -> str:
+    """The name of a principal."""
+    if not isinstance(name, str) or not _is_text(name):
+        raise InvalidRequest(f"{what} is the name of a principal, got {name!r}")
+    return name
+
+
+def _is_text(value: str) -> bool:
+    """Can it be encoded? A half of a pair of surrogates can not."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def revision(number: int) -> int:
