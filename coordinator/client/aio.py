@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import threading
 from collections.abc import AsyncIterator, Callable
 from functools import partial
 from random import SystemRandom
@@ -129,13 +130,30 @@ class _Pump:
 
     async def _connect(self, link: Link) -> None:
         try:
-            error = await asyncio.to_thread(self._links.connect, link)
-        except RuntimeError as no_thread:  # The interpreter ends.
+            error = await self._on_a_thread(link)
+        except RuntimeError as no_thread:  # There are no more, or the interpreter ends.
             error = ChannelError(f"could not connect: {no_thread}")
         finally:
             del self._connecting[link]
         self._links.connected(link, error, _now_us())
         self.wake()
+
+    def _on_a_thread(self, link: Link) -> asyncio.Future[ChannelError | None]:
+        """Connect on a thread of its own: those of the loop's executor may be busy with their users' work for longer
+        than a lease."""
+        connected: asyncio.Future[ChannelError | None] = self.loop.create_future()
+
+        def tell(error: ChannelError | None) -> None:
+            if not connected.done():
+                connected.set_result(error)
+
+        def connect() -> None:
+            error = self._links.connect(link)
+            with contextlib.suppress(RuntimeError):  # The loop is closed.
+                self.loop.call_soon_threadsafe(tell, error)
+
+        threading.Thread(target=connect, name="conclave-connect", daemon=True).start()
+        return connected
 
     def _watch(self, link: Link) -> None:
         """Follow the link's socket, which is another one after each connection."""
