@@ -66,9 +66,11 @@ class AsyncLease:
         return lock_commands.sequencer(self.name, lock_commands.EXCLUSIVE, self.token)
 
     async def release(self, *, timeout: float | None = None) -> bool:
-        """Let go. True where it was still held. Raises OutcomeUnknown, and goes on trying in the background."""
+        """Let go. True where it was still held. Raises InvalidRequest, and OutcomeUnknown: then it goes on trying in
+        the background."""
+        deadline_us = self._client.deadline_us(timeout)  # First: what is refused here has let go of nothing.
         self._state.released = True
-        return self._state.is_own and bool(await self._client._release(self._state.grant, timeout))
+        return self._state.is_own and bool(await self._client._release(self._state.grant, deadline_us))
 
     def __repr__(self) -> str:
         return f"<AsyncLease {self.name!r} token={self.token}{'' if self.held else ' not held'}>"
@@ -306,8 +308,8 @@ class AsyncClient(Surface[Async], Async):
                 except ConclaveError as error:
                     logger.warning("lock %r is still being released: %s", lease.name, error)
 
-    async def _release(self, grant: Grant, timeout: float | None) -> Any:
-        return await self._run(lambda core: flows.release(core, _now_us, grant, self.deadline_us(timeout)))
+    async def _release(self, grant: Grant, deadline_us: int) -> Any:
+        return await self._run(lambda core: flows.release(core, _now_us, grant, deadline_us))
 
     @property
     def cluster_id(self) -> int:

@@ -61,9 +61,11 @@ class Lease:
         return lock_commands.sequencer(self.name, lock_commands.EXCLUSIVE, self.token)
 
     def release(self, *, timeout: float | None = None) -> bool:
-        """Let go. True where it was still held. Raises OutcomeUnknown, and goes on trying in the background."""
+        """Let go. True where it was still held. Raises InvalidRequest, and OutcomeUnknown: then it goes on trying in
+        the background."""
+        deadline_us = self._client.deadline_us(timeout)  # First: what is refused here has let go of nothing.
         self._state.released = True
-        return self._state.is_own and self._client._release(self._state, timeout)
+        return self._state.is_own and self._client._release(self._state, deadline_us)
 
     def __repr__(self) -> str:
         return f"<Lease {self.name!r} token={self.token}{'' if self.held else ' not held'}>"
@@ -159,8 +161,7 @@ class Client(Surface[Sync], Sync):
                     self._let_go(lease._state)
                 raise
 
-    def _release(self, state: LeaseState, timeout: float | None) -> bool:
-        deadline_us = self.deadline_us(timeout)
+    def _release(self, state: LeaseState, deadline_us: int) -> bool:
         try:
             loop = self._started()
             return bool(loop.ask(Job(loop, flows.release(loop.core, _now_us, state.grant, deadline_us), None)))

@@ -12,7 +12,7 @@ import pytest
 
 from coordinator import wire
 from coordinator.client import AsyncClient, links
-from coordinator.client.errors import Broken, LeaseLost, OutcomeUnknown
+from coordinator.client.errors import Broken, InvalidRequest, LeaseLost, OutcomeUnknown
 from coordinator.client.recipes.election import Election
 from coordinator.client.sync import Client
 from coordinator.statemachine.commands import NotHeld, ReleaseLock
@@ -98,6 +98,28 @@ def test_what_is_left_by_another_thread_than_it_was_entered_by_is_let_go(real: C
     thread.start()
     thread.join(5)
     assert let_go() == taken() == [1]
+
+
+text: Any = "x"
+
+
+@pytest.mark.parametrize("timeout", [0, -1, float("nan"), text])
+def test_a_release_that_is_refused_has_let_go_of_nothing(real: Client, timeout: float):
+    """It passed for let go, and the `with` did not do it either."""
+
+    async def work() -> None:
+        async with AsyncClient("redis://nowhere", str(TOKEN), timeout=5) as client, client.lock("a") as lease:
+            with pytest.raises(InvalidRequest, match="timeout is a number of seconds"):
+                await lease.release(timeout=timeout)
+            lease.check()
+
+    with real.lock("a") as lease:
+        with pytest.raises(InvalidRequest, match="timeout is a number of seconds"):
+            lease.release(timeout=timeout)
+        lease.check()
+    assert let_go() == [lease.acquisition]
+    asyncio.run(work())
+    assert let_go() == [lease.acquisition]
 
 
 # --- what was lost --------------------------------------------------------------------------------
