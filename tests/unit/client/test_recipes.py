@@ -371,6 +371,19 @@ def test_a_member_that_gives_up_has_left(cluster: Cluster, client: TestClient):
         DoubleBarrier(client, "b", 0, "a")
 
 
+def test_a_member_that_gives_up_in_jeopardy_has_left_once_a_leader_is_there(cluster: Cluster, client: TestClient):
+    """It stayed in for as long as its client lived, and others went in by it."""
+    entering = DoubleBarrier(client.later, "b", 2, "a", ttl=3).enter(wait=5)
+    cluster.pass_time(0.1)
+    cluster.lose_leader()
+    with pytest.raises((TimeoutError, Unavailable)):
+        entering.value()
+    assert client.core.live_session(3_000, cluster.now_us) is None
+    cluster.elect()
+    cluster.pass_time(1)
+    assert cluster.client().files.count("b/", prefix=True) == 0
+
+
 # --- counters and queues --------------------------------------------------------------------------
 
 
