@@ -276,9 +276,11 @@ class AsyncClient(Surface[Async], Async):
         may_refuse = hands.may_close_a_cycle(refuse_deadlocks)
 
         def flow(core: Core) -> Flow:
+            if may_refuse and wait_us != 0:
+                hands.InHand((name,), self.asker()).refuse_to_wait(core.sessions)
             return flows.acquire(core, _now_us, name, ttl_ms, wait_us, timeout_us, refuse_deadlocks=may_refuse)
 
-        with hands.place() as place:
+        with hands.place(self.asker()) as place:
             lease = AsyncLease(self, await self._run(flow))
             place.state = lease._state
             return lease

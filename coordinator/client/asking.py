@@ -14,10 +14,13 @@ threads nor loops, and nothing is written twice:
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine, Generator
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Concatenate, Final, Generic, ParamSpec, Self, TypeVar, overload
+from weakref import ref
 
 from coordinator import wire
 from coordinator.client import cached_reads, flows, options
@@ -70,6 +73,10 @@ class Shell(ABC):
             timeout_us = options.seconds("timeout", timeout, 0.01, options.TIMEOUT_S_MAX)
         return self.clock() + timeout_us
 
+    def asker(self) -> object:
+        """Who asks: this thread, or this task. Equal for the same alone, while it lives."""
+        return threading.get_ident()
+
     @abstractmethod
     def spawn(self, ask: Ask[Any]) -> None:
         """Run it with nobody waiting for it; it ends with the client."""
@@ -85,6 +92,13 @@ class Sync(Shell):
 
 class Async(Shell):
     """A client for asyncio."""
+
+    def asker(self) -> object:
+        try:
+            task = asyncio.current_task()
+        except RuntimeError:  # No loop runs yet.
+            return None
+        return None if task is None else ref(task)
 
     @abstractmethod
     async def answer(self, ask: Ask[T]) -> T:

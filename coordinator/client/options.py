@@ -96,6 +96,12 @@ def amount(value: int) -> int:
     return value
 
 
+def truth(what: str, value: bool) -> bool:
+    if not isinstance(value, bool):
+        raise InvalidRequest(f"{what} is True or False, got {value!r}")
+    return value
+
+
 def node(value: str) -> str:
     """What a node is called."""
     if not isinstance(value, str):

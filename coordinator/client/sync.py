@@ -119,9 +119,11 @@ class Client(Surface[Sync], Sync):
         timeout_us = self.timeout_us
         may_refuse = hands.may_close_a_cycle(refuse_deadlocks)
         loop = self._started()
+        if may_refuse and wait_us != 0:
+            hands.InHand((name,), self.asker()).refuse_to_wait(loop.core.sessions)
         asked = flows.acquire(loop.core, _now_us, name, ttl_ms, wait_us, timeout_us, refuse_deadlocks=may_refuse)
         job = Job(loop, asked, _give_back)
-        place = hands.place()
+        place = hands.place(self.asker())
         try:
             lease = Lease(self, loop.ask(job))
             place.state, place.is_asked_for = lease._state, False

@@ -117,7 +117,7 @@ class Queue(Part[S]):
         """Take the oldest item that nobody has; wait for one, `wait` seconds at the most. None where none came."""
         clock, wait_us = self._shell.clock, options.wait_us(wait)
         until_us = None if wait_us is None else clock() + wait_us
-        place = hands.place()
+        place = hands.place(self._shell.asker())
 
         def flow(core: Core) -> Asking[Item[S] | None]:
             with place:

@@ -48,8 +48,12 @@ WRONG: list[tuple[str, Callable[[Any], Any], str]] = [
     ("revision", lambda c: c.files.compact(-1), "a revision is a whole number from 0 on, got -1"),
     ("puts", lambda c: next(c.files.watch("a", since=1, puts="yes")), "Expected `bool`, got `str`"),
     ("conflicts", lambda c: next(c.locks.watch("a", since=1, conflicts=2)), "Expected `bool`, got `int`"),
-    ("refuse_deadlocks", lambda c: c.locks.acquire("a", refuse_deadlocks=None), "Expected `bool`, got `None`"),
-    ("reentrant", lambda c: c.locks.acquire("a", reentrant="no"), "Expected `bool`, got `str`"),
+    (
+        "refuse_deadlocks",
+        lambda c: c.locks.acquire("a", refuse_deadlocks=None),
+        "refuse_deadlocks is True or False, got None",
+    ),
+    ("reentrant", lambda c: c.locks.acquire("a", reentrant="no"), "reentrant is True or False, got 'no'"),
     ("a sequencer", lambda c: c.locks.check_sequencer(None), "Expected `str`, got `None`"),
     ("a reason", lambda c: c.locks.force_release("a", b"why"), "Expected `str`, got `bytes`"),
     (

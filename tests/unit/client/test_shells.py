@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from coordinator.client import AsyncClient, Client, Standing, links
+from coordinator.client import AsyncClient, Client, Standing, links, locks
 from coordinator.client.asking import Ask
 from coordinator.client.errors import Closed
 from coordinator.statemachine.commands import PutKey, ReleaseLock
@@ -60,7 +60,7 @@ def test_an_interrupted_acquisition_of_several_names_goes_back(client: Client):
     """What its asker left before it could take it."""
     from coordinator.client.jobs import Job
 
-    ask = client.locks._acquire(("a", "b"), False, None, 15, None, False, 0, True)
+    ask = client.locks._acquire(locks._wish(("a", "b"), False, None, 15, None, False, 0, True))
     loop = client._started()
     job = Job(loop, ask.flow(loop.core), ask.undo)
     loop.post(job)
