@@ -200,7 +200,7 @@ class Stream(Part[S], ABC, Generic[S, T]):
     @asked
     def next(self, *, timeout: float | None = None) -> Ask[T | None]:
         """The next of them; None where there is none within `timeout` seconds (None: as long as it takes)."""
-        wait_us = options.wait_us(timeout)
+        wait_us = options.wait_us(timeout, "timeout")
         return self._next(None if wait_us is None else self._shell.clock() + wait_us)
 
     def __iter__(self: Stream[Sync, T]) -> Stream[Sync, T]:

@@ -142,8 +142,12 @@ class Hold(Had[S]):
         of one name. From the asking on it can not be proven held, unless that is refused. Raises NotFound, Forbidden,
         Refused (while an upgrade or a lock-delay lasts), Deadlock (the heir waits for one that waits for this name;
         with the cycle, from the heir on), OutcomeUnknown."""
+        if not isinstance(to, Holder):
+            raise InvalidRequest(f"a hold is handed over to a Holder, of a waiter or of an Heir, got {to!r}")
         self.check()
-        op = lock_commands.HandOver(self.name, self.acquisition, to.session, to.acquisition)
+        session = options.identity("a session", to.session)
+        heir = options.identity("an acquisition", to.acquisition)
+        op = lock_commands.HandOver(self.name, self.acquisition, session, heir)
         clock, deadline_us = self._shell.clock, self._shell.deadline_us(timeout)
 
         # Before it is asked for, on the caller's thread. Not `released`: at its end it is let go, should it be here.
@@ -383,14 +387,19 @@ class Locks(Part[S]):
     @asked
     def check_sequencer(self, sequencer: str, *, timeout: float | None = None) -> Ask[bool]:
         """Is the name held by the very grant that this sequencer says? Anyone may ask (Chubby, section 2.4)."""
-        return self._query(lock_commands.CheckSequencer(sequencer), lambda found: bool(found.valid), timeout=timeout)
+        return self._query(
+            lock_commands.CheckSequencer(options.text("a sequencer", sequencer)),
+            lambda found: bool(found.valid),
+            timeout=timeout,
+        )
 
     @asked
     def force_release(self, name: str, reason: str, *, session: int = 0, timeout: float | None = None) -> Ask[bool]:
         """Take a name from all that hold it, or from one session, and end its lock-delay where one is under way: only
         fencing tokens keep a former holder out. Who did it and why is kept. False where nobody held it, nor a delay
         kept it. Takes the right to administer."""
-        op = lock_commands.ForceRelease(options.name(name), reason, session)
+        session = options.identity("a session", session)
+        op = lock_commands.ForceRelease(options.name(name), options.text("a reason", reason), session)
         return self._command(op, lambda result: isinstance(result, commands.Done), timeout=timeout)
 
     @asked

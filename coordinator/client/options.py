@@ -62,8 +62,8 @@ def ttl_ms(value: float) -> int:
     return seconds("ttl", value, least, most) // 1_000
 
 
-def wait_us(value: float | None) -> int | None:
-    return None if value is None else seconds("wait", value, 0, WAIT_S_MAX)
+def wait_us(value: float | None, what: str = "wait") -> int | None:
+    return None if value is None else seconds(what, value, 0, WAIT_S_MAX)
 
 
 def name(value: str) -> str:
@@ -126,6 +126,12 @@ def principal(what: str, name: str) -> str:
     if not isinstance(name, str) or not _is_text(name):
         raise InvalidRequest(f"{what} is the name of a principal, got {name!r}")
     return name
+
+
+def text(what: str, value: str) -> str:
+    if not isinstance(value, str) or not _is_text(value):
+        raise InvalidRequest(f"{what} is a str, got {value!r}")
+    return value[:]  # See `name`.
 
 
 def _is_text(value: str) -> bool:

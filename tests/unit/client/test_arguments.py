@@ -54,8 +54,12 @@ WRONG: list[tuple[str, Callable[[Any], Any], str]] = [
         "refuse_deadlocks is True or False, got None",
     ),
     ("reentrant", lambda c: c.locks.acquire("a", reentrant="no"), "reentrant is True or False, got 'no'"),
-    ("a sequencer", lambda c: c.locks.check_sequencer(None), "Expected `str`, got `None`"),
-    ("a reason", lambda c: c.locks.force_release("a", b"why"), "Expected `str`, got `bytes`"),
+    ("a sequencer", lambda c: c.locks.check_sequencer(None), "a sequencer is a str, got None"),
+    ("a reason", lambda c: c.locks.force_release("a", b"why"), "a reason is a str, got b'why'"),
+    ("no reason", lambda c: c.locks.force_release("a", None), "a reason is a str, got None"),
+    ("whose it is", lambda c: c.locks.force_release("a", "why", session="s1"), "a session is known by a whole number"),
+    ("no transaction", lambda c: c.transact(None), "is a Transaction, got None"),
+    ("a time for the next", lambda c: c.files.watch("a").next(timeout=float("nan")), "timeout is a number of seconds"),
     (
         "a session",
         lambda c: c.keep_alive("7"),
@@ -108,6 +112,22 @@ def test_what_is_wrong_is_refused_before_it_is_sent(cluster: Cluster, client: Te
     assert [request for request in heard if not isinstance(request, wire.KeepAliveRequest)] == []
     session = client.core.sessions[15_000]
     assert session.acked == session._next_number, "no number stays open for good"
+
+
+@pytest.mark.parametrize(
+    ("to", "told"),
+    [
+        (text, "handed over to a Holder, of a waiter or of an Heir, got 'x'"),
+        (nothing, "got None"),
+        (commands.Holder(-1, 1, ""), "a session is known by a whole number from 0 to 9223372036854775807, got -1"),
+        (commands.Holder(1, 2**64, ""), "an acquisition is known by a whole number"),
+    ],
+)
+def test_who_is_no_holder_is_handed_nothing(client: TestClient, to: Any, told: str):
+    hold = client.locks.acquire("a")
+    with pytest.raises(InvalidRequest, match=told):
+        hold.hand_over(to)
+    hold.check()
 
 
 @pytest.mark.parametrize(
