@@ -58,7 +58,8 @@ class AsyncLease:
         return self._state.expires_in
 
     def check(self) -> None:
-        """Raises LeaseLost unless it can be proven held at this moment. Costs no round trip."""
+        """Raises LeaseLost unless its session can be proven alive at this moment. Costs no round trip, so that a forced
+        release is not known here."""
         self._state.check()
 
     def sequencer(self) -> str:
