@@ -25,6 +25,10 @@ class DatabaseBehind(errors.ConclaveError):
     """The database is not that of this log: nothing is changed by what it says."""
 
 
+class OtherCluster(errors.ConclaveError):
+    """Another cluster has the name now: nothing is changed in its log by what is wanted of this one."""
+
+
 class Agreement(Enum):
     NOTHING = "nothing is wanted yet"
     SAME = "the database and the log agree"
@@ -69,11 +73,10 @@ def compare(cluster: Cluster, view: commands.WantedMembershipView) -> Said:
 def say(client: Client, cluster: Cluster, change: Callable[[Wanted], Wanted]) -> Wanted:
     """Change what is wanted, and bring it to the log; what is wanted then.
 
-    Raises DatabaseBehind, ValueError (from `change`), DatabaseError, and the client's errors: where the log could not
-    be told, the database has the change and the reconciler brings it there.
+    Raises DatabaseBehind, OtherCluster, ValueError (from `change`), DatabaseError, and the client's errors: where the
+    log could not be told, the database has the change and the reconciler brings it there.
     """
-    view = client.query(commands.GetWantedMembership())
-    said = compare(cluster, view)
+    said = compare(cluster, view_of(client, cluster))
     if said.agreement is Agreement.BEHIND:
         raise DatabaseBehind(said.message)
     if said.agreement is Agreement.AHEAD:
@@ -94,6 +97,19 @@ def say(client: Client, cluster: Cluster, change: Callable[[Wanted], Wanted]) ->
         )
     client.command(commands.SetWantedMembership(generation, text))
     return after
+
+
+def view_of(client: Client, cluster: Cluster) -> commands.WantedMembershipView:
+    """What the log says is wanted of this very cluster. Raises OtherCluster, and the client's errors."""
+    view: commands.WantedMembershipView = client.query(commands.GetWantedMembership())
+    check_identity(client, cluster)
+    return view
+
+
+def check_identity(client: Client, cluster: Cluster) -> None:
+    """Raises OtherCluster where another answered last to the name: it was restored, or made again."""
+    if record.identity(client.cluster_id) != cluster.cluster_id:
+        raise OtherCluster(f"another cluster has the name {cluster.name} now: {record.identity(client.cluster_id)}")
 
 
 def bring_to_log(client: Client, said: Said) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final, NamedTuple
 
 from django.db import DatabaseError, close_old_connections
@@ -36,7 +36,6 @@ from coordinator.membership.plan import (
 )
 from coordinator.membership.wanted import WantedDamaged
 from coordinator.models import Cluster, Node, Reconciliation, WantedMembership
-from coordinator.statemachine import commands
 
 LOCK: Final = "conclave/reconciler"
 LOCK_TTL_S: Final = 10.0
@@ -130,13 +129,13 @@ class Reconciler:
             self._write_down(name, cluster_id, watched, finding, now)
 
     def _clusters(self) -> dict[str, str]:
-        """Every cluster that any node hosts a replica of, by identity, and its name."""
-        return {
-            hosted.cluster: hosted.cluster_name
-            for report in self._reports.values()
-            for hosted in report.replicas
-            if hosted.state == "running"
-        }
+        """Every cluster that any node hosts a replica of, by identity, and its name. What a node said that is silent
+        now counts only where no other says who has the name."""
+        said = [(name in self._silent_nodes, report) for name, report in self._reports.items()]
+        found = _running(report for is_silent, report in said if not is_silent)
+        names = {*found.values()}
+        of_the_silent = _running(report for is_silent, report in said if is_silent)
+        return found | {cluster_id: name for cluster_id, name in of_the_silent.items() if name not in names}
 
     def _ask_nodes(self, now: float) -> str:
         """Have every node say what it hosts; what went wrong, "" where nothing did."""
@@ -167,7 +166,7 @@ class Reconciler:
     def _step(self, name: str, cluster_id: str, watched: _Watched, now: float) -> Finding:
         client = self._client_of(name)
         cluster = edits.cluster_row(name, int(cluster_id, 16))
-        said = edits.compare(cluster, client.query(commands.GetWantedMembership()))
+        said = edits.compare(cluster, edits.view_of(client, cluster))
         if said.agreement is Agreement.NOTHING:
             return Finding(State.UNMANAGED, edits.nothing_said(name))
         if said.agreement is Agreement.BEHIND:
@@ -176,8 +175,7 @@ class Reconciler:
             edits.bring_to_log(client, said)
         assert said.wanted is not None
         seen = client.progress()
-        if record.identity(client.cluster_id) != cluster_id:
-            return Finding(State.WAITING, f"another cluster has the name {name} now")
+        edits.check_identity(client, cluster)
         zones = dict(Node.objects.values_list("name", "zone"))
         step = plan(said.wanted, self._real(seen, watched, now), self._views(cluster_id, zones), now, zones)
         return self._do(step, cluster, client, seen, watched, now)
@@ -262,6 +260,16 @@ class Reconciler:
             watched.said, watched.said_at = finding, now
         except DatabaseError as error:
             logger.warning("%s: %s %s (not written down: %s)", name, finding.state, finding.message, error)
+
+
+def _running(reports: Iterable[NodeReport]) -> dict[str, str]:
+    """The clusters of which replicas run there, by identity, and their names."""
+    return {
+        hosted.cluster: hosted.cluster_name
+        for report in reports
+        for hosted in report.replicas
+        if hosted.state == "running"
+    }
 
 
 def view(report: NodeReport, cluster_id: str, zone: str, silent_since: float | None) -> NodeView:

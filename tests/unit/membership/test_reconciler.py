@@ -19,6 +19,7 @@ from coordinator.management.commands import cluster as command
 from coordinator.membership import creation, edits, nodes, saying, wanted
 from coordinator.membership.edits import DatabaseBehind
 from coordinator.membership.reconciler import Reconciler
+from coordinator.membership.wanted import Place, Wanted
 from coordinator.models import AuditEntry, Birth, Cluster, Node, Reconciliation, WantedMembership
 from coordinator.statemachine.locks import EPOCH_MAX
 from tests.unit.membership.company import Company, FakeClient
@@ -286,6 +287,58 @@ def test_it_works_under_the_lock_alone(client, company, time):
     lost = [asked for _, asked, held in turns if not held]
     assert len(set(lost)) <= 1, "nothing was asked while it was lost"
     assert company.hosted["node4"]
+
+
+# --- an earlier cluster of the name ---------------------------------------------------------------
+
+
+def made_again(company: Company) -> Any:
+    """Of `second` one cluster was lost, whose wanted membership the database has, and another was made. A replica of
+    the first is back on node1. The new one's client."""
+    lost = edits.cluster_row("second", 0x77)
+    text = wanted.encode(Wanted(tuple(Place(f"node{number}") for number in (1, 2, 3)), ("node4",), 5)).decode()
+    WantedMembership.objects.create(cluster=lost, generation=2, wanted=text)
+    for number, name in enumerate(("node1", "node2", "node3"), 5):
+        node, _ = Node.objects.get_or_create(name=name)
+        lost.replicas.create(node=node, replica_id=f"{number}")
+    company.epochs["node2"]["second"] = company.epochs["node3"]["second"] = 0
+    make(company, on=("node2", "node3", "node4"))
+    company.host("node1", "77", "second", "5")
+    return company.clusters["second"]
+
+
+def test_what_was_wanted_of_an_earlier_cluster_of_the_name_is_not_written_into_the_new_ones_log(
+    company, reconciler, time
+):
+    again = made_again(company)
+    before, members = again.in_log, again.configuration
+    look(reconciler, time, times=5)
+    assert (again.in_log, again.configuration) == (before, members)
+    assert before.generation == 1, "behind the other's by one, as if a change had not reached it"
+    said = {each.cluster.cluster_id: each for each in Reconciliation.objects.filter(cluster__name="second")}
+    assert said["77"].message == f"another cluster has the name second now: {again.cluster_id:x}"
+    assert said[f"{again.cluster_id:x}"].state == "settled"
+    with pytest.raises(edits.OtherCluster, match="another cluster has the name second now"):
+        edits.say(again, edits.cluster_row("second", 0x77), lambda w: w.removing("node1"))
+    assert again.in_log == before
+
+
+def test_a_rebuild_after_an_earlier_cluster_came_back_moves_no_replica(company, reconciler, time):
+    again = made_again(company)
+    look(reconciler, time, times=3)
+    edits.rebuild(again, "second")
+    look(reconciler, time, times=12)
+    assert {member.node for member in again.configuration.voters} == {"node2", "node3", "node4"}
+
+
+def test_a_silent_nodes_word_of_an_earlier_cluster_does_not_count(company, reconciler, time):
+    made_again(company)
+    look(reconciler, time)
+    company.silent = {"node1"}
+    look(reconciler, time)
+    before = Reconciliation.objects.get(cluster__cluster_id="77").looked_at
+    look(reconciler, time, times=5)
+    assert Reconciliation.objects.get(cluster__cluster_id="77").looked_at == before
 
 
 # --- making clusters ------------------------------------------------------------------------------
