@@ -342,7 +342,14 @@ class _Plan:
             elif not self._is_over(member.silent_since) or not self._is_gone(node):
                 self.reasons.append(f"{member.node} does not answer: it is replaced {self._when(member)}")
             else:
-                spare = choose(1, self.wanted, self.nodes.values(), self.zones, but=(member.node,))
+                spare = choose(
+                    1,
+                    self.wanted,
+                    self.nodes.values(),
+                    self.zones,
+                    members=[other.node for other in self.real.members],
+                    but=(member.node,),
+                )
                 if spare:
                     return Replace(
                         member.node, spare[0], f"{member.node} has been gone for {self._gone_s(member):.0f} s"
@@ -396,17 +403,18 @@ def choose(
     nodes: Iterable[NodeView],
     zones: Mapping[str, str] = NO_ZONES,
     *,
+    members: Collection[str] = (),
     but: Collection[str] = (),
 ) -> tuple[str, ...]:
-    """Up to `count` nodes that answer and have nothing of the cluster yet: in the zones that have fewest of its
-    replicas, and there those that host fewest. `zones`: where a node is that was not heard of. `but`: not these, and
-    they count for no zone."""
+    """Up to `count` nodes that answer and have nothing of the cluster: in the zones that have fewest of its replicas,
+    and there those that host fewest. `zones`: where a node is that was not heard of. `members`: nodes that the log
+    names, though their replica may be lost. `but`: not these, and they count for no zone."""
     views = {view.name: view for view in nodes}
     zone_of = {**zones, **{view.name: view.zone for view in views.values()}}
-    taken = set() if wanted is None else {*wanted.nodes, *wanted.leaving}
+    taken = {*members, *but} if wanted is None else {*wanted.nodes, *members, *but}
     placed = () if wanted is None else [name for name in wanted.nodes if name not in but]
     filled = Counter(zone_of[name] for name in placed if name in zone_of)
-    free = [view for view in views.values() if view.answers and not view.replica and view.name not in {*taken, *but}]
+    free = [view for view in views.values() if view.answers and not view.replica and view.name not in taken]
     chosen: list[str] = []
     while free and len(chosen) < count:
         best = min(free, key=lambda view: (filled[view.zone], view.replicas, view.name))

@@ -237,7 +237,8 @@ class Reconciler:
                 )
                 return Finding(State.MOVING, f"{node} is asked to delete its replica, which is no member any more")
             case Replace(gone, by, why):
-                edits.say(client, cluster, lambda wanted: wanted.moving(gone, by))
+                answering = {name: said for name, said in self._reports.items() if name not in self._silent_nodes}
+                edits.say(client, cluster, lambda wanted: wanted.moving(gone, by), answering)
                 logger.warning("%s: %s: %s takes its place", cluster.name, why, by)
                 return Finding(State.MOVING, f"{why}: {by} takes its place")
 

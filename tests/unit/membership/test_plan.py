@@ -219,6 +219,21 @@ def test_a_replica_that_was_replaced_is_deleted_when_its_node_comes_back():
     assert step == Delete("node3", 3)
 
 
+def test_a_node_that_left_once_is_a_spare_again():
+    """node4 took its place, and is gone itself now."""
+    wanted = want(A, B, D, leaving=("node3",))
+    nodes = hosting(A, B, c=NodeView("node3"), d=NodeView("node4", silent_since=NOW - 700))
+    step = plan(wanted, real(A, B, D, silent={D: 700}), nodes, NOW)
+    assert step == Replace("node4", "node3", "node4 has been gone for 700 s")
+    hosts_yet = nodes | {"node3": NodeView("node3", 3, "running")}
+    assert plan(wanted, real(A, B, D, silent={D: 700}), hosts_yet, NOW) == Delete("node3", 3)
+
+
+def test_a_member_whose_replica_is_lost_is_no_spare():
+    nodes = [NodeView("node3"), NodeView("node4")]
+    assert choose(1, want(A, B), nodes, members=["node1", "node2", "node3"]) == ("node4",)
+
+
 def test_a_stopped_member_is_not_replaced():
     nodes = hosting(A, B, c=NodeView("node3", 3, "stopped"))
     assert "node3 is stopped" in reason(plan(want(A, B, C), real(A, B, C, silent={C: 9_000}), nodes, NOW))

@@ -150,6 +150,42 @@ def test_what_changes_nothing_takes_no_generation(client):
     assert client.in_log.generation == 1
 
 
+def test_who_has_left_is_named_no_more(client, reconciler, time, company):
+    edits.say(client, row(), lambda w: w.moving("node1", "node4"))
+    assert edits.say(client, row(), lambda w: w.replacing_after(7)).leaving == ("node1",), "it hosts its replica yet"
+    assert look(reconciler, time, times=8) == "settled: "
+    company.silent = {"node1"}
+    assert edits.say(client, row(), lambda w: w.replacing_after(8)).leaving == ("node1",), "nobody knows"
+    company.silent, company.deaf = set(), True
+    assert edits.say(client, row(), lambda w: w.replacing_after(9)).leaving == ("node1",), "nobody can be asked"
+    company.deaf = False
+    generation = client.in_log.generation
+    assert edits.say(client, row(), lambda w: w).leaving == ("node1",), "no change for that alone"
+    assert client.in_log.generation == generation
+    said = edits.say(client, row(), lambda w: w.removing("node4"))
+    assert said.leaving == ("node4",)
+    assert wanted.decode(client.in_log.wanted) == said
+    assert look(reconciler, time, times=4) == "settled: "
+
+
+def test_a_member_that_lost_its_replica_has_not_left(client, company):
+    edits.say(client, row(), lambda w: w.removing("node3"))
+    company.hosted["node3"].clear()
+    assert edits.say(client, row(), lambda w: w.replacing_after(7)).leaving == ("node3",)
+
+
+def test_more_than_the_log_takes_is_refused_before_the_database_has_it(client, reconciler, time):
+    """Else the database was one ahead for ever, and no change reached the log any more."""
+    leaving = tuple(f"node{number}" for number in range(100, 1_500))
+    said = edits.say(client, row(), lambda w: Wanted(w.voters, leaving, 100))
+    with pytest.raises(errors.InvalidRequest, match="names 1900 nodes that are to leave and have not said yet"):
+        edits.say(client, row(), lambda w: Wanted(w.voters, (*leaving, *(f"other{n}" for n in range(500)))))
+    assert wanted.decode(client.in_log.wanted) == said
+    assert edits.say(client, row(), lambda w: w.replacing_after(7)).replace_after_s == 7
+    assert WantedMembership.objects.get().generation == client.in_log.generation
+    assert "refused" not in look(reconciler, time)
+
+
 # --- the reconciler -------------------------------------------------------------------------------
 
 
