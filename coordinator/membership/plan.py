@@ -139,8 +139,9 @@ Step = Host | Change | Transfer | Delete | Replace | Waiting | Settled
 def plan(
     wanted: Wanted, real: Real | None, nodes: Mapping[str, NodeView], now: float, zones: Mapping[str, str] = NO_ZONES
 ) -> Step:
-    """The next step. `nodes`: every node that was heard of, by name; times are seconds of one clock. `zones`: of nodes,
-    of those too that were not heard of."""
+    """The next step. `nodes`: every node that was heard of, by name, and those of members since they were first looked
+    for: of one that is not among them nobody can say how long it has been silent. Times are seconds of one clock.
+    `zones`: of nodes, of those too that were not heard of."""
     if real is None:
         return Waiting("no leader is confirmed, and without one nothing is changed")
     if not real.settled:
@@ -339,7 +340,7 @@ class _Plan:
                 self.reasons.append(f"{member.node} has lost its replica: it is replaced {self._when(member)}")
             elif node is not None and node.answers:
                 self.reasons.append(f"the replica on {member.node} {_SILENT.get(node.state, _SILENT_ANYHOW)}")
-            elif not self._is_over(member.silent_since) or not self._is_gone(node):
+            elif node is None or not self._is_over(self._gone_since(member)):
                 self.reasons.append(f"{member.node} does not answer: it is replaced {self._when(member)}")
             else:
                 spare = choose(
@@ -357,11 +358,16 @@ class _Plan:
                 self.reasons.append(f"{member.node} is gone for good, and there is no other node to take its place")
         return None
 
-    def _is_gone(self, node: NodeView | None) -> bool:
-        return node is None or self._is_over(node.silent_since)
+    def _gone_since(self, member: RealMember) -> float | None:
+        """Since when neither the replica nor its node has said anything; of a node that answers, the replica alone."""
+        node = self.nodes.get(member.node)
+        if member.silent_since is None or node is None or node.silent_since is None:
+            return member.silent_since
+        return max(member.silent_since, node.silent_since)
 
     def _gone_s(self, member: RealMember) -> float:
-        return 0.0 if member.silent_since is None else self.now - member.silent_since
+        since = self._gone_since(member)
+        return 0.0 if since is None else self.now - since
 
     def _when(self, member: RealMember) -> str:
         after_s = self.wanted.replace_after_s

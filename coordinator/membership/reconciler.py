@@ -177,7 +177,8 @@ class Reconciler:
         seen = client.progress()
         edits.check_identity(client, cluster)
         zones = dict(Node.objects.values_list("name", "zone"))
-        step = plan(said.wanted, self._real(seen, watched, now), self._views(cluster_id, zones), now, zones)
+        real = self._real(seen, watched, now)
+        step = plan(said.wanted, real, self._views(cluster_id, zones, real, now), now, zones)
         return self._do(step, cluster, client, seen, watched, now)
 
     # --- what is seen -----------------------------------------------------------------------------
@@ -198,11 +199,17 @@ class Reconciler:
         settled = not seen.outgoing and seen.configuration_index <= seen.commit_index
         return Real(seen.replica, tuple(found), settled, seen.promote_lag_max)
 
-    def _views(self, cluster_id: str, zones: dict[str, str]) -> dict[str, NodeView]:
-        return {
-            name: view(report, cluster_id, zones.get(name, ""), self._silent_nodes.get(name))
-            for name, report in self._reports.items()
-        }
+    def _views(self, cluster_id: str, zones: dict[str, str], real: Real, now: float) -> dict[str, NodeView]:
+        """Of all nodes. A member's node that was never heard of is silent from the first look on, which may merely have
+        missed it: not for as long as its replica is."""
+        views = {}
+        for member in real.members:
+            if member.node not in self._reports:
+                since = self._silent_nodes.setdefault(member.node, now)
+                views[member.node] = NodeView(member.node, silent_since=since, zone=zones.get(member.node, ""))
+        for name, report in self._reports.items():
+            views[name] = view(report, cluster_id, zones.get(name, ""), self._silent_nodes.get(name))
+        return views
 
     # --- what is done -----------------------------------------------------------------------------
 

@@ -250,9 +250,19 @@ def test_the_zone_of_a_node_that_was_not_heard_of_is_filled_all_the_same():
     nodes = [NodeView("node4", zone="x"), NodeView("node5", zone="y")]
     assert choose(1, want(A, B), nodes, {"node1": "x", "node2": "y", "node3": "y"}) == ("node4",)
     assert choose(1, want(A), nodes, {"node1": "x"}) == ("node5",)
-    views = {view.name: view for view in nodes} | hosting(B)
+    views = hosting(B, c=NodeView("node3", silent_since=NOW - 601)) | {view.name: view for view in nodes}
     step = plan(want(A, B, C), real(A, B, C, leader=B, silent={C: 601}), views, NOW, {"node1": "x", "node3": "z"})
     assert step == Replace("node3", "node5", "node3 has been gone for 601 s")
+
+
+def test_how_long_a_node_is_gone_counts_from_the_last_that_was_heard_of_it_or_its_replica():
+    wanted, gone = want(A, B, C), real(A, B, C, silent={C: 9_000})
+    others = hosting(A, B, d=NodeView("node4"))
+    assert "node3 does not answer" in reason(plan(wanted, gone, others, NOW)), "nobody looked for it yet"
+    missed = others | {"node3": NodeView("node3", silent_since=NOW - 599)}
+    assert "after 600 s, of which 540 have passed" in reason(plan(wanted, gone, missed, NOW))
+    missed = others | {"node3": NodeView("node3", silent_since=NOW - 600)}
+    assert plan(wanted, gone, missed, NOW) == Replace("node3", "node4", "node3 has been gone for 600 s")
 
 
 def test_zones_are_filled_evenly_and_then_idle_nodes_first():

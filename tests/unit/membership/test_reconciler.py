@@ -6,6 +6,7 @@ import shlex
 from io import StringIO
 from typing import Any
 
+import msgspec
 import pytest
 from django.core.management import CommandError, call_command
 from django.db import IntegrityError
@@ -237,6 +238,43 @@ def test_a_node_that_is_gone_for_good_is_replaced(client, reconciler, time, comp
     company.silent = set()
     assert look(reconciler, time, times=3) == "settled: "
     assert company.hosted["node3"] == {}, "what came back was out"
+
+
+@pytest.fixture
+def long_silent(client, company) -> None:
+    """node3's replica was stopped an hour ago."""
+    company.host("node3", "aa", "default", "3", "stopped")
+    real = client.progress
+
+    def progress(**options: Any):
+        seen = real(**options)
+        members = [m if m.replica != 3 else msgspec.structs.replace(m, heard_ms=3_600_000) for m in seen.members]
+        return msgspec.structs.replace(seen, members=tuple(members))
+
+    client.progress = progress
+
+
+@pytest.mark.usefixtures("long_silent")
+def test_a_node_that_the_first_look_missed_is_not_gone_for_good(client, reconciler, time, company):
+    edits.say(client, row(), lambda w: w.replacing_after(600))
+    company.silent = {"node3"}
+    assert look(reconciler, time) == (
+        "waiting: node3 does not answer: it is replaced after 600 s, of which 0 have passed"
+    )
+    company.silent = set()
+    assert look(reconciler, time) == "waiting: the replica on node3 is stopped"
+    assert wanted.decode(client.in_log.wanted).nodes == ("node1", "node2", "node3")
+
+
+@pytest.mark.usefixtures("long_silent")
+def test_a_node_that_no_look_finds_is_gone_for_good_in_the_end(client, reconciler, time, company):
+    edits.say(client, row(), lambda w: w.replacing_after(600))
+    company.silent = {"node3"}
+    look(reconciler, time)
+    time.now += 500
+    assert "does not answer" in look(reconciler, time)
+    time.now += 100
+    assert "node4 takes its place" in look(reconciler, time)
 
 
 def test_without_a_broker_or_a_leader_it_says_so(client, reconciler, time, company):
