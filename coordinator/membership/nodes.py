@@ -26,6 +26,7 @@ TASK_EXPIRES_S: Final = 60
 POLL_S: Final = 0.2
 PENDING: Final = "pending"
 DONE: Final = "done"
+REFUSED: Final = "refused"
 
 
 class BrokerUnavailable(ConclaveError):

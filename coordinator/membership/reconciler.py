@@ -46,7 +46,9 @@ QUIET_S: Final = 10.0
 SAID_EVERY_S: Final = 30.0
 """How old what is written down may get while it stays the same."""
 TRANSFER_S: Final = 5.0
-HOST_AGAIN_S: Final = 5.0
+ASK_AGAIN_S: Final = 5.0
+ASK_AGAIN_S_MAX: Final = 60.0
+"""Between two times that a node is asked for the same; twice as long after each refusal."""
 
 State = Reconciliation.State
 logger = logging.getLogger(__name__)
@@ -59,6 +61,20 @@ class Finding(NamedTuple):
     message: str
 
 
+class _Asked(NamedTuple):
+    """What a node was last asked to do. `refusals`: so often in turn it had refused before. `refusal`: its last word on
+    it; "" where that was none."""
+
+    request: str
+    at: float
+    refusals: int
+    refusal: str
+
+    @property
+    def again_at(self) -> float:
+        return self.at + min(ASK_AGAIN_S * 2 ** min(self.refusals, 10), ASK_AGAIN_S_MAX)
+
+
 class _Watched:
     """What is remembered of one cluster between two looks: since when who is silent, and what was said."""
 
@@ -68,7 +84,8 @@ class _Watched:
         self.silent: dict[int, float] = {}
         self.said: Finding | None = None
         self.said_at = 0.0
-        self.asked: dict[tuple[str, str], float] = {}
+        self.asked: dict[tuple[str, str], _Asked] = {}
+        """By node and task."""
 
 
 class Reconciler:
@@ -222,8 +239,9 @@ class Reconciler:
             case Waiting(reason):
                 return Finding(State.WAITING, reason)
             case Host(node):
-                self._ask(watched, now, node, "host_replica", cluster=cluster.cluster_id, cluster_name=cluster.name)
-                return Finding(State.MOVING, f"{node} is asked to host a replica")
+                what = f"{node} is asked to host a replica"
+                arguments = {"cluster": cluster.cluster_id, "cluster_name": cluster.name}
+                return self._ask(watched, now, node, "host_replica", what, **arguments)
             case Change(voters, learners, why):
                 client.change(seen, voters, learners)
                 logger.info("%s: %s", cluster.name, why)
@@ -233,27 +251,46 @@ class Reconciler:
                 client.transfer(node, timeout=TRANSFER_S)
                 return Finding(State.MOVING, f"{why}: {node} is to lead")
             case Delete(node, replica):
-                self._ask(
+                return self._ask(
                     watched,
                     now,
                     node,
                     "remove_replica",
+                    f"{node} is asked to delete its replica, which is no member any more",
                     cluster=cluster.cluster_id,
                     replica=record.identity(replica),
                     committed_index=seen.commit_index,
                 )
-                return Finding(State.MOVING, f"{node} is asked to delete its replica, which is no member any more")
             case Replace(gone, by, why):
                 answering = {name: said for name, said in self._reports.items() if name not in self._silent_nodes}
                 edits.say(client, cluster, lambda wanted: wanted.moving(gone, by), answering)
                 logger.warning("%s: %s: %s takes its place", cluster.name, why, by)
                 return Finding(State.MOVING, f"{why}: {by} takes its place")
 
-    def _ask(self, watched: _Watched, now: float, node: str, task: str, **arguments: object) -> None:
-        """Ask a node, and not again at once while it has not said anything yet."""
-        if now - watched.asked.get((node, task), -HOST_AGAIN_S) >= HOST_AGAIN_S:
-            watched.asked[node, task] = now
-            nodes.ask(node, task, f"{task.partition('_')[0]}-{secrets.token_hex(8)}", **arguments)
+    def _ask(self, watched: _Watched, now: float, node: str, task: str, what: str, **arguments: object) -> Finding:
+        """Ask a node, and not again at once while it has not said anything yet, or has refused. `what` in words."""
+        last = watched.asked.get((node, task))
+        if last is not None and now - last.again_at > ASK_AGAIN_S_MAX:
+            last = None  # Nobody asked for it meanwhile: it is another matter.
+        refusal = self._refusal(node, last)
+        if last is None or now >= last.again_at:
+            request = f"{task.partition('_')[0]}-{secrets.token_hex(8)}"
+            refusals = last.refusals + 1 if last is not None and refusal else 0
+            watched.asked[node, task] = _Asked(request, now, refusals, refusal)
+            nodes.ask(node, task, request, **arguments)
+        elif refusal != last.refusal:
+            watched.asked[node, task] = last._replace(refusal=refusal)
+        return Finding(State.WAITING, f"{what}, and refuses: {refusal}") if refusal else Finding(State.MOVING, what)
+
+    def _refusal(self, node: str, asked: _Asked | None) -> str:
+        """Why the node does not do what it was asked; while nothing is known of that, why it did not the last time."""
+        if asked is None:
+            return ""
+        report = self._reports.get(node)
+        outcome = report.outcomes.get(asked.request) if report is not None else None
+        if outcome is None or outcome.state == nodes.PENDING:
+            return asked.refusal
+        return outcome.message if outcome.state == nodes.REFUSED else ""
 
     def _write_down(self, name: str, cluster_id: str, watched: _Watched, finding: Finding, now: float) -> None:
         if finding == watched.said and now - watched.said_at < SAID_EVERY_S:

@@ -19,6 +19,7 @@ from coordinator.consensus.membership import Configuration
 from coordinator.management.commands import cluster as command
 from coordinator.membership import creation, edits, nodes, saying, wanted
 from coordinator.membership.edits import DatabaseBehind
+from coordinator.membership.nodes import TaskOutcome
 from coordinator.membership.reconciler import Reconciler
 from coordinator.membership.wanted import Place, Wanted
 from coordinator.models import AuditEntry, Birth, Cluster, Node, Reconciliation, WantedMembership
@@ -204,6 +205,35 @@ def test_a_replica_is_added_step_by_step(client, reconciler, time, company):
     assert look(reconciler, time) == "moving: node4 has caught up and votes"
     assert look(reconciler, time) == "settled: "
     assert [member.node for member in client.configuration.voters] == [*NAMES]
+
+
+def test_what_a_node_refuses_is_said_and_asked_for_again_ever_more_seldom(
+    client, reconciler, time, company, monkeypatch
+):
+    def refuse(node: str, **arguments: Any) -> TaskOutcome:
+        return TaskOutcome("refused", f"this node hosts a replica of another {arguments['cluster_name']}: 99", "0")
+
+    hosts = company._host_replica
+    monkeypatch.setattr(company, "_host_replica", refuse)
+    edits.say(client, row(), lambda w: w.adding("node4"))
+    said: list[Reconciliation] = []
+    asked: list[int] = []
+    for second in range(300):
+        time.now += 1
+        reconciler.look()
+        if len(company.asked) > len(asked):
+            asked.append(second)
+        said.append(Reconciliation.objects.get(cluster__cluster_id="aa"))
+    assert said[0].message == "node4 is asked to host a replica"
+    refused = "node4 is asked to host a replica, and refuses: this node hosts a replica of another default: 99"
+    assert {(each.state, each.message) for each in said[1:]} == {("waiting", refused)}
+    assert len({each.since for each in said[1:]}) == 1, "it is one and the same word, also where it is asked again"
+    assert asked == [0, 5, 15, 35, 75, 135, 195, 255]
+    monkeypatch.setattr(company, "_host_replica", hosts)
+    for _ in range(70):
+        time.now += 1
+        reconciler.look()
+    assert look(reconciler, time) == "settled: "
 
 
 def test_the_leaders_replica_is_moved_and_then_deleted(client, reconciler, time, company):
