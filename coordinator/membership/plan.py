@@ -162,12 +162,16 @@ class _Plan:
             for member in real.members
             if member.replica in self.lost and self._is_over(member.silent_since)
         }
+        witness = {place.node: place.witness for place in wanted.voters}
         self.surplus = [
             member
             for member in real.members
-            if member.replica in self.written_off or (member.node in wanted.leaving and member.node not in wanted.nodes)
+            if member.replica in self.written_off
+            or (member.node in wanted.leaving and member.node not in witness)
+            or witness.get(member.node, member.member.witness) is not member.member.witness
         ]
-        """Members that are to go."""
+        """Members that are to go. One that is a witness and is not to be, or the other way round, becomes no other: it
+        goes, and its node draws anew."""
 
     def next(self) -> Step:
         for find in (self._readdress, self._come, self._promote, self._go, self._reorder, self._delete, self._replace):
@@ -217,7 +221,7 @@ class _Plan:
 
     def _promote(self) -> Step | None:
         for learner in self.real.members:
-            if learner.votes or learner.node not in self.wanted.nodes or learner.replica in self.written_off:
+            if learner.votes or learner.node not in self.wanted.nodes or learner in self.surplus:
                 continue
             if not learner.answers:
                 self.reasons.append(f"{learner.node} is a learner that does not answer")

@@ -273,9 +273,10 @@ class Command(BaseCommand):
         except errors.Unavailable:
             return False
         committed = not seen.outgoing and seen.configuration_index <= seen.commit_index
-        votes = {member.node for member in seen.voters}
-        others = {member.node for member in seen.learners}
-        return committed and votes >= set(wanted.nodes) and not {*votes, *others} & set(wanted.leaving)
+        votes = {(member.node, member.witness) for member in seen.voters}
+        wants = {(place.node, place.witness) for place in wanted.voters}
+        there = {member.node for member in (*seen.voters, *seen.learners)}
+        return committed and votes >= wants and not there & set(wanted.leaving)
 
     # --- at once ----------------------------------------------------------------------------------
 

@@ -244,6 +244,20 @@ def test_the_leaders_replica_is_moved_and_then_deleted(client, reconciler, time,
     assert client.configuration.node_of(client.leader) != "node1"
 
 
+def test_a_node_that_was_to_leave_and_is_to_be_a_witness_becomes_one(client, reconciler, time, company, monkeypatch):
+    manage(company, monkeypatch, "remove-replica", "default", "node3")
+    manage(company, monkeypatch, "add-replica", "default", "node3", "--witness")
+    with pytest.raises(CommandError, match="not within"):
+        manage(company, monkeypatch, "add-replica", "default", "node4", "--wait", "0.01")
+    assert look(reconciler, time, times=12) == "settled: "
+    assert {m.node: m.witness for m in client.configuration.voters} == {
+        "node1": False,
+        "node2": False,
+        "node3": True,
+        "node4": False,
+    }
+
+
 def test_a_database_that_was_put_back_changes_nothing(client, reconciler, time, company):
     edits.say(client, row(), lambda w: w.adding("node4"))
     look(reconciler, time, times=5)
