@@ -1,7 +1,7 @@
 """The web process: HTTP goes to Django, WebSockets to the live pages, start and end to whoever must know.
 
-Two things are seen here and nowhere else: how large a body is before it is stored, and whether a caller was gone
-before it had its whole answer.
+Two things are seen here and nowhere else: how large and how slow a body is before it is stored, and whether a caller
+was gone before it had its whole answer.
 """
 
 from __future__ import annotations
@@ -51,6 +51,10 @@ Application = Callable[[Any, Any, Any], Awaitable[None]]
 log = logging.getLogger(__name__)
 
 BODY_BYTES_MAX: Final = settings.DATA_UPLOAD_MAX_MEMORY_SIZE
+BODY_S_MAX: Final = 30.0
+"""From the head of a request until its body is whole."""
+BODIES_BYTES_MAX: Final = 64 * 1024 * 1024
+"""Of all requests together that are under way: bodies come in before it is known whose they are."""
 TAKE_BACK_S_MAX: Final = 2.0
 """At the end of the process, how long waiting calls may take to leave their lines."""
 
@@ -58,12 +62,61 @@ TAKE_BACK_S_MAX: Final = 2.0
 # --- HTTP -----------------------------------------------------------------------------------------
 
 
-class _TooLarge(Exception):
-    pass
+class _Refused(Exception):
+    """A body that is not taken, and why."""
+
+    def __init__(self, status: int, error: str, detail: str) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.error = error
+
+
+_TOO_LARGE: Final = (413, "too-large", f"a body has at most {BODY_BYTES_MAX} bytes")
+_TOO_SLOW: Final = (408, "too-slow", f"a body has to be whole within {BODY_S_MAX:g} s")
+_TOO_MANY: Final = (503, "busy", f"all bodies under way have at most {BODIES_BYTES_MAX} bytes; ask again later")
+
+
+class _Body:
+    """A body on its way in, counted with all others until the request is over."""
+
+    _all_bytes = 0
+
+    def __init__(self, scope: Scope, receive: Receive) -> None:
+        """Raises _Refused where it says that it will be too large."""
+        self._receive = receive
+        self._bytes = 0
+        self._is_whole = False
+        self._until = asyncio.get_running_loop().time() + BODY_S_MAX
+        if _announced_bytes(scope) > BODY_BYTES_MAX:
+            raise _Refused(*_TOO_LARGE)
+
+    async def receive(self) -> Message:
+        """The server's next message. Raises _Refused."""
+        if self._is_whole:
+            return await self._receive()
+        try:
+            async with asyncio.timeout_at(self._until):
+                message = await self._receive()
+        except TimeoutError:
+            raise _Refused(*_TOO_SLOW) from None
+        size = len(message.get("body", b""))
+        self._bytes += size
+        _Body._all_bytes += size
+        self._is_whole = not message.get("more_body", False)
+        if self._bytes > BODY_BYTES_MAX:
+            raise _Refused(*_TOO_LARGE)
+        if _Body._all_bytes > BODIES_BYTES_MAX:
+            raise _Refused(*_TOO_MANY)
+        return message
+
+    def over(self) -> None:
+        _Body._all_bytes -= self._bytes
+        self._bytes = 0
 
 
 class Http:
-    """Refuses bodies above BODY_BYTES_MAX before Django spools them, and undoes what nobody is there to hear of.
+    """Refuses bodies that are too large, too slow, or too much together with others, before Django spools them, and
+    undoes what nobody is there to hear of.
 
     A view leaves in `scope["conclave.undo"]` what to call when its caller is gone before the last byte of the answer.
     """
@@ -75,19 +128,16 @@ class Http:
         undo: list[Callable[[], None]] = []
         scope["conclave.undo"] = undo
         measured = web_metrics.Measured(scope)
-        received = 0
+        body: _Body | None = None
         is_answered = is_gone = has_begun = False
         status = ""
 
-        async def counting_receive() -> Message:
-            nonlocal received, is_gone
-            message = await receive()
+        async def watching_receive() -> Message:
+            nonlocal is_gone
+            assert body is not None, "it is there before the application runs"
+            message = await body.receive()
             if message["type"] == "http.disconnect":
                 is_gone = is_gone or not is_answered
-            else:
-                received += len(message.get("body", b""))
-                if received > BODY_BYTES_MAX:
-                    raise _TooLarge
             return message
 
         async def watching_send(message: Message) -> None:
@@ -99,13 +149,14 @@ class Http:
             is_answered = message["type"] == "http.response.body" and not message.get("more_body", False)
 
         try:
-            if _announced_bytes(scope) > BODY_BYTES_MAX:
-                raise _TooLarge
-            await self._application(scope, counting_receive, watching_send)
-        except _TooLarge:
+            body = _Body(scope, receive)
+            await self._application(scope, watching_receive, watching_send)
+        except _Refused as refused:
             if not has_begun:
-                await _refuse_body(watching_send)
+                await _refuse_body(watching_send, refused)
         finally:
+            if body is not None:
+                body.over()
             measured.ended("gone" if is_gone or not is_answered else status)
             if is_gone or not is_answered:
                 for each in undo:
@@ -119,15 +170,16 @@ def _announced_bytes(scope: Scope) -> int:
     return 0
 
 
-async def _refuse_body(send: Send) -> None:
-    detail = f"a body has at most {BODY_BYTES_MAX} bytes"
-    body = f'{{"error": "too-large", "detail": "{detail}"}}'.encode()
+async def _refuse_body(send: Send, refused: _Refused) -> None:
+    body = f'{{"error": "{refused.error}", "detail": "{refused}"}}'.encode()
     headers = [
         (b"content-type", b"application/json"),
         (b"content-length", str(len(body)).encode()),
         (b"connection", b"close"),
     ]
-    await send({"type": "http.response.start", "status": 413, "headers": headers})
+    if refused.status == 503:
+        headers.append((b"retry-after", b"1"))
+    await send({"type": "http.response.start", "status": refused.status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 
 

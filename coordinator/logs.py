@@ -60,5 +60,8 @@ def settings(manner: str, *, node: str | None = None) -> dict[str, Any]:
             # The web server brings handlers of its own, which these replace.
             "uvicorn": own,
             "uvicorn.error": {"handlers": [], "level": "INFO", "propagate": True},
+            # A line for each request would name every lock and key, and stand in every request's way where the log's
+            # reader stalls. The server switches it off, and whatever is below a logger that is named here is on again.
+            "uvicorn.access": {"handlers": [], "propagate": False},
         },
     }

@@ -6,18 +6,19 @@ import asyncio
 import contextlib
 import logging
 import os
+import threading
 from collections.abc import AsyncIterator, Callable
 from functools import partial
 from random import SystemRandom
 from typing import Any, Final, NamedTuple, Self
 
 from coordinator.channel import ChannelError
-from coordinator.client import flows, hands, options
+from coordinator.client import flows, hands, lock_flows, options
 from coordinator.client.asking import Ask, Async, T
 from coordinator.client.calls import Call
 from coordinator.client.clock import now_us as _now_us
 from coordinator.client.core import Core
-from coordinator.client.errors import Closed, ConclaveError, Unavailable
+from coordinator.client.errors import Closed, ConclaveError, LeaseLost, Unavailable
 from coordinator.client.flows import Flow, Grant
 from coordinator.client.lease import LeaseState
 from coordinator.client.links import Link, Links
@@ -57,7 +58,8 @@ class AsyncLease:
         return self._state.expires_in
 
     def check(self) -> None:
-        """Raises LeaseLost unless it can be proven held at this moment. Costs no round trip."""
+        """Raises LeaseLost unless its session can be proven alive at this moment. Costs no round trip, so that a forced
+        release is not known here."""
         self._state.check()
 
     def sequencer(self) -> str:
@@ -65,9 +67,11 @@ class AsyncLease:
         return lock_commands.sequencer(self.name, lock_commands.EXCLUSIVE, self.token)
 
     async def release(self, *, timeout: float | None = None) -> bool:
-        """Let go. True where it was still held. Raises OutcomeUnknown, and goes on trying in the background."""
+        """Let go. True where it was still held. Raises InvalidRequest, and OutcomeUnknown: then it goes on trying in
+        the background."""
+        deadline_us = self._client.deadline_us(timeout)  # First: what is refused here has let go of nothing.
         self._state.released = True
-        return self._state.is_own and bool(await self._client._release(self._state.grant, timeout))
+        return self._state.is_own and bool(await self._client._release(self._state.grant, deadline_us))
 
     def __repr__(self) -> str:
         return f"<AsyncLease {self.name!r} token={self.token}{'' if self.held else ' not held'}>"
@@ -129,13 +133,30 @@ class _Pump:
 
     async def _connect(self, link: Link) -> None:
         try:
-            error = await asyncio.to_thread(self._links.connect, link)
-        except RuntimeError as no_thread:  # The interpreter ends.
+            error = await self._on_a_thread(link)
+        except RuntimeError as no_thread:  # There are no more, or the interpreter ends.
             error = ChannelError(f"could not connect: {no_thread}")
         finally:
             del self._connecting[link]
         self._links.connected(link, error, _now_us())
         self.wake()
+
+    def _on_a_thread(self, link: Link) -> asyncio.Future[ChannelError | None]:
+        """Connect on a thread of its own: those of the loop's executor may be busy with their users' work for longer
+        than a lease."""
+        connected: asyncio.Future[ChannelError | None] = self.loop.create_future()
+
+        def tell(error: ChannelError | None) -> None:
+            if not connected.done():
+                connected.set_result(error)
+
+        def connect() -> None:
+            error = self._links.connect(link)
+            with contextlib.suppress(RuntimeError):  # The loop is closed.
+                self.loop.call_soon_threadsafe(tell, error)
+
+        threading.Thread(target=connect, name="conclave-connect", daemon=True).start()
+        return connected
 
     def _watch(self, link: Link) -> None:
         """Follow the link's socket, which is another one after each connection."""
@@ -256,9 +277,11 @@ class AsyncClient(Surface[Async], Async):
         may_refuse = hands.may_close_a_cycle(refuse_deadlocks)
 
         def flow(core: Core) -> Flow:
+            if may_refuse and wait_us != 0:
+                hands.InHand((name,), self.asker()).refuse_to_wait(core.sessions)
             return flows.acquire(core, _now_us, name, ttl_ms, wait_us, timeout_us, refuse_deadlocks=may_refuse)
 
-        with hands.place() as place:
+        with hands.place(self.asker()) as place:
             lease = AsyncLease(self, await self._run(flow))
             place.state = lease._state
             return lease
@@ -272,19 +295,24 @@ class AsyncClient(Surface[Async], Async):
         wait: float | None = None,
         refuse_deadlocks: bool = True,
     ) -> AsyncIterator[AsyncLease]:
-        """Hold the lock `name` for the length of an `async with`; see `acquire`."""
-        lease = await self.acquire(name, ttl=ttl, wait=wait, refuse_deadlocks=refuse_deadlocks)
+        """Hold the lock `name` for the length of an `async with`; see `acquire`. Where it was not held any more at its
+        end, and nothing was raised in it, it raises LeaseLost: what was done last nothing has guarded."""
+        lease, is_whole = await self.acquire(name, ttl=ttl, wait=wait, refuse_deadlocks=refuse_deadlocks), False
         try:
             yield lease
+            is_whole = True
         finally:
             if not lease._state.released:
                 try:
-                    await lease.release()
+                    if await lease.release() is False and is_whole and lease._state.is_own:
+                        await self._run(lambda core: lock_flows.say_lost(core, _now_us, lease._state.grant))
+                except LeaseLost:
+                    raise
                 except ConclaveError as error:
                     logger.warning("lock %r is still being released: %s", lease.name, error)
 
-    async def _release(self, grant: Grant, timeout: float | None) -> Any:
-        return await self._run(lambda core: flows.release(core, _now_us, grant, self.deadline_us(timeout)))
+    async def _release(self, grant: Grant, deadline_us: int) -> Any:
+        return await self._run(lambda core: flows.release(core, _now_us, grant, deadline_us))
 
     @property
     def cluster_id(self) -> int:

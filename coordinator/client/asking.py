@@ -14,17 +14,20 @@ threads nor loops, and nothing is written twice:
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine, Generator
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Concatenate, Final, Generic, ParamSpec, Self, TypeVar, overload
+from weakref import ref
 
 from coordinator import wire
 from coordinator.client import cached_reads, flows, options
 from coordinator.client.calls import Call
 from coordinator.client.clock import now_us
 from coordinator.client.core import Core
-from coordinator.client.errors import InvalidRequest, refuse
+from coordinator.client.errors import refuse
 from coordinator.client.flows import Clock
 from coordinator.statemachine import commands
 
@@ -70,6 +73,10 @@ class Shell(ABC):
             timeout_us = options.seconds("timeout", timeout, 0.01, options.TIMEOUT_S_MAX)
         return self.clock() + timeout_us
 
+    def asker(self) -> object:
+        """Who asks: this thread, or this task. Equal for the same alone, while it lives."""
+        return threading.get_ident()
+
     @abstractmethod
     def spawn(self, ask: Ask[Any]) -> None:
         """Run it with nobody waiting for it; it ends with the client."""
@@ -85,6 +92,13 @@ class Sync(Shell):
 
 class Async(Shell):
     """A client for asyncio."""
+
+    def asker(self) -> object:
+        try:
+            task = asyncio.current_task()
+        except RuntimeError:  # No loop runs yet.
+            return None
+        return None if task is None else ref(task)
 
     @abstractmethod
     async def answer(self, ask: Ask[T]) -> T:
@@ -162,8 +176,8 @@ else:
         @wraps(describe)  # What help() shows.
         def ask(part, *arguments, **named):
             act_for = named.get("act_for", "")
-            if not isinstance(act_for, str):
-                raise InvalidRequest(f"act_for is the name of a principal, got {act_for!r}")
+            if act_for != "":
+                options.principal("act_for", act_for)
             return part._shell.answer(describe(part, *arguments, **named))
 
         ask.describe = describe
@@ -186,7 +200,7 @@ class Stream(Part[S], ABC, Generic[S, T]):
     @asked
     def next(self, *, timeout: float | None = None) -> Ask[T | None]:
         """The next of them; None where there is none within `timeout` seconds (None: as long as it takes)."""
-        wait_us = options.wait_us(timeout)
+        wait_us = options.wait_us(timeout, "timeout")
         return self._next(None if wait_us is None else self._shell.clock() + wait_us)
 
     def __iter__(self: Stream[Sync, T]) -> Stream[Sync, T]:

@@ -12,9 +12,10 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from coordinator.client.errors import ConclaveError, InvalidRequest
 
@@ -31,6 +32,16 @@ class Fenced(ConclaveError):
         super().__init__(f"{what} has seen {seen}, and refuses the fencing token {token}")
         self.token = token
         self.highest = highest
+
+
+class _Guard(NamedTuple):
+    by: tuple[int, int]
+    """The process and the thread."""
+    token: int
+
+
+_guards: dict[tuple[int, int], _Guard] = {}
+"""By device and number of the locked file: who is within its guard. Of those, each changes its own alone."""
 
 
 class FileFence:
@@ -56,16 +67,41 @@ class FileFence:
 
     @contextlib.contextmanager
     def guard(self, token: int) -> Iterator[None]:
-        """For as long as a `with` takes, nobody with another token gets in. Raises Fenced where a higher one did."""
+        """For as long as a `with` takes, nobody with another token gets in. Its own thread does, by the same token.
+        Raises Fenced where a higher one did."""
         token = _valid(token)
         with open(self._lock, "ab") as lock:
+            file = os.fstat(lock.fileno())
+            guarded = (file.st_dev, file.st_ino)
+            mine = (os.getpid(), threading.get_ident())
+            guard = _guards.get(guarded)
+            if guard is not None and guard.by == mine:
+                self._let_in(token, guard.token)
+                yield
+                return
             fcntl.flock(lock, fcntl.LOCK_EX)
-            highest = self.highest
-            if token < highest:
-                raise Fenced(str(self.path), token, highest)
-            if token > highest:
-                _replace(self._kept, b"%d" % token)
-            yield
+            self._see(token)
+            try:
+                _guards[guarded] = _Guard(mine, token)
+                yield
+            finally:
+                _guards.pop(guarded, None)
+
+    def _see(self, token: int) -> None:
+        highest = self.highest
+        if token < highest:
+            raise Fenced(str(self.path), token, highest)
+        if token > highest:
+            _replace(self._kept, b"%d" % token)
+
+    def _let_in(self, token: int, guarding: int) -> None:
+        """Within a guard of this thread, which would wait for itself."""
+        if token < guarding:
+            raise Fenced(str(self.path), token, guarding)
+        if token > guarding:
+            raise InvalidRequest(
+                f"this thread guards {self.path} by the token {guarding}, and can not by {token} as well"
+            )
 
     def write(self, token: int, data: bytes) -> None:
         """Replace the content of the file, whole or not at all. Raises Fenced."""

@@ -139,7 +139,10 @@ def acquire(
             result = yield asked
             if isinstance(result, commands.Queued):
                 result = yield core.grant(own.session, name, acquisition, clock(), until_us)
-            if isinstance(result, commands.Granted):
+            # Where this process stood still since it asked, the session may be gone, and with it the grant.
+            if isinstance(result, commands.Granted) and (
+                own.valid(clock()) or (yield core.revived(own, clock() + timeout_us)) is not None
+            ):
                 return Grant(own, name, acquisition, result.token, ())
             _raise_not_acquired(name, result)
         except (SessionGone, OutcomeUnknown) as error:
@@ -176,12 +179,13 @@ def _alone(name: str, acquisition: int, waits: bool, refuse_deadlocks: bool) -> 
 
 
 def _raise_not_acquired(name: str, result: commands.Result | None) -> None:
-    """Unless the line was cleared (NotHeld), or the grant broken before it was heard of: then stand in line again."""
+    """Unless the line was cleared (NotHeld), or the grant broken, or its session gone, before it was heard of: then
+    stand in line again."""
     if result is None:
         raise LockNotAcquired(name, None)
     if isinstance(result, commands.Held):
         raise LockNotAcquired(name, result.holder)
-    if not isinstance(result, (commands.NotHeld, lock_commands.Broken)):
+    if not isinstance(result, (commands.Granted, commands.NotHeld, lock_commands.Broken)):
         refuse(result)
         raise AssertionError(f"{result!r} answers no acquisition")
 

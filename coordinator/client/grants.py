@@ -132,7 +132,11 @@ class Grants:
             wait.changes = changes
             wait.ask_due_us = now_us + ASK_US + self._random.randrange(ASK_US // 4)
             query = commands.AwaitGrant(acquisition.name, acquisition.number, acquisition.session)
-            wait.asking = self._query(query, now_us, now_us + 10 * ASK_US, wait.act_for)
+            try:
+                wait.asking = self._query(query, now_us, now_us + 10 * ASK_US, wait.act_for)
+            except ConclaveError as error:
+                self._finish(wait.call, error)  # It can not be encoded: that is its own asker's trouble alone.
+                continue
             wait.asking.when_done(lambda asked, wait=wait: self._answered(wait, asked))  # type: ignore[misc]
 
     def _answered(self, wait: _Wait, asked: Call) -> None:

@@ -7,21 +7,26 @@ no cycle by waiting; so only who has something has the cluster look for one.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextvars import ContextVar
 from typing import Final, Self
 
+from coordinator.client.errors import Deadlock
 from coordinator.client.lease import LeaseState
+from coordinator.client.session import Session
 
-PLACES_MAX: Final = 32
-"""Of more the oldest are forgotten: one that is full says it all, and to ask must cost little."""
+PLACES_MAX: Final = 256
+"""Of more the oldest are forgotten: to ask must cost little."""
 
 
 class Place:
     """Of something that is asked for, in the hand of its asker. A context manager for as long as it is asked for."""
 
-    __slots__ = ("is_asked_for", "state")
+    __slots__ = ("asker", "is_asked_for", "state")
 
-    def __init__(self) -> None:
+    def __init__(self, asker: object) -> None:
+        self.asker = asker
+        """See `Shell.asker`."""
         self.state: LeaseState | None = None
         """What came of it."""
         self.is_asked_for = True
@@ -46,6 +51,45 @@ _places: ContextVar[tuple[Place, ...]] = ContextVar("conclave.places", default=(
 """Of a thread, or of a task, which begins with those of the one that made it."""
 
 
+class InHand:
+    """What a caller has in hand, itself or by whoever made it, when it asks for some names. Made on its thread."""
+
+    __slots__ = ("_asker", "_names", "_places")
+
+    def __init__(self, names: tuple[str, ...], asker: object) -> None:
+        self._names = names
+        self._asker = asker
+        self._places = [place for place in _places.get() if place.is_full]
+
+    def covers(self, session: Session | None) -> bool:
+        """Has the caller itself all of these names, by this session?"""
+        mine: set[str] = set()
+        for place in self._places:
+            state = place.state
+            if state is not None and place.asker == self._asker and place.is_full and state.grant.session is session:
+                mine.update(_names(state))
+        return mine.issuperset(self._names)
+
+    def refuse_to_wait(self, sessions: Mapping[int, Session], *, joins: bool = False) -> None:
+        """Raises Deadlock where the caller, which is to wait for these names alone, has one of them itself by one of
+        these sessions: nobody lets go of it then. `joins`: or whoever made it has; a task that would join what that has
+        may be waited for by it."""
+        for place in self._places:
+            state = place.state
+            if state is None or not place.is_full or not (joins or place.asker == self._asker):
+                continue
+            session = state.grant.session
+            if sessions.get(session.ttl_ms) is session:
+                for name in _names(state):
+                    if name in self._names:
+                        raise Deadlock(((session.session, name),))
+
+
+def _names(state: LeaseState) -> tuple[str, ...]:
+    grant = state.grant
+    return grant.names or (grant.name,)
+
+
 def are_full() -> bool:
     """Has the caller something in hand?"""
     return any(place.is_full for place in _places.get())
@@ -56,8 +100,8 @@ def may_close_a_cycle(refuse_deadlocks: object) -> bool:
     return bool(refuse_deadlocks) and are_full()
 
 
-def place() -> Place:
+def place(asker: object) -> Place:
     """For what the caller asks for now. On its thread."""
-    new = Place()
+    new = Place(asker)
     _places.set((*[place for place in _places.get() if place.is_of_use][-PLACES_MAX:], new))
     return new

@@ -13,7 +13,7 @@ from typing import Any, Self, TypeVar
 from coordinator.client import flows, lock_flows
 from coordinator.client.asking import Ask, Asking, Async, Part, S, Sync
 from coordinator.client.core import Core
-from coordinator.client.errors import Closed, ConclaveError
+from coordinator.client.errors import Closed, ConclaveError, LeaseLost
 from coordinator.client.flows import Grant
 from coordinator.client.lease import LeaseState
 
@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 
 class Had(Part[S]):
-    """A context manager that lets go at its end."""
+    """A context manager that lets go at its end, and raises LeaseLost there where it was not held any more."""
 
     def __init__(self, shell: S, grant: Grant) -> None:
         super().__init__(shell)
@@ -51,7 +51,8 @@ class Had(Part[S]):
         return self._state.expires_in
 
     def check(self) -> None:
-        """Raises LeaseLost unless it can be proven held at this moment. Costs no round trip."""
+        """Raises LeaseLost unless its session can be proven alive at this moment. Costs no round trip, so that a forced
+        release is not known here."""
         self._state.check()
 
     def _let_go(self, timeout: float | None = None) -> Ask[bool]:
@@ -64,6 +65,15 @@ class Had(Part[S]):
             return is_own and bool((yield from flows.release(core, clock, grant, deadline_us)))
 
         return Ask(flow)
+
+    def _leave(self) -> Ask[Any]:
+        """Let go at the end of a `with` that raised nothing. Raises LeaseLost where it was not held any more: what was
+        done last nothing has guarded."""
+        if self._state.may_be_given or not self._state.is_own:
+            return self._let_go()
+        clock, deadline_us, grant = self._shell.clock, self._shell.deadline_us(None), self._state.grant
+        self._state.released = True
+        return Ask(lambda core: lock_flows.leave(core, clock, grant, deadline_us))
 
     def _let_go_later(self) -> None:
         """Something was thrown into the caller, perhaps before it had asked: it goes back in the background."""
@@ -80,7 +90,9 @@ class Had(Part[S]):
     ) -> None:
         try:
             if not self._state.released:
-                self._shell.answer(self._let_go())
+                self._shell.answer(self._leave() if kind is None else self._let_go())
+        except LeaseLost:
+            raise
         except ConclaveError as refusal:
             logger.warning("lock %r is still being released: %s", self.name, refusal)
         except BaseException:
@@ -95,7 +107,9 @@ class Had(Part[S]):
     ) -> None:
         if not self._state.released:
             try:
-                await self._shell.answer(self._let_go())
+                await self._shell.answer(self._leave() if kind is None else self._let_go())
+            except LeaseLost:
+                raise
             except ConclaveError as refusal:
                 logger.warning("lock %r is still being released: %s", self.name, refusal)
 

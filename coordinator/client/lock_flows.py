@@ -46,6 +46,12 @@ def let_go(core: Core, clock: Clock, grant: Grant) -> Flow:
     return (yield from release(core, clock, grant, clock() + WITHDRAW_US_MAX))
 
 
+def leave(core: Core, clock: Clock, grant: Grant, deadline_us: int) -> Flow:
+    """Let go at the end of a `with` that raised nothing. Raises LeaseLost where it was not held any more."""
+    if not (yield from release(core, clock, grant, deadline_us)):
+        yield from say_lost(core, clock, grant)
+
+
 def downgrade(core: Core, clock: Clock, grant: Grant, deadline_us: int) -> Flow:
     """Share it; the token. Said twice it does no harm, so that an unknown outcome may be asked for again."""
     result = yield from of_hold(core, clock, grant, core.command(grant.session, _shared(grant), clock(), deadline_us))
@@ -62,7 +68,7 @@ def upgrade(core: Core, clock: Clock, grant: Grant, wait_us: int | None, timeout
         if isinstance(result, Queued):
             result = yield core.grant(grant.session.session, grant.name, grant.acquisition, clock(), until_us, ask=True)
             if isinstance(result, NotHeld):
-                yield from _say_lost(core, clock, grant)
+                yield from say_lost(core, clock, grant)
             if result is None:
                 shared = yield from of_hold(
                     core, clock, grant, core.command(grant.session, _shared(grant), clock(), clock() + timeout_us)
@@ -98,9 +104,12 @@ def inherit(core: Core, clock: Clock, own: Session, name: str, holder: Holder, w
         if own.gone:
             raise LeaseLost(f"lock {name!r}: the session that was to have it is gone")
         result = yield core.grant(own.session, name, holder.acquisition, clock(), until_us, ask=True)
-        if isinstance(result, Granted):
-            return Grant(own, name, holder.acquisition, result.token)
+        grant = Grant(own, name, holder.acquisition, result.token if isinstance(result, Granted) else 0)
+        if grant.token and own.valid(clock()):
+            return grant
         if result is None or (until_us is not None and clock() >= until_us):
+            if grant.token:
+                give_back(core, clock, grant)
             raise LockNotAcquired(name, None)
         refuse(result)
         yield core.pause(clock() + HEIR_ASKS_US)
@@ -124,8 +133,7 @@ def of_hold(core: Core, clock: Clock, grant: Grant, asked: Call) -> Flow:
         if isinstance(error, OutcomeUnknown) and not error.session_gone:
             raise
         core.lose_session(grant.session)
-        lost = LeaseLost(f"lock {grant.name!r}: the session is gone, and another may hold it now")
-        raise caused(lost, error) from error
+        raise caused(_without_session(grant), error) from error
     except Closed:
         raise
     except Unavailable as unavailable:
@@ -134,12 +142,14 @@ def of_hold(core: Core, clock: Clock, grant: Grant, asked: Call) -> Flow:
         unknown = OutcomeUnknown(f"sent, and given up before an answer came: {unavailable}")
         raise caused(unknown, unavailable) from unavailable
     if isinstance(result, NotHeld):
-        yield from _say_lost(core, clock, grant)
+        yield from say_lost(core, clock, grant)
     return refuse(result)
 
 
-def _say_lost(core: Core, clock: Clock, grant: Grant) -> Flow:
+def say_lost(core: Core, clock: Clock, grant: Grant) -> Flow:
     """Raises LeaseLost, as Broken where the lock was taken away by force."""
+    if grant.session.gone:
+        raise _without_session(grant)
     lost = LeaseLost(f"lock {grant.name!r} is not held any more")
     query = commands.AwaitGrant(grant.name, grant.acquisition, grant.session.session)
     try:
@@ -149,6 +159,10 @@ def _say_lost(core: Core, clock: Clock, grant: Grant) -> Flow:
     except ConclaveError:
         raise caused(lost, None) from None
     raise lost
+
+
+def _without_session(grant: Grant) -> LeaseLost:
+    return LeaseLost(f"lock {grant.name!r}: the session is gone, and another may hold it now")
 
 
 def _give_up(core: Core, clock: Clock, grant: Grant, asked: Call, settle: Settle) -> None:

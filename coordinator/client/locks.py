@@ -6,8 +6,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
+from collections.abc import Callable
 from types import TracebackType
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from coordinator.client import flows, hands, lock_flows, options
 from coordinator.client.asking import Ask, Asking, Async, Part, S, Sync, as_it_is, asked
@@ -139,8 +142,12 @@ class Hold(Had[S]):
         of one name. From the asking on it can not be proven held, unless that is refused. Raises NotFound, Forbidden,
         Refused (while an upgrade or a lock-delay lasts), Deadlock (the heir waits for one that waits for this name;
         with the cycle, from the heir on), OutcomeUnknown."""
+        if not isinstance(to, Holder):
+            raise InvalidRequest(f"a hold is handed over to a Holder, of a waiter or of an Heir, got {to!r}")
         self.check()
-        op = lock_commands.HandOver(self.name, self.acquisition, to.session, to.acquisition)
+        session = options.identity("a session", to.session)
+        heir = options.identity("an acquisition", to.acquisition)
+        op = lock_commands.HandOver(self.name, self.acquisition, session, heir)
         clock, deadline_us = self._shell.clock, self._shell.deadline_us(timeout)
 
         # Before it is asked for, on the caller's thread. Not `released`: at its end it is let go, should it be here.
@@ -175,7 +182,7 @@ class Heir(Part[S]):
     def wait(self, *, wait: float | None = None) -> Ask[Hold[S]]:
         """Wait until the name is handed over. Raises LockNotAcquired after `wait` seconds."""
         clock, wait_us = self._shell.clock, options.wait_us(wait)
-        place = hands.place()
+        place = hands.place(self._shell.asker())
 
         def flow(core: Core) -> Asking[Hold[S]]:
             with place:
@@ -190,21 +197,31 @@ class Heir(Part[S]):
 class _Holding(Part[S]):
     """`Locks.hold`: acquires at the beginning of a `with`, lets go at its end."""
 
-    def __init__(self, shell: S, ask: Ask[Hold[S]]) -> None:
+    def __init__(self, shell: S, ask: Callable[[], Ask[Hold[S]]]) -> None:
         super().__init__(shell)
         self._ask = ask
+        self._entered: list[tuple[object, Hold[S]]] = []
+        """Of each entry that is not over the thread or the task, and what it holds; the last one last."""
 
     def __enter__(self: _Holding[Sync]) -> Hold[Sync]:
-        self._hold = self._shell.answer(self._ask)
-        return self._hold
+        # In one step of the interpreter: an interrupt finds no moment at which nobody has it.
+        self._entered.append(entry := (threading.get_ident(), self._shell.answer(self._ask())))
+        return entry[1]
 
     def __exit__(
         self: _Holding[Sync], kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._hold.__exit__(kind, error, trace)
+        entry = self._last_of(threading.get_ident())
+        try:
+            entry[1].__exit__(kind, error, trace)
+        finally:
+            if not entry[1]._state.released:  # An interrupt struck before it began.
+                entry[1]._let_go_later()
+            self._entered.remove(entry)
 
     async def __aenter__(self: _Holding[Async]) -> Hold[Async]:
-        hold = self._async_hold = await self._shell.answer(self._ask)
+        hold = await self._shell.answer(self._ask())
+        self._entered.append((asyncio.current_task(), hold))
         return hold
 
     async def __aexit__(
@@ -213,13 +230,26 @@ class _Holding(Part[S]):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        await self._async_hold.__aexit__(kind, error, trace)
+        entry = self._last_of(asyncio.current_task())
+        try:
+            await entry[1].__aexit__(kind, error, trace)
+        finally:
+            self._entered.remove(entry)
+
+    def _last_of(self, asker: object) -> tuple[object, Hold[S]]:
+        """Its last entry. Where it has none, a framework leaves by another thread or task than it entered by: the last
+        of all."""
+        entered = [*self._entered]
+        for entry in reversed(entered):
+            if entry[0] == asker:
+                return entry
+        return entered[-1]
 
     def __del__(self) -> None:
-        """Only the `with` has this: where an interrupt struck between its block and its end, its end is here."""
-        hold: Hold[S] | None = getattr(self, "_hold", None)
-        if hold is not None and not hold._state.released:
-            hold._let_go_later()
+        """Only the `with` has these: where an interrupt struck between its block and its end, its end is here."""
+        for _, hold in getattr(self, "_entered", ()):
+            if isinstance(self._shell, Sync) and not hold._state.released:
+                hold._let_go_later()
 
 
 class Locks(Part[S]):
@@ -240,15 +270,16 @@ class Locks(Part[S]):
         """Take one name, or up to 16 all or none. `shared`: together with others that share it; `limit`: with up to so
         many that count it to the same limit; else alone.
 
-        `wait` seconds in line at the most: 0 does not wait, None waits as long as it takes. `reentrant`: what this
-        client's session for `ttl` holds of it already is no hindrance. `lock_delay`: seconds for which the name stays
-        unavailable should this process die while it holds it. `refuse_deadlocks`: where the caller (a thread or a task)
-        holds something that it took itself, refuse to wait where that would close a cycle of sessions that wait for one
-        another. All threads and tasks of a client share a session: pass False where one of them lets go for another.
+        `wait` seconds in line at the most: 0 does not wait, None waits as long as it takes. `reentrant`: where the
+        caller (a thread or a task) holds all of these names itself, by the same `ttl`, that is no hindrance.
+        `lock_delay`: seconds for which the name stays unavailable should this process die while it holds it.
+        `refuse_deadlocks`: where the caller holds something that it took itself, refuse to wait where that would close
+        a cycle of sessions that wait for one another, or for itself. All threads and tasks of a client share a session:
+        pass False where one of them lets go for another.
 
         Raises LockNotAcquired, Deadlock (with the cycle), Unavailable, Forbidden, InvalidRequest.
         """
-        return self._acquire(names, shared, limit, ttl, wait, reentrant, lock_delay, refuse_deadlocks)
+        return self._acquire(_wish(names, shared, limit, ttl, wait, reentrant, lock_delay, refuse_deadlocks))
 
     def hold(
         self,
@@ -262,44 +293,37 @@ class Locks(Part[S]):
         refuse_deadlocks: bool = True,
     ) -> _Holding[S]:
         """`acquire` for the length of a `with` (or an `async with`)."""
-        ask = self._acquire(names, shared, limit, ttl, wait, reentrant, lock_delay, refuse_deadlocks)
-        return _Holding(self._shell, ask)
+        wish = _wish(names, shared, limit, ttl, wait, reentrant, lock_delay, refuse_deadlocks)
+        return _Holding(self._shell, lambda: self._acquire(wish))  # What is in hand is looked at as it is entered.
 
-    def _acquire(
-        self,
-        names: tuple[str, ...],
-        shared: bool,
-        limit: int | None,
-        ttl: float,
-        wait: float | None,
-        reentrant: bool,
-        lock_delay: float,
-        refuse_deadlocks: bool,
-    ) -> Ask[Hold[S]]:
-        mode = _mode(shared, limit)
-        wanted = _names(names)
-        delay_ms = options.seconds("lock_delay", lock_delay, 0, LOCK_DELAY_S_MAX) // 1_000
-        ttl_ms, wait_us = options.ttl_ms(ttl), options.wait_us(wait)
+    def _acquire(self, wish: _Wish) -> Ask[Hold[S]]:
         clock, timeout_us = self._shell.clock, self._shell.timeout_us
-        may_refuse = refuse_deadlocks and hands.are_full()
-        place = hands.place()
-
-        def build(acquisition: int) -> commands.ClientOp:
-            return lock_commands.Acquire(
-                wanted,
-                acquisition,
-                mode,
-                wait_us != 0,
-                limit or 1,
-                reentrant=reentrant,
-                delay_ms=delay_ms,
-                refuse_deadlocks=may_refuse,
-            )
+        names, asker = wish.names, self._shell.asker()
+        may_refuse = wish.refuse_deadlocks and hands.are_full()
+        in_hand = hands.InHand(names, asker)
+        place = hands.place(asker)
 
         def flow(core: Core) -> Asking[Hold[S]]:
+            def joins() -> bool:
+                return wish.reentrant and in_hand.covers(core.sessions.get(wish.ttl_ms))
+
+            def build(acquisition: int) -> commands.ClientOp:
+                return lock_commands.Acquire(
+                    names,
+                    acquisition,
+                    wish.mode,
+                    wish.wait_us != 0,
+                    wish.limit,
+                    reentrant=joins(),
+                    delay_ms=wish.delay_ms,
+                    refuse_deadlocks=may_refuse,
+                )
+
             with place:
-                grant = yield from flows.acquire(core, clock, wanted[0], ttl_ms, wait_us, timeout_us, build)
-                hold = Hold(self._shell, grant._replace(names=wanted) if len(wanted) > 1 else grant, mode)
+                if may_refuse and wish.mode == EXCLUSIVE and wish.wait_us != 0 and not joins():
+                    in_hand.refuse_to_wait(core.sessions, joins=wish.reentrant)
+                grant = yield from flows.acquire(core, clock, names[0], wish.ttl_ms, wish.wait_us, timeout_us, build)
+                hold = Hold(self._shell, grant._replace(names=names) if len(names) > 1 else grant, wish.mode)
                 place.state = hold._state
             return hold
 
@@ -363,14 +387,19 @@ class Locks(Part[S]):
     @asked
     def check_sequencer(self, sequencer: str, *, timeout: float | None = None) -> Ask[bool]:
         """Is the name held by the very grant that this sequencer says? Anyone may ask (Chubby, section 2.4)."""
-        return self._query(lock_commands.CheckSequencer(sequencer), lambda found: bool(found.valid), timeout=timeout)
+        return self._query(
+            lock_commands.CheckSequencer(options.text("a sequencer", sequencer)),
+            lambda found: bool(found.valid),
+            timeout=timeout,
+        )
 
     @asked
     def force_release(self, name: str, reason: str, *, session: int = 0, timeout: float | None = None) -> Ask[bool]:
         """Take a name from all that hold it, or from one session, and end its lock-delay where one is under way: only
         fencing tokens keep a former holder out. Who did it and why is kept. False where nobody held it, nor a delay
         kept it. Takes the right to administer."""
-        op = lock_commands.ForceRelease(options.name(name), reason, session)
+        session = options.identity("a session", session)
+        op = lock_commands.ForceRelease(options.name(name), options.text("a reason", reason), session)
         return self._command(op, lambda result: isinstance(result, commands.Done), timeout=timeout)
 
     @asked
@@ -380,6 +409,41 @@ class Locks(Part[S]):
         """Forced releases that are remembered, from the first behind the number `after`. Takes the right to
         administer."""
         return self._query(lock_commands.ListBreaks(after, limit), lambda found: found.breaks, timeout=timeout)
+
+
+class _Wish(NamedTuple):
+    """What is to be acquired, and how."""
+
+    names: tuple[str, ...]
+    mode: Mode
+    limit: int
+    ttl_ms: int
+    wait_us: int | None
+    reentrant: bool
+    delay_ms: int
+    refuse_deadlocks: bool
+
+
+def _wish(
+    names: tuple[str, ...],
+    shared: bool,
+    limit: int | None,
+    ttl: float,
+    wait: float | None,
+    reentrant: bool,
+    lock_delay: float,
+    refuse_deadlocks: bool,
+) -> _Wish:
+    return _Wish(
+        names=_names(names),
+        mode=_mode(shared, limit),
+        limit=limit or 1,
+        ttl_ms=options.ttl_ms(ttl),
+        wait_us=options.wait_us(wait),
+        reentrant=options.truth("reentrant", reentrant),
+        delay_ms=options.seconds("lock_delay", lock_delay, 0, LOCK_DELAY_S_MAX) // 1_000,
+        refuse_deadlocks=options.truth("refuse_deadlocks", refuse_deadlocks),
+    )
 
 
 def _mode(shared: bool, limit: int | None) -> Mode:

@@ -113,7 +113,15 @@ class Loop(threading.Thread):
     def _ask_within(self, job: Job) -> Any:
         """A finaliser or a log handler asks, in the middle of this thread's own work for the core."""
         self.post(job)
-        raise OutcomeUnknown("asked from within the client's own work, so nobody waits for it: it is done afterwards")
+        if job.undo is None:
+            raise OutcomeUnknown(
+                "asked from within the client's own work, so nobody waits for it: it is done afterwards"
+            )
+        error = OutcomeUnknown(
+            "asked from within the client's own work, so nobody waits for it: it is undone afterwards"
+        )
+        self.post(job, error)
+        raise error
 
     def _hand_over(self, job: Job) -> int:
         """To whoever has the baton, by a caller that is about to sleep: where it is to ring as it does."""

@@ -62,8 +62,8 @@ def ttl_ms(value: float) -> int:
     return seconds("ttl", value, least, most) // 1_000
 
 
-def wait_us(value: float | None) -> int | None:
-    return None if value is None else seconds("wait", value, 0, WAIT_S_MAX)
+def wait_us(value: float | None, what: str = "wait") -> int | None:
+    return None if value is None else seconds(what, value, 0, WAIT_S_MAX)
 
 
 def name(value: str) -> str:
@@ -96,6 +96,12 @@ def amount(value: int) -> int:
     return value
 
 
+def truth(what: str, value: bool) -> bool:
+    if not isinstance(value, bool):
+        raise InvalidRequest(f"{what} is True or False, got {value!r}")
+    return value
+
+
 def node(value: str) -> str:
     """What a node is called."""
     if not isinstance(value, str):
@@ -110,9 +116,31 @@ def _is_whole(value: object) -> bool:
 
 def identity(what: str, number: int) -> int:
     """The number of a session, or of an acquisition."""
-    if not _is_whole(number):
-        raise InvalidRequest(f"{what} is known by a whole number, got {number!r}")
+    if not _is_whole(number) or not 0 <= number < 2**63:
+        raise InvalidRequest(f"{what} is known by a whole number from 0 to {2**63 - 1}, got {number!r}")
     return number
+
+
+def principal(what: str, name: str) -> str:
+    """The name of a principal."""
+    if not isinstance(name, str) or not _is_text(name):
+        raise InvalidRequest(f"{what} is the name of a principal, got {name!r}")
+    return name
+
+
+def text(what: str, value: str) -> str:
+    if not isinstance(value, str) or not _is_text(value):
+        raise InvalidRequest(f"{what} is a str, got {value!r}")
+    return value[:]  # See `name`.
+
+
+def _is_text(value: str) -> bool:
+    """Can it be encoded? A half of a pair of surrogates can not."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def revision(number: int) -> int:

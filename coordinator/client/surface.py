@@ -11,7 +11,7 @@ from coordinator.client.access import Access
 from coordinator.client.asking import DEFAULT_TTL_MS, Ask, Asking, Part, S, T, as_it_is, asked
 from coordinator.client.calls import Call
 from coordinator.client.core import Core
-from coordinator.client.errors import NotFound, Unavailable
+from coordinator.client.errors import InvalidRequest, NotFound, Unavailable
 from coordinator.client.files import Files
 from coordinator.client.flows import Clock
 from coordinator.client.jeopardy import SessionHandle
@@ -55,6 +55,8 @@ class Surface(Part[S]):
     def transact(self, transaction: Transaction, *, timeout: float | None = None) -> Ask[commands.Transacted]:
         """Do a transaction (`transactions.py`): `succeeded` says whether its comparisons held, `results` are those of
         the branch that was taken. Raises Aborted where an operation is refused; then nothing was done."""
+        if not isinstance(transaction, Transaction):
+            raise InvalidRequest(f"what is done whole or not at all is a Transaction, got {transaction!r}")
         return self._command(transaction.build(), as_it_is, timeout=timeout)
 
     @asked

@@ -20,7 +20,7 @@ from coordinator.client import flows, hands, lock_flows, options
 from coordinator.client.asking import Ask, Sync, T
 from coordinator.client.clock import now_us as _now_us
 from coordinator.client.core import Core
-from coordinator.client.errors import Closed, ConclaveError
+from coordinator.client.errors import Closed, ConclaveError, LeaseLost
 from coordinator.client.flows import Grant
 from coordinator.client.jobs import Job
 from coordinator.client.lease import LeaseState
@@ -53,7 +53,8 @@ class Lease:
         return self._state.expires_in
 
     def check(self) -> None:
-        """Raises LeaseLost unless it can be proven held at this moment. Costs no round trip."""
+        """Raises LeaseLost unless its session can be proven alive at this moment. Costs no round trip, so that a forced
+        release is not known here."""
         self._state.check()
 
     def sequencer(self) -> str:
@@ -61,9 +62,11 @@ class Lease:
         return lock_commands.sequencer(self.name, lock_commands.EXCLUSIVE, self.token)
 
     def release(self, *, timeout: float | None = None) -> bool:
-        """Let go. True where it was still held. Raises OutcomeUnknown, and goes on trying in the background."""
+        """Let go. True where it was still held. Raises InvalidRequest, and OutcomeUnknown: then it goes on trying in
+        the background."""
+        deadline_us = self._client.deadline_us(timeout)  # First: what is refused here has let go of nothing.
         self._state.released = True
-        return self._state.is_own and self._client._release(self._state, timeout)
+        return self._state.is_own and self._client._release(self._state, deadline_us)
 
     def __repr__(self) -> str:
         return f"<Lease {self.name!r} token={self.token}{'' if self.held else ' not held'}>"
@@ -117,9 +120,11 @@ class Client(Surface[Sync], Sync):
         timeout_us = self.timeout_us
         may_refuse = hands.may_close_a_cycle(refuse_deadlocks)
         loop = self._started()
+        if may_refuse and wait_us != 0:
+            hands.InHand((name,), self.asker()).refuse_to_wait(loop.core.sessions)
         asked = flows.acquire(loop.core, _now_us, name, ttl_ms, wait_us, timeout_us, refuse_deadlocks=may_refuse)
         job = Job(loop, asked, _give_back)
-        place = hands.place()
+        place = hands.place(self.asker())
         try:
             lease = Lease(self, loop.ask(job))
             place.state, place.is_asked_for = lease._state, False
@@ -139,15 +144,19 @@ class Client(Surface[Sync], Sync):
         wait: float | None = None,
         refuse_deadlocks: bool = True,
     ) -> Iterator[Lease]:
-        """Hold the lock `name` for the length of a `with`; see `acquire`."""
-        lease = None
+        """Hold the lock `name` for the length of a `with`; see `acquire`. Where it was not held any more at its end,
+        and nothing was raised in it, it raises LeaseLost: what was done last nothing has guarded."""
+        lease, is_whole = None, False
         try:
             lease = self.acquire(name, ttl=ttl, wait=wait, refuse_deadlocks=refuse_deadlocks)
             yield lease
+            is_whole = True
         finally:
             try:
-                if lease is not None and not lease._state.released:
-                    lease.release()
+                if lease is not None and not lease._state.released and lease.release() is False and is_whole:
+                    self._say_lost(lease._state)
+            except LeaseLost:
+                raise
             except ConclaveError as error:
                 logger.warning("lock %r is still being released: %s", name, error)
             except BaseException:
@@ -155,8 +164,7 @@ class Client(Surface[Sync], Sync):
                     self._let_go(lease._state)
                 raise
 
-    def _release(self, state: LeaseState, timeout: float | None) -> bool:
-        deadline_us = self.deadline_us(timeout)
+    def _release(self, state: LeaseState, deadline_us: int) -> bool:
         try:
             loop = self._started()
             return bool(loop.ask(Job(loop, flows.release(loop.core, _now_us, state.grant, deadline_us), None)))
@@ -165,6 +173,11 @@ class Client(Surface[Sync], Sync):
         except BaseException:
             self._let_go(state)
             raise
+
+    def _say_lost(self, state: LeaseState) -> None:
+        """Raises LeaseLost, unless this is a fork of the process that held it."""
+        if state.is_own:
+            self.answer(Ask(lambda core: lock_flows.say_lost(core, _now_us, state.grant)))
 
     def _let_go(self, state: LeaseState) -> None:
         """Something was thrown into the caller, perhaps before it had asked: it goes back in the background."""

@@ -99,6 +99,7 @@ def main(directory: Path, name: str, place: str) -> None:
                 os.kill(os.getpid(), signal.SIGSTOP)
             taken = writer.write(hold.token, number)
             say(looked_ns=looked_ns, wrote_ns=time.monotonic_ns(), token=hold.token, lost=lost, held=hold.held, **taken)
+        hold.release()  # Of what is lost its end would say so once more.
 
 
 def say(**what: Any) -> None:

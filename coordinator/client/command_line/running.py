@@ -1,42 +1,59 @@
-"""A command that runs while something is held, and is ended where that is lost."""
+"""A command that runs while something is held, and is ended where that is lost.
+
+It runs in a process group of its own, so that what it has started is ended with it; signals are passed on to the group,
+and at a terminal it is in the foreground (`terminal.py`).
+"""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
-import sys
+import time
 from types import FrameType
 from typing import Final, Protocol
 
+from coordinator.client.command_line import descendants
+from coordinator.client.command_line.terminal import Terminal
 from coordinator.client.errors import InvalidRequest, LeaseLost
 
 EXIT_LEASE_LOST: Final = 76
-"""The command was ended because what it ran under could not be proven held any more."""
+"""What the command ran under could not be proven held any more; it was ended, where it had not ended by itself."""
 LOOK_S: Final = 0.1
 """How often the lease is looked at while the command runs."""
+GRACE_SHARE: Final = 5
+"""The last part of a lease, one in so many, is the command's to end by itself."""
 TERM_S_MAX: Final = 5.0
-"""How long a command whose lease is lost has to end by itself."""
+"""And no more than this."""
+PASSED_ON: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGTSTP)
 
 
 class Held(Protocol):
     @property
-    def expires_in(self) -> float: ...
+    def expires_in(self) -> float:
+        """Seconds for which it can be proven held; always 0.0 where only `check` can say."""
+
     def check(self) -> None: ...
 
 
 def run(command: list[str], held: Held, variables: dict[str, str], given: bytes | None = None) -> int:
-    """Run it to its end; its status. `given`: what it reads on its standard input. Raises InvalidRequest where it can
-    not be started."""
+    """Run it to its end; its status. `given`: what it reads on its standard input. Raises LeaseLost where it was ended
+    because what it ran under is lost, and InvalidRequest where it can not be started."""
+    stdin = None if given is None else subprocess.PIPE
     try:
-        process = subprocess.Popen(
-            command, env=os.environ | variables, stdin=None if given is None else subprocess.PIPE
-        )
+        process = subprocess.Popen(command, env=os.environ | variables, stdin=stdin, process_group=0)
     except OSError as error:
         raise InvalidRequest(f"{command[0]}: {error.strerror}") from error
-    if given is not None:
-        _give(process, given)
-    return _guard(process, held)
+    terminal = Terminal()
+    terminal.pass_on(os.getpgrp(), process.pid)
+    try:
+        if given is not None:
+            _give(process, given)
+        return _Guard(process, held, terminal).wait()
+    finally:
+        terminal.pass_on(process.pid, os.getpgrp())
+        terminal.close()
 
 
 def _give(process: subprocess.Popen[bytes], given: bytes) -> None:
@@ -48,28 +65,86 @@ def _give(process: subprocess.Popen[bytes], given: bytes) -> None:
         pass  # It does not want to read all of it.
 
 
-def _guard(process: subprocess.Popen[bytes], held: Held) -> int:
-    """Wait for the command; end it where the lease is lost, so that two never work under one lock."""
+class _Guard:
+    """Waits for a command; ends it where the lease is lost, so that two never work under one lock."""
 
-    def pass_on(number: int, frame: FrameType | None) -> None:
-        process.send_signal(number)
+    def __init__(self, process: subprocess.Popen[bytes], held: Held, terminal: Terminal) -> None:
+        self._process = process
+        self._held = held
+        self._terminal = terminal
+        self._whole_s = 0.0
+        """As much of the lease as was ever seen."""
 
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, pass_on)
-    while True:
-        try:
-            status = process.wait(LOOK_S)
-            return status if status >= 0 else 128 - status
-        except subprocess.TimeoutExpired:
-            pass
-        try:
-            held.check()
-        except LeaseLost as error:
-            print(f"conclave: {error}; the command is ended", file=sys.stderr)
-            process.terminate()
+    def wait(self) -> int:
+        for number in PASSED_ON:
+            signal.signal(number, self._pass_on)
+        while True:
             try:
-                process.wait(min(TERM_S_MAX, held.expires_in or TERM_S_MAX))
+                status = self._process.wait(LOOK_S)
+                return status if status >= 0 else 128 - status
             except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-            return EXIT_LEASE_LOST
+                pass
+            try:
+                self._stop_with_it()
+                self._held.check()
+            except LeaseLost as error:
+                self._end(0.0)
+                raise LeaseLost(f"{error}; the command was ended") from error
+            self._look_ahead()
+
+    def _pass_on(self, number: int, frame: FrameType | None) -> None:
+        if self._process.poll() is None:
+            self._signal(number)
+
+    def _signal(self, number: int) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, number)
+
+    def _look_ahead(self) -> None:
+        """A lease that nobody has confirmed for most of its time is about to be lost: what is left is for the end."""
+        left_s = self._held.expires_in
+        self._whole_s = max(self._whole_s, left_s)
+        if left_s < self._whole_s / GRACE_SHARE:
+            self._end(min(left_s, TERM_S_MAX))
+            raise LeaseLost("what it ran under was about to be lost, for no leader confirmed it; the command was ended")
+
+    def _end(self, grace_s: float) -> None:
+        """With all that runs in its group, and that it has started: a `lock` within it has a group of its own."""
+        until_s = time.monotonic() + grace_s
+        started = descendants.of(self._process.pid)
+        if grace_s:
+            self._signal(signal.SIGTERM)
+            self._signal(signal.SIGCONT)  # What is stopped hears of nothing else.
+        while self._is_there() and time.monotonic() < until_s:
+            time.sleep(min(LOOK_S, max(0.0, until_s - time.monotonic())))
+        started |= descendants.of(self._process.pid)
+        self._signal(signal.SIGKILL)
+        descendants.kill(started)
+        self._process.wait()
+
+    def _is_there(self) -> bool:
+        self._process.poll()  # Else it would be there for good.
+        try:
+            os.killpg(self._process.pid, 0)
+        except ProcessLookupError:
+            return False
+        return True
+
+    def _stop_with_it(self) -> None:
+        """Where it was stopped from the terminal (Ctrl-Z), so is this, and goes on with it: to the shell they are one
+        job. Raises LeaseLost where it must not go on. What stops it by SIGSTOP stops it alone."""
+        try:
+            stopped = os.waitid(os.P_PID, self._process.pid, os.WSTOPPED | os.WNOHANG)
+        except ChildProcessError:  # It has ended in this moment.
+            return
+        if stopped is None or stopped.si_status == signal.SIGSTOP:
+            return
+        reads_too_soon = stopped.si_status != signal.SIGTSTP and self._terminal.is_of(self._process.pid)
+        if not reads_too_soon:
+            had_it = self._terminal.pass_on(self._process.pid, os.getpgrp())
+            signal.signal(signal.SIGTSTP, signal.SIG_DFL)
+            os.kill(0 if had_it else os.getpid(), signal.SIGTSTP)  # And is back here when it is continued.
+            signal.signal(signal.SIGTSTP, self._pass_on)
+            self._held.check()
+            self._terminal.pass_on(os.getpgrp(), self._process.pid)
+        self._signal(signal.SIGCONT)

@@ -105,7 +105,7 @@ class _Member:
 
     @property
     def expires_in(self) -> float:
-        return 0.0
+        return self._membership.expires_in
 
     def check(self) -> None:
         if not self._membership.held:
@@ -138,11 +138,13 @@ def _wait(client: Client, options: argparse.Namespace) -> int:
 class _In:
     """One is in a double barrier, for what runs there: as long as its session lives."""
 
-    expires_in = 0.0
-
     def __init__(self, name: str, session: SessionHandle[Sync]) -> None:
         self._name = name
         self._session = session
+
+    @property
+    def expires_in(self) -> float:
+        return self._session.expires_in
 
     def check(self) -> None:
         if self._session.standing is not Standing.SAFE:

@@ -18,6 +18,7 @@ from coordinator.client.asking import Ask, Asking, Part, S, asked
 from coordinator.client.core import Core
 from coordinator.client.errors import Compacted, InvalidRequest, LeaseLost, refuse
 from coordinator.client.flows import Flow
+from coordinator.client.session import Session
 from coordinator.client.watches import at, next_changes
 from coordinator.statemachine import files
 
@@ -45,12 +46,13 @@ class DoubleBarrier(Part[S]):
         until_us = None if wait_us is None else clock() + wait_us
 
         def flow(core: Core) -> Asking[None]:
+            session = yield from flows.session(core, clock, self._ttl_ms, clock() + self._shell.timeout_us)
             op = files.CreateFile(self._path, b"", ephemeral=True, parents=True)
-            created = refuse((yield from self._apply(core, op)))
+            created = refuse((yield core.command(session, op, clock(), clock() + self._shell.timeout_us)))
             try:
                 yield from self._count(core, created.revision, until_us, lambda count: count >= self.count, is_in=True)
             except BaseException:
-                self._leave_behind(core)
+                self._leave_behind(core, session)
                 raise
 
         return Ask(flow)
@@ -63,20 +65,17 @@ class DoubleBarrier(Part[S]):
         until_us = None if wait_us is None else clock() + wait_us
 
         def flow(core: Core) -> Asking[None]:
-            deleted = refuse((yield from self._apply(core, files.DeletePath(self._path))))
+            deadline_us = clock() + self._shell.timeout_us
+            op = files.DeletePath(self._path)
+            deleted = refuse((yield from flows.command(core, clock, op, self._ttl_ms, deadline_us, "")))
             yield from self._count(core, deleted.revision, until_us, lambda count: count == 0, is_in=False)
 
         return Ask(flow)
 
-    def _apply(self, core: Core, op: files.CreateFile | files.DeletePath) -> Flow:
-        clock = self._shell.clock
-        return flows.command(core, clock, op, self._ttl_ms, clock() + self._shell.timeout_us, "")
-
-    def _leave_behind(self, core: Core) -> None:
-        now_us = self._shell.clock()
-        session = core.live_session(self._ttl_ms, now_us)
-        if session is not None:
-            core.command(session, files.DetachFile(self._path), now_us, now_us + self._shell.timeout_us)
+    def _leave_behind(self, core: Core, session: Session) -> None:
+        """In the background: whether that session can be proven alive now or not, it may live."""
+        if not session.gone:
+            core.in_background(session, files.DetachFile(self._path), self._shell.clock())
 
     def _count(
         self, core: Core, revision: int, until_us: int | None, holds: Callable[[int], bool], *, is_in: bool

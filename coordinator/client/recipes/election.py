@@ -98,10 +98,13 @@ class Election(Part[S]):
         value, wait_us = options.key_value(value), options.wait_us(wait)
         clock, timeout_us = self._shell.clock, self._shell.timeout_us
         may_refuse = hands.may_close_a_cycle(refuse_deadlocks)
-        place = hands.place()
+        in_hand = hands.InHand((self.name,), self._shell.asker())
+        place = hands.place(self._shell.asker())
 
         def flow(core: Core) -> Asking[Leadership[S]]:
             with place:
+                if may_refuse and wait_us != 0:
+                    in_hand.refuse_to_wait(core.sessions)
                 grant = yield from flows.acquire(
                     core, clock, self.name, self._ttl_ms, wait_us, timeout_us, refuse_deadlocks=may_refuse
                 )

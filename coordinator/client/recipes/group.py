@@ -68,6 +68,13 @@ class Membership(Part[S]):
         """Can it be proven that the session lives, and with it the membership?"""
         return self._session.valid(self._shell.clock())
 
+    @property
+    def expires_in(self) -> float:
+        """Seconds for which that can be proven if no leader confirms the session again; 0.0 where it can not."""
+        if self._session.gone:
+            return 0.0
+        return max(0, self._session.valid_until_us - self._shell.clock()) / 1e6
+
     @asked
     def update(
         self, data: bytes, *, capabilities: Iterable[str] | None = None, timeout: float | None = None

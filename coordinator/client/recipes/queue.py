@@ -2,7 +2,8 @@
 
 Guarantees. An item that was put is taken until somebody says that it is done. While one has it nobody else does: it is
 locked by its taker's session, and is there for others again once that ends. So an item is taken twice only where its
-taker died, or lost its session, before it was done; then its `done` is refused, and never removes what another has.
+taker died, lost its session, or left it without an answer, before it was done; then its `done` is refused, and never
+removes what another has.
 Items are handed out oldest first; one that comes back is the oldest again. `token` grows each time an item is taken.
 
 Source: the queues of ZooKeeper's recipes, with a lock for each item in place of its deletion by whoever takes it; the
@@ -63,7 +64,11 @@ class Item(Had[S]):
         self: Item[Sync], kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if kind is None and not self._state.released:
-            self.done()
+            try:
+                self.done()
+            except BaseException:
+                self._leave_to_others()
+                raise
         else:
             super().__exit__(kind, error, trace)
 
@@ -71,9 +76,18 @@ class Item(Had[S]):
         self: Item[Async], kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if kind is None and not self._state.released:
-            await self.done()
+            try:
+                await self.done()
+            except BaseException:
+                self._leave_to_others()
+                raise
         else:
             await super().__aexit__(kind, error, trace)
+
+    def _leave_to_others(self) -> None:
+        """No answer said that it is done: where it is not, others are to have it while this one lives."""
+        if not self._state.released:
+            self._let_go_later()
 
 
 class Queue(Part[S]):
@@ -103,7 +117,7 @@ class Queue(Part[S]):
         """Take the oldest item that nobody has; wait for one, `wait` seconds at the most. None where none came."""
         clock, wait_us = self._shell.clock, options.wait_us(wait)
         until_us = None if wait_us is None else clock() + wait_us
-        place = hands.place()
+        place = hands.place(self._shell.asker())
 
         def flow(core: Core) -> Asking[Item[S] | None]:
             with place:

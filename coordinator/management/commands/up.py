@@ -141,6 +141,8 @@ class Command(BaseCommand):
             "coordinator.asgi:application",
             "--no-access-log",
             "--no-server-header",
+            "--http",
+            "coordinator.http_connections:BoundedHttp",
         ]
         command += ["--host", config.bind, "--port", str(config.port)]
         command += ["--timeout-graceful-shutdown", str(WEB_GOODBYE_S), "--ws-max-size", str(SOCKET_MESSAGE_BYTES_MAX)]

@@ -391,6 +391,10 @@ class Later(Surface[Any], Shell):
         self.clock = client.clock
         self.timeout_us = client.timeout_us
 
+    def asker(self) -> object:
+        """Not who waits for what it asks otherwise."""
+        return object()
+
     def acquire_plain(self, name: str) -> Running[Any]:
         """`Client.acquire`, whose wrapping is each shell's own."""
         return self.answer(Ask(lambda core: flows.acquire(core, self.clock, name, 15_000, None, self.timeout_us)))

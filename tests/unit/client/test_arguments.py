@@ -48,18 +48,42 @@ WRONG: list[tuple[str, Callable[[Any], Any], str]] = [
     ("revision", lambda c: c.files.compact(-1), "a revision is a whole number from 0 on, got -1"),
     ("puts", lambda c: next(c.files.watch("a", since=1, puts="yes")), "Expected `bool`, got `str`"),
     ("conflicts", lambda c: next(c.locks.watch("a", since=1, conflicts=2)), "Expected `bool`, got `int`"),
-    ("refuse_deadlocks", lambda c: c.locks.acquire("a", refuse_deadlocks=None), "Expected `bool`, got `None`"),
-    ("reentrant", lambda c: c.locks.acquire("a", reentrant="no"), "Expected `bool`, got `str`"),
-    ("a sequencer", lambda c: c.locks.check_sequencer(None), "Expected `str`, got `None`"),
-    ("a reason", lambda c: c.locks.force_release("a", b"why"), "Expected `str`, got `bytes`"),
-    ("a session", lambda c: c.keep_alive("7"), "a session is known by a whole number, got '7'"),
-    ("an owner", lambda c: c.wait_for_grant("a", None, 1, wait=1), "a session is known by a whole number, got None"),
+    (
+        "refuse_deadlocks",
+        lambda c: c.locks.acquire("a", refuse_deadlocks=None),
+        "refuse_deadlocks is True or False, got None",
+    ),
+    ("reentrant", lambda c: c.locks.acquire("a", reentrant="no"), "reentrant is True or False, got 'no'"),
+    ("a sequencer", lambda c: c.locks.check_sequencer(None), "a sequencer is a str, got None"),
+    ("a reason", lambda c: c.locks.force_release("a", b"why"), "a reason is a str, got b'why'"),
+    ("no reason", lambda c: c.locks.force_release("a", None), "a reason is a str, got None"),
+    ("whose it is", lambda c: c.locks.force_release("a", "why", session="s1"), "a session is known by a whole number"),
+    ("no transaction", lambda c: c.transact(None), "is a Transaction, got None"),
+    ("a time for the next", lambda c: c.files.watch("a").next(timeout=float("nan")), "timeout is a number of seconds"),
+    (
+        "a session",
+        lambda c: c.keep_alive("7"),
+        "a session is known by a whole number from 0 to 9223372036854775807, got '7'",
+    ),
+    (
+        "an owner",
+        lambda c: c.wait_for_grant("a", None, 1, wait=1),
+        "by a whole number from 0 to 9223372036854775807, got None",
+    ),
     (
         "an acquisition",
         lambda c: c.wait_for_grant("a", 1, "2", wait=1),
-        "an acquisition is known by a whole number, got '2'",
+        "an acquisition is known by a whole number from 0 to 9223372036854775807, got '2'",
     ),
     ("act_for", lambda c: c.query(commands.GetKey("a"), act_for=None), "act_for is the name of a principal, got None"),
+    (
+        "act_for that is no text",
+        lambda c: c.wait_for_grant("a", 1, 1, wait=1, act_for="\ud800"),
+        "act_for is the name of a principal, got '\\ud800'",
+    ),
+    ("an owner below 0", lambda c: c.wait_for_grant("a", -1, 1, wait=1), "from 0 to 9223372036854775807, got -1"),
+    ("an owner beyond 63 bits", lambda c: c.wait_for_grant("a", 2**63, 1, wait=1), "got 9223372036854775808"),
+    ("a session beyond 63 bits", lambda c: c.keep_alive(2**70), "from 0 to 9223372036854775807, got 11805"),
     ("a node", lambda c: c.compact(7), "a node is known by its name, got 7"),
     ("a command", lambda c: c.command(commands.PutKey("a", number)), "Expected `bytes`, got `int`"),
     ("no command", lambda c: c.command(commands.GetKey("a")), "Expected `array` of at least length 3, got 2"),
@@ -88,6 +112,22 @@ def test_what_is_wrong_is_refused_before_it_is_sent(cluster: Cluster, client: Te
     assert [request for request in heard if not isinstance(request, wire.KeepAliveRequest)] == []
     session = client.core.sessions[15_000]
     assert session.acked == session._next_number, "no number stays open for good"
+
+
+@pytest.mark.parametrize(
+    ("to", "told"),
+    [
+        (text, "handed over to a Holder, of a waiter or of an Heir, got 'x'"),
+        (nothing, "got None"),
+        (commands.Holder(-1, 1, ""), "a session is known by a whole number from 0 to 9223372036854775807, got -1"),
+        (commands.Holder(1, 2**64, ""), "an acquisition is known by a whole number"),
+    ],
+)
+def test_who_is_no_holder_is_handed_nothing(client: TestClient, to: Any, told: str):
+    hold = client.locks.acquire("a")
+    with pytest.raises(InvalidRequest, match=told):
+        hold.hand_over(to)
+    hold.check()
 
 
 @pytest.mark.parametrize(

@@ -652,6 +652,18 @@ def test_a_request_that_can_not_be_encoded_is_its_own_askers_trouble_alone(stage
     assert not other.done
 
 
+@pytest.mark.parametrize(("session", "act_for"), [(1 << 70, ""), (5, "\ud800")])
+def test_a_wait_that_can_not_be_asked_for_is_its_own_askers_trouble_alone(stage, session, act_for):
+    """It was asked for only as all others were sent, and failed them all."""
+    other = stage.core.query(commands.GetKey("a"), stage.now_us, stage.now_us + 5_000_000)
+    until_us = stage.now_us + 5_000_000
+    call = stage.core.grant(session, "deploy", 0, stage.now_us, until_us, act_for, ask=True)
+    assert [request.query for _, request in stage.requests()] == [commands.GetKey("a")]
+    with pytest.raises(InvalidRequest, match="can not be encoded"):
+        call.result()
+    assert not other.done
+
+
 def test_nothing_secret_is_in_a_repr():
     options = resolve("redis://u:hidden@127.0.0.1", str(TOKEN), "default", 1.0)
     shown = repr([options, TOKEN, Endpoint.parse(options.url), commands.AddToken("a", "b", b"hidden")])

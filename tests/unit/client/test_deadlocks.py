@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from coordinator import wire
-from coordinator.client import hands, links
-from coordinator.client.errors import Deadlock
+from coordinator.client import AsyncClient, hands, links
+from coordinator.client.errors import Deadlock, LockNotAcquired
 from coordinator.client.recipes.election import Election
 from coordinator.client.recipes.queue import Queue
 from coordinator.client.sync import Client
@@ -192,3 +192,97 @@ def test_a_hand_over_into_a_cycle_is_refused_and_the_hold_stays(
     assert hold.release()
     cluster.pass_time(0.05)
     assert waiting.value().held
+
+
+def test_what_is_in_hand_counts_as_a_hold_begins_and_not_as_it_is_made(real):
+    holding = real.locks.hold("b")
+    with real.lock("a"), holding:
+        pass
+    assert [op.refuse_deadlocks for op in asked() if isinstance(op, Acquire)] == [True]
+
+
+# --- what a caller has itself ---------------------------------------------------------------------
+
+
+def test_a_thread_that_would_wait_for_itself_is_refused(client: TestClient):
+    """It waited for ever: one session alone is no cycle to the cluster."""
+    hold = client.locks.acquire("a")
+    for again in (
+        lambda: client.locks.acquire("a", wait=60),
+        lambda: client.locks.acquire("b", "a", ttl=30),
+        lambda: client.locks.acquire("b", "a", reentrant=True),
+        lambda: client.locks.acquire("a", ttl=30, reentrant=True),
+        lambda: Election(client, "a").campaign(),
+    ):
+        with pytest.raises(Deadlock) as caught:
+            again()
+        assert caught.value.cycle == ((hold.session, "a"),)
+    with pytest.raises(LockNotAcquired):
+        client.locks.acquire("a", wait=0)
+    with pytest.raises(LockNotAcquired):
+        client.locks.acquire("a", wait=0.1, refuse_deadlocks=False)
+    hold.release()
+    client.locks.acquire("a").release()
+
+
+def test_another_client_and_what_is_shared_are_no_hindrance(client: TestClient, other: TestClient):
+    held = other.locks.acquire("a")
+    with pytest.raises(LockNotAcquired):
+        client.locks.acquire("a", wait=0.1)
+    held.release()
+    client.locks.acquire("a", shared=True)
+    assert client.locks.acquire("a", shared=True).held
+
+
+def test_a_plain_lock_within_itself_is_refused(real):
+    with real.lock("a"), pytest.raises(Deadlock, match="session 77 waits for 'a'"):
+        real.acquire("a")
+
+    async def work() -> None:
+        async with AsyncClient("redis://nowhere", str(TOKEN), timeout=5) as client, client.lock("a"):
+            with pytest.raises(Deadlock, match="session 77 waits for 'a'"):
+                await client.acquire("a")
+            with pytest.raises(Deadlock, match="session 77 waits for 'a'"):
+                await client.locks.acquire("a")
+            await asyncio.create_task(another(client))
+
+    async def another(client: AsyncClient) -> None:
+        """Its maker may wait for it, or go on and let go."""
+        with pytest.raises(Deadlock):
+            await client.locks.acquire("a", reentrant=True)
+        assert (await client.acquire("a")).held
+
+    asyncio.run(work())
+
+
+def test_only_who_holds_a_lock_itself_comes_in_again(cluster: Cluster, client: TestClient):
+    """Every thread of a client came into an exclusive lock that one of them held."""
+    hold = client.locks.acquire("a", reentrant=True)
+    joined = client.locks.acquire("a", reentrant=True)
+    assert joined.token == hold.token
+    waits: list[Any] = []
+    thread = threading.Thread(target=lambda: waits.append(client.later.locks.acquire("a", reentrant=True)))
+    thread.start()
+    thread.join()
+    for mine in (joined, hold):
+        cluster.pass_time(0.5)
+        assert not waits[0].is_over
+        mine.release()
+    assert waits[0].value().token > hold.token
+
+
+def test_of_threads_only_one_at_a_time_is_in_a_reentrant_lock(real):
+    with real.locks.hold("a", reentrant=True), real.locks.hold("a", reentrant=True):
+        thread = threading.Thread(target=lambda: real.locks.acquire("a", reentrant=True).release())
+        thread.start()
+        thread.join(5)
+    assert [op.reentrant for op in asked() if isinstance(op, Acquire)] == [False, True, False]
+
+
+def test_what_came_of_a_session_that_is_gone_is_joined_by_nobody(cluster: Cluster, client: TestClient):
+    hold = client.locks.acquire("a")
+    cluster.expire(hold.session)
+    client.core.lose_session(client.core.sessions[15_000])
+    again = client.locks.acquire("a", reentrant=True, wait=0)
+    assert not cluster.ops[-1].reentrant
+    assert again.token > hold.token

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,41 @@ def test_nobody_gets_in_while_another_writes(tmp_path: Path):
     with fence.guard(3), open(tmp_path / "report.fence.lock", "ab") as other, pytest.raises(BlockingIOError):
         fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
     fence.write(4, b"")
+
+
+def test_a_thread_writes_within_its_own_guard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """It waited for itself, for ever."""
+    flock = fcntl.flock
+    monkeypatch.setattr(fcntl, "flock", lambda file, how: flock(file, how | fcntl.LOCK_NB))
+    fence = FileFence(tmp_path / "report")
+    with fence.guard(3):
+        fence.write(3, b"one")
+        with FileFence(tmp_path / "report").guard(3):
+            fence.write(3, b"two")
+        with pytest.raises(Fenced, match="has seen 3, and refuses the fencing token 2"):
+            fence.write(2, b"late")
+        with pytest.raises(InvalidRequest, match="by the token 3, and can not by 4 as well"):
+            fence.write(4, b"later")
+        with open(tmp_path / "report.fence.lock", "ab") as other, pytest.raises(BlockingIOError):
+            fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    assert fence.path.read_bytes() == b"two"
+    fence.write(4, b"later")
+
+
+def test_another_thread_does_not_come_into_a_guard(tmp_path: Path):
+    fence = FileFence(tmp_path / "report")
+    written: list[bytes] = []
+
+    def write() -> None:
+        fence.write(3, b"theirs")
+        written.append(fence.path.read_bytes())
+
+    thread = threading.Thread(target=write)
+    with fence.guard(3):
+        thread.start()
+        assert not written
+    thread.join(5)
+    assert written == [b"theirs"]
 
 
 def test_a_fence_that_is_damaged_lets_nobody_in(tmp_path: Path):

@@ -15,15 +15,16 @@ import pytest
 
 from coordinator import wire
 from coordinator.client import hands, links
-from coordinator.client.errors import SessionGone, Unavailable
+from coordinator.client.errors import OutcomeUnknown, SessionGone, Unavailable
 from coordinator.client.jobs import Job
 from coordinator.client.lease import LeaseState
 from coordinator.client.loop import Loop
+from coordinator.client.recipes.election import Election
 from coordinator.client.sync import Client
 from coordinator.statemachine.commands import AcquireLock, CancelAcquire, Queued, ReleaseLock
 from coordinator.statemachine.lock_commands import Acquire, Release
 from tests.unit.client.test_loop import result_of
-from tests.unit.client.test_sync import TOKEN, FakeChannel, until
+from tests.unit.client.test_sync import TOKEN, FakeChannel, in_the_middle, until
 
 Taking = Callable[[Client], contextlib.AbstractContextManager[Any]]
 
@@ -177,6 +178,34 @@ def test_the_callers_own_error_is_no_answer_to_its_flow(client, error):
     until(lambda: not kept())
     assert len({op.acquisition for op in channel.ops if isinstance(op, AcquireLock)}) == 1
     assert client._started().core.sessions[15_000].valid(0)
+
+
+@pytest.mark.parametrize(
+    "take",
+    [
+        lambda client: client.acquire("deploy"),
+        lambda client: client.locks.acquire("deploy"),
+        lambda client: Election(client, "deploy").campaign(),
+    ],
+)
+def test_what_is_taken_from_within_the_clients_own_work_is_left_to_nobody(client, take):
+    """A log handler, or a finaliser: nobody was told that it had the lock, and nobody let go of it."""
+    errors: list[OutcomeUnknown] = []
+
+    def asks_in_the_middle() -> None:
+        with pytest.raises(OutcomeUnknown, match="it is undone afterwards") as caught:
+            take(client)
+        errors.append(caught.value)
+
+    def work() -> int:
+        in_the_middle(FakeChannel.made, asks_in_the_middle)
+        return client.put("outer", b"x")
+
+    assert result_of(work) > 0
+    assert len(errors) == 1
+    assert client.put("after", b"") > 0  # What was posted before is under way by now.
+    until(lambda: any(isinstance(op, CancelAcquire) for op in FakeChannel.made.ops))
+    assert not kept()
 
 
 # --- the client's thread --------------------------------------------------------------------------

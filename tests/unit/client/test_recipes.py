@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from coordinator import wire
 from coordinator.client.asking import Sync
 from coordinator.client.errors import (
     Exists,
@@ -14,6 +15,7 @@ from coordinator.client.errors import (
     LeaseLost,
     LockNotAcquired,
     NotFound,
+    OutcomeUnknown,
     Unavailable,
     WrongKind,
 )
@@ -369,6 +371,19 @@ def test_a_member_that_gives_up_has_left(cluster: Cluster, client: TestClient):
         DoubleBarrier(client, "b", 0, "a")
 
 
+def test_a_member_that_gives_up_in_jeopardy_has_left_once_a_leader_is_there(cluster: Cluster, client: TestClient):
+    """It stayed in for as long as its client lived, and others went in by it."""
+    entering = DoubleBarrier(client.later, "b", 2, "a", ttl=3).enter(wait=5)
+    cluster.pass_time(0.1)
+    cluster.lose_leader()
+    with pytest.raises((TimeoutError, Unavailable)):
+        entering.value()
+    assert client.core.live_session(3_000, cluster.now_us) is None
+    cluster.elect()
+    cluster.pass_time(1)
+    assert cluster.client().files.count("b/", prefix=True) == 0
+
+
 # --- counters and queues --------------------------------------------------------------------------
 
 
@@ -439,6 +454,30 @@ def test_an_item_of_a_dead_taker_comes_back_and_is_done_once(cluster: Cluster, c
     assert Queue(client, "q").size() == 1, "nothing was removed"
     item.done()
     assert Queue(client, "q").size() == 0
+
+
+@pytest.mark.parametrize("comes", [True, False])
+def test_an_item_of_which_no_answer_said_that_it_is_done_does_not_stay_with_its_taker(
+    cluster: Cluster, client: TestClient, comes: bool
+):
+    """It was locked for as long as its taker lived, where it was not done."""
+    taker = cluster.client()
+    Queue(client, "q").put(b"x")
+    is_command = lambda request: isinstance(request, wire.CommandRequest)  # noqa: E731
+
+    def work() -> None:
+        with Queue(taker, "q").take():
+            if comes:
+                cluster.loses = is_command
+            else:
+                cluster.drops = is_command
+
+    with pytest.raises(OutcomeUnknown):
+        work()
+    cluster.loses = cluster.drops = lambda request: False
+    cluster.pass_time(5)
+    item = Queue(client, "q").take(wait=0)
+    assert (item is None, Queue(client, "q").size()) == ((True, 0) if comes else (False, 1))
 
 
 def test_every_item_is_done_though_takers_die_and_answers_are_lost(cluster: Cluster, client: TestClient):

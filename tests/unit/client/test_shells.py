@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from coordinator.client import AsyncClient, Client, Standing, links
+from coordinator.client import AsyncClient, Client, Standing, links, locks
 from coordinator.client.asking import Ask
 from coordinator.client.errors import Closed
 from coordinator.statemachine.commands import PutKey, ReleaseLock
@@ -58,7 +60,7 @@ def test_an_interrupted_acquisition_of_several_names_goes_back(client: Client):
     """What its asker left before it could take it."""
     from coordinator.client.jobs import Job
 
-    ask = client.locks._acquire(("a", "b"), False, None, 15, None, False, 0, True)
+    ask = client.locks._acquire(locks._wish(("a", "b"), False, None, 15, None, False, 0, True))
     loop = client._started()
     job = Job(loop, ask.flow(loop.core), ask.undo)
     loop.post(job)
@@ -125,3 +127,19 @@ async def test_a_forked_child_serves_nothing_of_what_its_parent_keeps(monkeypatc
             child.setattr(os, "getpid", lambda: -1)
             with pytest.raises(RuntimeError, match="and to its process"):
                 await client.answer(known)
+
+
+async def test_a_client_of_asyncio_connects_however_busy_the_threads_of_its_loop_are(monkeypatch: pytest.MonkeyPatch):
+    """Their users' work kept it from connecting anew for longer than a lease."""
+    monkeypatch.setattr(links, "new_channel", FakeChannel)
+    is_over = threading.Event()
+    with ThreadPoolExecutor(max_workers=1) as executor:
+        asyncio.get_running_loop().set_default_executor(executor)
+        busy = asyncio.ensure_future(asyncio.to_thread(is_over.wait))
+        await asyncio.sleep(0)
+        async with AsyncClient("redis://nowhere", str(TOKEN), timeout=2) as client:
+            try:
+                assert await client.put("a", b"") > 0
+            finally:
+                is_over.set()
+        assert await busy

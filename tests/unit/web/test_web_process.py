@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 from urllib.parse import unquote
 
 import pytest
+import pytest_asyncio
+import uvicorn
 from asgiref.sync import SyncToAsync
+from uvicorn.server import ServerState
 
 from coordinator import access, asgi
 from coordinator.api import attempt
+from coordinator.http_connections import BoundedHttp
 from tests.unit.web.fake_cluster import FakeCluster
 from tests.unit.web.helpers import API, Bearer, settled, until
 
@@ -56,6 +64,13 @@ class Exchange:
             self.status = message["status"]
         else:
             self.body += message.get("body", b"")
+
+    def keep_back(self) -> None:
+        """Only the first part of the body comes."""
+        first = self._incoming.get_nowait()
+        while not self._incoming.empty():
+            self._incoming.get_nowait()
+        self._incoming.put_nowait(first)
 
     def hang_up(self) -> None:
         self._incoming.put_nowait({"type": "http.disconnect"})
@@ -104,6 +119,126 @@ async def test_a_body_that_announces_itself_too_large_is_refused_unread(worker: 
 async def test_a_body_that_grows_too_large_is_cut_off(worker: Bearer) -> None:
     exchange = await Exchange("PUT", f"{API}/keys/a", worker.headers, b"x" * 65_536, chunks=10_000).run()
     assert exchange.status == 413
+
+
+async def test_a_body_that_is_not_whole_in_time_is_cut_off(worker: Bearer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(asgi, "BODY_S_MAX", 0.01)
+    exchange = Exchange("PUT", f"{API}/keys/a", worker.headers, b"x", chunks=2)
+    exchange.keep_back()
+    await exchange.run()
+    assert (exchange.status, exchange.json()["error"]) == (408, "too-slow")
+
+
+async def test_all_bodies_under_way_are_bounded_together_and_forgotten_when_they_are_over(
+    worker: Bearer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They come in before anybody is asked who they are."""
+    monkeypatch.setattr(asgi, "BODIES_BYTES_MAX", 10_000)
+    unfinished = [Exchange("PUT", f"{API}/keys/a", {}, b"x" * 4_000, chunks=2) for _ in range(2)]
+    for exchange in unfinished:
+        exchange.keep_back()
+    running = [asyncio.ensure_future(exchange.run()) for exchange in unfinished]
+    await until(lambda: asgi._Body._all_bytes == 8_000)
+    refused = await Exchange("PUT", f"{API}/keys/a", worker.headers, b"x" * 4_000).run()
+    assert (refused.status, refused.json()["error"]) == (503, "busy")
+    for exchange in unfinished:
+        exchange.hang_up()
+    await asyncio.gather(*running)
+    assert asgi._Body._all_bytes == 0
+    taken = await Exchange("PUT", f"{API}/keys/a", worker.headers, b"x" * 4_000).run()
+    assert taken.status == 200
+
+
+# --- connections ----------------------------------------------------------------------------------
+
+
+class Quick(BoundedHttp):
+    head_s_max = 0.05
+    connections_max = 3
+
+
+@pytest_asyncio.fixture
+async def served() -> AsyncIterator[Callable[[], Awaitable[tuple[asyncio.StreamReader, asyncio.StreamWriter]]]]:
+    """The whole application behind the server's own HTTP; opens connections to it."""
+    config = uvicorn.Config(asgi.application, http=Quick, lifespan="off", log_config=None, access_log=False)
+    config.load()
+    state = ServerState()
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(lambda: Quick(config, state, {}, loop), "127.0.0.1", 0)
+    writers = []
+
+    async def connect() -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        writers.append(writer)
+        return reader, writer
+
+    yield connect
+    for writer in writers:
+        writer.close()
+    server.close()
+    await until(lambda: not state.connections and not state.tasks)
+
+
+def request_of(method: str, path: str, headers: dict[str, str], body: bytes = b"") -> bytes:
+    lines = [f"{method} {path} HTTP/1.1", "Host: 127.0.0.1:8000", f"Content-Length: {len(body)}"]
+    return "\r\n".join([*lines, *(f"{name}: {value}" for name, value in headers.items()), "", ""]).encode() + body
+
+
+async def ended(reader: asyncio.StreamReader) -> bytes:
+    """What came before the connection was closed."""
+    try:
+        return await reader.read()
+    except ConnectionResetError:
+        return b""
+
+
+@pytest.mark.parametrize("head", [b"", b"GET / HTTP/1.1\r\nHost: x\r\n"])
+async def test_a_connection_whose_head_is_not_whole_in_time_is_closed(served: Any, head: bytes) -> None:
+    reader, writer = await served()
+    writer.write(head)
+    assert await ended(reader) == b""
+
+
+async def test_a_further_head_has_its_time_too_and_a_request_under_way_has_none(served: Any) -> None:
+    reader, writer = await served()
+    writer.write(request_of("GET", "/healthz", {}))
+    assert b"200 OK" in await reader.readuntil(b"\r\n\r\n")
+    writer.write(b"GET /healthz HTT")
+    assert b"200 OK" not in await ended(reader)
+
+
+async def test_connections_beyond_the_bound_are_closed_and_those_before_go_on(served: Any) -> None:
+    first = await served()
+    others = [await served() for _ in range(3)]
+    assert await ended(others[-1][0]) == b""
+    first[1].write(request_of("GET", "/healthz", {}))
+    assert b"200 OK" in await first[0].readuntil(b"\r\n\r\n")
+
+
+async def test_a_waiter_that_sends_a_next_request_and_is_gone_leaves_the_line(
+    worker: Bearer, other: Bearer, cluster: FakeCluster, served: Any
+) -> None:
+    """The server stops to read at the next request, and never saw the end: the waiter was kept in line for its whole
+    wait, kept alive, and granted the lock."""
+    await worker.post(f"{API}/locks/deploy/acquire")
+    _, writer = await served()
+    writer.write(request_of("POST", f"{API}/locks/deploy/acquire", other.headers, b'{"wait_ms": 60000}'))
+    await until(lambda: cluster.machine.waiting)
+    await ended((await served())[0])
+    assert cluster.machine.waiting == 1, "a request under way is no head that is late"
+    writer.write(request_of("GET", "/healthz", {}))
+    writer.close()
+    await until(lambda: not cluster.machine.waiting and not attempt._live)
+
+
+def test_the_server_writes_no_line_for_each_request() -> None:
+    """It would name every lock and key. In a process of its own, since it is about how all logging is set up."""
+    program = (
+        "import uvicorn, logging; config = uvicorn.Config('coordinator.asgi:application', access_log=False);"
+        "config.load(); print(logging.getLogger('uvicorn.access').hasHandlers())"
+    )
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=os.environ)
+    assert found.stdout.strip() == "False"
 
 
 # --- callers that are gone ------------------------------------------------------------------------

@@ -1,0 +1,168 @@
+"""A command that runs under something: it is ended, with all that it has started, where that is lost, and no later; at
+a terminal it is as if it ran by itself."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from coordinator.client.command_line import running
+from coordinator.client.command_line.running import run
+from coordinator.client.errors import InvalidRequest, LeaseLost
+from tests.integration.waiting import eventually
+
+TEXT_S_MAX = 30.0
+
+
+@pytest.fixture(autouse=True)
+def _signals_stay() -> Iterator[None]:
+    before = {number: signal.getsignal(number) for number in running.PASSED_ON}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+class Held:
+    """Held until something holds; `left` of the lease then."""
+
+    def __init__(self, is_lost: Callable[[], bool], left: float = 0.0) -> None:
+        self._is_lost = is_lost
+        self._left = left
+        self._looks = 0
+
+    @property
+    def expires_in(self) -> float:
+        self._looks += 1
+        return self._left if self._looks > 1 and self._is_lost() else 15.0
+
+    def check(self) -> None:
+        if not self._left and self._is_lost():
+            raise LeaseLost("planted")
+
+
+def is_gone(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
+    except FileNotFoundError:
+        return True
+
+
+def numbers(path: Path) -> list[int]:
+    return [int(word) for word in path.read_text().split()] if path.exists() else []
+
+
+@pytest.mark.parametrize("own_group", ["", "setsid "])
+def test_what_a_command_has_started_is_ended_with_it(tmp_path: Path, own_group: str):
+    """Only the command itself was, and what it waited for went on under nothing."""
+    file = tmp_path / "pids"
+    script = f"{own_group}sh -c 'echo $$ >> {file}; exec sleep 600' & echo $$ >> {file}; wait"
+    with pytest.raises(LeaseLost, match="planted; the command was ended"):
+        run(["sh", "-c", script], Held(lambda: len(numbers(file)) == 2), {})
+    eventually(lambda: all(map(is_gone, numbers(file))), timeout_s=5, what="all of it is ended")
+
+
+def test_of_what_is_lost_nothing_is_left_to_end_by_itself(tmp_path: Path):
+    """It had five seconds beside whoever held the lock by then."""
+    ready, told = tmp_path / "ready", tmp_path / "told"
+    script = f"trap 'echo > {told}' TERM; echo > {ready}; while :; do sleep 0.01; done"
+    with pytest.raises(LeaseLost, match="planted"):
+        run(["sh", "-c", script], Held(ready.exists), {})
+    assert not told.exists()
+
+
+def test_a_command_whose_lease_runs_out_ends_by_itself_before(tmp_path: Path):
+    ready, told = tmp_path / "ready", tmp_path / "told"
+    script = f"trap 'echo > {told}; exit 0' TERM; echo > {ready}; while :; do sleep 0.01; done"
+    with pytest.raises(LeaseLost, match="about to be lost"):
+        run(["sh", "-c", script], Held(ready.exists, left=2.9), {})
+    assert told.exists()
+
+
+def test_signals_are_passed_on_to_all_of_it(tmp_path: Path):
+    file = tmp_path / "pids"
+    script = f"sh -c 'echo $$ >> {file}; exec sleep 600' & echo $$ >> {file}; wait"
+
+    def interrupts() -> bool:
+        if len(numbers(file)) == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return False
+
+    assert run(["sh", "-c", script], Held(interrupts), {}) == 128 + signal.SIGTERM
+    eventually(lambda: all(map(is_gone, numbers(file))), timeout_s=5, what="all of it is ended")
+
+
+def test_what_can_not_be_started_is_said():
+    with pytest.raises(InvalidRequest, match="/no/such: No such file"):
+        run(["/no/such"], Held(lambda: False), {})
+
+
+SHELL = """
+import os, signal, sys
+os.close(os.open(os.ttyname(0), os.O_RDWR))  # From here on it controls this session.
+def foreground(group):
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTTOU})
+    os.tcsetpgrp(0, group)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTTOU})
+job = os.fork()
+if not job:
+    os.setpgid(0, 0)
+    foreground(os.getpid())
+    from coordinator.client.command_line.running import run
+    class Held:
+        expires_in = 60.0
+        def check(self): pass
+    script = "trap 'echo interrupted; exit 7' INT; echo ready; while read word; do echo got $word; done"
+    sys.exit(run(["sh", "-c", script], Held(), {}))
+while True:
+    _, status = os.waitpid(job, os.WUNTRACED)
+    if not os.WIFSTOPPED(status):
+        break
+    foreground(os.getpgrp())
+    print("stopped", flush=True)
+    foreground(job)
+    os.kill(-job, signal.SIGCONT)
+foreground(os.getpgrp())
+print("ended with", os.waitstatus_to_exitcode(status), flush=True)
+"""
+
+
+def test_at_a_terminal_it_reads_is_stopped_continued_and_interrupted():
+    ours, theirs = os.openpty()
+    shell = subprocess.Popen(
+        [sys.executable, "-c", SHELL], stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True
+    )
+    os.close(theirs)
+    told = b""
+
+    def until(text: bytes) -> None:
+        nonlocal told
+        deadline_s = time.monotonic() + TEXT_S_MAX
+        while text not in told:
+            assert select.select([ours], [], [], max(0.0, deadline_s - time.monotonic()))[0], told
+            told += os.read(ours, 4_096)
+        told = told.partition(text)[2]
+
+    try:
+        until(b"ready")
+        os.write(ours, b"one\n")
+        until(b"got one")
+        os.write(ours, b"\x1a")
+        until(b"stopped")
+        os.write(ours, b"two\n")
+        until(b"got two")
+        os.write(ours, b"\x03")
+        until(b"interrupted")
+        until(b"ended with 7")
+        assert shell.wait(TEXT_S_MAX) == 0
+    finally:
+        shell.kill()
+        shell.wait()
+        os.close(ours)
