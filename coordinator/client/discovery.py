@@ -46,14 +46,20 @@ class Discovery:
         return bool(self._probes)
 
     def probe(self, by_node: dict[str, Batch], now_us: int) -> None:
-        """Ask whoever hears it who leads."""
-        request_id = self._outstanding.next_id()
+        """Ask whoever hears it who leads; and who is said to lead another cluster of the name, since it may hear that
+        on another Redis."""
         self.asked_us = now_us
+        self._ask("*", by_node)
+        if rumour := self._routing.take_rumour():
+            self._ask(rumour, by_node)
+        self._routing.probed(now_us)
+
+    def _ask(self, node: str, by_node: dict[str, Batch]) -> None:
+        request_id = self._outstanding.next_id()
         self._probes[request_id] = None
         while len(self._probes) > PROBES_MAX:
             del self._probes[next(iter(self._probes))]
-        by_node.setdefault("*", []).append((request_id, wire.DirectoryRequest(request_id)))
-        self._routing.probed(now_us)
+        by_node.setdefault(node, []).append((request_id, wire.DirectoryRequest(request_id)))
 
     def take(self, node: str, directory: wire.Directory, now_us: int) -> None:
         self.directories[node] = (now_us, directory)

@@ -25,6 +25,8 @@ class Routing:
         self.leader = ""
         self.term = 0
         self.addresses: dict[str, str] = {}
+        self.rumour = ""
+        """Who is said to lead another cluster of this name, by others than itself: to be asked whether it does."""
         self.changes = 0
         """How often another leader was heard of: whoever waits for a push asks again when this moves."""
         self._doubted: tuple[str, int, int] = ("", 0, 0)
@@ -37,7 +39,7 @@ class Routing:
         """What last went wrong on the way, for the message of a time-out."""
 
     def learn(self, directory: wire.Directory, now_us: int) -> None:
-        """Take what a node says of the cluster."""
+        """Take what a node says of the cluster, or of another that has its name now."""
         self.addresses.update(directory.nodes)
         entry = next((entry for entry in directory.clusters if entry.name == self._cluster_name), None)
         if entry is None:
@@ -45,9 +47,29 @@ class Routing:
             return
         self.known_absent = False
         if entry.cluster != self.cluster:
+            if not self._succeeds(entry, directory.node):
+                return
             self.cluster, self.leader, self.term = entry.cluster, "", 0
         if entry.term >= self.term and entry.leader:
             self.believe(entry.leader, entry.term, now_us)
+
+    def _succeeds(self, entry: wire.ClusterEntry, node: str) -> bool:
+        """Is this other cluster, of which `node` tells, the one that has the name now? A replica may be left over of an
+        earlier one, which nobody leads any more, or which thinks so of a leader that is gone: a cluster that was led is
+        given up on the word of the other's own leader alone."""
+        if not self.cluster:
+            return True
+        if not self.term:
+            return bool(entry.leader)
+        if entry.leader != node:
+            self.rumour = entry.leader or self.rumour
+            return False
+        return True
+
+    def take_rumour(self) -> str:
+        """Whom to ask whether it leads another cluster of this name; "": nobody."""
+        node, self.rumour = self.rumour, ""
+        return node
 
     def believe(self, leader: str, term: int, now_us: int) -> None:
         node, doubted_term, until_us = self._doubted

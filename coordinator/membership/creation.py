@@ -394,9 +394,8 @@ def write_document(birth: Birth, client_of: Callable[[str], Client]) -> None:
     """Have the nodes draw identities, and write the document down, once. Raises NotMade where there is a log of this
     cluster that the record knows nothing of."""
     request = request_of(birth, "host")
-    for node in birth.nodes:
-        nodes.ask(node, "host_replica", request, cluster=birth.cluster_id, cluster_name=birth.name)
-    drawn = nodes.outcomes(dict.fromkeys(birth.nodes, request), NODES_S_MAX)
+    order = {"cluster": birth.cluster_id, "cluster_name": birth.name}
+    drawn = nodes.ask_all(birth.nodes, "host_replica", request, NODES_S_MAX, **order)
     all_done(birth, drawn, birth.nodes, needed=len(birth.nodes))
     fingerprints = {outcome.fingerprint for outcome in drawn.values()}
     if len(fingerprints) != 1:
@@ -440,18 +439,17 @@ def _begun_on(birth: Birth, reports: dict[str, NodeReport], directories: Iterabl
 def _form(birth: Birth, say: Callable[[str], None]) -> None:
     """Give every node the document. A majority that has it is a cluster; the rest gets the log from there."""
     request = request_of(birth, "form")
-    for node in birth.nodes:
-        nodes.ask(
-            node,
-            "form_cluster",
-            request,
-            cluster=birth.cluster_id,
-            cluster_name=birth.name,
-            epoch=birth.epoch,
-            members=birth.members,
-            fingerprint=birth.fingerprint,
-        )
-    formed = nodes.outcomes(dict.fromkeys(birth.nodes, request), NODES_S_MAX)
+    formed = nodes.ask_all(
+        birth.nodes,
+        "form_cluster",
+        request,
+        NODES_S_MAX,
+        cluster=birth.cluster_id,
+        cluster_name=birth.name,
+        epoch=birth.epoch,
+        members=birth.members,
+        fingerprint=birth.fingerprint,
+    )
     late = all_done(birth, formed, birth.nodes, needed=majority(len(birth.nodes)))
     if late:
         say(f"not yet on {', '.join(late)}")

@@ -6,7 +6,8 @@ behind the log, since it was lost or put back, is refused: what it says was over
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import reprlib
+from collections.abc import Callable, Collection, Mapping
 from enum import Enum
 from typing import NamedTuple
 
@@ -15,7 +16,9 @@ from django.utils import timezone
 
 from coordinator import record, wire
 from coordinator.client import Client, errors
+from coordinator.membership import nodes
 from coordinator.membership import wanted as wanting
+from coordinator.membership.nodes import NodeReport
 from coordinator.membership.wanted import Place, Wanted
 from coordinator.models import Cluster, WantedMembership
 from coordinator.statemachine import commands
@@ -23,6 +26,10 @@ from coordinator.statemachine import commands
 
 class DatabaseBehind(errors.ConclaveError):
     """The database is not that of this log: nothing is changed by what it says."""
+
+
+class OtherCluster(errors.ConclaveError):
+    """Another cluster has the name now: nothing is changed in its log by what is wanted of this one."""
 
 
 class Agreement(Enum):
@@ -66,14 +73,20 @@ def compare(cluster: Cluster, view: commands.WantedMembershipView) -> Said:
     return Said(Agreement.BEHIND, view.generation, None, message)
 
 
-def say(client: Client, cluster: Cluster, change: Callable[[Wanted], Wanted]) -> Wanted:
-    """Change what is wanted, and bring it to the log; what is wanted then.
+def say(
+    client: Client,
+    cluster: Cluster,
+    change: Callable[[Wanted], Wanted],
+    reports: Mapping[str, NodeReport] | None = None,
+) -> Wanted:
+    """Change what is wanted, and bring it to the log; what is wanted then. Nodes that were to leave and have left are
+    named no more. `reports`: of all that answer, where they were asked a moment ago.
 
-    Raises DatabaseBehind, ValueError (from `change`), DatabaseError, and the client's errors: where the log could not
-    be told, the database has the change and the reconciler brings it there.
+    Raises DatabaseBehind, OtherCluster, ValueError (from `change`, or InvalidRequest where the log would not take it),
+    DatabaseError, and the client's errors: where the log could not be told, the database has the change and the
+    reconciler brings it there.
     """
-    view = client.query(commands.GetWantedMembership())
-    said = compare(cluster, view)
+    said = compare(cluster, view_of(client, cluster))
     if said.agreement is Agreement.BEHIND:
         raise DatabaseBehind(said.message)
     if said.agreement is Agreement.AHEAD:
@@ -82,8 +95,10 @@ def say(client: Client, cluster: Cluster, change: Callable[[Wanted], Wanted]) ->
     after = change(before)
     if said.wanted is not None and after == before:
         return after
+    after = after.without_leaving(_left(client, cluster, before.leaving, reports))
     generation = said.generation + 1
     text = wanting.encode(after)
+    _check_size(text, after)
     with transaction.atomic():
         row = WantedMembership.objects.select_for_update().filter(cluster=cluster).first()
         if (row.generation if row is not None else 0) != said.generation:
@@ -94,6 +109,47 @@ def say(client: Client, cluster: Cluster, change: Callable[[Wanted], Wanted]) ->
         )
     client.command(commands.SetWantedMembership(generation, text))
     return after
+
+
+def _left(
+    client: Client, cluster: Cluster, leaving: Collection[str], reports: Mapping[str, NodeReport] | None
+) -> set[str]:
+    """Of the nodes that were to leave those that have: they answer, host nothing of the cluster, and are no members."""
+    if leaving and reports is None:
+        try:
+            reports = nodes.look(leaving)
+        except nodes.BrokerUnavailable:
+            return set()  # They are named until they can be asked.
+    there = reports or {}
+    bare = {name for name in leaving if name in there and there[name].hosted(cluster.cluster_id) is None}
+    if not bare:
+        return bare
+    seen = client.progress()
+    return bare - {member.node for member in (*seen.voters, *seen.outgoing, *seen.learners)}
+
+
+def _check_size(text: bytes, wanted: Wanted) -> None:
+    """Before the database has what the log refuses, and every later change with it. Raises InvalidRequest."""
+    most = commands.WANTED_BYTES_MAX
+    if len(text) > most:
+        raise errors.InvalidRequest(
+            f"expected a wanted membership of at most {most} bytes, got {len(text)}: it names {len(wanted.leaving)} "
+            "nodes that are to leave and have not said yet that they host nothing, such as "
+            f"{reprlib.repr(', '.join(wanted.leaving))}; each that answers and hosts nothing is named no more"
+        )
+
+
+def view_of(client: Client, cluster: Cluster) -> commands.WantedMembershipView:
+    """What the log says is wanted of this very cluster. Raises OtherCluster, and the client's errors."""
+    view: commands.WantedMembershipView = client.query(commands.GetWantedMembership())
+    check_identity(client, cluster)
+    return view
+
+
+def check_identity(client: Client, cluster: Cluster) -> None:
+    """Raises OtherCluster where another answered last to the name: it was restored, or made again."""
+    if record.identity(client.cluster_id) != cluster.cluster_id:
+        raise OtherCluster(f"another cluster has the name {cluster.name} now: {record.identity(client.cluster_id)}")
 
 
 def bring_to_log(client: Client, said: Said) -> None:

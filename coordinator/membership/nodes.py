@@ -10,6 +10,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Collection, Mapping
+from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -26,6 +27,7 @@ TASK_EXPIRES_S: Final = 60
 POLL_S: Final = 0.2
 PENDING: Final = "pending"
 DONE: Final = "done"
+REFUSED: Final = "refused"
 
 
 class BrokerUnavailable(ConclaveError):
@@ -53,6 +55,11 @@ class TaskOutcome(msgspec.Struct, frozen=True):
     replica: str
     epoch: int = -1
     fingerprint: str = ""
+    tries: int = 1
+    """How often it was asked for: what was refused may be again, under the same request."""
+
+
+NO_OUTCOMES: Final[Mapping[str, TaskOutcome]] = MappingProxyType({})
 
 
 class NodeReport(msgspec.Struct, frozen=True):
@@ -139,19 +146,36 @@ def ask(node: str, task: str, request: str, **arguments: Any) -> None:
         raise BrokerUnavailable(f"Celery's broker does not answer: {error}") from error
 
 
-def outcomes(requests: Mapping[str, str], timeout_s: float, *, settled: bool = True) -> dict[str, TaskOutcome]:
+def outcomes(
+    requests: Mapping[str, str],
+    timeout_s: float,
+    *,
+    settled: bool = True,
+    but: Mapping[str, TaskOutcome] = NO_OUTCOMES,
+) -> dict[str, TaskOutcome]:
     """What became of requests (node to request), of those nodes that said so in time. `settled`: wait until nothing of
-    it is pending. Raises BrokerUnavailable."""
+    it is pending. `but`: what nodes had said before they were asked this time. Raises BrokerUnavailable."""
     until = time.monotonic() + timeout_s
     found: dict[str, TaskOutcome] = {}
     while True:
-        for node, report in look(requests.keys(), min(LOOK_S, timeout_s)).items():
-            outcome = report.outcomes.get(requests.get(node, ""))
-            if outcome is not None and not (settled and outcome.state == PENDING):
-                found[node] = outcome
+        found |= {
+            node: outcome
+            for node, outcome in _said_of(requests, min(LOOK_S, timeout_s)).items()
+            if not (settled and outcome.state == PENDING) and outcome != but.get(node)
+        }
         if len(found) == len(requests) or time.monotonic() >= until:
             return found
         time.sleep(POLL_S)
+
+
+def _said_of(requests: Mapping[str, str], timeout_s: float) -> dict[str, TaskOutcome]:
+    """What the nodes that answer have to say of these, by node."""
+    reports = look(requests.keys(), timeout_s)
+    return {
+        node: report.outcomes[requests[node]]
+        for node, report in reports.items()
+        if node in requests and requests[node] in report.outcomes
+    }
 
 
 class Asked(NamedTuple):
@@ -163,5 +187,16 @@ class Asked(NamedTuple):
 
 def ask_and_wait(node: str, task: str, request: str, timeout_s: float, **arguments: Any) -> Asked:
     """Send a node a task, and wait for what becomes of it. Raises BrokerUnavailable."""
-    ask(node, task, request, **arguments)
-    return Asked(node, outcomes({node: request}, timeout_s).get(node))
+    return Asked(node, ask_all([node], task, request, timeout_s, **arguments).get(node))
+
+
+def ask_all(
+    asked: Collection[str], task: str, request: str, timeout_s: float, **arguments: Any
+) -> dict[str, TaskOutcome]:
+    """Send nodes the same task, and wait for what becomes of it: of those nodes that say so in time. What they refused
+    when they were asked before, under the same request, is no answer. Raises BrokerUnavailable."""
+    requests = dict.fromkeys(asked, request)
+    before = {node: said for node, said in _said_of(requests, LOOK_S).items() if said.state == REFUSED}
+    for node in asked:
+        ask(node, task, request, **arguments)
+    return outcomes(requests, timeout_s, but=before)

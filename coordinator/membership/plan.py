@@ -139,8 +139,9 @@ Step = Host | Change | Transfer | Delete | Replace | Waiting | Settled
 def plan(
     wanted: Wanted, real: Real | None, nodes: Mapping[str, NodeView], now: float, zones: Mapping[str, str] = NO_ZONES
 ) -> Step:
-    """The next step. `nodes`: every node that was heard of, by name; times are seconds of one clock. `zones`: of nodes,
-    of those too that were not heard of."""
+    """The next step. `nodes`: every node that was heard of, by name, and those of members since they were first looked
+    for: of one that is not among them nobody can say how long it has been silent. Times are seconds of one clock.
+    `zones`: of nodes, of those too that were not heard of."""
     if real is None:
         return Waiting("no leader is confirmed, and without one nothing is changed")
     if not real.settled:
@@ -161,12 +162,16 @@ class _Plan:
             for member in real.members
             if member.replica in self.lost and self._is_over(member.silent_since)
         }
+        witness = {place.node: place.witness for place in wanted.voters}
         self.surplus = [
             member
             for member in real.members
-            if member.replica in self.written_off or (member.node in wanted.leaving and member.node not in wanted.nodes)
+            if member.replica in self.written_off
+            or (member.node in wanted.leaving and member.node not in witness)
+            or witness.get(member.node, member.member.witness) is not member.member.witness
         ]
-        """Members that are to go."""
+        """Members that are to go. One that is a witness and is not to be, or the other way round, becomes no other: it
+        goes, and its node draws anew."""
 
     def next(self) -> Step:
         for find in (self._readdress, self._come, self._promote, self._go, self._reorder, self._delete, self._replace):
@@ -216,7 +221,7 @@ class _Plan:
 
     def _promote(self) -> Step | None:
         for learner in self.real.members:
-            if learner.votes or learner.node not in self.wanted.nodes or learner.replica in self.written_off:
+            if learner.votes or learner.node not in self.wanted.nodes or learner in self.surplus:
                 continue
             if not learner.answers:
                 self.reasons.append(f"{learner.node} is a learner that does not answer")
@@ -339,10 +344,17 @@ class _Plan:
                 self.reasons.append(f"{member.node} has lost its replica: it is replaced {self._when(member)}")
             elif node is not None and node.answers:
                 self.reasons.append(f"the replica on {member.node} {_SILENT.get(node.state, _SILENT_ANYHOW)}")
-            elif not self._is_over(member.silent_since) or not self._is_gone(node):
+            elif node is None or not self._is_over(self._gone_since(member)):
                 self.reasons.append(f"{member.node} does not answer: it is replaced {self._when(member)}")
             else:
-                spare = choose(1, self.wanted, self.nodes.values(), self.zones, but=(member.node,))
+                spare = choose(
+                    1,
+                    self.wanted,
+                    self.nodes.values(),
+                    self.zones,
+                    members=[other.node for other in self.real.members],
+                    but=(member.node,),
+                )
                 if spare:
                     return Replace(
                         member.node, spare[0], f"{member.node} has been gone for {self._gone_s(member):.0f} s"
@@ -350,11 +362,16 @@ class _Plan:
                 self.reasons.append(f"{member.node} is gone for good, and there is no other node to take its place")
         return None
 
-    def _is_gone(self, node: NodeView | None) -> bool:
-        return node is None or self._is_over(node.silent_since)
+    def _gone_since(self, member: RealMember) -> float | None:
+        """Since when neither the replica nor its node has said anything; of a node that answers, the replica alone."""
+        node = self.nodes.get(member.node)
+        if member.silent_since is None or node is None or node.silent_since is None:
+            return member.silent_since
+        return max(member.silent_since, node.silent_since)
 
     def _gone_s(self, member: RealMember) -> float:
-        return 0.0 if member.silent_since is None else self.now - member.silent_since
+        since = self._gone_since(member)
+        return 0.0 if since is None else self.now - since
 
     def _when(self, member: RealMember) -> str:
         after_s = self.wanted.replace_after_s
@@ -396,17 +413,18 @@ def choose(
     nodes: Iterable[NodeView],
     zones: Mapping[str, str] = NO_ZONES,
     *,
+    members: Collection[str] = (),
     but: Collection[str] = (),
 ) -> tuple[str, ...]:
-    """Up to `count` nodes that answer and have nothing of the cluster yet: in the zones that have fewest of its
-    replicas, and there those that host fewest. `zones`: where a node is that was not heard of. `but`: not these, and
-    they count for no zone."""
+    """Up to `count` nodes that answer and have nothing of the cluster: in the zones that have fewest of its replicas,
+    and there those that host fewest. `zones`: where a node is that was not heard of. `members`: nodes that the log
+    names, though their replica may be lost. `but`: not these, and they count for no zone."""
     views = {view.name: view for view in nodes}
     zone_of = {**zones, **{view.name: view.zone for view in views.values()}}
-    taken = set() if wanted is None else {*wanted.nodes, *wanted.leaving}
+    taken = {*members, *but} if wanted is None else {*wanted.nodes, *members, *but}
     placed = () if wanted is None else [name for name in wanted.nodes if name not in but]
     filled = Counter(zone_of[name] for name in placed if name in zone_of)
-    free = [view for view in views.values() if view.answers and not view.replica and view.name not in {*taken, *but}]
+    free = [view for view in views.values() if view.answers and not view.replica and view.name not in taken]
     chosen: list[str] = []
     while free and len(chosen) < count:
         best = min(free, key=lambda view: (filled[view.zone], view.replicas, view.name))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final, NamedTuple
 
 from django.db import DatabaseError, close_old_connections
@@ -36,7 +36,6 @@ from coordinator.membership.plan import (
 )
 from coordinator.membership.wanted import WantedDamaged
 from coordinator.models import Cluster, Node, Reconciliation, WantedMembership
-from coordinator.statemachine import commands
 
 LOCK: Final = "conclave/reconciler"
 LOCK_TTL_S: Final = 10.0
@@ -47,7 +46,9 @@ QUIET_S: Final = 10.0
 SAID_EVERY_S: Final = 30.0
 """How old what is written down may get while it stays the same."""
 TRANSFER_S: Final = 5.0
-HOST_AGAIN_S: Final = 5.0
+ASK_AGAIN_S: Final = 5.0
+ASK_AGAIN_S_MAX: Final = 60.0
+"""Between two times that a node is asked for the same; twice as long after each refusal."""
 
 State = Reconciliation.State
 logger = logging.getLogger(__name__)
@@ -60,6 +61,20 @@ class Finding(NamedTuple):
     message: str
 
 
+class _Asked(NamedTuple):
+    """What a node was last asked to do. `refusals`: so often in turn it had refused before. `refusal`: its last word on
+    it; "" where that was none."""
+
+    request: str
+    at: float
+    refusals: int
+    refusal: str
+
+    @property
+    def again_at(self) -> float:
+        return self.at + min(ASK_AGAIN_S * 2 ** min(self.refusals, 10), ASK_AGAIN_S_MAX)
+
+
 class _Watched:
     """What is remembered of one cluster between two looks: since when who is silent, and what was said."""
 
@@ -69,7 +84,8 @@ class _Watched:
         self.silent: dict[int, float] = {}
         self.said: Finding | None = None
         self.said_at = 0.0
-        self.asked: dict[tuple[str, str], float] = {}
+        self.asked: dict[tuple[str, str], _Asked] = {}
+        """By node and task."""
 
 
 class Reconciler:
@@ -130,13 +146,13 @@ class Reconciler:
             self._write_down(name, cluster_id, watched, finding, now)
 
     def _clusters(self) -> dict[str, str]:
-        """Every cluster that any node hosts a replica of, by identity, and its name."""
-        return {
-            hosted.cluster: hosted.cluster_name
-            for report in self._reports.values()
-            for hosted in report.replicas
-            if hosted.state == "running"
-        }
+        """Every cluster that any node hosts a replica of, by identity, and its name. What a node said that is silent
+        now counts only where no other says who has the name."""
+        said = [(name in self._silent_nodes, report) for name, report in self._reports.items()]
+        found = _running(report for is_silent, report in said if not is_silent)
+        names = {*found.values()}
+        of_the_silent = _running(report for is_silent, report in said if is_silent)
+        return found | {cluster_id: name for cluster_id, name in of_the_silent.items() if name not in names}
 
     def _ask_nodes(self, now: float) -> str:
         """Have every node say what it hosts; what went wrong, "" where nothing did."""
@@ -167,7 +183,7 @@ class Reconciler:
     def _step(self, name: str, cluster_id: str, watched: _Watched, now: float) -> Finding:
         client = self._client_of(name)
         cluster = edits.cluster_row(name, int(cluster_id, 16))
-        said = edits.compare(cluster, client.query(commands.GetWantedMembership()))
+        said = edits.compare(cluster, edits.view_of(client, cluster))
         if said.agreement is Agreement.NOTHING:
             return Finding(State.UNMANAGED, edits.nothing_said(name))
         if said.agreement is Agreement.BEHIND:
@@ -176,10 +192,10 @@ class Reconciler:
             edits.bring_to_log(client, said)
         assert said.wanted is not None
         seen = client.progress()
-        if record.identity(client.cluster_id) != cluster_id:
-            return Finding(State.WAITING, f"another cluster has the name {name} now")
+        edits.check_identity(client, cluster)
         zones = dict(Node.objects.values_list("name", "zone"))
-        step = plan(said.wanted, self._real(seen, watched, now), self._views(cluster_id, zones), now, zones)
+        real = self._real(seen, watched, now)
+        step = plan(said.wanted, real, self._views(cluster_id, zones, real, now), now, zones)
         return self._do(step, cluster, client, seen, watched, now)
 
     # --- what is seen -----------------------------------------------------------------------------
@@ -200,11 +216,17 @@ class Reconciler:
         settled = not seen.outgoing and seen.configuration_index <= seen.commit_index
         return Real(seen.replica, tuple(found), settled, seen.promote_lag_max)
 
-    def _views(self, cluster_id: str, zones: dict[str, str]) -> dict[str, NodeView]:
-        return {
-            name: view(report, cluster_id, zones.get(name, ""), self._silent_nodes.get(name))
-            for name, report in self._reports.items()
-        }
+    def _views(self, cluster_id: str, zones: dict[str, str], real: Real, now: float) -> dict[str, NodeView]:
+        """Of all nodes. A member's node that was never heard of is silent from the first look on, which may merely have
+        missed it: not for as long as its replica is."""
+        views = {}
+        for member in real.members:
+            if member.node not in self._reports:
+                since = self._silent_nodes.setdefault(member.node, now)
+                views[member.node] = NodeView(member.node, silent_since=since, zone=zones.get(member.node, ""))
+        for name, report in self._reports.items():
+            views[name] = view(report, cluster_id, zones.get(name, ""), self._silent_nodes.get(name))
+        return views
 
     # --- what is done -----------------------------------------------------------------------------
 
@@ -217,8 +239,9 @@ class Reconciler:
             case Waiting(reason):
                 return Finding(State.WAITING, reason)
             case Host(node):
-                self._ask(watched, now, node, "host_replica", cluster=cluster.cluster_id, cluster_name=cluster.name)
-                return Finding(State.MOVING, f"{node} is asked to host a replica")
+                what = f"{node} is asked to host a replica"
+                arguments = {"cluster": cluster.cluster_id, "cluster_name": cluster.name}
+                return self._ask(watched, now, node, "host_replica", what, **arguments)
             case Change(voters, learners, why):
                 client.change(seen, voters, learners)
                 logger.info("%s: %s", cluster.name, why)
@@ -228,26 +251,46 @@ class Reconciler:
                 client.transfer(node, timeout=TRANSFER_S)
                 return Finding(State.MOVING, f"{why}: {node} is to lead")
             case Delete(node, replica):
-                self._ask(
+                return self._ask(
                     watched,
                     now,
                     node,
                     "remove_replica",
+                    f"{node} is asked to delete its replica, which is no member any more",
                     cluster=cluster.cluster_id,
                     replica=record.identity(replica),
                     committed_index=seen.commit_index,
                 )
-                return Finding(State.MOVING, f"{node} is asked to delete its replica, which is no member any more")
             case Replace(gone, by, why):
-                edits.say(client, cluster, lambda wanted: wanted.moving(gone, by))
+                answering = {name: said for name, said in self._reports.items() if name not in self._silent_nodes}
+                edits.say(client, cluster, lambda wanted: wanted.moving(gone, by), answering)
                 logger.warning("%s: %s: %s takes its place", cluster.name, why, by)
                 return Finding(State.MOVING, f"{why}: {by} takes its place")
 
-    def _ask(self, watched: _Watched, now: float, node: str, task: str, **arguments: object) -> None:
-        """Ask a node, and not again at once while it has not said anything yet."""
-        if now - watched.asked.get((node, task), -HOST_AGAIN_S) >= HOST_AGAIN_S:
-            watched.asked[node, task] = now
-            nodes.ask(node, task, f"{task.partition('_')[0]}-{secrets.token_hex(8)}", **arguments)
+    def _ask(self, watched: _Watched, now: float, node: str, task: str, what: str, **arguments: object) -> Finding:
+        """Ask a node, and not again at once while it has not said anything yet, or has refused. `what` in words."""
+        last = watched.asked.get((node, task))
+        if last is not None and now - last.again_at > ASK_AGAIN_S_MAX:
+            last = None  # Nobody asked for it meanwhile: it is another matter.
+        refusal = self._refusal(node, last)
+        if last is None or now >= last.again_at:
+            request = f"{task.partition('_')[0]}-{secrets.token_hex(8)}"
+            refusals = last.refusals + 1 if last is not None and refusal else 0
+            watched.asked[node, task] = _Asked(request, now, refusals, refusal)
+            nodes.ask(node, task, request, **arguments)
+        elif refusal != last.refusal:
+            watched.asked[node, task] = last._replace(refusal=refusal)
+        return Finding(State.WAITING, f"{what}, and refuses: {refusal}") if refusal else Finding(State.MOVING, what)
+
+    def _refusal(self, node: str, asked: _Asked | None) -> str:
+        """Why the node does not do what it was asked; while nothing is known of that, why it did not the last time."""
+        if asked is None:
+            return ""
+        report = self._reports.get(node)
+        outcome = report.outcomes.get(asked.request) if report is not None else None
+        if outcome is None or outcome.state == nodes.PENDING:
+            return asked.refusal
+        return outcome.message if outcome.state == nodes.REFUSED else ""
 
     def _write_down(self, name: str, cluster_id: str, watched: _Watched, finding: Finding, now: float) -> None:
         if finding == watched.said and now - watched.said_at < SAID_EVERY_S:
@@ -262,6 +305,16 @@ class Reconciler:
             watched.said, watched.said_at = finding, now
         except DatabaseError as error:
             logger.warning("%s: %s %s (not written down: %s)", name, finding.state, finding.message, error)
+
+
+def _running(reports: Iterable[NodeReport]) -> dict[str, str]:
+    """The clusters of which replicas run there, by identity, and their names."""
+    return {
+        hosted.cluster: hosted.cluster_name
+        for report in reports
+        for hosted in report.replicas
+        if hosted.state == "running"
+    }
 
 
 def view(report: NodeReport, cluster_id: str, zone: str, silent_since: float | None) -> NodeView:

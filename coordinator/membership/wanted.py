@@ -8,6 +8,7 @@ merely not mentioned stays.
 from __future__ import annotations
 
 import reprlib
+from collections.abc import Collection
 from typing import Final
 
 import msgspec
@@ -34,8 +35,8 @@ class Place(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
 
 
 class Wanted(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """`leaving`: nodes whose replica is to go. `replace_after_s`: a wanted node that has been gone for so long is
-    replaced by another, where there is one; 0: never."""
+    """`leaving`: nodes whose replica is to go, until it was seen to be gone. `replace_after_s`: a wanted node that has
+    been gone for so long is replaced by another, where there is one; 0: never."""
 
     voters: tuple[Place, ...]
     leaving: tuple[str, ...] = ()
@@ -77,6 +78,10 @@ class Wanted(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
         if place is None:
             raise ValueError(f"{source} has no replica that is wanted; these have: {', '.join(self.nodes)}")
         return self.adding(target, place.priority, witness=place.witness).removing(source)
+
+    def without_leaving(self, nodes: Collection[str]) -> Wanted:
+        """These have left."""
+        return msgspec.structs.replace(self, leaving=tuple(name for name in self.leaving if name not in nodes))
 
     def replacing_after(self, seconds: int) -> Wanted:
         """Raises ValueError for what is no such time."""

@@ -136,7 +136,8 @@ Intent = (
 class Outcome(NamedTuple):
     """`state`: PENDING, DONE or REFUSED; `message` says what was done, or why not. `replica`: whose it was, or 0.
 
-    Where a replica was hosted: `epoch` is the highest restore epoch that a cluster of that name ever had on this node
+    `tries`: how often it was asked for under this request, which may be again once it was refused. Where a replica was
+    hosted: `epoch` is the highest restore epoch that a cluster of that name ever had on this node
     (-1: there was none), and `fingerprint` says how this node would begin its log.
     """
 
@@ -145,6 +146,7 @@ class Outcome(NamedTuple):
     replica: int = 0
     epoch: int = -1
     fingerprint: str = ""
+    tries: int = 1
 
 
 class Intents:
@@ -165,7 +167,7 @@ class Intents:
             if len(self._waiting) >= WAITING_MAX:
                 return Outcome(REFUSED, f"{WAITING_MAX} intents wait already; ask again later")
             self._waiting.append(intent)
-            outcome = Outcome(PENDING, "posted")
+            outcome = Outcome(PENDING, "posted", tries=1 if known is None else known.tries + 1)
             self._note(intent.request, outcome)
         self._wake()
         return outcome
@@ -182,7 +184,8 @@ class Intents:
         """From any thread: what became of it, or how far it is. What was refused may be asked for again under the same
         request."""
         with self._lock:
-            self._note(request, outcome)
+            known = self._outcomes.get(request)
+            self._note(request, outcome if known is None else outcome._replace(tries=known.tries))
 
     def outcomes(self) -> dict[str, Outcome]:
         with self._lock:

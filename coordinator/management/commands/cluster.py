@@ -168,16 +168,16 @@ class Command(BaseCommand):
         cluster, client = self._cluster(options["name"])
 
         def add(wanted: Wanted) -> Wanted:
-            node = options["node"] or self._spare(cluster, wanted)
+            node = options["node"] or self._spare(cluster, client, wanted)
             options["node"] = node
             return wanted.adding(node, options["priority"], witness=options["witness"])
 
         self._want(cluster, client, add, options, "replica.added")
 
-    def _spare(self, cluster: Cluster, wanted: Wanted) -> str:
+    def _spare(self, cluster: Cluster, client: Client, wanted: Wanted) -> str:
         zones = dict(Node.objects.values_list("name", "zone"))
         views = [view(r, cluster.cluster_id, zones.get(name, ""), None) for name, r in nodes.look().items()]
-        chosen = choose(1, wanted, views, zones)
+        chosen = choose(1, wanted, views, zones, members=[member.node for member in self._members(client)])
         if not chosen:
             raise CommandError("no node answers that has no replica of it yet")
         return chosen[0]
@@ -275,9 +275,10 @@ class Command(BaseCommand):
         except errors.Unavailable:
             return False
         committed = not seen.outgoing and seen.configuration_index <= seen.commit_index
-        votes = {member.node for member in seen.voters}
-        others = {member.node for member in seen.learners}
-        return committed and votes >= set(wanted.nodes) and not {*votes, *others} & set(wanted.leaving)
+        votes = {(member.node, member.witness) for member in seen.voters}
+        wants = {(place.node, place.witness) for place in wanted.voters}
+        there = {member.node for member in (*seen.voters, *seen.learners)}
+        return committed and votes >= wants and not there & set(wanted.leaving)
 
     # --- at once ----------------------------------------------------------------------------------
 

@@ -56,10 +56,10 @@ class Stage:
         packet = wire.seal(TOKEN.key, wire.REPLY, node, self.core.reply_channel, list(replies))
         self.core.receive(packet, self.now_us)
 
-    def know(self, leader: str = "node1", term: int = 5, cluster: int = CLUSTER) -> None:
+    def know(self, leader: str = "node1", term: int = 5, cluster: int = CLUSTER, says: str = "node2") -> None:
         nodes = (("node1", ""), ("node2", ""), ("node3", ""))
         entry = wire.ClusterEntry("default", cluster, leader, term, ("node1", "node2", "node3"))
-        self.reply("node2", wire.Directory(0, "node2", nodes, (entry,)))
+        self.reply(says, wire.Directory(0, says, nodes, (entry,)))
 
     def session(self, ttl_ms: int = 9_000) -> Session:
         call = self.core.session(ttl_ms, self.now_us, self.now_us + 10_000_000)
@@ -417,6 +417,45 @@ def test_another_cluster_under_the_name_has_none_of_its_sessions(stage):
     ((_, request),) = stage.requests()
     assert isinstance(op_of(request).op, commands.OpenSession)
     assert request.cluster == CLUSTER + 1
+
+
+def test_a_replica_left_over_of_an_earlier_cluster_ends_no_session_of_the_one_that_is_led(stage):
+    """It answers whoever asks who leads, as all do at a failover: without a leader, or naming one that is gone."""
+    session = stage.session(9_000)
+    lease = lease_of(stage, session)
+    stage.core.routing.doubt("node1", stage.now_us)
+    stage.know("", 7, cluster=CLUSTER + 1, says="node4")
+    stage.know("node5", 7, cluster=CLUSTER + 1, says="node4")
+    lease.check()
+    stage.know("node2", 6)
+    lease.check()
+    stage.core.query(commands.GetKey("a"), stage.now_us, stage.now_us + 10_000_000)
+    ((node, request),) = [(node, sent) for node, sent in stage.requests() if isinstance(sent, wire.QueryRequest)]
+    assert (node, request.cluster) == ("node2", CLUSTER)
+
+
+def test_who_is_said_to_lead_another_cluster_of_the_name_is_asked_itself(stage):
+    """Over several Redis servers it may not hear what is asked of all."""
+    lease = lease_of(stage, stage.session(9_000))
+    stage.core.routing.doubt("node1", stage.now_us)
+    stage.know("node3", 2, cluster=CLUSTER + 1, says="node2")
+    stage.pass_time(300_000)
+    assert {node for node, sent in stage.requests() if isinstance(sent, wire.DirectoryRequest)} == {"", "node3"}
+    lease.check()
+    stage.pass_time(300_000)
+    assert {node for node, sent in stage.requests() if isinstance(sent, wire.DirectoryRequest)} == {""}, "once a word"
+    stage.know("node3", 2, cluster=CLUSTER + 1, says="node3")
+    with pytest.raises(LeaseLost):
+        lease.check()
+
+
+def test_of_clusters_that_nobody_was_heard_to_lead_the_one_with_a_leader_is_taken():
+    stage = Stage()
+    stage.know("", 7, cluster=CLUSTER + 1)
+    stage.know("", 3, says="node3")
+    assert stage.core.routing.cluster == CLUSTER + 1
+    stage.know("node1", 3, says="node3")
+    assert (stage.core.routing.cluster, stage.core.routing.leader) == (CLUSTER, "node1")
 
 
 def test_a_session_in_jeopardy_is_asked_after_before_anything_is_sent_under_it(stage):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
+
+import msgspec
 
 from coordinator import wire
 from coordinator.client import errors
@@ -56,11 +59,22 @@ class Company:
         self.asked.append((node, task, arguments))
         if node in self.silent:
             return
-        self.outcomes[node][request] = getattr(self, f"_{task}")(node, **arguments)
+        known = self.outcomes[node].get(request)
+        outcome = getattr(self, f"_{task}")(node, **arguments)
+        tries = 1 if known is None else known.tries + (known.state == "refused")
+        self.outcomes[node][request] = msgspec.structs.replace(outcome, tries=tries)
 
-    def wait(self, requests: dict[str, str], timeout_s: float, *, settled: bool = True) -> dict[str, TaskOutcome]:
-        found = {node: self.outcomes[node].get(request) for node, request in requests.items()}
-        return {node: outcome for node, outcome in found.items() if outcome is not None and node not in self.silent}
+    def wait(
+        self,
+        requests: dict[str, str],
+        timeout_s: float,
+        *,
+        settled: bool = True,
+        but: Mapping[str, TaskOutcome] = nodes.NO_OUTCOMES,
+    ) -> dict[str, TaskOutcome]:
+        said = {node: self.outcomes[node].get(request) for node, request in requests.items()}
+        found = {node: outcome for node, outcome in said.items() if outcome is not None and node not in self.silent}
+        return {node: outcome for node, outcome in found.items() if outcome != but.get(node)}
 
     # --- what nodes do ---
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection
+
+import msgspec
 import pytest
 
 from coordinator.membership import nodes
-from coordinator.membership.nodes import NodeReport
+from coordinator.membership.nodes import NodeReport, TaskOutcome
 
 
 def report(node: str) -> NodeReport:
@@ -35,3 +38,45 @@ def test_where_those_that_are_expected_answer_nobody_else_is_waited_for(monkeypa
     monkeypatch.setattr(nodes, "_broadcast", broker.broadcast)
     assert nodes.look(["node1", "node2"]).keys() == {"node1", "node2"}
     assert broker.asked == [2]
+
+
+class Busy:
+    """A node that takes what it is asked a look later, and had refused it before."""
+
+    def __init__(self, *becomes: TaskOutcome) -> None:
+        self.says = TaskOutcome("refused", "it is being sent a log; ask again", "5")
+        self.becomes = [self.says, *becomes]
+        self.is_asked = False
+
+    def look(self, expected: Collection[str], timeout_s: float) -> dict[str, NodeReport]:
+        if self.is_asked and self.becomes:
+            self.says = self.becomes.pop(0)
+        return {"node1": msgspec.structs.replace(report("node1"), outcomes={"birth-2a-form": self.says})}
+
+    def ask(self, node: str, task: str, request: str, **arguments: str) -> None:
+        self.is_asked = True
+
+
+@pytest.fixture
+def form(monkeypatch: pytest.MonkeyPatch) -> Callable[[Busy, float], TaskOutcome | None]:
+    def ask(busy: Busy, timeout_s: float = 60) -> TaskOutcome | None:
+        monkeypatch.setattr(nodes, "look", busy.look)
+        monkeypatch.setattr(nodes, "ask", busy.ask)
+        return nodes.ask_and_wait("node1", "form_cluster", "birth-2a-form", timeout_s).outcome
+
+    monkeypatch.setattr(nodes, "POLL_S", 0)
+    return ask
+
+
+def test_what_a_node_refused_when_it_was_asked_before_is_no_answer(form):
+    done = TaskOutcome("done", "begins the log", "5", tries=2)
+    assert form(Busy(TaskOutcome("pending", "posted", "0", tries=2), done)) == done
+
+
+def test_a_node_that_refuses_again_in_the_same_words_answers(form):
+    again = TaskOutcome("refused", "it is being sent a log; ask again", "5", tries=2)
+    assert form(Busy(again)) == again
+
+
+def test_a_node_that_says_nothing_more_has_not_answered(form):
+    assert form(Busy(), 0) is None

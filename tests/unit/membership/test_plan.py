@@ -35,7 +35,8 @@ A, B, C, D, E = (Member(number, f"node{number}") for number in range(1, 6))
 
 
 def want(*members: Member, leaving: tuple[str, ...] = (), replace_after_s: int = 600) -> Wanted:
-    return Wanted(tuple(Place(member.node, member.priority) for member in members), leaving, replace_after_s)
+    places = tuple(Place(member.node, member.priority, member.witness) for member in members)
+    return Wanted(places, leaving, replace_after_s)
 
 
 def real(*voters: Member, learners=(), leader: Member = A, silent=None, lag=None, settled: bool = True) -> Real:
@@ -219,6 +220,54 @@ def test_a_replica_that_was_replaced_is_deleted_when_its_node_comes_back():
     assert step == Delete("node3", 3)
 
 
+def test_a_node_that_left_once_is_a_spare_again():
+    """node4 took its place, and is gone itself now."""
+    wanted = want(A, B, D, leaving=("node3",))
+    nodes = hosting(A, B, c=NodeView("node3"), d=NodeView("node4", silent_since=NOW - 700))
+    step = plan(wanted, real(A, B, D, silent={D: 700}), nodes, NOW)
+    assert step == Replace("node4", "node3", "node4 has been gone for 700 s")
+    hosts_yet = nodes | {"node3": NodeView("node3", 3, "running")}
+    assert plan(wanted, real(A, B, D, silent={D: 700}), hosts_yet, NOW) == Delete("node3", 3)
+
+
+def test_a_member_whose_replica_is_lost_is_no_spare():
+    nodes = [NodeView("node3"), NodeView("node4")]
+    assert choose(1, want(A, B), nodes, members=["node1", "node2", "node3"]) == ("node4",)
+
+
+def test_a_member_that_is_to_be_a_witness_goes_and_its_node_draws_anew():
+    """It was removed, and wanted again before it had gone."""
+    wanted = want(A, B, C).removing("node3").adding("node3", witness=True)
+    step = plan(wanted, real(A, B, C), hosting(A, B, C), NOW)
+    assert step == Change((A, B), (), "the replica on node3 is removed")
+    assert plan(wanted, real(A, B), hosting(A, B, C), NOW) == Delete("node3", 3)
+    assert plan(wanted, real(A, B), hosting(A, B, c=NodeView("node3")), NOW) == Host("node3")
+    witness = Member(33, "node3", witness=True)
+    step = plan(wanted, real(A, B), hosting(A, B, c=NodeView("node3", 33, "empty")), NOW)
+    assert step == Change((A, B), (witness,), "node3 is added as a learner")
+    step = plan(wanted, real(A, B, learners=[witness]), hosting(A, B, witness), NOW)
+    assert step == Change((A, B, witness), (), "node3 has caught up and votes")
+    assert plan(wanted, real(A, B, witness), hosting(A, B, witness), NOW) == Settled()
+
+
+def test_a_learner_that_is_to_be_a_witness_gets_no_vote():
+    wanted = want(A, B).adding("node3", witness=True)
+    step = plan(wanted, real(A, B, learners=[C]), hosting(A, B, C), NOW)
+    assert step == Change((A, B), (), "the learner on node3 is removed")
+
+
+def test_a_leader_that_is_to_be_a_witness_hands_over_and_of_two_that_are_to_be_one_goes_after_the_other():
+    wanted = want(A, B, C).removing("node1").adding("node1", witness=True)
+    assert isinstance(plan(wanted, real(A, B, C), hosting(A, B, C), NOW), Transfer)
+    wanted = want(A, B, C, D, E)
+    for node in ("node4", "node5"):
+        wanted = wanted.removing(node).adding(node, witness=True)
+    step = plan(wanted, real(A, B, C, D, E), hosting(A, B, C, D, E), NOW)
+    assert step == Change((A, B, C, E), (), "the replica on node4 is removed")
+    after = plan(wanted, real(A, B, C, E), hosting(A, B, C, E, d=NodeView("node4", silent_since=NOW)), NOW)
+    assert "the replica on node5 stays until node4 votes" in reason(after)
+
+
 def test_a_stopped_member_is_not_replaced():
     nodes = hosting(A, B, c=NodeView("node3", 3, "stopped"))
     assert "node3 is stopped" in reason(plan(want(A, B, C), real(A, B, C, silent={C: 9_000}), nodes, NOW))
@@ -235,9 +284,19 @@ def test_the_zone_of_a_node_that_was_not_heard_of_is_filled_all_the_same():
     nodes = [NodeView("node4", zone="x"), NodeView("node5", zone="y")]
     assert choose(1, want(A, B), nodes, {"node1": "x", "node2": "y", "node3": "y"}) == ("node4",)
     assert choose(1, want(A), nodes, {"node1": "x"}) == ("node5",)
-    views = {view.name: view for view in nodes} | hosting(B)
+    views = hosting(B, c=NodeView("node3", silent_since=NOW - 601)) | {view.name: view for view in nodes}
     step = plan(want(A, B, C), real(A, B, C, leader=B, silent={C: 601}), views, NOW, {"node1": "x", "node3": "z"})
     assert step == Replace("node3", "node5", "node3 has been gone for 601 s")
+
+
+def test_how_long_a_node_is_gone_counts_from_the_last_that_was_heard_of_it_or_its_replica():
+    wanted, gone = want(A, B, C), real(A, B, C, silent={C: 9_000})
+    others = hosting(A, B, d=NodeView("node4"))
+    assert "node3 does not answer" in reason(plan(wanted, gone, others, NOW)), "nobody looked for it yet"
+    missed = others | {"node3": NodeView("node3", silent_since=NOW - 599)}
+    assert "after 600 s, of which 540 have passed" in reason(plan(wanted, gone, missed, NOW))
+    missed = others | {"node3": NodeView("node3", silent_since=NOW - 600)}
+    assert plan(wanted, gone, missed, NOW) == Replace("node3", "node4", "node3 has been gone for 600 s")
 
 
 def test_zones_are_filled_evenly_and_then_idle_nodes_first():

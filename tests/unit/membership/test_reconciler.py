@@ -6,6 +6,7 @@ import shlex
 from io import StringIO
 from typing import Any
 
+import msgspec
 import pytest
 from django.core.management import CommandError, call_command
 from django.db import IntegrityError
@@ -18,7 +19,9 @@ from coordinator.consensus.membership import Configuration
 from coordinator.management.commands import cluster as command
 from coordinator.membership import creation, edits, nodes, saying, wanted
 from coordinator.membership.edits import DatabaseBehind
+from coordinator.membership.nodes import TaskOutcome
 from coordinator.membership.reconciler import Reconciler
+from coordinator.membership.wanted import Place, Wanted
 from coordinator.models import AuditEntry, Birth, Cluster, Node, Reconciliation, WantedMembership
 from coordinator.statemachine.locks import EPOCH_MAX
 from coordinator.statemachine.wanted import Wanted as InTheLog
@@ -150,6 +153,42 @@ def test_what_changes_nothing_takes_no_generation(client):
     assert client.in_log.generation == 1
 
 
+def test_who_has_left_is_named_no_more(client, reconciler, time, company):
+    edits.say(client, row(), lambda w: w.moving("node1", "node4"))
+    assert edits.say(client, row(), lambda w: w.replacing_after(7)).leaving == ("node1",), "it hosts its replica yet"
+    assert look(reconciler, time, times=8) == "settled: "
+    company.silent = {"node1"}
+    assert edits.say(client, row(), lambda w: w.replacing_after(8)).leaving == ("node1",), "nobody knows"
+    company.silent, company.deaf = set(), True
+    assert edits.say(client, row(), lambda w: w.replacing_after(9)).leaving == ("node1",), "nobody can be asked"
+    company.deaf = False
+    generation = client.in_log.generation
+    assert edits.say(client, row(), lambda w: w).leaving == ("node1",), "no change for that alone"
+    assert client.in_log.generation == generation
+    said = edits.say(client, row(), lambda w: w.removing("node4"))
+    assert said.leaving == ("node4",)
+    assert wanted.decode(client.in_log.wanted) == said
+    assert look(reconciler, time, times=4) == "settled: "
+
+
+def test_a_member_that_lost_its_replica_has_not_left(client, company):
+    edits.say(client, row(), lambda w: w.removing("node3"))
+    company.hosted["node3"].clear()
+    assert edits.say(client, row(), lambda w: w.replacing_after(7)).leaving == ("node3",)
+
+
+def test_more_than_the_log_takes_is_refused_before_the_database_has_it(client, reconciler, time):
+    """Else the database was one ahead for ever, and no change reached the log any more."""
+    leaving = tuple(f"node{number}" for number in range(100, 1_500))
+    said = edits.say(client, row(), lambda w: Wanted(w.voters, leaving, 100))
+    with pytest.raises(errors.InvalidRequest, match="names 1900 nodes that are to leave and have not said yet"):
+        edits.say(client, row(), lambda w: Wanted(w.voters, (*leaving, *(f"other{n}" for n in range(500)))))
+    assert wanted.decode(client.in_log.wanted) == said
+    assert edits.say(client, row(), lambda w: w.replacing_after(7)).replace_after_s == 7
+    assert WantedMembership.objects.get().generation == client.in_log.generation
+    assert "refused" not in look(reconciler, time)
+
+
 # --- the reconciler -------------------------------------------------------------------------------
 
 
@@ -169,12 +208,55 @@ def test_a_replica_is_added_step_by_step(client, reconciler, time, company):
     assert [member.node for member in client.configuration.voters] == [*NAMES]
 
 
+def test_what_a_node_refuses_is_said_and_asked_for_again_ever_more_seldom(
+    client, reconciler, time, company, monkeypatch
+):
+    def refuse(node: str, **arguments: Any) -> TaskOutcome:
+        return TaskOutcome("refused", f"this node hosts a replica of another {arguments['cluster_name']}: 99", "0")
+
+    hosts = company._host_replica
+    monkeypatch.setattr(company, "_host_replica", refuse)
+    edits.say(client, row(), lambda w: w.adding("node4"))
+    said: list[Reconciliation] = []
+    asked: list[int] = []
+    for second in range(300):
+        time.now += 1
+        reconciler.look()
+        if len(company.asked) > len(asked):
+            asked.append(second)
+        said.append(Reconciliation.objects.get(cluster__cluster_id="aa"))
+    assert said[0].message == "node4 is asked to host a replica"
+    refused = "node4 is asked to host a replica, and refuses: this node hosts a replica of another default: 99"
+    assert {(each.state, each.message) for each in said[1:]} == {("waiting", refused)}
+    assert len({each.since for each in said[1:]}) == 1, "it is one and the same word, also where it is asked again"
+    assert asked == [0, 5, 15, 35, 75, 135, 195, 255]
+    monkeypatch.setattr(company, "_host_replica", hosts)
+    for _ in range(70):
+        time.now += 1
+        reconciler.look()
+    assert look(reconciler, time) == "settled: "
+
+
 def test_the_leaders_replica_is_moved_and_then_deleted(client, reconciler, time, company):
     edits.say(client, row(), lambda w: w.moving("node1", "node4"))
     assert look(reconciler, time, times=8) == "settled: "
     assert sorted(member.node for member in client.configuration.voters) == ["node2", "node3", "node4"]
     assert company.hosted["node1"] == {}
     assert client.configuration.node_of(client.leader) != "node1"
+
+
+def test_a_node_that_was_to_leave_and_is_to_be_a_witness_becomes_one(client, reconciler, time, company, monkeypatch):
+    manage(company, monkeypatch, "remove-replica", "default", "node3")
+    manage(company, monkeypatch, "add-replica", "default", "node3", "--witness")
+    with pytest.raises(CommandError, match="not within"):
+        manage(company, monkeypatch, "add-replica", "default", "node4", "--wait", "0.01")
+    assert look(reconciler, time, times=12) == "settled: "
+    assert {m.node: m.witness for m in client.configuration.voters} == {
+        "node1": False,
+        "node2": False,
+        "node3": True,
+        "node4": False,
+    }
 
 
 def test_a_database_that_was_put_back_changes_nothing(client, reconciler, time, company):
@@ -201,6 +283,43 @@ def test_a_node_that_is_gone_for_good_is_replaced(client, reconciler, time, comp
     company.silent = set()
     assert look(reconciler, time, times=3) == "settled: "
     assert company.hosted["node3"] == {}, "what came back was out"
+
+
+@pytest.fixture
+def long_silent(client, company) -> None:
+    """node3's replica was stopped an hour ago."""
+    company.host("node3", "aa", "default", "3", "stopped")
+    real = client.progress
+
+    def progress(**options: Any):
+        seen = real(**options)
+        members = [m if m.replica != 3 else msgspec.structs.replace(m, heard_ms=3_600_000) for m in seen.members]
+        return msgspec.structs.replace(seen, members=tuple(members))
+
+    client.progress = progress
+
+
+@pytest.mark.usefixtures("long_silent")
+def test_a_node_that_the_first_look_missed_is_not_gone_for_good(client, reconciler, time, company):
+    edits.say(client, row(), lambda w: w.replacing_after(600))
+    company.silent = {"node3"}
+    assert look(reconciler, time) == (
+        "waiting: node3 does not answer: it is replaced after 600 s, of which 0 have passed"
+    )
+    company.silent = set()
+    assert look(reconciler, time) == "waiting: the replica on node3 is stopped"
+    assert wanted.decode(client.in_log.wanted).nodes == ("node1", "node2", "node3")
+
+
+@pytest.mark.usefixtures("long_silent")
+def test_a_node_that_no_look_finds_is_gone_for_good_in_the_end(client, reconciler, time, company):
+    edits.say(client, row(), lambda w: w.replacing_after(600))
+    company.silent = {"node3"}
+    look(reconciler, time)
+    time.now += 500
+    assert "does not answer" in look(reconciler, time)
+    time.now += 100
+    assert "node4 takes its place" in look(reconciler, time)
 
 
 def test_without_a_broker_or_a_leader_it_says_so(client, reconciler, time, company):
@@ -287,6 +406,58 @@ def test_it_works_under_the_lock_alone(client, company, time):
     lost = [asked for _, asked, held in turns if not held]
     assert len(set(lost)) <= 1, "nothing was asked while it was lost"
     assert company.hosted["node4"]
+
+
+# --- an earlier cluster of the name ---------------------------------------------------------------
+
+
+def made_again(company: Company) -> Any:
+    """Of `second` one cluster was lost, whose wanted membership the database has, and another was made. A replica of
+    the first is back on node1. The new one's client."""
+    lost = edits.cluster_row("second", 0x77)
+    text = wanted.encode(Wanted(tuple(Place(f"node{number}") for number in (1, 2, 3)), ("node4",), 5)).decode()
+    WantedMembership.objects.create(cluster=lost, generation=2, wanted=text)
+    for number, name in enumerate(("node1", "node2", "node3"), 5):
+        node, _ = Node.objects.get_or_create(name=name)
+        lost.replicas.create(node=node, replica_id=f"{number}")
+    company.epochs["node2"]["second"] = company.epochs["node3"]["second"] = 0
+    make(company, on=("node2", "node3", "node4"))
+    company.host("node1", "77", "second", "5")
+    return company.clusters["second"]
+
+
+def test_what_was_wanted_of_an_earlier_cluster_of_the_name_is_not_written_into_the_new_ones_log(
+    company, reconciler, time
+):
+    again = made_again(company)
+    before, members = again.in_log, again.configuration
+    look(reconciler, time, times=5)
+    assert (again.in_log, again.configuration) == (before, members)
+    assert before.generation == 1, "behind the other's by one, as if a change had not reached it"
+    said = {each.cluster.cluster_id: each for each in Reconciliation.objects.filter(cluster__name="second")}
+    assert said["77"].message == f"another cluster has the name second now: {again.cluster_id:x}"
+    assert said[f"{again.cluster_id:x}"].state == "settled"
+    with pytest.raises(edits.OtherCluster, match="another cluster has the name second now"):
+        edits.say(again, edits.cluster_row("second", 0x77), lambda w: w.removing("node1"))
+    assert again.in_log == before
+
+
+def test_a_rebuild_after_an_earlier_cluster_came_back_moves_no_replica(company, reconciler, time):
+    again = made_again(company)
+    look(reconciler, time, times=3)
+    edits.rebuild(again, "second")
+    look(reconciler, time, times=12)
+    assert {member.node for member in again.configuration.voters} == {"node2", "node3", "node4"}
+
+
+def test_a_silent_nodes_word_of_an_earlier_cluster_does_not_count(company, reconciler, time):
+    made_again(company)
+    look(reconciler, time)
+    company.silent = {"node1"}
+    look(reconciler, time)
+    before = Reconciliation.objects.get(cluster__cluster_id="77").looked_at
+    look(reconciler, time, times=5)
+    assert Reconciliation.objects.get(cluster__cluster_id="77").looked_at == before
 
 
 # --- making clusters ------------------------------------------------------------------------------

@@ -222,6 +222,18 @@ def test_hosting_asked_for_twice_or_after_a_restart_draws_one_identity(company):
     assert node.replica.replica == first
 
 
+def test_what_is_asked_for_again_once_it_was_refused_is_told_from_the_try_before():
+    intents = Intents(lambda: None)
+    drain = Drain("d", on=True)
+    intents.post(drain)
+    intents.finish("d", Outcome(REFUSED, "not now"))
+    assert intents.outcomes()["d"] == Outcome(REFUSED, "not now", tries=1)
+    assert intents.post(drain) == Outcome(PENDING, "posted", tries=2)
+    assert intents.post(drain).tries == 2, "a copy of what is under way is no other try"
+    intents.finish("d", Outcome(REFUSED, "not now"))
+    assert intents.outcomes()["d"] == Outcome(REFUSED, "not now", tries=2)
+
+
 def test_what_became_of_the_last_intents_is_known_and_of_older_ones_no_more():
     intents = Intents(lambda: None)
     for number in range(OUTCOMES_MAX + 3):
