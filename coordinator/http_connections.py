@@ -1,7 +1,7 @@
 """How a connection to the web process may be used: uvicorn's own HTTP, with bounds that it does not have.
 
 A head has to be whole within a time, a process has so many connections and no more, and a caller that sends a next
-request while one is under way is cut off: the server stops to read then, and would not see that the caller has gone,
+request before it is answered is cut off: the server stops to read then, and would not see that the caller has gone,
 so that who waits for a lock would be kept in line, and granted it, with nobody there. Bodies are bounded where they are
 taken in (`asgi.py`).
 """
@@ -58,7 +58,8 @@ class BoundedHttp(H11Protocol):
         super().data_received(data)
         self._look()
         cycle = self.cycle
-        if cycle is not None and not (cycle.response_complete or cycle.more_body):
+        # Who has the whole answer may ask again before the server knows that it was the whole.
+        if cycle is not None and not (cycle.response_started or cycle.response_complete or cycle.more_body):
             further, _ = self.conn.trailing_data
             if further.strip():
                 self.transport.abort()

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import unquote
 
@@ -157,10 +158,19 @@ class Quick(BoundedHttp):
     connections_max = 3
 
 
+Connect = Callable[[], Awaitable[tuple[asyncio.StreamReader, asyncio.StreamWriter]]]
+
+
 @pytest_asyncio.fixture
-async def served() -> AsyncIterator[Callable[[], Awaitable[tuple[asyncio.StreamReader, asyncio.StreamWriter]]]]:
+async def served() -> AsyncIterator[Connect]:
     """The whole application behind the server's own HTTP; opens connections to it."""
-    config = uvicorn.Config(asgi.application, http=Quick, lifespan="off", log_config=None, access_log=False)
+    async with serving(asgi.application) as (connect, _):
+        yield connect
+
+
+@asynccontextmanager
+async def serving(application: Any) -> AsyncIterator[tuple[Connect, ServerState]]:
+    config = uvicorn.Config(application, http=Quick, lifespan="off", log_config=None, access_log=False)
     config.load()
     state = ServerState()
     loop = asyncio.get_running_loop()
@@ -172,7 +182,7 @@ async def served() -> AsyncIterator[Callable[[], Awaitable[tuple[asyncio.StreamR
         writers.append(writer)
         return reader, writer
 
-    yield connect
+    yield connect, state
     for writer in writers:
         writer.close()
     server.close()
@@ -229,6 +239,26 @@ async def test_a_waiter_that_sends_a_next_request_and_is_gone_leaves_the_line(
     writer.write(request_of("GET", "/healthz", {}))
     writer.close()
     await until(lambda: not cluster.machine.waiting and not attempt._live)
+
+
+async def test_who_has_the_whole_answer_may_ask_again_before_the_server_has_said_its_last_word() -> None:
+    """The size is in the answer's head; that there is no more is said by the application later."""
+    said = asyncio.Event()
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+        await send({"type": "http.response.body", "body": b"ok", "more_body": True})
+        await said.wait()
+        await send({"type": "http.response.body"})
+
+    async with serving(application) as (connect, server):
+        reader, writer = await connect()
+        writer.write(request_of("GET", "/", {}))
+        await reader.readuntil(b"ok")
+        writer.write(request_of("GET", "/", {}))
+        await until(lambda: all(connection.conn.trailing_data[0] for connection in server.connections))
+        said.set()
+        assert b"200 OK" in await reader.readuntil(b"ok")
 
 
 def test_the_server_writes_no_line_for_each_request() -> None:
