@@ -185,12 +185,19 @@ def test_nodes_restarted_one_after_the_other_cost_callers_no_error(installation,
 
 
 def test_a_wiped_node_gets_a_new_replica_and_the_old_identity_goes(installation, client):
-    installation.manage("cluster", "replace-after", "default", "3")
+    """Once it answers again: while it does not, a spare would take its place."""
+    installation.manage("cluster", "replace-after", "default", "600")
     victim = next(name for name in voters(client) if name != leader(client))
     before = {member.replica for member in client.progress().voters if member.node == victim}
     process = installation.part(victim)
     shutil.rmtree(installation.data.nodes / victim)
     process.kill()
+    eventually(
+        lambda: f"{victim} has lost its replica" in installation.manage("cluster", "status"),
+        timeout_s=60,
+        what=lambda: installation.manage("cluster", "status"),
+    )
+    installation.manage("cluster", "replace-after", "default", "3")
     eventually(
         lambda: (
             victim in voters(client)
