@@ -18,7 +18,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
-import msgspec
 import redis.asyncio
 from asgiref.sync import sync_to_async
 from redis.asyncio.client import PubSub
@@ -46,7 +45,6 @@ RECORD_S_MAX: Final = 0.5
 """A reader that starts waits so long for the record at the most; it learns the rest as it goes."""
 
 log = logging.getLogger(__name__)
-_feeds = msgspec.msgpack.Decoder(wire.Feed)
 
 
 def clock_ms() -> int:
@@ -64,10 +62,7 @@ def decode_feed(packet: bytes, node: str, peer_key: bytes) -> wire.Feed:
     wire.verify(envelope, peer_key)
     if envelope.sender != node or envelope.receiver:
         raise wire.WireError("sender")
-    try:
-        feed = _feeds.decode(envelope.body)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        raise wire.WireError("malformed") from None
+    feed = wire.decode_feed(envelope.body)
     if feed.report.node != node:
         raise wire.WireError("sender")
     return feed
