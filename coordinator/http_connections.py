@@ -25,7 +25,7 @@ FILES_WANTED: Final = CONNECTIONS_MAX + FILES_KEPT
 _logger = logging.getLogger(__name__)
 
 
-def connections_max() -> int:
+def allowed_connections() -> int:
     """How many connections this process may have at once. Raises its bound of open files as far as that is allowed."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = FILES_WANTED if hard == resource.RLIM_INFINITY else min(FILES_WANTED, hard)
@@ -41,7 +41,7 @@ class BoundedHttp(H11Protocol):
     """For uvicorn's `--http`."""
 
     head_s_max = HEAD_S_MAX
-    connections_max = connections_max()
+    connections_max = allowed_connections()
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
