@@ -137,9 +137,9 @@ class ClusterAdmin(RecordAdmin):
 
 @admin.register(Node)
 class NodeAdmin(RecordAdmin):
-    list_display = ("name", "show_address", "zone", "show_first_seen", "show_last_seen")
+    list_display = ("name", "show_address", "zone", "show_first_seen", "show_last_seen", "show_retired_at")
     search_fields = ("name", "address", "zone")
-    fields = ("name", "address", "zone", "first_seen", "last_seen")
+    fields = ("name", "address", "zone", "first_seen", "last_seen", "retired_at")
     inlines: ClassVar[list[Any]] = [ReplicaInline]
 
     @display(description="mailbox", ordering="address")
@@ -153,6 +153,10 @@ class NodeAdmin(RecordAdmin):
     @display(description="last seen", ordering="last_seen")
     def show_last_seen(self, node: Node) -> str:
         return _moment(node.last_seen)
+
+    @display(description="retired", ordering="retired_at")
+    def show_retired_at(self, node: Node) -> str:
+        return _moment(node.retired_at) if node.retired_at is not None else ""
 
 
 @admin.register(Replica)

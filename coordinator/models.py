@@ -48,6 +48,12 @@ class Node(models.Model):
     )
     first_seen = models.DateTimeField(default=timezone.now)
     last_seen = models.DateTimeField(default=timezone.now, help_text="When a report of it last reached the record.")
+    retired_at = models.DateTimeField(
+        "retired",
+        null=True,
+        blank=True,
+        help_text="Since when an operator answers for it that nothing of it ever runs again. Empty once it reports.",
+    )
 
     class Meta:
         ordering = ("name",)

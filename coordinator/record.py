@@ -34,7 +34,7 @@ def record_birth(name: str, cluster_id: str, nodes: Iterable[str]) -> Cluster:
     with transaction.atomic():
         cluster = _cluster(name, int(cluster_id, 16))
         for node in nodes:
-            Node.objects.get_or_create(name=node)
+            Node.objects.update_or_create(name=node, defaults={"retired_at": None})
     return cluster
 
 
@@ -44,8 +44,8 @@ def note(report: wire.ReplicaReport) -> None:
     with transaction.atomic():
         node, is_new = Node.objects.get_or_create(name=report.node)
         if not is_new:
-            node.last_seen = now
-            node.save(update_fields=["last_seen"])
+            node.last_seen, node.retired_at = now, None
+            node.save(update_fields=["last_seen", "retired_at"])
         if not report.cluster or not report.replica:
             return
         Replica.objects.update_or_create(

@@ -139,7 +139,7 @@ def _record(
     wanted = on or (birth.nodes if birth is not None and as_before else ())
     reports = _ask_all(name, birth, wanted, len(wanted) or replicas or REPLICAS, client_of, gone)
     chosen = tuple(wanted) or _choose(replicas or REPLICAS, reports)
-    above = _epoch(name, reports, epoch, gone, but=birth)
+    above = _epoch(name, reports, epoch, {*gone, *retired_that_had(name, reports)}, but=birth)
     if birth is not None and not birth.members:
         return _change(birth, chosen, above)
     if birth is not None:
@@ -151,7 +151,7 @@ def _check_again(birth: Birth, client_of: Callable[[str], Client]) -> None:
     """A try without a document may be one of long ago, in a database that was put back. Raises NotMade where it cannot
     be gone on with."""
     reports = _ask_all(birth.name, birth, birth.nodes, len(birth.nodes), client_of, ())
-    _epoch(birth.name, reports, birth.epoch, (), but=birth)
+    _epoch(birth.name, reports, birth.epoch, retired_that_had(birth.name, reports), but=birth)
 
 
 def _ask_all(
@@ -178,11 +178,24 @@ def _ask_all(
 
 
 def _nodes_known(name: str, directories: Iterable[wire.Directory]) -> set[str]:
-    """Every node of which the record knows, earlier tries of this name do, or the logs, which outlive the database."""
-    known_nodes = {*Node.objects.values_list("name", flat=True)}
-    for nodes_of_birth in Birth.objects.filter(name=name).values_list("nodes", flat=True):
-        known_nodes.update(nodes_of_birth)
-    return known_nodes.union(node for there in directories for node, _ in there.nodes)
+    """Every node of which the record knows, earlier tries of this name do, or the logs, which outlive the database. One
+    that is retired counts only where a log names it as one of those who serve its cluster: it came back."""
+    known_nodes = {*Node.objects.values_list("name", flat=True), *nodes_of_births(name)}
+    known_nodes.update(node for there in directories for node, _ in there.nodes)
+    serving = {node for there in directories for entry in there.clusters for node in entry.nodes}
+    return (known_nodes - known.retired_nodes()) | serving
+
+
+def nodes_of_births(name: str) -> set[str]:
+    """Of all tries to make or to restore a cluster of this name."""
+    return {node for named in Birth.objects.filter(name=name).values_list("nodes", flat=True) for node in named}
+
+
+def retired_that_had(name: str, reports: Collection[str], others: Collection[str] = ()) -> set[str]:
+    """Retired nodes that may have had a cluster of this name, as far as the record knows, and do not answer: its epochs
+    are known to them alone. `others`: nodes that had it, as somebody else knows."""
+    had = {*Node.objects.filter(replicas__cluster__name=name).values_list("name", flat=True), *nodes_of_births(name)}
+    return (had.union(others) & known.retired_nodes()) - {*reports}
 
 
 def look_for(expected: Collection[str], replicas: int = 0) -> dict[str, NodeReport]:
@@ -478,7 +491,7 @@ def finish(birth: Birth, client: Client, say: Callable[[str], None], leader_s_ma
                 raise NotMade(f"{error}. Give the command again to go on with {birth.name}") from error
     if record.identity(client.cluster_id) != birth.cluster_id:
         raise NotMade(f"expected {birth.cluster_id} to answer as {birth.name}, got {client.cluster_id:x}")
-    cluster = edits.cluster_row(birth.name, int(birth.cluster_id, 16))
+    cluster = record.record_birth(birth.name, birth.cluster_id, birth.nodes)
     said = edits.compare(cluster, client.query(commands.GetWantedMembership()))
     if said.agreement is edits.Agreement.NOTHING:
         wanted = _wanted(birth)

@@ -22,13 +22,21 @@ def problem(asked: Iterable[str], answering: Collection[str]) -> str:
     for node in asked:
         if why := name_problem(node):
             return why
-    recorded = {*Node.objects.values_list("name", flat=True)}
+    recorded = {*Node.objects.filter(retired_at=None).values_list("name", flat=True)}
     unknown = [node for node in asked if node not in answering and node not in recorded]
     if not unknown:
         return ""
+    retired = sorted(retired_nodes() & {*unknown})
+    if retired:
+        return f"{', '.join(retired)}: retired, and does not answer"
     silent = {node: " (does not answer)" for node in recorded if node not in answering}
     there = ", ".join(f"{node}{silent.get(node, '')}" for node in sorted({*recorded, *answering}))
     return f"{', '.join(unknown)}: no such node is known; these are: {there or 'none'}"
+
+
+def retired_nodes() -> set[str]:
+    """Those of which nothing ever runs again, as an operator said (`retiring.py`)."""
+    return {*Node.objects.exclude(retired_at=None).values_list("name", flat=True)}
 
 
 def check(node: str) -> None:

@@ -17,7 +17,7 @@ from typing import Final
 import msgspec
 
 from coordinator.client import Client
-from coordinator.membership import creation, nodes
+from coordinator.membership import creation, known, nodes
 from coordinator.membership.creation import NotMade
 from coordinator.membership.nodes import NodeReport
 from coordinator.membership.wanted import VOTERS_MAX
@@ -83,7 +83,8 @@ def restore(
     _check_no_other(name, reports, but=birth)
     if birth is None:
         creation.check_nobody_answers(name, creation.ask_for_directories(name, client_of))
-        chosen = _epoch(name, backup, reports, epoch, gone, other)
+        silent = {*gone, *creation.retired_that_had(name, reports, backup.nodes)}
+        chosen = _epoch(name, backup, reports, epoch, silent, other)
         if other is not None:
             creation.give_up(other)
         birth = creation.begin(name, on, chosen, creation.RESTORED + backup.digest)
@@ -104,10 +105,8 @@ def _check(name: str, on: Sequence[str], gone: Collection[str], epoch: int | Non
 
 def _ask_all(name: str, on: Sequence[str], backup: Backup, gone: Collection[str]) -> dict[str, NodeReport]:
     """What every node says, those that may have had the cluster among them. Raises NotMade for any that does not."""
-    had = _had(name, backup)
-    for nodes_of_birth in Birth.objects.filter(name=name).values_list("nodes", flat=True):
-        had.update(nodes_of_birth)
-    asked = {*on, *had} - {*gone}
+    had = _had(name, backup) | creation.nodes_of_births(name)
+    asked = {*on, *(had - known.retired_nodes())} - {*gone}
     reports = creation.look_for(asked)
     creation.check_nodes(on, reports, had)
     creation.check_all_answer(name, asked, gone, reports)

@@ -19,7 +19,7 @@ from django.utils import timezone
 
 from coordinator import audit, database_errors, wire
 from coordinator.client import Client, errors
-from coordinator.membership import creation, edits, known, nodes, restoration, saying
+from coordinator.membership import creation, edits, known, nodes, restoration, retiring, saying
 from coordinator.membership.clients import Clients
 from coordinator.membership.plan import choose
 from coordinator.membership.reconciler import view
@@ -47,7 +47,7 @@ class Command(BaseCommand):
         def action(name: str, run: Callable[..., None], help_text: str, *, waits: bool = False) -> CommandParser:
             sub: CommandParser = actions.add_parser(name, help=help_text, description=help_text)
             sub.set_defaults(run=run)
-            if name != "list":
+            if name not in ("list", "nodes"):
                 sub.add_argument("--reason", default="", help="why, for the audit")
             if waits:
                 sub.add_argument("--wait", type=float, default=0, metavar="S", help="seconds to wait until it is so")
@@ -116,7 +116,10 @@ class Command(BaseCommand):
         zone = action("zone", self._zone, "say what a node fails together with")
         zone.add_argument("node")
         zone.add_argument("zone", help='"" takes it out of its zone')
+        retire = action("retire", self._retire, "say that a node is gone for good, and nothing of it ever runs again")
+        retire.add_argument("node")
         action("list", self._list, "print a line for each cluster")
+        action("nodes", self._nodes, "print a line for each node that is known")
         status = action("status", self._status, "say how a cluster is, and what it waits for")
         status.add_argument("name", nargs="?", default="default")
 
@@ -127,7 +130,7 @@ class Command(BaseCommand):
             with Clients(TIMEOUT_S) as clients:
                 self.clients = clients
                 run(options)
-        except (errors.ConclaveError, creation.NotMade, WantedDamaged, ValueError) as error:
+        except (errors.ConclaveError, creation.NotMade, retiring.NotRetired, WantedDamaged, ValueError) as error:
             raise CommandError(f"{error}") from error
         except DatabaseError as error:
             raise CommandError(database_errors.in_words(error)) from error
@@ -322,6 +325,11 @@ class Command(BaseCommand):
         self._audit(options | {"name": "-"}, "node.zone", {"node": options["node"], "zone": zone})
         self.stdout.write(f"{options['node']} is in {'zone ' + zone if zone else 'no zone'}")
 
+    def _retire(self, options: dict[str, Any]) -> None:
+        retiring.retire(options["node"], self.clients)
+        self._audit(options | {"name": "-"}, "node.retired", {"node": options["node"]})
+        self.stdout.write(f"{options['node']} is retired: no new cluster waits for it; once it reports, it is back")
+
     def _rebuild(self, options: dict[str, Any]) -> None:
         cluster, client = self._cluster(options["name"])
         generation = edits.rebuild(client, cluster.name)
@@ -344,6 +352,21 @@ class Command(BaseCommand):
             leader = next((node for node, hosted in hosts.items() if hosted.role == "leader"), newest.leader or "none")
             names = ", ".join(sorted(hosts))
             self.stdout.write(f"{name:<20}{cluster_id:<18}{leader:<12}{newest.term:>6}  {names}")
+
+    def _nodes(self, options: dict[str, Any]) -> None:
+        rows = {row.name: row for row in Node.objects.all()}
+        reports = creation.look_for({name for name, row in rows.items() if row.retired_at is None})
+        self.stdout.write(f"{'node':<20}{'state':<12}{'zone':<16}{'last seen (UTC)':<18}hosts")
+        for name in sorted({*rows, *reports}):
+            row, report = rows.get(name), reports.get(name)
+            if report is not None:
+                state = "draining" if report.draining else "answers"
+            else:
+                state = "retired" if row is not None and row.retired_at is not None else "silent"
+            zone = row.zone if row is not None else ""
+            seen = f"{row.last_seen:%Y-%m-%d %H:%M}" if row is not None else "now"
+            hosts = sorted({hosted.cluster_name for hosted in report.replicas}) if report is not None else []
+            self.stdout.write(f"{name:<20}{state:<12}{zone:<16}{seen:<18}{', '.join(hosts)}".rstrip())
 
     def _status(self, options: dict[str, Any]) -> None:
         name = options["name"]
