@@ -49,8 +49,9 @@ else
     set -m
 fi
 # How long a test may take is there for those that hang; these wait for their turn.
-"${leftover[@]}" "$python" -m pytest -o cache_dir=.pytest_cache/clockless -o timeout=900 -m "clockless and not slow" \
-    >"$said" 2>&1 </dev/null &
+# shellcheck disable=SC2086 # several words on purpose
+"${leftover[@]}" "$python" -m pytest ${SIDE_BY_SIDE:-} -o cache_dir=.pytest_cache/clockless -o timeout=900 \
+    -m "clockless and not slow" >"$said" 2>&1 </dev/null &
 beside=$! # and its group: all of it can be ended
 set +m
 # To collect all the others would take longer than some of these.

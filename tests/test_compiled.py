@@ -146,6 +146,7 @@ def test_what_a_question_passes_in_a_client_is_interpreted_at_its_surface_alone(
     assert ("<string>", "<lambda>") not in passed, "Python made a named tuple: hand in all of its fields"
 
 
+@pytest.mark.clockless
 @pytest.mark.parametrize("seed", TRACED)
 def test_a_seed_is_the_same_run_event_by_event(seed: int) -> None:
     traces = [simulated(choice, "--seed", str(seed), "--trace").splitlines() for choice in ("never", "always")]
@@ -153,6 +154,7 @@ def test_a_seed_is_the_same_run_event_by_event(seed: int) -> None:
     assert traces[0] == traces[1]
 
 
+@pytest.mark.clockless
 def test_many_seeds_come_to_the_same() -> None:
     """As many events, elections, entries, faults and checks: all that a run counts."""
     counted = []
