@@ -264,7 +264,9 @@ class LockOut(Schema):
 
 
 class LocksOut(Schema):
-    locks: list[LockOut] = Field(description="Locks that are held, and names that a lock-delay keeps back (`holder` null), by name.")
+    locks: list[LockOut] = Field(
+        description="Locks that are held, and names that a lock-delay keeps back (`holder` null), by name."
+    )
     held: int = Field(description="How many of both there are in all.")
     waiting: int = Field(description="How many waiters there are in all.")
     next: str | None = Field(description="Give it as `after` for the next page; null on the last one.")
