@@ -25,8 +25,16 @@ AROUND_S = 0.5
 def web_client(installation: Installation, **options: object) -> Client:
     """A client as the web process has it: every right, and the answers of every node."""
     data = installation.data
-    config = Config.model_construct(redis_url=installation.settings.get("REDIS_URL"))
-    return Client(data.node_redis_url(config), str(data.web_token()), **options)  # type: ignore[arg-type]
+    return Client(data.node_redis_url(_config(installation)), str(data.web_token()), **options)  # type: ignore[arg-type]
+
+
+def client_url(installation: Installation) -> str:
+    """Where programs with a token of their own find the nodes, as `manage.py token` prints it."""
+    return installation.data.client_redis_url(_config(installation))
+
+
+def _config(installation: Installation) -> Config:
+    return Config.model_construct(redis_url=installation.settings.get("REDIS_URL"))
 
 
 def reports(client: Client) -> dict[str, ReplicaReport]:
