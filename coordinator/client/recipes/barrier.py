@@ -61,13 +61,16 @@ class Barrier(Part[S]):
         timeout_us = self._shell.timeout_us
 
         def flow(core: Core) -> Asking[bool]:
+            instance = 0
             while True:
-                try:
-                    query = files.GetStat(self.name)
-                    stat: files.Stat = refuse((yield core.query(query, clock(), clock() + timeout_us)))
-                except NotFound:
+                query = files.ReadRange(self.name, keys_only=True)
+                view: files.RangeView = refuse((yield core.query(query, clock(), clock() + timeout_us)))
+                # Of another instance it was opened meanwhile, and closed again.
+                if not view.keys or instance not in (0, view.keys[0].instance):
                     return True
-                opened = files.ReadChanges(self.name, since=stat.revision + 1, puts=False)
+                instance = view.keys[0].instance
+                # From the look on, and not from when it was closed: that may be longer ago than changes are kept.
+                opened = files.ReadChanges(self.name, since=view.revision + 1, puts=False)
                 try:
                     page = yield from next_changes(core, clock, opened, until_us)
                 except Compacted:

@@ -316,6 +316,37 @@ def test_a_barrier_that_is_closed_again_at_once_has_let_everybody_go(cluster: Cl
     assert waiting.value()
 
 
+def test_a_barrier_that_was_closed_longer_ago_than_changes_are_kept_is_waited_at(cluster: Cluster, client: TestClient):
+    """Each waiter asked the leader as fast as it answered, for as long as the barrier was closed, whatever its wait."""
+    barrier = Barrier(client, "gate")
+    barrier.close()
+    client.put("x", b"")
+    client.files.compact(client.put("x", b""))
+    assert not barrier.wait(wait=1)
+    waiting = Barrier(cluster.client().later, "gate").wait()
+    cluster.pass_time(0.5)
+    served = cluster.served
+    cluster.pass_time(2)
+    assert cluster.served - served < 10
+    barrier.open()
+    assert waiting.value()
+
+
+def test_a_waiter_at_a_barrier_that_comes_back_too_late_sees_that_it_was_open(cluster: Cluster, client: TestClient):
+    barrier = Barrier(client, "gate")
+    barrier.close()
+    slow = cluster.client()
+    waiting = Barrier(slow.later, "gate").wait()
+    cluster.pass_time(0.5)
+    slow.is_cut_off = True
+    barrier.open()
+    barrier.close()
+    client.files.compact(client.put("x", b""))
+    cluster.pass_time(0.5)
+    slow.is_cut_off = False
+    assert waiting.value()
+
+
 def test_all_enter_together_and_leave_together(cluster: Cluster):
     members = [DoubleBarrier(cluster.client().later, "b", 3, f"m{number}") for number in range(3)]
     entering = [member.enter() for member in members[:2]]
