@@ -18,6 +18,7 @@ from coordinator.client.asking import Ask, Asking, Part, S, asked
 from coordinator.client.core import Core
 from coordinator.client.errors import Compacted, InvalidRequest, LeaseLost, refuse
 from coordinator.client.flows import Flow
+from coordinator.client.recipes import presence
 from coordinator.client.session import Session
 from coordinator.client.watches import at, next_changes
 from coordinator.statemachine import files
@@ -41,21 +42,24 @@ class DoubleBarrier(Part[S]):
     @asked
     def enter(self, *, wait: float | None = None) -> Ask[None]:
         """Come in, and wait until all are in. Raises Exists where the member is in, LeaseLost where its session ends
-        meanwhile, TimeoutError after `wait` seconds: then it has left again."""
-        clock, wait_us = self._shell.clock, options.wait_us(wait)
+        meanwhile, TimeoutError after `wait` seconds: then it has left again, as it has where it is interrupted or
+        cancelled. OutcomeUnknown: it may be in; `leave` says."""
+        clock, timeout_us, wait_us = self._shell.clock, self._shell.timeout_us, options.wait_us(wait)
         until_us = None if wait_us is None else clock() + wait_us
+        session: Session
 
         def flow(core: Core) -> Asking[None]:
-            session = yield from flows.session(core, clock, self._ttl_ms, clock() + self._shell.timeout_us)
+            nonlocal session
+            session = yield from flows.session(core, clock, self._ttl_ms, clock() + timeout_us)
             op = files.CreateFile(self._path, b"", ephemeral=True, parents=True)
-            created = refuse((yield core.command(session, op, clock(), clock() + self._shell.timeout_us)))
+            created = yield from presence.come_in(core, clock, session, op, clock() + timeout_us)
             try:
                 yield from self._count(core, created.revision, until_us, lambda count: count >= self.count, is_in=True)
             except BaseException:
-                self._leave_behind(core, session)
+                presence.go(core, clock, session, self._path)
                 raise
 
-        return Ask(flow)
+        return Ask(flow, lambda core, _: presence.go(core, clock, session, self._path))
 
     @asked
     def leave(self, *, wait: float | None = None) -> Ask[None]:
@@ -71,11 +75,6 @@ class DoubleBarrier(Part[S]):
             yield from self._count(core, deleted.revision, until_us, lambda count: count == 0, is_in=False)
 
         return Ask(flow)
-
-    def _leave_behind(self, core: Core, session: Session) -> None:
-        """In the background: whether that session can be proven alive now or not, it may live."""
-        if not session.gone:
-            core.in_background(session, files.DetachFile(self._path), self._shell.clock())
 
     def _count(
         self, core: Core, revision: int, until_us: int | None, holds: Callable[[int], bool], *, is_in: bool

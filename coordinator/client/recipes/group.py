@@ -13,12 +13,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from coordinator.client import flows, options
 from coordinator.client.asking import Ask, Asking, Part, S, asked
 from coordinator.client.core import Core
-from coordinator.client.errors import LeaseLost, refuse
+from coordinator.client.errors import Changed, LeaseLost, NotFound, refuse
+from coordinator.client.recipes import presence
 from coordinator.client.recipes.capabilities import checked, joined, parted
 from coordinator.client.session import Session
 from coordinator.client.watches import Follow, Mapped, Snapshot, read_all
@@ -53,8 +54,16 @@ class Membership(Part[S]):
     """One is a member."""
 
     def __init__(
-        self, shell: S, path: str, name: str, session: Session, ttl: float, capabilities: frozenset[str]
+        self,
+        shell: S,
+        path: str,
+        name: str,
+        session: Session,
+        ttl: float,
+        capabilities: frozenset[str],
+        instance: int,
     ) -> None:
+        """`instance`: of its file, so that it is not taken for that of another member of this name."""
         super().__init__(shell)
         self.name = name
         self.capabilities = capabilities
@@ -62,6 +71,7 @@ class Membership(Part[S]):
         self._path = path
         self._ttl = ttl
         self._session = session
+        self._instance = instance
 
     @property
     def held(self) -> bool:
@@ -80,15 +90,20 @@ class Membership(Part[S]):
         self, data: bytes, *, capabilities: Iterable[str] | None = None, timeout: float | None = None
     ) -> Ask[int]:
         """Other data of this member; the revision. `capabilities`: what it can do from here on; None: what it could.
-        Raises NotFound where it is none any more."""
+        Raises NotFound where it is none any more, though another may be one by this name."""
         now = self.capabilities if capabilities is None else checked(capabilities)
-        op = files.WriteFile(self._path, _content(now, data))
+        op = files.WriteFile(self._path, _content(now, data), instance=self._instance)
+        clock, deadline_us, ttl_ms = self._shell.clock, self._shell.deadline_us(timeout), options.ttl_ms(self._ttl)
 
-        def written(done: Any) -> int:
+        def flow(core: Core) -> Asking[int]:
+            try:
+                done = refuse((yield from flows.command(core, clock, op, ttl_ms, deadline_us, "")))
+            except Changed as changed:
+                raise NotFound(f"this is no member any more; {self.name!r} is another by now") from changed
             self.capabilities = now
             return int(done.index)
 
-        return self._command(op, written, ttl=self._ttl, timeout=timeout)
+        return Ask(flow)
 
     @asked
     def leave(self, *, timeout: float | None = None) -> Ask[bool]:
@@ -129,12 +144,13 @@ class Group(Part[S]):
 
         def flow(core: Core) -> Asking[Membership[S]]:
             session = yield from flows.session(core, clock, options.ttl_ms(self._ttl), deadline_us)
-            refuse((yield core.command(session, op, clock(), deadline_us)))
+            created: files.Created = yield from presence.come_in(core, clock, session, op, deadline_us)
             if session.gone:
                 raise LeaseLost(f"the session of member {member!r} is gone")
-            return Membership(self._shell, path, member, session, self._ttl, able)
+            return Membership(self._shell, path, member, session, self._ttl, able, created.revision)
 
-        return Ask(flow, lambda core, found: _leave(core, found, clock()))
+        # Its asker may leave before it has this.
+        return Ask(flow, lambda core, found: presence.go(core, clock, found._session, path))
 
     @asked
     def members(self, *, capabilities: Iterable[str] = ()) -> Ask[dict[str, bytes]]:
@@ -185,10 +201,3 @@ def _members(view: files.RangeView | Snapshot, base: str) -> dict[str, Member]:
             capabilities, data = parted(each.value)
             found[each.key[len(base) :]] = Member(data, capabilities)
     return found
-
-
-def _leave(core: Core, membership: Membership[S], now_us: int) -> None:
-    """Its asker left before it knew."""
-    if not membership._session.gone:
-        op = files.DetachFile(membership._path)
-        core.command(membership._session, op, now_us, now_us + flows.STATUS_US)

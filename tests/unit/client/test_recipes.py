@@ -23,7 +23,7 @@ from coordinator.client.recipes.barrier import Barrier
 from coordinator.client.recipes.counter import Counter
 from coordinator.client.recipes.double_barrier import DoubleBarrier
 from coordinator.client.recipes.election import LOOKS_EVERY_S, Election, Leader, Leadership, Observed, Proclaimed
-from coordinator.client.recipes.group import Change, Group, Member, Members
+from coordinator.client.recipes.group import Change, Group, Member, Members, Membership
 from coordinator.client.recipes.queue import Item, Queue
 from coordinator.statemachine.commands import AcquireLock
 from tests.unit.client.cluster import Cluster, Running, TestClient
@@ -288,6 +288,53 @@ def test_what_is_no_capability_is_refused(client: TestClient, words: Any, said: 
     assert said in str(caught.value)
 
 
+def test_a_membership_that_is_over_changes_nothing_of_who_has_its_name_now(
+    cluster: Cluster, client: TestClient, other: TestClient
+):
+    before = Group(client, "g", ttl=2).join("a", b"before")
+    cluster.expire(before.session)
+    cluster.pass_time(1)
+    with pytest.raises(NotFound):
+        before.update(b"late")
+    now = Group(other, "g").join("a", b"now")
+    with pytest.raises(NotFound, match="another by now"):
+        before.update(b"late", capabilities={"gpu"})
+    assert not before.leave()
+    assert Group(client, "g").look() == {"a": Member(b"now", frozenset())}
+    assert (before.capabilities, now.update(b"later") > 0) == (frozenset(), True)
+
+
+def test_who_leaves_while_it_joins_is_no_member(cluster: Cluster, client: TestClient, other: TestClient):
+    """It was one for as long as its process lived, and could not leave: nobody had the membership."""
+    client.put("x", b"")
+    cluster.loses = lambda request: isinstance(request, wire.CommandRequest)
+    joining = Group(client.later, "g").join("a")
+    cluster.pass_time(0.1)
+    joining.cancel()
+    cluster.pass_time(20)
+    cluster.kill_leader()
+    cluster.loses = lambda request: False
+    cluster.pass_time(3)
+    assert Group(other, "g").members() == {}
+    Group(client, "g").join("a")
+    again = Group(client.later, "g").join("a")
+    again.cancel()
+    cluster.pass_time(3)
+    assert Group(other, "g").members() == {"a": b""}, "nothing is taken from a member of the same session"
+
+
+def test_a_membership_that_its_asker_left_goes_though_nobody_leads_for_long(cluster: Cluster, client: TestClient):
+    ask = Group.join.describe(Group(client, "g"), "a")
+    left: Membership = client.answer(ask)
+    assert ask.undo is not None
+    cluster.lose_leader()
+    ask.undo(client.core, left)
+    cluster.pass_time(2)
+    cluster.elect()
+    cluster.pass_time(2)
+    assert Group(cluster.client(), "g").members() == {}
+
+
 # --- barriers -------------------------------------------------------------------------------------
 
 
@@ -413,6 +460,29 @@ def test_a_member_that_gives_up_in_jeopardy_has_left_once_a_leader_is_there(clus
     cluster.elect()
     cluster.pass_time(1)
     assert cluster.client().files.count("b/", prefix=True) == 0
+
+
+@pytest.mark.parametrize("is_answered", [False, True])
+def test_who_leaves_while_it_enters_counts_for_nobody(cluster: Cluster, client: TestClient, is_answered: bool):
+    client.put("x", b"")
+    cluster.loses = lambda request: not is_answered and isinstance(request, wire.CommandRequest)
+    entering = DoubleBarrier(client.later, "b", 2, "a").enter()
+    cluster.pass_time(0.1)
+    entering.cancel()
+    cluster.loses = lambda request: False
+    cluster.pass_time(3)
+    other = DoubleBarrier(cluster.client().later, "b", 2, "b").enter()
+    cluster.pass_time(1)
+    assert not other.is_over
+
+
+def test_who_leaves_as_it_has_entered_counts_for_nobody(cluster: Cluster, client: TestClient):
+    ask = DoubleBarrier.enter.describe(DoubleBarrier(client, "b", 1, "a"))
+    client.answer(ask)
+    assert ask.undo is not None
+    ask.undo(client.core, None)
+    cluster.pass_time(1)
+    assert client.files.count("b/", prefix=True) == 0
 
 
 # --- counters and queues --------------------------------------------------------------------------

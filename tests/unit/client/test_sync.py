@@ -31,6 +31,7 @@ from coordinator.statemachine.commands import (
     ReleaseLock,
     SessionOpened,
 )
+from coordinator.statemachine.files import Created, CreateFile
 from coordinator.statemachine.lock_commands import Acquire
 from coordinator.wire import Token
 from tests.integration.waiting import eventually
@@ -109,6 +110,8 @@ class FakeChannel:
         self._index += 1
         if isinstance(op, OpenSession):
             return wire.Answer(request.id, SessionOpened(77, op.ttl_ms))
+        if isinstance(op, CreateFile):
+            return wire.Answer(request.id, Created(op.path, self._index))
         return wire.Answer(
             request.id, Granted(self._index) if isinstance(op, (AcquireLock, Acquire)) else Done(self._index, True)
         )

@@ -1,0 +1,35 @@
+"""Who is there has a file that lives as long as its session: how it comes in, and goes where nobody waits for it."""
+
+from __future__ import annotations
+
+from coordinator.client.calls import Call
+from coordinator.client.core import WITHDRAW_US_MAX, Core
+from coordinator.client.errors import ConclaveError, refuse
+from coordinator.client.flows import Clock, Flow
+from coordinator.client.session import Session
+from coordinator.statemachine import files
+
+
+def come_in(core: Core, clock: Clock, session: Session, op: files.CreateFile, deadline_us: int) -> Flow:
+    """Create the file; what was Created. Where its asker leaves before that is known, the request goes on until it is,
+    and then the file goes: that one alone, for another of this session may be there already."""
+    asked = core.command(session, op, clock(), deadline_us)
+    try:
+        return refuse((yield asked))
+    except ConclaveError:
+        raise
+    except BaseException:
+        asked.background, asked.deadline_us = session, clock() + WITHDRAW_US_MAX
+
+        def undo(done: Call) -> None:
+            if isinstance(done.outcome, files.Created):
+                go(core, clock, session, op.path)
+
+        asked.when_done(undo)
+        raise
+
+
+def go(core: Core, clock: Clock, session: Session, path: str) -> None:
+    """In the background: whether that session can be proven alive now or not, it may live."""
+    if not session.gone:
+        core.in_background(session, files.DetachFile(path), clock())
