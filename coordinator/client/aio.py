@@ -322,8 +322,8 @@ class AsyncClient(Surface[Async], Async):
     async def aclose(self) -> None:
         """End this client's sessions, and with them what they hold."""
         pump, self._pump, self._closed = self._pump, None, True
-        if pump is None:
-            return
+        if pump is None or pump.pid != os.getpid():
+            return  # A forked child shares what its parent's event loop waits on, and would end that for both.
         try:
             if pump.core.sessions:
                 await self._drive(pump, flows.close(pump.core, _now_us, CLOSE_US))

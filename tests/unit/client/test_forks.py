@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import sys
@@ -10,7 +11,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from coordinator.client import links
+from coordinator.client import AsyncClient, links
 from coordinator.client.errors import LeaseLost
 from coordinator.client.jeopardy import Standing
 from coordinator.client.recipes.group import Group
@@ -96,3 +97,18 @@ def test_a_child_that_was_forked_while_another_thread_started_the_client_uses_it
     assert in_a_child(lambda: client.put("a", b"") > 0)
     may_end.set()
     thread.join(5)
+
+
+async def test_a_child_that_closes_its_parents_client_of_asyncio_closes_nothing_of_it(monkeypatch: pytest.MonkeyPatch):
+    """The two share what their event loops wait on: the parent heard nothing any more, and lost its leases."""
+    monkeypatch.setattr(links, "new_channel", FakeChannel)
+    async with AsyncClient("redis://nowhere", str(TOKEN), timeout=2) as client:
+        lease = await client.acquire("deploy")
+
+        def closes() -> bool:
+            asyncio.run(client.aclose())
+            return not any(isinstance(op, CloseSession) for op in FakeChannel.made.ops)
+
+        assert in_a_child(closes)
+        assert await client.put("a", b"") > 0
+        assert lease.held
