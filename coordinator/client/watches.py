@@ -77,17 +77,29 @@ def at(query: ReadChanges, since: int, skip: int) -> ReadChanges:
     return msgspec.structs.replace(query, since=since, skip=skip)
 
 
-def read_all(core: Core, clock: Clock, start: str, end: str, *, prefix: bool) -> Flow:
-    """All keys of a range at one revision, page after page, however long a leader takes; a RangeView without `more`."""
+def read_all(
+    core: Core,
+    clock: Clock,
+    start: str,
+    end: str,
+    *,
+    prefix: bool,
+    until_us: int | None,
+    question_us: int = QUESTION_US,
+) -> Flow:
+    """All keys of a range at one revision, page after page; a RangeView without `more`. `question_us`: how long a
+    leader has to answer each. Raises Unavailable where none does at `until_us` (None: it goes on asking)."""
     keys: list[KeyView] = []
     after, revision = "", 0
     while True:
         query = files.ReadRange(start, end, prefix, revision=revision, after=after)
         try:
-            page: files.RangeView = refuse((yield core.query(query, clock(), clock() + QUESTION_US, persists=True)))
+            page: files.RangeView = refuse((yield core.query(query, clock(), clock() + question_us, persists=True)))
         except Closed:
             raise
         except Unavailable:
+            if until_us is not None and clock() >= until_us:
+                raise
             continue
         except Compacted:
             keys, after, revision = [], "", 0  # It took so long that this revision is gone: once more, now.
@@ -178,14 +190,14 @@ class Follow(Stream[S, Snapshot | ChangeView]):
                 except Compacted:
                     self._position = None
             if self._position is None:
-                snapshot: Snapshot = yield from self._read(core, clock)
+                snapshot: Snapshot = yield from self._read(core, clock, until_us)
                 return snapshot
             return self._page.popleft() if self._page else None
 
         return Ask(flow, lambda _, told: self._untake(told))
 
-    def _read(self, core: Core, clock: Clock) -> Flow:
-        view = yield from read_all(core, clock, *self._range[:2], prefix=self._range[2])
+    def _read(self, core: Core, clock: Clock, until_us: int | None) -> Flow:
+        view = yield from read_all(core, clock, *self._range[:2], prefix=self._range[2], until_us=until_us)
         self._position = ReadChanges(*self._range, since=view.revision + 1)
         snapshot = Snapshot(view.keys, view.revision, after_gap=self._has_begun)
         self._has_begun = True

@@ -170,7 +170,10 @@ class Group(Part[S]):
         return Ask(lambda core: self._read(core, wanted))
 
     def _read(self, core: Core, wanted: frozenset[str]) -> Asking[dict[str, Member]]:
-        view = yield from read_all(core, self._shell.clock, self._base, "", prefix=True)
+        clock, timeout_us = self._shell.clock, self._shell.timeout_us
+        view = yield from read_all(
+            core, clock, self._base, "", prefix=True, until_us=clock() + timeout_us, question_us=timeout_us
+        )
         return {name: member for name, member in _members(view, self._base).items() if wanted <= member.capabilities}
 
     def follow(self) -> Mapped[S, Members | Change]:

@@ -304,6 +304,18 @@ def test_a_membership_that_is_over_changes_nothing_of_who_has_its_name_now(
     assert (before.capabilities, now.update(b"later") > 0) == (frozenset(), True)
 
 
+def test_who_asks_for_members_while_nobody_leads_is_told_so_in_time(cluster: Cluster, client: TestClient):
+    """It waited for as long as there was no leader."""
+    group = Group(client, "g")
+    group.join("a")
+    cluster.lose_leader()
+    began_us = cluster.now_us
+    for ask in (group.members, group.look):
+        with pytest.raises(Unavailable):
+            ask()
+    assert cluster.now_us - began_us < 2.1 * client.timeout_us
+
+
 def test_who_leaves_while_it_joins_is_no_member(cluster: Cluster, client: TestClient, other: TestClient):
     """It was one for as long as its process lived, and could not leave: nobody had the membership."""
     client.put("x", b"")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from coordinator.client import transactions as t
-from coordinator.client.errors import Closed, Compacted
+from coordinator.client.errors import Closed, Compacted, Unavailable
 from coordinator.client.transactions import Transaction
 from coordinator.client.watches import Follow, Snapshot, Watch
 from coordinator.statemachine.files import ChangeView, KeyView
@@ -144,6 +144,24 @@ def test_a_watch_that_comes_too_late_says_so_and_from_where_to_go_on(client: Tes
     assert caught.value.oldest == oldest
     resumed = client.files.watch("a", since=caught.value.oldest + 1)
     assert next(resumed).revision == last
+
+
+def test_a_follower_that_has_yet_to_read_waits_no_longer_than_it_is_told(cluster: Cluster, client: TestClient):
+    """It waited for as long as there was no leader."""
+    client.put("d/a", b"1")
+    follow = client.files.follow("d/", prefix=True)
+    cluster.lose_leader()
+    began_us = cluster.now_us
+    with pytest.raises(Unavailable):
+        follow.next(timeout=1)
+    assert cluster.now_us - began_us < 12_000_000
+    waiting = client.later_of(follow).next()
+    cluster.pass_time(30)
+    assert not waiting.is_over, "who sets no time waits as long as it takes"
+    cluster.elect()
+    snapshot = waiting.value()
+    assert isinstance(snapshot, Snapshot)
+    assert (snapshot.after_gap, [view.value for view in snapshot.keys]) == (False, [b"1"])
 
 
 def test_a_follower_reads_anew_what_it_missed_and_says_so(cluster: Cluster, client: TestClient):
