@@ -50,6 +50,7 @@ class FileFence:
     The highest token is kept beside it, in `PATH.fence`, and is on the disk before anything is written under it. Who
     writes holds a lock of the operating system meanwhile (on `PATH.fence.lock`), which ends with its process: one that
     is paused in the middle of a write keeps others out until it goes on, and one that is paused before it is refused.
+    (One that is killed in the middle of a write keeps them out until those have ended that it forked meanwhile.)
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -80,12 +81,16 @@ class FileFence:
                 yield
                 return
             fcntl.flock(lock, fcntl.LOCK_EX)
-            self._see(token)
             try:
+                self._see(token)
                 _guards[guarded] = _Guard(mine, token)
                 yield
             finally:
                 _guards.pop(guarded, None)
+                # To close the file is not enough: a process that was forked meanwhile, by whatever thread, has it too.
+                # That one lets go of nothing.
+                if os.getpid() == mine[0]:
+                    fcntl.flock(lock, fcntl.LOCK_UN)
 
     def _see(self, token: int) -> None:
         highest = self.highest

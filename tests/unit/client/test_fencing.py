@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import threading
@@ -73,6 +74,40 @@ def test_another_thread_does_not_come_into_a_guard(tmp_path: Path):
         assert not written
     thread.join(5)
     assert written == [b"theirs"]
+
+
+def test_a_process_that_was_forked_within_a_guard_keeps_nobody_out_behind_it(tmp_path: Path):
+    """As a worker that another thread starts: it kept the fence for as long as it lived, and every writer waited."""
+    fence = FileFence(tmp_path / "report")
+    may_end, end = os.pipe()
+    with fence.guard(3):
+        child = os.fork()
+        if not child:
+            os.close(end)
+            os.read(may_end, 1)  # Until its parent is done, or dead.
+            os._exit(0)
+    try:
+        with open(tmp_path / "report.fence.lock", "ab") as other:
+            fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    finally:
+        os.close(end)
+        os.close(may_end)
+        os.waitpid(child, 0)
+
+
+def test_a_forked_child_that_leaves_its_parents_guard_lets_nobody_in(tmp_path: Path):
+    fence = FileFence(tmp_path / "report")
+    parent, child = os.getpid(), 0
+    with fence.guard(3):
+        with contextlib.ExitStack() as within:
+            within.enter_context(fence.guard(3))
+            child = os.fork()
+        if child:
+            os.waitpid(child, 0)
+            with open(tmp_path / "report.fence.lock", "ab") as other, pytest.raises(BlockingIOError):
+                fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    if os.getpid() != parent:
+        os._exit(0)
 
 
 def test_a_fence_that_is_damaged_lets_nobody_in(tmp_path: Path):
