@@ -10,9 +10,11 @@ import contextlib
 import os
 import signal
 import subprocess
+import tempfile
 import time
+from collections.abc import Iterator
 from types import FrameType
-from typing import Final, Protocol
+from typing import IO, Final, Protocol
 
 from coordinator.client.command_line import descendants
 from coordinator.client.command_line.terminal import Terminal
@@ -40,29 +42,30 @@ class Held(Protocol):
 def run(command: list[str], held: Held, variables: dict[str, str], given: bytes | None = None) -> int:
     """Run it to its end; its status. `given`: what it reads on its standard input. Raises LeaseLost where it was ended
     because what it ran under is lost, and InvalidRequest where it can not be started."""
-    stdin = None if given is None else subprocess.PIPE
     try:
-        process = subprocess.Popen(command, env=os.environ | variables, stdin=stdin, process_group=0)
+        with _input(given) as stdin:
+            process = subprocess.Popen(command, env=os.environ | variables, stdin=stdin, process_group=0)
     except OSError as error:
         raise InvalidRequest(f"{command[0]}: {error.strerror}") from error
     terminal = Terminal()
     terminal.pass_on(os.getpgrp(), process.pid)
     try:
-        if given is not None:
-            _give(process, given)
         return _Guard(process, held, terminal).wait()
     finally:
         terminal.pass_on(process.pid, os.getpgrp())
         terminal.close()
 
 
-def _give(process: subprocess.Popen[bytes], given: bytes) -> None:
-    assert process.stdin is not None
-    try:
-        process.stdin.write(given)
-        process.stdin.close()
-    except BrokenPipeError:
-        pass  # It does not want to read all of it.
+@contextlib.contextmanager
+def _input(given: bytes | None) -> Iterator[IO[bytes] | None]:
+    """No pipe: who writes into one waits for its reader, and looks after nothing meanwhile."""
+    if given is None:
+        yield None
+        return
+    with tempfile.TemporaryFile() as file:
+        file.write(given)
+        file.seek(0)
+        yield file
 
 
 class _Guard:
@@ -76,8 +79,14 @@ class _Guard:
         """As much of the lease as was ever seen."""
 
     def wait(self) -> int:
-        for number in PASSED_ON:
-            signal.signal(number, self._pass_on)
+        before = {number: signal.signal(number, self._pass_on) for number in PASSED_ON}
+        try:
+            return self._wait()
+        finally:  # Whoever ran it may wait for something else now, and must not be deaf to them.
+            for number, handler in before.items():
+                signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+    def _wait(self) -> int:
         while True:
             try:
                 status = self._process.wait(LOOK_S)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 from typing import Any
 
@@ -10,7 +11,7 @@ from coordinator.client import Client
 from coordinator.client.asking import Sync
 from coordinator.client.command_line import output
 from coordinator.client.command_line.running import run
-from coordinator.client.errors import LeaseLost
+from coordinator.client.errors import ConclaveError, LeaseLost
 from coordinator.client.jeopardy import SessionHandle, Standing
 from coordinator.client.options import DEFAULT_TTL_S
 from coordinator.client.recipes.barrier import Barrier
@@ -118,9 +119,13 @@ def _join(client: Client, options: argparse.Namespace) -> int:
         options.member, data, capabilities=options.capability
     )
     try:
-        return run(options.command, _Member(membership), {})
-    finally:
-        membership.leave()
+        status = run(options.command, _Member(membership), {})
+    except BaseException:
+        with contextlib.suppress(ConclaveError):  # What is to be told is what ended the command.
+            membership.leave()
+        raise
+    membership.leave()
+    return status
 
 
 def _close(client: Client, options: argparse.Namespace) -> int:
@@ -154,8 +159,9 @@ class _In:
 def _double_barrier(client: Client, options: argparse.Namespace) -> int:
     barrier = DoubleBarrier(client, options.name, options.count, options.member, ttl=options.ttl)
     try:
+        session = client.session(ttl=options.ttl)  # Before it enters: later it might be another one.
         barrier.enter(wait=options.wait)
-        status = run(options.command, _In(options.name, client.session(ttl=options.ttl)), {})
+        status = run(options.command, _In(options.name, session), {})
         barrier.leave(wait=options.wait)
     except TimeoutError as error:
         print(f"conclave: {error}", file=sys.stderr)
@@ -181,15 +187,11 @@ def _take(client: Client, options: argparse.Namespace) -> int:
         if item is None:
             return 0 if taken else 1
         variables = {"CONCLAVE_ITEM": item.name, "CONCLAVE_LOCK_TOKEN": str(item.token)}
-        try:
+        with item:  # Done at its end.
             status = run(options.command, item, variables, item.value)
-        except BaseException:
-            item.give_back()
-            raise
-        if status:
-            item.give_back()
-            return status
-        item.done()
+            if status:
+                item.give_back()
+                return status
         taken += 1
         if not options.each:
             return 0

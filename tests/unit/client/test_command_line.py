@@ -435,6 +435,22 @@ def test_groups_barriers_and_queues_from_a_shell(client: TestClient, shell: Shel
     assert shell("queue", "take", "q", "--wait", "0", "--", "cat")[0] == 1
 
 
+@pytest.mark.parametrize("what", [("group", "join", "g", "m"), ("queue", "take", "q")])
+def test_a_command_that_was_ended_is_said_so_though_nobody_leads(
+    cluster: Cluster, client: TestClient, shell: Shell, monkeypatch: pytest.MonkeyPatch, what: tuple[str, ...]
+):
+    """That it could not be left, or given back, was told in its place."""
+    Queue(client, "q").put(b"item")
+
+    def check(held: Any) -> None:
+        cluster.lose_leader()
+        raise LeaseLost("planted")
+
+    for held in ("coordinator.client.command_line.together._Member", "coordinator.client.recipes.queue.Item"):
+        monkeypatch.setattr(f"{held}.check", check)
+    assert shell(*what, "--", "sleep", "60")[0] == EXIT_LEASE_LOST
+
+
 def test_a_cluster_that_does_not_answer_is_said_so(cluster: Cluster, shell: Shell):
     cluster.lose_leader()
     assert shell("get", "a")[0] == EXIT_FAILED

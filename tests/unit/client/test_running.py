@@ -99,6 +99,28 @@ def test_signals_are_passed_on_to_all_of_it(tmp_path: Path):
     eventually(lambda: all(map(is_gone, numbers(file))), timeout_s=5, what="all of it is ended")
 
 
+@pytest.mark.parametrize("is_lost", [False, True])
+def test_once_it_has_ended_signals_are_for_who_ran_it(is_lost: bool):
+    """`queue take --each` waited for its second item, and could be ended by nothing but a kill."""
+    before = [signal.getsignal(number) for number in running.PASSED_ON]
+    if is_lost:
+        with pytest.raises(LeaseLost):
+            run(["sleep", "600"], Held(lambda: True), {})
+    else:
+        assert run(["true"], Held(lambda: False), {}) == 0
+    assert [signal.getsignal(number) for number in running.PASSED_ON] == before
+
+
+def test_what_a_command_does_not_read_keeps_nobody_from_its_lease(tmp_path: Path):
+    """An item above what a pipe holds: nobody looked at its lease, or passed signals on, until all of it was read."""
+    with pytest.raises(LeaseLost, match="planted"):
+        run(["sleep", "600"], Held(lambda: True), {}, b"x" * 1_000_000)
+    file = tmp_path / "read"
+    given = os.urandom(200_000)
+    assert run(["sh", "-c", f"sleep 0.2; cat > {file}"], Held(lambda: False), {}, given) == 0
+    assert file.read_bytes() == given
+
+
 def test_what_can_not_be_started_is_said():
     with pytest.raises(InvalidRequest, match="/no/such: No such file"):
         run(["/no/such"], Held(lambda: False), {})
