@@ -90,7 +90,9 @@ class _Pump:
         self._timer: asyncio.TimerHandle | None = None
         self._soon = False
         self._turning: asyncio.Handle | None = None
-        self._connecting: dict[Link, asyncio.Task[None]] = {}
+        self._connecting: set[Link] = set()
+        self._all_tried: asyncio.Future[None] | None = None
+        """Where it is closed: done once nothing is being connected any more."""
         self._watched: dict[Link, int] = {}
         self._rest = Rest()
         self._rests_until_us = 0
@@ -111,7 +113,7 @@ class _Pump:
         try:
             for link in self._links.to_connect(now_us):
                 self._unwatch(link)
-                self._connecting[link] = self.loop.create_task(self._connect(link))
+                self._connect(link)
             self._links.send(now_us)
             for link in self._links.links.values():
                 self._watch(link)
@@ -131,32 +133,32 @@ class _Pump:
         wait_us = min(time_us - _now_us(), 1_000_000)
         self._timer = self.loop.call_later(wait_us / 1e6, self.wake)
 
-    async def _connect(self, link: Link) -> None:
-        try:
-            error = await self._on_a_thread(link)
-        except RuntimeError as no_thread:  # There are no more, or the interpreter ends.
-            error = ChannelError(f"could not connect: {no_thread}")
-        finally:
-            del self._connecting[link]
-        self._links.connected(link, error, _now_us())
-        self.wake()
-
-    def _on_a_thread(self, link: Link) -> asyncio.Future[ChannelError | None]:
-        """Connect on a thread of its own: those of the loop's executor may be busy with their users' work for longer
-        than a lease."""
-        connected: asyncio.Future[ChannelError | None] = self.loop.create_future()
-
-        def tell(error: ChannelError | None) -> None:
-            if not connected.done():
-                connected.set_result(error)
+    def _connect(self, link: Link) -> None:
+        """On a thread of its own: those of the loop's executor may be busy with their users' work for longer than a
+        lease. And no task: whoever cancels all that there are, as at the end of a program, would leave it undone."""
+        self._connecting.add(link)
 
         def connect() -> None:
             error = self._links.connect(link)
-            with contextlib.suppress(RuntimeError):  # The loop is closed.
-                self.loop.call_soon_threadsafe(tell, error)
+            try:
+                self.loop.call_soon_threadsafe(self._connected, link, error)
+            except RuntimeError:  # The loop is closed.
+                link.channel.close()
 
-        threading.Thread(target=connect, name="conclave-connect", daemon=True).start()
-        return connected
+        try:
+            threading.Thread(target=connect, name="conclave-connect", daemon=True).start()
+        except RuntimeError as no_thread:  # There are no more, or the interpreter ends.
+            self._connected(link, ChannelError(f"could not connect: {no_thread}"))
+
+    def _connected(self, link: Link, error: ChannelError | None) -> None:
+        self._connecting.discard(link)
+        if self.closed:
+            link.channel.close()
+            if self._all_tried is not None and not (self._connecting or self._all_tried.done()):
+                self._all_tried.set_result(None)
+            return
+        self._links.connected(link, error, _now_us())
+        self.wake()
 
     def _watch(self, link: Link) -> None:
         """Follow the link's socket, which is another one after each connection."""
@@ -205,8 +207,9 @@ class _Pump:
         self.core.fail_all(Closed())
         for link in [*self._watched]:
             self._unwatch(link)
-        if self._connecting:
-            await asyncio.wait([*self._connecting.values()])
+        if self._connecting:  # A resolver may take longer than anybody waits for the end.
+            self._all_tried = self.loop.create_future()
+            await asyncio.wait([self._all_tried], timeout=CLOSE_US / 1e6)
         self._links.close()
 
 

@@ -10,9 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from coordinator.client import AsyncClient, Client, Standing, links, locks
+from coordinator.client import AsyncClient, Client, Standing, aio, links, locks
 from coordinator.client.asking import Ask
-from coordinator.client.errors import Closed
+from coordinator.client.errors import Closed, Unavailable
 from coordinator.statemachine.commands import PutKey, ReleaseLock
 from coordinator.statemachine.lock_commands import Acquire, Release
 from tests.unit.client.test_sync import TOKEN, FakeChannel, until
@@ -143,3 +143,43 @@ async def test_a_client_of_asyncio_connects_however_busy_the_threads_of_its_loop
             finally:
                 is_over.set()
         assert await busy
+
+
+async def test_a_client_of_asyncio_closes_though_a_connection_is_still_being_made(monkeypatch: pytest.MonkeyPatch):
+    """A resolver that does not answer held it up for as long as that took, and with it the end of its program."""
+    monkeypatch.setattr(links, "new_channel", FakeChannel)
+    monkeypatch.setattr(aio, "CLOSE_US", 100_000)
+    may_connect = threading.Event()
+    connect = FakeChannel.connect
+
+    def connects_late(channel: FakeChannel, channels: list[str]) -> None:
+        may_connect.wait(20)
+        connect(channel, channels)
+
+    monkeypatch.setattr(FakeChannel, "connect", connects_late)
+    client = AsyncClient("redis://nowhere", str(TOKEN), timeout=0.1)
+    with pytest.raises(Unavailable):
+        await client.put("a", b"")
+    pump = client._pump
+    try:
+        async with asyncio.timeout(5):
+            await client.aclose()
+    finally:
+        may_connect.set()
+    assert pump is not None
+    await asyncio.to_thread(until, lambda: not pump._connecting)
+    assert not FakeChannel.made.connected, "nor does it stay connected"
+
+
+async def test_a_connection_is_made_though_all_tasks_were_cancelled(monkeypatch: pytest.MonkeyPatch):
+    """As at the end of a program, whose last words were never sent then."""
+    monkeypatch.setattr(links, "new_channel", FakeChannel)
+    async with AsyncClient("redis://nowhere", str(TOKEN), timeout=2) as client:
+        asked = asyncio.ensure_future(client.put("a", b""))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        for task in asyncio.all_tasks() - {asyncio.current_task()}:
+            task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asked
+        assert await client.put("a", b"") > 0
