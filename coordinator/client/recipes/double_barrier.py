@@ -16,7 +16,7 @@ from collections.abc import Callable
 from coordinator.client import flows, options
 from coordinator.client.asking import Ask, Asking, Part, S, asked
 from coordinator.client.core import Core
-from coordinator.client.errors import Compacted, InvalidRequest, LeaseLost, refuse
+from coordinator.client.errors import Compacted, InvalidRequest, LeaseLost, NotFound, refuse
 from coordinator.client.flows import Flow
 from coordinator.client.recipes import presence
 from coordinator.client.session import Session
@@ -80,7 +80,7 @@ class DoubleBarrier(Part[S]):
         self, core: Core, revision: int, until_us: int | None, holds: Callable[[int], bool], *, is_in: bool
     ) -> Flow:
         """Wait until `holds` of the number of members, at `revision` or any later one."""
-        clock, timeout_us = self._shell.clock, self._shell.timeout_us
+        clock, timeout_us, entered = self._shell.clock, self._shell.timeout_us, revision
         while True:
             query = files.ReadRange(self._base, prefix=True, revision=revision, keys_only=True, count_only=True)
             try:
@@ -94,13 +94,30 @@ class DoubleBarrier(Part[S]):
                         if holds(count):
                             return
                         if is_in and change.key == self._path and change.after is None:
-                            raise LeaseLost(f"double barrier {self.name!r}: the session ended, and with it the member")
+                            raise self._lost()
                     if not page.changes:
                         raise TimeoutError(f"double barrier {self.name!r}: {count} of {self.count} are in")
                     changes = at(changes, page.since, page.skip)
                 return
             except Compacted:
                 revision = (yield from self._now(core)).revision
+                if is_in:  # Looked at behind that: the changes from there on tell when it goes.
+                    yield from self._stay(core, entered)
+
+    def _stay(self, core: Core, entered: int) -> Flow:
+        """Raises LeaseLost where the member that came in at that revision is not in any more."""
+        clock = self._shell.clock
+        try:
+            stat: files.Stat = refuse(
+                (yield core.query(files.GetStat(self._path), clock(), clock() + self._shell.timeout_us))
+            )
+        except NotFound as gone:
+            raise self._lost() from gone
+        if stat.instance != entered:
+            raise self._lost()
+
+    def _lost(self) -> LeaseLost:
+        return LeaseLost(f"double barrier {self.name!r}: the session ended, and with it the member")
 
     def _now(self, core: Core) -> Flow:
         clock = self._shell.clock

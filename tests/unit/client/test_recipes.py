@@ -474,6 +474,22 @@ def test_a_member_that_gives_up_in_jeopardy_has_left_once_a_leader_is_there(clus
     assert cluster.client().files.count("b/", prefix=True) == 0
 
 
+def test_a_member_that_went_unseen_is_told_so(cluster: Cluster, client: TestClient):
+    """It stood still for longer than its session and the changes were kept, and waited for the others without end."""
+    entering = [DoubleBarrier(client.later, "b", 3, name, ttl=2).enter() for name in ("a", "b")]
+    cluster.pass_time(0.1)
+    client.is_cut_off = True
+    cluster.pass_time(5)
+    other = cluster.client()
+    DoubleBarrier(other.later, "b", 3, "b").enter()
+    cluster.pass_time(0.1)
+    other.files.compact(other.put("x", b""))
+    client.is_cut_off = False
+    for each in entering:
+        with pytest.raises(LeaseLost, match="the session ended"):
+            each.value()
+
+
 @pytest.mark.parametrize("is_answered", [False, True])
 def test_who_leaves_while_it_enters_counts_for_nobody(cluster: Cluster, client: TestClient, is_answered: bool):
     client.put("x", b"")
