@@ -165,6 +165,11 @@ class Broken(LeaseLost):
         self.reason = broken.reason
 
 
+def says_that_the_session_is_gone(error: ConclaveError) -> bool:
+    """Did the cluster itself say so? Then what was asked is not applied any more."""
+    return isinstance(error, SessionGone) or (isinstance(error, OutcomeUnknown) and error.session_gone)
+
+
 def from_failure(failure: commands.Failure) -> ConclaveError:
     """The exception for a refusal of the cluster."""
     kind = _BY_CODE.get(failure.code, ConclaveError)

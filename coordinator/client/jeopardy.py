@@ -14,7 +14,7 @@ from typing import Final
 from coordinator.client import flows, options
 from coordinator.client.asking import Ask, Asking, S, Stream, asked
 from coordinator.client.core import Core
-from coordinator.client.errors import Closed, Unavailable
+from coordinator.client.errors import Closed, ConclaveError, Unavailable, says_that_the_session_is_gone
 from coordinator.client.flows import Clock, Flow
 from coordinator.client.session import Session
 from coordinator.statemachine import commands
@@ -106,7 +106,11 @@ class SessionHandle(Stream[S, Standing]):
             if not self._session.gone:
                 closing = core.command(self._session, commands.CloseSession(), clock(), deadline_us)
                 core.lose_session(self._session)  # From here on nobody may take a lease of it for good.
-                yield closing
+                try:
+                    yield closing
+                except ConclaveError as error:
+                    if not says_that_the_session_is_gone(error):
+                        raise
 
         return Ask(flow)
 

@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple
 from coordinator.client import flows, hands, lock_flows, options
 from coordinator.client.asking import Ask, Asking, Async, Part, S, Sync, as_it_is, asked
 from coordinator.client.core import Core
-from coordinator.client.errors import ConclaveError, InvalidRequest, Refused
+from coordinator.client.errors import ConclaveError, InvalidRequest, LeaseLost, Refused, SessionGone
 from coordinator.client.events import EventWatch, FailOver
 from coordinator.client.flows import Grant
 from coordinator.client.holding import Had, give_back
@@ -180,13 +180,18 @@ class Heir(Part[S]):
 
     @asked
     def wait(self, *, wait: float | None = None) -> Ask[Hold[S]]:
-        """Wait until the name is handed over. Raises LockNotAcquired after `wait` seconds."""
+        """Wait until the name is handed over. Raises LockNotAcquired after `wait` seconds, and LeaseLost where the
+        session that was to have it is gone."""
         clock, wait_us = self._shell.clock, options.wait_us(wait)
         place = hands.place(self._shell.asker())
 
         def flow(core: Core) -> Asking[Hold[S]]:
             with place:
-                grant = yield from lock_flows.inherit(core, clock, self._session, self.name, self.holder, wait_us)
+                try:
+                    grant = yield from lock_flows.inherit(core, clock, self._session, self.name, self.holder, wait_us)
+                except SessionGone as gone:
+                    core.lose_session(self._session)
+                    raise LeaseLost(f"lock {self.name!r}: the session that was to have it is gone") from gone
                 hold = Hold(self._shell, grant, EXCLUSIVE)
                 place.state = hold._state
             return hold

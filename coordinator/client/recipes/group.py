@@ -109,15 +109,7 @@ class Membership(Part[S]):
     def leave(self, *, timeout: float | None = None) -> Ask[bool]:
         """True where it was a member still. A fork of the process that joined can not leave for it."""
         clock, deadline_us = self._shell.clock, self._shell.deadline_us(timeout)
-
-        def flow(core: Core) -> Asking[bool]:
-            if self._session.gone:
-                return False
-            op = files.DetachFile(self._path)
-            done = refuse((yield core.command(self._session, op, clock(), deadline_us)))
-            return bool(done.existed)
-
-        return Ask(flow)
+        return Ask(lambda core: presence.leave(core, clock, self._session, self._path, deadline_us))
 
 
 class Group(Part[S]):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from coordinator.client.calls import Call
 from coordinator.client.core import WITHDRAW_US_MAX, Core
-from coordinator.client.errors import ConclaveError, refuse
+from coordinator.client.errors import ConclaveError, refuse, says_that_the_session_is_gone
 from coordinator.client.flows import Clock, Flow
 from coordinator.client.session import Session
 from coordinator.statemachine import files
@@ -27,6 +27,20 @@ def come_in(core: Core, clock: Clock, session: Session, op: files.CreateFile, de
 
         asked.when_done(undo)
         raise
+
+
+def leave(core: Core, clock: Clock, session: Session, path: str, deadline_us: int) -> Flow:
+    """True where it was there still."""
+    if session.gone:
+        return False
+    try:
+        done = refuse((yield core.command(session, files.DetachFile(path), clock(), deadline_us)))
+    except ConclaveError as error:
+        if not says_that_the_session_is_gone(error):
+            raise
+        core.lose_session(session)
+        return False
+    return bool(done.existed)
 
 
 def go(core: Core, clock: Clock, session: Session, path: str) -> None:

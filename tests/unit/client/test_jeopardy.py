@@ -103,6 +103,16 @@ def test_a_session_that_is_closed_lets_go_of_everything(cluster: Cluster, client
     session.close()
 
 
+def test_a_session_that_went_unseen_is_closed(cluster: Cluster, client: TestClient):
+    session, heir = client.session(ttl=5), client.locks.heir("a", ttl=4)
+    cluster.expire(session.session)
+    session.close()
+    assert [*session] == [EXPIRED]
+    cluster.expire(heir.holder.session)
+    with pytest.raises(LeaseLost, match="was to have it"):
+        heir.wait(wait=1)
+
+
 def test_a_session_ends_with_its_client(cluster: Cluster, client: TestClient):
     watching = client.later_of(client.session(ttl=1)).next()
     cluster.pass_time(0.1)

@@ -304,6 +304,14 @@ def test_a_membership_that_is_over_changes_nothing_of_who_has_its_name_now(
     assert (before.capabilities, now.update(b"later") > 0) == (frozenset(), True)
 
 
+def test_a_member_whose_session_went_unseen_has_left(cluster: Cluster, client: TestClient):
+    """It was told that the outcome is unknown, at the end of its work."""
+    member = Group(client, "g", ttl=2).join("a")
+    cluster.expire(member.session)
+    assert member.leave() is False
+    assert not member.held
+
+
 def test_who_asks_for_members_while_nobody_leads_is_told_so_in_time(cluster: Cluster, client: TestClient):
     """It waited for as long as there was no leader."""
     group = Group(client, "g")
