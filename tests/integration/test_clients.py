@@ -312,6 +312,22 @@ def test_a_command_runs_under_a_lock_with_its_token(client: Client, credentials:
         assert "held by clients" in refused.stderr
 
 
+def test_a_waiter_from_a_shell_that_is_told_to_end_leaves_the_line(
+    client: Client, credentials: tuple[str, str]
+) -> None:
+    """It stood there for its time to live, and held up whoever came behind it once it was its turn."""
+    with client.lock("clients/line"):
+        waiting = subprocess.Popen(
+            [sys.executable, "-m", "coordinator.client", "lock", "clients/line", "--", "true"],
+            cwd=PROJECT,
+            env=os.environ | {"CONCLAVE_URL": credentials[0], "CONCLAVE_TOKEN": credentials[1]},
+        )
+        eventually(lambda: client.locks.look("clients/line").waiting == 1, timeout_s=20, what="it is in line")
+        waiting.terminate()
+        assert waiting.wait(20) == 128 + signal.SIGTERM
+        assert client.locks.look("clients/line").waiting == 0
+
+
 def test_keys_and_status_from_a_shell(credentials: tuple[str, str]) -> None:
     assert run(credentials, "put", "clients/shell", "-", input="from a pipe").returncode == 0
     assert run(credentials, "get", "clients/shell").stdout == "from a pipe"

@@ -48,9 +48,14 @@ def run(command: list[str], held: Held, variables: dict[str, str], given: bytes 
     except OSError as error:
         raise InvalidRequest(f"{command[0]}: {error.strerror}") from error
     terminal = Terminal()
-    terminal.pass_on(os.getpgrp(), process.pid)
+    guard = _Guard(process, held, terminal)
     try:
-        return _Guard(process, held, terminal).wait()
+        terminal.pass_on(os.getpgrp(), process.pid)
+        return guard.wait()
+    except BaseException:
+        if process.poll() is None:  # A signal was not for it yet, and nobody will look after it any more.
+            guard.end(0.0)
+        raise
     finally:
         terminal.pass_on(process.pid, os.getpgrp())
         terminal.close()
@@ -97,7 +102,7 @@ class _Guard:
                 self._stop_with_it()
                 self._held.check()
             except LeaseLost as error:
-                self._end(0.0)
+                self.end(0.0)
                 raise LeaseLost(f"{error}; the command was ended") from error
             self._look_ahead()
 
@@ -114,10 +119,10 @@ class _Guard:
         left_s = self._held.expires_in
         self._whole_s = max(self._whole_s, left_s)
         if left_s < self._whole_s / GRACE_SHARE:
-            self._end(min(left_s, TERM_S_MAX))
+            self.end(min(left_s, TERM_S_MAX))
             raise LeaseLost("what it ran under was about to be lost, for no leader confirmed it; the command was ended")
 
-    def _end(self, grace_s: float) -> None:
+    def end(self, grace_s: float) -> None:
         """With all that runs in its group, and that it has started: a `lock` within it has a group of its own."""
         until_s = time.monotonic() + grace_s
         started = descendants.of(self._process.pid)
