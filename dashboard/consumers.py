@@ -5,9 +5,10 @@
             {"type": "error", "message": "..."}
     client  {"type": "snapshot"}        after a gap in the numbers, and only then
 
-It closes with 4401 (nobody is signed in), 4403 (signed in without the right to read), 4404 (no cluster of this name is
-known yet, where a page tries again; or no such address), 4408 (the browser reads nothing), 4429 (too many pages, or too
-much nonsense). The socket is accepted first in each case: a browser is told the code of an open socket only.
+It closes with 1013 (the database can not be asked: come again), 4401 (nobody is signed in), 4403 (signed in without the
+right to read), 4404 (no cluster of this name is known yet, where a page tries again; or no such address), 4408 (the
+browser reads nothing), 4429 (too many pages, or too much nonsense). The socket is accepted first in each case: a
+browser is told the code of an open socket only.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ ends at once."""
 AGAIN_S: Final = 1.0
 """Until it is looked again, where the database could not be asked."""
 
+TRY_AGAIN: Final = 1013
 SIGNED_OUT: Final = 4401
 FORBIDDEN: Final = 4403
 NO_CLUSTER: Final = 4404
@@ -62,7 +64,11 @@ class LiveConsumer(AsyncJsonWebsocketConsumer):
         session = self.scope.get("session")
         signed_out = self._heard.enter_context(sign_out.heard_of(session.session_key if session is not None else None))
         await self.accept()
-        refusal = await self._refusal()
+        try:
+            refusal = await self._refusal()
+        except Exception:
+            log.warning("a page's rights could not be looked up; it has to come again", exc_info=True)
+            refusal = TRY_AGAIN
         if refusal:
             await self.close(refusal)
             return

@@ -201,6 +201,22 @@ async def test_a_sign_out_is_not_forgotten_where_the_database_can_not_be_asked(
 # --- what it says -------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("live")
+async def test_a_page_that_can_not_be_judged_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the database could not be asked each page that tried again left a listener for as long as the process."""
+    user = await reader_user()
+    session = await sync_to_async(signed_in)(user)
+
+    def no_database(scope: Any) -> int:
+        raise OperationalError("planted")
+
+    monkeypatch.setattr(consumers, "_refusal", no_database)
+    socket = await connected(user, session=session)
+    assert await socket.close_code() == consumers.TRY_AGAIN
+    await socket.disconnect()
+    assert not sign_out._listening
+
+
 async def test_a_snapshot_then_the_changes_that_follow_it(live: Broadcast, clock: Clock) -> None:
     socket = await connected(await reader_user())
     snapshot = await socket.take()
