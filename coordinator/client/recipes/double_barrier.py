@@ -80,17 +80,15 @@ class DoubleBarrier(Part[S]):
         self, core: Core, revision: int, until_us: int | None, holds: Callable[[int], bool], *, is_in: bool
     ) -> Flow:
         """Wait until `holds` of the number of members, at `revision` or any later one."""
-        clock, timeout_us, entered = self._shell.clock, self._shell.timeout_us, revision
+        clock, entered = self._shell.clock, revision
         while True:
-            query = files.ReadRange(self._base, prefix=True, revision=revision, keys_only=True, count_only=True)
             try:
-                view: files.RangeView = refuse((yield core.query(query, clock(), clock() + timeout_us)))
-                count = view.count
+                count = yield from self._members(core, revision)
                 changes = files.ReadChanges(self._base, prefix=True, since=revision + 1, previous=True)
                 while not holds(count):
                     page: files.ChangePage = yield from next_changes(core, clock, changes, until_us)
                     for change in page.changes:
-                        count += (change.after is not None) - (change.before is not None)
+                        count += presence.is_of(self._base, change.after) - presence.is_of(self._base, change.before)
                         if holds(count):
                             return
                         if is_in and change.key == self._path and change.after is None:
@@ -118,6 +116,17 @@ class DoubleBarrier(Part[S]):
 
     def _lost(self) -> LeaseLost:
         return LeaseLost(f"double barrier {self.name!r}: the session ended, and with it the member")
+
+    def _members(self, core: Core, revision: int) -> Flow:
+        """How many are in at that revision."""
+        clock, after, count = self._shell.clock, "", 0
+        while True:
+            query = files.ReadRange(self._base, prefix=True, revision=revision, keys_only=True, after=after)
+            view: files.RangeView = refuse((yield core.query(query, clock(), clock() + self._shell.timeout_us)))
+            count += sum(presence.is_of(self._base, each) for each in view.keys)
+            if not view.more:
+                return count
+            after = view.keys[-1].key
 
     def _now(self, core: Core) -> Flow:
         clock = self._shell.clock

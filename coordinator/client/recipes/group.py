@@ -172,13 +172,15 @@ class Group(Part[S]):
         """The group as it is, and then each change to it; the group anew where changes were missed."""
         return Mapped(Follow(self._shell, self._base, "", prefix=True), self._told)
 
-    def _told(self, told: Snapshot | files.ChangeView) -> Members | Change:
+    def _told(self, told: Snapshot | files.ChangeView) -> Members | Change | None:
         if isinstance(told, Snapshot):
             found = _members(told, self._base)
             able = {name: member.capabilities for name, member in found.items() if member.capabilities}
             data = {name: member.data for name, member in found.items()}
             return Members(data, told.revision, told.after_gap, able)
         name = told.key[len(self._base) :]
+        if "/" in name or (told.after is not None and told.after.value is None):
+            return None  # Of another group, below this one.
         if told.after is None or told.after.value is None:
             return Change(name, None, told.revision)
         capabilities, now = parted(told.after.value)
@@ -192,7 +194,7 @@ def _content(capabilities: frozenset[str], data: bytes) -> bytes:
 def _members(view: files.RangeView | Snapshot, base: str) -> dict[str, Member]:
     found = {}
     for each in view.keys:
-        if each.value is not None:
+        if each.value is not None and presence.is_of(base, each):
             capabilities, data = parted(each.value)
             found[each.key[len(base) :]] = Member(data, capabilities)
     return found

@@ -10,6 +10,12 @@ from coordinator.client.session import Session
 from coordinator.statemachine import files
 
 
+def is_of(base: str, view: files.KeyView | None) -> bool:
+    """Is it a file directly in the directory `base` (which ends with a slash)? What is further below is another's, as
+    the members of `workers/eu` are none of `workers`."""
+    return view is not None and not view.directory and "/" not in view.key[len(base) :]
+
+
 def come_in(core: Core, clock: Clock, session: Session, op: files.CreateFile, deadline_us: int) -> Flow:
     """Create the file; what was Created. Where its asker leaves before that is known, the request goes on until it is,
     and then the file goes: that one alone, for another of this session may be there already."""

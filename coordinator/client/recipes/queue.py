@@ -21,6 +21,7 @@ from coordinator.client.core import Core
 from coordinator.client.errors import Compacted, LeaseLost, LockNotAcquired, NotFound, refuse
 from coordinator.client.flows import Flow, Grant
 from coordinator.client.holding import Had, give_back
+from coordinator.client.recipes import presence
 from coordinator.client.transactions import Transaction, delete, key
 from coordinator.client.watches import next_changes
 from coordinator.statemachine import commands, files
@@ -108,9 +109,17 @@ class Queue(Part[S]):
 
     @asked
     def size(self, *, timeout: float | None = None) -> Ask[int]:
-        """How many items are not done, whoever has them."""
-        query = files.ReadRange(self._base, prefix=True, keys_only=True, count_only=True)
-        return self._query(query, lambda view: int(view.count), timeout=timeout)
+        """How many items are not done, whoever has them. (Of queues below this one, each counts as one.)"""
+        clock, deadline_us = self._shell.clock, self._shell.deadline_us(timeout)
+
+        def flow(core: Core) -> Asking[int]:
+            try:
+                view = refuse((yield core.query(files.ListDirectory(self.name, limit=1), clock(), deadline_us)))
+            except NotFound:
+                return 0  # Nothing was ever put.
+            return int(view.count)
+
+        return Ask(flow)
 
     @asked
     def take(self, *, wait: float | None = None) -> Ask[Item[S] | None]:
@@ -149,7 +158,7 @@ class Queue(Part[S]):
             view: files.RangeView = refuse((yield core.query(query, clock(), clock() + timeout_us)))
             revision = revision or view.revision
             for each in view.keys:
-                if not each.directory:
+                if presence.is_of(self._base, each):
                     item = yield from self._try(core, each.key)
                     if item is not None:
                         return item, revision

@@ -655,3 +655,30 @@ def test_looking_at_what_others_have_costs_no_entry(client: TestClient, other: T
     asked = [op for op in client.cluster.ops[before:] if isinstance(op, AcquireLock)]
     assert len(asked) == 1
     assert len(items) == 4
+
+
+def test_what_is_below_is_anothers(cluster: Cluster, client: TestClient, other: TestClient):
+    """Items of `q/high` were taken from `q`, and a double barrier opened by the members of one below it."""
+    queue = Queue(client, "q")
+    assert queue.size() == 0
+    high = Queue(other, "q/high")
+    high.put(b"high")
+    assert queue.take(wait=0) is None
+    queue.put(b"low")
+    assert (queue.take(wait=0).value, high.take(wait=0).value, high.size()) == (b"low", b"high", 1)
+    Group(client, "g").join("a")
+    Group(other, "g/eu").join("b")
+    following = Group(client, "g").follow()
+    assert Group(client, "g").members() == next(following).members == {"a": b""}
+    Group(other, "g/us").join("c").leave()
+    assert following.next(timeout=0.1) is None
+    one = DoubleBarrier(other.later, "d/1", 3, "x").enter()
+    entering = DoubleBarrier(client.later, "d", 3, "x").enter()
+    cluster.pass_time(0.1)
+    DoubleBarrier(other.later, "d/1", 3, "y").enter()
+    cluster.pass_time(0.1)
+    assert not one.is_over
+    assert not entering.is_over
+    for name in ("y", "z"):
+        DoubleBarrier(cluster.client().later, "d", 3, name).enter()
+    entering.value()
