@@ -155,7 +155,8 @@ def _breaks(client: Client, options: argparse.Namespace) -> int:
     after = 0
     while found := client.locks.breaks(after=after):
         for each in found:
-            print(f"{each.index} {each.name}: from {each.holder.principal} by {each.principal}: {each.reason}")
+            reason = output.as_text(each.reason.encode())
+            print(f"{each.index} {each.name}: from {each.holder.principal} by {each.principal}: {reason}")
         after = found[-1].number
     return 0
 

@@ -51,4 +51,6 @@ def parted(content: bytes) -> tuple[frozenset[str], bytes]:
     words = line.split(b" ")
     if words[0] != _HEAD:
         return frozenset(), content
-    return frozenset(word.decode("utf-8", "replace") for word in words[1:] if word), data
+    # It need not have been written by `joined`: what is no capability is left out, and shown to nobody's terminal.
+    said = (word.decode("utf-8", "replace") for word in words[1:])
+    return frozenset(word for word in said if _WORD.fullmatch(word)), data

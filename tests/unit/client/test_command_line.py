@@ -435,6 +435,15 @@ def test_groups_barriers_and_queues_from_a_shell(client: TestClient, shell: Shel
     assert shell("queue", "take", "q", "--wait", "0", "--", "cat")[0] == 1
 
 
+def test_what_others_wrote_is_no_word_to_the_terminal(client: TestClient, shell: Shell):
+    Group(client, "g").join("a", b"1")
+    client.files.write("g/a", b"#capabilities gpu \x1b]0;title\x07\n\x1b[2J")
+    assert shell("group", "ls", "g", "-l") == (0, "a gpu \\x1b[2J\n")
+    client.locks.acquire("a")
+    client.locks.force_release("a", "a\nb \x1b[2J")
+    assert shell("locks", "breaks")[1].endswith(": a\\nb \\x1b[2J\n")
+
+
 @pytest.mark.parametrize("what", [("group", "join", "g", "m"), ("queue", "take", "q")])
 def test_a_command_that_was_ended_is_said_so_though_nobody_leads(
     cluster: Cluster, client: TestClient, shell: Shell, monkeypatch: pytest.MonkeyPatch, what: tuple[str, ...]
