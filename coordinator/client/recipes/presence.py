@@ -25,6 +25,9 @@ def come_in(core: Core, clock: Clock, session: Session, op: files.CreateFile, de
     except ConclaveError:
         raise
     except BaseException:
+        if asked.first_sent_us is None:
+            core.abandon(asked)
+            raise
         asked.background, asked.deadline_us = session, clock() + WITHDRAW_US_MAX
 
         def undo(done: Call) -> None:

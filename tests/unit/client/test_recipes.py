@@ -343,6 +343,18 @@ def test_who_leaves_while_it_joins_is_no_member(cluster: Cluster, client: TestCl
     assert Group(other, "g").members() == {"a": b""}, "nothing is taken from a member of the same session"
 
 
+def test_who_leaves_before_anything_was_sent_leaves_nothing_to_be_done(cluster: Cluster, client: TestClient):
+    client.put("x", b"")
+    cluster.lose_leader()
+    client.later.get("x")  # By which it learns that nobody leads.
+    cluster.pass_time(0.1)
+    pending = client.core.calls_pending
+    joining = Group(client.later, "g").join("a")
+    cluster.pass_time(0.1)
+    joining.cancel()
+    assert client.core.calls_pending == pending
+
+
 def test_a_membership_that_its_asker_left_goes_though_nobody_leads_for_long(cluster: Cluster, client: TestClient):
     ask = Group.join.describe(Group(client, "g"), "a")
     left: Membership = client.answer(ask)
