@@ -16,7 +16,7 @@ from celery import bootsteps
 from coordinator.replica import tasks
 from coordinator.replica.directory import DirectoryHeld
 from coordinator.replica.host import Host, HostSettings
-from coordinator.replica.stored import JournalDamaged
+from coordinator.replica.stored import JournalDamaged, JournalUnusable
 
 logger = logging.getLogger(__name__)
 
@@ -27,8 +27,8 @@ def queue_of(node: str) -> str:
 
 
 def _what_to_do(error: Exception, directory: Path) -> str:
-    """About a journal that is damaged. One that SQLite could not read for another reason may be as it should."""
-    if not isinstance(error, JournalDamaged) or isinstance(error.__cause__, sqlite3.OperationalError):
+    """About a journal that is damaged. One that is unusable for another reason may be as it should."""
+    if not isinstance(error, JournalDamaged) or isinstance(error, JournalUnusable):
         return ""
     return (
         f". Move {directory} away and start the node again: it waits as a new one, to be given new replicas by the "

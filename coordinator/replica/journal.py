@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Final, NoReturn
 
 import msgspec
 
@@ -25,7 +25,7 @@ from coordinator.replica.meters import Histogram
 from coordinator.replica.ports import Head, Journal, JournalFailed, Write
 from coordinator.replica.schema import LATER_TABLES, SCHEMA, STOPPED
 from coordinator.replica.snapshot_files import SnapshotFiles, Staging
-from coordinator.replica.stored import JournalDamaged, StoredLog, StoredReplica, bodies, stored_log
+from coordinator.replica.stored import JournalDamaged, JournalUnusable, StoredLog, StoredReplica, bodies, stored_log
 from coordinator.replica.sums import checksum_of
 from coordinator.replica.wal import lost, make_room, mark_closed, mark_open, rotten_frame
 from coordinator.statemachine.locks import EPOCH_MAX
@@ -60,7 +60,7 @@ class SqliteJournal(Journal):
         """Open the journal in `directory`, made empty where there is none: an empty one holds no replica, and a node
         without replicas waits (docs/design.md, rule 4). `node_name`: whose it is to be: in another's place its
         replicas would wait for messages that go elsewhere, and where that node has a copy, be two that vote as one.
-        Raises JournalDamaged, sqlite3.Error."""
+        Raises JournalDamaged (JournalUnusable where it may be as it should), sqlite3.Error."""
         self._path = directory / FILE_NAME
         self.fsyncs = Histogram()
         """Of what writes and syncs SQLite's write-ahead log: COMMIT, or a statement that is a transaction itself."""
@@ -82,6 +82,9 @@ class SqliteJournal(Journal):
         except JournalDamaged:
             self._db.close()
             raise
+        except sqlite3.OperationalError as error:
+            self._db.close()
+            raise JournalUnusable(f"{self._path}: {error}") from error
         except (sqlite3.DatabaseError, ValueError, KeyError, TypeError) as error:
             self._db.close()
             raise JournalDamaged(f"{self._path}: {error}") from error
@@ -122,13 +125,16 @@ class SqliteJournal(Journal):
         self._db.execute(STOPPED)
         stored = dict(self._db.execute("SELECT key, value FROM meta"))
         if stored.get("format") != str(FORMAT):
-            raise JournalDamaged(f"{self._path}: expected format {FORMAT}, got {stored.get('format')}")
+            self._refuse_format(stored.get("format"))
         for statement in LATER_TABLES.strip().split(";\n"):
             self._db.execute(statement)
         if harm := sums.harm(self._db):
             raise JournalDamaged(f"{self._path}: {harm}")
         if node_name and stored.get("name", node_name) != node_name:
-            raise JournalDamaged(f"{self._path} is node {stored['name']}'s, and lies where {node_name}'s is to be")
+            raise JournalUnusable(
+                f"{self._path} is node {stored['name']}'s, and lies where {node_name}'s is to be: put it back where it "
+                "belongs"
+            )
         if node_name and "name" not in stored:
             self._db.execute("INSERT INTO meta VALUES ('name', ?)", (node_name,))
             sums.put(self._db, "meta", "name", node_name)
@@ -138,6 +144,13 @@ class SqliteJournal(Journal):
         self.node_identity = int(stored["node"])
         """Random, made with the journal: a new disk is a new node, whatever its name."""
         self._files.sweep({row[0] for row in self._db.execute("SELECT name FROM snapshot_files")})
+
+    def _refuse_format(self, found: str | None) -> NoReturn:
+        """Raises JournalUnusable where it is as it was written, and JournalDamaged where it has rotted."""
+        said = f"{self._path}: expected format {FORMAT}, got {found}"
+        if found is None or not sums.is_right(self._db, "meta", "format", found):
+            raise JournalDamaged(said)
+        raise JournalUnusable(f"{said}: another version of Conclave wrote it, and can read it")
 
     def _mark_open(self, log: Path) -> None:
         """From here on a log that is gone is damage. Where the disk is full it goes unmarked, which is for the first
@@ -187,6 +200,8 @@ class SqliteJournal(Journal):
             for name, epoch in rows:
                 if epoch <= EPOCH_MAX:
                     found[name] = max(epoch, found.get(name, 0))
+        except sqlite3.OperationalError as error:
+            raise JournalUnusable(f"{self._path}: {error}") from error
         except (sqlite3.DatabaseError, ValueError, TypeError) as error:
             raise JournalDamaged(f"{self._path}: {error}") from error
         return found

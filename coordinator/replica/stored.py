@@ -21,6 +21,11 @@ class JournalDamaged(Exception):
     """The journal holds something that its checksum denies, or lacks something. Names the row."""
 
 
+class JournalUnusable(JournalDamaged):
+    """It can not be used as things are, and may be as it should: the disk is full or fails, another version wrote it,
+    or it is another node's. Nothing of it is to be thrown away. (A class, since what is compiled keeps no cause.)"""
+
+
 class StoredReplica(NamedTuple):
     replica: int
     cluster: int

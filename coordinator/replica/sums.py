@@ -38,6 +38,14 @@ def drop(db: sqlite3.Connection, table: str, key: Any) -> None:
     db.execute("DELETE FROM summed WHERE of = ? AND key = ?", (table, key))
 
 
+def is_right(db: sqlite3.Connection, table: str, *row: Any) -> bool:
+    """Has a row, as it is selected above, its checksum? False where none was kept."""
+    if not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'summed'").fetchone():
+        return False
+    found = db.execute("SELECT checksum FROM summed WHERE of = ? AND key = ?", (table, row[0])).fetchone()
+    return found is not None and found[0] == checksum_of(table, *row)
+
+
 def harm(db: sqlite3.Connection) -> str:
     """What is wrong with those rows, or lies where none is that it could be of; "" where all is well. Sums what was
     not summed. Raises sqlite3.Error, ValueError, TypeError of what can not be read at all."""
