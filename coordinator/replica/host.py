@@ -313,11 +313,12 @@ class Host:
 
     def _check_files(self, now_us: int) -> None:
         """A journal that somebody deleted takes what is written, and keeps nothing over the end of this process (rule
-        3). Raises JournalFailed."""
+        3); one whose disk fails may not say so by itself. Raises JournalFailed."""
         self._looks_us = now_us + FILES_US
         gone = self._open_files.first_gone()
         if gone is not None:
             raise JournalFailed(f"{gone} was deleted or put elsewhere while this process had it open")
+        self._journal.check_log()
 
     def _is_over(self) -> bool:
         """Is it time to end: asked to, and nothing left that this node leads and another could, or no time for it?"""

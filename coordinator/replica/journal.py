@@ -27,7 +27,7 @@ from coordinator.replica.schema import LATER_TABLES, SCHEMA, STOPPED
 from coordinator.replica.snapshot_files import SnapshotFiles, Staging
 from coordinator.replica.stored import JournalDamaged, JournalUnusable, StoredLog, StoredReplica, bodies, stored_log
 from coordinator.replica.sums import checksum_of
-from coordinator.replica.wal import lost, make_room, mark_closed, mark_open, rotten_frame
+from coordinator.replica.wal import ROOM_BYTES, lost, make_room, mark_closed, mark_open, rotten_frame
 from coordinator.statemachine.locks import EPOCH_MAX
 
 FORMAT: Final = 1
@@ -65,7 +65,9 @@ class SqliteJournal(Journal):
         self.fsyncs = Histogram()
         """Of what writes and syncs SQLite's write-ahead log: COMMIT, or a statement that is a transaction itself."""
         self._files = SnapshotFiles(directory)
-        log = self._path.with_name(f"{FILE_NAME}-wal")
+        log = self._log = self._path.with_name(f"{FILE_NAME}-wal")
+        self._log_bytes = ROOM_BYTES
+        """How long the log was when it was last asked for."""
         self._mark = directory / MARK_NAME
         harm = lost(self._mark, log)
         if harm:
@@ -169,10 +171,25 @@ class SqliteJournal(Journal):
         """What the journal, its write-ahead log and the snapshots beside it take on disk. May be asked from another
         thread."""
         size = self._files.size_bytes()
-        for path in (self._path, self._path.with_name(f"{FILE_NAME}-wal")):
+        for path in (self._path, self._log):
             with contextlib.suppress(FileNotFoundError):
                 size += path.stat().st_size
         return size
+
+    def check_log(self) -> None:
+        """SQLite says nothing of a log that it could not move into the database, and tries again with each commit: on a
+        disk that does not take it there the log would grow by all that is written, and each commit take longer. So one
+        that has grown is moved once more, by a statement that tells. Raises JournalFailed."""
+        try:
+            size = self._log.stat().st_size
+            if size > self._log_bytes:
+                self._log_bytes = size
+                self._db.execute("PRAGMA wal_checkpoint(PASSIVE)")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_LOCKED:  # That is where a replica is being loaded.
+                raise JournalFailed(f"{self._path}: {error}") from error
+        except (sqlite3.Error, OSError) as error:
+            raise JournalFailed(f"{self._log}: {error}") from error
 
     # --- reading ----------------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import resource
 from pathlib import Path
 from typing import Final
 
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from coordinator.consensus.engine import HardState
 from coordinator.replica import journal as journals
 from coordinator.replica.journal import FILE_NAME, MARK_NAME, SqliteJournal
-from coordinator.replica.ports import Write
+from coordinator.replica.ports import JournalFailed, Write
 from coordinator.replica.stored import JournalDamaged, StoredLog, StoredReplica
 from coordinator.replica.wal import ROOM_BYTES, rotten_frame
 
@@ -146,6 +147,56 @@ def test_a_disk_without_room_for_it_is_no_trouble(tmp_path: Path, monkeypatch: p
 
     monkeypatch.setattr("coordinator.replica.wal.os.write", full)
     SqliteJournal(tmp_path).admit(REPLICA, 1, StoredLog(HardState(1, 0, 1), [1], [b"\x02first"]))
+
+
+def filled(directory: Path, size: int) -> SqliteJournal:
+    """A journal whose database has about so many bytes, and a log that was begun anew since."""
+    journal = SqliteJournal(directory)
+    journal.admit(REPLICA, 1, StoredLog(HardState(1, 0, 1), [1], [b"\x02first"]))
+    entry = b"\x01" + bytes(100_000)
+    journal.commit([write(2, *[entry] * (size // len(entry)))])
+    journal.close()
+    journal = SqliteJournal(directory)
+    journal.load(REPLICA.replica)
+    return journal
+
+
+def write(index: int, *entries: bytes) -> Write:
+    return Write(REPLICA.replica, HardState(1, 0, 0), index, [1] * len(entries), [*entries])
+
+
+def write_on(journal: SqliteJournal, indices: range) -> None:
+    """And look at the log, as a node does it each second."""
+    for index in indices:
+        journal.commit([write(index, b"\x01" + bytes(50_000))])
+        journal.check_log()
+
+
+def test_a_database_that_takes_nothing_from_its_log_any_more_is_told_and_does_not_let_the_log_grow(tmp_path: Path):
+    """SQLite keeps that to itself: the commits are in the log, and on disk."""
+    journal = filled(tmp_path, 2 * ROOM_BYTES)
+    size = (tmp_path / FILE_NAME).stat().st_size
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))  # The log, which is half as long, may still grow.
+    try:
+        with pytest.raises(JournalFailed, match=r"journal\.sqlite3: (disk I/O error|database or disk is full)"):
+            write_on(journal, range(100, 1_000))
+        assert (tmp_path / f"{FILE_NAME}-wal").stat().st_size < 1.1 * ROOM_BYTES
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+        journal.close()
+
+
+def test_a_log_that_has_grown_for_another_reason_is_no_failure(tmp_path: Path):
+    journal = filled(tmp_path, 0)
+    journal.commit([write(2, b"\x01" + bytes(2 * ROOM_BYTES))])
+    journal.check_log()
+    reading = journal._db.execute("SELECT replica FROM batches")
+    assert reading.fetchone(), "as where a replica is being loaded"
+    write_on(journal, range(3, 300))
+    assert (tmp_path / f"{FILE_NAME}-wal").stat().st_size > 3 * ROOM_BYTES
+    reading.close()
+    journal.close()
 
 
 def test_no_log_and_one_that_begins_anew_are_no_damage(crashed: Crashed, tmp_path: Path):
