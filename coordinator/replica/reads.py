@@ -20,6 +20,9 @@ READS_MAX: Final = 32_768
 """That wait in a replica. One more is told that there is no room."""
 CHANNEL_READS_MAX: Final = 8_192
 """Of one reply channel: nobody takes all the room."""
+REQUEST_BYTES_MAX: Final = 8 * 1024
+"""Of one read, which waits as it came: three names and whom it is for have less than half of that. So what waits has
+256 MiB at the most, and not whatever fits into packets."""
 PROMPT_MAX: Final = 262_144
 """Keep-alives, confirmations and renewals that wait in a replica, for a majority's word alone."""
 READ_US_MAX: Final = 5_000_000
@@ -34,6 +37,21 @@ ReadRequest = (
     | wire.RenewCacheRequest
 )
 _PROMPT: Final = (wire.KeepAliveRequest, wire.ConfirmRequest, wire.RenewCacheRequest)
+_READS: Final = (
+    wire.QueryRequest,
+    wire.KeepAliveRequest,
+    wire.ConfirmRequest,
+    wire.WatchRequest,
+    wire.EventsRequest,
+    wire.CachedQueryRequest,
+    wire.RenewCacheRequest,
+)
+TOO_LONG: Final = f"a read is asked for in at most {REQUEST_BYTES_MAX} bytes"
+
+
+def is_too_long(request: wire.Request) -> bool:
+    """Is it a read of more bytes than may wait? To be asked of what came in a packet that has more."""
+    return isinstance(request, _READS) and len(wire.encode(request)) > REQUEST_BYTES_MAX
 
 
 class Read(NamedTuple):

@@ -19,7 +19,7 @@ from mypy_extensions import mypyc_attr
 
 from coordinator import wire
 from coordinator.consensus.engine import NEVER_US, Outgoing, Ready, Role
-from coordinator.replica import operations
+from coordinator.replica import operations, reads
 from coordinator.replica.callers import Answers, Caller
 from coordinator.replica.feed import Feed
 from coordinator.replica.ingress import Asked, Ingress, Refused
@@ -217,10 +217,14 @@ class Turn:
         taken = self._ingress.clients(data, self._key_of, self._why_unknown)
         if type(taken) is Asked:
             caller, self._busy_us = taken.caller, now_us
+            may_be_long = len(data) > reads.REQUEST_BYTES_MAX
             for number, request in enumerate(taken.requests):
                 if self._answers.size > ANSWERS_BYTES_MAX:
                     self.drops["client-flood"] += len(taken.requests) - number
                     break
+                if may_be_long and reads.is_too_long(request):
+                    self._answers.add(caller, wire.Answer(request.id, Failure(INVALID, reads.TOO_LONG)))
+                    continue
                 try:
                     self._ask(caller, request, now_us)
                 except WireError as error:

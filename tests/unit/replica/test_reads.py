@@ -9,7 +9,7 @@ from coordinator.replica import reading, reads
 from coordinator.replica.callers import RETRY_MS, Caller
 from coordinator.replica.reads import NO_ROOM, Read, Waiting
 from coordinator.replica.stamps import Stamp
-from coordinator.statemachine.commands import GetKey, KeyValue, PutKey
+from coordinator.statemachine.commands import INVALID, GetKey, KeyValue, PutKey
 from coordinator.statemachine.files import ReadChanges, ReadRange
 from tests.unit.replica.stage import CLUSTER, Stage
 from tests.unit.replica.test_turn import command, keep_alive, opened
@@ -59,6 +59,49 @@ def test_another_channel_has_its_read_answered_in_its_turn(stage):
     turns(stage, 3)
     (reply,) = stage.replies(channel)
     assert isinstance(reply.result, KeyValue)
+
+
+LONG = "x" * 5_000_000
+
+
+@pytest.mark.parametrize(
+    "long",
+    [
+        wire.QueryRequest(7, CLUSTER, "", GetKey(LONG)),
+        wire.QueryRequest(7, CLUSTER, f"{wire.FOR_TOKEN}{LONG}", GetKey("big")),
+        wire.CachedQueryRequest(7, CLUSTER, 1, GetKey(LONG)),
+        wire.WatchRequest(7, CLUSTER, "", ReadChanges(LONG), 60_000),
+    ],
+)
+def test_a_read_that_is_megabytes_long_does_not_wait(stage, long):
+    """A bound of what waits, by its number alone, would be none of memory: 32,768 of these have 160 GB."""
+    with_key(stage, 1_000_000)
+    stage.ask("node1", *[query(100 + n) for n in range(1_000)])
+    turns(stage, 3)
+    leader = stage.nodes["node1"]
+    waiting = leader.replica.pending[1]
+    channel = stage.ask("node1", query(6), long)
+    leader.run()
+    stage.carry()
+    assert leader.replica.pending[1] <= waiting + 1
+    (reply,) = stage.replies(channel)
+    assert (reply.id, reply.result.code) == (7, INVALID)
+    assert "at most 8192 bytes" in reply.result.message
+    turns(stage, 3)
+    assert [reply.id for reply in stage.replies(channel)] == [6]
+
+
+def test_the_longest_names_that_there_are_may_be_read_however_large_the_packet(stage):
+    session = opened(stage)
+    name = "ä" * 256
+    stage.ask("node1", command(1, session, 1, PutKey(name, b"v")))
+    stage.settle()
+    span = ReadRange(name, name + "b", after=name)
+    channel = stage.ask("node1", *[wire.QueryRequest(n, CLUSTER, "user:" + "u" * 150, span) for n in range(100)])
+    asked = stage.ask("node1", *[wire.QueryRequest(n, CLUSTER, "", GetKey(name)) for n in range(100)])
+    stage.settle()
+    assert len(stage.replies(channel)) == 100
+    assert {reply.result.value for reply in stage.replies(asked)} == {b"v"}
 
 
 def test_more_reads_than_there_is_room_for_are_told_so_at_once(stage, monkeypatch):
