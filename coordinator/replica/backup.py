@@ -27,7 +27,7 @@ import msgspec
 from coordinator.consensus.engine import Committed, Snapshot
 from coordinator.consensus.membership import Configuration, decode_configuration, encode_configuration
 from coordinator.replica import frames
-from coordinator.replica.directory import sync
+from coordinator.replica.directory import make, sync
 from coordinator.replica.replica import Replica
 
 MAGIC: Final = b"CONCLAVE-BACKUP 1\n"
@@ -108,7 +108,7 @@ _batch = msgspec.msgpack.Decoder(tuple[list[int], list[bytes]])
 
 def write(path: Path, captured: Captured) -> None:
     """Put the whole file there, or nothing. Raises OSError."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make(path.parent)
     aside = path.with_name(f".{path.name}.part")
     try:
         with open(aside, "wb") as file:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 from collections.abc import Iterable
@@ -18,6 +19,22 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def make(path: Path) -> None:
+    """Make a directory, and those above it that are not there. Their names are on disk when this returns: what is
+    synced in a directory that a loss of power takes away is gone. Raises OSError."""
+    if path.is_dir():
+        return
+    make(path.parent)
+    path.mkdir(mode=0o700, exist_ok=True)
+    sync(path.parent)
+
+
+def check_access(path: Path) -> None:
+    """May this process read and write a file, where it is there? Raises OSError, which names it."""
+    with contextlib.suppress(FileNotFoundError, IsADirectoryError):
+        os.close(os.open(path, os.O_RDWR | os.O_CLOEXEC))
 
 
 class OpenFiles:
@@ -52,7 +69,7 @@ class NodeDirectory:
 
     def __init__(self, path: Path) -> None:
         """Raises DirectoryHeld; OSError where the directory can not be made or written."""
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make(path)
         self.path = path
         self._descriptor = os.open(path / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:

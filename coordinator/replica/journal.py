@@ -21,6 +21,7 @@ import msgspec
 from coordinator.consensus.engine import HardState, Snapshot
 from coordinator.consensus.membership import encode_configuration
 from coordinator.replica import ports, sums
+from coordinator.replica.directory import check_access
 from coordinator.replica.meters import Histogram
 from coordinator.replica.ports import Head, Journal, JournalFailed, Write
 from coordinator.replica.schema import LATER_TABLES, SCHEMA, STOPPED
@@ -60,7 +61,8 @@ class SqliteJournal(Journal):
         """Open the journal in `directory`, made empty where there is none: an empty one holds no replica, and a node
         without replicas waits (docs/design.md, rule 4). `node_name`: whose it is to be: in another's place its
         replicas would wait for messages that go elsewhere, and where that node has a copy, be two that vote as one.
-        Raises JournalDamaged (JournalUnusable where it may be as it should), sqlite3.Error."""
+        Raises JournalDamaged (JournalUnusable where it may be as it should), sqlite3.Error,
+        OSError."""
         self._path = directory / FILE_NAME
         self.fsyncs = Histogram()
         """Of what writes and syncs SQLite's write-ahead log: COMMIT, or a statement that is a transaction itself."""
@@ -69,6 +71,8 @@ class SqliteJournal(Journal):
         self._log_bytes = ROOM_BYTES
         """How long the log was when it was last asked for."""
         self._mark = directory / MARK_NAME
+        for path in (self._path, log):  # SQLite opens what it may not write, and calls that a disk I/O error later.
+            check_access(path)
         harm = lost(self._mark, log)
         if harm:
             raise JournalDamaged(f"{log}: {harm}; what was on disk there is not in {self._path}")

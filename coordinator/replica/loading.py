@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 from coordinator.replica.journal import SqliteJournal
 from coordinator.replica.replica import Replica
 from coordinator.replica.states import SLICE_EVERY_US
-from coordinator.replica.stored import JournalDamaged, StoredLog, StoredReplica
+from coordinator.replica.stored import JournalDamaged, JournalUnusable, StoredLog, StoredReplica
 from coordinator.statemachine import snapshot
 from coordinator.statemachine.state import State
 
@@ -46,7 +46,8 @@ class Loaded(NamedTuple):
 
 
 def load_all(journal: SqliteJournal, make: Make) -> Loaded:
-    """At the start of a node. A replica that is damaged takes no part; the others' clusters are not to go with it."""
+    """At the start of a node. A replica that is damaged takes no part; the others' clusters are not to go with it.
+    Raises JournalUnusable where one may be as it should: nobody is to be told to remove it."""
     loaded = Loaded([], [], {})
     resting = journal.resting()
     for stored in journal.replicas():
@@ -55,6 +56,8 @@ def load_all(journal: SqliteJournal, make: Make) -> Loaded:
             continue
         try:
             loaded.replicas.append(at_once(stored, journal, make))
+        except JournalUnusable:
+            raise
         except JournalDamaged as error:
             logger.error("its replica of %s takes no part: %s", stored.cluster_name, error)
             loaded.damaged[stored] = f"{error}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sqlite3
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -15,6 +16,9 @@ from coordinator.replica.snapshot_files import SnapshotFiles
 from coordinator.replica.sums import checksum_of
 
 bodies: Final = msgspec.msgpack.Decoder(tuple[list[int], list[bytes]])
+
+_NO_DAMAGE: Final = frozenset((errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ENOMEM))
+"""Why a file can not be opened or read that is as it should be."""
 
 
 class JournalDamaged(Exception):
@@ -145,8 +149,11 @@ class _Reading:
                 raise JournalDamaged(f"{where}: the name of its file is damaged")
             try:
                 return self._files.read(file[1], size)
-            except (FrameDamaged, OSError) as error:
+            except FrameDamaged as error:
                 raise JournalDamaged(f"{where}: {error}") from error
+            except OSError as error:
+                kind = JournalUnusable if error.errno in _NO_DAMAGE else JournalDamaged
+                raise kind(f"{where}: {error}") from error
         data = bytearray()
         parts = self._db.execute(
             "SELECT part, body, checksum FROM snapshots WHERE replica = ? ORDER BY part", (replica,)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import sqlite3
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from coordinator.consensus.engine import HardState, Snapshot
 from coordinator.consensus.members import Member
 from coordinator.consensus.membership import Configuration
+from coordinator.replica import directory
 from coordinator.replica.births import AlreadyBorn, create
 from coordinator.replica.directory import DirectoryHeld, NodeDirectory, OpenFiles
 from coordinator.replica.journal import COMMIT_LAG_MAX, FILE_NAME, IdentityRetired, SqliteJournal
@@ -466,6 +468,34 @@ def test_a_nodes_directory_has_one_holder(tmp_path):
         NodeDirectory(tmp_path / "node1")
     held.release()
     NodeDirectory(tmp_path / "node1").release()
+
+
+def test_a_new_directory_is_on_disk_under_its_name(tmp_path, monkeypatch):
+    """Else a loss of power takes away all that was synced in it."""
+    synced: list[object] = []
+    monkeypatch.setattr(directory, "sync", synced.append)
+    NodeDirectory(tmp_path / "nodes" / "node4").release()
+    assert synced == [tmp_path, tmp_path / "nodes"]
+    NodeDirectory(tmp_path / "nodes" / "node4").release()
+    assert synced == [tmp_path, tmp_path / "nodes"]
+    assert (tmp_path / "nodes" / "node4").stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize("name", [FILE_NAME, f"{FILE_NAME}-wal"])
+def test_a_journal_that_may_not_be_written_is_refused_by_name(tmp_path, monkeypatch, name):
+    born(tmp_path)  # And not closed, as of a node that was killed.
+    left = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    really_open = os.open
+
+    def refused(path, flags, *arguments):
+        if str(path) == str(tmp_path / name) and flags & os.O_RDWR:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return really_open(path, flags, *arguments)
+
+    monkeypatch.setattr(os, "open", refused)
+    with pytest.raises(PermissionError, match=name):
+        SqliteJournal(tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == left
 
 
 def test_a_file_is_gone_whose_name_leads_to_it_no_more(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from collections import Counter
@@ -22,7 +23,7 @@ from coordinator.consensus.raft.core import Raft
 from coordinator.consensus.raft.log import Log
 from coordinator.consensus.raft.messages import VoteRequest
 from coordinator.consensus.raft.options import Options
-from coordinator.replica import backup, backups
+from coordinator.replica import backup, backups, directory
 from coordinator.replica.births import WebToken, fingerprint, first_log
 from coordinator.replica.intents import (
     DONE,
@@ -49,8 +50,9 @@ from coordinator.replica.loading import LOAD_BYTES, load_all
 from coordinator.replica.ports import Inbound
 from coordinator.replica.replica import Replica
 from coordinator.replica.report import Identity
+from coordinator.replica.snapshot_files import SnapshotFiles
 from coordinator.replica.states import SLICE_EVERY_US, Compaction, _Staged
-from coordinator.replica.stored import StoredLog, StoredReplica
+from coordinator.replica.stored import JournalUnusable, StoredLog, StoredReplica
 from coordinator.replica.turn import Turn
 from coordinator.statemachine import snapshot
 from coordinator.statemachine.items import Item
@@ -452,6 +454,35 @@ def test_a_replica_whose_snapshot_is_damaged_is_not_started_and_the_node_goes_on
     refused = follower.starts("t")
     assert (refused.state, "does not match its checksum" in refused.message) == (REFUSED, True)
     assert [hosted.state for hosted in follower.lifecycle.hosted()] == ["stopped"]
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EMFILE])
+def test_a_replica_whose_snapshot_can_not_be_opened_is_not_called_damaged(company, monkeypatch, number):
+    """Whoever is told so removes it by force, and it was as it should be: the node starts once it can be read."""
+    follower = with_a_large_state(company)
+
+    def read(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(SnapshotFiles, "read", read)
+        refused = follower.starts("t")
+        assert (refused.state, os.strerror(number) in refused.message) == (REFUSED, True)
+        follower.journal.mark_resting(follower.lifecycle.hosted()[0].replica, resting=False)
+        with pytest.raises(JournalUnusable, match=os.strerror(number)):
+            follower.restart()
+    follower.restart()
+    assert [hosted.state for hosted in follower.lifecycle.hosted()] == ["running"]
+
+
+def test_the_directory_of_backups_is_on_disk_under_its_name(company, monkeypatch):
+    company.form("node1", "node2", "node3")
+    synced: list[Path] = []
+    monkeypatch.setattr(directory, "sync", synced.append)
+    leader = company.leader()
+    leader.ask(BackUpReplica("b", CLUSTER))
+    eventually(lambda: leader.intents.outcomes()["b"].state == DONE, timeout_s=10, what="the backup is written")
+    assert synced == [leader.directory]
 
 
 def test_a_node_whose_replica_is_stopped_says_so_and_not_that_it_has_none(company):
