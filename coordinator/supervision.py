@@ -1,9 +1,9 @@
 """Keeps the parts of an installation running: Redis, one worker for each node, the web server.
 
 `Part` says what a part is, `write_settings` turns parts into supervisor's own file, and `become_supervisor` runs
-supervisor over it, with three manners of our own: the back-off is bounded, what happens is said in one short line, and
-a hang-up of the terminal ends everything as Ctrl-C does. No Django here: this process lives as long as all the others
-and does nothing but watch them.
+supervisor over it, with four manners of our own: the back-off is bounded, what happens is said in one short line, a
+hang-up of the terminal ends everything as Ctrl-C does, and a log that its disk does not take ends nothing. No Django
+here: this process lives as long as all the others and does nothing but watch them.
 
 How soon a part is restarted: at once where it had run for `HEALTHY_S`; else after 1, 2 and then always
 `RESTART_DELAY_S_MAX` seconds, until it has run for `HEALTHY_S` again.
@@ -16,11 +16,13 @@ import shlex
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import Any, ClassVar, Final, NoReturn
 
+from supervisor import loggers
 from supervisor.medusa import asyncore_25 as asyncore
 from supervisor.options import ProcessConfig, ServerOptions, decode_wait_status
 from supervisor.poller import Poller
@@ -38,6 +40,7 @@ GLANCE_S_MAX: Final = 0.2
 """How long a death, a signal or the end of a delay may go unnoticed."""
 DEATHS_SAID_SINGLY: Final = 3
 DEATHS_SAID_EVERY: Final = 20
+LOSS_SAID_EVERY_S: Final = 600
 LOG_BYTES_MAX: Final = 10_000_000
 LOG_BACKUPS: Final = 3
 
@@ -160,6 +163,33 @@ class _KeptPart(Subprocess):  # type: ignore[misc]  # supervisor carries no type
 
     def _is_worth_a_line(self) -> bool:
         return self.deaths <= DEATHS_SAID_SINGLY or self.deaths % DEATHS_SAID_EVERY == 0
+
+
+class _LogFile(loggers.RotatingFileHandler):  # type: ignore[misc]
+    """A log, of a part or of the supervisor. What a full disk does not take is lost, and that is said now and then.
+    Supervisor itself prints a traceback of each line that is lost; where its own output is on that disk, it ends of
+    that, and all parts with it."""
+
+    stream: Any
+    _said_s: ClassVar[dict[str, float]] = {}
+    """When that was said, by the name of the file: each start of a part opens it anew."""
+
+    def emit(self, record: Any) -> None:
+        try:
+            if self.stream.closed:  # To begin the next file came to nothing.
+                self.stream = open(self.baseFilename, "ab")  # noqa: SIM115 - it stays open
+            super().emit(record)
+        except (OSError, ValueError):
+            self.handleError()
+
+    def handleError(self) -> None:  # noqa: N802 - supervisor's own name
+        now_s = time.monotonic()
+        if now_s - self._said_s.get(self.baseFilename, -LOSS_SAID_EVERY_S) >= LOSS_SAID_EVERY_S:
+            self._said_s[self.baseFilename] = now_s
+            say(f"{self.baseFilename} can not be written, and what comes is lost until it can: {sys.exc_info()[1]}")
+
+
+loggers.RotatingFileHandler = _LogFile  # By this name supervisor makes all of them.
 
 
 class _PartSettings(ProcessConfig):  # type: ignore[misc]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import shlex
 import signal
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from supervisor import loggers
 from supervisor.states import ProcessStates
 
 from coordinator import supervision
@@ -81,6 +84,54 @@ def test_each_part_has_a_log_that_is_bounded(options: Any) -> None:
             assert config.redirect_stderr
             assert config.stdout_logfile_maxbytes == supervision.LOG_BYTES_MAX
             assert config.stdout_logfile_backups == supervision.LOG_BACKUPS
+
+
+def _logger(path: Path, size_max: int) -> Any:
+    logger = loggers.getLogger()
+    loggers.handle_file(logger, str(path), "%(message)s\n", rotating=True, maxbytes=size_max, backups=1)
+    return logger
+
+
+def test_a_log_on_a_full_disk_ends_nothing_and_goes_on_once_there_is_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nor where what the supervisor says to the terminal goes to that disk, too."""
+    path = tmp_path / "node1.log"
+    path.symlink_to("/dev/full")
+    logger = _logger(path, 1_000)
+    with open("/dev/full", "w") as full, monkeypatch.context() as patched:
+        patched.setattr(sys, "stderr", full)
+        for _ in range(100):
+            logger.info("one that is lost")
+    (line,) = capsys.readouterr().out.splitlines()
+    assert f"{path} can not be written" in line
+    assert "No space left on device" in line
+    path.unlink()
+    logger.handlers[0].stream = open(path, "ab")  # noqa: SIM115 - it takes what is written again
+    logger.info("one that is kept")
+    assert path.read_text() == "one that is kept\n"
+    assert capsys.readouterr().out == ""
+    logger.close()
+
+
+def test_a_log_that_can_not_begin_its_next_file_goes_on_in_the_old_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    path = tmp_path / "node1.log"
+    logger = _logger(path, 30)
+    lines = [f"line {number} of the log" for number in range(5)]
+    with monkeypatch.context() as patched:
+        patched.setattr(logger.handlers[0], "removeAndRename", full)
+        for line in lines:
+            logger.info(line)
+    assert "can not be written" in capsys.readouterr().out
+    logger.info("the last line")
+    logger.close()
+    kept = [part.read_text() for part in (path.with_name("node1.log.1"), path)]
+    assert "".join(kept).splitlines() == [*lines, "the last line"]
 
 
 def test_a_part_that_dies_at_once_is_tried_again_after_a_bounded_delay_for_ever(options: Any) -> None:
