@@ -52,6 +52,11 @@ class Staging:
         self._drop = drop
         self._given_up = threading.Event()
 
+    @property
+    def has_trouble(self) -> bool:
+        """Did it come to nothing though somebody wanted it?"""
+        return bool(self.failed) and not self._given_up.is_set()
+
     def give_up(self) -> None:
         """Nobody wants it any more, and the journal does not name it."""
         self._given_up.set()
@@ -101,6 +106,8 @@ class SnapshotFiles:
         self._work: SimpleQueue[Staging | str | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
         self._closing = threading.Event()
+        self._has_trouble = False
+        """Of the writing thread: the last one that was wanted is not on disk, which was said."""
 
     def begin(self, replica: int, snapshot: Snapshot) -> Staging:
         """Begin to put a snapshot into a file."""
@@ -164,9 +171,18 @@ class SnapshotFiles:
         while (work := self._work.get()) is not None:
             if isinstance(work, Staging):
                 work.write(self._directory)
+                self._say(work)
             else:
                 with contextlib.suppress(OSError):  # It is swept when the journal is opened again.
                     self._delete(self._directory / work)
+
+    def _say(self, staging: Staging) -> None:
+        """Once, and once more when it is over: it is tried every two seconds, and meanwhile no log is cut."""
+        if staging.has_trouble and not self._has_trouble:
+            logger.error("a snapshot can not be written, and the log grows until one can: %s", staging.failed)
+        elif staging.is_done and self._has_trouble:
+            logger.warning("snapshots can be written again")
+        self._has_trouble = staging.has_trouble or (self._has_trouble and not staging.is_done)
 
     def _delete(self, path: Path) -> None:
         """Bit by bit: a file system that frees 300 MB at once holds up every sync for 30 to 50 ms."""

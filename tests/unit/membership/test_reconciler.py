@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -400,6 +401,15 @@ def test_the_command_says_which_nodes_are_gone_and_writes_it_into_the_audit(comp
     )
     manage(company, monkeypatch, *arguments, "--gone", "node3", "--epoch", "4")
     assert AuditEntry.objects.get().details == {"on": ["node1", "node2"], "replicas": 1, "gone": ["node3"]}
+
+
+def test_the_status_says_what_keeps_a_node_that_answers_from_what_it_is_to_do(company, client, monkeypatch):
+    why = "its disk does not take a snapshot: no space left"
+    monkeypatch.setattr(
+        client, "status", lambda: {"node1": SimpleNamespace(waiting_for=why), "node2": SimpleNamespace(waiting_for="")}
+    )
+    lines = manage(company, monkeypatch, "status").splitlines()
+    assert [line for line in lines if why in line] == [line for line in lines if line.startswith("node1 ")]
 
 
 def test_the_command_says_what_is_wanted_and_what_it_waits_for(company, client, reconciler, time, monkeypatch):

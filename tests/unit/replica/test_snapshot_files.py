@@ -195,6 +195,25 @@ def test_a_full_disk_costs_the_snapshot_alone(
     assert reopened(journal, tmp_path).snapshot == new
 
 
+def test_a_disk_that_takes_no_snapshots_is_said_in_the_nodes_log_once_and_when_it_is_over(
+    journal: SqliteJournal, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("WARNING", logger=snapshot_files.__name__)
+    (tmp_path / DIRECTORY).write_bytes(b"no directory")
+    for _ in range(3):
+        assert staged(journal, large(4)).failed
+    eventually(lambda: caplog.records, timeout_s=10, what="it is said")
+    (record,) = caplog.records
+    assert record.levelname == "ERROR"
+    assert "the log grows until one can" in record.getMessage()
+    assert f"{tmp_path / DIRECTORY}" in record.getMessage()
+    (tmp_path / DIRECTORY).unlink()
+    for _ in range(2):
+        assert staged(journal, large(4)).is_done
+    journal.close()  # Its thread has said all.
+    assert [record.getMessage() for record in caplog.records[1:]] == ["snapshots can be written again"]
+
+
 def test_a_directory_that_takes_no_files_is_told(journal: SqliteJournal, tmp_path: Path) -> None:
     (tmp_path / DIRECTORY).write_bytes(b"no directory")
     staging = staged(journal, large(4))
