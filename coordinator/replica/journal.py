@@ -28,7 +28,7 @@ from coordinator.replica.schema import LATER_TABLES, SCHEMA, STOPPED
 from coordinator.replica.snapshot_files import SnapshotFiles, Staging
 from coordinator.replica.stored import JournalDamaged, JournalUnusable, StoredLog, StoredReplica, bodies, stored_log
 from coordinator.replica.sums import checksum_of
-from coordinator.replica.wal import ROOM_BYTES, lost, make_room, mark_closed, mark_open, rotten_frame
+from coordinator.replica.wal import FULL, ROOM_BYTES, lost, make_room, mark_closed, mark_open, rotten_frame
 from coordinator.statemachine.locks import EPOCH_MAX
 
 FORMAT: Final = 1
@@ -70,6 +70,7 @@ class SqliteJournal(Journal):
         log = self._log = self._path.with_name(f"{FILE_NAME}-wal")
         self._log_bytes = ROOM_BYTES
         """How long the log was when it was last asked for."""
+        self._is_marked = False
         self._mark = directory / MARK_NAME
         for path in (self._path, log):  # SQLite opens what it may not write, and calls that a disk I/O error later.
             check_access(path)
@@ -86,6 +87,9 @@ class SqliteJournal(Journal):
         try:
             self._make_ready(log, node_name)
         except JournalDamaged:
+            self._db.close()
+            raise
+        except OSError:
             self._db.close()
             raise
         except sqlite3.OperationalError as error:
@@ -159,11 +163,18 @@ class SqliteJournal(Journal):
         raise JournalUnusable(f"{said}: another version of Conclave wrote it, and can read it")
 
     def _mark_open(self, log: Path) -> None:
-        """From here on a log that is gone is damage. Where the disk is full it goes unmarked, which is for the first
-        commit to say."""
-        with contextlib.suppress(sqlite3.OperationalError, OSError):
+        """From here on a log that is gone is damage. Where the disk is full it goes unmarked until there is room; that
+        nothing can be written is for the first commit to say. Raises sqlite3.Error, OSError of a disk that fails."""
+        try:
             self._db.execute("INSERT OR REPLACE INTO meta VALUES ('opened', ?)", (secrets.token_hex(8),))
             mark_open(self._mark, log)
+            self._is_marked = True
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_FULL:
+                raise
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
 
     def close(self) -> None:
         self._files.close()
@@ -183,8 +194,11 @@ class SqliteJournal(Journal):
     def check_log(self) -> None:
         """SQLite says nothing of a log that it could not move into the database, and tries again with each commit: on a
         disk that does not take it there the log would grow by all that is written, and each commit take longer. So one
-        that has grown is moved once more, by a statement that tells. Raises JournalFailed."""
+        that has grown is moved once more, by a statement that tells. One that found no room for its mark gets it.
+        Raises JournalFailed."""
         try:
+            if not self._is_marked:
+                self._mark_open(self._log)
             size = self._log.stat().st_size
             if size > self._log_bytes:
                 self._log_bytes = size

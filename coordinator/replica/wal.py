@@ -11,6 +11,7 @@ told apart. The format: the page "WAL-mode File Format" of SQLite's documentatio
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import struct
 import sys
@@ -31,6 +32,8 @@ _MAGIC: Final = 0x377F0682
 """With the last bit set the checksums are over big-endian words."""
 _MASK: Final = 0xFFFFFFFF
 _PAGE_BYTES_MAX: Final = 65_536
+FULL: Final = frozenset((errno.ENOSPC, errno.EDQUOT))
+"""What a disk says that is as it should be, but for its room."""
 ROOM_BYTES: Final = 4_200_000
 """What the log takes before SQLite begins it anew, as a rule."""
 
@@ -48,15 +51,17 @@ class _Frame(NamedTuple):
 def make_room(path: Path) -> None:
     """Let an empty log take the space on disk that it will have: to sync a file that grows takes the disk twice as long
     as to write over what is there. SQLite writes from the beginning, and takes zeros for the end. To be asked once
-    SQLite has opened the log. A disk that is full is another's concern."""
+    SQLite has opened the log. A disk that is full is another's concern. Raises OSError of one that fails."""
     if not path.exists() or path.stat().st_size:
         return
     descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
     try:
         os.write(descriptor, bytes(ROOM_BYTES))
         os.fsync(descriptor)
-    except OSError:
+    except OSError as error:
         os.ftruncate(descriptor, 0)
+        if error.errno not in FULL:
+            raise
     finally:
         os.close(descriptor)
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import errno
 import resource
+import sqlite3
+from functools import partial
 from pathlib import Path
-from typing import Final
+from types import SimpleNamespace
+from typing import Any, Final
 
 import pytest
 from hypothesis import given, settings
@@ -199,6 +202,15 @@ def test_a_log_that_has_grown_for_another_reason_is_no_failure(tmp_path: Path):
     journal.close()
 
 
+def test_a_disk_that_fails_as_the_log_is_given_its_room_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def fails(*_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr("coordinator.replica.wal.os.fsync", fails)
+    with pytest.raises(OSError, match="Input/output error"):
+        SqliteJournal(tmp_path)
+
+
 def test_no_log_and_one_that_begins_anew_are_no_damage(crashed: Crashed, tmp_path: Path):
     log = tmp_path / "wal"
     assert rotten_frame(log) == -1
@@ -340,3 +352,49 @@ def test_a_full_disk_keeps_no_mark_and_opens(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(journals, "mark_open", full)
     running(tmp_path).close()
     assert not (tmp_path / MARK_NAME).exists()
+
+
+def test_a_journal_that_had_no_room_for_its_mark_gets_it_once_there_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Else a log that is gone passed for one that never was, for as long as that process lives."""
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(journals, "mark_open", full)
+        journal = running(tmp_path)
+        journal.check_log()
+    assert not (tmp_path / MARK_NAME).exists()
+    journal.check_log()
+    assert (tmp_path / MARK_NAME).exists()
+    left = tmp_path / "left"
+    left.mkdir()
+    for name in (FILE_NAME, MARK_NAME):
+        (left / name).write_bytes((tmp_path / name).read_bytes())
+    with pytest.raises(JournalDamaged, match="is gone"):
+        SqliteJournal(left)
+    journal.close()
+
+
+@pytest.mark.parametrize("of", ["statement", "mark"])
+def test_a_disk_that_fails_as_the_journal_is_marked_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, of: str):
+    """It is not tried again on the same handle (docs/design.md, rule 3)."""
+
+    class Failing(sqlite3.Connection):
+        def execute(self, sql: str, *arguments: Any) -> sqlite3.Cursor:
+            if "'opened'" in sql and "INSERT" in sql:
+                error = sqlite3.OperationalError("disk I/O error")
+                error.sqlite_errorcode = sqlite3.SQLITE_IOERR_FSYNC
+                raise error
+            return super().execute(sql, *arguments)
+
+    def fails(*_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    if of == "mark":
+        monkeypatch.setattr(journals, "mark_open", fails)
+    else:
+        connect = partial(sqlite3.connect, factory=Failing)
+        monkeypatch.setattr(journals, "sqlite3", SimpleNamespace(**vars(sqlite3) | {"connect": connect}))
+    with pytest.raises((JournalDamaged, OSError), match=r"(disk I/O|Input/output) error"):
+        SqliteJournal(tmp_path)
