@@ -13,6 +13,7 @@ the disk's. The file is whole or not there: written aside, synced, renamed.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import json
 import os
@@ -32,6 +33,7 @@ from coordinator.replica.replica import Replica
 
 MAGIC: Final = b"CONCLAVE-BACKUP 1\n"
 BATCH_ENTRIES: Final = 1_000
+_PART: Final = ".part"
 
 
 class BackupDamaged(Exception):
@@ -109,7 +111,7 @@ _batch = msgspec.msgpack.Decoder(tuple[list[int], list[bytes]])
 def write(path: Path, captured: Captured) -> None:
     """Put the whole file there, or nothing. Raises OSError."""
     make(path.parent)
-    aside = path.with_name(f".{path.name}.part")
+    aside = path.with_name(f".{path.name}{_PART}")
     try:
         with open(aside, "wb") as file:
             file.write(MAGIC)
@@ -121,6 +123,13 @@ def write(path: Path, captured: Captured) -> None:
         aside.unlink(missing_ok=True)
         raise
     sync(path.parent)
+
+
+def sweep(directory: Path) -> None:
+    """Delete what a process left there that ended in the middle of a backup. Nobody else writes any there now."""
+    with contextlib.suppress(OSError):  # Whoever makes the next one is told.
+        for left in directory.glob(f".*.backup{_PART}"):
+            left.unlink(missing_ok=True)
 
 
 def _bodies(captured: Captured) -> Iterator[bytes]:

@@ -24,6 +24,7 @@ class Backups:
         self._writer: threading.Thread | None = None
         self._waiting: dict[str, None] = {}
         """Requests that wait for the one that is being written."""
+        backup.sweep(directory)
 
     def begin(self, intent: BackUpReplica, replica: Replica | None) -> Outcome | None:
         """Begin to write it, in a thread of its own; None where it waits for another, and is to be asked again."""

@@ -475,6 +475,18 @@ def test_a_replica_whose_snapshot_can_not_be_opened_is_not_called_damaged(compan
     assert [hosted.state for hosted in follower.lifecycle.hosted()] == ["running"]
 
 
+def test_what_a_process_left_of_a_backup_that_died_in_the_middle_of_it_goes_and_whole_ones_stay(company):
+    company.form("node1", "node2", "node3")
+    leader = company.leader()
+    leader.ask(BackUpReplica("b", CLUSTER))
+    eventually(lambda: leader.intents.outcomes()["b"].state == DONE, timeout_s=10, what="the backup is written")
+    whole = Path(leader.intents.outcomes()["b"].message)
+    left = whole.with_name(f".{whole.name.replace('-b.', '-c.')}.part")
+    left.write_bytes(b"half of a state")
+    leader.restart()
+    assert [*whole.parent.iterdir()] == [whole]
+
+
 def test_the_directory_of_backups_is_on_disk_under_its_name(company, monkeypatch):
     company.form("node1", "node2", "node3")
     synced: list[Path] = []
