@@ -89,5 +89,6 @@ if os.environ.get("CONCLAVE_NODE"):
     class _NodeStep(NodeStep):
         settings = staticmethod(_node_settings)
 
+    app.conf.worker_consumer = "coordinator.replica.consumer:PatientConsumer"
     app.conf.task_default_queue = queue_of(os.environ["CONCLAVE_NODE"])
     app.steps["worker"].add(_NodeStep)

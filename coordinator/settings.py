@@ -174,6 +174,9 @@ CELERY_REDIS_SOCKET_CONNECT_TIMEOUT = BROKER_CONNECT_S_MAX
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_BROKER_CONNECTION_MAX_RETRIES = None
 """For ever: with the default of 100 a worker, and the replica on it, would end after 45 minutes without a broker."""
+CELERY_BROKER_CHANNEL_ERROR_RETRY = True
+"""A Redis that answers with an error, since it is full, read-only, or lacks a permission, counts as lost, too: else it
+would end every worker, and the replica on it, at once. `coordinator.replica.consumer` sees to the rest."""
 CELERY_ACCEPT_CONTENT = ["json"]
 CELERY_TASK_SERIALIZER = "json"
 CELERY_RESULT_SERIALIZER = "json"
