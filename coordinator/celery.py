@@ -34,8 +34,7 @@ def _log_as_django_does(**_: Any) -> None:
 
 
 if os.environ.get("CONCLAVE_NODE"):
-    from coordinator.channel import without_credentials
-    from coordinator.config import Config, ConfigError, DataDirectory, load_config
+    from coordinator.config import Config, ConfigError, DataDirectory, address_for_others, load_config
     from coordinator.consensus.raft.options import Options
     from coordinator.embedded_redis import ensure_client_user
     from coordinator.replica.births import WebToken
@@ -74,7 +73,7 @@ if os.environ.get("CONCLAVE_NODE"):
             node=config.node,
             directory=data.nodes / config.node,
             redis_url=config.node_redis or data.node_redis_url(config),
-            address=without_credentials(config.node_redis) if config.node_redis else "",
+            address=address_for_others(config.node_redis) if config.node_redis else "",
             shared_redis=data.node_redis_url(config) if config.node_redis else "",
             realm=realm,
             peer_key=data.peer_key(),

@@ -30,6 +30,8 @@ UNSENT_BYTES_MAX: Final = 64 * 1024 * 1024
 """A Redis that stops reading is given up above this; nothing is queued without bound."""
 ADDRESSES_MAX: Final = 1_024
 """Taken apart once, and remembered without their credentials: each answer of who is there names all members."""
+TLS_FILES: Final = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
+"""What a URL of `rediss://` says by these names are files of the machine on which it is used."""
 _READ_BYTES: Final = 1 << 18
 _SKIP: Final = b"*3\r\n$6\r\nCLIENT\r\n$5\r\nREPLY\r\n$4\r\nSKIP\r\n"
 """Redis says nothing to the command that follows: a reply costs it a write, and wakes its reader for nothing."""
@@ -73,6 +75,11 @@ class Endpoint(NamedTuple):
     verify: bool
     socket: str = ""
     """Path of a Unix socket on which the same Redis listens; "" where none is known."""
+    ca_certs: str = ""
+    """Path of a file with the authorities that may vouch for this Redis; "": those that the system trusts."""
+    certificate: str = ""
+    """Path of the certificate by which this Redis knows us, and of its key; "" where it wants none."""
+    key: str = ""
 
     def __repr__(self) -> str:
         return f"Endpoint({self.host!r}, {self.port}, {self.username!r})"
@@ -96,25 +103,36 @@ class Endpoint(NamedTuple):
             parts.hostname.encode("idna")
         except UnicodeError as error:
             raise ValueError(f"expected the name or the address of a host, got {parts.hostname!r}: {error}") from None
-        verify = parse_qs(parts.query).get("ssl_cert_reqs", ["required"])[-1] != "none"
+        parameters = parse_qs(parts.query)
         return cls(
             parts.hostname,
             port,
             unquote(parts.username or ""),
             unquote(parts.password or ""),
             parts.scheme == "rediss",
-            verify,
+            parameters.get("ssl_cert_reqs", ["required"])[-1] != "none",
             unquote(parts.fragment) if parts.scheme == "redis" and parts.fragment.startswith("/") else "",
+            *(parameters.get(name, [""])[-1] for name in TLS_FILES),
         )
 
 
 def with_credentials(address: str, own_url: str) -> str:
-    """The URL of another Redis. An address need not say who we are there: then we are who we are at our own."""
+    """The URL of another Redis. An address need not say who we are there: then we are who we are at our own, and over
+    TLS go by the same files of this machine."""
     theirs, own = urlsplit(address), urlsplit(own_url)
-    credentials, at, _ = own.netloc.rpartition("@")
-    if "@" in theirs.netloc or not at:
+    if "@" in theirs.netloc:
         return address
-    return urlunsplit(theirs._replace(netloc=f"{credentials}@{theirs.netloc}"))
+    credentials, at, _ = own.netloc.rpartition("@")
+    query = theirs.query
+    if theirs.scheme == "rediss":
+        files = [part for part in own.query.split("&") if part.partition("=")[0] in TLS_FILES]
+        query = "&".join([*filter(None, [without_files(theirs.query)]), *files])
+    return urlunsplit(theirs._replace(netloc=f"{credentials}{at}{theirs.netloc}", query=query))
+
+
+def without_files(query: str) -> str:
+    """What the query of a URL says that holds on any machine."""
+    return "&".join(part for part in query.split("&") if part.partition("=")[0] not in TLS_FILES)
 
 
 @lru_cache(ADDRESSES_MAX)
@@ -212,11 +230,19 @@ class Channel:
         self._socket = connection
 
     def _wrap_tls(self, plain: socket.socket) -> socket.socket:
-        context = ssl.create_default_context()
-        if not self._endpoint.verify:
+        endpoint = self._endpoint
+        try:
+            context = ssl.create_default_context(cafile=endpoint.ca_certs or None)
+            if endpoint.certificate:
+                # Without a password, one whose key has a passphrase would have the terminal asked for it.
+                context.load_cert_chain(endpoint.certificate, endpoint.key or None, password="-")  # noqa: S106
+        except OSError as error:
+            named = ", ".join(filter(None, (endpoint.ca_certs, endpoint.certificate, endpoint.key)))
+            raise OSError(f"of the files {named} one can not be used: {error.strerror or error}") from error
+        if not endpoint.verify:
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
-        return context.wrap_socket(plain, server_hostname=self._endpoint.host)
+        return context.wrap_socket(plain, server_hostname=endpoint.host)
 
     def _handshake(self, connection: socket.socket, channels: list[str], until_s: float) -> None:
         self._reader = hiredis.Reader()

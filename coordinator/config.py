@@ -23,6 +23,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from coordinator import compiled, wire
+from coordinator.channel import TLS_FILES, without_files
 
 PROJECT: Final = Path(__file__).resolve().parent.parent
 NODES_MAX: Final = 9
@@ -54,9 +55,9 @@ _DATABASE_DRIVERS: Final = {
 """What a scheme needs, by the names under which it is imported. SQLite's comes with Python."""
 _REDIS_EXPECTED: Final = (
     "redis://[user:password@]host[:port][/number of the database], or rediss:// for TLS, which may end in "
-    "?ssl_cert_reqs=required, optional or none"
+    "?ssl_cert_reqs=required, optional or none, and name files by ssl_ca_certs, ssl_certfile and ssl_keyfile"
 )
-_REDIS_PARAMETERS: Final = frozenset({"ssl_cert_reqs", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile"})
+_REDIS_PARAMETERS: Final = frozenset({"ssl_cert_reqs", *TLS_FILES})
 """Celery passes them on to its connections, and fails on any other."""
 _CERT_REQS: Final = ("required", "optional", "none")
 _DATABASE_EXPECTED: Final = "a database address such as postgres://user:password@host:5432/name or sqlite:////path/file"
@@ -374,6 +375,14 @@ def url_for_celery(redis_url: str) -> str:
     if parts.scheme != "rediss" or "ssl_cert_reqs" in parse_qs(parts.query):
         return redis_url
     return urlunsplit(parts._replace(query="&".join(filter(None, (parts.query, "ssl_cert_reqs=required")))))
+
+
+def address_for_others(redis_url: str) -> str:
+    """Where nodes and clients on other machines find that Redis: without user and password, and without what names
+    files of this machine, its Unix socket among them. On theirs another Redis may listen under the same path."""
+    parts = urlsplit(redis_url)
+    host = parts.netloc.rpartition("@")[2]
+    return urlunsplit(parts._replace(netloc=host, query=without_files(parts.query), fragment=""))
 
 
 def _with_port(host: str, port: int) -> str:

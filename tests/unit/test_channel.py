@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import ssl
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -225,3 +226,41 @@ def test_a_socket_is_the_absolute_path_behind_the_hash_and_carries_no_tls(url, p
     assert Endpoint.parse(url).socket == path
     with pytest.raises(ChannelError):
         Channel("redis://127.0.0.1:1#/nul%00byte").connect([])
+
+
+# --- TLS ------------------------------------------------------------------------------------------
+
+SELF_SIGNED = Path(__file__).with_name("self_signed.pem")
+"""A certificate that vouches for itself, and its key."""
+
+
+@contextlib.contextmanager
+def answering_over_tls() -> Iterator[int]:
+    """The port of a server that shows that certificate, and wants to be shown it."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=SELF_SIGNED)
+    context.load_cert_chain(SELF_SIGNED)
+    context.verify_mode = ssl.CERT_REQUIRED
+    with listening() as server, context.wrap_socket(server, server_side=True) as over_tls, answering(over_tls):
+        yield port_of(over_tls)
+
+
+def test_the_files_of_a_url_say_who_is_believed_and_who_we_are():
+    with answering_over_tls() as port:
+        files = f"ssl_ca_certs={SELF_SIGNED}&ssl_certfile={SELF_SIGNED}&ssl_keyfile={SELF_SIGNED}"
+        channel = Channel(f"rediss://127.0.0.1:{port}/0?{files}")
+        channel.connect(["a"])
+        channel.close()
+
+
+@pytest.mark.parametrize(
+    ("query", "why"),
+    [
+        ("", "CERTIFICATE_VERIFY_FAILED"),
+        (f"ssl_ca_certs={SELF_SIGNED}", "(?i)certificate.required|closed|reset|EOF"),
+        ("ssl_ca_certs=/no/ca.pem", "of the files /no/ca.pem one can not be used: No such file or directory"),
+        (f"ssl_ca_certs={SELF_SIGNED}&ssl_certfile={__file__}", "test_channel.py one can not be used: .*PEM"),
+    ],
+)
+def test_without_the_files_that_it_takes_a_redis_is_not_connected_to(query, why):
+    with answering_over_tls() as port, pytest.raises(ChannelError, match=why):
+        Channel(f"rediss://127.0.0.1:{port}?{query}").connect(["a"])

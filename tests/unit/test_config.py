@@ -21,6 +21,7 @@ from coordinator.config import (
     Config,
     ConfigError,
     DataDirectory,
+    address_for_others,
     free_port,
     load_config,
     port_is_free,
@@ -181,6 +182,22 @@ def test_celery_checks_the_certificate_of_a_redis_unless_told_not_to(url: str, f
     assert url_for_celery(url) == for_celery
     app = Celery(broker=for_celery, backend=for_celery)
     assert ("ssl_cert_reqs" in app.backend.connparams) == url.startswith("rediss")
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("redis://u:p@10.0.0.1:6380/0#/run/redis/redis.sock", "redis://10.0.0.1:6380/0"),
+        (
+            "rediss://u:p@h?ssl_ca_certs=/ca.pem&ssl_cert_reqs=optional&ssl_keyfile=/k",
+            "rediss://h?ssl_cert_reqs=optional",
+        ),
+        ("rediss://h/1?ssl_ca_certs=/ca.pem", "rediss://h/1"),
+    ],
+)
+def test_others_are_told_no_file_of_this_machine(url: str, told: str) -> None:
+    """Under the same path theirs may be another: of a Unix socket, that was a Redis on which nobody heard them."""
+    assert address_for_others(url) == told
 
 
 @pytest.mark.parametrize("url", ["sqlite:////var/lib/db.sqlite3", "sqlite:///memory.sqlite3?timeout=5"])

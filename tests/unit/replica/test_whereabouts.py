@@ -177,6 +177,13 @@ def test_who_we_are_elsewhere_is_who_we_are_at_home_unless_the_address_says():
     )
     assert with_credentials("redis://other:word@there:1", own) == "redis://other:word@there:1"
     assert with_credentials("redis://there:1", "redis://here:6379") == "redis://there:1"
+    files = "ssl_ca_certs=/ours/ca.pem&ssl_certfile=/ours/c.pem&ssl_keyfile=/ours/k.pem"
+    tls = f"rediss://user:word@here:6379?{files}&ssl_cert_reqs=required"
+    assert with_credentials("rediss://there:1", tls) == f"rediss://user:word@there:1?{files}"
+    assert with_credentials("rediss://there:1?ssl_cert_reqs=none&ssl_ca_certs=/theirs.pem", tls) == (
+        f"rediss://user:word@there:1?ssl_cert_reqs=none&{files}"
+    )
+    assert with_credentials("redis://there:1", tls) == "redis://user:word@there:1"
     assert without_credentials(own) == "redis://here:6379"
     assert without_credentials("") == ""
 
