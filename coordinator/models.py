@@ -112,7 +112,7 @@ class Birth(models.Model):
     cluster_id = models.CharField("identity", max_length=16, unique=True)
     name = models.CharField(max_length=63, db_index=True)
     nodes = models.JSONField(default=list)
-    left_out = models.JSONField(default=list, blank=True)
+    left_out = models.JSONField(default=list, db_default=[], blank=True)
     members = models.JSONField(default=list, blank=True)
     epoch = models.PositiveIntegerField(null=True, blank=True)
     fingerprint = models.CharField(max_length=64, blank=True, default="")
