@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import gc
 import logging
-import os
 import signal
 import threading
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -18,13 +17,13 @@ from functools import partial
 from types import FrameType
 from typing import Any, Final
 
-from coordinator import compiled
+from coordinator import compiled, environment
 
 gc.disable()  # until all is imported: next to nothing of that is garbage
 
 compiled.use_in_client()  # before anything of what is compiled is imported
 
-os.environ.setdefault("DJANGO_SETTINGS_MODULE", "coordinator.settings")
+environment.disregard_others()
 
 from django.core.asgi import get_asgi_application
 

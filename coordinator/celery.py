@@ -9,14 +9,15 @@ from typing import Any
 from celery import Celery
 from celery.signals import setup_logging
 
-from coordinator import compiled
+from coordinator import compiled, environment
 
 _USE = compiled.use() if os.environ.get("CONCLAVE_NODE") else None
 
 # A node's tasks and remote-control commands; `celery inspect` and `celery control` look them up in their own process.
 import coordinator.replica.tasks  # noqa: E402, F401 - after the compiled modules can be found
 
-os.environ.setdefault("DJANGO_SETTINGS_MODULE", "coordinator.settings")
+if environment.is_ours():
+    environment.disregard_others()
 
 # A node does without what Celery does for programs of Django: no task of ours comes near the database, and to set
 # Django up, with its checks, which import every page, took a node longer than all else before its first turn.

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
 from types import FrameType
 from typing import Final
+
+from coordinator import environment
 
 START_S: Final = 2.0
 """It is in nobody's way while an installation starts: nothing of what people wait for then needs it."""
@@ -22,7 +23,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
     stopping.wait(START_S)
-    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "coordinator.settings")
+    environment.disregard_others()
 
     import django
 

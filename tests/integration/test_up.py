@@ -228,6 +228,25 @@ def test_one_that_dies_again_and_again_still_comes_back_soon(installation: Insta
     installation.wait_until_ready()
 
 
+def test_variables_of_other_programs_change_nothing(new_installation: New) -> None:
+    """Several web processes would outlive the one that is watched, and keep the port from the next."""
+    others = {
+        "WEB_CONCURRENCY": "2",
+        "UVICORN_ROOT_PATH": "/shop",
+        "CELERY_BROKER_URL": "amqp://guest@127.0.0.1:1//",
+        "CELERY_RESULT_BACKEND": "redis://127.0.0.1:1/0",
+        "DJANGO_SETTINGS_MODULE": "shop.settings",
+    }
+    with new_installation(settings=others) as installation:
+        assert not installation.part("web").children()
+        installation.kill("web")
+        installation.wait_until_ready()
+        assert "web died (exit status" not in installation.terminal
+        eventually(
+            lambda: installation.manage("cluster", "list").count("node"), timeout_s=30, what="the broker is our own"
+        )
+
+
 # --- side by side ---------------------------------------------------------------------------------
 
 

@@ -47,6 +47,23 @@ def test_a_setting_that_cannot_be_used_is_said_in_a_line_by_every_program(progra
     assert (ended.returncode, ended.stdout + ended.stderr) == (1, expected)
 
 
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_settings_and_a_broker_of_another_project_are_not_taken_for_ours(program: str, tmp_path: Path) -> None:
+    others = {"DJANGO_SETTINGS_MODULE": "shop.settings", "CELERY_LOADER": "shop.loader", "CONCLAVE_NODES": "x"}
+    ended = _start(PROGRAMS[program], CONCLAVE_DATA=str(tmp_path / "data"), **others)
+    assert ended.returncode == 1
+    assert (ended.stdout + ended.stderr).startswith("CONCLAVE_NODES: expected")
+
+
+def test_in_a_project_of_somebody_else_its_variables_stay() -> None:
+    script = (
+        "import os; from django.conf import settings; settings.configure(); import coordinator.celery as ours; "
+        "print(os.environ['DJANGO_SETTINGS_MODULE'], ours.app.conf.broker_url)"
+    )
+    theirs = {"DJANGO_SETTINGS_MODULE": "shop.settings", "CELERY_BROKER_URL": "redis://theirs"}
+    assert _start(["-c", script], **theirs).stdout == "shop.settings redis://theirs\n"
+
+
 @pytest.mark.parametrize("program", ["celery", "reconciler", "manage"])
 def test_a_data_directory_that_nobody_can_write_is_said_in_a_line(program: str, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")

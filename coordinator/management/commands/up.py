@@ -16,7 +16,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from coordinator import embedded_redis, setting_up, supervision
+from coordinator import embedded_redis, environment, setting_up, supervision
 from coordinator.config import PROJECT, Config, ConfigError, DataDirectory, load_config, port_is_free
 
 WEB_STOP_S_MAX = 2
@@ -143,6 +143,8 @@ class Command(BaseCommand):
             "--no-server-header",
             "--http",
             "coordinator.http_connections:BoundedHttp",
+            "--workers",
+            "1",  # also where a variable says otherwise: the others would outlive it, and keep its port
         ]
         command += ["--host", config.bind, "--port", str(config.port)]
         command += ["--timeout-graceful-shutdown", str(WEB_GOODBYE_S), "--ws-max-size", str(SOCKET_MESSAGE_BYTES_MAX)]
@@ -163,7 +165,7 @@ class Command(BaseCommand):
 
 
 def _set_environment_of_parts(data: DataDirectory) -> None:
-    os.environ["DJANGO_SETTINGS_MODULE"] = "coordinator.settings"
+    environment.disregard_others()
     os.environ["CONCLAVE_DATA"] = str(data.path)
     os.environ["PYTHONUNBUFFERED"] = "1"
     os.environ.pop("CONCLAVE_ADMIN_PASSWORD", None)
