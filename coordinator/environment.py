@@ -1,4 +1,4 @@
-"""Variables of other programs, which a team that runs Django and Celery may have set for its own, and which the programs
+"""Variables of other programs, which a team that runs Django and Celery may have set for its own, and which the parts
 of an installation would heed: another settings module, another broker, several web servers at once.
 """
 

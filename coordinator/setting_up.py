@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import ipaddress
+import itertools
 import os
 import re
 import secrets
@@ -23,7 +25,7 @@ from django.contrib.staticfiles.finders import get_finders
 from django.core.management import call_command
 from django.db import DatabaseError, connection, transaction
 
-from coordinator.config import PROJECT, Config, DataDirectory
+from coordinator.config import PROJECT, Config, ConfigError, DataDirectory
 from coordinator.models import Cluster
 from coordinator.supervision import launched
 
@@ -31,6 +33,8 @@ CLUSTER: Final = "default"
 ADMINISTRATOR: Final = "admin"
 BIRTHS_S_MAX: Final = 60.0
 PASSWORD_BYTES: Final = 12
+LOOPBACK: Final = "127.0.0.1"
+PORT_MAX: Final = 65_535
 
 
 class SetUpError(Exception):
@@ -55,6 +59,57 @@ def hold(data: DataDirectory) -> None:
     os.ftruncate(handle, 0)
     os.write(handle, f"{os.getpid()}\n".encode())
     os.set_inheritable(handle, True)  # noqa: FBT003
+
+
+# --- ports ----------------------------------------------------------------------------------------
+
+
+def metrics_ports(config: Config, data: DataDirectory) -> dict[str, int]:
+    """The port of each node's metrics; none where they are off. Raises ConfigError where there is no room for all."""
+    if config.metrics_port == 0:
+        return {}
+    if config.metrics_port is None:
+        return {name: data.metrics_port(name, config) for name in config.node_names}
+    if config.metrics_port + config.nodes - 1 > PORT_MAX:
+        raise ConfigError(
+            f"CONCLAVE_METRICS_PORT: expected a port with room for {config.nodes} of them up to {PORT_MAX}; "
+            f"came {config.metrics_port}"
+        )
+    return dict(zip(config.node_names, itertools.count(config.metrics_port), strict=False))
+
+
+def require_ports_of_their_own(config: Config, data: DataDirectory) -> None:
+    """Nobody listens yet, so that all ports look free: what two parts are to have, one would never get. Raises
+    ConfigError."""
+    redis = None if config.redis_url else data.redis_state({config.port}).port
+    if redis == config.port and _meet(config.bind, LOOPBACK):
+        raise ConfigError(
+            f"CONCLAVE_PORT: expected another port than the embedded Redis keeps ({data.redis / 'state.json'}); "
+            f"came {config.port}"
+        )
+    for node, port in metrics_ports(config, data).items():
+        if port == config.port and _meet(config.metrics_bind, config.bind):
+            raise _shared(config, data, node, "the page", port)
+        if port == redis and _meet(config.metrics_bind, LOOPBACK):
+            raise _shared(config, data, node, "the embedded Redis", port)
+
+
+def _shared(config: Config, data: DataDirectory, node: str, other: str, port: int) -> ConfigError:
+    if config.metrics_port is None:
+        kept = data.path / "metrics" / node
+        return ConfigError(
+            f"CONCLAVE_PORT: expected another port than is kept for the metrics of {node} ({kept}); came {port}"
+        )
+    return ConfigError(
+        f"CONCLAVE_METRICS_PORT: expected the first of {config.nodes} ports in a row, for a node each, none of which "
+        f"is that of {other}, {port}; came {config.metrics_port}"
+    )
+
+
+def _meet(one: str, other: str) -> bool:
+    """Can two servers not have the same port at these addresses?"""
+    first, second = ipaddress.ip_address(one), ipaddress.ip_address(other)
+    return first == second or first.is_unspecified or second.is_unspecified
 
 
 # --- nodes and their first cluster ----------------------------------------------------------------

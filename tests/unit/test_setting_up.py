@@ -12,9 +12,16 @@ from django.contrib.staticfiles.finders import get_finders
 from django.core.management import call_command
 
 from coordinator import setting_up
-from coordinator.config import Config, DataDirectory, load_config
+from coordinator.config import Config, ConfigError, DataDirectory, load_config
 from coordinator.models import Cluster
-from coordinator.setting_up import Births, SetUpError, about_nodes, hold, make_administrator
+from coordinator.setting_up import (
+    Births,
+    SetUpError,
+    about_nodes,
+    hold,
+    make_administrator,
+    require_ports_of_their_own,
+)
 from coordinator.static_storage import OWN_SCRIPTS, StaticStorage
 
 pytestmark = pytest.mark.django_db
@@ -191,3 +198,59 @@ def test_what_our_scripts_import_is_served_by_its_hash(tmp_path: Path, settings:
     served = (tmp_path / "static" / manifest["conclave/js/dialogs.js"]).read_text()
     assert f'from "./{Path(manifest["conclave/js/dom.js"]).name}";' in served
     assert "./dom.js" not in served
+
+
+# --- ports ----------------------------------------------------------------------------------------
+
+
+def _refused(monkeypatch: pytest.MonkeyPatch, data: DataDirectory, **variables: object) -> str:
+    for name, value in variables.items():
+        monkeypatch.setenv(f"CONCLAVE_{name}", str(value))
+    with pytest.raises(ConfigError) as refused:
+        require_ports_of_their_own(load_config(), data)
+    return str(refused.value)
+
+
+def test_the_page_takes_no_port_that_redis_or_a_node_keeps(
+    monkeypatch: pytest.MonkeyPatch, config: Config, data: DataDirectory
+) -> None:
+    require_ports_of_their_own(config, data)
+    redis, node = data.redis_state().port, data.metrics_port("node2", config)
+    assert _refused(monkeypatch, data, PORT=redis) == (
+        f"CONCLAVE_PORT: expected another port than the embedded Redis keeps ({data.redis / 'state.json'}); "
+        f"came {redis}"
+    )
+    assert _refused(monkeypatch, data, PORT=node) == (
+        f"CONCLAVE_PORT: expected another port than is kept for the metrics of node2 ({data.path / 'metrics/node2'}); "
+        f"came {node}"
+    )
+
+
+@pytest.mark.parametrize("bind", ["127.0.0.1", "0.0.0.0"])
+def test_the_metrics_ports_leave_out_the_pages_and_that_of_redis(
+    monkeypatch: pytest.MonkeyPatch, data: DataDirectory, bind: str
+) -> None:
+    monkeypatch.setenv("CONCLAVE_HOSTS", "conclave.example.org")
+    redis = data.redis_state().port
+    said = _refused(monkeypatch, data, BIND=bind, PORT=7_002, METRICS_PORT=7_000)
+    assert said == (
+        "CONCLAVE_METRICS_PORT: expected the first of 3 ports in a row, for a node each, none of which is that of "
+        "the page, 7002; came 7000"
+    )
+    assert f"that of the embedded Redis, {redis}; came {redis - 1}" in _refused(
+        monkeypatch, data, METRICS_PORT=redis - 1
+    )
+
+
+def test_ports_that_are_free_beside_each_other_are_taken(monkeypatch: pytest.MonkeyPatch, data: DataDirectory) -> None:
+    port = data.redis_state().port
+    several = [
+        {"CONCLAVE_PORT": "7003", "CONCLAVE_METRICS_PORT": "7000"},
+        {"CONCLAVE_PORT": str(port), "CONCLAVE_BIND": "127.0.0.2", "CONCLAVE_METRICS_PORT": "0"},
+        {"CONCLAVE_PORT": str(port), "REDIS_URL": "redis://127.0.0.1:6379", "CONCLAVE_METRICS_PORT": "0"},
+    ]
+    for variables in several:
+        with monkeypatch.context() as patch:
+            for name, value in variables.items():
+                patch.setenv(name, value)
+            require_ports_of_their_own(load_config(), data)

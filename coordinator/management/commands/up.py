@@ -7,7 +7,6 @@ Each step can be cut off at any moment and is found done or undone by the next `
 from __future__ import annotations
 
 import contextlib
-import itertools
 import os
 import signal
 import sys
@@ -26,7 +25,6 @@ RECONCILER_STOP_S_MAX = 1
 """Together below the 10 s within which everything has to have stopped."""
 WEB_GOODBYE_S = 1
 """How long the web server lets open requests finish."""
-PORT_MAX = 65_535
 SOCKET_MESSAGE_BYTES_MAX = 64 * 1024
 """What a browser sends over a WebSocket is small."""
 
@@ -58,6 +56,7 @@ class Command(BaseCommand):
             raise ConfigError(
                 f"CONCLAVE_PORT: expected a free port; another program listens on {config.bind}:{config.port}"
             )
+        setting_up.require_ports_of_their_own(config, data)
         redis = self._redis(config, data)
 
         births = setting_up.Births.begin(config, data)
@@ -94,17 +93,9 @@ class Command(BaseCommand):
 
     def _metrics_ports(self, config: Config, data: DataDirectory) -> dict[str, int]:
         """The port of each node's metrics, none where they are off; and a line that says them."""
-        if config.metrics_port == 0:
-            return {}
-        if config.metrics_port is None:
-            ports = {name: data.metrics_port(name, config) for name in config.node_names}
-        else:
-            ports = dict(zip(config.node_names, itertools.count(config.metrics_port), strict=False))
-        if max(ports.values()) > PORT_MAX:
-            raise ConfigError(
-                f"CONCLAVE_METRICS_PORT: expected a port with room for {config.nodes} of them up to {PORT_MAX}; "
-                f"came {config.metrics_port}"
-            )
+        ports = setting_up.metrics_ports(config, data)
+        if not ports:
+            return ports
         said = [f"http://{config.page_host}/metrics (web)"]
         for name, port in ports.items():
             is_free = port_is_free(config.metrics_bind, port, "CONCLAVE_METRICS")
