@@ -41,6 +41,8 @@ SPARE_MS_MAX: Final = 60
 """A heartbeat."""
 SPARE_US_OF_ONE_MACHINE: Final = 20_000
 
+KEYS_OF_NODES: Final = ("peer_key", "realm", "web_token")
+"""Files that are made before any node, and never anew beside one."""
 _PORTS_OF_OUR_OWN: Final = range(20_000, 30_000)
 """Below those that Linux takes for outgoing connections, so that a port kept over restarts stays free."""
 
@@ -436,12 +438,27 @@ class DataDirectory:
         """What Django signs sessions with."""
         return self._hex_key("secret_key")
 
+    def require_keys(self) -> None:
+        """Raises ConfigError where nodes are there, and not all by which they know one another and this installation:
+        what is made anew, they would not know."""
+        missing = [name for name in KEYS_OF_NODES if not (self.path / "keys" / name).exists()]
+        if missing and self.nodes_on_disk():
+            raise ConfigError(
+                f"{self.path / 'keys'} lacks {' and '.join(missing)}, by which the nodes in {self.nodes} know one "
+                "another and this installation: put the files back from a copy of the data directory"
+            )
+
+    def nodes_on_disk(self) -> list[str]:
+        return sorted(entry.name for entry in self.nodes.iterdir() if entry.is_dir()) if self.nodes.is_dir() else []
+
     def peer_key(self) -> bytes:
         """What nodes sign their messages to one another with. No client ever has it."""
+        self.require_keys()
         return bytes.fromhex(self._hex_key("peer_key"))
 
     def realm(self) -> str:
         """The name of this installation in channel names, so that several can share a Redis."""
+        self.require_keys()
         path = self.keys / "realm"
         text = _kept(path, lambda: secrets.token_hex(4))
         if not wire.REALM.fullmatch(text):

@@ -115,10 +115,6 @@ def _meet(one: str, other: str) -> bool:
 # --- nodes and their first cluster ----------------------------------------------------------------
 
 
-def _nodes_on_disk(data: DataDirectory) -> list[str]:
-    return sorted(entry.name for entry in data.nodes.iterdir() if entry.is_dir()) if data.nodes.is_dir() else []
-
-
 def _has_record() -> bool:
     try:
         tables = connection.introspection.table_names()
@@ -139,8 +135,8 @@ class Births:
     def begin(cls, config: Config, data: DataDirectory) -> Self | None:
         """None where anything says that the cluster exists or existed: a node's directory, or a record of it. Then its
         workers start with what they have, and wait where they have nothing; no `up` ever makes it a second time."""
-        if _nodes_on_disk(data) or _has_record():
-            _require_keys(data)
+        if data.nodes_on_disk() or _has_record():
+            data.require_keys()
             data.make_secrets()
             return None
         data.make_secrets()
@@ -180,18 +176,9 @@ class Births:
         return identity
 
 
-def _require_keys(data: DataDirectory) -> None:
-    missing = [name for name in ("peer_key", "realm", "web_token") if not (data.keys / name).exists()]
-    if missing and _nodes_on_disk(data):
-        raise SetUpError(
-            f"{data.keys} lacks {' and '.join(missing)}, by which the nodes in {data.nodes} know one another and this "
-            "installation: put the files back from a copy of the data directory"
-        )
-
-
 def about_nodes(config: Config, data: DataDirectory) -> list[str]:
     """What it means that the nodes on disk are not those that CONCLAVE_NODES asks for. Empty before first births."""
-    present, wanted = _nodes_on_disk(data), config.node_names
+    present, wanted = data.nodes_on_disk(), config.node_names
     if not present:
         return (
             ["the record knows the cluster, and no node has a journal: the nodes start and wait"]

@@ -320,9 +320,14 @@ def test_journals_without_the_record_are_enough(stopped: Installation) -> None:
     eventually(lambda: _clusters(stopped) == before, timeout_s=10, what="the record is made again from the log")
 
 
-def test_keys_that_are_gone_are_not_made_anew_beside_a_cluster(stopped: Installation) -> None:
-    (stopped.data.keys / "peer_key").unlink()
-    assert "lacks peer_key" in _refusal(stopped)
+@pytest.mark.parametrize("name", ["peer_key", "realm", "web_token"])
+def test_keys_that_are_gone_are_not_made_anew_beside_a_cluster(stopped: Installation, name: str) -> None:
+    path = stopped.data.keys / name
+    text = path.read_text()
+    path.unlink()
+    assert f"lacks {name}, by which" in _refusal(stopped)
+    assert not path.exists()
+    path.write_text(text)
 
 
 @pytest.mark.parametrize(
