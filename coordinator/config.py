@@ -157,7 +157,11 @@ class Config(BaseSettings):
         path = Path(os.path.abspath(os.path.expanduser(str(value))))
         if not str(path).isprintable():
             raise ValueError("a path without line breaks or control characters")
-        if path.exists() and not path.is_dir():
+        try:
+            is_taken = path.exists() and not path.is_dir()
+        except OSError as error:  # It lies in a directory of somebody else's, or no path is so long.
+            raise ValueError(f"a directory, or a path where one can be made ({error.strerror})") from None
+        if is_taken:
             raise ValueError("a directory, or a path where one can be made")
         return path
 

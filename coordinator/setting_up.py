@@ -46,7 +46,13 @@ class SetUpError(Exception):
 
 def hold(data: DataDirectory) -> None:
     """Lock the data directory for as long as this process lives, whatever program it becomes. Raises SetUpError where
-    another holds it."""
+    another holds it, or where part of it is not this user's to write."""
+    for name in ("keys", "log", "metrics", "nodes", "redis", "run", "static"):
+        path = data.path / name
+        if path.exists() and not os.access(path, os.W_OK | os.X_OK):
+            raise SetUpError(
+                f"CONCLAVE_DATA: expected a directory that this user can write; {path} is not: whose is it?"
+            )
     handle = os.open(data.run / "up.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

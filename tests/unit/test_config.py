@@ -135,6 +135,7 @@ def test_an_empty_variable_counts_as_not_set(monkeypatch: pytest.MonkeyPatch) ->
         ("DATABASE_URL", "postgres", "a database address"),
         ("DATABASE_URL", "mongodb://host/name", "a database address"),
         ("CONCLAVE_DATA", "/tmp/a\nb", "a path without line breaks"),
+        ("CONCLAVE_DATA", f"/tmp/{'a' * 300}", "a directory, or a path where one can be made (File name too long)"),
     ],
 )
 def test_a_bad_setting_is_refused_by_name_with_what_was_expected_and_what_came(

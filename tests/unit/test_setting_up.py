@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from fnmatch import fnmatch
 from pathlib import Path
@@ -122,6 +123,17 @@ def test_a_directory_has_one_holder(data: DataDirectory) -> None:
 
 
 # --- the administrator ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["run", "log", "static", "nodes"])
+def test_a_directory_in_it_that_another_user_made_is_named(
+    monkeypatch: pytest.MonkeyPatch, data: DataDirectory, name: str
+) -> None:
+    theirs = data.path / name
+    theirs.mkdir()
+    monkeypatch.setattr(os, "access", lambda path, mode: path != theirs)
+    with pytest.raises(SetUpError, match=f"that this user can write; {theirs} is not"):
+        hold(data)
 
 
 def test_the_first_administrator_can_sign_in_with_what_was_said(config: Config, django_user_model: type) -> None:
