@@ -47,9 +47,14 @@ class Discovery:
 
     def probe(self, by_node: dict[str, Batch], now_us: int) -> None:
         """Ask whoever hears it who leads; and who is said to lead another cluster of the name, since it may hear that
-        on another Redis."""
+        on another Redis. Where nobody has said it, all nodes that listen on another are asked, too: the Redis of the
+        client's URL, or its node, may be gone for good."""
         self.asked_us = now_us
         self._ask("*", by_node)
+        if self._routing.asked_in_vain:
+            for node, address in self._routing.addresses.items():
+                if address:
+                    self._ask(node, by_node)
         if rumour := self._routing.take_rumour():
             self._ask(rumour, by_node)
         self._routing.probed(now_us)

@@ -6,6 +6,7 @@ shell's affair.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from random import Random
 from typing import Any, Final
@@ -74,6 +75,8 @@ class Links:
         of it by `connected`. Connecting blocks: the shell decides where."""
         if self.all_stand:
             return []
+        if self.links[HOME].back_off.retry_us and not self.any_connected:
+            self._reach_out()
         links = [link for link in self._of_use() if now_us >= link.back_off.retry_us]
         for address, link in [*self.links.items()]:
             if not (link.connected or link.connecting or link in links or self._is_known(address)):
@@ -100,6 +103,14 @@ class Links:
         leaders = routing.addresses.get(routing.leader, HOME)
         anything = not self.any_connected
         return [link for address, link in down if anything or link.wanted or address in (HOME, leaders)]
+
+    def _reach_out(self) -> None:
+        """Where nothing is connected, and the Redis of the URL could not be, every one that a node listens on may help:
+        that one may be gone for good, and nothing was ever to be sent to the others."""
+        for address in self._core.routing.addresses.values():
+            if address not in self.links:
+                with contextlib.suppress(ValueError):  # It is no address, which is said where something is sent there.
+                    self._new(address)
 
     def _is_known(self, address: str) -> bool:
         """Is a node there? One may have moved."""

@@ -98,6 +98,11 @@ class Routing:
     def wants_probe(self, now_us: int) -> bool:
         return not (self.leader and self.cluster) and now_us >= self._probe_due_us
 
+    @property
+    def asked_in_vain(self) -> bool:
+        """Was it asked who leads, and has nobody said it so far?"""
+        return self._probe_us > PROBE_US_MIN
+
     def probed(self, now_us: int) -> None:
         self._probed_us = now_us
         self._probe_due_us = now_us + self._probe_us

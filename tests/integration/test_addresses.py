@@ -157,3 +157,23 @@ def test_a_dead_redis_costs_its_node_alone(watch: Watch) -> None:
 
     watch.machines.redis[leader].start()
     assert watch.leader() == second
+
+
+@pytest.mark.parametrize("watch", ["in the log"], indirect=True)
+def test_a_client_whose_own_redis_dies_with_the_leader_goes_on_at_the_others(watch: Watch) -> None:
+    leader = watch.leader()
+    client = watch.clients[leader]
+    lease = client.acquire("kept", ttl=15)
+    watch.machines.redis[leader].kill()
+
+    def writes() -> bool:
+        try:
+            client.put("a", b"1")
+        except ConclaveError:
+            return False
+        return True
+
+    eventually(writes, timeout_s=10, what="it has found who leads now")
+    lease.check()
+    assert client.confirm()[0] != leader
+    watch.machines.redis[leader].start()

@@ -13,6 +13,7 @@ from coordinator.client import links as links_module
 from coordinator.client.core import Core
 from coordinator.client.errors import Closed
 from coordinator.client.links import HOME, Link, Links
+from coordinator.client.routing import PROBE_US_MIN
 from tests.unit.client.test_sync import CLUSTER, TOKEN
 
 ALIVE, DEAD = "redis://alive", "redis://dead"
@@ -135,6 +136,26 @@ def test_home_is_tried_again_always_and_all_are_where_nothing_is_connected(two):
     two.now_us += LONG_US
     two.breaks(ALIVE)
     assert two.connect() == [HOME, ALIVE, DEAD]
+
+
+def test_where_the_redis_of_the_url_is_gone_those_of_the_nodes_are_tried_though_nothing_was_ever_sent_there(hand):
+    hand.learns("dead", alive=ALIVE, dead=DEAD)
+    assert hand.connect() == [HOME]
+    hand.breaks(HOME)
+    assert hand.connect() == [HOME]
+    hand.now_us += LONG_US
+    assert hand.connect() == [HOME, ALIVE, DEAD]
+
+
+def test_where_nobody_at_home_says_who_leads_the_nodes_that_listen_elsewhere_are_asked(hand):
+    hand.learns("", alive=ALIVE, dead=DEAD, home=HOME)
+    assert hand.connect() == [HOME]
+    hand.core.confirm(hand.now_us, hand.now_us + 60_000_000)
+    hand.links.send(hand.now_us)
+    assert hand.connect() == [], "one question may be enough"
+    hand.now_us += PROBE_US_MIN
+    hand.links.send(hand.now_us)
+    assert hand.connect() == [ALIVE, DEAD]
 
 
 def test_one_try_at_a_time_and_none_before_the_back_off_is_over(hand):
