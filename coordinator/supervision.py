@@ -2,8 +2,8 @@
 
 `Part` says what a part is, `write_settings` turns parts into supervisor's own file, and `become_supervisor` runs
 supervisor over it, with four manners of our own: the back-off is bounded, what happens is said in one short line, a
-hang-up of the terminal ends everything as Ctrl-C does, and a log that its disk does not take ends nothing. No Django
-here: this process lives as long as all the others and does nothing but watch them.
+hang-up of the terminal ends everything as Ctrl-C does, unless nohup had it ignored, and a log that its disk does not
+take ends nothing. No Django here: this process lives as long as all the others and does nothing but watch them.
 
 How soon a part is restarted: at once where it had run for `HEALTHY_S`; else after 1, 2 and then always
 `RESTART_DELAY_S_MAX` seconds, until it has run for `HEALTHY_S` again.
@@ -213,6 +213,12 @@ class _Options(ServerOptions):  # type: ignore[misc]
 
     def processes_from_section(self, parser: Any, section: str, group_name: str, klass: Any = None) -> Any:
         return super().processes_from_section(parser, section, group_name, _PartSettings)
+
+    def setsignals(self) -> None:
+        is_hang_up_ignored = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+        super().setsignals()
+        if is_hang_up_ignored:
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
     def get_signal(self) -> Any:
         received = super().get_signal()

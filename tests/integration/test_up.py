@@ -187,6 +187,22 @@ def test_a_signal_ends_all_of_it_within_10_s(to_end: Installation, how: signal.S
     assert "stopped" in to_end.terminal[said_before:]
 
 
+def test_one_that_nohup_started_outlives_its_terminal(new_installation: New) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # What is started inherits that.
+    try:
+        installation = new_installation()
+        installation.start()
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    eventually(lambda: "Conclave keeps" in installation.terminal, timeout_s=EXIT_S_MAX, what="it began")
+    installation.supervisor.send_signal(signal.SIGHUP)
+    installation.wait_until_ready()
+    installation.supervisor.send_signal(signal.SIGHUP)
+    installation.kill("node1")
+    eventually(lambda: "node1 started again" in installation.terminal, timeout_s=EXIT_S_MAX, what="it goes on")
+    assert installation.stop(signal.SIGTERM) < 10
+
+
 def test_parts_that_hang_do_not_hold_up_the_end(to_end: Installation) -> None:
     for process in to_end.parts().values():
         process.suspend()

@@ -36,7 +36,10 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         started = time.monotonic()
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        heeded = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+        if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+            heeded.discard(signal.SIGHUP)  # Started by nohup: it is to go on when its terminal is closed.
+        for number in heeded:
             # All alike, and heeded even where a shell started this in the background and had SIGINT ignored.
             signal.signal(number, signal.default_int_handler)
         try:
