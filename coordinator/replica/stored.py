@@ -151,9 +151,9 @@ class _Reading:
                 return self._files.read(file[1], size)
             except FrameDamaged as error:
                 raise JournalDamaged(f"{where}: {error}") from error
-            except OSError as error:
-                kind = JournalUnusable if error.errno in _NO_DAMAGE else JournalDamaged
-                raise kind(f"{where}: {error}") from error
+            except OSError as refused:  # Of a name of its own: what is compiled gives a name one type.
+                kind = JournalUnusable if refused.errno in _NO_DAMAGE else JournalDamaged
+                raise kind(f"{where}: {refused}") from refused
         data = bytearray()
         parts = self._db.execute(
             "SELECT part, body, checksum FROM snapshots WHERE replica = ? ORDER BY part", (replica,)
