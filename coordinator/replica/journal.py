@@ -92,9 +92,9 @@ class SqliteJournal(Journal):
         except OSError:
             self._db.close()
             raise
-        except sqlite3.OperationalError as error:
+        except sqlite3.OperationalError as refused:
             self._db.close()
-            raise JournalUnusable(f"{self._path}: {error}") from error
+            raise JournalUnusable(f"{self._path}: {refused}") from refused
         except (sqlite3.DatabaseError, ValueError, KeyError, TypeError) as error:
             self._db.close()
             raise JournalDamaged(f"{self._path}: {error}") from error
@@ -169,8 +169,8 @@ class SqliteJournal(Journal):
             self._db.execute("INSERT OR REPLACE INTO meta VALUES ('opened', ?)", (secrets.token_hex(8),))
             mark_open(self._mark, log)
             self._is_marked = True
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode != sqlite3.SQLITE_FULL:
+        except sqlite3.OperationalError as refused:
+            if refused.sqlite_errorcode != sqlite3.SQLITE_FULL:
                 raise
         except OSError as error:
             if error.errno not in FULL:
@@ -203,9 +203,9 @@ class SqliteJournal(Journal):
             if size > self._log_bytes:
                 self._log_bytes = size
                 self._db.execute("PRAGMA wal_checkpoint(PASSIVE)")
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode != sqlite3.SQLITE_LOCKED:  # That is where a replica is being loaded.
-                raise JournalFailed(f"{self._path}: {error}") from error
+        except sqlite3.OperationalError as refused:
+            if refused.sqlite_errorcode != sqlite3.SQLITE_LOCKED:  # That is where a replica is being loaded.
+                raise JournalFailed(f"{self._path}: {refused}") from refused
         except (sqlite3.Error, OSError) as error:
             raise JournalFailed(f"{self._log}: {error}") from error
 
@@ -235,8 +235,8 @@ class SqliteJournal(Journal):
             for name, epoch in rows:
                 if epoch <= EPOCH_MAX:
                     found[name] = max(epoch, found.get(name, 0))
-        except sqlite3.OperationalError as error:
-            raise JournalUnusable(f"{self._path}: {error}") from error
+        except sqlite3.OperationalError as refused:
+            raise JournalUnusable(f"{self._path}: {refused}") from refused
         except (sqlite3.DatabaseError, ValueError, TypeError) as error:
             raise JournalDamaged(f"{self._path}: {error}") from error
         return found
