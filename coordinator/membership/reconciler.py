@@ -45,6 +45,9 @@ QUIET_S: Final = 10.0
 """Between two looks at a cluster that is as wanted, unless somebody says otherwise meanwhile."""
 SAID_EVERY_S: Final = 30.0
 """How old what is written down may get while it stays the same."""
+WHOLE_LOOK_S: Final = 10.0
+"""Between two looks at whoever there is. Any other ends with the last of those that are expected: who is slower than
+they, new or back again, is not heard by it."""
 TRANSFER_S: Final = 5.0
 ASK_AGAIN_S: Final = 5.0
 ASK_AGAIN_S_MAX: Final = 60.0
@@ -98,6 +101,7 @@ class Reconciler:
         self._generations: dict[str, int] = {}
         self._reports: dict[str, NodeReport] = {}
         self._silent_nodes: dict[str, float] = {}
+        self._whole_look_due = float("-inf")
 
     def run(self, stopping: Callable[[float], bool]) -> None:
         """Work until `stopping(seconds)`, which waits so long, is true. Holds the lock, and waits for it as long as it
@@ -158,6 +162,9 @@ class Reconciler:
         """Have every node say what it hosts; what went wrong, "" where nothing did."""
         try:
             reports = nodes.look([name for name in self._reports if name not in self._silent_nodes] or None)
+            if now >= self._whole_look_due:
+                reports |= nodes.look()
+                self._whole_look_due = now + WHOLE_LOOK_S
         except BrokerUnavailable as error:
             return str(error)
         self._reports |= reports

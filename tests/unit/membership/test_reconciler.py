@@ -248,6 +248,25 @@ def test_a_node_that_no_look_finds_is_gone_for_good_in_the_end(client, reconcile
     assert "node4 takes its place" in look(reconciler, time)
 
 
+def test_a_node_that_answers_behind_those_that_are_expected_is_found_all_the_same(
+    client, reconciler, time, company, monkeypatch
+):
+    """A look ends with the last answer that it waits for: a node that was always slower was never heard of again."""
+
+    def look_for(expected: Any = None, timeout_s: float = 1.0) -> dict[str, nodes.NodeReport]:
+        said = everybody()
+        return {name: said[name] for name in sorted(said)[: len(expected or said)]}
+
+    everybody = company.look
+    monkeypatch.setattr(nodes, "look", look_for)
+    edits.say(client, row(), lambda w: w.adding("node4"))
+    company.silent = {"node4"}
+    assert look(reconciler, time) == "waiting: node4 is to get a replica, and does not answer"
+    company.silent = set()
+    assert look(reconciler, time) == "moving: node4 is asked to host a replica"
+    assert look(reconciler, time, times=3) == "settled: "
+
+
 def test_without_a_broker_or_a_leader_it_says_so(client, reconciler, time, company):
     edits.say(client, row(), lambda w: w.adding("node4"))
     look(reconciler, time)
