@@ -48,17 +48,21 @@ class Wanted(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
 
     def adding(self, node: str, priority: int = 0, *, witness: bool = False) -> Wanted:
         """Raises ValueError where it is wanted already, there are as many as there may be, or it can not be wanted."""
+        wanted = self._with(Place(node, priority, witness))
+        if len(wanted.voters) > VOTERS_MAX:
+            raise ValueError(f"expected at most {VOTERS_MAX} replicas")
+        return wanted
+
+    def _with(self, place: Place) -> Wanted:
+        """However many there are then. Raises ValueError where it is wanted already, or can not be wanted."""
+        node, most = place.node, wire.PRIORITY_MAX
         if why := name_problem(node):
             raise ValueError(why)
-        if not -wire.PRIORITY_MAX <= priority <= wire.PRIORITY_MAX:
-            most = wire.PRIORITY_MAX
-            raise ValueError(f"expected a priority from -{most} to {most}, got {reprlib.repr(priority)}")
+        if not -most <= place.priority <= most:
+            raise ValueError(f"expected a priority from -{most} to {most}, got {reprlib.repr(place.priority)}")
         if node in self.nodes:
             raise ValueError(f"{node} has a replica, or is to get one, already")
-        if len(self.voters) >= VOTERS_MAX:
-            raise ValueError(f"expected at most {VOTERS_MAX} replicas")
         leaving = tuple(name for name in self.leaving if name != node)
-        place = Place(node, priority, witness)
         return msgspec.structs.replace(self, voters=(*self.voters, place), leaving=leaving)
 
     def removing(self, node: str) -> Wanted:
@@ -77,7 +81,7 @@ class Wanted(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
         place = next((place for place in self.voters if place.node == source), None)
         if place is None:
             raise ValueError(f"{source} has no replica that is wanted; these have: {', '.join(self.nodes)}")
-        return self.adding(target, place.priority, witness=place.witness).removing(source)
+        return self._with(Place(target, place.priority, place.witness)).removing(source)
 
     def without_leaving(self, nodes: Collection[str]) -> Wanted:
         """These have left."""

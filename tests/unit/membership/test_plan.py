@@ -28,7 +28,7 @@ from coordinator.membership.plan import (
     choose,
     plan,
 )
-from coordinator.membership.wanted import Place, Wanted
+from coordinator.membership.wanted import VOTERS_MAX, Place, Wanted
 
 NOW = 10_000.0
 A, B, C, D, E = (Member(number, f"node{number}") for number in range(1, 6))
@@ -101,6 +101,17 @@ def test_the_last_full_voter_is_not_wanted_away():
     ):
         wanted.removing("node2")
     assert wanted.moving("node2", "node3").nodes == ("node4", "node3")
+
+
+def test_one_of_as_many_as_there_may_be_is_moved_and_replaced():
+    """To move it was refused as one too many, and so was what took the place of a node that is gone for good."""
+    full = want(*(Member(number, f"node{number}") for number in range(1, VOTERS_MAX + 1)))
+    with pytest.raises(ValueError, match="^expected at most 15 replicas$"):
+        full.adding("node16")
+    moved = full.moving("node1", "node16")
+    assert (len(moved.nodes), moved.nodes[-1], moved.leaving) == (VOTERS_MAX, "node16", ("node1",))
+    with pytest.raises(ValueError, match="^node2 has a replica, or is to get one, already$"):
+        full.moving("node1", "node2")
 
 
 def test_where_only_witnesses_could_take_over_it_says_so():
