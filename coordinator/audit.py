@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import logging
 from collections.abc import Mapping
 from typing import Any, Final
 
 from asgiref.sync import sync_to_async
+from django.db import DatabaseError
 
 from coordinator.client import errors
 from coordinator.models import AuditEntry
+
+log = logging.getLogger(__name__)
 
 OPERATOR: Final = "operator (shell)"
 """The actor of management commands: whoever may run them may do anything here."""
@@ -46,8 +51,17 @@ def record(
     )
 
 
-arecord = sync_to_async(record)
-"""`record` for the event loop."""
+def keep(**entry: Any) -> None:
+    """`record` of what has happened already, whether there is a database or not: what that does not take goes into the
+    log of this process, whole."""
+    try:
+        record(**entry)
+    except DatabaseError as error:
+        log.error("this could not be written to the audit: %s (%s)", json.dumps(entry), error)
+
+
+akeep = sync_to_async(keep)
+"""`keep` for the event loop."""
 
 
 def outcome_of(error: Exception) -> AuditEntry.Outcome:

@@ -103,9 +103,9 @@ def _change(request: HttpRequest, cluster: str, fields: dict[str, str]) -> str:
         async_to_sync(_command)(request.user.pk, cluster, change)
     except errors.ConclaveError as error:
         entry["details"] |= {"error": str(error)}
-        audit.record(**entry, outcome=audit.outcome_of(error))
+        audit.keep(**entry, outcome=audit.outcome_of(error))
         raise
-    audit.record(**entry)
+    audit.keep(**entry)
     return f"Done: {fields['kind']} {fields.get('name', '')}"
 
 

@@ -8,6 +8,7 @@ from django.conf import settings
 from ninja import Body, Router
 
 from coordinator import audit
+from coordinator.api.audited import audited
 from coordinator.api.auth import ApiRequest
 from coordinator.api.errors import Refused
 from coordinator.api.locks import REFUSALS
@@ -32,12 +33,7 @@ async def crash(
         "action": audit.NODE_CRASHED,
     }
     entry |= {"target": f"{cluster}/{node}", "reason": payload.reason}
-    try:
-        await _crash(request, node)
-    except Exception as error:
-        await audit.arecord(**entry, outcome=audit.outcome_of(error), details={"error": str(error)})
-        raise
-    await audit.arecord(**entry)
+    await audited(entry, lambda: _crash(request, node))
     return CrashedOut(node=node)
 
 

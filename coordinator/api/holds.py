@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from ninja import Body, Query, Router
 
 from coordinator import audit
+from coordinator.api.audited import audited
 from coordinator.api.auth import ApiRequest
 from coordinator.api.errors import Refused
 from coordinator.api.hold_schemas import (
@@ -122,14 +123,13 @@ async def force_release(
         "reason": payload.reason,
     }
     session = 0 if payload.session is None else session_number(payload.session)
-    try:
+
+    async def release() -> Any:
         client, principal = await request.auth.acting()
         op = lock_commands.ForceRelease(name, payload.reason, session)
-        result = refuse(await client.command(op, act_for=principal))
-    except Exception as error:
-        await audit.arecord(**entry, outcome=audit.outcome_of(error), details={"error": str(error)})
-        raise
-    await audit.arecord(**entry)
+        return refuse(await client.command(op, act_for=principal))
+
+    result = await audited(entry, release)
     return ForcedOut(name=name, released=isinstance(result, commands.Done))
 
 

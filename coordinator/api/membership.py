@@ -8,6 +8,7 @@ from asgiref.sync import sync_to_async
 from ninja import Router
 
 from coordinator import audit
+from coordinator.api.audited import audited
 from coordinator.api.auth import ApiRequest
 from coordinator.api.locks import REFUSALS
 from coordinator.api.schemas import ClusterName, RebuiltOut
@@ -29,13 +30,13 @@ async def rebuild(request: ApiRequest, cluster: ClusterName) -> RebuiltOut:
         "action": audit.CLUSTER_REBUILT,
         "target": cluster,
     }
-    try:
+
+    async def take_word() -> int:
         generation = await _rebuild(request)
-    except Exception as error:
-        await audit.arecord(**entry, outcome=audit.outcome_of(error), details={"error": str(error)})
-        raise
-    await audit.arecord(**entry, details={"generation": generation})
-    return RebuiltOut(generation=generation)
+        entry["details"] = {"generation": generation}
+        return generation
+
+    return RebuiltOut(generation=await audited(entry, take_word))
 
 
 async def _rebuild(request: ApiRequest) -> int:

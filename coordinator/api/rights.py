@@ -11,6 +11,7 @@ from typing import Annotated, Any
 from ninja import Body, Query, Router
 
 from coordinator import audit
+from coordinator.api.audited import audited
 from coordinator.api.auth import ApiRequest
 from coordinator.api.locks import REFUSALS
 from coordinator.api.rights_schemas import (
@@ -64,14 +65,12 @@ async def _change(request: ApiRequest, cluster: str, name: str, op: commands.Cli
         "reason": reason,
         "details": {"change": repr(op)},
     }
-    try:
+
+    async def change() -> Any:
         client, principal = await request.auth.acting()
-        done = refuse(await client.command(op, act_for=principal))
-    except Exception as error:
-        entry["details"] |= {"error": str(error)}
-        await audit.arecord(**entry, outcome=audit.outcome_of(error))
-        raise
-    await audit.arecord(**entry)
+        return refuse(await client.command(op, act_for=principal))
+
+    done = await audited(entry, change)
     return ChangedOut(revision=done.index, existed=done.existed)
 
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from typing import Any
 
 import pytest
+from django.db import OperationalError
 
 from coordinator.models import AuditEntry
 from coordinator.statemachine import commands
-from tests.unit.web.fake_cluster import FakeCluster
-from tests.unit.web.helpers import API, Bearer, new_token
+from tests.unit.web.fake_cluster import FakeClient, FakeCluster
+from tests.unit.web.helpers import API, Bearer, new_token, settled
+from tests.unit.web.test_web_process import Exchange
 
 
 @pytest.fixture
@@ -106,6 +110,55 @@ async def test_who_may_not_administer_changes_nothing_and_is_in_the_audit(
     assert (entry.reason, entry.outcome, entry.principal) == ("please", AuditEntry.Outcome.REFUSED, "worker")
     for path in ("principals", "roles", "permissions?holder=role", "quotas"):
         assert (await worker.get(f"{API}/{path}")).status_code == 403
+
+
+async def test_a_change_whose_caller_is_gone_before_its_answer_is_in_the_audit(
+    operator: Bearer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever hung up in time had changed rights, or broken a lock, and the audit knew nothing of it."""
+    is_done, is_answered = asyncio.Event(), asyncio.Event()
+    at_once = FakeClient.command
+
+    async def slowly(self: FakeClient, op: Any, **options: Any) -> Any:
+        result = await at_once(self, op, **options)
+        if isinstance(op, commands.SetPrincipal):
+            is_done.set()
+            await is_answered.wait()
+        return result
+
+    monkeypatch.setattr(FakeClient, "command", slowly)
+    exchange = Exchange("PUT", f"{API}/principals/friend", operator.headers, b'{"rights": ["administer"]}')
+    running = asyncio.ensure_future(exchange.run())
+    await is_done.wait()
+    exchange.hang_up()
+    await running
+    is_answered.set()
+    await settled()
+    entry = await AuditEntry.objects.aget()
+    assert (entry.target, entry.actor, entry.outcome) == ("default/friend", "token of operator", "done")
+
+
+def lose_database(monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(**_: Any) -> None:
+        raise OperationalError("database is locked")
+
+    monkeypatch.setattr(AuditEntry.objects, "create", gone)
+
+
+async def test_a_change_that_the_database_does_not_take_down_is_answered_as_it_ended(
+    operator: Bearer, worker: Bearer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It was done, or refused, and answered with 500; nothing anywhere said who had done what."""
+    lose_database(monkeypatch)
+    with caplog.at_level(logging.ERROR, "coordinator.audit"):
+        done = await operator.put_json(f"{API}/principals/friend", {"rights": ["read"], "reason": "a new one"})
+        assert (done.status_code, done.json()["existed"]) == (200, False)
+        assert (await worker.delete(f"{API}/principals/friend")).status_code == 403
+        broken = await operator.post(f"{API}/forced-releases", {"name": "deploy", "reason": "its holder is lost"})
+        assert (broken.status_code, broken.json()["released"]) == (200, False)
+    assert "database is locked" in caplog.text
+    for told in ('"reason": "a new one"', '"actor": "token of worker"', '"outcome": "refused"', "its holder is lost"):
+        assert told in caplog.text, told
 
 
 @pytest.mark.parametrize(
