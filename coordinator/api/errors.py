@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping
 from typing import Any, Final, NoReturn
 
+from django.db import DatabaseError
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from ninja import NinjaAPI
 from ninja.errors import AuthenticationError, HttpError, ValidationError
 
 from coordinator import access
 from coordinator.client import errors
+
+log = logging.getLogger(__name__)
 
 RETRY_AFTER_S: Final = 1
 """What `Retry-After` says at least, and where nobody knows better."""
@@ -71,6 +75,7 @@ def install(api: NinjaAPI) -> None:
     """Make `api` answer every exception that it knows in our shape."""
     api.add_exception_handler(Refused, _refused)
     api.add_exception_handler(errors.ConclaveError, _conclave_error)
+    api.add_exception_handler(DatabaseError, _no_database)
     api.add_exception_handler(ValidationError, _validation_error)
     api.add_exception_handler(AuthenticationError, _unauthenticated)
     api.add_exception_handler(HttpError, _http_error)
@@ -88,6 +93,12 @@ def _conclave_error(request: HttpRequest, error: Any) -> HttpResponse:
         if caller is not None:
             caller.was_refused()
     return answer(status, code, str(error), _extra(error))
+
+
+def _no_database(request: HttpRequest, error: Any) -> HttpResponse:
+    """Whatever the cluster could do: a person's session, and what is wanted of a membership, are rows."""
+    log.warning("a call of the API needs the database: %s", error)
+    return answer(503, "unavailable", "the database of this web process cannot be used now")
 
 
 def _status_of(error: Exception) -> tuple[int, str]:

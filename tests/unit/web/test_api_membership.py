@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
+from django.db import OperationalError
 from django.test import AsyncClient as DjangoAsyncClient
 
-from coordinator.membership import wanted
+from coordinator.membership import edits, wanted
 from coordinator.membership.wanted import Place, Wanted
 from coordinator.models import AuditEntry, Cluster, WantedMembership
 from coordinator.statemachine import commands
@@ -45,3 +47,14 @@ async def test_without_a_leader_nothing_is_changed(as_admin: DjangoAsyncClient, 
     response = await as_admin.post(REBUILD, {}, content_type="application/json")
     assert response.status_code == 503
     assert not await WantedMembership.objects.aexists()
+
+
+async def test_without_a_database_it_says_so(as_admin: DjangoAsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(*_: object) -> None:
+        raise OperationalError("database is locked")
+
+    monkeypatch.setattr(edits, "take_word", gone)
+    response = await as_admin.post(REBUILD, {}, content_type="application/json")
+    assert (response.status_code, response.json()["error"]) == (503, "unavailable")
+    assert response.json()["detail"] == "the database of this web process cannot be used now"
+    assert response["Retry-After"] == "1"
