@@ -16,6 +16,7 @@ may serve it. The database may be lost or a day old, so what the logs say of who
 
 from __future__ import annotations
 
+import contextlib
 import reprlib
 import secrets
 import time
@@ -495,7 +496,8 @@ def finish(birth: Birth, client: Client, say: Callable[[str], None], leader_s_ma
     said = edits.compare(cluster, client.query(commands.GetWantedMembership()))
     if said.agreement is edits.Agreement.NOTHING:
         wanted = _wanted(birth)
-        edits.say(client, cluster, lambda _: wanted)
+        with contextlib.suppress(edits.NotInTheLogYet):
+            edits.say(client, cluster, lambda _: wanted)
     birth.finished_at = timezone.now()
     birth.save(update_fields=["finished_at"])
     say(f"{leader} leads {birth.name}")

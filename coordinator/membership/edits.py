@@ -32,6 +32,10 @@ class OtherCluster(errors.ConclaveError):
     """Another cluster has the name now: nothing is changed in its log by what is wanted of this one."""
 
 
+class NotInTheLogYet(errors.OutcomeUnknown):
+    """What is wanted is written down, and nobody knows whether the log has it: the reconciler brings it there."""
+
+
 class Agreement(Enum):
     NOTHING = "nothing is wanted yet"
     SAME = "the database and the log agree"
@@ -83,8 +87,8 @@ def say(
     named no more. `reports`: of all that answer, where they were asked a moment ago.
 
     Raises DatabaseBehind, OtherCluster, ValueError (from `change`, or InvalidRequest where the log would not take it),
-    DatabaseError, and the client's errors: where the log could not be told, the database has the change and the
-    reconciler brings it there.
+    DatabaseError, and the client's errors: up to there nothing has changed. NotInTheLogYet where the log could not be
+    told any more: the database has the change, and the reconciler brings it there.
     """
     said = compare(cluster, view_of(client, cluster))
     if said.agreement is Agreement.BEHIND:
@@ -107,8 +111,23 @@ def say(
             cluster=cluster,
             defaults={"generation": generation, "wanted": text.decode(), "changed_at": timezone.now()},
         )
-    client.command(commands.SetWantedMembership(generation, text))
+    _tell_log(client, cluster, generation, text)
     return after
+
+
+def _tell_log(client: Client, cluster: Cluster, generation: int, text: bytes) -> None:
+    """What the database says already. Raises NotInTheLogYet, and what the log refuses it for."""
+    try:
+        client.command(commands.SetWantedMembership(generation, text))
+    except errors.Refused:
+        # Whoever came meanwhile brought it to the log, since the database was ahead, and then a word of their own.
+        if view_of(client, cluster).generation <= generation:
+            raise
+    except (errors.Unavailable, errors.Busy) as error:
+        raise NotInTheLogYet(
+            f"it is written down, as generation {generation} of the wanted membership, and need not be said again: the "
+            f"log could not be told of it yet, and the reconciler brings it there ({error})"
+        ) from error
 
 
 def _left(

@@ -226,8 +226,8 @@ class Command(BaseCommand):
             replica=hosted.replica,
             forced=node,
         )
+        self._audit(options, "replica.forced-out", {"node": node, "replica": hosted.replica}, _ending(asked))
         self._say_outcome(asked)
-        self._audit(options, "replica.forced-out", {"node": node, "replica": hosted.replica})
 
     def _move(self, options: dict[str, Any]) -> None:
         source, target = options["source"], options["target"]
@@ -253,11 +253,12 @@ class Command(BaseCommand):
         action: str,
     ) -> None:
         began = time.monotonic()
-        wanted = edits.say(client, cluster, change)
-        shown: dict[str, Any] = {
-            key: options[key] for key in ("node", "source", "target", "priority", "seconds") if key in options
-        }
-        self._audit(options, action, shown)
+        try:
+            wanted = edits.say(client, cluster, change)
+        except edits.NotInTheLogYet:
+            self._audit_wish(options, action)
+            raise
+        self._audit_wish(options, action)
         self.stdout.write(f"wanted: replicas of {cluster} on {', '.join(wanted.nodes)}")
         wait_s = options.get("wait", 0)
         if not wait_s:
@@ -270,6 +271,10 @@ class Command(BaseCommand):
             if time.monotonic() - began >= wait_s:
                 raise CommandError(f"not within {wait_s:g} s: {self._says(cluster)}")
             time.sleep(WAIT_POLL_S)
+
+    def _audit_wish(self, options: dict[str, Any], action: str) -> None:
+        keys = ("node", "source", "target", "priority", "seconds")
+        self._audit(options, action, {key: options[key] for key in keys if key in options})
 
     @staticmethod
     def _is_so(client: Client, wanted: Wanted) -> bool:
@@ -299,8 +304,9 @@ class Command(BaseCommand):
         cluster_id = self._cluster_id(options["name"], reports)
         request = f"{task.partition('_')[0]}-{secrets.token_hex(8)}"
         wait_s = BACKUP_S_MAX if task == "back_up_replica" else TASK_S_MAX
-        self._say_outcome(nodes.ask_and_wait(node, task, request, wait_s, cluster=cluster_id))
-        self._audit(options, f"replica.{task}", {"node": node})
+        asked = nodes.ask_and_wait(node, task, request, wait_s, cluster=cluster_id)
+        self._audit(options, f"replica.{task}", {"node": node}, _ending(asked))
+        self._say_outcome(asked)
 
     def _cluster_id(self, name: str, reports: dict[str, nodes.NodeReport]) -> str:
         """By what the nodes host: a cluster without a leader can be stopped, too."""
@@ -431,7 +437,13 @@ class Command(BaseCommand):
         client.confirm()
         return edits.cluster_row(name, client.cluster_id), client
 
-    def _audit(self, options: dict[str, Any], action: str, details: dict[str, Any]) -> None:
+    def _audit(
+        self,
+        options: dict[str, Any],
+        action: str,
+        details: dict[str, Any],
+        outcome: AuditEntry.Outcome = AuditEntry.Outcome.DONE,
+    ) -> None:
         try:
             audit.record(
                 actor=audit.OPERATOR,
@@ -440,10 +452,17 @@ class Command(BaseCommand):
                 target=options["name"],
                 reason=options["reason"],
                 details=details,
-                outcome=AuditEntry.Outcome.DONE,
+                outcome=outcome,
             )
         except DatabaseError as error:
             self.stderr.write(f"This could not be written to the audit: {error}")
+
+
+def _ending(asked: nodes.Asked) -> AuditEntry.Outcome:
+    """How the audit calls what a node was asked: what it has not answered yet it may do all the same."""
+    if asked.outcome is None:
+        return AuditEntry.Outcome.UNKNOWN
+    return AuditEntry.Outcome.DONE if asked.outcome.state == nodes.DONE else AuditEntry.Outcome.REFUSED
 
 
 def _check(options: dict[str, Any]) -> None:

@@ -107,6 +107,9 @@ class Company:
             self.epochs[member[1]][cluster_name] = epoch
         return self._form_cluster(node, cluster, cluster_name, epoch, members, "")
 
+    def _stop_replica(self, node: str, cluster: str) -> TaskOutcome:
+        return TaskOutcome("done", "stopped", self.hosted[node][cluster].replica)
+
     def _remove_replica(self, node: str, cluster: str, replica: str, committed_index: int = 0, forced: str = ""):
         hosted = self.hosted[node].get(cluster)
         if hosted is None or hosted.replica != replica:

@@ -73,6 +73,41 @@ def test_cut_off_before_the_log_heard_it_the_reconciler_brings_it_there(client, 
     assert client.in_log.generation == 2
 
 
+def test_what_the_log_could_not_be_told_any_more_is_said_so_and_in_the_audit(
+    client, reconciler, time, company, monkeypatch
+):
+    """It was said that no leader answers, and was done all the same."""
+
+    def lost(op):
+        raise errors.Unavailable("no leader answered within 10 s")
+
+    real, client.command = client.command, lost
+    with pytest.raises(
+        CommandError,
+        match=r"^it is written down, as generation 1 .* need not be said again: .* \(no leader answered within 10 s\)$",
+    ):
+        manage(company, monkeypatch, "move", "default", "node1", "node4")
+    assert AuditEntry.objects.get(action="replica.moved").details == {"source": "node1", "target": "node4"}
+    client.command = real
+    assert look(reconciler, time, times=8) == "settled: "
+    assert {member.node for member in client.configuration.voters} == {"node2", "node3", "node4"}
+
+
+def test_of_two_that_want_something_at_the_same_time_neither_is_told_that_it_is_refused(client):
+    """The second brings to the log what the first has written down, and its own after that."""
+    edits.say(client, row(), lambda w: w)
+    real = client.command
+
+    def second_comes_first(op):
+        client.command = real
+        edits.say(client, row(), lambda w: w.adding("node5"))
+        return real(op)
+
+    client.command = second_comes_first
+    assert edits.say(client, row(), lambda w: w.adding("node4")).nodes == NAMES
+    assert wanted.decode(client.in_log.wanted).nodes == (*NAMES, "node5")
+
+
 def test_what_changes_nothing_takes_no_generation(client):
     edits.say(client, row(), lambda w: w.adding("node4"))
     edits.say(client, row(), lambda w: w)
@@ -511,7 +546,16 @@ def test_force_deletes_at_the_nodes_own_name(company, monkeypatch):
     manage(company, monkeypatch, "remove-replica", "default", "node3", "--force")
     assert company.hosted["node3"] == {}
     assert company.asked[-1][2]["forced"] == "node3"
-    assert AuditEntry.objects.filter(action="replica.forced-out").exists()
+    assert AuditEntry.objects.get(action="replica.forced-out").outcome == "done"
+
+
+@pytest.mark.parametrize("arguments", ["remove-replica default node3 --force", "stop-replica default node3"])
+def test_what_a_node_has_not_answered_in_time_is_in_the_audit(company, monkeypatch, arguments):
+    """It may do it all the same, and did."""
+    monkeypatch.setattr(nodes, "outcomes", lambda *_, **__: {})
+    with pytest.raises(CommandError, match="^node3 was asked, and has not said what became of it$"):
+        manage(company, monkeypatch, *arguments.split())
+    assert AuditEntry.objects.get().outcome == "unknown"
 
 
 def test_the_admin_shows_it(company, client, reconciler, time, admin_client):
