@@ -37,6 +37,8 @@ SILENCE_MS_MAX: Final = 3_000
 BACKOFF_MS_MIN: Final = 100
 BACKOFF_MS_MAX: Final = 3_000
 CLUSTERS_MAX: Final = 128
+FORGET_MS: Final = 60_000
+"""A cluster that no node has reported of for so long, and nobody watches, makes room for one that is reported."""
 MEMBERSHIP_S: Final = 2.0
 """Between two looks at what the reconciler says."""
 RECORD_S: Final = 2.0
@@ -111,8 +113,11 @@ class FeedReader:
         self._heard_ms: dict[str, int] = {}
         self._drops: Counter[str] = Counter()
         self._tasks: list[asyncio.Task[None]] = []
+        self._reported_ms: dict[str, int] = {}
+        """By cluster: when a node last named it. The record knows many that are no more."""
+        self._expected = frozenset(clusters)
         self.clusters: dict[str, Broadcast] = {}
-        for name in clusters:
+        for name in self._expected:
             self._add_cluster(name)
 
     # --- life -----------------------------------------------------------------------------------
@@ -149,6 +154,19 @@ class FeedReader:
         """Where to listen to `cluster` from now on; None where it is one too many."""
         known = self.clusters.get(cluster)
         return self._add_cluster(cluster) if known is None and len(self.clusters) < CLUSTERS_MAX else known
+
+    def _make_room(self, now_ms: int) -> None:
+        """For a cluster that a node reports, where there are as many as there may be: the one that was reported longest
+        ago goes."""
+        idle = {
+            name: self._reported_ms.get(name, now_ms - FORGET_MS - 1)
+            for name, broadcast in self.clusters.items()
+            if not broadcast.subscribers and name not in self._expected
+        }
+        name = min(idle, key=lambda each: idle[each], default="")
+        if len(self.clusters) >= CLUSTERS_MAX and name and now_ms - idle[name] > FORGET_MS:
+            del self.clusters[name]
+            self._reported_ms.pop(name, None)
 
     def figures(self) -> Figures:
         now_ms = self._clock()
@@ -269,7 +287,11 @@ class FeedReader:
             self._count("old")
             return
         self._heard_ms[node] = now_ms
-        taken = [broadcast for broadcast in self._about(feed.report) if broadcast.model.apply(feed, now_ms, _wall_ms())]
+        taken = [
+            broadcast
+            for broadcast in self._about(feed.report, now_ms)
+            if broadcast.model.apply(feed, now_ms, _wall_ms())
+        ]
         taken += [
             broadcast
             for broadcast in self.clusters.values()
@@ -284,12 +306,17 @@ class FeedReader:
         if taken and self._noting is not None:
             self._noting.offer(feed.report, now_ms)
 
-    def _about(self, report: wire.ReplicaReport) -> list[Broadcast]:
+    def _about(self, report: wire.ReplicaReport, now_ms: int) -> list[Broadcast]:
         """The clusters that a report is about: the one that it names; of a node that hosts none, all that expect it."""
         if not report.cluster_name:
             return [each for each in self.clusters.values() if report.node in each.model.nodes()]
+        if report.cluster_name not in self.clusters:
+            self._make_room(now_ms)
         known = self._expect(report.cluster_name)
-        return [] if known is None else [known]
+        if known is None:
+            return []
+        self._reported_ms[report.cluster_name] = now_ms
+        return [known]
 
     def _count(self, reason: str) -> None:
         self._drops[reason] += 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -178,6 +179,38 @@ async def test_a_record_of_too_many_clusters_is_cut() -> None:
     await reader.start()
     assert len(reader.clusters) == feed_reader.CLUSTERS_MAX
     await reader.stop()
+
+
+def test_clusters_that_are_no_more_make_room_for_one_that_is_reported() -> None:
+    """With as many names in the record as there may be clusters, a new one was said to be reported by no node."""
+    now_ms = 1_000
+    reader = FeedReader("redis://127.0.0.1:1", realm="00000000", peer_key=KEY, nodes=NODES, clock=lambda: now_ms)
+    reader._subscribed = {b"node1": "node1"}
+    numbers = itertools.count(1)
+
+    def report(name: str) -> None:
+        reader._take(b"node1", sealed(feed("node1", cluster_name=name, number=next(numbers))), now_ms)
+
+    names = [f"c{number}" for number in range(feed_reader.CLUSTERS_MAX - 1)]
+    for name in names[:-2]:
+        reader._expect(name)  # As the record knows it.
+    watched = reader.broadcast("c0")
+    assert watched is not None
+    watched.subscribe()
+    report("c1")
+    report("new")
+    report("newer")
+    report("newest")
+    assert {"default", "c0", "c1", "new", "newer", "newest"} <= reader.clusters.keys()
+    assert len(reader.clusters) == feed_reader.CLUSTERS_MAX
+    for name in names:
+        report(name)
+    assert "newest" in reader.clusters, "whatever is reported now, too many at once put out none of the others"
+    now_ms += feed_reader.FORGET_MS + 1
+    report("last")
+    assert reader.broadcast("last") is not None
+    assert reader.broadcast("c0") is watched
+    assert len(reader.clusters) == feed_reader.CLUSTERS_MAX
 
 
 async def test_a_database_that_fails_is_asked_again_which_clusters_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
