@@ -1,7 +1,7 @@
 """The web process: HTTP goes to Django, WebSockets to the live pages, start and end to whoever must know.
 
-Two things are seen here and nowhere else: how large and how slow a body is before it is stored, and whether a caller
-was gone before it had its whole answer.
+Three things are seen here and nowhere else: how large and how slow a body is before it is stored, whether a caller was
+gone before it had its whole answer, and whom the end of the process cuts off.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from django.conf import settings
 from django.http.request import split_domain_port, validate_host
 
 from coordinator import access, record, web_metrics
-from coordinator.api import attempt
+from coordinator.api import attempt, ranges
 from dashboard import feed_reader
 from dashboard.routing import websocket_urlpatterns
 
@@ -62,12 +62,19 @@ TAKE_BACK_S_MAX: Final = 2.0
 
 
 class _Refused(Exception):
-    """A body that is not taken, and why."""
+    """A call that is answered here, and why."""
 
     def __init__(self, status: int, error: str, detail: str) -> None:
         super().__init__(detail)
         self.status = status
         self.error = error
+
+
+def _ends(scope: Scope) -> _Refused:
+    """What is answered to a call that the end of this process cuts off."""
+    if scope["method"] in ("GET", "HEAD", "OPTIONS"):
+        return _Refused(503, "unavailable", "this web process ends; ask again")
+    return _Refused(503, "outcome-unknown", "this web process ends; what was asked may have been done all the same")
 
 
 _TOO_LARGE: Final = (413, "too-large", f"a body has at most {BODY_BYTES_MAX} bytes")
@@ -152,7 +159,11 @@ class Http:
             await self._application(scope, watching_receive, watching_send)
         except _Refused as refused:
             if not has_begun:
-                await _refuse_body(watching_send, refused)
+                await _refuse(watching_send, refused)
+        except asyncio.CancelledError:
+            # By the server, whose patience is over; it would answer with 500.
+            if not has_begun and not is_gone:
+                await _refuse(watching_send, _ends(scope))
         finally:
             if body is not None:
                 body.over()
@@ -169,7 +180,7 @@ def _announced_bytes(scope: Scope) -> int:
     return 0
 
 
-async def _refuse_body(send: Send, refused: _Refused) -> None:
+async def _refuse(send: Send, refused: _Refused) -> None:
     body = f'{{"error": "{refused.error}", "detail": "{refused}"}}'.encode()
     headers = [
         (b"content-type", b"application/json"),
@@ -234,7 +245,12 @@ def _hear_of_the_end() -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         before = signal.getsignal(number)
         if callable(before):
-            signal.signal(number, _also(partial(loop.call_soon_threadsafe, attempt.end_all), before))
+            signal.signal(number, _also(partial(loop.call_soon_threadsafe, _answer_all), before))
+
+
+def _answer_all() -> None:
+    attempt.end_all()
+    ranges.end_all()
 
 
 def _also(
@@ -255,7 +271,7 @@ async def _start() -> None:
 
 
 async def _stop() -> None:
-    attempt.end_all()
+    _answer_all()
     try:
         await asyncio.wait_for(attempt.all_finished(), TAKE_BACK_S_MAX)
     except TimeoutError:

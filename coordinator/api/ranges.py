@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import Iterator
 from typing import Annotated, Any, Final, Literal
@@ -42,6 +43,8 @@ WATCHING_MAX: Final = 2_000
 
 _ONE = AmountIn.model_validate({})
 _watching = 0
+_waits: dict[asyncio.Task[Any], bool] = {}
+"""The tasks of those that wait; True: it was told that this process ends."""
 
 Start = Annotated[
     str,
@@ -163,20 +166,36 @@ async def _wait(client: AsyncClient, principal: str, query: files.ReadChanges, w
         return await client.wait_for_changes(query, wait=wait_s, act_for=principal)
 
 
+def end_all() -> None:
+    """This process ends: answer every caller that waits."""
+    for task in [task for task, is_told in _waits.items() if not is_told]:
+        _waits[task] = True
+        task.cancel()
+
+
 @contextlib.contextmanager
 def _one_more_waits() -> Iterator[None]:
-    """Raises Busy where as many wait as may."""
+    """Raises Busy where as many wait as may, Unavailable where this process ends meanwhile."""
     global _watching  # noqa: PLW0603 - a count of this process
     if _watching >= WATCHING_MAX:
         raise errors.Busy(
             f"this server has its {WATCHING_MAX} calls that wait for changes; ask again later",
             retry_after=float(RETRY_AFTER_S),
         )
+    task = asyncio.current_task()
+    assert task is not None, "a view runs in a task"
     _watching += 1
+    _waits[task] = False
     try:
         yield
+    except asyncio.CancelledError:
+        if not _waits[task]:
+            raise  # Its caller is gone.
+        task.uncancel()
+        raise errors.Unavailable("this web process ends; ask again from where you are") from None
     finally:
         _watching -= 1
+        del _waits[task]
 
 
 @transactions.post("", response={200: TransactionOut, 409: Problem, **REFUSALS}, summary="Do a transaction")

@@ -19,9 +19,9 @@ from asgiref.sync import SyncToAsync
 from uvicorn.server import ServerState
 
 from coordinator import access, asgi
-from coordinator.api import attempt
+from coordinator.api import attempt, ranges
 from coordinator.http_connections import BoundedHttp
-from tests.unit.web.fake_cluster import FakeCluster
+from tests.unit.web.fake_cluster import FakeClient, FakeCluster
 from tests.unit.web.helpers import API, Bearer, settled, until
 
 
@@ -288,6 +288,41 @@ async def test_a_waiter_whose_connection_closes_leaves_the_line(
     assert cluster.machine.waiting == 0
     assert set(cluster.machine.sessions) == before
     assert not attempt._live
+
+
+@pytest.mark.parametrize("address", ["changes?start=a&wait_ms=60000", "lock-events?start=a&wait_ms=60000"])
+async def test_who_waits_for_changes_is_answered_as_soon_as_the_process_is_told_to_end(
+    worker: Bearer, address: str
+) -> None:
+    """The server cut them off when its patience was over, with 500 and a traceback."""
+    running = asyncio.ensure_future(worker.get(f"{API}/{address}"))
+    await until(lambda: ranges._watching)
+    asgi._answer_all()
+    answer = await running
+    assert (answer.status_code, answer.json()["error"]) == (503, "unavailable")
+    assert answer.json()["detail"] == "this web process ends; ask again from where you are"
+    assert (answer["Retry-After"], ranges._watching, ranges._waits) == ("1", 0, {})
+
+
+@pytest.mark.parametrize(("method", "code"), [("GET", "unavailable"), ("PUT", "outcome-unknown")])
+async def test_whom_the_end_of_the_process_cuts_off_is_told_so(
+    worker: Bearer, cluster: FakeCluster, method: str, code: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where nobody leads, so that the answer takes longer than the server's patience."""
+    asked = asyncio.Event()
+
+    async def silent(*_: object, **__: object) -> None:
+        asked.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(FakeClient, "command", silent)
+    monkeypatch.setattr(FakeClient, "query", silent)
+    exchange = Exchange(method, f"{API}/keys/a", worker.headers, b"x")
+    running = asyncio.ensure_future(exchange.run())
+    await asked.wait()
+    running.cancel("timeout graceful shutdown exceeded")
+    await running
+    assert (exchange.status, exchange.json()["error"]) == (503, code)
 
 
 async def test_a_grant_whose_answer_nobody_takes_is_given_back(worker: Bearer, cluster: FakeCluster) -> None:
