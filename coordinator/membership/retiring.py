@@ -31,9 +31,9 @@ def retire(node: str, client_of: Callable[[str], Client]) -> None:
     """Raises ValueError where nobody knows such a node; NotRetired where it answers, is a member of a cluster or is
     wanted as one, where a cluster is being made on it, or where a cluster's leader does not answer; BrokerUnavailable,
     DatabaseError, WantedDamaged."""
-    if why := known.problem([node], ()):
-        raise ValueError(why)
     reports = creation.look_for({node})
+    if why := known.problem([node], reports):
+        raise ValueError(why)
     if node in reports:
         raise NotRetired(f"{node} answers: end its worker first, and take its replicas elsewhere before that")
     for birth in Birth.objects.filter(finished_at=None):

@@ -73,7 +73,9 @@ def test_a_node_that_answers_is_not_retired(company, gone):
 
 
 def test_one_that_nobody_knows_is_a_slip(company, gone):
-    with pytest.raises(ValueError, match="node44: no such node is known"):
+    """Those that are known were all said not to answer."""
+    there = r"node1, node2, node3, node4 \(does not answer\)$"
+    with pytest.raises(ValueError, match=rf"^node44: no such node is known; these are: {there}"):
         retire(company, "node44")
 
 
