@@ -251,6 +251,51 @@ def test_who_leaves_the_line_is_gone_from_it(open_page: OpenPage) -> None:
     first.release("leave")
 
 
+def test_who_waits_in_line_for_a_name_keeps_its_place_though_it_asks_for_it_again(open_page: OpenPage) -> None:
+    """It was told to wait no longer, though it did; with another time to live it stood in line twice."""
+    first, second = open_page(), open_page()
+    first.take_lock("again")
+    second.take_lock("again", wait=True)
+    expect(second.lock("again")).to_contain_text("you are 1st of 1")
+    for wait, ttl_s in ((False, 30), (True, 60)):
+        second.take_lock("again", wait=wait, ttl_s=ttl_s)
+        expect(second.find("lock-error")).to_have_text("This page waits in line for again already.")
+        second.page.keyboard.press("Escape")
+    expect(second.lock("again")).to_contain_text("you are 1st of 1")
+    first.lock("again").get_by_test_id("release").click()
+    expect(second.lock("again").get_by_test_id("lock-holder")).to_have_text("you (this page)")
+    expect(second.lock("again")).to_contain_text("nobody")
+    second.release("again")
+
+
+NEVER_OPENS = """
+    const Real = window.WebSocket;
+    window.tried = 0;
+    window.WebSocket = class extends Real {
+        constructor(url) {
+            super(url);
+            this.hangs = (window.tried += 1) === 1;
+        }
+        get readyState() { return this.hangs ? Real.CONNECTING : super.readyState; }
+        addEventListener(type, listener) { super.addEventListener(type, (event) => this.hangs || listener(event)); }
+    };
+"""
+
+
+@pytest.mark.parametrize("is_told", [False, True])
+def test_a_connection_that_does_not_come_about_is_tried_again(open_page: OpenPage, is_told: bool) -> None:
+    """As on a phone out of reach: a browser itself gives up after minutes, also once there is a network again."""
+    live = open_page()
+    live.expect_state("healthy")
+    live.page.add_init_script(NEVER_OPENS)
+    live.page.reload()
+    live.page.wait_for_function("window.tried === 1")
+    if is_told:
+        live.page.evaluate("window.dispatchEvent(new Event('online'))")
+    live.expect_connection("live")
+    assert live.page.evaluate("window.tried") == 2
+
+
 def test_a_lost_message_is_healed_by_a_fresh_snapshot(open_page: OpenPage) -> None:
     live = open_page()
     live.expect_state("healthy")

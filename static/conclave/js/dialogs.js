@@ -48,6 +48,7 @@ export class LockDialog {
       return this.refuse(`The time to live is between ${TTL_MS_MIN / 1000} s and ${number(TTL_MS_MAX / 1000)} s.`, "lock-ttl");
     }
     if (this.mine.held.has(name)) return this.refuse(`This page holds ${name} already.`, "lock-name");
+    if (this.mine.waits.has(name)) return this.refuse(`This page waits in line for ${name} already.`, "lock-name");
     showError(byId("lock-error"), "");
     this.submit.disabled = true;
     setText(this.submit, "Taking it…");

@@ -4,6 +4,7 @@ const BACKOFF_MS_MIN = 250;
 const BACKOFF_MS_MAX = 5_000;
 const STALE_MS = 2_500; // The server says something at least once a second.
 const DEAD_MS = 15_000;
+const CONNECTING_MS = 8_000; // A browser itself may try for minutes to reach who is out of reach no more.
 
 const FINAL = {
   4401: "signed-out",
@@ -23,7 +24,10 @@ export class Socket {
     this.timer = null;
     this.final = null;
     this.isUnknown = false; // Was it turned away last because no such cluster is known, and has heard nothing since?
-    window.addEventListener("online", () => this.retryNow());
+    window.addEventListener("online", () => {
+      if (this.isConnecting) this.giveUp();
+      this.retryNow();
+    });
     document.addEventListener("visibilitychange", () => document.hidden || this.retryNow());
   }
 
@@ -70,14 +74,24 @@ export class Socket {
     if (this.socket?.readyState === WebSocket.OPEN) this.socket.send(JSON.stringify(message));
   }
 
-  // live, stale (connected, and nothing comes), or disconnected. Gives up a connection that has been silent for long.
+  get isConnecting() {
+    return this.socket?.readyState === WebSocket.CONNECTING;
+  }
+
+  giveUp() {
+    const dead = this.socket;
+    this.closed(1006);
+    dead.close();
+  }
+
+  // live, stale (connected, and nothing comes), or disconnected. Gives up a connection that has been silent for long, or
+  // does not come about.
   state(nowMs) {
-    if (this.socket?.readyState !== WebSocket.OPEN) return "disconnected";
     const silentMs = nowMs - this.openedMs;
+    if (this.isConnecting && silentMs > CONNECTING_MS) this.giveUp();
+    if (this.socket?.readyState !== WebSocket.OPEN) return "disconnected";
     if (silentMs > DEAD_MS) {
-      const dead = this.socket;
-      this.closed(1006);
-      dead.close();
+      this.giveUp();
       return "disconnected";
     }
     return this.heardMs === null || silentMs > STALE_MS ? "stale" : "live";
