@@ -195,9 +195,20 @@ class Attempt:
                 return await self._acquired(answer.token)
             case commands.Queued() if wants_to_wait:
                 return await self._wait_in_line(deadline)
-            case commands.Held():
-                raise await self._not_acquired(answer)
-        raise await self._not_acquired()
+        if not wants_to_wait:
+            self._was_queued = await self._has_taken_over_a_place()
+        raise await self._not_acquired(answer if isinstance(answer, commands.Held) else None)
+
+    async def _has_taken_over_a_place(self) -> bool:
+        """Of an older call of its session, which waits no more then: nobody would hear of the grant."""
+        if self._wanted is not None or self._opened_here:
+            return False
+        query = commands.AwaitGrant(self._name, self._acquisition, self._session)
+        try:
+            place = await self._client.query(query, act_for=self._act_for, timeout=HOLDER_TIMEOUT_S)
+        except errors.ConclaveError:
+            return True  # To take back what is not there changes nothing.
+        return not isinstance(place, commands.NotHeld)
 
     async def _ask(self, wants_to_wait: bool) -> commands.Result:
         if self._wanted is not None:

@@ -106,11 +106,11 @@ def test_the_last_full_voter_is_not_wanted_away():
 def test_one_of_as_many_as_there_may_be_is_moved_and_replaced():
     """To move it was refused as one too many, and so was what took the place of a node that is gone for good."""
     full = want(*(Member(number, f"node{number}") for number in range(1, VOTERS_MAX + 1)))
-    with pytest.raises(ValueError, match="^expected at most 15 replicas$"):
+    with pytest.raises(ValueError, match=r"^expected at most 15 replicas$"):
         full.adding("node16")
     moved = full.moving("node1", "node16")
     assert (len(moved.nodes), moved.nodes[-1], moved.leaving) == (VOTERS_MAX, "node16", ("node1",))
-    with pytest.raises(ValueError, match="^node2 has a replica, or is to get one, already$"):
+    with pytest.raises(ValueError, match=r"^node2 has a replica, or is to get one, already$"):
         full.moving("node1", "node2")
 
 

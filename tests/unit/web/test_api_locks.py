@@ -548,6 +548,22 @@ async def test_a_later_call_of_a_session_takes_over_and_the_older_one_takes_noth
     assert (await worker.get(LOCK)).json()["holder"]["session"] == session
 
 
+async def test_a_later_call_that_does_not_wait_leaves_no_place_in_line_that_nobody_waits_in(
+    worker: Bearer, other: Bearer, cluster: FakeCluster
+) -> None:
+    """It took the place over, was refused, and left it: the session was granted the lock later, and nobody knew."""
+    held = await _hold(worker)
+    session = (await other.post(f"{API}/sessions", {"ttl_ms": 9000})).json()["session"]
+    call, _ = await _waiting_call(cluster, other, session=session, ttl_ms=9000)
+    tried = await other.post(ACQUIRE, {"session": session})
+    assert (tried.status_code, tried.json()["error"]) == (409, "not-acquired")
+    assert (await call).status_code == 409
+    await settled()
+    assert cluster.machine.waiting == 0
+    await worker.post(RELEASE, {"session": held})
+    assert (await worker.get(LOCK)).json()["holder"] is None
+
+
 async def settled_but_for(call: asyncio.Future[Any]) -> None:
     await until(lambda: len(attempt._live) == 1)
     for _ in range(50):
