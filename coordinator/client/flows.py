@@ -241,8 +241,16 @@ def directory(core: Core, clock: Clock, deadline_us: int) -> Flow:
         said = [each for at_us, each in core.directories.values() if at_us >= since_us]
         heard = {each.node for each in said}
         if heard >= set(core.routing.addresses) or clock() >= until_us:
+            _forget_who_is_gone(core, since_us, heard, clock())
             return _merged(first, said)
         yield core.pause(clock() + GATHER_LOOK_US)
+
+
+def _forget_who_is_gone(core: Core, since_us: int, answered: set[str], now_us: int) -> None:
+    """Nodes that answered since then say who else there is; where none said that, nobody can tell who is gone."""
+    said = [each for at_us, each in core.directories.values() if at_us >= since_us]
+    if said:
+        core.routing.are_there(answered.union(name for each in said for name, _ in each.nodes), now_us)
 
 
 def _merged(first: wire.Directory, said: list[wire.Directory]) -> wire.Directory:
@@ -264,6 +272,8 @@ def status(core: Core, clock: Clock) -> Flow:
     if not (core.routing.addresses and core.routing.cluster):
         yield from directory(core, clock, until_us)
         until_us = clock() + STATUS_US
+    since_us = clock()
+    core.directory(since_us, until_us)  # Of whom nobody speaks any more, and who does not answer, is gone.
     asked: dict[str, Call] = {}
     for node in sorted(core.routing.addresses):
         asked[node] = core.ask_node(node, lambda i: wire.StatusRequest(i, core.cluster_name), clock(), until_us)
@@ -275,6 +285,7 @@ def status(core: Core, clock: Clock) -> Flow:
             reports[node] = None
             continue
         reports[node] = _waiting(core, node, answer) if isinstance(answer, wire.Refusal) else answer
+    _forget_who_is_gone(core, since_us, {node for node, report in reports.items() if report is not None}, clock())
     return reports
 
 

@@ -5,6 +5,7 @@ What it holds is a guess that saves time. A wrong one costs a redirect; the clus
 
 from __future__ import annotations
 
+from collections.abc import Container
 from typing import Final
 
 from coordinator import wire
@@ -16,6 +17,10 @@ is noticed within 80 and one that fails is not stormed."""
 DOUBT_US: Final = 400_000
 """How long a leader whose mailbox nobody listens to is not believed in, though others still name it."""
 
+FORGET_US: Final = 60_000_000
+"""A node that answers nothing, and is named by none that does, is asked no more once that has been so for this long: it
+was removed for good. Should it come back, it says so itself."""
+
 
 class Routing:
     def __init__(self, cluster_name: str) -> None:
@@ -25,6 +30,10 @@ class Routing:
         self.leader = ""
         self.term = 0
         self.addresses: dict[str, str] = {}
+        self._members: tuple[str, ...] = ()
+        """Nodes with a replica of the cluster, as last heard: these are never forgotten."""
+        self._missed_us: dict[str, int] = {}
+        """Since when each of them was not there, where it was not when nodes were last asked."""
         self.rumour = ""
         """Who is said to lead another cluster of this name, by others than itself: to be asked whether it does."""
         self.changes = 0
@@ -50,8 +59,18 @@ class Routing:
             if not self._succeeds(entry, directory.node):
                 return
             self.cluster, self.leader, self.term = entry.cluster, "", 0
+        if entry.term >= self.term:
+            self._members = entry.nodes
         if entry.term >= self.term and entry.leader:
             self.believe(entry.leader, entry.term, now_us)
+
+    def are_there(self, nodes: Container[str], now_us: int) -> None:
+        """Nodes were asked just now: these answered, or are named by some that did."""
+        for node in [*self.addresses]:
+            if node in nodes or node in self._members:
+                self._missed_us.pop(node, None)
+            elif now_us - self._missed_us.setdefault(node, now_us) >= FORGET_US:
+                del self.addresses[node], self._missed_us[node]
 
     def _succeeds(self, entry: wire.ClusterEntry, node: str) -> bool:
         """Is this other cluster, of which `node` tells, the one that has the name now? A replica may be left over of an

@@ -13,10 +13,12 @@ from coordinator.client.administration import REPEAT_US
 from coordinator.client.calls import Call
 from coordinator.client.errors import NotFound, Refused, Unavailable
 from coordinator.client.flows import GATHER_US, Flow
+from coordinator.client.routing import FORGET_US
 from coordinator.consensus.members import Member
 from coordinator.statemachine import commands
 from coordinator.statemachine.commands import Done, Failure
 from tests.unit.client.test_core import CLUSTER, Stage
+from tests.unit.dashboard.reports import feed
 
 MEMBERS = tuple(Member(number, f"node{number}") for number in (1, 2, 3))
 
@@ -200,3 +202,71 @@ def test_a_node_that_is_silent_is_not_waited_for_long(stage):
     before_us = stage.now_us
     drive.finish()
     assert stage.now_us - before_us <= GATHER_US + 50_000
+
+
+# --- who is gone for good -------------------------------------------------------------------------
+
+
+def who_is_there(stage: Stage, speakers: dict[str, tuple[str, ...]], members: tuple[str, ...]) -> set[str]:
+    """Ask for the status: `speakers` answer, and name those; the nodes that it tells of."""
+    drive = Drive(stage, flows.status(stage.core, lambda: stage.now_us))
+    entry = wire.ClusterEntry("default", CLUSTER, "node1", 5, members)
+    for _ in range(200):
+        drive.go_on()
+        if drive.call is None:
+            return {*drive.outcome}
+        for node, request in stage.requests():
+            for speaker, named in speakers.items():
+                if isinstance(request, wire.DirectoryRequest) and node in ("", speaker):
+                    nodes = tuple((each, "") for each in named)
+                    stage.reply(speaker, wire.Directory(request.id, speaker, nodes, (entry,)))
+                elif isinstance(request, wire.StatusRequest) and node == speaker:
+                    stage.reply(speaker, wire.StatusAnswer(request.id, feed(speaker).report))
+        stage.pass_time(5_000)
+    raise AssertionError("it never ends")
+
+
+BOTH = ("node1", "node2")
+
+
+def test_a_node_that_was_removed_for_good_is_asked_no_more_after_a_minute(stage):
+    """It was asked in every status until the client ended, each of which took its full time."""
+    speakers = dict.fromkeys(BOTH, BOTH)
+    assert who_is_there(stage, speakers, BOTH) == {"node1", "node2", "node3"}
+    stage.pass_time(FORGET_US)
+    who_is_there(stage, speakers, BOTH)
+    before_us = stage.now_us
+    assert who_is_there(stage, speakers, BOTH) == {"node1", "node2"}
+    assert stage.now_us - before_us < 100_000
+    drive = Drive(stage, flows.directory(stage.core, lambda: stage.now_us, stage.now_us + 5_000_000))
+    _, request = drive.sent(wire.DirectoryRequest)
+    for node in BOTH:
+        stage.reply(node, wire.Directory(request.id, node, tuple((each, "") for each in BOTH), ()))
+    before_us = stage.now_us
+    drive.finish()
+    assert stage.now_us - before_us < 50_000, "nobody else is waited for"
+
+
+def test_a_member_that_is_silent_and_whoever_others_name_stay_known(stage):
+    named = dict.fromkeys(BOTH, ("node1", "node2", "node4"))
+    for _ in range(3):
+        found = who_is_there(stage, named, ("node1", "node2", "node3"))
+        stage.pass_time(FORGET_US)
+    assert found == {"node1", "node2", "node3", "node4"}
+
+
+def test_where_nobody_answers_nobody_is_forgotten(stage):
+    for _ in range(3):
+        found = who_is_there(stage, {}, BOTH)
+        stage.pass_time(FORGET_US)
+    assert found == {"node1", "node2", "node3"}
+
+
+def test_a_forgotten_node_that_comes_back_is_seen_with_the_next_status(stage):
+    speakers = dict.fromkeys(BOTH, BOTH)
+    for _ in range(3):
+        who_is_there(stage, speakers, BOTH)
+        stage.pass_time(FORGET_US)
+    back = speakers | {"node3": ("node3",)}
+    who_is_there(stage, back, BOTH)
+    assert "node3" in who_is_there(stage, back, BOTH)
