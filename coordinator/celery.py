@@ -21,7 +21,11 @@ if environment.is_ours():
 
 # A node does without what Celery does for programs of Django: no task of ours comes near the database, and to set
 # Django up, with its checks, which import every page, took a node longer than all else before its first turn.
-app = Celery("coordinator", fixups=() if os.environ.get("CONCLAVE_NODE") else None)
+app = Celery(
+    "coordinator",
+    fixups=() if os.environ.get("CONCLAVE_NODE") else None,
+    control="coordinator.replica.control:Control",
+)
 app.config_from_object("django.conf:settings", namespace="CELERY")
 
 

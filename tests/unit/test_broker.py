@@ -10,13 +10,19 @@ import contextlib
 import socket
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+import redis
 from celery import Celery
 from django.conf import settings
 from kombu.transport.redis import Transport
 
+from coordinator.celery import app
+from coordinator.config import url_for_celery
 from coordinator.membership import nodes
+from coordinator.replica.control import ANSWER_KEPT_MS
+from tests.integration.private_redis import PrivateRedis
 
 ANSWER_S_MAX = 10.0
 
@@ -58,3 +64,39 @@ def test_a_redis_that_does_not_answer_ends_a_command_in_good_time(
 def test_a_workers_question_without_an_answer_is_no_lost_connection() -> None:
     """A worker without work has Redis hold back its answer for a while; no time-out of a socket may come before."""
     assert Transport.brpop_timeout * 3 <= settings.BROKER_ANSWER_S_MAX
+
+
+@pytest.fixture
+def control_of(tmp_path: Path) -> Iterator[tuple[PrivateRedis, Celery]]:
+    """A Redis, and the control of an application whose broker it is."""
+    with PrivateRedis(tmp_path / "data") as server:
+        made = Celery(broker=url_for_celery(server.url), set_as_current=False, control=app.control_cls)
+        made.config_from_object("django.conf:settings", namespace="CELERY")
+        made.conf.broker_url = url_for_celery(server.url)
+        yield server, made
+
+
+def test_an_answer_that_its_asker_is_gone_for_does_not_stay_in_redis(control_of: tuple[PrivateRedis, Celery]) -> None:
+    """An asker that had as many answers as it waited for deleted its queue, and the next answer made it anew."""
+    server, asked = control_of
+    mailbox = asked.control.mailbox
+    with asked.connection() as connection, redis.Redis.from_url(server.url) as looking:
+        channel = connection.default_channel
+        queue = mailbox.reply_queue(channel)
+        queue.declare()
+        answer = {"node1@conclave": {"ok": "here"}}
+        node = mailbox.Node("node1@conclave", channel=channel)
+        node.reply(answer, mailbox.reply_exchange.name, queue.routing_key, "a ticket")
+        (key,) = looking.keys(f"*{queue.name}")
+        assert 0 < looking.pttl(key) <= ANSWER_KEPT_MS
+        assert queue.get().payload == answer, "until then it is there"
+
+
+def test_a_process_that_asks_for_months_keeps_nothing_of_it(control_of: tuple[PrivateRedis, Celery]) -> None:
+    """The reconciler asks all nodes each second while it waits for something."""
+    _, asking = control_of
+    with asking.connection() as connection:
+        for _ in range(3):
+            assert asking.control.broadcast("replicas", reply=True, timeout=0.01, connection=connection) == []
+        exchanges = connection.transport.state.exchanges
+        assert not exchanges[asking.control.mailbox.reply_exchange.name].get("table")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -207,7 +208,7 @@ def test_a_node_that_is_silent_is_not_waited_for_long(stage):
 # --- who is gone for good -------------------------------------------------------------------------
 
 
-def who_is_there(stage: Stage, speakers: dict[str, tuple[str, ...]], members: tuple[str, ...]) -> set[str]:
+def who_is_there(stage: Stage, speakers: Mapping[str, tuple[str, ...]], members: tuple[str, ...]) -> set[str]:
     """Ask for the status: `speakers` answer, and name those; the nodes that it tells of."""
     drive = Drive(stage, flows.status(stage.core, lambda: stage.now_us))
     entry = wire.ClusterEntry("default", CLUSTER, "node1", 5, members)
