@@ -217,7 +217,8 @@ class Links:
     def _is_quiet(self, link: Link, now_us: int) -> bool:
         """Is it time to ask whether the connection still stands? One that did not answer that is given up."""
         if link.pinged_us > link.heard_us:
-            if now_us - link.pinged_us > PONG_US_MAX:
+            # Where nobody asks anything nobody watches either, and the answer lies there unread.
+            if now_us - link.pinged_us > PONG_US_MAX and not self.receive(link, now_us) and link.connected:
                 link.channel.close()
                 self._is_lost("Redis answers nothing", now_us)
             return False
@@ -226,8 +227,8 @@ class Links:
         link.pinged_us = now_us
         return True
 
-    def receive(self, link: Link, now_us: int) -> None:
-        """Take in everything that came on `link`."""
+    def receive(self, link: Link, now_us: int) -> bool:
+        """Take in everything that came on `link`. True where something did."""
         try:
             if link.channel.wants_write:
                 link.channel.flush()
@@ -236,7 +237,7 @@ class Links:
         except ChannelError as error:
             link.channel.close()
             self._is_lost(str(error), now_us)
-            return
+            return False
         if not link.channel.connected:
             self.all_stand, self.is_changed = False, True  # What came before the end is good.
         link.heard_us = now_us
@@ -249,6 +250,7 @@ class Links:
                 self._core.routing.trouble = f"Redis refused to publish: {reply}"
             elif reply == 0:
                 self._core.undelivered(packet, now_us)
+        return bool(received.messages or received.replies)
 
     def due_us(self, now_us: int) -> int:
         """When `send` or `to_connect` has something to do next."""

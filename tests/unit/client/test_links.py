@@ -12,7 +12,7 @@ from coordinator.channel import BACK_OFF_US_MAX, ChannelError, Received
 from coordinator.client import links as links_module
 from coordinator.client.core import Core
 from coordinator.client.errors import Closed
-from coordinator.client.links import HOME, Link, Links
+from coordinator.client.links import HOME, IDLE_PING_US, PONG_US_MAX, Link, Links
 from coordinator.client.routing import PROBE_US_MIN
 from tests.unit.client.test_sync import CLUSTER, TOKEN
 
@@ -30,6 +30,7 @@ class Socket:
         self.closed = 0
         self.sent: list[Any] = []
         self.error: Exception | None = None
+        self.unread: list[tuple[Any, Any]] = []
 
     def connect(self, channels: list[str]) -> None:
         if self.error is not None:
@@ -47,7 +48,10 @@ class Socket:
         self.sent += sent
 
     def receive(self) -> Received:
-        raise ChannelError("closed by Redis")
+        if self.error is not None or not self.connected:
+            raise ChannelError("closed by Redis")
+        replies, self.unread = self.unread, []
+        return Received([], replies)
 
 
 class Hand:
@@ -243,3 +247,21 @@ def test_whoever_watches_the_sockets_is_told_of_what_could_not_be_sent(two):
     channel.wants_write = True
     two.asks("alive")
     assert two.links.is_changed, "it is to be watched for room"
+
+
+@pytest.mark.parametrize("answers", [True, False])
+def test_a_connection_that_nobody_watches_is_not_given_up_for_an_answer_that_lies_there_unread(
+    hand: Hand, answers: bool
+) -> None:
+    """A client that nobody asks anything sleeps, and does not look at its connections: each was made again every
+    thirteen seconds."""
+    hand.connect()
+    link = hand.links.links[HOME]
+    hand.now_us += IDLE_PING_US + 1
+    hand.links.send(hand.now_us)
+    assert link.channel.sent[-1] == (None, ("PING",))
+    if answers:
+        link.channel.unread.append((None, "PONG"))
+    hand.now_us += PONG_US_MAX + 1
+    hand.links.send(hand.now_us)
+    assert link.connected == answers
