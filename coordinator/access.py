@@ -65,7 +65,20 @@ class Person(NamedTuple):
 
 # --- clients: one for each cluster and event loop -------------------------------------------------
 
-_clients: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, AsyncClient]] = weakref.WeakKeyDictionary()
+UNUSED_S_MAX: Final = 600.0
+"""A client of a cluster that nobody asked about for so long is closed once another cluster is asked about: clusters
+come and go, and each client has connections."""
+
+
+class _Kept:
+    __slots__ = ("client", "used_s")
+
+    def __init__(self, client: AsyncClient) -> None:
+        self.client = client
+        self.used_s = 0.0
+
+
+_clients: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, _Kept]] = weakref.WeakKeyDictionary()
 
 
 def make_client(cluster: str) -> AsyncClient:
@@ -80,14 +93,26 @@ def make_client(cluster: str) -> AsyncClient:
 def client(cluster: str = DEFAULT_CLUSTER) -> AsyncClient:
     """This event loop's client of a cluster, as principal `web`. It connects when it is first used."""
     of_loop = _clients.setdefault(asyncio.get_running_loop(), {})
-    if cluster not in of_loop:
-        of_loop[cluster] = make_client(cluster)
-    return of_loop[cluster]
+    kept = of_loop.get(cluster)
+    if kept is None:
+        _close_unused(of_loop)
+        kept = of_loop[cluster] = _Kept(make_client(cluster))
+    kept.used_s = time.monotonic()
+    return kept.client
+
+
+def _close_unused(of_loop: dict[str, _Kept]) -> None:
+    now_s = time.monotonic()
+    for name, kept in [*of_loop.items()]:
+        is_unused = now_s - kept.used_s > UNUSED_S_MAX and not kept.client.figures().calls_pending
+        if is_unused and name != DEFAULT_CLUSTER:
+            del of_loop[name]
+            spawn(kept.client.aclose(), f"close the client of {name}")
 
 
 def clients() -> dict[str, AsyncClient]:
     """Those of this event loop that there are, by cluster."""
-    return dict(_clients.get(asyncio.get_running_loop(), {}))
+    return {name: kept.client for name, kept in _clients.get(asyncio.get_running_loop(), {}).items()}
 
 
 async def close() -> None:
@@ -98,7 +123,7 @@ async def close() -> None:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
     for each in _clients.pop(loop, {}).values():
-        await each.aclose()
+        await each.client.aclose()
 
 
 _background: set[asyncio.Task[Any]] = set()

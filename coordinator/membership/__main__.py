@@ -33,7 +33,7 @@ def main() -> None:
     from coordinator.membership.reconciler import Reconciler
 
     with Clients() as clients:
-        Reconciler(clients).run(stopping.wait)
+        Reconciler(clients, keep=clients.keep).run(stopping.wait)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from types import TracebackType
 from typing import Final, Self
 
@@ -28,6 +29,11 @@ class Clients:
                 timeout=self._timeout_s,
             )
         return self._clients[cluster]
+
+    def keep(self, clusters: Collection[str]) -> None:
+        """Close those of other clusters: each has a connection and a thread, and clusters come and go."""
+        for cluster in self._clients.keys() - {*clusters}:
+            self._clients.pop(cluster).close()
 
     def __enter__(self) -> Self:
         return self

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import secrets
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Final, NamedTuple
 
 from django.db import DatabaseError, close_old_connections
@@ -38,6 +38,8 @@ from coordinator.membership.wanted import WantedDamaged
 from coordinator.models import Cluster, Node, Reconciliation, WantedMembership
 
 LOCK: Final = "conclave/reconciler"
+LOCKED: Final = "default"
+"""The cluster that the lock is in."""
 LOCK_TTL_S: Final = 10.0
 BUSY_S: Final = 1.0
 """Between two looks at a cluster that is being changed, or waits."""
@@ -92,9 +94,17 @@ class _Watched:
 
 
 class Reconciler:
-    def __init__(self, client_of: Callable[[str], Client], clock: Callable[[], float] = time.monotonic) -> None:
-        """`client_of`: a client of the cluster of that name, as principal `web`."""
+    def __init__(
+        self,
+        client_of: Callable[[str], Client],
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        keep: Callable[[Collection[str]], None] = lambda clusters: None,
+    ) -> None:
+        """`client_of`: a client of the cluster of that name, as principal `web`. `keep`: those of other clusters are
+        of no more use."""
         self._client_of = client_of
+        self._keep = keep
         self._clock = clock
         self._watched: dict[str, _Watched] = {}
         """By the identity of the cluster."""
@@ -108,7 +118,7 @@ class Reconciler:
         takes."""
         while not stopping(0):
             try:
-                with self._client_of("default").lock(LOCK, ttl=LOCK_TTL_S, wait=5.0) as lease:
+                with self._client_of(LOCKED).lock(LOCK, ttl=LOCK_TTL_S, wait=5.0) as lease:
                     logger.info("reconciling, as holder of %r with token %d", LOCK, lease.token)
                     while not stopping(BUSY_S):
                         lease.check()
@@ -136,6 +146,7 @@ class Reconciler:
         clusters = self._clusters()
         # One that no node hosts any more would be due for ever.
         self._watched = {cluster_id: self._watched.get(cluster_id) or _Watched() for cluster_id in clusters}
+        self._keep({LOCKED, *clusters.values()})
         for cluster_id, name in clusters.items():
             watched = self._watched[cluster_id]
             generation = generations.get(cluster_id, 0)

@@ -14,6 +14,7 @@ from django.utils import timezone
 from coordinator import record
 from coordinator.client import errors
 from coordinator.membership import creation, edits, nodes, saying, wanted
+from coordinator.membership.clients import Clients
 from coordinator.membership.edits import DatabaseBehind
 from coordinator.membership.nodes import TaskOutcome
 from coordinator.membership.reconciler import Reconciler
@@ -330,6 +331,29 @@ def test_a_cluster_that_is_gone_keeps_nobody_busy(client, reconciler, time, comp
     monkeypatch.setattr(nodes, "look", None)  # Would fail if they were asked.
     time.now += 2
     reconciler.look()
+
+
+def test_of_a_cluster_that_is_gone_no_client_is_kept(company, time):
+    """Each has a connection and a thread, and they were kept for as long as the reconciler ran."""
+    kept: list[set[str]] = []
+    reconciler = Reconciler(lambda name: company.clusters[name], time, keep=lambda names: kept.append({*names}))
+    second = make(company)
+    look(reconciler, time)
+    assert kept[-1] == {"default", "second"}
+    for hosted in company.hosted.values():
+        hosted.pop(second.cluster_id, None)
+    look(reconciler, time)
+    assert kept[-1] == {"default"}
+
+
+def test_clients_of_other_clusters_are_closed():
+    with Clients() as clients:
+        default, second = clients("default"), clients("second")
+        clients.keep({"default"})
+        assert clients("default") is default
+        assert clients("second") is not second
+        with pytest.raises(errors.Closed):
+            second.get("a")
 
 
 class Lock:

@@ -150,6 +150,7 @@ class FakeClient:
         self._numbers = itertools.count(1)
         self._session = 0
         self.is_closed = False
+        self.calls_pending = 0
 
     async def __aenter__(self) -> Self:
         return self
@@ -255,7 +256,7 @@ class FakeClient:
         return self._cluster.nodes[1], 4
 
     def figures(self) -> Figures:
-        return Figures(True, self._cluster.has_leader, 1, int(self._session > 0), 2)
+        return Figures(True, self._cluster.has_leader, self.calls_pending, int(self._session > 0), 2)
 
     async def crash(self, node: str, *, act_for: str = "") -> None:
         principal, actor, token = self._who(act_for)

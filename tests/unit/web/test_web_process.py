@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import unquote
 
@@ -440,3 +441,20 @@ async def test_start_and_end_reach_whoever_must_know(cluster: FakeCluster, monke
     await running
     assert happened == ["reader started", "reader stopped"]
     assert client.is_closed  # type: ignore[attr-defined]
+
+
+async def test_the_client_of_a_cluster_that_nobody_asks_about_any_more_is_closed(
+    cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Clusters come and go, and each client that there ever was kept its connections."""
+    seconds = 1_000.0
+    monkeypatch.setattr(access, "time", SimpleNamespace(monotonic=lambda: seconds))
+    default, gone, used, asked = (access.client(name) for name in ("default", "gone", "used", "asked"))
+    asked.calls_pending = 1  # type: ignore[attr-defined]
+    seconds += access.UNUSED_S_MAX
+    access.client("used")
+    seconds += 1.0
+    access.client("new")
+    await settled()
+    assert {*access.clients()} == {"default", "used", "asked", "new"}
+    assert [each.is_closed for each in (default, gone, used, asked)] == [False, True, False, False]  # type: ignore[attr-defined]
