@@ -119,6 +119,7 @@ class FeedReader:
         self.clusters: dict[str, Broadcast] = {}
         for name in self._expected:
             self._add_cluster(name)
+        self._said_too_many = False
 
     # --- life -----------------------------------------------------------------------------------
 
@@ -153,7 +154,12 @@ class FeedReader:
     def _expect(self, cluster: str) -> Broadcast | None:
         """Where to listen to `cluster` from now on; None where it is one too many."""
         known = self.clusters.get(cluster)
-        return self._add_cluster(cluster) if known is None and len(self.clusters) < CLUSTERS_MAX else known
+        if known is not None or len(self.clusters) < CLUSTERS_MAX:
+            return known or self._add_cluster(cluster)
+        if not self._said_too_many:
+            self._said_too_many = True
+            log.warning("more than %d clusters: there is no live page of %s", CLUSTERS_MAX, cluster)
+        return None
 
     def _make_room(self, now_ms: int) -> None:
         """For a cluster that a node reports, where there are as many as there may be: the one that was reported longest

@@ -64,6 +64,7 @@ class ClusterModel:
         self._leaderless_since_ms = now_ms
         self._blind_since_ms: int | None = None
         self._begun_ms = now_ms
+        self._forgot_ms = now_ms
         self.membership = Note()
         """What is to be said of its membership, where that is not as it is wanted."""
         self.lost = 0
@@ -115,6 +116,8 @@ class ClusterModel:
             self._leader = leader
         known = self._blind_since_ms is None and now_ms - self._begun_ms > UNREACHABLE_MS
         self._history.note(now_ms, None, leaderless=known and not leader)
+        if now_ms - self._forgot_ms >= UNREACHABLE_MS:  # Also where nobody looks: nodes come and go all the same.
+            self._forget(self._voters(), now_ms)
 
     def blind(self, now_ms: int) -> None:
         """The feed's Redis does not answer, and has not since a report was last heard: nobody is in sight."""
@@ -229,6 +232,7 @@ class ClusterModel:
         }
 
     def _forget(self, voters: list[str], now_ms: int) -> None:
+        self._forgot_ms = now_ms
         for node in set(self._expected) - self._configured - set(voters):
             heard = self._heard.get(node)
             if heard is None or now_ms - heard.at_ms > FORGET_MS:

@@ -18,6 +18,7 @@ from asgiref.sync import sync_to_async
 from coordinator import record, wire
 from dashboard import feed_reader
 from dashboard.feed_reader import FeedReader, decode_feed
+from dashboard.model import FORGET_MS
 from dashboard.noting import REPEAT_MS, Noting
 from tests.integration.private_redis import PrivateRedis
 from tests.unit.dashboard.reports import NODES, feed, quorum
@@ -181,7 +182,7 @@ async def test_a_record_of_too_many_clusters_is_cut() -> None:
     await reader.stop()
 
 
-def test_clusters_that_are_no_more_make_room_for_one_that_is_reported() -> None:
+def test_clusters_that_are_no_more_make_room_for_one_that_is_reported(caplog: pytest.LogCaptureFixture) -> None:
     """With as many names in the record as there may be clusters, a new one was said to be reported by no node."""
     now_ms = 1_000
     reader = FeedReader("redis://127.0.0.1:1", realm="00000000", peer_key=KEY, nodes=NODES, clock=lambda: now_ms)
@@ -206,6 +207,9 @@ def test_clusters_that_are_no_more_make_room_for_one_that_is_reported() -> None:
     for name in names:
         report(name)
     assert "newest" in reader.clusters, "whatever is reported now, too many at once put out none of the others"
+    assert [words for words in caplog.messages if "there is no live page of" in words] == [
+        f"more than {feed_reader.CLUSTERS_MAX} clusters: there is no live page of {names[-3]}"
+    ]
     now_ms += feed_reader.FORGET_MS + 1
     report("last")
     assert reader.broadcast("last") is not None

@@ -125,6 +125,18 @@ def test_voters_of_the_reports_are_expected_too_and_forgotten_when_no_longer_nam
     assert "extra" not in model.view(START + FORGET_MS + 20)["replicas"]
 
 
+def test_nodes_that_came_and_went_while_nobody_looked_leave_room_for_others() -> None:
+    """They were forgotten as a page was drawn: without one, the 65th name that a node had was never taken."""
+    model, now_ms = model_of(*quorum()), START
+    for number in range(2 * NODES_MAX):
+        assert model.apply(feed(f"n{number}"), now_ms)
+        now_ms += FORGET_MS + 1
+        for each in quorum():
+            assert model.apply(each, now_ms)
+        model.tick(now_ms)
+        assert model.nodes() == {*NODES}
+
+
 def test_no_more_nodes_are_kept_than_the_bound() -> None:
     model = ClusterModel("default", ["node1"], START)
     taken = [model.apply(feed(f"n{number}", voters=("node1",)), START) for number in range(NODES_MAX + 5)]
