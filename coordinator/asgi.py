@@ -36,7 +36,7 @@ from channels.routing import ProtocolTypeRouter, URLRouter
 from django.conf import settings
 from django.http.request import split_domain_port, validate_host
 
-from coordinator import access, record, web_metrics
+from coordinator import access, accounts, record, web_metrics
 from coordinator.api import attempt, ranges
 from dashboard import feed_reader
 from dashboard.routing import websocket_urlpatterns
@@ -264,10 +264,15 @@ def _also(
     return handle
 
 
+_lasting: list[asyncio.Task[None]] = []
+"""What runs for as long as this process serves."""
+
+
 async def _start() -> None:
     _hear_of_the_end()
     await feed_reader.start()
     access.spawn(record.make_from_log(), "make the record from the log")
+    _lasting.append(asyncio.create_task(accounts.forget_expired_sign_ins(), name="forget sign-ins that have run out"))
 
 
 async def _stop() -> None:
@@ -276,6 +281,10 @@ async def _stop() -> None:
         await asyncio.wait_for(attempt.all_finished(), TAKE_BACK_S_MAX)
     except TimeoutError:
         log.warning("some waiting calls could not leave their lines; their leases end by themselves")
+    while _lasting:
+        task = _lasting.pop()
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
     await feed_reader.stop()
     await access.close()
 

@@ -436,11 +436,13 @@ async def test_start_and_end_reach_whoever_must_know(cluster: FakeCluster, monke
     assert await sent.get() == {"type": "lifespan.startup.complete"}
     await settled()
     client = access.client()
+    (lasting,) = asgi._lasting
     incoming.put_nowait({"type": "lifespan.shutdown"})
     assert await sent.get() == {"type": "lifespan.shutdown.complete"}
     await running
     assert happened == ["reader started", "reader stopped"]
     assert client.is_closed  # type: ignore[attr-defined]
+    assert lasting.cancelled()
 
 
 async def test_the_client_of_a_cluster_that_nobody_asks_about_any_more_is_closed(
