@@ -17,7 +17,7 @@ from django.utils import timezone
 
 from coordinator import record, wire
 from coordinator.client import Client, Lease, errors
-from coordinator.membership import edits, nodes
+from coordinator.membership import edits, known, nodes
 from coordinator.membership.edits import Agreement
 from coordinator.membership.nodes import BrokerUnavailable, NodeReport
 from coordinator.membership.plan import (
@@ -143,6 +143,7 @@ class Reconciler:
         if not changed and now < min((watched.due for watched in self._watched.values()), default=0.0):
             return
         trouble = self._ask_nodes(now)
+        self._forget_retired()
         clusters = self._clusters()
         # One that no node hosts any more would be due for ever.
         self._watched = {cluster_id: self._watched.get(cluster_id) or _Watched() for cluster_id in clusters}
@@ -185,6 +186,17 @@ class Reconciler:
             else:
                 self._silent_nodes.setdefault(name, now)
         return ""
+
+    def _forget_retired(self) -> None:
+        """What a node said that an operator has retired since says nothing any more of which clusters there are. One
+        that answers all the same is retired no more as soon as it reports."""
+        try:
+            retired = known.retired_nodes()
+        except DatabaseError:
+            return  # Later is soon enough.
+        for name in self._silent_nodes.keys() & self._reports.keys() & retired:
+            del self._silent_nodes[name]
+            del self._reports[name]
 
     def _reconcile(self, name: str, cluster_id: str, watched: _Watched, now: float) -> Finding:
         try:

@@ -333,6 +333,20 @@ def test_a_cluster_that_is_gone_keeps_nobody_busy(client, reconciler, time, comp
     reconciler.look()
 
 
+def test_a_cluster_that_only_a_retired_node_had_is_asked_no_more(company, reconciler, time):
+    """It was asked at each look until the reconciler ended, and everybody else waited for its time-out."""
+    second = make(company, replicas=1)
+    look(reconciler, time)
+    (node,) = [name for name, hosted in company.hosted.items() if second.cluster_id in hosted]
+    company.silent = {node}
+    look(reconciler, time)
+    Node.objects.filter(name=node).update(retired_at=timezone.now())
+    del company.clusters["second"]
+    before = Reconciliation.objects.get(cluster__cluster_id=second.cluster_id).looked_at
+    look(reconciler, time, times=5)
+    assert Reconciliation.objects.get(cluster__cluster_id=second.cluster_id).looked_at == before
+
+
 def test_of_a_cluster_that_is_gone_no_client_is_kept(company, time):
     """Each has a connection and a thread, and they were kept for as long as the reconciler ran."""
     kept: list[set[str]] = []
