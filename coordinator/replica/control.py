@@ -35,14 +35,17 @@ class Mailbox(CelerysMailbox):
             redis.pexpire(f"{routing_key}.{exchange}", ANSWER_KEPT_MS)
 
     def _collect(self, *arguments: Any, **options: Any) -> Any:
-        """Kombu keeps a row of each queue for answers that was bound, also once that is deleted; Redis has the table
-        that is looked at."""
+        """Kombu keeps a row of each queue for answers that was bound, also once that is deleted, and how long it was to
+        live; each question has another queue. Redis has the table that is looked at."""
         connection: Any = self.connection
         exchange: Any = self.reply_exchange
+        queue: Any = self.reply_queue
         try:
             return super()._collect(*arguments, **options)  # type: ignore[no-untyped-call]
         finally:
             connection.transport.state.exchanges.get(exchange.name, {}).pop("table", None)
+            for channel in connection.transport.channels:
+                channel._expires.pop(queue.name, None)
 
 
 class Control(CelerysControl):  # type: ignore[misc]

@@ -100,3 +100,4 @@ def test_a_process_that_asks_for_months_keeps_nothing_of_it(control_of: tuple[Pr
             assert asking.control.broadcast("replicas", reply=True, timeout=0.01, connection=connection) == []
         exchanges = connection.transport.state.exchanges
         assert not exchanges[asking.control.mailbox.reply_exchange.name].get("table")
+        assert not any(channel._expires for channel in connection.transport.channels)
