@@ -18,7 +18,6 @@ from asgiref.sync import sync_to_async
 from coordinator import record, wire
 from dashboard import feed_reader
 from dashboard.feed_reader import FeedReader, decode_feed
-from dashboard.model import FORGET_MS
 from dashboard.noting import REPEAT_MS, Noting
 from tests.integration.private_redis import PrivateRedis
 from tests.unit.dashboard.reports import NODES, feed, quorum
