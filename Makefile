@@ -85,5 +85,5 @@ $(VENV)/.compiler: requirements-compile.txt | $(VENV)/.runtime
 
 $(VENV)/.development: requirements-dev.txt requirements-compile.txt requirements.txt | $(VENV)/bin/python
 	@echo "installing what working on Conclave needs ($$(cat $^ | grep -c ==) packages)"
-	@$(PIP) --no-compile -r $< # what of it is ever imported is compiled then
+	@$(PIP) -r $<
 	@touch $@ $(VENV)/.runtime $(VENV)/.compiler
