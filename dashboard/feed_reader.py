@@ -26,7 +26,7 @@ from redis.exceptions import RedisError
 from coordinator import wire
 from coordinator.membership.note import Note
 from dashboard.broadcast import Broadcast
-from dashboard.model import NODES_MAX, ClusterModel
+from dashboard.model import FORGET_MS, NODES_MAX, ClusterModel
 from dashboard.noting import Noting
 from dashboard.order import FeedOrder
 
@@ -37,8 +37,6 @@ SILENCE_MS_MAX: Final = 3_000
 BACKOFF_MS_MIN: Final = 100
 BACKOFF_MS_MAX: Final = 3_000
 CLUSTERS_MAX: Final = 128
-FORGET_MS: Final = 60_000
-"""A cluster that no node has reported of for so long, and nobody watches, makes room for one that is reported."""
 MEMBERSHIP_S: Final = 2.0
 """Between two looks at what the reconciler says."""
 RECORD_S: Final = 2.0
@@ -164,13 +162,15 @@ class FeedReader:
     def _make_room(self, now_ms: int) -> None:
         """For a cluster that a node reports, where there are as many as there may be: the one that was reported longest
         ago goes."""
+        if len(self.clusters) < CLUSTERS_MAX:
+            return
         idle = {
             name: self._reported_ms.get(name, now_ms - FORGET_MS - 1)
             for name, broadcast in self.clusters.items()
             if not broadcast.subscribers and name not in self._expected
         }
         name = min(idle, key=lambda each: idle[each], default="")
-        if len(self.clusters) >= CLUSTERS_MAX and name and now_ms - idle[name] > FORGET_MS:
+        if name and now_ms - idle[name] > FORGET_MS:
             del self.clusters[name]
             self._reported_ms.pop(name, None)
 

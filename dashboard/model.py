@@ -28,7 +28,8 @@ HOUSEKEEPING: Final = "conclave/"
 UNREACHABLE_MS: Final = 1_500
 """A node whose last report is older than this is unreachable."""
 FORGET_MS: Final = 60_000
-"""A node that no voter list names any more leaves the page this long after its last report."""
+"""A node that no voter list names any more leaves the page this long after its last report, and a cluster that nobody
+watches makes room for another."""
 ELECTIONS_MAX: Final = 64
 NODES_MAX: Final = 64
 HOSTS_NONE: Final = "it hosts no running replica of this cluster"

@@ -192,10 +192,15 @@ def nodes_of_births(name: str) -> set[str]:
     return {node for named in Birth.objects.filter(name=name).values_list("nodes", flat=True) for node in named}
 
 
+def nodes_that_had(name: str) -> set[str]:
+    """A replica of a cluster of this name, as far as the record knows."""
+    return {*Node.objects.filter(replicas__cluster__name=name).values_list("name", flat=True)}
+
+
 def retired_that_had(name: str, reports: Collection[str], others: Collection[str] = ()) -> set[str]:
     """Retired nodes that may have had a cluster of this name, as far as the record knows, and do not answer: its epochs
     are known to them alone. `others`: nodes that had it, as somebody else knows."""
-    had = {*Node.objects.filter(replicas__cluster__name=name).values_list("name", flat=True), *nodes_of_births(name)}
+    had = nodes_that_had(name) | nodes_of_births(name)
     return (had.union(others) & known.retired_nodes()) - {*reports}
 
 

@@ -21,7 +21,7 @@ from coordinator.membership import creation, known, nodes
 from coordinator.membership.creation import NotMade
 from coordinator.membership.nodes import NodeReport
 from coordinator.membership.wanted import VOTERS_MAX
-from coordinator.models import Birth, Cluster, Node
+from coordinator.models import Birth, Cluster
 from coordinator.statemachine.restoration import epoch_max
 
 READ_S_MAX: Final = 300.0
@@ -115,7 +115,7 @@ def _ask_all(name: str, on: Sequence[str], backup: Backup, gone: Collection[str]
 
 def _had(name: str, backup: Backup) -> set[str]:
     """Nodes that had a replica of a cluster of this name, as far as the record and the backup know."""
-    return {*Node.objects.filter(replicas__cluster__name=name).values_list("name", flat=True), *backup.nodes}
+    return creation.nodes_that_had(name).union(backup.nodes)
 
 
 def _check_no_other(name: str, reports: dict[str, NodeReport], but: Birth | None) -> None:

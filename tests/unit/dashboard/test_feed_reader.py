@@ -18,6 +18,7 @@ from asgiref.sync import sync_to_async
 from coordinator import record, wire
 from dashboard import feed_reader
 from dashboard.feed_reader import FeedReader, decode_feed
+from dashboard.model import FORGET_MS
 from dashboard.noting import REPEAT_MS, Noting
 from tests.integration.private_redis import PrivateRedis
 from tests.unit.dashboard.reports import NODES, feed, quorum
@@ -209,7 +210,7 @@ def test_clusters_that_are_no_more_make_room_for_one_that_is_reported(caplog: py
     assert [words for words in caplog.messages if "there is no live page of" in words] == [
         f"more than {feed_reader.CLUSTERS_MAX} clusters: there is no live page of {names[-3]}"
     ]
-    now_ms += feed_reader.FORGET_MS + 1
+    now_ms += FORGET_MS + 1
     report("last")
     assert reader.broadcast("last") is not None
     assert reader.broadcast("c0") is watched

@@ -55,8 +55,9 @@ def manage(company: Company, monkeypatch, *arguments: str) -> str:
     return out.getvalue()
 
 
-def make(company: Company, name: str = "second", replicas: int | None = None, **options) -> Cluster:
-    # The client of a cluster that is still to be made is looked up when it is there.
+def client_to_be(company: Company, name: str) -> Any:
+    """The client of a cluster that is still to be made: it is looked up when it is there."""
+
     class Lazy:
         def __getattr__(self, attribute: str):
             return getattr(company.clusters[name], attribute)
@@ -66,7 +67,13 @@ def make(company: Company, name: str = "second", replicas: int | None = None, **
                 raise errors.Unavailable("no leader is known")
             return company.clusters[name].directory()
 
+    return Lazy()
+
+
+def make(company: Company, name: str = "second", replicas: int | None = None, **options) -> Cluster:
+    to_be = client_to_be(company, name)
+
     def client_of(cluster: str) -> Any:
-        return Lazy() if cluster == name else company.clusters[cluster]
+        return to_be if cluster == name else company.clusters[cluster]
 
     return creation.create(name, replicas, client_of=client_of, say=lambda _: None, **options)

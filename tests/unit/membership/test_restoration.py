@@ -11,7 +11,6 @@ import pytest
 from django.core.management import CommandError
 
 from coordinator import wire
-from coordinator.client import errors
 from coordinator.consensus.engine import Committed
 from coordinator.consensus.members import Member
 from coordinator.consensus.membership import Configuration
@@ -21,7 +20,7 @@ from coordinator.models import AuditEntry, Birth, Cluster, Node
 from coordinator.replica import backup
 from coordinator.replica.births import WebToken, first_log
 from tests.unit.membership.company import Company, FakeClient
-from tests.unit.membership.test_reconciler import manage
+from tests.unit.membership.reconciling import client_to_be, manage
 
 pytestmark = pytest.mark.django_db
 
@@ -53,17 +52,8 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def restore(company: Company, path: Path, *on: str, name: str = "second", **options) -> Cluster:
-    class Lazy:
-        def __getattr__(self, attribute: str):
-            return getattr(company.clusters[name], attribute)
-
-        def directory(self):
-            if name not in company.clusters:
-                raise errors.Unavailable("no leader is known")
-            return company.clusters[name].directory()
-
-    lazy: Any = Lazy()
-    return restoration.restore(name, path, on or NAMES, client_of=lambda _: lazy, say=lambda _: None, **options)
+    to_be = client_to_be(company, name)
+    return restoration.restore(name, path, on or NAMES, client_of=lambda _: to_be, say=lambda _: None, **options)
 
 
 def asked(company: Company, task: str) -> list[tuple[str, dict]]:

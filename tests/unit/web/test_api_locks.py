@@ -388,6 +388,14 @@ async def _waiting_call(
     return call, hang_up
 
 
+async def _session_in_line(
+    cluster: FakeCluster, bearer: Bearer
+) -> tuple[str, asyncio.Future[Any], Callable[[], Awaitable[None]]]:
+    """A session of its own that waits for the lock; then as above."""
+    session = (await bearer.post(f"{API}/sessions", {"ttl_ms": 9000})).json()["session"]
+    return session, *(await _waiting_call(cluster, bearer, session=session, ttl_ms=9000))
+
+
 async def test_a_waiter_is_granted_when_the_holder_lets_go(worker: Bearer, other: Bearer, cluster: FakeCluster) -> None:
     session = await _hold(worker)
     call, _ = await _waiting_call(cluster, other)
@@ -455,8 +463,7 @@ async def test_a_waiters_session_is_kept_alive_while_it_waits(
 
 async def test_a_waiter_whose_session_is_gone_is_told_so(worker: Bearer, other: Bearer, cluster: FakeCluster) -> None:
     await _hold(worker)
-    session = (await other.post(f"{API}/sessions", {"ttl_ms": 9000})).json()["session"]
-    call, _ = await _waiting_call(cluster, other, session=session, ttl_ms=9000)
+    session, call, _ = await _session_in_line(cluster, other)
     await other.delete(f"{API}/sessions/{session}")
     assert (await call).status_code == 410
 
@@ -491,8 +498,7 @@ async def test_a_grant_to_a_waiter_that_hung_up_is_given_back(
 ) -> None:
     """History 9: the grant and the hanging up cross."""
     held = await _hold(worker)
-    session = (await other.post(f"{API}/sessions", {"ttl_ms": 9000})).json()["session"]
-    call, _ = await _waiting_call(cluster, other, session=session, ttl_ms=9000)
+    _, call, _ = await _session_in_line(cluster, other)
     call.cancel()
     await worker.post(RELEASE, {"session": held})
     await asyncio.gather(call, return_exceptions=True)
@@ -534,8 +540,7 @@ async def test_a_later_call_of_a_session_takes_over_and_the_older_one_takes_noth
     worker: Bearer, other: Bearer, cluster: FakeCluster
 ) -> None:
     held = await _hold(worker)
-    session = (await other.post(f"{API}/sessions", {"ttl_ms": 9000})).json()["session"]
-    _, hang_up = await _waiting_call(cluster, other, session=session, ttl_ms=9000)
+    session, _, hang_up = await _session_in_line(cluster, other)
     before = next(iter(cluster.machine.locks["deploy"].queue))
     retry = asyncio.ensure_future(other.post(ACQUIRE, {"session": session, "wait_ms": 60_000}))
     await until(lambda: before not in cluster.machine.locks["deploy"].queue)
@@ -553,8 +558,7 @@ async def test_a_later_call_that_does_not_wait_leaves_no_place_in_line_that_nobo
 ) -> None:
     """It took the place over, was refused, and left it: the session was granted the lock later, and nobody knew."""
     held = await _hold(worker)
-    session = (await other.post(f"{API}/sessions", {"ttl_ms": 9000})).json()["session"]
-    call, _ = await _waiting_call(cluster, other, session=session, ttl_ms=9000)
+    session, call, _ = await _session_in_line(cluster, other)
     tried = await other.post(ACQUIRE, {"session": session})
     assert (tried.status_code, tried.json()["error"]) == (409, "not-acquired")
     assert (await call).status_code == 409
@@ -651,8 +655,7 @@ async def test_when_the_process_ends_a_named_session_keeps_its_place_in_line(
     worker: Bearer, other: Bearer, cluster: FakeCluster
 ) -> None:
     held = await _hold(worker)
-    session = (await other.post(f"{API}/sessions", {"ttl_ms": 9000})).json()["session"]
-    call, _ = await _waiting_call(cluster, other, session=session, ttl_ms=9000)
+    session, call, _ = await _session_in_line(cluster, other)
     attempt.end_all()
     assert (await call).status_code == 503
     await settled()
