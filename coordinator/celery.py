@@ -39,8 +39,9 @@ def _log_as_django_does(**_: Any) -> None:
 
 
 if os.environ.get("CONCLAVE_NODE"):
-    from coordinator.config import Config, ConfigError, DataDirectory, address_for_others, load_config
+    from coordinator.config import Config, ConfigError, address_for_others, load_config
     from coordinator.consensus.raft.options import Options
+    from coordinator.data_directory import DataDirectory
     from coordinator.embedded_redis import ensure_client_user
     from coordinator.replica.births import WebToken
     from coordinator.replica.bootstep import NodeStep, queue_of

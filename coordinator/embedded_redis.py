@@ -19,15 +19,9 @@ from pathlib import Path
 from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
-from coordinator.config import (
-    CLIENT_USER,
-    NODE_USER,
-    ConfigError,
-    DataDirectory,
-    external_client_user,
-    port_is_free,
-    sync_directory,
-)
+from coordinator.config import ConfigError
+from coordinator.data_directory import CLIENT_USER, NODE_USER, DataDirectory, external_client_user, sync_directory
+from coordinator.ports import port_is_free
 
 VERSION_MIN: Final = (6, 2, 0)
 SELECTORS_SINCE: Final = (7, 0, 0)

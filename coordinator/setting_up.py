@@ -25,7 +25,8 @@ from django.contrib.staticfiles.finders import get_finders
 from django.core.management import call_command
 from django.db import DatabaseError, connection, transaction
 
-from coordinator.config import PROJECT, Config, ConfigError, DataDirectory
+from coordinator.config import PROJECT, Config, ConfigError
+from coordinator.data_directory import DataDirectory
 from coordinator.models import Cluster
 from coordinator.supervision import launched
 

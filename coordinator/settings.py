@@ -14,7 +14,8 @@ from typing import Any
 import dj_database_url
 
 from coordinator import logs
-from coordinator.config import installation, url_for_celery
+from coordinator.config import url_for_celery
+from coordinator.data_directory import installation
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 

@@ -378,7 +378,8 @@ _readers: list[FeedReader] = []
 async def start(**overrides: Any) -> FeedReader:
     """Start this process's reader, once; called when the web process starts, and by the first browser otherwise."""
     if not _readers:
-        from coordinator.config import DataDirectory, load_config
+        from coordinator.config import load_config
+        from coordinator.data_directory import DataDirectory
 
         config = load_config()
         data = DataDirectory(config.data)

@@ -37,6 +37,28 @@ CLOCKLESS = (
 )
 """Rooms and files in which nothing is judged by a clock: no time passes but what a test says, or a processor counts."""
 
+SETTINGS = (
+    "CONCLAVE_DATA",
+    "CONCLAVE_PORT",
+    "CONCLAVE_BIND",
+    "CONCLAVE_HOSTS",
+    "CONCLAVE_PROXIES",
+    "CONCLAVE_NODES",
+    "CONCLAVE_ADMIN_PASSWORD",
+    "CONCLAVE_FAULTS",
+    "CONCLAVE_NODE",
+    "CONCLAVE_METRICS_BIND",
+    "CONCLAVE_METRICS_PORT",
+    "CONCLAVE_METRICS_TOKEN",
+    "CONCLAVE_LOG",
+    "CONCLAVE_COMPILED",
+    "CONCLAVE_NODE_REDIS",
+    "CONCLAVE_SPARE_MS",
+    "REDIS_URL",
+    "DATABASE_URL",
+)
+"""Environment variables of an operator."""
+
 INSTALLATIONS = "installations"
 """The group of tests that start servers: where several processes run the tests, one of them runs all of these, so that
 no two look for a free port at once."""
@@ -93,6 +115,13 @@ def without(tool: str) -> None:
 def chromium() -> str | None:
     """The path of the browser."""
     return next((path for name in CHROMIUM_NAMES if (path := shutil.which(name)) is not None), None)
+
+
+@pytest.fixture
+def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An environment in which the operator has set nothing."""
+    for name in SETTINGS:
+        monkeypatch.delenv(name, raising=False)
 
 
 @pytest.fixture

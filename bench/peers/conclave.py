@@ -15,7 +15,8 @@ from bench.peers.base import MEMBERS, VALUE_BYTES, Operation, Peer, PeerClient, 
 from coordinator import client as shipped
 from coordinator import compiled, embedded_redis
 from coordinator.client import parker
-from coordinator.config import Config, DataDirectory
+from coordinator.config import Config
+from coordinator.data_directory import DataDirectory
 from coordinator.replica import births
 from coordinator.statemachine import commands
 from coordinator.wire import Token

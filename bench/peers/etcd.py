@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Final
 
 from bench.peers.base import MEMBERS, VALUE_BYTES, Operation, Peer, PeerClient, members, program
-from coordinator.config import free_port
+from coordinator.ports import free_port
 
 LOCK_WAIT_S: Final = 10.0
 FAILOVER_TIMEOUT_S: Final = 0.25

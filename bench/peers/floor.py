@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from bench.floor import FOLLOWERS, FloorClient
 from bench.peers.base import Operation, Peer, PeerClient
 from bench.peers.redis_server import listens, redis_command, redis_version
-from coordinator.config import free_port
+from coordinator.ports import free_port
 
 
 class Server(Peer):

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Final
 
 from bench.peers.base import VALUE_BYTES, Operation, Peer, PeerClient, members
-from coordinator.config import free_port
+from coordinator.ports import free_port
 
 LEASE_S: Final = 15.0
 OPERATION_S_MAX: Final = 10.0

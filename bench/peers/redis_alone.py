@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Final
 
 from bench.peers.base import VALUE_BYTES, Operation, Peer, PeerClient
 from bench.peers.redis_server import listens, redis_command, redis_version
-from coordinator.config import free_port
+from coordinator.ports import free_port
 
 LEASE_S: Final = 15.0
 CONNECTIONS_MAX: Final = 1_024

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Final
 from bench.peers.base import MEMBERS, Operation, Peer, PeerClient, members
 from bench.peers.redis_alone import CONNECTIONS_MAX, LEASE_S
 from bench.peers.redis_server import listens, redis_command, redis_version
-from coordinator.config import free_port
+from coordinator.ports import free_port
 
 QUORUM: Final = MEMBERS // 2 + 1
 DRIFT_S: Final = LEASE_S * 0.01 + 0.002

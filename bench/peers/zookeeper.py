@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Final
 
 from bench.peers.base import MEMBERS, VALUE_BYTES, Operation, Peer, PeerClient, Unusable, members, program
-from coordinator.config import free_port
+from coordinator.ports import free_port
 
 JARS: Final = Path("/usr/share/java")
 LOCK_WAIT_S: Final = 10.0

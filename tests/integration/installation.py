@@ -16,7 +16,9 @@ from typing import Final, NamedTuple, Self
 
 import psutil
 
-from coordinator.config import PROJECT, DataDirectory, free_port
+from coordinator.config import PROJECT
+from coordinator.data_directory import DataDirectory
+from coordinator.ports import free_port
 from coordinator.supervision import launched
 from tests.integration.waiting import eventually
 

@@ -11,7 +11,8 @@ from types import TracebackType
 from typing import Final, Self
 
 from coordinator import embedded_redis
-from coordinator.config import PROJECT, Config, DataDirectory
+from coordinator.config import PROJECT, Config
+from coordinator.data_directory import DataDirectory
 from coordinator.supervision import launched
 from tests.integration.waiting import eventually
 

@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 from coordinator import embedded_redis
 from coordinator.client import Client, ConclaveError, Lease
-from coordinator.config import Config, free_port, port_is_free
+from coordinator.config import Config
+from coordinator.ports import free_port, port_is_free
 from coordinator.supervision import launched
 from coordinator.wire import ReplicaReport
 from tests.integration.installation import Installation

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from coordinator.client import Client, ConclaveError
-from coordinator.config import PROJECT, DataDirectory
+from coordinator.config import PROJECT
+from coordinator.data_directory import DataDirectory
 from coordinator.replica import births
 from coordinator.supervision import launched
 from coordinator.wire import ReplicaReport

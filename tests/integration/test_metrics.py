@@ -15,7 +15,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from coordinator.client import Client
-from coordinator.config import Config, free_port
+from coordinator.config import Config
+from coordinator.ports import free_port
 from tests.integration.installation import Installation
 from tests.integration.quorum import NODES, leader, wait_in_step, web_client
 from tests.integration.waiting import eventually

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from coordinator.config import free_port
+from coordinator.ports import free_port
 from coordinator.supervision import RESTART_DELAY_S_MAX
 from tests.integration.installation import ADMIN_PASSWORD, Installation, lives
 from tests.integration.private_redis import PrivateRedis

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from coordinator.config import ConfigError, DataDirectory
+from coordinator.config import ConfigError
+from coordinator.data_directory import DataDirectory
 from coordinator.embedded_redis import Server, client_acl_rules, ensure_client_user, find_server, look_at, prepare
 
 REALM = "0123abcd"

@@ -13,7 +13,8 @@ from django.contrib.staticfiles.finders import get_finders
 from django.core.management import call_command
 
 from coordinator import setting_up
-from coordinator.config import Config, ConfigError, DataDirectory, load_config
+from coordinator.config import Config, ConfigError, load_config
+from coordinator.data_directory import DataDirectory
 from coordinator.models import Cluster
 from coordinator.setting_up import (
     Births,

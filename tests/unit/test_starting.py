@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from coordinator.config import PROJECT, DataDirectory
+from coordinator.config import PROJECT
+from coordinator.data_directory import DataDirectory
 
 START_S_MAX = 60
 PROGRAMS = {

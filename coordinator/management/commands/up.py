@@ -16,7 +16,9 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 
 from coordinator import embedded_redis, environment, setting_up, supervision
-from coordinator.config import PROJECT, Config, ConfigError, DataDirectory, load_config, port_is_free
+from coordinator.config import PROJECT, Config, ConfigError, load_config
+from coordinator.data_directory import DataDirectory
+from coordinator.ports import port_is_free
 
 WEB_STOP_S_MAX = 2
 NODE_STOP_S_MAX = 4

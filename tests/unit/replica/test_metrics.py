@@ -18,10 +18,11 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 from prometheus_client.parser import text_string_to_metric_families
 
 from coordinator import wire
-from coordinator.config import PROJECT, free_port
+from coordinator.config import PROJECT
 from coordinator.consensus.engine import HardState, Outgoing, Snapshot
 from coordinator.consensus.raft.messages import AppendEntries, AppendResponse
 from coordinator.consensus.raft.options import Options
+from coordinator.ports import free_port
 from coordinator.replica.delegation import TAKEN_US
 from coordinator.replica.exporter import NodeCollector, registry_of
 from coordinator.replica.journal import SqliteJournal
