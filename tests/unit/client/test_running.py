@@ -128,6 +128,7 @@ def test_what_can_not_be_started_is_said():
 
 SHELL = """
 import os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # As in a terminal: who began the tests may ignore it.
 os.close(os.open(os.ttyname(0), os.O_RDWR))  # From here on it controls this session.
 def foreground(group):
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTTOU})
