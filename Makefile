@@ -33,8 +33,8 @@ setup: $(VENV)/.development ## the virtual environment, with all that working on
 compile: $(VENV)/.compiler ## what nodes and clients run as native code, which `make up` does too where it can
 	@exec $(RUN) -m coordinator.compiling
 
-test: $(VENV)/.development tools compiled ## every test but the long proofs, on real processes and in a real browser
-	@SIDE_BY_SIDE="$(SIDE_BY_SIDE)" exec tests/all.sh $(RUN) $(PYTEST)
+test: $(VENV)/.development tools ## every test but the long proofs, on real processes and in a real browser
+	@COMPILED="$(COMPILED)" SIDE_BY_SIDE="$(SIDE_BY_SIDE)" exec tests/all.sh $(RUN) $(PYTEST)
 
 check: $(VENV)/.development ## what every change must pass: format, lint, types, import contracts, unit tests
 	@SIDE_BY_SIDE="$(SIDE_BY_SIDE)" exec tests/check.sh $(RUN) $(PYTEST)

@@ -63,7 +63,7 @@ if os.environ.get("CONCLAVE_NODE"):
     def _settings_of_node() -> HostSettings:
         config = load_config()
         assert config.node is not None, "CONCLAVE_NODE is set"
-        data = DataDirectory(config.data)
+        data = DataDirectory.of(config)
         metrics = _metrics_address(config, data, config.node)
         realm = data.realm()
 

@@ -22,6 +22,8 @@ from coordinator.channel import TLS_FILES, without_files
 
 PROJECT: Final = Path(__file__).resolve().parent.parent
 NODES_MAX: Final = 9
+PORTS_MIN: Final = 2 * (NODES_MAX + 1)
+"""One for Redis and each node, and as many on which others may listen."""
 LOG_MANNERS: Final = ("plain", "json")
 METRICS_TOKEN: Final = re.compile(r"[A-Za-z0-9._~+/-]{15,}[A-Za-z0-9._~+/=-]+")
 
@@ -65,6 +67,8 @@ class Config(BaseSettings):
     data: Path = Field(PROJECT / "var", validation_alias="CONCLAVE_DATA")
     """Everything that this installation keeps."""
     port: int = Field(8000, validation_alias="CONCLAVE_PORT")
+    port_choices: Annotated[tuple[int, int] | None, NoDecode] = Field(None, validation_alias="CONCLAVE_PORTS")
+    """See `ports`: the first and the last."""
     bind: str = Field("127.0.0.1", validation_alias="CONCLAVE_BIND")
     """The address on which the web server listens."""
     hosts: Annotated[list[str], NoDecode] = Field([], validation_alias="CONCLAVE_HOSTS")
@@ -105,6 +109,11 @@ class Config(BaseSettings):
         if self.spare_ms is not None:
             return self.spare_ms * 1_000
         return 0 if self.redis_url or self.node_redis else SPARE_US_OF_ONE_MACHINE
+
+    @property
+    def ports(self) -> range | None:
+        """From which the data directory picks the ports that it keeps; None: wherever it picks by itself."""
+        return None if self.port_choices is None else range(self.port_choices[0], self.port_choices[1] + 1)
 
     @property
     def node_names(self) -> list[str]:
@@ -152,6 +161,16 @@ class Config(BaseSettings):
     @classmethod
     def _a_port(cls, value: Any) -> int:
         return _whole_number(value, 1, 65_535, "a port number from 1 to 65535")
+
+    @field_validator("port_choices", mode="before")
+    @classmethod
+    def _a_range_of_ports(cls, value: Any) -> tuple[int, int]:
+        expected = f"the first and the last of {PORTS_MIN} or more ports from 1024 to 65535, such as 20000-29999"
+        first, _, last = str(value).partition("-")
+        low, high = _whole_number(first, 1_024, 65_535, expected), _whole_number(last, 1_024, 65_535, expected)
+        if high - low + 1 < PORTS_MIN:
+            raise ValueError(expected)
+        return low, high
 
     @field_validator("nodes", mode="before")
     @classmethod

@@ -22,6 +22,7 @@ from coordinator.ports import free_port
 NODE_USER: Final = "conclave-node"
 CLIENT_USER: Final = "conclave-client"
 SECRET_BYTES: Final = 32
+PASSWORD_BYTES: Final = 24
 SOCKET_PATH_BYTES_MAX: Final = 107
 """Of a Unix socket, on Linux."""
 KEYS_OF_NODES: Final = ("peer_key", "realm", "web_token")
@@ -38,10 +39,16 @@ class RedisState(NamedTuple):
 
 class DataDirectory:
     """Everything that an installation keeps. Directories and secrets come into being on first use; of two processes
-    that race for a secret both get the same one. Raises ConfigError where the disk says no."""
+    that race for a secret both get the same one. `ports`: from which it picks those that it keeps; None: those of our
+    own. Raises ConfigError where the disk says no."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, ports: range | None = None) -> None:
         self.path = path
+        self._ports = ports
+
+    @classmethod
+    def of(cls, config: Config) -> DataDirectory:
+        return cls(config.data, config.ports)
 
     @property
     def nodes(self) -> Path:
@@ -121,7 +128,7 @@ class DataDirectory:
     def redis_state(self, kept: Collection[int] = ()) -> RedisState:
         """`kept`: ports that it must not pick where it has none yet."""
         path = self.redis / "state.json"
-        text = _kept(path, lambda: _new_redis_state(kept))
+        text = _kept(path, lambda: self._new_redis_state(kept))
         try:
             fields = json.loads(text)
             state = RedisState(int(fields["port"]), str(fields["node_password"]), str(fields["client_password"]))
@@ -134,10 +141,14 @@ class DataDirectory:
     def metrics_port(self, node: str, config: Config) -> int:
         """The port that is kept for a node's metrics."""
         path = self._directory("metrics") / node
-        text = _kept(path, lambda: str(free_port({config.port, *self._ports_kept()})))
+        text = _kept(path, lambda: str(free_port({config.port, *self._ports_kept()}, self._ports)))
         if not re.fullmatch(r"\d{1,5}", text, re.ASCII) or not 1 <= int(text) <= 65_535:
             raise ConfigError(f"{path}: expected a port number from 1 to 65535; came {text[:80]!r}")
         return int(text)
+
+    def _new_redis_state(self, kept: Collection[int]) -> str:
+        passwords = {f"{user}_password": secrets.token_hex(PASSWORD_BYTES) for user in ("node", "client")}
+        return json.dumps({"port": free_port(kept, self._ports), **passwords}, indent=2)
 
     def _ports_kept(self) -> set[int]:
         """Those that nobody may listen on yet."""
@@ -198,7 +209,7 @@ def installation() -> tuple[Config, DataDirectory]:
     be used the process ends, with a line for each: whichever program reads them, nobody has to search a traceback."""
     try:
         config = load_config()
-        data = DataDirectory(config.data)
+        data = DataDirectory.of(config)
         for read in (data.secret_key, data.realm, lambda: data.node_redis_url(config), lambda: data.database):
             read()
     except ConfigError as error:
@@ -209,13 +220,6 @@ def installation() -> tuple[Config, DataDirectory]:
 def external_client_user(realm: str) -> str:
     """The clients' user on a Redis that other installations may share."""
     return f"{CLIENT_USER}-{realm}"
-
-
-def _new_redis_state(kept: Collection[int]) -> str:
-    return json.dumps(
-        {"port": free_port(kept), "node_password": secrets.token_hex(24), "client_password": secrets.token_hex(24)},
-        indent=2,
-    )
 
 
 def _make_directory(path: Path, *, parents: bool = False) -> None:

@@ -19,14 +19,18 @@ OF_OUR_OWN: Final = range(20_000, 30_000)
 """Below those that Linux takes for outgoing connections, so that a port kept over restarts stays free."""
 
 
-def free_port(kept: Collection[int] = ()) -> int:
-    """A port of 127.0.0.1 that nobody listens on now, and none of those that are `kept`. Raises ConfigError where none
-    was found."""
+def free_port(kept: Collection[int] = (), among: range | None = None) -> int:
+    """A port of 127.0.0.1 that nobody listens on now, and none of those that are `kept`. `among` which; None: those of
+    our own. Raises ConfigError where none was found."""
+    choices = among or OF_OUR_OWN
     for _ in range(CHOICES_MAX):
-        port = secrets.choice(OF_OUR_OWN)
+        port = secrets.choice(choices)
         if port not in kept and port_is_free("127.0.0.1", port):
             return port
-    raise ConfigError(f"no free port found on 127.0.0.1 in {CHOICES_MAX} tries; set REDIS_URL to a Redis that runs")
+    raise ConfigError(
+        f"CONCLAVE_PORTS: expected ports of 127.0.0.1 on which nobody listens; came {choices[0]}-{choices[-1]}, and "
+        f"{CHOICES_MAX} tries found none"
+    )
 
 
 def port_is_free(address: str, port: int, settings: str = "") -> bool:

@@ -382,7 +382,7 @@ async def start(**overrides: Any) -> FeedReader:
         from coordinator.data_directory import DataDirectory
 
         config = load_config()
-        data = DataDirectory(config.data)
+        data = DataDirectory.of(config)
         options: dict[str, Any] = {
             "realm": data.realm(),
             "peer_key": data.peer_key(),

@@ -7,12 +7,13 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 from hypothesis import settings
 from xdist.scheduler import LoadScopeScheduling
 
-from coordinator import compiled
+from coordinator import compiled, ports
 from tests.integration.private_redis import PrivateRedis
 
 TESTS = Path(__file__).parent
@@ -40,6 +41,7 @@ CLOCKLESS = (
 SETTINGS = (
     "CONCLAVE_DATA",
     "CONCLAVE_PORT",
+    "CONCLAVE_PORTS",
     "CONCLAVE_BIND",
     "CONCLAVE_HOSTS",
     "CONCLAVE_PROXIES",
@@ -59,23 +61,24 @@ SETTINGS = (
 )
 """Environment variables of an operator."""
 
-INSTALLATIONS = "installations"
-"""The group of tests that start servers: where several processes run the tests, one of them runs all of these, so that
-no two look for a free port at once."""
-
 
 class ByFile(LoadScopeScheduling):
-    """A file goes to one process, and what starts servers to one, too. (Not `--dist loadgroup`: pytest-xdist 3.8 says
-    the group in a field of the test that pytest 9.2 knows no more, its issue 1386, and without a word groups nothing.)
-    """
+    """A file goes to one process. (Not `--dist loadfile`, since what is first is to begin first.)"""
 
     def _split_scope(self, nodeid: str) -> str:
-        file = nodeid.partition("::")[0]
-        return INSTALLATIONS if (TESTS.parent / file).relative_to(TESTS).parts[0] in SLOW_ROOMS else file
+        return nodeid.partition("::")[0]
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFile:
     return ByFile(config, log)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Of several processes each has ports of its own. One that is kept is free while nobody runs there."""
+    if hasattr(config, "workerinput"):
+        count = len(ports.OF_OUR_OWN) // config.workerinput["workercount"]
+        first = int(config.workerinput["workerid"].removeprefix("gw")) * count
+        mock.patch.object(ports, "OF_OUR_OWN", ports.OF_OUR_OWN[first : first + count]).start()
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -16,9 +16,9 @@ from typing import Final, NamedTuple, Self
 
 import psutil
 
+from coordinator import ports
 from coordinator.config import PROJECT
 from coordinator.data_directory import DataDirectory
-from coordinator.ports import free_port
 from coordinator.supervision import launched
 from tests.integration.waiting import eventually
 
@@ -44,7 +44,7 @@ class Installation:
 
     def __init__(self, directory: Path, *, port: int | None = None, settings: Mapping[str, str] | None = None) -> None:
         self.data = DataDirectory(directory)
-        self.port = port or free_port()
+        self.port = port or ports.free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.settings = dict(settings or {})
         self._terminal = directory.parent / f"{directory.name}.terminal"
@@ -57,6 +57,7 @@ class Installation:
         own = {
             "CONCLAVE_DATA": str(self.data.path),
             "CONCLAVE_PORT": str(self.port),
+            "CONCLAVE_PORTS": f"{ports.OF_OUR_OWN[0]}-{ports.OF_OUR_OWN[-1]}",
             "CONCLAVE_ADMIN_PASSWORD": ADMIN_PASSWORD,
         }
         ours = ("CONCLAVE_", "REDIS_URL", "DATABASE_URL", "DJANGO_SETTINGS_MODULE")

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from coordinator import ports
 from coordinator.client import Client, ConclaveError
 from coordinator.config import PROJECT
 from coordinator.data_directory import DataDirectory
@@ -54,6 +55,7 @@ class Machines:
         own = {
             "CONCLAVE_NODE": node,
             "CONCLAVE_DATA": str(self.data.path),
+            "CONCLAVE_PORTS": f"{ports.OF_OUR_OWN[0]}-{ports.OF_OUR_OWN[-1]}",
             "CONCLAVE_NODE_REDIS": self.redis[node].url,
             "REDIS_URL": self.redis["web"].url,
             "DJANGO_SETTINGS_MODULE": "coordinator.settings",

@@ -16,7 +16,7 @@ from tests.integration.installation import Installation
 from tests.integration.quorum import web_client
 from tests.integration.waiting import eventually
 
-pytestmark = [pytest.mark.integration, pytest.mark.alone, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 
 ANSWER_S_MAX = 15.0
 """Ten, and the start of the interpreter on a busy machine."""
@@ -58,6 +58,7 @@ def _all_work(installation: Installation) -> bool:
     return all(ended.returncode == 0 for ended in _run_together(installation, commands))
 
 
+@pytest.mark.alone
 def test_while_redis_does_not_answer_commands_end_with_a_line_and_afterwards_all_is_well(
     installation: Installation,
 ) -> None:

@@ -20,8 +20,6 @@ from tests.integration.memory import directory_in_memory
 from tests.integration.quorum import LockLoop, leader, web_client
 from tests.integration.waiting import eventually
 
-pytestmark = pytest.mark.alone
-
 WAIT = ("--wait", "50")
 START_S_MAX = 90.0
 """Five workers and a page on two cores that others use, too. How fast a start is has a test of its own (test_up)."""
@@ -158,6 +156,7 @@ def _births(installation: Installation, name: str) -> list[str]:
         return [row[0] for row in rows]
 
 
+@pytest.mark.alone
 def test_inspect_and_control_answer_from_the_nodes(installation, client):
     eventually(lambda: len(hosted(installation)) == 4, timeout_s=30, what="all four nodes say what they host")
     nodes = hosted(installation)
@@ -172,6 +171,7 @@ def test_inspect_and_control_answer_from_the_nodes(installation, client):
     celery(installation, "control", "-d", f"{target}@conclave", "drain", "off")
 
 
+@pytest.mark.alone
 def test_nodes_restarted_one_after_the_other_cost_callers_no_error(installation, client):
     """A warm shutdown hands leadership over first; callers in flight are sent on."""
     loop = LockLoop(client)

@@ -19,12 +19,13 @@ from tests.integration.installation import Installation
 from tests.integration.quorum import NODES, LockLoop, PlainRedis, leader, reports, wait_in_step, web_client
 from tests.integration.waiting import eventually
 
-pytestmark = [pytest.mark.alone, pytest.mark.timeout(400)]
+pytestmark = pytest.mark.timeout(400)
 
 KILLS = int(os.environ.get("PROVE_KILLS", "5"))
 """`make prove` kills 20 leaders."""
 
 
+@pytest.mark.alone
 def test_a_killed_leader_costs_milliseconds_and_no_grant(installation: Installation) -> None:
     url, token = installation.new_token("torture")
     took = []
@@ -46,6 +47,7 @@ def test_a_killed_leader_costs_milliseconds_and_no_grant(installation: Installat
     assert statistics.median(took) <= 0.25
 
 
+@pytest.mark.alone
 def test_every_node_says_how_it_is(installation: Installation) -> None:
     with web_client(installation) as client:
         wait_in_step(client)
@@ -72,11 +74,13 @@ def refusal(installation: Installation, node: str, *options: str) -> str:
     return ended.stderr + ended.stdout
 
 
+@pytest.mark.alone
 def test_a_node_started_twice_refuses(installation: Installation) -> None:
     said = refusal(installation, "node2", "--pool", "solo", "--without-gossip", "--without-mingle")
     assert "a node runs once" in said
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize(
     ("options", "line"),
     [
@@ -94,6 +98,7 @@ def test_a_node_hosts_under_the_solo_pool_alone_and_takes_its_own_tasks_alone(
     assert not (installation.data.nodes / "node9").exists()
 
 
+@pytest.mark.alone
 def test_everything_killed_at_once_comes_back_with_the_same_locks(installation: Installation) -> None:
     url, token = installation.new_token("survivor")
     client = Client(url, token, timeout=30)
@@ -168,6 +173,7 @@ def on_plain_redis(redis: PlainRedis, tmp_path_factory: pytest.TempPathFactory) 
         running.stop()
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("outage_s", [3.0, 7.0])
 def test_redis_gone_for_less_and_for_more_than_the_time_to_live(
     redis: PlainRedis, on_plain_redis: Installation, outage_s: float

@@ -20,8 +20,6 @@ from tests.integration.installation import ADMIN_PASSWORD, Installation, lives
 from tests.integration.private_redis import PrivateRedis
 from tests.integration.waiting import eventually
 
-pytestmark = pytest.mark.alone
-
 READY_S_BAR = 15.0
 BACK_AGAIN_S_MAX = RESTART_DELAY_S_MAX + 2.0
 EXIT_S_MAX = 10.0
@@ -80,6 +78,7 @@ def _refusal(installation: Installation) -> str:
 # --- set up, and say so ---------------------------------------------------------------------------
 
 
+@pytest.mark.alone
 def test_an_empty_directory_becomes_a_cluster_with_a_leader(new_installation: New) -> None:
     installation = new_installation(settings={"CONCLAVE_ADMIN_PASSWORD": ""})
     installation.start()
@@ -180,6 +179,7 @@ SIGNALS = [signal.SIGINT, signal.SIGTERM, pytest.param(signal.SIGHUP, marks=pyte
 """A start takes 10 s: what differs little is left to `make prove`."""
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("how", SIGNALS)
 def test_a_signal_ends_all_of_it_within_10_s(to_end: Installation, how: signal.Signals) -> None:
     said_before = len(to_end.terminal)
@@ -203,12 +203,14 @@ def test_one_that_nohup_started_outlives_its_terminal(new_installation: New) -> 
     assert installation.stop(signal.SIGTERM) < 10
 
 
+@pytest.mark.alone
 def test_parts_that_hang_do_not_hold_up_the_end(to_end: Installation) -> None:
     for process in to_end.parts().values():
         process.suspend()
     assert to_end.stop(signal.SIGTERM) < 10
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("how", SIGNALS)
 def test_a_signal_in_the_middle_of_setting_up_leaves_nothing_either(new_installation: New, how: signal.Signals) -> None:
     installation = new_installation()
@@ -223,6 +225,7 @@ def test_a_signal_in_the_middle_of_setting_up_leaves_nothing_either(new_installa
 # --- what dies comes back -------------------------------------------------------------------------
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("name", ["node1", "web", "redis"])
 def test_a_part_that_dies_comes_back(installation: Installation, name: str) -> None:
     dead = installation.kill(name)
@@ -233,6 +236,7 @@ def test_a_part_that_dies_comes_back(installation: Installation, name: str) -> N
     assert f"{name} died (terminated by SIGKILL)" in installation.terminal
 
 
+@pytest.mark.alone
 def test_one_that_dies_again_and_again_still_comes_back_soon(installation: Installation) -> None:
     for _ in range(6):
         installation.kill("node2")

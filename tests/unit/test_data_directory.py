@@ -139,6 +139,16 @@ def test_each_node_keeps_a_metrics_port_of_its_own(tmp_path: Path) -> None:
         data.metrics_port("node1", config)
 
 
+def test_kept_ports_are_among_those_that_the_operator_names(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("CONCLAVE_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("CONCLAVE_PORTS", "31000-31199")
+    config = load_config()
+    data = DataDirectory.of(config)
+    ports = {data.redis_state().port, *(data.metrics_port(node, config) for node in config.node_names)}
+    assert len(ports) == 4
+    assert all(31_000 <= port <= 31_199 for port in ports)
+
+
 def test_the_embedded_redis_never_takes_the_pages_port(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is picked before the page is served, and kept: then no `up` on that directory would ever serve it."""
     port = free_port()

@@ -17,6 +17,13 @@ def test_a_port_on_which_somebody_listens_is_not_free() -> None:
     assert port_is_free("127.0.0.1", port)
 
 
+def test_where_nobody_can_listen_on_any_it_is_said_which_were_tried() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(ConfigError, match=f"^CONCLAVE_PORTS: expected ports of 127.0.0.1 .*; came {port}-{port}, "):
+            free_port(among=range(port, port + 1))
+
+
 def test_a_kept_port_lies_where_outgoing_connections_do_not_take_it() -> None:
     assert 20_000 <= free_port() < 30_000
 

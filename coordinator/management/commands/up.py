@@ -54,7 +54,7 @@ class Command(BaseCommand):
     def _up(self, started: float) -> None:
         os.umask(0o077)
         config = load_config()
-        data = DataDirectory(config.data)
+        data = DataDirectory.of(config)
         setting_up.hold(data)
         self._say(f"Conclave keeps everything in {data.path}")
         if not port_is_free(config.bind, config.port, "CONCLAVE"):
