@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 
 from django.core.management import execute_from_command_line
@@ -14,7 +15,13 @@ from coordinator.config import ConfigError
 def main() -> None:
     os.environ["DJANGO_SETTINGS_MODULE"] = "coordinator.settings"
     try:
-        execute_from_command_line(sys.argv)
+        try:
+            execute_from_command_line(sys.argv)
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Nobody reads on; nor is that an error of ours.
+        sys.exit(128 + signal.SIGPIPE)
     except ConfigError as error:
         sys.exit(f"This cannot be used:\n  {str(error).replace(chr(10), chr(10) + '  ')}")
 

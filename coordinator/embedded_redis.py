@@ -13,15 +13,17 @@ import os
 import re
 import secrets
 import shutil
-import socket
 import subprocess
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import urlsplit
 
 from coordinator.config import ConfigError
 from coordinator.data_directory import CLIENT_USER, NODE_USER, DataDirectory, external_client_user, sync_directory
 from coordinator.ports import port_is_free
+
+if TYPE_CHECKING:
+    import redis
 
 VERSION_MIN: Final = (6, 2, 0)
 SELECTORS_SINCE: Final = (7, 0, 0)
@@ -134,27 +136,38 @@ def ensure_client_user(redis_url: str, realm: str, password: str) -> str:
         return "unreachable"
 
 
-def look_at(redis_url: str) -> tuple[str, bool]:
-    """Where a Redis is, without its password, and whether somebody listens there now."""
-    parts = urlsplit(redis_url)
-    host, port = parts.hostname or "127.0.0.1", parts.port or 6379
-    try:
-        socket.create_connection((host, port), timeout=EXTERNAL_ANSWER_S_MAX).close()
-    except OSError:
-        return f"{host}:{port}", False
-    return f"{host}:{port}", True
-
-
-def _set_client_user(redis_url: str, realm: str, password: str) -> str:
+def look_at(redis_url: str) -> tuple[str, str]:
+    """Where a Redis is, without its password, and why it does not serve its user now; "": it does."""
     import redis  # only where it is needed: this module is loaded by every process
 
-    with redis.Redis.from_url(
+    parts = urlsplit(redis_url)
+    address = f"{parts.hostname or '127.0.0.1'}:{parts.port or 6379}"
+    try:
+        with _connection(redis_url) as connection:
+            connection.ping()
+    except redis.exceptions.NoPermissionError:
+        return address, ""  # It may not even ask; that says nothing of what nodes need.
+    except (redis.exceptions.RedisError, OSError) as error:
+        return address, " ".join(str(error).split()).rstrip(".") or type(error).__name__
+    return address, ""
+
+
+def _connection(redis_url: str) -> redis.Redis:
+    import redis
+
+    return redis.Redis.from_url(
         redis_url,
         socket_timeout=EXTERNAL_ANSWER_S_MAX,
         socket_connect_timeout=EXTERNAL_ANSWER_S_MAX,
         retry=None,
         decode_responses=True,
-    ) as connection:
+    )
+
+
+def _set_client_user(redis_url: str, realm: str, password: str) -> str:
+    import redis
+
+    with _connection(redis_url) as connection:
         try:
             version = tuple(int(part) for part in str(connection.info("server")["redis_version"]).split("."))
             if version < VERSION_MIN:

@@ -15,6 +15,7 @@ import pytest
 from coordinator.config import ConfigError
 from coordinator.data_directory import DataDirectory
 from coordinator.embedded_redis import Server, client_acl_rules, ensure_client_user, find_server, look_at, prepare
+from tests.integration.private_redis import PrivateRedis
 
 REALM = "0123abcd"
 
@@ -122,11 +123,20 @@ def test_making_the_clients_user_never_raises(url: str) -> None:
     assert ensure_client_user(url, REALM, "pw") == "unreachable"
 
 
-def test_looking_at_a_redis_repeats_no_password() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-        assert look_at(f"redis://user:s3cret@127.0.0.1:{port}/0") == (f"127.0.0.1:{port}", True)
-    assert look_at(f"rediss://user:s3cret@127.0.0.1:{port}/0") == (f"127.0.0.1:{port}", False)
+def test_why_a_redis_does_not_serve_is_said_without_its_password(redis_server: PrivateRedis) -> None:
+    address = f"127.0.0.1:{redis_server.port}"
+    for served in (redis_server.url, redis_server.client_url):
+        assert look_at(served) == (address, "")
+    said = [look_at(f"{start}{address}/0") for start in ("redis://user:s3cret@", "redis://", "rediss://user:s3cret@")]
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        said.append(look_at(f"redis://user:s3cret@127.0.0.1:{port}/0"))
+    said.append(look_at(f"redis://user:s3cret@127.0.0.1:{port}/0"))
+    assert [place for place, _ in said] == [address] * 3 + [f"127.0.0.1:{port}"] * 2
+    reasons = [reason for _, reason in said]
+    for reason, word in zip(reasons, ("password", "authenticat", "connecting", "Timeout", "refused"), strict=True):
+        assert word in reason
+        assert "s3cret" not in reason
 
 
 # --- how it is set --------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -138,3 +139,23 @@ MODULES_ARE_KEPT = "import gc, coordinator.asgi; print(gc.isenabled(), gc.get_fr
 def test_the_web_process_collects_garbage_and_does_not_look_for_it_among_its_modules(tmp_path: Path) -> None:
     ended = _start(["-c", MODULES_ARE_KEPT], CONCLAVE_DATA=str(tmp_path / "data"))
     assert (ended.returncode, ended.stdout) == (0, "True True\n"), ended.stderr
+
+
+@pytest.mark.parametrize("arguments", [["help"], ["cluster", "--help"]], ids=" ".join)
+def test_whoever_has_read_enough_of_a_command_ends_it_without_a_traceback(arguments: list[str], tmp_path: Path) -> None:
+    gone, theirs = os.pipe()
+    os.close(gone)
+    try:
+        ended = subprocess.run(
+            [sys.executable, "manage.py", *arguments],
+            env=os.environ | {"CONCLAVE_DATA": str(tmp_path / "data")},
+            cwd=PROJECT,
+            stdout=theirs,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=START_S_MAX,
+            check=False,
+        )
+    finally:
+        os.close(theirs)
+    assert (ended.returncode, ended.stderr) == (128 + signal.SIGPIPE, "")

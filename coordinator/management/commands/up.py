@@ -86,8 +86,8 @@ class Command(BaseCommand):
 
     def _redis(self, config: Config, data: DataDirectory) -> list[supervision.Part]:
         if config.redis_url is not None:
-            address, is_there = embedded_redis.look_at(config.redis_url)
-            waits = "" if is_there else "; it does not answer yet, and everything waits for it"
+            address, why_not = embedded_redis.look_at(config.redis_url)
+            waits = f"; it does not serve us yet, and everything waits for it: {why_not}" if why_not else ""
             self._say(f"Redis at {address}, from REDIS_URL{waits}")
             return []
         server = embedded_redis.find_server()
