@@ -34,9 +34,15 @@ CLOCKLESS = (
     "test_core_coverage.py",
     "unit/consensus",
     "unit/linearizability",
+    "unit/replica",
     "unit/statemachine",
 )
 """Rooms and files in which nothing is judged by a clock: no time passes but what a test says, or a processor counts."""
+
+CLOCKED = tuple(
+    f"unit/replica/test_{what}.py" for what in ("lifecycle", "metrics", "restore", "snapshot_files", "states")
+)
+"""What is there all the same, and waits for threads of its own."""
 
 SETTINGS = (
     "CONCLAVE_DATA",
@@ -89,11 +95,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(room)
         if room == "browser":
             item.add_marker("alone")
-        if any(item.path.is_relative_to(TESTS / each) for each in CLOCKLESS):
+        if _is_in(item, CLOCKLESS) and not _is_in(item, CLOCKED):
             item.add_marker("clockless")
     # Side by side what takes longest begins first; the browser is not among that.
     last = -1 if hasattr(config, "workerinput") else 1
     items.sort(key=lambda item: last * (SLOW_ROOMS.index(_room(item)) + 1 if _room(item) in SLOW_ROOMS else 0))
+
+
+def _is_in(item: pytest.Item, places: tuple[str, ...]) -> bool:
+    return any(item.path.is_relative_to(TESTS / place) for place in places)
 
 
 def _room(item: pytest.Item) -> str:
