@@ -9,6 +9,7 @@ cd "$(dirname "$0")/.."
 
 python=$1
 shift
+unset PYTHONDONTWRITEBYTECODE # where it is set, each process of tests would read all of them anew
 none=5 # pytest's status where it found no test
 
 compile() {

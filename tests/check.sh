@@ -6,6 +6,7 @@ cd "$(dirname "$0")/.."
 
 python=$1
 shift
+unset PYTHONDONTWRITEBYTECODE # where it is set, each process of tests would read all of them anew
 
 "$python" -m ruff format --check .
 "$python" -m ruff check .
