@@ -33,7 +33,7 @@ from coordinator.replica.reads import Read, ReadRequest
 from coordinator.replica.stamps import Stamp, Stamps, UnknownToken
 from coordinator.replica.states import COMPARE_US, Compaction, States
 from coordinator.replica.tenure import Tenure
-from coordinator.statemachine import commands
+from coordinator.statemachine import commands, files, transactions
 from coordinator.statemachine.events import CheckpointReset, LockDelayed, LockDelayEnded
 from coordinator.statemachine.machine import (
     GrantMade,
@@ -205,6 +205,9 @@ class Replica:
             message = f"a command has at most {COMMAND_BYTES_MAX} bytes, got {len(encoded)}"
             return self._refuse(caller, request.id, answers, commands.INVALID, message)
         command = wire.decode_command(encoded)
+        if type(command.op) is commands.Transact and transactions.is_too_deep(command.op):
+            message = f"a transaction that is nested more than {files.READ_NESTING_MAX} deep is not read"
+            return self._refuse(caller, request.id, answers, commands.INVALID, message)
         self.gathering.arrived(caller.channel, now_us)
         self._commands.append(Asked(caller, request.id, command.op, command.session, now_us))
         self._entries.append(self._stamps.entry(stamp, encoded))

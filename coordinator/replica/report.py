@@ -147,7 +147,7 @@ def _describe(entry: bytes) -> str:
         return "new term"
     try:
         op = _entries.decode(memoryview(entry)[1:]).command.op
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return "unreadable"
     words = "".join(f" {letter.lower()}" if letter.isupper() else letter for letter in type(op).__name__).strip()
     if isinstance(op, ExpireSessions):

@@ -28,6 +28,9 @@ OPERATIONS_MAX: Final = 128
 """Of one transaction, those of its branches together."""
 NESTING_MAX: Final = 4
 """Transactions within one another, the outermost with them."""
+READ_NESTING_MAX: Final = 128
+"""The same, to be read at all. How deep a replica could read hangs on its Python, and on what calls it: were a command
+of more one for some and none for others, they would have two states."""
 TRANSACTION_READ_BYTES_MAX: Final = 65_536
 """Of what one transaction reads, as it is encoded in its result, which is kept until it is acknowledged."""
 TRANSACTION_ROWS_MAX: Final = 20_000

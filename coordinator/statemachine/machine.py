@@ -166,7 +166,9 @@ class Machine:
         try:
             decoded = _entries.decode(entry)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-            return Failure(commands.INVALID, "the entry is not a command of this version")
+            return _no_command()
+        if type(decoded.command.op) is commands.Transact and transactions.is_too_deep(decoded.command.op):
+            return _no_command()  # Another replica could not read it.
         if decoded.version != commands.ENTRY_VERSION:
             return Failure(commands.INVALID, f"expected entry version {commands.ENTRY_VERSION}, got {decoded.version}")
         if not decoded.principal:
@@ -334,6 +336,10 @@ class Machine:
         """A hash over all of the state, equal on every replica that has applied the same index; "" where the state is
         larger than `bytes_max`, as bytes of a snapshot."""
         return snapshot.digest(self.state, bytes_max)
+
+
+def _no_command() -> Failure:
+    return Failure(commands.INVALID, "the entry is not a command of this version")
 
 
 _LEVEL_1: Final = frozenset(

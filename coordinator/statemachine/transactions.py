@@ -160,6 +160,16 @@ def late_target(op: Transact) -> str:
     return ""
 
 
+def is_too_deep(op: Any) -> bool:
+    """Is it a transaction that is nested deeper than replicas read?"""
+    here = [op] if isinstance(op, Transact) else []
+    for _ in range(files.READ_NESTING_MAX):
+        here = [one for each in here for one in (*each.then, *each.otherwise) if isinstance(one, Transact)]
+        if not here:
+            return False
+    return True
+
+
 def _refuse(op: Transact, asker: Access) -> Failure | None:
     """Rights, and the bounds of all transactions that are in this one."""
     compares = operations = 0

@@ -6,6 +6,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import pytest
 
 from coordinator import wire
@@ -610,3 +611,16 @@ def test_a_word_that_something_is_dropped_gives_its_replica_a_turn(stage):
     word = wire.DroppedRequest(1, CLUSTER, 7, 1, 1, 1)
     turn._ask(Caller(CHANNELS.reply(), WEB.token_id, WEB.key), word, stage.clock.us)
     assert turn._stirred == {CLUSTER}
+
+
+@pytest.mark.parametrize("depth", [5, 128, 129, 400])
+def test_a_transaction_nested_beyond_measure_ends_no_leader_whose_clients_cache(stage, depth):
+    """What it would change is looked for within it, as deep as it is."""
+    reader = Reader(stage)
+    inner = b"\x94\x1e\x90\x91" * (depth - 1) + b"\x94\x1e\x90\x90\x90" + b"\x90" * (depth - 1)
+    raw = msgspec.Raw(b"\x94" + wire.encode(reader.session) + b"\x63\x00" + inner)
+    (answer,) = reader.ask(wire.CommandRequest(99, CLUSTER, "", raw))
+    assert isinstance(answer, wire.Answer)
+    assert isinstance(answer.result, commands.Failure)
+    assert answer.result.code == (commands.TOO_MANY if depth <= 128 else commands.INVALID)
+    assert isinstance(reader.does(PutKey("a", b"")), Done)

@@ -7,6 +7,7 @@ import pytest
 
 from coordinator import wire
 from coordinator.consensus.engine import Outgoing, Role
+from coordinator.consensus.entries import COMMAND_PREFIX
 from coordinator.consensus.members import Change, Member
 from coordinator.consensus.raft.messages import AppendEntries, VoteRequest, VoteResponse
 from coordinator.replica.ports import Inbound, JournalFailed
@@ -26,7 +27,7 @@ from coordinator.statemachine.commands import (
     SetPrincipal,
 )
 from coordinator.statemachine.lock_commands import Acquire, Release
-from coordinator.statemachine.machine import Machine
+from coordinator.statemachine.machine import Machine, encode_entry
 from coordinator.wire import PeerMessage, Token
 from tests.unit.replica.stage import CHANNELS, CLUSTER, PEER_KEY, WEB, Stage
 
@@ -578,3 +579,13 @@ def test_a_node_is_quiet_two_seconds_after_it_was_last_asked_anything_or_wrote(s
     assert not node.run().is_quiet
     stage.pass_time(60_000)
     assert node.run().is_quiet
+
+
+def test_an_entry_that_is_nested_deeper_than_this_node_reads_is_unreadable_in_its_reports_and_ends_no_turn(stage):
+    """A node of another build, which reads deeper, may have brought it into the log."""
+    leader = stage.nodes["node1"]
+    deep = b"\x94\x1e\x90\x91" * 5_000
+    leader.raft.propose([COMMAND_PREFIX + encode_entry("web", "", b"\x94\x02\x01\x00" + deep)])
+    stage.pass_time(500_000)
+    *_, last = stage.answers[CHANNELS.feed("node1")]
+    assert wire.decode_feed(wire.open_envelope(last.data, wire.FEED).body).log[-1].what == "unreadable"

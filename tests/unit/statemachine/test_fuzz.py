@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from coordinator.statemachine import commands
+from coordinator.statemachine import commands, files
 from coordinator.statemachine.commands import Command, Failure
 from coordinator.statemachine.machine import Machine, encode_entry, encode_node_entry, stamp_without_tokens
 from tests.unit.statemachine import fuzzing
@@ -80,3 +80,22 @@ def test_a_command_nested_beyond_all_measure_is_refused():
     deep = b"\x94\x1e\x90\x91" * 5_000
     refused = Machine().apply(1, encode_entry("ci", "", b"\x94\x02\x01\x00" + deep))
     assert isinstance(refused, Failure)
+
+
+def _below(calls, act):
+    """What `act` does where so many calls are under way already."""
+    return act() if not calls else _below(calls - 1, act)
+
+
+@pytest.mark.parametrize("depth", [files.READ_NESTING_MAX, files.READ_NESTING_MAX + 1, 300, 400, 480, 5_000])
+def test_whether_replicas_can_read_what_is_nested_does_not_hang_on_what_calls_them(depth):
+    """A replica that could not read it would keep no result of it, and have another state than one that could."""
+    inner = b"\x94\x1e\x90\x91" * (depth - 1) + b"\x94\x1e\x90\x90\x90" + b"\x90" * (depth - 1)
+    one, other = Asking(), Asking()
+    session = one.open()
+    other.open()
+    entry = encode_entry("ci", "", b"\x94" + encode(session) + b"\x01\x00" + inner)
+    results = (one.apply(entry), _below(400, lambda: other.apply(entry)))
+    assert results[0] == results[1]
+    assert one.machine.digest() == other.machine.digest()
+    assert results[0].code == (commands.TOO_MANY if depth <= files.READ_NESTING_MAX else commands.INVALID)
