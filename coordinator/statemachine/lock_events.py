@@ -67,6 +67,11 @@ class LockEvents:
         self.compacted = compacted
         self.order.first = self.order.following = following
 
+    def begin_anew(self, revision: int) -> None:
+        """Give up all that are kept, and whatever there was up to this revision. No walk is under way."""
+        self.rows.clear()
+        self.begin(revision, self.order.following)
+
     def begin_ends(self, revision: int) -> None:
         """From behind this one on it is told how holds end."""
         self.released_since = revision

@@ -64,5 +64,5 @@ def begin_anew(state: State, cluster_id: int, index: int) -> None:
         session.remaining_ms = None
     state.history.compact(index)
     if state.level >= commands.LEVEL_OF_LOCK_EVENTS:
-        state.lock_events.compacted = index
+        state.lock_events.begin_anew(index)
     state.events = []

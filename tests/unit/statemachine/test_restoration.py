@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from coordinator.client import conditional
-from coordinator.statemachine import restoration
+from coordinator.statemachine import lock_events, restoration
 from coordinator.statemachine.commands import (
     CheckpointSessions,
     Done,
@@ -31,7 +31,7 @@ from coordinator.statemachine.files import (
     ReadRange,
     WriteFile,
 )
-from coordinator.statemachine.lock_commands import Acquire, EndLockDelays, RaiseEpoch, ReadLockEvents
+from coordinator.statemachine.lock_commands import Acquire, EndLockDelays, LockEventPage, RaiseEpoch, ReadLockEvents
 from coordinator.statemachine.locks import EPOCH_MAX, INDEX_BITS
 from coordinator.statemachine.restoration import FIRST_INDEX_MAX, INDICES_PER_EPOCH, NotRestorable
 from tests.unit.statemachine.asking import Asking
@@ -120,6 +120,28 @@ def test_whoever_followed_the_old_log_is_told_to_read_anew_and_can_go_on_from_th
     changed = new.ask(session, PutKey("k", b"after"))
     page = new.query(ReadChanges("k", since=view.revision + 1))
     assert [change.revision for change in page.changes] == [changed.index]
+
+
+def test_events_of_the_lost_log_stay_compacted_though_the_oldest_ones_of_the_backup_are_dropped(monkeypatch):
+    """A backup has as many as are kept, so that the first one of the new log drops one of them."""
+    monkeypatch.setattr(lock_events, "LOCK_EVENTS_MAX", 4)
+    old = Cluster()
+    session = old.open()
+    for number in range(5):
+        old.acquire(session, f"a{number}")
+    backup = old.backed_up()
+    old.acquire(session, "of the lost log")
+    followed = old.index
+    new = backup.restored(2)
+    session = new.open()
+    for _ in range(4):
+        new.acquire(session)
+        new.release(session)
+        told = new.query(ReadLockEvents("", prefix=True, since=followed + 1))
+        assert isinstance(told, Compacted)
+        assert told.oldest > followed
+    since = told.oldest + 1
+    assert isinstance(new.query(ReadLockEvents("", prefix=True, since=since)), LockEventPage)
 
 
 def test_a_revision_of_the_lost_log_holds_for_nothing_though_a_generation_may():
