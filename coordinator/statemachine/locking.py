@@ -71,15 +71,17 @@ def acquire_names(state: State, index: int, session: Session, op: Acquire) -> Re
     holder = Holder(session.session, op.acquisition, session.principal)
     limit = op.limit if op.mode == COUNTING else 1
     waiter = Waiter(holder, op.mode, limit, tuple(sorted({*op.names})), op.reentrant, op.delay_ms)
-    known = None
+    known: Result | None = None
     for name in waiter.names:
         lock = state.locks.rows.get(name)
-        if lock is not None:
-            if lock.holders and lock.mode == COUNTING == op.mode and lock.limit != limit:
-                return Failure(commands.INVALID, f"{name!r} is counted to {lock.limit}, not to {limit}")
-            if op.reentrant and op.mode == EXCLUSIVE and lock.mode == SHARED and lock.is_of(session.session):
-                return _other_mode(name, SHARED)
-            known = known or _known(lock, waiter, wait=op.wait)
+        if lock is None:
+            continue
+        has = _known(lock, waiter, wait=op.wait)
+        refused = _unlike(lock, waiter) if has is None or type(has) is Granted else None
+        if refused is not None:
+            return refused
+        if known is None or (type(known) is Granted and has is not None):
+            known = has  # Granted are all only where it waits for none: they may have been asked for one by one.
     if known is not None:
         if all(_has(state, name, waiter) for name in waiter.names):
             if type(known) is Granted and len(waiter.names) > 1:
@@ -126,6 +128,15 @@ def _known(lock: Lock, waiter: Waiter, *, wait: bool) -> Result | None:
     if waiting.mode != waiter.mode:
         return _other_mode(lock.name, waiting.mode)
     return Queued(lock.position(*key) or len(lock.queue)) if wait else _held(lock)
+
+
+def _unlike(lock: Lock, waiter: Waiter) -> Failure | None:
+    """Why one that does not stand in its line may not ask for it like that, as it is held."""
+    if lock.holders and lock.mode == COUNTING == waiter.mode and lock.limit != waiter.limit:
+        return Failure(commands.INVALID, f"{lock.name!r} is counted to {lock.limit}, not to {waiter.limit}")
+    if waiter.reentrant and waiter.mode == EXCLUSIVE and lock.mode == SHARED and lock.is_of(waiter.holder.session):
+        return _other_mode(lock.name, SHARED)
+    return None
 
 
 def _other_mode(name: str, mode: str) -> Failure:

@@ -186,16 +186,16 @@ class Locks:
 
     def _known(self, wish: Wish, *, wait: bool) -> AnyResult | None:
         """What comes of it apart from the question whether it is free."""
+        waits = next((other for other in self.line if other.key == wish.key), None)
         for name in wish.names:
             held = self.names.get(name)
-            if held is None or not held.holds:
+            if held is None or not held.holds or (waits is not None and name in waits.names):
                 continue
             if held.mode == COUNTING == wish.mode and held.limit != wish.limit:
                 return Failure(commands.INVALID, "")
             if wish.reentrant and wish.mode == EXCLUSIVE and held.mode == SHARED and held.is_of(wish.session):
                 return Failure(commands.INVALID, "")
         holds = [self.names[name] for name in wish.names if wish.key in self._name(name).holds]
-        waits = next((other for other in self.line if other.key == wish.key), None)
         if not holds and waits is None:
             return None
         if any(held.mode not in (EXCLUSIVE, wish.mode) for held in holds) or (waits and waits.mode != wish.mode):

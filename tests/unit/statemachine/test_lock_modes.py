@@ -800,3 +800,34 @@ def test_full_lines_and_tables_are_refused_with_their_numbers(monkeypatch):
     assert isinstance(locks.take(2, "c"), Granted)
     assert isinstance(locks.drop(1, "a", "b"), Done)
     assert isinstance(locks.ask(locks.sessions[0], ReleaseLock("a", 1)), Done)
+
+
+def test_names_that_an_acquisition_asked_for_one_by_one_are_granted_only_when_it_has_all():
+    """Its number is the caller's to choose, over HTTP too; somebody else holds what it waits for."""
+    locks = Locking()
+    locks.take(1, "b")
+    assert isinstance(locks.take(0, "a"), Granted)
+    assert locks.take(0, "b") == Queued(1)
+    assert locks.take(0, "a", "b") == Queued(1)
+    held = locks.take(0, "a", "b", wait=False)
+    assert held.holder.session == locks.sessions[1]
+    locks.drop(1, "b")
+    assert locks.take(0, "a", "b") == Granted(locks.state("b").token)
+
+
+def test_who_stands_in_line_is_told_its_place_however_the_name_is_held_meanwhile():
+    """Else it is told that it may not ask, and is let in later with nobody knowing."""
+    locks = Locking()
+    locks.take(1)
+    locks.take(2, mode="counting", limit=2)
+    locks.take(0, mode="counting", limit=3)
+    locks.take(0, mode="shared", acquisition=2)
+    locks.take(0, reentrant=True, acquisition=3)
+    locks.drop(1)
+    assert locks.take(3, mode="counting", limit=3).code == commands.INVALID, "it has no place in line"
+    assert locks.take(0, mode="counting", limit=3) == Queued(1)
+    locks.drop(2)
+    locks.drop(0)
+    assert locks.holding() == [0]
+    assert locks.take(0, reentrant=True, acquisition=3) == Queued(1)
+    assert locks.take(0, reentrant=True, acquisition=4).code == commands.INVALID, "neither has that one"
