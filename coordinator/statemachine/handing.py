@@ -115,9 +115,12 @@ def _reentrant(state: State, session: int, name: str) -> list[Waiter]:
 def _is_next(state: State, waiter: Waiter) -> bool:
     """Is it first in all its lines, but for those of what its session holds already, and does each admit it?"""
     key = (waiter.holder.session, waiter.holder.acquisition)
+    session = state.sessions.rows[waiter.holder.session]
     for name in waiter.names:
         lock = state.locks.rows[name]
-        if not lock.is_joined_by(waiter) and (next(iter(lock.queue)) != key or not lock.admits(waiter)):
+        if lock.is_joined_by(waiter, session):
+            continue
+        if next(iter(lock.queue)) != key or not lock.admits(waiter, session):
             return False
     return True
 

@@ -110,7 +110,7 @@ def ended(state: State, index: int, lock: Lock, grant: Grant, how: EventKind) ->
 
 def asked(state: State, index: int, lock: Lock, waiter: Waiter, *, waits: bool) -> None:
     """`waiter` was not let in by entry `index`. Where that is because of who holds the name, they can learn of it."""
-    if lock.conflicts(waiter):
+    if lock.conflicts(waiter, state.sessions.rows[waiter.holder.session]):
         conflict(state, index, lock, waiter.holder, waiter.mode, waits=waits)
 
 

@@ -77,7 +77,7 @@ def acquire_names(state: State, index: int, session: Session, op: Acquire) -> Re
         if lock is None:
             continue
         has = _known(lock, waiter, wait=op.wait)
-        refused = _unlike(lock, waiter) if has is None or type(has) is Granted else None
+        refused = _unlike(session, lock, waiter) if has is None or type(has) is Granted else None
         if refused is not None:
             return refused
         if known is None or (type(known) is Granted and has is not None):
@@ -91,7 +91,7 @@ def acquire_names(state: State, index: int, session: Session, op: Acquire) -> Re
         broken = _broken(state, waiter.names, (session.session, op.acquisition))
         return broken or Failure(commands.INVALID, f"acquisition {op.acquisition} is one of other names already")
     if op.wait and op.refuse_deadlocks:
-        blocked = [name for name in waiter.names if not _is_free_for(state, name, waiter)]
+        blocked = [name for name in waiter.names if not _is_free_for(state, name, session, waiter)]
         cycle = deadlocks.cycle(state, session, waiter.mode, blocked) if blocked else ()
         if cycle:
             return Deadlock(cycle)
@@ -130,11 +130,11 @@ def _known(lock: Lock, waiter: Waiter, *, wait: bool) -> Result | None:
     return Queued(lock.position(*key) or len(lock.queue)) if wait else _held(lock)
 
 
-def _unlike(lock: Lock, waiter: Waiter) -> Failure | None:
+def _unlike(session: Session, lock: Lock, waiter: Waiter) -> Failure | None:
     """Why one that does not stand in its line may not ask for it like that, as it is held."""
     if lock.holders and lock.mode == COUNTING == waiter.mode and lock.limit != waiter.limit:
         return Failure(commands.INVALID, f"{lock.name!r} is counted to {lock.limit}, not to {waiter.limit}")
-    if waiter.reentrant and waiter.mode == EXCLUSIVE and lock.mode == SHARED and lock.is_of(waiter.holder.session):
+    if waiter.reentrant and waiter.mode == EXCLUSIVE and lock.mode == SHARED and lock.is_of(session):
         return _other_mode(lock.name, SHARED)
     return None
 
@@ -149,19 +149,19 @@ def _has(state: State, name: str, waiter: Waiter) -> bool:
     return lock is not None and (key in lock.holders or key in lock.queue)
 
 
-def _is_free_for(state: State, name: str, waiter: Waiter) -> bool:
+def _is_free_for(state: State, name: str, session: Session, waiter: Waiter) -> bool:
     """Could it be let in at once? Not past others that wait."""
     lock = state.locks.rows.get(name)
     if lock is None:
         return True
-    if lock.queue and not (waiter.reentrant and lock.is_of(waiter.holder.session)):
+    if lock.queue and not (waiter.reentrant and lock.is_of(session)):
         return False  # A re-entrant one joins past the line: it would wait for itself.
-    return lock.admits(waiter)
+    return lock.admits(waiter, session)
 
 
 def _take_or_wait(state: State, index: int, session: Session, waiter: Waiter, *, wait: bool) -> Result:
     for name in waiter.names:
-        if not _is_free_for(state, name, waiter):
+        if not _is_free_for(state, name, session, waiter):
             result = _wait(state, session, waiter) if wait else _held(state.locks.rows[name])
             if not isinstance(result, Failure):
                 for asked in waiter.names:

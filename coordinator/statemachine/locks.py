@@ -10,10 +10,13 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from itertools import islice
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from coordinator.statemachine.commands import Holder
 from coordinator.statemachine.lock_commands import COUNTING, EXCLUSIVE, SHARED, Delay, Grant, Mode, Waiter
+
+if TYPE_CHECKING:
+    from coordinator.statemachine.sessions import Session
 
 LOCKS_MAX: Final = 1_000_000
 WAITERS_MAX: Final = 200_000
@@ -75,10 +78,10 @@ class Lock:
         """Has nobody anything of it, any more or yet?"""
         return not self.holders and not self.queue and self.delay is None
 
-    def admits(self, waiter: Waiter) -> bool:
-        """Could `waiter` be let in, were it first in line?"""
-        if waiter.reentrant and self.is_of(waiter.holder.session):
-            return self.is_joined_by(waiter)
+    def admits(self, waiter: Waiter, session: Session) -> bool:
+        """Could `waiter`, which is one of `session`, be let in, were it first in line?"""
+        if waiter.reentrant and self.is_of(session):
+            return self.is_joined_by(waiter, session)
         if self.delay is not None or self.upgrading is not None:
             return False
         if not self.holders:
@@ -87,21 +90,21 @@ class Lock:
             return self.mode == SHARED
         return waiter.mode == COUNTING == self.mode and waiter.limit == self.limit and len(self.holders) < self.limit
 
-    def is_joined_by(self, waiter: Waiter) -> bool:
+    def is_joined_by(self, waiter: Waiter, session: Session) -> bool:
         """Does its own session hold it, so that it may come in wherever it stands in line?"""
-        return waiter.reentrant and self.mode in (EXCLUSIVE, waiter.mode) and self.is_of(waiter.holder.session)
+        return waiter.reentrant and self.mode in (EXCLUSIVE, waiter.mode) and self.is_of(session)
 
-    def conflicts(self, waiter: Waiter) -> bool:
+    def conflicts(self, waiter: Waiter, session: Session) -> bool:
         """Must somebody let go of it before `waiter` can have it, whoever is in line?"""
-        if not self.holders or (waiter.reentrant and self.is_of(waiter.holder.session)):
+        if not self.holders or (waiter.reentrant and self.is_of(session)):
             return False
         if waiter.mode == COUNTING == self.mode and waiter.limit == self.limit:
             return len(self.holders) >= self.limit
         return not waiter.mode == SHARED == self.mode
 
-    def is_of(self, session: int) -> bool:
+    def is_of(self, session: Session) -> bool:
         """Does this session hold it, so that another acquisition of it may join?"""
-        return self.mode != COUNTING and any(key[0] == session for key in self.holders)
+        return self.mode != COUNTING and self.name in session.locks
 
     def grant(self, waiter: Waiter, token: int) -> Grant:
         holder = waiter.holder
@@ -110,7 +113,8 @@ class Lock:
             self.hold_as(waiter.mode, waiter.limit)
             self.token = token
         elif self.mode == EXCLUSIVE:  # Another acquisition of the same session: by the token that it has.
-            assert all(key[0] == holder.session for key in self.holders), f"lock {self.name!r} is held by {self.holder}"
+            of = next(reversed(self.holders))[0]  # As all are; not gone over, since many may join by one entry.
+            assert of == holder.session, f"lock {self.name!r} is held by session {of}"
             token = self.token
         else:
             assert token >= self.token, f"token {token} of {self.name!r} falls behind {self.token}"

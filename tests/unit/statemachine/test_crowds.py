@@ -7,12 +7,13 @@ hand-over then costs by how many had it already. (`python -m bench.crowd` has th
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterator
 
 import pytest
 
-from coordinator.statemachine import commands, handing, snapshot
+from coordinator.statemachine import commands, handing, locks, snapshot
 from coordinator.statemachine.commands import AcquireLock
-from coordinator.statemachine.lock_commands import Acquire, ChangeMode, Waiter
+from coordinator.statemachine.lock_commands import Acquire, ChangeMode, Release, Waiter
 from coordinator.statemachine.machine import Machine
 from coordinator.statemachine.state import State
 from tests.unit.statemachine.asking import Asking
@@ -76,3 +77,36 @@ def test_names_that_a_session_leaves_behind_are_handed_on_one_by_one(monkeypatch
     asking.node(commands.ExpireSessions((session,)))
     assert looks == [f"lock{number:03}" for number in range(300)]
     assert all(lock.holder.session == heir for lock in asking.machine.locks.values() if lock.holder is not None)
+
+
+class CountingDict(OrderedDict[tuple[int, int], object]):
+    """Counts the keys that are gone over."""
+
+    passed = 0
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        for key in super().__iter__():
+            CountingDict.passed += 1
+            yield key
+
+
+@pytest.mark.parametrize("mode", ["shared", "exclusive"])
+def test_re_entrant_ones_that_are_let_in_together_do_not_go_over_those_before_them(
+    monkeypatch: pytest.MonkeyPatch, mode: str
+):
+    """Else ten sessions, with all the places that they may have, hold up every replica for minutes by one release."""
+    monkeypatch.setattr(locks, "OrderedDict", CountingDict)
+    monkeypatch.setattr(CountingDict, "passed", 0)
+    asking = Asking()
+    holder = asking.open()
+    asking.ask(holder, Acquire(("a",), 0, "shared"))
+    asking.ask(asking.open(), AcquireLock("a", 0, wait=True))
+    crowd = [asking.open() for _ in range(4 if mode == "shared" else 1)]
+    for session in crowd:
+        for number in range(200 // len(crowd)):
+            asking.ask(session, Acquire(("a",), number, mode, reentrant=True))  # type: ignore[arg-type]
+    asking.ask(holder, Release(("a",), 0))
+    before = CountingDict.passed
+    asking.node(commands.ExpireSessions((holder + 2,)))
+    assert len(asking.machine.locks["a"].holders) == 200
+    assert CountingDict.passed - before <= 3 * 200

@@ -120,7 +120,7 @@ IN_THE_LOCKS = [
     ),
     (
         "a-re-entrant-one-stands-behind-others-that-wait-for-it",
-        Edit(f"{_HANDING}:_is_next", "not lock.is_joined_by(waiter) and ", ""),
+        Edit(f"{_HANDING}:_is_next", "if lock.is_joined_by(waiter, session):", "if False:"),
     ),
     (
         "who-comes-to-hold-a-name-waits-for-it-still",
