@@ -127,8 +127,26 @@ USE_I18N = False
 
 DATABASE_BUSY_S_MAX = 5
 
+_POSTGRES_OPTIONS = {
+    "connect_timeout": DATABASE_BUSY_S_MAX,
+    "tcp_user_timeout": DATABASE_BUSY_S_MAX * 1_000,
+    "keepalives_idle": DATABASE_BUSY_S_MAX,
+    "keepalives_interval": DATABASE_BUSY_S_MAX,
+}
+"""One that does not answer, or is cut off, is given up as soon as SQLite gives up a file that another has locked. Its
+driver would wait for ever for the first, and for a quarter of an hour or longer for the second."""
+
+
+def database_at(url: str) -> dict[str, Any]:
+    """What Django is told of the database at such an address. What its query says goes before what is said here."""
+    database: dict[str, Any] = {**dj_database_url.parse(url)}
+    if database["ENGINE"] == "django.db.backends.postgresql":
+        database["OPTIONS"] = _POSTGRES_OPTIONS | database.get("OPTIONS", {})
+    return database
+
+
 DATABASES: dict[str, Any] = {
-    "default": dj_database_url.parse(CONCLAVE.database_url)
+    "default": database_at(CONCLAVE.database_url)
     if CONCLAVE.database_url
     else {
         "ENGINE": "django.db.backends.sqlite3",

@@ -117,9 +117,9 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         pytest.skip("it patches what compiled modules have built in")
 
 
-def without(tool: str) -> None:
+def without(tool: str, by: str = "tests/tools.sh") -> None:
     """Skip the test because a tool is not installed; where CI=true that is a failure instead."""
-    reason = f"{tool} is not installed; tests/tools.sh installs it where that is allowed"
+    reason = f"{tool} is not installed; {by} installs it where that is allowed"
     if os.environ.get("CI") == "true":
         pytest.fail(reason)
     pytest.skip(reason)

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What some tests need and pip cannot bring: Chromium for the browser tests, `ip` for those that cut a network, a C compiler. Installed
+# What some tests need and pip cannot bring: Chromium for the browser tests, `ip` for those that cut a network, PostgreSQL, a C compiler. Installed
 # where that is allowed (root, apt-get); elsewhere a line says what will be skipped. With CI=true the tests fail instead.
 set -euo pipefail
 
@@ -7,6 +7,7 @@ wanted=()
 has() { command -v "$1" >/dev/null 2>&1; }
 has chromium || has chromium-browser || has google-chrome || wanted+=(chromium fonts-dejavu-core)
 has ip || wanted+=(iproute2)
+has initdb || compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || wanted+=(postgresql-common postgresql)
 has gcc || has cc || wanted+=(gcc libc6-dev)
 # Of a Python that is not the system's, the headers came with it.
 python=.venv/bin/python
@@ -22,6 +23,9 @@ if [ "$(id -u)" -eq 0 ] && has apt-get; then
     apt-get update -qq </dev/null || true
     missing=()
     for package in "${wanted[@]}"; do # one that there is not keeps the others out no more
+        if [ "$package" = postgresql ]; then # else the machine would have a server of its own from then on
+            sed -i 's/^#\?create_main_cluster.*/create_main_cluster = false/' /etc/postgresql-common/createcluster.conf || true
+        fi
         apt-get install -y -qq --no-install-recommends "$package" </dev/null >/dev/null || missing+=("$package")
     done
 fi

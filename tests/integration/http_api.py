@@ -60,12 +60,18 @@ class Caller:
 
 
 class HangingCall:
-    """A call whose answer is not awaited: the raw connection, which the test closes when it likes."""
+    """A call whose answer is not awaited: the raw connection, which the test closes when it likes. `who`: a token, or
+    somebody who signed in."""
 
-    def __init__(self, installation: Installation, token: str, path: str, body: bytes) -> None:
+    def __init__(self, installation: Installation, who: str | Caller, path: str, body: bytes) -> None:
         self.socket = socket.create_connection(("127.0.0.1", installation.port), timeout=ANSWER_S_MAX)
+        if isinstance(who, Caller):
+            cookies = "; ".join(f"{name}={value}" for name, value in who.http.cookies.items())
+            credentials = f"Cookie: {cookies}\r\nX-CSRFToken: {who.http.headers['X-CSRFToken']}"
+        else:
+            credentials = f"Authorization: Bearer {who}"
         head = (
-            f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1:{installation.port}\r\nAuthorization: Bearer {token}\r\n"
+            f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1:{installation.port}\r\n{credentials}\r\n"
             f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
         )
         self.socket.sendall(head.encode() + body)

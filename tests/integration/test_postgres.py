@@ -1,0 +1,122 @@
+"""PostgreSQL as the web tier's database: what SQLite serialises, takes, or never has to wait for."""
+
+from __future__ import annotations
+
+import importlib.util
+import time
+from collections.abc import Iterator
+from typing import Any, Final
+
+import pytest
+from asgiref.sync import SyncToAsync
+from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY, get_user_model
+from django.contrib.sessions.backends.db import SessionStore
+from django.core.management import call_command
+from django.db import OperationalError, connection, connections
+
+from coordinator.models import AuditEntry
+from coordinator.settings import DATABASE_BUSY_S_MAX, database_at
+from tests.conftest import without
+from tests.integration.installation import Installation
+from tests.integration.private_postgres import PrivatePostgres, programs
+
+SET_UP: Final = """
+import django
+django.setup()
+from coordinator import setting_up
+from coordinator.settings import CONCLAVE
+setting_up.migrate()
+setting_up.make_administrator(CONCLAVE, print)
+"""
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[PrivatePostgres]:
+    if programs() is None:
+        without("PostgreSQL")
+    if importlib.util.find_spec("psycopg") is None:
+        without("psycopg, the driver of PostgreSQL", by="make")
+    with PrivatePostgres() as server:
+        yield server
+
+
+@pytest.fixture
+def database(postgres: PrivatePostgres, request: pytest.FixtureRequest, django_db_blocker: Any) -> Iterator[str]:
+    """Django's database in this test: a new one there, with its tables. Its URL."""
+    url = postgres.new_database(f"of_{abs(hash(request.node.name)):x}")
+    kept = connections.settings["default"]
+    with django_db_blocker.unblock():
+        before = _take_for_default(database_at(url))
+        try:
+            call_command("migrate", interactive=False, verbosity=0)
+            yield url
+        finally:
+            _take_for_default(kept, *before)
+
+
+def _take_for_default(settings: dict[str, Any], *ours: Any) -> list[Any]:
+    """Have it for the default database, in this thread and in that in which what is asked on the event loop is asked;
+    the connections of both that there were. `ours`: to take instead of new ones."""
+    connections.settings["default"] = connections.configure_settings({"default": settings})["default"]
+
+    def take(instead: Any) -> Any:
+        before = connections["default"]
+        before.close()
+        if instead is None:
+            del connections["default"]
+        else:
+            connections["default"] = instead
+        return before
+
+    here, there = ours or (None, None)
+    return [take(here), SyncToAsync.single_thread_executor.submit(take, there).result()]
+
+
+# --- two who say something at the same time -------------------------------------------------------
+
+
+# --- what it does not take ------------------------------------------------------------------------
+
+
+# --- it goes away and comes back ------------------------------------------------------------------
+
+
+def _signed_in() -> dict[str, Any]:
+    user = get_user_model()._default_manager.create_superuser("ann", "", "a password of the tests")
+    session = SessionStore()
+    session[SESSION_KEY] = str(user.pk)
+    session[BACKEND_SESSION_KEY] = "django.contrib.auth.backends.ModelBackend"
+    session[HASH_SESSION_KEY] = user.get_session_auth_hash()
+    session.create()
+    return {"user": user, "session": session}
+
+
+def test_one_that_takes_connections_and_answers_nobody_is_given_up(database, postgres):
+    """Pages, and commands, hung for as long as it did."""
+    connection.close()
+    postgres.pause()
+    began = time.monotonic()
+    try:
+        with pytest.raises(OperationalError, match="timeout"):
+            AuditEntry.objects.exists()
+        assert time.monotonic() - began < 2 * DATABASE_BUSY_S_MAX
+    finally:
+        postgres.resume()
+    assert not AuditEntry.objects.exists()
+
+
+# --- a whole installation -------------------------------------------------------------------------
+
+WEB: Final = "web"
+WAITERS: Final = 12
+
+
+@pytest.fixture(scope="module")
+def on_postgres(postgres: PrivatePostgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
+    settings = {"DATABASE_URL": postgres.new_database(WEB)}
+    with Installation(tmp_path_factory.mktemp("postgres") / "data", settings=settings) as running:
+        yield running
+
+
+def _connections(postgres: PrivatePostgres) -> int:
+    return int(postgres.ask("postgres", f"SELECT count(*) FROM pg_stat_activity WHERE datname = '{WEB}'")[0])
