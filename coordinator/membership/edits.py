@@ -104,7 +104,8 @@ def say(
     text = wanting.encode(after)
     _check_size(text, after)
     with transaction.atomic():
-        row = WantedMembership.objects.select_for_update().filter(cluster=cluster).first()
+        Cluster.objects.select_for_update().get(pk=cluster.pk)  # There may be no other row yet that two would wait for.
+        row = WantedMembership.objects.filter(cluster=cluster).first()
         if (row.generation if row is not None else 0) != said.generation:
             raise DatabaseBehind("somebody else changed what is wanted at the same time; look again")
         WantedMembership.objects.update_or_create(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 import pytest
@@ -14,11 +16,15 @@ from django.contrib.sessions.backends.db import SessionStore
 from django.core.management import call_command
 from django.db import OperationalError, connection, connections
 
+from coordinator.consensus.members import Member
+from coordinator.consensus.membership import Configuration
+from coordinator.membership import edits
 from coordinator.models import AuditEntry
 from coordinator.settings import DATABASE_BUSY_S_MAX, database_at
 from tests.conftest import without
 from tests.integration.installation import Installation
 from tests.integration.private_postgres import PrivatePostgres, programs
+from tests.unit.membership.company import Company, FakeClient
 
 SET_UP: Final = """
 import django
@@ -73,6 +79,36 @@ def _take_for_default(settings: dict[str, Any], *ours: Any) -> list[Any]:
 
 
 # --- two who say something at the same time -------------------------------------------------------
+
+
+def test_of_two_first_words_at_the_same_time_one_is_refused_and_the_other_is_in_database_and_log(database, monkeypatch):
+    """Both found no row: the second wrote its word over the first one's, under the same generation, and the log was
+    told both."""
+    client: Any = FakeClient(0xAA, Company("node1", "node2"))
+    client.configuration, client.leader = Configuration((Member(1, "node1"),)), 1
+    row = edits.cluster_row("default", 0xAA)
+    both_have_looked = threading.Barrier(2)
+
+    def say(seconds: int) -> Any:
+        def change(wanted):
+            both_have_looked.wait(10)
+            return wanted.replacing_after(seconds)
+
+        try:
+            return edits.say(client, row, change)
+        except edits.DatabaseBehind as refused:
+            return refused
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(2) as threads:
+        said = [*threads.map(say, (70, 80))]
+    refused = [each for each in said if isinstance(each, edits.DatabaseBehind)]
+    assert len(refused) == 1, said
+    assert "at the same time; look again" in str(refused[0])
+    (done,) = (each for each in said if each not in refused)
+    kept = edits.compare(row, edits.view_of(client, row))
+    assert (kept.agreement, kept.wanted) == (edits.Agreement.SAME, done)
 
 
 # --- what it does not take ------------------------------------------------------------------------
