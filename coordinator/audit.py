@@ -29,6 +29,22 @@ SIGNED_IN: Final = "signed-in"
 REASON_CHARACTERS_MAX: Final = 2_000
 
 
+_NO_TEXT: Final = {0: r"\x00"}
+"""PostgreSQL takes it in no text."""
+
+
+def _storable(said: Any) -> Any:
+    """The same, with escapes for what some database takes for no text: else one such character in a reason would keep
+    a change out of the audit. Lone surrogates are what Python makes of bytes from a shell that are no UTF-8."""
+    if isinstance(said, str):
+        return said.translate(_NO_TEXT).encode(errors="backslashreplace").decode()
+    if isinstance(said, Mapping):
+        return {_storable(name): _storable(value) for name, value in said.items()}
+    if isinstance(said, (list, tuple)):
+        return [_storable(each) for each in said]
+    return said
+
+
 def record(
     *,
     actor: str,
@@ -41,12 +57,12 @@ def record(
 ) -> AuditEntry:
     """Add an entry. Details hold what JSON can, and never a secret."""
     return AuditEntry.objects.create(
-        actor=actor[:200],
-        principal=principal[:200],
+        actor=_storable(actor)[:200],
+        principal=_storable(principal)[:200],
         action=action,
-        target=target[:600],
-        reason=reason[:REASON_CHARACTERS_MAX],
-        details=dict(details or {}),
+        target=_storable(target)[:600],
+        reason=_storable(reason)[:REASON_CHARACTERS_MAX],
+        details=_storable(details or {}),
         outcome=outcome,
     )
 

@@ -16,6 +16,7 @@ from django.contrib.sessions.backends.db import SessionStore
 from django.core.management import call_command
 from django.db import OperationalError, connection, connections
 
+from coordinator import audit
 from coordinator.consensus.members import Member
 from coordinator.consensus.membership import Configuration
 from coordinator.membership import edits
@@ -112,6 +113,16 @@ def test_of_two_first_words_at_the_same_time_one_is_refused_and_the_other_is_in_
 
 
 # --- what it does not take ------------------------------------------------------------------------
+
+
+def test_what_the_database_takes_no_text_for_is_in_the_audit_all_the_same(database):
+    """One NUL in a reason kept a change out of the audit."""
+    audit.keep(actor="a\0b", action="access.changed", target="x\0y", reason="be\0cause", details={"change": ["a\0b"]})
+    audit.keep(actor="ci", action="access.changed", reason="bad \udcff byte", details={"error": "\ud800"})
+    first, second = AuditEntry.objects.order_by("id")
+    assert (first.actor, first.target, first.reason) == (r"a\x00b", r"x\x00y", r"be\x00cause")
+    assert first.details == {"change": [r"a\x00b"]}
+    assert (second.reason, second.details) == (r"bad \udcff byte", {"error": r"\ud800"})
 
 
 # --- it goes away and comes back ------------------------------------------------------------------

@@ -106,3 +106,9 @@ def test_without_a_leader_it_says_so_and_prints_no_token(cluster: FakeCluster) -
     with pytest.raises(CommandError, match="no leader"):
         call_command("token", "worker", stdout=out)
     assert out.getvalue() == ""
+
+
+def test_bytes_of_a_shell_that_are_no_text_are_in_the_audit() -> None:
+    out, _ = run("worker", "--reason", "bad \udcff byte")
+    assert "CONCLAVE_TOKEN=" in out
+    assert AuditEntry.objects.get().reason == r"bad \udcff byte"
