@@ -17,12 +17,12 @@ import weakref
 from collections.abc import Coroutine
 from typing import Any, Final, NamedTuple
 
-from asgiref.sync import sync_to_async
 from django.conf import settings
 from django.contrib.auth import get_user_model
 
 from coordinator import wire
 from coordinator.client import AsyncClient, errors
+from coordinator.database import asking
 from coordinator.statemachine import commands, permissions
 
 log = logging.getLogger(__name__)
@@ -211,7 +211,7 @@ async def act_as_user(user_id: Any, cluster: str = DEFAULT_CLUSTER) -> str:
 
     Raises Forbidden (gone, inactive, or of a name that cannot be a principal), Unavailable, OutcomeUnknown.
     """
-    person = await sync_to_async(_read_person)(user_id)
+    person = await asking(_read_person)(user_id)
     name = f"user:{person.username}"
     at, rights = _ensured.get((cluster, name), (float("-inf"), ()))
     if rights != person.rights or time.monotonic() - at > PRINCIPAL_FRESH_S:

@@ -7,10 +7,10 @@ import logging
 from collections.abc import Mapping
 from typing import Any, Final
 
-from asgiref.sync import sync_to_async
 from django.db import DatabaseError
 
 from coordinator.client import errors
+from coordinator.database import asking
 from coordinator.models import AuditEntry
 
 log = logging.getLogger(__name__)
@@ -76,7 +76,7 @@ def keep(**entry: Any) -> None:
         log.error("this could not be written to the audit: %s (%s)", json.dumps(entry), error)
 
 
-akeep = sync_to_async(keep)
+akeep = asking(keep)
 """`keep` for the event loop."""
 
 

@@ -10,12 +10,12 @@ import re
 from collections.abc import Iterable
 from typing import Final
 
-from asgiref.sync import sync_to_async
 from django.db import DatabaseError, transaction
 from django.utils import timezone
 
 from coordinator import access, wire
 from coordinator.client import errors
+from coordinator.database import asking
 from coordinator.models import Cluster, Node, Replica
 
 log = logging.getLogger(__name__)
@@ -63,7 +63,7 @@ def note(report: wire.ReplicaReport) -> None:
 
 async def record_report(report: wire.ReplicaReport) -> None:
     """`note` for the event loop."""
-    await sync_to_async(note)(report)
+    await asking(note)(report)
 
 
 def _cluster(name: str, number: int) -> Cluster:
@@ -108,7 +108,7 @@ async def make_from_log() -> None:
     while True:
         try:
             directory = await access.client().directory()
-            await sync_to_async(note_directory)(directory)
+            await asking(note_directory)(directory)
             for entry in directory.clusters:
                 for report in (await access.client(entry.name).status()).values():
                     if report is not None:

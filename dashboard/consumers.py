@@ -20,11 +20,11 @@ import logging
 import time
 from typing import Any, Final
 
-from asgiref.sync import sync_to_async
 from channels.generic.websocket import AsyncJsonWebsocketConsumer, AsyncWebsocketConsumer
 from django.contrib.auth import HASH_SESSION_KEY, get_user_model
 from django.utils.crypto import constant_time_compare
 
+from coordinator.database import asking
 from dashboard import feed_reader, rights, sign_out
 from dashboard.broadcast import Subscription, TooManySubscribersError
 
@@ -136,7 +136,7 @@ class LiveConsumer(AsyncJsonWebsocketConsumer):
 
     async def _refusal(self) -> int:
         """The code to close with, 0 where this person may watch."""
-        return await sync_to_async(_refusal)(self.scope)
+        return await asking(_refusal)(self.scope)
 
     # --- in -------------------------------------------------------------------------------------
 

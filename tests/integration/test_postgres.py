@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 import pytest
-from asgiref.sync import SyncToAsync
+from asgiref.sync import SyncToAsync, sync_to_async
 from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY, get_user_model
 from django.contrib.sessions.backends.db import SessionStore
 from django.core.management import call_command
@@ -22,9 +22,12 @@ from coordinator.consensus.membership import Configuration
 from coordinator.membership import edits
 from coordinator.models import AuditEntry
 from coordinator.settings import DATABASE_BUSY_S_MAX, database_at
+from dashboard.consumers import LiveConsumer
 from tests.conftest import without
+from tests.integration.http_api import API, Caller, HangingCall
 from tests.integration.installation import Installation
 from tests.integration.private_postgres import PrivatePostgres, programs
+from tests.integration.waiting import eventually
 from tests.unit.membership.company import Company, FakeClient
 
 SET_UP: Final = """
@@ -138,6 +141,19 @@ def _signed_in() -> dict[str, Any]:
     return {"user": user, "session": session}
 
 
+async def test_an_open_page_is_judged_again_once_the_database_is_back(database, postgres):
+    """It was asked on the connection that had died, each time, and the page outlived its sign-in."""
+    page = LiveConsumer()
+    page.scope = await sync_to_async(_signed_in)()
+    assert await page._refusal() == 0
+    postgres.stop()
+    with pytest.raises(OperationalError):
+        await page._refusal()
+    postgres.start()
+    assert await page._refusal() == 0
+    await sync_to_async(page.scope["session"].flush)()
+
+
 def test_one_that_takes_connections_and_answers_nobody_is_given_up(database, postgres):
     """Pages, and commands, hung for as long as it did."""
     connection.close()
@@ -167,3 +183,24 @@ def on_postgres(postgres: PrivatePostgres, tmp_path_factory: pytest.TempPathFact
 
 def _connections(postgres: PrivatePostgres) -> int:
     return int(postgres.ask("postgres", f"SELECT count(*) FROM pg_stat_activity WHERE datname = '{WEB}'")[0])
+
+
+def test_calls_that_wait_keep_no_connection(on_postgres, postgres):
+    """Each had one for as long as it stood in line: a hundred of them, and nobody else came in, here or in what else
+    uses the server."""
+    with Caller(on_postgres).sign_in() as ann:
+        assert ann.acquire("busy", ttl_ms=60_000).status_code == 200
+        path, body = f"{API}/locks/busy/acquire", b'{"wait_ms": 60000}'
+        calls = [HangingCall(on_postgres, ann, path, body) for _ in range(WAITERS)]
+        eventually(
+            lambda: ann.lock("busy")["waiting"] == WAITERS,
+            timeout_s=20,
+            what=lambda: f"all stand in line; it is {ann.lock('busy')}",
+        )
+        eventually(
+            lambda: _connections(postgres) < WAITERS,
+            timeout_s=5,
+            what=lambda: f"they keep none; there are {_connections(postgres)}",
+        )
+        for call in calls:
+            call.hang_up()
