@@ -7,6 +7,7 @@ that is the log's alone.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import ipaddress
@@ -16,14 +17,14 @@ import re
 import secrets
 import subprocess
 import sys
-from collections.abc import Callable
-from typing import IO, Final, Self
+from collections.abc import Callable, Iterator
+from typing import IO, Any, Final, Self
 
 import django
 from django.contrib.auth import get_user_model
 from django.contrib.staticfiles.finders import get_finders
 from django.core.management import call_command
-from django.db import DatabaseError, connection, transaction
+from django.db import DatabaseError, OperationalError, connection, transaction
 
 from coordinator.config import PROJECT, Config, ConfigError
 from coordinator.data_directory import DataDirectory
@@ -38,8 +39,16 @@ LOOPBACK: Final = "127.0.0.1"
 PORT_MAX: Final = 65_535
 
 
+SETTING_UP: Final = 0x636F6E636C617665
+"""The number of PostgreSQL's advisory lock for setting a database up; any, that nobody else takes."""
+
+
 class SetUpError(Exception):
     """A step could not be done; the message says which and why."""
+
+
+class NotThereNow(SetUpError):
+    """The database does not answer, or lets nobody in."""
 
 
 # --- one `up` for each data directory -------------------------------------------------------------
@@ -211,10 +220,32 @@ def about_nodes(config: Config, data: DataDirectory) -> list[str]:
 # --- the web tier ---------------------------------------------------------------------------------
 
 
-def migrate() -> None:
-    """Bring the database's tables up to date. Raises SetUpError."""
+@contextlib.contextmanager
+def _alone() -> Iterator[None]:
+    """One after the other, where several set up the same database at the same time. SQLite sees to that by itself.
+
+    A connection of its own holds the lock, in a transaction: so it is let go with the process, and through a pooler.
+    """
+    if connection.vendor != "postgresql":
+        yield
+        return
+    holding: Any = connection.copy()
     try:
-        call_command("migrate", interactive=False, verbosity=0)
+        holding.set_autocommit(False)
+        with holding.cursor() as cursor:
+            cursor.execute("SELECT pg_advisory_xact_lock(%s)", [SETTING_UP])
+        yield
+    finally:
+        holding.close()
+
+
+def migrate() -> None:
+    """Bring the database's tables up to date. Raises SetUpError; NotThereNow where the database does not answer."""
+    try:
+        with _alone():
+            call_command("migrate", interactive=False, verbosity=0)
+    except OperationalError as error:
+        raise NotThereNow(str(_no_database(error))) from None
     except DatabaseError as error:
         raise _no_database(error) from None
 
@@ -256,7 +287,9 @@ def make_administrator(config: Config, say: Callable[[str], None]) -> None:
         if people.filter(username=ADMINISTRATOR).exists():
             say(f"nobody is an administrator, and {ADMINISTRATOR} is somebody's name: run manage.py createsuperuser")
             return
-        with transaction.atomic():
+        with _alone(), transaction.atomic():
+            if people.filter(is_superuser=True).exists():
+                return  # Another `up` was quicker.
             password = config.admin_password or secrets.token_urlsafe(PASSWORD_BYTES)
             people.create_superuser(ADMINISTRATOR, "", password)
             if config.admin_password:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -16,7 +19,8 @@ from django.contrib.sessions.backends.db import SessionStore
 from django.core.management import call_command
 from django.db import OperationalError, connection, connections
 
-from coordinator import audit
+from coordinator import audit, setting_up
+from coordinator.config import PROJECT
 from coordinator.consensus.members import Member
 from coordinator.consensus.membership import Configuration
 from coordinator.membership import edits
@@ -115,6 +119,20 @@ def test_of_two_first_words_at_the_same_time_one_is_refused_and_the_other_is_in_
     assert (kept.agreement, kept.wanted) == (edits.Agreement.SAME, done)
 
 
+def test_two_that_set_up_the_same_database_at_the_same_time_both_do(postgres, tmp_path):
+    """One of them found tables that had not been there when it looked, and gave up."""
+    url = postgres.new_database("empty")
+    own = {"CONCLAVE_DATA": str(tmp_path), "DATABASE_URL": url, "DJANGO_SETTINGS_MODULE": "coordinator.settings"}
+    environment = os.environ | own | {"CONCLAVE_ADMIN_PASSWORD": "a password of the tests"}
+    both = [
+        subprocess.Popen([sys.executable, "-c", SET_UP], cwd=PROJECT, env=environment, stderr=subprocess.PIPE)
+        for _ in range(2)
+    ]
+    said = [process.communicate(timeout=60)[1].decode() for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    assert postgres.ask("empty", "SELECT username FROM auth_user") == ["admin"]
+
+
 # --- what it does not take ------------------------------------------------------------------------
 
 
@@ -152,6 +170,17 @@ async def test_an_open_page_is_judged_again_once_the_database_is_back(database, 
     postgres.start()
     assert await page._refusal() == 0
     await sync_to_async(page.scope["session"].flush)()
+
+
+def test_setting_up_tells_a_server_that_is_away_from_one_that_fails(database, postgres):
+    connection.close()
+    postgres.stop()
+    try:
+        with pytest.raises(setting_up.NotThereNow, match="DATABASE_URL"):
+            setting_up.migrate()
+    finally:
+        postgres.start()
+    setting_up.migrate()
 
 
 def test_one_that_takes_connections_and_answers_nobody_is_given_up(database, postgres):

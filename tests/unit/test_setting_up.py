@@ -15,9 +15,11 @@ from django.core.management import call_command
 from coordinator import setting_up
 from coordinator.config import Config, ConfigError, load_config
 from coordinator.data_directory import DataDirectory
+from coordinator.management.commands import up
 from coordinator.models import Cluster
 from coordinator.setting_up import (
     Births,
+    NotThereNow,
     SetUpError,
     about_nodes,
     hold,
@@ -50,6 +52,26 @@ def _nodes(data: DataDirectory, *names: str) -> None:
     data.make_secrets()
     for name in names:
         (data.nodes / name).mkdir(parents=True)
+
+
+def test_a_database_server_that_is_away_keeps_no_node_from_starting(
+    config: Config, data: DataDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away() -> None:
+        raise NotThereNow("the database (DATABASE_URL, …) cannot be used: refused")
+
+    said: list[str] = []
+    command = up.Command()
+    monkeypatch.setattr(command, "_say", said.append)
+    monkeypatch.setattr(setting_up, "migrate", away)
+    elsewhere = config.model_copy(update={"database_url": "postgres://host/name"})
+    with pytest.raises(SetUpError):
+        command._migrate(elsewhere, data)  # Whether it is there already, nobody can say.
+    _nodes(data, "node1", "node2", "node3")
+    assert not command._migrate(elsewhere, data)
+    assert said[0].startswith("the database (DATABASE_URL, …) cannot be used: refused; all the rest starts")
+    with pytest.raises(SetUpError):
+        command._migrate(config, data)  # It is a file of this very directory.
 
 
 def test_births_put_all_journals_in_place_and_write_the_record(config: Config, data: DataDirectory) -> None:

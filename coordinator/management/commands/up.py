@@ -68,11 +68,12 @@ class Command(BaseCommand):
         ports = self._metrics_ports(config, data)
         for line in setting_up.about_nodes(config, data):
             self._say(line)
-        setting_up.migrate()
+        is_database_there = self._migrate(config, data)
         setting_up.collect_static_files(data)
         if births is not None:
             self._say(f"made the cluster default, {births.finish()}, with {', '.join(config.node_names)}")
-        setting_up.make_administrator(config, self._say)
+        if is_database_there:
+            setting_up.make_administrator(config, self._say)
 
         nodes = [self._node(config, name, ports.get(name, 0)) for name in config.node_names]
         parts = [*redis, *nodes, self._web(config), self._reconciler()]
@@ -83,6 +84,18 @@ class Command(BaseCommand):
         )
         _set_environment_of_parts(data)
         supervision.become_supervisor(settings, data.path, _announcement(config, started))
+
+    def _migrate(self, config: Config, data: DataDirectory) -> bool:
+        """False where somebody else's database server is away: it keeps nobody's nodes from starting (rule 8)."""
+        try:
+            setting_up.migrate()
+        except setting_up.NotThereNow as error:
+            if not (config.database_url and data.nodes_on_disk()):
+                raise
+            self._say(f"{error}; all the rest starts, and pages wait for it. Where its tables are of an older version")
+            self._say("then, /readyz says that it lacks migrations: `python manage.py migrate` makes them")
+            return False
+        return True
 
     def _redis(self, config: Config, data: DataDirectory) -> list[supervision.Part]:
         if config.redis_url is not None:
