@@ -40,6 +40,10 @@ _DATABASE_DRIVERS: Final = {
     "oracle": ("oracledb",),
 }
 """What a scheme needs, by the names under which it is imported. SQLite's comes with Python."""
+_INSTALLED_AS: Final = {"psycopg": '"psycopg[binary]"', "MySQLdb": "mysqlclient"}
+"""Drivers that pip has under another name, or that are whole only so."""
+_OF_THIS_MACHINE: Final = frozenset({"sqlite", "postgres", "postgresql"})
+"""Schemes of databases that are reached without a host: a file, or a server's Unix socket."""
 _REDIS_EXPECTED: Final = (
     "redis://[user:password@]host[:port][/number of the database], or rediss:// for TLS, which may end in "
     "?ssl_cert_reqs=required, optional or none, and name files by ssl_ca_certs, ssl_certfile and ssl_keyfile"
@@ -271,7 +275,8 @@ class Config(BaseSettings):
             raise ValueError(_DATABASE_EXPECTED)
         drivers = _DATABASE_DRIVERS[parts.scheme]
         if not any(importlib.util.find_spec(driver) for driver in drivers):
-            raise ValueError(f"a database whose driver is installed; pip install {drivers[0]} into this environment")
+            package = _INSTALLED_AS.get(drivers[0], drivers[0])
+            raise ValueError(f"a database whose driver is installed; pip install {package} into this environment")
         return text
 
     @field_validator("faults", mode="before")
@@ -349,7 +354,7 @@ def _url(value: Any, schemes: set[str], expected: str) -> str:
         host = (parts.hostname or "").encode("idna")
     except ValueError:
         raise ValueError(expected) from None
-    if not is_good or not (host or parts.scheme == "sqlite"):
+    if not is_good or not (host or parts.scheme in _OF_THIS_MACHINE):
         raise ValueError(expected)
     return text
 

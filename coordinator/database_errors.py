@@ -15,10 +15,14 @@ _NO_TABLES: Final = re.compile(
     re.IGNORECASE,
 )
 
+_NO_TABLES_CODES: Final = frozenset({"42P01", "42703"})
+"""Of PostgreSQL, which says it in the language of its server."""
+
 
 def lacks_tables(error: DatabaseError) -> bool:
     """Whether the database is there, and its tables or columns are not: a new one, or one of an older version."""
-    return _NO_TABLES.search(str(error)) is not None
+    code = getattr(error.__cause__, "sqlstate", None) or getattr(error.__cause__, "pgcode", None)
+    return code in _NO_TABLES_CODES or _NO_TABLES.search(str(error)) is not None
 
 
 def in_words(error: DatabaseError) -> str:

@@ -95,6 +95,9 @@ def test_an_empty_variable_counts_as_not_set(monkeypatch: pytest.MonkeyPatch) ->
         ("DATABASE_URL", "sqlite:///:memory:", "a database in a file"),
         ("DATABASE_URL", "sqlite:///file%3Aa%3Fmode=memory", "a database in a file"),
         ("DATABASE_URL", "postgres", "a database address"),
+        ("DATABASE_URL", "postgres://", "a database address"),
+        ("DATABASE_URL", "postgres:///", "a database address"),
+        ("DATABASE_URL", "mysql:///name", "a database address"),
         ("DATABASE_URL", "mongodb://host/name", "a database address"),
         ("CONCLAVE_DATA", "/tmp/a\nb", "a path without line breaks"),
         ("CONCLAVE_DATA", f"/tmp/{'a' * 300}", "a directory, or a path where one can be made (File name too long)"),
@@ -169,6 +172,22 @@ def test_a_database_in_a_file_is_taken_as_it_is(monkeypatch: pytest.MonkeyPatch,
 
 
 @pytest.mark.parametrize(
+    "url",
+    [
+        "postgres:///name",
+        "postgresql://user@/name?host=/var/run/postgresql",
+        "postgres://%2Fvar%2Frun%2Fpostgresql/name",
+        "postgres:///?service=conclave",
+    ],
+)
+def test_a_database_behind_the_socket_of_a_server_on_this_machine_is_taken(
+    monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
+    assert _load(monkeypatch, DATABASE_URL=url).database_url == url
+
+
+@pytest.mark.parametrize(
     ("url", "shown"),
     [
         ("redis://user:s3cret@host:99999", "redis://…@host:99999"),
@@ -196,8 +215,10 @@ def test_a_refusal_repeats_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_database_without_its_driver_is_refused_with_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     line = _refusal(monkeypatch, DATABASE_URL="postgres://user:s3cret@host/name")
-    assert line.startswith("DATABASE_URL: expected a database whose driver is installed; pip install psycopg")
+    asked = 'DATABASE_URL: expected a database whose driver is installed; pip install "psycopg[binary]" into'
+    assert line.startswith(asked)
     assert "s3cret" not in line
+    assert "pip install mysqlclient into" in _refusal(monkeypatch, DATABASE_URL="mysql://host/name")
 
 
 def test_a_printed_config_repeats_no_password(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,6 +32,15 @@ def test_a_database_without_tables_is_to_be_migrated(error: DatabaseError) -> No
     assert "\n" not in line
 
 
+def test_a_server_that_speaks_another_language_is_understood() -> None:
+    class UndefinedTable(Exception):
+        sqlstate = "42P01"
+
+    error = ProgrammingError("Relation »conclave_cluster« existiert nicht")
+    error.__cause__ = UndefinedTable()
+    assert in_words(error).endswith(WHAT_TO_DO)
+
+
 @pytest.mark.parametrize(
     ("error", "line"),
     [
