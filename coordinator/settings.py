@@ -38,6 +38,7 @@ SECURE_REFERRER_POLICY = "same-origin"
 SECURE_CROSS_ORIGIN_OPENER_POLICY = "same-origin"
 X_FRAME_OPTIONS = "DENY"
 
+SESSION_ENGINE = "coordinator.sign_ins"
 # Cookies know no ports: without the port in its name, signing in to one copy would sign out of the one beside it.
 SESSION_COOKIE_NAME = f"conclave_session_{CONCLAVE.port}"
 SESSION_COOKIE_AGE = 7 * 24 * 3600

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -12,6 +13,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
+import httpx
 import pytest
 from asgiref.sync import SyncToAsync, sync_to_async
 from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY, get_user_model
@@ -233,3 +235,21 @@ def test_calls_that_wait_keep_no_connection(on_postgres, postgres):
         )
         for call in calls:
             call.hang_up()
+
+
+def test_a_strangers_cookie_with_a_nul_in_it_is_no_error_of_ours(on_postgres):
+    """Django reads the escape; each page was a 500, and the API said that the database cannot be used."""
+    cookie = {"Cookie": rf'conclave_session_{on_postgres.port}="\000aaaaaaaaaaaaaaa"'}
+    assert httpx.get(f"{on_postgres.url}/", headers=cookie).headers["Location"] == "/accounts/login/?next=/"
+    assert httpx.get(f"{on_postgres.url}{API}/status", headers=cookie).status_code == 401
+
+
+def test_a_server_that_dies_and_comes_back_costs_pages_alone_and_only_for_so_long(on_postgres, postgres):
+    with Caller(on_postgres).sign_in() as ann:
+        postgres.stop(signal.SIGKILL)
+        assert on_postgres.get("/readyz").status == 503
+        assert on_postgres.get("/readyz/default").status == 200
+        assert ann.http.get(f"{API}/status").json()["error"] == "unavailable"
+        postgres.start()
+        eventually(lambda: on_postgres.get("/readyz").status == 200, timeout_s=10, what="pages are served")
+        assert ann.acquire("again").status_code == 200

@@ -13,6 +13,7 @@ from django.db import DatabaseError
 from django.utils import timezone
 
 from coordinator import accounts
+from coordinator.sign_ins import SessionStore
 from tests.unit.web.helpers import until
 
 pytestmark = pytest.mark.usefixtures("transactional_db")
@@ -48,3 +49,11 @@ async def test_rows_of_sign_ins_that_have_run_out_are_deleted_also_where_the_dat
     forgetting.cancel()
     await asyncio.gather(forgetting, return_exceptions=True)
     assert await sync_to_async(_keys)() == ["lives"]
+
+
+def test_a_key_that_is_never_drawn_is_not_asked_for() -> None:
+    drawn = SessionStore()
+    drawn.create()
+    assert SessionStore(drawn.session_key).session_key == drawn.session_key
+    for said in ("\0aaaaaaaaaaaaaaa", "aaaaaaaaaaaaaaa\udcff", "a b c d e f g h i"):
+        assert SessionStore(said).session_key is None
