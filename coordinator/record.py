@@ -1,5 +1,8 @@
 """Keeps the rows of clusters, nodes and replicas true to what the log and the nodes say. It creates and updates; it
 never deletes (rule 10), and nothing waits for it: the database may be slow, or gone, or new and empty.
+
+Several processes write here at the same time. So that no two wait for each other, each takes rows in the same order:
+nodes by name, then clusters by identity, then replicas.
 """
 
 from __future__ import annotations
@@ -32,10 +35,9 @@ def identity(number: int) -> str:
 def record_birth(name: str, cluster_id: str, nodes: Iterable[str]) -> Cluster:
     """A cluster was just born on these nodes. Harmless where it is recorded already. Raises DatabaseError."""
     with transaction.atomic():
-        cluster = _cluster(name, int(cluster_id, 16))
-        for node in nodes:
+        for node in sorted(nodes):
             Node.objects.update_or_create(name=node, defaults={"retired_at": None})
-    return cluster
+        return _cluster(name, int(cluster_id, 16))
 
 
 def note(report: wire.ReplicaReport) -> None:
@@ -74,13 +76,13 @@ def _cluster(name: str, number: int) -> Cluster:
 def note_directory(directory: wire.Directory) -> None:
     """Take in who there is. Raises DatabaseError."""
     with transaction.atomic():
-        for name, address_with_password in directory.nodes:
+        for name, address_with_password in sorted(directory.nodes):
             address = re.sub(r"(//)[^@]*@", r"\1", address_with_password)
             node, _ = Node.objects.get_or_create(name=name, defaults={"address": address})
             if node.address != address:
                 node.address = address
                 node.save(update_fields=["address"])
-        for entry in directory.clusters:
+        for entry in sorted(directory.clusters, key=lambda entry: entry.cluster):
             if entry.cluster:
                 _cluster(entry.name, entry.cluster)
 

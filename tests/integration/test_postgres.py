@@ -9,8 +9,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 from typing import Any, Final
 
 import httpx
@@ -21,12 +22,12 @@ from django.contrib.sessions.backends.db import SessionStore
 from django.core.management import call_command
 from django.db import OperationalError, connection, connections
 
-from coordinator import audit, setting_up
+from coordinator import audit, record, setting_up
 from coordinator.config import PROJECT
 from coordinator.consensus.members import Member
 from coordinator.consensus.membership import Configuration
 from coordinator.membership import edits
-from coordinator.models import AuditEntry
+from coordinator.models import AuditEntry, Cluster
 from coordinator.settings import DATABASE_BUSY_S_MAX, database_at
 from dashboard.consumers import LiveConsumer
 from tests.conftest import without
@@ -119,6 +120,37 @@ def test_of_two_first_words_at_the_same_time_one_is_refused_and_the_other_is_in_
     (done,) = (each for each in said if each not in refused)
     kept = edits.compare(row, edits.view_of(client, row))
     assert (kept.agreement, kept.wanted) == (edits.Agreement.SAME, done)
+
+
+def test_what_nodes_report_as_a_cluster_is_born_and_its_record_do_not_wait_for_each_other(database):
+    """The record began with the cluster and a report with the node: one of the two was refused as a deadlock, and then
+    `cluster create` ended as failed."""
+    names = ("node1", "node2", "node3")
+    rounds = range(0x100, 0x110)
+    together = threading.Barrier(2 + len(names), timeout=30)
+
+    def each(write: Callable[[int], object]) -> None:
+        for number in rounds:
+            together.wait()
+            write(number)
+        connection.close()
+
+    def report(node: str) -> Callable[[int], object]:
+        def write(number: int) -> None:
+            said: Any = SimpleNamespace(node=node, cluster=number, cluster_name=f"c{number}", replica=int(node[-1]))
+            said.role, said.term, said.applied_index = "follower", 1, 1
+            record.note(said)
+
+        return write
+
+    births = [
+        lambda number: record.record_birth(f"c{number}", f"{number:x}", names),
+        lambda number: record.record_birth(f"d{number}", f"{number + 0x1000:x}", names[::-1]),
+    ]
+    with ThreadPoolExecutor(2 + len(names)) as threads:
+        for done in [threads.submit(each, write) for write in (*births, *map(report, names))]:
+            done.result()
+    assert Cluster.objects.count() == 2 * len(rounds)
 
 
 def test_two_that_set_up_the_same_database_at_the_same_time_both_do(postgres, tmp_path):
