@@ -6,22 +6,31 @@ All of it is async-capable from end to end (see MIDDLEWARE in the settings).
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from typing import Any, Final
 
 from asgiref.sync import iscoroutinefunction
 from django.contrib.auth.middleware import LoginRequiredMiddleware
-from django.http import HttpRequest, JsonResponse
+from django.db import DatabaseError, InterfaceError, OperationalError
+from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.http.response import HttpResponseBase
+from django.template.loader import render_to_string
 from django.utils.decorators import sync_and_async_middleware
 from django.utils.deprecation import MiddlewareMixin
+
+from coordinator import database_errors
+
+log = logging.getLogger(__name__)
 
 GetResponse = Callable[[HttpRequest], Any]
 
 API_PREFIX: Final = "/api/v1/"
 DOCS_PREFIX: Final = "/api/docs"
 ADMIN_PREFIX: Final = "/admin/"
+RETRY_AFTER_S: Final = 5
+"""What a page says that the database keeps from being shown."""
 
 
 def _policy(**directives: str) -> str:
@@ -124,6 +133,25 @@ class NoteRoute(MiddlewareMixin):
             scope["conclave.route"] = request.resolver_match.route
 
 
+def _page_without_database(request: HttpRequest, error: Exception) -> HttpResponse | None:
+    """What a person reads while the database is away or without tables; None where the error is another one. It is no
+    mistake of this process: a line of the log is enough for it."""
+    is_away = isinstance(error, (OperationalError, InterfaceError))
+    if not is_away and not (isinstance(error, DatabaseError) and database_errors.lacks_tables(error)):
+        return None
+    log.warning("%s: %s", request.path, database_errors.in_words(error))
+    page = HttpResponse(render_to_string("conclave/503.html"), status=HTTPStatus.SERVICE_UNAVAILABLE)
+    page.headers["Retry-After"] = str(RETRY_AFTER_S)
+    return page
+
+
+class WithoutDatabase(MiddlewareMixin):
+    """Says so, where a page needs the database and that cannot be used. The API has words of its own for it."""
+
+    def process_exception(self, request: HttpRequest, error: Exception) -> HttpResponse | None:
+        return _page_without_database(request, error)
+
+
 class LoginRequired(LoginRequiredMiddleware):
     """Every view is behind a login unless it says otherwise. The API has credentials of its own: session or token."""
 
@@ -133,6 +161,11 @@ class LoginRequired(LoginRequiredMiddleware):
         # Asked before the user is: who may come without a login must be answered without the database too.
         if request.path_info.startswith(API_PREFIX) or not getattr(view_func, "login_required", True):
             return None
-        if (await request.auser()).is_authenticated:
-            return None
+        try:
+            if (await request.auser()).is_authenticated:
+                return None
+        except DatabaseError as error:
+            if page := _page_without_database(request, error):
+                return page
+            raise
         return self.handle_no_permission(request, view_func)

@@ -79,6 +79,7 @@ MIDDLEWARE = [
     "coordinator.middleware.NoteRoute",
     "coordinator.middleware.content_security_policy",
     "coordinator.middleware.api_errors_are_json",
+    "coordinator.middleware.WithoutDatabase",
     "coordinator.on_the_loop.SecurityMiddleware",
     "servestatic.middleware.ServeStaticMiddleware",
     "coordinator.on_the_loop.SessionMiddleware",

@@ -282,6 +282,11 @@ def test_a_server_that_dies_and_comes_back_costs_pages_alone_and_only_for_so_lon
         assert on_postgres.get("/readyz").status == 503
         assert on_postgres.get("/readyz/default").status == 200
         assert ann.http.get(f"{API}/status").json()["error"] == "unavailable"
+        for path in ("/", "/admin/", "/accounts/login/"):
+            page = ann.http.get(path)
+            assert (page.status_code, page.headers["Retry-After"]) == (503, "5"), path
+            assert "The database cannot be used now." in page.text
+        assert "Traceback" not in on_postgres.log("web")
         postgres.start()
         eventually(lambda: on_postgres.get("/readyz").status == 200, timeout_s=10, what="pages are served")
         assert ann.acquire("again").status_code == 200

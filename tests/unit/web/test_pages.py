@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from django.contrib.auth.models import Permission, User
 from django.core.exceptions import PermissionDenied
+from django.db import DatabaseError, IntegrityError, OperationalError, ProgrammingError
 from django.test import AsyncClient as DjangoAsyncClient
 from django.test import Client as DjangoClient
 from django.urls import URLPattern, URLResolver, get_resolver
@@ -262,3 +263,33 @@ async def test_an_async_view_runs_on_the_event_loop(async_client: DjangoAsyncCli
     finally:
         health._safe_only = original
     assert where == [threading.get_ident()]
+
+
+@pytest.mark.parametrize(
+    "error", [OperationalError("connection refused"), ProgrammingError('relation "x" does not exist\nLINE 1: …')]
+)
+def test_a_page_that_the_database_keeps_from_being_shown_says_so(
+    pages: DjangoClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: DatabaseError
+) -> None:
+    """It said that the web process had made a mistake, and each was a traceback in the log."""
+
+    def fails(*_: object) -> Any:
+        raise error
+
+    for name in ("coordinator.record.cluster_names", "django.contrib.sessions.backends.db.SessionStore.load"):
+        monkeypatch.setattr(name, fails)
+        response = pages.get("/live/default")
+        assert (response.status_code, response["Retry-After"]) == (503, "5")
+        assert "The database cannot be used now." in response.content.decode()
+    assert {(each.levelname, each.exc_info) for each in caplog.records if each.name != "django.request"} == {
+        ("WARNING", None)
+    }
+
+
+def test_another_fault_of_a_page_is_called_one(pages: DjangoClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails() -> Any:
+        raise IntegrityError("duplicate key")
+
+    monkeypatch.setattr("coordinator.record.cluster_names", fails)
+    pages.raise_request_exception = False
+    assert pages.get("/live/default").status_code == 500
