@@ -21,7 +21,7 @@ from typing import Any, Final
 
 from bench.figures import Histogram
 from bench.peers import client_class
-from bench.peers.base import Operation, PeerClient
+from bench.peers.base import Drive, Operation, PeerClient
 
 FIRST_S_MAX: Final = 60.0
 LAST_S_MAX: Final = 30.0
@@ -41,6 +41,8 @@ class Tally:
         self.grants: list[tuple[float, int]] = []
         self.errors = 0
         self.first_error = ""
+        self.broken = ""
+        """What ended callers that are to go on; nothing that they have counted is a figure then."""
 
     def failed(self, error: str) -> None:
         if time.monotonic() >= self.from_s:
@@ -101,11 +103,8 @@ class Callers:
         if work == "read":
             for caller in callers:
                 client.write(f"bench-{caller}")()
-        drive = client.drive
-        if drive is not None:
-            targets: list[Callable[[], None]] = [
-                lambda: drive(work, len(callers), self.tally, self.started.release)
-            ] * bool(callers)
+        if client.drive is not None:
+            targets = [self._driven(client.drive, work, len(callers))] * bool(callers)
         else:
             targets = [self._loop(attempt(client, work, caller, self.tally)) for caller in callers]
         self.threads = [threading.Thread(target=target, daemon=True) for target in targets]
@@ -115,6 +114,21 @@ class Callers:
         for _ in self.threads:
             if not self.started.acquire(timeout=max(0.0, until_s - time.monotonic())):
                 raise TimeoutError(f"no first operation in {FIRST_S_MAX:g} s: {self.tally.first_error}")
+        self._must_not_be_broken()
+
+    def _driven(self, drive: Drive, work: str, callers: int) -> Callable[[], None]:
+        def target() -> None:
+            try:
+                drive(work, callers, self.tally, self.started.release)
+            except Exception as error:  # noqa: BLE001 - it goes to the one who asked
+                self.tally.broken = repr(error)
+                self.started.release()
+
+        return target
+
+    def _must_not_be_broken(self) -> None:
+        if self.tally.broken:
+            raise RuntimeError(f"the callers ended early: {self.tally.broken}")
 
     def _loop(self, operation: Operation) -> Callable[[], None]:
         tally, now = self.tally, time.monotonic
@@ -141,12 +155,14 @@ class Callers:
         return loop
 
     def finish(self) -> None:
+        """Raises RuntimeError where they had ended before."""
         until_s = time.monotonic() + LAST_S_MAX
         for thread in self.threads:
             thread.join(max(0.0, until_s - time.monotonic()))
         stuck = sum(thread.is_alive() for thread in self.threads)
         if stuck:
             self.tally.failed(f"{stuck} callers were stuck for {LAST_S_MAX:g} s at the end")
+        self._must_not_be_broken()
 
 
 def obey(client: PeerClient, command: Mapping[str, Any], callers: Callers | None) -> tuple[Callers | None, Any]:

@@ -24,7 +24,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -34,12 +33,12 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # So that it also starts as 
 
 from bench import slow_disk
 from bench.bars import bars_table, judged
+from bench.clients import Clients, clients_of
 from bench.figures import Cell, Histogram, changes_of_owner, silence_s, summary, table
 from bench.peers import MODULES, server_class
 from bench.peers.base import Peer, Unusable
-from bench.works import CALLERS, CLIENT_PROCESSES, DEATH_CALLERS, DEATHS, HANDOVER_CALLERS, RATES, WORKS
+from bench.works import CALLERS, DEATH_CALLERS, DEATHS, HANDOVER_CALLERS, RATES, WORKS
 from coordinator.config import PROJECT
-from coordinator.supervision import launched
 
 REFERENCE: Final = "etcd"
 BEGINS_IN_S: Final = 0.3
@@ -52,83 +51,12 @@ SETTLED_S: Final = 0.5
 """Between two deaths, once all members follow one leader again."""
 START_S_GUESS: Final = 6.0
 DEATH_S_GUESS: Final = 7.0
-CLOSE_S_MAX: Final = 10.0
-
-
-class ClientProcess:
-    """One `bench.callers`, spoken to in lines of JSON."""
-
-    def __init__(self, peer: Peer, connection: dict[str, Any], number: int) -> None:
-        self._log = open(peer.directory / f"client{number}.log", "ab")  # noqa: SIM115 - it lives as long as this
-        command = [sys.executable, "-m", "bench.callers", peer.name, str(number)]
-        self.process = subprocess.Popen(
-            launched(command, parent=os.getpid(), directory=PROJECT),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._log,
-            text=True,
-        )
-        self.say(connection)
-
-    def say(self, line: dict[str, Any]) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps(line) + "\n")
-        self.process.stdin.flush()
-
-    def answer(self) -> dict[str, Any]:
-        """Raises Unusable where it failed or ended."""
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        if not line:
-            raise Unusable(f"a client process ended: see {self._log.name}")
-        answer: dict[str, Any] = json.loads(line)
-        if "failed" in answer:
-            raise Unusable(f"a client process: {answer['failed']}")
-        return answer
-
-    def close(self) -> None:
-        try:
-            self.say({"do": "close"})
-            self.process.wait(CLOSE_S_MAX)
-        except (OSError, subprocess.TimeoutExpired):
-            self.process.kill()
-            self.process.wait(CLOSE_S_MAX)
-        self._log.close()
-
-
-class Clients:
-    """Both client processes as one."""
-
-    def __init__(self, peer: Peer, **more: Any) -> None:
-        connection = {**peer.connection(), **more}
-        self.all = [ClientProcess(peer, connection, number) for number in range(CLIENT_PROCESSES)]
-
-    def ask(self, *lines: dict[str, Any]) -> list[dict[str, Any]]:
-        """The same line for all, or one for each; all answers."""
-        for client, line in zip(self.all, lines * (len(self.all) // len(lines)), strict=True):
-            client.say(line)
-        return [client.answer() for client in self.all]
-
-    def begin(self, work: str, callers: int) -> None:
-        mine = [[*range(number, callers, len(self.all))] for number in range(len(self.all))]
-        self.ask(*({"do": "begin", "work": work, "callers": some} for some in mine))
-
-    def close(self) -> None:
-        for client in self.all:
-            client.close()
-
-
-@contextmanager
-def clients_of(peer: Peer, **more: Any) -> Iterator[Clients]:
-    clients = Clients(peer, **more)
-    try:
-        yield clients
-    finally:
-        clients.close()
 
 
 def cpu_s(peer: Peer, clients: Clients) -> float:
-    """CPU time so far of all servers and clients."""
+    """CPU time so far of all servers and clients. Raises Unusable where a server has ended: what goes on without it is
+    not what is measured."""
+    peer.must_run()
     processes = [*peer.processes(), *(psutil.Process(client.process.pid) for client in clients.all)]
     times = [process.cpu_times() for process in processes]
     return sum(time.user + time.system for time in times)
@@ -144,7 +72,7 @@ def measure_rate(peer: Peer, clients: Clients, number: int, work: str, callers: 
     before_s = cpu_s(peer, clients)
     time.sleep(max(0.0, until_s - time.monotonic()))
     used_s = cpu_s(peer, clients) - before_s
-    answers = [client.answer() for client in clients.all]
+    answers = [client.answer(seconds) for client in clients.all]
     histogram = Histogram()
     for answer in answers:
         histogram += Histogram.from_json(answer["histogram"])

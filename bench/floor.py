@@ -66,7 +66,7 @@ class Line:
         except BlockingIOError:
             return
         if not data:
-            raise SystemExit("Redis is gone")
+            raise ConnectionError("Redis is gone")
         self.reader.feed(data)
         while (reply := self.reader.gets()) is not False:
             if isinstance(reply, hiredis.PushNotification) and reply[0] == b"message":

@@ -20,7 +20,8 @@ import redis
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # So that it also starts as a file.
 
-from bench.compare import BEGINS_IN_S, clients_of
+from bench.clients import clients_of
+from bench.compare import BEGINS_IN_S
 from bench.figures import changes_of_owner
 from bench.peers.conclave import Server
 

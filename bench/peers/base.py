@@ -31,6 +31,8 @@ MEMBERS: Final = 3
 SETTINGS: Final = ("CONCLAVE_", "REDIS_URL", "DATABASE_URL", "DJANGO_SETTINGS_MODULE")
 
 Operation = Callable[[], object]
+Drive = Callable[[str, int, "Tally", Callable[[], None]], None]
+"""(work, callers, tally, say that they have begun)"""
 
 
 class Unusable(Exception):
@@ -40,8 +42,8 @@ class Unusable(Exception):
 class PeerClient:
     """The peer's own Python client. One instance serves all callers of its process, each on a thread of its own."""
 
-    drive: Callable[[str, int, Tally, Callable[[], None]], None] | None = None
-    """What runs the callers of a work, where they are not threads: (work, callers, tally, say that they have begun)."""
+    drive: Drive | None = None
+    """What runs the callers of a work, where they are not threads."""
 
     def __init__(self, connection: Mapping[str, Any], number: int) -> None:
         """`number`: which of the client processes this is, from 0."""
@@ -125,6 +127,12 @@ class Peer(ABC):
     def processes(self) -> list[psutil.Process]:
         return [psutil.Process(process.pid) for process in self.running.values() if process.poll() is None]
 
+    def must_run(self) -> None:
+        """Raises Unusable where one has ended, with its last words."""
+        for name, process in self.running.items():
+            if process.poll() is not None:
+                raise Unusable(f"{name} ended with status {process.returncode}: {self.last_words(name)}")
+
     def signal(self, member: str, number: signal.Signals) -> None:
         self.running[member].send_signal(number)
 
@@ -164,10 +172,15 @@ class Peer(ABC):
         raise Unusable(f"{what}: not within {timeout_s:g} s ({last!r}; {names})")
 
     def last_words(self, name: str) -> str:
-        with contextlib.suppress(OSError):
-            lines = (self.directory / f"{name}.log").read_text(encoding="utf-8", errors="replace").strip().splitlines()
-            return lines[-1][-200:] if lines else "it said nothing"
-        return "it has no log"
+        return last_words(self.directory / f"{name}.log")
+
+
+def last_words(log: Path) -> str:
+    """The last line of a log, at most 200 characters of it."""
+    with contextlib.suppress(OSError):
+        lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        return lines[-1][-200:] if lines else "it said nothing"
+    return "it has no log"
 
 
 def program(name: str, package: str) -> str:

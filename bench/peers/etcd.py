@@ -7,7 +7,9 @@ what the dead leader took along.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
@@ -84,6 +86,13 @@ class Server(Peer):
         leaders = {status.leader.id for status in found if status.leader is not None}
         applied = [status.raft_index for status in found]
         return len(found) == MEMBERS and len(leaders) == 1 and max(applied) - min(applied) < 100
+
+    def last_words(self, name: str) -> str:
+        """Of its last line, which is JSON and ends with a trace of its stack, what went wrong."""
+        with suppress(OSError, ValueError, IndexError, AttributeError):
+            said = json.loads((self.directory / f"{name}.log").read_text().strip().splitlines()[-1])
+            return ": ".join(str(said[part]) for part in ("msg", "error") if part in said)
+        return super().last_words(name)
 
     def stop(self) -> None:
         for watcher in self.watchers.values():
