@@ -76,6 +76,8 @@ class Server(Peer):
             "DJANGO_SETTINGS_MODULE": "coordinator.settings",
             "PYTHONUNBUFFERED": "1",
         }
+        if compiled.VARIABLE in os.environ:
+            environment[compiled.VARIABLE] = os.environ[compiled.VARIABLE]  # As the clients, who inherit it.
         return command, environment
 
     def connection(self) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
 from pathlib import Path
 
@@ -50,6 +51,29 @@ def test_the_workers_are_those_of_manage_py_up(tmp_path: Path) -> None:
     assert environment.items() >= {"CONCLAVE_NODE": part.environment["CONCLAVE_NODE"]}.items()
     ports = {server.data.metrics_port(member, server.config) for member in members()}
     assert len(ports) == MEMBERS, "each serves its metrics, as by default"
+
+
+@pytest.mark.parametrize("choice", ["never", "always", None])
+def test_nodes_run_the_program_that_the_clients_run(
+    choice: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And which of the two that is the line under the table says. All other settings are kept from the nodes."""
+    monkeypatch.setenv("CONCLAVE_METRICS_PORT", "9")
+    if choice is None:
+        monkeypatch.delenv("CONCLAVE_COMPILED", raising=False)
+    else:
+        monkeypatch.setenv("CONCLAVE_COMPILED", choice)
+    server = conclave.Server(tmp_path)
+    _, environment = server.member_command("node1")
+    show = "import os; print(*sorted(name for name in os.environ if name.startswith('CONCLAVE_')))"
+    server.launch("node1", [sys.executable, "-c", f"{show}; print(os.environ.get('CONCLAVE_COMPILED'))"], environment)
+    try:
+        server.running["node1"].wait(10)
+    finally:
+        server.stop()
+    names, found = (tmp_path / "node1.log").read_text().splitlines()
+    assert found == str(choice)
+    assert names.split() == ["CONCLAVE_COMPILED"] * (choice is not None) + ["CONCLAVE_DATA", "CONCLAVE_NODE"]
 
 
 class Fake(PeerClient):
