@@ -133,12 +133,33 @@ def _silence(clients: Clients, died_s: float) -> float:
         look_s = time.monotonic() + LOOK_EVERY_S
 
 
-def visit(name: str, number: int, options: argparse.Namespace, directory: Path) -> Iterator[Cell]:
-    """All works of one peer in one round, on servers that are started for it."""
+def started(name: str, directory: Path) -> Peer:
+    """Servers that serve. Between the choice of a port and their listening there another program may have taken it, so
+    what did not start is started once more, on other ports and in an empty directory. Raises Unusable."""
+    try:
+        return _started(name, directory)
+    except Unusable as error:
+        say(f"{name} did not start, and is started once more, on other ports: {error}")
+    directory.rename(directory.with_name(f"{directory.name}-first"))
+    directory.mkdir()
+    return _started(name, directory)
+
+
+def _started(name: str, directory: Path) -> Peer:
     peer = server_class(name)(directory)
-    works = [work for work in options.works if work in peer.works]
     try:
         peer.start()
+    except BaseException:
+        peer.stop()
+        raise
+    return peer
+
+
+def visit(name: str, number: int, options: argparse.Namespace, directory: Path) -> Iterator[Cell]:
+    """All works of one peer in one round, on servers that are started for it."""
+    peer = started(name, directory)
+    works = [work for work in options.works if work in peer.works]
+    try:
         with clients_of(peer) as clients:
             for work in works:
                 if work in RATES:

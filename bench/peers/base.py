@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import psutil
 
+from coordinator.ports import free_port
 from coordinator.supervision import PROJECT, launched
 
 if TYPE_CHECKING:
@@ -188,6 +189,14 @@ def program(name: str, package: str) -> str:
     found = shutil.which(name)
     if found is None:
         raise Unusable(f"no {name} here: `make bench-setup` installs it (Debian's {package})")
+    return found
+
+
+def free_ports(count: int) -> list[int]:
+    """So many ports of 127.0.0.1 that nobody listens on now, no two alike."""
+    found: list[int] = []
+    while len(found) < count:
+        found.append(free_port(found))
     return found
 
 

@@ -97,9 +97,11 @@ class Server(Peer):
         return here and len(leaders) == 1 and all(leaders) and max(applied) - min(applied) < 100
 
     def stop(self) -> None:
-        if self.watcher is not None:
-            self.watcher.close()
-        super().stop()
+        try:
+            if self.watcher is not None:
+                self.watcher.close()
+        finally:
+            super().stop()
 
 
 class Client(PeerClient):

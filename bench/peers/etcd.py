@@ -13,8 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
-from bench.peers.base import MEMBERS, VALUE_BYTES, Operation, Peer, PeerClient, members, program
-from coordinator.ports import free_port
+from bench.peers.base import MEMBERS, VALUE_BYTES, Operation, Peer, PeerClient, free_ports, members, program
 
 LOCK_WAIT_S: Final = 10.0
 FAILOVER_TIMEOUT_S: Final = 0.25
@@ -28,8 +27,9 @@ class Server(Peer):
 
     def __init__(self, directory: Path) -> None:
         super().__init__(directory)
-        self.client_ports = {member: free_port() for member in members()}
-        self.peer_ports = {member: free_port() for member in members()}
+        ports = free_ports(2 * MEMBERS)
+        self.client_ports = dict(zip(members(), ports[:MEMBERS], strict=True))
+        self.peer_ports = dict(zip(members(), ports[MEMBERS:], strict=True))
         self.watchers: dict[str, Any] = {}
 
     @classmethod
@@ -95,9 +95,9 @@ class Server(Peer):
         return super().last_words(name)
 
     def stop(self) -> None:
+        super().stop()
         for watcher in self.watchers.values():
             watcher.close()
-        super().stop()
 
 
 class Client(PeerClient):

@@ -17,8 +17,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
-from bench.peers.base import VALUE_BYTES, Operation, Peer, PeerClient, members
-from coordinator.ports import free_port
+from bench.peers.base import MEMBERS, VALUE_BYTES, Operation, Peer, PeerClient, free_ports, members
 
 LEASE_S: Final = 15.0
 OPERATION_S_MAX: Final = 10.0
@@ -57,7 +56,8 @@ class Server(Peer):
 
     def __init__(self, directory: Path) -> None:
         super().__init__(directory)
-        self.addresses = {member: f"127.0.0.1:{free_port()}" for member in members()}
+        addresses = [f"127.0.0.1:{port}" for port in free_ports(MEMBERS)]
+        self.addresses = dict(zip(members(), addresses, strict=True))
 
     @classmethod
     def check(cls) -> str:

@@ -12,10 +12,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
-from bench.peers.base import MEMBERS, Operation, Peer, PeerClient, members
+from bench.peers.base import MEMBERS, Operation, Peer, PeerClient, free_ports, members
 from bench.peers.redis_alone import CONNECTIONS_MAX, LEASE_S
 from bench.peers.redis_server import listens, redis_command, redis_version
-from coordinator.ports import free_port
 
 QUORUM: Final = MEMBERS // 2 + 1
 DRIFT_S: Final = LEASE_S * 0.01 + 0.002
@@ -28,7 +27,7 @@ class Server(Peer):
 
     def __init__(self, directory: Path) -> None:
         super().__init__(directory)
-        self.ports = {member: free_port() for member in members()}
+        self.ports = dict(zip(members(), free_ports(MEMBERS), strict=True))
 
     @classmethod
     def check(cls) -> str:

@@ -12,8 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
-from bench.peers.base import MEMBERS, VALUE_BYTES, Operation, Peer, PeerClient, Unusable, members, program
-from coordinator.ports import free_port
+from bench.peers.base import MEMBERS, VALUE_BYTES, Operation, Peer, PeerClient, Unusable, free_ports, members, program
 
 JARS: Final = Path("/usr/share/java")
 LOCK_WAIT_S: Final = 10.0
@@ -40,8 +39,9 @@ class Server(Peer):
 
     def __init__(self, directory: Path) -> None:
         super().__init__(directory)
-        self.client_ports = {member: free_port() for member in members()}
-        self.quorum_ports = {member: (free_port(), free_port()) for member in members()}
+        ports = iter(free_ports(3 * MEMBERS))
+        self.client_ports = {member: next(ports) for member in members()}
+        self.quorum_ports = {member: (next(ports), next(ports)) for member in members()}
 
     @classmethod
     def check(cls) -> str:

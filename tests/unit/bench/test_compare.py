@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import math
+import socket
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from bench import callers, compare
-from bench.peers import conclave
-from bench.peers.base import MEMBERS, Operation, PeerClient, members
+from bench.peers import conclave, redis_alone
+from bench.peers.base import MEMBERS, Operation, PeerClient, Unusable, free_ports, members
+from coordinator import ports
 from coordinator.config import Config
 from coordinator.management.commands import up
+from coordinator.ports import free_port
 
 
 def test_each_round_begins_with_another_peer() -> None:
@@ -74,6 +78,36 @@ def test_nodes_run_the_program_that_the_clients_run(
     names, found = (tmp_path / "node1.log").read_text().splitlines()
     assert found == str(choice)
     assert names.split() == ["CONCLAVE_COMPILED"] * (choice is not None) + ["CONCLAVE_DATA", "CONCLAVE_NODE"]
+
+
+def test_no_two_members_get_the_same_port(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = iter([20_001, 20_001, 20_002, 20_002, 20_001, 20_003])
+    monkeypatch.setattr(ports, "secrets", SimpleNamespace(choice=lambda _: next(drawn)))
+    monkeypatch.setattr(ports, "port_is_free", lambda address, port: True)
+    assert free_ports(3) == [20_001, 20_002, 20_003]
+
+
+def test_who_lost_a_port_to_another_program_is_started_once_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    directory = tmp_path / "0-redis"
+    directory.mkdir()
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        taken = other.getsockname()[1]
+        drawn = iter([taken, free_port(), taken, taken])
+        monkeypatch.setattr(redis_alone, "free_port", lambda: next(drawn))
+        peer = compare.started("redis", directory)
+        try:
+            assert peer.connection()["port"] != taken
+        finally:
+            peer.stop()
+        said = capsys.readouterr().err
+        assert "redis did not start, and is started once more, on other ports: redis ended with status 1: " in said
+        assert (tmp_path / "0-redis-first" / "redis.log").exists(), "what it said is kept with --keep"
+        directory = tmp_path / "1-redis"
+        directory.mkdir()
+        with pytest.raises(Unusable, match="redis ended with status 1: "):
+            compare.started("redis", directory)
 
 
 class Fake(PeerClient):
