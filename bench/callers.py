@@ -22,6 +22,7 @@ from typing import Any, Final
 from bench.figures import Histogram
 from bench.peers import client_class
 from bench.peers.base import Drive, Operation, PeerClient
+from bench.works import DEATHS
 
 FIRST_S_MAX: Final = 60.0
 LAST_S_MAX: Final = 30.0
@@ -82,8 +83,10 @@ def attempt(client: PeerClient, work: str, caller: int, tally: Tally) -> Operati
             release()
 
         return turn
+    if work not in ("read", "write", *DEATHS):
+        raise ValueError(f"no such work: {work!r}")
     operation = client.read(f"bench-{caller}") if work == "read" else client.write(f"bench-{caller}")
-    if work in ("failover", "silence"):
+    if work in DEATHS:
 
         def probe() -> None:
             operation()

@@ -35,6 +35,7 @@ from bench import slow_disk
 from bench.bars import bars_table, judged
 from bench.clients import Clients, clients_of
 from bench.figures import Cell, Histogram, changes_of_owner, silence_s, summary, table
+from bench.options import CUT_OFF, directory, ended_tidily, file_to_write, numbers, positive, seconds, some_of
 from bench.peers import MODULES, server_class
 from bench.peers.base import Peer, Unusable
 from bench.works import CALLERS, DEATH_CALLERS, DEATHS, HANDOVER_CALLERS, RATES, WORKS
@@ -250,6 +251,7 @@ class Run:
         self.left_out: dict[str, str] = {}
         self.disk_us: list[float] = []
         """At the beginning of each round."""
+        self.cut_off = False
 
 
 def go(run: Run, options: argparse.Namespace, names: Sequence[str], parent: Path) -> None:
@@ -290,35 +292,12 @@ def say(line: str) -> None:
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    def one_of(known: Iterable[str], what: str) -> Any:
-        known = [*known]
-
-        def names(text: str) -> list[str]:
-            chosen = [part for part in text.split(",") if part]
-            if not chosen or not {*chosen} <= {*known}:
-                raise argparse.ArgumentTypeError(f"expected {what} of {', '.join(known)}; came {text!r}")
-            return chosen
-
-        return names
-
-    def numbers(text: str) -> list[int]:
-        try:
-            found = [int(part) for part in text.split(",")]
-        except ValueError:
-            found = []
-        if not found or min(found) < 1:
-            raise argparse.ArgumentTypeError(f"expected numbers of callers such as 1,16,64,256; came {text!r}")
-        return found
-
-    def positive(text: str) -> int:
-        return numbers(text)[0]
-
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--peers", type=one_of(MODULES, "some peers"), default=[*MODULES])
-    parser.add_argument("--works", type=one_of(WORKS, "some works"), default=[*WORKS])
+    parser.add_argument("--peers", type=some_of(MODULES, "some peers"), default=[*MODULES])
+    parser.add_argument("--works", type=some_of(WORKS, "some works"), default=[*WORKS])
     parser.add_argument("--callers", type=numbers, default=[*CALLERS])
     parser.add_argument("--rounds", type=positive, default=3)
-    parser.add_argument("--seconds", type=float, default=3.0, help="of each span that is counted")
+    parser.add_argument("--seconds", type=seconds, default=3.0, help="of each span that is counted")
     parser.add_argument(
         "--kills", type=positive, default=30, help="deaths of each peer's leader by kill -9, over all rounds"
     )
@@ -326,8 +305,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--slower-disk-us", type=positive, default=0, help="so much longer do fdatasync and fsync take (slow_disk.py)"
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="keep every cell and the summary there")
-    parser.add_argument("--directory", type=Path, default=PROJECT / "var", help="where the peers keep their data")
+    parser.add_argument("--json", type=file_to_write, metavar="FILE", help="keep every cell and the summary there")
+    parser.add_argument("--directory", type=directory, default=PROJECT / "var", help="where the peers keep their data")
     parser.add_argument("--keep", action="store_true", help="leave the peers' data and logs there")
     return parser.parse_args(arguments)
 
@@ -347,10 +326,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     before["slower_disk_us"] = options.slower_disk_us
     began_s = time.monotonic()
     try:
-        with slow_disk.slower(parent, options.slower_disk_us):
+        with ended_tidily(), slow_disk.slower(parent, options.slower_disk_us):
             go(result, options, names, parent)
-    except KeyboardInterrupt:
-        say("cut off; this is what there is so far")
+    except SystemExit:
+        say("this is what there is so far")
+        result.cut_off = True
+    except RuntimeError as error:
+        say(str(error))
+        return 1
     finally:
         if not options.keep:
             shutil.rmtree(parent, ignore_errors=True)
@@ -367,6 +350,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "cells": [cell._asdict() for cell in result.cells],
         }
         options.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    if result.cut_off:
+        return CUT_OFF
     return 0 if result.cells else 1
 
 

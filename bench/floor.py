@@ -32,6 +32,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import hiredis
 
+sys.path.insert(0, str(Path(__file__).parents[1]))  # So that it also starts as a file.
+
 if TYPE_CHECKING:
     from bench.callers import Tally
 

@@ -23,6 +23,7 @@ from typing import Any, Final
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # So that it also starts as a file.
 
+from bench.options import ended_tidily, positive, seconds
 from coordinator import compiled, native_layout
 
 LOAD: Final = ("--peers", "conclave", "--works", "lock,write,read,handover", "--callers", "1,16,64", "--rounds", "1")
@@ -72,7 +73,7 @@ def hottest(calls: Counter[str], calls_min: int) -> list[str]:
     return sorted((name for name, count in calls.items() if count >= calls_min), key=lambda name: (-calls[name], name))
 
 
-def count(directory: Path, seconds: float) -> Counter[str]:
+def count(directory: Path, span_s: float) -> Counter[str]:
     """Raises subprocess.CalledProcessError where it can not be compiled, driven, or counted."""
     copy, making = directory / "copy", directory / "making"
     shutil.copytree(compiled.PROJECT, copy, ignore=shutil.ignore_patterns("var", ".venv", ".git", "__pycache__"))
@@ -82,7 +83,7 @@ def count(directory: Path, seconds: float) -> Counter[str]:
     subprocess.run(["gcc", "-fPIC", "-c", str(directory / "keep.c"), "-o", str(keep)], check=True)
     subprocess.run([sys.executable, "-c", BUILD, str(making), str(keep)], cwd=copy, check=True)
     subprocess.run(
-        [sys.executable, "-m", "bench.compare", *LOAD, "--seconds", str(seconds), "--directory", str(directory)],
+        [sys.executable, "-m", "bench.compare", *LOAD, "--seconds", str(span_s), "--directory", str(directory)],
         cwd=copy,
         check=True,
     )
@@ -95,10 +96,10 @@ def count(directory: Path, seconds: float) -> Counter[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--calls", type=int, default=500, metavar="N", help="fewer are few (500)")
-    parser.add_argument("--seconds", type=float, default=3.0, help="of each span")
+    parser.add_argument("--calls", type=positive, default=500, metavar="N", help="fewer are few (500)")
+    parser.add_argument("--seconds", type=seconds, default=3.0, help="of each span")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="conclave-hot-") as directory:
+    with ended_tidily(), tempfile.TemporaryDirectory(prefix="conclave-hot-") as directory:
         names = hottest(count(Path(directory), options.seconds), options.calls)
     native_layout.HOT.write_text("".join(f"{name}\n" for name in names))
     print(f"{len(names)} functions: {native_layout.HOT}; now compile again (make compile)")

@@ -27,16 +27,20 @@ from prometheus_client.parser import text_string_to_metric_families
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # So that it also starts as a file.
 
+from bench.options import at_least, ended_tidily, file_to_write, positive, seconds, some_of
 from bench.peers.conclave import Server
 from coordinator import client as shipped
+from coordinator.config import PROJECT
 from coordinator.consensus.members import Member
 from coordinator.statemachine import commands
+from coordinator.supervision import launched
 
 PUTS_AT_ONCE: Final = 100
 PHASE_S_MAX: Final = 300.0
 WARM_UP_S: Final = 3.0
 """So long callers run before the first phase."""
 LOOK_S: Final = 0.1
+PHASES: Final = ("nothing", "snapshot", "backup", "learner")
 FIRST: Final = frozenset({"node1", "node2", "node3"})
 JOINING: Final = "node4"
 
@@ -271,14 +275,14 @@ def main() -> None:
     if sys.argv[1:2] == ["inspect"]:
         return inspect()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--keys", type=int, default=1_000_000)
-    parser.add_argument("--value-bytes", type=int, default=230)
-    parser.add_argument("--callers", type=int, default=16)
-    parser.add_argument("--seconds", type=float, default=20.0)
-    parser.add_argument("--phases", default="nothing,snapshot,backup,learner")
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--keys", type=positive, default=1_000_000)
+    parser.add_argument("--value-bytes", type=at_least(0), default=230)
+    parser.add_argument("--callers", type=positive, default=16)
+    parser.add_argument("--seconds", type=seconds, default=20.0)
+    parser.add_argument("--phases", type=some_of(PHASES, "some phases"), default=[*PHASES])
+    parser.add_argument("--json", type=file_to_write)
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as directory:
+    with ended_tidily(), tempfile.TemporaryDirectory() as directory:
         server = Server(Path(directory))
         os.environ |= {"CONCLAVE_DATA": str(server.data.path), "DJANGO_SETTINGS_MODULE": "coordinator.settings"}
         try:
@@ -295,7 +299,12 @@ def main() -> None:
 def beside(*command: str) -> subprocess.Popen[str]:
     """A process of this program; it says what it has seen when its stdin ends."""
     whole = [sys.executable, "-m", "bench.large", *command]
-    return subprocess.Popen(whole, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        launched(whole, parent=os.getpid(), directory=PROJECT),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
 
 
 def run(server: Server, arguments: argparse.Namespace) -> None:
@@ -306,7 +315,7 @@ def run(server: Server, arguments: argparse.Namespace) -> None:
     inspector = beside("inspect")
     try:
         time.sleep(WARM_UP_S)
-        for name in arguments.phases.split(","):
+        for name in arguments.phases:
             bench.phase(name, getattr(bench, name))
         said = json.loads(callers.communicate("", timeout=120)[0])
         looks = json.loads(inspector.communicate("", timeout=30)[0])

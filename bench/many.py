@@ -26,10 +26,13 @@ import psutil
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # So that it also starts as a file.
 
+from bench.options import at_least, ended_tidily, file_to_write, positive, seconds
 from bench.peers.base import MEMBERS
 from bench.peers.conclave import PRINCIPAL, Server
 from coordinator import client as shipped
+from coordinator.config import PROJECT
 from coordinator.statemachine import commands
+from coordinator.supervision import launched
 from coordinator.wire import Token
 
 SETTLE_S: Final = 3.0
@@ -39,7 +42,7 @@ CALLER_PROCESSES: Final = 2
 FORMED_S_MAX: Final = 120.0
 
 
-async def call(url: str, token: str, clusters: list[str], seconds: float) -> None:
+async def call(url: str, token: str, clusters: list[str], span_s: float) -> None:
     """One caller for each of `clusters`; prints how many pairs all of them did in the span, once each has done one."""
     clients = [shipped.AsyncClient(url, token, cluster=cluster, timeout=30) for cluster in clusters]
     begun = asyncio.Semaphore(0)
@@ -68,7 +71,7 @@ async def call(url: str, token: str, clusters: list[str], seconds: float) -> Non
     print("begun", flush=True)
     await asyncio.get_running_loop().run_in_executor(None, sys.stdin.readline)
     counting = True
-    await asyncio.sleep(seconds)
+    await asyncio.sleep(span_s)
     counting = False
     print(count, flush=True)
     ending = True
@@ -153,11 +156,16 @@ class Bench:
         running = []
         for number in range(CALLER_PROCESSES):
             part = ",".join(chosen[number::CALLER_PROCESSES])
+            if not part:
+                continue  # There are fewer callers than processes.
             url = self.server.data.client_redis_url(self.server.config)
             command = [sys.executable, "-m", "bench.many", "callers", url, self.token, part]
             running.append(
                 subprocess.Popen(
-                    [*command, str(self.arguments.seconds)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+                    launched([*command, str(self.arguments.seconds)], parent=os.getpid(), directory=PROJECT),
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    text=True,
                 )
             )
         total = 0
@@ -179,15 +187,15 @@ class Bench:
 
 def main() -> None:
     if sys.argv[1:2] == ["callers"]:
-        url, token, clusters, seconds = sys.argv[2:6]
-        return asyncio.run(call(url, token, clusters.split(","), float(seconds)))
+        url, token, clusters, span_s = sys.argv[2:6]
+        return asyncio.run(call(url, token, clusters.split(","), float(span_s)))
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--clusters", type=int, default=100)
-    parser.add_argument("--callers", type=int, default=64)
-    parser.add_argument("--seconds", type=float, default=10.0)
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--clusters", type=at_least(2), default=100)
+    parser.add_argument("--callers", type=positive, default=64)
+    parser.add_argument("--seconds", type=seconds, default=10.0)
+    parser.add_argument("--json", type=file_to_write)
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as directory:
+    with ended_tidily(), tempfile.TemporaryDirectory() as directory:
         server = Server(Path(directory))
         os.environ |= {"CONCLAVE_DATA": str(server.data.path), "DJANGO_SETTINGS_MODULE": "coordinator.settings"}
         try:

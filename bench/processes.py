@@ -23,8 +23,11 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # So that it also starts as 
 from bench.clients import clients_of
 from bench.compare import BEGINS_IN_S
 from bench.figures import changes_of_owner
+from bench.options import cells, ended_tidily, seconds
 from bench.peers.conclave import Server
+from bench.works import RATES
 
+CELLS: Final = [("lock", 1), ("lock", 64), ("write", 1), ("write", 64), ("read", 1), ("read", 64), ("handover", 16)]
 ENDS_IN_S: Final = 0.03
 """So much before the callers end, what was used is read: threads take what they have counted along."""
 
@@ -65,21 +68,20 @@ def publishes(connection: redis.Redis) -> int:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cells", default="lock:1,lock:64,write:1,write:64,read:1,read:64,handover:16")
-    parser.add_argument("--seconds", type=float, default=3.0)
+    parser.add_argument("--cells", type=cells((*RATES, "handover")), default=CELLS)
+    parser.add_argument("--seconds", type=seconds, default=3.0)
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as directory:
+    with ended_tidily(), tempfile.TemporaryDirectory() as directory:
         server = Server(Path(directory))
         try:
             server.start()
-            for cell in arguments.cells.split(","):
-                work, callers = cell.split(":")
-                print(measure(server, work, int(callers), arguments.seconds), flush=True)
+            for work, callers in arguments.cells:
+                print(measure(server, work, callers, arguments.seconds), flush=True)
         finally:
             server.stop()
 
 
-def measure(server: Server, work: str, callers: int, seconds: float) -> str:
+def measure(server: Server, work: str, callers: int, span_s: float) -> str:
     leader = server.leader()
     groups: dict[str, list[psutil.Process]] = {"client": [], "leader": [], "follower": [], "redis": []}
     for name, process in server.running.items():
@@ -93,12 +95,13 @@ def measure(server: Server, work: str, callers: int, seconds: float) -> str:
         clients.begin(work, callers)
         from_s = time.monotonic() + BEGINS_IN_S
         for client in clients.all:
-            client.say({"do": "measure", "from_s": from_s, "until_s": from_s + seconds})
+            client.say({"do": "measure", "from_s": from_s, "until_s": from_s + span_s})
         time.sleep(max(0.0, from_s - time.monotonic()))
         before, woken, sent = used_us(groups), wake_ups(groups), publishes(connection)
-        time.sleep(max(0.0, from_s + seconds - ENDS_IN_S - time.monotonic()))
+        time.sleep(max(0.0, from_s + span_s - ENDS_IN_S - time.monotonic()))
         after, later, sent = used_us(groups), wake_ups(groups), publishes(connection) - sent
-        answers = [client.answer() for client in clients.all]
+        server.must_run()
+        answers = [client.answer(span_s) for client in clients.all]
     if work == "handover":
         done = changes_of_owner((at, owner) for answer in answers for at, owner in answer["grants"])
     else:
@@ -110,8 +113,11 @@ def measure(server: Server, work: str, callers: int, seconds: float) -> str:
         total_us += user + kernel
         slept = (later[kind] - woken[kind]) / done
         parts.append(f"{kind} {user + kernel:5.0f} ({kernel:.0f} in the kernel, {slept:.1f} wake-ups)")
-    rate = f"{work:8} {callers:3}: {done / seconds:7,.0f}/s"
-    return f"{rate}, {total_us:5.0f} us of CPU each: {', '.join(parts)}; {sent / done:.2f} publishes"
+    rate = f"{work:8} {callers:3}: {done / span_s:7,.0f}/s"
+    errors = sum(answer["errors"] for answer in answers)
+    first = next((answer["first_error"] for answer in answers if answer["first_error"]), "")
+    failed = f"; {errors} failed: {first}" if errors else ""
+    return f"{rate}, {total_us:5.0f} us of CPU each: {', '.join(parts)}; {sent / done:.2f} publishes{failed}"
 
 
 if __name__ == "__main__":

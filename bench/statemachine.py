@@ -36,6 +36,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # So that it also starts as 
 
 from bench.bars import REFERENCE_PER_S, machine_judged, machine_report
 from bench.core import reference_per_s
+from bench.options import positive
 from coordinator.statemachine import commands, snapshot
 from coordinator.statemachine.commands import AcquireLock, Command, GetKey, OpenSession, PutKey, ReleaseLock
 from coordinator.statemachine.machine import Machine, encode_entry, encode_node_entry
@@ -200,7 +201,7 @@ def measure(keys: int) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="one object")
-    parser.add_argument("--keys", type=int, default=KEYS, help=f"in the snapshot (default {KEYS})")
+    parser.add_argument("--keys", type=positive, default=KEYS, help=f"in the snapshot (default {KEYS})")
     arguments = parser.parse_args()
     figures = {name: round(value, 3) for name, value in measure(arguments.keys).items()}
     outcomes = machine_judged(figures, arguments.keys)

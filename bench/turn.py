@@ -27,6 +27,7 @@ import msgspec
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # So that it also starts as a file.
 
+from bench.options import at_least, numbers, some_of
 from coordinator import records, wire
 from coordinator.consensus.members import Member
 from coordinator.consensus.raft.core import Raft
@@ -46,6 +47,7 @@ from coordinator.statemachine.machine import Machine
 from coordinator.wire import Channels, Token
 
 CLUSTER: Final = 99
+WORKS: Final = ("lock", "write", "read")
 OPERATIONS: Final = 30_000
 WARM_UP_BATCHES: Final = 20
 SHARED_MEMORY: Final = Path("/dev/shm")
@@ -272,15 +274,15 @@ def measure(work: str, size: int, directory: Path, profiled: str) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--works", default="lock,write,read")
-    parser.add_argument("--batches", default="1,32")
+    parser.add_argument("--works", type=some_of(WORKS, "some works"), default=[*WORKS])
+    parser.add_argument("--batches", type=numbers, default=[1, 32])
     parser.add_argument("--profile", choices=["", "leader", "follower"], default="")
-    parser.add_argument("--evict-mb", type=int, default=0)
+    parser.add_argument("--evict-mb", type=at_least(0), default=0)
     arguments = parser.parse_args()
     Node.eviction = Eviction(arguments.evict_mb)
     records.quicken("coordinator")
-    for work in arguments.works.split(","):
-        for size in map(int, arguments.batches.split(",")):
+    for work in arguments.works:
+        for size in arguments.batches:
             memory = SHARED_MEMORY if SHARED_MEMORY.is_dir() else None
             with tempfile.TemporaryDirectory(dir=memory) as directory:
                 print(measure(work, size, Path(directory), arguments.profile), flush=True)
