@@ -3,10 +3,12 @@ state machine alone, in proportion to what the machine can do. Pure."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, Literal, NamedTuple
 
-from bench.figures import markdown
+from bench.figures import digits, markdown
+from bench.works import DEATHS
 
 OURS: Final = "conclave"
 CPU_CALLERS: Final = 64
@@ -23,6 +25,11 @@ class Bar(NamedTuple):
     most: float | None = None
     """The ratio (of times), or our own time in milliseconds, is to be at most this."""
     of: Literal["rate", "time", "cpu"] = "rate"
+
+    @property
+    def text(self) -> str:
+        against = f"{self.peer}'s" if self.peer else "as it is"
+        return f"{self.work}, {self.callers} callers: {self.of}, {against}"
 
 
 BARS: Final = (
@@ -53,12 +60,12 @@ BARS: Final = (
 class Outcome(NamedTuple):
     bar: Bar
     value: float
+    """Without end where ours, in place of the peer's time, did nothing at all."""
     met: bool
 
-    @property
-    def text(self) -> str:
-        against = f"{self.bar.peer}'s" if self.bar.peer else "as it is"
-        return f"{self.bar.work}, {self.bar.callers} callers: {self.bar.of}, {against}"
+    def to_json(self) -> dict[str, Any]:
+        value = self.value if math.isfinite(self.value) else None
+        return {**self.bar._asdict(), "text": self.bar.text, "value": value, "met": self.met}
 
 
 def judged(records: Iterable[Mapping[str, Any]]) -> list[Outcome]:
@@ -83,11 +90,13 @@ def _value(bar: Bar, ours: Mapping[str, Any], theirs: Mapping[str, Any] | None) 
     mine = ours[name]
     if theirs is None:
         return float(mine)
-    if not mine or not theirs[name]:
-        return None
+    if not theirs[name] or (bar.of == "cpu" and not mine):
+        return None  # With nothing to divide by, or a time too short for its clock.
     quotient = float(mine / theirs[name])
-    is_rate_as_time = bar.of == "time" and bar.work not in ("failover", "silence")
-    return 1 / quotient if is_rate_as_time else quotient
+    is_rate_as_time = bar.of == "time" and bar.work not in DEATHS
+    if not is_rate_as_time:
+        return quotient
+    return 1 / quotient if quotient else math.inf
 
 
 def bars_table(outcomes: Iterable[Outcome]) -> str:
@@ -95,7 +104,7 @@ def bars_table(outcomes: Iterable[Outcome]) -> str:
     for outcome in outcomes:
         bar = outcome.bar
         asked = f"at least {bar.least:,g}" if bar.least is not None else f"at most {bar.most:,g}"
-        rows.append([outcome.text, asked, f"{outcome.value:,.3g}", "met" if outcome.met else "**missed**"])
+        rows.append([bar.text, asked, digits(outcome.value, 3), "met" if outcome.met else "**missed**"])
     return markdown(rows)
 
 

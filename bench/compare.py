@@ -19,7 +19,6 @@ import os
 import platform
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -32,14 +31,14 @@ import psutil
 sys.path.insert(0, str(Path(__file__).parents[1]))  # So that it also starts as a file.
 
 from bench import slow_disk
-from bench.bars import bars_table, judged
+from bench.bars import BARS, OURS, Outcome, bars_table, judged
 from bench.clients import Clients, clients_of
 from bench.figures import Cell, Histogram, changes_of_owner, silence_s, summary, table
 from bench.options import CUT_OFF, directory, ended_tidily, file_to_write, numbers, positive, seconds, some_of
 from bench.peers import MODULES, server_class
 from bench.peers.base import Peer, Unusable
 from bench.works import CALLERS, DEATH_CALLERS, DEATHS, HANDOVER_CALLERS, RATES, WORKS
-from coordinator.config import PROJECT
+from coordinator.config import PROJECT, ConfigError
 
 REFERENCE: Final = "etcd"
 BEGINS_IN_S: Final = 0.3
@@ -204,15 +203,20 @@ def estimate_s(options: argparse.Namespace, peers: Iterable[str]) -> float:
 # --- the run --------------------------------------------------------------------------------------
 
 
-def usable(names: Sequence[str]) -> dict[str, str]:
-    """Versions of the peers that can run here; says why of the others."""
+def usable(names: Sequence[str], left_out: dict[str, str]) -> dict[str, str]:
+    """Versions of the peers that can run here; says why of the others, and notes it in `left_out`."""
     found = {}
     for name in names:
         try:
             found[name] = server_class(name).check()
-        except (Unusable, ImportError, OSError, subprocess.SubprocessError) as error:
-            say(f"{name} is left out: {error}")
+        except Exception as error:  # noqa: BLE001 - other people's modules raise what they like when they are imported
+            left_out[name] = _words_of(error)
+            say(f"{name} is left out: {left_out[name]}")
     return found
+
+
+def _words_of(error: Exception) -> str:
+    return str(error) if isinstance(error, Unusable | ImportError | ConfigError) else repr(error)
 
 
 def machine() -> dict[str, Any]:
@@ -249,6 +253,9 @@ class Run:
     def __init__(self) -> None:
         self.cells: list[Cell] = []
         self.left_out: dict[str, str] = {}
+        """Peers, and why. Of those that failed in the run, what there is from before stays."""
+        self.failed = False
+        """Did one fail in the run?"""
         self.disk_us: list[float] = []
         """At the beginning of each round."""
         self.cut_off = False
@@ -268,8 +275,9 @@ def go(run: Run, options: argparse.Namespace, names: Sequence[str], parent: Path
                     say(words(cell, options.rounds))
                     cells.append(cell)
             except Exception as error:  # noqa: BLE001 - of eight systems one that fails must not end the run of the others
-                left_out[name] = str(error) if isinstance(error, Unusable) else repr(error)
-                say(f"{name} is left out from here on: {left_out[name]}")
+                run.failed = True
+                left_out[name] = f"from round {number + 1} of {options.rounds} on: {_words_of(error)}"
+                say(f"{name} is left out: {left_out[name]}")
             if not options.keep:
                 shutil.rmtree(directory, ignore_errors=True)
 
@@ -313,7 +321,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
-    versions = usable(options.peers)
+    result = Run()
+    versions = usable(options.peers, result.left_out)
     if not versions:
         return 1
     names = [*versions]
@@ -321,7 +330,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     say(f"{', '.join(names)}: {options.rounds} rounds, about {minutes:.0f} minutes")
     options.directory.mkdir(parents=True, exist_ok=True)
     parent = Path(tempfile.mkdtemp(prefix="bench-", dir=options.directory))
-    result = Run()
     before = machine()
     before["slower_disk_us"] = options.slower_disk_us
     began_s = time.monotonic()
@@ -338,29 +346,68 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not options.keep:
             shutil.rmtree(parent, ignore_errors=True)
     before["fdatasync_us"] = [round(each) for each in result.disk_us]
-    print(report(result.cells, before, versions, time.monotonic() - began_s))
+    took_s = time.monotonic() - began_s
+    print(report(result, options, before, versions, took_s))
     if options.json is not None:
-        record = {
-            "machine": before,
-            "versions": versions,
-            "left_out": result.left_out,
-            "options": {name: getattr(options, name) for name in ("rounds", "seconds", "kills", "stops")},
-            "summary": summary(result.cells, REFERENCE),
-            "bars": [outcome._asdict() for outcome in judged(summary(result.cells, REFERENCE))],
-            "cells": [cell._asdict() for cell in result.cells],
-        }
-        options.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        whole = record(result, options, before, versions, took_s)
+        options.json.write_text(json.dumps(whole, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     if result.cut_off:
         return CUT_OFF
-    return 0 if result.cells else 1
+    return 0 if result.cells and not result.failed else 1
 
 
-def report(cells: Sequence[Cell], where: dict[str, Any], versions: dict[str, str], took_s: float) -> str:
-    """The table, the bars, and what ran where."""
+OPTIONS: Final = ("peers", "works", "callers", "rounds", "seconds", "kills", "stops")
+"""What the figures depend on."""
+
+
+def record(
+    run: Run, options: argparse.Namespace, where: dict[str, Any], versions: dict[str, str], took_s: float
+) -> dict[str, Any]:
+    """All that `report` says, and each cell, in JSON's types."""
+    records = summary(run.cells, REFERENCE)
+    outcomes = judged(records)
+    return {
+        "machine": where,
+        "versions": versions,
+        "about": {name: server_class(name).about for name in versions},
+        "left_out": run.left_out,
+        "cut_off": run.cut_off,
+        "took_s": round(took_s),
+        "options": {name: getattr(options, name) for name in OPTIONS},
+        "units": {name: work.unit for name, work in WORKS.items()},
+        "reference": REFERENCE,
+        "summary": records,
+        "bars": [outcome.to_json() for outcome in outcomes],
+        "not_judged": not_judged(options, outcomes),
+        "cells": [cell._asdict() for cell in run.cells],
+    }
+
+
+def not_judged(options: argparse.Namespace, outcomes: Iterable[Outcome]) -> list[str]:
+    """The bars of what was asked for that no figure came of."""
+    found = {outcome.bar for outcome in outcomes}
+    peers = {"", *options.peers} if OURS in options.peers else set()
+    return [
+        bar.text
+        for bar in BARS
+        if bar not in found
+        and bar.peer in peers
+        and bar.work in options.works
+        and (bar.work not in RATES or bar.callers in options.callers)
+    ]
+
+
+def report(
+    run: Run, options: argparse.Namespace, where: dict[str, Any], versions: dict[str, str], took_s: float
+) -> str:
+    """The table, the bars, and what ran where, and what did not."""
+    cells = run.cells
     peers = [name for name in versions if any(cell.peer == name for cell in cells)]
     lines = [table(cells, peers, REFERENCE, {name: work.unit for name, work in WORKS.items()}), ""]
     outcomes = judged(summary(cells, REFERENCE))
     lines += [bars_table(outcomes), ""] if outcomes else []
+    lacking = not_judged(options, outcomes)
+    lines += [f"Not judged, for there is no figure: {'; '.join(lacking)}.", ""] if lacking else []
     disk = ", ".join(map(str, where["fdatasync_us"]))
     lines += [
         f"{where['processors']} processors, Python {where['python']}, Linux {where['kernel']}.",
@@ -372,6 +419,8 @@ def report(cells: Sequence[Cell], where: dict[str, Any], versions: dict[str, str
         lines.append(f"In programs that are linked with libc (etcd is not) it takes {longer} µs longer.")
     lines.append("")
     lines += [f"- {name}: {server_class(name).about} ({versions[name]})" for name in peers]
+    lines += [f"- {name} is left out: {why}" for name, why in run.left_out.items()]
+    lines += ["", "It was cut off: there is less of it than was asked for."] if run.cut_off else []
     return "\n".join(lines)
 
 

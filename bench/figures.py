@@ -13,6 +13,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
+from bench.works import DEATHS
+
 BUCKET_RATIO: Final = 1.02
 _LOG: Final = math.log(BUCKET_RATIO)
 AROUND_S: Final = 0.5
@@ -151,10 +153,11 @@ def summary(cells: Iterable[Cell], reference: str) -> list[dict[str, Any]]:
 
 def times_faster(work: str, figure: Figure, base: Figure | None) -> float | None:
     """How many times faster than the reference: of rates the quotient, of times its inverse."""
-    if base is None or not base.median or not figure.median:
+    if base is None or not base.median:
         return None
-    is_time = work in ("failover", "silence")
-    return base.median / figure.median if is_time else figure.median / base.median
+    if work not in DEATHS:
+        return figure.median / base.median
+    return base.median / figure.median if figure.median else None
 
 
 def table(cells: Sequence[Cell], peers: Sequence[str], reference: str, units: Mapping[str, str]) -> str:
@@ -182,7 +185,7 @@ def _text(record: Mapping[str, Any] | None, is_reference: bool) -> str:
     if record is None:
         return "-"
     figure = Figure(record["median"], record["least"], record["most"], record["samples"])
-    ratio = "" if is_reference or record["ratio"] is None else f" **{record['ratio']:.2g}x**"
+    ratio = "" if is_reference or record["ratio"] is None else f" **{digits(record['ratio'], 2)}x**"
     failed = f" ({record['errors']} failed)" if record["errors"] else ""
     return f"{figure.median:,.0f} ±{figure.spread:.0%}{ratio}{failed}"
 
@@ -193,7 +196,12 @@ def _cpu_text(record: Mapping[str, Any] | None, base: Mapping[str, Any] | None) 
     text = f"{record['cpu_us'] / 10:,.1f}"
     if base is None or base is record or not base["cpu_us"]:
         return text
-    return f"{text} **{record['cpu_us'] / base['cpu_us']:.2g}x**"
+    return f"{text} **{digits(record['cpu_us'] / base['cpu_us'], 2)}x**"
+
+
+def digits(value: float, count: int) -> str:
+    """With so many significant digits, and all of those that a larger number has before its point."""
+    return f"{value:,.0f}" if math.isfinite(value) and value >= 10**count - 0.5 else f"{value:,.{count}g}"
 
 
 def markdown(rows: Sequence[Sequence[str]]) -> str:

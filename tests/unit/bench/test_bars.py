@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 from typing import Any
 
 import pytest
@@ -56,6 +58,27 @@ def test_cpu_time_is_a_share_of_etcds() -> None:
 def test_what_did_not_run_is_not_judged() -> None:
     assert judge(Cell("etcd", 0, "lock", 64, 800, None)) == {}
     assert judge(Cell("conclave", 0, "lock", 64, 800, None)) == {}
+
+
+def test_who_did_nothing_at_all_has_missed() -> None:
+    """It was not judged, so that the table showed no bar that was missed."""
+    found = judge(
+        Cell("conclave", 0, "write", 1, 0, None),
+        Cell("etcd", 0, "write", 1, 1_000, 5.0),
+        Cell("floor", 0, "write", 1, 1_400, 5.0),
+    )
+    assert found == {of("write", 1, "etcd"): (0, False), of("write", 1, "floor", "time"): (math.inf, False)}
+    (first, second) = judged(summary([Cell("conclave", 0, "write", 1, 0, None)] + [
+        Cell(peer, 0, "write", 1, 1_000, None) for peer in ("etcd", "floor")
+    ], "etcd"))  # fmt: skip
+    assert "inf" in bars_table([first, second])
+    assert json.dumps([first.to_json(), second.to_json()], allow_nan=False)
+    assert (first.to_json()["value"], second.to_json()["value"]) == (0, None)
+    assert {"work": "write", "callers": 1, "peer": "etcd", "least": 1, "met": False}.items() <= first.to_json().items()
+
+
+def test_a_peer_that_did_nothing_is_no_measure() -> None:
+    assert judge(Cell("conclave", 0, "lock", 64, 800, None), Cell("etcd", 0, "lock", 64, 0, None)) == {}
 
 
 @pytest.mark.parametrize("bar", BARS)

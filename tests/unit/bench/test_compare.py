@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import argparse
+import json
 import math
 import socket
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from bench import callers, compare
-from bench.peers import conclave, redis_alone
-from bench.peers.base import MEMBERS, Operation, PeerClient, Unusable, free_ports, members
+from bench.figures import Cell
+from bench.peers import conclave, redis_alone, server_class
+from bench.peers.base import MEMBERS, Operation, Peer, PeerClient, Unusable, free_ports, members
 from coordinator import ports
 from coordinator.config import Config
 from coordinator.management.commands import up
@@ -108,6 +112,51 @@ def test_who_lost_a_port_to_another_program_is_started_once_more(
         directory.mkdir()
         with pytest.raises(Unusable, match="redis ended with status 1: "):
             compare.started("redis", directory)
+
+
+def test_what_is_left_out_is_said_where_the_figures_stand(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A column that is missing, or of fewer rounds, and bars that nobody judged, looked as if nobody had asked."""
+
+    def check(cls: type[Peer]) -> str:
+        if cls.name == "zookeeper":
+            raise TypeError("Descriptors cannot be created directly")
+        return "1.0"
+
+    def visit(name: str, number: int, options: argparse.Namespace, directory: Path) -> Iterator[Cell]:
+        yield Cell(name, number, "lock", 16, 100.0, None)
+        if name == "etcd" and number == 1:
+            raise Unusable("node1 ended with status 1: no space left")
+        yield Cell(name, number, "lock", 64, 300.0, None)
+
+    for name in ("conclave", "etcd", "zookeeper"):
+        monkeypatch.setattr(server_class(name), "check", classmethod(check))
+    monkeypatch.setattr(compare, "visit", visit)
+    file = tmp_path / "run.json"
+    options = ["--peers", "conclave,etcd,zookeeper", "--works", "lock,handover", "--callers", "16", "--rounds", "2"]
+    assert compare.main([*options, "--json", str(file), "--directory", str(tmp_path / "data")]) == 1
+    whole = json.loads(file.read_text())
+    said = capsys.readouterr().out
+    assert whole["left_out"] == {
+        "zookeeper": "TypeError('Descriptors cannot be created directly')",
+        "etcd": "from round 2 of 2 on: node1 ended with status 1: no space left",
+    }
+    for name, why in whole["left_out"].items():
+        assert f"- {name} is left out: {why}" in said
+    assert whole["not_judged"] == [
+        "handover, 16 callers: rate, as it is",
+        "handover, 16 callers: rate, zookeeper's",
+        "handover, 16 callers: rate, etcd's",
+    ]
+    assert f"Not judged, for there is no figure: {'; '.join(whole['not_judged'])}." in said
+    assert (whole["options"]["callers"], whole["cut_off"]) == ([16], False)
+    for record in whole["summary"]:
+        assert f"{record['work']} ({whole['units'][record['work']]})" in said
+    for bar in whole["bars"]:
+        assert bar["text"] in said
+    for name in ("conclave", "etcd"):
+        assert f"- {name}: {whole['about'][name]} ({whole['versions'][name]})" in said
 
 
 class Fake(PeerClient):

@@ -10,6 +10,7 @@ from bench.figures import (
     Figure,
     Histogram,
     changes_of_owner,
+    digits,
     silence_s,
     summary,
     table,
@@ -95,6 +96,19 @@ def test_ratios_are_of_medians() -> None:
 def test_a_time_that_is_shorter_is_a_ratio_above_one() -> None:
     cells = [cell("etcd", 1_200, work="failover"), cell("ours", 60, work="failover")]
     assert summary(cells, "etcd")[1]["ratio"] == 20
+
+
+def test_who_did_nothing_is_no_times_as_fast() -> None:
+    assert summary([cell("etcd", 60), cell("ours", 0)], "etcd")[1]["ratio"] == 0
+    assert summary([cell("etcd", 0), cell("ours", 60)], "etcd")[1]["ratio"] is None
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [(0.01234, "0.012"), (1.26, "1.3"), (12.4, "12"), (99.7, "100"), (152.8, "153"), (1_302.4, "1,302"), (0, "0")],
+)
+def test_a_number_is_said_with_two_digits_or_all_before_its_point(value: float, said: str) -> None:
+    assert digits(value, 2) == said
 
 
 def test_without_the_reference_there_is_no_ratio() -> None:
