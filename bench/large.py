@@ -20,6 +20,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -40,6 +41,8 @@ PHASE_S_MAX: Final = 300.0
 WARM_UP_S: Final = 3.0
 """So long callers run before the first phase."""
 LOOK_S: Final = 0.1
+PAUSE_AFTER_ERROR_S: Final = 0.05
+FILLERS: Final = 8
 PHASES: Final = ("nothing", "snapshot", "backup", "learner")
 FIRST: Final = frozenset({"node1", "node2", "node3"})
 JOINING: Final = "node4"
@@ -49,19 +52,21 @@ JOINING: Final = "node4"
 
 
 def call(count: int, url: str, token: str) -> None:
-    """Take and release locks until stdin ends; then print when each pair was done, and how long it took."""
+    """Take and release locks until stdin ends; then print when each pair was done and how long it took, and when what
+    failed."""
     client = shipped.Client(url, token, timeout=60)
     ending = threading.Event()
     samples: list[tuple[float, float]] = []
-    errors: list[str] = []
+    errors: list[tuple[float, str]] = []
 
     def loop(name: str) -> None:
         while not ending.is_set():
             began_s = time.monotonic()
             try:
                 client.acquire(name, ttl=30).release()
-            except shipped.ConclaveError as error:
-                errors.append(repr(error))
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is told of, and the others go on
+                errors.append((time.monotonic(), repr(error)))
+                ending.wait(PAUSE_AFTER_ERROR_S)
                 continue
             ended_s = time.monotonic()
             samples.append((ended_s, ended_s - began_s))
@@ -130,7 +135,12 @@ def inspect() -> None:
     from coordinator.membership import nodes
 
     ending = threading.Event()
-    threading.Thread(target=lambda: (sys.stdin.read(), ending.set()), daemon=True).start()
+
+    def wait_for_the_end() -> None:
+        sys.stdin.read()
+        ending.set()
+
+    threading.Thread(target=wait_for_the_end, daemon=True).start()
     looks: list[tuple[float, float, list[str]]] = []
     expected = set(FIRST)
     while not ending.wait(0.2):
@@ -165,22 +175,9 @@ class Bench:
             )
             self.client.command(commands.Transact((), puts), timeout=60)
 
-        firsts = iter(range(0, keys, PUTS_AT_ONCE))
-        lock = threading.Lock()
-
-        def loop() -> None:
-            while True:
-                with lock:
-                    first = next(firsts, None)
-                if first is None:
-                    return
-                put(first)
-
-        threads = [threading.Thread(target=loop) for _ in range(8)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        with ThreadPoolExecutor(FILLERS) as fillers:
+            for _ in fillers.map(put, range(0, keys, PUTS_AT_ONCE)):
+                pass  # It raises what one of them raised, and the rest is not begun.
         print(f"{keys:,} keys put in {time.monotonic() - session_s:.0f} s", flush=True)
 
     def phase(self, name: str, work: Callable[[], None]) -> None:
@@ -257,11 +254,14 @@ class Bench:
         self.wait(caught_up, "the learner has caught up")
 
 
-def summed(samples: list[list[float]], began_s: float, ended_s: float) -> dict[str, float]:
-    took = sorted(seconds for at_s, seconds in samples if began_s <= at_s < ended_s)
+def summed(said: dict[str, Any], began_s: float, ended_s: float) -> dict[str, Any]:
+    """What callers said of one phase."""
+    took = sorted(each_s for at_s, each_s in said["samples"] if began_s <= at_s < ended_s)
+    errors = [error for at_s, error in said["errors"] if began_s <= at_s < ended_s]
+    failed = {"errors": len(errors), "first_error": errors[0] if errors else ""}
     if not took:
-        return {"pairs_per_s": 0.0, "p50_ms": 0.0, "p99_ms": 0.0, "max_ms": 0.0}
-    return {
+        return failed | {"pairs_per_s": 0, "p50_ms": None, "p99_ms": None, "max_ms": None}
+    return failed | {
         "pairs_per_s": round(len(took) / (ended_s - began_s)),
         "p50_ms": round(took[len(took) // 2] * 1e3, 2),
         "p99_ms": round(took[int(len(took) * 0.99)] * 1e3, 2),
@@ -307,6 +307,14 @@ def beside(*command: str) -> subprocess.Popen[str]:
     )
 
 
+def told(process: subprocess.Popen[str], who: str, within_s: float) -> Any:
+    """What it says at its end."""
+    said, _ = process.communicate("", timeout=within_s)
+    if process.returncode:
+        raise SystemExit(f"{who} ended with status {process.returncode}; what they said of it stands above")
+    return json.loads(said)
+
+
 def run(server: Server, arguments: argparse.Namespace) -> None:
     bench = Bench(server, arguments)
     bench.fill()
@@ -317,18 +325,18 @@ def run(server: Server, arguments: argparse.Namespace) -> None:
         time.sleep(WARM_UP_S)
         for name in arguments.phases:
             bench.phase(name, getattr(bench, name))
-        said = json.loads(callers.communicate("", timeout=120)[0])
-        looks = json.loads(inspector.communicate("", timeout=30)[0])
+        said = told(callers, "callers", 120)
+        looks = told(inspector, "who inspects", 30)
     finally:
         callers.kill()
         inspector.kill()
     for row, (_, began_s, ended_s) in zip(bench.rows, bench.spans, strict=True):
-        row |= summed(said["samples"], began_s, ended_s)
+        row |= summed(said, began_s, ended_s)
         within = [(took_s, silent) for at_s, took_s, silent in looks if began_s <= at_s < ended_s]
         row["inspect_longest_s"] = round(max((took_s for took_s, _ in within), default=0.0), 2)
         row["inspect_unanswered"] = sum(len(silent) for _, silent in within)
         print(json.dumps(row), flush=True)
-    print(f"errors of callers: {said['errors'][:3] or 'none'}")
+    print(f"errors of callers: {len(said['errors'])} {[error for _, error in said['errors'][:3]] or ''}")
     if arguments.json:
         arguments.json.write_text(json.dumps(bench.rows, indent=1))
 

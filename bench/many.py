@@ -14,6 +14,7 @@ import asyncio
 import json
 import os
 import secrets
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -43,7 +44,8 @@ FORMED_S_MAX: Final = 120.0
 
 
 async def call(url: str, token: str, clusters: list[str], span_s: float) -> None:
-    """One caller for each of `clusters`; prints how many pairs all of them did in the span, once each has done one."""
+    """One caller for each of `clusters`; prints how many pairs all of them did in the span, once each has done one.
+    Raises what one of them raised, and prints nothing then."""
     clients = [shipped.AsyncClient(url, token, cluster=cluster, timeout=30) for cluster in clusters]
     begun = asyncio.Semaphore(0)
     count = 0
@@ -63,7 +65,8 @@ async def call(url: str, token: str, clusters: list[str], span_s: float) -> None
 
     tasks = [asyncio.create_task(loop(client, f"lock{number}-{os.getpid()}")) for number, client in enumerate(clients)]
     beginning = asyncio.gather(*(begun.acquire() for _ in tasks))
-    await asyncio.wait([beginning, *tasks], return_when=asyncio.FIRST_COMPLETED)
+    everyone: list[asyncio.Future[Any]] = [beginning, *tasks]
+    await asyncio.wait(everyone, return_when=asyncio.FIRST_COMPLETED)
     for task in tasks:
         if task.done():
             task.result()  # It failed, and this says how.
@@ -73,9 +76,9 @@ async def call(url: str, token: str, clusters: list[str], span_s: float) -> None
     counting = True
     await asyncio.sleep(span_s)
     counting = False
-    print(count, flush=True)
     ending = True
     await asyncio.gather(*tasks)
+    print(count, flush=True)
     for client in clients:
         await client.aclose()
 
@@ -172,13 +175,17 @@ class Bench:
         try:
             for process in running:
                 assert process.stdout is not None
-                assert process.stdout.readline().strip() == "begun", "the callers begin"
+                if process.stdout.readline().strip() != "begun":
+                    raise SystemExit("the callers do not begin; what they said of it stands above")
             for process in running:
                 assert process.stdin is not None
                 process.stdin.write("\n")
                 process.stdin.flush()
             for process in running:
-                total += int(process.communicate(timeout=self.arguments.seconds + 60)[0])
+                said, _ = process.communicate(timeout=self.arguments.seconds + 60)
+                if process.returncode:
+                    raise SystemExit("a caller failed, and what is left is no rate; what it said of it stands above")
+                total += int(said)
         finally:
             for process in running:
                 process.kill()
@@ -224,7 +231,7 @@ def run(bench: Bench) -> dict[str, Any]:
         rates["in one"].append(bench.rate(["default"]))
         rates["spread"].append(bench.rate(bench.names))
         print({name: [round(rate) for rate in each] for name, each in rates.items()}, flush=True)
-    share = max(rates["spread"]) / max(rates["in one"])
+    share = statistics.median(rates["spread"]) / statistics.median(rates["in one"])
     print(f"spread over all: {share:.0%} of the rate in one")
     return found | {"rates": rates, "share": round(share, 3)}
 
