@@ -39,7 +39,8 @@ from coordinator.supervision import launched
 PUTS_AT_ONCE: Final = 100
 PHASE_S_MAX: Final = 300.0
 WARM_UP_S: Final = 3.0
-"""So long callers run before the first phase."""
+"""So long callers run before the first phase, once each has begun."""
+BEGUN: Final = "begun"
 LOOK_S: Final = 0.1
 PAUSE_AFTER_ERROR_S: Final = 0.05
 FILLERS: Final = 8
@@ -52,14 +53,16 @@ JOINING: Final = "node4"
 
 
 def call(count: int, url: str, token: str) -> None:
-    """Take and release locks until stdin ends; then print when each pair was done and how long it took, and when what
-    failed."""
+    """Take and release locks until stdin ends, and say so when each caller has tried; then print when each pair was
+    done and how long it took, and when what failed."""
     client = shipped.Client(url, token, timeout=60)
     ending = threading.Event()
     samples: list[tuple[float, float]] = []
     errors: list[tuple[float, str]] = []
+    tried = [threading.Event() for _ in range(count)]
 
-    def loop(name: str) -> None:
+    def loop(number: int) -> None:
+        name = f"lock{number}"
         while not ending.is_set():
             began_s = time.monotonic()
             try:
@@ -67,13 +70,17 @@ def call(count: int, url: str, token: str) -> None:
             except Exception as error:  # noqa: BLE001 - whatever it is, it is told of, and the others go on
                 errors.append((time.monotonic(), repr(error)))
                 ending.wait(PAUSE_AFTER_ERROR_S)
-                continue
-            ended_s = time.monotonic()
-            samples.append((ended_s, ended_s - began_s))
+            else:
+                ended_s = time.monotonic()
+                samples.append((ended_s, ended_s - began_s))
+            tried[number].set()
 
-    threads = [threading.Thread(target=loop, args=(f"lock{number}",)) for number in range(count)]
+    threads = [threading.Thread(target=loop, args=(number,)) for number in range(count)]
     for thread in threads:
         thread.start()
+    for event in tried:
+        event.wait()
+    print(BEGUN, flush=True)
     sys.stdin.read()
     ending.set()
     for thread in threads:
@@ -127,8 +134,8 @@ def _longest(before: dict[float, float], after: dict[float, float]) -> tuple[str
 
 
 def inspect() -> None:
-    """Ask the first three nodes what they host until stdin ends; one line for each look: when, how long, who did not
-    answer."""
+    """Ask the first three nodes what they host until stdin ends, and say so behind the first look; then print of each
+    when it was, how long it took, and who did not answer."""
     import django
 
     django.setup()
@@ -148,6 +155,8 @@ def inspect() -> None:
         found = nodes.look(expected, 2.0)
         expected |= set(found)
         looks.append((began_s, time.monotonic() - began_s, sorted(FIRST - set(found))))
+        if len(looks) == 1:
+            print(BEGUN, flush=True)
     print(json.dumps(looks))
 
 
@@ -307,6 +316,13 @@ def beside(*command: str) -> subprocess.Popen[str]:
     )
 
 
+def has_begun(process: subprocess.Popen[str], who: str) -> None:
+    """Waits for it: what a phase is measured against is to have all callers from its first moment on."""
+    assert process.stdout is not None
+    if process.stdout.readline().strip() != BEGUN:
+        raise SystemExit(f"{who} ended before they had begun; what they said of it stands above")
+
+
 def told(process: subprocess.Popen[str], who: str, within_s: float) -> Any:
     """What it says at its end."""
     said, _ = process.communicate("", timeout=within_s)
@@ -322,6 +338,8 @@ def run(server: Server, arguments: argparse.Namespace) -> None:
     callers = beside("callers", str(arguments.callers), connection["url"], connection["token"])
     inspector = beside("inspect")
     try:
+        has_begun(callers, "callers")
+        has_begun(inspector, "who inspects")
         time.sleep(WARM_UP_S)
         for name in arguments.phases:
             bench.phase(name, getattr(bench, name))

@@ -64,7 +64,9 @@ def test_a_caller_of_a_large_cluster_that_fails_is_counted_and_goes_on(
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(read=lambda: time.sleep(0.3)))
     began_s = time.monotonic()
     large.call(1, "", "")
-    said = json.loads(capsys.readouterr().out)
+    begun, whole = capsys.readouterr().out.splitlines()
+    said = json.loads(whole)
+    assert begun == large.BEGUN
     row = large.summed(said, began_s, time.monotonic())
     assert row["errors"] >= 2
     assert row["first_error"] == "ConnectionResetError('gone')"
