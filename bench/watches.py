@@ -77,7 +77,9 @@ class Leader:
         while (each := self.watches.take_woken()) is not None:
             page = self.machine.query(each.query, each.watch.principal, lambda session: 0)
             assert isinstance(page, ChangePage)
-            assert each.page(page).changes
+            told = each.page(page)
+            assert isinstance(told, ChangePage)
+            assert told.changes
             self.wait(each.watch.request_id, self.selection(each.watch.request_id))
             woken += 1
         return woken
