@@ -18,7 +18,6 @@ import sys
 import tempfile
 import threading
 import time
-import urllib.request
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -101,13 +100,10 @@ class Loops(NamedTuple):
 
 
 def loops(server: Server, node: str) -> Loops:
-    port = server.data.metrics_port(node, server.config)
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
-        text = answer.read().decode()
     wall: dict[float, float] = {}
     cpu: dict[float, float] = {}
     leaders_seen = 0.0
-    for family in text_string_to_metric_families(text):
+    for family in text_string_to_metric_families(server.metrics(node)):
         for sample in family.samples:
             if sample.name == "conclave_loop_duration_seconds_bucket":
                 wall[float(sample.labels["le"])] = sample.value

@@ -19,7 +19,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 from pathlib import Path
 from typing import Any, Final
 
@@ -146,9 +145,7 @@ class Bench:
         """How many replicas sleep on each node."""
         found = {}
         for node in sorted(name for name in self.server.running if name != "redis"):
-            port = self.server.data.metrics_port(node, self.server.config)
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
-                lines = answer.read().decode().splitlines()
+            lines = self.server.metrics(node).splitlines()
             (line,) = [line for line in lines if line.startswith("conclave_replicas_asleep{")]
             found[node] = int(float(line.split()[-1]))
         return found

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+import urllib.request
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Final
@@ -23,6 +24,7 @@ from coordinator.wire import Token
 
 CLUSTER: Final = "default"
 PRINCIPAL: Final = "bench"
+METRICS_S_MAX: Final = 10.0
 
 
 def _program() -> str:
@@ -95,6 +97,14 @@ class Server(Peer):
         pids = {process.pid for name, process in self.running.items() if name != "redis"}
         here = {report.pid for report in reports} == pids and len(reports) == MEMBERS
         return here and len(leaders) == 1 and all(leaders) and max(applied) - min(applied) < 100
+
+    def metrics(self, member: str) -> str:
+        """What it serves now, from this machine, to which no proxy leads."""
+        port = self.data.metrics_port(member, self.config)
+        directly = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with directly.open(f"http://127.0.0.1:{port}/metrics", timeout=METRICS_S_MAX) as answer:
+            text: str = answer.read().decode()
+        return text
 
     def stop(self) -> None:
         try:
