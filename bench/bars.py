@@ -162,6 +162,10 @@ class MachineOutcome(NamedTuple):
     def met(self) -> bool:
         return self.bar.is_met(self.value, self.reference_per_s)
 
+    def to_json(self) -> dict[str, Any]:
+        as_set = self.bar.is_met(self.value, REFERENCE_PER_S)
+        return {"figure": self.bar.figure, "owed": self.owed, "met": self.met, "met_as_set": as_set}
+
     @property
     def text(self) -> str:
         how = "at least" if self.bar.least is not None else "at most"

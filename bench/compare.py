@@ -258,7 +258,8 @@ class Run:
         """Did one fail in the run?"""
         self.disk_us: list[float] = []
         """At the beginning of each round."""
-        self.cut_off = False
+        self.cut_off = ""
+        """Why it ended before all was measured."""
 
 
 def go(run: Run, options: argparse.Namespace, names: Sequence[str], parent: Path) -> None:
@@ -337,23 +338,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with ended_tidily(), slow_disk.slower(parent, options.slower_disk_us):
             go(result, options, names, parent)
     except SystemExit:
-        say("this is what there is so far")
-        result.cut_off = True
-    except RuntimeError as error:
-        say(str(error))
-        return 1
+        result.cut_off = "by a signal"
+    except (RuntimeError, OSError) as error:
+        say(f"the run ends here: {error}")
+        result.failed, result.cut_off = True, str(error)
     finally:
         if not options.keep:
             shutil.rmtree(parent, ignore_errors=True)
+    if result.cut_off and not result.disk_us:
+        return 1  # It has not begun.
     before["fdatasync_us"] = [round(each) for each in result.disk_us]
     took_s = time.monotonic() - began_s
     print(report(result, options, before, versions, took_s))
     if options.json is not None:
         whole = record(result, options, before, versions, took_s)
         options.json.write_text(json.dumps(whole, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    if result.cut_off:
-        return CUT_OFF
-    return 0 if result.cells and not result.failed else 1
+    if result.cells and not result.failed:
+        return CUT_OFF if result.cut_off else 0
+    return 1
 
 
 OPTIONS: Final = ("peers", "works", "callers", "rounds", "seconds", "kills", "stops")
@@ -420,7 +422,7 @@ def report(
     lines.append("")
     lines += [f"- {name}: {server_class(name).about} ({versions[name]})" for name in peers]
     lines += [f"- {name} is left out: {why}" for name, why in run.left_out.items()]
-    lines += ["", "It was cut off: there is less of it than was asked for."] if run.cut_off else []
+    lines += ["", f"Cut off ({run.cut_off}): there is less of it than was asked for."] if run.cut_off else []
     return "\n".join(lines)
 
 

@@ -222,7 +222,8 @@ def run(bench: Bench) -> dict[str, Any]:
     bench.form()
     print(f"{bench.arguments.clusters} clusters on {MEMBERS} nodes in {time.monotonic() - began_s:.0f} s", flush=True)
     found["idle, all"] = bench.idle(QUIET_S)
-    print(f"idle, all: {found['idle, all']}, asleep {bench.asleep()}", flush=True)
+    found["asleep"] = bench.asleep()
+    print(f"idle, all: {found['idle, all']}, asleep {found['asleep']}", flush=True)
     rates: dict[str, list[float]] = {"in one": [], "spread": []}
     for _ in range(2):
         rates["in one"].append(bench.rate(["default"]))

@@ -62,6 +62,11 @@ def _lines(status: Path) -> list[str]:
         return []  # The thread has ended.
 
 
+def each(used: float, done: int, span_s: float) -> float:
+    """Of what was used until ENDS_IN_S before the end of a span, for one of those that were done in all of it."""
+    return used / max(done * (1 - ENDS_IN_S / span_s), 1)
+
+
 def publishes(connection: redis.Redis) -> int:
     return int(connection.info("commandstats").get("cmdstat_publish", {}).get("calls", 0))
 
@@ -106,18 +111,20 @@ def measure(server: Server, work: str, callers: int, span_s: float) -> str:
         done = changes_of_owner((at, owner) for answer in answers for at, owner in answer["grants"])
     else:
         done = sum(answer["count"] for answer in answers)
-    done = max(done, 1)
     parts, total_us = [], 0.0
     for kind, (user_us, kernel_us) in after.items():
-        user, kernel = (user_us - before[kind][0]) / done, (kernel_us - before[kind][1]) / done
+        user = each(user_us - before[kind][0], done, span_s)
+        kernel = each(kernel_us - before[kind][1], done, span_s)
         total_us += user + kernel
-        slept = (later[kind] - woken[kind]) / done
+        slept = each(later[kind] - woken[kind], done, span_s)
         parts.append(f"{kind} {user + kernel:5.0f} ({kernel:.0f} in the kernel, {slept:.1f} wake-ups)")
     rate = f"{work:8} {callers:3}: {done / span_s:7,.0f}/s"
     errors = sum(answer["errors"] for answer in answers)
     first = next((answer["first_error"] for answer in answers if answer["first_error"]), "")
     failed = f"; {errors} failed: {first}" if errors else ""
-    return f"{rate}, {total_us:5.0f} us of CPU each: {', '.join(parts)}; {sent / done:.2f} publishes{failed}"
+    return (
+        f"{rate}, {total_us:5.0f} us of CPU each: {', '.join(parts)}; {each(sent, done, span_s):.2f} publishes{failed}"
+    )
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ encode of its result) in the same round: what this machine can do, for compariso
 before the clock starts, since clients and the node encode them elsewhere.
 
 - `lock_pairs_per_s`: acquire and release of one of 1,000 names, by one of 100 sessions.
-- `puts_per_s`: 64 bytes to one of 100,000 keys in directories of a hundred; half of the round creates, half replaces.
+- `puts_per_s`: 64 bytes to 30,000 new keys in directories of a hundred, and then to the same once more.
 - `reads_per_s`: point reads of such keys.
 - `bytes_per_key`: what the process grows by, for each of a million keys with 64 bytes.
 - `snapshot_s`, `slice_ms_p99`: a dump of those, in slices of the usual size, while puts go on; the clock stands still
@@ -206,7 +206,8 @@ def main() -> None:
     figures = {name: round(value, 3) for name, value in measure(arguments.keys).items()}
     outcomes = machine_judged(figures, arguments.keys)
     if arguments.json:
-        print(json.dumps(figures | {"missed": [outcome.bar.figure for outcome in outcomes if not outcome.met]}))
+        missed = [outcome.bar.figure for outcome in outcomes if not outcome.met]
+        print(json.dumps(figures | {"missed": missed, "bars": [outcome.to_json() for outcome in outcomes]}))
         return
     for name, value in figures.items():
         beside = f"  ({value / figures['reference_per_s']:.2f} of the reference)" if name.endswith("_per_s") else ""

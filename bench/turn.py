@@ -27,7 +27,7 @@ import msgspec
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # So that it also starts as a file.
 
-from bench.options import at_least, numbers, some_of
+from bench.options import at_least, ended_tidily, numbers, some_of
 from coordinator import records, wire
 from coordinator.consensus.members import Member
 from coordinator.consensus.raft.core import Raft
@@ -281,10 +281,10 @@ def main() -> None:
     arguments = parser.parse_args()
     Node.eviction = Eviction(arguments.evict_mb)
     records.quicken("coordinator")
+    memory = SHARED_MEMORY if SHARED_MEMORY.is_dir() else None
     for work in arguments.works:
         for size in arguments.batches:
-            memory = SHARED_MEMORY if SHARED_MEMORY.is_dir() else None
-            with tempfile.TemporaryDirectory(dir=memory) as directory:
+            with ended_tidily(), tempfile.TemporaryDirectory(dir=memory) as directory:
                 print(measure(work, size, Path(directory), arguments.profile), flush=True)
 
 

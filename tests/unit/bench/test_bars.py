@@ -143,6 +143,11 @@ def test_a_machine_at_half_the_reference_owes_half_and_one_above_it_what_was_set
     assert missed(slow, REFERENCE_PER_S * 2) == missed(slow)
 
 
+def test_the_record_says_of_each_bar_what_the_report_says() -> None:
+    (pairs, *_) = machine_judged(ENOUGH | {"lock_pairs_per_s": 40_000.0, "reference_per_s": 300_000.0}, MACHINE_KEYS)
+    assert pairs.to_json() == {"figure": "lock_pairs_per_s", "owed": 30_000, "met": True, "met_as_set": False}
+
+
 def test_a_snapshot_of_fewer_keys_is_not_judged_by_its_time() -> None:
     assert missed(ENOUGH | {"snapshot_s": 60.0}, keys=1_000) == []
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 import math
 import socket
@@ -150,13 +151,53 @@ def test_what_is_left_out_is_said_where_the_figures_stand(
         "handover, 16 callers: rate, etcd's",
     ]
     assert f"Not judged, for there is no figure: {'; '.join(whole['not_judged'])}." in said
-    assert (whole["options"]["callers"], whole["cut_off"]) == ([16], False)
+    assert (whole["options"]["callers"], whole["cut_off"]) == ([16], "")
     for record in whole["summary"]:
         assert f"{record['work']} ({whole['units'][record['work']]})" in said
     for bar in whole["bars"]:
         assert bar["text"] in said
     for name in ("conclave", "etcd"):
         assert f"- {name}: {whole['about'][name]} ({whole['versions'][name]})" in said
+
+
+def test_figures_outlive_a_disk_that_is_full(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And whatever else of the driver's own fails in a later round."""
+
+    def fdatasync_us(directory: Path) -> float:
+        if times.pop():
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return 100.0
+
+    def visit(name: str, number: int, options: argparse.Namespace, directory: Path) -> Iterator[Cell]:
+        yield Cell(name, number, "lock", 16, 100.0, None)
+
+    times = [True, False]
+    monkeypatch.setattr(server_class("redis"), "check", classmethod(lambda _: "1.0"))
+    monkeypatch.setattr(compare, "fdatasync_us", fdatasync_us)
+    monkeypatch.setattr(compare, "visit", visit)
+    options = ["--peers", "redis", "--rounds", "2", "--directory", str(tmp_path / "data")]
+    assert compare.main([*options, "--json", str(tmp_path / "run.json")]) == 1
+    said = capsys.readouterr()
+    assert "the run ends here: [Errno 28] No space left on device" in said.err
+    assert "| lock (pairs/s) | 16      | 100 ±0% |" in said.out
+    assert "Cut off ([Errno 28] No space left on device): there is less of it than was asked for." in said.out
+    assert json.loads((tmp_path / "run.json").read_text())["cut_off"] == "[Errno 28] No space left on device"
+    assert [*(tmp_path / "data").iterdir()] == []
+
+
+def test_without_a_compiler_for_its_slower_disk_nothing_is_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("CC", "no-such-compiler")
+    monkeypatch.setattr(server_class("redis"), "check", classmethod(lambda _: "1.0"))
+    options = ["--peers", "redis", "--slower-disk-us", "10", "--directory", str(tmp_path)]
+    assert compare.main(options) == 1
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.splitlines()[1].startswith("the run ends here: a slower disk needs a C compiler: ")
+    assert [*tmp_path.iterdir()] == []
 
 
 class Fake(PeerClient):
