@@ -163,7 +163,20 @@ def _epoch(
             f"{', '.join([*sorted(gone), *wiped])}: had {name}, and can not say (any more) in which restore epochs: "
             f"give --epoch, above every one that it ever had; {highest} is the highest that is known"
         )
+    if highest <= backup.epoch and (others := _began_without(name, backup)):
+        raise NotMade(
+            f"the record knows {name} as {', '.join(others)} alone, and nothing of {backup.cluster}, which this is a "
+            "backup of: its nodes may have begun anew since, and can not say then in which restore epochs it was: give "
+            f"--epoch, above every one that it ever had; {highest} is the highest that is known"
+        )
     return highest + 1
+
+
+def _began_without(name: str, backup: Backup) -> list[str]:
+    """The clusters of this name that the record knows, where none is the one that was backed up: as of an installation
+    that was begun anew under the keys of one that was lost, and made a cluster of that name at once."""
+    others = sorted(Cluster.objects.filter(name=name).values_list("cluster_id", flat=True))
+    return [] if backup.cluster in others else others
 
 
 def _is_of(birth: Birth, backup: Backup, on: Sequence[str], epoch: int | None) -> bool:

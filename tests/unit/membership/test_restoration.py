@@ -252,6 +252,29 @@ def test_a_node_that_had_it_and_does_not_answer_is_named_until_the_operator_says
     assert Birth.objects.get().epoch == 10
 
 
+def test_an_installation_that_was_begun_anew_can_not_say_the_epochs_of_the_one_that_was_lost(company, path):
+    """Everything was lost but the keys and the backup: `up` made a cluster of that name on empty nodes, which was
+    removed to make room. Its nodes have the names of those that had the old one, and know the epoch of theirs alone:
+    the old one may have been restored since the backup, and given tokens in the next epoch."""
+    for name in NAMES:
+        company.epochs[name]["second"] = 0
+    Cluster.objects.create(name="second", cluster_id="99")
+    with pytest.raises(
+        NotMade, match=r"knows second as 99 alone, and nothing of 77, .*: give --epoch.*; 2 is the highe"
+    ):
+        restore(company, path)
+    assert not Birth.objects.exists()
+    restore(company, path, epoch=4)
+    assert Birth.objects.get().epoch == 4
+
+
+def test_nodes_that_know_of_a_later_restore_than_the_backup_need_nobodys_word(company, path):
+    """The database was lost since, and knows of the restored one alone."""
+    Cluster.objects.create(name="second", cluster_id="99")
+    restore(company, path)
+    assert Birth.objects.get().epoch == 4
+
+
 def test_a_node_that_had_it_and_remembers_nothing_can_not_say_its_epochs(company, path):
     """It was wiped: what it answers is not that there was nothing."""
     del company.epochs["node3"]["second"]
