@@ -127,7 +127,10 @@ class Command(BaseCommand):
         if not (isinstance(done, commands.Done) and done.existed):
             raise CommandError(f"there is no principal {name!r}; nothing was removed")
         self._audit(options, audit.PRINCIPAL_REMOVED, {})
-        self.stderr.write(f"Removed principal {name!r} with all its tokens; its sessions have ended.")
+        self.stderr.write(
+            f"Removed principal {name!r} with all its tokens; what it holds is free when its leases have run out. "
+            "To have a lock at once: POST /forced-releases, or python -m coordinator.client locks break"
+        )
 
     def _audit(self, options: dict[str, Any], action: str, details: dict[str, Any]) -> None:
         """The log is changed already: a database that fails now must not hide the token that was made."""

@@ -11,6 +11,7 @@ from django.core.management import CommandError, call_command
 from coordinator import wire
 from coordinator.management.commands import token as command
 from coordinator.models import AuditEntry
+from coordinator.statemachine import commands
 from tests.unit.web.fake_cluster import FakeClient, FakeCluster, FakeSyncClient
 
 pytestmark = pytest.mark.usefixtures("transactional_db")
@@ -86,6 +87,17 @@ def test_revoking_removes_the_principal_with_its_tokens(cluster: FakeCluster) ->
     assert list(cluster.machine.tokens.values()) == ["web"]
     with pytest.raises(CommandError, match="there is no principal 'worker'"):
         run("worker", "--revoke")
+
+
+def test_revoking_does_not_say_that_what_it_held_is_free_already(cluster: FakeCluster) -> None:
+    """Nobody can keep its sessions alive any more; what they hold they hold until their leases have run out."""
+    run("worker")
+    opened = cluster.apply("worker", "", commands.Command(0, 0, 0, commands.OpenSession(60_000, b"n" * 16)))
+    assert isinstance(opened, commands.SessionOpened)
+    _, err = run("worker", "--revoke")
+    assert opened.session in cluster.machine.sessions
+    assert "what it holds is free when its leases have run out" in err
+    assert "ended" not in err
 
 
 def test_it_lands_in_the_audit_without_the_secret(cluster: FakeCluster) -> None:
