@@ -83,7 +83,7 @@ _clients: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, _Kept]]
 
 def make_client(cluster: str) -> AsyncClient:
     return AsyncClient(
-        settings.DATA.node_redis_url(settings.CONCLAVE),
+        settings.DATA.mailbox_redis_url(settings.CONCLAVE),
         str(settings.DATA.web_token()),
         cluster=cluster,
         timeout=ANSWER_TIMEOUT_S,
@@ -328,7 +328,7 @@ async def _ask_any_node(token: wire.Token, cluster: str) -> str:
     """A node that has a replica answers only what is signed with a key that its own copy of the log knows. One that has
     none can verify nobody: what it says is unsigned, and proves nothing."""
     async with AsyncClient(
-        settings.DATA.node_redis_url(settings.CONCLAVE), str(token), cluster=cluster, timeout=QUICK_TIMEOUT_S
+        settings.DATA.mailbox_redis_url(settings.CONCLAVE), str(token), cluster=cluster, timeout=QUICK_TIMEOUT_S
     ) as theirs:
         try:
             reports = await theirs.status()

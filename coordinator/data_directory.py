@@ -6,6 +6,7 @@ Belongs here: what lies where in it, and how it comes into being once. Does not 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -147,7 +148,14 @@ class DataDirectory:
         return int(text)
 
     def _new_redis_state(self, kept: Collection[int]) -> str:
-        passwords = {f"{user}_password": secrets.token_hex(PASSWORD_BYTES) for user in ("node", "client")}
+        """The clients' password follows from the peer key: a client that was given it on one machine of an installation
+        goes on at the nodes of the others, each of which lets it in by what its own data directory says."""
+        passwords = {
+            "node_password": secrets.token_hex(PASSWORD_BYTES),
+            "client_password": hashlib.blake2b(
+                self.peer_key(), digest_size=PASSWORD_BYTES, person=b"conclave-redis"
+            ).hexdigest(),
+        }
         return json.dumps({"port": free_port(kept, self._ports), **passwords}, indent=2)
 
     def _ports_kept(self) -> set[int]:
@@ -171,18 +179,23 @@ class DataDirectory:
         return "" if path is None else f"#{quote(str(path))}"
 
     def node_redis_url(self, config: Config) -> str:
-        """The Redis over which nodes and the web process speak; it carries a password."""
+        """The Redis of the web tier, and of all nodes that have none of their own; it carries a password."""
         if config.redis_url is not None:
             return config.redis_url
         state = self.redis_state({config.port})
         return f"redis://{NODE_USER}:{state.node_password}@127.0.0.1:{state.port}/0{self._socket_fragment()}"
 
+    def mailbox_redis_url(self, config: Config) -> str:
+        """Where the web process and the commands look for a node first: its own Redis, where this machine's has one."""
+        return config.node_redis or self.node_redis_url(config)
+
     def client_redis_url(self, config: Config) -> str:
         """The same Redis for a client: as the user that may only publish requests and hear its own answers."""
-        if config.redis_url is None:
+        url = config.node_redis or config.redis_url
+        if url is None:
             state = self.redis_state({config.port})
             return f"redis://{CLIENT_USER}:{state.client_password}@127.0.0.1:{state.port}/0{self._socket_fragment()}"
-        parts = urlsplit(config.redis_url)
+        parts = urlsplit(url)
         user = quote(external_client_user(self.realm()), safe="")
         address = parts.netloc.rpartition("@")[2]
         return urlunsplit(parts._replace(netloc=f"{user}:{self.client_password()}@{address}"))

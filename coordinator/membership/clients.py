@@ -23,7 +23,7 @@ class Clients:
     def __call__(self, cluster: str) -> Client:
         if cluster not in self._clients:
             self._clients[cluster] = Client(
-                settings.DATA.node_redis_url(settings.CONCLAVE),
+                settings.DATA.mailbox_redis_url(settings.CONCLAVE),
                 str(settings.DATA.web_token()),
                 cluster=cluster,
                 timeout=self._timeout_s,

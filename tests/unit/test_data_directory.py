@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import re
+import shutil
 import stat
 from pathlib import Path
 
@@ -123,6 +124,28 @@ def test_on_the_operators_redis_clients_have_a_user_of_this_installation(
     scheme = url.partition("://")[0]
     expected = f"{scheme}://conclave-client-{data.realm()}:{data.client_password()}{rest}"
     assert data.client_redis_url(config) == expected
+
+
+def test_where_the_node_has_a_redis_of_its_own_the_web_tier_and_clients_look_for_it_there(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Nobody listens on the web tier's, which is left to Celery and to the live pages."""
+    monkeypatch.setenv("REDIS_URL", "redis://:pw@web/0")
+    monkeypatch.setenv("CONCLAVE_NODE_REDIS", "redis://:pw@10.0.0.1/0")
+    data, config = DataDirectory(tmp_path), load_config()
+    assert data.mailbox_redis_url(config) == "redis://:pw@10.0.0.1/0"
+    assert data.node_redis_url(config) == "redis://:pw@web/0"
+    user = f"conclave-client-{data.realm()}:{data.client_password()}"
+    assert data.client_redis_url(config) == f"redis://{user}@10.0.0.1/0"
+
+
+def test_machines_that_share_the_keys_let_clients_in_by_the_same_password(tmp_path: Path) -> None:
+    """Each node makes the clients' user on its own Redis, and a client goes to whichever node leads."""
+    one, other = DataDirectory(tmp_path / "one"), DataDirectory(tmp_path / "other")
+    one.make_secrets()
+    shutil.copytree(one.keys, other.path / "keys")
+    assert other.client_password() == one.client_password()
+    assert one.client_password() != DataDirectory(tmp_path / "a stranger").client_password()
 
 
 # --- ports ----------------------------------------------------------------------------------------

@@ -156,7 +156,7 @@ def _words(rights: Any, prefixes: Any) -> str:
 def make_client(cluster: str) -> Client:
     """A client as principal `web`, which may edit principals."""
     return Client(
-        settings.DATA.node_redis_url(settings.CONCLAVE),
+        settings.DATA.mailbox_redis_url(settings.CONCLAVE),
         str(settings.DATA.web_token()),
         cluster=cluster,
         timeout=TIMEOUT_S,
