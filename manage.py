@@ -7,9 +7,15 @@ import os
 import signal
 import sys
 
-from django.core.management import execute_from_command_line
+try:
+    from django.core.management import execute_from_command_line
 
-from coordinator.config import ConfigError
+    from coordinator.config import ConfigError
+except ModuleNotFoundError as error:
+    sys.exit(
+        f"{sys.executable} lacks {error.name}. `make up` puts all that is needed into .venv: say .venv/bin/python "
+        "manage.py, or `source .venv/bin/activate` once for a shell"
+    )
 
 
 def main() -> None:
