@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from celery.exceptions import Retry
 
 import coordinator.client
 from coordinator.client import Snapshot
@@ -41,6 +42,22 @@ def test_the_examples_do_what_they_say(cluster: Cluster, monkeypatch: pytest.Mon
     names: dict[str, Any] = {"Snapshot": Snapshot, "folder": tmp_path}
     for number, block in enumerate(blocks):
         exec(compile(block, f"{PAGE.name}, example {number}", "exec"), names)
+    cluster.made += 1
+    _a_task_is_done_once(names, DocumentedClient(cluster, "root"))
+
+
+def _a_task_is_done_once(names: dict[str, Any], other: DocumentedClient) -> None:
+    """What the page's Celery task does with copies of one message, and says while another works on it."""
+    paid: list[tuple[int, int]] = []
+    names["pay"] = lambda order, fence: paid.append((order, fence))
+    with other.lock("charge/7", ttl=15) as lease, pytest.raises(Retry):
+        names["charge"](7)
+    assert not paid
+    for _ in range(2):
+        names["charge"](7)
+    ((order, fence),) = paid
+    assert order == 7
+    assert fence > lease.token
 
 
 def test_every_error_is_on_the_page() -> None:
