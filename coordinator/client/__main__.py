@@ -89,8 +89,13 @@ def _when(error: ConclaveError) -> str:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m coordinator.client", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("--cluster", default="default")
-    parser.add_argument("--timeout", type=float, default=DEFAULT_TIMEOUT_S, help="seconds that a question may take")
+    parser.add_argument("--cluster", default="default", help="which (default: %(default)s)")
+    parser.add_argument(
+        "--timeout",
+        type=float,
+        default=DEFAULT_TIMEOUT_S,
+        help="seconds that a question may take (default: %(default)g)",
+    )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for subject in (locking, filing, transacting, together, operating):
         subject.add_to(commands)

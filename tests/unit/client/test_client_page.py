@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,9 @@ from celery.exceptions import Retry
 
 import coordinator.client
 from coordinator.client import Snapshot
+from coordinator.client import __main__ as command_line
 from coordinator.client.locks import Hold
+from coordinator.client.options import DEFAULT_TTL_S
 from tests.unit.client.cluster import Cluster, TestClient
 
 PAGE = Path(__file__).parents[3] / "docs" / "client.md"
@@ -58,6 +61,27 @@ def _a_task_is_done_once(names: dict[str, Any], other: DocumentedClient) -> None
     ((order, fence),) = paid
     assert order == 7
     assert fence > lease.token
+
+
+def _from_a_shell() -> list[str]:
+    """The lines of that block whose first column is one command, or some with ';' between."""
+    block = (
+        PAGE.read_text(encoding="utf-8").partition("## From a shell")[2].partition("\n\n")[2].partition("\n\nWhat")[0]
+    )
+    columns = [re.split(r" {3,}", line.strip())[0] for line in block.splitlines() if line.startswith("    ")]
+    return [command.strip() for column in columns if "|" not in column for command in column.split(";")]
+
+
+@pytest.mark.parametrize("line", _from_a_shell())
+def test_a_shell_takes_it_as_it_stands_there(line: str) -> None:
+    command_line._parser().parse_args(shlex.split(line.replace("REVISION", "1")))
+
+
+@pytest.mark.parametrize("words", ["lock", "elect", "group join", "queue take", "double-barrier"])
+def test_help_says_how_long_a_lease_is_where_nothing_is_said(words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        command_line._parser().parse_args([*words.split(), "--help"])
+    assert f"default: {DEFAULT_TTL_S:g}" in " ".join(capsys.readouterr().out.split())
 
 
 def test_every_error_is_on_the_page() -> None:
