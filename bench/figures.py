@@ -81,13 +81,13 @@ def changes_of_owner(grants: Iterable[tuple[float, int]]) -> int:
 
 
 def silence_s(acknowledged_s: Iterable[float], died_s: float) -> float | None:
-    """Seconds from the death at `died_s` to the end of the longest silence that began around it: to the first write
-    that a successor acknowledged. None while the silence may still last."""
+    """Seconds from the death at `died_s` to the end of the longest silence behind it that began around it: to the first
+    write that a successor acknowledged. None while the silence may still last."""
     times = sorted(acknowledged_s)
     if not times or times[-1] < died_s + AROUND_S:
         return None
     around = [(a, b) for a, b in itertools.pairwise(times) if b > died_s and a < died_s + AROUND_S]
-    return max(around, key=lambda pair: pair[1] - pair[0])[1] - died_s if around else None
+    return max(around, key=lambda pair: pair[1] - max(pair[0], died_s))[1] - died_s if around else None
 
 
 # --- cells ----------------------------------------------------------------------------------------

@@ -55,6 +55,8 @@ def slower(directory: Path, slower_us: int) -> Iterator[None]:
 
 def _build(directory: Path, slower_us: int) -> Path:
     source, library = directory / "slow_disk.c", directory / "slow_disk.so"
+    if {*str(library)} & {*" \t:"}:
+        raise RuntimeError(f"a slower disk needs a directory without blanks and colons in its path; came {directory}")
     source.write_text(SOURCE, encoding="utf-8")
     compiler = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")[0]
     command = [compiler, "-shared", "-fPIC", f"-DSLOWER_US={slower_us}", str(source), "-o", str(library), "-ldl"]

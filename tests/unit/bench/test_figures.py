@@ -72,6 +72,12 @@ def test_an_answer_that_was_on_its_way_is_not_the_successors() -> None:
     assert silence_s([9.99, 10.001, 10.003, 11.2, 11.21], 10.0) == pytest.approx(1.2)
 
 
+def test_a_pause_before_the_death_is_no_part_of_the_silence() -> None:
+    """It ended with an answer that the dead leader had still given, which was counted as its successor's."""
+    times = [9.89, 9.90, 10.002, 10.030, *[10.03 + 0.005 * n for n in range(1, 120)]]
+    assert silence_s(times, 10.0) == pytest.approx(0.030)
+
+
 def test_a_silence_that_may_still_last_has_no_length() -> None:
     assert silence_s([9.98, 9.99, 10.001, 10.002], 10.0) is None
     assert silence_s([], 10.0) is None

@@ -40,6 +40,14 @@ def test_processes_that_begin_meanwhile_wait_longer_for_their_disk(
         assert os.environ["LD_PRELOAD"] == ""
 
 
+@pytest.mark.parametrize("name", ["a b", "a:b"])
+def test_a_library_that_would_not_be_loaded_is_not_built(name: str, tmp_path: Path) -> None:
+    """What cannot be preloaded is passed over, and the disk would be as quick as ever."""
+    (tmp_path / name).mkdir()
+    with pytest.raises(RuntimeError, match="without blanks and colons"), slow_disk.slower(tmp_path / name, 1):
+        pass
+
+
 def test_without_a_compiler_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CC", "no-such-compiler")
     with pytest.raises(RuntimeError, match="needs a C compiler"), slow_disk.slower(tmp_path, 1):
