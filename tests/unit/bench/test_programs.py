@@ -26,6 +26,20 @@ def test_a_program_starts_by_its_path(program: Path, tmp_path: Path) -> None:
     assert run.stdout.startswith("usage: ")
 
 
+def test_a_client_process_that_nobody_speaks_to_says_what_it_is() -> None:
+    run = subprocess.run(
+        [sys.executable, "-m", "bench.callers", "--help"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert run.returncode == 1
+    assert "python -m bench.callers PEER NUMBER" in run.stderr
+    assert "Traceback" not in run.stderr
+
+
 def test_a_small_crowd_is_measured() -> None:
     """It stands on the real leader's parts: whatever they come to need, it must have."""
     run = subprocess.run(
