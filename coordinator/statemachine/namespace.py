@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 KEYS_MAX: Final = 2_000_000
 KEY_BYTES_MAX: Final = 1 << 30
 """Of all keys and values together."""
+DIRECTORIES_MAX: Final = 2_000_000
+"""That have something in them. A flat key of NAME_BYTES_MAX implies up to 255, which take 100 KB of memory, and are
+counted nowhere else."""
 ATTACHED_MAX: Final = 1_024
 """Sessions that one ephemeral file depends on."""
 EPHEMERALS_MAX: Final = 10_000
@@ -181,6 +184,8 @@ def room(state: State, key: str, size: int, known: Item | None, owner: str) -> F
     if known is None:
         if len(state.keys.rows) >= KEYS_MAX:
             return Failure(commands.FULL, f"the cluster has its {KEYS_MAX} keys")
+        if len(state.children) >= DIRECTORIES_MAX and parent_of(key) not in state.children:
+            return Failure(commands.FULL, f"the cluster has its {DIRECTORIES_MAX} directories with something in them")
         grown = size + len(key)
     else:
         grown = size - content_size(known)

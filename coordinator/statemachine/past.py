@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable, Iterator
-from itertools import chain
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Final
 
 from coordinator.statemachine import commands
@@ -61,28 +61,55 @@ def count(state: State, span: Span, revision: int) -> int:
 
 
 class Tree:
-    """Directories as they were at `revision` (0: now): how much was directly in `directory`, and in those below it."""
+    """Directories as they were at `revision` (0: now): how much was directly in `directory`, and in those directly in
+    it. However deep what came and went since lies, of each path no more is looked at than what is there of it."""
 
     def __init__(self, state: State, directory: str, revision: int) -> None:
         self._now = state.children
         self._then: dict[str, int] = {}
         """Of directories that had another number of children than they have now."""
-        rows = state.keys.rows
-        seen: dict[str, bool] = {}
+        came: dict[str, int] = {}
+        """Of what is in these directories: how much of it, or below it, is there now that was not then."""
+        went: set[str] = set()
+        """What of it was there then, with what was below it or for it."""
+        base = f"{directory}/" if directory else ""
         for key, was_there in _differing(state, subtree(directory), revision):
-            seen[key] = was_there
-            if self.children(key):
-                continue  # It is implied with or without it.
-            step, others = (1, 1) if was_there else (-1, 0)
-            while key:  # Where a directory comes into being by that, or ceases to be, its parent has one more, or less.
-                key = parent_of(key)
-                children = self._then[key] = self.children(key) + step
-                if children > others or seen.get(key, key in rows):
-                    break
+            for path in _first_two(base, key):
+                if was_there:
+                    went.add(path)
+                else:
+                    came[path] = came.get(path, 0) + 1
+        for path in {*came, *went}:
+            is_there = path in state.keys.rows or path in state.children
+            was = path in went or (is_there and _holds_more(state, path, came[path]))
+            if was != is_there:
+                parent = parent_of(path)
+                self._then[parent] = self.children(parent) + (1 if was else -1)
 
     def children(self, directory: str) -> int:
         children = self._then.get(directory)
         return self._now.get(directory, 0) if children is None else children
+
+
+def _first_two(base: str, key: str) -> Iterator[str]:
+    """What `key` is, or lies below, directly in the directory that `base` names, and directly in that."""
+    at = len(base)
+    if len(key) < at or key == base[:-1]:
+        return  # It is the directory itself.
+    for _ in range(2):
+        at = key.find("/", at)
+        if at < 0:
+            yield key
+            return
+        yield key[:at]
+        at += 1
+
+
+def _holds_more(state: State, path: str, count: int) -> bool:
+    """Are there more keys now than so many, at `path` and below?"""
+    span = subtree(path)
+    there = within(state.keys.order.seek(span.start), span, descending=False)
+    return next(islice(there, count, None), None) is not None
 
 
 def within(keys: Iterator[str], span: Span, descending: bool) -> Iterator[str]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from coordinator.statemachine import commands, history
+from coordinator.statemachine import commands, history, past
 from coordinator.statemachine.commands import ExpireSessions, PutKey
-from coordinator.statemachine.files import Compacted, CreateFile, DeleteRange, ReadFile
+from coordinator.statemachine.files import Compacted, CreateFile, DeleteRange, ReadDirectory, ReadFile
 from tests.unit.statemachine.derived import restored
 from tests.unit.statemachine.test_namespace import Tree
 
@@ -80,3 +80,16 @@ def test_a_trim_behind_a_snapshot_drops_the_same(monkeypatch):
         tree.do(commands.Transact((), (PutKey("k0", bytes(number)), PutKey("k1", b""))))
         other.apply(tree.index, tree.log[-1])
         assert other.digest() == tree.machine.digest()
+
+
+def test_a_directory_of_the_past_does_not_look_at_all_that_is_implied_below_it():
+    """Of each path of 250 components there are as many; of 100,000 changes of such, more than a node has room for."""
+    tree = Tree()
+    tree.do(PutKey("a", b""))
+    before = tree.index
+    for number in range(20):
+        tree.do(PutKey(f"d{number}" + "/x" * 240, b""))
+    listed = tree.query(ReadDirectory("", before))
+    assert ([child.name for child in listed.children], listed.count) == (["a"], 1)
+    assert len(past.Tree(tree.machine.state, "", before)._then) <= 1 + 20
+    assert tree.query(ReadDirectory("")).count == 21

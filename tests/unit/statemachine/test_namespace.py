@@ -7,7 +7,16 @@ from typing import Any
 import pytest
 
 from coordinator.statemachine import commands, files, namespace, paths
-from coordinator.statemachine.commands import DeleteKey, Done, ExpireSessions, GetKey, KeyValue, PutKey
+from coordinator.statemachine.commands import (
+    Aborted,
+    DeleteKey,
+    Done,
+    ExpireSessions,
+    GetKey,
+    KeyValue,
+    PutKey,
+    Transact,
+)
 from coordinator.statemachine.files import (
     AddToKey,
     AttachFile,
@@ -541,3 +550,18 @@ def test_spans():
     assert paths.prefixed("\U0010ffff").end is None
     assert paths.prefixed(high).holds(high + "x")
     assert not paths.prefixed(high).holds("b")
+
+
+def test_the_directories_that_flat_keys_imply_have_a_bound(monkeypatch):
+    """Each takes memory on every replica, and a key of 512 bytes implies 255."""
+    monkeypatch.setattr(namespace, "DIRECTORIES_MAX", 4)
+    tree = Tree()
+    tree.do(PutKey("a/b/c/d", b""))
+    for op in (PutKey("e/f", b""), AddToKey("a/b/c/d/e", 1), Transact((), (PutKey("e/f", b""),))):
+        refused = tree.do(op)
+        refused = refused.refusal if isinstance(refused, Aborted) else refused
+        assert (refused.code, "4 directories" in refused.message) == (commands.FULL, True)
+    for taken in (PutKey("e", b""), PutKey("a/b/e", b""), PutKey("a/b/c/d", b"again"), CreateFile("a/f", b"")):
+        assert isinstance(tree.do(taken), Done | Created)
+    tree.do(DeleteKey("a/b/c/d"))
+    assert isinstance(tree.do(PutKey("e/f", b"")), Done)
