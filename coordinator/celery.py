@@ -42,7 +42,7 @@ if os.environ.get("CONCLAVE_NODE"):
     from coordinator.config import Config, ConfigError, address_for_others, load_config
     from coordinator.consensus.raft.options import Options
     from coordinator.data_directory import DataDirectory
-    from coordinator.embedded_redis import ensure_client_user
+    from coordinator.embedded_redis import client_user_problem
     from coordinator.replica.births import WebToken
     from coordinator.replica.bootstep import NodeStep, queue_of
     from coordinator.replica.host import HostSettings
@@ -67,10 +67,15 @@ if os.environ.get("CONCLAVE_NODE"):
         metrics = _metrics_address(config, data, config.node)
         realm = data.realm()
 
+        said = ""
+
         def greet() -> None:
+            nonlocal said
             own = config.node_redis or config.redis_url
-            if own:
-                ensure_client_user(own, realm, data.client_password())
+            problem = client_user_problem(own, realm, data.client_password()) if own else ""
+            if problem and problem != said:
+                logging.getLogger(__name__).warning("%s", problem)
+            said = problem
 
         token = data.web_token()
         assert _USE is not None, "CONCLAVE_NODE is set"

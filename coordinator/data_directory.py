@@ -195,10 +195,7 @@ class DataDirectory:
         if url is None:
             state = self.redis_state({config.port})
             return f"redis://{CLIENT_USER}:{state.client_password}@127.0.0.1:{state.port}/0{self._socket_fragment()}"
-        parts = urlsplit(url)
-        user = quote(external_client_user(self.realm()), safe="")
-        address = parts.netloc.rpartition("@")[2]
-        return urlunsplit(parts._replace(netloc=f"{user}:{self.client_password()}@{address}"))
+        return external_client_url(url, self.realm(), self.client_password())
 
     def _hex_key(self, name: str) -> str:
         path = self.keys / name
@@ -233,6 +230,13 @@ def installation() -> tuple[Config, DataDirectory]:
 def external_client_user(realm: str) -> str:
     """The clients' user on a Redis that other installations may share."""
     return f"{CLIENT_USER}-{realm}"
+
+
+def external_client_url(url: str, realm: str, password: str) -> str:
+    """The same Redis for that user."""
+    parts = urlsplit(url)
+    address = parts.netloc.rpartition("@")[2]
+    return urlunsplit(parts._replace(netloc=f"{quote(external_client_user(realm), safe='')}:{password}@{address}"))
 
 
 def _make_directory(path: Path, *, parents: bool = False) -> None:

@@ -12,6 +12,7 @@ import importlib.util
 import os
 import re
 import secrets
+import shlex
 import shutil
 import subprocess
 import sys
@@ -20,7 +21,14 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import urlsplit
 
 from coordinator.config import ConfigError
-from coordinator.data_directory import CLIENT_USER, NODE_USER, DataDirectory, external_client_user, sync_directory
+from coordinator.data_directory import (
+    CLIENT_USER,
+    NODE_USER,
+    DataDirectory,
+    external_client_url,
+    external_client_user,
+    sync_directory,
+)
 from coordinator.ports import port_is_free
 
 if TYPE_CHECKING:
@@ -144,6 +152,26 @@ def ensure_client_user(redis_url: str, realm: str, password: str) -> str:
         return _set_client_user(redis_url, realm, password)
     except Exception:  # noqa: BLE001  # a node calls this at each connection; whatever goes wrong must not end it
         return "unreachable"
+
+
+def client_user_problem(redis_url: str, realm: str, password: str) -> str:
+    """Make or renew the clients' user. Never raises; a sentence for the operator where no client can connect because
+    somebody else has to make it, else ""."""
+    made = ensure_client_user(redis_url, realm, password)
+    if made not in {"denied", "unsupported"}:
+        return ""
+    user, (address, why_not) = external_client_user(realm), look_at(external_client_url(redis_url, realm, password))
+    if not why_not:
+        return ""
+    why = "the user of its URL may not administer users" if made == "denied" else "it takes no ACL SETUSER of Redis 6.2"
+    newer, older = (
+        shlex.join(["ACL", "SETUSER", user, *client_acl_rules(realm, password, version)])
+        for version in (SELECTORS_SINCE, VERSION_MIN)
+    )
+    return (
+        f"no client can connect to Redis at {address}: {why}, and there is no {user} with the password that `manage.py "
+        f"token` prints. Have it made there: redis-cli {newer} (before Redis 7: redis-cli {older})"
+    )
 
 
 def look_at(redis_url: str) -> tuple[str, str]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shlex
 import socket
 import stat
 from collections.abc import Iterator
@@ -12,7 +14,7 @@ import redis
 from redis.connection import Connection
 
 from coordinator.channel import Channel
-from coordinator.embedded_redis import SELECTORS_SINCE, ensure_client_user
+from coordinator.embedded_redis import SELECTORS_SINCE, client_user_problem, ensure_client_user
 from coordinator.wire import Channels
 from tests.integration.private_redis import PrivateRedis
 from tests.integration.waiting import eventually
@@ -132,6 +134,23 @@ def test_where_it_may_not_it_says_so(redis_server: PrivateRedis, administrator: 
     administrator.acl_setuser("tenant", enabled=True, passwords=["+pw"], commands=["+info", "+publish"])
     url = f"redis://tenant:pw@127.0.0.1:{redis_server.port}/0"
     assert ensure_client_user(url, redis_server.realm, "a password") == "denied"
+
+
+def test_where_somebody_else_has_to_make_the_clients_user_the_operator_is_told_how(
+    redis_server: PrivateRedis, administrator: redis.Redis
+) -> None:
+    administrator.acl_setuser("tenant", enabled=True, passwords=["+pw"], commands=["+info", "+publish"])
+    url = f"redis://tenant:pw@127.0.0.1:{redis_server.port}/0"
+    problem = client_user_problem(url, redis_server.realm, "0a1b")
+    assert "the user of its URL may not administer users" in problem
+    assert f"no client can connect to Redis at 127.0.0.1:{redis_server.port}" in problem
+    newer, older = re.findall(r"redis-cli (ACL SETUSER .*?)(?: \(before Redis 7|\)$)", problem)
+    command = newer if redis_server.server.version >= SELECTORS_SINCE else older
+    assert administrator.execute_command(*shlex.split(command)) in {"OK", True}
+    assert client_user_problem(url, redis_server.realm, "0a1b") == ""
+    client = _connect(f"redis://conclave-client-{redis_server.realm}:0a1b@127.0.0.1:{redis_server.port}/0")
+    assert _ask(client, "PING") == b"PONG"
+    client.disconnect()
 
 
 def test_a_wrong_password_is_no_crash(redis_server: PrivateRedis) -> None:

@@ -11,6 +11,7 @@ from django.db import DatabaseError
 
 from coordinator import audit, wire
 from coordinator.client import Client, errors
+from coordinator.embedded_redis import client_user_problem
 from coordinator.models import AuditEntry
 from coordinator.statemachine import commands
 
@@ -103,6 +104,9 @@ class Command(BaseCommand):
         )
         self.stdout.write(f"CONCLAVE_URL={settings.DATA.client_redis_url(settings.CONCLAVE)}")
         self.stdout.write(f"CONCLAVE_TOKEN={token}")
+        own = settings.CONCLAVE.node_redis or settings.CONCLAVE.redis_url
+        if own and (problem := client_user_problem(own, settings.DATA.realm(), settings.DATA.client_password())):
+            self.stderr.write(problem)
 
     def _check_or_create(self, client: Client, name: str, rights: tuple[str, ...], prefixes: tuple[str, ...]) -> bool:
         try:
