@@ -53,7 +53,7 @@ def resolve(url: str | None, token: str | None, cluster: str, timeout: float) ->
 def seconds(what: str, value: float, least: float, most: float) -> int:
     """A time in microseconds."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value <= most:
-        raise InvalidRequest(f"{what} is a number of seconds from {least:g} to {most:g}, got {value!r}")
+        raise InvalidRequest(f"{what} is a number of seconds from {least:g} to {most:.12g}, got {value!r}")
     return int(value * 1_000_000)
 
 

@@ -53,6 +53,11 @@ WRONG: list[tuple[str, Callable[[Any], Any], str]] = [
         lambda c: c.locks.acquire("a", refuse_deadlocks=None),
         "refuse_deadlocks is True or False, got None",
     ),
+    (
+        "a time to wait",
+        lambda c: c.locks.acquire("a", wait=-1),
+        "wait is a number of seconds from 0 to 2592000, got -1",
+    ),
     ("reentrant", lambda c: c.locks.acquire("a", reentrant="no"), "reentrant is True or False, got 'no'"),
     ("a sequencer", lambda c: c.locks.check_sequencer(None), "a sequencer is a str, got None"),
     ("a reason", lambda c: c.locks.force_release("a", b"why"), "a reason is a str, got b'why'"),
