@@ -12,6 +12,7 @@ has ended.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from coordinator.statemachine import commands, deadlocks, handing, lock_events, quotas
@@ -80,15 +81,15 @@ def acquire_names(state: State, index: int, session: Session, op: Acquire) -> Re
         refused = _unlike(session, lock, waiter) if has is None or type(has) is Granted else None
         if refused is not None:
             return refused
-        if known is None or (type(known) is Granted and has is not None):
-            known = has  # Granted are all only where it waits for none: they may have been asked for one by one.
+        known = _of_both(known, has)
     if known is not None:
-        if all(_has(state, name, waiter) for name in waiter.names):
+        lacks = [name for name in waiter.names if not _has(state, name, waiter)]
+        if not lacks:
             if type(known) is Granted and len(waiter.names) > 1:
                 key = (session.session, op.acquisition)
                 return Granted(handing.token_of(state, waiter.names, key))
             return known
-        broken = _broken(state, waiter.names, (session.session, op.acquisition))
+        broken = _broken(state, lacks, (session.session, op.acquisition))
         return broken or Failure(commands.INVALID, f"acquisition {op.acquisition} is one of other names already")
     if op.wait and op.refuse_deadlocks:
         blocked = [name for name in waiter.names if not _is_free_for(state, name, session, waiter)]
@@ -128,6 +129,16 @@ def _known(lock: Lock, waiter: Waiter, *, wait: bool) -> Result | None:
     if waiting.mode != waiter.mode:
         return _other_mode(lock.name, waiting.mode)
     return Queued(lock.position(*key) or len(lock.queue)) if wait else _held(lock)
+
+
+def _of_both(one: Result | None, other: Result | None) -> Result | None:
+    """What an acquisition is told of two names, of what it has of each. They may have been asked for one by one, so
+    that it holds the one and waits for the other; of two places in line the one further back counts."""
+    if one is None or other is None:
+        return one or other
+    if isinstance(one, Queued) and isinstance(other, Queued):
+        return max(one, other, key=lambda queued: queued.position)
+    return other if isinstance(one, Granted) else one
 
 
 def _unlike(session: Session, lock: Lock, waiter: Waiter) -> Failure | None:
@@ -346,7 +357,7 @@ def _release(state: State, index: int, session: Session, names: tuple[str, ...],
     return Done(index, existed=True)
 
 
-def _broken(state: State, names: tuple[str, ...], key: Key) -> Broken | None:
+def _broken(state: State, names: Iterable[str], key: Key) -> Broken | None:
     """The first of these names that was taken from the acquisition by force."""
     for name in names:
         number = state.broken.get((name, *key))

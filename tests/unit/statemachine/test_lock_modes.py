@@ -831,3 +831,22 @@ def test_who_stands_in_line_is_told_its_place_however_the_name_is_held_meanwhile
     assert locks.holding() == [0]
     assert locks.take(0, reentrant=True, acquisition=3) == Queued(1)
     assert locks.take(0, reentrant=True, acquisition=4).code == commands.INVALID, "neither has that one"
+
+
+def test_who_asks_again_for_several_names_is_told_the_place_that_is_furthest_back():
+    locks = Locking()
+    locks.take(1, "a")
+    locks.take(1, "b")
+    locks.take(2, "b")
+    assert locks.take(0, "a", "b") == locks.take(0, "a", "b") == Queued(2)
+
+
+def test_of_a_name_that_it_has_again_nobody_is_told_that_it_was_taken_by_force():
+    """What it lacks is another, which it let go of itself."""
+    locks = Locking()
+    locks.take(0, "a", "b")
+    locks.ask(locks.open("web"), ForceRelease("a", "stuck"), "web")
+    locks.drop(0, "b")
+    assert isinstance(locks.take(0, "a", "b"), Granted)
+    locks.drop(0, "b")
+    assert locks.take(0, "a", "b").code == commands.INVALID
