@@ -239,10 +239,22 @@ def _alone() -> Iterator[None]:
         holding.close()
 
 
+def _require_encoding() -> None:
+    """Else what people write is refused there, and the audit lacks it. Raises SetUpError."""
+    if connection.vendor != "postgresql":
+        return
+    with connection.cursor() as cursor:
+        cursor.execute("SHOW server_encoding")
+        (encoding,) = cursor.fetchone()
+    if encoding != "UTF8":
+        raise SetUpError(f"DATABASE_URL: expected a database that was made with the encoding UTF8; came {encoding}")
+
+
 def migrate() -> None:
     """Bring the database's tables up to date. Raises SetUpError; NotThereNow where the database does not answer."""
     try:
         with _alone():
+            _require_encoding()
             call_command("migrate", interactive=False, verbosity=0)
     except OperationalError as error:
         raise NotThereNow(str(_no_database(error))) from None

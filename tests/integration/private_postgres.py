@@ -78,19 +78,21 @@ class PrivatePostgres:
         asked = [str(self.programs / "pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(self.port)]
         return subprocess.run(asked, check=False).returncode == 0
 
-    def new_database(self, name: str) -> str:
+    def new_database(self, name: str, encoding: str = "UTF8") -> str:
         """Make an empty one; its URL."""
-        asked = [str(self.programs / "createdb"), "-h", "127.0.0.1", "-p", str(self.port), "-U", OWNER]
-        done = subprocess.run([*asked, "-T", "template0", name], check=False, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
+        self._run("createdb", "-T", "template0", "-E", encoding, name)
         return self.url(name)
 
     def ask(self, name: str, query: str) -> list[str]:
         """The lines of its answer, asked of the database of that name."""
-        asked = [str(self.programs / "psql"), "-h", "127.0.0.1", "-p", str(self.port), "-U", OWNER, "-d", name]
-        done = subprocess.run([*asked, "-Atc", query], check=False, capture_output=True, text=True)
+        return self._run("psql", "-d", name, "-Atc", query).splitlines()
+
+    def _run(self, program: str, *arguments: str) -> str:
+        """What one of its programs prints."""
+        asked = [str(self.programs / program), "-h", "127.0.0.1", "-p", str(self.port), "-U", OWNER]
+        done = subprocess.run([*asked, *arguments], check=False, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
-        return done.stdout.splitlines()
+        return done.stdout
 
     def stop(self, how: signal.Signals = signal.SIGQUIT) -> None:
         """`how`: SIGKILL for a death without warning. All of its processes are gone when this returns."""

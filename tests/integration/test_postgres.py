@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -23,7 +20,7 @@ from django.core.management import call_command
 from django.db import OperationalError, connection, connections
 
 from coordinator import audit, record, setting_up
-from coordinator.config import PROJECT
+from coordinator.config import Config
 from coordinator.consensus.members import Member
 from coordinator.consensus.membership import Configuration
 from coordinator.membership import edits
@@ -37,15 +34,6 @@ from tests.integration.private_postgres import PrivatePostgres, programs
 from tests.integration.waiting import eventually
 from tests.unit.membership.company import Company, FakeClient
 
-SET_UP: Final = """
-import django
-django.setup()
-from coordinator import setting_up
-from coordinator.settings import CONCLAVE
-setting_up.migrate()
-setting_up.make_administrator(CONCLAVE, print)
-"""
-
 
 @pytest.fixture(scope="module")
 def postgres() -> Iterator[PrivatePostgres]:
@@ -58,17 +46,23 @@ def postgres() -> Iterator[PrivatePostgres]:
 
 
 @pytest.fixture
-def database(postgres: PrivatePostgres, request: pytest.FixtureRequest, django_db_blocker: Any) -> Iterator[str]:
-    """Django's database in this test: a new one there, with its tables. Its URL."""
-    url = postgres.new_database(f"of_{abs(hash(request.node.name)):x}")
+def empty(postgres: PrivatePostgres, request: pytest.FixtureRequest, django_db_blocker: Any) -> Iterator[str]:
+    """Django's database in this test: a new one there, without tables. Its URL. `param`: its encoding."""
+    url = postgres.new_database(f"of_{abs(hash(request.node.name)):x}", getattr(request, "param", "UTF8"))
     kept = connections.settings["default"]
     with django_db_blocker.unblock():
         before = _take_for_default(database_at(url))
         try:
-            call_command("migrate", interactive=False, verbosity=0)
             yield url
         finally:
             _take_for_default(kept, *before)
+
+
+@pytest.fixture
+def database(empty: str) -> str:
+    """The same, with its tables."""
+    call_command("migrate", interactive=False, verbosity=0)
+    return empty
 
 
 def _take_for_default(settings: dict[str, Any], *ours: Any) -> list[Any]:
@@ -153,18 +147,24 @@ def test_what_nodes_report_as_a_cluster_is_born_and_its_record_do_not_wait_for_e
     assert Cluster.objects.count() == 2 * len(rounds)
 
 
-def test_two_that_set_up_the_same_database_at_the_same_time_both_do(postgres, tmp_path):
+def test_two_that_set_up_the_same_database_at_the_same_time_both_do(empty):
     """One of them found tables that had not been there when it looked, and gave up."""
-    url = postgres.new_database("empty")
-    own = {"CONCLAVE_DATA": str(tmp_path), "DATABASE_URL": url, "DJANGO_SETTINGS_MODULE": "coordinator.settings"}
-    environment = os.environ | own | {"CONCLAVE_ADMIN_PASSWORD": "a password of the tests"}
-    both = [
-        subprocess.Popen([sys.executable, "-c", SET_UP], cwd=PROJECT, env=environment, stderr=subprocess.PIPE)
-        for _ in range(2)
-    ]
-    said = [process.communicate(timeout=60)[1].decode() for process in both]
-    assert [process.returncode for process in both] == [0, 0], said
-    assert postgres.ask("empty", "SELECT username FROM auth_user") == ["admin"]
+    both_begin = threading.Barrier(2, timeout=30)
+    said: list[str] = []
+
+    def set_up(config: Config) -> None:
+        both_begin.wait()
+        try:
+            setting_up.migrate()
+            setting_up.make_administrator(config, said.append)
+        finally:
+            connection.close()
+
+    config = Config.model_construct(admin_password="a password of the tests")
+    with ThreadPoolExecutor(2) as threads:
+        for done in [threads.submit(set_up, config) for _ in range(2)]:
+            done.result()
+    assert get_user_model()._default_manager.count() == len(said) == 1
 
 
 # --- what it does not take ------------------------------------------------------------------------
@@ -204,6 +204,13 @@ async def test_an_open_page_is_judged_again_once_the_database_is_back(database, 
     postgres.start()
     assert await page._refusal() == 0
     await sync_to_async(page.scope["session"].flush)()
+
+
+@pytest.mark.parametrize("empty", ["LATIN1"], indirect=True)
+def test_a_database_that_lacks_most_characters_is_refused(empty):
+    """It was taken, and what people wrote with any of them was missing from the audit."""
+    with pytest.raises(setting_up.SetUpError, match="encoding UTF8; came LATIN1"):
+        setting_up.migrate()
 
 
 def test_setting_up_tells_a_server_that_is_away_from_one_that_fails(database, postgres):
