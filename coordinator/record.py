@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 
 RETRY_S: Final = 2.0
 """Between two tries to make the record at the start, where nobody answers yet."""
+_ADDRESS_CHARACTERS_MAX: Final = Node._meta.get_field("address").max_length
+"""The log takes longer ones; the record is for people to read."""
 
 
 def identity(number: int) -> str:
@@ -77,7 +79,7 @@ def note_directory(directory: wire.Directory) -> None:
     """Take in who there is. Raises DatabaseError."""
     with transaction.atomic():
         for name, address_with_password in sorted(directory.nodes):
-            address = re.sub(r"(//)[^@]*@", r"\1", address_with_password)
+            address = re.sub(r"(//)[^@]*@", r"\1", address_with_password)[:_ADDRESS_CHARACTERS_MAX]
             node, _ = Node.objects.get_or_create(name=name, defaults={"address": address})
             if node.address != address:
                 node.address = address

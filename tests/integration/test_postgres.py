@@ -19,12 +19,13 @@ from django.contrib.sessions.backends.db import SessionStore
 from django.core.management import call_command
 from django.db import OperationalError, connection, connections
 
-from coordinator import audit, record, setting_up
+from coordinator import audit, record, setting_up, wire
 from coordinator.config import Config
 from coordinator.consensus.members import Member
 from coordinator.consensus.membership import Configuration
 from coordinator.membership import edits
-from coordinator.models import AuditEntry, Cluster
+from coordinator.models import AuditEntry, Cluster, Node
+from coordinator.replica.operations import ADDRESS_BYTES_MAX
 from coordinator.settings import DATABASE_BUSY_S_MAX, database_at
 from dashboard.consumers import LiveConsumer
 from tests.conftest import without
@@ -178,6 +179,13 @@ def test_what_the_database_takes_no_text_for_is_in_the_audit_all_the_same(databa
     assert (first.actor, first.target, first.reason) == (r"a\x00b", r"x\x00y", r"be\x00cause")
     assert first.details == {"change": [r"a\x00b"]}
     assert (second.reason, second.details) == (r"bad \udcff byte", {"error": r"\ud800"})
+
+
+def test_the_longest_address_that_a_log_takes_is_recorded_as_far_as_it_fits(database):
+    """None of what nodes say was recorded beside one that was longer than its column, and `cluster rebuild` failed."""
+    address = f"rediss://{'h' * (ADDRESS_BYTES_MAX - len('rediss://:6379/0'))}:6379/0"
+    record.note_directory(wire.Directory(1, "node1", (("node1", address), ("node2", "")), ()))
+    assert [*Node.objects.values_list("name", "address")] == [("node1", address[:255]), ("node2", "")]
 
 
 # --- it goes away and comes back ------------------------------------------------------------------
