@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from django.db import DatabaseError, InterfaceError
+
 _NO_TABLES: Final = re.compile(
     r"no such (table|column)"  # SQLite
     r"|(relation|column) .* does not exist"  # PostgreSQL
@@ -17,13 +19,13 @@ _NO_TABLES_CODES: Final = frozenset({"42P01", "42703"})
 """Of PostgreSQL, which says it in the language of its server."""
 
 
-def lacks_tables(error: Exception) -> bool:
+def lacks_tables(error: DatabaseError | InterfaceError) -> bool:
     """Whether the database is there, and its tables or columns are not: a new one, or one of an older version."""
     code = getattr(error.__cause__, "sqlstate", None) or getattr(error.__cause__, "pgcode", None)
     return code in _NO_TABLES_CODES or _NO_TABLES.search(str(error)) is not None
 
 
-def in_words(error: Exception) -> str:
+def in_words(error: DatabaseError | InterfaceError) -> str:
     """One line, with what to do where that is known."""
     said = (str(error).strip().splitlines() or [type(error).__name__])[0]
     if lacks_tables(error):

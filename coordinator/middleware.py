@@ -136,8 +136,9 @@ class NoteRoute(MiddlewareMixin):
 def _page_without_database(request: HttpRequest, error: Exception) -> HttpResponse | None:
     """What a person reads while the database is away or without tables; None where the error is another one. It is no
     mistake of this process: a line of the log is enough for it."""
-    is_away = isinstance(error, (OperationalError, InterfaceError))
-    if not is_away and not (isinstance(error, DatabaseError) and database_errors.lacks_tables(error)):
+    if not isinstance(error, (DatabaseError, InterfaceError)):
+        return None
+    if not isinstance(error, (OperationalError, InterfaceError)) and not database_errors.lacks_tables(error):
         return None
     log.warning("%s: %s", request.path, database_errors.in_words(error))
     page = HttpResponse(render_to_string("conclave/503.html"), status=HTTPStatus.SERVICE_UNAVAILABLE)
