@@ -70,7 +70,8 @@ class Passing:
         self.tokens = dict.fromkeys(NAMES, 0)
         self.breaks: list[Break] = []
         self.lost: dict[tuple[int, int], dict[str, tuple[Wish, Break]]] = {}
-        """By holder and name, what it lost by force and has not asked for anew."""
+        """By holder and name, what it lost by force: it is told so whenever it has nothing of the name, also where it
+        has had it anew since."""
 
     # --- asking -----------------------------------------------------------------------------------
 
@@ -154,7 +155,6 @@ class Passing:
         if self.places(wish.session) + len(wish.names) > PLACES and (wait or is_free):
             assert result.code == commands.FULL
             return
-        self.lost.pop(wish.key, None)
         if is_free:
             assert result == Granted(self.model.take(wish, self.token))
         elif wait:
@@ -168,7 +168,7 @@ class Passing:
         return [*holds, *self.model.waiters]
 
     def asks_again(self, wish, *, wait):
-        lost = self.lost.get(wish.key, {})
+        lost = self.lacks(wish)
         holds = [self.model.hold(wish.key, name) for name in wish.names]
         if wish in self.model.waiters:
             op = Acquire(wish.names, wish.acquisition, wish.mode, wait, reentrant=wish.reentrant)
@@ -185,6 +185,11 @@ class Passing:
         elif all(holds) and {hold.mode for hold in holds} == {wish.mode}:
             result = self.ask(wish.session, Acquire(wish.names, wish.acquisition, wish.mode, wait))
             assert result == Granted(max(hold.token for hold in holds))
+
+    def lacks(self, wish):
+        """What of its names was taken from it by force, and it does not hold now."""
+        lost = self.lost.get(wish.key, {})
+        return {name: lost[name] for name in wish.names if name in lost and not self.model.hold(wish.key, name)}
 
     def lets_go_of(self, wish, names):
         self.lets_go(wish.key, names, self.ask(wish.session, Release(names, wish.acquisition)))
@@ -316,7 +321,6 @@ class Passing:
             model.waiters, model.held[name] = before, held
             return
         assert result == self.done()
-        self.lost.get(heir, {}).pop(name, None)
         model.settle(self.token)
 
     def refusals(self, name, giver, heir, hold, place):
@@ -446,19 +450,20 @@ class Passing:
     def whoever_asks_is_told_where_it_stands(self):
         for name in NAMES:
             for hold in self.model.held[name]:
-                lost = self.lost.get(hold.wish.key)
                 answer = self.stands(name, hold.wish)
                 if self.model.upgrading.get(name) == hold.wish.key:
                     assert isinstance(answer, Queued)
-                elif not lost:
+                elif not self.lacks(hold.wish):
                     holds = [self.model.hold(hold.wish.key, one) for one in hold.wish.names]
                     assert answer == Granted(max(one.token for one in holds if one))
             for place, wish in enumerate(self.model.line(name), 1):
                 answer = self.stands(name, wish)
                 assert answer == Queued(place) if len(wish.names) == 1 else isinstance(answer, Queued)
-        for lost in self.lost.values():
+        for key, lost in self.lost.items():
+            waited_for = {name for wish in self.model.waiters if wish.key == key for name in wish.names}
             for name, (wish, broken) in lost.items():
-                assert self.stands(name, wish) == Broken(broken)
+                if name not in waited_for and not self.model.hold(key, name):
+                    assert self.stands(name, wish) == Broken(broken)
 
     def forced_releases_are_remembered(self):
         assert [*self.asking.query(ListBreaks(), "web").breaks] == self.breaks
