@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -20,7 +23,7 @@ from django.core.management import call_command
 from django.db import OperationalError, connection, connections
 
 from coordinator import audit, record, setting_up, wire
-from coordinator.config import Config
+from coordinator.config import PROJECT
 from coordinator.consensus.members import Member
 from coordinator.consensus.membership import Configuration
 from coordinator.membership import edits
@@ -34,6 +37,15 @@ from tests.integration.installation import Installation
 from tests.integration.private_postgres import PrivatePostgres, programs
 from tests.integration.waiting import eventually
 from tests.unit.membership.company import Company, FakeClient
+
+SET_UP: Final = """
+import django
+django.setup()
+from coordinator import setting_up
+from coordinator.settings import CONCLAVE
+setting_up.migrate()
+setting_up.make_administrator(CONCLAVE, print)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -148,24 +160,18 @@ def test_what_nodes_report_as_a_cluster_is_born_and_its_record_do_not_wait_for_e
     assert Cluster.objects.count() == 2 * len(rounds)
 
 
-def test_two_that_set_up_the_same_database_at_the_same_time_both_do(empty):
+def test_two_that_set_up_the_same_database_at_the_same_time_both_do(postgres, tmp_path):
     """One of them found tables that had not been there when it looked, and gave up."""
-    both_begin = threading.Barrier(2, timeout=30)
-    said: list[str] = []
-
-    def set_up(config: Config) -> None:
-        both_begin.wait()
-        try:
-            setting_up.migrate()
-            setting_up.make_administrator(config, said.append)
-        finally:
-            connection.close()
-
-    config = Config.model_construct(admin_password="a password of the tests")
-    with ThreadPoolExecutor(2) as threads:
-        for done in [threads.submit(set_up, config) for _ in range(2)]:
-            done.result()
-    assert get_user_model()._default_manager.count() == len(said) == 1
+    url = postgres.new_database("empty")
+    own = {"CONCLAVE_DATA": str(tmp_path), "DATABASE_URL": url, "DJANGO_SETTINGS_MODULE": "coordinator.settings"}
+    environment = os.environ | own | {"CONCLAVE_ADMIN_PASSWORD": "a password of the tests"}
+    both = [
+        subprocess.Popen([sys.executable, "-c", SET_UP], cwd=PROJECT, env=environment, stderr=subprocess.PIPE)
+        for _ in range(2)
+    ]
+    said = [process.communicate(timeout=60)[1].decode() for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    assert postgres.ask("empty", "SELECT username FROM auth_user") == ["admin"]
 
 
 # --- what it does not take ------------------------------------------------------------------------
