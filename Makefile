@@ -25,7 +25,7 @@ BENCH ?=
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-# Five programs start at once: none has to read the sources anew where the environment forbids Python to write what it read.
+# Five programs start at once: none has to read the sources anew where the environment forbids Python to write bytecode.
 up: $(VENV)/.runtime compiled ## set up what is missing and run Conclave; Ctrl-C stops it
 	@$(RUN) -m compileall -qq coordinator dashboard || true
 	@exec $(RUN) manage.py up

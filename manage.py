@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import sys
 
@@ -26,10 +27,19 @@ def main() -> None:
         finally:
             sys.stdout.flush()
     except BrokenPipeError:
+        if not _nobody_reads():
+            raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Nobody reads on; nor is that an error of ours.
         sys.exit(128 + signal.SIGPIPE)
     except ConfigError as error:
         sys.exit(f"This cannot be used:\n  {str(error).replace(chr(10), chr(10) + '  ')}")
+
+
+def _nobody_reads() -> bool:
+    """Is it standard output that broke, and no other pipe?"""
+    watched = select.poll()
+    watched.register(sys.stdout.fileno(), 0)
+    return any(event & select.POLLERR for _, event in watched.poll(0))
 
 
 if __name__ == "__main__":

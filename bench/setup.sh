@@ -45,7 +45,8 @@ for server in "${servers[@]}"; do
     fi
 done
 
-requirements=${BASH_SOURCE[0]%/*}/../requirements-bench.txt
+case ${BASH_SOURCE[0]} in */*) here=${BASH_SOURCE[0]%/*} ;; *) here=. ;; esac
+requirements=$here/../requirements-bench.txt
 if "$python" -m pip install --disable-pip-version-check -q -r "$requirements"; then
     echo "Python clients: installed"
 else

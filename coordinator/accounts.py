@@ -6,18 +6,17 @@ import asyncio
 import logging
 from typing import Any, Final
 
-from asgiref.sync import sync_to_async
 from django.contrib.auth import REDIRECT_FIELD_NAME
 from django.contrib.auth.decorators import login_not_required
 from django.contrib.auth.forms import AuthenticationForm
 from django.contrib.auth.views import LoginView, LogoutView, redirect_to_login
 from django.contrib.sessions.backends.db import SessionStore
-from django.db import close_old_connections
 from django.http import HttpRequest, HttpResponse
 from django.utils.decorators import method_decorator
 from django.views.decorators.http import require_safe
 
 from coordinator import audit
+from coordinator.database import asking
 
 FORGET_SIGN_INS_S: Final = 6 * 3_600.0
 """Between two times that the rows of sign-ins that have run out are deleted."""
@@ -58,17 +57,14 @@ def admin_sign_in(request: HttpRequest) -> HttpResponse:
 
 
 def _delete_expired() -> None:
-    try:
-        SessionStore.clear_expired()
-    finally:
-        close_old_connections()
+    SessionStore.clear_expired()
 
 
 async def forget_expired_sign_ins() -> None:
     """Delete the rows of sign-ins that have run out, for ever: of each that nobody signs out of, Django keeps one."""
     while True:
         try:
-            await sync_to_async(_delete_expired, thread_sensitive=False)()
+            await asking(_delete_expired, thread_sensitive=False)()
         except Exception as error:  # noqa: BLE001 - whatever it is, it may pass
             log.warning("sign-ins that have run out stay until the next time: %s", error)
         await asyncio.sleep(FORGET_SIGN_INS_S)

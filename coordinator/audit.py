@@ -27,8 +27,6 @@ LOCK_BROKEN: Final = "lock.broken"
 SIGNED_IN: Final = "signed-in"
 
 REASON_CHARACTERS_MAX: Final = 2_000
-
-
 _NO_TEXT: Final = {0: r"\x00"}
 """PostgreSQL takes it in no text."""
 

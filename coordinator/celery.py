@@ -42,7 +42,7 @@ if os.environ.get("CONCLAVE_NODE"):
     from coordinator.config import Config, ConfigError, address_for_others, load_config
     from coordinator.consensus.raft.options import Options
     from coordinator.data_directory import DataDirectory
-    from coordinator.embedded_redis import client_user_problem
+    from coordinator.embedded_redis import client_user_problem, ensure_client_user
     from coordinator.replica.births import WebToken
     from coordinator.replica.bootstep import NodeStep, queue_of
     from coordinator.replica.host import HostSettings
@@ -71,11 +71,12 @@ if os.environ.get("CONCLAVE_NODE"):
 
         def greet() -> None:
             nonlocal said
-            own = config.node_redis or config.redis_url
-            problem = client_user_problem(own, realm, data.client_password()) if own else ""
-            if problem and problem != said:
-                logging.getLogger(__name__).warning("%s", problem)
-            said = problem
+            if config.external_redis is None:
+                return
+            if said:  # That is enough: the loop waits for each look.
+                ensure_client_user(config.external_redis, realm, data.client_password())
+            elif said := client_user_problem(config.external_redis, realm, data.client_password()):
+                logging.getLogger(__name__).warning("%s", said)
 
         token = data.web_token()
         assert _USE is not None, "CONCLAVE_NODE is set"
@@ -83,7 +84,7 @@ if os.environ.get("CONCLAVE_NODE"):
         return HostSettings(
             node=config.node,
             directory=data.nodes / config.node,
-            redis_url=config.node_redis or data.node_redis_url(config),
+            redis_url=data.mailbox_redis_url(config),
             address=address_for_others(config.node_redis) if config.node_redis else "",
             shared_redis=data.node_redis_url(config) if config.node_redis else "",
             realm=realm,

@@ -115,6 +115,11 @@ class Config(BaseSettings):
         return 0 if self.redis_url or self.node_redis else SPARE_US_OF_ONE_MACHINE
 
     @property
+    def external_redis(self) -> str | None:
+        """The Redis that this process' node has its mailbox on, where it is not the one that comes along."""
+        return self.node_redis or self.redis_url
+
+    @property
     def ports(self) -> range | None:
         """From which the data directory picks the ports that it keeps; None: wherever it picks by itself."""
         return None if self.port_choices is None else range(self.port_choices[0], self.port_choices[1] + 1)

@@ -191,11 +191,10 @@ class DataDirectory:
 
     def client_redis_url(self, config: Config) -> str:
         """The same Redis for a client: as the user that may only publish requests and hear its own answers."""
-        url = config.node_redis or config.redis_url
-        if url is None:
+        if config.external_redis is None:
             state = self.redis_state({config.port})
             return f"redis://{CLIENT_USER}:{state.client_password}@127.0.0.1:{state.port}/0{self._socket_fragment()}"
-        return external_client_url(url, self.realm(), self.client_password())
+        return external_client_url(config.external_redis, self.realm(), self.client_password())
 
     def _hex_key(self, name: str) -> str:
         path = self.keys / name

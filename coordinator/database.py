@@ -17,8 +17,10 @@ Asked = ParamSpec("Asked")
 Answer = TypeVar("Answer")
 
 
-def asking(work: Callable[Asked, Answer]) -> Callable[Asked, Coroutine[Any, Any, Answer]]:
-    """`work`, which asks the database, for the event loop."""
+def asking(
+    work: Callable[Asked, Answer], *, thread_sensitive: bool = True
+) -> Callable[Asked, Coroutine[Any, Any, Answer]]:
+    """`work`, which asks the database, for the event loop. Not `thread_sensitive`: in any thread, beside others."""
 
     @wraps(work)
     def giving_back(*args: Asked.args, **kwargs: Asked.kwargs) -> Answer:
@@ -27,4 +29,4 @@ def asking(work: Callable[Asked, Answer]) -> Callable[Asked, Coroutine[Any, Any,
         finally:
             close_old_connections()
 
-    return sync_to_async(giving_back)
+    return sync_to_async(giving_back, thread_sensitive=thread_sensitive)

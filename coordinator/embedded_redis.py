@@ -163,14 +163,16 @@ def client_user_problem(redis_url: str, realm: str, password: str) -> str:
     user, (address, why_not) = external_client_user(realm), look_at(external_client_url(redis_url, realm, password))
     if not why_not:
         return ""
-    why = "the user of its URL may not administer users" if made == "denied" else "it takes no ACL SETUSER of Redis 6.2"
+    if made == "unsupported":
+        return f"no client can connect to Redis at {address}: it takes no ACL SETUSER, as Redis 6.2 and newer do"
     newer, older = (
         shlex.join(["ACL", "SETUSER", user, *client_acl_rules(realm, password, version)])
         for version in (SELECTORS_SINCE, VERSION_MIN)
     )
     return (
-        f"no client can connect to Redis at {address}: {why}, and there is no {user} with the password that `manage.py "
-        f"token` prints. Have it made there: redis-cli {newer} (before Redis 7: redis-cli {older})"
+        f"no client can connect to Redis at {address}: the user of its URL may not administer users, and there is no "
+        f"{user} with the password that `manage.py token` prints. Have it made there: redis-cli {newer} (before Redis "
+        f"7: redis-cli {older})"
     )
 
 

@@ -165,7 +165,7 @@ class LoginRequired(LoginRequiredMiddleware):
         try:
             if (await request.auser()).is_authenticated:
                 return None
-        except DatabaseError as error:
+        except (DatabaseError, InterfaceError) as error:
             if page := _page_without_database(request, error):
                 return page
             raise

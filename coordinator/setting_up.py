@@ -233,6 +233,8 @@ def _alone() -> Iterator[None]:
     try:
         holding.set_autocommit(False)
         with holding.cursor() as cursor:
+            for limit in ("lock_timeout", "idle_in_transaction_session_timeout"):  # The role may have some.
+                cursor.execute(f"SET LOCAL {limit} = 0")
             cursor.execute("SELECT pg_advisory_xact_lock(%s)", [SETTING_UP])
         yield
     finally:
@@ -253,11 +255,13 @@ def _require_encoding() -> None:
 def migrate() -> None:
     """Bring the database's tables up to date. Raises SetUpError; NotThereNow where the database does not answer."""
     try:
+        connection.ensure_connection()
+    except OperationalError as error:
+        raise NotThereNow(str(_no_database(error))) from None
+    try:
         with _alone():
             _require_encoding()
             call_command("migrate", interactive=False, verbosity=0)
-    except OperationalError as error:
-        raise NotThereNow(str(_no_database(error))) from None
     except DatabaseError as error:
         raise _no_database(error) from None
 

@@ -19,11 +19,11 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
 import redis.asyncio
-from asgiref.sync import sync_to_async
 from redis.asyncio.client import PubSub
 from redis.exceptions import RedisError
 
 from coordinator import wire
+from coordinator.database import asking
 from coordinator.membership.note import Note
 from dashboard.broadcast import Broadcast
 from dashboard.model import FORGET_MS, NODES_MAX, ClusterModel
@@ -205,7 +205,7 @@ class FeedReader:
             if not any(broadcast.subscribers for broadcast in self.clusters.values()):
                 continue
             try:
-                said = await sync_to_async(read, thread_sensitive=False)()
+                said = await asking(read, thread_sensitive=False)()
             except Exception as problem:  # noqa: BLE001 - whatever it is, the picture goes on
                 log.info("what the reconciler says cannot be read: %s", problem)
                 continue
@@ -217,7 +217,7 @@ class FeedReader:
         be asked is asked again, until it has answered once."""
         while True:
             try:
-                names = await sync_to_async(read, thread_sensitive=False)()
+                names = await asking(read, thread_sensitive=False)()
             except Exception as problem:  # noqa: BLE001 - whatever it is, reports tell the same, only later
                 log.info("which clusters the record knows cannot be read: %s", problem)
                 await asyncio.sleep(RECORD_S)
@@ -348,25 +348,15 @@ class FeedReader:
 
 
 def _what_the_reconciler_says() -> Mapping[str, Note]:
-    from django.db import close_old_connections
-
     from coordinator.membership.saying import by_cluster
 
-    try:
-        return by_cluster()
-    finally:
-        close_old_connections()
+    return by_cluster()
 
 
 def _what_the_record_knows() -> list[str]:
-    from django.db import close_old_connections
-
     from coordinator import record
 
-    try:
-        return record.cluster_names()
-    finally:
-        close_old_connections()
+    return record.cluster_names()
 
 
 # --- the one of this process -----------------------------------------------------------------------

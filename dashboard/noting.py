@@ -10,9 +10,8 @@ import asyncio
 import logging
 from typing import Final
 
-from asgiref.sync import sync_to_async
-
 from coordinator import wire
+from coordinator.database import asking
 
 REPEAT_MS: Final = 10_000
 """A replica's report is noted again after this long though nothing changed, so that the row's time is right."""
@@ -57,7 +56,7 @@ class Noting:
         """Note what waits, for ever."""
         from coordinator import record
 
-        note = sync_to_async(record.note, thread_sensitive=False)
+        note = asking(record.note, thread_sensitive=False)
         while True:
             await self._wake.wait()
             self._wake.clear()

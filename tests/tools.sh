@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# What some tests need and pip cannot bring: Chromium for the browser tests, `ip` for those that cut a network, PostgreSQL, a C compiler. Installed
-# where that is allowed (root, apt-get); elsewhere a line says what will be skipped. With CI=true the tests fail instead.
+# What some tests need and pip cannot bring: Chromium for the browser tests, `ip` for those that cut a network, PostgreSQL,
+# a C compiler. Installed where that is allowed (root, apt-get); elsewhere a line says what will be skipped. With CI=true
+# the tests fail instead.
 set -euo pipefail
 
 wanted=()

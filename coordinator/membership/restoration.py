@@ -163,7 +163,7 @@ def _epoch(
             f"{', '.join([*sorted(gone), *wiped])}: had {name}, and can not say (any more) in which restore epochs: "
             f"give --epoch, above every one that it ever had; {highest} is the highest that is known"
         )
-    if highest <= backup.epoch and (others := _began_without(name, backup)):
+    if others := _began_without(name, backup):
         raise NotMade(
             f"the record knows {name} as {', '.join(others)} alone, and nothing of {backup.cluster}, which this is a "
             "backup of: its nodes may have begun anew since, and can not say then in which restore epochs it was: give "

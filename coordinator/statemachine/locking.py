@@ -138,7 +138,7 @@ def _of_both(one: Result | None, other: Result | None) -> Result | None:
         return one or other
     if isinstance(one, Queued) and isinstance(other, Queued):
         return max(one, other, key=lambda queued: queued.position)
-    return other if isinstance(one, Granted) else one
+    return other if isinstance(one, Granted) or isinstance(other, Failure) else one
 
 
 def _unlike(session: Session, lock: Lock, waiter: Waiter) -> Failure | None:

@@ -184,7 +184,7 @@ def room(state: State, key: str, size: int, known: Item | None, owner: str) -> F
     if known is None:
         if len(state.keys.rows) >= KEYS_MAX:
             return Failure(commands.FULL, f"the cluster has its {KEYS_MAX} keys")
-        if len(state.children) >= DIRECTORIES_MAX and parent_of(key) not in state.children:
+        if len(state.children) >= DIRECTORIES_MAX and _is_one_too_many(state, key):
             return Failure(commands.FULL, f"the cluster has its {DIRECTORIES_MAX} directories with something in them")
         grown = size + len(key)
     else:
@@ -194,6 +194,10 @@ def room(state: State, key: str, size: int, known: Item | None, owner: str) -> F
     if state.quotas.rows:
         return quotas.refuse_keys(state, owner, int(known is None), grown)
     return None
+
+
+def _is_one_too_many(state: State, key: str) -> bool:
+    return state.level >= commands.LEVEL_OF_DIRECTORIES and parent_of(key) not in state.children
 
 
 # --- flat keys ------------------------------------------------------------------------------------

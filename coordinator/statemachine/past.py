@@ -94,7 +94,7 @@ class Tree:
 def _first_two(base: str, key: str) -> Iterator[str]:
     """What `key` is, or lies below, directly in the directory that `base` names, and directly in that."""
     at = len(base)
-    if len(key) < at or key == base[:-1]:
+    if len(key) < at:
         return  # It is the directory itself.
     for _ in range(2):
         at = key.find("/", at)
@@ -107,6 +107,7 @@ def _first_two(base: str, key: str) -> Iterator[str]:
 
 def _holds_more(state: State, path: str, count: int) -> bool:
     """Are there more keys now than so many, at `path` and below?"""
+    state.work.goes_over(count + 1)
     span = subtree(path)
     there = within(state.keys.order.seek(span.start), span, descending=False)
     return next(islice(there, count, None), None) is not None

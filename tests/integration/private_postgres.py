@@ -114,12 +114,19 @@ class PrivatePostgres:
         self._process.send_signal(signal.SIGCONT)
 
     def __enter__(self) -> Self:
-        self.start()
+        try:
+            self.start()
+        except BaseException:
+            self._remove()
+            raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._remove()
+
+    def _remove(self) -> None:
         self.stop(signal.SIGKILL)
         shutil.rmtree(self.directory, ignore_errors=True)
 

@@ -16,6 +16,7 @@ from typing import Final
 
 import pytest
 
+from coordinator import ports
 from coordinator.client import Client
 from coordinator.config import PROJECT
 from coordinator.supervision import launched
@@ -55,6 +56,7 @@ class Machine:
         kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
         own = {
             "CONCLAVE_DATA": str(self.directory / "data"),
+            "CONCLAVE_PORTS": f"{ports.OF_OUR_OWN[0]}-{ports.OF_OUR_OWN[-1]}",
             "CONCLAVE_NODE": self.node,
             "CONCLAVE_NODE_REDIS": self.redis.url,
             "REDIS_URL": self.broker,

@@ -213,9 +213,11 @@ async def test_an_open_page_is_judged_again_once_the_database_is_back(database, 
     page.scope = await sync_to_async(_signed_in)()
     assert await page._refusal() == 0
     postgres.stop()
-    with pytest.raises(OperationalError):
-        await page._refusal()
-    postgres.start()
+    try:
+        with pytest.raises(OperationalError):
+            await page._refusal()
+    finally:
+        postgres.start()
     assert await page._refusal() == 0
     await sync_to_async(page.scope["session"].flush)()
 

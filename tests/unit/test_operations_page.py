@@ -28,15 +28,6 @@ def test_there_are_commands_of_each_kind() -> None:
     assert {line.split()[0] for line in COMMANDS} == {"access", "changepassword", "cluster", "token"}
 
 
-def test_every_action_on_clusters_is_on_the_page_of_members() -> None:
-    text = section(DOCS / "membership.md", "The commands")
-    said = {word for line in re.findall(r"cluster ([a-z|\- ]+)", text) for word in re.findall(r"[a-z-]+", line)}
-    parser = load_command_class(get_commands()["cluster"], "cluster").create_parser("manage.py", "cluster")
-    (actions,) = [set(each.choices or ()) for each in parser._actions if each.dest == "action"]
-    assert len(actions) > 10
-    assert actions <= said
-
-
 def test_settings_are_those_that_are_read() -> None:
     read = {str(field.validation_alias) for field in Config.model_fields.values()} | {"CONCLAVE_URL"}
     said = {*re.findall(r"\b(CONCLAVE_[A-Z_]+|[A-Z]+_URL)\b", PAGE.read_text())}

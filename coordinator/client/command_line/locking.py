@@ -18,7 +18,10 @@ from coordinator.statemachine.lock_commands import Mode, sequencer
 def add_to(commands: Any) -> None:
     timed = argparse.ArgumentParser(add_help=False)
     timed.add_argument(
-        "--ttl", type=float, default=DEFAULT_TTL_S, help="seconds until it is free after this dies; default: 15"
+        "--ttl",
+        type=float,
+        default=DEFAULT_TTL_S,
+        help="seconds until it is free after this dies; default: %(default)g",
     )
     timed.add_argument(
         "--wait", type=float, help="seconds to wait in line; 0: not at all; default: as long as it takes"

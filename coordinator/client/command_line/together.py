@@ -44,7 +44,10 @@ def _add_group(parser: argparse.ArgumentParser) -> None:
         "--capability", action="append", default=[], metavar="WORD", help="what it can do; once for each word"
     )
     join.add_argument(
-        "--ttl", type=float, default=DEFAULT_TTL_S, help="seconds until it is none after this dies; default: 15"
+        "--ttl",
+        type=float,
+        default=DEFAULT_TTL_S,
+        help="seconds until it is none after this dies; default: %(default)g",
     )
     join.add_argument("command", nargs="+")
     join.set_defaults(run=_join)
@@ -70,7 +73,10 @@ def _add_double_barrier(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("count", type=output.number(1), help="so many go in together")
     parser.add_argument("member", help="what this one is called; each has a name of its own")
     parser.add_argument(
-        "--ttl", type=float, default=DEFAULT_TTL_S, help="seconds until it is out after this dies; default: 15"
+        "--ttl",
+        type=float,
+        default=DEFAULT_TTL_S,
+        help="seconds until it is out after this dies; default: %(default)g",
     )
     parser.add_argument("--wait", type=float, help="seconds each way; default: as long as it takes; 1: not all came")
     parser.add_argument("command", nargs="+")
@@ -89,7 +95,10 @@ def _add_queue(parser: argparse.ArgumentParser) -> None:
     take = commands.add_parser("take", help="run a command with an item on its standard input; 1: none came in time")
     take.add_argument("name")
     take.add_argument(
-        "--ttl", type=float, default=DEFAULT_TTL_S, help="seconds until others have it after this dies; default: 15"
+        "--ttl",
+        type=float,
+        default=DEFAULT_TTL_S,
+        help="seconds until others have it after this dies; default: %(default)g",
     )
     take.add_argument("--wait", type=float, help="seconds; default: as long as it takes")
     take.add_argument("--each", action="store_true", help="go on with the next, until none comes in time or one fails")

@@ -104,7 +104,7 @@ class Command(BaseCommand):
         )
         self.stdout.write(f"CONCLAVE_URL={settings.DATA.client_redis_url(settings.CONCLAVE)}")
         self.stdout.write(f"CONCLAVE_TOKEN={token}")
-        own = settings.CONCLAVE.node_redis or settings.CONCLAVE.redis_url
+        own = settings.CONCLAVE.external_redis
         if own and (problem := client_user_problem(own, settings.DATA.realm(), settings.DATA.client_password())):
             self.stderr.write(problem)
 

@@ -14,6 +14,7 @@ import time
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
+from django.db import connection
 
 from coordinator import embedded_redis, environment, setting_up, supervision
 from coordinator.config import PROJECT, Config, ConfigError, load_config
@@ -90,7 +91,7 @@ class Command(BaseCommand):
         try:
             setting_up.migrate()
         except setting_up.NotThereNow as error:
-            if not (config.database_url and data.nodes_on_disk()):
+            if connection.vendor == "sqlite" or not data.nodes_on_disk():
                 raise
             self._say(f"{error}; all the rest starts, and pages wait for it. Where its tables are of an older version")
             self._say("then, /readyz says that it lacks migrations: `python manage.py migrate` makes them")

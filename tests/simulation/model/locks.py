@@ -200,11 +200,13 @@ class Locks:
             return None
         if any(held.mode not in (EXCLUSIVE, wish.mode) for held in holds) or (waits and waits.mode != wish.mode):
             return Failure(commands.INVALID, "")
-        if waits is not None and set(wish.names) <= set(waits.names):
-            return Queued(0) if wait else Held(NOBODY, 0)
         if len(holds) == len(wish.names):
             return Granted(max(held.holds[wish.key].token for held in holds))
-        if any((name, wish.key) in self.broken for name in wish.names):
+        stood = () if waits is None else waits.names
+        lacks = [name for name in wish.names if name not in stood and wish.key not in self._name(name).holds]
+        if not lacks:
+            return Queued(0) if wait else Held(NOBODY, 0)
+        if any((name, wish.key) in self.broken for name in lacks):
             return Broken(Break(0, 0, "", NOBODY, 0, "", ""))
         return Failure(commands.INVALID, "")
 

@@ -95,8 +95,12 @@ def test_who_is_ended_ends_its_servers_and_removes_their_data(tmp_path: Path) ->
     )
     try:
         eventually(lambda: [*tmp_path.glob("*/0-redis/client1.log")], timeout_s=30, what="it measures")
-        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-        assert len(children) == 3, "a server and two clients"
+        listed = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        children = eventually(
+            lambda: len(found := listed.read_text().split()) == 3 and found,
+            timeout_s=30,
+            what="a server and two clients",
+        )
         process.terminate()
         _, said = process.communicate(timeout=60)
     finally:

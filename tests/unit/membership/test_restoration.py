@@ -268,10 +268,12 @@ def test_an_installation_that_was_begun_anew_can_not_say_the_epochs_of_the_one_t
     assert Birth.objects.get().epoch == 4
 
 
-def test_nodes_that_know_of_a_later_restore_than_the_backup_need_nobodys_word(company, path):
-    """The database was lost since, and knows of the restored one alone."""
+def test_nodes_that_know_of_a_later_restore_than_the_backup_may_know_of_another_cluster_of_the_name(company, path):
+    """They may have begun anew, and have made one since: what they remember is its epochs, not those of the lost one."""
     Cluster.objects.create(name="second", cluster_id="99")
-    restore(company, path)
+    with pytest.raises(NotMade, match="3 is the highest that is known"):
+        restore(company, path)
+    restore(company, path, epoch=4)
     assert Birth.objects.get().epoch == 4
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from coordinator.statemachine.commands import CancelAcquire, Done
 from coordinator.statemachine.lock_commands import ForceRelease
-from tests.unit.statemachine.test_lock_modes import Locking
+from tests.unit.statemachine.taking import Locking
 
 
 @pytest.mark.parametrize("named", ["a", "b"])

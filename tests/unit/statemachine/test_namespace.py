@@ -46,8 +46,8 @@ from tests.unit.statemachine.asking import Asking
 class Tree(Asking):
     """One session that asks."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, level: int = commands.LEVEL) -> None:
+        super().__init__(level)
         self.session = self.open()
 
     def do(self, op, principal="ci"):
@@ -565,3 +565,10 @@ def test_the_directories_that_flat_keys_imply_have_a_bound(monkeypatch):
         assert isinstance(tree.do(taken), Done | Created)
     tree.do(DeleteKey("a/b/c/d"))
     assert isinstance(tree.do(PutKey("e/f", b"")), Done)
+
+
+def test_below_level_6_directories_have_no_bound(monkeypatch):
+    """Replicas of an earlier program know of none."""
+    monkeypatch.setattr(namespace, "DIRECTORIES_MAX", 1)
+    tree = Tree(level=5)
+    assert all(isinstance(tree.do(PutKey(f"{each}/b/c", b"")), Done) for each in "abc")

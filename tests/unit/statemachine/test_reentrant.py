@@ -9,7 +9,7 @@ from coordinator.statemachine.commands import AcquireLock, CancelAcquire, Done, 
 from coordinator.statemachine.events import GrantMade
 from coordinator.statemachine.lock_commands import Broken, ChangeMode, Deadlock, ForceRelease, HandOver
 from tests.unit.statemachine.derived import restored
-from tests.unit.statemachine.test_lock_modes import Locking
+from tests.unit.statemachine.taking import Locking
 
 S, T, U, V = range(4)
 

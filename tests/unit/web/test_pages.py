@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from django.contrib.auth.models import Permission, User
 from django.core.exceptions import PermissionDenied
-from django.db import DatabaseError, IntegrityError, OperationalError, ProgrammingError
+from django.db import DatabaseError, IntegrityError, InterfaceError, OperationalError, ProgrammingError
 from django.test import AsyncClient as DjangoAsyncClient
 from django.test import Client as DjangoClient
 from django.urls import URLPattern, URLResolver, get_resolver
@@ -266,7 +266,12 @@ async def test_an_async_view_runs_on_the_event_loop(async_client: DjangoAsyncCli
 
 
 @pytest.mark.parametrize(
-    "error", [OperationalError("connection refused"), ProgrammingError('relation "x" does not exist\nLINE 1: …')]
+    "error",
+    [
+        OperationalError("connection refused"),
+        InterfaceError("connection already closed"),
+        ProgrammingError('relation "x" does not exist\nLINE 1: …'),
+    ],
 )
 def test_a_page_that_the_database_keeps_from_being_shown_says_so(
     pages: DjangoClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: DatabaseError
