@@ -115,6 +115,11 @@ class Config(BaseSettings):
         return 0 if self.redis_url or self.node_redis else SPARE_US_OF_ONE_MACHINE
 
     @property
+    def has_database_server(self) -> bool:
+        """Is the web tier's database somebody else's to run, and no file?"""
+        return self.database_url is not None and urlsplit(self.database_url).scheme != "sqlite"
+
+    @property
     def external_redis(self) -> str | None:
         """The Redis that this process' node has its mailbox on, where it is not the one that comes along."""
         return self.node_redis or self.redis_url

@@ -14,7 +14,6 @@ import time
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
-from django.db import connection
 
 from coordinator import embedded_redis, environment, setting_up, supervision
 from coordinator.config import PROJECT, Config, ConfigError, load_config
@@ -91,7 +90,7 @@ class Command(BaseCommand):
         try:
             setting_up.migrate()
         except setting_up.NotThereNow as error:
-            if connection.vendor == "sqlite" or not data.nodes_on_disk():
+            if not (config.has_database_server and data.nodes_on_disk()):
                 raise
             self._say(f"{error}; all the rest starts, and pages wait for it. Where its tables are of an older version")
             self._say("then, /readyz says that it lacks migrations: `python manage.py migrate` makes them")

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import psutil
 import pytest
 
 from bench import callers, compare, options
 from bench.peers.base import PeerClient
+from tests.integration.installation import lives
 from tests.integration.waiting import eventually
 
 ROOT = Path(__file__).parents[3]
@@ -95,11 +96,9 @@ def test_who_is_ended_ends_its_servers_and_removes_their_data(tmp_path: Path) ->
     )
     try:
         eventually(lambda: [*tmp_path.glob("*/0-redis/client1.log")], timeout_s=30, what="it measures")
-        listed = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        driver = psutil.Process(process.pid)
         children = eventually(
-            lambda: len(found := listed.read_text().split()) == 3 and found,
-            timeout_s=30,
-            what="a server and two clients",
+            lambda: len(found := driver.children()) == 3 and found, timeout_s=30, what="a server and two clients"
         )
         process.terminate()
         _, said = process.communicate(timeout=60)
@@ -109,7 +108,7 @@ def test_who_is_ended_ends_its_servers_and_removes_their_data(tmp_path: Path) ->
     assert process.returncode == 1, "it has no figure yet"
     assert said.endswith("cut off\n")
     assert [*tmp_path.iterdir()] == []
-    assert not any(os.path.exists(f"/proc/{child}") for child in children)
+    assert not any(lives(child) for child in children)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])

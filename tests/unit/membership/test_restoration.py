@@ -269,7 +269,7 @@ def test_an_installation_that_was_begun_anew_can_not_say_the_epochs_of_the_one_t
 
 
 def test_nodes_that_know_of_a_later_restore_than_the_backup_may_know_of_another_cluster_of_the_name(company, path):
-    """They may have begun anew, and have made one since: what they remember is its epochs, not those of the lost one."""
+    """They may have begun anew, and have made one since: they remember its epochs, and not those of the lost one."""
     Cluster.objects.create(name="second", cluster_id="99")
     with pytest.raises(NotMade, match="3 is the highest that is known"):
         restore(company, path)
