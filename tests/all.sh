@@ -75,7 +75,10 @@ status=0
 # To compile takes more than one processor only towards its end.
 in_the_background --ignore tests/test_compiled.py
 compile
-side_by_side -m "not slow and not alone and not clockless" || status=$?
+# One more than there are cores, where one process each is meant: whoever starts servers waits for them half the time.
+cores=$(getconf _NPROCESSORS_ONLN)
+side_by_side ${SIDE_BY_SIDE:+-n "$(((cores < 8 ? cores : 8) + 1))"} -m "not slow and not alone and not clockless" ||
+    status=$?
 in_the_background tests/test_compiled.py
 # To collect all the others would take longer than some of these.
 mapfile -t marked < <(grep -rl --include='test_*.py' 'mark\.alone' tests)
