@@ -82,9 +82,15 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFile:
 def pytest_configure(config: pytest.Config) -> None:
     """Of several processes each has ports of its own. One that is kept is free while nobody runs there."""
     if hasattr(config, "workerinput"):
-        count = len(ports.OF_OUR_OWN) // config.workerinput["workercount"]
-        first = int(config.workerinput["workerid"].removeprefix("gw")) * count
-        mock.patch.object(ports, "OF_OUR_OWN", ports.OF_OUR_OWN[first : first + count]).start()
+        number = int(config.workerinput["workerid"].removeprefix("gw"))
+        own = ports_of(number, config.workerinput["workercount"])
+        mock.patch.object(ports, "OF_OUR_OWN", own).start()
+
+
+def ports_of(number: int, processes: int, among: range = ports.OF_OUR_OWN) -> range:
+    """Those of the process of that number, from 0 on."""
+    count = len(among) // processes
+    return among[number * count : (number + 1) * count]
 
 
 @pytest.hookimpl(tryfirst=True)

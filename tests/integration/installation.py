@@ -34,6 +34,27 @@ class HttpAnswer(NamedTuple):
     body: str
 
 
+def environment_of(data: Path) -> dict[str, str]:
+    """For a program on that data directory, with ports of this process of tests; none of the caller's settings gets
+    through."""
+    ours = ("CONCLAVE_", "REDIS_URL", "DATABASE_URL", "DJANGO_SETTINGS_MODULE")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+    among = f"{ports.OF_OUR_OWN[0]}-{ports.OF_OUR_OWN[-1]}"
+    return kept | {"CONCLAVE_DATA": str(data), "CONCLAVE_PORTS": among}
+
+
+def start_worker(arguments: list[str], environment: dict[str, str], log: Path) -> subprocess.Popen[bytes]:
+    """`celery` with these arguments; it dies with this process."""
+    with open(log, "ab") as written:
+        return subprocess.Popen(
+            launched([sys.executable, "-m", "celery", *arguments], parent=os.getpid(), directory=PROJECT),
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=written,
+            stderr=subprocess.STDOUT,
+        )
+
+
 class Installation:
     """Runs between `start` and `stop`, or as a context, which also waits until it is ready.
 
@@ -54,15 +75,8 @@ class Installation:
 
     @property
     def environment(self) -> dict[str, str]:
-        own = {
-            "CONCLAVE_DATA": str(self.data.path),
-            "CONCLAVE_PORT": str(self.port),
-            "CONCLAVE_PORTS": f"{ports.OF_OUR_OWN[0]}-{ports.OF_OUR_OWN[-1]}",
-            "CONCLAVE_ADMIN_PASSWORD": ADMIN_PASSWORD,
-        }
-        ours = ("CONCLAVE_", "REDIS_URL", "DATABASE_URL", "DJANGO_SETTINGS_MODULE")
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
-        return kept | own | self.settings
+        own = {"CONCLAVE_PORT": str(self.port), "CONCLAVE_ADMIN_PASSWORD": ADMIN_PASSWORD}
+        return environment_of(self.data.path) | own | self.settings
 
     def start(self) -> None:
         """Begin `manage.py up`; returns at once."""

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -12,13 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from coordinator import ports
 from coordinator.client import Client, ConclaveError
-from coordinator.config import PROJECT
 from coordinator.data_directory import DataDirectory
 from coordinator.replica import births
-from coordinator.supervision import launched
 from coordinator.wire import ReplicaReport
+from tests.integration.installation import environment_of, start_worker
 from tests.integration.quorum import NODES, PlainRedis
 from tests.integration.waiting import eventually
 
@@ -48,26 +44,16 @@ class Machines:
             self._launch(node)
 
     def _launch(self, node: str) -> None:
-        command = [sys.executable, "-m", "celery", "-A", "coordinator", "worker", "--pool", "solo"]
+        command = ["-A", "coordinator", "worker", "--pool", "solo"]
         command += ["--without-gossip", "--without-mingle", "-n", f"{node}@conclave", "-Q", f"conclave.node.{node}"]
-        ours = ("CONCLAVE_", "REDIS_URL", "DATABASE_URL", "DJANGO_SETTINGS_MODULE")
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
         own = {
             "CONCLAVE_NODE": node,
-            "CONCLAVE_DATA": str(self.data.path),
-            "CONCLAVE_PORTS": f"{ports.OF_OUR_OWN[0]}-{ports.OF_OUR_OWN[-1]}",
             "CONCLAVE_NODE_REDIS": self.redis[node].url,
             "REDIS_URL": self.redis["web"].url,
             "DJANGO_SETTINGS_MODULE": "coordinator.settings",
         }
-        with open(self.directory / f"{node}.log", "ab") as log:
-            self._workers[node] = subprocess.Popen(
-                launched(command, parent=os.getpid(), directory=PROJECT),
-                env=kept | own,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-            )
+        environment = environment_of(self.data.path) | own
+        self._workers[node] = start_worker(command, environment, self.directory / f"{node}.log")
 
     def stop(self) -> None:
         for worker in self._workers.values():

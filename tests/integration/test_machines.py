@@ -3,12 +3,10 @@ and a Redis of its own, and of the first one's no more than its keys."""
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -16,11 +14,9 @@ from typing import Final
 
 import pytest
 
-from coordinator import ports
 from coordinator.client import Client
 from coordinator.config import PROJECT
-from coordinator.supervision import launched
-from tests.integration.installation import Installation
+from tests.integration.installation import Installation, environment_of, start_worker
 from tests.integration.quorum import PlainRedis
 from tests.integration.waiting import eventually
 
@@ -51,24 +47,12 @@ class Machine:
         shutil.copytree(keys, self.directory / "data" / "keys")
         self.redis.start()
         ((_, *arguments),) = commands("celery")
-        command = [sys.executable, "-m", "celery", *(word.replace("node2", self.node) for word in arguments)]
-        ours = ("CONCLAVE_", "REDIS_URL", "DATABASE_URL", "DJANGO_SETTINGS_MODULE")
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
-        own = {
-            "CONCLAVE_DATA": str(self.directory / "data"),
-            "CONCLAVE_PORTS": f"{ports.OF_OUR_OWN[0]}-{ports.OF_OUR_OWN[-1]}",
-            "CONCLAVE_NODE": self.node,
-            "CONCLAVE_NODE_REDIS": self.redis.url,
-            "REDIS_URL": self.broker,
-        }
-        with open(self.directory / "worker.log", "ab") as log:
-            self._worker = subprocess.Popen(
-                launched(command, parent=os.getpid(), directory=PROJECT),
-                env=kept | own,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-            )
+        own = {"CONCLAVE_NODE": self.node, "CONCLAVE_NODE_REDIS": self.redis.url, "REDIS_URL": self.broker}
+        self._worker = start_worker(
+            [word.replace("node2", self.node) for word in arguments],
+            environment_of(self.directory / "data") | own,
+            self.directory / "worker.log",
+        )
 
     def stop(self) -> None:
         if self._worker is not None:

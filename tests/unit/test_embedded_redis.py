@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from coordinator import embedded_redis
 from coordinator.config import ConfigError
 from coordinator.data_directory import DataDirectory
 from coordinator.embedded_redis import Server, client_acl_rules, ensure_client_user, find_server, look_at, prepare
@@ -136,6 +137,12 @@ def test_a_client_gets_no_key_no_pattern_and_nothing_that_administers(version: t
 @pytest.mark.parametrize("url", ["", "garbage", "redis://u:p@127.0.0.1:1/0", "redis://[", "redis://h:p:q/x"])
 def test_making_the_clients_user_never_raises(url: str) -> None:
     assert ensure_client_user(url, REALM, "pw") == "unreachable"
+
+
+def test_a_server_that_knows_no_acl_is_not_told_to_set_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embedded_redis, "ensure_client_user", lambda *_: "unsupported")
+    said = embedded_redis.client_user_problem("redis://:s3cret@127.0.0.1:1/0", REALM, "pw")
+    assert said == "no client can connect to Redis at 127.0.0.1:1: it takes no ACL SETUSER, as Redis 6.2 and newer do"
 
 
 def test_why_a_redis_does_not_serve_is_said_without_its_password(redis_server: PrivateRedis) -> None:
