@@ -62,7 +62,9 @@ INSTALLED_APPS = [
     "unfold",
     "unfold.contrib.filters",
     "unfold.contrib.forms",
-    "django.contrib.admin",
+    # Its pages are registered with the addresses (coordinator/urls.py): who serves none, as `manage.py up`, the
+    # reconciler and most commands, is spared importing them, a third of such a program's start.
+    "django.contrib.admin.apps.SimpleAdminConfig",
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",

@@ -9,6 +9,8 @@ from django.urls import include, path
 from coordinator import accounts, health, web_metrics
 from coordinator.api import api, docs
 
+admin.autodiscover()
+
 urlpatterns = [
     path("healthz", health.healthz, name="healthz"),
     path("readyz", health.readyz, name="readyz"),

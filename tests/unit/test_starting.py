@@ -159,3 +159,13 @@ def test_whoever_has_read_enough_of_a_command_ends_it_without_a_traceback(argume
     finally:
         os.close(theirs)
     assert (ended.returncode, ended.stderr) == (128 + signal.SIGPIPE, "")
+
+
+def test_who_serves_no_page_does_not_import_the_admins() -> None:
+    """Where a driver of PostgreSQL is installed, they were half of what `up`, the reconciler and a command took."""
+    script = (
+        "import sys, django; django.setup(); "
+        "print([name for name in ('coordinator.admin', 'coordinator.api', 'unfold.admin') if name in sys.modules])"
+    )
+    ended = _start(["-c", script], DJANGO_SETTINGS_MODULE="coordinator.settings")
+    assert (ended.stdout, ended.stderr) == ("[]\n", "")
