@@ -28,6 +28,8 @@ POLL_S: Final = 0.2
 PENDING: Final = "pending"
 DONE: Final = "done"
 REFUSED: Final = "refused"
+LOST: Final = "lost"
+"""No node says it of itself: what it had in hand, and knows nothing of any more."""
 
 
 class BrokerUnavailable(ConclaveError):
@@ -60,6 +62,9 @@ class TaskOutcome(msgspec.Struct, frozen=True):
 
 
 NO_OUTCOMES: Final[Mapping[str, TaskOutcome]] = MappingProxyType({})
+FORGOTTEN: Final = TaskOutcome(
+    LOST, "its process ended with this in hand, and the next one knows nothing of it: it may be done or not", "0"
+)
 
 
 class NodeReport(msgspec.Struct, frozen=True):
@@ -154,28 +159,29 @@ def outcomes(
     but: Mapping[str, TaskOutcome] = NO_OUTCOMES,
 ) -> dict[str, TaskOutcome]:
     """What became of requests (node to request), of those nodes that said so in time. `settled`: wait until nothing of
-    it is pending. `but`: what nodes had said before they were asked this time. Raises BrokerUnavailable."""
+    it is pending. `but`: what nodes had said before they were asked this time. Of a node whose process ended with a
+    request in hand nobody waits for more: FORGOTTEN. Raises BrokerUnavailable."""
     until = time.monotonic() + timeout_s
     found: dict[str, TaskOutcome] = {}
+    in_hand: set[str] = set()
     while True:
+        said = _said_of(requests, min(LOOK_S, timeout_s))
+        found |= dict.fromkeys((node for node in in_hand if node in said and said[node] is None), FORGOTTEN)
         found |= {
             node: outcome
-            for node, outcome in _said_of(requests, min(LOOK_S, timeout_s)).items()
-            if not (settled and outcome.state == PENDING) and outcome != but.get(node)
+            for node, outcome in said.items()
+            if outcome is not None and not (settled and outcome.state == PENDING) and outcome != but.get(node)
         }
+        in_hand |= {node for node, outcome in said.items() if outcome is not None and outcome.state == PENDING}
         if len(found) == len(requests) or time.monotonic() >= until:
             return found
         time.sleep(POLL_S)
 
 
-def _said_of(requests: Mapping[str, str], timeout_s: float) -> dict[str, TaskOutcome]:
-    """What the nodes that answer have to say of these, by node."""
+def _said_of(requests: Mapping[str, str], timeout_s: float) -> dict[str, TaskOutcome | None]:
+    """What the nodes that answered have to say of these, by node; None where they know nothing of it."""
     reports = look(requests.keys(), timeout_s)
-    return {
-        node: report.outcomes[requests[node]]
-        for node, report in reports.items()
-        if node in requests and requests[node] in report.outcomes
-    }
+    return {node: report.outcomes.get(requests[node]) for node, report in reports.items() if node in requests}
 
 
 class Asked(NamedTuple):
@@ -196,7 +202,8 @@ def ask_all(
     """Send nodes the same task, and wait for what becomes of it: of those nodes that say so in time. What they refused
     when they were asked before, under the same request, is no answer. Raises BrokerUnavailable."""
     requests = dict.fromkeys(asked, request)
-    before = {node: said for node, said in _said_of(requests, LOOK_S).items() if said.state == REFUSED}
+    said = _said_of(requests, LOOK_S).items()
+    before = {node: outcome for node, outcome in said if outcome is not None and outcome.state == REFUSED}
     for node in asked:
         ask(node, task, request, **arguments)
     return outcomes(requests, timeout_s, but=before)

@@ -459,8 +459,9 @@ class Command(BaseCommand):
 
 
 def _ending(asked: nodes.Asked) -> AuditEntry.Outcome:
-    """How the audit calls what a node was asked: what it has not answered yet it may do all the same."""
-    if asked.outcome is None:
+    """How the audit calls what a node was asked: what it has not answered yet, or has forgotten, may be done all the
+    same."""
+    if asked.outcome is None or asked.outcome.state == nodes.LOST:
         return AuditEntry.Outcome.UNKNOWN
     return AuditEntry.Outcome.DONE if asked.outcome.state == nodes.DONE else AuditEntry.Outcome.REFUSED
 

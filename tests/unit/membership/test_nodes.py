@@ -80,3 +80,33 @@ def test_a_node_that_refuses_again_in_the_same_words_answers(form):
 
 def test_a_node_that_says_nothing_more_has_not_answered(form):
     assert form(Busy(), 0) is None
+
+
+def test_nobody_waits_for_what_a_node_had_in_hand_when_its_process_ended(monkeypatch):
+    pending = TaskOutcome("pending", "being written", "5")
+    answers = [{}, {"restore-2a": pending}, {"restore-2a": pending}, None, {}]
+
+    def look(expected: Collection[str], timeout_s: float) -> dict[str, NodeReport]:
+        said = answers.pop(0)  # One look more than there are answers is one that nobody needs.
+        return {} if said is None else {"node1": msgspec.structs.replace(report("node1"), outcomes=said)}
+
+    monkeypatch.setattr(nodes, "look", look)
+    monkeypatch.setattr(nodes, "ask", lambda *order, **arguments: None)
+    monkeypatch.setattr(nodes, "POLL_S", 0)
+    asked = nodes.ask_and_wait("node1", "restore_replica", "restore-2a", 60)
+    assert asked.outcome is not None
+    assert asked.outcome.state == nodes.LOST
+    assert not answers
+
+
+def test_what_a_node_has_not_taken_yet_is_waited_for(monkeypatch):
+    done = TaskOutcome("done", "begins anew", "5")
+    answers = [{}, {}, {}, {"restore-2a": done}]
+
+    def look(expected: Collection[str], timeout_s: float) -> dict[str, NodeReport]:
+        return {"node1": msgspec.structs.replace(report("node1"), outcomes=answers.pop(0))}
+
+    monkeypatch.setattr(nodes, "look", look)
+    monkeypatch.setattr(nodes, "ask", lambda *order, **arguments: None)
+    monkeypatch.setattr(nodes, "POLL_S", 0)
+    assert nodes.ask_and_wait("node1", "restore_replica", "restore-2a", 60).outcome == done
