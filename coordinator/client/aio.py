@@ -27,6 +27,7 @@ from coordinator.client.surface import Surface
 from coordinator.statemachine import lock_commands
 
 CLOSE_US: Final = 2_000_000
+_ELSEWHERE: Final = "an AsyncClient belongs to the event loop that first used it, and to its process"
 
 logger = logging.getLogger(__name__)
 
@@ -212,6 +213,13 @@ class _Pump:
             await asyncio.wait([self._all_tried], timeout=CLOSE_US / 1e6)
         self._links.close()
 
+    def drop(self) -> None:
+        """Its event loop has ended: nothing is said to anybody any more, and nothing is left open."""
+        self.closed = True
+        for session in self.core.sessions.values():
+            session.gone = True
+        self._links.close()
+
 
 class Figures(NamedTuple):
     """What a client is about just now, for metrics."""
@@ -323,10 +331,18 @@ class AsyncClient(Surface[Async], Async):
         return self._pump.core.routing.cluster if self._pump is not None else 0
 
     async def aclose(self) -> None:
-        """End this client's sessions, and with them what they hold."""
-        pump, self._pump, self._closed = self._pump, None, True
-        if pump is None or pump.pid != os.getpid():
+        """End this client's sessions, and with them what they hold. Where its event loop has ended before it, they are
+        left to run out. Raises RuntimeError on another event loop than its own."""
+        pump = self._pump
+        is_own = pump is None or pump.pid == os.getpid()
+        if pump is not None and is_own and pump.loop is not asyncio.get_running_loop() and not pump.loop.is_closed():
+            raise RuntimeError(_ELSEWHERE)
+        self._pump, self._closed = None, True
+        if pump is None or not is_own:
             return  # A forked child shares what its parent's event loop waits on, and would end that for both.
+        if pump.loop.is_closed():
+            pump.drop()
+            return
         try:
             if pump.core.sessions:
                 await self._drive(pump, flows.close(pump.core, _now_us, CLOSE_US))
@@ -367,7 +383,7 @@ class AsyncClient(Surface[Async], Async):
         if self._pump is None:
             self._pump = _Pump(self._options, loop)
         elif self._pump.loop is not loop or self._pump.pid != os.getpid():
-            raise RuntimeError("an AsyncClient belongs to the event loop that first used it, and to its process")
+            raise RuntimeError(_ELSEWHERE)
         return self._pump
 
     async def _run(self, flow: Callable[[Core], Flow]) -> Any:
@@ -387,6 +403,9 @@ class AsyncClient(Surface[Async], Async):
             finally:
                 pump.wake()
             throw, value = None, None
+            if pump.closed and not call.done:
+                throw = Closed()  # It was answered in the very moment of the end; what it asks next nobody sends.
+                continue
             future: asyncio.Future[None] = pump.loop.create_future()
             call.when_done(partial(_set, future))
             try:

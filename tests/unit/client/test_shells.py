@@ -13,7 +13,7 @@ import pytest
 from coordinator.client import AsyncClient, Client, Standing, aio, links, locks
 from coordinator.client.asking import Ask
 from coordinator.client.errors import Closed, Unavailable
-from coordinator.statemachine.commands import PutKey, ReleaseLock
+from coordinator.statemachine.commands import CloseSession, PutKey, ReleaseLock
 from coordinator.statemachine.lock_commands import Acquire, Release
 from tests.unit.client.test_sync import TOKEN, FakeChannel, until
 
@@ -183,3 +183,52 @@ async def test_a_connection_is_made_though_all_tasks_were_cancelled(monkeypatch:
         with pytest.raises(asyncio.CancelledError):
             await asked
         assert await client.put("a", b"") > 0
+
+
+async def test_a_task_that_is_answered_as_its_client_closes_learns_that(monkeypatch: pytest.MonkeyPatch):
+    """What it asked next nobody sent, and nobody gave it up: it waited for ever, whatever its timeout."""
+    monkeypatch.setattr(links, "new_channel", FakeChannel)
+    client = AsyncClient("redis://nowhere", str(TOKEN), timeout=1)
+    await client.get("a")
+
+    async def ends() -> None:
+        await client.get("a")
+        await client.aclose()
+
+    async with asyncio.timeout(5):
+        ending = asyncio.ensure_future(ends())
+        with pytest.raises(Closed):
+            await client.acquire("a")  # Its session is answered in the packet that has the other's answer.
+        await ending
+
+
+def test_a_client_of_asyncio_is_not_closed_on_another_event_loop(monkeypatch: pytest.MonkeyPatch):
+    """It was, halfway: the core was at work on two threads, its locks were left to run out, and the error spoke of a
+    future of another loop."""
+    monkeypatch.setattr(links, "new_channel", FakeChannel)
+    client = AsyncClient("redis://nowhere", str(TOKEN), timeout=5)
+
+    async def close() -> None:
+        await client.aclose()
+
+    with asyncio.Runner() as runner:
+        lease = runner.run(client.acquire("a"))
+        with ThreadPoolExecutor() as executor, pytest.raises(RuntimeError, match="belongs to the event loop"):
+            executor.submit(asyncio.run, close()).result(10)
+        assert lease.held
+        runner.run(close())
+    assert sum(isinstance(op, CloseSession) for op in FakeChannel.made.ops) == 1
+
+
+def test_a_client_of_asyncio_whose_event_loop_has_ended_can_be_closed(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(links, "new_channel", FakeChannel)
+    client = AsyncClient("redis://nowhere", str(TOKEN), timeout=5)
+
+    async def close() -> None:
+        await client.aclose()
+
+    lease = asyncio.run(client.acquire("a"))
+    asyncio.run(close())
+    assert not FakeChannel.made.connected
+    assert not lease.held, "nobody keeps it any more"
+    asyncio.run(close())
