@@ -13,8 +13,8 @@ from typing import Any, Self, TypeVar
 from coordinator.client import flows, lock_flows
 from coordinator.client.asking import Ask, Asking, Async, Part, S, Sync
 from coordinator.client.core import Core
-from coordinator.client.errors import Closed, ConclaveError, LeaseLost
-from coordinator.client.flows import Grant
+from coordinator.client.errors import Closed, ConclaveError, LeaseLost, Unavailable
+from coordinator.client.flows import Clock, Grant
 from coordinator.client.lease import LeaseState
 
 InThread = TypeVar("InThread", bound="Had[Sync]")
@@ -119,3 +119,18 @@ def give_back(core: Core, had: Had[Any] | None) -> None:
     if had is not None:
         had._state.released = True
         lock_flows.give_back(core, had._shell.clock, had._state.grant)
+
+
+def proven(core: Core, clock: Clock, grant: Grant, timeout_us: int) -> Asking[None]:
+    """To be asked as the last before something is told that its grant is of use: where this process stood still since
+    it had that, the session may be gone, and another may have what it held. Raises LeaseLost."""
+    if grant.session.valid(clock()):
+        return
+    lost = LeaseLost(f"lock {grant.name!r}: it can not be proven held any more, and another may hold it now")
+    try:
+        if (yield core.revived(grant.session, clock() + timeout_us)) is None:
+            raise lost
+    except Closed:
+        raise
+    except Unavailable as silent:
+        raise lost from silent

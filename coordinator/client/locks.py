@@ -18,7 +18,7 @@ from coordinator.client.core import Core
 from coordinator.client.errors import ConclaveError, InvalidRequest, LeaseLost, Refused, SessionGone
 from coordinator.client.events import EventWatch, FailOver
 from coordinator.client.flows import Grant
-from coordinator.client.holding import Had, give_back
+from coordinator.client.holding import Had, give_back, proven
 from coordinator.client.watches import range_of
 from coordinator.statemachine import commands, lock_commands
 from coordinator.statemachine.commands import Holder
@@ -132,6 +132,7 @@ class Hold(Had[S]):
                 if lock_flows.was_not_done(error):
                     self.mode, self._may_be_shared = before, False
                 raise
+            yield from proven(core, clock, grant, timeout_us)
 
         return Ask(flow)
 

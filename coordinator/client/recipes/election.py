@@ -22,7 +22,7 @@ from coordinator.client.asking import Ask, Asking, Part, S, Stream, asked
 from coordinator.client.core import Core
 from coordinator.client.errors import Closed, Compacted, LeaseLost, NotFound, Unavailable, refuse
 from coordinator.client.flows import Flow, Grant
-from coordinator.client.holding import Had, give_back
+from coordinator.client.holding import Had, give_back, proven
 from coordinator.client.transactions import Transaction, key, put
 from coordinator.client.watches import QUESTION_US, Follow, Mapped, Snapshot, at, from_now_on, next_changes
 from coordinator.statemachine import files, lock_commands
@@ -110,6 +110,7 @@ class Election(Part[S]):
                 )
                 try:
                     yield from _proclaim(core, clock, grant, value, clock() + timeout_us)
+                    yield from proven(core, clock, grant, timeout_us)
                 except BaseException:
                     lock_flows.give_back(core, clock, grant)
                     raise

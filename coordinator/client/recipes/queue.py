@@ -20,7 +20,7 @@ from coordinator.client.asking import Ask, Asking, Async, Part, S, Sync, asked
 from coordinator.client.core import Core
 from coordinator.client.errors import Compacted, LeaseLost, LockNotAcquired, NotFound, refuse
 from coordinator.client.flows import Flow, Grant
-from coordinator.client.holding import Had, give_back
+from coordinator.client.holding import Had, give_back, proven
 from coordinator.client.recipes import presence
 from coordinator.client.transactions import Transaction, delete, key
 from coordinator.client.watches import next_changes
@@ -178,8 +178,9 @@ class Queue(Part[S]):
             return None
         try:
             found = refuse((yield core.query(files.ReadFile(name), clock(), clock() + timeout_us)))
-        except NotFound:
-            lock_flows.give_back(core, clock, grant)  # It was done between the two looks.
+            yield from proven(core, clock, grant, timeout_us)
+        except (NotFound, LeaseLost):
+            lock_flows.give_back(core, clock, grant)  # It was done between the two looks; or it is another's.
             return None
         except BaseException:
             lock_flows.give_back(core, clock, grant)

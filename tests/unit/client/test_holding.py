@@ -14,9 +14,11 @@ from coordinator import wire
 from coordinator.client import AsyncClient, links
 from coordinator.client.errors import Broken, InvalidRequest, LeaseLost, OutcomeUnknown
 from coordinator.client.recipes.election import Election
+from coordinator.client.recipes.queue import Queue
 from coordinator.client.sync import Client
-from coordinator.statemachine.commands import NotHeld, ReleaseLock
-from coordinator.statemachine.lock_commands import Acquire, HandOver
+from coordinator.statemachine.commands import NotHeld, ReleaseLock, Transact
+from coordinator.statemachine.files import ReadFile
+from coordinator.statemachine.lock_commands import Acquire, ChangeMode, HandOver
 from tests.unit.client.cluster import Cluster, TestClient
 from tests.unit.client.test_sync import TOKEN, FakeChannel
 
@@ -246,3 +248,51 @@ def test_what_comes_to_an_heir_whose_session_is_gone_is_not_had(
     cluster.drops = stands_still
     with pytest.raises(LeaseLost, match="the session that was to have it is gone"):
         heir.wait()
+
+
+def stand_still_at(cluster: Cluster, kind: type) -> None:
+    """The process stands still for two seconds before it reads the answer to the first request of this kind."""
+
+    def stands_still(request: wire.Request) -> bool:
+        is_command = isinstance(request, wire.CommandRequest)
+        asked = wire.decode_command(request.command).op if is_command else getattr(request, "query", None)
+        if isinstance(asked, kind):
+            cluster.now_us += 2_000_000
+            cluster.loses = lambda request: False
+        return False
+
+    cluster.loses = stands_still
+
+
+def test_an_upgrade_of_who_stood_still_for_too_long_is_none(cluster: Cluster, client: TestClient):
+    """It was returned, and its caller was in beside the next holder."""
+    hold = client.locks.acquire("a", shared=True, ttl=1)
+    stand_still_at(cluster, ChangeMode)
+    with pytest.raises(LeaseLost, match="can not be proven held"):
+        hold.upgrade()
+    assert not hold.held
+
+
+def test_an_upgrade_that_no_leader_confirms_in_time_is_not_said_to_be_had(cluster: Cluster, client: TestClient):
+    hold = client.locks.acquire("a", shared=True, ttl=1)
+    stand_still_at(cluster, ChangeMode)
+    cluster.drops = lambda request: isinstance(request, wire.KeepAliveRequest)
+    with pytest.raises(LeaseLost, match="can not be proven held"):
+        hold.upgrade(timeout=0.5)
+
+
+def test_who_stood_still_for_too_long_as_it_was_elected_leads_not(cluster: Cluster, client: TestClient):
+    stand_still_at(cluster, Transact)
+    with pytest.raises(LeaseLost, match="can not be proven held"):
+        Election(client, "e", ttl=1).campaign(b"me")
+
+
+def test_who_stood_still_for_too_long_as_it_took_an_item_has_it_not(
+    cluster: Cluster, client: TestClient, other: TestClient
+):
+    """Two worked on it."""
+    Queue(other, "q").put(b"item")
+    stand_still_at(cluster, ReadFile)
+    item = Queue(client, "q", ttl=1).take()
+    assert item is not None
+    assert item.held, "it is taken anew, where it is free"
