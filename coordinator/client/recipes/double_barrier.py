@@ -38,6 +38,9 @@ class DoubleBarrier(Part[S]):
         self._base = f"{self.name}/"
         self._path = options.name(self._base + options.member(member))
         self._ttl_ms = options.ttl_ms(ttl)
+        self._member = member
+        self._session: Session | None = None
+        """By which it came in last, or tried to."""
 
     @asked
     def enter(self, *, wait: float | None = None) -> Ask[None]:
@@ -50,7 +53,7 @@ class DoubleBarrier(Part[S]):
 
         def flow(core: Core) -> Asking[None]:
             nonlocal session
-            session = yield from flows.session(core, clock, self._ttl_ms, clock() + timeout_us)
+            session = self._session = yield from flows.session(core, clock, self._ttl_ms, clock() + timeout_us)
             op = files.CreateFile(self._path, b"", ephemeral=True, parents=True)
             created = yield from presence.come_in(core, clock, session, op, clock() + timeout_us)
             try:
@@ -63,16 +66,18 @@ class DoubleBarrier(Part[S]):
 
     @asked
     def leave(self, *, wait: float | None = None) -> Ask[None]:
-        """Go out, and wait until all are out. Raises NotFound where the member is not in, TimeoutError after `wait`
-        seconds: others are in still."""
+        """Go out, and wait until all are out. Raises NotFound where the member is not in (another of its name may
+        be, which came in behind the end of this session), TimeoutError after `wait` seconds: others are in still."""
         clock, wait_us = self._shell.clock, options.wait_us(wait)
         until_us = None if wait_us is None else clock() + wait_us
 
         def flow(core: Core) -> Asking[None]:
             deadline_us = clock() + self._shell.timeout_us
-            op = files.DeletePath(self._path)
-            deleted = refuse((yield from flows.command(core, clock, op, self._ttl_ms, deadline_us, "")))
-            yield from self._count(core, deleted.revision, until_us, lambda count: count == 0, is_in=False)
+            session = self._session or (yield from flows.session(core, clock, self._ttl_ms, deadline_us))
+            revision = yield from presence.left_at(core, clock, session, self._path, deadline_us)
+            if not revision:
+                raise NotFound(f"double barrier {self.name!r}: {self._member!r} is not in, or it is another one")
+            yield from self._count(core, revision, until_us, lambda count: count == 0, is_in=False)
 
         return Ask(flow)
 

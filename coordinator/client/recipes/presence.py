@@ -40,16 +40,21 @@ def come_in(core: Core, clock: Clock, session: Session, op: files.CreateFile, de
 
 def leave(core: Core, clock: Clock, session: Session, path: str, deadline_us: int) -> Flow:
     """True where it was there still."""
+    return bool((yield from left_at(core, clock, session, path, deadline_us)))
+
+
+def left_at(core: Core, clock: Clock, session: Session, path: str, deadline_us: int) -> Flow:
+    """Go; the revision, or 0 where this session was not there: one by the same name may be another's."""
     if session.gone:
-        return False
+        return 0
     try:
         done = refuse((yield core.command(session, files.DetachFile(path), clock(), deadline_us)))
     except ConclaveError as error:
         if not says_that_the_session_is_gone(error):
             raise
         core.lose_session(session)
-        return False
-    return bool(done.existed)
+        return 0
+    return done.index if done.existed else 0
 
 
 def go(core: Core, clock: Clock, session: Session, path: str) -> None:

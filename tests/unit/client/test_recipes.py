@@ -524,6 +524,35 @@ def test_who_leaves_while_it_enters_counts_for_nobody(cluster: Cluster, client: 
     assert not other.is_over
 
 
+def test_who_is_out_unseen_does_not_take_another_of_its_name_out(cluster: Cluster, client: TestClient):
+    """A process that stood still, and its successor by the same name, which worked on while all others left."""
+    late = DoubleBarrier(client.later, "b", 1, "host-1", ttl=2)
+    late.enter().value()
+    client.is_cut_off = True
+    cluster.pass_time(5)
+    successor = DoubleBarrier(cluster.client(), "b", 1, "host-1", ttl=2)
+    successor.enter()
+    client.is_cut_off = False
+    with pytest.raises(NotFound, match="'host-1' is not in, or it is another one"):
+        late.leave().value()
+    assert client.files.count("b/", prefix=True) == 1
+    successor.leave()
+    assert client.files.count("b/", prefix=True) == 0
+
+
+def test_whether_one_is_in_whose_entering_was_not_answered_its_leaving_says(cluster: Cluster, client: TestClient):
+    client.put("x", b"")
+    client.timeout_us = 500_000
+    cluster.loses = lambda request: isinstance(request, wire.CommandRequest)
+    barrier = DoubleBarrier(client, "b", 1, "a")
+    with pytest.raises(OutcomeUnknown):
+        barrier.enter()
+    cluster.loses = lambda request: False
+    barrier.leave()
+    with pytest.raises(NotFound):
+        barrier.leave()
+
+
 def test_who_leaves_as_it_has_entered_counts_for_nobody(cluster: Cluster, client: TestClient):
     ask = DoubleBarrier.enter.describe(DoubleBarrier(client, "b", 1, "a"))
     client.answer(ask)
