@@ -23,7 +23,7 @@ from coordinator.client.calls import NEVER_US, REDIRECT_US_MIN, Batch, Call, Tar
 from coordinator.client.discovery import Discovery
 from coordinator.client.errors import Busy, Closed, ConclaveError, InvalidRequest, Unavailable, caused
 from coordinator.client.grants import Acquisition, Grants
-from coordinator.client.outstanding import LOOK_US, Outstanding
+from coordinator.client.outstanding import LOOK_US, Outstanding, given_up
 from coordinator.client.packets import Packer, Packet
 from coordinator.client.replies import Replies
 from coordinator.client.room import ends_something
@@ -416,7 +416,7 @@ class Core:
         is_over = isinstance(error, Closed)
         for call in [*self._calls.values()]:
             if is_over or call.background is None:
-                self._outstanding.finish(call, error)
+                self._outstanding.finish(call, given_up(call, error))
         for session in self.sessions.values():
             session.nothing_is_open(but=[call.number for call in self._calls.values() if call.background is session])
 

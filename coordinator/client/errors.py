@@ -45,6 +45,13 @@ class OutcomeUnknown(Unavailable):
     session_gone = False
 
 
+class ClosedUnanswered(Closed, OutcomeUnknown):
+    """The client was closed while the answer to a change was out: it may have been applied, or may yet be."""
+
+    def __init__(self) -> None:
+        Unavailable.__init__(self, "the client was closed before an answer came: it may have been applied")
+
+
 class Busy(ConclaveError):
     """There is no room for it. Nothing was applied, and nothing will be; ask again later.
 

@@ -13,7 +13,7 @@ import msgspec
 
 from coordinator import wire
 from coordinator.client.calls import NEVER_US, Batch, Call, Target
-from coordinator.client.errors import ConclaveError, OutcomeUnknown, Unavailable
+from coordinator.client.errors import Closed, ClosedUnanswered, ConclaveError, OutcomeUnknown, Unavailable, caused
 from coordinator.client.room import Room
 from coordinator.client.routing import Routing
 
@@ -199,6 +199,18 @@ class Outstanding:
         return OutcomeUnknown(
             f"sent, and no answer came in time: it may have been applied, or may yet be. {self._routing.why()}"
         )
+
+
+def given_up(call: Call, error: ConclaveError) -> ConclaveError:
+    """What the asker of this call is told where it is given up for that reason, with no answer: a command that was sent
+    may have been applied."""
+    if not call.number or call.first_sent_us is None:
+        return error
+    if isinstance(error, Closed):
+        return ClosedUnanswered()
+    return caused(
+        OutcomeUnknown(f"sent, and given up before an answer came, so it may have been applied: {error}"), error
+    )
 
 
 def _not_sent(request_id: int) -> wire.Request:

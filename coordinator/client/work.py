@@ -18,6 +18,7 @@ from coordinator.client.crowd import RETURN_US, Crowd
 from coordinator.client.errors import Unavailable
 from coordinator.client.jobs import Job, Left
 from coordinator.client.links import Link, Links
+from coordinator.client.outstanding import given_up
 from coordinator.client.parker import Poll
 from coordinator.client.stepping import advance, close
 
@@ -248,6 +249,6 @@ class Work:
         self.go_on()
         for job in [*self.running]:
             close(job.flow)
-            self.end(job, None, error)
+            self.end(job, None, error if job.call is None else given_up(job.call, error))
         self.crowd.wake_all()
         self.crowd.expect_nobody()

@@ -15,7 +15,7 @@ import pytest
 from coordinator import wire
 from coordinator.channel import Message, Received
 from coordinator.client import flows, links
-from coordinator.client.errors import LockNotAcquired, Unavailable
+from coordinator.client.errors import Closed, LockNotAcquired, OutcomeUnknown, Unavailable
 from coordinator.client.jobs import Job
 from coordinator.client.sync import Client
 from coordinator.statemachine import commands
@@ -260,16 +260,17 @@ def test_who_waits_when_the_client_is_closed_is_told_so(client):
     errors = []
 
     def work() -> None:
-        with pytest.raises(Unavailable) as caught:
+        with pytest.raises(Closed) as caught:
             client.put("a", b"")
-        errors.append(str(caught.value))
+        errors.append(caught.value)
 
     thread = threading.Thread(target=work)
     thread.start()
     until(lambda: channel.open)
     client.close()
     thread.join(5)
-    assert errors == ["the client was closed"]
+    assert [str(error) for error in errors] == ["the client was closed before an answer came: it may have been applied"]
+    assert isinstance(errors[0], OutcomeUnknown), "whoever asks again by another client must know"
     assert any(isinstance(op, CloseSession) for op in channel.ops)
     with pytest.raises(Unavailable, match="closed"):
         client.get("a")
@@ -290,6 +291,29 @@ def test_a_defect_fails_what_is_asked_and_the_client_goes_on(client, caplog):
         client.put("a", b"")
     assert client.put("a", b"") > 0
     assert "planted" in caplog.text
+
+
+def test_what_was_sent_before_a_defect_is_not_said_to_be_undone(client):
+    """Whoever was told so added once more."""
+    channel = FakeChannel.made
+    channel.holds_back = lambda op: op == PutKey("sent", b"")
+    errors: list[Exception] = []
+
+    def work() -> None:
+        with pytest.raises(Unavailable) as caught:
+            client.put("sent", b"")
+        errors.append(caught.value)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    until(lambda: channel.open)
+    channel.breaks = True
+    with pytest.raises(Unavailable, match="a defect in the client") as not_sent:
+        client.get("a")
+    thread.join(5)
+    assert [type(error) for error in errors] == [OutcomeUnknown]
+    assert "a defect in the client" in str(errors[0])
+    assert not isinstance(not_sent.value, OutcomeUnknown)
 
 
 def test_a_lock_that_is_not_granted_in_time_is_not_acquired(client):
