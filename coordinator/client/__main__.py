@@ -26,14 +26,13 @@ It reads CONCLAVE_URL and CONCLAVE_TOKEN, as `manage.py token NAME` prints them.
 from __future__ import annotations
 
 import argparse
-import os
 import signal
 import sys
 from types import FrameType
 from typing import Final
 
 from coordinator.client import Client, ConclaveError, Deadlock, InvalidRequest, LeaseLost, LockNotAcquired
-from coordinator.client.command_line import filing, locking, operating, together, transacting
+from coordinator.client.command_line import filing, locking, operating, output, together, transacting
 from coordinator.client.command_line.running import EXIT_LEASE_LOST
 from coordinator.client.errors import Aborted, Busy, Changed, Compacted, Exists, NotEmpty, NotFound, WrongKind
 from coordinator.client.options import DEFAULT_TIMEOUT_S
@@ -43,6 +42,8 @@ EXIT_NOT_DONE: Final = 1
 EXIT_USAGE: Final = 2
 EXIT_FAILED: Final = 69
 """The cluster refused or did not answer (EX_UNAVAILABLE)."""
+EXIT_NOT_WRITTEN: Final = 74
+"""What it was told could not be printed, or what it was to be given not be read (EX_IOERR)."""
 EXIT_NOT_ACQUIRED: Final = 75
 """Somebody else holds the lock (EX_TEMPFAIL)."""
 
@@ -65,16 +66,24 @@ _STATUS_OF: Final[tuple[tuple[type[ConclaveError], int], ...]] = (
 
 def main(arguments: list[str] | None = None) -> int:
     try:
-        options = _parser().parse_args(arguments)
-        with Client(cluster=options.cluster, timeout=options.timeout) as client:
-            status: int = options.run(client, options)
-            return status
+        output.prepare()
+        try:
+            options = _parser().parse_args(arguments)
+            with Client(cluster=options.cluster, timeout=options.timeout) as client:
+                status: int = options.run(client, options)
+                return status
+        finally:
+            sys.stdout.flush()  # Here, where it can be said that it was not written.
     except ConclaveError as error:
-        print(f"conclave: {error}{_when(error)}", file=sys.stderr)
+        output.say(f"conclave: {error}{_when(error)}")
         return next(status for kind, status in _STATUS_OF if isinstance(error, kind))
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Nobody reads on; nor is that an error of ours.
+        output.drop(sys.stdout)  # Nobody reads on; nor is that an error of ours.
         return 128 + signal.SIGPIPE
+    except OSError as error:
+        output.drop(sys.stdout)
+        output.say(f"conclave: input or output failed: {error.strerror or error}")
+        return EXIT_NOT_WRITTEN
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
 

@@ -4,21 +4,53 @@ from __future__ import annotations
 
 import argparse
 import base64
+import io
 import json
 import os
 import sys
-from typing import Any
+from typing import Any, TextIO
 
 import msgspec
 
+from coordinator.client.errors import InvalidRequest
 from coordinator.client.events import FailOver
 from coordinator.statemachine.files import ChangeView, FileContent, KeyView
 from coordinator.statemachine.lock_commands import CONFLICT, LockEvent
 
 
+def prepare() -> None:
+    """Whatever is printed can be: also by an output of few characters, and by none at all."""
+    if sys.stdout is None:  # It was closed before.
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - to the end of the program
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def drop(stream: TextIO) -> None:
+    """What is left to be printed there can not be, and the end of the program is not to fail of that."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def say(text: str) -> None:
+    """To whoever looks on; where nobody can, the status has to do."""
+    if sys.stderr is None:  # It was closed before; and nowhere is standard output to `print`.
+        return
+    try:
+        print(text, file=sys.stderr, flush=True)
+    except OSError:
+        drop(sys.stderr)
+
+
+def given() -> bytes:
+    """All of the standard input. Raises InvalidRequest where there is none."""
+    if sys.stdin is None:
+        raise InvalidRequest('"-" is what comes at the standard input, which is closed')
+    return sys.stdin.buffer.read()
+
+
 def value_of(argument: str) -> bytes:
     """A value as it was given; "-": from standard input."""
-    return sys.stdin.buffer.read() if argument == "-" else os.fsencode(argument)
+    return given() if argument == "-" else os.fsencode(argument)
 
 
 def number(least: int) -> Any:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import sys
 from typing import Any
 
 from coordinator.client import Client
@@ -179,7 +178,7 @@ def _double_barrier(client: Client, options: argparse.Namespace) -> int:
         status = run(options.command, _In(options.name, session), {})
         barrier.leave(wait=options.wait)
     except TimeoutError as error:
-        print(f"conclave: {error}", file=sys.stderr)
+        output.say(f"conclave: {error}")
         return 1
     return status
 

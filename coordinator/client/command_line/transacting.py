@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import json
 import re
-import sys
 from pathlib import Path
 from typing import Any, Final
 
@@ -216,7 +215,7 @@ def _transact(client: Client, arguments: argparse.Namespace) -> int:
 
 def _text_of(name: str) -> bytes:
     if name == "-":
-        return sys.stdin.buffer.read()
+        return output.given()
     try:
         return Path(name).read_bytes()
     except OSError as error:

@@ -6,7 +6,9 @@ import base64
 import contextlib
 import io
 import json
+import os
 import re
+import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -17,8 +19,16 @@ import pytest
 
 from coordinator import wire
 from coordinator.client import __main__ as command_line
-from coordinator.client.__main__ import EXIT_FAILED, EXIT_NOT_ACQUIRED, EXIT_NOT_DONE, EXIT_USAGE, main
+from coordinator.client.__main__ import (
+    EXIT_FAILED,
+    EXIT_NOT_ACQUIRED,
+    EXIT_NOT_DONE,
+    EXIT_NOT_WRITTEN,
+    EXIT_USAGE,
+    main,
+)
 from coordinator.client.asking import Ask
+from coordinator.client.command_line import output
 from coordinator.client.command_line.joining import SEQUENCERS, Around
 from coordinator.client.command_line.running import EXIT_LEASE_LOST
 from coordinator.client.command_line.transacting import parse
@@ -470,7 +480,65 @@ def test_where_there_is_no_room_it_says_when_to_ask_again(
 ):
     assert shell("put", "a", "1") == (0, "")
     said: list[str] = []
-    monkeypatch.setattr(command_line, "print", lambda text, file: said.append(text), raising=False)
+    monkeypatch.setattr(output, "say", said.append)
     cluster.refuses = lambda request: isinstance(request, wire.CommandRequest)
     assert shell("put", "a", "1") == (EXIT_FAILED, "")
     assert re.fullmatch(r"conclave: there is no room; nothing was done, ask again in 0\.[2-5] seconds", said[0])
+
+
+# --- where nothing can be printed or read ---------------------------------------------------------
+
+
+def test_what_can_not_be_printed_is_a_failure_of_its_own(shell: Shell, monkeypatch: pytest.MonkeyPatch):
+    """Status 1 was that there is no such key; and what was printed last failed behind all that could say so (120)."""
+    shell("put", "a", "1")
+    for command in (("get", "a"), ("locks", "show", "a"), ("add", "visits"), ("--help",)):
+        with open("/dev/full", "w", encoding="utf-8") as full, monkeypatch.context() as patch:
+            patch.setattr(sys, "stdout", full)
+            status, _ = shell(*command)
+        assert status == EXIT_NOT_WRITTEN
+
+
+def test_whom_nobody_reads_ends_as_by_the_signal(shell: Shell, monkeypatch: pytest.MonkeyPatch):
+    """Also where all that it prints fits into the buffer, which is written at the end of the program."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "w", encoding="utf-8") as unread, monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", unread)
+        status, _ = shell("locks", "show", "a")
+    assert status == 128 + signal.SIGPIPE
+
+
+def test_names_that_an_output_has_no_characters_for_are_escaped(shell: Shell, monkeypatch: pytest.MonkeyPatch):
+    shell("put", "ü/ö", "1")
+    printed = io.BytesIO()
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", io.TextIOWrapper(printed, encoding="ascii"))
+        assert shell("files", "ls", "/")[0] == 0
+        assert printed.getvalue() == b"\\xfc/\n"
+
+
+def test_what_went_wrong_is_no_output(shell: Shell, monkeypatch: pytest.MonkeyPatch):
+    """With standard error closed it was printed as if it had been asked for."""
+    monkeypatch.setattr(sys, "stderr", None)
+    assert shell("files", "ls", "nothing") == (EXIT_NOT_DONE, "")
+    with open("/dev/full", "w", encoding="utf-8") as full:
+        monkeypatch.setattr(sys, "stderr", full)
+        assert shell("files", "ls", "nothing") == (EXIT_NOT_DONE, "")
+
+
+@pytest.mark.parametrize("command", [("put", "a", "-"), ("transact", "-")])
+def test_there_may_be_no_standard_input(
+    command: tuple[str, ...], shell: Shell, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr(sys, "stdin", None)
+    assert main([*command]) == EXIT_USAGE
+    assert "the standard input, which is closed" in capfd.readouterr().err
+
+
+def test_there_may_be_no_standard_output(shell: Shell, monkeypatch: pytest.MonkeyPatch):
+    shell("put", "a", "1")
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", None)
+        assert shell("get", "a") == (0, "")
+        sys.stdout.close()
