@@ -14,7 +14,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from types import FrameType
-from typing import IO, Final, Protocol
+from typing import IO, Any, Final, Protocol
 
 from coordinator.client.command_line import descendants
 from coordinator.client.command_line.terminal import Terminal
@@ -42,23 +42,14 @@ class Held(Protocol):
 def run(command: list[str], held: Held, variables: dict[str, str], given: bytes | None = None) -> int:
     """Run it to its end; its status. `given`: what it reads on its standard input. Raises LeaseLost where it was ended
     because what it ran under is lost, and InvalidRequest where it can not be started."""
-    try:
-        with _input(given) as stdin:
-            process = subprocess.Popen(command, env=os.environ | variables, stdin=stdin, process_group=0)
-    except OSError as error:
-        raise InvalidRequest(f"{command[0]}: {error.strerror}") from error
-    terminal = Terminal()
-    guard = _Guard(process, held, terminal)
-    try:
-        terminal.pass_on(os.getpgrp(), process.pid)
+    guard = _Guard(held)
+    with guard.passing_signals_on():
+        try:
+            with _input(given) as stdin:
+                guard.begin(subprocess.Popen(command, env=os.environ | variables, stdin=stdin, process_group=0))
+        except OSError as error:
+            raise InvalidRequest(f"{command[0]}: {error.strerror}") from error
         return guard.wait()
-    except BaseException:
-        if process.poll() is None:  # A signal was not for it yet, and nobody will look after it any more.
-            guard.end(0.0)
-        raise
-    finally:
-        terminal.pass_on(process.pid, os.getpgrp())
-        terminal.close()
 
 
 @contextlib.contextmanager
@@ -76,20 +67,47 @@ def _input(given: bytes | None) -> Iterator[IO[bytes] | None]:
 class _Guard:
     """Waits for a command; ends it where the lease is lost, so that two never work under one lock."""
 
-    def __init__(self, process: subprocess.Popen[bytes], held: Held, terminal: Terminal) -> None:
-        self._process = process
+    def __init__(self, held: Held) -> None:
         self._held = held
-        self._terminal = terminal
+        self._process: subprocess.Popen[bytes]
+        self._terminal: Terminal
+        self._has_begun = False
+        self._came_before: list[int] = []
+        """Signals that came before the command was there: they are for it, too, or it would go on with nobody."""
         self._whole_s = 0.0
         """As much of the lease as was ever seen."""
 
-    def wait(self) -> int:
-        before = {number: signal.signal(number, self._pass_on) for number in PASSED_ON}
+    @contextlib.contextmanager
+    def passing_signals_on(self) -> Iterator[None]:
+        """But those that whoever ran this ignores, which the command does then (`nohup`)."""
+        before: dict[signal.Signals, Any] = {}
         try:
-            return self._wait()
+            for number in PASSED_ON:
+                if signal.getsignal(number) is not signal.SIG_IGN:
+                    before[number] = signal.signal(number, self._pass_on)
+            yield
         finally:  # Whoever ran it may wait for something else now, and must not be deaf to them.
             for number, handler in before.items():
                 signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+    def begin(self, process: subprocess.Popen[bytes]) -> None:
+        self._process = process
+        self._has_begun = True
+        for number in self._came_before:
+            self._pass_on(number, None)
+
+    def wait(self) -> int:
+        self._terminal = Terminal()
+        try:
+            self._terminal.pass_on(os.getpgrp(), self._process.pid)
+            return self._wait()
+        except BaseException:
+            if self._process.poll() is None:  # Nobody will look after it any more.
+                self.end(0.0)
+            raise
+        finally:
+            self._terminal.pass_on(self._process.pid, os.getpgrp())
+            self._terminal.close()
 
     def _wait(self) -> int:
         while True:
@@ -107,7 +125,9 @@ class _Guard:
             self._look_ahead()
 
     def _pass_on(self, number: int, frame: FrameType | None) -> None:
-        if self._process.poll() is None:
+        if not self._has_begun:
+            self._came_before.append(number)
+        elif self._process.poll() is None:
             self._signal(number)
 
     def _signal(self, number: int) -> None:

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -97,6 +98,28 @@ def test_signals_are_passed_on_to_all_of_it(tmp_path: Path):
 
     assert run(["sh", "-c", script], Held(interrupts), {}) == 128 + signal.SIGTERM
     eventually(lambda: all(map(is_gone, numbers(file))), timeout_s=5, what="all of it is ended")
+
+
+def test_a_signal_that_comes_as_it_is_started_is_for_it(monkeypatch: pytest.MonkeyPatch):
+    """Who ran it ended and let the lock go, and the command worked on."""
+    popen = subprocess.Popen
+
+    def is_told_to_end(*arguments: Any, **how: Any) -> subprocess.Popen[bytes]:
+        process = popen(*arguments, **how)
+        signal.raise_signal(signal.SIGTERM)
+        return process
+
+    monkeypatch.setattr(subprocess, "Popen", is_told_to_end)
+    assert run(["sleep", "600"], Held(lambda: False), {}) == 128 + signal.SIGTERM
+
+
+def test_what_is_ignored_is_ignored_by_the_command_too(tmp_path: Path):
+    """As by `nohup`."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    file = tmp_path / "done"
+    signal.raise_signal(signal.SIGHUP)
+    assert run(["sh", "-c", f"kill -HUP $$; echo > {file}"], Held(lambda: False), {}) == 0
+    assert file.exists()
 
 
 @pytest.mark.parametrize("is_lost", [False, True])
