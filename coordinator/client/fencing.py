@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import stat
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -143,9 +144,14 @@ def _valid(token: int) -> int:
 
 
 def _replace(path: Path, data: bytes) -> None:
-    """Whole or not at all, and on the disk when this returns."""
+    """Whole or not at all, and on the disk when this returns. Who may read what is there may read what follows, and
+    nobody else."""
     whole = path.with_name(f"{path.name}.new")
-    with open(whole, "wb") as file:
+    whole.unlink(missing_ok=True)  # Of one that was killed; it may not be writable.
+    known = stat.S_IMODE(path.stat().st_mode) if path.exists() else None
+    with open(whole, "xb", opener=lambda name, flags: os.open(name, flags, 0o666 if known is None else known)) as file:
+        if known is not None:
+            os.fchmod(file.fileno(), known)
         file.write(data)
         file.flush()
         os.fsync(file.fileno())

@@ -148,3 +148,16 @@ def test_rows_take_equal_and_higher_tokens_and_refuse_lower_ones():
     with pytest.raises(Fenced, match="refuses the fencing token 5"):
         update_rows(rows, 5)
     assert rows.tokens == [6, 6]
+
+
+def test_who_may_read_a_file_stays_so(tmp_path: Path):
+    """What its owner alone might read everybody could, from the first write on."""
+    path = tmp_path / "secret"
+    path.write_bytes(b"old")
+    path.chmod(0o600)
+    FileFence(path).write(1, b"new")
+    assert (path.read_bytes(), path.stat().st_mode & 0o777) == (b"new", 0o600)
+    path.chmod(0o440)
+    (tmp_path / "secret.new").touch(0o440)  # Of one that was killed.
+    FileFence(path).write(2, b"newer")
+    assert (path.read_bytes(), path.stat().st_mode & 0o777) == (b"newer", 0o440)
