@@ -13,6 +13,16 @@ E = TypeVar("E", bound=BaseException)
 class ConclaveError(Exception):
     """Base of everything that the client raises on purpose."""
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pools of processes, and Celery, hand errors on pickled; `__init__` takes what a message was made of."""
+        return _as_it_was, (type(self), self.args, self.__dict__)
+
+
+def _as_it_was(kind: type[ConclaveError], args: tuple[Any, ...], said: dict[str, Any]) -> ConclaveError:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(said)
+    return error
+
 
 def caused(error: E, cause: BaseException | None) -> E:
     """For `raise ... from cause`: mypyc leaves out what stands behind the `from`."""
