@@ -47,6 +47,9 @@ EXIT_NOT_WRITTEN: Final = 74
 EXIT_NOT_ACQUIRED: Final = 75
 """Somebody else holds the lock (EX_TEMPFAIL)."""
 
+_ANOTHER: Final = "\0--"
+"""In place of a `--` that is no end of options, while options are parsed: nothing that is given holds a NUL."""
+
 _STATUS_OF: Final[tuple[tuple[type[ConclaveError], int], ...]] = (
     (LockNotAcquired, EXIT_NOT_ACQUIRED),
     (Deadlock, EXIT_NOT_ACQUIRED),
@@ -68,7 +71,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         output.prepare()
         try:
-            options = _parser().parse_args(arguments)
+            options = _parsed(sys.argv[1:] if arguments is None else arguments)
             with Client(cluster=options.cluster, timeout=options.timeout) as client:
                 status: int = options.run(client, options)
                 return status
@@ -86,6 +89,20 @@ def main(arguments: list[str] | None = None) -> int:
         return EXIT_NOT_WRITTEN
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
+
+
+def _parsed(given: list[str]) -> argparse.Namespace:
+    """The first `--` ends the options. Those behind it are the command's own, as in `lock NAME -- git checkout -- F`,
+    and argparse would leave out some."""
+    begins = given.index("--") + 1 if "--" in given else len(given)
+    behind = [_ANOTHER if each == "--" else each for each in given[begins:]]
+    options = _parser().parse_args([*given[:begins], *behind])
+    for name, value in vars(options).items():
+        if value == _ANOTHER:
+            setattr(options, name, "--")
+        elif isinstance(value, list):
+            setattr(options, name, ["--" if each == _ANOTHER else each for each in value])
+    return options
 
 
 def _when(error: ConclaveError) -> str:

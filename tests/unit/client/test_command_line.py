@@ -486,6 +486,16 @@ def test_where_there_is_no_room_it_says_when_to_ask_again(
     assert re.fullmatch(r"conclave: there is no room; nothing was done, ask again in 0\.[2-5] seconds", said[0])
 
 
+@pytest.mark.parametrize(
+    "around", [("lock", "a"), ("lock", "a", "--wait", "1"), ("elect", "e", "me"), ("group", "join", "g", "me")]
+)
+def test_a_command_has_all_its_arguments(shell: Shell, around: tuple[str, ...]):
+    """`lock NAME -- git checkout -- FILE` ran `git checkout FILE`."""
+    assert shell(*around, "--", "echo", "a", "--", "b", "--", "--wait") == (0, "a -- b -- --wait\n")
+    assert shell("put", "--", "-k", "--")[0] == 0
+    assert shell("get", "--", "-k") == (0, "--")
+
+
 # --- where nothing can be printed or read ---------------------------------------------------------
 
 
