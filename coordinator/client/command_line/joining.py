@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterable
 from typing import Final
 
 from coordinator.client import options
@@ -19,6 +20,11 @@ from coordinator.statemachine.lock_commands import EXCLUSIVE, Mode
 SEQUENCERS: Final = "CONCLAVE_LOCK_SEQUENCERS"
 ASKS_S: Final = 1.0
 """How often it is asked whether the lock around is held still. Whoever holds it ends its command sooner."""
+
+
+def named(sequencers: Iterable[str]) -> dict[str, str]:
+    """For a command's environment: these, and those of the locks around this one, which hold on within it."""
+    return {SEQUENCERS: "\n".join(dict.fromkeys([*sequencers, *os.environ.get(SEQUENCERS, "").splitlines()]))}
 
 
 class Around:

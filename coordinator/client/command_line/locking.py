@@ -7,7 +7,7 @@ from typing import Any
 
 from coordinator.client import Client
 from coordinator.client.command_line import output
-from coordinator.client.command_line.joining import SEQUENCERS, Around
+from coordinator.client.command_line.joining import Around, named
 from coordinator.client.command_line.running import run
 from coordinator.client.events import FailOver
 from coordinator.client.options import DEFAULT_TTL_S
@@ -96,7 +96,7 @@ def _lock(client: Client, options: argparse.Namespace) -> int:
             return run(options.command, around, {})
     if not (options.also or options.shared or options.count or options.delay):
         with client.lock(options.name, ttl=options.ttl, wait=options.wait) as lease:
-            held = {SEQUENCERS: sequencer(lease.name, "exclusive", lease.token)}
+            held = named([sequencer(lease.name, "exclusive", lease.token)])
             return run(options.command, lease, _variables(lease.name, lease.token) | held)
     holding = client.locks.hold(
         options.name,
@@ -108,7 +108,7 @@ def _lock(client: Client, options: argparse.Namespace) -> int:
         lock_delay=options.delay,
     )
     with holding as hold:
-        held = {SEQUENCERS: "\n".join(map(hold.sequencer, hold.names))}
+        held = named(map(hold.sequencer, hold.names))
         return run(options.command, hold, _variables(" ".join(hold.names), hold.token) | held)
 
 

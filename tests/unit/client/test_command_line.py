@@ -366,6 +366,16 @@ def test_a_lock_tells_its_command_by_what_it_is_held(client: TestClient, shell: 
         assert [line.rsplit(":", 2)[:2] for line in lines] == [[name, "exclusive"] for name in names]
 
 
+def test_a_lock_within_a_lock_hides_no_lock_around_it(cluster: Cluster, shell: Shell, monkeypatch: pytest.MonkeyPatch):
+    """`lock a -- lock b -- lock --reentrant a` waited for its own ancestor for ever."""
+    around = cluster.client().locks.acquire("a")
+    monkeypatch.setenv(SEQUENCERS, around.sequencer())
+    for more in ((), ("--also", "c")):
+        lines = shell("lock", "b", *more, "--", "sh", "-c", f'echo "${SEQUENCERS}"')[1].splitlines()
+        assert lines[-1] == around.sequencer()
+        assert [line.rsplit(":", 2)[0] for line in lines] == ["b", *more[1:], "a"]
+
+
 def test_a_command_runs_under_a_lock_in_any_mode(client: TestClient, shell: Shell):
     echo = ("--", "sh", "-c", "echo $CONCLAVE_LOCK_NAME $CONCLAVE_LOCK_TOKEN; exit 3")
     status, printed = shell("lock", "b", "--also", "a", "--shared", *echo)
