@@ -170,9 +170,11 @@ class Follow(Stream[S, Snapshot | ChangeView]):
     """What a range holds, as a Snapshot, and then each change to it, in order. Where changes were missed because their
     history is not kept any more, another Snapshot follows in their place."""
 
-    def __init__(self, shell: S, start: str, end: str, prefix: bool) -> None:
+    def __init__(self, shell: S, start: str, end: str, prefix: bool, *, previous: bool = False) -> None:
+        """`previous`: each change says what was there before, too."""
         super().__init__(shell)
         self._range = (start, end, prefix)
+        self._previous = previous
         self._position: ReadChanges | None = None
         """None: the range is to be read."""
         self._page: deque[ChangeView] = deque()
@@ -198,7 +200,7 @@ class Follow(Stream[S, Snapshot | ChangeView]):
 
     def _read(self, core: Core, clock: Clock, until_us: int | None) -> Flow:
         view = yield from read_all(core, clock, *self._range[:2], prefix=self._range[2], until_us=until_us)
-        self._position = ReadChanges(*self._range, since=view.revision + 1)
+        self._position = ReadChanges(*self._range, since=view.revision + 1, previous=self._previous)
         snapshot = Snapshot(view.keys, view.revision, after_gap=self._has_begun)
         self._has_begun = True
         return snapshot

@@ -8,10 +8,17 @@ Source: the atomic counters of etcd's and Consul's users, as one command of the 
 
 from __future__ import annotations
 
+import re
+from typing import Final
+
 from coordinator.client import options
 from coordinator.client.asking import Ask, Part, S, asked
 from coordinator.client.errors import WrongKind
 from coordinator.statemachine import commands, files
+
+_DECIMAL: Final = re.compile(rb"-?[0-9]{1,19}")
+"""What can be added to; Python would read more, as a line break behind it."""
+_BEYOND: Final = 2**63
 
 
 class Counter(Part[S]):
@@ -29,11 +36,13 @@ class Counter(Part[S]):
 
     @asked
     def value(self, *, timeout: float | None = None) -> Ask[int]:
-        """The number now. Raises WrongKind where the key holds none."""
+        """The number now. Raises WrongKind where the key holds none that could be added to."""
         return self._query(commands.GetKey(self.name), self._number, timeout=timeout)
 
     def _number(self, found: commands.KeyValue) -> int:
-        try:
-            return 0 if found.value is None else int(found.value)
-        except ValueError:
-            raise WrongKind(f"the value of {self.name!r} is no decimal number") from None
+        if found.value is None:
+            return 0
+        number = int(found.value) if _DECIMAL.fullmatch(found.value) else _BEYOND
+        if not -_BEYOND <= number < _BEYOND:
+            raise WrongKind(f"the value of {self.name!r} is no decimal number of 64 bits")
+        return number

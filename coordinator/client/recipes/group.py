@@ -170,7 +170,7 @@ class Group(Part[S]):
 
     def follow(self) -> Mapped[S, Members | Change]:
         """The group as it is, and then each change to it; the group anew where changes were missed."""
-        return Mapped(Follow(self._shell, self._base, "", prefix=True), self._told)
+        return Mapped(Follow(self._shell, self._base, "", prefix=True, previous=True), self._told)
 
     def _told(self, told: Snapshot | files.ChangeView) -> Members | Change | None:
         if isinstance(told, Snapshot):
@@ -179,7 +179,7 @@ class Group(Part[S]):
             data = {name: member.data for name, member in found.items()}
             return Members(data, told.revision, told.after_gap, able)
         name = told.key[len(self._base) :]
-        if "/" in name or (told.after is not None and told.after.value is None):
+        if "/" in name or any(view is not None and view.directory for view in (told.before, told.after)):
             return None  # Of another group, below this one.
         if told.after is None or told.after.value is None:
             return Change(name, None, told.revision)

@@ -575,6 +575,34 @@ def test_a_counter_counts(cluster: Cluster, client: TestClient):
         counter.value()
 
 
+@pytest.mark.parametrize("value", [b"5\n", b" 7", b"1_000", b"+5", b"", b"9223372036854775808", b"9" * 30])
+def test_a_counter_reads_what_can_be_added_to_and_nothing_else(client: TestClient, value: bytes):
+    """`echo 5 | … put n -` was 5 when it was read, and no number when it was added to."""
+    client.put("n", value)
+    counter = Counter(client, "n")
+    for ask in (counter.add, counter.value):
+        with pytest.raises(WrongKind, match="no decimal number of 64 bits"):
+            ask()
+    for number in (2**63 - 1, -(2**63)):
+        client.put("n", b"%d" % number)
+        assert counter.value() == counter.add(0) == number
+
+
+def test_a_directory_that_goes_was_no_member(client: TestClient):
+    """Whoever followed the group of those above it was told that a member of its name is gone."""
+    following = Group(client, "workers").follow()
+    next(following)
+    Group(client, "workers/eu").join("host-1").leave()
+    client.files.delete("workers/eu")
+    member = Group(client, "workers").join("host-1", b"4 cores")
+    member.leave()
+    assert following.next(timeout=1) == Change("host-1", b"4 cores", member._instance)
+    gone = following.next(timeout=1)
+    assert isinstance(gone, Change)
+    assert (gone.name, gone.data) == ("host-1", None)
+    assert following.next(timeout=0.1) is None
+
+
 def test_items_are_taken_in_the_order_in_which_they_came(client: TestClient, other: TestClient):
     queue = Queue(client, "q")
     for number in range(3):
