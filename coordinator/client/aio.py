@@ -102,8 +102,8 @@ class _Pump:
     def wake(self) -> None:
         """Send what is due at the end of this iteration."""
         if not self._soon and not self.closed:
-            self._soon = True
             self._turning = self.loop.call_soon(self._turn)
+            self._soon = True  # Behind it: what is thrown in between makes a turn more, and not none any more.
 
     def _turn(self) -> None:
         self._soon = False
@@ -118,21 +118,30 @@ class _Pump:
             self._links.send(now_us)
             for link in self._links.links.values():
                 self._watch(link)
-        except Exception as error:
-            logger.exception("a defect in the client's loop; everything asked fails, and it goes on")
-            for link in [*self._watched]:
-                self._unwatch(link)
-            self._links.begin_anew(now_us)
-            self._rests_until_us = now_us + self._rest.after_failure(now_us)
-            self.core.fail_all(Unavailable(f"a defect in the client: {error!r}"))
+            now_us = _now_us()
+            self._wake_at(max(self._links.due_us(now_us), now_us + 1_000))
+        except BaseException as error:
+            self._cut_off(error)
+            if not isinstance(error, Exception):
+                raise
+
+    def _cut_off(self, error: BaseException) -> None:
+        """A defect, or what was thrown in from outside (Ctrl-C in a notebook, whose loop goes on): something may be
+        half done, so everything asked fails, the connections begin anew, and leases are kept."""
+        logger.error("a defect in the client's loop; everything asked fails, and it goes on", exc_info=error)
         now_us = _now_us()
-        self._wake_at(max(self._links.due_us(now_us), self._rests_until_us, now_us + 1_000))
+        self._rests_until_us = now_us + self._rest.after_failure(now_us)
+        for link in [*self._watched]:
+            self._unwatch(link)
+        self._links.begin_anew(now_us)
+        self.core.fail_all(Unavailable(f"a defect in the client: {error!r}"))
+        self._wake_at(self._rests_until_us)
 
     def _wake_at(self, time_us: int) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
         wait_us = min(time_us - _now_us(), 1_000_000)
-        self._timer = self.loop.call_later(wait_us / 1e6, self.wake)
+        before, self._timer = self._timer, self.loop.call_later(wait_us / 1e6, self.wake)
+        if before is not None:
+            before.cancel()
 
     def _connect(self, link: Link) -> None:
         """On a thread of its own: those of the loop's executor may be busy with their users' work for longer than a
@@ -184,9 +193,15 @@ class _Pump:
             self.loop.remove_writer(descriptor)
 
     def _readable(self, link: Link) -> None:
-        if link.connected:
-            self._links.receive(link, _now_us())
-        self._watch(link)
+        try:
+            if link.connected:
+                self._links.receive(link, _now_us())
+            self._watch(link)
+        except BaseException as error:
+            self._cut_off(error)
+            if isinstance(error, Exception):
+                return
+            raise
         self.wake()
 
     def figures(self) -> Figures:

@@ -7,9 +7,11 @@ import os
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
+from coordinator import wire
 from coordinator.client import AsyncClient, Client, Standing, aio, links, locks
 from coordinator.client.asking import Ask
 from coordinator.client.errors import Closed, Unavailable
@@ -232,3 +234,57 @@ def test_a_client_of_asyncio_whose_event_loop_has_ended_can_be_closed(monkeypatc
     assert not FakeChannel.made.connected
     assert not lease.held, "nobody keeps it any more"
     asyncio.run(close())
+
+
+@pytest.mark.interpreted
+@pytest.mark.parametrize("struck", ["send", "receive"])
+def test_an_interrupt_in_the_middle_of_the_work_ends_no_lease_where_its_event_loop_goes_on(
+    monkeypatch: pytest.MonkeyPatch, struck: str
+):
+    """As in a notebook: nothing was sent any more until somebody asked something."""
+    monkeypatch.setattr(links, "new_channel", FakeChannel)
+    client = AsyncClient("redis://nowhere", str(TOKEN), timeout=5)
+
+    def kept_alive() -> int:
+        return sum(isinstance(each, wire.KeepAliveRequest) for sent in FakeChannel.made.packets for each in sent)
+
+    with asyncio.Runner() as runner:
+        lease = runner.run(client.acquire("a", ttl=3))
+        assert client._pump is not None
+        of_links, work = client._pump._links, getattr(client._pump._links, struck)
+
+        def strikes(*arguments: object) -> None:
+            setattr(of_links, struck, work)
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(of_links, struck, strikes)
+        loop = runner.get_loop()
+        going_on = loop.create_task(asyncio.to_thread(until, lambda: kept_alive() >= 2))
+        with pytest.raises(KeyboardInterrupt):  # Nobody asks anything: it looks after the lease.
+            loop.run_until_complete(going_on)
+        loop.run_until_complete(going_on)
+        assert lease.held
+        runner.run(client.aclose())
+
+
+@pytest.mark.interpreted
+def test_what_an_answer_was_lost_to_in_the_middle_is_told(monkeypatch: pytest.MonkeyPatch, caplog: Any):
+    monkeypatch.setattr(links, "new_channel", FakeChannel)
+
+    async def work() -> None:
+        async with AsyncClient("redis://nowhere", str(TOKEN), timeout=5) as client:
+            await client.get("a")
+            assert client._pump is not None
+            core, receive = client._pump.core, client._pump.core.receive
+
+            def breaks(*arguments: Any) -> None:
+                monkeypatch.setattr(core, "receive", receive)
+                raise ZeroDivisionError("planted")
+
+            monkeypatch.setattr(core, "receive", breaks)
+            with pytest.raises(Unavailable, match="a defect in the client"):
+                await client.get("a")
+            assert await client.get("a") == b"value"
+
+    asyncio.run(work())
+    assert "planted" in caplog.text
