@@ -14,7 +14,7 @@ class ConclaveError(Exception):
     """Base of everything that the client raises on purpose."""
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pools of processes, and Celery, hand errors on pickled; `__init__` takes what a message was made of."""
+        """Pools of processes hand errors on pickled; `__init__` takes what a message was made of."""
         return _as_it_was, (type(self), self.args, self.__dict__)
 
 
