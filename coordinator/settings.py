@@ -39,11 +39,13 @@ SECURE_CROSS_ORIGIN_OPENER_POLICY = "same-origin"
 X_FRAME_OPTIONS = "DENY"
 
 SESSION_ENGINE = "coordinator.sign_ins"
-# Cookies know no ports: without the port in its name, signing in to one copy would sign out of the one beside it.
+# Cookies know no ports: without the port in their names, signing in to one copy would sign out of the one beside it,
+# and keep its open pages from renewing their locks.
 SESSION_COOKIE_NAME = f"conclave_session_{CONCLAVE.port}"
 SESSION_COOKIE_AGE = 7 * 24 * 3600
 SESSION_COOKIE_HTTPONLY = True
 SESSION_COOKIE_SAMESITE = "Lax"
+CSRF_COOKIE_NAME = f"conclave_csrf_{CONCLAVE.port}"
 CSRF_COOKIE_HTTPONLY = True
 CSRF_COOKIE_SAMESITE = "Lax"
 

@@ -13,7 +13,7 @@ from playwright.sync_api import WebSocketRoute, expect
 from tests.browser.company import Company
 from tests.browser.conftest import PHONE, SHOTS, OpenPage
 from tests.browser.live_page import LivePage
-from tests.integration.installation import Installation
+from tests.integration.installation import ADMIN_PASSWORD, ADMINISTRATOR, Installation
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -448,6 +448,28 @@ def test_signing_out_elsewhere_ends_the_page(open_page: OpenPage) -> None:
     other.get_by_role("button", name="Sign out").click()
     expect(live.page.locator("#banner")).to_contain_text("You are signed out.")
     expect(live.page.get_by_role("link", name="Sign in again")).to_be_visible()
+
+
+def test_a_page_keeps_its_locks_over_a_sign_out_and_a_new_sign_in_elsewhere(open_page: OpenPage) -> None:
+    """Which make its CSRF token an old one: no keep-alive was taken any more, though the person was back in time."""
+    live = open_page()
+    live.take_lock("elsewhere", ttl_s=600)  # Not due before this is over: it is asked for here.
+    row = live.lock("elsewhere")
+    expect(row.get_by_test_id("release")).to_be_visible()
+    token = live.token("elsewhere")
+    other = LivePage(live.page.context.new_page(), live.url)
+    other.page.goto(live.url)
+    other.page.get_by_role("button", name="Sign out").click()
+    expect(live.page.locator("#banner")).to_contain_text("You are signed out.")
+    expect(other.page.get_by_label("Name")).to_be_visible()
+    other.sign_in(ADMINISTRATOR, ADMIN_PASSWORD)
+    other.expect_state("healthy")
+    row.get_by_test_id("renew").click()
+    expect(live.page.get_by_text("elsewhere has its full lease again.")).to_be_visible()
+    live.expect_connection("live")
+    expect(live.page.locator("#banner")).to_be_hidden()
+    live.expect_mine("elsewhere", token)
+    live.release("elsewhere")
 
 
 def test_the_keyboard_is_enough(open_page: OpenPage) -> None:

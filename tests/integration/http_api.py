@@ -20,6 +20,7 @@ class Caller:
     def __init__(self, installation: Installation, token: str | None = None) -> None:
         headers = {} if token is None else {"Authorization": f"Bearer {token}"}
         self.http = httpx.Client(base_url=installation.url, headers=headers, timeout=ANSWER_S_MAX)
+        self._csrf_cookie = f"conclave_csrf_{installation.port}"
 
     def __enter__(self) -> Self:
         return self
@@ -33,10 +34,10 @@ class Caller:
         """As a person does it, through the page."""
         page = self.http.get("/accounts/login/")
         assert page.status_code == 200, page.text
-        form = {"username": name, "password": password, "csrfmiddlewaretoken": self.http.cookies["csrftoken"]}
+        form = {"username": name, "password": password, "csrfmiddlewaretoken": self.http.cookies[self._csrf_cookie]}
         answer = self.http.post("/accounts/login/", data=form)
         assert answer.status_code == 302, answer.text
-        self.http.headers["X-CSRFToken"] = self.http.cookies["csrftoken"]
+        self.http.headers["X-CSRFToken"] = self.http.cookies[self._csrf_cookie]
         return self
 
     def acquire(self, name: str, **body: Any) -> httpx.Response:

@@ -18,12 +18,39 @@ export class ApiError extends Error {
 }
 
 export class Api {
-  constructor(base, csrf) {
+  // `onSignedInAgain()`: the person has signed in anew while this page was open, and it goes on.
+  constructor(base, { csrf, user, onSignedInAgain }) {
     this.base = base;
     this.csrf = csrf;
+    this.user = user;
+    this.onSignedInAgain = onSignedInAgain;
   }
 
-  async call(method, path, body, { answerMs = ANSWER_MS, signal } = {}) {
+  async call(method, path, body, options = {}) {
+    try {
+      return await this.ask(method, path, body, options);
+    } catch (error) {
+      if (error.code !== "csrf-failed" || !(await this.renewCsrf())) throw error;
+      return this.ask(method, path, body, options);
+    }
+  }
+
+  // To sign in, in another tab too, makes the CSRF token of each open page an old one. This page's own address has the
+  // new one. Resolves to whether it is had: not where somebody else signed in.
+  async renewCsrf() {
+    try {
+      const response = await fetch(location.pathname, { redirect: "error", signal: AbortSignal.timeout(ANSWER_MS) });
+      const page = new DOMParser().parseFromString(await response.text(), "text/html").getElementById("main");
+      if (page?.dataset.user !== this.user) return false;
+      this.csrf = page.dataset.csrf;
+    } catch {
+      return false;
+    }
+    this.onSignedInAgain();
+    return true;
+  }
+
+  async ask(method, path, body, { answerMs = ANSWER_MS, signal }) {
     const limit = AbortSignal.timeout(answerMs);
     let response;
     let text;

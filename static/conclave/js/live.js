@@ -23,7 +23,7 @@ const mayLock = page.mayLock === "yes";
 const mayAdminister = page.mayAdminister === "yes";
 
 const state = new LiveState();
-const api = new Api(page.api, page.csrf);
+const api = new Api(page.api, { csrf: page.csrf, user: page.user, onSignedInAgain: () => socket.again() });
 const mine = new MyLocks(api, {
   key: `${page.cluster}.${page.user}`,
   notice,

@@ -64,6 +64,13 @@ export class Socket {
     this.timer = setTimeout(() => this.connect(), waitMs);
   }
 
+  // The person is signed in again.
+  again() {
+    if (this.final !== "signed-out") return;
+    this.final = null;
+    this.connect();
+  }
+
   retryNow() {
     if (this.timer === null) return;
     clearTimeout(this.timer);

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from django.conf import settings
 from django.contrib.auth.models import Permission, User
 from django.test import AsyncClient as DjangoAsyncClient
 
@@ -120,7 +121,7 @@ async def test_a_change_by_cookie_needs_the_csrf_token(admin: User, cluster: Fak
     assert refused.json()["error"] == "csrf-failed"
     assert "user:admin" not in cluster.machine.principals
     await client.get("/accounts/login/")
-    secret = client.cookies["csrftoken"].value
+    secret = client.cookies[settings.CSRF_COOKIE_NAME].value
     accepted = await client.post(ACQUIRE, {}, content_type=JSON, headers={"X-CSRFToken": secret})
     assert accepted.status_code == 200
     assert (await client.get(f"{API}/locks")).status_code == 200
@@ -141,7 +142,7 @@ async def test_a_body_that_says_that_it_is_a_form_is_none_of_ours(
     client = DjangoAsyncClient(enforce_csrf_checks=True)
     await client.aforce_login(admin)
     await client.get("/accounts/login/")
-    secret = client.cookies["csrftoken"].value
+    secret = client.cookies[settings.CSRF_COOKIE_NAME].value
     response = await client.post(ACQUIRE, body, content_type=content_type, headers={"X-CSRFToken": secret})
     assert (response.status_code, response.json()["error"]) == (400, "bad-json")
     written = await client.post(f"{API}/files/form", body, content_type=content_type, headers={"X-CSRFToken": secret})
@@ -153,7 +154,7 @@ async def test_the_csrf_token_counts_in_the_header_alone(admin: User, cluster: F
     client = DjangoAsyncClient(enforce_csrf_checks=True)
     await client.aforce_login(admin)
     await client.get("/accounts/login/")
-    form = {"csrfmiddlewaretoken": client.cookies["csrftoken"].value}
+    form = {"csrfmiddlewaretoken": client.cookies[settings.CSRF_COOKIE_NAME].value}
     assert (await client.post(ACQUIRE, form)).status_code == 403
 
 

@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 import pytest
+from django.conf import settings
 from django.contrib.auth.models import Permission, User
 from django.core.exceptions import PermissionDenied
 from django.db import DatabaseError, IntegrityError, InterfaceError, OperationalError, ProgrammingError
@@ -89,7 +90,8 @@ def test_signing_in_leads_back_and_lands_in_the_audit(admin: User) -> None:
     assert page.status_code == 200
     form = {"username": "admin", "password": PASSWORD, "next": "/admin/"}
     assert client.post("/accounts/login/", form).status_code == 403
-    response = client.post("/accounts/login/", form | {"csrfmiddlewaretoken": client.cookies["csrftoken"].value})
+    token = client.cookies[settings.CSRF_COOKIE_NAME].value
+    response = client.post("/accounts/login/", form | {"csrfmiddlewaretoken": token})
     assert response.status_code == 302
     assert response["Location"] == "/admin/"
     assert AuditEntry.objects.get().action == audit.SIGNED_IN
@@ -113,6 +115,14 @@ def test_over_https_every_cookie_is_secure(admin: User) -> None:
     assert response.status_code == 302
     assert len(client.cookies) == 2
     assert all(cookie["secure"] for cookie in client.cookies.values())
+
+
+def test_no_cookie_is_that_of_another_copy_on_the_same_machine(admin: User) -> None:
+    """Cookies know no ports. Who signs in gets a new CSRF token, and every page that is open has an old one then."""
+    client = DjangoClient()
+    client.post("/accounts/login/", {"username": "admin", "password": PASSWORD})
+    port = str(settings.CONCLAVE.port)
+    assert {name.rpartition("_")[2] for name in client.cookies} == {port}
 
 
 def test_signing_out_takes_a_post(pages: DjangoClient) -> None:
