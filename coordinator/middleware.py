@@ -1,5 +1,5 @@
-"""What holds for every response: the Content-Security-Policy, secure cookies, and errors of the API as JSON; and what
-holds for every request: it is behind a login unless its view says otherwise.
+"""What holds for every response: the Content-Security-Policy, secure cookies, that it is not kept, and errors of the
+API as JSON; and what holds for every request: it is behind a login unless its view says otherwise.
 
 All of it is async-capable from end to end (see MIDDLEWARE in the settings).
 """
@@ -92,8 +92,8 @@ def _sync_or_async(finish: Callable[[HttpRequest, HttpResponseBase], HttpRespons
 
 def _finish_policy(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
     response.headers.setdefault("Content-Security-Policy", policy_for(request.path_info))
-    if request.path_info.startswith(API_PREFIX):
-        response.headers.setdefault("Cache-Control", "no-store")
+    # What is for whoever is signed in is not kept for the next person at the same browser. Static files say otherwise.
+    response.headers.setdefault("Cache-Control", "no-store")
     if request.is_secure():
         for cookie in response.cookies.values():
             cookie["secure"] = True

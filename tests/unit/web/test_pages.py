@@ -17,6 +17,7 @@ from django.urls import URLPattern, URLResolver, get_resolver
 from coordinator import audit
 from coordinator.middleware import ADMIN_POLICY, DOCS_POLICY, OWN_POLICY, policy_for
 from coordinator.models import AuditEntry, Cluster, Node, Replica
+from tests.unit.web.fake_cluster import FakeCluster
 from tests.unit.web.helpers import PASSWORD
 
 OPEN = {
@@ -123,6 +124,14 @@ def test_no_cookie_is_that_of_another_copy_on_the_same_machine(admin: User) -> N
     client.post("/accounts/login/", {"username": "admin", "password": PASSWORD})
     port = str(settings.CONCLAVE.port)
     assert {name.rpartition("_")[2] for name in client.cookies} == {port}
+
+
+@pytest.mark.parametrize("address", ["/live/default", "/x", "/access/default", "/audit", "/admin/", "/api/docs"])
+def test_nothing_is_kept_of_what_a_person_who_signed_in_sees(
+    pages: DjangoClient, cluster: FakeCluster, address: str
+) -> None:
+    """A browser that goes back to a page that it has kept asks nobody, and the next person may sit before it."""
+    assert "no-store" in pages.get(address)["Cache-Control"]
 
 
 def test_signing_out_takes_a_post(pages: DjangoClient) -> None:
