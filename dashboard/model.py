@@ -10,7 +10,7 @@ Nothing here is invented: what no report says is null, and the page leaves it ou
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -33,6 +33,7 @@ watches makes room for another."""
 ELECTIONS_MAX: Final = 64
 NODES_MAX: Final = 64
 HOSTS_NONE: Final = "it hosts no running replica of this cluster"
+HOSTS_ANOTHER: Final = "its replica is of another cluster of this name"
 LEASE_JITTER_MS: Final = 150
 """A lease whose end moved by less than this between two reports did not move: the reports were late."""
 
@@ -46,10 +47,15 @@ class _Heard:
 
 
 class ClusterModel:
-    """The state of one cluster, fed by one reader. `nodes` are expected from the start, heard or not."""
+    """The state of one cluster, fed by one reader. `nodes` are expected from the start, heard or not.
+
+    A name may have had clusters before, and a replica of one of them may come back: nothing of two clusters is mixed.
+    """
 
     def __init__(self, name: str, nodes: Iterable[str], now_ms: int) -> None:
         self.name = name
+        self._identity = 0
+        """Of the cluster that is shown; 0 before any replica was heard of."""
         self._expected: dict[str, int] = dict.fromkeys(nodes, now_ms)
         self._configured = frozenset(self._expected)
         self._heard: dict[str, _Heard] = {}
@@ -85,8 +91,10 @@ class ClusterModel:
             return False
         self._heard[node] = _Heard(feed, now_ms)
         self._expected.setdefault(node, now_ms)
-        for election in feed.elections:
-            self._learn(election)
+        self._settle(feed.report.cluster, now_ms)
+        if feed.report.cluster == self._identity:
+            for election in feed.elections:
+                self._learn(election)
         self.tick(now_ms, wall_ms)
         self._take_locks()
         if node == self._leader:
@@ -135,6 +143,23 @@ class ClusterModel:
     def drop(self, reason: str) -> None:
         self.dropped[reason] = self.dropped.get(reason, 0) + 1
 
+    def _settle(self, cluster: int, now_ms: int) -> None:
+        """A node reports of this cluster: is it the one to show? Of several the one that is led; where none is, the one
+        that was shown, while any node reports of it."""
+        if cluster in (0, self._identity):
+            return
+        shown = self._fresh(now_ms, self._identity)
+        if shown and (_leader_of(shown, self._voters()) or not _leader_of(self._fresh(now_ms, cluster), ())):
+            return
+        self._identity = cluster
+        self._elections, self._lease_ends, self._locks, self._shared = {}, {}, None, None
+        self._history = History()
+        self._leader, self._term, self._term_since_ms, self._leaderless_since_ms = "", 0, None, now_ms
+        for heard in self._heard.values():
+            if heard.feed.report.cluster == cluster:
+                for election in heard.feed.elections:
+                    self._learn(election)
+
     def _learn(self, election: wire.Election) -> None:
         """The winner's account of an election wins over what others saw of it; nobody else knows how it began."""
         known = self._elections.get(election.term)
@@ -165,25 +190,19 @@ class ClusterModel:
 
     # --- who leads ------------------------------------------------------------------------------
 
-    def _fresh(self, now_ms: int) -> dict[str, wire.ReplicaReport]:
+    def _fresh(self, now_ms: int, cluster: int) -> dict[str, wire.ReplicaReport]:
+        """What the replicas of that cluster reported lately."""
         return {
-            node: heard.feed.report for node, heard in self._heard.items() if now_ms - heard.at_ms <= UNREACHABLE_MS
+            node: heard.feed.report
+            for node, heard in self._heard.items()
+            if now_ms - heard.at_ms <= UNREACHABLE_MS and heard.feed.report.cluster == cluster
         }
 
     def _find_leader(self, now_ms: int) -> tuple[str, int]:
-        """A replica leads, for this page, while it says so, nobody has seen a higher term, and a majority of the voters
-        (itself among them) names it in that term."""
-        reports = self._fresh(now_ms)
+        """Who leads, and the newest term that anybody has seen."""
+        reports = self._fresh(now_ms, self._identity)
         term = max((report.term for report in reports.values()), default=self._term)
-        in_term = {node: report for node, report in reports.items() if report.term == term}
-        for node, report in in_term.items():
-            if report.role != "leader":
-                continue
-            voters = report.voters or tuple(self._voters())
-            following = [name for name in voters if name in in_term and in_term[name].leader == node]
-            if len({node, *following}) > len(voters) // 2:
-                return node, term
-        return "", term
+        return _leader_of(reports, self._voters()), term
 
     def _term_began(self, now_ms: int, wall_ms: int | None) -> int:
         election = self._elections.get(self._term)
@@ -193,7 +212,8 @@ class ClusterModel:
 
     def _voters(self) -> list[str]:
         """As the newest term's report names them; before any report, the nodes that were configured."""
-        named = [heard.feed.report for heard in self._heard.values() if heard.feed.report.voters]
+        reports = [heard.feed.report for heard in self._heard.values()]
+        named = [report for report in reports if report.voters and report.cluster == self._identity]
         if not named:
             return sorted(self._configured)
         return sorted(max(named, key=lambda report: (report.term, report.commit_index)).voters)
@@ -223,7 +243,7 @@ class ClusterModel:
             },
             "sentence": self._sentence(voters, replicas, now_ms),
             "replicas": replicas,
-            "log": {node: _log_row(heard.feed) for node, heard in self._heard.items()},
+            "log": {node: _log_row(self._ours(heard.feed)) for node, heard in self._heard.items()},
             "elections": {str(term): _election(election) for term, election in self._elections.items()},
             "locks": self._lock_rows(),
             "lock_totals": self._lock_totals(),
@@ -245,7 +265,7 @@ class ClusterModel:
         silent_since = self._silent_since(node, now_ms)
         if heard is None:
             return _NEVER_HEARD | {"voter": is_voter, "silent_since_ms": silent_since}
-        report = heard.feed.report
+        report = self._ours(heard.feed).report
         # A node that hosts no replica has no term and no log, rather than empty ones.
         hosts = bool(report.replica)
         return {
@@ -264,6 +284,11 @@ class ClusterModel:
             "crashable": report.faults_allowed and silent_since is None,
             "silent_since_ms": silent_since,
         }
+
+    def _ours(self, feed: wire.Feed) -> wire.Feed:
+        """What a node says of the cluster that is shown."""
+        is_of_another = feed.report.cluster not in (0, self._identity)
+        return _without_replica(feed, HOSTS_ANOTHER) if is_of_another else feed
 
     def _silent_since(self, node: str, now_ms: int) -> int | None:
         """Since when `node` has not been heard, None while it is; never before this process could hear it."""
@@ -356,6 +381,21 @@ class ClusterModel:
             "commit_ms_p99": round(feed.commit_ms_p99, 2),
             "fsync_ms_p50": round(feed.fsync_ms_p50, 2),
         }
+
+
+def _leader_of(reports: Mapping[str, wire.ReplicaReport], voters: Sequence[str]) -> str:
+    """A replica leads, for this page, while it says so, nobody has seen a higher term, and a majority of the voters
+    (itself among them) names it in that term. `voters`: where it does not name them itself."""
+    term = max((report.term for report in reports.values()), default=0)
+    in_term = {node: report for node, report in reports.items() if report.term == term}
+    for node, report in in_term.items():
+        if report.role != "leader":
+            continue
+        entitled = report.voters or voters
+        following = [name for name in entitled if name in in_term and in_term[name].leader == node]
+        if len({node, *following}) > len(entitled) // 2:
+            return node
+    return ""
 
 
 def _without_replica(feed: wire.Feed, waiting_for: str) -> wire.Feed:

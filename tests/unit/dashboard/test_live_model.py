@@ -25,6 +25,54 @@ def model_of(*feeds: wire.Feed, now_ms: int = START) -> ClusterModel:
     return model
 
 
+# --- which cluster ------------------------------------------------------------------------------
+
+EARLIER = 0xBAD
+
+
+def left_over(node: str = "node4", **changed: Any) -> wire.Feed:
+    """Of a replica of an earlier cluster of the name, which stands for election there."""
+    said: dict[str, Any] = {"term": 50, "cluster": EARLIER, "replica": 9, "voters": ("node4", "node5", "node6")}
+    return feed(node, **{"role": "pre-candidate", "leader": "", **said, **changed})
+
+
+@pytest.mark.parametrize("comes_first", [True, False])
+def test_a_replica_left_over_of_an_earlier_cluster_of_the_name_is_no_part_of_the_one_that_is_led(
+    comes_first: bool,
+) -> None:
+    old = left_over(elections=(election(49, "node5"),), last_index=900, commit_index=900)
+    new = quorum(elections=(election(3),))
+    view = model_of(*([old, *new] if comes_first else [*new, old])).view(START + UNREACHABLE_MS)
+    assert view["cluster"] | {"leader": "node2", "term": 3, "voters": [*NODES], "commit_index": 20} == view["cluster"]
+    assert view["sentence"]["state"] == "healthy"
+    assert view["sentence"]["notes"] == ["node4 waits: its replica is of another cluster of this name"]
+    assert [*view["elections"]] == ["3"]
+    assert view["replicas"]["node4"] | {"role": "waiting", "term": None, "last": None} == view["replicas"]["node4"]
+
+
+def test_of_a_cluster_that_is_no_more_nothing_is_shown_in_the_one_made_again_under_its_name() -> None:
+    model = model_of(*quorum(term=50, elections=(election(50),), locks=locks(lock("old"))))
+    for node in NODES:
+        role = "leader" if node == "node1" else "follower"
+        won = (election(2, "node1"),)
+        model.apply(feed(node, role=role, leader="node1", term=2, cluster=EARLIER, elections=won), START + 9_000)
+    view = model.view(START + 9_000)
+    assert (view["cluster"]["leader"], view["cluster"]["term"]) == ("node1", 2)
+    assert [*view["elections"]] == ["2"]
+    assert view["locks"] == {}
+    assert not view["lock_totals"]["known"]
+
+
+def test_while_neither_of_two_clusters_of_the_name_is_led_the_one_that_was_is_shown() -> None:
+    model = model_of(*quorum())
+    for node in NODES:
+        model.apply(feed(node, role="pre-candidate", leader=""), START + 100)
+    model.apply(left_over(), START + 100)
+    view = model.view(START + 100)
+    assert (view["cluster"]["term"], view["cluster"]["voters"]) == (3, [*NODES])
+    assert view["sentence"]["state"] == "leaderless"
+
+
 # --- who leads ----------------------------------------------------------------------------------
 
 
