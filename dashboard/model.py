@@ -69,6 +69,8 @@ class ClusterModel:
         self._term = 0
         self._term_since_ms: int | None = None
         self._leaderless_since_ms = now_ms
+        self._astray_since_ms: dict[str, int] = {}
+        """Since when which nodes report and do not follow the leader."""
         self._blind_since_ms: int | None = None
         self._begun_ms = now_ms
         self._forgot_ms = now_ms
@@ -123,6 +125,7 @@ class ClusterModel:
             if not leader:
                 self._leaderless_since_ms = now_ms
             self._leader = leader
+        self._watch_followers(now_ms)
         known = self._blind_since_ms is None and now_ms - self._begun_ms > UNREACHABLE_MS
         self._history.note(now_ms, None, leaderless=known and not leader)
         if now_ms - self._forgot_ms >= UNREACHABLE_MS:  # Also where nobody looks: nodes come and go all the same.
@@ -203,6 +206,13 @@ class ClusterModel:
         reports = self._fresh(now_ms, self._identity)
         term = max((report.term for report in reports.values()), default=self._term)
         return _leader_of(reports, self._voters()), term
+
+    def _watch_followers(self, now_ms: int) -> None:
+        reports = self._fresh(now_ms, self._identity) if self._leader else {}
+        astray = [
+            node for node, report in reports.items() if (report.leader, report.term) != (self._leader, self._term)
+        ]
+        self._astray_since_ms = {node: self._astray_since_ms.get(node, now_ms) for node in astray}
 
     def _term_began(self, now_ms: int, wall_ms: int | None) -> int:
         election = self._elections.get(self._term)
@@ -304,6 +314,11 @@ class ClusterModel:
             for node, row in replicas.items()
             if node in voters and row["silent_since_ms"] is not None
         }
+        astray = {
+            node: now_ms - since_ms
+            for node, since_ms in self._astray_since_ms.items()
+            if node in voters and node not in silent and node not in waiting and now_ms - since_ms > UNREACHABLE_MS
+        }
         said = sentence(
             Standing(
                 voters=voters,
@@ -315,6 +330,7 @@ class ClusterModel:
                 leaderless_ms=None if self._leader else now_ms - self._leaderless_since_ms,
                 blind_ms=None if self._blind_since_ms is None else now_ms - self._blind_since_ms,
                 looking=bool(silent) and now_ms - self._begun_ms <= UNREACHABLE_MS,
+                astray_ms=astray,
             )
         )
         return {

@@ -7,7 +7,7 @@ colour). Nothing here knows where the facts come from, and nothing else makes th
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 Words = tuple[tuple[str, str], ...]
@@ -25,8 +25,9 @@ _NUMBERS: Final = ("no", "one", "two", "three", "four", "five", "six", "seven", 
 class Standing:
     """What is known of a cluster at one moment. All durations are in milliseconds.
 
-    `silent_ms`: voters that have not reported lately, and for how long. `waiting`: nodes that host no working
-    replica, and what they wait for. `leaderless_ms`: how long no leader has been seen (None: there is one).
+    `silent_ms`: voters that have not reported lately, and for how long. `astray_ms`: those that report and have not
+    followed the leader for so long, as who does not hear it: they make good no loss. `waiting`: nodes that host no
+    working replica, and what they wait for. `leaderless_ms`: how long no leader has been seen (None: there is one).
     `blind_ms`: how long this process has not heard the feed's Redis (None: it hears it). `looking`: it has begun to
     listen so lately that silence means nothing yet.
     """
@@ -40,6 +41,7 @@ class Standing:
     leaderless_ms: int | None
     blind_ms: int | None
     looking: bool
+    astray_ms: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def majority(self) -> int:
@@ -49,6 +51,11 @@ class Standing:
     def answering(self) -> int:
         """Voters whose replica works and reports."""
         return sum(1 for node in self.voters if node not in self.silent_ms and node not in self.waiting)
+
+    @property
+    def counting(self) -> int:
+        """Of those, the ones that the leader can count on."""
+        return self.answering - len(self.astray_ms)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +84,7 @@ def _first_line(standing: Standing) -> tuple[str, Words]:
         return LOOKING, _plain("Looking for the nodes. The first reports are on their way.")
     if not standing.leader:
         return LEADERLESS, _plain(_no_leader(standing))
-    if standing.answering < len(standing.voters):
+    if standing.counting < len(standing.voters):
         return DEGRADED, _plain(f"Degraded. {_missing(standing)}; {_after_a_loss(standing)}.")
     return HEALTHY, (("Healthy. ", ""), (standing.leader, "leader"), (f" leads; {_spare(standing)}.", ""))
 
@@ -101,18 +108,21 @@ def _missing(standing: Standing) -> str:
     elif silent:
         shortest = min(standing.silent_ms[node] for node in silent)
         said.append(f"{listed(silent)} have not answered for {duration(shortest)}")
+    if astray := sorted(standing.astray_ms):
+        for_ms = duration(min(standing.astray_ms.values()))
+        said.append(f"{listed(astray)} {'has' if len(astray) == 1 else 'have'} not followed the leader for {for_ms}")
     if waiting:
         said.append(f"{listed(waiting)} {'waits' if len(waiting) == 1 else 'wait'}")
     return " and ".join(said)
 
 
 def _after_a_loss(standing: Standing) -> str:
-    spare = standing.answering - standing.majority
+    spare = standing.counting - standing.majority
     return "one more loss stops the cluster" if spare <= 0 else _spare(standing)
 
 
 def _spare(standing: Standing) -> str:
-    spare = standing.answering - standing.majority
+    spare = standing.counting - standing.majority
     if spare <= 0:
         return "a loss stops the cluster"
     return f"{counted(spare)} more {plural('node', spare)} can be lost"

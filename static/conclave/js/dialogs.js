@@ -95,7 +95,7 @@ export class CrashDialog {
     setText(this.button, `Crash ${node}`);
     const leads = cluster.leader === node;
     setText(byId("crash-text"), `${node} ${leads ? `leads term ${number(cluster.term)}` : "does not lead"}. Its process ends at once, as by kill -9.`);
-    const left = cluster.voters.filter((voter) => voter !== node && works(replicas[voter]));
+    const left = cluster.voters.filter((voter) => voter !== node && works(replicas[voter], cluster));
     const majority = Math.floor(cluster.voters.length / 2) + 1;
     byId("crash-facts").replaceChildren(...this.facts(leads, left, majority));
     this.dialog.showModal();
@@ -159,4 +159,5 @@ export class RebuildDialog {
   }
 }
 
-const works = (replica) => Boolean(replica) && replica.silent_since_ms === null && replica.role !== "waiting";
+const works = (replica, { leader }) =>
+  Boolean(replica) && replica.silent_since_ms === null && replica.role !== "waiting" && (!leader || replica.leader === leader);

@@ -108,6 +108,23 @@ def test_followers_that_lost_their_leader_are_believed_at_once() -> None:
     assert view["sentence"]["words"] == [["No leader for 0.8 s. Locks are kept; nobody new is let in.", ""]]
 
 
+@pytest.mark.parametrize("left", [{"role": "pre-candidate", "leader": ""}, {"role": "follower", "term": 2}])
+def test_who_reports_and_does_not_follow_the_leader_makes_good_no_loss(left: dict[str, Any]) -> None:
+    """As a node whose own Redis its peers do not reach. A moment of it is what each election begins with."""
+    model = model_of(*quorum())
+    for since_ms in (0, 500, 1_000, 1_500, 2_000):
+        for each in [*quorum(nodes=("node1", "node2")), feed("node3", **left)]:
+            model.apply(each, START + since_ms)
+        said = model.view(START + since_ms)["sentence"]
+        assert (said["state"] == "healthy") == (since_ms <= UNREACHABLE_MS), said
+    words = "Degraded. node3 has not followed the leader for 2.0 s; one more loss stops the cluster."
+    assert said["words"] == [[words, ""]]
+    assert said["detail"][-1][0].startswith("3 of 3 replicas answer")
+    for each in quorum():
+        model.apply(each, START + 2_100)
+    assert model.view(START + 2_100)["sentence"]["state"] == "healthy"
+
+
 def test_a_cluster_of_one_leads_itself() -> None:
     model = ClusterModel("default", ["node1"], START)
     model.apply(feed("node1", role="leader", leader="node1", voters=("node1",)), START)
