@@ -440,6 +440,27 @@ def test_a_reader_watches_and_a_stranger_does_not(installation: Installation, op
     expect(stranger.page.get_by_role("heading", name="You may not see this.")).to_be_visible()
 
 
+def test_the_page_that_back_leads_to_has_the_name_of_its_own_cluster(
+    installation: Installation, open_page: OpenPage
+) -> None:
+    """The browser put back what had been chosen on it: one cluster was shown, and led to be lost, under the name of
+    another."""
+    installation.manage("cluster", "create", "other")
+    live = open_page()
+    live.expect_state("healthy")
+    chosen = live.page.get_by_label("Cluster", exact=True)
+    chosen.select_option("other")
+    live.page.wait_for_url("**/live/other")
+    live.expect_state("healthy")
+    expect(chosen).to_have_value("/live/other")
+    live.page.go_back()
+    live.page.wait_for_url("**/live/default")
+    live.expect_state("healthy")
+    expect(chosen).to_have_value("/live/default")
+    chosen.select_option("other")
+    live.page.wait_for_url("**/live/other")
+
+
 def test_signing_out_elsewhere_ends_the_page(open_page: OpenPage) -> None:
     live = open_page()
     live.expect_state("healthy")

@@ -44,6 +44,17 @@
     });
   }
 
+  // It names the cluster of this page for as long as this page is shown: a browser that comes back to it, or does not get
+  // away, would show it with the name of another.
+  function setUpClusters(select) {
+    const here = select.value;
+    select.addEventListener("change", () => {
+      const there = select.value;
+      select.value = here;
+      location.assign(there);
+    });
+  }
+
   apply(stored());
   document.addEventListener("DOMContentLoaded", () => {
     const theme = document.getElementById("theme-button");
@@ -51,6 +62,6 @@
     const menu = document.getElementById("menu-button");
     if (menu) setUpMenu(menu, document.getElementById("side"));
     const cluster = document.getElementById("cluster-select");
-    if (cluster) cluster.addEventListener("change", () => location.assign(cluster.value));
+    if (cluster) setUpClusters(cluster);
   });
 })();
