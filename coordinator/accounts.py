@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
+from http import HTTPStatus
 from typing import Any, Final
 
 from django.contrib.auth import REDIRECT_FIELD_NAME
@@ -21,12 +23,37 @@ from coordinator.database import asking
 FORGET_SIGN_INS_S: Final = 6 * 3_600.0
 """Between two times that the rows of sign-ins that have run out are deleted."""
 
+SIGN_INS_MAX: Final = 16
+"""Of sign-ins under way; the next one is to come again. One password is checked at a time: that takes a processor for a
+good part of a second, for a stranger too, and whoever is signed in, or has a token, renews leases meanwhile."""
+COME_AGAIN_S: Final = 3
+
 log = logging.getLogger(__name__)
+
+_under_way = threading.BoundedSemaphore(SIGN_INS_MAX)
+_checking = threading.Lock()
 
 
 class SignIn(LoginView):
     template_name = "conclave/login.html"
     form_class = AuthenticationForm
+
+    def post(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        if not _under_way.acquire(blocking=False):
+            return self._busy(request.POST.get("username", ""))
+        try:
+            with _checking:
+                return super().post(request, *args, **kwargs)
+        finally:
+            _under_way.release()
+
+    def _busy(self, username: str) -> HttpResponse:
+        """No password is looked at: the form comes back as it was, but for that."""
+        form = self.form_class(self.request, initial={"username": username})
+        context = self.get_context_data(form=form) | {"is_busy": True}
+        response = self.render_to_response(context, status=HTTPStatus.SERVICE_UNAVAILABLE)
+        response.headers["Retry-After"] = str(COME_AGAIN_S)
+        return response
 
     def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
         context: dict[str, Any] = super().get_context_data(**kwargs)

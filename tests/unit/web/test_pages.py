@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -14,9 +16,10 @@ from django.test import AsyncClient as DjangoAsyncClient
 from django.test import Client as DjangoClient
 from django.urls import URLPattern, URLResolver, get_resolver
 
-from coordinator import audit
+from coordinator import accounts, audit
 from coordinator.middleware import ADMIN_POLICY, DOCS_POLICY, OWN_POLICY, policy_for
 from coordinator.models import AuditEntry, Cluster, Node, Replica
+from tests.integration.waiting import eventually
 from tests.unit.web.fake_cluster import FakeCluster
 from tests.unit.web.helpers import PASSWORD
 
@@ -108,6 +111,37 @@ def test_a_wrong_password_signs_nobody_in(admin: User) -> None:
     assert response.status_code == 200
     assert client.get("/admin/").status_code == 302
     assert not AuditEntry.objects.exists()
+
+
+def test_one_password_is_checked_at_a_time_and_so_many_wait_for_that(
+    admin: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Thirty strangers at the form took the processors from everybody: a call of the API took 5 s instead of 0.03 s."""
+    checked: list[int] = []
+    begun, go_on, lock = threading.Event(), threading.Event(), threading.Lock()
+
+    def check(request: Any, **credentials: Any) -> None:
+        assert lock.acquire(blocking=False), "another one is checked at this moment"
+        begun.set()
+        go_on.wait(10)
+        checked.append(1)
+        lock.release()
+
+    monkeypatch.setattr("django.contrib.auth.forms.authenticate", check)
+    form = {"username": "eve", "password": "guessed", "next": "/audit"}
+    with ThreadPoolExecutor(accounts.SIGN_INS_MAX) as strangers:
+        posts = [strangers.submit(DjangoClient().post, "/accounts/login/", form) for _ in range(accounts.SIGN_INS_MAX)]
+        assert begun.wait(10)
+        eventually(lambda: accounts._under_way._value == 0, timeout_s=10, what="all wait")
+        refused = DjangoClient().post("/accounts/login/", form)
+        go_on.set()
+        assert [post.result().status_code for post in posts] == [200] * accounts.SIGN_INS_MAX
+    assert len(checked) == accounts.SIGN_INS_MAX
+    assert (refused.status_code, refused["Retry-After"]) == (503, "3")
+    for kept in ("Too many people sign in at this moment.", 'value="eve"', 'name="next" value="/audit"'):
+        assert kept in refused.content.decode()
+    monkeypatch.undo()
+    assert DjangoClient().post("/accounts/login/", {"username": "admin", "password": PASSWORD}).status_code == 302
 
 
 def test_over_https_every_cookie_is_secure(admin: User) -> None:
