@@ -251,6 +251,22 @@ def test_who_leaves_the_line_is_gone_from_it(open_page: OpenPage) -> None:
     first.release("leave")
 
 
+def test_who_waits_in_line_stands_in_it_again_once_the_page_is_loaded_again(open_page: OpenPage) -> None:
+    """It had left the line, and did not say so; its session went on with nothing to hold."""
+    first, second = open_page(), open_page()
+    first.take_lock("loaded")
+    second.take_lock("loaded", wait=True)
+    expect(second.lock("loaded")).to_contain_text("you are 1st of 1")
+    second.page.reload()
+    expect(second.lock("loaded").get_by_test_id("leave")).to_be_visible()
+    expect(second.lock("loaded")).to_contain_text("you are 1st of 1")
+    first.lock("loaded").get_by_test_id("release").click()
+    expect(second.lock("loaded").get_by_test_id("lock-holder")).to_have_text("you (this page)")
+    second.page.reload()
+    expect(second.lock("loaded").get_by_test_id("lock-holder")).to_have_text("you (this page)")
+    second.release("loaded")
+
+
 def test_who_waits_in_line_for_a_name_keeps_its_place_though_it_asks_for_it_again(open_page: OpenPage) -> None:
     """It was told to wait no longer, though it did; with another time to live it stood in line twice."""
     first, second = open_page(), open_page()

@@ -29,7 +29,9 @@ export class MyLocks {
   changed() {
     try {
       const locks = [...this.held].map(([name, { session, token }]) => ({ name, session, token }));
-      sessionStorage.setItem(this.key, JSON.stringify({ sessions: this.sessions.saved(), locks }));
+      const nowMs = performance.now();
+      const waits = [...this.waits].map(([name, { session, untilMs }]) => ({ name, session, left_ms: untilMs - nowMs }));
+      sessionStorage.setItem(this.key, JSON.stringify({ sessions: this.sessions.saved(), locks, waits }));
     } catch {
       // Without storage the locks last as long as the page.
     }
@@ -47,6 +49,9 @@ export class MyLocks {
     await this.sessions.restore(saved.sessions);
     for (const { name, session, token } of saved.locks) {
       if (this.sessions.has(session)) this.held.set(name, { session, token, sinceMs: performance.now() });
+    }
+    for (const { name, session, left_ms: leftMs } of saved.waits ?? []) {
+      if (this.sessions.has(session) && !this.waits.has(name)) this.wait(name, session, leftMs);
     }
     this.changed();
   }
@@ -79,9 +84,10 @@ export class MyLocks {
     }
   }
 
-  async wait(name, session) {
+  // A page that is loaded again stands in line again: in its old place where it is there before the other call is missed.
+  async wait(name, session, leftMs = WAIT_MS) {
     const controller = new AbortController();
-    const line = { session, controller, untilMs: performance.now() + WAIT_MS };
+    const line = { session, controller, untilMs: performance.now() + leftMs };
     this.waits.set(name, line);
     this.changed();
     try {
