@@ -456,6 +456,27 @@ def test_a_reader_watches_and_a_stranger_does_not(installation: Installation, op
     expect(stranger.page.get_by_role("heading", name="You may not see this.")).to_be_visible()
 
 
+def test_before_a_node_is_crashed_the_page_says_what_that_would_do_now(
+    installation: Installation, open_page: OpenPage
+) -> None:
+    """Not what it would have done when that was first asked: another node may have failed since."""
+    live = open_page()
+    live.expect_state("healthy")
+    leader = live.leader
+    other = next(node for node in NODES if node != leader)
+    live.find("lose-leader").click()
+    facts = live.page.locator("#crash-facts")
+    expect(facts).to_contain_text("elect a new leader")
+    installation.freeze(other)
+    try:
+        expect(facts).to_contain_text("would be left, and two are needed: the cluster stops")
+    finally:
+        installation.part(other).resume()
+    expect(facts).to_contain_text("elect a new leader")
+    live.page.keyboard.press("Escape")
+    live.expect_state("healthy")
+
+
 def test_the_page_that_back_leads_to_has_the_name_of_its_own_cluster(
     installation: Installation, open_page: OpenPage
 ) -> None:

@@ -88,17 +88,31 @@ export class CrashDialog {
   }
 
   open(node) {
-    const { replicas, cluster } = this.getView();
     this.node = node;
     showError(byId("crash-error"), "");
     setText(byId("crash-title"), `Crash ${node}?`);
     setText(this.button, `Crash ${node}`);
+    this.say();
+    this.dialog.showModal();
+  }
+
+  // Others may fail while the person still thinks: what is said is what would happen now.
+  draw() {
+    if (this.dialog.open) this.say();
+  }
+
+  say() {
+    const { node } = this;
+    const { replicas, cluster } = this.getView();
     const leads = cluster.leader === node;
     setText(byId("crash-text"), `${node} ${leads ? `leads term ${number(cluster.term)}` : "does not lead"}. Its process ends at once, as by kill -9.`);
     const left = cluster.voters.filter((voter) => voter !== node && works(replicas[voter], cluster));
     const majority = Math.floor(cluster.voters.length / 2) + 1;
-    byId("crash-facts").replaceChildren(...this.facts(leads, left, majority));
-    this.dialog.showModal();
+    const facts = this.facts(leads, left, majority);
+    const key = facts.map((fact) => fact.textContent).join("\n");
+    if (this.said === key) return;
+    this.said = key;
+    byId("crash-facts").replaceChildren(...facts);
   }
 
   facts(leads, left, majority) {

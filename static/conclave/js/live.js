@@ -161,6 +161,7 @@ function draw() {
   figures.render(view);
   elections.render(view);
   locks.render(view, clockMs);
+  crashDialog.draw();
 }
 
 byId("rebuild").addEventListener("click", () => rebuildDialog.open());
