@@ -184,6 +184,20 @@ def test_leading_back_never_leads_away(admin: User) -> None:
     assert DjangoClient().post("/accounts/login/", form)["Location"] == "/"
 
 
+def test_whoever_asks_by_a_name_that_is_none_of_ours_is_told_which_setting_says_so(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """It said "Bad Request", and left a traceback about a setting that there is not, for each stranger."""
+    page = DjangoClient().get("/", headers={"host": "<b>evil.example"})
+    assert page.status_code == 400
+    assert "“&lt;b&gt;evil.example”. Whoever runs it says with CONCLAVE_HOSTS" in page.content.decode()
+    assert page["Content-Security-Policy"] == OWN_POLICY
+    answer = DjangoClient().get("/api/v1/clusters/default/status", headers={"host": "evil.example:80"})
+    assert (answer.status_code, answer.json()["error"]) == (400, "bad-request")
+    assert "CONCLAVE_HOSTS" in answer.json()["detail"]
+    assert [(entry.levelname, entry.exc_info) for entry in caplog.records] == [("WARNING", None)] * 2
+
+
 # --- policies -------------------------------------------------------------------------------------
 
 
