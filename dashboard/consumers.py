@@ -33,6 +33,8 @@ MISTAKES_MAX: Final = 20
 """Bad messages of one browser; then it is closed."""
 SNAPSHOT_S_MIN: Final = 0.5
 """Between two snapshots that one browser asks for; the second is sent when this is over."""
+WISHES_MAX: Final = 200
+"""Of one browser for a snapshot that it is about to be sent anyway; then it is closed. A page of ours has one."""
 SEND_S_MAX: Final = 20.0
 """A browser that takes no message for so long is closed."""
 RECHECK_S: Final = 15.0
@@ -58,6 +60,7 @@ class LiveConsumer(AsyncJsonWebsocketConsumer):
         self._tasks: list[asyncio.Task[None]] = []
         self._subscription: Subscription | None = None
         self._mistakes = 0
+        self._wishes = 0
         self._asked_s = float("-inf")
         self._asking: asyncio.TimerHandle | None = None
         self._heard = contextlib.ExitStack()
@@ -127,9 +130,11 @@ class LiveConsumer(AsyncJsonWebsocketConsumer):
             signed_out.clear()
 
     async def _close(self, code: int) -> None:
-        """From a task of this consumer: `disconnect` follows, and cancels it."""
+        """`disconnect` follows, and cancels the task of this consumer that calls it. What comes meanwhile is passed
+        over."""
         if self._subscription is not None:
             self._subscription.close()
+            self._subscription = None
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(SEND_S_MAX):
                 await self.close(code)
@@ -144,12 +149,11 @@ class LiveConsumer(AsyncJsonWebsocketConsumer):
         if self._subscription is None:
             return
         problem = self._take(text_data)
-        if problem is None:
-            return
-        self._mistakes += 1
-        await self.send_json({"type": "error", "message": problem})
-        if self._mistakes >= MISTAKES_MAX:
-            await self.close(TOO_MUCH)
+        if problem is not None:
+            self._mistakes += 1
+            await self.send_json({"type": "error", "message": problem})
+        if self._mistakes >= MISTAKES_MAX or self._wishes > WISHES_MAX:
+            await self._close(TOO_MUCH)
 
     def _take(self, text: str | None) -> str | None:
         """Do what a message asks; what is wrong with it otherwise."""
@@ -170,6 +174,7 @@ class LiveConsumer(AsyncJsonWebsocketConsumer):
         """At most one each SNAPSHOT_S_MIN; more of them wait as one."""
         assert self._subscription is not None
         if self._asking is not None:
+            self._wishes += 1
             return
         wait_s = self._asked_s + SNAPSHOT_S_MIN - time.monotonic()
         if wait_s <= 0:
@@ -179,6 +184,7 @@ class LiveConsumer(AsyncJsonWebsocketConsumer):
 
     def _send_snapshot(self) -> None:
         self._asking = None
+        self._wishes = 0
         self._asked_s = time.monotonic()
         if self._subscription is not None:
             self._subscription.want_snapshot()

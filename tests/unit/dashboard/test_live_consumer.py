@@ -298,6 +298,16 @@ async def test_too_much_nonsense_ends_it() -> None:
     assert await socket.close_code() == consumers.TOO_MUCH
 
 
+@pytest.mark.usefixtures("live")
+async def test_who_wishes_for_one_snapshot_without_end_is_sent_away() -> None:
+    """Each wish is a message as it should be; thousands of them a second kept a processor busy for one browser."""
+    socket = await connected(await reader_user())
+    await socket.take()
+    for _ in range(consumers.WISHES_MAX + 3):
+        await socket.ask_for_snapshot()
+    assert await socket.close_code() == consumers.TOO_MUCH
+
+
 # --- slow browsers ------------------------------------------------------------------------------
 
 
