@@ -6,6 +6,7 @@ Belongs here: what lies where in it, and how it comes into being once. Does not 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -239,10 +240,14 @@ def external_client_url(url: str, realm: str, password: str) -> str:
 
 
 def _make_directory(path: Path, *, parents: bool = False) -> None:
+    """Where there is none. Its name is on disk when this returns, and those of what was made above it: what is synced
+    in a directory that a loss of power takes away is gone."""
     try:
-        if parents:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        path.mkdir(mode=0o700, exist_ok=True)
+        for directory in reversed([path, *path.parents] if parents else [path]):
+            if not directory.is_dir():
+                directory.mkdir(mode=0o700 if directory == path else 0o777, exist_ok=True)
+                with contextlib.suppress(PermissionError):  # One that may be written and not be read.
+                    sync_directory(directory.parent)
     except OSError as error:
         raise _no_room(path, error) from None
 

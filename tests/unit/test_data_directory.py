@@ -16,6 +16,7 @@ from coordinator.channel import Endpoint
 from coordinator.config import ConfigError, load_config
 from coordinator.data_directory import DataDirectory
 from coordinator.ports import free_port
+from tests.unit.loss_of_power import Disk
 
 pytestmark = pytest.mark.usefixtures("no_settings")
 
@@ -34,6 +35,15 @@ def test_secrets_are_kept_over_restarts_and_nobody_else_reads_them(tmp_path: Pat
         assert stat.S_IMODE(path.stat().st_mode) == (0o700 if path.is_dir() else 0o600), path
     assert stat.S_IMODE(first.path.stat().st_mode) == 0o700
     assert not list(first.keys.glob(".*")), "nothing is left aside"
+
+
+def test_no_loss_of_power_takes_a_secret_that_somebody_has_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nodes are born with them, and what is made anew they would not know."""
+    disk = Disk(monkeypatch)
+    DataDirectory(tmp_path / "data").make_secrets()
+    assert disk.could_lose() == []
 
 
 def _read_all(path: str) -> tuple[object, ...]:
