@@ -15,12 +15,13 @@ from hypothesis import strategies as st
 from coordinator.consensus.engine import HardState, Snapshot
 from coordinator.consensus.members import Member
 from coordinator.consensus.membership import Configuration
-from coordinator.replica import directory
+from coordinator.replica import directory, sums
 from coordinator.replica.births import AlreadyBorn, create
 from coordinator.replica.directory import DirectoryHeld, NodeDirectory, OpenFiles
 from coordinator.replica.journal import COMMIT_LAG_MAX, FILE_NAME, IdentityRetired, SqliteJournal
 from coordinator.replica.ports import Head, JournalFailed, Write
-from coordinator.replica.stored import JournalDamaged, StoredLog, StoredReplica
+from coordinator.replica.stored import JournalDamaged, JournalUnusable, StoredLog, StoredReplica
+from coordinator.statemachine.locks import EPOCH_MAX
 from coordinator.wire import Token
 
 REPLICA = StoredReplica(2**62 + 1, 9, "default")
@@ -263,6 +264,7 @@ def test_a_snapshot_from_the_leader_may_take_the_place_of_everything(tmp_path):
     "statement",
     [
         "UPDATE snapshots SET body = x'00' WHERE part = 0",
+        "UPDATE snapshots SET body = zeroblob(length(body)) WHERE part = 0",
         "DELETE FROM snapshots",
         "UPDATE heads SET log_offset = 3",
     ],
@@ -318,6 +320,19 @@ def test_a_damaged_row_is_named_and_not_served(tmp_path, statement, complaint):
         again.load(REPLICA.replica)
 
 
+def test_a_journal_of_a_format_to_come_is_refused_and_stays_as_it_is(tmp_path):
+    """What has rotted into another number is damage, which may be thrown away; this is not."""
+    born(tmp_path).close()
+    with closing(sqlite3.connect(tmp_path / FILE_NAME)) as db:
+        db.execute("UPDATE meta SET value = '2' WHERE key = 'format'")
+        sums.put(db, "meta", "format", "2")
+        db.commit()
+    with pytest.raises(JournalUnusable, match="expected format 1, got 2: another version of Conclave wrote it"):
+        SqliteJournal(tmp_path)
+    with closing(sqlite3.connect(tmp_path / FILE_NAME)) as db:
+        assert db.execute("SELECT value FROM meta WHERE key = 'format'").fetchone() == ("2",)
+
+
 def test_batches_that_the_snapshot_covers_and_that_wait_to_be_swept_are_no_part_of_the_log(tmp_path):
     journal = born(tmp_path)
     for index in range(2, 201):
@@ -340,8 +355,10 @@ def test_an_epoch_that_has_rotted_lets_no_name_begin_in_an_old_one(tmp_path):
         assert journal.epochs()["second"] == (9 if harm.endswith("9") else 6), harm
         journal._db.execute("INSERT OR REPLACE INTO epochs VALUES ('second', 6)")
     journal.keep_epoch("second", 7)
+    journal.keep_epoch("third", EPOCH_MAX)
     journal.close()
-    assert SqliteJournal(tmp_path).epochs()["second"] == 7
+    found = SqliteJournal(tmp_path).epochs()
+    assert (found["second"], found["third"]) == (7, EPOCH_MAX)
 
 
 @pytest.mark.parametrize("harm", ["epoch = 2", "cluster_name = 'secone'", "checksum = x'00'", "epoch = x'00'"])
@@ -437,10 +454,13 @@ def test_a_name_that_is_no_text_any_more_is_damage(filled, tmp_path):
 
 
 def test_a_replica_that_stopped_stays_stopped_over_a_restart(tmp_path):
+    """Also where the same turn writes nothing else but entries, which are a row by themselves."""
     journal = born(tmp_path)
-    journal.commit([write(2, b"\x01a")._replace(stopped="it differed")])
-    journal.commit([write(3, b"\x01b")])
-    assert reopened(journal, tmp_path).stopped == "it differed"
+    journal.commit([write(2, b"\x01a")])
+    journal.commit([write(3, b"\x01b")._replace(stopped="it differed")])
+    journal.commit([write(4, b"\x01c")])
+    stored = reopened(journal, tmp_path)
+    assert (stored.stopped, stored.entries[1:]) == ("it differed", [b"\x01a", b"\x01b", b"\x01c"])
 
 
 def test_a_journal_of_before_there_were_stopped_replicas_is_read(tmp_path):
@@ -457,9 +477,20 @@ def test_a_file_that_is_no_journal_is_refused(tmp_path):
 
 def test_a_failed_write_is_final(tmp_path):
     journal = born(tmp_path)
+    another, empty = StoredReplica(4, 7, "third"), StoredLog(HardState(0, 0, 0), [], [])
+    journal.admit(another, None, empty)
     journal._db.execute("PRAGMA query_only = 1")  # As a disk that takes no more writes.
-    with pytest.raises(JournalFailed):
-        journal.commit([write(2, b"\x01a")])
+    for change in (
+        lambda: journal.commit([write(2, b"\x01a")]),
+        lambda: journal.admit(StoredReplica(5, 8, "second"), None, empty),
+        lambda: journal.form(another, 1, empty),
+        lambda: journal.mark_resting(4, resting=True),
+        lambda: journal.keep_epoch("second", 6),
+        lambda: journal.retire(another, None, "no member"),
+    ):
+        with pytest.raises(JournalFailed):
+            change()
+        journal._db.rollback()  # What a process does that ends.
 
 
 def test_a_nodes_directory_has_one_holder(tmp_path):
@@ -483,8 +514,6 @@ def test_a_new_directory_is_on_disk_under_its_name(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", [FILE_NAME, f"{FILE_NAME}-wal"])
 def test_a_journal_that_may_not_be_written_is_refused_by_name(tmp_path, monkeypatch, name):
-    born(tmp_path)  # And not closed, as of a node that was killed.
-    left = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     really_open = os.open
 
     def refused(path, flags, *arguments):
@@ -492,10 +521,13 @@ def test_a_journal_that_may_not_be_written_is_refused_by_name(tmp_path, monkeypa
             raise PermissionError(errno.EACCES, "Permission denied", str(path))
         return really_open(path, flags, *arguments)
 
-    monkeypatch.setattr(os, "open", refused)
-    with pytest.raises(PermissionError, match=name):
-        SqliteJournal(tmp_path)
-    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == left
+    with closing(born(tmp_path)):  # Open meanwhile, as of a node that was killed: to be collected would close it, too.
+        left = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+        assert f"{FILE_NAME}-wal" in left
+        monkeypatch.setattr(os, "open", refused)
+        with pytest.raises(PermissionError, match=name):
+            SqliteJournal(tmp_path)
+        assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == left
 
 
 def test_a_file_is_gone_whose_name_leads_to_it_no_more(tmp_path):

@@ -393,12 +393,14 @@ def test_a_damaged_backup_is_refused_with_what_was_expected(company, backed_up, 
     assert "checksum" in message or "cut off" in message or "expected a file that begins with" in message
 
 
-def test_a_backup_that_is_cut_off_or_missing_is_refused(company, backed_up):
-    digest = backup.read(backed_up).digest
-    backed_up.write_bytes(backed_up.read_bytes()[:-7])
+def test_a_backup_that_is_cut_off_or_too_long_or_missing_is_refused(company, backed_up):
+    digest, whole = backup.read(backed_up).digest, backed_up.read_bytes()
+    backed_up.write_bytes(whole[:-7])
     assert "checksum" in refused(company, backed_up, digest=digest)
+    backed_up.write_bytes(whole + b"\0")
+    assert "there is more behind its end" in refused(company, backed_up, digest=digest, request="x2")
     backed_up.unlink()
-    assert "No such file" in refused(company, backed_up, digest=digest, request="x2")
+    assert "No such file" in refused(company, backed_up, digest=digest, request="x3")
 
 
 def test_another_file_than_the_operators_is_refused(company, backed_up):

@@ -19,7 +19,7 @@ from coordinator.replica import journal as journals
 from coordinator.replica.journal import FILE_NAME, MARK_NAME, SqliteJournal
 from coordinator.replica.ports import JournalFailed, Write
 from coordinator.replica.stored import JournalDamaged, StoredLog, StoredReplica
-from coordinator.replica.wal import ROOM_BYTES, rotten_frame
+from coordinator.replica.wal import ROOM_BYTES, mark_closed, rotten_frame
 
 REPLICA: Final = StoredReplica(2**62 + 1, 9, "default")
 COMMITS: Final = 10
@@ -343,6 +343,28 @@ def test_wherever_a_process_dies_its_log_is_not_taken_for_lost(tmp_path: Path, m
         assert len(stored.entries) >= 1
         assert stored.hard_state.term == len(stored.entries)
     assert not (source / MARK_NAME).exists(), "it was closed"
+
+
+def test_the_mark_of_a_node_that_died_goes_when_the_database_has_all_of_its_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Without it a log that is gone is no damage: whoever dies right then must not need it any more."""
+    journal = running(tmp_path / "node")
+    journal.commit([Write(REPLICA.replica, HardState(2, 7, 0), 2, [2], [b"\x01"])])
+    killed = copied(tmp_path / "node", tmp_path / "killed")
+    journal.close()
+    left: list[Path] = []
+
+    def watched(mark: Path) -> None:
+        mark_closed(mark)
+        left.append(copied(killed, tmp_path / f"left-{len(left)}"))
+
+    monkeypatch.setattr(journals, "mark_closed", watched)
+    SqliteJournal(killed).close()
+    (left[0] / f"{FILE_NAME}-wal").unlink()
+    again = SqliteJournal(left[0])
+    assert again.load(REPLICA.replica).hard_state == HardState(2, 7, 0)
+    again.close()
 
 
 def test_a_full_disk_keeps_no_mark_and_opens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
