@@ -204,6 +204,18 @@ def test_whoever_can_not_use_the_socket_uses_the_port(tmp_path, monkeypatch, how
         channel.close()
 
 
+def test_what_came_before_the_end_of_a_connection_is_good_and_then_it_is_lost():
+    with listening() as server, answering(server) as taken:
+        channel = Channel(f"redis://127.0.0.1:{port_of(server)}")
+        channel.connect(["a"])
+        taken[0].sendall(b">3\r\n$7\r\nmessage\r\n$1\r\na\r\n$5\r\nheard\r\n")
+        taken[0].shutdown(socket.SHUT_WR)
+        assert [message.data for message in channel.receive().messages] == [b"heard"]
+        with pytest.raises(ChannelError, match="closed by Redis"):
+            channel.receive()
+        assert not channel.connected
+
+
 def test_where_neither_answers_the_port_says_why(tmp_path):
     with listening() as server:
         port = port_of(server)

@@ -139,6 +139,16 @@ def test_making_the_clients_user_never_raises(url: str) -> None:
     assert ensure_client_user(url, REALM, "pw") == "unreachable"
 
 
+def test_a_redis_that_takes_connections_and_says_nothing_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A node asks at each connection, and `up` as it starts."""
+    monkeypatch.setattr(embedded_redis, "EXTERNAL_ANSWER_S_MAX", 0.05)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"redis://u:p@127.0.0.1:{silent.getsockname()[1]}/0"
+        assert ensure_client_user(url, REALM, "pw") == "unreachable"
+        _, why_not = look_at(url)
+    assert "Timeout" in why_not
+
+
 def test_a_server_that_knows_no_acl_is_not_told_to_set_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(embedded_redis, "ensure_client_user", lambda *_: "unsupported")
     said = embedded_redis.client_user_problem("redis://:s3cret@127.0.0.1:1/0", REALM, "pw")

@@ -170,6 +170,31 @@ def test_a_replica_is_added_step_by_step(client, reconciler, time, company):
     assert [member.node for member in client.configuration.voters] == [*NAMES]
 
 
+@pytest.mark.parametrize("how", ["not committed", "joint"])
+def test_while_a_change_is_under_way_no_other_is_begun(client, reconciler, time, company, monkeypatch, how):
+    edits.say(client, row(), lambda w: w.adding("node4"))
+    seen = client.progress()
+    changes = {"configuration_index": seen.commit_index + 1} if how == "not committed" else {"outgoing": seen.voters}
+    with monkeypatch.context() as patch:
+        patch.setattr(client, "progress", lambda **_: msgspec.structs.replace(seen, **changes))
+        assert look(reconciler, time) == "waiting: a change of the membership is being committed"
+    assert company.asked == []
+    assert look(reconciler, time) == "moving: node4 is asked to host a replica"
+
+
+def test_a_node_that_says_nothing_is_asked_again_as_soon_each_time(client, reconciler, time, company, monkeypatch):
+    """It has refused nothing: only who refuses is asked ever more seldom."""
+    monkeypatch.setattr(company, "_host_replica", lambda *_, **__: TaskOutcome("pending", "posted", "0"))
+    edits.say(client, row(), lambda w: w.adding("node4"))
+    asked: list[int] = []
+    for second in range(31):
+        time.now += 1
+        reconciler.look()
+        if len(company.asked) > len(asked):
+            asked.append(second)
+    assert asked == [*range(0, 31, 5)]
+
+
 def test_what_a_node_refuses_is_said_and_asked_for_again_ever_more_seldom(
     client, reconciler, time, company, monkeypatch
 ):

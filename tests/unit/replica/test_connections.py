@@ -11,8 +11,8 @@ from random import Random
 import pytest
 
 from coordinator.channel import BACK_OFF_US_MAX, Channel, ChannelError, Received
-from coordinator.replica.links import STEADY_US, Link
-from coordinator.replica.mailbox import RedisBus
+from coordinator.replica.links import SILENCE_US_MAX, STEADY_US, Link
+from coordinator.replica.mailbox import LOOK_OWN_US, RedisBus
 from tests.unit.replica.stage import CHANNELS
 
 
@@ -94,6 +94,15 @@ def test_one_that_lasts_is_good_and_the_next_loss_is_mended_soon(redis, keep, ca
     rounds(keep, now_us, now_us + 100_000)
     assert redis.made > before, "the first pause is a short one"
     assert len(caplog.records) == 3
+
+
+def test_one_that_says_nothing_any_more_is_left(redis, keep):
+    """As behind a firewall that has forgotten the connection: nothing is refused, and nothing comes."""
+    redis.lasts = True
+    rounds(keep, 1_000_000, 1_000_000 + SILENCE_US_MAX)
+    assert redis.made == 1
+    rounds(keep, 1_000_000 + SILENCE_US_MAX, 1_000_000 + SILENCE_US_MAX + 3 * LOOK_OWN_US)
+    assert redis.made == 2
 
 
 def test_whatever_keeps_it_from_connecting_is_a_try_that_failed(redis, keep):

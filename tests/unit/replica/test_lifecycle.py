@@ -23,7 +23,7 @@ from coordinator.consensus.raft.core import Raft
 from coordinator.consensus.raft.log import Log
 from coordinator.consensus.raft.messages import VoteRequest
 from coordinator.consensus.raft.options import Options
-from coordinator.replica import backup, backups, directory
+from coordinator.replica import backup, backups, directory, lifecycle
 from coordinator.replica.births import WebToken, fingerprint, first_log
 from coordinator.replica.intents import (
     DONE,
@@ -254,6 +254,25 @@ def test_a_node_hosts_one_cluster_of_a_name(company):
     assert node.ask(HostReplica("a", CLUSTER, "second")).state == DONE
     outcome = node.ask(HostReplica("b", CLUSTER + 1, "second"))
     assert (outcome.state, "another second: 4d" in outcome.message) == (REFUSED, True)
+
+
+@pytest.mark.parametrize(("cluster", "name"), [(0, "x"), (-1, "x"), (1 << 63, "x"), (7, ""), (7, "Second"), (7, "a/b")])
+def test_a_cluster_that_can_not_be_is_not_hosted(company, cluster, name):
+    node = company.nodes["node1"]
+    assert node.ask(HostReplica("a", cluster, name)).state == REFUSED
+    assert node.journal.replicas() == []
+
+
+def test_a_node_hosts_so_many_replicas_and_no_more(company, monkeypatch):
+    """Those that rest among them."""
+    monkeypatch.setattr(lifecycle, "REPLICAS_MAX", 2)
+    node = company.nodes["node1"]
+    for number in range(2):
+        assert node.ask(HostReplica(f"a{number}", CLUSTER + number, f"cluster{number}")).state == DONE
+    assert node.ask(StopReplica("s", CLUSTER)).state == DONE
+    outcome = node.ask(HostReplica("b", CLUSTER + 2, "third"))
+    assert (outcome.state, outcome.message) == (REFUSED, "this node hosts its 2 replicas")
+    assert len(node.journal.replicas()) == 2
 
 
 def test_three_nodes_form_a_cluster_from_one_document(company):

@@ -177,6 +177,7 @@ async def test_sequential_files_have_their_digits(worker: Bearer) -> None:
 
 
 async def test_a_content_that_is_too_large_is_refused(worker: Bearer) -> None:
+    assert (await create(worker, "b", b"x" * commands.VALUE_BYTES_MAX)).status_code == 201
     answer = await create(worker, "a", b"x" * (commands.VALUE_BYTES_MAX + 1))
     assert (answer.status_code, answer.json()["error"]) == (413, "too-large")
 
