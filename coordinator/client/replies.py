@@ -139,8 +139,11 @@ class Replies:
         self._keeper.renew_by(request_id, now_us + REDIRECT_US_MIN)
         call = self._outstanding.calls.get(request_id)
         if call is not None:
-            named = f", it names {leader}" if leader else " and knows of no leader"
-            self._routing.trouble = f"{node} does not lead{named}"
+            if leader:
+                self._routing.trouble = f"{node} does not lead, it names {leader}"
+            else:  # So says a leader, too, to whom it does not know: it may not know them yet.
+                why = "does not lead and knows of no leader, or knows no such token (yet) in this cluster"
+                self._routing.trouble = f"{node} {why}"
             self._outstanding.hurry(call, now_us)
 
     def _hear(

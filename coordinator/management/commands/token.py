@@ -78,7 +78,9 @@ class Command(BaseCommand):
             help="remove the principal with all its tokens; its locks are free when their leases have run out",
         )
         parser.add_argument("--reason", default="", help="why, for the audit")
-        parser.add_argument("--cluster", default="default", help=argparse.SUPPRESS)
+        parser.add_argument(
+            "--cluster", default="default", help="in which the token is good, and in no other (default: default)"
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:

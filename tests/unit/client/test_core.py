@@ -126,6 +126,17 @@ def test_a_redirect_is_followed(stage):
     assert call.result().value == b"x"
 
 
+def test_who_is_turned_away_without_a_name_is_told_that_its_token_may_be_another_clusters(stage):
+    """A leader says no more to whom it does not know: it may not know them yet."""
+    call = stage.core.query(commands.GetKey("a"), stage.now_us, stage.now_us + 100_000)
+    ((node, request),) = stage.requests()
+    stage.reply(node, wire.NotLeader(request.id, ""))
+    stage.pass_time(200_000)
+    stage.requests()
+    with pytest.raises(Unavailable, match=r"knows no such token \(yet\) in this cluster"):
+        call.result()
+
+
 def test_two_nodes_that_name_each_other_do_not_make_it_spin(stage):
     stage.core.query(commands.GetKey("a"), stage.now_us, stage.now_us + 60_000_000)
     sends = 0

@@ -124,3 +124,13 @@ def test_bytes_of_a_shell_that_are_no_text_are_in_the_audit() -> None:
     out, _ = run("worker", "--reason", "bad \udcff byte")
     assert "CONCLAVE_TOKEN=" in out
     assert AuditEntry.objects.get().reason == r"bad \udcff byte"
+
+
+def test_in_which_cluster_a_token_is_good_can_be_said(monkeypatch: pytest.MonkeyPatch, cluster: FakeCluster) -> None:
+    asked: list[str] = []
+    client = FakeSyncClient(FakeClient(cluster))
+    monkeypatch.setattr(command, "make_client", lambda name: asked.append(name) or client)  # type: ignore[func-returns-value]
+    run("worker", "--cluster", "jobs")
+    assert asked == ["jobs"]
+    assert AuditEntry.objects.get().target == "jobs/worker"
+    assert "--cluster" in command.Command().create_parser("manage.py", "token").format_help()
