@@ -19,10 +19,12 @@ from typing import Any, Final, NamedTuple
 
 from django.conf import settings
 from django.contrib.auth import get_user_model
+from django.db import DatabaseError
 
 from coordinator import wire
 from coordinator.client import AsyncClient, errors
 from coordinator.database import asking
+from coordinator.models import Node
 from coordinator.statemachine import commands, permissions
 
 log = logging.getLogger(__name__)
@@ -162,7 +164,8 @@ _directory = _Directory()
 
 
 async def known_cluster(name: str) -> str:
-    """`name`, where such a cluster exists. Raises UnknownCluster, and Unavailable where no node can be asked."""
+    """`name`, where such a cluster exists. Raises UnknownCluster, and Unavailable where no node can be asked, or one
+    that may have it does not answer."""
     if name == DEFAULT_CLUSTER:
         return name
     if not CLUSTER_NAME.fullmatch(name):
@@ -171,8 +174,34 @@ async def known_cluster(name: str) -> str:
         directory = await client().directory()
         _directory.at, _directory.names = time.monotonic(), frozenset(entry.name for entry in directory.clusters)
     if name not in _directory.names:
-        raise UnknownCluster(f"there is no cluster {name!r}")
+        await _look_for(name)
     return name
+
+
+async def _look_for(name: str) -> None:
+    """Of a cluster that no node told of in time: each knows those alone of which it hosts a replica, and those may be
+    down. Raises UnknownCluster where all that ever had one answer, and have none any more; else Unavailable."""
+    try:
+        had = await asking(_nodes_that_had)(name)
+    except DatabaseError:
+        raise errors.Unavailable(
+            f"no node that answers has a cluster {name!r}, and the record can not be read"
+        ) from None
+    if not had:
+        raise UnknownCluster(f"there is no cluster {name!r}")
+    reports = await client(name).status()
+    if any(report is not None and report.replica and report.cluster_name == name for report in reports.values()):
+        return
+    if any(reports.get(node) is None for node in had):
+        raise errors.Unavailable(f"no node that answers has a cluster {name!r}, and one that had it does not answer")
+    raise UnknownCluster(f"there is no cluster {name!r}")
+
+
+def _nodes_that_had(name: str) -> list[str]:
+    """Nodes that the record knows to have had a replica of a cluster of this name, but for those that are retired.
+    Raises DatabaseError."""
+    nodes = Node.objects.filter(replicas__cluster__name=name, retired_at=None)
+    return sorted(set(nodes.values_list("name", flat=True)))
 
 
 # --- people ---------------------------------------------------------------------------------------

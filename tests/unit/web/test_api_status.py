@@ -5,11 +5,14 @@ from __future__ import annotations
 import re
 from typing import Any
 
+import msgspec
 import pytest
 from django.test import AsyncClient as DjangoAsyncClient
+from django.utils import timezone
 
 from coordinator import access, health
 from coordinator.api.status import summarize
+from coordinator.client import errors
 from coordinator.models import AuditEntry, Cluster, Node, Replica
 from tests.unit.web.fake_cluster import CLUSTER_ID, FakeCluster
 from tests.unit.web.helpers import API, Bearer, new_token
@@ -250,6 +253,44 @@ async def test_readyz_with_no_node_at_all(
 
 
 async def test_readyz_of_a_cluster_that_is_not_there_is_404(
-    async_client: DjangoAsyncClient, cluster: FakeCluster
+    async_client: DjangoAsyncClient, cluster: FakeCluster, transactional_db: None
 ) -> None:
     assert (await async_client.get("/readyz/elsewhere")).status_code == 404
+
+
+async def _had_jobs(*names: str) -> None:
+    """The record knows a cluster `jobs`, and that these nodes had a replica of it."""
+    jobs = await Cluster.objects.acreate(name="jobs", cluster_id="77")
+    for number, name in enumerate(names):
+        node, _ = await Node.objects.aget_or_create(name=name)
+        await Replica.objects.acreate(cluster=jobs, node=node, replica_id=f"{number}")
+
+
+async def test_a_cluster_whose_nodes_are_down_while_others_answer_is_not_said_to_be_none(
+    async_client: DjangoAsyncClient, cluster: FakeCluster, transactional_db: None
+) -> None:
+    await _had_jobs(cluster.nodes[0])
+    cluster.silent_nodes = {cluster.nodes[0]}
+    cluster.has_leader = False
+    assert (await async_client.get("/readyz/jobs")).status_code == 503
+    with pytest.raises(errors.Unavailable, match="one that had it does not answer"):
+        await access.known_cluster("jobs")
+
+
+async def test_a_cluster_that_is_gone_from_all_nodes_that_had_it_is_none(
+    async_client: DjangoAsyncClient, cluster: FakeCluster, transactional_db: None
+) -> None:
+    await _had_jobs(cluster.nodes[0], "retired")
+    await Node.objects.filter(name="retired").aupdate(retired_at=timezone.now())
+    assert (await async_client.get("/readyz/jobs")).status_code == 404
+    with pytest.raises(access.UnknownCluster):
+        await access.known_cluster("jobs")
+
+
+async def test_a_cluster_whose_nodes_told_of_it_too_late_is_there(
+    cluster: FakeCluster, transactional_db: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await _had_jobs(cluster.nodes[0])
+    of_default = cluster.report
+    monkeypatch.setattr(cluster, "report", lambda node: msgspec.structs.replace(of_default(node), cluster_name="jobs"))
+    assert await access.known_cluster("jobs") == "jobs"
