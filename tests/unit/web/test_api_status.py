@@ -291,6 +291,8 @@ async def test_a_cluster_whose_nodes_told_of_it_too_late_is_there(
     cluster: FakeCluster, transactional_db: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await _had_jobs(cluster.nodes[0])
-    of_default = cluster.report
-    monkeypatch.setattr(cluster, "report", lambda node: msgspec.structs.replace(of_default(node), cluster_name="jobs"))
+    report = cluster.report(cluster.nodes[0])
+    assert report is not None
+    of_jobs = msgspec.structs.replace(report, cluster_name="jobs")
+    monkeypatch.setattr(cluster, "report", lambda node: of_jobs)
     assert await access.known_cluster("jobs") == "jobs"
