@@ -32,6 +32,7 @@ WAIT_S_MAX: Final = 86_400.0
 WAIT_POLL_S: Final = 0.5
 TASK_S_MAX: Final = 10.0
 BACKUP_S_MAX: Final = 60.0
+LEADERSHIP_TRANSFERRED: Final = "leadership.transferred"
 
 
 class Command(BaseCommand):
@@ -292,8 +293,12 @@ class Command(BaseCommand):
 
     def _transfer(self, options: dict[str, Any]) -> None:
         _, client = self._cluster(options["name"])
-        term = client.transfer(options["node"])
-        self._audit(options, "leadership.transferred", {"node": options["node"]})
+        try:
+            term = client.transfer(options["node"])
+        except errors.Unavailable:  # It may have been asked for, and come to be all the same.
+            self._audit(options, LEADERSHIP_TRANSFERRED, {"node": options["node"]}, AuditEntry.Outcome.UNKNOWN)
+            raise
+        self._audit(options, LEADERSHIP_TRANSFERRED, {"node": options["node"]})
         self.stdout.write(f"{options['node']} leads {options['name']} in term {term}")
 
     def _task(self, options: dict[str, Any]) -> None:

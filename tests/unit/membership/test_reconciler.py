@@ -621,6 +621,19 @@ def test_what_a_node_has_not_answered_in_time_is_in_the_audit(company, monkeypat
     assert AuditEntry.objects.get().outcome == "unknown"
 
 
+def test_a_transfer_that_has_not_come_to_be_in_time_is_in_the_audit(company, client, monkeypatch):
+    """It may come to be a moment later."""
+
+    def transfer(node: str) -> int:
+        raise errors.Unavailable(f"{node} does not lead yet; node1 does, in term 3")
+
+    monkeypatch.setattr(client, "transfer", transfer)
+    with pytest.raises(CommandError, match=r"^node2 does not lead yet"):
+        manage(company, monkeypatch, "transfer", "default", "node2")
+    entry = AuditEntry.objects.get(action="leadership.transferred")
+    assert (entry.outcome, entry.details) == ("unknown", {"node": "node2"})
+
+
 def test_the_admin_shows_it(company, client, reconciler, time, admin_client):
     edits.say(client, row(), lambda w: w.adding("node9"))
     look(reconciler, time)
