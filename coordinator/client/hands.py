@@ -15,8 +15,10 @@ from coordinator.client.errors import Deadlock
 from coordinator.client.lease import LeaseState
 from coordinator.client.session import Session
 
-PLACES_MAX: Final = 256
+PLACES_MAX: Final = 8_192
 """Of more the oldest are forgotten: to ask must cost little."""
+LOOKED_AT: Final = 64
+"""Where there are more, it is looked each so many times which are of use still."""
 
 
 class Place:
@@ -103,5 +105,8 @@ def may_close_a_cycle(refuse_deadlocks: object) -> bool:
 def place(asker: object) -> Place:
     """For what the caller asks for now. On its thread."""
     new = Place(asker)
-    _places.set((*[place for place in _places.get() if place.is_of_use][-PLACES_MAX:], new))
+    places = _places.get()
+    if len(places) < LOOKED_AT or not len(places) % LOOKED_AT:
+        places = tuple([place for place in places if place.is_of_use][-PLACES_MAX:])
+    _places.set((*places, new))
     return new

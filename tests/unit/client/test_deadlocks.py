@@ -286,3 +286,21 @@ def test_what_came_of_a_session_that_is_gone_is_joined_by_nobody(cluster: Cluste
     again = client.locks.acquire("a", reentrant=True, wait=0)
     assert not cluster.ops[-1].reentrant
     assert again.token > hold.token
+
+
+def test_who_has_very_many_in_hand_knows_of_the_first_of_them(client: TestClient):
+    """Behind 256 others it was forgotten: a thread that came into it again waited for itself for ever."""
+    first = client.locks.acquire("first")
+    for number in range(300):
+        client.locks.acquire(f"more/{number}")
+    with pytest.raises(Deadlock):
+        client.locks.acquire("first")
+    with client.locks.hold("first", reentrant=True) as again:
+        assert again.held
+    assert first.held
+
+
+def test_what_was_let_go_of_is_not_kept_in_hand(client: TestClient):
+    for number in range(300):
+        client.locks.acquire(f"more/{number}").release()
+    assert len(hands._places.get()) <= 2 * hands.LOOKED_AT
