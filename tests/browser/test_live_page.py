@@ -379,6 +379,35 @@ def test_a_lock_that_several_hold_says_so_and_one_that_is_kept_back_is_not_count
     expect(live.page.get_by_text("Nobody holds a lock.")).to_be_visible()
 
 
+COUNTS_CHANGES = """(names) => new Promise((resolve) => {
+    const counts = names.map(() => 0);
+    names.forEach((name, place) => {
+        const lease = document.querySelector(`[data-testid="lock-row-${name}"] [data-testid=lock-lease]`);
+        new MutationObserver(() => { counts[place] += 1; }).observe(lease, { childList: true });
+    });
+    setTimeout(() => resolve(counts), 4000);
+})"""
+
+
+def test_leases_that_nobody_sees_are_counted_down_seldom(open_page: OpenPage) -> None:
+    """With 200 locks the page had a processor for itself, and was drawn twice a second."""
+    live = open_page()
+    session = str(acquired(live, "many-00")["session"])
+    for number in range(1, 40):
+        acquired(live, f"many-{number:02}", session=session)
+    expect(live.page.locator("#locks-hint")).to_have_text("40 held")
+    live.lock("many-00").scroll_into_view_if_needed()
+    assert live.lease_s("many-39") > 0
+    seen, unseen = live.page.evaluate(COUNTS_CHANGES, ["many-00", "many-39"])
+    assert 0 < unseen <= 5
+    assert seen > 2 * unseen
+    live.lock("many-39").scroll_into_view_if_needed()
+    (seen,) = live.page.evaluate(COUNTS_CHANGES, ["many-39"])
+    assert seen > 2 * unseen
+    live.page.request.delete(f"{live.url}/api/v1/clusters/default/sessions/{session}", headers=token_of(live))
+    expect(live.page.get_by_text("Nobody holds a lock.")).to_be_visible()
+
+
 def token_of(live: LivePage) -> dict[str, str]:
     return {"X-CSRFToken": live.page.locator("#main").get_attribute("data-csrf") or "", "Referer": live.url}
 

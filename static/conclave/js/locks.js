@@ -5,6 +5,7 @@ import { number, ordinal, person, plural } from "./format.js";
 import { notice } from "./notices.js";
 
 const WAIT_TTL_MS = 30_000;
+const UNSEEN_MS = 1_000; // A row that is scrolled out of sight is counted down this often: 200 of them cost a processor.
 const ALONE = { mode: "exclusive", holding: 1, limit: 1 };
 
 export class Locks {
@@ -12,6 +13,11 @@ export class Locks {
     this.mine = mine;
     this.principal = `user:${user}`;
     this.mayLock = mayLock;
+    this.countedMs = 0;
+    this.inSight = new WeakSet();
+    this.sight = new IntersectionObserver((rows) => {
+      for (const { target, isIntersecting } of rows) this.inSight[isIntersecting ? "add" : "delete"](target);
+    });
     this.list = new KeyedList(byId("locks"), ({ name }) => this.makeRow(name));
   }
 
@@ -42,6 +48,7 @@ export class Locks {
       el("td", { role: "cell", class: "lease-cell" }, part.lease),
       el("td", { role: "cell", class: "acts" }, el("div", {}, ...Object.values(part.buttons))),
     );
+    this.sight.observe(part.node);
     return part;
   }
 
@@ -130,7 +137,10 @@ export class Locks {
 
   // What moves with time alone: the leases.
   tick(view, clockMs) {
-    for (const { row, bar, left, lease, trouble } of this.list.parts.values()) {
+    const isWhole = Math.abs(clockMs - this.countedMs) >= UNSEEN_MS;
+    if (isWhole) this.countedMs = clockMs;
+    for (const { node, row, bar, left, lease, trouble } of this.list.parts.values()) {
+      if (!isWhole && !this.inSight.has(node)) continue;
       const isCounting = view.lock_totals.counting && row.ends_at_ms !== null;
       const leftMs = isCounting ? Math.max(0, row.ends_at_ms - clockMs) : null;
       const share = isCounting ? Math.min(1, leftMs / row.ttl_ms) : 1;
