@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final
 
 import pytest
 from django.conf import settings as django_settings
@@ -13,8 +13,15 @@ from django.test import Client as DjangoClient
 
 from coordinator import access, wire
 from coordinator.api import owning
+from coordinator.statemachine import commands, permissions
 from tests.unit.web.fake_cluster import FakeClient, FakeCluster
 from tests.unit.web.helpers import PASSWORD, Bearer, new_token
+
+OF_ITSELF: Final = frozenset(
+    (permissions.GetTokenAccess, commands.GetToken, commands.GetPrincipal, commands.SetPrincipal, commands.GetLock)
+)
+"""What the web process asks for nobody: who a token speaks for, that a person is known to the log, and who has the lock
+that a caller did not get."""
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -36,11 +43,13 @@ def cluster(settings: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeClus
             return FakeClient(fake_without_answers)
         return FakeClient(fake, known[0])
 
-    monkeypatch.setattr(access, "make_client", lambda cluster: FakeClient(fake))
+    monkeypatch.setattr(access, "make_client", lambda cluster: FakeClient(fake, serves=True))
     monkeypatch.setattr(access, "AsyncClient", make_reader)
     forget_everything()
     yield fake
     forget_everything()
+    more = fake.by_its_own_right - OF_ITSELF
+    assert not more, "whatever a caller asks is asked for that caller, and by no right of the web process"
 
 
 def forget_everything() -> None:

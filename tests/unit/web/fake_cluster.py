@@ -46,6 +46,8 @@ class FakeCluster:
         self.web_session = 0
         """The session of the web process's own client."""
         self.commands: list[Any] = []
+        self.by_its_own_right: set[type] = set()
+        """What the web process asked as it served its callers, and for none of them: of itself it may do anything."""
         self.last: commands.Result | None = None
         """Of the last command."""
         self.gate = asyncio.Event()
@@ -144,7 +146,9 @@ class FakeCluster:
 class FakeClient:
     """The calls of `AsyncClient` that the web tier uses, as principal `web` or whoever's token it was given."""
 
-    def __init__(self, cluster: FakeCluster, principal: str = "web") -> None:
+    def __init__(self, cluster: FakeCluster, principal: str = "web", *, serves: bool = False) -> None:
+        """`serves`: it is the one by which the web process serves its callers."""
+        self._serves = serves
         self._cluster = cluster
         self._principal = principal
         self._numbers = itertools.count(1)
@@ -175,7 +179,12 @@ class FakeClient:
             raise errors.Forbidden("act_for is no token of this cluster")
         return known[0], self._principal, token_id
 
+    def _note(self, what: Any, act_for: str) -> None:
+        if self._serves and not act_for:
+            self._cluster.by_its_own_right.add(type(what))
+
     async def command(self, op: Any, *, act_for: str = "", timeout: float | None = None) -> Any:
+        self._note(op, act_for)
         await self._cluster.gate.wait()
         self._need_leader()
         if not self._session:
@@ -190,6 +199,7 @@ class FakeClient:
         return _result(self._cluster.apply(principal, actor, command, token))
 
     async def query(self, query: Any, *, act_for: str = "", timeout: float | None = None) -> Any:
+        self._note(query, act_for)
         await asyncio.sleep(0)
         self._need_leader()
         principal, actor, token = self._who(act_for)

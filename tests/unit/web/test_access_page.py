@@ -9,7 +9,7 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.test import Client as DjangoClient
 
-from coordinator import access, permitting
+from coordinator import permitting
 from coordinator.client import errors
 from coordinator.management.commands import access as command
 from coordinator.models import AuditEntry, Cluster
@@ -233,7 +233,7 @@ async def test_a_narrow_token_is_narrow_over_http_at_once(cluster: FakeCluster) 
     token = new_token(cluster, "worker")
     worker = Bearer(str(token))
     assert (await worker.put(f"{API}/keys/b", b"1")).status_code == 200
-    await access.client().command(NarrowToken(token.token_id, (Permission("a", ("read", "write", "lock")),)))
+    await FakeClient(cluster).command(NarrowToken(token.token_id, (Permission("a", ("read", "write", "lock")),)))
     assert (await worker.put(f"{API}/keys/a", b"1")).status_code == 200
     assert (await worker.put(f"{API}/keys/b", b"2")).status_code == 403
     assert (await worker.get(f"{API}/keys/b")).status_code == 403

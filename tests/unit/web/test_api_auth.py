@@ -12,7 +12,7 @@ from django.test import AsyncClient as DjangoAsyncClient
 from coordinator import access, wire
 from coordinator.client import errors
 from coordinator.statemachine import commands
-from tests.unit.web.fake_cluster import FakeCluster
+from tests.unit.web.fake_cluster import FakeClient, FakeCluster
 from tests.unit.web.helpers import API, PASSWORD, Bearer, new_token
 
 ACQUIRE = f"{API}/locks/deploy/acquire"
@@ -78,7 +78,7 @@ async def test_a_revoked_token_is_refused_once_it_is_asked_for_again(
     cluster: FakeCluster, worker: Bearer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert (await worker.get(f"{API}/locks")).status_code == 200
-    await access.client().command(commands.RemovePrincipal("worker"))
+    await FakeClient(cluster).command(commands.RemovePrincipal("worker"))
     monkeypatch.setattr(access, "TOKEN_FRESH_S", -1)
     assert (await worker.get(f"{API}/locks")).status_code == 401
 

@@ -237,6 +237,7 @@ async def test_a_token_narrowed_to_a_prefix_locks_there_and_nowhere_else(cluster
     narrow = Bearer(str(new_token(cluster, "billing", prefixes=("billing/",))))
     assert (await narrow.post(f"{API}/locks/billing/month-end/acquire")).status_code == 200
     assert (await narrow.post(ACQUIRE)).status_code == 403
+    assert (await narrow.get(LOCK)).status_code == 403
 
 
 async def test_without_a_leader_the_answer_is_503_at_once_and_says_when_to_ask_again(

@@ -20,7 +20,7 @@ from dashboard import feed_reader
 from dashboard.feed_reader import FeedReader
 from tests.unit.dashboard.reports import feed
 from tests.unit.dashboard.test_feed_reader import KEY, sealed
-from tests.unit.web.fake_cluster import FakeCluster
+from tests.unit.web.fake_cluster import FakeClient, FakeCluster
 from tests.unit.web.helpers import API, Bearer, new_token, settled, until
 from tests.unit.web.test_web_process import Exchange
 
@@ -105,7 +105,7 @@ async def test_while_no_leader_answers_a_principals_token_is_good_if_it_was(
     assert (await known.get("/metrics")).status_code == 200
     assert (await unknown.get("/metrics")).status_code == 503
     cluster.has_leader = True
-    await access.client().command(commands.RemovePrincipal("known"))
+    await FakeClient(cluster).command(commands.RemovePrincipal("known"))
     assert (await known.get("/metrics")).status_code == 401
     cluster.has_leader = False
     assert (await known.get("/metrics")).status_code == 503
@@ -114,7 +114,7 @@ async def test_while_no_leader_answers_a_principals_token_is_good_if_it_was(
 async def test_a_right_that_was_taken_away_is_gone(cluster: FakeCluster) -> None:
     bearer = Bearer(str(new_token(cluster, "scraper", ("read",))))
     assert (await bearer.get("/metrics")).status_code == 200
-    await access.client().command(commands.SetPrincipal("scraper", ("lock",)))
+    await FakeClient(cluster).command(commands.SetPrincipal("scraper", ("lock",)))
     assert (await bearer.get("/metrics")).status_code == 403
 
 
