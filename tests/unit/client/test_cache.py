@@ -287,6 +287,7 @@ def test_what_may_be_served_no_more_is_given_up(hand):
     hand.answers(hand.asks(), b"1")
     ends_us = LEASE_US - LEASE_US // 100 - 5_000
     assert hand.cache.due_us() == ends_us, "nobody read it: it is not renewed"
+    assert hand.cache.renewal(91, 1, ends_us - 1) is None, "nor where something else is due"
     hand.cache.pass_time(ends_us - 1)
     assert hand.cache.kept == 1
     hand.cache.pass_time(ends_us)
@@ -318,6 +319,16 @@ def test_that_nothing_of_before_is_kept_is_said_again_where_the_leader_does_not_
     assert [word.number for _, word in hand.cache.take_words()] == [2]
     hand.answers(hand.asks(), b"2", number=3, term=0)
     assert hand.cache.take_words() == [], "that one leads no more"
+
+
+def test_an_answer_that_comes_when_the_session_is_gone_says_nothing(hand):
+    hand.answers(hand.asks(), b"1", number=2)
+    hand.serves()
+    assert hand.cache.renewal(91, 1, 700_000) is not None
+    hand.cache.clear()
+    for number in (1, 2, 3):
+        hand.cache.renewed("n", 1, wire.CacheRenewed(91, 1, number, 2_000))
+    assert (hand.cache.take_words(), hand.serves()) == ([], None)
 
 
 def test_nothing_is_kept_that_was_not_asked(hand):

@@ -19,6 +19,7 @@ from coordinator.client.errors import (
     LeaseLost,
     LockNotAcquired,
     OutcomeUnknown,
+    SessionGone,
     Unavailable,
 )
 from coordinator.client.grants import ASK_US
@@ -163,6 +164,19 @@ def test_a_mailbox_that_nobody_listens_to_is_left_at_once(stage):
     assert [(n, type(r)) for n, r in stage.requests()] == [("node3", wire.QueryRequest)]
 
 
+def test_a_word_of_an_older_term_makes_nobody_leader(stage):
+    """A node that was cut off names whom it knew; who leads now is asked on."""
+    stage.know("node3", term=4, says="node3")
+    assert (stage.core.routing.leader, stage.core.routing.term) == ("node1", 5)
+
+
+def test_while_nobody_is_known_to_lead_it_is_asked_in_time(stage):
+    stage.core.query(commands.GetKey("a"), stage.now_us, stage.now_us + 10_000_000)
+    stage.requests()
+    stage.core.routing.doubt("node1", stage.now_us)
+    assert stage.core.due_us(stage.now_us) <= stage.core.routing.probe_due_us
+
+
 def test_a_silent_leader_is_knocked_at(stage):
     """What was published in the last millisecond of a killed process is lost; Redis then counts no listener."""
     stage.core.query(commands.GetKey("a"), stage.now_us, stage.now_us + 10_000_000)
@@ -245,6 +259,18 @@ def test_the_wait_for_an_answer_is_bounded_and_a_read_is_then_known_to_have_done
     with pytest.raises(Unavailable) as caught:
         call.result()
     assert not isinstance(caught.value, OutcomeUnknown)
+
+
+def test_each_wait_ends_in_its_own_time(stage):
+    calls = [
+        stage.core.query(commands.GetKey("a"), stage.now_us, stage.now_us + us) for us in (9_000, 3_000, 2_000, 5_000)
+    ]
+    ended = []
+    for _ in range(10):
+        stage.pass_time(1_000)
+        stage.core.give_up(stage.now_us)
+        ended.append([call.done for call in calls].count(True))
+    assert ended == [0, 1, 2, 2, 3, 3, 3, 3, 4, 4]
 
 
 def test_a_change_that_was_sent_and_not_answered_has_an_unknown_outcome(stage):
@@ -368,6 +394,15 @@ def test_each_keep_alive_counts_from_its_own_sending(stage):
     assert session.valid_until_us < first_us + 9_000_000
 
 
+def test_what_is_said_of_another_session_confirms_none(stage):
+    session = stage.session(9_000)
+    before_us = session.valid_until_us
+    stage.pass_time(3_000_000)
+    ((_, request),) = keep_alives(stage)
+    stage.reply("node1", wire.KeptAlive(request.id, 78, 9_000))
+    assert session.valid_until_us == before_us
+
+
 def test_a_keep_alive_names_the_leadership_that_it_is_for_and_is_numbered(stage):
     """History 7: a copy of it renews nothing."""
     session = stage.session(9_000)
@@ -410,6 +445,7 @@ def test_a_session_that_the_cluster_ended_is_lost_for_good(stage):
     stage.reply("node1", wire.KeptAlive(request.id, 77, 9_000))
     with pytest.raises(LeaseLost, match="gone"):
         lease.check()
+    assert (lease.held, lease.expires_in) == (False, 0.0)
 
 
 def test_another_cluster_under_the_name_has_none_of_its_sessions(stage):
@@ -595,6 +631,15 @@ def test_a_waiter_also_asks_since_a_push_may_be_lost(open_stage):
     assert taking.outcome.token == 8
 
 
+def test_a_waiter_that_still_waits_asks_again(open_stage):
+    """Whatever push is lost: it asks until it is told."""
+    queued(open_stage)
+    for _ in range(3):
+        open_stage.pass_time(ASK_US + ASK_US // 4)
+        (asked,) = [r for _, r in open_stage.requests() if isinstance(r, wire.QueryRequest)]
+        open_stage.reply("node1", wire.Answer(asked.id, Queued(1)))
+
+
 def test_a_waiter_asks_a_new_leader_at_once(open_stage):
     """PySyncObj#183: waiters frozen after a leader's death."""
     queued(open_stage)
@@ -637,6 +682,31 @@ def test_a_lock_asked_for_under_a_session_that_is_gone_is_asked_for_again(open_s
     open_stage.reply("node1", wire.Answer(opening.id, SessionOpened(88, 9_000)))
     again = taking.ask()
     assert op_of(again).session == 88
+
+
+def test_an_acquisition_of_unknown_outcome_is_taken_back_and_its_session_goes_on(open_stage):
+    """To lose the session would take all else that is held under it."""
+    taking = Taking(open_stage, None)
+    request = taking.ask()
+    open_stage.pass_time(5_000_000)
+    open_stage.core.give_up(open_stage.now_us)
+    with pytest.raises(OutcomeUnknown):
+        taking.step()
+    (session,) = open_stage.core.sessions.values()
+    assert not session.gone
+    assert {cancel.number for cancel in cancels(open_stage)} == {op_of(request).number}
+
+
+def test_under_a_new_session_it_waits_for_what_is_left_of_its_time(open_stage):
+    taking, _ = queued(open_stage, 2_000_000)
+    open_stage.pass_time(1_999_999)
+    taking.call = taking.flow.throw(SessionGone("gone"))
+    (opening,) = [request for _, request in open_stage.requests() if isinstance(request, wire.CommandRequest)]
+    open_stage.reply("node1", wire.Answer(opening.id, SessionOpened(88, 9_000)))
+    assert op_of(taking.ask()).session == 88
+    open_stage.pass_time(1)
+    with pytest.raises(LockNotAcquired):
+        taking.flow.throw(SessionGone("gone"))
 
 
 def test_a_push_to_one_that_acts_for_others_is_only_a_hint(open_stage):

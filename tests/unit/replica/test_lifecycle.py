@@ -45,7 +45,7 @@ from coordinator.replica.intents import (
     TransferLeadership,
 )
 from coordinator.replica.journal import SqliteJournal
-from coordinator.replica.lifecycle import SILENCE_US_MIN, Lifecycle
+from coordinator.replica.lifecycle import SILENCE_US_MIN, STOP_US_MAX, Lifecycle
 from coordinator.replica.loading import LOAD_BYTES, load_all
 from coordinator.replica.ports import Inbound
 from coordinator.replica.replica import Replica
@@ -392,6 +392,18 @@ def test_a_stopped_replica_stays_stopped_over_a_restart_until_it_is_started(comp
     assert follower.replica.engine.applied_index == company.leader().replica.engine.applied_index
     follower.restart()
     assert CLUSTER in follower.turn.replicas
+
+
+def test_a_leader_that_nobody_takes_over_from_stops_all_the_same(company, monkeypatch):
+    company.form("node1", "node2", "node3")
+    leader = company.leader()
+    monkeypatch.setattr(Raft, "transfer", lambda *_: True)
+    assert leader.ask(StopReplica("s", CLUSTER)).state == PENDING
+    company.pass_time(STOP_US_MAX - 20_000)
+    assert leader.intents.outcomes()["s"].state == PENDING
+    company.pass_time(20_000)
+    assert leader.intents.outcomes()["s"].state == DONE
+    assert CLUSTER not in leader.turn.replicas
 
 
 def with_a_large_state(company: Company) -> Node:

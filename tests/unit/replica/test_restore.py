@@ -429,8 +429,11 @@ def test_a_backup_of_another_installation_is_refused(company, backed_up, tmp_pat
     assert stranger.turn.replicas[company.cluster].engine.last_index == 0
 
 
-def test_a_backup_whose_parts_do_not_belong_together_is_refused(company, backed_up):
+@pytest.mark.parametrize("by", [{"first_index": 3}, {"first_index": -1, "snapshot_index": -1}])
+def test_a_backup_whose_parts_do_not_belong_together_is_refused(company, backed_up, by):
+    """As where entries that the snapshot holds already would be applied once more."""
     contents = backup.read(backed_up)
-    header = msgspec.structs.replace(contents.header, first_index=contents.header.first_index + 3)
+    fields = {name: getattr(contents.header, name) + more for name, more in by.items()}
+    header = msgspec.structs.replace(contents.header, **fields)
     with pytest.raises(Exception, match="expected entries from"):
         state_of(contents._replace(header=header))
