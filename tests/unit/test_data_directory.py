@@ -79,6 +79,18 @@ def test_a_damaged_state_of_redis_is_refused(tmp_path: Path, content: str) -> No
         data.redis_state()
 
 
+def test_the_port_of_redis_is_one_that_there_is(tmp_path: Path) -> None:
+    data = DataDirectory(tmp_path)
+    for port in (1, 65_535, 0, 65_536, -1):
+        state = {"port": port, "node_password": "n", "client_password": "c"}
+        (data.redis / "state.json").write_text(json.dumps(state))
+        if 1 <= port <= 65_535:
+            assert data.redis_state().port == port
+            continue
+        with pytest.raises(ConfigError, match=f"expected a port number from 1 to 65535; came {port}"):
+            data.redis_state()
+
+
 def test_a_place_where_no_directory_can_be_is_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="CONCLAVE_DATA: expected a directory that this user can write"):

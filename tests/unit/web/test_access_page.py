@@ -233,7 +233,10 @@ async def test_a_narrow_token_is_narrow_over_http_at_once(cluster: FakeCluster) 
     token = new_token(cluster, "worker")
     worker = Bearer(str(token))
     assert (await worker.put(f"{API}/keys/b", b"1")).status_code == 200
+    hold = (await worker.post(f"{API}/locks/b/acquire", {"mode": "shared", "ttl_ms": 60_000})).json()
     await FakeClient(cluster).command(NarrowToken(token.token_id, (Permission("a", ("read", "write", "lock")),)))
+    change = {"session": hold["session"], "acquisition": hold["acquisition"], "mode": "exclusive", "wait_ms": 1_000}
+    assert (await worker.post(f"{API}/holds/b/mode", change)).status_code == 403
     assert (await worker.put(f"{API}/keys/a", b"1")).status_code == 200
     assert (await worker.put(f"{API}/keys/b", b"2")).status_code == 403
     assert (await worker.get(f"{API}/keys/b")).status_code == 403
