@@ -296,7 +296,6 @@ class SqliteJournal(Journal):
             bool(write.entries)
             and write.head is None
             and not write.stopped
-            and not self._old_files
             and write.replica not in self._passed
             and write.first_index > self._last_index.get(write.replica, 0)
             and self._is_known(write.replica, write.hard_state)
