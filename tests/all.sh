@@ -82,7 +82,9 @@ side_by_side ${SIDE_BY_SIDE:+-n "$(((cores < 8 ? cores : 8) + 1))"} -m "not slow
 in_the_background tests/test_compiled.py
 # To collect all the others would take longer than some of these.
 mapfile -t marked < <(grep -rl --include='test_*.py' 'mark\.alone' tests)
-"$python" -m pytest -m "alone and not slow" "${marked[@]}" tests/browser || status=$?
+"$python" -m pytest -m "alone and not slow" "${marked[@]}" || status=$?
+# Two browsers do not hinder each other: one file has as many tests as all the others.
+side_by_side ${SIDE_BY_SIDE:+-n 2} -m "not slow" tests/browser || status=$?
 
 for name in "${!beside[@]}"; do
     clockless=0
