@@ -31,6 +31,8 @@ DOCS_PREFIX: Final = "/api/docs"
 ADMIN_PREFIX: Final = "/admin/"
 RETRY_AFTER_S: Final = 5
 """What a page says that the database keeps from being shown."""
+HOST_CHARACTERS_MAX: Final = 255
+"""Of a name that a stranger sent, as far as it is repeated."""
 
 
 def _policy(**directives: str) -> str:
@@ -131,6 +133,16 @@ class NoteRoute(MiddlewareMixin):
         scope = getattr(request, "scope", None)
         if scope is not None and request.resolver_match is not None:
             scope["conclave.route"] = request.resolver_match.route
+
+
+def unknown_host(request: HttpRequest) -> HttpResponse:
+    """Who asks by a name that is none of ours is told which setting says the names."""
+    host = str(request.META.get("HTTP_HOST", ""))[:HOST_CHARACTERS_MAX]
+    log.warning("a request for host %r is refused: CONCLAVE_HOSTS names those that are served", host)
+    if request.path_info.startswith(API_PREFIX):
+        detail = f"{host!r} is no name of this server; CONCLAVE_HOSTS says by which it is reached"
+        return JsonResponse({"error": "bad-request", "detail": detail}, status=HTTPStatus.BAD_REQUEST)
+    return HttpResponse(render_to_string("conclave/400_host.html", {"host": host}), status=HTTPStatus.BAD_REQUEST)
 
 
 def _page_without_database(request: HttpRequest, error: Exception) -> HttpResponse | None:

@@ -6,26 +6,18 @@ loop itself where it does no I/O, and in a thread only where it may: when there 
 
 from __future__ import annotations
 
-import logging
-from http import HTTPStatus
-from typing import Any, Final
+from typing import Any
 
 from asgiref.sync import sync_to_async
 from django.contrib.auth import middleware as auth
 from django.contrib.messages import middleware as messages
 from django.contrib.sessions import middleware as sessions
 from django.core.exceptions import DisallowedHost
-from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 from django.middleware import clickjacking, common, csrf, security
-from django.template.loader import render_to_string
 
-from coordinator.middleware import API_PREFIX
-
-HOST_CHARACTERS_MAX: Final = 255
-"""Of a name that a stranger sent, as far as it is repeated."""
-
-log = logging.getLogger(__name__)
+from coordinator.middleware import unknown_host
 
 
 class _OnTheLoop:
@@ -61,17 +53,8 @@ class CommonMiddleware(_OnTheLoop, common.CommonMiddleware):
         try:
             answer: HttpResponseBase | None = super().process_request(request)
         except DisallowedHost:
-            return _unknown_host(request)
+            return unknown_host(request)
         return answer
-
-
-def _unknown_host(request: HttpRequest) -> HttpResponse:
-    host = str(request.META.get("HTTP_HOST", ""))[:HOST_CHARACTERS_MAX]
-    log.warning("a request for host %r is refused: CONCLAVE_HOSTS names those that are served", host)
-    if request.path_info.startswith(API_PREFIX):
-        detail = f"{host!r} is no name of this server; CONCLAVE_HOSTS says by which it is reached"
-        return JsonResponse({"error": "bad-request", "detail": detail}, status=HTTPStatus.BAD_REQUEST)
-    return HttpResponse(render_to_string("conclave/400_host.html", {"host": host}), status=HTTPStatus.BAD_REQUEST)
 
 
 class AuthenticationMiddleware(_OnTheLoop, auth.AuthenticationMiddleware):

@@ -254,24 +254,35 @@ def test_a_grant_that_its_caller_never_took_goes_back(client):
     until(lambda: ReleaseLock("deploy", grant.acquisition) in FakeChannel.made.ops)
 
 
-def test_who_waits_when_the_client_is_closed_is_told_so(client):
-    channel = FakeChannel.made
-    channel.holds_back = lambda op: isinstance(op, PutKey)
-    errors = []
+def put_without_answer(client: Client) -> Callable[[], Exception]:
+    """A put of another thread, sent when this returns, that is not answered. Gives what it raises in the end."""
+    channel, raised = FakeChannel.made, []
+    channel.holds_back = lambda op: op == PutKey("sent", b"")
 
     def work() -> None:
-        with pytest.raises(Closed) as caught:
-            client.put("a", b"")
-        errors.append(caught.value)
+        with pytest.raises(Unavailable) as caught:
+            client.put("sent", b"")
+        raised.append(caught.value)
+
+    def ended() -> Exception:
+        thread.join(5)
+        (error,) = raised
+        return error
 
     thread = threading.Thread(target=work)
     thread.start()
     until(lambda: channel.open)
+    return ended
+
+
+def test_who_waits_when_the_client_is_closed_is_told_so(client):
+    ended = put_without_answer(client)
     client.close()
-    thread.join(5)
-    assert [str(error) for error in errors] == ["the client was closed before an answer came: it may have been applied"]
-    assert isinstance(errors[0], OutcomeUnknown), "whoever asks again by another client must know"
-    assert any(isinstance(op, CloseSession) for op in channel.ops)
+    error = ended()
+    assert str(error) == "the client was closed before an answer came: it may have been applied"
+    assert isinstance(error, Closed)
+    assert isinstance(error, OutcomeUnknown), "whoever asks again by another client must know"
+    assert any(isinstance(op, CloseSession) for op in FakeChannel.made.ops)
     with pytest.raises(Unavailable, match="closed"):
         client.get("a")
 
@@ -295,24 +306,13 @@ def test_a_defect_fails_what_is_asked_and_the_client_goes_on(client, caplog):
 
 def test_what_was_sent_before_a_defect_is_not_said_to_be_undone(client):
     """Whoever was told so added once more."""
-    channel = FakeChannel.made
-    channel.holds_back = lambda op: op == PutKey("sent", b"")
-    errors: list[Exception] = []
-
-    def work() -> None:
-        with pytest.raises(Unavailable) as caught:
-            client.put("sent", b"")
-        errors.append(caught.value)
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    until(lambda: channel.open)
-    channel.breaks = True
+    ended = put_without_answer(client)
+    FakeChannel.made.breaks = True
     with pytest.raises(Unavailable, match="a defect in the client") as not_sent:
         client.get("a")
-    thread.join(5)
-    assert [type(error) for error in errors] == [OutcomeUnknown]
-    assert "a defect in the client" in str(errors[0])
+    error = ended()
+    assert type(error) is OutcomeUnknown
+    assert "a defect in the client" in str(error)
     assert not isinstance(not_sent.value, OutcomeUnknown)
 
 
