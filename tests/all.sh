@@ -83,7 +83,7 @@ in_the_background tests/test_compiled.py
 # To collect all the others would take longer than some of these.
 mapfile -t marked < <(grep -rl --include='test_*.py' 'mark\.alone' tests)
 "$python" -m pytest -m "alone and not slow" "${marked[@]}" || status=$?
-# Two files at a time: no test of a page judges how long that takes, and one file has most of them.
+# Two files at a time: the one test of a page that counts by time has three times the room that it needs.
 side_by_side ${SIDE_BY_SIDE:+-n 2} -m "not slow" tests/browser || status=$?
 
 for name in "${!beside[@]}"; do
