@@ -44,7 +44,7 @@ from coordinator.statemachine.lock_commands import Mode
 from coordinator.statemachine.locks import Lock
 from coordinator.statemachine.performing import PERFORMERS
 from coordinator.statemachine.principals import Access, Principal, access_of
-from coordinator.statemachine.results import SMALL, kept
+from coordinator.statemachine.results import ALL_RESULT_BYTES_MAX
 from coordinator.statemachine.sessions import RESULTS_MAX, Session
 from coordinator.statemachine.state import State
 from coordinator.statemachine.wanted import Wanted
@@ -226,18 +226,14 @@ class Machine:
         known = session.results.get(number)
         if known is not None:
             return known
-        if session.sizes or number >= session.acked + RESULTS_MAX:
-            busy = session.refuse(number, command.op)
+        if session.sizes or number >= session.acked + RESULTS_MAX or state.kept.bytes >= ALL_RESULT_BYTES_MAX:
+            busy = session.refuse(number, command.op, state.level)
             if busy is not None:
                 return busy
         stamp = (entry.principal, entry.actor, entry.token or "", entry.for_token)
         asker = state.accesses.get(stamp) or access_of(state, *stamp)
         result = asker if isinstance(asker, Failure) else self._do(index, asker, session, command)
-        if type(result) not in SMALL:
-            result = kept(result)
-            session.count(number, result)
-        session.results[number] = result
-        return result
+        return session.keep(number, result)
 
     def _open_session(self, index: int, entry: Entry) -> Result:
         asker = access_of(self.state, entry.principal, entry.actor, entry.token or "", entry.for_token)
@@ -266,9 +262,7 @@ class Machine:
             # Its own number gets its own result.
             in_window = session.acked <= op.number < session.acked + RESULTS_MAX and op.number != command.number
             if in_window and op.number not in session.results:
-                cancelled = Failure(commands.CANCELLED, f"request {op.number} was cancelled")
-                session.results[op.number] = cancelled
-                session.count(op.number, cancelled)
+                session.keep(op.number, Failure(commands.CANCELLED, f"request {op.number} was cancelled"))
         result: Result = PERFORMERS[type(op)](state, index, asker, session, op)
         history = state.history
         if history.order.first != history.order.following:

@@ -19,6 +19,14 @@ RESULT_BYTES_MAX: Final = 8 * 1024 * 1024
 """Of the results of one session that are not acknowledged. So much is there when 128 transactions are in flight that
 each read all they may; more would let a client that never acknowledges fill every replica's memory and snapshots."""
 
+ALL_RESULT_BYTES_MAX: Final = 128 * 1024 * 1024
+"""Of the results of all sessions, from level 7 on, each with RESULT_COST: from there on a principal that has its share
+of it, as many equal ones as there are principals with sessions, is refused what it asks beyond its lowest number."""
+ALL_RESULT_BYTES_END: Final = 4 * ALL_RESULT_BYTES_MAX
+"""From there on a principal that has its share of so much is refused all that does not close a session."""
+RESULT_COST: Final = 128
+"""Bytes that each result is counted with beside its own: about what a small one takes in memory."""
+
 MESSAGE_CHARS_MAX: Final = 4_096
 """Of a refusal that is kept: what says what came may repeat some MiB of it."""
 
@@ -60,6 +68,49 @@ def kept(result: Result) -> Result:
 def _spelled(message: str) -> str:
     escaped = _CONTENTIOUS.sub(lambda one: one[0].encode("ascii", "backslashreplace").decode(), message)
     return escaped if len(escaped) <= MESSAGE_CHARS_MAX else escaped[:MESSAGE_CHARS_MAX]
+
+
+class Kept:
+    """What the results of all sessions take."""
+
+    __slots__ = ("bytes", "shares")
+
+    def __init__(self) -> None:
+        self.bytes = 0
+        self.shares: dict[str, Share] = {}
+        """By principal; no row: it has no session."""
+
+    def begin(self, principal: str) -> Share:
+        """One more session of this principal."""
+        share = self.shares.setdefault(principal, Share(self))
+        share.sessions += 1
+        return share
+
+    def end(self, principal: str, freed: int) -> None:
+        """One session fewer, and the bytes of its results."""
+        share = self.shares[principal]
+        share.add(-freed)
+        share.sessions -= 1
+        if not share.sessions:
+            del self.shares[principal]
+
+
+class Share:
+    """What those of one principal's sessions take."""
+
+    __slots__ = ("bytes", "kept", "sessions")
+
+    def __init__(self, kept: Kept) -> None:
+        self.kept = kept
+        self.bytes = self.sessions = 0
+
+    def add(self, more: int) -> None:
+        self.bytes += more
+        self.kept.bytes += more
+
+    def has_its_part_of(self, most: int) -> bool:
+        """Is there so much of all of them, and at least an equal part of that is here?"""
+        return self.kept.bytes >= most and self.bytes * len(self.kept.shares) >= most
 
 
 def size_of(result: Result) -> int:

@@ -15,7 +15,17 @@ from coordinator.statemachine import commands, files, handing, lock_commands, lo
 from coordinator.statemachine.commands import Done, Failure, Result, SessionOpened
 from coordinator.statemachine.events import CheckpointReset, SessionBegan, SessionEnded
 from coordinator.statemachine.locks import fencing_token
-from coordinator.statemachine.results import RESULT_BYTES_MAX, size_of
+from coordinator.statemachine.results import (
+    ALL_RESULT_BYTES_END,
+    ALL_RESULT_BYTES_MAX,
+    RESULT_BYTES_MAX,
+    RESULT_COST,
+    SMALL,
+    Kept,
+    Share,
+    kept,
+    size_of,
+)
 
 if TYPE_CHECKING:
     from coordinator.statemachine.principals import Access
@@ -49,12 +59,13 @@ class Session:
         "result_bytes",
         "results",
         "session",
+        "share",
         "sizes",
         "ttl_ms",
         "waiting",
     )
 
-    def __init__(self, session: int, principal: str, ttl_ms: int, nonce: bytes) -> None:
+    def __init__(self, session: int, principal: str, ttl_ms: int, nonce: bytes, share: Share) -> None:
         self.session = session
         self.principal = principal
         self.ttl_ms = ttl_ms
@@ -71,6 +82,8 @@ class Session:
         """Bytes of those results that are not `results.SMALL`, by request number."""
         self.result_bytes = 0
         """Of all of these."""
+        self.share = share
+        """Of its principal, in what all results take."""
         self.locks: dict[str, dict[int, None]] = {}
         """Names that this session holds, and for each the acquisitions in the order of their grants. Whoever goes over
         the names sorts them: a replica that began with a snapshot came by them in another order."""
@@ -132,20 +145,51 @@ class Session:
         """The first acquisition of this session that waits for `name`."""
         return next(iter(self.waiting.get(name, ())), None)
 
-    def count(self, number: int, result: Result) -> None:
-        """The result of `number`, which is kept from here on, is none of `results.SMALL`."""
-        size = self.sizes[number] = size_of(result)
-        self.result_bytes += size
+    def keep(self, number: int, result: Result) -> Result:
+        """Keep the result of `number`, which has none yet, and give back what is kept of it."""
+        cost = RESULT_COST
+        if type(result) not in SMALL:
+            result = kept(result)
+            size = self.sizes[number] = size_of(result)
+            self.result_bytes += size
+            cost += size
+        self.results[number] = result
+        self.share.add(cost)
+        return result
 
-    def refuse(self, number: int, op: commands.Op) -> Failure | None:
+    @property
+    def kept_bytes(self) -> int:
+        """What its results count for in `share`."""
+        return len(self.results) * RESULT_COST + self.result_bytes
+
+    def refuse(self, number: int, op: commands.Op, level: int) -> Failure | None:
         """Why this new request is not taken: there are too many results that are not acknowledged, or too many bytes
-        of them. The lowest number, whose answer lets the client acknowledge those above it, is always taken."""
+        of them. The lowest number, whose answer lets the client acknowledge those above it, is always taken as far as
+        this session is concerned."""
         if number >= self.acked + RESULTS_MAX:  # A window, not a count.
             return Failure(commands.BUSY, f"session {self.session} has not acknowledged from {self.acked} on")
         if self.result_bytes < RESULT_BYTES_MAX or number == self.acked or isinstance(op, _LETS_GO):
+            return self._refuse_for_all(number, op) if level >= commands.LEVEL_OF_ALL_RESULTS else None
+        there = f"{self.result_bytes} bytes of results, at most {RESULT_BYTES_MAX}"
+        return Failure(commands.BUSY, f"session {self.session} has not acknowledged from {self.acked} on: {there}")
+
+    def _refuse_for_all(self, number: int, op: commands.Op) -> Failure | None:
+        """Why this new request is not taken, where the results of all sessions are too many: those of one principal,
+        in however many sessions, neither fill every replica's memory nor keep others from asking."""
+        share = self.share
+        if share.has_its_part_of(ALL_RESULT_BYTES_END):
+            if isinstance(op, commands.CloseSession):
+                return None
+            most = ALL_RESULT_BYTES_END
+        elif share.has_its_part_of(ALL_RESULT_BYTES_MAX):
+            if number == self.acked or isinstance(op, _LETS_GO):
+                return None
+            most = ALL_RESULT_BYTES_MAX
+        else:
             return None
-        kept = f"{self.result_bytes} bytes of results, at most {RESULT_BYTES_MAX}"
-        return Failure(commands.BUSY, f"session {self.session} has not acknowledged from {self.acked} on: {kept}")
+        has = f"principal {self.principal!r} has not acknowledged {share.bytes} bytes of results"
+        whole = f"of all {len(share.kept.shares)} principals with sessions there are {share.kept.bytes}"
+        return Failure(commands.BUSY, f"{has}: {whole}, at most {most}, in equal parts")
 
     def acknowledge(self, acked: int) -> None:
         """Forget the results below `acked`."""
@@ -160,11 +204,13 @@ class Session:
         else:  # A client may leap: never count over more numbers than there are results.
             done = [number for number in self.results if number < acked]
         self.acked = acked
+        before = self.kept_bytes
         for number in done:
             self.results.pop(number, None)
         if self.sizes:
             for number in done:
                 self.result_bytes -= self.sizes.pop(number, 0)
+        self.share.add(self.kept_bytes - before)
 
 
 def own(state: State, asker: Access, owner: int) -> Session | None:
@@ -191,7 +237,7 @@ def open_session(state: State, index: int, asker: Access, op: commands.OpenSessi
     if refused is not None:
         return refused
     number = fencing_token(state.epoch, index) if state.level >= commands.LEVEL_OF_SESSION_EPOCHS else index
-    state.sessions.add(number, Session(number, asker.name, op.ttl_ms, op.nonce))
+    state.sessions.add(number, Session(number, asker.name, op.ttl_ms, op.nonce, state.kept.begin(asker.name)))
     quotas.count_session(state.uses, asker.name, 1)
     if op.nonce:
         state.nonces[asker.name, op.nonce] = number
@@ -218,6 +264,8 @@ def end_sessions(state: State, index: int, ended: Iterable[int], *, died: bool) 
         if number not in state.sessions.rows:
             continue
         session = state.sessions.remove(number)
+        state.kept.end(session.principal, session.kept_bytes)
+        session.share = Share(Kept())  # What closes a session has a result, too: it counts for nobody.
         state.nonces.pop((session.principal, session.nonce), None)
         state.caching.discard(number)
         state.events.append(SessionEnded(number))

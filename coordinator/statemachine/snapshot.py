@@ -34,7 +34,6 @@ from coordinator.statemachine.lock_changes import add_break
 from coordinator.statemachine.locks import Lock
 from coordinator.statemachine.namespace import restore_item
 from coordinator.statemachine.principals import Principal, Role
-from coordinator.statemachine.results import SMALL
 from coordinator.statemachine.sessions import Session
 from coordinator.statemachine.snapshot_items import (
     TABLES,
@@ -329,7 +328,8 @@ class Loader:
         self._state.tokens.update((token_id, stored.name) for token_id in principal.tokens)
 
     def _add_session(self, stored: SessionItem) -> None:
-        session = self._session = Session(stored.session, stored.principal, stored.ttl_ms, stored.nonce)
+        share = self._state.kept.begin(stored.principal)
+        session = self._session = Session(stored.session, stored.principal, stored.ttl_ms, stored.nonce, share)
         session.acked = stored.acked
         session.remaining_ms = stored.remaining_ms
         self._append(self._state.sessions, stored.session, session)
@@ -346,10 +346,8 @@ class Loader:
     def _add_results(self, stored: ResultsItem) -> None:
         if self._session is None:
             raise SnapshotDamaged("results without a session")
-        self._session.results.update(stored.results)
         for number, result in stored.results:
-            if type(result) not in SMALL:
-                self._session.count(number, result)
+            self._session.keep(number, result)
 
     def _add_lock(self, stored: LockItem) -> None:
         lock = self._lock = Lock(stored.name)

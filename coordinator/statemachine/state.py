@@ -15,6 +15,7 @@ from coordinator.statemachine.paths import path_order
 from coordinator.statemachine.permissions import Permission, Quota
 from coordinator.statemachine.principals import Access, Principal, Role, Stamp
 from coordinator.statemachine.quotas import Use
+from coordinator.statemachine.results import Kept
 from coordinator.statemachine.sessions import Session
 from coordinator.statemachine.tables import Table
 from coordinator.statemachine.wanted import Wanted
@@ -36,6 +37,7 @@ class State:
         "epoch",
         "events",
         "history",
+        "kept",
         "key_bytes",
         "keys",
         "level",
@@ -106,6 +108,8 @@ class State:
         self.key_bytes = 0
         self.uses: dict[str, Use] = {}
         """What each principal has that is counted; no row: nothing."""
+        self.kept = Kept()
+        """What results take that sessions have not acknowledged."""
         self.accesses: dict[Stamp, Access] = {}
         """What requests may do that were asked lately. Whoever takes a right or a token away empties it."""
         self.events: list[Event] = []

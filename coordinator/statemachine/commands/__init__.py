@@ -44,6 +44,7 @@ from coordinator.statemachine.commands.entries import (
 from coordinator.statemachine.commands.levels import (
     ENTRY_VERSION,
     LEVEL,
+    LEVEL_OF_ALL_RESULTS,
     LEVEL_OF_BOUNDS,
     LEVEL_OF_CACHING,
     LEVEL_OF_DIRECTORIES,
@@ -137,6 +138,7 @@ __all__ = [
     "INVALID",
     "KEY_BYTES",
     "LEVEL",
+    "LEVEL_OF_ALL_RESULTS",
     "LEVEL_OF_BOUNDS",
     "LEVEL_OF_CACHING",
     "LEVEL_OF_DIRECTORIES",

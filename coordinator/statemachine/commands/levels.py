@@ -6,7 +6,7 @@ from typing import Final
 
 ENTRY_VERSION: Final = 1
 """Of the form of an entry. What commands it may hold is the cluster's level."""
-LEVEL: Final = 6
+LEVEL: Final = 7
 """What this code can apply. A cluster is at a level that all its replicas have; commands of a later one are refused."""
 LEVEL_OF_QUOTAS: Final = 3
 """From which on keys have owners, and entries say by which token they were asked for."""
@@ -26,3 +26,5 @@ LEVEL_OF_SHARED_HAND_OVERS: Final = 5
 """From which on a shared and a counting hold are handed over, too."""
 LEVEL_OF_DIRECTORIES: Final = 6
 """From which on directories have a bound (`namespace.py`)."""
+LEVEL_OF_ALL_RESULTS: Final = 7
+"""From which on the results of all sessions together have a bound (`results.py`)."""

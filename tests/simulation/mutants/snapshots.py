@@ -104,7 +104,7 @@ MUTANTS: Final = (
         "results-forgotten-by-the-snapshot",
         ("digests-equal",),
         "docs/design.md, rule 7: what makes a retry harmless is in the snapshot",
-        (Edit(f"{_LOADER}._add_results", "self._session.results.update(stored.results)", "pass"),),
+        (Edit(f"{_LOADER}._add_results", "self._session.keep(number, result)", "pass"),),
     ),
     Mutant(
         "openings-forgotten-by-the-snapshot",

@@ -37,8 +37,8 @@ MUTANTS: Final = (
         (
             Edit(
                 f"{_MACHINE}._apply_request",
-                "session.results[number] = result",
-                "session.results.clear()\n    session.results[number] = result",
+                "return session.keep(number, result)",
+                "session.results.clear()\n    return session.keep(number, result)",
             ),
         ),
     ),
@@ -63,7 +63,8 @@ MUTANTS: Final = (
                 f"{_MACHINE}._apply_request",
                 "    if session is None or session.principal != (entry.actor or entry.principal):\n",
                 "    if session is None:\n"
-                "        session = Session(command.session, entry.principal, 500, b'')\n"
+                "        share = state.kept.begin(entry.principal)\n"
+                "        session = Session(command.session, entry.principal, 500, b'', share)\n"
                 "        self.state.sessions.add(command.session, session)\n"
                 "    if session.principal != (entry.actor or entry.principal):\n",
             ),
@@ -144,8 +145,8 @@ MUTANTS: Final = (
         (
             Edit(
                 f"{_MACHINE}._apply_request",
-                "    session.results[number] = result\n",
-                "    if type(result).__name__ != 'Counted':\n        session.results[number] = result\n",
+                "    return session.keep(number, result)\n",
+                "    return result if type(result).__name__ == 'Counted' else session.keep(number, result)\n",
             ),
         ),
     ),
@@ -156,9 +157,9 @@ MUTANTS: Final = (
         (
             Edit(
                 f"{_MACHINE}._apply_request",
-                "    session.results[number] = result\n",
-                "    if type(result).__name__ not in ('Failure', 'Held', 'Mismatch', 'Aborted'):\n"
-                "        session.results[number] = result\n",
+                "    return session.keep(number, result)\n",
+                "    is_refusal = type(result).__name__ in ('Failure', 'Held', 'Mismatch', 'Aborted')\n"
+                "    return result if is_refusal else session.keep(number, result)\n",
             ),
         ),
     ),

@@ -11,6 +11,7 @@ from coordinator.replica.checkpoints import BATCH_US, SESSIONS_MAX, UNHEARD_US, 
 from coordinator.replica.leases import CHANNELS_MAX, Leases
 from coordinator.statemachine import commands
 from coordinator.statemachine.commands import CheckpointSessions, ResetCheckpoints
+from coordinator.statemachine.results import Kept
 from coordinator.statemachine.sessions import Session
 from tests.simulation.checkers.commands import decode
 from tests.unit.replica.stage import CLUSTER, Node, Stage
@@ -70,7 +71,7 @@ def test_one_that_was_not_heard_in_this_leadership_is_written_down_soon_and_then
     leases, checkpoints = Leases(0), Checkpoints()
     day_ms = 86_400_000
     leases.renew(5, day_ms)
-    checkpoints.inherit([Session(5, "web", day_ms, b"")])
+    checkpoints.inherit([Session(5, "web", day_ms, b"", Kept().begin("web"))])
     due_us: list[int] = []
     for _ in range(7_000):
         after(leases, 100_000)
@@ -145,7 +146,7 @@ def test_what_was_not_taken_is_proposed_again():
 
 def test_of_each_channel_the_last_keep_alive_waits_and_of_so_many_channels():
     checkpoints = Checkpoints()
-    session = Session(5, "web", 10_000, b"")
+    session = Session(5, "web", 10_000, b"", Kept().begin("web"))
     session.remaining_ms = 4_000
     checkpoints.inherit([session])
     assert not checkpoints.may_answer(5)

@@ -28,6 +28,7 @@ def derived(machine: Machine) -> object:
         state.delayed,
         {n: (s.locks, s.waiting, s.reentrant, s.files, s.places) for n, s in state.sessions.rows.items()},
         {n: (s.sizes, s.result_bytes) for n, s in state.sessions.rows.items()},
+        (state.kept.bytes, {name: (share.bytes, share.sessions) for name, share in state.kept.shares.items()}),
         {key: past[-1] for key, past in state.history.past.items()},
         [*state.history.gone],
         state.history.bytes,

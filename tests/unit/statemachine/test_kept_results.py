@@ -268,8 +268,7 @@ def test_results_above_the_bound_of_before_are_loaded_and_can_be_acknowledged():
     row = asking.machine.sessions[session]
     content = asking.query(ReadFile("large"))
     for number in range(2, 102):
-        result = row.results[number] = Transacted(asking.index, True, (content,))
-        row.count(number, result)
+        row.keep(number, Transacted(asking.index, True, (content,)))
     again = restored(asking.machine)
     assert max(frames(snapshot.dump(again))) < 1 << 20
     asking.machine = again

@@ -64,7 +64,7 @@ IN_THE_NAMESPACE = [
     ("changes-forgotten-by-the-snapshot", Edit(f"{_LOADER}._prepend", "key, before,", "key, None,")),
     (
         "bytes-of-results-forgotten-by-the-snapshot",
-        Edit(f"{_LOADER}._add_results", "if type(result) not in SMALL:", "if False:"),
+        Edit(f"{_LOADER}._add_results", "session.keep(number, result)", "session.results[number] = result"),
     ),
     ("attachments-forgotten-by-the-snapshot", Edit(f"{_LOADER}._add_ephemeral", "files.add(stored.path)", "files")),
     (
