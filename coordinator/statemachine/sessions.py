@@ -204,13 +204,16 @@ class Session:
         else:  # A client may leap: never count over more numbers than there are results.
             done = [number for number in self.results if number < acked]
         self.acked = acked
-        before = self.kept_bytes
+        freed = 0
         for number in done:
-            self.results.pop(number, None)
+            if self.results.pop(number, None) is not None:
+                freed += RESULT_COST
         if self.sizes:
             for number in done:
-                self.result_bytes -= self.sizes.pop(number, 0)
-        self.share.add(self.kept_bytes - before)
+                size = self.sizes.pop(number, 0)
+                self.result_bytes -= size
+                freed += size
+        self.share.add(-freed)
 
 
 def own(state: State, asker: Access, owner: int) -> Session | None:
