@@ -214,6 +214,11 @@ class ClusterModel:
         ]
         self._astray_since_ms = {node: self._astray_since_ms.get(node, now_ms) for node in astray}
 
+    def _astray_ms(self, node: str, now_ms: int) -> int:
+        """How long `node` has reported and not followed the leader; 0 while that is too short to mean anything."""
+        for_ms = now_ms - self._astray_since_ms.get(node, now_ms)
+        return for_ms if for_ms > UNREACHABLE_MS else 0
+
     def _term_began(self, now_ms: int, wall_ms: int | None) -> int:
         election = self._elections.get(self._term)
         if election is None or wall_ms is None or not election.at_ms:
@@ -282,6 +287,10 @@ class ClusterModel:
             "role": report.role if silent_since is None else "unreachable",
             "leads": node == self._leader,
             "voter": is_voter,
+            "counts": is_voter
+            and silent_since is None
+            and report.role != "waiting"
+            and not self._astray_ms(node, now_ms),
             "term": report.term if hosts else None,
             "vote": report.vote,
             "leader": report.leader,
@@ -315,9 +324,9 @@ class ClusterModel:
             if node in voters and row["silent_since_ms"] is not None
         }
         astray = {
-            node: now_ms - since_ms
-            for node, since_ms in self._astray_since_ms.items()
-            if node in voters and node not in silent and node not in waiting and now_ms - since_ms > UNREACHABLE_MS
+            node: for_ms
+            for node in voters
+            if node not in silent and node not in waiting and (for_ms := self._astray_ms(node, now_ms))
         }
         said = sentence(
             Standing(
@@ -438,6 +447,7 @@ def _without_replica(feed: wire.Feed, waiting_for: str) -> wire.Feed:
 _NEVER_HEARD: Final[dict[str, Any]] = {
     "role": "unreachable",
     "leads": False,
+    "counts": False,
     "term": None,
     "vote": "",
     "leader": "",

@@ -106,7 +106,7 @@ export class CrashDialog {
     const { replicas, cluster } = this.getView();
     const leads = cluster.leader === node;
     setText(byId("crash-text"), `${node} ${leads ? `leads term ${number(cluster.term)}` : "does not lead"}. Its process ends at once, as by kill -9.`);
-    const left = cluster.voters.filter((voter) => voter !== node && works(replicas[voter], cluster));
+    const left = cluster.voters.filter((voter) => voter !== node && replicas[voter]?.counts);
     const majority = Math.floor(cluster.voters.length / 2) + 1;
     const facts = this.facts(leads, left, majority);
     const key = facts.map((fact) => fact.textContent).join("\n");
@@ -172,6 +172,3 @@ export class RebuildDialog {
     }
   }
 }
-
-const works = (replica, { leader }) =>
-  Boolean(replica) && replica.silent_since_ms === null && replica.role !== "waiting" && (!leader || replica.leader === leader);

@@ -115,8 +115,11 @@ def test_who_reports_and_does_not_follow_the_leader_makes_good_no_loss(left: dic
     for since_ms in (0, 500, 1_000, 1_500, 2_000):
         for each in [*quorum(nodes=("node1", "node2")), feed("node3", **left)]:
             model.apply(each, START + since_ms)
-        said = model.view(START + since_ms)["sentence"]
+        view = model.view(START + since_ms)
+        said = view["sentence"]
         assert (said["state"] == "healthy") == (since_ms <= UNREACHABLE_MS), said
+        counts = [node for node, row in view["replicas"].items() if row["counts"]]
+        assert counts == ([*NODES] if said["state"] == "healthy" else ["node1", "node2"]), "what a crash would leave"
     words = "Degraded. node3 has not followed the leader for 2.0 s; one more loss stops the cluster."
     assert said["words"] == [[words, ""]]
     assert said["detail"][-1][0].startswith("3 of 3 replicas answer")
@@ -141,12 +144,13 @@ def test_a_node_is_unreachable_once_its_last_report_is_older_than_the_bound() ->
         model.apply(each, later)
     assert model.view(later)["replicas"]["node1"]["role"] == "follower"
     row = model.view(later + 1)["replicas"]["node1"]
-    assert (row["role"], row["silent_since_ms"], row["last"]) == ("unreachable", START, 20)
+    assert (row["role"], row["silent_since_ms"], row["last"], row["counts"]) == ("unreachable", START, 20, False)
 
 
 def test_a_node_never_heard_has_no_numbers() -> None:
     row = model_of(*quorum(nodes=("node2", "node3"))).view(START + 5_000)["replicas"]["node1"]
     assert (row["role"], row["term"], row["last"], row["silent_since_ms"]) == ("unreachable", None, None, START)
+    assert not row["counts"]
 
 
 def test_silence_is_not_held_against_anybody_in_the_first_moment() -> None:
@@ -163,6 +167,7 @@ def test_a_node_that_hosts_nothing_waits_and_says_for_what() -> None:
     assert view["replicas"]["node1"]["term"] is None
     assert view["replicas"]["node1"]["last"] is None
     assert view["replicas"]["node1"]["waiting_for"] == "its journal is empty"
+    assert not view["replicas"]["node1"]["counts"]
     assert view["sentence"]["notes"] == ["node1 waits: its journal is empty"]
     assert view["sentence"]["state"] == "degraded"
 
