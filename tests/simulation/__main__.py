@@ -11,7 +11,7 @@ from collections import Counter
 from typing import Final
 
 from coordinator import compiled
-from tests.simulation.campaign import Order, Summary, results, run_many
+from tests.simulation.campaign import Order, ProcessKilled, Summary, results, run_many
 from tests.simulation.engines import ENGINES
 from tests.simulation.faults import Fault
 from tests.simulation.mutants import MUTANTS, MutantDoesNotFit, planted
@@ -57,6 +57,9 @@ def main(arguments: list[str] | None = None) -> int:
     except MutantDoesNotFit as error:
         name = f" {order.mutant}" if order.mutant else ""
         print(f"the mutant{name} does not fit the code any more: {error}", file=sys.stderr)
+        return UNUSABLE
+    except ProcessKilled as death:
+        print(death, file=sys.stderr)
         return UNUSABLE
     except Exception:  # noqa: BLE001 - whatever it is, it is printed
         # Status 1 is a violation's alone: a defect of the simulator must not look like one.

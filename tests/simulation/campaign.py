@@ -6,9 +6,11 @@ import gc
 import multiprocessing
 import sys
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator
-from functools import partial
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from itertools import islice
 from typing import Any, Final, NamedTuple
 
 from tests.simulation.mutants import planted
@@ -17,6 +19,12 @@ from tests.simulation.run import MIXED, Result, run_seed
 PROGRESS_S: Final = 1.0
 SEEDS_A_COLLECTION: Final = 16
 """A run leaves garbage in circles; it is collected between seeds and never within one."""
+RUN_AHEAD: Final = 32
+"""Of seeds, for each process: so many are run or wait while the first of them is not done."""
+
+
+class ProcessKilled(Exception):
+    """A process that ran seeds was ended by somebody else, and its seeds with it."""
 
 
 class Order(NamedTuple):
@@ -108,10 +116,26 @@ def results(order: Order, seeds: Iterable[int], jobs: int) -> Iterator[Result]:
             for number, seed in enumerate(seeds):
                 yield run_one(order, seed, collect=number % SEEDS_A_COLLECTION == 0)
         return
-    context = multiprocessing.get_context("fork")
-    # Planted before the fork: a worker that could not begin would be replaced by another one, for ever.
-    with planted(order.mutant), context.Pool(jobs, gc.freeze) as pool:
-        yield from pool.imap(partial(run_one, order), seeds, chunksize=4)
+    # Planted before the fork, so that one that does not fit is known at once.
+    with planted(order.mutant):
+        # No `multiprocessing.Pool`: it waits for ever for what a process had in hand that was killed.
+        pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("fork"), gc.freeze)
+        try:
+            yield from _in_order(pool, order, seeds, jobs * RUN_AHEAD)
+        except BrokenProcessPool:
+            raise ProcessKilled(
+                "a process that ran seeds was killed, as the system does where memory is short"
+            ) from None
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _in_order(pool: ProcessPoolExecutor, order: Order, seeds: Iterable[int], ahead: int) -> Iterator[Result]:
+    left = iter(seeds)
+    begun: deque[Future[Result]] = deque(pool.submit(run_one, order, seed) for seed in islice(left, ahead))
+    while begun:
+        yield begun.popleft().result()
+        begun.extend(pool.submit(run_one, order, seed) for seed in islice(left, 1))
 
 
 def run_one(order: Order, seed: int, *, collect: bool | None = None, cpu_s_max: float | None = None) -> Result:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from typing import Any, NoReturn
 
 import pytest
 
 from coordinator.consensus.raft.core import Raft
 from tests.simulation import __main__ as command_line
+from tests.simulation import campaign
 from tests.simulation import world as world_module
 from tests.simulation.clients import Client
 from tests.simulation.follower_reads import FollowerReads
@@ -117,6 +120,24 @@ def test_a_planted_bug_that_does_not_fit_ends_the_run_and_says_which_and_where(
     said = capsys.readouterr().err
     assert "the mutant misfit does not fit" in said
     assert "coordinator.consensus.quorum:majority" in said
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("asked", [["--seeds", "1-8"], ["--mutant", "vote-not-persisted"]])
+def test_a_process_that_is_killed_ends_the_run_and_is_no_violation(
+    asked: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As the system does it where memory is short. Nobody waits for what it had in hand."""
+
+    def killed(seed: int, **_: object) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    monkeypatch.setattr(campaign, "run_seed", killed)
+    assert command_line.main([*asked, "--jobs", "2"]) == 2
+    said = capsys.readouterr()
+    assert "a process that ran seeds was killed" in said.err
+    assert "Traceback" not in said.err
+    assert "caught" not in said.out
 
 
 def test_a_read_index_that_nobody_asked_for_is_a_violation(monkeypatch: pytest.MonkeyPatch) -> None:
