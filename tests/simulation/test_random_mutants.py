@@ -22,6 +22,7 @@ from tests.simulation import random_mutants
 from tests.simulation.mutants import MutantDoesNotFit
 from tests.simulation.random_changes import changes_of
 from tests.simulation.random_mutants import (
+    LEFT_OUT,
     MODULES,
     ROOT,
     WITHOUT_END,
@@ -107,6 +108,23 @@ def test_the_same_seed_draws_the_same_mutants_and_another_others():
     assert len(set(draw(200, 1))) == 200
     assert draw(200, 1) != draw(200, 2)
     assert draw(1 << 20, 1) == sorted(points)
+
+
+def test_no_module_of_the_core_or_the_turn_is_forgotten():
+    core = (ROOT / "coordinator" / "consensus").rglob("*.py")
+    found = {".".join(path.relative_to(ROOT).with_suffix("").parts) for path in core if path.stem != "__init__"}
+    left = ["coordinator.replica.turn"]
+    while left:
+        name = left.pop()
+        path = ROOT / (name.replace(".", "/") + ".py")
+        if name.startswith("coordinator.replica.") and path.exists() and name not in found:
+            found.add(name)
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.ImportFrom) and node.module is not None:
+                    left += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    forgotten = {name for name in found if _definitions(name)} - {*MODULES, *LEFT_OUT}
+    assert forgotten == set()
+    assert {*LEFT_OUT} <= found
 
 
 def test_a_change_to_one_function_draws_no_others_elsewhere():

@@ -6,7 +6,9 @@ import pytest
 
 from coordinator.consensus.engine import NEVER_US, Role
 from coordinator.consensus.members import Change, Member
+from coordinator.consensus.membership import Configuration
 from coordinator.consensus.raft import spares
+from coordinator.consensus.raft.core import Raft
 from coordinator.consensus.raft.messages import AppendEntries
 from coordinator.consensus.raft.options import Options, check
 from coordinator.consensus.raft.spares import FEW, LATE_LONG, LATE_MAX
@@ -351,3 +353,57 @@ def test_they_wait_no_longer_than_a_heartbeat():
     check(Options(spare_us=longest))
     with pytest.raises(ValueError, match=f"spare_us must be at most heartbeat_us, {longest}, got {longest + 1}"):
         check(Options(spare_us=longest + 1))
+
+
+LATE_US = 1_000
+
+
+def a_round_for_everyone(leader: Raft, first: int, second: int, later_us: int) -> None:
+    """`first` answers it, and `second` so much later."""
+    number = leader.rounds.current + 1
+    leader.rounds.current = number
+    leader.spares.shared(number)
+    leader.spares.answered(first, number, 50_000 * number, LATE_US)
+    leader.spares.answered(second, number, 50_000 * number + later_us, LATE_US)
+
+
+def chosen(leader: Raft) -> tuple[int, ...]:
+    leader.spares.choose(leader)
+    return leader.spares.chosen
+
+
+def test_who_answers_soon_behind_the_others_is_not_late():
+    leader = a_play().leader
+    for _ in range(4 * LATE_MAX):
+        a_round_for_everyone(leader, 3, 2, LATE_US)
+        assert chosen(leader) == (2,)
+
+
+def test_who_was_late_so_often_is_in_time_for_long_before_it_is_chosen_again():
+    leader = a_play().leader
+    for _ in range(LATE_MAX):
+        assert chosen(leader) == (2,)
+        a_round_for_everyone(leader, 3, 2, LATE_US + 1)
+    for _ in range(LATE_LONG - LATE_MAX + 1):
+        assert chosen(leader) == (3,)
+        a_round_for_everyone(leader, 3, 2, LATE_US)
+    assert chosen(leader) == (2,)
+
+
+def test_who_was_late_is_forgotten_where_the_voters_are_others():
+    leader = a_play().leader
+    for _ in range(LATE_MAX):
+        a_round_for_everyone(leader, 3, 2, LATE_US + 1)
+    leader.spares.follow(Configuration(leader.configuration.voters), leader.replica)
+    assert chosen(leader) == (2,)
+
+
+def test_as_many_as_are_needed_are_enough_to_choose_from():
+    play = a_play(5)
+    play.crash(4)
+    play.crash(5)
+    play.pass_time(2 * SELDOM_US)
+    for _ in range(3):
+        sent_to(play, *MUCH)
+        next_moment(play)
+    assert chosen(play.leader) == (2, 3)

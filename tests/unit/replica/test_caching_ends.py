@@ -298,12 +298,24 @@ def test_what_waits_and_comes_no_more_is_about_to_change_no_longer(leader):
 def test_marks_count():
     marks = in_flight.Marks()
     one = Touched(frozenset("a"), ("p",), ended=(3,))
-    marks.add(one)
-    marks.add(one)
-    marks.remove(one)
-    assert marks.hold(0, "a")
-    assert marks.hold(0, "pq")
-    assert marks.hold(3, "z")
-    assert not marks.hold(0, "z")
+    for _ in range(3):
+        marks.add(one)
+    for _ in range(2):
+        marks.remove(one)
+        assert marks.hold(0, "a")
+        assert marks.hold(0, "pq")
+        assert marks.hold(3, "z")
+        assert not marks.hold(0, "z")
     marks.remove(one)
     assert not any(marks.hold(session, path) for session, path in ((0, "a"), (0, "pq"), (3, "z")))
+
+
+def test_what_may_take_several_names_is_wide_until_it_is_applied():
+    flight = in_flight.InFlight()
+    for last_index in (5, 7):
+        flight.add(Touched(of_several=True))
+        flight.proposed(last_index)
+    flight.applied(6)
+    assert flight.is_wide
+    flight.applied(7)
+    assert not flight.is_wide
