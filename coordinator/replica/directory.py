@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 from collections.abc import Iterable
@@ -32,7 +33,11 @@ def make(path: Path) -> None:
 
 
 def check_access(path: Path) -> None:
-    """May this process read and write a file, where it is there? Raises OSError, which names it."""
+    """May this process read and write a file, where it is there, and is it there itself? Beside a link to a database
+    SQLite looks for no log, but where it leads to. Raises OSError, which names it."""
+    if path.is_symlink():
+        expected = "expected a file, and no link to one elsewhere: the whole directory may be one"
+        raise OSError(errno.ELOOP, expected, str(path))
     with contextlib.suppress(FileNotFoundError, IsADirectoryError):
         os.close(os.open(path, os.O_RDWR | os.O_CLOEXEC))
 

@@ -74,6 +74,8 @@ class SqliteJournal(Journal):
         self._mark = directory / MARK_NAME
         for path in (self._path, log):  # SQLite opens what it may not write, and calls that a disk I/O error later.
             check_access(path)
+        if left := self._left_without_database():
+            raise JournalDamaged(f"{self._path} is gone or empty, and {left} is there, which belongs to it")
         harm = lost(self._mark, log)
         if harm:
             raise JournalDamaged(f"{log}: {harm}; what was on disk there is not in {self._path}")
@@ -105,6 +107,17 @@ class SqliteJournal(Journal):
         """Replica to where its log was cut, where batches from before that may be left."""
         self._old_files: list[str] = []
         """Of snapshots whose place others take in this commit."""
+
+    def _left_without_database(self) -> Path | None:
+        """A file that is nothing without the database, where that is gone. SQLite would begin anew, and delete a log
+        that may be the last copy of what was promised; what was put back later would lack it, and not show it."""
+        if self._path.exists() and self._path.stat().st_size:
+            return None
+        if self._mark.exists():
+            return self._mark
+        if self._log.exists() and self._log.stat().st_size:
+            return self._log
+        return self._files.any_file()
 
     def _make_ready(self, log: Path, node_name: str) -> None:
         self._db.execute("PRAGMA locking_mode=EXCLUSIVE")

@@ -141,6 +141,10 @@ class SnapshotFiles:
                 with contextlib.suppress(OSError):
                     path.unlink(missing_ok=True)
 
+    def any_file(self) -> Path | None:
+        """One that is there, whole or not."""
+        return next(iter(self._files()), None)
+
     def size_bytes(self) -> int:
         """What the files take on disk. May be asked from another thread."""
         size = 0

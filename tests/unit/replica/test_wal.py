@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import os
 import resource
 import sqlite3
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -285,6 +287,57 @@ def test_a_log_that_was_lost_is_named(tmp_path: Path, harm: str):
         ):
             SqliteJournal(left)
     assert {file.name: file.read_bytes() for file in left.iterdir()} == before, "a refusal leaves everything as it is"
+
+
+GONE: Final = {"deleted": Path.unlink, "emptied": lambda database: os.truncate(database, 0)}
+
+
+@pytest.mark.parametrize("left_file", [MARK_NAME, f"{FILE_NAME}-wal", "snapshots/1-2-3.snapshot"])
+@pytest.mark.parametrize("harm", GONE)
+def test_a_database_that_is_gone_does_not_take_along_what_is_left(tmp_path: Path, harm: str, left_file: str):
+    """SQLite deleted the log, and a new journal the snapshots. Whoever then put the database back, which somebody had
+    moved, had a node that forgot its votes: nothing said that a log was missing."""
+    journal = running(tmp_path / "node")
+    journal.commit([Write(REPLICA.replica, HardState(5, 7, 0), 2, [5], [b"\x01"])])
+    left = copied(tmp_path / "node", tmp_path / "left")
+    journal.close()
+    (left / "snapshots").mkdir()
+    (left / "snapshots" / "1-2-3.snapshot").write_bytes(b"CONCLAVE-SNAPSHOT 1\n")
+    for name in {MARK_NAME, f"{FILE_NAME}-wal", "snapshots/1-2-3.snapshot"} - {left_file}:
+        (left / name).unlink()
+    database = (left / FILE_NAME).read_bytes()
+    GONE[harm](left / FILE_NAME)
+    before = {path: path.read_bytes() for path in left.rglob("*") if path.is_file()}
+    for _ in range(2):
+        with pytest.raises(JournalDamaged, match=f"{FILE_NAME} is gone or empty, and .*{left_file} is there"):
+            SqliteJournal(left)
+    assert {path: path.read_bytes() for path in left.rglob("*") if path.is_file()} == before
+    (left / FILE_NAME).write_bytes(database)
+    if left_file == f"{FILE_NAME}-wal":
+        with closing(SqliteJournal(left)) as again:
+            assert again.load(REPLICA.replica).hard_state == HardState(5, 7, 0)
+
+
+@pytest.mark.parametrize("name", [FILE_NAME, f"{FILE_NAME}-wal"])
+def test_a_link_in_place_of_a_file_hides_no_log(tmp_path: Path, name: str):
+    """SQLite looks for the log where the link leads to. Of a node that was killed, whose database somebody put on
+    another disk, it saw none: votes and entries were forgotten, and the log beside the link was taken for that one."""
+    journal = running(tmp_path / "node")
+    journal.commit([Write(REPLICA.replica, HardState(5, 7, 0), 2, [5], [b"\x01"])])
+    left = copied(tmp_path / "node", tmp_path / "left")
+    journal.close()
+    elsewhere = tmp_path / "elsewhere"
+    (left / name).rename(elsewhere)
+    (left / name).symlink_to(elsewhere)
+    before = {file.name: file.read_bytes() for file in left.iterdir()}
+    with pytest.raises(OSError, match=f"expected a file, and no link to one elsewhere.*{name}"):
+        SqliteJournal(left)
+    assert {file.name: file.read_bytes() for file in left.iterdir()} == before
+    (left / name).unlink()
+    elsewhere.rename(left / name)
+    (tmp_path / "link").symlink_to(left)
+    with closing(SqliteJournal(tmp_path / "link")) as again:
+        assert again.load(REPLICA.replica).hard_state == HardState(5, 7, 0)
 
 
 def test_without_a_mark_a_first_block_of_zeros_is_rot(crashed: Crashed, tmp_path: Path):
