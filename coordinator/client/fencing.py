@@ -22,6 +22,7 @@ from coordinator.client.errors import ConclaveError, InvalidRequest
 
 TOKEN_MAX: Final = 2**53 - 1
 FIELD: Final = "fencing_token"
+SUFFIX: Final = ".fence"
 
 
 class Fenced(ConclaveError):
@@ -56,8 +57,8 @@ class FileFence:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
-        self._kept = self.path.with_name(f"{self.path.name}.fence")
-        self._lock = self.path.with_name(f"{self.path.name}.fence.lock")
+        self._kept = self.path.with_name(f"{self.path.name}{SUFFIX}")
+        self._lock = self.path.with_name(f"{self.path.name}{SUFFIX}.lock")
 
     @property
     def highest(self) -> int:
@@ -145,13 +146,14 @@ def _valid(token: int) -> int:
 
 def _replace(path: Path, data: bytes) -> None:
     """Whole or not at all, and on the disk when this returns. Who may read what is there may read what follows, and
-    nobody else."""
-    whole = path.with_name(f"{path.name}.new")
+    nobody else. Where `path` is a link, what it leads to is replaced."""
+    path = path.resolve()
+    whole = path.with_name(f"{path.name.removesuffix(SUFFIX)}{SUFFIX}.new")  # A name that is nobody else's.
     whole.unlink(missing_ok=True)  # Of one that was killed; it may not be writable.
-    known = stat.S_IMODE(path.stat().st_mode) if path.exists() else None
-    with open(whole, "xb", opener=lambda name, flags: os.open(name, flags, 0o666 if known is None else known)) as file:
+    known = path.stat() if path.exists() else None
+    with open(whole, "xb", opener=lambda name, flags: os.open(name, flags, 0o666 if known is None else 0o600)) as file:
         if known is not None:
-            os.fchmod(file.fileno(), known)
+            os.fchmod(file.fileno(), _take_over(file.fileno(), known))
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
@@ -161,3 +163,14 @@ def _replace(path: Path, data: bytes) -> None:
         os.fsync(directory)
     finally:
         os.close(directory)
+
+
+def _take_over(descriptor: int, known: os.stat_result) -> int:
+    """Give a file the owner and the group of the one that it takes the place of, as far as this process may; the
+    permissions that are right then. Where its group is another, that may what everybody may."""
+    mode = stat.S_IMODE(known.st_mode)
+    for owner in (known.st_uid, -1):
+        with contextlib.suppress(PermissionError):
+            os.fchown(descriptor, owner, known.st_gid)
+            return mode
+    return (mode & ~stat.S_IRWXG) | (mode & stat.S_IRWXO) << 3

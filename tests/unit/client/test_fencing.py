@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import threading
@@ -158,6 +159,55 @@ def test_who_may_read_a_file_stays_so(tmp_path: Path):
     FileFence(path).write(1, b"new")
     assert (path.read_bytes(), path.stat().st_mode & 0o777) == (b"new", 0o600)
     path.chmod(0o440)
-    (tmp_path / "secret.new").touch(0o440)  # Of one that was killed.
+    (tmp_path / "secret.fence.new").touch(0o440)  # Of one that was killed.
     FileFence(path).write(2, b"newer")
     assert (path.read_bytes(), path.stat().st_mode & 0o777) == (b"newer", 0o440)
+
+
+def test_whose_a_file_is_stays_so_or_no_other_group_may_more_than_everybody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """What a program alone might read, another user's fenced write took from it, or gave to that one's group."""
+    path = tmp_path / "shared"
+    path.write_bytes(b"old")
+    path.chmod(0o664)
+    owned = path.stat()
+    taken: list[tuple[int, int]] = []
+    refused: set[int] = set()
+
+    def change(descriptor: int, owner: int, group: int) -> None:
+        if owner in refused:
+            raise PermissionError(errno.EPERM, "Operation not permitted")
+        taken.append((owner, group))
+
+    monkeypatch.setattr(os, "fchown", change)
+    FileFence(path).write(1, b"by one who may do all")
+    assert (set(taken), path.stat().st_mode & 0o777) == ({(owned.st_uid, owned.st_gid)}, 0o664)
+    refused.add(owned.st_uid)
+    taken.clear()
+    FileFence(path).write(2, b"by one of its group")
+    assert (set(taken), path.stat().st_mode & 0o777) == ({(-1, owned.st_gid)}, 0o664)
+    refused.add(-1)
+    FileFence(path).write(3, b"by another")
+    assert path.stat().st_mode & 0o777 == 0o644
+
+
+def test_what_lies_beside_a_file_and_is_another_stays(tmp_path: Path):
+    """`settings.new` was deleted by each write of `settings`, whosever it was."""
+    (tmp_path / "report.new").write_bytes(b"somebody's")
+    FileFence(tmp_path / "report").write(1, b"one")
+    FileFence(tmp_path / "settings.new").write(1, b"theirs")
+    FileFence(tmp_path / "settings").write(2, b"mine")
+    assert (tmp_path / "report.new").read_bytes() == b"somebody's"
+    assert (tmp_path / "settings.new").read_bytes() == b"theirs"
+
+
+def test_what_a_link_leads_to_is_written(tmp_path: Path):
+    """The link became a file, and whoever read what it had led to had the old content for ever."""
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "report").write_bytes(b"old")
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere" / "report")
+    FileFence(tmp_path / "link").write(3, b"new")
+    assert (tmp_path / "elsewhere" / "report").read_bytes() == b"new"
+    assert (tmp_path / "link").is_symlink()
+    assert FileFence(tmp_path / "link").highest == 3
