@@ -12,11 +12,15 @@ import threading
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
+from coordinator.consensus.entries import COMMAND, CONFIGURATION
+from coordinator.consensus.membership import decode_configuration
 from coordinator.replica.journal import SqliteJournal
 from coordinator.replica.replica import Replica
 from coordinator.replica.states import SLICE_EVERY_US
 from coordinator.replica.stored import JournalDamaged, JournalUnusable, StoredLog, StoredReplica
 from coordinator.statemachine import snapshot
+from coordinator.statemachine.commands.levels import why_unreadable
+from coordinator.statemachine.machine import level_from
 from coordinator.statemachine.state import State
 
 LOAD_BYTES: Final = 64 * 1024
@@ -89,9 +93,18 @@ class Loading:
     def read(self) -> None:
         """Raises JournalDamaged."""
         log = self._journal.load(self._stored.replica)
-        if log.snapshot is not None and len(log.snapshot.data):
-            self._loader = snapshot.Loader()
+        if not self._is_witness(log):  # Which applies nothing, and so may be of a program that could not.
+            level = max((level_from(entry, 1) for entry in log.entries if entry[0] == COMMAND), default=0)
+            if why := why_unreadable(level):
+                raise JournalDamaged(f"the log of replica {self._stored.replica:x}: {why}")
+            if log.snapshot is not None and len(log.snapshot.data):
+                self._loader = snapshot.Loader()
         self._log = log
+
+    def _is_witness(self, log: StoredLog) -> bool:
+        named = [decode_configuration(entry) for entry in log.entries if entry[0] == CONFIGURATION]
+        named += [] if log.snapshot is None else [log.snapshot.configuration]
+        return any(configuration.is_witness(self._stored.replica) for configuration in named)
 
     def due_us(self, now_us: int) -> int:
         """When the next slice is due."""

@@ -20,8 +20,9 @@ from coordinator.replica.intents import RestoreReplica
 from coordinator.replica.stored import StoredLog
 from coordinator.statemachine import restoration, snapshot
 from coordinator.statemachine.commands import Done
+from coordinator.statemachine.commands.levels import why_unreadable
 from coordinator.statemachine.lock_commands import RaiseEpoch
-from coordinator.statemachine.machine import Machine, encode_node_entry
+from coordinator.statemachine.machine import Machine, encode_node_entry, level_from
 from coordinator.statemachine.restoration import NotRestorable
 
 PREFIX: Final = "restore:"
@@ -54,6 +55,8 @@ def state_of(contents: backup.Contents) -> Machine:
         )
     for index, entry in enumerate(contents.entries, contents.header.first_index):
         if entry[:1] == COMMAND_PREFIX:
+            if why := why_unreadable(level_from(entry, 1)):
+                raise NotRestorable(why)
             machine.apply(index, memoryview(entry)[1:])
             machine.events = []
     return machine

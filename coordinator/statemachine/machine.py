@@ -72,10 +72,24 @@ def encode_entry(principal: str, actor: str, command: bytes, token: str = "", fo
     return head + command + tail
 
 
+_NODE_HEAD: Final = stamp_without_tokens("", "")[0]
+
+
 def encode_node_entry(op: commands.NodeOp) -> bytes:
     """An entry in which the leader itself speaks."""
     head, tail = stamp_without_tokens("", "")
     return head + _encode(NodeCommand(0, 0, 0, op)) + tail
+
+
+def level_from(entry: bytes, start: int = 0) -> int:
+    """The level that its cluster has from this entry on, which begins at `start`; 0 where it says nothing of that."""
+    if not entry.startswith(_NODE_HEAD, start):
+        return 0
+    try:
+        op = _entries.decode(memoryview(entry)[start:]).command.op
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return 0
+    return op.level if isinstance(op, (commands.Genesis, commands.RaiseLevel)) else 0
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)  # the simulator looks on from one

@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import msgspec
 
 from coordinator.statemachine import commands, quotas, snapshot_v1
+from coordinator.statemachine.commands.levels import why_unreadable
 from coordinator.statemachine.items import Item
 from coordinator.statemachine.lock_changes import add_break
 from coordinator.statemachine.locks import Lock
@@ -316,6 +317,8 @@ class Loader:
     # --- from items to rows -----------------------------------------------------------------------
 
     def _add_head(self, head: HeadItem) -> None:
+        if why := why_unreadable(head.level):  # What comes behind it would be passed over.
+            raise SnapshotDamaged(why)
         state = self._state
         state.cluster_id, state.cluster_name = head.cluster_id, head.cluster_name
         state.epoch, state.applied = head.epoch, head.applied

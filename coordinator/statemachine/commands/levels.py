@@ -28,3 +28,9 @@ LEVEL_OF_DIRECTORIES: Final = 6
 """From which on directories have a bound (`namespace.py`)."""
 LEVEL_OF_ALL_RESULTS: Final = 7
 """From which on the results of all sessions together have a bound (`results.py`)."""
+
+
+def why_unreadable(level: int) -> str:
+    """Why this code must not go on with what is of a cluster of `level`; "" where it may."""
+    later = "a later version of Conclave wrote it, and can read it"
+    return "" if level <= LEVEL else f"expected a level up to {LEVEL}, got {level}: {later}"

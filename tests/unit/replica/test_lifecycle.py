@@ -16,7 +16,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from coordinator import wire
-from coordinator.consensus.engine import Committed, Role, Snapshot
+from coordinator.consensus.engine import Committed, HardState, Role, Snapshot
+from coordinator.consensus.entries import COMMAND_PREFIX
 from coordinator.consensus.members import Change, Member
 from coordinator.consensus.membership import ChangeRefused, Configuration
 from coordinator.consensus.raft.core import Raft
@@ -47,17 +48,17 @@ from coordinator.replica.intents import (
 from coordinator.replica.journal import SqliteJournal
 from coordinator.replica.lifecycle import SILENCE_US_MIN, STOP_US_MAX, Lifecycle
 from coordinator.replica.loading import LOAD_BYTES, load_all
-from coordinator.replica.ports import Inbound
+from coordinator.replica.ports import Head, Inbound, Write
 from coordinator.replica.replica import Replica
 from coordinator.replica.report import Identity
 from coordinator.replica.snapshot_files import SnapshotFiles
 from coordinator.replica.states import SLICE_EVERY_US, Compaction, _Staged
 from coordinator.replica.stored import JournalUnusable, StoredLog, StoredReplica
 from coordinator.replica.turn import Turn
-from coordinator.statemachine import snapshot
+from coordinator.statemachine import commands, snapshot
 from coordinator.statemachine.items import Item
 from coordinator.statemachine.locks import EPOCH_MAX
-from coordinator.statemachine.machine import Machine
+from coordinator.statemachine.machine import Machine, encode_node_entry
 from coordinator.statemachine.state import State
 from tests.integration.waiting import eventually
 from tests.unit.replica.stage import CHANNELS, PEER_KEY, Bus, Clock
@@ -556,6 +557,38 @@ def test_a_damaged_replica_takes_no_part_and_the_others_of_its_node_do(company):
     assert node.ask(RemoveReplica("r", CLUSTER, damaged, forced=node.name)).state == DONE
     assert node.ask(HostReplica("again", CLUSTER, "second")).state == DONE
     assert damaged in node.journal.tombstones()
+
+
+def test_the_log_of_a_later_version_is_left_to_it_but_by_a_witness_which_applies_nothing(company):
+    """This one passed over the entry, and over all of a later level behind it: a state that no later version had."""
+    voters = company.form("node1", "node2")
+    witness = company.host("node3")["node3"]._replace(witness=True)
+    engine = company.leader().replica.engine
+    engine.change(Change((*voters.values(),), (witness,)), company.clock.us)
+    company.pass_time(500_000)
+    engine.propose([COMMAND_PREFIX + encode_node_entry(commands.RaiseLevel(commands.LEVEL + 1))])
+    company.pass_time(200_000)
+    for node in company.nodes.values():
+        assert node.replica.engine.last_index == engine.last_index
+        node.restart()
+    for name in voters:
+        why = company.nodes[name].turn.damaged[CLUSTER]
+        assert f"expected a level up to {commands.LEVEL}, got {commands.LEVEL + 1}: a later version of Conclave" in why
+        assert "a later version" in company.nodes[name].starts("s").message
+    assert company.nodes["node3"].replica.engine.is_witness
+
+
+def test_a_witness_does_not_read_the_state_that_it_keeps_for_others(company):
+    """Nor has it to be of a program that can."""
+    company.form("node1", "node2")
+    witness = company.host("node3")["node3"]._replace(witness=True)
+    configuration = Configuration((*company.leader().replica.configuration.members, witness))
+    kept = Snapshot(9, 1, configuration, b"CLST\xff\xff what a later version wrote")
+    node = company.nodes["node3"]
+    node.journal.commit([Write(witness.replica, HardState(1, 0, 9), 10, [], [], Head(kept, 9, 1, keep_tail=False))])
+    node.restart()
+    assert node.replica.engine.is_witness
+    assert not node.turn.damaged
 
 
 @pytest.mark.parametrize("forced", [False, True])

@@ -28,9 +28,10 @@ from coordinator.replica.intents import (
     StopReplica,
 )
 from coordinator.replica.restoration import state_of
-from coordinator.statemachine import commands
+from coordinator.statemachine import commands, snapshot
 from coordinator.statemachine.locks import INDEX_BITS
-from coordinator.statemachine.machine import encode_entry
+from coordinator.statemachine.machine import encode_entry, encode_node_entry
+from coordinator.statemachine.restoration import NotRestorable
 from tests.unit.replica.test_lifecycle import CLUSTER, TOKEN, Company, Node
 
 NAMES = ("node1", "node2", "node3")
@@ -437,3 +438,18 @@ def test_a_backup_whose_parts_do_not_belong_together_is_refused(company, backed_
     header = msgspec.structs.replace(contents.header, **fields)
     with pytest.raises(Exception, match="expected entries from"):
         state_of(contents._replace(header=header))
+
+
+def test_a_backup_of_a_later_version_is_refused(company, backed_up):
+    """Of what lies behind the entry much was passed over, without a word."""
+    contents = backup.read(backed_up)
+    raised = COMMAND_PREFIX + encode_node_entry(commands.RaiseLevel(commands.LEVEL + 1))
+    why = f"expected a level up to {commands.LEVEL}, got {commands.LEVEL + 1}: a later version of Conclave wrote it"
+    with pytest.raises(NotRestorable, match=why):
+        state_of(contents._replace(entries=[*contents.entries, raised]))
+    machine = state_of(contents)
+    machine.state.level = commands.LEVEL + 1
+    applied = machine.applied
+    header = msgspec.structs.replace(contents.header, snapshot_index=applied, first_index=applied + 1)
+    with pytest.raises(snapshot.SnapshotDamaged, match=why):
+        state_of(contents._replace(header=header, snapshot=snapshot.dump(machine), terms=[], entries=[]))
