@@ -196,11 +196,11 @@ class SqliteJournal(Journal):
         self._db.close()
 
     def size_bytes(self) -> int:
-        """What the journal, its write-ahead log and the snapshots beside it take on disk. May be asked from another
-        thread."""
+        """What the journal, its write-ahead log and the snapshots beside it take on disk, as far as it can be told. May
+        be asked from another thread."""
         size = self._files.size_bytes()
         for path in (self._path, self._log):
-            with contextlib.suppress(FileNotFoundError):
+            with contextlib.suppress(OSError):
                 size += path.stat().st_size
         return size
 
@@ -221,6 +221,14 @@ class SqliteJournal(Journal):
                 raise JournalFailed(f"{self._path}: {refused}") from refused
         except (sqlite3.Error, OSError) as error:
             raise JournalFailed(f"{self._log}: {error}") from error
+
+    def without_snapshot(self) -> list[int]:
+        """Replicas whose snapshot was put into a file that is not there any more. Raises JournalFailed."""
+        try:
+            files = self._db.execute("SELECT replica, name FROM snapshot_files").fetchall()
+        except (sqlite3.Error, UnicodeDecodeError) as error:
+            raise JournalFailed(f"{self._path}: {error}") from error
+        return [replica for replica, name in files if self._files.is_gone(name)]
 
     # --- reading ----------------------------------------------------------------------------------
 

@@ -68,7 +68,7 @@ SWEEP_ROWS: Final = 4
 """Of what removed replicas left behind, so many rows (1 MiB of a snapshot each) are deleted at once, this often: the
 loop must not stop for it."""
 EPOCHS_US: Final = 1_000_000
-"""Restore epochs that came with logs from elsewhere are looked for this often."""
+"""Restore epochs that came with logs from elsewhere are looked for this often, and files of snapshots that are gone."""
 SILENCE_US_MIN: Final = 3_000_000
 """A member hears its leader every 60 ms. One that has heard nothing for so long may well be none any more."""
 
@@ -139,6 +139,7 @@ class Lifecycle:
         if now_us >= self._epochs_due_us:
             self._epochs_due_us = now_us + EPOCHS_US
             self._keep_epochs()
+            self._renew_snapshots()
         later, self._later = self._later, []
         for intent, until_us in later:
             self._do(intent, now_us, until_us)
@@ -220,6 +221,14 @@ class Lifecycle:
             if replica.machine.cluster_id and epoch > self._epochs.get(replica.cluster_name, -1):
                 self._journal.keep_epoch(replica.cluster_name, epoch)
                 self._note_epoch(replica.cluster_name, epoch)
+
+    def _renew_snapshots(self) -> None:
+        """What somebody has deleted is still in memory, until this process ends."""
+        gone = self._journal.without_snapshot()
+        for replica in self._turn.replicas.values():
+            if replica.replica in gone and not replica.stopped and replica.states.want_another():
+                self._turn.stir(replica.cluster)
+                self._logger.error("the file of its snapshot of %s is gone: it takes another", replica.cluster_name)
 
     def epochs(self) -> dict[str, int]:
         """The highest restore epoch of each cluster name that this node ever knew. From any thread."""

@@ -146,12 +146,23 @@ class SnapshotFiles:
         return next(iter(self._files()), None)
 
     def size_bytes(self) -> int:
-        """What the files take on disk. May be asked from another thread."""
+        """What the files take on disk, as far as it can be told. May be asked from another thread."""
         size = 0
-        for path in self._files():
-            with contextlib.suppress(FileNotFoundError):
-                size += path.stat().st_size
+        with contextlib.suppress(OSError):
+            for path in self._files():
+                with contextlib.suppress(FileNotFoundError):
+                    size += path.stat().st_size
         return size
+
+    def is_gone(self, name: str) -> bool:
+        """Is there no file of this name any more?"""
+        try:
+            os.stat(self._directory / name)
+        except (FileNotFoundError, NotADirectoryError):
+            return True
+        except OSError:
+            return False  # That says nothing of the file.
+        return False
 
     def close(self) -> None:
         """End the writing thread, where it is not in the middle of a large file."""

@@ -390,6 +390,15 @@ class States:
             self._slice_due_us = now_us + SLICE_EVERY_US
             self._go_on_dumping(self._dumping, now_us)
 
+    def want_another(self) -> bool:
+        """Take a snapshot in place of the last one, as soon as there is another state. False where that is so already,
+        or there is no state."""
+        is_coming = self._offered is not None or self._taken is not None or self.snapshot_wanted > self.snapshot_index
+        if is_coming or self._engine.is_witness:
+            return False
+        self.snapshot_wanted = max(self._engine.applied_index, self.snapshot_index + 1)
+        return True
+
     def _is_wanted(self, index: int) -> bool:
         return self.snapshot_index < self.snapshot_wanted <= index
 

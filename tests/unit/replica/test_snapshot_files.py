@@ -85,6 +85,14 @@ def test_a_large_snapshot_is_there_after_a_restart(journal: SqliteJournal, tmp_p
     assert len(files(tmp_path)) == 1
 
 
+def test_what_a_journal_takes_can_be_asked_where_its_snapshots_can_not_be_looked_at(
+    journal: SqliteJournal, tmp_path: Path
+) -> None:
+    """Else all figures of its node were gone with that one, just where its disk takes no snapshots."""
+    (tmp_path / DIRECTORY).write_bytes(b"")
+    assert journal.size_bytes() > 4_096
+
+
 def test_a_crash_before_the_journal_names_it_leaves_the_old_one_and_no_file(
     journal: SqliteJournal, tmp_path: Path
 ) -> None:
