@@ -88,17 +88,14 @@ class SqliteJournal(Journal):
         """For what each turn writes, so that none has to be made for it."""
         try:
             self._make_ready(log, node_name)
-        except JournalDamaged:
-            self._db.close()
-            raise
-        except OSError:
-            self._db.close()
+        except (JournalDamaged, OSError):
+            self._close_database()
             raise
         except sqlite3.OperationalError as refused:
-            self._db.close()
+            self._close_database()
             raise JournalUnusable(f"{self._path}: {refused}") from refused
         except (sqlite3.DatabaseError, ValueError, KeyError, TypeError) as error:
-            self._db.close()
+            self._close_database()
             raise JournalDamaged(f"{self._path}: {error}") from error
         self._last_index: dict[int, int] = {}
         self._hard_states: dict[int, HardState] = {}
@@ -193,7 +190,15 @@ class SqliteJournal(Journal):
         self._files.close()
         with contextlib.suppress(OSError):
             mark_closed(self._mark)
+        self._close_database()
+
+    def _close_database(self) -> None:
+        """SQLite moves all of the log into it now, where the disk takes that, and deletes the log: also where the same
+        has just failed as it was opened. A mark that is still there would call that a log that was lost."""
         self._db.close()
+        if not self._log.exists():
+            with contextlib.suppress(OSError):
+                mark_closed(self._mark)
 
     def size_bytes(self) -> int:
         """What the journal, its write-ahead log and the snapshots beside it take on disk, as far as it can be told. May

@@ -6,6 +6,7 @@ import errno
 import os
 import resource
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -20,8 +21,8 @@ from coordinator.consensus.engine import HardState
 from coordinator.replica import journal as journals
 from coordinator.replica.journal import FILE_NAME, MARK_NAME, SqliteJournal
 from coordinator.replica.ports import JournalFailed, Write
-from coordinator.replica.stored import JournalDamaged, StoredLog, StoredReplica
-from coordinator.replica.wal import ROOM_BYTES, mark_closed, rotten_frame
+from coordinator.replica.stored import JournalDamaged, JournalUnusable, StoredLog, StoredReplica
+from coordinator.replica.wal import ROOM_BYTES, mark_closed, mark_open, rotten_frame
 
 REPLICA: Final = StoredReplica(2**62 + 1, 9, "default")
 COMMITS: Final = 10
@@ -287,6 +288,63 @@ def test_a_log_that_was_lost_is_named(tmp_path: Path, harm: str):
         ):
             SqliteJournal(left)
     assert {file.name: file.read_bytes() for file in left.iterdir()} == before, "a refusal leaves everything as it is"
+
+
+def _fails_as_the_log_is_moved(patched: pytest.MonkeyPatch) -> None:
+    class Failing(sqlite3.Connection):
+        def execute(self, sql: str, *arguments: Any) -> sqlite3.Cursor:
+            if "wal_checkpoint" in sql:
+                raise sqlite3.OperationalError("database or disk is full")
+            return super().execute(sql, *arguments)
+
+    connect = partial(sqlite3.connect, factory=Failing)
+    patched.setattr(journals, "sqlite3", SimpleNamespace(**vars(sqlite3) | {"connect": connect}))
+
+
+def _fails_as_the_mark_goes(patched: pytest.MonkeyPatch) -> None:
+    def fails(_: object) -> None:
+        patched.undo()
+        raise OSError(errno.EIO, "Input/output error")
+
+    patched.setattr(journals, "mark_closed", fails)
+
+
+def _fails_behind_the_mark(patched: pytest.MonkeyPatch) -> None:
+    def fails(mark: Path, log: Path) -> None:
+        mark_open(mark, log)
+        raise OSError(errno.EIO, "Input/output error")
+
+    patched.setattr(journals, "mark_open", fails)
+
+
+@pytest.mark.parametrize("fault", [_fails_as_the_log_is_moved, _fails_as_the_mark_goes, _fails_behind_the_mark])
+@pytest.mark.parametrize("was", ["killed", "closed"])
+def test_a_disk_that_fails_for_a_moment_as_a_journal_is_opened_is_no_lost_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, was: str, fault: Callable[[pytest.MonkeyPatch], None]
+):
+    """Once it was given up, SQLite put the log into the database and deleted it, and the mark stayed: from then on the
+    journal was called damaged, and was to be moved away."""
+    journal = running(tmp_path / "node")
+    journal.commit([Write(REPLICA.replica, HardState(5, 7, 0), 2, [5], [b"\x01"])])
+    killed = copied(tmp_path / "node", tmp_path / "killed")
+    journal.close()
+    left = killed if was == "killed" else tmp_path / "node"
+    with monkeypatch.context() as patched:
+        fault(patched)
+        with pytest.raises((JournalUnusable, OSError)):
+            SqliteJournal(left)
+    with closing(SqliteJournal(left)) as again:
+        assert again.load(REPLICA.replica).hard_state == HardState(5, 7, 0)
+
+
+def test_a_mark_that_could_not_be_taken_away_as_a_journal_was_closed_is_no_lost_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    journal = running(tmp_path)
+    _fails_as_the_mark_goes(monkeypatch)
+    journal.close()
+    assert not (tmp_path / MARK_NAME).exists()
+    SqliteJournal(tmp_path).close()
 
 
 GONE: Final = {"deleted": Path.unlink, "emptied": lambda database: os.truncate(database, 0)}
