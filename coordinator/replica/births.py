@@ -24,7 +24,8 @@ from coordinator.consensus.members import Member
 from coordinator.consensus.membership import Configuration, encode_configuration
 from coordinator.replica.directory import sync
 from coordinator.replica.journal import FILE_NAME, SqliteJournal
-from coordinator.replica.stored import StoredLog, StoredReplica
+from coordinator.replica.ports import JournalFailed
+from coordinator.replica.stored import JournalDamaged, StoredLog, StoredReplica
 from coordinator.statemachine.commands import LEVEL, RIGHTS, AddToken, Genesis, SetPrincipal
 from coordinator.statemachine.machine import encode_node_entry
 
@@ -79,7 +80,7 @@ def create(
     addresses: Mapping[str, str] | None = None,
 ) -> int:
     """Make the cluster's first journals; its identity. `addresses`: of nodes with a Redis of their own. Raises
-    AlreadyBorn, ValueError, OSError."""
+    AlreadyBorn, ValueError, OSError; JournalDamaged, JournalFailed where the disk does not take them."""
     for node in nodes:
         if not wire.NODE_NAME.fullmatch(node):
             raise ValueError(f"a node's name matches {wire.NODE_NAME.pattern}, got {node!r}")
@@ -118,7 +119,7 @@ def main() -> int:
     try:
         token = wire.Token.parse(sys.stdin.read())
         cluster = create(arguments.nodes_directory, arguments.nodes.split(","), arguments.cluster, token)
-    except (AlreadyBorn, ValueError, OSError) as error:
+    except (AlreadyBorn, ValueError, OSError, JournalDamaged, JournalFailed) as error:
         print(f"no cluster was made: {error}", file=sys.stderr)
         return 1
     print(f"{cluster:x}")

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import secrets
 import sqlite3
+import sys
 from contextlib import closing
+from functools import partial
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
@@ -15,7 +19,7 @@ from hypothesis import strategies as st
 from coordinator.consensus.engine import HardState, Snapshot
 from coordinator.consensus.members import Member
 from coordinator.consensus.membership import Configuration
-from coordinator.replica import directory, sums
+from coordinator.replica import births, directory, sums
 from coordinator.replica.births import AlreadyBorn, create
 from coordinator.replica.directory import DirectoryHeld, NodeDirectory, OpenFiles
 from coordinator.replica.journal import COMMIT_LAG_MAX, FILE_NAME, IdentityRetired, SqliteJournal
@@ -592,6 +596,27 @@ def test_nothing_is_born_where_nodes_are(tmp_path):
     with pytest.raises(AlreadyBorn):
         create(tmp_path / "nodes", ["node1"], "default", TOKEN)
     assert hosted(tmp_path / "nodes" / "node1") == before
+
+
+@pytest.mark.parametrize("statement", ["wal_checkpoint", "INSERT INTO replicas"])
+def test_a_disk_that_is_full_at_a_birth_is_said_in_a_line(tmp_path, monkeypatch, capsys, statement):
+    class Failing(sqlite3.Connection):
+        def execute(self, sql, *arguments):
+            if statement in sql:
+                raise sqlite3.OperationalError("database or disk is full")
+            return super().execute(sql, *arguments)
+
+    connect = partial(sqlite3.connect, factory=Failing)
+    monkeypatch.setattr("coordinator.replica.journal.sqlite3", SimpleNamespace(**vars(sqlite3) | {"connect": connect}))
+    nodes = tmp_path / "nodes"
+    monkeypatch.setattr(
+        sys, "argv", ["births", "--nodes-directory", f"{nodes}", "--nodes", "a", "--cluster", "default"]
+    )
+    monkeypatch.setattr(sys, "stdin", io.StringIO(f"{TOKEN}"))
+    assert births.main() == 1
+    said = capsys.readouterr().err
+    assert said == f"no cluster was made: {tmp_path / 'nodes.unborn' / 'a' / FILE_NAME}: database or disk is full\n"
+    assert not nodes.exists()
 
 
 def test_a_birth_that_was_killed_before_its_rename_leaves_nothing(tmp_path):
