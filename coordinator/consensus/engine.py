@@ -142,6 +142,7 @@ class Engine(ABC):
     configuration: Configuration
     heard_at_us: int | None
     is_witness: bool
+    snapshot: Snapshot | None
     settled: int
     campaign_reason: str
 

@@ -139,7 +139,7 @@ class Lifecycle:
         if now_us >= self._epochs_due_us:
             self._epochs_due_us = now_us + EPOCHS_US
             self._keep_epochs()
-            self._renew_snapshots()
+            self._put_snapshots_again(now_us)
         later, self._later = self._later, []
         for intent, until_us in later:
             self._do(intent, now_us, until_us)
@@ -222,13 +222,13 @@ class Lifecycle:
                 self._journal.keep_epoch(replica.cluster_name, epoch)
                 self._note_epoch(replica.cluster_name, epoch)
 
-    def _renew_snapshots(self) -> None:
+    def _put_snapshots_again(self, now_us: int) -> None:
         """What somebody has deleted is still in memory, until this process ends."""
         gone = self._journal.without_snapshot()
         for replica in self._turn.replicas.values():
-            if replica.replica in gone and not replica.stopped and replica.states.want_another():
+            if replica.replica in gone and not replica.stopped and replica.states.put_again(self._journal, now_us):
                 self._turn.stir(replica.cluster)
-                self._logger.error("the file of its snapshot of %s is gone: it takes another", replica.cluster_name)
+                self._logger.error("the file of its snapshot of %s is gone: it writes another", replica.cluster_name)
 
     def epochs(self) -> dict[str, int]:
         """The highest restore epoch of each cluster name that this node ever knew. From any thread."""

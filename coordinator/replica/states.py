@@ -379,6 +379,7 @@ class States:
             index = min(engine.applied_index, engine.settled)
             if index > self._snapshot_index and self._is_long(index):
                 empty = Snapshot(index, engine.term_at(index), engine.configuration_at(index), b"")
+                self._give_up(self._taken)
                 self._taken = _Staged(empty, None, now_us)
             return
         index = engine.applied_index
@@ -390,13 +391,13 @@ class States:
             self._slice_due_us = now_us + SLICE_EVERY_US
             self._go_on_dumping(self._dumping, now_us)
 
-    def want_another(self) -> bool:
-        """Take a snapshot in place of the last one, as soon as there is another state. False where that is so already,
-        or there is no state."""
-        is_coming = self._offered is not None or self._taken is not None or self.snapshot_wanted > self.snapshot_index
-        if is_coming or self._engine.is_witness:
+    def put_again(self, journal: Journal, now_us: int) -> bool:
+        """The file of the last snapshot is gone, and memory has all of it: put it into another. False where there is
+        none, or one is on its way already."""
+        last = self._engine.snapshot
+        if last is None or self._taken is not None:
             return False
-        self.snapshot_wanted = max(self._engine.applied_index, self.snapshot_index + 1)
+        self._taken = self._stage(last, journal, now_us)
         return True
 
     def _is_wanted(self, index: int) -> bool:
