@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 FRESH_MS: Final = 600_000
-"""How old an order may be, by the wall clocks of two machines. It decides whether a late one is obeyed, and no more."""
+"""How old an order may be, by the clock of the node's machine. It decides whether a late one is obeyed, and no more."""
 
 _HASH_BYTES: Final = 16
 
@@ -31,7 +31,7 @@ def key_of(peer_key: bytes) -> bytes:
 def seal_order(
     key: bytes, node: str, task: str, request: str, arguments: Mapping[str, Any], at_ms: int
 ) -> dict[str, Any]:
-    """The keyword arguments of a node's task: what is asked, when, and the hash."""
+    """The keyword arguments of a node's task: what is asked, when by the node's clock, and the hash."""
     mac = _mac(key, "order", [node, task, request, at_ms, arguments])
     return {"request": request, "at_ms": at_ms, "arguments": dict(arguments), "mac": mac}
 

@@ -2,7 +2,8 @@
 
 A task goes to the node's own queue and says nothing back; what became of it is read from the node's report
 (`celery -A coordinator inspect replicas`). A task that its node does not take within `TASK_EXPIRES_S` is dropped, so
-that nothing old is done late. What a node says decides nothing by itself: the log does.
+that nothing old is done late: by the clock of the node's machine, which its reports tell. What a node says decides
+nothing by itself: the log does.
 """
 
 from __future__ import annotations
@@ -77,9 +78,15 @@ class NodeReport(msgspec.Struct, frozen=True):
     outcomes: dict[str, TaskOutcome]
     address: str = ""
     """Of the Redis of its mailbox; "" where all share one."""
+    clock_ms: int | None = None
+    """What the clock of its machine says; None: it is of a version that does not tell."""
 
     def hosted(self, cluster_id: str) -> HostedReplica | None:
         return next((replica for replica in self.replicas if replica.cluster == cluster_id), None)
+
+
+_ahead_ms: dict[str, int] = {}
+"""How far the clock of each node's machine is ahead of this one's, as of its last report."""
 
 
 def look(expected: Collection[str] | None = None, timeout_s: float = LOOK_S) -> dict[str, NodeReport]:
@@ -97,6 +104,7 @@ def look(expected: Collection[str] | None = None, timeout_s: float = LOOK_S) -> 
 def _broadcast(limit: int, timeout_s: float) -> dict[str, NodeReport]:
     """The first `limit` answers (0: all) of whichever nodes are there."""
     nonce = secrets.token_hex(8)
+    asked_ms = _clock_ms()
     options: dict[str, Any] = {"reply": True, "timeout": timeout_s, "arguments": {"nonce": nonce}}
     if limit:
         options["limit"] = limit
@@ -114,7 +122,12 @@ def _broadcast(limit: int, timeout_s: float) -> dict[str, NodeReport]:
             report = _believed(said, nonce)
             if report is not None:
                 found[report.node] = report
+                _ahead_ms[report.node] = 0 if report.clock_ms is None else report.clock_ms - asked_ms
     return found
+
+
+def _clock_ms() -> int:
+    return time.time_ns() // 1_000_000
 
 
 def _key() -> bytes:
@@ -137,13 +150,15 @@ def _believed(said: Any, nonce: str) -> NodeReport | None:
 
 
 def ask(node: str, task: str, request: str, **arguments: Any) -> None:
-    """Send a node one of its own tasks. Raises BrokerUnavailable."""
+    """Send a node one of its own tasks, dated by the node's clock: it may be hours from ours, and Celery and the node
+    drop by it what is old. Raises BrokerUnavailable."""
+    ahead_ms = _ahead_ms.get(node, 0)
     try:
         current_app.send_task(
             f"conclave.node.{task}",
-            kwargs=orders.seal_order(_key(), node, task, request, arguments, time.time_ns() // 1_000_000),
+            kwargs=orders.seal_order(_key(), node, task, request, arguments, _clock_ms() + ahead_ms),
             queue=f"conclave.node.{node}",
-            expires=TASK_EXPIRES_S,
+            expires=TASK_EXPIRES_S + max(0, ahead_ms) // 1_000,
             ignore_result=True,
             retry=False,
         )

@@ -159,6 +159,7 @@ def replicas(host: Host, nonce: str = "") -> dict[str, Any]:
     report = {
         "node": host.node,
         "journal": f"{host.journal_identity:x}",
+        "clock_ms": time.time_ns() // 1_000_000,
         "address": host.address,
         "compiled": compiled.is_used(),
         "draining": lifecycle.draining,

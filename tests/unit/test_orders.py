@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -96,11 +97,12 @@ class Broker:
     def __init__(self, monkeypatch) -> None:
         self.sent: list[tuple[str, dict[str, Any], str]] = []
         self.answers: list[Any] = []
+        self.expires_s: list[int] = []
         self.control = self
         monkeypatch.setattr(nodes, "current_app", self)
 
     def send_task(self, name: str, *, kwargs: dict[str, Any], queue: str, **options: Any) -> None:
-        assert options["expires"] == nodes.TASK_EXPIRES_S
+        self.expires_s.append(options["expires"])
         self.sent.append((name, json.loads(json.dumps(kwargs)), queue))
 
     def broadcast(self, name: str, *, arguments: dict[str, Any], **options: Any) -> list[Any]:
@@ -109,6 +111,7 @@ class Broker:
 
 
 def test_what_the_management_asks_for_is_posted_on_the_node(host, monkeypatch):
+    monkeypatch.setattr(nodes, "_ahead_ms", {})
     broker = Broker(monkeypatch)
     nodes.ask("node1", "host_replica", "a", cluster="aa", cluster_name="second")
     nodes.ask("node1", "remove_replica", "b", cluster="aa", replica="bb", committed_index=7)
@@ -116,6 +119,21 @@ def test_what_the_management_asks_for_is_posted_on_the_node(host, monkeypatch):
         assert queue == "conclave.node.node1"
         getattr(tasks, name.rpartition(".")[2])(**kwargs)
     assert host.intents.take() == [HostReplica("a", 0xAA, "second"), RemoveReplica("b", 0xAA, 0xBB, 7)]
+    assert broker.expires_s == [nodes.TASK_EXPIRES_S] * 2
+
+
+@pytest.mark.parametrize("ahead_s", [-86_400, -120, 120, 86_400])
+def test_a_node_whose_clock_is_another_is_asked_by_that_one(host, monkeypatch, ahead_s):
+    clock = SimpleNamespace(time_ns=lambda: time.time_ns() + ahead_s * 10**9, monotonic_ns=time.monotonic_ns)
+    monkeypatch.setattr(tasks, "time", clock)
+    monkeypatch.setattr(nodes, "_ahead_ms", {})
+    broker = Broker(monkeypatch)
+    nodes.look()
+    nodes.ask("node1", "host_replica", "a", cluster="aa", cluster_name="second")
+    ((_, kwargs, _),) = broker.sent
+    tasks.host_replica(**kwargs)
+    assert host.intents.take() == [HostReplica("a", 0xAA, "second")]
+    assert nodes.TASK_EXPIRES_S + ahead_s - 1 <= broker.expires_s[0] <= nodes.TASK_EXPIRES_S + max(0, ahead_s) + 1
 
 
 def test_a_task_without_the_key_posts_nothing(host):
