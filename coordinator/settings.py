@@ -143,26 +143,31 @@ _POSTGRES_OPTIONS = {
 driver would wait for ever for the first, and for a quarter of an hour or longer for the second."""
 
 
+_SQLITE_OPTIONS = {
+    "timeout": DATABASE_BUSY_S_MAX,
+    "transaction_mode": "IMMEDIATE",
+    "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
+}
+"""Who reads and then writes waits for others from the beginning: else two of them that meet fail at once."""
+
+
 def database_at(url: str) -> dict[str, Any]:
-    """What Django is told of the database at such an address. What its query says goes before what is said here."""
+    """What Django is told of the database at such an address. What its query says goes before what is said here. A file
+    without a directory is in the clone, where all parts run, from wherever a command is given."""
     database: dict[str, Any] = {**dj_database_url.parse(url)}
     if database["ENGINE"] == "django.db.backends.postgresql":
         database["OPTIONS"] = _POSTGRES_OPTIONS | database.get("OPTIONS", {})
+    elif database["ENGINE"] == "django.db.backends.sqlite3":
+        database["OPTIONS"] = _SQLITE_OPTIONS | database.get("OPTIONS", {})
+        if not database["NAME"].startswith("file:"):
+            database["NAME"] = str(BASE_DIR / database["NAME"])
     return database
 
 
 DATABASES: dict[str, Any] = {
     "default": database_at(CONCLAVE.database_url)
     if CONCLAVE.database_url
-    else {
-        "ENGINE": "django.db.backends.sqlite3",
-        "NAME": DATA.database,
-        "OPTIONS": {
-            "timeout": DATABASE_BUSY_S_MAX,
-            "transaction_mode": "IMMEDIATE",
-            "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
-        },
-    }
+    else {"ENGINE": "django.db.backends.sqlite3", "NAME": DATA.database, "OPTIONS": _SQLITE_OPTIONS}
 }
 
 # --- static files ---------------------------------------------------------------------------------
