@@ -68,6 +68,11 @@ endif
 tools:
 	@tests/tools.sh
 
+# One that was cut off while it was made has no pip yet, and nothing installed: it is made anew.
+ifeq ($(wildcard $(VENV)/bin/pip $(VENV)/.runtime),)
+.PHONY: $(VENV)/bin/python
+endif
+
 $(VENV)/bin/python:
 	@python="$(PYTHON)"; if [ -z "$$python" ]; then \
 	echo "Conclave needs Python 3.11 or newer with its venv module (Debian and Ubuntu: apt-get install python3 python3-venv)." >&2; \

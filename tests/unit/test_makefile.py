@@ -1,0 +1,54 @@
+"""What `make` does to the virtual environment, by what is there of it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from coordinator.config import PROJECT
+
+pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+
+MADE_ANEW = "-m venv --clear .venv"
+
+
+def would_do(clone: Path) -> str:
+    shutil.copy(PROJECT / "Makefile", clone)
+    shutil.copy(PROJECT / "requirements.txt", clone)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+    command = ["make", "--dry-run", f"PYTHON={sys.executable}", ".venv/.runtime"]
+    return subprocess.run(command, cwd=clone, env=environment, capture_output=True, text=True, check=True).stdout
+
+
+def environment_with(clone: Path, *names: str) -> None:
+    for name in names:
+        path = clone / ".venv" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+
+def test_one_that_was_cut_off_while_it_was_made_is_made_anew(tmp_path: Path) -> None:
+    environment_with(tmp_path, "bin/python")
+    assert MADE_ANEW in would_do(tmp_path)
+
+
+def test_one_in_which_nothing_is_installed_yet_is_gone_on_with(tmp_path: Path) -> None:
+    environment_with(tmp_path, "bin/python", "bin/pip")
+    assert MADE_ANEW not in would_do(tmp_path)
+
+
+def test_one_in_which_something_is_installed_is_kept(tmp_path: Path) -> None:
+    environment_with(tmp_path, "bin/python", ".runtime")
+    assert MADE_ANEW not in would_do(tmp_path)
+
+
+def test_one_whose_python_is_gone_is_made_anew(tmp_path: Path) -> None:
+    environment_with(tmp_path, "bin/pip", ".runtime")
+    (tmp_path / ".venv/bin/python").symlink_to(tmp_path / "an older Python")
+    os.utime(tmp_path / ".venv/.runtime", (0, 0))
+    assert MADE_ANEW in would_do(tmp_path)
