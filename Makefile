@@ -20,7 +20,7 @@ PROVE_SEEDS := 1-20000
 PROVE_SLICE := 500
 BENCH ?=
 
-.PHONY: help up setup compile test check prove bench bench-setup fmt tools
+.PHONY: help up install setup compile test check prove bench bench-setup fmt tools
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,6 +29,8 @@ help: ## this list
 up: $(VENV)/.runtime compiled ## set up what is missing and run Conclave; Ctrl-C stops it
 	@$(RUN) -m compileall -qq coordinator dashboard || true
 	@exec $(RUN) manage.py up
+
+install: $(VENV)/.runtime compiled ## set up what it runs on and start nothing, for a service or a machine that only hosts a node
 
 setup: $(VENV)/.development ## the virtual environment, with all that working on Conclave needs
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -11,17 +12,19 @@ from pathlib import Path
 import pytest
 
 from coordinator.config import PROJECT
+from tests.unit.pages import DOCS
 
 pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
 
 MADE_ANEW = "-m venv --clear .venv"
 
 
-def would_do(clone: Path) -> str:
+def would_do(clone: Path, *targets: str) -> str:
     shutil.copy(PROJECT / "Makefile", clone)
-    shutil.copy(PROJECT / "requirements.txt", clone)
+    for requirements in PROJECT.glob("requirements*.txt"):
+        shutil.copy(requirements, clone)
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
-    command = ["make", "--dry-run", f"PYTHON={sys.executable}", ".venv/.runtime"]
+    command = ["make", "--dry-run", f"PYTHON={sys.executable}", *(targets or [".venv/.runtime"])]
     return subprocess.run(command, cwd=clone, env=environment, capture_output=True, text=True, check=True).stdout
 
 
@@ -52,3 +55,19 @@ def test_one_whose_python_is_gone_is_made_anew(tmp_path: Path) -> None:
     (tmp_path / ".venv/bin/python").symlink_to(tmp_path / "an older Python")
     os.utime(tmp_path / ".venv/.runtime", (0, 0))
     assert MADE_ANEW in would_do(tmp_path)
+
+
+def test_all_that_it_runs_on_can_be_installed_without_a_start(tmp_path: Path) -> None:
+    assert "manage.py up" in would_do(tmp_path, "up")
+    installed = would_do(tmp_path, "install")
+    assert MADE_ANEW in installed
+    assert "-r requirements.txt" in installed
+    assert "coordinator.compiling --if-possible" in installed
+    assert "manage.py up" not in installed
+
+
+@pytest.mark.parametrize("page", [*PROJECT.glob("*.md"), *DOCS.glob("*.md")], ids=lambda page: page.name)
+def test_whatever_a_page_has_made_can_be_made(page: Path) -> None:
+    targets = {*re.findall(r"^([a-z-]+):", (PROJECT / "Makefile").read_text(), re.MULTILINE)}
+    said = re.findall(r"(?:`|^    )make ([a-z-]+)", page.read_text(encoding="utf-8"), re.MULTILINE)
+    assert {*said} <= targets
