@@ -31,6 +31,9 @@ def main() -> None:
             raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Nobody reads on; nor is that an error of ours.
         sys.exit(128 + signal.SIGPIPE)
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted; what was asked for until then may be done all the same\n")
+        sys.exit(128 + signal.SIGINT)
     except ConfigError as error:
         sys.exit(f"This cannot be used:\n  {str(error).replace(chr(10), chr(10) + '  ')}")
 

@@ -85,6 +85,20 @@ def test_a_node_whose_keys_are_damaged_says_which_in_a_line(tmp_path: Path) -> N
     assert "Traceback" not in ended.stderr
 
 
+INTERRUPTED = """
+import signal
+import manage
+manage.execute_from_command_line = lambda _: signal.raise_signal(signal.SIGINT)
+manage.main()
+"""
+
+
+def test_a_command_that_is_interrupted_ends_without_a_traceback() -> None:
+    ended = _start(["-c", INTERRUPTED])
+    assert (ended.returncode, ended.stdout) == (128 + signal.SIGINT, "")
+    assert ended.stderr == "interrupted; what was asked for until then may be done all the same\n"
+
+
 @pytest.mark.parametrize("module", ["coordinator.announce", "coordinator.supervision"])
 @pytest.mark.parametrize("arguments", [[], ["x"]])
 def test_a_part_of_up_that_is_started_alone_says_how_it_is_used(module: str, arguments: list[str]) -> None:

@@ -6,10 +6,11 @@ is handed over at once. Nothing here removes anything because it is not mentione
 
 from __future__ import annotations
 
+import contextlib
 import reprlib
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -140,31 +141,34 @@ class Command(BaseCommand):
 
     def _create(self, options: dict[str, Any]) -> None:
         on, gone = _names(options["on"]), _names(options["gone"])
-        cluster = creation.create(
-            options["name"],
-            options["replicas"],
-            client_of=self.clients,
-            on=on,
-            gone=gone,
-            epoch=options["epoch"],
-            say=self.stdout.write,
-        )
+        with self._noted_if_cut_off(options, "cluster.created", {"on": list(on), "gone": list(gone)}):
+            cluster = creation.create(
+                options["name"],
+                options["replicas"],
+                client_of=self.clients,
+                on=on,
+                gone=gone,
+                epoch=options["epoch"],
+                say=self.stdout.write,
+            )
         made = Birth.objects.get(cluster_id=cluster.cluster_id).nodes
         self._audit(options, "cluster.created", {"on": list(on), "replicas": len(made), "gone": list(gone)})
 
     def _restore(self, options: dict[str, Any]) -> None:
         on, gone = _names(options["nodes"]), _names(options["gone"])
         path = options["file"].resolve()
-        restoration.restore(
-            options["name"],
-            path,
-            on,
-            client_of=self.clients,
-            epoch=options["epoch"],
-            gone=gone,
-            say=self.stdout.write,
-        )
-        self._audit(options, "cluster.restored", {"on": list(on), "from": str(path), "gone": list(gone)})
+        details = {"on": list(on), "from": str(path), "gone": list(gone)}
+        with self._noted_if_cut_off(options, "cluster.restored", details):
+            restoration.restore(
+                options["name"],
+                path,
+                on,
+                client_of=self.clients,
+                epoch=options["epoch"],
+                gone=gone,
+                say=self.stdout.write,
+            )
+        self._audit(options, "cluster.restored", details)
 
     def _add(self, options: dict[str, Any]) -> None:
         if options["node"] is not None:
@@ -218,16 +222,18 @@ class Command(BaseCommand):
         hosted = next((replica for replica in report.replicas if replica.cluster_name == name), None)
         if hosted is None:
             raise CommandError(f"{node} hosts no replica of {name}")
-        asked = nodes.ask_and_wait(
-            node,
-            "remove_replica",
-            f"force-{secrets.token_hex(8)}",
-            TASK_S_MAX,
-            cluster=hosted.cluster,
-            replica=hosted.replica,
-            forced=node,
-        )
-        self._audit(options, "replica.forced-out", {"node": node, "replica": hosted.replica}, _ending(asked))
+        details = {"node": node, "replica": hosted.replica}
+        with self._noted_if_cut_off(options, "replica.forced-out", details, nodes.BrokerUnavailable):
+            asked = nodes.ask_and_wait(
+                node,
+                "remove_replica",
+                f"force-{secrets.token_hex(8)}",
+                TASK_S_MAX,
+                cluster=hosted.cluster,
+                replica=hosted.replica,
+                forced=node,
+            )
+        self._audit(options, "replica.forced-out", details, _ending(asked))
         self._say_outcome(asked)
 
     def _move(self, options: dict[str, Any]) -> None:
@@ -293,12 +299,10 @@ class Command(BaseCommand):
 
     def _transfer(self, options: dict[str, Any]) -> None:
         _, client = self._cluster(options["name"])
-        try:
+        details = {"node": options["node"]}
+        with self._noted_if_cut_off(options, LEADERSHIP_TRANSFERRED, details, errors.Unavailable):
             term = client.transfer(options["node"])
-        except errors.Unavailable:  # It may have been asked for, and come to be all the same.
-            self._audit(options, LEADERSHIP_TRANSFERRED, {"node": options["node"]}, AuditEntry.Outcome.UNKNOWN)
-            raise
-        self._audit(options, LEADERSHIP_TRANSFERRED, {"node": options["node"]})
+        self._audit(options, LEADERSHIP_TRANSFERRED, details)
         self.stdout.write(f"{options['node']} leads {options['name']} in term {term}")
 
     def _task(self, options: dict[str, Any]) -> None:
@@ -309,7 +313,8 @@ class Command(BaseCommand):
         cluster_id = self._cluster_id(options["name"], reports)
         request = f"{task.partition('_')[0]}-{secrets.token_hex(8)}"
         wait_s = BACKUP_S_MAX if task == "back_up_replica" else TASK_S_MAX
-        asked = nodes.ask_and_wait(node, task, request, wait_s, cluster=cluster_id)
+        with self._noted_if_cut_off(options, f"replica.{task}", {"node": node}, nodes.BrokerUnavailable):
+            asked = nodes.ask_and_wait(node, task, request, wait_s, cluster=cluster_id)
         self._audit(options, f"replica.{task}", {"node": node}, _ending(asked))
         self._say_outcome(asked)
 
@@ -441,6 +446,19 @@ class Command(BaseCommand):
         client = self.clients(name)
         client.confirm()
         return edits.cluster_row(name, client.cluster_id), client
+
+    @contextlib.contextmanager
+    def _noted_if_cut_off(
+        self, options: dict[str, Any], action: str, details: dict[str, Any], *causes: type[Exception]
+    ) -> Iterator[None]:
+        """What was asked for, and may come to be though nobody waits for it any more, is in the audit: where somebody
+        interrupts the waiting, and where one of these errors ends it."""
+        cut_off: tuple[type[BaseException], ...] = (KeyboardInterrupt, *causes)
+        try:
+            yield
+        except cut_off:
+            self._audit(options, action, details, AuditEntry.Outcome.UNKNOWN)
+            raise
 
     def _audit(
         self,

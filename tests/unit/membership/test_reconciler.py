@@ -13,7 +13,7 @@ from django.utils import timezone
 
 from coordinator import record
 from coordinator.client import errors
-from coordinator.membership import creation, edits, nodes, saying, wanted
+from coordinator.membership import creation, edits, nodes, restoration, saying, wanted
 from coordinator.membership.clients import Clients
 from coordinator.membership.edits import DatabaseBehind
 from coordinator.membership.nodes import TaskOutcome
@@ -619,6 +619,39 @@ def test_what_a_node_has_not_answered_in_time_is_in_the_audit(company, monkeypat
     with pytest.raises(CommandError, match=r"^node3 was asked, and has not said what became of it$"):
         manage(company, monkeypatch, *arguments.split())
     assert AuditEntry.objects.get().outcome == "unknown"
+
+
+@pytest.mark.parametrize("arguments", ["remove-replica default node3 --force", "stop-replica default node3"])
+@pytest.mark.parametrize("how", [KeyboardInterrupt(), nodes.BrokerUnavailable("gone")], ids=["interrupt", "broker"])
+def test_what_nobody_waits_for_any_more_is_in_the_audit(company, monkeypatch, arguments, how):
+    """The node has it in hand, and does it."""
+
+    def outcomes(*_: object, **__: object) -> dict[str, TaskOutcome]:
+        assert company.asked
+        raise how
+
+    monkeypatch.setattr(nodes, "outcomes", outcomes)
+    with pytest.raises((KeyboardInterrupt, CommandError)):
+        manage(company, monkeypatch, *arguments.split())
+    assert AuditEntry.objects.get().outcome == "unknown"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "module", "name"),
+    [
+        ("create second --replicas 1 --on node1", creation, "create"),
+        ("restore default /a/backup --nodes node1", restoration, "restore"),
+    ],
+)
+def test_a_cluster_that_somebody_stops_waiting_for_is_in_the_audit(company, monkeypatch, arguments, module, name):
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, name, interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        manage(company, monkeypatch, *arguments.split())
+    entry = AuditEntry.objects.get()
+    assert (entry.action, entry.outcome) == (f"cluster.{name.removesuffix('e')}ed", "unknown")
 
 
 def test_a_transfer_that_has_not_come_to_be_in_time_is_in_the_audit(company, client, monkeypatch):
