@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import gc
+import importlib
 import os
 import shutil
 from collections.abc import Iterator
@@ -43,6 +47,9 @@ CLOCKED = tuple(
     f"unit/replica/test_{what}.py" for what in ("lifecycle", "metrics", "restore", "snapshot_files", "states")
 )
 """What is there all the same, and waits for threads of its own."""
+
+OF_PLACES = ("integration", "browser", "alone", "clockless")
+"""Marks that a test may have for where it stands."""
 
 SETTINGS = (
     "CONCLAVE_DATA",
@@ -96,24 +103,90 @@ def ports_of(number: int, processes: int, among: range = ports.OF_OUR_OWN) -> ra
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for item in items:
-        room = _room(item)
-        if room in SLOW_ROOMS:
-            item.add_marker(room)
-        if room == "browser":
-            item.add_marker("alone")
-        if _is_in(item, CLOCKLESS) and not _is_in(item, CLOCKED):
-            item.add_marker("clockless")
+        for mark in marks_of(item.path):
+            item.add_marker(mark)
     # Side by side what takes longest begins first; the browser is not among that.
     last = -1 if hasattr(config, "workerinput") else 1
-    items.sort(key=lambda item: last * (SLOW_ROOMS.index(_room(item)) + 1 if _room(item) in SLOW_ROOMS else 0))
+    items.sort(key=lambda item: last * (SLOW_ROOMS.index(room) + 1 if (room := _room(item.path)) in SLOW_ROOMS else 0))
 
 
-def _is_in(item: pytest.Item, places: tuple[str, ...]) -> bool:
-    return any(item.path.is_relative_to(TESTS / place) for place in places)
+@functools.cache
+def marks_of(path: Path) -> tuple[str, ...]:
+    """Of all tests in that file or directory, for where it stands."""
+    room = _room(path)
+    marks = [room] if room in SLOW_ROOMS else []
+    if room == "browser":
+        marks.append("alone")
+    clocked = any((TESTS / place).is_relative_to(path) for place in CLOCKED)
+    if not clocked and any(path.is_relative_to(TESTS / place) for place in CLOCKLESS):
+        marks.append("clockless")
+    return tuple(marks)
 
 
-def _room(item: pytest.Item) -> str:
-    return item.path.relative_to(TESTS).parts[0] if item.path.is_relative_to(TESTS) else ""
+@functools.cache
+def _room(path: Path) -> str:
+    return next(iter(path.relative_to(TESTS).parts), "") if path.is_relative_to(TESTS) else ""
+
+
+# --- what is read ---------------------------------------------------------------------------------
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """What `-m` leaves out for where it stands is not read: that takes longer than many tests."""
+    return True if not may_have(collection_path, config.option.markexpr) else None
+
+
+def may_have(path: Path, wanted: str) -> bool:
+    """Whether a file or directory may have tests of these marks: those that it has for its place, and those that stand
+    in the file. Of an expression with more than `and` and `not` nothing is known."""
+    if " or " in wanted or "(" in wanted:
+        return True
+    terms = {term.strip() for term in wanted.split(" and ")}
+    if any(f"not {mark}" in terms for mark in marks_of(path)):
+        return False
+    missing = terms.intersection(OF_PLACES).difference(marks_of(path))
+    if not missing or not path.name.startswith("test_") or path.is_dir():
+        return True
+    text = path.read_text(encoding="utf-8")
+    return all(f"mark.{mark}" in text for mark in missing)
+
+
+def pytest_collectstart(collector: pytest.Collector) -> None:
+    """Where several processes read the same, each begins with another part of it: of what is new, pytest rewrites each
+    assertion, and what one has rewritten the others find in a file."""
+    if collector.path != TESTS:
+        return
+    gc.disable()  # Next to nothing of what is read is garbage.
+    worker = getattr(collector.config, "workerinput", None)
+    if worker is None:
+        return
+    number, count = int(worker["workerid"].removeprefix("gw")), worker["workercount"]
+    for path in share_of(number, count, files_of(collector.config)):
+        # Whatever it raises, it raises again where pytest reads it, and says whose it is.
+        with contextlib.suppress(Exception, pytest.skip.Exception):
+            importlib.import_module(".".join(path.relative_to(TESTS.parent).with_suffix("").parts))
+
+
+def files_of(config: pytest.Config) -> list[Path]:
+    """Of tests, below what pytest was asked for."""
+    asked = [(config.invocation_params.dir / argument.partition("::")[0]).resolve() for argument in config.args]
+    found = {path for each in asked for path in (each.rglob("test_*.py") if each.is_dir() else [each])}
+    return sorted(path for path in found if path.is_relative_to(TESTS) and may_have(path, config.option.markexpr))
+
+
+def share_of(number: int, count: int, files: list[Path]) -> list[Path]:
+    """Of the process of that number, from 0 on."""
+    return files[len(files) * number // count : len(files) * (number + 1) // count]
+
+
+def pytest_collection_finish() -> None:
+    """What was read stays to the end: it is not looked through for garbage with each test."""
+    gc.collect()
+    gc.freeze()
+    gc.enable()
+
+
+# --- what tests need ------------------------------------------------------------------------------
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from coordinator import ports
 from coordinator.config import PORTS_MIN
-from tests.conftest import ports_of
+from tests.conftest import TESTS, marks_of, may_have, ports_of, share_of
 
 PROJECT = Path(__file__).parents[2]
 FILES = ("tests/unit/test_orders.py", "tests/unit/test_logs.py", "tests/unit/consensus/test_spares.py")
@@ -44,3 +44,47 @@ def test_no_two_processes_have_a_port_in_common(processes):
 
 def test_a_process_among_others_has_a_part_of_the_ports_alone():
     assert ("PYTEST_XDIST_WORKER" in os.environ) == (len(ports.OF_OUR_OWN) < 10_000)
+
+
+@pytest.mark.parametrize(
+    ("place", "wanted", "is_read"),
+    [
+        ("browser/test_live_page.py", "not slow and not alone and not clockless", False),
+        ("browser", "not slow and not alone and not clockless", False),
+        ("browser/test_live_page.py", "not slow", True),
+        ("integration/test_up.py", "not slow and not alone and not clockless", True),
+        ("integration/test_up.py", "alone and not slow", True),
+        ("integration/test_addresses.py", "alone and not slow", False),
+        ("simulation/test_faults.py", "not slow and not clockless", False),
+        ("simulation", "not slow and not clockless", False),
+        ("simulation/test_faults.py", "clockless and not slow", True),
+        ("test_compiled.py", "clockless and not slow", True),
+        ("test_compiled.py", "not slow and not clockless", True),
+        ("unit/test_logs.py", "clockless and not slow", False),
+        ("unit/test_logs.py", "clockless or alone", True),
+        ("unit/test_logs.py", "not (slow or alone)", True),
+        ("unit/test_logs.py", "", True),
+        ("unit/replica", "not clockless", True),
+        ("unit/replica/test_restore.py", "not clockless", True),
+        ("unit/replica/test_turn.py", "not clockless", False),
+        ("unit", "clockless", True),
+        ("", "clockless", True),
+    ],
+)
+def test_what_the_marks_of_a_run_leave_out_for_its_place_is_not_read(place: str, wanted: str, is_read: bool) -> None:
+    assert (TESTS / place).exists()
+    assert may_have(TESTS / place, wanted) == is_read
+
+
+def test_each_test_has_the_marks_of_its_place(request: pytest.FixtureRequest) -> None:
+    found = {path: marks_of(path) for path in TESTS.rglob("test_*.py")}
+    assert {"integration"} == set().union(*(marks for path, marks in found.items() if "integration" in path.parts))
+    assert {"browser", "alone"} == set().union(*(marks for path, marks in found.items() if "browser" in path.parts))
+    assert found[TESTS / "unit" / "consensus" / "test_core.py"] == ("clockless",)
+    assert found[request.path] == ()
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 8])
+def test_what_several_processes_read_first_is_together_all_of_it(count: int) -> None:
+    files = [Path(f"test_{number}.py") for number in range(7)]
+    assert [path for number in range(count) for path in share_of(number, count, files)] == files
