@@ -373,14 +373,14 @@ def chosen(leader: Raft) -> tuple[int, ...]:
 
 
 def test_who_answers_soon_behind_the_others_is_not_late():
-    leader = a_play().leader
+    leader = a_play().replicas[1]
     for _ in range(4 * LATE_MAX):
         a_round_for_everyone(leader, 3, 2, LATE_US)
         assert chosen(leader) == (2,)
 
 
 def test_who_was_late_so_often_is_in_time_for_long_before_it_is_chosen_again():
-    leader = a_play().leader
+    leader = a_play().replicas[1]
     for _ in range(LATE_MAX):
         assert chosen(leader) == (2,)
         a_round_for_everyone(leader, 3, 2, LATE_US + 1)
@@ -391,7 +391,7 @@ def test_who_was_late_so_often_is_in_time_for_long_before_it_is_chosen_again():
 
 
 def test_who_was_late_is_forgotten_where_the_voters_are_others():
-    leader = a_play().leader
+    leader = a_play().replicas[1]
     for _ in range(LATE_MAX):
         a_round_for_everyone(leader, 3, 2, LATE_US + 1)
     leader.spares.follow(Configuration(leader.configuration.voters), leader.replica)
@@ -406,4 +406,4 @@ def test_as_many_as_are_needed_are_enough_to_choose_from():
     for _ in range(3):
         sent_to(play, *MUCH)
         next_moment(play)
-    assert chosen(play.leader) == (2, 3)
+    assert chosen(play.replicas[1]) == (2, 3)
