@@ -16,7 +16,7 @@ from tests.simulation.node import Node
 from tests.simulation.time_limit import TooLong, time_limit
 from tests.simulation.watch import NO_DEFECT, Violation, defect_of
 from tests.simulation.workload import Workload
-from tests.simulation.world import Settings, World, draw_plan, quiet_at_first
+from tests.simulation.world import Settings, World, draw_plan, leaves_reads, quiet_at_first
 
 EVENTS_MIN: Final = 2_250
 """Events under faults before the healing begins; a seed must have 2,000 in all to mean something."""
@@ -125,6 +125,7 @@ def _world(
     trace: Callable[[int, str, str], None] | None,
 ) -> World:
     settings = Settings.draw(engine, nodes, Random(f"{seed}:settings"))
+    settings = leaves_reads(settings, Random(f"{seed}:left"))
     settings = quiet_at_first(settings, Random(f"{seed}:late"))
     if workload == MIXED:
         settings = settings._replace(mixed=MixedMix.draw(Random(f"{seed}:mixed")))

@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -18,13 +19,16 @@ from random import SystemRandom
 
 import pytest
 
+from coordinator import wire
 from tests.simulation import __main__ as command_line
 from tests.simulation.campaign import Order, Summary, results, run_many
 from tests.simulation.checkers import CHECKERS
+from tests.simulation.checkers.reads_never_stale import ReadsNeverStale
 from tests.simulation.faults import KIND_NAMES, Fault
 from tests.simulation.mutants import MUTANTS, MutantDoesNotFit, by_name, planted
 from tests.simulation.mutants.edits import Edit, Mutant, planted_edits
-from tests.simulation.run import AS_DRAWN, LIVENESS, PLAIN, run_seed
+from tests.simulation.node import Node
+from tests.simulation.run import AS_DRAWN, LIVENESS, PLAIN, nodes_of, run_seed
 from tests.simulation.shrink import shrink
 from tests.simulation.trace import line
 from tests.simulation.watch import NO_DEFECT
@@ -218,6 +222,21 @@ def test_a_search_is_given_up_after_so_many_steps(checker: str, monkeypatch: pyt
 def test_processes_make_no_difference() -> None:
     alone = [result._replace(happened=()) for result in results(ORDER, range(1, 5), 1)]
     assert [result._replace(happened=()) for result in results(ORDER, range(1, 5), 2)] == alone
+
+
+def test_leaders_of_three_leave_reads_to_their_delegates(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As nodes on one machine do with all their reads."""
+    left: Counter[int] = Counter()
+    takes = ReadsNeverStale.reads_taken
+
+    def counts(self: ReadsNeverStale, node: Node, leader: int, said: wire.LeftReads) -> None:
+        left[self.world.seed] += 1
+        takes(self, node, leader, said)
+
+    monkeypatch.setattr(ReadsNeverStale, "reads_taken", counts)
+    seeds = [seed for seed in range(1, 41) if nodes_of(seed) == 3]
+    assert all(run_seed(seed).violation is None for seed in seeds)
+    assert 3 * len(left) > len(seeds)
 
 
 @pytest.mark.parametrize("nodes", [1, 2, 3, 4, 7])

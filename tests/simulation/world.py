@@ -35,6 +35,8 @@ REALM: Final = "51a1ab1e"
 
 
 LATE_SHARE: Final = 0.08
+LEFT_SHARE: Final = 0.4
+"""Of the worlds in which one follower is a majority with its leader."""
 
 
 class Settings(NamedTuple):
@@ -103,6 +105,17 @@ def quiet_at_first(settings: Settings, random: Random) -> Settings:
         return settings
     options = settings.options._replace(quiet_us=random.choice((100_000, 400_000)))
     return settings._replace(options=options, late_us=random.randrange(2_400_000, 4_500_000), follower_reads_us=0)
+
+
+def leaves_reads(settings: Settings, random: Random) -> Settings:
+    """Many of the worlds of two or three nodes are as such nodes are on one machine: a leader leaves reads to the
+    follower that it sends everything to at once. By chance alone all that this takes would hardly ever come together.
+    """
+    if settings.nodes not in (2, 3) or random.random() >= LEFT_SHARE:
+        return settings
+    options = settings.options._replace(lease_reads=False, spare_us=random.choice((20_000, 60_000)))
+    mix = settings.mix._replace(readers=random.choice((0, 1, 2)), pause_us_max=60_000)
+    return settings._replace(options=options, mix=mix, witnesses=())
 
 
 def _with_size(compaction: Compaction) -> Compaction:
