@@ -51,6 +51,25 @@ CLOCKED = tuple(
 OF_PLACES = ("integration", "browser", "alone", "clockless")
 """Marks that a test may have for where it stands."""
 
+SHARED = tuple(
+    f"tests/integration/test_{what}.py"
+    for what in (
+        "broker",
+        "clients",
+        "compiled",
+        "fencing",
+        "garbage",
+        "http_api",
+        "http_api_failures",
+        "leaders_duties",
+        "lock_events",
+        "quorum",
+        "recipes",
+        "restore",
+    )
+)
+"""What runs on the one installation of its process (`tests/integration/conftest.py`)."""
+
 SETTINGS = (
     "CONCLAVE_DATA",
     "CONCLAVE_PORT",
@@ -76,10 +95,13 @@ SETTINGS = (
 
 
 class ByFile(LoadScopeScheduling):
-    """A file goes to one process. (Not `--dist loadfile`, since what is first is to begin first.)"""
+    """A file goes to one process, and so do all files that share an installation: to start a second one and to keep it
+    costs more of the processors than most of these tests. (Not `--dist loadfile`, since what is first is to begin
+    first.)"""
 
     def _split_scope(self, nodeid: str) -> str:
-        return nodeid.partition("::")[0]
+        file = nodeid.partition("::")[0]
+        return SHARED[0] if file in SHARED else file
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFile:

@@ -10,8 +10,9 @@ import pytest
 from tests.integration.installation import Installation
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def _shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
+    """It ends with the last integration test of its process: idle, it would take a tenth of a processor to the end."""
     with Installation(tmp_path_factory.mktemp("installation") / "data") as running:
         yield running
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import subprocess
@@ -12,7 +13,7 @@ import pytest
 
 from coordinator import ports
 from coordinator.config import PORTS_MIN
-from tests.conftest import TESTS, marks_of, may_have, ports_of, share_of
+from tests.conftest import SHARED, TESTS, marks_of, may_have, ports_of, share_of
 
 PROJECT = Path(__file__).parents[2]
 FILES = ("tests/unit/test_orders.py", "tests/unit/test_logs.py", "tests/unit/consensus/test_spares.py")
@@ -88,3 +89,15 @@ def test_each_test_has_the_marks_of_its_place(request: pytest.FixtureRequest) ->
 def test_what_several_processes_read_first_is_together_all_of_it(count: int) -> None:
     files = [Path(f"test_{number}.py") for number in range(7)]
     assert [path for number in range(count) for path in share_of(number, count, files)] == files
+
+
+def test_those_that_share_an_installation_are_known() -> None:
+    """They go to one process."""
+    found = []
+    for path in sorted((TESTS / "integration").glob("test_*.py")):
+        functions = [one for one in ast.walk(ast.parse(path.read_text())) if isinstance(one, ast.FunctionDef)]
+        asking = [one.name for one in functions if "installation" in {each.arg for each in one.args.args}]
+        own = "installation" in {one.name for one in functions}
+        if not own and any(name.startswith("test_") for name in asking):
+            found.append(path.relative_to(PROJECT).as_posix())
+    assert found == [*SHARED]
