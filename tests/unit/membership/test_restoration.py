@@ -41,6 +41,25 @@ def company(monkeypatch) -> Company:
 
 
 @pytest.fixture(scope="module")
+def looked_into() -> dict[bytes, restoration.Backup]:
+    return {}
+
+
+@pytest.fixture(autouse=True)
+def each_backup_is_looked_into_once(monkeypatch, looked_into: dict[bytes, restoration.Backup]) -> None:
+    """A process for each look is what these tests would mostly wait for; that of the same bytes says the same."""
+    look = restoration.look_into
+
+    def remembered(path: Path) -> restoration.Backup:
+        content = path.read_bytes() if path.is_file() else b""
+        if content not in looked_into:
+            looked_into[content] = look(path)
+        return looked_into[content]
+
+    monkeypatch.setattr(restoration, "look_into", remembered)
+
+
+@pytest.fixture(scope="module")
 def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("backups") / "second.backup"
     members = [Member(number, name) for number, name in enumerate(NAMES, 1)]
