@@ -109,19 +109,21 @@ class Round:
             count += 1
             lock = f"{self._name}/l{count % LOCKS}"
             owner = f"c{number}-{count}"
+            # Its session may end from its grant on, before this thread hears of either.
+            self._invoke(self._locks, f"end of {owner}", "expire", lock, owner)
             self._invoke(self._locks, owner, "acquire", lock, owner)
             try:
                 lease = client.acquire(lock, ttl=LOCK_TTL_S, wait=0)
             except LockNotAcquired:
                 self._complete(self._locks, owner)
+                with self._recording:
+                    self._locks.cancel(f"end of {owner}")
                 continue
             except ConclaveError:
                 # It may be granted yet; then it is given back, or its session ends, at some time.
                 self._lose(self._locks, owner)
-                self._invoke(self._locks, f"end of {owner}", "expire", lock, owner)
                 continue
             self._complete(self._locks, owner, lease.token)
-            self._invoke(self._locks, f"end of {owner}", "expire", lock, owner)
             self._invoke(self._locks, owner, "release", lock, owner)
             try:
                 released = lease.release()
