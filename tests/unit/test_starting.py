@@ -88,6 +88,7 @@ def test_a_node_whose_keys_are_damaged_says_which_in_a_line(tmp_path: Path) -> N
 INTERRUPTED = """
 import signal
 import manage
+signal.signal(signal.SIGINT, signal.default_int_handler)  # What was begun in the background has it ignored.
 manage.execute_from_command_line = lambda _: signal.raise_signal(signal.SIGINT)
 manage.main()
 """
