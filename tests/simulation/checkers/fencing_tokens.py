@@ -41,7 +41,9 @@ class FencingTokens(Checker):
             return
         for event in events:
             # A re-entrant waiter joins what its own session was just given.
-            if isinstance(event, GrantMade) and event.session not in self._owners.get((event.name, event.token), ()):
+            if isinstance(event, GrantMade) and not self._has(
+                event.name, event.session, event.acquisition, event.token
+            ):
                 self._granted(index, event.name, event.session, event.token)
         expected = self.world.watch.truth.expected
         command = expected.command
@@ -49,25 +51,24 @@ class FencingTokens(Checker):
         if isinstance(result, commands.Granted) and isinstance(op, _GRANTED):
             owner = op.owner or command.session
             names = op.names if isinstance(op, lock_commands.Acquire) else (op.name,)
-            if self._joins(names, owner, result.token):
-                return
             for name in names:
                 # A repetition, a re-entrant grant and a downgrade name the token that the session has.
-                if owner not in self._owners.get((name, result.token), ()):
+                if not self._has(name, owner, op.acquisition, result.token):
                     self._granted(index, name, owner, result.token)
                 elif expected.is_new and isinstance(op, lock_commands.ChangeMode) and op.mode == EXCLUSIVE:
                     self._upgraded(index, name, result.token)
 
-    def _joins(self, names: tuple[str, ...], owner: int, token: int) -> bool:
-        """Does the session hold all of these already, so that nothing is granted anew? Then it is told the highest of
-        their tokens."""
-        highest = [self._highest.get(name, 0) for name in names]
-        held = [owner in self._owners.get((name, of), ()) for name, of in zip(names, highest, strict=True)]
-        if len(names) == 1 or not all(held) or token != max(highest):
+    def _has(self, name: str, session: int, acquisition: int, token: int) -> bool:
+        """Did the session have the name before, so that it is not granted anew? Of several names, some of which it had,
+        an acquisition is told the highest token; each that it had keeps its own."""
+        if session in self._owners.get((name, token), ()):
+            return True
+        known = self.world.watch.truth.locks.names.get(name)
+        hold = None if known is None else known.holds.get((session, acquisition))
+        if hold is None or hold.token >= token or session not in self._owners.get((name, hold.token), ()):
             return False
-        for name in names:
-            self._owners.setdefault((name, token), set()).add(owner)
         self.checks += 1
+        self._owners.setdefault((name, token), set()).add(session)
         return True
 
     def _granted(self, index: int, name: str, session: int, token: int) -> None:
