@@ -117,6 +117,9 @@ class Server(Peer):
 class Client(PeerClient):
     def __init__(self, connection: Mapping[str, Any], number: int) -> None:
         super().__init__(connection, number)
+        runs = "compiled" if compiled.is_used() else "interpreted"
+        if runs != _program():
+            raise RuntimeError(f"expected a client that is {_program()}, as a program of users is here; it is {runs}")
         self.client = shipped.Client(connection["url"], connection["token"])
         self.value = bytes(VALUE_BYTES)
 

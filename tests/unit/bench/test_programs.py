@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from coordinator import compiled
 
 ROOT = Path(__file__).parents[3]
 PROGRAMS = sorted(path for path in (ROOT / "bench").glob("*.py") if "add_argument" in path.read_text())
@@ -68,3 +71,29 @@ def test_a_crowd_of_too_few_is_refused() -> None:
     )
     assert run.returncode == 2
     assert "100 sessions or more, got 99" in run.stderr
+
+
+TAKES_NATIVE_CODE = """
+import sys
+from coordinator import compiled, compiling
+names = {file.removesuffix(".py").replace("/", ".") for file in compiling.sources()}
+early = []
+compiled.use = lambda *_: early.append(sorted(names & {*sys.modules}))
+import bench.callers
+print(early)
+"""
+
+
+def test_a_client_process_takes_native_code_before_anything_of_it_is_imported() -> None:
+    """For half a day it ran interpreted, and the table said that it was compiled."""
+    environment = os.environ | {compiled.VARIABLE: "auto"}
+    run = subprocess.run(
+        [sys.executable, "-c", TAKES_NATIVE_CODE],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert (run.stdout, run.stderr) == ("[[]]\n", "")
