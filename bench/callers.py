@@ -19,11 +19,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-from coordinator import compiled
-
-# ruff: noqa: E402
-compiled.use_in_client()  # Before anything of it is imported, as it is by what starts a peer's servers.
-
 from bench.figures import Histogram
 from bench.peers import client_class
 from bench.peers.base import Drive, Operation, PeerClient

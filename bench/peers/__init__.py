@@ -5,6 +5,11 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Final
 
+from coordinator import compiled
+
+# ruff: noqa: E402
+compiled.use_in_client()  # Before anything of it is imported, as it is by what starts a peer's servers.
+
 from bench.peers.base import Peer, PeerClient
 
 MODULES: Final = {
