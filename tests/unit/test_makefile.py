@@ -12,11 +12,16 @@ from pathlib import Path
 import pytest
 
 from coordinator.config import PROJECT
+from tests.conftest import without
 from tests.unit.pages import DOCS
 
-pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
-
 MADE_ANEW = "-m venv --clear .venv"
+
+
+@pytest.fixture(autouse=True)
+def make() -> None:
+    if shutil.which("make") is None:
+        without("make", by="the system's package manager")
 
 
 def would_do(clone: Path, *targets: str) -> str:
