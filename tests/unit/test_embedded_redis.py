@@ -155,6 +155,7 @@ def test_a_server_that_knows_no_acl_is_not_told_to_set_one(monkeypatch: pytest.M
     assert said == "no client can connect to Redis at 127.0.0.1:1: it takes no ACL SETUSER, as Redis 6.2 and newer do"
 
 
+@pytest.mark.long
 def test_why_a_redis_does_not_serve_is_said_without_its_password(redis_server: PrivateRedis) -> None:
     address = f"127.0.0.1:{redis_server.port}"
     for served in (redis_server.url, redis_server.client_url):

@@ -16,6 +16,7 @@ from packaging.requirements import Requirement
 
 from coordinator.config import PROJECT
 
+pytestmark = pytest.mark.long
 USES: Final = """
 import sys
 for name in ("celery", "django", "redis"):

@@ -13,6 +13,8 @@ import pytest
 from coordinator.config import PROJECT
 from coordinator.data_directory import DataDirectory
 
+pytestmark = pytest.mark.long
+
 START_S_MAX = 60
 PROGRAMS = {
     "celery": ["-m", "celery", "-A", "coordinator", "inspect", "replicas"],

@@ -92,6 +92,7 @@ def test_no_two_members_get_the_same_port(monkeypatch: pytest.MonkeyPatch) -> No
     assert free_ports(3) == [20_001, 20_002, 20_003]
 
 
+@pytest.mark.long
 def test_who_lost_a_port_to_another_program_is_started_once_more(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -84,6 +84,7 @@ def test_a_directory_is_meant_from_where_its_user_stands(tmp_path: Path, monkeyp
 SHORT = ["--callers", "1", "--rounds", "1"]
 
 
+@pytest.mark.long
 def test_a_bench_runs_by_its_path_from_anywhere(tmp_path: Path) -> None:
     """Not only its `--help`."""
     done = run([str(ROOT / "bench" / "compare.py"), *SHORT, "--peers", "redis", "--works", "lock", "--seconds", "0.1",
@@ -95,6 +96,7 @@ def test_a_bench_runs_by_its_path_from_anywhere(tmp_path: Path) -> None:
     assert "--callers: expected whole numbers" in done.stderr
 
 
+@pytest.mark.long
 def test_who_is_ended_ends_its_servers_and_removes_their_data(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "bench.compare", *SHORT, "--peers", "redis", "--works", "lock", "--seconds", "60"]
     process = subprocess.Popen(

@@ -12,6 +12,7 @@ import pytest
 
 from coordinator import compiled
 
+pytestmark = pytest.mark.long
 ROOT = Path(__file__).parents[3]
 PROGRAMS = sorted(path for path in (ROOT / "bench").glob("*.py") if "add_argument" in path.read_text())
 
