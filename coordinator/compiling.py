@@ -37,6 +37,7 @@ WHOLE: Final = ("consensus", "statemachine", "wire")
 EXTENSIONS: Final = ("coordinator._records", "coordinator.client._parker")
 """Modules that are written in C."""
 OF_THE_REPLICA: Final = (
+    "broken_holds",
     "cached_reads",
     "caching",
     "callers",

@@ -51,8 +51,8 @@ class Had(Part[S]):
         return self._state.expires_in
 
     def check(self) -> None:
-        """Raises LeaseLost unless its session can be proven alive at this moment. Costs no round trip, so that a forced
-        release is not known here."""
+        """Raises LeaseLost unless its session can be proven alive at this moment. Costs no round trip: that it was
+        taken away by force (Broken) is known once this client has been told."""
         self._state.check()
 
     def _let_go(self, timeout: float | None = None) -> Ask[bool]:

@@ -114,6 +114,9 @@ class Replies:
                 self._keeper.kept_alive(request_id, session, reply)
             case wire.OtherTerm(request_id, term):
                 self._keeper.other_term(request_id, term, now_us)
+            case wire.HoldBroken(cluster, broken):
+                if cluster == self._routing.cluster:
+                    self._keeper.hold_broken(broken)
             case wire.GrantPushed() | wire.CachedAnswer() | wire.Invalidation() | wire.CacheRenewed():
                 self._hear(node, reply, now_us)
             case wire.Progress(request_id):

@@ -10,11 +10,15 @@ import os
 from collections.abc import Iterable
 from typing import Final
 
+from coordinator.statemachine.lock_commands import Break
+
 DRIFT_SHARE: Final = 100
 """Margin: one part in this many of the time to live. Clocks of one make drift by less than a thousandth."""
 DRIFT_US: Final = 5_000
 RENEWALS: Final = 3
 """Keep-alives are sent so many times within a time to live."""
+BREAKS_MAX: Final = 1_000
+"""Of the holds that were taken away by force the last so many are known, as the cluster remembers them."""
 
 
 _forks = 0
@@ -41,6 +45,7 @@ class Session:
         self._open: dict[int, None] = {}
         """Numbers not answered yet, ascending (a dict for its order)."""
         self._next_acquisition = 1
+        self._broken: dict[tuple[str, int], Break] = {}
         self.confirmed(sent_us)
 
     @property
@@ -63,6 +68,19 @@ class Session:
     def valid(self, now_us: int) -> bool:
         """Can it be proven alive?"""
         return now_us < self.valid_until_us and not self.gone
+
+    def hold_broken(self, broken: Break) -> None:
+        """The cluster says that a hold was taken away by force. Of one place the last of these counts."""
+        place = (broken.name, broken.holder.acquisition)
+        known = self._broken.pop(place, None)
+        self._broken[place] = broken if known is None or broken.token > known.token else known
+        if len(self._broken) > BREAKS_MAX:
+            del self._broken[next(iter(self._broken))]
+
+    def broken(self, name: str, acquisition: int, token: int) -> Break | None:
+        """By which the hold of that token was taken away by force, as far as it is known. From any thread."""
+        broken = self._broken.get((name, acquisition))
+        return broken if broken is not None and broken.token >= token else None
 
     def next_number(self) -> int:
         number = self._next_number

@@ -23,6 +23,7 @@ from coordinator.client.session import Session
 from coordinator.client.waiting import Waiting
 from coordinator.statemachine import commands
 from coordinator.statemachine.commands import Command
+from coordinator.statemachine.lock_commands import Break
 
 KEEP_ALIVE_RESEND_US: Final = 200_000
 SHORT_TTL_MS: Final = 3_000
@@ -205,6 +206,12 @@ class SessionKeeper:
         if kept is not None:
             self._unanswered.pop(kept[0].session, None)
         return kept
+
+    def hold_broken(self, broken: Break) -> None:
+        """A leader says that a hold was taken away by force."""
+        for session in self.sessions.values():
+            if session.session == broken.holder.session:
+                session.hold_broken(broken)
 
     # --- ended ------------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from mypy_extensions import mypyc_attr
 
 from coordinator import wire
 from coordinator.replica.ports import Outbound
+from coordinator.statemachine.lock_commands import Break
 
 READ_BYTES_MAX: Final = 4 * 1024 * 1024
 """Answered in one turn to reads, and as much to those that wait for changes; the rest, confirmed already, waits for the
@@ -69,6 +70,12 @@ class Answers:
     def overloaded(self, caller: Caller, request_id: int, message: str) -> None:
         """There is no room for this copy of a request; `message` says which."""
         data = wire.encode(wire.Overloaded(request_id, message, RETRY_MS))
+        self.size += len(data)
+        self._apart.setdefault(caller, []).append(msgspec.Raw(data))
+
+    def broken(self, caller: Caller, cluster: int, broken: Break) -> None:
+        """A hold of the caller's was taken away by force."""
+        data = wire.encode(wire.HoldBroken(cluster, broken))
         self.size += len(data)
         self._apart.setdefault(caller, []).append(msgspec.Raw(data))
 

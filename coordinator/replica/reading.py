@@ -265,6 +265,8 @@ class Reading:
             return None
         if tenure.keep_alive(request.session, read.caller, request.id):
             answers.add(read.caller, wire.KeptAlive(request.id, request.session, session.ttl_ms))
+        for broken in tenure.broken_holds.kept_alive(request.session, read.caller):
+            answers.broken(read.caller, request.cluster, broken)
         return None
 
 

@@ -34,7 +34,7 @@ from coordinator.replica.stamps import Stamp, Stamps, UnknownToken
 from coordinator.replica.states import COMPARE_US, Compaction, States
 from coordinator.replica.tenure import Tenure
 from coordinator.statemachine import commands, files, transactions
-from coordinator.statemachine.events import CheckpointReset, LockDelayed, LockDelayEnded
+from coordinator.statemachine.events import CheckpointReset, Event, LockBroken, LockDelayed, LockDelayEnded
 from coordinator.statemachine.machine import (
     GrantMade,
     Machine,
@@ -534,13 +534,24 @@ class Replica:
                     if caller is not None:
                         self._answered.append(caller.channel)
                         answers.add(caller, wire.GrantPushed(self.cluster, session, name, acquisition, token))
-                case CheckpointReset(session) if tenure is not None and self.engine.role is Role.LEADER:
-                    for caller, request_id in tenure.was_reset(session):
-                        answers.add(caller, wire.KeptAlive(request_id, session, self.machine.sessions[session].ttl_ms))
-                case LockDelayed() | LockDelayEnded() if tenure is not None:
-                    tenure.delayed(event)
                 case StateMarked():
                     self.states.marked(index)
+                case _ if tenure is not None:
+                    self._tell_tenure(tenure, event, answers)
+
+    def _tell_tenure(self, tenure: Tenure, event: Event, answers: Answers) -> None:
+        """What concerns only who counts leases, and whom it may tell something."""
+        match event:
+            case CheckpointReset(session) if self.engine.role is Role.LEADER:
+                for caller, request_id in tenure.was_reset(session):
+                    answers.add(caller, wire.KeptAlive(request_id, session, self.machine.sessions[session].ttl_ms))
+            case LockDelayed() | LockDelayEnded():
+                tenure.delayed(event)
+            case LockBroken(session, name, acquisition):
+                told = tenure.broken_holds.broken(name, session, acquisition)
+                if told is not None:
+                    caller, broken = told
+                    answers.broken(caller, self.cluster, broken)
 
     # --- reads ------------------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator
 from typing import Final
 
+from coordinator.replica.broken_holds import BrokenHolds
 from coordinator.replica.caching import Caching
 from coordinator.replica.callers import Caller
 from coordinator.replica.checkpoints import Checkpoints, HeldAnswer
@@ -42,6 +43,7 @@ class Tenure:
         self.checkpoints = Checkpoints()
         self.watches = Watches()
         self.caching = caching
+        self.broken_holds = BrokenHolds(machine)
         self.leases.begin({number: session.lease_ms for number, session in machine.sessions.items()})
         self.checkpoints.inherit(machine.sessions.values())
         for name, since, delay_ms in machine.delays():
@@ -57,6 +59,7 @@ class Tenure:
         self.leases.forget(session)
         self.checkpoints.forget(session)
         self.caching.ended(session)
+        self.broken_holds.ended(session)
 
     def delayed(self, event: LockDelayed | LockDelayEnded) -> None:
         if isinstance(event, LockDelayed):

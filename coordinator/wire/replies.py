@@ -9,6 +9,7 @@ import msgspec
 
 from coordinator.consensus.members import Member
 from coordinator.statemachine.commands import Result
+from coordinator.statemachine.lock_commands import Break
 from coordinator.wire.encoding import decode
 from coordinator.wire.structs import Struct
 
@@ -154,6 +155,14 @@ class GrantPushed(Struct, tag=7, frozen=True):
     token: int
 
 
+class HoldBroken(Struct, tag=9, frozen=True):
+    """Not an answer: a hold of this client's was taken away by force. May be lost, and is told more than once. In a
+    packet of its own: a client of before this drops that packet alone."""
+
+    cluster: int
+    broken: Break
+
+
 class MemberProgress(Struct, frozen=True):
     """How far one member has come, as the leader counts it. `state`: "leader", or as etcd names a follower's: probe,
     replicate, snapshot. `heard_ms`: since it last answered; -1: not in this leadership. The last two: of the snapshot
@@ -201,6 +210,7 @@ Reply = (
     | StatusAnswer
     | Confirmed
     | GrantPushed
+    | HoldBroken
     | Progress
     | CachedAnswer
     | CacheRenewed

@@ -22,6 +22,7 @@ from coordinator.client import (
     Unavailable,
 )
 from coordinator.client.__main__ import EXIT_NOT_ACQUIRED
+from coordinator.client.command_line.running import EXIT_LEASE_LOST
 from coordinator.config import PROJECT
 from coordinator.statemachine.commands import CloseSession, GetLock
 from coordinator.wire import Token
@@ -310,6 +311,27 @@ def test_a_command_runs_under_a_lock_with_its_token(client: Client, credentials:
         refused = run(credentials, "lock", "clients/cli", "--wait", "0", "--", "true")
         assert refused.returncode == EXIT_NOT_ACQUIRED
         assert "held by clients" in refused.stderr
+
+
+def test_a_command_whose_lock_is_taken_away_by_force_is_ended(
+    installation: Installation, credentials: tuple[str, str]
+) -> None:
+    """It worked on beside the next holder, for as long as it took."""
+    printed = installation.manage("token", "forceful", "--rights", "lock,read,administer")
+    url, token = (line.partition("=")[2] for line in printed.strip().splitlines())
+    with Client(url, token) as administrator:
+        running = subprocess.Popen(
+            [sys.executable, "-m", "coordinator.client", "lock", "clients/forced", "--ttl", "6", "--", "sleep", "600"],
+            cwd=PROJECT,
+            env=os.environ | {"CONCLAVE_URL": credentials[0], "CONCLAVE_TOKEN": credentials[1]},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        eventually(lambda: administrator.locks.look("clients/forced").holders, timeout_s=20, what="it has the lock")
+        assert administrator.locks.force_release("clients/forced", "it hangs")
+        _, said = running.communicate(timeout=20)
+    assert "was taken away by forceful: it hangs; the command was ended" in said
+    assert running.returncode == EXIT_LEASE_LOST
 
 
 def test_a_waiter_from_a_shell_that_is_told_to_end_leaves_the_line(

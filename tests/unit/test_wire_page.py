@@ -52,7 +52,7 @@ def test_each_request_says_who_is_asked_and_what_answers_it() -> None:
     table = tables("Requests")[-1]
     assert sorted(word for cells in table for word in WORD.findall(cells[0])) == sorted(names(REQUESTS))
     answers = {word for cells in table for word in WORD.findall(cells[2])} - {"Failure"}
-    assert answers == {*names(REPLIES)} - {"GrantPushed", "Invalidation"}
+    assert answers == {*names(REPLIES)} - {"GrantPushed", "HoldBroken", "Invalidation"}
 
 
 def test_each_request_of_an_operator_says_what_it_asks() -> None:

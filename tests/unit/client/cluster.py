@@ -21,8 +21,10 @@ from coordinator.client.calls import Call
 from coordinator.client.core import Core
 from coordinator.client.errors import Closed
 from coordinator.client.surface import Surface
+from coordinator.replica.broken_holds import BrokenHolds
+from coordinator.replica.callers import Caller
 from coordinator.statemachine import commands, files, lock_commands
-from coordinator.statemachine.events import GrantMade, LockDelayed, SessionBegan, SessionEnded
+from coordinator.statemachine.events import GrantMade, LockBroken, LockDelayed, SessionBegan, SessionEnded
 from coordinator.statemachine.machine import Machine, encode_entry, encode_node_entry
 
 T = TypeVar("T")
@@ -67,6 +69,7 @@ class Cluster:
         self._until_us: dict[int, int] = {}
         """Leases, as the leader counts them."""
         self._delays: dict[tuple[str, int], int] = {}
+        self._broken_holds = BrokenHolds(self.machine)
         self._watchers: dict[tuple[int, str, int], TestClient] = {}
         self._watches: dict[tuple[TestClient, int], tuple[wire.WatchRequest | wire.EventsRequest, int]] = {}
         self._principals = [commands.SetPrincipal("root", commands.RIGHTS)]
@@ -109,6 +112,7 @@ class Cluster:
     def elect(self) -> None:
         self.term += 1
         self.leader = NODES[(NODES.index(self._dead) + 1) % len(NODES)]
+        self._broken_holds = BrokenHolds(self.machine)
         for session, row in self.machine.sessions.items():
             self._until_us[session] = self.now_us + row.ttl_ms * 1_000
 
@@ -198,7 +202,9 @@ class Cluster:
                     return [wire.Answer(request.id, commands.Failure(commands.SESSION_GONE, "it is gone"))]
                 ttl_ms = self.machine.sessions[request.session].ttl_ms
                 self._until_us[request.session] = self.now_us + ttl_ms * 1_000
-                return [wire.KeptAlive(request.id, request.session, ttl_ms)]
+                breaks = self._broken_holds.kept_alive(request.session, Caller(client.core.reply_channel, "", b""))
+                kept = wire.KeptAlive(request.id, request.session, ttl_ms)
+                return [kept, *(wire.HoldBroken(CLUSTER, broken) for broken in breaks)]
         raise AssertionError(f"nobody plays a {type(request).__name__} here")
 
     def _watched(self, client: TestClient, request_id: int) -> list[wire.Reply]:
@@ -245,12 +251,19 @@ class Cluster:
                     self._until_us[session] = self.now_us + ttl_ms * 1_000
                 case SessionEnded(session):
                     self._until_us.pop(session, None)
+                    self._broken_holds.ended(session)
                 case LockDelayed(name, since, delay_ms):
                     self._delays[name, since] = self.now_us + delay_ms * 1_000
                 case GrantMade(session, name, acquisition, token):
                     client = self._watchers.pop((session, name, acquisition), None)
                     if client is not None and self.pushes:
                         client.inbox.append(wire.GrantPushed(CLUSTER, session, name, acquisition, token))
+                case LockBroken(session, name, acquisition):
+                    told = self._broken_holds.broken(name, session, acquisition)
+                    if told is not None and self.pushes:
+                        caller, broken = told
+                        (client,) = (one for one in self.clients if one.core.reply_channel == caller.channel)
+                        client.inbox.append(wire.HoldBroken(CLUSTER, broken))
 
 
 class Running(Generic[T]):
