@@ -91,7 +91,7 @@ def note_directory(directory: wire.Directory) -> None:
 
 def nodes_of(cluster: str) -> list[str]:
     """Nodes that are known to have had a replica of the cluster that had this name last."""
-    latest = Cluster.objects.filter(name=cluster).order_by("-created_at").first()
+    latest = Cluster.objects.filter(name=cluster).order_by("-pk").first()  # A clock may have gone back since.
     if latest is None:
         return []
     return sorted(set(Node.objects.filter(replicas__cluster=latest).values_list("name", flat=True)))

@@ -30,10 +30,11 @@ def of(cluster: Cluster) -> Reconciliation | None:
 
 
 def by_cluster() -> dict[str, Note]:
-    """Of each cluster by name; of several clusters that had a name, of the last. Raises DatabaseError."""
+    """Of each cluster by name; of several clusters that had a name, of the one that was recorded last, by the order of
+    the rows: a clock may have gone back in between. Raises DatabaseError."""
     now = timezone.now()
     found: dict[str, Note] = {}
-    for said in Reconciliation.objects.select_related("cluster").order_by("cluster__created_at"):
+    for said in Reconciliation.objects.select_related("cluster").order_by("cluster_id"):
         quiet = said.state in {Reconciliation.State.SETTLED, Reconciliation.State.UNMANAGED}
         refused = said.state == Reconciliation.State.REFUSED
         found[said.cluster.name] = Note() if quiet else Note(f"membership: {in_words(said, now)}", refused)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.utils import timezone
 
 from coordinator import access, record, wire
-from coordinator.models import Cluster, Node, Replica
+from coordinator.membership import saying
+from coordinator.membership.note import Note
+from coordinator.models import Cluster, Node, Reconciliation, Replica
 from tests.unit.web.fake_cluster import CLUSTER_ID, FakeCluster
 from tests.unit.web.test_api_status import _changed
 
@@ -46,6 +50,19 @@ def test_a_birth_is_recorded_once_however_it_is_spelt() -> None:
     assert Node.objects.count() == 2
     assert record.is_recorded("default")
     assert not record.is_recorded("other")
+
+
+def test_of_two_clusters_of_one_name_the_later_is_the_one_that_was_recorded_later_whatever_the_clock_said() -> None:
+    record.record_birth("jobs", "a1", ["node1"])
+    record.record_birth("jobs", "b2", ["node2"])
+    for number, (cluster, state) in enumerate(((0xA1, "refused"), (0xB2, "settled"))):
+        row = record._cluster("jobs", cluster)
+        Reconciliation.objects.create(cluster=row, state=state)
+        node = Node.objects.get(name=f"node{number + 1}")
+        Replica.objects.create(cluster=row, node=node, replica_id=f"{number + 1}", role="follower")
+    Cluster.objects.filter(cluster_id="b2").update(created_at=timezone.now() - timedelta(days=3_650))
+    assert record.nodes_of("jobs") == ["node2"]
+    assert saying.by_cluster()["jobs"] == Note()
 
 
 async def test_the_record_is_made_again_from_what_the_nodes_say(cluster: FakeCluster) -> None:
