@@ -276,7 +276,7 @@ class Channel:
                 self._reader.feed(data)
             elif isinstance(reply, hiredis.ReplyError):
                 raise _Refused(str(reply))
-            elif not isinstance(reply, hiredis.PushNotification) or reply[0] == b"subscribe":
+            elif not isinstance(reply, hiredis.PushNotification) or _kind_of(reply) == b"subscribe":
                 count -= 1
 
     def _is_permitted(self, connection: socket.socket, until_s: float) -> bool:
@@ -361,8 +361,8 @@ class Channel:
         push = hiredis.PushNotification
         while (reply := gets()) is not False:
             if type(reply) is push:
-                if reply[0] == b"message":
-                    messages.append(Message(reply[1], reply[2]))
+                if _kind_of(reply) == b"message":
+                    messages.append(_message_of(reply))
             elif self._tags:
                 replies.append((self._tags.popleft(), reply))
 
@@ -370,6 +370,19 @@ class Channel:
         connection, self._socket = self._socket, None
         if connection is not None:
             connection.close()
+
+
+def _kind_of(push: Any) -> Any:
+    """Raises ProtocolError where it is none: whoever says so is no Redis, and the connection is lost."""
+    if not push:
+        raise hiredis.ProtocolError("expected a push of a kind, got an empty one: no Redis says so")
+    return push[0]
+
+
+def _message_of(push: Any) -> Message:
+    if len(push) != 3 or type(push[1]) is not bytes or type(push[2]) is not bytes:
+        raise hiredis.ProtocolError("expected a channel and data of a message, got something else: no Redis says so")
+    return Message(push[1], push[2])
 
 
 def _dial(found: list[Any], until_s: float) -> socket.socket:

@@ -30,6 +30,19 @@ full, or is starting) counts as a failed try: else it would be made anew in ever
 logger = logging.getLogger(__name__)
 
 
+def counts_of(reply: object) -> dict[bytes, int] | None:
+    """What NUMSUB answered: channel, count, channel, count, … None where it is no such answer, as an error is none, or
+    as of a server that is no Redis."""
+    if not isinstance(reply, list):
+        return None
+    counts = {}
+    for channel, count in zip(reply[::2], reply[1::2], strict=False):
+        if type(channel) is not bytes or type(count) is not int:
+            return None
+        counts[channel] = count
+    return counts
+
+
 class Link:
     """To one address. `watched`: mailboxes (channels) there to look at; what was seen of them is told by `counts`."""
 
@@ -117,8 +130,9 @@ class Link:
         for _, reply in received.replies:
             self._looks_open = 0
             self._answered_us = self._looked_us
-            if isinstance(reply, list):
-                self.counts.append(dict(zip(reply[::2], reply[1::2], strict=False)))
+            counts = counts_of(reply)
+            if counts is not None:
+                self.counts.append(counts)
 
     def close(self) -> None:
         if self._connecting is None:

@@ -19,7 +19,7 @@ from random import Random
 from typing import Final
 
 from coordinator.channel import BackOff, Channel, ChannelError
-from coordinator.replica.links import SILENCE_US_MAX, STEADY_US, Link, Links
+from coordinator.replica.links import SILENCE_US_MAX, STEADY_US, Link, Links, counts_of
 from coordinator.replica.ports import Bus, Inbound, Outbound
 from coordinator.replica.yielding import Conversation, Yielding
 from coordinator.wire import Channels
@@ -296,12 +296,12 @@ class RedisBus(Bus):
         return silent
 
     def _note_counts(self, reply: object) -> None:
-        """Take an answer of NUMSUB: channel, count, channel, count, … our own mailbox first."""
+        """Take an answer of NUMSUB, our own mailbox first."""
         self._looks_open = 0
         self._answered_us = self._looked_us
-        if not isinstance(reply, list) or len(reply) < 2:
+        counts = counts_of(reply)
+        if not counts:
             return
-        counts = dict(zip(reply[::2], reply[1::2], strict=False))
         if counts.pop(self._peer_channel, 1) > 1:
             self.drops["second-subscriber"] += 1
             if self.drops["second-subscriber"] == 1:

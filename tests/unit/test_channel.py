@@ -216,6 +216,32 @@ def test_what_came_before_the_end_of_a_connection_is_good_and_then_it_is_lost():
         assert not channel.connected
 
 
+@pytest.mark.parametrize(
+    "says",
+    [
+        b">0\r\n",
+        b">1\r\n$7\r\nmessage\r\n",
+        b">3\r\n$7\r\nmessage\r\n$1\r\na\r\n:1\r\n",
+        b">3\r\n$7\r\nmessage\r\n*0\r\n$1\r\nb\r\n",
+        b"HTTP/1.1 400 Bad Request\r\n",
+    ],
+    ids=["of nothing", "without data", "a number", "on no channel", "another protocol"],
+)
+def test_what_no_redis_says_is_the_end_of_the_connection_and_no_defect(says):
+    with listening() as server, answering(server) as taken:
+        channel = Channel(f"redis://127.0.0.1:{port_of(server)}")
+        channel.connect(["a"])
+        taken[0].sendall(says)
+        with pytest.raises(ChannelError):
+            channel.receive()
+        assert not channel.connected
+
+
+def test_an_empty_push_while_it_connects_is_a_connection_that_can_not_be_made():
+    with listening() as server, answering(server, b">0\r\n"), pytest.raises(ChannelError):
+        Channel(f"redis://127.0.0.1:{port_of(server)}").connect(["a"])
+
+
 def test_where_neither_answers_the_port_says_why(tmp_path):
     with listening() as server:
         port = port_of(server)

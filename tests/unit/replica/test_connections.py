@@ -23,6 +23,8 @@ class Redis:
         self.made = 0
         self.lasts = False
         self.refuses: Exception | None = None
+        self.answers: list[object] = []
+        """To looks, in their order; behind them there is none."""
         self._open: set[int] = set()
         monkeypatch.setattr(Channel, "connect", lambda channel, _: self._connect(channel))
         monkeypatch.setattr(Channel, "close", lambda channel: self._open.discard(id(channel)))
@@ -39,7 +41,7 @@ class Redis:
     def _talk(self) -> Received:
         if not self.lasts:
             raise ChannelError("closed")
-        return Received([], [])
+        return Received([], [("look", self.answers.pop(0))] if self.answers else [])
 
 
 @pytest.fixture
@@ -103,6 +105,22 @@ def test_one_that_says_nothing_any_more_is_left(redis, keep):
     assert redis.made == 1
     rounds(keep, 1_000_000 + SILENCE_US_MAX, 1_000_000 + SILENCE_US_MAX + 3 * LOOK_OWN_US)
     assert redis.made == 2
+
+
+def test_an_answer_that_no_redis_gives_ends_no_node(redis, keep):
+    redis.lasts = True
+    redis.answers = [
+        [[], 1],
+        [b"a"],
+        [b"a", b"1"],
+        [CHANNELS.peer("node1").encode(), b"1"],
+        [b"a", None],
+        b"a",
+        1,
+        None,
+    ]
+    rounds(keep, 1_000_000, 2_000_000)
+    assert (redis.made, redis.answers) == (1, [])
 
 
 def test_whatever_keeps_it_from_connecting_is_a_try_that_failed(redis, keep):
