@@ -681,3 +681,9 @@ def test_a_reconciler_that_fell_silent_is_noticed(company):
     said = Reconciliation.objects.create(cluster=row(), state="settled", looked_at=old)
     assert "does it run?" in saying.in_words(said, timezone.now())
     assert record.identity(DEFAULT) == "aa"
+
+
+def test_a_reconciler_that_fell_silent_is_noticed_behind_a_clock_that_was_put_back(company):
+    said = Reconciliation.objects.create(cluster=row(), state="settled", looked_at=timezone.now())
+    assert saying.in_words(said, said.looked_at - saying.STALE_AFTER) == "as wanted", "it will look again soon"
+    assert "does it run?" in saying.in_words(said, said.looked_at - 2 * saying.STALE_AFTER)
