@@ -39,10 +39,10 @@ def _log_as_django_does(**_: Any) -> None:
 
 
 if os.environ.get("CONCLAVE_NODE"):
+    from coordinator.clients_user import ClientsUser
     from coordinator.config import Config, ConfigError, address_for_others, load_config
     from coordinator.consensus.raft.options import Options
     from coordinator.data_directory import DataDirectory
-    from coordinator.embedded_redis import client_user_problem, ensure_client_user
     from coordinator.replica.births import WebToken
     from coordinator.replica.bootstep import NodeStep, queue_of
     from coordinator.replica.host import HostSettings
@@ -67,16 +67,8 @@ if os.environ.get("CONCLAVE_NODE"):
         metrics = _metrics_address(config, data, config.node)
         realm = data.realm()
 
-        said = ""
-
-        def greet() -> None:
-            nonlocal said
-            if config.external_redis is None:
-                return
-            if said:  # That is enough: the loop waits for each look.
-                ensure_client_user(config.external_redis, realm, data.client_password())
-            elif said := client_user_problem(config.external_redis, realm, data.client_password()):
-                logging.getLogger(__name__).warning("%s", said)
+        external = config.external_redis
+        user = ClientsUser(external, realm, data.client_password()) if external is not None else None
 
         token = data.web_token()
         assert _USE is not None, "CONCLAVE_NODE is set"
@@ -90,7 +82,7 @@ if os.environ.get("CONCLAVE_NODE"):
             realm=realm,
             peer_key=data.peer_key(),
             faults_allowed=config.faults,
-            greet=greet,
+            greet=user.greet if user is not None else lambda: None,
             web_token=WebToken(token.token_id, token.key),
             backups=data.path / "backups" / config.node,
             metrics=metrics,

@@ -142,14 +142,15 @@ def _hashed(password: str) -> str:
     return "#" + hashlib.sha256(password.encode()).hexdigest()
 
 
-def ensure_client_user(redis_url: str, realm: str, password: str) -> str:
-    """Make or renew the clients' user on a Redis that we do not run. Never raises; what happened, as a word:
+def ensure_client_user(redis_url: str, realm: str, password: str, *, only_missing: bool = False) -> str:
+    """Make or renew the clients' user on a Redis that we do not run; `only_missing`: leave one that is there as it is.
+    Never raises; what happened, as a word:
 
-    `set`: done. `denied`: the user of REDIS_URL may not administer users. `unsupported`: the server is older than 6.2
-    or knows no ACL. `unreachable`: no answer in time.
+    `set`: done. `there`: left as it is. `denied`: the user of REDIS_URL may not administer users. `unsupported`: the
+    server is older than 6.2 or knows no ACL. `unreachable`: no answer in time.
     """
     try:
-        return _set_client_user(redis_url, realm, password)
+        return _set_client_user(redis_url, realm, password, only_missing=only_missing)
     except Exception:  # noqa: BLE001  # a node calls this at each connection; whatever goes wrong must not end it
         return "unreachable"
 
@@ -204,11 +205,13 @@ def _connection(redis_url: str) -> redis.Redis:
     )
 
 
-def _set_client_user(redis_url: str, realm: str, password: str) -> str:
+def _set_client_user(redis_url: str, realm: str, password: str, *, only_missing: bool) -> str:
     import redis
 
     with _connection(redis_url) as connection:
         try:
+            if only_missing and external_client_user(realm) in connection.execute_command("ACL", "USERS"):
+                return "there"
             version = tuple(int(part) for part in str(connection.info("server")["redis_version"]).split("."))
             if version < VERSION_MIN:
                 return "unsupported"

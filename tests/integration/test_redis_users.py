@@ -7,13 +7,16 @@ import re
 import shlex
 import socket
 import stat
+import threading
 from collections.abc import Iterator
 
 import pytest
 import redis
 from redis.connection import Connection
 
+from coordinator import clients_user
 from coordinator.channel import Channel
+from coordinator.clients_user import ClientsUser
 from coordinator.embedded_redis import SELECTORS_SINCE, client_user_problem, ensure_client_user
 from coordinator.wire import Channels
 from tests.integration.private_redis import PrivateRedis
@@ -52,6 +55,12 @@ def _may(connection: Connection, *command: object) -> bool:
     except redis.exceptions.NoPermissionError:
         return False
     return True
+
+
+def _users(administrator: redis.Redis) -> list[str]:
+    names = administrator.acl_users()
+    assert isinstance(names, list)
+    return [str(name) for name in names]
 
 
 def test_nobody_gets_in_without_a_password(redis_server: PrivateRedis) -> None:
@@ -128,6 +137,45 @@ def test_on_the_operators_redis_a_node_makes_the_clients_user(
     administrator.publish(answers, "an answer")
     assert client.read_response() == [b"message", answers.encode(), b"an answer"]
     client.disconnect()
+
+
+def test_a_clients_user_that_is_gone_while_a_node_listens_is_made_again(
+    redis_server: PrivateRedis, administrator: redis.Redis, caplog: pytest.LogCaptureFixture, monkeypatch
+) -> None:
+    monkeypatch.setattr(clients_user, "LOOK_S", 0.05)
+    administrator.acl_setuser("owner", enabled=True, passwords=["+pw"], commands=["+@all"], keys=["*"], channels=["*"])
+    url, name = f"redis://owner:pw@127.0.0.1:{redis_server.port}/0", f"conclave-client-{redis_server.realm}"
+    ClientsUser(url, redis_server.realm, "a password").greet()
+    client = _connect(f"redis://{name}:a password@127.0.0.1:{redis_server.port}/0")
+    administrator.acl_deluser(name)
+    with pytest.raises(redis.exceptions.ConnectionError):
+        _ask(client, "PING")
+    eventually(lambda: name in _users(administrator), timeout_s=ANSWER_S_MAX, what="the user is there again")
+    client = _connect(f"redis://{name}:a password@127.0.0.1:{redis_server.port}/0")
+    assert _ask(client, "PING") == b"PONG"
+    client.disconnect()
+    assert [record.getMessage() for record in caplog.records] == [
+        "the clients' user was gone from Redis, and is made again"
+    ]
+    administrator.execute_command("ACL", "SETUSER", "owner", "-acl")
+    eventually(
+        lambda: "conclave-clients-user" not in {thread.name for thread in threading.enumerate()},
+        timeout_s=ANSWER_S_MAX,
+        what="who may not look any more does not",
+    )
+
+
+def test_a_clients_user_that_is_there_is_left_as_it_is_and_where_nobody_may_look_nobody_does(
+    redis_server: PrivateRedis, administrator: redis.Redis
+) -> None:
+    administrator.acl_setuser("owner", enabled=True, passwords=["+pw"], commands=["+@all"], keys=["*"], channels=["*"])
+    administrator.acl_setuser("tenant", enabled=True, passwords=["+pw"], commands=["+info", "+publish"])
+    owned, rented = (f"redis://{user}:pw@127.0.0.1:{redis_server.port}/0" for user in ("owner", "tenant"))
+    assert ensure_client_user(owned, redis_server.realm, "a password") == "set"
+    administrator.acl_setuser(f"conclave-client-{redis_server.realm}", enabled=False)
+    assert ClientsUser(owned, redis_server.realm, "a password").look()
+    assert any(f" conclave-client-{redis_server.realm} off " in line for line in administrator.acl_list())
+    assert not ClientsUser(rented, redis_server.realm, "a password").look()
 
 
 def test_where_it_may_not_it_says_so(redis_server: PrivateRedis, administrator: redis.Redis) -> None:
