@@ -35,6 +35,8 @@ TLS_FILES: Final = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 _READ_BYTES: Final = 1 << 18
 _SKIP: Final = b"*3\r\n$6\r\nCLIENT\r\n$5\r\nREPLY\r\n$4\r\nSKIP\r\n"
 """Redis says nothing to the command that follows: a reply costs it a write, and wakes its reader for nothing."""
+NO_REDIS: Final = (hiredis.HiredisError, TypeError)
+"""What hiredis raises of what no Redis says; TypeError: a map whose key is a list."""
 _READS_MAX: Final = 64
 """Reads of one `receive`, so that a flood can not hold the loop: 16 MiB."""
 
@@ -200,7 +202,7 @@ class Channel:
             connection.settimeout(SOCKET_TIMEOUT_S)
             connection.connect(self._endpoint.socket)
             self._handshake(connection, channels, until_s)
-        except (OSError, ValueError, hiredis.HiredisError):  # ValueError: no path is called so.
+        except (OSError, ValueError, *NO_REDIS):  # ValueError: no path is called so.
             connection.close()
             return False
         self._adopt(connection)
@@ -218,7 +220,7 @@ class Channel:
                 connection.settimeout(_left_s(until_s))
                 connection = self._wrap_tls(connection)
             self._handshake(connection, channels, until_s)
-        except (OSError, ValueError, hiredis.HiredisError) as error:  # ValueError: no host is called so.
+        except (OSError, ValueError, *NO_REDIS) as error:  # ValueError: no host is called so.
             if connection is not None:
                 connection.close()
             raise ChannelError(f"Redis at {endpoint.host}:{endpoint.port}: {error}") from error
@@ -349,7 +351,7 @@ class Channel:
                     break  # That was all. (TLS gives no more than a record at a time.)
         except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
             pass
-        except (OSError, hiredis.HiredisError) as error:
+        except (OSError, *NO_REDIS) as error:
             self.close()
             if messages or replies:
                 return Received(messages, replies)  # What came before the end is good; the loss shows next time.

@@ -88,6 +88,12 @@ def dripping() -> Iterator[int]:
         thread.join(10)
 
 
+@pytest.fixture(autouse=True)
+def whoever_answers_has_time(monkeypatch):
+    """A thread that answers may have to wait for a processor for longer than anybody waits for a Redis."""
+    monkeypatch.setattr(channel_module, "CONNECT_TIMEOUT_S", 20.0)
+
+
 def test_the_time_to_connect_is_one_for_all_that_is_said(monkeypatch):
     monkeypatch.setattr(channel_module, "CONNECT_TIMEOUT_S", 0.1)
     with dripping() as port:
@@ -223,9 +229,10 @@ def test_what_came_before_the_end_of_a_connection_is_good_and_then_it_is_lost():
         b">1\r\n$7\r\nmessage\r\n",
         b">3\r\n$7\r\nmessage\r\n$1\r\na\r\n:1\r\n",
         b">3\r\n$7\r\nmessage\r\n*0\r\n$1\r\nb\r\n",
+        b"%1\r\n*0\r\n:1\r\n",
         b"HTTP/1.1 400 Bad Request\r\n",
     ],
-    ids=["of nothing", "without data", "a number", "on no channel", "another protocol"],
+    ids=["of nothing", "without data", "a number", "on no channel", "a list as a key", "another protocol"],
 )
 def test_what_no_redis_says_is_the_end_of_the_connection_and_no_defect(says):
     with listening() as server, answering(server) as taken:
@@ -237,8 +244,9 @@ def test_what_no_redis_says_is_the_end_of_the_connection_and_no_defect(says):
         assert not channel.connected
 
 
-def test_an_empty_push_while_it_connects_is_a_connection_that_can_not_be_made():
-    with listening() as server, answering(server, b">0\r\n"), pytest.raises(ChannelError):
+@pytest.mark.parametrize("says", [b">0\r\n", b"%1\r\n*0\r\n:1\r\n"], ids=["of nothing", "a list as a key"])
+def test_what_no_redis_says_while_it_connects_is_a_connection_that_can_not_be_made(says):
+    with listening() as server, answering(server, says), pytest.raises(ChannelError):
         Channel(f"redis://127.0.0.1:{port_of(server)}").connect(["a"])
 
 
