@@ -1,6 +1,6 @@
 """The way to Celery's broker of a worker that hosts a node: whatever the broker answers, the worker goes on, since the
 node must outlive it. Celery's own ends for good where a Redis answers with an error: one that is full, or read-only
-since it became a replica, or whose user lacks a permission.
+since it became a replica, or whose user lacks a permission; and where what answers is no Redis.
 """
 
 from __future__ import annotations
@@ -30,6 +30,11 @@ class PatientConsumer(Consumer):  # type: ignore[misc]  # Celery carries no type
     _pause_s = PAUSE_S_MIN
     _refused_s = float("-inf")
 
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        # Of what is no Redis redis-py raises whatever comes: a TypeError, where it is a map with a list as its key.
+        self.channel_errors = (Exception,)
+
     def connect(self) -> Any:
         """As Celery's, which forgets a connection that is made and then gets an error for its first command: it would
         stay open, and there is another with each try."""
@@ -53,7 +58,7 @@ class PatientConsumer(Consumer):  # type: ignore[misc]  # Celery carries no type
     def _pause_after(self, error: Exception) -> None:
         """Where the broker answered with an error: one that was only lost is tried again at once. Raises what ends the
         worker, where it is told to end."""
-        if not isinstance(error, self.channel_errors):
+        if isinstance(error, self.connection_errors):
             return
         _forget(error)
         now_s = time.monotonic()

@@ -11,16 +11,19 @@ import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import redis
 from celery import Celery
+from celery.exceptions import WorkerShutdown
 from django.conf import settings
 from kombu.transport.redis import Transport
 
 from coordinator.celery import app
 from coordinator.config import url_for_celery
 from coordinator.membership import nodes
+from coordinator.replica import consumer
 from coordinator.replica.control import ANSWER_KEPT_MS
 from tests.integration.private_redis import PrivateRedis
 
@@ -101,3 +104,22 @@ def test_a_process_that_asks_for_months_keeps_nothing_of_it(control_of: tuple[Pr
         exchanges = connection.transport.state.exchanges
         assert not exchanges[asking.control.mailbox.reply_exchange.name].get("table")
         assert not any(channel._expires for channel in connection.transport.channels)
+
+
+def test_whatever_a_broker_answers_the_worker_goes_on_until_it_is_told_to_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What redis-py raises of a server that is no Redis is of no class of its own."""
+    monkeypatch.setattr(consumer, "PAUSE_S_MIN", 0.0)
+    celery = Celery(broker="redis://127.0.0.1:1/0")
+    celery.conf.broker_channel_error_retry = True
+    worker = consumer.PatientConsumer(
+        lambda _: None, app=celery, controller=Mock(use_eventloop=False), pool=Mock(), timer=Mock()
+    )
+    errors = [TypeError("unhashable type: 'list'"), IndexError(), AttributeError(), OSError("lost"), WorkerShutdown(0)]
+
+    def start(_: object) -> None:
+        raise errors.pop(0)
+
+    monkeypatch.setattr(worker.blueprint, "start", start)
+    with pytest.raises(WorkerShutdown):
+        worker.start()
+    assert not errors
