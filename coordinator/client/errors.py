@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Final, TypeVar
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
 from coordinator.statemachine import commands, files, lock_commands
 from coordinator.statemachine.commands import Holder
 
 E = TypeVar("E", bound=BaseException)
+P = ParamSpec("P")
 
 
 class ConclaveError(Exception):
@@ -16,6 +19,20 @@ class ConclaveError(Exception):
     def __reduce__(self) -> tuple[Any, ...]:
         """Pools of processes hand errors on pickled; `__init__` takes what a message was made of."""
         return _as_it_was, (type(self), self.args, self.__dict__)
+
+
+def or_of_its_message(build: Callable[Concatenate[E, P], None]) -> Callable[Concatenate[E, P], None]:
+    """For the `__init__` of an error that says more than a message: it is made of its message alone, too, and has what
+    its class has then. Celery hands on the error of a task so, by its class and `args` (a result in JSON)."""
+
+    @wraps(build)
+    def either(error: E, /, *said: P.args, **named: P.kwargs) -> None:
+        if len(said) == 1 and isinstance(said[0], str) and not named:
+            Exception.__init__(error, said[0])
+        else:
+            build(error, *said, **named)
+
+    return either
 
 
 def _as_it_was(kind: type[ConclaveError], args: tuple[Any, ...], said: dict[str, Any]) -> ConclaveError:
@@ -41,6 +58,7 @@ class Unavailable(ConclaveError):
 class Closed(Unavailable):
     """The client was closed, and asks nothing any more."""
 
+    @or_of_its_message
     def __init__(self) -> None:
         super().__init__("the client was closed")
 
@@ -58,6 +76,7 @@ class OutcomeUnknown(Unavailable):
 class ClosedUnanswered(Closed, OutcomeUnknown):
     """The client was closed while the answer to a change was out: it may have been applied, or may yet be."""
 
+    @or_of_its_message
     def __init__(self) -> None:
         Unavailable.__init__(self, "the client was closed before an answer came: it may have been applied")
 
@@ -111,6 +130,9 @@ class Changed(ConclaveError):
     """The file is of another generation or instance than was expected; nothing was done. `revision`, `version` and
     `instance` are those of now."""
 
+    revision = version = instance = 0
+
+    @or_of_its_message
     def __init__(self, found: files.Mismatch) -> None:
         super().__init__(
             f"expected another generation or instance; the file is at generation {found.version} of instance "
@@ -125,6 +147,9 @@ class Compacted(ConclaveError):
     """That revision is not kept any more. `oldest` is the oldest that can be read: whoever follows changes reads anew
     what it follows, and goes on behind the revision of that."""
 
+    oldest = 0
+
+    @or_of_its_message
     def __init__(self, oldest: int) -> None:
         super().__init__(f"that revision is no longer kept; the oldest that can be read is {oldest}")
         self.oldest = oldest
@@ -134,6 +159,10 @@ class Aborted(ConclaveError):
     """A transaction did nothing, since the operation at `place` was refused; `cause` is that refusal. `place` is its
     number in the branch that was taken, then in the transaction that stands there, and so on."""
 
+    place: tuple[int, ...] = ()
+    cause: ConclaveError = ConclaveError("which, was not handed on")
+
+    @or_of_its_message
     def __init__(self, place: tuple[int, ...], cause: ConclaveError) -> None:
         super().__init__(f"nothing was done, for operation {'.'.join(map(str, place))} was refused: {cause}")
         self.place = place
@@ -151,6 +180,10 @@ class RequestCancelled(ConclaveError):
 class LockNotAcquired(ConclaveError):
     """The lock was not granted within the wait that was asked for. `holder` is who has it, where that is known."""
 
+    name = ""
+    holder: Holder | None = None
+
+    @or_of_its_message
     def __init__(self, name: str, holder: Holder | None) -> None:
         who = f"held by {holder.principal} (session {holder.session})" if holder else "its holder is not known"
         super().__init__(f"lock {name!r} was not acquired in time; {who}")
@@ -162,6 +195,9 @@ class Deadlock(ConclaveError):
     """To wait would close a cycle of sessions that wait for one another. `cycle` tells it: each (session, name) waits
     for what the next one holds or stands in line for, the last one for the first, who is the caller."""
 
+    cycle: tuple[tuple[int, str], ...] = ()
+
+    @or_of_its_message
     def __init__(self, cycle: tuple[tuple[int, str], ...]) -> None:
         waits = ", ".join(f"session {session} waits for {name!r}" for session, name in cycle)
         super().__init__(f"to wait would be a deadlock: {waits}, and that is held by the first")
@@ -175,6 +211,9 @@ class LeaseLost(ConclaveError):
 class Broken(LeaseLost):
     """The lock was taken away by force: `by` whom (a principal), and for what `reason`."""
 
+    name = by = reason = ""
+
+    @or_of_its_message
     def __init__(self, broken: lock_commands.Break) -> None:
         super().__init__(f"lock {broken.name!r} was taken away by {broken.principal}: {broken.reason}")
         self.name = broken.name

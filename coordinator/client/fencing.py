@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol
 
-from coordinator.client.errors import ConclaveError, InvalidRequest
+from coordinator.client.errors import ConclaveError, InvalidRequest, or_of_its_message
 
 TOKEN_MAX: Final = 2**53 - 1
 FIELD: Final = "fencing_token"
@@ -29,6 +29,10 @@ class Fenced(ConclaveError):
     """Refused, and nothing was written: somebody who held the lock later was there before. `highest`: the token that
     was seen, where that is known."""
 
+    token = 0
+    highest: int | None = None
+
+    @or_of_its_message
     def __init__(self, what: str, token: int, highest: int | None) -> None:
         seen = "a higher one" if highest is None else str(highest)
         super().__init__(f"{what} has seen {seen}, and refuses the fencing token {token}")

@@ -9,6 +9,8 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 
 import pytest
+from celery import Celery
+from celery.backends.base import Backend
 
 from coordinator.client import errors
 from coordinator.client.errors import ConclaveError, LockNotAcquired
@@ -46,6 +48,17 @@ def said(error: ConclaveError) -> list[str]:
 @pytest.mark.parametrize("again", [lambda error: pickle.loads(pickle.dumps(error)), copy.copy, copy.deepcopy])
 def test_an_error_that_is_handed_on_says_the_same(error: ConclaveError, again: Callable[[object], ConclaveError]):
     assert said(again(error)) == said(error)
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+def test_who_waits_for_the_result_of_a_celery_task_is_told_its_error(error: ConclaveError):
+    """Celery hands it on by its class and `args`. What could not be made of those was a bare Exception, which nobody
+    catches by its class."""
+    backend = Backend(Celery("theirs", set_as_current=False))
+    told = backend.exception_to_python(backend.decode(backend.encode(backend.prepare_exception(error))))
+    assert type(told) is type(error)
+    assert str(told) == str(error)
+    assert all(hasattr(told, name) for name in error.__dict__)
 
 
 def test_all_that_take_more_than_a_message_are_among_these():
