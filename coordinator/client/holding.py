@@ -58,10 +58,11 @@ class Had(Part[S]):
     def _let_go(self, timeout: float | None = None) -> Ask[bool]:
         """Let go. True where it was still held. What is not answered in time goes on in the background."""
         clock, deadline_us, is_own = self._shell.clock, self._shell.deadline_us(timeout), self._state.is_own
-        self._state.released = True
         grant = self._state.grant
 
         def flow(core: Core) -> Asking[bool]:
+            # Not before it is let go: what is cancelled or interrupted before it began leaves that to its `with`.
+            self._state.released = True
             return is_own and bool((yield from flows.release(core, clock, grant, deadline_us)))
 
         return Ask(flow)

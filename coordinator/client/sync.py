@@ -65,8 +65,14 @@ class Lease:
         """Let go. True where it was still held. Raises InvalidRequest, and OutcomeUnknown: then it goes on trying in
         the background."""
         deadline_us = self._client.deadline_us(timeout)  # First: what is refused here has let go of nothing.
-        self._state.released = True
-        return self._state.is_own and self._client._release(self._state, deadline_us)
+        try:
+            self._state.released = True
+            return self._state.is_own and self._client._release(self._state, deadline_us)
+        except ConclaveError:
+            raise
+        except BaseException:
+            self._client._let_go(self._state)
+            raise
 
     def __repr__(self) -> str:
         return f"<Lease {self.name!r} token={self.token}{'' if self.held else ' not held'}>"
@@ -165,14 +171,8 @@ class Client(Surface[Sync], Sync):
                 raise
 
     def _release(self, state: LeaseState, deadline_us: int) -> bool:
-        try:
-            loop = self._started()
-            return bool(loop.ask(Job(loop, flows.release(loop.core, _now_us, state.grant, deadline_us), None)))
-        except ConclaveError:
-            raise
-        except BaseException:
-            self._let_go(state)
-            raise
+        loop = self._started()
+        return bool(loop.ask(Job(loop, flows.release(loop.core, _now_us, state.grant, deadline_us), None)))
 
     def _say_lost(self, state: LeaseState) -> None:
         """Raises LeaseLost, unless this is a fork of the process that held it."""

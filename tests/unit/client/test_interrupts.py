@@ -3,6 +3,7 @@ raises. No lock is left to a session that nobody remembers it in, and the client
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import signal
 import sys
@@ -15,6 +16,7 @@ import pytest
 
 from coordinator import wire
 from coordinator.client import hands, links
+from coordinator.client.aio import AsyncClient
 from coordinator.client.errors import OutcomeUnknown, SessionGone, Unavailable
 from coordinator.client.jobs import Job
 from coordinator.client.lease import LeaseState
@@ -121,6 +123,35 @@ def test_no_moment_at_which_an_interrupt_strikes_leaves_a_lock(client, taking):
     assert moment > 40, "that is not all of it"
     assert client.put("a", b"") > 0  # What was posted before is under way by now.
     until(lambda: not kept())
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("taking", [lambda client: client.lock("deploy"), lambda client: client.locks.hold("deploy")])
+def test_what_is_let_go_of_within_its_with_is_let_go_wherever_an_interrupt_strikes(client, taking):
+    """It was taken for released as soon as that was asked for, and its `with` let go of nothing any more."""
+
+    def work() -> None:
+        with taking(client) as held:
+            held.release()
+
+    moment = 1
+    while struck_at(moment, work):
+        moment += 1
+        until(lambda: not hands.are_full())
+    assert moment > 40, "that is not all of it"
+    assert client.put("a", b"") > 0  # What was posted before is under way by now.
+    until(lambda: not kept())
+
+
+@pytest.mark.parametrize("taking", [lambda client: client.lock("deploy"), lambda client: client.locks.hold("deploy")])
+async def test_a_release_that_is_cancelled_before_it_begins_is_left_to_its_with(monkeypatch, taking):
+    monkeypatch.setattr(links, "new_channel", FakeChannel)
+    async with AsyncClient("redis://nowhere", str(TOKEN), timeout=5) as client:
+        async with taking(client) as held:
+            release = asyncio.ensure_future(held.release())
+            release.cancel()
+            await asyncio.wait([release])
+        assert not kept()
 
 
 def strike_who_works(client: Client, within: str) -> None:
