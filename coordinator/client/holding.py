@@ -79,6 +79,8 @@ class Had(Part[S]):
     def _let_go_later(self) -> None:
         """Something was thrown into the caller, perhaps before it had asked: it goes back in the background."""
         self._state.released = True
+        if not self._state.is_own:
+            return
         shell, grant = self._shell, self._state.grant
         with contextlib.suppress(Closed):  # Then the session ends.
             shell.spawn(Ask(lambda core: lock_flows.let_go(core, shell.clock, grant)))

@@ -182,6 +182,8 @@ class Client(Surface[Sync], Sync):
     def _let_go(self, state: LeaseState) -> None:
         """Something was thrown into the caller, perhaps before it had asked: it goes back in the background."""
         state.released, grant = True, state.grant
+        if not state.is_own:
+            return
         with contextlib.suppress(Closed):  # Then the session ends.
             self.spawn(Ask(lambda core: lock_flows.let_go(core, _now_us, grant)))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 import sys
 import threading
@@ -20,9 +21,10 @@ from coordinator.client.aio import AsyncClient
 from coordinator.client.errors import OutcomeUnknown, SessionGone, Unavailable
 from coordinator.client.jobs import Job
 from coordinator.client.lease import LeaseState
+from coordinator.client.locks import Hold
 from coordinator.client.loop import Loop
 from coordinator.client.recipes.election import Election
-from coordinator.client.sync import Client
+from coordinator.client.sync import Client, Lease
 from coordinator.statemachine.commands import AcquireLock, CancelAcquire, Queued, ReleaseLock
 from coordinator.statemachine.lock_commands import Acquire, Release
 from tests.unit.client.test_loop import result_of
@@ -152,6 +154,24 @@ async def test_a_release_that_is_cancelled_before_it_begins_is_left_to_its_with(
             release.cancel()
             await asyncio.wait([release])
         assert not kept()
+
+
+@pytest.mark.parametrize(
+    ("taking", "leave"),
+    [(lambda client: client.lock("deploy"), Lease), (lambda client: client.locks.hold("deploy"), Hold)],
+)
+def test_a_forked_child_that_is_interrupted_lets_go_of_nothing_of_its_parents(client, monkeypatch, taking, leave):
+    def work(forked: pytest.MonkeyPatch) -> None:
+        with taking(client):
+            forked.setattr(os, "getpid", lambda: -1)
+            once(leave, "release" if leave is Lease else "__exit__", forked)
+
+    with monkeypatch.context() as forked:
+        forked.setattr(Client, "_started", lambda self: self._loop)
+        with pytest.raises(Struck):
+            work(forked)
+    assert client.put("a", b"") > 0
+    assert kept()
 
 
 def strike_who_works(client: Client, within: str) -> None:
