@@ -113,8 +113,6 @@ class Hold(Had[S]):
         clock, deadline_us = self._shell.clock, self._shell.deadline_us(timeout)
         timeout_us = deadline_us - clock()
         before = self.mode
-        # Before it is asked for, on the caller's thread: from here on nobody may take it for exclusive.
-        self.mode, self._may_be_shared = SHARED, True
 
         def settle(token: int, now: Mode) -> None:
             self._state.grant, self.mode = self._state.grant._replace(token=token), now
@@ -122,6 +120,8 @@ class Hold(Had[S]):
 
         def flow(core: Core) -> Asking[None]:
             grant = self._state.grant
+            # Before it is asked for, and not before that begins: from here on nobody may take it for exclusive.
+            self.mode, self._may_be_shared = SHARED, True
             try:
                 if mode == SHARED:
                     settle((yield from lock_flows.downgrade(core, clock, grant, deadline_us)), SHARED)
@@ -151,10 +151,9 @@ class Hold(Had[S]):
         op = lock_commands.HandOver(self.name, self.acquisition, session, heir)
         clock, deadline_us = self._shell.clock, self._shell.deadline_us(timeout)
 
-        # Before it is asked for, on the caller's thread. Not `released`: at its end it is let go, should it be here.
-        self._state.may_be_given = True
-
         def flow(core: Core) -> Asking[None]:
+            # Before it is asked for. Not `released`: at its end it is let go, should it be here.
+            self._state.may_be_given = True
             try:
                 yield from lock_flows.hand_over(core, clock, self._state.grant, op, deadline_us)
             except ConclaveError as error:

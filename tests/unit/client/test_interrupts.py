@@ -10,6 +10,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from types import FrameType
 from typing import Any
 
@@ -25,7 +26,7 @@ from coordinator.client.locks import Hold
 from coordinator.client.loop import Loop
 from coordinator.client.recipes.election import Election
 from coordinator.client.sync import Client, Lease
-from coordinator.statemachine.commands import AcquireLock, CancelAcquire, Queued, ReleaseLock
+from coordinator.statemachine.commands import AcquireLock, CancelAcquire, Holder, Queued, ReleaseLock
 from coordinator.statemachine.lock_commands import Acquire, Release
 from tests.unit.client.test_loop import result_of
 from tests.unit.client.test_sync import TOKEN, FakeChannel, in_the_middle, until
@@ -154,6 +155,18 @@ async def test_a_release_that_is_cancelled_before_it_begins_is_left_to_its_with(
             release.cancel()
             await asyncio.wait([release])
         assert not kept()
+
+
+async def test_a_change_of_a_hold_that_is_cancelled_before_it_begins_has_changed_nothing(monkeypatch):
+    """It was taken for under way, with an outcome that is not known: not to be proven held, nor to be upgraded."""
+    monkeypatch.setattr(links, "new_channel", FakeChannel)
+    async with AsyncClient("redis://nowhere", str(TOKEN), timeout=5) as client, client.locks.hold("deploy") as hold:
+        for change in (hold.downgrade, partial(hold.hand_over, Holder(9, 1, "another"))):
+            asked = asyncio.ensure_future(change())
+            asked.cancel()
+            await asyncio.wait([asked])
+            hold.check()
+            assert (hold.mode, hold._may_be_shared) == ("exclusive", False)
 
 
 @pytest.mark.parametrize(
