@@ -25,9 +25,10 @@ SHOTS = Path(__file__).parent / "shots"
 
 EXPECTED = re.compile(
     r"net::ERR_(CONNECTION_REFUSED|CONNECTION_RESET|EMPTY_RESPONSE|INCOMPLETE_CHUNKED_ENCODING)"
-    r"|WebSocket connection to .* failed|status of (403|409|503)"
+    r"|WebSocket connection to .* failed|status of (403|409|410|503)"
 )
-"""What a browser says by itself where the web process is killed, a leader away, a lock held, a page refused."""
+"""What a browser says by itself where the web process is killed, a leader away, a lock held, a session gone, a page
+refused."""
 
 
 @pytest.fixture(scope="session")

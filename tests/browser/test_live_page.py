@@ -284,6 +284,24 @@ def test_who_waits_in_line_for_a_name_keeps_its_place_though_it_asks_for_it_agai
     second.release("again")
 
 
+def test_who_waits_in_line_is_told_that_it_does_no_more_where_the_session_has_ended(open_page: OpenPage) -> None:
+    """As after a night in which the machine was suspended: the page left the line and said nothing."""
+    first, second = open_page(), open_page()
+    first.take_lock("ended")
+    second.take_lock("ended", wait=True)
+    expect(second.lock("ended")).to_contain_text("you are 1st of 1")
+    kept = second.page.evaluate("JSON.parse(Object.values(sessionStorage)[0])")
+    second.page.route("**/acquire", lambda route: route.abort("connectionrefused"))
+    second.page.reload()
+    expect(second.lock("ended").get_by_test_id("leave")).to_be_visible()
+    (session,) = (saved["session"] for saved in kept["sessions"])
+    ended = f"{second.url}/api/v1/clusters/default/sessions/{session}"
+    assert second.page.request.delete(ended, headers=token_of(second)).ok
+    expect(second.page.get_by_text("You no longer wait for ended: ")).to_be_visible()
+    expect(second.lock("ended").get_by_test_id("wait")).to_be_visible()
+    first.release("ended")
+
+
 NEVER_OPENS = """
     const Real = window.WebSocket;
     window.tried = 0;

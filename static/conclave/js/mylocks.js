@@ -157,7 +157,10 @@ export class MyLocks {
   gone(session) {
     const lost = [...this.held].filter(([, lock]) => lock.session === session).map(([name]) => name);
     for (const name of lost) this.held.delete(name);
-    for (const line of this.waits.values()) if (line.session === session) line.controller.abort();
+    const waited = [...this.waits].filter(([, line]) => line.session === session && !line.controller.signal.aborted);
+    for (const [, line] of waited) line.controller.abort();
+    const names = waited.map(([name]) => name).join(", ");
+    if (names) this.notice(`You no longer wait for ${names}: the session ended before it could be renewed.`, true);
     if (lost.length) this.notice(`Lost: ${lost.join(", ")}. The session ended before it could be renewed.`, true);
     this.changed();
   }
