@@ -77,6 +77,8 @@ def test_a_new_node_hosts_then_learns_then_votes():
     assert reason(plan(wanted, behind, hosting(A, B, C, D), now)) == (
         "node4 is catching up: it lacks 300 entries, at most 256 may"
     )
+    silent = real(A, B, C, learners=[D], silent={D: 5})
+    assert "node4 is a learner that does not answer" in reason(plan(wanted, silent, hosting(A, B, C, D), now))
     step = plan(wanted, real(A, B, C, learners=[D], lag={D: 3}), hosting(A, B, C, D), now)
     assert step == Change((A, B, C, D), (), "node4 has caught up and votes")
 
@@ -165,6 +167,15 @@ def test_the_leaders_own_replica_goes_after_it_has_handed_over():
     assert plan(wanted, real(A, B, C, leader=B), hosting(A, B, C), NOW) == Change(
         (B, C), (), "the replica on node1 is removed"
     )
+
+
+def test_leadership_goes_to_whom_it_is_wanted_most_and_of_several_to_whoever_lacks_least():
+    preferred = C._replace(priority=5)
+    wanted = want(B, preferred, leaving=("node1",))
+    step = plan(wanted, real(A, B, preferred, lag={preferred: 40}), hosting(A, B, preferred), NOW)
+    assert step == Transfer("node3", "the replica on node1 leads and is to go")
+    step = plan(want(B, C, leaving=("node1",)), real(A, B, C, lag={B: 40}), hosting(A, B, C), NOW)
+    assert step == Transfer("node3", "the replica on node1 leads and is to go")
 
 
 def test_a_member_that_nobody_mentions_stays():

@@ -19,7 +19,7 @@ from coordinator.membership.edits import DatabaseBehind
 from coordinator.membership.nodes import TaskOutcome
 from coordinator.membership.reconciler import Reconciler
 from coordinator.membership.wanted import Place, Wanted
-from coordinator.models import AuditEntry, Birth, Node, Reconciliation, WantedMembership
+from coordinator.models import AuditEntry, Birth, Cluster, Node, Reconciliation, WantedMembership
 from tests.unit.membership.company import Company, FakeClient
 from tests.unit.membership.reconciling import DEFAULT, NAMES, look, make, manage, row
 
@@ -485,6 +485,20 @@ def test_what_was_wanted_of_an_earlier_cluster_of_the_name_is_not_written_into_t
     assert again.in_log == before
 
 
+def test_a_cluster_that_is_restored_between_two_questions_is_left_alone(client, reconciler, time, company, monkeypatch):
+    """What is wanted was asked of the one, and who the members are of the other."""
+    edits.say(client, row(), lambda w: w.adding("node4"))
+    seen = client.progress()
+
+    def of_another(**_):
+        client.cluster_id = 0xBB
+        return seen
+
+    monkeypatch.setattr(client, "progress", of_another)
+    assert look(reconciler, time) == "waiting: another cluster has the name default now: bb"
+    assert company.asked == []
+
+
 def test_a_rebuild_after_an_earlier_cluster_came_back_moves_no_replica(company, reconciler, time):
     again = made_again(company)
     look(reconciler, time, times=3)
@@ -592,6 +606,7 @@ def test_a_node_of_the_record_is_known_though_it_does_not_answer(company, client
 
 
 def test_a_status_of_a_cluster_that_there_is_not_fails(company, client, monkeypatch):
+    Cluster.objects.create(name="of-another-name", cluster_id="77")
     company.clusters["nosuch"] = FakeClient(0, company)
     company.clusters["nosuch"].down = True
     with pytest.raises(CommandError, match=r"^there is no cluster nosuch; these are: default$"):

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import pytest
 from django.core.management import CommandError
+from django.utils import timezone
 
 from coordinator import record, wire
 from coordinator.consensus.members import Member
 from coordinator.consensus.membership import Configuration
 from coordinator.membership import creation, edits, known, retiring
-from coordinator.membership.wanted import Place, Wanted
-from coordinator.models import AuditEntry, Birth, Cluster, Node, Replica
+from coordinator.membership.wanted import Place, Wanted, encode
+from coordinator.models import AuditEntry, Birth, Cluster, Node, Replica, WantedMembership
 from tests.unit.membership.reconciling import NAMES, make, manage, row
 
 pytestmark = pytest.mark.django_db
@@ -90,6 +91,11 @@ def test_a_member_is_not_retired_nor_one_that_is_wanted_as_one(company, client, 
 
 
 def test_a_change_that_has_not_reached_the_log_yet_counts_as_well(company, client, gone):
+    """Of this cluster: the database has what is wanted of others, too."""
+    other = Cluster.objects.create(name="other", cluster_id="99")
+    WantedMembership.objects.create(
+        cluster=other, generation=1, wanted=encode(Wanted((Place("node9"),))).decode(), changed_at=timezone.now()
+    )
     edits.say(client, row(), lambda wanted: wanted.replacing_after(60))
     client.command, real = None, client.command
     with pytest.raises(TypeError):
@@ -120,6 +126,9 @@ def test_one_on_which_a_cluster_is_being_made_is_not_retired(company, gone):
     Birth.objects.create(cluster_id="99", name="third", nodes=["node1", "node2", "node4"], epoch=0)
     with pytest.raises(retiring.NotRetired, match="third is being made on node1, node2, node4"):
         retire(company)
+    Birth.objects.update(finished_at=timezone.now())
+    retire(company)
+    assert is_retired("node4")
 
 
 def test_a_name_that_it_had_comes_back_only_in_an_epoch_that_is_said(company, gone):
