@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -182,6 +183,19 @@ def test_losing_sight_is_not_the_nodes_silence() -> None:
     view = model.view(START + 20_100)
     assert view["sentence"]["state"] == "looking"
     assert view["replicas"]["node1"]["silent_since_ms"] == START + 20_000
+
+
+def test_how_long_nobody_led_is_counted_from_when_that_could_be_seen() -> None:
+    """The cluster may have had a leader all that time: the page did not hear of it."""
+    nobody_leads = [feed(node, role="pre-candidate", leader="") for node in NODES]
+    model = model_of(*nobody_leads)
+    model.blind(START + 1_000)
+    model.sighted(START + 60_000)
+    for each in nobody_leads:
+        model.apply(msgspec.structs.replace(each, number=2), START + 61_500)
+    view = model.view(START + 61_500)
+    assert view["cluster"]["leaderless_since_ms"] == START + 60_000
+    assert view["sentence"]["words"][0][0].startswith("No leader for 1.5 s")
 
 
 def test_voters_of_the_reports_are_expected_too_and_forgotten_when_no_longer_named() -> None:

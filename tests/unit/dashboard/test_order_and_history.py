@@ -56,13 +56,15 @@ def test_a_time_of_which_nothing_is_known_is_no_zero() -> None:
     assert history.view()["bars"] == [10.0, None, None]
 
 
-def test_a_moment_without_a_leader_marks_its_bar() -> None:
+def test_a_moment_without_a_leader_marks_its_own_bar_alone() -> None:
     history = History()
     history.note(0, 10.0, leaderless=False)
     history.note(BAR_MS, None, leaderless=True)
     history.note(BAR_MS + 1, 10.0, leaderless=False)
-    history.note(2 * BAR_MS, 10.0, leaderless=False)
-    assert history.view()["leaderless"] == [1]
+    history.note(2 * BAR_MS, 40.0, leaderless=False)
+    history.note(3 * BAR_MS, 10.0, leaderless=False)
+    assert history.view()["leaderless"] == [1], "and none of those that follow"
+    assert history.view()["bars"] == [10.0, 10.0, 40.0], "each of what was reported in it"
 
 
 def test_the_strip_has_a_bound() -> None:
