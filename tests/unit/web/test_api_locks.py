@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from coordinator import access
+from coordinator import access, asgi
 from coordinator.api import attempt
 from coordinator.client import clock, errors
 from coordinator.statemachine import commands
@@ -643,7 +643,7 @@ async def test_when_the_process_ends_its_waiters_are_told_and_leave_nothing(
     await _hold(worker)
     before = set(cluster.machine.sessions)
     call, _ = await _waiting_call(cluster, other)
-    attempt.end_all()
+    asgi._answer_all()
     response = await call
     assert response.status_code == 503
     assert response["Retry-After"] == "1"

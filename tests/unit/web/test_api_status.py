@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import timedelta
 from typing import Any
 
 import msgspec
@@ -83,11 +84,17 @@ async def test_a_token_seen_before_is_believed_while_nobody_can_be_asked(worker:
 async def test_with_no_node_at_all_the_record_remembers_who_there_was(
     as_admin: DjangoAsyncClient, cluster: FakeCluster
 ) -> None:
+    """In this very cluster: not in another, nor in an earlier one of the name."""
     cluster.silent_nodes = set(cluster.nodes)
     known = await Cluster.objects.acreate(name="default", cluster_id=f"{CLUSTER_ID:x}")
     for name in ("node1", "node7"):
         node = await Node.objects.acreate(name=name)
         await Replica.objects.acreate(cluster=known, node=node, replica_id=name)
+    for name, identity in (("default", "1"), ("jobs", "2")):
+        other = await Cluster.objects.acreate(name=name, cluster_id=identity)
+        node = await Node.objects.acreate(name=f"of-{name}-{identity}")
+        await Replica.objects.acreate(cluster=other, node=node, replica_id=identity)
+    await Cluster.objects.filter(cluster_id="1").aupdate(created_at=known.created_at - timedelta(days=1))
     body = (await as_admin.get(STATUS)).json()
     assert body["leader"] is None
     assert [(replica["node"], replica["role"]) for replica in body["replicas"]] == [
@@ -100,6 +107,7 @@ async def test_with_no_node_and_no_record_it_names_the_nodes_that_were_to_run(
     as_admin: DjangoAsyncClient, cluster: FakeCluster
 ) -> None:
     cluster.silent_nodes = set(cluster.nodes)
+    await Node.objects.acreate(name="hosts-nothing")
     body = (await as_admin.get(STATUS)).json()
     assert [replica["node"] for replica in body["replicas"]] == ["node1", "node2", "node3"]
 
@@ -214,9 +222,18 @@ async def test_readyz_of_a_cluster_gives_a_stranger_a_reason_without_a_name(
     assert response.status_code == 503
     assert response["Retry-After"] == "1"
     detail = response.json()["detail"]
-    assert "no majority" in detail
+    assert detail.startswith("no majority: 2 of 3 replicas are needed, 1 is there; ")
     assert "journal" in detail
     assert not NAMES.search(response.content.decode())
+
+
+async def test_readyz_says_that_no_leader_is_confirmed_where_enough_are_there_to_elect_one(
+    async_client: DjangoAsyncClient, cluster: FakeCluster
+) -> None:
+    cluster.has_leader = False
+    cluster.waiting_nodes = {"node1": "its journal is empty"}
+    detail = (await async_client.get("/readyz/default")).json()["detail"]
+    assert detail.startswith("no leader is confirmed by a majority now; 3 of 3 workers answer; 1 of them waits")
 
 
 async def test_readyz_of_a_cluster_names_nodes_to_whoever_is_signed_in(

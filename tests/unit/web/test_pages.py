@@ -113,6 +113,12 @@ def test_a_wrong_password_signs_nobody_in(admin: User) -> None:
     assert not AuditEntry.objects.exists()
 
 
+def test_whoever_is_signed_in_and_may_not_see_a_page_is_told_as_whom(pages: DjangoClient, db: None) -> None:
+    refused = "You are signed in as admin, who may not see that page."
+    assert refused in pages.get("/accounts/login/").content.decode()
+    assert "You are signed in" not in DjangoClient().get("/accounts/login/").content.decode()
+
+
 def test_one_password_is_checked_at_a_time_and_so_many_wait_for_that(
     admin: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -56,6 +56,7 @@ def test_the_same_name_with_the_same_rights_gets_one_more_token(cluster: FakeClu
     second, _ = run("worker", "--rights", "lock,write,read")
     assert first != second
     assert len(cluster.machine.principals["worker"].tokens) == 2
+    assert [entry.details["new_principal"] for entry in AuditEntry.objects.all()] == [False, True], "the newest first"
 
 
 def test_the_same_name_with_other_rights_is_refused(cluster: FakeCluster) -> None:
@@ -105,6 +106,7 @@ def test_it_lands_in_the_audit_without_the_secret(cluster: FakeCluster) -> None:
     run("worker", "--revoke")
     removed, created = AuditEntry.objects.all()
     assert (created.action, created.actor, created.target) == ("token.created", "operator (shell)", "default/worker")
+    assert created.principal == removed.principal == "web", "as whom the log was told"
     assert created.reason == "new deployment"
     assert removed.action == "principal.removed"
     token = wire.Token.parse(out.splitlines()[1].removeprefix("CONCLAVE_TOKEN="))

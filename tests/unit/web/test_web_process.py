@@ -218,6 +218,23 @@ async def test_a_further_head_has_its_time_too_and_a_request_under_way_has_none(
     assert b"200 OK" not in await ended(reader)
 
 
+async def test_who_has_asked_is_given_all_the_time_that_the_answer_takes() -> None:
+    """The bound is one of heads: whoever waits in line for an hour has said all."""
+    goes_on = asyncio.Event()
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        await goes_on.wait()
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+        await send({"type": "http.response.body", "body": b"ok"})
+
+    async with serving(application) as (connect, _):
+        reader, writer = await connect()
+        writer.write(request_of("GET", "/", {}))
+        await ended((await connect())[0])  # It came later, so that the time of both heads has passed.
+        goes_on.set()
+        assert b"200 OK" in await reader.readuntil(b"ok")
+
+
 async def test_connections_beyond_the_bound_are_closed_and_those_before_go_on(served: Any) -> None:
     first = await served()
     others = [await served() for _ in range(3)]
