@@ -184,6 +184,15 @@ def test_each_node_keeps_a_metrics_port_of_its_own(tmp_path: Path) -> None:
         data.metrics_port("node1", config)
 
 
+def test_no_port_is_kept_twice_though_nobody_listens_there_yet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = load_config()
+    monkeypatch.setattr("coordinator.ports.OF_OUR_OWN", [config.port, *range(20_000, 20_004)])
+    monkeypatch.setattr("coordinator.ports.port_is_free", lambda address, number: True)
+    data = DataDirectory(tmp_path)
+    kept = [data.redis_state({config.port}).port, *(data.metrics_port(node, config) for node in config.node_names)]
+    assert sorted(kept) == [20_000, 20_001, 20_002, 20_003]
+
+
 def test_kept_ports_are_among_those_that_the_operator_names(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("CONCLAVE_DATA", str(tmp_path / "data"))
     monkeypatch.setenv("CONCLAVE_PORTS", "31000-31199")

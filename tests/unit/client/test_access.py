@@ -11,7 +11,7 @@ from coordinator import wire
 from coordinator.client.access import CLUSTER, EACH, Access
 from coordinator.client.errors import Busy, Forbidden, InvalidRequest, NotFound
 from coordinator.statemachine import commands
-from coordinator.statemachine.permissions import HeldPermission, Permission, RoleView
+from coordinator.statemachine.permissions import HeldPermission, Permission, Quota, RoleView
 from tests.unit.client.cluster import Cluster, TestClient
 
 
@@ -98,6 +98,8 @@ def test_quotas_stop_growth(cluster: Cluster, client: TestClient):
     assert access.remove_quota("worker") is True
     assert access.remove_quota("worker") is False
     assert access.quota("worker").quota.keys == 2
+    access.set_quota("worker", keys=11, key_bytes=12, sessions=13, watches=14, waiters=15)
+    assert access.quota("worker").own == Quota(keys=11, key_bytes=12, sessions=13, watches=14, waiters=15)
 
 
 def test_all_are_told_page_after_page(client: TestClient, monkeypatch: pytest.MonkeyPatch):

@@ -123,6 +123,17 @@ def test_observers_are_told_who_leads_and_that_nobody_does(cluster: Cluster, cli
     assert (told.token, told.value) == (lease.token, None), "one that proclaims nothing leads all the same"
 
 
+def test_observers_ask_seldom_while_the_same_one_leads(cluster: Cluster, client: TestClient):
+    observer = Election(cluster.client(), "e").observe()
+    first = Election(client, "e").campaign(b"1")
+    assert next(observer).leader is not None
+    first.proclaim(b"2")
+    assert next(observer).leader is not None
+    before = cluster.served
+    assert observer.next(timeout=60) is None
+    assert cluster.served - before <= 60 / LOOKS_EVERY_S * 10
+
+
 def test_observers_see_a_resignation_as_soon_as_they_look(cluster: Cluster, client: TestClient):
     observer = Election(cluster.client(), "e").observe(every=0.2)
     first = Election(client, "e").campaign(b"1")
@@ -250,13 +261,16 @@ def test_members_say_what_they_can_do_and_are_found_by_it(cluster: Cluster, clie
     assert group.members(capabilities={"ssd"}) == {"a": b"2 cores"}, "what it can do stays"
     one.update(b"2 cores", capabilities=())
     assert client.files.read("g/a").value == b"2 cores"
-    told = [each for _ in range(5) if isinstance(each := next(follow), Change)]
+    one.update(b"1 core")
+    assert one.capabilities == group.look()["a"].capabilities == frozenset(), "what it can do no more stays so, too"
+    told = [each for _ in range(6) if isinstance(each := next(follow), Change)]
     assert [(each.name, each.data, sorted(each.capabilities)) for each in told] == [
         ("a", b"4 cores", ["gpu", "ssd"]),
         ("b", b"8 cores", []),
         ("c", b"", ["gpu", "x86"]),
         ("a", b"2 cores", ["gpu", "ssd"]),
         ("a", b"2 cores", []),
+        ("a", b"1 core", []),
     ]
     begun = next(Group(client, "g").follow())
     assert isinstance(begun, Members)
