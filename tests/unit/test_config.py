@@ -114,6 +114,21 @@ def test_a_bad_setting_is_refused_by_name_with_what_was_expected_and_what_came(
     assert "\n" not in line
 
 
+@pytest.mark.parametrize(
+    ("name", "field", "ends"),
+    [
+        ("CONCLAVE_NODES", "nodes", (1, 9)),
+        ("CONCLAVE_PORT", "port", (1, 65_535)),
+        ("CONCLAVE_METRICS_PORT", "metrics_port", (0, 1, 65_535)),
+        ("CONCLAVE_SPARE_MS", "spare_ms", (0, 60)),
+    ],
+)
+def test_a_setting_may_have_the_least_and_the_most_that_it_is_said_to_take(
+    monkeypatch: pytest.MonkeyPatch, name: str, field: str, ends: tuple[int, ...]
+) -> None:
+    assert [getattr(_load(monkeypatch, **{name: str(end)}), field) for end in ends] == [*ends]
+
+
 def test_every_bad_setting_gets_its_own_line(monkeypatch: pytest.MonkeyPatch) -> None:
     lines = _refusal(monkeypatch, CONCLAVE_PORT="x", CONCLAVE_NODES="x", CONCLAVE_BIND="x").splitlines()
     assert sorted(line.partition(":")[0] for line in lines) == ["CONCLAVE_BIND", "CONCLAVE_NODES", "CONCLAVE_PORT"]

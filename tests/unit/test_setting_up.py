@@ -24,6 +24,7 @@ from coordinator.setting_up import (
     about_nodes,
     hold,
     make_administrator,
+    metrics_ports,
     require_ports_of_their_own,
 )
 from coordinator.static_storage import OWN_SCRIPTS, StaticStorage
@@ -261,6 +262,17 @@ def test_the_page_takes_no_port_that_redis_or_a_node_keeps(
         f"CONCLAVE_PORT: expected another port than is kept for the metrics of node2 ({data.path / 'metrics/node2'}); "
         f"came {node}"
     )
+
+
+def test_metrics_of_all_nodes_have_a_port_or_it_is_said_that_there_is_no_room(
+    monkeypatch: pytest.MonkeyPatch, data: DataDirectory
+) -> None:
+    """A node that finds none goes without metrics."""
+    monkeypatch.setenv("CONCLAVE_METRICS_PORT", "65533")
+    assert metrics_ports(load_config(), data) == {"node1": 65_533, "node2": 65_534, "node3": 65_535}
+    monkeypatch.setenv("CONCLAVE_METRICS_PORT", "65534")
+    with pytest.raises(ConfigError, match="expected a port with room for 3 of them up to 65535; came 65534"):
+        metrics_ports(load_config(), data)
 
 
 @pytest.mark.parametrize("bind", ["127.0.0.1", "0.0.0.0"])

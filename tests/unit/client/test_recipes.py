@@ -123,6 +123,17 @@ def test_observers_are_told_who_leads_and_that_nobody_does(cluster: Cluster, cli
     assert (told.token, told.value) == (lease.token, None), "one that proclaims nothing leads all the same"
 
 
+def test_who_leads_no_more_proclaims_nothing(cluster: Cluster, client: TestClient, other: TestClient):
+    first = Election(client, "e").campaign(b"1")
+    other.locks.force_release("e", "it hangs")
+    second = Election(other, "e").campaign(b"2")
+    with pytest.raises(LeaseLost):
+        first.proclaim(b"late")
+    told = next(Election(cluster.client(), "e").observe()).leader
+    assert told is not None
+    assert (told.token, told.value) == (second.token, b"2")
+
+
 def test_observers_ask_seldom_while_the_same_one_leads(cluster: Cluster, client: TestClient):
     observer = Election(cluster.client(), "e").observe()
     first = Election(client, "e").campaign(b"1")
@@ -223,6 +234,7 @@ def test_members_come_and_go_with_their_sessions(cluster: Cluster, client: TestC
     cluster.pass_time(3)
     assert Group(watcher, "g").members() == {"a": b"11"}
     assert membership.held
+    assert 0 < membership.expires_in <= 2
     assert membership.leave()
     assert not membership.leave()
     told = [follow.next(timeout=2) for _ in range(5)]
@@ -235,6 +247,17 @@ def test_members_come_and_go_with_their_sessions(cluster: Cluster, client: TestC
     ]
     with pytest.raises(NotFound):
         membership.update(b"")
+
+
+def test_a_member_that_can_not_say_that_it_leaves_is_not_told_that_it_was_none(cluster: Cluster, client: TestClient):
+    """Nor is its session given up."""
+    membership = Group(client, "g").join("a")
+    cluster.lose_leader()
+    with pytest.raises(Unavailable):
+        membership.leave(timeout=1)
+    cluster.elect()
+    assert membership.held
+    assert membership.leave()
 
 
 def test_a_name_is_one_members_at_a_time(client: TestClient, other: TestClient):
@@ -641,6 +664,15 @@ def test_items_are_taken_in_the_order_in_which_they_came(client: TestClient, oth
         fail()
     assert queue.take(wait=0).value == b"2"
     assert queue.take(wait=0) is None
+
+
+def test_who_waits_for_an_item_asks_seldom(cluster: Cluster):
+    taking: Running[Item | None] = Queue(cluster.client().later, "q").take()
+    cluster.pass_time(1)
+    before = cluster.served
+    cluster.pass_time(60)
+    assert not taking.is_over
+    assert cluster.served - before <= 60 * 10, "it looks once a second, and what else it asks is little"
 
 
 def test_a_taker_that_waits_has_the_item_that_comes(cluster: Cluster, client: TestClient):

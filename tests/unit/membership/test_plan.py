@@ -169,6 +169,12 @@ def test_the_leaders_own_replica_goes_after_it_has_handed_over():
     )
 
 
+def test_nobody_is_let_vote_where_a_majority_would_not_answer_then():
+    two_are_silent = real(A, B, C, learners=[D], silent={B: 5, C: 5})
+    step = plan(want(A, B, C, D), two_are_silent, hosting(A, D), NOW)
+    assert "node4 has caught up, and with it no quorum of the voters would answer" in reason(step)
+
+
 def test_leadership_goes_to_whom_it_is_wanted_most_and_of_several_to_whoever_lacks_least():
     preferred = C._replace(priority=5)
     wanted = want(B, preferred, leaving=("node1",))

@@ -485,6 +485,20 @@ def test_what_was_wanted_of_an_earlier_cluster_of_the_name_is_not_written_into_t
     assert again.in_log == before
 
 
+def test_what_the_cluster_refuses_is_said_and_tried_again(client, reconciler, time, monkeypatch):
+    """As where another operator was quicker: it ends no look at the others."""
+    edits.say(client, row(), lambda w: w.adding("node4"))
+    look(reconciler, time)
+
+    def refuses(*_: object) -> int:
+        raise errors.Refused("the membership has changed since")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(client, "change", refuses)
+        assert look(reconciler, time) == "waiting: refused by the cluster: the membership has changed since"
+    assert look(reconciler, time) == "moving: node4 is added as a learner"
+
+
 def test_a_cluster_that_is_restored_between_two_questions_is_left_alone(client, reconciler, time, company, monkeypatch):
     """What is wanted was asked of the one, and who the members are of the other."""
     edits.say(client, row(), lambda w: w.adding("node4"))

@@ -91,3 +91,9 @@ def test_an_address_is_recorded_without_its_password(cluster: FakeCluster) -> No
     nodes = (("node1", "redis://conclave-client:secret@10.0.0.1:6379/0"), ("node2", ""))
     record.note_directory(wire.Directory(0, "node1", nodes, ()))
     assert list(Node.objects.values_list("address", flat=True)) == ["redis://10.0.0.1:6379/0", ""]
+
+
+def test_a_node_that_has_moved_is_recorded_where_it_is_now(cluster: FakeCluster) -> None:
+    for address in ("redis://10.0.0.1:6379/0", "redis://10.0.0.2:6379/0"):
+        record.note_directory(wire.Directory(0, "node1", (("node1", address),), ()))
+    assert Node.objects.get().address == "redis://10.0.0.2:6379/0"
