@@ -17,8 +17,9 @@ from asgiref.sync import sync_to_async
 
 from coordinator import record, wire
 from dashboard import feed_reader
+from dashboard import noting as noting_module
 from dashboard.feed_reader import FeedReader, decode_feed
-from dashboard.model import FORGET_MS
+from dashboard.model import FORGET_MS, HOSTS_NONE
 from dashboard.noting import REPEAT_MS, Noting
 from tests.integration.private_redis import PrivateRedis
 from tests.unit.dashboard.reports import NODES, feed, quorum
@@ -139,6 +140,15 @@ async def test_another_cluster_is_kept_apart(server: PrivateRedis, reader: FeedR
     await until(lambda: reader.broadcast("other"))
     assert reader.clusters["default"].model.view(reader._clock())["cluster"]["term"] == 0
     assert reader.broadcast("nobody") is None
+
+
+async def test_of_a_node_that_hosts_only_another_cluster_it_is_not_said_that_it_does_not_answer(
+    server: PrivateRedis, reader: FeedReader
+) -> None:
+    leads, follows = quorum(nodes=("node2", "node1"))
+    await spoken_to(server, leads, follows, feed("node3", cluster_name="other"))
+    live = reader.clusters["default"]
+    await until(lambda: live.model.view(reader._clock())["replicas"]["node3"]["waiting_for"] == HOSTS_NONE)
 
 
 async def test_a_lost_redis_is_said_and_its_return_is_found(server: PrivateRedis, reader: FeedReader) -> None:
@@ -314,9 +324,19 @@ async def test_a_database_that_fails_is_tried_again_with_the_next_report(monkeyp
 def test_indices_alone_are_no_news_for_the_database() -> None:
     noting = Noting()
     report = feed("node1").report
-    noting.offer(report, now_ms=0)
+    noting.offer(report, now_ms=7_000)
     noting._waiting.clear()
-    noting.offer(gist(report, last_index=99), now_ms=REPEAT_MS - 1)
+    noting.offer(gist(report, last_index=99), now_ms=7_000 + REPEAT_MS - 1)
     assert not noting._waiting
-    noting.offer(gist(report, last_index=99), now_ms=REPEAT_MS)
+    noting.offer(gist(report, last_index=99), now_ms=7_000 + REPEAT_MS)
     assert noting._waiting
+
+
+def test_what_waits_for_the_database_has_a_bound_and_is_the_latest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(noting_module, "WAITING_MAX", 2)
+    noting = Noting()
+    for node in NODES:
+        noting.offer(feed(node, term=3).report, now_ms=0)
+    noting.offer(feed("node1", term=4).report, now_ms=1)
+    assert [(report.node, report.term) for report in noting._waiting.values()] == [("node1", 4), ("node2", 3)]
+    assert noting.refused == 1

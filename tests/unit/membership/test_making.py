@@ -124,6 +124,19 @@ def test_a_node_that_is_too_busy_for_one_look_is_looked_for_again(company, monke
     assert len(Birth.objects.get().nodes) == 3
 
 
+def test_a_node_of_the_record_that_one_look_missed_is_looked_for_again(company, monkeypatch):
+    """Enough answered without it, and yet it may know an epoch of that name."""
+    Node.objects.create(name="node4")
+    looks = iter([{"node4"}])
+
+    def look(expected=None, timeout_s=1.0):
+        company.silent = next(looks, set())
+        return company.look(expected, timeout_s)
+
+    monkeypatch.setattr(nodes, "look", look)
+    assert make(company).name == "second"
+
+
 def test_more_replicas_than_nodes_are_refused(company):
     with pytest.raises(creation.NotMade, match="4 answer"):
         make(company, replicas=5)

@@ -11,7 +11,7 @@ import pytest
 from django.core.management import CommandError
 from django.utils import timezone
 
-from coordinator import record
+from coordinator import record, wire
 from coordinator.client import errors
 from coordinator.membership import creation, edits, nodes, restoration, saying, wanted
 from coordinator.membership.clients import Clients
@@ -19,7 +19,7 @@ from coordinator.membership.edits import DatabaseBehind
 from coordinator.membership.nodes import TaskOutcome
 from coordinator.membership.reconciler import Reconciler
 from coordinator.membership.wanted import Place, Wanted
-from coordinator.models import AuditEntry, Birth, Cluster, Node, Reconciliation, WantedMembership
+from coordinator.models import AuditEntry, Birth, Cluster, Node, Reconciliation, Replica, WantedMembership
 from tests.unit.membership.company import Company, FakeClient
 from tests.unit.membership.reconciling import DEFAULT, NAMES, look, make, manage, row
 
@@ -49,6 +49,16 @@ def test_a_database_that_is_behind_is_refused_and_made_again_from_the_log(client
     assert client.in_log.generation == 2
     assert edits.rebuild(client, "default") == 2
     assert edits.say(client, row(), lambda w: w.removing("node1")).nodes == ("node2", "node3", "node4", "node5")
+
+
+def test_a_rebuild_records_the_replicas_that_there_are(client, monkeypatch):
+    replica = wire.ReplicaReport(
+        "node1", DEFAULT, "default", 1, 1, "leader", "node1", 2, "", 9, 9, 9, "", "", (), {}, False
+    )
+    monkeypatch.setattr(client, "status", lambda: {"node1": replica, "node2": None})
+    edits.rebuild(client, "default")
+    (recorded,) = Replica.objects.all()
+    assert (recorded.node.name, recorded.role, recorded.applied_index) == ("node1", "leader", 9)
 
 
 def test_another_word_under_the_same_generation_is_behind_too(client):
