@@ -14,6 +14,8 @@ from tests.browser.company import Company
 from tests.browser.conftest import PHONE, SHOTS, OpenPage
 from tests.browser.live_page import LivePage
 from tests.integration.installation import ADMIN_PASSWORD, ADMINISTRATOR, Installation
+from tests.integration.quorum import web_client
+from tests.integration.waiting import eventually
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -302,6 +304,61 @@ def test_who_waits_in_line_is_told_that_it_does_no_more_where_the_session_has_en
     first.release("ended")
 
 
+def test_a_lock_that_was_taken_by_force_is_shown_as_lost(installation: Installation, open_page: OpenPage) -> None:
+    live = open_page()
+    live.take_lock("forced", ttl_s=600)
+    expect(live.lock("forced").get_by_test_id("release")).to_be_visible()
+    with web_client(installation) as administrator:
+        administrator.locks.force_release("forced", "the program hangs")
+        with administrator.lock("forced"):
+            expect(live.page.get_by_text("Lost: forced is no longer yours.")).to_be_visible()
+            expect(live.lock("forced").get_by_test_id("lock-holder")).to_have_text("web")
+            expect(live.lock("forced").get_by_test_id("release")).to_be_hidden()
+    live.take_lock("taken-away", ttl_s=600)
+    expect(live.lock("taken-away").get_by_test_id("release")).to_be_visible()
+    with web_client(installation) as administrator:
+        administrator.locks.force_release("taken-away", "the program hangs")
+    expect(live.page.get_by_text("Lost: taken-away is no longer yours.")).to_be_visible()
+    expect(live.page.get_by_text("Nobody holds a lock.")).to_be_visible()
+
+
+def test_a_tab_that_is_duplicated_does_not_take_over_what_the_first_one_holds(open_page: OpenPage) -> None:
+    """It has a copy of all that the first one keeps over a reload. Else both would say "you (this page)", and one would
+    let go what the other relies on."""
+    live = open_page()
+    live.take_lock("twice")
+    expect(live.lock("twice").get_by_test_id("release")).to_be_visible()
+    with live.page.expect_popup() as opened:
+        live.page.evaluate("window.open(location.href)")
+    other = LivePage(opened.value, live.url)
+    other.expect_state("healthy")
+    kept = "Object.values(sessionStorage).map((kept) => JSON.parse(kept).sessions.length)"
+    eventually(lambda: other.page.evaluate(kept) == [0], timeout_s=15, what="the copy of the session is let go")
+    expect(other.lock("twice").get_by_test_id("lock-holder")).to_have_text("you (another page or program)")
+    expect(other.lock("twice").get_by_test_id("release")).to_be_hidden()
+    live.release("twice")
+
+
+def test_a_connection_on_which_nothing_comes_is_no_live_one(open_page: OpenPage) -> None:
+    live = open_page()
+    live.expect_state("healthy")
+    falls_silent = False
+
+    def door(browser_side: WebSocketRoute) -> None:
+        server_side = browser_side.connect_to_server()
+        server_side.on_message(lambda message: None if falls_silent else browser_side.send(message))
+
+    live.page.route_web_socket(re.compile(r"/ws/live/default/$"), door)
+    live.page.reload()
+    live.expect_connection("live")
+    falls_silent = True
+    live.expect_connection("stale")
+    expect(live.page.locator("#banner")).to_contain_text("the connection is open, and nothing comes")
+    falls_silent = False
+    live.expect_connection("live")
+    expect(live.page.locator("#banner")).to_be_hidden()
+
+
 NEVER_OPENS = """
     const Real = window.WebSocket;
     window.tried = 0;
@@ -575,6 +632,37 @@ def test_a_page_keeps_its_locks_over_a_sign_out_and_a_new_sign_in_elsewhere(open
     expect(live.page.locator("#banner")).to_be_hidden()
     live.expect_mine("elsewhere", token)
     live.release("elsewhere")
+
+
+def test_a_page_is_not_gone_on_with_as_somebody_else_who_signs_in_at_the_same_browser(
+    installation: Installation, open_page: OpenPage
+) -> None:
+    installation.manage(
+        "shell",
+        "-c",
+        "from django.contrib.auth.models import User; User.objects.create_superuser('bob', password='pw')",
+    )
+    live = open_page()
+    live.take_lock("mine", ttl_s=600)
+    row = live.lock("mine")
+    expect(row.get_by_test_id("release")).to_be_visible()
+    token = live.token("mine")
+    other = LivePage(live.page.context.new_page(), live.url)
+    for name, password in (("bob", "pw"), (ADMINISTRATOR, ADMIN_PASSWORD)):
+        other.page.goto(live.url)
+        other.page.get_by_role("button", name="Sign out").click()
+        expect(other.page.get_by_label("Name")).to_be_visible()
+        other.sign_in(name, password)
+        other.expect_state("healthy")
+        row.get_by_test_id("renew").click()
+        if name == "bob":
+            expect(row).to_contain_text("not renewed yet")
+            live.expect_connection("disconnected")
+            expect(live.page.locator("#banner")).to_contain_text("You are signed out.")
+    expect(row).not_to_contain_text("not renewed yet")
+    live.expect_connection("live")
+    live.expect_mine("mine", token)
+    live.release("mine")
 
 
 def test_the_keyboard_is_enough(open_page: OpenPage) -> None:
