@@ -377,6 +377,8 @@ class AsyncClient(Surface[Async], Async):
             known = ask.known(self._pump.core)
             if known is not None:
                 return known[0]
+        if ask.begins is not None:
+            ask.begins()
         answer: T = await self._run(ask.flow)
         return answer
 

@@ -43,18 +43,26 @@ Asking = Generator[Call, Any, T]
 class Ask(Generic[T]):
     """What is to be done for one answer. `undo`: what becomes of that where the asker left before it could take it."""
 
-    __slots__ = ("flow", "known", "undo")
+    __slots__ = ("begins", "flow", "known", "left", "undo")
 
     def __init__(
         self,
         flow: Callable[[Core], Asking[T]],
         undo: Callable[[Core, T], None] | None = None,
         known: Callable[[Core], tuple[T] | None] | None = None,
+        *,
+        begins: Callable[[], None] | None = None,
+        left: Callable[[], None] | None = None,
     ) -> None:
-        """`known`: the answer, where the client has it; from any thread. None: the flow is to be run."""
+        """`known`: the answer, where the client has it; from any thread. None: the flow is to be run.
+
+        `begins` is called as it is asked and not before, by the thread or the task that asks: what that one believes
+        from then on. `left`: behind an interrupt of a thread that asks, whether it had come to that or not."""
         self.flow = flow
         self.undo = undo
         self.known = known
+        self.begins = begins
+        self.left = left
 
 
 class Shell(ABC):

@@ -60,12 +60,14 @@ class Had(Part[S]):
         clock, deadline_us, is_own = self._shell.clock, self._shell.deadline_us(timeout), self._state.is_own
         grant = self._state.grant
 
-        def flow(core: Core) -> Asking[bool]:
-            # Not before it is let go: what is cancelled or interrupted before it began leaves that to its `with`.
+        def begins() -> None:
+            # Not before it is asked: a task that is cancelled before its first step leaves that to its `with`.
             self._state.released = True
+
+        def flow(core: Core) -> Asking[bool]:
             return is_own and bool((yield from flows.release(core, clock, grant, deadline_us)))
 
-        return Ask(flow)
+        return Ask(flow, begins=begins, left=self._let_go_later)
 
     def _leave(self) -> Ask[Any]:
         """Let go at the end of a `with` that raised nothing. Raises LeaseLost where it was not held any more: what was

@@ -114,14 +114,16 @@ class Hold(Had[S]):
         timeout_us = deadline_us - clock()
         before = self.mode
 
+        def begins() -> None:
+            # Before anything is sent: from here on nobody may take it for exclusive.
+            self.mode, self._may_be_shared = SHARED, True
+
         def settle(token: int, now: Mode) -> None:
             self._state.grant, self.mode = self._state.grant._replace(token=token), now
             self._may_be_shared = False
 
         def flow(core: Core) -> Asking[None]:
             grant = self._state.grant
-            # Before it is asked for, and not before that begins: from here on nobody may take it for exclusive.
-            self.mode, self._may_be_shared = SHARED, True
             try:
                 if mode == SHARED:
                     settle((yield from lock_flows.downgrade(core, clock, grant, deadline_us)), SHARED)
@@ -134,7 +136,7 @@ class Hold(Had[S]):
                 raise
             yield from proven(core, clock, grant, timeout_us)
 
-        return Ask(flow)
+        return Ask(flow, begins=begins)
 
     @asked
     def hand_over(self, to: Holder, *, timeout: float | None = None) -> Ask[None]:
@@ -151,9 +153,11 @@ class Hold(Had[S]):
         op = lock_commands.HandOver(self.name, self.acquisition, session, heir)
         clock, deadline_us = self._shell.clock, self._shell.deadline_us(timeout)
 
-        def flow(core: Core) -> Asking[None]:
-            # Before it is asked for. Not `released`: at its end it is let go, should it be here.
+        def begins() -> None:
+            # Before anything is sent. Not `released`: at its end it is let go, should it be here.
             self._state.may_be_given = True
+
+        def flow(core: Core) -> Asking[None]:
             try:
                 yield from lock_flows.hand_over(core, clock, self._state.grant, op, deadline_us)
             except ConclaveError as error:
@@ -162,7 +166,7 @@ class Hold(Had[S]):
                 raise
             self._state.released = True
 
-        return Ask(flow)
+        return Ask(flow, begins=begins)
 
     def __repr__(self) -> str:
         return f"<Hold {', '.join(self.names)} {self.mode} token={self.token}{'' if self.held else ' not held'}>"

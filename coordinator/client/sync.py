@@ -215,8 +215,17 @@ class Client(Surface[Sync], Sync):
             if known is not None:
                 return known[0]
         loop = self._started()
-        answer: T = loop.ask(Job(loop, ask.flow(loop.core), ask.undo))
-        return answer
+        try:
+            if ask.begins is not None:
+                ask.begins()
+            answer: T = loop.ask(Job(loop, ask.flow(loop.core), ask.undo))
+            return answer
+        except ConclaveError:
+            raise
+        except BaseException:
+            if ask.left is not None:
+                ask.left()
+            raise
 
     def spawn(self, ask: Ask[Any]) -> None:
         loop = self._started()

@@ -271,6 +271,8 @@ class Running(Generic[T]):
 
     def __init__(self, client: TestClient, ask: Ask[T]) -> None:
         self._client = client
+        if ask.begins is not None:
+            ask.begins()
         self._flow = ask.flow(client.core)
         self._call: Call | None = None
         self.is_over = False

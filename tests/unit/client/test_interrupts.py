@@ -27,7 +27,7 @@ from coordinator.client.loop import Loop
 from coordinator.client.recipes.election import Election
 from coordinator.client.sync import Client, Lease
 from coordinator.statemachine.commands import AcquireLock, CancelAcquire, Holder, Queued, ReleaseLock
-from coordinator.statemachine.lock_commands import Acquire, Release
+from coordinator.statemachine.lock_commands import EXCLUSIVE, Acquire, ChangeMode, HandOver, Release
 from tests.unit.client.test_loop import result_of
 from tests.unit.client.test_sync import TOKEN, FakeChannel, in_the_middle, until
 
@@ -167,6 +167,36 @@ async def test_a_change_of_a_hold_that_is_cancelled_before_it_begins_has_changed
             await asyncio.wait([asked])
             hold.check()
             assert (hold.mode, hold._may_be_shared) == ("exclusive", False)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize(
+    ("change", "kinds"),
+    [
+        (lambda hold: hold.downgrade(), ChangeMode),
+        (lambda hold: hold.hand_over(Holder(9, 1, "another")), HandOver),
+        (lambda hold: hold.release(), (Release, ReleaseLock, CancelAcquire)),
+    ],
+    ids=["downgrade", "hand over", "release"],
+)
+def test_what_a_caller_believes_changes_before_it_is_asked_wherever_an_interrupt_strikes(client, change, kinds):
+    """Else one that goes on behind the interrupt takes for its own what is about to be shared, or another's."""
+    was_asked = 0
+    moment = 1
+    while True:
+        hold = client.locks.acquire("deploy")
+        is_over = not struck_at(moment, partial(change, hold))
+        believed = hold.held and hold.mode == EXCLUSIVE
+        client.put("a", b"")  # What was posted before is under way by now.
+        asked = any(isinstance(op, kinds) and op.acquisition == hold.acquisition for op in FakeChannel.made.ops)
+        was_asked += asked and not is_over
+        assert not (believed and asked), f"at moment {moment}"
+        if is_over:
+            break
+        hold._let_go_later()
+        moment += 1
+    assert was_asked > 3
+    assert moment > 30, "that is not all of it"
 
 
 @pytest.mark.parametrize(

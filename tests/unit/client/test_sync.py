@@ -32,7 +32,7 @@ from coordinator.statemachine.commands import (
     SessionOpened,
 )
 from coordinator.statemachine.files import Created, CreateFile
-from coordinator.statemachine.lock_commands import Acquire
+from coordinator.statemachine.lock_commands import Acquire, ChangeMode
 from coordinator.wire import Token
 from tests.integration.waiting import eventually
 
@@ -113,7 +113,8 @@ class FakeChannel:
         if isinstance(op, CreateFile):
             return wire.Answer(request.id, Created(op.path, self._index))
         return wire.Answer(
-            request.id, Granted(self._index) if isinstance(op, (AcquireLock, Acquire)) else Done(self._index, True)
+            request.id,
+            Granted(self._index) if isinstance(op, (AcquireLock, Acquire, ChangeMode)) else Done(self._index, True),
         )
 
 
