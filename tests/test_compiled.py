@@ -231,6 +231,32 @@ def test_a_kind_that_there_is_not_is_malformed(choice: str) -> None:
     )
 
 
+EVERYTHING: Final = """
+from coordinator import compiled
+compiled.use()
+from coordinator.statemachine.commands import SetPrincipal
+from coordinator.statemachine.permissions import Permission
+from coordinator.statemachine.principals import Principal, access_of
+from coordinator.statemachine.state import State
+state = State()
+deputy = Principal(SetPrincipal("deputy", ()))
+deputy.permissions = (Permission("", ("administer",)),)
+state.principals.rows["deputy"] = deputy
+assert access_of(state, "deputy").may("administer"), "everything is a prefix too"
+"""
+
+
+@pytest.mark.parametrize("choice", ["never", "always"])
+def test_whoever_administers_everything_by_a_permission_may_in_both(choice: str) -> None:
+    """One program applied what the other refused: their replicas had other states."""
+    subprocess.run(
+        [sys.executable, "-c", EVERYTHING],
+        cwd=compiled.PROJECT,
+        env={**os.environ, compiled.VARIABLE: choice},
+        check=True,
+    )
+
+
 def test_a_bug_is_planted_in_the_interpreted_modules_alone() -> None:
     with pytest.raises(AssertionError, match="unset CONCLAVE_COMPILED"):
         simulated("always", "--mutant", "vote-not-persisted", "--seed", "1")

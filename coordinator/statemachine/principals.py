@@ -29,7 +29,7 @@ Stamp = tuple[str, str, str, str]
 """Principal, actor, token and the token acted for, as in `commands.Entry`."""
 
 EVERYTHING: Final = ("",)
-"""All names, as the only object that is equal to this among what a right reaches."""
+"""All names, among what a right reaches. To be compared by `==`: what is compiled has no one object of it."""
 
 Reach = Mapping[str, tuple[str, ...]]
 """For each right the prefixes of the names that it reaches: sorted, none of them within another."""
@@ -84,7 +84,7 @@ class Principal:
         held = [self.permissions, *(state.roles.rows[role].permissions for role in self.roles)]
         reach = _reach_of([*said, *chain.from_iterable(held)])
         # What SetPrincipal gives is not bounded by its prefixes where nothing has a name.
-        return Access(self, reach, administers=ADMINISTER in self.rights or reach[ADMINISTER] is EVERYTHING)
+        return Access(self, reach, administers=ADMINISTER in self.rights or reach[ADMINISTER] == EVERYTHING)
 
     def view(self) -> PrincipalView:
         return PrincipalView(self.name, self.rights, self.prefixes, self.act_for, tuple(sorted(self.tokens)))
@@ -134,7 +134,7 @@ def _work_out(state: State, stamp: Stamp) -> Access | Failure:
 
 def _narrowed(access: Access, bounds: Reach) -> Access:
     reach = {right: _within_both(access.reach[right], bounds[right]) for right in RIGHTS}
-    return Access(access.principal, reach, administers=access.may(ADMINISTER) and bounds[ADMINISTER] is EVERYTHING)
+    return Access(access.principal, reach, administers=access.may(ADMINISTER) and bounds[ADMINISTER] == EVERYTHING)
 
 
 def _reach_of(permissions: Collection[Permission]) -> Reach:
@@ -147,7 +147,7 @@ def least(prefixes: Iterable[str]) -> tuple[str, ...]:
     for prefix in sorted(prefixes):
         if not found or not prefix.startswith(found[-1]):
             found.append(prefix)
-    return EVERYTHING if found == [""] else tuple(found)
+    return tuple(found)
 
 
 def _within_both(one: tuple[str, ...], other: tuple[str, ...]) -> tuple[str, ...]:

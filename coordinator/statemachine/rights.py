@@ -11,7 +11,7 @@ from typing import Any, Final, Literal, NamedTuple
 from coordinator.statemachine import commands, files, lock_commands, permissions
 from coordinator.statemachine.commands import ADMINISTER, LOCK, READ, WRITE, Failure, name_problem
 from coordinator.statemachine.paths import prefixed, span_of
-from coordinator.statemachine.principals import EVERYTHING, Access
+from coordinator.statemachine.principals import Access
 
 
 class Rule(NamedTuple):
@@ -126,8 +126,7 @@ def refuse_name(access: Access, rights: tuple[str, ...], name: str) -> Failure |
     if problem is not None:
         return Failure(commands.INVALID, problem)
     for right in rights:
-        reach = access.reach[right]
-        if reach is EVERYTHING or name.startswith(reach):
+        if name.startswith(access.reach[right]):
             return None
     return _out_of_reach(access, rights, name) if rights else None
 

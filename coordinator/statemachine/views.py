@@ -132,7 +132,7 @@ def list_principals(state: State, after: str, limit: int) -> Result:
 def page_of(names: OrderedKeys[str], after: str, limit: int, prefixes: tuple[str, ...] = EVERYTHING) -> list[str]:
     """Names behind `after` that begin with one of `prefixes`, which are sorted, none of them within another."""
     limit = page_limit(limit)
-    if prefixes is EVERYTHING:
+    if prefixes == EVERYTHING:
         return names.page(after, limit)
     return [*islice(chain.from_iterable(_beginning(names, prefix, after) for prefix in prefixes), limit)]
 

@@ -348,3 +348,25 @@ def test_nothing_that_is_compiled_calls_errors_of_two_types_the_same():
         (file, caught_as_another(ast.parse((compiled.PROJECT / file).read_text()))) for file in compiling.sources()
     ]
     assert [(file, lines) for file, lines in found if lines] == []
+
+
+def identities_of_constants(tree: ast.Module) -> list[int]:
+    """The lines at which something is asked to be the very object that a constant of a module names."""
+    return [
+        node.lineno
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Compare)
+        for operator, other in zip(node.ops, node.comparators, strict=True)
+        if isinstance(operator, (ast.Is, ast.IsNot)) and isinstance(other, ast.Name) and other.id.isupper()
+    ]
+
+
+def test_nothing_that_is_compiled_asks_whether_a_constant_is_the_same_object():
+    """A tuple that is compiled in is made anew each time: replicas of the two programs had other states."""
+    program = "ALL = ('',)\nwhole = names is ALL\npart = names is not ALL\nalike = names == ALL or names is None\n"
+    assert identities_of_constants(ast.parse(program)) == [2, 3]
+    found = [
+        (file, identities_of_constants(ast.parse((compiled.PROJECT / file).read_text())))
+        for file in compiling.sources()
+    ]
+    assert [(file, lines) for file, lines in found if lines] == []
