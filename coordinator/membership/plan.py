@@ -26,7 +26,8 @@ DAMAGED = "damaged"
 _SILENT = {
     STOPPED: "is stopped",
     DIFFERS: "found that its state differs from the others' and takes no part any more: move it to another node",
-    DAMAGED: "can not read its replica any more, which takes no part: remove it by force, and it is made anew",
+    DAMAGED: "can not read its replica, which takes no part: where a later version wrote it, start that one again; "
+    "else remove it by force, and it is made anew",
 }
 _SILENT_ANYHOW = "does not answer the leader, and its node answers"
 

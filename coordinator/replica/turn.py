@@ -34,6 +34,7 @@ from coordinator.replica.snapshot_files import Staging
 from coordinator.replica.stored import StoredReplica
 from coordinator.replica.whereabouts import Whereabouts
 from coordinator.statemachine.commands import FORBIDDEN, INVALID, Done, Failure
+from coordinator.statemachine.commands.levels import LATER_WROTE_IT
 from coordinator.wire import Channels, PeerMessage, Refusal, WireError
 
 REFUSALS_MAX: Final = 32
@@ -306,6 +307,8 @@ class Turn:
         for cluster, why in self.damaged.items():
             if cluster in self.resting and cluster_name in ("", self.resting[cluster].cluster_name):
                 name = self.resting[cluster].cluster_name
+                if why.endswith(LATER_WROTE_IT):
+                    return f"its replica of {name} takes no part until that version is started again: {why}"
                 return f"its replica of {name} is damaged, and takes no part until it is removed by force: {why}"
         if len(resting) == 1:
             return f"its replica of {resting[0]} is stopped, until it is started"

@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import msgspec
 
 from coordinator.statemachine import commands, quotas, snapshot_v1
-from coordinator.statemachine.commands.levels import why_unreadable
+from coordinator.statemachine.commands.levels import LATER_WROTE_IT, why_unreadable
 from coordinator.statemachine.items import Item
 from coordinator.statemachine.lock_changes import add_break
 from coordinator.statemachine.locks import Lock
@@ -292,7 +292,8 @@ class Loader:
             return
         version = int.from_bytes(waiting[4:6], "big")
         if not VERSION <= version <= VERSION_OF_LOCK_RELEASES:
-            raise SnapshotDamaged(f"expected a snapshot of version 1 to {VERSION_OF_LOCK_RELEASES}, got {version}")
+            why = f"expected a snapshot of version 1 to {VERSION_OF_LOCK_RELEASES}, got {version}"
+            raise SnapshotDamaged(why if version < VERSION else f"{why}: {LATER_WROTE_IT}")
         self._version = version
         self._hash.update(waiting[:8])
         del waiting[:8]

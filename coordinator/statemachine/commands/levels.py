@@ -30,7 +30,10 @@ LEVEL_OF_ALL_RESULTS: Final = 7
 """From which on the results of all sessions together have a bound (`results.py`)."""
 
 
+LATER_WROTE_IT: Final = "a later version of Conclave wrote it, and can read it"
+"""How it ends, why something can not be read that nobody is to remove: it is as it should be."""
+
+
 def why_unreadable(level: int) -> str:
     """Why this code must not go on with what is of a cluster of `level`; "" where it may."""
-    later = "a later version of Conclave wrote it, and can read it"
-    return "" if level <= LEVEL else f"expected a level up to {LEVEL}, got {level}: {later}"
+    return "" if level <= LEVEL else f"expected a level up to {LEVEL}, got {level}: {LATER_WROTE_IT}"

@@ -599,6 +599,8 @@ def test_the_log_of_a_later_version_is_left_to_it_but_by_a_witness_which_applies
         why = company.nodes[name].turn.damaged[CLUSTER]
         assert f"expected a level up to {commands.LEVEL}, got {commands.LEVEL + 1}: a later version of Conclave" in why
         assert "a later version" in company.nodes[name].starts("s").message
+        waits_for_it = f"its replica of second takes no part until that version is started again: {why}"
+        assert company.nodes[name].turn._waits_for("second") == waits_for_it, "and nobody is told to remove it"
     assert company.nodes["node3"].replica.engine.is_witness
 
 

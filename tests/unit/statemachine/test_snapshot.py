@@ -286,6 +286,9 @@ def test_a_snapshot_says_from_which_level_it_is():
     """An older version then says that, instead of that it is damaged."""
     for level, version in ((1, 2), (2, 2), (3, 3), (4, 4), (5, 5)):
         assert snapshot.dump(Asking(level).machine)[4:6] == version.to_bytes(2, "big")
+    later = b"CLST" + (snapshot.VERSION_OF_LOCK_RELEASES + 1).to_bytes(2, "big") + bytes(2)
+    with pytest.raises(SnapshotDamaged, match="version 1 to 5, got 6: a later version of Conclave wrote it, and can"):
+        loaded(later)
 
 
 def test_a_snapshot_that_names_a_role_that_is_not_there_is_damaged():
