@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from coordinator.replica.replica import Replica
+from coordinator.statemachine.commands.levels import LATER_WROTE_IT
 
 
 class Hosted(NamedTuple):
     """One replica, for reports. `state`: running, stopped, empty, differs (it takes no part any more), or damaged (nor
-    does it: the journal can not give it back)."""
+    does it: the journal can not give it back, or its log is of a later version)."""
 
     cluster: int
     cluster_name: str
@@ -33,7 +34,7 @@ def as_hosted(replica: Replica) -> Hosted:
         replica.cluster,
         replica.cluster_name,
         replica.replica,
-        "differs" if replica.stopped else "running" if engine.last_index else "empty",
+        _state_of(replica),
         engine.role.value,
         replica.leader_node,
         engine.term,
@@ -45,3 +46,9 @@ def as_hosted(replica: Replica) -> Hosted:
         tuple(member.node for member in configuration.voters),
         tuple(member.node for member in configuration.learners),
     )
+
+
+def _state_of(replica: Replica) -> str:
+    if replica.stopped:
+        return "damaged" if replica.stopped.endswith(LATER_WROTE_IT) else "differs"
+    return "running" if replica.engine.last_index else "empty"

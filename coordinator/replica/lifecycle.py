@@ -123,6 +123,8 @@ class Lifecycle:
         """Removed replicas may have left something in the journal; at the start, those of an earlier process."""
         self._sweep_due_us = 0
         self._epochs_due_us = 0
+        self._said: set[int] = set()
+        """Replicas that take no part any more, of which the log of the node has said so."""
         self.draining = False
         self.ran_us = 0
         """When the loop last came by."""
@@ -140,6 +142,7 @@ class Lifecycle:
             self._epochs_due_us = now_us + EPOCHS_US
             self._keep_epochs()
             self._put_snapshots_again(now_us)
+            self._say_who_stopped()
         later, self._later = self._later, []
         for intent, until_us in later:
             self._do(intent, now_us, until_us)
@@ -229,6 +232,12 @@ class Lifecycle:
             if replica.replica in gone and not replica.stopped and replica.states.put_again(self._journal, now_us):
                 self._turn.stir(replica.cluster)
                 self._logger.error("the file of its snapshot of %s is gone: it writes another", replica.cluster_name)
+
+    def _say_who_stopped(self) -> None:
+        for replica in self._turn.replicas.values():
+            if replica.stopped and replica.replica not in self._said:
+                self._said.add(replica.replica)
+                self._logger.error("its replica of %s takes no part: %s", replica.cluster_name, replica.stopped)
 
     def epochs(self) -> dict[str, int]:
         """The highest restore epoch of each cluster name that this node ever knew. From any thread."""

@@ -34,7 +34,15 @@ from coordinator.replica.stamps import Stamp, Stamps, UnknownToken
 from coordinator.replica.states import COMPARE_US, Compaction, States
 from coordinator.replica.tenure import Tenure
 from coordinator.statemachine import commands, files, transactions
-from coordinator.statemachine.events import CheckpointReset, Event, LockBroken, LockDelayed, LockDelayEnded
+from coordinator.statemachine.commands.levels import why_unreadable
+from coordinator.statemachine.events import (
+    CheckpointReset,
+    Event,
+    LevelUnknown,
+    LockBroken,
+    LockDelayed,
+    LockDelayEnded,
+)
 from coordinator.statemachine.machine import (
     GrantMade,
     Machine,
@@ -76,6 +84,8 @@ class Replica:
         """`stopped`: why it takes no part, as the journal says; "" where it does. `agreed_index`: see `States`."""
         self.stopped = stopped
         self._stopping = ""
+        self._unknown = ""
+        """What it has come to in its log that this program does not know; "": nothing."""
         self.cluster = cluster
         self.cluster_name = cluster_name
         self.replica = replica
@@ -403,6 +413,9 @@ class Replica:
         if was_left_reads:
             self.reading.learn()
         self._apply(answers, now_us, took_us)
+        if self._unknown:
+            self._leave_to_a_later_version(answers, now_us)
+            return
         if was_left_reads:
             self.reading.judge(now_us, serves=self._serves)
         if self._tenure is not None:
@@ -469,6 +482,14 @@ class Replica:
             answers.add(proposal.caller, wire.NotLeader(proposal.request_id, elsewhere))
         self._proposals = {}
 
+    def _leave_to_a_later_version(self, answers: Answers, now_us: int) -> None:
+        """It takes no part from here on, as one that is started with such a log takes none. Nothing is written: a
+        program that knows the level goes on with it."""
+        self.stopped = self._unknown
+        self.engine.step_down(now_us)
+        self._abdicate(answers)
+        self.states.end(self._head)
+
     # --- apply ------------------------------------------------------------------------------------
 
     def _apply(self, answers: Answers, now_us: int, took_us: int) -> None:
@@ -513,6 +534,8 @@ class Replica:
                     self._waiters.follow(op, result, session, caller)
             if machine.events:
                 self._tell(answers, index)
+                if self._unknown:
+                    break
         if latencies_us:
             self.meters.committed(now_us, latencies_us)
         return count
@@ -536,6 +559,8 @@ class Replica:
                         answers.add(caller, wire.GrantPushed(self.cluster, session, name, acquisition, token))
                 case StateMarked():
                     self.states.marked(index)
+                case LevelUnknown(level):
+                    self._unknown = f"its log, entry {index}: {why_unreadable(level)}"
                 case _ if tenure is not None:
                     self._tell_tenure(tenure, event, answers)
 

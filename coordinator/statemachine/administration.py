@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from coordinator.statemachine import commands, handing, locking
 from coordinator.statemachine.commands import Done, Failure, Result
+from coordinator.statemachine.events import LevelUnknown
 from coordinator.statemachine.lock_commands import RaiseEpoch
 from coordinator.statemachine.locks import EPOCH_MAX
 from coordinator.statemachine.permissions import CLUSTER, EACH, NO_QUOTA, QUOTA_MAX, SetQuota
@@ -22,6 +23,7 @@ def genesis(state: State, index: int, op: commands.Genesis) -> Result:
     if not 0 <= op.epoch <= EPOCH_MAX:
         return Failure(commands.INVALID, f"an epoch from 0 to {EPOCH_MAX}, got {op.epoch}")
     if not 1 <= op.level <= commands.LEVEL:
+        _note_unknown(state, op.level)
         return Failure(commands.INVALID, f"a level from 1 to {commands.LEVEL}, got {op.level}")
     state.cluster_id, state.cluster_name, state.epoch, state.level = op.cluster_id, op.name, op.epoch, op.level
     state.rights_changed(index)
@@ -37,6 +39,7 @@ def genesis(state: State, index: int, op: commands.Genesis) -> Result:
 
 def raise_level(state: State, index: int, op: commands.RaiseLevel) -> Result:
     if not state.level < op.level <= commands.LEVEL:
+        _note_unknown(state, op.level)
         return Failure(commands.INVALID, f"a level above {state.level} and up to {commands.LEVEL}, got {op.level}")
     if state.level < commands.LEVEL_OF_LOCK_EVENTS <= op.level:
         state.lock_events.compacted = index  # What came before was not kept.
@@ -44,6 +47,11 @@ def raise_level(state: State, index: int, op: commands.RaiseLevel) -> Result:
         state.lock_events.begin_ends(index)
     state.level = op.level
     return Done(index, existed=True)
+
+
+def _note_unknown(state: State, level: int) -> None:
+    if level > commands.LEVEL:
+        state.events.append(LevelUnknown(level))
 
 
 def raise_epoch(state: State, index: int, op: RaiseEpoch) -> Result:

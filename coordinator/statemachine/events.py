@@ -33,6 +33,12 @@ class StateMarked(NamedTuple):
     """Here the replicas compare their states."""
 
 
+class LevelUnknown(NamedTuple):
+    """From here on the cluster is of a level that this program does not know: what is behind it must not be applied."""
+
+    level: int
+
+
 class LockDelayed(NamedTuple):
     """A holder died: `name` stays unavailable until the leader, after `delay_ms`, proposes the end of the delay that is
     `since` this index."""
@@ -58,5 +64,13 @@ class LockBroken(NamedTuple):
 
 
 Event = (
-    GrantMade | SessionBegan | SessionEnded | StateMarked | CheckpointReset | LockDelayed | LockDelayEnded | LockBroken
+    GrantMade
+    | SessionBegan
+    | SessionEnded
+    | StateMarked
+    | CheckpointReset
+    | LevelUnknown
+    | LockDelayed
+    | LockDelayEnded
+    | LockBroken
 )

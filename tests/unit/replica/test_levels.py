@@ -5,14 +5,18 @@ from __future__ import annotations
 import pytest
 
 from coordinator import wire
+from coordinator.consensus.engine import Role
+from coordinator.consensus.entries import COMMAND_PREFIX
 from coordinator.consensus.members import Change, Member
 from coordinator.replica import births
+from coordinator.replica.hosted import as_hosted
 from coordinator.replica.levels import ASK_US, QUESTION_BYTES_MAX, Levels
 from coordinator.statemachine import commands, snapshot
-from coordinator.statemachine.lock_commands import Acquire, HandOver, Release
+from coordinator.statemachine.lock_commands import Acquire, HandOver, RaiseEpoch, Release
+from coordinator.statemachine.machine import encode_node_entry
 from tests.unit.replica.stage import Stage
 from tests.unit.replica.test_delays import asked
-from tests.unit.replica.test_turn import opened
+from tests.unit.replica.test_turn import command, opened
 
 
 @pytest.fixture
@@ -33,6 +37,48 @@ def test_where_all_can_apply_it_the_level_is_raised_at_once(stage):
     last_index = stage.nodes["node1"].raft.last_index
     stage.pass_time(2 * ASK_US)
     assert stage.nodes["node1"].raft.last_index == last_index, "and that once"
+
+
+def test_who_comes_to_a_level_that_it_does_not_know_applies_nothing_behind_it(stage, monkeypatch):
+    """It passed over the entry and went on: a state that no other program has, answered from, and led by, until the
+    replicas compared theirs."""
+    leader, behind = stage.elect("node1"), stage.nodes["node2"]
+    stage.pass_time(100_000)
+    holder = opened(stage, 60_000)
+    monkeypatch.setattr(commands, "LEVEL", commands.LEVEL + 1)
+    apply, known = behind.replica.machine.apply, commands.LEVEL - 1
+
+    def of_old(index: int, entry: bytes) -> commands.Result:
+        with monkeypatch.context() as older:
+            older.setattr(commands, "LEVEL", known)
+            return apply(index, entry)
+
+    monkeypatch.setattr(behind.replica.machine, "apply", of_old)
+    raised = COMMAND_PREFIX + encode_node_entry(commands.RaiseLevel(commands.LEVEL))
+    epoch = COMMAND_PREFIX + encode_node_entry(RaiseEpoch(9))
+    assert leader.replica.engine.propose([raised, epoch])
+    stage.pass_time(100_000)
+    assert [node.replica.machine.state.epoch for node in stage.nodes.values()] == [9, 1, 9]
+    assert isinstance(asked(stage, holder, 1, Acquire(("a",), 1)), commands.Granted), "the others go on"
+    index = behind.replica.engine.applied_index
+    stage.pass_time(2_000_000)
+    assert behind.replica.engine.applied_index == index, "and it takes no part"
+    assert behind.replica.engine.role is Role.FOLLOWER
+    assert behind.replica.stopped.startswith(f"its log, entry {index}: expected a level up to {known}, got {known + 1}")
+    assert as_hosted(behind.replica).state == "damaged"
+    assert not any(write.stopped for commit in behind.journal.commits for write in commit), "not for good"
+
+
+def test_a_leader_that_comes_to_a_level_that_it_does_not_know_leads_no_more(stage):
+    leader = stage.elect("node1")
+    stage.pass_time(100_000)
+    raised = COMMAND_PREFIX + encode_node_entry(commands.RaiseLevel(commands.LEVEL + 1))
+    assert leader.replica.engine.propose([raised])
+    waiting = stage.ask("node1", command(1, 0, 0, commands.OpenSession(10_000, b"")))
+    stage.settle()
+    assert isinstance(stage.replies(waiting)[0], wire.NotLeader)
+    assert leader.replica.engine.role is Role.FOLLOWER
+    assert leader.replica.stopped
 
 
 @pytest.mark.parametrize("silent", ["node2", "node3"])

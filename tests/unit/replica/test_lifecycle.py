@@ -604,6 +604,13 @@ def test_the_log_of_a_later_version_is_left_to_it_but_by_a_witness_which_applies
     assert company.nodes["node3"].replica.engine.is_witness
 
 
+def test_the_nodes_log_says_once_why_a_replica_takes_no_part(company, caplog):
+    company.form("node1")
+    company.nodes["node1"].replica.stopped = "its state differed"
+    company.pass_time(3 * lifecycle.EPOCHS_US)
+    assert caplog.text.count("its replica of second takes no part: its state differed") == 1
+
+
 def test_a_witness_does_not_read_the_state_that_it_keeps_for_others(company):
     """Nor has it to be of a program that can."""
     company.form("node1", "node2")
