@@ -289,7 +289,7 @@ IN_THE_PASSING = [
     ),
 ]
 IN_THE_ACCESS = [
-    ("any-right-will-do", Edit(f"{_RIGHTS}:refuse_name", "reach[right]", "sum(reach.values(), ())")),
+    ("any-right-will-do", Edit(f"{_RIGHTS}:refuse_name", "access.reach[right]", "sum(access.reach.values(), ())")),
     (
         "ranges-without-rights",
         Edit(f"{_RIGHTS}:_refuse_span", "None if access.reaches_all(rights, span)", "None if True"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from datetime import timedelta
 from typing import Any
 
 import msgspec
@@ -86,15 +85,14 @@ async def test_with_no_node_at_all_the_record_remembers_who_there_was(
 ) -> None:
     """In this very cluster: not in another, nor in an earlier one of the name."""
     cluster.silent_nodes = set(cluster.nodes)
-    known = await Cluster.objects.acreate(name="default", cluster_id=f"{CLUSTER_ID:x}")
-    for name in ("node1", "node7"):
-        node = await Node.objects.acreate(name=name)
-        await Replica.objects.acreate(cluster=known, node=node, replica_id=name)
     for name, identity in (("default", "1"), ("jobs", "2")):
         other = await Cluster.objects.acreate(name=name, cluster_id=identity)
         node = await Node.objects.acreate(name=f"of-{name}-{identity}")
         await Replica.objects.acreate(cluster=other, node=node, replica_id=identity)
-    await Cluster.objects.filter(cluster_id="1").aupdate(created_at=known.created_at - timedelta(days=1))
+    known = await Cluster.objects.acreate(name="default", cluster_id=f"{CLUSTER_ID:x}")
+    for name in ("node1", "node7"):
+        node = await Node.objects.acreate(name=name)
+        await Replica.objects.acreate(cluster=known, node=node, replica_id=name)
     body = (await as_admin.get(STATUS)).json()
     assert body["leader"] is None
     assert [(replica["node"], replica["role"]) for replica in body["replicas"]] == [
