@@ -160,7 +160,7 @@ class Aborted(ConclaveError):
     number in the branch that was taken, then in the transaction that stands there, and so on."""
 
     place: tuple[int, ...] = ()
-    cause: ConclaveError = ConclaveError("which, was not handed on")
+    cause: ConclaveError = ConclaveError("what refused it was not handed on")
 
     @or_of_its_message
     def __init__(self, place: tuple[int, ...], cause: ConclaveError) -> None:

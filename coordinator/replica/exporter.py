@@ -42,9 +42,10 @@ _GAUGES: Final[tuple[_Figure, ...]] = (
     ("conclave_grants_awaited", "Callers that this leader will tell of their grant.", lambda r: r.pending[2]),
     (
         "conclave_replica_stopped",
-        "1 if its state differed from the others', for good, else 0.",
+        "1 if it takes no part, since its state differed from the others' or a later version wrote its log; else 0.",
         lambda r: bool(r.stopped),
     ),
+    ("conclave_level", "The level of the cluster, as applied here.", lambda r: r.machine.state.level),
     ("conclave_term", "The term of this replica.", lambda r: r.engine.term),
     ("conclave_voters", "Voters of the cluster, as this replica's log says.", lambda r: len(r.configuration.voters)),
     ("conclave_log_entries", "Entries that the log holds.", lambda r: r.engine.last_index - r.engine.first_index + 1),

@@ -32,7 +32,7 @@ from coordinator.replica.ports import Head, Write
 from coordinator.replica.round_trips import SAMPLE_US, RoundTrips
 from coordinator.replica.snapshot_files import Staging
 from coordinator.replica.states import Compaction
-from coordinator.statemachine.commands import AcquireLock, Command, GetKey, OpenSession, PutKey
+from coordinator.statemachine.commands import LEVEL, AcquireLock, Command, GetKey, OpenSession, PutKey
 from coordinator.wire import PeerMessage
 from tests.unit.replica.stage import CLUSTER, Node, Stage
 
@@ -137,6 +137,7 @@ def test_an_election_is_a_leader_and_a_change_of_leader(stage: Stage, seen: Seen
         assert seen(node, "etcd_server_leader_changes_seen_total") == 1
         assert seen(node, "etcd_server_is_leader") == (node == "node1")
     term = seen("node1", "conclave_term")
+    assert seen("node1", "conclave_level") == LEVEL
     stage.elect("node2")
     stage.pass_time(100_000)
     for node in stage.nodes:
