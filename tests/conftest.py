@@ -44,7 +44,8 @@ CLOCKLESS = (
 """Rooms and files in which nothing is judged by a clock: no time passes but what a test says, or a processor counts."""
 
 CLOCKED = tuple(
-    f"unit/replica/test_{what}.py" for what in ("lifecycle", "metrics", "restore", "snapshot_files", "states")
+    f"unit/replica/test_{what}.py"
+    for what in ("backups", "births", "damaged_replicas", "lifecycle", "metrics", "restore", "snapshot_files", "states")
 )
 """What is there all the same, and waits for threads of its own."""
 

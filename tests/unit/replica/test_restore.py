@@ -32,7 +32,7 @@ from coordinator.statemachine import commands, snapshot
 from coordinator.statemachine.locks import INDEX_BITS
 from coordinator.statemachine.machine import encode_entry, encode_node_entry
 from coordinator.statemachine.restoration import NotRestorable
-from tests.unit.replica.test_lifecycle import CLUSTER, TOKEN, Company, Node
+from tests.unit.replica.company import CLUSTER, TOKEN, Company, Node
 
 NAMES = ("node1", "node2", "node3")
 
