@@ -61,6 +61,7 @@ MODULES: Final = (
     "coordinator.consensus.raft.spares",
     "coordinator.consensus.raft.standing",
     "coordinator.consensus.raft.transfer",
+    "coordinator.replica.broken_holds",
     "coordinator.replica.cached_reads",
     "coordinator.replica.caching",
     "coordinator.replica.callers",
