@@ -7,7 +7,7 @@ import pytest
 
 from coordinator import wire
 from coordinator.replica.broken_holds import TELLINGS, BrokenHolds
-from coordinator.replica.callers import Caller
+from coordinator.replica.callers import Answers, Caller
 from coordinator.statemachine import commands
 from coordinator.statemachine.commands import Command, Done, Granted
 from coordinator.statemachine.lock_commands import BREAKS_MAX, Acquire, Break, ForceRelease
@@ -110,6 +110,13 @@ def test_of_a_session_that_has_ended_nothing_is_kept(stage: Stage, holder: Holde
     assert isinstance(does(stage, holder.session, 2, commands.CloseSession()), Done)
     assert holder.session not in tenure.broken_holds._callers
     assert holder.session not in tenure.broken_holds._untold
+
+
+def test_what_is_told_counts_among_the_bytes_of_a_turn() -> None:
+    made = Break(1, 9, "a", commands.Holder(5, 1, "web"), 9, "web", "it hangs")
+    answers = Answers("node1")
+    answers.broken(Caller("c", WEB.token_id, WEB.key), CLUSTER, made)
+    assert answers.size == len(wire.encode(wire.HoldBroken(CLUSTER, made)))
 
 
 def test_more_than_the_cluster_remembers_is_told_as_far_as_that() -> None:

@@ -5,16 +5,17 @@ from __future__ import annotations
 import pytest
 
 from coordinator import wire
-from coordinator.consensus.engine import Role
+from coordinator.consensus.engine import Role, Snapshot
 from coordinator.consensus.entries import COMMAND_PREFIX
 from coordinator.consensus.members import Change, Member
 from coordinator.replica import births
 from coordinator.replica.hosted import as_hosted
 from coordinator.replica.levels import ASK_US, QUESTION_BYTES_MAX, Levels
+from coordinator.replica.states import _Staged
 from coordinator.statemachine import commands, snapshot
 from coordinator.statemachine.lock_commands import Acquire, HandOver, RaiseEpoch, Release
 from coordinator.statemachine.machine import encode_node_entry
-from tests.unit.replica.stage import Stage
+from tests.unit.replica.stage import Stage, Staging
 from tests.unit.replica.test_delays import asked
 from tests.unit.replica.test_turn import command, opened
 
@@ -54,6 +55,9 @@ def test_who_comes_to_a_level_that_it_does_not_know_applies_nothing_behind_it(st
             return apply(index, entry)
 
     monkeypatch.setattr(behind.replica.machine, "apply", of_old)
+    own = Staging()
+    own.is_done = False
+    behind.replica.states._taken = _Staged(Snapshot(2, 1, behind.raft.configuration, b"own"), own, 0)
     raised = COMMAND_PREFIX + encode_node_entry(commands.RaiseLevel(commands.LEVEL))
     epoch = COMMAND_PREFIX + encode_node_entry(RaiseEpoch(9))
     assert leader.replica.engine.propose([raised, epoch])
@@ -66,6 +70,7 @@ def test_who_comes_to_a_level_that_it_does_not_know_applies_nothing_behind_it(st
     assert behind.replica.engine.role is Role.FOLLOWER
     assert behind.replica.stopped.startswith(f"its log, entry {index}: expected a level up to {known}, got {known + 1}")
     assert as_hosted(behind.replica).state == "damaged"
+    assert own.given_up
     assert not any(write.stopped for commit in behind.journal.commits for write in commit), "not for good"
 
 
