@@ -142,8 +142,8 @@ def test_it_is_not_taken_from_one_that_put_it_down_and_took_it_again(client, mon
     frames = sys._current_frames
 
     def looked() -> Any:
-        if threading.get_ident() != loop.thread or has_looked.is_set():
-            return frames()
+        if threading.get_ident() != loop.thread or has_looked.is_set() or not channel.open:
+            return frames()  # It looks by itself, too, before anything is asked.
         channel.reply(wire.Answer(channel.open[0].id, DONE))
         is_back.wait(5)
         found = frames()
@@ -155,6 +155,7 @@ def test_it_is_not_taken_from_one_that_put_it_down_and_took_it_again(client, mon
 
     monkeypatch.setattr(sys, "_current_frames", looked)
     thread, result = in_a_thread(ask_twice)
+    until(lambda: channel.open)
     loop._call()
     assert has_looked.wait(5)
     until(lambda: loop.work.looks_us not in before)  # It has looked, and sleeps.
