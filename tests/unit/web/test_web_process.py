@@ -156,6 +156,9 @@ async def test_all_bodies_under_way_are_bounded_together_and_forgotten_when_they
 
 class Quick(BoundedHttp):
     head_s_max = 0.05
+
+
+class Few(BoundedHttp):
     connections_max = 3
 
 
@@ -170,12 +173,12 @@ async def served() -> AsyncIterator[Connect]:
 
 
 @asynccontextmanager
-async def serving(application: Any) -> AsyncIterator[tuple[Connect, ServerState]]:
-    config = uvicorn.Config(application, http=Quick, lifespan="off", log_config=None, access_log=False)
+async def serving(application: Any, http: type[BoundedHttp] = Quick) -> AsyncIterator[tuple[Connect, ServerState]]:
+    config = uvicorn.Config(application, http=http, lifespan="off", log_config=None, access_log=False)
     config.load()
     state = ServerState()
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: Quick(config, state, {}, loop), "127.0.0.1", 0)
+    server = await loop.create_server(lambda: http(config, state, {}, loop), "127.0.0.1", 0)
     writers = []
 
     async def connect() -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -235,12 +238,13 @@ async def test_who_has_asked_is_given_all_the_time_that_the_answer_takes() -> No
         assert b"200 OK" in await reader.readuntil(b"ok")
 
 
-async def test_connections_beyond_the_bound_are_closed_and_those_before_go_on(served: Any) -> None:
-    first = await served()
-    others = [await served() for _ in range(3)]
-    assert await ended(others[-1][0]) == b""
-    first[1].write(request_of("GET", "/healthz", {}))
-    assert b"200 OK" in await first[0].readuntil(b"\r\n\r\n")
+async def test_connections_beyond_the_bound_are_closed_and_those_before_go_on() -> None:
+    async with serving(asgi.application, Few) as (connect, _):
+        first = await connect()
+        others = [await connect() for _ in range(3)]
+        assert await ended(others[-1][0]) == b""
+        first[1].write(request_of("GET", "/healthz", {}))
+        assert b"200 OK" in await first[0].readuntil(b"\r\n\r\n")
 
 
 async def test_a_waiter_that_sends_a_next_request_and_is_gone_leaves_the_line(
