@@ -10,15 +10,13 @@ import os
 from collections.abc import Iterable
 from typing import Final
 
-from coordinator.statemachine.lock_commands import Break
+from coordinator.statemachine.lock_commands import BREAKS_MAX, Break
 
 DRIFT_SHARE: Final = 100
 """Margin: one part in this many of the time to live. Clocks of one make drift by less than a thousandth."""
 DRIFT_US: Final = 5_000
 RENEWALS: Final = 3
 """Keep-alives are sent so many times within a time to live."""
-BREAKS_MAX: Final = 1_000
-"""Of the holds that were taken away by force the last so many are known, as the cluster remembers them."""
 
 
 _forks = 0
@@ -70,7 +68,8 @@ class Session:
         return now_us < self.valid_until_us and not self.gone
 
     def hold_broken(self, broken: Break) -> None:
-        """The cluster says that a hold was taken away by force. Of one place the last of these counts."""
+        """The cluster says that a hold was taken away by force. Of one place the last of these counts, and of all of
+        them the last BREAKS_MAX are known, as many as the cluster remembers."""
         place = (broken.name, broken.holder.acquisition)
         known = self._broken.pop(place, None)
         self._broken[place] = broken if known is None or broken.token > known.token else known

@@ -11,9 +11,9 @@ import pytest
 from coordinator import wire
 from coordinator.client.errors import Broken, LeaseLost
 from coordinator.client.recipes.election import Election
-from coordinator.client.session import BREAKS_MAX, Session
+from coordinator.client.session import Session
 from coordinator.statemachine.commands import Holder
-from coordinator.statemachine.lock_commands import Break
+from coordinator.statemachine.lock_commands import BREAKS_MAX, Break
 from tests.unit.client.cluster import CLUSTER, Cluster, TestClient
 
 KEEP_ALIVES_S = 5.1

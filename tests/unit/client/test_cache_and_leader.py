@@ -6,7 +6,8 @@ from coordinator import wire
 from coordinator.client.cache import Cache
 from coordinator.client.calls import Call
 from coordinator.client.session import Session
-from tests.unit.replica.test_caching import CLUSTER, A, Reader, stage  # noqa: F401 - a fixture
+from tests.unit.replica.conftest import stage  # noqa: F401 - a fixture
+from tests.unit.replica.test_caching import CLUSTER, A, Reader
 
 
 def test_after_a_lost_word_the_second_read_is_kept_again(stage):  # noqa: F811

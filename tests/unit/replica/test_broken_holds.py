@@ -2,34 +2,18 @@
 
 from __future__ import annotations
 
-import msgspec
 import pytest
 
 from coordinator import wire
 from coordinator.replica.broken_holds import TELLINGS, BrokenHolds
 from coordinator.replica.callers import Answers, Caller
 from coordinator.statemachine import commands
-from coordinator.statemachine.commands import Command, Done, Granted
+from coordinator.statemachine.commands import Done, Granted
 from coordinator.statemachine.lock_commands import BREAKS_MAX, Acquire, Break, ForceRelease
 from coordinator.statemachine.machine import Machine
 from tests.unit.replica.stage import CLUSTER, WEB, Stage
+from tests.unit.replica.test_delays import asked
 from tests.unit.replica.test_turn import keep_alive, opened
-
-
-@pytest.fixture
-def stage() -> Stage:
-    stage = Stage()
-    stage.elect("node1")
-    stage.pass_time(100_000)
-    return stage
-
-
-def does(stage: Stage, session: int, number: int, op: commands.ClientOp, node: str = "node1") -> commands.Result:
-    raw = msgspec.Raw(wire.encode(Command(session, number, 0, op)))
-    channel = stage.ask(node, wire.CommandRequest(number, CLUSTER, "", raw))
-    stage.settle()
-    (answer,) = stage.replies(channel)
-    return answer.result
 
 
 class Holder:
@@ -38,7 +22,7 @@ class Holder:
     def __init__(self, stage: Stage) -> None:
         self._stage = stage
         self.session = opened(stage, 60_000)
-        self.granted = does(stage, self.session, 1, Acquire(("a",), 1))
+        self.granted = asked(stage, self.session, 1, Acquire(("a",), 1))
         assert isinstance(self.granted, Granted)
         self._number = 1
         self.channel = ""
@@ -63,7 +47,7 @@ def holder(stage: Stage) -> Holder:
 
 
 def break_it(stage: Stage) -> None:
-    assert isinstance(does(stage, opened(stage), 1, ForceRelease("a", "it hangs")), Done)
+    assert isinstance(asked(stage, opened(stage), 1, ForceRelease("a", "it hangs")), Done)
 
 
 def test_who_has_spoken_to_it_is_told_at_once_in_a_packet_of_its_own(stage: Stage, holder: Holder) -> None:
@@ -98,7 +82,7 @@ def test_nobody_is_told_by_who_does_not_lead(stage: Stage, holder: Holder) -> No
     holder.keeps_alive()
     other = opened(stage)
     stage.elect("node2")
-    assert isinstance(does(stage, other, 1, ForceRelease("a", "it hangs"), "node2"), Done)
+    assert isinstance(asked(stage, other, 1, ForceRelease("a", "it hangs"), "node2"), Done)
     assert holder.hears() == [], "it has not spoken to the one, and the other does not lead"
 
 
@@ -107,7 +91,7 @@ def test_of_a_session_that_has_ended_nothing_is_kept(stage: Stage, holder: Holde
     break_it(stage)
     tenure = stage.nodes["node1"].replica._tenure
     assert tenure is not None
-    assert isinstance(does(stage, holder.session, 2, commands.CloseSession()), Done)
+    assert isinstance(asked(stage, holder.session, 2, commands.CloseSession()), Done)
     assert holder.session not in tenure.broken_holds._callers
     assert holder.session not in tenure.broken_holds._untold
 

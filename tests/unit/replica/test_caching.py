@@ -26,14 +26,6 @@ from tests.unit.replica.stage import CHANNELS, CLUSTER, WEB, Node, Stage
 from tests.unit.replica.test_turn import command, opened
 
 
-@pytest.fixture
-def stage() -> Stage:
-    stage = Stage()
-    stage.elect("node1")
-    stage.pass_time(100_000)
-    return stage
-
-
 class Reader:
     """A client that caches, by hand: it confirms nothing by itself."""
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
-
 from coordinator import wire
 from coordinator.consensus.entries import COMMAND
 from coordinator.replica.callers import Caller
@@ -14,7 +12,7 @@ from coordinator.statemachine.commands import CheckpointSessions, ResetCheckpoin
 from coordinator.statemachine.results import Kept
 from coordinator.statemachine.sessions import Session
 from tests.simulation.checkers.commands import decode
-from tests.unit.replica.stage import CLUSTER, Node, Stage
+from tests.unit.replica.stage import CLUSTER, Node
 from tests.unit.replica.test_turn import keep_alive, opened
 
 
@@ -27,14 +25,6 @@ def after(leases: Leases, us: int) -> None:
     for _ in range(us // 100_000):
         leases.advance(leases.seen_us + 100_000, connected=True)
     leases.advance(leases.seen_us + us % 100_000, connected=True)
-
-
-@pytest.fixture
-def stage() -> Stage:
-    stage = Stage()
-    stage.elect("node1")
-    stage.pass_time(100_000)
-    return stage
 
 
 def said(node: Node, kind: type) -> list[commands.Op]:

@@ -3,8 +3,6 @@ clocks and a fake Redis. Each test is named after its report; the first sentence
 
 from __future__ import annotations
 
-import pytest
-
 from coordinator import wire
 from coordinator.consensus.engine import Role
 from coordinator.consensus.entries import COMMAND
@@ -18,14 +16,6 @@ from coordinator.statemachine.commands import AcquireLock, GetLock, Granted, Hel
 from coordinator.statemachine.machine import Machine
 from tests.unit.replica.stage import CLUSTER, Node, Stage
 from tests.unit.replica.test_turn import command, keep_alive, opened
-
-
-@pytest.fixture
-def stage() -> Stage:
-    stage = Stage()
-    stage.elect("node1")
-    stage.pass_time(100_000)
-    return stage
 
 
 def result_of(stage: Stage, name: str, request: wire.Request):

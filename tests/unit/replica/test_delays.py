@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import msgspec
-import pytest
 
 from coordinator import wire
 from coordinator.replica.delays import ENDED_MAX, Delays
@@ -14,17 +13,9 @@ from tests.unit.replica.stage import CLUSTER, Node, Stage
 from tests.unit.replica.test_turn import opened
 
 
-@pytest.fixture
-def stage() -> Stage:
-    stage = Stage()
-    stage.elect("node1")
-    stage.pass_time(100_000)
-    return stage
-
-
-def asked(stage: Stage, session: int, number: int, op: commands.ClientOp) -> commands.Result:
+def asked(stage: Stage, session: int, number: int, op: commands.ClientOp, node: str = "node1") -> commands.Result:
     raw = msgspec.Raw(wire.encode(Command(session, number, 0, op)))
-    channel = stage.ask("node1", wire.CommandRequest(number, CLUSTER, "", raw))
+    channel = stage.ask(node, wire.CommandRequest(number, CLUSTER, "", raw))
     stage.settle()
     (answer,) = stage.replies(channel)
     return answer.result

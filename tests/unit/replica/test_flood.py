@@ -18,7 +18,7 @@ from coordinator.replica.mailbox import RedisBus
 from coordinator.replica.ports import Inbound
 from coordinator.replica.replica import NO_ROOM_TO_APPLY
 from coordinator.statemachine.commands import Done, PutKey
-from tests.unit.replica.stage import CHANNELS, Stage
+from tests.unit.replica.stage import CHANNELS
 from tests.unit.replica.test_turn import command, opened
 
 PEER = CHANNELS.peer("node1").encode()
@@ -87,14 +87,6 @@ def test_peers_that_never_pause_do_not_put_off_the_turn_for_ever(flood, monkeypa
 
 
 # --- in a turn ------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def stage() -> Stage:
-    stage = Stage()
-    stage.elect("node1")
-    stage.pass_time(100_000)
-    return stage
 
 
 def test_who_asks_for_more_than_a_turn_may_answer_is_not_heard_and_others_are_in_the_next(stage, monkeypatch):

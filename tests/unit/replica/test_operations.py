@@ -18,14 +18,6 @@ from tests.unit.replica.stage import CLUSTER, WEB, Stage
 FOURTH = Member(14, "node4")
 
 
-@pytest.fixture
-def stage() -> Stage:
-    stage = Stage()
-    stage.elect("node1")
-    stage.pass_time(100_000)
-    return stage
-
-
 def ask(stage: Stage, request: wire.Request, node: str = "node1", token: Token = WEB) -> wire.Reply:
     channel = stage.ask(node, request, token=token)
     stage.settle()

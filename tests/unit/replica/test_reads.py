@@ -15,14 +15,6 @@ from tests.unit.replica.stage import CLUSTER, Stage
 from tests.unit.replica.test_turn import command, keep_alive, opened
 
 
-@pytest.fixture
-def stage() -> Stage:
-    stage = Stage()
-    stage.elect("node1")
-    stage.pass_time(100_000)
-    return stage
-
-
 def with_key(stage: Stage, size: int) -> int:
     session = opened(stage)
     stage.ask("node1", command(1, session, 1, PutKey("big", bytes(size))))
