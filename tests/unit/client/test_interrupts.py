@@ -112,13 +112,7 @@ def struck_at(moment: int, work: Callable[[], None], *, within: str = "") -> boo
     return left <= 0
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # Finalisers are struck, too.
-@pytest.mark.parametrize("taking", [lambda client: client.lock("deploy"), lambda client: client.locks.hold("deploy")])
-def test_no_moment_at_which_an_interrupt_strikes_leaves_a_lock(client, taking):
-    def work() -> None:
-        with taking(client):
-            pass
-
+def must_keep_nothing_wherever_it_is_struck(client: Client, work: Callable[[], None]) -> None:
     moment = 1
     while struck_at(moment, work):
         moment += 1
@@ -126,6 +120,16 @@ def test_no_moment_at_which_an_interrupt_strikes_leaves_a_lock(client, taking):
     assert moment > 40, "that is not all of it"
     assert client.put("a", b"") > 0  # What was posted before is under way by now.
     until(lambda: not kept())
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # Finalisers are struck, too.
+@pytest.mark.parametrize("taking", [lambda client: client.lock("deploy"), lambda client: client.locks.hold("deploy")])
+def test_no_moment_at_which_an_interrupt_strikes_leaves_a_lock(client, taking):
+    def work() -> None:
+        with taking(client):
+            pass
+
+    must_keep_nothing_wherever_it_is_struck(client, work)
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -137,13 +141,7 @@ def test_what_is_let_go_of_within_its_with_is_let_go_wherever_an_interrupt_strik
         with taking(client) as held:
             held.release()
 
-    moment = 1
-    while struck_at(moment, work):
-        moment += 1
-        until(lambda: not hands.are_full())
-    assert moment > 40, "that is not all of it"
-    assert client.put("a", b"") > 0  # What was posted before is under way by now.
-    until(lambda: not kept())
+    must_keep_nothing_wherever_it_is_struck(client, work)
 
 
 @pytest.mark.parametrize("taking", [lambda client: client.lock("deploy"), lambda client: client.locks.hold("deploy")])
