@@ -1,7 +1,8 @@
 """A command that runs while something is held, and is ended where that is lost.
 
-It runs in a process group of its own, so that what it has started is ended with it; signals are passed on to the group,
-and at a terminal it is in the foreground (`terminal.py`).
+It runs in a process group of its own, so that what it has started is ended with it (`ending.py`); signals are passed on
+to the group, and at a terminal it is in the foreground (`terminal.py`). Where this process can not end it, for it is
+killed or stopped itself, another one does (`guardian.py`).
 """
 
 from __future__ import annotations
@@ -11,23 +12,17 @@ import os
 import signal
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator
 from types import FrameType
 from typing import IO, Any, Final, Protocol
 
-from coordinator.client.command_line import descendants
+from coordinator.client.command_line import ending, guardian
+from coordinator.client.command_line.ending import GRACE_SHARE, LOOK_S, TERM_S_MAX
 from coordinator.client.command_line.terminal import Terminal
 from coordinator.client.errors import InvalidRequest, LeaseLost
 
 EXIT_LEASE_LOST: Final = 76
 """What the command ran under could not be proven held any more; it was ended, where it had not ended by itself."""
-LOOK_S: Final = 0.1
-"""How often the lease is looked at while the command runs."""
-GRACE_SHARE: Final = 5
-"""The last part of a lease, one in so many, is the command's to end by itself."""
-TERM_S_MAX: Final = 5.0
-"""And no more than this."""
 PASSED_ON: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGTSTP)
 
 
@@ -42,7 +37,10 @@ class Held(Protocol):
 def run(command: list[str], held: Held, variables: dict[str, str], given: bytes | None = None) -> int:
     """Run it to its end; its status. `given`: what it reads on its standard input. Raises LeaseLost where it was ended
     because what it ran under is lost, and InvalidRequest where it can not be started."""
-    guard = _Guard(held)
+    try:
+        guard = _Guard(held, guardian.of_this_process())
+    except OSError as error:
+        raise InvalidRequest(f"a process that ends it where this one can not: {error.strerror}") from error
     with guard.passing_signals_on():
         try:
             with _input(given) as stdin:
@@ -67,8 +65,10 @@ def _input(given: bytes | None) -> Iterator[IO[bytes] | None]:
 class _Guard:
     """Waits for a command; ends it where the lease is lost, so that two never work under one lock."""
 
-    def __init__(self, held: Held) -> None:
+    def __init__(self, held: Held, stand_in: guardian.Guardian) -> None:
         self._held = held
+        self._stand_in = stand_in
+        self._began: ending.Process | None = None
         self._process: subprocess.Popen[bytes]
         self._terminal: Terminal
         self._has_begun = False
@@ -93,6 +93,8 @@ class _Guard:
     def begin(self, process: subprocess.Popen[bytes]) -> None:
         self._process = process
         self._has_begun = True
+        self._began = ending.process_of(process.pid)
+        self._tell()
         for number in self._came_before:
             self._pass_on(number, None)
 
@@ -106,6 +108,7 @@ class _Guard:
                 self.end(0.0)
             raise
         finally:
+            self._stand_in.rests()
             self._terminal.pass_on(self._process.pid, os.getpgrp())
             self._terminal.close()
 
@@ -113,6 +116,10 @@ class _Guard:
         while True:
             try:
                 status = self._process.wait(LOOK_S)
+                if self._stand_in.has_ended_it:
+                    raise LeaseLost(
+                        "what it ran under was about to be lost, for this stood still; the command was ended"
+                    )
                 return status if status >= 0 else 128 - status
             except subprocess.TimeoutExpired:
                 pass
@@ -128,41 +135,30 @@ class _Guard:
         if not self._has_begun:
             self._came_before.append(number)
         elif self._process.poll() is None:
-            self._signal(number)
-
-    def _signal(self, number: int) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, number)
+            ending.signal_group(self._process.pid, number)
 
     def _look_ahead(self) -> None:
         """A lease that nobody has confirmed for most of its time is about to be lost: what is left is for the end."""
-        left_s = self._held.expires_in
-        self._whole_s = max(self._whole_s, left_s)
+        left_s = self._tell()
         if left_s < self._whole_s / GRACE_SHARE:
             self.end(min(left_s, TERM_S_MAX))
             raise LeaseLost("what it ran under was about to be lost, for no leader confirmed it; the command was ended")
 
+    def _tell(self) -> float:
+        """Whoever stands in for this how much is left of the lease; that."""
+        left_s = self._held.expires_in
+        self._whole_s = max(self._whole_s, left_s)
+        if self._began is not None and (left_s or not self._whole_s):
+            self._stand_in.guards(self._began, left_s)
+        return left_s
+
     def end(self, grace_s: float) -> None:
-        """With all that runs in its group, and that it has started: a `lock` within it has a group of its own."""
-        until_s = time.monotonic() + grace_s
-        started = descendants.of(self._process.pid)
-        if grace_s:
-            self._signal(signal.SIGTERM)
-            self._signal(signal.SIGCONT)  # What is stopped hears of nothing else.
-        while self._is_there() and time.monotonic() < until_s:
-            time.sleep(min(LOOK_S, max(0.0, until_s - time.monotonic())))
-        started |= descendants.of(self._process.pid)
-        self._signal(signal.SIGKILL)
-        descendants.kill(started)
+        ending.end(self._process.pid, grace_s, self._is_there)
         self._process.wait()
 
     def _is_there(self) -> bool:
         self._process.poll()  # Else it would be there for good.
-        try:
-            os.killpg(self._process.pid, 0)
-        except ProcessLookupError:
-            return False
-        return True
+        return ending.signal_group(self._process.pid, 0)
 
     def _stop_with_it(self) -> None:
         """Where it was stopped from the terminal (Ctrl-Z), so is this, and goes on with it: to the shell they are one
@@ -181,4 +177,4 @@ class _Guard:
             signal.signal(signal.SIGTSTP, self._pass_on)
             self._held.check()
             self._terminal.pass_on(os.getpgrp(), self._process.pid)
-        self._signal(signal.SIGCONT)
+        ending.signal_group(self._process.pid, signal.SIGCONT)

@@ -3,6 +3,7 @@ a terminal it is as if it ran by itself."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
@@ -212,3 +213,83 @@ def test_at_a_terminal_it_reads_is_stopped_continued_and_interrupted():
         shell.kill()
         shell.wait()
         os.close(ours)
+
+
+LOOKED_AFTER = """
+import sys
+from coordinator.client import clock
+from coordinator.client.command_line.running import run
+from coordinator.client.errors import LeaseLost
+
+class Held:
+    until_us = clock.now_us() + int(float(sys.argv[1]) * 1e6)
+
+    @property
+    def expires_in(self):
+        return max(0, self.until_us - clock.now_us()) / 1e6
+
+    def check(self):
+        if not self.expires_in:
+            raise LeaseLost("planted")
+
+class Known(Held):
+    expires_in = 0.0
+
+    def check(self): ...
+
+try:
+    sys.exit(run(["sh", "-c", sys.argv[2]], Held() if float(sys.argv[1]) else Known(), {}))
+except LeaseLost as error:
+    sys.exit(str(error))
+"""
+
+
+@contextlib.contextmanager
+def looked_after(left_s: float, script: str) -> Iterator[subprocess.Popen[str]]:
+    """By a process of its own, with a lease of so many seconds; 0: of which nobody can say how long it holds."""
+    arguments = [sys.executable, "-c", LOOKED_AFTER, str(left_s), script]
+    with subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize(("left_s", "is_told"), [(600.0, True), (0.0, False)])
+@pytest.mark.parametrize("own_group", ["", "setsid "])
+def test_a_command_is_ended_though_who_looked_after_it_is_killed(
+    tmp_path: Path, own_group: str, left_s: float, is_told: bool
+):
+    """It worked on beside the next holder."""
+    file, told = tmp_path / "pids", tmp_path / "told"
+    script = f"{own_group}sh -c 'echo $$ >> {file}; exec sleep 600' & echo $$ >> {file}; wait"
+    script = f"trap 'echo > {told}; exit' TERM; {script}"
+    with looked_after(left_s, script) as process:
+        eventually(lambda: len(numbers(file)) == 2, timeout_s=TEXT_S_MAX, what="it runs")
+        process.kill()
+        eventually(lambda: all(map(is_gone, numbers(file))), timeout_s=TEXT_S_MAX, what="all of it is ended")
+    assert told.exists() == is_told
+
+
+def test_a_command_is_ended_before_its_lease_is_though_who_looks_after_it_is_stopped(tmp_path: Path):
+    file, told = tmp_path / "pids", tmp_path / "told"
+    script = f"trap 'echo > {told}' TERM; sh -c 'echo $$ >> {file}; exec sleep 600' & echo $$ >> {file}; wait; wait"
+    began_s = time.monotonic()
+    with looked_after(4.0, script) as process:
+        eventually(lambda: len(numbers(file)) == 2, timeout_s=TEXT_S_MAX, what="it runs")
+        process.send_signal(signal.SIGSTOP)
+        eventually(lambda: all(map(is_gone, numbers(file))), timeout_s=TEXT_S_MAX, what="all of it is ended")
+        assert time.monotonic() - began_s > 3.0
+        assert told.exists()
+        process.send_signal(signal.SIGCONT)
+        assert "stood still; the command was ended" in process.communicate(timeout=TEXT_S_MAX)[1]
+
+
+def test_what_a_command_leaves_behind_goes_on_when_it_has_ended(tmp_path: Path):
+    """And who looked after it ends, with nobody left who does."""
+    file = tmp_path / "pids"
+    with looked_after(600.0, f"sh -c 'exec sleep 600' & echo $! > {file}; exit 3") as process:
+        assert process.wait(TEXT_S_MAX) == 3
+        (pid,) = numbers(file)
+        assert not is_gone(pid)
+        os.kill(pid, signal.SIGKILL)
