@@ -12,10 +12,8 @@ the disk's. The file is whole or not there: written aside, synced, renamed.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import hashlib
-import json
 import os
 import stat
 import sys
@@ -26,7 +24,7 @@ from typing import IO, Final, NamedTuple, cast
 import msgspec
 
 from coordinator.consensus.engine import Committed, Snapshot
-from coordinator.consensus.membership import Configuration, decode_configuration, encode_configuration
+from coordinator.consensus.membership import Configuration, encode_configuration
 from coordinator.replica import frames
 from coordinator.replica.directory import make, sync
 from coordinator.replica.replica import Replica
@@ -228,27 +226,7 @@ def read(path: Path) -> Contents:
     return Contents(header, snapshot, terms, entries, digesting.hash.hexdigest())
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description="Read a backup, check all of it, and say in JSON what it is of.")
-    parser.add_argument("path", type=Path)
-    path = parser.parse_args().path
-    try:
-        contents = read(path)
-    except (BackupDamaged, OSError) as error:
-        print(error if isinstance(error, BackupDamaged) else f"{path}: {error.strerror}", file=sys.stderr)
-        return 1
-    header = contents.header
-    said = {
-        "cluster": f"{header.cluster:x}",
-        "cluster_name": header.cluster_name,
-        "epoch": header.epoch,
-        "last_index": header.last_index,
-        "nodes": [member.node for member in decode_configuration(header.configuration).members],
-        "digest": contents.digest,
-    }
-    print(json.dumps(said))
-    return 0
+if __name__ == "__main__":  # To read one whole is the affair of who restores it.
+    from coordinator.replica.restoration import main
 
-
-if __name__ == "__main__":
     sys.exit(main())

@@ -8,12 +8,15 @@ first can not be elected, or can not commit. What is changed in the state is in 
 
 from __future__ import annotations
 
+import argparse
+import json
+import sys
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from coordinator.consensus.engine import HardState, Snapshot
 from coordinator.consensus.entries import COMMAND_PREFIX
-from coordinator.consensus.membership import Configuration
+from coordinator.consensus.membership import Configuration, decode_configuration
 from coordinator.replica import backup
 from coordinator.replica.births import FIRST_TERM, WEB_PRINCIPAL, WebToken
 from coordinator.replica.intents import RestoreReplica
@@ -42,7 +45,8 @@ def fingerprint(digest: str) -> str:
 
 
 def state_of(contents: backup.Contents) -> Machine:
-    """The state machine after the backup's last entry. Raises NotRestorable, SnapshotDamaged."""
+    """The state machine after the backup's last entry, which takes as long as the state is large. Raises NotRestorable,
+    SnapshotDamaged."""
     machine = Machine()
     if contents.snapshot:
         snapshot.load(machine, contents.snapshot)
@@ -59,6 +63,8 @@ def state_of(contents: backup.Contents) -> Machine:
                 raise NotRestorable(why)
             machine.apply(index, memoryview(entry)[1:])
             machine.events = []
+    if (machine.state.cluster_name, machine.cluster_id) != (contents.header.cluster_name, contents.header.cluster):
+        raise NotRestorable("it does not hold the state of the cluster that its header names")
     return machine
 
 
@@ -72,8 +78,6 @@ def begin(intent: RestoreReplica, web_token: WebToken) -> Begun:
         raise NotRestorable(f"{intent.path}: expected the file with digest {intent.digest}, got {contents.digest}")
     check_name(contents.header, intent.cluster_name)
     machine = state_of(contents)
-    if machine.state.cluster_name != intent.cluster_name or machine.cluster_id != contents.header.cluster:
-        raise NotRestorable(f"{intent.path}: it does not hold the state of the cluster that its header names")
     if machine.key_of(web_token.token_id) != (WEB_PRINCIPAL, web_token.key):
         raise NotRestorable(
             f"{intent.path}: expected a backup of this installation, and its state does not know this one's web token: "
@@ -91,3 +95,33 @@ def check_name(header: backup.Header, cluster_name: str) -> None:
     """Raises NotRestorable for a backup of a cluster of another name: its tokens are for other resources."""
     if header.cluster_name != cluster_name:
         raise NotRestorable(f"expected a backup of {cluster_name}, got one of {header.cluster_name}")
+
+
+def main() -> int:
+    """What is refused here is refused before a cluster is begun anew, which takes a restore epoch for good."""
+    parser = argparse.ArgumentParser(description="Read a backup, check all of it, and say in JSON what it is of.")
+    parser.add_argument("path", type=Path)
+    path = parser.parse_args().path
+    try:
+        contents = backup.read(path)
+        state_of(contents)
+    except backup.BackupDamaged as error:
+        print(error, file=sys.stderr)
+        return 1
+    except (snapshot.SnapshotDamaged, NotRestorable) as error:
+        print(f"{path}: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"{path}: {error.strerror}", file=sys.stderr)
+        return 1
+    header = contents.header
+    said = {
+        "cluster": f"{header.cluster:x}",
+        "cluster_name": header.cluster_name,
+        "epoch": header.epoch,
+        "last_index": header.last_index,
+        "nodes": [member.node for member in decode_configuration(header.configuration).members],
+        "digest": contents.digest,
+    }
+    print(json.dumps(said))
+    return 0

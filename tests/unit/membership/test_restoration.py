@@ -12,6 +12,7 @@ from django.core.management import CommandError
 
 from coordinator import wire
 from coordinator.consensus.engine import Committed
+from coordinator.consensus.entries import COMMAND_PREFIX
 from coordinator.consensus.members import Member
 from coordinator.consensus.membership import Configuration
 from coordinator.membership import creation, nodes, restoration
@@ -19,6 +20,8 @@ from coordinator.membership.creation import NotMade
 from coordinator.models import AuditEntry, Birth, Cluster, Node
 from coordinator.replica import backup
 from coordinator.replica.births import WebToken, first_log
+from coordinator.statemachine import commands
+from coordinator.statemachine.machine import encode_node_entry
 from tests.unit.membership.company import Company, FakeClient
 from tests.unit.membership.reconciling import client_to_be, manage
 
@@ -59,14 +62,19 @@ def each_backup_is_looked_into_once(monkeypatch, looked_into: dict[bytes, restor
     monkeypatch.setattr(restoration, "look_into", remembered)
 
 
-@pytest.fixture(scope="module")
-def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("backups") / "second.backup"
+def write_backup(path: Path, *entries: bytes) -> None:
+    """Of a cluster of whose log these are the last entries."""
     members = [Member(number, name) for number, name in enumerate(NAMES, 1)]
     log = first_log(OLD, "second", 2, members, WebToken("ab" * 8, b"k" * 32))
     configuration = Configuration(tuple(members))
-    committed = Committed(1, log.terms, log.entries)
+    committed = Committed(1, [*log.terms, *[1] * len(entries)], [*log.entries, *entries])
     backup.write(path, backup.Captured(OLD, "second", 1, "node1", 2, configuration, None, committed))
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("backups") / "second.backup"
+    write_backup(path)
     return path
 
 
@@ -340,6 +348,20 @@ def test_a_damaged_file_a_missing_one_and_that_of_another_cluster_are_refused_be
     with pytest.raises(NotMade, match="expected a backup of third, got one of second"):
         restore(company, path, name="third")
     assert not company.asked
+
+
+def test_what_a_later_version_wrote_is_refused_before_it_takes_an_epoch(company, path, tmp_path):
+    """The node refused it, under an epoch that was gone for good by then; and said to give the command again."""
+    later = tmp_path / "later.backup"
+    write_backup(later, COMMAND_PREFIX + encode_node_entry(commands.RaiseLevel(commands.LEVEL + 1)))
+    with pytest.raises(
+        NotMade, match=r"later\.backup: expected a level up to .*: a later version of Conclave wrote it"
+    ):
+        restore(company, later)
+    assert not company.asked
+    restore(company, path)
+    (begun,) = [arguments for _, arguments in asked(company, "restore_replica")]
+    assert begun["epoch"] == 4  # They had it in epoch 3.
 
 
 def test_what_is_no_regular_file_is_refused_and_not_waited_for(company, tmp_path, monkeypatch):

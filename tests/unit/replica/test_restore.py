@@ -453,3 +453,11 @@ def test_a_backup_of_a_later_version_is_refused(company, backed_up):
     header = msgspec.structs.replace(contents.header, snapshot_index=applied, first_index=applied + 1)
     with pytest.raises(snapshot.SnapshotDamaged, match=why):
         state_of(contents._replace(header=header, snapshot=snapshot.dump(machine), terms=[], entries=[]))
+
+
+def test_a_state_of_another_cluster_than_its_header_names_is_refused(company, backed_up):
+    contents = backup.read(backed_up)
+    for fields in ({"cluster": contents.header.cluster + 1}, {"cluster_name": "other"}):
+        header = msgspec.structs.replace(contents.header, **fields)
+        with pytest.raises(NotRestorable, match="does not hold the state of the cluster that its header names"):
+            state_of(contents._replace(header=header))
