@@ -106,6 +106,7 @@ def test_a_process_that_asks_for_months_keeps_nothing_of_it(control_of: tuple[Pr
         assert not any(channel._expires for channel in connection.transport.channels)
 
 
+@pytest.mark.long
 def test_whatever_a_broker_answers_the_worker_goes_on_until_it_is_told_to_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """What redis-py raises of a server that is no Redis is of no class of its own."""
     monkeypatch.setattr(consumer, "PAUSE_S_MIN", 0.0)

@@ -51,6 +51,7 @@ def _read_all(path: str) -> tuple[object, ...]:
     return data.secret_key(), data.peer_key(), data.realm(), str(data.web_token()), data.redis_state()
 
 
+@pytest.mark.long
 def test_processes_that_race_for_secrets_get_the_same_ones(tmp_path: Path) -> None:
     with multiprocessing.get_context("spawn").Pool(4) as pool:
         for round_number in range(5):

@@ -262,6 +262,7 @@ def test_results_are_cut_by_number_and_by_bytes(sizes):
         )
 
 
+@pytest.mark.long
 def test_results_above_the_bound_of_before_are_loaded_and_can_be_acknowledged():
     """Nothing counted them when they came: 81 of 953,353 bytes were a frame that no replica loaded."""
     asking, session = with_a_large_file(size=950_000)
@@ -298,6 +299,7 @@ OPS = st.one_of(
 LETS_GO = (ReleaseLock, CancelAcquire)
 
 
+@pytest.mark.long
 @given(st.data())
 @settings(max_examples=150, deadline=None)
 def test_nothing_is_dropped_and_nobody_is_stuck(data):

@@ -164,6 +164,7 @@ def taken(asking: Asking) -> dict[str, int]:
     return dict(sums)
 
 
+@pytest.mark.long
 @given(st.data())
 @settings(max_examples=60, deadline=None)
 def test_what_is_taken_and_refused_is_as_the_document_says(data):
