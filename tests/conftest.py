@@ -216,7 +216,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("browser") is not None and chromium() is None:
         without("Chromium")
     if item.get_closest_marker("interpreted") is not None and compiled.is_used():
-        pytest.skip("it patches what compiled modules have built in")
+        pytest.skip("it patches what compiled modules have built in, or reads their source")
 
 
 def without(tool: str, by: str = "tests/tools.sh") -> None:

@@ -99,6 +99,7 @@ def test_a_hint_is_the_last_place_where_logs_may_agree(terms, index, term):
     assert hint_term == (held.term_at(hint) or 0)
 
 
+@pytest.mark.interpreted
 @given(st.lists(st.binary(min_size=1, max_size=30), min_size=1, max_size=20), st.integers(0, 200), st.data())
 def test_a_slice_holds_its_bytes_and_at_least_one_entry(log_entries, bytes_max, data):
     held = Log([1] * len(log_entries), log_entries, 0)

@@ -60,6 +60,7 @@ def test_what_the_page_names_is_there(word: str) -> None:
     assert is_there(word), f"docs/raft.md names `{word}`, and there is none"
 
 
+@pytest.mark.interpreted
 @pytest.mark.parametrize(
     "word",
     ["elections.on_vote", "Raft.leads", "Rafts.leader", "nothing.py", "raft/core.py2", "test_of_nothing", "no-checker"],

@@ -58,6 +58,7 @@ def member(replica: int) -> Member:
     return Member(replica, f"node{replica}")
 
 
+@pytest.mark.interpreted
 @pytest.mark.usefixtures("one_is_much")
 def test_a_majority_is_sent_an_entry_at_once_and_the_others_at_the_next_moment():
     play = a_play()
@@ -191,6 +192,7 @@ def test_with_what_goes_to_everyone_an_entry_goes_to_everyone():
     assert sent_to(play, "a") == {2, 3}
 
 
+@pytest.mark.interpreted
 @pytest.mark.usefixtures("one_is_much")
 def test_where_the_chosen_one_is_silent_another_is_chosen():
     play = a_play()
@@ -221,6 +223,7 @@ def test_after_an_election_who_died_before_it_is_not_chosen():
     assert play.words(2) == ["a", "b"]
 
 
+@pytest.mark.interpreted
 @pytest.mark.usefixtures("one_is_much")
 def test_who_has_come_back_is_chosen_again():
     """Or else it would campaign first and lack what is new."""
@@ -242,6 +245,7 @@ def test_who_has_come_back_is_chosen_again():
     assert sent_to(play, "d") == {2}
 
 
+@pytest.mark.interpreted
 @pytest.mark.usefixtures("one_is_much")
 def test_where_too_few_answer_everyone_is_sent_everything_at_once():
     play = a_play(5)
@@ -268,6 +272,7 @@ def a_moment_at_which_one_is_late(play: Play, who: int) -> None:
     play.settle()
 
 
+@pytest.mark.interpreted
 @pytest.mark.usefixtures("one_is_much")
 def test_one_that_is_late_again_and_again_is_chosen_no_more():
     play = a_play()
@@ -288,6 +293,7 @@ def test_one_that_is_late_again_and_again_is_chosen_no_more():
     assert sent_to(play, "f") == {2}, "it was in time for long"
 
 
+@pytest.mark.interpreted
 @pytest.mark.usefixtures("one_is_much")
 def test_one_that_is_late_no_more_often_than_the_other_stays_chosen():
     play = a_play()

@@ -222,6 +222,8 @@ def play_out(text: str) -> str:
                 size = int(given.pop("size", "3"))
                 witnesses = tuple(int(replica) for replica in given.pop("witnesses", "").split(",") if replica)
                 numbers: dict[str, Any] = {name: int(value) for name, value in given.items()}
+                if "lease_reads" in numbers:
+                    numbers["lease_reads"] = bool(numbers["lease_reads"])
                 play = Told(size=size, witnesses=witnesses, options=Options(**numbers))
                 play.begin()
                 continue

@@ -75,6 +75,7 @@ def refused(asking: Asking, session: int, op: Transact) -> Aborted | Failure:
 # --- deletions ------------------------------------------------------------------------------------
 
 
+@pytest.mark.interpreted
 @pytest.mark.parametrize(
     ("ops", "place"),
     [
@@ -94,6 +95,7 @@ def test_a_transaction_deletes_no_more_than_one_command_may(monkeypatch, ops, pl
     assert "at most 3" in answer.refusal.message
 
 
+@pytest.mark.interpreted
 def test_as_many_as_it_may_are_deleted_and_the_next_one_begins_anew(monkeypatch):
     monkeypatch.setattr(files, "DELETED_MAX", 3)
     asking, session = with_keys(9)
@@ -103,6 +105,7 @@ def test_as_many_as_it_may_are_deleted_and_the_next_one_begins_anew(monkeypatch)
     assert not asking.machine.keys
 
 
+@pytest.mark.interpreted
 def test_what_was_taken_back_is_not_deleted(monkeypatch):
     monkeypatch.setattr(files, "DELETED_MAX", 3)
     asking, session = with_keys(3)
@@ -112,6 +115,7 @@ def test_what_was_taken_back_is_not_deleted(monkeypatch):
     assert asking.ask(session, DeleteRange("k/", prefix=True)) == files.Deleted(asking.index, 3)
 
 
+@pytest.mark.interpreted
 def test_single_commands_do_not_add_up(monkeypatch):
     monkeypatch.setattr(files, "DELETED_MAX", 1)
     asking, session = with_keys(3)
@@ -131,6 +135,7 @@ def test_the_real_number_is_that_of_all_operations():
 # --- rows -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.interpreted
 @pytest.mark.parametrize(
     "read",
     [
@@ -154,6 +159,7 @@ def test_a_transaction_goes_over_so_many_rows_and_no_more(monkeypatch, read):
     assert rows(asking, read) == needed, "behind it there is no bound any more"
 
 
+@pytest.mark.interpreted
 def test_what_is_the_same_however_much_there_is_costs_no_rows(monkeypatch):
     monkeypatch.setattr(files, "TRANSACTION_ROWS_MAX", 0)
     asking, session = with_keys(12)
@@ -167,6 +173,7 @@ def test_what_is_the_same_however_much_there_is_costs_no_rows(monkeypatch):
     assert asking.ask(session, Transact((Compare("k/1", "lock", "=", 0),), ops)).succeeded
 
 
+@pytest.mark.interpreted
 @pytest.mark.parametrize("target", ["lock", "lock-holder"])
 def test_holders_that_are_compared_are_rows(monkeypatch, target):
     asking, session = with_keys(1)
@@ -181,6 +188,7 @@ def test_holders_that_are_compared_are_rows(monkeypatch, target):
     assert refused(asking, session, Transact((compare, compare), (inner,))).place == (0, 1)
 
 
+@pytest.mark.interpreted
 def test_a_bound_is_reached_before_the_work_is_done(monkeypatch):
     """Not behind it: one operation could go over all changes and all keys."""
     asking, session = with_keys(200)
@@ -205,6 +213,7 @@ def test_a_bound_is_reached_before_the_work_is_done(monkeypatch):
     assert len(looked_at) == 5
 
 
+@pytest.mark.interpreted
 @pytest.mark.parametrize("level", [2, 3])
 def test_below_level_4_a_transaction_is_applied_as_it_was(monkeypatch, level):
     """Replicas of an earlier program know of no such bound."""
@@ -217,6 +226,7 @@ def test_below_level_4_a_transaction_is_applied_as_it_was(monkeypatch, level):
     assert asking.ask(session, Transact((Compare("deploy", "lock", ">", 0),), ops)).succeeded
 
 
+@pytest.mark.interpreted
 @pytest.mark.parametrize("seed", range(20))
 def test_a_replica_that_began_with_a_snapshot_goes_over_as_many_rows(monkeypatch, seed):
     """What is refused for them is refused by all."""
@@ -288,6 +298,7 @@ def test_what_queries_go_over_without_telling_of_it_is_counted():
 # --- sessions -------------------------------------------------------------------------------------
 
 
+@pytest.mark.interpreted
 def test_a_session_holds_and_waits_for_so_many_and_no_more(monkeypatch):
     monkeypatch.setattr(locking, "PLACES_OF_SESSION_MAX", 4)
     asking = Asking()
@@ -314,6 +325,7 @@ def test_a_session_holds_and_waits_for_so_many_and_no_more(monkeypatch):
     assert isinstance(asking.ask(other, Acquire(("e", "f", "g", "h"), 1)), Granted), "another's are its own"
 
 
+@pytest.mark.interpreted
 def test_a_refusal_for_it_is_no_conflict(monkeypatch):
     monkeypatch.setattr(locking, "PLACES_OF_SESSION_MAX", 1)
     asking = Asking()
@@ -325,6 +337,7 @@ def test_a_refusal_for_it_is_no_conflict(monkeypatch):
     assert [event.kind for event in events] == [lock_commands.ACQUIRED]
 
 
+@pytest.mark.interpreted
 def test_nothing_is_handed_over_to_a_session_that_has_all_it_may(monkeypatch):
     monkeypatch.setattr(locking, "PLACES_OF_SESSION_MAX", 2)
     asking = Asking()
@@ -360,6 +373,7 @@ def test_the_end_of_a_session_is_counted_as_what_it_had():
     assert asking.machine.state.work.changes - before == 4 * work.CHANGE_ROWS
 
 
+@pytest.mark.interpreted
 @pytest.mark.parametrize(("level", "most"), [(commands.LEVEL, 2), (3, 3)])
 def test_a_session_has_so_many_ephemeral_files_and_no_more(monkeypatch, level, most):
     monkeypatch.setattr(namespace, "EPHEMERALS_MAX", 2)

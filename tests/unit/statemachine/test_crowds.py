@@ -59,6 +59,7 @@ def test_where_somebody_waits_also_when_the_place_was_taken_over():
     assert finds_its_first_at_once(loaded(asking.machine), "a")[0]
 
 
+@pytest.mark.interpreted
 def test_names_that_a_session_leaves_behind_are_handed_on_one_by_one(monkeypatch: pytest.MonkeyPatch):
     """Each is looked at once, though all are let go by one entry."""
     asking = Asking()
@@ -90,6 +91,7 @@ class CountingDict(OrderedDict[tuple[int, int], object]):
             yield key
 
 
+@pytest.mark.interpreted
 @pytest.mark.parametrize("mode", ["shared", "exclusive"])
 def test_re_entrant_ones_that_are_let_in_together_do_not_go_over_those_before_them(
     monkeypatch: pytest.MonkeyPatch, mode: str

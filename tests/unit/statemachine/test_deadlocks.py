@@ -164,6 +164,7 @@ PLANTED = [
 ]
 
 
+@pytest.mark.interpreted
 @pytest.mark.parametrize("edits", [edits for _, *edits in PLANTED], ids=[str(name) for name, *_ in PLANTED])
 def test_each_of_these_bugs_is_found_by_chance(edits: list[Edit]) -> None:
     with planted_edits(edits), pytest.raises((AssertionError, KeyError)):
@@ -315,6 +316,7 @@ def test_who_holds_a_crowded_name_is_found_though_the_line_before_the_caller_is_
     )
 
 
+@pytest.mark.interpreted
 def test_a_search_without_a_cycle_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever holds one crowded name and joins another line, of others, goes over as much as it may, and is let in."""
     crowd = Crowd(MANY)

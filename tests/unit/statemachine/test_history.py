@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from coordinator.statemachine import commands, history, past
 from coordinator.statemachine.commands import ExpireSessions, PutKey
 from coordinator.statemachine.files import Compacted, CreateFile, DeleteRange, ReadDirectory, ReadFile
@@ -9,6 +11,7 @@ from tests.unit.statemachine.derived import restored
 from tests.unit.statemachine.test_namespace import Tree
 
 
+@pytest.mark.interpreted
 def test_history_is_bounded_and_drops_the_oldest(monkeypatch):
     monkeypatch.setattr(history, "CHANGES_MAX", 10)
     tree = Tree()
@@ -28,6 +31,7 @@ def test_history_is_bounded_and_drops_the_oldest(monkeypatch):
     assert kept.bytes <= 1_300
 
 
+@pytest.mark.interpreted
 def test_history_is_bounded_under_transactions(monkeypatch):
     """It dropped 4 changes an entry, and an entry may make thousands."""
     monkeypatch.setattr(history, "CHANGES_MAX", 10)
@@ -42,6 +46,7 @@ def test_history_is_bounded_under_transactions(monkeypatch):
     assert len(kept.past) <= 10
 
 
+@pytest.mark.interpreted
 def test_history_is_bounded_where_many_ephemeral_files_go_at_once(monkeypatch):
     """An expiry is the leader's own entry."""
     monkeypatch.setattr(history, "CHANGES_MAX", 10)
@@ -55,6 +60,7 @@ def test_history_is_bounded_where_many_ephemeral_files_go_at_once(monkeypatch):
         assert len(kept.rows) <= 10
 
 
+@pytest.mark.interpreted
 def test_history_is_bounded_in_bytes_where_large_contents_follow_small_ones(monkeypatch):
     """Each put replaced a megabyte, and dropped four changes of nothing."""
     monkeypatch.setattr(history, "CHANGES_MAX", 1_000)
@@ -67,6 +73,7 @@ def test_history_is_bounded_in_bytes_where_large_contents_follow_small_ones(monk
     assert tree.machine.state.history.bytes <= 150_000
 
 
+@pytest.mark.interpreted
 def test_a_trim_behind_a_snapshot_drops_the_same(monkeypatch):
     """How much it drops hangs on what the entry made, and so on what the one before it left."""
     monkeypatch.setattr(history, "CHANGES_MAX", 40)

@@ -7,6 +7,7 @@ from itertools import pairwise
 from typing import NamedTuple
 from unittest import mock
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
@@ -348,7 +349,7 @@ class HistoryAgainstAModel(RuleBasedStateMachine):
             patch.stop()
 
 
-TestHistoryAgainstAModel = HistoryAgainstAModel.TestCase
+TestHistoryAgainstAModel = pytest.mark.interpreted(HistoryAgainstAModel.TestCase)
 TestHistoryAgainstAModel.settings = settings(
     max_examples=25, stateful_step_count=40, deadline=None, suppress_health_check=[*HealthCheck]
 )

@@ -277,6 +277,7 @@ def test_results_above_the_bound_of_before_are_loaded_and_can_be_acknowledged():
     assert isinstance(asking.send(session, 102, PutKey("a", b""), acked=102), Done)
 
 
+@pytest.mark.interpreted
 def test_no_frame_is_written_that_could_not_be_read(monkeypatch):
     asking, session = with_a_large_file()
     asking.send(session, 2, LARGE)
@@ -300,6 +301,7 @@ LETS_GO = (ReleaseLock, CancelAcquire)
 
 
 @pytest.mark.long
+@pytest.mark.interpreted
 @given(st.data())
 @settings(max_examples=150, deadline=None)
 def test_nothing_is_dropped_and_nobody_is_stuck(data):

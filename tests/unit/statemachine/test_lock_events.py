@@ -280,6 +280,7 @@ def test_a_lock_delay_has_no_holder_that_could_let_go(asking: Asking):
     assert told(asking, asking.index) == [(two, "acquired", "a", "exclusive", False)]
 
 
+@pytest.mark.interpreted
 def test_who_is_refused_for_want_of_room_is_not_told_of(asking: Asking, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("coordinator.statemachine.locking.WAITERS_MAX", 0)
     one, two = asking.open(), asking.open()
@@ -300,6 +301,7 @@ def test_pages_go_on_where_the_one_before_ended_within_a_revision_too(asking: As
     assert (since, skip) == (asking.index + 1, 0)
 
 
+@pytest.mark.interpreted
 def test_a_page_goes_over_a_bounded_number_of_events(asking: Asking, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(lock_events, "SCANNED_MAX", 2)
     holder = asking.open()
@@ -309,6 +311,7 @@ def test_a_page_goes_over_a_bounded_number_of_events(asking: Asking, monkeypatch
     assert [event.name for event in read(asking, ReadLockEvents("c", since=page.since, skip=page.skip)).events] == ["c"]
 
 
+@pytest.mark.interpreted
 def test_what_is_not_kept_any_more_is_said(asking: Asking, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(lock_events, "LOCK_EVENTS_MAX", 3)
     session = asking.open()
@@ -320,6 +323,7 @@ def test_what_is_not_kept_any_more_is_said(asking: Asking, monkeypatch: pytest.M
     assert [event.name for event in page.events] == ["lock2", "lock3", "lock4"]
 
 
+@pytest.mark.interpreted
 def test_a_snapshot_holds_them(asking: Asking, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(lock_events, "LOCK_EVENTS_MAX", 4)
     sessions = [asking.open() for _ in range(4)]
@@ -338,6 +342,7 @@ def test_a_snapshot_holds_them(asking: Asking, monkeypatch: pytest.MonkeyPatch):
     assert loaded.digest() == asking.machine.digest()
 
 
+@pytest.mark.interpreted
 def test_a_snapshot_under_way_shows_those_of_when_it_began(asking: Asking, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(lock_events, "LOCK_EVENTS_MAX", 5)
     session = asking.open()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 from unittest import mock
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -356,7 +357,7 @@ class LocksOfAllModes(RuleBasedStateMachine):
                 told[event.name] = event.token
 
 
-TestLocksOfAllModes = LocksOfAllModes.TestCase
+TestLocksOfAllModes = pytest.mark.interpreted(LocksOfAllModes.TestCase)
 TestLocksOfAllModes.settings = settings(
     max_examples=80,
     stateful_step_count=40,

@@ -765,6 +765,7 @@ def test_a_name_out_of_reach_refuses_all_of_them():
     assert locks.state("build/x").holders == ()
 
 
+@pytest.mark.interpreted
 def test_full_lines_and_tables_are_refused_with_their_numbers(monkeypatch):
     monkeypatch.setattr(locking, "WAITERS_MAX", 2)
     monkeypatch.setattr(locking, "LOCKS_MAX", 3)

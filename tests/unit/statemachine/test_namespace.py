@@ -119,6 +119,7 @@ def test_a_directory_goes_when_it_is_empty_or_with_all_that_is_in_it():
     assert tree.do(DeletePath("d")) == Deleted(tree.index, 1)
 
 
+@pytest.mark.interpreted
 def test_what_deletes_more_than_one_command_may_is_refused_with_its_number(monkeypatch):
     monkeypatch.setattr(files, "DELETED_MAX", 3)
     tree = Tree()
@@ -221,6 +222,7 @@ def test_paths_that_are_none_are_refused(path):
     assert tree.do(MakeDirectory(path, parents=True)).code == commands.INVALID
 
 
+@pytest.mark.interpreted
 def test_each_limit_is_refused_with_its_number(monkeypatch):
     monkeypatch.setattr(files, "CHILDREN_MAX", 2)
     monkeypatch.setattr(namespace, "KEYS_MAX", 6)
@@ -420,6 +422,7 @@ def test_ranges_have_an_order_a_limit_a_count_and_pages():
     assert all(view.value is None for view in tree.query(ReadRange("", prefix=True, keys_only=True)).keys)
 
 
+@pytest.mark.interpreted
 def test_a_page_has_a_bound_of_bytes_and_a_sort_one_of_keys(monkeypatch):
     monkeypatch.setattr(files, "PAGE_BYTES_MAX", 100)
     monkeypatch.setattr(files, "SORTED_MAX", 3)
@@ -462,6 +465,7 @@ def test_changes_are_told_in_order_and_each_once_however_they_are_paged():
     assert tree.query(ReadChanges("k", prefix=True)).changes == ()
 
 
+@pytest.mark.interpreted
 def test_a_page_of_changes_that_nobody_asked_for_is_a_progress_mark(monkeypatch):
     monkeypatch.setattr(files, "SCANNED_MAX", 5)
     tree = Tree()
@@ -552,6 +556,7 @@ def test_spans():
     assert not paths.prefixed(high).holds("b")
 
 
+@pytest.mark.interpreted
 def test_the_directories_that_flat_keys_imply_have_a_bound(monkeypatch):
     """Each takes memory on every replica, and a key of 512 bytes implies 255."""
     monkeypatch.setattr(namespace, "DIRECTORIES_MAX", 4)
@@ -567,6 +572,7 @@ def test_the_directories_that_flat_keys_imply_have_a_bound(monkeypatch):
     assert isinstance(tree.do(PutKey("e/f", b"")), Done)
 
 
+@pytest.mark.interpreted
 def test_below_level_6_directories_have_no_bound(monkeypatch):
     """Replicas of an earlier program know of none."""
     monkeypatch.setattr(namespace, "DIRECTORIES_MAX", 1)

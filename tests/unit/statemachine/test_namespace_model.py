@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from unittest import mock
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -417,7 +418,7 @@ class NamespaceAgainstAModel(RuleBasedStateMachine):
         assert derived(restored(self.asking.machine)) == derived(self.asking.machine)
 
 
-TestNamespaceAgainstAModel = NamespaceAgainstAModel.TestCase
+TestNamespaceAgainstAModel = pytest.mark.interpreted(NamespaceAgainstAModel.TestCase)
 TestNamespaceAgainstAModel.settings = settings(
     max_examples=60, stateful_step_count=50, deadline=None, suppress_health_check=[*HealthCheck]
 )

@@ -264,12 +264,13 @@ class HoldsPassOn(Passing, RuleBasedStateMachine):
         self.ends()
 
 
-TestHoldsPassOn = HoldsPassOn.TestCase
+TestHoldsPassOn = pytest.mark.interpreted(HoldsPassOn.TestCase)
 TestHoldsPassOn.settings = settings(
     max_examples=20, stateful_step_count=30, deadline=None, suppress_health_check=[*HealthCheck]
 )
 
 
+@pytest.mark.interpreted
 @pytest.mark.parametrize("waits", [False, True])
 @pytest.mark.parametrize("place", PLACES_OF_HEIRS)
 def test_a_hold_is_handed_over_as_in_the_model_wherever_the_heir_stands(place, waits):

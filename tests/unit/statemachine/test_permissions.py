@@ -92,6 +92,7 @@ def test_each_right_reaches_as_far_as_its_own_prefixes():
     assert company.ask(company.op, ForceRelease("a/1", "stuck"), "op").code == commands.FORBIDDEN
 
 
+@pytest.mark.interpreted
 def test_a_page_of_locks_looks_at_no_others_than_may_be_seen(monkeypatch):
     """With a million locks of others one request for a page held up the node for a tenth of a second."""
     company = Company()
@@ -322,6 +323,7 @@ def test_what_is_not_there_is_not_found(op):
     assert Company().command(op).code == commands.NOT_FOUND
 
 
+@pytest.mark.interpreted
 def test_there_are_no_more_roles_and_permissions_than_may_be(monkeypatch):
     company = Company()
     for number in range(permissions.PERMISSIONS_MAX):

@@ -15,6 +15,8 @@ from tests.unit.statemachine.test_lock_model import LocksOfAllModes
 from tests.unit.statemachine.test_namespace_model import NamespaceAgainstAModel
 from tests.unit.statemachine.test_passing_model import HoldsPassOn
 
+pytestmark = pytest.mark.interpreted
+
 _NAMESPACE: Final = "coordinator.statemachine.namespace"
 _PAST: Final = "coordinator.statemachine.past"
 _READING: Final = "coordinator.statemachine.reading"

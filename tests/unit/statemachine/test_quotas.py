@@ -280,6 +280,7 @@ def test_before_level_3_keys_have_no_owner_and_are_counted_for_the_cluster_alone
     restored(asking.machine)
 
 
+@pytest.mark.interpreted
 def test_no_quotas_cost_no_look_at_them(monkeypatch):
     """What most clusters have. The row of the table is looked for, and nothing else."""
     cluster = Counted()

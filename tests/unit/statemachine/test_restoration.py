@@ -122,6 +122,7 @@ def test_whoever_followed_the_old_log_is_told_to_read_anew_and_can_go_on_from_th
     assert [change.revision for change in page.changes] == [changed.index]
 
 
+@pytest.mark.interpreted
 def test_events_of_the_lost_log_stay_compacted_though_the_oldest_ones_of_the_backup_are_dropped(monkeypatch):
     """A backup has as many as are kept, so that the first one of the new log drops one of them."""
     monkeypatch.setattr(lock_events, "LOCK_EVENTS_MAX", 4)

@@ -26,6 +26,8 @@ from coordinator.statemachine.results import RESULT_COST, SMALL, size_of
 from tests.unit.statemachine.asking import Asking
 from tests.unit.statemachine.derived import restored
 
+pytestmark = pytest.mark.interpreted
+
 MOST = 20 * RESULT_COST
 END = 4 * MOST
 
