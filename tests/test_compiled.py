@@ -259,6 +259,38 @@ def test_whoever_administers_everything_by_a_permission_may_in_both(choice: str)
     )
 
 
+PAGE: Final = """
+from coordinator import compiled
+compiled.use()
+import msgspec
+from coordinator.statemachine.commands import LEVEL, Command, Genesis, OpenSession, PutKey, SetPrincipal
+from coordinator.statemachine.commands import Transact, Transacted
+from coordinator.statemachine.files import TRANSACTION_ROWS_MAX, ReadRange
+from coordinator.statemachine.machine import Machine, encode_entry, encode_node_entry
+
+machine = Machine()
+machine.apply(1, encode_node_entry(Genesis(7, "", 0, (SetPrincipal("ci", ("read", "write")),), (), LEVEL)))
+
+def ask(op, session, number):
+    command = Command(session, number, number, op)
+    return machine.apply(machine.applied + 1, encode_entry("ci", "", msgspec.msgpack.encode(command)))
+
+session = ask(OpenSession(15_000, b""), 0, 0).session
+for number in range(TRANSACTION_ROWS_MAX // 2 + 2):
+    ask(PutKey(f"key{number}", b""), session, number)
+first = ReadRange("key", prefix=True, revision=machine.applied - 1, limit=1)
+assert isinstance(ask(Transact((), (first,)), session, number + 1), Transacted)
+"""
+
+
+@pytest.mark.parametrize("choice", ["never", "always"])
+def test_a_page_of_a_range_goes_no_further_than_it_is_long_in_both(choice: str) -> None:
+    """One program refused what the other applied, for the rows that it went over: their replicas had other states."""
+    subprocess.run(
+        [sys.executable, "-c", PAGE], cwd=compiled.PROJECT, env={**os.environ, compiled.VARIABLE: choice}, check=True
+    )
+
+
 def test_a_bug_is_planted_in_the_interpreted_modules_alone() -> None:
     with pytest.raises(AssertionError, match="unset CONCLAVE_COMPILED"):
         simulated("always", "--mutant", "vote-not-persisted", "--seed", "1")

@@ -39,7 +39,7 @@ class Configuration:
         on_either_side = voters + outgoing
         self.voter_ids: Final[tuple[int, ...]] = _each_once(on_either_side)
         """Everyone whose vote counts on either side."""
-        self.full_voter_ids: Final[tuple[int, ...]] = _each_once(m for m in on_either_side if not m.witness)
+        self.full_voter_ids: Final[tuple[int, ...]] = _each_once([m for m in on_either_side if not m.witness])
         """Those voters, of either side, that have a state machine."""
         self._by_replica: Final = {member.replica: member for member in outgoing + learners + voters}
         self.members: Final[tuple[Member, ...]] = tuple(self._by_replica.values())
@@ -161,7 +161,7 @@ def decode_configuration(entry: bytes) -> Configuration:
     if not entry or entry[0] != CONFIGURATION:
         raise ValueError(f"expected an entry of kind {CONFIGURATION}, got {entry[:1]!r}")
     body = json.loads(entry[1:])
-    voters, outgoing, learners = (
+    voters, outgoing, learners = [
         tuple(Member(*member) for member in body.get(name, [])) for name in ("voters", "outgoing", "learners")
-    )
+    ]
     return Configuration(voters, outgoing, learners)

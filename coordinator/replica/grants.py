@@ -24,7 +24,9 @@ class GrantWaiters:
 
     def __iter__(self) -> Iterator[tuple[int, str, int]]:
         """Session, name and acquisition of each that is to be told."""
-        return ((session, *waiting) for session, waiters in self._by_session.items() for waiting in waiters)
+        for session, waiters in self._by_session.items():
+            for name, acquisition in waiters:
+                yield session, name, acquisition
 
     def follow(self, op: commands.ClientOp, result: commands.Result, session: int, caller: Caller) -> None:
         """Note who is to be told, and who no longer, by what a command of `session` came to."""

@@ -124,7 +124,7 @@ class Host:
         self._directory = NodeDirectory(settings.directory)
         self._journal = SqliteJournal(settings.directory, settings.node)
         names = (LOCK_NAME, FILE_NAME, f"{FILE_NAME}-wal")
-        self._open_files = OpenFiles(settings.directory / name for name in names)
+        self._open_files = OpenFiles([settings.directory / name for name in names])
         self._looks_us = 0
         """When it is next looked whether they are there."""
         self._clock = MonotonicClock()

@@ -186,7 +186,7 @@ class Reading:
                 if read.is_prompt:
                     self._waiting.over(read)
                     self.answer_one(read, tenure, answers, now_us)
-            self._waiting.add_ready(read for read in reads if not read.is_prompt)
+            self._waiting.add_ready([read for read in reads if not read.is_prompt])
         if self._waiting.has_ready:
             self._answer_ready(self._waiting, tenure, answers, now_us)
         if self.delegate.has_ready:

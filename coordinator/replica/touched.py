@@ -62,7 +62,7 @@ def touched_by(op: Any, session: int, state: State, *, wide: bool) -> Touched:
         case files.DeleteRange(start, end, prefix):
             return _of_range(start, end, prefix)
         case commands.Transact(_, then, otherwise):
-            return _all_of(touched_by(each, session, state, wide=wide) for each in (*then, *otherwise))
+            return _all_of([touched_by(each, session, state, wide=wide) for each in (*then, *otherwise)])
         case commands.CloseSession(owner):
             return _of_ends((owner or session,), state, wide=wide)
         case commands.ExpireSessions(sessions):

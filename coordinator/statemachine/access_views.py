@@ -69,7 +69,8 @@ def list_members(state: State, query: permissions.ListMembers) -> Result:
         return Failure(commands.NOT_FOUND, f"no role {query.role!r} in this cluster")
     rows = state.principals.rows
     state.work.goes_over(len(rows))
-    names = (name for name in state.principals.order.seek(query.after, after=True) if query.role in rows[name].roles)
+    behind = state.principals.order.seek(query.after, after=True)
+    names = filter(lambda name: query.role in rows[name].roles, behind)
     return MemberList(tuple(islice(names, page_limit(query.limit))))
 
 

@@ -77,13 +77,15 @@ def cycle_of_heir(state: State, heir: Session, given: Given) -> tuple[LockWait, 
         return lock.name if kept_out else None
 
     waits = _Waits(state, given)
-    in_line = (
-        (key[0], lock.name) if key[0] != me and _excludes(lock.mode, waiter.mode) else None
-        for key, waiter in lock.queue.items()
-    )
-    behind = _Side(waits.of_those_behind, me, in_line)
+    behind = _Side(waits.of_those_behind, me, _kept_out_by_heir(lock, me))
     ahead = _Side(waits.of_those_ahead, me, waits.of_those_ahead(heir), closes, knows_me=True)
     return _met(state, me, behind, ahead)
+
+
+def _kept_out_by_heir(lock: Lock, heir: int) -> Iterator[_Step]:
+    """Those that stand in line for it, and could not hold it together with the heir."""
+    for key, waiter in lock.queue.items():
+        yield (key[0], lock.name) if key[0] != heir and _excludes(lock.mode, waiter.mode) else None
 
 
 class _Side:
@@ -213,7 +215,7 @@ class _Waits:
         """But for the hold that is given: that it leads to the heir is known."""
         found = self._holders.get(lock.name)
         if found is None:
-            found = self._holders[lock.name] = (key for key in lock.holders if not self._is_given(lock.name, key))
+            found = self._holders[lock.name] = filter(lambda key: not self._is_given(lock.name, key), lock.holders)
         return found
 
     def at_the_end(self, session: Session, mode: Mode, wanted: Iterable[Lock], *, in_line: bool) -> Iterator[_Step]:

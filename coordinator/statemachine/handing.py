@@ -102,7 +102,7 @@ class _Handing:
 def token_of(state: State, names: Iterable[str], key: Key) -> int:
     """By which an acquisition that has come to hold these names is told so: the highest of theirs. A name that its
     session held before, and that it joined, has an earlier one; the next holder of any gets a higher one."""
-    grants = (state.locks.rows[name].holders.get(key) for name in names if name in state.locks.rows)
+    grants = [state.locks.rows[name].holders.get(key) for name in names if name in state.locks.rows]
     return max(grant.token for grant in grants if grant is not None)
 
 

@@ -43,15 +43,29 @@ def item_at(state: State, path: str, revision: int) -> Item | None:
 
 def items(state: State, span: Span, revision: int, *, descending: bool = False) -> Iterator[tuple[str, Item]]:
     """What the span holds, at `revision` (0: now), in the order of the paths."""
-    rows = state.keys.rows
     keys = _keys(state, span, descending=descending)
     if _is_now(state, revision):
-        return ((key, rows[key]) for key in keys)
+        return _now(state, keys)
     history = state.history
     gone = within(history.gone.seek_back(span.end) if descending else history.gone.seek(span.start), span, descending)
     both = heapq.merge(keys, gone, key=path_order, reverse=descending)
-    then = ((key, history.at(key, rows.get(key), revision)) for key in _counted(state, both))
-    return ((key, item) for key, item in then if item is not None)
+    return _then(state, both, revision)
+
+
+def _now(state: State, keys: Iterable[str]) -> Iterator[tuple[str, Item]]:
+    rows = state.keys.rows
+    for key in keys:
+        yield key, rows[key]
+
+
+def _then(state: State, keys: Iterable[str], revision: int) -> Iterator[tuple[str, Item]]:
+    """How many must be gone over to fill a page of the past is only known behind it."""
+    rows, history, work = state.keys.rows, state.history, state.work
+    for key in keys:
+        work.goes_over(PAST_ROWS)
+        item = history.at(key, rows.get(key), revision)
+        if item is not None:
+            yield key, item
 
 
 def count(state: State, span: Span, revision: int) -> int:
@@ -125,14 +139,6 @@ def within(keys: Iterator[str], span: Span, descending: bool) -> Iterator[str]:
 def _keys(state: State, span: Span, *, descending: bool) -> Iterator[str]:
     order = state.keys.order
     return within(order.seek_back(span.end) if descending else order.seek(span.start), span, descending)
-
-
-def _counted(state: State, keys: Iterable[str]) -> Iterator[str]:
-    """How many must be gone over to fill a page of the past is only known behind it."""
-    work = state.work
-    for key in keys:
-        work.goes_over(PAST_ROWS)
-        yield key
 
 
 def _is_now(state: State, revision: int) -> bool:

@@ -138,7 +138,7 @@ def _narrowed(access: Access, bounds: Reach) -> Access:
 
 
 def _reach_of(permissions: Collection[Permission]) -> Reach:
-    return {right: least(one.prefix for one in permissions if right in one.rights) for right in RIGHTS}
+    return {right: least([one.prefix for one in permissions if right in one.rights]) for right in RIGHTS}
 
 
 def least(prefixes: Iterable[str]) -> tuple[str, ...]:

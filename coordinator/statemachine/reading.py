@@ -117,7 +117,7 @@ def read_range(state: State, query: files.ReadRange) -> Result:
     state.work.goes_over(count)
     views = [(key_view(key, item), item) for key, item in past.items(state, span, query.revision, descending=False)]
     views.sort(key=lambda both: sort(both[0]), reverse=query.descending)
-    return _page(state, ((view.key, item) for view, item in views), query, count, revision)
+    return _page(state, iter([(view.key, item) for view, item in views]), query, count, revision)
 
 
 def key_view(key: str, item: Item, *, keys_only: bool = False) -> KeyView:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from itertools import chain, islice, takewhile
+from itertools import islice, takewhile
 from typing import TYPE_CHECKING, Final
 
 from coordinator.statemachine import commands, handing, sessions
@@ -134,7 +134,12 @@ def page_of(names: OrderedKeys[str], after: str, limit: int, prefixes: tuple[str
     limit = page_limit(limit)
     if prefixes == EVERYTHING:
         return names.page(after, limit)
-    return [*islice(chain.from_iterable(_beginning(names, prefix, after) for prefix in prefixes), limit)]
+    return [*islice(_beginning_with_one(names, prefixes, after), limit)]
+
+
+def _beginning_with_one(names: OrderedKeys[str], prefixes: tuple[str, ...], after: str) -> Iterator[str]:
+    for prefix in prefixes:
+        yield from _beginning(names, prefix, after)
 
 
 def _beginning(names: OrderedKeys[str], prefix: str, after: str) -> Iterator[str]:

@@ -350,6 +350,63 @@ def test_nothing_that_is_compiled_calls_errors_of_two_types_the_same():
     assert [(file, lines) for file, lines in found if lines] == []
 
 
+TAKE_ALL = frozenset(
+    {
+        *("any", "all", "sum", "min", "max", "sorted", "join"),
+        *("tuple", "list", "set", "frozenset", "dict", "fromkeys", "deque", "OrderedDict"),
+        *("extend", "update", "union"),
+    }
+)
+
+
+def made_whole(tree: ast.Module) -> list[int]:
+    """The lines of generator expressions that somebody may not take to their end. (`next` of one is no more than a
+    loop in either program.)"""
+    found = []
+    for node in ast.walk(tree):
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.GeneratorExp) and not isinstance(node, ast.Starred):
+                taker = ast.unparse(node.func).rpartition(".")[2] if isinstance(node, ast.Call) else ""
+                if taker != "next" and taker not in TAKE_ALL:
+                    found.append(child.lineno)
+    return found
+
+
+def test_nothing_that_is_compiled_makes_more_than_is_taken_of_it():
+    """There a generator expression is a list: a page of one key went over all keys, and counted them."""
+    program = (
+        "def of(x):\n a = (y for y in x)\n any(y for y in x)\n next(y for y in x)\n [*(y for y in x)]\n"
+        " for z in (y for y in x):\n  islice((y for y in x), 3)\n return (y for y in x)\n"
+    )
+    assert made_whole(ast.parse(program)) == [2, 6, 8, 7]
+    found = [(file, made_whole(ast.parse((compiled.PROJECT / file).read_text()))) for file in compiling.sources()]
+    assert [(file, lines) for file, lines in found if lines] == []
+
+
+def changed_within(tree: ast.Module) -> list[int]:
+    """The lines of loops that give a name that they go over, or up to, another value."""
+    return [
+        loop.lineno
+        for loop in ast.walk(tree)
+        if isinstance(loop, ast.For)
+        and {node.id for node in ast.walk(loop.iter) if isinstance(node, ast.Name)}
+        & {
+            node.id
+            for part in loop.body
+            for node in ast.walk(part)
+            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
+        }
+    ]
+
+
+def test_nothing_that_is_compiled_changes_what_it_goes_over_within_the_loop():
+    """There the loop goes on over the new one, and ends where that does."""
+    program = "def of(x, n):\n for y in x:\n  x = [y]\n for y in range(n):\n  n -= 1\n for y in x:\n  z = x\n"
+    assert changed_within(ast.parse(program)) == [2, 4]
+    found = [(file, changed_within(ast.parse((compiled.PROJECT / file).read_text()))) for file in compiling.sources()]
+    assert [(file, lines) for file, lines in found if lines] == []
+
+
 def identities_of_constants(tree: ast.Module) -> list[int]:
     """The lines at which something is asked to be the very object that a constant of a module names."""
     return [

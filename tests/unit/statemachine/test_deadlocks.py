@@ -144,7 +144,9 @@ PLANTED = [
     (
         "who-shares-waits-for-an-heir-that-shares",
         Edit(
-            f"{_DEADLOCKS}:cycle_of_heir", "me and _excludes(lock.mode, waiter.mode)", "me and waiter.mode != COUNTING"
+            f"{_DEADLOCKS}:_kept_out_by_heir",
+            "heir and _excludes(lock.mode, waiter.mode)",
+            "heir and waiter.mode != COUNTING",
         ),
     ),
     (
