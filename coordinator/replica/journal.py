@@ -81,8 +81,8 @@ class SqliteJournal(Journal):
             raise JournalDamaged(f"{log}: {harm}; what was on disk there is not in {self._path}")
         rotten = rotten_frame(log)
         if rotten >= 0:
-            what = f"frame {rotten}" if rotten else "the header"
-            raise JournalDamaged(f"{log}: {what} does not match its checksum, and more is behind it that was on disk")
+            what = f"frame {rotten} does not match its checksum" if rotten else "the header does not match what follows"
+            raise JournalDamaged(f"{log}: {what}, and more is behind it that was on disk")
         self._db = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
         self._inserting = self._db.cursor()
         """For what each turn writes, so that none has to be made for it."""

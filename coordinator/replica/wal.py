@@ -32,6 +32,9 @@ _MAGIC: Final = 0x377F0682
 """With the last bit set the checksums are over big-endian words."""
 _MASK: Final = 0xFFFFFFFF
 _PAGE_BYTES_MAX: Final = 65_536
+_FIRST_FRAMES: Final = 2
+"""One lies in a block with the header, and may be as old; the next is of the log that came so far last."""
+_LATER_MAX: Final = 1 << 31
 FULL: Final = frozenset((errno.ENOSPC, errno.EDQUOT))
 """What a disk says that is as it should be, but for its room."""
 ROOM_BYTES: Final = 4_200_000
@@ -75,13 +78,14 @@ def rotten_frame(path: Path) -> int:
         return -1
     if len(data) < _HEADER.size + _FRAME.size:
         return -1
-    if not any(data[: _HEADER.size]):
-        return 0 if data.tobytes().strip(b"\0") else -1  # A header is on disk before the first frame behind it.
     magic, _, page_bytes, _, *salts, first, second = _HEADER.unpack_from(data)
+    is_page = 512 <= page_bytes <= _PAGE_BYTES_MAX and not page_bytes & (page_bytes - 1)
+    if (magic & ~1) != _MAGIC or not is_page:
+        # A header is on disk before the first frame behind it, and the next one of a log begins as it does.
+        return 0 if data[_HEADER.size :].tobytes().strip(b"\0") else -1
     swapped = (sys.byteorder == "big") != bool(magic & 1)
     summed = _summed((0, 0), data[: _HEADER.size - 8], swapped=swapped)
-    is_page = 512 <= page_bytes <= _PAGE_BYTES_MAX and not page_bytes & (page_bytes - 1)
-    if (magic & ~1) != _MAGIC or not is_page or summed != (first, second):
+    if summed != (first, second):
         # A header is torn only where a log begins anew, and then all that lies behind it has other salts.
         _, _, *found, _, _ = _FRAME.unpack_from(data, _HEADER.size)
         return 0 if found[0] == salts[0] or found[1] == salts[1] else -1
@@ -89,6 +93,8 @@ def rotten_frame(path: Path) -> int:
     has_ended = False
     for number, frame in enumerate(_frames(data, page_bytes, summed, swapped=swapped), 1):
         belongs = [*frame.salts] == salts
+        if number <= _FIRST_FRAMES and _is_later(frame.salts, salts):
+            return 0  # The header is that of an earlier log: what was written over it has been lost.
         if not rotten and not (frame.whole and belongs):
             rotten = number
         if rotten and has_ended and belongs:
@@ -96,6 +102,11 @@ def rotten_frame(path: Path) -> int:
         # One that checks and does not belong was whole, for its salts are not summed: they alone have rotted.
         has_ended = bool(rotten) and (has_ended or ((belongs or frame.whole) and frame.ends))
     return -1
+
+
+def _is_later(salts: tuple[int, int], header: list[int]) -> bool:
+    """Is a frame of a log that began after that of the header? Each has the next number for its first salt."""
+    return any(salts) and 0 < (salts[0] - header[0]) & _MASK < _LATER_MAX
 
 
 def lost(mark: Path, log: Path) -> str:

@@ -405,6 +405,37 @@ def test_without_a_mark_a_first_block_of_zeros_is_rot(crashed: Crashed, tmp_path
             crashed.left(tmp_path, bytes(size) + crashed.log[size:])
 
 
+@pytest.mark.parametrize("size", [24, 512, 4_096])
+def test_a_first_block_that_is_no_header_is_rot(crashed: Crashed, tmp_path: Path, size: int):
+    """As where another block was written there: SQLite takes no log for that, and says nothing."""
+    log = bytes(at % 251 for at in range(size)) + crashed.log[size:]
+    with pytest.raises(JournalDamaged, match="the header does not match"):
+        crashed.left(tmp_path, log)
+    assert (tmp_path / f"{FILE_NAME}-wal").read_bytes() == log
+
+
+@pytest.mark.parametrize("size", [32, 512, 4_096])
+def test_a_first_block_of_an_earlier_log_is_rot(tmp_path: Path, size: int):
+    """A write of the disk that was lost: the header checks, and what is behind it is of a log that began later."""
+    journal = running(tmp_path / "node")
+    log = tmp_path / "node" / f"{FILE_NAME}-wal"
+    blocks = [log.read_bytes()[:size]]
+    index = 6
+    while len(blocks) < 4:
+        journal.commit([Write(REPLICA.replica, HardState(5, 7, 0), index, [5], [bytes(1 << 19)])])
+        index += 1
+        if (block := log.read_bytes()[:size])[:32] != blocks[-1][:32]:
+            blocks.append(block)
+    left = copied(tmp_path / "node", tmp_path / "left")
+    journal.close()
+    whole = (left / log.name).read_bytes()
+    assert rotten_frame(left / log.name) == -1
+    for block in blocks[:-1]:
+        (left / log.name).write_bytes(block + whole[size:])
+        with pytest.raises(JournalDamaged, match="the header does not match"):
+            SqliteJournal(left)
+
+
 def test_a_mark_that_has_rotted_still_asks_for_a_log(tmp_path: Path):
     journal = running(tmp_path / "node")
     left = copied(tmp_path / "node", tmp_path / "left")
