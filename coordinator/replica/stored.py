@@ -100,6 +100,13 @@ class _Reading:
         end = offset + len(entries)
         if end < row[2]:
             raise JournalDamaged(f"{self._path}: replica {replica:x} lacks entries up to its commit index {row[2]}")
+        if snapshot is not None and end < snapshot.last_index:
+            raise JournalDamaged(f"{self._path}: replica {replica:x} lacks entries up to its snapshot")
+        latest = max(terms[-1] if terms else offset_term, 0 if snapshot is None else snapshot.term)
+        if row[0] < latest:  # Each is written with a term that is as late: the row is an older one, and lacks a vote.
+            raise JournalDamaged(
+                f"{self._path}: the hard state of replica {replica:x} is of term {row[0]}, and what it has of {latest}"
+            )
         stopped = self._stopped()
         agreed = snapshot is not None and self._is_agreed(snapshot.last_index)
         return StoredLog(HardState(*row[:3]), terms, entries, offset, offset_term, snapshot, stopped, agreed)

@@ -324,6 +324,31 @@ def test_a_damaged_row_is_named_and_not_served(tmp_path, statement, complaint):
         again.load(REPLICA.replica)
 
 
+@pytest.mark.parametrize("with_snapshot", [False, True])
+def test_an_older_hard_state_that_has_come_back_is_named(tmp_path, with_snapshot):
+    """As where the disk lost the write of one page. Its checksum is right, and what it has forgotten is a vote."""
+    journal = born(tmp_path)
+    journal.commit([write(2, b"\x01a", term=1, commit=1)])
+    older = journal._db.execute("SELECT * FROM hard_states").fetchone()
+    later = write(3, b"\x01b", term=2, vote=5, commit=3)
+    journal.commit([later._replace(head=head(3, 3)) if with_snapshot else later])
+    journal._db.execute("REPLACE INTO hard_states VALUES (?, ?, ?, ?, ?)", older)
+    with pytest.raises(JournalDamaged, match=r"hard state of replica .* is of term 1, and what it has of 2"):
+        reopened(journal, tmp_path)
+
+
+def test_a_log_that_ends_before_its_snapshot_is_named(tmp_path):
+    """The commit index, which may lag, is not all that says how far it went."""
+    journal = born(tmp_path)
+    journal.commit([write(2, b"\x01a", commit=1)])
+    older = journal._db.execute("SELECT * FROM hard_states").fetchone()
+    journal.commit([write(3, b"\x01b", commit=3)._replace(head=head(3, 1))])
+    journal._db.execute("REPLACE INTO hard_states VALUES (?, ?, ?, ?, ?)", older)
+    journal._db.execute("DELETE FROM batches WHERE first_index = 3")
+    with pytest.raises(JournalDamaged, match="lacks entries up to its snapshot"):
+        reopened(journal, tmp_path)
+
+
 def test_a_journal_of_a_format_to_come_is_refused_and_stays_as_it_is(tmp_path):
     """What has rotted into another number is damage, which may be thrown away; this is not."""
     born(tmp_path).close()
