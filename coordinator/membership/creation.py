@@ -71,6 +71,8 @@ def create(
     check_said(name, on, gone, epoch)
     if not on and replicas is not None and not 1 <= replicas <= VOTERS_MAX:
         raise NotMade(f"expected 1 to {VOTERS_MAX} replicas, got {reprlib.repr(replicas)}")
+    if on and replicas not in (None, len(on)):
+        raise NotMade(f"expected {reprlib.repr(replicas)} nodes, one a replica, got {', '.join(on)}")
     birth = under_way(name)
     if birth is not None and is_restore(birth):
         raise NotMade(f"{name} is being restored: give `cluster restore` again to go on with it")

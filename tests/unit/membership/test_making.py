@@ -268,6 +268,15 @@ def test_as_many_replicas_as_there_can_not_be_are_refused(company, replicas):
         make(company, replicas=replicas)
 
 
+@pytest.mark.parametrize("replicas", [0, 2, 4])
+def test_another_number_of_replicas_than_of_the_nodes_that_are_named_is_refused(company, replicas):
+    """Which of the two was meant nobody can tell; a cluster of another size is not made in silence."""
+    with pytest.raises(creation.NotMade, match=f"^expected {replicas} nodes, one a replica, got node1, node2, node3$"):
+        make(company, replicas=replicas, on=("node1", "node2", "node3"))
+    assert not Birth.objects.exists()
+    assert make(company, replicas=2, on=("node1", "node2")).name == "second"
+
+
 def test_while_it_has_no_document_a_cluster_is_put_on_other_nodes(company, reconciler, time):
     """What a node drew that is left out is nobody, and deleted."""
     first = cut_off(company, "node2", "node1", "node2", "node3")
