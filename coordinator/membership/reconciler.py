@@ -15,8 +15,9 @@ from typing import Final, NamedTuple
 from django.db import DatabaseError, close_old_connections
 from django.utils import timezone
 
-from coordinator import record, wire
+from coordinator import database_errors, record, wire
 from coordinator.client import Client, Lease, errors
+from coordinator.logs import Seldom
 from coordinator.membership import edits, known, nodes
 from coordinator.membership.edits import Agreement
 from coordinator.membership.nodes import BrokerUnavailable, NodeReport
@@ -112,6 +113,9 @@ class Reconciler:
         self._reports: dict[str, NodeReport] = {}
         self._silent_nodes: dict[str, float] = {}
         self._whole_look_due = float("-inf")
+        self._not_reconciling = Seldom(clock)
+        self._no_database = Seldom(clock)
+        self._not_written = Seldom(clock)
 
     def run(self, stopping: Callable[[float], bool]) -> None:
         """Work until `stopping(seconds)`, which waits so long, is true. Holds the lock, and waits for it as long as it
@@ -119,12 +123,14 @@ class Reconciler:
         while not stopping(0):
             try:
                 with self._client_of(LOCKED).lock(LOCK, ttl=LOCK_TTL_S, wait=5.0) as lease:
+                    self._not_reconciling.over()
                     logger.info("reconciling, as holder of %r with token %d", LOCK, lease.token)
                     while not stopping(BUSY_S):
                         lease.check()
                         self.look(lease)
             except errors.ConclaveError as error:  # Refused, busy, unavailable: whatever it is, it passes.
-                logger.info("not reconciling: %s", error)
+                if self._not_reconciling.is_due(str(error)):  # As a second one, it may wait for years.
+                    logger.info("not reconciling: %s", error)
                 stopping(BUSY_S)
 
     # --- one look ---------------------------------------------------------------------------------
@@ -136,8 +142,11 @@ class Reconciler:
         try:
             generations = dict(WantedMembership.objects.values_list("cluster__cluster_id", "generation"))
         except DatabaseError as error:
-            logger.warning("nothing can be reconciled now: %s", error)
+            if self._no_database.is_due(str(error)):
+                logger.warning("nothing can be reconciled now: %s", database_errors.in_words(error))
             return
+        if self._no_database.over():
+            logger.info("the database can be used again")
         changed = generations != self._generations
         self._generations = generations
         if not changed and now < min((watched.due for watched in self._watched.values()), default=0.0):
@@ -333,8 +342,11 @@ class Reconciler:
                 logger.info("%s: %s %s", name, finding.state, finding.message)
             Reconciliation.objects.update_or_create(cluster=cluster, defaults=values)
             watched.said, watched.said_at = finding, now
+            self._not_written.over()
         except DatabaseError as error:
-            logger.warning("%s: %s %s (not written down: %s)", name, finding.state, finding.message, error)
+            text = f"{name}: {finding.state} {finding.message} (not written down: {error})"
+            if self._not_written.is_due(text):
+                logger.warning("%s", text)
 
 
 def _running(reports: Iterable[NodeReport]) -> dict[str, str]:

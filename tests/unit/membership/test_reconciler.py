@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shlex
 from types import SimpleNamespace
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 from django.core.management import CommandError
+from django.db import OperationalError
 from django.utils import timezone
 
 from coordinator import record, wire
@@ -459,6 +461,34 @@ def test_it_works_under_the_lock_alone(client, company, time):
     lost = [asked for _, asked, held in turns if not held]
     assert len(set(lost)) <= 1, "nothing was asked while it was lost"
     assert company.hosted["node4"]
+
+
+def test_a_trouble_that_lasts_is_no_line_of_the_log_each_time(client, company, time, monkeypatch, caplog):
+    """Who waits behind another reconciler does so for as long as that one runs, and a database may be away for days."""
+    caplog.set_level(logging.INFO, "coordinator.membership.reconciler")
+    lock = Lock(company)
+    client.lock = lock.lock
+    reconciler = Reconciler(company.clusters.__getitem__, time)
+    lock.grants = [False] * 100
+    turns = []
+
+    def stopping(seconds: float) -> bool:
+        turns.append(lock.taken)
+        time.now += 6
+        return len(turns) > 400
+
+    def away(*_: object, **__: object) -> object:
+        raise OperationalError("no such table: conclave_wantedmembership")
+
+    with monkeypatch.context() as without:
+        without.setattr(WantedMembership.objects, "values_list", away)
+        reconciler.run(stopping)
+    said = [record.getMessage() for record in caplog.records]
+    assert 1 <= sum("not acquired" in line for line in said) <= 3, "100 tries in 20 minutes"
+    assert 1 <= sum("migrate" in line for line in said) <= 3, "200 looks in 20 minutes"
+    assert len(said) <= 8
+    reconciler.look()
+    assert "the database can be used again" in [record.getMessage() for record in caplog.records]
 
 
 # --- an earlier cluster of the name ---------------------------------------------------------------
