@@ -16,7 +16,9 @@ from asgiref.sync import sync_to_async
 from django.contrib.auth.decorators import login_not_required
 from django.contrib.staticfiles.storage import staticfiles_storage
 from django.db import DEFAULT_DB_ALIAS, DatabaseError, connections
+from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.migrations.executor import MigrationExecutor
+from django.db.migrations.recorder import MigrationRecorder
 from django.http import HttpRequest, HttpResponse, JsonResponse
 
 from coordinator import access, record
@@ -61,9 +63,10 @@ async def healthz(request: HttpRequest) -> HttpResponse:
 
 
 class _Seen:
-    """What needs no second look."""
+    """What needs no second look at the program's own files, which takes long."""
 
-    is_migrated = False
+    migrations: frozenset[tuple[str, str]] = frozenset()
+    """All that the tables need; empty before they were first seen to have it."""
 
 
 def _problem_with_pages() -> str | None:
@@ -72,17 +75,25 @@ def _problem_with_pages() -> str | None:
     try:
         with connection.cursor() as cursor:
             cursor.execute("SELECT 1")
-        if not _Seen.is_migrated:
-            executor = MigrationExecutor(connection)
-            if executor.migration_plan(executor.loader.graph.leaf_nodes()):
-                return "the database lacks migrations"
-            _Seen.is_migrated = True
+        if not _is_migrated(connection):
+            return "the database lacks migrations"
     except DatabaseError as error:
         log.warning("the database does not answer: %s", error)
         return "the database does not answer"
     if not getattr(staticfiles_storage, "hashed_files", True):
         return "the static files were not collected"
     return None
+
+
+def _is_migrated(connection: BaseDatabaseWrapper) -> bool:
+    """Looked at each time: a database may be deleted, or put back from an older copy, while this process runs."""
+    if _Seen.migrations:
+        return _Seen.migrations <= MigrationRecorder(connection).applied_migrations().keys()
+    executor = MigrationExecutor(connection)
+    if executor.migration_plan(executor.loader.graph.leaf_nodes()):
+        return False
+    _Seen.migrations = frozenset(executor.loader.applied_migrations)
+    return True
 
 
 @login_not_required

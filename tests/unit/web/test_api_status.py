@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from django.db.migrations.recorder import MigrationRecorder
 from django.test import AsyncClient as DjangoAsyncClient
 from django.utils import timezone
 
@@ -197,6 +198,18 @@ async def test_readyz_says_what_is_missing(
     response = await async_client.get("/readyz")
     assert response.status_code == 503
     assert response.json() == {"error": "not-ready", "detail": "the database does not answer"}
+
+
+async def test_readyz_notices_a_database_that_comes_back_without_tables(
+    async_client: DjangoAsyncClient, transactional_db: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that is deleted while this process runs, or is put back from an older copy: pages could not be served."""
+    assert (await async_client.get("/readyz")).status_code == 200
+    with monkeypatch.context() as emptied:
+        emptied.setattr(MigrationRecorder, "applied_migrations", lambda recorder: {})
+        response = await async_client.get("/readyz")
+    assert (response.status_code, response.json()["detail"]) == (503, "the database lacks migrations")
+    assert (await async_client.get("/readyz")).status_code == 200
 
 
 NAMES = re.compile(r"node\d|127\.0\.0\.1|\d+\.\d+\.\d+\.\d+|:\d{4}")
