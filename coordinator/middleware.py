@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from asgiref.sync import iscoroutinefunction
 from django.contrib.auth.middleware import LoginRequiredMiddleware
-from django.db import DatabaseError, InterfaceError, OperationalError
+from django.db import DatabaseError, InterfaceError
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.http.response import HttpResponseBase
 from django.template.loader import render_to_string
@@ -146,11 +146,9 @@ def unknown_host(request: HttpRequest) -> HttpResponse:
 
 
 def _page_without_database(request: HttpRequest, error: Exception) -> HttpResponse | None:
-    """What a person reads while the database is away or without tables; None where the error is another one. It is no
-    mistake of this process: a line of the log is enough for it."""
-    if not isinstance(error, (DatabaseError, InterfaceError)):
-        return None
-    if not isinstance(error, (OperationalError, InterfaceError)) and not database_errors.lacks_tables(error):
+    """What a person reads while the database is away, damaged or without tables; None where the error is another one.
+    It is no mistake of this process: a line of the log is enough for it."""
+    if not database_errors.is_of_the_database(error):
         return None
     log.warning("%s: %s", request.path, database_errors.in_words(error))
     page = HttpResponse(render_to_string("conclave/503.html"), status=HTTPStatus.SERVICE_UNAVAILABLE)

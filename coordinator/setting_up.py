@@ -26,6 +26,7 @@ from django.contrib.staticfiles.finders import get_finders
 from django.core.management import call_command
 from django.db import DatabaseError, OperationalError, connection, transaction
 
+from coordinator import database_errors
 from coordinator.config import PROJECT, Config, ConfigError
 from coordinator.data_directory import DataDirectory
 from coordinator.models import Cluster
@@ -258,6 +259,8 @@ def migrate() -> None:
         connection.ensure_connection()
     except OperationalError as error:
         raise NotThereNow(str(_no_database(error))) from None
+    except DatabaseError as error:  # A file that is damaged: all that is left is said, and no server comes back.
+        raise _no_database(error) from None
     try:
         with _alone():
             _require_encoding()
@@ -266,8 +269,11 @@ def migrate() -> None:
         raise _no_database(error) from None
 
 
-def _no_database(error: Exception) -> SetUpError:
-    return SetUpError(f"the database (DATABASE_URL, or db.sqlite3 in the data directory) cannot be used: {error}")
+def _no_database(error: DatabaseError) -> SetUpError:
+    advice = database_errors.what_to_do(error)
+    return SetUpError(
+        f"the database (DATABASE_URL, or db.sqlite3 in the data directory) cannot be used: {error}{advice}"
+    )
 
 
 def collect_static_files(data: DataDirectory) -> None:

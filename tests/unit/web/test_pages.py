@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sqlite3
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -338,12 +339,20 @@ async def test_an_async_view_runs_on_the_event_loop(async_client: DjangoAsyncCli
     assert where == [threading.get_ident()]
 
 
+def of_the_driver(text: str) -> DatabaseError:
+    """As what SQLite says of a damaged file comes through Django."""
+    error = DatabaseError(text)
+    error.__cause__ = sqlite3.DatabaseError(text)
+    return error
+
+
 @pytest.mark.parametrize(
     "error",
     [
         OperationalError("connection refused"),
         InterfaceError("connection already closed"),
         ProgrammingError('relation "x" does not exist\nLINE 1: …'),
+        of_the_driver("database disk image is malformed"),
     ],
 )
 def test_a_page_that_the_database_keeps_from_being_shown_says_so(
@@ -364,9 +373,12 @@ def test_a_page_that_the_database_keeps_from_being_shown_says_so(
     }
 
 
-def test_another_fault_of_a_page_is_called_one(pages: DjangoClient, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("error", [IntegrityError("duplicate key"), DatabaseError("a save that changed no row")])
+def test_another_fault_of_a_page_is_called_one(
+    pages: DjangoClient, monkeypatch: pytest.MonkeyPatch, error: DatabaseError
+) -> None:
     def fails() -> Any:
-        raise IntegrityError("duplicate key")
+        raise error
 
     monkeypatch.setattr("coordinator.record.cluster_names", fails)
     pages.raise_request_exception = False
