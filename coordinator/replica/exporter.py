@@ -40,11 +40,6 @@ _GAUGES: Final[tuple[_Figure, ...]] = (
     ("conclave_reads_pending", "Reads and keep-alives that wait here for a majority's word.", lambda r: r.pending[1]),
     ("conclave_watches", "Callers that wait here for changes.", lambda r: r.watches),
     ("conclave_grants_awaited", "Callers that this leader will tell of their grant.", lambda r: r.pending[2]),
-    (
-        "conclave_replica_stopped",
-        "1 if it takes no part, since its state differed from the others' or a later version wrote its log; else 0.",
-        lambda r: bool(r.stopped),
-    ),
     ("conclave_level", "The level of the cluster, as applied here.", lambda r: r.machine.state.level),
     ("conclave_term", "The term of this replica.", lambda r: r.engine.term),
     ("conclave_voters", "Voters of the cluster, as this replica's log says.", lambda r: len(r.configuration.voters)),
@@ -128,6 +123,7 @@ class NodeCollector(Collector):
             for replica in replicas:
                 gauge.add_metric([replica.cluster_name, node], float(value(replica)))
             yield gauge
+        yield self._stopped(labels)
         for name, text, value in _COUNTERS:
             counter = CounterMetricFamily(name, text, labels=labels)
             for replica in replicas:
@@ -148,6 +144,21 @@ class NodeCollector(Collector):
                 seconds = replica.meters.commit_ms(share) / 1_000
                 recent.add_metric([replica.cluster_name, node, str(share)], seconds)
         yield recent
+
+    def _stopped(self, labels: list[str]) -> Metric:
+        """Those of the journal that have no turns, too: of them nothing else is told."""
+        turn = self._turn
+        gauge = GaugeMetricFamily(
+            "conclave_replica_stopped",
+            "1 if it takes no part: its state differed from the others', a later version wrote its log, it is damaged, "
+            "or an operator stopped it; else 0.",
+            labels=labels,
+        )
+        for replica in [*turn.replicas.values()]:
+            gauge.add_metric([replica.cluster_name, turn.identity.node], float(bool(replica.stopped)))
+        for stored in [*turn.resting.values()]:
+            gauge.add_metric([stored.cluster_name, turn.identity.node], 1.0)
+        return gauge
 
     def _of_node(self) -> Iterator[Metric]:
         turn = self._turn

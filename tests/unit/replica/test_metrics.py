@@ -32,6 +32,7 @@ from coordinator.replica.ports import Head, Write
 from coordinator.replica.round_trips import SAMPLE_US, RoundTrips
 from coordinator.replica.snapshot_files import Staging
 from coordinator.replica.states import Compaction
+from coordinator.replica.stored import StoredReplica
 from coordinator.statemachine.commands import LEVEL, AcquireLock, Command, GetKey, OpenSession, PutKey
 from coordinator.wire import PeerMessage
 from tests.unit.replica.stage import CLUSTER, Node, Stage
@@ -241,6 +242,18 @@ def test_a_replica_that_stopped_for_good_says_so(stage: Stage, seen: Seen) -> No
     assert seen("node1", "conclave_replica_stopped") == 0
     stage.nodes["node1"].replica.stopped = "its state differed"
     assert seen("node1", "conclave_replica_stopped") == 1
+
+
+def test_a_replica_that_the_journal_can_not_give_back_or_that_an_operator_stopped_says_so(
+    stage: Stage, seen: Seen
+) -> None:
+    """It has no turns, and none of its other figures is told: no alert would know of it."""
+    turn = stage.nodes["node1"].turn
+    replica = turn.replicas.pop(CLUSTER)
+    turn.resting[CLUSTER] = StoredReplica(replica.replica, CLUSTER, replica.cluster_name)
+    assert seen("node1", "conclave_replica_stopped") == 1
+    assert seen("node1", "conclave_replicas") == 0
+    assert seen("node2", "conclave_replica_stopped") == 0
 
 
 def test_drops_are_counted_by_reason(stage: Stage, seen: Seen) -> None:
