@@ -1,6 +1,6 @@
 """Health, for machines: this process lives; it can serve pages; a cluster has a leader that a majority confirms now.
 
-None of them needs a login. Without one a reason names no node and no address.
+None of them needs a login. Without one a reason names no node, no address and no file.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ CONFIRM_TIMEOUT_S: Final = 1.0
 LOGIN_TIMEOUT_S: Final = 1.0
 """How long a credential may take to check, before the caller counts as a stranger."""
 
+_PATH: Final = re.compile(r"(?<![\w/])/[^\s:;,()]+")
 _ADDRESS: Final = re.compile(r"\b\w+://\S+|\b[\w.-]+:\d{2,5}\b|\b\d{1,3}(?:\.\d{1,3}){3}\b")
 
 
@@ -185,10 +186,11 @@ def summary(reports: dict[str, ReplicaReport | None]) -> str:
 
 
 def _nameless(text: str, reports: dict[str, ReplicaReport | None]) -> str:
-    """What a node says, without names of nodes, and without anything that looks like an address."""
+    """What a node says, without names of nodes, and without anything that looks like an address or a file's path."""
+    text = _PATH.sub("a file", _ADDRESS.sub("an address", text))
     for node in sorted(reports, key=len, reverse=True):
         text = text.replace(node, "a worker")
-    return _ADDRESS.sub("an address", text)
+    return text
 
 
 def why_not_ready(reports: dict[str, ReplicaReport | None]) -> str:

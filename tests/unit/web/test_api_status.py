@@ -238,6 +238,13 @@ async def test_readyz_of_a_cluster_gives_a_stranger_a_reason_without_a_name(
     assert not NAMES.search(response.content.decode())
 
 
+async def test_a_stranger_learns_no_path_of_the_machine(async_client: DjangoAsyncClient, cluster: FakeCluster) -> None:
+    """The name of the node was taken out of the path of its journal, and the rest of it was told."""
+    cluster.waiting_nodes = {"node1": "it is damaged: /srv/data/nodes/node1/journal.sqlite3: the hard state is missing"}
+    detail = (await async_client.get("/readyz/default")).json()["detail"]
+    assert detail == "3 of 3 workers answer; 1 of them waits (it is damaged: a file: the hard state is missing)"
+
+
 async def test_readyz_says_that_no_leader_is_confirmed_where_enough_are_there_to_elect_one(
     async_client: DjangoAsyncClient, cluster: FakeCluster
 ) -> None:
