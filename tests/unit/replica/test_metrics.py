@@ -34,6 +34,7 @@ from coordinator.replica.snapshot_files import Staging
 from coordinator.replica.states import Compaction
 from coordinator.replica.stored import StoredReplica
 from coordinator.statemachine.commands import LEVEL, AcquireLock, Command, GetKey, OpenSession, PutKey
+from coordinator.statemachine.lock_commands import Acquire
 from coordinator.wire import PeerMessage
 from tests.unit.replica.stage import CLUSTER, Node, Stage
 
@@ -254,6 +255,18 @@ def test_a_replica_that_the_journal_can_not_give_back_or_that_an_operator_stoppe
     assert seen("node1", "conclave_replica_stopped") == 1
     assert seen("node1", "conclave_replicas") == 0
     assert seen("node2", "conclave_replica_stopped") == 0
+
+
+def test_a_lock_that_is_kept_back_for_a_lock_delay_is_not_held(stage: Stage, seen: Seen) -> None:
+    stage.elect("node1")
+    session = opened(stage, 1_000)
+    stage.ask("node1", command(2, session, 1, Acquire(("a", "b"), 1, delay_ms=60_000)))
+    stage.settle()
+    assert seen("node1", "conclave_locks") == 2
+    stage.pass_time(3_000_000)
+    for node, of_it in stage.nodes.items():
+        assert len(of_it.replica.machine.delays()) == 2
+        assert seen(node, "conclave_locks") == 0
 
 
 def test_drops_are_counted_by_reason(stage: Stage, seen: Seen) -> None:
