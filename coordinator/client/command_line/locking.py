@@ -144,7 +144,7 @@ def _show(client: Client, options: argparse.Namespace) -> int:
     for waiter in state.waiters:
         print(f"waited by {waiter.holder.principal:<20} session {waiter.holder.session} {waiter.mode}")
     if state.delay_ms:
-        print(f"a holder died; it stays unavailable for {state.delay_ms / 1_000:g} s")
+        print(f"a holder died; it stays unavailable for {state.delay_ms / 1_000:g} s from then on")
     return 0
 
 

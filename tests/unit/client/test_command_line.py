@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from coordinator import wire
@@ -35,6 +36,7 @@ from coordinator.client.command_line.transacting import parse
 from coordinator.client.core import Core
 from coordinator.client.errors import InvalidRequest, LeaseLost, LockNotAcquired
 from coordinator.client.flows import Flow
+from coordinator.client.locks import Locks
 from coordinator.client.recipes.double_barrier import DoubleBarrier
 from coordinator.client.recipes.election import Election
 from coordinator.client.recipes.group import Group
@@ -391,6 +393,15 @@ def test_a_command_runs_under_a_lock_in_any_mode(client: TestClient, shell: Shel
     assert "a test" in shell("locks", "breaks")[1]
     assert shell("locks", "break", "slots", "--reason", "a test")[0] == 1
     assert "free" in shell("locks", "show", "slots")[1]
+
+
+def test_how_long_a_lock_delay_is_counts_from_the_death(
+    client: TestClient, shell: Shell, monkeypatch: pytest.MonkeyPatch
+):
+    """The cluster says how long it is in all, and not what is left of it: it was printed as if it were."""
+    delayed = msgspec.structs.replace(client.locks.look("a"), delay_ms=40_000)
+    monkeypatch.setattr(Locks, "look", lambda locks, name: delayed)
+    assert "a holder died; it stays unavailable for 40 s from then on" in shell("locks", "show", "a")[1]
 
 
 def test_a_command_whose_lock_is_lost_is_ended(
