@@ -12,6 +12,7 @@ How soon a part is restarted: at once where it had run for `HEALTHY_S`; else aft
 from __future__ import annotations
 
 import os
+import resource
 import shlex
 import signal
 import subprocess
@@ -207,12 +208,22 @@ class _AttentivePoller(Poller):  # type: ignore[misc]
 
 
 class _Options(ServerOptions):  # type: ignore[misc]
+    minfds: int
+    minprocs: int
+
     def __init__(self) -> None:
         super().__init__()
         self.poller = _AttentivePoller(self)
 
     def processes_from_section(self, parser: Any, section: str, group_name: str, klass: Any = None) -> Any:
         return super().processes_from_section(parser, section, group_name, _PartSettings)
+
+    def set_rlimits_or_exit(self) -> None:
+        """Supervisor raises what it may open and start to 1024 and 200, and refuses to run where that may not be. Six
+        parts need far less: it is raised as far as it may be."""
+        self.minfds = _allowed(resource.RLIMIT_NOFILE, self.minfds)
+        self.minprocs = _allowed(resource.RLIMIT_NPROC, self.minprocs)
+        super().set_rlimits_or_exit()
 
     def setsignals(self) -> None:
         is_hang_up_ignored = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
@@ -227,6 +238,11 @@ class _Options(ServerOptions):  # type: ignore[misc]
                 say("stopping")
             return signal.SIGTERM
         return received
+
+
+def _allowed(kind: int, wanted: int) -> int:
+    _, hard = resource.getrlimit(kind)
+    return wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
 
 
 class _Supervisor(Supervisor):  # type: ignore[misc]

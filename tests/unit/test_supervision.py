@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import resource
 import shlex
 import signal
 import sys
@@ -152,6 +153,23 @@ def test_one_that_ran_well_starts_again_at_once_and_counts_anew(options: Any) ->
     process.state, process.deaths = ProcessStates.STARTING, 7
     process.change_state(ProcessStates.RUNNING)
     assert process.deaths == 0
+
+
+@pytest.mark.parametrize("soft", [100, 150])
+def test_where_more_files_and_processes_are_not_allowed_it_runs_with_what_is(
+    soft: int, options: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bounds = dict.fromkeys((resource.RLIMIT_NOFILE, resource.RLIMIT_NPROC), (soft, 150))
+
+    def raised(kind: int, bound: tuple[int, int]) -> None:
+        if bound[1] > 150:
+            raise ValueError("not allowed to raise maximum limit")
+        bounds[kind] = bound
+
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: bounds[kind])
+    monkeypatch.setattr(resource, "setrlimit", raised)
+    options.set_rlimits_or_exit()
+    assert set(bounds.values()) == {(150, 150)}
 
 
 @pytest.mark.parametrize("received", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT])
