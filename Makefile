@@ -9,6 +9,9 @@ PYTHON ?= $(shell for candidate in python3.12 python3.11 python3 python3.13 pyth
 	if "$$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; \
 	then "$$candidate" -I coordinator/interpreters.py; break; fi; done)
 
+# Assertions stay on, and `python -m` finds the clone.
+unexport PYTHONOPTIMIZE PYTHONSAFEPATH
+
 VENV := .venv
 RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip install --disable-pip-version-check

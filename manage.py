@@ -8,6 +8,9 @@ import select
 import signal
 import sys
 
+if sys.flags.safe_path:  # PYTHONSAFEPATH keeps the clone, in which all the rest lies, from where modules are looked for
+    sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+
 try:
     from django.core.management import execute_from_command_line
 

@@ -62,6 +62,8 @@ if os.environ.get("CONCLAVE_NODE"):
 
     def _settings_of_node() -> HostSettings:
         config = load_config()
+        if not __debug__:
+            raise ConfigError("PYTHONOPTIMIZE: expected not to be set, nor `python -O`: a node's assertions stay on")
         assert config.node is not None, "CONCLAVE_NODE is set"
         data = DataDirectory.of(config)
         metrics = _metrics_address(config, data, config.node)

@@ -310,7 +310,9 @@ def _layout(compiler: Any, making: Path, told: TextIO) -> Flags:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m coordinator.compiling", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m coordinator.compiling", description=(__doc__ or "").partition("\n")[0]
+    )
     parser.add_argument("--if-possible", action="store_true", help="what is missing is said, and is no failure")
     options = parser.parse_args(arguments)
     current = compiled.BUILDS / compiled.digest()

@@ -71,6 +71,16 @@ def test_all_that_it_runs_on_can_be_installed_without_a_start(tmp_path: Path) ->
     assert "manage.py up" not in installed
 
 
+def test_programs_have_their_assertions_and_find_the_clone_whatever_is_set_for_others(tmp_path: Path) -> None:
+    theirs = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+    theirs |= {"PYTHONOPTIMIZE": "2", "PYTHONSAFEPATH": "1", "PYTHONPATH": "theirs"}
+    command = ["make", "-f", str(PROJECT / "Makefile"), "--eval", "said: ; @env | grep ^PYTHON", "said"]
+    said = subprocess.run(command, cwd=tmp_path, env=theirs, capture_output=True, text=True, check=True).stdout
+    assert "PYTHONPATH=theirs" in said
+    assert "PYTHONOPTIMIZE" not in said
+    assert "PYTHONSAFEPATH" not in said
+
+
 @pytest.mark.parametrize("page", [*PROJECT.glob("*.md"), *DOCS.glob("*.md")], ids=lambda page: page.name)
 def test_whatever_a_page_has_made_can_be_made(page: Path) -> None:
     targets = {*re.findall(r"^([a-z-]+):", (PROJECT / "Makefile").read_text(), re.MULTILINE)}

@@ -59,6 +59,32 @@ def test_settings_and_a_broker_of_another_project_are_not_taken_for_ours(program
     assert (ended.stdout + ended.stderr).startswith("CONCLAVE_NODES: expected")
 
 
+def test_a_node_does_not_run_without_its_assertions(tmp_path: Path) -> None:
+    node = {"CONCLAVE_DATA": str(tmp_path / "data"), "CONCLAVE_NODE": "node1"}
+    ended = _start(PROGRAMS["node"], PYTHONOPTIMIZE="1", **node)
+    assert ended.returncode == 1
+    assert ended.stderr.splitlines()[-1].startswith("PYTHONOPTIMIZE: expected not to be set")
+
+
+@pytest.mark.parametrize("name", ["PYTHONOPTIMIZE", "PYTHONSAFEPATH"])
+def test_what_is_set_for_a_python_of_others_does_not_reach_the_parts_of_up(name: str) -> None:
+    script = (
+        "import manage, os; from coordinator import environment as e; e.disregard_others(); print(sorted(os.environ))"
+    )
+    ended = _start(["-c", f"import sys; sys.path.insert(0, ''); {script}"], **{name: "1"})
+    assert ended.returncode == 0
+    assert name not in ended.stdout
+
+
+def test_the_command_line_finds_the_clone_wherever_python_looks_for_modules(tmp_path: Path) -> None:
+    ended = _start(PROGRAMS["manage"], PYTHONSAFEPATH="1", CONCLAVE_DATA=str(tmp_path / "data"), CONCLAVE_NODES="x")
+    assert ended.stderr.startswith("CONCLAVE_NODES: expected")
+
+
+def test_a_build_can_be_asked_for_where_python_keeps_no_docstrings() -> None:
+    assert _start(["-m", "coordinator.compiling", "--help"], PYTHONOPTIMIZE="2").returncode == 0
+
+
 def test_in_a_project_of_somebody_else_its_variables_stay() -> None:
     script = (
         "import os; from django.conf import settings; settings.configure(); import coordinator.celery as ours; "
