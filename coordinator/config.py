@@ -10,6 +10,7 @@ import importlib.util
 import ipaddress
 import os
 import re
+import unicodedata
 from pathlib import Path
 from typing import Annotated, Any, Final
 from urllib.parse import parse_qs, unquote, urlsplit, urlunsplit
@@ -52,6 +53,9 @@ _REDIS_PARAMETERS: Final = frozenset({"ssl_cert_reqs", *TLS_FILES})
 """Celery passes them on to its connections, and fails on any other."""
 _CERT_REQS: Final = ("required", "optional", "none")
 _DATABASE_EXPECTED: Final = "a database address such as postgres://user:password@host:5432/name or sqlite:////path/file"
+_NOT_IN_A_PATH: Final = frozenset({"Cc", "Zl", "Zp", "Cs"})
+"""Control characters, line breaks, and surrogates, by which Python names bytes that are no text: an address of Redis,
+a line of a log or of supervisor's file could not hold them."""
 _TRUE: Final = frozenset({"1", "true", "yes", "on"})
 _FALSE: Final = frozenset({"0", "false", "no", "off"})
 
@@ -68,7 +72,7 @@ class Config(BaseSettings):
         frozen=True, case_sensitive=True, env_ignore_empty=True, extra="ignore", validate_default=False
     )
 
-    data: Path = Field(PROJECT / "var", validation_alias="CONCLAVE_DATA")
+    data: Path = Field(PROJECT / "var", validation_alias="CONCLAVE_DATA", validate_default=True)
     """Everything that this installation keeps."""
     port: int = Field(8000, validation_alias="CONCLAVE_PORT")
     port_choices: Annotated[tuple[int, int] | None, NoDecode] = Field(None, validation_alias="CONCLAVE_PORTS")
@@ -161,8 +165,8 @@ class Config(BaseSettings):
     @classmethod
     def _a_directory(cls, value: Any) -> Path:
         path = Path(os.path.abspath(os.path.expanduser(str(value))))
-        if not str(path).isprintable():
-            raise ValueError("a path without line breaks or control characters")
+        if any(unicodedata.category(character) in _NOT_IN_A_PATH for character in str(path)):
+            raise ValueError("a path that is text in UTF-8, without line breaks or control characters")
         try:
             is_taken = path.exists() and not path.is_dir()
         except OSError as error:  # It lies in a directory of somebody else's, or no path is so long.
@@ -337,6 +341,8 @@ def _line(detail: Any) -> str:
     if not detail["loc"]:
         return expected
     name = str(detail["loc"][0])
+    if name == "data":  # So it is called where it is the default.
+        name = "CONCLAVE_DATA"
     came = (
         "a value that is not repeated here"
         if name.endswith(("PASSWORD", "TOKEN"))

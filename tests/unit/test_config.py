@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import runpy
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from celery import Celery
 from hypothesis import given
 from hypothesis import strategies as st
 
+from coordinator import config
 from coordinator.config import PROJECT, Config, ConfigError, address_for_others, load_config, url_for_celery
 from tests.conftest import SETTINGS
 
@@ -37,6 +39,20 @@ def test_without_settings_it_is_three_nodes_on_loopback() -> None:
     assert config.faults
     assert not config.proxy_headers
     assert config.redis_url is config.database_url is config.admin_password is config.node is None
+
+
+def test_a_clone_in_a_directory_whose_name_is_no_text_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(Path, "resolve", lambda _: tmp_path / "n\udce4me" / "coordinator" / "config.py")
+    there = runpy.run_path(config.__file__)
+    with pytest.raises(there["ConfigError"], match=r"^CONCLAVE_DATA: expected a path that is text in UTF-8"):
+        there["load_config"]()
+
+
+def test_a_directory_is_taken_whatever_its_name_looks_like(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    odd = tmp_path / "a\N{NO-BREAK SPACE}b \N{RIGHT-TO-LEFT OVERRIDE}c \N{GRINNING FACE}"
+    assert _load(monkeypatch, CONCLAVE_DATA=str(odd)).data == odd
 
 
 def test_an_empty_variable_counts_as_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,7 +115,8 @@ def test_an_empty_variable_counts_as_not_set(monkeypatch: pytest.MonkeyPatch) ->
         ("DATABASE_URL", "postgres:///", "a database address"),
         ("DATABASE_URL", "mysql:///name", "a database address"),
         ("DATABASE_URL", "mongodb://host/name", "a database address"),
-        ("CONCLAVE_DATA", "/tmp/a\nb", "a path without line breaks"),
+        ("CONCLAVE_DATA", "/tmp/a\nb", "a path that is text in UTF-8, without line breaks"),
+        ("CONCLAVE_DATA", "/tmp/n\udce4me", "a path that is text in UTF-8, without line breaks"),
         ("CONCLAVE_DATA", f"/tmp/{'a' * 300}", "a directory, or a path where one can be made (File name too long)"),
     ],
 )
