@@ -43,6 +43,7 @@ from coordinator.statemachine.events import (
     LockDelayed,
     LockDelayEnded,
 )
+from coordinator.statemachine.locks import CLIENTS_INDEX_MAX
 from coordinator.statemachine.machine import (
     GrantMade,
     Machine,
@@ -60,6 +61,7 @@ UNAPPLIED_BYTES_MAX: Final = 64 * 1024 * 1024
 NO_ROOM_TO_APPLY: Final = "the leader has as many bytes of entries before it that are not applied as it takes"
 NO_ROOM_TO_HOLD: Final = "as many commands as may wait until no client keeps what they change"
 NO_ROOM_IN_LOG: Final = "the leader has as many bytes of entries before it that are not committed as it takes"
+NO_INDEX_LEFT: Final = "this cluster's log has come to the last index that a fencing token holds: make another cluster"
 HANDS_OVER: Final = "the leader takes nothing new while it hands over; ask again"
 
 
@@ -374,6 +376,8 @@ class Replica:
         size = bytes_in(entries)
         if self._unapplied_bytes and self._unapplied_bytes + size > UNAPPLIED_BYTES_MAX:
             return self._has_no_room(taken, answers, NO_ROOM_TO_APPLY)
+        if self.engine.last_index + len(entries) > CLIENTS_INDEX_MAX:
+            return self._has_no_room(taken, answers, NO_INDEX_LEFT)
         first_index = self.engine.propose(entries)
         if first_index is not None:
             self._unapplied.append((self.engine.last_index, size))

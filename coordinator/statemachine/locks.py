@@ -26,6 +26,9 @@ PLACES_OF_SESSION_MAX: Final = 10_000
 NAME_BYTES_MAX each, are 5 MiB, which is below a packet."""
 
 INDEX_BITS: Final = 40
+CLIENTS_INDEX_MAX: Final = (1 << INDEX_BITS) - (1 << 30)
+"""Behind it a leader takes no command of a client any more: an entry beyond all indices would end every node that
+applies it. What is left is for what nodes say themselves, who let in whoever waits when a session runs out."""
 PLACES_MAX: Final = 256
 EPOCH_MAX: Final = 2 ** (53 - INDEX_BITS) - 1
 

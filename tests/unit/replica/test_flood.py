@@ -16,10 +16,10 @@ from coordinator.replica import replica as replica_module
 from coordinator.replica.callers import RETRY_MS
 from coordinator.replica.mailbox import RedisBus
 from coordinator.replica.ports import Inbound
-from coordinator.replica.replica import NO_ROOM_TO_APPLY
-from coordinator.statemachine.commands import Done, PutKey
+from coordinator.replica.replica import NO_INDEX_LEFT, NO_ROOM_TO_APPLY
+from coordinator.statemachine.commands import AcquireLock, Done, PutKey
 from tests.unit.replica.stage import CHANNELS
-from tests.unit.replica.test_turn import command, opened
+from tests.unit.replica.test_turn import command, keep_alive, opened
 
 PEER = CHANNELS.peer("node1").encode()
 CLIENT = CHANNELS.client("node1").encode()
@@ -104,6 +104,28 @@ def test_who_asks_for_more_than_a_turn_may_answer_is_not_heard_and_others_are_in
     leader.run()
     stage.carry()
     assert len(stage.replies(third)) == 1
+
+
+def test_where_indices_end_clients_are_refused_and_nodes_let_in_whoever_waits_for_one_that_died(stage, monkeypatch):
+    owner, waiter = opened(stage, ttl_ms=2_000), opened(stage)
+    for session in (owner, waiter):
+        stage.ask("node1", command(1, session, 1, AcquireLock("l", 1, wait=True)))
+        stage.settle()
+    leader = stage.nodes["node1"]
+    last = leader.raft.last_index
+    monkeypatch.setattr(replica_module, "CLIENTS_INDEX_MAX", last + 1)
+    asked = stage.ask("node1", command(2, waiter, 2, PutKey("k", b"v")), command(3, waiter, 3, PutKey("k", b"w")))
+    stage.settle()
+    assert stage.replies(asked) == [wire.Overloaded(number, NO_INDEX_LEFT, RETRY_MS) for number in (2, 3)]
+    fits = stage.ask("node1", command(4, waiter, 4, PutKey("k", b"v")))
+    stage.settle()
+    assert stage.replies(fits)[0].result == Done(last + 1, existed=False)
+    for number in range(5, 25):
+        stage.ask("node1", keep_alive(stage, number, waiter))
+        stage.pass_time(200_000)
+    machine = leader.replica.machine
+    assert [*machine.sessions] == [waiter]
+    assert [key[0] for key in machine.locks["l"].holders] == [waiter]
 
 
 def test_entries_that_are_committed_faster_than_they_are_applied_are_bounded(stage, monkeypatch):
