@@ -11,10 +11,16 @@ from django.conf import settings
 from coordinator.client import Client
 
 TIMEOUT_S: Final = 5.0
+CLIENTS_MAX: Final = 128
+"""Each has a connection and a thread: with one for each of hundreds of clusters a process has no file left to open."""
 
 
 class Clients:
-    """Called with a cluster's name it gives that cluster's client. Closes all of them at its end."""
+    """Called with a cluster's name it gives that cluster's client. Closes all of them at its end.
+
+    Where there are as many as may be, the one that came last makes way: the first holds the reconciler's lock, and
+    whoever goes over all clusters again and again finds most of theirs still there. So a caller has one in use at a
+    time, beside the first."""
 
     def __init__(self, timeout_s: float = TIMEOUT_S) -> None:
         self._timeout_s = timeout_s
@@ -22,6 +28,8 @@ class Clients:
 
     def __call__(self, cluster: str) -> Client:
         if cluster not in self._clients:
+            if len(self._clients) >= CLIENTS_MAX:
+                self._clients.popitem()[1].close()
             self._clients[cluster] = Client(
                 settings.DATA.mailbox_redis_url(settings.CONCLAVE),
                 str(settings.DATA.web_token()),

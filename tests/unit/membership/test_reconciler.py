@@ -15,6 +15,7 @@ from django.utils import timezone
 
 from coordinator import record, wire
 from coordinator.client import errors
+from coordinator.membership import clients as membership_clients
 from coordinator.membership import creation, edits, nodes, restoration, saying, wanted
 from coordinator.membership.clients import Clients
 from coordinator.membership.edits import DatabaseBehind
@@ -405,6 +406,16 @@ def test_clients_of_other_clusters_are_closed():
         assert clients("second") is not second
         with pytest.raises(errors.Closed):
             second.get("a")
+
+
+def test_clients_are_as_many_as_may_be_however_many_clusters_there_are(monkeypatch):
+    monkeypatch.setattr(membership_clients, "CLIENTS_MAX", 3)
+    with Clients() as clients:
+        first, second, third, _ = (clients(name) for name in ("default", "second", "third", "fourth"))
+        with pytest.raises(errors.Closed):
+            third.get("a")
+        assert [clients("default"), clients("second")] == [first, second]
+        assert clients("third") is not third
 
 
 class Lock:
