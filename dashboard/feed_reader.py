@@ -37,6 +37,9 @@ SILENCE_MS_MAX: Final = 3_000
 BACKOFF_MS_MIN: Final = 100
 BACKOFF_MS_MAX: Final = 3_000
 CLUSTERS_MAX: Final = 128
+"""Of which a picture is kept; of more, of those that somebody opens."""
+OPENED_MAX: Final = 16
+"""Clusters that somebody opened and that wait for a report, before which there is no room made."""
 MEMBERSHIP_S: Final = 2.0
 """Between two looks at what the reconciler says."""
 RECORD_S: Final = 2.0
@@ -113,6 +116,7 @@ class FeedReader:
         self._tasks: list[asyncio.Task[None]] = []
         self._reported_ms: dict[str, int] = {}
         """By cluster: when a node last named it. The record knows many that are no more."""
+        self._opened: dict[str, None] = {}
         self._expected = frozenset(clusters)
         self.clusters: dict[str, Broadcast] = {}
         for name in self._expected:
@@ -146,8 +150,15 @@ class FeedReader:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def broadcast(self, cluster: str) -> Broadcast | None:
-        """Where to listen to `cluster`; None where no node has spoken of it and nobody expects it."""
-        return self.clusters.get(cluster)
+        """Where to listen to `cluster`; None where no node has spoken of it and nobody expects it, or where there were
+        too many: then there is room for it with its next report."""
+        known = self.clusters.get(cluster)
+        if known is None:
+            self._opened.pop(cluster, None)
+            self._opened[cluster] = None
+            while len(self._opened) > OPENED_MAX:
+                del self._opened[next(iter(self._opened))]
+        return known
 
     def _expect(self, cluster: str) -> Broadcast | None:
         """Where to listen to `cluster` from now on; None where it is one too many."""
@@ -156,12 +167,16 @@ class FeedReader:
             return known or self._add_cluster(cluster)
         if not self._said_too_many:
             self._said_too_many = True
-            log.warning("more than %d clusters: there is no live page of %s", CLUSTERS_MAX, cluster)
+            log.warning(
+                "more than %d clusters: no picture of %s is kept until somebody opens it", CLUSTERS_MAX, cluster
+            )
         return None
 
-    def _make_room(self, now_ms: int) -> None:
+    def _make_room(self, cluster: str, now_ms: int) -> None:
         """For a cluster that a node reports, where there are as many as there may be: the one that was reported longest
-        ago goes."""
+        ago goes, if that is long ago or somebody has opened the new one, and nobody watches it."""
+        is_opened = cluster in self._opened
+        self._opened.pop(cluster, None)
         if len(self.clusters) < CLUSTERS_MAX:
             return
         idle = {
@@ -170,7 +185,7 @@ class FeedReader:
             if not broadcast.subscribers and name not in self._expected
         }
         name = min(idle, key=lambda each: idle[each], default="")
-        if name and now_ms - idle[name] > FORGET_MS:
+        if name and (is_opened or now_ms - idle[name] > FORGET_MS):
             del self.clusters[name]
             self._reported_ms.pop(name, None)
 
@@ -317,7 +332,7 @@ class FeedReader:
         if not report.cluster_name:
             return [each for each in self.clusters.values() if report.node in each.model.nodes()]
         if report.cluster_name not in self.clusters:
-            self._make_room(now_ms)
+            self._make_room(report.cluster_name, now_ms)
         known = self._expect(report.cluster_name)
         if known is None:
             return []

@@ -217,14 +217,46 @@ def test_clusters_that_are_no_more_make_room_for_one_that_is_reported(caplog: py
     for name in names:
         report(name)
     assert "newest" in reader.clusters, "whatever is reported now, too many at once put out none of the others"
-    assert [words for words in caplog.messages if "there is no live page of" in words] == [
-        f"more than {feed_reader.CLUSTERS_MAX} clusters: there is no live page of {names[-3]}"
+    assert [words for words in caplog.messages if "no picture of" in words] == [
+        f"more than {feed_reader.CLUSTERS_MAX} clusters: no picture of {names[-3]} is kept until somebody opens it"
     ]
     now_ms += FORGET_MS + 1
     report("last")
     assert reader.broadcast("last") is not None
     assert reader.broadcast("c0") is watched
     assert len(reader.clusters) == feed_reader.CLUSTERS_MAX
+
+
+def test_of_more_clusters_than_are_kept_each_can_be_opened(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those beyond were said to be reported by no node, for ever."""
+    monkeypatch.setattr(feed_reader, "CLUSTERS_MAX", 4)
+    now_ms = itertools.count(1_000)
+    reader = FeedReader("redis://127.0.0.1:1", realm="00000000", peer_key=KEY, nodes=NODES, clock=lambda: 1_000)
+    reader._subscribed = {b"node1": "node1"}
+
+    def report(*names: str) -> None:
+        for name in names:
+            at = next(now_ms)
+            reader._take(b"node1", sealed(feed("node1", cluster_name=name, number=at)), at)
+
+    names = [f"c{number}" for number in range(40)]
+    report(*names)
+    assert sorted(reader.clusters) == ["c0", "c1", "c2", "default"]
+    for name in names:
+        opened = reader.broadcast(name)
+        if opened is None:
+            report(*names)
+            opened = reader.broadcast(name)
+        assert opened is not None, f"{name} can be watched"
+        if name in {"c0", "c9"}:
+            opened.subscribe()
+        report(*names)
+    assert sorted(reader.clusters) == ["c0", "c39", "c9", "default"]
+    for name in names:
+        reader.broadcast(f"none-{name}")
+    assert len(reader._opened) == feed_reader.OPENED_MAX
+    report(*names)
+    assert sorted(reader.clusters) == ["c0", "c39", "c9", "default"], "who opens what there is not puts out nobody"
 
 
 async def test_a_database_that_fails_is_asked_again_which_clusters_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
