@@ -36,9 +36,11 @@ from channels.routing import ProtocolTypeRouter, URLRouter
 from django.conf import settings
 from django.http.request import split_domain_port, validate_host
 
-from coordinator import access, accounts, record, web_metrics
+from coordinator import access, accounts, database_errors, record, web_metrics
 from coordinator.api import attempt, ranges
+from coordinator.logs import Seldom
 from dashboard import feed_reader
+from dashboard.consumers import TRY_AGAIN
 from dashboard.routing import websocket_urlpatterns
 
 Scope = MutableMapping[str, Any]
@@ -212,6 +214,37 @@ class OwnOriginOnly:
         await send({"type": "websocket.close", "code": 4403})
 
 
+class WithoutDatabase:
+    """A socket of which nobody can tell whose it is, since the database cannot be asked, is to come again. Each open
+    page does, all the while: it is no mistake of this process, and a line of the log is enough for all."""
+
+    def __init__(self, application: Application) -> None:
+        self._application = application
+        self._unasked = Seldom()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        has_begun = False
+
+        async def noting_receive() -> Message:
+            nonlocal has_begun
+            has_begun = True
+            return await receive()
+
+        try:
+            await self._application(scope, noting_receive, send)
+        except Exception as error:
+            if has_begun or not database_errors.is_of_the_database(error):
+                raise
+            text = database_errors.in_words(error)
+            if self._unasked.is_due(text):
+                log.warning("pages cannot come back: %s", text)
+            await receive()
+            await send({"type": "websocket.accept"})
+            await send({"type": "websocket.close", "code": TRY_AGAIN})
+        else:
+            self._unasked.over()
+
+
 def is_own_origin(scope: Scope) -> bool:
     """Whether the Origin of a WebSocket's handshake is one of ours."""
     headers = {
@@ -310,10 +343,11 @@ async def lifespan(scope: Scope, receive: Receive, send: Send) -> None:
             return
 
 
+_pages = AuthMiddlewareStack(URLRouter(websocket_urlpatterns))
 application = ProtocolTypeRouter(
     {
         "http": Http(django_application),
-        "websocket": web_metrics.CountedSockets(OwnOriginOnly(AuthMiddlewareStack(URLRouter(websocket_urlpatterns)))),
+        "websocket": web_metrics.CountedSockets(OwnOriginOnly(WithoutDatabase(_pages))),
         "lifespan": lifespan,
     }
 )

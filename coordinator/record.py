@@ -19,6 +19,7 @@ from django.utils import timezone
 from coordinator import access, wire
 from coordinator.client import errors
 from coordinator.database import asking
+from coordinator.logs import Seldom
 from coordinator.models import Cluster, Node, Replica
 
 log = logging.getLogger(__name__)
@@ -109,6 +110,7 @@ def cluster_names() -> list[str]:
 
 async def make_from_log() -> None:
     """Make the record again from what the nodes say, once, as soon as any of them answers."""
+    waits = Seldom()
     while True:
         try:
             directory = await access.client().directory()
@@ -119,7 +121,9 @@ async def make_from_log() -> None:
                         await record_report(report)
             return
         except errors.ConclaveError as error:
-            log.info("the record waits for a node that answers: %s", error)
+            if waits.is_due(str(error)):
+                log.info("the record waits for a node that answers: %s", error)
         except DatabaseError as error:
-            log.warning("the record could not be written: %s", error)
+            if waits.is_due(str(error)):
+                log.warning("the record could not be written: %s", error)
         await asyncio.sleep(RETRY_S)

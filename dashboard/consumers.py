@@ -24,7 +24,9 @@ from channels.generic.websocket import AsyncJsonWebsocketConsumer, AsyncWebsocke
 from django.contrib.auth import HASH_SESSION_KEY, get_user_model
 from django.utils.crypto import constant_time_compare
 
+from coordinator import database_errors
 from coordinator.database import asking
+from coordinator.logs import Seldom
 from dashboard import feed_reader, rights, sign_out
 from dashboard.broadcast import Subscription, TooManySubscribersError
 
@@ -52,6 +54,18 @@ TOO_MUCH: Final = 4429
 
 log = logging.getLogger(__name__)
 
+_unasked: Final = Seldom()
+
+
+def _note(what: str, error: Exception) -> None:
+    """Of all pages, each of which asks again every second: what is said while a database is away is said once."""
+    if not _unasked.is_due(f"{what}: {error!r}"):
+        return
+    if database_errors.is_of_the_database(error):
+        log.warning("%s: %s", what, database_errors.in_words(error))
+    else:
+        log.warning("%s", what, exc_info=error)
+
 
 class LiveConsumer(AsyncJsonWebsocketConsumer):
     """Sends one browser what `dashboard.broadcast` has for it. Holds nothing but its subscription."""
@@ -69,8 +83,8 @@ class LiveConsumer(AsyncJsonWebsocketConsumer):
         await self.accept()
         try:
             refusal = await self._refusal()
-        except Exception:
-            log.warning("a page's rights could not be looked up; it has to come again", exc_info=True)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the page can not be let in
+            _note("a page's rights could not be looked up; it has to come again", error)
             refusal = TRY_AGAIN
         if refusal:
             await self.close(refusal)
@@ -120,8 +134,8 @@ class LiveConsumer(AsyncJsonWebsocketConsumer):
                     await signed_out.wait()
             try:
                 refusal = await self._refusal()
-            except Exception:
-                log.warning("a page's rights could not be checked again; it stays until they can", exc_info=True)
+            except Exception as error:  # noqa: BLE001 - whatever it is, the page stays
+                _note("a page's rights could not be checked again; it stays until they can", error)
                 await asyncio.sleep(AGAIN_S)
                 continue
             if refusal:
@@ -141,7 +155,9 @@ class LiveConsumer(AsyncJsonWebsocketConsumer):
 
     async def _refusal(self) -> int:
         """The code to close with, 0 where this person may watch."""
-        return await asking(_refusal)(self.scope)
+        refusal = await asking(_refusal)(self.scope)
+        _unasked.over()
+        return refusal
 
     # --- in -------------------------------------------------------------------------------------
 

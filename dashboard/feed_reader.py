@@ -24,6 +24,7 @@ from redis.exceptions import RedisError
 
 from coordinator import wire
 from coordinator.database import asking
+from coordinator.logs import Seldom
 from coordinator.membership.note import Note
 from dashboard.broadcast import Broadcast
 from dashboard.model import FORGET_MS, NODES_MAX, ClusterModel
@@ -215,6 +216,7 @@ class FeedReader:
 
     async def _follow_membership(self, read: Callable[[], Mapping[str, Note]]) -> None:
         """Look what the reconciler says, where anybody watches. A database that is slow or gone says nothing new."""
+        unread = Seldom()
         while True:
             await asyncio.sleep(MEMBERSHIP_S)
             if not any(broadcast.subscribers for broadcast in self.clusters.values()):
@@ -222,19 +224,23 @@ class FeedReader:
             try:
                 said = await asking(read, thread_sensitive=False)()
             except Exception as problem:  # noqa: BLE001 - whatever it is, the picture goes on
-                log.info("what the reconciler says cannot be read: %s", problem)
+                if unread.is_due(str(problem)):
+                    log.info("what the reconciler says cannot be read: %s", problem)
                 continue
+            unread.over()
             for name, broadcast in self.clusters.items():
                 broadcast.model.membership = said.get(name, Note())
 
     async def _expect_recorded(self, read: Callable[[], Iterable[str]]) -> None:
         """A page of a cluster that the record knows is not turned away until its first report. A database that cannot
         be asked is asked again, until it has answered once."""
+        unread = Seldom()
         while True:
             try:
                 names = await asking(read, thread_sensitive=False)()
             except Exception as problem:  # noqa: BLE001 - whatever it is, reports tell the same, only later
-                log.info("which clusters the record knows cannot be read: %s", problem)
+                if unread.is_due(str(problem)):
+                    log.info("which clusters the record knows cannot be read: %s", problem)
                 await asyncio.sleep(RECORD_S)
                 continue
             for name in names:

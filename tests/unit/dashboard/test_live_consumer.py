@@ -8,12 +8,15 @@ from typing import Any
 
 import pytest
 from asgiref.sync import sync_to_async
+from channels.auth import AuthMiddlewareStack
 from channels.routing import URLRouter
+from django.conf import settings
 from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY, get_user_model
 from django.contrib.auth.models import AnonymousUser, Permission
 from django.contrib.sessions.backends.db import SessionStore
 from django.db import OperationalError
 
+from coordinator import asgi
 from dashboard import broadcast, consumers, feed_reader, sign_out
 from dashboard.broadcast import Broadcast
 from dashboard.feed_reader import FeedReader
@@ -215,6 +218,42 @@ async def test_a_page_that_can_not_be_judged_leaves_nothing_behind(monkeypatch: 
     assert await socket.close_code() == consumers.TRY_AGAIN
     await socket.disconnect()
     assert not sign_out._listening
+
+
+async def test_a_page_that_comes_back_while_the_database_is_away_is_to_come_again(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each try of each page was refused with a 500, and left ninety lines of traceback in the log."""
+
+    def away(store: SessionStore) -> Any:
+        raise OperationalError("no such table: django_session")
+
+    monkeypatch.setattr(SessionStore, "load", away)
+    application = asgi.WithoutDatabase(AuthMiddlewareStack(URLRouter(websocket_urlpatterns)))
+    cookie = (b"cookie", f"{settings.SESSION_COOKIE_NAME}={'a' * 32}".encode())
+    for _ in range(3):
+        socket = Socket(application, "/ws/live/default/", headers=[cookie])
+        await socket.connect()
+        assert await socket.close_code() == consumers.TRY_AGAIN
+    assert [(each.levelname, each.exc_info) for each in caplog.records] == [("WARNING", None)]
+    assert "python manage.py migrate" in caplog.text
+
+
+@pytest.mark.usefixtures("live")
+async def test_open_pages_do_not_fill_the_log_while_the_database_is_away(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def away(scope: Any) -> int:
+        raise OperationalError("connection refused")
+
+    user = await reader_user()
+    monkeypatch.setattr(consumers, "_refusal", away)
+    for _ in range(3):
+        socket = await connected(user)
+        assert await socket.close_code() == consumers.TRY_AGAIN
+        await socket.disconnect()
+    said = [each for each in caplog.records if each.name == consumers.log.name]
+    assert [(each.levelname, each.exc_info) for each in said] == [("WARNING", None)]
 
 
 async def test_a_snapshot_then_the_changes_that_follow_it(live: Broadcast, clock: Clock) -> None:
