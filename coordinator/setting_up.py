@@ -27,7 +27,7 @@ from django.core.management import call_command
 from django.db import DatabaseError, OperationalError, connection, transaction
 
 from coordinator import database_errors
-from coordinator.config import PROJECT, Config, ConfigError
+from coordinator.config import PROJECT, Config, ConfigError, address_for_others
 from coordinator.data_directory import DataDirectory
 from coordinator.models import Cluster
 from coordinator.supervision import launched
@@ -161,6 +161,8 @@ class Births:
             data.nodes.rmdir()
         command = [sys.executable, "-m", "coordinator.replica.births", "--nodes-directory", str(data.nodes)]
         command += ["--nodes", ",".join(config.node_names), "--cluster", CLUSTER]
+        if config.node_redis:  # Before they have heard one another nothing else tells them where.
+            command += ["--address", address_for_others(config.node_redis)]
         process = subprocess.Popen(
             launched(command, parent=os.getpid(), directory=PROJECT),
             stdin=subprocess.PIPE,

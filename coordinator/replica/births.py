@@ -115,10 +115,13 @@ def main() -> int:
     parser.add_argument("--nodes-directory", type=Path, required=True)
     parser.add_argument("--nodes", required=True, help="names, separated by commas")
     parser.add_argument("--cluster", required=True)
+    parser.add_argument("--address", default="", help="of the Redis of all their mailboxes, where that is their own")
     arguments = parser.parse_args()
     try:
         token = wire.Token.parse(sys.stdin.read())
-        cluster = create(arguments.nodes_directory, arguments.nodes.split(","), arguments.cluster, token)
+        nodes = arguments.nodes.split(",")
+        addresses = dict.fromkeys(nodes, arguments.address)
+        cluster = create(arguments.nodes_directory, nodes, arguments.cluster, token, addresses)
     except (AlreadyBorn, ValueError, OSError, JournalDamaged, JournalFailed) as error:
         print(f"no cluster was made: {error}", file=sys.stderr)
         return 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -14,9 +15,11 @@ from django.core.management import call_command
 
 from coordinator import setting_up
 from coordinator.config import Config, ConfigError, load_config
+from coordinator.consensus.membership import decode_configuration
 from coordinator.data_directory import DataDirectory
 from coordinator.management.commands import up
 from coordinator.models import Cluster
+from coordinator.replica.journal import SqliteJournal
 from coordinator.setting_up import (
     Births,
     NotThereNow,
@@ -83,6 +86,22 @@ def test_births_put_all_journals_in_place_and_write_the_record(config: Config, d
     assert sorted(path.name for path in data.nodes.iterdir()) == ["node1", "node2", "node3"]
     assert list(Cluster.objects.values_list("name", "cluster_id")) == [("default", identity)]
     assert Births.begin(config, data) is None, "once"
+
+
+def test_nodes_that_begin_on_a_redis_of_their_own_know_where_the_others_are(
+    config: Config, data: DataDirectory
+) -> None:
+    """Each wrote to the others on that of the web tier, where none listens: nobody ever led."""
+    births = Births.begin(config.model_copy(update={"node_redis": "redis://:secret@10.0.0.1/0"}), data)
+    assert births is not None
+    births.finish()
+    with contextlib.closing(SqliteJournal(data.nodes / "node2")) as journal:
+        (stored,) = journal.replicas()
+        log = journal.load(stored.replica)
+    members = decode_configuration(log.entries[0]).voters
+    assert {member.node: member.address for member in members} == dict.fromkeys(
+        ("node1", "node2", "node3"), "redis://10.0.0.1/0"
+    )
 
 
 def test_an_empty_nodes_directory_is_no_node(config: Config, data: DataDirectory) -> None:
