@@ -19,7 +19,7 @@ from random import Random
 from typing import Final
 
 from coordinator.channel import BackOff, Channel, ChannelError
-from coordinator.replica.links import SILENCE_US_MAX, STEADY_US, Link, Links, counts_of
+from coordinator.replica.links import SILENCE_US_MAX, STEADY_US, Link, Links, Loss, counts_of
 from coordinator.replica.ports import Bus, Inbound, Outbound
 from coordinator.replica.yielding import Conversation, Yielding
 from coordinator.wire import Channels
@@ -76,8 +76,7 @@ class RedisBus(Bus):
         self._back_off = BackOff(random)
         self._is_news = False
         """The connection was lost, and no turn was told yet."""
-        self._was_lost = False
-        """People were told that it is deaf, and not yet that it hears again."""
+        self._loss = Loss()
         self._steady_us: int | None = None
         """When the connection will have lived long enough (`links.STEADY_US`); None: it has, or there is none."""
         self._inbox: list[Inbound] = []
@@ -149,14 +148,13 @@ class RedisBus(Bus):
     def _be_steady(self) -> None:
         self._steady_us = None
         self._back_off.succeeded()
-        if self._was_lost:
-            self._was_lost = False
+        if self._loss.is_over():
             logger.warning("%s hears again", self._node)
 
     def _tell_deaf(self, error: Exception) -> None:
-        if not self._was_lost:
-            self._was_lost = True
-            logger.warning("%s is deaf: %s", self._node, str(error) or repr(error))
+        reason = str(error) or repr(error)
+        if self._loss.is_news(reason):
+            logger.warning("%s is deaf: %s", self._node, reason)
 
     def wait(self, wake: int, timeout_us: int, *, is_settled: bool = False) -> bool:
         """Sleep until something comes, `wake` is readable, or the time is up; for `look_us` at the most, and in a

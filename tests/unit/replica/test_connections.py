@@ -132,3 +132,19 @@ def test_whatever_keeps_it_from_connecting_is_a_try_that_failed(redis, keep):
     before = redis.made
     rounds(keep, 11_000_000, 13_000_000)
     assert redis.made == before + 1
+
+
+def test_what_keeps_it_from_coming_back_is_told_where_it_is_not_what_lost_it(redis, keep, caplog):
+    """A Redis that came back with another password, or full, was called closed for as long as that lasted."""
+    redis.lasts = True
+    rounds(keep, 1_000_000, 1_000_000 + STEADY_US)
+    redis.lasts = False
+    rounds(keep, 5_000_000, 6_000_000)
+    redis.refuses = ChannelError("WRONGPASS invalid username-password pair")
+    rounds(keep, 6_000_000, 16_000_000)
+    said = [each.getMessage() for each in caplog.records if each.levelno == logging.WARNING]
+    assert [line.rpartition(": ")[2] for line in said] == ["closed", "WRONGPASS invalid username-password pair"]
+    redis.lasts, redis.refuses = True, None
+    rounds(keep, 16_000_000, 16_000_000 + STEADY_US + 2 * BACK_OFF_US_MAX)
+    assert "again" in caplog.messages[-1]
+    assert len(caplog.messages) == 3
