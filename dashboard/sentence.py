@@ -28,8 +28,8 @@ class Standing:
     `silent_ms`: voters that have not reported lately, and for how long. `astray_ms`: those that report and have not
     followed the leader for so long, as who does not hear it: they make good no loss. `waiting`: nodes that host no
     working replica, and what they wait for. `leaderless_ms`: how long no leader has been seen (None: there is one).
-    `blind_ms`: how long this process has not heard the feed's Redis (None: it hears it). `looking`: it has begun to
-    listen so lately that silence means nothing yet.
+    `blind_ms`: how long this process has not heard the feed's Redis, which need not be that of the nodes' mailboxes
+    (None: it hears it). `looking`: it has begun to listen so lately that silence means nothing yet.
     """
 
     voters: Sequence[str]
@@ -79,7 +79,9 @@ def sentence(standing: Standing) -> Sentence:
 def _first_line(standing: Standing) -> tuple[str, Words]:
     if standing.blind_ms is not None:
         ago = duration(standing.blind_ms)
-        return BLIND, _plain(f"Out of sight. The nodes' Redis has not answered for {ago}; nothing below is live.")
+        return BLIND, _plain(
+            f"Out of sight. The Redis that nodes report on has not answered for {ago}; nothing below is live."
+        )
     if standing.looking:
         return LOOKING, _plain("Looking for the nodes. The first reports are on their way.")
     if not standing.leader:

@@ -103,7 +103,7 @@ def test_silence_means_nothing_before_anybody_could_have_spoken() -> None:
 def test_without_redis_nothing_is_claimed_of_the_nodes() -> None:
     state, words, detail = said(blind_ms=3_000, silent_ms=dict.fromkeys(THREE, 3_000), leader="")
     assert (state, detail) == (BLIND, "")
-    assert words == "Out of sight. The nodes' Redis has not answered for 3.0 s; nothing below is live."
+    assert words == "Out of sight. The Redis that nodes report on has not answered for 3.0 s; nothing below is live."
 
 
 @pytest.mark.parametrize(
