@@ -14,13 +14,18 @@ STALE_AFTER: Final = timedelta(seconds=90)
 """The reconciler writes down at least every 30 s that nothing has changed."""
 
 
+def is_stale(said: Reconciliation, now: datetime) -> bool:
+    """Whether it has not looked for long. One that runs writes soon after a clock is put back, too."""
+    return abs(now - said.looked_at) > STALE_AFTER
+
+
 def in_words(said: Reconciliation | None, now: datetime) -> str:
     """One line."""
     if said is None:
         return "the reconciler has not said anything of it yet"
     state = Reconciliation.State(said.state).label
     line = f"{state}: {said.message}" if said.message else state
-    if abs(now - said.looked_at) > STALE_AFTER:  # One that runs writes soon after a clock is put back, too.
+    if is_stale(said, now):
         line += f" (the reconciler has not looked since {said.looked_at:%Y-%m-%d %H:%M:%S} UTC: does it run?)"
     return line
 
@@ -31,11 +36,14 @@ def of(cluster: Cluster) -> Reconciliation | None:
 
 def by_cluster() -> dict[str, Note]:
     """Of each cluster by name; of several clusters that had a name, of the one that was recorded last, by the order of
-    the rows: a clock may have gone back in between. Raises DatabaseError."""
+    the rows: a clock may have gone back in between. That all is as it is wanted is no news while it is looked after.
+    Raises DatabaseError."""
     now = timezone.now()
     found: dict[str, Note] = {}
     for said in Reconciliation.objects.select_related("cluster").order_by("cluster_id"):
         quiet = said.state in {Reconciliation.State.SETTLED, Reconciliation.State.UNMANAGED}
         refused = said.state == Reconciliation.State.REFUSED
-        found[said.cluster.name] = Note() if quiet else Note(f"membership: {in_words(said, now)}", refused)
+        found[said.cluster.name] = (
+            Note() if quiet and not is_stale(said, now) else Note(f"membership: {in_words(said, now)}", refused)
+        )
     return found

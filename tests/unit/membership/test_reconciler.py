@@ -757,9 +757,13 @@ def test_the_admin_shows_it(company, client, reconciler, time, admin_client):
 
 
 def test_a_reconciler_that_fell_silent_is_noticed(company):
+    """On the live page, too: what was as wanted when it looked last was all that the page knew, and it said nothing."""
     old = timezone.now() - 2 * saying.STALE_AFTER
     said = Reconciliation.objects.create(cluster=row(), state="settled", looked_at=old)
     assert "does it run?" in saying.in_words(said, timezone.now())
+    assert "does it run?" in saying.by_cluster()["default"].words
+    Reconciliation.objects.update(looked_at=timezone.now())
+    assert saying.by_cluster()["default"].words == ""
     assert record.identity(DEFAULT) == "aa"
 
 
