@@ -223,6 +223,8 @@ def read(path: Path) -> Contents:
             f"{path}: expected {header.snapshot_bytes} bytes of a snapshot and entries up to {header.last_index}, as "
             f"its header says; got {len(snapshot)} bytes, and entries up to {last_index}"
         )
+    if header.snapshot_index and not snapshot:
+        raise BackupDamaged(f"{path}: it has no state: a witness wrote it, under a version before; take another node's")
     return Contents(header, snapshot, terms, entries, digesting.hash.hexdigest())
 
 

@@ -28,6 +28,8 @@ class Backups:
 
     def begin(self, intent: BackUpReplica, replica: Replica | None) -> Outcome | None:
         """Begin to write it, in a thread of its own; None where it waits for another, and is to be asked again."""
+        if replica is not None and replica.engine.is_witness:  # The state that it may keep for others is an old one.
+            return self._refuse(intent, "its replica is a witness, which has no state: have another node back it up")
         if replica is None or not replica.machine.cluster_id:
             return self._refuse(intent, "this node hosts no running replica of it that has any state")
         if replica.stopped:

@@ -146,6 +146,21 @@ def test_a_large_backup_is_synced_bit_by_bit(tmp_path, monkeypatch):
     assert backup.read(path).entries == entries
 
 
+def test_a_backup_without_a_state_is_none(tmp_path):
+    """As a witness wrote one, of its cut log: the check of the file found nothing wrong with it."""
+    configuration = Configuration((Member(1, "node1"),))
+    committed = Committed(8, [1], [bytes(10)])
+    path = tmp_path / "a.backup"
+    for data in (b"", b"a state"):
+        snapshot_of = Snapshot(7, 1, configuration, data)
+        backup.write(path, backup.Captured(CLUSTER, "second", 1, "node1", 0, configuration, snapshot_of, committed))
+        if data:
+            assert backup.read(path).snapshot == data
+        else:
+            with pytest.raises(backup.BackupDamaged, match="it has no state"):
+                backup.read(path)
+
+
 @pytest.mark.parametrize("position", [0, 30, 200, -1])
 def test_a_damaged_backup_is_not_read(company, position):
     company.form("node1", "node2", "node3")

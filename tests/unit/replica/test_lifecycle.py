@@ -14,6 +14,7 @@ from coordinator.replica.intents import (
     DONE,
     PENDING,
     REFUSED,
+    BackUpReplica,
     CompactReplica,
     Drain,
     HostReplica,
@@ -30,7 +31,8 @@ from tests.unit.replica.company import CLUSTER, Company, Node, with_a_large_stat
 from tests.unit.replica.stage import CHANNELS
 
 
-def test_an_order_to_hand_over_to_a_witness_says_that_it_is_one(company):
+def with_a_witness(company: Company) -> None:
+    """Two full voters, and node3 as a witness."""
     company.form("node1", "node2")
     witness = company.host("node3")["node3"]._replace(witness=True)
     leader = company.leader()
@@ -40,8 +42,24 @@ def test_an_order_to_hand_over_to_a_witness_says_that_it_is_one(company):
     company.pass_time(500_000)
     engine.change(Change((*voters, witness)), company.clock.us)
     company.pass_time(500_000)
-    outcome = leader.ask(TransferLeadership("t", CLUSTER, "node3"))
+
+
+def test_an_order_to_hand_over_to_a_witness_says_that_it_is_one(company):
+    with_a_witness(company)
+    outcome = company.leader().ask(TransferLeadership("t", CLUSTER, "node3"))
     assert (outcome.state, outcome.message) == (REFUSED, "node3 is a witness: it has no state, so it can not lead")
+
+
+def test_a_witness_writes_no_backup(company):
+    """Once its log was cut it wrote one without a state, called it done, and the check of the file found nothing."""
+    with_a_witness(company)
+    witness = company.nodes["node3"]
+    assert witness.replica.engine.is_witness
+    witness.replica.machine.adopt(company.leader().replica.machine.state)  # As where it was sent the log's snapshot.
+    assert witness.replica.machine.cluster_id
+    outcome = witness.ask(BackUpReplica("b", CLUSTER))
+    assert outcome.state == REFUSED
+    assert outcome.message == "its replica is a witness, which has no state: have another node back it up"
 
 
 def test_a_stopped_replica_stays_stopped_over_a_restart_until_it_is_started(company):
