@@ -47,17 +47,20 @@ _GAUGES: Final[tuple[_Figure, ...]] = (
     ("conclave_reads_pending", "Reads and keep-alives that wait here for a majority's word.", lambda r: r.pending[1]),
     ("conclave_watches", "Callers that wait here for changes.", lambda r: r.watches),
     ("conclave_grants_awaited", "Callers that this leader will tell of their grant.", lambda r: r.pending[2]),
-    ("conclave_level", "The level of the cluster, as applied here.", lambda r: r.machine.state.level),
     ("conclave_term", "The term of this replica.", lambda r: r.engine.term),
     ("conclave_voters", "Voters of the cluster, as this replica's log says.", lambda r: len(r.configuration.voters)),
     ("conclave_log_entries", "Entries that the log holds.", lambda r: r.engine.last_index - r.engine.first_index + 1),
-    ("conclave_sessions", "Open sessions, as applied here.", lambda r: len(r.machine.sessions)),
     ("conclave_leases", "Leases that this leader counts; 0 elsewhere.", _leases),
+)
+_OF_THE_STATE: Final[tuple[_Figure, ...]] = (
+    ("conclave_level", "The level of the cluster, as applied here.", lambda r: r.machine.state.level),
+    ("conclave_sessions", "Open sessions, as applied here.", lambda r: len(r.machine.sessions)),
     ("conclave_locks", "Locks that are held, as applied here.", _held_locks),
     ("conclave_lock_waiters", "Callers that wait in line for a lock, as applied here.", lambda r: r.machine.waiting),
     ("conclave_keys", "Keys, as applied here.", lambda r: len(r.machine.keys)),
     ("conclave_keys_bytes", "Keys and values together, as applied here.", lambda r: r.machine.key_bytes),
 )
+"""A witness has none: what it may keep for others is a state of long ago."""
 _COUNTERS: Final[tuple[_Figure, ...]] = (
     (
         "etcd_server_leader_changes_seen",
@@ -125,9 +128,11 @@ class NodeCollector(Collector):
         labels = ["cluster", "node"]
         node = self._turn.identity.node
         replicas = [*self._turn.replicas.values()]
-        for name, text, value in _GAUGES:
+        full = [replica for replica in replicas if not replica.engine.is_witness]
+        of_whom = [(figure, replicas) for figure in _GAUGES] + [(figure, full) for figure in _OF_THE_STATE]
+        for (name, text, value), these in of_whom:
             gauge = GaugeMetricFamily(name, text, labels=labels)
-            for replica in replicas:
+            for replica in these:
                 gauge.add_metric([replica.cluster_name, node], float(value(replica)))
             yield gauge
         yield self._stopped(labels)

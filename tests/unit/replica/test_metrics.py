@@ -257,6 +257,17 @@ def test_a_replica_that_the_journal_can_not_give_back_or_that_an_operator_stoppe
     assert seen("node2", "conclave_replica_stopped") == 0
 
 
+def test_a_witness_has_no_figures_of_a_state(stage: Stage, seen: Seen) -> None:
+    """What it is sent to keep for others grows old there: keys, locks and sessions of long ago were told as of now."""
+    stage.elect("node1")
+    stage.nodes["node3"].replica.engine.is_witness = True
+    assert seen("node3", "conclave_voters") == 3
+    assert seen("node2", "conclave_keys") == 0
+    for name in ("level", "sessions", "locks", "lock_waiters", "keys", "keys_bytes"):
+        with pytest.raises(AssertionError, match="is not among"):
+            seen("node3", f"conclave_{name}")
+
+
 def test_a_lock_that_is_kept_back_for_a_lock_delay_is_not_held(stage: Stage, seen: Seen) -> None:
     stage.elect("node1")
     session = opened(stage, 1_000)
