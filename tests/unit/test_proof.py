@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from coordinator.config import PROJECT
 from tests.proof import main, page, shortcomings
 from tests.simulation.checkers import CHECKERS, OF_MIXED_WORK
 from tests.simulation.faults import KIND_NAMES
@@ -107,3 +111,27 @@ def test_planted_bugs_that_are_caught_late_are_no_proof(tmp_path: Path, capsys: 
     (tmp_path / "mutant-a1").write_text("caught: a1 by log-matching at seed 51\n")
     assert main(tmp_path) == 1
     assert capsys.readouterr().err == "planted bugs: expected a median of at most 50 seeds, got 51\n"
+
+
+def test_what_is_proven_is_this_code_where_git_does_not_say_what_there_is(tmp_path: Path) -> None:
+    """In an archive of the sources, or somebody else's clone, all code had one name, that of none."""
+    for name in ("coordinator", "tests/simulation", "tests/linearizability", "tests/integration"):
+        (tmp_path / name).mkdir(parents=True)
+    shutil.copy(PROJECT / "tests/prove.sh", tmp_path / "tests")
+    environment = os.environ | {"GIT_CEILING_DIRECTORIES": str(tmp_path.parent)}
+
+    def names_of_code() -> set[str]:
+        """With a Python that fails: the name is there before it is asked for anything."""
+        command = ["bash", "tests/prove.sh", "false", "state", "1-2", "1"]
+        subprocess.run(
+            command, cwd=tmp_path, env=environment, stdin=subprocess.DEVNULL, capture_output=True, check=False
+        )
+        return {path.name for path in (tmp_path / "state").iterdir()}
+
+    (tmp_path / "coordinator/a b.py").write_text("1")
+    first = names_of_code()
+    (tmp_path / "coordinator/__pycache__").mkdir()
+    (tmp_path / "coordinator/__pycache__/a.pyc").write_text("compiled")
+    assert names_of_code() == first
+    (tmp_path / "coordinator/a b.py").write_text("2")
+    assert len(names_of_code()) == 2
