@@ -50,6 +50,7 @@ from coordinator.replica.journal import SqliteJournal
 from coordinator.replica.loading import Loading, Make, at_once
 from coordinator.replica.replica import Replica
 from coordinator.replica.restoring import Ready, Refused, Restoring
+from coordinator.replica.states import NONE_OF_A_WITNESS
 from coordinator.replica.stored import JournalDamaged, StoredLog, StoredReplica
 from coordinator.replica.turn import Turn
 from coordinator.statemachine.locks import EPOCH_MAX
@@ -497,6 +498,8 @@ class Lifecycle:
             return Outcome(REFUSED, "this node hosts no running replica of it that has any state")
         if replica.stopped:
             return Outcome(REFUSED, f"its replica takes no part, and takes no snapshot: {replica.stopped}")
+        if replica.engine.is_witness:
+            return Outcome(REFUSED, NONE_OF_A_WITNESS)
         index = replica.engine.applied_index
         replica.states.snapshot_wanted = index
         self._turn.stir(replica.cluster)

@@ -14,6 +14,7 @@ from coordinator.consensus.members import Change, Member
 from coordinator.consensus.membership import ChangeRefused
 from coordinator.replica.callers import Caller
 from coordinator.replica.replica import Replica
+from coordinator.replica.states import NONE_OF_A_WITNESS
 from coordinator.statemachine.commands import ADMINISTER, FORBIDDEN, INVALID, REFUSED, Done, Failure
 
 MEMBERS_MAX: Final = 32
@@ -147,6 +148,8 @@ def _transfer(replica: Replica, request: wire.TransferRequest, now_us: int) -> D
 
 
 def _compact(replica: Replica, up_to: int) -> Done | Failure:
+    if replica.engine.is_witness:
+        return Failure(REFUSED, NONE_OF_A_WITNESS)
     applied = replica.engine.applied_index
     if up_to > applied:
         return Failure(REFUSED, f"applied is {applied} here, and a snapshot at {up_to} was asked for; ask again")

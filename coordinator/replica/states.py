@@ -32,6 +32,7 @@ MARK_AGAIN_US_MAX: Final = 60_000_000
 """Between two marks of a leader in doubt, doubled each time: the log grows with them, though nobody may be right."""
 STAGE_AGAIN_US: Final = 2_000_000
 """A disk that did not take a snapshot is tried again after this."""
+NONE_OF_A_WITNESS: Final = "its replica is a witness: it has no state to take a snapshot of, and cuts its log by itself"
 
 
 class Compaction(NamedTuple):

@@ -50,7 +50,7 @@ def test_an_order_to_hand_over_to_a_witness_says_that_it_is_one(company):
     assert (outcome.state, outcome.message) == (REFUSED, "node3 is a witness: it has no state, so it can not lead")
 
 
-def test_a_witness_writes_no_backup(company):
+def test_a_witness_writes_no_backup_and_takes_no_snapshot(company):
     """Once its log was cut it wrote one without a state, called it done, and the check of the file found nothing."""
     with_a_witness(company)
     witness = company.nodes["node3"]
@@ -60,6 +60,8 @@ def test_a_witness_writes_no_backup(company):
     outcome = witness.ask(BackUpReplica("b", CLUSTER))
     assert outcome.state == REFUSED
     assert outcome.message == "its replica is a witness, which has no state: have another node back it up"
+    outcome = witness.ask(CompactReplica("c", CLUSTER))
+    assert (outcome.state, "it has no state to take a snapshot of" in outcome.message) == (REFUSED, True)
 
 
 def test_a_stopped_replica_stays_stopped_over_a_restart_until_it_is_started(company):

@@ -195,6 +195,15 @@ def test_a_transfer_to_a_witness_says_that_it_is_one(stage):
     assert result == Failure(commands.REFUSED, "replica e is a witness: it has no state, so it can not lead")
 
 
+def test_a_witness_asked_for_a_snapshot_says_that_it_is_one(stage):
+    """It said that it takes one."""
+    node = stage.nodes["node1"]
+    node.replica.engine.is_witness = True
+    result = ask(stage, wire.CompactRequest(3, CLUSTER, "", 1)).result
+    assert isinstance(result, Failure)
+    assert "it has no state to take a snapshot of" in result.message
+
+
 def test_a_leader_steps_down_when_asked_and_a_copy_does_not_depose_the_next(stage):
     seen = progress(stage)
     asked = wire.StepDownRequest(3, CLUSTER, "", seen.term)
