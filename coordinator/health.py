@@ -21,11 +21,12 @@ from django.db.migrations.executor import MigrationExecutor
 from django.db.migrations.recorder import MigrationRecorder
 from django.http import HttpRequest, HttpResponse, JsonResponse
 
-from coordinator import access, record
+from coordinator import access, database_errors, record
 from coordinator.api.auth import bearer_text
 from coordinator.api.errors import Refused
 from coordinator.api.status import reports_of, summarize
 from coordinator.client import errors
+from coordinator.logs import Seldom
 from coordinator.wire import ReplicaReport
 
 log = logging.getLogger(__name__)
@@ -70,6 +71,9 @@ class _Seen:
     """All that the tables need; empty before they were first seen to have it."""
 
 
+_unasked: Final = Seldom()
+
+
 def _problem_with_pages() -> str | None:
     """Why this process could not serve pages; None where it could. Blocks."""
     connection = connections[DEFAULT_DB_ALIAS]
@@ -79,8 +83,10 @@ def _problem_with_pages() -> str | None:
         if not _is_migrated(connection):
             return "the database lacks migrations"
     except DatabaseError as error:
-        log.warning("the database does not answer: %s", error)
+        if _unasked.is_due(str(error)):  # Machines ask each second.
+            log.warning("%s", database_errors.in_words(error))
         return "the database does not answer"
+    _unasked.over()
     if not getattr(staticfiles_storage, "hashed_files", True):
         return "the static files were not collected"
     return None

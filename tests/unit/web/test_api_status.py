@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from django.db import OperationalError
 from django.db.migrations.recorder import MigrationRecorder
 from django.test import AsyncClient as DjangoAsyncClient
 from django.utils import timezone
@@ -198,6 +199,23 @@ async def test_readyz_says_what_is_missing(
     response = await async_client.get("/readyz")
     assert response.status_code == 503
     assert response.json() == {"error": "not-ready", "detail": "the database does not answer"}
+
+
+async def test_a_machine_that_asks_each_second_does_not_fill_the_log(
+    async_client: DjangoAsyncClient,
+    transactional_db: None,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def away(*_: object) -> None:
+        raise OperationalError("connection refused")
+
+    assert (await async_client.get("/readyz")).status_code == 200
+    monkeypatch.setattr(health, "_is_migrated", away)
+    for _ in range(3):
+        assert (await async_client.get("/readyz")).status_code == 503
+    said = [each for each in caplog.messages if "connection refused" in each]
+    assert said == ["the database cannot be used: connection refused"]
 
 
 async def test_readyz_notices_a_database_that_comes_back_without_tables(
