@@ -143,7 +143,7 @@ class DataDirectory:
     def metrics_port(self, node: str, config: Config) -> int:
         """The port that is kept for a node's metrics."""
         path = self._directory("metrics") / node
-        text = _kept(path, lambda: str(free_port({config.port, *self._ports_kept()}, self._ports)))
+        text = _kept(path, lambda: str(free_port({config.port, *self.ports_kept()}, self._ports)))
         if not re.fullmatch(r"\d{1,5}", text, re.ASCII) or not 1 <= int(text) <= 65_535:
             raise ConfigError(f"{path}: expected a port number from 1 to 65535; came {text[:80]!r}")
         return int(text)
@@ -159,7 +159,7 @@ class DataDirectory:
         }
         return json.dumps({"port": free_port(kept, self._ports), **passwords}, indent=2)
 
-    def _ports_kept(self) -> set[int]:
+    def ports_kept(self) -> set[int]:
         """Those that nobody may listen on yet."""
         texts = [path.read_text(encoding="utf-8") for path in (self.path / "metrics").glob("[!.]*")]
         ports = {int(text) for text in texts if text.strip().isdecimal()}

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from coordinator.data_directory import DataDirectory
 from coordinator.ports import free_port
 from coordinator.supervision import RESTART_DELAY_S_MAX
 from tests.integration.installation import ADMIN_PASSWORD, Installation, lives
@@ -61,7 +62,8 @@ def set_up(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def stopped(set_up: Path, new_installation: New) -> Installation:
     """One that has run and was stopped, on a copy of its own: to be changed before it starts again."""
-    installation = new_installation()
+    kept = DataDirectory(set_up).ports_kept()
+    installation = new_installation(port=free_port(kept))
     shutil.copytree(set_up, installation.data.path)
     return installation
 
