@@ -73,7 +73,7 @@ def spare(client: Client) -> str:
 
 def settled(installation: Installation, cluster: str = "default") -> None:
     eventually(
-        lambda: ": as wanted" in installation.manage("cluster", "status", cluster),
+        lambda: _status_that_says(installation, "as wanted", cluster),
         timeout_s=40,
         what=lambda: installation.manage("cluster", "status", cluster),
     )
@@ -264,9 +264,9 @@ def _put_in_place(installation: Installation, database) -> None:
         shutil.copy(database, path)
 
 
-def _status_that_says(installation: Installation, word: str) -> str:
+def _status_that_says(installation: Installation, word: str, cluster: str = "default") -> str:
     try:
-        status = installation.manage("cluster", "status")
+        status = installation.manage("cluster", "status", cluster)
     except (subprocess.CalledProcessError, ConclaveError):
         return ""
     return status if f"UTC: {word}" in status else ""

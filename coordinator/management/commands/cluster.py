@@ -393,8 +393,7 @@ class Command(BaseCommand):
             said = edits.compare(cluster, client.query(commands.GetWantedMembership(), timeout=3))
         except errors.Unavailable as error:
             self._check_there_is(name, client)
-            self.stdout.write(f"no leader answers: {error}")
-            return
+            raise CommandError(f"no leader answers: {error}") from error  # So a script is told, too.
         if said.wanted is None:
             self.stdout.write(said.message or edits.nothing_said(name))
         else:

@@ -676,8 +676,12 @@ def test_a_status_of_a_cluster_that_there_is_not_fails(company, client, monkeypa
     company.clusters["nosuch"].down = True
     with pytest.raises(CommandError, match=r"^there is no cluster nosuch; these are: default$"):
         manage(company, monkeypatch, "status", "nosuch")
+
+
+def test_a_status_without_a_leader_fails(company, client, monkeypatch):
     client.down = True
-    assert "no leader answers" in manage(company, monkeypatch, "status", "default")
+    with pytest.raises(CommandError, match=r"^no leader answers: "):
+        manage(company, monkeypatch, "status", "default")
 
 
 def test_waiting_until_it_is_so_ends_with_what_it_waits_for(company, client, monkeypatch):
