@@ -30,6 +30,7 @@ from coordinator.replica.directory import LOCK_NAME, NodeDirectory, OpenFiles
 from coordinator.replica.exporter import NodeCollector, registry_of
 from coordinator.replica.intents import Intents
 from coordinator.replica.journal import FILE_NAME, SqliteJournal
+from coordinator.replica.leadership_log import LeadershipLog
 from coordinator.replica.lifecycle import Lifecycle
 from coordinator.replica.loading import load_all
 from coordinator.replica.mailbox import RedisBus
@@ -126,7 +127,7 @@ class Host:
         names = (LOCK_NAME, FILE_NAME, f"{FILE_NAME}-wal")
         self._open_files = OpenFiles([settings.directory / name for name in names])
         self._looks_us = 0
-        """When it is next looked whether they are there."""
+        """When it is next looked whether they are there, and who leads."""
         self._clock = MonotonicClock()
         channels = Channels(settings.realm)
         drops: Counter[str] = Counter()
@@ -175,6 +176,7 @@ class Host:
         self._stopping = threading.Event()
         self._hand_over_until_us = 0
         self._collections = _Collections()
+        self._leadership_log = LeadershipLog(settings.node)
         self._runner = threading.Thread(target=self._run, name=f"conclave-{settings.node}", daemon=True)
         self._metrics = self._metrics_server()
         if not (loaded.replicas or loaded.stopped or loaded.damaged):
@@ -299,6 +301,7 @@ class Host:
                 ended_us = now_us()
                 if ended_us >= self._looks_us:
                     self._check_files(ended_us)
+                    self._leadership_log.look(self._turn.replicas.values(), ended_us)
                 bus.look_us = QUIET_TURN_US_MAX if outcome.is_quiet else TURN_US_MAX
                 due_us = min(outcome.deadline_us, ended_us + bus.look_us)
                 slice_us = self.lifecycle.due_us(ended_us)
