@@ -52,6 +52,7 @@ class Replies:
         """What its asker is told of a call that there was no room for."""
 
     def take(self, node: str, reply: wire.Reply, now_us: int) -> None:
+        self._routing.token_is_known()
         if type(reply) is wire.Answer:
             return self._answered(reply.id, reply.result)
         if type(reply) is wire.Told:
@@ -178,6 +179,8 @@ class Replies:
             self._routing.trouble = f"an answer did not parse ({error.reason})"
             return
         self._routing.trouble = f"{envelope.sender}: {refusal.message}"
+        if refusal.code == wire.REFUSED_TOKEN:
+            self._routing.token_is_unknown(envelope.sender)
         if envelope.sender == self._routing.leader:
             self._routing.redirected(envelope.sender, "", now_us)
             for call in self._outstanding.calls.values():

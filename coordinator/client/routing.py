@@ -17,6 +17,8 @@ is noticed within 80 and one that fails is not stormed."""
 DOUBT_US: Final = 400_000
 """How long a leader whose mailbox nobody listens to is not believed in, though others still name it."""
 
+STRANGERS_MAX: Final = 16
+
 FORGET_US: Final = 60_000_000
 """A node that answers nothing, and is named by none that does, is asked no more once that has been so for this long: it
 was removed for good. Should it come back, it says so itself."""
@@ -46,6 +48,8 @@ class Routing:
         """A node answered, and knows no cluster of this name."""
         self.trouble = ""
         """What last went wrong on the way, for the message of a time-out."""
+        self._no_token: set[str] = set()
+        """Nodes that say, unsigned, that they do not know the token; since one has answered last."""
 
     def learn(self, directory: wire.Directory, now_us: int) -> None:
         """Take what a node says of the cluster, or of another that has its name now."""
@@ -114,6 +118,15 @@ class Routing:
             if leader and leader != sent_to:
                 self.believe(leader, self.term, now_us)
 
+    def token_is_unknown(self, node: str) -> None:
+        if node in self.addresses or len(self._no_token) < STRANGERS_MAX:  # Anybody may have said it.
+            self._no_token.add(node)
+
+    def token_is_known(self) -> None:
+        """A node has answered, which it signs with the token's key."""
+        if self._no_token:
+            self._no_token.clear()
+
     def wants_probe(self, now_us: int) -> bool:
         return not (self.leader and self.cluster) and now_us >= self._probe_due_us
 
@@ -137,6 +150,12 @@ class Routing:
         """Why no answer came, as far as it is known."""
         if self.known_absent:
             return f"no node here knows a cluster named {self._cluster_name!r}"
+        if self._no_token:
+            names = ", ".join(sorted(self._no_token))
+            return (
+                f"no such token is known to {names}: it was revoked, is of another installation or an earlier one, "
+                "or so new that they have yet to hear of it"
+            )
         leader = f"{self.leader} is thought to lead" if self.leader else "no leader is known"
         return f"{leader}; last trouble: {self.trouble}" if self.trouble else f"no answer in time; {leader}"
 

@@ -138,6 +138,25 @@ def test_who_is_turned_away_without_a_name_is_told_that_its_token_may_be_another
         call.result()
 
 
+def test_who_has_a_token_that_nobody_knows_is_told_that_and_not_that_nobody_leads(stage):
+    calls = [stage.core.query(commands.GetKey("a"), stage.now_us, stage.now_us + 100_000) for _ in range(2)]
+    stage.requests()
+    for node in ("node1", "node2"):
+        refusal = wire.Refusal(wire.REFUSED_TOKEN, f"{node} knows no such token (yet)", 1)
+        stage.core.receive(wire.seal_refusal(node, stage.core.reply_channel, refusal), stage.now_us)
+    stage.pass_time(200_000)
+    stage.requests()
+    for call in calls:
+        with pytest.raises(Unavailable, match=r"^no such token is known to node1, node2: it was revoked, "):
+            call.result()
+    stage.know()
+    call = stage.core.query(commands.GetKey("a"), stage.now_us, stage.now_us + 100_000)
+    stage.pass_time(200_000)
+    stage.requests()
+    with pytest.raises(Unavailable, match="is thought to lead"):
+        call.result()
+
+
 def test_two_nodes_that_name_each_other_do_not_make_it_spin(stage):
     stage.core.query(commands.GetKey("a"), stage.now_us, stage.now_us + 60_000_000)
     sends = 0
