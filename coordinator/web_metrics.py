@@ -35,6 +35,8 @@ from coordinator import access
 from coordinator.api.auth import bearer_text
 from coordinator.api.errors import Refused
 from coordinator.client import errors
+from coordinator.database import asking
+from coordinator.membership import saying
 from coordinator.middleware import DATA_POLICY
 from coordinator.statemachine import commands
 from dashboard import feed_reader
@@ -179,6 +181,42 @@ class _Feed(Collector):
         yield pages
 
 
+class _Reconciled(Collector):
+    """What the reconciler wrote into the database last: read for each scrape, before it."""
+
+    def __init__(self) -> None:
+        self._said: saying.Figures | None = None
+
+    async def read(self) -> None:
+        """A database that is slow or away says nothing: then there are no figures of it."""
+        try:
+            async with asyncio.timeout(ANSWER_S_MAX):
+                self._said = await asking(saying.figures, thread_sensitive=False)()
+        except (DatabaseError, TimeoutError):
+            self._said = None
+
+    def describe(self) -> Iterable[Metric]:
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        said = self._said
+        if said is None:
+            return
+        looked_at = GaugeMetricFamily(
+            "conclave_reconciler_looked_timestamp_seconds",
+            "When the reconciler last wrote down what it found, since 1970.",
+        )
+        looked_at.add_metric([], said.looked_at)
+        yield looked_at
+        text = "1 if the membership is as it is wanted, else 0."
+        as_wanted = GaugeMetricFamily("conclave_membership_as_wanted", text, labels=["cluster"])
+        for cluster, is_so in said.as_wanted.items():
+            as_wanted.add_metric([cluster], is_so)
+        yield as_wanted
+
+
+_RECONCILED: Final = _Reconciled()
+REGISTRY.register(_RECONCILED)
 REGISTRY.register(_Client())
 REGISTRY.register(_Feed())
 ProcessCollector(registry=REGISTRY)
@@ -250,12 +288,13 @@ async def metrics(request: HttpRequest) -> HttpResponse:
         response = _answer(HTTPStatus.METHOD_NOT_ALLOWED, "expected GET or HEAD")
         response["Allow"] = "GET, HEAD"
         return response
-    response = await _refusal(request) or _figures(request)
+    response = await _refusal(request) or await _figures(request)
     response["Cache-Control"] = "no-store"
     response["Content-Security-Policy"] = DATA_POLICY
     return response
 
 
-def _figures(request: HttpRequest) -> HttpResponse:
+async def _figures(request: HttpRequest) -> HttpResponse:
+    await _RECONCILED.read()
     encode, content_type = choose_encoder(request.headers.get("Accept", ""))
     return HttpResponse(encode(REGISTRY), content_type=content_type)

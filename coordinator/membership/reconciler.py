@@ -10,6 +10,7 @@ import logging
 import secrets
 import time
 from collections.abc import Callable, Collection, Iterable
+from datetime import timedelta
 from typing import Final, NamedTuple
 
 from django.db import DatabaseError, close_old_connections
@@ -18,7 +19,7 @@ from django.utils import timezone
 from coordinator import database_errors, record, wire
 from coordinator.client import Client, Lease, errors
 from coordinator.logs import Seldom
-from coordinator.membership import edits, known, nodes
+from coordinator.membership import edits, known, nodes, saying
 from coordinator.membership.edits import Agreement
 from coordinator.membership.nodes import BrokerUnavailable, NodeReport
 from coordinator.membership.plan import (
@@ -48,6 +49,9 @@ QUIET_S: Final = 10.0
 """Between two looks at a cluster that is as wanted, unless somebody says otherwise meanwhile."""
 SAID_EVERY_S: Final = 30.0
 """How old what is written down may get while it stays the same."""
+UNSAID_MAX: Final = timedelta(seconds=60)
+"""How old it may get before one that does not have the lock says why: the one that has it writes sooner, and people ask
+whether it runs later (`saying.STALE_AFTER`)."""
 WHOLE_LOOK_S: Final = 10.0
 """Between two looks at whoever there is. Any other ends with the last of those that are expected: who is slower than
 they, new or back again, is not heard by it."""
@@ -131,7 +135,25 @@ class Reconciler:
             except errors.ConclaveError as error:  # Refused, busy, unavailable: whatever it is, it passes.
                 if self._not_reconciling.is_due(str(error)):  # As a second one, it may wait for years.
                     logger.info("not reconciling: %s", error)
+                self._say_why_not(error)
                 stopping(BUSY_S)
+
+    def _say_why_not(self, error: errors.ConclaveError) -> None:
+        """Where nobody has looked for long: that this one would, and can not. Another may hold the lock, and look."""
+        close_old_connections()
+        now = timezone.now()
+        why = {"state": State.WAITING, "message": f"the reconciler does not have its lock: {error}", "looked_at": now}
+        try:
+            for said in saying.current():
+                if abs(now - said.looked_at) <= UNSAID_MAX:
+                    continue
+                Reconciliation.objects.filter(pk=said.pk, looked_at=said.looked_at).update(**why)
+                watched = self._watched.get(said.cluster.cluster_id)
+                if watched is not None:
+                    watched.said = None
+        except DatabaseError as problem:
+            if self._no_database.is_due(str(problem)):
+                logger.warning("%s", database_errors.in_words(problem))
 
     # --- one look ---------------------------------------------------------------------------------
 
@@ -166,8 +188,7 @@ class Reconciler:
                 lease.check()
             watched.generation = generation
             finding = Finding(State.WAITING, trouble) if trouble else self._reconcile(name, cluster_id, watched, now)
-            quiet = finding.state in {State.SETTLED, State.UNMANAGED}
-            watched.due = now + (QUIET_S if quiet else BUSY_S)
+            watched.due = now + (QUIET_S if finding.state in saying.QUIET else BUSY_S)
             self._write_down(name, cluster_id, watched, finding, now)
 
     def _clusters(self) -> dict[str, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Final, NamedTuple
 
 from django.utils import timezone
 
@@ -12,6 +12,7 @@ from coordinator.models import Cluster, Reconciliation
 
 STALE_AFTER: Final = timedelta(seconds=90)
 """The reconciler writes down at least every 30 s that nothing has changed."""
+QUIET: Final = frozenset({Reconciliation.State.SETTLED, Reconciliation.State.UNMANAGED})
 
 
 def is_stale(said: Reconciliation, now: datetime) -> bool:
@@ -30,6 +31,31 @@ def in_words(said: Reconciliation | None, now: datetime) -> str:
     return line
 
 
+def current() -> list[Reconciliation]:
+    """What was said last of each cluster that is looked after. What is older than the newest by more than STALE_AFTER
+    is of a cluster that no node hosts any more. Raises DatabaseError."""
+    found = [*Reconciliation.objects.select_related("cluster").order_by("cluster_id")]
+    newest = max((said.looked_at for said in found), default=None)
+    return [said for said in found if newest is not None and newest - said.looked_at <= STALE_AFTER]
+
+
+class Figures(NamedTuple):
+    """For metrics. `looked_at`: when the reconciler last said anything, in seconds since 1970. `as_wanted`: by the name
+    of a cluster, whether there is nothing to do."""
+
+    looked_at: float
+    as_wanted: dict[str, bool]
+
+
+def figures() -> Figures | None:
+    """None where nothing has been said yet. Raises DatabaseError."""
+    found = current()
+    if not found:
+        return None
+    looked_at = max(said.looked_at for said in found).timestamp()
+    return Figures(looked_at, {said.cluster.name: said.state in QUIET for said in found})
+
+
 def of(cluster: Cluster) -> Reconciliation | None:
     return Reconciliation.objects.filter(cluster=cluster).first()
 
@@ -41,7 +67,7 @@ def by_cluster() -> dict[str, Note]:
     now = timezone.now()
     found: dict[str, Note] = {}
     for said in Reconciliation.objects.select_related("cluster").order_by("cluster_id"):
-        quiet = said.state in {Reconciliation.State.SETTLED, Reconciliation.State.UNMANAGED}
+        quiet = said.state in QUIET
         refused = said.state == Reconciliation.State.REFUSED
         found[said.cluster.name] = (
             Note() if quiet and not is_stale(said, now) else Note(f"membership: {in_words(said, now)}", refused)

@@ -771,6 +771,33 @@ def test_a_reconciler_that_fell_silent_is_noticed(company):
     assert record.identity(DEFAULT) == "aa"
 
 
+def test_one_that_can_not_take_its_lock_says_so_where_nobody_looks(client, company, time):
+    """Without a leader it runs, and was asked after as if it did not. Where another holds the lock, that one looks."""
+    edits.say(client, row(), lambda w: w)
+    reconciler = Reconciler(company.clusters.__getitem__, time)
+    assert look(reconciler, time) == "settled: "
+    gone = Cluster.objects.create(name="gone", cluster_id="77")
+    long_ago = timezone.now() - 9 * saying.STALE_AFTER
+    Reconciliation.objects.create(cluster=gone, state="settled", looked_at=long_ago)
+    lock = Lock(company)
+    client.lock = lock.lock
+
+    def turn() -> str:
+        turns = iter([False, True])
+        lock.grants = [errors.Unavailable("no leader is known")]
+        reconciler.run(lambda seconds: bool(seconds) or next(turns))
+        return saying.in_words(saying.of(row()), timezone.now())
+
+    assert turn() == "as wanted", "another one may look"
+    Reconciliation.objects.filter(cluster=row()).update(looked_at=timezone.now() - saying.STALE_AFTER)
+    assert turn() == "waiting: the reconciler does not have its lock: no leader is known"
+    assert Reconciliation.objects.get(cluster=gone).looked_at == long_ago
+    assert saying.figures().as_wanted == {"default": False}
+    del client.lock
+    assert look(reconciler, time) == "settled: "
+    assert saying.figures().as_wanted == {"default": True}
+
+
 def test_a_reconciler_that_fell_silent_is_noticed_behind_a_clock_that_was_put_back(company):
     said = Reconciliation.objects.create(cluster=row(), state="settled", looked_at=timezone.now())
     assert saying.in_words(said, said.looked_at - saying.STALE_AFTER) == "as wanted", "it will look again soon"

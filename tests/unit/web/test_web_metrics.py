@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import re
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
+from django.db import OperationalError
 from django.test import AsyncClient as DjangoAsyncClient
+from django.utils import timezone
 from prometheus_client.parser import text_string_to_metric_families
 
 from coordinator import access, asgi, web_metrics
 from coordinator.client import AsyncClient
 from coordinator.config import PROJECT
+from coordinator.membership import saying
 from coordinator.middleware import DATA_POLICY
+from coordinator.models import Cluster, Reconciliation
 from coordinator.statemachine import commands
 from dashboard import feed_reader
 from dashboard.feed_reader import FeedReader
@@ -81,6 +86,7 @@ async def test_a_person_without_it_is_refused(cluster: FakeCluster) -> None:
 
 
 @pytest.mark.parametrize(("rights", "status"), [(("read",), 200), (("write", "lock"), 403), ((), 403)])
+@pytest.mark.usefixtures("transactional_db")
 async def test_a_principals_token_reads_where_it_has_the_right(
     cluster: FakeCluster, rights: tuple[str, ...], status: int
 ) -> None:
@@ -89,12 +95,14 @@ async def test_a_principals_token_reads_where_it_has_the_right(
     assert response.status_code == status
 
 
+@pytest.mark.usefixtures("transactional_db")
 async def test_the_operators_token_reads_while_no_leader_answers(cluster: FakeCluster, own_token: None) -> None:
     cluster.has_leader = False
     assert (await Bearer(TOKEN).get("/metrics")).status_code == 200
     assert (await Bearer(TOKEN[:-1]).get("/metrics")).status_code == 401
 
 
+@pytest.mark.usefixtures("transactional_db")
 async def test_while_no_leader_answers_a_principals_token_is_good_if_it_was(
     cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -111,6 +119,7 @@ async def test_while_no_leader_answers_a_principals_token_is_good_if_it_was(
     assert (await known.get("/metrics")).status_code == 503
 
 
+@pytest.mark.usefixtures("transactional_db")
 async def test_a_right_that_was_taken_away_is_gone(cluster: FakeCluster) -> None:
     bearer = Bearer(str(new_token(cluster, "scraper", ("read",))))
     assert (await bearer.get("/metrics")).status_code == 200
@@ -135,6 +144,7 @@ async def test_it_is_only_read(as_admin: DjangoAsyncClient) -> None:
     assert response["Allow"] == "GET, HEAD"
 
 
+@pytest.mark.usefixtures("transactional_db")
 async def test_open_metrics_is_there_for_the_asking(cluster: FakeCluster, own_token: None) -> None:
     headers = {"Authorization": f"Bearer {TOKEN}", "Accept": "application/openmetrics-text; version=1.0.0"}
     response = await DjangoAsyncClient().get("/metrics", headers=headers)
@@ -256,12 +266,41 @@ async def test_the_feeds_lag_grows_until_a_node_is_heard(monkeypatch: pytest.Mon
     assert value("conclave_feed_connected") == 0
 
 
+# --- the reconciler -------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("transactional_db")
+async def test_how_the_reconciler_is_can_be_alerted_on(as_reader: DjangoAsyncClient, monkeypatch) -> None:
+    at = timezone.now()
+    for name, state in (("default", "settled"), ("jobs", "waiting"), ("left-alone", "unmanaged")):
+        made = await Cluster.objects.acreate(name=name, cluster_id=name)
+        await Reconciliation.objects.acreate(cluster=made, state=state, looked_at=at - timedelta(seconds=len(name)))
+    gone = await Cluster.objects.acreate(name="gone", cluster_id="gone")
+    await Reconciliation.objects.acreate(cluster=gone, state="waiting", looked_at=at - timedelta(days=1))
+    await as_reader.get("/metrics")
+    newest = (at - timedelta(seconds=len("jobs"))).timestamp()
+    assert value("conclave_reconciler_looked_timestamp_seconds") == pytest.approx(newest)
+    clusters = ("default", "jobs", "left-alone", "gone")
+    found = [
+        web_metrics.REGISTRY.get_sample_value("conclave_membership_as_wanted", {"cluster": name}) for name in clusters
+    ]
+    assert found == [1, 0, 1, None]
+
+    def away() -> None:
+        raise OperationalError("the database is away")
+
+    monkeypatch.setattr(saying, "figures", away)
+    assert (await as_reader.get("/metrics")).status_code == 200
+    assert "conclave_reconciler_looked_timestamp_seconds" not in names(), "what is not known is not said"
+
+
 # --- the table ------------------------------------------------------------------------------------
 
 
 async def test_the_documented_table_is_what_is_exported(cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> None:
     reader = FeedReader("redis://unused", realm="0123abcd", peer_key=KEY, nodes=["node1"])
     monkeypatch.setattr(feed_reader, "_readers", [reader])
+    monkeypatch.setattr(web_metrics._RECONCILED, "_said", saying.Figures(1.0, {"default": True}))
     document = (PROJECT / "docs" / "metrics.md").read_text(encoding="utf-8")
     section = document.partition("## The web process\n")[2].partition("\n## ")[0]
     documented = dict(re.findall(r"^\| `(\w+)` \| (\w+)", section, re.MULTILINE))
