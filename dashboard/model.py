@@ -32,6 +32,7 @@ FORGET_MS: Final = 60_000
 watches makes room for another."""
 ELECTIONS_MAX: Final = 64
 NODES_MAX: Final = 64
+KEPT_BACK_NAMED_MAX: Final = 3
 HOSTS_NONE: Final = "it hosts no running replica of this cluster"
 HOSTS_ANOTHER: Final = "its replica is of another cluster of this name"
 LEASE_JITTER_MS: Final = 150
@@ -385,13 +386,15 @@ class ClusterModel:
         locks = self._locks
         listed = locks.locks if locks else ()
         hidden = [lock for lock in listed if lock.name.startswith(HOUSEKEEPING)]
-        kept_back = sum(lock.holder is None and not lock.name.startswith(HOUSEKEEPING) for lock in listed)
+        kept_back = [lock for lock in listed if lock.holder is None and not lock.name.startswith(HOUSEKEEPING)]
+        most_wanted = sorted(kept_back, key=lambda lock: (-lock.waiting, lock.name))[:KEPT_BACK_NAMED_MAX]
         return {
             "known": locks is not None,
             "counting": bool(self._leader) and self._blind_since_ms is None,
             "in_sight": self._blind_since_ms is None,
-            "held": locks.held - len(hidden) - kept_back if locks else 0,
-            "kept_back": kept_back,
+            "held": locks.held - len(hidden) - len(kept_back) if locks else 0,
+            "kept_back": len(kept_back),
+            "kept_back_first": [{"name": lock.name, "waiting": lock.waiting} for lock in most_wanted],
             "waiting": locks.waiting - sum(lock.waiting for lock in hidden) if locks else 0,
         }
 

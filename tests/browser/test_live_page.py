@@ -441,7 +441,7 @@ def test_a_lock_that_several_hold_says_so_and_one_that_is_kept_back_is_not_count
             expect(page.lock(name).get_by_test_id("lock-others")).to_have_text(others)
     expect(phone.lock("reports").get_by_test_id("lock-mode")).to_be_visible()
     acquired(live, "delayed", ttl_ms=500, lock_delay_ms=20_000)
-    expect(live.page.locator("#locks-hint")).to_have_text("3 held, 1 kept back for a lock-delay")
+    expect(live.page.locator("#locks-hint")).to_have_text("3 held, 1 kept back for a lock-delay (delayed)")
     live.shoot(SHOTS / "shared.png")
     phone.shoot(SHOTS / "shared-phone.png", whole=True)
     assert phone.sideways_px <= 0

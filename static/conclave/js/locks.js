@@ -78,15 +78,27 @@ export class Locks {
     const rows = this.rows(view);
     this.list.render(rows, ({ name }) => name, (part, row) => this.update(part, row));
     this.current = rows;
-    const { known, held, waiting, kept_back: keptBack } = view.lock_totals;
+    const { known, held, waiting, kept_back: keptBack, kept_back_first: first } = view.lock_totals;
     byId("locks-table").hidden = rows.length === 0;
     byId("locks-empty").hidden = rows.length > 0;
-    setText(byId("locks-empty"), known ? "Nobody holds a lock. Take one and watch its lease run down." : "Waiting for the leader's first report.");
+    setText(byId("locks-empty"), this.whyEmpty(known, keptBack));
     const queue = waiting ? `, ${number(waiting)} waiting in line` : "";
     const part = held > rows.length ? `, the first ${number(rows.length)} shown` : "";
-    const back = keptBack ? `, ${number(keptBack)} kept back for a lock-delay` : "";
+    const back = keptBack ? `, ${number(keptBack)} kept back for a lock-delay (${this.named(first, keptBack)})` : "";
     setText(byId("locks-hint"), known && (held || keptBack) ? `${number(held)} held${queue}${back}${part}` : "");
     this.tick(view, clockMs);
+  }
+
+  whyEmpty(known, keptBack) {
+    if (!known) return "Waiting for the leader's first report.";
+    if (keptBack) return "Nobody holds a lock. Who held what is kept back died, and it is given to nobody before its lock-delay is over.";
+    return "Nobody holds a lock. Take one and watch its lease run down.";
+  }
+
+  // Of what is kept back, the names that most wait for.
+  named(first, count) {
+    const names = first.map(({ name, waiting }) => (waiting ? `${name}, for which ${number(waiting)} wait` : name));
+    return names.join("; ") + (count > first.length ? "; …" : "");
   }
 
   // Mine first, then by name. What the leader has not reported yet, or does not list, is still shown as mine.

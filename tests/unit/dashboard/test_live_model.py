@@ -303,6 +303,7 @@ def test_locks_stay_while_nobody_leads_and_are_not_counted_down() -> None:
         "in_sight": True,
         "held": 1,
         "kept_back": 0,
+        "kept_back_first": [],
         "waiting": 1,
     }
 
@@ -331,6 +332,13 @@ def test_a_name_in_its_lock_delay_is_kept_back_and_not_held() -> None:
     view = model_of(*quorum(locks=locks(lock("deploy"), back))).view(START)
     assert [*view["locks"]] == ["deploy"]
     assert (view["lock_totals"]["held"], view["lock_totals"]["kept_back"]) == (1, 1)
+
+
+def test_of_the_names_that_are_kept_back_those_are_said_that_most_wait_for() -> None:
+    back = [LockView(f"l{waiting}", None, 9, (), 0, 0, waiting) for waiting in (0, 1, 200, 3)]
+    totals = model_of(*quorum(locks=locks(*back))).view(START)["lock_totals"]
+    assert totals["kept_back"] == 4
+    assert totals["kept_back_first"] == [{"name": f"l{waiting}", "waiting": waiting} for waiting in (200, 3, 1)]
 
 
 def test_a_lock_of_conclave_itself_that_is_kept_back_is_not_counted_either() -> None:
