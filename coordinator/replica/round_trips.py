@@ -1,4 +1,4 @@
-"""How long other nodes take to answer a leader here: a sample of the rounds, ten a second at the most.
+"""How long other nodes take to answer a leader here: a sample of the rounds, ten a second of each at the most.
 
 From the turn that sends a round to the turn that takes in its answer. So a follower's turn is in it, and, where the
 message carried entries, its disk: what a commit waits for.
@@ -15,8 +15,10 @@ from coordinator.replica.meters import ROUND_TRIP_BOUNDS_US, Histogram
 from coordinator.wire import PeerMessage
 
 SAMPLE_US: Final = 100_000
-"""Between two rounds that are looked at. An answer that takes longer than the next sample is not counted: a lost one
-would look the same."""
+"""Between two rounds that are looked at of one follower, where that one answers the first within this time."""
+KEPT_US: Final = ROUND_TRIP_BOUNDS_US[-1]
+"""How long an answer is waited for, and no other round of that follower is looked at: slow ones count too, and would
+never, if each sample took the place of the last. Then it may be lost, or of a node that is gone."""
 NODES_MAX: Final = 64
 """Nodes that are told apart; any more are not counted."""
 
@@ -38,7 +40,8 @@ class RoundTrips:
             if type(message) is AppendEntries
         }
         if sample:
-            self.open = sample
+            waits = {key: asked for key, asked in self.open.items() if now_us - asked[2] < KEPT_US}
+            self.open = sample | waits
             self.due_us = now_us + SAMPLE_US
 
     def answered(self, node: str, message: PeerMessage, now_us: int) -> None:
@@ -48,9 +51,13 @@ class RoundTrips:
             return
         key = message.cluster, message.sender
         asked = self.open.get(key)
-        if asked is None or asked[:2] != (response.term, response.round):
+        if asked is None:
             return
-        del self.open[key]
+        said = response.term, response.round
+        if said >= asked[:2]:
+            del self.open[key]  # One to a later round says that this one, or its answer, was lost.
+        if said != asked[:2]:
+            return
         histogram = self.by_node.get(node)
         if histogram is None:
             if len(self.by_node) >= NODES_MAX:

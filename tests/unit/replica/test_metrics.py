@@ -29,7 +29,7 @@ from coordinator.replica.journal import SqliteJournal
 from coordinator.replica.meters import DISK_BOUNDS_US, Histogram
 from coordinator.replica.metrics_server import SILENCE_S_MAX, MetricsAddress, MetricsServer
 from coordinator.replica.ports import Head, Write
-from coordinator.replica.round_trips import SAMPLE_US, RoundTrips
+from coordinator.replica.round_trips import KEPT_US, SAMPLE_US, RoundTrips
 from coordinator.replica.snapshot_files import Staging
 from coordinator.replica.states import Compaction
 from coordinator.replica.stored import StoredReplica
@@ -364,16 +364,33 @@ def test_a_round_trip_is_from_the_sending_to_the_answer_of_that_round() -> None:
     assert sum(trips.by_node["node2"].counts) == 1
 
 
+def test_an_answer_that_takes_longer_than_the_next_sample_is_counted() -> None:
+    """Else a slow peer had no slow round trip, however long it takes."""
+    trips = RoundTrips()
+    for number in range(4):
+        trips.sent([(CLUSTER, _round(number))], number * SAMPLE_US)
+    trips.answered("node2", _answer(0), 3 * SAMPLE_US + 1)
+    assert trips.by_node["node2"].sum_us == 3 * SAMPLE_US + 1
+
+
+def test_a_round_that_is_never_answered_keeps_no_later_one_from_being_looked_at() -> None:
+    trips = RoundTrips()
+    trips.sent([(CLUSTER, _round(1))], 0)
+    trips.sent([(CLUSTER, _round(2))], KEPT_US)
+    trips.answered("node2", _answer(2), KEPT_US + 5)
+    assert trips.by_node["node2"].sum_us == 5
+
+
 def test_rounds_are_sampled_and_one_that_is_lost_is_forgotten() -> None:
     trips = RoundTrips()
     trips.sent([(CLUSTER, _round(7))], 1_000)
     assert trips.due_us == 1_000 + SAMPLE_US
     trips.sent([(CLUSTER, [])], 1_000 + SAMPLE_US)
     assert trips.due_us == 1_000 + SAMPLE_US, "there was nothing to look at"
-    trips.sent([(CLUSTER, _round(9))], 1_000 + SAMPLE_US)
-    trips.answered("node2", _answer(7), 1_001 + SAMPLE_US)
+    trips.answered("node2", _answer(8), 1_001 + SAMPLE_US)
     assert not trips.by_node
-    trips.answered("node2", _answer(9), 1_005 + SAMPLE_US)
+    trips.sent([(CLUSTER, _round(9))], 1_000 + 2 * SAMPLE_US)
+    trips.answered("node2", _answer(9), 1_005 + 2 * SAMPLE_US)
     assert trips.by_node["node2"].sum_us == 5
 
 
