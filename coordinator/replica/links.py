@@ -88,7 +88,8 @@ class Link:
         self._steady_us: int | None = None
         """When the connection will have lived long enough; None: it has, or there is none."""
         self._looked_us = 0
-        self._answered_us = 0
+        self._asked_us = 0
+        """When the first of the looks was sent that are open."""
         self._looks_open = 0
 
     @property
@@ -129,9 +130,11 @@ class Link:
 
     def _look(self, now_us: int) -> None:
         self._looked_us = now_us
-        if self._looks_open and now_us - self._answered_us > SILENCE_US_MAX:
+        if self._looks_open and now_us - self._asked_us > SILENCE_US_MAX:
             self._lose(f"no answer for {SILENCE_US_MAX / 1e6:.0f} s")
             return
+        if not self._looks_open:
+            self._asked_us = now_us
         self._looks_open += 1
         try:
             self._channel.send([("look", ("PUBSUB", "NUMSUB", *self.watched))])
@@ -151,7 +154,6 @@ class Link:
             return
         for _, reply in received.replies:
             self._looks_open = 0
-            self._answered_us = self._looked_us
             counts = counts_of(reply)
             if counts is not None:
                 self.counts.append(counts)
@@ -186,7 +188,7 @@ class Link:
             return
         self._steady_us = now_us + STEADY_US
         self._looks_open = 0
-        self._looked_us, self._answered_us = 0, now_us
+        self._looked_us = 0
 
     def _be_steady(self) -> None:
         self._steady_us = None

@@ -71,7 +71,8 @@ class RedisBus(Bus):
         self.look_us = LOOK_US
         """How often the watched mailboxes are looked at, and how long `wait` sleeps at the most."""
         self._looked_us = 0
-        self._answered_us = 0
+        self._asked_us = 0
+        """When the first of the looks was sent that are open: what is counted is Redis' silence, not our own."""
         self._looks_open = 0
         self._back_off = BackOff(random)
         self._is_news = False
@@ -110,11 +111,13 @@ class RedisBus(Bus):
             self._be_steady()
         if now_us - self._looked_us >= (self.look_us if self._watched else LOOK_OWN_US):
             self._looked_us = now_us
-            if self._looks_open and now_us - self._answered_us > SILENCE_US_MAX:
+            if self._looks_open and now_us - self._asked_us > SILENCE_US_MAX:
                 self._lose(ChannelError(f"no answer for {SILENCE_US_MAX / 1e6:.0f} s"))
                 return
             here = [node for node, address in sorted(self._watched.items()) if self._links.is_own(address)]
             names = [self._channels.peer(node) for node in here]
+            if not self._looks_open:
+                self._asked_us = now_us
             self._looks_open += 1
             try:
                 self._channel.send([("look", ("PUBSUB", "NUMSUB", self._own, *names))])
@@ -133,7 +136,6 @@ class RedisBus(Bus):
         self._steady_us = now_us + STEADY_US
         self._forget("")
         self._looks_open = 0
-        self._answered_us = now_us
 
     def _lose(self, error: ChannelError) -> None:
         """A count that falls because the connection did says nothing: what was seen on it is forgotten."""
@@ -296,7 +298,6 @@ class RedisBus(Bus):
     def _note_counts(self, reply: object) -> None:
         """Take an answer of NUMSUB, our own mailbox first."""
         self._looks_open = 0
-        self._answered_us = self._looked_us
         counts = counts_of(reply)
         if not counts:
             return

@@ -107,6 +107,19 @@ def test_one_that_says_nothing_any_more_is_left(redis, keep):
     assert redis.made == 2
 
 
+def test_a_node_that_stood_still_leaves_no_redis_for_its_own_silence(redis, keep):
+    """Behind a suspended machine or a disk that stalled, the first question has as long for its answer as any other."""
+    redis.lasts = True
+    redis.answers = [[CHANNELS.peer("node1").encode(), 1]] * 1_000
+    rounds(keep, 1_000_000, 2_000_000)
+    redis.answers = []
+    woke_us = 2_000_000 + 2 * SILENCE_US_MAX
+    rounds(keep, woke_us, woke_us + SILENCE_US_MAX)
+    assert redis.made == 1
+    rounds(keep, woke_us + SILENCE_US_MAX, woke_us + SILENCE_US_MAX + 3 * LOOK_OWN_US)
+    assert redis.made == 2
+
+
 def test_an_answer_that_no_redis_gives_ends_no_node(redis, keep):
     redis.lasts = True
     redis.answers = [
