@@ -472,6 +472,7 @@ class Replica:
             for watch in self._tenure.watches.take_all():
                 answers.add(watch.caller, wire.NotLeader(watch.request_id, elsewhere))
             for one in self._tenure.caching.take_held():
+                self.meters.proposals_failed += 1
                 answers.add(one.caller, wire.NotLeader(one.request_id, elsewhere))
             self._cache_number = self._tenure.caching.next_number
             # Where the leadership goes on, what its log holds is known again when it is applied (histories 10 and 11).

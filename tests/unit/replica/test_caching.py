@@ -398,6 +398,18 @@ def test_a_leader_that_falls_turns_away_what_it_held_back(stage):
     assert [type(one) for one in stage.replies(writer.channel)] == [wire.NotLeader]
 
 
+def test_what_was_held_back_and_is_lost_with_the_leadership_has_failed(stage):
+    """It was pending, is so no more, and is not applied."""
+    reader, writer = Reader(stage), Reader(stage, begins=False)
+    keeps(reader)
+    writer.does(PutKey("a", b"1"))
+    replica = stage.nodes["node1"].replica
+    failed = replica.meters.proposals_failed
+    assert replica.pending[0] == 1
+    stage.elect("node2")
+    assert (replica.pending[0], replica.meters.proposals_failed) == (0, failed + 1)
+
+
 def test_who_asks_a_leader_in_the_turn_in_which_it_falls_is_turned_away_in_that_turn(stage):
     """It knows of clients that cache, and has no command to hold back for them any more."""
     keeps(Reader(stage))
