@@ -1,9 +1,9 @@
 """How a connection to the web process may be used: uvicorn's own HTTP, with bounds that it does not have.
 
-A head has to be whole within a time, a process has so many connections and no more, and a caller that sends a next
-request before it is answered is cut off: the server stops to read then, and would not see that the caller has gone,
-so that who waits for a lock would be kept in line, and granted it, with nobody there. Bodies are bounded where they are
-taken in (`asgi.py`).
+A head has to be whole within a time, an answer has to be taken, a process has so many connections and no more, and a
+caller that sends a next request before it is answered is cut off: the server stops to read then, and would not see that
+the caller has gone, so that who waits for a lock would be kept in line, and granted it, with nobody there. Bodies are
+bounded where they are taken in (`asgi.py`).
 """
 
 from __future__ import annotations
@@ -17,10 +17,13 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 HEAD_S_MAX: Final = 10.0
 """From the connection, or from the first byte of a further request on it, until the head is whole."""
+ANSWER_STANDS_S_MAX: Final = 60.0
+"""How long a caller may take nothing of an answer that waits for it."""
 CONNECTIONS_MAX: Final = 8_192
 FILES_KEPT: Final = 256
 """Open files that are not for connections of callers: to Redis, the database, static files."""
 FILES_WANTED: Final = CONNECTIONS_MAX + FILES_KEPT
+NO_HANDSHAKE: Final = "Expected a WebSocket handshake without a body, of 128 headers of 8192 bytes each at the most."
 
 _logger = logging.getLogger(__name__)
 
@@ -41,11 +44,13 @@ class BoundedHttp(H11Protocol):
     """For uvicorn's `--http`."""
 
     head_s_max = HEAD_S_MAX
+    answer_stands_s_max = ANSWER_STANDS_S_MAX
     connections_max = allowed_connections()
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self._deadline: asyncio.TimerHandle | None = None
+        self._stands: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -64,8 +69,26 @@ class BoundedHttp(H11Protocol):
             if further.strip():
                 self.transport.abort()
 
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._stands = self.loop.call_later(self.answer_stands_s_max, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        self._no_longer_stands()
+        super().resume_writing()
+
+    def handle_websocket_upgrade(self, event: Any) -> None:
+        """What reads the head once more has smaller bounds, and says nothing of a head that it does not take: it would
+        keep the connection, and nobody would look after that."""
+        self._no_longer_stands()
+        super().handle_websocket_upgrade(event)
+        socket: Any = self.transport.get_protocol()
+        if not socket.handshake_initiated:
+            self.send_400_response(NO_HANDSHAKE)
+
     def connection_lost(self, exc: Exception | None) -> None:
         self._no_deadline()
+        self._no_longer_stands()
         super().connection_lost(exc)
 
     def _look(self) -> None:
@@ -80,6 +103,11 @@ class BoundedHttp(H11Protocol):
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
+
+    def _no_longer_stands(self) -> None:
+        if self._stands is not None:
+            self._stands.cancel()
+            self._stands = None
 
     def _give_up(self) -> None:
         self._deadline = None

@@ -156,6 +156,7 @@ async def test_all_bodies_under_way_are_bounded_together_and_forgotten_when_they
 
 class Quick(BoundedHttp):
     head_s_max = 0.05
+    answer_stands_s_max = 0.05
 
 
 class Few(BoundedHttp):
@@ -281,6 +282,40 @@ async def test_who_has_the_whole_answer_may_ask_again_before_the_server_has_said
         await until(lambda: all(connection.conn.trailing_data[0] for connection in server.connections))
         said.set()
         assert b"200 OK" in await reader.readuntil(b"ok")
+
+
+@pytest.mark.parametrize(
+    "more", [f"Cookie: {'x' * 9_000}", "\r\n".join(f"X-{number}: x" for number in range(200)), "Content-Length: 3"]
+)
+async def test_a_handshake_of_a_socket_that_is_not_taken_is_refused_and_its_connection_closed(
+    served: Any, more: str
+) -> None:
+    """It was kept for ever, without an answer: a stranger could take all connections."""
+    reader, writer = await served()
+    handshake = (
+        "Origin: http://127.0.0.1:8000\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+        "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA=="
+    )
+    writer.write(f"GET /ws/live/default/ HTTP/1.1\r\nHost: 127.0.0.1:8000\r\n{handshake}\r\n{more}\r\n\r\n".encode())
+    assert b"400 Bad Request" in await ended(reader)
+
+
+async def test_who_takes_nothing_of_an_answer_is_cut_off_and_who_takes_it_is_not() -> None:
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        for _ in range(1_000):
+            await send({"type": "http.response.body", "body": bytes(65_536), "more_body": True})
+        await send({"type": "http.response.body", "body": b"all"})
+
+    async with serving(application) as (connect, server):
+        _, writer = await connect()
+        writer.write(request_of("GET", "/", {}))
+        await until(lambda: server.tasks)
+        await until(lambda: not server.connections and not server.tasks)
+    async with serving(application, BoundedHttp) as (connect, _):
+        reader, writer = await connect()
+        writer.write(request_of("GET", "/", {"Connection": "close"}))
+        assert b"all" in (await ended(reader))[-16:]
 
 
 def test_the_server_writes_no_line_for_each_request() -> None:
