@@ -5,18 +5,22 @@ from __future__ import annotations
 
 import json
 from json import JSONDecodeError
-from typing import Any
+from typing import Any, Final
 
 from django.http import HttpRequest, HttpResponse
 from django.urls import register_converter
 from django.urls.converters import StringConverter
 from ninja import NinjaAPI, Router
+from ninja.errors import ValidationError, ValidationErrorContext
 from ninja.openapi.docs import Swagger
 from ninja.parser import Parser
 
 from coordinator.api import errors, faults, files, holds, keys, locks, membership, ranges, rights, sessions, status
 from coordinator.api.auth import BearerToken, SignedIn
 from coordinator.api.schemas import name_in_path
+
+MISTAKES_NAMED_MAX: Final = 1_000
+"""In one request; of more it is said how many there are."""
 
 _DESCRIPTION = """\
 Locks, sessions, keys and files of Conclave's clusters. Every grant and every value is decided by a quorum.
@@ -30,6 +34,15 @@ Locks, sessions, keys and files of Conclave's clusters. Every grant and every va
 """
 
 
+class _Api(NinjaAPI):
+    def validation_error_from_error_contexts(self, error_contexts: list[ValidationErrorContext]) -> ValidationError:
+        """A body has room for hundreds of thousands of mistakes: to word them would hold up everybody for seconds."""
+        mistakes = sum(context.pydantic_validation_error.error_count() for context in error_contexts)
+        if mistakes > MISTAKES_NAMED_MAX:
+            return ValidationError([{"loc": (), "msg": f"{mistakes} mistakes are too many to be named"}])
+        return super().validation_error_from_error_contexts(error_contexts)
+
+
 class _Parser(Parser):
     def parse_body(self, request: HttpRequest) -> Any:
         """Raises JSONDecodeError for what is no JSON, or nests too deep to be any of ours."""
@@ -41,7 +54,7 @@ class _Parser(Parser):
 
 _docs = Swagger(settings={"docExpansion": "list", "validatorUrl": None, "persistAuthorization": False})
 
-api = NinjaAPI(
+api = _Api(
     title="Conclave",
     version="1",
     description=_DESCRIPTION,

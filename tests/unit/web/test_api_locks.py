@@ -211,6 +211,15 @@ async def test_a_body_that_is_no_json_is_refused(worker: Bearer) -> None:
         assert response.json() == {"error": "bad-json", "detail": "the body is not valid JSON"}
 
 
+async def test_of_a_body_that_is_nothing_but_mistakes_it_is_said_how_many_there_are(worker: Bearer) -> None:
+    """To word them all held up everybody for seconds, and was answered with megabytes."""
+    response = await worker.post(ACQUIRE, {f"k{number}": 0 for number in range(2_000)})
+    assert response.status_code == 422
+    assert response.json()["detail"] == "the body: 2000 mistakes are too many to be named"
+    few = await worker.post(ACQUIRE, {f"k{number}": 0 for number in range(20)})
+    assert few.json()["detail"].count("extra inputs are not permitted") == 20
+
+
 async def test_a_session_that_is_gone_or_anothers_answers_410(
     worker: Bearer, other: Bearer, cluster: FakeCluster
 ) -> None:
