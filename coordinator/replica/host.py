@@ -27,6 +27,7 @@ from coordinator.consensus.raft.log import Log
 from coordinator.consensus.raft.options import Options
 from coordinator.replica.births import WebToken
 from coordinator.replica.directory import LOCK_NAME, NodeDirectory, OpenFiles
+from coordinator.replica.disk_log import DiskLog
 from coordinator.replica.exporter import NodeCollector, registry_of
 from coordinator.replica.intents import Intents
 from coordinator.replica.journal import FILE_NAME, SqliteJournal
@@ -127,7 +128,7 @@ class Host:
         names = (LOCK_NAME, FILE_NAME, f"{FILE_NAME}-wal")
         self._open_files = OpenFiles([settings.directory / name for name in names])
         self._looks_us = 0
-        """When it is next looked whether they are there, and who leads."""
+        """When it is next looked whether they are there, who leads, and how slow the disk is."""
         self._clock = MonotonicClock()
         channels = Channels(settings.realm)
         drops: Counter[str] = Counter()
@@ -177,6 +178,7 @@ class Host:
         self._hand_over_until_us = 0
         self._collections = _Collections()
         self._leadership_log = LeadershipLog(settings.node)
+        self._disk_log = DiskLog(settings.node)
         self._runner = threading.Thread(target=self._run, name=f"conclave-{settings.node}", daemon=True)
         self._metrics = self._metrics_server()
         if not (loaded.replicas or loaded.stopped or loaded.damaged):
@@ -302,6 +304,7 @@ class Host:
                 if ended_us >= self._looks_us:
                     self._check_files(ended_us)
                     self._leadership_log.look(self._turn.replicas.values(), ended_us)
+                    self._disk_log.look(self._journal.fsyncs)
                 bus.look_us = QUIET_TURN_US_MAX if outcome.is_quiet else TURN_US_MAX
                 due_us = min(outcome.deadline_us, ended_us + bus.look_us)
                 slice_us = self.lifecycle.due_us(ended_us)
