@@ -22,10 +22,19 @@ _NO_TABLES_CODES: Final = frozenset({"42P01", "42703"})
 """Of PostgreSQL, which says it in the language of its server."""
 
 
+_OF_THE_SERVER: Final = re.compile(r"25006|42501|XX")
+"""Of PostgreSQL: it takes no writes (as a standby, or one that was told to), does not let our role, is in trouble
+itself. Django gives none of these the class of a database that can not be used."""
+
+
+def _code(error: Exception) -> str:
+    """PostgreSQL's own for what went wrong; "" of another database."""
+    return getattr(error.__cause__, "sqlstate", None) or getattr(error.__cause__, "pgcode", None) or ""
+
+
 def lacks_tables(error: DatabaseError | InterfaceError) -> bool:
     """Whether the database is there, and its tables or columns are not: a new one, or one of an older version."""
-    code = getattr(error.__cause__, "sqlstate", None) or getattr(error.__cause__, "pgcode", None)
-    return code in _NO_TABLES_CODES or _NO_TABLES.search(str(error)) is not None
+    return _code(error) in _NO_TABLES_CODES or _NO_TABLES.search(str(error)) is not None
 
 
 def is_of_the_database(error: Exception) -> TypeGuard[DatabaseError | InterfaceError]:
@@ -35,7 +44,9 @@ def is_of_the_database(error: Exception) -> TypeGuard[DatabaseError | InterfaceE
         return True
     if not isinstance(error, DatabaseError):
         return False
-    return lacks_tables(error) or (type(error) is DatabaseError and error.__cause__ is not None)
+    if lacks_tables(error) or _OF_THE_SERVER.match(_code(error)):
+        return True
+    return type(error) is DatabaseError and error.__cause__ is not None
 
 
 def in_words(error: DatabaseError | InterfaceError) -> str:

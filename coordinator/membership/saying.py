@@ -27,7 +27,8 @@ def in_words(said: Reconciliation | None, now: datetime) -> str:
     state = Reconciliation.State(said.state).label
     line = f"{state}: {said.message}" if said.message else state
     if is_stale(said, now):
-        line += f" (the reconciler has not looked since {said.looked_at:%Y-%m-%d %H:%M:%S} UTC: does it run?)"
+        since = f"{said.looked_at:%Y-%m-%d %H:%M:%S} UTC"
+        line += f" (the reconciler has not looked since {since}: does it run? And can it write to the database?)"
     return line
 
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
-from django.db import DatabaseError, OperationalError, ProgrammingError
+from django.db import DatabaseError, InternalError, OperationalError, ProgrammingError
 
-from coordinator.database_errors import in_words
+from coordinator.database_errors import in_words, is_of_the_database
 from coordinator.management.commands import cluster
 
 WHAT_TO_DO = "to make them, run `python manage.py migrate` first"
@@ -39,6 +39,25 @@ def test_a_server_that_speaks_another_language_is_understood() -> None:
     error = ProgrammingError("Relation »conclave_cluster« existiert nicht")
     error.__cause__ = UndefinedTable()
     assert in_words(error).endswith(WHAT_TO_DO)
+
+
+@pytest.mark.parametrize(
+    ("code", "is_so"),
+    [
+        ("25006", True),  # cannot execute INSERT in a read-only transaction
+        ("42501", True),  # permission denied for table auth_user
+        ("XX001", True),  # invalid page in block 0 of relation base/5/1259
+        ("25P02", False),  # current transaction is aborted, commands ignored until end of transaction block
+        ("42601", False),  # syntax error
+    ],
+)
+def test_a_server_that_takes_no_writes_is_no_mistake_of_whoever_asked_it(code: str, is_so: bool) -> None:
+    class Refused(Exception):
+        sqlstate = code
+
+    error = InternalError("as the server says it")
+    error.__cause__ = Refused()
+    assert is_of_the_database(error) is is_so
 
 
 @pytest.mark.parametrize(
