@@ -218,34 +218,6 @@ class Loader:
         self._version = 0
         self._items = 0
         self._ended = False
-        self._add: dict[type, Callable[[Any], None]] = {
-            HeadItem: self._add_head,
-            PrincipalItem: self._add_principal,
-            SessionItem: self._add_session,
-            ResultsItem: self._add_results,
-            LockItem: self._add_lock,
-            WaitersItem: self._add_waiters,
-            KeyItem: self._add_key,
-            EphemeralItem: self._add_ephemeral,
-            LockGenerationItem: self._add_lock_generation,
-            HistoryItem: self._add_history,
-            ChangeItem: self._add_change,
-            HoldersItem: self._add_holders,
-            BreaksItem: self._add_breaks,
-            BreakItem: self._add_break,
-            WantedItem: self._add_wanted,
-            OwnedKeyItem: self._add_owned_key,
-            OwnedChangeItem: self._add_owned_change,
-            PermittedItem: self._add_permitted,
-            RoleItem: self._add_role,
-            NarrowingItem: self._add_narrowing,
-            QuotaItem: self._add_quota,
-            CachingItem: self._add_caching,
-            LockEventsItem: lambda stored: self._state.lock_events.begin(stored.compacted, stored.following),
-            LockEventItem: lambda stored: self._state.lock_events.prepend(stored.event),
-            LockReleasesItem: lambda stored: self._state.lock_events.begin_ends(stored.since),
-            End: self._end,
-        }
         self._names: dict[str, str] = {}
         """Of owners: one string for each, however many keys it owns."""
         self._session: Session | None = None
@@ -274,7 +246,7 @@ class Loader:
         """The state. Raises SnapshotDamaged where the bytes end before the snapshot does."""
         if self._version == snapshot_v1.VERSION:
             for item in snapshot_v1.items(snapshot_v1.decode(bytes(self._waiting))):
-                self._add[type(item)](item)
+                _ADD[type(item)](self, item)
             self._waiting.clear()
         elif not self._ended:
             raise SnapshotDamaged(f"the snapshot ends too early, after {self._items} items")
@@ -306,7 +278,7 @@ class Loader:
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise SnapshotDamaged(f"a frame is damaged: {error}") from None
         for item in items:
-            self._add[type(item)](item)
+            _ADD[type(item)](self, item)
             self._items += 1
         self._hash.update(frame)
 
@@ -458,6 +430,38 @@ class Loader:
         if key in table.rows:
             raise SnapshotDamaged(f"{key!r} is there twice")
         table.add(key, row)
+
+
+_ADD: Final[dict[type, Callable[[Loader, Any], None]]] = {
+    HeadItem: Loader._add_head,
+    PrincipalItem: Loader._add_principal,
+    SessionItem: Loader._add_session,
+    ResultsItem: Loader._add_results,
+    LockItem: Loader._add_lock,
+    WaitersItem: Loader._add_waiters,
+    KeyItem: Loader._add_key,
+    EphemeralItem: Loader._add_ephemeral,
+    LockGenerationItem: Loader._add_lock_generation,
+    HistoryItem: Loader._add_history,
+    ChangeItem: Loader._add_change,
+    HoldersItem: Loader._add_holders,
+    BreaksItem: Loader._add_breaks,
+    BreakItem: Loader._add_break,
+    WantedItem: Loader._add_wanted,
+    OwnedKeyItem: Loader._add_owned_key,
+    OwnedChangeItem: Loader._add_owned_change,
+    PermittedItem: Loader._add_permitted,
+    RoleItem: Loader._add_role,
+    NarrowingItem: Loader._add_narrowing,
+    QuotaItem: Loader._add_quota,
+    CachingItem: Loader._add_caching,
+    LockEventsItem: lambda loader, stored: loader._state.lock_events.begin(stored.compacted, stored.following),
+    LockEventItem: lambda loader, stored: loader._state.lock_events.prepend(stored.event),
+    LockReleasesItem: lambda loader, stored: loader._state.lock_events.begin_ends(stored.since),
+    End: Loader._end,
+}
+"""What becomes of each kind of item. No loader has this, bound to itself: it would be part of a cycle, and keep the
+state that it has built until a full collection, or for good where that was frozen (`host.py`)."""
 
 
 def _item(was: Was, owner: str) -> Item:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import gc
 import hashlib
 import json
+import sys
 from pathlib import Path
 
 import msgspec
@@ -171,6 +173,26 @@ def test_a_restored_machine_goes_on_as_the_one_that_was_never_stopped():
         assert results[0] == results[1]
         assert asking.machine.events == other.machine.events
     assert asking.machine.digest() == other.machine.digest()
+
+
+def test_a_loader_that_is_done_keeps_no_state():
+    """Else a replica that is stopped or removed, or takes another state, is not gone from memory: full collections are
+    seldom on a node, and pass over what it had when it began."""
+    data = snapshot.dump(busy().machine)
+    loader = Loader()
+    loader.feed(data)
+    state = loader.finish()
+    del loader
+    references = sys.getrefcount(state)
+    assert references == 2, "the name here, and the argument"
+
+
+def test_a_loader_that_is_given_up_is_gone():
+    gc.collect()
+    loader = Loader()
+    loader.feed(snapshot.dump(busy().machine)[:-1])
+    del loader
+    assert not [one for one in gc.get_objects() if type(one) is Loader]
 
 
 def test_a_dump_that_is_closed_keeps_nothing_and_another_may_begin():
