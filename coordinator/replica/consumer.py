@@ -1,19 +1,25 @@
-"""The way to Celery's broker of a worker that hosts a node: whatever the broker answers, the worker goes on, since the
-node must outlive it. Celery's own ends for good where a Redis answers with an error: one that is full, or read-only
-since it became a replica, or whose user lacks a permission; and where what answers is no Redis.
+"""The way to Celery's broker of a worker that hosts a node: whatever the broker answers, and whatever lies in the
+node's queue, the worker goes on, since the node must outlive it. Celery's own ends for good where a Redis answers with
+an error: one that is full, or read-only since it became a replica, or whose user lacks a permission; and where what
+answers is no Redis.
 """
 
 from __future__ import annotations
 
 import gc
+import logging
 import random
 import time
 import traceback
+from collections.abc import Callable
 from typing import Any, Final
 
 from celery.worker.consumer import Consumer
 from celery.worker.state import maybe_shutdown
 from kombu.common import ignore_errors
+from redis.exceptions import RedisError
+
+log = logging.getLogger(__name__)
 
 PAUSE_S_MIN: Final = 1.0
 PAUSE_S_MAX: Final = 8.0
@@ -46,6 +52,23 @@ class PatientConsumer(Consumer):  # type: ignore[misc]  # Celery carries no type
             ignore_errors(connection, connection.close)  # type: ignore[no-untyped-call]
             raise
         return connection
+
+    def create_task_handler(self, *arguments: Any, **options: Any) -> Callable[[Any], None]:
+        """As Celery's, which takes most of what is wrong with a message for a lost connection: it would put the message
+        back and fail over it again, each time, and no order behind it was ever heard."""
+        handle = super().create_task_handler(*arguments, **options)
+
+        def drop_what_fails(message: Any) -> None:
+            try:
+                handle(message)
+            except (OSError, RedisError):
+                raise
+            except Exception as error:  # noqa: BLE001 - whatever a stranger has put there
+                log.error("a message in this node's queue is no task, and is dropped: %r", error)
+                if not message.acknowledged:
+                    message.ack()
+
+        return drop_what_fails
 
     def on_connection_error_before_connected(self, exc: Exception) -> None:
         super().on_connection_error_before_connected(exc)

@@ -124,3 +124,20 @@ def test_whatever_a_broker_answers_the_worker_goes_on_until_it_is_told_to_end(mo
     with pytest.raises(WorkerShutdown):
         worker.start()
     assert not errors
+
+
+def test_a_message_that_cannot_be_taken_is_dropped_and_those_behind_it_are_heard() -> None:
+    """It was put back, and failed over again, for ever: a body that is none, or no `id` (to Celery's transport a
+    KeyError is a lost connection)."""
+    celery = Celery(broker="redis://127.0.0.1:1/0")
+    worker = consumer.PatientConsumer(
+        lambda _: None, app=celery, controller=Mock(use_eventloop=False), pool=Mock(), timer=Mock()
+    )
+    worker.strategies = {"an order": Mock(side_effect=[TypeError("no len()"), KeyError("id"), None, OSError("lost")])}
+    handle = worker.create_task_handler()
+    messages = [Mock(headers={"task": "an order"}, acknowledged=False) for _ in range(4)]
+    for message in messages[:3]:
+        handle(message)
+    with pytest.raises(OSError, match="lost"):
+        handle(messages[3])
+    assert [message.ack.called for message in messages] == [True, True, False, False]
