@@ -327,7 +327,10 @@ class Command(BaseCommand):
 
     def _say_outcome(self, asked: nodes.Asked) -> None:
         if asked.outcome is None:
-            raise CommandError(f"{asked.node} was asked, and has not said what became of it")
+            raise CommandError(
+                f"{asked.node} was asked, and has not said what became of it: where it takes that within "
+                f"{nodes.TASK_EXPIRES_S} s of being asked, it does it still (celery -A coordinator inspect replicas)"
+            )
         if asked.outcome.state != nodes.DONE:
             raise CommandError(f"{asked.node}: {asked.outcome.message}")
         self.stdout.write(f"{asked.node}: {asked.outcome.message}")
