@@ -54,8 +54,10 @@ class Replies:
     def take(self, node: str, reply: wire.Reply, now_us: int) -> None:
         self._routing.token_is_known()
         if type(reply) is wire.Answer:
+            self._routing.served()
             return self._answered(reply.id, reply.result)
         if type(reply) is wire.Told:
+            self._routing.served()
             return self._told(node, reply, now_us)
         if type(reply) is wire.Overloaded:
             return self._overloaded(reply)

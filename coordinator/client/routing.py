@@ -122,6 +122,10 @@ class Routing:
         if node in self.addresses or len(self._no_token) < STRANGERS_MAX:  # Anybody may have said it.
             self._no_token.add(node)
 
+    def served(self) -> None:
+        """A result came: what went wrong before it has passed, and explains nothing that comes later."""
+        self.trouble = ""
+
     def token_is_known(self) -> None:
         """A node has answered, which it signs with the token's key."""
         if self._no_token:

@@ -157,6 +157,20 @@ def test_who_has_a_token_that_nobody_knows_is_told_that_and_not_that_nobody_lead
         call.result()
 
 
+def test_what_went_wrong_before_an_answer_came_is_not_said_of_what_goes_wrong_later(stage):
+    refusal = wire.Refusal(wire.REFUSED_WAITING, "its replica is new", 1)
+    stage.core.receive(wire.seal_refusal("node3", stage.core.reply_channel, refusal), stage.now_us)
+    call = stage.core.query(commands.GetKey("a"), stage.now_us, stage.now_us + 100_000)
+    ((node, request),) = stage.requests()
+    stage.reply(node, wire.Answer(request.id, commands.KeyValue(b"x")))
+    assert call.result().value == b"x"
+    call = stage.core.query(commands.GetKey("a"), stage.now_us, stage.now_us + 100_000)
+    stage.pass_time(200_000)
+    stage.requests()
+    with pytest.raises(Unavailable, match=r"^no answer in time; node1 is thought to lead$"):
+        call.result()
+
+
 def test_two_nodes_that_name_each_other_do_not_make_it_spin(stage):
     stage.core.query(commands.GetKey("a"), stage.now_us, stage.now_us + 60_000_000)
     sends = 0

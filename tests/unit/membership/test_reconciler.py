@@ -700,7 +700,9 @@ def test_force_deletes_at_the_nodes_own_name(company, monkeypatch):
 def test_what_a_node_has_not_answered_in_time_is_in_the_audit(company, monkeypatch, arguments):
     """It may do it all the same, and did."""
     monkeypatch.setattr(nodes, "outcomes", lambda *_, **__: {})
-    with pytest.raises(CommandError, match=r"^node3 was asked, .*: where it takes that within 60 s of being asked, it does it still"):
+    with pytest.raises(
+        CommandError, match=r"^node3 was asked, .*: where it takes that within 60 s of being asked, it does it still"
+    ):
         manage(company, monkeypatch, *arguments.split())
     assert AuditEntry.objects.get().outcome == "unknown"
 
