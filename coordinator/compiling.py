@@ -176,14 +176,14 @@ def build(builds: Path) -> Path:
         compile_into(Path(making))
         if compiled.digest() != digest:
             raise CannotCompile("a source was changed meanwhile: which one was compiled is not known")
-        before = target if target.exists() else None
-        if before is not None:  # one that is not whole
-            shutil.rmtree(before)
-        try:
-            Path(making, "lib").rename(target)
-        except OSError:
-            if not compiled.modules_of(target):  # else another one was quicker
-                raise
+        if not compiled.modules_of(target):  # Else another one was quicker, and a node may be loading that by now.
+            if target.exists():  # one that is not whole
+                shutil.rmtree(target)
+            try:
+                Path(making, "lib").rename(target)
+            except OSError:
+                if not compiled.modules_of(target):
+                    raise
     for other in builds.iterdir():
         with contextlib.suppress(FileNotFoundError):  # Another one that compiles clears up, too.
             is_being_made = other.name.startswith(MAKING) and time.time() - other.stat().st_mtime < MAKING_S_MAX

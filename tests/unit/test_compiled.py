@@ -261,14 +261,15 @@ def test_without_a_compiler_it_says_so(builds, monkeypatch, capsys):
     assert not list(builds.glob("*"))
 
 
+def compile_nothing(making: Path) -> None:
+    (making / "lib").mkdir()
+    (making / "lib" / "probe.py").write_text("")
+    sums = {"conclave_probe": ("probe.py", compiled.checksum(making / "lib" / "probe.py"))}
+    (making / "lib" / compiled.MODULES).write_text(json.dumps(sums))
+
+
 @pytest.mark.usefixtures("toolchain")
 def test_older_builds_go_and_what_is_being_made_stays(builds, monkeypatch):
-    def compile_nothing(making: Path) -> None:
-        (making / "lib").mkdir()
-        (making / "lib" / "probe.py").write_text("")
-        sums = {"conclave_probe": ("probe.py", compiled.checksum(making / "lib" / "probe.py"))}
-        (making / "lib" / compiled.MODULES).write_text(json.dumps(sums))
-
     monkeypatch.setattr(compiling, "compile_into", compile_nothing)
     for name in ("0123", "making-now", "making-long-ago"):
         (builds / name).mkdir(parents=True)
@@ -278,6 +279,22 @@ def test_older_builds_go_and_what_is_being_made_stays(builds, monkeypatch):
     assert {path.name for path in builds.iterdir()} == {compiled.digest(), "making-now"}
     assert compiled.modules_of(made)
     assert compiling.build(builds) == made
+
+
+@pytest.mark.usefixtures("toolchain")
+def test_of_two_that_compile_at_once_the_first_one_made_the_build(builds, monkeypatch):
+    """A node that has begun to load it may still look for some of its files."""
+
+    def compile_beside_another(making: Path) -> None:
+        monkeypatch.setattr(compiling, "compile_into", compile_nothing)
+        first.append(compiling.build(builds).stat().st_ino)
+        compile_nothing(making)
+
+    first: list[int] = []
+    monkeypatch.setattr(compiling, "compile_into", compile_beside_another)
+    made = compiling.build(builds)
+    assert [made.stat().st_ino] == first
+    assert [*builds.iterdir()] == [made]
 
 
 @pytest.mark.usefixtures("toolchain")
