@@ -18,7 +18,7 @@ from tests.conftest import without
 
 pytestmark = pytest.mark.usefixtures("build")
 
-TESTED: Final = {"client": 20, "consensus": 20, "statemachine": 4}
+TESTED: Final = {"client": 20, "consensus": 20, "replica": 6, "statemachine": 4}
 """Rooms of unit tests that pass in both programs, and how many of them pass for each that is left out, at the least."""
 TRACED: Final = (3, 11, 1000, 20_261_127)
 """Seeds of which each event is compared."""
@@ -166,6 +166,7 @@ def test_many_seeds_come_to_the_same() -> None:
     assert counted[0] == counted[1]
 
 
+@pytest.mark.timeout(400)
 @pytest.mark.parametrize("room", TESTED)
 def test_a_room_passes_its_tests_compiled(room: str) -> None:
     """All of them, but for those that patch what is built in then."""

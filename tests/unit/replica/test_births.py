@@ -88,6 +88,7 @@ def test_a_cluster_that_can_not_be_is_not_hosted(company, cluster, name):
     assert node.journal.replicas() == []
 
 
+@pytest.mark.interpreted
 def test_a_node_hosts_so_many_replicas_and_no_more(company, monkeypatch):
     """Those that rest among them."""
     monkeypatch.setattr(lifecycle, "REPLICAS_MAX", 2)

@@ -67,6 +67,7 @@ def test_what_sqlite_says_in_lines_is_said_in_one(monkeypatch: pytest.MonkeyPatc
     assert "*** in database main *** Page 2: damaged. Move /data/nodes/node1 away" in line
 
 
+@pytest.mark.interpreted
 @pytest.mark.parametrize("said", ["database or disk is full", "disk I/O error", "database is locked"])
 @pytest.mark.parametrize("statement", ["PRAGMA wal_checkpoint", "PRAGMA quick_check", "SELECT * FROM epochs"])
 def test_a_journal_that_could_not_be_read_is_not_called_damaged(

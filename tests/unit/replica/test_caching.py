@@ -109,6 +109,7 @@ def test_who_was_told_is_told_again_after_a_while_and_not_in_each_turn(stage):
     assert stage.clock.us < due_us <= stage.clock.us + TELL_AGAIN_US, "a loop that is due at once never rests"
 
 
+@pytest.mark.interpreted
 def test_whose_lease_is_over_is_looked_for_now_and_then_and_not_in_each_turn(stage, monkeypatch):
     """There may be 10,000 of them."""
     keeps(Reader(stage))
@@ -323,6 +324,7 @@ def test_what_such_a_leader_collects_has_a_bound_in_bytes_too(stage):
     assert len(replica._commands) == len(replica._entries) == 15
 
 
+@pytest.mark.interpreted
 def test_and_one_in_commands(stage, monkeypatch):
     monkeypatch.setattr("coordinator.replica.replica.HELD_MAX", 2)
     reader = Reader(stage)
@@ -333,6 +335,7 @@ def test_and_one_in_commands(stage, monkeypatch):
     assert all(isinstance(one, wire.Overloaded) for one in results[2:])
 
 
+@pytest.mark.interpreted
 @pytest.mark.parametrize(("applied_index", "holds_back"), [(7, True), (8, True), (9, False), (10, False)])
 def test_one_inherited_entry_that_is_not_applied_is_enough_to_hold_back(stage, applied_index, holds_back):
     """It may be the one by which somebody begins to cache. The entry at 10 is the first of the leader's own term."""
@@ -531,6 +534,7 @@ def test_a_command_that_is_sent_again_is_held_once(stage):
     assert len(writer.answered()) == 1
 
 
+@pytest.mark.interpreted
 def test_more_than_may_be_held_is_refused_and_may_be_asked_again(stage, monkeypatch):
     monkeypatch.setattr(caching, "HELD_MAX", 1)
     reader, writer = Reader(stage), Reader(stage, begins=False)
@@ -544,6 +548,7 @@ def test_more_than_may_be_held_is_refused_and_may_be_asked_again(stage, monkeypa
     assert meters.proposals_failed == failed + 1
 
 
+@pytest.mark.interpreted
 def test_more_than_may_be_kept_is_read_and_not_kept(stage, monkeypatch):
     monkeypatch.setattr(caching, "PATHS_MAX", 1)
     reader = Reader(stage)
@@ -596,6 +601,7 @@ def test_an_acquisition_of_two_names_is_one_of_several(names, of_several):
     assert (touched.paths, touched.of_several) == (frozenset(names), of_several)
 
 
+@pytest.mark.interpreted
 def test_a_line_is_looked_through_up_to_a_length_for_those_who_wait_for_several_names():
     waiters = {(session, 1): SimpleNamespace(names=("a",)) for session in range(LINE_MAX)}
     locks = SimpleNamespace(rows={"a": SimpleNamespace(queue=waiters)})

@@ -246,6 +246,7 @@ def test_a_thousand_ends_cost_a_thousand_times_one(held):
     assert many_strings == 10 * few_strings == (0 if held else 4_000)
 
 
+@pytest.mark.interpreted
 def test_ends_that_touch_everything_look_once_at_what_is_kept(leader, monkeypatch):
     """Behind something of several names, each of them does."""
     reader = leader.caches()

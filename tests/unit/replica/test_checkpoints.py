@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from coordinator import wire
 from coordinator.consensus.entries import COMMAND
 from coordinator.replica.callers import Caller
@@ -254,6 +256,7 @@ def test_a_keep_alive_that_waits_for_a_slow_reset_is_not_taken_for_silence(stage
     assert session not in leader.replica.machine.sessions
 
 
+@pytest.mark.interpreted
 def test_a_leader_that_leads_no_more_turns_away_whoever_waits_for_a_reset(stage):
     session = opened(stage, 2_000)
     leader = stage.nodes["node1"]
@@ -267,6 +270,7 @@ def test_a_leader_that_leads_no_more_turns_away_whoever_waits_for_a_reset(stage)
     assert stage.replies(channel) == [wire.NotLeader(1, "node2")]
 
 
+@pytest.mark.interpreted
 def test_a_reset_that_is_committed_in_the_turn_in_which_the_leader_steps_down_answers_nobody(stage):
     """Only a leader speaks for a session; whoever waits asks the next one."""
     session = opened(stage, 2_000)

@@ -77,6 +77,7 @@ def rounds(keep: Callable[[int], None], from_us: int, to_us: int) -> None:
         keep(now_us)
 
 
+@pytest.mark.interpreted
 def test_a_redis_that_takes_connections_and_drops_them_is_tried_ever_more_seldom(redis, keep, caplog):
     caplog.set_level(logging.WARNING)
     rounds(keep, 1_000_000, 11_000_000)
@@ -84,6 +85,7 @@ def test_a_redis_that_takes_connections_and_drops_them_is_tried_ever_more_seldom
     assert len(caplog.records) == 1, "and people are told once"
 
 
+@pytest.mark.interpreted
 def test_one_that_lasts_is_good_and_the_next_loss_is_mended_soon(redis, keep, caplog):
     caplog.set_level(logging.WARNING)
     rounds(keep, 1_000_000, 6_000_000)
@@ -98,6 +100,7 @@ def test_one_that_lasts_is_good_and_the_next_loss_is_mended_soon(redis, keep, ca
     assert len(caplog.records) == 3
 
 
+@pytest.mark.interpreted
 def test_one_that_says_nothing_any_more_is_left(redis, keep):
     """As behind a firewall that has forgotten the connection: nothing is refused, and nothing comes."""
     redis.lasts = True
@@ -120,6 +123,7 @@ def test_a_node_that_stood_still_leaves_no_redis_for_its_own_silence(redis, keep
     assert redis.made == 2
 
 
+@pytest.mark.interpreted
 def test_an_answer_that_no_redis_gives_ends_no_node(redis, keep):
     redis.lasts = True
     redis.answers = [
@@ -136,6 +140,7 @@ def test_an_answer_that_no_redis_gives_ends_no_node(redis, keep):
     assert (redis.made, redis.answers) == (1, [])
 
 
+@pytest.mark.interpreted
 def test_whatever_keeps_it_from_connecting_is_a_try_that_failed(redis, keep):
     """As `socket.create_connection` says of a host called `a..b`."""
     redis.refuses = UnicodeError("label empty or too long")
@@ -147,6 +152,7 @@ def test_whatever_keeps_it_from_connecting_is_a_try_that_failed(redis, keep):
     assert redis.made == before + 1
 
 
+@pytest.mark.interpreted
 def test_what_keeps_it_from_coming_back_is_told_where_it_is_not_what_lost_it(redis, keep, caplog):
     """A Redis that came back with another password, or full, was called closed for as long as that lasted."""
     redis.lasts = True

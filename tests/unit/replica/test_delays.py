@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import msgspec
+import pytest
 
 from coordinator import wire
 from coordinator.replica.delays import ENDED_MAX, Delays
@@ -84,6 +85,7 @@ def test_a_leader_that_nobody_confirms_ends_no_delay_and_no_stall_counts(stage):
     assert not leader.replica.machine.delays()
 
 
+@pytest.mark.interpreted
 def test_an_end_that_can_not_be_proposed_now_is_proposed_later(stage):
     held_and_waited_for(stage, 500)
     leader = stage.nodes["node1"]

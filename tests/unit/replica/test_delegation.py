@@ -223,6 +223,7 @@ def test_a_turn_tells_the_replicas_where_their_node_is():
         assert node.replica.reading.address == "redis://" + node.name
 
 
+@pytest.mark.interpreted
 def test_long_requests_and_too_many_stay_with_the_leader(stage, leader, delegate, monkeypatch):
     """What is left lies in a follower's mailbox beside entries and votes."""
     asked = [get(1, "k" * LEFT_BYTES_MAX), get(2, "k" * (LEFT_BYTES_MAX - 50)), *[get(n) for n in range(3, 7)]]
@@ -395,6 +396,7 @@ def test_a_delegate_answers_nothing_that_a_leader_alone_can(stage, leader, deleg
     assert delegate.replica.reading.delegate.waiting.count == 0
 
 
+@pytest.mark.interpreted
 def test_a_delegate_without_room_declines(stage, leader, delegate, monkeypatch):
     _, (said,) = leave(stage, leader, get(7), get(8))
     stage.carry()
@@ -503,6 +505,7 @@ def test_a_deposed_leader_turns_away_what_it_left_and_was_not_told_of(stage, lea
     assert not leader.replica.reading.left.is_open
 
 
+@pytest.mark.interpreted
 def test_a_delegate_that_comes_to_doubt_its_state_turns_away_what_it_has_not_answered(
     stage, leader, delegate, monkeypatch
 ):

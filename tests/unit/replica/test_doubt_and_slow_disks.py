@@ -256,6 +256,7 @@ def mark(stage: Opened, busy: Node) -> None:
         stage.pass_time(200_000)
 
 
+@pytest.mark.interpreted
 @pytest.mark.parametrize("bad", ["node1", "node2", "node3"])
 def test_where_no_two_took_the_same_mark_another_one_tells_who_is_right(bad):
     """A leader in doubt put no mark into the log, so that nobody was served any more, ever."""
@@ -317,6 +318,7 @@ def test_who_is_in_doubt_after_a_restart_still_gives_what_a_majority_had():
     assert stage.nodes["node3"].replica.machine.keys.keys() == leader.replica.machine.keys.keys()
 
 
+@pytest.mark.interpreted
 def test_whoever_comes_back_need_not_wait_for_the_next_mark():
     """Marks have become seldom by then."""
     stage = Opened()

@@ -59,6 +59,7 @@ def flood(monkeypatch: pytest.MonkeyPatch) -> Iterator[Flood]:
     flood.close()
 
 
+@pytest.mark.interpreted
 def test_what_clients_send_beyond_the_bound_is_dropped_and_counted_and_peers_are_heard(flood, monkeypatch):
     monkeypatch.setattr(mailbox, "INBOX_BYTES_MAX", {False: 100, True: 50})
     assert flood.waits(*[Message(CLIENT, b"c" * 30)] * 5, Message(PEER, b"p" * 30))
@@ -72,6 +73,7 @@ def test_what_clients_send_beyond_the_bound_is_dropped_and_counted_and_peers_are
     assert flood.drops["client-flood"] == 3
 
 
+@pytest.mark.interpreted
 def test_peers_have_a_bound_too(flood, monkeypatch):
     monkeypatch.setattr(mailbox, "INBOX_BYTES_MAX", {False: 100, True: 50})
     flood.waits(*[Message(PEER, b"p" * 30)] * 3, Message(CLIENT, b"c"))
@@ -79,6 +81,7 @@ def test_peers_have_a_bound_too(flood, monkeypatch):
     assert len(flood.bus.drain()) == 2
 
 
+@pytest.mark.interpreted
 def test_peers_that_never_pause_do_not_put_off_the_turn_for_ever(flood, monkeypatch):
     """Nobody waits for what they say, but it is held until the turn."""
     monkeypatch.setattr(mailbox, "TURN_BYTES", 100)
@@ -89,6 +92,7 @@ def test_peers_that_never_pause_do_not_put_off_the_turn_for_ever(flood, monkeypa
 # --- in a turn ------------------------------------------------------------------------------------
 
 
+@pytest.mark.interpreted
 def test_who_asks_for_more_than_a_turn_may_answer_is_not_heard_and_others_are_in_the_next(stage, monkeypatch):
     monkeypatch.setattr(turn, "ANSWERS_BYTES_MAX", 1_000)
     leader = stage.nodes["node1"]
@@ -106,6 +110,7 @@ def test_who_asks_for_more_than_a_turn_may_answer_is_not_heard_and_others_are_in
     assert len(stage.replies(third)) == 1
 
 
+@pytest.mark.interpreted
 def test_where_indices_end_clients_are_refused_and_nodes_let_in_whoever_waits_for_one_that_died(stage, monkeypatch):
     owner, waiter = opened(stage, ttl_ms=2_000), opened(stage)
     for session in (owner, waiter):
@@ -128,6 +133,7 @@ def test_where_indices_end_clients_are_refused_and_nodes_let_in_whoever_waits_fo
     assert [key[0] for key in machine.locks["l"].holders] == [waiter]
 
 
+@pytest.mark.interpreted
 def test_entries_that_are_committed_faster_than_they_are_applied_are_bounded(stage, monkeypatch):
     stage.bound(apply_bytes=1)
     monkeypatch.setattr(replica_module, "UNAPPLIED_BYTES_MAX", 20_000)

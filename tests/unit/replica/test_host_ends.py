@@ -41,6 +41,7 @@ def test_a_journal_that_fails_ends_the_process(node: Host, caplog: pytest.LogCap
     assert "journal.sqlite3" in caplog.text
 
 
+@pytest.mark.interpreted
 def test_a_defect_ends_the_process_too(
     node: Host, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -623,6 +623,7 @@ def test_nothing_is_born_where_nodes_are(tmp_path):
     assert hosted(tmp_path / "nodes" / "node1") == before
 
 
+@pytest.mark.interpreted
 @pytest.mark.parametrize("statement", ["wal_checkpoint", "INSERT INTO replicas"])
 def test_a_disk_that_is_full_at_a_birth_is_said_in_a_line(tmp_path, monkeypatch, capsys, statement):
     class Failing(sqlite3.Connection):

@@ -40,6 +40,7 @@ def test_where_all_can_apply_it_the_level_is_raised_at_once(stage):
     assert stage.nodes["node1"].raft.last_index == last_index, "and that once"
 
 
+@pytest.mark.interpreted
 def test_who_comes_to_a_level_that_it_does_not_know_applies_nothing_behind_it(stage, monkeypatch):
     """It passed over the entry and went on: a state that no other program has, answered from, and led by, until the
     replicas compared theirs."""
@@ -86,6 +87,7 @@ def test_a_leader_that_comes_to_a_level_that_it_does_not_know_leads_no_more(stag
     assert leader.replica.stopped
 
 
+@pytest.mark.interpreted
 @pytest.mark.parametrize("silent", ["node2", "node3"])
 def test_a_peer_of_the_first_level_says_nothing_and_keeps_it_down(stage, monkeypatch, silent):
     """It passes over digests of another version than its own, which it knows to be above 0."""
@@ -147,6 +149,7 @@ def test_in_a_mixed_cluster_what_is_of_level_5_is_not_done_until_all_can_apply_i
     assert len({node.replica.machine.digest() for node in stage.nodes.values()}) == 1
 
 
+@pytest.mark.interpreted
 def test_a_level_that_can_not_be_proposed_now_is_proposed_later(stage):
     propose = stage.nodes["node1"].raft.propose
     stage.nodes["node1"].raft.propose = lambda entries: None

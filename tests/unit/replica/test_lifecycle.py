@@ -78,6 +78,7 @@ def test_a_stopped_replica_stays_stopped_over_a_restart_until_it_is_started(comp
     assert CLUSTER in follower.turn.replicas
 
 
+@pytest.mark.interpreted
 def test_a_leader_that_nobody_takes_over_from_stops_all_the_same(company, monkeypatch):
     company.form("node1", "node2", "node3")
     leader = company.leader()

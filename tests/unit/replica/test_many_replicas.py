@@ -63,6 +63,7 @@ def ticks(node: Node, monkeypatch: pytest.MonkeyPatch) -> Counter[int]:
     return counted
 
 
+@pytest.mark.interpreted
 def test_quiet_ones_have_no_turn(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     node = stage.nodes["node1"]
     assert all(node.turn.replicas[cluster].engine.role is Role.LEADER for cluster in CLUSTERS)
@@ -71,6 +72,7 @@ def test_quiet_ones_have_no_turn(stage: Stage, monkeypatch: pytest.MonkeyPatch) 
     assert not counted
 
 
+@pytest.mark.interpreted
 def test_those_that_may_not_sleep_have_a_turn_now_and_then(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     node = stage.nodes["node1"]
     for cluster, replica in node.turn.replicas.items():
@@ -81,6 +83,7 @@ def test_those_that_may_not_sleep_have_a_turn_now_and_then(stage: Stage, monkeyp
     assert all(2_400_000 // LOOK_AGAIN_US <= counted[cluster] <= 30 for cluster in CLUSTERS)
 
 
+@pytest.mark.interpreted
 def test_one_that_is_asked_answers_in_that_turn_and_sleeps_no_longer(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -167,6 +170,7 @@ def test_of_more_than_a_hundred_each_is_reported_in_time_and_no_turn_follows_ano
     assert all(stage.clock.us - at_us < 1_300_000 for at_us in reported_us.values())
 
 
+@pytest.mark.interpreted
 def test_a_turn_is_due_when_the_first_of_all_replicas_is(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     node = stage.nodes["node1"]
     for place, (cluster, replica) in enumerate(node.turn.replicas.items()):
@@ -189,6 +193,7 @@ def test_one_that_was_stopped_holds_nobody_up(stage: Stage) -> None:
     assert node.run().deadline_us > stage.clock.us
 
 
+@pytest.mark.interpreted
 def test_a_replica_that_comes_or_goes_is_seen_at_once(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     node = stage.nodes["node1"]
     node.turn.stir(CLUSTERS[0])

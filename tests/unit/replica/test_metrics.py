@@ -180,6 +180,7 @@ def test_proposals_are_pending_until_applied_and_failed_when_lost(stage: Stage, 
         assert committed == seen(node, "etcd_server_proposals_applied_total") > applied
 
 
+@pytest.mark.interpreted
 def test_a_proposal_that_the_leader_refuses_has_failed(stage: Stage, seen: Seen) -> None:
     leader = stage.elect("node1")
     session = opened(stage)
@@ -308,6 +309,7 @@ def test_snapshots_made_sent_and_loaded_are_measured(stage: Stage, seen: Seen) -
     assert seen("node3", "conclave_snapshot_load_duration_seconds_sum") > 0
 
 
+@pytest.mark.interpreted
 def test_a_snapshot_in_a_file_of_its_own_is_measured_with_the_writing_of_that(stage: Stage, seen: Seen) -> None:
     leader = stage.elect("node1")
     staged = Staging("1-1-1.snapshot", b"", lambda name: None)

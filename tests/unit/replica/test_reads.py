@@ -96,6 +96,7 @@ def test_the_longest_names_that_there_are_may_be_read_however_large_the_packet(s
     assert {reply.result.value for reply in stage.replies(asked)} == {b"v"}
 
 
+@pytest.mark.interpreted
 def test_more_reads_than_there_is_room_for_are_told_so_at_once(stage, monkeypatch):
     monkeypatch.setattr(reads, "CHANNEL_READS_MAX", 5)
     monkeypatch.setattr(reads, "READS_MAX", 8)
@@ -114,6 +115,7 @@ def test_more_reads_than_there_is_room_for_are_told_so_at_once(stage, monkeypatc
     assert stage.nodes["node1"].replica.reading._waiting._counts == {}
 
 
+@pytest.mark.interpreted
 def test_full_of_reads_a_leader_takes_keep_alives(stage, monkeypatch):
     monkeypatch.setattr(reads, "READS_MAX", 1)
     session = opened(stage)
@@ -123,6 +125,7 @@ def test_full_of_reads_a_leader_takes_keep_alives(stage, monkeypatch):
     assert kinds == {wire.Answer, wire.Overloaded, wire.KeptAlive, wire.Confirmed}
 
 
+@pytest.mark.interpreted
 def test_keep_alives_too_are_bounded(stage, monkeypatch):
     monkeypatch.setattr(reads, "PROMPT_MAX", 1)
     channel = stage.ask("node1", wire.ConfirmRequest(1, CLUSTER), wire.ConfirmRequest(2, CLUSTER))
@@ -135,6 +138,7 @@ def test_keep_alives_too_are_bounded(stage, monkeypatch):
     assert [type(reply) for reply in stage.replies(channel)] == [wire.Confirmed], "there is room again"
 
 
+@pytest.mark.interpreted
 def test_a_read_that_waited_too_long_is_answered_to_nobody(stage, monkeypatch):
     with_key(stage, 1_000)
     monkeypatch.setattr(reading, "READS_OF_TURN_MAX", 1)

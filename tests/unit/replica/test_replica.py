@@ -80,6 +80,7 @@ def test_a_cluster_that_is_not_here_has_no_leader_here(stage):
     assert answered(stage, request) == [wire.NotLeader(7, "")]
 
 
+@pytest.mark.interpreted
 def test_who_leads_and_does_not_know_the_token_in_this_cluster_names_nobody(stage):
     """It may still be applying what it inherited, and must not judge."""
     replica = stage.nodes["node1"].replica
@@ -179,6 +180,7 @@ def test_who_loses_its_leadership_in_the_turn_of_the_asking_turns_the_asker_away
 # --- what it answers ------------------------------------------------------------------------------
 
 
+@pytest.mark.interpreted
 def test_a_result_belongs_to_the_entry_that_was_proposed_and_to_no_other_at_its_index(stage):
     """Two leaders may propose at one index; what is committed there answers only its own asker."""
     session = opened(stage)
@@ -224,6 +226,7 @@ def test_who_waits_in_any_way_for_a_leader_that_is_deposed_is_turned_away_once(s
     assert stage.replies(channel) == []
 
 
+@pytest.mark.interpreted
 def test_a_read_that_is_confirmed_and_not_answered_yet_is_turned_away_with_the_leadership(stage, monkeypatch):
     session = opened(stage)
     stage.ask("node1", command(1, session, 1, PutKey("big", bytes(1_000))))
@@ -299,6 +302,7 @@ def test_from_the_proposal_of_an_expiry_on_a_keep_alive_is_not_answered(stage):
     assert session not in leader.replica.machine.sessions
 
 
+@pytest.mark.interpreted
 def test_an_expiry_that_can_not_be_proposed_now_is_proposed_later(stage):
     session = opened(stage, 1_000)
     leader = stage.nodes["node1"]
@@ -420,6 +424,7 @@ def test_who_asks_for_its_grant_is_told_of_it_where_it_asked_from(stage):
     assert watched(stage) == {}, "who has it waits for nothing"
 
 
+@pytest.mark.interpreted
 def test_past_the_bound_nobody_more_is_watched_and_who_is_stays_so(stage, monkeypatch):
     monkeypatch.setattr(grants, "WAITERS_MAX", 2)
     sessions = [opened(stage) for _ in range(5)]
@@ -559,6 +564,7 @@ def test_the_status_is_of_the_cluster_that_was_asked_for(stage):
     assert unknown.report.role != "leader"
 
 
+@pytest.mark.interpreted
 def test_a_status_hashes_a_state_once_however_often_it_is_asked_for_and_no_large_one(stage, monkeypatch):
     """Anybody asks for it. Old versions of a key and events of locks count as what is there now does: with 3 MB of them
     each status took its node 40 ms, and on a busy machine no leader was elected any more."""

@@ -59,6 +59,7 @@ def put(room: Dormitory, cluster: int, key: str, node: str) -> str:
 # --- what it is for -------------------------------------------------------------------------------
 
 
+@pytest.mark.interpreted
 def test_all_that_is_said_of_sleepers_is_a_message_and_an_answer_between_two_nodes(room: Dormitory):
     said: list[PeerMessage] = []
     turns = 0
@@ -269,6 +270,7 @@ def replica_of(cluster: int, nodes: Sequence[str], own: str, now_us: int) -> Rep
     return Replica(cluster, f"cluster{cluster}", me, raft, Machine(), now_us)
 
 
+@pytest.mark.interpreted
 def test_where_a_node_does_not_know_how_nobody_sleeps_and_it_is_asked_seldom():
     room = Dormitory()
     for node in room.nodes.values():

@@ -134,6 +134,7 @@ class Play:
         engine.answered = seen  # type: ignore[method-assign]
 
 
+@pytest.mark.interpreted
 @pytest.mark.parametrize("seed", SEEDS)
 def test_nothing_is_taken_for_confirmed_that_no_majority_has_said(seed: int) -> None:
     play = Play(seed)
@@ -161,6 +162,7 @@ BROKEN = {
 }
 
 
+@pytest.mark.interpreted
 @pytest.mark.parametrize("broken", BROKEN)
 def test_a_broken_rule_is_noticed(broken: str) -> None:
     def plays() -> None:

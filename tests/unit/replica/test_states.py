@@ -102,6 +102,7 @@ def test_a_full_disk_is_told_costs_nothing_else_and_is_tried_again(stage):
     assert heads(leader)[-1].staged is leader.journal.staged[1]
 
 
+@pytest.mark.interpreted
 def test_a_snapshot_that_comes_is_loaded_in_slices_and_its_leader_stays(stage, monkeypatch):
     slices: list[int] = []
     feed = snapshot.Loader.feed
@@ -202,6 +203,7 @@ def test_what_the_own_replica_was_writing_is_given_up_when_a_snapshot_comes(stag
     assert len(heads(node)) == 1
 
 
+@pytest.mark.interpreted
 def test_the_state_that_was_being_dumped_is_given_up_when_a_snapshot_takes_its_place(stage, monkeypatch):
     _, node = behind(stage)
     states = node.replica.states
@@ -228,6 +230,7 @@ def test_a_digest_alone_keeps_no_bytes(stage):
     assert states.comparison.own(states.marked_index) is not None
 
 
+@pytest.mark.interpreted
 def test_a_dump_is_measured_whole_and_one_for_a_digest_alone_not_at_all(stage, monkeypatch):
     session = opened(stage)
     leader = stage.nodes["node1"]
@@ -268,6 +271,7 @@ def test_what_the_journal_named_in_its_last_turn_stays(stage):
     assert not came.given_up
 
 
+@pytest.mark.interpreted
 @pytest.mark.parametrize("under_way", ["_dumping", "_offered", "_taken", "_loading", "_answers_to_peers"])
 def test_a_replica_is_settled_once_nothing_of_any_kind_is_under_way(stage, under_way):
     states = stage.nodes["node1"].replica.states

@@ -546,6 +546,7 @@ def test_a_keep_alive_for_an_earlier_leadership_renews_nothing(stage):
     assert stage.replies(channel) == [wire.KeptAlive(6, session, 2_000)]
 
 
+@pytest.mark.interpreted
 def test_a_process_that_slept_between_its_clock_and_its_mailbox_counts_nothing_by_the_old_time(stage, monkeypatch):
     """History 3: a read by lease would be stale, and a keep-alive renew from a moment long past."""
     leader = stage.nodes["node1"]

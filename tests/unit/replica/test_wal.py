@@ -317,6 +317,7 @@ def _fails_behind_the_mark(patched: pytest.MonkeyPatch) -> None:
     patched.setattr(journals, "mark_open", fails)
 
 
+@pytest.mark.interpreted
 @pytest.mark.parametrize("fault", [_fails_as_the_log_is_moved, _fails_as_the_mark_goes, _fails_behind_the_mark])
 @pytest.mark.parametrize("was", ["killed", "closed"])
 def test_a_disk_that_fails_for_a_moment_as_a_journal_is_opened_is_no_lost_log(
@@ -447,6 +448,7 @@ def test_a_mark_that_has_rotted_still_asks_for_a_log(tmp_path: Path):
         SqliteJournal(left)
 
 
+@pytest.mark.interpreted
 def test_wherever_a_process_dies_its_log_is_not_taken_for_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Before and after each step by which a journal is opened and closed, over what the one before left."""
     left: list[Path] = []
@@ -487,6 +489,7 @@ def test_wherever_a_process_dies_its_log_is_not_taken_for_lost(tmp_path: Path, m
     assert not (source / MARK_NAME).exists(), "it was closed"
 
 
+@pytest.mark.interpreted
 def test_the_mark_of_a_node_that_died_goes_when_the_database_has_all_of_its_log(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -518,6 +521,7 @@ def test_a_full_disk_keeps_no_mark_and_opens(tmp_path: Path, monkeypatch: pytest
     assert not (tmp_path / MARK_NAME).exists()
 
 
+@pytest.mark.interpreted
 def test_a_journal_that_had_no_room_for_its_mark_gets_it_once_there_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Else a log that is gone passed for one that never was, for as long as that process lives."""
 
@@ -540,6 +544,7 @@ def test_a_journal_that_had_no_room_for_its_mark_gets_it_once_there_is(tmp_path:
     journal.close()
 
 
+@pytest.mark.interpreted
 @pytest.mark.parametrize("of", ["statement", "mark"])
 def test_a_disk_that_fails_as_the_journal_is_marked_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, of: str):
     """It is not tried again on the same handle (docs/design.md, rule 3)."""

@@ -219,6 +219,7 @@ def test_whoever_waits_is_not_slow_whatever_is_compacted_meanwhile(stage):
     assert [change.key for change in page(stage, channel).changes] == ["a"]
 
 
+@pytest.mark.interpreted
 def test_changes_that_were_dropped_before_anybody_looked_are_not_passed_over_in_silence(stage, monkeypatch):
     monkeypatch.setattr(history, "CHANGES_MAX", 4)
     writer = Writer(stage)
@@ -228,6 +229,7 @@ def test_changes_that_were_dropped_before_anybody_looked_are_not_passed_over_in_
     assert isinstance(answer.result, Compacted)
 
 
+@pytest.mark.interpreted
 def test_there_may_be_so_many(stage, monkeypatch):
     monkeypatch.setattr(watches_module, "WATCHES_MAX", 2)
     for number in (1, 2):
@@ -352,6 +354,7 @@ def test_another_leader_answers_at_once_whoever_was_told_by_the_one_before(stage
     assert stage.replies(begun(stage, events(4, query, answer.term), "node2")) == []
 
 
+@pytest.mark.interpreted
 def test_events_that_were_dropped_before_anybody_looked_are_not_passed_over_in_silence(stage, monkeypatch):
     monkeypatch.setattr(lock_events, "LOCK_EVENTS_MAX", 2)
     writer = Writer(stage)
@@ -360,6 +363,7 @@ def test_events_that_were_dropped_before_anybody_looked_are_not_passed_over_in_s
     assert isinstance(told(stage, channel).result, Compacted)
 
 
+@pytest.mark.interpreted
 def test_watches_of_both_kinds_count_together(stage, monkeypatch):
     monkeypatch.setattr(watches_module, "WATCHES_MAX", 2)
     term = term_of(stage, "node1")

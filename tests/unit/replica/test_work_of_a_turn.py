@@ -43,6 +43,7 @@ def test_a_turn_applies_so_much_work_and_gives_back_the_rest(stage, monkeypatch)
     assert all(not node.replica.machine.keys for node in stage.nodes.values())
 
 
+@pytest.mark.interpreted
 def test_sessions_that_run_out_together_end_in_entries_of_bounded_work(stage, monkeypatch):
     monkeypatch.setattr(tenure, "PLACES_OF_SESSION_MAX", 3)
     sessions = [opened(stage, 1_000) for _ in range(4)]
@@ -70,6 +71,7 @@ def test_sessions_that_run_out_together_end_in_entries_of_bounded_work(stage, mo
     assert not machine.locks
 
 
+@pytest.mark.interpreted
 def test_of_sessions_that_run_out_together_whoever_waits_ends_first(stage, monkeypatch):
     # Else what the first of them held would be granted to another that is dead as well, and its lock-delay begin.
     monkeypatch.setattr(tenure, "PLACES_OF_SESSION_MAX", 1)
@@ -85,6 +87,7 @@ def test_of_sessions_that_run_out_together_whoever_waits_ends_first(stage, monke
     assert not replica.machine.sessions
 
 
+@pytest.mark.interpreted
 def test_the_files_of_sessions_that_run_out_count_as_their_places_do(stage, monkeypatch):
     monkeypatch.setattr(tenure, "PLACES_OF_SESSION_MAX", 3)
     sessions = [opened(stage, 60_000) for _ in range(4)]
