@@ -64,7 +64,13 @@ def hold(data: DataDirectory) -> None:
             raise SetUpError(
                 f"CONCLAVE_DATA: expected a directory that this user can write; {path} is not: whose is it?"
             )
-    handle = os.open(data.run / "up.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    lock = data.run / "up.lock"
+    try:
+        handle = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise SetUpError(
+            f"CONCLAVE_DATA: expected a directory that this user can write; {lock}: {error.strerror}"
+        ) from None
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -166,6 +166,12 @@ def test_a_directory_has_one_holder(data: DataDirectory) -> None:
         hold(data)
 
 
+def test_a_directory_whose_lock_cannot_be_opened_is_said_in_a_line(data: DataDirectory) -> None:
+    (data.run / "up.lock").mkdir()
+    with pytest.raises(SetUpError, match=r"this user can write; .*/up\.lock: Is a directory"):
+        hold(data)
+
+
 # --- the administrator ----------------------------------------------------------------------------
 
 
