@@ -201,7 +201,9 @@ def test_whoever_has_read_enough_of_a_command_ends_it_without_a_traceback(argume
         )
     finally:
         os.close(theirs)
-    assert (ended.returncode, ended.stderr) == (128 + signal.SIGPIPE, "")
+    # From Python 3.12 on argparse itself passes over a reader of its help that is gone.
+    is_passed_over = "--help" in arguments and sys.version_info >= (3, 12)
+    assert (ended.returncode, ended.stderr) == (0 if is_passed_over else 128 + signal.SIGPIPE, "")
 
 
 def test_who_serves_no_page_does_not_import_the_admins() -> None:

@@ -14,6 +14,9 @@ import pytest
 
 SNAPSHOT = Path(__file__).parents[2] / "data" / "openapi.json"
 
+_PHRASES = {"Content Too Large": "Request Entity Too Large", "Unprocessable Content": "Unprocessable Entity"}
+"""Names of statuses, which are Python's."""
+
 
 @pytest.fixture(scope="module")
 def described() -> dict[str, Any]:
@@ -23,7 +26,10 @@ def described() -> dict[str, Any]:
 
 
 def test_the_description_is_as_it_was(described: dict[str, Any]) -> None:
-    described = json.loads(json.dumps(described).replace(_session_cookie(), "conclave_session_PORT"))
+    text = json.dumps(described).replace(_session_cookie(), "conclave_session_PORT")
+    for since_python_3_13, before in _PHRASES.items():
+        text = text.replace(f'"{since_python_3_13}"', f'"{before}"')
+    described = json.loads(text)
     if os.environ.get("UPDATE_SNAPSHOTS"):
         SNAPSHOT.write_text(json.dumps(described, indent=1) + "\n", encoding="utf-8")
     assert described == json.loads(SNAPSHOT.read_text(encoding="utf-8"))
