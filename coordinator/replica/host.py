@@ -25,6 +25,7 @@ from coordinator import orders, records
 from coordinator.consensus.raft.core import Raft
 from coordinator.consensus.raft.log import Log
 from coordinator.consensus.raft.options import Options
+from coordinator.replica.allocation import give_large_blocks_back
 from coordinator.replica.births import WebToken
 from coordinator.replica.directory import LOCK_NAME, NodeDirectory, OpenFiles
 from coordinator.replica.disk_log import DiskLog
@@ -122,6 +123,7 @@ class Host:
     def __init__(self, settings: HostSettings) -> None:
         """Raises DirectoryHeld, JournalDamaged (as a whole: a damaged replica only takes no part), OSError."""
         records.quicken("coordinator")
+        give_large_blocks_back()
         self._settings = settings
         self._directory = NodeDirectory(settings.directory)
         self._journal = SqliteJournal(settings.directory, settings.node)
