@@ -43,8 +43,10 @@ class Guardian:
         self._say(process, clock.now_us() + int(left_s * 1e6) if left_s else 0)
 
     def rests(self) -> None:
-        """There is nothing to guard any more."""
+        """There is nothing to guard any more, and what it did of itself is over."""
         self._say(ending.Process(0, "-"), 0)
+        with contextlib.suppress(OSError):
+            self._words.recv(ending.LINE_BYTES_MAX)
 
     def _say(self, process: ending.Process, until_us: int) -> None:
         with contextlib.suppress(OSError):  # It is gone, or does not read: then the command is as it is without one.
