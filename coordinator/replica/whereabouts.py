@@ -30,7 +30,6 @@ class Whereabouts:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._begun_us = clock.now_us()
         self._said: dict[str, _Said] = {}
         """What each node said last of the Redis of its mailbox."""
         self._told_us: dict[str, int] = {}
@@ -64,13 +63,9 @@ class Whereabouts:
 
     def address_of(self, identity: Identity, node: str, in_log: str) -> str:
         """Where a node's mailbox is: as it says, else as the log says, else where all are that have no own. Who has
-        not said so for long may have moved since, and say nothing before it hears something: each in its turn. So may
-        who has said nothing yet have moved together with this node, of which the log does not know either."""
+        not said so for long may have moved since, and say nothing before it hears something: each in its turn."""
         said, known = self._said.get(node), in_log or identity.shared_redis
-        if said is None:
-            spans = (self._clock.now_us() - self._begun_us) // WHEREABOUTS_OLD_US
-            return identity.address if spans & 1 and identity.address else known
-        if said.address in ("", known):
+        if said is None or said.address in ("", known):
             return known
         spans = (self._clock.now_us() - said.at_us) // WHEREABOUTS_OLD_US
         return known if spans & 1 else said.address

@@ -71,21 +71,6 @@ def test_a_node_that_has_moved_back_to_the_shared_one_is_found_there():
     assert addresses(leader) == {"node2": "", "node3": ""}
 
 
-def test_nodes_that_have_moved_all_at_once_find_each_other():
-    """The log says where they were, and none is there to be told."""
-    stage = Stage()
-    for node in stage.nodes.values():
-        node.turn.identity = node.turn.identity._replace(address="redis://there:6379", shared_redis=SHARED)
-    until_us = stage.clock.us + 2 * WHEREABOUTS_OLD_US
-    while stage.clock.us < until_us and not any(node.replica.leader_node for node in stage.nodes.values()):
-        stage.clock.us += 20_000
-        for node in stage.nodes.values():
-            node.run()
-            node.bus.published = [p for p in node.bus.published if p.address == "redis://there:6379"]
-        stage.carry()
-    assert any(node.replica.leader_node for node in stage.nodes.values())
-
-
 def test_a_node_that_was_silent_for_long_is_not_forgotten():
     stage = Stage()
     moved(stage, "node3")
