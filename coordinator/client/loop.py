@@ -300,10 +300,13 @@ class Loop(threading.Thread):
                     job.parker.unpark()
 
 
-def _is_at_work(holder: Job | Loop, frame: FrameType | None) -> bool:
-    """Is `frame`, where the holder's thread is, within the very call that took the baton for it?"""
+def _is_at_work(holder: Job | Loop, frame: object) -> bool:
+    """Is `frame`, where the holder's thread is (None: it is not any more), within the very call that took the baton for
+    it? True where that can not be told: CPython 3.11 has given a dict for the caller of another thread's frame."""
     code, name = (Loop.ask.__code__, "job") if isinstance(holder, Job) else (Loop.run.__code__, "self")
     while frame is not None:
+        if not isinstance(frame, FrameType):
+            return True
         if frame.f_code is code and frame.f_locals.get(name) is holder:
             return True
         frame = frame.f_back

@@ -14,7 +14,7 @@ import pytest
 from coordinator import wire
 from coordinator.client.asking import Ask
 from coordinator.client.jobs import Job
-from coordinator.client.loop import _HELD
+from coordinator.client.loop import _HELD, _is_at_work
 from coordinator.client.sync import Client
 from coordinator.statemachine import commands
 from coordinator.statemachine.commands import CloseSession, PutKey
@@ -248,3 +248,9 @@ def test_who_asks_as_the_interpreter_ends_is_refused_at_once(was_used):
         [sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, timeout=60, check=True
     )
     assert ended.stdout.split() == ["Closed", "True"], ended.stderr
+
+
+def test_what_is_no_frame_of_a_thread_takes_the_baton_from_nobody(client):
+    """The client's thread ended with an AttributeError, and all that was asked afterwards was refused."""
+    assert _is_at_work(loop_of(client), {})
+    assert not _is_at_work(loop_of(client), None)

@@ -110,6 +110,7 @@ def test_one_that_says_nothing_any_more_is_left(redis, keep):
     assert redis.made == 2
 
 
+@pytest.mark.interpreted
 def test_a_node_that_stood_still_leaves_no_redis_for_its_own_silence(redis, keep):
     """Behind a suspended machine or a disk that stalled, the first question has as long for its answer as any other."""
     redis.lasts = True
