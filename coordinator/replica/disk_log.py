@@ -45,6 +45,3 @@ class DiskLog:
         )
         self._said = slow
         self._due = self._clock() + SAID_AGAIN_S
-
-
-__all__ = ["DiskLog"]

@@ -83,6 +83,3 @@ class LeadershipLog:
         elections = replica.history.elections
         why = elections[-1].reason if elections and elections[-1].term == now.term else ""
         return f"{replica.cluster_name}: this node leads in term {now.term}{before}{f', {why}' if why else ''}"
-
-
-__all__ = ["LeadershipLog"]

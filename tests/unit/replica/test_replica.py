@@ -40,14 +40,6 @@ from tests.unit.replica.stage import CHANNELS, CLUSTER, PEER_KEY, REALM, WEB, St
 from tests.unit.replica.test_turn import command, keep_alive, opened, peers_of
 
 
-@pytest.fixture
-def stage() -> Stage:
-    stage = Stage()
-    stage.elect("node1")
-    stage.pass_time(100_000)
-    return stage
-
-
 def answered(stage: Stage, *requests: wire.Request, name: str = "node1", token: Token = WEB) -> list[wire.Reply]:
     channel = stage.ask(name, *requests, token=token)
     stage.settle()

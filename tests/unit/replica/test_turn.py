@@ -44,14 +44,6 @@ def keep_alive(stage: Stage, number: int, session: int) -> wire.KeepAliveRequest
     return wire.KeepAliveRequest(number, CLUSTER, "", session, term, number)
 
 
-@pytest.fixture
-def stage() -> Stage:
-    stage = Stage()
-    stage.elect("node1")
-    stage.pass_time(100_000)
-    return stage
-
-
 def opened(stage: Stage, ttl_ms: int = 10_000) -> int:
     channel = stage.ask("node1", command(1, 0, 0, OpenSession(ttl_ms, b"")))
     stage.settle()

@@ -17,14 +17,6 @@ from tests.unit.replica.stage import CHANNELS, CLUSTER, WEB, Stage
 from tests.unit.replica.test_turn import command, opened
 
 
-@pytest.fixture
-def stage() -> Stage:
-    stage = Stage()
-    stage.elect("node1")
-    stage.pass_time(100_000)
-    return stage
-
-
 def watch(number: int, query: ReadChanges, wait_ms: int = 10_000, act_for: str = "") -> wire.WatchRequest:
     return wire.WatchRequest(number, CLUSTER, act_for, query, wait_ms)
 
