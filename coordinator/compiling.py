@@ -110,7 +110,7 @@ OF_THE_CLIENT: Final = (
 )
 """What is below the surface of a client. Not what its users see, and may subclass and patch; nor what checks what they
 say (`options.py`), since types are checked in what is compiled, with an error of its own; nor the loop (`loop.py`),
-which looks for frames of itself: what is compiled has none; nor how a flow is stepped (`stepping.py`), which see."""
+since what is thrown into a thread needs a moment to strike in; nor how a flow is stepped (`stepping.py`), which see."""
 LEFT_OUT: Final = frozenset(
     {
         "consensus.members",

@@ -30,7 +30,7 @@ class Left(BaseException):
 class Job:
     """A flow on its way, and the caller that waits until it has ended."""
 
-    __slots__ = ("call", "error", "flow", "is_over", "loop", "parker", "thread", "undo", "value", "work")
+    __slots__ = ("call", "error", "flow", "has_left", "is_over", "loop", "parker", "thread", "undo", "value", "work")
 
     def __init__(self, loop: Loop, flow: Flow, undo: Undo | None) -> None:
         """`undo`: what is to be done with the flow's value where its caller has left before it could take it."""
@@ -47,6 +47,8 @@ class Job:
         """Of the caller; it is woken when it is over."""
         self.thread = threading.get_ident()
         """The caller's."""
+        self.has_left = False
+        """Its caller, with an error: from then on it puts down no baton."""
 
     def answered(self, call: Call) -> None:
         """Its call is done: it goes on when all that came was taken in."""

@@ -1,8 +1,8 @@
 """Who does the work of the client for threads (`work.py`), and where: the callers, and a thread of its own.
 
 A caller hands over a flow (`Job`). Whoever holds the baton runs all of them: a caller that is alone, or the loop's own
-thread. What is thrown into a thread strikes here, in between two steps of the work: this module is never compiled, and
-looks at the frames of threads, which compiled code has none of.
+thread. What is thrown into a thread strikes here, in between two steps of the work: this module is never compiled, as
+native code has no moment for that.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import sys
 import threading
 from collections.abc import Callable
 from random import Random, SystemRandom
-from types import FrameType
 from typing import Any, Final
 
 from coordinator.channel import ChannelError
@@ -54,6 +53,8 @@ class Loop(threading.Thread):
         """The process whose loop this is; a fork of it needs one of its own."""
         self.thread = 0
         """This one, once it runs; as a job has the thread of its caller."""
+        self.has_left = False
+        """As a job's caller may have. This thread never leaves while it holds the baton."""
         self.core = Core(settings.token, settings.cluster, random)
         self._wake_reader, self._wake_writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self.work = Work(self.core, Links(self.core, settings.url, random), self._wake_reader)
@@ -74,7 +75,7 @@ class Loop(threading.Thread):
         """Run a job to its end; its value, or what it raised. Whatever is thrown into the caller up to the return, it
         has left then."""
         holder = self._baton.get(_HELD)
-        if holder is not None and holder.thread == job.thread and _is_at_work(holder, sys._getframe(1)):
+        if holder is not None and holder.thread == job.thread and not holder.has_left:
             return self._ask_within(job)
         try:
             try:
@@ -83,7 +84,8 @@ class Loop(threading.Thread):
                     self.work.posted.append((job, None))
                     self._drive(job)
             finally:
-                if self._baton.get(_HELD) is job:
+                # Nothing is called in these two lines, so nothing can be thrown into this thread within them.
+                if _HELD in self._baton and self._baton[_HELD] is job:
                     del self._baton[_HELD]
                     if self.work.is_needed():
                         self._call()
@@ -91,6 +93,7 @@ class Loop(threading.Thread):
                 job.wait(self._hand_over(job))
             return job.outcome()
         except BaseException as error:
+            job.has_left = True
             if error is not job.error:
                 self.post(job, error)
             raise
@@ -99,14 +102,12 @@ class Loop(threading.Thread):
         return self._baton.setdefault(_HELD, holder) is holder
 
     def _take_lost_baton(self) -> bool:
-        """An error that was thrown into a thread may have struck where it was about to put the baton down: a job that
-        holds it, and that nobody asks any more, will never put it down. This loop's own thread alone takes it then, so
-        that nobody comes in between."""
+        """A job whose caller has left without putting the baton down never will (`ask` leaves no moment for that, but a
+        tracing function may raise at any line). This loop's own thread alone takes it then, so that nobody comes in
+        between."""
         holder = self._baton.get(_HELD)
-        if holder is None or _is_at_work(holder, sys._current_frames().get(holder.thread)):
+        if holder is None or not holder.has_left:
             return False
-        if self._baton.get(_HELD) is not holder:
-            return False  # It was put down in the meantime.
         self._baton[_HELD] = self
         return True
 
@@ -126,8 +127,7 @@ class Loop(threading.Thread):
     def _hand_over(self, job: Job) -> int:
         """To whoever has the baton, by a caller that is about to sleep: where it is to ring as it does."""
         self.work.posted.append((job, None))
-        holder = self._baton.get(_HELD)
-        if holder is None or holder.thread == job.thread:  # The latter was lost, by this very thread.
+        if self._is_nobodys():
             self._call()
         if self._is_over or sys.is_finalizing():  # The loop's own thread does nothing any more, then.
             self._refuse_posted()
@@ -155,7 +155,7 @@ class Loop(threading.Thread):
         """Run `last` where there are sessions, and end. Whoever is in the middle of this loop's own work (a finaliser,
         a log handler) can not wait for that: it is done afterwards."""
         holder = self._baton.get(_HELD)
-        if holder is not None and holder.thread == threading.get_ident() and _is_at_work(holder, sys._getframe(1)):
+        if holder is not None and holder.thread == threading.get_ident() and not holder.has_left:
             self.post(Job(self, self._and_end(last(self.core)), None))
             return
         try:
@@ -177,11 +177,16 @@ class Loop(threading.Thread):
     def _wake(self) -> None:
         # Appended first and looked at afterwards, here, in `_hand_over` and in `Work.before_sleep`: one of the two sees
         # the other.
-        if _HELD not in self._baton:
+        if self._is_nobodys():
             self._call()
         elif self.work.is_to_be_woken():
             with contextlib.suppress(OSError):  # Full: it wakes anyway.
                 os.write(self._wake_writer, b"\0")
+
+    def _is_nobodys(self) -> bool:
+        """The baton: it lies there, or whoever holds it has left."""
+        holder = self._baton.get(_HELD)
+        return holder is None or holder.has_left
 
     def _call(self) -> None:
         """Have this loop's own thread take the baton."""
@@ -298,16 +303,3 @@ class Loop(threading.Thread):
                     job.error = Closed()
                     job.is_over = True
                     job.parker.unpark()
-
-
-def _is_at_work(holder: Job | Loop, frame: object) -> bool:
-    """Is `frame`, where the holder's thread is (None: it is not any more), within the very call that took the baton for
-    it? True where that can not be told: CPython 3.11 has given a dict for the caller of another thread's frame."""
-    code, name = (Loop.ask.__code__, "job") if isinstance(holder, Job) else (Loop.run.__code__, "self")
-    while frame is not None:
-        if not isinstance(frame, FrameType):
-            return True
-        if frame.f_code is code and frame.f_locals.get(name) is holder:
-            return True
-        frame = frame.f_back
-    return False
