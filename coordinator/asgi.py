@@ -38,7 +38,7 @@ from django.http.request import split_domain_port, validate_host
 
 from coordinator import access, accounts, database_errors, record, web_metrics
 from coordinator.api import attempt, ranges
-from coordinator.logs import Seldom
+from coordinator.seldom import Seldom
 from dashboard import feed_reader
 from dashboard.consumers import TRY_AGAIN
 from dashboard.routing import websocket_urlpatterns

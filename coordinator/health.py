@@ -26,7 +26,7 @@ from coordinator.api.auth import bearer_text
 from coordinator.api.errors import Refused
 from coordinator.api.status import reports_of, summarize
 from coordinator.client import errors
-from coordinator.logs import Seldom
+from coordinator.seldom import Seldom
 from coordinator.wire import ReplicaReport
 
 log = logging.getLogger(__name__)

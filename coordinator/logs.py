@@ -4,16 +4,12 @@ supervisor keeps.
 `plain` is for a person. `json` is for a machine that gathers them: one object a line, with `time` (UTC), `level`,
 `logger`, `message` and `process`; `node` in a worker that hosts one; `exc_info` where an exception is logged; and what
 a call gives in `extra`.
-
-And how often the same trouble is a line: whoever tries again each second logs it by `Seldom`.
 """
 
 from __future__ import annotations
 
 import datetime
 import logging
-import time
-from collections.abc import Callable
 from typing import Any, Final
 
 from pythonjsonlogger.core import RESERVED_ATTRS
@@ -21,35 +17,6 @@ from pythonjsonlogger.json import JsonFormatter
 
 _HELD_BACK: Final = ("request", "server_time", "data", "args", "color_message")
 """What others give in `extra` and is no plain value (Django's request), or says again what the message says."""
-
-SAID_AGAIN_S: Final = 600.0
-TEXTS_MAX: Final = 64
-
-
-class Seldom:
-    """What one trouble is said to be, while it lasts: each text at once, and again every `SAID_AGAIN_S`. So a log tells
-    that it goes on, and is not full of it."""
-
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._said: dict[str, float] = {}
-
-    def is_due(self, text: str) -> bool:
-        """Whether this is to be logged now."""
-        now = self._clock()
-        at = self._said.get(text)
-        if at is not None and now - at < SAID_AGAIN_S:
-            return False
-        if at is None and len(self._said) >= TEXTS_MAX:
-            del self._said[min(self._said, key=self._said.__getitem__)]
-        self._said[text] = now
-        return True
-
-    def over(self) -> bool:
-        """It has passed: the next one is said at once. Whether there was one."""
-        was_said = bool(self._said)
-        self._said.clear()
-        return was_said
 
 
 class JsonLines(JsonFormatter):

@@ -19,8 +19,8 @@ from django.utils import timezone
 from coordinator import access, wire
 from coordinator.client import errors
 from coordinator.database import asking
-from coordinator.logs import Seldom
 from coordinator.models import Cluster, Node, Replica
+from coordinator.seldom import Seldom
 
 log = logging.getLogger(__name__)
 

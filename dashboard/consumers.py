@@ -26,7 +26,7 @@ from django.utils.crypto import constant_time_compare
 
 from coordinator import database_errors
 from coordinator.database import asking
-from coordinator.logs import Seldom
+from coordinator.seldom import Seldom
 from dashboard import feed_reader, rights, sign_out
 from dashboard.broadcast import Subscription, TooManySubscribersError
 

@@ -24,8 +24,8 @@ from redis.exceptions import RedisError
 
 from coordinator import wire
 from coordinator.database import asking
-from coordinator.logs import Seldom
 from coordinator.membership.note import Note
+from coordinator.seldom import Seldom
 from dashboard.broadcast import Broadcast
 from dashboard.model import FORGET_MS, NODES_MAX, ClusterModel
 from dashboard.noting import Noting

@@ -18,7 +18,6 @@ from django.utils import timezone
 
 from coordinator import database_errors, record, wire
 from coordinator.client import Client, Lease, errors
-from coordinator.logs import Seldom
 from coordinator.membership import edits, known, nodes, saying
 from coordinator.membership.edits import Agreement
 from coordinator.membership.nodes import BrokerUnavailable, NodeReport
@@ -38,6 +37,7 @@ from coordinator.membership.plan import (
 )
 from coordinator.membership.wanted import WantedDamaged
 from coordinator.models import Cluster, Node, Reconciliation, WantedMembership
+from coordinator.seldom import Seldom
 
 LOCK: Final = "conclave/reconciler"
 LOCKED: Final = "default"

@@ -11,10 +11,10 @@ from collections.abc import Callable
 from typing import Final
 
 from coordinator.replica.meters import Histogram
+from coordinator.seldom import Seldom
 
 SLOW_US: Final = 512_000
 """A bucket's bound. A follower waits for 0.6 s for its leader."""
-SAID_AGAIN_S: Final = 600.0
 
 
 class DiskLog:
@@ -25,16 +25,15 @@ class DiskLog:
     ) -> None:
         self._node = node
         self._logger = logger or logging.getLogger(__name__)
-        self._clock = clock
+        self._seldom = Seldom(clock)
         self._said = 0
         """How many commits took so long when that was last said."""
-        self._due = clock()
 
     def look(self, commits: Histogram) -> None:
         """`commits`: of the journal to disk, since the process began."""
         first = next(bucket for bucket, bound_us in enumerate(commits.bounds_us) if bound_us >= SLOW_US) + 1
         slow = sum(commits.counts[first:])
-        if slow == self._said or self._clock() < self._due:
+        if slow == self._said or not self._seldom.is_due("slow"):
             return
         self._logger.warning(
             "%s: its disk is slow: %d commits of the journal took more than %.1f s each since this was last said, or "
@@ -44,4 +43,3 @@ class DiskLog:
             SLOW_US / 1e6,
         )
         self._said = slow
-        self._due = self._clock() + SAID_AGAIN_S

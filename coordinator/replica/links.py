@@ -15,6 +15,7 @@ from random import Random
 from typing import Final
 
 from coordinator.channel import BackOff, Channel, ChannelError, with_credentials, without_credentials
+from coordinator.seldom import Seldom
 
 SILENCE_US_MAX: Final = 5_000_000
 """A Redis that answers nothing for so long is given up, though its connection stands."""
@@ -27,30 +28,7 @@ STEADY_US: Final = 3_000_000
 """A connection that has lived so long is a good one. Before that, one that is made and lost at once (a server that is
 full, or is starting) counts as a failed try: else it would be made anew in every round of the loop."""
 
-REASONS_MAX: Final = 8
-
 logger = logging.getLogger(__name__)
-
-
-class Loss:
-    """What people are told of a connection that is lost: each reason once, for the first may not be what keeps it from
-    coming back, and once that it is back."""
-
-    def __init__(self) -> None:
-        self._told: list[str] = []
-
-    def is_news(self, reason: str) -> bool:
-        """Whether this is to be told now."""
-        if reason in self._told or len(self._told) >= REASONS_MAX:
-            return False
-        self._told.append(reason)
-        return True
-
-    def is_over(self) -> bool:
-        """It is well. Whether they are to be told."""
-        was_told = bool(self._told)
-        self._told.clear()
-        return was_told
 
 
 def counts_of(reply: object) -> dict[bytes, int] | None:
@@ -83,7 +61,7 @@ class Link:
         self._connecting: threading.Thread | None = None
         self._made = False
         self._error = ""
-        self._loss = Loss()
+        self._loss = Seldom()
         self._now_us = now_us
         self._steady_us: int | None = None
         """When the connection will have lived long enough; None: it has, or there is none."""
@@ -183,7 +161,7 @@ class Link:
         self._connecting = None
         if self._error:
             self._back_off.failed(now_us)
-            if self._loss.is_news(self._error):
+            if self._loss.is_due(self._error):
                 logger.warning("can not publish: %s", self._error)
             return
         self._steady_us = now_us + STEADY_US
@@ -193,7 +171,7 @@ class Link:
     def _be_steady(self) -> None:
         self._steady_us = None
         self._back_off.succeeded()
-        if self._loss.is_over():
+        if self._loss.over():
             logger.warning("can publish at %s again", without_credentials(self.address))
 
     def _lose(self, error: str) -> None:
@@ -202,7 +180,7 @@ class Link:
         self._steady_us = None
         self.lost = True
         self.counts = []
-        if self._loss.is_news(error):
+        if self._loss.is_due(error):
             logger.warning("can not publish at %s: %s", without_credentials(self.address), error)
 
 

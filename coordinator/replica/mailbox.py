@@ -19,9 +19,10 @@ from random import Random
 from typing import Final
 
 from coordinator.channel import BackOff, Channel, ChannelError
-from coordinator.replica.links import SILENCE_US_MAX, STEADY_US, Link, Links, Loss, counts_of
+from coordinator.replica.links import SILENCE_US_MAX, STEADY_US, Link, Links, counts_of
 from coordinator.replica.ports import Bus, Inbound, Outbound
 from coordinator.replica.yielding import Conversation, Yielding
+from coordinator.seldom import Seldom
 from coordinator.wire import Channels
 
 LOOK_US: Final = 20_000
@@ -77,7 +78,7 @@ class RedisBus(Bus):
         self._back_off = BackOff(random)
         self._is_news = False
         """The connection was lost, and no turn was told yet."""
-        self._loss = Loss()
+        self._loss = Seldom()
         self._steady_us: int | None = None
         """When the connection will have lived long enough (`links.STEADY_US`); None: it has, or there is none."""
         self._inbox: list[Inbound] = []
@@ -150,12 +151,12 @@ class RedisBus(Bus):
     def _be_steady(self) -> None:
         self._steady_us = None
         self._back_off.succeeded()
-        if self._loss.is_over():
+        if self._loss.over():
             logger.warning("%s hears again", self._node)
 
     def _tell_deaf(self, error: Exception) -> None:
         reason = str(error) or repr(error)
-        if self._loss.is_news(reason):
+        if self._loss.is_due(reason):
             logger.warning("%s is deaf: %s", self._node, reason)
 
     def wait(self, wake: int, timeout_us: int, *, is_settled: bool = False) -> bool:

@@ -92,27 +92,3 @@ def test_celery_django_and_the_web_server_write_as_we_do(tmp_path: Path, manner:
     else:
         for name, text in zip(names, lines, strict=False):
             assert text.endswith(f" ERROR {name}: said by {name}")
-
-
-def test_what_is_said_again_and_again_is_due_at_once_and_then_seldom() -> None:
-    now = [0.0]
-    seldom = logs.Seldom(lambda: now[0])
-    assert seldom.is_due("refused")
-    assert not seldom.is_due("refused")
-    assert seldom.is_due("no route"), "another trouble is news"
-    assert not seldom.is_due("refused"), "and the first is not, where the two take turns"
-    now[0] = logs.SAID_AGAIN_S
-    assert seldom.is_due("refused")
-    assert seldom.over()
-    assert not seldom.over()
-    assert seldom.is_due("refused"), "it had passed"
-
-
-def test_texts_without_end_are_not_kept() -> None:
-    now = [0.0]
-    seldom = logs.Seldom(lambda: now[0])
-    for number in range(3 * logs.TEXTS_MAX):
-        now[0] += 1
-        assert seldom.is_due(f"{number}")
-    assert not seldom.is_due(f"{2 * logs.TEXTS_MAX}"), "the oldest go first"
-    assert seldom.is_due("0")

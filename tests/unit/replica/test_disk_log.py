@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from coordinator.replica.disk_log import SAID_AGAIN_S, SLOW_US, DiskLog
+from coordinator.replica.disk_log import SLOW_US, DiskLog
 from coordinator.replica.meters import Histogram
+from coordinator.seldom import SAID_AGAIN_S
 
 
 def test_a_disk_that_is_slow_is_told_at_once_and_then_seldom(caplog: pytest.LogCaptureFixture) -> None:
