@@ -6,7 +6,9 @@ import contextlib
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -109,6 +111,17 @@ def test_the_time_to_connect_is_one_for_all_that_is_said(monkeypatch):
         thread.join(5)
         assert failed, "it waits for as long as something comes"
     assert not connects.connected
+
+
+def test_a_connection_is_made_though_the_tests_of_a_program_have_replaced_its_clock(monkeypatch):
+    """freezegun's `time.monotonic` is frozen, but for some threads, and as deep as it looks."""
+    days = count()
+    monkeypatch.setattr(time, "monotonic", lambda: next(days) * 86_400.0)
+    with listening() as server, answering(server):
+        connected = Channel(f"redis://127.0.0.1:{port_of(server)}")
+        connected.connect(["a"])
+        assert connected.connected
+        connected.close()
 
 
 def test_an_address_that_swallows_what_it_is_sent_leaves_time_for_the_next(monkeypatch):
