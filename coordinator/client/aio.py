@@ -71,8 +71,12 @@ class AsyncLease:
         """Let go. True where it was still held. Raises InvalidRequest, and OutcomeUnknown: then it goes on trying in
         the background."""
         deadline_us = self._client.deadline_us(timeout)  # First: what is refused here has let go of nothing.
+        if not self._state.is_own:
+            self._state.released = True
+            return False
+        self._client._started()
         self._state.released = True
-        return self._state.is_own and bool(await self._client._release(self._state.grant, deadline_us))
+        return bool(await self._client._release(self._state.grant, deadline_us))
 
     def __repr__(self) -> str:
         return f"<AsyncLease {self.name!r} token={self.token}{'' if self.held else ' not held'}>"
@@ -377,9 +381,10 @@ class AsyncClient(Surface[Async], Async):
             known = ask.known(self._pump.core)
             if known is not None:
                 return known[0]
+        pump = self._started()  # First: what is refused here has begun nothing.
         if ask.begins is not None:
             ask.begins()
-        answer: T = await self._run(ask.flow)
+        answer: T = await self._drive(pump, ask.flow(pump.core))
         return answer
 
     def spawn(self, ask: Ask[Any]) -> None:

@@ -15,7 +15,7 @@ from coordinator import wire
 from coordinator.client import AsyncClient, Client, Standing, aio, links, locks
 from coordinator.client.asking import Ask
 from coordinator.client.errors import Closed, Unavailable
-from coordinator.statemachine.commands import CloseSession, PutKey, ReleaseLock
+from coordinator.statemachine.commands import CloseSession, Holder, PutKey, ReleaseLock
 from coordinator.statemachine.lock_commands import Acquire, Release
 from tests.unit.client.test_sync import TOKEN, FakeChannel, until
 
@@ -220,6 +220,41 @@ def test_a_client_of_asyncio_is_not_closed_on_another_event_loop(monkeypatch: py
         assert lease.held
         runner.run(close())
     assert sum(isinstance(op, CloseSession) for op in FakeChannel.made.ops) == 1
+
+
+@pytest.mark.parametrize("taking", [lambda client: client.lock("deploy"), lambda client: client.locks.hold("deploy")])
+def test_a_release_that_is_refused_on_another_event_loop_is_left_to_its_with(monkeypatch: pytest.MonkeyPatch, taking):
+    """It passed for done: the `with` did not let go either, and the lock was kept for as long as its client lived."""
+    monkeypatch.setattr(links, "new_channel", FakeChannel)
+
+    async def release(held: Any) -> None:
+        await held.release()
+
+    async def work() -> None:
+        async with AsyncClient("redis://nowhere", str(TOKEN), timeout=5) as client:
+            async with taking(client) as held:
+                with pytest.raises(RuntimeError, match="belongs to the event loop"):
+                    await asyncio.to_thread(asyncio.run, release(held))
+                held.check()
+            assert any(isinstance(op, (ReleaseLock, Release)) for op in FakeChannel.made.ops)
+
+    asyncio.run(work())
+
+
+def test_a_change_that_is_refused_on_another_event_loop_has_changed_nothing(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(links, "new_channel", FakeChannel)
+
+    async def change(hold: Any) -> None:
+        await hold.hand_over(Holder(9, 1, "another"))
+
+    async def work() -> None:
+        client = AsyncClient("redis://nowhere", str(TOKEN), timeout=5)
+        async with client, client.locks.hold("deploy") as hold:
+            with pytest.raises(RuntimeError, match="belongs to the event loop"):
+                await asyncio.to_thread(asyncio.run, change(hold))
+            hold.check()
+
+    asyncio.run(work())
 
 
 def test_a_client_of_asyncio_whose_event_loop_has_ended_can_be_closed(monkeypatch: pytest.MonkeyPatch):
