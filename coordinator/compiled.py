@@ -160,6 +160,18 @@ def _interpreter() -> bytes:
     return f"{sys.version}\n{sysconfig.get_platform()}\n{sysconfig.get_config_var('SOABI')}\n".encode()
 
 
+def _is_first_interpreter() -> bool:
+    """A server of several programs, as mod_wsgi, has interpreters in one process. What mypyc makes keeps its objects in
+    variables of the process: imported by a second one, it would take them from the first."""
+    for name in ("_interpreters", "_xxsubinterpreters"):  # The latter below Python 3.13.
+        try:
+            interpreters = import_module(name)
+        except ImportError:
+            continue
+        return bool(interpreters.get_current() == interpreters.get_main())
+    return True
+
+
 def modules_of(build: Path) -> dict[str, str]:
     """Module to file of a build, as absolute paths; empty where there is none, or where it is not whole: a machine that
     lost its power while it was written may have files that hold nothing."""
@@ -185,6 +197,11 @@ def use(environment: Mapping[str, str] = os.environ, builds: Path = BUILDS) -> U
         raise SystemExit(f"{VARIABLE}: expected one of {', '.join(CHOICES)}; got {choice!r}")
     if choice == "never":
         return Use(compiled=False, note=f"interpreted, as {VARIABLE}=never asks")
+    if not _is_first_interpreter():
+        trouble = "native code of mypyc serves one interpreter of a process, and this is not the first"
+        if choice == "always":
+            raise SystemExit(f"{VARIABLE}: {trouble}")
+        return Use(compiled=False, note=f"interpreted: {trouble}")
     build = builds / digest()
     files = modules_of(build)
     if not files:

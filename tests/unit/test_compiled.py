@@ -6,6 +6,7 @@ import ast
 import importlib
 import json
 import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -56,6 +57,27 @@ def test_a_build_can_be_left_alone(builds):
         "interpreted, as CONCLAVE_COMPILED=never asks",
     )
     assert not compiled.is_used()
+
+
+def test_another_interpreter_of_the_process_leaves_it_to_the_first(builds):
+    """Under mod_wsgi the client of the first program that was there ended with what mypyc keeps for the process."""
+    put_build(builds)
+    looks = f"""
+import sys
+from pathlib import Path
+sys.path.insert(0, {str(compiled.PROJECT)!r})
+from coordinator import compiled
+print(compiled.use({{}}, Path({str(builds)!r})))
+"""
+    program = f"""
+import _xxsubinterpreters
+exec({looks!r})
+_xxsubinterpreters.run_string(_xxsubinterpreters.create(isolated=False), {looks!r})
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    first, second = done.stdout.splitlines()
+    assert first.startswith("Use(compiled=True")
+    assert second.startswith("Use(compiled=False, note='interpreted: native code of mypyc serves one interpreter")
 
 
 def test_a_build_can_be_asked_for(builds):
