@@ -8,6 +8,7 @@ Those of locks, leases and state machines are in the files of the same name unde
 from __future__ import annotations
 
 from coordinator.consensus.engine import HardState, Role
+from coordinator.consensus.members import Change, Member
 from coordinator.consensus.raft.core import Raft
 from coordinator.consensus.raft.messages import AppendEntries, AppendResponse, VoteRequest, VoteResponse
 from tests.unit.consensus.play import OPTIONS, Disk, Letter, Play
@@ -208,6 +209,57 @@ def test_hashicorp_raft_606_who_lost_its_leadership_is_elected_again_by_those_wh
     play.pass_time(CAMPAIGN_US)
     assert play.leader is first
     assert play.words(1) == play.words(2) == ["a"]
+
+
+def test_hashicorp_raft_696_a_hand_over_that_was_cut_off_binds_no_later_leadership_of_the_same_replica():
+    """There, a leader that fell while it brought its heir up to date, and was elected again, went on refusing every
+    proposal for the sake of that hand-over, until it was restarted."""
+    play = Play()
+    leader = play.elect(1)
+    play.pass_time(100_000)
+    play.lost = lambda letter: letter.receiver == 3
+    play.propose(1, "a")
+    play.settle()
+    assert leader.transfer(3, play.now_us)
+    assert play.propose(1, "b") is None
+    leader.step(2, AppendResponse(leader.term + 1, 0, success=False, match=0, hint_index=0, hint_term=0), play.now_us)
+    assert leader.role is Role.FOLLOWER, "2 is in a later term"
+    play.heal()
+    assert play.elect(1) is leader
+    assert not leader.is_handing_over
+    assert play.propose(1, "c") is not None
+    play.pass_time(100_000)
+    assert [play.words(replica) for replica in (1, 2, 3)] == [["a", "c"]] * 3
+
+
+def test_camunda_62842_a_leader_leaves_no_joint_configuration_that_it_found_in_its_log_before_both_sides_have_it():
+    """There, whoever began to lead with a joint configuration in its log left it at once, and the new side alone
+    committed both: those that the change removed had acknowledged nothing of it."""
+    play = Play()
+    first = play.elect(1)
+    play.pass_time(100_000)
+    for replica in (4, 5):
+        play.join(replica)
+    five = tuple(Member(replica, f"node{replica}") for replica in range(1, 6))
+    first.change(Change(five[:3], five[3:]), play.now_us)
+    play.pass_time(200_000)
+    first.change(Change((five[0], five[3], five[4])), play.now_us)
+    index = first.log.last_index
+    play.turn(1)
+    play.crash(1)
+    play.post = []
+    again = play.start(1)
+    assert again.configuration.is_joint
+    play.lost = lambda letter: letter.receiver in {2, 3} and bool(getattr(letter.message, "entries", ()))
+    play.elect(1)
+    play.pass_time(400_000)
+    assert again.role is Role.LEADER
+    assert again.progress[4].match == again.progress[5].match == again.log.last_index > index
+    assert again.configuration.is_joint
+    assert again.log.commit < index
+    play.heal()
+    play.pass_time(400_000)
+    assert [voter.replica for voter in again.configuration.voters] == [1, 4, 5]
 
 
 def test_hashicorp_raft_609_a_pre_vote_does_not_hold_back_the_voters_own_election():
