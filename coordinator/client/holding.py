@@ -110,7 +110,7 @@ class Had(Part[S]):
     async def __aexit__(
         self: Had[Async], kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if not self._state.released:
+        if self._state.is_own and not self._state.released:  # No event loop runs in a fork of its process.
             try:
                 await self._shell.answer(self._leave() if kind is None else self._let_go())
             except LeaseLost:

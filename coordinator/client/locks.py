@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from collections.abc import Callable
 from types import TracebackType
@@ -230,7 +229,7 @@ class _Holding(Part[S]):
 
     async def __aenter__(self: _Holding[Async]) -> Hold[Async]:
         hold = await self._shell.answer(self._ask())
-        self._entered.append((asyncio.current_task(), hold))
+        self._entered.append((self._shell.asker(), hold))
         return hold
 
     async def __aexit__(
@@ -239,7 +238,7 @@ class _Holding(Part[S]):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        entry = self._last_of(asyncio.current_task())
+        entry = self._last_of(self._shell.asker())
         try:
             await entry[1].__aexit__(kind, error, trace)
         finally:

@@ -112,3 +112,29 @@ async def test_a_child_that_closes_its_parents_client_of_asyncio_closes_nothing_
         assert in_a_child(closes)
         assert await client.put("a", b"") > 0
         assert lease.held
+
+
+@pytest.mark.parametrize("taking", [lambda client: client.lock("deploy"), lambda client: client.locks.hold("deploy")])
+async def test_a_child_leaves_an_async_with_of_its_parents(monkeypatch: pytest.MonkeyPatch, taking):
+    """Of the one it was told "no running event loop", in the place of what it left with."""
+    monkeypatch.setattr(links, "new_channel", FakeChannel)
+
+    async def work(forks: bool) -> int:
+        child = 0
+        async with taking(client) as held:
+            if forks:
+                child = os.fork()
+                signal.alarm(0 if child else CHILD_S)
+                if child:
+                    held.check()
+        return child
+
+    async with AsyncClient("redis://nowhere", str(TOKEN), timeout=2) as client:
+        await work(forks=False)
+        child = -1
+        try:
+            child = await work(forks=True)
+        finally:
+            if child <= 0:
+                os._exit(child)
+        assert (await asyncio.to_thread(os.waitpid, child, 0))[1] == 0
