@@ -25,6 +25,10 @@ class Parts:
             self._starts.append(self.size)
             self.size += len(part)
 
+    def parts(self) -> list[bytes]:
+        """As they came."""
+        return [*self._parts]
+
     def __len__(self) -> int:
         return self.size
 

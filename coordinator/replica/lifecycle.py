@@ -47,10 +47,11 @@ from coordinator.replica.intents import (
     TransferLeadership,
 )
 from coordinator.replica.journal import SqliteJournal
+from coordinator.replica.leavings import Leavings
 from coordinator.replica.loading import Loading, Make, at_once
 from coordinator.replica.replica import Replica
 from coordinator.replica.restoring import Ready, Refused, Restoring
-from coordinator.replica.states import NONE_OF_A_WITNESS
+from coordinator.replica.states import NONE_OF_A_WITNESS, SLICE_EVERY_US
 from coordinator.replica.stored import JournalDamaged, StoredLog, StoredReplica
 from coordinator.replica.turn import Turn
 from coordinator.statemachine.locks import EPOCH_MAX
@@ -114,6 +115,8 @@ class Lifecycle:
         self._web_token = web_token
         self._logger = logger or logging.getLogger(__name__)
         self._backups = Backups(turn.identity.node, backups, intents, self._logger)
+        self._leavings = Leavings()
+        self._leavings_due_us = 0
         self._later: list[_Later] = []
         self._handed_on: dict[int, _HandedOn] = {}
         """By cluster."""
@@ -139,8 +142,12 @@ class Lifecycle:
         if self._sweeps and now_us >= self._sweep_due_us:
             self._sweep_due_us = now_us + SWEEP_US
             self._sweeps = self._journal.sweep(SWEEP_ROWS)
+        if not self._leavings.is_empty and now_us >= self._leavings_due_us:
+            self._leavings_due_us = now_us + SLICE_EVERY_US
+            self._leavings.free_some()
         if now_us >= self._epochs_due_us:
             self._epochs_due_us = now_us + EPOCHS_US
+            self._take_leavings()
             self._keep_epochs()
             self._put_snapshots_again(now_us)
             self._say_who_stopped()
@@ -233,6 +240,20 @@ class Lifecycle:
             if replica.replica in gone and not replica.stopped and replica.states.put_again(self._journal, now_us):
                 self._turn.stir(replica.cluster)
                 self._logger.error("the file of its snapshot of %s is gone: it writes another", replica.cluster_name)
+
+    def _take_leavings(self) -> None:
+        for replica in self._turn.replicas.values():
+            for left in replica.states.take_left():
+                self._leavings.add(left)
+
+    def _leave(self, replica: Replica) -> None:
+        """It takes no part from here on, and what it has is freed bit by bit."""
+        replica.states.end()
+        snapshot, committed = replica.engine.captured()
+        for left in [*replica.states.take_left(), replica.machine.state, committed.entries]:
+            self._leavings.add(left)
+        if snapshot is not None:
+            self._leavings.add(snapshot.data)
 
     def _say_who_stopped(self) -> None:
         for replica in self._turn.replicas.values():
@@ -348,7 +369,7 @@ class Lifecycle:
             return None
         self._turn.stir(intent.cluster)  # Nobody answers for it from here on.
         self._keep_epochs()  # Nobody reads them out of a log that rests.
-        replica.states.end()
+        self._leave(replica)
         self._journal.mark_resting(replica.replica, resting=True)
         del self._turn.replicas[intent.cluster]
         self._turn.resting[intent.cluster] = StoredReplica(replica.replica, replica.cluster, replica.cluster_name)
@@ -368,7 +389,7 @@ class Lifecycle:
         try:
             replica = loading.pass_time(now_us)
         except JournalDamaged as error:
-            del self._loading[intent.cluster]
+            self._drop_loading(intent.cluster)
             return Outcome(REFUSED, f"{error}", stored.replica)
         if replica is None:
             return None
@@ -381,16 +402,26 @@ class Lifecycle:
 
     def _give_up_start(self, cluster: int, why: str) -> None:
         """Whoever had it started, and waits for that, is told."""
-        if self._loading.pop(cluster, None) is None:
+        if not self._drop_loading(cluster):
             return
         for waiting in [*self._later]:
             if isinstance(waiting.intent, StartReplica) and waiting.intent.cluster == cluster:
                 self._later.remove(waiting)
                 self._intents.finish(waiting.intent.request, Outcome(REFUSED, why))
 
+    def _drop_loading(self, cluster: int) -> bool:
+        """False where nothing of it is being loaded."""
+        loading = self._loading.pop(cluster, None)
+        if loading is not None and loading.state is not None:
+            self._leavings.add(loading.state)
+        return loading is not None
+
     def due_us(self, now_us: int) -> int | None:
         """When it is to be run at the latest, for what is under way; None where that can wait."""
-        return min((loading.due_us(now_us) for loading in self._loading.values()), default=None)
+        due_us = [loading.due_us(now_us) for loading in self._loading.values()]
+        if not self._leavings.is_empty:
+            due_us.append(self._leavings_due_us)
+        return min(due_us, default=None)
 
     def _remove(self, intent: RemoveReplica, now_us: int) -> Outcome | None:
         if intent.replica in self._journal.tombstones():
@@ -412,7 +443,7 @@ class Lifecycle:
             why = f"no member as of index {max(intent.committed_index, replica.engine.commit_index)}"
         epoch = replica.machine.epoch if replica is not None and replica.machine.cluster_id else None
         if replica is not None:
-            replica.states.end()
+            self._leave(replica)
         self._journal.retire(stored, epoch, why)
         self._sweeps = True
         if epoch is not None:

@@ -79,6 +79,11 @@ class Loading:
         self._fed = 0
         self._due_us = 0
 
+    @property
+    def state(self) -> State | None:
+        """What is built so far of what the journal has."""
+        return None if self._loader is None else self._loader.state
+
     def begin(self) -> None:
         """Read what the journal has in a thread of its own. Nobody else may write or remove what is of this replica."""
         name = f"conclave-load-{self._stored.cluster_name}"

@@ -6,10 +6,11 @@ A snapshot is the state at a mark that most replicas agree on, or, where an oper
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Final, NamedTuple
 
 from coordinator import wire
-from coordinator.consensus.engine import Engine, Outgoing, Ready, Snapshot
+from coordinator.consensus.engine import Data, Engine, Outgoing, Ready, Snapshot
 from coordinator.consensus.entries import COMMAND_PREFIX
 from coordinator.consensus.membership import Configuration
 from coordinator.consensus.parts import Parts
@@ -32,6 +33,8 @@ MARK_AGAIN_US_MAX: Final = 60_000_000
 """Between two marks of a leader in doubt, doubled each time: the log grows with them, though nobody may be right."""
 STAGE_AGAIN_US: Final = 2_000_000
 """A disk that did not take a snapshot is tried again after this."""
+LEFT_MAX: Final = 4
+"""Kept for whoever frees it bit by bit; of more than that the oldest goes at once."""
 NONE_OF_A_WITNESS: Final = "its replica is a witness: it has no state to take a snapshot of, and cuts its log by itself"
 
 
@@ -136,6 +139,10 @@ class States:
         self._taken: _Staged | None = None
         """A snapshot that was taken here, until the journal names it."""
         self._loading: _Loading | None = None
+        self._left: deque[State | Data] = deque(maxlen=LEFT_MAX)
+        """Of no use any more here, and too large to be freed at once."""
+        self._last = engine.snapshot
+        """The one that the engine has."""
         self._slice_due_us = now_us
         self.trouble = ""
         """Why a snapshot can not be kept or used, in words, while that is so."""
@@ -289,6 +296,7 @@ class States:
         loading = self._loading
         if loading is not None and loading.staged.snapshot is not arrived:
             self._give_up(loading.staged)
+            self._leave(loading)
             loading = self._loading = None
         if arrived is None:
             return
@@ -316,6 +324,17 @@ class States:
         self._trouble_index = staged.snapshot.last_index
         return self._stage(staged.snapshot, journal, now_us) if now_us >= staged.retry_us else staged
 
+    def _leave(self, loading: _Loading) -> None:
+        """Nobody needs what was built of it so far."""
+        built = loading.state if loading.loader is None else loading.loader.state
+        if built is not None:
+            self._left.append(built)
+
+    def take_left(self) -> list[State | Data]:
+        """What is not needed here any more, for whoever frees it bit by bit. A state belongs to nobody else."""
+        left, self._left = [*self._left], deque(maxlen=LEFT_MAX)
+        return left
+
     @staticmethod
     def _give_up(staged: _Staged | None) -> None:
         if staged is not None and staged.staging is not None:
@@ -334,6 +353,7 @@ class States:
                 self.trouble = f"the snapshot that its leader sent can not be used: {error}"
                 self._trouble_index = loading.staged.snapshot.last_index
                 self._give_up(loading.staged)
+                self._leave(loading)
                 self._loading = None
                 self._engine.refuse()
         if loading.state is not None:
@@ -366,10 +386,14 @@ class States:
             if loading is not None and loading.staged.snapshot is head.snapshot:
                 self._loading = None
                 if loading.state is not None:
+                    self._left.append(self._machine.state)
                     self._machine.adopt(loading.state)
         else:
             self._engine.compact(head.snapshot, head.offset + 1)
             self._taken = None
+        if self._last is not None:
+            self._left.append(self._last.data)
+        self._last = self._engine.snapshot
         self._log_bytes.forget(head.offset)
         self._snapshot_index = head.snapshot.last_index
 
@@ -442,6 +466,8 @@ class States:
         self._offered = None
         taken, loading = self._taken, self._loading
         self._taken = self._loading = None
+        if loading is not None:
+            self._leave(loading)
         for staged in (taken, None if loading is None else loading.staged):
             if staged is not None and (head is None or staged.staging is not head.staged):
                 self._give_up(staged)

@@ -175,6 +175,11 @@ class OrderedKeys(Generic[K]):
             place, at = place + 1, 0
         return found
 
+    def take_buckets(self) -> list[list[K]]:
+        """All keys that are sorted in, as they lie; only what is noted is left. Of a set that nobody needs any more."""
+        buckets, self._buckets, self._lasts, self._length = self._buckets, [], [], 0
+        return buckets
+
     def count(self, start: Any, end: Any) -> int:
         """How many keys have a rank from `start` to before `end` (None: to the last)."""
         self._settle()

@@ -223,6 +223,11 @@ class Loader:
         self._session: Session | None = None
         self._lock: Lock | None = None
 
+    @property
+    def state(self) -> State:
+        """What is built of it so far."""
+        return self._state
+
     def feed(self, part: bytes | memoryview) -> None:
         waiting = self._waiting
         waiting += part

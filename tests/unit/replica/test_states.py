@@ -14,6 +14,7 @@ from coordinator.replica.ports import Head
 from coordinator.replica.states import STAGE_AGAIN_US, Compaction, _Staged
 from coordinator.statemachine import snapshot
 from coordinator.statemachine.commands import PutKey
+from coordinator.statemachine.items import Item
 from coordinator.statemachine.machine import Machine
 from tests.unit.replica.stage import Node, Stage, Staging
 from tests.unit.replica.test_turn import command, opened
@@ -132,6 +133,31 @@ def test_a_snapshot_that_comes_is_loaded_in_slices_and_its_leader_stays(stage, m
     stage.pass_time(100_000)
     assert heads(node)[0].staged is staging
     assert node.replica.machine.digest() == stage.nodes["node1"].replica.machine.digest()
+
+
+def test_a_state_that_a_later_one_takes_the_place_of_is_left_to_be_freed(stage):
+    """At once, a state of a million keys held up the loop for 100 ms."""
+    _, node = behind(stage)
+    old = node.replica.machine.state
+    old.keys.add("of the old one", Item(b"", 1, 1, 1))
+    node.journal.slow = False
+    for staging in node.journal.staged:
+        staging.is_done = True
+    stage.pass_time(2_000_000)
+    assert node.replica.machine.state is not old
+    assert "of the old one" in old.keys.rows
+    assert old in node.replica.states.take_left()
+    assert not node.replica.states.take_left()
+
+
+def test_an_old_snapshot_is_left_to_be_freed(stage):
+    leader = stage.nodes["node1"]
+    session = opened(stage)
+    put(stage, session, range(1, 60))
+    first = leader.raft.snapshot
+    put(stage, session, range(60, 120))
+    assert leader.raft.snapshot is not first
+    assert any(left is first.data for left in leader.replica.states.take_left())
 
 
 def test_a_replica_that_loads_votes(stage):
