@@ -165,6 +165,8 @@ class Channel:
         self._socket: socket.socket | None = None
         self._reader = hiredis.Reader()
         self._buffer = bytearray(_READ_BYTES)
+        self.received_bytes = 0
+        """In all, whether or not they are a whole message by now."""
         self._unsent = bytearray()
         self._tags: deque[Any] = deque()
         self._may_skip = False
@@ -345,6 +347,7 @@ class Channel:
                 size = self._socket.recv_into(buffer)
                 if not size:
                     raise OSError("closed by Redis")
+                self.received_bytes += size
                 self._reader.feed(buffer, 0, size)
                 self._parse(messages, replies)
                 if size < _READ_BYTES and not self._endpoint.tls:

@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping
 from random import Random
 from typing import Final
 
-from coordinator.channel import BackOff, Channel, ChannelError
+from coordinator.channel import BackOff, Channel, ChannelError, Received
 from coordinator.replica.links import SILENCE_US_MAX, STEADY_US, Link, Links, counts_of
 from coordinator.replica.ports import Bus, Inbound, Outbound
 from coordinator.replica.yielding import Conversation, Yielding
@@ -73,7 +73,8 @@ class RedisBus(Bus):
         """How often the watched mailboxes are looked at, and how long `wait` sleeps at the most."""
         self._looked_us = 0
         self._asked_us = 0
-        """When the first of the looks was sent that are open: what is counted is Redis' silence, not our own."""
+        """When the first of the looks was sent that are open, or something came since: what is counted is Redis'
+        silence, not our own, nor how long its answer lies behind what we have not read yet."""
         self._looks_open = 0
         self._back_off = BackOff(random)
         self._is_news = False
@@ -209,15 +210,8 @@ class RedisBus(Bus):
                 self._forget(link.address)
             while link.counts:
                 self._note_seen(link.counts.pop(0), link.address)
-        if not self._channel.connected:
-            return
-        self._read_ns = time.monotonic_ns()
-        try:
-            if self._channel.wants_write:
-                self._channel.flush()
-            received = self._channel.receive()
-        except ChannelError as error:
-            self._lose(error)
+        received = self._receive()
+        if received is None:
             return
         for tag, reply in received.replies:
             if tag == "look":
@@ -232,6 +226,23 @@ class RedisBus(Bus):
             self._inbox.append(Inbound(from_peers, data))
             if not from_peers:
                 self._is_from_peers = False
+
+    def _receive(self) -> Received | None:
+        channel = self._channel
+        if not channel.connected:
+            return None
+        self._read_ns = time.monotonic_ns()
+        before = channel.received_bytes
+        try:
+            if channel.wants_write:
+                channel.flush()
+            received = channel.receive()
+        except ChannelError as error:
+            self._lose(error)
+            return None
+        if channel.received_bytes != before:
+            self._asked_us = self._now_us
+        return received
 
     # --- ports.Bus --------------------------------------------------------------------------------
 

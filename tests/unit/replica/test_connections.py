@@ -25,18 +25,24 @@ class Redis:
         self.refuses: Exception | None = None
         self.answers: list[object] = []
         """To looks, in their order; behind them there is none."""
+        self.comes = 0
+        """Bytes that come in each round, of something else."""
         self._open: set[int] = set()
         monkeypatch.setattr(Channel, "connect", lambda channel, _: self._connect(channel))
         monkeypatch.setattr(Channel, "close", lambda channel: self._open.discard(id(channel)))
         monkeypatch.setattr(Channel, "connected", property(lambda channel: id(channel) in self._open))
         monkeypatch.setattr(Channel, "send", lambda channel, _: self._talk())
-        monkeypatch.setattr(Channel, "receive", lambda channel: self._talk())
+        monkeypatch.setattr(Channel, "receive", lambda channel: self._hear(channel, self.comes))
 
     def _connect(self, channel: Channel) -> None:
         self.made += 1
         if self.refuses is not None:
             raise self.refuses
         self._open.add(id(channel))
+
+    def _hear(self, channel: Channel, size: int) -> Received:
+        channel.received_bytes += size
+        return self._talk()
 
     def _talk(self) -> Received:
         if not self.lasts:
@@ -121,6 +127,25 @@ def test_a_node_that_stood_still_leaves_no_redis_for_its_own_silence(redis, keep
     rounds(keep, woke_us, woke_us + SILENCE_US_MAX)
     assert redis.made == 1
     rounds(keep, woke_us + SILENCE_US_MAX, woke_us + SILENCE_US_MAX + 3 * LOOK_OWN_US)
+    assert redis.made == 2
+
+
+@pytest.mark.interpreted
+def test_a_redis_whose_answer_lies_behind_much_else_is_not_left(redis):
+    """In a flood of large values, of which a turn takes in one or two, and its disk is slow."""
+    redis.lasts = True
+    bus = RedisBus("node1", "redis://here:1", CHANNELS, Random(1), greet=lambda: None, drops=Counter())
+
+    def keep(now_us: int) -> None:
+        bus.keep(now_us)
+        bus._take_in()
+
+    redis.comes = 900_000
+    rounds(keep, 1_000_000, 1_000_000 + 3 * SILENCE_US_MAX)
+    assert redis.made == 1
+    redis.comes = 0
+    silent_us = 1_000_000 + 3 * SILENCE_US_MAX
+    rounds(keep, silent_us, silent_us + SILENCE_US_MAX + 3 * LOOK_OWN_US)
     assert redis.made == 2
 
 
