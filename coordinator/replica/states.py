@@ -33,6 +33,8 @@ MARK_AGAIN_US_MAX: Final = 60_000_000
 """Between two marks of a leader in doubt, doubled each time: the log grows with them, though nobody may be right."""
 STAGE_AGAIN_US: Final = 2_000_000
 """A disk that did not take a snapshot is tried again after this."""
+STATE_SHARE: Final = 4
+"""Where a node holds many logs, one that has a fourth of its state's bytes may be cut; a fourth of it is kept."""
 LEFT_MAX: Final = 4
 """Kept for whoever frees it bit by bit; of more than that the oldest goes at once."""
 NONE_OF_A_WITNESS: Final = "its replica is a witness: it has no state to take a snapshot of, and cuts its log by itself"
@@ -55,6 +57,9 @@ class Compaction(NamedTuple):
     crowded_entries: int = 20_000
     """So many are enough for a snapshot where they have `crowded_bytes`, or where a node holds many logs."""
     crowded_bytes: int = 32 * 1024 * 1024
+    node_bytes: int = 1024 * 1024 * 1024
+    """Of the logs of all replicas of a node: each has its share, by their number, or `STATE_SHARE` of what its state
+    has, where that is more: a snapshot costs what the state has."""
 
 
 class _Dumping(NamedTuple):
@@ -118,6 +123,8 @@ class States:
         """The last mark that was applied here, or proposed."""
         self.is_crowded = False
         """Are there many other logs on its node?"""
+        self.sharers = 1
+        """How many logs its node holds, this one among them."""
         self.compare_due_us = now_us + compare_us
         self._mark_again_us: int | None = None
         """When a leader in doubt makes a new mark; None: it has not been seen in doubt yet."""
@@ -188,7 +195,15 @@ class States:
         bounds = self.compaction
         if entries >= bounds.snapshot_entries or size >= bounds.snapshot_bytes:
             return True
+        if size * self.sharers >= bounds.node_bytes and size >= self._share_bytes():
+            return True
         return entries >= bounds.crowded_entries and (self.is_crowded or size >= bounds.crowded_bytes)
+
+    def _share_bytes(self) -> int:
+        """What this log may have of the bytes of all on its node."""
+        state = self._machine.state
+        of_state = (state.key_bytes + state.history.bytes) // STATE_SHARE
+        return max(self.compaction.node_bytes // self.sharers, of_state)
 
     # --- marks ------------------------------------------------------------------------------------
 
@@ -373,7 +388,8 @@ class States:
         if self._taken is None or stopping or not self._taken.is_ready:
             return None
         taken, staging, _ = self._taken
-        behind = self._log_bytes.place_before(taken.last_index, self.compaction.trailing_bytes)
+        trailing_bytes = min(self.compaction.trailing_bytes, self._share_bytes() // STATE_SHARE)
+        behind = self._log_bytes.place_before(taken.last_index, trailing_bytes)
         offset = max(self._engine.first_index - 1, taken.last_index - self.compaction.trailing_entries, behind)
         agreed = self.comparison.agreed >= taken.last_index
         return Head(taken, offset, self._engine.term_at(offset), keep_tail=True, staged=staging, agreed=agreed)

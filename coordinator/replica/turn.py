@@ -458,6 +458,7 @@ class Turn:
         self._is_watched = False
         for replica in self.replicas.values():
             replica.states.is_crowded = len(self.replicas) > self.few_replicas
+            replica.states.sharers = len(self.replicas)
             replica.reading.address = self.identity.address
         return self._due_us
 

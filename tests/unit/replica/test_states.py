@@ -364,6 +364,30 @@ def test_a_log_of_small_entries_grows_long_where_there_are_few(stage, entries, s
     assert states._is_much(entries, size) is is_much
 
 
+@pytest.mark.parametrize(
+    ("sharers", "of_state", "share"),
+    [(1, 0, 256 << 20), (4, 0, 256 << 20), (32, 0, 32 << 20), (1_024, 0, 1 << 20), (1_024, 64 << 20, 16 << 20)],
+)
+def test_the_logs_of_a_node_have_a_bound_together(stage, sharers, of_state, share):
+    """Twenty clusters that are each sent large values had 256 MiB of log each, and kept 64 of them behind."""
+    states = stage.nodes["node1"].replica.states
+    states.compaction = Compaction()
+    states.sharers = sharers
+    states._machine.state.key_bytes = of_state
+    assert [states._is_much(1, size) for size in (share - 1, share)] == [False, True]
+
+
+def test_what_is_kept_behind_a_snapshot_is_a_part_of_the_share(stage):
+    leader = stage.nodes["node1"]
+    states = leader.replica.states
+    states.compaction = LARGE._replace(trailing_entries=1_000, trailing_bytes=64 * 1_024, node_bytes=1 << 20)
+    put(stage, opened(stage), range(1, 60))
+    assert heads(leader)[-1].offset == 0
+    states.sharers = 1_024
+    put(stage, max(leader.replica.machine.sessions), range(60, 90))
+    assert heads(leader)[-1].offset > 0
+
+
 def test_at_a_mark_half_of_it_is_enough_since_the_state_is_gone_over_anyway(stage):
     states = stage.nodes["node1"].replica.states
     states.compaction = CROWDED
@@ -379,6 +403,7 @@ def test_a_node_with_many_replicas_says_so(stage):
         node.turn._due_us.clear()  # As where a replica comes or goes.
         node.turn.run()
         assert states.is_crowded is is_crowded
+    assert states.sharers == 1
 
 
 def test_where_nothing_was_counted_nothing_is_cut():
