@@ -129,7 +129,8 @@ class Tenure:
         return found
 
     def _in_parts(self, expired: list[int]) -> Iterator[tuple[int, ...]]:
-        """What one entry ends is short work: as much as one session may have, or one session more. Whoever waits goes
+        """What one entry ends is short work: as much as one session may have, or one session more. One that has nothing
+        is work, too: a hundred thousand of them, of a host that died, ran out in one entry. Whoever waits goes
         first, so that as few as can be are granted what they do not live to hold."""
         part: list[int] = []
         places = 0
@@ -137,7 +138,7 @@ class Tenure:
         for number in sorted(expired, key=lambda one: one not in sessions or not sessions[one].waiting):
             session = sessions.get(number)
             part.append(number)
-            places += 0 if session is None else session.places + len(session.files)
+            places += 1 if session is None else 1 + session.places + len(session.files)
             if places >= PLACES_OF_SESSION_MAX:
                 yield tuple(part)
                 part, places = [], 0

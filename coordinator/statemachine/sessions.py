@@ -272,7 +272,7 @@ def end_sessions(state: State, index: int, ended: Iterable[int], *, died: bool) 
         state.nonces.pop((session.principal, session.nonce), None)
         state.caching.discard(number)
         state.events.append(SessionEnded(number))
-        state.work.ends(session.places + len(session.files))
+        state.work.ends(1 + session.places + len(session.files))
         freed += locking.leave_lines(state, session)
         freed += locking.let_go_of_all(state, index, session, died=died)
         for path in sorted(session.files):

@@ -6,6 +6,7 @@ import pytest
 
 from coordinator import wire
 from coordinator.replica import report, tenure, turn
+from coordinator.statemachine import work
 from coordinator.statemachine.commands import AcquireLock, PutKey
 from coordinator.statemachine.files import CreateFile, DeleteRange
 from tests.unit.replica.stage import Stage
@@ -45,7 +46,7 @@ def test_a_turn_applies_so_much_work_and_gives_back_the_rest(stage, monkeypatch)
 
 @pytest.mark.interpreted
 def test_sessions_that_run_out_together_end_in_entries_of_bounded_work(stage, monkeypatch):
-    monkeypatch.setattr(tenure, "PLACES_OF_SESSION_MAX", 3)
+    monkeypatch.setattr(tenure, "PLACES_OF_SESSION_MAX", 5)
     sessions = [opened(stage, 1_000) for _ in range(4)]
     number = 0
     for session in sessions[:3]:
@@ -89,7 +90,7 @@ def test_of_sessions_that_run_out_together_whoever_waits_ends_first(stage, monke
 
 @pytest.mark.interpreted
 def test_the_files_of_sessions_that_run_out_count_as_their_places_do(stage, monkeypatch):
-    monkeypatch.setattr(tenure, "PLACES_OF_SESSION_MAX", 3)
+    monkeypatch.setattr(tenure, "PLACES_OF_SESSION_MAX", 5)
     sessions = [opened(stage, 60_000) for _ in range(4)]
     for number, session in enumerate(sessions):
         stage.ask("node1", command(number, session, 1, CreateFile(f"f{session}", b"", ephemeral=True)))
@@ -99,6 +100,21 @@ def test_the_files_of_sessions_that_run_out_count_as_their_places_do(stage, monk
     assert parts == [tuple(sessions[:2]), tuple(sessions[2:])]
 
 
+@pytest.mark.interpreted
+def test_sessions_that_have_nothing_are_work_too(stage, monkeypatch):
+    """Fifty thousand of them, whose host had died, ended in one entry, and one turn of 105 ms on every replica."""
+    monkeypatch.setattr(tenure, "PLACES_OF_SESSION_MAX", 3)
+    sessions = [opened(stage, 1_000) for _ in range(7)]
+    replica = stage.nodes["node1"].replica
+    parts = [*replica._tenure._in_parts(sessions)]
+    assert parts == [tuple(sessions[:3]), tuple(sessions[3:6]), tuple(sessions[6:])]
+    before = replica.machine.state.work.changes
+    stage.pass_time(3_000_000)
+    assert not replica.machine.sessions
+    assert replica.machine.state.work.changes - before == 7 * work.CHANGE_ROWS, "and a turn gives back what is too much"
+
+
+@pytest.mark.interpreted
 def test_a_directory_is_made_once_in_a_turn_and_anew_in_the_next(stage, monkeypatch):
     """When a leader has died, all its clients ask at once; of a hundred clusters each answer was 0.5 ms."""
     made = []
