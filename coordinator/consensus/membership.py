@@ -17,7 +17,7 @@ from typing import Final
 
 from coordinator.consensus.entries import CONFIGURATION, CONFIGURATION_PREFIX
 from coordinator.consensus.members import Change, Member
-from coordinator.consensus.quorum import Tally, reached_by_majority, tally
+from coordinator.consensus.quorum import Tally, reached_by_majority, tally, witnesses_max
 
 
 class ChangeRefused(Exception):
@@ -131,10 +131,10 @@ def _check_witnesses(now: Configuration, change: Change) -> None:
                 f"{member.node} can not {'become' if member.witness else 'cease to be'} a witness: "
                 "remove it, and add a new replica"
             )
-    witnesses = sum(member.witness for member in change.voters)
-    if witnesses > len(change.voters) // 2:
+    witnesses, most = sum(member.witness for member in change.voters), witnesses_max(len(change.voters))
+    if witnesses > most:
         raise ChangeRefused(
-            f"expected at most {len(change.voters) // 2} witnesses among {len(change.voters)} voters, got {witnesses}: "
+            f"expected at most {most} witnesses among {len(change.voters)} voters, got {witnesses}: "
             "too few would have the state"
         )
 

@@ -22,6 +22,11 @@ def majority(size: int) -> int:
     return size // 2 + 1
 
 
+def witnesses_max(size: int) -> int:
+    """How many of `size` voters may be witnesses: with more, too few would have the state."""
+    return size // 2
+
+
 def reached_by_majority(values: list[int]) -> int:
     """The largest value that at least a majority of the voters has reached, given the value of each; -1 without voters.
     Sorts the list."""

@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from coordinator.consensus.members import Member
-from coordinator.consensus.quorum import majority
+from coordinator.consensus.quorum import majority, witnesses_max
 from coordinator.membership.wanted import Wanted
 
 NO_ZONES: Final[Mapping[str, str]] = MappingProxyType({})
@@ -29,6 +29,7 @@ _SILENT = {
     DAMAGED: "can not read its replica, which takes no part: where a later version wrote it, start that one again; "
     "else remove it by force, and it is made anew",
 }
+_TOO_FEW_FULL = "more than half of the voters would be witnesses"
 _SILENT_ANYHOW = "does not answer the leader, and its node answers"
 
 
@@ -241,13 +242,17 @@ class _Plan:
         """It votes from here on; where somebody is to go, that one leaves in the same change, so that the number of
         voters does not grow meanwhile."""
         learners = tuple(member for member in self._learners() if member.replica != learner.replica)
+        problem = ""
         for leaving in [*self._to_go(votes=True), None]:
             kept = [m for m in self._voters() if leaving is None or m.replica != leaving.replica]
             voters = (*kept, learner.member)
-            if self._has_quorum(voters):
+            if not _are_enough_full(voters):
+                problem = f"with it {_TOO_FEW_FULL}"
+            elif self._has_quorum(voters):
                 why = f"{learner.node} has caught up and votes"
                 return Change(voters, learners, f"{why} in place of {leaving.node}" if leaving else why)
-        self.reasons.append(f"{learner.node} has caught up, and with it no quorum of the voters would answer")
+        problem = problem or "with it no quorum of the voters would answer"
+        self.reasons.append(f"{learner.node} has caught up, and {problem}")
         return None
 
     # --- somebody is to go ------------------------------------------------------------------------
@@ -271,6 +276,8 @@ class _Plan:
                 self.reasons.append(f"the replica on {member.node} stays until {' and '.join(missing)} votes")
             elif not self._has_quorum(voters):
                 self.reasons.append(f"without the replica on {member.node} no quorum of the voters would answer")
+            elif not _are_enough_full(voters):
+                self.reasons.append(f"without the replica on {member.node} {_TOO_FEW_FULL}")
             elif member.replica == self.real.leader:
                 return self._hand_over(member)
             else:
@@ -282,10 +289,7 @@ class _Plan:
             m for m in self.real.members if m.votes and m.answers and not m.member.witness and m not in self.surplus
         ]
         if not heirs:
-            why = "nobody else who votes answers"
-            if any(m.votes and m.answers and m.member.witness for m in self.real.members):
-                why = "of the others only witnesses vote and answer, which can not lead"
-            self.reasons.append(f"the replica on {leader.node} leads, and {why}")
+            self.reasons.append(f"the replica on {leader.node} leads, and nobody else answers who votes and could lead")
             return None
         heir = min(heirs, key=lambda m: (-m.member.priority, m.lag, m.node))
         return Transfer(heir.node, f"the replica on {leader.node} leads and is to go")
@@ -403,6 +407,11 @@ class _Plan:
         answering = {member.replica for member in self.real.members if member.answers}
         count = sum(1 for member in voters if member.replica in answering)
         return bool(voters) and count >= majority(len(voters))
+
+
+def _are_enough_full(voters: Collection[Member]) -> bool:
+    """The log takes no others: at most half of the voters are witnesses. Another step makes room as a rule."""
+    return sum(member.witness for member in voters) <= witnesses_max(len(voters))
 
 
 # --- where to put replicas ------------------------------------------------------------------------

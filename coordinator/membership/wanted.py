@@ -14,6 +14,7 @@ from typing import Final
 import msgspec
 
 from coordinator import wire
+from coordinator.consensus.quorum import witnesses_max
 
 REPLACE_AFTER_S: Final = 600
 REPLACE_AFTER_S_MAX: Final = 31_536_000
@@ -47,10 +48,12 @@ class Wanted(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
         return tuple(place.node for place in self.voters)
 
     def adding(self, node: str, priority: int = 0, *, witness: bool = False) -> Wanted:
-        """Raises ValueError where it is wanted already, there are as many as there may be, or it can not be wanted."""
+        """Raises ValueError where it is wanted already, there are as many (or as many witnesses) as there may be, or it
+        can not be wanted."""
         wanted = self._with(Place(node, priority, witness))
         if len(wanted.voters) > VOTERS_MAX:
             raise ValueError(f"expected at most {VOTERS_MAX} replicas")
+        _check_witnesses(wanted.voters)
         return wanted
 
     def _with(self, place: Place) -> Wanted:
@@ -66,13 +69,14 @@ class Wanted(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
         return msgspec.structs.replace(self, voters=(*self.voters, place), leaving=leaving)
 
     def removing(self, node: str) -> Wanted:
-        """Raises ValueError where it is the last one, or the last that could lead."""
+        """Raises ValueError where it is the last one or the last that could lead, or leaves too many witnesses."""
         voters = tuple(place for place in self.voters if place.node != node)
         if not voters:
             raise ValueError(f"{node} is the last one: a cluster without replicas decides nothing")
         if all(place.witness for place in voters):
             names = ", ".join(place.node for place in voters)
             raise ValueError(f"{node} is the last one with a state: a witness can not lead, and {names} would be left")
+        _check_witnesses(voters)
         leaving = tuple(dict.fromkeys((*self.leaving, node)))
         return msgspec.structs.replace(self, voters=voters, leaving=leaving)
 
@@ -92,6 +96,16 @@ class Wanted(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
         if not 0 <= seconds <= REPLACE_AFTER_S_MAX:
             raise ValueError(f"expected 0 (never) to {REPLACE_AFTER_S_MAX} seconds, got {reprlib.repr(seconds)}")
         return msgspec.structs.replace(self, replace_after_s=seconds)
+
+
+def _check_witnesses(voters: Collection[Place]) -> None:
+    """Raises ValueError where the log would not take so many."""
+    witnesses, most = sum(place.witness for place in voters), witnesses_max(len(voters))
+    if witnesses > most:
+        raise ValueError(
+            f"expected at most {most} witnesses among {len(voters)} replicas, got {witnesses}: too few would have the "
+            "state"
+        )
 
 
 def name_problem(node: str) -> str:
