@@ -151,6 +151,14 @@ def plan(
     return _Plan(wanted, real, nodes, now, zones).next()
 
 
+def readdress(real: Real | None, nodes: Mapping[str, NodeView]) -> Step | None:
+    """Where nodes' mailboxes are elsewhere than the log says: the log is to say it, whatever is wanted, or nothing is.
+    None where there is nothing to do."""
+    if real is None or not real.settled:
+        return None
+    return _Plan(Wanted(()), real, nodes, 0.0, NO_ZONES).readdressed()
+
+
 class _Plan:
     def __init__(
         self, wanted: Wanted, real: Real, nodes: Mapping[str, NodeView], now: float, zones: Mapping[str, str]
@@ -176,7 +184,7 @@ class _Plan:
         goes, and its node draws anew."""
 
     def next(self) -> Step:
-        for find in (self._readdress, self._come, self._promote, self._go, self._reorder, self._delete, self._replace):
+        for find in (self.readdressed, self._come, self._promote, self._go, self._reorder, self._delete, self._replace):
             step = find()
             if step is not None:
                 return step
@@ -310,7 +318,7 @@ class _Plan:
 
     # --- somebody is other than wanted ------------------------------------------------------------
 
-    def _readdress(self) -> Step | None:
+    def readdressed(self) -> Step | None:
         """Nodes whose mailbox is elsewhere than the log says. Each tells its peers itself, those that it can reach."""
         moved = {
             member.replica: node.address

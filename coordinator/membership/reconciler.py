@@ -34,6 +34,7 @@ from coordinator.membership.plan import (
     Transfer,
     Waiting,
     plan,
+    readdress,
 )
 from coordinator.membership.wanted import WantedDamaged
 from coordinator.models import Cluster, Node, Reconciliation, WantedMembership
@@ -244,18 +245,18 @@ class Reconciler:
         client = self._client_of(name)
         cluster = edits.cluster_row(name, int(cluster_id, 16))
         said = edits.compare(cluster, edits.view_of(client, cluster))
-        if said.agreement is Agreement.NOTHING:
-            return Finding(State.UNMANAGED, edits.nothing_said(name))
         if said.agreement is Agreement.BEHIND:
             return Finding(State.REFUSED, said.message)
         if said.agreement is Agreement.AHEAD:
             edits.bring_to_log(client, said)
-        assert said.wanted is not None
         seen = client.progress()
         edits.check_identity(client, cluster)
         zones = dict(Node.objects.values_list("name", "zone"))
         real = self._real(seen, watched, now)
-        step = plan(said.wanted, real, self._views(cluster_id, zones, real, now), now, zones)
+        views = self._views(cluster_id, zones, real, now)
+        step = readdress(real, views) if said.wanted is None else plan(said.wanted, real, views, now, zones)
+        if step is None:
+            return Finding(State.UNMANAGED, edits.nothing_said(name))
         return self._do(step, cluster, client, seen, watched, now)
 
     # --- what is seen -----------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final, NamedTuple
 
 import msgspec
@@ -107,15 +107,18 @@ def waiting_report(
     )
 
 
-def directory(node: str, replicas: Iterable[Replica]) -> wire.Directory:
-    """Who is there, as this node's logs say; answered without asking anyone, so it may be old. It names no request."""
+def directory(node: str, replicas: Iterable[Replica], address_of: Callable[[str, str], str]) -> wire.Directory:
+    """Who is there, as this node's logs say; answered without asking anyone, so it may be old. It names no request.
+    `address_of`: of a node, and what the log says of it."""
     addresses = {node: ""}
     clusters = []
     for replica in replicas:
         members = replica.configuration.members
         if not members:
             continue  # It is nobody yet, and knows of no cluster but the name that it is to be of.
-        addresses.update((member.node, without_credentials(member.address)) for member in members)
+        addresses.update(
+            (member.node, without_credentials(address_of(member.node, member.address))) for member in members
+        )
         clusters.append(
             wire.ClusterEntry(
                 replica.cluster_name,

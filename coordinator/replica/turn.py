@@ -266,7 +266,7 @@ class Turn:
                     self.replicas[cluster].hear_dropped(caller, request)
             case wire.DirectoryRequest(request_id):
                 if self._directory is None:
-                    self._directory = directory(self.identity.node, self.replicas.values())
+                    self._directory = directory(self.identity.node, self.replicas.values(), self._address_for_clients)
                 answers.add(caller, msgspec.structs.replace(self._directory, id=request_id))
             case wire.StatusRequest(request_id, cluster_name):
                 answers.add(caller, wire.StatusAnswer(request_id, self._status(cluster_name)))
@@ -364,7 +364,7 @@ class Turn:
             if rest:
                 self._bus.publish(rest)
             return bool(rest)
-        if self.identity.address:
+        if self.identity.address or self.whereabouts.has_moved:
             self.whereabouts.tell(self.identity, by_node)
         packets = [
             Outbound(address, self._channels.peer(node), self._seal(node, part))
@@ -373,6 +373,9 @@ class Turn:
         ]
         self._bus.publish(packets + rest)
         return True
+
+    def _address_for_clients(self, node: str, in_log: str) -> str:
+        return self.whereabouts.for_clients(self.identity, node, in_log)
 
     def _followed(self, replica: Replica) -> tuple[str, str] | None:
         """Node and address of the leader that a replica follows."""
@@ -394,7 +397,7 @@ class Turn:
             ((node, self.whereabouts.address_of(self.identity, node, in_log)), [PeerMessage(0, 0, 0, word)])
             for node, in_log, word in words
         ]
-        if self.identity.address:
+        if self.identity.address or self.whereabouts.has_moved:
             told: dict[tuple[str, str], list[PeerMessage]] = {route: [] for route, _ in packets}
             self.whereabouts.tell(self.identity, told)
             packets[:0] = [(route, messages) for route, messages in told.items() if messages]

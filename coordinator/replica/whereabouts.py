@@ -30,6 +30,9 @@ class Whereabouts:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
+        self.has_moved = False
+        """Whether this node is, or was since it began, elsewhere than a log says. It tells its peers then, also where
+        it is on the Redis that all share."""
         self._said: dict[str, _Said] = {}
         """What each node said last of the Redis of its mailbox."""
         self._told_us: dict[str, int] = {}
@@ -57,18 +60,41 @@ class Whereabouts:
         """Node and address of another replica of the same cluster; None where nobody knows it."""
         member = replica.configuration.member(receiver)
         if member is not None:
+            if member.address != identity.address and self._looks_here(identity, replica, member.node):
+                return member.node, identity.address
             return member.node, self.address_of(identity, member.node, member.address)
         node = self._routes.get((replica.cluster, receiver))
         return None if node is None else (node, self.address_of(identity, node, ""))
+
+    def _looks_here(self, identity: Identity, replica: Replica, node: str) -> bool:
+        """Whether to look for `node` on this node's own Redis: all may have moved there at once, and then none is where
+        the log says, to be told. Who is where the log says, hears a leader or has heard of that node does not look;
+        else each place has its turn."""
+        own = replica.configuration.member(replica.replica)
+        if own is None or (own.address or identity.shared_redis) == identity.address:
+            return False
+        self.has_moved = True
+        is_lost = node not in self._said and not replica.leader_node
+        return is_lost and self._clock.now_us() // WHEREABOUTS_OLD_US & 1 == 1
 
     def address_of(self, identity: Identity, node: str, in_log: str) -> str:
         """Where a node's mailbox is: as it says, else as the log says, else where all are that have no own. Who has
         not said so for long may have moved since, and say nothing before it hears something: each in its turn."""
         said, known = self._said.get(node), in_log or identity.shared_redis
-        if said is None or said.address in ("", known):
+        if said is None:
             return known
         spans = (self._clock.now_us() - said.at_us) // WHEREABOUTS_OLD_US
-        return known if spans & 1 else said.address
+        return known if spans & 1 else said.address or identity.shared_redis
+
+    def for_clients(self, identity: Identity, node: str, in_log: str) -> str:
+        """Where clients find a node. The log gets the address of one that has moved from a client: that one must find
+        the leader first."""
+        if node == identity.node:
+            return identity.address if self.has_moved else in_log
+        said = self._said.get(node)
+        if said is None or self._clock.now_us() - said.at_us > WHEREABOUTS_OLD_US:
+            return in_log
+        return said.address
 
     def tell(self, identity: Identity, by_node: dict[tuple[str, str], list[PeerMessage]]) -> None:
         """With what else goes to each node, where this one's own mailbox is, now and then."""

@@ -14,7 +14,7 @@ from coordinator.client import Client, ConclaveError
 from coordinator.data_directory import DataDirectory
 from coordinator.replica import births
 from coordinator.wire import ReplicaReport
-from tests.integration.installation import environment_of, start_worker
+from tests.integration.installation import Installation, environment_of, start_worker
 from tests.integration.quorum import NODES, PlainRedis
 from tests.integration.waiting import eventually
 
@@ -166,3 +166,34 @@ def test_a_client_whose_own_redis_dies_with_the_leader_goes_on_at_the_others(wat
     lease.check()
     assert client.confirm()[0] != leader
     watch.machines.redis[leader].start()
+
+
+def wait_until_told(client: Client, address: str) -> None:
+    eventually(
+        lambda: {there for _, there in client.directory().nodes} == {address},
+        timeout_s=60,
+        what=f"clients are told that all are at {address!r}",
+    )
+
+
+def test_nodes_that_are_moved_to_another_redis_all_at_once_find_each_other_there_and_back(tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        servers = []
+        for name in ("first", "second"):
+            (tmp_path / name).mkdir()
+            servers.append(PlainRedis(tmp_path / name))
+            servers[-1].start()
+            stack.callback(servers[-1].kill)
+        shared = {"REDIS_URL": servers[0].url}
+        for moves, settings in enumerate([shared, shared | {"CONCLAVE_NODE_REDIS": servers[1].url}, shared], 1):
+            installation = Installation(tmp_path / "data", settings=settings)
+            installation.start()
+            try:
+                installation.wait_until_ready(90)
+                url, token = installation.new_token(f"app{moves}")
+                there = f"redis://127.0.0.1:{servers[1].port}" if "CONCLAVE_NODE_REDIS" in settings else ""
+                with Client(url, token, timeout=20) as client:
+                    assert client.add("served") == moves
+                    wait_until_told(client, there)
+            finally:
+                installation.stop()

@@ -30,6 +30,7 @@ class Company:
         self.epochs: dict[str, dict[str, int]] = {name: {} for name in names}
         self.asked: list[tuple[str, str, dict[str, Any]]] = []
         self.fingerprint: dict[str, str] = dict.fromkeys(names, "f")
+        self.addresses: dict[str, str] = {}
         self.clusters: dict[str, FakeClient] = {}
         self.drawn = 0x100
         self.refuses_restores = ""
@@ -48,6 +49,7 @@ class Company:
                 self.epochs[name],
                 [*self.hosted[name].values()],
                 dict(self.outcomes[name]),
+                self.addresses.get(name, ""),
             )
             for name in self.names
             if name not in self.silent

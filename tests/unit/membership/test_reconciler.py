@@ -174,6 +174,17 @@ def test_of_a_cluster_that_nobody_spoke_of_nothing_is_changed(client, reconciler
     assert company.asked == []
 
 
+def test_a_node_that_has_moved_is_found_there_also_where_nobody_has_said_what_is_wanted(
+    client, reconciler, time, company
+):
+    """Nodes that are all started again look for each other where the log says."""
+    company.addresses = {"node2": "redis://two:6379"}
+    assert look(reconciler, time) == "moving: node2: the mailbox is elsewhere now"
+    assert [m.address for m in client.configuration.voters] == ["", "redis://two:6379", ""]
+    assert look(reconciler, time).startswith("unmanaged")
+    assert client.in_log.generation == 0
+
+
 def test_a_replica_is_added_step_by_step(client, reconciler, time, company):
     edits.say(client, row(), lambda w: w.adding("node4"))
     assert look(reconciler, time) == "moving: node4 is asked to host a replica"

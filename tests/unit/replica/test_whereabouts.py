@@ -16,6 +16,7 @@ from coordinator.replica.whereabouts import WHEREABOUTS_OLD_US, WHEREABOUTS_US
 from tests.unit.replica.dormitory import Dormitory
 from tests.unit.replica.stage import CHANNELS, Node, Stage
 
+NODES = ("node1", "node2", "node3")
 SHARED = "redis://shared:6379"
 
 
@@ -69,6 +70,45 @@ def test_a_node_that_has_moved_back_to_the_shared_one_is_found_there():
     stage.clock.us += 300_000
     leader.run()
     assert addresses(leader) == {"node2": "", "node3": ""}
+
+
+@pytest.mark.parametrize(("before", "now"), [("", "redis://there:6379"), ("redis://there:6379", "")])
+def test_nodes_that_have_moved_to_one_redis_all_at_once_find_each_other(before, now):
+    """The log says where they were, and none is there to be told."""
+    stage = Stage(addresses=dict.fromkeys(NODES, before))
+    for one in stage.nodes.values():
+        one.turn.identity = one.turn.identity._replace(address=now, shared_redis=SHARED if now else "")
+    until_us = stage.clock.us + 3 * WHEREABOUTS_OLD_US
+    while stage.clock.us < until_us and not all(node.replica.leader_node for node in stage.nodes.values()):
+        stage.clock.us += 20_000
+        for one in stage.nodes.values():
+            one.run()
+            one.bus.published = [p for p in one.bus.published if p.address == now]
+        stage.carry()
+    assert all(node.replica.leader_node for node in stage.nodes.values())
+    for node in stage.nodes:
+        channel = stage.ask(node, wire.DirectoryRequest(1))
+        stage.settle()
+        (answer,) = stage.replies(channel)
+        told = dict(answer.nodes)
+        assert told[node] == told[answer.clusters[0].leader] == now, "who is to bring it to the log is a client"
+
+
+@pytest.mark.parametrize("has_moved", [False, True])
+def test_only_who_has_moved_and_hears_no_leader_looks_where_it_is_itself(has_moved):
+    stage = Stage(addresses={node: f"redis://{node}:6379" for node in NODES})
+    own = "redis://elsewhere:6379" if has_moved else "redis://node3:6379"
+    alone = stage.nodes["node3"]
+    alone.turn.identity = alone.turn.identity._replace(address=own, shared_redis=SHARED)
+    seen = set()
+    until_us = stage.clock.us + 3 * WHEREABOUTS_OLD_US
+    while stage.clock.us < until_us:
+        stage.clock.us += 20_000
+        alone.run()
+        seen |= {*addresses(alone).items()}
+        alone.bus.published.clear()
+    where_they_are = {("node1", "redis://node1:6379"), ("node2", "redis://node2:6379")}
+    assert seen == where_they_are | ({("node1", own), ("node2", own)} if has_moved else set())
 
 
 def test_a_node_that_was_silent_for_long_is_not_forgotten():
@@ -160,6 +200,7 @@ def test_nodes_that_have_moved_find_each_other_while_their_clusters_sleep():
 
 def test_clients_are_told_addresses_without_passwords():
     stage = Stage()
+    moved(stage, *NODES)
     leader = stage.elect("node1")
     there = tuple(m._replace(address=f"redis://user:secret@{m.node}:6379") for m in leader.raft.configuration.voters)
     leader.raft.change(Change(there), stage.clock.us)

@@ -119,9 +119,9 @@ def test_a_directory_is_made_once_in_a_turn_and_anew_in_the_next(stage, monkeypa
     """When a leader has died, all its clients ask at once; of a hundred clusters each answer was 0.5 ms."""
     made = []
 
-    def counted(node, replicas):
+    def counted(node, replicas, address_of):
         made.append(node)
-        return report.directory(node, replicas)
+        return report.directory(node, replicas, address_of)
 
     monkeypatch.setattr(turn, "directory", counted)
     channel = stage.ask("node1", *map(wire.DirectoryRequest, (1, 2, 3)))
