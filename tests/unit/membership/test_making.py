@@ -415,6 +415,28 @@ def test_of_two_who_go_on_with_one_try_both_have_it_made(company, monkeypatch):
     assert slower.members == document
 
 
+@pytest.mark.parametrize("says_more", [False, True])
+def test_of_two_who_have_made_it_neither_is_told_that_somebody_else_changes_it(company, monkeypatch, says_more):
+    """Both wait for its first leader, and tell its log what is wanted at the same moment."""
+    seen = edits.as_it_is
+    others = iter(["the other one"])
+
+    def the_other_was_quicker(client):
+        if next(others, None):
+            cluster = Cluster.objects.get(name="second")
+            edits.say(client, cluster, lambda _: seen(client))
+            if says_more:
+                edits.say(client, cluster, lambda w: w.replacing_after(7))
+        return seen(client)
+
+    monkeypatch.setattr(edits, "as_it_is", the_other_was_quicker)
+    cluster = make(company)
+    assert Birth.objects.get().finished_at is not None
+    said = edits.compare(cluster, edits.view_of(company.clusters["second"], cluster))
+    assert said.wanted is not None
+    assert (said.generation, said.wanted.replace_after_s) == ((2, 7) if says_more else (1, 600))
+
+
 def test_a_try_without_a_document_is_not_gone_on_with_while_a_node_does_not_answer(company):
     """The database may have been put back: the cluster that the try became may be on that node."""
     birth = cut_off(company, "node2", "node1", "node2")
