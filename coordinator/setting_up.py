@@ -22,7 +22,9 @@ from typing import IO, Any, Final, Self
 
 import django
 from django.contrib.auth import get_user_model
+from django.contrib.auth.password_validation import validate_password
 from django.contrib.staticfiles.finders import get_finders
+from django.core.exceptions import ValidationError
 from django.core.management import call_command
 from django.db import DatabaseError, OperationalError, connection, transaction
 
@@ -309,7 +311,8 @@ def _fingerprint_of_static_files() -> str:
 
 def make_administrator(config: Config, say: Callable[[str], None]) -> None:
     """The first administrator, where there is none yet. A generated password is said once, before the account is
-    committed: cut off between the two, the next `up` makes another."""
+    committed: cut off between the two, the next `up` makes another. Raises ConfigError where the one that was given
+    would not be taken on a page either."""
     people = get_user_model().objects
     try:
         if people.filter(is_superuser=True).exists():
@@ -320,6 +323,8 @@ def make_administrator(config: Config, say: Callable[[str], None]) -> None:
         with _alone(), transaction.atomic():
             if people.filter(is_superuser=True).exists():
                 return  # Another `up` was quicker.
+            if config.admin_password:
+                _require_a_good_password(config.admin_password)
             password = config.admin_password or secrets.token_urlsafe(PASSWORD_BYTES)
             people.create_superuser(ADMINISTRATOR, "", password)
             if config.admin_password:
@@ -330,3 +335,13 @@ def make_administrator(config: Config, say: Callable[[str], None]) -> None:
         raise _no_database(error) from None
     finally:
         connection.close()
+
+
+def _require_a_good_password(password: str) -> None:
+    """Raises ConfigError, which does not name it."""
+    try:
+        validate_password(password, get_user_model()(username=ADMINISTRATOR))
+    except ValidationError as error:
+        raise ConfigError(
+            f"CONCLAVE_ADMIN_PASSWORD: expected a password that the pages would take, too. {' '.join(error.messages)}"
+        ) from None

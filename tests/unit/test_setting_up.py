@@ -196,12 +196,25 @@ def test_the_first_administrator_can_sign_in_with_what_was_said(config: Config, 
 
 
 def test_a_given_password_is_taken_and_not_said(monkeypatch: pytest.MonkeyPatch, django_user_model: type) -> None:
-    monkeypatch.setenv("CONCLAVE_ADMIN_PASSWORD", "given")
+    monkeypatch.setenv("CONCLAVE_ADMIN_PASSWORD", "given by an operator")
     said: list[str] = []
     make_administrator(load_config(), said.append)
-    assert django_user_model.objects.get(username="admin").check_password("given")  # type: ignore[attr-defined]
+    assert django_user_model.objects.get(username="admin").check_password("given by an operator")  # type: ignore[attr-defined]
     assert "password from CONCLAVE_ADMIN_PASSWORD" in said[0]
     assert "given" not in said[0]
+
+
+@pytest.mark.parametrize("password", ["z7", "48151623420815", "qwerty123", "admin1"])
+def test_a_password_that_the_pages_would_not_take_is_refused_and_not_said(
+    monkeypatch: pytest.MonkeyPatch, django_user_model: type, password: str
+) -> None:
+    monkeypatch.setenv("CONCLAVE_ADMIN_PASSWORD", password)
+    with pytest.raises(ConfigError, match=r"CONCLAVE_ADMIN_PASSWORD: expected .*password is ") as refused:
+        make_administrator(load_config(), print)
+    assert password not in str(refused.value)
+    assert not django_user_model.objects.exists()  # type: ignore[attr-defined]
+    django_user_model.objects.create_superuser("eve", "", "hers")  # type: ignore[attr-defined]
+    make_administrator(load_config(), print)  # There is one: what was given is for nobody.
 
 
 def test_somebody_elses_name_is_not_taken(config: Config, django_user_model: type) -> None:
