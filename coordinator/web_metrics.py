@@ -176,9 +176,16 @@ class _Feed(Collector):
             drops.add_metric([reason], count)
         yield drops
         pages = GaugeMetricFamily("conclave_live_pages", "Live pages that are sent changes.", labels=["cluster"])
+        overruns = CounterMetricFamily(
+            "conclave_live_page_overruns",
+            "Changes pending for a live page that gave way to a snapshot.",
+            labels=["cluster"],
+        )
         for cluster, broadcast in reader.clusters.items():
             pages.add_metric([cluster], broadcast.subscribers)
+            overruns.add_metric([cluster], broadcast.overruns)
         yield pages
+        yield overruns
 
 
 class _Reconciled(Collector):

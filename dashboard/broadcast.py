@@ -41,14 +41,13 @@ class Subscription:
         self._wants_snapshot = True
         self._ready = asyncio.Event()
         self._ready.set()
-        self.overruns = 0
 
     def offer(self, change: str) -> None:
         """Take a change, or drop it where a snapshot is due anyway or the bound is reached."""
         if self._wants_snapshot:
             return
         if len(self._pending) >= CHANGES_MAX:
-            self.overruns += 1
+            self._broadcast.overruns += 1
             self.want_snapshot()
             return
         self._pending.append(change)
@@ -86,6 +85,8 @@ class Broadcast:
         self._clock = clock
         self.number = 0
         self.dirty = True
+        self.overruns = 0
+        """How often a subscriber lost what was pending, and was sent a snapshot in its place."""
         self._view: View = {}
         self._viewed_ms: int | None = None
         self._published_ms = 0

@@ -22,6 +22,7 @@ from coordinator.middleware import DATA_POLICY
 from coordinator.models import Cluster, Reconciliation
 from coordinator.statemachine import commands
 from dashboard import feed_reader
+from dashboard.broadcast import CHANGES_MAX, PULSE_MS
 from dashboard.feed_reader import FeedReader
 from tests.unit.dashboard.reports import feed
 from tests.unit.dashboard.test_feed_reader import KEY, sealed
@@ -292,6 +293,24 @@ async def test_how_the_reconciler_is_can_be_alerted_on(as_reader: DjangoAsyncCli
     monkeypatch.setattr(saying, "figures", away)
     assert (await as_reader.get("/metrics")).status_code == 200
     assert "conclave_reconciler_looked_timestamp_seconds" not in names(), "what is not known is not said"
+
+
+# --- live pages -----------------------------------------------------------------------------------
+
+
+async def test_a_live_page_that_takes_its_changes_too_slowly_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock_ms = [0]
+    reader = FeedReader("redis://unused", realm="0123abcd", peer_key=KEY, nodes=["node1"], clock=lambda: clock_ms[0])
+    monkeypatch.setattr(feed_reader, "_readers", [reader])
+    live = reader.broadcast("default")
+    assert live is not None
+    page = live.subscribe()
+    await page.next()
+    assert value("conclave_live_page_overruns_total", cluster="default") == 0
+    for _ in range(CHANGES_MAX + 1):
+        clock_ms[0] += PULSE_MS
+        live.publish(clock_ms[0])
+    assert value("conclave_live_page_overruns_total", cluster="default") == 1
 
 
 # --- the table ------------------------------------------------------------------------------------
