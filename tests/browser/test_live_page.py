@@ -166,14 +166,15 @@ def test_in_the_dark_and_without_motion_it_is_the_same_page(open_page: OpenPage)
 
 
 def test_a_lock_may_have_any_name(open_page: OpenPage) -> None:
-    """Also one that objects of JavaScript have by themselves, or that a row has."""
+    """Also one that objects of JavaScript have by themselves, or that a row has, or that browsers take out of
+    addresses."""
     live = open_page()
     live.expect_state("healthy")
     of_others = [acquired(live, name)["session"] for name in ("__proto__", "plain")]
     for name in ("__proto__", "plain"):
         expect(live.lock(name).get_by_test_id("lock-holder")).to_have_text("you (another page or program)")
     expect(live.page.locator("#locks-hint")).to_have_text("2 held")
-    names = ("constructor", "holder", "toString", "waiters")
+    names = ("constructor", "holder", "toString", "waiters", ".", "..", "a/../b")
     for name in names:
         live.take_lock(name)
         assert live.lease_s(name) > 0, "known from the leader's report"

@@ -87,12 +87,12 @@ export class Api {
   }
 
   acquire(name, session, waitMs, signal) {
-    const path = `/locks/${encodeURIComponent(name)}/acquire`;
+    const path = `/locks/${inPath(name)}/acquire`;
     return this.call("POST", path, { session, wait_ms: waitMs }, { answerMs: waitMs + ANSWER_MS, signal });
   }
 
   release(name, session) {
-    return this.call("POST", `/locks/${encodeURIComponent(name)}/release`, { session });
+    return this.call("POST", `/locks/${inPath(name)}/release`, { session });
   }
 
   rebuild() {
@@ -102,6 +102,11 @@ export class Api {
   crash(node, reason) {
     return this.call("POST", `/nodes/${encodeURIComponent(node)}/crash`, { reason });
   }
+}
+
+// A browser takes "." and ".." out of an address, however they are encoded. One leading slash is no part of a name.
+function inPath(name) {
+  return (name === "." || name === ".." ? "%2F" : "") + encodeURIComponent(name);
 }
 
 function parsed(text) {

@@ -269,6 +269,8 @@ async def test_without_a_leader_the_answer_is_503_at_once_and_says_when_to_ask_a
         ("billing/month-end", "billing/month-end"),
         ("billing%2Fmonth-end", "billing/month-end"),
         ("%2Fdeploy", "deploy"),
+        ("%2F.", "."),
+        ("%2F..", ".."),
         ("a%20b", "a b"),
         ("50%25", "50%"),
         ("a/acquire", "a/acquire"),
