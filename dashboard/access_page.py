@@ -6,8 +6,9 @@ from __future__ import annotations
 from typing import Any, Final, NamedTuple
 
 from asgiref.sync import async_to_sync
+from django.contrib import messages
 from django.http import Http404, HttpRequest, HttpResponse
-from django.shortcuts import render
+from django.shortcuts import redirect, render
 from django.views.decorators.http import require_http_methods
 
 from coordinator import access, audit, permitting
@@ -58,16 +59,20 @@ def access_page(request: HttpRequest, cluster: str) -> HttpResponse:
     names = known_clusters()
     if cluster not in names:
         raise Http404
-    said, problem, status, shown = "", "", 200, None
+    problem, status, shown = "", 200, None
     refused: dict[str, dict[str, str]] = {}
     if request.method == "POST":
         fields = {name: str(value) for name, value in request.POST.items()}
         try:
-            said = _change(request, cluster, fields)
+            done = _change(request, cluster, fields)
         except (errors.ConclaveError, ValueError) as error:
             is_known = not isinstance(error, (errors.Unavailable, errors.OutcomeUnknown))
             problem, status = str(error), 409 if is_known else 503
             refused[fields.get("form", "")] = fields
+        else:
+            # The page that is shown then is asked for by itself: loaded again, or come back to, it changes nothing.
+            messages.success(request, done)
+            return redirect(request.get_full_path())
     try:
         shown = async_to_sync(_look)(request.user.pk, cluster, request.GET.get("after", ""))
     except (errors.ConclaveError, ValueError) as error:
@@ -76,7 +81,7 @@ def access_page(request: HttpRequest, cluster: str) -> HttpResponse:
     context = frame(request, "access", names) | {
         "cluster": cluster,
         "shown": shown,
-        "said": said,
+        "said": [str(done) for done in messages.get_messages(request)],
         "problem": problem,
         "refused": refused,
         "amounts": [(what, _words(what), kept.get(what, "")) for what in permitting.AMOUNTS],

@@ -28,6 +28,11 @@ def test_a_role_is_made_and_what_is_refused_stays_in_its_form(open_page: OpenPag
     role.get_by_role("button", name="Make or replace").click()
     expect(live.find("said")).to_have_text("Done: role builders")
     expect(live.find("role")).to_contain_text("build/:read,write")
+    live.page.reload()
+    expect(live.find("said")).to_have_count(0)
+    live.page.goto(live.url)
+    live.page.go_back()
+    expect(live.find("role"), "and no question whether to send it once more").to_contain_text("build/:read,write")
 
     role.get_by_label("Name").fill("builders")
     role.get_by_label("Permissions").fill("build/:fly")

@@ -32,7 +32,8 @@ PAGE = "/access/default"
 
 
 def change(pages: DjangoClient, kind: str, **fields: str) -> Any:
-    return pages.post(PAGE, {"kind": kind, "reason": "because", **fields})
+    """What is shown in the end."""
+    return pages.post(PAGE, {"kind": kind, "reason": "because", **fields}, follow=True)
 
 
 # --- words ----------------------------------------------------------------------------------------
@@ -101,6 +102,19 @@ def test_it_shows_principals_roles_tokens_and_quotas(pages: DjangoClient, cluste
     entry = AuditEntry.objects.filter(action="access.changed").earliest("id")
     assert (entry.actor, entry.principal, entry.target) == ("admin", "user:admin", "default/builders")
     assert entry.reason == "because"
+
+
+def test_the_page_behind_a_change_can_be_loaded_again_and_changes_nothing(
+    pages: DjangoClient, cluster: FakeCluster
+) -> None:
+    """To send a form once more undid what somebody else had changed meanwhile."""
+    shown = change(pages, "role", name="builders", permissions="build/:write")
+    assert shown.redirect_chain == [(PAGE, 302)]
+    assert "Done: role builders" in shown.content.decode()
+    assert "Done" not in pages.get(PAGE).content.decode(), "said once"
+    assert AuditEntry.objects.filter(action="access.changed").count() == 1
+    behind = pages.post(f"{PAGE}?after=a", {"kind": "role", "name": "builders", "permissions": ""})
+    assert behind.headers["Location"] == f"{PAGE}?after=a", "the page of principals that was looked at"
 
 
 def test_what_the_cluster_refuses_is_said_and_audited(pages: DjangoClient, cluster: FakeCluster) -> None:
