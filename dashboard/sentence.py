@@ -97,13 +97,14 @@ def _no_leader(standing: Standing) -> str:
         return f"No leader{for_ms}. Locks are kept; nobody new is let in."
     answer = f"{standing.answering or 'none'} of {len(standing.voters)} {plural('replica', len(standing.voters))}"
     verb = "answers" if standing.answering <= 1 else "answer"
+    if waiting := _that_wait(standing):  # Their nodes do answer, as whoever asks those can see.
+        verb += f" ({waiting})"
     need = f"{standing.majority} {'is' if standing.majority == 1 else 'are'} needed"
     return f"No leader{for_ms}: {answer} {verb}, {need}. Locks are kept; nobody new is let in."
 
 
 def _missing(standing: Standing) -> str:
     silent = sorted(node for node in standing.voters if node in standing.silent_ms)
-    waiting = sorted(node for node in standing.voters if node in standing.waiting and node not in standing.silent_ms)
     said = []
     if len(silent) == 1:
         said.append(f"{silent[0]} has not answered for {duration(standing.silent_ms[silent[0]])}")
@@ -113,9 +114,15 @@ def _missing(standing: Standing) -> str:
     if astray := sorted(standing.astray_ms):
         for_ms = duration(min(standing.astray_ms.values()))
         said.append(f"{listed(astray)} {'has' if len(astray) == 1 else 'have'} not followed the leader for {for_ms}")
-    if waiting:
-        said.append(f"{listed(waiting)} {'waits' if len(waiting) == 1 else 'wait'}")
+    if waiting := _that_wait(standing):
+        said.append(waiting)
     return " and ".join(said)
+
+
+def _that_wait(standing: Standing) -> str:
+    """ "node1 waits", "" where no voter's node does."""
+    waiting = sorted(node for node in standing.voters if node in standing.waiting and node not in standing.silent_ms)
+    return f"{listed(waiting)} {'waits' if len(waiting) == 1 else 'wait'}" if waiting else ""
 
 
 def _after_a_loss(standing: Standing) -> str:

@@ -86,7 +86,9 @@ def test_no_leader_while_a_majority_answers() -> None:
 def test_no_leader_because_too_few_answer() -> None:
     state, words, _ = said(leader="", leaderless_ms=31_000, silent_ms={"node1": 31_000}, waiting={"node3": "a journal"})
     assert state == LEADERLESS
-    assert words == "No leader for 31 s: 1 of 3 replicas answers, 2 are needed. Locks are kept; nobody new is let in."
+    assert words == (
+        "No leader for 31 s: 1 of 3 replicas answers (node3 waits), 2 are needed. Locks are kept; nobody new is let in."
+    )
 
 
 def test_no_leader_because_nobody_answers() -> None:
