@@ -488,6 +488,12 @@ def token_of(live: LivePage) -> dict[str, str]:
     return {"X-CSRFToken": live.page.locator("#main").get_attribute("data-csrf") or "", "Referer": live.url}
 
 
+def closed(live: LivePage, session: str) -> None:
+    """Ends a session, with all that it holds."""
+    ended = f"{live.url}/api/v1/clusters/default/sessions/{session}"
+    assert live.page.request.delete(ended, headers=token_of(live)).ok
+
+
 def asked(live: LivePage, path: str, **body: Any) -> dict[str, Any]:
     """Over the API, with the page's cookies."""
     url = f"{live.url}/api/v1/clusters/default/{path}"
@@ -681,4 +687,27 @@ def test_the_keyboard_is_enough(open_page: OpenPage) -> None:
     expect(live.page.get_by_role("heading", name=f"Crash {live.leader}?")).to_be_visible()
     live.page.keyboard.press("Escape")
     expect(live.page.get_by_role("heading", name=f"Crash {live.leader}?")).to_be_hidden()
+    live.lock("keys").get_by_test_id("release").focus()
+    live.page.keyboard.press("Enter")
+    expect(live.lock("keys")).to_have_count(0)
+    expect(live.find("take-lock"), "the focus is not lost with the row").to_be_focused()
+
+
+def test_who_waits_in_line_by_the_keyboard_keeps_its_place_on_the_page(open_page: OpenPage) -> None:
+    """Each button gives way to another: what had the focus is hidden, and then its row moves to the top."""
+    live = open_page()
+    live.expect_state("healthy")
+    before = acquired(live, "a-lock-before")["session"]
+    session = acquired(live, "keys")["session"]
+    row = live.lock("keys")
+    row.get_by_test_id("wait").focus()
+    live.page.keyboard.press("Enter")
+    expect(row.get_by_test_id("leave")).to_be_focused()
+    live.page.keyboard.press("Enter")
+    expect(row.get_by_test_id("wait")).to_be_focused()
+    live.page.keyboard.press("Enter")
+    expect(row.get_by_test_id("leave")).to_be_focused()
+    closed(live, session)
+    expect(row.get_by_test_id("renew")).to_be_focused()
+    closed(live, before)
     live.release("keys")

@@ -40,6 +40,7 @@ export class KeyedList {
   }
 
   render(items, key, update) {
+    const focused = this.parent.contains(document.activeElement) ? document.activeElement : null;
     const wanted = new Set(items.map(key));
     for (const [name, part] of this.parts) {
       if (!wanted.has(name)) {
@@ -59,6 +60,8 @@ export class KeyedList {
       else place = place.nextElementSibling;
       update(part, item);
     }
+    // What was moved has lost the focus.
+    if (focused?.isConnected && document.activeElement !== focused) focused.focus({ preventScroll: true });
   }
 }
 

@@ -14,6 +14,7 @@ export class Locks {
     this.principal = `user:${user}`;
     this.mayLock = mayLock;
     this.countedMs = 0;
+    this.acted = null; // The row of which a button was used last, until the focus has its place again.
     this.inSight = new WeakSet();
     this.sight = new IntersectionObserver((rows) => {
       for (const { target, isIntersecting } of rows) this.inSight[isIntersecting ? "add" : "delete"](target);
@@ -56,6 +57,7 @@ export class Locks {
     const node = el("button", { type: "button", class: `button small ${cls}`, "data-testid": id, hidden: true }, text);
     node.addEventListener("click", async () => {
       if (part.busy) return;
+      if (document.activeElement === node) this.acted = part;
       part.busy = true;
       node.disabled = true;
       try {
@@ -76,7 +78,9 @@ export class Locks {
 
   render(view, clockMs) {
     const rows = this.rows(view);
+    const used = this.acted ?? this.focusedRow();
     this.list.render(rows, ({ name }) => name, (part, row) => this.update(part, row));
+    this.keepFocus(used);
     this.current = rows;
     const { known, held, waiting, kept_back: keptBack, kept_back_first: first } = view.lock_totals;
     byId("locks-table").hidden = rows.length === 0;
@@ -87,6 +91,22 @@ export class Locks {
     const back = keptBack ? `, ${number(keptBack)} kept back for a lock-delay (${this.named(first, keptBack)})` : "";
     setText(byId("locks-hint"), known && (held || keptBack) ? `${number(held)} held${queue}${back}${part}` : "");
     this.tick(view, clockMs);
+  }
+
+  focusedRow() {
+    const row = document.activeElement?.closest("#locks > tr");
+    return row ? [...this.list.parts.values()].find(({ node }) => node === row) : null;
+  }
+
+  // Whose button is gone, and had the focus, goes on beside it: else the next Tab would begin at the top of the page.
+  keepFocus(used) {
+    if (!used || used.busy) return;
+    const { activeElement: active, body } = document;
+    const isLost = active === body || active.hidden;
+    const beside = Object.values(used.buttons).find((button) => !button.hidden);
+    const next = used.node.isConnected ? beside : byId("take-lock");
+    this.acted = isLost && !next ? used : null; // Between a grant and the leader's report of it a row has no button.
+    if (isLost) next?.focus({ preventScroll: true });
   }
 
   whyEmpty(known, keptBack) {
