@@ -6,7 +6,9 @@ None of them needs a login. Without one a reason names no node, no address and n
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import os
 import re
 from collections import Counter
 from http import HTTPStatus
@@ -35,6 +37,11 @@ PAGES_TIMEOUT_S: Final = 1.5
 CONFIRM_TIMEOUT_S: Final = 1.0
 LOGIN_TIMEOUT_S: Final = 1.0
 """How long a credential may take to check, before the caller counts as a stranger."""
+
+READ_ONLY: Final = (
+    "the database takes no writes: nobody can sign in or out, and what is done is in the log of this process, "
+    "not in the audit"
+)
 
 _PATH: Final = re.compile(r"(?<![\w/])/[^\s:;,()]+")
 _ADDRESS: Final = re.compile(r"\b\w+://\S+|\b[\w.-]+:\d{2,5}\b|\b\d{1,3}(?:\.\d{1,3}){3}\b")
@@ -74,8 +81,16 @@ class _Seen:
 _unasked: Final = Seldom()
 
 
+def _look_at_pages() -> tuple[str | None, bool]:
+    """Why this process could not serve pages (None: it could), and whether the database takes writes. Blocks."""
+    problem, takes_writes = _problem_with_pages(), True
+    if problem is None:
+        with contextlib.suppress(DatabaseError):
+            takes_writes = _takes_writes(connections[DEFAULT_DB_ALIAS])
+    return problem, takes_writes
+
+
 def _problem_with_pages() -> str | None:
-    """Why this process could not serve pages; None where it could. Blocks."""
     connection = connections[DEFAULT_DB_ALIAS]
     try:
         with connection.cursor() as cursor:
@@ -90,6 +105,17 @@ def _problem_with_pages() -> str | None:
     if not getattr(staticfiles_storage, "hashed_files", True):
         return "the static files were not collected"
     return None
+
+
+def _takes_writes(connection: BaseDatabaseWrapper) -> bool:
+    """Whether a change would be taken: not by a standby, nor on a disk that is mounted to be read."""
+    if connection.vendor == "postgresql":
+        with connection.cursor() as cursor:
+            cursor.execute("SHOW transaction_read_only")
+            return bool(cursor.fetchone()[0] == "off")
+    if connection.vendor == "sqlite" and not connection.is_in_memory_db():  # type: ignore[attr-defined]
+        return os.access(connection.settings_dict["NAME"], os.W_OK)
+    return True
 
 
 def _is_migrated(connection: BaseDatabaseWrapper) -> bool:
@@ -108,11 +134,13 @@ async def readyz(request: HttpRequest) -> HttpResponse:
     if refused := _safe_only(request):
         return refused
     try:
-        problem = await asyncio.wait_for(sync_to_async(_problem_with_pages)(), PAGES_TIMEOUT_S)
+        problem, takes_writes = await asyncio.wait_for(sync_to_async(_look_at_pages)(), PAGES_TIMEOUT_S)
     except TimeoutError:
-        problem = "the database does not answer in time"
+        problem, takes_writes = "the database does not answer in time", True
     if problem:
         return _answer(HTTPStatus.SERVICE_UNAVAILABLE, error="not-ready", detail=problem)
+    if not takes_writes:  # Pages are served all the same, to whoever is signed in.
+        return _answer(HTTPStatus.OK, status="ready", detail=READ_ONLY)
     return _answer(HTTPStatus.OK, status="ready")
 
 

@@ -22,7 +22,7 @@ from django.contrib.sessions.backends.db import SessionStore
 from django.core.management import call_command
 from django.db import OperationalError, connection, connections
 
-from coordinator import audit, record, setting_up, wire
+from coordinator import audit, health, record, setting_up, wire
 from coordinator.config import PROJECT
 from coordinator.consensus.members import Member
 from coordinator.consensus.membership import Configuration
@@ -238,6 +238,15 @@ def test_setting_up_tells_a_server_that_is_away_from_one_that_fails(database, po
     finally:
         postgres.start()
     setting_up.migrate()
+
+
+def test_one_that_takes_no_writes_is_told_from_one_that_does(database):
+    """As behind a failover to a standby: `/readyz` said that all is ready."""
+    assert health._takes_writes(connection)
+    with connection.cursor() as cursor:
+        cursor.execute("SET default_transaction_read_only = on")
+    assert not health._takes_writes(connection)
+    assert health._problem_with_pages() is None, "those who are signed in are served"
 
 
 def test_one_that_takes_connections_and_answers_nobody_is_given_up(database, postgres):

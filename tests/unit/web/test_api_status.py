@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
-from django.db import OperationalError
+from django.db import OperationalError, connection
+from django.db.backends.sqlite3.base import DatabaseWrapper
 from django.db.migrations.recorder import MigrationRecorder
 from django.test import AsyncClient as DjangoAsyncClient
 from django.utils import timezone
@@ -199,6 +201,27 @@ async def test_readyz_says_what_is_missing(
     response = await async_client.get("/readyz")
     assert response.status_code == 503
     assert response.json() == {"error": "not-ready", "detail": "the database does not answer"}
+
+
+async def test_readyz_says_what_can_not_be_done_while_the_database_takes_no_writes(
+    async_client: DjangoAsyncClient, transactional_db: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pages are served to whoever is signed in: it is ready, and not as it should be."""
+    monkeypatch.setattr(health, "_takes_writes", lambda connection: False)
+    response = await async_client.get("/readyz")
+    assert (response.status_code, response.json()["status"]) == (200, "ready")
+    assert "takes no writes: nobody can sign in" in response.json()["detail"]
+
+
+def test_a_file_on_a_disk_that_can_only_be_read_takes_no_writes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "db.sqlite3"
+    file.touch()
+    database = DatabaseWrapper({**connection.settings_dict, "NAME": file})
+    assert health._takes_writes(database)
+    monkeypatch.setattr("os.access", lambda path, mode: path != file)
+    assert not health._takes_writes(database)
 
 
 async def test_a_machine_that_asks_each_second_does_not_fill_the_log(
