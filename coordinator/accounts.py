@@ -8,6 +8,7 @@ import threading
 from http import HTTPStatus
 from typing import Any, Final
 
+from django.contrib import admin
 from django.contrib.auth import REDIRECT_FIELD_NAME
 from django.contrib.auth.decorators import login_not_required
 from django.contrib.auth.forms import AuthenticationForm
@@ -27,6 +28,8 @@ SIGN_INS_MAX: Final = 16
 """Of sign-ins under way; the next one is to come again. One password is checked at a time: that takes a processor for a
 good part of a second, for a stranger too, and whoever is signed in, or has a token, renews leases meanwhile."""
 COME_AGAIN_S: Final = 3
+
+ADMIN: Final = "/admin/"
 
 log = logging.getLogger(__name__)
 
@@ -58,9 +61,14 @@ class SignIn(LoginView):
     def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
         context: dict[str, Any] = super().get_context_data(**kwargs)
         user = self.request.user
-        # Somebody who is signed in already was sent here because a page refused them: say so.
-        context["refused_as"] = user.get_username() if user.is_authenticated else ""
+        # Somebody who is signed in already was sent here by the admin, which refused them, or came back by themselves.
+        context["signed_in_as"] = user.get_username() if user.is_authenticated else ""
+        context["is_refused"] = self._leads_to_the_admin() and not admin.site.has_permission(self.request)
+        context["onward"] = self.get_success_url()
         return context
+
+    def _leads_to_the_admin(self) -> bool:
+        return self.get_redirect_url().startswith(ADMIN)
 
     def form_valid(self, form: AuthenticationForm) -> HttpResponse:
         response = super().form_valid(form)
@@ -77,7 +85,7 @@ class SignOut(LogoutView):
 @require_safe
 def admin_sign_in(request: HttpRequest) -> HttpResponse:
     """The admin's own sign-in page is ours: one form, one look, one place to guard."""
-    return redirect_to_login(request.GET.get(REDIRECT_FIELD_NAME, "/admin/"))
+    return redirect_to_login(request.GET.get(REDIRECT_FIELD_NAME, ADMIN))
 
 
 # --- sign-ins that have run out -------------------------------------------------------------------

@@ -122,10 +122,22 @@ def test_a_wrong_password_signs_nobody_in(admin: User) -> None:
     assert not AuditEntry.objects.exists()
 
 
-def test_whoever_is_signed_in_and_may_not_see_a_page_is_told_as_whom(pages: DjangoClient, db: None) -> None:
-    refused = "You are signed in as admin, who may not see that page."
-    assert refused in pages.get("/accounts/login/").content.decode()
-    assert "You are signed in" not in DjangoClient().get("/accounts/login/").content.decode()
+def test_whoever_is_signed_in_and_may_not_see_a_page_is_told_as_whom(db: None) -> None:
+    client = DjangoClient()
+    client.force_login(User.objects.create_user("eve"))
+    refused = client.get("/admin/auth/user/", follow=True).content.decode()
+    assert "You are signed in as eve, who may not see that page." in refused
+    assert "You are signed in" not in DjangoClient().get("/accounts/login/?next=/admin/").content.decode()
+
+
+@pytest.mark.parametrize("there", ["/live/default", "/admin/auth/user/"])
+def test_whoever_comes_back_to_the_form_behind_it_is_not_told_to_be_refused(
+    pages: DjangoClient, db: None, there: str
+) -> None:
+    """Back, from the first page behind a sign-in, leads here."""
+    form = pages.get(f"/accounts/login/?next={there}").content.decode()
+    assert "may not see" not in form
+    assert f'You are signed in as admin: <a href="{there}">go on</a>' in form
 
 
 def test_one_password_is_checked_at_a_time_and_so_many_wait_for_that(
