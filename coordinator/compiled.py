@@ -40,6 +40,7 @@ SOURCES: Final = (
     "orders.py",
     "records.py",
     "replica",
+    "seldom.py",
     "statemachine",
     "wire",
 )

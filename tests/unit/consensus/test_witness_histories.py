@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from coordinator.consensus.engine import Role
 from coordinator.consensus.members import Change, Member
 from coordinator.consensus.membership import ChangeRefused
@@ -128,6 +130,7 @@ def test_where_the_full_voters_doubt_and_a_witness_leads_an_operator_can_still_r
         raise AssertionError(f"for a minute: {refused}")
 
 
+@pytest.mark.long
 def test_how_often_a_witness_comes_to_lead_where_the_full_voters_doubt():
     led = []
     for seed in range(1, 31):

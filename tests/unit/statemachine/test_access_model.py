@@ -3,6 +3,7 @@ permissions, and what somebody has is counted over all keys, sessions and places
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
@@ -478,7 +479,7 @@ class AccessAgainstAModel(RuleBasedStateMachine):
                 assert isinstance(self.asking.query(query, self.sessions[session]), commands.Queued)
 
 
-TestAccessAgainstAModel = AccessAgainstAModel.TestCase
+TestAccessAgainstAModel = pytest.mark.long(AccessAgainstAModel.TestCase)
 TestAccessAgainstAModel.settings = settings(
     max_examples=80, stateful_step_count=50, deadline=None, suppress_health_check=[*HealthCheck]
 )

@@ -177,6 +177,7 @@ def of_rights(noted: Noted, set_bound: Any) -> None:
     noted.by(noted.three, c.CloseSession(NOBODY), c.CloseSession())
 
 
+@pytest.mark.long
 @pytest.mark.interpreted
 def test_each_answer_on_the_page_comes_about_and_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     noted = Noted()

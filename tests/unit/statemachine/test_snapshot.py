@@ -187,6 +187,7 @@ def test_a_loader_that_is_done_keeps_no_state():
     assert references == 2, "the name here, and the argument"
 
 
+@pytest.mark.long
 def test_a_loader_that_is_given_up_is_gone():
     gc.collect()
     loader = Loader()
