@@ -182,6 +182,12 @@ class Channel:
     def wants_write(self) -> bool:
         return bool(self._unsent)
 
+    @property
+    def is_amid_a_message(self) -> bool:
+        """Has a part of one come, so that the rest is on its way?"""
+        amid: bool = self._reader.has_data()
+        return amid
+
     def fileno(self) -> int:
         if self._socket is None:
             raise ChannelError("not connected")

@@ -39,6 +39,11 @@ TURN_BYTES: Final = 1024 * 1024
 """So much is work for a turn, whoever says it."""
 READ_AGAIN_NS: Final = 200_000
 """What was read longer ago than this may lack what has come since."""
+READ_ON_BYTES_MAX: Final = 16 * 1024 * 1024
+READ_ON_NS_MAX: Final = 20_000_000
+"""So much is taken in at once of what follows upon each other, and for so long."""
+READ_ON_WAIT_MS: Final = 1.0
+"""For the rest of a message, which Redis writes as soon as there is room for it."""
 
 logger = logging.getLogger(__name__)
 
@@ -213,6 +218,26 @@ class RedisBus(Bus):
         received = self._receive()
         if received is None:
             return
+        self._sort(received)
+        channel = self._channel
+        if channel.is_local and channel.is_amid_a_message and channel.connected:
+            self._read_on(channel)
+
+    def _read_on(self, channel: Channel) -> None:
+        """A Unix socket holds some 200 kB, so that a read gives a part of a large message, and all else lies behind it,
+        what peers say too. Were a turn to follow upon each, that would lie there for as long as many turns take."""
+        poll = select.poll()
+        poll.register(channel.fileno(), select.POLLIN)
+        until_ns = time.monotonic_ns() + READ_ON_NS_MAX
+        while channel.is_amid_a_message and sum(self._inbox_bytes.values()) < READ_ON_BYTES_MAX:
+            if time.monotonic_ns() >= until_ns or not poll.poll(READ_ON_WAIT_MS):
+                return
+            received = self._receive()
+            if received is None:
+                return
+            self._sort(received)
+
+    def _sort(self, received: Received) -> None:
         for tag, reply in received.replies:
             if tag == "look":
                 self._note_counts(reply)
