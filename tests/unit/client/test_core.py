@@ -328,6 +328,25 @@ def test_a_change_that_was_never_sent_is_known_not_to_have_happened():
     assert not isinstance(caught.value, OutcomeUnknown)
 
 
+def test_a_large_request_has_the_time_that_it_takes_before_another_copy_is_sent(stage):
+    """Of forty with 900 kB each, which a leader with a slow disk takes a second or two for, no more copies."""
+    session = stage.session()
+    copies = {}
+    for name, size in (("small", 100), ("large", 900_000)):
+        stage.core.command(session, PutKey(name, bytes(size)), stage.now_us, stage.now_us + 20_000_000)
+        copies[name] = len(stage.requests())
+    ends_us = stage.now_us + 900_000
+    while stage.now_us < ends_us:
+        stage.pass_time(10_000)
+        for _, request in stage.requests():
+            if isinstance(request, wire.CommandRequest):
+                copies["large" if len(bytes(request.command)) > 100_000 else "small"] += 1
+    assert copies["small"] >= 3
+    assert copies["large"] == 1
+    stage.pass_time(RESEND_US_MAX)
+    assert [request for _, request in stage.requests() if isinstance(request, wire.CommandRequest)], "it may be lost"
+
+
 def test_refusals_are_raised_and_busy_is_asked_again(stage):
     session = stage.session()
     call = stage.core.command(session, PutKey("a", b"1"), stage.now_us, stage.now_us + 2_000_000)
