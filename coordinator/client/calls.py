@@ -15,11 +15,11 @@ from coordinator.client.session import Session
 
 RESEND_US_MIN: Final = 120_000
 RESEND_US_MAX: Final = 1_000_000
+"""Between two sends of one question, doubled each time and jittered. A retry is harmless."""
 RESEND_LARGE_BYTES: Final = 65_536
 RESEND_LARGE_US: Final = 65_000
 """For each so many bytes of a request an answer may take so much longer: it is carried to all nodes and written to
 disk by each, behind those of others. A copy that is sent meanwhile is as much work once more, for all of them."""
-"""Between two sends of one question, doubled each time and jittered. A retry is harmless."""
 REDIRECT_US_MIN: Final = 8_000
 """Between two sends of one question, whatever is heard of leaders: nodes that name each other must not make it spin."""
 
