@@ -28,6 +28,9 @@ class _Due(NamedTuple):
     lease_us: int
     seen_us: int
     was_confirmed: bool
+    first_us: int
+    """When it was first seen to have passed: a leader asks once then, and whoever was asked is asked again with the
+    next heartbeat."""
 
 
 class ExpiryInTime(Checker):
@@ -56,7 +59,7 @@ class ExpiryInTime(Checker):
             since = due.get(session)
             if since is None or since.deadline != deadline:
                 came_late = now_us - last_us > STALL_US
-                since = _Due(deadline, lease_us if came_late else deadline, now_us, False)
+                since = _Due(deadline, lease_us if came_late else deadline, now_us, False, now_us)
             still[session] = self._look(node, tenure, session, since)
         self._due[node.name] = (tenure, now_us, still)
 
@@ -66,7 +69,7 @@ class ExpiryInTime(Checker):
             return since._replace(lease_us=lease_us, seen_us=now_us, was_confirmed=False)
         self.checks += 1
         is_confirmed = engine.confirmed_at_us >= since.seen_us
-        is_asked = engine.rounds.all_sent_us >= since.seen_us
+        is_asked = engine.rounds.all_sent_us >= since.first_us
         if lease_us - since.lease_us > LATE_US_MAX and (since.was_confirmed or not is_asked):
             why = "was confirmed" if since.was_confirmed else "has asked nobody whether it still leads"
             self.violated(
