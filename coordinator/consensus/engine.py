@@ -145,6 +145,9 @@ class Engine(ABC):
     snapshot: Snapshot | None
     settled: int
     campaign_reason: str
+    forgot: int
+    """An entry that this replica has acknowledged to the leader of its term, and does not have any more; 0: none is
+    known. Its disk is an older one, and may have forgotten votes as well: it must take part no more."""
 
     @property
     @abstractmethod

@@ -25,7 +25,8 @@ DAMAGED = "damaged"
 
 _SILENT = {
     STOPPED: "is stopped",
-    DIFFERS: "found that its state differs from the others' and takes no part any more: move it to another node",
+    DIFFERS: "found that its state differs from the others', or its journal is one of before, and takes no part any "
+    "more: move it to another node, or remove and add it",
     DAMAGED: "can not read its replica, which takes no part: where a later version wrote it, start that one again; "
     "else remove it by force, and it is made anew",
 }

@@ -9,8 +9,9 @@ from coordinator.statemachine.commands.levels import LATER_WROTE_IT
 
 
 class Hosted(NamedTuple):
-    """One replica, for reports. `state`: running, stopped, empty, differs (it takes no part any more), or damaged (nor
-    does it: the journal can not give it back, or its log is of a later version)."""
+    """One replica, for reports. `state`: running, stopped, empty, differs (it takes no part any more, since its state
+    differs or its journal is one of before), or damaged (nor does it: the journal can not give it back, or its log is
+    of a later version)."""
 
     cluster: int
     cluster_name: str

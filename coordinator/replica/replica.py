@@ -62,6 +62,11 @@ NO_ROOM_TO_APPLY: Final = "the leader has as many bytes of entries before it tha
 NO_ROOM_TO_HOLD: Final = "as many commands as may wait until no client keeps what they change"
 NO_ROOM_IN_LOG: Final = "the leader has as many bytes of entries before it that are not committed as it takes"
 NO_INDEX_LEFT: Final = "this cluster's log has come to the last index that a fencing token holds: make another cluster"
+FORGOT: Final = (
+    "it lacks entry %d, which it told its leader to have: its journal is one of before, put back from a copy or by its "
+    "disk, and has forgotten what was promised since, so it stopped for good: it waits to be removed, and replaced by "
+    "a new replica"
+)
 HANDS_OVER: Final = "the leader takes nothing new while it hands over; ask again"
 
 
@@ -289,7 +294,7 @@ class Replica:
             # Of a cluster of one voter, one leadership may follow upon another with no turn in between.
             self._term = self.engine.term
             self._abdicate(answers)
-        if self.states.has_news:
+        if self.engine.forgot or self.states.has_news:
             self._judge_state(answers, now_us)
         self.states.prepare(journal, now_us)
         if (self._commands and not self._gathers(now_us)) or self._holds_back:
@@ -309,9 +314,11 @@ class Replica:
         return gathering.holds(len(self._commands), now_us)
 
     def _judge_state(self, answers: Answers, now_us: int) -> None:
-        """Serve nothing while in doubt of the own state, and take no part any more where it is known to differ."""
-        if self.states.judge() is Verdict.DIFFERS:
-            self._stopping = self.states.comparison.why
+        """Serve nothing while in doubt of the own state, and take no part any more where it is known to differ, or its
+        disk to be one of before."""
+        differs = self.states.judge() is Verdict.DIFFERS
+        if differs or self.engine.forgot:
+            self._stopping = self.states.comparison.why if differs else FORGOT % self.engine.forgot
             self.engine.step_down(now_us)
         if not self._serves:
             self._abdicate(answers)

@@ -49,4 +49,5 @@ CREATE TABLE IF NOT EXISTS summed (
 STOPPED: Final = (
     "CREATE TABLE IF NOT EXISTS stopped (replica INTEGER PRIMARY KEY, reason TEXT NOT NULL, checksum BLOB NOT NULL)"
 )
-"""Replicas that found that their state differs from the others', and take no part any more."""
+"""Replicas that found that their state differs from the others', or their journal is one of before, and take no part
+any more."""

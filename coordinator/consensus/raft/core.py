@@ -81,7 +81,7 @@ class Raft(Engine):
         self.heard_round = self.agreed = (0, 0)
         """Behind its term, the highest round that a leader was heard to send; and up to where the log was found to be
         that of a leader."""
-        self.election_due_us = 0
+        self.forgot = self.election_due_us = 0
         self.campaign = random.getrandbits(48)
         """Numbers this replica's campaigns; begins anywhere, so that no number repeats over a restart."""
         self.campaign_reason = ""

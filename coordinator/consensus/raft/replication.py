@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 ROUND_MESSAGES_MAX: Final = 2
 """To one follower. The rest goes with its answers: one that lacks much must not hold up the others' turn."""
+REMINDER: Final = 0
+"""The round, of which there is none, of what reminds a follower of what it has acknowledged (`_remind`)."""
 
 
 # --- the leader -----------------------------------------------------------------------------------
@@ -182,10 +184,22 @@ def on_append_response(raft: Raft, sender: int, response: AppendResponse, now_us
     if raft.options.spare_us:
         raft.spares.answered(sender, response.round, now_us, raft.options.spare_us // spares.LATE_SHARE)
     if not response.success:
+        if response.match <= progress.match and response.round != REMINDER:
+            _remind(raft, sender, progress)
         agree_index, _ = raft.log.conflict_hint(response.hint_index, response.hint_term)
         progress.refused(response.match, agree_index)
     elif progress.acknowledged(response.match):
         advance_commit(raft)
+
+
+def _remind(raft: Raft, follower: int, progress: Progress) -> None:
+    """It refused what it has acknowledged in this term: before it did that, in an answer that comes late, or since it
+    has forgotten it. It can tell for certain, and an old copy of this tells nobody wrong: within a term nothing that
+    was acknowledged to its leader is ever cut off again. An earlier version takes it for a heartbeat."""
+    prev_term = raft.log.term_at(progress.match)
+    if prev_term is not None:
+        message = AppendEntries(raft.term, progress.match, prev_term, raft.log.commit, REMINDER, [], [], raft.settled)
+        raft.early.append(Outgoing(follower, message))
 
 
 def confirmed_round(raft: Raft) -> int:
@@ -242,6 +256,8 @@ def on_append_entries(raft: Raft, sender: int, message: AppendEntries, now_us: i
             entries=message.entries[skipped:],
         )
     if not log.matches(message.prev_index, message.prev_term):
+        if message.round == REMINDER:
+            raft.forgot = message.prev_index
         hint = log.conflict_hint(message.prev_index, message.prev_term)
         raft.late.append(Outgoing(sender, _refusal(raft, message, round_number=message.round, hint=hint)))
         return

@@ -11,6 +11,7 @@ from coordinator import wire
 from coordinator.consensus.engine import Role
 from coordinator.consensus.members import Change
 from coordinator.replica.comparison import ASK_TIMES_MAX, ASK_US, MARKS_MAX, Comparison, Verdict
+from coordinator.replica.hosted import as_hosted
 from coordinator.statemachine.commands import Command, GetKey, KeyValue, OpenSession, PutKey
 from coordinator.statemachine.items import Item
 from tests.unit.replica.stage import CLUSTER, Node, Stage
@@ -254,6 +255,24 @@ def test_a_follower_that_differs_stops_for_good_and_says_so(stage):
     stage.pass_time(2_000_000)
     assert (stopped.engine.term, stopped.engine.last_index) == (term, written[-1].first_index - 1)
     served = put(stage, "node1", "c")
+    stage.settle()
+    assert len(stage.replies(served)) == 1
+
+
+def test_a_replica_whose_journal_is_one_of_before_stops_for_good_and_says_so(stage):
+    put(stage, "node1", "a")
+    stage.settle()
+    older = stage.nodes["node3"]
+    stage.nodes["node3"] = Node("node3", older.member, [node.member for node in stage.nodes.values()], stage.clock)
+    stage.pass_time(500_000)
+    stopped, commits = stage.nodes["node3"].replica, stage.nodes["node3"].journal.commits
+    assert "its journal is one of before" in stopped.stopped
+    assert commits[-1][-1].stopped == stopped.stopped
+    assert as_hosted(stopped).state == "differs"
+    term = stopped.engine.term
+    stage.pass_time(2_000_000)
+    assert (stopped.engine.term, stopped.engine.last_index) == (term, commits[-1][-1].first_index - 1)
+    served = put(stage, "node1", "b")
     stage.settle()
     assert len(stage.replies(served)) == 1
 
