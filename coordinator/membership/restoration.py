@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 import msgspec
+from django.utils import timezone
 
 from coordinator.client import Client
 from coordinator.membership import creation, known, nodes
@@ -27,6 +28,8 @@ from coordinator.statemachine.restoration import epoch_max
 READ_S_MAX: Final = 300.0
 RESTORE_S_MAX: Final = 300.0
 """How long the first node may take to read the backup and to begin with it."""
+FIRST_ROUND_S_MAX: Final = 15.0
+"""So long after a try has begun its nodes may still be about to host what it asks for."""
 LEADER_S_MAX: Final = 120.0
 """A majority has the state before there is a leader that can do anything."""
 
@@ -86,6 +89,7 @@ def restore(
         silent = {*gone, *creation.retired_that_had(name, reports, backup.nodes)}
         chosen = _epoch(name, backup, reports, epoch, silent, other)
         if other is not None:
+            _check_nobody_is_at_it(other)
             creation.give_up(other)
         birth = creation.begin(name, on, chosen, creation.RESTORED + backup.digest)
         say(f"{name} is {birth.cluster_id}, on {', '.join(on)}, in restore epoch {chosen}")
@@ -189,6 +193,18 @@ def _check_is_over(birth: Birth, reports: dict[str, NodeReport]) -> None:
     if not creation.is_restore(birth):
         raise NotMade(creation.already_made(birth, ()))
     creation.check_is_over(birth, reports)
+
+
+def _check_nobody_is_at_it(birth: Birth) -> None:
+    """What nodes come to host for a try that was given up a moment before would stand in the way of the other one. A
+    clock that was put back holds up nobody."""
+    age_s = (timezone.now() - birth.begun_at).total_seconds()
+    if not birth.members and 0 <= age_s < FIRST_ROUND_S_MAX:
+        raise NotMade(
+            f"{birth.name} began to be restored {age_s:.0f} s ago, as {birth.cluster_id} on {', '.join(birth.nodes)} "
+            f"in restore epoch {birth.epoch}, from another file or with other nodes or epoch, and somebody may be at it: "
+            f"give the command again in {FIRST_ROUND_S_MAX:.0f} s, when its nodes can say what became of that"
+        )
 
 
 def _begin(birth: Birth, path: Path, backup: Backup, say: Callable[[str], None]) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 from django.core.management import CommandError
+from django.utils import timezone
 
 from coordinator import wire
 from coordinator.consensus.engine import Committed
@@ -83,6 +85,11 @@ def restore(company: Company, path: Path, *on: str, name: str = "second", **opti
     return restoration.restore(name, path, on or NAMES, client_of=lambda _: to_be, say=lambda _: None, **options)
 
 
+def of_a_while_ago() -> None:
+    """Nobody can be at what was begun any more."""
+    Birth.objects.update(begun_at=timezone.now() - timedelta(seconds=restoration.FIRST_ROUND_S_MAX))
+
+
 def asked(company: Company, task: str) -> list[tuple[str, dict]]:
     return [(node, arguments) for node, what, arguments in company.asked if what == task]
 
@@ -146,6 +153,29 @@ def test_who_goes_on_with_what_was_given_up_meanwhile_writes_no_document(company
     assert not asked(company, "restore_replica")
 
 
+def test_a_restore_that_somebody_has_just_begun_is_not_given_up_for_another(company, path, monkeypatch):
+    """Its nodes host nothing for it yet: what they came to host a moment later would stand in the way of the other."""
+    real = creation.write_document
+
+    def meanwhile(*arguments: Any) -> None:
+        monkeypatch.setattr(creation, "write_document", real)
+        with pytest.raises(NotMade, match=r"began to be restored 0 s ago, .* give the command again in 15 s"):
+            restore(company, path, "node2", "node3", epoch=7)
+        real(*arguments)
+
+    monkeypatch.setattr(creation, "write_document", meanwhile)
+    restore(company, path)
+    assert [(birth.epoch, bool(birth.members)) for birth in Birth.objects.all()] == [(4, True)]
+
+
+def test_a_restore_that_came_to_nothing_is_given_up_once_nobody_can_be_at_it(company, path):
+    begun = Birth.objects.create(name="second", cluster_id="98", epoch=4, nodes=["node1"], fingerprint="restore:f")
+    of_a_while_ago()
+    restore(company, path)
+    begun.refresh_from_db()
+    assert begun.finished_at is not None
+
+
 @pytest.mark.parametrize(
     ("epoch", "why"),
     [
@@ -166,6 +196,7 @@ def test_an_epoch_that_there_can_not_be_burns_no_name(company, path, epoch, why)
 def test_one_that_was_recorded_beyond_the_maximum_is_begun_in_another(company, path):
     digest = creation.RESTORED + backup.read(path).digest
     Birth.objects.create(name="second", cluster_id="99", nodes=[*NAMES], epoch=9000, fingerprint=digest)
+    of_a_while_ago()
     restore(company, path)
     assert Birth.objects.exclude(cluster_id="99").get().epoch == 4
 
