@@ -202,7 +202,7 @@ def _check_nobody_is_at_it(birth: Birth) -> None:
     if not birth.members and 0 <= age_s < FIRST_ROUND_S_MAX:
         raise NotMade(
             f"{birth.name} began to be restored {age_s:.0f} s ago, as {birth.cluster_id} on {', '.join(birth.nodes)} "
-            f"in restore epoch {birth.epoch}, from another file or with other nodes or epoch, and somebody may be at it: "
+            f"in restore epoch {birth.epoch}, from another file or with other nodes or epoch, maybe by somebody else: "
             f"give the command again in {FIRST_ROUND_S_MAX:.0f} s, when its nodes can say what became of that"
         )
 
