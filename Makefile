@@ -15,6 +15,9 @@ unexport PYTHONOPTIMIZE PYTHONSAFEPATH
 VENV := .venv
 RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip install --disable-pip-version-check
+# Of two `make` in one clone the second waits: one would clear what the other fills. Let go as the recipe ends, however.
+ALONE := mkdir -p var; exec 9>var/environment.lock; if command -v flock >/dev/null && ! flock -n 9; \
+	then echo "another make is at $(VENV) in this clone: waiting for it" >&2; flock 9; fi
 PYTEST ?=
 # A process for each core, and a file of tests stays with one of them (tests/conftest.py).
 SIDE_BY_SIDE := -n logical --maxprocesses 8 --no-loadscope-reorder
@@ -79,7 +82,8 @@ ifeq ($(wildcard $(VENV)/bin/pip $(VENV)/.runtime),)
 endif
 
 $(VENV)/bin/python:
-	@python="$(PYTHON)"; if [ -z "$$python" ]; then \
+	@$(ALONE); if [ -x $(RUN) ] && $(RUN) -m pip --version >/dev/null 2>&1; then exit 0; fi; \
+	python="$(PYTHON)"; if [ -z "$$python" ]; then \
 	echo "Conclave needs Python 3.11 or newer with its venv module (Debian and Ubuntu: apt-get install python3 python3-venv)." >&2; \
 	echo "If you have one under another name: make PYTHON=/path/to/python ..." >&2; exit 1; fi; \
 	echo "making $(VENV) with $$("$$python" --version), $$python"; \
@@ -87,15 +91,15 @@ $(VENV)/bin/python:
 
 $(VENV)/.runtime: requirements.txt | $(VENV)/bin/python
 	@echo "installing what Conclave runs on ($$(grep -c == $<) packages)"
-	@$(PIP) -r $<
+	@$(ALONE); $(PIP) -r $<
 	@touch $@
 
 $(VENV)/.compiler: requirements-compile.txt | $(VENV)/.runtime
 	@echo "installing what compiling needs ($$(grep -c == $<) packages)"
-	@$(PIP) -r $<
+	@$(ALONE); $(PIP) -r $<
 	@touch $@
 
 $(VENV)/.development: requirements-dev.txt requirements-compile.txt requirements.txt | $(VENV)/bin/python
 	@echo "installing what working on Conclave needs ($$(cat $^ | grep -c ==) packages)"
-	@$(PIP) -r $<
+	@$(ALONE); $(PIP) -r $<
 	@touch $@ $(VENV)/.runtime $(VENV)/.compiler

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import shutil
@@ -86,3 +87,30 @@ def test_whatever_a_page_has_made_can_be_made(page: Path) -> None:
     targets = {*re.findall(r"^([a-z-]+):", (PROJECT / "Makefile").read_text(), re.MULTILINE)}
     said = re.findall(r"(?:`|^    )make ([a-z-]+)", page.read_text(encoding="utf-8"), re.MULTILINE)
     assert {*said} <= targets
+
+
+@pytest.mark.skipif(shutil.which("flock") is None, reason="needs flock, of util-linux")
+def test_of_two_at_once_the_second_waits_and_keeps_what_the_first_has_made(tmp_path: Path) -> None:
+    would_do(tmp_path)  # Its files are there.
+    (tmp_path / "var").mkdir()
+    asked, python = tmp_path / "asked", tmp_path / "python"
+    python.write_text(f'#!/bin/sh\necho "$@" >> {asked}\n')
+    python.chmod(0o755)
+    with (tmp_path / "var/environment.lock").open("w") as first:
+        fcntl.flock(first, fcntl.LOCK_EX)
+        second = subprocess.Popen(
+            ["make", f"PYTHON={python}", ".venv/.runtime"],
+            cwd=tmp_path,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env={name: value for name, value in os.environ.items() if not name.startswith("MAKE")},
+        )
+        assert second.stdout is not None
+        assert "another make is at .venv in this clone: waiting for it" in second.stdout.readline()
+        (tmp_path / ".venv/bin").mkdir(parents=True)
+        shutil.copy(python, tmp_path / ".venv/bin/python")
+    said, _ = second.communicate(timeout=60)
+    assert second.returncode == 0, said
+    assert "venv --clear" not in asked.read_text()
+    assert "pip install" in asked.read_text()
