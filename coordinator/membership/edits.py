@@ -69,9 +69,10 @@ def compare(cluster: Cluster, view: commands.WantedMembershipView) -> Said:
     if generation == view.generation + 1:
         return Said(Agreement.AHEAD, generation, wanting.decode(text))
     what = f"generation {generation}" if row is not None else "nothing"
+    was = "was lost or put back" if generation < view.generation else "was changed by hand, or is that of elsewhere"
     message = (
         f"the database has {what} of the wanted membership and the log holds generation {view.generation}: the "
-        f"database was lost or put back. Nothing is changed by what it says; to take the log's word: "
+        f"database {was}. Nothing is changed by what it says; to take the log's word: "
         f"manage.py cluster rebuild {cluster.name}"
     )
     return Said(Agreement.BEHIND, view.generation, None, message)

@@ -424,13 +424,15 @@ class Command(BaseCommand):
                 self.stdout.write(f"{node:<12}{how}")
             return
         votes = {member.replica for member in seen.voters}
+        witnesses = {member.replica for member in (*seen.learners, *seen.voters) if member.witness}
         nodes_of = {member.replica: member.node for member in (*seen.outgoing, *seen.learners, *seen.voters)}
         troubles = {
             node: f"  {said.waiting_for}" for node, said in client.status().items() if said and said.waiting_for
         }
         for member in seen.members:
             kind = "leads" if member.state == "leader" else "votes" if member.replica in votes else "learns"
-            heard = "" if 0 <= member.heard_ms <= seen.quorum_ms else "  does not answer"
+            heard = "  a witness" if member.replica in witnesses else ""
+            heard += "" if 0 <= member.heard_ms <= seen.quorum_ms else "  does not answer"
             lacks = seen.last_index - member.match
             node = nodes_of.get(member.replica, "")
             self.stdout.write(f"{node:<12}{kind:<8}{member.replica:<18x}lacks {lacks}{heard}{troubles.get(node, '')}")

@@ -15,6 +15,7 @@ from django.utils import timezone
 
 from coordinator import record, wire
 from coordinator.client import errors
+from coordinator.consensus.membership import Configuration
 from coordinator.membership import clients as membership_clients
 from coordinator.membership import creation, edits, nodes, restoration, saying, wanted
 from coordinator.membership.clients import Clients
@@ -52,6 +53,15 @@ def test_a_database_that_is_behind_is_refused_and_made_again_from_the_log(client
     assert client.in_log.generation == 2
     assert edits.rebuild(client, "default") == 2
     assert edits.say(client, row(), lambda w: w.removing("node1")).nodes == ("node2", "node3", "node4", "node5")
+
+
+def test_a_database_that_was_changed_by_hand_is_not_called_put_back(client):
+    edits.say(client, row(), lambda w: w.adding("node4"))
+    WantedMembership.objects.update(wanted="{}")
+    said = edits.compare(row(), edits.view_of(client, row()))
+    assert said.agreement is edits.Agreement.BEHIND
+    assert "the database was changed by hand, or is that of elsewhere" in said.message
+    assert "manage.py cluster rebuild default" in said.message
 
 
 def test_a_rebuild_records_the_replicas_that_there_are(client, monkeypatch):
@@ -608,6 +618,13 @@ def test_the_command_says_which_nodes_are_gone_and_writes_it_into_the_audit(comp
     )
     manage(company, monkeypatch, *arguments, "--gone", "node3", "--epoch", "4")
     assert AuditEntry.objects.get().details == {"on": ["node1", "node2"], "replicas": 1, "gone": ["node3"]}
+
+
+def test_the_status_says_who_is_a_witness(company, client, monkeypatch):
+    *full, last = client.configuration.voters
+    client.configuration = Configuration((*full, last._replace(witness=True)))
+    lines = manage(company, monkeypatch, "status").splitlines()
+    assert [line.split()[0] for line in lines if line.endswith("  a witness")] == [last.node]
 
 
 def test_the_status_says_what_keeps_a_node_that_answers_from_what_it_is_to_do(company, client, monkeypatch):
