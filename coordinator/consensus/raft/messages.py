@@ -3,6 +3,7 @@
 `round` numbers what a leader sends within its term, one number a turn. A follower echoes it, and so says "I took you
 for the leader after you sent that": one mechanism confirms reads, keep-alives and the leader's own right to lead. A
 pair (term, round) never repeats, not even over a restart, because a replica leads a term at most once (history 5).
+Round 0 is none: an append of it reminds a follower of what it acknowledged (`replication.py`), and confirms nothing.
 """
 
 from __future__ import annotations
