@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 LATE_US_MAX: Final = 100_000
+ASKS_AGAIN_US: Final = 250_000
+"""A leader whose question nobody has answered asks again with its next heartbeat, which spares may wait for so long."""
 STALL_US: Final = 60_000
 """A turn that comes so long after the last one came late: a leader has a heartbeat to send before."""
 
@@ -69,7 +71,8 @@ class ExpiryInTime(Checker):
             return since._replace(lease_us=lease_us, seen_us=now_us, was_confirmed=False)
         self.checks += 1
         is_confirmed = engine.confirmed_at_us >= since.seen_us
-        is_asked = engine.rounds.all_sent_us >= since.first_us
+        asked_us = engine.rounds.all_sent_us
+        is_asked = asked_us >= since.seen_us or asked_us >= max(since.first_us, now_us - ASKS_AGAIN_US)
         if lease_us - since.lease_us > LATE_US_MAX and (since.was_confirmed or not is_asked):
             why = "was confirmed" if since.was_confirmed else "has asked nobody whether it still leads"
             self.violated(
