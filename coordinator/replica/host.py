@@ -33,6 +33,7 @@ from coordinator.replica.exporter import NodeCollector, registry_of
 from coordinator.replica.intents import Intents
 from coordinator.replica.journal import FILE_NAME, SqliteJournal
 from coordinator.replica.leadership_log import LeadershipLog
+from coordinator.replica.leases import STEP_US_MAX
 from coordinator.replica.lifecycle import Lifecycle
 from coordinator.replica.loading import load_all
 from coordinator.replica.mailbox import RedisBus
@@ -164,6 +165,7 @@ class Host:
             clock=self._clock,
             drops=drops,
         )
+        self._turn.pace_us = STEP_US_MAX
         self._wake_reader, self._wake_writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self.intents = Intents(self._wake)
         self.lifecycle = Lifecycle(

@@ -70,6 +70,8 @@ class _Guard:
         self.said: list[Sleeper] | None = None
         """What it said last, where all of that sleeps and nobody else does; None: what it says next is looked at."""
         self.heard_us = 0
+        self.still_us = 0
+        """How long the node here has stood still since."""
         self.numbers: dict[int, int] = {}
         """Start of that node to the number of the last word that it said then."""
         self.address = ""
@@ -120,6 +122,7 @@ class Sleep:
             guard.said = None
             del guard.clusters[cluster]
             replica.engine.heard(guard.heard_us)
+            replica.engine.stood_still(guard.still_us)
             return
         peers = {follower: self._peers[node] for follower, node in led.followers.items()}
         by = {follower: peer.heard for follower, peer in peers.items() if peer.number >= led.since}
@@ -131,6 +134,11 @@ class Sleep:
         for cluster in [*self._led]:
             self.wake(cluster)
 
+    def stood_still(self, us: int) -> None:
+        """The node itself stood still for so long: what it did not hear meanwhile is no silence of others."""
+        for guard in self._guards.values():
+            guard.still_us += us
+
     def pass_time(self, now_us: int) -> None:
         """Wake those whom nobody answers or speaks to any more, and those who have something to do."""
         for node, peer in self._peers.items():
@@ -139,7 +147,7 @@ class Sleep:
                 for cluster in [c for c, led in self._led.items() if node in led.followers.values()]:
                     self.wake(cluster)
         for guard in self._guards.values():
-            if guard.clusters and now_us - guard.heard_us >= DEAF_US:
+            if guard.clusters and now_us - guard.heard_us - guard.still_us >= DEAF_US:
                 for cluster in [*guard.clusters]:
                     self.wake(cluster)
         if now_us >= self._until_us:
@@ -156,7 +164,7 @@ class Sleep:
         if self._led:
             due_us.append((self._beat_us // BEAT_US + 1) * BEAT_US)
         due_us += [peer.heard.sent_us + SILENCE_US for peer in self._peers.values() if peer.told]
-        due_us += [guard.heard_us + DEAF_US for guard in self._guards.values() if guard.clusters]
+        due_us += [guard.heard_us + guard.still_us + DEAF_US for guard in self._guards.values() if guard.clusters]
         return min(due_us)
 
     # --- leaders here -----------------------------------------------------------------------------
@@ -238,7 +246,7 @@ class Sleep:
         awake: list[int] = []
         if beat.sleepers != guard.said:
             awake = self._look_at_each(node, guard, beat.sleepers, now_us)
-        guard.heard_us = now_us
+        guard.heard_us, guard.still_us = now_us, 0
         self._words.append((node, guard.address, SleepAnswer(beat.boot, beat.number, awake)))
 
     def _look_at_each(self, node: str, guard: _Guard, said: list[Sleeper], now_us: int) -> list[int]:

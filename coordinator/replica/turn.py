@@ -112,6 +112,10 @@ class Turn:
         """Cluster to node and address of the leader that its replica follows."""
         self._is_watched = False
         """Has the bus been told of them as they are?"""
+        self.pace_us = NEVER_US
+        """Whoever runs the turns begins one so often; a later one says that the node stood still."""
+        self._turn_us = clock.now_us()
+        """When the last one began."""
         self._busy_us = clock.now_us()
         """When somebody last asked anything, or something was written."""
         self._crash = False
@@ -124,6 +128,7 @@ class Turn:
         # After the drain: whatever came is no later than this, however long the process slept before (history 3).
         now_us = self._clock.now_us()
         self._directory = None
+        self._note_stall(now_us)
         self._take_in(packets, now_us)
         self.sleep.pass_time(now_us)
         if len(self.replicas) > self.few_replicas:
@@ -165,6 +170,19 @@ class Turn:
         self.meters.turns.observe(self._clock.now_us() - now_us)
         is_settled = not (self.round_trips.open or [replica for replica in replicas if not replica.is_settled])
         return Outcome(self._next_us(now_us), self._crash, is_settled, now_us - self._busy_us >= QUIET_US)
+
+    def _note_stall(self, now_us: int) -> None:
+        """Where this turn comes too late, as leases count it (a paused process, one that waits for a processor, a long
+        turn before), nobody's silence is counted for it: what was said lies unread, or others are as slow. Before what
+        came is taken in."""
+        still_us = now_us - self._turn_us - self.pace_us
+        self._turn_us = now_us
+        if still_us <= 0:
+            return
+        self.sleep.stood_still(still_us)
+        for replica in self.replicas.values():
+            if not self.sleep.holds(replica):
+                replica.engine.stood_still(still_us)
 
     # --- in ---------------------------------------------------------------------------------------
 

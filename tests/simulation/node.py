@@ -251,6 +251,7 @@ class Node:
             clock=self.clock,
             drops=drops,
         )
+        self.turn.pace_us = STEP_US_MAX
         if world.settings.late_us:
             self.turn.few_replicas = 0
         self.turn.see_outgoing = self._publishes
@@ -377,7 +378,8 @@ class Node:
         if self.bus.waiting:
             self._wake_at(busy_until_us)
         else:
-            self._wake_at(max(self.clock.true_us(outcome.deadline_us), busy_until_us))
+            due_us = min(outcome.deadline_us, self.turn_us + STEP_US_MAX)
+            self._wake_at(max(self.clock.true_us(due_us), busy_until_us))
 
     def _ended(self, why: str) -> None:
         """The process is over, and whoever looks after it starts it again."""

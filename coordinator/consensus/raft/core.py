@@ -233,6 +233,10 @@ class Raft(Engine):
         """Let time pass: call at least whenever `deadline_us` has come."""
         elections.tick(self, now_us)
 
+    def stood_still(self, us: int) -> None:
+        """The host itself stood still for so long, and heard nobody: call it before what came meanwhile is taken in."""
+        elections.stood_still(self, us)
+
     def suspect(self, leader: int, now_us: int) -> None:
         """The host itself saw the channel of `leader` fall silent (the crash hint)."""
         elections.suspect(self, leader, now_us)

@@ -64,6 +64,15 @@ def tick(raft: Raft, now_us: int) -> None:
             reset_timer(raft, now_us)
 
 
+def stood_still(raft: Raft, us: int) -> None:
+    """Who stood still heard nobody, and waits so much longer: for its leader, or for votes. That says nothing of the
+    leader's silence, and where all stand still now and then, as with too little processor, each would depose a leader
+    that lives. What this replica owes a leader ends as before, and so does what it saw itself of the leader's channel.
+    """
+    if raft.role is not Role.LEADER and (raft.role is not Role.FOLLOWER or raft.campaign_reason != REASON_SUSPICION):
+        raft.election_due_us += us
+
+
 def _check_quorum(raft: Raft, now_us: int) -> None:
     """A leader that no majority answers steps down (thesis, section 6.2; history 13): it may be deaf."""
     if now_us >= quorum_due_us(raft):

@@ -37,6 +37,48 @@ def test_silence_ends_in_an_election_within_the_time_out():
     assert play.leader.replica in {2, 3}
 
 
+def test_who_stood_still_itself_waits_so_much_longer_for_its_leader():
+    """Its loyalty ends as before: that is a voter's, and this a candidate's."""
+    play = Play()
+    play.elect(1)
+    follower = play.replicas[2]
+    due_us, heard_at_us = follower.election_due_us, follower.heard_at_us
+    follower.stood_still(5_000_000)
+    follower.tick(due_us + 4_999_999)
+    assert (follower.role, follower.heard_at_us) == (Role.FOLLOWER, heard_at_us)
+    follower.tick(due_us + 5_000_000)
+    assert follower.role is Role.PRE_CANDIDATE
+
+
+def test_a_candidate_that_stood_still_waits_so_much_longer_for_votes():
+    play = Play()
+    candidate = play.start(1, seed=7)
+    candidate.tick(candidate.election_due_us)
+    due_us = candidate.election_due_us
+    candidate.stood_still(5_000_000)
+    assert candidate.election_due_us == due_us + 5_000_000
+
+
+def test_who_saw_its_leader_fall_silent_does_not_wait_longer_because_it_stood_still():
+    play = Play()
+    play.elect(1)
+    follower = play.replicas[3]
+    follower.suspect(1, play.now_us)
+    due_us = follower.election_due_us
+    follower.stood_still(5_000_000)
+    assert follower.election_due_us == due_us
+
+
+def test_a_leader_that_stood_still_and_is_answered_by_nobody_steps_down_as_soon_as_ever():
+    """Check-quorum counts by the clock: whoever stood still may have been replaced."""
+    play = Play()
+    leader = play.elect(1)
+    due_us = leader.rounds.confirmed_at_us + OPTIONS.election_timeout_us_min + 1
+    leader.stood_still(5_000_000)
+    leader.tick(due_us)
+    assert leader.role is Role.FOLLOWER
+
+
 def test_a_vote_is_given_once_a_term_and_survives_a_restart():
     play = Play()
     voter = play.replicas[3]

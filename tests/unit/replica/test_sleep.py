@@ -15,6 +15,7 @@ from coordinator.consensus.raft.core import Raft
 from coordinator.consensus.raft.log import Log
 from coordinator.consensus.raft.messages import VoteRequest
 from coordinator.replica.births import first_log
+from coordinator.replica.leases import STEP_US_MAX
 from coordinator.replica.ports import Inbound
 from coordinator.replica.replica import Replica
 from coordinator.replica.sleep import ASK_AGAIN_US, BEAT_US, DEAF_US, PAUSE_US, SILENCE_US
@@ -145,6 +146,37 @@ def test_a_node_that_nobody_answers_does_not_take_turn_after_turn_for_it(room: D
         assert leader.turn.sleep.due_us > room.clock.us
         assert leader.turn.sleep.holds(leader.turn.replicas[2_000]), "no member of it is gone"
         room.carry()
+
+
+def test_who_sleeps_does_not_take_the_standing_still_of_its_own_node_for_its_leaders_silence(room: Dormitory):
+    """What was said meanwhile may still lie unread in Redis, and the leader's node may have stood still as well."""
+    leader, replica = room.leader(CLUSTER)
+    follower = next(node for node in room.nodes.values() if node is not leader)
+    follower.turn.pace_us = STEP_US_MAX
+    terms = [one.engine.term for one in follower.turn.replicas.values()]
+    for _ in range(4):
+        room.clock.us += 450_000
+        follower.run()
+        assert follower.turn.sleep.holds(follower.turn.replicas[CLUSTER])
+    assert [one.engine.term for one in follower.turn.replicas.values()] == terms
+    for _ in range(30):
+        room.clock.us += 100_000
+        follower.run()
+    awake = follower.turn.replicas[CLUSTER]
+    assert (awake.engine.role, awake.engine.leader) == (Role.PRE_CANDIDATE, 0), "it is silent, as far as one can hear"
+    assert replica.engine.role is Role.LEADER
+
+
+def test_who_is_woken_by_it_still_waits_for_what_its_node_could_not_hear(room: Dormitory):
+    leader, _ = room.leader(CLUSTER)
+    follower = next(node for node in room.nodes.values() if node is not leader)
+    follower.turn.pace_us = STEP_US_MAX
+    room.clock.us += 5_000_000
+    follower.turn.stir(CLUSTER)
+    follower.run()
+    engine = follower.turn.replicas[CLUSTER].engine
+    assert not follower.turn.sleep.holds(follower.turn.replicas[CLUSTER])
+    assert (engine.role, engine.leader) == (Role.FOLLOWER, leader.turn.replicas[CLUSTER].replica)
 
 
 # --- what must wake -------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from coordinator.consensus.engine import Outgoing, Role
 from coordinator.consensus.entries import COMMAND_PREFIX
 from coordinator.consensus.members import Change, Member
 from coordinator.consensus.raft.messages import AppendEntries, VoteRequest, VoteResponse
+from coordinator.replica.leases import STEP_US_MAX
 from coordinator.replica.ports import Inbound, JournalFailed
 from coordinator.replica.states import Compaction
 from coordinator.replica.turn import QUIET_US
@@ -297,6 +298,36 @@ def test_a_follower_watches_its_leader_and_the_hint_starts_an_election(stage):
         stage.nodes[name].bus.silent = ["node1"]
     stage.pass_time(60_000)
     assert follower.replica.engine.role is Role.LEADER
+
+
+@pytest.mark.parametrize("gaps_us", [[450_000] * 4, [60_000_000]])
+def test_a_node_that_stands_still_does_not_depose_a_leader_whose_words_lie_unread(stage, gaps_us):
+    """With too little processor each turn comes late, and a first one takes in no more than a read gives."""
+    slow = stage.nodes["node2"]
+    slow.turn.pace_us = STEP_US_MAX
+    unread = []
+    for gap_us in gaps_us:
+        for _ in range(gap_us // 50_000):
+            stage.clock.us += 50_000
+            for node in (stage.nodes["node1"], stage.nodes["node3"]):
+                node.run()
+            stage.carry()
+            unread += slow.bus.drain()
+        slow.run()
+        assert (slow.raft.role, slow.raft.leader) == (Role.FOLLOWER, 11)
+    slow.bus.inbox += unread
+    stage.settle()
+    assert [node.raft.leader for node in stage.nodes.values()] == [11, 11, 11]
+
+
+def test_a_node_whose_turns_come_late_replaces_a_leader_that_is_silent_though_later(stage):
+    stage.cut = {"node1"}
+    for node in stage.nodes.values():
+        node.turn.pace_us = STEP_US_MAX
+    for _ in range(20):
+        stage.clock.us += 450_000
+        stage.settle()
+    assert Role.LEADER in {stage.nodes[name].raft.role for name in ("node2", "node3")}
 
 
 def test_the_bus_is_told_whom_to_watch_where_that_is_news_alone(stage, monkeypatch):
