@@ -27,6 +27,7 @@ from coordinator.client.jobs import Job
 from coordinator.client.links import Link, Links
 from coordinator.client.parker import NO_BELL
 from coordinator.client.rest import Rest
+from coordinator.client.stack import has_room_to_work
 from coordinator.client.work import OVER, Work
 
 CLOSE_US: Final = 2_000_000
@@ -80,7 +81,7 @@ class Loop(threading.Thread):
         try:
             try:
                 is_alone = job.thread != self._main and _now_us() >= self.work.crowd.until_us
-                if is_alone and self._take_baton(job):
+                if is_alone and not self.work.in_the_middle and has_room_to_work() and self._take_baton(job):
                     self.work.posted.append((job, None))
                     self._drive(job)
             finally:
@@ -240,6 +241,8 @@ class Loop(threading.Thread):
         work = self.work
         while not work.closing:
             try:
+                if work.in_the_middle:
+                    self._fail(RuntimeError("left half done by a caller, for want of stack or memory"))
                 timeout_ms = work.turn_for_all()
                 if work.to_connect:
                     self._connect()
@@ -247,7 +250,9 @@ class Loop(threading.Thread):
                     return
                 self._sleep(timeout_ms)
             except Exception as error:  # noqa: BLE001 - it is logged, and fails what was asked
-                self._fail(error)
+                work.in_the_middle = True
+                with contextlib.suppress(Exception):  # For want of memory, as it may be: it is done at the next turn.
+                    self._fail(error)
                 self._called.acquire(timeout=self._rest.after_failure(_now_us()) / 1e6)  # Ends when it is closed.
 
     def _sleep(self, timeout_ms: int) -> None:

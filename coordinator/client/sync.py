@@ -25,6 +25,7 @@ from coordinator.client.flows import Grant
 from coordinator.client.jobs import Job
 from coordinator.client.lease import LeaseState
 from coordinator.client.loop import CLOSE_US, Loop
+from coordinator.client.stack import must_have_room_to_ask
 from coordinator.client.surface import Surface
 from coordinator.statemachine import commands, lock_commands
 
@@ -65,6 +66,7 @@ class Lease:
         """Let go. True where it was still held. Raises InvalidRequest, and OutcomeUnknown: then it goes on trying in
         the background."""
         deadline_us = self._client.deadline_us(timeout)  # First: what is refused here has let go of nothing.
+        must_have_room_to_ask()
         try:
             self._state.released = True
             return self._state.is_own and self._client._release(self._state, deadline_us)
@@ -125,6 +127,7 @@ class Client(Surface[Sync], Sync):
         name, ttl_ms, wait_us = options.name(name), options.ttl_ms(ttl), options.wait_us(wait)
         timeout_us = self.timeout_us
         may_refuse = hands.may_close_a_cycle(refuse_deadlocks)
+        must_have_room_to_ask()
         loop = self._started()
         if may_refuse and wait_us != 0:
             hands.InHand((name,), self.asker()).refuse_to_wait(loop.core.sessions)
@@ -214,6 +217,7 @@ class Client(Surface[Sync], Sync):
             known = ask.known(loop.core)
             if known is not None:
                 return known[0]
+        must_have_room_to_ask()
         loop = self._started()
         try:
             if ask.begins is not None:

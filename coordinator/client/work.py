@@ -69,7 +69,7 @@ class Work:
         moment that nobody asked for, as the word that what is kept is to be dropped."""
         if self.running or self.posted or self.tried or self.closing or self.next_us < self.looks_us:
             return True
-        return self.core.awaits_answers(_now_us())
+        return self.in_the_middle or self.core.awaits_answers(_now_us())
 
     # --- a turn -----------------------------------------------------------------------------------
 
@@ -95,6 +95,7 @@ class Work:
 
     def turn_for_all(self) -> int:
         """Of the loop's own thread: as `turn_for`, and OVER where there is nothing to wait for."""
+        self.in_the_middle = True
         self._take_up()
         now_us = _now_us()
         self.links.send(now_us)
@@ -103,6 +104,7 @@ class Work:
         if not (self.running or self.core.awaits_answers(now_us) or now_us < self.crowd.until_us):
             self.crowd.expect_nobody()
             self.looks_us = min(self.links.due_us(now_us), now_us + TURN_US_MAX)
+            self.in_the_middle = False
             return OVER
         return self.before_sleep(now_us)
 
@@ -218,8 +220,9 @@ class Work:
                 return
 
     def end(self, job: Job, value: Any, error: BaseException | None) -> None:
-        job.value, job.error = value, error
-        job.is_over = True
+        if not job.is_over:  # Else it was ended before, and something struck on the next line.
+            job.value, job.error = value, error
+            job.is_over = True
         self.crowd.ended.append(job)
         self.running.pop(job, None)
 
@@ -235,12 +238,14 @@ class Work:
     # --- ends -------------------------------------------------------------------------------------
 
     def begin_anew(self, error: BaseException) -> None:
-        """Something went wrong in the middle of the work: what was asked fails, and the connections begin anew."""
+        """Something went wrong in the middle of the work: what was asked fails, and the connections begin anew. Where
+        something goes wrong here, too, it is in the middle still, and whoever works next begins anew."""
         self.links.begin_anew(_now_us())
         self.to_connect.clear()  # Others are in the place of these.
         self._watch_nothing()
-        self.asleep = self.in_the_middle = False
+        self.asleep = False
         self.fail_all(Unavailable(f"a defect in the client: {error!r}"))
+        self.in_the_middle = False
 
     def fail_all(self, error: Unavailable) -> None:
         """Nothing asked goes on: neither what the core knows of, nor a flow that it lost."""
