@@ -57,7 +57,8 @@ class Ask(Generic[T]):
         """`known`: the answer, where the client has it; from any thread. None: the flow is to be run.
 
         `begins` is called as it is asked and not before, by the thread or the task that asks: what that one believes
-        from then on. `left`: behind an interrupt of a thread that asks, whether it had come to that or not."""
+        from then on. `left`: behind an interrupt of a thread that asks, whether it had come to that or not, and where
+        what it asked came to nothing."""
         self.flow = flow
         self.undo = undo
         self.known = known

@@ -419,6 +419,8 @@ class Core:
                 self._outstanding.finish(call, given_up(call, error))
         for session in self.sessions.values():
             session.nothing_is_open(but=[call.number for call in self._calls.values() if call.background is session])
+        self._outstanding.count_anew()
+        self._keeper.nobody_waits()
 
 
 def _nothing(call: Call) -> None:

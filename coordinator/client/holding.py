@@ -76,7 +76,7 @@ class Had(Part[S]):
             return self._let_go()
         clock, deadline_us, grant = self._shell.clock, self._shell.deadline_us(None), self._state.grant
         self._state.released = True
-        return Ask(lambda core: lock_flows.leave(core, clock, grant, deadline_us))
+        return Ask(lambda core: lock_flows.leave(core, clock, grant, deadline_us), left=self._let_go_later)
 
     def _let_go_later(self) -> None:
         """Something was thrown into the caller, perhaps before it had asked: it goes back in the background."""

@@ -327,12 +327,22 @@ class Locks(Part[S]):
                     refuse_deadlocks=may_refuse,
                 )
 
-            with place:
-                if may_refuse and wish.mode == EXCLUSIVE and wish.wait_us != 0 and not joins():
-                    in_hand.refuse_to_wait(core.sessions, joins=wish.reentrant)
-                grant = yield from flows.acquire(core, clock, names[0], wish.ttl_ms, wish.wait_us, timeout_us, build)
-                hold = Hold(self._shell, grant._replace(names=names) if len(names) > 1 else grant, wish.mode)
+            grant: flows.Grant | None = None
+            try:
+                with place:
+                    if may_refuse and wish.mode == EXCLUSIVE and wish.wait_us != 0 and not joins():
+                        in_hand.refuse_to_wait(core.sessions, joins=wish.reentrant)
+                    grant = yield from flows.acquire(
+                        core, clock, names[0], wish.ttl_ms, wish.wait_us, timeout_us, build
+                    )
+                    if len(names) > 1:
+                        grant = grant._replace(names=names)
+                hold = Hold(self._shell, grant, wish.mode)
                 place.state = hold._state
+            except BaseException:
+                if grant is not None:  # For want of memory, say.
+                    lock_flows.give_back(core, clock, grant)
+                raise
             return hold
 
         return Ask(flow, give_back)

@@ -296,7 +296,8 @@ class Loop(threading.Thread):
         self._wake()
 
     def _fail(self, error: BaseException) -> None:
-        logger.error("the client's work was cut off; everything asked fails, and it goes on", exc_info=error)
+        with contextlib.suppress(Exception):  # Of a handler of the log: what is asked must not wait for its mending.
+            logger.error("the client's work was cut off; everything asked fails, and it goes on", exc_info=error)
         self.work.begin_anew(error)
 
     def _refuse_posted(self) -> None:

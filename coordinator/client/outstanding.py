@@ -184,6 +184,16 @@ class Outstanding:
         for call in late:
             self.finish(call, call.timed_out(call))
 
+    def count_anew(self) -> None:
+        """What was cut off in the middle may have counted a call twice, or one that is over."""
+        self.room.calls = self.room.bytes = self._in_flight = self._in_flight_bytes = 0
+        for call in self.calls.values():
+            self.room.enter(call)
+            if call.sends and not call.persists:
+                self._in_flight += 1
+                self._in_flight_bytes += call.size
+        self._send_due_us = self.give_up_us = 0
+
     def look_by(self, time_us: int) -> None:
         """Something else is to be ended at that time."""
         self.give_up_us = min(self.give_up_us, time_us)

@@ -103,7 +103,9 @@ class SessionKeeper:
                 assert answered.first_sent_us is not None
                 outcome = self.sessions[ttl_ms] = Session(outcome.session, ttl_ms, answered.first_sent_us)
                 self._warn_of_many()
-            self._opening.pop(ttl_ms).end(outcome)
+            opening = self._opening.pop(ttl_ms, None)
+            if opening is not None:
+                opening.end(outcome)
 
         question.when_done(done)
         self._submit(question, now_us)
@@ -128,6 +130,11 @@ class SessionKeeper:
         waiting = self._revivals.pop(session, None)
         if waiting is not None:
             waiting.end(outcome)
+
+    def nobody_waits(self) -> None:
+        """All calls are over: where one was lost, as what was cut off may have left it, whoever comes asks anew."""
+        self._opening.clear()
+        self._revivals.clear()
 
     # --- kept alive -------------------------------------------------------------------------------
 

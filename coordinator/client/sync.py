@@ -70,7 +70,9 @@ class Lease:
         try:
             self._state.released = True
             return self._state.is_own and self._client._release(self._state, deadline_us)
-        except ConclaveError:
+        except ConclaveError as error:
+            if lock_flows.was_not_done(error):  # Nor goes on: a defect may have ended it before it began.
+                self._client._let_go(self._state)
             raise
         except BaseException:
             self._client._let_go(self._state)
@@ -224,7 +226,9 @@ class Client(Surface[Sync], Sync):
                 ask.begins()
             answer: T = loop.ask(Job(loop, ask.flow(loop.core), ask.undo))
             return answer
-        except ConclaveError:
+        except ConclaveError as error:
+            if ask.left is not None and lock_flows.was_not_done(error):  # A defect may have ended it before it began.
+                ask.left()
             raise
         except BaseException:
             if ask.left is not None:

@@ -211,7 +211,11 @@ class Work:
                 throw = value if isinstance(value, BaseException) else None
             call, value, error = advance(flow, value, throw)
             if call is None:
+                # Here, too, with nothing called: where `end` is struck as it begins, what it came to is not lost.
+                job.value, job.error, job.is_over = value, error, True
                 self.end(job, value, error)
+                if isinstance(error, (RecursionError, MemoryError)):
+                    raise error  # It may have struck in the core, for which the flow asked; it is no answer of that.
                 return
             throw = None
             if not call.done:

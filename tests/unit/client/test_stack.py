@@ -3,13 +3,16 @@ and others notice nothing."""
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Callable, Iterator
+from types import FrameType
 from typing import Any
 
 import pytest
 
-from coordinator.client import stack
+from coordinator.channel import BackOff
+from coordinator.client import hands, stack
 from coordinator.client.errors import Unavailable
 from coordinator.client.jobs import Job
 from coordinator.client.sync import Client
@@ -113,3 +116,69 @@ def test_what_a_caller_can_not_clean_up_the_clients_thread_does(client, monkeypa
     channel = FakeChannel.made
     channel.holds_back = lambda op: False
     assert result_of(lambda: client.put("c", b"")) > 0
+
+
+# --- the memory -----------------------------------------------------------------------------------
+
+
+def without_memory_at(moment: int, work: Callable[[], Any]) -> bool:
+    """Do it, with a MemoryError at the so-manieth moment at which something of the client is called, or has called
+    something of C. False where it was over before."""
+    left = moment
+
+    def look(frame: FrameType, event: str, argument: object) -> None:
+        nonlocal left
+        if event in ("call", "c_return") and "/coordinator/client/" in frame.f_code.co_filename:
+            left -= 1
+            if not left:
+                raise MemoryError
+
+    try:
+        sys.setprofile(look)
+        work()
+    except (MemoryError, Unavailable):
+        pass
+    finally:
+        sys.setprofile(None)
+    return left <= 0
+
+
+@pytest.mark.interpreted
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # Finalisers are struck, too.
+@pytest.mark.parametrize("work", [lock, hold])
+def test_wherever_a_caller_lacks_memory_it_leaves_no_lock_and_nothing_half_done(client, monkeypatch, work):
+    monkeypatch.setattr(
+        BackOff, "failed", lambda self, now_us: self.succeeded()
+    )  # A connection that is given up is made again at once.
+    loop = loop_of(client)
+
+    def strike_at_all() -> int:
+        moment = 1
+        while without_memory_at(moment, lambda: work(client)):
+            moment += 5  # All of them take a minute.
+            client.put("a", b"")
+            until(lambda: not (loop._baton or hands.are_full()))
+            loop.work.crowd.until_us = 0
+        return moment
+
+    assert result_of(strike_at_all) > 300, "that is not all of it"
+    until(lambda: not kept() and not loop.work.running)
+    room = loop.core.room
+    until(lambda: (room.calls, room.bytes, loop.core._outstanding._in_flight) == (0, 0, 0))
+
+
+def test_a_handler_of_the_log_that_raises_does_not_end_the_clients_thread(client):
+    class Full(logging.Handler):
+        def handle(self, record: logging.LogRecord) -> bool:
+            raise OSError("no space left")
+
+    handler = Full()
+    logging.getLogger("coordinator.client.loop").addHandler(handler)
+    try:
+        FakeChannel.made.breaks = True
+        with pytest.raises(Unavailable, match="a defect in the client"):
+            client.put("a", b"")
+    finally:
+        logging.getLogger("coordinator.client.loop").removeHandler(handler)
+    assert client.put("a", b"") > 0
+    assert loop_of(client).is_alive()
