@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import threading
 from collections.abc import AsyncIterator, Callable
 from functools import partial
@@ -23,6 +22,7 @@ from coordinator.client.flows import Flow, Grant
 from coordinator.client.lease import LeaseState
 from coordinator.client.links import Link, Links
 from coordinator.client.rest import Rest
+from coordinator.client.session import process
 from coordinator.client.surface import Surface
 from coordinator.statemachine import lock_commands
 
@@ -89,7 +89,7 @@ class _Pump:
         random = SystemRandom()
         self.core = Core(settings.token, settings.cluster, random)
         self.loop = loop
-        self.pid = os.getpid()
+        self.process = process()
         """What it knows is its own process' alone: nobody tells a forked child to drop what it keeps."""
         self._links = Links(self.core, settings.url, random)
         self._timer: asyncio.TimerHandle | None = None
@@ -353,7 +353,7 @@ class AsyncClient(Surface[Async], Async):
         """End this client's sessions, and with them what they hold. Where its event loop has ended before it, they are
         left to run out. Raises RuntimeError on another event loop than its own."""
         pump = self._pump
-        is_own = pump is None or pump.pid == os.getpid()
+        is_own = pump is None or pump.process == process()
         if pump is not None and is_own and pump.loop is not asyncio.get_running_loop() and not pump.loop.is_closed():
             raise RuntimeError(_ELSEWHERE)
         self._pump, self._closed = None, True
@@ -377,7 +377,7 @@ class AsyncClient(Surface[Async], Async):
     # --- the shell --------------------------------------------------------------------------------
 
     async def answer(self, ask: Ask[T]) -> T:
-        if ask.known is not None and self._pump is not None and self._pump.pid == os.getpid():
+        if ask.known is not None and self._pump is not None and self._pump.process == process():
             known = ask.known(self._pump.core)
             if known is not None:
                 return known[0]
@@ -404,7 +404,7 @@ class AsyncClient(Surface[Async], Async):
         loop = asyncio.get_running_loop()
         if self._pump is None:
             self._pump = _Pump(self._options, loop)
-        elif self._pump.loop is not loop or self._pump.pid != os.getpid():
+        elif self._pump.loop is not loop or self._pump.process != process():
             raise RuntimeError(_ELSEWHERE)
         return self._pump
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
-
 from coordinator.client.errors import Broken, LeaseLost
 from coordinator.client.flows import Clock, Grant
+from coordinator.client.session import process
 from coordinator.statemachine.lock_commands import Break
 
 
@@ -14,7 +13,7 @@ class LeaseState:
 
     def __init__(self, grant: Grant, clock: Clock) -> None:
         self.grant = grant
-        self._pid = os.getpid()
+        self._process = process()
         self.released = False
         self.may_be_given = False
         """What gives it to another was asked for, and not refused: done or not, it can not be proven held."""
@@ -23,7 +22,7 @@ class LeaseState:
     @property
     def is_own(self) -> bool:
         """Did this process take it, and not one that it is a fork of?"""
-        return self._pid == os.getpid()
+        return self._process == process()
 
     @property
     def held(self) -> bool:
@@ -56,7 +55,9 @@ class LeaseState:
         if self.may_be_given:
             raise LeaseLost(f"lock {name!r} was handed over, or may have been: no answer said that it was not")
         if not self.is_own:
-            raise LeaseLost(f"lock {name!r} belongs to process {self._pid}, which took it, and not to a fork of it")
+            raise LeaseLost(
+                f"lock {name!r} belongs to process {self._process[0]}, which took it, and not to a fork of it"
+            )
         if self.grant.session.gone:
             raise LeaseLost(f"lock {name!r}: the session is gone, and another may hold it now")
         broken = self.broken

@@ -27,6 +27,7 @@ from coordinator.client.jobs import Job
 from coordinator.client.links import Link, Links
 from coordinator.client.parker import NO_BELL
 from coordinator.client.rest import Rest
+from coordinator.client.session import process
 from coordinator.client.stack import has_room_to_work
 from coordinator.client.work import OVER, Work
 
@@ -50,7 +51,7 @@ class Loop(threading.Thread):
     def __init__(self, settings: options.Options) -> None:
         super().__init__(name="conclave-client", daemon=True)
         random = Random(SystemRandom().getrandbits(256))  # noqa: S311 - jitter, and numbers that need only be unique
-        self.pid = os.getpid()
+        self.process = process()
         """The process whose loop this is; a fork of it needs one of its own."""
         self.thread = 0
         """This one, once it runs; as a job has the thread of its caller."""

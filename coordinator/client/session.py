@@ -31,6 +31,12 @@ def _forked() -> None:
 os.register_at_fork(after_in_child=_forked)
 
 
+def process() -> tuple[int, int]:
+    """Which process this is. Its number alone does not say so: where it is the first of a PID namespace, so may be a
+    fork of it, and a number comes again."""
+    return os.getpid(), _forks
+
+
 class Session:
     def __init__(self, session: int, ttl_ms: int, sent_us: int) -> None:
         self.session = session

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import sys
 import threading
 from collections.abc import Iterator
@@ -25,6 +24,7 @@ from coordinator.client.flows import Grant
 from coordinator.client.jobs import Job
 from coordinator.client.lease import LeaseState
 from coordinator.client.loop import CLOSE_US, Loop
+from coordinator.client.session import process
 from coordinator.client.stack import must_have_room_to_ask
 from coordinator.client.surface import Surface
 from coordinator.statemachine import commands, lock_commands
@@ -105,7 +105,7 @@ class Client(Surface[Sync], Sync):
         self._options = options.resolve(url, token, cluster, timeout)
         self.timeout_us = self._options.timeout_us
         self.caches = cache
-        self._starting: dict[int, Any] = {}
+        self._starting: dict[tuple[int, int], Any] = {}
         """By process: who starts its loop. A lock that another thread held at a fork is never let go in the child."""
         self._loop: Loop | None = None
         self._closed = False
@@ -202,7 +202,7 @@ class Client(Surface[Sync], Sync):
         """End this client's sessions, and with them what they hold."""
         with self._starts():
             loop, self._loop, self._closed = self._loop, None, True
-        if loop is not None and loop.pid == os.getpid():
+        if loop is not None and loop.process == process():
             loop.close(lambda core: flows.close(core, _now_us, CLOSE_US))
 
     def __enter__(self) -> Self:
@@ -215,7 +215,7 @@ class Client(Surface[Sync], Sync):
 
     def answer(self, ask: Ask[T]) -> T:
         loop = self._loop
-        if ask.known is not None and loop is not None and loop.pid == os.getpid():
+        if ask.known is not None and loop is not None and loop.process == process():
             known = ask.known(loop.core)
             if known is not None:
                 return known[0]
@@ -241,7 +241,7 @@ class Client(Surface[Sync], Sync):
 
     def _started(self) -> Loop:
         loop = self._loop
-        if loop is not None and loop.pid == os.getpid():
+        if loop is not None and loop.process == process():
             return loop
         with self._starts():
             if not (self._closed or self._has_loop()):
@@ -268,11 +268,11 @@ class Client(Surface[Sync], Sync):
                 loop.abandon()
 
     def _has_loop(self) -> bool:
-        return self._loop is not None and self._loop.pid == os.getpid()
+        return self._loop is not None and self._loop.process == process()
 
     def _starts(self) -> Any:
         """Whoever holds it starts the loop, or ends it."""
-        return self._starting.setdefault(os.getpid(), threading.RLock())
+        return self._starting.setdefault(process(), threading.RLock())
 
 
 def _give_back(core: Core, grant: Grant) -> None:

@@ -138,3 +138,16 @@ async def test_a_child_leaves_an_async_with_of_its_parents(monkeypatch: pytest.M
             if child <= 0:
                 os._exit(child)
         assert (await asyncio.to_thread(os.waitpid, child, 0))[1] == 0
+
+
+def test_a_child_of_the_same_number_begins_anew(client, monkeypatch):
+    """As where the first process of a PID namespace forks the first of another."""
+    number = os.getpid()
+    monkeypatch.setattr(os, "getpid", lambda: number)
+    lease = client.acquire("deploy")
+
+    def begins_anew() -> bool:
+        return not lease.held and lease.release() is False and client.put("a", b"") > 0
+
+    assert in_a_child(begins_anew)
+    assert lease.held

@@ -55,7 +55,7 @@ def test_a_forked_child_does_not_let_go_of_what_its_parent_holds(client: Client,
     client.put("after", b"")
     released = [op for op in FakeChannel.made.ops if isinstance(op, (ReleaseLock, Release))]
     assert released == []
-    assert all(state._pid == pid for state in parents)
+    assert all(state._process[0] == pid for state in parents)
 
 
 def test_an_interrupted_acquisition_of_several_names_goes_back(client: Client):
