@@ -13,6 +13,7 @@ import logging
 import sys
 import threading
 from collections.abc import Iterator
+from types import BuiltinFunctionType
 from typing import Any, Self
 
 from coordinator.client import flows, hands, lock_flows, options
@@ -254,7 +255,7 @@ class Client(Surface[Sync], Sync):
     def _start(self) -> None:
         """A signal handler may come here, too, in the middle of this and on the same thread: who is ready first counts.
         A loop that did not start, or whose starter was interrupted, is nobody's."""
-        if threading.get_ident() not in sys._current_frames():
+        if not isinstance(threading.get_ident, BuiltinFunctionType):  # Theirs is of Python, or of Cython.
             raise RuntimeError("threads are patched here (gevent, eventlet); this client needs those of the system")
         if sys.is_finalizing():
             raise Closed  # A thread that is started now never runs, and is waited for without end.

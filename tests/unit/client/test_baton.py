@@ -146,6 +146,8 @@ def test_nobody_looks_where_other_threads_are(client, monkeypatch):
         raise AssertionError("it looked")
 
     monkeypatch.setattr(sys, "_current_frames", look)
+    with Client("redis://nowhere", str(TOKEN), timeout=30) as another:
+        assert another.put("first", b"") > 0
     baton = baton_of(client)
 
     def lose() -> None:
