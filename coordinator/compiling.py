@@ -106,6 +106,7 @@ OF_THE_CLIENT: Final = (
     "routing",
     "session",
     "session_keeper",
+    "stack",
     "work",
 )
 """What is below the surface of a client. Not what its users see, and may subclass and patch; nor what checks what they

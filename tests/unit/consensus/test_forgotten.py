@@ -97,3 +97,17 @@ def test_an_answer_to_a_reminder_is_not_followed_by_another():
     assert not [sent for sent in leader.early if sent.receiver == 3]
     leader.step(3, refusal._replace(round=1), play.now_us)
     assert [sent.message.round for sent in leader.early if sent.receiver == 3] == [REMINDER]
+
+
+def test_who_is_behind_what_the_leaders_log_still_has_is_not_reminded():
+    """The leader knows the term of that entry no more; a snapshot is what such a one needs."""
+    play = Play()
+    leader = play.elect(1)
+    play.settle()
+    play.isolate(3)
+    play.propose(1, "a", "b")
+    play.settle()
+    play.snapshot(1)
+    refusal = AppendResponse(leader.term, 1, success=False, match=1, hint_index=0, hint_term=0)
+    leader.step(3, refusal, play.now_us)
+    assert not [sent for sent in leader.early if sent.receiver == 3 and isinstance(sent.message, AppendEntries)]

@@ -29,3 +29,7 @@ def test_parts_differ_by_what_they_hold_and_are_told_apart_from_other_things():
     assert repr(Parts([b"ab", b"", b"c"])) == "Parts(3 bytes in 2)"
     with pytest.raises(AssertionError, match="step"):
         Parts([b"ab"])[::2]
+
+
+def test_parts_are_given_as_they_came():
+    assert Parts([b"ab", b"", b"c"]).parts() == [b"ab", b"c"]
