@@ -132,7 +132,8 @@ class _Pump:
     def _cut_off(self, error: BaseException) -> None:
         """A defect, or what was thrown in from outside (Ctrl-C in a notebook, whose loop goes on): something may be
         half done, so everything asked fails, the connections begin anew, and leases are kept."""
-        logger.error("a defect in the client's loop; everything asked fails, and it goes on", exc_info=error)
+        with contextlib.suppress(Exception):  # Of a handler of the log: what is asked must not wait for its mending.
+            logger.error("a defect in the client's loop; everything asked fails, and it goes on", exc_info=error)
         now_us = _now_us()
         self._rests_until_us = now_us + self._rest.after_failure(now_us)
         for link in [*self._watched]:

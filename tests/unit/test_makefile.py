@@ -89,8 +89,9 @@ def test_whatever_a_page_has_made_can_be_made(page: Path) -> None:
     assert {*said} <= targets
 
 
-@pytest.mark.skipif(shutil.which("flock") is None, reason="needs flock, of util-linux")
 def test_of_two_at_once_the_second_waits_and_keeps_what_the_first_has_made(tmp_path: Path) -> None:
+    if shutil.which("flock") is None:
+        without("flock", "apt-get install util-linux")
     would_do(tmp_path)  # Its files are there.
     (tmp_path / "var").mkdir()
     asked, python = tmp_path / "asked", tmp_path / "python"

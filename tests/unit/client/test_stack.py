@@ -19,6 +19,7 @@ from coordinator.client.sync import Client, Lease
 from coordinator.statemachine.commands import PutKey
 from tests.unit.client.test_interrupts import kept
 from tests.unit.client.test_loop import at_rest, in_a_thread, loop_of, result_of
+from tests.unit.client.test_shells import Full
 from tests.unit.client.test_sync import FakeChannel, until
 
 LEVELS = range(5, 2 * stack.WORK_LEVELS)
@@ -180,10 +181,6 @@ def test_wherever_a_caller_lacks_memory_it_leaves_no_lock_and_nothing_half_done(
 
 
 def test_a_handler_of_the_log_that_raises_does_not_end_the_clients_thread(client):
-    class Full(logging.Handler):
-        def handle(self, record: logging.LogRecord) -> bool:
-            raise OSError("no space left")
-
     handler = Full()
     logging.getLogger("coordinator.client.loop").addHandler(handler)
     try:
